@@ -1,0 +1,434 @@
+/*
+ * lorica.h: fine-tuning and running quantized Llama models. This is the whole public interface of liblorica.
+ *
+ * A LoRA trained on a 4-bit file, in one screen (error checks left out; every call returns a status):
+ *
+ *     lorica_model * model;
+ *     lorica_model_params mp = lorica_model_default_params();
+ *     lorica_model_load("llama-q4_0.gguf", &mp, &model);
+ *
+ *     lorica_adapter * adapter;
+ *     lorica_adapter_params ap = lorica_adapter_default_params();
+ *     ap.rank = 16; ap.alpha = 32; ap.target_modules = "q_proj,v_proj";
+ *     lorica_adapter_create(model, &ap, &adapter);
+ *
+ *     lorica_train * train;
+ *     lorica_train_params tp = lorica_train_default_params();
+ *     tp.max_tokens = 2048;                                   // the largest micro-batch this session will see
+ *     lorica_train_create(model, adapter, &tp, &train);
+ *
+ *     for each accumulation group:
+ *         for each micro-batch:
+ *             lorica_train_forward_backward(train, &batch, &result);        // adds sums into the gradients
+ *             trained += result.n_trained;
+ *         lorica_train_optimizer_step(train, &step, &grad_norm);            // step.grad_scale = 1 / trained
+ *
+ *     lorica_adapter_save(adapter, "adapter.gguf");           // llama.cpp loads it with --lora
+ *
+ * Conventions
+ *   Shapes are row-major, slowest dimension first: x[T, n_embd] has the n_embd values of token 0 first.
+ *   T is the number of tokens in a packed micro-batch, V the vocabulary, r the rank.
+ *   Strings are UTF-8 and NUL-terminated unless a length stands beside them.
+ *   A pointer in a parameter is borrowed for the call only. A handle returned through `**out` is the caller's; it is
+ *   released with the *_free function of its type, which accepts NULL. A model outlives the adapters, training
+ *   sessions and contexts made from it, an adapter the sessions and contexts made with it.
+ *   Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at a time,
+ *   but for lorica_model and lorica_tokenizer, which are immutable and may be shared.
+ *   Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it returns
+ *   LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed, and
+ *   nothing exits, throws or aborts across this boundary.
+ */
+#ifndef LORICA_H
+#define LORICA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef LORICA_API
+#if defined(_WIN32)
+#define LORICA_API __declspec(dllexport)
+#else
+#define LORICA_API __attribute__((visibility("default")))
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Status, version, log
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef enum lorica_status {
+    LORICA_OK = 0,
+    LORICA_ERROR_INVALID_ARGUMENT = 1, /* a value out of range, a NULL where none may be, a handle misused */
+    LORICA_ERROR_IO = 2,               /* a file cannot be opened, read, written, renamed; errno is in the message */
+    LORICA_ERROR_FORMAT = 3,           /* a file is damaged or is not what it claims to be */
+    LORICA_ERROR_UNSUPPORTED = 4,      /* a sound file or request that this build cannot serve */
+    LORICA_ERROR_OUT_OF_MEMORY = 5,    /* the plan does not fit, or an allocation failed */
+    LORICA_ERROR_DEVICE = 6,           /* the device is missing or a kernel failed */
+    LORICA_ERROR_NON_FINITE = 7,       /* a loss or gradient is NaN or infinite; the message names step and layer */
+    LORICA_ERROR_MISMATCH = 8,         /* two sound things that do not fit: adapter and base, state and session */
+    LORICA_ERROR_INTERNAL = 9          /* a defect of this library */
+} lorica_status;
+
+/* Version of the library as "major.minor.patch". Static storage. */
+LORICA_API const char * lorica_version(void);
+
+/* The message of the last call that failed on this thread, one line without a line break; "" if none has. Valid until
+ * the next failing call on this thread. */
+LORICA_API const char * lorica_last_error(void);
+
+typedef enum lorica_log_level { LORICA_LOG_DEBUG = 0, LORICA_LOG_INFO = 1, LORICA_LOG_WARN = 2 } lorica_log_level;
+
+/* `message` is one line without a line break, valid during the call. May be called from any thread. */
+typedef void (*lorica_log_callback)(lorica_log_level level, const char * message, void * user_data);
+
+/* Replaces the log callback of the process; NULL silences the log, which is the default. */
+LORICA_API void lorica_log_set(lorica_log_callback callback, void * user_data);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * GGUF files: what is inside, without loading it as a model
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct lorica_gguf lorica_gguf;
+
+typedef struct lorica_gguf_tensor {
+    const char * name; /* owned by the handle */
+    const char * type; /* ggml's name: "F32", "Q4_0", "Q4_K", … static storage */
+    int32_t n_dims;    /* 1 to 4 */
+    int64_t ne[4];     /* ggml order: ne[0] is the contiguous dimension; unused dimensions are 1 */
+    uint64_t offset;   /* bytes from the start of the file */
+    uint64_t n_bytes;
+} lorica_gguf_tensor;
+
+/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too).
+ * Errors: IO, FORMAT. */
+LORICA_API lorica_status lorica_gguf_open(const char * path, lorica_gguf ** out);
+LORICA_API void lorica_gguf_free(lorica_gguf * gguf);
+
+LORICA_API int64_t lorica_gguf_n_kv(const lorica_gguf * gguf);
+LORICA_API int64_t lorica_gguf_n_tensors(const lorica_gguf * gguf);
+
+/* Key of metadata entry i, NULL when i is out of range. Owned by the handle. */
+LORICA_API const char * lorica_gguf_key(const lorica_gguf * gguf, int64_t i);
+
+/* Value of metadata entry i as JSON text: numbers, true/false, strings, and arrays of these, of which at most the first
+ * `max_array` elements are written (-1: all), the rest shown by nothing. NULL when i is out of range. Owned by the
+ * handle and valid until the next call of this function on it. */
+LORICA_API const char * lorica_gguf_value_json(lorica_gguf * gguf, int64_t i, int64_t max_array);
+
+/* Number of elements of metadata entry i when it is an array, -1 when it is not or i is out of range. */
+LORICA_API int64_t lorica_gguf_array_length(const lorica_gguf * gguf, int64_t i);
+
+LORICA_API lorica_status lorica_gguf_tensor_info(const lorica_gguf * gguf, int64_t i, lorica_gguf_tensor * out);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Tokenizer
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct lorica_tokenizer lorica_tokenizer;
+
+typedef struct lorica_tokenizer_info {
+    const char * model;         /* "llama" (SentencePiece-style), "gpt2" (byte-level BPE), "bert" (WordPiece) */
+    const char * pre;           /* pre-tokenizer of byte-level BPE, "" where there is none */
+    const char * chat_template; /* Jinja source as stored in the file, NULL when the file has none */
+    int32_t n_vocab;
+    int32_t bos, eos, eot, unk, pad; /* token ids; -1 where the vocabulary has none */
+    bool add_bos, add_eos;           /* what add_special does in lorica_tokenizer_encode */
+} lorica_tokenizer_info;
+
+/* Loads the vocabulary of a GGUF file, which may be a vocabulary-only one. Errors: IO, FORMAT, UNSUPPORTED. */
+LORICA_API lorica_status lorica_tokenizer_load(const char * path, lorica_tokenizer ** out);
+LORICA_API void lorica_tokenizer_free(lorica_tokenizer * tokenizer);
+
+/* Strings in *out are owned by the tokenizer. */
+LORICA_API lorica_status lorica_tokenizer_get_info(const lorica_tokenizer * tokenizer, lorica_tokenizer_info * out);
+
+/* Splits `text` (n_bytes bytes, need not be NUL-terminated, any bytes: what is not UTF-8 is treated as U+FFFD) into token
+ * ids, equal to llama.cpp's. add_special: put BOS/EOS where the vocabulary asks for them. parse_special: control tokens
+ * written out in the text ("<|im_end|>") become their ids instead of plain text; false for text from strangers.
+ * Writes at most `capacity` ids and always the full count to *n_tokens: capacity 0 with ids NULL asks for the count.
+ * A count above the capacity is not an error; the first `capacity` ids are written. */
+LORICA_API lorica_status lorica_tokenizer_encode(const lorica_tokenizer * tokenizer, const char * text, int64_t n_bytes,
+                                                 bool add_special, bool parse_special, int32_t * ids, int64_t capacity,
+                                                 int64_t * n_tokens);
+
+/* Encodes n_texts texts on n_threads threads (0: all cores). Text i is bytes [offsets[i], offsets[i + 1]) of `texts`;
+ * offsets has n_texts + 1 entries, ascending. parse_special[i] applies to text i (NULL: false for all); add_special to
+ * none. The ids of all texts stand one after another in `ids` (at most `capacity`), those of text i at
+ * [id_offsets[i], id_offsets[i + 1]); id_offsets has n_texts + 1 entries and is always written in full, so its last
+ * entry is the capacity needed. */
+LORICA_API lorica_status lorica_tokenizer_encode_batch(const lorica_tokenizer * tokenizer, const char * texts,
+                                                       const int64_t * offsets, const bool * parse_special,
+                                                       int64_t n_texts, int32_t n_threads, int32_t * ids,
+                                                       int64_t capacity, int64_t * id_offsets);
+
+/* The bytes that ids stand for, at most `capacity` of them, the full count in *n_bytes. Control tokens are left out unless
+ * `special`. SentencePiece's leading space is removed as llama.cpp does. Errors: INVALID_ARGUMENT for an id out of range. */
+LORICA_API lorica_status lorica_tokenizer_decode(const lorica_tokenizer * tokenizer, const int32_t * ids, int64_t n_ids,
+                                                 bool special, char * text, int64_t capacity, int64_t * n_bytes);
+
+/* The text of one token as the vocabulary spells it, owned by the tokenizer; NULL when id is out of range. */
+LORICA_API const char * lorica_tokenizer_token_text(const lorica_tokenizer * tokenizer, int32_t id);
+
+/* True for control tokens (never produced from plain text, hidden by decode) and for the tokens that end a turn. */
+LORICA_API bool lorica_tokenizer_is_control(const lorica_tokenizer * tokenizer, int32_t id);
+LORICA_API bool lorica_tokenizer_is_end_of_generation(const lorica_tokenizer * tokenizer, int32_t id);
+
+/* Turns a stream of ids into a stream of text that never ends inside a UTF-8 character. */
+typedef struct lorica_detokenizer lorica_detokenizer;
+LORICA_API lorica_status lorica_detokenizer_create(const lorica_tokenizer * tokenizer, bool special,
+                                                   lorica_detokenizer ** out);
+LORICA_API void lorica_detokenizer_free(lorica_detokenizer * detokenizer);
+
+/* Takes one id and gives the bytes that are complete now: valid UTF-8, possibly none. *text is owned by the detokenizer
+ * and valid until its next call. */
+LORICA_API lorica_status lorica_detokenizer_push(lorica_detokenizer * detokenizer, int32_t id, const char ** text,
+                                                 int64_t * n_bytes);
+
+/* The end of the stream: bytes still held back, each byte that is no character given as U+FFFD; resets the stream. */
+LORICA_API lorica_status lorica_detokenizer_finish(lorica_detokenizer * detokenizer, const char ** text,
+                                                   int64_t * n_bytes);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Model: the frozen base
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct lorica_model lorica_model;
+
+typedef enum lorica_precision {
+    LORICA_PRECISION_AUTO = 0, /* bf16 on cpu and cuda, f32 on reference */
+    LORICA_PRECISION_BF16 = 1, /* matrix operands in bf16, sums in f32, residual stream in f32 */
+    LORICA_PRECISION_F32 = 2,  /* everything in f32 */
+    LORICA_PRECISION_F64 = 3   /* everything in f64; only the reference device */
+} lorica_precision;
+
+typedef struct lorica_model_params {
+    const char * device; /* "auto", "cpu", "reference" (plain loops, to compare with), "cuda" or "cuda:N" */
+    lorica_precision precision;
+    int32_t n_threads; /* 0: all cores that this process may run on */
+} lorica_model_params;
+
+LORICA_API lorica_model_params lorica_model_default_params(void);
+
+typedef struct lorica_model_info {
+    const char * architecture; /* "llama" */
+    const char * name;         /* general.name, "" when absent */
+    const char * file_type;    /* the tensor type that most weights have: "Q4_0" */
+    const char * device;       /* the device chosen: "cpu" */
+    const char * device_detail; /* why, and with which kernels: "AMX bf16, 2 threads" */
+    const char * fingerprint;  /* 16 hex digits over architecture, shapes and sampled weights; names the base in adapters */
+    int32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
+    bool tied_output;          /* the output head is the embedding matrix */
+    int64_t n_params;          /* elements of all weight tensors */
+    int64_t weight_bytes;      /* bytes of all weight tensors in the file */
+} lorica_model_info;
+
+/* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
+ * type, offset and metadata value is validated first. Errors: IO, FORMAT, UNSUPPORTED (architecture, tensor type,
+ * tokenizer is not looked at), DEVICE. */
+LORICA_API lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out);
+LORICA_API void lorica_model_free(lorica_model * model);
+LORICA_API lorica_status lorica_model_get_info(const lorica_model * model, lorica_model_info * out);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Adapter: what is trained
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct lorica_adapter lorica_adapter;
+
+typedef enum lorica_lora_init {
+    LORICA_LORA_INIT_DEFAULT = 0, /* A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: PEFT's init_lora_weights=True */
+    LORICA_LORA_INIT_GAUSSIAN = 1 /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
+} lorica_lora_init;
+
+typedef struct lorica_adapter_params {
+    int32_t rank;
+    float alpha;
+    float dropout;               /* probability that an element of x is zeroed before A, while training; [0, 1) */
+    bool use_rslora;             /* scale alpha / sqrt(rank) instead of alpha / rank */
+    lorica_lora_init init;
+    uint64_t seed;               /* the same seed gives the same A on every device and platform */
+    const char * target_modules; /* comma-separated: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, GGUF's
+                                    attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down, full tensor names such
+                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head) */
+} lorica_adapter_params;
+
+/* rank 16, alpha 32, dropout 0, default init, seed 42, target_modules "all-linear". */
+LORICA_API lorica_adapter_params lorica_adapter_default_params(void);
+
+typedef struct lorica_adapter_info {
+    int32_t rank;  /* of the first pair; pairs of a loaded adapter may differ */
+    float alpha;
+    float scale;   /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
+    float dropout;
+    bool use_rslora;
+    int32_t n_pairs;   /* (A, B) pairs */
+    int64_t n_params;  /* trainable elements */
+    const char * target_modules; /* Hugging Face short names, comma-separated; owned by the adapter */
+    const char * base_fingerprint; /* of the base it was trained on, "" when the file does not say; owned by the adapter */
+} lorica_adapter_info;
+
+LORICA_API lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
+                                               lorica_adapter ** out);
+
+/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's). Errors: IO, FORMAT, MISMATCH (names what does not fit the model:
+ * architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
+LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const char * path, lorica_adapter ** out);
+
+/* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
+ * `path`. rsLoRA's factor is folded into adapter.lora.alpha. Errors: IO; the old file then stays as it was. */
+LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
+LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
+LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);
+
+/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. */
+LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, float factor);
+
+/* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]. */
+typedef struct lorica_adapter_tensor {
+    const char * name; /* "blk.0.attn_q.weight.lora_a"; owned by the adapter */
+    int64_t rows, cols;
+} lorica_adapter_tensor;
+
+LORICA_API int32_t lorica_adapter_n_tensors(const lorica_adapter * adapter);
+LORICA_API lorica_status lorica_adapter_tensor_info(const lorica_adapter * adapter, int32_t i,
+                                                    lorica_adapter_tensor * out);
+
+/* Copies tensor i out of or into the adapter as f32[rows, cols]; n is rows * cols, checked. */
+LORICA_API lorica_status lorica_adapter_get_tensor(const lorica_adapter * adapter, int32_t i, float * data, int64_t n);
+LORICA_API lorica_status lorica_adapter_set_tensor(lorica_adapter * adapter, int32_t i, const float * data, int64_t n);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Training
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct lorica_train lorica_train;
+
+typedef enum lorica_checkpointing {
+    LORICA_CHECKPOINTING_AUTO = 0, /* off when the plan fits in the memory that is free, else on */
+    LORICA_CHECKPOINTING_OFF = 1,
+    LORICA_CHECKPOINTING_ON = 2    /* keep one activation per layer, recompute the rest in the backward pass */
+} lorica_checkpointing;
+
+typedef struct lorica_train_params {
+    int32_t max_tokens;    /* the most tokens of one micro-batch (T) */
+    int32_t max_sequences; /* the most sequences packed into it; 0: max_tokens */
+    int32_t max_sequence_length; /* the longest single sequence; 0: max_tokens */
+    lorica_checkpointing checkpointing;
+    float beta1, beta2, eps;
+    uint64_t seed;         /* of dropout */
+    int64_t memory_limit;  /* bytes that the plan may use; 0: what the system reports as available */
+} lorica_train_params;
+
+/* max_tokens 512, checkpointing auto, betas 0.9 and 0.999, eps 1e-8, seed 42. */
+LORICA_API lorica_train_params lorica_train_default_params(void);
+
+/* Bytes by component. total is the sum of the others. */
+typedef struct lorica_train_plan {
+    int64_t weights;      /* the mapped file, or its copy on the device */
+    int64_t adapter;      /* A and B */
+    int64_t gradients;
+    int64_t optimizer;    /* AdamW's two moments */
+    int64_t activations;  /* kept from forward to backward */
+    int64_t workspace;    /* scratch of single operations, all threads together */
+    int64_t total;
+    int64_t available;    /* what total is held against */
+    bool checkpointing;   /* the choice that the numbers are for */
+    bool fits;
+} lorica_train_plan;
+
+/* Computes the plan without allocating. */
+LORICA_API lorica_status lorica_train_get_plan(const lorica_model * model, const lorica_adapter * adapter,
+                                               const lorica_train_params * params, lorica_train_plan * out);
+
+/* Allocates all that the plan names, once. The adapter's A and B are trained in place. Errors: OUT_OF_MEMORY with the
+ * setting that would fit; the adapter is already in another session. */
+LORICA_API lorica_status lorica_train_create(const lorica_model * model, lorica_adapter * adapter,
+                                             const lorica_train_params * params, lorica_train ** out);
+LORICA_API void lorica_train_free(lorica_train * train);
+
+/* A packed micro-batch: sequences one after another without padding; attention never crosses a boundary. */
+typedef struct lorica_batch {
+    const int32_t * tokens;    /* [n_tokens] */
+    const int32_t * labels;    /* [n_tokens] what position t is to predict: the id that follows it (already shifted), or
+                                  -100: not trained. The last position of a sequence therefore has -100. */
+    const int32_t * positions; /* [n_tokens] for RoPE; NULL: 0, 1, 2, … within each sequence */
+    const int32_t * sequence_lengths; /* [n_sequences], each >= 1, their sum n_tokens */
+    int32_t n_tokens;
+    int32_t n_sequences;
+} lorica_batch;
+
+typedef struct lorica_batch_result {
+    double loss_sum;   /* sum over trained labels of -log p(label) */
+    int64_t n_trained; /* labels that are not -100 */
+} lorica_batch_result;
+
+/* Adds the gradients of loss_sum (a sum, not a mean) to the session's gradients. Errors: INVALID_ARGUMENT (larger than
+ * the plan, an id outside the vocabulary, lengths that do not add up, no trained label), NON_FINITE (the gradients are
+ * then as before the call only if the loss was at fault; call lorica_train_zero_gradients before going on). */
+LORICA_API lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_batch * batch,
+                                                       lorica_batch_result * out);
+
+/* Loss alone, without dropout, gradients untouched. token_nll, when not NULL, receives -log p(label) for each position
+ * [n_tokens], 0 where the label is -100. */
+LORICA_API lorica_status lorica_train_evaluate(lorica_train * train, const lorica_batch * batch, float * token_nll,
+                                               lorica_batch_result * out);
+
+typedef struct lorica_optimizer_step_params {
+    float learning_rate;
+    float weight_decay;  /* decoupled: p -= lr * wd * p before the update; A and B are both decayed */
+    float grad_scale;    /* gradients are multiplied by it first: 1 / trained tokens of the accumulation group */
+    float max_grad_norm; /* clip the total L2 norm of the scaled gradients by max / (norm + 1e-6); <= 0: never */
+} lorica_optimizer_step_params;
+
+/* One AdamW step (Loshchilov & Hutter 2019, bias-corrected) on all trainable tensors, then gradients are zeroed.
+ * *grad_norm receives the scaled norm before clipping. Errors: NON_FINITE, nothing is updated then. */
+LORICA_API lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_optimizer_step_params * params,
+                                                     float * grad_norm);
+
+LORICA_API lorica_status lorica_train_zero_gradients(lorica_train * train);
+
+/* Steps done, including those of a loaded state. */
+LORICA_API int64_t lorica_train_step_count(const lorica_train * train);
+
+/* Copies the gradient sums of adapter tensor i out (for tests and all-reduce), or into the session. n = rows * cols. */
+LORICA_API lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, float * data, int64_t n);
+LORICA_API lorica_status lorica_train_set_gradient(lorica_train * train, int32_t i, const float * data, int64_t n);
+
+/* Everything that the next step depends on beyond A and B: moments, step count, position of the dropout stream. Written
+ * atomically; loading checks a checksum and that it belongs to this adapter's shapes. Errors: IO, FORMAT, MISMATCH. */
+LORICA_API lorica_status lorica_train_save_state(const lorica_train * train, const char * path);
+LORICA_API lorica_status lorica_train_load_state(lorica_train * train, const char * path);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Running: a context is a KV cache and what has been put through it
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct lorica_context lorica_context;
+
+/* adapter may be NULL: the base alone. n_ctx positions are allocated. Errors: OUT_OF_MEMORY. */
+LORICA_API lorica_status lorica_context_create(const lorica_model * model, const lorica_adapter * adapter,
+                                               int32_t n_ctx, lorica_context ** out);
+LORICA_API void lorica_context_free(lorica_context * context);
+
+/* Positions filled so far. */
+LORICA_API int32_t lorica_context_n_past(const lorica_context * context);
+
+/* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
+ * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
+ * in pieces inside. Errors: INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
+LORICA_API lorica_status lorica_context_eval(lorica_context * context, const int32_t * tokens, int32_t n_tokens,
+                                             bool all_logits, float * logits);
+
+/* Forgets all positions from n_past on; n_past 0 empties the cache. */
+LORICA_API lorica_status lorica_context_truncate(lorica_context * context, int32_t n_past);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LORICA_H */

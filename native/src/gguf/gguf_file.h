@@ -1,0 +1,65 @@
+// A GGUF v2 or v3 file, validated in full and memory-mapped read-only. Knows nothing of architectures.
+#pragma once
+
+#include <ggml.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lorica {
+
+// One tensor of a mapped file. Valid as long as the GgufFile it came from.
+struct TensorView {
+    std::string name;
+    ggml_type type;
+    std::array<int64_t, 4> ne;  // ggml order, unused dimensions 1
+    int32_t n_dims;
+    const std::byte * data;
+    uint64_t offset;  // from the start of the file
+    uint64_t n_bytes;
+
+    int64_t n_elements() const { return ne[0] * ne[1] * ne[2] * ne[3]; }
+};
+
+class GgufFile {
+public:
+    // Errors: IO (cannot open or read), FORMAT (says which field is wrong and where).
+    static GgufFile open(const std::string & path);
+    GgufFile(GgufFile &&) noexcept;
+    GgufFile & operator=(GgufFile &&) noexcept;
+    ~GgufFile();
+
+    const std::string & path() const;
+    uint64_t n_bytes() const;
+
+    int64_t n_kv() const;
+    const std::string & key(int64_t i) const;
+    std::string value_json(int64_t i, int64_t max_array) const;
+    std::optional<int64_t> array_length(int64_t i) const;
+
+    // Typed look-ups. Absent keys give nullopt; a key of another type fails with FORMAT and names key and type. Integers are
+    // widened from any integer type of the file and must be >= 0 and fit.
+    std::optional<int64_t> find_int(std::string_view key) const;
+    std::optional<double> find_float(std::string_view key) const;
+    std::optional<bool> find_bool(std::string_view key) const;
+    std::optional<std::string> find_string(std::string_view key) const;
+    std::optional<std::vector<std::string>> find_strings(std::string_view key) const;
+    std::optional<std::vector<int64_t>> find_ints(std::string_view key) const;
+    std::optional<std::vector<double>> find_floats(std::string_view key) const;
+
+    const std::vector<TensorView> & tensors() const;
+    const TensorView * find_tensor(std::string_view name) const;  // nullptr when absent
+
+private:
+    struct Impl;
+    explicit GgufFile(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lorica
