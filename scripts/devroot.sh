@@ -1,0 +1,185 @@
+#!/usr/bin/env bash
+# Runs a command in a disposable Debian 13 root that has everything Lorica builds with.
+#
+#   scripts/devroot.sh [--] COMMAND [ARGUMENTS…]
+#
+# The root is made on the first call (about two minutes, 1.5 GB) and kept in
+# ${LORICA_DEVROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/lorica/devroot-trixie}; delete that folder to be rid of it.
+# The checkout, ../shared, /tmp, ~/.m2 and ~/.cache are the same inside and outside. They are mounted in the
+# command's own mount namespace, so nothing stays mounted. Working directory, environment and exit status pass through.
+set -euo pipefail
+
+# The one list of packages. An existing root is brought up to date when it changes.
+packages=(
+    build-essential ca-certificates cmake curl git libbenchmark-dev libgmock-dev libgtest-dev libhwy-dev
+    maven ninja-build openjdk-21-jdk-headless pkg-config python3 unzip
+)
+backports_packages=(libggml-dev)
+
+suite=trixie
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+root=${LORICA_DEVROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/lorica/devroot-$suite}
+marker=etc/lorica-devroot # holds the hash of the package list that the root was made from
+stamp=$(printf '%s\n' "$suite" "${packages[@]}" -- "${backports_packages[@]}" | sha256sum | cut -c1-16)
+admin_certificates=/usr/local/share/ca-certificates
+
+die() {
+    printf 'devroot: %s\n' "$*" >&2
+    exit 1
+}
+
+[ "${1-}" != -- ] || shift
+[ $# -gt 0 ] || die "usage: scripts/devroot.sh [--] COMMAND [ARGUMENTS…]"
+[ ! -e "/$marker" ] || exec "$@"
+
+# Runs a command of the root with its kernel file systems and name resolution, in a mount namespace of its own.
+# $1: the root, $2: a file with one "path" or "path:ro" to bind per line, then the command.
+in_root() {
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    unshare --mount --propagation private bash -c '
+        set -euo pipefail
+        root=$1 binds=$2 directory=$3
+        shift 3
+        mount -t proc proc "$root/proc"
+        mount --rbind /dev "$root/dev"
+        mount --rbind /sys "$root/sys"
+        if [ -e /etc/resolv.conf ]; then
+            [ ! -L "$root/etc/resolv.conf" ] || rm "$root/etc/resolv.conf"
+            [ -e "$root/etc/resolv.conf" ] || : >"$root/etc/resolv.conf"
+            mount --bind "$(readlink -f /etc/resolv.conf)" "$root/etc/resolv.conf"
+        fi
+        while IFS= read -r path; do
+            [ -n "$path" ] || continue
+            read_only=${path##*:}
+            path=${path%:ro}
+            mkdir -p "$root$path"
+            mount --bind "$path" "$root$path"
+            [ "$read_only" != ro ] || mount -o remount,bind,ro "$root$path"
+        done <<<"$binds"
+        # shellcheck disable=SC2093
+        exec chroot "$root" /bin/sh -c '"'"'cd "$0" && exec "$@"'"'"' "$directory" "$@"
+    ' devroot "$1" "$2" "$3" "${@:4}"
+}
+
+host_mirror() { # the Debian mirror that the host's apt uses, if it uses one
+    # shellcheck disable=SC1091
+    (. /etc/os-release && [ "${ID-}" = debian ]) || return 0
+    apt-get update --print-uris 2>/dev/null |
+        sed -n "s|^'\(https\{0,1\}://[^' ]*\)/dists/[a-z]*/InRelease'.*|\1|p" | grep -m1 '/debian$' || true
+}
+
+add_certificates() {
+    [ -d "$admin_certificates" ] || return 0
+    mkdir -p "$1$admin_certificates"
+    cp -RL "$admin_certificates/." "$1$admin_certificates/"
+}
+
+install_packages() {
+    local target=$1 main_line
+    printf '#!/bin/sh\nexit 101\n' >"$target/usr/sbin/policy-rc.d"
+    chmod +x "$target/usr/sbin/policy-rc.d"
+    printf 'force-unsafe-io\npath-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\n' \
+        >"$target/etc/dpkg/dpkg.cfg.d/lorica"
+    {
+        printf 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n'
+        apt-config dump | grep -E '^Acquire::(http|https)::([^ ]*::)?(Proxy|CaInfo)' || true
+    } >"$target/etc/apt/apt.conf.d/90lorica"
+    # debootstrap wrote the suite's line; backports is the same mirror
+    main_line=$(grep -m1 -E "^deb .* $suite " "$target/etc/apt/sources.list")
+    printf '%s\n' "${main_line/ $suite / $suite-backports }" >"$target/etc/apt/sources.list.d/backports.list"
+    add_certificates "$target"
+    in_root "$target" "" / /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 \
+        /bin/sh -euxc '
+            backports=$1
+            shift
+            apt-get update
+            apt-get install -y "$@"
+            # shellcheck disable=SC2086 # a list of words
+            apt-get install -y -t "$0-backports" $backports
+            update-ca-certificates --fresh
+            apt-get clean
+        ' "$suite" "${backports_packages[*]}" "${packages[@]}" </dev/null
+    printf '%s\n' "$stamp" >"$target/$marker"
+}
+
+make_root() {
+    local partial=$1 mirror
+    if ! command -v debootstrap >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y debootstrap debian-archive-keyring ||
+            { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y debootstrap debian-archive-keyring; }
+    fi
+    mirror=$(host_mirror)
+    rm -rf --one-file-system "$partial"
+    mkdir -p "$partial"
+    # The script is named because a debootstrap older than the suite does not know it; all of Debian's are the same file.
+    unshare --mount --propagation private debootstrap --variant=minbase --include=ca-certificates \
+        "$suite" "$partial" "$mirror" /usr/share/debootstrap/scripts/sid
+    install_packages "$partial"
+}
+
+# Both steps keep a log and show its end only on failure.
+logged() {
+    local what=$1 started=$SECONDS
+    shift
+    printf 'devroot: %s (log: %s)\n' "$what" "$log" >&2
+    # In the background because "set -e" is not obeyed inside a condition.
+    "$@" >"$log" 2>&1 </dev/null &
+    if ! wait $!; then
+        tail -n 25 "$log" >&2
+        die "that failed; the whole log is $log"
+    fi
+    printf 'devroot: ready after %d s\n' $((SECONDS - started)) >&2
+}
+
+prepare_root() {
+    local log=$root.log
+    mkdir -p "$(dirname "$root")"
+    # One caller builds, the others wait; the lock is given back before the command runs.
+    exec 9>"$root.lock"
+    flock 9
+    if [ ! -e "$root/$marker" ]; then
+        [ ! -e "$root" ] || die "$root exists and is not a root that this script made: move it away"
+        logged "making a Debian 13 root in $root, once, about two minutes" make_root "$root.partial"
+        mv "$root.partial" "$root"
+    elif [ "$(cat "$root/$marker")" != "$stamp" ]; then
+        logged "updating the Debian 13 root in $root to the changed package list" install_packages "$root"
+    fi
+    exec 9>&-
+}
+
+[ "$(uname -s)" = Linux ] && command -v apt-get >/dev/null ||
+    die "this needs Debian or Ubuntu; elsewhere install g++ 13+, cmake, ninja, ggml, highway, googletest, JDK 17+ and maven and build directly"
+[ "$(id -u)" = 0 ] || die "this needs root, to mount and chroot: run it as 'sudo -E scripts/devroot.sh …', or install the packages listed in it"
+unshare --mount --propagation private true 2>/dev/null ||
+    die "mount namespaces are not permitted here (a container without CAP_SYS_ADMIN?): install the packages listed in this script instead"
+
+[ "$(cat "$root/$marker" 2>/dev/null)" = "$stamp" ] || prepare_root
+
+binds=$checkout
+add_bind() { [ ! -d "${1%:ro}" ] || binds+=$'\n'$1; }
+[ ! -d "$checkout/../shared" ] || add_bind "$(cd "$checkout/../shared" && pwd -P):ro"
+mkdir -p "$HOME/.m2" "$HOME/.cache"
+add_bind /tmp
+add_bind "$HOME/.m2"
+add_bind "$HOME/.cache"
+path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+if nvcc=$(readlink -f "$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)") && [ -x "$nvcc" ]; then
+    # /usr/local/bin/nvcc may be a wrapper around the toolkit in /usr/local/cuda
+    cuda=$(cd "$(dirname "$nvcc")/.." && pwd -P)
+    [ -d "$cuda/nvvm" ] || cuda=$(readlink -f /usr/local/cuda)
+    if [ -x "$cuda/bin/nvcc" ]; then
+        add_bind "$cuda:ro"
+        path=$cuda/bin:$path
+    fi
+fi
+directory=$(pwd -P)
+in_view=no
+while IFS= read -r bound; do
+    bound=${bound%:ro}
+    case $directory/ in "$bound"/*) in_view=yes ;; esac
+done <<<"$binds"
+[ $in_view = yes ] || add_bind "$directory"
+
+java_home=$(readlink -f "$root"/usr/lib/jvm/java-*-openjdk-* | head -n1)
+in_root "$root" "$binds" "$directory" /usr/bin/env -u M2_HOME -u MAVEN_HOME \
+    "PATH=$path" "JAVA_HOME=${java_home#"$root"}" "$@"
