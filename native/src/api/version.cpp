@@ -1,0 +1,3 @@
+#include <lorica/lorica.h>
+
+const char * lorica_version(void) { return LORICA_VERSION; }
