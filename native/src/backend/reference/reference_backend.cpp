@@ -1,0 +1,112 @@
+#include "backend/reference/reference_backend.h"
+
+#include "backend/reference/attention.h"
+#include "backend/reference/cross_entropy.h"
+#include "backend/reference/linear.h"
+#include "backend/reference/norm_rope_swiglu.h"
+#include "backend/reference/optimizer.h"
+#include "backend/reference/rows.h"
+#include "common/error.h"
+
+#include <cstring>
+#include <new>
+#include <type_traits>
+#include <unistd.h>
+
+namespace lorica {
+
+namespace {
+
+constexpr std::align_val_t alignment{64};
+
+template <typename Real>
+class ReferenceBackend final : public Backend {
+public:
+    std::string name() const override { return "reference"; }
+    std::string detail() const override { return std::is_same_v<Real, double> ? "plain loops, f64" : "plain loops, f32"; }
+    Formats formats() const override {
+        constexpr Dtype real = std::is_same_v<Real, double> ? Dtype::f64 : Dtype::f32;
+        return {real, real, real};
+    }
+
+    void * allocate(size_t n_bytes) override {
+        void * memory = ::operator new(n_bytes, alignment, std::nothrow);
+        if (!memory) {
+            fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes, " bytes of memory");
+        }
+        std::memset(memory, 0, n_bytes);
+        return memory;
+    }
+    void release(void * memory) override { ::operator delete(memory, alignment); }
+    void copy_to_device(void * device, const void * host, size_t n_bytes) override { std::memcpy(device, host, n_bytes); }
+    void copy_to_host(void * host, const void * device, size_t n_bytes) override { std::memcpy(host, device, n_bytes); }
+    void fill_zero(void * device, size_t n_bytes) override { std::memset(device, 0, n_bytes); }
+    void synchronize() override {}
+    int64_t available_memory() const override {
+        return static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+    }
+
+    // Nothing is planned here: the operations hold their sums in vectors of their own.
+    size_t workspace_bytes(const WorkspaceShape &) const override { return 0; }
+    void reserve(const WorkspaceShape &) override {}
+
+    const std::byte * load_weight(const std::byte * mapped, size_t) override { return mapped; }
+
+    void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
+        reference::embed<Real>(embedding, tokens, x);
+    }
+    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override {
+        reference::rmsnorm<Real>(x, weight, eps, y);
+    }
+    void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) override {
+        reference::rmsnorm_backward<Real>(dy, x, weight, eps, dx);
+    }
+    void linear(Matrix x, std::span<const LinearForward> layers) override { reference::linear<Real>(x, layers); }
+    void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
+        reference::linear_backward<Real>(x, layers, dx);
+    }
+    void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+              bool inverse) override {
+        reference::rope<Real>(x, positions, head_dim, inverse_frequency, inverse);
+    }
+    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
+                   Matrix lse) override {
+        reference::attention<Real>(q, k, v, segments, shape, o, lse);
+    }
+    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
+                            const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv) override {
+        reference::attention_backward<Real>(q, k, v, o, lse, d_o, segments, shape, dq, dk, dv);
+    }
+    void swiglu(Matrix gate, Matrix up, Matrix h) override { reference::swiglu<Real>(gate, up, h); }
+    void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
+        reference::swiglu_backward<Real>(gate, up, dh, dgate, dup);
+    }
+    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { reference::gather_rows<Real>(x, rows, y); }
+    void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
+        reference::scatter_add_rows<Real>(dy, rows, dx);
+    }
+    void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
+        reference::linear_cross_entropy<Real>(x, head, labels, static_cast<Real *>(nll), dx);
+    }
+    void logits(Matrix x, const Weight & head, float * out) override { reference::logits<Real>(x, head, out); }
+    double sum_of_squares(const void * x, int64_t n) override {
+        return reference::sum_of_squares(static_cast<const Real *>(x), n);
+    }
+    void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) override {
+        reference::adamw(static_cast<Real *>(param), static_cast<const Real *>(grad), static_cast<Real *>(m),
+                         static_cast<Real *>(v), n, params);
+    }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_reference_backend(Dtype act) {
+    switch (act) {
+        case Dtype::f32: return std::make_unique<ReferenceBackend<float>>();
+        case Dtype::f64: return std::make_unique<ReferenceBackend<double>>();
+        case Dtype::bf16: break;
+    }
+    fail(LORICA_ERROR_UNSUPPORTED, "device \"reference\" computes in f32 or f64, not in bf16: choose f32, or device \"cpu\"");
+}
+
+}  // namespace lorica

@@ -1,0 +1,29 @@
+// The rows of a quantized weight, dequantized one at a time.
+#pragma once
+
+#include "backend/backend.h"
+
+#include <vector>
+
+namespace lorica::reference {
+
+class WeightRows {
+public:
+    explicit WeightRows(const Weight & weight) : weight_(weight), buffer_(weight.in) {}
+
+    // Valid until the next call.
+    const float * operator[](int64_t row) {
+        const std::byte * blocks = weight_.data + static_cast<size_t>(row) * weight_.row_bytes;
+        if (weight_.type == GGML_TYPE_F32) {
+            return reinterpret_cast<const float *>(blocks);
+        }
+        ggml_get_type_traits(weight_.type)->to_float(blocks, buffer_.data(), weight_.in);
+        return buffer_.data();
+    }
+
+private:
+    Weight weight_;
+    std::vector<float> buffer_;
+};
+
+}  // namespace lorica::reference
