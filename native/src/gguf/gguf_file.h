@@ -1,4 +1,9 @@
 // A GGUF v2 or v3 file, validated in full and memory-mapped read-only. Knows nothing of architectures.
+//
+// The header is read by our own bounded parser and by nothing else. ggml's reader asserts on some inputs, and an assertion
+// would take the JVM down; and once every field has been checked against the file's size there is nothing left for a
+// second parser to find, only a second copy of the vocabulary to make. ggml gives the facts (type table, limits) and
+// writes files (gguf_writer.h).
 #pragma once
 
 #include <ggml.h>
@@ -8,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,20 +37,27 @@ class GgufFile {
 public:
     // Errors: IO (cannot open or read), FORMAT (says which field is wrong and where).
     static GgufFile open(const std::string & path);
+    // The same over bytes of the caller, which must outlive the result; `name` stands in messages where the path would.
+    static GgufFile from_memory(const std::string & name, std::span<const std::byte> bytes);
     GgufFile(GgufFile &&) noexcept;
     GgufFile & operator=(GgufFile &&) noexcept;
     ~GgufFile();
 
     const std::string & path() const;
     uint64_t n_bytes() const;
+    // Asks the kernel to read the file ahead; for those who are about to use all of the weights.
+    void prefetch() const;
 
+    // Metadata entries in file order; i in [0, n_kv()).
     int64_t n_kv() const;
     const std::string & key(int64_t i) const;
+    // JSON text. Bytes that are not UTF-8 become U+FFFD, numbers that are not finite null; arrays stop after max_array
+    // elements (-1: never).
     std::string value_json(int64_t i, int64_t max_array) const;
-    std::optional<int64_t> array_length(int64_t i) const;
+    std::optional<int64_t> array_length(int64_t i) const;  // nullopt when it is no array
 
     // Typed look-ups. Absent keys give nullopt; a key of another type fails with FORMAT and names key and type. Integers are
-    // widened from any integer type of the file and must be >= 0 and fit.
+    // widened from any integer type of the file and must be >= 0 and fit; floats come from f32 or f64 and may be NaN.
     std::optional<int64_t> find_int(std::string_view key) const;
     std::optional<double> find_float(std::string_view key) const;
     std::optional<bool> find_bool(std::string_view key) const;

@@ -1,0 +1,53 @@
+#include "api/api.h"
+
+#include "common/log.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <string_view>
+
+namespace {
+
+// A fixed buffer, so that noting "out of memory" needs none. Longer messages lose their end.
+thread_local char last_error[4096] = "";
+
+void note(std::string_view message) {
+    size_t n = std::min(message.size(), sizeof(last_error) - 1);
+    while (n > 0 && n < message.size() && (message[n] & 0xc0) == 0x80) {
+        --n;  // not inside a UTF-8 character
+    }
+    std::memcpy(last_error, message.data(), n);
+    last_error[n] = '\0';
+    std::replace_if(last_error, last_error + n, [](char c) { return c == '\n' || c == '\r' || c == '\0'; }, ' ');
+}
+
+}  // namespace
+
+namespace lorica::api {
+
+lorica_status record_current_exception() noexcept {
+    try {
+        throw;
+    } catch (const Error & error) {
+        note(error.what());
+        return error.status();
+    } catch (const std::bad_alloc &) {
+        note("out of memory: an allocation failed");
+        return LORICA_ERROR_OUT_OF_MEMORY;
+    } catch (const std::exception & error) {
+        note(error.what());
+        return LORICA_ERROR_INTERNAL;
+    } catch (...) {
+        note("an exception of unknown type");
+        return LORICA_ERROR_INTERNAL;
+    }
+}
+
+}  // namespace lorica::api
+
+const char * lorica_version(void) { return LORICA_VERSION; }
+
+const char * lorica_last_error(void) { return last_error; }
+
+void lorica_log_set(lorica_log_callback callback, void * user_data) { lorica::set_log_callback(callback, user_data); }

@@ -1,3 +1,0 @@
-#include <lorica/lorica.h>
-
-const char * lorica_version(void) { return LORICA_VERSION; }
