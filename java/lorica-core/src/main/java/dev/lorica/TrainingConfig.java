@@ -1,0 +1,282 @@
+package dev.lorica;
+
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.util.Objects;
+
+/**
+ * How to train. Names and meanings are those of Hugging Face's {@code TrainingArguments}, so that a recipe can be carried over;
+ * where a default differs, it says so.
+ *
+ * <pre>{@code
+ * TrainingConfig config = TrainingConfig.builder().epochs(2).batchSize(4).learningRate(1e-4).build();
+ * }</pre>
+ *
+ * @param epochs                    {@code num_train_epochs}: passes over the data; may be a fraction
+ * @param maxSteps                  {@code max_steps}: optimizer steps, overrides {@code epochs}; −1: as many as epochs say
+ * @param batchSize                 {@code per_device_train_batch_size}: examples of one micro-batch, which is packed, not padded
+ *                                  (4; theirs is 8)
+ * @param evalBatchSize             {@code per_device_eval_batch_size}: the same while evaluating. It changes memory and speed,
+ *                                  never the loss.
+ * @param gradientAccumulationSteps {@code gradient_accumulation_steps}: micro-batches of one optimizer step
+ * @param learningRate              {@code learning_rate}: its peak (2e-4, usual for LoRA; theirs is 5e-5)
+ * @param schedulerType             {@code lr_scheduler_type}
+ * @param warmupSteps               {@code warmup_steps}: steps during which the rate rises from 0
+ * @param warmupRatio               {@code warmup_ratio}: the same as a share of all steps, rounded up; counts when
+ *                                  {@code warmupSteps} is 0
+ * @param weightDecay               {@code weight_decay}: decoupled, acts on A and B
+ * @param maxGradNorm               {@code max_grad_norm}: gradients are clipped to this norm; 0: never
+ * @param adamBeta1                 {@code adam_beta1}
+ * @param adamBeta2                 {@code adam_beta2}
+ * @param adamEpsilon               {@code adam_epsilon}
+ * @param maxLength                 {@code max_length}: the most tokens of one example (1024)
+ * @param loggingSteps              {@code logging_steps}: steps from one log to the next (10; theirs is 500)
+ * @param evalSteps                 {@code eval_steps}: steps from one evaluation to the next, where there is something to evaluate
+ *                                  on; 0: at the end of each epoch
+ * @param seed                      {@code seed}: of the order of the data and of dropout
+ * @param shuffle                   whether each epoch has an order of its own
+ * @param checkpointing             {@code gradient_checkpointing}
+ * @param memoryLimit               bytes that the plan may use; 0: what the system has available
+ */
+public record TrainingConfig(
+        double epochs,
+        int maxSteps,
+        int batchSize,
+        int evalBatchSize,
+        int gradientAccumulationSteps,
+        double learningRate,
+        SchedulerType schedulerType,
+        int warmupSteps,
+        double warmupRatio,
+        double weightDecay,
+        double maxGradNorm,
+        double adamBeta1,
+        double adamBeta2,
+        double adamEpsilon,
+        int maxLength,
+        int loggingSteps,
+        int evalSteps,
+        long seed,
+        boolean shuffle,
+        Checkpointing checkpointing,
+        long memoryLimit) {
+
+    public TrainingConfig {
+        Objects.requireNonNull(schedulerType, "schedulerType");
+        Objects.requireNonNull(checkpointing, "checkpointing");
+        check(maxSteps == -1 || maxSteps > 0, "max steps", maxSteps, "at least 1, or -1 for as many as the epochs say");
+        check(maxSteps > 0 || epochs > 0 && Double.isFinite(epochs), "epochs", epochs, "more than 0");
+        check(batchSize >= 1, "batch size", batchSize, "at least 1");
+        check(evalBatchSize >= 1, "eval batch size", evalBatchSize, "at least 1");
+        check(gradientAccumulationSteps >= 1, "gradient accumulation steps", gradientAccumulationSteps, "at least 1");
+        check(learningRate >= 0 && Double.isFinite(learningRate), "learning rate", learningRate, "0 or more");
+        check(warmupSteps >= 0, "warmup steps", warmupSteps, "0 or more");
+        check(warmupRatio >= 0 && warmupRatio <= 1, "warmup ratio", warmupRatio, "between 0 and 1");
+        check(weightDecay >= 0 && Double.isFinite(weightDecay), "weight decay", weightDecay, "0 or more");
+        check(maxGradNorm >= 0 && Double.isFinite(maxGradNorm), "max grad norm", maxGradNorm, "0 (never clip) or more");
+        check(adamBeta1 >= 0 && adamBeta1 < 1, "adam beta1", adamBeta1, "at least 0 and below 1");
+        check(adamBeta2 >= 0 && adamBeta2 < 1, "adam beta2", adamBeta2, "at least 0 and below 1");
+        check(adamEpsilon > 0 && Double.isFinite(adamEpsilon), "adam epsilon", adamEpsilon, "more than 0");
+        check(maxLength >= 2, "max length", maxLength, "at least 2");
+        check(loggingSteps >= 1, "logging steps", loggingSteps, "at least 1");
+        check(evalSteps >= 0, "eval steps", evalSteps, "0 (each epoch) or more");
+        check(memoryLimit >= 0, "memory limit", memoryLimit, "0 (what is available) or more");
+    }
+
+    private static void check(boolean good, String name, Object value, String meant) {
+        if (!good) {
+            throw new InvalidArgumentException(name + " is " + value + "; it must be " + meant);
+        }
+    }
+
+    public static TrainingConfig defaults() {
+        return builder().build();
+    }
+
+    public static Builder builder() {
+        return new Builder();
+    }
+
+    /** A builder that starts from these values. */
+    public Builder toBuilder() {
+        Builder b = new Builder();
+        b.epochs = epochs;
+        b.maxSteps = maxSteps;
+        b.batchSize = batchSize;
+        b.evalBatchSize = evalBatchSize;
+        b.gradientAccumulationSteps = gradientAccumulationSteps;
+        b.learningRate = learningRate;
+        b.schedulerType = schedulerType;
+        b.warmupSteps = warmupSteps;
+        b.warmupRatio = warmupRatio;
+        b.weightDecay = weightDecay;
+        b.maxGradNorm = maxGradNorm;
+        b.adamBeta1 = adamBeta1;
+        b.adamBeta2 = adamBeta2;
+        b.adamEpsilon = adamEpsilon;
+        b.maxLength = maxLength;
+        b.loggingSteps = loggingSteps;
+        b.evalSteps = evalSteps;
+        b.seed = seed;
+        b.shuffle = shuffle;
+        b.checkpointing = checkpointing;
+        b.memoryLimit = memoryLimit;
+        return b;
+    }
+
+    /** Every setter's meaning is that of the record's component of the same name. */
+    public static final class Builder {
+        private double epochs = 3;
+        private int maxSteps = -1;
+        private int batchSize = 4;
+        private int evalBatchSize = 8;
+        private int gradientAccumulationSteps = 1;
+        private double learningRate = 2e-4;
+        private SchedulerType schedulerType = SchedulerType.LINEAR;
+        private int warmupSteps = 0;
+        private double warmupRatio = 0;
+        private double weightDecay = 0;
+        private double maxGradNorm = 1;
+        private double adamBeta1 = 0.9;
+        private double adamBeta2 = 0.999;
+        private double adamEpsilon = 1e-8;
+        private int maxLength = 1024;
+        private int loggingSteps = 10;
+        private int evalSteps = 0;
+        private long seed = 42;
+        private boolean shuffle = true;
+        private Checkpointing checkpointing = Checkpointing.AUTO;
+        private long memoryLimit = 0;
+
+        private Builder() {}
+
+        public Builder epochs(double value) {
+            epochs = value;
+            return this;
+        }
+
+        public Builder maxSteps(int value) {
+            maxSteps = value;
+            return this;
+        }
+
+        public Builder batchSize(int value) {
+            batchSize = value;
+            return this;
+        }
+
+        public Builder evalBatchSize(int value) {
+            evalBatchSize = value;
+            return this;
+        }
+
+        public Builder gradientAccumulationSteps(int value) {
+            gradientAccumulationSteps = value;
+            return this;
+        }
+
+        public Builder learningRate(double value) {
+            learningRate = value;
+            return this;
+        }
+
+        public Builder schedulerType(SchedulerType value) {
+            schedulerType = value;
+            return this;
+        }
+
+        public Builder warmupSteps(int value) {
+            warmupSteps = value;
+            return this;
+        }
+
+        public Builder warmupRatio(double value) {
+            warmupRatio = value;
+            return this;
+        }
+
+        public Builder weightDecay(double value) {
+            weightDecay = value;
+            return this;
+        }
+
+        public Builder maxGradNorm(double value) {
+            maxGradNorm = value;
+            return this;
+        }
+
+        public Builder adamBeta1(double value) {
+            adamBeta1 = value;
+            return this;
+        }
+
+        public Builder adamBeta2(double value) {
+            adamBeta2 = value;
+            return this;
+        }
+
+        public Builder adamEpsilon(double value) {
+            adamEpsilon = value;
+            return this;
+        }
+
+        public Builder maxLength(int value) {
+            maxLength = value;
+            return this;
+        }
+
+        public Builder loggingSteps(int value) {
+            loggingSteps = value;
+            return this;
+        }
+
+        public Builder evalSteps(int value) {
+            evalSteps = value;
+            return this;
+        }
+
+        public Builder seed(long value) {
+            seed = value;
+            return this;
+        }
+
+        public Builder shuffle(boolean value) {
+            shuffle = value;
+            return this;
+        }
+
+        public Builder checkpointing(Checkpointing value) {
+            checkpointing = value;
+            return this;
+        }
+
+        public Builder memoryLimit(long value) {
+            memoryLimit = value;
+            return this;
+        }
+
+        public TrainingConfig build() {
+            return new TrainingConfig(
+                    epochs,
+                    maxSteps,
+                    batchSize,
+                    evalBatchSize,
+                    gradientAccumulationSteps,
+                    learningRate,
+                    schedulerType,
+                    warmupSteps,
+                    warmupRatio,
+                    weightDecay,
+                    maxGradNorm,
+                    adamBeta1,
+                    adamBeta2,
+                    adamEpsilon,
+                    maxLength,
+                    loggingSteps,
+                    evalSteps,
+                    seed,
+                    shuffle,
+                    checkpointing,
+                    memoryLimit);
+        }
+    }
+}

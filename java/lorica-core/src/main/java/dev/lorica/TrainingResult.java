@@ -1,0 +1,27 @@
+package dev.lorica;
+
+/**
+ * What became of a training run.
+ *
+ * @param steps         optimizer steps done
+ * @param epochs        passes over the data done, with a fraction
+ * @param loss          mean over all tokens trained on, from first step to last
+ * @param tokens        tokens processed
+ * @param trainedTokens tokens trained on
+ * @param seconds       time taken, evaluations included
+ * @param stopped       whether {@link Trainer#requestStop} ended it before its time
+ * @param evaluation    the last evaluation, {@code null} when there was none
+ */
+public record TrainingResult(
+        int steps,
+        double epochs,
+        double loss,
+        long tokens,
+        long trainedTokens,
+        double seconds,
+        boolean stopped,
+        Evaluation evaluation) {
+    public double tokensPerSecond() {
+        return seconds > 0 ? tokens / seconds : 0;
+    }
+}
