@@ -1,0 +1,191 @@
+#include "support/test_model.h"
+
+#include "common/random.h"
+#include "gguf/dequantize.h"
+#include "gguf/gguf_writer.h"
+
+#include <cmath>
+#include <cstdio>
+#include <list>
+#include <stdexcept>
+
+namespace lorica::test {
+
+namespace {
+
+// llama.cpp's token types.
+constexpr int32_t token_normal = 1, token_unknown = 2, token_control = 3, token_byte = 6;
+
+// A SentencePiece-style vocabulary: <unk> <s> </s>, the 256 bytes, then short words; a small n_vocab cuts it short.
+void set_tokenizer(GgufWriter & writer, int32_t n_vocab) {
+    std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
+    std::vector<int32_t> types = {token_unknown, token_control, token_control};
+    for (int byte = 0; byte < 256; ++byte) {
+        char text[8];
+        std::snprintf(text, sizeof(text), "<0x%02X>", byte);
+        tokens.emplace_back(text);
+        types.push_back(token_byte);
+    }
+    for (int32_t i = 259; i < n_vocab; ++i) {
+        // ▁a, ▁b, …, ▁aa, ▁ba, …: bijective base 26
+        std::string word = "\xe2\x96\x81";
+        for (int32_t rest = i - 258; rest > 0; rest = (rest - 1) / 26) {
+            word += static_cast<char>('a' + (rest - 1) % 26);
+        }
+        tokens.push_back(word);
+        types.push_back(token_normal);
+    }
+    tokens.resize(static_cast<size_t>(n_vocab));
+    types.resize(static_cast<size_t>(n_vocab));
+    std::vector<float> scores;
+    for (int32_t i = 0; i < n_vocab; ++i) {
+        scores.push_back(static_cast<float>(-i));
+    }
+    writer.set_string("tokenizer.ggml.model", "llama");
+    writer.set_strings("tokenizer.ggml.tokens", tokens);
+    writer.set_f32s("tokenizer.ggml.scores", scores);
+    writer.set_i32s("tokenizer.ggml.token_type", types);
+    writer.set_u32("tokenizer.ggml.bos_token_id", 1);
+    writer.set_u32("tokenizer.ggml.eos_token_id", 2);
+    writer.set_u32("tokenizer.ggml.unknown_token_id", 0);
+    writer.set_bool("tokenizer.ggml.add_bos_token", true);
+    writer.set_bool("tokenizer.ggml.add_eos_token", false);
+}
+
+class ModelWriter {
+public:
+    explicit ModelWriter(const TestModel & model) : model_(model) {}
+
+    GgufWriter & gguf() { return writer_; }
+
+    // W[out, in]
+    void add_linear(const std::string & name, ggml_type type, int64_t in, int64_t out) {
+        std::vector<float> values = random_values(model_.seed, stream_++, in * out);
+        for (float & value : values) {
+            value *= model_.weight_scale / std::sqrt(static_cast<float>(in));
+        }
+        add(name, type, in, out, values);
+    }
+
+    void add_norm(const std::string & name, int64_t n) {
+        std::vector<float> values = random_values(model_.seed, stream_++, n);
+        for (float & value : values) {
+            value = 1.0f + 0.1f * value;
+        }
+        add(name, GGML_TYPE_F32, n, 0, values);
+    }
+
+    // n_rows 0: one dimension
+    void add(const std::string & name, ggml_type type, int64_t n_per_row, int64_t n_rows, const std::vector<float> & values) {
+        const auto & data = kept_.emplace_back(quantize(type, values, n_per_row));
+        if (n_rows == 0) {
+            writer_.add_tensor(name, type, {n_per_row}, data.data());
+        } else {
+            writer_.add_tensor(name, type, {n_per_row, n_rows}, data.data());
+        }
+    }
+
+private:
+    const TestModel & model_;
+    GgufWriter writer_;
+    std::list<std::vector<std::byte>> kept_;
+    uint64_t stream_ = 0;
+};
+
+}  // namespace
+
+std::vector<float> random_values(uint64_t seed, uint64_t stream, int64_t n) {
+    const uint64_t own = derive_seed(seed, stream);
+    std::vector<float> values(static_cast<size_t>(n));
+    for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = static_cast<float>(random_normal(own, i));
+    }
+    return values;
+}
+
+std::vector<std::byte> quantize(ggml_type type, std::span<const float> values, int64_t n_per_row) {
+    const auto n = static_cast<int64_t>(values.size());
+    if (n_per_row % ggml_blck_size(type) != 0 || n % n_per_row != 0) {
+        throw std::invalid_argument(std::string("rows of ") + std::to_string(n_per_row) + " are no whole number of " +
+                                    type_name(type) + " blocks");
+    }
+    const std::vector<float> importance(static_cast<size_t>(n_per_row), 1.0f);
+    std::vector<std::byte> blocks(ggml_row_size(type, n_per_row) * static_cast<size_t>(n / n_per_row));
+    const size_t written = ggml_quantize_chunk(type, values.data(), blocks.data(), 0, n / n_per_row, n_per_row,
+                                               ggml_quantize_requires_imatrix(type) ? importance.data() : nullptr);
+    if (written != blocks.size()) {
+        throw std::logic_error(std::string("ggml wrote another number of bytes for ") + type_name(type));
+    }
+    return blocks;
+}
+
+std::vector<ggml_type> all_weight_types() {
+    std::vector<ggml_type> types;
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        if (is_supported_weight_type(type)) {
+            types.push_back(type);
+        }
+    }
+    return types;
+}
+
+std::string write_test_model(const std::string & path, const TestModel & model) {
+    ModelWriter writer(model);
+    GgufWriter & gguf = writer.gguf();
+    const auto u32 = [&](const char * key, int64_t value) { gguf.set_u32(key, static_cast<uint32_t>(value)); };
+
+    const int64_t head_dim = model.head_dim != 0 ? model.head_dim : model.n_embd / model.n_head;
+    gguf.set_string("general.architecture", "llama");
+    gguf.set_string("general.name", "test model");
+    gguf.set_u32("general.quantization_version", GGML_QNT_VERSION);
+    u32("llama.vocab_size", model.n_vocab);
+    u32("llama.context_length", model.n_ctx);
+    u32("llama.embedding_length", model.n_embd);
+    u32("llama.block_count", model.n_layer);
+    u32("llama.feed_forward_length", model.n_ff);
+    u32("llama.attention.head_count", model.n_head);
+    u32("llama.attention.head_count_kv", model.n_head_kv);
+    u32("llama.rope.dimension_count", head_dim);
+    if (head_dim * model.n_head != model.n_embd) {
+        u32("llama.attention.key_length", head_dim);
+        u32("llama.attention.value_length", head_dim);
+    }
+    gguf.set_f32("llama.attention.layer_norm_rms_epsilon", model.rms_eps);
+    gguf.set_f32("llama.rope.freq_base", model.rope_freq_base);
+    if (!model.rope_scaling_type.empty()) {
+        gguf.set_string("llama.rope.scaling.type", model.rope_scaling_type);
+        gguf.set_f32("llama.rope.scaling.factor", model.rope_scaling_factor);
+    }
+    set_tokenizer(gguf, model.n_vocab);
+
+    const int64_t n_embd_q = head_dim * model.n_head, n_embd_kv = head_dim * model.n_head_kv;
+    writer.add_linear("token_embd.weight", model.embd_type.value_or(model.type), model.n_embd, model.n_vocab);
+    if (model.rope_freqs) {
+        std::vector<float> factors;
+        for (int64_t i = 0; i < head_dim / 2; ++i) {
+            factors.push_back(1.0f + 7.0f * static_cast<float>(i) / static_cast<float>(std::max<int64_t>(head_dim / 2 - 1, 1)));
+        }
+        writer.add("rope_freqs.weight", GGML_TYPE_F32, head_dim / 2, 0, factors);
+    }
+    for (int32_t layer = 0; layer < model.n_layer; ++layer) {
+        const std::string block = "blk." + std::to_string(layer) + ".";
+        writer.add_norm(block + "attn_norm.weight", model.n_embd);
+        writer.add_linear(block + "attn_q.weight", model.type, model.n_embd, n_embd_q);
+        writer.add_linear(block + "attn_k.weight", model.type, model.n_embd, n_embd_kv);
+        writer.add_linear(block + "attn_v.weight", model.type, model.n_embd, n_embd_kv);
+        writer.add_linear(block + "attn_output.weight", model.type, n_embd_q, model.n_embd);
+        writer.add_norm(block + "ffn_norm.weight", model.n_embd);
+        writer.add_linear(block + "ffn_gate.weight", model.type, model.n_embd, model.n_ff);
+        writer.add_linear(block + "ffn_up.weight", model.type, model.n_embd, model.n_ff);
+        writer.add_linear(block + "ffn_down.weight", model.type, model.n_ff, model.n_embd);
+    }
+    writer.add_norm("output_norm.weight", model.n_embd);
+    if (!model.tied_output) {
+        writer.add_linear("output.weight", model.output_type.value_or(model.type), model.n_embd, model.n_vocab);
+    }
+    gguf.write(path);
+    return path;
+}
+
+}  // namespace lorica::test
