@@ -5,8 +5,9 @@
 #
 # The root is made on the first call (about two minutes, 1.5 GB) and kept in
 # ${LORICA_DEVROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/lorica/devroot-trixie}; delete that folder to be rid of it.
-# The checkout, ../shared, /tmp, ~/.m2 and ~/.cache are the same inside and outside. They are mounted in the
-# command's own mount namespace, so nothing stays mounted. Working directory, environment and exit status pass through.
+# Only the system's own folders are its own: the home folder, the checkout, /tmp, /mnt, /srv, … are the host's, at the
+# same paths. They are mounted in the command's own mount namespace, so nothing stays mounted. Working directory,
+# environment, signals and exit status pass through.
 set -euo pipefail
 
 # The one list of packages. An existing root is brought up to date when it changes.
@@ -32,34 +33,32 @@ die() {
 [ $# -gt 0 ] || die "usage: scripts/devroot.sh [--] COMMAND [ARGUMENTS…]"
 [ ! -e "/$marker" ] || exec "$@"
 
-# Runs a command of the root with its kernel file systems and name resolution, in a mount namespace of its own.
-# $1: the root, $2: a file with one "path" or "path:ro" to bind per line, then the command.
-in_root() {
-    # shellcheck disable=SC2016 # expanded by the inner shell
-    unshare --mount --propagation private bash -c '
-        set -euo pipefail
-        root=$1 binds=$2 directory=$3
-        shift 3
-        mount -t proc proc "$root/proc"
-        mount --rbind /dev "$root/dev"
-        mount --rbind /sys "$root/sys"
-        if [ -e /etc/resolv.conf ]; then
-            [ ! -L "$root/etc/resolv.conf" ] || rm "$root/etc/resolv.conf"
-            [ -e "$root/etc/resolv.conf" ] || : >"$root/etc/resolv.conf"
-            mount --bind "$(readlink -f /etc/resolv.conf)" "$root/etc/resolv.conf"
-        fi
-        while IFS= read -r path; do
-            [ -n "$path" ] || continue
-            read_only=${path##*:}
-            path=${path%:ro}
-            mkdir -p "$root$path"
-            mount --bind "$path" "$root$path"
-            [ "$read_only" != ro ] || mount -o remount,bind,ro "$root$path"
-        done <<<"$binds"
-        # shellcheck disable=SC2093
-        exec chroot "$root" /bin/sh -c '"'"'cd "$0" && exec "$@"'"'"' "$directory" "$@"
-    ' devroot "$1" "$2" "$3" "${@:4}"
-}
+# Run by a shell in a mount namespace of its own. Arguments: the root, the folders to bind, one per line with ":ro" behind
+# those that are read-only, the working directory, the command.
+# shellcheck disable=SC2016
+enter='
+    set -euo pipefail
+    root=$1 binds=$2 directory=$3
+    shift 3
+    mount -t proc proc "$root/proc"
+    mount --rbind /dev "$root/dev"
+    mount --rbind /sys "$root/sys"
+    if [ -e /etc/resolv.conf ]; then
+        [ ! -L "$root/etc/resolv.conf" ] || rm "$root/etc/resolv.conf"
+        [ -e "$root/etc/resolv.conf" ] || : >"$root/etc/resolv.conf"
+        mount --bind "$(readlink -f /etc/resolv.conf)" "$root/etc/resolv.conf"
+    fi
+    while IFS= read -r bind; do
+        [ -n "$bind" ] || continue
+        path=${bind%:ro}
+        mkdir -p "$root$path"
+        mount --rbind "$path" "$root$path"
+        [ "$path" = "$bind" ] || mount -o remount,bind,ro "$root$path"
+    done <<<"$binds"
+    cd "$directory"
+    exec chroot "$root" /usr/bin/env -C "$directory" "$@"
+'
+in_namespace=(unshare --mount --propagation private)
 
 host_mirror() { # the Debian mirror that the host's apt uses, if it uses one
     # shellcheck disable=SC1091
@@ -88,8 +87,9 @@ install_packages() {
     main_line=$(grep -m1 -E "^deb .* $suite " "$target/etc/apt/sources.list")
     printf '%s\n' "${main_line/ $suite / $suite-backports }" >"$target/etc/apt/sources.list.d/backports.list"
     add_certificates "$target"
-    in_root "$target" "" / /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 \
-        /bin/sh -euxc '
+    # shellcheck disable=SC2016
+    "${in_namespace[@]}" bash -c "$enter" enter "$target" "" / \
+        -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 /bin/sh -euxc '
             backports=$1
             shift
             apt-get update
@@ -112,7 +112,7 @@ make_root() {
     rm -rf --one-file-system "$partial"
     mkdir -p "$partial"
     # The script is named because a debootstrap older than the suite does not know it; all of Debian's are the same file.
-    unshare --mount --propagation private debootstrap --variant=minbase --include=ca-certificates \
+    "${in_namespace[@]}" debootstrap --variant=minbase --include=ca-certificates \
         "$suite" "$partial" "$mirror" /usr/share/debootstrap/scripts/sid
     install_packages "$partial"
 }
@@ -147,39 +147,45 @@ prepare_root() {
     exec 9>&-
 }
 
-[ "$(uname -s)" = Linux ] && command -v apt-get >/dev/null ||
-    die "this needs Debian or Ubuntu; elsewhere install g++ 13+, cmake, ninja, ggml, highway, googletest, JDK 17+ and maven and build directly"
-[ "$(id -u)" = 0 ] || die "this needs root, to mount and chroot: run it as 'sudo -E scripts/devroot.sh …', or install the packages listed in it"
-unshare --mount --propagation private true 2>/dev/null ||
-    die "mount namespaces are not permitted here (a container without CAP_SYS_ADMIN?): install the packages listed in this script instead"
+if [ "$(uname -s)" != Linux ] || ! command -v apt-get >/dev/null; then
+    die "this needs Debian or Ubuntu; elsewhere install g++ 13+, cmake, ninja, ggml, highway, googletest, JDK 17+, maven"
+fi
+[ "$(id -u)" = 0 ] ||
+    die "this needs root, to mount and chroot: run 'sudo -E scripts/devroot.sh …', or install the packages listed in it"
+"${in_namespace[@]}" true 2>/dev/null ||
+    die "mount namespaces are not permitted here (a container without CAP_SYS_ADMIN?): install the packages listed in this script"
 
 [ "$(cat "$root/$marker" 2>/dev/null)" = "$stamp" ] || prepare_root
 
-binds=$checkout
-add_bind() { [ ! -d "${1%:ro}" ] || binds+=$'\n'$1; }
-[ ! -d "$checkout/../shared" ] || add_bind "$(cd "$checkout/../shared" && pwd -P):ro"
-mkdir -p "$HOME/.m2" "$HOME/.cache"
-add_bind /tmp
-add_bind "$HOME/.m2"
-add_bind "$HOME/.cache"
+binds=
+bind() { # a folder that an earlier one does not already show
+    local earlier
+    [ -d "${1%:ro}" ] || return 0
+    while IFS= read -r earlier; do
+        case ${1%:ro}/ in "${earlier%:ro}"/*) [ -z "$earlier" ] || return 0 ;; esac
+    done <<<"$binds"
+    binds+=$1$'\n'
+}
+for folder in /*; do
+    case $folder in
+        /bin | /boot | /dev | /etc | /lib* | /lost+found | /proc | /run | /sbin | /sys | /usr | /var) ;;
+        *) [ -L "$folder" ] || bind "$folder" ;;
+    esac
+done
+for folder in "$HOME" "$checkout" "$checkout/../shared" .; do
+    [ ! -d "$folder" ] || bind "$(cd "$folder" && pwd -P)"
+done
+
 path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if nvcc=$(readlink -f "$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)") && [ -x "$nvcc" ]; then
-    # /usr/local/bin/nvcc may be a wrapper around the toolkit in /usr/local/cuda
     cuda=$(cd "$(dirname "$nvcc")/.." && pwd -P)
-    [ -d "$cuda/nvvm" ] || cuda=$(readlink -f /usr/local/cuda)
+    [ -d "$cuda/nvvm" ] || cuda=$(readlink -f /usr/local/cuda) # nvcc was a wrapper around the toolkit
     if [ -x "$cuda/bin/nvcc" ]; then
-        add_bind "$cuda:ro"
+        bind "$cuda:ro"
         path=$cuda/bin:$path
     fi
 fi
-directory=$(pwd -P)
-in_view=no
-while IFS= read -r bound; do
-    bound=${bound%:ro}
-    case $directory/ in "$bound"/*) in_view=yes ;; esac
-done <<<"$binds"
-[ $in_view = yes ] || add_bind "$directory"
 
 java_home=$(readlink -f "$root"/usr/lib/jvm/java-*-openjdk-* | head -n1)
-in_root "$root" "$binds" "$directory" /usr/bin/env -u M2_HOME -u MAVEN_HOME \
-    "PATH=$path" "JAVA_HOME=${java_home#"$root"}" "$@"
+exec "${in_namespace[@]}" bash -c "$enter" enter "$root" "$binds" "$(pwd -P)" \
+    -u M2_HOME -u MAVEN_HOME "PATH=$path" "JAVA_HOME=${java_home#"$root"}" "$@"
