@@ -120,6 +120,7 @@ struct WorkspaceShape {
     int64_t max_rank = 0;
     int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
     bool training = false;
+    bool dropout = false;  // on any adapter
 };
 
 class Backend {

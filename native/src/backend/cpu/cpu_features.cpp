@@ -1,0 +1,103 @@
+#include "backend/cpu/cpu_features.h"
+
+#include <hwy/targets.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <string_view>
+
+#include "common/error.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define LORICA_AMX_POSSIBLE 1
+#endif
+
+namespace lorica::cpu {
+
+namespace {
+
+std::string_view isa_limit() {
+    const char * value = std::getenv("LORICA_ISA");
+    return value ? value : "";
+}
+
+#ifdef LORICA_AMX_POSSIBLE
+bool request_amx() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+    const bool tile = edx & (1u << 24), bf16 = edx & (1u << 22);
+    if (!tile || !bf16) return false;
+    constexpr long arch_req_xcomp_perm = 0x1023, xfeature_xtiledata = 18;
+    return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+}
+
+// Intel SDM volume 1, table 18-2: the operand of LDTILECFG.
+struct alignas(64) TileConfig {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64);
+#endif
+
+}  // namespace
+
+bool has_amx_bf16() {
+#ifdef LORICA_AMX_POSSIBLE
+    static const bool available = isa_limit().empty() && request_amx();
+    return available;
+#else
+    return false;
+#endif
+}
+
+#ifdef LORICA_AMX_POSSIBLE
+__attribute__((target("amx-tile"))) void amx_configure_thread() {
+    static constexpr TileConfig config;
+    _tile_loadconfig(&config);
+}
+__attribute__((target("amx-tile"))) void amx_release_thread() { _tile_release(); }
+#else
+void amx_configure_thread() {}
+void amx_release_thread() {}
+#endif
+
+void apply_isa_limit() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        const std::string_view limit = isa_limit();
+        if (limit.empty()) return;
+#if HWY_ARCH_X86
+        const int64_t baseline = HWY_SSE2 | HWY_SSSE3 | HWY_SSE4;
+        if (limit == "avx512") {
+            hwy::DisableTargets(HWY_AVX3_ZEN4 | HWY_AVX3_SPR | HWY_AVX3_DL);
+        } else if (limit == "avx512bf16") {
+            // everything but AMX
+        } else if (limit == "avx2") {
+            hwy::DisableTargets(~(baseline | HWY_AVX2));
+        } else if (limit == "baseline") {
+            hwy::DisableTargets(~baseline);
+        } else {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "LORICA_ISA is '", limit,
+                 "'; it takes avx512bf16, avx512, avx2 or baseline, or is left unset for the best");
+        }
+#endif
+    });
+}
+
+const char * isa_name(bool bf16) {
+    if (bf16 && has_amx_bf16()) return "AMX-BF16";
+    const int64_t targets = hwy::SupportedTargets();
+#if HWY_ARCH_X86
+    if (targets & (HWY_AVX3_SPR | HWY_AVX3_ZEN4)) return bf16 ? "AVX512-BF16" : "AVX-512";
+    if (targets & (HWY_AVX3 | HWY_AVX3_DL)) return "AVX-512";
+#endif
+    return hwy::TargetName(targets & -targets);
+}
+
+}  // namespace lorica::cpu

@@ -1,0 +1,240 @@
+// Vector kernels for every target of Highway.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/gemm_kernels.cpp"
+#define HWY_DISABLED_TARGETS (HWY_ALL_SVE | HWY_RVV)  // sizeless vectors cannot be held in arrays
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
+#include <cstring>
+
+#include "backend/cpu/gemm_kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorica::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// One group is 16 columns: one vector of AVX-512, two of AVX2, four of NEON.
+using DF = hn::CappedTag<float, 16>;
+using DB = hn::Repartition<hwy::bfloat16_t, DF>;
+using DU16 = hn::Repartition<uint16_t, DF>;
+using DU32 = hn::RebindToUnsigned<DF>;
+constexpr size_t n_lanes = HWY_MAX_LANES_D(DF);
+constexpr size_t group_vectors = 16 / n_lanes;
+// Sums that stay in registers: rows x vectors, leaving room for B and one broadcast of A.
+constexpr size_t max_sums = n_lanes == 16 ? 24 : 12;
+
+// Rows x Groups groups; the reduction runs over pairs of k.
+template <size_t Rows, size_t Groups>
+HWY_INLINE void block_bf16(const uint16_t * HWY_RESTRICT a, int64_t lda, const uint16_t * HWY_RESTRICT panel,
+                           int64_t group_stride, int64_t k, float * HWY_RESTRICT c, int64_t ldc, bool accumulate) {
+    constexpr size_t nv = group_vectors * Groups;
+    const DF df;
+    const DU32 du32;
+    hn::Vec<DF> sum[Rows][nv];
+    for (size_t r = 0; r < Rows; ++r) {
+        for (size_t v = 0; v < nv; ++v) {
+            sum[r][v] = accumulate ? hn::LoadU(df, c + r * ldc + v * n_lanes) : hn::Zero(df);
+        }
+    }
+    for (int64_t p = 0; p < k / 2; ++p) {
+        hn::Vec<DU32> b[nv];
+        for (size_t v = 0; v < nv; ++v) {
+            const size_t group = v / group_vectors, part = v % group_vectors;
+            b[v] = hn::LoadU(du32, reinterpret_cast<const uint32_t *>(panel + group * group_stride + p * 32) + part * n_lanes);
+        }
+        for (size_t r = 0; r < Rows; ++r) {
+            uint32_t pair;
+            std::memcpy(&pair, a + r * lda + 2 * p, sizeof pair);
+            const auto a_pair = hn::Set(du32, pair);
+            for (size_t v = 0; v < nv; ++v) {
+#if HWY_NATIVE_DOT_BF16
+                auto unused = hn::Zero(df);
+                const DB db;
+                sum[r][v] = hn::ReorderWidenMulAccumulate(df, hn::BitCast(db, a_pair), hn::BitCast(db, b[v]), sum[r][v], unused);
+#else
+                const auto high = hn::Set(du32, 0xffff0000u);
+                sum[r][v] = hn::MulAdd(hn::BitCast(df, hn::ShiftLeft<16>(a_pair)), hn::BitCast(df, hn::ShiftLeft<16>(b[v])), sum[r][v]);
+                sum[r][v] = hn::MulAdd(hn::BitCast(df, hn::And(a_pair, high)), hn::BitCast(df, hn::And(b[v], high)), sum[r][v]);
+#endif
+            }
+        }
+    }
+    for (size_t r = 0; r < Rows; ++r) {
+        for (size_t v = 0; v < nv; ++v) hn::StoreU(sum[r][v], df, c + r * ldc + v * n_lanes);
+    }
+}
+
+template <size_t Rows, size_t Groups>
+HWY_INLINE void block_f32(const float * HWY_RESTRICT a, int64_t lda, const float * HWY_RESTRICT panel, int64_t group_stride,
+                          int64_t k_count, float * HWY_RESTRICT c, int64_t ldc, bool accumulate) {
+    constexpr size_t nv = group_vectors * Groups;
+    const DF df;
+    hn::Vec<DF> sum[Rows][nv];
+    for (size_t r = 0; r < Rows; ++r) {
+        for (size_t v = 0; v < nv; ++v) {
+            sum[r][v] = accumulate ? hn::LoadU(df, c + r * ldc + v * n_lanes) : hn::Zero(df);
+        }
+    }
+    for (int64_t k = 0; k < k_count; ++k) {
+        hn::Vec<DF> b[nv];
+        for (size_t v = 0; v < nv; ++v) {
+            const size_t group = v / group_vectors, part = v % group_vectors;
+            b[v] = hn::LoadU(df, panel + group * group_stride + k * 16 + part * n_lanes);
+        }
+        for (size_t r = 0; r < Rows; ++r) {
+            const auto a_value = hn::Set(df, a[r * lda + k]);
+            for (size_t v = 0; v < nv; ++v) sum[r][v] = hn::MulAdd(a_value, b[v], sum[r][v]);
+        }
+    }
+    for (size_t r = 0; r < Rows; ++r) {
+        for (size_t v = 0; v < nv; ++v) hn::StoreU(sum[r][v], df, c + r * ldc + v * n_lanes);
+    }
+}
+
+// Covers `rows` rows with blocks of Step, then halves.
+template <size_t Step, size_t Groups, typename Block>
+HWY_INLINE void cover_rows(int64_t first, int64_t rows, const Block & block) {
+    int64_t r = first;
+    for (; r + static_cast<int64_t>(Step) <= rows; r += Step) block.template operator()<Step, Groups>(r);
+    if constexpr (Step > 1) {
+        if (r < rows) cover_rows<Step / 2, Groups>(r, rows, block);
+    }
+}
+
+template <size_t Groups, typename Block>
+HWY_INLINE void cover(int64_t rows, const Block & block) {
+    constexpr size_t step = max_sums / (group_vectors * Groups);
+    cover_rows<(step > 0 ? step : 1), Groups>(0, rows, block);
+}
+
+// Two groups at a time where a vector is a whole group, else one: enough sums to hide the latency of a fused multiply-add.
+constexpr int64_t groups_at_once = group_vectors == 1 ? 2 : 1;
+
+template <typename T, typename Call>
+HWY_INLINE void run(const KernelArgs & args, const Call & call) {
+    const T * a = static_cast<const T *>(args.a);
+    const T * panel = static_cast<const T *>(args.panel);
+    int64_t g = 0;
+    auto block = [&]<size_t Rows, size_t Groups>(int64_t r) {
+        call.template operator()<Rows, Groups>(a + r * args.lda, panel + g * args.group_stride, args.c + r * args.ldc + g * 16);
+    };
+    if constexpr (groups_at_once == 2) {
+        for (; g + 2 <= args.groups; g += 2) cover<2>(args.rows, block);
+    }
+    for (; g < args.groups; ++g) cover<1>(args.rows, block);
+}
+
+void KernelBf16(const KernelArgs & args) {
+    run<uint16_t>(args, [&]<size_t Rows, size_t Groups>(const uint16_t * a, const uint16_t * panel, float * c) {
+        block_bf16<Rows, Groups>(a, args.lda, panel, args.group_stride, args.k, c, args.ldc, args.accumulate);
+    });
+}
+
+void KernelF32(const KernelArgs & args) {
+    run<float>(args, [&]<size_t Rows, size_t Groups>(const float * a, const float * panel, float * c) {
+        block_f32<Rows, Groups>(a, args.lda, panel, args.group_stride, args.k, c, args.ldc, args.accumulate);
+    });
+}
+
+// Round to nearest even on the bits; NaN keeps its upper half with the quiet bit set.
+HWY_INLINE hn::Vec<DU32> round_to_bf16_bits(hn::Vec<DF> x) {
+    const DU32 du32;
+    const auto bits = hn::BitCast(du32, x);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du32, 1));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du32, 0x7fff))));
+    const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du32, 64));
+    return hn::IfThenElse(hn::RebindMask(du32, hn::IsNaN(x)), quiet, rounded);
+}
+
+HWY_INLINE void store_bf16(hn::Vec<DF> x, uint16_t * y) {
+    const hn::Rebind<uint16_t, DF> du16;
+    hn::StoreU(hn::TruncateTo(du16, round_to_bf16_bits(x)), du16, y);
+}
+
+void StoreRowBf16(const float * c, const float * residual, uint16_t * y, int64_t n) {
+    const DF df;
+    int64_t i = 0;
+    for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
+        auto x = hn::LoadU(df, c + i);
+        if (residual) x = hn::Add(x, hn::LoadU(df, residual + i));
+        store_bf16(x, y + i);
+    }
+    for (; i < n; ++i) {
+        float x = c[i] + (residual ? residual[i] : 0);
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        y[i] = x != x ? static_cast<uint16_t>((bits >> 16) | 64)
+                      : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    }
+}
+
+void StoreRowF32(const float * c, const float * residual, float * y, int64_t n) {
+    const DF df;
+    int64_t i = 0;
+    for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
+        auto x = hn::LoadU(df, c + i);
+        if (residual) x = hn::Add(x, hn::LoadU(df, residual + i));
+        hn::StoreU(x, df, y + i);
+    }
+    for (; i < n; ++i) y[i] = c[i] + (residual ? residual[i] : 0);
+}
+
+void ConvertBf16ToF32(const uint16_t * x, float * y, int64_t n) {
+    const DF df;
+    const DU32 du32;
+    const hn::Rebind<uint16_t, DF> du16;
+    int64_t i = 0;
+    for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
+        hn::StoreU(hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du32, hn::LoadU(du16, x + i)))), df, y + i);
+    }
+    for (; i < n; ++i) {
+        const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+        std::memcpy(y + i, &bits, 4);
+    }
+}
+
+float DotF32(const float * a, const float * b, int64_t n) {
+    const DF df;
+    constexpr int64_t step = n_lanes;
+    auto s0 = hn::Zero(df), s1 = s0, s2 = s0, s3 = s0;
+    int64_t i = 0;
+    for (; i + 4 * step <= n; i += 4 * step) {
+        s0 = hn::MulAdd(hn::LoadU(df, a + i), hn::LoadU(df, b + i), s0);
+        s1 = hn::MulAdd(hn::LoadU(df, a + i + step), hn::LoadU(df, b + i + step), s1);
+        s2 = hn::MulAdd(hn::LoadU(df, a + i + 2 * step), hn::LoadU(df, b + i + 2 * step), s2);
+        s3 = hn::MulAdd(hn::LoadU(df, a + i + 3 * step), hn::LoadU(df, b + i + 3 * step), s3);
+    }
+    for (; i + step <= n; i += step) s0 = hn::MulAdd(hn::LoadU(df, a + i), hn::LoadU(df, b + i), s0);
+    float sum = hn::ReduceSum(df, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+    for (; i < n; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+}  // namespace lorica::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lorica::cpu {
+
+HWY_EXPORT(KernelBf16);
+HWY_EXPORT(KernelF32);
+HWY_EXPORT(StoreRowBf16);
+HWY_EXPORT(StoreRowF32);
+HWY_EXPORT(ConvertBf16ToF32);
+HWY_EXPORT(DotF32);
+
+void kernel_bf16_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelBf16)(args); }
+void kernel_f32_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelF32)(args); }
+void store_row_bf16(const float * c, const float * residual, uint16_t * y, int64_t n) {
+    HWY_DYNAMIC_DISPATCH(StoreRowBf16)(c, residual, y, n);
+}
+void store_row_f32(const float * c, const float * residual, float * y, int64_t n) {
+    HWY_DYNAMIC_DISPATCH(StoreRowF32)(c, residual, y, n);
+}
+void convert_f32_to_bf16(const float * x, uint16_t * y, int64_t n) { HWY_DYNAMIC_DISPATCH(StoreRowBf16)(x, nullptr, y, n); }
+void convert_bf16_to_f32(const uint16_t * x, float * y, int64_t n) { HWY_DYNAMIC_DISPATCH(ConvertBf16ToF32)(x, y, n); }
+float dot_f32(const float * a, const float * b, int64_t n) { return HWY_DYNAMIC_DISPATCH(DotF32)(a, b, n); }
+
+}  // namespace lorica::cpu
+#endif

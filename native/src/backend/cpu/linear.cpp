@@ -1,0 +1,172 @@
+#include "backend/cpu/linear.h"
+
+#include <algorithm>
+
+#include "backend/cpu/dropout.h"
+#include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/matvec.h"
+
+namespace lorica::cpu {
+
+namespace {
+
+constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+GemmJob job(std::vector<GemmTerm> terms, Matrix y, Matrix residual = {}) {
+    return {std::move(terms), y.rows, y.cols, {y, residual, false}};
+}
+
+// x itself when it is in act format already, else a converted copy in scratch memory.
+Matrix as_act(const Context & context, const Matrix & x) {
+    if (x.type == context.act()) return x;
+    Matrix copy = context.take_act(x.rows, x.cols);
+#pragma omp parallel for num_threads(context.n_threads) schedule(static)
+    for (int64_t t = 0; t < x.rows; ++t) convert_f32_to_bf16(x.row_as<float>(t), copy.row_as<uint16_t>(t), x.cols);
+    return copy;
+}
+
+// scale x^T for a narrow x (the rank side of an adapter): [cols, rows], act.
+Matrix transposed(const Context & context, const Matrix & x, float scale) {
+    Matrix y = context.take_act(x.cols, round_up(x.rows, 32));
+    y.cols = x.rows;
+#pragma omp parallel for num_threads(context.n_threads) schedule(static)
+    for (int64_t c = 0; c < x.cols; ++c) {
+        for (int64_t t = 0; t < x.rows; ++t) {
+            if (x.type == Dtype::bf16) {
+                y.row_as<uint16_t>(c)[t] = scale_bf16(x.row_as<uint16_t>(t)[c], scale);
+            } else {
+                y.row_as<float>(c)[t] = x.row_as<float>(t)[c] * scale;
+            }
+        }
+    }
+    return y;
+}
+
+GemmB lora_a(const Lora & lora, int64_t in, bool by_rows) { return GemmB::f32(lora.a, lora.rank, in, by_rows); }
+GemmB lora_b(const Lora & lora, int64_t out, bool by_rows, float scale) {
+    return GemmB::f32(lora.b, out, lora.rank, by_rows, scale);
+}
+
+}  // namespace
+
+Matrix Context::take_act(int64_t rows, int64_t cols) const {
+    return {scratch.take(static_cast<size_t>(rows * cols) * dtype_size(act())), act(), rows, cols, cols};
+}
+
+void linear(const Context & context, Matrix x, std::span<const LinearForward> layers) {
+    if (x.rows <= matvec_max_rows) return linear_few_rows(context, x, layers);
+    const Scratch::Mark mark(context.scratch);
+    const Matrix operand = as_act(context, x);
+
+    std::vector<GemmJob> jobs;
+    for (const LinearForward & layer : layers) {
+        if (!layer.lora) continue;
+        if (layer.lora.dropout.p > 0) {
+            const Scratch::Mark one_layer(context.scratch);
+            const Matrix dropped = context.take_act(x.rows, x.cols);
+            dropout(operand, layer.lora.dropout, dropped, context.n_threads);
+            const GemmJob one = job({{dropped, lora_a(layer.lora, x.cols, true)}}, layer.u);
+            gemm({&one, 1}, context.precision, context.scratch, context.n_threads);
+        } else {
+            jobs.push_back(job({{operand, lora_a(layer.lora, x.cols, true)}}, layer.u));
+        }
+    }
+    gemm(jobs, context.precision, context.scratch, context.n_threads);
+
+    jobs.clear();
+    for (const LinearForward & layer : layers) {
+        std::vector<GemmTerm> terms{{operand, GemmB::weight(*layer.weight, true)}};
+        if (layer.lora) {
+            terms.push_back({layer.u, lora_b(layer.lora, layer.weight->out, true, static_cast<float>(layer.lora.scale))});
+        }
+        jobs.push_back(job(std::move(terms), layer.y, layer.residual));
+    }
+    gemm(jobs, context.precision, context.scratch, context.n_threads);
+}
+
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
+    const Scratch::Mark mark(context.scratch);
+    const int64_t n_tokens = x.rows;
+    const bool any_lora = std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return bool(layer.lora); });
+    const Matrix operand = any_lora ? as_act(context, x) : x;
+
+    std::vector<Matrix> dy(layers.size()), v(layers.size());
+    std::vector<GemmJob> jobs;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const LinearBackward & layer = layers[i];
+        dy[i] = as_act(context, layer.dy);
+        if (!layer.lora) continue;
+        // v = scale dy B, the gradient of u
+        v[i] = context.take_act(n_tokens, layer.lora.rank);
+        const auto scale = static_cast<float>(layer.lora.scale);
+        jobs.push_back(job({{dy[i], lora_b(layer.lora, layer.weight->out, false, scale)}}, v[i]));
+    }
+    gemm(jobs, context.precision, context.scratch, context.n_threads);
+
+    jobs.clear();
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const LinearBackward & layer = layers[i];
+        const Lora & lora = layer.lora;
+        if (!lora || !lora.db) continue;
+        const Matrix db{lora.db, Dtype::f32, layer.weight->out, lora.rank, lora.rank};
+        const Matrix scaled_u = transposed(context, layer.u, static_cast<float>(lora.scale));
+        jobs.push_back({{{scaled_u, GemmB::matrix(dy[i], false)}}, lora.rank, layer.weight->out, {db, {}, true}});
+
+        const Matrix da{lora.da, Dtype::f32, lora.rank, x.cols, x.cols};
+        const Matrix vt = transposed(context, v[i], 1);
+        if (lora.dropout.p > 0) {
+            const Scratch::Mark one_layer(context.scratch);
+            const Matrix dropped = context.take_act(n_tokens, x.cols);
+            dropout(operand, lora.dropout, dropped, context.n_threads);
+            const GemmJob one = job({{vt, GemmB::matrix(dropped, false)}}, da, da);
+            gemm({&one, 1}, context.precision, context.scratch, context.n_threads);
+        } else {
+            jobs.push_back(job({{vt, GemmB::matrix(operand, false)}}, da, da));
+        }
+    }
+    gemm(jobs, context.precision, context.scratch, context.n_threads);
+    if (!dx) return;
+
+    std::vector<GemmTerm> terms;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        terms.push_back({dy[i], GemmB::weight(*layers[i].weight, false)});
+        const Lora & lora = layers[i].lora;
+        if (lora && lora.dropout.p == 0) terms.push_back({v[i], lora_a(lora, x.cols, false)});
+    }
+    const GemmJob through_weights = job(std::move(terms), dx);
+    gemm({&through_weights, 1}, context.precision, context.scratch, context.n_threads);
+
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const Lora & lora = layers[i].lora;
+        if (!lora || lora.dropout.p == 0) continue;
+        const Scratch::Mark one_layer(context.scratch);
+        const Matrix dropped{context.scratch.take_as<float>(n_tokens * x.cols), Dtype::f32, n_tokens, x.cols, x.cols};
+        const GemmJob one = job({{v[i], lora_a(lora, x.cols, false)}}, dropped);
+        gemm({&one, 1}, context.precision, context.scratch, context.n_threads);
+        dropout_backward_add(dropped, lora.dropout, dx, context.n_threads);
+    }
+}
+
+size_t linear_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision) {
+    const size_t element = precision == GemmPrecision::bf16 ? 2 : 4;
+    const int64_t rows = round_up(shape.max_tokens, block_m);
+    const auto cells = static_cast<size_t>(rows * shape.max_features);
+    // Copies of x or dy in act format (one layer at a time has a hidden one), and of what is no multiple of 32 wide.
+    const bool aligned = shape.max_features % 32 == 0 && shape.n_head * shape.head_dim % 32 == 0 &&
+                         shape.n_head_kv * shape.head_dim % 32 == 0;
+    size_t bytes = cells * element * (aligned ? 1 : 4);
+    if (shape.max_rank > 0) {
+        // u or v, its transpose and the packed copies of both, for up to three layers that share x.
+        bytes += 3 * 4 * static_cast<size_t>(rows * round_up(shape.max_rank, 32)) * element;
+        if (shape.training && shape.dropout) bytes += cells * (element + 4);
+    }
+    return bytes + 64 * 64;
+}
+
+void logits(const Context & context, Matrix x, const Weight & head, float * out) {
+    const Matrix y{out, Dtype::f32, x.rows, head.out, head.out};
+    const LinearForward layer{&head, {}, {}, {}, y};
+    linear(context, x, {&layer, 1});
+}
+
+}  // namespace lorica::cpu

@@ -1,0 +1,29 @@
+// Quantized linear layers with LoRA, and the output head: everything that is a product with a weight.
+#pragma once
+
+#include <span>
+
+#include "backend/backend.h"
+#include "backend/cpu/gemm.h"
+
+namespace lorica::cpu {
+
+// What every operation of one CpuBackend shares.
+struct Context {
+    GemmPrecision precision;
+    int n_threads;
+    Scratch & scratch;
+
+    Dtype act() const { return precision == GemmPrecision::bf16 ? Dtype::bf16 : Dtype::f32; }
+    Matrix take_act(int64_t rows, int64_t cols) const;  // from scratch
+};
+
+size_t linear_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision);
+void linear(const Context & context, Matrix x, std::span<const LinearForward> layers);
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx);
+
+size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision);
+void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll, Matrix dx);
+void logits(const Context & context, Matrix x, const Weight & head, float * out);
+
+}  // namespace lorica::cpu

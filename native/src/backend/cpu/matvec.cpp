@@ -1,0 +1,105 @@
+#include "backend/cpu/matvec.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "backend/cpu/dropout.h"
+#include "backend/cpu/gemm_kernels.h"
+#include "common/bf16.h"
+#include "gguf/dequantize.h"
+
+namespace lorica::cpu {
+
+namespace {
+
+constexpr int64_t rows_per_task = 16;
+
+void load_row(const Matrix & x, int64_t row, float * out) {
+    if (x.type == Dtype::bf16) {
+        convert_bf16_to_f32(x.row_as<uint16_t>(row), out, x.cols);
+    } else {
+        std::copy_n(x.row_as<float>(row), x.cols, out);
+    }
+}
+
+void store_one(const Matrix & y, int64_t row, int64_t col, float value) {
+    if (y.type == Dtype::bf16) {
+        y.row_as<uint16_t>(row)[col] = Bf16(value).bits;
+    } else {
+        y.row_as<float>(row)[col] = value;
+    }
+}
+
+float load_one(const Matrix & x, int64_t row, int64_t col) {
+    if (x.type == Dtype::f32) return x.row_as<float>(row)[col];
+    Bf16 value;
+    value.bits = x.row_as<uint16_t>(row)[col];
+    return static_cast<float>(value);
+}
+
+struct Task {
+    size_t layer;
+    int64_t first, count;
+};
+
+}  // namespace
+
+void linear_few_rows(const Context & context, Matrix x, std::span<const LinearForward> layers) {
+    const Scratch::Mark mark(context.scratch);
+    auto * rows = context.scratch.take_as<float>(x.rows * x.cols);
+    for (int64_t t = 0; t < x.rows; ++t) load_row(x, t, rows + t * x.cols);
+
+    for (const LinearForward & layer : layers) {
+        if (!layer.lora) continue;
+        const Lora & lora = layer.lora;
+        const float * input = rows;
+        const Scratch::Mark one_layer(context.scratch);
+        if (lora.dropout.p > 0) {
+            const Matrix source{rows, Dtype::f32, x.rows, x.cols, x.cols};
+            const Matrix dropped{context.scratch.take_as<float>(x.rows * x.cols), Dtype::f32, x.rows, x.cols, x.cols};
+            dropout(source, lora.dropout, dropped, context.n_threads);
+            input = dropped.as<float>();
+        }
+        for (int64_t t = 0; t < x.rows; ++t) {
+            for (int64_t j = 0; j < lora.rank; ++j) {
+                const float * a = static_cast<const float *>(lora.a) + j * x.cols;
+                store_one(layer.u, t, j, dot_f32(input + t * x.cols, a, x.cols));
+            }
+        }
+    }
+
+    std::vector<Task> tasks;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        for (int64_t first = 0; first < layers[i].weight->out; first += rows_per_task) {
+            tasks.push_back({i, first, std::min(rows_per_task, layers[i].weight->out - first)});
+        }
+    }
+    auto * expanded = context.scratch.take_as<float>(context.n_threads * x.cols);
+#pragma omp parallel num_threads(context.n_threads)
+    {
+        float * own = expanded + omp_get_thread_num() * x.cols;
+#pragma omp for schedule(static)
+        for (size_t i = 0; i < tasks.size(); ++i) {
+            const LinearForward & layer = layers[tasks[i].layer];
+            const Weight & w = *layer.weight;
+            for (int64_t n = tasks[i].first; n < tasks[i].first + tasks[i].count; ++n) {
+                dequantize_row(w.type, w.data + static_cast<size_t>(n) * w.row_bytes, own, w.in);
+                for (int64_t t = 0; t < x.rows; ++t) {
+                    float sum = dot_f32(rows + t * x.cols, own, w.in);
+                    if (layer.lora) {
+                        const float * b = static_cast<const float *>(layer.lora.b) + n * layer.lora.rank;
+                        float lora_sum = 0;
+                        for (int64_t j = 0; j < layer.lora.rank; ++j) lora_sum += load_one(layer.u, t, j) * b[j];
+                        sum += static_cast<float>(layer.lora.scale) * lora_sum;
+                    }
+                    if (layer.residual) sum += layer.residual.row_as<float>(t)[n];
+                    store_one(layer.y, t, n, sum);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace lorica::cpu

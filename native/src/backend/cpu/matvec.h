@@ -1,0 +1,13 @@
+// Linear layers for a few rows of x, as in decoding: bound by reading the weights, so each row of W is expanded once, into
+// registers and the first-level cache, and multiplied with every row of x there. No panels.
+#pragma once
+
+#include "backend/cpu/linear.h"
+
+namespace lorica::cpu {
+
+constexpr int64_t matvec_max_rows = 4;
+
+void linear_few_rows(const Context & context, Matrix x, std::span<const LinearForward> layers);
+
+}  // namespace lorica::cpu

@@ -1,0 +1,96 @@
+// Vector helpers that the kernels share: elements of f32 or bf16 seen as f32 lanes, and exp. Included once per target.
+#if defined(LORICA_CPU_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef LORICA_CPU_SIMD_INL_H
+#undef LORICA_CPU_SIMD_INL_H
+#else
+#define LORICA_CPU_SIMD_INL_H
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/bf16.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorica::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes, so that a padding to 16 elements fits every target.
+using Floats = hn::CappedTag<float, 16>;
+using Vec = hn::Vec<Floats>;
+constexpr size_t n_lanes = HWY_MAX_LANES_D(Floats);
+
+HWY_INLINE const hwy::bfloat16_t * as_hwy(const Bf16 * p) { return reinterpret_cast<const hwy::bfloat16_t *>(p); }
+HWY_INLINE hwy::bfloat16_t * as_hwy(Bf16 * p) { return reinterpret_cast<hwy::bfloat16_t *>(p); }
+
+HWY_INLINE Vec load(const float * p) { return hn::LoadU(Floats(), p); }
+HWY_INLINE Vec load(const Bf16 * p) {
+    return hn::PromoteTo(Floats(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, Floats>(), as_hwy(p)));
+}
+HWY_INLINE void store(Vec v, float * p) { hn::StoreU(v, Floats(), p); }
+HWY_INLINE void store(Vec v, Bf16 * p) {
+    const hn::Rebind<hwy::bfloat16_t, Floats> d;
+    hn::StoreU(hn::DemoteTo(d, v), d, as_hwy(p));
+}
+
+// The first n lanes; the others are zero, and not touched in memory.
+HWY_INLINE Vec load_n(const float * p, size_t n) { return hn::LoadN(Floats(), p, n); }
+HWY_INLINE Vec load_n(const Bf16 * p, size_t n) {
+    return hn::PromoteTo(Floats(), hn::LoadN(hn::Rebind<hwy::bfloat16_t, Floats>(), as_hwy(p), n));
+}
+HWY_INLINE void store_n(Vec v, float * p, size_t n) { hn::StoreN(v, Floats(), p, n); }
+HWY_INLINE void store_n(Vec v, Bf16 * p, size_t n) {
+    const hn::Rebind<hwy::bfloat16_t, Floats> d;
+    hn::StoreN(hn::DemoteTo(d, v), d, as_hwy(p), n);
+}
+
+// Calls f(offset, lanes, load_lanes, store_lanes) over n elements: whole vectors, then the rest.
+// f sees whole vectors as Whole{} and the rest as Part{count}, and loads and stores through it, so that the arithmetic of an
+// element does not depend on where it stands.
+struct Whole {
+    template <typename T>
+    HWY_INLINE Vec get(const T * p) const { return load(p); }
+    template <typename T>
+    HWY_INLINE void put(Vec v, T * p) const { store(v, p); }
+};
+struct Part {
+    size_t n;
+    template <typename T>
+    HWY_INLINE Vec get(const T * p) const { return load_n(p, n); }
+    template <typename T>
+    HWY_INLINE void put(Vec v, T * p) const { store_n(v, p, n); }
+};
+template <typename F>
+HWY_INLINE void for_lanes(int64_t n, const F & f) {
+    int64_t i = 0;
+    for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) f(i, Whole{});
+    if (i < n) f(i, Part{static_cast<size_t>(n - i)});
+}
+
+// e^x with a relative error below 3e-7, for x clamped to [-86, 88]; NaN stays NaN. x = q ln 2 + r with |r| <= ln(2) / 2; the
+// coefficients are a minimax fit of (e^r - 1 - r) / r^2 to the relative error of e^r.
+HWY_INLINE Vec exp_clamped(Vec x) {
+    const Floats d;
+    const hn::RebindToSigned<Floats> di;
+    // The order of arguments matters on x86: the second is returned when one is NaN.
+    x = hn::Min(hn::Set(d, 88.0f), hn::Max(hn::Set(d, -86.0f), x));
+    const Vec magic = hn::Set(d, 0x1.8p23f);  // adding it rounds to an integer, left in the low bits
+    const Vec rounded = hn::MulAdd(x, hn::Set(d, 0x1.715476p0f), magic);
+    const Vec q = hn::Sub(rounded, magic);
+    Vec r = hn::NegMulAdd(q, hn::Set(d, 0x1.62e4p-1f), x);  // the upper 15 bits of ln 2: q times it is exact
+    r = hn::NegMulAdd(q, hn::Set(d, 0x1.7f7d1cp-20f), r);
+    const Vec r2 = hn::Mul(r, r);
+    const Vec low = hn::MulAdd(hn::Set(d, 0.16667115688323975f), r, hn::Set(d, 0.499992311000824f));
+    const Vec high = hn::MulAdd(hn::Set(d, 0.008312501013278961f), r, hn::Set(d, 0.041890330612659454f));
+    const Vec poly = hn::MulAdd(hn::MulAdd(high, r2, low), r2, hn::Add(r, hn::Set(d, 1.0f)));
+    const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, rounded));
+    return hn::Mul(poly, hn::BitCast(d, hn::Add(exponent, hn::Set(di, 0x3f800000))));
+}
+
+}  // namespace lorica::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
