@@ -1,0 +1,163 @@
+# Sourced by the other scripts: where things are, what this system can build with, and steps with logs.
+# shellcheck shell=bash
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+build=$checkout/build
+native_build=$checkout/native/build
+program=$checkout/java/lorica-cli/target/lorica # a folder: lorica-cli.jar, lib/
+jobs=$(nproc)
+
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# ---- what to build with
+
+in_devroot() { [ -e /etc/lorica-devroot ]; }
+
+java_release() { # the major version of a JDK, from the file that every JDK has: no JVM is started
+    local home=${JAVA_HOME:-}
+    if [ ! -x "$home/bin/javac" ]; then
+        home=$(readlink -f "$(command -v javac)") || return 0
+        home=${home%/bin/javac}
+    fi
+    sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$home/release" 2>/dev/null || true
+}
+
+has_headers() {
+    local header
+    for header in "$@"; do printf '#if !__has_include(<%s>)\n#error missing\n#endif\n' "$header"; done |
+        "${CXX:-g++}" -E -x c++ - >/dev/null 2>&1
+}
+
+ggml_version() { sed -n 's/^set(LORICA_GGML_VERSION \(.*\))$/\1/p' "$checkout/cmake/ggml.cmake"; }
+
+host_lacks() { # names what is missing to build on this system as it is; nothing when nothing is
+    local found minimum ggml
+    found=$("${CXX:-g++}" -dumpversion 2>/dev/null || echo 0)
+    [ "${found%%.*}" -ge 13 ] || echo "g++ 13"
+    minimum=3.28
+    found=$(cmake --version 2>/dev/null | sed -n '1s/^cmake version //p')
+    [ "$(printf '%s\n' $minimum "${found:-0}" | sort -V | head -n1)" = $minimum ] || echo "cmake $minimum"
+    found=$(java_release)
+    [ "${found:-0}" -ge 17 ] || echo "JDK 17"
+    command -v mvn >/dev/null || echo maven
+    ggml=$(ggml_version)
+    if ! has_headers ggml.h gguf.h || ! pkg-config --atleast-version="$ggml" ggml 2>/dev/null; then echo "ggml $ggml"; fi
+    has_headers hwy/highway.h || echo highway
+    has_headers gtest/gtest.h gmock/gmock.h || echo googletest
+}
+
+can_fetch() { # libraries that are not installed can be built from their repositories
+    GIT_TERMINAL_PROMPT=0 timeout 10 git ls-remote --exit-code \
+        "$(sed -n 's/^ *GIT_REPOSITORY //p' "$checkout/cmake/ggml.cmake")" "refs/tags/v$(ggml_version)" >/dev/null 2>&1
+}
+
+# Goes on where the build works: here, or in the Debian 13 root, where the calling script then starts again.
+# LORICA_TOOLCHAIN=host or =devroot decides without looking.
+use_toolchain() { # use_toolchain "$@"
+    local lacks
+    ! in_devroot || return 0
+    case ${LORICA_TOOLCHAIN:-auto} in
+        host) return 0 ;;
+        devroot) ;;
+        auto)
+            lacks=$(host_lacks | paste -sd, | sed 's/,/, /g')
+            case $lacks in
+                '') return 0 ;;
+                *g++* | *cmake* | *JDK* | *maven*) ;;
+                *) ! can_fetch || return 0 ;;
+            esac
+            echo "This system lacks $lacks: using a Debian 13 root for it (scripts/devroot.sh)." >&2
+            ;;
+        *) die "LORICA_TOOLCHAIN is '$LORICA_TOOLCHAIN': it may be auto, host or devroot" ;;
+    esac
+    exec "$checkout/scripts/devroot.sh" "$checkout/scripts/$(basename "$0")" "$@"
+}
+
+# ---- steps
+
+# step NAME TITLE COMMAND…: one line on the screen with the seconds it took, the rest in build/logs/NAME.log, whose end
+# is shown when the command fails.
+step() {
+    local log=$build/logs/$1.log title=$2 started=$SECONDS
+    shift 2
+    mkdir -p "$build/logs"
+    printf '%-44s' "$title"
+    if "$@" >"$log" 2>&1 </dev/null; then
+        printf '%4d s\n' $((SECONDS - started))
+    else
+        printf '%4d s  FAILED\n' $((SECONDS - started))
+        tail -n 60 "$log"
+        printf 'The whole log is %s\n' "$log"
+        return 1
+    fi
+}
+
+# ---- building
+
+# A hash of the contents and names of everything under the given paths of the checkout.
+fingerprint() {
+    (cd "$checkout" && find "$@" -type f ! -path 'native/build*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
+}
+
+program_inputs=(cmake native/CMakeLists.txt native/lorica.map native/include native/src pom.xml java/*/pom.xml java/*/src/main)
+
+program_fingerprint() { (cd "$checkout" && fingerprint "${program_inputs[@]}"); }
+
+# True when the program was built from exactly these sources.
+program_is_current() {
+    [ -e "$program/lorica-cli.jar" ] && [ "$(cat "$build/program.stamp" 2>/dev/null)" = "$(program_fingerprint)" ]
+}
+
+configure_native() {
+    # A build folder of another system's compiler or libraries is of no use.
+    local system
+    system=$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null || uname -sr)
+    if [ -e "$native_build/CMakeCache.txt" ] && [ "$(cat "$native_build/system" 2>/dev/null)" != "$system" ]; then
+        rm -rf "$native_build"
+    fi
+    mkdir -p "$native_build"
+    echo "$system" >"$native_build/system"
+    if command -v ninja >/dev/null; then export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}; fi
+    cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}"
+}
+
+build_native() { # build_native TARGET…
+    configure_native && cmake --build "$native_build" -j"$jobs" --target "$@"
+}
+
+run_maven() { (cd "$checkout" && mvn -B -ntp -Dexec.skip "$@"); } # exec.skip: CMake was run already
+
+# Builds what changed since the last time, nothing otherwise. Callers that run side by side wait for each other.
+build_program() {
+    local fingerprint
+    mkdir -p "$build"
+    exec 8>"$build/lock"
+    flock 8
+    if ! program_is_current; then
+        fingerprint=$(program_fingerprint)
+        step native-build "Building the native library" build_native lorica
+        step java-build "Building the Java modules" run_maven package -DskipTests
+        program_built "$fingerprint"
+    fi
+    exec 8>&-
+}
+
+program_built() { # program_built FINGERPRINT: of the sources that it was built from
+    if in_devroot; then echo devroot; else echo host; fi >"$build/program.toolchain"
+    echo "$1" >"$build/program.stamp"
+}
+
+# Replaces this process by the program. What was linked against the libraries of the Debian 13 root runs there.
+run_program() {
+    local java=java arguments=(-XX:+UseSerialGC) release
+    if [ "$(cat "$build/program.toolchain")" = devroot ] && ! in_devroot; then
+        exec "$checkout/scripts/devroot.sh" "$checkout/scripts/lorica" "$@"
+    fi
+    [ ! -x "${JAVA_HOME:-}/bin/java" ] || java=$JAVA_HOME/bin/java
+    release=$(java_release)
+    [ "${release:-0}" -lt 22 ] || arguments+=(--enable-native-access=ALL-UNNAMED)
+    exec "$java" "${arguments[@]}" -jar "$program/lorica-cli.jar" "$@"
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs every test: the native ones (ctest), then the Java ones (mvn verify). Takes no arguments.
+# Logs go to build/logs. With CI=true, warnings of the native sources are errors.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+[ $# = 0 ] || die "takes no arguments; it runs every test"
+use_toolchain "$@"
+[ "${CI:-}" != true ] || export LORICA_WERROR=ON
+
+mkdir -p "$build"
+exec 8>"$build/lock"
+flock 8
+
+failed=0
+sources=$(program_fingerprint)
+step native-build "Building the native library and its tests" build_native all
+step native-tests "Native tests" ctest --test-dir "$native_build" -j"$jobs" --no-tests=error --output-on-failure || failed=1
+sed -n -e '/tests passed/p' -e '/^The following tests did not run:/,/^$/p' "$build/logs/native-tests.log"
+
+if step java-tests "Java modules and their tests" run_maven verify; then
+    program_built "$sources"
+else
+    failed=1
+fi
+grep -E '^\[[A-Z]+\] Tests run: [^-]*$' "$build/logs/java-tests.log" || true
+
+if [ $failed != 0 ]; then
+    echo "Some tests failed."
+    exit 1
+fi
