@@ -1,0 +1,90 @@
+package dev.lorica.data;
+
+import java.util.Collection;
+import java.util.List;
+import java.util.Objects;
+import java.util.Optional;
+
+/**
+ * The fields of a record that are used.
+ *
+ * @param prompt   field with the prompt, or {@code null} where records are plain texts
+ * @param input    field with what the prompt is to be applied to, or {@code null} where the set has none; single records
+ *                 may lack it
+ * @param response field with the response, or with the text where there is no prompt
+ */
+public record DataFields(String prompt, String input, String response) {
+
+    private record Pair(String prompt, String response) {}
+
+    /** What is found by itself, in the order in which it is looked for. */
+    private static final List<Pair> KNOWN = List.of(
+            new Pair("instruction", "response"),
+            new Pair("instruction", "output"),
+            new Pair("question", "answer"),
+            new Pair("prompt", "completion"),
+            new Pair("prompt", "answer"),
+            new Pair("prompt", "response"),
+            new Pair(null, "text"));
+
+    private static final List<String> KNOWN_PROMPTS = List.of("instruction", "question", "prompt");
+    private static final List<String> KNOWN_RESPONSES = List.of("response", "output", "answer", "completion");
+
+    public DataFields {
+        Objects.requireNonNull(response, "response");
+    }
+
+    /** A prompt field and a response field, without an input field. */
+    public static DataFields of(String prompt, String response) {
+        return new DataFields(Objects.requireNonNull(prompt, "prompt"), null, response);
+    }
+
+    /** One field with plain texts. */
+    public static DataFields text(String field) {
+        return new DataFields(null, null, field);
+    }
+
+    /** The first known pair whose fields are both among {@code present}; empty when there is none. */
+    public static Optional<DataFields> detect(Collection<String> present) {
+        return KNOWN.stream()
+                .filter(pair -> (pair.prompt == null || present.contains(pair.prompt)) && present.contains(pair.response))
+                .findFirst()
+                .map(pair -> new DataFields(pair.prompt, inputBeside(pair.prompt, present), pair.response));
+    }
+
+    /** The known prompt field among {@code present}, for a user who named only the response. */
+    static Optional<String> detectPrompt(Collection<String> present) {
+        return KNOWN_PROMPTS.stream().filter(present::contains).findFirst();
+    }
+
+    /** The known response field among {@code present}, for a user who named only the prompt. */
+    static Optional<String> detectResponse(Collection<String> present) {
+        return KNOWN_RESPONSES.stream().filter(present::contains).findFirst();
+    }
+
+    /**
+     * Alpaca's {@code input} or Dolly's {@code context}. Both sets leave it empty or out where there is nothing to say, so the
+     * first record cannot tell whether later ones have it.
+     */
+    static String inputBeside(String prompt, Collection<String> present) {
+        if (!"instruction".equals(prompt)) {
+            return null;
+        }
+        return present.contains("context") && !present.contains("input") ? "context" : "input";
+    }
+
+    static String knownInWords() {
+        return "instruction/response, instruction/output, question/answer, prompt/completion, prompt/answer or text";
+    }
+
+    /** Whether records are plain texts without a prompt. */
+    public boolean isText() {
+        return prompt == null;
+    }
+
+    /** For people: {@code instruction/response}. */
+    @Override
+    public String toString() {
+        return prompt == null ? response : prompt + "/" + response;
+    }
+}

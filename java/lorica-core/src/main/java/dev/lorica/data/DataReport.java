@@ -1,0 +1,53 @@
+package dev.lorica.data;
+
+import java.util.List;
+
+/**
+ * What became of a data set on its way to tokens. {@code records = examples + empty + dropped}.
+ *
+ * @param name          the file it came from, {@code ""} for records from elsewhere
+ * @param format        {@code json}, {@code jsonl} or {@code memory}
+ * @param fields        the fields used
+ * @param template      the template used
+ * @param records       records read
+ * @param withInput     records whose prompt came with an input
+ * @param examples      examples left to train on
+ * @param empty         records left out because there is nothing in them to learn
+ * @param maxLength     the most tokens that an example may have
+ * @param overLong      examples that have more
+ * @param truncated     those of them that were cut to {@code maxLength}
+ * @param dropped       those of them that were left out
+ * @param longest       tokens of the longest example, before anything was cut or left out
+ * @param longestLine   the line of the file on which it begins, 0 when it comes from no file
+ * @param tokens        tokens of all examples
+ * @param trainedTokens those of them that are trained on
+ * @param endsWithEos   whether examples end with EOS; only a vocabulary without one makes that false
+ * @param sample        the first example, decoded again from its tokens
+ */
+public record DataReport(
+        String name,
+        String format,
+        DataFields fields,
+        PromptTemplate template,
+        int records,
+        int withInput,
+        int examples,
+        int empty,
+        int maxLength,
+        int overLong,
+        int truncated,
+        int dropped,
+        int longest,
+        long longestLine,
+        long tokens,
+        long trainedTokens,
+        boolean endsWithEos,
+        List<Stretch> sample) {
+
+    /** Text of neighbouring tokens that are all trained on, or all not. Control tokens are spelled out. */
+    public record Stretch(String text, boolean trained) {}
+
+    public DataReport {
+        sample = List.copyOf(sample);
+    }
+}

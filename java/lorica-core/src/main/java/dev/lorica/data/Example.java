@@ -1,0 +1,39 @@
+package dev.lorica.data;
+
+import java.util.Arrays;
+
+/**
+ * One sequence of token ids, and which of them the model learns to say. Both arrays have the same length; they are not copied,
+ * so leave them alone.
+ *
+ * @param ids     the tokens, BOS and EOS included
+ * @param trained whether the token at this place is learned, that is: predicted from those before it
+ */
+public record Example(int[] ids, boolean[] trained) {
+    public Example {
+        if (ids.length != trained.length) {
+            throw new IllegalArgumentException(ids.length + " ids but " + trained.length + " flags");
+        }
+        if (ids.length == 0) {
+            throw new IllegalArgumentException("an example has at least one token");
+        }
+    }
+
+    public int length() {
+        return ids.length;
+    }
+
+    /** Tokens that contribute to the loss. The first of a sequence never does: nothing stands before it. */
+    public int trainedTokens() {
+        int n = 0;
+        for (int i = 1; i < trained.length; i++) {
+            n += trained[i] ? 1 : 0;
+        }
+        return n;
+    }
+
+    /** The first {@code length} tokens. */
+    Example prefix(int length) {
+        return new Example(Arrays.copyOf(ids, length), Arrays.copyOf(trained, length));
+    }
+}
