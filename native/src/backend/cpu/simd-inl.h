@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/backend.h"
 #include "common/bf16.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -47,9 +48,8 @@ HWY_INLINE void store_n(Vec v, Bf16 * p, size_t n) {
     hn::StoreN(hn::DemoteTo(d, v), d, as_hwy(p), n);
 }
 
-// Calls f(offset, lanes, load_lanes, store_lanes) over n elements: whole vectors, then the rest.
-// f sees whole vectors as Whole{} and the rest as Part{count}, and loads and stores through it, so that the arithmetic of an
-// element does not depend on where it stands.
+// Calls f(offset, lanes) over n elements, lanes being Whole{} for whole vectors and Part{count} for the rest. f loads and stores
+// through it, so that an element's arithmetic does not depend on where it stands.
 struct Whole {
     template <typename T>
     HWY_INLINE Vec get(const T * p) const { return load(p); }
@@ -68,6 +68,16 @@ HWY_INLINE void for_lanes(int64_t n, const F & f) {
     int64_t i = 0;
     for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) f(i, Whole{});
     if (i < n) f(i, Part{static_cast<size_t>(n - i)});
+}
+
+// Calls f with a null pointer of the matrix's element type.
+template <typename F>
+HWY_INLINE void with_type(Dtype type, const F & f) {
+    if (type == Dtype::bf16) {
+        f(static_cast<Bf16 *>(nullptr));
+    } else {
+        f(static_cast<float *>(nullptr));
+    }
 }
 
 // e^x with a relative error below 3e-7, for x clamped to [-86, 88]; NaN stays NaN. x = q ln 2 + r with |r| <= ln(2) / 2; the
