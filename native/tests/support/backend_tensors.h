@@ -4,6 +4,7 @@
 #include "backend/backend.h"
 #include "common/bf16.h"
 #include "common/random.h"
+#include "gguf/dequantize.h"
 
 #include <algorithm>
 #include <cmath>
@@ -186,11 +187,7 @@ public:
     // W as the blocks say it.
     Values values() const {
         std::vector<float> singles(out_ * in_);
-        if (type_ == GGML_TYPE_F32) {
-            std::memcpy(singles.data(), blocks_.data(), blocks_.size());
-        } else {
-            ggml_get_type_traits(type_)->to_float(blocks_.data(), singles.data(), out_ * in_);
-        }
+        dequantize_row(type_, blocks_.data(), singles.data(), out_ * in_);
         return {singles.begin(), singles.end()};
     }
 
@@ -203,11 +200,10 @@ private:
 
 // Every type that a model's matrices may have.
 inline std::vector<ggml_type> weight_types() {
-    std::vector<ggml_type> types{GGML_TYPE_F32};
-    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
-        const auto type = static_cast<ggml_type>(i);
-        if (ggml_get_type_traits(type)->to_float) {
-            types.push_back(type);
+    std::vector<ggml_type> types;
+    for (int type = 0; type < GGML_TYPE_COUNT; ++type) {
+        if (is_supported_weight_type(static_cast<ggml_type>(type))) {
+            types.push_back(static_cast<ggml_type>(type));
         }
     }
     return types;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backend/backend.h"
+#include "gguf/dequantize.h"
 
 #include <vector>
 
@@ -13,11 +14,7 @@ public:
 
     // Valid until the next call.
     const float * operator[](int64_t row) {
-        const std::byte * blocks = weight_.data + static_cast<size_t>(row) * weight_.row_bytes;
-        if (weight_.type == GGML_TYPE_F32) {
-            return reinterpret_cast<const float *>(blocks);
-        }
-        ggml_get_type_traits(weight_.type)->to_float(blocks, buffer_.data(), weight_.in);
+        dequantize_row(weight_.type, weight_.data + static_cast<size_t>(row) * weight_.row_bytes, buffer_.data(), weight_.in);
         return buffer_.data();
     }
 
