@@ -42,25 +42,20 @@ public final class Packer {
      * The batches of one epoch: {@code batchSize} examples each, the last one with what is left, in an order drawn from
      * {@code seed + epoch}. The same seed and epoch give the same batches on every platform.
      */
-    public static List<Batch> shuffled(TokenizedDataset data, int batchSize, long seed, int epoch) {
-        List<Example> order = new ArrayList<>(data.examples());
+    public static List<Batch> shuffled(List<Example> examples, int batchSize, long seed, int epoch) {
+        List<Example> order = new ArrayList<>(examples);
         Collections.shuffle(order, new Random(seed + epoch));
         return inGroups(order, batchSize);
     }
 
     /** The batches of one pass in the order of the data, {@code batchSize} examples each. */
-    public static List<Batch> inOrder(TokenizedDataset data, int batchSize) {
-        return inGroups(data.examples(), batchSize);
-    }
-
-    /** Batches per epoch. */
-    public static int batchCount(TokenizedDataset data, int batchSize) {
-        return (data.size() + batchSize - 1) / batchSize;
+    public static List<Batch> inOrder(List<Example> examples, int batchSize) {
+        return inGroups(examples, batchSize);
     }
 
     /** The most tokens that a batch of {@code batchSize} of these examples can have, in whatever order they come. */
-    public static int maxBatchTokens(TokenizedDataset data, int batchSize) {
-        long tokens = data.examples().stream()
+    public static int maxBatchTokens(List<Example> examples, int batchSize) {
+        long tokens = examples.stream()
                 .map(Example::length)
                 .sorted(Collections.reverseOrder())
                 .limit(batchSize)

@@ -1,0 +1,104 @@
+package dev.lorica.data;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
+
+import dev.lorica.Batch;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.Test;
+
+class PackerTest {
+    private static final int NO = Batch.IGNORE;
+
+    @Test
+    void shiftsLabelsByOneWithinEachSequence() {
+        Example first = new Example(new int[] {1, 10, 11, 2}, new boolean[] {false, false, true, true});
+        Example second = new Example(new int[] {1, 20, 2}, new boolean[] {true, true, true});
+
+        Batch batch = Packer.pack(List.of(first, second));
+
+        assertThat(batch.tokens()).containsExactly(1, 10, 11, 2, 1, 20, 2);
+        assertThat(batch.labels()).containsExactly(NO, 11, 2, NO, 20, 2, NO);
+        assertThat(batch.positions()).containsExactly(0, 1, 2, 3, 0, 1, 2);
+        assertThat(batch.sequenceLengths()).containsExactly(4, 3);
+        assertThat(batch.trainedCount()).isEqualTo(first.trainedTokens() + second.trainedTokens());
+    }
+
+    @Test
+    void aPackedBatchIsItsPartsOneAfterAnother() {
+        List<Example> examples = examples(7);
+
+        Batch packed = Packer.pack(examples);
+
+        List<Integer> tokens = new ArrayList<>();
+        List<Integer> labels = new ArrayList<>();
+        for (Example example : examples) {
+            Batch alone = Packer.pack(List.of(example));
+            Arrays.stream(alone.tokens()).forEach(tokens::add);
+            Arrays.stream(alone.labels()).forEach(labels::add);
+        }
+        assertThat(packed.tokens()).containsExactly(tokens.stream().mapToInt(Integer::intValue).toArray());
+        assertThat(packed.labels()).containsExactly(labels.stream().mapToInt(Integer::intValue).toArray());
+    }
+
+    @Test
+    void everyEpochHasEveryExampleOnceInAnOrderOfItsOwn() {
+        List<Example> examples = examples(10);
+
+        List<Integer> inOrder = firstTokens(Packer.inOrder(examples, 4));
+        List<Integer> epoch0 = firstTokens(Packer.shuffled(examples, 4, 42, 0));
+        List<Integer> epoch1 = firstTokens(Packer.shuffled(examples, 4, 42, 1));
+
+        assertThat(Packer.shuffled(examples, 4, 42, 0)).extracting(Batch::sequenceCount).containsExactly(4, 4, 2);
+        assertThat(inOrder).isSorted();
+        assertThat(epoch0).containsExactlyInAnyOrderElementsOf(inOrder).isNotEqualTo(inOrder);
+        assertThat(epoch1).containsExactlyInAnyOrderElementsOf(inOrder).isNotEqualTo(epoch0);
+        assertThat(firstTokens(Packer.shuffled(examples, 4, 42, 0))).isEqualTo(epoch0);
+        assertThat(firstTokens(Packer.shuffled(examples, 4, 43, 0))).isNotEqualTo(epoch0);
+    }
+
+    @Test
+    void knowsTheLargestBatchThatAnyOrderCanMake() {
+        List<Example> examples = examples(9);
+
+        int most = Packer.maxBatchTokens(examples, 2);
+
+        assertThat(most).isEqualTo(10 + 9);
+        for (int epoch = 0; epoch < 50; epoch++) {
+            assertThat(Packer.shuffled(examples, 2, 1, epoch)).allMatch(batch -> batch.tokenCount() <= most);
+        }
+    }
+
+    @Test
+    void refusesEmptyBatches() {
+        assertThatIllegalArgumentException().isThrownBy(() -> Packer.pack(List.of()));
+        assertThatIllegalArgumentException().isThrownBy(() -> Packer.inOrder(examples(2), 0));
+        assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[0], new boolean[0]));
+        assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[2], new boolean[1]));
+    }
+
+    /** Example i begins with token 100 + i, has i + 2 tokens, and is trained on from its second half. */
+    private static List<Example> examples(int n) {
+        return IntStream.range(0, n).mapToObj(i -> {
+            int[] ids = IntStream.range(0, i + 2).map(t -> t == 0 ? 100 + i : t).toArray();
+            boolean[] trained = new boolean[ids.length];
+            Arrays.fill(trained, ids.length / 2, ids.length, true);
+            return new Example(ids, trained);
+        }).toList();
+    }
+
+    private static List<Integer> firstTokens(List<Batch> batches) {
+        List<Integer> first = new ArrayList<>();
+        for (Batch batch : batches) {
+            int at = 0;
+            for (int length : batch.sequenceLengths()) {
+                first.add(batch.tokens()[at]);
+                at += length;
+            }
+        }
+        return first;
+    }
+}

@@ -1,0 +1,51 @@
+package dev.lorica.data;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
+
+import java.util.List;
+import org.junit.jupiter.api.Test;
+
+class PromptTemplateTest {
+    @Test
+    void putsTheInstructionFormatAroundAPrompt() {
+        assertThat(PromptTemplate.INSTRUCTION.render("Who is Mr. Collins?"))
+                .isEqualTo("### Instruction:\nWho is Mr. Collins?\n\n### Response:\n");
+        assertThat(PromptTemplate.INSTRUCTION.render("Add.", "1 and 2"))
+                .isEqualTo("### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n### Response:\n");
+    }
+
+    @Test
+    void leavesBracesOfTheDataAlone() {
+        assertThat(PromptTemplate.INSTRUCTION.render("Say {input} and {instruction}", "{instruction}"))
+                .isEqualTo("### Instruction:\nSay {input} and {instruction}\n\n### Input:\n{instruction}\n\n### Response:\n");
+    }
+
+    @Test
+    void marksOnlyTheResponseAsTrained() {
+        assertThat(PromptTemplate.INSTRUCTION.segments(DataRecord.of("A", "B")))
+                .containsExactly(
+                        new Segment("### Instruction:\nA\n\n### Response:\n", false, false), new Segment("B", true, false));
+        assertThat(PromptTemplate.PLAIN.segments(DataRecord.text("C"))).containsExactly(new Segment("C", true, true));
+    }
+
+    @Test
+    void wrapsNothingTwice() {
+        Dataset wrapped = Dataset.of(List.of(DataRecord.of("### Instruction:\nA\n\n### Response:\n", "B")));
+        Dataset mixed = Dataset.of(List.of(DataRecord.of("### Instruction:\nA\n\n### Response:\n", "B"), DataRecord.of("C", "D")));
+
+        assertThat(PromptTemplate.forDataset(wrapped)).isEqualTo(PromptTemplate.PLAIN);
+        assertThat(PromptTemplate.forDataset(mixed)).isEqualTo(PromptTemplate.INSTRUCTION);
+        assertThat(PromptTemplate.forDataset(Dataset.of(List.of(DataRecord.text("A"))))).isEqualTo(PromptTemplate.PLAIN);
+    }
+
+    @Test
+    void refusesATemplateWithoutAPlaceForThePrompt() {
+        assertThatIllegalArgumentException()
+                .isThrownBy(() -> new PromptTemplate("mine", "Answer: ", "{instruction}{input}", false))
+                .withMessage("template \"mine\" has no {instruction} in it");
+        assertThatIllegalArgumentException()
+                .isThrownBy(() -> PromptTemplate.named("alpaca"))
+                .withMessageContaining("instruction and plain");
+    }
+}
