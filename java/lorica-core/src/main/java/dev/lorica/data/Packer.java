@@ -38,33 +38,31 @@ public final class Packer {
         return Batch.of(tokens, labels, lengths);
     }
 
+    /** Batches per epoch. */
+    public static int batchCount(TokenizedDataset data, int batchSize) {
+        return inOrder(data, batchSize).size();
+    }
+
     /**
      * The batches of one epoch: {@code batchSize} examples each, the last one with what is left, in an order drawn from
      * {@code seed + epoch}. The same seed and epoch give the same batches on every platform.
      */
-    public static List<Batch> shuffled(List<Example> examples, int batchSize, long seed, int epoch) {
+    public static List<Batch> shuffled(TokenizedDataset data, int batchSize, long seed, int epoch) {
+        return shuffled(data.examples(), batchSize, seed, epoch);
+    }
+
+    /** The batches of one pass in the order of the data, {@code batchSize} examples each. */
+    public static List<Batch> inOrder(TokenizedDataset data, int batchSize) {
+        return inGroups(data.examples(), batchSize);
+    }
+
+    static List<Batch> shuffled(List<Example> examples, int batchSize, long seed, int epoch) {
         List<Example> order = new ArrayList<>(examples);
         Collections.shuffle(order, new Random(seed + epoch));
         return inGroups(order, batchSize);
     }
 
-    /** The batches of one pass in the order of the data, {@code batchSize} examples each. */
-    public static List<Batch> inOrder(List<Example> examples, int batchSize) {
-        return inGroups(examples, batchSize);
-    }
-
-    /** The most tokens that a batch of {@code batchSize} of these examples can have, in whatever order they come. */
-    public static int maxBatchTokens(List<Example> examples, int batchSize) {
-        long tokens = examples.stream()
-                .map(Example::length)
-                .sorted(Collections.reverseOrder())
-                .limit(batchSize)
-                .mapToLong(Integer::longValue)
-                .sum();
-        return Math.toIntExact(tokens);
-    }
-
-    private static List<Batch> inGroups(List<Example> examples, int batchSize) {
+    static List<Batch> inGroups(List<Example> examples, int batchSize) {
         if (batchSize < 1) {
             throw new IllegalArgumentException("a batch size of " + batchSize + ": at least 1 is needed");
         }

@@ -48,7 +48,7 @@ class PackerTest {
     void everyEpochHasEveryExampleOnceInAnOrderOfItsOwn() {
         List<Example> examples = examples(10);
 
-        List<Integer> inOrder = firstTokens(Packer.inOrder(examples, 4));
+        List<Integer> inOrder = firstTokens(Packer.inGroups(examples, 4));
         List<Integer> epoch0 = firstTokens(Packer.shuffled(examples, 4, 42, 0));
         List<Integer> epoch1 = firstTokens(Packer.shuffled(examples, 4, 42, 1));
 
@@ -61,21 +61,9 @@ class PackerTest {
     }
 
     @Test
-    void knowsTheLargestBatchThatAnyOrderCanMake() {
-        List<Example> examples = examples(9);
-
-        int most = Packer.maxBatchTokens(examples, 2);
-
-        assertThat(most).isEqualTo(10 + 9);
-        for (int epoch = 0; epoch < 50; epoch++) {
-            assertThat(Packer.shuffled(examples, 2, 1, epoch)).allMatch(batch -> batch.tokenCount() <= most);
-        }
-    }
-
-    @Test
     void refusesEmptyBatches() {
         assertThatIllegalArgumentException().isThrownBy(() -> Packer.pack(List.of()));
-        assertThatIllegalArgumentException().isThrownBy(() -> Packer.inOrder(examples(2), 0));
+        assertThatIllegalArgumentException().isThrownBy(() -> Packer.inGroups(examples(2), 0));
         assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[0], new boolean[0]));
         assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[2], new boolean[1]));
     }
