@@ -93,8 +93,9 @@ public final class Tokenizer implements AutoCloseable {
         int[] ids = new int[arrayLength(offsets[n] + 8L * n)];
         long[] idOffsets = new long[n + 1];
         try (BytePointer bytes = new BytePointer(offsets[n]);
-                BoolPointer flags = new BoolPointer(parseSpecial)) {
+                BoolPointer flags = new BoolPointer(n)) {
             for (int i = 0; i < n; i++) {
+                flags.put(i, parseSpecial[i]);
                 bytes.position(offsets[i]).put(utf8[i]);
             }
             bytes.position(0);

@@ -15,8 +15,8 @@ import java.util.Objects;
  * @param maxSteps                  {@code max_steps}: optimizer steps, overrides {@code epochs}; −1: as many as epochs say
  * @param batchSize                 {@code per_device_train_batch_size}: examples of one micro-batch, which is packed, not padded
  *                                  (4; theirs is 8)
- * @param evalBatchSize             {@code per_device_eval_batch_size}: the same while evaluating. It changes memory and speed,
- *                                  never the loss.
+ * @param evalBatchSize             {@code per_device_eval_batch_size}: the same while evaluating; 0: as {@code batchSize}. It
+ *                                  changes memory and speed, never the loss.
  * @param gradientAccumulationSteps {@code gradient_accumulation_steps}: micro-batches of one optimizer step
  * @param learningRate              {@code learning_rate}: its peak (2e-4, usual for LoRA; theirs is 5e-5)
  * @param schedulerType             {@code lr_scheduler_type}
@@ -66,7 +66,7 @@ public record TrainingConfig(
         check(maxSteps == -1 || maxSteps > 0, "max steps", maxSteps, "at least 1, or -1 for as many as the epochs say");
         check(maxSteps > 0 || epochs > 0 && Double.isFinite(epochs), "epochs", epochs, "more than 0");
         check(batchSize >= 1, "batch size", batchSize, "at least 1");
-        check(evalBatchSize >= 1, "eval batch size", evalBatchSize, "at least 1");
+        check(evalBatchSize >= 0, "eval batch size", evalBatchSize, "0 (as the batch size) or more");
         check(gradientAccumulationSteps >= 1, "gradient accumulation steps", gradientAccumulationSteps, "at least 1");
         check(learningRate >= 0 && Double.isFinite(learningRate), "learning rate", learningRate, "0 or more");
         check(warmupSteps >= 0, "warmup steps", warmupSteps, "0 or more");
@@ -128,7 +128,7 @@ public record TrainingConfig(
         private double epochs = 3;
         private int maxSteps = -1;
         private int batchSize = 4;
-        private int evalBatchSize = 8;
+        private int evalBatchSize = 0;
         private int gradientAccumulationSteps = 1;
         private double learningRate = 2e-4;
         private SchedulerType schedulerType = SchedulerType.LINEAR;

@@ -10,6 +10,7 @@ package dev.lorica;
  * @param totalSteps           optimizer steps of the run
  * @param warmupSteps          those during which the learning rate rises
  * @param largestBatch         tokens of the largest micro-batch of the run
+ * @param mostSequences       examples of the micro-batch that has most
  * @param longestExample       tokens of the longest example
  * @param trainableParameters  elements of the adapter
  * @param memory               what that needs
@@ -22,6 +23,7 @@ public record TrainingPlan(
         int totalSteps,
         int warmupSteps,
         int largestBatch,
+        int mostSequences,
         int longestExample,
         long trainableParameters,
         MemoryPlan memory) {}

@@ -1,0 +1,219 @@
+package dev.lorica;
+
+import static dev.lorica.internal.Status.check;
+
+import dev.lorica.data.PromptTemplate;
+import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.MismatchException;
+import dev.lorica.internal.NativeHandle;
+import dev.lorica.internal.Text;
+import dev.lorica.internal.c.Lorica;
+import dev.lorica.internal.c.lorica_adapter;
+import dev.lorica.internal.c.lorica_adapter_info;
+import dev.lorica.internal.c.lorica_adapter_params;
+import dev.lorica.internal.c.lorica_adapter_tensor;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Function;
+import org.bytedeco.javacpp.BytePointer;
+
+/**
+ * A LoRA adapter: what is trained. Made by {@link Model#newAdapter} or {@link Model#loadAdapter}.
+ *
+ * <p>It is saved as a folder with {@value #FILE_NAME}, which llama.cpp loads with {@code --lora}, and
+ * {@value AdapterMetadata#FILE_NAME}, which says how it was trained.
+ */
+public final class Adapter implements AutoCloseable {
+    /** Name of the weights in an adapter's folder. */
+    public static final String FILE_NAME = "adapter.gguf";
+
+    /** One of the trainable matrices. */
+    public record Tensor(String name, long rows, long columns) {}
+
+    private final Model model;
+    private final NativeHandle<lorica_adapter> handle;
+    private volatile AdapterMetadata metadata;
+    private volatile long changes;
+
+    private Adapter(Model model, NativeHandle<lorica_adapter> handle, AdapterMetadata metadata) {
+        this.model = model;
+        this.handle = handle;
+        this.metadata = metadata;
+    }
+
+    static Adapter create(Model model, LoraConfig config) {
+        lorica_adapter pointer = new lorica_adapter();
+        try (BytePointer targets = Text.copy("target modules", String.join(",", config.targetModules()));
+                lorica_adapter_params params = Lorica.lorica_adapter_default_params()) {
+            params.rank(config.rank())
+                    .alpha((float) config.alpha())
+                    .dropout((float) config.dropout())
+                    .use_rslora(config.useRslora())
+                    .init(
+                            switch (config.init()) {
+                                case DEFAULT -> Lorica.LORICA_LORA_INIT_DEFAULT;
+                                case GAUSSIAN -> Lorica.LORICA_LORA_INIT_GAUSSIAN;
+                            })
+                    .seed(config.seed())
+                    .target_modules(targets);
+            check(model.handle().shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
+        }
+        return new Adapter(model, own(model, pointer), AdapterMetadata.of(model, config));
+    }
+
+    static Adapter load(Model model, Path path) {
+        boolean folder = Files.isDirectory(path);
+        Path weights = folder ? path.resolve(FILE_NAME) : path;
+        if (!Files.exists(weights)) {
+            throw new FileAccessException(
+                    folder ? path + " holds no " + FILE_NAME + ": it is not an adapter's folder" : path + " does not exist");
+        }
+        AdapterMetadata metadata = folder || weights.endsWith(FILE_NAME)
+                ? AdapterMetadata.read(weights.toAbsolutePath().getParent())
+                : null;
+        AdapterMetadata.BaseModel base = AdapterMetadata.BaseModel.of(model);
+        if (metadata != null && !base.fingerprint().equals(metadata.baseModel().fingerprint())) {
+            throw new MismatchException(path + " was trained on " + metadata.baseModel().inWords() + ", not on "
+                    + base.inWords() + ": load it with the model that it was trained on");
+        }
+        lorica_adapter pointer = new lorica_adapter();
+        try (BytePointer file = Text.copy("the path", weights.toString())) {
+            check(model.handle().shared(m -> Lorica.lorica_adapter_load(m, file, pointer)));
+        }
+        NativeHandle<lorica_adapter> handle = own(model, pointer);
+        return new Adapter(model, handle, metadata != null ? metadata : AdapterMetadata.of(model, null));
+    }
+
+    private static NativeHandle<lorica_adapter> own(Model model, lorica_adapter pointer) {
+        return new NativeHandle<>("the adapter", pointer, Lorica::lorica_adapter_free, model.handle());
+    }
+
+    /** The base that it belongs to. */
+    public Model model() {
+        return model;
+    }
+
+    public AdapterInfo info() {
+        return handle.shared(adapter -> {
+            try (lorica_adapter_info info = new lorica_adapter_info()) {
+                check(Lorica.lorica_adapter_get_info(adapter, info));
+                return new AdapterInfo(
+                        info.rank(),
+                        info.alpha(),
+                        info.scale(),
+                        info.dropout(),
+                        info.use_rslora(),
+                        info.n_pairs(),
+                        info.n_params(),
+                        List.of(Text.of(info.target_modules()).split(",")),
+                        Text.of(info.base_fingerprint()));
+            }
+        });
+    }
+
+    /** How it came to be, as far as is known. */
+    public AdapterMetadata metadata() {
+        return metadata;
+    }
+
+    /** What stood around the prompts that it was trained on, {@code null} when that is not known. */
+    public PromptTemplate template() {
+        return metadata.template();
+    }
+
+    /**
+     * Saves it in {@code folder}, which is made when it does not exist. Each of the two files is replaced as a whole or not at
+     * all.
+     */
+    public void save(Path folder) {
+        try {
+            Files.createDirectories(folder);
+        } catch (IOException e) {
+            throw new FileAccessException(
+                    folder + (Files.exists(folder) ? " is a file; a folder is meant" : " cannot be made: " + e.getMessage()), e);
+        }
+        try (BytePointer file = Text.copy("the path", folder.resolve(FILE_NAME).toString())) {
+            check(handle.shared(adapter -> Lorica.lorica_adapter_save(adapter, file)));
+        }
+        metadata.write(folder);
+    }
+
+    /** Multiplies its effect: 1 is as trained, 0 is the base. Not saved. */
+    public void setScale(double factor) {
+        changing(adapter -> {
+            check(Lorica.lorica_adapter_set_scale(adapter, (float) factor));
+            return null;
+        });
+    }
+
+    /** The trainable matrices in a fixed order, A and B of a pair next to each other. */
+    public List<Tensor> tensors() {
+        return handle.shared(adapter -> {
+            List<Tensor> tensors = new ArrayList<>();
+            try (lorica_adapter_tensor tensor = new lorica_adapter_tensor()) {
+                for (int i = 0; i < Lorica.lorica_adapter_n_tensors(adapter); i++) {
+                    check(Lorica.lorica_adapter_tensor_info(adapter, i, tensor));
+                    tensors.add(new Tensor(Text.of(tensor.name()), tensor.rows(), tensor.cols()));
+                }
+            }
+            return tensors;
+        });
+    }
+
+    /** A copy of the matrix at {@code index} of {@link #tensors}, [rows, columns]. */
+    public float[] values(int index) {
+        float[] values = new float[size(index)];
+        check(handle.shared(adapter -> Lorica.lorica_adapter_get_tensor(adapter, index, values, values.length)));
+        return values;
+    }
+
+    /** Replaces the matrix at {@code index} of {@link #tensors}, [rows, columns]. */
+    public void setValues(int index, float[] values) {
+        if (values.length != size(index)) {
+            throw new InvalidArgumentException(
+                    tensors().get(index).name() + " has " + size(index) + " values, not " + values.length);
+        }
+        changing(adapter -> {
+            check(Lorica.lorica_adapter_set_tensor(adapter, index, values, values.length));
+            return null;
+        });
+    }
+
+    @Override
+    public void close() {
+        handle.close();
+    }
+
+    NativeHandle<lorica_adapter> handle() {
+        return handle;
+    }
+
+    /** A call during which nobody else uses the adapter, and after which it is another one. */
+    <R> R changing(Function<lorica_adapter, R> call) {
+        return handle.exclusive(adapter -> {
+            changes++;
+            return call.apply(adapter);
+        });
+    }
+
+    /** Grows whenever the adapter changes: what was computed with another value is out of date. */
+    long changes() {
+        return changes;
+    }
+
+    void trained(AdapterMetadata by) {
+        metadata = by;
+    }
+
+    private int size(int index) {
+        List<Tensor> tensors = tensors();
+        if (index < 0 || index >= tensors.size()) {
+            throw new InvalidArgumentException("there is no matrix " + index + "; the adapter has " + tensors.size());
+        }
+        return Math.toIntExact(tensors.get(index).rows() * tensors.get(index).columns());
+    }
+}

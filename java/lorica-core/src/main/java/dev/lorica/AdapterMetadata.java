@@ -1,0 +1,109 @@
+package dev.lorica;
+
+import com.fasterxml.jackson.core.JacksonException;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.DeserializationFeature;
+import com.fasterxml.jackson.databind.MapperFeature;
+import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+import com.fasterxml.jackson.databind.SerializationFeature;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import dev.lorica.data.PromptTemplate;
+import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+
+/**
+ * What the side file of an adapter, {@value #FILE_NAME}, says about it. Everything but the first two may be {@code null}.
+ *
+ * @param loricaVersion version of the library that wrote it
+ * @param baseModel     what it was trained on
+ * @param lora          what it was made with
+ * @param template      what stood around the prompts that it was trained on; generation puts the same there
+ * @param special       the special tokens of the training examples
+ * @param training      how it was trained
+ * @param result        what became of that
+ */
+public record AdapterMetadata(
+        String loricaVersion,
+        BaseModel baseModel,
+        LoraConfig lora,
+        PromptTemplate template,
+        SpecialTokens special,
+        TrainingConfig training,
+        TrainingResult result) {
+
+    /** Name of the side file in an adapter's folder. */
+    public static final String FILE_NAME = "lorica_adapter.json";
+
+    /** A base, by what tells it from others and by what people call it. */
+    public record BaseModel(String name, String file, String architecture, String fileType, String fingerprint) {
+        static BaseModel of(Model model) {
+            ModelInfo info = model.info();
+            return new BaseModel(
+                    info.name(),
+                    String.valueOf(model.file().getFileName()),
+                    info.architecture(),
+                    info.fileType(),
+                    info.fingerprint());
+        }
+
+        /** For messages: {@code "austen-7m" (austen-7m-q4_0.gguf, fingerprint 0123456789abcdef)}. */
+        String inWords() {
+            return (name == null || name.isEmpty() ? "" : "\"" + name + "\" ") + "(" + file + ", fingerprint " + fingerprint
+                    + ")";
+        }
+    }
+
+    /** Ids of the tokens around an example, −1 where there was none. */
+    public record SpecialTokens(int bos, int eos) {}
+
+    private static final JsonMapper JSON = JsonMapper.builder()
+            .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
+            .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
+            .enable(MapperFeature.ACCEPT_CASE_INSENSITIVE_ENUMS)
+            .enable(SerializationFeature.WRITE_ENUMS_USING_TO_STRING)
+            .enable(DeserializationFeature.READ_ENUMS_USING_TO_STRING)
+            .enable(SerializationFeature.INDENT_OUTPUT)
+            .build();
+
+    static AdapterMetadata of(Model model, LoraConfig lora) {
+        return new AdapterMetadata(Lorica.version(), BaseModel.of(model), lora, null, null, null, null);
+    }
+
+    AdapterMetadata trained(PromptTemplate template, SpecialTokens special, TrainingConfig training, TrainingResult result) {
+        return new AdapterMetadata(Lorica.version(), baseModel, lora, template, special, training, result);
+    }
+
+    /** Reads the side file in {@code folder}; {@code null} when there is none. */
+    static AdapterMetadata read(Path folder) {
+        Path file = folder.resolve(FILE_NAME);
+        try {
+            AdapterMetadata metadata = JSON.readValue(Files.readAllBytes(file), AdapterMetadata.class);
+            if (metadata == null || metadata.baseModel() == null) {
+                throw new FileFormatException(file + " does not say which base model the adapter belongs to");
+            }
+            return metadata;
+        } catch (NoSuchFileException e) {
+            return null;
+        } catch (JacksonException e) {
+            throw new FileFormatException(file + " is damaged: " + firstLine(e), e);
+        } catch (IOException e) {
+            throw new FileAccessException(file + " cannot be read: " + e.getMessage(), e);
+        }
+    }
+
+    void write(Path folder) {
+        try {
+            AtomicFile.write(folder.resolve(FILE_NAME), JSON.writeValueAsBytes(this));
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static String firstLine(JacksonException e) {
+        return e.getOriginalMessage().lines().findFirst().orElse("not valid JSON");
+    }
+}

@@ -1,0 +1,26 @@
+package dev.lorica;
+
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.util.Objects;
+
+/**
+ * Where and how a model runs.
+ *
+ * @param device    {@code auto}, {@code cpu}, {@code reference} (plain loops, to compare with), {@code cuda} or {@code cuda:N}
+ * @param precision what matrix products are computed in
+ * @param threads   threads of the cpu device; 0: all cores that this process may run on
+ */
+public record ModelConfig(String device, Precision precision, int threads) {
+    public ModelConfig {
+        Objects.requireNonNull(device, "device");
+        Objects.requireNonNull(precision, "precision");
+        if (threads < 0) {
+            throw new InvalidArgumentException("threads is " + threads + "; it must be 0 (all cores) or more");
+        }
+    }
+
+    /** The best device, its own precision, all cores. */
+    public static ModelConfig defaults() {
+        return new ModelConfig("auto", Precision.AUTO, 0);
+    }
+}
