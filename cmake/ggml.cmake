@@ -14,9 +14,9 @@ block(SCOPE_FOR VARIABLES PROPAGATE ggml_FOUND ggml_VERSION)
     # Only for the fetched source: one static library inside liblorica.so.
     set(BUILD_SHARED_LIBS OFF)
     set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+    set(GGML_CPU OFF)
     set(GGML_BUILD_TESTS OFF)
     set(GGML_BUILD_EXAMPLES OFF)
-    set(GGML_NATIVE OFF)
     FetchContent_MakeAvailable(ggml)
 endblock()
 
