@@ -135,16 +135,16 @@ TEST(LoraFileTest, reads_half_precision) {
         const LoraFile lora = read_lora_file(file.write(dir / "half.gguf"));
         EXPECT_THAT(lora.pairs.at(0).a, testing::AllOf(testing::SizeIs(64), testing::Each(0.5f)));
         EXPECT_THAT(lora.pairs.at(0).b, testing::AllOf(testing::SizeIs(12), testing::Each(0.5f)));
-        EXPECT_EQ(lora.scale(2), 8.0f);
+        EXPECT_EQ(lora.alpha, 16.0f);
     }
 }
 
-TEST(LoraFileTest, takes_a_missing_alpha_as_llama_cpp_does) {
+TEST(LoraFileTest, gives_zero_for_a_missing_alpha_as_llama_cpp_does) {
     TempDir dir;
     Malformed file;
     file.alpha.reset();
     const LoraFile lora = read_lora_file(file.write(dir / "adapter.gguf"));
-    EXPECT_EQ(lora.scale(2), 1.0f);
+    EXPECT_EQ(lora.alpha, 0.0f);
     EXPECT_EQ(lora.base_fingerprint, "");
     EXPECT_EQ(lora.rank, 0);
     EXPECT_FALSE(lora.use_rslora);

@@ -28,8 +28,6 @@ struct LoraFile {
     bool use_rslora = false;       // lorica.use_rslora
     float dropout = 0;             // lorica.dropout
     std::vector<LoraFilePair> pairs;  // in the order of the file
-
-    float scale(int64_t pair_rank) const { return alpha == 0 ? 1.0f : alpha / static_cast<float>(pair_rank); }
 };
 
 // Reads F32, F16 and BF16. Errors: IO; FORMAT (names the key or tensor at fault: no adapter, half a pair, shapes that do not
