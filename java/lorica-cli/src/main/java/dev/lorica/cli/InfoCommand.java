@@ -1,0 +1,257 @@
+package dev.lorica.cli;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.Adapter;
+import dev.lorica.GgufFile;
+import dev.lorica.Model;
+import dev.lorica.exceptions.LoricaException;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+
+/** {@code lorica info}: what is inside a model or an adapter. */
+@Command(
+        name = "info",
+        header = "Show what is inside a model or an adapter.",
+        sortOptions = false,
+        synopsisHeading = "%nUsage: ",
+        optionListHeading = "%nOptions:%n",
+        parameterListHeading = "%n",
+        footerHeading = "%nExamples:%n",
+        footer = {"  lorica info llama.gguf", "  lorica info my-adapter --json"})
+final class InfoCommand implements Callable<Integer> {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final int SHOWN_ARRAY = 8;
+    private static final int SHOWN_TEXT = 100;
+
+    private final Terminal terminal;
+
+    @Parameters(paramLabel = "FILE", description = "A GGUF model, a GGUF adapter, or the folder of an adapter.")
+    private Path file;
+
+    @Option(names = "--metadata", description = "List the file's metadata too.")
+    private boolean metadata;
+
+    @Option(names = "--tensors", description = "List the file's tensors too.")
+    private boolean tensors;
+
+    @Mixin
+    private CommonOptions common;
+
+    InfoCommand(Terminal terminal) {
+        this.terminal = terminal;
+    }
+
+    @Override
+    public Integer call() {
+        boolean folder = Files.isDirectory(file);
+        Path gguf = folder ? file.resolve(Adapter.FILE_NAME) : file;
+        if (folder && !Files.exists(gguf)) {
+            throw new LoricaException(file + " is a folder without " + Adapter.FILE_NAME + " in it; a GGUF file or the folder of an "
+                    + "adapter is meant");
+        }
+        try (GgufFile contents = GgufFile.open(gguf)) {
+            Map<String, JsonNode> values = parsed(contents.metadata(SHOWN_ARRAY));
+            boolean adapter = "adapter".equals(text(values, "general.type", "")) || values.containsKey("adapter.type");
+            Map<String, Object> facts = new LinkedHashMap<>();
+            facts.put("file", gguf.toString());
+            facts.put("kind", adapter ? "adapter" : contents.tensors().isEmpty() ? "vocabulary" : "model");
+            facts.put("file_bytes", size(gguf));
+            if (adapter) {
+                describeAdapter(contents, values, folder ? file : gguf, facts);
+            } else {
+                describeModel(contents, values, gguf, facts);
+            }
+            if (terminal.json()) {
+                if (metadata) {
+                    facts.put("metadata", parsed(contents.metadata(-1)));
+                }
+                if (tensors) {
+                    facts.put("tensors", contents.tensors());
+                }
+                terminal.printJson(facts);
+            } else {
+                print(contents, values, facts);
+            }
+        }
+        return ExitCode.OK;
+    }
+
+    private static void describeModel(GgufFile contents, Map<String, JsonNode> values, Path gguf, Map<String, Object> facts) {
+        String architecture = text(values, "general.architecture", "?");
+        facts.put("architecture", architecture);
+        facts.put("name", text(values, "general.name", ""));
+        if (!contents.tensors().isEmpty()) {
+            facts.put("parameters", contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
+            facts.put("types", types(contents));
+        }
+        copy(values, architecture + ".block_count", facts, "layers");
+        copy(values, architecture + ".embedding_length", facts, "embedding");
+        copy(values, architecture + ".attention.head_count", facts, "heads");
+        copy(values, architecture + ".attention.head_count_kv", facts, "kv_heads");
+        copy(values, architecture + ".feed_forward_length", facts, "feed_forward");
+        copy(values, architecture + ".context_length", facts, "context_length");
+        copy(values, architecture + ".rope.freq_base", facts, "rope_freq_base");
+        copy(values, architecture + ".rope.scaling.type", facts, "rope_scaling");
+        Long vocabulary = contents.arrayLengths().get("tokenizer.ggml.tokens");
+        if (vocabulary != null) {
+            String pre = text(values, "tokenizer.ggml.pre", "");
+            facts.put("tokenizer", text(values, "tokenizer.ggml.model", "?") + (pre.isEmpty() ? "" : " (" + pre + ")"));
+            facts.put("vocabulary", vocabulary);
+            facts.put("chat_template", values.containsKey("tokenizer.chat_template"));
+        }
+        if (contents.tensors().isEmpty()) {
+            return;
+        }
+        try (Model model = Model.load(gguf)) {
+            facts.put("fingerprint", model.info().fingerprint());
+            facts.put("can_train", true);
+        } catch (LoricaException e) {
+            facts.put("can_train", false);
+            facts.put("reason", e.getMessage());
+        }
+    }
+
+    private static void describeAdapter(
+            GgufFile contents, Map<String, JsonNode> values, Path path, Map<String, Object> facts) {
+        facts.put("architecture", text(values, "general.architecture", "?"));
+        copy(values, "adapter.type", facts, "type");
+        Set<Long> ranks = new LinkedHashSet<>();
+        Set<String> modules = new LinkedHashSet<>();
+        for (GgufFile.Tensor tensor : contents.tensors()) {
+            if (tensor.name().endsWith(".lora_a") && tensor.shape().size() > 1) {
+                ranks.add(tensor.shape().get(1));
+                modules.add(tensor.name().replaceFirst("^blk\\.\\d+\\.", "").replaceFirst("\\.weight\\.lora_a$", ""));
+            }
+        }
+        facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
+        copy(values, "adapter.lora.alpha", facts, "alpha");
+        facts.put("modules", List.copyOf(modules));
+        facts.put("pairs", contents.tensors().size() / 2);
+        facts.put("parameters", contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
+        facts.put("types", types(contents));
+        values.forEach((key, value) -> {
+            if (key.startsWith("lorica.")) {
+                facts.put(key.substring("lorica.".length()).replace('.', '_'), value);
+            }
+        });
+    }
+
+    private void print(GgufFile contents, Map<String, JsonNode> values, Map<String, Object> facts) {
+        Map<String, String> rows = new LinkedHashMap<>();
+        facts.forEach((name, value) -> {
+            String shown = shown(name, value);
+            if (!shown.isEmpty()) {
+                rows.put(name.replace('_', ' '), shown);
+            }
+        });
+        table(rows);
+        if (metadata) {
+            terminal.out().println();
+            terminal.out().println(terminal.bold("Metadata"));
+            Map<String, Long> lengths = contents.arrayLengths();
+            Map<String, String> entries = new LinkedHashMap<>();
+            values.forEach((key, value) -> {
+                Long length = lengths.get(key);
+                String tail = length != null && length > SHOWN_ARRAY ? " … " + Format.count(length, "element") : "";
+                entries.put(key, shorten(value.isTextual() ? value.asText() : value.toString()) + tail);
+            });
+            table(entries);
+        }
+        if (tensors) {
+            terminal.out().println();
+            terminal.out().println(terminal.bold("Tensors"));
+            Map<String, String> entries = new LinkedHashMap<>();
+            for (GgufFile.Tensor tensor : contents.tensors()) {
+                entries.put(tensor.name(), String.format("%-7s %-18s %s", tensor.type(), tensor.shape(), Format.bytes(tensor.bytes())));
+            }
+            table(entries);
+        }
+    }
+
+    private void table(Map<String, String> rows) {
+        int width = rows.keySet().stream().mapToInt(String::length).max().orElse(0);
+        rows.forEach((name, value) -> terminal.out().println(name + " ".repeat(width - name.length() + 2) + value));
+    }
+
+    private static String shown(String name, Object value) {
+        return switch (name) {
+            case "file_bytes" -> Format.bytes((Long) value);
+            case "parameters" -> Format.count((Long) value);
+            case "can_train", "chat_template" -> Boolean.TRUE.equals(value) ? "yes" : "no";
+            case "types" -> {
+                List<String> parts = new ArrayList<>();
+                ((Map<?, ?>) value).forEach((type, count) -> parts.add(count + " × " + type));
+                yield String.join(", ", parts);
+            }
+            default -> {
+                if (value instanceof List<?> list) {
+                    yield String.join(", ", list.stream().map(Object::toString).toList());
+                }
+                yield value instanceof JsonNode node && node.isTextual() ? shorten(node.asText()) : shorten(value.toString());
+            }
+        };
+    }
+
+    /** Tensors of each type, the most frequent first. */
+    private static Map<String, Long> types(GgufFile contents) {
+        Map<String, Long> counts = new TreeMap<>();
+        contents.tensors().forEach(tensor -> counts.merge(tensor.type(), 1L, Long::sum));
+        Map<String, Long> sorted = new LinkedHashMap<>();
+        counts.entrySet().stream()
+                .sorted(Map.Entry.comparingByValue(Comparator.reverseOrder()))
+                .forEach(entry -> sorted.put(entry.getKey(), entry.getValue()));
+        return sorted;
+    }
+
+    private static Map<String, JsonNode> parsed(Map<String, String> metadata) {
+        Map<String, JsonNode> values = new LinkedHashMap<>();
+        metadata.forEach((key, json) -> {
+            try {
+                values.put(key, JSON.readTree(json));
+            } catch (JsonProcessingException e) {
+                throw new IllegalStateException("metadata \"" + key + "\" is not JSON: " + json, e);
+            }
+        });
+        return values;
+    }
+
+    private static void copy(Map<String, JsonNode> values, String key, Map<String, Object> facts, String name) {
+        if (values.containsKey(key)) {
+            facts.put(name, values.get(key));
+        }
+    }
+
+    private static String text(Map<String, JsonNode> values, String key, String otherwise) {
+        return values.containsKey(key) ? values.get(key).asText() : otherwise;
+    }
+
+    private static String shorten(String text) {
+        String line = text.replaceAll("\\R", "⏎");
+        return line.length() <= SHOWN_TEXT ? line : line.substring(0, SHOWN_TEXT - 1) + "…";
+    }
+
+    private static long size(Path path) {
+        try {
+            return Files.size(path);
+        } catch (IOException e) {
+            throw new UncheckedIOException(path + " cannot be read: " + e.getMessage(), e);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+package dev.lorica.cli;
+
+import dev.lorica.exceptions.LoricaException;
+import java.io.InputStream;
+import java.io.PrintStream;
+import java.io.PrintWriter;
+import java.nio.charset.StandardCharsets;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.ParseResult;
+import picocli.CommandLine.Spec;
+import picocli.CommandLine.UnmatchedArgumentException;
+
+/** The program {@code lorica}: {@code lorica COMMAND …}. Exit codes are those of {@link ExitCode}. */
+@Command(
+        name = "lorica",
+        versionProvider = Version.class,
+        synopsisHeading = "%nUsage: ",
+        customSynopsis = "lorica COMMAND [OPTION]…",
+        header = "Fine-tunes quantized Llama models: a GGUF file goes in, a LoRA adapter comes out.",
+        commandListHeading = "%nCommands:%n",
+        optionListHeading = "%nOptions:%n",
+        footerHeading = "%nExamples:%n",
+        footer = {
+            "  lorica train --model llama.gguf --data questions.json --output my-adapter",
+            "  lorica generate --model llama.gguf --adapter my-adapter --instruction \"Who is Mr. Collins?\"",
+            "",
+            "'lorica COMMAND --help' explains a command.",
+            "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."
+        })
+public final class LoricaCli implements Callable<Integer> {
+    @Spec
+    private CommandSpec spec;
+
+    @Option(names = {"-h", "--help"}, usageHelp = true, description = "Show this help.")
+    private boolean help;
+
+    @Option(names = {"-V", "--version"}, versionHelp = true, description = "Show the version.")
+    private boolean version;
+
+    private LoricaCli() {}
+
+    public static void main(String[] args) {
+        System.exit(run(Terminal.system(), args));
+    }
+
+    /** Runs one command line on streams of the caller's. Returns the exit code. */
+    static int run(InputStream in, PrintStream out, PrintStream err, String... args) {
+        return run(new Terminal(in, out, err), args);
+    }
+
+    private static int run(Terminal terminal, String... args) {
+        CommandLine program = commandLine(terminal);
+        return program.execute(Spelling.ours(program, args));
+    }
+
+    static CommandLine commandLine(Terminal terminal) {
+        CommandLine program = new CommandLine(new LoricaCli())
+                .addSubcommand(new TrainCommand(terminal))
+                .addSubcommand(new GenerateCommand(terminal))
+                .addSubcommand(new InfoCommand(terminal))
+                .addSubcommand(new TokenizeCommand(terminal));
+        return program.setOut(new PrintWriter(terminal.out(), true, StandardCharsets.UTF_8))
+                .setErr(new PrintWriter(terminal.err(), true, StandardCharsets.UTF_8))
+                .setUsageHelpWidth(100)
+                .setUsageHelpLongOptionsMaxWidth(40)
+                .setCaseInsensitiveEnumValuesAllowed(true)
+                .setAbbreviatedOptionsAllowed(false)
+                .setOverwrittenOptionsAllowed(false)
+                .setExecutionStrategy(parsed -> {
+                    terminal.useJson(has(parsed, "--json"));
+                    return new CommandLine.RunLast().execute(parsed);
+                })
+                .setParameterExceptionHandler(LoricaCli::wrongUsage)
+                .setExecutionExceptionHandler((e, command, parsed) -> failed(terminal, e, parsed));
+    }
+
+    /** {@code lorica} alone. */
+    @Override
+    public Integer call() {
+        spec.commandLine().usage(spec.commandLine().getErr());
+        return ExitCode.USAGE;
+    }
+
+    private static int wrongUsage(ParameterException e, String[] args) {
+        CommandLine command = e.getCommandLine();
+        PrintWriter err = command.getErr();
+        List<String> unknown = command.getUnmatchedArguments().stream().filter(word -> word.startsWith("-")).toList();
+        if (!unknown.isEmpty()) {
+            // Its value is unmatched as well, and a required option may be missing for the same reason: the name is to blame.
+            e = new UnmatchedArgumentException(command, unknown);
+        }
+        err.println("error: " + inOurWords(oneLine(e.getMessage())));
+        if (e instanceof UnmatchedArgumentException unmatched) {
+            UnmatchedArgumentException.printSuggestions(unmatched, err);
+        }
+        err.println("Try '" + command.getCommandSpec().qualifiedName() + " --help'.");
+        return ExitCode.USAGE;
+    }
+
+    private static String inOurWords(String picocli) {
+        return picocli.replaceFirst("^Error: ", "")
+                .replaceFirst(" is not a double$", " is not a number")
+                .replaceFirst(" is not (an int|a long)$", " is not a whole number");
+    }
+
+    private static int failed(Terminal terminal, Throwable e, ParseResult parsed) {
+        // Of its own accord the library throws these two; anything else is a defect, and says which.
+        boolean expected = e instanceof LoricaException || e instanceof IllegalArgumentException;
+        String message = e.getMessage() == null ? e.getClass().getSimpleName() : oneLine(e.getMessage());
+        boolean verbose = has(parsed, "--verbose");
+        if (verbose) {
+            e.printStackTrace(terminal.err());
+        }
+        terminal.err().println(expected ? "error: " + message
+                : "error: " + e.getClass().getSimpleName() + ": " + message + (verbose ? "" : " (--verbose shows where)"));
+        if (terminal.json()) {
+            terminal.printJson(Map.of("error", message));
+        }
+        return ExitCode.FAILED;
+    }
+
+    private static boolean has(ParseResult parsed, String option) {
+        for (ParseResult part = parsed; part != null; part = part.subcommand()) {
+            if (part.hasMatchedOption(option)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    private static String oneLine(String message) {
+        return message.strip().replaceAll("\\s*\\R\\s*", " ");
+    }
+}

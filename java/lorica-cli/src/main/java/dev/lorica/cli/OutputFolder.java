@@ -1,0 +1,54 @@
+package dev.lorica.cli;
+
+import dev.lorica.Adapter;
+import dev.lorica.exceptions.LoricaException;
+import java.io.IOException;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.stream.Stream;
+
+/**
+ * The folder that an adapter is to be saved in, looked at before training rather than after it. Closing it takes it away again
+ * if it was made here and nothing was saved in it.
+ */
+record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements AutoCloseable {
+
+    /** Makes the folder, and sees to it that it can be written to and that nothing of someone else's is in it. */
+    static OutputFolder prepare(Path path, boolean overwrite) {
+        if (Files.exists(path) && !Files.isDirectory(path)) {
+            throw new LoricaException("--output " + path + " is a file; a folder is meant");
+        }
+        boolean isNew = !Files.exists(path);
+        boolean hasAdapter = Files.exists(path.resolve(Adapter.FILE_NAME));
+        try {
+            Files.createDirectories(path);
+            if (!hasAdapter && !overwrite && !isEmpty(path)) {
+                throw new LoricaException("--output " + path + " has files in it, and none of them is an adapter; choose another "
+                        + "folder, or write into it with --overwrite-output-dir");
+            }
+            Files.delete(Files.createTempFile(path, ".lorica", ".tmp"));
+        } catch (IOException e) {
+            String reason = e instanceof AccessDeniedException ? "permission denied" : e.getMessage();
+            throw new LoricaException("--output " + path + " cannot be written to: " + reason, e);
+        }
+        return new OutputFolder(path, isNew, hasAdapter);
+    }
+
+    @Override
+    public void close() {
+        try {
+            if (isNew && isEmpty(path)) {
+                Files.delete(path);
+            }
+        } catch (IOException e) {
+            // An empty folder more or less is not worth an error.
+        }
+    }
+
+    private static boolean isEmpty(Path folder) throws IOException {
+        try (Stream<Path> files = Files.list(folder)) {
+            return files.findAny().isEmpty();
+        }
+    }
+}

@@ -1,0 +1,88 @@
+package dev.lorica.cli;
+
+import dev.lorica.TrainingProgress;
+import java.io.PrintStream;
+
+/**
+ * Training as it goes, on standard error: on a terminal a bar that stays at the bottom, with a line of the log above it now and
+ * then; elsewhere only those lines.
+ */
+final class ProgressLine {
+    private static final String CLEAR = "\r\u001b[K";
+    private static final int LONGEST_BAR = 30;
+    private static final int SHORTEST_BAR = 5;
+    private static final long MIN_INTERVAL_NANOS = 50_000_000;
+
+    private final PrintStream err;
+    private final boolean terminal;
+    private final int width;
+    private TrainingProgress shown;
+    private long drawnAt;
+
+    ProgressLine(Terminal terminal) {
+        this.err = terminal.err();
+        this.terminal = terminal.errIsTerminal() && !"dumb".equals(System.getenv("TERM"));
+        this.width = this.terminal ? Terminal.width() : 0;
+    }
+
+    /** Draws the bar; more often than the eye can follow it does nothing. */
+    void step(TrainingProgress progress) {
+        shown = progress;
+        boolean last = progress.step() == progress.totalSteps();
+        if (terminal && (last || System.nanoTime() - drawnAt >= MIN_INTERVAL_NANOS)) {
+            draw();
+        }
+    }
+
+    /** Writes a line that stays. */
+    void log(TrainingProgress progress) {
+        String eta = terminal ? "" : "  ETA " + Format.duration(progress.secondsRemaining());
+        line(String.format("step %" + Integer.toString(progress.totalSteps()).length() + "d/%d", progress.step(), progress.totalSteps())
+                + "  epoch " + Format.fixed(progress.epoch(), 2) + numbers(progress) + eta);
+    }
+
+    /** Writes a line above the bar. */
+    void line(String text) {
+        if (!terminal) {
+            err.println(text);
+            return;
+        }
+        err.print(CLEAR + text + System.lineSeparator());
+        if (shown != null) {
+            draw();
+        }
+    }
+
+    /** Takes the bar away. */
+    void end() {
+        if (terminal && shown != null) {
+            err.print(CLEAR);
+            err.flush();
+        }
+        shown = null;
+    }
+
+    private void draw() {
+        err.print(CLEAR + bar(shown, width - 1));
+        err.flush();
+        drawnAt = System.nanoTime();
+    }
+
+    /** The bar in at most {@code width} columns; what does not fit is left out from the right. */
+    static String bar(TrainingProgress p, int width) {
+        String left = p.step() + "/" + p.totalSteps() + " ";
+        double share = p.totalSteps() == 0 ? 0 : (double) p.step() / p.totalSteps();
+        String right = String.format(" %3d%%", (int) (100 * share)) + numbers(p) + "  ETA " + Format.duration(p.secondsRemaining());
+        int cells = Math.min(LONGEST_BAR, Math.max(SHORTEST_BAR, width - left.length() - right.length()));
+        int done = (int) Math.floor(share * cells);
+        String line = left + "━".repeat(done) + "╌".repeat(cells - done) + right;
+        return line.length() <= width ? line : line.substring(0, Math.max(0, width));
+    }
+
+    private static String numbers(TrainingProgress p) {
+        return "  loss " + Format.fixed(p.loss(), 4)
+                + "  lr " + Format.scientific(p.learningRate())
+                + "  grad " + Format.fixed(p.gradNorm(), 3)
+                + "  " + Format.count(Math.round(p.tokensPerSecond())) + " tok/s";
+    }
+}

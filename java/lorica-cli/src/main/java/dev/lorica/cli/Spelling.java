@@ -1,0 +1,72 @@
+package dev.lorica.cli;
+
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.Map;
+import picocli.CommandLine;
+
+/**
+ * Understands the spellings of other tools: {@code _} for {@code -} as in Hugging Face's scripts, and the names that
+ * Hugging Face, PEFT, TRL, Axolotl, LLaMA-Factory and llama.cpp give to options of ours. They are kept out of the help.
+ */
+final class Spelling {
+    private static final Map<String, String> OURS = new HashMap<>();
+
+    static {
+        others("--model", "--model-name-or-path", "--base-model");
+        others("--data", "--train-file", "--dataset", "--dataset-path");
+        others("--output", "--output-dir");
+        others("--overwrite-output-dir", "--overwrite-output");
+        others("--adapter", "--adapter-name-or-path", "--lora");
+        others("--eval-data", "--validation-file", "--eval-file", "--eval-dataset");
+
+        others("--text-field", "--dataset-text-field");
+        others("--max-length", "--max-seq-length", "--max-seq-len", "--cutoff-len", "--sequence-len", "--model-max-length");
+        others("--train-on-prompt", "--train-on-prompts", "--train-on-inputs");
+
+        others("--lora-r", "--lora-rank", "--rank");
+        others("--lora-alpha", "--alpha");
+        others("--target-modules", "--lora-target-modules", "--lora-target");
+
+        others("--epochs", "--num-train-epochs", "--num-epochs");
+        others("--batch-size", "--per-device-train-batch-size", "--per-gpu-train-batch-size", "--micro-batch-size");
+        others("--learning-rate", "--lr");
+        others("--lr-scheduler-type", "--lr-scheduler");
+        others("--max-grad-norm", "--max-gradient-norm");
+        others("--logging-steps", "--steps-per-report");
+
+        others("--max-tokens", "--max-new-tokens", "--n-predict");
+        others("--temperature", "--temp");
+        others("--repetition-penalty", "--repeat-penalty");
+        others("--repetition-window", "--repeat-last-n");
+        others("--stop", "--stop-string", "--stop-strings");
+    }
+
+    private Spelling() {}
+
+    private static void others(String ours, String... theirs) {
+        for (String other : theirs) {
+            OURS.put(other, ours);
+        }
+    }
+
+    /** The arguments with our own names in them. What is no option of the command meant is left as it is. */
+    static String[] ours(CommandLine program, String[] args) {
+        CommandLine command = Arrays.stream(args)
+                .filter(program.getSubcommands()::containsKey)
+                .findFirst()
+                .map(program.getSubcommands()::get)
+                .orElse(program);
+        return Arrays.stream(args).map(arg -> ours(command, arg)).toArray(String[]::new);
+    }
+
+    private static String ours(CommandLine command, String arg) {
+        if (!arg.startsWith("--")) {
+            return arg;
+        }
+        int end = arg.indexOf('=') < 0 ? arg.length() : arg.indexOf('=');
+        String dashed = arg.substring(0, end).replace('_', '-');
+        String name = OURS.getOrDefault(dashed, dashed);
+        return command.getCommandSpec().findOption(name) == null ? arg : name + arg.substring(end);
+    }
+}

@@ -1,0 +1,369 @@
+package dev.lorica.cli;
+
+import dev.lorica.Adapter;
+import dev.lorica.Evaluation;
+import dev.lorica.Evaluator;
+import dev.lorica.Generation;
+import dev.lorica.GenerationConfig;
+import dev.lorica.Generator;
+import dev.lorica.Model;
+import dev.lorica.Trainer;
+import dev.lorica.TrainerListener;
+import dev.lorica.TrainingConfig;
+import dev.lorica.TrainingPlan;
+import dev.lorica.TrainingProgress;
+import dev.lorica.TrainingResult;
+import dev.lorica.data.DataConfig;
+import dev.lorica.data.DataReport;
+import dev.lorica.data.TokenizedDataset;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.OptionalLong;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.ArgGroup;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Spec;
+
+/** {@code lorica train}: a LoRA adapter, trained on a data file. */
+@Command(
+        name = "train",
+        header = "Train a LoRA adapter on a quantized model.",
+        description = {
+            "",
+            "Names of Hugging Face's Trainer and PEFT work too, with - or _: --num_train_epochs, --lora_alpha."
+        },
+        sortOptions = false,
+        synopsisHeading = "%nUsage: ",
+        customSynopsis = "lorica train --model FILE --data FILE --output DIR [OPTION]…",
+        optionListHeading = "%nFiles:%n",
+        footerHeading = "%nExamples:%n",
+        footer = {
+            "  lorica train --model llama.gguf --data questions.json --output my-adapter",
+            "  lorica train --model llama.gguf --data train.jsonl --output my-adapter --lora-r 8 \\",
+            "      --target-modules q_proj,v_proj --epochs 1 --batch-size 2 --gradient-accumulation-steps 8"
+        })
+final class TrainCommand implements Callable<Integer> {
+    private static final int ANSWER_TOKENS = 64;
+
+    private final Terminal terminal;
+
+    @Spec
+    private CommandSpec spec;
+
+    @Option(
+            names = {"-m", "--model"},
+            required = true,
+            paramLabel = "FILE",
+            description = "The GGUF model. It is only read.")
+    private Path model;
+
+    @Option(
+            names = {"-d", "--data"},
+            required = true,
+            paramLabel = "FILE",
+            description = "JSON array or JSONL with instruction/response, question/answer, prompt/completion or text.")
+    private Path data;
+
+    @Option(
+            names = {"-o", "--output"},
+            required = true,
+            paramLabel = "DIR",
+            description = "Folder for the adapter.")
+    private Path output;
+
+    @Option(names = "--overwrite-output-dir", description = "Write into that folder even if it has other files in it.")
+    private boolean overwrite;
+
+    @Option(
+            names = {"-a", "--adapter"},
+            paramLabel = "DIR|FILE",
+            description = "Go on training this adapter instead of beginning a new one.")
+    private Path start;
+
+    @Option(
+            names = "--eval-data",
+            paramLabel = "FILE",
+            description = "Examples to measure the loss on, before training and after each epoch.")
+    private Path evalData;
+
+    @Option(names = "--ask", paramLabel = "QUESTION", description = "Ask this before training and after it; may be given several times.")
+    private List<String> questions = new ArrayList<>();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nData:%n")
+    private DataOptions dataOptions = new DataOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nLoRA:%n")
+    private LoraOptions lora = new LoraOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nTraining:%n")
+    private TrainingOptions training = new TrainingOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    private DeviceOptions device = new DeviceOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    private CommonOptions common = new CommonOptions();
+
+    private final Map<String, Object> json = new LinkedHashMap<>();
+
+    TrainCommand(Terminal terminal) {
+        this.terminal = terminal;
+    }
+
+    @Override
+    public Integer call() {
+        try (OutputFolder folder = OutputFolder.prepare(output, overwrite);
+                Model base = Model.load(model, device.config());
+                Adapter adapter = start == null ? base.newAdapter(lora.config(training.seed)) : base.loadAdapter(start)) {
+            if (start != null) {
+                terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
+            }
+            if (folder.hasAdapter() && !output.equals(start)) {
+                terminal.err().println("note: " + output + " holds an adapter already; it is replaced when training is done");
+            }
+            return train(base, adapter);
+        }
+    }
+
+    private int train(Model base, Adapter adapter) {
+        TrainingReport report = new TrainingReport(terminal);
+        report.model(base.info());
+
+        DataConfig dataConfig = dataOptions.config(base.info().contextLength());
+        TokenizedDataset examples = TokenizedDataset.of(dataOptions.load(data), base.tokenizer(), dataConfig);
+        DataReport dataReport = examples.report();
+        report.data("data", dataReport);
+        TokenizedDataset held = null;
+        if (evalData != null) {
+            DataConfig same = new DataConfig(
+                    dataReport.template(), dataConfig.maxLength(), dataConfig.overflow(), dataConfig.trainOnPrompt());
+            held = TokenizedDataset.of(dataOptions.load(evalData), base.tokenizer(), same);
+            report.data("eval data", held.report());
+        }
+
+        TrainingConfig config = training.config(dataConfig.maxLength());
+        Trainer trainer = new Trainer(base, adapter, config);
+        TrainingPlan plan = trainer.plan(examples, held);
+        report.memory(plan.memory());
+        report.steps(plan);
+        report.parameters(adapter.info().parameters(), base.info().parameters());
+        report.example(dataReport);
+        warnAbout(base, dataConfig.maxLength());
+
+        List<String> before = answers("Before", base, adapter);
+        Evaluation untrained = held == null ? null : evaluate(base, adapter, held);
+
+        TrainingResult result = run(trainer, examples, held);
+
+        if (result.steps() == 0) {
+            terminal.err().println("Stopped before the first step: nothing is saved.");
+            return ExitCode.INTERRUPTED;
+        }
+        adapter.save(output);
+        report(result, adapter, base, plan, dataReport, untrained);
+        List<String> after = result.stopped() ? List.of() : answers("After", base, adapter);
+        if (result.stopped()) {
+            sayHowToGoOn(plan, result);
+        } else {
+            sayHowToUse(examples);
+        }
+        if (terminal.json()) {
+            json.put("answers", answersJson(before, after));
+            terminal.printJson(json);
+        }
+        return result.stopped() ? ExitCode.INTERRUPTED : ExitCode.OK;
+    }
+
+    private void warnAbout(Model base, int maxLength) {
+        int context = base.info().contextLength();
+        if (maxLength > context) {
+            terminal.err().println("warning: --max-length " + maxLength + " is more than the " + context
+                    + " positions that the model was trained with");
+        }
+    }
+
+    private TrainingResult run(Trainer trainer, TokenizedDataset examples, TokenizedDataset held) {
+        ProgressLine progress = new ProgressLine(terminal);
+        List<Map<String, Object>> log = new ArrayList<>();
+        json.put("log", log);
+        trainer.addListener(new TrainerListener() {
+            @Override
+            public void onStep(TrainingProgress now) {
+                progress.step(now);
+            }
+
+            @Override
+            public void onLog(TrainingProgress now) {
+                progress.log(now);
+                Map<String, Object> entry = new LinkedHashMap<>();
+                entry.put("step", now.step());
+                entry.put("epoch", now.epoch());
+                entry.put("loss", now.loss());
+                entry.put("learning_rate", now.learningRate());
+                entry.put("grad_norm", now.gradNorm());
+                entry.put("tokens_per_second", now.tokensPerSecond());
+                log.add(entry);
+            }
+
+            @Override
+            public void onEvaluate(int step, Evaluation evaluation) {
+                progress.line("eval after step " + step + ": " + inWords(evaluation));
+                log.add(Map.of("step", step, "eval_loss", evaluation.loss(), "eval_perplexity", evaluation.perplexity()));
+            }
+        });
+        Runnable orderlyEnd = () -> {
+            progress.line("Stopping; what was trained so far will be saved. Ctrl-C again quits at once, without saving.");
+            trainer.requestStop();
+        };
+        try (Interrupt interrupt = new Interrupt(orderlyEnd)) {
+            return trainer.train(examples, held);
+        } finally {
+            progress.end();
+        }
+    }
+
+    private Evaluation evaluate(Model base, Adapter adapter, TokenizedDataset held) {
+        Evaluation untrained = new Evaluator(base, adapter).evaluate(held, training.batchSize);
+        terminal.err().println("eval before training: " + inWords(untrained));
+        return untrained;
+    }
+
+    private static String inWords(Evaluation evaluation) {
+        return "loss " + Format.fixed(evaluation.loss(), 4) + ", perplexity " + Format.fixed(evaluation.perplexity(), 2);
+    }
+
+    private List<String> answers(String when, Model base, Adapter adapter) {
+        List<String> answers = new ArrayList<>();
+        if (questions.isEmpty()) {
+            return answers;
+        }
+        GenerationConfig config = GenerationConfig.builder().temperature(0).maxNewTokens(ANSWER_TOKENS).build();
+        try (Generator generator = new Generator(base, adapter)) {
+            for (String question : questions) {
+                terminal.out().println(terminal.bold(when + ": " + question));
+                Generation generation = generator.ask(question, config);
+                for (String piece : generation) {
+                    terminal.out().print(piece);
+                    terminal.out().flush();
+                }
+                terminal.out().println();
+                terminal.out().println();
+                answers.add(generation.result().text());
+            }
+        }
+        return answers;
+    }
+
+    private List<Map<String, Object>> answersJson(List<String> before, List<String> after) {
+        List<Map<String, Object>> pairs = new ArrayList<>();
+        for (int i = 0; i < questions.size(); i++) {
+            Map<String, Object> pair = new LinkedHashMap<>();
+            pair.put("question", questions.get(i));
+            pair.put("before", before.get(i));
+            pair.put("after", i < after.size() ? after.get(i) : null);
+            pairs.add(pair);
+        }
+        return pairs;
+    }
+
+    private void report(
+            TrainingResult result, Adapter adapter, Model base, TrainingPlan plan, DataReport data, Evaluation untrained) {
+        OptionalLong peak = peakMemory();
+        terminal.out().println((result.stopped() ? "Stopped after step " + result.steps() + " of " + plan.totalSteps() + ". " : "")
+                + "Saved " + terminal.bold(output.resolve(Adapter.FILE_NAME).toString()));
+        terminal.out().println("  " + Format.count(result.steps(), "step") + " in " + Format.seconds(result.seconds()) + ", "
+                + Format.count(Math.round(result.tokensPerSecond())) + " tok/s, mean loss " + Format.fixed(result.loss(), 4)
+                + (peak.isPresent() ? ", peak memory " + Format.bytes(peak.getAsLong()) : ""));
+        if (untrained != null && result.evaluation() != null) {
+            terminal.out().println("  eval loss " + Format.fixed(untrained.loss(), 4) + " → "
+                    + Format.fixed(result.evaluation().loss(), 4) + ", perplexity " + Format.fixed(untrained.perplexity(), 2) + " → "
+                    + Format.fixed(result.evaluation().perplexity(), 2));
+        }
+        terminal.out().println();
+
+        json.put("status", result.stopped() ? "interrupted" : "done");
+        json.put("output", output.toString());
+        json.put("adapter", output.resolve(Adapter.FILE_NAME).toString());
+        json.put("model", model.toString());
+        json.put("device", base.info().device());
+        json.put("trainable_params", adapter.info().parameters());
+        json.put("all_params", base.info().parameters() + adapter.info().parameters());
+        json.put("steps", result.steps());
+        json.put("total_steps", plan.totalSteps());
+        json.put("epochs", result.epochs());
+        json.put("loss", result.loss());
+        json.put("eval_loss_before", untrained == null ? null : untrained.loss());
+        json.put("eval_loss", result.evaluation() == null ? null : result.evaluation().loss());
+        json.put("tokens", result.tokens());
+        json.put("trained_tokens", result.trainedTokens());
+        json.put("seconds", result.seconds());
+        json.put("tokens_per_second", result.tokensPerSecond());
+        json.put("peak_memory_bytes", peak.isPresent() ? peak.getAsLong() : null);
+        Map<String, Object> memory = new LinkedHashMap<>(TrainingReport.parts(plan.memory()));
+        memory.put("total", plan.memory().total());
+        memory.put("available", plan.memory().available());
+        memory.put("checkpointing", plan.memory().checkpointing());
+        json.put("planned_memory_bytes", memory);
+        json.put("data", dataJson(data));
+    }
+
+    private static Map<String, Object> dataJson(DataReport data) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("format", data.format());
+        json.put("fields", data.fields().toString());
+        json.put("template", data.template().name());
+        json.put("records", data.records());
+        json.put("examples", data.examples());
+        json.put("empty", data.empty());
+        json.put("max_length", data.maxLength());
+        json.put("over_long", data.overLong());
+        json.put("truncated", data.truncated());
+        json.put("dropped", data.dropped());
+        json.put("longest", data.longest());
+        json.put("tokens", data.tokens());
+        json.put("trained_tokens", data.trainedTokens());
+        return json;
+    }
+
+    private void sayHowToUse(TokenizedDataset examples) {
+        boolean texts = examples.report().fields().isText();
+        String question = !questions.isEmpty() ? questions.get(0) : texts ? "Once upon a time" : "Your question";
+        terminal.out().println("Use it:");
+        terminal.out().println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
+                + Shell.quote(output.toString()) + (texts ? " --prompt " : " --instruction ") + Shell.quote(question));
+        terminal.out().println("or with llama.cpp:");
+        terminal.out().println("  llama-cli -m " + Shell.quote(model.toString()) + " --lora "
+                + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
+    }
+
+    /** The same command line, for the rest of the run. */
+    private void sayHowToGoOn(TrainingPlan plan, TrainingResult result) {
+        List<String> rest = Shell.without(
+                spec, spec.commandLine().getParseResult().originalArgs(), "--adapter", "--epochs", "--max-steps");
+        StringBuilder line = new StringBuilder(Shell.program()).append(" train");
+        rest.forEach(word -> line.append(' ').append(Shell.quote(word)));
+        line.append(" --adapter ").append(Shell.quote(output.toString()));
+        line.append(" --max-steps ").append(plan.totalSteps() - result.steps());
+        terminal.out().println("To go on from here (the learning rate schedule and the optimizer begin anew):");
+        terminal.out().println("  " + line);
+    }
+
+    /** The most memory that this process has had, where Linux tells. */
+    private static OptionalLong peakMemory() {
+        try {
+            return Files.readAllLines(Path.of("/proc/self/status")).stream()
+                    .filter(line -> line.startsWith("VmHWM:"))
+                    .mapToLong(line -> 1024 * Long.parseLong(line.replaceAll("\\D", "")))
+                    .findFirst();
+        } catch (IOException e) {
+            return OptionalLong.empty();
+        }
+    }
+}

@@ -1,0 +1,122 @@
+package dev.lorica.cli;
+
+import dev.lorica.MemoryPlan;
+import dev.lorica.ModelInfo;
+import dev.lorica.TrainingPlan;
+import dev.lorica.data.DataReport;
+import java.io.PrintStream;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.stream.Collectors;
+
+/** What {@code lorica train} says before the first step: the model, the data, the memory. */
+final class TrainingReport {
+    private static final int SHOWN_EXAMPLE = 700;
+
+    private final Terminal terminal;
+    private final PrintStream out;
+
+    TrainingReport(Terminal terminal) {
+        this.terminal = terminal;
+        this.out = terminal.out();
+    }
+
+    void model(ModelInfo model) {
+        row("model", (model.name().isEmpty() ? model.architecture() : model.name()) + ": " + model.fileType() + ", "
+                + Format.shortCount(model.parameters()) + " parameters, " + model.layers() + " layers, context "
+                + Format.count(model.contextLength()));
+        row("device", model.device() + (model.deviceDetail().isEmpty() ? "" : ": " + model.deviceDetail()));
+    }
+
+    void data(String title, DataReport data) {
+        String name = data.name().isEmpty() ? "" : data.name() + ": ";
+        row(title, name + Format.count(data.records(), "record") + ", fields " + data.fields()
+                + (data.withInput() > 0 ? " (" + Format.count(data.withInput()) + " with " + data.fields().input() + ")" : "")
+                + ", template " + data.template().name());
+        row("", Format.count(data.examples(), "example") + ", " + Format.count(data.tokens(), "token") + ", longest "
+                + Format.count(data.longest()) + "; trained on: " + Format.count(data.trainedTokens(), "token") + " ("
+                + Format.percent(data.trainedTokens(), data.tokens()) + ")");
+        if (data.overLong() > 0) {
+            String fate = data.truncated() == 0
+                    ? "left out"
+                    : data.dropped() == 0
+                            ? "cut, their end is not learned"
+                            : Format.count(data.truncated()) + " cut, " + Format.count(data.dropped()) + " left out";
+            row("", Format.count(data.overLong(), "example") + " longer than " + data.maxLength() + " tokens: " + fate
+                    + " (--max-length, --overflow)");
+        }
+        if (data.empty() > 0) {
+            row("", Format.count(data.empty(), "record") + " without a response: left out");
+        }
+        if (!data.endsWithEos()) {
+            row("", "the vocabulary has no EOS token, so the end of a response is not learned");
+        }
+    }
+
+    /** One example as the model sees it; what is trained on stands between ⟦ and ⟧. */
+    void example(DataReport data) {
+        out.println();
+        out.println("An example; ⟦ " + terminal.green("what is trained on") + " ⟧ is marked:");
+        StringBuilder text = new StringBuilder();
+        for (DataReport.Stretch stretch : data.sample()) {
+            String shown = shorten(stretch.text());
+            text.append(stretch.trained() ? green("⟦" + shown + "⟧") : shown);
+        }
+        text.toString().lines().forEach(line -> out.println("  " + terminal.faint("│") + " " + line));
+        out.println();
+    }
+
+    /** Line by line: pagers lose a colour at a line break. */
+    private String green(String text) {
+        return text.lines().map(line -> line.isEmpty() ? line : terminal.green(line)).collect(Collectors.joining("\n"));
+    }
+
+    /** PEFT's line. */
+    void parameters(long trainable, long base) {
+        long all = base + trainable;
+        out.println("trainable params: " + Format.count(trainable) + " || all params: " + Format.count(all)
+                + " || trainable%: " + Format.fixed(100.0 * trainable / all, 4));
+    }
+
+    void memory(MemoryPlan memory) {
+        Map<String, Long> parts = parts(memory);
+        StringBuilder line = new StringBuilder();
+        parts.forEach((name, bytes) -> line.append(line.length() == 0 ? "" : " + ").append(name).append(' ')
+                .append(Format.bytes(bytes)));
+        row("memory", Format.bytes(memory.total()) + " planned of " + Format.bytes(memory.available()) + " available"
+                + (memory.checkpointing() ? ", with gradient checkpointing" : ""));
+        row("", line.toString());
+    }
+
+    static Map<String, Long> parts(MemoryPlan memory) {
+        Map<String, Long> parts = new LinkedHashMap<>();
+        parts.put("weights", memory.weights());
+        parts.put("adapter", memory.adapter());
+        parts.put("gradients", memory.gradients());
+        parts.put("optimizer", memory.optimizer());
+        parts.put("activations", memory.activations());
+        parts.put("workspace", memory.workspace());
+        return parts;
+    }
+
+    void steps(TrainingPlan plan) {
+        row("training", Format.count(plan.totalSteps(), "step") + ", " + Format.count(plan.stepsPerEpoch()) + " per epoch, batch size "
+                + plan.config().batchSize()
+                + (plan.config().gradientAccumulationSteps() > 1
+                        ? " × " + plan.config().gradientAccumulationSteps() + " accumulated"
+                        : "")
+                + ", learning rate " + plan.config().learningRate() + " (" + plan.config().schedulerType() + ")");
+    }
+
+    void row(String title, String text) {
+        out.println(terminal.bold(String.format("%-9s", title)) + " " + text);
+    }
+
+    private static String shorten(String text) {
+        if (text.length() <= SHOWN_EXAMPLE) {
+            return text;
+        }
+        int half = SHOWN_EXAMPLE / 2;
+        return text.substring(0, half) + " […] " + text.substring(text.length() - half);
+    }
+}
