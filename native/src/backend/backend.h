@@ -84,7 +84,7 @@ struct LinearForward {
     Lora lora;        // a == nullptr: none
     Matrix u;         // [T, rank] act: receives dropout(x) A^T, needed again in backward; unused without lora
     Matrix residual;  // optional [T, out] hidden: y = residual + …; may be y itself
-    Matrix y;         // [T, out] act or hidden
+    Matrix y;         // [T, out] act or hidden; empty: only u is wanted
 };
 
 struct LinearBackward {

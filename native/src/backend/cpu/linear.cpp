@@ -5,6 +5,7 @@
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/matvec.h"
+#include "common/bf16.h"
 
 namespace lorica::cpu {
 
@@ -23,6 +24,12 @@ Matrix as_act(const Context & context, const Matrix & x) {
 #pragma omp parallel for num_threads(context.n_threads) schedule(static)
     for (int64_t t = 0; t < x.rows; ++t) convert_f32_to_bf16(x.row_as<float>(t), copy.row_as<uint16_t>(t), x.cols);
     return copy;
+}
+
+uint16_t scale_bf16(uint16_t bits, float scale) {
+    Bf16 value;
+    value.bits = bits;
+    return Bf16(static_cast<float>(value) * scale).bits;
 }
 
 // scale x^T for a narrow x (the rank side of an adapter): [cols, rows], act.
@@ -75,6 +82,7 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
 
     jobs.clear();
     for (const LinearForward & layer : layers) {
+        if (!layer.y) continue;
         std::vector<GemmTerm> terms{{operand, GemmB::weight(*layer.weight, true)}};
         if (layer.lora) {
             terms.push_back({layer.u, lora_b(layer.lora, layer.weight->out, true, static_cast<float>(layer.lora.scale))});

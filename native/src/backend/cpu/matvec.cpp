@@ -72,6 +72,7 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
 
     std::vector<Task> tasks;
     for (size_t i = 0; i < layers.size(); ++i) {
+        if (!layers[i].y) continue;
         for (int64_t first = 0; first < layers[i].weight->out; first += rows_per_task) {
             tasks.push_back({i, first, std::min(rows_per_task, layers[i].weight->out - first)});
         }

@@ -42,6 +42,9 @@ void linear(Matrix x, std::span<const LinearForward> layers) {
             }
         }
 
+        if (!layer.y) {
+            continue;
+        }
         WeightRows rows(*layer.weight);
         for (int64_t o = 0; o < out; ++o) {
             const float * w_o = rows[o];

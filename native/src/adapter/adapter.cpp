@@ -1,0 +1,252 @@
+#include "adapter/adapter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <sstream>
+
+#include "adapter/lora_file.h"
+#include "common/error.h"
+#include "common/random.h"
+
+namespace lorica {
+
+namespace {
+
+std::string base_name(int32_t layer, Module module) {
+    return "blk." + std::to_string(layer) + "." + std::string(module_names[index(module)].gguf) + ".weight";
+}
+
+std::vector<std::string> split_commas(const std::string & text) {
+    std::vector<std::string> parts;
+    std::istringstream stream(text);
+    for (std::string part; std::getline(stream, part, ',');) {
+        const size_t first = part.find_first_not_of(" \t"), last = part.find_last_not_of(" \t");
+        if (first != std::string::npos) parts.push_back(part.substr(first, last - first + 1));
+    }
+    return parts;
+}
+
+// "blk.3.attn_q", with or without ".weight".
+bool parse_tensor_name(std::string name, int32_t & layer, Module & module) {
+    if (name.ends_with(".weight")) name.resize(name.size() - 7);
+    if (!name.starts_with("blk.")) return false;
+    const size_t dot = name.find('.', 4);
+    if (dot == std::string::npos || dot == 4 || dot > 8) return false;
+    layer = 0;
+    for (size_t i = 4; i < dot; ++i) {
+        if (name[i] < '0' || name[i] > '9') return false;
+        layer = layer * 10 + (name[i] - '0');
+    }
+    const auto found = find_module(std::string_view(name).substr(dot + 1));
+    if (!found) return false;
+    module = *found;
+    return true;
+}
+
+[[noreturn]] void unknown_module(const std::string & name, int32_t n_layer) {
+    fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", name, "' does not exist; there are q_proj, k_proj, v_proj, o_proj, gate_proj, ",
+         "up_proj, down_proj, tensor names from blk.0.attn_q to blk.", n_layer - 1, ".ffn_down, and all-linear");
+}
+
+}  // namespace
+
+Adapter::Adapter(std::shared_ptr<const Model> model, AdapterConfig config) : model_(std::move(model)), config_(std::move(config)) {
+    std::array<int32_t, n_modules> none;
+    none.fill(-1);
+    by_layer_.assign(model_->layers().size(), none);
+}
+
+Adapter::~Adapter() {
+    if (params_) model_->device().release(params_);
+}
+
+void Adapter::add_pair(int32_t layer, Module module, int64_t rank) {
+    const Weight & weight = model_->layers()[static_cast<size_t>(layer)][module];
+    by_layer_[static_cast<size_t>(layer)][index(module)] = static_cast<int32_t>(pairs_.size());
+    const int64_t a = n_params_, b = a + rank * weight.in;
+    pairs_.push_back({layer, module, rank, weight.in, weight.out, a, b, base_name(layer, module)});
+    n_params_ = b + rank * weight.out;
+}
+
+void Adapter::allocate() {
+    std::set<Module> modules;
+    for (const LoraPair & pair : pairs_) modules.insert(pair.module);
+    for (const Module module : modules) {
+        target_modules_ += (target_modules_.empty() ? "" : ",") + std::string(module_names[index(module)].hugging_face);
+    }
+    Backend & device = model_->device();
+    params_ = device.allocate(static_cast<size_t>(n_params_) * dtype_size(device.formats().param));
+}
+
+std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, const AdapterConfig & config) {
+    const LlamaConfig & llama = model->config();
+    const int32_t largest = std::min(llama.n_embd, llama.n_ff);
+    if (config.rank < 1 || config.rank > largest) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "rank is ", config.rank, "; it must lie between 1 and ", largest, " for this model");
+    }
+    if (!std::isfinite(config.alpha) || config.alpha <= 0) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "alpha is ", config.alpha, "; it must be positive");
+    }
+    if (!(config.dropout >= 0 && config.dropout < 1)) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "dropout is ", config.dropout, "; it must be at least 0 and below 1");
+    }
+
+    std::set<std::pair<int32_t, Module>> targets;
+    auto in_all_layers = [&](Module module) {
+        for (int32_t l = 0; l < llama.n_layer; ++l) targets.insert({l, module});
+    };
+    const std::vector<std::string> names = split_commas(config.target_modules);
+    if (names.empty()) fail(LORICA_ERROR_INVALID_ARGUMENT, "target_modules is empty; \"all-linear\" means every linear layer");
+    for (const std::string & name : names) {
+        int32_t layer;
+        Module one;
+        if (name == "all-linear") {
+            for (const ModuleNames & module : module_names) in_all_layers(module.module);
+        } else if (const auto module = find_module(name)) {
+            in_all_layers(*module);
+        } else if (parse_tensor_name(name, layer, one) && layer < llama.n_layer) {
+            targets.insert({layer, one});
+        } else {
+            unknown_module(name, llama.n_layer);
+        }
+    }
+
+    std::shared_ptr<Adapter> adapter(new Adapter(model, config));
+    for (const auto & [layer, module] : targets) adapter->add_pair(layer, module, config.rank);
+    adapter->allocate();
+    adapter->base_fingerprint_ = model->fingerprint();
+
+    // PEFT: kaiming_uniform_(A, a=sqrt(5)) is U(-1/sqrt(in), 1/sqrt(in)); "gaussian" is N(0, (1/r)^2). B stays zero.
+    for (size_t p = 0; p < adapter->pairs_.size(); ++p) {
+        const LoraPair & pair = adapter->pairs_[p];
+        const uint64_t seed = derive_seed(config.seed, static_cast<uint64_t>(pair.layer), index(pair.module));
+        std::vector<float> a(static_cast<size_t>(pair.rank * pair.in));
+        const double bound = 1 / std::sqrt(static_cast<double>(pair.in));
+        for (size_t i = 0; i < a.size(); ++i) {
+            const double value = config.init == LoraInit::gaussian
+                                     ? random_normal(seed, i) / static_cast<double>(pair.rank)
+                                     : (2.0 * random_uniform(seed, i) - 1.0) * bound;
+            a[i] = static_cast<float>(value);
+        }
+        adapter->write(adapter->params_, static_cast<int32_t>(2 * p), a.data());
+    }
+    return adapter;
+}
+
+std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const std::string & path) {
+    const LoraFile file = read_lora_file(path);
+    const LlamaConfig & llama = model->config();
+    if (file.architecture != llama.architecture) {
+        fail(LORICA_ERROR_MISMATCH, path, " was made for architecture '", file.architecture, "', the model is '", llama.architecture, "'");
+    }
+    if (!file.base_fingerprint.empty() && file.base_fingerprint != model->fingerprint()) {
+        fail(LORICA_ERROR_MISMATCH, path, " was trained on another base model (fingerprint ", file.base_fingerprint,
+             ", this model's is ", model->fingerprint(), "); load it with the model that it was trained on");
+    }
+    AdapterConfig config;
+    config.alpha = file.alpha;
+    config.dropout = file.dropout;
+    config.target_modules.clear();
+    std::shared_ptr<Adapter> adapter(new Adapter(model, config));
+    adapter->base_fingerprint_ = file.base_fingerprint;
+    if (file.pairs.empty()) fail(LORICA_ERROR_FORMAT, path, " holds no LoRA tensors");
+
+    std::vector<const LoraFilePair *> sources;
+    for (const LoraFilePair & pair : file.pairs) {
+        int32_t layer;
+        Module module;
+        if (!parse_tensor_name(pair.base_name, layer, module) || layer >= llama.n_layer) {
+            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is no adaptable tensor of this model, which has ", llama.n_layer,
+                 " layers with attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up and ffn_down");
+        }
+        const Weight & weight = model->layers()[static_cast<size_t>(layer)][module];
+        if (pair.n_in != weight.in || pair.n_out != weight.out) {
+            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is [", pair.n_out, ", ", pair.n_in, "] in the adapter and [",
+                 weight.out, ", ", weight.in, "] in the model");
+        }
+        sources.push_back(&pair);
+        adapter->add_pair(layer, module, pair.rank);
+    }
+    adapter->config_.rank = static_cast<int32_t>(adapter->pairs_.front().rank);
+    adapter->allocate();
+    adapter->config_.target_modules = adapter->target_modules_;
+    for (size_t p = 0; p < sources.size(); ++p) {
+        adapter->write(adapter->params_, static_cast<int32_t>(2 * p), sources[p]->a.data());
+        adapter->write(adapter->params_, static_cast<int32_t>(2 * p + 1), sources[p]->b.data());
+    }
+    return adapter;
+}
+
+void Adapter::save(const std::string & path) const {
+    LoraFile file;
+    file.architecture = model_->config().architecture;
+    // llama.cpp computes alpha / rank; with rsLoRA the same effect needs alpha * sqrt(rank).
+    file.alpha = static_cast<float>(config_.use_rslora ? config_.alpha * std::sqrt(static_cast<double>(config_.rank)) : config_.alpha);
+    file.base_fingerprint = model_->fingerprint();
+    file.rank = config_.rank;
+    file.dropout = config_.dropout;
+    file.use_rslora = config_.use_rslora;
+    for (size_t p = 0; p < pairs_.size(); ++p) {
+        const LoraPair & pair = pairs_[p];
+        file.pairs.push_back({pair.base_name, pair.rank, pair.in, pair.out, read(params_, static_cast<int32_t>(2 * p)),
+                              read(params_, static_cast<int32_t>(2 * p + 1))});
+    }
+    write_lora_file(path, file);
+}
+
+const LoraPair * Adapter::find(int32_t layer, Module module) const {
+    const int32_t i = by_layer_[static_cast<size_t>(layer)][index(module)];
+    return i < 0 ? nullptr : &pairs_[static_cast<size_t>(i)];
+}
+
+int32_t Adapter::max_rank() const {
+    int64_t rank = 0;
+    for (const LoraPair & pair : pairs_) rank = std::max(rank, pair.rank);
+    return static_cast<int32_t>(rank);
+}
+
+double Adapter::scale(const LoraPair & pair) const {
+    if (config_.alpha == 0) return scale_factor_;  // a loaded file without alpha; llama.cpp does the same
+    const auto rank = static_cast<double>(pair.rank);
+    return config_.alpha / (config_.use_rslora ? std::sqrt(rank) : rank) * scale_factor_;
+}
+
+Adapter::TensorRef Adapter::tensor(int32_t i) const {
+    const LoraPair & pair = pairs_[static_cast<size_t>(i / 2)];
+    if (i % 2 == 0) return {pair.a_offset, pair.rank, pair.in, pair.base_name + ".lora_a"};
+    return {pair.b_offset, pair.out, pair.rank, pair.base_name + ".lora_b"};
+}
+
+std::vector<float> Adapter::read(const void * array, int32_t i) const {
+    const TensorRef ref = tensor(i);
+    const auto n = static_cast<size_t>(ref.rows * ref.cols);
+    Backend & device = model_->device();
+    const size_t element = dtype_size(device.formats().param);
+    const std::byte * source = static_cast<const std::byte *>(array) + static_cast<size_t>(ref.offset) * element;
+    std::vector<float> values(n);
+    if (element == sizeof(float)) {
+        device.copy_to_host(values.data(), source, n * sizeof(float));
+    } else {
+        std::vector<double> wide(n);
+        device.copy_to_host(wide.data(), source, n * sizeof(double));
+        std::copy(wide.begin(), wide.end(), values.begin());
+    }
+    return values;
+}
+
+void Adapter::write(void * array, int32_t i, const float * values) const {
+    const TensorRef ref = tensor(i);
+    const auto n = static_cast<size_t>(ref.rows * ref.cols);
+    Backend & device = model_->device();
+    const size_t element = dtype_size(device.formats().param);
+    std::byte * target = static_cast<std::byte *>(array) + static_cast<size_t>(ref.offset) * element;
+    if (element == sizeof(float)) {
+        device.copy_to_device(target, values, n * sizeof(float));
+    } else {
+        const std::vector<double> wide(values, values + n);
+        device.copy_to_device(target, wide.data(), n * sizeof(double));
+    }
+}
+
+}  // namespace lorica

@@ -1,0 +1,90 @@
+// LoRA adapters in memory: which linear layers have a pair (A, B), and one flat array of parameters that holds them all, so that
+// gradients, moments and optimizer run over one array of the same layout.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/model.h"
+
+namespace lorica {
+
+enum class LoraInit { kaiming_uniform, gaussian };
+
+struct AdapterConfig {
+    int32_t rank = 16;
+    double alpha = 32;
+    float dropout = 0;
+    bool use_rslora = false;
+    LoraInit init = LoraInit::kaiming_uniform;
+    uint64_t seed = 42;
+    std::string target_modules = "all-linear";
+};
+
+struct LoraPair {
+    int32_t layer;
+    Module module;
+    int64_t rank, in, out;
+    int64_t a_offset, b_offset;  // in elements of the flat array; A[rank, in], then B[out, rank]
+    std::string base_name;       // "blk.0.attn_q.weight"
+
+    int64_t n_params() const { return rank * (in + out); }
+};
+
+class Adapter {
+public:
+    // Errors: INVALID_ARGUMENT, naming the value or the module that does not exist and those that do.
+    static std::shared_ptr<Adapter> create(std::shared_ptr<const Model> model, const AdapterConfig & config);
+    // Errors: IO, FORMAT, MISMATCH.
+    static std::shared_ptr<Adapter> load(std::shared_ptr<const Model> model, const std::string & path);
+    void save(const std::string & path) const;
+    ~Adapter();
+
+    const std::shared_ptr<const Model> & model() const { return model_; }
+    const AdapterConfig & config() const { return config_; }
+    const std::vector<LoraPair> & pairs() const { return pairs_; }
+    const LoraPair * find(int32_t layer, Module module) const;
+    int64_t n_params() const { return n_params_; }
+    int32_t max_rank() const;
+    const std::string & target_modules() const { return target_modules_; }
+    const std::string & base_fingerprint() const { return base_fingerprint_; }
+
+    // alpha / rank (or alpha / sqrt(rank)) of the pair, times the factor of set_scale_factor.
+    double scale(const LoraPair & pair) const;
+    void set_scale_factor(double factor) { scale_factor_ = factor; }
+
+    // Device memory in param format, n_params() elements.
+    void * params() const { return params_; }
+
+    // Tensor 2p is A of pair p, 2p + 1 its B.
+    struct TensorRef {
+        int64_t offset, rows, cols;
+        std::string name;
+    };
+    int32_t n_tensors() const { return static_cast<int32_t>(2 * pairs_.size()); }
+    TensorRef tensor(int32_t i) const;
+    std::vector<float> read(const void * array, int32_t tensor) const;  // from any device array of this layout
+    void write(void * array, int32_t tensor, const float * values) const;
+
+    // Set while a training session holds the adapter.
+    std::atomic<bool> in_training{false};
+
+private:
+    Adapter(std::shared_ptr<const Model> model, AdapterConfig config);
+    void add_pair(int32_t layer, Module module, int64_t rank);
+    void allocate();
+
+    std::shared_ptr<const Model> model_;
+    AdapterConfig config_;
+    std::vector<LoraPair> pairs_;
+    std::vector<std::array<int32_t, n_modules>> by_layer_;  // index into pairs_, or -1
+    int64_t n_params_ = 0;
+    void * params_ = nullptr;
+    double scale_factor_ = 1;
+    std::string target_modules_, base_fingerprint_;
+};
+
+}  // namespace lorica

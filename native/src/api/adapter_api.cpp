@@ -1,0 +1,127 @@
+#include <algorithm>
+#include <cmath>
+
+#include "api/api.h"
+#include "api/handles.h"
+
+using lorica::api::guarded;
+using lorica::api::require;
+
+lorica_adapter_params lorica_adapter_default_params(void) {
+    return {16, 32.0f, 0.0f, false, LORICA_LORA_INIT_DEFAULT, 42, "all-linear"};
+}
+
+namespace {
+
+lorica_adapter * new_handle(std::shared_ptr<lorica::Adapter> adapter) {
+    auto handle = std::make_unique<lorica_adapter>();
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) handle->tensor_names.push_back(adapter->tensor(i).name);
+    handle->adapter = std::move(adapter);
+    return handle.release();
+}
+
+lorica::Adapter::TensorRef checked_tensor(const lorica_adapter * handle, int32_t i) {
+    require(handle, "adapter");
+    const int32_t n = handle->adapter->n_tensors();
+    if (i < 0 || i >= n) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "adapter tensor ", i, " does not exist; there are ", n);
+    return handle->adapter->tensor(i);
+}
+
+void check_size(const lorica::Adapter::TensorRef & tensor, int64_t n) {
+    if (n != tensor.rows * tensor.cols) {
+        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ", n);
+    }
+}
+
+}  // namespace
+
+lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params, lorica_adapter ** out) {
+    return guarded([&] {
+        require(model, "model");
+        require(out, "out");
+        const lorica_adapter_params p = params ? *params : lorica_adapter_default_params();
+        require(p.target_modules, "target_modules");
+        lorica::AdapterConfig config;
+        config.rank = p.rank;
+        config.alpha = p.alpha;
+        config.dropout = p.dropout;
+        config.use_rslora = p.use_rslora;
+        config.init = p.init == LORICA_LORA_INIT_GAUSSIAN ? lorica::LoraInit::gaussian : lorica::LoraInit::kaiming_uniform;
+        config.seed = p.seed;
+        config.target_modules = p.target_modules;
+        *out = new_handle(lorica::Adapter::create(model->model, config));
+    });
+}
+
+lorica_status lorica_adapter_load(const lorica_model * model, const char * path, lorica_adapter ** out) {
+    return guarded([&] {
+        require(model, "model");
+        require(path, "path");
+        require(out, "out");
+        *out = new_handle(lorica::Adapter::load(model->model, path));
+    });
+}
+
+lorica_status lorica_adapter_save(const lorica_adapter * handle, const char * path) {
+    return guarded([&] {
+        require(handle, "adapter");
+        require(path, "path");
+        handle->adapter->save(path);
+    });
+}
+
+void lorica_adapter_free(lorica_adapter * adapter) { delete adapter; }
+
+lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adapter_info * out) {
+    return guarded([&] {
+        require(handle, "adapter");
+        require(out, "out");
+        const lorica::Adapter & adapter = *handle->adapter;
+        lorica_adapter_info info{};
+        info.rank = adapter.config().rank;
+        info.alpha = static_cast<float>(adapter.config().alpha);
+        info.scale = static_cast<float>(adapter.scale(adapter.pairs().front()));
+        info.dropout = adapter.config().dropout;
+        info.use_rslora = adapter.config().use_rslora;
+        info.n_pairs = static_cast<int32_t>(adapter.pairs().size());
+        info.n_params = adapter.n_params();
+        info.target_modules = adapter.target_modules().c_str();
+        info.base_fingerprint = adapter.base_fingerprint().c_str();
+        *out = info;
+    });
+}
+
+lorica_status lorica_adapter_set_scale(lorica_adapter * handle, float factor) {
+    return guarded([&] {
+        require(handle, "adapter");
+        if (!std::isfinite(factor)) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter's scale must be finite");
+        handle->adapter->set_scale_factor(factor);
+    });
+}
+
+int32_t lorica_adapter_n_tensors(const lorica_adapter * handle) { return handle ? handle->adapter->n_tensors() : 0; }
+
+lorica_status lorica_adapter_tensor_info(const lorica_adapter * handle, int32_t i, lorica_adapter_tensor * out) {
+    return guarded([&] {
+        require(out, "out");
+        const auto tensor = checked_tensor(handle, i);
+        *out = {handle->tensor_names[static_cast<size_t>(i)].c_str(), tensor.rows, tensor.cols};
+    });
+}
+
+lorica_status lorica_adapter_get_tensor(const lorica_adapter * handle, int32_t i, float * data, int64_t n) {
+    return guarded([&] {
+        require(data, "data");
+        check_size(checked_tensor(handle, i), n);
+        const std::vector<float> values = handle->adapter->read(handle->adapter->params(), i);
+        std::copy(values.begin(), values.end(), data);
+    });
+}
+
+lorica_status lorica_adapter_set_tensor(lorica_adapter * handle, int32_t i, const float * data, int64_t n) {
+    return guarded([&] {
+        require(data, "data");
+        check_size(checked_tensor(handle, i), n);
+        handle->adapter->write(handle->adapter->params(), i, data);
+    });
+}

@@ -1,0 +1,162 @@
+// The cpu device: hands each operation to the kernels in this folder.
+#include "backend/cpu/cpu_backend.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/cpu_features.h"
+#include "backend/cpu/elementwise.h"
+#include "backend/cpu/linear.h"
+#include "common/error.h"
+
+namespace lorica {
+
+namespace {
+
+int usable_cores() {
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+    return std::max(1, omp_get_num_procs());
+}
+
+// What the kernel expects to be able to give without swapping.
+int64_t available_bytes() {
+    std::ifstream file("/proc/meminfo");
+    std::string key;
+    int64_t kibibytes;
+    while (file >> key >> kibibytes) {
+        if (key == "MemAvailable:") return kibibytes * 1024;
+        file.ignore(64, '\n');
+    }
+    return static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+}
+
+class CpuBackend final : public Backend {
+public:
+    CpuBackend(Dtype act, int n_threads)
+        : context_{act == Dtype::bf16 ? cpu::GemmPrecision::bf16 : cpu::GemmPrecision::f32,
+                   n_threads > 0 ? n_threads : usable_cores(), scratch_} {}
+
+    std::string name() const override { return "cpu"; }
+    std::string detail() const override {
+        const bool bf16 = context_.precision == cpu::GemmPrecision::bf16;
+        return std::string(cpu::isa_name(bf16)) + (bf16 ? ", bf16, " : ", f32, ") + std::to_string(context_.n_threads) +
+               (context_.n_threads == 1 ? " thread" : " threads");
+    }
+    Formats formats() const override { return {Dtype::f32, context_.act(), Dtype::f32}; }
+
+    void * allocate(size_t n_bytes) override {
+        const size_t rounded = (std::max<size_t>(n_bytes, 1) + 63) / 64 * 64;
+        void * memory = std::aligned_alloc(64, rounded);
+        if (!memory) fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB");
+        std::memset(memory, 0, rounded);
+        return memory;
+    }
+    void release(void * memory) override { std::free(memory); }
+    void copy_to_device(void * device, const void * host, size_t n_bytes) override { std::memcpy(device, host, n_bytes); }
+    void copy_to_host(void * host, const void * device, size_t n_bytes) override { std::memcpy(host, device, n_bytes); }
+    void fill_zero(void * device, size_t n_bytes) override { std::memset(device, 0, n_bytes); }
+    void synchronize() override {}
+    int64_t available_memory() const override { return available_bytes(); }
+
+    size_t workspace_bytes(const WorkspaceShape & shape) const override {
+        const size_t products = cpu::gemm_workspace_bytes(shape.max_tokens, context_.n_threads, context_.precision) +
+                                std::max(cpu::linear_workspace_bytes(shape, context_.precision),
+                                         cpu::cross_entropy_workspace_bytes(shape, context_.precision));
+        return std::max(products, cpu::attention_workspace_bytes(shape, context_.n_threads, context_.act()));
+    }
+    void reserve(const WorkspaceShape & shape) override { scratch_.reserve(workspace_bytes(shape)); }
+
+    const std::byte * load_weight(const std::byte * mapped, size_t) override { return mapped; }
+
+    void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
+        cpu::embed(embedding, tokens, x, context_.n_threads);
+    }
+    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override {
+        cpu::rmsnorm(x, weight, eps, y, context_.n_threads);
+    }
+    void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) override {
+        cpu::rmsnorm_backward(dy, x, weight, eps, dx, context_.n_threads);
+    }
+    void linear(Matrix x, std::span<const LinearForward> layers) override { cpu::linear(context_, x, layers); }
+    void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
+        cpu::linear_backward(context_, x, layers, dx);
+    }
+    void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+              bool inverse) override {
+        cpu::rope(x, positions, head_dim, inverse_frequency, inverse, context_.n_threads);
+    }
+    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
+                   Matrix lse) override {
+        const cpu::Scratch::Mark mark(scratch_);
+        cpu::attention(q, k, v, segments, shape, o, lse, attention_workspace(q, k, segments, shape, false), context_.n_threads, units());
+    }
+    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
+                            const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv) override {
+        const cpu::Scratch::Mark mark(scratch_);
+        cpu::attention_backward(q, k, v, o, lse, d_o, segments, shape, dq, dk, dv,
+                                attention_workspace(q, k, segments, shape, true), context_.n_threads, units());
+    }
+    void swiglu(Matrix gate, Matrix up, Matrix h) override { cpu::swiglu(gate, up, h, context_.n_threads); }
+    void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
+        cpu::swiglu_backward(gate, up, dh, dgate, dup, context_.n_threads);
+    }
+    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { cpu::gather_rows(x, rows, y, context_.n_threads); }
+    void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
+        cpu::scatter_add_rows(dy, rows, dx, context_.n_threads);
+    }
+    void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
+        cpu::linear_cross_entropy(context_, x, head, labels, static_cast<float *>(nll), dx);
+    }
+    void logits(Matrix x, const Weight & head, float * out) override { cpu::logits(context_, x, head, out); }
+    double sum_of_squares(const void * x, int64_t n) override {
+        return cpu::sum_of_squares(static_cast<const float *>(x), n, context_.n_threads);
+    }
+    void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) override {
+        cpu::adamw(static_cast<float *>(param), static_cast<const float *>(grad), static_cast<float *>(m), static_cast<float *>(v), n,
+                   params, context_.n_threads);
+    }
+
+private:
+    static cpu::AttentionUnits units() {
+        return cpu::has_amx_bf16() ? cpu::AttentionUnits::amx : cpu::AttentionUnits::dot_bf16;
+    }
+
+    void * attention_workspace(const Matrix & q, const Matrix & k, std::span<const Segment> segments, const AttentionShape & shape,
+                               bool training) {
+        WorkspaceShape need;
+        need.max_tokens = q.rows;
+        for (const Segment & s : segments) need.max_sequence_length = std::max<int64_t>(need.max_sequence_length, s.kv_len);
+        need.max_tokens = std::max(need.max_tokens, training ? k.rows : q.rows);
+        need.n_head = shape.n_head;
+        need.n_head_kv = shape.n_head_kv;
+        need.head_dim = shape.head_dim;
+        need.training = training;
+        return scratch_.take(cpu::attention_workspace_bytes(need, context_.n_threads, context_.act()));
+    }
+
+    cpu::Scratch scratch_;
+    cpu::Context context_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(Dtype act, int32_t n_threads) {
+    if (act == Dtype::f64) {
+        fail(LORICA_ERROR_UNSUPPORTED, "precision f64 is only there on the device \"reference\"; cpu has bf16 and f32");
+    }
+    cpu::apply_isa_limit();
+    return std::make_unique<CpuBackend>(act, n_threads);
+}
+
+}  // namespace lorica

@@ -1,0 +1,131 @@
+#include "generate/context.h"
+
+#include <algorithm>
+
+#include "common/error.h"
+
+namespace lorica {
+
+namespace {
+
+constexpr int32_t prompt_piece = 512;   // tokens of a prompt that go through the model at once
+constexpr int32_t logits_piece = 32;    // rows of logits computed at once
+
+}  // namespace
+
+Context::Buffers Context::lay_out(Arena & arena, const Model & model, const Adapter * adapter, int32_t n_ctx, int32_t piece) {
+    const LlamaConfig & c = model.config();
+    const Formats formats = model.device().formats();
+    Buffers b;
+    for (int32_t l = 0; l < c.n_layer; ++l) {
+        b.k.push_back(arena.matrix(formats.act, n_ctx, c.kv_dim()));
+        b.v.push_back(arena.matrix(formats.act, n_ctx, c.kv_dim()));
+    }
+    b.block = lay_out_block(arena, model, adapter, formats, piece, true);
+    b.scratch = lay_out_scratch(arena, model, formats, piece, false);
+    b.normed = arena.matrix(formats.act, logits_piece, c.n_embd);
+    b.logits = static_cast<float *>(arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(c.n_vocab)));
+    b.tokens = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
+    b.positions = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
+    return b;
+}
+
+Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx)
+    : model_(std::move(model)), adapter_(std::move(adapter)), n_ctx_(n_ctx), piece_(std::min(n_ctx, prompt_piece)) {
+    if (n_ctx < 1 || n_ctx > (1 << 24)) fail(LORICA_ERROR_INVALID_ARGUMENT, "n_ctx is ", n_ctx, "; it must lie between 1 and ", 1 << 24);
+    if (adapter_ && adapter_->model() != model_) fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
+    backend_ = model_->new_backend();
+
+    const LlamaConfig & c = model_->config();
+    WorkspaceShape shape;
+    shape.max_tokens = piece_;
+    shape.max_sequence_length = n_ctx_;
+    shape.max_features = std::max({c.n_embd, c.n_ff, c.q_dim()});
+    shape.max_rank = adapter_ ? adapter_->max_rank() : 0;
+    shape.n_head = c.n_head;
+    shape.n_head_kv = c.n_head_kv;
+    shape.head_dim = c.head_dim;
+
+    Arena counting;
+    lay_out(counting, *model_, adapter_.get(), n_ctx_, piece_);
+    const int64_t needed = static_cast<int64_t>(counting.n_bytes() + backend_->workspace_bytes(shape));
+    const int64_t available = backend_->available_memory();
+    if (needed > available) {
+        fail(LORICA_ERROR_OUT_OF_MEMORY, "a context of ", n_ctx, " tokens needs ", needed >> 20, " MiB and ", available >> 20,
+             " MiB are available; take a shorter one");
+    }
+    backend_->reserve(shape);
+    arena_ = backend_->allocate(counting.n_bytes());
+    Arena arena(arena_);
+    buffers_ = lay_out(arena, *model_, adapter_.get(), n_ctx_, piece_);
+    transformer_ = std::make_unique<Transformer>(*model_, adapter_.get(), *backend_, nullptr);
+}
+
+Context::~Context() {
+    if (arena_) backend_->release(arena_);
+}
+
+void Context::truncate(int32_t n_past) {
+    if (n_past < 0 || n_past > n_past_) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot cut the context to ", n_past, " tokens; it holds ", n_past_);
+    }
+    n_past_ = n_past;
+}
+
+void Context::eval(std::span<const int32_t> tokens, bool all_logits, float * logits) {
+    const auto n = static_cast<int64_t>(tokens.size());
+    if (n < 1) fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no tokens to evaluate");
+    if (n > n_ctx_ - n_past_) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the context holds ", n_past_, " of ", n_ctx_, " tokens; ", n, " more do not fit");
+    }
+    const int32_t n_vocab = model_->config().n_vocab;
+    for (const int32_t id : tokens) {
+        if (id < 0 || id >= n_vocab) fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is outside the vocabulary of ", n_vocab);
+    }
+    for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(piece_)) {
+        const size_t count = std::min(static_cast<size_t>(piece_), tokens.size() - first);
+        float * out = logits && all_logits ? logits + first * static_cast<size_t>(n_vocab) : logits;
+        eval_piece(tokens.subspan(first, count), first + count == tokens.size(), all_logits, out);
+    }
+}
+
+void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits) {
+    const auto n = static_cast<int32_t>(tokens.size());
+    std::vector<int32_t> positions(tokens.size());
+    for (int32_t i = 0; i < n; ++i) positions[static_cast<size_t>(i)] = n_past_ + i;
+    backend_->copy_to_device(buffers_.tokens, tokens.data(), tokens.size_bytes());
+    backend_->copy_to_device(buffers_.positions, positions.data(), tokens.size_bytes());
+
+    const Segment segment{0, n, 0, n_past_ + n};
+    const Sequences sequences{buffers_.positions, {&segment, 1}};
+    BlockActivations block = buffers_.block;
+    block.lse = {};
+    backend_->embed(model_->embedding(), buffers_.tokens, block.x.slice_rows(0, n));
+    for (int32_t l = 0; l < model_->config().n_layer; ++l) {
+        const Matrix &k = buffers_.k[static_cast<size_t>(l)], &v = buffers_.v[static_cast<size_t>(l)];
+        block.k = k.slice_rows(n_past_, n);
+        block.v = v.slice_rows(n_past_, n);
+        transformer_->block_forward(l, block, buffers_.scratch, sequences, k.slice_rows(0, n_past_ + n), v.slice_rows(0, n_past_ + n),
+                                    block.x);
+    }
+    n_past_ += n;
+    if (!logits) return;
+    if (all_logits) {
+        write_logits(block.x.slice_rows(0, n), logits);
+    } else if (last) {
+        write_logits(block.x.slice_rows(n - 1, 1), logits);
+    }
+}
+
+void Context::write_logits(Matrix x, float * logits) {
+    const auto n_vocab = static_cast<size_t>(model_->config().n_vocab);
+    for (int64_t first = 0; first < x.rows; first += logits_piece) {
+        const int64_t n = std::min<int64_t>(logits_piece, x.rows - first);
+        const Matrix normed = buffers_.normed.slice_rows(0, n);
+        backend_->rmsnorm(x.slice_rows(first, n), model_->output_norm(), model_->config().rms_eps, normed);
+        backend_->logits(normed, model_->output(), buffers_.logits);
+        backend_->copy_to_host(logits + static_cast<size_t>(first) * n_vocab, buffers_.logits, static_cast<size_t>(n) * n_vocab * sizeof(float));
+    }
+}
+
+}  // namespace lorica

@@ -1,0 +1,145 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <set>
+
+#include "common/error.h"
+#include "gguf/dequantize.h"
+
+namespace lorica {
+
+namespace {
+
+// FNV-1a, 64 bits (Fowler, Noll and Vo): names a base model, protects against mistakes, not against malice.
+class Fingerprint {
+public:
+    void add(const void * data, size_t n) {
+        const auto * bytes = static_cast<const unsigned char *>(data);
+        for (size_t i = 0; i < n; ++i) hash_ = (hash_ ^ bytes[i]) * 0x100000001b3u;
+    }
+    void add(const std::string & text) { add(text.data(), text.size() + 1); }
+    std::string text() const {
+        char buffer[17];
+        std::snprintf(buffer, sizeof buffer, "%016llx", static_cast<unsigned long long>(hash_));
+        return buffer;
+    }
+
+private:
+    uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+}  // namespace
+
+std::shared_ptr<const Model> Model::load(const std::string & path, const std::string & device, Dtype act, int32_t n_threads) {
+    return std::shared_ptr<const Model>(new Model(GgufFile::open(path), device, act, n_threads));
+}
+
+Model::Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads)
+    : file_(std::move(file)),
+      config_(LlamaConfig::read(file_)),
+      device_name_(device),
+      act_(act),
+      n_threads_(n_threads),
+      device_(make_backend(device, act, n_threads)) {
+    const int64_t n_embd = config_.n_embd;
+    embedding_ = load_linear("token_embd.weight", config_.n_vocab, n_embd);
+    output_norm_ = load_norm("output_norm.weight");
+    output_ = file_.find_tensor("output.weight") ? load_linear("output.weight", config_.n_vocab, n_embd) : embedding_;
+
+    layers_.resize(static_cast<size_t>(config_.n_layer));
+    for (int32_t l = 0; l < config_.n_layer; ++l) {
+        const std::string prefix = "blk." + std::to_string(l) + ".";
+        LayerWeights & layer = layers_[static_cast<size_t>(l)];
+        layer.attn_norm = load_norm(prefix + "attn_norm.weight");
+        layer.ffn_norm = load_norm(prefix + "ffn_norm.weight");
+        const int64_t q = config_.q_dim(), kv = config_.kv_dim(), ff = config_.n_ff;
+        const std::array<std::pair<int64_t, int64_t>, n_modules> shapes{
+            {{q, n_embd}, {kv, n_embd}, {kv, n_embd}, {n_embd, q}, {ff, n_embd}, {ff, n_embd}, {n_embd, ff}}};
+        for (const ModuleNames & names : module_names) {
+            const auto [out, in] = shapes[index(names.module)];
+            layer.linear[index(names.module)] = load_linear(prefix + std::string(names.gguf) + ".weight", out, in);
+        }
+    }
+    check_all_tensors_used();
+    describe();
+}
+
+Model::~Model() {
+    for (void * norm : norms_) device_->release(norm);
+}
+
+const TensorView & Model::tensor(const std::string & name) {
+    const TensorView * found = file_.find_tensor(name);
+    if (!found) fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " is missing");
+    used_.push_back(name);
+    return *found;
+}
+
+Weight Model::load_linear(const std::string & name, int64_t out, int64_t in) {
+    const TensorView & view = tensor(name);
+    if (view.ne[0] != in || view.ne[1] != out || view.ne[2] != 1 || view.ne[3] != 1) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " has shape [", view.ne[1], ", ", view.ne[0],
+             "]; the metadata asks for [", out, ", ", in, "]");
+    }
+    if (!is_supported_weight_type(view.type)) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type), ", which cannot be read");
+    }
+    return {view.type, out, in, ggml_row_size(view.type, in), device_->load_weight(view.data, view.n_bytes)};
+}
+
+const float * Model::load_norm(const std::string & name) {
+    const TensorView & view = tensor(name);
+    if (view.n_elements() != config_.n_embd || view.ne[0] != config_.n_embd) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " has ", view.n_elements(), " elements; it must have ",
+             config_.n_embd);
+    }
+    if (!is_supported_weight_type(view.type)) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type), ", which cannot be read");
+    }
+    std::vector<float> values(static_cast<size_t>(config_.n_embd));
+    dequantize_row(view.type, view.data, values.data(), config_.n_embd);
+    void * memory = device_->allocate(values.size() * sizeof(float));
+    norms_.push_back(memory);
+    device_->copy_to_device(memory, values.data(), values.size() * sizeof(float));
+    return static_cast<const float *>(memory);
+}
+
+// A tensor that the engine does not know would be left out of the computation without a word.
+void Model::check_all_tensors_used() const {
+    const std::set<std::string> used(used_.begin(), used_.end());
+    for (const TensorView & view : file_.tensors()) {
+        if (!used.contains(view.name) && view.name != "rope_freqs.weight" && !view.name.ends_with(".attn_rot_embd")) {
+            fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", view.name,
+                 " is no part of the Llama architecture that is supported here (biases and experts are not)");
+        }
+    }
+}
+
+void Model::describe() {
+    name_ = file_.find_string("general.name").value_or("");
+    std::map<std::string, int64_t> bytes_by_type;
+    Fingerprint fingerprint;
+    fingerprint.add(config_.architecture);
+    for (const TensorView & view : file_.tensors()) {
+        if (view.name == "rope_freqs.weight") continue;
+        n_params_ += view.n_elements();
+        weight_bytes_ += static_cast<int64_t>(view.n_bytes);
+        bytes_by_type[type_name(view.type)] += view.n_elements();
+        fingerprint.add(view.name);
+        fingerprint.add(view.ne.data(), sizeof view.ne);
+        fingerprint.add(type_name(view.type));
+        const size_t sample = std::min<size_t>(view.n_bytes, 256);
+        fingerprint.add(view.data, sample);
+        fingerprint.add(view.data + (view.n_bytes - sample) / 2, sample);
+    }
+    fingerprint_ = fingerprint.text();
+    file_type_ = std::max_element(bytes_by_type.begin(), bytes_by_type.end(), [](const auto & a, const auto & b) {
+                     return a.second < b.second;
+                 })->first;
+}
+
+std::unique_ptr<Backend> Model::new_backend() const { return make_backend(device_name_, act_, n_threads_); }
+
+}  // namespace lorica

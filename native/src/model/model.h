@@ -1,0 +1,73 @@
+// A frozen base model: its file, its configuration, and its weights as the chosen device reads them.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "gguf/gguf_file.h"
+#include "model/llama_config.h"
+#include "model/module.h"
+
+namespace lorica {
+
+struct LayerWeights {
+    const float * attn_norm = nullptr;  // f32[n_embd], device memory
+    const float * ffn_norm = nullptr;
+    std::array<Weight, n_modules> linear;
+
+    const Weight & operator[](Module module) const { return linear[index(module)]; }
+};
+
+// Immutable once made; shared by adapters, sessions and contexts, which keep it alive.
+class Model {
+public:
+    // device as make_backend takes it. Errors: IO, FORMAT, UNSUPPORTED, DEVICE.
+    static std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act, int32_t n_threads);
+    ~Model();
+
+    const LlamaConfig & config() const { return config_; }
+    const Weight & embedding() const { return embedding_; }
+    const std::vector<LayerWeights> & layers() const { return layers_; }
+    const float * output_norm() const { return output_norm_; }
+    const Weight & output() const { return output_; }
+    bool tied_output() const { return output_.data == embedding_.data; }
+
+    const std::string & name() const { return name_; }
+    const std::string & file_type() const { return file_type_; }
+    const std::string & fingerprint() const { return fingerprint_; }
+    int64_t n_params() const { return n_params_; }
+    int64_t weight_bytes() const { return weight_bytes_; }
+
+    // An instance of the model's device of its own, for a session or a context.
+    std::unique_ptr<Backend> new_backend() const;
+    // The instance that owns the weights; its memory functions may be called from any thread.
+    Backend & device() const { return *device_; }
+
+private:
+    Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads);
+    Weight load_linear(const std::string & name, int64_t out, int64_t in);
+    const float * load_norm(const std::string & name);
+    const TensorView & tensor(const std::string & name);
+    void check_all_tensors_used() const;
+    void describe();
+
+    GgufFile file_;
+    LlamaConfig config_;
+    std::string device_name_;
+    Dtype act_;
+    int32_t n_threads_;
+    std::unique_ptr<Backend> device_;
+    std::vector<void *> norms_;  // owned by device_
+    std::vector<std::string> used_;
+
+    Weight embedding_, output_;
+    std::vector<LayerWeights> layers_;
+    const float * output_norm_ = nullptr;
+    std::string name_, file_type_, fingerprint_;
+    int64_t n_params_ = 0, weight_bytes_ = 0;
+};
+
+}  // namespace lorica

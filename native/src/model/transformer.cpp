@@ -1,0 +1,206 @@
+#include "model/transformer.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "common/random.h"
+
+namespace lorica {
+
+// ---- memory ----
+
+void * Arena::bytes(size_t n) {
+    void * memory = base_ ? base_ + position_ : nullptr;
+    position_ += (n + 63) / 64 * 64;
+    used_ = std::max(used_, position_);
+    return memory;
+}
+
+Matrix Arena::matrix(Dtype type, int64_t rows, int64_t cols) {
+    return {bytes(static_cast<size_t>(rows * cols) * dtype_size(type)), type, rows, cols, cols};
+}
+
+BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
+                               bool with_x) {
+    const LlamaConfig & c = model.config();
+    BlockActivations block;
+    if (with_x) block.x = arena.matrix(formats.hidden, max_tokens, c.n_embd);
+    block.mid = arena.matrix(formats.hidden, max_tokens, c.n_embd);
+    block.q = arena.matrix(formats.act, max_tokens, c.q_dim());
+    block.k = arena.matrix(formats.act, max_tokens, c.kv_dim());
+    block.v = arena.matrix(formats.act, max_tokens, c.kv_dim());
+    block.o = arena.matrix(formats.act, max_tokens, c.q_dim());
+    block.lse = arena.matrix(formats.hidden, max_tokens, c.n_head);
+    block.gate = arena.matrix(formats.act, max_tokens, c.n_ff);
+    block.up = arena.matrix(formats.act, max_tokens, c.n_ff);
+    if (adapter) {
+        for (Matrix & u : block.u) u = arena.matrix(formats.act, max_tokens, adapter->max_rank());
+    }
+    return block;
+}
+
+BlockScratch lay_out_scratch(Arena & arena, const Model & model, Formats formats, int64_t max_tokens, bool training) {
+    const LlamaConfig & c = model.config();
+    BlockScratch scratch;
+    scratch.normed = arena.matrix(formats.act, max_tokens, c.n_embd);
+    if (!training) {
+        scratch.h = arena.matrix(formats.act, max_tokens, c.n_ff);
+        return scratch;
+    }
+    scratch.d_normed = arena.matrix(formats.act, max_tokens, c.n_embd);
+    // The feed-forward half of the backward pass is over before the attention half begins.
+    const size_t shared = arena.mark();
+    scratch.h = arena.matrix(formats.act, max_tokens, c.n_ff);
+    scratch.dh = arena.matrix(formats.act, max_tokens, c.n_ff);
+    const size_t after_feed_forward = arena.mark();
+    arena.rewind_to(shared);
+    scratch.d_o = arena.matrix(formats.act, max_tokens, c.q_dim());
+    scratch.dq = arena.matrix(formats.act, max_tokens, c.q_dim());
+    scratch.dk = arena.matrix(formats.act, max_tokens, c.kv_dim());
+    scratch.dv = arena.matrix(formats.act, max_tokens, c.kv_dim());
+    arena.rewind_to(std::max(arena.mark(), after_feed_forward));
+    return scratch;
+}
+
+// ---- the transformer ----
+
+namespace {
+
+AttentionShape attention_shape(const LlamaConfig & c) {
+    return {c.n_head, c.n_head_kv, c.head_dim, 1 / std::sqrt(static_cast<double>(c.head_dim))};
+}
+
+Matrix rows_of(const Matrix & x, int64_t n) { return x ? x.slice_rows(0, n) : Matrix{}; }
+
+// The first `n` rows of each matrix, and of u the columns that the pair has.
+BlockActivations rows_of(const BlockActivations & block, int64_t n) {
+    BlockActivations result = block;
+    for (Matrix * x : {&result.x, &result.mid, &result.q, &result.k, &result.v, &result.o, &result.gate, &result.up, &result.lse}) {
+        *x = rows_of(*x, n);
+    }
+    for (Matrix & u : result.u) u = rows_of(u, n);
+    return result;
+}
+
+BlockScratch rows_of(const BlockScratch & scratch, int64_t n) {
+    BlockScratch result = scratch;
+    for (Matrix * x : {&result.normed, &result.h, &result.dh, &result.d_normed, &result.d_o, &result.dq, &result.dk, &result.dv}) {
+        *x = rows_of(*x, n);
+    }
+    return result;
+}
+
+int64_t n_tokens(const Sequences & sequences) {
+    const Segment & last = sequences.segments.back();
+    return last.q_begin + last.q_len;
+}
+
+}  // namespace
+
+Transformer::Transformer(const Model & model, const Adapter * adapter, Backend & backend, void * gradients)
+    : model_(model), adapter_(adapter), backend_(backend), gradients_(gradients), first_adapted_(model.config().n_layer) {
+    if (adapter) {
+        for (const LoraPair & pair : adapter->pairs()) first_adapted_ = std::min(first_adapted_, pair.layer);
+    }
+}
+
+Lora Transformer::lora(int32_t layer, Module module) const {
+    const LoraPair * pair = adapter_ ? adapter_->find(layer, module) : nullptr;
+    if (!pair) return {};
+    const size_t element = dtype_size(backend_.formats().param);
+    auto at = [&](void * array, int64_t offset) -> void * {
+        return array ? static_cast<std::byte *>(array) + static_cast<size_t>(offset) * element : nullptr;
+    };
+    Lora lora;
+    lora.a = at(adapter_->params(), pair->a_offset);
+    lora.b = at(adapter_->params(), pair->b_offset);
+    lora.da = at(gradients_, pair->a_offset);
+    lora.db = at(gradients_, pair->b_offset);
+    lora.rank = pair->rank;
+    lora.scale = adapter_->scale(*pair);
+    if (dropout_seed_) {
+        lora.dropout = {adapter_->config().dropout, derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), index(module))};
+    }
+    return lora;
+}
+
+bool Transformer::adapted(int32_t layer, std::initializer_list<Module> modules) const {
+    return adapter_ && std::any_of(modules.begin(), modules.end(), [&](Module m) { return adapter_->find(layer, m) != nullptr; });
+}
+
+void Transformer::block_forward(int32_t layer, const BlockActivations & full_block, const BlockScratch & full_scratch,
+                                const Sequences & sequences, Matrix k_all, Matrix v_all, Matrix x_out) const {
+    const LlamaConfig & c = model_.config();
+    const LayerWeights & w = model_.layers()[static_cast<size_t>(layer)];
+    const BlockActivations block = rows_of(full_block, n_tokens(sequences));
+    const BlockScratch scratch = rows_of(full_scratch, n_tokens(sequences));
+    auto layer_of = [&](Module module, Matrix residual, Matrix y) {
+        const Lora pair = lora(layer, module);
+        Matrix u = block.u[index(module)];
+        if (pair) u.cols = pair.rank;
+        return LinearForward{&w[module], pair, u, residual, y};
+    };
+
+    backend_.rmsnorm(block.x, w.attn_norm, c.rms_eps, scratch.normed);
+    const std::array qkv{layer_of(Module::q, {}, block.q), layer_of(Module::k, {}, block.k), layer_of(Module::v, {}, block.v)};
+    backend_.linear(scratch.normed, qkv);
+    backend_.rope(block.q, sequences.positions, c.head_dim, c.inverse_frequency, false);
+    backend_.rope(block.k, sequences.positions, c.head_dim, c.inverse_frequency, false);
+    backend_.attention(block.q, k_all, v_all, sequences.segments, attention_shape(c), block.o, block.lse);
+    const std::array output{layer_of(Module::o, block.x, block.mid)};
+    backend_.linear(block.o, output);
+
+    backend_.rmsnorm(block.mid, w.ffn_norm, c.rms_eps, scratch.normed);
+    const std::array gate_up{layer_of(Module::gate, {}, block.gate), layer_of(Module::up, {}, block.up)};
+    backend_.linear(scratch.normed, gate_up);
+    if (!x_out && !adapted(layer, {Module::down})) return;
+    backend_.swiglu(block.gate, block.up, scratch.h);
+    const std::array down{layer_of(Module::down, block.mid, rows_of(x_out, n_tokens(sequences)))};
+    backend_.linear(scratch.h, down);
+}
+
+void Transformer::block_backward(int32_t layer, const BlockActivations & full_block, const BlockScratch & full_scratch,
+                                 const Sequences & sequences, Matrix full_dx, bool need_dx) const {
+    const LlamaConfig & c = model_.config();
+    const LayerWeights & w = model_.layers()[static_cast<size_t>(layer)];
+    const BlockActivations block = rows_of(full_block, n_tokens(sequences));
+    const BlockScratch scratch = rows_of(full_scratch, n_tokens(sequences));
+    const Matrix dx = rows_of(full_dx, n_tokens(sequences));
+    auto layer_of = [&](Module module, Matrix dy) {
+        const Lora pair = lora(layer, module);
+        Matrix u = block.u[index(module)];
+        if (pair) u.cols = pair.rank;
+        return LinearBackward{&w[module], pair, u, dy};
+    };
+
+    // x_out = mid + W_down h: dx is the gradient of both.
+    const bool into_mid = need_dx || adapted(layer, {Module::q, Module::k, Module::v, Module::o});
+    const bool into_h = into_mid || adapted(layer, {Module::gate, Module::up});
+    if (adapted(layer, {Module::down})) backend_.swiglu(block.gate, block.up, scratch.h);
+    const std::array down{layer_of(Module::down, dx)};
+    backend_.linear_backward(scratch.h, down, into_h ? scratch.dh : Matrix{});
+    if (!into_h) return;
+    backend_.swiglu_backward(block.gate, block.up, scratch.dh, block.gate, block.up);
+    if (adapted(layer, {Module::gate, Module::up})) backend_.rmsnorm(block.mid, w.ffn_norm, c.rms_eps, scratch.normed);
+    const std::array gate_up{layer_of(Module::gate, block.gate), layer_of(Module::up, block.up)};
+    backend_.linear_backward(scratch.normed, gate_up, into_mid ? scratch.d_normed : Matrix{});
+    if (!into_mid) return;
+    backend_.rmsnorm_backward(scratch.d_normed, block.mid, w.ffn_norm, c.rms_eps, dx);
+
+    // mid = x + W_o o
+    const bool into_attention = need_dx || adapted(layer, {Module::q, Module::k, Module::v});
+    const std::array output{layer_of(Module::o, dx)};
+    backend_.linear_backward(block.o, output, into_attention ? scratch.d_o : Matrix{});
+    if (!into_attention) return;
+    backend_.attention_backward(block.q, block.k, block.v, block.o, block.lse, scratch.d_o, sequences.segments, attention_shape(c),
+                                scratch.dq, scratch.dk, scratch.dv);
+    backend_.rope(scratch.dq, sequences.positions, c.head_dim, c.inverse_frequency, true);
+    backend_.rope(scratch.dk, sequences.positions, c.head_dim, c.inverse_frequency, true);
+    if (adapted(layer, {Module::q, Module::k, Module::v})) backend_.rmsnorm(block.x, w.attn_norm, c.rms_eps, scratch.normed);
+    const std::array qkv{layer_of(Module::q, scratch.dq), layer_of(Module::k, scratch.dk), layer_of(Module::v, scratch.dv)};
+    backend_.linear_backward(scratch.normed, qkv, need_dx ? scratch.d_normed : Matrix{});
+    if (need_dx) backend_.rmsnorm_backward(scratch.d_normed, block.x, w.attn_norm, c.rms_eps, dx);
+}
+
+}  // namespace lorica

@@ -1,0 +1,95 @@
+// The Llama transformer as a sequence of backend operations: forward, and the exact derivative of it, for packed batches.
+//
+// A block (Touvron et al. 2023, "LLaMA", section 2.2; grouped-query attention: Ainslie et al. 2023):
+//     mid   = x   + W_o attention(rope(W_q n1), rope(W_k n1), W_v n1),   n1 = rmsnorm(x)
+//     x_out = mid + W_down swiglu(W_gate n2, W_up n2),                   n2 = rmsnorm(mid)
+// where every W may carry a LoRA. What the backward pass needs of a block is in BlockActivations; normalized inputs and the
+// swiglu product are cheap and computed again.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "adapter/adapter.h"
+#include "backend/backend.h"
+#include "model/model.h"
+
+namespace lorica {
+
+// Lays matrices out one after another in one block of device memory. With base == nullptr it only counts.
+class Arena {
+public:
+    explicit Arena(void * base = nullptr) : base_(static_cast<std::byte *>(base)) {}
+    Matrix matrix(Dtype type, int64_t rows, int64_t cols);
+    void * bytes(size_t n);
+    size_t n_bytes() const { return used_; }
+    // Memory laid out after rewind_to(mark) overlaps that laid out since mark was taken; n_bytes() is the most ever used.
+    size_t mark() const { return position_; }
+    void rewind_to(size_t mark) { position_ = mark; }
+
+private:
+    std::byte * base_;
+    size_t position_ = 0, used_ = 0;
+};
+
+// Of one block and up to max_tokens tokens; rows beyond the batch are unused.
+struct BlockActivations {
+    Matrix x;    // hidden: input of the block
+    Matrix mid;  // hidden: after attention
+    Matrix q, k, v, o, gate, up;          // act; q and k after RoPE
+    Matrix lse;                           // hidden [T, n_head]
+    std::array<Matrix, n_modules> u;      // act [T, rank], where there is a LoRA
+};
+
+// Memory of single operations, shared by all blocks.
+struct BlockScratch {
+    Matrix normed;               // act [T, n_embd]
+    Matrix h;                    // act [T, n_ff]: swiglu
+    Matrix dh;                   // act [T, n_ff]
+    Matrix d_normed;             // act [T, n_embd]
+    Matrix d_o, dq, dk, dv;      // act; overlap h and dh
+};
+
+BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
+                               bool with_x);
+BlockScratch lay_out_scratch(Arena & arena, const Model & model, Formats formats, int64_t max_tokens, bool training);
+
+// Where a forward pass finds the keys and values that it attends to: its own, or those of a cache.
+struct Sequences {
+    const int32_t * positions;          // device memory [T]
+    std::span<const Segment> segments;  // kv ranges index the rows of k and v below
+};
+
+class Transformer {
+public:
+    // adapter may be null. gradients: device memory laid out as the adapter's parameters, or null when only running forward.
+    Transformer(const Model & model, const Adapter * adapter, Backend & backend, void * gradients);
+
+    // Dropout is applied only while a seed is set.
+    void set_dropout_seed(std::optional<uint64_t> seed) { dropout_seed_ = seed; }
+
+    // From block.x to x_out (which may be block.x). k and v are written to block.k and block.v; attention reads k_all and v_all, which
+    // are these or a cache that they are rows of. With a null x_out everything but the last product is computed.
+    void block_forward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
+                       Matrix k_all, Matrix v_all, Matrix x_out) const;
+    // dx: gradient of x_out on entry, of block.x on return (unless need_dx is false). gate and up are overwritten. Adds LoRA gradients.
+    void block_backward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
+                        Matrix dx, bool need_dx) const;
+
+    // The lowest block with a LoRA; n_layer when there is none.
+    int32_t first_adapted_layer() const { return first_adapted_; }
+
+private:
+    Lora lora(int32_t layer, Module module) const;
+    // True when a LoRA of `layer` sits on q, k or v or below, so that the gradient must pass the attention of this block.
+    bool adapted(int32_t layer, std::initializer_list<Module> modules) const;
+
+    const Model & model_;
+    const Adapter * adapter_;
+    Backend & backend_;
+    void * gradients_;
+    int32_t first_adapted_;
+    std::optional<uint64_t> dropout_seed_;
+};
+
+}  // namespace lorica

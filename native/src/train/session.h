@@ -1,0 +1,117 @@
+// One training session: memory plan, loss, gradients, optimizer, state.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adapter/adapter.h"
+#include "model/transformer.h"
+
+namespace lorica {
+
+enum class Checkpointing { automatic, off, on };
+
+struct SessionConfig {
+    int32_t max_tokens = 512;
+    int32_t max_sequences = 0;        // 0: max_tokens
+    int32_t max_sequence_length = 0;  // 0: max_tokens
+    Checkpointing checkpointing = Checkpointing::automatic;
+    double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+    uint64_t seed = 42;
+    int64_t memory_limit = 0;  // 0: what the device reports as available
+};
+
+// Bytes by component.
+struct MemoryPlan {
+    int64_t weights = 0, adapter = 0, gradients = 0, optimizer = 0, activations = 0, workspace = 0, available = 0;
+    bool checkpointing = false;
+
+    int64_t total() const { return weights + adapter + gradients + optimizer + activations + workspace; }
+    bool fits() const { return total() <= available; }
+};
+
+// Sequences one after another. labels[t] is what position t is to predict, or -100.
+struct PackedBatch {
+    std::span<const int32_t> tokens, labels;
+    std::span<const int32_t> positions;  // empty: counted within each sequence
+    std::span<const int32_t> sequence_lengths;
+};
+
+struct LossSum {
+    double loss_sum = 0;
+    int64_t n_trained = 0;
+};
+
+struct OptimizerStep {
+    double learning_rate = 0, weight_decay = 0, grad_scale = 1, max_grad_norm = 0;
+};
+
+class Session {
+public:
+    static MemoryPlan plan(const Model & model, const Adapter & adapter, const SessionConfig & config);
+
+    Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config);
+    ~Session();
+    Session(const Session &) = delete;
+    Session & operator=(const Session &) = delete;
+
+    LossSum forward_backward(const PackedBatch & batch);
+    // token_nll: empty, or one value per token.
+    LossSum evaluate(const PackedBatch & batch, std::span<float> token_nll);
+    double optimizer_step(const OptimizerStep & step);
+    void zero_gradients();
+    int64_t step_count() const { return step_count_; }
+
+    const Adapter & adapter() const { return *adapter_; }
+    std::vector<float> gradient(int32_t tensor) const { return adapter_->read(gradients_, tensor); }
+    void set_gradient(int32_t tensor, const float * values) { adapter_->write(gradients_, tensor, values); }
+
+    void save_state(const std::string & path) const;
+    void load_state(const std::string & path);
+
+private:
+    // Everything whose size depends on max_tokens, in one arena.
+    struct Buffers {
+        std::vector<Matrix> x;                 // hidden: input of each kept block; the last entry is the output of the last block
+        std::vector<BlockActivations> blocks;  // one per block, or one for all of them
+        BlockScratch scratch;
+        Matrix dx;                             // hidden
+        Matrix rows_x, rows_dx;                // hidden: the trained rows
+        Matrix rows_normed, rows_d_normed;     // act
+        Matrix nll;                            // hidden
+        int32_t *tokens, *positions, *rows, *labels;
+    };
+    static Buffers lay_out(Arena & arena, const Model & model, const Adapter & adapter, const SessionConfig & config,
+                           bool checkpointing);
+    static WorkspaceShape workspace_shape(const Model & model, const Adapter & adapter, const SessionConfig & config);
+    static MemoryPlan plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, bool checkpointing);
+
+    void upload(const PackedBatch & batch);
+    void check(const PackedBatch & batch) const;
+    BlockActivations block(int32_t layer) const;
+    void forward(bool keep);
+    double loss(bool with_gradient, std::span<float> token_nll);
+    void backward();
+    [[noreturn]] void fail_non_finite_loss() const;
+    [[noreturn]] void fail_non_finite_gradient() const;
+
+    std::shared_ptr<Adapter> adapter_;
+    const Model & model_;
+    SessionConfig config_;
+    std::unique_ptr<Backend> backend_;
+    bool checkpointing_ = false;
+    void *arena_ = nullptr, *gradients_ = nullptr, *moment1_ = nullptr, *moment2_ = nullptr;
+    std::unique_ptr<Transformer> transformer_;
+    Buffers buffers_;
+
+    // Of the current batch.
+    int64_t n_tokens_ = 0;
+    std::vector<Segment> segments_;
+    std::vector<int32_t> trained_rows_;
+
+    int64_t step_count_ = 0;
+    int64_t micro_batch_count_ = 0;  // position of the dropout stream
+};
+
+}  // namespace lorica
