@@ -97,14 +97,14 @@ step() {
 
 # ---- building
 
-# A hash of the contents and names of everything under the given paths of the checkout.
-fingerprint() {
-    (cd "$checkout" && find "$@" -type f ! -path 'native/build*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)
+# A hash of the names and contents of everything that the program is built from.
+program_fingerprint() {
+    (
+        cd "$checkout"
+        find cmake native/CMakeLists.txt native/lorica.map native/include native/src pom.xml java/*/pom.xml java/*/src/main \
+            -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
+    )
 }
-
-program_inputs=(cmake native/CMakeLists.txt native/lorica.map native/include native/src pom.xml java/*/pom.xml java/*/src/main)
-
-program_fingerprint() { (cd "$checkout" && fingerprint "${program_inputs[@]}"); }
 
 # True when the program was built from exactly these sources.
 program_is_current() {
