@@ -71,8 +71,8 @@ public final class Trainer {
     /** What {@link #train(TokenizedDataset, TokenizedDataset)} is going to do, and what memory that needs. */
     public TrainingPlan plan(TokenizedDataset data, TokenizedDataset evalData) {
         int microBatches = Packer.batchCount(data, config.batchSize());
-        int stepsPerEpoch = ceilDiv(microBatches, config.gradientAccumulationSteps());
-        int totalSteps = totalSteps(stepsPerEpoch);
+        int stepsPerEpoch = stepsPerEpoch(config, microBatches);
+        int totalSteps = totalSteps(config, stepsPerEpoch);
         TrainSession.Shape shape = shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch));
         return new TrainingPlan(
                 config,
@@ -115,7 +115,11 @@ public final class Trainer {
         }
     }
 
-    private int totalSteps(int stepsPerEpoch) {
+    static int stepsPerEpoch(TrainingConfig config, int microBatches) {
+        return ceilDiv(microBatches, config.gradientAccumulationSteps());
+    }
+
+    static int totalSteps(TrainingConfig config, int stepsPerEpoch) {
         if (config.maxSteps() > 0) {
             return config.maxSteps();
         }
