@@ -100,7 +100,7 @@ step() {
 # A hash of the names and contents of everything that the program is built from.
 program_fingerprint() {
     (
-        cd "$checkout"
+        cd "$checkout" || return
         find cmake native/CMakeLists.txt native/lorica.map native/include native/src pom.xml java/*/pom.xml java/*/src/main \
             -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
     )
