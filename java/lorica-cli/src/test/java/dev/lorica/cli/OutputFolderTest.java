@@ -1,0 +1,72 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
+
+import dev.lorica.Adapter;
+import dev.lorica.exceptions.LoricaException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class OutputFolderTest {
+    @TempDir
+    Path folder;
+
+    @Test
+    void takesAnEmptyFolderAndLeavesItWhenNothingWasSaved() throws IOException {
+        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
+            assertThat(output.hasAdapter()).isFalse();
+            assertThat(folder).isEmptyDirectory();
+        }
+        assertThat(folder).isEmptyDirectory();
+    }
+
+    @Test
+    void takesAwayAFolderThatItMadeWhenNothingWasSaved() throws IOException {
+        Path kept = folder.resolve("a/kept");
+        try (OutputFolder output = OutputFolder.prepare(folder.resolve("a/lost"), false)) {
+            assertThat(output.path()).isEmptyDirectory();
+        }
+        try (OutputFolder output = OutputFolder.prepare(kept, false)) {
+            Files.writeString(output.path().resolve(Adapter.FILE_NAME), "saved");
+        }
+
+        assertThat(folder.resolve("a")).isDirectoryContaining("glob:**/kept").isDirectoryNotContaining("glob:**/lost");
+    }
+
+    @Test
+    void refusesSomeoneElsesFolderUnlessToldOtherwise() throws IOException {
+        Files.writeString(folder.resolve("thesis.doc"), "years of work");
+
+        assertThatExceptionOfType(LoricaException.class)
+                .isThrownBy(() -> OutputFolder.prepare(folder, false))
+                .withMessageContaining("none of them is an adapter")
+                .withMessageContaining("--overwrite-output-dir");
+        OutputFolder.prepare(folder, true).close();
+        assertThat(folder.resolve("thesis.doc")).hasContent("years of work");
+    }
+
+    @Test
+    void takesAnAdaptersFolder() throws IOException {
+        Files.writeString(folder.resolve(Adapter.FILE_NAME), "an adapter");
+
+        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
+            assertThat(output.hasAdapter()).isTrue();
+        }
+    }
+
+    @Test
+    void refusesAFile() throws IOException {
+        Path file = Files.writeString(folder.resolve("file"), "x");
+
+        assertThatExceptionOfType(LoricaException.class)
+                .isThrownBy(() -> OutputFolder.prepare(file, false))
+                .withMessageContaining("is a file; a folder is meant");
+        assertThatExceptionOfType(LoricaException.class)
+                .isThrownBy(() -> OutputFolder.prepare(file.resolve("below"), false))
+                .withMessageContaining("cannot be written to");
+    }
+}

@@ -1,0 +1,63 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+
+/** Runs one command line and keeps what it wrote. */
+record Program(int exitCode, String out, String err) {
+
+    static Program run(String... args) {
+        return runWithInput("", args);
+    }
+
+    static Program runWithInput(String input, String... args) {
+        ByteArrayOutputStream out = new ByteArrayOutputStream();
+        ByteArrayOutputStream err = new ByteArrayOutputStream();
+        int exitCode = LoricaCli.run(
+                new ByteArrayInputStream(input.getBytes(StandardCharsets.UTF_8)),
+                new PrintStream(out, true, StandardCharsets.UTF_8),
+                new PrintStream(err, true, StandardCharsets.UTF_8),
+                args);
+        return new Program(exitCode, out.toString(StandardCharsets.UTF_8), err.toString(StandardCharsets.UTF_8));
+    }
+
+    /** Asserts that it failed with this one line, without a stack trace. */
+    Program failsWith(int code, String... parts) {
+        assertThat(exitCode).as(err).isEqualTo(code);
+        assertThat(err).startsWith("error: ").contains(parts).doesNotContain("\tat ");
+        return this;
+    }
+
+    Program succeeds() {
+        assertThat(exitCode).as(err).isEqualTo(ExitCode.OK);
+        return this;
+    }
+
+    /** Standard output, which is to be one JSON object on one line. */
+    JsonNode json() {
+        assertThat(out).endsWith("\n");
+        assertThat(out.strip()).doesNotContain("\n");
+        try {
+            return new ObjectMapper().readTree(out);
+        } catch (JsonProcessingException e) {
+            throw new AssertionError("not JSON: " + out, e);
+        }
+    }
+
+    /** The model that is part of the source tree. */
+    static String model() {
+        return repository("models/austen-7m-q4_0.gguf");
+    }
+
+    static String repository(String path) {
+        return Path.of(System.getProperty("lorica.repository", "../.."), path).toString();
+    }
+}
