@@ -1,14 +1,16 @@
+// Dropout with the counter-based mask of backend.h's Dropout. Row r, column c of the matrix is element (first_row + r) * cols + c of
+// the stream: a range of rows sees the same mask as the whole. f32 or bf16 in any combination; p in (0, 1).
 #pragma once
+
+#include <cstdint>
 
 #include "backend/backend.h"
 
 namespace lorica::cpu {
 
-uint16_t scale_bf16(uint16_t bits, float scale);
-
-// y = dropout(x): element i of x[T, n] is kept iff random_u32(seed, i) >= p * 2^32, times 1 / (1 - p). x and y of one format.
-void dropout(Matrix x, const Dropout & dropout, Matrix y, int n_threads);
-// dx += dropout'(g), the same mask and factor. g f32, dx f32 or bf16.
-void dropout_backward_add(Matrix g, const Dropout & dropout, Matrix dx, int n_threads);
+// y = dropout(x); y may be x.
+void dropout(Matrix x, const Dropout & dropout, Matrix y, int n_threads, int64_t first_row = 0);
+// dx += dropout'(g): g where the mask keeps, times 1 / (1 - p).
+void dropout_backward_add(Matrix g, const Dropout & dropout, Matrix dx, int n_threads, int64_t first_row = 0);
 
 }  // namespace lorica::cpu

@@ -1,0 +1,82 @@
+// The products of attention on AMX tiles. Tile numbers are fixed by hand: 0 to 3 sums, 4 and 5 A, 6 and 7 B.
+#include "backend/cpu/attention_kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lorica::cpu {
+
+#if defined(__x86_64__)
+
+namespace {
+
+constexpr int64_t row_bytes = panel_lanes * 4;
+
+__attribute__((target("amx-tile,amx-bf16"))) void two_rows(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b,
+                                                           float * c, int64_t steps, bool accumulate) {
+    float * c1 = c + 16 * panel_lanes;
+    if (accumulate) {
+        _tile_loadd(0, c, row_bytes);
+        _tile_loadd(1, c + 16, row_bytes);
+        _tile_loadd(2, c1, row_bytes);
+        _tile_loadd(3, c1 + 16, row_bytes);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t s = 0; s < steps; ++s, a += a_step, b += 16 * panel_lanes) {
+        _tile_loadd(4, a, a_stride);
+        _tile_loadd(6, b, row_bytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + 16, row_bytes);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a + 16 * a_stride, a_stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, row_bytes);
+    _tile_stored(1, c + 16, row_bytes);
+    _tile_stored(2, c1, row_bytes);
+    _tile_stored(3, c1 + 16, row_bytes);
+}
+
+__attribute__((target("amx-tile,amx-bf16"))) void one_row(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b,
+                                                          float * c, int64_t steps, bool accumulate) {
+    if (accumulate) {
+        _tile_loadd(0, c, row_bytes);
+        _tile_loadd(1, c + 16, row_bytes);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+    }
+    for (int64_t s = 0; s < steps; ++s, a += a_step, b += 16 * panel_lanes) {
+        _tile_loadd(4, a, a_stride);
+        _tile_loadd(6, b, row_bytes);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + 16, row_bytes);
+        _tile_dpbf16ps(1, 4, 7);
+    }
+    _tile_stored(0, c, row_bytes);
+    _tile_stored(1, c + 16, row_bytes);
+}
+
+}  // namespace
+
+void amx_multiply(const void * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows, int64_t steps,
+                  bool accumulate) {
+    const char * at = static_cast<const char *>(a);
+    int64_t i = 0;
+    for (; i + 16 < rows; i += 32) two_rows(at + i * a_stride, a_stride, a_step, b, c + i * panel_lanes, steps, accumulate);
+    if (i < rows) one_row(at + i * a_stride, a_stride, a_step, b, c + i * panel_lanes, steps, accumulate);
+}
+
+#else
+
+void amx_multiply(const void *, int64_t, int64_t, const uint32_t *, float *, int64_t, int64_t, bool) {}
+
+#endif
+
+}  // namespace lorica::cpu

@@ -1,0 +1,867 @@
+// One task of attention on one thread, written once for every instruction set; attention_kernels.h describes the layout.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/attention_kernels.cpp"
+#include "backend/cpu/simd_targets.h"
+// after simd_targets.h
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorica::cpu::HWY_NAMESPACE {
+
+using Words = hn::RebindToUnsigned<Floats>;
+using Ints = hn::RebindToSigned<Floats>;
+using WordVec = hn::Vec<Words>;
+constexpr int64_t lanes = n_lanes;
+
+// Rows of C whose sums, two vectors wide, stay in registers.
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE2
+constexpr int kernel_rows = 6;
+#else
+constexpr int kernel_rows = 12;
+#endif
+
+// ---- moving data
+
+// out[c][r] = in[r][c]; rows a multiple of 4, cols of 16.
+void transpose(const uint32_t * in, int64_t in_stride, int64_t rows, int64_t cols, uint32_t * out, int64_t out_stride) {
+    const Words d;
+    const hn::FixedTag<uint32_t, 4> d4;
+    for (int64_t c = 0; c < cols; c += lanes) {
+        for (int64_t r = 0; r < rows; r += 4) {
+            const uint32_t * at = in + r * in_stride + c;
+            const WordVec a0 = hn::LoadU(d, at), a1 = hn::LoadU(d, at + in_stride);
+            const WordVec a2 = hn::LoadU(d, at + 2 * in_stride), a3 = hn::LoadU(d, at + 3 * in_stride);
+            // 4 x 4 within each block of 128 bits.
+            const WordVec even_low = hn::InterleaveLower(d, a0, a2), odd_low = hn::InterleaveLower(d, a1, a3);
+            const WordVec even_high = hn::InterleaveUpper(d, a0, a2), odd_high = hn::InterleaveUpper(d, a1, a3);
+            const WordVec t0 = hn::InterleaveLower(d, even_low, odd_low), t1 = hn::InterleaveUpper(d, even_low, odd_low);
+            const WordVec t2 = hn::InterleaveLower(d, even_high, odd_high), t3 = hn::InterleaveUpper(d, even_high, odd_high);
+            const auto put = [&](auto block) {
+                if constexpr (block.value < lanes / 4) {
+                    uint32_t * to = out + (c + 4 * block.value) * out_stride + r;
+                    hn::StoreU(hn::ExtractBlock<block.value>(t0), d4, to);
+                    hn::StoreU(hn::ExtractBlock<block.value>(t1), d4, to + out_stride);
+                    hn::StoreU(hn::ExtractBlock<block.value>(t2), d4, to + 2 * out_stride);
+                    hn::StoreU(hn::ExtractBlock<block.value>(t3), d4, to + 3 * out_stride);
+                }
+            };
+            put(std::integral_constant<int, 0>());
+            put(std::integral_constant<int, 1>());
+            put(std::integral_constant<int, 2>());
+            put(std::integral_constant<int, 3>());
+        }
+    }
+}
+
+// out[0, padded) = the n elements of a row as floats, then zeros.
+template <typename T>
+HWY_INLINE void widen_row(const T * row, int64_t n, float * out, int64_t padded) {
+    for_lanes(n, [&](int64_t i, auto part) { hn::StoreU(part.get(row + i), Floats(), out + i); });
+    // A partial vector may have been written over the end; what follows it is set anew.
+    std::memset(out + n, 0, static_cast<size_t>(padded - n) * sizeof(float));
+}
+
+// out[i] = a[i] in the lower half, b[i] in the upper half; zeros up to `padded`.
+HWY_INLINE void pair_rows(const Bf16 * a, const Bf16 * b, int64_t n, uint32_t * out, int64_t padded) {
+    const Words d;
+    const hn::Rebind<uint16_t, Words> d16;
+    const auto * a16 = reinterpret_cast<const uint16_t *>(a);
+    const auto * b16 = reinterpret_cast<const uint16_t *>(b);
+    const auto join = [&](auto low, auto high) {
+        return hn::Or(hn::PromoteTo(d, low), hn::ShiftLeft<16>(hn::PromoteTo(d, high)));
+    };
+    int64_t i = 0;
+    if (b) {
+        for (; i + lanes <= n; i += lanes) hn::StoreU(join(hn::LoadU(d16, a16 + i), hn::LoadU(d16, b16 + i)), d, out + i);
+    } else {
+        for (; i + lanes <= n; i += lanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(d16, a16 + i)), d, out + i);
+    }
+    for (; i < n; ++i) out[i] = a[i].bits | (b ? static_cast<uint32_t>(b[i].bits) << 16 : 0u);
+    std::memset(out + n, 0, static_cast<size_t>(padded - n) * sizeof(uint32_t));
+}
+
+// Two floats as bf16 in one word, the first in the lower half. Halves are rounded up: the operands of a product carry no
+// systematic tie.
+HWY_INLINE WordVec to_pair(Vec low, Vec high) {
+    const Words d;
+    const WordVec half = hn::Set(d, 0x8000u);
+    const WordVec l = hn::ShiftRight<16>(hn::Add(hn::BitCast(d, low), half));
+    const WordVec h = hn::And(hn::Add(hn::BitCast(d, high), half), hn::Set(d, 0xffff0000u));
+    return hn::Or(l, h);
+}
+
+// ---- products
+
+// C[Rows][32] (+)= A[Rows][k] B[k][32]; element (i, k) of A is at a[i * row_stride + k * k_stride].
+template <int Rows>
+HWY_INLINE void fma_rows(const float * HWY_RESTRICT a, int64_t row_stride, int64_t k_stride, const float * HWY_RESTRICT b,
+                         int64_t k, float * HWY_RESTRICT c, bool accumulate) {
+    const Floats d;
+    Vec s0[Rows], s1[Rows];
+    HWY_UNROLL(Rows)
+    for (int i = 0; i < Rows; ++i) {
+        s0[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes) : hn::Zero(d);
+        s1[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes + lanes) : hn::Zero(d);
+    }
+    for (int64_t j = 0; j < k; ++j) {
+        const Vec b0 = hn::LoadU(d, b + j * panel_lanes), b1 = hn::LoadU(d, b + j * panel_lanes + lanes);
+        HWY_UNROLL(Rows)
+        for (int i = 0; i < Rows; ++i) {
+            const Vec x = hn::Set(d, a[i * row_stride + j * k_stride]);
+            s0[i] = hn::MulAdd(x, b0, s0[i]);
+            s1[i] = hn::MulAdd(x, b1, s1[i]);
+        }
+    }
+    HWY_UNROLL(Rows)
+    for (int i = 0; i < Rows; ++i) {
+        hn::StoreU(s0[i], d, c + i * panel_lanes);
+        hn::StoreU(s1[i], d, c + i * panel_lanes + lanes);
+    }
+}
+
+// Calls f(row, count) with constant counts that add up to n.
+template <typename F>
+HWY_INLINE void for_row_groups(int64_t n, const F & f) {
+    int64_t i = 0;
+    for (; i + kernel_rows <= n; i += kernel_rows) f(i, std::integral_constant<int, kernel_rows>());
+    if constexpr (kernel_rows > 8) {
+        if (i + 8 <= n) f(i, std::integral_constant<int, 8>()), i += 8;
+    }
+    if (i + 4 <= n) f(i, std::integral_constant<int, 4>()), i += 4;
+    if (i + 2 <= n) f(i, std::integral_constant<int, 2>()), i += 2;
+    if (i < n) f(i, std::integral_constant<int, 1>());
+}
+
+void fma_multiply(const float * a, int64_t row_stride, int64_t k_stride, const float * b, int64_t k, float * c, int64_t rows,
+                  bool accumulate) {
+    for (int64_t column = 0; column < panel_lanes; column += 2 * lanes) {
+        for_row_groups(rows, [&](int64_t i, auto count) {
+            fma_rows<count.value>(a + i * row_stride, row_stride, k_stride, b + column, k, c + i * panel_lanes + column,
+                                  accumulate);
+        });
+    }
+}
+
+#if HWY_NATIVE_DOT_BF16
+// As fma_rows with pairs of bf16. A's row i is at a + i * row_stride, its 32 elements of step s at + s * step.
+template <int Rows>
+HWY_INLINE void dot_rows(const uint16_t * HWY_RESTRICT a, int64_t row_stride, int64_t step, const uint32_t * HWY_RESTRICT b,
+                         int64_t steps, float * HWY_RESTRICT c, bool accumulate) {
+    const Floats d;
+    const Words du;
+    const hn::Repartition<hwy::bfloat16_t, Floats> db;
+    Vec s0[Rows], s1[Rows];
+    HWY_UNROLL(Rows)
+    for (int i = 0; i < Rows; ++i) {
+        s0[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes) : hn::Zero(d);
+        s1[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes + lanes) : hn::Zero(d);
+    }
+    Vec unused = hn::Zero(d);  // the native instruction adds each pair to its own lane
+    for (int64_t s = 0; s < steps; ++s, a += step) {
+        for (int64_t pair = 0; pair < 16; ++pair, b += panel_lanes) {
+            const auto b0 = hn::BitCast(db, hn::LoadU(du, b)), b1 = hn::BitCast(db, hn::LoadU(du, b + lanes));
+            HWY_UNROLL(Rows)
+            for (int i = 0; i < Rows; ++i) {
+                uint32_t word;
+                std::memcpy(&word, a + i * row_stride + 2 * pair, sizeof(word));
+                const auto x = hn::BitCast(db, hn::Set(du, word));
+                s0[i] = hn::ReorderWidenMulAccumulate(d, x, b0, s0[i], unused);
+                s1[i] = hn::ReorderWidenMulAccumulate(d, x, b1, s1[i], unused);
+            }
+        }
+    }
+    HWY_UNROLL(Rows)
+    for (int i = 0; i < Rows; ++i) {
+        hn::StoreU(s0[i], d, c + i * panel_lanes);
+        hn::StoreU(s1[i], d, c + i * panel_lanes + lanes);
+    }
+}
+
+void dot_multiply(const uint16_t * a, int64_t row_stride, int64_t step, const uint32_t * b, float * c, int64_t rows,
+                  int64_t steps, bool accumulate) {
+    for (int64_t column = 0; column < panel_lanes; column += 2 * lanes) {
+        for_row_groups(rows, [&](int64_t i, auto count) {
+            dot_rows<count.value>(a + i * row_stride, row_stride, step, b + column, steps, c + i * panel_lanes + column,
+                                  accumulate);
+        });
+    }
+}
+#endif
+
+// ---- the two ways to multiply, with the layouts they need
+//
+// keys       K and V by key:        A operand of S^T = K Q^T and dP^T = V dO^T
+// keys_t     K and V by dimension:  A operand of O^T += V^T P^T and dQ^T += K^T dS^T
+// rows_t     Q and dO transposed:   B operand [dimension][32 rows] of S^T and dP^T
+// rows       Q and dO:              B operand [dimension / 32][row][32 dimensions] of dK += dS^T Q and dV += P^T dO
+// scores     P^T and dS^T as A operand, [panel][key][32 rows]
+// scores_b   P^T and dS^T as B operand, [key][32 rows]
+
+// f32 products. bf16 is widened when it is packed; one layout by key serves as keys and keys_t, scores and scores_b are the same.
+template <typename T>
+struct Fma {
+    using Element = T;
+    static constexpr bool pairs = false;
+    static constexpr int64_t score_words = block_keys * panel_lanes;  // of one panel as A operand
+
+    AttentionUnits units;
+    int64_t head_dim, d;
+
+    static int64_t padded_keys(int64_t n) { return n; }
+
+    void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
+        for (int64_t i = 0; i < n; ++i) {
+            widen_row(m.row_as<T>(first + i) + column, head_dim, reinterpret_cast<float *>(out) + i * d, d);
+        }
+    }
+    void pack_keys_t(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t *, uint32_t * out) const {
+        pack_keys(m, first, column, n, out);
+    }
+    // row(i) returns the i-th of n <= 32 rows.
+    template <typename Row>
+    void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+        for (int64_t i = 0; i < n; ++i) widen_row(row(i), head_dim, reinterpret_cast<float *>(staging) + i * d, d);
+        std::memset(staging + n * d, 0, static_cast<size_t>((panel_lanes - n) * d) * 4);
+        transpose(staging, d, panel_lanes, d, out, panel_lanes);
+    }
+    template <typename Row>
+    void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+        for (int64_t i = 0; i < n; ++i) {
+            widen_row(row(i), head_dim, reinterpret_cast<float *>(staging), d);
+            for (int64_t column = 0; column < d; column += panel_lanes) {
+                std::memcpy(out + column * block_rows + i * panel_lanes, staging + column, panel_lanes * 4);
+            }
+        }
+    }
+
+    // S^T = keys rows_t
+    void score(const uint32_t * keys, int64_t n, const uint32_t * rows_t, float * s) const {
+        fma_multiply(f(keys), d, 1, f(rows_t), head_dim, s, n, false);
+    }
+    // out[dimension][32 rows] (+)= keys_t scores_b
+    void weigh(const uint32_t * keys_t, const uint32_t * scores_b, int64_t n, float * out, bool accumulate) const {
+        fma_multiply(f(keys_t), 1, d, f(scores_b), n, out, head_dim, accumulate);
+    }
+    // out[dimension / 32][chunk_keys][32 dimensions] += scores rows; n_visible(panel) keys of a panel count.
+    template <typename Visible>
+    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows, float * out) const {
+        for (int64_t column = 0; column < d; column += panel_lanes) {
+            for (int64_t first = 0; first < n_rows; first += panel_lanes) {
+                fma_multiply(f(scores) + first * block_keys, panel_lanes, 1, f(rows) + (column * block_rows + first * panel_lanes),
+                             std::min(panel_lanes, n_rows - first), out + column * chunk_keys, n_visible(first / panel_lanes),
+                             true);
+            }
+        }
+    }
+
+    static const float * f(const uint32_t * words) { return reinterpret_cast<const float *>(words); }
+};
+
+#if HWY_NATIVE_DOT_BF16
+// bf16 products with f32 sums: AMX tiles or dot products of pairs. What is summed over is padded with zeros to 32.
+struct Pairs {
+    using Element = Bf16;
+    static constexpr bool pairs = true;
+    static constexpr int64_t score_words = block_keys * panel_lanes / 2;
+
+    AttentionUnits units;
+    int64_t head_dim, d;
+
+    static int64_t padded_keys(int64_t n) { return round_up(n, 32); }
+
+    void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
+        auto * to = reinterpret_cast<Bf16 *>(out);
+        for (int64_t i = 0; i < n; ++i, to += d) {
+            std::memcpy(to, m.row_as<Bf16>(first + i) + column, static_cast<size_t>(head_dim) * 2);
+            std::memset(to + head_dim, 0, static_cast<size_t>(d - head_dim) * 2);
+        }
+        std::memset(to, 0, static_cast<size_t>((round_up(n, 16) - n) * d) * 2);
+    }
+    // [dimension][64 keys]
+    void pack_keys_t(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * staging, uint32_t * out) const {
+        const int64_t n_pairs = round_up(n, 32) / 2;
+        for (int64_t pair = 0; pair < n_pairs; ++pair) {
+            const int64_t key = 2 * pair;
+            uint32_t * to = staging + pair * d;
+            if (key >= n) {
+                std::memset(to, 0, static_cast<size_t>(d) * 4);
+            } else {
+                pair_rows(m.row_as<Bf16>(first + key) + column,
+                          key + 1 < n ? m.row_as<Bf16>(first + key + 1) + column : nullptr, head_dim, to, d);
+            }
+        }
+        transpose(staging, d, n_pairs, d, out, block_keys / 2);
+    }
+    template <typename Row>
+    void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+        auto * to = reinterpret_cast<Bf16 *>(staging);
+        for (int64_t i = 0; i < n; ++i, to += d) {
+            std::memcpy(to, row(i), static_cast<size_t>(head_dim) * 2);
+            std::memset(to + head_dim, 0, static_cast<size_t>(d - head_dim) * 2);
+        }
+        std::memset(to, 0, static_cast<size_t>((panel_lanes - n) * d) * 2);
+        transpose(staging, d / 2, panel_lanes, d / 2, out, panel_lanes);
+    }
+    template <typename Row>
+    void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+        for (int64_t i = 0; i < panel_lanes; i += 2) {
+            if (i < n) {
+                pair_rows(row(i), i + 1 < n ? row(i + 1) : nullptr, head_dim, staging, d);
+            } else {
+                std::memset(staging, 0, static_cast<size_t>(d) * 4);
+            }
+            for (int64_t column = 0; column < d; column += panel_lanes) {
+                std::memcpy(out + column * (block_rows / 2) + i / 2 * panel_lanes, staging + column, panel_lanes * 4);
+            }
+        }
+    }
+
+    void score(const uint32_t * keys, int64_t n, const uint32_t * rows_t, float * s) const {
+        multiply(keys, d, 32, rows_t, s, n, d / 32, false);
+    }
+    void weigh(const uint32_t * keys_t, const uint32_t * scores_b, int64_t n, float * out, bool accumulate) const {
+        multiply(keys_t, block_keys, 32, scores_b, out, head_dim, round_up(n, 32) / 32, accumulate);
+    }
+    // All panels at once: sums are loaded and stored once. Keys that a panel does not see are zeros in its scores.
+    template <typename Visible>
+    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows, float * out) const {
+        const int64_t n_panels = round_up(n_rows, panel_lanes) / panel_lanes;
+        for (int64_t column = 0; column < d; column += panel_lanes) {
+            multiply(scores, panel_lanes, block_keys * panel_lanes, rows + column * (block_rows / 2), out + column * chunk_keys,
+                     n_visible(n_panels - 1), n_panels, true);
+        }
+    }
+
+    // Strides in bf16 elements.
+    void multiply(const uint32_t * a, int64_t row_stride, int64_t step, const uint32_t * b, float * c, int64_t rows, int64_t steps,
+                  bool accumulate) const {
+        if (units == AttentionUnits::amx) {
+            amx_multiply(a, row_stride * 2, step * 2, b, c, rows, steps, accumulate);
+        } else {
+            dot_multiply(reinterpret_cast<const uint16_t *>(a), row_stride, step, b, c, rows, steps, accumulate);
+        }
+    }
+};
+#endif
+
+// ---- forward
+
+struct PanelStatistics {
+    float *max, *sum, *alpha;
+    const int32_t * limit;
+};
+
+// P^T = e^(scale S^T - max) over n keys from n0, with the running maximum and sum of each row; alpha is what sums of earlier keys are
+// to be multiplied with.
+template <typename P>
+void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float scale_value, const PanelStatistics & statistics,
+                   uint32_t * p) {
+    const Floats d;
+    const Ints di;
+    const Vec scale = hn::Set(d, scale_value);
+    const Vec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
+    for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
+        const float * column = s + lane;
+        const auto limit = hn::LoadU(di, statistics.limit + lane);
+        const auto visible = [&](int64_t i) { return hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i)))); };
+        const auto scaled = [&](int64_t i) { return hn::Mul(hn::LoadU(d, column + i * panel_lanes), scale); };
+
+        const Vec old_max = hn::LoadU(d, statistics.max + lane);
+        Vec max = old_max;
+        int64_t i = 0;
+        if (masked) {
+            for (; i < n; ++i) max = hn::Max(max, hn::IfThenElse(visible(i), scaled(i), minus_infinity));
+        } else {
+            Vec m1 = old_max, m2 = old_max, m3 = old_max;
+            for (; i + 4 <= n; i += 4) {
+                max = hn::Max(max, scaled(i));
+                m1 = hn::Max(m1, scaled(i + 1));
+                m2 = hn::Max(m2, scaled(i + 2));
+                m3 = hn::Max(m3, scaled(i + 3));
+            }
+            for (; i < n; ++i) max = hn::Max(max, scaled(i));
+            max = hn::Max(hn::Max(max, m1), hn::Max(m2, m3));
+        }
+
+        const auto weight = [&](int64_t key) {
+            const Vec e = exp_clamped(hn::MulSub(hn::LoadU(d, column + key * panel_lanes), scale, max));
+            return masked ? hn::IfThenElseZero(visible(key), e) : e;
+        };
+        Vec sum = hn::Zero(d);
+        if constexpr (P::pairs) {
+            const Words du;
+            for (i = 0; i + 2 <= n; i += 2) {
+                const Vec e0 = weight(i), e1 = weight(i + 1);
+                sum = hn::Add(sum, hn::Add(e0, e1));
+                hn::StoreU(to_pair(e0, e1), du, p + i / 2 * panel_lanes + lane);
+            }
+            if (i < n) {
+                const Vec e0 = weight(i);
+                sum = hn::Add(sum, e0);
+                hn::StoreU(to_pair(e0, hn::Zero(d)), du, p + i / 2 * panel_lanes + lane);
+                i += 2;
+            }
+            for (; i < P::padded_keys(n); i += 2) hn::StoreU(hn::Zero(du), du, p + i / 2 * panel_lanes + lane);
+        } else {
+            for (i = 0; i < n; ++i) {
+                const Vec e = weight(i);
+                sum = hn::Add(sum, e);
+                hn::StoreU(e, d, reinterpret_cast<float *>(p) + i * panel_lanes + lane);
+            }
+        }
+        const Vec alpha = exp_clamped(hn::Sub(old_max, max));
+        hn::StoreU(max, d, statistics.max + lane);
+        hn::StoreU(alpha, d, statistics.alpha + lane);
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, statistics.sum + lane), alpha, sum), d, statistics.sum + lane);
+    }
+}
+
+// x[n][32] *= alpha[32]; nothing to do when the maxima stayed.
+void rescale_panel(float * x, int64_t n, const float * alpha) {
+    const Floats d;
+    for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
+        const Vec factor = hn::LoadU(d, alpha + lane);
+        if (hn::AllTrue(d, hn::Eq(factor, hn::Set(d, 1.0f)))) continue;
+        for (int64_t i = 0; i < n; ++i) {
+            float * at = x + i * panel_lanes + lane;
+            hn::StoreU(hn::Mul(hn::LoadU(d, at), factor), d, at);
+        }
+    }
+}
+
+// Limits of a block's rows; the last row's stands for the rows that pad a panel.
+HWY_INLINE void fill_limits(const AttentionOperands & x, const AttentionTask & task, int64_t first, int64_t count, int32_t * limit) {
+    for (int64_t r = 0; r < round_up(count, panel_lanes); ++r) {
+        limit[r] = static_cast<int32_t>(x.limit(task.segment, first + std::min(r, count - 1)));
+    }
+}
+
+// Row r of the block that starts at row `first` of a (segment, kv head).
+template <typename T>
+HWY_INLINE T * block_row(const AttentionOperands & x, const AttentionTask & task, Matrix m, int64_t row) {
+    const int64_t g = x.group();
+    return m.row_as<T>(task.segment.q_begin + row / g) + (task.kv_head * g + row % g) * x.shape.head_dim;
+}
+
+// to[i] = factor * from[i] for n elements.
+template <typename T>
+HWY_INLINE void store_scaled(const float * from, int64_t n, Vec factor, T * to) {
+    for_lanes(n, [&](int64_t i, auto part) { part.put(hn::Mul(part.get(from + i), factor), to + i); });
+}
+
+template <typename P>
+void forward(const P & products, const AttentionOperands & x, const AttentionTask & task, void * scratch) {
+    using T = typename P::Element;
+    const ForwardScratch w(scratch, products.d);
+    const int64_t d = products.d, column = task.kv_head * products.head_dim;
+    const int64_t n_panels = round_up(task.count, panel_lanes) / panel_lanes;
+    const auto scale = static_cast<float>(x.shape.scale);
+
+    fill_limits(x, task, task.first, task.count, w.limit);
+    std::fill_n(w.max, block_rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(w.sum, block_rows, 0.0f);
+    for (int64_t panel = 0; panel < n_panels; ++panel) {
+        const int64_t first = panel * panel_lanes;
+        products.pack_rows_t([&](int64_t i) { return block_row<T>(x, task, x.q, task.first + first + i); },
+                             std::min(panel_lanes, task.count - first), w.staging, w.q_t + first * d);
+    }
+
+    const int64_t n_keys = w.limit[task.count - 1] + 1;
+    for (int64_t n0 = 0; n0 < n_keys; n0 += block_keys) {
+        const int64_t n_block = std::min(block_keys, n_keys - n0);
+        products.pack_keys(x.k, task.segment.kv_begin + n0, column, n_block, w.keys);
+        products.pack_keys_t(x.v, task.segment.kv_begin + n0, column, n_block, w.staging, w.values);
+        for (int64_t panel = 0; panel < n_panels; ++panel) {
+            const int64_t first = panel * panel_lanes;
+            const int64_t n = std::min<int64_t>(n_block, w.limit[first + panel_lanes - 1] + 1 - n0);
+            if (n <= 0) continue;
+            products.score(w.keys, n, w.q_t + first * d, w.s);
+            const bool masked = n0 + n - 1 > w.limit[first];
+            softmax_panel<P>(w.s, n, n0, masked, scale, {w.max + first, w.sum + first, w.alpha, w.limit + first}, w.p);
+            float * o_t = w.o_t + first * d;
+            if (n0 > 0) rescale_panel(o_t, products.head_dim, w.alpha);
+            products.weigh(w.values, w.p, n, o_t, n0 > 0);
+        }
+    }
+
+    auto * rows = reinterpret_cast<float *>(w.staging);
+    for (int64_t panel = 0; panel < n_panels; ++panel) {
+        const int64_t first = panel * panel_lanes;
+        transpose(reinterpret_cast<const uint32_t *>(w.o_t + first * d), panel_lanes, d, panel_lanes, w.staging, d);
+        for (int64_t i = 0; i < std::min(panel_lanes, task.count - first); ++i) {
+            const int64_t row = task.first + first + i, r = first + i;
+            store_scaled(rows + i * d, products.head_dim, hn::Set(Floats(), 1 / w.sum[r]), block_row<T>(x, task, x.o, row));
+            if (x.lse) {
+                x.lse.row_as<float>(task.segment.q_begin + row / x.group())[task.kv_head * x.group() + row % x.group()] =
+                    w.max[r] + std::log(w.sum[r]);
+            }
+        }
+    }
+}
+
+// ---- backward (Dao 2023, algorithm 2, with rows as lanes)
+
+template <typename T>
+HWY_INLINE float dot(const T * a, const T * b, int64_t n) {
+    Vec sum = hn::Zero(Floats());
+    for_lanes(n, [&](int64_t i, auto part) { sum = hn::MulAdd(part.get(a + i), part.get(b + i), sum); });
+    return hn::ReduceSum(Floats(), sum);
+}
+
+// Packs Q and dO of `count` rows with their statistics; by_row: also as operands of dK and dV.
+template <typename P>
+void pack_block(const P & products, const AttentionOperands & x, const AttentionTask & task, int64_t first_row, int64_t count,
+                bool by_row, const BackwardScratch & w) {
+    using T = typename P::Element;
+    const int64_t d = products.d;
+    fill_limits(x, task, first_row, count, w.limit);
+    for (int64_t first = 0; first < count; first += panel_lanes) {
+        const int64_t n = std::min(panel_lanes, count - first);
+        const auto q = [&](int64_t i) { return block_row<T>(x, task, x.q, first_row + first + i); };
+        const auto d_o = [&](int64_t i) { return block_row<T>(x, task, x.d_o, first_row + first + i); };
+        products.pack_rows_t(q, n, w.staging, w.q_t + first * d);
+        products.pack_rows_t(d_o, n, w.staging, w.do_t + first * d);
+        if (by_row) {
+            const int64_t at = P::pairs ? first / 2 * panel_lanes : first * panel_lanes;
+            products.pack_rows(q, n, w.staging, w.q_rows + at);
+            products.pack_rows(d_o, n, w.staging, w.do_rows + at);
+        }
+        for (int64_t i = 0; i < panel_lanes; ++i) {
+            w.lse[first + i] = w.delta[first + i] = 0;  // rows that pad: p = 1, but q and dO are zero
+            if (i >= n) continue;
+            const int64_t row = first_row + first + i;
+            w.lse[first + i] = x.lse.row_as<float>(task.segment.q_begin + row / x.group())[task.kv_head * x.group() +
+                                                                                         row % x.group()];
+            w.delta[first + i] = dot<T>(d_o(i), block_row<T>(x, task, x.o, row), products.head_dim);
+        }
+    }
+}
+
+// P^T = e^(scale S^T - lse) and dS^T = P^T (dP^T - delta) for n keys from n0 of one panel. p_a, ds_a: as A operands, zero up to
+// n_fill keys; ds_b: dS^T as B operand; null: not wanted.
+template <typename P>
+void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_t n_fill, int64_t n0, bool masked, float scale_value,
+                            const float * lse, const float * delta, const int32_t * limits, uint32_t * p_a, uint32_t * ds_a,
+                            uint32_t * ds_b) {
+    const Floats d;
+    const Ints di;
+    const Vec scale = hn::Set(d, scale_value);
+    for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
+        const auto limit = hn::LoadU(di, limits + lane);
+        const Vec row_lse = hn::LoadU(d, lse + lane), row_delta = hn::LoadU(d, delta + lane);
+        // dS^T of key i; stores what is wanted as A operand.
+        const auto gradient = [&](int64_t i) {
+            const int64_t at = i * panel_lanes + lane;
+            Vec e = exp_clamped(hn::MulSub(hn::LoadU(d, s + at), scale, row_lse));
+            if (masked) {
+                e = hn::IfThenElseZero(hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i)))), e);
+            }
+            const Vec g = hn::Mul(e, hn::Sub(hn::LoadU(d, dp + at), row_delta));
+            if constexpr (P::pairs) {
+                if (p_a) {
+                    store(e, reinterpret_cast<Bf16 *>(p_a) + at);
+                    store(g, reinterpret_cast<Bf16 *>(ds_a) + at);
+                }
+            } else {
+                hn::StoreU(e, d, reinterpret_cast<float *>(p_a) + at);
+                hn::StoreU(g, d, reinterpret_cast<float *>(ds_a) + at);
+            }
+            return g;
+        };
+        if constexpr (P::pairs) {
+            const Words du;
+            int64_t i = 0;
+            for (; i < n; i += 2) {
+                const Vec g0 = gradient(i), g1 = i + 1 < n ? gradient(i + 1) : hn::Zero(d);
+                if (ds_b) hn::StoreU(to_pair(g0, g1), du, ds_b + i / 2 * panel_lanes + lane);
+            }
+            for (; ds_b && i < P::padded_keys(n); i += 2) hn::StoreU(hn::Zero(du), du, ds_b + i / 2 * panel_lanes + lane);
+        } else {
+            for (int64_t i = 0; i < n; ++i) gradient(i);
+        }
+    }
+    if constexpr (P::pairs) {
+        if (p_a && n < n_fill) {
+            const auto bytes = static_cast<size_t>((n_fill - n) * panel_lanes) * 2;
+            std::memset(reinterpret_cast<Bf16 *>(p_a) + n * panel_lanes, 0, bytes);
+            std::memset(reinterpret_cast<Bf16 *>(ds_a) + n * panel_lanes, 0, bytes);
+        }
+    }
+}
+
+// One block of rows, packed in w, against n_block keys from n0, packed at keys, values and keys_t. dk and dv (+=) when given;
+// dq_t (= in the first block of keys, then +=) when given.
+template <typename P>
+void backward_block(const P & products, const AttentionOperands & x, const BackwardScratch & w, int64_t count, int64_t n0,
+                    int64_t n_block, const uint32_t * keys, const uint32_t * values, const uint32_t * keys_t, float * dk, float * dv,
+                    float * dq_t) {
+    const int64_t d = products.d, n_panels = round_up(count, panel_lanes) / panel_lanes;
+    const auto visible = [&](int64_t panel) {
+        return std::clamp<int64_t>(w.limit[panel * panel_lanes + panel_lanes - 1] + 1 - n0, 0, n_block);
+    };
+    const int64_t n_all = visible(n_panels - 1);
+    if (n_all == 0) return;
+    const int64_t n_fill = round_up(n_all, 16);  // tiles read whole rows of 16 keys
+    const bool as_a = dk != nullptr || !P::pairs;
+    for (int64_t panel = 0; panel < n_panels; ++panel) {
+        const int64_t first = panel * panel_lanes, n = visible(panel);
+        uint32_t * p = as_a ? w.p + panel * P::score_words : nullptr;
+        uint32_t * ds = as_a ? w.ds + panel * P::score_words : nullptr;
+        if (n > 0) {
+            products.score(keys, n, w.q_t + first * d, w.s);
+            products.score(values, n, w.do_t + first * d, w.dp);
+        }
+        const bool masked = n0 + n - 1 > w.limit[first];
+        softmax_backward_panel<P>(w.s, w.dp, n, n_fill, n0, masked, static_cast<float>(x.shape.scale), w.lse + first,
+                                  w.delta + first, w.limit + first, p, ds, dq_t ? w.ds_b : nullptr);
+        if (dq_t && n > 0) products.weigh(keys_t, P::pairs ? w.ds_b : ds, n, dq_t + first * d, n0 > 0);
+    }
+    if (dk) {
+        products.gather(w.p, visible, count, w.do_rows, dv);
+        products.gather(w.ds, visible, count, w.q_rows, dk);
+    }
+}
+
+template <typename P>
+void store_dq(const P & products, const AttentionOperands & x, const AttentionTask & task, int64_t first_row, int64_t count,
+              const BackwardScratch & w) {
+    using T = typename P::Element;
+    const int64_t d = products.d;
+    for (int64_t first = 0; first < count; first += panel_lanes) {
+        transpose(reinterpret_cast<const uint32_t *>(w.dq_t + first * d), panel_lanes, d, panel_lanes, w.staging, d);
+        for (int64_t i = 0; i < std::min(panel_lanes, count - first); ++i) {
+            store_scaled(reinterpret_cast<const float *>(w.staging) + i * d, products.head_dim,
+                         hn::Set(Floats(), static_cast<float>(x.shape.scale)),
+                         block_row<T>(x, task, x.dq, first_row + first + i));
+        }
+    }
+}
+
+template <typename P>
+void store_key_gradient(const P & products, const AttentionTask & task, const float * sums, double scale, Matrix out) {
+    using T = typename P::Element;
+    for (int64_t i = 0; i < task.count; ++i) {
+        T * to = out.row_as<T>(task.segment.kv_begin + task.first + i) + task.kv_head * products.head_dim;
+        for (int64_t column = 0; column < products.head_dim; column += panel_lanes) {
+            store_scaled(sums + column * chunk_keys + i * panel_lanes, std::min(panel_lanes, products.head_dim - column),
+                         hn::Set(Floats(), static_cast<float>(scale)), to + column);
+        }
+    }
+}
+
+// dK and dV of one chunk of keys; when the chunk is the whole segment also dQ, from the same scores.
+template <typename P>
+void backward_keys(const P & products, const AttentionOperands & x, const AttentionTask & task, void * scratch) {
+    const BackwardScratch w(scratch, products.d);
+    const int64_t d = products.d, column = task.kv_head * products.head_dim;
+    const bool with_dq = task.count == task.segment.kv_len;
+    const auto block_of = [&](uint32_t * base, int64_t key, int64_t words_per_key) { return base + key * words_per_key; };
+
+    for (int64_t key = 0; key < task.count; key += block_keys) {
+        const int64_t n = std::min(block_keys, task.count - key), first = task.segment.kv_begin + task.first + key;
+        products.pack_keys(x.k, first, column, n, block_of(w.keys, key, d));
+        products.pack_keys(x.v, first, column, n, block_of(w.values, key, d));
+        if (P::pairs && with_dq) products.pack_keys_t(x.k, first, column, n, w.staging, block_of(w.keys_t, key, d / 2));
+    }
+    std::fill_n(w.dk, chunk_keys * d, 0.0f);
+    std::fill_n(w.dv, chunk_keys * d, 0.0f);
+
+    // The first query that sees the chunk's first key.
+    const int64_t first_query = std::max<int64_t>(0, task.first - (task.segment.kv_len - task.segment.q_len));
+    const int64_t n_rows = task.segment.q_len * x.group();
+    for (int64_t row = first_query * x.group(); row < n_rows; row += block_rows) {
+        const int64_t count = std::min(block_rows, n_rows - row);
+        pack_block(products, x, task, row, count, true, w);
+        for (int64_t key = 0; key < task.count; key += block_keys) {
+            const uint32_t * keys = block_of(w.keys, key, d);
+            backward_block(products, x, w, count, task.first + key, std::min(block_keys, task.count - key), keys,
+                           block_of(w.values, key, d), P::pairs ? block_of(w.keys_t, key, d / 2) : keys, w.dk + key * panel_lanes,
+                           w.dv + key * panel_lanes, with_dq ? w.dq_t : nullptr);
+        }
+        if (with_dq) store_dq(products, x, task, row, count, w);
+    }
+    store_key_gradient(products, task, w.dk, x.shape.scale, x.dk);
+    store_key_gradient(products, task, w.dv, 1, x.dv);
+}
+
+// dQ of one block of rows of a segment that is longer than a chunk.
+template <typename P>
+void backward_queries(const P & products, const AttentionOperands & x, const AttentionTask & task, void * scratch) {
+    const BackwardScratch w(scratch, products.d);
+    const int64_t column = task.kv_head * products.head_dim;
+    pack_block(products, x, task, task.first, task.count, false, w);
+    const int64_t n_keys = w.limit[task.count - 1] + 1;
+    for (int64_t n0 = 0; n0 < n_keys; n0 += block_keys) {
+        const int64_t n = std::min(block_keys, n_keys - n0), first = task.segment.kv_begin + n0;
+        products.pack_keys(x.k, first, column, n, w.keys);
+        products.pack_keys(x.v, first, column, n, w.values);
+        if (P::pairs) products.pack_keys_t(x.k, first, column, n, w.staging, w.keys_t);
+        backward_block(products, x, w, task.count, n0, n, w.keys, w.values, P::pairs ? w.keys_t : w.keys, nullptr, nullptr, w.dq_t);
+    }
+    store_dq(products, x, task, task.first, task.count, w);
+}
+
+// ---- decoding: few rows over many keys, bound by reading K and V once
+
+template <typename T>
+void decode_typed(const AttentionOperands & x, const AttentionTask & task, void * scratch, float * parts) {
+    const Floats d;
+    const int64_t head_dim = x.shape.head_dim, padded = round_up(head_dim, panel_lanes);
+    const DecodeScratch w(scratch, padded);
+    const int64_t n_rows = task.segment.q_len * x.group(), column = task.kv_head * head_dim;
+    const int64_t first_key = task.segment.kv_begin + task.first;
+    const auto scale = static_cast<float>(x.shape.scale);
+
+    for (int64_t r = 0; r < n_rows; ++r) widen_row(block_row<T>(x, task, x.q, r), head_dim, w.q + r * padded, padded);
+    for (int64_t key = 0; key < task.count; ++key) {
+        const T * k = x.k.row_as<T>(first_key + key) + column;
+        for (int64_t r = 0; r < n_rows; r += 4) {
+            // Rows past the last repeat it: four sums hide each other's latency.
+            const float * q[4];
+            for (int64_t i = 0; i < 4; ++i) q[i] = w.q + std::min(r + i, n_rows - 1) * padded;
+            Vec s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+            for_lanes(head_dim, [&](int64_t at, auto part) {
+                const Vec v = part.get(k + at);
+                s0 = hn::MulAdd(v, hn::LoadU(d, q[0] + at), s0);
+                s1 = hn::MulAdd(v, hn::LoadU(d, q[1] + at), s1);
+                s2 = hn::MulAdd(v, hn::LoadU(d, q[2] + at), s2);
+                s3 = hn::MulAdd(v, hn::LoadU(d, q[3] + at), s3);
+            });
+            const float sums[4] = {hn::ReduceSum(d, s0), hn::ReduceSum(d, s1), hn::ReduceSum(d, s2), hn::ReduceSum(d, s3)};
+            for (int64_t i = 0; i < std::min<int64_t>(4, n_rows - r); ++i) w.scores[(r + i) * decode_keys + key] = sums[i] * scale;
+        }
+    }
+
+    for (int64_t r = 0; r < n_rows; ++r) {
+        float * part = parts + r * decode_part_floats(head_dim);
+        float * scores = w.scores + r * decode_keys;
+        const int64_t n = std::clamp<int64_t>(x.limit(task.segment, r) + 1 - task.first, 0, task.count);
+        Vec max = hn::Set(d, -std::numeric_limits<float>::infinity());
+        for (int64_t i = 0; i < n; ++i) max = hn::Max(max, hn::Set(d, scores[i]));
+        Vec total = hn::Zero(d);
+        for_lanes(n, [&](int64_t i, auto lane) {
+            const Vec e = exp_clamped(hn::Sub(lane.get(scores + i), max));
+            lane.put(e, scores + i);
+            total = hn::Add(total, lane.get(scores + i));
+        });
+        part[0] = hn::GetLane(max);
+        part[1] = hn::ReduceSum(d, total);
+        float * o = part + 2;
+        // Four vectors of the head at once.
+        const T * v = x.v.row_as<T>(first_key) + column;
+        int64_t at = 0;
+        for (; at + 4 * lanes <= head_dim; at += 4 * lanes) {
+            Vec o0 = hn::Zero(d), o1 = o0, o2 = o0, o3 = o0;
+            for (int64_t i = 0; i < n; ++i) {
+                const T * row = v + i * x.v.stride + at;
+                const Vec e = hn::Set(d, scores[i]);
+                o0 = hn::MulAdd(e, load(row), o0);
+                o1 = hn::MulAdd(e, load(row + lanes), o1);
+                o2 = hn::MulAdd(e, load(row + 2 * lanes), o2);
+                o3 = hn::MulAdd(e, load(row + 3 * lanes), o3);
+            }
+            store(o0, o + at);
+            store(o1, o + at + lanes);
+            store(o2, o + at + 2 * lanes);
+            store(o3, o + at + 3 * lanes);
+        }
+        for_lanes(head_dim - at, [&](int64_t rest, auto part_lanes) {
+            Vec sum = hn::Zero(d);
+            for (int64_t i = 0; i < n; ++i) {
+                sum = hn::MulAdd(hn::Set(d, scores[i]), part_lanes.get(v + i * x.v.stride + at + rest), sum);
+            }
+            part_lanes.put(sum, o + at + rest);
+        });
+    }
+}
+
+// Adds the parts of all rows of a (segment, kv head) in the order of their keys. parts: [part][row].
+template <typename T>
+void merge_typed(const AttentionOperands & x, const AttentionTask & task, const float * parts, int64_t n_parts, int64_t part_stride) {
+    const int64_t head_dim = x.shape.head_dim, n_rows = task.segment.q_len * x.group();
+    for (int64_t r = 0; r < n_rows; ++r) {
+        const float * row = parts + r * decode_part_floats(head_dim);
+        float max = row[0], sum = 0;
+        for (int64_t i = 1; i < n_parts; ++i) max = std::max(max, row[i * part_stride]);
+        for (int64_t i = 0; i < n_parts; ++i) sum += row[i * part_stride + 1] * std::exp(row[i * part_stride] - max);
+        T * o = block_row<T>(x, task, x.o, r);
+        for_lanes(head_dim, [&](int64_t at, auto lane) {
+            Vec total = hn::Zero(Floats());
+            for (int64_t i = 0; i < n_parts; ++i) {
+                const float * part = row + i * part_stride;
+                const Vec factor = hn::Set(Floats(), std::exp(part[0] - max) / sum);
+                total = hn::MulAdd(factor, lane.get(part + 2 + at), total);
+            }
+            lane.put(total, o + at);
+        });
+        if (x.lse) {
+            x.lse.row_as<float>(task.segment.q_begin + r / x.group())[task.kv_head * x.group() + r % x.group()] =
+                max + std::log(sum);
+        }
+    }
+}
+
+// ---- entry points
+
+template <typename F>
+HWY_INLINE void with_products(const AttentionOperands & x, const F & f) {
+    const int64_t head_dim = x.shape.head_dim, d = round_up(head_dim, panel_lanes);
+    if (x.q.type == Dtype::f32) return f(Fma<float>{x.units, head_dim, d});
+#if HWY_NATIVE_DOT_BF16
+    if (x.units != AttentionUnits::fma) return f(Pairs{x.units, head_dim, d});
+#endif
+    f(Fma<Bf16>{x.units, head_dim, d});
+}
+
+bool multiplies_pairs() { return HWY_NATIVE_DOT_BF16; }
+
+void forward_task(const AttentionOperands & x, const AttentionTask & task, void * scratch) {
+    with_products(x, [&](const auto & products) { forward(products, x, task, scratch); });
+}
+
+void backward_keys_task(const AttentionOperands & x, const AttentionTask & task, void * scratch) {
+    with_products(x, [&](const auto & products) { backward_keys(products, x, task, scratch); });
+}
+
+void backward_queries_task(const AttentionOperands & x, const AttentionTask & task, void * scratch) {
+    with_products(x, [&](const auto & products) { backward_queries(products, x, task, scratch); });
+}
+
+void decode_task(const AttentionOperands & x, const AttentionTask & task, void * scratch, float * parts) {
+    with_type(x.q.type, [&]<typename T>(T *) { decode_typed<T>(x, task, scratch, parts); });
+}
+
+void decode_merge_task(const AttentionOperands & x, const AttentionTask & task, const float * parts, int64_t n_parts,
+                       int64_t part_stride) {
+    with_type(x.q.type, [&]<typename T>(T *) { merge_typed<T>(x, task, parts, n_parts, part_stride); });
+}
+
+}  // namespace lorica::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lorica::cpu {
+
+HWY_EXPORT(multiplies_pairs);
+HWY_EXPORT(forward_task);
+HWY_EXPORT(backward_keys_task);
+HWY_EXPORT(backward_queries_task);
+HWY_EXPORT(decode_task);
+HWY_EXPORT(decode_merge_task);
+
+AttentionKernels attention_kernels() {
+    return {HWY_DYNAMIC_DISPATCH(multiplies_pairs)(), HWY_DYNAMIC_POINTER(forward_task), HWY_DYNAMIC_POINTER(backward_keys_task),
+            HWY_DYNAMIC_POINTER(backward_queries_task), HWY_DYNAMIC_POINTER(decode_task), HWY_DYNAMIC_POINTER(decode_merge_task)};
+}
+
+}  // namespace lorica::cpu
+#endif
