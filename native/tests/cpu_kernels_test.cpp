@@ -1,0 +1,595 @@
+// The CPU kernels against plain double loops: every instruction set that this machine has, awkward shapes, one thread and two.
+#include <gtest/gtest.h>
+
+#include "backend/cpu/simd_targets.h"
+// after simd_targets.h
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/cpu_features.h"
+#include "backend/cpu/dropout.h"
+#include "backend/cpu/elementwise.h"
+#include "common/bf16.h"
+#include "common/random.h"
+
+namespace lorica::cpu {
+namespace {
+
+constexpr float sentinel = 12288;  // fills what a kernel must not touch; exact in bf16
+
+// Rows in a format, each followed by a gap that must stay as it was.
+class Rows {
+public:
+    Rows(Dtype type, int64_t rows, int64_t cols, int64_t gap = 3)
+        : bytes_(static_cast<size_t>(rows * (cols + gap)) * dtype_size(type)), view_{bytes_.data(), type, rows, cols, cols + gap} {
+        for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t c = 0; c < cols + gap; ++c) set(r, c, sentinel);
+        }
+    }
+    Rows(const Rows & other) : bytes_(other.bytes_), view_(other.view_) { view_.data = bytes_.data(); }
+
+    static Rows random(Dtype type, int64_t rows, int64_t cols, uint64_t seed, double scale = 1) {
+        Rows result(type, rows, cols);
+        for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t c = 0; c < cols; ++c) {
+                result.set(r, c, static_cast<float>(scale * random_normal(seed, static_cast<uint64_t>(r * cols + c))));
+            }
+        }
+        return result;
+    }
+
+    double at(int64_t r, int64_t c) const {
+        return view_.type == Dtype::bf16 ? static_cast<float>(view_.row_as<Bf16>(r)[c]) : view_.row_as<float>(r)[c];
+    }
+    void set(int64_t r, int64_t c, float value) {
+        if (view_.type == Dtype::bf16) {
+            view_.row_as<Bf16>(r)[c] = Bf16(value);
+        } else {
+            view_.row_as<float>(r)[c] = value;
+        }
+    }
+    Matrix view() const { return view_; }
+    bool gaps_untouched() const {
+        for (int64_t r = 0; r < view_.rows; ++r) {
+            for (int64_t c = view_.cols; c < view_.stride; ++c) {
+                if (at(r, c) != sentinel) return false;
+            }
+        }
+        return true;
+    }
+    bool operator==(const Rows & other) const { return bytes_ == other.bytes_; }
+
+private:
+    std::vector<std::byte> bytes_;
+    Matrix view_;
+};
+
+double tolerance(Dtype type) { return type == Dtype::bf16 ? 0x1p-8 : 2e-6; }
+
+// |actual - expected| <= tolerance * (|expected| + scale) for every element, and the gaps untouched.
+template <typename Expected>
+void expect_rows(const Rows & actual, double tolerance, double scale, const char * name, const Expected & expected) {
+    EXPECT_TRUE(actual.gaps_untouched()) << name;
+    for (int64_t r = 0; r < actual.view().rows; ++r) {
+        for (int64_t c = 0; c < actual.view().cols; ++c) {
+            const double want = expected(r, c), got = actual.at(r, c);
+            ASSERT_LE(std::abs(got - want), tolerance * (std::abs(want) + scale))
+                << name << " row " << r << " column " << c << ": " << got << " instead of " << want;
+        }
+    }
+}
+
+class CpuKernels : public testing::TestWithParam<int64_t> {
+protected:
+    void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
+    void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
+};
+
+std::vector<int64_t> targets() {
+    std::vector<int64_t> result;
+    for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1) result.push_back(rest & -rest);
+    return result;
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, CpuKernels, testing::ValuesIn(targets()),
+                         [](const auto & target) { return std::string(hwy::TargetName(target.param)); });
+
+constexpr Dtype dtypes[] = {Dtype::f32, Dtype::bf16};
+constexpr int64_t widths[] = {1, 7, 16, 33, 192, 577};
+
+TEST_P(CpuKernels, RmsnormMatchesItsFormula) {
+    for (const Dtype type : dtypes) {
+        for (const int64_t n : widths) {
+            const Rows x = Rows::random(Dtype::f32, 5, n, 1), w = Rows::random(Dtype::f32, 1, n, 2);
+            Rows y(type, 5, n);
+            rmsnorm(x.view(), w.view().as<float>(), 1e-5, y.view(), 2);
+            expect_rows(y, tolerance(type), 1e-3, "y", [&](int64_t r, int64_t c) {
+                double squares = 0;
+                for (int64_t i = 0; i < n; ++i) squares += x.at(r, i) * x.at(r, i);
+                return x.at(r, c) * w.at(0, c) / std::sqrt(squares / static_cast<double>(n) + 1e-5);
+            });
+        }
+    }
+}
+
+TEST_P(CpuKernels, RmsnormBackwardAddsTheDerivative) {
+    for (const Dtype type : dtypes) {
+        for (const int64_t n : widths) {
+            const Rows x = Rows::random(Dtype::f32, 5, n, 1), w = Rows::random(Dtype::f32, 1, n, 2);
+            const Rows dy = Rows::random(type, 5, n, 3), before = Rows::random(Dtype::f32, 5, n, 4);
+            Rows dx = before;
+            rmsnorm_backward(dy.view(), x.view(), w.view().as<float>(), 1e-5, dx.view(), 2);
+            expect_rows(dx, 1e-5, 1, "dx", [&](int64_t r, int64_t c) {
+                double squares = 0, dot = 0;
+                for (int64_t i = 0; i < n; ++i) {
+                    squares += x.at(r, i) * x.at(r, i);
+                    dot += dy.at(r, i) * w.at(0, i) * x.at(r, i);
+                }
+                const double s = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-5);
+                return before.at(r, c) + dy.at(r, c) * w.at(0, c) * s - x.at(r, c) * s * s * s * dot / static_cast<double>(n);
+            });
+        }
+    }
+}
+
+TEST_P(CpuKernels, RopeRotatesPairsExactlyAtLongPositions) {
+    const std::vector<int32_t> positions = {0, 1, 77, 4095, 131071, 1000003};
+    for (const Dtype type : dtypes) {
+        for (const int32_t head_dim : {2, 6, 64, 80, 256}) {
+            for (const int32_t n_rotated : {head_dim / 2, std::max(1, head_dim / 4)}) {
+                std::vector<double> frequencies;
+                for (int32_t i = 0; i < n_rotated; ++i) frequencies.push_back(std::pow(10000.0, -2.0 * i / head_dim));
+                const auto n_rows = static_cast<int64_t>(positions.size());
+                const Rows before = Rows::random(type, n_rows, 3 * head_dim, 5);
+                Rows x = before;
+                rope(x.view(), positions.data(), head_dim, frequencies, false, 2);
+                expect_rows(x, tolerance(type), 0.5, "x", [&](int64_t r, int64_t c) {
+                    const int64_t within = c % head_dim;
+                    if (within >= 2 * n_rotated) return before.at(r, c);
+                    const double angle = positions[static_cast<size_t>(r)] * frequencies[static_cast<size_t>(within / 2)];
+                    return within % 2 == 0 ? before.at(r, c) * std::cos(angle) - before.at(r, c + 1) * std::sin(angle)
+                                           : before.at(r, c) * std::cos(angle) + before.at(r, c - 1) * std::sin(angle);
+                });
+                rope(x.view(), positions.data(), head_dim, frequencies, true, 1);
+                expect_rows(x, 2 * tolerance(type), 1, "rotated back", [&](int64_t r, int64_t c) { return before.at(r, c); });
+            }
+        }
+    }
+}
+
+TEST_P(CpuKernels, SwigluAndItsDerivativeMatchTheirFormulas) {
+    for (const Dtype type : dtypes) {
+        for (const int64_t n : widths) {
+            const Rows gate = Rows::random(type, 4, n, 1, 6), up = Rows::random(type, 4, n, 2), dh = Rows::random(type, 4, n, 3);
+            Rows h(type, 4, n), dgate = gate, dup = up;
+            const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+            swiglu(gate.view(), up.view(), h.view(), 2);
+            const double relative = type == Dtype::bf16 ? 0x1p-8 : 1e-6;
+            expect_rows(h, relative, 1e-30, "h", [&](int64_t r, int64_t c) {
+                return gate.at(r, c) * sigmoid(gate.at(r, c)) * up.at(r, c);
+            });
+            swiglu_backward(dgate.view(), dup.view(), dh.view(), dgate.view(), dup.view(), 2);
+            expect_rows(dup, relative, 1e-30, "dup", [&](int64_t r, int64_t c) {
+                return dh.at(r, c) * gate.at(r, c) * sigmoid(gate.at(r, c));
+            });
+            expect_rows(dgate, relative, 0.1, "dgate", [&](int64_t r, int64_t c) {
+                const double g = gate.at(r, c), s = sigmoid(g);
+                return dh.at(r, c) * up.at(r, c) * s * (1 + g * (1 - s));
+            });
+        }
+    }
+}
+
+TEST_P(CpuKernels, SwigluKeepsNanAndBoundsExtremes) {
+    Rows gate(Dtype::f32, 1, 40), up(Dtype::f32, 1, 40), h(Dtype::f32, 1, 40);
+    for (int64_t i = 0; i < 40; ++i) gate.set(0, i, static_cast<float>(40 * (i - 20))), up.set(0, i, 1);
+    gate.set(0, 9, std::numeric_limits<float>::quiet_NaN());
+    swiglu(gate.view(), up.view(), h.view(), 1);
+    for (int64_t i = 0; i < 40; ++i) {
+        if (i == 9) {
+            EXPECT_TRUE(std::isnan(h.at(0, i)));
+        } else {
+            EXPECT_NEAR(h.at(0, i), std::max(gate.at(0, i), 0.0), 1e-12) << gate.at(0, i);
+        }
+    }
+}
+
+TEST_P(CpuKernels, ConversionRoundsLikeTheScalarTypeAndKeepsNan) {
+    std::vector<float> values = {0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, -3.4e38f, std::numeric_limits<float>::max(),
+                                 std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+    for (uint64_t i = 0; i < 300; ++i) values.push_back(static_cast<float>(random_normal(3, i)));
+    values.push_back(std::numeric_limits<float>::quiet_NaN());
+    values.push_back(std::bit_cast<float>(0xffffffffu));
+    const auto n = static_cast<int64_t>(values.size());
+    Rows y(Dtype::bf16, 1, n), back(Dtype::f32, 1, n);
+    convert({values.data(), Dtype::f32, 1, n, n}, y.view(), 2);
+    convert(y.view(), back.view(), 2);
+    for (int64_t i = 0; i < n; ++i) {
+        const auto expected = static_cast<float>(Bf16(values[static_cast<size_t>(i)]));
+        if (std::isnan(expected)) {
+            EXPECT_TRUE(std::isnan(y.at(0, i)) && std::isnan(back.at(0, i))) << i;
+        } else {
+            EXPECT_EQ(y.at(0, i), expected) << i;
+            EXPECT_EQ(back.at(0, i), expected) << i;
+        }
+    }
+    EXPECT_TRUE(y.gaps_untouched() && back.gaps_untouched());
+}
+
+TEST_P(CpuKernels, RowsAreGatheredScatteredAndEmbedded) {
+    const std::vector<int32_t> rows = {4, 0, 3};
+    const Rows x = Rows::random(Dtype::f32, 6, 37, 1), dy = Rows::random(Dtype::f32, 3, 37, 2);
+    Rows y(Dtype::f32, 3, 37), dx = x;
+    gather_rows(x.view(), rows.data(), y.view(), 2);
+    expect_rows(y, 0, 0, "y", [&](int64_t r, int64_t c) { return x.at(rows[static_cast<size_t>(r)], c); });
+    scatter_add_rows(dy.view(), rows.data(), dx.view(), 2);
+    expect_rows(dx, 1e-7, 0, "dx", [&](int64_t r, int64_t c) {
+        const auto found = std::find(rows.begin(), rows.end(), static_cast<int32_t>(r));
+        return x.at(r, c) + (found == rows.end() ? 0 : dy.at(found - rows.begin(), c));
+    });
+
+    std::vector<float> table(6 * 37);
+    for (size_t i = 0; i < table.size(); ++i) table[i] = x.view().row_as<float>(static_cast<int64_t>(i / 37))[i % 37];
+    const Weight embedding = {GGML_TYPE_F32, 6, 37, 37 * sizeof(float), reinterpret_cast<const std::byte *>(table.data())};
+    for (const Dtype type : dtypes) {
+        Rows embedded(type, 3, 37);
+        embed(embedding, rows.data(), embedded.view(), 2);
+        expect_rows(embedded, type == Dtype::bf16 ? 0x1p-8 : 0, 0, "embedded",
+                    [&](int64_t r, int64_t c) { return x.at(rows[static_cast<size_t>(r)], c); });
+    }
+}
+
+TEST_P(CpuKernels, DropoutDrawsTheNumbersOfTheScalarGenerator) {
+    for (const int64_t n : widths) {
+        for (const int64_t first_row : {int64_t{0}, int64_t{3}, (int64_t{1} << 34) / n - 2}) {
+            const Dropout setting = {0.3f, 0x123456789abcdefu};
+            const Rows x = Rows::random(Dtype::f32, 5, n, 1), before = Rows::random(Dtype::f32, 5, n, 2);
+            Rows y(Dtype::f32, 5, n), dx = before;
+            dropout(x.view(), setting, y.view(), 2, first_row);
+            dropout_backward_add(x.view(), setting, dx.view(), 2, first_row);
+            const auto factor = static_cast<float>(1 / (1 - static_cast<double>(setting.p)));
+            const auto expected = [&](int64_t r, int64_t c) {
+                const uint32_t number = random_u32(setting.seed, static_cast<uint64_t>((first_row + r) * n + c));
+                return number >= dropout_threshold(setting.p) ? static_cast<float>(x.at(r, c)) * factor : 0.0f;
+            };
+            expect_rows(y, 0, 0, "y", expected);
+            expect_rows(dx, 3e-7, 1, "dx", [&](int64_t r, int64_t c) { return before.at(r, c) + expected(r, c); });
+        }
+    }
+}
+
+TEST_P(CpuKernels, SumOfSquaresIsExactAndTheSameForAnyThreads) {
+    for (const int64_t n : {0, 1, 63, 64, 65, 100003}) {
+        const Rows x = Rows::random(Dtype::f32, 1, n, 1);
+        double expected = 0;
+        for (int64_t i = 0; i < n; ++i) expected += x.at(0, i) * x.at(0, i);
+        const double one = sum_of_squares(x.view().as<float>(), n, 1);
+        EXPECT_NEAR(one, expected, 1e-12 * expected);
+        EXPECT_EQ(one, sum_of_squares(x.view().as<float>(), n, 2));
+    }
+    std::vector<float> values(1000, 1.0f);
+    values[999] = std::numeric_limits<float>::infinity();
+    EXPECT_TRUE(std::isinf(sum_of_squares(values.data(), 1000, 2)));
+    values[500] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_TRUE(std::isnan(sum_of_squares(values.data(), 1000, 2)));
+}
+
+TEST_P(CpuKernels, AdamwFollowsTheAlgorithm) {
+    constexpr int64_t n = 40007;
+    Rows param = Rows::random(Dtype::f32, 1, n, 1), m(Dtype::f32, 1, n), v(Dtype::f32, 1, n);
+    std::vector<double> p(n), m64(n, 0.0), v64(n, 0.0);
+    for (int64_t i = 0; i < n; ++i) p[static_cast<size_t>(i)] = param.at(0, i), m.set(0, i, 0), v.set(0, i, 0);
+    for (int64_t step = 1; step <= 3; ++step) {
+        const Rows grad = Rows::random(Dtype::f32, 1, n, static_cast<uint64_t>(10 + step), 50);
+        const AdamwParams params = {2e-3, 0.9, 0.999, 1e-8, 0.1, 0.02, step};
+        Rows single = param, single_m = m, single_v = v;
+        adamw(param.view().as<float>(), grad.view().as<float>(), m.view().as<float>(), v.view().as<float>(), n, params, 2);
+        adamw(single.view().as<float>(), grad.view().as<float>(), single_m.view().as<float>(), single_v.view().as<float>(), n,
+              params, 1);
+        EXPECT_TRUE(single == param && single_m == m && single_v == v);
+        for (size_t i = 0; i < n; ++i) {
+            const double g = grad.at(0, static_cast<int64_t>(i)) * params.grad_scale;
+            p[i] *= 1 - params.learning_rate * params.weight_decay;
+            m64[i] = params.beta1 * m64[i] + (1 - params.beta1) * g;
+            v64[i] = params.beta2 * v64[i] + (1 - params.beta2) * g * g;
+            const auto t = static_cast<double>(step);
+            p[i] -= params.learning_rate * (m64[i] / (1 - std::pow(params.beta1, t))) /
+                    (std::sqrt(v64[i] / (1 - std::pow(params.beta2, t))) + params.eps);
+        }
+    }
+    expect_rows(param, 2e-6, 1e-2, "param", [&](int64_t, int64_t c) { return p[static_cast<size_t>(c)]; });
+    EXPECT_TRUE(m.gaps_untouched() && v.gaps_untouched());
+}
+
+// ---- attention
+
+struct AttentionCase {
+    const char * name;
+    std::vector<Segment> segments;
+    AttentionShape shape;
+};
+
+int64_t query_rows(const AttentionCase & c) {
+    int64_t n = 0;
+    for (const Segment & s : c.segments) n = std::max<int64_t>(n, s.q_begin + s.q_len);
+    return n;
+}
+int64_t key_rows(const AttentionCase & c) {
+    int64_t n = 0;
+    for (const Segment & s : c.segments) n = std::max<int64_t>(n, s.kv_begin + s.kv_len);
+    return n;
+}
+
+std::vector<Segment> packed(const std::vector<int32_t> & lengths) {
+    std::vector<Segment> result;
+    int32_t at = 0;
+    for (const int32_t n : lengths) result.push_back({at, n, at, n}), at += n;
+    return result;
+}
+
+AttentionShape heads(int32_t n_head, int32_t n_head_kv, int32_t head_dim) {
+    return {n_head, n_head_kv, head_dim, 1 / std::sqrt(static_cast<double>(head_dim))};
+}
+
+std::vector<AttentionCase> training_cases() {
+    return {
+        {"one token", packed({1}), heads(1, 1, 8)},
+        {"short sequences", packed({1, 2, 5, 1, 17, 31, 3}), heads(6, 2, 64)},
+        {"around a panel", packed({10, 11, 32, 33}), heads(3, 1, 32)},
+        {"around a block of keys", packed({63, 64, 65}), heads(4, 2, 64)},
+        {"around a block of rows", packed({127, 128, 129}), heads(2, 2, 40)},
+        {"around a chunk of keys", packed({255, 256, 257}), heads(2, 1, 64)},
+        {"long", packed({700, 20}), heads(3, 1, 64)},
+        {"awkward head", packed({70, 9}), heads(4, 2, 20)},
+        {"odd head", packed({37}), heads(3, 3, 5)},
+        {"wide head", packed({90}), heads(2, 1, 256)},
+        {"prefix in the cache", {{0, 40, 0, 150}, {40, 7, 150, 300}}, heads(6, 2, 64)},
+        {"gaps between segments", {{3, 20, 5, 20}, {30, 9, 40, 9}}, heads(4, 1, 16)},
+    };
+}
+
+std::vector<AttentionCase> decoding_cases() {
+    return {
+        {"one token after many", {{0, 1, 0, 1000}}, heads(9, 3, 64)},
+        {"short cache", {{0, 1, 0, 64}}, heads(2, 1, 128)},
+        {"several sequences", {{0, 1, 0, 300}, {1, 1, 300, 77}, {2, 3, 377, 520}}, heads(8, 2, 40)},
+        {"odd head and cache", {{0, 2, 0, 513}}, heads(3, 1, 21)},
+        {"tokens over a border of parts", {{0, 4, 0, 514}}, heads(4, 4, 64)},
+    };
+}
+
+struct AttentionReference {
+    std::vector<double> o, lse, dq, dk, dv;
+};
+
+AttentionReference plain_loops(const AttentionCase & c, const Rows & q, const Rows & k, const Rows & v, const Rows & d_o) {
+    const AttentionShape & shape = c.shape;
+    const int64_t hd = shape.head_dim, q_cols = shape.n_head * hd, kv_cols = shape.n_head_kv * hd;
+    const auto nq = static_cast<size_t>(query_rows(c)), nk = static_cast<size_t>(key_rows(c));
+    AttentionReference result;
+    result.o.resize(nq * static_cast<size_t>(q_cols));
+    result.dq.resize(nq * static_cast<size_t>(q_cols));
+    result.lse.resize(nq * static_cast<size_t>(shape.n_head));
+    result.dk.resize(nk * static_cast<size_t>(kv_cols));
+    result.dv.resize(nk * static_cast<size_t>(kv_cols));
+    for (const Segment & s : c.segments) {
+        for (int64_t i = 0; i < s.q_len; ++i) {
+            for (int64_t h = 0; h < shape.n_head; ++h) {
+                const int64_t row = s.q_begin + i, qc = h * hd, kc = h / (shape.n_head / shape.n_head_kv) * hd;
+                const int64_t n = i + s.kv_len - s.q_len + 1;
+                std::vector<double> p(static_cast<size_t>(n)), dp(static_cast<size_t>(n));
+                double max = -std::numeric_limits<double>::infinity(), sum = 0, delta = 0;
+                for (int64_t j = 0; j < n; ++j) {
+                    double score = 0;
+                    for (int64_t x = 0; x < hd; ++x) score += q.at(row, qc + x) * k.at(s.kv_begin + j, kc + x);
+                    p[static_cast<size_t>(j)] = score * shape.scale;
+                    max = std::max(max, score * shape.scale);
+                }
+                for (double & score : p) sum += score = std::exp(score - max);
+                for (int64_t j = 0; j < n; ++j) {
+                    p[static_cast<size_t>(j)] /= sum;
+                    for (int64_t x = 0; x < hd; ++x) {
+                        result.o[static_cast<size_t>(row * q_cols + qc + x)] += p[static_cast<size_t>(j)] * v.at(s.kv_begin + j, kc + x);
+                        dp[static_cast<size_t>(j)] += d_o.at(row, qc + x) * v.at(s.kv_begin + j, kc + x);
+                    }
+                    delta += p[static_cast<size_t>(j)] * dp[static_cast<size_t>(j)];
+                }
+                result.lse[static_cast<size_t>(row * shape.n_head + h)] = max + std::log(sum);
+                for (int64_t j = 0; j < n; ++j) {
+                    const double ds = p[static_cast<size_t>(j)] * (dp[static_cast<size_t>(j)] - delta) * shape.scale;
+                    const auto at_k = static_cast<size_t>((s.kv_begin + j) * kv_cols + kc), at_q = static_cast<size_t>(row * q_cols + qc);
+                    for (int64_t x = 0; x < hd; ++x) {
+                        result.dq[at_q + static_cast<size_t>(x)] += ds * k.at(s.kv_begin + j, kc + x);
+                        result.dk[at_k + static_cast<size_t>(x)] += ds * q.at(row, qc + x);
+                        result.dv[at_k + static_cast<size_t>(x)] += p[static_cast<size_t>(j)] * d_o.at(row, qc + x);
+                    }
+                }
+            }
+        }
+    }
+    return result;
+}
+
+// Inputs of a case and what they give; made once for all instruction sets.
+struct AttentionProblem {
+    Rows q, k, v, d_o;
+    AttentionReference expected;
+};
+
+const AttentionProblem & problem(const AttentionCase & c, Dtype type) {
+    static std::map<std::pair<std::string, Dtype>, AttentionProblem> made;
+    const auto found = made.find({c.name, type});
+    if (found != made.end()) return found->second;
+    const int64_t nq = query_rows(c), nk = key_rows(c);
+    const int64_t q_cols = c.shape.n_head * c.shape.head_dim, kv_cols = c.shape.n_head_kv * c.shape.head_dim;
+    AttentionProblem p = {Rows::random(type, nq, q_cols, 1, 1.5), Rows::random(type, nk, kv_cols, 2, 1.5),
+                          Rows::random(type, nk, kv_cols, 3), Rows::random(type, nq, q_cols, 4), {}};
+    p.expected = plain_loops(c, p.q, p.k, p.v, p.d_o);
+    return made.emplace(std::pair(std::string(c.name), type), std::move(p)).first->second;
+}
+
+std::vector<AttentionUnits> units_for(Dtype type) {
+    if (type == Dtype::f32) return {AttentionUnits::fma};
+    return {AttentionUnits::fma, AttentionUnits::dot_bf16, AttentionUnits::amx};
+}
+
+// Relative to the largest element: sums of many rounded terms.
+void expect_tensor(const Rows & actual, const std::vector<double> & expected, const std::vector<bool> & covered, double tolerance,
+                   const std::string & name) {
+    double largest = 0;
+    for (const double x : expected) largest = std::max(largest, std::abs(x));
+    ASSERT_TRUE(actual.gaps_untouched()) << name;
+    const int64_t cols = actual.view().cols;
+    for (int64_t r = 0; r < actual.view().rows; ++r) {
+        for (int64_t c = 0; c < cols; ++c) {
+            const bool inside = covered[static_cast<size_t>(r)];
+            const double want = inside ? expected[static_cast<size_t>(r * cols + c)] : sentinel;
+            ASSERT_LE(std::abs(actual.at(r, c) - want), inside ? tolerance * (std::abs(want) + largest) : 0)
+                << name << " row " << r << " column " << c << ": " << actual.at(r, c) << " instead of " << want;
+        }
+    }
+}
+
+void check_attention(const AttentionCase & c, Dtype type, AttentionUnits units, bool backward) {
+    const AttentionShape & shape = c.shape;
+    const int64_t nq = query_rows(c), nk = key_rows(c), q_cols = shape.n_head * shape.head_dim, kv_cols = shape.n_head_kv * shape.head_dim;
+    const auto & [q, k, v, d_o, expected] = problem(c, type);
+    std::vector<bool> q_covered(static_cast<size_t>(nq)), k_covered(static_cast<size_t>(nk));
+    for (const Segment & s : c.segments) {
+        std::fill_n(q_covered.begin() + s.q_begin, s.q_len, true);
+        std::fill_n(k_covered.begin() + s.kv_begin, s.kv_len, true);
+    }
+
+    const WorkspaceShape bounds = {.max_tokens = nq, .max_sequence_length = nk, .n_head = shape.n_head, .n_head_kv = shape.n_head_kv,
+                                   .head_dim = shape.head_dim, .training = backward};
+    std::vector<Rows> results[2];
+    for (const int threads : {1, 2}) {
+        // Guarded, and filled with NaN: kernels may rely on nothing in it.
+        const size_t n_bytes = attention_workspace_bytes(bounds, threads, type);
+        std::vector<std::byte> memory(n_bytes + 128, std::byte{0xff});
+        void * workspace = memory.data();
+        size_t space = memory.size();
+        std::align(64, n_bytes, workspace, space);
+        Rows o(type, nq, q_cols), lse(Dtype::f32, nq, shape.n_head);
+        attention(q.view(), k.view(), v.view(), c.segments, shape, o.view(), lse.view(), workspace, threads, units);
+        Rows o_alone(type, nq, q_cols);
+        attention(q.view(), k.view(), v.view(), c.segments, shape, o_alone.view(), {}, workspace, threads, units);
+        EXPECT_TRUE(o == o_alone);
+        results[threads - 1] = {o, lse};
+        if (backward) {
+            Rows dq(type, nq, q_cols), dk(type, nk, kv_cols), dv(type, nk, kv_cols);
+            attention_backward(q.view(), k.view(), v.view(), o.view(), lse.view(), d_o.view(), c.segments, shape, dq.view(), dk.view(),
+                               dv.view(), workspace, threads, units);
+            for (const Rows & gradient : {dq, dk, dv}) results[threads - 1].push_back(gradient);
+        }
+        const auto * end = static_cast<const std::byte *>(workspace) + n_bytes;
+        EXPECT_TRUE(std::all_of(end, static_cast<const std::byte *>(memory.data() + memory.size()),
+                                [](std::byte b) { return b == std::byte{0xff}; }))
+            << "written past the workspace";
+    }
+    EXPECT_TRUE(results[0] == results[1]) << "one thread and two differ";
+
+    const double tolerance = type == Dtype::bf16 ? 1e-2 : 3e-6;
+    expect_tensor(results[0][0], expected.o, q_covered, tolerance, "o");
+    expect_tensor(results[0][1], expected.lse, q_covered, type == Dtype::bf16 ? 1e-3 : 3e-6, "lse");
+    if (backward) {
+        expect_tensor(results[0][2], expected.dq, q_covered, tolerance, "dq");
+        expect_tensor(results[0][3], expected.dk, k_covered, tolerance, "dk");
+        expect_tensor(results[0][4], expected.dv, k_covered, tolerance, "dv");
+    }
+}
+
+TEST_P(CpuKernels, AttentionAndItsGradientsMatchPlainLoops) {
+    for (const AttentionCase & c : training_cases()) {
+        for (const Dtype type : dtypes) {
+            for (const AttentionUnits units : units_for(type)) {
+                SCOPED_TRACE(testing::Message() << c.name << (type == Dtype::bf16 ? ", bf16" : ", f32") << ", units "
+                                                << static_cast<int>(units));
+                check_attention(c, type, units, true);
+                if (HasFatalFailure()) return;
+            }
+        }
+    }
+}
+
+TEST_P(CpuKernels, DecodingMatchesPlainLoops) {
+    for (const AttentionCase & c : decoding_cases()) {
+        for (const Dtype type : dtypes) {
+            SCOPED_TRACE(testing::Message() << c.name << (type == Dtype::bf16 ? ", bf16" : ", f32"));
+            check_attention(c, type, AttentionUnits::amx, false);
+            if (HasFatalFailure()) return;
+        }
+    }
+}
+
+TEST_P(CpuKernels, SequencesInAPackedBatchAreIsolated) {
+    // The same sequence alone and between others that hold NaN: the same bytes.
+    constexpr int32_t n = 45;
+    const AttentionShape shape = heads(6, 2, 64);
+    for (const Dtype type : dtypes) {
+        for (const AttentionUnits units : units_for(type)) {
+            const Rows q = Rows::random(type, 3 * n, 384, 1), kv = Rows::random(type, 3 * n, 128, 2), d_o = Rows::random(type, 3 * n, 384, 3);
+            Rows poisoned_q = q, poisoned_kv = kv;
+            for (const int32_t r : {0, n - 1, 2 * n, 3 * n - 1}) {
+                for (int64_t i = 0; i < 384; ++i) poisoned_q.set(r, i, std::numeric_limits<float>::quiet_NaN());
+                for (int64_t i = 0; i < 128; ++i) poisoned_kv.set(r, i, std::numeric_limits<float>::quiet_NaN());
+            }
+            const WorkspaceShape bounds = {.max_tokens = 3 * n, .max_sequence_length = n, .n_head = 6, .n_head_kv = 2, .head_dim = 64,
+                                           .training = true};
+            std::vector<float> workspace(attention_workspace_bytes(bounds, 2, type) / sizeof(float) + 16);
+            void * aligned = workspace.data();
+            size_t space = workspace.size() * sizeof(float);
+            std::align(64, 1, aligned, space);
+            const auto run = [&](const Rows & queries, const Rows & keys, const std::vector<Segment> & segments) {
+                Rows o(type, 3 * n, 384), lse(Dtype::f32, 3 * n, 6), dq(type, 3 * n, 384), dk(type, 3 * n, 128), dv(type, 3 * n, 128);
+                attention(queries.view(), keys.view(), keys.view(), segments, shape, o.view(), lse.view(), aligned, 2, units);
+                attention_backward(queries.view(), keys.view(), keys.view(), o.view(), lse.view(), d_o.view(), segments, shape,
+                                   dq.view(), dk.view(), dv.view(), aligned, 2, units);
+                std::vector<double> result;
+                for (const Rows * rows : {&o, &dq, &dk, &dv}) {
+                    for (int64_t r = n; r < 2 * n; ++r) {
+                        for (int64_t i = 0; i < rows->view().cols; ++i) result.push_back(rows->at(r, i));
+                    }
+                }
+                return result;
+            };
+            EXPECT_EQ(run(q, kv, {{n, n, n, n}}), run(poisoned_q, poisoned_kv, packed({n, n, n})));
+        }
+    }
+}
+
+TEST_P(CpuKernels, AttentionLetsNanAndLargeScoresThrough) {
+    const AttentionShape shape = heads(2, 1, 16);
+    for (const Dtype type : dtypes) {
+        for (const AttentionUnits units : units_for(type)) {
+            Rows q = Rows::random(type, 40, 32, 1, 200), k = Rows::random(type, 40, 16, 2, 200), v = Rows::random(type, 40, 16, 3);
+            const WorkspaceShape bounds = {.max_tokens = 40, .max_sequence_length = 40, .n_head = 2, .n_head_kv = 1, .head_dim = 16};
+            std::vector<float> workspace(attention_workspace_bytes(bounds, 1, type) / sizeof(float) + 16);
+            void * aligned = workspace.data();
+            size_t space = workspace.size() * sizeof(float);
+            std::align(64, 1, aligned, space);
+            Rows o(type, 40, 32), lse(Dtype::f32, 40, 2);
+            attention(q.view(), k.view(), v.view(), packed({40}), shape, o.view(), lse.view(), aligned, 1, units);
+            for (int64_t r = 0; r < 40; ++r) {
+                for (int64_t c = 0; c < 32; ++c) EXPECT_TRUE(std::abs(o.at(r, c)) < 6) << r;
+            }
+            q.set(20, 3, std::numeric_limits<float>::quiet_NaN());
+            attention(q.view(), k.view(), v.view(), packed({40}), shape, o.view(), lse.view(), aligned, 1, units);
+            EXPECT_TRUE(std::isnan(o.at(20, 0)) && std::isnan(lse.at(20, 0)));
+            EXPECT_FALSE(std::isnan(o.at(19, 0)) || std::isnan(o.at(21, 0)) || std::isnan(o.at(20, 16)));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace lorica::cpu
