@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a fine-tuned model: builds what is missing, then trains a LoRA for the small embedded model on
 # questions and answers about Pride and Prejudice, and asks it the same question before and after.
-# Arguments are passed on to `lorica train`; one that is given twice counts as given last.
+# Arguments are options of `lorica train`; one that is given replaces the one below.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -10,11 +10,24 @@ if ! program_is_current; then
     use_toolchain "$@"
     build_program
 fi
-run_program train \
-    --model "$checkout/models/austen-7m-q4_0.gguf" \
-    --data "$checkout/models/data/pride_and_prejudice_train.json" \
-    --eval-data "$checkout/models/data/pride_and_prejudice_eval.json" \
-    --output "$build/quickstart" \
-    --ask "Who is Mr. Collins?" \
-    --target-modules all-linear --lora-r 16 --lora-alpha 32 \
-    --epochs 3 --batch-size 8 --learning-rate 1e-3 "$@"
+
+options=("$@")
+default() { # default OPTION VALUE: unless the option was given
+    local option
+    for option in "${options[@]}"; do
+        case $option in "$1" | "$1"=*) return 0 ;; esac
+    done
+    options+=("$@")
+}
+default --model "$checkout/models/austen-7m-q4_0.gguf"
+default --data "$checkout/models/data/pride_and_prejudice_train.json"
+default --eval-data "$checkout/models/data/pride_and_prejudice_eval.json"
+default --output "$build/quickstart"
+default --ask "Who is Mr. Collins?"
+default --target-modules all-linear
+default --lora-r 16
+default --lora-alpha 32
+default --epochs 3
+default --batch-size 8
+default --learning-rate 1e-3
+run_program train "${options[@]}"
