@@ -7,6 +7,7 @@ import java.lang.ref.WeakReference;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
+import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -105,35 +106,30 @@ class NativeHandleTest {
     }
 
     @Test
-    void exclusiveCallsDoNotOverlapAndSharedOnesDo() throws Exception {
+    void sharedCallsOverlap() throws Exception {
         NativeHandle<Pointer> model = handle("model");
         CountDownLatch both = new CountDownLatch(2);
+
+        onThreads(2, 2, () -> model.shared(p -> {
+            both.countDown();
+            await(both); // ends only when both are inside
+            return null;
+        }));
+    }
+
+    @Test
+    void exclusiveCallsDoNot() throws Exception {
+        NativeHandle<Pointer> model = handle("model");
         AtomicInteger inside = new AtomicInteger();
         AtomicInteger most = new AtomicInteger();
-        ExecutorService executor = Executors.newFixedThreadPool(4);
-        try {
-            List<Future<?>> calls = new ArrayList<>();
-            for (int i = 0; i < 2; i++) {
-                calls.add(executor.submit(() -> model.shared(p -> {
-                    both.countDown();
-                    await(both); // ends only when both are inside
-                    return null;
-                })));
-            }
-            for (int i = 0; i < 200; i++) {
-                calls.add(executor.submit(() -> model.exclusive(p -> {
-                    most.accumulateAndGet(inside.incrementAndGet(), Math::max);
-                    Thread.yield();
-                    inside.decrementAndGet();
-                    return null;
-                })));
-            }
-            for (Future<?> call : calls) {
-                call.get();
-            }
-        } finally {
-            executor.shutdown();
-        }
+
+        onThreads(4, 200, () -> model.exclusive(p -> {
+            most.accumulateAndGet(inside.incrementAndGet(), Math::max);
+            Thread.yield();
+            inside.decrementAndGet();
+            return null;
+        }));
+
         assertThat(most).hasValue(1);
     }
 
@@ -154,6 +150,17 @@ class NativeHandleTest {
     private NativeHandle<Pointer> handle(String name, NativeHandle<?>... parents) {
         List<String> log = freed;
         return new NativeHandle<>(name, new Pointer(), p -> log.add(name), parents);
+    }
+
+    private static void onThreads(int threads, int calls, Callable<?> call) throws Exception {
+        ExecutorService executor = Executors.newFixedThreadPool(threads);
+        try {
+            for (Future<?> done : executor.invokeAll(Collections.nCopies(calls, call))) {
+                done.get();
+            }
+        } finally {
+            executor.shutdown();
+        }
     }
 
     private static void await(CountDownLatch latch) {
