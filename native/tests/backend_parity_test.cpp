@@ -140,14 +140,17 @@ std::vector<Output> execute(Backend & backend, const Formats & rounding, const O
     return run.outputs();
 }
 
-void expect_close(const Output & actual, const Output & expected, double tolerance) {
+// least_rms: what the expected root mean square counts as at least.
+void expect_close(const Output & actual, const Output & expected, double tolerance, double least_rms) {
     ASSERT_EQ(actual.values.size(), expected.values.size());
-    double squares = 0;
-    for (const double x : expected.values) {
-        squares += x * x;
+    double squares = 0, error_squares = 0;
+    for (size_t i = 0; i < expected.values.size(); ++i) {
+        squares += expected.values[i] * expected.values[i];
+        error_squares += (actual.values[i] - expected.values[i]) * (actual.values[i] - expected.values[i]);
     }
-    EXPECT_LE(relative_error(actual.values, expected.values), tolerance) << actual.name;
-    const double rms = std::sqrt(squares / static_cast<double>(expected.values.size()));
+    const auto n = static_cast<double>(expected.values.size());
+    const double rms = std::max(least_rms, std::sqrt(squares / n));
+    EXPECT_LE(std::sqrt(error_squares / n), tolerance * rms) << actual.name << ", rms " << rms;
     for (size_t i = 0; i < actual.values.size(); ++i) {
         // Negated, so that NaN fails too.
         if (!(std::abs(actual.values[i] - expected.values[i]) <= tolerance * (5 * rms + std::abs(expected.values[i])))) {
@@ -158,7 +161,7 @@ void expect_close(const Output & actual, const Output & expected, double toleran
     }
 }
 
-void expect_parity(const Target & target, const WorkspaceShape & workspace, const Operation & operation) {
+void expect_parity(const Target & target, const WorkspaceShape & workspace, const Operation & operation, double least_rms = 0) {
     const auto one_thread = target.make(1), two_threads = target.make(2), reference = make_backend("reference", Dtype::f64, 1);
     one_thread->reserve(workspace);
     two_threads->reserve(workspace);
@@ -169,7 +172,7 @@ void expect_parity(const Target & target, const WorkspaceShape & workspace, cons
     const std::vector<Output> again = execute(*one_thread, rounding, operation);
     const std::vector<Output> threaded = execute(*two_threads, rounding, operation);
     for (size_t i = 0; i < expected.size(); ++i) {
-        expect_close(actual[i], expected[i], target.tolerance());
+        expect_close(actual[i], expected[i], target.tolerance(), least_rms);
         EXPECT_TRUE(again[i].bytes == actual[i].bytes) << actual[i].name << " differs in a second run";
         EXPECT_TRUE(threaded[i].bytes == actual[i].bytes) << actual[i].name << " differs with 2 threads";
     }
@@ -189,7 +192,7 @@ struct LayerCase {
     ggml_type type;
     int64_t out, rank;
     float dropout = 0;
-    enum { act, hidden, separate_residual, own_residual } y = act;
+    enum { act, hidden, separate_residual, own_residual, only_u } y = act;
 };
 
 struct LinearCase {
@@ -261,6 +264,7 @@ void expect_linear_parity(const Target & target, const LinearCase & c) {
                         forward.y = run.in_out("y" + number, Role::hidden, c.n_tokens, layer.out, residual);
                         forward.residual = forward.y;
                         break;
+                    case LayerCase::only_u: break;
                 }
                 layers.push_back(forward);
             }
@@ -313,6 +317,8 @@ TEST_P(BackendParity, LinearOverShapes) {
         {257, 160, {{GGML_TYPE_Q4_0, 64, 8, 0.1f}, {GGML_TYPE_Q4_0, 160, 0}}},
         {257, 576, {{GGML_TYPE_Q4_0, 96, 0, 0, L::separate_residual}}, Role::act, Role::hidden},
         {257, 64, {{GGML_TYPE_Q4_0, 96, 64, 0.9f, L::own_residual}}},
+        {1, 96, {{GGML_TYPE_Q4_0, 64, 4, 0, L::only_u}}},
+        {64, 256, {{GGML_TYPE_Q4_K, 96, 16, 0.1f, L::only_u}, {GGML_TYPE_Q4_K, 64, 16}, {GGML_TYPE_Q4_K, 64, 0}}},
         // No multiple of anything.
         {7, 45, {{GGML_TYPE_F32, 37, 3, 0.2f}, {GGML_TYPE_F16, 1, 5}}},
     };
@@ -344,6 +350,21 @@ TEST_P(BackendParity, FrozenAdapterGivesDxWithoutItsOwnGradients) {
         layer.dy = run.input(Role::act, n_tokens, out, normal(6, n_tokens * out));
         run.backend.linear_backward(x, {&layer, 1}, run.output("dx", Role::act, n_tokens, in));
     });
+}
+
+TEST_P(BackendParity, NoRowsAreNoWork) {
+    // A micro-batch none of whose tokens is trained on.
+    const auto backend = GetParam().make(2);
+    backend->reserve({.max_tokens = 1, .max_features = 64, .n_vocab = 259, .training = true});
+    const QuantizedWeight blocks(GGML_TYPE_Q4_0, 259, 64, 1);
+    Execution run(*backend, backend->formats());
+    const Matrix none = run.input(Role::hidden, 0, 64, {}), none_act = run.input(Role::act, 0, 64, {});
+    const Matrix some = run.in_out("x", Role::hidden, 3, 64, normal(1, 3 * 64));
+    const Matrix nll = run.output("nll", Role::hidden, 1, 0);
+    backend->gather_rows(some, nullptr, none);
+    backend->linear_cross_entropy(none_act, blocks.on(*backend), nullptr, nll.data, none_act);
+    backend->scatter_add_rows(none, nullptr, some);
+    EXPECT_EQ(run.outputs()[0].bytes, encode(backend->formats().hidden, normal(1, 3 * 64)));
 }
 
 // ---- attention
@@ -426,8 +447,8 @@ TEST_P(BackendParity, AttentionForwardAndBackward) {
         {8, 1, 128, packed({5, 64})},
         {9, 3, 128, packed({129, 2})},
         {2, 1, 96, packed({65, 64, 63})},
-        // Peaked softmax: scores of some hundreds.
-        {4, 2, 64, packed({40, 25}), 6.0},
+        // Peaked softmax: scores of some tens.
+        {4, 2, 64, packed({40, 25}), 3.0},
     };
     for (const AttentionCase & c : cases) {
         SCOPED_TRACE(c.description());
@@ -443,9 +464,10 @@ TEST_P(BackendParity, AttentionForwardAndBackward) {
         const std::vector<Output> forward =
             execute(*reference, GetParam().make(1)->formats(), [&](Execution & run) { c.forward(run, true); });
         {
+            // A query that sees one key has dq = dk = 0 by cancellation of numbers near 1.
             SCOPED_TRACE("backward");
             expect_parity(GetParam(), c.workspace(true),
-                          [&](Execution & run) { c.backward(run, forward[0].values, forward[1].values); });
+                          [&](Execution & run) { c.backward(run, forward[0].values, forward[1].values); }, 0.01);
         }
     }
 }
@@ -459,6 +481,9 @@ TEST_P(BackendParity, AttentionOverACache) {
         // Several sequences whose caches lie apart and in another order.
         {4, 2, 64, {{0, 1, 300, 77}, {1, 3, 0, 3}, {4, 1, 128, 129}}},
         {1, 1, 16, {{0, 2, 5, 600}}},
+        // exp of its scores overflows in f32: the maximum must be taken off first.
+        {4, 2, 64, {{0, 40, 0, 40}}, 6.0},
+        {4, 2, 64, {{0, 1, 0, 90}}, 6.0},
     };
     for (const AttentionCase & c : cases) {
         SCOPED_TRACE(c.description());

@@ -111,7 +111,7 @@ struct AdamwParams {
     int64_t step;       // 1 for the first step, for bias correction
 };
 
-// What a session will ask for at most; a backend sizes its scratch memory from it.
+// What a session will ask for at most; a backend sizes its scratch memory from it. 0: no operation that has such an extent.
 struct WorkspaceShape {
     int64_t max_tokens = 0;           // rows of one operation
     int64_t max_sequence_length = 0;  // of one segment, kv

@@ -20,6 +20,7 @@ int64_t chunk_rows(int64_t n_rows, int64_t n_vocab) {
 }  // namespace
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision) {
+    if (shape.n_vocab == 0) return 0;
     const int64_t rows = chunk_rows(shape.max_tokens, shape.n_vocab);
     size_t bytes = static_cast<size_t>(rows * round_up(shape.n_vocab, 16)) * 4;
     if (precision == GemmPrecision::bf16) {
