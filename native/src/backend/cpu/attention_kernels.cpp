@@ -438,19 +438,45 @@ void rescale_panel(float * x, int64_t n, const float * alpha) {
     }
 }
 
-// Limits of a block's rows; the last row's stands for the rows that pad a panel.
-HWY_INLINE void fill_limits(const AttentionOperands & x, const AttentionTask & task, int64_t first, int64_t count, int32_t * limit) {
-    for (int64_t r = 0; r < round_up(count, panel_lanes); ++r) {
-        limit[r] = static_cast<int32_t>(x.limit(task.segment, first + std::min(r, count - 1)));
+// Where the rows of a block are, without a division for each.
+class Block {
+public:
+    Block(const AttentionOperands & x, const AttentionTask & task, int64_t first, int64_t count) : count_(count) {
+        const int64_t g = x.group();
+        int64_t query = first / g, head = first % g;
+        for (int64_t r = 0; r < count; ++r) {
+            token_[r] = static_cast<int32_t>(task.segment.q_begin + query);
+            head_[r] = static_cast<int32_t>(task.kv_head * g + head);
+            limit_[r] = static_cast<int32_t>(query + task.segment.kv_len - task.segment.q_len);
+            if (++head == g) head = 0, ++query;
+        }
+        // Rows that pad a panel see what the last row sees.
+        for (int64_t r = count; r < round_up(count, panel_lanes); ++r) limit_[r] = limit_[count - 1];
     }
-}
 
-// Row r of the block that starts at row `first` of a (segment, kv head).
-template <typename T>
-HWY_INLINE T * block_row(const AttentionOperands & x, const AttentionTask & task, Matrix m, int64_t row) {
-    const int64_t g = x.group();
-    return m.row_as<T>(task.segment.q_begin + row / g) + (task.kv_head * g + row % g) * x.shape.head_dim;
-}
+    int64_t count() const { return count_; }
+    int64_t n_panels() const { return round_up(count_, panel_lanes) / panel_lanes; }
+    int64_t panel_rows(int64_t panel) const { return std::min(panel_lanes, count_ - panel * panel_lanes); }
+    // For each row the last key that it sees.
+    const int32_t * limits(int64_t panel) const { return limit_ + panel * panel_lanes; }
+    int64_t n_keys() const { return limit_[count_ - 1] + 1; }
+    // Of n keys from n0, those that any row of the panel sees.
+    int64_t n_visible(int64_t panel, int64_t n0, int64_t n) const {
+        return std::clamp<int64_t>(limits(panel)[panel_lanes - 1] + 1 - n0, 0, n);
+    }
+    // False when every row of the panel sees all n keys from n0.
+    bool masked(int64_t panel, int64_t n0, int64_t n) const { return n0 + n - 1 > *limits(panel); }
+
+    template <typename T>
+    T * row(const Matrix & m, int64_t r, int64_t head_dim) const {
+        return m.row_as<T>(token_[r]) + head_[r] * head_dim;
+    }
+    float & lse(const Matrix & m, int64_t r) const { return m.row_as<float>(token_[r])[head_[r]]; }
+
+private:
+    int64_t count_;
+    int32_t token_[block_rows], head_[block_rows], limit_[block_rows];
+};
 
 // to[i] = factor * from[i] for n elements.
 template <typename T>
@@ -462,48 +488,42 @@ template <typename P>
 void forward(const P & products, const AttentionOperands & x, const AttentionTask & task, void * scratch) {
     using T = typename P::Element;
     const ForwardScratch w(scratch, products.d);
-    const int64_t d = products.d, column = task.kv_head * products.head_dim;
-    const int64_t n_panels = round_up(task.count, panel_lanes) / panel_lanes;
+    const Block block(x, task, task.first, task.count);
+    const int64_t d = products.d, head_dim = products.head_dim, column = task.kv_head * head_dim;
     const auto scale = static_cast<float>(x.shape.scale);
 
-    fill_limits(x, task, task.first, task.count, w.limit);
     std::fill_n(w.max, block_rows, -std::numeric_limits<float>::infinity());
     std::fill_n(w.sum, block_rows, 0.0f);
-    for (int64_t panel = 0; panel < n_panels; ++panel) {
+    for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
         const int64_t first = panel * panel_lanes;
-        products.pack_rows_t([&](int64_t i) { return block_row<T>(x, task, x.q, task.first + first + i); },
-                             std::min(panel_lanes, task.count - first), w.staging, w.q_t + first * d);
+        products.pack_rows_t([&](int64_t i) { return block.row<T>(x.q, first + i, head_dim); }, block.panel_rows(panel),
+                             w.staging, w.q_t + first * d);
     }
 
-    const int64_t n_keys = w.limit[task.count - 1] + 1;
-    for (int64_t n0 = 0; n0 < n_keys; n0 += block_keys) {
-        const int64_t n_block = std::min(block_keys, n_keys - n0);
-        products.pack_keys(x.k, task.segment.kv_begin + n0, column, n_block, w.keys);
-        products.pack_keys_t(x.v, task.segment.kv_begin + n0, column, n_block, w.staging, w.values);
-        for (int64_t panel = 0; panel < n_panels; ++panel) {
-            const int64_t first = panel * panel_lanes;
-            const int64_t n = std::min<int64_t>(n_block, w.limit[first + panel_lanes - 1] + 1 - n0);
-            if (n <= 0) continue;
+    for (int64_t n0 = 0; n0 < block.n_keys(); n0 += block_keys) {
+        const int64_t n_block = std::min(block_keys, block.n_keys() - n0), first_key = task.segment.kv_begin + n0;
+        products.pack_keys(x.k, first_key, column, n_block, w.keys);
+        products.pack_keys_t(x.v, first_key, column, n_block, w.staging, w.values);
+        for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
+            const int64_t first = panel * panel_lanes, n = block.n_visible(panel, n0, n_block);
+            if (n == 0) continue;
             products.score(w.keys, n, w.q_t + first * d, w.s);
-            const bool masked = n0 + n - 1 > w.limit[first];
-            softmax_panel<P>(w.s, n, n0, masked, scale, {w.max + first, w.sum + first, w.alpha, w.limit + first}, w.p);
+            softmax_panel<P>(w.s, n, n0, block.masked(panel, n0, n), scale,
+                             {w.max + first, w.sum + first, w.alpha, block.limits(panel)}, w.p);
             float * o_t = w.o_t + first * d;
-            if (n0 > 0) rescale_panel(o_t, products.head_dim, w.alpha);
+            if (n0 > 0) rescale_panel(o_t, head_dim, w.alpha);
             products.weigh(w.values, w.p, n, o_t, n0 > 0);
         }
     }
 
-    auto * rows = reinterpret_cast<float *>(w.staging);
-    for (int64_t panel = 0; panel < n_panels; ++panel) {
+    const auto * rows = reinterpret_cast<const float *>(w.staging);
+    for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
         const int64_t first = panel * panel_lanes;
         transpose(reinterpret_cast<const uint32_t *>(w.o_t + first * d), panel_lanes, d, panel_lanes, w.staging, d);
-        for (int64_t i = 0; i < std::min(panel_lanes, task.count - first); ++i) {
-            const int64_t row = task.first + first + i, r = first + i;
-            store_scaled(rows + i * d, products.head_dim, hn::Set(Floats(), 1 / w.sum[r]), block_row<T>(x, task, x.o, row));
-            if (x.lse) {
-                x.lse.row_as<float>(task.segment.q_begin + row / x.group())[task.kv_head * x.group() + row % x.group()] =
-                    w.max[r] + std::log(w.sum[r]);
-            }
+        for (int64_t i = 0; i < block.panel_rows(panel); ++i) {
+            const int64_t r = first + i;
+            store_scaled(rows + i * d, head_dim, hn::Set(Floats(), 1 / w.sum[r]), block.row<T>(x.o, r, head_dim));
+            if (x.lse) block.lse(x.lse, r) = w.max[r] + std::log(w.sum[r]);
         }
     }
 }
@@ -517,17 +537,15 @@ HWY_INLINE float dot(const T * a, const T * b, int64_t n) {
     return hn::ReduceSum(Floats(), sum);
 }
 
-// Packs Q and dO of `count` rows with their statistics; by_row: also as operands of dK and dV.
+// Packs Q and dO of a block's rows with their statistics; by_row: also as operands of dK and dV.
 template <typename P>
-void pack_block(const P & products, const AttentionOperands & x, const AttentionTask & task, int64_t first_row, int64_t count,
-                bool by_row, const BackwardScratch & w) {
+void pack_block(const P & products, const AttentionOperands & x, const Block & block, bool by_row, const BackwardScratch & w) {
     using T = typename P::Element;
-    const int64_t d = products.d;
-    fill_limits(x, task, first_row, count, w.limit);
-    for (int64_t first = 0; first < count; first += panel_lanes) {
-        const int64_t n = std::min(panel_lanes, count - first);
-        const auto q = [&](int64_t i) { return block_row<T>(x, task, x.q, first_row + first + i); };
-        const auto d_o = [&](int64_t i) { return block_row<T>(x, task, x.d_o, first_row + first + i); };
+    const int64_t d = products.d, head_dim = products.head_dim;
+    for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
+        const int64_t first = panel * panel_lanes, n = block.panel_rows(panel);
+        const auto q = [&](int64_t i) { return block.row<T>(x.q, first + i, head_dim); };
+        const auto d_o = [&](int64_t i) { return block.row<T>(x.d_o, first + i, head_dim); };
         products.pack_rows_t(q, n, w.staging, w.q_t + first * d);
         products.pack_rows_t(d_o, n, w.staging, w.do_t + first * d);
         if (by_row) {
@@ -536,12 +554,10 @@ void pack_block(const P & products, const AttentionOperands & x, const Attention
             products.pack_rows(d_o, n, w.staging, w.do_rows + at);
         }
         for (int64_t i = 0; i < panel_lanes; ++i) {
-            w.lse[first + i] = w.delta[first + i] = 0;  // rows that pad: p = 1, but q and dO are zero
-            if (i >= n) continue;
-            const int64_t row = first_row + first + i;
-            w.lse[first + i] = x.lse.row_as<float>(task.segment.q_begin + row / x.group())[task.kv_head * x.group() +
-                                                                                         row % x.group()];
-            w.delta[first + i] = dot<T>(d_o(i), block_row<T>(x, task, x.o, row), products.head_dim);
+            const int64_t r = first + i;
+            const bool pads = i >= n;  // then p is 1, but q and dO are zero
+            w.lse[r] = pads ? 0 : block.lse(x.lse, r);
+            w.delta[r] = pads ? 0 : dot<T>(d_o(i), block.row<T>(x.o, r, head_dim), head_dim);
         }
     }
 }
@@ -601,16 +617,13 @@ void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_
 // One block of rows, packed in w, against n_block keys from n0, packed at keys, values and keys_t. dk and dv (+=) when given;
 // dq_t (= in the first block of keys, then +=) when given.
 template <typename P>
-void backward_block(const P & products, const AttentionOperands & x, const BackwardScratch & w, int64_t count, int64_t n0,
+void backward_block(const P & products, const AttentionOperands & x, const Block & block, const BackwardScratch & w, int64_t n0,
                     int64_t n_block, const uint32_t * keys, const uint32_t * values, const uint32_t * keys_t, float * dk, float * dv,
                     float * dq_t) {
-    const int64_t d = products.d, n_panels = round_up(count, panel_lanes) / panel_lanes;
-    const auto visible = [&](int64_t panel) {
-        return std::clamp<int64_t>(w.limit[panel * panel_lanes + panel_lanes - 1] + 1 - n0, 0, n_block);
-    };
-    const int64_t n_all = visible(n_panels - 1);
-    if (n_all == 0) return;
-    const int64_t n_fill = round_up(n_all, 16);  // tiles read whole rows of 16 keys
+    const int64_t d = products.d, n_panels = block.n_panels();
+    const auto visible = [&](int64_t panel) { return block.n_visible(panel, n0, n_block); };
+    if (visible(n_panels - 1) == 0) return;
+    const int64_t n_fill = round_up(visible(n_panels - 1), 16);  // tiles read whole rows of 16 keys
     const bool as_a = dk != nullptr || !P::pairs;
     for (int64_t panel = 0; panel < n_panels; ++panel) {
         const int64_t first = panel * panel_lanes, n = visible(panel);
@@ -620,28 +633,27 @@ void backward_block(const P & products, const AttentionOperands & x, const Backw
             products.score(keys, n, w.q_t + first * d, w.s);
             products.score(values, n, w.do_t + first * d, w.dp);
         }
-        const bool masked = n0 + n - 1 > w.limit[first];
-        softmax_backward_panel<P>(w.s, w.dp, n, n_fill, n0, masked, static_cast<float>(x.shape.scale), w.lse + first,
-                                  w.delta + first, w.limit + first, p, ds, dq_t ? w.ds_b : nullptr);
+        softmax_backward_panel<P>(w.s, w.dp, n, n_fill, n0, block.masked(panel, n0, n), static_cast<float>(x.shape.scale),
+                                  w.lse + first, w.delta + first, block.limits(panel), p, ds, dq_t ? w.ds_b : nullptr);
         if (dq_t && n > 0) products.weigh(keys_t, P::pairs ? w.ds_b : ds, n, dq_t + first * d, n0 > 0);
     }
     if (dk) {
-        products.gather(w.p, visible, count, w.do_rows, dv);
-        products.gather(w.ds, visible, count, w.q_rows, dk);
+        products.gather(w.p, visible, block.count(), w.do_rows, dv);
+        products.gather(w.ds, visible, block.count(), w.q_rows, dk);
     }
 }
 
 template <typename P>
-void store_dq(const P & products, const AttentionOperands & x, const AttentionTask & task, int64_t first_row, int64_t count,
-              const BackwardScratch & w) {
+void store_dq(const P & products, const AttentionOperands & x, const Block & block, const BackwardScratch & w) {
     using T = typename P::Element;
     const int64_t d = products.d;
-    for (int64_t first = 0; first < count; first += panel_lanes) {
+    const Vec scale = hn::Set(Floats(), static_cast<float>(x.shape.scale));
+    for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
+        const int64_t first = panel * panel_lanes;
         transpose(reinterpret_cast<const uint32_t *>(w.dq_t + first * d), panel_lanes, d, panel_lanes, w.staging, d);
-        for (int64_t i = 0; i < std::min(panel_lanes, count - first); ++i) {
-            store_scaled(reinterpret_cast<const float *>(w.staging) + i * d, products.head_dim,
-                         hn::Set(Floats(), static_cast<float>(x.shape.scale)),
-                         block_row<T>(x, task, x.dq, first_row + first + i));
+        for (int64_t i = 0; i < block.panel_rows(panel); ++i) {
+            store_scaled(reinterpret_cast<const float *>(w.staging) + i * d, products.head_dim, scale,
+                         block.row<T>(x.dq, first + i, products.head_dim));
         }
     }
 }
@@ -672,22 +684,24 @@ void backward_keys(const P & products, const AttentionOperands & x, const Attent
         products.pack_keys(x.v, first, column, n, block_of(w.values, key, d));
         if (P::pairs && with_dq) products.pack_keys_t(x.k, first, column, n, w.staging, block_of(w.keys_t, key, d / 2));
     }
-    std::fill_n(w.dk, chunk_keys * d, 0.0f);
-    std::fill_n(w.dv, chunk_keys * d, 0.0f);
+    for (int64_t at = 0; at < d; at += panel_lanes) {
+        std::fill_n(w.dk + at * chunk_keys, task.count * panel_lanes, 0.0f);
+        std::fill_n(w.dv + at * chunk_keys, task.count * panel_lanes, 0.0f);
+    }
 
     // The first query that sees the chunk's first key.
     const int64_t first_query = std::max<int64_t>(0, task.first - (task.segment.kv_len - task.segment.q_len));
     const int64_t n_rows = task.segment.q_len * x.group();
     for (int64_t row = first_query * x.group(); row < n_rows; row += block_rows) {
-        const int64_t count = std::min(block_rows, n_rows - row);
-        pack_block(products, x, task, row, count, true, w);
+        const Block block(x, task, row, std::min(block_rows, n_rows - row));
+        pack_block(products, x, block, true, w);
         for (int64_t key = 0; key < task.count; key += block_keys) {
             const uint32_t * keys = block_of(w.keys, key, d);
-            backward_block(products, x, w, count, task.first + key, std::min(block_keys, task.count - key), keys,
+            backward_block(products, x, block, w, task.first + key, std::min(block_keys, task.count - key), keys,
                            block_of(w.values, key, d), P::pairs ? block_of(w.keys_t, key, d / 2) : keys, w.dk + key * panel_lanes,
                            w.dv + key * panel_lanes, with_dq ? w.dq_t : nullptr);
         }
-        if (with_dq) store_dq(products, x, task, row, count, w);
+        if (with_dq) store_dq(products, x, block, w);
     }
     store_key_gradient(products, task, w.dk, x.shape.scale, x.dk);
     store_key_gradient(products, task, w.dv, 1, x.dv);
@@ -698,16 +712,16 @@ template <typename P>
 void backward_queries(const P & products, const AttentionOperands & x, const AttentionTask & task, void * scratch) {
     const BackwardScratch w(scratch, products.d);
     const int64_t column = task.kv_head * products.head_dim;
-    pack_block(products, x, task, task.first, task.count, false, w);
-    const int64_t n_keys = w.limit[task.count - 1] + 1;
-    for (int64_t n0 = 0; n0 < n_keys; n0 += block_keys) {
-        const int64_t n = std::min(block_keys, n_keys - n0), first = task.segment.kv_begin + n0;
+    const Block block(x, task, task.first, task.count);
+    pack_block(products, x, block, false, w);
+    for (int64_t n0 = 0; n0 < block.n_keys(); n0 += block_keys) {
+        const int64_t n = std::min(block_keys, block.n_keys() - n0), first = task.segment.kv_begin + n0;
         products.pack_keys(x.k, first, column, n, w.keys);
         products.pack_keys(x.v, first, column, n, w.values);
         if (P::pairs) products.pack_keys_t(x.k, first, column, n, w.staging, w.keys_t);
-        backward_block(products, x, w, task.count, n0, n, w.keys, w.values, P::pairs ? w.keys_t : w.keys, nullptr, nullptr, w.dq_t);
+        backward_block(products, x, block, w, n0, n, w.keys, w.values, P::pairs ? w.keys_t : w.keys, nullptr, nullptr, w.dq_t);
     }
-    store_dq(products, x, task, task.first, task.count, w);
+    store_dq(products, x, block, w);
 }
 
 // ---- decoding: few rows over many keys, bound by reading K and V once
@@ -721,7 +735,8 @@ void decode_typed(const AttentionOperands & x, const AttentionTask & task, void 
     const int64_t first_key = task.segment.kv_begin + task.first;
     const auto scale = static_cast<float>(x.shape.scale);
 
-    for (int64_t r = 0; r < n_rows; ++r) widen_row(block_row<T>(x, task, x.q, r), head_dim, w.q + r * padded, padded);
+    const Block block(x, task, 0, n_rows);
+    for (int64_t r = 0; r < n_rows; ++r) widen_row(block.row<T>(x.q, r, head_dim), head_dim, w.q + r * padded, padded);
     for (int64_t key = 0; key < task.count; ++key) {
         const T * k = x.k.row_as<T>(first_key + key) + column;
         for (int64_t r = 0; r < n_rows; r += 4) {
@@ -744,9 +759,12 @@ void decode_typed(const AttentionOperands & x, const AttentionTask & task, void 
     for (int64_t r = 0; r < n_rows; ++r) {
         float * part = parts + r * decode_part_floats(head_dim);
         float * scores = w.scores + r * decode_keys;
-        const int64_t n = std::clamp<int64_t>(x.limit(task.segment, r) + 1 - task.first, 0, task.count);
+        const int64_t n = std::clamp<int64_t>(block.limits(0)[r] + 1 - task.first, 0, task.count);
         Vec max = hn::Set(d, -std::numeric_limits<float>::infinity());
-        for (int64_t i = 0; i < n; ++i) max = hn::Max(max, hn::Set(d, scores[i]));
+        const int64_t in_vectors = n / lanes * lanes;
+        for (int64_t i = 0; i < in_vectors; i += lanes) max = hn::Max(max, load(scores + i));
+        for (int64_t i = in_vectors; i < n; ++i) max = hn::Max(max, hn::Set(d, scores[i]));
+        max = hn::MaxOfLanes(d, max);
         Vec total = hn::Zero(d);
         for_lanes(n, [&](int64_t i, auto lane) {
             const Vec e = exp_clamped(hn::Sub(lane.get(scores + i), max));
@@ -787,13 +805,14 @@ void decode_typed(const AttentionOperands & x, const AttentionTask & task, void 
 // Adds the parts of all rows of a (segment, kv head) in the order of their keys. parts: [part][row].
 template <typename T>
 void merge_typed(const AttentionOperands & x, const AttentionTask & task, const float * parts, int64_t n_parts, int64_t part_stride) {
-    const int64_t head_dim = x.shape.head_dim, n_rows = task.segment.q_len * x.group();
-    for (int64_t r = 0; r < n_rows; ++r) {
+    const int64_t head_dim = x.shape.head_dim;
+    const Block block(x, task, 0, task.segment.q_len * x.group());
+    for (int64_t r = 0; r < block.count(); ++r) {
         const float * row = parts + r * decode_part_floats(head_dim);
         float max = row[0], sum = 0;
         for (int64_t i = 1; i < n_parts; ++i) max = std::max(max, row[i * part_stride]);
         for (int64_t i = 0; i < n_parts; ++i) sum += row[i * part_stride + 1] * std::exp(row[i * part_stride] - max);
-        T * o = block_row<T>(x, task, x.o, r);
+        T * o = block.row<T>(x.o, r, head_dim);
         for_lanes(head_dim, [&](int64_t at, auto lane) {
             Vec total = hn::Zero(Floats());
             for (int64_t i = 0; i < n_parts; ++i) {
@@ -803,10 +822,7 @@ void merge_typed(const AttentionOperands & x, const AttentionTask & task, const 
             }
             lane.put(total, o + at);
         });
-        if (x.lse) {
-            x.lse.row_as<float>(task.segment.q_begin + r / x.group())[task.kv_head * x.group() + r % x.group()] =
-                max + std::log(sum);
-        }
+        if (x.lse) block.lse(x.lse, r) = max + std::log(sum);
     }
 }
 

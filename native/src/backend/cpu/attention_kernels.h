@@ -29,8 +29,6 @@ struct AttentionOperands {
     AttentionUnits units;
 
     int64_t group() const { return shape.n_head / shape.n_head_kv; }
-    // The last key, counted from kv_begin, that a row sees.
-    int64_t limit(const Segment & segment, int64_t row) const { return row / group() + segment.kv_len - segment.q_len; }
 };
 
 struct AttentionTask {
@@ -59,7 +57,6 @@ private:
 struct ForwardScratch {
     uint32_t *staging, *q_t, *keys, *values, *p;
     float *s, *o_t, *max, *sum, *alpha;
-    int32_t * limit;
     size_t n_bytes;
 
     ForwardScratch(void * base, int64_t d) {
@@ -74,7 +71,6 @@ struct ForwardScratch {
         carver.take(max, block_rows);
         carver.take(sum, block_rows);
         carver.take(alpha, panel_lanes);
-        carver.take(limit, block_rows);
         n_bytes = carver.used();
     }
 };
@@ -82,7 +78,6 @@ struct ForwardScratch {
 struct BackwardScratch {
     uint32_t *staging, *q_t, *do_t, *q_rows, *do_rows, *keys, *values, *keys_t, *p, *ds, *ds_b;
     float *s, *dp, *dq_t, *dk, *dv, *lse, *delta;
-    int32_t * limit;
     size_t n_bytes;
 
     BackwardScratch(void * base, int64_t d) {
@@ -105,7 +100,6 @@ struct BackwardScratch {
         carver.take(dv, chunk_keys * d);
         carver.take(lse, block_rows);
         carver.take(delta, block_rows);
-        carver.take(limit, block_rows);
         n_bytes = carver.used();
     }
 };
