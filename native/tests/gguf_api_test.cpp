@@ -26,7 +26,7 @@ TEST(ApiBoundaryTest, turns_exceptions_into_a_status_and_a_message) {
     EXPECT_STREQ(lorica_last_error(), "a1");
     EXPECT_EQ(guarded([] { throw std::bad_alloc(); }), LORICA_ERROR_OUT_OF_MEMORY);
     EXPECT_THAT(lorica_last_error(), HasSubstr("out of memory"));
-    EXPECT_EQ(guarded([] { std::vector<int>().at(1); }), LORICA_ERROR_INTERNAL);
+    EXPECT_EQ(guarded([] { throw std::out_of_range("vector"); }), LORICA_ERROR_INTERNAL);
     EXPECT_THAT(lorica_last_error(), HasSubstr("vector"));
     EXPECT_EQ(guarded([] { throw 1; }), LORICA_ERROR_INTERNAL);
     EXPECT_EQ(guarded([] { lorica::api::require(nullptr, "path"); }), LORICA_ERROR_INVALID_ARGUMENT);
@@ -45,8 +45,8 @@ TEST(ApiBoundaryTest, keeps_the_message_after_a_success_and_apart_for_each_threa
 }
 
 TEST(ApiBoundaryTest, gives_one_line_and_cuts_long_ones_between_characters) {
-    EXPECT_EQ(guarded([] { lorica::fail(LORICA_ERROR_IO, "two\nlines\r\n"); }), LORICA_ERROR_IO);
-    EXPECT_STREQ(lorica_last_error(), "two lines  ");
+    EXPECT_EQ(guarded([] { lorica::fail(LORICA_ERROR_IO, "two\nlines\r\n\x1b[2J"); }), LORICA_ERROR_IO);
+    EXPECT_STREQ(lorica_last_error(), "two lines   [2J");
     for (int shift = 0; shift < 3; ++shift) {
         std::string text(static_cast<size_t>(shift), 'x');
         for (int i = 0; i < 4000; ++i) {

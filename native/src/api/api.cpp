@@ -19,7 +19,8 @@ void note(std::string_view message) {
     }
     std::memcpy(last_error, message.data(), n);
     last_error[n] = '\0';
-    std::replace_if(last_error, last_error + n, [](char c) { return c == '\n' || c == '\r' || c == '\0'; }, ' ');
+    // Line breaks, and whatever else the text of a file could do to a terminal.
+    std::replace_if(last_error, last_error + n, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
 }
 
 }  // namespace

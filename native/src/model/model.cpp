@@ -33,7 +33,9 @@ private:
 }  // namespace
 
 std::shared_ptr<const Model> Model::load(const std::string & path, const std::string & device, Dtype act, int32_t n_threads) {
-    return std::shared_ptr<const Model>(new Model(GgufFile::open(path), device, act, n_threads));
+    const std::shared_ptr<Model> model(new Model(GgufFile::open(path), device, act, n_threads));
+    model->load_weights();  // outside the constructor: the destructor then releases what was loaded before an error
+    return model;
 }
 
 Model::Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads)
@@ -42,7 +44,9 @@ Model::Model(GgufFile file, const std::string & device, Dtype act, int32_t n_thr
       device_name_(device),
       act_(act),
       n_threads_(n_threads),
-      device_(make_backend(device, act, n_threads)) {
+      device_(make_backend(device, act, n_threads)) {}
+
+void Model::load_weights() {
     const int64_t n_embd = config_.n_embd;
     embedding_ = load_linear("token_embd.weight", config_.n_vocab, n_embd);
     output_norm_ = load_norm("output_norm.weight");
