@@ -1,10 +1,9 @@
 // Backward of every operation is the derivative of its forward: finite differences in f64.
 //
-// Each test takes the gradient of a random linear functional of the outputs, J = sum w_k y_k, once by the backward operation
-// (its dy is w) and once by the five-point stencil
+// Each test takes the gradient of a random linear functional of the outputs, J = sum w_k y_k, once by the backward
+// operation (its dy is w) and once by the five-point stencil
 //   J'(x) = (J(x - 2h) - 8 J(x - h) + 8 J(x + h) - J(x + 2h)) / 12h + O(h^4),
 // element by element, and compares the two vectors. With h = 1e-3 both its truncation and its rounding stay near 1e-12.
-#include "common/error.h"
 #include "support/backend_tensors.h"
 
 #include <gtest/gtest.h>
@@ -60,7 +59,8 @@ TEST(BackendGradient, RmsnormAddsItsGradient) {
         const Values before = normal(4, n_tokens * n);
         Values dx = before;
 
-        backend->rmsnorm_backward(matrix(w, n_tokens, n), matrix(x, n_tokens, n), weight.data(), eps, matrix(dx, n_tokens, n));
+        backend->rmsnorm_backward(matrix(w, n_tokens, n), matrix(x, n_tokens, n), weight.data(), eps,
+                                  matrix(dx, n_tokens, n));
         const Values expected = finite_differences(x, [&] {
             backend->rmsnorm(matrix(x, n_tokens, n), weight.data(), eps, matrix(y, n_tokens, n));
             return dot(w, y);
@@ -163,8 +163,8 @@ struct Attention {
     int64_t kv_cols() const { return int64_t{shape.n_head_kv} * shape.head_dim; }
 
     void forward(Backend & backend, bool keep_lse = true) {
-        backend.attention(matrix(q, n_q, q_cols()), matrix(k, n_kv, kv_cols()), matrix(v, n_kv, kv_cols()), segments, shape,
-                          matrix(o, n_q, q_cols()), keep_lse ? matrix(lse, n_q, shape.n_head) : Matrix{});
+        backend.attention(matrix(q, n_q, q_cols()), matrix(k, n_kv, kv_cols()), matrix(v, n_kv, kv_cols()), segments,
+                          shape, matrix(o, n_q, q_cols()), keep_lse ? matrix(lse, n_q, shape.n_head) : Matrix{});
     }
 };
 
@@ -192,13 +192,16 @@ TEST(BackendGradient, AttentionThroughQueriesKeysAndValues) {
         // "=": what was there before must not matter.
         Values dq(attention.q.size(), NAN), dk(attention.k.size(), NAN), dv(attention.v.size(), NAN);
         const int64_t n = attention.n_q, q_cols = attention.q_cols(), kv_cols = attention.kv_cols();
-        backend->attention_backward(matrix(attention.q, n, q_cols), matrix(attention.k, n, kv_cols),
-                                    matrix(attention.v, n, kv_cols), matrix(attention.o, n, q_cols),
-                                    matrix(attention.lse, n, n_head), matrix(w, n, q_cols), attention.segments,
-                                    attention.shape, matrix(dq, n, q_cols), matrix(dk, n, kv_cols), matrix(dv, n, kv_cols));
-        EXPECT_LE(relative_error(dq, finite_differences(attention.q, objective)), tolerance) << n_head << '/' << n_head_kv;
-        EXPECT_LE(relative_error(dk, finite_differences(attention.k, objective)), tolerance) << n_head << '/' << n_head_kv;
-        EXPECT_LE(relative_error(dv, finite_differences(attention.v, objective)), tolerance) << n_head << '/' << n_head_kv;
+        backend->attention_backward(
+            matrix(attention.q, n, q_cols), matrix(attention.k, n, kv_cols), matrix(attention.v, n, kv_cols),
+            matrix(attention.o, n, q_cols), matrix(attention.lse, n, n_head), matrix(w, n, q_cols), attention.segments,
+            attention.shape, matrix(dq, n, q_cols), matrix(dk, n, kv_cols), matrix(dv, n, kv_cols));
+        EXPECT_LE(relative_error(dq, finite_differences(attention.q, objective)), tolerance)
+            << n_head << '/' << n_head_kv;
+        EXPECT_LE(relative_error(dk, finite_differences(attention.k, objective)), tolerance)
+            << n_head << '/' << n_head_kv;
+        EXPECT_LE(relative_error(dv, finite_differences(attention.v, objective)), tolerance)
+            << n_head << '/' << n_head_kv;
     }
 }
 
@@ -256,8 +259,8 @@ struct Layer {
     Dropout dropout;
     double scale = 1.7;
 
-    Layer(Backend & backend, ggml_type type, int64_t out, int64_t in, int64_t n_tokens, int64_t lora_rank, Dropout lora_dropout,
-          bool with_residual, uint64_t seed)
+    Layer(Backend & backend, ggml_type type, int64_t out, int64_t in, int64_t n_tokens, int64_t lora_rank,
+          Dropout lora_dropout, bool with_residual, uint64_t seed)
         : blocks(type, out, in, seed), weight(blocks.on(backend)), rank(lora_rank), dropout(lora_dropout) {
         a = normal(seed + 1, rank * in);
         b = normal(seed + 2, out * rank);
@@ -273,8 +276,8 @@ struct Layer {
     Lora lora() { return rank ? Lora{a.data(), b.data(), da.data(), db.data(), rank, scale, dropout} : Lora{}; }
     Matrix u_matrix(int64_t n_tokens) { return rank ? matrix(u, n_tokens, rank) : Matrix{}; }
     LinearForward forward(int64_t n_tokens) {
-        return {&weight, lora(), u_matrix(n_tokens), residual.empty() ? Matrix{} : matrix(residual, n_tokens, weight.out),
-                matrix(y, n_tokens, weight.out)};
+        return {&weight, lora(), u_matrix(n_tokens),
+                residual.empty() ? Matrix{} : matrix(residual, n_tokens, weight.out), matrix(y, n_tokens, weight.out)};
     }
     LinearBackward backward(int64_t n_tokens) {
         return {&weight, lora(), u_matrix(n_tokens), matrix(dy, n_tokens, weight.out)};
@@ -358,13 +361,16 @@ TEST(BackendGradient, LinearWithDropout) {
 }
 
 TEST(BackendGradient, ThreeLayersThatShareTheirInput) {
-    check_linear_gradients({{GGML_TYPE_F16, 8, 2, {0.25f, 7}, false}, {GGML_TYPE_F32, 4, 0, {}, false}, {GGML_TYPE_F32, 6, 5, {0.5f, 8}, true}},
+    check_linear_gradients({{GGML_TYPE_F16, 8, 2, {0.25f, 7}, false},
+                            {GGML_TYPE_F32, 4, 0, {}, false},
+                            {GGML_TYPE_F32, 6, 5, {0.5f, 8}, true}},
                            5, 16);
     check_linear_gradients({{GGML_TYPE_F32, 8, 0, {}, false}, {GGML_TYPE_F32, 8, 4, {}, false}}, 5, 16);
 }
 
 TEST(BackendGradient, LinearOnQuantizedWeights) {
-    for (const ggml_type type : {GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q8_0, GGML_TYPE_MXFP4}) {
+    for (const ggml_type type :
+         {GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q8_0, GGML_TYPE_MXFP4}) {
         SCOPED_TRACE(ggml_type_name(type));
         check_linear_gradients({{type, 5, 2, {0.1f, 9}, true}}, 3, 32);
     }
@@ -505,8 +511,10 @@ TEST(BackendGradient, AdamwGivesPyTorchsParameters) {
         {0.54878681430377652, -1.301519460749023, 3.037329628907294, -0.034395877138772332},
         {0.55144169943226773, -1.3187615474699335, 3.0469896838462951, -0.048945312197213459},
         {0.54416530215482939, -1.336290317416611, 3.055498047945242, -0.064439407241996746}};
-    const double expected_m[4] = {0.29375999999999991, 1.1553599999999997, -0.25578666666666661, 2.3107199999999995e-06};
-    const double expected_v[4] = {0.45327000000000039, 0.65708132812500053, 0.061425138888888939, 2.6283253125000017e-12};
+    const double expected_m[4] = {0.29375999999999991, 1.1553599999999997, -0.25578666666666661,
+                                  2.3107199999999995e-06};
+    const double expected_v[4] = {0.45327000000000039, 0.65708132812500053, 0.061425138888888939,
+                                  2.6283253125000017e-12};
 
     const double grad_scale = 0.25;
     Values p{0.5, -1.25, 3.0, 1e-3}, m(4), v(4);

@@ -1,10 +1,10 @@
 // Every operation of every backend present, against the f64 reference.
 //
-// A test describes an operation once (inputs, outputs, call) and execute() runs it on the reference and on the backend under
-// test. Inputs are rounded to the formats of the backend under test on both sides, so that only arithmetic differs. Of each
-// run it is checked that
+// A test describes an operation once (inputs, outputs, call) and execute() runs it on the reference and on the backend
+// under test. Inputs are rounded to the formats of the backend under test on both sides, so that only arithmetic
+// differs. Of each run it is checked that
 //   - the results agree: norm-wise, and element by element, so that one wrong element in a large matrix is seen;
-//   - "=" writes every element (outputs start as NaN) and nothing outside of the views is touched or used (it is NaN too);
+//   - "=" writes every element (outputs start as NaN), and nothing outside of the views, NaN too, is touched or used;
 //   - a second run, and a run with 2 threads, give the same bytes.
 // LORICA_TEST_DEVICES (comma-separated: "cpu,cuda:0") chooses the devices and makes a missing one a failure.
 #include "common/error.h"
@@ -89,7 +89,9 @@ public:
     void output_number(const std::string & name, double value) {
         numbers_.push_back({name, {value}, encode(Dtype::f64, {value})});
     }
-    const int32_t * integers(const std::vector<int32_t> & values) { return integers_.emplace_back(backend, values).data(); }
+    const int32_t * integers(const std::vector<int32_t> & values) {
+        return integers_.emplace_back(backend, values).data();
+    }
 
     std::vector<Output> outputs() {
         std::vector<Output> outputs = numbers_;
@@ -153,16 +155,19 @@ void expect_close(const Output & actual, const Output & expected, double toleran
     EXPECT_LE(std::sqrt(error_squares / n), tolerance * rms) << actual.name << ", rms " << rms;
     for (size_t i = 0; i < actual.values.size(); ++i) {
         // Negated, so that NaN fails too.
-        if (!(std::abs(actual.values[i] - expected.values[i]) <= tolerance * (5 * rms + std::abs(expected.values[i])))) {
-            ADD_FAILURE() << actual.name << ": element " << i << " of " << actual.values.size() << " is " << actual.values[i]
-                          << ", expected " << expected.values[i] << " (rms " << rms << ")";
+        if (!(std::abs(actual.values[i] - expected.values[i]) <=
+              tolerance * (5 * rms + std::abs(expected.values[i])))) {
+            ADD_FAILURE() << actual.name << ": element " << i << " of " << actual.values.size() << " is "
+                          << actual.values[i] << ", expected " << expected.values[i] << " (rms " << rms << ")";
             return;
         }
     }
 }
 
-void expect_parity(const Target & target, const WorkspaceShape & workspace, const Operation & operation, double least_rms = 0) {
-    const auto one_thread = target.make(1), two_threads = target.make(2), reference = make_backend("reference", Dtype::f64, 1);
+void expect_parity(const Target & target, const WorkspaceShape & workspace, const Operation & operation,
+                   double least_rms = 0) {
+    const auto one_thread = target.make(1), two_threads = target.make(2),
+               reference = make_backend("reference", Dtype::f64, 1);
     one_thread->reserve(workspace);
     two_threads->reserve(workspace);
     const Formats rounding = one_thread->formats();
@@ -180,11 +185,12 @@ void expect_parity(const Target & target, const WorkspaceShape & workspace, cons
 
 class BackendParity : public testing::TestWithParam<Target> {};
 
-INSTANTIATE_TEST_SUITE_P(, BackendParity, testing::ValuesIn(targets()), [](const testing::TestParamInfo<Target> & info) {
-    std::string name = info.param.device + (info.param.act == Dtype::bf16 ? "_bf16" : "_f32");
-    std::replace(name.begin(), name.end(), ':', '_');
-    return name;
-});
+INSTANTIATE_TEST_SUITE_P(, BackendParity, testing::ValuesIn(targets()),
+                         [](const testing::TestParamInfo<Target> & info) {
+                             std::string name = info.param.device + (info.param.act == Dtype::bf16 ? "_bf16" : "_f32");
+                             std::replace(name.begin(), name.end(), ':', '_');
+                             return name;
+                         });
 
 // ---- linear layers
 
@@ -255,7 +261,9 @@ void expect_linear_parity(const Target & target, const LinearCase & c) {
                 const Values residual = normal(100 * i + 3, c.n_tokens * layer.out);
                 switch (layer.y) {
                     case LayerCase::act: forward.y = run.output("y" + number, Role::act, c.n_tokens, layer.out); break;
-                    case LayerCase::hidden: forward.y = run.output("y" + number, Role::hidden, c.n_tokens, layer.out); break;
+                    case LayerCase::hidden:
+                        forward.y = run.output("y" + number, Role::hidden, c.n_tokens, layer.out);
+                        break;
                     case LayerCase::separate_residual:
                         forward.residual = run.input(Role::hidden, c.n_tokens, layer.out, residual);
                         forward.y = run.output("y" + number, Role::hidden, c.n_tokens, layer.out);
@@ -289,7 +297,8 @@ void expect_linear_parity(const Target & target, const LinearCase & c) {
                     backward.lora.da =
                         run.in_out("da" + number, Role::param, rank, c.in, normal(100 * i + 4, rank * c.in)).data;
                     backward.lora.db =
-                        run.in_out("db" + number, Role::param, layer.out, rank, normal(100 * i + 5, layer.out * rank)).data;
+                        run.in_out("db" + number, Role::param, layer.out, rank, normal(100 * i + 5, layer.out * rank))
+                            .data;
                     backward.u = run.input(Role::act, c.n_tokens, rank, normal(100 * i + 6, c.n_tokens * rank));
                 }
                 const Role role = layer.y == LayerCase::act ? Role::act : Role::hidden;
@@ -338,18 +347,19 @@ TEST_P(BackendParity, LinearOnEveryWeightType) {
 TEST_P(BackendParity, FrozenAdapterGivesDxWithoutItsOwnGradients) {
     const int64_t n_tokens = 9, in = 96, out = 64, rank = 4;
     const QuantizedWeight blocks(GGML_TYPE_Q4_0, out, in, 1);
-    expect_parity(GetParam(), {.max_tokens = n_tokens, .max_features = in, .max_rank = rank, .training = true}, [&](Execution & run) {
-        const Weight weight = blocks.on(run.backend);
-        const Matrix x = run.input(Role::act, n_tokens, in, normal(2, n_tokens * in));
-        LinearBackward layer{.weight = &weight, .lora = {}, .u = {}, .dy = {}};
-        layer.lora.a = run.input(Role::param, rank, in, normal(3, rank * in, 0.1)).data;
-        layer.lora.b = run.input(Role::param, out, rank, normal(4, out * rank)).data;
-        layer.lora.rank = rank;
-        layer.lora.scale = 2;
-        layer.u = run.input(Role::act, n_tokens, rank, normal(5, n_tokens * rank));
-        layer.dy = run.input(Role::act, n_tokens, out, normal(6, n_tokens * out));
-        run.backend.linear_backward(x, {&layer, 1}, run.output("dx", Role::act, n_tokens, in));
-    });
+    expect_parity(GetParam(), {.max_tokens = n_tokens, .max_features = in, .max_rank = rank, .training = true},
+                  [&](Execution & run) {
+                      const Weight weight = blocks.on(run.backend);
+                      const Matrix x = run.input(Role::act, n_tokens, in, normal(2, n_tokens * in));
+                      LinearBackward layer{.weight = &weight, .lora = {}, .u = {}, .dy = {}};
+                      layer.lora.a = run.input(Role::param, rank, in, normal(3, rank * in, 0.1)).data;
+                      layer.lora.b = run.input(Role::param, out, rank, normal(4, out * rank)).data;
+                      layer.lora.rank = rank;
+                      layer.lora.scale = 2;
+                      layer.u = run.input(Role::act, n_tokens, rank, normal(5, n_tokens * rank));
+                      layer.dy = run.input(Role::act, n_tokens, out, normal(6, n_tokens * out));
+                      run.backend.linear_backward(x, {&layer, 1}, run.output("dx", Role::act, n_tokens, in));
+                  });
 }
 
 TEST_P(BackendParity, NoRowsAreNoWork) {
@@ -400,8 +410,13 @@ struct AttentionCase {
     int64_t q_cols() const { return int64_t{shape.n_head} * shape.head_dim; }
     int64_t kv_cols() const { return int64_t{shape.n_head_kv} * shape.head_dim; }
     WorkspaceShape workspace(bool training) const {
-        return {.max_tokens = n_q, .max_sequence_length = longest, .max_features = q_cols(), .n_head = shape.n_head,
-                .n_head_kv = shape.n_head_kv, .head_dim = shape.head_dim, .training = training};
+        return {.max_tokens = n_q,
+                .max_sequence_length = longest,
+                .max_features = q_cols(),
+                .n_head = shape.n_head,
+                .n_head_kv = shape.n_head_kv,
+                .head_dim = shape.head_dim,
+                .training = training};
     }
     std::string description() const {
         std::ostringstream out;
@@ -466,8 +481,9 @@ TEST_P(BackendParity, AttentionForwardAndBackward) {
         {
             // A query that sees one key has dq = dk = 0 by cancellation of numbers near 1.
             SCOPED_TRACE("backward");
-            expect_parity(GetParam(), c.workspace(true),
-                          [&](Execution & run) { c.backward(run, forward[0].values, forward[1].values); }, 0.01);
+            expect_parity(
+                GetParam(), c.workspace(true),
+                [&](Execution & run) { c.backward(run, forward[0].values, forward[1].values); }, 0.01);
         }
     }
 }
@@ -512,12 +528,14 @@ TEST_P(BackendParity, PackedSegmentsGiveWhatTheyGiveAlone) {
         alone.k = part(whole.k, begin * kv_cols, end * kv_cols);
         alone.v = part(whole.v, begin * kv_cols, end * kv_cols);
         alone.d_o = part(whole.d_o, begin * q_cols, end * q_cols);
-        const std::vector<Output> alone_forward = execute(*backend, formats, [&](Execution & run) { alone.forward(run, true); });
+        const std::vector<Output> alone_forward =
+            execute(*backend, formats, [&](Execution & run) { alone.forward(run, true); });
         EXPECT_EQ(alone_forward[0].values, part(forward[0].values, begin * q_cols, end * q_cols));
         EXPECT_EQ(alone_forward[1].values, part(forward[1].values, begin * n_head, end * n_head));
 
-        const std::vector<Output> alone_backward = execute(
-            *backend, formats, [&](Execution & run) { alone.backward(run, alone_forward[0].values, alone_forward[1].values); });
+        const std::vector<Output> alone_backward = execute(*backend, formats, [&](Execution & run) {
+            alone.backward(run, alone_forward[0].values, alone_forward[1].values);
+        });
         EXPECT_EQ(alone_backward[0].values, part(backward[0].values, begin * q_cols, end * q_cols));
         EXPECT_EQ(alone_backward[1].values, part(backward[1].values, begin * kv_cols, end * kv_cols));
         EXPECT_EQ(alone_backward[2].values, part(backward[2].values, begin * kv_cols, end * kv_cols));
@@ -554,11 +572,17 @@ TEST_P(BackendParity, Rmsnorm) {
 }
 
 TEST_P(BackendParity, RopeThereAndBack) {
-    for (const auto & [n_head, head_dim, n_rotated] :
-         {std::tuple{1, 16, 16}, {4, 32, 32}, {9, 64, 64}, {3, 80, 80}, {8, 128, 128}, {4, 64, 16}, {2, 80, 20}, {3, 32, 2}}) {
+    for (const auto & [n_head, head_dim, n_rotated] : {std::tuple{1, 16, 16},
+                                                       {4, 32, 32},
+                                                       {9, 64, 64},
+                                                       {3, 80, 80},
+                                                       {8, 128, 128},
+                                                       {4, 64, 16},
+                                                       {2, 80, 20},
+                                                       {3, 32, 2}}) {
         for (const int64_t n_tokens : {1, 2, 31, 100}) {
-            SCOPED_TRACE(testing::Message() << n_head << " heads of " << head_dim << ", " << n_rotated << " rotated, T "
-                                            << n_tokens);
+            SCOPED_TRACE(testing::Message()
+                         << n_head << " heads of " << head_dim << ", " << n_rotated << " rotated, T " << n_tokens);
             Values inverse_frequency;
             for (int i = 0; i < n_rotated / 2; ++i) {
                 inverse_frequency.push_back(std::pow(10000.0, -2.0 * i / n_rotated));
@@ -571,10 +595,12 @@ TEST_P(BackendParity, RopeThereAndBack) {
             positions.back() = 131071;
             for (const bool inverse : {false, true}) {
                 const int64_t cols = int64_t{n_head} * head_dim;
-                expect_parity(GetParam(), {.max_tokens = n_tokens, .max_features = cols, .head_dim = head_dim}, [&](Execution & run) {
-                    const Matrix x = run.in_out("x", Role::act, n_tokens, cols, normal(1, n_tokens * cols));
-                    run.backend.rope(x, run.integers(positions), head_dim, inverse_frequency, inverse);
-                });
+                expect_parity(GetParam(), {.max_tokens = n_tokens, .max_features = cols, .head_dim = head_dim},
+                              [&](Execution & run) {
+                                  const Matrix x =
+                                      run.in_out("x", Role::act, n_tokens, cols, normal(1, n_tokens * cols));
+                                  run.backend.rope(x, run.integers(positions), head_dim, inverse_frequency, inverse);
+                              });
             }
         }
     }
@@ -650,8 +676,10 @@ TEST_P(BackendParity, EmbedOnEveryWeightType) {
 
 // ---- the head
 
-void expect_head_parity(const Target & target, ggml_type type, int64_t n, int64_t in, int64_t n_vocab, std::optional<Role> dx) {
-    SCOPED_TRACE(testing::Message() << ggml_type_name(type) << ", " << n << " rows of " << in << ", vocabulary " << n_vocab);
+void expect_head_parity(const Target & target, ggml_type type, int64_t n, int64_t in, int64_t n_vocab,
+                        std::optional<Role> dx) {
+    SCOPED_TRACE(testing::Message() << ggml_type_name(type) << ", " << n << " rows of " << in << ", vocabulary "
+                                    << n_vocab);
     const QuantizedWeight blocks(type, n_vocab, in, 1);
     std::vector<int32_t> labels(n);
     for (int64_t i = 0; i < n; ++i) {
@@ -696,12 +724,13 @@ TEST_P(BackendParity, HeadWithHugeLogits) {
     // exp of them overflows: the row's maximum must be taken off first.
     const int64_t n = 3, in = 64, n_vocab = 259;
     const QuantizedWeight blocks(GGML_TYPE_F32, n_vocab, in, 1);
-    expect_parity(GetParam(), {.max_tokens = n, .max_features = in, .n_vocab = n_vocab, .training = true}, [&](Execution & run) {
-        const Matrix x = run.input(Role::act, n, in, normal(2, n * in, 1000));
-        const Matrix nll = run.output("nll", Role::hidden, 1, n);
-        const Matrix dx = run.output("dx", Role::act, n, in);
-        run.backend.linear_cross_entropy(x, blocks.on(run.backend), run.integers({1, 2, 258}), nll.data, dx);
-    });
+    expect_parity(
+        GetParam(), {.max_tokens = n, .max_features = in, .n_vocab = n_vocab, .training = true}, [&](Execution & run) {
+            const Matrix x = run.input(Role::act, n, in, normal(2, n * in, 1000));
+            const Matrix nll = run.output("nll", Role::hidden, 1, n);
+            const Matrix dx = run.output("dx", Role::act, n, in);
+            run.backend.linear_cross_entropy(x, blocks.on(run.backend), run.integers({1, 2, 258}), nll.data, dx);
+        });
 }
 
 // ---- optimizer

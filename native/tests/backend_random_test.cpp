@@ -62,8 +62,8 @@ TEST(Bf16, RoundsToNearestEvenAsGgmlDoes) {
             EXPECT_EQ(Bf16(x).bits, ggml_fp32_to_bf16(x).bits) << x;
         }
     }
-    EXPECT_EQ(static_cast<float>(Bf16(1.00390625f)), 1.0f);          // a tie: to the even 1
-    EXPECT_EQ(static_cast<float>(Bf16(1.01171875f)), 1.015625f);     // a tie: to the even 1.015625
+    EXPECT_EQ(static_cast<float>(Bf16(1.00390625f)), 1.0f);       // a tie: to the even 1
+    EXPECT_EQ(static_cast<float>(Bf16(1.01171875f)), 1.015625f);  // a tie: to the even 1.015625
     EXPECT_TRUE(std::isinf(static_cast<float>(Bf16(3.4e38f))));
 }
 

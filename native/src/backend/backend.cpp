@@ -1,17 +1,8 @@
 #include "backend/backend.h"
 
+#include "backend/cpu/cpu_backend.h"
 #include "backend/reference/reference_backend.h"
 #include "common/error.h"
-
-#if __has_include("backend/cpu/cpu_backend.h")
-#include "backend/cpu/cpu_backend.h"
-#else
-namespace lorica {
-static std::unique_ptr<Backend> make_cpu_backend(Dtype, int32_t) {
-    fail(LORICA_ERROR_UNSUPPORTED, "device \"cpu\": not in this build; use \"reference\"");
-}
-}  // namespace lorica
-#endif
 
 namespace lorica {
 
@@ -26,9 +17,11 @@ std::unique_ptr<Backend> make_backend(const std::string & device, Dtype act, int
         return make_reference_backend(act);
     }
     if (device == "cuda" || device.starts_with("cuda:")) {
-        fail(LORICA_ERROR_UNSUPPORTED, "device \"", device, "\": this build has no CUDA backend; use \"cpu\" or \"auto\"");
+        fail(LORICA_ERROR_UNSUPPORTED, "device \"", device,
+             "\": this build has no CUDA backend; use \"cpu\" or \"auto\"");
     }
-    fail(LORICA_ERROR_INVALID_ARGUMENT, "unknown device \"", device, "\": it must be \"auto\", \"cpu\" or \"reference\"");
+    fail(LORICA_ERROR_INVALID_ARGUMENT, "unknown device \"", device,
+         "\": it must be \"auto\", \"cpu\" or \"reference\"");
 }
 
 }  // namespace lorica

@@ -9,7 +9,8 @@
 //
 // Every pointer in this interface is device memory (for cpu and reference: plain memory) unless it is a std::span, which is
 // host memory that is read before the call returns. Calls are in order; results may be awaited with synchronize(), and
-// copy_to_host() does that by itself. One instance is used by one thread at a time; instances share nothing mutable.
+// copy_to_host() does that by itself. One instance is used by one thread at a time; instances share nothing mutable. A
+// matrix may have 0 rows.
 #pragma once
 
 #include <ggml.h>
@@ -151,7 +152,7 @@ public:
 
     // y = x * weight / sqrt(mean(x^2) + eps) by row (Zhang & Sennrich 2019, eq. 4). x hidden, weight f32[cols], y act.
     virtual void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) = 0;
-    // dx += d(rmsnorm)/dx^T dy. dy act, x and dx hidden.
+    // dx += d(rmsnorm)/dx^T dy. dy act or hidden, x and dx hidden.
     virtual void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) = 0;
 
     // For each layer i: u_i = dropout_i(x) A_i^T; y_i = [residual_i +] x W_i^T + scale_i u_i B_i^T. x act or hidden.

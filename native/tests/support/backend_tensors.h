@@ -92,8 +92,8 @@ private:
     void * data_;
 };
 
-// A matrix on a device. It lies in a larger block: a row before it, a row after it, stride - cols elements after each row. All
-// of that is a NaN of a certain bit pattern at first, the matrix itself too.
+// A matrix on a device. It lies in a larger block: a row before it, a row after it, stride - cols elements after each
+// row. All of that is a NaN of a certain bit pattern at first, the matrix itself too.
 class DeviceMatrix {
 public:
     DeviceMatrix(Backend & backend, Dtype type, int64_t rows, int64_t cols, int64_t stride)
@@ -142,7 +142,8 @@ public:
         for (int64_t i = 0; i < (rows_ + 2) * stride_; ++i) {
             const int64_t row = i / stride_ - 1, column = i % stride_;
             const bool inside = row >= 0 && row < rows_ && column < cols_;
-            if (!inside && std::memcmp(block.data() + i * dtype_size(type_), poison_element(), dtype_size(type_)) != 0) {
+            if (!inside &&
+                std::memcmp(block.data() + i * dtype_size(type_), poison_element(), dtype_size(type_)) != 0) {
                 return false;
             }
         }
@@ -154,7 +155,10 @@ private:
         static constexpr uint16_t bf16 = 0x7fda;
         static constexpr uint32_t f32 = 0x7fda5a5a;
         static constexpr uint64_t f64 = 0x7ffa5a5a5a5a5a5a;
-        return type_ == Dtype::bf16 ? static_cast<const void *>(&bf16) : type_ == Dtype::f32 ? static_cast<const void *>(&f32) : &f64;
+        if (type_ == Dtype::bf16) {
+            return &bf16;
+        }
+        return type_ == Dtype::f32 ? static_cast<const void *>(&f32) : &f64;
     }
     size_t row_offset(int64_t row) const { return static_cast<size_t>((row + 1) * stride_) * dtype_size(type_); }
     std::vector<std::byte> read_block() const {
@@ -175,8 +179,8 @@ public:
     QuantizedWeight(ggml_type type, int64_t out, int64_t in, uint64_t seed)
         : type_(type), out_(out), in_(in), row_bytes_(ggml_row_size(type, in)), blocks_(out * row_bytes_) {
         const double deviation = 1 / std::sqrt(static_cast<double>(in));
-        if (type == GGML_TYPE_IQ2_XXS || type == GGML_TYPE_IQ2_XS || type == GGML_TYPE_IQ2_S || type == GGML_TYPE_IQ1_S ||
-            type == GGML_TYPE_IQ1_M) {
+        if (type == GGML_TYPE_IQ2_XXS || type == GGML_TYPE_IQ2_XS || type == GGML_TYPE_IQ2_S ||
+            type == GGML_TYPE_IQ1_S || type == GGML_TYPE_IQ1_M) {
             fill_with_random_blocks(static_cast<float>(deviation / 16), seed);
             return;
         }
@@ -198,8 +202,8 @@ public:
     }
 
 private:
-    // ggml prepares its search in the grids of these types for many seconds. Any bits are a valid block of them, once its f16
-    // scale is sane: the first two bytes or, in IQ1_M, the upper four bits of the last four 16-bit words.
+    // ggml prepares its search in the grids of these types for many seconds. Any bits are a valid block of them, once
+    // its f16 scale is sane: the first two bytes or, in IQ1_M, the upper four bits of the last four 16-bit words.
     void fill_with_random_blocks(float scale, uint64_t seed) {
         for (size_t i = 0; i < blocks_.size(); ++i) {
             blocks_[i] = static_cast<std::byte>(random_u32(seed, i));

@@ -1,6 +1,6 @@
-// Causal scaled dot-product attention (Vaswani et al. 2017, eq. 1) over packed segments, several query heads sharing one key
-// and value head (Ainslie et al. 2023, "GQA"). Probabilities are kept for one query at a time; backward makes them again from
-// log-sum-exp, as Dao 2023 ("FlashAttention-2", section 3.1) does by blocks.
+// Causal scaled dot-product attention (Vaswani et al. 2017, eq. 1) over packed segments, several query heads sharing
+// one key and value head (Ainslie et al. 2023, "GQA"). Probabilities are kept for one query at a time; backward makes
+// them again from log-sum-exp, as Dao 2023 ("FlashAttention-2", section 3.1) does by blocks.
 #pragma once
 
 #include "backend/backend.h"
@@ -62,8 +62,9 @@ void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, 
 //   dv_j += p_ij do_i;  dp_ij = do_i . v_j;  ds_ij = p_ij (dp_ij - sum_j p_ij dp_ij), where that sum is do_i . o_i;
 //   dq_i = scale sum_j ds_ij k_j;  dk_j += scale ds_ij q_i.
 template <typename Real>
-void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
-                        const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv) {
+void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
+                        std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
+                        Matrix dv) {
     const int64_t dim = shape.head_dim;
     const int64_t queries_per_kv = shape.n_head / shape.n_head_kv;
     std::vector<double> dq_i(dim), sum_dk, sum_dv;

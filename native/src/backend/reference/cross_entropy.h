@@ -31,9 +31,9 @@ void logits(Matrix x, const Weight & head, float * out) {
     }
 }
 
-// dnll/dz_c = softmax(z)_c - [c == label], dx = dz W. No logit is kept: the first pass over the vocabulary finds each row's
-// log-sum-exp with a running maximum (Milakov & Gimelshein 2018, "Online normalizer calculation for softmax", algorithm 3), the
-// second makes the logits again.
+// dnll/dz_c = softmax(z)_c - [c == label], dx = dz W. No logit is kept: the first pass over the vocabulary finds each
+// row's log-sum-exp with a running maximum (Milakov & Gimelshein 2018, "Online normalizer calculation for softmax",
+// algorithm 3), the second makes the logits again.
 template <typename Real>
 void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, Real * nll, Matrix dx) {
     WeightRows rows(head);

@@ -1,5 +1,5 @@
-// y = [residual +] x W^T + scale (dropout(x) A^T) B^T, and its derivative (Hu et al. 2021, "LoRA", section 4.1, equation 3).
-// Shapes: x[T, in], W[out, in], A[rank, in], B[out, rank], u = dropout(x) A^T [T, rank], y[T, out].
+// y = [residual +] x W^T + scale (dropout(x) A^T) B^T, and its derivative (Hu et al. 2021, "LoRA", section 4.1,
+// equation 3). Shapes: x[T, in], W[out, in], A[rank, in], B[out, rank], u = dropout(x) A^T [T, rank], y[T, out].
 #pragma once
 
 #include "backend/backend.h"
@@ -10,7 +10,8 @@
 
 namespace lorica::reference {
 
-// The factor that inverted dropout (Srivastava et al. 2014, section 10) gives element (t, i) of x[T, in]: 0 or 1 / (1 - p).
+// The factor that inverted dropout (Srivastava et al. 2014, section 10) gives to element (t, i) of x[T, in]:
+// 0 or 1 / (1 - p).
 inline double dropout_factor(const Dropout & dropout, int64_t t, int64_t i, int64_t in) {
     if (dropout.p == 0) {
         return 1;

@@ -6,7 +6,8 @@
 
 namespace lorica::reference {
 
-// y = x w / rms(x) with rms(x) = sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, "Root mean square layer normalization", eq. 4).
+// y = x w / rms(x) with rms(x) = sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, "Root mean square layer normalization",
+// eq. 4).
 template <typename Real>
 double inverse_rms(const Real * x, int64_t n, double eps) {
     double sum = 0;
@@ -47,10 +48,11 @@ void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Mat
     }
 }
 
-// The pair (2i, 2i + 1) turns by the angle position * inverse_frequency[i] (Su et al. 2021, "RoFormer", eq. 34). A rotation's
-// derivative is the rotation, so that its transpose, backward, is the rotation by the negative angle.
+// The pair (2i, 2i + 1) turns by the angle position * inverse_frequency[i] (Su et al. 2021, "RoFormer", eq. 34). A
+// rotation's derivative is the rotation, so that its transpose, backward, is the rotation by the negative angle.
 template <typename Real>
-void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency, bool inverse) {
+void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+          bool inverse) {
     for (int64_t t = 0; t < x.rows; ++t) {
         for (size_t i = 0; i < inverse_frequency.size(); ++i) {
             const double angle = positions[t] * inverse_frequency[i];

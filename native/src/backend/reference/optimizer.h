@@ -15,9 +15,9 @@ double sum_of_squares(const Real * x, int64_t n) {
     return sum;
 }
 
-// Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay multiplied by the learning
-// rate as in PyTorch: g = grad_scale grad; m, v: running means of g and g^2; p -= lr (wd p + m' / (sqrt(v') + eps)), where m'
-// and v' are corrected for their start at zero (Kingma & Ba 2015, section 3).
+// Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay multiplied by the
+// learning rate as in PyTorch: g = grad_scale grad; m, v: running means of g and g^2; p -= lr (wd p + m' / (sqrt(v') +
+// eps)), where m' and v' are corrected for their start at zero (Kingma & Ba 2015, section 3).
 template <typename Real>
 void adamw(Real * param, const Real * grad, Real * m, Real * v, int64_t n, const AdamwParams & params) {
     const double correction1 = 1 - std::pow(params.beta1, static_cast<double>(params.step));

@@ -23,7 +23,9 @@ template <typename Real>
 class ReferenceBackend final : public Backend {
 public:
     std::string name() const override { return "reference"; }
-    std::string detail() const override { return std::is_same_v<Real, double> ? "plain loops, f64" : "plain loops, f32"; }
+    std::string detail() const override {
+        return std::is_same_v<Real, double> ? "plain loops, f64" : "plain loops, f32";
+    }
     Formats formats() const override {
         constexpr Dtype real = std::is_same_v<Real, double> ? Dtype::f64 : Dtype::f32;
         return {real, real, real};
@@ -38,7 +40,9 @@ public:
         return memory;
     }
     void release(void * memory) override { ::operator delete(memory, alignment); }
-    void copy_to_device(void * device, const void * host, size_t n_bytes) override { std::memcpy(device, host, n_bytes); }
+    void copy_to_device(void * device, const void * host, size_t n_bytes) override {
+        std::memcpy(device, host, n_bytes);
+    }
     void copy_to_host(void * host, const void * device, size_t n_bytes) override { std::memcpy(host, device, n_bytes); }
     void fill_zero(void * device, size_t n_bytes) override { std::memset(device, 0, n_bytes); }
     void synchronize() override {}
@@ -69,12 +73,13 @@ public:
               bool inverse) override {
         reference::rope<Real>(x, positions, head_dim, inverse_frequency, inverse);
     }
-    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
-                   Matrix lse) override {
+    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
+                   Matrix o, Matrix lse) override {
         reference::attention<Real>(q, k, v, segments, shape, o, lse);
     }
-    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
-                            const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv) override {
+    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
+                            std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
+                            Matrix dv) override {
         reference::attention_backward<Real>(q, k, v, o, lse, d_o, segments, shape, dq, dk, dv);
     }
     void swiglu(Matrix gate, Matrix up, Matrix h) override { reference::swiglu<Real>(gate, up, h); }
@@ -106,7 +111,8 @@ std::unique_ptr<Backend> make_reference_backend(Dtype act) {
         case Dtype::f64: return std::make_unique<ReferenceBackend<double>>();
         case Dtype::bf16: break;
     }
-    fail(LORICA_ERROR_UNSUPPORTED, "device \"reference\" computes in f32 or f64, not in bf16: choose f32, or device \"cpu\"");
+    fail(LORICA_ERROR_UNSUPPORTED,
+         "device \"reference\" computes in f32 or f64, not in bf16: choose f32, or device \"cpu\"");
 }
 
 }  // namespace lorica

@@ -1,5 +1,5 @@
-// The backend that everything else is compared with: plain loops, one thread. Read it to learn the mathematics; each file holds
-// the forward operation above its backward:
+// The backend that everything else is compared with: plain loops, one thread. Read it to learn the mathematics; each
+// file holds the forward operation above its backward:
 //   linear.h          quantized linear layers with LoRA
 //   norm_rope_swiglu.h
 //   attention.h       packed causal attention with grouped queries
@@ -7,8 +7,8 @@
 //   rows.h            embedding, gather and scatter
 //   optimizer.h       gradient norm, AdamW
 //
-// Every operation is a template over Real, the one format of all matrices (hidden, act and param alike). Sums are always in
-// double: with Real = double it is the reference, with Real = float the best answer that f32 storage allows.
+// Every operation is a template over Real, the one format of all matrices (hidden, act and param alike). Sums are
+// always in double: with Real = double it is the reference, with Real = float the best answer that f32 storage allows.
 #pragma once
 
 #include "backend/backend.h"

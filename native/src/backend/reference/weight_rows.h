@@ -14,7 +14,8 @@ public:
 
     // Valid until the next call.
     const float * operator[](int64_t row) {
-        dequantize_row(weight_.type, weight_.data + static_cast<size_t>(row) * weight_.row_bytes, buffer_.data(), weight_.in);
+        dequantize_row(weight_.type, weight_.data + static_cast<size_t>(row) * weight_.row_bytes, buffer_.data(),
+                       weight_.in);
         return buffer_.data();
     }
 
