@@ -2,8 +2,9 @@
 //
 //   kernels_attention_bench --benchmark_filter=forward
 //
-// GFLOP/s count what the causal mask leaves: two products forward and five backward, of 2 * head_dim operations for each visible pair
-// of query and key and each query head, whatever a kernel computes in addition. Heads as in SmolLM2-135M unless the name says more.
+// GFLOP/s count what the causal mask leaves: two products forward and five backward, of 2 * head_dim operations for
+// each visible pair of query and key and each query head, whatever a kernel computes in addition. Heads as in
+// SmolLM2-135M unless the name says more.
 #include <benchmark/benchmark.h>
 
 #include <cmath>
@@ -18,7 +19,8 @@ namespace {
 
 struct Buffer {
     Buffer(Dtype type, int64_t rows, int64_t cols)
-        : bytes(static_cast<size_t>(rows * cols) * dtype_size(type)), view{bytes.data(), type, rows, cols, cols} {}
+        : bytes(static_cast<size_t>(rows * cols) * dtype_size(type)),
+          view{bytes.data(), type, rows, cols, cols} {}
     Buffer(Dtype type, int64_t rows, int64_t cols, uint64_t seed) : Buffer(type, rows, cols) {
         for (int64_t i = 0; i < rows * cols; ++i) {
             const auto value = static_cast<float>(random_normal(seed, static_cast<uint64_t>(i)));
@@ -82,8 +84,8 @@ void report(benchmark::State & state, const Problem & p, int n_products) {
     double pairs = 0;
     for (const Segment & s : p.segments) pairs += 0.5 * s.q_len * (s.q_len + 1) + double(s.kv_len - s.q_len) * s.q_len;
     const double operations = pairs * p.shape.n_head * n_products * 2 * p.shape.head_dim;
-    state.counters["GFLOP/s"] = benchmark::Counter(operations * 1e-9 * static_cast<double>(state.iterations()),
-                                                   benchmark::Counter::kIsRate);
+    state.counters["GFLOP/s"] =
+        benchmark::Counter(operations * 1e-9 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 
 void forward(benchmark::State & state, Dtype type, AttentionUnits units) {
@@ -102,8 +104,8 @@ void backward(benchmark::State & state, Dtype type, AttentionUnits units) {
         dv(type, n_tokens, p.k.view.cols);
     attention(p.q.view, p.k.view, p.v.view, p.segments, p.shape, p.o.view, p.lse.view, p.aligned, threads, units);
     for (auto _ : state) {
-        attention_backward(p.q.view, p.k.view, p.v.view, p.o.view, p.lse.view, d_o.view, p.segments, p.shape, dq.view, dk.view,
-                           dv.view, p.aligned, threads, units);
+        attention_backward(p.q.view, p.k.view, p.v.view, p.o.view, p.lse.view, d_o.view, p.segments, p.shape, dq.view,
+                           dk.view, dv.view, p.aligned, threads, units);
     }
     report(state, p, 5);
 }
@@ -115,7 +117,8 @@ void decode(benchmark::State & state, Dtype type) {
     p.segments = {{0, 1, 0, n_keys}};
     p.prepare(static_cast<int>(state.range(2)), false);
     for (auto _ : state) {
-        attention(p.q.view, p.k.view, p.v.view, p.segments, p.shape, p.o.view, {}, p.aligned, static_cast<int>(state.range(2)));
+        attention(p.q.view, p.k.view, p.v.view, p.segments, p.shape, p.o.view, {}, p.aligned,
+                  static_cast<int>(state.range(2)));
     }
     state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(p.k.view.n_bytes() + p.v.view.n_bytes()));
 }

@@ -1,4 +1,5 @@
-// The CPU kernels against plain double loops: every instruction set that this machine has, awkward shapes, one thread and two.
+// The CPU kernels against plain double loops: every instruction set that this machine has, awkward shapes, one thread
+// and two.
 #include <gtest/gtest.h>
 
 #include "backend/cpu/simd_targets.h"
@@ -31,7 +32,8 @@ constexpr float sentinel = 12288;  // fills what a kernel must not touch; exact 
 class Rows {
 public:
     Rows(Dtype type, int64_t rows, int64_t cols, int64_t gap = 3)
-        : bytes_(static_cast<size_t>(rows * (cols + gap)) * dtype_size(type)), view_{bytes_.data(), type, rows, cols, cols + gap} {
+        : bytes_(static_cast<size_t>(rows * (cols + gap)) * dtype_size(type)),
+          view_{bytes_.data(), type, rows, cols, cols + gap} {
         for (int64_t r = 0; r < rows; ++r) {
             for (int64_t c = 0; c < cols + gap; ++c) set(r, c, sentinel);
         }
@@ -97,7 +99,9 @@ protected:
 
 std::vector<int64_t> targets() {
     std::vector<int64_t> result;
-    for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1) result.push_back(rest & -rest);
+    for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1) {
+        result.push_back(rest & -rest);
+    }
     return result;
 }
 
@@ -136,7 +140,8 @@ TEST_P(CpuKernels, RmsnormBackwardAddsTheDerivative) {
                     dot += dy.at(r, i) * w.at(0, i) * x.at(r, i);
                 }
                 const double s = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-5);
-                return before.at(r, c) + dy.at(r, c) * w.at(0, c) * s - x.at(r, c) * s * s * s * dot / static_cast<double>(n);
+                return before.at(r, c) + dy.at(r, c) * w.at(0, c) * s -
+                       x.at(r, c) * s * s * s * dot / static_cast<double>(n);
             });
         }
     }
@@ -156,12 +161,14 @@ TEST_P(CpuKernels, RopeRotatesPairsExactlyAtLongPositions) {
                 expect_rows(x, tolerance(type), 0.5, "x", [&](int64_t r, int64_t c) {
                     const int64_t within = c % head_dim;
                     if (within >= 2 * n_rotated) return before.at(r, c);
-                    const double angle = positions[static_cast<size_t>(r)] * frequencies[static_cast<size_t>(within / 2)];
+                    const double angle =
+                        positions[static_cast<size_t>(r)] * frequencies[static_cast<size_t>(within / 2)];
                     return within % 2 == 0 ? before.at(r, c) * std::cos(angle) - before.at(r, c + 1) * std::sin(angle)
                                            : before.at(r, c) * std::cos(angle) + before.at(r, c - 1) * std::sin(angle);
                 });
                 rope(x.view(), positions.data(), head_dim, frequencies, true, 1);
-                expect_rows(x, 2 * tolerance(type), 1, "rotated back", [&](int64_t r, int64_t c) { return before.at(r, c); });
+                expect_rows(x, 2 * tolerance(type), 1, "rotated back",
+                            [&](int64_t r, int64_t c) { return before.at(r, c); });
             }
         }
     }
@@ -170,18 +177,17 @@ TEST_P(CpuKernels, RopeRotatesPairsExactlyAtLongPositions) {
 TEST_P(CpuKernels, SwigluAndItsDerivativeMatchTheirFormulas) {
     for (const Dtype type : dtypes) {
         for (const int64_t n : widths) {
-            const Rows gate = Rows::random(type, 4, n, 1, 6), up = Rows::random(type, 4, n, 2), dh = Rows::random(type, 4, n, 3);
+            const Rows gate = Rows::random(type, 4, n, 1, 6), up = Rows::random(type, 4, n, 2),
+                       dh = Rows::random(type, 4, n, 3);
             Rows h(type, 4, n), dgate = gate, dup = up;
             const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
             swiglu(gate.view(), up.view(), h.view(), 2);
             const double relative = type == Dtype::bf16 ? 0x1p-8 : 1e-6;
-            expect_rows(h, relative, 1e-30, "h", [&](int64_t r, int64_t c) {
-                return gate.at(r, c) * sigmoid(gate.at(r, c)) * up.at(r, c);
-            });
+            expect_rows(h, relative, 1e-30, "h",
+                        [&](int64_t r, int64_t c) { return gate.at(r, c) * sigmoid(gate.at(r, c)) * up.at(r, c); });
             swiglu_backward(dgate.view(), dup.view(), dh.view(), dgate.view(), dup.view(), 2);
-            expect_rows(dup, relative, 1e-30, "dup", [&](int64_t r, int64_t c) {
-                return dh.at(r, c) * gate.at(r, c) * sigmoid(gate.at(r, c));
-            });
+            expect_rows(dup, relative, 1e-30, "dup",
+                        [&](int64_t r, int64_t c) { return dh.at(r, c) * gate.at(r, c) * sigmoid(gate.at(r, c)); });
             expect_rows(dgate, relative, 0.1, "dgate", [&](int64_t r, int64_t c) {
                 const double g = gate.at(r, c), s = sigmoid(g);
                 return dh.at(r, c) * up.at(r, c) * s * (1 + g * (1 - s));
@@ -205,8 +211,15 @@ TEST_P(CpuKernels, SwigluKeepsNanAndBoundsExtremes) {
 }
 
 TEST_P(CpuKernels, ConversionRoundsLikeTheScalarTypeAndKeepsNan) {
-    std::vector<float> values = {0.0f, -0.0f, 1.0f, 1.00390625f, 1.01171875f, -3.4e38f, std::numeric_limits<float>::max(),
-                                 std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+    std::vector<float> values = {0.0f,
+                                 -0.0f,
+                                 1.0f,
+                                 1.00390625f,
+                                 1.01171875f,
+                                 -3.4e38f,
+                                 std::numeric_limits<float>::max(),
+                                 std::numeric_limits<float>::infinity(),
+                                 -std::numeric_limits<float>::infinity()};
     for (uint64_t i = 0; i < 300; ++i) values.push_back(static_cast<float>(random_normal(3, i)));
     values.push_back(std::numeric_limits<float>::quiet_NaN());
     values.push_back(std::bit_cast<float>(0xffffffffu));
@@ -240,7 +253,8 @@ TEST_P(CpuKernels, RowsAreGatheredScatteredAndEmbedded) {
 
     std::vector<float> table(6 * 37);
     for (size_t i = 0; i < table.size(); ++i) table[i] = x.view().row_as<float>(static_cast<int64_t>(i / 37))[i % 37];
-    const Weight embedding = {GGML_TYPE_F32, 6, 37, 37 * sizeof(float), reinterpret_cast<const std::byte *>(table.data())};
+    const Weight embedding = {GGML_TYPE_F32, 6, 37, 37 * sizeof(float),
+                              reinterpret_cast<const std::byte *>(table.data())};
     for (const Dtype type : dtypes) {
         Rows embedded(type, 3, 37);
         embed(embedding, rows.data(), embedded.view(), 2);
@@ -293,9 +307,10 @@ TEST_P(CpuKernels, AdamwFollowsTheAlgorithm) {
         const Rows grad = Rows::random(Dtype::f32, 1, n, static_cast<uint64_t>(10 + step), 50);
         const AdamwParams params = {2e-3, 0.9, 0.999, 1e-8, 0.1, 0.02, step};
         Rows single = param, single_m = m, single_v = v;
-        adamw(param.view().as<float>(), grad.view().as<float>(), m.view().as<float>(), v.view().as<float>(), n, params, 2);
-        adamw(single.view().as<float>(), grad.view().as<float>(), single_m.view().as<float>(), single_v.view().as<float>(), n,
-              params, 1);
+        adamw(param.view().as<float>(), grad.view().as<float>(), m.view().as<float>(), v.view().as<float>(), n, params,
+              2);
+        adamw(single.view().as<float>(), grad.view().as<float>(), single_m.view().as<float>(),
+              single_v.view().as<float>(), n, params, 1);
         EXPECT_TRUE(single == param && single_m == m && single_v == v);
         for (size_t i = 0; i < n; ++i) {
             const double g = grad.at(0, static_cast<int64_t>(i)) * params.grad_scale;
@@ -372,7 +387,8 @@ struct AttentionReference {
     std::vector<double> o, lse, dq, dk, dv;
 };
 
-AttentionReference plain_loops(const AttentionCase & c, const Rows & q, const Rows & k, const Rows & v, const Rows & d_o) {
+AttentionReference plain_loops(const AttentionCase & c, const Rows & q, const Rows & k, const Rows & v,
+                               const Rows & d_o) {
     const AttentionShape & shape = c.shape;
     const int64_t hd = shape.head_dim, q_cols = shape.n_head * hd, kv_cols = shape.n_head_kv * hd;
     const auto nq = static_cast<size_t>(query_rows(c)), nk = static_cast<size_t>(key_rows(c));
@@ -399,7 +415,8 @@ AttentionReference plain_loops(const AttentionCase & c, const Rows & q, const Ro
                 for (int64_t j = 0; j < n; ++j) {
                     p[static_cast<size_t>(j)] /= sum;
                     for (int64_t x = 0; x < hd; ++x) {
-                        result.o[static_cast<size_t>(row * q_cols + qc + x)] += p[static_cast<size_t>(j)] * v.at(s.kv_begin + j, kc + x);
+                        result.o[static_cast<size_t>(row * q_cols + qc + x)] +=
+                            p[static_cast<size_t>(j)] * v.at(s.kv_begin + j, kc + x);
                         dp[static_cast<size_t>(j)] += d_o.at(row, qc + x) * v.at(s.kv_begin + j, kc + x);
                     }
                     delta += p[static_cast<size_t>(j)] * dp[static_cast<size_t>(j)];
@@ -407,7 +424,8 @@ AttentionReference plain_loops(const AttentionCase & c, const Rows & q, const Ro
                 result.lse[static_cast<size_t>(row * shape.n_head + h)] = max + std::log(sum);
                 for (int64_t j = 0; j < n; ++j) {
                     const double ds = p[static_cast<size_t>(j)] * (dp[static_cast<size_t>(j)] - delta) * shape.scale;
-                    const auto at_k = static_cast<size_t>((s.kv_begin + j) * kv_cols + kc), at_q = static_cast<size_t>(row * q_cols + qc);
+                    const auto at_k = static_cast<size_t>((s.kv_begin + j) * kv_cols + kc),
+                               at_q = static_cast<size_t>(row * q_cols + qc);
                     for (int64_t x = 0; x < hd; ++x) {
                         result.dq[at_q + static_cast<size_t>(x)] += ds * k.at(s.kv_begin + j, kc + x);
                         result.dk[at_k + static_cast<size_t>(x)] += ds * q.at(row, qc + x);
@@ -432,8 +450,11 @@ const AttentionProblem & problem(const AttentionCase & c, Dtype type) {
     if (found != made.end()) return found->second;
     const int64_t nq = query_rows(c), nk = key_rows(c);
     const int64_t q_cols = c.shape.n_head * c.shape.head_dim, kv_cols = c.shape.n_head_kv * c.shape.head_dim;
-    AttentionProblem p = {Rows::random(type, nq, q_cols, 1, 1.5), Rows::random(type, nk, kv_cols, 2, 1.5),
-                          Rows::random(type, nk, kv_cols, 3), Rows::random(type, nq, q_cols, 4), {}};
+    AttentionProblem p = {Rows::random(type, nq, q_cols, 1, 1.5),
+                          Rows::random(type, nk, kv_cols, 2, 1.5),
+                          Rows::random(type, nk, kv_cols, 3),
+                          Rows::random(type, nq, q_cols, 4),
+                          {}};
     p.expected = plain_loops(c, p.q, p.k, p.v, p.d_o);
     return made.emplace(std::pair(std::string(c.name), type), std::move(p)).first->second;
 }
@@ -444,8 +465,8 @@ std::vector<AttentionUnits> units_for(Dtype type) {
 }
 
 // Relative to the largest element: sums of many rounded terms.
-void expect_tensor(const Rows & actual, const std::vector<double> & expected, const std::vector<bool> & covered, double tolerance,
-                   const std::string & name) {
+void expect_tensor(const Rows & actual, const std::vector<double> & expected, const std::vector<bool> & covered,
+                   double tolerance, const std::string & name) {
     double largest = 0;
     for (const double x : expected) largest = std::max(largest, std::abs(x));
     ASSERT_TRUE(actual.gaps_untouched()) << name;
@@ -462,7 +483,8 @@ void expect_tensor(const Rows & actual, const std::vector<double> & expected, co
 
 void check_attention(const AttentionCase & c, Dtype type, AttentionUnits units, bool backward) {
     const AttentionShape & shape = c.shape;
-    const int64_t nq = query_rows(c), nk = key_rows(c), q_cols = shape.n_head * shape.head_dim, kv_cols = shape.n_head_kv * shape.head_dim;
+    const int64_t nq = query_rows(c), nk = key_rows(c), q_cols = shape.n_head * shape.head_dim,
+                  kv_cols = shape.n_head_kv * shape.head_dim;
     const auto & [q, k, v, d_o, expected] = problem(c, type);
     std::vector<bool> q_covered(static_cast<size_t>(nq)), k_covered(static_cast<size_t>(nk));
     for (const Segment & s : c.segments) {
@@ -470,8 +492,12 @@ void check_attention(const AttentionCase & c, Dtype type, AttentionUnits units, 
         std::fill_n(k_covered.begin() + s.kv_begin, s.kv_len, true);
     }
 
-    const WorkspaceShape bounds = {.max_tokens = nq, .max_sequence_length = nk, .n_head = shape.n_head, .n_head_kv = shape.n_head_kv,
-                                   .head_dim = shape.head_dim, .training = backward};
+    const WorkspaceShape bounds = {.max_tokens = nq,
+                                   .max_sequence_length = nk,
+                                   .n_head = shape.n_head,
+                                   .n_head_kv = shape.n_head_kv,
+                                   .head_dim = shape.head_dim,
+                                   .training = backward};
     std::vector<Rows> results[2];
     for (const int threads : {1, 2}) {
         // Guarded, and filled with NaN: kernels may rely on nothing in it.
@@ -488,14 +514,14 @@ void check_attention(const AttentionCase & c, Dtype type, AttentionUnits units, 
         results[threads - 1] = {o, lse};
         if (backward) {
             Rows dq(type, nq, q_cols), dk(type, nk, kv_cols), dv(type, nk, kv_cols);
-            attention_backward(q.view(), k.view(), v.view(), o.view(), lse.view(), d_o.view(), c.segments, shape, dq.view(), dk.view(),
-                               dv.view(), workspace, threads, units);
+            attention_backward(q.view(), k.view(), v.view(), o.view(), lse.view(), d_o.view(), c.segments, shape,
+                               dq.view(), dk.view(), dv.view(), workspace, threads, units);
             for (const Rows & gradient : {dq, dk, dv}) results[threads - 1].push_back(gradient);
         }
         const auto * end = static_cast<const std::byte *>(workspace) + n_bytes;
-        EXPECT_TRUE(std::all_of(end, static_cast<const std::byte *>(memory.data() + memory.size()),
-                                [](std::byte b) { return b == std::byte{0xff}; }))
-            << "written past the workspace";
+        EXPECT_TRUE(std::all_of(end, static_cast<const std::byte *>(memory.data() + memory.size()), [](std::byte b) {
+            return b == std::byte{0xff};
+        })) << "written past the workspace";
     }
     EXPECT_TRUE(results[0] == results[1]) << "one thread and two differ";
 
@@ -538,23 +564,30 @@ TEST_P(CpuKernels, SequencesInAPackedBatchAreIsolated) {
     const AttentionShape shape = heads(6, 2, 64);
     for (const Dtype type : dtypes) {
         for (const AttentionUnits units : units_for(type)) {
-            const Rows q = Rows::random(type, 3 * n, 384, 1), kv = Rows::random(type, 3 * n, 128, 2), d_o = Rows::random(type, 3 * n, 384, 3);
+            const Rows q = Rows::random(type, 3 * n, 384, 1), kv = Rows::random(type, 3 * n, 128, 2),
+                       d_o = Rows::random(type, 3 * n, 384, 3);
             Rows poisoned_q = q, poisoned_kv = kv;
             for (const int32_t r : {0, n - 1, 2 * n, 3 * n - 1}) {
                 for (int64_t i = 0; i < 384; ++i) poisoned_q.set(r, i, std::numeric_limits<float>::quiet_NaN());
                 for (int64_t i = 0; i < 128; ++i) poisoned_kv.set(r, i, std::numeric_limits<float>::quiet_NaN());
             }
-            const WorkspaceShape bounds = {.max_tokens = 3 * n, .max_sequence_length = n, .n_head = 6, .n_head_kv = 2, .head_dim = 64,
+            const WorkspaceShape bounds = {.max_tokens = 3 * n,
+                                           .max_sequence_length = n,
+                                           .n_head = 6,
+                                           .n_head_kv = 2,
+                                           .head_dim = 64,
                                            .training = true};
             std::vector<float> workspace(attention_workspace_bytes(bounds, 2, type) / sizeof(float) + 16);
             void * aligned = workspace.data();
             size_t space = workspace.size() * sizeof(float);
             std::align(64, 1, aligned, space);
             const auto run = [&](const Rows & queries, const Rows & keys, const std::vector<Segment> & segments) {
-                Rows o(type, 3 * n, 384), lse(Dtype::f32, 3 * n, 6), dq(type, 3 * n, 384), dk(type, 3 * n, 128), dv(type, 3 * n, 128);
-                attention(queries.view(), keys.view(), keys.view(), segments, shape, o.view(), lse.view(), aligned, 2, units);
-                attention_backward(queries.view(), keys.view(), keys.view(), o.view(), lse.view(), d_o.view(), segments, shape,
-                                   dq.view(), dk.view(), dv.view(), aligned, 2, units);
+                Rows o(type, 3 * n, 384), lse(Dtype::f32, 3 * n, 6), dq(type, 3 * n, 384), dk(type, 3 * n, 128),
+                    dv(type, 3 * n, 128);
+                attention(queries.view(), keys.view(), keys.view(), segments, shape, o.view(), lse.view(), aligned, 2,
+                          units);
+                attention_backward(queries.view(), keys.view(), keys.view(), o.view(), lse.view(), d_o.view(), segments,
+                                   shape, dq.view(), dk.view(), dv.view(), aligned, 2, units);
                 std::vector<double> result;
                 for (const Rows * rows : {&o, &dq, &dk, &dv}) {
                     for (int64_t r = n; r < 2 * n; ++r) {
@@ -572,8 +605,10 @@ TEST_P(CpuKernels, AttentionLetsNanAndLargeScoresThrough) {
     const AttentionShape shape = heads(2, 1, 16);
     for (const Dtype type : dtypes) {
         for (const AttentionUnits units : units_for(type)) {
-            Rows q = Rows::random(type, 40, 32, 1, 200), k = Rows::random(type, 40, 16, 2, 200), v = Rows::random(type, 40, 16, 3);
-            const WorkspaceShape bounds = {.max_tokens = 40, .max_sequence_length = 40, .n_head = 2, .n_head_kv = 1, .head_dim = 16};
+            Rows q = Rows::random(type, 40, 32, 1, 200), k = Rows::random(type, 40, 16, 2, 200),
+                 v = Rows::random(type, 40, 16, 3);
+            const WorkspaceShape bounds = {
+                .max_tokens = 40, .max_sequence_length = 40, .n_head = 2, .n_head_kv = 1, .head_dim = 16};
             std::vector<float> workspace(attention_workspace_bytes(bounds, 1, type) / sizeof(float) + 16);
             void * aligned = workspace.data();
             size_t space = workspace.size() * sizeof(float);

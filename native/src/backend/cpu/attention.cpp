@@ -22,7 +22,8 @@ size_t scratch_bytes(int64_t head_dim, bool backward) {
 
 // A few queries over a long cache: too few rows to fill panels, and one task per kv head would leave threads idle.
 bool is_decoding(const Segment & segment, int64_t group) {
-    return segment.q_len * group <= decode_max_rows && segment.kv_len >= 4 * segment.q_len && segment.kv_len >= block_keys;
+    return segment.q_len * group <= decode_max_rows && segment.kv_len >= 4 * segment.q_len &&
+           segment.kv_len >= block_keys;
 }
 
 // Configures and releases the tile registers of a thread.
@@ -41,11 +42,11 @@ private:
     bool used_;
 };
 
-// Calls run(segment, index, scratch) for 0 <= index < count(segment) of every segment. Threads take tasks in order as they become
-// free; each walks along the list by itself, so nothing is stored per task.
+// Calls run(segment, index, scratch) for 0 <= index < count(segment) of every segment. Threads take tasks in order as
+// they become free; each walks along the list by itself, so nothing is stored per task.
 template <typename Count, typename Run>
-void run_tasks(std::span<const Segment> segments, AttentionUnits units, std::byte * workspace, size_t thread_bytes, int n_threads,
-               const Count & count, const Run & run) {
+void run_tasks(std::span<const Segment> segments, AttentionUnits units, std::byte * workspace, size_t thread_bytes,
+               int n_threads, const Count & count, const Run & run) {
     int64_t total = 0;
     for (const Segment & segment : segments) total += count(segment);
     const int team = static_cast<int>(std::clamp<int64_t>(total, 1, std::max(n_threads, 1)));
@@ -70,20 +71,22 @@ AttentionUnits usable(AttentionUnits wanted, Dtype type, const AttentionKernels 
 }
 
 // One segment: parts of 256 keys in parallel, then a merge in the order of the keys.
-void decode(const AttentionOperands & x, const AttentionKernels & kernels, const Segment & segment, std::byte * workspace,
-            size_t thread_bytes, int n_threads) {
+void decode(const AttentionOperands & x, const AttentionKernels & kernels, const Segment & segment,
+            std::byte * workspace, size_t thread_bytes, int n_threads) {
     const int64_t n_parts = divide_up(segment.kv_len, decode_keys), n_head_kv = x.shape.n_head_kv;
     const int64_t part_stride = segment.q_len * x.group() * decode_part_floats(x.shape.head_dim);
     auto * parts = reinterpret_cast<float *>(workspace + static_cast<size_t>(n_threads) * thread_bytes);
-    run_tasks({&segment, 1}, AttentionUnits::fma, workspace, thread_bytes, n_threads,
-              [&](const Segment &) { return n_head_kv * n_parts; },
-              [&](const Segment & s, int64_t index, void * scratch) {
-                  const int64_t part = index % n_parts, first = part * decode_keys;
-                  kernels.decode(x, {s, index / n_parts, first, std::min(decode_keys, s.kv_len - first)}, scratch,
-                                 parts + index * part_stride);
-              });
+    run_tasks(
+        {&segment, 1}, AttentionUnits::fma, workspace, thread_bytes, n_threads,
+        [&](const Segment &) { return n_head_kv * n_parts; },
+        [&](const Segment & s, int64_t index, void * scratch) {
+            const int64_t part = index % n_parts, first = part * decode_keys;
+            kernels.decode(x, {s, index / n_parts, first, std::min(decode_keys, s.kv_len - first)}, scratch,
+                           parts + index * part_stride);
+        });
     for (int64_t head = 0; head < n_head_kv; ++head) {
-        kernels.decode_merge(x, {segment, head, 0, segment.kv_len}, parts + head * n_parts * part_stride, n_parts, part_stride);
+        kernels.decode_merge(x, {segment, head, 0, segment.kv_len}, parts + head * n_parts * part_stride, n_parts,
+                             part_stride);
     }
 }
 
@@ -97,33 +100,36 @@ size_t attention_workspace_bytes(const WorkspaceShape & shape, int n_threads, Dt
            static_cast<size_t>(parts * decode_part_floats(shape.head_dim)) * sizeof(float);
 }
 
-void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o, Matrix lse,
-               void * workspace, int n_threads, AttentionUnits units) {
+void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
+               Matrix lse, void * workspace, int n_threads, AttentionUnits units) {
     const AttentionKernels kernels = attention_kernels();
     const AttentionOperands x = {q, k, v, o, lse, {}, {}, {}, {}, shape, usable(units, q.type, kernels)};
     const size_t thread_bytes = scratch_bytes(shape.head_dim, false);
     auto * scratch = static_cast<std::byte *>(workspace);
     n_threads = std::max(n_threads, 1);
 
-    run_tasks(segments, x.units, scratch, thread_bytes, n_threads,
-              [&](const Segment & segment) -> int64_t {
-                  if (is_decoding(segment, x.group())) return 0;
-                  return shape.n_head_kv * divide_up(segment.q_len * x.group(), block_rows);
-              },
-              [&](const Segment & segment, int64_t index, void * own) {
-                  const int64_t n_rows = segment.q_len * x.group(), n_blocks = divide_up(n_rows, block_rows);
-                  // The last rows see the most keys: they come first, so that the end is balanced.
-                  const int64_t first = (n_blocks - 1 - index % n_blocks) * block_rows;
-                  kernels.forward(x, {segment, index / n_blocks, first, std::min(block_rows, n_rows - first)}, own);
-              });
+    run_tasks(
+        segments, x.units, scratch, thread_bytes, n_threads,
+        [&](const Segment & segment) -> int64_t {
+            if (is_decoding(segment, x.group())) return 0;
+            return shape.n_head_kv * divide_up(segment.q_len * x.group(), block_rows);
+        },
+        [&](const Segment & segment, int64_t index, void * own) {
+            const int64_t n_rows = segment.q_len * x.group(), n_blocks = divide_up(n_rows, block_rows);
+            // The last rows see the most keys: they come first, so that the end is balanced.
+            const int64_t first = (n_blocks - 1 - index % n_blocks) * block_rows;
+            kernels.forward(x, {segment, index / n_blocks, first, std::min(block_rows, n_rows - first)}, own);
+        });
     for (const Segment & segment : segments) {
-        if (segment.q_len > 0 && is_decoding(segment, x.group())) decode(x, kernels, segment, scratch, thread_bytes, n_threads);
+        if (segment.q_len > 0 && is_decoding(segment, x.group())) {
+            decode(x, kernels, segment, scratch, thread_bytes, n_threads);
+        }
     }
 }
 
-void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
-                        const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv, void * workspace, int n_threads,
-                        AttentionUnits units) {
+void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
+                        std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
+                        Matrix dv, void * workspace, int n_threads, AttentionUnits units) {
     const AttentionKernels kernels = attention_kernels();
     const AttentionOperands x = {q, k, v, o, lse, d_o, dq, dk, dv, shape, usable(units, q.type, kernels)};
     // A task for each chunk of keys; long segments have also one for each block of rows.
@@ -131,19 +137,20 @@ void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matr
     const auto n_blocks = [&](const Segment & segment) {
         return segment.kv_len <= chunk_keys ? 0 : divide_up(segment.q_len * x.group(), block_rows);
     };
-    run_tasks(segments, x.units, static_cast<std::byte *>(workspace), scratch_bytes(shape.head_dim, true), n_threads,
-              [&](const Segment & segment) { return shape.n_head_kv * (n_chunks(segment) + n_blocks(segment)); },
-              [&](const Segment & segment, int64_t index, void * own) {
-                  const int64_t head = index % shape.n_head_kv, i = index / shape.n_head_kv;
-                  if (i < n_chunks(segment)) {
-                      const int64_t first = i * chunk_keys;
-                      kernels.backward_keys(x, {segment, head, first, std::min(chunk_keys, segment.kv_len - first)}, own);
-                  } else {
-                      const int64_t first = (n_blocks(segment) - 1 - (i - n_chunks(segment))) * block_rows;
-                      const int64_t n_rows = segment.q_len * x.group();
-                      kernels.backward_queries(x, {segment, head, first, std::min(block_rows, n_rows - first)}, own);
-                  }
-              });
+    run_tasks(
+        segments, x.units, static_cast<std::byte *>(workspace), scratch_bytes(shape.head_dim, true), n_threads,
+        [&](const Segment & segment) { return shape.n_head_kv * (n_chunks(segment) + n_blocks(segment)); },
+        [&](const Segment & segment, int64_t index, void * own) {
+            const int64_t head = index % shape.n_head_kv, i = index / shape.n_head_kv;
+            if (i < n_chunks(segment)) {
+                const int64_t first = i * chunk_keys;
+                kernels.backward_keys(x, {segment, head, first, std::min(chunk_keys, segment.kv_len - first)}, own);
+            } else {
+                const int64_t first = (n_blocks(segment) - 1 - (i - n_chunks(segment))) * block_rows;
+                const int64_t n_rows = segment.q_len * x.group();
+                kernels.backward_queries(x, {segment, head, first, std::min(block_rows, n_rows - first)}, own);
+            }
+        });
 }
 
 }  // namespace lorica::cpu

@@ -13,8 +13,9 @@ namespace {
 
 constexpr int64_t row_bytes = panel_lanes * 4;
 
-__attribute__((target("amx-tile,amx-bf16"))) void two_rows(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b,
-                                                           float * c, int64_t steps, bool accumulate) {
+__attribute__((target("amx-tile,amx-bf16"))) void two_rows(const char * a, int64_t a_stride, int64_t a_step,
+                                                           const uint32_t * b, float * c, int64_t steps,
+                                                           bool accumulate) {
     float * c1 = c + 16 * panel_lanes;
     if (accumulate) {
         _tile_loadd(0, c, row_bytes);
@@ -43,8 +44,9 @@ __attribute__((target("amx-tile,amx-bf16"))) void two_rows(const char * a, int64
     _tile_stored(3, c1 + 16, row_bytes);
 }
 
-__attribute__((target("amx-tile,amx-bf16"))) void one_row(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b,
-                                                          float * c, int64_t steps, bool accumulate) {
+__attribute__((target("amx-tile,amx-bf16"))) void one_row(const char * a, int64_t a_stride, int64_t a_step,
+                                                          const uint32_t * b, float * c, int64_t steps,
+                                                          bool accumulate) {
     if (accumulate) {
         _tile_loadd(0, c, row_bytes);
         _tile_loadd(1, c + 16, row_bytes);
@@ -65,11 +67,13 @@ __attribute__((target("amx-tile,amx-bf16"))) void one_row(const char * a, int64_
 
 }  // namespace
 
-void amx_multiply(const void * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows, int64_t steps,
-                  bool accumulate) {
+void amx_multiply(const void * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows,
+                  int64_t steps, bool accumulate) {
     const char * at = static_cast<const char *>(a);
     int64_t i = 0;
-    for (; i + 16 < rows; i += 32) two_rows(at + i * a_stride, a_stride, a_step, b, c + i * panel_lanes, steps, accumulate);
+    for (; i + 16 < rows; i += 32) {
+        two_rows(at + i * a_stride, a_stride, a_step, b, c + i * panel_lanes, steps, accumulate);
+    }
     if (i < rows) one_row(at + i * a_stride, a_stride, a_step, b, c + i * panel_lanes, steps, accumulate);
 }
 

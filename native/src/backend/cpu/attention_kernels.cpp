@@ -1,4 +1,5 @@
-// One task of attention on one thread, written once for every instruction set; attention_kernels.h describes the layout.
+// One task of attention on one thread, written once for every instruction set; attention_kernels.h describes the
+// layout.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/attention_kernels.cpp"
 #include "backend/cpu/simd_targets.h"
@@ -43,8 +44,10 @@ void transpose(const uint32_t * in, int64_t in_stride, int64_t rows, int64_t col
             // 4 x 4 within each block of 128 bits.
             const WordVec even_low = hn::InterleaveLower(d, a0, a2), odd_low = hn::InterleaveLower(d, a1, a3);
             const WordVec even_high = hn::InterleaveUpper(d, a0, a2), odd_high = hn::InterleaveUpper(d, a1, a3);
-            const WordVec t0 = hn::InterleaveLower(d, even_low, odd_low), t1 = hn::InterleaveUpper(d, even_low, odd_low);
-            const WordVec t2 = hn::InterleaveLower(d, even_high, odd_high), t3 = hn::InterleaveUpper(d, even_high, odd_high);
+            const WordVec t0 = hn::InterleaveLower(d, even_low, odd_low),
+                          t1 = hn::InterleaveUpper(d, even_low, odd_low);
+            const WordVec t2 = hn::InterleaveLower(d, even_high, odd_high),
+                          t3 = hn::InterleaveUpper(d, even_high, odd_high);
             const auto put = [&](auto block) {
                 if constexpr (block.value < lanes / 4) {
                     uint32_t * to = out + (c + 4 * block.value) * out_stride + r;
@@ -81,7 +84,9 @@ HWY_INLINE void pair_rows(const Bf16 * a, const Bf16 * b, int64_t n, uint32_t * 
     };
     int64_t i = 0;
     if (b) {
-        for (; i + lanes <= n; i += lanes) hn::StoreU(join(hn::LoadU(d16, a16 + i), hn::LoadU(d16, b16 + i)), d, out + i);
+        for (; i + lanes <= n; i += lanes) {
+            hn::StoreU(join(hn::LoadU(d16, a16 + i), hn::LoadU(d16, b16 + i)), d, out + i);
+        }
     } else {
         for (; i + lanes <= n; i += lanes) hn::StoreU(hn::PromoteTo(d, hn::LoadU(d16, a16 + i)), d, out + i);
     }
@@ -89,8 +94,8 @@ HWY_INLINE void pair_rows(const Bf16 * a, const Bf16 * b, int64_t n, uint32_t * 
     std::memset(out + n, 0, static_cast<size_t>(padded - n) * sizeof(uint32_t));
 }
 
-// Two floats as bf16 in one word, the first in the lower half. Halves are rounded up: the operands of a product carry no
-// systematic tie.
+// Two floats as bf16 in one word, the first in the lower half. Halves are rounded up: the operands of a product carry
+// no systematic tie.
 HWY_INLINE WordVec to_pair(Vec low, Vec high) {
     const Words d;
     const WordVec half = hn::Set(d, 0x8000u);
@@ -103,8 +108,8 @@ HWY_INLINE WordVec to_pair(Vec low, Vec high) {
 
 // C[Rows][32] (+)= A[Rows][k] B[k][32]; element (i, k) of A is at a[i * row_stride + k * k_stride].
 template <int Rows>
-HWY_INLINE void fma_rows(const float * HWY_RESTRICT a, int64_t row_stride, int64_t k_stride, const float * HWY_RESTRICT b,
-                         int64_t k, float * HWY_RESTRICT c, bool accumulate) {
+HWY_INLINE void fma_rows(const float * HWY_RESTRICT a, int64_t row_stride, int64_t k_stride,
+                         const float * HWY_RESTRICT b, int64_t k, float * HWY_RESTRICT c, bool accumulate) {
     const Floats d;
     Vec s0[Rows], s1[Rows];
     HWY_UNROLL(Rows)
@@ -141,8 +146,8 @@ HWY_INLINE void for_row_groups(int64_t n, const F & f) {
     if (i < n) f(i, std::integral_constant<int, 1>());
 }
 
-void fma_multiply(const float * a, int64_t row_stride, int64_t k_stride, const float * b, int64_t k, float * c, int64_t rows,
-                  bool accumulate) {
+void fma_multiply(const float * a, int64_t row_stride, int64_t k_stride, const float * b, int64_t k, float * c,
+                  int64_t rows, bool accumulate) {
     for (int64_t column = 0; column < panel_lanes; column += 2 * lanes) {
         for_row_groups(rows, [&](int64_t i, auto count) {
             fma_rows<count.value>(a + i * row_stride, row_stride, k_stride, b + column, k, c + i * panel_lanes + column,
@@ -154,8 +159,8 @@ void fma_multiply(const float * a, int64_t row_stride, int64_t k_stride, const f
 #if HWY_NATIVE_DOT_BF16
 // As fma_rows with pairs of bf16. A's row i is at a + i * row_stride, its 32 elements of step s at + s * step.
 template <int Rows>
-HWY_INLINE void dot_rows(const uint16_t * HWY_RESTRICT a, int64_t row_stride, int64_t step, const uint32_t * HWY_RESTRICT b,
-                         int64_t steps, float * HWY_RESTRICT c, bool accumulate) {
+HWY_INLINE void dot_rows(const uint16_t * HWY_RESTRICT a, int64_t row_stride, int64_t step,
+                         const uint32_t * HWY_RESTRICT b, int64_t steps, float * HWY_RESTRICT c, bool accumulate) {
     const Floats d;
     const Words du;
     const hn::Repartition<hwy::bfloat16_t, Floats> db;
@@ -206,7 +211,8 @@ void dot_multiply(const uint16_t * a, int64_t row_stride, int64_t step, const ui
 // scores     P^T and dS^T as A operand, [panel][key][32 rows]
 // scores_b   P^T and dS^T as B operand, [key][32 rows]
 
-// f32 products. bf16 is widened when it is packed; one layout by key serves as keys and keys_t, scores and scores_b are the same.
+// f32 products. bf16 is widened when it is packed; one layout by key serves as keys and keys_t, scores and scores_b are
+// the same.
 template <typename T>
 struct Fma {
     using Element = T;
@@ -253,12 +259,14 @@ struct Fma {
     }
     // out[dimension / 32][chunk_keys][32 dimensions] += scores rows; n_visible(panel) keys of a panel count.
     template <typename Visible>
-    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows, float * out) const {
+    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
+                float * out) const {
         for (int64_t column = 0; column < d; column += panel_lanes) {
             for (int64_t first = 0; first < n_rows; first += panel_lanes) {
-                fma_multiply(f(scores) + first * block_keys, panel_lanes, 1, f(rows) + (column * block_rows + first * panel_lanes),
-                             std::min(panel_lanes, n_rows - first), out + column * chunk_keys, n_visible(first / panel_lanes),
-                             true);
+                fma_multiply(f(scores) + first * block_keys, panel_lanes, 1,
+                             f(rows) + (column * block_rows + first * panel_lanes),
+                             std::min(panel_lanes, n_rows - first), out + column * chunk_keys,
+                             n_visible(first / panel_lanes), true);
             }
         }
     }
@@ -333,17 +341,18 @@ struct Pairs {
     }
     // All panels at once: sums are loaded and stored once. Keys that a panel does not see are zeros in its scores.
     template <typename Visible>
-    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows, float * out) const {
+    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
+                float * out) const {
         const int64_t n_panels = round_up(n_rows, panel_lanes) / panel_lanes;
         for (int64_t column = 0; column < d; column += panel_lanes) {
-            multiply(scores, panel_lanes, block_keys * panel_lanes, rows + column * (block_rows / 2), out + column * chunk_keys,
-                     n_visible(n_panels - 1), n_panels, true);
+            multiply(scores, panel_lanes, block_keys * panel_lanes, rows + column * (block_rows / 2),
+                     out + column * chunk_keys, n_visible(n_panels - 1), n_panels, true);
         }
     }
 
     // Strides in bf16 elements.
-    void multiply(const uint32_t * a, int64_t row_stride, int64_t step, const uint32_t * b, float * c, int64_t rows, int64_t steps,
-                  bool accumulate) const {
+    void multiply(const uint32_t * a, int64_t row_stride, int64_t step, const uint32_t * b, float * c, int64_t rows,
+                  int64_t steps, bool accumulate) const {
         if (units == AttentionUnits::amx) {
             amx_multiply(a, row_stride * 2, step * 2, b, c, rows, steps, accumulate);
         } else {
@@ -360,11 +369,11 @@ struct PanelStatistics {
     const int32_t * limit;
 };
 
-// P^T = e^(scale S^T - max) over n keys from n0, with the running maximum and sum of each row; alpha is what sums of earlier keys are
-// to be multiplied with.
+// P^T = e^(scale S^T - max) over n keys from n0, with the running maximum and sum of each row; alpha is what sums of
+// earlier keys are to be multiplied with.
 template <typename P>
-void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float scale_value, const PanelStatistics & statistics,
-                   uint32_t * p) {
+void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float scale_value,
+                   const PanelStatistics & statistics, uint32_t * p) {
     const Floats d;
     const Ints di;
     const Vec scale = hn::Set(d, scale_value);
@@ -372,7 +381,9 @@ void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float sc
     for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
         const float * column = s + lane;
         const auto limit = hn::LoadU(di, statistics.limit + lane);
-        const auto visible = [&](int64_t i) { return hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i)))); };
+        const auto visible = [&](int64_t i) {
+            return hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i))));
+        };
         const auto scaled = [&](int64_t i) { return hn::Mul(hn::LoadU(d, column + i * panel_lanes), scale); };
 
         const Vec old_max = hn::LoadU(d, statistics.max + lane);
@@ -539,7 +550,8 @@ HWY_INLINE float dot(const T * a, const T * b, int64_t n) {
 
 // Packs Q and dO of a block's rows with their statistics; by_row: also as operands of dK and dV.
 template <typename P>
-void pack_block(const P & products, const AttentionOperands & x, const Block & block, bool by_row, const BackwardScratch & w) {
+void pack_block(const P & products, const AttentionOperands & x, const Block & block, bool by_row,
+                const BackwardScratch & w) {
     using T = typename P::Element;
     const int64_t d = products.d, head_dim = products.head_dim;
     for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
@@ -562,12 +574,12 @@ void pack_block(const P & products, const AttentionOperands & x, const Block & b
     }
 }
 
-// P^T = e^(scale S^T - lse) and dS^T = P^T (dP^T - delta) for n keys from n0 of one panel. p_a, ds_a: as A operands, zero up to
-// n_fill keys; ds_b: dS^T as B operand; null: not wanted.
+// P^T = e^(scale S^T - lse) and dS^T = P^T (dP^T - delta) for n keys from n0 of one panel. p_a, ds_a: as A operands,
+// zero up to n_fill keys; ds_b: dS^T as B operand; null: not wanted.
 template <typename P>
-void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_t n_fill, int64_t n0, bool masked, float scale_value,
-                            const float * lse, const float * delta, const int32_t * limits, uint32_t * p_a, uint32_t * ds_a,
-                            uint32_t * ds_b) {
+void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_t n_fill, int64_t n0, bool masked,
+                            float scale_value, const float * lse, const float * delta, const int32_t * limits,
+                            uint32_t * p_a, uint32_t * ds_a, uint32_t * ds_b) {
     const Floats d;
     const Ints di;
     const Vec scale = hn::Set(d, scale_value);
@@ -600,7 +612,9 @@ void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_
                 const Vec g0 = gradient(i), g1 = i + 1 < n ? gradient(i + 1) : hn::Zero(d);
                 if (ds_b) hn::StoreU(to_pair(g0, g1), du, ds_b + i / 2 * panel_lanes + lane);
             }
-            for (; ds_b && i < P::padded_keys(n); i += 2) hn::StoreU(hn::Zero(du), du, ds_b + i / 2 * panel_lanes + lane);
+            for (; ds_b && i < P::padded_keys(n); i += 2) {
+                hn::StoreU(hn::Zero(du), du, ds_b + i / 2 * panel_lanes + lane);
+            }
         } else {
             for (int64_t i = 0; i < n; ++i) gradient(i);
         }
@@ -614,12 +628,12 @@ void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_
     }
 }
 
-// One block of rows, packed in w, against n_block keys from n0, packed at keys, values and keys_t. dk and dv (+=) when given;
-// dq_t (= in the first block of keys, then +=) when given.
+// One block of rows, packed in w, against n_block keys from n0, packed at keys, values and keys_t. dk and dv (+=) when
+// given; dq_t (= in the first block of keys, then +=) when given.
 template <typename P>
-void backward_block(const P & products, const AttentionOperands & x, const Block & block, const BackwardScratch & w, int64_t n0,
-                    int64_t n_block, const uint32_t * keys, const uint32_t * values, const uint32_t * keys_t, float * dk, float * dv,
-                    float * dq_t) {
+void backward_block(const P & products, const AttentionOperands & x, const Block & block, const BackwardScratch & w,
+                    int64_t n0, int64_t n_block, const uint32_t * keys, const uint32_t * values,
+                    const uint32_t * keys_t, float * dk, float * dv, float * dq_t) {
     const int64_t d = products.d, n_panels = block.n_panels();
     const auto visible = [&](int64_t panel) { return block.n_visible(panel, n0, n_block); };
     if (visible(n_panels - 1) == 0) return;
@@ -633,8 +647,9 @@ void backward_block(const P & products, const AttentionOperands & x, const Block
             products.score(keys, n, w.q_t + first * d, w.s);
             products.score(values, n, w.do_t + first * d, w.dp);
         }
-        softmax_backward_panel<P>(w.s, w.dp, n, n_fill, n0, block.masked(panel, n0, n), static_cast<float>(x.shape.scale),
-                                  w.lse + first, w.delta + first, block.limits(panel), p, ds, dq_t ? w.ds_b : nullptr);
+        softmax_backward_panel<P>(w.s, w.dp, n, n_fill, n0, block.masked(panel, n0, n),
+                                  static_cast<float>(x.shape.scale), w.lse + first, w.delta + first,
+                                  block.limits(panel), p, ds, dq_t ? w.ds_b : nullptr);
         if (dq_t && n > 0) products.weigh(keys_t, P::pairs ? w.ds_b : ds, n, dq_t + first * d, n0 > 0);
     }
     if (dk) {
@@ -664,7 +679,8 @@ void store_key_gradient(const P & products, const AttentionTask & task, const fl
     for (int64_t i = 0; i < task.count; ++i) {
         T * to = out.row_as<T>(task.segment.kv_begin + task.first + i) + task.kv_head * products.head_dim;
         for (int64_t column = 0; column < products.head_dim; column += panel_lanes) {
-            store_scaled(sums + column * chunk_keys + i * panel_lanes, std::min(panel_lanes, products.head_dim - column),
+            store_scaled(sums + column * chunk_keys + i * panel_lanes,
+                         std::min(panel_lanes, products.head_dim - column),
                          hn::Set(Floats(), static_cast<float>(scale)), to + column);
         }
     }
@@ -676,7 +692,9 @@ void backward_keys(const P & products, const AttentionOperands & x, const Attent
     const BackwardScratch w(scratch, products.d);
     const int64_t d = products.d, column = task.kv_head * products.head_dim;
     const bool with_dq = task.count == task.segment.kv_len;
-    const auto block_of = [&](uint32_t * base, int64_t key, int64_t words_per_key) { return base + key * words_per_key; };
+    const auto block_of = [&](uint32_t * base, int64_t key, int64_t words_per_key) {
+        return base + key * words_per_key;
+    };
 
     for (int64_t key = 0; key < task.count; key += block_keys) {
         const int64_t n = std::min(block_keys, task.count - key), first = task.segment.kv_begin + task.first + key;
@@ -698,8 +716,8 @@ void backward_keys(const P & products, const AttentionOperands & x, const Attent
         for (int64_t key = 0; key < task.count; key += block_keys) {
             const uint32_t * keys = block_of(w.keys, key, d);
             backward_block(products, x, block, w, task.first + key, std::min(block_keys, task.count - key), keys,
-                           block_of(w.values, key, d), P::pairs ? block_of(w.keys_t, key, d / 2) : keys, w.dk + key * panel_lanes,
-                           w.dv + key * panel_lanes, with_dq ? w.dq_t : nullptr);
+                           block_of(w.values, key, d), P::pairs ? block_of(w.keys_t, key, d / 2) : keys,
+                           w.dk + key * panel_lanes, w.dv + key * panel_lanes, with_dq ? w.dq_t : nullptr);
         }
         if (with_dq) store_dq(products, x, block, w);
     }
@@ -719,7 +737,8 @@ void backward_queries(const P & products, const AttentionOperands & x, const Att
         products.pack_keys(x.k, first, column, n, w.keys);
         products.pack_keys(x.v, first, column, n, w.values);
         if (P::pairs) products.pack_keys_t(x.k, first, column, n, w.staging, w.keys_t);
-        backward_block(products, x, block, w, n0, n, w.keys, w.values, P::pairs ? w.keys_t : w.keys, nullptr, nullptr, w.dq_t);
+        backward_block(products, x, block, w, n0, n, w.keys, w.values, P::pairs ? w.keys_t : w.keys, nullptr, nullptr,
+                       w.dq_t);
     }
     store_dq(products, x, block, w);
 }
@@ -751,8 +770,11 @@ void decode_typed(const AttentionOperands & x, const AttentionTask & task, void 
                 s2 = hn::MulAdd(v, hn::LoadU(d, q[2] + at), s2);
                 s3 = hn::MulAdd(v, hn::LoadU(d, q[3] + at), s3);
             });
-            const float sums[4] = {hn::ReduceSum(d, s0), hn::ReduceSum(d, s1), hn::ReduceSum(d, s2), hn::ReduceSum(d, s3)};
-            for (int64_t i = 0; i < std::min<int64_t>(4, n_rows - r); ++i) w.scores[(r + i) * decode_keys + key] = sums[i] * scale;
+            const float sums[4] = {hn::ReduceSum(d, s0), hn::ReduceSum(d, s1), hn::ReduceSum(d, s2),
+                                   hn::ReduceSum(d, s3)};
+            for (int64_t i = 0; i < std::min<int64_t>(4, n_rows - r); ++i) {
+                w.scores[(r + i) * decode_keys + key] = sums[i] * scale;
+            }
         }
     }
 
@@ -804,7 +826,8 @@ void decode_typed(const AttentionOperands & x, const AttentionTask & task, void 
 
 // Adds the parts of all rows of a (segment, kv head) in the order of their keys. parts: [part][row].
 template <typename T>
-void merge_typed(const AttentionOperands & x, const AttentionTask & task, const float * parts, int64_t n_parts, int64_t part_stride) {
+void merge_typed(const AttentionOperands & x, const AttentionTask & task, const float * parts, int64_t n_parts,
+                 int64_t part_stride) {
     const int64_t head_dim = x.shape.head_dim;
     const Block block(x, task, 0, task.segment.q_len * x.group());
     for (int64_t r = 0; r < block.count(); ++r) {
@@ -875,8 +898,9 @@ HWY_EXPORT(decode_task);
 HWY_EXPORT(decode_merge_task);
 
 AttentionKernels attention_kernels() {
-    return {HWY_DYNAMIC_DISPATCH(multiplies_pairs)(), HWY_DYNAMIC_POINTER(forward_task), HWY_DYNAMIC_POINTER(backward_keys_task),
-            HWY_DYNAMIC_POINTER(backward_queries_task), HWY_DYNAMIC_POINTER(decode_task), HWY_DYNAMIC_POINTER(decode_merge_task)};
+    return {HWY_DYNAMIC_DISPATCH(multiplies_pairs)(), HWY_DYNAMIC_POINTER(forward_task),
+            HWY_DYNAMIC_POINTER(backward_keys_task),  HWY_DYNAMIC_POINTER(backward_queries_task),
+            HWY_DYNAMIC_POINTER(decode_task),         HWY_DYNAMIC_POINTER(decode_merge_task)};
 }
 
 }  // namespace lorica::cpu

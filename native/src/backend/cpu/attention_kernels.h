@@ -1,9 +1,10 @@
-// Between attention.cpp, which splits the work into tasks, and attention_kernels.cpp, which does one task on one thread.
+// Between attention.cpp, which splits the work into tasks, and attention_kernels.cpp, which does one task on one
+// thread.
 //
-// The g = n_head / n_head_kv query heads that share a kv head are handled together: row r of a (segment, kv head) is query r / g of
-// head r % g. Everything is laid out with rows as vector lanes, in panels of 32: scores are S^T[key][32 rows], so that the
-// softmax over keys, the causal mask and the statistics need no operation across lanes, and the output is O^T[dimension][32 rows].
-// Every product is C[n][32] (+)= A[n][k] B[k][32].
+// The g = n_head / n_head_kv query heads that share a kv head are handled together: row r of a (segment, kv head) is
+// query r / g of head r % g. Everything is laid out with rows as vector lanes, in panels of 32: scores are
+// S^T[key][32 rows], so that the softmax over keys, the causal mask and the statistics need no operation across lanes,
+// and the output is O^T[dimension][32 rows]. Every product is C[n][32] (+)= A[n][k] B[k][32].
 #pragma once
 
 #include <cstddef>
@@ -53,7 +54,8 @@ private:
     size_t used_ = 0;
 };
 
-// Scratch of one thread. `d` is head_dim rounded up to 32. A 32-bit word holds a float, or two bf16 along the summed dimension.
+// Scratch of one thread. `d` is head_dim rounded up to 32. A 32-bit word holds a float, or two bf16 along the summed
+// dimension.
 struct ForwardScratch {
     uint32_t *staging, *q_t, *keys, *values, *p;
     float *s, *o_t, *max, *sum, *alpha;
@@ -130,13 +132,15 @@ struct AttentionKernels {
     // parts[row]: the softmax over the task's keys alone, see decode_part_floats.
     void (*decode)(const AttentionOperands &, const AttentionTask & keys, void * scratch, float * parts);
     // Merges parts[n_parts][row] in the order of the keys.
-    void (*decode_merge)(const AttentionOperands &, const AttentionTask &, const float * parts, int64_t n_parts, int64_t part_stride);
+    void (*decode_merge)(const AttentionOperands &, const AttentionTask &, const float * parts, int64_t n_parts,
+                         int64_t part_stride);
 };
 AttentionKernels attention_kernels();
 
-// C[rows][32] (+)= A B with AMX tiles. A is bf16: row i at a + i * a_stride bytes, 32 elements of step s at + s * a_step bytes.
-// B is [k / 2][32] words of two bf16. Works on whole tiles: rows are rounded up to 16. steps = k / 32.
-void amx_multiply(const void * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows, int64_t steps,
-                  bool accumulate);
+// C[rows][32] (+)= A B with AMX tiles. A is bf16: row i at a + i * a_stride bytes, its 32 elements of step s at
+// + s * a_step bytes. B is [k / 2][32] words of two bf16. Works on whole tiles: rows are rounded up to 16.
+// steps = k / 32.
+void amx_multiply(const void * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows,
+                  int64_t steps, bool accumulate);
 
 }  // namespace lorica::cpu

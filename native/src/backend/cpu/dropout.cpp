@@ -85,14 +85,16 @@ void dropout_rows(Matrix x, const Dropout & dropout, Matrix y, int64_t first_row
             for (int64_t r = begin; r < end; ++r) {
                 const X * from = x.row_as<X>(r);
                 Y * to = y.row_as<Y>(r);
-                for_mask(dropout, static_cast<uint64_t>((first_row + r) * x.cols), x.cols,
-                         [&](int64_t i, auto lanes, Vec keep) { lanes.put(hn::Mul(lanes.get(from + i), keep), to + i); });
+                for_mask(
+                    dropout, static_cast<uint64_t>((first_row + r) * x.cols), x.cols,
+                    [&](int64_t i, auto lanes, Vec keep) { lanes.put(hn::Mul(lanes.get(from + i), keep), to + i); });
             }
         });
     });
 }
 
-void dropout_backward_rows(Matrix g, const Dropout & dropout, Matrix dx, int64_t first_row, int64_t begin, int64_t end) {
+void dropout_backward_rows(Matrix g, const Dropout & dropout, Matrix dx, int64_t first_row, int64_t begin,
+                           int64_t end) {
     with_type(g.type, [&]<typename G>(G *) {
         with_type(dx.type, [&]<typename X>(X *) {
             for (int64_t r = begin; r < end; ++r) {

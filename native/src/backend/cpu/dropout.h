@@ -1,5 +1,6 @@
-// Dropout with the counter-based mask of backend.h's Dropout. Row r, column c of the matrix is element (first_row + r) * cols + c of
-// the stream: a range of rows sees the same mask as the whole. f32 or bf16 in any combination; p in (0, 1).
+// Dropout with the counter-based mask of backend.h's Dropout. Element (r, c) of a matrix is number
+// (first_row + r) * cols + c of the stream, so a range of rows sees the same mask as the whole.
+// f32 or bf16 in any combination; 0 < p < 1.
 #pragma once
 
 #include <cstdint>

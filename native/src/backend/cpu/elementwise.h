@@ -1,6 +1,6 @@
-// Everything on the CPU that is neither a matrix product nor attention. Semantics, shapes and "+=" or "=" are those of the Backend
-// operation of the same name. Matrices are f32 or bf16 in any combination, with any stride; nothing allocates; results do not
-// depend on n_threads.
+// Everything on the CPU that is neither a matrix product nor attention. Semantics, shapes and "+=" or "=" are those of
+// the Backend operation of the same name. Matrices are f32 or bf16 in any combination, with any stride; nothing
+// allocates; results do not depend on n_threads.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ void rmsnorm(Matrix x, const float * weight, double eps, Matrix y, int n_threads
 void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int n_threads);
 
 // elementwise_rope.cpp. Angles and their sine and cosine in double precision, once per token and pair.
-void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency, bool inverse,
-          int n_threads);
+void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+          bool inverse, int n_threads);
 
 // elementwise_swiglu.cpp. h may be gate or up; dgate and dup may be gate and up.
 void swiglu(Matrix gate, Matrix up, Matrix h, int n_threads);
@@ -31,6 +31,7 @@ void convert(Matrix x, Matrix y, int n_threads);
 
 // elementwise_optimizer.cpp
 double sum_of_squares(const float * x, int64_t n, int n_threads);
-void adamw(float * param, const float * grad, float * m, float * v, int64_t n, const AdamwParams & params, int n_threads);
+void adamw(float * param, const float * grad, float * m, float * v, int64_t n, const AdamwParams & params,
+           int n_threads);
 
 }  // namespace lorica::cpu

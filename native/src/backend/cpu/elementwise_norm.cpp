@@ -15,7 +15,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-// f(sum, offset, lanes) returns sum + the terms at offset. Four sums hide the latency of the addition; their order is fixed.
+// f(sum, offset, lanes) returns sum + the terms at offset. Four sums hide the latency of the addition; their order is
+// fixed.
 template <typename F>
 HWY_INLINE double sum_lanes(int64_t n, const F & f) {
     constexpr int64_t step = 4 * n_lanes;
@@ -72,7 +73,8 @@ void rmsnorm_rows(Matrix x, const float * weight, double eps, Matrix y, int64_t 
     });
 }
 
-void rmsnorm_backward_rows(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int64_t begin, int64_t end) {
+void rmsnorm_backward_rows(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int64_t begin,
+                           int64_t end) {
     with_type(x.type, [&]<typename X>(X *) {
         with_type(dy.type, [&]<typename DY>(DY *) {
             with_type(dx.type, [&]<typename DX>(DX *) {
@@ -95,7 +97,8 @@ HWY_EXPORT(rmsnorm_backward_rows);
 
 void rmsnorm(Matrix x, const float * weight, double eps, Matrix y, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(rmsnorm_rows);
-    parallel_ranges(x.rows, x.cols, n_threads, [&](int64_t begin, int64_t end) { rows(x, weight, eps, y, begin, end); });
+    parallel_ranges(x.rows, x.cols, n_threads,
+                    [&](int64_t begin, int64_t end) { rows(x, weight, eps, y, begin, end); });
 }
 
 void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int n_threads) {

@@ -86,9 +86,10 @@ double sum_of_squares(const float * x, int64_t n, int n_threads) {
 void adamw(float * param, const float * grad, float * m, float * v, int64_t n, const AdamwParams & p, int n_threads) {
     const auto part = HWY_DYNAMIC_POINTER(adamw_part);
     // Ranges start at multiples of 64 elements, so that neighbours share no cache line.
-    parallel_ranges(n, 1, n_threads, [&](int64_t begin, int64_t end) {
-        part(param + begin, grad + begin, m + begin, v + begin, end - begin, p);
-    }, 64);
+    parallel_ranges(
+        n, 1, n_threads,
+        [&](int64_t begin, int64_t end) { part(param + begin, grad + begin, m + begin, v + begin, end - begin, p); },
+        64);
 }
 
 }  // namespace lorica::cpu

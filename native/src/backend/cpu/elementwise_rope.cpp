@@ -19,9 +19,11 @@ namespace lorica::cpu::HWY_NAMESPACE {
 
 constexpr int64_t pairs_at_once = 64;
 
-// cosine[2i] = cosine[2i + 1] = cos(angle i); sine[2i] = -sin, sine[2i + 1] = sin: the multipliers of the pair and of the pair with
-// its halves exchanged. The angle is brought into [-pi, pi] first, where the polynomials hold at any position.
-void rotation(double position, const double * inverse_frequency, int64_t n_pairs, bool inverse, float * cosine, float * sine) {
+// cosine[2i] = cosine[2i + 1] = cos(angle i); sine[2i] = -sin, sine[2i + 1] = sin: the multipliers of the pair and of
+// the pair with its halves exchanged. The angle is brought into [-pi, pi] first, where the polynomials hold at any
+// position.
+void rotation(double position, const double * inverse_frequency, int64_t n_pairs, bool inverse, float * cosine,
+              float * sine) {
     const hn::CappedTag<double, 8> d;
     const size_t lanes = hn::Lanes(d);
     alignas(64) double buffer[2][8];
@@ -52,8 +54,8 @@ HWY_INLINE void rotate(X * x, const float * cosine, const float * sine, int64_t 
     });
 }
 
-void rope_rows(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency, bool inverse,
-               int64_t begin, int64_t end) {
+void rope_rows(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+               bool inverse, int64_t begin, int64_t end) {
     float cosine[2 * pairs_at_once], sine[2 * pairs_at_once];
     const auto n_pairs = static_cast<int64_t>(inverse_frequency.size());
     with_type(x.type, [&]<typename X>(X *) {
@@ -77,8 +79,8 @@ namespace lorica::cpu {
 
 HWY_EXPORT(rope_rows);
 
-void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency, bool inverse,
-          int n_threads) {
+void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+          bool inverse, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(rope_rows);
     parallel_ranges(x.rows, x.cols, n_threads, [&](int64_t begin, int64_t end) {
         rows(x, positions, head_dim, inverse_frequency, inverse, begin, end);

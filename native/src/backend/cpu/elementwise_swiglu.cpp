@@ -65,7 +65,8 @@ HWY_EXPORT(swiglu_backward_rows);
 
 void swiglu(Matrix gate, Matrix up, Matrix h, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(swiglu_rows);
-    parallel_ranges(gate.rows, gate.cols, n_threads, [&](int64_t begin, int64_t end) { rows(gate, up, h, begin, end); });
+    parallel_ranges(gate.rows, gate.cols, n_threads,
+                    [&](int64_t begin, int64_t end) { rows(gate, up, h, begin, end); });
 }
 
 void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, int n_threads) {

@@ -8,8 +8,8 @@
 
 namespace lorica::cpu {
 
-// Calls f(begin, end) over a partition of [0, n); begins are multiples of `grain`. Work of fewer than about 2^14 elements
-// (n * elements_per_item) stays on the calling thread, where it is done before others would have woken up.
+// Calls f(begin, end) over a partition of [0, n); begins are multiples of `grain`. Work of fewer than about 2^14
+// elements (n * elements_per_item) stays on the calling thread, where it is done before others would have woken up.
 template <typename F>
 void parallel_ranges(int64_t n, int64_t elements_per_item, int n_threads, const F & f, int64_t grain = 1) {
     constexpr int64_t elements_per_thread = int64_t{1} << 14;

@@ -48,20 +48,28 @@ HWY_INLINE void store_n(Vec v, Bf16 * p, size_t n) {
     hn::StoreN(hn::DemoteTo(d, v), d, as_hwy(p), n);
 }
 
-// Calls f(offset, lanes) over n elements, lanes being Whole{} for whole vectors and Part{count} for the rest. f loads and stores
-// through it, so that an element's arithmetic does not depend on where it stands.
+// Calls f(offset, lanes) over n elements, lanes being Whole{} for whole vectors and Part{count} for the rest. f loads
+// and stores through it, so that an element's arithmetic does not depend on where it stands.
 struct Whole {
     template <typename T>
-    HWY_INLINE Vec get(const T * p) const { return load(p); }
+    HWY_INLINE Vec get(const T * p) const {
+        return load(p);
+    }
     template <typename T>
-    HWY_INLINE void put(Vec v, T * p) const { store(v, p); }
+    HWY_INLINE void put(Vec v, T * p) const {
+        store(v, p);
+    }
 };
 struct Part {
     size_t n;
     template <typename T>
-    HWY_INLINE Vec get(const T * p) const { return load_n(p, n); }
+    HWY_INLINE Vec get(const T * p) const {
+        return load_n(p, n);
+    }
     template <typename T>
-    HWY_INLINE void put(Vec v, T * p) const { store_n(v, p, n); }
+    HWY_INLINE void put(Vec v, T * p) const {
+        store_n(v, p, n);
+    }
 };
 template <typename F>
 HWY_INLINE void for_lanes(int64_t n, const F & f) {
@@ -80,8 +88,8 @@ HWY_INLINE void with_type(Dtype type, const F & f) {
     }
 }
 
-// e^x with a relative error below 3e-7, for x clamped to [-86, 88]; NaN stays NaN. x = q ln 2 + r with |r| <= ln(2) / 2; the
-// coefficients are a minimax fit of (e^r - 1 - r) / r^2 to the relative error of e^r.
+// e^x with a relative error below 3e-7, for x clamped to [-86, 88]; NaN stays NaN. x = q ln 2 + r with
+// |r| <= ln(2) / 2; the coefficients are a minimax fit of (e^r - 1 - r) / r^2 to the relative error of e^r.
 HWY_INLINE Vec exp_clamped(Vec x) {
     const Floats d;
     const hn::RebindToSigned<Floats> di;

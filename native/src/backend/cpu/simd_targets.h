@@ -1,7 +1,8 @@
 // The instruction sets that vector kernels are compiled for. Include before any header of Highway.
 //
-// Left out to halve the compile time where a neighbour is nearly as fast: SSSE3 and SSE4 (run the SSE2 code), AVX3_DL (runs
-// AVX3). Vectors without a compile-time size (SVE, RVV) cannot be held in arrays; Arm processors with SVE run NEON.
+// Left out to halve the compile time where a neighbour is nearly as fast: SSSE3 and SSE4 (run the SSE2 code), AVX3_DL
+// (runs AVX3). Vectors without a compile-time size (SVE, RVV) cannot be held in arrays; Arm processors with SVE run
+// NEON.
 #pragma once
 
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_ALL_SVE | HWY_RVV)
