@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import dev.lorica.Adapter;
+import dev.lorica.AdapterMetadata;
 import dev.lorica.GgufFile;
 import dev.lorica.Model;
 import dev.lorica.exceptions.LoricaException;
@@ -146,11 +147,36 @@ final class InfoCommand implements Callable<Integer> {
         facts.put("pairs", contents.tensors().size() / 2);
         facts.put("parameters", contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
         facts.put("types", types(contents));
+        describeTraining(path, facts);
         values.forEach((key, value) -> {
             if (key.startsWith("lorica.")) {
                 facts.put(key.substring("lorica.".length()).replace('.', '_'), value);
             }
         });
+    }
+
+    /** What the side file next to the weights says, if there is one. */
+    private static void describeTraining(Path path, Map<String, Object> facts) {
+        Path side = (Files.isDirectory(path) ? path : path.toAbsolutePath().getParent()).resolve(AdapterMetadata.FILE_NAME);
+        if (!Files.exists(side)) {
+            return;
+        }
+        try {
+            JsonNode told = JSON.readTree(side.toFile());
+            JsonNode base = told.path("base_model");
+            facts.put("base", base.path("name").asText() + " (" + base.path("file").asText() + ")");
+            if (told.hasNonNull("template")) {
+                facts.put("template", told.path("template").path("name").asText());
+            }
+            JsonNode result = told.path("result");
+            if (result.isObject()) {
+                facts.put("steps", result.path("steps"));
+                facts.put("epochs", result.path("epochs"));
+                facts.put("loss", result.path("loss"));
+            }
+        } catch (IOException e) {
+            throw new LoricaException(side + " is damaged: " + e.getMessage().lines().findFirst().orElse(""), e);
+        }
     }
 
     private void print(GgufFile contents, Map<String, JsonNode> values, Map<String, Object> facts) {
@@ -194,6 +220,7 @@ final class InfoCommand implements Callable<Integer> {
         return switch (name) {
             case "file_bytes" -> Format.bytes((Long) value);
             case "parameters" -> Format.count((Long) value);
+            case "epochs", "loss" -> Format.fixed(((JsonNode) value).asDouble(), 4);
             case "can_train", "chat_template" -> Boolean.TRUE.equals(value) ? "yes" : "no";
             case "types" -> {
                 List<String> parts = new ArrayList<>();

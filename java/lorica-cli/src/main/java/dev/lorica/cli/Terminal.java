@@ -4,7 +4,6 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.BufferedReader;
 import java.io.FileDescriptor;
-import java.io.FileInputStream;
 import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
@@ -13,6 +12,8 @@ import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
 
@@ -30,6 +31,7 @@ final class Terminal {
     private final boolean outIsTerminal;
     private final boolean errIsTerminal;
     private boolean json;
+    private int outWidth;
 
     /** For streams that are no terminals. */
     Terminal(InputStream in, PrintStream out, PrintStream err) {
@@ -47,7 +49,7 @@ final class Terminal {
     /** The streams of this process, in UTF-8 whatever the locale says: it is what models speak. */
     static Terminal system() {
         return new Terminal(
-                new FileInputStream(FileDescriptor.in),
+                System.in,
                 new PrintStream(new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8),
                 new PrintStream(new FileOutputStream(FileDescriptor.err), true, StandardCharsets.UTF_8),
                 isTerminal(1),
@@ -92,6 +94,34 @@ final class Terminal {
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }
+    }
+
+    /**
+     * {@code text} broken between words so that it fits a terminal on which {@code indent} columns are taken, lines after the
+     * first as list entries. Text that goes into a file or a pipe is left in one piece.
+     */
+    List<String> wrap(String text, int indent) {
+        if (!outIsTerminal()) {
+            return List.of(text);
+        }
+        int columns = Math.max(20, outWidth() - indent);
+        List<String> lines = new ArrayList<>();
+        int from = 0;
+        while (text.length() - from > columns) {
+            int space = text.lastIndexOf(' ', from + columns);
+            int to = space > from ? space : from + columns;
+            lines.add(text.substring(from, to));
+            from = space > from ? to + 1 : to;
+        }
+        lines.add(text.substring(from));
+        return lines;
+    }
+
+    private int outWidth() {
+        if (outWidth == 0) {
+            outWidth = width();
+        }
+        return outWidth;
     }
 
     /** {@code text} in bold where that can be seen. */

@@ -7,7 +7,6 @@ import dev.lorica.data.DataReport;
 import java.io.PrintStream;
 import java.util.LinkedHashMap;
 import java.util.Map;
-import java.util.stream.Collectors;
 
 /** What {@code lorica train} says before the first step: the model, the data, the memory. */
 final class TrainingReport {
@@ -60,15 +59,32 @@ final class TrainingReport {
         StringBuilder text = new StringBuilder();
         for (DataReport.Stretch stretch : data.sample()) {
             String shown = shorten(stretch.text());
-            text.append(stretch.trained() ? green("⟦" + shown + "⟧") : shown);
+            text.append(stretch.trained() ? "⟦" + shown + "⟧" : shown);
         }
-        text.toString().lines().forEach(line -> out.println("  " + terminal.faint("│") + " " + line));
+        boolean trained = false;
+        for (String paragraph : text.toString().split("\n", -1)) {
+            for (String line : terminal.wrap(paragraph, 4)) {
+                out.println("  " + terminal.faint("│") + " " + coloured(line, trained));
+                trained = line.lastIndexOf('⟦') > line.lastIndexOf('⟧') || trained && line.indexOf('⟧') < 0;
+            }
+        }
         out.println();
     }
 
-    /** Line by line: pagers lose a colour at a line break. */
-    private String green(String text) {
-        return text.lines().map(line -> line.isEmpty() ? line : terminal.green(line)).collect(Collectors.joining("\n"));
+    /** A line with what is between the marks in green; {@code open}: a mark was opened on a line before. */
+    private String coloured(String line, boolean open) {
+        StringBuilder coloured = new StringBuilder();
+        int from = 0;
+        boolean trained = open;
+        while (from < line.length()) {
+            int mark = line.indexOf(trained ? '⟧' : '⟦', from);
+            int to = mark < 0 ? line.length() : trained ? mark + 1 : mark;
+            String run = line.substring(from, to);
+            coloured.append(trained && !run.isEmpty() ? terminal.green(run) : run);
+            from = to;
+            trained = mark < 0 ? trained : !trained;
+        }
+        return coloured.toString();
     }
 
     /** PEFT's line. */
@@ -109,7 +125,11 @@ final class TrainingReport {
     }
 
     void row(String title, String text) {
-        out.println(terminal.bold(String.format("%-9s", title)) + " " + text);
+        String heading = terminal.bold(String.format("%-9s", title));
+        for (String line : terminal.wrap(text, 10)) {
+            out.println(heading + " " + line);
+            heading = " ".repeat(9);
+        }
     }
 
     private static String shorten(String text) {
