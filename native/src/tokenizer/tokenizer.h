@@ -37,7 +37,7 @@ public:
 
     const Vocabulary & vocabulary() const { return vocabulary_; }
 
-    // What is not UTF-8 is treated as U+FFFD. Errors: INVALID_ARGUMENT (text of 2 GiB or more).
+    // What is not UTF-8 is treated as U+FFFD. Errors: INVALID_ARGUMENT (a text above 682 MiB).
     std::vector<int32_t> encode(std::string_view text, EncodeOptions options) const;
 
     // Encodes the texts on n_threads threads (0: all cores) without BOS and EOS. parse_special(i) is asked for text i.

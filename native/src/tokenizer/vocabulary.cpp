@@ -45,7 +45,9 @@ constexpr std::array<std::string_view, 11> end_of_turn = {
     "<|end_of_text|>", "<EOT>",      "_<EOT>",  "[EOT]",         "<｜end▁of▁sentence｜>",
     "<end_of_utterance>",
 };
-constexpr std::array<std::string_view, 6> other_ends = {"<|eom_id|>", "<|return|>", "<|call|>", "</s>", "<eos>", "[EOS]"};
+constexpr std::array<std::string_view, 3> other_ends = {"<|eom_id|>", "<|return|>", "<|call|>"};
+// The same for control tokens only: learned vocabularies have the first as a word of HTML.
+constexpr std::array<std::string_view, 3> plain_ends = {"</s>", "<eos>", "[EOS]"};
 
 // Fill-in-the-middle tokens after which a completion is over: by key, or else by text.
 struct FillInMiddleEnd {
@@ -187,6 +189,12 @@ void Vocabulary::mark_end_of_generation(const GgufFile & file) {
     }
     for (const std::string_view text : other_ends) {
         mark_text(text);
+    }
+    for (const std::string_view text : plain_ends) {
+        const int32_t id = find(text);
+        if (id >= 0 && (*this)[id].type == TokenType::CONTROL) {
+            mark(id);
+        }
     }
     for (const FillInMiddleEnd & end : fill_in_middle_ends) {
         if (const auto id = find_id(file, key_of(end.key))) {

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Writes the tokenizer goldens of native/tests/data/tokenizer: token ids as llama.cpp gives them.
+
+    pip install gguf tokenizers sentencepiece
+    mvn dependency:copy -Dartifact=de.kherud:llama:4.2.0 -DoutputDirectory=/tmp
+    unzip -d /tmp/llama /tmp/llama-4.2.0.jar
+    scripts/make_tokenizer_goldens.py --libllama /tmp/llama/de/kherud/llama/Linux/x86_64/libjllama.so
+
+Any shared library with llama.h's functions will do. Three small vocabularies are trained here on the page below and
+written next to the goldens, so that the tests have something to run on in a bare clone. The goldens of real vocabularies
+are made from ../shared where it is present, and their tests are skipped where it is not.
+
+A golden file has one case a line: two digits (add_special, parse_special), a tab, the text, a tab, the ids. In the text
+\\n, \\t, \\r, \\\\ and \\xNN stand for what they stand for in C.
+"""
+import argparse
+import ctypes
+import io
+import tempfile
+import unicodedata
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DATA = REPOSITORY / "native/tests/data/tokenizer"
+SHARED = REPOSITORY.parent / "shared"
+
+PRE_TOKENIZERS = ["default", "gpt-2", "smollm", "starcoder", "falcon", "llama-bpe", "qwen2"]
+REAL_VOCABULARIES = {
+    "llama-spm": SHARED / "data/vocab/llama-spm.gguf",
+    "gpt-2": SHARED / "data/vocab/gpt-2.gguf",
+    "falcon": SHARED / "data/vocab/falcon.gguf",
+    "bert-bge": SHARED / "data/vocab/bert-bge.gguf",
+    "austen-7m": SHARED / "models/austen-7m-q4_0.gguf",
+    "smollm2": SHARED / "models/smollm2-135m-instruct-q4_1.gguf",
+}
+
+# What the small vocabularies are trained on. It is short, and rich in what the pre-tokenizers tell apart.
+PAGE = """\
+A base model stays in its 4-bit blocks while an adapter learns. The adapter is small: two matrices for each layer,
+called A and B. Their product is added to the layer's output, and that's all there is to it. It's enough.
+
+They're trained on questions and answers. You'll see the loss fall; if it doesn't, the learning rate isn't right.
+I've set it to 0.0002, she'd set it to 0.001, and we're both pleased. WE'RE BOTH PLEASED! DON'T YOU THINK SO?
+
+    def train(model, data):
+        for step in range(1000):
+            loss = model(data[step])    # forward
+            loss.backward()
+\t\tprint(step, loss)\r\n
+1, 2, 3, 10, 20, 30, 100, 200, 300, 1000, 2000, 3000, 12345, 123456, 1234567, 12:30, 12:45, 2024-05-06, 2024-07-08.
+The price is $100.00 + 20% = $120.00; x < y > z, a^b ~ c|d `e` (f) [g] {h} "i" 'j' --- ... !!! ??? ### *** <<< >>>
+
+Straße, naïve café, déjà vu; привет мир, привет всем; 你好世界，你好朋友。こんにちは世界。 안녕하세요 세계. مرحبا بالعالم. 🙂 🙂🙂 🚀🚀🚀
+### Instruction:
+Who trains the adapter?
+
+### Response:
+The adapter is trained by the program, and the program is run by you.
+
+
+The end.   The very end.\t\tThe end of the end.
+"""
+
+TEXTS = [
+    "", " ", "  ", "   ", "\t", "\n", "\n\n", "\n\n\n", "\t\n", " \n", "\n ", "\r\n", "\r\n\r\n",
+    "The adapter", " The adapter", "  The adapter", "   The adapter", "The  adapter", "The adapter ", "The adapter  ",
+    "The end.\n    The end.", "The end.\n\n\n\nThe end.", "The end. \n \n The end.", "a\t\tb\t c", "\n =", " (", "x \n",
+    "I'm you're they've he'd she'll it's don't", "I'M YOU'RE THEY'VE HE'D SHE'LL IT'S DON'T", "'s't're've'm'll'd",
+    "' s 'S '", "don\u2019t", "x's's", "'\u017f '\u212a", "llamas' eras", "'' ''s",
+    "1", "12", "123", "1234", "12345", "123456", "1234567", " 1 12 123 1234", "3.14", "1,234,567.89", "a1b22c333d4444",
+    "½ ² ③ Ⅷ ٣٤٥ १२३४ 12३४5", "2024-05-06T12:30",
+    "!!!!!!", "...", "?!?!", "$100.00+20%=<tag>^~|`x`", "a_b-c/d\\e[f]{g}(h)@i#j&k*l", "—–…“”‘’«»", "(a) (b)", "a,b, c",
+    "def f(x):\n\treturn x ** 2  # square\n\n\n", "https://example.com/?q=1&r=a%20b#here",
+    "Straße, naïve café", "e\u0301 a\u0308\u0323 \u0301x", "İstanbul ISTANBUL ß ẞ ﬁ Å Ǆ Ω", "ｆｕｌｌ　ｗｉｄｔｈ　１２３",
+    "привет мир", "مرحبا بالعالم שלום עולם สวัสดีชาวโลก नमस्ते", "កាន់តែពិសេស", "Cửa Việt",
+    "你好世界，我想在apple工作1314天～", "こんにちは世界。", "가각힣 ᄀ 안녕하세요", "𝔘𝔫𝔦 𝟙𝟚𝟛 𐐷",
+    "🙂", "🙂🚀 x", "😶\u200d🌫️ 🏳️\u200d🌈🇩🇪", "🚀 (normal) ✅ (one of its own)",
+    "\u00a0x\u2003y\u3000z\u0085w\u1680v\u2028u\u2029t", "a\u00a0\u00a0\u00a0b", "\x00a\x00\x00b", "\x1c\x1d\x1e\x1f", "a\u200bb\ufeffc",
+    "\ue000\U000e0001", "\u0378\u0379", "\ufffd\ufffe\uffff", "\U0010ffff", "\u2581\u2581x \u2581y", "<0x0A><0xFF>",
+    "<|endoftext|> <|im_start|>user\nhi<|im_end|>\n<s>x</s> <unk> [CLS] a [SEP] [MASK]", "<s><s></s></s>", " <s> a </s> b",
+    "<|im_start|><|im_end|>", "<|im_start|  im_end|>", "<tool><tool_call> x<tool>y", ">>TITLE<<x>>ABSTRACT<<",
+    "#\n### Instruction:\nWho trains it?\n\n### Response:\nYou do.", " " * 50, " " * 49 + "x", "\n" * 30, "a" * 90, "x " * 20,
+]
+SPECIAL_TEXTS = [text for text in TEXTS if any(mark in text for mark in ("<|", "<s>", "<tool", ">>T", "[CLS]"))] + ["", "The end."]
+
+
+class LlamaVocabulary:
+    """A vocabulary as llama.cpp loads it, through its C interface."""
+
+    class ModelParams(ctypes.Structure):
+        _fields_ = [("bytes", ctypes.c_uint8 * 72)]
+
+    def __init__(self, library, path):
+        self.library = library
+        library.llama_model_default_params.restype = self.ModelParams
+        library.llama_model_load_from_file.restype = ctypes.c_void_p
+        library.llama_model_load_from_file.argtypes = [ctypes.c_char_p, self.ModelParams]
+        library.llama_model_get_vocab.restype = ctypes.c_void_p
+        library.llama_model_get_vocab.argtypes = [ctypes.c_void_p]
+        params = library.llama_model_default_params()
+        # Behind the pointers stand the flags: vocab_only, false by default, then use_mmap, true.
+        vocab_only = bytes(params.bytes).index(b"\0\1", 48)
+        params.bytes[vocab_only] = 1
+        model = library.llama_model_load_from_file(str(path).encode(), params)
+        if not model:
+            raise SystemExit(f"llama.cpp does not load {path}")
+        self.vocabulary = ctypes.c_void_p(library.llama_model_get_vocab(model))
+
+    def encode(self, text, add_special, parse_special):
+        data = text.encode()
+        capacity = len(data) + 8
+        ids = (ctypes.c_int32 * capacity)()
+        n = self.library.llama_tokenize(self.vocabulary, data, len(data), ids, capacity,
+                                        ctypes.c_bool(add_special), ctypes.c_bool(parse_special))
+        assert n >= 0, text
+        return ids[:n]
+
+
+def write_gguf(path, keys):
+    from gguf import GGUFWriter
+    writer = GGUFWriter(path, "llama")
+    for key, value in keys.items():
+        key = "tokenizer.ggml." + key
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_string(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+
+def bpe_keys():
+    """Byte-level BPE trained without a pre-tokenizer: its merges cross every border that a pre-tokenizer may draw."""
+    import json
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool>", "<tool_call>", "<unused>"]
+    tokenizer.train_from_iterator(PAGE.split("\n\n") * 2 + PAGE.split("\n") + TEXTS * 2, trainers.BpeTrainer(
+        vocab_size=1000, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=8, show_progress=False))
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    types = [CONTROL] * 3 + [USER_DEFINED] * 2 + [UNUSED] + [NORMAL] * (len(tokens) - len(specials))
+    return {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "token_type": types,
+            "merges": [" ".join(merge) for merge in model["merges"]],
+            "bos_token_id": 0, "eos_token_id": 2, "padding_token_id": 0}
+
+
+def spm_keys():
+    import sentencepiece
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(PAGE.split("\n") * 2), model_writer=model, model_type="bpe", vocab_size=800, byte_fallback=True,
+        character_coverage=0.98, user_defined_symbols=["<tool>", "<tool_call>"], normalization_rule_name="identity",
+        remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=True, minloglevel=2)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    ids = range(processor.get_piece_size())
+
+    def kind(i):
+        if processor.is_unknown(i):
+            return UNKNOWN
+        if processor.is_control(i):
+            return CONTROL
+        if processor.is_byte(i):
+            return BYTE
+        return USER_DEFINED if processor.id_to_piece(i).startswith("<tool") else NORMAL
+
+    return {"model": "llama", "tokens": [processor.id_to_piece(i) for i in ids],
+            "scores": [processor.get_score(i) for i in ids], "token_type": [kind(i) for i in ids],
+            "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}
+
+
+def wordpiece_keys():
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(PAGE.split("\n"), trainers.WordPieceTrainer(
+        vocab_size=600, special_tokens=specials, show_progress=False))
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.get)
+    spelled = [token if token in specials else token[2:] if token.startswith("##") else "\u2581" + token for token in tokens]
+    return {"model": "bert", "tokens": spelled, "token_type": [CONTROL] * len(specials) + [NORMAL] * (len(tokens) - len(specials)),
+            "padding_token_id": 0, "unknown_token_id": 1, "cls_token_id": 2, "bos_token_id": 2, "seperator_token_id": 3,
+            "mask_token_id": 4}
+
+
+def escape(text):
+    out = ""
+    for c in text:
+        if c in "\\\n\t\r":
+            out += {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}[c]
+        elif c.isprintable():
+            out += c
+        else:
+            out += "".join(f"\\x{byte:02x}" for byte in c.encode())
+    return out
+
+
+def has_marks(text):
+    return any(unicodedata.category(c)[0] == "M" for c in text)
+
+
+def write_golden(name, vocabulary, is_wordpiece=False):
+    # Newer versions of llama.cpp drop combining marks in WordPiece as BERT does; the one named above keeps them.
+    texts = [text for text in TEXTS if not (is_wordpiece and has_marks(text))]
+    cases = [(False, False, text) for text in texts] + [(True, True, text) for text in SPECIAL_TEXTS]
+    lines = [f"{add:d}{parse:d}\t{escape(text)}\t{' '.join(map(str, vocabulary.encode(text, add, parse)))}\n"
+             for add, parse, text in cases]
+    (DATA / f"{name}.golden").write_text("".join(lines))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--libllama", required=True, help="shared library with llama.h's functions")
+    library = ctypes.CDLL(parser.parse_args().libllama)
+    DATA.mkdir(parents=True, exist_ok=True)
+
+    for name, keys in ("spm-small", spm_keys()), ("wordpiece-small", wordpiece_keys()):
+        write_gguf(DATA / f"{name}.gguf", keys)
+        write_golden(name, LlamaVocabulary(library, DATA / f"{name}.gguf"), name.startswith("wordpiece"))
+    keys = bpe_keys()
+    write_gguf(DATA / "bpe-small.gguf", keys)
+    with tempfile.TemporaryDirectory() as folder:
+        for pre in PRE_TOKENIZERS:
+            path = Path(folder) / "vocabulary.gguf"
+            write_gguf(path, keys | {"pre": pre})
+            write_golden(f"bpe-small.{pre}", LlamaVocabulary(library, path))
+    for name, path in REAL_VOCABULARIES.items():
+        if path.exists():
+            write_golden(name, LlamaVocabulary(library, path), name.startswith("bert"))
+
+
+if __name__ == "__main__":
+    main()
