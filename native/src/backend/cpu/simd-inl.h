@@ -93,8 +93,14 @@ HWY_INLINE void with_type(Dtype type, const F & f) {
 HWY_INLINE Vec exp_clamped(Vec x) {
     const Floats d;
     const hn::RebindToSigned<Floats> di;
-    // The order of arguments matters on x86: the second is returned when one is NaN.
-    x = hn::Min(hn::Set(d, 88.0f), hn::Max(hn::Set(d, -86.0f), x));
+    const Vec low_bound = hn::Set(d, -86.0f), high_bound = hn::Set(d, 88.0f);
+#if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR && (HWY_ARCH_X86 || HWY_ARCH_ARM)
+    // x86 returns the second argument when one is NaN, Arm the NaN.
+    x = hn::Min(high_bound, hn::Max(low_bound, x));
+#else
+    x = hn::IfThenElse(hn::Lt(x, low_bound), low_bound, x);
+    x = hn::IfThenElse(hn::Gt(x, high_bound), high_bound, x);
+#endif
     const Vec magic = hn::Set(d, 0x1.8p23f);  // adding it rounds to an integer, left in the low bits
     const Vec rounded = hn::MulAdd(x, hn::Set(d, 0x1.715476p0f), magic);
     const Vec q = hn::Sub(rounded, magic);
