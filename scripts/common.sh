@@ -152,12 +152,16 @@ program_built() { # program_built FINGERPRINT: of the sources that it was built 
 
 # Replaces this process by the program. What was linked against the libraries of the Debian 13 root runs there.
 run_program() {
-    local java=java arguments=(-XX:+UseSerialGC) release
+    local java=java arguments=(-XX:+UseSerialGC) command=scripts/lorica release
     if [ "$(cat "$build/program.toolchain")" = devroot ] && ! in_devroot; then
         exec "$checkout/scripts/devroot.sh" "$checkout/scripts/lorica" "$@"
     fi
+    # Java reads arguments and file names in the encoding of the locale, and everything here is UTF-8.
+    [ "$(locale charmap 2>/dev/null)" = UTF-8 ] || export LC_ALL=C.UTF-8
+    # What the program calls itself where it says how to go on.
+    [ "$PWD" = "$checkout" ] || command=$checkout/$command
     [ ! -x "${JAVA_HOME:-}/bin/java" ] || java=$JAVA_HOME/bin/java
     release=$(java_release)
     [ "${release:-0}" -lt 22 ] || arguments+=(--enable-native-access=ALL-UNNAMED)
-    exec "$java" "${arguments[@]}" -jar "$program/lorica-cli.jar" "$@"
+    exec "$java" "${arguments[@]}" "-Dlorica.command=$command" -jar "$program/lorica-cli.jar" "$@"
 }

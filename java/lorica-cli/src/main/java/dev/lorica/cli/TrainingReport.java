@@ -121,7 +121,7 @@ final class TrainingReport {
                 + (plan.config().gradientAccumulationSteps() > 1
                         ? " × " + plan.config().gradientAccumulationSteps() + " accumulated"
                         : "")
-                + ", learning rate " + plan.config().learningRate() + " (" + plan.config().schedulerType() + ")");
+                + ", learning rate " + Format.scientific(plan.config().learningRate()) + " (" + plan.config().schedulerType() + ")");
     }
 
     void row(String title, String text) {
