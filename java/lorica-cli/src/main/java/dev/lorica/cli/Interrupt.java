@@ -11,7 +11,7 @@ final class Interrupt implements AutoCloseable {
     private volatile boolean requested;
 
     Interrupt(Runnable orderlyEnd) {
-        before = Signal.handle(SIGINT, signal -> {
+        before = handle(signal -> {
             if (requested) {
                 Runtime.getRuntime().halt(ExitCode.INTERRUPTED);
             }
@@ -22,6 +22,17 @@ final class Interrupt implements AutoCloseable {
 
     @Override
     public void close() {
-        Signal.handle(SIGINT, before);
+        if (before != null) {
+            handle(before);
+        }
+    }
+
+    /** {@code null} when the JVM was started with {@code -Xrs} and leaves signals to whoever embeds it. */
+    private static SignalHandler handle(SignalHandler handler) {
+        try {
+            return Signal.handle(SIGINT, handler);
+        } catch (IllegalArgumentException e) {
+            return null;
+        }
     }
 }

@@ -57,7 +57,12 @@ public final class LoricaCli implements Callable<Integer> {
 
     private static int run(Terminal terminal, String... args) {
         CommandLine program = commandLine(terminal);
-        return program.execute(Spelling.ours(program, args));
+        try {
+            return program.execute(Spelling.ours(program, args));
+        } catch (OutOfMemoryError e) {
+            terminal.err().println("error: Java's own memory is full (" + e.getMessage() + "); give it more: JAVA_TOOL_OPTIONS=-Xmx4g");
+            return ExitCode.FAILED;
+        }
     }
 
     static CommandLine commandLine(Terminal terminal) {

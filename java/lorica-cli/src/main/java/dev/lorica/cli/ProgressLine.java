@@ -5,7 +5,7 @@ import java.io.PrintStream;
 
 /**
  * Training as it goes, on standard error: on a terminal a bar that stays at the bottom, with a line of the log above it now and
- * then; elsewhere only those lines.
+ * then; elsewhere only those lines. Ctrl-C has its own thread and a line of its own, hence {@code synchronized}.
  */
 final class ProgressLine {
     private static final String CLEAR = "\r\u001b[K";
@@ -26,7 +26,7 @@ final class ProgressLine {
     }
 
     /** Draws the bar; more often than the eye can follow it does nothing. */
-    void step(TrainingProgress progress) {
+    synchronized void step(TrainingProgress progress) {
         shown = progress;
         boolean last = progress.step() == progress.totalSteps();
         if (terminal && (last || System.nanoTime() - drawnAt >= MIN_INTERVAL_NANOS)) {
@@ -35,14 +35,14 @@ final class ProgressLine {
     }
 
     /** Writes a line that stays. */
-    void log(TrainingProgress progress) {
+    synchronized void log(TrainingProgress progress) {
         String eta = terminal ? "" : "  ETA " + Format.duration(progress.secondsRemaining());
         line(String.format("step %" + Integer.toString(progress.totalSteps()).length() + "d/%d", progress.step(), progress.totalSteps())
                 + "  epoch " + Format.fixed(progress.epoch(), 2) + numbers(progress) + eta);
     }
 
     /** Writes a line above the bar. */
-    void line(String text) {
+    synchronized void line(String text) {
         if (!terminal) {
             err.println(text);
             return;
@@ -54,7 +54,7 @@ final class ProgressLine {
     }
 
     /** Takes the bar away. */
-    void end() {
+    synchronized void end() {
         if (terminal && shown != null) {
             err.print(CLEAR);
             err.flush();

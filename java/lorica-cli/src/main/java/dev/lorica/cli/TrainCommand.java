@@ -15,6 +15,8 @@ import dev.lorica.TrainingProgress;
 import dev.lorica.TrainingResult;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataReport;
+import dev.lorica.data.ExampleEncoder;
+import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -157,18 +159,23 @@ final class TrainCommand implements Callable<Integer> {
         report.example(dataReport);
         warnAbout(base, dataConfig.maxLength());
 
-        List<String> before = answers("Before", base, adapter);
-        Evaluation untrained = held == null ? null : evaluate(base, adapter, held);
+        // What does not fit is refused by the trainer, at once and with the setting that would.
+        boolean fits = plan.memory().fits();
+        List<String> before = fits ? answers("Before", base, adapter, dataReport.template()) : List.of();
+        Evaluation untrained = held == null || !fits ? null : evaluate(base, adapter, held);
 
         TrainingResult result = run(trainer, examples, held);
 
         if (result.steps() == 0) {
-            terminal.err().println("Stopped before the first step: nothing is saved.");
+            terminal.err().println("Stopped before the first step was done: nothing is saved.");
+            if (terminal.json()) {
+                terminal.printJson(Map.of("status", "interrupted", "steps", 0));
+            }
             return ExitCode.INTERRUPTED;
         }
         adapter.save(output);
         report(result, adapter, base, plan, dataReport, untrained);
-        List<String> after = result.stopped() ? List.of() : answers("After", base, adapter);
+        List<String> after = result.stopped() ? List.of() : answers("After", base, adapter, dataReport.template());
         if (result.stopped()) {
             sayHowToGoOn(plan, result);
         } else {
@@ -239,16 +246,17 @@ final class TrainCommand implements Callable<Integer> {
         return "loss " + Format.fixed(evaluation.loss(), 4) + ", perplexity " + Format.fixed(evaluation.perplexity(), 2);
     }
 
-    private List<String> answers(String when, Model base, Adapter adapter) {
+    private List<String> answers(String when, Model base, Adapter adapter, PromptTemplate template) {
         List<String> answers = new ArrayList<>();
         if (questions.isEmpty()) {
             return answers;
         }
         GenerationConfig config = GenerationConfig.builder().temperature(0).maxNewTokens(ANSWER_TOKENS).build();
+        ExampleEncoder encoder = new ExampleEncoder(base.tokenizer(), template, false);
         try (Generator generator = new Generator(base, adapter)) {
             for (String question : questions) {
                 terminal.out().println(terminal.bold(when + ": " + question));
-                Generation generation = generator.ask(question, config);
+                Generation generation = generator.generate(encoder.prompt(question, ""), config);
                 for (String piece : generation) {
                     terminal.out().print(piece);
                     terminal.out().flush();
@@ -266,7 +274,7 @@ final class TrainCommand implements Callable<Integer> {
         for (int i = 0; i < questions.size(); i++) {
             Map<String, Object> pair = new LinkedHashMap<>();
             pair.put("question", questions.get(i));
-            pair.put("before", before.get(i));
+            pair.put("before", i < before.size() ? before.get(i) : null);
             pair.put("after", i < after.size() ? after.get(i) : null);
             pairs.add(pair);
         }
