@@ -134,7 +134,8 @@ public final class Adapter implements AutoCloseable {
             Files.createDirectories(folder);
         } catch (IOException e) {
             throw new FileAccessException(
-                    folder + (Files.exists(folder) ? " is a file; a folder is meant" : " cannot be made: " + e.getMessage()), e);
+                    folder + (Files.isRegularFile(folder) ? " is a file; a folder is meant" : " cannot be made: " + AtomicFile.reason(e)),
+                    e);
         }
         try (BytePointer file = Text.copy("the path", folder.resolve(FILE_NAME).toString())) {
             check(handle.shared(adapter -> Lorica.lorica_adapter_save(adapter, file)));

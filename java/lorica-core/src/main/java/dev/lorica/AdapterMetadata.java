@@ -91,7 +91,7 @@ public record AdapterMetadata(
         } catch (JacksonException e) {
             throw new FileFormatException(file + " is damaged: " + firstLine(e), e);
         } catch (IOException e) {
-            throw new FileAccessException(file + " cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }
     }
 

@@ -110,6 +110,8 @@ public final class Generation implements Iterable<String> {
             long begin = System.nanoTime();
             reused = generator.begin(Generation.this, prompt, config.maxNewTokens(), logits);
             detokenizer = tokenizer.detokenizer(false);
+            // The text goes on behind the prompt: SentencePiece drops a space only where a text begins.
+            detokenizer.push(prompt[prompt.length - 1]);
             start = System.nanoTime();
             promptSeconds = (start - begin) / 1e9;
         }

@@ -21,7 +21,6 @@ final class KvCache implements AutoCloseable {
     KvCache(Model model, Adapter adapter, int capacity) {
         this.adapter = adapter;
         this.vocabSize = model.info().vocabSize();
-        this.tokens = new int[capacity];
         lorica_context pointer = new lorica_context();
         check(model.handle().shared(m -> withAdapter(a -> Lorica.lorica_context_create(m, a, capacity, pointer))));
         handle = new NativeHandle<>(
@@ -30,6 +29,7 @@ final class KvCache implements AutoCloseable {
                 Lorica::lorica_context_free,
                 model.handle(),
                 adapter == null ? null : adapter.handle());
+        tokens = new int[capacity];
     }
 
     int capacity() {

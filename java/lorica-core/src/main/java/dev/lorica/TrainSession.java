@@ -52,7 +52,6 @@ final class TrainSession implements AutoCloseable {
     TrainSession(Model model, Adapter adapter, TrainingConfig config, Shape shape) {
         this.adapter = adapter;
         this.shape = shape;
-        this.buffers = new Buffers(shape);
         lorica_train pointer = new lorica_train();
         try (lorica_train_params params = params(config, shape)) {
             check(model.handle()
@@ -61,6 +60,7 @@ final class TrainSession implements AutoCloseable {
         // Freeing a session touches its adapter, so that is counted as well.
         handle = new NativeHandle<>(
                 "the training session", pointer, Lorica::lorica_train_free, model.handle(), adapter.handle());
+        buffers = new Buffers(shape);
     }
 
     /** What such a session would need, without allocating it. */

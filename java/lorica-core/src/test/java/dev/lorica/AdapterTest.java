@@ -125,6 +125,11 @@ class AdapterTest {
             assertThatThrownBy(() -> adapter.save(file))
                     .isInstanceOf(FileAccessException.class)
                     .hasMessageEndingWith("is a file; a folder is meant");
+            assertThatThrownBy(() -> adapter.save(file.resolve("below")))
+                    .isInstanceOf(FileAccessException.class)
+                    .hasMessageStartingWith(file.resolve("below") + " cannot be made: ")
+                    .message()
+                    .doesNotEndWith(file.resolve("below").toString());
         }
     }
 

@@ -279,6 +279,38 @@ class TrainerTest {
     }
 
     @Test
+    void aSessionBeyondAllMemoryIsRefusedByItsPlan() {
+        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
+            TrainSession.Shape shape = new TrainSession.Shape(1 << 24, 1, 1 << 24);
+
+            assertThatThrownBy(() -> new TrainSession(model, adapter, config().build(), shape))
+                    .isInstanceOf(MemoryException.class);
+        }
+    }
+
+    @Test
+    void batchesThatTheLibraryCannotTakeAreRefusedAndTheSessionGoesOn() {
+        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build());
+                TrainSession session = new TrainSession(model, adapter, config().build(), new TrainSession.Shape(8, 2, 8))) {
+            int[] nothing = {};
+            List<Batch> refused = List.of(
+                    new Batch(nothing, nothing, nothing, nothing),
+                    Batch.of(new int[] {1, model.info().vocabSize()}, new int[] {5, Batch.IGNORE}, 2),
+                    Batch.of(new int[] {1, 2}, new int[] {-7, Batch.IGNORE}, 2),
+                    Batch.of(new int[] {1, 2}, new int[] {Batch.IGNORE, Batch.IGNORE}, 2),
+                    new Batch(new int[] {1, 2}, new int[] {3, Batch.IGNORE}, new int[] {-1, 0}, new int[] {2}),
+                    Batch.of(new int[9], new int[9], 9),
+                    Batch.of(new int[3], new int[3], 1, 1, 1));
+
+            for (Batch batch : refused) {
+                assertThatThrownBy(() -> session.forwardBackward(batch)).isInstanceOf(InvalidArgumentException.class);
+            }
+            assertThat(session.forwardBackward(Batch.of(new int[] {1, 2}, new int[] {3, Batch.IGNORE}, 2)).trained())
+                    .isEqualTo(1);
+        }
+    }
+
+    @Test
     void aLossThatIsNoNumberIsNamedWithItsStep() {
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
             Trainer trainer = new Trainer(model, adapter, config().learningRate(1e38).maxGradNorm(0).build());
