@@ -46,7 +46,11 @@ final class KvCache implements AutoCloseable {
         return mismatch < 0 ? length : mismatch;
     }
 
-    /** Appends tokens and writes the logits of the last one. @param logits [vocabulary] */
+    /**
+     * Appends tokens and writes the logits of the last one.
+     *
+     * @param logits [vocabulary]
+     */
     void append(int[] more, float[] logits) {
         if (more.length == 0 || more.length > tokens.length - length) {
             throw new InvalidArgumentException(more.length + " tokens do not fit behind " + length + " of " + tokens.length);

@@ -28,7 +28,11 @@ public final class LearningRate {
         return warmupSteps;
     }
 
-    /** The rate of a step. @param step optimizer steps done before it, so 0 for the first */
+    /**
+     * The rate of a step.
+     *
+     * @param step optimizer steps done before it, so 0 for the first
+     */
     public double at(int step) {
         if (step < warmupSteps) {
             return peak * step / warmupSteps;

@@ -122,7 +122,11 @@ public final class Tokenizer implements AutoCloseable {
         return decode(ids, false);
     }
 
-    /** @param special whether control tokens are written out */
+    /**
+     * The text that ids stand for.
+     *
+     * @param special whether control tokens are written out
+     */
     public String decode(int[] ids, boolean special) {
         byte[] bytes = new byte[arrayLength(16L * ids.length)];
         long[] count = new long[1];
@@ -156,7 +160,11 @@ public final class Tokenizer implements AutoCloseable {
         return handle.shared(t -> Lorica.lorica_tokenizer_is_end_of_generation(t, id));
     }
 
-    /** A stream from ids to text. @param special whether control tokens are written out */
+    /**
+     * A stream from ids to text.
+     *
+     * @param special whether control tokens are written out
+     */
     public Detokenizer detokenizer(boolean special) {
         lorica_detokenizer pointer = new lorica_detokenizer();
         check(handle.shared(t -> Lorica.lorica_detokenizer_create(t, special, pointer)));

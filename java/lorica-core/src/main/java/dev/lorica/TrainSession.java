@@ -40,8 +40,10 @@ final class TrainSession implements AutoCloseable {
         }
     }
 
-    /** @param sum     sum of −log p over the positions that are trained on
-     *  @param trained how many these are */
+    /**
+     * @param sum     sum of −log p over the positions that are trained on
+     * @param trained how many these are
+     */
     record Loss(double sum, long trained) {}
 
     private final Adapter adapter;
