@@ -62,26 +62,27 @@ The end.   The very end.\t\tThe end of the end.
 """
 
 TEXTS = [
-    "", " ", "  ", "   ", "\t", "\n", "\n\n", "\n\n\n", "\t\n", " \n", "\n ", "\r\n", "\r\n\r\n",
-    "The adapter", " The adapter", "  The adapter", "   The adapter", "The  adapter", "The adapter ", "The adapter  ",
-    "The end.\n    The end.", "The end.\n\n\n\nThe end.", "The end. \n \n The end.", "a\t\tb\t c", "\n =", " (", "x \n",
-    "I'm you're they've he'd she'll it's don't", "I'M YOU'RE THEY'VE HE'D SHE'LL IT'S DON'T", "'s't're've'm'll'd",
-    "' s 'S '", "don\u2019t", "x's's", "'\u017f '\u212a", "llamas' eras", "'' ''s",
-    "1", "12", "123", "1234", "12345", "123456", "1234567", " 1 12 123 1234", "3.14", "1,234,567.89", "a1b22c333d4444",
-    "½ ² ③ Ⅷ ٣٤٥ १२३४ 12३४5", "2024-05-06T12:30",
-    "!!!!!!", "...", "?!?!", "$100.00+20%=<tag>^~|`x`", "a_b-c/d\\e[f]{g}(h)@i#j&k*l", "—–…“”‘’«»", "(a) (b)", "a,b, c",
-    "def f(x):\n\treturn x ** 2  # square\n\n\n", "https://example.com/?q=1&r=a%20b#here",
-    "Straße, naïve café", "e\u0301 a\u0308\u0323 \u0301x", "İstanbul ISTANBUL ß ẞ ﬁ Å Ǆ Ω", "ｆｕｌｌ　ｗｉｄｔｈ　１２３",
-    "привет мир", "مرحبا بالعالم שלום עולם สวัสดีชาวโลก नमस्ते", "កាន់តែពិសេស", "Cửa Việt",
-    "你好世界，我想在apple工作1314天～", "こんにちは世界。", "가각힣 ᄀ 안녕하세요", "𝔘𝔫𝔦 𝟙𝟚𝟛 𐐷",
-    "🙂", "🙂🚀 x", "😶\u200d🌫️ 🏳️\u200d🌈🇩🇪", "🚀 (normal) ✅ (one of its own)",
-    "\u00a0x\u2003y\u3000z\u0085w\u1680v\u2028u\u2029t", "a\u00a0\u00a0\u00a0b", "\x00a\x00\x00b", "\x1c\x1d\x1e\x1f", "a\u200bb\ufeffc",
-    "\ue000\U000e0001", "\u0378\u0379", "\ufffd\ufffe\uffff", "\U0010ffff", "\u2581\u2581x \u2581y", "<0x0A><0xFF>",
-    "<|endoftext|> <|im_start|>user\nhi<|im_end|>\n<s>x</s> <unk> [CLS] a [SEP] [MASK]", "<s><s></s></s>", " <s> a </s> b",
-    "<|im_start|><|im_end|>", "<|im_start|  im_end|>", "<tool><tool_call> x<tool>y", ">>TITLE<<x>>ABSTRACT<<",
-    "#\n### Instruction:\nWho trains it?\n\n### Response:\nYou do.", " " * 50, " " * 49 + "x", "\n" * 30, "a" * 90, "x " * 20,
+    "", " ", "  ", "   ", "\t", "\n", "\n\n", "\n\n\n", "\t\n", " \n", "\n ", "\r\n", "\r\n\r\n", "The adapter",
+    " The adapter", "  The adapter", "   The adapter", "The  adapter", "The adapter ", "The adapter  ",
+    "The end.\n    The end.", "The end.\n\n\n\nThe end.", "The end. \n \n The end.", "a\t\tb\t c", "\n =", " (",
+    "x \n", "I'm you're they've he'd she'll it's don't", "I'M YOU'RE THEY'VE HE'D SHE'LL IT'S DON'T",
+    "'s't're've'm'll'd", "' s 'S '", "don\u2019t", "x's's", "'\u017f '\u212a", "llamas' eras", "'' ''s", "1", "12",
+    "123", "1234", "12345", "123456", "1234567", " 1 12 123 1234", "3.14", "1,234,567.89", "a1b22c333d4444",
+    "½ ² ③ Ⅷ ٣٤٥ १२३४ 12३४5", "2024-05-06T12:30", "!!!!!!", "...", "?!?!", "$100.00+20%=<tag>^~|`x`",
+    "a_b-c/d\\e[f]{g}(h)@i#j&k*l", "—–…“”‘’«»", "(a) (b)", "a,b, c", "def f(x):\n\treturn x ** 2  # square\n\n\n",
+    "https://example.com/?q=1&r=a%20b#here", "Straße, naïve café", "e\u0301 a\u0308\u0323 \u0301x",
+    "İstanbul ISTANBUL ß ẞ ﬁ Å Ǆ Ω", "ｆｕｌｌ　ｗｉｄｔｈ　１２３", "привет мир", "مرحبا بالعالم שלום עולם สวัสดีชาวโลก नमस्ते",
+    "កាន់តែពិសេស", "Cửa Việt", "你好世界，我想在apple工作1314天～", "こんにちは世界。", "가각힣 ᄀ 안녕하세요", "𝔘𝔫𝔦 𝟙𝟚𝟛 𐐷", "🙂", "🙂🚀 x",
+    "😶\u200d🌫️ 🏳️\u200d🌈🇩🇪", "🚀 (normal) ✅ (one of its own)", "\u00a0x\u2003y\u3000z\u0085w\u1680v\u2028u\u2029t",
+    "a\u00a0\u00a0\u00a0b", "\x00a\x00\x00b", "\x1c\x1d\x1e\x1f", "a\u200bb\ufeffc", "\ue000\U000e0001",
+    "\u0378\u0379", "\ufffd\ufffe\uffff", "\U0010ffff", "\u2581\u2581x \u2581y", "<0x0A><0xFF>",
+    "<|endoftext|> <|im_start|>user\nhi<|im_end|>\n<s>x</s> <unk> [CLS] a [SEP] [MASK]", "<s><s></s></s>",
+    " <s> a </s> b", "<|im_start|><|im_end|>", "<|im_start|  im_end|>", "<tool><tool_call> x<tool>y",
+    ">>TITLE<<x>>ABSTRACT<<", "#\n### Instruction:\nWho trains it?\n\n### Response:\nYou do.", " " * 50,
+    " " * 49 + "x", "\n" * 30, "a" * 90, "x " * 20,
 ]
-SPECIAL_TEXTS = [text for text in TEXTS if any(mark in text for mark in ("<|", "<s>", "<tool", ">>T", "[CLS]"))] + ["", "The end."]
+SPECIAL_MARKS = ("<|", "<s>", "<tool", ">>T", "[CLS]")
+SPECIAL_TEXTS = [text for text in TEXTS if any(mark in text for mark in SPECIAL_MARKS)] + ["", "The end."]
 
 
 class LlamaVocabulary:
@@ -159,8 +160,8 @@ def spm_keys():
     import sentencepiece
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(PAGE.split("\n") * 2), model_writer=model, model_type="bpe", vocab_size=800, byte_fallback=True,
-        character_coverage=0.98, user_defined_symbols=["<tool>", "<tool_call>"], normalization_rule_name="identity",
+        sentence_iterator=iter(PAGE.split("\n") * 2), model_writer=model, model_type="bpe", vocab_size=800,
+        byte_fallback=True, character_coverage=0.98, user_defined_symbols=["<tool>", "<tool_call>"], normalization_rule_name="identity",
         remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=True, minloglevel=2)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     ids = range(processor.get_piece_size())
@@ -189,8 +190,9 @@ def wordpiece_keys():
         vocab_size=600, special_tokens=specials, show_progress=False))
     vocabulary = tokenizer.get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.get)
-    spelled = [token if token in specials else token[2:] if token.startswith("##") else "\u2581" + token for token in tokens]
-    return {"model": "bert", "tokens": spelled, "token_type": [CONTROL] * len(specials) + [NORMAL] * (len(tokens) - len(specials)),
+    words = [token[2:] if token.startswith("##") else "\u2581" + token for token in tokens[len(specials):]]
+    return {"model": "bert", "tokens": specials + words,
+            "token_type": [CONTROL] * len(specials) + [NORMAL] * len(words),
             "padding_token_id": 0, "unknown_token_id": 1, "cls_token_id": 2, "bos_token_id": 2, "seperator_token_id": 3,
             "mask_token_id": 4}
 

@@ -61,7 +61,8 @@ TEST_F(TokenizerApi, WritesNoMoreThanTheCapacityAndTheFullCount) {
     ASSERT_GT(all.size(), 2U);
     std::vector<int32_t> ids(all.size(), -7);
     int64_t n = -1;
-    ASSERT_EQ(lorica_tokenizer_encode(tokenizer_, "The adapter<|im_end|>", 21, false, true, ids.data(), 2, &n), LORICA_OK);
+    ASSERT_EQ(lorica_tokenizer_encode(tokenizer_, "The adapter<|im_end|>", 21, false, true, ids.data(), 2, &n),
+              LORICA_OK);
     EXPECT_EQ(n, static_cast<int64_t>(all.size()));
     EXPECT_EQ(ids[1], all[1]);
     EXPECT_EQ(ids[2], -7);
@@ -126,9 +127,13 @@ TEST_F(TokenizerApi, RefusesWhatCannotBeMeant) {
     refused(lorica_tokenizer_encode(tokenizer_, "a", -1, false, false, &id, 1, &n), "n_bytes");
     refused(lorica_tokenizer_encode(tokenizer_, "a", 1, false, false, nullptr, 1, &n), "ids");
     refused(lorica_tokenizer_encode(tokenizer_, "a", 1, false, false, &id, 1, nullptr), "n_tokens");
-    refused(lorica_tokenizer_encode_batch(tokenizer_, "abcd", descending, nullptr, 2, 1, nullptr, 0, id_offsets), "offsets[1]");
-    refused(lorica_tokenizer_encode_batch(tokenizer_, "abcd", negative, nullptr, 1, 1, nullptr, 0, id_offsets), "offsets[0]");
-    refused(lorica_tokenizer_encode_batch(tokenizer_, "abcd", descending, nullptr, 1, -1, nullptr, 0, id_offsets), "n_threads");
+    const auto batch = [&](const int64_t * offsets, int64_t n_texts, int32_t n_threads) {
+        return lorica_tokenizer_encode_batch(tokenizer_, "abcd", offsets, nullptr, n_texts, n_threads, nullptr, 0,
+                                             id_offsets);
+    };
+    refused(batch(descending, 2, 1), "offsets[1]");
+    refused(batch(negative, 1, 1), "offsets[0]");
+    refused(batch(descending, 1, -1), "n_threads");
     id = -1;
     refused(lorica_tokenizer_decode(tokenizer_, &id, 1, false, nullptr, 0, &n), "token id -1 is out of range");
     EXPECT_EQ(lorica_tokenizer_load("/nowhere.gguf", &other), LORICA_ERROR_IO);

@@ -152,7 +152,8 @@ constexpr auto test_name = [](const testing::TestParamInfo<std::string> & info) 
 };
 INSTANTIATE_TEST_SUITE_P(Small, TokenizerProperty,
                          testing::Values("bpe-small.gguf", "spm-small.gguf", "wordpiece-small.gguf"), test_name);
-INSTANTIATE_TEST_SUITE_P(Small, TokenizerRoundTripProperty, testing::Values("bpe-small.gguf", "spm-small.gguf"), test_name);
+INSTANTIATE_TEST_SUITE_P(Small, TokenizerRoundTripProperty, testing::Values("bpe-small.gguf", "spm-small.gguf"),
+                         test_name);
 
 TEST(Utf8, ReplacesEachByteThatIsNoPartOfACharacter) {
     const auto repaired = [](std::string_view text) {

@@ -15,7 +15,9 @@
 
 namespace lorica::test {
 
-inline std::filesystem::path tokenizer_data() { return std::filesystem::path(LORICA_REPOSITORY) / "native/tests/data/tokenizer"; }
+inline std::filesystem::path tokenizer_data() {
+    return std::filesystem::path(LORICA_REPOSITORY) / "native/tests/data/tokenizer";
+}
 
 // The file as given under the repository, or else beside it; nothing when it is in neither place.
 inline std::optional<std::filesystem::path> find_vocabulary(const std::string & file) {
@@ -53,7 +55,8 @@ struct VocabularyKeys {
         return {.strings = {{"tokenizer.ggml.model", "llama"}},
                 .numbers = {},
                 .flags = {},
-                .string_arrays = {{"tokenizer.ggml.tokens", {"<unk>", "<s>", "</s>", "▁", "a", "b", "ab", "▁ab", "ba"}}},
+                .string_arrays = {{"tokenizer.ggml.tokens",
+                                   {"<unk>", "<s>", "</s>", "▁", "a", "b", "ab", "▁ab", "ba"}}},
                 .int_arrays = {{"tokenizer.ggml.token_type", {2, 3, 3, 1, 1, 1, 1, 1, 1}}},
                 .float_arrays = {{"tokenizer.ggml.scores", {0, 0, 0, -9, -8, -7, -2, -1, -2}}}};
     }

@@ -51,51 +51,56 @@ const VocabularyKeys bpe = VocabularyKeys::bpe();
 const VocabularyKeys spm = VocabularyKeys::sentence_piece();
 constexpr lorica_status format = LORICA_ERROR_FORMAT, unsupported = LORICA_ERROR_UNSUPPORTED;
 
+const std::string model = "tokenizer.ggml.model", pre = "tokenizer.ggml.pre", tokens = "tokenizer.ggml.tokens",
+                  merges = "tokenizer.ggml.merges", scores = "tokenizer.ggml.scores",
+                  types = "tokenizer.ggml.token_type", bos = "tokenizer.ggml.bos_token_id",
+                  eos = "tokenizer.ggml.eos_token_id";
+
 INSTANTIATE_TEST_SUITE_P(
     All, DamagedVocabulary,
     testing::Values(
-        Damage{"NoModel", bpe, [](auto & k) { k.strings.erase("tokenizer.ggml.model"); }, format, "no tokenizer.ggml.model"},
-        Damage{"UnknownModel", bpe, [](auto & k) { k.strings["tokenizer.ggml.model"] = "t5\n"; }, unsupported, "\"t5\\x0a\""},
-        Damage{"UnknownPre", bpe, [](auto & k) { k.strings["tokenizer.ggml.pre"] = "nope"; }, unsupported,
+        Damage{"NoModel", bpe, [](auto & k) { k.strings.erase(model); }, format, "no tokenizer.ggml.model"},
+        Damage{"UnknownModel", bpe, [](auto & k) { k.strings[model] = "t5\n"; }, unsupported, "\"t5\\x0a\""},
+        Damage{"UnknownPre", bpe, [](auto & k) { k.strings[pre] = "nope"; }, unsupported,
                "\"nope\"; supported are default, gpt-2"},
-        Damage{"NoTokens", bpe, [](auto & k) { k.string_arrays.erase("tokenizer.ggml.tokens"); }, format,
+        Damage{"NoTokens", bpe, [](auto & k) { k.string_arrays.erase(tokens); }, format,
                "tokenizer.ggml.tokens is missing"},
-        Damage{"EmptyVocabulary", spm, [](auto & k) { k.string_arrays["tokenizer.ggml.tokens"].clear(); }, format,
+        Damage{"EmptyVocabulary", spm, [](auto & k) { k.string_arrays[tokens].clear(); }, format,
                "tokenizer.ggml.tokens has 0 tokens"},
         Damage{"TokensOfAnotherType", spm,
                [](auto & k) {
-                   k.string_arrays.erase("tokenizer.ggml.tokens");
-                   k.strings["tokenizer.ggml.tokens"] = "a b c";
+                   k.string_arrays.erase(tokens);
+                   k.strings[tokens] = "a b c";
                },
                format, "tokenizer.ggml.tokens"},
-        Damage{"RepeatedToken", bpe, [](auto & k) { k.string_arrays["tokenizer.ggml.tokens"][3] = "a"; }, format,
+        Damage{"RepeatedToken", bpe, [](auto & k) { k.string_arrays[tokens][3] = "a"; }, format,
                "has \"a\" twice, as 1 and as 3"},
-        Damage{"FewerScoresThanTokens", spm, [](auto & k) { k.float_arrays["tokenizer.ggml.scores"].pop_back(); }, format,
+        Damage{"FewerScoresThanTokens", spm, [](auto & k) { k.float_arrays[scores].pop_back(); }, format,
                "tokenizer.ggml.scores has 8 entries, but the vocabulary has 9 tokens"},
         Damage{"ScoreThatIsNoNumber", spm,
-               [](auto & k) { k.float_arrays["tokenizer.ggml.scores"][4] = std::numeric_limits<float>::quiet_NaN(); }, format,
+               [](auto & k) { k.float_arrays[scores][4] = std::numeric_limits<float>::quiet_NaN(); }, format,
                "scores[4] is not a number"},
-        Damage{"MoreTypesThanTokens", bpe, [](auto & k) { k.int_arrays["tokenizer.ggml.token_type"].push_back(1); }, format,
+        Damage{"MoreTypesThanTokens", bpe, [](auto & k) { k.int_arrays[types].push_back(1); }, format,
                "tokenizer.ggml.token_type has 10 entries, but the vocabulary has 9 tokens"},
-        Damage{"TypeOutOfRange", bpe, [](auto & k) { k.int_arrays["tokenizer.ggml.token_type"][2] = 7; }, format,
+        Damage{"TypeOutOfRange", bpe, [](auto & k) { k.int_arrays[types][2] = 7; }, format,
                "token_type[2] is 7"},
-        Damage{"ByteTokenThatNamesNoByte", spm, [](auto & k) { k.int_arrays["tokenizer.ggml.token_type"][4] = 6; }, format,
+        Damage{"ByteTokenThatNamesNoByte", spm, [](auto & k) { k.int_arrays[types][4] = 6; }, format,
                "token 4 is a byte, but its text \"a\""},
-        Damage{"NoMerges", bpe, [](auto & k) { k.string_arrays.erase("tokenizer.ggml.merges"); }, format,
+        Damage{"NoMerges", bpe, [](auto & k) { k.string_arrays.erase(merges); }, format,
                "tokenizer.ggml.merges is missing"},
-        Damage{"MergeOfOneToken", bpe, [](auto & k) { k.string_arrays["tokenizer.ggml.merges"][1] = "abc"; }, format,
+        Damage{"MergeOfOneToken", bpe, [](auto & k) { k.string_arrays[merges][1] = "abc"; }, format,
                "merges[1] is \"abc\", not two tokens"},
-        Damage{"MergeOfAnUnknownToken", bpe, [](auto & k) { k.string_arrays["tokenizer.ggml.merges"][0] = "a x"; }, format,
+        Damage{"MergeOfAnUnknownToken", bpe, [](auto & k) { k.string_arrays[merges][0] = "a x"; }, format,
                "merges[0] \"a x\" needs the token \"x\""},
-        Damage{"MergeIntoAnUnknownToken", bpe, [](auto & k) { k.string_arrays["tokenizer.ggml.merges"][0] = "a d"; }, format,
+        Damage{"MergeIntoAnUnknownToken", bpe, [](auto & k) { k.string_arrays[merges][0] = "a d"; }, format,
                "needs the token \"ad\""},
-        Damage{"BosOutOfRange", bpe, [](auto & k) { k.numbers["tokenizer.ggml.bos_token_id"] = 9; }, format,
+        Damage{"BosOutOfRange", bpe, [](auto & k) { k.numbers[bos] = 9; }, format,
                "tokenizer.ggml.bos_token_id is 9, but the vocabulary has 9 tokens"},
-        Damage{"EosOutOfRange", spm, [](auto & k) { k.numbers["tokenizer.ggml.eos_token_id"] = 4000000000U; }, format,
+        Damage{"EosOutOfRange", spm, [](auto & k) { k.numbers[eos] = 4000000000U; }, format,
                "tokenizer.ggml.eos_token_id is 4000000000"},
         Damage{"BosAskedForButMissing", bpe,
                [](auto & k) {
-                   k.numbers.erase("tokenizer.ggml.bos_token_id");
+                   k.numbers.erase(bos);
                    k.flags["tokenizer.ggml.add_bos_token"] = true;
                },
                format, "tokenizer.ggml.bos_token_id is missing"}),
@@ -135,13 +140,13 @@ TEST_F(TokenizerVocabulary, KeysOverrideTheDefaults) {
 }
 
 TEST_F(TokenizerVocabulary, ByteLevelBpeAddsBosOnlyWherePreTokenizerOrKeySaySo) {
-    for (const auto & [pre, adds_bos] : std::map<std::string, bool>{
+    for (const auto & [name, adds_bos] : std::map<std::string, bool>{
              {"gpt-2", false}, {"smollm", false}, {"qwen2", false}, {"llama-bpe", true}, {"llama3", true}}) {
         VocabularyKeys keys = bpe;
-        keys.strings["tokenizer.ggml.pre"] = pre;
-        EXPECT_EQ(Tokenizer(write(keys)).vocabulary().add_bos, adds_bos) << pre;
+        keys.strings[pre] = name;
+        EXPECT_EQ(Tokenizer(write(keys)).vocabulary().add_bos, adds_bos) << name;
         keys.flags["tokenizer.ggml.add_bos_token"] = !adds_bos;
-        EXPECT_EQ(Tokenizer(write(keys)).vocabulary().add_bos, !adds_bos) << pre;
+        EXPECT_EQ(Tokenizer(write(keys)).vocabulary().add_bos, !adds_bos) << name;
     }
 }
 
@@ -159,7 +164,7 @@ TEST_F(TokenizerVocabulary, PaddingBehindTheLastTokenMeansNone) {
 
 TEST_F(TokenizerVocabulary, AWordThatIsATokenIgnoresMergesWherePreTokenizerSaysSo) {
     VocabularyKeys keys = bpe;
-    keys.string_arrays["tokenizer.ggml.merges"] = {"a b"};
+    keys.string_arrays[merges] = {"a b"};
     EXPECT_THAT(Tokenizer(write(keys)).encode("abc", {}), ElementsAre(7, 3));
     keys.strings["tokenizer.ggml.pre"] = "llama-bpe";
     EXPECT_THAT(Tokenizer(write(keys)).encode("abc", {}), ElementsAre(8));
@@ -168,7 +173,7 @@ TEST_F(TokenizerVocabulary, AWordThatIsATokenIgnoresMergesWherePreTokenizerSaysS
 TEST_F(TokenizerVocabulary, ControlTokensComeFromTextOnlyOnDemand) {
     VocabularyKeys keys = bpe;
     // Merges that lead to a control token do not count.
-    keys.int_arrays["tokenizer.ggml.token_type"][8] = 3;
+    keys.int_arrays[types][8] = 3;
     const Tokenizer tokenizer(write(keys));
     EXPECT_THAT(tokenizer.encode("abc", {}), ElementsAre(7, 3));
     EXPECT_THAT(tokenizer.encode("abc", {.parse_special = true}), ElementsAre(8));
@@ -180,8 +185,8 @@ TEST_F(TokenizerVocabulary, ControlTokensComeFromTextOnlyOnDemand) {
 
 TEST_F(TokenizerVocabulary, LongerSpecialTokensWin) {
     VocabularyKeys keys = bpe;
-    keys.string_arrays["tokenizer.ggml.tokens"].insert(keys.string_arrays["tokenizer.ggml.tokens"].end(), {"dd", "ddee"});
-    keys.int_arrays["tokenizer.ggml.token_type"].insert(keys.int_arrays["tokenizer.ggml.token_type"].end(), {4, 4});
+    keys.string_arrays[tokens].insert(keys.string_arrays[tokens].end(), {"dd", "ddee"});
+    keys.int_arrays[types].insert(keys.int_arrays[types].end(), {4, 4});
     const Tokenizer tokenizer(write(keys));
     EXPECT_THAT(tokenizer.encode("addb", {}), ElementsAre(1, 9, 2));  // user-defined: parsed without being asked to
     EXPECT_THAT(tokenizer.encode("dddee", {}), ElementsAre(4, 10));
@@ -198,13 +203,13 @@ TEST_F(TokenizerVocabulary, SpecialTokensOfPhi3SwallowTheSpaceBehindThem) {
 
 TEST_F(TokenizerVocabulary, TokensThatEndATurnAreKnownByTheirText) {
     VocabularyKeys keys = bpe;
-    keys.string_arrays["tokenizer.ggml.tokens"].insert(keys.string_arrays["tokenizer.ggml.tokens"].end(),
+    keys.string_arrays[tokens].insert(keys.string_arrays[tokens].end(),
                                                        {"<|endoftext|>", "<|im_end|>", "<|fim_pad|>"});
     // A conversion that lost their types.
-    keys.int_arrays["tokenizer.ggml.token_type"].insert(keys.int_arrays["tokenizer.ggml.token_type"].end(), {1, 1, 1});
+    keys.int_arrays[types].insert(keys.int_arrays[types].end(), {1, 1, 1});
     keys.numbers["tokenizer.ggml.eos_token_id"] = 5;
-    keys.string_arrays["tokenizer.ggml.tokens"].push_back("</s>");
-    keys.int_arrays["tokenizer.ggml.token_type"].push_back(1);
+    keys.string_arrays[tokens].push_back("</s>");
+    keys.int_arrays[types].push_back(1);
     const Tokenizer tokenizer(write(keys));
     const Vocabulary & vocabulary = tokenizer.vocabulary();
     EXPECT_EQ(vocabulary.eot, 10);
@@ -221,8 +226,8 @@ TEST_F(TokenizerVocabulary, TokensThatEndATurnAreKnownByTheirText) {
 
 TEST_F(TokenizerVocabulary, EmptyTokensAndUnusedOnesStandForNothing) {
     VocabularyKeys keys = bpe;
-    keys.string_arrays["tokenizer.ggml.tokens"][5] = "";
-    keys.int_arrays["tokenizer.ggml.token_type"][4] = 5;
+    keys.string_arrays[tokens][5] = "";
+    keys.int_arrays[types][4] = 5;
     const Tokenizer tokenizer(write(keys));
     EXPECT_EQ(tokenizer.vocabulary()[5].text, "[EMPTY_5]");
     EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{4}, true), "");

@@ -96,8 +96,8 @@ lorica_status lorica_tokenizer_encode_batch(const lorica_tokenizer * tokenizer, 
         std::vector<std::string_view> views(n);
         for (size_t i = 0; i < n; ++i) {
             if (offsets[i] < 0 || offsets[i + 1] < offsets[i]) {
-                fail(LORICA_ERROR_INVALID_ARGUMENT, "offsets must ascend from 0 on, but offsets[", i, "] is ", offsets[i],
-                     " and offsets[", i + 1, "] is ", offsets[i + 1]);
+                fail(LORICA_ERROR_INVALID_ARGUMENT, "offsets must ascend from 0 on, but offsets[", i, "] is ",
+                     offsets[i], " and offsets[", i + 1, "] is ", offsets[i + 1]);
             }
             if (offsets[i + 1] > offsets[i]) {
                 require(texts, "texts");

@@ -55,7 +55,8 @@ PreTokenizer PreTokenizer::named(const GgufFile & file, std::string_view name) {
             known += known.empty() ? "" : ", ";
             known += entry.name;
         }
-        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": tokenizer.ggml.pre is ", quoted(name), "; supported are ", known);
+        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": tokenizer.ggml.pre is ", quoted(name), "; supported are ",
+             known);
     }
     return PreTokenizer(found->family);
 }
@@ -227,8 +228,9 @@ std::vector<uint32_t> PreTokenizer::split(std::string_view text) const {
     const Characters characters(text);
     const auto is_number = [&](size_t i) { return characters.is(i, NUMBER); };
     const auto is_ascii_digit = [&](size_t i) { return characters[i] >= '0' && characters[i] <= '9'; };
-    const auto is_one_of = [&](size_t i, std::string_view set) {
-        return characters[i] < 0x80 && set.find(static_cast<char>(characters[i])) != std::string_view::npos;
+    const auto is_mark = [&](size_t i, std::string_view more) {
+        return characters.is(i, PUNCTUATION) ||
+               (characters[i] < 0x80 && more.find(static_cast<char>(characters[i])) != std::string_view::npos);
     };
 
     Words words = {static_cast<uint32_t>(characters.size())};
@@ -238,11 +240,11 @@ std::vector<uint32_t> PreTokenizer::split(std::string_view text) const {
             words = split_gpt2(characters, isolate_groups(words, 1, is_number));
             break;
         case Family::FALCON:  // [\p{P}\$\+<=>\^~\|`]+, GPT-2's, [0-9][0-9][0-9]
-            words = isolate_runs(words, [&](size_t i) { return characters.is(i, PUNCTUATION) || is_one_of(i, "$+<=>^~|`"); });
+            words = isolate_runs(words, [&](size_t i) { return is_mark(i, "$+<=>^~|`"); });
             words = isolate_groups(split_gpt2(characters, words), 3, is_ascii_digit);
             break;
         case Family::DEFAULT:  // [\p{P}\$\+<=>\^~\|]+, GPT-2's, \p{N}+, [0-9][0-9][0-9]
-            words = isolate_runs(words, [&](size_t i) { return characters.is(i, PUNCTUATION) || is_one_of(i, "$+<=>^~|"); });
+            words = isolate_runs(words, [&](size_t i) { return is_mark(i, "$+<=>^~|"); });
             words = isolate_runs(split_gpt2(characters, words), is_number);
             words = isolate_groups(words, 3, is_ascii_digit);
             break;

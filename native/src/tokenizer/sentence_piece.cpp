@@ -22,7 +22,10 @@ size_t word_end(std::string_view text, size_t begin) {
 std::optional<uint8_t> byte_named(std::string_view text) {
     const auto digit = [&](size_t i) {
         const char c = text[i];
-        return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        return c >= '0' && c <= '9'   ? c - '0'
+               : c >= 'A' && c <= 'F' ? c - 'A' + 10
+               : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                      : -1;
     };
     if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>' || digit(3) < 0 || digit(4) < 0) {
         return std::nullopt;
@@ -57,7 +60,8 @@ int32_t SentencePiece::find_piece(std::string_view text) const {
     return id >= 0 && vocabulary_[id].type != TokenType::BYTE ? id : -1;
 }
 
-void SentencePiece::encode(std::string_view text, bool begins_text, Session & session, std::vector<int32_t> & ids) const {
+void SentencePiece::encode(std::string_view text, bool begins_text, Session & session,
+                           std::vector<int32_t> & ids) const {
     std::string marked;
     marked.reserve(text.size() + text.size() / 2);
     if (begins_text && vocabulary_.add_space_prefix) {

@@ -1,4 +1,5 @@
-// SentencePiece-style BPE: characters are merged into the piece of the best score, what is no piece is spelled in bytes.
+// SentencePiece-style BPE: characters are merged into the piece of the best score; what is no piece is spelled in
+// bytes.
 #pragma once
 
 #include "gguf/gguf_file.h"

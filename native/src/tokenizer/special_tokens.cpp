@@ -28,7 +28,8 @@ std::vector<int32_t> SpecialTokens::find_present(std::string_view text, bool par
     for (size_t position = 0; position < text.size(); ++position) {
         for (const uint32_t i : by_first_byte_[static_cast<uint8_t>(text[position])]) {
             const Token & token = vocabulary_[by_length_[i]];
-            if (!is_present[i] && (parse_special || !token.is_hidden()) && text.substr(position).starts_with(token.text)) {
+            const bool is_wanted = parse_special || !token.is_hidden();
+            if (!is_present[i] && is_wanted && text.substr(position).starts_with(token.text)) {
                 is_present[i] = true;
             }
         }

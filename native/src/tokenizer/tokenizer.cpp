@@ -53,12 +53,13 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
     return ids;
 }
 
-void Tokenizer::encode(std::string_view text, EncodeOptions options, Session & session, std::vector<int32_t> & ids) const {
+void Tokenizer::encode(std::string_view text, EncodeOptions options, Session & session,
+                       std::vector<int32_t> & ids) const {
     // Positions are 32-bit numbers, and U+2581 for a space or U+FFFD for a byte makes a text up to three times as long.
     constexpr size_t longest_text = std::numeric_limits<int32_t>::max() / 3;
     if (text.size() > longest_text) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "a text of ", text.size(), " bytes is too long to be tokenized at once; the most is ",
-             longest_text, ", split it");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "a text of ", text.size(),
+             " bytes is too long to be tokenized at once; the most is ", longest_text, ", split it");
     }
     std::string storage;
     const std::vector<Fragment> fragments =
@@ -135,8 +136,8 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::s
 
 void Tokenizer::append_piece(int32_t id, bool special, bool & at_start, std::string & text) const {
     if (!vocabulary_.contains(id)) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is out of range, the vocabulary has ", vocabulary_.size(),
-             " tokens");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is out of range, the vocabulary has ",
+             vocabulary_.size(), " tokens");
     }
     if (!special && vocabulary_[id].is_hidden()) {
         return;

@@ -42,7 +42,8 @@ public:
 
     // Encodes the texts on n_threads threads (0: all cores) without BOS and EOS. parse_special(i) is asked for text i.
     std::vector<std::vector<int32_t>> encode_batch(std::span<const std::string_view> texts,
-                                                   const std::function<bool(size_t)> & parse_special, int n_threads) const;
+                                                   const std::function<bool(size_t)> & parse_special,
+                                                   int n_threads) const;
 
     // The bytes that ids stand for, without control tokens unless `special`. The space that SentencePiece puts before a
     // text is taken away again. llama.cpp's clean-up of spaces before punctuation is not done: it would change text.

@@ -211,7 +211,9 @@ void Vocabulary::mark_end_of_generation(const GgufFile & file) {
 }
 
 void Vocabulary::load_rules(const GgufFile & file) {
-    const auto flag = [&](std::string_view name, bool otherwise) { return file.find_bool(key_of(name)).value_or(otherwise); };
+    const auto flag = [&](std::string_view name, bool otherwise) {
+        return file.find_bool(key_of(name)).value_or(otherwise);
+    };
     if (model == TokenizerModel::WORDPIECE) {
         add_bos = add_eos = true;
         lowercase = flag("normalizer.lowercase", true);
@@ -244,7 +246,8 @@ void Vocabulary::load_rules(const GgufFile & file) {
 // that has such tokens, and is known by its name.
 void Vocabulary::mark_stripping(const GgufFile & file) {
     std::string name = file.find_string("general.name").value_or("");
-    std::ranges::transform(name, name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    std::ranges::transform(name, name.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
     if (name.find("phi-3") == std::string::npos && name.find("phi3") == std::string::npos) {
         return;
     }

@@ -48,7 +48,8 @@ std::vector<std::string> WordPiece::split(std::string_view text) const {
             in_word = false;
             continue;
         }
-        if (code == 0 || code == 0xfffd || (classes & CONTROL) != 0 || (vocabulary_.strip_accents && (classes & MARK) != 0)) {
+        const bool is_accent = vocabulary_.strip_accents && (classes & MARK) != 0;
+        if (code == 0 || code == 0xfffd || (classes & CONTROL) != 0 || is_accent) {
             continue;
         }
         const bool alone = stands_alone(code);
