@@ -7,8 +7,9 @@
     scripts/make_tokenizer_goldens.py --libllama /tmp/llama/de/kherud/llama/Linux/x86_64/libjllama.so
 
 Any shared library with llama.h's functions will do. Three small vocabularies are trained here on the page below and
-written next to the goldens, so that the tests have something to run on in a bare clone. The goldens of real vocabularies
-are made from ../shared where it is present, and their tests are skipped where it is not.
+written next to the goldens, so that the tests have something to run on in a bare clone; training breaks ties at random,
+so each run may give others. The goldens of real vocabularies are made from ../shared where it is present, and their
+tests are skipped where it is not.
 
 A golden file has one case a line: two digits (add_special, parse_special), a tab, the text, a tab, the ids. In the text
 \\n, \\t, \\r, \\\\ and \\xNN stand for what they stand for in C.
@@ -161,7 +162,8 @@ def spm_keys():
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(PAGE.split("\n") * 2), model_writer=model, model_type="bpe", vocab_size=800,
-        byte_fallback=True, character_coverage=0.98, user_defined_symbols=["<tool>", "<tool_call>"], normalization_rule_name="identity",
+        byte_fallback=True, character_coverage=0.98, user_defined_symbols=["<tool>", "<tool_call>"],
+        normalization_rule_name="identity",
         remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=True, minloglevel=2)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     ids = range(processor.get_piece_size())
