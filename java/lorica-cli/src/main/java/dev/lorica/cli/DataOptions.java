@@ -11,10 +11,16 @@ import picocli.CommandLine.Option;
 final class DataOptions {
     private static final int DEFAULT_MAX_LENGTH = 1024;
 
-    @Option(names = "--prompt-field", paramLabel = "NAME", description = "Field with the prompt. Default: found by itself.")
+    @Option(
+            names = "--prompt-field",
+            paramLabel = "NAME",
+            description = "Field with the prompt. Default: found by itself.")
     String promptField;
 
-    @Option(names = "--response-field", paramLabel = "NAME", description = "Field with the response. Default: found by itself.")
+    @Option(
+            names = "--response-field",
+            paramLabel = "NAME",
+            description = "Field with the response. Default: found by itself.")
     String responseField;
 
     @Option(
@@ -43,9 +49,7 @@ final class DataOptions {
                     + "Default: ${DEFAULT-VALUE}")
     String overflow = "drop";
 
-    @Option(
-            names = "--train-on-prompt",
-            description = "Learn the prompts too, not only responses.")
+    @Option(names = "--train-on-prompt", description = "Learn the prompts too, not only responses.")
     boolean trainOnPrompt;
 
     Dataset load(Path file) {

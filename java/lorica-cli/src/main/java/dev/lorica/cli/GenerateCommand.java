@@ -20,8 +20,7 @@ import picocli.CommandLine.Option;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis =
-                "lorica generate --model FILE [--adapter DIR|FILE] (-i TEXT | -p TEXT) [OPTION]…",
+        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE] (-i TEXT | -p TEXT) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {
@@ -31,7 +30,11 @@ import picocli.CommandLine.Option;
 final class GenerateCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model.")
+    @Option(
+            names = {"-m", "--model"},
+            required = true,
+            paramLabel = "FILE",
+            description = "The GGUF model.")
     private Path model;
 
     @Option(
@@ -51,7 +54,10 @@ final class GenerateCommand implements Callable<Integer> {
                 description = "A question; it is put into the template that the adapter was trained with.")
         private String instruction;
 
-        @Option(names = {"-p", "--prompt"}, paramLabel = "TEXT", description = "A beginning, taken as it stands.")
+        @Option(
+                names = {"-p", "--prompt"},
+                paramLabel = "TEXT",
+                description = "A beginning, taken as it stands.")
         private String prompt;
     }
 
@@ -93,12 +99,13 @@ final class GenerateCommand implements Callable<Integer> {
     }
 
     private static String summary(GenerationResult result) {
-        String why = switch (result.finishReason()) {
-            case END_OF_TEXT -> "";
-            case STOP_STRING -> ", ended by a stop string";
-            case MAX_NEW_TOKENS -> ", ended by --max-tokens";
-            case CONTEXT_FULL -> ", ended because the model's context is full";
-        };
+        String why =
+                switch (result.finishReason()) {
+                    case END_OF_TEXT -> "";
+                    case STOP_STRING -> ", ended by a stop string";
+                    case MAX_NEW_TOKENS -> ", ended by --max-tokens";
+                    case CONTEXT_FULL -> ", ended because the model's context is full";
+                };
         return "[" + Format.count(result.generatedTokens(), "token") + " in " + Format.seconds(result.seconds()) + ", "
                 + Format.count(Math.round(result.tokensPerSecond())) + " tok/s" + why + "]";
     }

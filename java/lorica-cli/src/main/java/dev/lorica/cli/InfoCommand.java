@@ -64,8 +64,8 @@ final class InfoCommand implements Callable<Integer> {
         boolean folder = Files.isDirectory(file);
         Path gguf = folder ? file.resolve(Adapter.FILE_NAME) : file;
         if (folder && !Files.exists(gguf)) {
-            throw new LoricaException(file + " is a folder without " + Adapter.FILE_NAME + " in it; a GGUF file or the folder of an "
-                    + "adapter is meant");
+            throw new LoricaException(file + " is a folder without " + Adapter.FILE_NAME
+                    + " in it; a GGUF file or the folder of an " + "adapter is meant");
         }
         try (GgufFile contents = GgufFile.open(gguf)) {
             Map<String, JsonNode> values = parsed(contents.metadata(SHOWN_ARRAY));
@@ -94,12 +94,17 @@ final class InfoCommand implements Callable<Integer> {
         return ExitCode.OK;
     }
 
-    private static void describeModel(GgufFile contents, Map<String, JsonNode> values, Path gguf, Map<String, Object> facts) {
+    private static void describeModel(
+            GgufFile contents, Map<String, JsonNode> values, Path gguf, Map<String, Object> facts) {
         String architecture = text(values, "general.architecture", "?");
         facts.put("architecture", architecture);
         facts.put("name", text(values, "general.name", ""));
         if (!contents.tensors().isEmpty()) {
-            facts.put("parameters", contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
+            facts.put(
+                    "parameters",
+                    contents.tensors().stream()
+                            .mapToLong(GgufFile.Tensor::elements)
+                            .sum());
             facts.put("types", types(contents));
         }
         copy(values, architecture + ".block_count", facts, "layers");
@@ -145,7 +150,9 @@ final class InfoCommand implements Callable<Integer> {
         copy(values, "adapter.lora.alpha", facts, "alpha");
         facts.put("modules", List.copyOf(modules));
         facts.put("pairs", contents.tensors().size() / 2);
-        facts.put("parameters", contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
+        facts.put(
+                "parameters",
+                contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
         facts.put("types", types(contents));
         describeTraining(path, facts);
         values.forEach((key, value) -> {
@@ -157,14 +164,17 @@ final class InfoCommand implements Callable<Integer> {
 
     /** What the side file next to the weights says, if there is one. */
     private static void describeTraining(Path path, Map<String, Object> facts) {
-        Path side = (Files.isDirectory(path) ? path : path.toAbsolutePath().getParent()).resolve(AdapterMetadata.FILE_NAME);
+        Path side =
+                (Files.isDirectory(path) ? path : path.toAbsolutePath().getParent()).resolve(AdapterMetadata.FILE_NAME);
         if (!Files.exists(side)) {
             return;
         }
         try {
             JsonNode told = JSON.readTree(side.toFile());
             JsonNode base = told.path("base_model");
-            facts.put("base", base.path("name").asText() + " (" + base.path("file").asText() + ")");
+            facts.put(
+                    "base",
+                    base.path("name").asText() + " (" + base.path("file").asText() + ")");
             if (told.hasNonNull("template")) {
                 facts.put("template", told.path("template").path("name").asText());
             }
@@ -175,7 +185,8 @@ final class InfoCommand implements Callable<Integer> {
                 facts.put("loss", result.path("loss"));
             }
         } catch (IOException e) {
-            throw new LoricaException(side + " is damaged: " + e.getMessage().lines().findFirst().orElse(""), e);
+            throw new LoricaException(
+                    side + " is damaged: " + e.getMessage().lines().findFirst().orElse(""), e);
         }
     }
 
@@ -205,7 +216,9 @@ final class InfoCommand implements Callable<Integer> {
             terminal.out().println(terminal.bold("Tensors"));
             Map<String, String> entries = new LinkedHashMap<>();
             for (GgufFile.Tensor tensor : contents.tensors()) {
-                entries.put(tensor.name(), String.format("%-7s %-18s %s", tensor.type(), tensor.shape(), Format.bytes(tensor.bytes())));
+                entries.put(
+                        tensor.name(),
+                        String.format("%-7s %-18s %s", tensor.type(), tensor.shape(), Format.bytes(tensor.bytes())));
             }
             table(entries);
         }
@@ -231,7 +244,9 @@ final class InfoCommand implements Callable<Integer> {
                 if (value instanceof List<?> list) {
                     yield String.join(", ", list.stream().map(Object::toString).toList());
                 }
-                yield value instanceof JsonNode node && node.isTextual() ? shorten(node.asText()) : shorten(value.toString());
+                yield value instanceof JsonNode node && node.isTextual()
+                        ? shorten(node.asText())
+                        : shorten(value.toString());
             }
         };
     }

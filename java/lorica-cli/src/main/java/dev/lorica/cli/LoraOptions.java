@@ -33,8 +33,9 @@ final class LoraOptions {
             paramLabel = "NAMES",
             arity = "1..*",
             split = ",",
-            description = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj, GGUF's names for them, or all-linear. "
-                    + "Default: all-linear")
+            description =
+                    "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj, GGUF's names for them, or all-linear. "
+                            + "Default: all-linear")
     List<String> targetModules = new ArrayList<>(DEFAULTS.targetModules());
 
     @Option(names = "--use-rslora", description = "Scale by alpha / √rank instead.")
@@ -47,12 +48,13 @@ final class LoraOptions {
     String init = "true";
 
     LoraConfig config(long seed) {
-        LoraConfig.Init start = switch (init.toLowerCase(Locale.ROOT)) {
-            case "true", "default" -> LoraConfig.Init.DEFAULT;
-            case "gaussian" -> LoraConfig.Init.GAUSSIAN;
-            default -> throw new IllegalArgumentException(
-                    "--init-lora-weights cannot be \"" + init + "\"; it is one of true, gaussian");
-        };
+        LoraConfig.Init start =
+                switch (init.toLowerCase(Locale.ROOT)) {
+                    case "true", "default" -> LoraConfig.Init.DEFAULT;
+                    case "gaussian" -> LoraConfig.Init.GAUSSIAN;
+                    default -> throw new IllegalArgumentException(
+                            "--init-lora-weights cannot be \"" + init + "\"; it is one of true, gaussian");
+                };
         return LoraConfig.builder()
                 .rank(rank)
                 .alpha(alpha)
@@ -60,7 +62,10 @@ final class LoraOptions {
                 .useRslora(useRslora)
                 .init(start)
                 .seed(seed)
-                .targetModules(targetModules.stream().map(String::strip).filter(name -> !name.isEmpty()).toList())
+                .targetModules(targetModules.stream()
+                        .map(String::strip)
+                        .filter(name -> !name.isEmpty())
+                        .toList())
                 .build();
     }
 }

@@ -38,10 +38,16 @@ public final class LoricaCli implements Callable<Integer> {
     @Spec
     private CommandSpec spec;
 
-    @Option(names = {"-h", "--help"}, usageHelp = true, description = "Show this help.")
+    @Option(
+            names = {"-h", "--help"},
+            usageHelp = true,
+            description = "Show this help.")
     private boolean help;
 
-    @Option(names = {"-V", "--version"}, versionHelp = true, description = "Show the version.")
+    @Option(
+            names = {"-V", "--version"},
+            versionHelp = true,
+            description = "Show the version.")
     private boolean version;
 
     private LoricaCli() {}
@@ -60,7 +66,9 @@ public final class LoricaCli implements Callable<Integer> {
         try {
             return program.execute(Spelling.ours(program, args));
         } catch (OutOfMemoryError e) {
-            terminal.err().println("error: Java's own memory is full (" + e.getMessage() + "); give it more: JAVA_TOOL_OPTIONS=-Xmx4g");
+            terminal.err()
+                    .println("error: Java's own memory is full (" + e.getMessage()
+                            + "); give it more: JAVA_TOOL_OPTIONS=-Xmx4g");
             return ExitCode.FAILED;
         }
     }
@@ -96,9 +104,12 @@ public final class LoricaCli implements Callable<Integer> {
     private static int wrongUsage(ParameterException e, String[] args) {
         CommandLine command = e.getCommandLine();
         PrintWriter err = command.getErr();
-        List<String> unknown = command.getUnmatchedArguments().stream().filter(word -> word.startsWith("-")).toList();
+        List<String> unknown = command.getUnmatchedArguments().stream()
+                .filter(word -> word.startsWith("-"))
+                .toList();
         if (!unknown.isEmpty()) {
-            // Its value is unmatched as well, and a required option may be missing for the same reason: the name is to blame.
+            // Its value is unmatched as well, and a required option may be missing for the same reason: the name is to
+            // blame.
             e = new UnmatchedArgumentException(command, unknown);
         }
         err.println("error: " + inOurWords(oneLine(e.getMessage())));
@@ -123,8 +134,12 @@ public final class LoricaCli implements Callable<Integer> {
         if (verbose) {
             e.printStackTrace(terminal.err());
         }
-        terminal.err().println(expected ? "error: " + message
-                : "error: " + e.getClass().getSimpleName() + ": " + message + (verbose ? "" : " (--verbose shows where)"));
+        terminal.err()
+                .println(
+                        expected
+                                ? "error: " + message
+                                : "error: " + e.getClass().getSimpleName() + ": " + message
+                                        + (verbose ? "" : " (--verbose shows where)"));
         if (terminal.json()) {
             terminal.printJson(Map.of("error", message));
         }

@@ -9,8 +9,8 @@ import java.nio.file.Path;
 import java.util.stream.Stream;
 
 /**
- * The folder that an adapter is to be saved in, looked at before training rather than after it. Closing it takes it away again
- * if it was made here and nothing was saved in it.
+ * The folder that an adapter is to be saved in, looked at before training rather than after it. Closing it takes it
+ * away again if it was made here and nothing was saved in it.
  */
 record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements AutoCloseable {
 
@@ -24,8 +24,9 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
         try {
             Files.createDirectories(path);
             if (!hasAdapter && !overwrite && !isEmpty(path)) {
-                throw new LoricaException("--output " + path + " has files in it, and none of them is an adapter; choose another "
-                        + "folder, or write into it with --overwrite-output-dir");
+                throw new LoricaException(
+                        "--output " + path + " has files in it, and none of them is an adapter; choose another "
+                                + "folder, or write into it with --overwrite-output-dir");
             }
             Files.delete(Files.createTempFile(path, ".lorica", ".tmp"));
         } catch (IOException e) {

@@ -4,8 +4,9 @@ import dev.lorica.TrainingProgress;
 import java.io.PrintStream;
 
 /**
- * Training as it goes, on standard error: on a terminal a bar that stays at the bottom, with a line of the log above it now and
- * then; elsewhere only those lines. Ctrl-C has its own thread and a line of its own, hence {@code synchronized}.
+ * Training as it goes, on standard error: on a terminal a bar that stays at the bottom, with a line of the log above it
+ * now and then; elsewhere only those lines. Ctrl-C has its own thread and a line of its own, hence {@code
+ * synchronized}.
  */
 final class ProgressLine {
     private static final String CLEAR = "\r\u001b[K";
@@ -37,7 +38,10 @@ final class ProgressLine {
     /** Writes a line that stays. */
     synchronized void log(TrainingProgress progress) {
         String eta = terminal ? "" : "  ETA " + Format.duration(progress.secondsRemaining());
-        line(String.format("step %" + Integer.toString(progress.totalSteps()).length() + "d/%d", progress.step(), progress.totalSteps())
+        line(String.format(
+                        "step %" + Integer.toString(progress.totalSteps()).length() + "d/%d",
+                        progress.step(),
+                        progress.totalSteps())
                 + "  epoch " + Format.fixed(progress.epoch(), 2) + numbers(progress) + eta);
     }
 
@@ -72,7 +76,8 @@ final class ProgressLine {
     static String bar(TrainingProgress p, int width) {
         String left = p.step() + "/" + p.totalSteps() + " ";
         double share = p.totalSteps() == 0 ? 0 : (double) p.step() / p.totalSteps();
-        String right = String.format(" %3d%%", (int) (100 * share)) + numbers(p) + "  ETA " + Format.duration(p.secondsRemaining());
+        String right = String.format(" %3d%%", (int) (100 * share)) + numbers(p) + "  ETA "
+                + Format.duration(p.secondsRemaining());
         int cells = Math.min(LONGEST_BAR, Math.max(SHORTEST_BAR, width - left.length() - right.length()));
         int done = (int) Math.floor(share * cells);
         String line = left + "━".repeat(done) + "╌".repeat(cells - done) + right;

@@ -21,7 +21,10 @@ final class SamplingOptions {
             description = "0: always the likeliest token. Default: ${DEFAULT-VALUE}")
     double temperature = DEFAULTS.temperature();
 
-    @Option(names = "--top-k", paramLabel = "N", description = "Only the N likeliest tokens; 0: all. Default: ${DEFAULT-VALUE}")
+    @Option(
+            names = "--top-k",
+            paramLabel = "N",
+            description = "Only the N likeliest tokens; 0: all. Default: ${DEFAULT-VALUE}")
     int topK = DEFAULTS.topK();
 
     @Option(
@@ -48,13 +51,13 @@ final class SamplingOptions {
             description = "How many of the last tokens count as seen; -1: all. Default: ${DEFAULT-VALUE}")
     int repetitionWindow = DEFAULTS.repetitionWindow();
 
-    @Option(
-            names = "--stop",
-            paramLabel = "TEXT",
-            description = "End before this text; may be given several times.")
+    @Option(names = "--stop", paramLabel = "TEXT", description = "End before this text; may be given several times.")
     List<String> stop = new ArrayList<>();
 
-    @Option(names = "--seed", paramLabel = "N", description = "The same seed gives the same text. Default: ${DEFAULT-VALUE}")
+    @Option(
+            names = "--seed",
+            paramLabel = "N",
+            description = "The same seed gives the same text. Default: ${DEFAULT-VALUE}")
     long seed = DEFAULTS.seed();
 
     GenerationConfig config() {

@@ -34,7 +34,8 @@ final class Shell {
         for (int i = args.indexOf(command.name()) + 1; i < args.size(); i++) {
             String word = args.get(i);
             int equals = word.startsWith("--") ? word.indexOf('=') : -1;
-            OptionSpec option = word.startsWith("-") ? command.findOption(equals < 0 ? word : word.substring(0, equals)) : null;
+            OptionSpec option =
+                    word.startsWith("-") ? command.findOption(equals < 0 ? word : word.substring(0, equals)) : null;
             if (option == null || !unwanted.contains(option)) {
                 rest.add(word);
             } else if (equals < 0) {

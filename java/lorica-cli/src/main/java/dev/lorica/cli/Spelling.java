@@ -21,7 +21,13 @@ final class Spelling {
         others("--eval-data", "--validation-file", "--eval-file", "--eval-dataset");
 
         others("--text-field", "--dataset-text-field");
-        others("--max-length", "--max-seq-length", "--max-seq-len", "--cutoff-len", "--sequence-len", "--model-max-length");
+        others(
+                "--max-length",
+                "--max-seq-length",
+                "--max-seq-len",
+                "--cutoff-len",
+                "--sequence-len",
+                "--model-max-length");
         others("--train-on-prompt", "--train-on-prompts", "--train-on-inputs");
 
         others("--lora-r", "--lora-rank", "--rank");

@@ -18,8 +18,8 @@ import java.util.Map;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Where a command reads and writes. Results go to standard output; progress, warnings and errors to standard error. With
- * {@code --json}, standard output carries one JSON object at the end and nothing else.
+ * Where a command reads and writes. Results go to standard output; progress, warnings and errors to standard error.
+ * With {@code --json}, standard output carries one JSON object at the end and nothing else.
  */
 final class Terminal {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -97,8 +97,8 @@ final class Terminal {
     }
 
     /**
-     * {@code text} broken between words so that it fits a terminal on which {@code indent} columns are taken, lines after the
-     * first as list entries. Text that goes into a file or a pipe is left in one piece.
+     * {@code text} broken between words so that it fits a terminal on which {@code indent} columns are taken, lines
+     * after the first as list entries. Text that goes into a file or a pipe is left in one piece.
      */
     List<String> wrap(String text, int indent) {
         if (!outIsTerminal()) {
@@ -167,8 +167,8 @@ final class Terminal {
     }
 
     /**
-     * Java tells only whether input and output both are terminals, which says nothing about standard error. Linux tells for each;
-     * elsewhere Java's answer is taken.
+     * Java tells only whether input and output both are terminals, which says nothing about standard error. Linux tells
+     * for each; elsewhere Java's answer is taken.
      */
     private static boolean isTerminal(int descriptor) {
         Path link = Path.of("/proc/self/fd/" + descriptor);

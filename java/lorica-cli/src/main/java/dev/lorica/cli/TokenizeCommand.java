@@ -21,7 +21,8 @@ import picocli.CommandLine.Parameters;
         header = "Turn text into token ids, or ids back into text.",
         description = {
             "",
-            "Reads standard input to its end. Every byte counts, the last line break too: printf '%%s' says what echo does not."
+            "Reads standard input to its end. Every byte counts, the last line break too: printf '%%s' says what echo"
+                    + " does not."
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
@@ -57,7 +58,8 @@ final class TokenizeCommand implements Callable<Integer> {
             negatable = true,
             defaultValue = "true",
             fallbackValue = "true",
-            description = "Take control tokens written out in the text, such as <|im_end|>, for what they say. Default: yes")
+            description =
+                    "Take control tokens written out in the text, such as <|im_end|>, for what they say. Default: yes")
     private boolean parseSpecial;
 
     @Option(names = "--pieces", description = "One token per line: its id and its piece of the vocabulary.")
@@ -91,14 +93,17 @@ final class TokenizeCommand implements Callable<Integer> {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("count", encoded.length);
             json.put("ids", encoded);
-            json.put("pieces", Arrays.stream(encoded).mapToObj(tokenizer::tokenText).toList());
+            json.put(
+                    "pieces",
+                    Arrays.stream(encoded).mapToObj(tokenizer::tokenText).toList());
             terminal.printJson(json);
         } else if (pieces) {
             for (int id : encoded) {
                 terminal.out().printf("%6d  %s%n", id, tokenizer.tokenText(id));
             }
         } else {
-            terminal.out().println(Arrays.stream(encoded).mapToObj(Integer::toString).collect(Collectors.joining(" ")));
+            terminal.out()
+                    .println(Arrays.stream(encoded).mapToObj(Integer::toString).collect(Collectors.joining(" ")));
         }
     }
 
@@ -130,8 +135,8 @@ final class TokenizeCommand implements Callable<Integer> {
                     try {
                         return Integer.parseInt(word);
                     } catch (NumberFormatException e) {
-                        throw new IllegalArgumentException("\"" + word + "\" is no token id; numbers are meant, with blanks or commas "
-                                + "between them");
+                        throw new IllegalArgumentException("\"" + word
+                                + "\" is no token id; numbers are meant, with blanks or commas " + "between them");
                     }
                 })
                 .toArray();

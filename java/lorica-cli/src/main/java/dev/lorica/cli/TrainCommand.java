@@ -95,7 +95,10 @@ final class TrainCommand implements Callable<Integer> {
             description = "Examples to measure the loss on, before training and after each epoch.")
     private Path evalData;
 
-    @Option(names = "--ask", paramLabel = "QUESTION", description = "Ask this before training and after it; may be given several times.")
+    @Option(
+            names = "--ask",
+            paramLabel = "QUESTION",
+            description = "Ask this before training and after it; may be given several times.")
     private List<String> questions = new ArrayList<>();
 
     @ArgGroup(exclusive = false, validate = false, heading = "%nData:%n")
@@ -123,12 +126,14 @@ final class TrainCommand implements Callable<Integer> {
     public Integer call() {
         try (OutputFolder folder = OutputFolder.prepare(output, overwrite);
                 Model base = Model.load(model, device.config());
-                Adapter adapter = start == null ? base.newAdapter(lora.config(training.seed)) : base.loadAdapter(start)) {
+                Adapter adapter =
+                        start == null ? base.newAdapter(lora.config(training.seed)) : base.loadAdapter(start)) {
             if (start != null) {
                 terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
             }
             if (folder.hasAdapter() && !output.equals(start)) {
-                terminal.err().println("note: " + output + " holds an adapter already; it is replaced when training is done");
+                terminal.err()
+                        .println("note: " + output + " holds an adapter already; it is replaced when training is done");
             }
             return train(base, adapter);
         }
@@ -191,8 +196,9 @@ final class TrainCommand implements Callable<Integer> {
     private void warnAbout(Model base, int maxLength) {
         int context = base.info().contextLength();
         if (maxLength > context) {
-            terminal.err().println("warning: --max-length " + maxLength + " is more than the " + context
-                    + " positions that the model was trained with");
+            terminal.err()
+                    .println("warning: --max-length " + maxLength + " is more than the " + context
+                            + " positions that the model was trained with");
         }
     }
 
@@ -222,11 +228,13 @@ final class TrainCommand implements Callable<Integer> {
             @Override
             public void onEvaluate(int step, Evaluation evaluation) {
                 progress.line("eval after step " + step + ": " + inWords(evaluation));
-                log.add(Map.of("step", step, "eval_loss", evaluation.loss(), "eval_perplexity", evaluation.perplexity()));
+                log.add(Map.of(
+                        "step", step, "eval_loss", evaluation.loss(), "eval_perplexity", evaluation.perplexity()));
             }
         });
         Runnable orderlyEnd = () -> {
-            progress.line("Stopping; what was trained so far will be saved. Ctrl-C again quits at once, without saving.");
+            progress.line(
+                    "Stopping; what was trained so far will be saved. Ctrl-C again quits at once, without saving.");
             trainer.requestStop();
         };
         try (Interrupt interrupt = new Interrupt(orderlyEnd)) {
@@ -243,7 +251,8 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private static String inWords(Evaluation evaluation) {
-        return "loss " + Format.fixed(evaluation.loss(), 4) + ", perplexity " + Format.fixed(evaluation.perplexity(), 2);
+        return "loss " + Format.fixed(evaluation.loss(), 4) + ", perplexity "
+                + Format.fixed(evaluation.perplexity(), 2);
     }
 
     private List<String> answers(String when, Model base, Adapter adapter, PromptTemplate template) {
@@ -251,7 +260,10 @@ final class TrainCommand implements Callable<Integer> {
         if (questions.isEmpty()) {
             return answers;
         }
-        GenerationConfig config = GenerationConfig.builder().temperature(0).maxNewTokens(ANSWER_TOKENS).build();
+        GenerationConfig config = GenerationConfig.builder()
+                .temperature(0)
+                .maxNewTokens(ANSWER_TOKENS)
+                .build();
         ExampleEncoder encoder = new ExampleEncoder(base.tokenizer(), template, false);
         try (Generator generator = new Generator(base, adapter)) {
             for (String question : questions) {
@@ -282,17 +294,30 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private void report(
-            TrainingResult result, Adapter adapter, Model base, TrainingPlan plan, DataReport data, Evaluation untrained) {
+            TrainingResult result,
+            Adapter adapter,
+            Model base,
+            TrainingPlan plan,
+            DataReport data,
+            Evaluation untrained) {
         OptionalLong peak = peakMemory();
-        terminal.out().println((result.stopped() ? "Stopped after step " + result.steps() + " of " + plan.totalSteps() + ". " : "")
-                + "Saved " + terminal.bold(output.resolve(Adapter.FILE_NAME).toString()));
-        terminal.out().println("  " + Format.count(result.steps(), "step") + " in " + Format.seconds(result.seconds()) + ", "
-                + Format.count(Math.round(result.tokensPerSecond())) + " tok/s, mean loss " + Format.fixed(result.loss(), 4)
-                + (peak.isPresent() ? ", peak memory " + Format.bytes(peak.getAsLong()) : ""));
+        terminal.out()
+                .println((result.stopped()
+                                ? "Stopped after step " + result.steps() + " of " + plan.totalSteps() + ". "
+                                : "")
+                        + "Saved "
+                        + terminal.bold(output.resolve(Adapter.FILE_NAME).toString()));
+        terminal.out()
+                .println("  " + Format.count(result.steps(), "step") + " in " + Format.seconds(result.seconds()) + ", "
+                        + Format.count(Math.round(result.tokensPerSecond())) + " tok/s, mean loss "
+                        + Format.fixed(result.loss(), 4)
+                        + (peak.isPresent() ? ", peak memory " + Format.bytes(peak.getAsLong()) : ""));
         if (untrained != null && result.evaluation() != null) {
-            terminal.out().println("  eval loss " + Format.fixed(untrained.loss(), 4) + " → "
-                    + Format.fixed(result.evaluation().loss(), 4) + ", perplexity " + Format.fixed(untrained.perplexity(), 2) + " → "
-                    + Format.fixed(result.evaluation().perplexity(), 2));
+            terminal.out()
+                    .println("  eval loss " + Format.fixed(untrained.loss(), 4) + " → "
+                            + Format.fixed(result.evaluation().loss(), 4) + ", perplexity "
+                            + Format.fixed(untrained.perplexity(), 2) + " → "
+                            + Format.fixed(result.evaluation().perplexity(), 2));
         }
         terminal.out().println();
 
@@ -308,7 +333,9 @@ final class TrainCommand implements Callable<Integer> {
         json.put("epochs", result.epochs());
         json.put("loss", result.loss());
         json.put("eval_loss_before", untrained == null ? null : untrained.loss());
-        json.put("eval_loss", result.evaluation() == null ? null : result.evaluation().loss());
+        json.put(
+                "eval_loss",
+                result.evaluation() == null ? null : result.evaluation().loss());
         json.put("tokens", result.tokens());
         json.put("trained_tokens", result.trainedTokens());
         json.put("seconds", result.seconds());
@@ -341,14 +368,17 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private void sayHowToUse(TokenizedDataset examples) {
-        boolean texts = examples.report().fields().isText();
-        String question = !questions.isEmpty() ? questions.get(0) : texts ? "Once upon a time" : "Your question";
+        boolean plain = examples.report().template().equals(PromptTemplate.PLAIN);
+        String question = !questions.isEmpty() ? questions.get(0) : plain ? "Your prompt" : "Your question";
         terminal.out().println("Use it:");
-        terminal.out().println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
-                + Shell.quote(output.toString()) + (texts ? " --prompt " : " --instruction ") + Shell.quote(question));
+        terminal.out()
+                .println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
+                        + Shell.quote(output.toString()) + (plain ? " --prompt " : " --instruction ")
+                        + Shell.quote(question));
         terminal.out().println("or with llama.cpp:");
-        terminal.out().println("  llama-cli -m " + Shell.quote(model.toString()) + " --lora "
-                + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
+        terminal.out()
+                .println("  llama-cli -m " + Shell.quote(model.toString()) + " --lora "
+                        + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
     }
 
     /** The same command line, for the rest of the run. */

@@ -10,10 +10,7 @@ import picocli.CommandLine.Option;
 final class TrainingOptions {
     private static final TrainingConfig DEFAULTS = TrainingConfig.defaults();
 
-    @Option(
-            names = "--epochs",
-            paramLabel = "N",
-            description = "Passes over the data; may be a fraction. Default: 3")
+    @Option(names = "--epochs", paramLabel = "N", description = "Passes over the data; may be a fraction. Default: 3")
     double epochs = DEFAULTS.epochs();
 
     @Option(names = "--max-steps", paramLabel = "N", description = "Optimizer steps, instead of --epochs.")
@@ -31,10 +28,7 @@ final class TrainingOptions {
             description = "Micro-batches of one optimizer step. Default: ${DEFAULT-VALUE}")
     int gradientAccumulationSteps = DEFAULTS.gradientAccumulationSteps();
 
-    @Option(
-            names = "--learning-rate",
-            paramLabel = "RATE",
-            description = "Its peak. Default: 2e-4")
+    @Option(names = "--learning-rate", paramLabel = "RATE", description = "Its peak. Default: 2e-4")
     double learningRate = DEFAULTS.learningRate();
 
     @Option(
@@ -49,13 +43,13 @@ final class TrainingOptions {
             description = "Steps in which the rate rises from 0; below 1, a share of all steps. Default: 0")
     double warmupSteps = DEFAULTS.warmupSteps();
 
-    @Option(names = "--warmup-ratio", paramLabel = "SHARE", description = "The same as a share of all steps. Default: 0")
+    @Option(
+            names = "--warmup-ratio",
+            paramLabel = "SHARE",
+            description = "The same as a share of all steps. Default: 0")
     double warmupRatio = DEFAULTS.warmupRatio();
 
-    @Option(
-            names = "--weight-decay",
-            paramLabel = "X",
-            description = "AdamW's, on A and B. Default: 0")
+    @Option(names = "--weight-decay", paramLabel = "X", description = "AdamW's, on A and B. Default: 0")
     double weightDecay = DEFAULTS.weightDecay();
 
     @Option(

@@ -21,28 +21,40 @@ final class TrainingReport {
     }
 
     void model(ModelInfo model) {
-        row("model", (model.name().isEmpty() ? model.architecture() : model.name()) + ": " + model.fileType() + ", "
-                + Format.shortCount(model.parameters()) + " parameters, " + model.layers() + " layers, context "
-                + Format.count(model.contextLength()));
+        row(
+                "model",
+                (model.name().isEmpty() ? model.architecture() : model.name()) + ": " + model.fileType() + ", "
+                        + Format.shortCount(model.parameters()) + " parameters, " + model.layers() + " layers, context "
+                        + Format.count(model.contextLength()));
         row("device", model.device() + (model.deviceDetail().isEmpty() ? "" : ": " + model.deviceDetail()));
     }
 
     void data(String title, DataReport data) {
         String name = data.name().isEmpty() ? "" : data.name() + ": ";
-        row(title, name + Format.count(data.records(), "record") + ", fields " + data.fields()
-                + (data.withInput() > 0 ? " (" + Format.count(data.withInput()) + " with " + data.fields().input() + ")" : "")
-                + ", template " + data.template().name());
-        row("", Format.count(data.examples(), "example") + ", " + Format.count(data.tokens(), "token") + ", longest "
-                + Format.count(data.longest()) + "; trained on: " + Format.count(data.trainedTokens(), "token") + " ("
-                + Format.percent(data.trainedTokens(), data.tokens()) + ")");
+        row(
+                title,
+                name + Format.count(data.records(), "record") + ", fields " + data.fields()
+                        + (data.withInput() > 0
+                                ? " (" + Format.count(data.withInput()) + " with "
+                                        + data.fields().input() + ")"
+                                : "")
+                        + ", template " + data.template().name());
+        row(
+                "",
+                Format.count(data.examples(), "example") + ", " + Format.count(data.tokens(), "token") + ", longest "
+                        + Format.count(data.longest()) + "; trained on: " + Format.count(data.trainedTokens(), "token")
+                        + " ("
+                        + Format.percent(data.trainedTokens(), data.tokens()) + ")");
         if (data.overLong() > 0) {
             String fate = data.truncated() == 0
                     ? "left out"
                     : data.dropped() == 0
                             ? "cut, their end is not learned"
                             : Format.count(data.truncated()) + " cut, " + Format.count(data.dropped()) + " left out";
-            row("", Format.count(data.overLong(), "example") + " longer than " + data.maxLength() + " tokens: " + fate
-                    + " (--max-length, --overflow)");
+            row(
+                    "",
+                    Format.count(data.overLong(), "example") + " longer than " + data.maxLength() + " tokens: " + fate
+                            + " (--max-length, --overflow)");
         }
         if (data.empty() > 0) {
             row("", Format.count(data.empty(), "record") + " without a response: left out");
@@ -97,10 +109,14 @@ final class TrainingReport {
     void memory(MemoryPlan memory) {
         Map<String, Long> parts = parts(memory);
         StringBuilder line = new StringBuilder();
-        parts.forEach((name, bytes) -> line.append(line.length() == 0 ? "" : " + ").append(name).append(' ')
+        parts.forEach((name, bytes) -> line.append(line.length() == 0 ? "" : " + ")
+                .append(name)
+                .append(' ')
                 .append(Format.bytes(bytes)));
-        row("memory", Format.bytes(memory.total()) + " planned of " + Format.bytes(memory.available()) + " available"
-                + (memory.checkpointing() ? ", with gradient checkpointing" : ""));
+        row(
+                "memory",
+                Format.bytes(memory.total()) + " planned of " + Format.bytes(memory.available()) + " available"
+                        + (memory.checkpointing() ? ", with gradient checkpointing" : ""));
         row("", line.toString());
     }
 
@@ -116,12 +132,16 @@ final class TrainingReport {
     }
 
     void steps(TrainingPlan plan) {
-        row("training", Format.count(plan.totalSteps(), "step") + ", " + Format.count(plan.stepsPerEpoch()) + " per epoch, batch size "
-                + plan.config().batchSize()
-                + (plan.config().gradientAccumulationSteps() > 1
-                        ? " × " + plan.config().gradientAccumulationSteps() + " accumulated"
-                        : "")
-                + ", learning rate " + Format.scientific(plan.config().learningRate()) + " (" + plan.config().schedulerType() + ")");
+        row(
+                "training",
+                Format.count(plan.totalSteps(), "step") + ", " + Format.count(plan.stepsPerEpoch())
+                        + " per epoch, batch size "
+                        + plan.config().batchSize()
+                        + (plan.config().gradientAccumulationSteps() > 1
+                                ? " × " + plan.config().gradientAccumulationSteps() + " accumulated"
+                                : "")
+                        + ", learning rate " + Format.scientific(plan.config().learningRate()) + " ("
+                        + plan.config().schedulerType() + ")");
     }
 
     void row(String title, String text) {

@@ -12,8 +12,8 @@ final class Version implements IVersionProvider {
     @Override
     public String[] getVersion() {
         return new String[] {
-            "lorica " + lorica() + " (Java " + System.getProperty("java.version") + ", " + System.getProperty("os.name") + " "
-                    + System.getProperty("os.arch") + ")"
+            "lorica " + lorica() + " (Java " + System.getProperty("java.version") + ", " + System.getProperty("os.name")
+                    + " " + System.getProperty("os.arch") + ")"
         };
     }
 }

@@ -52,8 +52,10 @@ class FormatTest {
     @Test
     void withoutATerminalThereAreOnlyLines() {
         ByteArrayOutputStream err = new ByteArrayOutputStream();
-        ProgressLine progress = new ProgressLine(
-                new Terminal(new ByteArrayInputStream(new byte[0]), new PrintStream(new ByteArrayOutputStream()), new PrintStream(err)));
+        ProgressLine progress = new ProgressLine(new Terminal(
+                new ByteArrayInputStream(new byte[0]),
+                new PrintStream(new ByteArrayOutputStream()),
+                new PrintStream(err)));
 
         progress.step(HALF);
         progress.log(HALF);
@@ -74,12 +76,17 @@ class FormatTest {
 
     @Test
     void takesOptionsOutOfACommandLine() {
-        CommandSpec train = LoricaCli.commandLine(Terminal.system()).getSubcommands().get("train").getCommandSpec();
+        CommandSpec train = LoricaCli.commandLine(Terminal.system())
+                .getSubcommands()
+                .get("train")
+                .getCommandSpec();
 
         assertThat(Shell.without(
                         train,
                         List.of("train", "-m", "m", "-a", "old", "--epochs=3", "--json", "--max-steps", "9", "-d", "d"),
-                        "--adapter", "--epochs", "--max-steps"))
+                        "--adapter",
+                        "--epochs",
+                        "--max-steps"))
                 .containsExactly("-m", "m", "--json", "-d", "d");
     }
 }

@@ -13,32 +13,46 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class TokenizeCommandTest {
     @ParameterizedTest
-    @ValueSource(strings = {"It is a truth universally acknowledged", " \n\n  naïve — “quoted” 🏖\n", "", "a\r\nb\t"})
+    @ValueSource(strings = {"It is a truth", " \n\n  naïve — “quoted” 🏖\n", "", "a\r\nb\t"})
     void idsComeBackAsTheSameText(String text) {
         Program ids = Program.runWithInput(text, "tokenize", Program.model()).succeeds();
         assertThat(ids.out()).matches("[0-9 ]*\\R");
 
-        Program back = Program.runWithInput(ids.out(), "tokenize", Program.model(), "--ids").succeeds();
+        Program back = Program.runWithInput(ids.out(), "tokenize", Program.model(), "--ids")
+                .succeeds();
 
         assertThat(back.out()).isEqualTo(text);
     }
 
     @Test
     void takesIdsInAnyWrittenList() {
-        String ids = Program.run("tokenize", Program.model(), "--text", "Mr. Collins", "--no-add-special").succeeds().out().strip();
+        String ids = Program.run("tokenize", Program.model(), "--text", "Mr. Collins", "--no-add-special")
+                .succeeds()
+                .out()
+                .strip();
 
-        assertThat(Program.runWithInput("[" + ids.replace(" ", ", ") + "]", "tokenize", Program.model(), "--ids").succeeds().out())
+        assertThat(Program.runWithInput("[" + ids.replace(" ", ", ") + "]", "tokenize", Program.model(), "--ids")
+                        .succeeds()
+                        .out())
                 .isEqualTo("Mr. Collins");
     }
 
     @Test
     void jsonHasIdsAndPieces() {
-        JsonNode json = Program.runWithInput("Elizabeth", "tokenize", Program.model(), "--json").succeeds().json();
+        JsonNode json = Program.runWithInput("Elizabeth", "tokenize", Program.model(), "--json")
+                .succeeds()
+                .json();
 
-        assertThat(json.get("count").asInt()).isEqualTo(json.get("ids").size()).isEqualTo(json.get("pieces").size());
-        assertThat(StreamSupport.stream(json.get("pieces").spliterator(), false).map(JsonNode::asText).reduce("", String::concat))
+        assertThat(json.get("count").asInt())
+                .isEqualTo(json.get("ids").size())
+                .isEqualTo(json.get("pieces").size());
+        assertThat(StreamSupport.stream(json.get("pieces").spliterator(), false)
+                        .map(JsonNode::asText)
+                        .reduce("", String::concat))
                 .endsWith("Elizabeth");
-        assertThat(Program.runWithInput(json.get("ids").toString(), "tokenize", Program.model(), "--ids", "--json").json().get("text")
+        assertThat(Program.runWithInput(json.get("ids").toString(), "tokenize", Program.model(), "--ids", "--json")
+                        .json()
+                        .get("text")
                         .asText())
                 .isEqualTo("Elizabeth");
     }
@@ -46,10 +60,16 @@ class TokenizeCommandTest {
     @Test
     void worksOnAFileThatHoldsOnlyAVocabulary() {
         String vocabulary = Program.repository("../shared/data/vocab/llama-spm.gguf");
-        assumeThat(Files.exists(Path.of(vocabulary))).as("../shared/data/vocab is present").isTrue();
+        assumeThat(Files.exists(Path.of(vocabulary)))
+                .as("../shared/data/vocab is present")
+                .isTrue();
 
-        String with = Program.run("tokenize", vocabulary, "--text", "Hello").succeeds().out();
-        String without = Program.run("tokenize", vocabulary, "--text", "Hello", "--no-add-special").succeeds().out();
+        String with = Program.run("tokenize", vocabulary, "--text", "Hello")
+                .succeeds()
+                .out();
+        String without = Program.run("tokenize", vocabulary, "--text", "Hello", "--no-add-special")
+                .succeeds()
+                .out();
 
         assertThat(with.strip()).isEqualTo("1 15043");
         assertThat(without.strip()).isEqualTo("15043");
@@ -57,7 +77,8 @@ class TokenizeCommandTest {
 
     @Test
     void saysWhatIsWrong() {
-        Program.runWithInput("1 2 x", "tokenize", Program.model(), "--ids").failsWith(ExitCode.FAILED, "\"x\" is no token id");
+        Program.runWithInput("1 2 x", "tokenize", Program.model(), "--ids")
+                .failsWith(ExitCode.FAILED, "\"x\" is no token id");
         Program.runWithInput("999999", "tokenize", Program.model(), "--ids").failsWith(ExitCode.FAILED, "999999");
         Program.run("tokenize", "no-such-file.gguf").failsWith(ExitCode.FAILED, "no-such-file.gguf");
     }

@@ -33,9 +33,22 @@ class UsageTest {
     @Test
     void helpOfTrainHasTheFlagsThatHuggingFaceUsersKnow() {
         assertThat(Program.run("train", "--help").out())
-                .contains("--lora-r=", "--lora-alpha=", "--lora-dropout=", "--target-modules=", "--epochs=", "--batch-size=")
-                .contains("--gradient-accumulation-steps=", "--learning-rate=", "--lr-scheduler-type=", "--warmup-steps=")
-                .contains("--weight-decay=", "--max-grad-norm=", "--max-length=", "--logging-steps=", "--seed=", "--threads=")
+                .contains(
+                        "--lora-r=",
+                        "--lora-alpha=",
+                        "--lora-dropout=",
+                        "--target-modules=",
+                        "--epochs=",
+                        "--batch-size=")
+                .contains(
+                        "--gradient-accumulation-steps=", "--learning-rate=", "--lr-scheduler-type=", "--warmup-steps=")
+                .contains(
+                        "--weight-decay=",
+                        "--max-grad-norm=",
+                        "--max-length=",
+                        "--logging-steps=",
+                        "--seed=",
+                        "--threads=")
                 .contains("--device=", "--prompt-field=", "--response-field=", "--train-on-prompt")
                 .contains("Data:", "LoRA:", "Training:", "Device:");
     }
@@ -44,12 +57,15 @@ class UsageTest {
     void defaultsWrittenOutInTheHelpAreTheRealOnes() {
         Pattern number = Pattern.compile("Default: ([-+.0-9e]+)$");
         int checked = 0;
-        for (CommandLine command : LoricaCli.commandLine(Terminal.system()).getSubcommands().values()) {
+        for (CommandLine command :
+                LoricaCli.commandLine(Terminal.system()).getSubcommands().values()) {
             for (OptionSpec option : command.getCommandSpec().options()) {
                 Matcher literal = number.matcher(String.join(" ", option.description()));
                 if (literal.find()) {
                     double real = ((Number) option.initialValue()).doubleValue();
-                    assertThat(Double.parseDouble(literal.group(1))).as(option.longestName()).isEqualTo(real);
+                    assertThat(Double.parseDouble(literal.group(1)))
+                            .as(option.longestName())
+                            .isEqualTo(real);
                     checked++;
                 }
             }
@@ -61,7 +77,8 @@ class UsageTest {
     void refusesUnknownOptionsAndSaysWhatIsMeant() {
         Program.run("train", "--modle", "x.gguf")
                 .failsWith(ExitCode.USAGE, "Unknown option: '--modle'", "--model", "Try 'lorica train --help'.");
-        Program.run("train", "--lora-alpa", "3").failsWith(ExitCode.USAGE, "Unknown option: '--lora-alpa'", "--lora-alpha");
+        Program.run("train", "--lora-alpa", "3")
+                .failsWith(ExitCode.USAGE, "Unknown option: '--lora-alpa'", "--lora-alpha");
     }
 
     @Test
@@ -73,7 +90,8 @@ class UsageTest {
     void namesMissingOptions() {
         Program.run("train", "--model", "x.gguf").failsWith(ExitCode.USAGE, "--data=FILE", "--output=DIR");
         Program.run("generate", "--model", "x.gguf").failsWith(ExitCode.USAGE, "-i=TEXT | -p=TEXT");
-        Program.run("generate", "--model", "x.gguf", "-i", "a", "-p", "b").failsWith(ExitCode.USAGE, "mutually exclusive");
+        Program.run("generate", "--model", "x.gguf", "-i", "a", "-p", "b")
+                .failsWith(ExitCode.USAGE, "mutually exclusive");
     }
 
     @ParameterizedTest
@@ -95,7 +113,8 @@ class UsageTest {
     void leavesValuesThatLookLikeOptionsAlone() {
         CommandLine program = LoricaCli.commandLine(Terminal.system());
 
-        assertThat(Spelling.ours(program, new String[] {"generate", "--prompt=--lora_r is an option", "--stop", "--not_ours"}))
+        assertThat(Spelling.ours(
+                        program, new String[] {"generate", "--prompt=--lora_r is an option", "--stop", "--not_ours"}))
                 .containsExactly("generate", "--prompt=--lora_r is an option", "--stop", "--not_ours");
     }
 }

@@ -9,8 +9,8 @@ import java.util.Optional;
  * The fields of a record that are used.
  *
  * @param prompt   field with the prompt, or {@code null} where records are plain texts
- * @param input    field with what the prompt is to be applied to, or {@code null} where the set has none; single records
- *                 may lack it
+ * @param input    field with what the prompt is to be applied to, or {@code null} where the set has none; single
+ *                 records may lack it
  * @param response field with the response, or with the text where there is no prompt
  */
 public record DataFields(String prompt, String input, String response) {
@@ -47,7 +47,8 @@ public record DataFields(String prompt, String input, String response) {
     /** The first known pair whose fields are both among {@code present}; empty when there is none. */
     public static Optional<DataFields> detect(Collection<String> present) {
         return KNOWN.stream()
-                .filter(pair -> (pair.prompt == null || present.contains(pair.prompt)) && present.contains(pair.response))
+                .filter(pair ->
+                        (pair.prompt == null || present.contains(pair.prompt)) && present.contains(pair.response))
                 .findFirst()
                 .map(pair -> new DataFields(pair.prompt, inputBeside(pair.prompt, present), pair.response));
     }
@@ -63,8 +64,8 @@ public record DataFields(String prompt, String input, String response) {
     }
 
     /**
-     * Alpaca's {@code input} or Dolly's {@code context}. Both sets leave it empty or out where there is nothing to say, so the
-     * first record cannot tell whether later ones have it.
+     * Alpaca's {@code input} or Dolly's {@code context}. Both sets leave it empty or out where there is nothing to say,
+     * so the first record cannot tell whether later ones have it.
      */
     static String inputBeside(String prompt, Collection<String> present) {
         if (!"instruction".equals(prompt)) {

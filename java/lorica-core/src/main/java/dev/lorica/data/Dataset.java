@@ -53,8 +53,8 @@ public final class Dataset implements Iterable<DataRecord> {
      *
      * @param promptField   field with the prompt; {@code null}: found by itself
      * @param responseField field with the response; {@code null}: found by itself
-     * @throws DataException if the file cannot be read or is not what it should be; the message names file, line, record and
-     *                       field
+     * @throws DataException if the file cannot be read or is not what it should be; the message names file, line,
+     *                       record and field
      */
     public static Dataset load(Path file, String promptField, String responseField) {
         return load(file, first -> choose(first, promptField, responseField));

@@ -3,8 +3,8 @@ package dev.lorica.data;
 import java.util.Arrays;
 
 /**
- * One sequence of token ids, and which of them the model learns to say. Both arrays have the same length; they are not copied,
- * so leave them alone.
+ * One sequence of token ids, and which of them the model learns to say. Both arrays have the same length; they are not
+ * copied, so leave them alone.
  *
  * @param ids     the tokens, BOS and EOS included
  * @param trained whether the token at this place is learned, that is: predicted from those before it

@@ -7,11 +7,11 @@ import java.util.Arrays;
 import java.util.List;
 
 /**
- * Turns records into examples and prompts into ids. Training and generation both come here, so that a tuned model is asked in
- * the very ids that it was trained with.
+ * Turns records into examples and prompts into ids. Training and generation both come here, so that a tuned model is
+ * asked in the very ids that it was trained with.
  *
- * <p>Each segment of an example is tokenized by itself: where the response begins, a token begins, in training as in generation.
- * BOS stands once at the beginning if the vocabulary asks for it, EOS once at the end, always trained on.
+ * <p>Each segment of an example is tokenized by itself: where the response begins, a token begins, in training as in
+ * generation. BOS stands once at the beginning if the vocabulary asks for it, EOS once at the end, always trained on.
  */
 public final class ExampleEncoder {
     /** Texts given to the tokenizer at once, enough to keep its threads busy. */
@@ -23,8 +23,9 @@ public final class ExampleEncoder {
     private final boolean trainOnPrompt;
 
     /**
-     * SentencePiece puts a space before whatever it encodes. That is right at the start of an example but not in its middle: a
-     * segment there is encoded behind this line break, whose ids are then taken off again. Empty for other tokenizers.
+     * SentencePiece puts a space before whatever it encodes. That is right at the start of an example but not in its
+     * middle: a segment there is encoded behind this line break, whose ids are then taken off again. Empty for other
+     * tokenizers.
      */
     private final String guard;
 
@@ -70,7 +71,10 @@ public final class ExampleEncoder {
         for (List<Segment> segments : waiting) {
             for (int i = 0; i < segments.size(); i++) {
                 parseSpecial[texts.size()] = segments.get(i).parseSpecial();
-                texts.add(i == 0 ? segments.get(i).text() : guard + segments.get(i).text());
+                texts.add(
+                        i == 0
+                                ? segments.get(i).text()
+                                : guard + segments.get(i).text());
             }
         }
         List<int[]> ids = tokenizer.encodeBatch(texts, parseSpecial);
@@ -98,7 +102,8 @@ public final class ExampleEncoder {
         int[] last = parts.get(parts.size() - 1);
         boolean hasEos = last.length > 0 && last[last.length - 1] == info.eos();
         boolean eos = info.eos() >= 0 && !hasEos;
-        int length = (bos ? 1 : 0) + parts.stream().mapToInt(part -> part.length).sum() + (eos ? 1 : 0);
+        int length =
+                (bos ? 1 : 0) + parts.stream().mapToInt(part -> part.length).sum() + (eos ? 1 : 0);
         int[] ids = new int[length];
         boolean[] trained = new boolean[length];
         int at = 0;
@@ -108,7 +113,11 @@ public final class ExampleEncoder {
         for (int i = 0; i < parts.size(); i++) {
             int[] part = parts.get(i);
             System.arraycopy(part, 0, ids, at, part.length);
-            Arrays.fill(trained, at, at + part.length, trainOnPrompt || segments.get(i).trained());
+            Arrays.fill(
+                    trained,
+                    at,
+                    at + part.length,
+                    trainOnPrompt || segments.get(i).trained());
             at += part.length;
         }
         if (eos) {

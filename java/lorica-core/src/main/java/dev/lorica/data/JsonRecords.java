@@ -18,8 +18,8 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 
 /**
- * Reads JSON objects one after another, from a JSON array or from JSONL; which of the two it is, the first character says.
- * Objects of a JSONL file may also span several lines. Only one record is in memory at a time.
+ * Reads JSON objects one after another, from a JSON array or from JSONL; which of the two it is, the first character
+ * says. Objects of a JSONL file may also span several lines. Only one record is in memory at a time.
  */
 final class JsonRecords implements Closeable {
 
@@ -75,14 +75,17 @@ final class JsonRecords implements Closeable {
             JsonToken token = parser.currentToken();
             if (array && token == JsonToken.END_ARRAY) {
                 if (parser.nextToken() != null) {
-                    throw new DataException(file + ", line " + parser.currentTokenLocation().getLineNr()
-                            + ": there is more after the end of the array; one array, or one object per line, is meant");
+                    throw new DataException(
+                            file + ", line " + parser.currentTokenLocation().getLineNr()
+                                    + ": there is more after the end of the array; one array, or one object per line,"
+                                    + " is meant");
                 }
                 return null;
             }
             if (token == null) {
                 if (array) {
-                    throw new DataException(file + " ends inside the array, after record " + records + ": it was cut off");
+                    throw new DataException(
+                            file + " ends inside the array, after record " + records + ": it was cut off");
                 }
                 return null;
             }

@@ -9,8 +9,8 @@ import java.util.Objects;
 import java.util.Random;
 
 /**
- * Puts examples one after another into batches, without padding. A packed batch gives the same loss and gradients as its
- * examples one by one. The lists of batches are views: each batch is made when it is asked for.
+ * Puts examples one after another into batches, without padding. A packed batch gives the same loss and gradients as
+ * its examples one by one. The lists of batches are views: each batch is made when it is asked for.
  */
 public final class Packer {
     private Packer() {}

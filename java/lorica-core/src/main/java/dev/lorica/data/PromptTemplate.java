@@ -6,18 +6,21 @@ import java.util.Objects;
 /**
  * The text that stands around a prompt, the same in training and in generation.
  *
- * <p>A pattern is text with {@code {instruction}} and {@code {input}} in it. It ends where the response begins. Braces in the
- * instruction itself mean nothing.
+ * <p>A pattern is text with {@code {instruction}} and {@code {input}} in it. It ends where the response begins. Braces
+ * in the instruction itself mean nothing.
  *
  * @param name            what people call it
  * @param prompt          pattern for a prompt without input
  * @param promptWithInput pattern for a prompt with input
- * @param parseSpecial    whether control tokens written out in the data are taken for control tokens, as in data that was
- *                        prepared for one model with its own format
+ * @param parseSpecial    whether control tokens written out in the data are taken for control tokens, as in data that
+ *                        was prepared for one model with its own format
  */
 public record PromptTemplate(String name, String prompt, String promptWithInput, boolean parseSpecial) {
 
-    /** {@code ### Instruction:}, the prompt, {@code ### Response:}, the response; with {@code ### Input:} where there is one. */
+    /**
+     * {@code ### Instruction:}, the prompt, {@code ### Response:}, the response; with {@code ### Input:} where there is
+     * one.
+     */
     public static final PromptTemplate INSTRUCTION = new PromptTemplate(
             "instruction",
             "### Instruction:\n{instruction}\n\n### Response:\n",
@@ -87,7 +90,10 @@ public record PromptTemplate(String name, String prompt, String promptWithInput,
         return text.toString();
     }
 
-    /** The example's text in order, each stretch with whether it is trained on. EOS is not part of it: every example gets it. */
+    /**
+     * The example's text in order, each stretch with whether it is trained on. EOS is not part of it: every example
+     * gets it.
+     */
     public List<Segment> segments(DataRecord record) {
         Segment response = new Segment(record.response(), true, parseSpecial);
         if (record.isText()) {

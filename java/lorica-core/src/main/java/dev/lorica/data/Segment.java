@@ -7,8 +7,8 @@ import java.util.Objects;
  *
  * @param text         the text
  * @param trained      whether the model learns to say it
- * @param parseSpecial whether control tokens written out in it ({@code <|im_end|>}) become those tokens; false for text whose
- *                     author is not to be able to forge them
+ * @param parseSpecial whether control tokens written out in it ({@code <|im_end|>}) become those tokens; false for text
+ *                     whose author is not to be able to forge them
  */
 public record Segment(String text, boolean trained, boolean parseSpecial) {
     public Segment {

@@ -62,8 +62,9 @@ public final class TokenizedDataset {
             if (example.length() > config.maxLength()) {
                 overLong++;
                 if (config.overflow() == Overflow.ERROR) {
-                    throw new DataException(place(data, record, i) + " has " + example.length() + " tokens, more than the maximum of "
-                            + config.maxLength() + "; raise --max-length, or choose --overflow drop or truncate");
+                    throw new DataException(place(data, record, i) + " has " + example.length()
+                            + " tokens, more than the maximum of " + config.maxLength()
+                            + "; raise --max-length, or choose --overflow drop or truncate");
                 }
                 example = example.prefix(config.maxLength());
                 if (config.overflow() == Overflow.DROP || example.trainedTokens() == 0) {

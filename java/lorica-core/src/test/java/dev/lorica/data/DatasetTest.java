@@ -54,7 +54,8 @@ class DatasetTest {
 
     @Test
     void readsPlainTexts() {
-        Dataset data = Dataset.load(write("d.jsonl", "{\"text\":\"It is a truth\"}\n{\"text\":\"universally acknowledged\"}\n"));
+        Dataset data = Dataset.load(
+                write("d.jsonl", "{\"text\":\"It is a truth\"}\n{\"text\":\"universally acknowledged\"}\n"));
 
         assertThat(data.fields().isText()).isTrue();
         assertThat(data).allMatch(DataRecord::isText);
@@ -63,7 +64,9 @@ class DatasetTest {
 
     @Test
     void takesAlpacasInputAlsoWhereTheFirstRecordHasNone() {
-        Path file = write("d.jsonl", """
+        Path file = write(
+                "d.jsonl",
+                """
                 {"instruction":"Name a colour.","output":"Red."}
                 {"instruction":"Add.","input":"1 and 2","output":"3"}
                 {"instruction":"Say hello.","input":null,"output":"Hello."}
@@ -93,14 +96,16 @@ class DatasetTest {
 
         assertThat(Dataset.load(file, null, "reply").get(0).prompt()).isEqualTo("A");
         assertFails(() -> Dataset.load(file, "question", null))
-                .isEqualTo(file + ", line 1 (record 1): which field holds the response? Found \"question\", \"reply\", \"comment\"; "
-                        + "name it with --response-field");
+                .isEqualTo(file
+                        + ", line 1 (record 1): which field holds the response? Found \"question\", \"reply\","
+                        + " \"comment\"; name it with --response-field");
         assertFails(() -> Dataset.load(file, "question", "question")).contains("cannot be both prompt and response");
     }
 
     @Test
     void takesNumbersAndTruthValuesAsTheyAreWritten() {
-        Path file = write("d.jsonl", "{\"question\":\"6 × 7?\",\"answer\":42}\n{\"question\":\"Even?\",\"answer\":true}");
+        Path file =
+                write("d.jsonl", "{\"question\":\"6 × 7?\",\"answer\":42}\n{\"question\":\"Even?\",\"answer\":true}");
 
         assertThat(Dataset.load(file)).extracting(DataRecord::response).containsExactly("42", "true");
     }
@@ -117,7 +122,9 @@ class DatasetTest {
 
     @Test
     void toleratesWindowsLineEndsAndBlankLinesAndCountsThem() {
-        Path file = write("d.jsonl", "\r\n{\"question\":\"A\",\"answer\":\"B\\r\\nC\"}\r\n\r\n{\"question\":\"D\",\"answer\":\"E\"}\r\n");
+        Path file = write(
+                "d.jsonl",
+                "\r\n{\"question\":\"A\",\"answer\":\"B\\r\\nC\"}\r\n\r\n{\"question\":\"D\",\"answer\":\"E\"}\r\n");
 
         Dataset data = Dataset.load(file);
 
@@ -127,8 +134,11 @@ class DatasetTest {
 
     @Test
     void tellsArrayFromLinesByContentNotByName() {
-        assertThat(Dataset.load(write("a.jsonl", "[{\"text\":\"x\"}]")).format()).isEqualTo("json");
-        assertThat(Dataset.load(write("b.json", "{\"text\":\"x\"}\n{\"text\":\"y\"}")).format()).isEqualTo("jsonl");
+        assertThat(Dataset.load(write("a.jsonl", "[{\"text\":\"x\"}]")).format())
+                .isEqualTo("json");
+        assertThat(Dataset.load(write("b.json", "{\"text\":\"x\"}\n{\"text\":\"y\"}"))
+                        .format())
+                .isEqualTo("jsonl");
     }
 
     @Test
@@ -143,9 +153,9 @@ class DatasetTest {
         Path file = write("d.json", "[{\"frage\":\"A\",\"antwort\":\"B\"}]");
 
         assertFails(() -> Dataset.load(file))
-                .isEqualTo(file + ", line 1 (record 1): no known pair of fields; found \"frage\", \"antwort\", meant "
-                        + "instruction/response, instruction/output, question/answer, prompt/completion, prompt/answer or text; "
-                        + "name your own with --prompt-field and --response-field");
+                .isEqualTo(file + ", line 1 (record 1): no known pair of fields; found \"frage\", \"antwort\", meant"
+                        + " instruction/response, instruction/output, question/answer, prompt/completion,"
+                        + " prompt/answer or text; name your own with --prompt-field and --response-field");
     }
 
     @Test
@@ -153,7 +163,8 @@ class DatasetTest {
         Path file = write("d.json", "[{\"Question\":\"A\",\"answer\":\"B\"}]");
 
         assertFails(() -> Dataset.load(file, "question", "anwser"))
-                .isEqualTo(file + ", line 1 (record 1): no field \"question\"; found \"Question\", \"answer\"; did you mean "
+                .isEqualTo(file
+                        + ", line 1 (record 1): no field \"question\"; found \"Question\", \"answer\"; did you mean "
                         + "\"Question\"?");
         assertFails(() -> Dataset.load(file, "Question", "anwser")).endsWith("did you mean \"answer\"?");
     }
@@ -181,14 +192,18 @@ class DatasetTest {
     void namesLineAndColumnOfWhatIsNotJson() {
         Path file = write("d.jsonl", "{\"text\":\"A\"}\n{\"text\":\"B\",}\n{\"text\":\"C\"}\n");
 
-        assertFails(() -> Dataset.load(file)).startsWith(file + ", line 2, column 13: not valid JSON: ").doesNotContain("\n");
+        assertFails(() -> Dataset.load(file))
+                .startsWith(file + ", line 2, column 13: not valid JSON: ")
+                .doesNotContain("\n");
     }
 
     @Test
     void namesTheRecordThatALineLeftOpen() {
         Path file = write("d.jsonl", "{\"text\":\"A\"}\n{\"text\":\"B\"\n{\"text\":\"C\"}\n");
 
-        assertFails(() -> Dataset.load(file)).startsWith(file + ", line 3, column ").contains("begins on line 2");
+        assertFails(() -> Dataset.load(file))
+                .startsWith(file + ", line 3, column ")
+                .contains("begins on line 2");
     }
 
     @Test
@@ -203,22 +218,28 @@ class DatasetTest {
     @Test
     void noticesWhatFollowsTheArray() {
         assertFails(() -> Dataset.load(write("d.json", "[{\"text\":\"A\"}]\n{\"text\":\"B\"}")))
-                .endsWith("line 2: there is more after the end of the array; one array, or one object per line, is meant");
+                .endsWith("line 2: there is more after the end of the array; one array, or one object per line, is"
+                        + " meant");
     }
 
     @ParameterizedTest
-    @CsvSource(delimiter = '|', quoteCharacter = '`', value = {
-        "[\"A\", \"B\"]          | record 1) is a string; an object",
-        "[[{\"text\": \"A\"}]]   | record 1) is an array; an object",
-        "{\"text\":\"A\"} 5      | record 2) is a number; an object",
-        "[]                      | holds no records",
-        "question,answer         | is not JSON: it begins with \"question,answer\"",
-        "GGUF                    | is a GGUF model",
-        "PAR1                    | is a Parquet file",
-        "{\"messages\": []}      | is a conversation (field \"messages\"), which cannot be trained on yet"
-    })
+    @CsvSource(
+            delimiter = '|',
+            quoteCharacter = '`',
+            value = {
+                "[\"A\", \"B\"]          | record 1) is a string; an object",
+                "[[{\"text\": \"A\"}]]   | record 1) is an array; an object",
+                "{\"text\":\"A\"} 5      | record 2) is a number; an object",
+                "[]                      | holds no records",
+                "question,answer         | is not JSON: it begins with \"question,answer\"",
+                "GGUF                    | is a GGUF model",
+                "PAR1                    | is a Parquet file",
+                "{\"messages\": []}      | is a conversation (field \"messages\"), which cannot be trained on yet"
+            })
     void saysWhatItFoundInstead(String content, String message) {
-        assertFails(() -> Dataset.load(write("d.json", content))).contains("d.json").contains(message);
+        assertFails(() -> Dataset.load(write("d.json", content)))
+                .contains("d.json")
+                .contains(message);
     }
 
     @Test
@@ -237,7 +258,10 @@ class DatasetTest {
         Path file = folder.resolve("d.jsonl");
         write(file, bytes.toByteArray());
 
-        assertFails(() -> Dataset.load(file)).contains("line 2").contains("UTF-8").doesNotContain("\n");
+        assertFails(() -> Dataset.load(file))
+                .contains("line 2")
+                .contains("UTF-8")
+                .doesNotContain("\n");
     }
 
     @Test
@@ -247,14 +271,17 @@ class DatasetTest {
         Dataset data = Dataset.load(file);
 
         assertThat(data.size()).isGreaterThanOrEqualTo(300);
-        assertThat(data).noneMatch(record -> record.prompt().isBlank() || record.response().isBlank());
+        assertThat(data)
+                .noneMatch(
+                        record -> record.prompt().isBlank() || record.response().isBlank());
     }
 
     @Test
     void takesRecordsFromElsewhereButNoMixture() {
         assertThat(Dataset.of(List.of(DataRecord.of("A", "B"))).size()).isEqualTo(1);
         assertFails(() -> Dataset.of(List.of())).contains("at least one record");
-        assertFails(() -> Dataset.of(List.of(DataRecord.of("A", "B"), DataRecord.text("C")))).contains("not both");
+        assertFails(() -> Dataset.of(List.of(DataRecord.of("A", "B"), DataRecord.text("C"))))
+                .contains("not both");
     }
 
     private static AbstractStringAssert<?> assertFails(ThrowingCallable action) {

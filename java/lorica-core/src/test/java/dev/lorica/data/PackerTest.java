@@ -40,8 +40,10 @@ class PackerTest {
             Arrays.stream(alone.tokens()).forEach(tokens::add);
             Arrays.stream(alone.labels()).forEach(labels::add);
         }
-        assertThat(packed.tokens()).containsExactly(tokens.stream().mapToInt(Integer::intValue).toArray());
-        assertThat(packed.labels()).containsExactly(labels.stream().mapToInt(Integer::intValue).toArray());
+        assertThat(packed.tokens())
+                .containsExactly(tokens.stream().mapToInt(Integer::intValue).toArray());
+        assertThat(packed.labels())
+                .containsExactly(labels.stream().mapToInt(Integer::intValue).toArray());
     }
 
     @Test
@@ -52,7 +54,9 @@ class PackerTest {
         List<Integer> epoch0 = firstTokens(Packer.shuffled(examples, 4, 42, 0));
         List<Integer> epoch1 = firstTokens(Packer.shuffled(examples, 4, 42, 1));
 
-        assertThat(Packer.shuffled(examples, 4, 42, 0)).extracting(Batch::sequenceCount).containsExactly(4, 4, 2);
+        assertThat(Packer.shuffled(examples, 4, 42, 0))
+                .extracting(Batch::sequenceCount)
+                .containsExactly(4, 4, 2);
         assertThat(inOrder).isSorted();
         assertThat(epoch0).containsExactlyInAnyOrderElementsOf(inOrder).isNotEqualTo(inOrder);
         assertThat(epoch1).containsExactlyInAnyOrderElementsOf(inOrder).isNotEqualTo(epoch0);
@@ -70,12 +74,16 @@ class PackerTest {
 
     /** Example i begins with token 100 + i, has i + 2 tokens, and is trained on from its second half. */
     private static List<Example> examples(int n) {
-        return IntStream.range(0, n).mapToObj(i -> {
-            int[] ids = IntStream.range(0, i + 2).map(t -> t == 0 ? 100 + i : t).toArray();
-            boolean[] trained = new boolean[ids.length];
-            Arrays.fill(trained, ids.length / 2, ids.length, true);
-            return new Example(ids, trained);
-        }).toList();
+        return IntStream.range(0, n)
+                .mapToObj(i -> {
+                    int[] ids = IntStream.range(0, i + 2)
+                            .map(t -> t == 0 ? 100 + i : t)
+                            .toArray();
+                    boolean[] trained = new boolean[ids.length];
+                    Arrays.fill(trained, ids.length / 2, ids.length, true);
+                    return new Example(ids, trained);
+                })
+                .toList();
     }
 
     private static List<Integer> firstTokens(List<Batch> batches) {

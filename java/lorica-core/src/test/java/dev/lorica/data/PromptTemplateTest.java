@@ -18,25 +18,32 @@ class PromptTemplateTest {
     @Test
     void leavesBracesOfTheDataAlone() {
         assertThat(PromptTemplate.INSTRUCTION.render("Say {input} and {instruction}", "{instruction}"))
-                .isEqualTo("### Instruction:\nSay {input} and {instruction}\n\n### Input:\n{instruction}\n\n### Response:\n");
+                .isEqualTo("### Instruction:\n"
+                        + "Say {input} and {instruction}\n\n"
+                        + "### Input:\n"
+                        + "{instruction}\n\n"
+                        + "### Response:\n");
     }
 
     @Test
     void marksOnlyTheResponseAsTrained() {
         assertThat(PromptTemplate.INSTRUCTION.segments(DataRecord.of("A", "B")))
                 .containsExactly(
-                        new Segment("### Instruction:\nA\n\n### Response:\n", false, false), new Segment("B", true, false));
+                        new Segment("### Instruction:\nA\n\n### Response:\n", false, false),
+                        new Segment("B", true, false));
         assertThat(PromptTemplate.PLAIN.segments(DataRecord.text("C"))).containsExactly(new Segment("C", true, true));
     }
 
     @Test
     void wrapsNothingTwice() {
         Dataset wrapped = Dataset.of(List.of(DataRecord.of("### Instruction:\nA\n\n### Response:\n", "B")));
-        Dataset mixed = Dataset.of(List.of(DataRecord.of("### Instruction:\nA\n\n### Response:\n", "B"), DataRecord.of("C", "D")));
+        Dataset mixed = Dataset.of(
+                List.of(DataRecord.of("### Instruction:\nA\n\n### Response:\n", "B"), DataRecord.of("C", "D")));
 
         assertThat(PromptTemplate.forDataset(wrapped)).isEqualTo(PromptTemplate.PLAIN);
         assertThat(PromptTemplate.forDataset(mixed)).isEqualTo(PromptTemplate.INSTRUCTION);
-        assertThat(PromptTemplate.forDataset(Dataset.of(List.of(DataRecord.text("A"))))).isEqualTo(PromptTemplate.PLAIN);
+        assertThat(PromptTemplate.forDataset(Dataset.of(List.of(DataRecord.text("A")))))
+                .isEqualTo(PromptTemplate.PLAIN);
     }
 
     @Test

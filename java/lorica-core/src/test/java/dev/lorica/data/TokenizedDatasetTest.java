@@ -46,14 +46,24 @@ class TokenizedDatasetTest {
     void trainsOnEverythingWhenToldTo() {
         DataConfig config = new DataConfig(null, 512, Overflow.DROP, true);
 
-        Example example = TokenizedDataset.of(Dataset.of(List.of(COLLINS)), tokenizer, config).examples().get(0);
+        Example example = TokenizedDataset.of(Dataset.of(List.of(COLLINS)), tokenizer, config)
+                .examples()
+                .get(0);
 
         assertThat(text(tokenizer, example, true)).isEqualTo(PROMPT + COLLINS.response() + eos(tokenizer));
         assertThat(example.trainedTokens()).isEqualTo(example.length() - 1);
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"A clergyman.", " begins with a blank", "\nbegins with a line break", "ends with one\n", "###", "🏖"})
+    @ValueSource(
+            strings = {
+                "A clergyman.",
+                " begins with a blank",
+                "\nbegins with a line break",
+                "ends with one\n",
+                "###",
+                "🏖"
+            })
     void generationBeginsWithTheVeryIdsOfTraining(String response) {
         int[] prompt = new ExampleEncoder(tokenizer, PromptTemplate.INSTRUCTION, false).prompt(COLLINS.prompt(), "");
 
@@ -102,29 +112,40 @@ class TokenizedDatasetTest {
     @Test
     void sentencePieceGetsOneBosAndNoBlankBeforeTheResponse() {
         Path vocabulary = Repository.file("../shared/data/vocab/llama-spm.gguf");
-        assumeThat(Files.exists(vocabulary)).as("../shared/data/vocab is present").isTrue();
+        assumeThat(Files.exists(vocabulary))
+                .as("../shared/data/vocab is present")
+                .isTrue();
         try (Tokenizer llama = Tokenizer.load(vocabulary)) {
             int bos = llama.info().bos();
             Example example = encode(llama, COLLINS);
             int[] whole = llama.encode(PROMPT + COLLINS.response(), true, false);
 
-            assertThat(Arrays.stream(example.ids()).filter(id -> id == bos).count()).isEqualTo(1);
+            assertThat(Arrays.stream(example.ids()).filter(id -> id == bos).count())
+                    .isEqualTo(1);
             assertThat(example.ids()[0]).isEqualTo(bos);
             assertThat(Arrays.copyOf(example.ids(), example.length() - 1)).isEqualTo(whole);
             assertThat(text(llama, example, true)).isEqualTo(COLLINS.response() + "</s>");
 
             Example prepared = encode(llama, DataRecord.text("<s>[INST] Who? [/INST] He.</s>"));
-            assertThat(Arrays.stream(prepared.ids()).filter(id -> id == bos).count()).isEqualTo(1);
-            assertThat(Arrays.stream(prepared.ids()).filter(id -> id == llama.info().eos()).count()).isEqualTo(1);
+            assertThat(Arrays.stream(prepared.ids()).filter(id -> id == bos).count())
+                    .isEqualTo(1);
+            assertThat(Arrays.stream(prepared.ids())
+                            .filter(id -> id == llama.info().eos())
+                            .count())
+                    .isEqualTo(1);
         }
     }
 
     @Test
     void reportsWhatBecameOfTheData() {
         Dataset data = Dataset.of(List.of(
-                COLLINS, DataRecord.of("Long?", "Very long. ".repeat(50)), new DataRecord("Add.", "1 and 2", "3", 0), DataRecord.of("?", " ")));
+                COLLINS,
+                DataRecord.of("Long?", "Very long. ".repeat(50)),
+                new DataRecord("Add.", "1 and 2", "3", 0),
+                DataRecord.of("?", " ")));
 
-        DataReport report = TokenizedDataset.of(data, tokenizer, DataConfig.ofMaxLength(64)).report();
+        DataReport report =
+                TokenizedDataset.of(data, tokenizer, DataConfig.ofMaxLength(64)).report();
 
         assertThat(report.records()).isEqualTo(4);
         assertThat(report.examples()).isEqualTo(2);
@@ -134,9 +155,12 @@ class TokenizedDatasetTest {
         assertThat(report.dropped()).isEqualTo(1);
         assertThat(report.truncated()).isZero();
         assertThat(report.longest()).isEqualTo(encode(tokenizer, data.get(1)).length());
-        assertThat(report.tokens()).isEqualTo(encode(tokenizer, data.get(0)).length() + encode(tokenizer, data.get(2)).length());
+        assertThat(report.tokens())
+                .isEqualTo(encode(tokenizer, data.get(0)).length()
+                        + encode(tokenizer, data.get(2)).length());
         assertThat(report.trainedTokens())
-                .isEqualTo(encode(tokenizer, data.get(0)).trainedTokens() + encode(tokenizer, data.get(2)).trainedTokens());
+                .isEqualTo(encode(tokenizer, data.get(0)).trainedTokens()
+                        + encode(tokenizer, data.get(2)).trainedTokens());
         assertThat(report.endsWithEos()).isTrue();
         assertThat(report.sample())
                 .containsExactly(new Stretch(PROMPT, false), new Stretch(COLLINS.response() + eos(tokenizer), true));
@@ -158,7 +182,8 @@ class TokenizedDatasetTest {
     void dropsWhatHasNothingToLearnAfterTheCut() {
         Dataset data = Dataset.of(List.of(COLLINS, DataRecord.of("Why? ".repeat(100), "So.")));
 
-        DataReport report = TokenizedDataset.of(data, tokenizer, new DataConfig(null, 64, Overflow.TRUNCATE, false)).report();
+        DataReport report = TokenizedDataset.of(data, tokenizer, new DataConfig(null, 64, Overflow.TRUNCATE, false))
+                .report();
 
         assertThat(report.overLong()).isEqualTo(1);
         assertThat(report.truncated()).isZero();
@@ -182,13 +207,16 @@ class TokenizedDatasetTest {
                         Dataset.of(List.of(DataRecord.of("A", ""))), tokenizer, DataConfig.ofMaxLength(64)))
                 .withMessageContaining("nothing to train on");
         assertThatExceptionOfType(DataException.class)
-                .isThrownBy(() -> TokenizedDataset.of(Dataset.of(List.of(COLLINS)), tokenizer, DataConfig.ofMaxLength(8)))
+                .isThrownBy(
+                        () -> TokenizedDataset.of(Dataset.of(List.of(COLLINS)), tokenizer, DataConfig.ofMaxLength(8)))
                 .withMessageContaining("1 have more than 8 tokens")
                 .withMessageContaining("raise --max-length");
     }
 
     private static Example encode(Tokenizer tokenizer, DataRecord record) {
-        return TokenizedDataset.of(Dataset.of(List.of(record)), tokenizer, DataConfig.ofMaxLength(4096)).examples().get(0);
+        return TokenizedDataset.of(Dataset.of(List.of(record)), tokenizer, DataConfig.ofMaxLength(4096))
+                .examples()
+                .get(0);
     }
 
     private static String eos(Tokenizer tokenizer) {
@@ -196,7 +224,10 @@ class TokenizedDatasetTest {
     }
 
     private static int[] trained(Example example) {
-        return IntStream.range(0, example.length()).filter(i -> example.trained()[i]).map(i -> example.ids()[i]).toArray();
+        return IntStream.range(0, example.length())
+                .filter(i -> example.trained()[i])
+                .map(i -> example.ids()[i])
+                .toArray();
     }
 
     /** What is trained on, or what is not, decoded again. */
