@@ -202,6 +202,7 @@ final class TrainCommand implements Callable<Integer> {
         }
     }
 
+    @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
     private TrainingResult run(Trainer trainer, TokenizedDataset examples, TokenizedDataset held) {
         ProgressLine progress = new ProgressLine(terminal);
         List<Map<String, Object>> log = new ArrayList<>();
