@@ -77,7 +77,11 @@ class TrainerTest {
             trainer.addListener(new TrainerListener() {
                 @Override
                 public void onStart(TrainingPlan plan) {
-                    assertThat(plan).isEqualTo(trainer.plan(ten, ten));
+                    // what the system has available changes all the time
+                    assertThat(plan)
+                            .usingRecursiveComparison()
+                            .ignoringFields("memory.available")
+                            .isEqualTo(trainer.plan(ten, ten));
                     heard.add("start " + plan.totalSteps());
                 }
 
