@@ -117,6 +117,7 @@ final class TrainCommand implements Callable<Integer> {
     private CommonOptions common = new CommonOptions();
 
     private final Map<String, Object> json = new LinkedHashMap<>();
+    private final List<Map<String, Object>> log = new ArrayList<>();
 
     TrainCommand(Terminal terminal) {
         this.terminal = terminal;
@@ -188,6 +189,7 @@ final class TrainCommand implements Callable<Integer> {
         }
         if (terminal.json()) {
             json.put("answers", answersJson(before, after));
+            json.put("log", log);
             terminal.printJson(json);
         }
         return result.stopped() ? ExitCode.INTERRUPTED : ExitCode.OK;
@@ -205,8 +207,6 @@ final class TrainCommand implements Callable<Integer> {
     @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
     private TrainingResult run(Trainer trainer, TokenizedDataset examples, TokenizedDataset held) {
         ProgressLine progress = new ProgressLine(terminal);
-        List<Map<String, Object>> log = new ArrayList<>();
-        json.put("log", log);
         trainer.addListener(new TrainerListener() {
             @Override
             public void onStep(TrainingProgress now) {
