@@ -28,6 +28,7 @@ public:
     static std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act, int32_t n_threads);
     ~Model();
 
+    const GgufFile & file() const { return file_; }
     const LlamaConfig & config() const { return config_; }
     const Weight & embedding() const { return embedding_; }
     const std::vector<LayerWeights> & layers() const { return layers_; }

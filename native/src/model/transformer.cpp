@@ -48,7 +48,7 @@ BlockScratch lay_out_scratch(Arena & arena, const Model & model, Formats formats
         scratch.h = arena.matrix(formats.act, max_tokens, c.n_ff);
         return scratch;
     }
-    scratch.d_normed = arena.matrix(formats.act, max_tokens, c.n_embd);
+    scratch.d_normed = arena.matrix(formats.hidden, max_tokens, c.n_embd);
     // The feed-forward half of the backward pass is over before the attention half begins.
     const size_t shared = arena.mark();
     scratch.h = arena.matrix(formats.act, max_tokens, c.n_ff);

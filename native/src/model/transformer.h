@@ -46,7 +46,7 @@ struct BlockScratch {
     Matrix normed;               // act [T, n_embd]
     Matrix h;                    // act [T, n_ff]: swiglu
     Matrix dh;                   // act [T, n_ff]
-    Matrix d_normed;             // act [T, n_embd]
+    Matrix d_normed;             // hidden [T, n_embd]: on its way into the residual stream's gradient
     Matrix d_o, dq, dk, dv;      // act; overlap h and dh
 };
 

@@ -77,8 +77,8 @@ private:
         std::vector<BlockActivations> blocks;  // one per block, or one for all of them
         BlockScratch scratch;
         Matrix dx;                             // hidden
-        Matrix rows_x, rows_dx;                // hidden: the trained rows
-        Matrix rows_normed, rows_d_normed;     // act
+        Matrix rows_x, rows_dx, rows_d_normed; // hidden: the trained rows
+        Matrix rows_normed;                    // act
         Matrix nll;                            // hidden
         int32_t *tokens, *positions, *rows, *labels;
     };

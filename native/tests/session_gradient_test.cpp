@@ -1,0 +1,201 @@
+// The gradients of the whole model: finite differences on the f64 reference, then every device, weight type and memory setting
+// against that.
+#include <gtest/gtest.h>
+
+#include "support/training.h"
+
+namespace lorica {
+namespace {
+
+using namespace test;
+
+AdapterConfig adapter_config(float dropout = 0) {
+    AdapterConfig config;
+    config.rank = 4;
+    config.alpha = 8;
+    config.dropout = dropout;
+    return config;
+}
+
+SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
+    SessionConfig config;
+    config.max_tokens = 128;
+    config.checkpointing = checkpointing;
+    return config;
+}
+
+// d(loss)/d(step) along `direction` of tensor i, from four points: error O(step^4) (Abramowitz and Stegun 25.3.6).
+double finite_difference(Adapter & adapter, int32_t i, const std::vector<float> & direction, const Batch & batch) {
+    constexpr double step = 0x1p-11;
+    const std::vector<float> start = adapter.read(adapter.params(), i);
+    auto loss_at = [&](double steps) {
+        std::vector<float> moved = start;
+        for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
+        adapter.write(adapter.params(), i, moved.data());
+        // A new session draws the same dropout masks for its first micro-batch.
+        std::shared_ptr<Adapter> shared(&adapter, [](Adapter *) {});
+        return Session(shared, session_config()).forward_backward(batch.view()).loss_sum;
+    };
+    const double derivative = (8 * (loss_at(1) - loss_at(-1)) - (loss_at(2) - loss_at(-2))) / (12 * step);
+    adapter.write(adapter.params(), i, start.data());
+    return derivative;
+}
+
+void expect_gradients_match_finite_differences(const TestModel & shape, const AdapterConfig & config) {
+    const TempDir dir;
+    const auto model = load(write_test_model(dir / "model.gguf", shape), "reference", Dtype::f64);
+    const auto adapter = busy_adapter(model, config);
+    const Batch batch = random_batch(5, {7, 1, 12}, shape.n_vocab);
+    std::vector<std::vector<float>> exact;
+    {
+        Session session(adapter, session_config());
+        session.forward_backward(batch.view());
+        exact = gradients(session);
+    }
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        const auto tensor = adapter->tensor(i);
+        std::vector<float> direction(exact[static_cast<size_t>(i)].size());
+        double predicted = 0, size = 0;
+        for (size_t j = 0; j < direction.size(); ++j) {
+            direction[j] = random_u32(70 + static_cast<uint64_t>(i), j) % 2 ? 1.0f : -1.0f;
+            predicted += static_cast<double>(exact[static_cast<size_t>(i)][j]) * direction[j];
+            size += std::abs(static_cast<double>(exact[static_cast<size_t>(i)][j]));
+        }
+        const double measured = finite_difference(*adapter, i, direction, batch);
+        // Gradients are read as f32: each element carries 2^-25 of itself.
+        EXPECT_LE(std::abs(measured - predicted), 1e-6 * std::max(std::abs(predicted), 0.05 * size)) << tensor.name << " " << predicted;
+        EXPECT_GT(size, 0) << tensor.name;
+    }
+}
+
+TEST(WholeModelGradient, EqualsFiniteDifferencesWithGroupedHeadsAndUntiedOutput) {
+    expect_gradients_match_finite_differences({}, adapter_config());
+}
+
+TEST(WholeModelGradient, EqualsFiniteDifferencesWithTiedOutputAndScaledRope) {
+    TestModel shape;
+    shape.tied_output = true;
+    shape.rope_freqs = true;
+    shape.n_layer = 3;
+    expect_gradients_match_finite_differences(shape, adapter_config());
+}
+
+TEST(WholeModelGradient, EqualsFiniteDifferencesUnderDropout) {
+    expect_gradients_match_finite_differences({}, adapter_config(0.3f));
+}
+
+TEST(WholeModelGradient, EqualsFiniteDifferencesOnQuantizedWeights) {
+    TestModel shape;
+    shape.type = GGML_TYPE_Q4_0;
+    shape.embd_type = GGML_TYPE_Q8_0;
+    expect_gradients_match_finite_differences(shape, adapter_config());
+}
+
+TEST(WholeModelGradient, EqualsFiniteDifferencesWhenOnlySomeModulesOfSomeLayersAreAdapted) {
+    TestModel shape;
+    shape.n_layer = 4;
+    for (const char * targets : {"blk.1.attn_v,blk.3.ffn_down", "blk.2.ffn_up", "blk.1.attn_output,blk.1.ffn_gate", "k_proj"}) {
+        AdapterConfig config = adapter_config();
+        config.target_modules = targets;
+        expect_gradients_match_finite_differences(shape, config);
+    }
+}
+
+// ---- devices, precisions, weight types ----
+
+struct Loss {
+    double sum;
+    std::vector<std::vector<float>> gradients;
+    std::vector<std::string> names;
+};
+
+Loss run(const std::string & path, const std::string & device, Dtype act, Checkpointing checkpointing, const Batch & batch,
+         float dropout = 0) {
+    const auto adapter = busy_adapter(load(path, device, act), adapter_config(dropout));
+    Session session(adapter, session_config(checkpointing));
+    Loss loss{session.forward_backward(batch.view()).loss_sum, gradients(session), {}};
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) loss.names.push_back(adapter->tensor(i).name);
+    return loss;
+}
+
+void expect_close(const Loss & actual, const Loss & expected, double tolerance, const std::string & what) {
+    EXPECT_NEAR(actual.sum, expected.sum, tolerance * expected.sum) << what;
+    for (size_t i = 0; i < expected.gradients.size(); ++i) {
+        EXPECT_LE(relative_error(actual.gradients[i], expected.gradients[i]), tolerance) << what << " " << expected.names[i];
+    }
+}
+
+class EveryWeightType : public testing::TestWithParam<ggml_type> {};
+
+TEST_P(EveryWeightType, GivesTheGradientsOfTheReference) {
+    TestModel shape;
+    shape.type = GetParam();
+    shape.n_embd = 256;
+    shape.n_head = 8;
+    shape.n_head_kv = 4;
+    shape.n_ff = 256;
+    // A hundred tokens and one block: each rounding to bf16 is worth about 0.1 %, a gradient is at the end of some thirty of them, and
+    // over few tokens chance makes single tensors twice as bad as the average of about 1 %.
+    shape.weight_scale = 0.5f;
+    shape.n_layer = 1;
+    // Preparing blocks of the types with codebooks takes seconds per million weights.
+    if (std::string(ggml_type_name(shape.type)).starts_with("iq")) shape.embd_type = shape.output_type = GGML_TYPE_F16;
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    for (const auto & lengths : {std::vector<int32_t>{100}, std::vector<int32_t>{31, 1, 60, 8}}) {
+        const Batch batch = random_batch(8, lengths, shape.n_vocab);
+        const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch);
+        for (const Checkpointing checkpointing : {Checkpointing::off, Checkpointing::on}) {
+            const std::string what = std::to_string(lengths.size()) + " sequences" + (checkpointing == Checkpointing::on ? ", checkpointed" : "");
+            expect_close(run(path, "cpu", Dtype::f32, checkpointing, batch), expected, 1e-5, "f32, " + what);
+            expect_close(run(path, "cpu", Dtype::bf16, checkpointing, batch), expected, 2e-2, "bf16, " + what);
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, EveryWeightType, testing::ValuesIn(all_weight_types()),
+                         [](const auto & info) { return std::string(ggml_type_name(info.param)); });
+
+TEST(WholeModelGradient, IsTheSameOnCpuAndReferenceUnderDropout) {
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", {});
+    const Batch batch = random_batch(3, {20, 9}, 300);
+    const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch, 0.2f);
+    expect_close(run(path, "cpu", Dtype::f32, Checkpointing::off, batch, 0.2f), expected, 1e-5, "f32");
+    expect_close(run(path, "cpu", Dtype::f32, Checkpointing::on, batch, 0.2f), expected, 1e-5, "f32, checkpointed");
+}
+
+TEST(WholeModelGradient, OfAPackedBatchIsTheSumOverItsSequences) {
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", {});
+    const Batch batch = random_batch(4, {11, 2, 17, 30}, 300);
+    struct Case {
+        const char * device;
+        Dtype act;
+        double tolerance;
+    };
+    for (const Case & c : {Case{"reference", Dtype::f64, 1e-6}, Case{"cpu", Dtype::f32, 1e-5}}) {
+        const Loss packed = run(path, c.device, c.act, Checkpointing::off, batch);
+        const auto adapter = busy_adapter(load(path, c.device, c.act), adapter_config());
+        Session session(adapter, session_config());
+        Loss sum{0, {}, packed.names};
+        for (size_t i = 0; i < batch.sequence_lengths.size(); ++i) sum.sum += session.forward_backward(part(batch, i).view()).loss_sum;
+        sum.gradients = gradients(session);
+        expect_close(packed, sum, c.tolerance, c.device);
+    }
+}
+
+TEST(WholeModelGradient, IsTheSameToTheBitWithAndWithoutCheckpointing) {
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", {});
+    const Batch batch = random_batch(4, {11, 2, 40}, 300);
+    for (const Dtype act : {Dtype::f32, Dtype::bf16}) {
+        const Loss off = run(path, "cpu", act, Checkpointing::off, batch, 0.1f);
+        const Loss on = run(path, "cpu", act, Checkpointing::on, batch, 0.1f);
+        EXPECT_EQ(off.sum, on.sum);
+        EXPECT_EQ(off.gradients, on.gradients);
+    }
+}
+
+}  // namespace
+}  // namespace lorica

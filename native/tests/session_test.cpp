@@ -1,0 +1,339 @@
+#include "train/session.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <limits>
+
+#include "common/error.h"
+#include "generate/context.h"
+#include "support/training.h"
+
+namespace lorica {
+namespace {
+
+using namespace test;
+using testing::HasSubstr;
+
+std::string file_bytes(const std::string & path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+AdapterConfig small_adapter(float dropout = 0) {
+    AdapterConfig config;
+    config.rank = 4;
+    config.alpha = 8;
+    config.dropout = dropout;
+    return config;
+}
+
+SessionConfig small_session() {
+    SessionConfig config;
+    config.max_tokens = 64;
+    return config;
+}
+
+struct SessionTest : testing::Test {
+    TempDir dir;
+    TestModel shape;
+    std::string path = write_test_model(dir / "model.gguf", shape);
+
+    Batch batch(uint64_t seed) const { return random_batch(seed, {20, 5, 30}, shape.n_vocab); }
+
+    void train(Session & session, int first, int count) const {
+        for (int step = first; step < first + count; ++step) {
+            const LossSum one = session.forward_backward(batch(static_cast<uint64_t>(step)).view());
+            const LossSum two = session.forward_backward(batch(static_cast<uint64_t>(100 + step)).view());
+            session.optimizer_step({1e-2, 0.01, 1.0 / static_cast<double>(one.n_trained + two.n_trained), 1.0});
+        }
+    }
+
+    std::string error_of(const std::function<void()> & call) const {
+        try {
+            call();
+        } catch (const Error & e) {
+            return e.what();
+        }
+        return "no error";
+    }
+};
+
+TEST_F(SessionTest, TrainingLowersTheLoss) {
+    const auto adapter = Adapter::create(load(path, "cpu", Dtype::bf16), small_adapter());
+    Session session(adapter, small_session());
+    const Batch same = batch(1);
+    const double before = session.evaluate(same.view(), {}).loss_sum;
+    for (int i = 0; i < 20; ++i) {
+        const LossSum loss = session.forward_backward(same.view());
+        session.optimizer_step({1e-2, 0, 1.0 / static_cast<double>(loss.n_trained), 1.0});
+    }
+    EXPECT_LT(session.evaluate(same.view(), {}).loss_sum, 0.5 * before);
+    EXPECT_EQ(session.step_count(), 20);
+}
+
+TEST_F(SessionTest, TheSameSeedGivesTheSameAdapterBytesWithAnyNumberOfThreads) {
+    for (const Dtype act : {Dtype::bf16, Dtype::f32}) {
+        std::vector<std::string> saved;
+        for (const int32_t threads : {1, 2, 3}) {
+            const auto adapter = Adapter::create(load(path, "cpu", act, threads), small_adapter(0.1f));
+            Session session(adapter, small_session());
+            train(session, 0, 3);
+            adapter->save(dir / "adapter.gguf");
+            saved.push_back(file_bytes(dir / "adapter.gguf"));
+        }
+        EXPECT_TRUE(saved[0] == saved[1]);
+        EXPECT_TRUE(saved[0] == saved[2]);
+    }
+}
+
+TEST_F(SessionTest, TrainingFromASavedStateEndsInTheBytesOfTrainingThatRanThrough) {
+    const auto model = load(path, "cpu", Dtype::bf16);
+    const auto through = Adapter::create(model, small_adapter(0.1f));
+    {
+        Session session(through, small_session());
+        train(session, 0, 6);
+    }
+    const auto first = Adapter::create(model, small_adapter(0.1f));
+    {
+        Session session(first, small_session());
+        train(session, 0, 3);
+        session.save_state(dir / "state.bin");
+        first->save(dir / "adapter.gguf");
+    }
+    const auto second = Adapter::load(model, dir / "adapter.gguf");
+    Session session(second, small_session());
+    session.load_state(dir / "state.bin");
+    EXPECT_EQ(session.step_count(), 3);
+    train(session, 3, 3);
+    for (int32_t i = 0; i < through->n_tensors(); ++i) {
+        EXPECT_EQ(through->read(through->params(), i), second->read(second->params(), i)) << through->tensor(i).name;
+    }
+}
+
+TEST_F(SessionTest, ADamagedOrForeignStateIsRefused) {
+    const auto model = load(path, "cpu", Dtype::f32);
+    const auto adapter = Adapter::create(model, small_adapter());
+    Session session(adapter, small_session());
+    train(session, 0, 1);
+    session.save_state(dir / "state.bin");
+    const std::string good = file_bytes(dir / "state.bin");
+    auto write = [&](const std::string & bytes) { std::ofstream(dir / "bad.bin", std::ios::binary) << bytes; };
+
+    std::string flipped = good;
+    flipped[good.size() / 2] ^= 1;
+    write(flipped);
+    EXPECT_THAT(error_of([&] { session.load_state(dir / "bad.bin"); }), HasSubstr("checksum"));
+    write(good.substr(0, good.size() - 10));
+    EXPECT_THAT(error_of([&] { session.load_state(dir / "bad.bin"); }), HasSubstr("cut short"));
+    write("something else entirely, and long enough to hold a whole header of a state file");
+    EXPECT_THAT(error_of([&] { session.load_state(dir / "bad.bin"); }), HasSubstr("no training state"));
+    EXPECT_THAT(error_of([&] { session.load_state(dir / "absent.bin"); }), HasSubstr("cannot open"));
+
+    AdapterConfig other = small_adapter();
+    other.rank = 2;
+    const auto smaller = Adapter::create(model, other);
+    Session second(smaller, small_session());
+    EXPECT_THAT(error_of([&] { second.load_state(dir / "state.bin"); }), HasSubstr("other shapes"));
+}
+
+TEST_F(SessionTest, AnAdapterSavedAndLoadedGivesTheLogitsOfTheLiveOne) {
+    for (const Dtype act : {Dtype::f32, Dtype::bf16}) {
+        const auto model = load(path, "cpu", act);
+        const auto live = Adapter::create(model, small_adapter());
+        {
+            Session session(live, small_session());
+            train(session, 0, 3);
+        }
+        live->save(dir / "adapter.gguf");
+        const auto loaded = Adapter::load(model, dir / "adapter.gguf");
+        const Batch b = batch(9);
+        const auto n = b.tokens.size() * static_cast<size_t>(shape.n_vocab);
+        std::vector<float> expected(n), actual(n), base(n);
+        Context(model, live, 64).eval(b.tokens, true, expected.data());
+        Context(model, loaded, 64).eval(b.tokens, true, actual.data());
+        Context(model, nullptr, 64).eval(b.tokens, true, base.data());
+        EXPECT_EQ(expected, actual);
+        EXPECT_GT(relative_error(base, expected), 0.05);
+    }
+}
+
+TEST_F(SessionTest, RsLoraKeepsItsScaleThroughTheFile) {
+    AdapterConfig config = small_adapter();
+    config.use_rslora = true;
+    const auto model = load(path, "cpu", Dtype::f32);
+    const auto adapter = busy_adapter(model, config);
+    adapter->save(dir / "adapter.gguf");
+    const auto loaded = Adapter::load(model, dir / "adapter.gguf");
+    EXPECT_NEAR(adapter->scale(adapter->pairs().front()), 8 / std::sqrt(4.0), 1e-12);
+    EXPECT_NEAR(loaded->scale(loaded->pairs().front()), 8 / std::sqrt(4.0), 1e-6);
+}
+
+TEST_F(SessionTest, AnAdapterOfAnotherBaseIsRefused) {
+    const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
+    adapter->save(dir / "adapter.gguf");
+    TestModel other = shape;
+    other.seed = 2;
+    const auto model = load(write_test_model(dir / "other.gguf", other), "cpu", Dtype::f32);
+    EXPECT_THAT(error_of([&] { Adapter::load(model, dir / "adapter.gguf"); }), HasSubstr("another base model"));
+}
+
+TEST_F(SessionTest, ACacheFilledInAnyPiecesGivesTheLogitsOfOnePass) {
+    for (const auto & [device, act, tolerance] :
+         {std::tuple{"reference", Dtype::f64, 1e-6}, std::tuple{"cpu", Dtype::f32, 1e-5}, std::tuple{"cpu", Dtype::bf16, 2e-2}}) {
+        const auto model = load(path, device, act);
+        const auto adapter = busy_adapter(model, small_adapter());
+        const Batch b = random_batch(2, {40}, shape.n_vocab);
+        const auto row = static_cast<size_t>(shape.n_vocab);
+        std::vector<float> whole(b.tokens.size() * row), pieces(whole.size());
+        Context(model, adapter, 64).eval(b.tokens, true, whole.data());
+        Context context(model, adapter, 64);
+        const std::span<const int32_t> tokens(b.tokens);
+        size_t done = 0;
+        for (const size_t count : {1u, 5u, 1u, 17u, 1u, 3u, 1u, 11u}) {
+            context.eval(tokens.subspan(done, count), true, pieces.data() + done * row);
+            done += count;
+        }
+        ASSERT_EQ(done, tokens.size());
+        EXPECT_LE(relative_error(pieces, whole), tolerance) << device;
+
+        // Going back and taking the same way again changes nothing.
+        context.truncate(20);
+        std::vector<float> last(row);
+        context.eval(tokens.subspan(20), false, last.data());
+        EXPECT_LE(relative_error(last, {whole.end() - static_cast<std::ptrdiff_t>(row), whole.end()}), tolerance) << device;
+    }
+}
+
+TEST_F(SessionTest, EvaluationGivesTheLossOfTheForwardPassAndOneValuePerToken) {
+    const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
+    Session session(adapter, small_session());
+    const Batch b = batch(6);
+    std::vector<float> nll(b.tokens.size(), -1);
+    const LossSum evaluated = session.evaluate(b.view(), nll);
+    const LossSum trained = session.forward_backward(b.view());
+    EXPECT_EQ(evaluated.loss_sum, trained.loss_sum);
+    EXPECT_EQ(evaluated.n_trained, trained.n_trained);
+    double sum = 0;
+    for (size_t i = 0; i < nll.size(); ++i) {
+        if (b.labels[i] == -100) {
+            EXPECT_EQ(nll[i], 0);
+        }
+        sum += nll[i];
+    }
+    EXPECT_NEAR(sum, evaluated.loss_sum, 1e-5 * sum);
+}
+
+TEST_F(SessionTest, GradientsAreSumsAndTheStepClearsThem) {
+    const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
+    Session session(adapter, small_session());
+    session.forward_backward(batch(1).view());
+    const auto once = gradients(session);
+    session.forward_backward(batch(1).view());
+    const auto twice = gradients(session);
+    double squares = 0;
+    for (size_t i = 0; i < once.size(); ++i) {
+        for (size_t j = 0; j < once[i].size(); ++j) {
+            ASSERT_NEAR(twice[i][j], 2 * once[i][j], 1e-4 * (std::abs(once[i][j]) + 1e-2));
+            squares += static_cast<double>(twice[i][j]) * twice[i][j];
+        }
+    }
+    EXPECT_NEAR(session.optimizer_step({1e-3, 0, 0.5, 1}), 0.5 * std::sqrt(squares), 1e-4 * std::sqrt(squares));
+    for (const auto & gradient : gradients(session)) {
+        EXPECT_TRUE(std::all_of(gradient.begin(), gradient.end(), [](float x) { return x == 0; }));
+    }
+}
+
+TEST_F(SessionTest, WrongBatchesAreRefusedWithAReason) {
+    const auto adapter = Adapter::create(load(path, "cpu", Dtype::f32), small_adapter());
+    Session session(adapter, small_session());
+    auto refused = [&](Batch b) { return error_of([&] { session.forward_backward(b.view()); }); };
+    Batch b = batch(1);
+    b.tokens[3] = shape.n_vocab;
+    EXPECT_THAT(refused(b), HasSubstr("token 3 has id 300"));
+    b = batch(1);
+    b.labels[4] = -5;
+    EXPECT_THAT(refused(b), HasSubstr("label 4 is -5"));
+    b = batch(1);
+    b.sequence_lengths.back() += 1;
+    EXPECT_THAT(refused(b), HasSubstr("add up to"));
+    EXPECT_THAT(refused(random_batch(1, {65}, 300)), HasSubstr("1 to 64"));
+    b = batch(1);
+    std::fill(b.labels.begin(), b.labels.end(), -100);
+    EXPECT_THAT(refused(b), HasSubstr("every label is -100"));
+    EXPECT_THAT(error_of([&] { Session(adapter, small_session()); }), HasSubstr("already being trained"));
+}
+
+TEST_F(SessionTest, NonFiniteNumbersStopTheStepAndNameTheirPlace) {
+    const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
+    Session session(adapter, small_session());
+    const float inf = std::numeric_limits<float>::infinity();
+
+    session.forward_backward(batch(1).view());
+    const auto tensor = adapter->tensor(5);
+    std::vector<float> gradient(static_cast<size_t>(tensor.rows * tensor.cols), 0.0f);
+    gradient[3] = inf;
+    session.set_gradient(5, gradient.data());
+    const auto before = adapter->read(adapter->params(), 0);
+    EXPECT_THAT(error_of([&] { session.optimizer_step({1e-3, 0, 1, 1}); }), HasSubstr(tensor.name));
+    EXPECT_EQ(adapter->read(adapter->params(), 0), before);
+    EXPECT_EQ(session.step_count(), 0);
+    session.zero_gradients();
+
+    const LoraPair & pair = *adapter->find(1, Module::down);
+    const auto i = static_cast<int32_t>(2 * (&pair - adapter->pairs().data()));
+    std::vector<float> a = adapter->read(adapter->params(), i);
+    a[0] = inf;
+    adapter->write(adapter->params(), i, a.data());
+    EXPECT_THAT(error_of([&] { session.forward_backward(batch(1).view()); }), HasSubstr("layer 1"));
+}
+
+TEST_F(SessionTest, ThePlanRefusesWhatDoesNotFitAndSaysWhatWould) {
+    TestModel larger = shape;
+    larger.n_layer = 8;
+    const auto model = load(write_test_model(dir / "larger.gguf", larger), "cpu", Dtype::f32);
+    const auto adapter = Adapter::create(model, small_adapter());
+    SessionConfig config = small_session();
+    config.max_tokens = 4096;
+    config.checkpointing = Checkpointing::off;
+    const MemoryPlan keep = Session::plan(*model, *adapter, config);
+    config.checkpointing = Checkpointing::on;
+    const MemoryPlan recompute = Session::plan(*model, *adapter, config);
+    EXPECT_LT(recompute.activations, keep.activations);
+
+    config.memory_limit = (keep.total() + recompute.total()) / 2;
+    config.checkpointing = Checkpointing::automatic;
+    EXPECT_TRUE(Session::plan(*model, *adapter, config).checkpointing);
+    config.checkpointing = Checkpointing::off;
+    EXPECT_THAT(error_of([&] { Session(adapter, config); }), HasSubstr("checkpointing would fit"));
+    config.memory_limit = recompute.total() - 1;
+    EXPECT_THAT(error_of([&] { Session(adapter, config); }), HasSubstr("tokens per micro-batch would fit"));
+    config.memory_limit = 1 << 20;
+    EXPECT_THAT(error_of([&] { Session(adapter, config); }), HasSubstr("no micro-batch fits"));
+    config.memory_limit = 0;
+    EXPECT_NO_THROW(Session(adapter, config));
+}
+
+TEST_F(SessionTest, WrongAdapterSettingsAreRefusedWithAReason) {
+    const auto model = load(path, "cpu", Dtype::f32);
+    auto refused = [&](auto change) {
+        AdapterConfig config = small_adapter();
+        change(config);
+        return error_of([&] { Adapter::create(model, config); });
+    };
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.rank = 0; }), HasSubstr("rank is 0"));
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.alpha = -1; }), HasSubstr("alpha is -1"));
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.dropout = 1; }), HasSubstr("dropout is 1"));
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = "q_proj,w_proj"; }), HasSubstr("'w_proj' does not exist"));
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = "blk.2.attn_q"; }), HasSubstr("'blk.2.attn_q' does not exist"));
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = " , "; }), HasSubstr("empty"));
+
+    AdapterConfig both = small_adapter();
+    both.target_modules = "q_proj, blk.1.ffn_down";
+    EXPECT_EQ(Adapter::create(model, both)->target_modules(), "q_proj,down_proj");
+    EXPECT_EQ(Adapter::create(model, both)->pairs().size(), 3u);
+}
+
+}  // namespace
+}  // namespace lorica
