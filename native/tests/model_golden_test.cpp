@@ -124,7 +124,7 @@ using AdapterHandle = Handle<lorica_adapter, lorica_adapter_free>;
 using TrainHandle = Handle<lorica_train, lorica_train_free>;
 using ContextHandle = Handle<lorica_context, lorica_context_free>;
 
-class ModelGoldenTest : public testing::TestWithParam<std::tuple<const char *, Device>> {
+class ModelGoldenTest : public testing::TestWithParam<std::tuple<std::string, Device>> {
 protected:
     ModelGoldenTest()
         : folder_(std::string(LORICA_REPOSITORY "/native/tests/data/model_goldens/") + std::get<0>(GetParam()) + "/"),
@@ -291,10 +291,10 @@ TEST_P(ModelGoldenTest, trains_like_torch_adamw) {
 
 std::string test_name(const testing::TestParamInfo<ModelGoldenTest::ParamType> & info) {
     const auto & [name, device] = info.param;
-    return std::string(name) + "_on_" + device.name + (device.precision == LORICA_PRECISION_F64 ? "_f64" : "");
+    return name + "_on_" + device.name + (device.precision == LORICA_PRECISION_F64 ? "_f64" : "");
 }
 
-constexpr const char * cases[] = {"grouped_heads_f32", "tied_output_q4_0", "llama3_rope_f16", "one_kv_head_bf16"};
+const std::string cases[] = {"grouped_heads_f32", "tied_output_q4_0", "llama3_rope_f16", "one_kv_head_bf16"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 
