@@ -254,7 +254,9 @@ typedef struct lorica_adapter_params {
     uint64_t seed;               /* the same seed gives the same A on every device and platform */
     const char * target_modules; /* comma-separated: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, GGUF's
                                     attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down, full tensor names such
-                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head) */
+                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head). A name may
+                                    carry a rank and an alpha of its own: "q_proj,v_proj:8,blk.3.attn_q:4:16". Later
+                                    names overrule earlier ones. */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, default init, seed 42, target_modules "all-linear". */
@@ -280,7 +282,8 @@ LORICA_API lorica_status lorica_adapter_create(const lorica_model * model, const
 LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const char * path, lorica_adapter ** out);
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
- * `path`. rsLoRA's factor is folded into adapter.lora.alpha. Errors: IO; the old file then stays as it was. */
+ * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
+ * Errors: IO; the old file then stays as it was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
 LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);
@@ -292,6 +295,7 @@ LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, floa
 typedef struct lorica_adapter_tensor {
     const char * name; /* "blk.0.attn_q.weight.lora_a"; owned by the adapter */
     int64_t rows, cols;
+    float alpha;       /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
 } lorica_adapter_tensor;
 
 LORICA_API int32_t lorica_adapter_n_tensors(const lorica_adapter * adapter);
@@ -301,6 +305,73 @@ LORICA_API lorica_status lorica_adapter_tensor_info(const lorica_adapter * adapt
 /* Copies tensor i out of or into the adapter as f32[rows, cols]; n is rows * cols, checked. */
 LORICA_API lorica_status lorica_adapter_get_tensor(const lorica_adapter * adapter, int32_t i, float * data, int64_t n);
 LORICA_API lorica_status lorica_adapter_set_tensor(lorica_adapter * adapter, int32_t i, const float * data, int64_t n);
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * Writing model files: merge, quantize, convert. Tensors are streamed, so that memory does not grow with the model, and
+ * files appear under their name only when they are complete.
+ * ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct lorica_export_params {
+    const char * type; /* of the matrices in the new file: any of ggml's types ("F32", "F16", "BF16", "Q8_0", "IQ4_NL", …) or
+                          a mix of llama.cpp's (Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M), which gives some
+                          tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it, the output head gets at
+                          least Q6_K, and a tensor whose rows are no whole number of blocks the next larger type that fits.
+                          NULL: every tensor keeps its type, but those that an adapter changes become F16.
+                          Norms and other vectors are always copied. */
+    int32_t n_threads; /* 0: all cores that this process may run on. The result does not depend on it. */
+} lorica_export_params;
+
+/* type NULL, n_threads 0. */
+LORICA_API lorica_export_params lorica_export_default_params(void);
+
+/* Writes the model with the adapter folded in, W + scale B A, where scale includes the factor of lorica_adapter_set_scale. The
+ * sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT
+ * (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE,
+ * IO. */
+LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
+                                      const lorica_export_params * params);
+
+/* The same for the GGUF file of any architecture, without an adapter; params->type must be given. Errors: as lorica_merge,
+ * FORMAT. */
+LORICA_API lorica_status lorica_quantize(const char * source, const char * target, const lorica_export_params * params);
+
+/* A GGUF v3 file in the making: first metadata and tensors in the order in which they are to stand in the file, then
+ * lorica_gguf_writer_write, which reads the tensors. Errors: INVALID_ARGUMENT for a name that is empty, too long or there
+ * already, and for shapes that are no whole number of blocks. */
+typedef struct lorica_gguf_writer lorica_gguf_writer;
+LORICA_API lorica_status lorica_gguf_writer_create(lorica_gguf_writer ** out);
+LORICA_API void lorica_gguf_writer_free(lorica_gguf_writer * writer);
+LORICA_API lorica_status lorica_gguf_writer_set_u32(lorica_gguf_writer * writer, const char * key, uint32_t value);
+LORICA_API lorica_status lorica_gguf_writer_set_f32(lorica_gguf_writer * writer, const char * key, float value);
+LORICA_API lorica_status lorica_gguf_writer_set_bool(lorica_gguf_writer * writer, const char * key, bool value);
+LORICA_API lorica_status lorica_gguf_writer_set_string(lorica_gguf_writer * writer, const char * key, const char * value);
+/* String i is bytes [offsets[i], offsets[i + 1]) of `bytes`; offsets has n + 1 entries, ascending. */
+LORICA_API lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const char * key, const char * bytes,
+                                                        const int64_t * offsets, int64_t n);
+LORICA_API lorica_status lorica_gguf_writer_set_i32s(lorica_gguf_writer * writer, const char * key, const int32_t * values,
+                                                     int64_t n);
+LORICA_API lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer, const char * key, const float * values,
+                                                     int64_t n);
+
+/* A tensor that lies in another file as rows of plain numbers. */
+typedef struct lorica_tensor_source {
+    const char * path;
+    uint64_t offset;       /* bytes from the start of that file */
+    const char * type;     /* "F32", "F16" or "BF16" */
+    int32_t n_rope_heads;  /* > 0: the rows are heads in Hugging Face's RoPE order and are put into GGUF's, that of "llama":
+                              row j + k * d/2 of a head of d rows becomes its row 2j + k */
+} lorica_tensor_source;
+
+/* Adds tensor name[rows, cols], in ggml's order ne = (cols, rows), or ne = (cols) when rows is 0, converted to `type`. The
+ * source is opened now and read by lorica_gguf_writer_write. Errors: IO, FORMAT (the source ends before the tensor),
+ * UNSUPPORTED. */
+LORICA_API lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const char * name, const char * type,
+                                                       int64_t rows, int64_t cols, const lorica_tensor_source * source);
+/* Adds the F32 vector values[n], which is copied. */
+LORICA_API lorica_status lorica_gguf_writer_add_vector(lorica_gguf_writer * writer, const char * name, const float * values,
+                                                       int64_t n);
+/* Errors: IO, NON_FINITE; a file that was there before then stays as it was. */
+LORICA_API lorica_status lorica_gguf_writer_write(lorica_gguf_writer * writer, const char * path);
 
 /* ---------------------------------------------------------------------------------------------------------------
  * Training

@@ -1,7 +1,9 @@
 #include "adapter/adapter.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <map>
 #include <set>
 #include <sstream>
 
@@ -44,6 +46,33 @@ bool parse_tensor_name(std::string name, int32_t & layer, Module & module) {
     return true;
 }
 
+struct Target {
+    std::string name;
+    int32_t rank = 0;
+    double alpha = 0;
+};
+
+// NAME, NAME:RANK or NAME:RANK:ALPHA.
+Target parse_target(const std::string & text, int32_t rank, double alpha) {
+    Target target{text.substr(0, text.find(':')), rank, alpha};
+    if (target.name.size() == text.size()) return target;
+    const char * p = text.data() + target.name.size() + 1;
+    const char * const end = text.data() + text.size();
+    auto result = std::from_chars(p, end, target.rank);
+    if (result.ec == std::errc{} && result.ptr != end && *result.ptr == ':') result = std::from_chars(result.ptr + 1, end, target.alpha);
+    if (result.ec != std::errc{} || result.ptr != end) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", text, "' is not of the form NAME, NAME:RANK or NAME:RANK:ALPHA");
+    }
+    return target;
+}
+
+void check_size(int32_t rank, double alpha, int32_t largest_rank) {
+    if (rank < 1 || rank > largest_rank) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "rank is ", rank, "; it must lie between 1 and ", largest_rank, " for this model");
+    }
+    if (!std::isfinite(alpha) || alpha <= 0) fail(LORICA_ERROR_INVALID_ARGUMENT, "alpha is ", alpha, "; it must be positive");
+}
+
 [[noreturn]] void unknown_module(const std::string & name, int32_t n_layer) {
     fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", name, "' does not exist; there are q_proj, k_proj, v_proj, o_proj, gate_proj, ",
          "up_proj, down_proj, tensor names from blk.0.attn_q to blk.", n_layer - 1, ".ffn_down, and all-linear");
@@ -61,11 +90,11 @@ Adapter::~Adapter() {
     if (params_) model_->device().release(params_);
 }
 
-void Adapter::add_pair(int32_t layer, Module module, int64_t rank) {
+void Adapter::add_pair(int32_t layer, Module module, int64_t rank, double alpha) {
     const Weight & weight = model_->layers()[static_cast<size_t>(layer)][module];
     by_layer_[static_cast<size_t>(layer)][index(module)] = static_cast<int32_t>(pairs_.size());
     const int64_t a = n_params_, b = a + rank * weight.in;
-    pairs_.push_back({layer, module, rank, weight.in, weight.out, a, b, base_name(layer, module)});
+    pairs_.push_back({layer, module, rank, weight.in, weight.out, alpha, a, b, base_name(layer, module)});
     n_params_ = b + rank * weight.out;
 }
 
@@ -82,23 +111,21 @@ void Adapter::allocate() {
 std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, const AdapterConfig & config) {
     const LlamaConfig & llama = model->config();
     const int32_t largest = std::min(llama.n_embd, llama.n_ff);
-    if (config.rank < 1 || config.rank > largest) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "rank is ", config.rank, "; it must lie between 1 and ", largest, " for this model");
-    }
-    if (!std::isfinite(config.alpha) || config.alpha <= 0) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "alpha is ", config.alpha, "; it must be positive");
-    }
+    check_size(config.rank, config.alpha, largest);
     if (!(config.dropout >= 0 && config.dropout < 1)) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "dropout is ", config.dropout, "; it must be at least 0 and below 1");
     }
 
-    std::set<std::pair<int32_t, Module>> targets;
-    auto in_all_layers = [&](Module module) {
-        for (int32_t l = 0; l < llama.n_layer; ++l) targets.insert({l, module});
-    };
+    std::map<std::pair<int32_t, Module>, Target> targets;
     const std::vector<std::string> names = split_commas(config.target_modules);
     if (names.empty()) fail(LORICA_ERROR_INVALID_ARGUMENT, "target_modules is empty; \"all-linear\" means every linear layer");
-    for (const std::string & name : names) {
+    for (const std::string & text : names) {
+        const Target target = parse_target(text, config.rank, config.alpha);
+        check_size(target.rank, target.alpha, largest);
+        const std::string & name = target.name;
+        auto in_all_layers = [&](Module module) {
+            for (int32_t l = 0; l < llama.n_layer; ++l) targets[{l, module}] = target;
+        };
         int32_t layer;
         Module one;
         if (name == "all-linear") {
@@ -106,14 +133,14 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
         } else if (const auto module = find_module(name)) {
             in_all_layers(*module);
         } else if (parse_tensor_name(name, layer, one) && layer < llama.n_layer) {
-            targets.insert({layer, one});
+            targets[{layer, one}] = target;
         } else {
             unknown_module(name, llama.n_layer);
         }
     }
 
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
-    for (const auto & [layer, module] : targets) adapter->add_pair(layer, module, config.rank);
+    for (const auto & [place, target] : targets) adapter->add_pair(place.first, place.second, target.rank, target.alpha);
     adapter->allocate();
     adapter->base_fingerprint_ = model->fingerprint();
 
@@ -166,7 +193,7 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
                  weight.out, ", ", weight.in, "] in the model");
         }
         sources.push_back(&pair);
-        adapter->add_pair(layer, module, pair.rank);
+        adapter->add_pair(layer, module, pair.rank, file.alpha);
     }
     adapter->config_.rank = static_cast<int32_t>(adapter->pairs_.front().rank);
     adapter->allocate();
@@ -189,8 +216,15 @@ void Adapter::save(const std::string & path) const {
     file.use_rslora = config_.use_rslora;
     for (size_t p = 0; p < pairs_.size(); ++p) {
         const LoraPair & pair = pairs_[p];
-        file.pairs.push_back({pair.base_name, pair.rank, pair.in, pair.out, read(params_, static_cast<int32_t>(2 * p)),
-                              read(params_, static_cast<int32_t>(2 * p + 1))});
+        std::vector<float> b = read(params_, static_cast<int32_t>(2 * p + 1));
+        // What a reader makes of the pair without this factor; 1 unless the pair has an alpha, or with rsLoRA a rank, of its own.
+        const double stored = file.alpha == 0 ? 1 : double{file.alpha} / static_cast<double>(pair.rank);
+        const bool as_the_others = pair.alpha == config_.alpha && (!config_.use_rslora || pair.rank == config_.rank);
+        if (!as_the_others) {
+            const double factor = own_scale(pair) / stored;
+            for (float & value : b) value = static_cast<float>(value * factor);
+        }
+        file.pairs.push_back({pair.base_name, pair.rank, pair.in, pair.out, read(params_, static_cast<int32_t>(2 * p)), std::move(b)});
     }
     write_lora_file(path, file);
 }
@@ -206,16 +240,17 @@ int32_t Adapter::max_rank() const {
     return static_cast<int32_t>(rank);
 }
 
-double Adapter::scale(const LoraPair & pair) const {
-    if (config_.alpha == 0) return scale_factor_;  // a loaded file without alpha; llama.cpp does the same
+double Adapter::own_scale(const LoraPair & pair) const {
+    if (pair.alpha == 0) return 1;  // a loaded file without alpha; llama.cpp does the same
     const auto rank = static_cast<double>(pair.rank);
-    return config_.alpha / (config_.use_rslora ? std::sqrt(rank) : rank) * scale_factor_;
+    return pair.alpha / (config_.use_rslora ? std::sqrt(rank) : rank);
 }
 
 Adapter::TensorRef Adapter::tensor(int32_t i) const {
     const LoraPair & pair = pairs_[static_cast<size_t>(i / 2)];
-    if (i % 2 == 0) return {pair.a_offset, pair.rank, pair.in, pair.base_name + ".lora_a"};
-    return {pair.b_offset, pair.out, pair.rank, pair.base_name + ".lora_b"};
+    const double alpha = pair.alpha == 0 ? static_cast<double>(pair.rank) : pair.alpha;
+    if (i % 2 == 0) return {pair.a_offset, pair.rank, pair.in, pair.base_name + ".lora_a", alpha};
+    return {pair.b_offset, pair.out, pair.rank, pair.base_name + ".lora_b", alpha};
 }
 
 std::vector<float> Adapter::read(const void * array, int32_t i) const {

@@ -21,13 +21,14 @@ struct AdapterConfig {
     bool use_rslora = false;
     LoraInit init = LoraInit::kaiming_uniform;
     uint64_t seed = 42;
-    std::string target_modules = "all-linear";
+    std::string target_modules = "all-linear";  // "q_proj,v_proj:RANK,blk.3.attn_q:RANK:ALPHA"
 };
 
 struct LoraPair {
     int32_t layer;
     Module module;
     int64_t rank, in, out;
+    double alpha;
     int64_t a_offset, b_offset;  // in elements of the flat array; A[rank, in], then B[out, rank]
     std::string base_name;       // "blk.0.attn_q.weight"
 
@@ -52,8 +53,10 @@ public:
     const std::string & target_modules() const { return target_modules_; }
     const std::string & base_fingerprint() const { return base_fingerprint_; }
 
-    // alpha / rank (or alpha / sqrt(rank)) of the pair, times the factor of set_scale_factor.
-    double scale(const LoraPair & pair) const;
+    // alpha / rank (or alpha / sqrt(rank)) of the pair
+    double own_scale(const LoraPair & pair) const;
+    // that times the factor of set_scale_factor
+    double scale(const LoraPair & pair) const { return own_scale(pair) * scale_factor_; }
     void set_scale_factor(double factor) { scale_factor_ = factor; }
 
     // Device memory in param format, n_params() elements.
@@ -63,6 +66,7 @@ public:
     struct TensorRef {
         int64_t offset, rows, cols;
         std::string name;
+        double alpha;  // of the pair
     };
     int32_t n_tensors() const { return static_cast<int32_t>(2 * pairs_.size()); }
     TensorRef tensor(int32_t i) const;
@@ -74,7 +78,7 @@ public:
 
 private:
     Adapter(std::shared_ptr<const Model> model, AdapterConfig config);
-    void add_pair(int32_t layer, Module module, int64_t rank);
+    void add_pair(int32_t layer, Module module, int64_t rank, double alpha);
     void allocate();
 
     std::shared_ptr<const Model> model_;

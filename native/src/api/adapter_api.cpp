@@ -105,7 +105,8 @@ lorica_status lorica_adapter_tensor_info(const lorica_adapter * handle, int32_t 
     return guarded([&] {
         require(out, "out");
         const auto tensor = checked_tensor(handle, i);
-        *out = {handle->tensor_names[static_cast<size_t>(i)].c_str(), tensor.rows, tensor.cols};
+        *out = {handle->tensor_names[static_cast<size_t>(i)].c_str(), tensor.rows, tensor.cols,
+                static_cast<float>(tensor.alpha)};
     });
 }
 

@@ -507,6 +507,11 @@ std::string GgufFile::value_json(int64_t i, int64_t max_array) const {
     return out + ']';
 }
 
+GgufFile::RawValue GgufFile::raw_value(int64_t i) const {
+    const Entry & entry = impl_->entries.at(static_cast<size_t>(i));
+    return {entry.type, entry.is_array, entry.count, entry.value};
+}
+
 std::optional<int64_t> GgufFile::array_length(int64_t i) const {
     const Entry & entry = impl_->entries.at(static_cast<size_t>(i));
     return entry.is_array ? std::optional(static_cast<int64_t>(entry.count)) : std::nullopt;

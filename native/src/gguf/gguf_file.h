@@ -66,6 +66,16 @@ public:
     std::optional<std::vector<int64_t>> find_ints(std::string_view key) const;
     std::optional<std::vector<double>> find_floats(std::string_view key) const;
 
+    // Metadata entry i as it lies in the file: `type` is gguf.h's gguf_type, of the elements when it is an array. Strings are
+    // u64 length and bytes, one after another.
+    struct RawValue {
+        uint32_t type;
+        bool is_array;
+        uint64_t count;
+        const std::byte * data;
+    };
+    RawValue raw_value(int64_t i) const;
+
     const std::vector<TensorView> & tensors() const;
     const TensorView * find_tensor(std::string_view name) const;  // nullptr when absent
 

@@ -6,6 +6,7 @@
 
 #include <gguf.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -16,6 +17,13 @@ namespace {
 struct GgufContextFree {
     void operator()(gguf_context * context) const { gguf_free(context); }
 };
+
+template <typename T>
+T load(const std::byte * p) {
+    T value;
+    std::memcpy(&value, p, sizeof(T));
+    return value;
+}
 
 }  // namespace
 
@@ -80,6 +88,56 @@ void GgufWriter::set_f32s(std::string_view key, std::span<const float> values) {
     gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_FLOAT32, values.data(), values.size());
 }
 
+void GgufWriter::copy_metadata(const GgufFile & file, const std::vector<std::string> & except) {
+    gguf_context * const context = impl_->context.get();
+    for (int64_t i = 0; i < file.n_kv(); ++i) {
+        const std::string & name = file.key(i);
+        if (name == GGUF_KEY_GENERAL_ALIGNMENT || gguf_find_key(context, name.c_str()) >= 0 ||
+            std::find(except.begin(), except.end(), name) != except.end()) {
+            continue;
+        }
+        const GgufFile::RawValue value = file.raw_value(i);
+        const auto type = static_cast<gguf_type>(value.type);
+        if (type == GGUF_TYPE_STRING) {
+            std::vector<std::string> texts;
+            const std::byte * p = value.data;
+            for (uint64_t j = 0; j < value.count; ++j) {
+                const auto length = load<uint64_t>(p);
+                texts.emplace_back(reinterpret_cast<const char *>(p) + 8, length);
+                if (texts.back().find('\0') != std::string::npos) {
+                    fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": metadata ", quoted(name), " has a string with a NUL in it");
+                }
+                p += 8 + length;
+            }
+            if (value.is_array) {
+                set_strings(name, texts);
+            } else {
+                set_string(name, texts.front());
+            }
+            continue;
+        }
+        const std::string key = impl_->new_key(name);
+        if (value.is_array) {
+            gguf_set_arr_data(context, key.c_str(), type, value.data, value.count);
+            continue;
+        }
+        switch (type) {
+            case GGUF_TYPE_UINT8: gguf_set_val_u8(context, key.c_str(), load<uint8_t>(value.data)); break;
+            case GGUF_TYPE_INT8: gguf_set_val_i8(context, key.c_str(), load<int8_t>(value.data)); break;
+            case GGUF_TYPE_UINT16: gguf_set_val_u16(context, key.c_str(), load<uint16_t>(value.data)); break;
+            case GGUF_TYPE_INT16: gguf_set_val_i16(context, key.c_str(), load<int16_t>(value.data)); break;
+            case GGUF_TYPE_UINT32: gguf_set_val_u32(context, key.c_str(), load<uint32_t>(value.data)); break;
+            case GGUF_TYPE_INT32: gguf_set_val_i32(context, key.c_str(), load<int32_t>(value.data)); break;
+            case GGUF_TYPE_UINT64: gguf_set_val_u64(context, key.c_str(), load<uint64_t>(value.data)); break;
+            case GGUF_TYPE_INT64: gguf_set_val_i64(context, key.c_str(), load<int64_t>(value.data)); break;
+            case GGUF_TYPE_FLOAT32: gguf_set_val_f32(context, key.c_str(), load<float>(value.data)); break;
+            case GGUF_TYPE_FLOAT64: gguf_set_val_f64(context, key.c_str(), load<double>(value.data)); break;
+            case GGUF_TYPE_BOOL: gguf_set_val_bool(context, key.c_str(), load<uint8_t>(value.data) != 0); break;
+            default: fail(LORICA_ERROR_INTERNAL, file.path(), ": metadata ", quoted(name), " is of type ", value.type);
+        }
+    }
+}
+
 void GgufWriter::add_tensor(std::string_view name, ggml_type type, std::span<const int64_t> ne, DataSource data) {
     if (name.empty() || name.size() >= GGML_MAX_NAME || name.find('\0') != std::string_view::npos) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "tensor name ", quoted(name), " must have 1 to ", GGML_MAX_NAME - 1,
@@ -141,14 +199,18 @@ void GgufWriter::write(const std::string & path) const {
     const uint64_t alignment = gguf_get_alignment(context);
     for (size_t i = 0; i < impl_->sources.size(); ++i) {
         const auto id = static_cast<int64_t>(i);
-        const std::span<const std::byte> data = impl_->sources[i]();
-        if (data.size() != gguf_get_tensor_size(context, id) ||
-            file.n_written() != header.size() + gguf_get_tensor_offset(context, id)) {
-            fail(LORICA_ERROR_INTERNAL, path, ": tensor ", gguf_get_tensor_name(context, id), " got ", data.size(),
-                 " bytes at byte ", file.n_written(), " and not what the header says");
-        }
-        file.write(data.data(), data.size());
-        file.write_zeros((alignment - data.size() % alignment) % alignment);
+        const uint64_t n_bytes = gguf_get_tensor_size(context, id), start = header.size() + gguf_get_tensor_offset(context, id);
+        uint64_t done = 0;
+        do {
+            const std::span<const std::byte> data = impl_->sources[i]();
+            if (file.n_written() != start + done || data.empty() || data.size() > n_bytes - done) {
+                fail(LORICA_ERROR_INTERNAL, path, ": tensor ", gguf_get_tensor_name(context, id), " got ", data.size(),
+                     " bytes at byte ", file.n_written(), " and not what the header says");
+            }
+            file.write(data.data(), data.size());
+            done += data.size();
+        } while (done < n_bytes);
+        file.write_zeros((alignment - n_bytes % alignment) % alignment);
     }
     file.commit();
 }

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "gguf/gguf_file.h"
+
 namespace lorica {
 
 //     GgufWriter writer;
@@ -37,8 +39,12 @@ public:
     void set_i32s(std::string_view key, std::span<const int32_t> values);
     void set_f32s(std::string_view key, std::span<const float> values);
 
-    // `data` gives the tensor's bytes when its turn comes; they need to live until the next call of any such function, so a
-    // large file can be written through one buffer.
+    // All metadata of a file but general.alignment and the keys in `except`. What is set already stays.
+    // Errors: UNSUPPORTED for a string with a NUL in it.
+    void copy_metadata(const GgufFile & file, const std::vector<std::string> & except);
+
+    // `data` gives the tensor's bytes when its turn comes, all at once or, in further calls, piece by piece; they need to live
+    // until the next call of any such function, so a large file can be written through one small buffer.
     using DataSource = std::function<std::span<const std::byte>()>;
     void add_tensor(std::string_view name, ggml_type type, std::span<const int64_t> ne, DataSource data);
     // The same for data that lives until write() returns.

@@ -301,7 +301,8 @@ public static native @Cast("lorica_status") int lorica_adapter_load(@Const loric
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, String path, @ByPtrPtr lorica_adapter out);
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
- * `path`. rsLoRA's factor is folded into adapter.lora.alpha. Errors: IO; the old file then stays as it was. */
+ * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
+ * Errors: IO; the old file then stays as it was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
 public static native void lorica_adapter_free(lorica_adapter adapter);
@@ -324,6 +325,104 @@ public static native @Cast("lorica_status") int lorica_adapter_get_tensor(@Const
 public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica_adapter adapter, int i, @Const FloatPointer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica_adapter adapter, int i, @Const FloatBuffer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica_adapter adapter, int i, @Const float[] data, @Cast("int64_t") long n);
+// Targeting lorica_export_params.java
+
+
+
+/* type NULL, n_threads 0. */
+public static native @ByVal lorica_export_params lorica_export_default_params();
+
+/* Writes the model with the adapter folded in, W + scale B A, where scale includes the factor of lorica_adapter_set_scale. The
+ * sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT
+ * (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE,
+ * IO. */
+public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, @Cast("const char*") BytePointer path,
+                                      @Const lorica_export_params params);
+public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, String path,
+                                      @Const lorica_export_params params);
+
+/* The same for the GGUF file of any architecture, without an adapter; params->type must be given. Errors: as lorica_merge,
+ * FORMAT. */
+public static native @Cast("lorica_status") int lorica_quantize(@Cast("const char*") BytePointer source, @Cast("const char*") BytePointer target, @Const lorica_export_params params);
+public static native @Cast("lorica_status") int lorica_quantize(String source, String target, @Const lorica_export_params params);
+// Targeting lorica_gguf_writer.java
+
+
+public static native @Cast("lorica_status") int lorica_gguf_writer_create(@Cast("lorica_gguf_writer**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_gguf_writer_create(@ByPtrPtr lorica_gguf_writer out);
+public static native void lorica_gguf_writer_free(lorica_gguf_writer writer);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_u32(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("uint32_t") int value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_u32(lorica_gguf_writer writer, String key, @Cast("uint32_t") int value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, float value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32(lorica_gguf_writer writer, String key, float value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_bool(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("bool") boolean value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_bool(lorica_gguf_writer writer, String key, @Cast("bool") boolean value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_string(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_string(lorica_gguf_writer writer, String key, String value);
+/* String i is bytes [offsets[i], offsets[i + 1]) of `bytes`; offsets has n + 1 entries, ascending. */
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer bytes,
+                                                        @Cast("const int64_t*") LongPointer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key, String bytes,
+                                                        @Cast("const int64_t*") LongBuffer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer bytes,
+                                                        @Cast("const int64_t*") long[] offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key, String bytes,
+                                                        @Cast("const int64_t*") LongPointer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer bytes,
+                                                        @Cast("const int64_t*") LongBuffer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key, String bytes,
+                                                        @Cast("const int64_t*") long[] offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const IntPointer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key, @Const IntBuffer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const int[] values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key, @Const IntPointer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const IntBuffer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key, @Const int[] values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const FloatPointer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key, @Const FloatBuffer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const float[] values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key, @Const FloatPointer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const FloatBuffer values,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key, @Const float[] values,
+                                                     @Cast("int64_t") long n);
+// Targeting lorica_tensor_source.java
+
+
+
+/* Adds tensor name[rows, cols], in ggml's order ne = (cols, rows), or ne = (cols) when rows is 0, converted to `type`. The
+ * source is opened now and read by lorica_gguf_writer_write. Errors: IO, FORMAT (the source ends before the tensor),
+ * UNSUPPORTED. */
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_tensor(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Cast("const char*") BytePointer type,
+                                                       @Cast("int64_t") long rows, @Cast("int64_t") long cols, @Const lorica_tensor_source source);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_tensor(lorica_gguf_writer writer, String name, String type,
+                                                       @Cast("int64_t") long rows, @Cast("int64_t") long cols, @Const lorica_tensor_source source);
+/* Adds the F32 vector values[n], which is copied. */
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Const FloatPointer values,
+                                                       @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name, @Const FloatBuffer values,
+                                                       @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Const float[] values,
+                                                       @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name, @Const FloatPointer values,
+                                                       @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Const FloatBuffer values,
+                                                       @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name, @Const float[] values,
+                                                       @Cast("int64_t") long n);
+/* Errors: IO, NON_FINITE; a file that was there before then stays as it was. */
+public static native @Cast("lorica_status") int lorica_gguf_writer_write(lorica_gguf_writer writer, @Cast("const char*") BytePointer path);
+public static native @Cast("lorica_status") int lorica_gguf_writer_write(lorica_gguf_writer writer, String path);
 // Targeting lorica_train.java
 
 

@@ -31,4 +31,5 @@ public class lorica_adapter_tensor extends Pointer {
     public native @Cast("const char*") BytePointer name(); public native lorica_adapter_tensor name(BytePointer setter); /* "blk.0.attn_q.weight.lora_a"; owned by the adapter */
     public native @Cast("int64_t") long rows(); public native lorica_adapter_tensor rows(long setter);
     public native @Cast("int64_t") long cols(); public native lorica_adapter_tensor cols(long setter);
+    public native float alpha(); public native lorica_adapter_tensor alpha(float setter);       /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
 }

@@ -1,0 +1,147 @@
+#include "export/export_model.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "common/error.h"
+#include "common/quote.h"
+#include "export/row_stream.h"
+#include "export/tensor_types.h"
+#include "gguf/dequantize.h"
+#include "gguf/gguf_writer.h"
+
+namespace lorica {
+
+namespace {
+
+// A pair as it is added to a weight.
+struct Delta {
+    int64_t rank;
+    std::vector<float> a;  // [rank, in]
+    std::vector<float> b;  // [out, rank], with the scale in it
+};
+
+std::map<std::string, Delta> deltas_of(const Adapter * adapter) {
+    std::map<std::string, Delta> deltas;
+    for (size_t p = 0; adapter && p < adapter->pairs().size(); ++p) {
+        const LoraPair & pair = adapter->pairs()[p];
+        Delta delta{pair.rank, adapter->read(adapter->params(), static_cast<int32_t>(2 * p)),
+                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p + 1))};
+        const double scale = adapter->scale(pair);
+        for (float & value : delta.b) value = static_cast<float>(value * scale);
+        deltas.emplace(pair.base_name, std::move(delta));
+    }
+    return deltas;
+}
+
+void add_rows(const Delta & delta, int64_t first, int64_t n, int64_t n_per_row, float * rows) {
+    for (int64_t i = 0; i < n; ++i) {
+        const float * b = delta.b.data() + (first + i) * delta.rank;
+        float * row = rows + i * n_per_row;
+        for (int64_t k = 0; k < delta.rank; ++k) {
+            const float * a = delta.a.data() + k * n_per_row;
+            for (int64_t j = 0; j < n_per_row; ++j) row[j] += b[k] * a[j];
+        }
+    }
+}
+
+// Pages that were read stay in memory, and count as this process's, until someone needs the room. A model is read once here.
+void forget_pages(const TensorView & tensor) {
+    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto begin = (reinterpret_cast<uintptr_t>(tensor.data) + page - 1) / page * page;
+    const auto end = (reinterpret_cast<uintptr_t>(tensor.data) + tensor.n_bytes) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_DONTNEED);  // clean pages come back from the file
+}
+
+// The tensor's bytes as they are, in pieces, so that not all of them are in memory at once.
+GgufWriter::DataSource copy_of(const TensorView & tensor) {
+    return [&tensor, next = uint64_t{0}]() mutable -> std::span<const std::byte> {
+        constexpr uint64_t piece_bytes = uint64_t{1} << 24;
+        if (next >= tensor.n_bytes) next = 0;
+        const std::span<const std::byte> piece(tensor.data + next, std::min(piece_bytes, tensor.n_bytes - next));
+        next += piece.size();
+        return piece;
+    };
+}
+
+// The data of a tensor, once that before it is written.
+GgufWriter::DataSource after(const TensorView * before, GgufWriter::DataSource data) {
+    if (!before) return data;
+    return [before, data = std::move(data), first = true]() mutable {
+        if (std::exchange(first, false)) forget_pages(*before);
+        return data();
+    };
+}
+
+void write_model(const GgufFile & file, const std::map<std::string, Delta> & deltas, const std::string & path, const ExportConfig & config) {
+    std::optional<TensorTypes> types;
+    if (config.type) types.emplace(*config.type, file);
+
+    GgufWriter writer;
+    if (types && types->file_type()) {
+        writer.set_u32("general.file_type", *types->file_type());
+        if (types->is_quantized()) writer.set_u32("general.quantization_version", GGML_QNT_VERSION);
+    }
+    std::vector<std::string> except;
+    if (types && !types->file_type()) except.push_back("general.file_type");  // what it says would no longer be true
+    writer.copy_metadata(file, except);
+
+    const RowStreams streams(config.n_threads);
+    const TensorView * before = nullptr;
+    for (const TensorView & tensor : file.tensors()) {
+        const TensorView * const last = std::exchange(before, &tensor);
+        const auto found = deltas.find(tensor.name);
+        const Delta * delta = found == deltas.end() ? nullptr : &found->second;
+        // Norms, biases and RoPE factors: they are small, and some readers want them as they are.
+        const bool is_matrix = tensor.ne[1] > 1 && tensor.name.ends_with(".weight");
+        ggml_type type = tensor.type;
+        if (types && is_matrix) {
+            type = types->of(tensor);
+        } else if (delta) {
+            type = GGML_TYPE_F16;
+        }
+        const std::span<const int64_t> ne(tensor.ne.data(), static_cast<size_t>(tensor.n_dims));
+        if (type == tensor.type && !delta) {
+            writer.add_tensor(tensor.name, type, ne, after(last, copy_of(tensor)));
+            continue;
+        }
+        if (!is_supported_weight_type(tensor.type)) {
+            fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": tensor ", quoted(tensor.name), " has type ", type_name(tensor.type),
+                 ", which cannot be read");
+        }
+        const int64_t n_per_row = tensor.ne[0];
+        const size_t row_bytes = ggml_row_size(tensor.type, n_per_row);
+        auto rows = [=, &tensor](int64_t first, int64_t n, float * out) {
+            dequantize_row(tensor.type, tensor.data + static_cast<size_t>(first) * row_bytes, out, n * n_per_row);
+            if (delta) add_rows(*delta, first, n, n_per_row, out);
+        };
+        const int64_t n_rows = tensor.n_elements() / n_per_row;
+        writer.add_tensor(tensor.name, type, ne, after(last, streams.stream(tensor.name, type, n_rows, n_per_row, rows)));
+    }
+    writer.write(path);
+}
+
+}  // namespace
+
+void merge_model(const Model & model, const Adapter * adapter, const std::string & path, const ExportConfig & config) {
+    if (adapter && adapter->model().get() != &model) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
+    }
+    write_model(model.file(), deltas_of(adapter), path, config);
+}
+
+void quantize_model(const std::string & source, const std::string & target, const ExportConfig & config) {
+    if (!config.type) fail(LORICA_ERROR_INVALID_ARGUMENT, "no type is given; Q4_K_M is a good first choice");
+    const GgufFile file = GgufFile::open(source);
+    if (file.find_string("general.type").value_or("model") == "adapter") {
+        fail(LORICA_ERROR_UNSUPPORTED, source, " is an adapter; models are quantized");
+    }
+    if (file.tensors().empty()) fail(LORICA_ERROR_UNSUPPORTED, source, " holds no tensors, only a vocabulary");
+    write_model(file, {}, target, config);
+}
+
+}  // namespace lorica

@@ -1,0 +1,23 @@
+// Writes model files from model files: an adapter folded in, other tensor types. One tensor's rows at a time.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "adapter/adapter.h"
+#include "gguf/gguf_file.h"
+
+namespace lorica {
+
+struct ExportConfig {
+    std::optional<std::string> type;  // as lorica_export_params has it
+    int32_t n_threads = 0;
+};
+
+// W + scale B A for every pair of the adapter, which may be null. Errors: INVALID_ARGUMENT, UNSUPPORTED, NON_FINITE, IO.
+void merge_model(const Model & model, const Adapter * adapter, const std::string & path, const ExportConfig & config);
+
+// Any architecture; config.type is needed. Errors: IO, FORMAT and those above.
+void quantize_model(const std::string & source, const std::string & target, const ExportConfig & config);
+
+}  // namespace lorica
