@@ -25,14 +25,25 @@ import org.bytedeco.javacpp.BytePointer;
  * A LoRA adapter: what is trained. Made by {@link Model#newAdapter} or {@link Model#loadAdapter}.
  *
  * <p>It is saved as a folder with {@value #FILE_NAME}, which llama.cpp loads with {@code --lora}, and
- * {@value AdapterMetadata#FILE_NAME}, which says how it was trained.
+ * {@value AdapterMetadata#FILE_NAME}, which says how it was trained; {@link #exportPeft} writes the files of Hugging Face PEFT.
  */
 public final class Adapter implements AutoCloseable {
     /** Name of the weights in an adapter's folder. */
     public static final String FILE_NAME = "adapter.gguf";
+    /** Names of PEFT's files in an adapter's folder. */
+    public static final String PEFT_FILE_NAME = PeftFolder.WEIGHTS;
 
-    /** One of the trainable matrices. */
-    public record Tensor(String name, long rows, long columns) {}
+    public static final String PEFT_CONFIG_NAME = PeftFolder.CONFIG;
+
+    /**
+     * One of the trainable matrices.
+     *
+     * @param name    {@code blk.0.attn_q.weight.lora_a}
+     * @param rows    of A the rank, of B what comes out
+     * @param columns of A what goes in, of B the rank
+     * @param alpha   of its pair: B A is scaled by alpha / rank, or by alpha / √rank for rsLoRA
+     */
+    public record Tensor(String name, long rows, long columns, double alpha) {}
 
     private final Model model;
     private final NativeHandle<lorica_adapter> handle;
@@ -67,8 +78,12 @@ public final class Adapter implements AutoCloseable {
 
     static Adapter load(Model model, Path path) {
         boolean folder = Files.isDirectory(path);
+        if (!folder && path.endsWith(PeftFolder.WEIGHTS)) {
+            return load(model, path.toAbsolutePath().getParent());
+        }
         Path weights = folder ? path.resolve(FILE_NAME) : path;
-        if (!Files.exists(weights)) {
+        boolean peft = folder && !Files.exists(weights) && PeftFolder.is(path);
+        if (!peft && !Files.exists(weights)) {
             throw new FileAccessException(
                     folder ? path + " holds no " + FILE_NAME + ": it is not an adapter's folder" : path + " does not exist");
         }
@@ -79,6 +94,11 @@ public final class Adapter implements AutoCloseable {
         if (metadata != null && !base.fingerprint().equals(metadata.baseModel().fingerprint())) {
             throw new MismatchException(path + " was trained on " + metadata.baseModel().inWords() + ", not on "
                     + base.inWords() + ": load it with the model that it was trained on");
+        }
+        if (peft) {
+            Adapter adapter = PeftFolder.read(model, path);
+            adapter.metadata = metadata != null ? metadata : adapter.metadata;
+            return adapter;
         }
         lorica_adapter pointer = new lorica_adapter();
         try (BytePointer file = Text.copy("the path", weights.toString())) {
@@ -130,6 +150,33 @@ public final class Adapter implements AutoCloseable {
      * all.
      */
     public void save(Path folder) {
+        makeFolder(folder);
+        try (BytePointer file = Text.copy("the path", folder.resolve(FILE_NAME).toString())) {
+            check(handle.shared(adapter -> Lorica.lorica_adapter_save(adapter, file)));
+        }
+        metadata.write(folder);
+    }
+
+    /**
+     * Writes it into {@code folder} as Hugging Face PEFT loads it: {@code adapter_config.json} and
+     * {@code adapter_model.safetensors}, with {@value AdapterMetadata#FILE_NAME} beside them. A folder may hold this and what
+     * {@link #save} writes.
+     *
+     * @param baseModel what {@code base_model_name_or_path} is to say, a name on Hugging Face's hub or a path; {@code null}: the
+     *                  name that the model's file gives
+     */
+    public void exportPeft(Path folder, String baseModel) {
+        makeFolder(folder);
+        PeftFolder.write(this, folder, baseModel != null ? baseModel : PeftFolder.baseModelOf(model));
+        metadata.write(folder);
+    }
+
+    /** {@link #exportPeft(Path, String)} with the base model's own name. */
+    public void exportPeft(Path folder) {
+        exportPeft(folder, null);
+    }
+
+    private static void makeFolder(Path folder) {
         try {
             Files.createDirectories(folder);
         } catch (IOException e) {
@@ -137,10 +184,6 @@ public final class Adapter implements AutoCloseable {
                     folder + (Files.isRegularFile(folder) ? " is a file; a folder is meant" : " cannot be made: " + AtomicFile.reason(e)),
                     e);
         }
-        try (BytePointer file = Text.copy("the path", folder.resolve(FILE_NAME).toString())) {
-            check(handle.shared(adapter -> Lorica.lorica_adapter_save(adapter, file)));
-        }
-        metadata.write(folder);
     }
 
     /** Multiplies its effect: 1 is as trained, 0 is the base. Not saved. */
@@ -158,7 +201,7 @@ public final class Adapter implements AutoCloseable {
             try (lorica_adapter_tensor tensor = new lorica_adapter_tensor()) {
                 for (int i = 0; i < Lorica.lorica_adapter_n_tensors(adapter); i++) {
                     check(Lorica.lorica_adapter_tensor_info(adapter, i, tensor));
-                    tensors.add(new Tensor(Text.of(tensor.name()), tensor.rows(), tensor.cols()));
+                    tensors.add(new Tensor(Text.of(tensor.name()), tensor.rows(), tensor.cols(), tensor.alpha()));
                 }
             }
             return tensors;

@@ -17,10 +17,10 @@ final class AtomicFile {
     private AtomicFile() {}
 
     static void write(Path file, byte[] contents) {
-        Path temporary = null;
+        // Not createTempFile, whose files nobody else may read.
+        Path temporary = file.resolveSibling(file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
         try {
-            temporary = Files.createTempFile(file.toAbsolutePath().getParent(), file.getFileName() + ".", ".tmp");
-            try (FileChannel channel = FileChannel.open(temporary, StandardOpenOption.WRITE)) {
+            try (FileChannel channel = FileChannel.open(temporary, StandardOpenOption.WRITE, StandardOpenOption.CREATE_NEW)) {
                 ByteBuffer rest = ByteBuffer.wrap(contents);
                 while (rest.hasRemaining()) {
                     channel.write(rest);
@@ -47,9 +47,7 @@ final class AtomicFile {
 
     private static void deleteQuietly(Path temporary) {
         try {
-            if (temporary != null) {
-                Files.deleteIfExists(temporary);
-            }
+            Files.deleteIfExists(temporary);
         } catch (IOException e) {
             // What matters is the reason why the file could not be written.
         }

@@ -79,7 +79,7 @@ public final class Model implements AutoCloseable {
         return Adapter.create(this, config);
     }
 
-    /** An adapter that was saved: its folder, or a GGUF LoRA file of Lorica's or llama.cpp's. */
+    /** An adapter that was saved: its folder, the folder of a PEFT adapter, or a GGUF LoRA file of Lorica's or llama.cpp's. */
     public Adapter loadAdapter(Path path) {
         return Adapter.load(this, path);
     }

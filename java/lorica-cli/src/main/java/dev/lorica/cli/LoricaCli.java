@@ -77,6 +77,9 @@ public final class LoricaCli implements Callable<Integer> {
         CommandLine program = new CommandLine(new LoricaCli())
                 .addSubcommand(new TrainCommand(terminal))
                 .addSubcommand(new GenerateCommand(terminal))
+                .addSubcommand(new ExportCommand(terminal))
+                .addSubcommand(new MergeCommand(terminal))
+                .addSubcommand(new QuantizeCommand(terminal))
                 .addSubcommand(new InfoCommand(terminal))
                 .addSubcommand(new TokenizeCommand(terminal));
         return program.setOut(new PrintWriter(terminal.out(), true, StandardCharsets.UTF_8))

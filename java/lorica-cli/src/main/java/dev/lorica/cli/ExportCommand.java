@@ -1,0 +1,127 @@
+package dev.lorica.cli;
+
+import dev.lorica.Adapter;
+import dev.lorica.Model;
+import dev.lorica.exceptions.LoricaException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.ArgGroup;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/** {@code lorica export}: an adapter in another format. */
+@Command(
+        name = "export",
+        header = "Write an adapter as Hugging Face PEFT or llama.cpp load it.",
+        description = {"", "Reads either format: a folder of PEFT's or of Lorica's, or a GGUF LoRA file."},
+        sortOptions = false,
+        synopsisHeading = "%nUsage: ",
+        customSynopsis = "lorica export --model FILE --adapter DIR|FILE --output DIR [OPTION]…",
+        optionListHeading = "%nOptions:%n",
+        footerHeading = "%nExamples:%n",
+        footer = {
+            "  lorica export --model llama.gguf --adapter my-adapter --format peft --output my-peft-adapter",
+            "  lorica export --model llama.gguf --adapter peft-adapter --format gguf --output my-adapter"
+        })
+final class ExportCommand implements Callable<Integer> {
+    private final Terminal terminal;
+
+    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model that it belongs to.")
+    private Path model;
+
+    @Option(
+            names = {"-a", "--adapter"},
+            required = true,
+            paramLabel = "DIR|FILE",
+            description = "The adapter: its folder, or a GGUF LoRA file.")
+    private Path adapter;
+
+    @Option(
+            names = {"-f", "--format"},
+            paramLabel = "FORMAT",
+            description = "peft, gguf, or both. Default: ${DEFAULT-VALUE}")
+    private String format = "both";
+
+    @Option(names = {"-o", "--output"}, required = true, paramLabel = "DIR", description = "Folder for the new files.")
+    private Path output;
+
+    @Option(
+            names = "--base-model-name",
+            paramLabel = "NAME",
+            description = "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
+    private String baseModelName;
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    private CommonOptions common = new CommonOptions();
+
+    ExportCommand(Terminal terminal) {
+        this.terminal = terminal;
+    }
+
+    @Override
+    public Integer call() {
+        AdapterFormat wanted = Choices.of("--format", format, AdapterFormat.class);
+        try (Model base = Model.load(model);
+                Adapter tuned = base.loadAdapter(adapter)) {
+            wanted.write(tuned, output, baseModelName);
+        }
+        terminal.out().println("Saved " + terminal.bold(output.toString()) + " (" + wanted.files() + ")");
+        if (terminal.json()) {
+            Map<String, Object> json = new LinkedHashMap<>();
+            json.put("output", output.toString());
+            json.put("format", Choices.name(wanted));
+            terminal.printJson(json);
+        }
+        return ExitCode.OK;
+    }
+
+    /** The files of an adapter's folder. */
+    enum AdapterFormat {
+        PEFT,
+        GGUF,
+        BOTH;
+
+        /** Writes those files, and takes away those of the other format that an earlier adapter left: they would not be this one. */
+        void write(Adapter adapter, Path folder, String baseModelName) {
+            if (this != PEFT) {
+                adapter.save(folder);
+            }
+            if (this != GGUF) {
+                adapter.exportPeft(folder, baseModelName);
+            }
+            if (this == PEFT) {
+                delete(folder.resolve(Adapter.FILE_NAME));
+            }
+            if (this == GGUF) {
+                delete(folder.resolve(Adapter.PEFT_CONFIG_NAME));
+                delete(folder.resolve(Adapter.PEFT_FILE_NAME));
+            }
+        }
+
+        String files() {
+            return switch (this) {
+                case PEFT -> Adapter.PEFT_FILE_NAME;
+                case GGUF -> Adapter.FILE_NAME;
+                case BOTH -> Adapter.FILE_NAME + ", " + Adapter.PEFT_FILE_NAME;
+            };
+        }
+
+        private static void delete(Path file) {
+            try {
+                Files.deleteIfExists(file);
+            } catch (IOException e) {
+                throw new LoricaException(file + " is of an earlier adapter and cannot be deleted: " + e.getMessage(), e);
+            }
+        }
+
+        @Override
+        public String toString() {
+            return name().toLowerCase(Locale.ROOT);
+        }
+    }
+}
