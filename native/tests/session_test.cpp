@@ -99,10 +99,10 @@ TEST_F(SessionTest, TrainingFromASavedStateEndsInTheBytesOfTrainingThatRanThroug
     {
         Session session(first, small_session());
         train(session, 0, 3);
+        session.forward_backward(batch(17).view());  // of a step that is given up
         session.save_state(dir / "state.bin");
-        first->save(dir / "adapter.gguf");
     }
-    const auto second = Adapter::load(model, dir / "adapter.gguf");
+    const auto second = Adapter::create(model, small_adapter(0.1f));
     Session session(second, small_session());
     session.load_state(dir / "state.bin");
     EXPECT_EQ(session.step_count(), 3);

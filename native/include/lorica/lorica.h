@@ -470,8 +470,10 @@ LORICA_API int64_t lorica_train_step_count(const lorica_train * train);
 LORICA_API lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, float * data, int64_t n);
 LORICA_API lorica_status lorica_train_set_gradient(lorica_train * train, int32_t i, const float * data, int64_t n);
 
-/* Everything that the next step depends on beyond A and B: moments, step count, position of the dropout stream. Written
- * atomically; loading checks a checksum and that it belongs to this adapter's shapes. Errors: IO, FORMAT, MISMATCH. */
+/* Everything that the next step depends on, as it was after the last step: A and B, moments, step count, position of the
+ * dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written atomically; loading
+ * checks a checksum and that it belongs to this adapter's shapes. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
+ * then. */
 LORICA_API lorica_status lorica_train_save_state(const lorica_train * train, const char * path);
 LORICA_API lorica_status lorica_train_load_state(lorica_train * train, const char * path);
 

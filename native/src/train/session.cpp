@@ -382,6 +382,7 @@ double Session::optimizer_step(const OptimizerStep & step) {
     params.step = ++step_count_;
     backend_->adamw(adapter_->params(), gradients_, moment1_, moment2_, adapter_->n_params(), params);
     zero_gradients();
+    stepped_micro_batch_count_ = micro_batch_count_;
     return norm;
 }
 

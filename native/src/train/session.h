@@ -111,7 +111,8 @@ private:
     std::vector<int32_t> trained_rows_;
 
     int64_t step_count_ = 0;
-    int64_t micro_batch_count_ = 0;  // position of the dropout stream
+    int64_t micro_batch_count_ = 0;          // position of the dropout stream
+    int64_t stepped_micro_batch_count_ = 0;  // the same when the last optimizer step was done
 };
 
 }  // namespace lorica

@@ -1,4 +1,5 @@
-// The state of a session on disk: a fixed header, the two moments in the adapter's order, a CRC-32C over all of it. Little-endian.
+// The state of a session on disk: a fixed header, A and B, their two moments, each in the adapter's order, a CRC-32C over all of
+// it. Little-endian.
 #include <cstring>
 #include <fstream>
 
@@ -13,8 +14,8 @@ namespace {
 
 struct Header {
     char magic[8] = {'L', 'O', 'R', 'I', 'C', 'A', 'T', 'S'};
-    uint32_t version = 1;
-    uint32_t element_size = 0;  // of a moment
+    uint32_t version = 2;
+    uint32_t element_size = 0;  // of a parameter and of a moment
     int64_t n_params = 0;
     int64_t step_count = 0;
     int64_t micro_batch_count = 0;
@@ -42,18 +43,18 @@ void Session::save_state(const std::string & path) const {
     header.element_size = static_cast<uint32_t>(dtype_size(backend_->formats().param));
     header.n_params = adapter_->n_params();
     header.step_count = step_count_;
-    header.micro_batch_count = micro_batch_count_;
+    header.micro_batch_count = stepped_micro_batch_count_;
     header.seed = config_.seed;
     header.layout = layout_checksum(*adapter_);
 
     AtomicFile file(path);
     file.write(&header, sizeof header);
     uint32_t crc = crc32c(0, &header, sizeof header);
-    std::vector<std::byte> moment(static_cast<size_t>(header.n_params) * header.element_size);
-    for (const void * source : {moment1_, moment2_}) {
-        backend_->copy_to_host(moment.data(), source, moment.size());
-        crc = crc32c(crc, moment.data(), moment.size());
-        file.write(moment.data(), moment.size());
+    std::vector<std::byte> array(static_cast<size_t>(header.n_params) * header.element_size);
+    for (const void * source : {adapter_->params(), moment1_, moment2_}) {
+        backend_->copy_to_host(array.data(), source, array.size());
+        crc = crc32c(crc, array.data(), array.size());
+        file.write(array.data(), array.size());
     }
     file.write(&crc, sizeof crc);
     file.commit();
@@ -66,29 +67,31 @@ void Session::load_state(const std::string & path) {
     if (!file.read(reinterpret_cast<char *>(&header), sizeof header) || std::memcmp(header.magic, Header{}.magic, 8) != 0) {
         fail(LORICA_ERROR_FORMAT, path, " is no training state of lorica");
     }
-    if (header.version != 1) fail(LORICA_ERROR_UNSUPPORTED, path, ": training state version ", header.version, " is not known");
+    if (header.version != Header{}.version) fail(LORICA_ERROR_UNSUPPORTED, path, ": training state version ", header.version, " is not known");
     if (header.n_params != adapter_->n_params() || header.layout != layout_checksum(*adapter_) ||
         header.element_size != dtype_size(backend_->formats().param)) {
         fail(LORICA_ERROR_MISMATCH, path, " belongs to an adapter of other shapes or another precision");
     }
     uint32_t crc = crc32c(0, &header, sizeof header), stored = 0;
     const size_t bytes = static_cast<size_t>(header.n_params) * header.element_size;
-    std::vector<std::byte> first(bytes), second(bytes);
-    for (std::vector<std::byte> * moment : {&first, &second}) {
-        if (!file.read(reinterpret_cast<char *>(moment->data()), static_cast<std::streamsize>(bytes))) {
+    std::vector<std::byte> params(bytes), first(bytes), second(bytes);
+    for (std::vector<std::byte> * array : {&params, &first, &second}) {
+        if (!file.read(reinterpret_cast<char *>(array->data()), static_cast<std::streamsize>(bytes))) {
             fail(LORICA_ERROR_FORMAT, path, " is cut short");
         }
-        crc = crc32c(crc, moment->data(), bytes);
+        crc = crc32c(crc, array->data(), bytes);
     }
     if (!file.read(reinterpret_cast<char *>(&stored), sizeof stored)) fail(LORICA_ERROR_FORMAT, path, " is cut short");
     if (stored != crc) fail(LORICA_ERROR_FORMAT, path, " is damaged: its checksum does not match");
     if (header.step_count < 0 || header.micro_batch_count < 0) fail(LORICA_ERROR_FORMAT, path, " holds a negative step count");
 
+    backend_->copy_to_device(adapter_->params(), params.data(), bytes);
     backend_->copy_to_device(moment1_, first.data(), bytes);
     backend_->copy_to_device(moment2_, second.data(), bytes);
     step_count_ = header.step_count;
-    micro_batch_count_ = header.micro_batch_count;
+    micro_batch_count_ = stepped_micro_batch_count_ = header.micro_batch_count;
     config_.seed = header.seed;
+    zero_gradients();
 }
 
 }  // namespace lorica

@@ -500,8 +500,10 @@ public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica
 public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica_train train, int i, @Const FloatBuffer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica_train train, int i, @Const float[] data, @Cast("int64_t") long n);
 
-/* Everything that the next step depends on beyond A and B: moments, step count, position of the dropout stream. Written
- * atomically; loading checks a checksum and that it belongs to this adapter's shapes. Errors: IO, FORMAT, MISMATCH. */
+/* Everything that the next step depends on, as it was after the last step: A and B, moments, step count, position of the
+ * dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written atomically; loading
+ * checks a checksum and that it belongs to this adapter's shapes. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
+ * then. */
 public static native @Cast("lorica_status") int lorica_train_save_state(@Const lorica_train train, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_train_save_state(@Const lorica_train train, String path);
 public static native @Cast("lorica_status") int lorica_train_load_state(lorica_train train, @Cast("const char*") BytePointer path);
