@@ -111,7 +111,8 @@ program_is_current() {
     [ -e "$program/lorica-cli.jar" ] && [ "$(cat "$build/program.stamp" 2>/dev/null)" = "$(program_fingerprint)" ]
 }
 
-configure_native() {
+# shellcheck disable=SC2120 # options are passed by test-sanitized.sh
+configure_native() { # configure_native [CMAKE_OPTION…]
     # A build folder of another system's compiler or libraries is of no use.
     local system
     system=$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null || uname -sr)
@@ -121,10 +122,11 @@ configure_native() {
     mkdir -p "$native_build"
     echo "$system" >"$native_build/system"
     if command -v ninja >/dev/null; then export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}; fi
-    cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}"
+    cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}" "$@"
 }
 
 build_native() { # build_native TARGET…
+    # shellcheck disable=SC2119
     configure_native && cmake --build "$native_build" -j"$jobs" --target "$@"
 }
 
