@@ -21,6 +21,11 @@ final class TestModels {
         return file;
     }
 
+    /** A file of the source tree. */
+    static Path repository(String path) {
+        return repository().resolve(path);
+    }
+
     private static Path repository() {
         return Path.of(System.getProperty("lorica.repository", "../.."));
     }

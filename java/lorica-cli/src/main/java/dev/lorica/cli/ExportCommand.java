@@ -2,12 +2,8 @@ package dev.lorica.cli;
 
 import dev.lorica.Adapter;
 import dev.lorica.Model;
-import dev.lorica.exceptions.LoricaException;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
-import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.ArgGroup;
@@ -70,7 +66,7 @@ final class ExportCommand implements Callable<Integer> {
                 Adapter tuned = base.loadAdapter(adapter)) {
             wanted.write(tuned, output, baseModelName);
         }
-        terminal.out().println("Saved " + terminal.bold(output.toString()) + " (" + wanted.files() + ")");
+        terminal.out().println("Saved " + terminal.bold(output.resolve(wanted.mainFile()).toString()));
         if (terminal.json()) {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("output", output.toString());
@@ -78,50 +74,5 @@ final class ExportCommand implements Callable<Integer> {
             terminal.printJson(json);
         }
         return ExitCode.OK;
-    }
-
-    /** The files of an adapter's folder. */
-    enum AdapterFormat {
-        PEFT,
-        GGUF,
-        BOTH;
-
-        /** Writes those files, and takes away those of the other format that an earlier adapter left: they would not be this one. */
-        void write(Adapter adapter, Path folder, String baseModelName) {
-            if (this != PEFT) {
-                adapter.save(folder);
-            }
-            if (this != GGUF) {
-                adapter.exportPeft(folder, baseModelName);
-            }
-            if (this == PEFT) {
-                delete(folder.resolve(Adapter.FILE_NAME));
-            }
-            if (this == GGUF) {
-                delete(folder.resolve(Adapter.PEFT_CONFIG_NAME));
-                delete(folder.resolve(Adapter.PEFT_FILE_NAME));
-            }
-        }
-
-        String files() {
-            return switch (this) {
-                case PEFT -> Adapter.PEFT_FILE_NAME;
-                case GGUF -> Adapter.FILE_NAME;
-                case BOTH -> Adapter.FILE_NAME + ", " + Adapter.PEFT_FILE_NAME;
-            };
-        }
-
-        private static void delete(Path file) {
-            try {
-                Files.deleteIfExists(file);
-            } catch (IOException e) {
-                throw new LoricaException(file + " is of an earlier adapter and cannot be deleted: " + e.getMessage(), e);
-            }
-        }
-
-        @Override
-        public String toString() {
-            return name().toLowerCase(Locale.ROOT);
-        }
     }
 }

@@ -20,7 +20,7 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
             throw new LoricaException("--output " + path + " is a file; a folder is meant");
         }
         boolean isNew = !Files.exists(path);
-        boolean hasAdapter = Files.exists(path.resolve(Adapter.FILE_NAME));
+        boolean hasAdapter = Files.exists(path.resolve(Adapter.FILE_NAME)) || Files.exists(path.resolve(Adapter.PEFT_FILE_NAME));
         try {
             Files.createDirectories(path);
             if (!hasAdapter && !overwrite && !isEmpty(path)) {

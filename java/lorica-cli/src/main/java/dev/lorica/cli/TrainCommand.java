@@ -96,6 +96,18 @@ final class TrainCommand implements Callable<Integer> {
     private Path evalData;
 
     @Option(
+            names = "--adapter-format",
+            paramLabel = "FORMAT",
+            description = "What to save: gguf (llama.cpp), peft (Hugging Face PEFT), or both. Default: ${DEFAULT-VALUE}")
+    private String adapterFormat = "both";
+
+    @Option(
+            names = "--base-model-name",
+            paramLabel = "NAME",
+            description = "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
+    private String baseModelName;
+
+    @Option(
             names = "--ask",
             paramLabel = "QUESTION",
             description = "Ask this before training and after it; may be given several times.")
@@ -116,6 +128,7 @@ final class TrainCommand implements Callable<Integer> {
     @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
     private CommonOptions common = new CommonOptions();
 
+    private AdapterFormat format;
     private final Map<String, Object> json = new LinkedHashMap<>();
     private final List<Map<String, Object>> log = new ArrayList<>();
 
@@ -141,6 +154,7 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private int train(Model base, Adapter adapter) {
+        format = Choices.of("--adapter-format", adapterFormat, AdapterFormat.class);
         TrainingReport report = new TrainingReport(terminal);
         report.model(base.info());
 
@@ -179,7 +193,7 @@ final class TrainCommand implements Callable<Integer> {
             }
             return ExitCode.INTERRUPTED;
         }
-        adapter.save(output);
+        format.write(adapter, output, baseModelName);
         report(result, adapter, base, plan, dataReport, untrained);
         List<String> after = result.stopped() ? List.of() : answers("After", base, adapter, dataReport.template());
         if (result.stopped()) {
@@ -307,7 +321,7 @@ final class TrainCommand implements Callable<Integer> {
                                 ? "Stopped after step " + result.steps() + " of " + plan.totalSteps() + ". "
                                 : "")
                         + "Saved "
-                        + terminal.bold(output.resolve(Adapter.FILE_NAME).toString()));
+                        + terminal.bold(output.resolve(format.mainFile()).toString()));
         terminal.out()
                 .println("  " + Format.count(result.steps(), "step") + " in " + Format.seconds(result.seconds()) + ", "
                         + Format.count(Math.round(result.tokensPerSecond())) + " tok/s, mean loss "
@@ -324,7 +338,7 @@ final class TrainCommand implements Callable<Integer> {
 
         json.put("status", result.stopped() ? "interrupted" : "done");
         json.put("output", output.toString());
-        json.put("adapter", output.resolve(Adapter.FILE_NAME).toString());
+        json.put("adapter", output.resolve(format.mainFile()).toString());
         json.put("model", model.toString());
         json.put("device", base.info().device());
         json.put("trainable_params", adapter.info().parameters());
@@ -376,6 +390,9 @@ final class TrainCommand implements Callable<Integer> {
                 .println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
                         + Shell.quote(output.toString()) + (plain ? " --prompt " : " --instruction ")
                         + Shell.quote(question));
+        if (format == AdapterFormat.PEFT) {
+            return;
+        }
         terminal.out().println("or with llama.cpp:");
         terminal.out()
                 .println("  llama-cli -m " + Shell.quote(model.toString()) + " --lora "
