@@ -80,6 +80,7 @@ public final class LoricaCli implements Callable<Integer> {
                 .addSubcommand(new ExportCommand(terminal))
                 .addSubcommand(new MergeCommand(terminal))
                 .addSubcommand(new QuantizeCommand(terminal))
+                .addSubcommand(new ConvertCommand(terminal))
                 .addSubcommand(new InfoCommand(terminal))
                 .addSubcommand(new TokenizeCommand(terminal));
         return program.setOut(new PrintWriter(terminal.out(), true, StandardCharsets.UTF_8))

@@ -1,0 +1,79 @@
+package dev.lorica.cli;
+
+import dev.lorica.convert.HuggingFaceConverter;
+import dev.lorica.exceptions.LoricaException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.ArgGroup;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+
+/** {@code lorica convert}: a GGUF file from a Hugging Face folder. */
+@Command(
+        name = "convert",
+        header = "Make a GGUF file from a Llama as Hugging Face publishes it.",
+        description = {
+            "",
+            "Reads config.json, model.safetensors (in one piece or several), and tokenizer.json or tokenizer.model. The file has the "
+                    + "vocabulary and the chat template in it."
+        },
+        sortOptions = false,
+        synopsisHeading = "%nUsage: ",
+        customSynopsis = "lorica convert DIR OUTPUT [--type TYPE]",
+        optionListHeading = "%nOptions:%n",
+        parameterListHeading = "%n",
+        footerHeading = "%nExamples:%n",
+        footer = {
+            "  lorica convert SmolLM2-135M-Instruct smollm2-f16.gguf",
+            "  lorica convert SmolLM2-135M-Instruct smollm2-q4.gguf --type Q4_K_M"
+        })
+final class ConvertCommand implements Callable<Integer> {
+    private final Terminal terminal;
+
+    @Parameters(index = "0", paramLabel = "DIR", description = "Folder with config.json and model.safetensors.")
+    private Path input;
+
+    @Parameters(index = "1", paramLabel = "OUTPUT", description = "The GGUF file to write.")
+    private Path output;
+
+    @Option(
+            names = "--type",
+            paramLabel = "TYPE",
+            description = "F16, BF16, F32, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: ${DEFAULT-VALUE}")
+    private String type = "F16";
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    private CommonOptions common = new CommonOptions();
+
+    ConvertCommand(Terminal terminal) {
+        this.terminal = terminal;
+    }
+
+    @Override
+    public Integer call() {
+        long start = System.nanoTime();
+        HuggingFaceConverter.convert(input, output, type);
+        double seconds = (System.nanoTime() - start) / 1e9;
+        long bytes;
+        try {
+            bytes = Files.size(output);
+        } catch (IOException e) {
+            throw new LoricaException(output + " cannot be read: " + e.getMessage(), e);
+        }
+        terminal.out().println("Saved " + terminal.bold(output.toString()) + ", " + Format.bytes(bytes) + ", in " + Format.seconds(seconds));
+        if (terminal.json()) {
+            Map<String, Object> json = new LinkedHashMap<>();
+            json.put("output", output.toString());
+            json.put("type", type);
+            json.put("bytes", bytes);
+            json.put("seconds", seconds);
+            terminal.printJson(json);
+        }
+        return ExitCode.OK;
+    }
+}

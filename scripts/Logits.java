@@ -1,0 +1,49 @@
+import static dev.lorica.internal.c.Lorica.*;
+
+import dev.lorica.internal.NativeLibrary;
+import dev.lorica.internal.c.lorica_adapter;
+import dev.lorica.internal.c.lorica_context;
+import dev.lorica.internal.c.lorica_model;
+import dev.lorica.internal.c.lorica_model_info;
+import java.io.DataOutputStream;
+import java.io.FileOutputStream;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.Arrays;
+
+/**
+ * For check_peft.py: the logits of every token, in f32, as little-endian floats in a file.
+ *
+ * <pre>java -cp 'lorica-cli.jar:lib/*' Logits.java MODEL.gguf ADAPTER.gguf|none OUTPUT TOKEN,TOKEN,…</pre>
+ */
+class Logits {
+    public static void main(String[] args) throws Exception {
+        NativeLibrary.load();
+        lorica_model model = new lorica_model();
+        var params = lorica_model_default_params().precision(LORICA_PRECISION_F32);
+        check(lorica_model_load(args[0], params, model));
+        lorica_model_info info = new lorica_model_info();
+        check(lorica_model_get_info(model, info));
+        lorica_adapter adapter = null;
+        if (!args[1].equals("none")) {
+            adapter = new lorica_adapter();
+            check(lorica_adapter_load(model, args[1], adapter));
+        }
+        int[] tokens = Arrays.stream(args[3].split(",")).mapToInt(Integer::parseInt).toArray();
+        lorica_context context = new lorica_context();
+        check(lorica_context_create(model, adapter, tokens.length, context));
+        float[] logits = new float[tokens.length * info.n_vocab()];
+        check(lorica_context_eval(context, tokens, tokens.length, true, logits));
+        ByteBuffer bytes = ByteBuffer.allocate(4 * logits.length).order(ByteOrder.LITTLE_ENDIAN);
+        bytes.asFloatBuffer().put(logits);
+        try (DataOutputStream out = new DataOutputStream(new FileOutputStream(args[2]))) {
+            out.write(bytes.array());
+        }
+    }
+
+    private static void check(int status) {
+        if (status != LORICA_OK) {
+            throw new IllegalStateException(lorica_last_error().getString());
+        }
+    }
+}
