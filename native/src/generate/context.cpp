@@ -18,12 +18,12 @@ Context::Buffers Context::lay_out(Arena & arena, const Model & model, const Adap
     const Formats formats = model.device().formats();
     Buffers b;
     for (int32_t l = 0; l < c.n_layer; ++l) {
-        b.k.push_back(arena.matrix(formats.act, n_ctx, c.kv_dim()));
-        b.v.push_back(arena.matrix(formats.act, n_ctx, c.kv_dim()));
+        b.k.push_back(arena.operand(formats.act, n_ctx, c.kv_dim()));
+        b.v.push_back(arena.operand(formats.act, n_ctx, c.kv_dim()));
     }
     b.block = lay_out_block(arena, model, adapter, formats, piece, true);
     b.scratch = lay_out_scratch(arena, model, formats, piece, false);
-    b.normed = arena.matrix(formats.act, logits_piece, c.n_embd);
+    b.normed = arena.operand(formats.act, logits_piece, c.n_embd);
     b.logits = static_cast<float *>(arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(c.n_vocab)));
     b.tokens = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
     b.positions = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));

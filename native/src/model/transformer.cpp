@@ -21,21 +21,29 @@ Matrix Arena::matrix(Dtype type, int64_t rows, int64_t cols) {
     return {bytes(static_cast<size_t>(rows * cols) * dtype_size(type)), type, rows, cols, cols};
 }
 
+Matrix Arena::operand(Dtype type, int64_t rows, int64_t cols) {
+    const auto per_line = static_cast<int64_t>(64 / dtype_size(type));
+    const bool even = cols >= 8 * per_line && cols % (2 * per_line) == 0;
+    Matrix x = matrix(type, rows, even ? cols + per_line : cols);
+    x.cols = cols;
+    return x;
+}
+
 BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
                                bool with_x) {
     const LlamaConfig & c = model.config();
     BlockActivations block;
     if (with_x) block.x = arena.matrix(formats.hidden, max_tokens, c.n_embd);
     block.mid = arena.matrix(formats.hidden, max_tokens, c.n_embd);
-    block.q = arena.matrix(formats.act, max_tokens, c.q_dim());
-    block.k = arena.matrix(formats.act, max_tokens, c.kv_dim());
-    block.v = arena.matrix(formats.act, max_tokens, c.kv_dim());
-    block.o = arena.matrix(formats.act, max_tokens, c.q_dim());
+    block.q = arena.operand(formats.act, max_tokens, c.q_dim());
+    block.k = arena.operand(formats.act, max_tokens, c.kv_dim());
+    block.v = arena.operand(formats.act, max_tokens, c.kv_dim());
+    block.o = arena.operand(formats.act, max_tokens, c.q_dim());
     block.lse = arena.matrix(formats.hidden, max_tokens, c.n_head);
-    block.gate = arena.matrix(formats.act, max_tokens, c.n_ff);
-    block.up = arena.matrix(formats.act, max_tokens, c.n_ff);
+    block.gate = arena.operand(formats.act, max_tokens, c.n_ff);
+    block.up = arena.operand(formats.act, max_tokens, c.n_ff);
     if (adapter) {
-        for (Matrix & u : block.u) u = arena.matrix(formats.act, max_tokens, adapter->max_rank());
+        for (Matrix & u : block.u) u = arena.operand(formats.act, max_tokens, adapter->max_rank());
     }
     return block;
 }
@@ -43,22 +51,22 @@ BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter
 BlockScratch lay_out_scratch(Arena & arena, const Model & model, Formats formats, int64_t max_tokens, bool training) {
     const LlamaConfig & c = model.config();
     BlockScratch scratch;
-    scratch.normed = arena.matrix(formats.act, max_tokens, c.n_embd);
+    scratch.normed = arena.operand(formats.act, max_tokens, c.n_embd);
     if (!training) {
-        scratch.h = arena.matrix(formats.act, max_tokens, c.n_ff);
+        scratch.h = arena.operand(formats.act, max_tokens, c.n_ff);
         return scratch;
     }
     scratch.d_normed = arena.matrix(formats.hidden, max_tokens, c.n_embd);
     // The feed-forward half of the backward pass is over before the attention half begins.
     const size_t shared = arena.mark();
-    scratch.h = arena.matrix(formats.act, max_tokens, c.n_ff);
-    scratch.dh = arena.matrix(formats.act, max_tokens, c.n_ff);
+    scratch.h = arena.operand(formats.act, max_tokens, c.n_ff);
+    scratch.dh = arena.operand(formats.act, max_tokens, c.n_ff);
     const size_t after_feed_forward = arena.mark();
     arena.rewind_to(shared);
-    scratch.d_o = arena.matrix(formats.act, max_tokens, c.q_dim());
-    scratch.dq = arena.matrix(formats.act, max_tokens, c.q_dim());
-    scratch.dk = arena.matrix(formats.act, max_tokens, c.kv_dim());
-    scratch.dv = arena.matrix(formats.act, max_tokens, c.kv_dim());
+    scratch.d_o = arena.operand(formats.act, max_tokens, c.q_dim());
+    scratch.dq = arena.operand(formats.act, max_tokens, c.q_dim());
+    scratch.dk = arena.operand(formats.act, max_tokens, c.kv_dim());
+    scratch.dv = arena.operand(formats.act, max_tokens, c.kv_dim());
     arena.rewind_to(std::max(arena.mark(), after_feed_forward));
     return scratch;
 }

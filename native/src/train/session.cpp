@@ -56,7 +56,7 @@ Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adap
     b.dx = arena.matrix(formats.hidden, n, c.n_embd);
     b.rows_x = arena.matrix(formats.hidden, n, c.n_embd);
     b.rows_dx = arena.matrix(formats.hidden, n, c.n_embd);
-    b.rows_normed = arena.matrix(formats.act, n, c.n_embd);
+    b.rows_normed = arena.operand(formats.act, n, c.n_embd);
     b.rows_d_normed = arena.matrix(formats.hidden, n, c.n_embd);
     b.nll = arena.matrix(formats.hidden, n, 1);
     return b;

@@ -112,7 +112,8 @@ void copy_row_bf16(const Matrix & a, int64_t row, uint16_t * out, int64_t k_pad)
 
 // The bf16 kernels read whole blocks of 32 rows and whole steps of 32 k. What is not in memory that way is copied, padded with zeros.
 PreparedA prepare_a_bf16(const Matrix & a, Scratch & scratch, int n_threads) {
-    const int64_t k_pad = round_up(a.cols, 32), blocks = (a.rows + block_m - 1) / block_m;
+    // An odd number of cache lines, see Arena::operand.
+    const int64_t k_pad = (round_up(a.cols, 32) / 32 | 1) * 32, blocks = (a.rows + block_m - 1) / block_m;
     const bool in_place = a.type == Dtype::bf16 && a.cols % 32 == 0;
     const int64_t first_copied = in_place ? a.rows / block_m * block_m : 0;
     const int64_t copied = blocks * block_m - first_copied;
@@ -145,76 +146,113 @@ struct ThreadScratch {
     float * c;  // [chunk rows, panel_n]
 };
 
-// One panel of one job for one chunk of rows.
+// A panel's worth of columns of one job for one chunk of rows.
 struct Task {
     int32_t job;
-    int32_t n_index;
+    int64_t n0, n_count;
     int64_t m0, m_count;
 };
 
-size_t panel_bytes(GemmPrecision precision) {
-    return static_cast<size_t>(panel_k * panel_n) * (precision == GemmPrecision::bf16 ? 2 : 4);
-}
+// What is multiplied in one go: parts of the terms whose packed panels fit in the panel memory together.
+struct Segment {
+    size_t term;
+    int64_t k0, k_count, k_pad;
+    int64_t panel_offset;  // in elements, for n_count columns
+};
+using Stage = std::vector<Segment>;
+
+size_t panel_element(GemmPrecision precision) { return precision == GemmPrecision::bf16 ? 2 : 4; }
 
 int64_t c_rows(int64_t max_m) { return round_up(std::min(max_m, chunk_m), block_m); }
 
 size_t thread_scratch_bytes(int64_t max_m, GemmPrecision precision) {
-    return panel_bytes(precision) + row_scratch_elements * sizeof(float) +
+    return static_cast<size_t>(panel_k * panel_n) * panel_element(precision) + row_scratch_elements * sizeof(float) +
            static_cast<size_t>(c_rows(max_m) * panel_n) * sizeof(float) + 3 * alignment;
 }
 
-void store(const GemmOutput & out, const float * c, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
+std::vector<Stage> plan_stages(const GemmJob & job, GemmPrecision precision, int64_t columns) {
+    std::vector<Stage> stages(1);
+    int64_t free_k = panel_k;
+    for (size_t t = 0; t < job.terms.size(); ++t) {
+        const int64_t k_total = job.terms[t].a.cols;
+        for (int64_t k0 = 0; k0 < k_total;) {
+            if (free_k < 32) {
+                stages.emplace_back();
+                free_k = panel_k;
+            }
+            const int64_t k_count = std::min(k_total - k0, free_k);
+            const int64_t k_pad = precision == GemmPrecision::bf16 ? round_up(k_count, 32) : k_count;
+            stages.back().push_back({t, k0, k_count, k_pad, (panel_k - free_k) * columns});
+            free_k -= round_up(k_count, 32);
+            k0 += k_count;
+        }
+    }
+    return stages;
+}
+
+void store(const GemmOutput & out, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
     if (out.transposed) {
         for (int64_t j = 0; j < n_count; ++j) {
             float * y = out.y.row_as<float>(n0 + j) + m0;
-            for (int64_t i = 0; i < m_count; ++i) y[i] += c[i * panel_n + j];
+            for (int64_t i = 0; i < m_count; ++i) y[i] += c[i * ldc + j];
         }
         return;
     }
-    for (int64_t i = 0; i < m_count; ++i) {
-        const float * residual = out.residual ? out.residual.row_as<float>(m0 + i) + n0 : nullptr;
-        const float * row = c + i * panel_n;
-        if (out.y.type == Dtype::bf16) {
-            store_row_bf16(row, residual, out.y.row_as<uint16_t>(m0 + i) + n0, n_count);
-        } else {
-            store_row_f32(row, residual, out.y.row_as<float>(m0 + i) + n0, n_count);
-        }
+    StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count};
+    if (out.residual) {
+        args.residual = out.residual.row_as<float>(m0) + n0;
+        args.residual_stride = out.residual.stride;
+    }
+    if (out.y.type == Dtype::bf16) {
+        args.y = out.y.row_as<uint16_t>(m0) + n0;
+        store_block_bf16(args);
+    } else {
+        args.y = out.y.row_as<float>(m0) + n0;
+        store_block_f32(args);
+    }
+}
+
+void pack(const GemmB & b, const Segment & segment, const Task & task, GemmPrecision precision, const ThreadScratch & thread) {
+    if (precision == GemmPrecision::bf16) {
+        pack_panel_bf16(b, segment.k0, segment.k_count, segment.k_pad, task.n0, task.n_count, thread.rows,
+                        reinterpret_cast<uint16_t *>(thread.panel) + segment.panel_offset);
+    } else {
+        pack_panel_f32(b, segment.k0, segment.k_count, segment.k_pad, task.n0, task.n_count, thread.rows,
+                       reinterpret_cast<float *>(thread.panel) + segment.panel_offset);
     }
 }
 
 void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Task & task, GemmPrecision precision, bool amx,
               const ThreadScratch & thread) {
-    const int64_t n0 = task.n_index * panel_n, n_count = std::min(panel_n, job.n - n0);
-    const int64_t groups = (n_count + group_n - 1) / group_n;
-    bool accumulate = false;
-    for (size_t t = 0; t < job.terms.size(); ++t) {
-        const GemmTerm & term = job.terms[t];
-        const int64_t k_total = term.a.cols;
-        for (int64_t k0 = 0; k0 < k_total; k0 += panel_k) {
-            const int64_t k_count = std::min(panel_k, k_total - k0);
-            int64_t k_pad = k_count;
-            if (precision == GemmPrecision::bf16) {
-                k_pad = round_up(k_count, 32);
-                pack_panel_bf16(term.b, k0, k_count, k_pad, n0, n_count, thread.rows, reinterpret_cast<uint16_t *>(thread.panel));
-            } else {
-                pack_panel_f32(term.b, k0, k_count, k_pad, n0, n_count, thread.rows, reinterpret_cast<float *>(thread.panel));
+    const int64_t groups = (task.n_count + group_n - 1) / group_n, ldc = groups * group_n;
+    const std::vector<Stage> stages = plan_stages(job, precision, ldc);
+    const auto kernel = precision == GemmPrecision::f32 ? kernel_f32_simd : amx ? kernel_bf16_amx : kernel_bf16_simd;
+    for (size_t s = 0; s < stages.size(); ++s) {
+        for (const Segment & segment : stages[s]) pack(job.terms[segment.term].b, segment, task, precision, thread);
+        for (int64_t m = 0; m < task.m_count; m += block_m) {
+            // With one stage C never leaves the first-level cache.
+            float * c = stages.size() == 1 ? thread.c : thread.c + m * ldc;
+            const int64_t rows = std::min(block_m, task.m_count - m);
+            for (size_t i = 0; i < stages[s].size(); ++i) {
+                const Segment & segment = stages[s][i];
+                const PreparedA & matrix = prepared[segment.term];
+                const int64_t block = (task.m0 + m) / block_m;
+                const auto a = matrix.block(block, segment.k0);
+                const bool last = m + block_m >= task.m_count;
+                const std::byte * next = last ? nullptr : matrix.block(block + 1, segment.k0).data;
+                const std::byte * panel = thread.panel + static_cast<size_t>(segment.panel_offset) * panel_element(precision);
+                kernel({a.data, a.stride, panel, segment.k_pad * group_n, segment.k_pad, groups, rows, c, ldc, s > 0 || i > 0, next});
             }
-            for (int64_t m = 0; m < task.m_count; m += block_m) {
-                const auto a = prepared[t].block((task.m0 + m) / block_m, k0);
-                const KernelArgs args{a.data, a.stride, thread.panel, k_pad * group_n, k_pad, groups,
-                                      std::min(block_m, task.m_count - m), thread.c + m * panel_n, panel_n, accumulate};
-                if (precision == GemmPrecision::f32) {
-                    kernel_f32_simd(args);
-                } else if (amx) {
-                    kernel_bf16_amx(args);
-                } else {
-                    kernel_bf16_simd(args);
-                }
-            }
-            accumulate = true;
+            if (s + 1 == stages.size()) store(job.out, c, ldc, task.m0 + m, rows, task.n0, task.n_count);
         }
     }
-    store(job.out, thread.c, task.m0, task.m_count, n0, n_count);
+}
+
+// Columns per task: wide panels read A less often, but every thread should get about four tasks.
+int64_t panel_columns(std::span<const GemmJob> jobs, int n_threads) {
+    int64_t columns = 0;
+    for (const GemmJob & job : jobs) columns += job.n;
+    return std::clamp<int64_t>(round_up(columns / (4 * n_threads), 32), 96, panel_n);
 }
 
 }  // namespace
@@ -224,7 +262,7 @@ size_t gemm_workspace_bytes(int64_t max_m, int n_threads, GemmPrecision precisio
 }
 
 size_t gemm_packed_a_bytes(int64_t m, int64_t k) {
-    return static_cast<size_t>(round_up(m, block_m) * round_up(k, 32)) * 2 + alignment;
+    return static_cast<size_t>(round_up(m, block_m) * (round_up(k, 32) + 32)) * 2 + alignment;
 }
 
 void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scratch, int n_threads) {
@@ -233,10 +271,11 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
 
     std::vector<std::vector<PreparedA>> prepared(jobs.size());
     std::vector<std::pair<Matrix, PreparedA>> known;  // several jobs share one A
+    const int64_t columns = panel_columns(jobs, n_threads);
     int64_t max_m = 0, panels = 0;
     for (size_t j = 0; j < jobs.size(); ++j) {
         max_m = std::max(max_m, jobs[j].m);
-        panels += (jobs[j].n + panel_n - 1) / panel_n;
+        panels += (jobs[j].n + columns - 1) / columns;
         for (const GemmTerm & term : jobs[j].terms) {
             const auto same = std::find_if(known.begin(), known.end(), [&](const auto & entry) {
                 const Matrix & a = entry.first;
@@ -254,14 +293,17 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
     }
 
     // Rows are split only as far as the panels alone do not keep the threads busy: each task packs its panel for itself.
-    const int64_t wanted = std::max<int64_t>(1, (3 * n_threads + panels - 1) / std::max<int64_t>(panels, 1));
+    const int64_t wanted = panels >= 2 * n_threads ? 1 : (2 * n_threads + panels - 1) / std::max<int64_t>(panels, 1);
     std::vector<Task> tasks;
     for (size_t j = 0; j < jobs.size(); ++j) {
         const int64_t m = jobs[j].m;
         const int64_t rows = std::clamp(round_up((m + wanted - 1) / wanted, block_m), block_m, chunk_m);
-        for (int64_t n = 0; n * panel_n < jobs[j].n; ++n) {
+        // Equal shares, in whole groups.
+        const int64_t n_panels = (jobs[j].n + columns - 1) / columns;
+        const int64_t share = round_up((jobs[j].n + n_panels - 1) / std::max<int64_t>(n_panels, 1), 32);
+        for (int64_t n0 = 0; n0 < jobs[j].n; n0 += share) {
             for (int64_t m0 = 0; m0 < m; m0 += rows) {
-                tasks.push_back({static_cast<int32_t>(j), static_cast<int32_t>(n), m0, std::min(rows, m - m0)});
+                tasks.push_back({static_cast<int32_t>(j), n0, std::min(share, jobs[j].n - n0), m0, std::min(rows, m - m0)});
             }
         }
     }
@@ -273,9 +315,9 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
 #pragma omp parallel num_threads(threads)
     {
         std::byte * own = memory + per_thread * static_cast<size_t>(omp_get_thread_num());
-        const size_t c_bytes = static_cast<size_t>(c_rows(max_m) * panel_n) * sizeof(float);
-        const ThreadScratch thread{own, reinterpret_cast<float *>(own + panel_bytes(precision) + c_bytes),
-                                   reinterpret_cast<float *>(own + panel_bytes(precision))};
+        const size_t panel_bytes = static_cast<size_t>(panel_k * panel_n) * panel_element(precision);
+        auto * c = reinterpret_cast<float *>(own + panel_bytes);
+        const ThreadScratch thread{own, c + c_rows(max_m) * panel_n, c};
         if (amx) amx_configure_thread();
 #pragma omp for schedule(dynamic, 1)
         for (size_t i = 0; i < tasks.size(); ++i) {

@@ -17,8 +17,8 @@
 
 namespace lorica::cpu {
 
-constexpr int64_t panel_n = 64;        // columns of a panel
-constexpr int64_t panel_k = 4096;      // rows of a panel: 512 KiB in bf16, a quarter of a current core's L2 cache
+constexpr int64_t panel_n = 256;       // columns of a panel at most: A is read from memory once per panel, so wide is good
+constexpr int64_t panel_k = 2048;      // rows of a panel at most: 1 MiB in bf16, half of a current core's L2 cache
 constexpr int64_t group_n = 16;        // columns that a kernel treats as one vector
 constexpr int64_t block_m = 32;        // rows of A and C that a kernel call covers
 constexpr int64_t chunk_m = 2048;      // rows of A that a task covers at most

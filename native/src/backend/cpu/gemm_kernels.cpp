@@ -1,7 +1,8 @@
 // Vector kernels for every target of Highway.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/gemm_kernels.cpp"
-#define HWY_DISABLED_TARGETS (HWY_ALL_SVE | HWY_RVV)  // sizeless vectors cannot be held in arrays
+#include "backend/cpu/simd_targets.h"
+// after simd_targets.h
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
@@ -152,7 +153,7 @@ HWY_INLINE void store_bf16(hn::Vec<DF> x, uint16_t * y) {
     hn::StoreU(hn::TruncateTo(du16, round_to_bf16_bits(x)), du16, y);
 }
 
-void StoreRowBf16(const float * c, const float * residual, uint16_t * y, int64_t n) {
+HWY_INLINE void store_row_bf16(const float * c, const float * residual, uint16_t * y, int64_t n) {
     const DF df;
     int64_t i = 0;
     for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
@@ -169,7 +170,7 @@ void StoreRowBf16(const float * c, const float * residual, uint16_t * y, int64_t
     }
 }
 
-void StoreRowF32(const float * c, const float * residual, float * y, int64_t n) {
+HWY_INLINE void store_row_f32(const float * c, const float * residual, float * y, int64_t n) {
     const DF df;
     int64_t i = 0;
     for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
@@ -179,6 +180,22 @@ void StoreRowF32(const float * c, const float * residual, float * y, int64_t n) 
     }
     for (; i < n; ++i) y[i] = c[i] + (residual ? residual[i] : 0);
 }
+
+void StoreBlockBf16(const StoreArgs & args) {
+    for (int64_t r = 0; r < args.rows; ++r) {
+        store_row_bf16(args.c + r * args.ldc, args.residual ? args.residual + r * args.residual_stride : nullptr,
+                       static_cast<uint16_t *>(args.y) + r * args.y_stride, args.n);
+    }
+}
+
+void StoreBlockF32(const StoreArgs & args) {
+    for (int64_t r = 0; r < args.rows; ++r) {
+        store_row_f32(args.c + r * args.ldc, args.residual ? args.residual + r * args.residual_stride : nullptr,
+                      static_cast<float *>(args.y) + r * args.y_stride, args.n);
+    }
+}
+
+void ConvertF32ToBf16(const float * x, uint16_t * y, int64_t n) { store_row_bf16(x, nullptr, y, n); }
 
 void ConvertBf16ToF32(const uint16_t * x, float * y, int64_t n) {
     const DF df;
@@ -219,20 +236,17 @@ namespace lorica::cpu {
 
 HWY_EXPORT(KernelBf16);
 HWY_EXPORT(KernelF32);
-HWY_EXPORT(StoreRowBf16);
-HWY_EXPORT(StoreRowF32);
+HWY_EXPORT(StoreBlockBf16);
+HWY_EXPORT(StoreBlockF32);
+HWY_EXPORT(ConvertF32ToBf16);
 HWY_EXPORT(ConvertBf16ToF32);
 HWY_EXPORT(DotF32);
 
 void kernel_bf16_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelBf16)(args); }
 void kernel_f32_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelF32)(args); }
-void store_row_bf16(const float * c, const float * residual, uint16_t * y, int64_t n) {
-    HWY_DYNAMIC_DISPATCH(StoreRowBf16)(c, residual, y, n);
-}
-void store_row_f32(const float * c, const float * residual, float * y, int64_t n) {
-    HWY_DYNAMIC_DISPATCH(StoreRowF32)(c, residual, y, n);
-}
-void convert_f32_to_bf16(const float * x, uint16_t * y, int64_t n) { HWY_DYNAMIC_DISPATCH(StoreRowBf16)(x, nullptr, y, n); }
+void store_block_bf16(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockBf16)(args); }
+void store_block_f32(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockF32)(args); }
+void convert_f32_to_bf16(const float * x, uint16_t * y, int64_t n) { HWY_DYNAMIC_DISPATCH(ConvertF32ToBf16)(x, y, n); }
 void convert_bf16_to_f32(const uint16_t * x, float * y, int64_t n) { HWY_DYNAMIC_DISPATCH(ConvertBf16ToF32)(x, y, n); }
 float dot_f32(const float * a, const float * b, int64_t n) { return HWY_DYNAMIC_DISPATCH(DotF32)(a, b, n); }
 

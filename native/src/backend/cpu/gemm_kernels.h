@@ -18,15 +18,25 @@ struct KernelArgs {
     float * c;
     int64_t ldc;
     bool accumulate;
+    const void * next_a;  // the block of A that will be read next, of the same shape, or null: fetched into the second-level cache
 };
 
 void kernel_bf16_amx(const KernelArgs & args);  // only when has_amx_bf16(), after amx_configure_thread()
 void kernel_bf16_simd(const KernelArgs & args);
 void kernel_f32_simd(const KernelArgs & args);
 
-// y[i] = c[i], or residual[i] + c[i] when residual is given; y in bf16 or f32.
-void store_row_bf16(const float * c, const float * residual, uint16_t * y, int64_t n);
-void store_row_f32(const float * c, const float * residual, float * y, int64_t n);
+// y = c, or residual + c when residual is given, over rows x n elements; strides in elements.
+struct StoreArgs {
+    const float * c;
+    int64_t ldc;
+    const float * residual;
+    int64_t residual_stride;
+    void * y;
+    int64_t y_stride;
+    int64_t rows, n;
+};
+void store_block_bf16(const StoreArgs & args);
+void store_block_f32(const StoreArgs & args);
 
 void convert_f32_to_bf16(const float * x, uint16_t * y, int64_t n);
 void convert_bf16_to_f32(const uint16_t * x, float * y, int64_t n);

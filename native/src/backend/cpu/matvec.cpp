@@ -7,8 +7,8 @@
 
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/panel.h"
 #include "common/bf16.h"
-#include "gguf/dequantize.h"
 
 namespace lorica::cpu {
 
@@ -86,7 +86,7 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
             const LinearForward & layer = layers[tasks[i].layer];
             const Weight & w = *layer.weight;
             for (int64_t n = tasks[i].first; n < tasks[i].first + tasks[i].count; ++n) {
-                dequantize_row(w.type, w.data + static_cast<size_t>(n) * w.row_bytes, own, w.in);
+                expand_row(w.type, w.data + static_cast<size_t>(n) * w.row_bytes, w.in, own);
                 for (int64_t t = 0; t < x.rows; ++t) {
                     float sum = dot_f32(rows + t * x.cols, own, w.in);
                     if (layer.lora) {

@@ -1,24 +1,36 @@
-#include "backend/cpu/panel.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/panel.cpp"
+#include "backend/cpu/simd_targets.h"
+// after simd_targets.h
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/dequantize-inl.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/panel.h"
 #include "gguf/dequantize.h"
 
-namespace lorica::cpu {
+HWY_BEFORE_NAMESPACE();
+namespace lorica::cpu::HWY_NAMESPACE {
 
-namespace {
+HWY_INLINE void scaled(const float * x, float scale, int64_t n, float * y) {
+    for_lanes(n, [&](int64_t i, auto part) { part.put(hn::Mul(part.get(x + i), hn::Set(Floats(), scale)), y + i); });
+}
 
 // P[row, first .. first + count] times scale as floats. Points into `run` (count plus two blocks of room) or, for f32, into P.
-const float * read_run(const GemmB & b, int64_t row, int64_t first, int64_t count, float * run) {
+HWY_INLINE const float * read_run(const GemmB & b, int64_t row, int64_t first, int64_t count, float * run) {
     const std::byte * source = b.data + static_cast<size_t>(row) * b.row_bytes;
-    const float * values;
+    const float * values = run;
     if (b.type == GGML_TYPE_F32) {
         values = reinterpret_cast<const float *>(source) + first;
     } else if (b.type == GGML_TYPE_BF16) {
-        convert_bf16_to_f32(reinterpret_cast<const uint16_t *>(source) + first, run, count);
-        values = run;
+        const Bf16 * x = reinterpret_cast<const Bf16 *>(source) + first;
+        for_lanes(count, [&](int64_t i, auto part) { part.put(part.get(x + i), run + i); });
+    } else if (can_expand(b.type) && first % 32 == 0 && count % 32 == 0) {
+        expand(b.type, source, first, count, run);
     } else {
         const int64_t block = ggml_blck_size(b.type);
         const int64_t from = first / block * block, to = (first + count + block - 1) / block * block;
@@ -26,28 +38,39 @@ const float * read_run(const GemmB & b, int64_t row, int64_t first, int64_t coun
         values = run + (first - from);
     }
     if (b.scale == 1) return values;
-    for (int64_t i = 0; i < count; ++i) run[i] = values[i] * b.scale;
+    scaled(values, b.scale, count, run);
     return run;
 }
 
-void read_run_bf16(const GemmB & b, int64_t row, int64_t first, int64_t count, float * run, uint16_t * out) {
+HWY_INLINE void read_run_bf16(const GemmB & b, int64_t row, int64_t first, int64_t count, float * run, Bf16 * out) {
+    const std::byte * source = b.data + static_cast<size_t>(row) * b.row_bytes;
     if (b.type == GGML_TYPE_BF16 && b.scale == 1) {
-        const std::byte * source = b.data + static_cast<size_t>(row) * b.row_bytes;
-        std::memcpy(out, reinterpret_cast<const uint16_t *>(source) + first, static_cast<size_t>(count) * 2);
+        std::memcpy(out, reinterpret_cast<const Bf16 *>(source) + first, static_cast<size_t>(count) * sizeof(Bf16));
+    } else if (can_expand(b.type) && b.scale == 1 && first % 32 == 0 && count % 32 == 0) {
+        expand(b.type, source, first, count, out);
     } else {
-        convert_f32_to_bf16(read_run(b, row, first, count, run), out, count);
+        const float * values = read_run(b, row, first, count, run);
+        for_lanes(count, [&](int64_t i, auto part) { part.put(part.get(values + i), out + i); });
     }
 }
 
-// out[i * 16 + c] = rows[c * stride + i] for i < count: sixteen rows become one group.
-template <typename T>
-void transpose_16(const T * rows, int64_t stride, int64_t count, T * out) {
-    constexpr int64_t tile = 16;
+// out[i * 16 + c] = rows[c * stride + i] for i < count: sixteen rows become one group. In tiles of 4 x 4.
+void transpose_16(const uint32_t * HWY_RESTRICT rows, int64_t stride, int64_t count, uint32_t * HWY_RESTRICT out) {
+    const hn::FixedTag<uint32_t, 4> d;
+    const hn::RepartitionToWide<decltype(d)> d2;
     int64_t i = 0;
-    for (; i + tile <= count; i += tile) {
-        for (int64_t c = 0; c < 16; ++c) {
-            const T * row = rows + c * stride + i;
-            for (int64_t j = 0; j < tile; ++j) out[(i + j) * 16 + c] = row[j];
+    for (; i + 4 <= count; i += 4) {
+        for (int64_t c = 0; c < 16; c += 4) {
+            const uint32_t * tile = rows + c * stride + i;
+            const auto r0 = hn::LoadU(d, tile), r1 = hn::LoadU(d, tile + stride);
+            const auto r2 = hn::LoadU(d, tile + 2 * stride), r3 = hn::LoadU(d, tile + 3 * stride);
+            const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1)), low23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3));
+            const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1)), high23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
+            uint32_t * column = out + i * 16 + c;
+            hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, low01, low23)), d, column);
+            hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23)), d, column + 16);
+            hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, high01, high23)), d, column + 32);
+            hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23)), d, column + 48);
         }
     }
     for (; i < count; ++i) {
@@ -55,68 +78,77 @@ void transpose_16(const T * rows, int64_t stride, int64_t count, T * out) {
     }
 }
 
-}  // namespace
-
-void pack_panel_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
-                     float * row_scratch, uint16_t * panel) {
-    float * run = row_scratch;
-    auto * rows = reinterpret_cast<uint16_t *>(row_scratch + panel_k + 512);
-    const int64_t pairs = k_pad / 2, groups = (n_count + group_n - 1) / group_n;
-    if (b.by_rows) {
-        for (int64_t g = 0; g < groups; ++g) {
-            const int64_t first = n0 + g * group_n, columns = std::min(group_n, n_count - g * group_n);
-            for (int64_t c = 0; c < group_n; ++c) {
-                uint16_t * row = rows + c * k_pad;
-                const int64_t filled = c < columns ? k_count : 0;
-                if (filled > 0) read_run_bf16(b, first + c, k0, filled, run, row);
-                std::fill(row + filled, row + k_pad, uint16_t{0});
-            }
-            auto * out = reinterpret_cast<uint32_t *>(panel + g * k_pad * group_n);
-            transpose_16(reinterpret_cast<const uint32_t *>(rows), pairs, pairs, out);
-        }
-        return;
+// out[2 c + h] = (h ? odd : even)[c] for the 16 columns of a group.
+HWY_INLINE void interleave_16(const Bf16 * even, const Bf16 * odd, uint16_t * out) {
+    const hn::CappedTag<uint16_t, 16> d;
+    constexpr int64_t step = HWY_MAX_LANES_D(decltype(d));
+    for (int64_t c = 0; c < 16; c += step) {
+        hn::StoreInterleaved2(hn::LoadU(d, reinterpret_cast<const uint16_t *>(even + c)),
+                              hn::LoadU(d, reinterpret_cast<const uint16_t *>(odd + c)), d, out + 2 * c);
     }
-    // By columns one dequantized run serves all groups of the panel.
-    uint16_t * even = rows;
-    uint16_t * odd = rows + panel_n;
-    std::fill(rows, rows + 2 * panel_n, uint16_t{0});
-    for (int64_t p = 0; p < pairs; ++p) {
+}
+
+// By rows: sixteen rows of P are the columns of a group.
+void pack_rows_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * run,
+                    Bf16 * rows, uint16_t * panel) {
+    for (int64_t g = 0; g * group_n < n_count; ++g) {
+        const int64_t first = n0 + g * group_n, columns = std::min(group_n, n_count - g * group_n);
+        for (int64_t c = 0; c < group_n; ++c) {
+            Bf16 * row = rows + c * k_pad;
+            const int64_t filled = c < columns ? k_count : 0;
+            if (filled > 0) read_run_bf16(b, first + c, k0, filled, run, row);
+            std::fill(row + filled, row + k_pad, Bf16());
+        }
+        transpose_16(reinterpret_cast<const uint32_t *>(rows), k_pad / 2, k_pad / 2,
+                     reinterpret_cast<uint32_t *>(panel + g * k_pad * group_n));
+    }
+}
+
+// By columns: two rows of P are a pair of every group, so one run serves the whole panel.
+void pack_columns_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * run,
+                       Bf16 * rows, uint16_t * panel) {
+    const int64_t groups = (n_count + group_n - 1) / group_n;
+    Bf16 * even = rows;
+    Bf16 * odd = rows + panel_n;
+    std::fill(rows, rows + 2 * panel_n, Bf16());
+    for (int64_t p = 0; p < k_pad / 2; ++p) {
         for (int64_t half = 0; half < 2; ++half) {
-            uint16_t * row = half ? odd : even;
+            Bf16 * row = half ? odd : even;
             if (2 * p + half < k_count) {
                 read_run_bf16(b, k0 + 2 * p + half, n0, n_count, run, row);
             } else {
-                std::fill(row, row + n_count, uint16_t{0});
+                std::fill(row, row + n_count, Bf16());
             }
         }
         for (int64_t g = 0; g < groups; ++g) {
-            uint16_t * out = panel + g * k_pad * group_n + p * 32;
-            for (int64_t c = 0; c < group_n; ++c) {
-                out[2 * c] = even[g * group_n + c];
-                out[2 * c + 1] = odd[g * group_n + c];
-            }
+            interleave_16(even + g * group_n, odd + g * group_n, panel + g * k_pad * group_n + p * 32);
         }
     }
 }
 
-void pack_panel_f32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
-                    float * row_scratch, float * panel) {
+void PackPanelBf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * row_scratch,
+                   uint16_t * panel) {
+    auto * rows = reinterpret_cast<Bf16 *>(row_scratch + run_elements);
+    const auto pack = b.by_rows ? pack_rows_bf16 : pack_columns_bf16;
+    pack(b, k0, k_count, k_pad, n0, n_count, row_scratch, rows, panel);
+}
+
+void PackPanelF32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * row_scratch,
+                  float * panel) {
     float * run = row_scratch;
-    float * rows = row_scratch + panel_k + 512;
+    float * rows = row_scratch + run_elements;
     const int64_t groups = (n_count + group_n - 1) / group_n;
     if (b.by_rows) {
         for (int64_t g = 0; g < groups; ++g) {
             const int64_t first = n0 + g * group_n, columns = std::min(group_n, n_count - g * group_n);
             for (int64_t c = 0; c < group_n; ++c) {
                 float * row = rows + c * k_pad;
-                if (c < columns) {
-                    std::copy_n(read_run(b, first + c, k0, k_count, run), k_count, row);
-                    std::fill(row + k_count, row + k_pad, 0.0f);
-                } else {
-                    std::fill(row, row + k_pad, 0.0f);
-                }
+                const int64_t filled = c < columns ? k_count : 0;
+                if (filled > 0) std::copy_n(read_run(b, first + c, k0, filled, run), filled, row);
+                std::fill(row + filled, row + k_pad, 0.0f);
             }
-            transpose_16(rows, k_pad, k_pad, panel + g * k_pad * group_n);
+            transpose_16(reinterpret_cast<const uint32_t *>(rows), k_pad, k_pad,
+                         reinterpret_cast<uint32_t *>(panel + g * k_pad * group_n));
         }
         return;
     }
@@ -131,4 +163,35 @@ void pack_panel_f32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad,
     }
 }
 
+void ExpandRow(ggml_type type, const std::byte * row, int64_t n, float * out) {
+    if (can_expand(type) && n % 32 == 0) {
+        expand(type, row, 0, n, out);
+    } else {
+        dequantize_row(type, row, out, n);
+    }
+}
+
+}  // namespace lorica::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lorica::cpu {
+
+HWY_EXPORT(PackPanelBf16);
+HWY_EXPORT(PackPanelF32);
+HWY_EXPORT(ExpandRow);
+
+void pack_panel_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
+                     float * row_scratch, uint16_t * panel) {
+    HWY_DYNAMIC_DISPATCH(PackPanelBf16)(b, k0, k_count, k_pad, n0, n_count, row_scratch, panel);
+}
+void pack_panel_f32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
+                    float * row_scratch, float * panel) {
+    HWY_DYNAMIC_DISPATCH(PackPanelF32)(b, k0, k_count, k_pad, n0, n_count, row_scratch, panel);
+}
+void expand_row(ggml_type type, const std::byte * row, int64_t n, float * out) {
+    HWY_DYNAMIC_DISPATCH(ExpandRow)(type, row, n, out);
+}
+
 }  // namespace lorica::cpu
+#endif

@@ -15,8 +15,13 @@ void pack_panel_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad
 void pack_panel_f32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
                     float * row_scratch, float * panel);
 
+// out[n] = a whole row of blocks, as dequantize_row of gguf/dequantize.h gives it, faster for the common types.
+void expand_row(ggml_type type, const std::byte * row, int64_t n, float * out);
+
 // Floats of row_scratch that any panel needs: one run of a row, widened to whole quantization blocks on both sides, and the sixteen
 // rows that are transposed together, in bf16 or f32.
-constexpr int64_t row_scratch_elements = (panel_k + 512) + 16 * (panel_k + 64);
+constexpr int64_t run_elements = panel_k + 512;
+constexpr int64_t row_scratch_elements = run_elements + 16 * (panel_k + 64);
+static_assert(panel_n <= panel_k);
 
 }  // namespace lorica::cpu
