@@ -1,0 +1,104 @@
+// Prompt processing and decoding. Decoding reads every weight for each token, so the memory's bandwidth is its limit.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "commands.h"
+#include "common/error.h"
+#include "common/random.h"
+#include "engine.h"
+#include "machine.h"
+
+namespace lorica::bench {
+
+namespace {
+
+// Bytes of weights that one token reads: all tensors, but of a separate embedding only one row.
+int64_t bytes_per_token(const std::string & path) {
+    lorica_gguf * opened = nullptr;
+    check(lorica_gguf_open(path.c_str(), &opened));
+    const GgufHandle gguf(opened);
+    int64_t all = 0, embedding = 0;
+    bool tied = true;
+    for (int64_t i = 0; i < lorica_gguf_n_tensors(opened); ++i) {
+        lorica_gguf_tensor tensor{};
+        check(lorica_gguf_tensor_info(opened, i, &tensor));
+        all += static_cast<int64_t>(tensor.n_bytes);
+        if (std::strcmp(tensor.name, "token_embd.weight") == 0) embedding = static_cast<int64_t>(tensor.n_bytes);
+        if (std::strcmp(tensor.name, "output.weight") == 0) tied = false;
+    }
+    return all - (tied ? 0 : embedding);
+}
+
+}  // namespace
+
+Json run_decode(const Options & options) {
+    ModelChoice choice(options);
+    const int n_prompt = options.number("prompt", 512), n_generate = options.number("generate", 128);
+    const int repetitions = std::max(1, options.number("repetitions", 5));
+    options.check_all_read();
+    choice.prepare();
+    if (n_prompt < 1 || n_generate < 1) fail(LORICA_ERROR_INVALID_ARGUMENT, "--prompt and --generate take 1 at least");
+
+    const ModelHandle model = choice.load();
+    const lorica_model_info info = info_of(model.get());
+    lorica_context * created = nullptr;
+    check(lorica_context_create(model.get(), nullptr, n_prompt + n_generate, &created));
+    const ContextHandle context(created);
+    std::vector<float> logits(static_cast<size_t>(info.n_vocab));
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < n_prompt + n_generate; ++i) {
+        tokens.push_back(
+            static_cast<int32_t>(random_u32(1, static_cast<uint64_t>(i)) % static_cast<uint32_t>(info.n_vocab)));
+    }
+    const auto eval = [&](int first, int n) {
+        check(lorica_context_eval(context.get(), &tokens[first], n, false, logits.data()));
+    };
+
+    const int64_t weight_bytes = bytes_per_token(choice.path);
+    ReadBuffer memory(std::max<int64_t>(int64_t{1} << 30, 3 * cache_bytes()), choice.n_threads);
+    ReadBuffer like_weights(weight_bytes,
+                            choice.n_threads);  // may partly stay in the caches, as the weights themselves may
+    eval(0, n_prompt);
+    std::vector<double> prompt, decode, bandwidth, cached, ratios, cached_ratios;
+    for (int i = 0; i < repetitions; ++i) {
+        check(lorica_context_truncate(context.get(), 0));
+        prompt.push_back(n_prompt / seconds_of([&] { eval(0, n_prompt); }));
+        decode.push_back(n_generate / seconds_of([&] {
+                             for (int t = 0; t < n_generate; ++t) eval(n_prompt + t, 1);
+                         }));
+        bandwidth.push_back(memory.read_once());
+        like_weights.read_once();
+        cached.push_back(like_weights.read_once());
+        ratios.push_back(decode.back() * static_cast<double>(weight_bytes) / bandwidth.back());
+        cached_ratios.push_back(decode.back() * static_cast<double>(weight_bytes) / cached.back());
+    }
+    // K and V of all positions so far, in the middle of what was decoded; the engine keeps them in the act format.
+    const int64_t kv_element = choice.precision == LORICA_PRECISION_F32 ? 4 : 2;
+    const int64_t kv_bytes =
+        int64_t{2} * info.n_layer * info.n_head_kv * info.head_dim * kv_element * (n_prompt + n_generate / 2);
+
+    std::fprintf(stderr, "%s, %d threads (%s)\n", choice.name.c_str(), choice.n_threads, info.device_detail);
+    std::fprintf(stderr, "prompt of %d tokens %.1f tok/s, decoding %.2f tok/s\n", n_prompt, median(prompt),
+                 median(decode));
+    std::fprintf(stderr,
+                 "weights %.1f MB per token: %.2f GB/s of %.2f GB/s from memory: %.3f; of %.2f GB/s from a buffer as "
+                 "large: %.3f\n",
+                 static_cast<double>(weight_bytes) * 1e-6, median(decode) * static_cast<double>(weight_bytes) * 1e-9,
+                 median(bandwidth) * 1e-9, median(ratios), median(cached) * 1e-9, median(cached_ratios));
+    return Json()
+        .set("model", describe(choice, model.get()))
+        .set("prompt_tokens", n_prompt)
+        .set("generated_tokens", n_generate)
+        .set("prompt_tokens_per_second", summary(prompt))
+        .set("decode_tokens_per_second", summary(decode))
+        .set("weight_bytes_per_token", weight_bytes)
+        .set("kv_bytes_per_token", kv_bytes)
+        .set("memory_bytes_per_second", summary(bandwidth))
+        .set("memory_buffer_bytes", memory.n_bytes())
+        .set("same_size_bytes_per_second", summary(cached))
+        .set("ratio_to_memory", summary(ratios))
+        .set("ratio_to_same_size", summary(cached_ratios));
+}
+
+}  // namespace lorica::bench

@@ -1,0 +1,84 @@
+// The engine through its public interface, with errors as exceptions and handles that free themselves.
+#pragma once
+
+#include <lorica/lorica.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "json.h"
+#include "options.h"
+#include "shapes.h"
+
+namespace lorica::bench {
+
+// Throws lorica::Error with the engine's message.
+void check(lorica_status status);
+
+template <auto Free>
+struct Freed {
+    void operator()(auto * handle) const { Free(handle); }
+};
+using ModelHandle = std::unique_ptr<lorica_model, Freed<lorica_model_free>>;
+using AdapterHandle = std::unique_ptr<lorica_adapter, Freed<lorica_adapter_free>>;
+using TrainHandle = std::unique_ptr<lorica_train, Freed<lorica_train_free>>;
+using ContextHandle = std::unique_ptr<lorica_context, Freed<lorica_context_free>>;
+using TokenizerHandle = std::unique_ptr<lorica_tokenizer, Freed<lorica_tokenizer_free>>;
+using GgufHandle = std::unique_ptr<lorica_gguf, Freed<lorica_gguf_free>>;
+
+// What most commands take: --model FILE, or --shape NAME --type TYPE in --cache FOLDER; --threads N; --precision P.
+struct ModelChoice {
+    std::string path, name;
+    lorica_precision precision = LORICA_PRECISION_AUTO;
+    int n_threads = 0;
+
+    explicit ModelChoice(const Options & options);
+    // Writes the model of random weights if it is not there yet; to be called once all options have been checked.
+    void prepare();
+    ModelHandle load() const;
+
+private:
+    std::string shape_, type_, cache_;
+};
+
+lorica_model_info info_of(const lorica_model * model);
+Shape shape_of(const ModelChoice & choice, const lorica_model * model);
+Json describe(const ModelChoice & choice, const lorica_model * model);
+
+// --targets, --rank, --tokens, --sequence-length, --checkpointing auto|on|off.
+struct TrainChoice {
+    std::vector<std::string> targets;
+    int rank, tokens, sequence_length;
+    lorica_checkpointing checkpointing = LORICA_CHECKPOINTING_AUTO;
+
+    TrainChoice(const Options & options, const std::string & default_targets, int default_tokens, int default_length);
+};
+
+struct Training {
+    AdapterHandle adapter;
+    TrainHandle session;
+    lorica_train_plan plan{};
+
+    Training(const lorica_model * model, const TrainChoice & choice);
+    // Forward, backward and optimizer.
+    lorica_batch_result step(const lorica_batch & batch);
+};
+
+Json describe(const lorica_train_plan & plan);
+
+// A packed batch that owns its arrays. Sequences of random tokens, every position trained.
+class Batch {
+public:
+    static Batch random(int n_tokens, int sequence_length, int n_vocab);
+
+    void add_sequence(const std::vector<int32_t> & tokens, size_t n_untrained = 0);
+    lorica_batch view() const;
+    size_t size() const { return tokens_.size(); }
+
+private:
+    std::vector<int32_t> tokens_, labels_, lengths_;
+};
+
+}  // namespace lorica::bench
