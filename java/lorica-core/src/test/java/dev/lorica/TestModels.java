@@ -2,15 +2,21 @@ package dev.lorica;
 
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
 
 /** Models of the source tree, and beside it, that tests read. */
-final class TestModels {
+public final class TestModels {
     private TestModels() {}
 
     /** 7.3 M parameters, Llama architecture, in the repository. */
-    static Path austen() {
+    public static Path austen() {
         return repository().resolve("models/austen-7m-q4_0.gguf");
     }
 
@@ -22,11 +28,29 @@ final class TestModels {
     }
 
     /** A file of the source tree. */
-    static Path repository(String path) {
+    public static Path repository(String path) {
         return repository().resolve(path);
     }
 
     private static Path repository() {
         return Path.of(System.getProperty("lorica.repository", "../.."));
+    }
+
+    /** The bytes of every tensor of a GGUF file, in its order. */
+    public static Map<String, byte[]> tensorBytes(Path file) {
+        Map<String, byte[]> bytes = new LinkedHashMap<>();
+        try (GgufFile contents = GgufFile.open(file);
+                FileChannel channel = FileChannel.open(file)) {
+            for (GgufFile.Tensor tensor : contents.tensors()) {
+                ByteBuffer buffer = ByteBuffer.allocate((int) tensor.bytes());
+                while (buffer.hasRemaining() && channel.read(buffer, tensor.offset() + buffer.position()) > 0) {
+                    // goes on where it stopped
+                }
+                bytes.put(tensor.name(), buffer.array());
+            }
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        return bytes;
     }
 }

@@ -209,8 +209,12 @@ final class HuggingFaceTokenizer {
     /** The tokenizer's word counts; the model's configuration may list several, of which this is the first. */
     private Integer special(GgufWriter writer, Vocabulary vocabulary, String name) {
         JsonNode token = tokenizerConfig.path(name + "_token");
-        String text = token.isObject() ? token.path("content").asText(null) : token.asText(null);
-        int id = text == null || token.isNull() ? -1 : vocabulary.idOf(text);
+        String text =
+                token.isNull() ? null : token.isObject() ? token.path("content").asText(null) : token.asText(null);
+        if (text == null && name.equals("unk")) {
+            text = tokenizer.path("model").path("unk_token").asText(null);
+        }
+        int id = text == null ? -1 : vocabulary.idOf(text);
         for (JsonNode source : new JsonNode[] {config, generationConfig}) {
             JsonNode told = source.path(name + "_token_id");
             if (id < 0) {

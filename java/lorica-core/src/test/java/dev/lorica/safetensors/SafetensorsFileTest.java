@@ -13,6 +13,7 @@ import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
@@ -93,7 +94,7 @@ class SafetensorsFileTest {
         Random random = new Random(1);
         int errors = 0;
         for (int i = 0; i < 1000; i++) {
-            byte[] damaged = random.nextInt(4) == 0 ? java.util.Arrays.copyOf(sound, random.nextInt(sound.length)) : sound.clone();
+            byte[] damaged = random.nextInt(4) == 0 ? Arrays.copyOf(sound, random.nextInt(sound.length)) : sound.clone();
             for (int flips = random.nextInt(4); flips >= 0 && damaged.length > 0; flips--) {
                 damaged[random.nextInt(Math.min(damaged.length, 200))] = (byte) random.nextInt(256);
             }
