@@ -5,6 +5,7 @@
 #include "common/bf16.h"
 #include "common/random.h"
 #include "gguf/dequantize.h"
+#include "support/test_model.h"
 
 #include <algorithm>
 #include <cmath>
@@ -177,18 +178,8 @@ private:
 class QuantizedWeight {
 public:
     QuantizedWeight(ggml_type type, int64_t out, int64_t in, uint64_t seed)
-        : type_(type), out_(out), in_(in), row_bytes_(ggml_row_size(type, in)), blocks_(out * row_bytes_) {
-        const double deviation = 1 / std::sqrt(static_cast<double>(in));
-        if (type == GGML_TYPE_IQ2_XXS || type == GGML_TYPE_IQ2_XS || type == GGML_TYPE_IQ2_S ||
-            type == GGML_TYPE_IQ1_S || type == GGML_TYPE_IQ1_M) {
-            fill_with_random_blocks(static_cast<float>(deviation / 16), seed);
-            return;
-        }
-        const Values values = normal(seed, out * in, deviation);
-        const std::vector<float> singles(values.begin(), values.end());
-        const std::vector<float> equal_importance(in, 1.0f);
-        ggml_quantize_chunk(type, singles.data(), blocks_.data(), 0, out, in, equal_importance.data());
-    }
+        : type_(type), out_(out), in_(in), row_bytes_(ggml_row_size(type, in)),
+          blocks_(random_blocks(type, out, in, 1 / std::sqrt(static_cast<float>(in)), seed, 0)) {}
 
     Weight on(Backend & backend) const {
         return {type_, out_, in_, row_bytes_, backend.load_weight(blocks_.data(), blocks_.size())};
@@ -202,26 +193,6 @@ public:
     }
 
 private:
-    // ggml prepares its search in the grids of these types for many seconds. Any bits are a valid block of them, once
-    // its f16 scale is sane: the first two bytes or, in IQ1_M, the upper four bits of the last four 16-bit words.
-    void fill_with_random_blocks(float scale, uint64_t seed) {
-        for (size_t i = 0; i < blocks_.size(); ++i) {
-            blocks_[i] = static_cast<std::byte>(random_u32(seed, i));
-        }
-        const ggml_fp16_t half = ggml_fp32_to_fp16(scale);
-        const size_t block_bytes = ggml_type_size(type_);
-        for (std::byte * block = blocks_.data(); block != blocks_.data() + blocks_.size(); block += block_bytes) {
-            if (type_ != GGML_TYPE_IQ1_M) {
-                std::memcpy(block, &half, sizeof half);
-                continue;
-            }
-            for (size_t i = 0; i < 4; ++i) {
-                std::byte & upper = block[block_bytes - 8 + 2 * i + 1];
-                upper = (upper & std::byte{0x0f}) | static_cast<std::byte>((half >> (4 * i) & 15) << 4);
-            }
-        }
-    }
-
     ggml_type type_;
     int64_t out_, in_;
     size_t row_bytes_;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <list>
 #include <stdexcept>
 
@@ -60,11 +61,9 @@ public:
 
     // W[out, in]
     void add_linear(const std::string & name, ggml_type type, int64_t in, int64_t out) {
-        std::vector<float> values = random_values(model_.seed, stream_++, in * out);
-        for (float & value : values) {
-            value *= model_.weight_scale / std::sqrt(static_cast<float>(in));
-        }
-        add(name, type, in, out, values);
+        const float deviation = model_.weight_scale / std::sqrt(static_cast<float>(in));
+        const auto & data = kept_.emplace_back(random_blocks(type, out, in, deviation, model_.seed, stream_++));
+        writer_.add_tensor(name, type, {in, out}, data.data());
     }
 
     void add_norm(const std::string & name, int64_t n) {
@@ -92,6 +91,25 @@ private:
     uint64_t stream_ = 0;
 };
 
+bool has_grid_to_search(ggml_type type) {
+    return type == GGML_TYPE_IQ2_XXS || type == GGML_TYPE_IQ2_XS || type == GGML_TYPE_IQ2_S || type == GGML_TYPE_IQ1_S ||
+           type == GGML_TYPE_IQ1_M;
+}
+
+// Of the types above: the scale of a block is an f16 in its first two bytes or, in IQ1_M, in the upper four bits of each of
+// its last four 16-bit words.
+void set_scale(ggml_type type, std::byte * block, float scale) {
+    const ggml_fp16_t half = ggml_fp32_to_fp16(scale);
+    if (type != GGML_TYPE_IQ1_M) {
+        std::memcpy(block, &half, sizeof(half));
+        return;
+    }
+    for (size_t i = 0; i < 4; ++i) {
+        std::byte & upper = block[ggml_type_size(type) - 8 + 2 * i + 1];
+        upper = (upper & std::byte{0x0f}) | static_cast<std::byte>((half >> (4 * i) & 15) << 4);
+    }
+}
+
 }  // namespace
 
 std::vector<float> random_values(uint64_t seed, uint64_t stream, int64_t n) {
@@ -116,6 +134,37 @@ std::vector<std::byte> quantize(ggml_type type, std::span<const float> values, i
     if (written != blocks.size()) {
         throw std::logic_error(std::string("ggml wrote another number of bytes for ") + type_name(type));
     }
+    return blocks;
+}
+
+std::vector<std::byte> random_blocks(ggml_type type, int64_t n_rows, int64_t n_per_row, float deviation, uint64_t seed,
+                                     uint64_t stream) {
+    if (!has_grid_to_search(type)) {
+        std::vector<float> values = random_values(seed, stream, n_rows * n_per_row);
+        for (float & value : values) {
+            value *= deviation;
+        }
+        return quantize(type, values, n_per_row);
+    }
+    // But for the scale, any bits are a valid block.
+    const uint64_t own = derive_seed(seed, stream);
+    std::vector<std::byte> blocks(ggml_row_size(type, n_per_row) * static_cast<size_t>(n_rows));
+    for (size_t i = 0; i < blocks.size(); ++i) {
+        blocks[i] = static_cast<std::byte>(random_u32(own, i));
+    }
+    const auto set_scales = [&](float scale) {
+        for (size_t i = 0; i < blocks.size(); i += ggml_type_size(type)) {
+            set_scale(type, &blocks[i], scale);
+        }
+    };
+    set_scales(1);
+    std::vector<float> values(static_cast<size_t>(n_rows * n_per_row));
+    dequantize_row(type, blocks.data(), values.data(), n_rows * n_per_row);
+    double squares = 0;
+    for (const float value : values) {
+        squares += double{value} * value;
+    }
+    set_scales(deviation / static_cast<float>(std::sqrt(squares / static_cast<double>(values.size()))));
     return blocks;
 }
 

@@ -53,6 +53,11 @@ std::vector<float> random_values(uint64_t seed, uint64_t stream, int64_t n);
 // BF16 work as well.
 std::vector<std::byte> quantize(ggml_type type, std::span<const float> values, int64_t n_per_row);
 
+// A matrix of n_rows by n_per_row random values N(0, deviation^2), quantized; in the types whose quantization ggml prepares
+// for many seconds, valid random blocks whose values are as large.
+std::vector<std::byte> random_blocks(ggml_type type, int64_t n_rows, int64_t n_per_row, float deviation, uint64_t seed,
+                                     uint64_t stream);
+
 // Every type that ggml can both write and read, F32 first.
 std::vector<ggml_type> all_weight_types();
 
