@@ -60,7 +60,7 @@ public record AdapterMetadata(
     /** Ids of the tokens around an example, −1 where there was none. */
     public record SpecialTokens(int bos, int eos) {}
 
-    private static final JsonMapper JSON = JsonMapper.builder()
+    static final JsonMapper JSON = JsonMapper.builder()
             .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
             .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
             .enable(MapperFeature.ACCEPT_CASE_INSENSITIVE_ENUMS)

@@ -10,12 +10,16 @@ package dev.lorica;
 public final class LearningRate {
     private final SchedulerType type;
     private final double peak;
+    private final double end;
+    private final double power;
     private final int warmupSteps;
     private final int totalSteps;
 
     public LearningRate(TrainingConfig config, int totalSteps) {
         this.type = config.schedulerType();
         this.peak = config.learningRate();
+        this.end = config.minLearningRate();
+        this.power = config.schedulerPower();
         this.warmupSteps = warmupSteps(config, totalSteps);
         this.totalSteps = totalSteps;
     }
@@ -38,11 +42,12 @@ public final class LearningRate {
             return peak * step / warmupSteps;
         }
         double span = Math.max(1, totalSteps - warmupSteps);
-        return peak
-                * switch (type) {
-                    case CONSTANT -> 1;
-                    case LINEAR -> Math.max(0, (totalSteps - step) / span);
-                    case COSINE -> Math.max(0, 0.5 * (1 + Math.cos(Math.PI * (step - warmupSteps) / span)));
-                };
+        double remaining = Math.max(0, (totalSteps - step) / span);
+        return switch (type) {
+            case CONSTANT -> peak;
+            case LINEAR -> peak * remaining;
+            case COSINE -> end + (peak - end) * Math.max(0, 0.5 * (1 + Math.cos(Math.PI * (step - warmupSteps) / span)));
+            case POLYNOMIAL -> end + (peak - end) * Math.pow(remaining, power);
+        };
     }
 }

@@ -7,19 +7,25 @@ import java.util.Locale;
 public enum SchedulerType {
     /** Down to 0 in a straight line. */
     LINEAR,
-    /** Down to 0 along half a cosine. */
+    /** Down to {@link TrainingConfig#minLearningRate} along half a cosine. */
     COSINE,
+    /** Down to {@link TrainingConfig#minLearningRate} as what remains, to the power of {@link TrainingConfig#schedulerPower}. */
+    POLYNOMIAL,
     /** As it is. */
     CONSTANT;
 
-    /** {@code "linear"}, {@code "cosine"} or {@code "constant"}; also {@code "constant_with_warmup"}, which is the same here. */
+    /**
+     * {@code "linear"}, {@code "cosine"}, {@code "polynomial"} or {@code "constant"}; also {@code "constant_with_warmup"} and
+     * {@code "cosine_with_min_lr"}, which are the same here.
+     */
     public static SchedulerType of(String name) {
         return switch (name.toLowerCase(Locale.ROOT)) {
             case "linear" -> LINEAR;
-            case "cosine" -> COSINE;
+            case "cosine", "cosine_with_min_lr" -> COSINE;
+            case "polynomial" -> POLYNOMIAL;
             case "constant", "constant_with_warmup" -> CONSTANT;
             default -> throw new InvalidArgumentException(
-                    "unknown learning rate scheduler \"" + name + "\": linear, cosine and constant exist");
+                    "unknown learning rate scheduler \"" + name + "\": linear, cosine, polynomial and constant exist");
         };
     }
 

@@ -4,6 +4,7 @@ import static dev.lorica.internal.Status.check;
 
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.NativeHandle;
+import dev.lorica.internal.Text;
 import dev.lorica.internal.c.Lorica;
 import dev.lorica.internal.c.lorica_batch;
 import dev.lorica.internal.c.lorica_batch_result;
@@ -12,6 +13,8 @@ import dev.lorica.internal.c.lorica_train;
 import dev.lorica.internal.c.lorica_train_params;
 import dev.lorica.internal.c.lorica_train_plan;
 import java.lang.ref.Reference;
+import java.nio.file.Path;
+import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.IntPointer;
 
@@ -148,6 +151,23 @@ final class TrainSession implements AutoCloseable {
             }));
         }
         return norm[0];
+    }
+
+    /** Writes everything that the next step depends on, as it was after the last step. */
+    void saveState(Path file) {
+        try (BytePointer path = Text.copy("the path", file.toString())) {
+            check(adapter.handle().shared(a -> handle.exclusive(train -> Lorica.lorica_train_save_state(train, path))));
+        }
+    }
+
+    /** Takes over what {@link #saveState} wrote, the adapter's values included. */
+    void loadState(Path file) {
+        try (BytePointer path = Text.copy("the path", file.toString())) {
+            adapter.changing(a -> handle.exclusive(train -> {
+                check(Lorica.lorica_train_load_state(train, path));
+                return null;
+            }));
+        }
     }
 
     @Override

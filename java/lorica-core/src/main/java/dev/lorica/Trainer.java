@@ -5,13 +5,18 @@ import dev.lorica.data.Dataset;
 import dev.lorica.data.Packer;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MemoryException;
+import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
+import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.function.Supplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * Trains an adapter.
@@ -28,13 +33,25 @@ import java.util.function.Supplier;
  * {@code gradientAccumulationSteps} micro-batches are added up as sums and divided once by the tokens trained on in all of them,
  * so every token counts alike and accumulation changes nothing but memory. The last group of an epoch may be smaller and is
  * stepped like the others. Each {@code train} begins anew with the optimizer's state, and goes on with the adapter as it is.
+ *
+ * <p>A run that is to survive its process writes checkpoints, and goes on from one to the very bytes in which it would have ended:
+ *
+ * <pre>{@code
+ * trainer.checkpoints(folder);
+ * Checkpoint.latest(folder, (path, reason) -> {}).ifPresent(trainer::resume);
+ * trainer.train(data);
+ * }</pre>
  */
 public final class Trainer {
+    private static final Logger LOG = LoggerFactory.getLogger(Trainer.class);
+
     private final Model model;
     private final Adapter adapter;
     private final TrainingConfig config;
     private final List<TrainerListener> listeners = new CopyOnWriteArrayList<>();
     private volatile boolean stopRequested;
+    private Path folder;
+    private Checkpoint resumeFrom;
 
     public Trainer(Model model, Adapter adapter, TrainingConfig config) {
         if (adapter.model() != model) {
@@ -51,6 +68,21 @@ public final class Trainer {
         return this;
     }
 
+    /**
+     * Where to write checkpoints, as {@link TrainingConfig#saveStrategy} says and when the run is stopped; {@code null}, which is
+     * where it begins: nowhere.
+     */
+    public Trainer checkpoints(Path folder) {
+        this.folder = folder;
+        return this;
+    }
+
+    /** The next {@code train} goes on from this checkpoint; {@code null}: it begins anew. */
+    public Trainer resume(Checkpoint checkpoint) {
+        this.resumeFrom = checkpoint;
+        return this;
+    }
+
     /** Trains on responses only, in the data set's own template; examples longer than {@code maxLength} are left out. */
     public TrainingResult train(Dataset data) {
         return train(TokenizedDataset.of(data, model.tokenizer(), DataConfig.ofMaxLength(config.maxLength())));
@@ -62,7 +94,7 @@ public final class Trainer {
 
     /**
      * Ends training after the micro-batch that is running; {@code train} then returns a result that says so. What was
-     * accumulated for a step that is not complete is given up. Callable from any thread, also before {@code train}.
+     * accumulated for a step that is not complete is given up; where there is a folder for checkpoints, one is written. Callable from any thread, also before {@code train}.
      */
     public void requestStop() {
         stopRequested = true;
@@ -93,26 +125,45 @@ public final class Trainer {
      * @throws MemoryException    before the first step, if the session does not fit in memory; the message says what would
      * @throws NonFiniteException if a loss or gradient is not finite; the message names the step. The adapter then is as it was
      *                            after the step before.
+     * @throws MismatchException  if the run cannot go on from the checkpoint: the data, the model or settings are others
      */
     public TrainingResult train(TokenizedDataset data, TokenizedDataset evalData) {
+        if (config.loadBestModelAtEnd() && (evalData == null || folder == null)) {
+            throw new InvalidArgumentException("to load the best model at the end, "
+                    + (evalData == null ? "data to evaluate on" : "a folder for checkpoints") + " must be given");
+        }
+        if (config.earlyStoppingPatience() > 0 && evalData == null) {
+            throw new InvalidArgumentException("to stop early, data to evaluate on must be given");
+        }
         TrainingPlan plan = plan(data, evalData);
         TrainSession.Shape shape =
                 new TrainSession.Shape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
         try (TrainSession session = new TrainSession(model, adapter, config, shape)) {
+            Run run = new Run(plan, session, data, evalData);
+            Resumption resumption = resumeFrom == null ? null : run.restore(resumeFrom);
             listeners.forEach(listener -> listener.onStart(plan));
-            TrainingResult result = new Run(plan, session, data, evalData).run();
-            TokenizerInfo tokens = model.tokenizer().info();
-            adapter.trained(adapter.metadata()
-                    .trained(
-                            data.report().template(),
-                            new AdapterMetadata.SpecialTokens(tokens.addBos() ? tokens.bos() : -1, tokens.eos()),
-                            config,
-                            result));
+            if (resumption != null) {
+                listeners.forEach(listener -> listener.onResume(resumption));
+            }
+            TrainingResult result = run.run();
+            describe(data, result);
             listeners.forEach(listener -> listener.onEnd(result));
             return result;
         } finally {
             stopRequested = false;
+            resumeFrom = null;
         }
+    }
+
+    /** Tells the adapter how it came to be. */
+    private void describe(TokenizedDataset data, TrainingResult result) {
+        TokenizerInfo tokens = model.tokenizer().info();
+        adapter.trained(adapter.metadata()
+                .trained(
+                        data.report().template(),
+                        new AdapterMetadata.SpecialTokens(tokens.addBos() ? tokens.bos() : -1, tokens.eos()),
+                        config,
+                        result));
     }
 
     static int stepsPerEpoch(TrainingConfig config, int microBatches) {
@@ -163,13 +214,24 @@ public final class Trainer {
         private final TokenizedDataset evalData;
         private final LearningRate learningRate;
 
+        private final String dataChecksum;
+        private final String evalChecksum;
+
         private final long start = System.nanoTime();
+        private double secondsBefore;
         private int step;
+        private int pass;
+        private int microBatch;
         private double epoch;
         private Tally total = new Tally();
         private Tally sinceLog = new Tally();
         private Evaluation evaluation;
-        private int evaluatedStep = -1;
+        private boolean evaluationPending;
+        private int bestStep;
+        private double bestLoss = Double.POSITIVE_INFINITY;
+        private int evaluationsWithoutGain;
+        private boolean savePending;
+        private int savedStep;
 
         Run(TrainingPlan plan, TrainSession session, TokenizedDataset data, TokenizedDataset evalData) {
             this.plan = plan;
@@ -177,29 +239,96 @@ public final class Trainer {
             this.data = data;
             this.evalData = evalData;
             this.learningRate = new LearningRate(config, plan.totalSteps());
+            boolean needed = folder != null || resumeFrom != null;
+            this.dataChecksum = needed ? TrainerState.checksum(data) : null;
+            this.evalChecksum = needed && evalData != null ? TrainerState.checksum(evalData) : null;
+        }
+
+        Resumption restore(Checkpoint checkpoint) {
+            TrainerState state = checkpoint.state();
+            AdapterMetadata.BaseModel base = AdapterMetadata.BaseModel.of(model);
+            if (!state.baseModel().fingerprint().equals(base.fingerprint())) {
+                throw new MismatchException(checkpoint.path() + " belongs to a run on " + state.baseModel().inWords() + ", not on "
+                        + base.inWords());
+            }
+            List<String> obstacles = state.obstacles(config, adapter.info(), dataChecksum);
+            if (!obstacles.isEmpty()) {
+                throw new MismatchException("the run cannot go on from " + checkpoint.path() + ": "
+                        + String.join("; ", obstacles) + ". Give it what it had, or begin anew in another folder");
+            }
+            session.loadState(checkpoint.trainingState());
+            secondsBefore = state.seconds();
+            step = state.step();
+            pass = state.pass();
+            microBatch = state.microBatch();
+            epoch = state.epoch();
+            total = new Tally(state.total());
+            sinceLog = new Tally(state.sinceLog());
+            evaluation = state.evaluation();
+            evaluationPending = state.evaluationPending() && evalData != null;
+            savePending = evaluationPending;
+            bestStep = state.bestStep();
+            bestLoss = bestStep == 0 ? Double.POSITIVE_INFINITY : state.bestLoss();
+            evaluationsWithoutGain = state.evaluationsWithoutGain();
+            savedStep = step;
+            return new Resumption(
+                    step,
+                    plan.totalSteps(),
+                    epoch,
+                    checkpoint.path(),
+                    evaluationPending,
+                    state.changes(config, evalChecksum));
         }
 
         TrainingResult run() {
-            boolean stopped = false;
-            for (int pass = 0; step < plan.totalSteps() && !stopped; pass++) {
-                List<Batch> batches = batches(data, pass);
-                int accumulation = config.gradientAccumulationSteps();
-                for (int first = 0; first < batches.size() && step < plan.totalSteps(); first += accumulation) {
-                    int end = Math.min(first + accumulation, batches.size());
-                    Tally group = accumulate(batches.subList(first, end));
-                    if (group == null) {
-                        stopped = true;
-                        break;
-                    }
-                    epoch = pass + (double) end / batches.size();
-                    step(group, end == batches.size());
+            if (folder != null) {
+                Checkpoint.deleteUnfinished(folder);
+            }
+            boolean stopped = !settle();
+            while (!stopped && step < plan.totalSteps() && !patienceIsOver()) {
+                stopped = !trainPass();
+            }
+            boolean stoppedEarly = !stopped && step < plan.totalSteps();
+            if (stopped && step > 0 && savedStep != step) {
+                save();
+            }
+            if (!stopped && config.loadBestModelAtEnd() && bestStep != step) {
+                session.loadState(Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
+                Evaluation best = naming(() -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false));
+                return result(false, stoppedEarly, best);
+            }
+            return result(stopped, stoppedEarly, evaluation);
+        }
+
+        /** Goes on with the pass to its end; false when training is to stop before. */
+        private boolean trainPass() {
+            List<Batch> batches = batches(data, pass);
+            while (microBatch < batches.size()) {
+                int end = Math.min(microBatch + config.gradientAccumulationSteps(), batches.size());
+                Tally group = accumulate(batches.subList(microBatch, end));
+                if (group == null) {
+                    return false;
+                }
+                epoch = pass + (double) end / batches.size();
+                microBatch = end;
+                boolean endOfPass = end == batches.size();
+                step(group, endOfPass);
+                if (endOfPass) {
+                    pass++;
+                    microBatch = 0;
+                }
+                if (!settle()) {
+                    return false;
+                }
+                if (endOfPass || step == plan.totalSteps() || patienceIsOver()) {
+                    return true;
                 }
             }
-            if (evalData != null && !stopped && evaluatedStep != step) {
-                evaluate();
-            }
-            return new TrainingResult(
-                    step, epoch, total.meanLoss(), total.tokens, total.trained, seconds(), stopped, evaluation);
+            return true;
+        }
+
+        private boolean patienceIsOver() {
+            return config.earlyStoppingPatience() > 0 && evaluationsWithoutGain >= config.earlyStoppingPatience();
         }
 
         /** Adds up the gradients of a group; {@code null} when training is to stop before the group is complete. */
@@ -210,6 +339,7 @@ public final class Trainer {
                     return null;
                 }
                 tally.add(batch, naming(() -> session.forwardBackward(batch)));
+                listeners.forEach(TrainerListener::onMicroBatch);
             }
             return tally;
         }
@@ -225,24 +355,101 @@ public final class Trainer {
 
             TrainingProgress progress = progress(group, rate, norm);
             listeners.forEach(listener -> listener.onStep(progress));
-            if (step % config.loggingSteps() == 0 || step == plan.totalSteps()) {
+            boolean last = step == plan.totalSteps();
+            if (step % config.loggingSteps() == 0 || last) {
                 TrainingProgress log = progress(sinceLog, rate, norm);
                 listeners.forEach(listener -> listener.onLog(log));
                 sinceLog = new Tally();
             }
-            boolean evaluationDue = config.evalSteps() > 0 ? step % config.evalSteps() == 0 : endOfEpoch;
-            if (evalData != null && evaluationDue) {
-                evaluate();
+            boolean evaluates = evalData != null && config.evalStrategy() != IntervalStrategy.NO;
+            evaluationPending = evaluates && (last || isDue(config.evalStrategy(), config.evalSteps(), endOfEpoch));
+            savePending = folder != null && isDue(config.saveStrategy(), config.saveSteps(), endOfEpoch);
+        }
+
+        private boolean isDue(IntervalStrategy strategy, int steps, boolean endOfEpoch) {
+            return switch (strategy) {
+                case NO -> false;
+                case STEPS -> step % steps == 0;
+                case EPOCH -> endOfEpoch;
+            };
+        }
+
+        /** Does what is due after a step; false when training is to stop before that is done. */
+        private boolean settle() {
+            if (evaluationPending) {
+                Evaluation result =
+                        naming(() -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> stopRequested));
+                if (result == null) {
+                    return false;
+                }
+                evaluationPending = false;
+                evaluation = result;
+                listeners.forEach(listener -> listener.onEvaluate(step, result));
+                boolean gain = result.loss() < bestLoss - config.earlyStoppingThreshold();
+                evaluationsWithoutGain = gain ? 0 : evaluationsWithoutGain + 1;
+                if (result.loss() < bestLoss) {
+                    bestLoss = result.loss();
+                    bestStep = step;
+                    savePending |= config.loadBestModelAtEnd();
+                }
+            }
+            if (savePending) {
+                savePending = false;
+                save();
+            }
+            return true;
+        }
+
+        private void save() {
+            if (folder == null) {
+                return;
+            }
+            try {
+                describe(data, result(true, false, evaluation));
+                Path checkpoint = Checkpoint.write(folder, state(), adapter, session);
+                savedStep = step;
+                listeners.forEach(listener -> listener.onSave(step, checkpoint));
+                Checkpoint.rotate(folder, config.saveTotalLimit(), config.loadBestModelAtEnd() ? bestStep : 0);
+            } catch (LoricaException e) {
+                LOG.warn("checkpoint of step {}: {}", step, e.getMessage());
+                listeners.forEach(listener -> listener.onSaveFailed(step, e));
             }
         }
 
-        private void evaluate() {
-            Evaluation result = naming(() -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> stopRequested));
-            if (result != null) {
-                evaluation = result;
-                evaluatedStep = step;
-                listeners.forEach(listener -> listener.onEvaluate(step, result));
-            }
+        private TrainerState state() {
+            return new TrainerState(
+                    TrainerState.VERSION,
+                    step,
+                    pass,
+                    microBatch,
+                    epoch,
+                    total.sums(),
+                    sinceLog.sums(),
+                    seconds(),
+                    evaluation,
+                    evaluationPending,
+                    bestStep,
+                    bestStep == 0 ? 0 : bestLoss,
+                    evaluationsWithoutGain,
+                    config,
+                    AdapterMetadata.BaseModel.of(model),
+                    adapter.info(),
+                    dataChecksum,
+                    evalChecksum);
+        }
+
+        private TrainingResult result(boolean stopped, boolean stoppedEarly, Evaluation last) {
+            return new TrainingResult(
+                    step,
+                    epoch,
+                    total.meanLoss(),
+                    total.tokens,
+                    total.trained,
+                    seconds(),
+                    stopped,
+                    stoppedEarly,
+                    bestStep,
+                    last);
         }
 
         private TrainingProgress progress(Tally over, double rate, double norm) {
@@ -262,7 +469,7 @@ public final class Trainer {
         }
 
         private double seconds() {
-            return (System.nanoTime() - start) / 1e9;
+            return secondsBefore + (System.nanoTime() - start) / 1e9;
         }
 
         /** Says at which step a number went wrong, and what usually helps. */
@@ -290,6 +497,19 @@ public final class Trainer {
         private long trained;
         private long tokens;
         private double seconds;
+
+        Tally() {}
+
+        Tally(TrainerState.Sums sums) {
+            lossSum = sums.lossSum();
+            trained = sums.trained();
+            tokens = sums.tokens();
+            seconds = sums.seconds();
+        }
+
+        TrainerState.Sums sums() {
+            return new TrainerState.Sums(lossSum, trained, tokens, seconds);
+        }
 
         void add(Batch batch, TrainSession.Loss loss) {
             lossSum += loss.sum();

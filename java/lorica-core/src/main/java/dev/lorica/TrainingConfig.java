@@ -20,6 +20,9 @@ import java.util.Objects;
  * @param gradientAccumulationSteps {@code gradient_accumulation_steps}: micro-batches of one optimizer step
  * @param learningRate              {@code learning_rate}: its peak (2e-4, usual for LoRA; theirs is 5e-5)
  * @param schedulerType             {@code lr_scheduler_type}
+ * @param minLearningRate           {@code lr_scheduler_kwargs: min_lr, lr_end}: where {@link SchedulerType#COSINE} and
+ *                                  {@link SchedulerType#POLYNOMIAL} end (0; theirs is 1e-7 for polynomial)
+ * @param schedulerPower            {@code lr_scheduler_kwargs: power}: of {@link SchedulerType#POLYNOMIAL}
  * @param warmupSteps               {@code warmup_steps}: steps during which the rate rises from 0
  * @param warmupRatio               {@code warmup_ratio}: the same as a share of all steps, rounded up; counts when
  *                                  {@code warmupSteps} is 0
@@ -30,8 +33,18 @@ import java.util.Objects;
  * @param adamEpsilon               {@code adam_epsilon}
  * @param maxLength                 {@code max_length}: the most tokens of one example (1024)
  * @param loggingSteps              {@code logging_steps}: steps from one log to the next (10; theirs is 500)
- * @param evalSteps                 {@code eval_steps}: steps from one evaluation to the next, where there is something to evaluate
- *                                  on; 0: at the end of each epoch
+ * @param evalStrategy              {@code eval_strategy}: when to evaluate, where there is something to evaluate on. Unless it is
+ *                                  {@link IntervalStrategy#NO}, that is done after the last step too.
+ * @param evalSteps                 {@code eval_steps}: steps from one evaluation to the next, for {@link IntervalStrategy#STEPS}
+ * @param earlyStoppingPatience     {@code early_stopping_patience}: training ends when that many evaluations one after another
+ *                                  found no lower loss; 0: never
+ * @param earlyStoppingThreshold    {@code early_stopping_threshold}: by how much a loss must be lower to count for that
+ * @param saveStrategy              {@code save_strategy}: when to write a checkpoint, where there is a folder for them
+ * @param saveSteps                 {@code save_steps}: steps from one checkpoint to the next, for {@link IntervalStrategy#STEPS}
+ * @param saveTotalLimit            {@code save_total_limit}: how many checkpoints are kept, the best one among them; 0: all (3;
+ *                                  theirs is all)
+ * @param loadBestModelAtEnd        {@code load_best_model_at_end}: writes a checkpoint whenever an evaluation finds a lower loss
+ *                                  than all before, and leaves the adapter as it was in the last of these
  * @param seed                      {@code seed}: of the order of the data and of dropout
  * @param shuffle                   whether each epoch has an order of its own
  * @param checkpointing             {@code gradient_checkpointing}
@@ -45,6 +58,8 @@ public record TrainingConfig(
         int gradientAccumulationSteps,
         double learningRate,
         SchedulerType schedulerType,
+        double minLearningRate,
+        double schedulerPower,
         int warmupSteps,
         double warmupRatio,
         double weightDecay,
@@ -54,7 +69,14 @@ public record TrainingConfig(
         double adamEpsilon,
         int maxLength,
         int loggingSteps,
+        IntervalStrategy evalStrategy,
         int evalSteps,
+        int earlyStoppingPatience,
+        double earlyStoppingThreshold,
+        IntervalStrategy saveStrategy,
+        int saveSteps,
+        int saveTotalLimit,
+        boolean loadBestModelAtEnd,
         long seed,
         boolean shuffle,
         Checkpointing checkpointing,
@@ -63,12 +85,26 @@ public record TrainingConfig(
     public TrainingConfig {
         Objects.requireNonNull(schedulerType, "schedulerType");
         Objects.requireNonNull(checkpointing, "checkpointing");
+        Objects.requireNonNull(evalStrategy, "evalStrategy");
+        Objects.requireNonNull(saveStrategy, "saveStrategy");
         check(maxSteps == -1 || maxSteps > 0, "max steps", maxSteps, "at least 1, or -1 for as many as the epochs say");
         check(maxSteps > 0 || epochs > 0 && Double.isFinite(epochs), "epochs", epochs, "more than 0");
         check(batchSize >= 1, "batch size", batchSize, "at least 1");
         check(evalBatchSize >= 0, "eval batch size", evalBatchSize, "0 (as the batch size) or more");
         check(gradientAccumulationSteps >= 1, "gradient accumulation steps", gradientAccumulationSteps, "at least 1");
         check(learningRate >= 0 && Double.isFinite(learningRate), "learning rate", learningRate, "0 or more");
+        boolean endsAbove0 = schedulerType == SchedulerType.COSINE || schedulerType == SchedulerType.POLYNOMIAL;
+        check(
+                minLearningRate == 0 || endsAbove0,
+                "min learning rate",
+                minLearningRate,
+                "0 with the scheduler " + schedulerType + "; cosine and polynomial can end above 0");
+        check(
+                minLearningRate >= 0 && minLearningRate <= learningRate,
+                "min learning rate",
+                minLearningRate,
+                "between 0 and the learning rate, " + learningRate);
+        check(schedulerPower > 0 && Double.isFinite(schedulerPower), "scheduler power", schedulerPower, "more than 0");
         check(warmupSteps >= 0, "warmup steps", warmupSteps, "0 or more");
         check(warmupRatio >= 0 && warmupRatio <= 1, "warmup ratio", warmupRatio, "between 0 and 1");
         check(weightDecay >= 0 && Double.isFinite(weightDecay), "weight decay", weightDecay, "0 or more");
@@ -78,7 +114,18 @@ public record TrainingConfig(
         check(adamEpsilon > 0 && Double.isFinite(adamEpsilon), "adam epsilon", adamEpsilon, "more than 0");
         check(maxLength >= 2, "max length", maxLength, "at least 2");
         check(loggingSteps >= 1, "logging steps", loggingSteps, "at least 1");
-        check(evalSteps >= 0, "eval steps", evalSteps, "0 (each epoch) or more");
+        check(evalSteps >= 1, "eval steps", evalSteps, "at least 1");
+        check(earlyStoppingPatience >= 0, "early stopping patience", earlyStoppingPatience, "0 (never) or more");
+        check(
+                earlyStoppingThreshold >= 0 && Double.isFinite(earlyStoppingThreshold),
+                "early stopping threshold",
+                earlyStoppingThreshold,
+                "0 or more");
+        check(saveSteps >= 1, "save steps", saveSteps, "at least 1");
+        check(saveTotalLimit >= 0, "save total limit", saveTotalLimit, "0 (all) or more");
+        boolean evaluates = evalStrategy != IntervalStrategy.NO;
+        check(evaluates || earlyStoppingPatience == 0, "eval strategy", evalStrategy, "steps or epoch for early stopping");
+        check(evaluates || !loadBestModelAtEnd, "eval strategy", evalStrategy, "steps or epoch to find the best model");
         check(memoryLimit >= 0, "memory limit", memoryLimit, "0 (what is available) or more");
     }
 
@@ -106,6 +153,8 @@ public record TrainingConfig(
         b.gradientAccumulationSteps = gradientAccumulationSteps;
         b.learningRate = learningRate;
         b.schedulerType = schedulerType;
+        b.minLearningRate = minLearningRate;
+        b.schedulerPower = schedulerPower;
         b.warmupSteps = warmupSteps;
         b.warmupRatio = warmupRatio;
         b.weightDecay = weightDecay;
@@ -115,7 +164,14 @@ public record TrainingConfig(
         b.adamEpsilon = adamEpsilon;
         b.maxLength = maxLength;
         b.loggingSteps = loggingSteps;
+        b.evalStrategy = evalStrategy;
         b.evalSteps = evalSteps;
+        b.earlyStoppingPatience = earlyStoppingPatience;
+        b.earlyStoppingThreshold = earlyStoppingThreshold;
+        b.saveStrategy = saveStrategy;
+        b.saveSteps = saveSteps;
+        b.saveTotalLimit = saveTotalLimit;
+        b.loadBestModelAtEnd = loadBestModelAtEnd;
         b.seed = seed;
         b.shuffle = shuffle;
         b.checkpointing = checkpointing;
@@ -132,6 +188,8 @@ public record TrainingConfig(
         private int gradientAccumulationSteps = 1;
         private double learningRate = 2e-4;
         private SchedulerType schedulerType = SchedulerType.LINEAR;
+        private double minLearningRate = 0;
+        private double schedulerPower = 1;
         private int warmupSteps = 0;
         private double warmupRatio = 0;
         private double weightDecay = 0;
@@ -141,7 +199,14 @@ public record TrainingConfig(
         private double adamEpsilon = 1e-8;
         private int maxLength = 1024;
         private int loggingSteps = 10;
-        private int evalSteps = 0;
+        private IntervalStrategy evalStrategy = IntervalStrategy.EPOCH;
+        private int evalSteps = 500;
+        private int earlyStoppingPatience = 0;
+        private double earlyStoppingThreshold = 0;
+        private IntervalStrategy saveStrategy = IntervalStrategy.STEPS;
+        private int saveSteps = 500;
+        private int saveTotalLimit = 3;
+        private boolean loadBestModelAtEnd = false;
         private long seed = 42;
         private boolean shuffle = true;
         private Checkpointing checkpointing = Checkpointing.AUTO;
@@ -181,6 +246,16 @@ public record TrainingConfig(
 
         public Builder schedulerType(SchedulerType value) {
             schedulerType = value;
+            return this;
+        }
+
+        public Builder minLearningRate(double value) {
+            minLearningRate = value;
+            return this;
+        }
+
+        public Builder schedulerPower(double value) {
+            schedulerPower = value;
             return this;
         }
 
@@ -229,8 +304,47 @@ public record TrainingConfig(
             return this;
         }
 
+        public Builder evalStrategy(IntervalStrategy value) {
+            evalStrategy = value;
+            return this;
+        }
+
+        /** Also sets {@link IntervalStrategy#STEPS}. */
         public Builder evalSteps(int value) {
             evalSteps = value;
+            evalStrategy = IntervalStrategy.STEPS;
+            return this;
+        }
+
+        public Builder earlyStoppingPatience(int value) {
+            earlyStoppingPatience = value;
+            return this;
+        }
+
+        public Builder earlyStoppingThreshold(double value) {
+            earlyStoppingThreshold = value;
+            return this;
+        }
+
+        public Builder saveStrategy(IntervalStrategy value) {
+            saveStrategy = value;
+            return this;
+        }
+
+        /** Also sets {@link IntervalStrategy#STEPS}. */
+        public Builder saveSteps(int value) {
+            saveSteps = value;
+            saveStrategy = IntervalStrategy.STEPS;
+            return this;
+        }
+
+        public Builder saveTotalLimit(int value) {
+            saveTotalLimit = value;
+            return this;
+        }
+
+        public Builder loadBestModelAtEnd(boolean value) {
+            loadBestModelAtEnd = value;
             return this;
         }
 
@@ -263,6 +377,8 @@ public record TrainingConfig(
                     gradientAccumulationSteps,
                     learningRate,
                     schedulerType,
+                    minLearningRate,
+                    schedulerPower,
                     warmupSteps,
                     warmupRatio,
                     weightDecay,
@@ -272,7 +388,14 @@ public record TrainingConfig(
                     adamEpsilon,
                     maxLength,
                     loggingSteps,
+                    evalStrategy,
                     evalSteps,
+                    earlyStoppingPatience,
+                    earlyStoppingThreshold,
+                    saveStrategy,
+                    saveSteps,
+                    saveTotalLimit,
+                    loadBestModelAtEnd,
                     seed,
                     shuffle,
                     checkpointing,

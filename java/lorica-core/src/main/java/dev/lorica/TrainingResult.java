@@ -10,7 +10,10 @@ package dev.lorica;
  * @param trainedTokens tokens trained on
  * @param seconds       time taken, evaluations included
  * @param stopped       whether {@link Trainer#requestStop} ended it before its time
- * @param evaluation    the last evaluation, {@code null} when there was none
+ * @param stoppedEarly  whether {@link TrainingConfig#earlyStoppingPatience} did
+ * @param bestStep      the step with the lowest evaluation loss, 0 when nothing was evaluated. With
+ *                      {@link TrainingConfig#loadBestModelAtEnd} the adapter is as it was then, unless {@code stopped}.
+ * @param evaluation    that of the adapter as it was left, or the last one before; {@code null} when there was none
  */
 public record TrainingResult(
         int steps,
@@ -20,6 +23,8 @@ public record TrainingResult(
         long trainedTokens,
         double seconds,
         boolean stopped,
+        boolean stoppedEarly,
+        int bestStep,
         Evaluation evaluation) {
     public double tokensPerSecond() {
         return seconds > 0 ? tokens / seconds : 0;

@@ -18,7 +18,7 @@ class AdapterMetadataTest {
             PromptTemplate.INSTRUCTION,
             new AdapterMetadata.SpecialTokens(1, 2),
             TrainingConfig.builder().schedulerType(SchedulerType.COSINE).checkpointing(Checkpointing.ON).seed(7).build(),
-            new TrainingResult(10, 2.5, 1.25, 1000, 400, 3.5, true, new Evaluation(1.5, 30, 80, 4, 0.1)));
+            new TrainingResult(10, 2.5, 1.25, 1000, 400, 3.5, true, false, 5, new Evaluation(1.5, 30, 80, 4, 0.1)));
 
     @TempDir
     Path folder;

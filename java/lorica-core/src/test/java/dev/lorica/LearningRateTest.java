@@ -1,8 +1,10 @@
 package dev.lorica;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import dev.lorica.exceptions.InvalidArgumentException;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -120,12 +122,51 @@ class LearningRateTest {
         assertThat(rate.at(steps - 1)).isCloseTo(last, within(1e-18));
     }
 
+    @Test
+    void cosineAndPolynomialEndAtTheMinimum() {
+        TrainingConfig.Builder config = TrainingConfig.builder().learningRate(2e-4).warmupSteps(2).minLearningRate(2e-5);
+        assertRates(
+                config.schedulerType(SchedulerType.of("cosine_with_min_lr")).build(),
+                8,
+                0.0,
+                0.0001,
+                0.0002,
+                0.0001879422863405995,
+                0.000155,
+                0.00011000000000000002,
+                6.500000000000002e-05,
+                3.205771365940052e-05);
+        assertRates(
+                config.schedulerType(SchedulerType.POLYNOMIAL).schedulerPower(2).build(),
+                8,
+                0.0,
+                0.0001,
+                0.0002,
+                0.00014500000000000003,
+                0.00010000000000000003,
+                6.500000000000001e-05,
+                4.000000000000001e-05,
+                2.4999999999999998e-05);
+    }
+
+    @Test
+    void aMinimumThatWouldBeIgnoredIsRefused() {
+        assertThatThrownBy(() -> TrainingConfig.builder().minLearningRate(1e-5).build())
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessageContaining("min learning rate is 1.0E-5")
+                .hasMessageContaining("cosine and polynomial");
+    }
+
     private static void assertRates(SchedulerType type, int totalSteps, int warmupSteps, double... expected) {
         TrainingConfig config = TrainingConfig.builder()
                 .schedulerType(type)
                 .warmupSteps(warmupSteps)
                 .learningRate(2e-4)
                 .build();
+        assertRates(config, totalSteps, expected);
+    }
+
+    private static void assertRates(TrainingConfig config, int totalSteps, double... expected) {
         LearningRate rate = new LearningRate(config, totalSteps);
         double[] rates = new double[totalSteps];
         for (int step = 0; step < totalSteps; step++) {

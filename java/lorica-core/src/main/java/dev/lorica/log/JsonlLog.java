@@ -1,0 +1,174 @@
+package dev.lorica.log;
+
+import com.fasterxml.jackson.core.JacksonException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.Evaluation;
+import dev.lorica.Resumption;
+import dev.lorica.TrainerListener;
+import dev.lorica.TrainingPlan;
+import dev.lorica.TrainingProgress;
+import dev.lorica.TrainingResult;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.function.Consumer;
+
+/**
+ * The log of a run as JSON, one record a line: {@code loss}, {@code learning_rate}, {@code grad_norm} … every
+ * {@code loggingSteps} steps, {@code eval_loss} and {@code eval_perplexity} at each evaluation, all with {@code step} and
+ * {@code epoch}. A new run begins a new file; a resumed one cuts off what came after its checkpoint and goes on.
+ */
+public final class JsonlLog implements TrainerListener, AutoCloseable {
+    /** What the file is called in an adapter's folder. */
+    public static final String FILE_NAME = "train_log.jsonl";
+
+    private static final ObjectMapper JSON = new ObjectMapper();
+
+    private final Path file;
+    private final Consumer<String> problem;
+    private FileChannel channel;
+    private double epoch;
+
+    /** @param problem is told, in one line, why the log ends here; training goes on without it */
+    public JsonlLog(Path file, Consumer<String> problem) {
+        this.file = file;
+        this.problem = problem;
+    }
+
+    @Override
+    public void onStart(TrainingPlan plan) {
+        close();
+        try {
+            channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+        } catch (IOException e) {
+            fail(e);
+        }
+    }
+
+    @Override
+    public void onResume(Resumption resumption) {
+        epoch = resumption.epoch();
+        try {
+            if (channel != null) {
+                channel.position(end(resumption));
+            }
+        } catch (IOException e) {
+            fail(e);
+        }
+    }
+
+    /** The length of the file up to the records that the checkpoint knows of. */
+    private long end(Resumption resumption) throws IOException {
+        byte[] bytes = Files.readAllBytes(file);
+        int end = 0;
+        for (int i = 0; i < bytes.length; i++) {
+            if (bytes[i] != '\n') {
+                continue;
+            }
+            try {
+                JsonNode record = JSON.readTree(bytes, end, i - end);
+                int step = record.path("step").asInt(Integer.MAX_VALUE);
+                boolean comesAgain =
+                        step == resumption.step() && resumption.evaluationPending() && record.has("eval_loss");
+                if (step > resumption.step() || comesAgain) {
+                    break;
+                }
+            } catch (JacksonException e) {
+                break;
+            }
+            end = i + 1;
+        }
+        return end;
+    }
+
+    @Override
+    public void onStep(TrainingProgress progress) {
+        epoch = progress.epoch();
+    }
+
+    @Override
+    public void onLog(TrainingProgress progress) {
+        Map<String, Object> record = new LinkedHashMap<>();
+        record.put("step", progress.step());
+        record.put("epoch", progress.epoch());
+        record.put("loss", progress.loss());
+        record.put("learning_rate", progress.learningRate());
+        record.put("grad_norm", progress.gradNorm());
+        record.put("tokens", progress.tokens());
+        record.put("trained_tokens", progress.trainedTokens());
+        record.put("tokens_per_second", progress.tokensPerSecond());
+        record.put("seconds", progress.seconds());
+        append(record);
+    }
+
+    @Override
+    public void onEvaluate(int step, Evaluation evaluation) {
+        Map<String, Object> record = new LinkedHashMap<>();
+        record.put("step", step);
+        record.put("epoch", epoch);
+        record.put("eval_loss", evaluation.loss());
+        record.put("eval_perplexity", evaluation.perplexity());
+        record.put("eval_tokens", evaluation.trainedTokens());
+        record.put("eval_seconds", evaluation.seconds());
+        append(record);
+    }
+
+    @Override
+    public void onSave(int step, Path checkpoint) {
+        try {
+            if (channel != null) {
+                channel.force(false);
+            }
+        } catch (IOException e) {
+            fail(e);
+        }
+    }
+
+    @Override
+    public void onEnd(TrainingResult result) {
+        close();
+    }
+
+    @Override
+    public void close() {
+        FileChannel open = channel;
+        channel = null;
+        try {
+            if (open != null) {
+                open.close();
+            }
+        } catch (IOException e) {
+            fail(e);
+        }
+    }
+
+    /** What stands behind, of a run before or beyond the checkpoint, goes with the first record. */
+    private void append(Map<String, Object> record) {
+        if (channel == null) {
+            return;
+        }
+        try {
+            ByteBuffer line = ByteBuffer.wrap((JSON.writeValueAsString(record) + "\n").getBytes(StandardCharsets.UTF_8));
+            channel.truncate(channel.position());
+            while (line.hasRemaining()) {
+                channel.write(line);
+            }
+        } catch (IOException e) {
+            fail(e);
+        }
+    }
+
+    private void fail(IOException e) {
+        problem.accept(file + " cannot be written: " + e.getMessage());
+        if (channel != null) {
+            close();
+        }
+    }
+}
