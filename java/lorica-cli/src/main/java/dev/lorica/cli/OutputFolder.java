@@ -4,7 +4,9 @@ import dev.lorica.Adapter;
 import dev.lorica.exceptions.LoricaException;
 import java.io.IOException;
 import java.nio.file.AccessDeniedException;
+import java.nio.file.FileSystemException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.stream.Stream;
 
@@ -30,10 +32,20 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
             }
             Files.delete(Files.createTempFile(path, ".lorica", ".tmp"));
         } catch (IOException e) {
-            String reason = e instanceof AccessDeniedException ? "permission denied" : e.getMessage();
-            throw new LoricaException("--output " + path + " cannot be written to: " + reason, e);
+            throw new LoricaException("--output " + path + " cannot be written to: " + reason(e), e);
         }
         return new OutputFolder(path, isNew, hasAdapter);
+    }
+
+    /** The reason without the path, which Java's messages repeat or consist of. */
+    private static String reason(IOException e) {
+        if (e instanceof AccessDeniedException) {
+            return "permission denied";
+        }
+        if (e instanceof NoSuchFileException) {
+            return "no folder can be made there";
+        }
+        return e instanceof FileSystemException f && f.getReason() != null ? f.getReason() : e.toString();
     }
 
     @Override

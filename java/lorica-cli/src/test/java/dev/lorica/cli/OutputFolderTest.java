@@ -67,6 +67,6 @@ class OutputFolderTest {
                 .withMessageContaining("is a file; a folder is meant");
         assertThatExceptionOfType(LoricaException.class)
                 .isThrownBy(() -> OutputFolder.prepare(file.resolve("below"), false))
-                .withMessageContaining("cannot be written to");
+                .withMessageEndingWith("below cannot be written to: Not a directory");
     }
 }

@@ -83,7 +83,7 @@ class UsageTest {
 
     @Test
     void refusesUnknownCommandsAndSaysWhatIsMeant() {
-        Program.run("trian").failsWith(ExitCode.USAGE, "'trian'", "Did you mean: lorica train?");
+        Program.run("trainn").failsWith(ExitCode.USAGE, "'trainn'", "Did you mean: lorica train");
     }
 
     @Test
