@@ -1,16 +1,65 @@
-#include "backend/cpu/matvec.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/matvec.cpp"
+#include "backend/cpu/simd_targets.h"
+// after simd_targets.h
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
 
 #include <omp.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "backend/cpu/dequantize-inl.h"
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/gemm_kernels.h"
-#include "backend/cpu/panel.h"
+#include "backend/cpu/matvec.h"
 #include "common/bf16.h"
+#include "gguf/dequantize.h"
 
+HWY_BEFORE_NAMESPACE();
+namespace lorica::cpu::HWY_NAMESPACE {
+
+// Products of one row of W with Rows rows of x (f32, stride elements apart). The row is expanded in registers.
+template <int Rows>
+void dot_expanded(const Weight & w, const std::byte * row, const float * HWY_RESTRICT x, int64_t stride, float * HWY_RESTRICT out) {
+    const Floats d;
+    // Two sums per row of x, so that one multiply-add need not wait for the one before.
+    Vec sum[Rows][2];
+    for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = hn::Zero(d);
+    for_pieces(w.type, row, 0, w.in, [&](Vec values, int64_t at, int64_t i) HWY_ATTR {
+        for (int r = 0; r < Rows; ++r) {
+            Vec & into = sum[r][i / lanes % 2];
+            into = hn::MulAdd(values, load(x + r * stride + at + i), into);
+        }
+    });
+    for (int r = 0; r < Rows; ++r) out[r] = hn::ReduceSum(d, hn::Add(sum[r][0], sum[r][1]));
+}
+
+// scratch: w.in floats, used by types without vector code.
+void DotRow(const Weight & w, const std::byte * row, const float * x, int64_t stride, int64_t rows, float * scratch, float * out) {
+    if (!can_expand(w.type) || w.in % 32 != 0) {
+        dequantize_row(w.type, row, scratch, w.in);
+        for (int64_t r = 0; r < rows; ++r) out[r] = dot_f32(x + r * stride, scratch, w.in);
+        return;
+    }
+    switch (rows) {
+        case 1: return dot_expanded<1>(w, row, x, stride, out);
+        case 2: return dot_expanded<2>(w, row, x, stride, out);
+        case 3: return dot_expanded<3>(w, row, x, stride, out);
+        default: return dot_expanded<4>(w, row, x, stride, out);
+    }
+}
+
+}  // namespace lorica::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace lorica::cpu {
+
+HWY_EXPORT(DotRow);
+static_assert(matvec_max_rows == 4);
 
 namespace {
 
@@ -77,6 +126,7 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
             tasks.push_back({i, first, std::min(rows_per_task, layers[i].weight->out - first)});
         }
     }
+    const auto dot_row = HWY_DYNAMIC_POINTER(DotRow);
     auto * expanded = context.scratch.take_as<float>(context.n_threads * x.cols);
 #pragma omp parallel num_threads(context.n_threads)
     {
@@ -86,9 +136,10 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
             const LinearForward & layer = layers[tasks[i].layer];
             const Weight & w = *layer.weight;
             for (int64_t n = tasks[i].first; n < tasks[i].first + tasks[i].count; ++n) {
-                expand_row(w.type, w.data + static_cast<size_t>(n) * w.row_bytes, w.in, own);
+                float sums[matvec_max_rows];
+                dot_row(w, w.data + static_cast<size_t>(n) * w.row_bytes, rows, x.cols, x.rows, own, sums);
                 for (int64_t t = 0; t < x.rows; ++t) {
-                    float sum = dot_f32(rows + t * x.cols, own, w.in);
+                    float sum = sums[t];
                     if (layer.lora) {
                         const float * b = static_cast<const float *>(layer.lora.b) + n * layer.lora.rank;
                         float lora_sum = 0;
@@ -104,3 +155,4 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
 }
 
 }  // namespace lorica::cpu
+#endif

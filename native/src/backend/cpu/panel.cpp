@@ -163,14 +163,6 @@ void PackPanelF32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, i
     }
 }
 
-void ExpandRow(ggml_type type, const std::byte * row, int64_t n, float * out) {
-    if (can_expand(type) && n % 32 == 0) {
-        expand(type, row, 0, n, out);
-    } else {
-        dequantize_row(type, row, out, n);
-    }
-}
-
 }  // namespace lorica::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -179,7 +171,6 @@ namespace lorica::cpu {
 
 HWY_EXPORT(PackPanelBf16);
 HWY_EXPORT(PackPanelF32);
-HWY_EXPORT(ExpandRow);
 
 void pack_panel_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
                      float * row_scratch, uint16_t * panel) {
@@ -189,9 +180,5 @@ void pack_panel_f32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad,
                     float * row_scratch, float * panel) {
     HWY_DYNAMIC_DISPATCH(PackPanelF32)(b, k0, k_count, k_pad, n0, n_count, row_scratch, panel);
 }
-void expand_row(ggml_type type, const std::byte * row, int64_t n, float * out) {
-    HWY_DYNAMIC_DISPATCH(ExpandRow)(type, row, n, out);
-}
-
 }  // namespace lorica::cpu
 #endif

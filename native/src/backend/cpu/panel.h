@@ -15,9 +15,6 @@ void pack_panel_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad
 void pack_panel_f32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
                     float * row_scratch, float * panel);
 
-// out[n] = a whole row of blocks, as dequantize_row of gguf/dequantize.h gives it, faster for the common types.
-void expand_row(ggml_type type, const std::byte * row, int64_t n, float * out);
-
 // Floats of row_scratch that any panel needs: one run of a row, widened to whole quantization blocks on both sides, and the sixteen
 // rows that are transposed together, in bf16 or f32.
 constexpr int64_t run_elements = panel_k + 512;
