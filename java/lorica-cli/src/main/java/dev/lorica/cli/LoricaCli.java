@@ -64,7 +64,20 @@ public final class LoricaCli implements Callable<Integer> {
     private static int run(Terminal terminal, String... args) {
         CommandLine program = commandLine(terminal);
         try {
-            return program.execute(Spelling.ours(program, args));
+            String[] ours = Spelling.ours(program, args);
+            CommandLine command = Spelling.commandOf(program, ours);
+            if (command.getCommandSpec().findOption("--config") != null) {
+                ours = ConfigFile.expand(
+                        command.getCommandSpec(), ours, line -> terminal.err().println(line));
+            }
+            return program.execute(ours);
+        } catch (LoricaException e) {
+            terminal.err().println("error: " + oneLine(e.getMessage()));
+            if (List.of(args).contains("--json")) {
+                terminal.useJson(true);
+                terminal.printJson(Map.of("error", oneLine(e.getMessage())));
+            }
+            return ExitCode.FAILED;
         } catch (OutOfMemoryError e) {
             terminal.err()
                     .println("error: Java's own memory is full (" + e.getMessage()

@@ -1,7 +1,9 @@
 package dev.lorica.cli;
 
 import dev.lorica.Adapter;
+import dev.lorica.Checkpoint;
 import dev.lorica.exceptions.LoricaException;
+import dev.lorica.log.JsonlLog;
 import java.io.IOException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileSystemException;
@@ -25,7 +27,7 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
         boolean hasAdapter = Files.exists(path.resolve(Adapter.FILE_NAME)) || Files.exists(path.resolve(Adapter.PEFT_FILE_NAME));
         try {
             Files.createDirectories(path);
-            if (!hasAdapter && !overwrite && !isEmpty(path)) {
+            if (!hasAdapter && !overwrite && !isEmpty(path) && !isOurs(path)) {
                 throw new LoricaException(
                         "--output " + path + " has files in it, and none of them is an adapter; choose another "
                                 + "folder, or write into it with --overwrite-output-dir");
@@ -57,6 +59,13 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
         } catch (IOException e) {
             // An empty folder more or less is not worth an error.
         }
+    }
+
+    /** Whether a run that was killed has begun in it. */
+    private static boolean isOurs(Path folder) {
+        return !Checkpoint.list(folder).isEmpty()
+                || Files.exists(folder.resolve(EffectiveConfig.FILE_NAME))
+                || Files.exists(folder.resolve(JsonlLog.FILE_NAME));
     }
 
     private static boolean isEmpty(Path folder) throws IOException {

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.Set;
 import picocli.CommandLine;
 
 /**
@@ -41,6 +42,11 @@ final class Spelling {
         others("--max-grad-norm", "--max-gradient-norm");
         others("--logging-steps", "--steps-per-report");
 
+        others("--min-learning-rate", "--min-lr", "--lr-end");
+        others("--eval-strategy", "--evaluation-strategy");
+        others("--eval-batch-size", "--per-device-eval-batch-size", "--per-gpu-eval-batch-size");
+        others("--resume", "--resume-from-checkpoint");
+
         others("--max-tokens", "--max-new-tokens", "--n-predict");
         others("--temperature", "--temp");
         others("--repetition-penalty", "--repeat-penalty");
@@ -56,14 +62,29 @@ final class Spelling {
         }
     }
 
+    /** Our name for an option, given without dashes and with {@code _} or {@code -}. */
+    static String ours(String name) {
+        String dashed = "--" + name.replace('_', '-');
+        return OURS.getOrDefault(dashed, dashed);
+    }
+
+    /** Every name that stands for an option of ours, with dashes. */
+    static Set<String> others() {
+        return OURS.keySet();
+    }
+
     /** The arguments with our own names in them. What is no option of the command meant is left as it is. */
     static String[] ours(CommandLine program, String[] args) {
-        CommandLine command = Arrays.stream(args)
+        CommandLine command = commandOf(program, args);
+        return Arrays.stream(args).map(arg -> ours(command, arg)).toArray(String[]::new);
+    }
+
+    static CommandLine commandOf(CommandLine program, String[] args) {
+        return Arrays.stream(args)
                 .filter(program.getSubcommands()::containsKey)
                 .findFirst()
                 .map(program.getSubcommands()::get)
                 .orElse(program);
-        return Arrays.stream(args).map(arg -> ours(command, arg)).toArray(String[]::new);
     }
 
     private static String ours(CommandLine command, String arg) {

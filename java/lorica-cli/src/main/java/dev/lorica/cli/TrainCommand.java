@@ -1,12 +1,14 @@
 package dev.lorica.cli;
 
 import dev.lorica.Adapter;
+import dev.lorica.Checkpoint;
 import dev.lorica.Evaluation;
 import dev.lorica.Evaluator;
 import dev.lorica.Generation;
 import dev.lorica.GenerationConfig;
 import dev.lorica.Generator;
 import dev.lorica.Model;
+import dev.lorica.Resumption;
 import dev.lorica.Trainer;
 import dev.lorica.TrainerListener;
 import dev.lorica.TrainingConfig;
@@ -18,6 +20,7 @@ import dev.lorica.data.DataReport;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.exceptions.LoricaException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -60,6 +63,12 @@ final class TrainCommand implements Callable<Integer> {
     private CommandSpec spec;
 
     @Option(
+            names = {"-c", "--config"},
+            paramLabel = "FILE",
+            description = "YAML file with any of these options; what is given here too is taken from here.")
+    private Path config;
+
+    @Option(
             names = {"-m", "--model"},
             required = true,
             paramLabel = "FILE",
@@ -80,7 +89,9 @@ final class TrainCommand implements Callable<Integer> {
             description = "Folder for the adapter.")
     private Path output;
 
-    @Option(names = "--overwrite-output-dir", description = "Write into that folder even if it has other files in it.")
+    @Option(
+            names = "--overwrite-output-dir",
+            description = "Write into that folder even if it has other files in it; checkpoints in it are deleted.")
     private boolean overwrite;
 
     @Option(
@@ -92,7 +103,7 @@ final class TrainCommand implements Callable<Integer> {
     @Option(
             names = "--eval-data",
             paramLabel = "FILE",
-            description = "Examples to measure the loss on, before training and after each epoch.")
+            description = "Examples to measure the loss on, before training, while it goes on and at its end.")
     private Path evalData;
 
     @Option(
@@ -122,6 +133,9 @@ final class TrainCommand implements Callable<Integer> {
     @ArgGroup(exclusive = false, validate = false, heading = "%nTraining:%n")
     private TrainingOptions training = new TrainingOptions();
 
+    @ArgGroup(exclusive = false, validate = false, heading = "%nCheckpoints and logs:%n")
+    private CheckpointOptions checkpoints = new CheckpointOptions();
+
     @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
     private DeviceOptions device = new DeviceOptions();
 
@@ -131,6 +145,7 @@ final class TrainCommand implements Callable<Integer> {
     private AdapterFormat format;
     private final Map<String, Object> json = new LinkedHashMap<>();
     private final List<Map<String, Object>> log = new ArrayList<>();
+    private int savedStep;
 
     TrainCommand(Terminal terminal) {
         this.terminal = terminal;
@@ -138,22 +153,29 @@ final class TrainCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        try (OutputFolder folder = OutputFolder.prepare(output, overwrite);
-                Model base = Model.load(model, device.config());
+        try (OutputFolder folder = OutputFolder.prepare(output, overwrite)) {
+            Checkpoint checkpoint =
+                    checkpoints.checkpoint(output, overwrite, line -> terminal.err().println(line));
+            return train(folder, checkpoint);
+        }
+    }
+
+    private int train(OutputFolder folder, Checkpoint checkpoint) {
+        try (Model base = Model.load(model, device.config());
                 Adapter adapter =
                         start == null ? base.newAdapter(lora.config(training.seed)) : base.loadAdapter(start)) {
             if (start != null) {
                 terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
             }
-            if (folder.hasAdapter() && !output.equals(start)) {
+            if (folder.hasAdapter() && !output.equals(start) && checkpoint == null) {
                 terminal.err()
                         .println("note: " + output + " holds an adapter already; it is replaced when training is done");
             }
-            return train(base, adapter);
+            return train(base, adapter, checkpoint);
         }
     }
 
-    private int train(Model base, Adapter adapter) {
+    private int train(Model base, Adapter adapter, Checkpoint checkpoint) {
         format = Choices.of("--adapter-format", adapterFormat, AdapterFormat.class);
         TrainingReport report = new TrainingReport(terminal);
         report.model(base.info());
@@ -170,8 +192,8 @@ final class TrainCommand implements Callable<Integer> {
             report.data("eval data", held.report());
         }
 
-        TrainingConfig config = training.config(dataConfig.maxLength());
-        Trainer trainer = new Trainer(base, adapter, config);
+        TrainingConfig trainingConfig = training.config(dataConfig.maxLength(), checkpoints);
+        Trainer trainer = new Trainer(base, adapter, trainingConfig).checkpoints(output).resume(checkpoint);
         TrainingPlan plan = trainer.plan(examples, held);
         report.memory(plan.memory());
         report.steps(plan);
@@ -180,9 +202,9 @@ final class TrainCommand implements Callable<Integer> {
         warnAbout(base, dataConfig.maxLength());
 
         // What does not fit is refused by the trainer, at once and with the setting that would.
-        boolean fits = plan.memory().fits();
-        List<String> before = fits ? answers("Before", base, adapter, dataReport.template()) : List.of();
-        Evaluation untrained = held == null || !fits ? null : evaluate(base, adapter, held);
+        boolean begins = plan.memory().fits() && checkpoint == null;
+        List<String> before = begins ? answers("Before", base, adapter, dataReport.template()) : List.of();
+        Evaluation untrained = held == null || !begins ? null : evaluate(base, adapter, held);
 
         TrainingResult result = run(trainer, examples, held);
 
@@ -197,7 +219,7 @@ final class TrainCommand implements Callable<Integer> {
         report(result, adapter, base, plan, dataReport, untrained);
         List<String> after = result.stopped() ? List.of() : answers("After", base, adapter, dataReport.template());
         if (result.stopped()) {
-            sayHowToGoOn(plan, result);
+            sayHowToGoOn(result);
         } else {
             sayHowToUse(examples);
         }
@@ -221,10 +243,38 @@ final class TrainCommand implements Callable<Integer> {
     @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
     private TrainingResult run(Trainer trainer, TokenizedDataset examples, TokenizedDataset held) {
         ProgressLine progress = new ProgressLine(terminal);
+        checkpoints.logs(output, problem -> progress.line("warning: " + problem)).forEach(trainer::addListener);
         trainer.addListener(new TrainerListener() {
+            private boolean configIsWritten;
+
+            @Override
+            public void onResume(Resumption resumption) {
+                progress.line("goes on from " + resumption.checkpoint() + ", step " + resumption.step() + " of "
+                        + resumption.totalSteps());
+                resumption.changes().forEach(change -> progress.line("note: " + change));
+                json.put("resumed_from_step", resumption.step());
+                savedStep = resumption.step();
+            }
+
             @Override
             public void onStep(TrainingProgress now) {
+                if (!configIsWritten) {
+                    EffectiveConfig.write(spec, output);
+                    configIsWritten = true;
+                }
                 progress.step(now);
+            }
+
+            @Override
+            public void onSave(int step, Path checkpoint) {
+                progress.line("saved " + checkpoint);
+                savedStep = step;
+            }
+
+            @Override
+            public void onSaveFailed(int step, LoricaException reason) {
+                progress.line("warning: no checkpoint of step " + step + ": " + reason.getMessage()
+                        + "; training goes on, checkpoints before it are in place");
             }
 
             @Override
@@ -317,9 +367,7 @@ final class TrainCommand implements Callable<Integer> {
             Evaluation untrained) {
         OptionalLong peak = peakMemory();
         terminal.out()
-                .println((result.stopped()
-                                ? "Stopped after step " + result.steps() + " of " + plan.totalSteps() + ". "
-                                : "")
+                .println(howItEnded(result, plan)
                         + "Saved "
                         + terminal.bold(output.resolve(format.mainFile()).toString()));
         terminal.out()
@@ -351,6 +399,12 @@ final class TrainCommand implements Callable<Integer> {
         json.put(
                 "eval_loss",
                 result.evaluation() == null ? null : result.evaluation().loss());
+        json.put(
+                "eval_perplexity",
+                result.evaluation() == null ? null : result.evaluation().perplexity());
+        json.put("best_step", result.bestStep() == 0 ? null : result.bestStep());
+        json.put("stopped_early", result.stoppedEarly());
+        json.put("config", output.resolve(EffectiveConfig.FILE_NAME).toString());
         json.put("tokens", result.tokens());
         json.put("trained_tokens", result.trainedTokens());
         json.put("seconds", result.seconds());
@@ -362,6 +416,17 @@ final class TrainCommand implements Callable<Integer> {
         memory.put("checkpointing", plan.memory().checkpointing());
         json.put("planned_memory_bytes", memory);
         json.put("data", dataJson(data));
+    }
+
+    private static String howItEnded(TrainingResult result, TrainingPlan plan) {
+        String best = plan.config().loadBestModelAtEnd() && !result.stopped()
+                ? "The best adapter is that of step " + result.bestStep() + ". "
+                : "";
+        if (result.stopped() || result.stoppedEarly()) {
+            return "Stopped after step " + result.steps() + " of " + plan.totalSteps()
+                    + (result.stoppedEarly() ? ": the evaluation loss no longer falls. " : ". ") + best;
+        }
+        return best;
     }
 
     private static Map<String, Object> dataJson(DataReport data) {
@@ -399,16 +464,15 @@ final class TrainCommand implements Callable<Integer> {
                         + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
     }
 
-    /** The same command line, for the rest of the run. */
-    private void sayHowToGoOn(TrainingPlan plan, TrainingResult result) {
-        List<String> rest = Shell.without(
-                spec, spec.commandLine().getParseResult().originalArgs(), "--adapter", "--epochs", "--max-steps");
-        StringBuilder line = new StringBuilder(Shell.program()).append(" train");
-        rest.forEach(word -> line.append(' ').append(Shell.quote(word)));
-        line.append(" --adapter ").append(Shell.quote(output.toString()));
-        line.append(" --max-steps ").append(plan.totalSteps() - result.steps());
-        terminal.out().println("To go on from here (the learning rate schedule and the optimizer begin anew):");
-        terminal.out().println("  " + line);
+    private void sayHowToGoOn(TrainingResult result) {
+        if (savedStep != result.steps()) {
+            terminal.out().println("The adapter is saved, but there is no checkpoint from which to go on exactly.");
+            return;
+        }
+        terminal.out().println("To go on from here as if it had not been stopped:");
+        terminal.out()
+                .println("  " + Shell.program() + " train --config "
+                        + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()) + " --resume");
     }
 
     /** The most memory that this process has had, where Linux tells. */

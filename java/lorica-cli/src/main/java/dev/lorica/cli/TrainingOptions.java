@@ -1,6 +1,7 @@
 package dev.lorica.cli;
 
 import dev.lorica.Checkpointing;
+import dev.lorica.IntervalStrategy;
 import dev.lorica.SchedulerType;
 import dev.lorica.TrainingConfig;
 import java.util.Locale;
@@ -34,8 +35,20 @@ final class TrainingOptions {
     @Option(
             names = "--lr-scheduler-type",
             paramLabel = "NAME",
-            description = "linear, cosine or constant. Default: ${DEFAULT-VALUE}")
+            description = "linear, cosine, polynomial or constant. Default: ${DEFAULT-VALUE}")
     String schedulerType = DEFAULTS.schedulerType().toString();
+
+    @Option(
+            names = "--min-learning-rate",
+            paramLabel = "RATE",
+            description = "Where cosine and polynomial end. Default: 0")
+    double minLearningRate = DEFAULTS.minLearningRate();
+
+    @Option(
+            names = "--lr-scheduler-power",
+            paramLabel = "X",
+            description = "Power of the polynomial. Default: 1")
+    double schedulerPower = DEFAULTS.schedulerPower();
 
     @Option(
             names = "--warmup-steps",
@@ -82,24 +95,61 @@ final class TrainingOptions {
     int loggingSteps = DEFAULTS.loggingSteps();
 
     @Option(
+            names = "--eval-strategy",
+            paramLabel = "WHEN",
+            description = "When to evaluate on --eval-data: no, steps or epoch. Default: epoch, or steps with --eval-steps.")
+    String evalStrategy;
+
+    @Option(
+            names = "--eval-steps",
+            paramLabel = "N",
+            description = "Steps from one evaluation to the next. Default: as --logging-steps.")
+    Integer evalSteps;
+
+    @Option(
+            names = "--eval-batch-size",
+            paramLabel = "N",
+            description = "Examples evaluated at once; does not change the result. Default: as --batch-size.")
+    int evalBatchSize = DEFAULTS.evalBatchSize();
+
+    @Option(
+            names = "--early-stopping-patience",
+            paramLabel = "N",
+            description = "End when so many evaluations one after another were no better; 0: never. Default: 0")
+    int earlyStoppingPatience = DEFAULTS.earlyStoppingPatience();
+
+    @Option(
+            names = "--early-stopping-threshold",
+            paramLabel = "X",
+            description = "By how much the loss must fall to count as better. Default: 0")
+    double earlyStoppingThreshold = DEFAULTS.earlyStoppingThreshold();
+
+    @Option(
+            names = "--load-best-model-at-end",
+            description = "Keep the checkpoint with the lowest evaluation loss and save that adapter.")
+    boolean loadBestModelAtEnd;
+
+    @Option(
             names = "--seed",
             paramLabel = "N",
             description = "Of the adapter's start, the order of the data, and dropout. Default: ${DEFAULT-VALUE}")
     long seed = DEFAULTS.seed();
 
-    TrainingConfig config(int maxLength) {
+    TrainingConfig config(int maxLength, CheckpointOptions checkpoints) {
         if (warmupSteps >= 1 && warmupSteps != Math.rint(warmupSteps)) {
             throw new IllegalArgumentException(
                     "--warmup-steps " + warmupSteps + ": a whole number of steps, or a share of all steps below 1");
         }
         boolean share = warmupSteps > 0 && warmupSteps < 1;
-        return TrainingConfig.builder()
+        TrainingConfig.Builder config = TrainingConfig.builder()
                 .epochs(epochs)
                 .maxSteps(maxSteps)
                 .batchSize(batchSize)
                 .gradientAccumulationSteps(gradientAccumulationSteps)
                 .learningRate(learningRate)
                 .schedulerType(SchedulerType.of(schedulerType))
+                .minLearningRate(minLearningRate)
+                .schedulerPower(schedulerPower)
                 .warmupSteps(share ? 0 : (int) warmupSteps)
                 .warmupRatio(share ? warmupSteps : warmupRatio)
                 .weightDecay(weightDecay)
@@ -109,9 +159,23 @@ final class TrainingOptions {
                 .adamEpsilon(adamEpsilon)
                 .maxLength(maxLength)
                 .loggingSteps(loggingSteps)
+                .evalBatchSize(evalBatchSize)
+                .evalSteps(evalSteps != null ? evalSteps : loggingSteps)
+                .evalStrategy(interval("--eval-strategy", evalStrategy, evalSteps, IntervalStrategy.EPOCH))
+                .earlyStoppingPatience(earlyStoppingPatience)
+                .earlyStoppingThreshold(earlyStoppingThreshold)
+                .loadBestModelAtEnd(loadBestModelAtEnd)
                 .seed(seed)
-                .checkpointing(checkpointing())
-                .build();
+                .checkpointing(checkpointing());
+        return checkpoints.apply(config).build();
+    }
+
+    /** The strategy that was named; else steps if their number was given. */
+    static IntervalStrategy interval(String option, String name, Integer steps, IntervalStrategy otherwise) {
+        if (name == null) {
+            return steps != null ? IntervalStrategy.STEPS : otherwise;
+        }
+        return Choices.of(option, name.equalsIgnoreCase("false") ? "no" : name, IntervalStrategy.class);
     }
 
     /** Hugging Face writes {@code --gradient_checkpointing True}. */

@@ -6,11 +6,9 @@ import dev.lorica.TrainingProgress;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
-import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
-import picocli.CommandLine.Model.CommandSpec;
 
 class FormatTest {
     private static final TrainingProgress HALF =
@@ -72,21 +70,5 @@ class FormatTest {
         assertThat(Shell.quote("Who is Mr. Collins?")).isEqualTo("\"Who is Mr. Collins?\"");
         assertThat(Shell.quote("it's $5")).isEqualTo("'it'\\''s $5'");
         assertThat(Shell.quote("")).isEqualTo("\"\"");
-    }
-
-    @Test
-    void takesOptionsOutOfACommandLine() {
-        CommandSpec train = LoricaCli.commandLine(Terminal.system())
-                .getSubcommands()
-                .get("train")
-                .getCommandSpec();
-
-        assertThat(Shell.without(
-                        train,
-                        List.of("train", "-m", "m", "-a", "old", "--epochs=3", "--json", "--max-steps", "9", "-d", "d"),
-                        "--adapter",
-                        "--epochs",
-                        "--max-steps"))
-                .containsExactly("-m", "m", "--json", "-d", "d");
     }
 }

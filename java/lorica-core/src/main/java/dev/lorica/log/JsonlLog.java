@@ -34,6 +34,7 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
     private final Path file;
     private final Consumer<String> problem;
     private FileChannel channel;
+    private boolean fresh;
     private double epoch;
 
     /** @param problem is told, in one line, why the log ends here; training goes on without it */
@@ -42,26 +43,32 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
         this.problem = problem;
     }
 
+    /** Nothing is written before the first record, because the run may be one that goes on. */
     @Override
     public void onStart(TrainingPlan plan) {
         close();
-        try {
-            channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
-        } catch (IOException e) {
-            fail(e);
-        }
+        fresh = true;
     }
 
     @Override
     public void onResume(Resumption resumption) {
         epoch = resumption.epoch();
+        if (!Files.exists(file)) {
+            return;
+        }
         try {
-            if (channel != null) {
-                channel.position(end(resumption));
-            }
+            open();
+            long end = end(resumption);
+            channel.truncate(end);
+            channel.position(end);
         } catch (IOException e) {
             fail(e);
         }
+    }
+
+    private void open() throws IOException {
+        fresh = false;
+        channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
     }
 
     /** The length of the file up to the records that the checkpoint knows of. */
@@ -149,16 +156,18 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
         }
     }
 
-    /** What stands behind, of a run before or beyond the checkpoint, goes with the first record. */
     private void append(Map<String, Object> record) {
-        if (channel == null) {
-            return;
-        }
         try {
-            ByteBuffer line = ByteBuffer.wrap((JSON.writeValueAsString(record) + "\n").getBytes(StandardCharsets.UTF_8));
-            channel.truncate(channel.position());
-            while (line.hasRemaining()) {
-                channel.write(line);
+            if (fresh) {
+                open();
+                channel.truncate(0);
+            }
+            if (channel != null) {
+                ByteBuffer line =
+                        ByteBuffer.wrap((JSON.writeValueAsString(record) + "\n").getBytes(StandardCharsets.UTF_8));
+                while (line.hasRemaining()) {
+                    channel.write(line);
+                }
             }
         } catch (IOException e) {
             fail(e);
@@ -166,6 +175,7 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
     }
 
     private void fail(IOException e) {
+        fresh = false;
         problem.accept(file + " cannot be written: " + e.getMessage());
         if (channel != null) {
             close();

@@ -1,0 +1,114 @@
+package dev.lorica.cli;
+
+import dev.lorica.Checkpoint;
+import dev.lorica.IntervalStrategy;
+import dev.lorica.TrainingConfig;
+import dev.lorica.TrainerListener;
+import dev.lorica.exceptions.LoricaException;
+import dev.lorica.log.JsonlLog;
+import dev.lorica.log.TensorBoardLog;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.function.Consumer;
+import picocli.CommandLine.Option;
+
+/** What a run writes down while it goes on, and how it goes on after its process has ended. */
+final class CheckpointOptions {
+    private static final TrainingConfig DEFAULTS = TrainingConfig.defaults();
+
+    @Option(
+            names = "--save-strategy",
+            paramLabel = "WHEN",
+            description = "When to write DIR/checkpoint-N: no, steps or epoch. Default: steps")
+    String saveStrategy;
+
+    @Option(
+            names = "--save-steps",
+            paramLabel = "N",
+            description = "Steps from one checkpoint to the next; 500 if nothing is said.")
+    Integer saveSteps;
+
+    @Option(
+            names = "--save-total-limit",
+            paramLabel = "N",
+            description = "Keep so many checkpoints, the newest and the best; 0: all. Default: ${DEFAULT-VALUE}")
+    int saveTotalLimit = DEFAULTS.saveTotalLimit();
+
+    @Option(
+            names = "--resume",
+            paramLabel = "auto|DIR",
+            arity = "0..1",
+            fallbackValue = "auto",
+            description = "Go on from this checkpoint, or from the last whole one in --output; the run ends as if it had "
+                    + "never been stopped. auto begins anew where there is none.")
+    String resume;
+
+    @Option(
+            names = "--report-to",
+            paramLabel = "NAME",
+            split = ",",
+            description = "tensorboard or none; DIR/train_log.jsonl is always written. Default: tensorboard")
+    List<String> reportTo = new ArrayList<>(List.of("tensorboard"));
+
+    @Option(
+            names = "--logging-dir",
+            paramLabel = "DIR",
+            description = "Folder for TensorBoard's files. Default: runs in --output.")
+    Path loggingDir;
+
+    TrainingConfig.Builder apply(TrainingConfig.Builder config) {
+        return config.saveSteps(saveSteps != null ? saveSteps : DEFAULTS.saveSteps())
+                .saveStrategy(TrainingOptions.interval(
+                        "--save-strategy", saveStrategy, saveSteps, IntervalStrategy.STEPS))
+                .saveTotalLimit(saveTotalLimit);
+    }
+
+    boolean resumes() {
+        return resume != null && !List.of("false", "no", "none").contains(resume.toLowerCase(Locale.ROOT));
+    }
+
+    /**
+     * What to go on from; {@code null}: the run begins anew.
+     *
+     * @param overwrite whether checkpoints of a run before may be deleted for that
+     * @param note      for what the user should know
+     */
+    Checkpoint checkpoint(Path output, boolean overwrite, Consumer<String> note) {
+        if (!resumes()) {
+            if (overwrite) {
+                Checkpoint.deleteAll(output);
+            } else if (!Checkpoint.list(output).isEmpty()) {
+                throw new LoricaException(output + " holds checkpoints of another run: go on from them with --resume auto, "
+                        + "delete them with --overwrite-output-dir, or choose another folder");
+            }
+            return null;
+        }
+        if (!List.of("auto", "true").contains(resume.toLowerCase(Locale.ROOT))) {
+            return Checkpoint.open(Path.of(resume));
+        }
+        Optional<Checkpoint> latest = Checkpoint.latest(
+                output, (path, reason) -> note.accept("note: passed over: " + reason.getMessage()));
+        if (latest.isEmpty()) {
+            note.accept("note: there is no checkpoint in " + output + " to go on from; the run begins anew");
+        }
+        return latest.orElse(null);
+    }
+
+    List<TrainerListener> logs(Path output, Consumer<String> problem) {
+        List<TrainerListener> logs = new ArrayList<>();
+        logs.add(new JsonlLog(output.resolve(JsonlLog.FILE_NAME), problem));
+        for (String name : reportTo) {
+            switch (name.strip().toLowerCase(Locale.ROOT)) {
+                case "tensorboard", "all" -> logs.add(new TensorBoardLog(
+                        loggingDir != null ? loggingDir : output.resolve(TensorBoardLog.FOLDER_NAME), problem));
+                case "none" -> {}
+                default -> throw new IllegalArgumentException(
+                        "--report-to cannot be \"" + name + "\"; it is one of tensorboard, none");
+            }
+        }
+        return logs;
+    }
+}

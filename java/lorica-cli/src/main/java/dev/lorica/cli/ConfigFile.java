@@ -1,0 +1,287 @@
+package dev.lorica.cli;
+
+import com.fasterxml.jackson.core.JacksonException;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
+import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Consumer;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.OptionSpec;
+
+/**
+ * A YAML file with options, as {@code --config} takes it: every key is the name of an option, ours or another tool's, with
+ * {@code _} or {@code -}. What the command line says too is taken from there. Keys of Hugging Face's, Axolotl's and
+ * LLaMA-Factory's files that ask for what is done anyway, or that mean nothing here, are accepted; any other is an error.
+ */
+final class ConfigFile {
+    /** Keys for which only these values describe what is done here. */
+    private static final Map<String, Set<String>> ONLY = Map.ofEntries(
+            Map.entry("stage", Set.of("sft")),
+            Map.entry("finetuning_type", Set.of("lora")),
+            Map.entry("do_train", Set.of("true")),
+            Map.entry("peft_type", Set.of("lora")),
+            Map.entry("task_type", Set.of("causal_lm")),
+            Map.entry("bias", Set.of("none")),
+            Map.entry("use_dora", Set.of("false")),
+            Map.entry("metric_for_best_model", Set.of("loss", "eval_loss")),
+            Map.entry("greater_is_better", Set.of("false")),
+            Map.entry("val_size", Set.of("0", "0.0")),
+            Map.entry("val_set_size", Set.of("0", "0.0")),
+            Map.entry("optim", Set.of("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
+            Map.entry("optimizer", Set.of("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
+            Map.entry("neftune_noise_alpha", Set.of("0", "0.0")),
+            Map.entry("label_smoothing_factor", Set.of("0", "0.0")));
+
+    /** Keys that have no meaning here: about graphics cards, processes, other services, the types of the base's weights. */
+    private static final Set<String> MEANINGLESS = Set.of(
+            "bf16", "fp16", "tf32", "load_in_4bit", "load_in_8bit", "quantization_bit", "quantization_method",
+            "do_eval", "do_predict", "plot_loss", "overwrite_cache", "preprocessing_num_workers",
+            "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout", "ddp_find_unused_parameters",
+            "trust_remote_code", "flash_attention", "flash_attn", "sdp_attention", "xformers_attention",
+            "attn_implementation", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model",
+            "run_name", "hub_model_id", "hub_token", "push_to_hub", "remove_unused_columns", "tokenizer_type",
+            "model_type", "strict", "packing", "sample_packing", "eval_sample_packing", "pad_to_sequence_len",
+            "deepspeed", "fsdp", "fsdp_config", "local_rank", "save_safetensors", "disable_tqdm",
+            "dataset_prepared_path", "gradient_checkpointing_kwargs", "use_reentrant", "group_by_length", "torch_compile",
+            "log_level", "logging_strategy", "logging_first_step", "include_num_input_tokens_seen", "use_cache");
+
+    /** The option on the left, when given on the command line, also sets aside the one on the right in the file. */
+    private static final Map<String, String> SETS_ASIDE = Map.of(
+            "--warmup-ratio", "--warmup-steps",
+            "--eval-steps", "--eval-strategy",
+            "--save-steps", "--save-strategy",
+            "--epochs", "--max-steps",
+            "--text-field", "--prompt-field",
+            "--prompt-field", "--text-field");
+
+    private final Path file;
+    private final CommandSpec command;
+    private final Consumer<String> note;
+    private final List<String> options = new ArrayList<>();
+    private final List<String> ignored = new ArrayList<>();
+    private final Set<OptionSpec> given;
+
+    private ConfigFile(Path file, CommandSpec command, Set<OptionSpec> given, Consumer<String> note) {
+        this.file = file;
+        this.command = command;
+        this.given = given;
+        this.note = note;
+    }
+
+    /**
+     * The arguments with what the file of {@code --config} says put before them.
+     *
+     * @param args of the program, our names for options in them
+     */
+    static String[] expand(CommandSpec command, String[] args, Consumer<String> note) {
+        Path file = null;
+        Set<OptionSpec> given = new HashSet<>();
+        int start = Arrays.asList(args).indexOf(command.name()) + 1;
+        for (int i = start; i < args.length; i++) {
+            int equals = args[i].indexOf('=');
+            OptionSpec option = command.findOption(equals < 0 ? args[i] : args[i].substring(0, equals));
+            if (option == null) {
+                continue;
+            }
+            given.add(option);
+            OptionSpec aside = command.findOption(SETS_ASIDE.getOrDefault(option.longestName(), ""));
+            if (aside != null) {
+                given.add(aside);
+            }
+            if (option.longestName().equals("--config")) {
+                if (equals < 0 && i + 1 == args.length) {
+                    return args;
+                }
+                file = Path.of(equals < 0 ? args[i + 1] : args[i].substring(equals + 1));
+            }
+        }
+        if (file == null) {
+            return args;
+        }
+        ConfigFile config = new ConfigFile(file, command, given, note);
+        config.read();
+        List<String> all = new ArrayList<>(Arrays.asList(args).subList(0, start));
+        all.addAll(config.options);
+        all.addAll(Arrays.asList(args).subList(start, args.length));
+        return all.toArray(String[]::new);
+    }
+
+    private void read() {
+        YAMLMapper yaml = YAMLMapper.builder()
+                .enable(JsonParser.Feature.STRICT_DUPLICATE_DETECTION)
+                .build();
+        JsonNode root;
+        try {
+            root = yaml.readTree(Files.readString(file));
+        } catch (NoSuchFileException e) {
+            throw new FileAccessException("--config " + file + " does not exist", e);
+        } catch (JacksonException e) {
+            String line = e.getLocation() == null ? "" : ", line " + e.getLocation().getLineNr();
+            throw new FileFormatException("--config " + file + line + ": "
+                    + e.getOriginalMessage().lines().findFirst().orElse("not YAML"), e);
+        } catch (IOException e) {
+            throw new FileAccessException("--config " + file + " cannot be read: " + e.getMessage(), e);
+        }
+        if (!root.isObject()) {
+            throw new FileFormatException("--config " + file + " is not a list of options, one \"name: value\" a line");
+        }
+        root.fields().forEachRemaining(field -> take(field.getKey(), field.getValue()));
+        if (!ignored.isEmpty()) {
+            note.accept("note: " + file + ": these mean nothing here: " + String.join(", ", ignored));
+        }
+    }
+
+    private void take(String key, JsonNode value) {
+        String name = key.toLowerCase(Locale.ROOT).replace('-', '_');
+        if (value.isNull()) {
+            return;
+        }
+        switch (name) {
+            case "adapter" -> {
+                // Axolotl's word for the kind of adapter, ours for one to begin with.
+                if (!Set.of("lora", "qlora").contains(value.asText())) {
+                    option(key, "--adapter", value);
+                }
+            }
+            case "datasets" -> datasets(value);
+            case "lora_target_linear" -> {
+                if (value.asBoolean()) {
+                    option(key, "--target-modules", "all-linear");
+                }
+            }
+            case "lora_target" -> option(key, "--target-modules", value.asText().equals("all") ? "all-linear" : text(key, value));
+            case "lr_scheduler_kwargs" -> value.fields().forEachRemaining(kwarg -> {
+                switch (kwarg.getKey()) {
+                    case "min_lr", "lr_end" -> option(key, "--min-learning-rate", kwarg.getValue());
+                    case "power" -> option(key, "--lr-scheduler-power", kwarg.getValue());
+                    default -> throw unknown(key + "." + kwarg.getKey(), "");
+                }
+            });
+            default -> plain(key, name, value);
+        }
+    }
+
+    private void plain(String key, String name, JsonNode value) {
+        Set<String> only = ONLY.get(name);
+        if (only != null) {
+            if (!only.contains(value.asText().toLowerCase(Locale.ROOT))) {
+                throw new FileFormatException("--config " + file + ": " + key + " cannot be " + value.asText() + " here, only "
+                        + String.join(" or ", only.stream().sorted().toList()));
+            }
+        } else if (MEANINGLESS.contains(name)) {
+            ignored.add(key);
+        } else if (command.findOption(Spelling.ours(name)) != null && !Spelling.ours(name).equals("--config")) {
+            option(key, Spelling.ours(name), value);
+        } else {
+            throw unknown(key, closest(name));
+        }
+    }
+
+    /** Axolotl's list of {@code path} and {@code type}. */
+    private void datasets(JsonNode value) {
+        if (!value.isArray() || value.size() != 1 || !value.get(0).hasNonNull("path")) {
+            throw new FileFormatException("--config " + file + ": datasets must be a list of one entry with a path");
+        }
+        JsonNode type = value.get(0).path("type");
+        if (!type.isMissingNode() && !type.asText().equals("alpaca")) {
+            throw new FileFormatException("--config " + file + ": a data set of type " + type + " is not known, only alpaca; "
+                    + "name its fields with prompt_field and response_field");
+        }
+        option("datasets", "--data", value.get(0).get("path"));
+    }
+
+    private void option(String key, String name, JsonNode value) {
+        OptionSpec option = command.findOption(name);
+        if (value.isArray() && option.isMultiValue() && option.splitRegex().isEmpty()) {
+            value.forEach(element -> option(key, name, text(key, element)));
+        } else if (option.arity().max() == 0) {
+            String flag = text(key, value);
+            if (!Set.of("true", "false").contains(flag)) {
+                throw new FileFormatException("--config " + file + ": " + key + " is " + flag + "; it must be true or false");
+            }
+            if (flag.equals("true") && !given.contains(option)) {
+                options.add(name);
+            }
+        } else {
+            option(key, name, text(key, value));
+        }
+    }
+
+    private void option(String key, String name, String value) {
+        OptionSpec option = command.findOption(name);
+        if (given.contains(option)) {
+            return;
+        }
+        boolean twice = !option.isMultiValue() && options.stream().anyMatch(other -> other.startsWith(name + "="));
+        if (twice) {
+            throw new FileFormatException("--config " + file + ": " + key + " sets " + name + ", which another key sets too");
+        }
+        options.add(name + "=" + value);
+    }
+
+    private String text(String key, JsonNode value) {
+        if (value.isArray()) {
+            List<String> elements = new ArrayList<>();
+            value.forEach(element -> elements.add(text(key, element)));
+            return String.join(",", elements);
+        }
+        if (value.isObject()) {
+            throw new FileFormatException("--config " + file + ": " + key + " must be a value or a list of values");
+        }
+        return value.asText();
+    }
+
+    private FileFormatException unknown(String key, String meant) {
+        return new FileFormatException("--config " + file + ": no option is called \"" + key + "\""
+                + (meant.isEmpty() ? "" : "; did you mean " + meant + "?"));
+    }
+
+    /** The known name with the fewest letters to change, if these are few. */
+    private String closest(String name) {
+        Set<String> known = new HashSet<>(Spelling.others());
+        command.options().forEach(option -> known.add(option.longestName()));
+        known.removeIf(other -> command.findOption(Spelling.ours(other.substring(2))) == null);
+        String best = "";
+        int fewest = Math.max(2, name.length() / 3) + 1;
+        for (String other : known.stream().sorted().toList()) {
+            String candidate = other.substring(2).replace('-', '_');
+            int changes = distance(name, candidate);
+            if (changes < fewest) {
+                fewest = changes;
+                best = candidate;
+            }
+        }
+        return best;
+    }
+
+    /** Letters to insert, delete or replace (Levenshtein). */
+    private static int distance(String a, String b) {
+        int[] row = new int[b.length() + 1];
+        for (int j = 0; j <= b.length(); j++) {
+            row[j] = j;
+        }
+        for (int i = 1; i <= a.length(); i++) {
+            int diagonal = row[0];
+            row[0] = i;
+            for (int j = 1; j <= b.length(); j++) {
+                int replaced = diagonal + (a.charAt(i - 1) == b.charAt(j - 1) ? 0 : 1);
+                diagonal = row[j];
+                row[j] = Math.min(replaced, 1 + Math.min(row[j], row[j - 1]));
+            }
+        }
+        return row[b.length()];
+    }
+}

@@ -1,0 +1,66 @@
+package dev.lorica.cli;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.dataformat.yaml.YAMLGenerator;
+import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
+import dev.lorica.exceptions.FileAccessException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.util.Collection;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Set;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.OptionSpec;
+
+/**
+ * All options of a run with the values that they had, saved beside its adapter: {@code lorica train --config} with this file
+ * does the same again.
+ */
+final class EffectiveConfig {
+    static final String FILE_NAME = "train_config.yaml";
+
+    /** What is not about the run but about this call of the program. */
+    private static final Set<String> LEFT_OUT =
+            Set.of("--config", "--resume", "--overwrite-output-dir", "--json", "--verbose", "--help");
+
+    private static final YAMLMapper YAML = YAMLMapper.builder()
+            .disable(YAMLGenerator.Feature.WRITE_DOC_START_MARKER)
+            .enable(YAMLGenerator.Feature.MINIMIZE_QUOTES)
+            .enable(YAMLGenerator.Feature.ALWAYS_QUOTE_NUMBERS_AS_STRINGS)
+            .disable(YAMLGenerator.Feature.SPLIT_LINES)
+            .build();
+
+    private EffectiveConfig() {}
+
+    static void write(CommandSpec command, Path folder) {
+        Path file = folder.resolve(FILE_NAME);
+        try {
+            Path temporary = Files.createTempFile(folder, FILE_NAME, ".tmp");
+            Files.writeString(temporary, yaml(command));
+            Files.move(temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+        } catch (IOException e) {
+            throw new FileAccessException(file + " cannot be written: " + e.getMessage(), e);
+        }
+    }
+
+    static String yaml(CommandSpec command) throws JsonProcessingException {
+        Map<String, Object> values = new LinkedHashMap<>();
+        for (OptionSpec option : command.options()) {
+            Object value = option.getValue();
+            boolean nothing = value == null || value instanceof Collection<?> list && list.isEmpty();
+            if (!nothing && !LEFT_OUT.contains(option.longestName())) {
+                values.put(option.longestName().substring(2).replace('-', '_'), plain(value));
+            }
+        }
+        return "# Options of lorica train. To do the same again: lorica train --config THIS_FILE --output DIR\n"
+                + YAML.writeValueAsString(values);
+    }
+
+    /** Paths are made absolute, so that the file means the same in any folder. */
+    private static Object plain(Object value) {
+        return value instanceof Path path ? path.toAbsolutePath().normalize().toString() : value;
+    }
+}

@@ -1,0 +1,235 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import dev.lorica.Adapter;
+import dev.lorica.exceptions.LoricaException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import picocli.CommandLine;
+import picocli.CommandLine.Model.OptionSpec;
+
+class ConfigFileTest {
+    @TempDir
+    Path folder;
+
+    private final List<String> notes = new ArrayList<>();
+
+    @Test
+    void everyKeyIsAnOption() throws IOException {
+        assertThat(expand("""
+                model: llama.gguf
+                lora_r: 8
+                lora-dropout: 0.05
+                learning_rate: 2e-4
+                target_modules: [q_proj, v_proj]
+                train_on_prompt: true
+                load_best_model_at_end: false
+                eval_data: null
+                save_strategy: no
+                ask: ["Who is he?", "Who, then, is she?"]
+                """, "--json"))
+                .containsExactly(
+                        "train",
+                        "--model=llama.gguf",
+                        "--lora-r=8",
+                        "--lora-dropout=0.05",
+                        "--learning-rate=2.0E-4",
+                        "--target-modules=q_proj,v_proj",
+                        "--train-on-prompt",
+                        "--save-strategy=false",
+                        "--ask=Who is he?",
+                        "--ask=Who, then, is she?",
+                        "--json");
+        assertThat(notes).isEmpty();
+    }
+
+    @Test
+    void theCommandLineOverrides() throws IOException {
+        assertThat(expand("""
+                model: a.gguf
+                epochs: 3
+                eval_strategy: epoch
+                warmup_steps: 10
+                lora_alpha: 16
+                """, "-m", "b.gguf", "--epochs=1", "--eval-steps", "5", "--warmup-ratio=0.1"))
+                .containsExactly(
+                        "train", "--lora-alpha=16", "-m", "b.gguf", "--epochs=1", "--eval-steps", "5", "--warmup-ratio=0.1");
+    }
+
+    @Test
+    void understandsHuggingFace() throws IOException {
+        assertThat(expand("""
+                model_name_or_path: base.gguf
+                per_device_train_batch_size: 2
+                per_device_eval_batch_size: 4
+                num_train_epochs: 3.0
+                lr_scheduler_type: cosine_with_min_lr
+                lr_scheduler_kwargs: {min_lr: 1.0e-5}
+                evaluation_strategy: steps
+                save_total_limit: 2
+                optim: adamw_torch
+                metric_for_best_model: eval_loss
+                resume_from_checkpoint: auto
+                bf16: true
+                """))
+                .containsExactly(
+                        "train",
+                        "--model=base.gguf",
+                        "--batch-size=2",
+                        "--eval-batch-size=4",
+                        "--epochs=3.0",
+                        "--lr-scheduler-type=cosine_with_min_lr",
+                        "--min-learning-rate=1.0E-5",
+                        "--eval-strategy=steps",
+                        "--save-total-limit=2",
+                        "--resume=auto");
+        assertThat(notes).singleElement().asString().contains("mean nothing here: bf16");
+    }
+
+    @Test
+    void understandsAxolotl() throws IOException {
+        assertThat(expand("""
+                base_model: base.gguf
+                load_in_4bit: true
+                adapter: qlora
+                datasets:
+                  - path: data.jsonl
+                    type: alpaca
+                val_set_size: 0
+                output_dir: out
+                sequence_len: 512
+                sample_packing: true
+                lora_r: 32
+                lora_target_linear: true
+                micro_batch_size: 2
+                num_epochs: 4
+                optimizer: adamw_torch
+                lr_scheduler: cosine
+                train_on_inputs: false
+                """))
+                .containsExactly(
+                        "train",
+                        "--model=base.gguf",
+                        "--data=data.jsonl",
+                        "--output=out",
+                        "--max-length=512",
+                        "--lora-r=32",
+                        "--target-modules=all-linear",
+                        "--batch-size=2",
+                        "--epochs=4",
+                        "--lr-scheduler-type=cosine");
+    }
+
+    @Test
+    void understandsLlamaFactory() throws IOException {
+        assertThat(expand("""
+                model_name_or_path: base.gguf
+                stage: sft
+                do_train: true
+                finetuning_type: lora
+                lora_rank: 8
+                lora_target: all
+                dataset: data.json
+                cutoff_len: 2048
+                output_dir: out
+                plot_loss: true
+                overwrite_output_dir: true
+                """))
+                .containsExactly(
+                        "train",
+                        "--model=base.gguf",
+                        "--lora-r=8",
+                        "--target-modules=all-linear",
+                        "--data=data.json",
+                        "--max-length=2048",
+                        "--output=out",
+                        "--overwrite-output-dir");
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "lora_rnak: 8, did you mean lora_rank?",
+        "learning_rat: 1, did you mean learning_rate?",
+        "num_train_epoch: 1, did you mean num_train_epochs?",
+        "something_else_entirely: 1, no option is called \"something_else_entirely\"",
+        "stage: dpo, 'stage cannot be dpo here, only sft'",
+        "train_on_prompt: maybe, it must be true or false",
+        "model: {a: b}, model must be a value or a list",
+        "val_set_size: 0.1, val_set_size cannot be 0.1",
+        "'model: [', line 1"
+    })
+    void whatIsNotUnderstoodIsSaid(String line, String message) {
+        assertThatThrownBy(() -> expand(line + "\n"))
+                .isInstanceOf(LoricaException.class)
+                .hasMessageContaining("config.yaml")
+                .hasMessageContaining(message)
+                .satisfies(e -> assertThat(e.getMessage()).doesNotContain("\n"));
+    }
+
+    @Test
+    void twoNamesOfOneOptionAreAnError() {
+        assertThatThrownBy(() -> expand("epochs: 1\nnum_train_epochs: 2\n"))
+                .hasMessageContaining("num_train_epochs sets --epochs, which another key sets too");
+        assertThatThrownBy(() -> expand("epochs: 1\nepochs: 2\n")).hasMessageContaining("line 2");
+    }
+
+    @Test
+    void aFileThatIsNotThereIsNamed() {
+        Program.run("train", "--config", "none.yaml").failsWith(ExitCode.FAILED, "--config none.yaml does not exist");
+    }
+
+    @Test
+    void theSavedConfigurationRepeatsTheRunToTheByte() throws IOException {
+        Path data = Files.writeString(folder.resolve("data.jsonl"), """
+                {"question": "Who is Mr. Collins?", "answer": "A clergyman."}
+                {"question": "Where is Pemberley?", "answer": "In Derbyshire."}
+                {"question": "Whom does Jane marry?", "answer": "Mr. Bingley."}
+                """);
+        Path first = folder.resolve("first");
+        Path second = folder.resolve("second");
+        Program.run(
+                        "train", "-m", Program.model(), "-d", data.toString(), "-o", first.toString(), "--max_steps", "3",
+                        "--lora_r=2", "--lora-dropout=0.1", "--target-modules", "q_proj", "v_proj", "--seed", "7",
+                        "--lr-scheduler-type=cosine", "--warmup-steps=1", "--batch-size", "2", "--ask", "Who?")
+                .succeeds();
+
+        Program.run("train", "--config", first.resolve("train_config.yaml").toString(), "--output", second.toString())
+                .succeeds();
+
+        assertThat(second.resolve(Adapter.FILE_NAME)).hasSameBinaryContentAs(first.resolve(Adapter.FILE_NAME));
+        assertThat(Files.readString(second.resolve("train_config.yaml")).replace(second.toString(), first.toString()))
+                .isEqualTo(Files.readString(first.resolve("train_config.yaml")))
+                .contains("lora_r: 2\n", "seed: 7\n", "lr_scheduler_type: cosine\n", "- q_proj\n- v_proj\n");
+    }
+
+    /** So that a name in a file can only mean one thing. */
+    @Test
+    void everyOptionHasALongName() {
+        for (OptionSpec option : train().getCommandSpec().options()) {
+            assertThat(option.longestName()).startsWith("--");
+        }
+    }
+
+    private String[] expand(String yaml, String... more) throws IOException {
+        Path file = Files.writeString(folder.resolve("config.yaml"), yaml);
+        List<String> args = new ArrayList<>(List.of("train", "--config", file.toString()));
+        args.addAll(List.of(more));
+        List<String> all = new ArrayList<>(
+                List.of(ConfigFile.expand(train().getCommandSpec(), args.toArray(String[]::new), notes::add)));
+        all.removeAll(List.of("--config", file.toString()));
+        return all.toArray(String[]::new);
+    }
+
+    private static CommandLine train() {
+        return LoricaCli.commandLine(Terminal.system()).getSubcommands().get("train");
+    }
+}

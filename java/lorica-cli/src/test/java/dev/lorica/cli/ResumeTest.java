@@ -1,0 +1,248 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.lorica.Adapter;
+import dev.lorica.Checkpoint;
+import dev.lorica.log.JsonlLog;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Random;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Programs that are ended from outside, and go on. */
+class ResumeTest {
+    /** How often the program is killed; more take longer: {@code -DargLine=-Dlorica.kills=50}. */
+    private static final int KILLS = Integer.getInteger("lorica.kills", 6);
+
+    private static final int STEPS = 24;
+
+    @TempDir
+    Path folder;
+
+    private Path data;
+    private Path held;
+
+    @BeforeEach
+    void writeData() throws IOException {
+        data = examples("data.jsonl", 0, 9);
+        held = examples("held.jsonl", 9, 12);
+    }
+
+    @Test
+    void killedAtAnyMomentAndResumedItEndsInTheVeryBytes() throws Exception {
+        Path through = folder.resolve("through");
+        Program.run(arguments(through)).succeeds();
+        long seed = System.nanoTime();
+        Random random = new Random(seed);
+        int kills = 0;
+        for (int chain = 0; kills < KILLS; chain++) {
+            Path output = folder.resolve("chain-" + chain);
+            while (true) {
+                Process process = start(output, "--resume", "auto");
+                if (kills < KILLS && killSomewhere(process, random)) {
+                    kills++;
+                    continue;
+                }
+                String said = rest(process);
+                assertThat(process.waitFor()).as("seed " + seed + ": " + said).isZero();
+                break;
+            }
+            assertThat(output.resolve(Adapter.FILE_NAME))
+                    .as("seed " + seed + ", chain " + chain)
+                    .hasSameBinaryContentAs(through.resolve(Adapter.FILE_NAME));
+            assertThat(log(output)).as("seed " + seed).isEqualTo(log(through));
+            try (var files = Files.list(output)) {
+                assertThat(files.map(Path::toString)).noneMatch(name -> name.endsWith(".tmp"));
+            }
+        }
+    }
+
+    /** Waits for some lines of the log, then a moment; false when the program was through before. */
+    private static boolean killSomewhere(Process process, Random random) throws Exception {
+        int lines = random.nextInt(8);
+        BufferedReader err = reader(process);
+        for (int i = 0; i < lines; ) {
+            String line = err.readLine();
+            if (line == null) {
+                break;
+            }
+            i += line.startsWith("step ") || line.startsWith("saved ") || line.startsWith("goes on ") ? 1 : 0;
+        }
+        boolean ended = process.waitFor(lines == 0 ? random.nextInt(1500) : random.nextInt(40), TimeUnit.MILLISECONDS);
+        process.destroyForcibly();
+        process.waitFor();
+        return !ended;
+    }
+
+    @Test
+    void interruptedItSavesEverythingAndSaysHowToGoOn() throws Exception {
+        Path through = folder.resolve("through");
+        Program.run(arguments(through)).succeeds();
+        Path output = folder.resolve("interrupted");
+        Process process = start(output, "--save-strategy", "no");
+        BufferedReader err = reader(process);
+        String line;
+        do {
+            line = err.readLine();
+            assertThat(line).isNotNull();
+        } while (!line.startsWith("step  3/"));
+        new ProcessBuilder("kill", "-INT", Long.toString(process.pid())).start().waitFor();
+        rest(process);
+        String out = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        assertThat(process.waitFor()).isEqualTo(ExitCode.INTERRUPTED);
+        assertThat(out).contains(
+                "Stopped after step", "lorica train --config " + Shell.quote(output + "/train_config.yaml") + " --resume");
+        assertThat(Checkpoint.list(output)).hasSize(1);
+
+        Program resumed = Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+                .succeeds();
+
+        assertThat(resumed.json().get("resumed_from_step").asInt()).isBetween(3, STEPS - 1);
+        assertThat(resumed.json().get("steps").asInt()).isEqualTo(STEPS);
+        assertThat(output.resolve(Adapter.FILE_NAME)).hasSameBinaryContentAs(through.resolve(Adapter.FILE_NAME));
+        assertThat(log(output)).isEqualTo(log(through));
+    }
+
+    @Test
+    void aFullDiskCostsTheNewCheckpointNotTheOldOne() throws Exception {
+        Path output = folder.resolve("full");
+        Path through = folder.resolve("through");
+        Program.run(arguments(through)).succeeds();
+        Process begins = start(output, "--save-steps", "4");
+        BufferedReader err = reader(begins);
+        for (String line = err.readLine(); !line.contains("saved "); line = err.readLine()) {
+            // the first checkpoint is to be there
+        }
+        begins.destroyForcibly().waitFor();
+        int before = Checkpoint.latest(output, (path, reason) -> {}).orElseThrow().step();
+
+        // No file may be larger than 96 KiB: enough for an adapter, too little for the optimizer's state.
+        List<String> command = new ArrayList<>(List.of("bash", "-c", "ulimit -f 96; exec \"$@\"", "bash"));
+        command.addAll(java(arguments(output, "--resume", "auto")));
+        Process full = process(command);
+        String said = rest(full);
+
+        assertThat(full.waitFor()).as(said).isZero();
+        assertThat(said)
+                .contains("goes on from " + Checkpoint.list(output).get(0))
+                .contains("warning: no checkpoint of step " + STEPS + ": ", "training goes on");
+        assertThat(Checkpoint.list(output)).hasSize(1);
+        assertThat(Checkpoint.open(Checkpoint.list(output).get(0)).step()).isEqualTo(before);
+        assertThat(output.resolve(Adapter.FILE_NAME)).hasSameBinaryContentAs(through.resolve(Adapter.FILE_NAME));
+    }
+
+    @Test
+    void whatIsInTheFolderAlreadyIsNotMixedWithANewRun() throws IOException {
+        Path output = folder.resolve("twice");
+        Program.run(arguments(output)).succeeds();
+
+        Program.run(arguments(output)).failsWith(ExitCode.FAILED, "holds checkpoints of another run", "--resume auto");
+        Program.run(arguments(output, "--resume", "--seed", "3"))
+                .failsWith(ExitCode.FAILED, "cannot go on", "seed was 42 and is 3");
+        Program.run(arguments(output, "--overwrite-output-dir", "--max-steps", "2", "--save-strategy", "no"))
+                .succeeds();
+        assertThat(Checkpoint.list(output)).isEmpty();
+        assertThat(log(output)).hasSize(3);
+
+        Program anew = Program.run(arguments(folder.resolve("new"), "--resume")).succeeds();
+        assertThat(anew.err()).contains("there is no checkpoint in", "the run begins anew");
+    }
+
+    @Test
+    void aDamagedCheckpointIsPassedOver() throws IOException {
+        Path output = folder.resolve("damaged");
+        Program.run(arguments(output, "--save-total-limit", "2")).succeeds();
+        Path newest = Checkpoint.list(output).get(1);
+        Files.write(newest.resolve("training_state.bin"), new byte[] {1, 2, 3});
+
+        Program resumed = Program.run(arguments(output, "--resume", "--json")).succeeds();
+
+        assertThat(resumed.err()).contains("passed over: " + newest + " is damaged: training_state.bin");
+        assertThat(resumed.json().get("resumed_from_step").asInt()).isEqualTo(STEPS - 1);
+    }
+
+    private static Path examples(Path file, int from, int to) throws IOException {
+        return Files.writeString(
+                file,
+                IntStream.range(from, to)
+                        .mapToObj(i -> "{\"question\": \"What is number " + i + "?\", \"answer\": \"It is " + i + ".\"}\n")
+                        .collect(Collectors.joining()));
+    }
+
+    private Path examples(String name, int from, int to) throws IOException {
+        return examples(folder.resolve(name), from, to);
+    }
+
+    /** {@code more} replaces what is said here. */
+    private String[] arguments(Path output, String... more) {
+        List<String> arguments = new ArrayList<>(List.of("train", "--model=" + Program.model(), "--data=" + data));
+        arguments.addAll(List.of("--eval-data=" + held, "--output=" + output, "--lora-r=2", "--target-modules=q_proj"));
+        arguments.addAll(List.of("--lora-dropout=0.1", "--learning-rate=5e-3", "--lr-scheduler-type=cosine"));
+        arguments.addAll(List.of("--batch-size=2", "--gradient-accumulation-steps=2", "--max-steps=" + STEPS));
+        arguments.addAll(List.of("--save-steps=1", "--logging-steps=1", "--eval-steps=5", "--threads=1"));
+        for (String option : more) {
+            arguments.removeIf(given -> given.startsWith(option + "="));
+        }
+        if (Arrays.asList(more).contains("--save-strategy")) {
+            arguments.remove("--save-steps=1");
+        }
+        arguments.addAll(List.of(more));
+        return arguments.toArray(String[]::new);
+    }
+
+    private Process start(Path output, String... more) throws IOException {
+        return process(java(arguments(output, more)));
+    }
+
+    private static List<String> java(String... arguments) {
+        List<String> command = new ArrayList<>(List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                System.getProperty("surefire.test.class.path", System.getProperty("java.class.path")),
+                LoricaCli.class.getName()));
+        command.addAll(List.of(arguments));
+        return command;
+    }
+
+    private static Process process(List<String> command) throws IOException {
+        ProcessBuilder builder = new ProcessBuilder(command);
+        builder.environment().put("OMP_WAIT_POLICY", "passive");
+        return builder.start();
+    }
+
+    private static BufferedReader reader(Process process) {
+        return process.errorReader(StandardCharsets.UTF_8);
+    }
+
+    private static String rest(Process process) throws IOException {
+        return reader(process).lines().collect(Collectors.joining("\n"));
+    }
+
+    /** The log without what depends on the clock. */
+    private static List<JsonNode> log(Path output) throws IOException {
+        List<JsonNode> records = new ArrayList<>();
+        for (String line : Files.readAllLines(output.resolve(JsonlLog.FILE_NAME))) {
+            ObjectNode record = (ObjectNode) new ObjectMapper().readTree(line);
+            records.add(record.without(List.of("seconds", "tokens_per_second", "eval_seconds")));
+        }
+        return records;
+    }
+}
