@@ -277,10 +277,10 @@ def run_to_json(command, log):
 
 
 def machine_facts(options):
+    command = [*options.bench, "start", "--shape", "mini", "--examples", "1", "--repetitions", "1"]
     with open(options.output / "peers.log", "a") as log:
-        return run_to_json([*options.bench, "start", "--shape", "mini", "--examples", "1", "--repetitions", "1"], log)[
-            0
-        ]["machine"]
+        done, _ = run_to_json(command, log)
+    return done["machine"]
 
 
 def compare_trainer(options):
