@@ -9,18 +9,15 @@
 #include <cstring>
 
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
 // One group is 16 columns: one vector of AVX-512, two of AVX2, four of NEON.
-using DF = hn::CappedTag<float, 16>;
+using DF = Floats;
 using DB = hn::Repartition<hwy::bfloat16_t, DF>;
-using DU16 = hn::Repartition<uint16_t, DF>;
 using DU32 = hn::RebindToUnsigned<DF>;
-constexpr size_t n_lanes = HWY_MAX_LANES_D(DF);
 constexpr size_t group_vectors = 16 / n_lanes;
 // Sums that stay in registers: rows x vectors, leaving room for B and one broadcast of A.
 constexpr size_t max_sums = n_lanes == 16 ? 24 : 12;
@@ -138,78 +135,30 @@ void KernelF32(const KernelArgs & args) {
     });
 }
 
-// Round to nearest even on the bits; NaN keeps its upper half with the quiet bit set.
-HWY_INLINE hn::Vec<DU32> round_to_bf16_bits(hn::Vec<DF> x) {
-    const DU32 du32;
-    const auto bits = hn::BitCast(du32, x);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du32, 1));
-    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du32, 0x7fff))));
-    const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du32, 64));
-    return hn::IfThenElse(hn::RebindMask(du32, hn::IsNaN(x)), quiet, rounded);
-}
-
-HWY_INLINE void store_bf16(hn::Vec<DF> x, uint16_t * y) {
-    const hn::Rebind<uint16_t, DF> du16;
-    hn::StoreU(hn::TruncateTo(du16, round_to_bf16_bits(x)), du16, y);
-}
-
-HWY_INLINE void store_row_bf16(const float * c, const float * residual, uint16_t * y, int64_t n) {
-    const DF df;
-    int64_t i = 0;
-    for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
-        auto x = hn::LoadU(df, c + i);
-        if (residual) x = hn::Add(x, hn::LoadU(df, residual + i));
-        store_bf16(x, y + i);
-    }
-    for (; i < n; ++i) {
-        float x = c[i] + (residual ? residual[i] : 0);
-        uint32_t bits;
-        std::memcpy(&bits, &x, 4);
-        y[i] = x != x ? static_cast<uint16_t>((bits >> 16) | 64)
-                      : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-    }
-}
-
-HWY_INLINE void store_row_f32(const float * c, const float * residual, float * y, int64_t n) {
-    const DF df;
-    int64_t i = 0;
-    for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
-        auto x = hn::LoadU(df, c + i);
-        if (residual) x = hn::Add(x, hn::LoadU(df, residual + i));
-        hn::StoreU(x, df, y + i);
-    }
-    for (; i < n; ++i) y[i] = c[i] + (residual ? residual[i] : 0);
-}
-
-void StoreBlockBf16(const StoreArgs & args) {
+template <typename Out>
+HWY_INLINE void store_block(const StoreArgs & args) {
     for (int64_t r = 0; r < args.rows; ++r) {
-        store_row_bf16(args.c + r * args.ldc, args.residual ? args.residual + r * args.residual_stride : nullptr,
-                       static_cast<uint16_t *>(args.y) + r * args.y_stride, args.n);
+        const float * c = args.c + r * args.ldc;
+        Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
+        if (args.residual) {
+            const float * residual = args.residual + r * args.residual_stride;
+            for_lanes(args.n, [&](int64_t i, auto part) HWY_ATTR { part.put(hn::Add(part.get(c + i), part.get(residual + i)), y + i); });
+        } else {
+            for_lanes(args.n, [&](int64_t i, auto part) HWY_ATTR { part.put(part.get(c + i), y + i); });
+        }
     }
 }
 
-void StoreBlockF32(const StoreArgs & args) {
-    for (int64_t r = 0; r < args.rows; ++r) {
-        store_row_f32(args.c + r * args.ldc, args.residual ? args.residual + r * args.residual_stride : nullptr,
-                      static_cast<float *>(args.y) + r * args.y_stride, args.n);
-    }
+void StoreBlockBf16(const StoreArgs & args) { store_block<Bf16>(args); }
+void StoreBlockF32(const StoreArgs & args) { store_block<float>(args); }
+
+template <typename X, typename Y>
+HWY_INLINE void convert_row(const X * x, Y * y, int64_t n) {
+    for_lanes(n, [&](int64_t i, auto part) HWY_ATTR { part.put(part.get(x + i), y + i); });
 }
 
-void ConvertF32ToBf16(const float * x, uint16_t * y, int64_t n) { store_row_bf16(x, nullptr, y, n); }
-
-void ConvertBf16ToF32(const uint16_t * x, float * y, int64_t n) {
-    const DF df;
-    const DU32 du32;
-    const hn::Rebind<uint16_t, DF> du16;
-    int64_t i = 0;
-    for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) {
-        hn::StoreU(hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du32, hn::LoadU(du16, x + i)))), df, y + i);
-    }
-    for (; i < n; ++i) {
-        const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
-        std::memcpy(y + i, &bits, 4);
-    }
-}
+void ConvertF32ToBf16(const float * x, uint16_t * y, int64_t n) { convert_row(x, reinterpret_cast<Bf16 *>(y), n); }
+void ConvertBf16ToF32(const uint16_t * x, float * y, int64_t n) { convert_row(reinterpret_cast<const Bf16 *>(x), y, n); }
 
 float DotF32(const float * a, const float * b, int64_t n) {
     const DF df;
