@@ -155,6 +155,10 @@ std::unique_ptr<Backend> make_cpu_backend(Dtype act, int32_t n_threads) {
     if (act == Dtype::f64) {
         fail(LORICA_ERROR_UNSUPPORTED, "precision f64 is only there on the device \"reference\"; cpu has bf16 and f32");
     }
+    constexpr int32_t most_threads = 1024;
+    if (n_threads > most_threads) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "n_threads is ", n_threads, "; it must be at most ", most_threads, " (0: all cores)");
+    }
     cpu::apply_isa_limit();
     return std::make_unique<CpuBackend>(act, n_threads);
 }
