@@ -1,0 +1,73 @@
+package dev.lorica;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.ByteArrayOutputStream;
+import java.io.PrintStream;
+import java.net.URL;
+import java.net.URLClassLoader;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.regex.MatchResult;
+import java.util.regex.Pattern;
+import javax.tools.ToolProvider;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** The README's Java, compiled and run as it stands there; only its file names are others. */
+class ReadmeTest {
+    private static final Pattern JAVA = Pattern.compile("(?s)```java\n(.*?)```");
+
+    @TempDir
+    private Path temp;
+
+    @Test
+    void itsExampleTrainsSavesAndAnswers() throws Exception {
+        Path readme = TestModels.repository("README.md");
+        List<MatchResult> examples =
+                JAVA.matcher(Files.readString(readme)).results().toList();
+        assertThat(examples).hasSize(1);
+        Path data = temp.resolve("data.json");
+        Files.writeString(data, "[{\"question\": \"Where is Pemberley?\", \"answer\": \"In Derbyshire.\"}]");
+        Path output = temp.resolve("adapter");
+
+        run(examples.get(0)
+                .group(1)
+                .replace("\"llama.gguf\"", literal(TestModels.austen()))
+                .replace("\"questions.json\"", literal(data))
+                .replace("\"my-adapter\"", literal(output)));
+
+        assertThat(output.resolve(Adapter.FILE_NAME)).isNotEmptyFile();
+    }
+
+    private static String literal(Path path) {
+        return '"' + path.toString().replace("\\", "\\\\").replace("\"", "\\\"") + '"';
+    }
+
+    private void run(String example) throws Exception {
+        Path source = temp.resolve("Example.java");
+        Files.writeString(
+                source,
+                "import dev.lorica.*; import dev.lorica.data.*; import java.nio.file.Path;\n"
+                        + "class Example { public static void main(String[] args) {\n" + example + "}}\n");
+
+        ByteArrayOutputStream messages = new ByteArrayOutputStream();
+        int status = ToolProvider.getSystemJavaCompiler()
+                .run(null, messages, messages, "-cp", System.getProperty("java.class.path"), "-d", temp.toString(), source.toString());
+        assertThat(status).as(messages.toString(StandardCharsets.UTF_8)).isZero();
+
+        PrintStream out = System.out;
+        ByteArrayOutputStream printed = new ByteArrayOutputStream();
+        try (URLClassLoader loader = new URLClassLoader(new URL[] {temp.toUri().toURL()}, getClass().getClassLoader())) {
+            System.setOut(new PrintStream(printed, true, StandardCharsets.UTF_8));
+            var main = loader.loadClass("Example").getDeclaredMethod("main", String[].class);
+            main.setAccessible(true);
+            main.invoke(null, (Object) new String[0]);
+        } finally {
+            System.setOut(out);
+        }
+        assertThat(printed.toString(StandardCharsets.UTF_8)).isNotBlank();
+    }
+}
