@@ -117,6 +117,18 @@ final class TrainSession implements AutoCloseable {
                 Lorica.lorica_train_evaluate(train, b, (FloatPointer) null, result));
     }
 
+    /**
+     * The same, with the loss of each position.
+     *
+     * @param losses [tokens] receives −log p of each label, 0 where there is none
+     */
+    Loss evaluate(Batch batch, float[] losses) {
+        if (losses.length != batch.tokenCount()) {
+            throw new InvalidArgumentException(losses.length + " losses for " + batch.tokenCount() + " tokens");
+        }
+        return loss(batch, (train, b, result) -> Lorica.lorica_train_evaluate(train, b, losses, result));
+    }
+
     private interface LossCall {
         int on(lorica_train train, lorica_batch batch, lorica_batch_result result);
     }

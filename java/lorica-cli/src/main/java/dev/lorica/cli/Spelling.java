@@ -47,6 +47,8 @@ final class Spelling {
         others("--eval-batch-size", "--per-device-eval-batch-size", "--per-gpu-eval-batch-size");
         others("--resume", "--resume-from-checkpoint");
 
+        others("--ctx-size", "--n-ctx");
+
         others("--max-tokens", "--max-new-tokens", "--n-predict");
         others("--temperature", "--temp");
         others("--repetition-penalty", "--repeat-penalty");

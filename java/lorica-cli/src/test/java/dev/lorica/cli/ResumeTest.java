@@ -84,10 +84,11 @@ class ResumeTest {
             }
             i += line.startsWith("step ") || line.startsWith("saved ") || line.startsWith("goes on ") ? 1 : 0;
         }
-        boolean ended = process.waitFor(lines == 0 ? random.nextInt(1500) : random.nextInt(40), TimeUnit.MILLISECONDS);
-        process.destroyForcibly();
-        process.waitFor();
-        return !ended;
+        if (process.waitFor(lines == 0 ? random.nextInt(1500) : random.nextInt(40), TimeUnit.MILLISECONDS)) {
+            return false;
+        }
+        process.destroyForcibly().waitFor();
+        return true;
     }
 
     @Test

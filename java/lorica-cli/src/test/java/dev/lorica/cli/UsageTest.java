@@ -22,7 +22,7 @@ class UsageTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"train", "generate", "info", "tokenize"})
+    @ValueSource(strings = {"train", "generate", "eval", "info", "tokenize"})
     void everyCommandHasHelpWithExamples(String command) {
         Program program = Program.run(command, "--help").succeeds();
 

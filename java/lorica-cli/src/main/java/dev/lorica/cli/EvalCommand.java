@@ -1,0 +1,257 @@
+package dev.lorica.cli;
+
+import dev.lorica.Adapter;
+import dev.lorica.AnswerEvaluation;
+import dev.lorica.Evaluation;
+import dev.lorica.Evaluator;
+import dev.lorica.GenerationConfig;
+import dev.lorica.Model;
+import dev.lorica.TextEvaluation;
+import dev.lorica.data.DataConfig;
+import dev.lorica.data.DataRecord;
+import dev.lorica.data.Dataset;
+import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.TokenizedDataset;
+import dev.lorica.exceptions.FileAccessException;
+import java.io.IOException;
+import java.nio.charset.MalformedInputException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.function.Function;
+import picocli.CommandLine.ArgGroup;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/** {@code lorica eval}: a model measured, with an adapter beside it where there is one. */
+@Command(
+        name = "eval",
+        header = "Measure a model, and an adapter beside it: loss, perplexity, answers.",
+        sortOptions = false,
+        synopsisHeading = "%nUsage: ",
+        customSynopsis = "lorica eval --model FILE [--adapter DIR|FILE] [--data FILE] [--text FILE] [OPTION]…",
+        optionListHeading = "%nWhat to measure:%n",
+        footerHeading = "%nExamples:%n",
+        footer = {
+            "  lorica eval --model llama.gguf --adapter my-adapter --data held-out.json --answers 40",
+            "  lorica eval --model llama.gguf --text novel.txt --ctx-size 512"
+        })
+final class EvalCommand implements Callable<Integer> {
+    private final Terminal terminal;
+
+    @Option(
+            names = {"-m", "--model"},
+            required = true,
+            paramLabel = "FILE",
+            description = "The GGUF model.")
+    private Path model;
+
+    @Option(
+            names = {"-a", "--adapter"},
+            paramLabel = "DIR|FILE",
+            description = "An adapter trained on it; the model is measured without it and with it.")
+    private Path adapter;
+
+    @Option(
+            names = {"-d", "--data"},
+            paramLabel = "FILE",
+            description = "Examples: loss and perplexity over the tokens that would be trained on, each weighted alike.")
+    private Path data;
+
+    @Option(
+            names = "--answers",
+            paramLabel = "N",
+            arity = "0..1",
+            fallbackValue = "2147483647",
+            description = "Also answer the first N questions of --data (all, without a number), and compare with the answers"
+                    + " there: exact match and F1 over words.")
+    private int answers;
+
+    @Option(
+            names = {"-n", "--max-tokens"},
+            paramLabel = "N",
+            description = "Most tokens of an answer. Default: ${DEFAULT-VALUE}")
+    private int maxTokens = 64;
+
+    @Option(
+            names = "--text",
+            paramLabel = "FILE",
+            description = "A text: perplexity in windows, as llama.cpp's perplexity tool computes it.")
+    private Path text;
+
+    @Option(
+            names = {"--ctx-size"},
+            paramLabel = "N",
+            description = "Tokens of a window of --text. Default: ${DEFAULT-VALUE}")
+    private int window = 512;
+
+    @Option(
+            names = "--batch-size",
+            paramLabel = "N",
+            description = "Examples processed at once; does not change the result. Default: ${DEFAULT-VALUE}")
+    private int batchSize = 4;
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nData:%n")
+    private DataOptions dataOptions = new DataOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    private DeviceOptions device = new DeviceOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    private CommonOptions common = new CommonOptions();
+
+    private final List<String[]> rows = new ArrayList<>();
+    private final Map<String, Map<String, Object>> json = new LinkedHashMap<>();
+
+    EvalCommand(Terminal terminal) {
+        this.terminal = terminal;
+    }
+
+    @Override
+    public Integer call() {
+        if (data == null && text == null) {
+            throw new IllegalArgumentException("nothing to measure: give --data or --text");
+        }
+        if (answers < 0 || answers > 0 && data == null) {
+            throw new IllegalArgumentException("--answers needs --data, and a number of questions");
+        }
+        try (Model base = Model.load(model, device.config());
+                Adapter tuned = adapter == null ? null : base.loadAdapter(adapter)) {
+            List<Evaluator> evaluators = new ArrayList<>(List.of(new Evaluator(base, null)));
+            json.put("base", new LinkedHashMap<>());
+            if (tuned != null) {
+                evaluators.add(new Evaluator(base, tuned));
+                json.put("tuned", new LinkedHashMap<>());
+            }
+            if (data != null) {
+                measureData(base, tuned, evaluators);
+            }
+            if (text != null) {
+                measureText(base, evaluators);
+            }
+        }
+        print();
+        return ExitCode.OK;
+    }
+
+    private void measureData(Model base, Adapter tuned, List<Evaluator> evaluators) {
+        Dataset records = dataOptions.load(data);
+        DataConfig given = dataOptions.config(base.info().contextLength());
+        PromptTemplate template = given.template() != null
+                ? given.template()
+                : tuned != null && tuned.template() != null ? tuned.template() : PromptTemplate.forDataset(records);
+        DataConfig config = new DataConfig(template, given.maxLength(), given.overflow(), given.trainOnPrompt());
+        TokenizedDataset examples = TokenizedDataset.of(records, base.tokenizer(), config);
+        new TrainingReport(terminal).data("data", examples.report());
+
+        List<Evaluation> results = each(evaluators, evaluator -> evaluator.evaluate(examples, batchSize));
+        row("loss", results, result -> Format.fixed(result.loss(), 4));
+        row("perplexity", results, result -> Format.fixed(result.perplexity(), 3));
+        record(results, (values, result) -> {
+            values.put("loss", result.loss());
+            values.put("perplexity", result.perplexity());
+            values.put("trained_tokens", result.trainedTokens());
+            values.put("examples", result.examples());
+        });
+        if (answers > 0) {
+            List<DataRecord> questions = new ArrayList<>();
+            for (int i = 0; i < Math.min(answers, records.size()); i++) {
+                questions.add(records.get(i));
+            }
+            GenerationConfig greedy = GenerationConfig.builder()
+                    .temperature(0)
+                    .maxNewTokens(maxTokens)
+                    .build();
+            List<AnswerEvaluation> answered =
+                    each(evaluators, evaluator -> evaluator.evaluateAnswers(questions, template, greedy));
+            row("exact match", answered, result -> Format.percent(result.exactMatch(), 1));
+            row("F1", answered, result -> Format.percent(result.f1(), 1));
+            record(answered, (values, result) -> {
+                values.put("exact_match", result.exactMatch());
+                values.put("f1", result.f1());
+                values.put("answers", result.examples());
+            });
+        }
+    }
+
+    private void measureText(Model base, List<Evaluator> evaluators) {
+        if (window > base.info().contextLength()) {
+            terminal.err()
+                    .println("warning: --ctx-size " + window + " is more than the "
+                            + base.info().contextLength() + " positions that the model was trained with");
+        }
+        String content = read(text);
+        List<TextEvaluation> results = each(evaluators, evaluator -> evaluator.evaluateText(content, window));
+        TextEvaluation any = results.get(0);
+        new TrainingReport(terminal)
+                .row(
+                        "text",
+                        text + ": " + Format.count(any.tokens(), "token") + ", " + Format.count(any.windows(), "window")
+                                + " of " + window + "; scored: " + Format.count(any.scoredTokens(), "token"));
+        row(
+                "perplexity of the text",
+                results,
+                result -> Format.fixed(result.perplexity(), 4) + " ± " + Format.fixed(result.perplexityError(), 4));
+        record(results, (values, result) -> {
+            values.put("text_loss", result.loss());
+            values.put("text_perplexity", result.perplexity());
+            values.put("text_perplexity_error", result.perplexityError());
+            values.put("text_windows", result.windows());
+            values.put("text_scored_tokens", result.scoredTokens());
+        });
+    }
+
+    private static String read(Path file) {
+        try {
+            return Files.readString(file);
+        } catch (NoSuchFileException e) {
+            throw new FileAccessException(file + " does not exist", e);
+        } catch (MalformedInputException e) {
+            throw new FileAccessException(file + " is not UTF-8", e);
+        } catch (IOException e) {
+            throw new FileAccessException(file + " cannot be read: " + e.getMessage(), e);
+        }
+    }
+
+    private static <R> List<R> each(List<Evaluator> evaluators, Function<Evaluator, R> measure) {
+        return evaluators.stream().map(measure).toList();
+    }
+
+    private <R> void row(String title, List<R> results, Function<R, String> value) {
+        List<String> row = new ArrayList<>(List.of(title));
+        results.stream().map(value).forEach(row::add);
+        rows.add(row.toArray(String[]::new));
+    }
+
+    private interface Recorder<R> {
+        void put(Map<String, Object> values, R result);
+    }
+
+    private <R> void record(List<R> results, Recorder<R> recorder) {
+        int i = 0;
+        for (Map<String, Object> values : json.values()) {
+            recorder.put(values, results.get(i++));
+        }
+    }
+
+    private void print() {
+        if (terminal.json()) {
+            terminal.printJson(json);
+            return;
+        }
+        rows.add(0, adapter == null ? new String[] {"", "base"} : new String[] {"", "base", "with adapter"});
+        terminal.out().println();
+        for (String[] row : rows) {
+            StringBuilder line = new StringBuilder(String.format("%-24s", row[0]));
+            for (int i = 1; i < row.length; i++) {
+                line.append(String.format("%22s", row[i]));
+            }
+            terminal.out().println(line);
+        }
+    }
+}
