@@ -7,7 +7,8 @@
  *   <li>{@link dev.lorica.Adapter}: what is trained, made as a {@link dev.lorica.LoraConfig} says; saved as a folder.</li>
  *   <li>{@link dev.lorica.Trainer}: the training loop, from a {@link dev.lorica.data.Dataset} as a
  *       {@link dev.lorica.TrainingConfig} says, with a {@link dev.lorica.TrainerListener};
- *       {@link dev.lorica.LearningRate} is its schedule, {@link dev.lorica.Evaluator} its measure.</li>
+ *       {@link dev.lorica.LearningRate} is its schedule, {@link dev.lorica.Evaluator} its measure,
+ *       {@link dev.lorica.Checkpoint} what it goes on from; {@code dev.lorica.log} writes it down.</li>
  *   <li>{@link dev.lorica.Generator}: text from a model, sampled by {@link dev.lorica.Sampler} as a
  *       {@link dev.lorica.GenerationConfig} says.</li>
  * </ol>

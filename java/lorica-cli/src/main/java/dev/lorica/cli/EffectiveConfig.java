@@ -37,11 +37,12 @@ final class EffectiveConfig {
 
     static void write(CommandSpec command, Path folder) {
         Path file = folder.resolve(FILE_NAME);
+        Path temporary = folder.resolve(FILE_NAME + ".tmp");
         try {
-            Path temporary = Files.createTempFile(folder, FILE_NAME, ".tmp");
             Files.writeString(temporary, yaml(command));
             Files.move(temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
         } catch (IOException e) {
+            temporary.toFile().delete();
             throw new FileAccessException(file + " cannot be written: " + e.getMessage(), e);
         }
     }

@@ -1,38 +1,38 @@
 package dev.lorica.cli;
 
+import java.util.LinkedHashMap;
+import java.util.Map;
 import sun.misc.Signal;
 import sun.misc.SignalHandler;
 
-/** Ctrl-C while this is open: the first asks for an orderly end, the second ends the program at once. */
+/**
+ * Ctrl-C, or the SIGTERM of a job scheduler, while this is open: the first asks for an orderly end, the second ends the program
+ * at once.
+ */
 final class Interrupt implements AutoCloseable {
-    private static final Signal SIGINT = new Signal("INT");
-
-    private final SignalHandler before;
+    private final Map<Signal, SignalHandler> before = new LinkedHashMap<>();
     private volatile boolean requested;
 
     Interrupt(Runnable orderlyEnd) {
-        before = handle(signal -> {
+        SignalHandler handler = signal -> {
             if (requested) {
                 Runtime.getRuntime().halt(ExitCode.INTERRUPTED);
             }
             requested = true;
             orderlyEnd.run();
-        });
+        };
+        for (String name : new String[] {"INT", "TERM"}) {
+            try {
+                Signal signal = new Signal(name);
+                before.put(signal, Signal.handle(signal, handler));
+            } catch (IllegalArgumentException e) {
+                // The JVM was started with -Xrs and leaves signals to whoever embeds it.
+            }
+        }
     }
 
     @Override
     public void close() {
-        if (before != null) {
-            handle(before);
-        }
-    }
-
-    /** {@code null} when the JVM was started with {@code -Xrs} and leaves signals to whoever embeds it. */
-    private static SignalHandler handle(SignalHandler handler) {
-        try {
-            return Signal.handle(SIGINT, handler);
-        } catch (IllegalArgumentException e) {
-            return null;
-        }
+        before.forEach(Signal::handle);
     }
 }

@@ -259,8 +259,12 @@ final class TrainCommand implements Callable<Integer> {
             @Override
             public void onStep(TrainingProgress now) {
                 if (!configIsWritten) {
-                    EffectiveConfig.write(spec, output);
                     configIsWritten = true;
+                    try {
+                        EffectiveConfig.write(spec, output);
+                    } catch (LoricaException e) {
+                        progress.line("warning: " + e.getMessage());
+                    }
                 }
                 progress.step(now);
             }

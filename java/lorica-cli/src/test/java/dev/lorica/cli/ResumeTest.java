@@ -24,6 +24,8 @@ import java.util.stream.IntStream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Programs that are ended from outside, and go on. */
 class ResumeTest {
@@ -91,8 +93,9 @@ class ResumeTest {
         return true;
     }
 
-    @Test
-    void interruptedItSavesEverythingAndSaysHowToGoOn() throws Exception {
+    @ParameterizedTest
+    @ValueSource(strings = {"INT", "TERM"})
+    void interruptedItSavesEverythingAndSaysHowToGoOn(String signal) throws Exception {
         Path through = folder.resolve("through");
         Program.run(arguments(through)).succeeds();
         Path output = folder.resolve("interrupted");
@@ -103,7 +106,7 @@ class ResumeTest {
             line = err.readLine();
             assertThat(line).isNotNull();
         } while (!line.startsWith("step  3/"));
-        new ProcessBuilder("kill", "-INT", Long.toString(process.pid())).start().waitFor();
+        new ProcessBuilder("kill", "-" + signal, Long.toString(process.pid())).start().waitFor();
         rest(process);
         String out = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         assertThat(process.waitFor()).isEqualTo(ExitCode.INTERRUPTED);
