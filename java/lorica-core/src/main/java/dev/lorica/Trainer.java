@@ -10,6 +10,7 @@ import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
@@ -271,13 +272,29 @@ public final class Trainer {
             bestLoss = bestStep == 0 ? Double.POSITIVE_INFINITY : state.bestLoss();
             evaluationsWithoutGain = state.evaluationsWithoutGain();
             savedStep = step;
+            List<String> changes = new ArrayList<>(state.changes(config, evalChecksum));
+            if (config.loadBestModelAtEnd() && bestStep != 0 && !isWhole(Checkpoint.path(folder, bestStep))) {
+                changes.add("the best checkpoint so far, of step " + bestStep + ", is not in " + folder
+                        + ": the search for it begins anew");
+                bestStep = 0;
+                bestLoss = Double.POSITIVE_INFINITY;
+            }
             return new Resumption(
                     step,
                     plan.totalSteps(),
                     epoch,
                     checkpoint.path(),
                     evaluationPending,
-                    state.changes(config, evalChecksum));
+                    changes);
+        }
+
+        private static boolean isWhole(Path checkpoint) {
+            try {
+                Checkpoint.open(checkpoint);
+                return true;
+            } catch (LoricaException e) {
+                return false;
+            }
         }
 
         TrainingResult run() {
@@ -292,7 +309,7 @@ public final class Trainer {
             if (stopped && step > 0 && savedStep != step) {
                 save();
             }
-            if (!stopped && config.loadBestModelAtEnd() && bestStep != step) {
+            if (!stopped && config.loadBestModelAtEnd() && bestStep != 0 && bestStep != step) {
                 session.loadState(Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
                 Evaluation best = naming(() -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false));
                 return result(false, stoppedEarly, best);
@@ -388,9 +405,18 @@ public final class Trainer {
                 boolean gain = result.loss() < bestLoss - config.earlyStoppingThreshold();
                 evaluationsWithoutGain = gain ? 0 : evaluationsWithoutGain + 1;
                 if (result.loss() < bestLoss) {
-                    bestLoss = result.loss();
+                    int bestBefore = bestStep;
+                    double lossBefore = bestLoss;
                     bestStep = step;
-                    savePending |= config.loadBestModelAtEnd();
+                    bestLoss = result.loss();
+                    if (config.loadBestModelAtEnd()) {
+                        savePending = false;
+                        if (!save()) {
+                            // What is not kept cannot be loaded at the end.
+                            bestStep = bestBefore;
+                            bestLoss = lossBefore;
+                        }
+                    }
                 }
             }
             if (savePending) {
@@ -400,9 +426,10 @@ public final class Trainer {
             return true;
         }
 
-        private void save() {
+        /** Whether that succeeded. */
+        private boolean save() {
             if (folder == null) {
-                return;
+                return false;
             }
             try {
                 describe(data, result(true, false, evaluation));
@@ -414,6 +441,7 @@ public final class Trainer {
                 LOG.warn("checkpoint of step {}: {}", step, e.getMessage());
                 listeners.forEach(listener -> listener.onSaveFailed(step, e));
             }
+            return savedStep == step;
         }
 
         private TrainerState state() {

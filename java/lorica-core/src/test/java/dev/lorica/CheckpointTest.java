@@ -237,16 +237,10 @@ class CheckpointTest {
             @Override
             public void onStep(TrainingProgress progress) {
                 super.onStep(progress);
-                try {
-                    if (progress.step() == 3) {
-                        Files.move(folder.resolve("run"), folder.resolve("moved"));
-                        Files.writeString(folder.resolve("run"), "not a folder");
-                    } else if (progress.step() == 7) {
-                        Files.delete(folder.resolve("run"));
-                        Files.move(folder.resolve("moved"), folder.resolve("run"));
-                    }
-                } catch (IOException e) {
-                    throw new AssertionError(e);
+                if (progress.step() == 3) {
+                    swap("run", "moved");
+                } else if (progress.step() == 7) {
+                    swap("moved", "run");
                 }
             }
 
@@ -261,6 +255,53 @@ class CheckpointTest {
         assertThat(failed).containsExactly(4, 6);
         assertThat(children(folder.resolve("run"))).containsExactly("checkpoint-2", "checkpoint-8");
         assertThat(run.bytes).isEqualTo(through.bytes);
+    }
+
+    @Test
+    void aBestCheckpointThatCouldNotBeWrittenIsNotCountedOn() throws IOException {
+        Trained obstacle = new Trained() {
+            @Override
+            public void onStep(TrainingProgress progress) {
+                super.onStep(progress);
+                if (progress.step() == 3) {
+                    swap("run", "moved");
+                }
+            }
+
+            @Override
+            public void onSaveFailed(int step, LoricaException reason) {
+                if (step == 8) {
+                    swap("moved", "run");
+                }
+            }
+        };
+
+        Run run = run(config().evalSteps(1).loadBestModelAtEnd(true).build(), makeFolder("run"), null, obstacle);
+
+        assertThat(run.evaluations.get(8)).isLessThan(run.evaluations.get(2));
+        assertThat(run.result.bestStep()).isEqualTo(2);
+        assertThat(Checkpoint.path(folder.resolve("run"), 2).resolve(Adapter.FILE_NAME)).hasBinaryContent(run.bytes);
+
+        Checkpoint two = Checkpoint.open(Checkpoint.path(folder.resolve("run"), 2));
+        Run elsewhere = run(config().evalSteps(1).loadBestModelAtEnd(true).build(), makeFolder("else"), two.path());
+        assertThat(elsewhere.resumption.changes())
+                .singleElement()
+                .asString()
+                .contains("the best checkpoint so far, of step 2, is not in");
+        assertThat(elsewhere.result.bestStep()).isGreaterThan(2);
+    }
+
+    /** Puts a file where the folder was, or the folder back. */
+    private void swap(String from, String to) {
+        try {
+            Files.deleteIfExists(folder.resolve(to));
+            Files.move(folder.resolve(from), folder.resolve(to));
+            if (from.equals("run")) {
+                Files.writeString(folder.resolve(from), "not a folder");
+            }
+        } catch (IOException e) {
+            throw new AssertionError(e);
+        }
     }
 
     @Test
