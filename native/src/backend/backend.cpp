@@ -1,6 +1,7 @@
 #include "backend/backend.h"
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/cuda_loader.h"
 #include "backend/reference/reference_backend.h"
 #include "common/error.h"
 
@@ -17,11 +18,10 @@ std::unique_ptr<Backend> make_backend(const std::string & device, Dtype act, int
         return make_reference_backend(act);
     }
     if (device == "cuda" || device.starts_with("cuda:")) {
-        fail(LORICA_ERROR_UNSUPPORTED, "device \"", device,
-             "\": this build has no CUDA backend; use \"cpu\" or \"auto\"");
+        return make_cuda_backend(device, act);
     }
     fail(LORICA_ERROR_INVALID_ARGUMENT, "unknown device \"", device,
-         "\": it must be \"auto\", \"cpu\" or \"reference\"");
+         "\": it must be \"auto\", \"cpu\", \"cuda\", \"cuda:N\" or \"reference\"");
 }
 
 }  // namespace lorica

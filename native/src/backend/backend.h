@@ -144,7 +144,8 @@ public:
     virtual size_t workspace_bytes(const WorkspaceShape & shape) const = 0;
     virtual void reserve(const WorkspaceShape & shape) = 0;
 
-    // Makes the mapped blocks usable by this device (cpu: the mapping itself). The result outlives the instance.
+    // Makes the mapped blocks usable by this device (cpu: the mapping itself). The result lives as long as this instance, and every
+    // instance of the same device may use it.
     virtual const std::byte * load_weight(const std::byte * mapped, size_t n_bytes) = 0;
 
     // x[t] = row tokens[t] of the embedding. x hidden.

@@ -1,0 +1,117 @@
+// What the attention kernels share. Scores, probabilities and sums are f32; a warp owns 16 rows of a tile, so that a softmax
+// needs no other warp, and the probabilities it made are the operand of its next product without leaving registers.
+#pragma once
+
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/launch.h"
+#include "backend/cuda/tile.cuh"
+
+namespace lorica::cuda {
+
+constexpr int attention_threads = 128;
+constexpr float log2_e = 1.4426950408889634f;
+
+// A matrix of heads as kernels take it.
+struct Heads {
+    bf16 * data;
+    int64_t stride;
+
+    __device__ __forceinline__ bf16 * at(int64_t row, int64_t head, int dim) const { return data + row * stride + head * dim; }
+};
+inline Heads heads(const Matrix & x) { return {x.as<bf16>(), x.stride}; }
+
+// True when rows of every head can be copied by 16 bytes.
+inline bool heads_are_aligned(std::initializer_list<Matrix> matrices, int32_t head_dim) {
+    for (const Matrix & x : matrices) {
+        if (reinterpret_cast<uintptr_t>(x.data) % 16 || x.stride % 8) return false;
+    }
+    return head_dim % 8 == 0;
+}
+
+// Calls f(std::integral_constant<int, D>, std::bool_constant<aligned>), D being head_dim rounded up to what is compiled.
+template <typename F>
+void with_head_dim(int32_t head_dim, bool aligned, F f) {
+    auto with_alignment = [&](auto d) {
+        if (aligned) {
+            f(d, std::true_type());
+        } else {
+            f(d, std::false_type());
+        }
+    };
+    if (head_dim <= 64) return with_alignment(std::integral_constant<int, 64>());
+    if (head_dim <= 128) return with_alignment(std::integral_constant<int, 128>());
+    fail(LORICA_ERROR_UNSUPPORTED, "heads of ", head_dim, " elements: the cuda device computes up to 128");
+}
+
+// Accumulators c[16 x 16 n] (two neighbours of 8 columns each) as operand a of columns 16 i to 16 i + 15.
+template <int n>
+__device__ __forceinline__ void as_operand(uint32_t (&a)[4], const float (&c)[n][4], int i) {
+    a[0] = pack_bf16(c[2 * i][0], c[2 * i][1]);
+    a[1] = pack_bf16(c[2 * i][2], c[2 * i][3]);
+    a[2] = pack_bf16(c[2 * i + 1][0], c[2 * i + 1][1]);
+    a[3] = pack_bf16(c[2 * i + 1][2], c[2 * i + 1][3]);
+}
+
+// c[16 x cols] = rows [row, row + 16) of `left` times all rows of `right`, transposed.
+template <int cols, typename Left, typename Right, int depth_chunks = Left::chunks>
+__device__ __forceinline__ void multiply_transposed(float (&c)[cols / 8][4], const Left & left, int row, const Right & right) {
+#pragma unroll
+    for (int f = 0; f < cols / 8; ++f) c[f][0] = c[f][1] = c[f][2] = c[f][3] = 0;
+#pragma unroll
+    for (int k = 0; k < depth_chunks * 8; k += 16) {
+        uint32_t a[4];
+        left.operand_a(a, row, k);
+#pragma unroll
+        for (int f = 0; f < cols / 16; ++f) {
+            uint32_t b[4];
+            right.operands_b(b, f * 16, k);
+            multiply_add(c[2 * f], a, b[0], b[1]);
+            multiply_add(c[2 * f + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+// c[16 x cols] += p[16 x depth] times the tile `right`[depth, cols].
+template <int depth, int cols, typename Right>
+__device__ __forceinline__ void multiply_add_rows(float (&c)[cols / 8][4], const float (&p)[depth / 8][4], const Right & right) {
+#pragma unroll
+    for (int k = 0; k < depth / 16; ++k) {
+        uint32_t a[4];
+        as_operand(a, p, k);
+#pragma unroll
+        for (int f = 0; f < cols / 16; ++f) {
+            uint32_t b[4];
+            right.operands_b_by_rows(b, k * 16, f * 16);
+            multiply_add(c[2 * f], a, b[0], b[1]);
+            multiply_add(c[2 * f + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+// Stores the warp's 16 rows of c, of which those below n_rows are there, times a factor for rows g and one for rows g + 8.
+template <int cols>
+__device__ __forceinline__ void store_rows(bf16 * to, int64_t stride, int row, int n_rows, int n_cols,
+                                           const float (&c)[cols / 8][4], float factor0, float factor1) {
+    const int lane = static_cast<int>(threadIdx.x) % warp_size;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int r = row + lane / 4 + 8 * half;
+        if (r >= n_rows) continue;
+        bf16 * out = to + r * stride;
+        const float factor = half ? factor1 : factor0;
+        const bool pairs = reinterpret_cast<uintptr_t>(out) % 4 == 0;
+#pragma unroll
+        for (int f = 0; f < cols / 8; ++f) {
+            const int col = f * 8 + lane % 4 * 2;
+            const float first = c[f][2 * half] * factor, second = c[f][2 * half + 1] * factor;
+            if (pairs && col + 1 < n_cols) {
+                *reinterpret_cast<uint32_t *>(out + col) = pack_bf16(first, second);
+            } else {
+                if (col < n_cols) out[col] = to_bf16(first);
+                if (col + 1 < n_cols) out[col + 1] = to_bf16(second);
+            }
+        }
+    }
+}
+
+}  // namespace lorica::cuda

@@ -1,0 +1,133 @@
+// Attention of few queries to many keys in a cache: the keys of a query and head are shared out to several blocks, whose softmax
+// parts are put together by a second kernel.
+#include "backend/cuda/attention.cuh"
+
+#include <algorithm>
+
+namespace lorica::cuda {
+
+namespace {
+
+constexpr int warps = attention_threads / warp_size;
+constexpr int max_dim = 128, own_elements = max_dim / warp_size;
+constexpr int keys_per_part = 256;
+
+struct Arguments {
+    Heads q, k, v, o;
+    float * parts;  // [query, head, part, 2 + dim]: maximum, sum, weighted sum of v
+    const AttentionTile * queries;
+    int n_head, heads_per_kv, dim, n_parts;
+    float scale;
+};
+
+// Block (query, head, part). A warp takes every fourth key; a lane every 32nd element.
+__global__ void __launch_bounds__(attention_threads) attention_decode_kernel(const __grid_constant__ Arguments p) {
+    const AttentionTile query = p.queries[blockIdx.x];
+    const auto head = static_cast<int>(blockIdx.y), part = static_cast<int>(blockIdx.z);
+    const int kv_head = head / p.heads_per_kv;
+    const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
+    const int n_keys = query.begin + 1 + query.segment.kv_len - query.segment.q_len;
+    const auto begin = static_cast<int>(int64_t{n_keys} * part / p.n_parts);
+    const auto end = static_cast<int>(int64_t{n_keys} * (part + 1) / p.n_parts);
+
+    const bf16 * q_row = p.q.at(query.segment.q_begin + query.begin, head, p.dim);
+    float q[own_elements], o[own_elements] = {}, max = -INFINITY, sum = 0;
+#pragma unroll
+    for (int i = 0; i < own_elements; ++i) {
+        const int e = lane + i * warp_size;
+        q[i] = e < p.dim ? to_float(q_row[e]) * p.scale : 0.0f;
+    }
+    for (int key = begin + warp; key < end; key += warps) {
+        const bf16 * k = p.k.at(query.segment.kv_begin + key, kv_head, p.dim);
+        const bf16 * v = p.v.at(query.segment.kv_begin + key, kv_head, p.dim);
+        float s = 0, value[own_elements];
+#pragma unroll
+        for (int i = 0; i < own_elements; ++i) {
+            const int e = lane + i * warp_size;
+            s += e < p.dim ? q[i] * to_float(k[e]) : 0.0f;
+            value[i] = e < p.dim ? to_float(v[e]) : 0.0f;
+        }
+        s = warp_sum(s);
+        const float new_max = fmaxf(max, s), shrink = expf(max - new_max), weight = expf(s - new_max);
+        max = new_max;
+        sum = sum * shrink + weight;
+#pragma unroll
+        for (int i = 0; i < own_elements; ++i) o[i] = o[i] * shrink + weight * value[i];
+    }
+
+    // [warp, 2 + max_dim]
+    auto * shared = reinterpret_cast<float *>(shared_memory());
+    float * own = shared + warp * (2 + max_dim);
+    if (lane == 0) {
+        own[0] = max;
+        own[1] = sum;
+    }
+#pragma unroll
+    for (int i = 0; i < own_elements; ++i) own[2 + lane + i * warp_size] = o[i];
+    __syncthreads();
+    float * out = p.parts + ((int64_t{blockIdx.x} * p.n_head + head) * p.n_parts + part) * (2 + p.dim);
+    float part_max = -INFINITY;
+    for (int w = 0; w < warps; ++w) part_max = fmaxf(part_max, shared[w * (2 + max_dim)]);
+    for (int e = static_cast<int>(threadIdx.x); e < 1 + p.dim; e += attention_threads) {
+        float total = 0;
+        for (int w = 0; w < warps; ++w) {
+            const float * from = shared + w * (2 + max_dim);
+            if (from[0] > -INFINITY) total += expf(from[0] - part_max) * from[1 + e];
+        }
+        out[1 + e] = total;
+    }
+    if (threadIdx.x == 0) out[0] = part_max;
+}
+
+__global__ void __launch_bounds__(attention_threads) attention_decode_combine_kernel(const __grid_constant__ Arguments p) {
+    const AttentionTile query = p.queries[blockIdx.x];
+    const auto head = static_cast<int>(blockIdx.y);
+    const float * parts = p.parts + (int64_t{blockIdx.x} * p.n_head + head) * p.n_parts * (2 + p.dim);
+    float max = -INFINITY;
+    for (int i = 0; i < p.n_parts; ++i) max = fmaxf(max, parts[i * (2 + p.dim)]);
+    bf16 * o = p.o.at(query.segment.q_begin + query.begin, head, p.dim);
+    for (int e = static_cast<int>(threadIdx.x); e < p.dim; e += attention_threads) {
+        float sum = 0, total = 0;
+        for (int i = 0; i < p.n_parts; ++i) {
+            const float * part = parts + i * (2 + p.dim);
+            const float weight = part[0] > -INFINITY ? expf(part[0] - max) : 0.0f;
+            sum += weight * part[1];
+            total += weight * part[2 + e];
+        }
+        o[e] = to_bf16(total / sum);
+    }
+}
+
+}  // namespace
+
+size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape) {
+    return static_cast<size_t>(n_queries * shape.n_head * decode_max_parts * (2 + shape.head_dim)) * sizeof(float) +
+           Workspace::alignment;
+}
+
+void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries, int32_t longest,
+                      const AttentionShape & shape, Matrix o) {
+    if (shape.head_dim > max_dim) {
+        fail(LORICA_ERROR_UNSUPPORTED, "heads of ", shape.head_dim, " elements: the cuda device computes up to ", max_dim);
+    }
+    const Workspace::Mark mark(context.workspace);
+    const auto n_parts = static_cast<int>(std::clamp<int64_t>(divide_up(longest, keys_per_part), 1, decode_max_parts));
+    const Arguments p{heads(q),
+                      heads(k),
+                      heads(v),
+                      heads(o),
+                      context.workspace.take<float>(queries.n * shape.n_head * n_parts * (2 + shape.head_dim)),
+                      queries.tiles,
+                      shape.n_head,
+                      shape.n_head / shape.n_head_kv,
+                      shape.head_dim,
+                      n_parts,
+                      static_cast<float>(shape.scale)};
+    const auto n_queries = static_cast<unsigned>(queries.n), n_head = static_cast<unsigned>(shape.n_head);
+    launch("attention_decode", context.stream, attention_decode_kernel,
+           {dim3(n_queries, n_head, static_cast<unsigned>(n_parts)), attention_threads, warps * (2 + max_dim) * sizeof(float)}, p);
+    launch("attention_decode_combine", context.stream, attention_decode_combine_kernel,
+           {dim3(n_queries, n_head), attention_threads, 0}, p);
+}
+
+}  // namespace lorica::cuda

@@ -1,0 +1,101 @@
+#include "backend/cuda/attention_plan.h"
+
+#include "backend/cuda/launch.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace lorica::cuda {
+
+static_assert(forward_q_rows == backward_q_rows);
+
+namespace {
+
+// A tile of each kind per token at most, and queries on their own.
+int64_t capacity_for(int64_t max_tokens) { return 2 * max_tokens + decode_max_total; }
+
+bool equal(const Segment & a, const Segment & b) {
+    return a.q_begin == b.q_begin && a.q_len == b.q_len && a.kv_begin == b.kv_begin && a.kv_len == b.kv_len;
+}
+
+void append_tiles(std::vector<AttentionTile> & tiles, std::span<const Segment> segments, bool of_kv, int32_t rows) {
+    const auto first = static_cast<std::ptrdiff_t>(tiles.size());
+    for (const Segment & segment : segments) {
+        const int32_t length = of_kv ? segment.kv_len : segment.q_len;
+        for (int32_t begin = 0; begin < length; begin += rows) tiles.push_back({segment, begin, std::min(rows, length - begin)});
+    }
+    // Those with the most work first, so that no long one is left for the end: late queries see many keys, early keys are seen
+    // by many queries.
+    std::stable_sort(tiles.begin() + first, tiles.end(), [&](const AttentionTile & a, const AttentionTile & b) {
+        auto work = [&](const AttentionTile & t) { return of_kv ? t.segment.kv_len - t.begin : t.begin + t.segment.kv_len - t.segment.q_len; };
+        return work(a) > work(b);
+    });
+}
+
+}  // namespace
+
+size_t AttentionPlan::workspace_bytes(int64_t max_tokens) {
+    return static_cast<size_t>(capacity_for(max_tokens)) * sizeof(AttentionTile);
+}
+
+AttentionPlan::~AttentionPlan() {
+    cudaFree(device_);
+    cudaFreeHost(host_);
+    if (copied_) cudaEventDestroy(copied_);
+}
+
+void AttentionPlan::reserve(int64_t max_tokens) {
+    const int64_t capacity = capacity_for(max_tokens);
+    if (capacity <= capacity_) return;
+    cudaFree(device_);
+    cudaFreeHost(host_);
+    device_ = host_ = nullptr;
+    capacity_ = 0;
+    valid_ = false;
+    const size_t n_bytes = workspace_bytes(max_tokens);
+    check(cudaMalloc(reinterpret_cast<void **>(&device_), n_bytes), "memory for attention");
+    check(cudaHostAlloc(reinterpret_cast<void **>(&host_), n_bytes, cudaHostAllocDefault), "pinned memory for attention");
+    if (!copied_) check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "cudaEventCreate");
+    capacity_ = capacity;
+}
+
+void AttentionPlan::update(std::span<const Segment> segments, cudaStream_t stream) {
+    if (valid_ && std::equal(segments.begin(), segments.end(), segments_.begin(), segments_.end(), equal)) return;
+    valid_ = false;
+    segments_.assign(segments.begin(), segments.end());
+    std::vector<AttentionTile> tiles;
+    append_tiles(tiles, segments, false, forward_q_rows);
+    n_forward_ = static_cast<int64_t>(tiles.size());
+    append_tiles(tiles, segments, true, backward_kv_rows);
+    n_kv_ = static_cast<int64_t>(tiles.size()) - n_forward_;
+    // A cache may be longer than what was reserved; its keys are not needed as tiles.
+    if (static_cast<int64_t>(tiles.size()) > capacity_ - decode_max_total) {
+        tiles.resize(static_cast<size_t>(n_forward_));
+        n_kv_ = 0;
+    }
+
+    longest_ = 0;
+    int32_t most_queries = 0;
+    int64_t total = 0;
+    for (const Segment & segment : segments) {
+        longest_ = std::max(longest_, segment.kv_len);
+        most_queries = std::max(most_queries, segment.q_len);
+        total += segment.q_len;
+    }
+    n_queries_ = most_queries <= decode_max_queries && total <= decode_max_total ? total : 0;
+    if (n_queries_) {
+        for (const Segment & segment : segments) {
+            for (int32_t i = 0; i < segment.q_len; ++i) tiles.push_back({segment, i, 1});
+        }
+    }
+    if (static_cast<int64_t>(tiles.size()) > capacity_) {
+        fail(LORICA_ERROR_INTERNAL, "attention over more tokens than reserve() was told of");
+    }
+    check(cudaEventSynchronize(copied_), "attention plan");
+    std::memcpy(static_cast<void *>(host_), tiles.data(), tiles.size() * sizeof(AttentionTile));
+    check(cudaMemcpyAsync(device_, host_, tiles.size() * sizeof(AttentionTile), cudaMemcpyHostToDevice, stream), "attention plan");
+    check(cudaEventRecord(copied_, stream), "attention plan");
+    valid_ = true;
+}
+
+}  // namespace lorica::cuda

@@ -1,0 +1,257 @@
+// The cuda device: hands each operation to the kernels in this folder. Reading order: device.cuh, tile.cuh, gemm.cu, products.cu,
+// linear.cu, attention_forward.cu; kernels.h lists everything.
+#include "backend/cuda/attention_plan.h"
+#include "backend/cuda/cuda_library.h"
+#include "backend/cuda/device_state.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/launch.h"
+#include "common/error.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+namespace lorica {
+
+namespace {
+
+using namespace cuda;
+
+// Pinned memory for small copies to the device, which then need not wait for it. Used in turn; at its end it waits once.
+class Staging {
+public:
+    static constexpr size_t size = size_t{4} << 20, largest = size_t{512} << 10;
+
+    Staging() { check(cudaHostAlloc(&memory_, size, cudaHostAllocDefault), "pinned memory"); }
+    ~Staging() { cudaFreeHost(memory_); }
+    Staging(const Staging &) = delete;
+    Staging & operator=(const Staging &) = delete;
+
+    void copy(void * device, const void * host, size_t n_bytes, cudaStream_t stream) {
+        if (position_ + n_bytes > size) {
+            check(cudaStreamSynchronize(stream), "copy to the GPU");
+            position_ = 0;
+        }
+        void * own = static_cast<std::byte *>(memory_) + position_;
+        std::memcpy(own, host, n_bytes);
+        check(cudaMemcpyAsync(device, own, n_bytes, cudaMemcpyHostToDevice, stream), "copy to the GPU");
+        position_ += (n_bytes + 63) / 64 * 64;
+    }
+
+private:
+    void * memory_ = nullptr;
+    size_t position_ = 0;
+};
+
+class CudaBackend final : public Backend {
+public:
+    explicit CudaBackend(const CudaBackendRequest & request)
+        : state_(DeviceState::get(request.device)), index_(request.device), dequantize_row_(request.dequantize_row) {
+        state_->enter();
+        staging_ = std::make_unique<Staging>();
+        workspace_ = std::make_unique<Workspace>();
+        plan_ = std::make_unique<AttentionPlan>();
+        check(cudaMalloc(reinterpret_cast<void **>(&partial_sums_), n_partial_sums * sizeof(double)), "memory for sums");
+    }
+    ~CudaBackend() override {
+        try {
+            state_->enter();
+        } catch (const Error &) {
+            // The driver is gone, and the memory with it.
+        }
+        cudaStreamSynchronize(state_->stream());
+        for (std::byte * weight : weights_) {
+            state_->forget(weight);
+            cudaFree(weight);
+        }
+        cudaFree(partial_sums_);
+    }
+
+    std::string name() const override { return "cuda"; }
+    std::string detail() const override { return "cuda:" + std::to_string(index_) + ", " + state_->name() + ", bf16"; }
+    Formats formats() const override { return {Dtype::f32, Dtype::bf16, Dtype::f32}; }
+
+    void * allocate(size_t n_bytes) override {
+        state_->enter();
+        const size_t size = std::max<size_t>(n_bytes, 1);
+        void * memory = nullptr;
+        const cudaError_t status = cudaMalloc(&memory, size);
+        if (status == cudaErrorMemoryAllocation) {
+            cudaGetLastError();  // it would be reported by the next call otherwise
+            fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB on the GPU");
+        }
+        check(status, "cudaMalloc");
+        check(cudaMemsetAsync(memory, 0, size, state_->stream()), "cudaMemset");
+        return memory;
+    }
+    void release(void * memory) override {
+        state_->enter();
+        check(cudaStreamSynchronize(state_->stream()), "release of memory");
+        check(cudaFree(memory), "cudaFree");
+    }
+    void copy_to_device(void * device, const void * host, size_t n_bytes) override {
+        if (n_bytes == 0) return;
+        state_->enter();
+        if (n_bytes <= Staging::largest) {
+            const std::lock_guard lock(staging_mutex_);
+            return staging_->copy(device, host, n_bytes, state_->stream());
+        }
+        check(cudaMemcpyAsync(device, host, n_bytes, cudaMemcpyHostToDevice, state_->stream()), "copy to the GPU");
+        synchronize();
+    }
+    void copy_to_host(void * host, const void * device, size_t n_bytes) override {
+        if (n_bytes == 0) return;
+        state_->enter();
+        check(cudaMemcpyAsync(host, device, n_bytes, cudaMemcpyDeviceToHost, state_->stream()), "copy from the GPU");
+        synchronize();
+    }
+    void fill_zero(void * device, size_t n_bytes) override {
+        if (n_bytes == 0) return;
+        state_->enter();
+        check(cudaMemsetAsync(device, 0, n_bytes, state_->stream()), "cudaMemset");
+    }
+    void synchronize() override {
+        state_->enter();
+        check(cudaStreamSynchronize(state_->stream()), "a kernel failed");
+    }
+    int64_t available_memory() const override {
+        state_->enter();
+        size_t free = 0, total = 0;
+        check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+        return static_cast<int64_t>(free);
+    }
+
+    size_t workspace_bytes(const WorkspaceShape & shape) const override {
+        return operations_bytes(shape) + AttentionPlan::workspace_bytes(shape.max_tokens);
+    }
+    void reserve(const WorkspaceShape & shape) override {
+        state_->enter();
+        check(cudaStreamSynchronize(state_->stream()), "reserve");
+        workspace_->reserve(operations_bytes(shape));
+        plan_->reserve(shape.max_tokens);
+    }
+
+    // Kernels read whole words around a block: 16 bytes follow the last one.
+    const std::byte * load_weight(const std::byte * mapped, size_t n_bytes) override {
+        state_->enter();
+        void * memory = nullptr;
+        const cudaError_t status = cudaMalloc(&memory, n_bytes + 16);
+        if (status != cudaSuccess) {
+            cudaGetLastError();
+            fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB for a weight on the GPU");
+        }
+        auto * weight = static_cast<std::byte *>(memory);
+        weights_.push_back(weight);
+        check(cudaMemcpyAsync(weight, mapped, n_bytes, cudaMemcpyHostToDevice, state_->stream()), "copy of a weight");
+        synchronize();
+        return weight;
+    }
+
+    void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
+        cuda::embed(context(), readable(embedding), tokens, x);
+    }
+    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override { cuda::rmsnorm(context(), x, weight, eps, y); }
+    void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) override {
+        cuda::rmsnorm_backward(context(), dy, x, weight, eps, dx);
+    }
+    void linear(Matrix x, std::span<const LinearForward> layers) override {
+        std::vector<Weight> weights(layers.size());
+        std::vector<LinearForward> own(layers.begin(), layers.end());
+        for (size_t i = 0; i < own.size(); ++i) {
+            weights[i] = readable(*own[i].weight);
+            own[i].weight = &weights[i];
+        }
+        cuda::linear(context(), x, own);
+    }
+    void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
+        std::vector<Weight> weights(layers.size());
+        std::vector<LinearBackward> own(layers.begin(), layers.end());
+        for (size_t i = 0; i < own.size(); ++i) {
+            weights[i] = readable(*own[i].weight);
+            own[i].weight = &weights[i];
+        }
+        cuda::linear_backward(context(), x, own, dx);
+    }
+    void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+              bool inverse) override {
+        cuda::rope(context(), x, positions, head_dim, inverse_frequency, inverse);
+    }
+    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
+                   Matrix lse) override {
+        const Context c = context();
+        plan_->update(segments, c.stream);
+        if (!lse && plan_->queries().n > 0) {
+            return attention_decode(c, q, k, v, plan_->queries(), plan_->longest(), shape, o);
+        }
+        attention_forward(c, q, k, v, plan_->forward(), shape, o, lse);
+    }
+    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
+                            const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv) override {
+        const Context c = context();
+        plan_->update(segments, c.stream);
+        const Workspace::Mark mark(*workspace_);
+        auto * delta = workspace_->take<float>(q.rows * shape.n_head);
+        cuda::attention_backward(c, q, k, v, o, lse, d_o, plan_->backward_q(), plan_->backward_kv(), shape, delta, dq, dk, dv);
+    }
+    void swiglu(Matrix gate, Matrix up, Matrix h) override { cuda::swiglu(context(), gate, up, h); }
+    void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
+        cuda::swiglu_backward(context(), gate, up, dh, dgate, dup);
+    }
+    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { cuda::gather_rows(context(), x, rows, y); }
+    void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
+        cuda::scatter_add_rows(context(), dy, rows, dx);
+    }
+    void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
+        cuda::linear_cross_entropy(context(), x, readable(head), labels, static_cast<float *>(nll), dx);
+    }
+    void logits(Matrix x, const Weight & head, float * out) override { cuda::logits(context(), x, readable(head), out); }
+    double sum_of_squares(const void * x, int64_t n) override {
+        if (n == 0) return 0;
+        cuda::sum_of_squares(context(), static_cast<const float *>(x), n, partial_sums_);
+        double sum = 0;
+        copy_to_host(&sum, partial_sums_, sizeof sum);
+        return sum;
+    }
+    void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) override {
+        cuda::adamw(context(), static_cast<float *>(param), static_cast<const float *>(grad), static_cast<float *>(m),
+                    static_cast<float *>(v), n, params);
+    }
+
+private:
+    // Every operation begins here.
+    Context context() {
+        state_->enter();
+        return {state_->stream(), *workspace_, state_->n_multiprocessors()};
+    }
+    Weight readable(const Weight & weight) { return state_->readable(weight, dequantize_row_); }
+
+    static size_t operations_bytes(const WorkspaceShape & shape) {
+        const AttentionShape heads{shape.n_head, shape.n_head_kv, shape.head_dim, 1};
+        const size_t delta = shape.training ? static_cast<size_t>(shape.max_tokens * shape.n_head) * sizeof(float) : 0;
+        const size_t decode = shape.n_head ? decode_workspace_bytes(std::min(shape.max_tokens, decode_max_total), heads) : 0;
+        return std::max({linear_workspace_bytes(shape), cross_entropy_workspace_bytes(shape), delta + Workspace::alignment, decode});
+    }
+
+    std::shared_ptr<DeviceState> state_;
+    int32_t index_;
+    decltype(CudaBackendRequest::dequantize_row) dequantize_row_;
+    std::mutex staging_mutex_;  // memory functions may be called from any thread
+    std::unique_ptr<Staging> staging_;
+    std::unique_ptr<Workspace> workspace_;
+    std::unique_ptr<AttentionPlan> plan_;
+    double * partial_sums_ = nullptr;
+    std::vector<std::byte *> weights_;
+};
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) Backend * lorica_cuda_make_backend(const CudaBackendRequest & request) {
+    if (request.version != cuda_library_version) return nullptr;
+    if (request.act != Dtype::bf16) {
+        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device computes in bf16 only; use precision bf16, or device \"cpu\"");
+    }
+    return new CudaBackend(request);
+}
+
+}  // namespace lorica

@@ -1,0 +1,69 @@
+#include "backend/cuda/dequantize.cuh"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/launch.h"
+
+namespace lorica::cuda {
+
+namespace {
+
+// One thread per piece.
+template <ggml_type type>
+__global__ void dequantize_kernel(const uint8_t * blocks, int64_t row_bytes, int64_t rows, int64_t first_piece, int64_t cols,
+                                  bf16 * to, int64_t stride) {
+    const int64_t pieces = (cols + piece_size - 1) / piece_size;
+    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces; i += int64_t{gridDim.x} * blockDim.x) {
+        const int64_t row = i / pieces, piece = i % pieces;
+        const int n = static_cast<int>(min(cols - piece * piece_size, int64_t{piece_size}));
+        float v[piece_size];
+        expand_piece<type>(blocks + row * row_bytes, first_piece + piece, n, v);
+        auto * out = reinterpret_cast<uint4 *>(to + row * stride + piece * piece_size);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            if (c * 8 >= n) break;
+            out[c] = {pack_bf16(v[8 * c], v[8 * c + 1]), pack_bf16(v[8 * c + 2], v[8 * c + 3]),
+                      pack_bf16(v[8 * c + 4], v[8 * c + 5]), pack_bf16(v[8 * c + 6], v[8 * c + 7])};
+        }
+    }
+}
+
+template <ggml_type type>
+__global__ void embed_kernel(const uint8_t * blocks, int64_t row_bytes, const int32_t * tokens, float * x, int64_t rows,
+                             int64_t cols, int64_t stride) {
+    const int64_t pieces = (cols + piece_size - 1) / piece_size;
+    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces; i += int64_t{gridDim.x} * blockDim.x) {
+        const int64_t row = i / pieces, piece = i % pieces;
+        const int n = static_cast<int>(min(cols - piece * piece_size, int64_t{piece_size}));
+        float v[piece_size];
+        expand_piece<type>(blocks + tokens[row] * row_bytes, piece, n, v);
+        float * out = x + row * stride + piece * piece_size;
+#pragma unroll
+        for (int c = 0; c < piece_size; ++c) {
+            if (c < n) out[c] = v[c];
+        }
+    }
+}
+
+}  // namespace
+
+bool is_device_type(ggml_type type) { return is_plain(type) || has_blocks_on_device(type); }
+
+// The last chunk of eight columns is written whole: the stride leaves room for it.
+void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col, int64_t cols,
+                void * to, int64_t stride) {
+    const auto * blocks = reinterpret_cast<const uint8_t *>(w.data) + first_row * static_cast<int64_t>(w.row_bytes);
+    with_device_type(w.type, [&](auto type) {
+        launch("dequantize", context.stream, dequantize_kernel<decltype(type)::value>,
+               grid_over(rows * divide_up(cols, piece_size)), blocks, static_cast<int64_t>(w.row_bytes), rows,
+               first_col / piece_size, cols, static_cast<bf16 *>(to), stride);
+    });
+}
+
+void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x) {
+    with_device_type(embedding.type, [&](auto type) {
+        launch("embed", context.stream, embed_kernel<decltype(type)::value>,
+               grid_over(x.rows * divide_up(x.cols, piece_size), 128), reinterpret_cast<const uint8_t *>(embedding.data),
+               static_cast<int64_t>(embedding.row_bytes), tokens, x.as<float>(), x.rows, x.cols, x.stride);
+    });
+}
+
+}  // namespace lorica::cuda

@@ -1,0 +1,371 @@
+// The matrix product. A block of threads makes one tile of c: tiles of a and b pass through shared memory in three stages,
+// two of which are on their way while the third is multiplied. b may be a quantized weight: its blocks are read into registers
+// two stages ahead and expanded into the tile, so that W exists nowhere as a whole.
+#include "backend/cuda/dequantize.cuh"
+#include "backend/cuda/gemm.h"
+#include "backend/cuda/launch.h"
+#include "backend/cuda/random.cuh"
+#include "backend/cuda/tile.cuh"
+
+#include <algorithm>
+#include <type_traits>
+
+namespace lorica::cuda {
+
+namespace {
+
+constexpr int depth = 64;  // of k, per stage
+constexpr int stages = 3;
+constexpr int max_splits = 32;
+constexpr int64_t split_bytes = int64_t{64} << 20;
+constexpr int group_rows = 16;  // tiles of c that use the same tiles of b one after another
+
+template <int rows_, int cols_, int warps_m_, int warps_n_>
+struct Shape {
+    static constexpr int rows = rows_, cols = cols_, warps_m = warps_m_, warps_n = warps_n_;
+    static constexpr int threads = warps_m * warps_n * warp_size;
+    static constexpr int warp_rows = rows / warps_m, warp_cols = cols / warps_n;
+    static constexpr size_t shared_bytes = size_t{stages} * (rows + cols) * depth * sizeof(bf16);
+    static_assert(warp_rows % 16 == 0 && warp_cols % 16 == 0);
+};
+using Large = Shape<128, 128, 2, 2>;
+using Medium = Shape<64, 64, 2, 2>;
+using Narrow = Shape<64, 16, 4, 1>;  // n: the rank of an adapter
+using Flat = Shape<16, 128, 1, 4>;   // m: the rank of an adapter
+
+struct Arguments {
+    Gemm gemm;
+    int64_t iterations;   // stages of all terms
+    int n_splits;         // along them
+    float * partial;      // [n_splits, m, n] when n_splits > 1
+    bool pairs;           // neighbours of c, and of the residual, may be accessed together
+};
+
+__device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, float sum) {
+    const GemmResult & r = p.result;
+    sum *= r.scale;
+    if (r.dropout_threshold) {
+        const bool kept = random_number(r.dropout_seed, static_cast<uint64_t>(m * p.n + n)) >= r.dropout_threshold;
+        sum = kept ? sum * r.dropout_keep : 0.0f;
+    }
+    if (r.residual) sum += r.residual[m * r.residual_stride + n];
+    return sum;
+}
+
+__device__ __forceinline__ void store(const Gemm & p, int64_t m, int64_t n, float sum) {
+    const GemmResult & r = p.result;
+    const int64_t at = r.transposed ? n * r.stride + m : m * r.stride + n;
+    float value = finished(p, m, n, sum);
+    if (r.bf16) {
+        bf16 * c = static_cast<bf16 *>(r.c) + at;
+        *c = to_bf16(r.accumulate ? to_float(*c) + value : value);
+    } else {
+        float * c = static_cast<float *>(r.c) + at;
+        *c = r.accumulate ? *c + value : value;
+    }
+}
+
+// Elements n and n + 1, both there.
+__device__ __forceinline__ void store_pair(const Gemm & p, int64_t m, int64_t n, float first, float second) {
+    const GemmResult & r = p.result;
+    first = finished(p, m, n, first);
+    second = finished(p, m, n + 1, second);
+    if (r.bf16) {
+        auto * c = reinterpret_cast<uint32_t *>(static_cast<bf16 *>(r.c) + m * r.stride + n);
+        if (r.accumulate) {
+            const uint32_t old = *c;
+            first += low_bf16(old);
+            second += high_bf16(old);
+        }
+        *c = pack_bf16(first, second);
+    } else {
+        auto * c = reinterpret_cast<float2 *>(static_cast<float *>(r.c) + m * r.stride + n);
+        if (r.accumulate) {
+            const float2 old = *c;
+            first += old.x;
+            second += old.y;
+        }
+        *c = {first, second};
+    }
+}
+
+template <typename F>
+__device__ __forceinline__ void with_fused_type(int type, F f) {
+    if (type == GGML_TYPE_F16) {
+        f(std::integral_constant<ggml_type, GGML_TYPE_F16>());
+    } else {
+        with_block_type(type, f);
+    }
+}
+
+template <typename S, GemmLayout layout, bool with_blocks>
+__global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant__ Arguments p) {
+    constexpr bool a_by_columns = layout == GemmLayout::gradient, b_by_rows = layout != GemmLayout::forward;
+    using TileA = std::conditional_t<a_by_columns, Tile<depth, S::rows>, Tile<S::rows, depth>>;
+    using TileB = std::conditional_t<b_by_rows, Tile<depth, S::cols>, Tile<S::cols, depth>>;
+    auto * memory = reinterpret_cast<bf16 *>(shared_memory());
+    auto tile_a = [&](int stage) { return TileA{memory + stage * (TileA::n_elements + TileB::n_elements)}; };
+    auto tile_b = [&](int stage) {
+        return TileB{memory + stage * (TileA::n_elements + TileB::n_elements) + TileA::n_elements};
+    };
+
+    // Neighbouring blocks share tiles of b within a group of rows, so that both operands come from the L2 cache.
+    const int64_t m_tiles = (p.gemm.m + S::rows - 1) / S::rows, n_tiles = (p.gemm.n + S::cols - 1) / S::cols;
+    const int64_t group = blockIdx.x / (group_rows * n_tiles), within = blockIdx.x % (group_rows * n_tiles);
+    const int64_t rows_of_group = min(m_tiles - group * group_rows, int64_t{group_rows});
+    const int64_t m0 = (group * group_rows + within % rows_of_group) * S::rows, n0 = within / rows_of_group * S::cols;
+    const auto m_left = static_cast<int>(min(p.gemm.m - m0, int64_t{S::rows}));
+    const auto n_left = static_cast<int>(min(p.gemm.n - n0, int64_t{S::cols}));
+
+    const int64_t begin = p.iterations * blockIdx.y / p.n_splits, end = p.iterations * (blockIdx.y + 1) / p.n_splits;
+
+    // Where the next stage is read from.
+    int term = 0;
+    int64_t k = begin * depth;
+    while (term + 1 < p.gemm.n_terms && k >= (p.gemm.terms[term].k + depth - 1) / depth * depth) {
+        k -= (p.gemm.terms[term].k + depth - 1) / depth * depth;
+        ++term;
+    }
+
+    // Pieces of blocks on their way into a tile of b.
+    constexpr int pieces_per_row = (b_by_rows ? S::cols : depth) / piece_size;
+    constexpr int pieces = depth * S::cols / piece_size, own_pieces = with_blocks ? pieces / S::threads : 1;
+    static_assert(!with_blocks || (pieces % S::threads == 0 && own_pieces > 0));
+    RawPiece raw[own_pieces];
+    int raw_type = GemmTerm::dense, raw_left = 0;
+
+    auto start = [&](int stage) {
+        const GemmTerm & t = p.gemm.terms[term];
+        const auto k_left = static_cast<int>(min(t.k - k, int64_t{depth}));
+        const auto * a = static_cast<const bf16 *>(t.a);
+        if constexpr (a_by_columns) {
+            tile_a(stage).template load<S::threads, true>(a + k * t.a_stride + m0, t.a_stride, k_left, m_left);
+        } else {
+            tile_a(stage).template load<S::threads, true>(a + m0 * t.a_stride + k, t.a_stride, m_left, k_left);
+        }
+        raw_type = t.b_type;
+        if (!with_blocks || t.b_type == GemmTerm::dense) {
+            const auto * b = static_cast<const bf16 *>(t.b);
+            if constexpr (b_by_rows) {
+                tile_b(stage).template load<S::threads, true>(b + k * t.b_stride + n0, t.b_stride, k_left, n_left);
+            } else {
+                tile_b(stage).template load<S::threads, true>(b + n0 * t.b_stride + k, t.b_stride, n_left, k_left);
+            }
+        } else if constexpr (with_blocks) {
+            raw_left = k_left;
+            with_fused_type(t.b_type, [&](auto type) {
+#pragma unroll
+                for (int i = 0; i < own_pieces; ++i) {
+                    const int piece = static_cast<int>(threadIdx.x) + i * S::threads;
+                    const int row = piece / pieces_per_row, col = piece % pieces_per_row;
+                    if (row >= (b_by_rows ? k_left : n_left) || col * piece_size >= (b_by_rows ? n_left : k_left)) continue;
+                    const uint8_t * blocks = static_cast<const uint8_t *>(t.b) + ((b_by_rows ? k : n0) + row) * t.b_stride;
+                    load_raw<decltype(type)::value>(blocks, (b_by_rows ? n0 : k) / piece_size + col, raw[i]);
+                }
+            });
+        }
+        k += depth;
+        if (k >= t.k && term + 1 < p.gemm.n_terms) {
+            k = 0;
+            ++term;
+        }
+    };
+    auto finish = [&](int stage) {
+        if constexpr (with_blocks) {
+            if (raw_type == GemmTerm::dense) return;
+            with_fused_type(raw_type, [&](auto type) {
+#pragma unroll
+                for (int i = 0; i < own_pieces; ++i) {
+                    const int piece = static_cast<int>(threadIdx.x) + i * S::threads;
+                    const int row = piece / pieces_per_row, col = piece % pieces_per_row;
+                    const bool there =
+                        row < (b_by_rows ? raw_left : n_left) && col * piece_size < (b_by_rows ? n_left : raw_left);
+                    float v[piece_size];
+                    expand_raw<decltype(type)::value>(raw[i], v);
+#pragma unroll
+                    for (int c = 0; c < piece_size / 8; ++c) {
+                        uint4 chunk{0, 0, 0, 0};
+                        if (there) {
+                            chunk = {pack_bf16(v[8 * c], v[8 * c + 1]), pack_bf16(v[8 * c + 2], v[8 * c + 3]),
+                                     pack_bf16(v[8 * c + 4], v[8 * c + 5]), pack_bf16(v[8 * c + 6], v[8 * c + 7])};
+                        }
+                        *reinterpret_cast<uint4 *>(tile_b(stage).chunk(row, col * (piece_size / 8) + c)) = chunk;
+                    }
+                }
+            });
+        }
+    };
+
+    constexpr int frags_m = S::warp_rows / 16, frags_n = S::warp_cols / 8;
+    const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
+    const int warp_m = warp % S::warps_m * S::warp_rows, warp_n = warp / S::warps_m * S::warp_cols;
+    float sums[frags_m][frags_n][4] = {};
+
+    const auto n = static_cast<int>(end - begin);
+    for (int i = 0; i < stages - 1; ++i) {
+        if (i < n) {
+            start(i);
+            finish(i);
+        }
+        copy_async_commit();
+    }
+    for (int i = 0; i < n; ++i) {
+        copy_async_wait<stages - 2>();
+        __syncthreads();
+        const int ahead = i + stages - 1;
+        if (ahead < n) start(ahead % stages);
+        copy_async_commit();
+
+        const TileA a_tile = tile_a(i % stages);
+        const TileB b_tile = tile_b(i % stages);
+#pragma unroll
+        for (int kk = 0; kk < depth; kk += 16) {
+            uint32_t a[frags_m][4], b[frags_n / 2][4];
+#pragma unroll
+            for (int f = 0; f < frags_m; ++f) {
+                if constexpr (a_by_columns) {
+                    a_tile.operand_a_transposed(a[f], warp_m + f * 16, kk);
+                } else {
+                    a_tile.operand_a(a[f], warp_m + f * 16, kk);
+                }
+            }
+#pragma unroll
+            for (int f = 0; f < frags_n / 2; ++f) {
+                if constexpr (b_by_rows) {
+                    b_tile.operands_b_by_rows(b[f], kk, warp_n + f * 16);
+                } else {
+                    b_tile.operands_b(b[f], warp_n + f * 16, kk);
+                }
+            }
+#pragma unroll
+            for (int fm = 0; fm < frags_m; ++fm) {
+#pragma unroll
+                for (int fn = 0; fn < frags_n; ++fn) {
+                    multiply_add(sums[fm][fn], a[fm], b[fn / 2][fn % 2 * 2], b[fn / 2][fn % 2 * 2 + 1]);
+                }
+            }
+        }
+        if (ahead < n) finish(ahead % stages);
+    }
+
+    // c: rows g and g + 8, columns 2t and 2t + 1 of each fragment
+#pragma unroll
+    for (int fm = 0; fm < frags_m; ++fm) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int64_t row = m0 + warp_m + fm * 16 + half * 8 + lane / 4;
+            if (row >= p.gemm.m) continue;
+#pragma unroll
+            for (int fn = 0; fn < frags_n; ++fn) {
+                const int64_t col = n0 + warp_n + fn * 8 + lane % 4 * 2;
+                const float first = sums[fm][fn][2 * half], second = sums[fm][fn][2 * half + 1];
+                if (p.n_splits > 1) {
+                    float * partial = p.partial + (blockIdx.y * p.gemm.m + row) * p.gemm.n;
+                    if (col < p.gemm.n) partial[col] = first;
+                    if (col + 1 < p.gemm.n) partial[col + 1] = second;
+                } else if (p.pairs && col + 1 < p.gemm.n) {
+                    store_pair(p.gemm, row, col, first, second);
+                } else {
+                    if (col < p.gemm.n) store(p.gemm, row, col, first);
+                    if (col + 1 < p.gemm.n) store(p.gemm, row, col + 1, second);
+                }
+            }
+        }
+    }
+}
+
+__global__ void add_splits_kernel(const __grid_constant__ Arguments p) {
+    const int64_t n = p.gemm.m * p.gemm.n;
+    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
+        float sum = 0;
+        for (int s = 0; s < p.n_splits; ++s) sum += p.partial[s * n + i];
+        store(p.gemm, i / p.gemm.n, i % p.gemm.n, sum);
+    }
+}
+
+template <typename S, GemmLayout layout, bool with_blocks>
+void run(const Context & context, Arguments p, const char * name) {
+    const Workspace::Mark mark(context.workspace);
+    const int64_t tiles = divide_up(p.gemm.m, S::rows) * divide_up(p.gemm.n, S::cols);
+    p.n_splits = 1;
+    if (std::is_same_v<S, Narrow> || std::is_same_v<S, Flat>) {
+        const int64_t wanted = 2 * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
+        const int64_t fitting = split_bytes / (p.gemm.m * p.gemm.n * 4);
+        p.n_splits = static_cast<int>(std::clamp<int64_t>(std::min(wanted, fitting), 1, std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / 4, 1))));
+    }
+    if (p.n_splits > 1) p.partial = context.workspace.take<float>(p.n_splits * p.gemm.m * p.gemm.n);
+    const Extent extent{dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(p.n_splits)), S::threads, S::shared_bytes};
+    launch(name, context.stream, gemm_kernel<S, layout, with_blocks>, extent, p);
+    if (p.n_splits > 1) launch("add_splits", context.stream, add_splits_kernel, grid_over(p.gemm.m * p.gemm.n), p);
+}
+
+template <GemmLayout layout, bool with_blocks>
+void run_wide(const Context & context, const Arguments & p, const char * name) {
+    // Small tiles while large ones would leave multiprocessors without work.
+    const int64_t large = divide_up(p.gemm.m, Large::rows) * divide_up(p.gemm.n, Large::cols);
+    if (p.gemm.m <= Medium::rows || large < context.n_multiprocessors) {
+        run<Medium, layout, with_blocks>(context, p, name);
+    } else {
+        run<Large, layout, with_blocks>(context, p, name);
+    }
+}
+
+bool is_aligned(const void * p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
+
+}  // namespace
+
+void Gemm::add(const GemmTerm & term) {
+    if (n_terms == max_gemm_terms) fail(LORICA_ERROR_INTERNAL, "more than ", max_gemm_terms, " terms in one matrix product");
+    terms[n_terms++] = term;
+}
+
+size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank) {
+    return static_cast<size_t>(std::min(split_bytes, int64_t{max_splits} * widest * std::max<int64_t>(max_rank, Narrow::cols) * 4)) +
+           Workspace::alignment;
+}
+
+void gemm(const Context & context, const Gemm & problem) {
+    if (problem.m == 0 || problem.n == 0) return;
+    Arguments p{};
+    p.gemm = problem;
+    bool with_blocks = false;
+    for (int i = 0; i < problem.n_terms; ++i) {
+        const GemmTerm & t = problem.terms[i];
+        p.iterations += divide_up(t.k, depth);
+        with_blocks |= t.b_type != GemmTerm::dense;
+        if (!is_aligned(t.a, 16) || t.a_stride % 8 || (t.b_type == GemmTerm::dense && (!is_aligned(t.b, 16) || t.b_stride % 8))) {
+            fail(LORICA_ERROR_INTERNAL, "an operand of a matrix product is not aligned");
+        }
+    }
+    const GemmResult & r = problem.result;
+    p.pairs = !r.transposed && r.stride % 2 == 0 && is_aligned(r.c, r.bf16 ? 4 : 8);
+    switch (problem.layout) {
+        case GemmLayout::forward:
+            if (with_blocks) return run_wide<GemmLayout::forward, true>(context, p, "linear_blocks");
+            if (p.gemm.n <= Narrow::cols) return run<Narrow, GemmLayout::forward, false>(context, p, "lora_u");
+            return run_wide<GemmLayout::forward, false>(context, p, "linear");
+        case GemmLayout::backward:
+            if (with_blocks) return run_wide<GemmLayout::backward, true>(context, p, "linear_backward_blocks");
+            if (p.gemm.n <= Narrow::cols) return run<Narrow, GemmLayout::backward, false>(context, p, "lora_du");
+            return run_wide<GemmLayout::backward, false>(context, p, "linear_backward");
+        case GemmLayout::gradient:
+            if (p.gemm.m <= Flat::rows) return run<Flat, GemmLayout::gradient, false>(context, p, "lora_gradient");
+            return run<Medium, GemmLayout::gradient, false>(context, p, "lora_gradient");
+    }
+}
+
+bool is_fused_type(const Weight & w) {
+    return has_blocks_on_device(w.type) || (w.type == GGML_TYPE_F16 && w.in % piece_size == 0) ||
+           (w.type == GGML_TYPE_BF16 && w.in % 8 == 0);
+}
+
+GemmTerm weight_term(const Weight & w, const Matrix & a, int64_t k) {
+    GemmTerm term{a.data, a.stride, w.data, static_cast<int64_t>(w.row_bytes), k, w.type};
+    if (w.type == GGML_TYPE_BF16) {
+        term.b_type = GemmTerm::dense;
+        term.b_stride = w.in;
+    }
+    return term;
+}
+
+}  // namespace lorica::cuda

@@ -1,0 +1,73 @@
+// c = [residual +] [c +] scale sum_t a_t b_t on tensor cores: bf16 operands, f32 sums.
+#pragma once
+
+#include "backend/cuda/kernels.h"
+
+#include <ggml.h>
+
+namespace lorica::cuda {
+
+// How the operands of c[m, n] lie in memory, by rows each.
+enum class GemmLayout {
+    forward,   // a[m, k], b[n, k]: y = x W^T
+    backward,  // a[m, k], b[k, n]: dx = dy W
+    gradient,  // a[k, m], b[k, n]: da = v^T x
+};
+
+struct GemmTerm {
+    const void * a = nullptr;  // bf16, 16-byte aligned
+    int64_t a_stride = 0;      // in elements, a multiple of 8
+    const void * b = nullptr;  // the same, or a weight's blocks
+    int64_t b_stride = 0;      // in elements; of blocks: in bytes
+    int64_t k = 0;
+    int b_type = dense;  // or the ggml_type of the blocks
+
+    static constexpr int dense = -1;
+};
+
+// Where sums go, in this order: times scale, masked and scaled by dropout, plus residual, plus c, to c.
+struct GemmResult {
+    void * c = nullptr;
+    int64_t stride = 0;
+    bool bf16 = false;        // else f32
+    bool transposed = false;  // c[n, m]
+    bool accumulate = false;
+    float scale = 1;
+    const float * residual = nullptr;
+    int64_t residual_stride = 0;
+    uint32_t dropout_threshold = 0;  // 0: none; elements are numbered m * n_columns + n
+    float dropout_keep = 1;
+    uint64_t dropout_seed = 0;
+
+    static GemmResult to(const Matrix & c) {
+        GemmResult result;
+        result.c = c.data;
+        result.stride = c.stride;
+        result.bf16 = c.type == Dtype::bf16;
+        return result;
+    }
+};
+
+constexpr int max_gemm_terms = 8;
+struct Gemm {
+    GemmLayout layout = GemmLayout::forward;
+    int64_t m = 0, n = 0;
+    GemmTerm terms[max_gemm_terms];
+    int n_terms = 0;
+    GemmResult result;
+
+    Gemm() = default;
+    Gemm(GemmLayout layout_, int64_t m_, int64_t n_, const GemmResult & result_) : layout(layout_), m(m_), n(n_), result(result_) {}
+    void add(const GemmTerm & term);
+};
+
+// Narrow products are split along k where that fills the device; the parts are added in order.
+size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank);
+void gemm(const Context & context, const Gemm & problem);
+
+// True when a product can read the weight as it lies in memory: as blocks, or (BF16) as a dense matrix.
+bool is_fused_type(const Weight & w);
+// b of W[out, in] itself. k: out or in, as the layout has it.
+GemmTerm weight_term(const Weight & w, const Matrix & a, int64_t k);
+
+}  // namespace lorica::cuda

@@ -1,0 +1,102 @@
+// The kernels as the host sees them, by file. All run in order on the stream they are given.
+#pragma once
+
+#include "backend/backend.h"
+#include "backend/cuda/workspace.h"
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <span>
+
+namespace lorica::cuda {
+
+// What an operation works with.
+struct Context {
+    cudaStream_t stream;
+    Workspace & workspace;
+    int n_multiprocessors;
+};
+
+// ---- dequantize.cu
+
+// True where kernels read the type's blocks. Other types are expanded to BF16 beforehand: see WeightStore.
+bool is_device_type(ggml_type type);
+// to[rows, cols] = elements [first_row, + rows) x [first_col, + cols) of W, bf16. first_col: a multiple of 32.
+void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col, int64_t cols,
+                void * to, int64_t stride);
+void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x);
+
+// ---- rows.cu
+
+void rmsnorm(const Context & context, Matrix x, const float * weight, double eps, Matrix y);
+void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const float * weight, double eps, Matrix dx);
+void rope(const Context & context, Matrix x, const int32_t * positions, int32_t head_dim,
+          std::span<const double> inverse_frequency, bool inverse);
+void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h);
+void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup);
+void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix y);
+void scatter_add_rows(const Context & context, Matrix dy, const int32_t * rows, Matrix dx);
+// y = dropout(x), bf16; p == 0: a copy.
+void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropout, Matrix y);
+// y = scale x of a dense f32 matrix, bf16.
+void convert(const Context & context, const float * x, int64_t rows, int64_t cols, float scale, Matrix y);
+
+// ---- optimizer.cu
+
+constexpr int n_partial_sums = 256;
+// partial: device memory for n_partial_sums doubles; the first receives the sum.
+void sum_of_squares(const Context & context, const float * x, int64_t n, double * partial);
+void adamw(const Context & context, float * param, const float * grad, float * m, float * v, int64_t n,
+           const AdamwParams & params);
+
+// ---- linear.cu
+
+size_t linear_workspace_bytes(const WorkspaceShape & shape);
+void linear(const Context & context, Matrix x, std::span<const LinearForward> layers);
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx);
+
+// ---- matvec.cu
+
+constexpr int64_t matvec_max_rows = 8;
+// y = [residual +] x W^T + scale u B^T for few rows of x. u: as `linear` computed it.
+void matvec(const Context & context, Matrix x, const LinearForward & layer);
+// y = x W^T, f32.
+void matvec(const Context & context, Matrix x, const Weight & w, Matrix y);
+// u = dropout(x) A^T for few rows of x.
+void matvec_lora_a(const Context & context, Matrix x, const Lora & lora, Matrix u);
+
+// ---- cross_entropy.cu
+
+size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape);
+void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
+                          Matrix dx);
+void logits(const Context & context, Matrix x, const Weight & head, float * out);
+
+// ---- attention: attention_plan.cpp, attention_forward.cu, attention_backward.cu, attention_decode.cu
+
+// Rows [begin, begin + n) of q, or of k and v, of one segment.
+struct AttentionTile {
+    Segment segment;
+    int32_t begin, n;  // within the segment
+};
+struct AttentionTiles {
+    const AttentionTile * tiles;
+    int64_t n;
+};
+
+void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
+                       const AttentionShape & shape, Matrix o, Matrix lse);
+// delta: device memory for q.rows * n_head floats.
+void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
+                        const AttentionTiles & q_tiles, const AttentionTiles & kv_tiles, const AttentionShape & shape,
+                        float * delta, Matrix dq, Matrix dk, Matrix dv);
+constexpr int32_t forward_q_rows = 64, backward_q_rows = 64, backward_kv_rows = 64;
+
+// Few queries per segment: tiles of one query each, whose keys are shared out to n_parts blocks.
+constexpr int32_t decode_max_queries = 4, decode_max_parts = 32;
+size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape);
+void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries, int32_t longest,
+                      const AttentionShape & shape, Matrix o);
+
+}  // namespace lorica::cuda

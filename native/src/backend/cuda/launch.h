@@ -1,0 +1,54 @@
+// Starting kernels; errors of the CUDA runtime as lorica::Error.
+#pragma once
+
+#include "common/error.h"
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lorica::cuda {
+
+inline void check(cudaError_t status, const char * what) {
+    if (status == cudaSuccess) return;
+    fail(status == cudaErrorMemoryAllocation ? LORICA_ERROR_OUT_OF_MEMORY : LORICA_ERROR_DEVICE, "CUDA: ", what, ": ",
+         cudaGetErrorString(status));
+}
+
+constexpr int64_t divide_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
+constexpr int64_t round_up(int64_t x, int64_t to) { return divide_up(x, to) * to; }
+
+// launch("rmsnorm", stream, rmsnorm_kernel<bf16>, {blocks, threads, shared_bytes}, arguments…). A grid without blocks is no
+// work. Errors of the kernel itself surface at the next call that waits for the device.
+struct Extent {
+    dim3 blocks;
+    int threads = 256;
+    size_t shared_bytes = 0;
+};
+
+template <typename... Parameters, typename... Arguments>
+void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...), const Extent & extent,
+            const Arguments &... arguments) {
+    if (extent.blocks.x == 0 || extent.blocks.y == 0 || extent.blocks.z == 0) return;
+#ifdef LORICA_CUDA_ON_CPU
+    (void)stream;
+    run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
+#else
+    if (extent.shared_bytes > 48 * 1024) {
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(extent.shared_bytes)),
+              name);
+    }
+    kernel<<<extent.blocks, extent.threads, extent.shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+    check(cudaGetLastError(), name);
+#endif
+}
+
+// Blocks for n elements of work; kernels step by the size of the grid.
+inline Extent grid_over(int64_t n, int threads = 256) {
+    constexpr int64_t most = 16384;
+    const int64_t blocks = divide_up(n, threads);
+    return {dim3(static_cast<unsigned>(blocks < most ? blocks : most)), threads, 0};
+}
+
+}  // namespace lorica::cuda

@@ -1,0 +1,287 @@
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace {
+
+[[noreturn]] void die(const std::string & message) {
+    std::fprintf(stderr, "cuda_on_cpu: %s\n", message.c_str());
+    std::abort();
+}
+
+constexpr size_t stack_bytes = 128 * 1024;
+
+// ---- switching stacks
+
+#if defined(__x86_64__)
+using Context = void *;
+extern "C" void cuda_on_cpu_switch(Context * save, Context load);
+asm(R"(
+    .text
+    .type cuda_on_cpu_switch, @function
+cuda_on_cpu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size cuda_on_cpu_switch, .-cuda_on_cpu_switch
+)");
+void switch_context(Context & from, Context & to) { cuda_on_cpu_switch(&from, to); }
+void make_context(Context & context, unsigned char * stack, void (*entry)()) {
+    auto ** top = reinterpret_cast<void **>(stack + stack_bytes);
+    top[-2] = reinterpret_cast<void *>(entry);
+    context = top - 8;
+}
+#else
+using Context = ucontext_t;
+void switch_context(Context & from, Context & to) { swapcontext(&from, &to); }
+void make_context(Context & context, unsigned char * stack, void (*entry)()) {
+    getcontext(&context);
+    context.uc_stack.ss_sp = stack;
+    context.uc_stack.ss_size = stack_bytes;
+    context.uc_link = nullptr;
+    makecontext(&context, entry, 0);
+}
+#endif
+
+// ---- the threads of a block
+
+struct Copy {
+    void * to;
+    const void * from;
+    int n_bytes;
+};
+
+struct Fiber {
+    enum State { ready, at_block, at_warp, done } state = ready;
+    Context context;
+    std::unique_ptr<unsigned char[]> stack;
+    int index = 0;
+    std::deque<std::vector<Copy>> copies;  // the last group is still open
+};
+
+struct Warp {
+    int arrived = 0;
+    const char * what = nullptr;
+    void * lanes[32] = {};
+};
+
+struct Block {
+    Context scheduler;
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    std::vector<unsigned char> shared;
+    unsigned char * shared_begin = nullptr;
+    Fiber * current = nullptr;
+    const std::function<void()> * thread = nullptr;
+};
+
+thread_local Block block;
+
+void give_way() { switch_context(block.current->context, block.scheduler); }
+
+void fiber_main() {
+    for (;;) {
+        (*block.thread)();
+        block.current->state = Fiber::done;
+        give_way();
+    }
+}
+
+void run(Fiber & fiber) {
+    block.current = &fiber;
+    threadIdx = dim3(static_cast<unsigned>(fiber.index), 0, 0);
+    switch_context(block.scheduler, fiber.context);
+}
+
+void run_block(const char * name, int n_threads, bool reverse) {
+    const int n_warps = n_threads / 32;
+    for (int i = 0; i < n_threads; ++i) {
+        Fiber & fiber = block.fibers[static_cast<size_t>(i)];
+        fiber.state = Fiber::ready;
+        fiber.copies.assign(1, {});
+        make_context(fiber.context, fiber.stack.get(), fiber_main);
+    }
+    block.warps.assign(static_cast<size_t>(n_warps), {});
+    for (;;) {
+        bool progress = false;
+        for (int w = 0; w < n_warps; ++w) {
+            for (bool again = true; again;) {
+                again = false;
+                for (int l = 0; l < 32; ++l) {
+                    const int i = reverse ? n_threads - 1 - (w * 32 + l) : w * 32 + l;
+                    Fiber & fiber = block.fibers[static_cast<size_t>(i)];
+                    if (fiber.state != Fiber::ready) continue;
+                    run(fiber);
+                    again = progress = true;
+                }
+            }
+        }
+        int n_done = 0, n_at_block = 0;
+        for (int i = 0; i < n_threads; ++i) {
+            n_done += block.fibers[static_cast<size_t>(i)].state == Fiber::done;
+            n_at_block += block.fibers[static_cast<size_t>(i)].state == Fiber::at_block;
+        }
+        if (n_done == n_threads) return;
+        if (n_done + n_at_block < n_threads || !progress) die(std::string(name) + ": threads wait for each other forever");
+        for (int i = 0; i < n_threads; ++i) {
+            Fiber & fiber = block.fibers[static_cast<size_t>(i)];
+            if (fiber.state == Fiber::at_block) fiber.state = Fiber::ready;
+        }
+    }
+}
+
+}  // namespace
+
+void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread) {
+    if (threads % 32 != 0 || threads > 1024) die(std::string(name) + ": a block has whole warps, at most 32");
+    if (shared_bytes > 99 * 1024) die(std::string(name) + ": more shared memory than sm_86, 89 and 120 have");
+    const char * order = std::getenv("LORICA_CUDA_ON_CPU_ORDER");
+    const bool reverse = order && std::string(order) == "reverse";
+    while (static_cast<int>(block.fibers.size()) < threads) {
+        Fiber & fiber = block.fibers.emplace_back();
+        fiber.index = static_cast<int>(block.fibers.size()) - 1;
+        fiber.stack = std::make_unique<unsigned char[]>(stack_bytes);
+    }
+    // Of exactly this size, so that an access beyond it can be found; filled anew, so that nothing relies on zeros.
+    block.shared = std::vector<unsigned char>(shared_bytes + 128, 0xff);
+    block.shared.shrink_to_fit();
+    block.shared_begin = block.shared.data() + (128 - reinterpret_cast<uintptr_t>(block.shared.data()) % 128);
+    block.thread = &thread;
+    gridDim = blocks;
+    blockDim = dim3(static_cast<unsigned>(threads));
+    const uint64_t n = uint64_t{blocks.x} * blocks.y * blocks.z;
+    for (uint64_t i = 0; i < n; ++i) {
+        const uint64_t b = reverse ? n - 1 - i : i;
+        blockIdx = dim3(static_cast<unsigned>(b % blocks.x), static_cast<unsigned>(b / blocks.x % blocks.y),
+                        static_cast<unsigned>(b / blocks.x / blocks.y));
+        std::fill(block.shared.begin(), block.shared.end(), static_cast<unsigned char>(0xff));
+        run_block(name, threads, reverse);
+    }
+}
+
+void __syncthreads() {
+    block.current->state = Fiber::at_block;
+    give_way();
+}
+
+namespace cuda_on_cpu {
+
+void warp_collective(const char * what, void * own, void (*all)(void * const * lanes)) {
+    Fiber & fiber = *block.current;
+    Warp & warp = block.warps[static_cast<size_t>(fiber.index / 32)];
+    if (warp.arrived > 0 && std::strcmp(warp.what, what) != 0) {
+        die(std::string("lanes of a warp are at different instructions: ") + warp.what + " and " + what);
+    }
+    warp.what = what;
+    warp.lanes[fiber.index % 32] = own;
+    if (++warp.arrived < 32) {
+        fiber.state = Fiber::at_warp;
+        give_way();
+        return;
+    }
+    all(warp.lanes);
+    warp.arrived = 0;
+    for (int l = 0; l < 32; ++l) block.fibers[static_cast<size_t>(fiber.index / 32 * 32 + l)].state = Fiber::ready;
+}
+
+unsigned char * shared_memory() { return block.shared_begin; }
+
+void copy_async(void * to, const void * from, int n_bytes) {
+    if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16 || n_bytes < 0 || n_bytes > 16) {
+        die("cp.async: misaligned address or bad size");
+    }
+    block.current->copies.back().push_back({to, from, n_bytes});
+}
+void copy_async_commit() { block.current->copies.emplace_back(); }
+void copy_async_wait(int n_pending) {
+    auto & groups = block.current->copies;
+    while (static_cast<int>(groups.size()) > n_pending + 1) {
+        for (const Copy & copy : groups.front()) {
+            std::memset(copy.to, 0, 16);
+            if (copy.n_bytes) std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.n_bytes));
+        }
+        groups.pop_front();
+    }
+}
+
+}  // namespace cuda_on_cpu
+
+// ---- the runtime: one device, everything done when the call returns
+
+const char * cudaGetErrorString(cudaError_t status) {
+    return status == cudaSuccess ? "no error" : status == cudaErrorMemoryAllocation ? "out of memory" : "invalid device";
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int * count) {
+    *count = 1;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp * properties, int) {
+    std::snprintf(properties->name, sizeof properties->name, "CUDA on the CPU");
+    properties->major = 8;
+    properties->minor = 0;
+    properties->multiProcessorCount = 4;
+    return cudaSuccess;
+}
+cudaError_t cudaMalloc(void ** memory, size_t n_bytes) {
+    if (n_bytes > (size_t{1} << 36)) return cudaErrorMemoryAllocation;
+    *memory = std::aligned_alloc(256, (n_bytes + 255) / 256 * 256);
+    if (!*memory) return cudaErrorMemoryAllocation;
+    std::memset(*memory, 0xff, (n_bytes + 255) / 256 * 256);
+    return cudaSuccess;
+}
+cudaError_t cudaFree(void * memory) {
+    std::free(memory);
+    return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void ** memory, size_t n_bytes, unsigned) { return cudaMalloc(memory, n_bytes); }
+cudaError_t cudaFreeHost(void * memory) { return cudaFree(memory); }
+cudaError_t cudaMemGetInfo(size_t * free, size_t * total) {
+    *free = *total = size_t{1} << 33;
+    return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void * memory, int value, size_t n_bytes, cudaStream_t) {
+    std::memset(memory, value, n_bytes);
+    return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void * to, const void * from, size_t n_bytes, cudaMemcpyKind, cudaStream_t) {
+    std::memcpy(to, from, n_bytes);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t * stream, unsigned) {
+    *stream = nullptr;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t * event, unsigned) {
+    *event = nullptr;
+    return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }

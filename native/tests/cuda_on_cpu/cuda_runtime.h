@@ -1,0 +1,138 @@
+// The part of the CUDA runtime that the cuda backend uses, on the CPU: for tests on machines without a GPU. The kernels'
+// sources are compiled as C++ against this header; a launch runs block after block, the threads of a block as fibers that
+// give way to each other where they synchronize. Slow, and blind to nothing: with -fsanitize=address an access outside of
+// an allocation is found, a missing __syncthreads() gives wrong results (and other ones when the environment variable
+// LORICA_CUDA_ON_CPU_ORDER is "reverse"), asynchronous copies happen as late as they may, and threads that wait for each
+// other forever are reported.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __noinline__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+
+// ---- launches and what threads do together
+
+void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread);
+
+namespace cuda_on_cpu {
+// Waits until every lane of the warp has called with an argument of its own, then runs `all` once over the 32 of them.
+void warp_collective(const char * what, void * own, void (*all)(void * const * lanes));
+unsigned char * shared_memory();
+void copy_async(void * to, const void * from, int n_bytes);
+void copy_async_commit();
+void copy_async_wait(int n_pending);
+
+template <typename T>
+struct Shuffle {
+    T value, result;
+    int lane;
+};
+template <typename T>
+T shuffle(T value, int lane) {
+    Shuffle<T> own{value, {}, lane};
+    warp_collective("shuffle", &own, [](void * const * lanes) {
+        for (int i = 0; i < 32; ++i) {
+            auto * to = static_cast<Shuffle<T> *>(lanes[i]);
+            to->result = static_cast<Shuffle<T> *>(lanes[to->lane & 31])->value;
+        }
+    });
+    return own.result;
+}
+}  // namespace cuda_on_cpu
+
+void __syncthreads();
+inline void __syncwarp(unsigned = 0xffffffffu) {
+    int own = 0;
+    cuda_on_cpu::warp_collective("__syncwarp", &own, [](void * const *) {});
+}
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+    return cuda_on_cpu::shuffle(value, static_cast<int>(threadIdx.x % 32) ^ mask);
+}
+template <typename T>
+T __shfl_sync(unsigned, T value, int lane) {
+    return cuda_on_cpu::shuffle(value, lane);
+}
+
+// ---- numbers
+
+using std::max;
+using std::min;
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+template <typename T>
+T __ldg(const T * p) {
+    return *p;
+}
+
+// ---- the runtime
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidDevice = 101 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+enum cudaDeviceAttr {
+    cudaDevAttrMultiProcessorCount,
+    cudaDevAttrComputeCapabilityMajor,
+    cudaDevAttrComputeCapabilityMinor,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0;
+using cudaStream_t = struct CudaOnCpuStream *;
+using cudaEvent_t = struct CudaOnCpuEvent *;
+struct cudaDeviceProp {
+    char name[256];
+    int major, minor, multiProcessorCount;
+};
+
+const char * cudaGetErrorString(cudaError_t);
+cudaError_t cudaGetLastError();
+cudaError_t cudaGetDeviceCount(int * count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp * properties, int device);
+cudaError_t cudaMalloc(void ** memory, size_t n_bytes);
+cudaError_t cudaFree(void * memory);
+cudaError_t cudaHostAlloc(void ** memory, size_t n_bytes, unsigned flags);
+cudaError_t cudaFreeHost(void * memory);
+cudaError_t cudaMemGetInfo(size_t * free, size_t * total);
+cudaError_t cudaMemsetAsync(void * memory, int value, size_t n_bytes, cudaStream_t);
+cudaError_t cudaMemcpyAsync(void * to, const void * from, size_t n_bytes, cudaMemcpyKind, cudaStream_t);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t * stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t);
+cudaError_t cudaStreamSynchronize(cudaStream_t);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t * event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t);
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
+cudaError_t cudaEventSynchronize(cudaEvent_t);

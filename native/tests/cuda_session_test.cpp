@@ -1,0 +1,166 @@
+// The whole engine on the cuda device, against the reference and the cpu: gradients, steps of the optimizer, generation. Here matrices
+// lie as a session lays them out, dense and aligned; backend_parity_test has them otherwise.
+// Without a GPU these tests are skipped, unless LORICA_TEST_DEVICES names a cuda device: then its absence is a failure.
+#include "common/error.h"
+#include "generate/context.h"
+#include "support/training.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace lorica {
+namespace {
+
+using namespace test;
+
+std::string cuda_device() {
+    const std::string chosen = std::getenv("LORICA_TEST_DEVICES") ? std::getenv("LORICA_TEST_DEVICES") : "";
+    const size_t begin = chosen.find("cuda");
+    return begin == std::string::npos ? "cuda" : chosen.substr(begin, chosen.find(',', begin) - begin);
+}
+
+class CudaSession : public testing::Test {
+protected:
+    void SetUp() override {
+        const char * chosen = std::getenv("LORICA_TEST_DEVICES");
+        if (chosen && std::string(chosen).find("cuda") != std::string::npos) return;
+        try {
+            make_backend(cuda_device(), Dtype::bf16, 0);
+        } catch (const Error & error) {
+            GTEST_SKIP() << error.what();
+        }
+    }
+};
+
+AdapterConfig adapter_config(float dropout = 0) {
+    AdapterConfig config;
+    config.rank = 8;
+    config.alpha = 16;
+    config.dropout = dropout;
+    return config;
+}
+
+SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
+    SessionConfig config;
+    config.max_tokens = 128;
+    config.checkpointing = checkpointing;
+    return config;
+}
+
+struct Result {
+    double loss;
+    std::vector<std::vector<float>> gradients;
+};
+
+Result run(const std::string & path, const std::string & device, Dtype act, const AdapterConfig & adapter, const SessionConfig & config,
+           const Batch & batch) {
+    Session session(busy_adapter(load(path, device, act), adapter), config);
+    const double loss = session.forward_backward(batch.view()).loss_sum;
+    return {loss, gradients(session)};
+}
+
+std::vector<float> joined(const std::vector<std::vector<float>> & parts) {
+    std::vector<float> all;
+    for (const auto & part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+}
+
+// bf16 keeps 8 bits: single gradients differ by a few parts in a hundred, all together by less. The cpu's tests allow the same.
+void expect_same(const Result & actual, const Result & expected) {
+    EXPECT_NEAR(actual.loss, expected.loss, 0.01 * std::abs(expected.loss));
+    EXPECT_LT(relative_error(joined(actual.gradients), joined(expected.gradients)), 0.05);
+    ASSERT_EQ(actual.gradients.size(), expected.gradients.size());
+    for (size_t i = 0; i < expected.gradients.size(); ++i) {
+        EXPECT_LT(relative_error(actual.gradients[i], expected.gradients[i]), 0.15) << "tensor " << i;
+    }
+}
+
+TEST_F(CudaSession, GradientsAreThoseOfTheReferenceForEveryKindOfWeight) {
+    for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_F32,
+                                 GGML_TYPE_IQ4_XS, GGML_TYPE_TQ2_0}) {
+        SCOPED_TRACE(ggml_type_name(type));
+        const TempDir dir;
+        TestModel shape;
+        shape.n_embd = shape.n_ff = 256;
+        shape.type = type;
+        const std::string path = write_test_model(dir / "model.gguf", shape);
+        const Batch batch = random_batch(5, {17, 1, 40, 30}, shape.n_vocab);
+        expect_same(run(path, cuda_device(), Dtype::bf16, adapter_config(), session_config(), batch),
+                    run(path, "reference", Dtype::f64, adapter_config(), session_config(), batch));
+    }
+}
+
+TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndCheckpointing) {
+    const TempDir dir;
+    TestModel shape;
+    shape.type = GGML_TYPE_Q4_0;
+    shape.tied_output = true;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const Batch batch = random_batch(6, {33, 64, 2}, shape.n_vocab);
+    const Result expected = run(path, "reference", Dtype::f64, adapter_config(0.1f), session_config(), batch);
+    const Result kept = run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(), batch);
+    const Result again = run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(Checkpointing::on), batch);
+    expect_same(kept, expected);
+    EXPECT_EQ(again.loss, kept.loss);
+    EXPECT_EQ(again.gradients, kept.gradients) << "checkpointing changes nothing";
+}
+
+TEST_F(CudaSession, LossOfManyStepsIsThatOfTheCpu) {
+    const char * chosen = std::getenv("LORICA_TEST_CUDA_STEPS");
+    const int n_steps = chosen ? std::atoi(chosen) : 10;
+    const TempDir dir;
+    TestModel shape;
+    shape.n_embd = shape.n_ff = 256;
+    shape.type = GGML_TYPE_Q4_K;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    auto losses = [&](const std::string & device) {
+        Session session(Adapter::create(load(path, device, Dtype::bf16, 0), adapter_config()), session_config());
+        std::vector<double> result;
+        for (int step = 0; step < n_steps; ++step) {
+            const Batch batch = random_batch(static_cast<uint64_t>(40 + step % 4), {50, 14, 60}, shape.n_vocab);
+            const LossSum loss = session.forward_backward(batch.view());
+            OptimizerStep optimizer;
+            optimizer.learning_rate = 1e-3;
+            optimizer.grad_scale = 1.0 / static_cast<double>(loss.n_trained);
+            optimizer.max_grad_norm = 1;
+            session.optimizer_step(optimizer);
+            result.push_back(loss.loss_sum / static_cast<double>(loss.n_trained));
+        }
+        return result;
+    };
+    const std::vector<double> expected = losses("cpu"), actual = losses(cuda_device());
+    double worst = 0;
+    for (size_t i = 0; i < expected.size(); ++i) worst = std::max(worst, std::abs(actual[i] / expected[i] - 1));
+    EXPECT_LT(worst, 0.01);
+    EXPECT_LT(actual.back(), actual.front());
+    RecordProperty("steps", n_steps);
+    std::printf("loss of %d steps: cuda %.4f to %.4f, cpu %.4f to %.4f, largest difference %.3f %%\n", n_steps, actual.front(), actual.back(),
+                expected.front(), expected.back(), 100 * worst);
+}
+
+TEST_F(CudaSession, GeneratesWithACacheAsTheReferenceDoes) {
+    const TempDir dir;
+    TestModel shape;
+    shape.n_embd = shape.n_ff = 256;
+    shape.type = GGML_TYPE_Q4_K;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const std::vector<int32_t> tokens = random_batch(7, {90}, shape.n_vocab).tokens;
+    auto logits_of = [&](const std::string & device, Dtype act, std::initializer_list<size_t> pieces) {
+        const auto model = load(path, device, act);
+        Context context(model, busy_adapter(model, adapter_config()), 128);
+        std::vector<float> logits(static_cast<size_t>(shape.n_vocab));
+        size_t first = 0;
+        for (const size_t n : pieces) {
+            context.eval(std::span(tokens).subspan(first, n), false, logits.data());
+            first += n;
+        }
+        return logits;
+    };
+    const std::vector<float> expected = logits_of("reference", Dtype::f64, {90});
+    EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16, {90}), expected), 0.05);
+    EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16, {70, 6, 10, 1, 1, 1, 1}), expected), 0.05);
+}
+
+}  // namespace
+}  // namespace lorica
