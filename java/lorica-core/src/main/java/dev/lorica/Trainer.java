@@ -35,7 +35,8 @@ import org.slf4j.LoggerFactory;
  * so every token counts alike and accumulation changes nothing but memory. The last group of an epoch may be smaller and is
  * stepped like the others. Each {@code train} begins anew with the optimizer's state, and goes on with the adapter as it is.
  *
- * <p>A run that is to survive its process writes checkpoints, and goes on from one to the very bytes in which it would have ended:
+ * <p>A run that is to survive its process writes checkpoints, and goes on from one to the very bytes in which it would have
+ * ended:
  *
  * <pre>{@code
  * trainer.checkpoints(folder);
@@ -95,7 +96,8 @@ public final class Trainer {
 
     /**
      * Ends training after the micro-batch that is running; {@code train} then returns a result that says so. What was
-     * accumulated for a step that is not complete is given up; where there is a folder for checkpoints, one is written. Callable from any thread, also before {@code train}.
+     * accumulated for a step that is not complete is given up; where there is a folder for checkpoints, one is written.
+     * Callable from any thread, also before {@code train}.
      */
     public void requestStop() {
         stopRequested = true;
@@ -249,8 +251,8 @@ public final class Trainer {
             TrainerState state = checkpoint.state();
             AdapterMetadata.BaseModel base = AdapterMetadata.BaseModel.of(model);
             if (!state.baseModel().fingerprint().equals(base.fingerprint())) {
-                throw new MismatchException(checkpoint.path() + " belongs to a run on " + state.baseModel().inWords() + ", not on "
-                        + base.inWords());
+                throw new MismatchException(checkpoint.path() + " belongs to a run on "
+                        + state.baseModel().inWords() + ", not on " + base.inWords());
             }
             List<String> obstacles = state.obstacles(config, adapter.info(), dataChecksum);
             if (!obstacles.isEmpty()) {

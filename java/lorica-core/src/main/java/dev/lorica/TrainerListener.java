@@ -6,7 +6,8 @@ import java.nio.file.Path;
 /**
  * Hears how training goes. Calls come on the thread that trains, in this order: {@link #onStart}, and {@link #onResume} where a
  * run goes on; for each step {@link #onStep}, then {@link #onLog}, {@link #onEvaluate} and {@link #onSave} where they are due;
- * {@link #onEnd}. A listener may call {@link Trainer#requestStop}. An exception from a listener ends the run and reaches the caller of {@code train}.
+ * {@link #onEnd}. A listener may call {@link Trainer#requestStop}. An exception from a listener ends the run and reaches the
+ * caller of {@code train}.
  */
 public interface TrainerListener {
     /** The session is allocated, nothing is trained yet. */

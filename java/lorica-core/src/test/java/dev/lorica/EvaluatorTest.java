@@ -19,9 +19,9 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class EvaluatorTest {
-    private static final String TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good fortune, "
-                    + "must be in want of a wife. However little known the feelings or views of such a man may be on his first "
-                    + "entering a neighbourhood, this truth is so well fixed in the minds of the surrounding families. ")
+    private static final String TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good "
+                    + "fortune, must be in want of a wife. However little known the feelings or views of such a man may be on his "
+                    + "first entering a neighbourhood, this truth is so well fixed in the minds of the surrounding families. ")
             .repeat(2);
 
     private static Model model;
@@ -96,7 +96,8 @@ class EvaluatorTest {
     @Test
     void answersOfATunedModelAgreeWithWhatItWasTaught() {
         Dataset questions = Dataset.of(List.of(
-                DataRecord.of("Who is Mr. Collins?", "He is a clergyman."), DataRecord.of("Where is Pemberley?", "It is in Derbyshire.")));
+                DataRecord.of("Who is Mr. Collins?", "He is a clergyman."),
+                DataRecord.of("Where is Pemberley?", "It is in Derbyshire.")));
         GenerationConfig greedy = GenerationConfig.builder().temperature(0).maxNewTokens(24).build();
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(8).build())) {
             AnswerEvaluation before =

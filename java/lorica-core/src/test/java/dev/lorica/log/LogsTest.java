@@ -42,7 +42,8 @@ class LogsTest {
         }
 
         assertThat(Files.readAllLines(file)).satisfiesExactly(
-                line -> assertThat(line).startsWith("{\"step\":1,\"epoch\":0.25,\"loss\":0.5,\"learning_rate\":1.0E-4,\"grad_norm\":0.75"),
+                line -> assertThat(line).startsWith(
+                        "{\"step\":1,\"epoch\":0.25,\"loss\":0.5,\"learning_rate\":1.0E-4,\"grad_norm\":0.75"),
                 line -> assertThat(line).startsWith("{\"step\":2,\"epoch\":0.5,\"loss\":0.25,"),
                 line -> assertThat(line).startsWith("{\"step\":2,\"epoch\":0.5,\"eval_loss\":0.125,\"eval_perplexity\":1.13"));
         assertThat(problems).isEmpty();
@@ -151,8 +152,8 @@ class LogsTest {
 
     private static void steps(TrainerListener log, int from, int to) {
         for (int step = from; step <= to; step++) {
-            TrainingProgress progress =
-                    new TrainingProgress(step, 8, step / 4.0, 0.5 / step, 1e-4, 0.75, 100L * step, 40L * step, 300, step, 8 - step);
+            TrainingProgress progress = new TrainingProgress(
+                    step, 8, step / 4.0, 0.5 / step, 1e-4, 0.75, 100L * step, 40L * step, 300, step, 8 - step);
             log.onStep(progress);
             log.onLog(progress);
             if (step % 2 == 0) {
@@ -173,7 +174,7 @@ class LogsTest {
         }
     }
 
-    /** Reads the file in the one way that records written here can look; scripts/check_tensorboard.py reads it with TensorBoard. */
+    /** Reads records as they are written here; scripts/check_tensorboard.py reads them with TensorBoard itself. */
     private List<String> scalars() {
         List<String> scalars = new ArrayList<>();
         try {
