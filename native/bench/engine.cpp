@@ -32,6 +32,7 @@ ModelChoice::ModelChoice(const Options & options) {
     type_ = options.text("type", "q4_0");
     cache_ = options.text("cache", default_cache_folder());
     path = options.text("model", "");
+    device = options.text("device", "cpu");
     precision = one_of<lorica_precision>(
         options, "precision",
         {{"auto", LORICA_PRECISION_AUTO}, {"bf16", LORICA_PRECISION_BF16}, {"f32", LORICA_PRECISION_F32}});
@@ -46,7 +47,7 @@ void ModelChoice::prepare() {
 
 ModelHandle ModelChoice::load() const {
     lorica_model_params params = lorica_model_default_params();
-    params.device = "cpu";
+    params.device = device.c_str();
     params.precision = precision;
     params.n_threads = n_threads;
     lorica_model * model = nullptr;

@@ -28,9 +28,9 @@ using ContextHandle = std::unique_ptr<lorica_context, Freed<lorica_context_free>
 using TokenizerHandle = std::unique_ptr<lorica_tokenizer, Freed<lorica_tokenizer_free>>;
 using GgufHandle = std::unique_ptr<lorica_gguf, Freed<lorica_gguf_free>>;
 
-// What most commands take: --model FILE, or --shape NAME --type TYPE in --cache FOLDER; --threads N; --precision P.
+// What most commands take: --model FILE, or --shape NAME --type TYPE in --cache FOLDER; --device D; --threads N; --precision P.
 struct ModelChoice {
-    std::string path, name;
+    std::string path, name, device;
     lorica_precision precision = LORICA_PRECISION_AUTO;
     int n_threads = 0;
 

@@ -27,10 +27,11 @@ commands
   scaling   cost per token by sequence length and by number of examples
 
 options of all commands (default)
-  --shape NAME        mini, s135, tiny1b, llama7b: random weights (s135)
+  --shape NAME        mini, s135, tiny1b, llama7b, llama8b: random weights (s135)
   --type TYPE         of the weights: q4_0, q8_0, q4_k, bf16, ... (q4_0)
   --model FILE        a GGUF model instead
   --cache FOLDER      where models of random weights are kept (~/.cache/lorica/bench)
+  --device D          cpu, cuda, cuda:N (cpu)
   --threads N         0: all cores (0)
   --precision P       auto, bf16, f32 (auto)
   --repetitions N     of what is measured (5)

@@ -153,12 +153,13 @@ Shape named_shape(const std::string & name) {
         {"s135", 30, 576, 1536, 9, 3, 64, 32000},
         {"tiny1b", 22, 2048, 5632, 32, 4, 64, 32000},
         {"llama7b", 32, 4096, 11008, 32, 32, 128, 32000},
+        {"llama8b", 32, 4096, 14336, 32, 8, 128, 128256},
     };
     for (const Shape & shape : shapes) {
         if (shape.name == name) return shape;
     }
     fail(LORICA_ERROR_INVALID_ARGUMENT, "--shape ", name,
-         ": it is one of mini, s135, tiny1b, llama7b; or use --model FILE");
+         ": it is one of mini, s135, tiny1b, llama7b, llama8b; or use --model FILE");
 }
 
 Shape shape_of(const std::string & name, const lorica_model_info & info) {

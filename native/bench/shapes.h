@@ -23,7 +23,7 @@ struct Shape {
     int64_t n() const { return n_layer * layer_weights() + head_weights(); }
 };
 
-// mini, s135, tiny1b, llama7b. Errors: INVALID_ARGUMENT.
+// mini, s135, tiny1b, llama7b, llama8b. Errors: INVALID_ARGUMENT.
 Shape named_shape(const std::string & name);
 Shape shape_of(const std::string & name, const lorica_model_info & info);
 
