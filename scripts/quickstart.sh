@@ -11,23 +11,17 @@ if ! program_is_current; then
     build_program
 fi
 
-options=("$@")
-default() { # default OPTION VALUE: unless the option was given
-    local option
-    for option in "${options[@]}"; do
-        case $option in "$1" | "$1"=*) return 0 ;; esac
-    done
-    options+=("$@")
-}
-default --model "$checkout/models/austen-7m-q4_0.gguf"
-default --data "$checkout/models/data/pride_and_prejudice_train.json"
-default --eval-data "$checkout/models/data/pride_and_prejudice_eval.json"
-default --output "$build/quickstart"
-default --ask "Who is Mr. Collins?"
-default --target-modules all-linear
-default --lora-r 16
-default --lora-alpha 32
-default --epochs 3
-default --batch-size 8
-default --learning-rate 1e-3
-run_program train "${options[@]}"
+cat >"$build/quickstart.yaml" <<YAML
+model: "$checkout/models/austen-7m-q4_0.gguf"
+data: "$checkout/models/data/pride_and_prejudice_train.json"
+eval-data: "$checkout/models/data/pride_and_prejudice_eval.json"
+output: "$build/quickstart"
+ask: "Who is Mr. Collins?"
+target-modules: all-linear
+lora-r: 16
+lora-alpha: 32
+epochs: 3
+batch-size: 8
+learning-rate: 1e-3
+YAML
+run_program train --config "$build/quickstart.yaml" "$@"
