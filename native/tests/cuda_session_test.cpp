@@ -1,5 +1,5 @@
-// The whole engine on the cuda device, against the reference and the cpu: gradients, steps of the optimizer, generation. Here matrices
-// lie as a session lays them out, dense and aligned; backend_parity_test has them otherwise.
+// The whole engine on the cuda device, against the reference and the cpu: gradients, steps of the optimizer,
+// generation. Here matrices lie as a session lays them out, dense and aligned; backend_parity_test has them otherwise.
 // Without a GPU these tests are skipped, unless LORICA_TEST_DEVICES names a cuda device: then its absence is a failure.
 #include "common/error.h"
 #include "generate/context.h"
@@ -53,8 +53,8 @@ struct Result {
     std::vector<std::vector<float>> gradients;
 };
 
-Result run(const std::string & path, const std::string & device, Dtype act, const AdapterConfig & adapter, const SessionConfig & config,
-           const Batch & batch) {
+Result run(const std::string & path, const std::string & device, Dtype act, const AdapterConfig & adapter,
+           const SessionConfig & config, const Batch & batch) {
     Session session(busy_adapter(load(path, device, act), adapter), config);
     const double loss = session.forward_backward(batch.view()).loss_sum;
     return {loss, gradients(session)};
@@ -66,7 +66,8 @@ std::vector<float> joined(const std::vector<std::vector<float>> & parts) {
     return all;
 }
 
-// bf16 keeps 8 bits: single gradients differ by a few parts in a hundred, all together by less. The cpu's tests allow the same.
+// bf16 keeps 8 bits: single gradients differ by a few parts in a hundred, all together by less. The cpu's tests allow
+// the same.
 void expect_same(const Result & actual, const Result & expected) {
     EXPECT_NEAR(actual.loss, expected.loss, 0.01 * std::abs(expected.loss));
     EXPECT_LT(relative_error(joined(actual.gradients), joined(expected.gradients)), 0.05);
@@ -77,8 +78,8 @@ void expect_same(const Result & actual, const Result & expected) {
 }
 
 TEST_F(CudaSession, GradientsAreThoseOfTheReferenceForEveryKindOfWeight) {
-    for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_F32,
-                                 GGML_TYPE_IQ4_XS, GGML_TYPE_TQ2_0}) {
+    for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, GGML_TYPE_F16,
+                                 GGML_TYPE_BF16, GGML_TYPE_F32, GGML_TYPE_IQ4_XS, GGML_TYPE_TQ2_0}) {
         SCOPED_TRACE(ggml_type_name(type));
         const TempDir dir;
         TestModel shape;
@@ -100,7 +101,8 @@ TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndCheckpointing) 
     const Batch batch = random_batch(6, {33, 64, 2}, shape.n_vocab);
     const Result expected = run(path, "reference", Dtype::f64, adapter_config(0.1f), session_config(), batch);
     const Result kept = run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(), batch);
-    const Result again = run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(Checkpointing::on), batch);
+    const Result again =
+        run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(Checkpointing::on), batch);
     expect_same(kept, expected);
     EXPECT_EQ(again.loss, kept.loss);
     EXPECT_EQ(again.gradients, kept.gradients) << "checkpointing changes nothing";
@@ -135,8 +137,8 @@ TEST_F(CudaSession, LossOfManyStepsIsThatOfTheCpu) {
     EXPECT_LT(worst, 0.01);
     EXPECT_LT(actual.back(), actual.front());
     RecordProperty("steps", n_steps);
-    std::printf("loss of %d steps: cuda %.4f to %.4f, cpu %.4f to %.4f, largest difference %.3f %%\n", n_steps, actual.front(), actual.back(),
-                expected.front(), expected.back(), 100 * worst);
+    std::printf("loss of %d steps: cuda %.4f to %.4f, cpu %.4f to %.4f, largest difference %.3f %%\n", n_steps,
+                actual.front(), actual.back(), expected.front(), expected.back(), 100 * worst);
 }
 
 TEST_F(CudaSession, GeneratesWithACacheAsTheReferenceDoes) {

@@ -22,7 +22,8 @@ int32_t device_number(const std::string & device) {
     int32_t number = -1;
     const auto [stop, error] = std::from_chars(begin, end, number);
     if (begin == end || error != std::errc() || stop != end || number < 0) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "unknown device \"", device, "\": a GPU is \"cuda\" or \"cuda:N\", N from 0");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "unknown device \"", device,
+             "\": a GPU is \"cuda\" or \"cuda:N\", N from 0");
     }
     return number;
 }
@@ -32,7 +33,8 @@ std::string library_path() {
     Dl_info own;
     if (dladdr(reinterpret_cast<const void *>(&make_cuda_backend), &own) && own.dli_fname) {
         const std::string path = own.dli_fname;
-        if (const size_t slash = path.rfind('/'); slash != std::string::npos) return path.substr(0, slash + 1) + library_name;
+        if (const size_t slash = path.rfind('/'); slash != std::string::npos)
+            return path.substr(0, slash + 1) + library_name;
     }
     return library_name;
 }
@@ -66,7 +68,8 @@ std::unique_ptr<Backend> make_cuda_backend(const std::string & device, Dtype act
     request.dequantize_row = dequantize_row;
     Backend * backend = open_library()(request);
     if (!backend) {
-        fail(LORICA_ERROR_UNSUPPORTED, library_path(), " belongs to another release than this library: install both from the same one");
+        fail(LORICA_ERROR_UNSUPPORTED, library_path(),
+             " belongs to another release than this library: install both from the same one");
     }
     return std::unique_ptr<Backend>(backend);
 }

@@ -1,6 +1,6 @@
-// The cuda device lives in a library of its own, liblorica-cuda.so beside liblorica.so, which is opened when it is first asked
-// for: a machine without it, or without a GPU, loses nothing else. The environment variable LORICA_CUDA_LIBRARY names another
-// file.
+// The cuda device lives in a library of its own, liblorica-cuda.so beside liblorica.so, which is opened when it is
+// first asked for: a machine without it, or without a GPU, loses nothing else. The environment variable
+// LORICA_CUDA_LIBRARY names another file.
 #pragma once
 
 #include "backend/backend.h"

@@ -145,7 +145,8 @@ void run_block(const char * name, int n_threads, bool reverse) {
             n_at_block += block.fibers[static_cast<size_t>(i)].state == Fiber::at_block;
         }
         if (n_done == n_threads) return;
-        if (n_done + n_at_block < n_threads || !progress) die(std::string(name) + ": threads wait for each other forever");
+        if (n_done + n_at_block < n_threads || !progress)
+            die(std::string(name) + ": threads wait for each other forever");
         for (int i = 0; i < n_threads; ++i) {
             Fiber & fiber = block.fibers[static_cast<size_t>(i)];
             if (fiber.state == Fiber::at_block) fiber.state = Fiber::ready;
@@ -155,7 +156,8 @@ void run_block(const char * name, int n_threads, bool reverse) {
 
 }  // namespace
 
-void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread) {
+void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes,
+                const std::function<void()> & thread) {
     if (threads % 32 != 0 || threads > 1024) die(std::string(name) + ": a block has whole warps, at most 32");
     if (shared_bytes > 99 * 1024) die(std::string(name) + ": more shared memory than sm_86, 89 and 120 have");
     const char * order = std::getenv("LORICA_CUDA_ON_CPU_ORDER");
@@ -232,7 +234,9 @@ void copy_async_wait(int n_pending) {
 // ---- the runtime: one device, everything done when the call returns
 
 const char * cudaGetErrorString(cudaError_t status) {
-    return status == cudaSuccess ? "no error" : status == cudaErrorMemoryAllocation ? "out of memory" : "invalid device";
+    return status == cudaSuccess                 ? "no error"
+           : status == cudaErrorMemoryAllocation ? "out of memory"
+                                                 : "invalid device";
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int * count) {

@@ -24,7 +24,8 @@ struct LoadMatrices {
     uint32_t r[4];
     const uint16_t * row;
 };
-// ldmatrix: matrix m has its row i at the address of lane 8 m + i; lane l receives row l / 4, elements 2 (l % 4) and next.
+// ldmatrix: matrix m has its row i at the address of lane 8 m + i; lane l receives row l / 4, elements 2 (l % 4) and
+// next.
 inline void load_matrices(uint32_t (&r)[4], const void * row) {
     LoadMatrices own{{}, static_cast<const uint16_t *>(row)};
     cuda_on_cpu::warp_collective("ldmatrix", &own, [](void * const * lanes) {

@@ -1,9 +1,9 @@
-// The part of the CUDA runtime that the cuda backend uses, on the CPU: for tests on machines without a GPU. The kernels'
-// sources are compiled as C++ against this header; a launch runs block after block, the threads of a block as fibers that
-// give way to each other where they synchronize. Slow, and blind to nothing: with -fsanitize=address an access outside of
-// an allocation is found, a missing __syncthreads() gives wrong results (and other ones when the environment variable
-// LORICA_CUDA_ON_CPU_ORDER is "reverse"), asynchronous copies happen as late as they may, and threads that wait for each
-// other forever are reported.
+// The part of the CUDA runtime that the cuda backend uses, on the CPU: for tests on machines without a GPU. The
+// kernels' sources are compiled as C++ against this header; a launch runs block after block, the threads of a block as
+// fibers that give way to each other where they synchronize. Slow, and blind to nothing: with -fsanitize=address an
+// access outside of an allocation is found, a missing __syncthreads() gives wrong results (and other ones when the
+// environment variable LORICA_CUDA_ON_CPU_ORDER is "reverse"), asynchronous copies happen as late as they may, and
+// threads that wait for each other forever are reported.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,6 @@
-// What the attention kernels share. Scores, probabilities and sums are f32; a warp owns 16 rows of a tile, so that a softmax
-// needs no other warp, and the probabilities it made are the operand of its next product without leaving registers.
+// What the attention kernels share. Scores, probabilities and sums are f32; a warp owns 16 rows of a tile, so that a
+// softmax needs no other warp, and the probabilities it made are the operand of its next product without leaving
+// registers.
 #pragma once
 
 #include "backend/cuda/kernels.h"
@@ -16,7 +17,9 @@ struct Heads {
     bf16 * data;
     int64_t stride;
 
-    __device__ __forceinline__ bf16 * at(int64_t row, int64_t head, int dim) const { return data + row * stride + head * dim; }
+    __device__ __forceinline__ bf16 * at(int64_t row, int64_t head, int dim) const {
+        return data + row * stride + head * dim;
+    }
 };
 inline Heads heads(const Matrix & x) { return {x.as<bf16>(), x.stride}; }
 
@@ -28,7 +31,8 @@ inline bool heads_are_aligned(std::initializer_list<Matrix> matrices, int32_t he
     return head_dim % 8 == 0;
 }
 
-// Calls f(std::integral_constant<int, D>, std::bool_constant<aligned>), D being head_dim rounded up to what is compiled.
+// Calls f(std::integral_constant<int, D>, std::bool_constant<aligned>), D being head_dim rounded up to what is
+// compiled.
 template <typename F>
 void with_head_dim(int32_t head_dim, bool aligned, F f) {
     auto with_alignment = [&](auto d) {
@@ -54,7 +58,8 @@ __device__ __forceinline__ void as_operand(uint32_t (&a)[4], const float (&c)[n]
 
 // c[16 x cols] = rows [row, row + 16) of `left` times all rows of `right`, transposed.
 template <int cols, typename Left, typename Right, int depth_chunks = Left::chunks>
-__device__ __forceinline__ void multiply_transposed(float (&c)[cols / 8][4], const Left & left, int row, const Right & right) {
+__device__ __forceinline__ void multiply_transposed(float (&c)[cols / 8][4], const Left & left, int row,
+                                                    const Right & right) {
 #pragma unroll
     for (int f = 0; f < cols / 8; ++f) c[f][0] = c[f][1] = c[f][2] = c[f][3] = 0;
 #pragma unroll
@@ -73,7 +78,8 @@ __device__ __forceinline__ void multiply_transposed(float (&c)[cols / 8][4], con
 
 // c[16 x cols] += p[16 x depth] times the tile `right`[depth, cols].
 template <int depth, int cols, typename Right>
-__device__ __forceinline__ void multiply_add_rows(float (&c)[cols / 8][4], const float (&p)[depth / 8][4], const Right & right) {
+__device__ __forceinline__ void multiply_add_rows(float (&c)[cols / 8][4], const float (&p)[depth / 8][4],
+                                                  const Right & right) {
 #pragma unroll
     for (int k = 0; k < depth / 16; ++k) {
         uint32_t a[4];
@@ -88,7 +94,8 @@ __device__ __forceinline__ void multiply_add_rows(float (&c)[cols / 8][4], const
     }
 }
 
-// Stores the warp's 16 rows of c, of which those below n_rows are there, times a factor for rows g and one for rows g + 8.
+// Stores the warp's 16 rows of c, of which those below n_rows are there, times a factor for rows g and one for rows g
+// + 8.
 template <int cols>
 __device__ __forceinline__ void store_rows(bf16 * to, int64_t stride, int row, int n_rows, int n_cols,
                                            const float (&c)[cols / 8][4], float factor0, float factor1) {

@@ -1,6 +1,6 @@
-// The derivative of attention (Dao 2023, "FlashAttention-2", algorithm 2), in two passes that each make the probabilities again:
-// one block per tile of keys for dk and dv, one per tile of queries for dq. So every sum is made by one thread in a fixed order,
-// without atomic additions. With s = scale q k^T, p = exp(s - lse), o = p v:
+// The derivative of attention (Dao 2023, "FlashAttention-2", algorithm 2), in two passes that each make the
+// probabilities again: one block per tile of keys for dk and dv, one per tile of queries for dq. So every sum is made
+// by one thread in a fixed order, without atomic additions. With s = scale q k^T, p = exp(s - lse), o = p v:
 //   dv_j += p_ij do_i;  dp_ij = do_i . v_j;  ds_ij = p_ij (dp_ij - delta_i), delta_i = do_i . o_i;
 //   dq_i = scale sum_j ds_ij k_j;  dk_j += scale ds_ij q_i.
 #include "backend/cuda/attention.cuh"
@@ -30,7 +30,8 @@ __global__ void __launch_bounds__(attention_threads) attention_delta_kernel(cons
     const int64_t row = index / p.n_head, head = index % p.n_head;
     const bf16 *o = p.o.at(row, head, p.dim), *d_o = p.d_o.at(row, head, p.dim);
     float sum = 0;
-    for (int i = static_cast<int>(threadIdx.x) % warp_size; i < p.dim; i += warp_size) sum += to_float(o[i]) * to_float(d_o[i]);
+    for (int i = static_cast<int>(threadIdx.x) % warp_size; i < p.dim; i += warp_size)
+        sum += to_float(o[i]) * to_float(d_o[i]);
     sum = warp_sum(sum);
     if (threadIdx.x % warp_size == 0) p.delta[index] = sum;
 }
@@ -41,8 +42,8 @@ constexpr size_t shared_bytes() {
 }
 static_assert(backward_kv_rows == backward_q_rows);
 
-// 64 keys of one kv head; all queries that see them, of all heads that share them, 32 at a time. Scores are made transposed, so
-// that a warp's rows are keys.
+// 64 keys of one kv head; all queries that see them, of all heads that share them, 32 at a time. Scores are made
+// transposed, so that a warp's rows are keys.
 template <int D, bool aligned>
 __global__ void __launch_bounds__(attention_threads) attention_backward_kv_kernel(const __grid_constant__ Arguments p) {
     using KvTile = Tile<backward_kv_rows, D>;
@@ -50,7 +51,9 @@ __global__ void __launch_bounds__(attention_threads) attention_backward_kv_kerne
     auto * memory = reinterpret_cast<bf16 *>(shared_memory());
     const KvTile k_tile{memory}, v_tile{memory + KvTile::n_elements};
     auto q_tile = [&](int stage) { return QTile{memory + 2 * KvTile::n_elements + stage * 2 * QTile::n_elements}; };
-    auto do_tile = [&](int stage) { return QTile{memory + 2 * KvTile::n_elements + (stage * 2 + 1) * QTile::n_elements}; };
+    auto do_tile = [&](int stage) {
+        return QTile{memory + 2 * KvTile::n_elements + (stage * 2 + 1) * QTile::n_elements};
+    };
 
     const AttentionTile tile = p.tiles[blockIdx.x];
     const auto kv_head = static_cast<int>(blockIdx.y);
@@ -122,7 +125,9 @@ __global__ void __launch_bounds__(attention_threads) attention_backward_q_kernel
     auto * memory = reinterpret_cast<bf16 *>(shared_memory());
     const QTile q_tile{memory}, do_tile{memory + QTile::n_elements};
     auto k_tile = [&](int stage) { return KvTile{memory + 2 * QTile::n_elements + stage * 2 * KvTile::n_elements}; };
-    auto v_tile = [&](int stage) { return KvTile{memory + 2 * QTile::n_elements + (stage * 2 + 1) * KvTile::n_elements}; };
+    auto v_tile = [&](int stage) {
+        return KvTile{memory + 2 * QTile::n_elements + (stage * 2 + 1) * KvTile::n_elements};
+    };
 
     const AttentionTile tile = p.tiles[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y);

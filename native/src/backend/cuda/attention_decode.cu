@@ -1,5 +1,5 @@
-// Attention of few queries to many keys in a cache: the keys of a query and head are shared out to several blocks, whose softmax
-// parts are put together by a second kernel.
+// Attention of few queries to many keys in a cache: the keys of a query and head are shared out to several blocks,
+// whose softmax parts are put together by a second kernel.
 #include "backend/cuda/attention.cuh"
 
 #include <algorithm>
@@ -79,7 +79,8 @@ __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(con
     if (threadIdx.x == 0) out[0] = part_max;
 }
 
-__global__ void __launch_bounds__(attention_threads) attention_decode_combine_kernel(const __grid_constant__ Arguments p) {
+__global__ void __launch_bounds__(attention_threads)
+    attention_decode_combine_kernel(const __grid_constant__ Arguments p) {
     const AttentionTile query = p.queries[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y);
     const float * parts = p.parts + (int64_t{blockIdx.x} * p.n_head + head) * p.n_parts * (2 + p.dim);
@@ -105,10 +106,11 @@ size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape) {
            Workspace::alignment;
 }
 
-void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries, int32_t longest,
-                      const AttentionShape & shape, Matrix o) {
+void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries,
+                      int32_t longest, const AttentionShape & shape, Matrix o) {
     if (shape.head_dim > max_dim) {
-        fail(LORICA_ERROR_UNSUPPORTED, "heads of ", shape.head_dim, " elements: the cuda device computes up to ", max_dim);
+        fail(LORICA_ERROR_UNSUPPORTED, "heads of ", shape.head_dim, " elements: the cuda device computes up to ",
+             max_dim);
     }
     const Workspace::Mark mark(context.workspace);
     const auto n_parts = static_cast<int>(std::clamp<int64_t>(divide_up(longest, keys_per_part), 1, decode_max_parts));
@@ -125,7 +127,9 @@ void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, con
                       static_cast<float>(shape.scale)};
     const auto n_queries = static_cast<unsigned>(queries.n), n_head = static_cast<unsigned>(shape.n_head);
     launch("attention_decode", context.stream, attention_decode_kernel,
-           {dim3(n_queries, n_head, static_cast<unsigned>(n_parts)), attention_threads, warps * (2 + max_dim) * sizeof(float)}, p);
+           {dim3(n_queries, n_head, static_cast<unsigned>(n_parts)), attention_threads,
+            warps * (2 + max_dim) * sizeof(float)},
+           p);
     launch("attention_decode_combine", context.stream, attention_decode_combine_kernel,
            {dim3(n_queries, n_head), attention_threads, 0}, p);
 }

@@ -1,5 +1,6 @@
-// o = softmax(scale q k^T + causal mask) v, and log-sum-exp (Dao 2023, "FlashAttention-2", algorithm 1). A block of threads takes
-// 64 queries of one head and goes through their keys 64 at a time, the next ones on their way into shared memory.
+// o = softmax(scale q k^T + causal mask) v, and log-sum-exp (Dao 2023, "FlashAttention-2", algorithm 1). A block of
+// threads takes 64 queries of one head and goes through their keys 64 at a time, the next ones on their way into shared
+// memory.
 #include "backend/cuda/attention.cuh"
 
 namespace lorica::cuda {
@@ -118,19 +119,14 @@ __global__ void __launch_bounds__(attention_threads) attention_forward_kernel(co
 
 void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
                        const AttentionShape & shape, Matrix o, Matrix lse) {
-    const Arguments p{heads(q),
-                      heads(k),
-                      heads(v),
-                      heads(o),
-                      lse.as<float>(),
-                      lse.stride,
-                      q_tiles.tiles,
-                      shape.n_head / shape.n_head_kv,
-                      shape.head_dim,
-                      static_cast<float>(shape.scale)};
+    const Arguments p{heads(q),        heads(k),
+                      heads(v),        heads(o),
+                      lse.as<float>(), lse.stride,
+                      q_tiles.tiles,   shape.n_head / shape.n_head_kv,
+                      shape.head_dim,  static_cast<float>(shape.scale)};
     with_head_dim(shape.head_dim, heads_are_aligned({q, k, v}, shape.head_dim), [&](auto d, auto aligned) {
-        const Extent extent{dim3(static_cast<unsigned>(q_tiles.n), static_cast<unsigned>(shape.n_head)), attention_threads,
-                            shared_bytes<d()>()};
+        const Extent extent{dim3(static_cast<unsigned>(q_tiles.n), static_cast<unsigned>(shape.n_head)),
+                            attention_threads, shared_bytes<d()>()};
         launch("attention_forward", context.stream, attention_forward_kernel<d(), aligned()>, extent, p);
     });
 }

@@ -22,12 +22,15 @@ void append_tiles(std::vector<AttentionTile> & tiles, std::span<const Segment> s
     const auto first = static_cast<std::ptrdiff_t>(tiles.size());
     for (const Segment & segment : segments) {
         const int32_t length = of_kv ? segment.kv_len : segment.q_len;
-        for (int32_t begin = 0; begin < length; begin += rows) tiles.push_back({segment, begin, std::min(rows, length - begin)});
+        for (int32_t begin = 0; begin < length; begin += rows)
+            tiles.push_back({segment, begin, std::min(rows, length - begin)});
     }
-    // Those with the most work first, so that no long one is left for the end: late queries see many keys, early keys are seen
-    // by many queries.
+    // Those with the most work first, so that no long one is left for the end: late queries see many keys, early keys
+    // are seen by many queries.
     std::stable_sort(tiles.begin() + first, tiles.end(), [&](const AttentionTile & a, const AttentionTile & b) {
-        auto work = [&](const AttentionTile & t) { return of_kv ? t.segment.kv_len - t.begin : t.begin + t.segment.kv_len - t.segment.q_len; };
+        auto work = [&](const AttentionTile & t) {
+            return of_kv ? t.segment.kv_len - t.begin : t.begin + t.segment.kv_len - t.segment.q_len;
+        };
         return work(a) > work(b);
     });
 }
@@ -54,7 +57,8 @@ void AttentionPlan::reserve(int64_t max_tokens) {
     valid_ = false;
     const size_t n_bytes = workspace_bytes(max_tokens);
     check(cudaMalloc(reinterpret_cast<void **>(&device_), n_bytes), "memory for attention");
-    check(cudaHostAlloc(reinterpret_cast<void **>(&host_), n_bytes, cudaHostAllocDefault), "pinned memory for attention");
+    check(cudaHostAlloc(reinterpret_cast<void **>(&host_), n_bytes, cudaHostAllocDefault),
+          "pinned memory for attention");
     if (!copied_) check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "cudaEventCreate");
     capacity_ = capacity;
 }
@@ -93,7 +97,8 @@ void AttentionPlan::update(std::span<const Segment> segments, cudaStream_t strea
     }
     check(cudaEventSynchronize(copied_), "attention plan");
     std::memcpy(static_cast<void *>(host_), tiles.data(), tiles.size() * sizeof(AttentionTile));
-    check(cudaMemcpyAsync(device_, host_, tiles.size() * sizeof(AttentionTile), cudaMemcpyHostToDevice, stream), "attention plan");
+    check(cudaMemcpyAsync(device_, host_, tiles.size() * sizeof(AttentionTile), cudaMemcpyHostToDevice, stream),
+          "attention plan");
     check(cudaEventRecord(copied_, stream), "attention plan");
     valid_ = true;
 }

@@ -1,5 +1,5 @@
-// The segments of a packed batch as the tiles that attention kernels work on. Every layer attends with the same segments, so that
-// a plan is made and copied to the device once per batch.
+// The segments of a packed batch as the tiles that attention kernels work on. Every layer attends with the same
+// segments, so that a plan is made and copied to the device once per batch.
 #pragma once
 
 #include "backend/cuda/kernels.h"

@@ -1,5 +1,5 @@
-// The cuda device: hands each operation to the kernels in this folder. Reading order: device.cuh, tile.cuh, gemm.cu, products.cu,
-// linear.cu, attention_forward.cu; kernels.h lists everything.
+// The cuda device: hands each operation to the kernels in this folder. Reading order: device.cuh, tile.cuh, gemm.cu,
+// products.cu, linear.cu, attention_forward.cu; kernels.h lists everything.
 #include "backend/cuda/attention_plan.h"
 #include "backend/cuda/cuda_library.h"
 #include "backend/cuda/device_state.h"
@@ -18,7 +18,8 @@ namespace {
 
 using namespace cuda;
 
-// Pinned memory for small copies to the device, which then need not wait for it. Used in turn; at its end it waits once.
+// Pinned memory for small copies to the device, which then need not wait for it. Used in turn; at its end it waits
+// once.
 class Staging {
 public:
     static constexpr size_t size = size_t{4} << 20, largest = size_t{512} << 10;
@@ -52,7 +53,8 @@ public:
         staging_ = std::make_unique<Staging>();
         workspace_ = std::make_unique<Workspace>();
         plan_ = std::make_unique<AttentionPlan>();
-        check(cudaMalloc(reinterpret_cast<void **>(&partial_sums_), n_partial_sums * sizeof(double)), "memory for sums");
+        check(cudaMalloc(reinterpret_cast<void **>(&partial_sums_), n_partial_sums * sizeof(double)),
+              "memory for sums");
     }
     ~CudaBackend() override {
         try {
@@ -151,7 +153,9 @@ public:
     void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
         cuda::embed(context(), readable(embedding), tokens, x);
     }
-    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override { cuda::rmsnorm(context(), x, weight, eps, y); }
+    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override {
+        cuda::rmsnorm(context(), x, weight, eps, y);
+    }
     void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) override {
         cuda::rmsnorm_backward(context(), dy, x, weight, eps, dx);
     }
@@ -177,8 +181,8 @@ public:
               bool inverse) override {
         cuda::rope(context(), x, positions, head_dim, inverse_frequency, inverse);
     }
-    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
-                   Matrix lse) override {
+    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
+                   Matrix o, Matrix lse) override {
         const Context c = context();
         plan_->update(segments, c.stream);
         if (!lse && plan_->queries().n > 0) {
@@ -186,13 +190,15 @@ public:
         }
         attention_forward(c, q, k, v, plan_->forward(), shape, o, lse);
     }
-    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
-                            const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv) override {
+    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
+                            std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
+                            Matrix dv) override {
         const Context c = context();
         plan_->update(segments, c.stream);
         const Workspace::Mark mark(*workspace_);
         auto * delta = workspace_->take<float>(q.rows * shape.n_head);
-        cuda::attention_backward(c, q, k, v, o, lse, d_o, plan_->backward_q(), plan_->backward_kv(), shape, delta, dq, dk, dv);
+        cuda::attention_backward(c, q, k, v, o, lse, d_o, plan_->backward_q(), plan_->backward_kv(), shape, delta, dq,
+                                 dk, dv);
     }
     void swiglu(Matrix gate, Matrix up, Matrix h) override { cuda::swiglu(context(), gate, up, h); }
     void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
@@ -205,7 +211,9 @@ public:
     void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
         cuda::linear_cross_entropy(context(), x, readable(head), labels, static_cast<float *>(nll), dx);
     }
-    void logits(Matrix x, const Weight & head, float * out) override { cuda::logits(context(), x, readable(head), out); }
+    void logits(Matrix x, const Weight & head, float * out) override {
+        cuda::logits(context(), x, readable(head), out);
+    }
     double sum_of_squares(const void * x, int64_t n) override {
         if (n == 0) return 0;
         cuda::sum_of_squares(context(), static_cast<const float *>(x), n, partial_sums_);
@@ -229,8 +237,10 @@ private:
     static size_t operations_bytes(const WorkspaceShape & shape) {
         const AttentionShape heads{shape.n_head, shape.n_head_kv, shape.head_dim, 1};
         const size_t delta = shape.training ? static_cast<size_t>(shape.max_tokens * shape.n_head) * sizeof(float) : 0;
-        const size_t decode = shape.n_head ? decode_workspace_bytes(std::min(shape.max_tokens, decode_max_total), heads) : 0;
-        return std::max({linear_workspace_bytes(shape), cross_entropy_workspace_bytes(shape), delta + Workspace::alignment, decode});
+        const size_t decode =
+            shape.n_head ? decode_workspace_bytes(std::min(shape.max_tokens, decode_max_total), heads) : 0;
+        return std::max({linear_workspace_bytes(shape), cross_entropy_workspace_bytes(shape),
+                         delta + Workspace::alignment, decode});
     }
 
     std::shared_ptr<DeviceState> state_;
@@ -246,7 +256,8 @@ private:
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) Backend * lorica_cuda_make_backend(const CudaBackendRequest & request) {
+extern "C" __attribute__((visibility("default"))) Backend * lorica_cuda_make_backend(
+    const CudaBackendRequest & request) {
     if (request.version != cuda_library_version) return nullptr;
     if (request.act != Dtype::bf16) {
         fail(LORICA_ERROR_UNSUPPORTED, "the cuda device computes in bf16 only; use precision bf16, or device \"cpu\"");

@@ -1,4 +1,5 @@
-// What liblorica.so and liblorica-cuda.so know of each other: one function, found by its name. Both come from the same build.
+// What liblorica.so and liblorica-cuda.so know of each other: one function, found by its name. Both come from the same
+// build.
 #pragma once
 
 #include "backend/backend.h"

@@ -8,10 +8,11 @@ namespace {
 
 // One thread per piece.
 template <ggml_type type>
-__global__ void dequantize_kernel(const uint8_t * blocks, int64_t row_bytes, int64_t rows, int64_t first_piece, int64_t cols,
-                                  bf16 * to, int64_t stride) {
+__global__ void dequantize_kernel(const uint8_t * blocks, int64_t row_bytes, int64_t rows, int64_t first_piece,
+                                  int64_t cols, bf16 * to, int64_t stride) {
     const int64_t pieces = (cols + piece_size - 1) / piece_size;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces; i += int64_t{gridDim.x} * blockDim.x) {
+    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces;
+         i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t row = i / pieces, piece = i % pieces;
         const int n = static_cast<int>(min(cols - piece * piece_size, int64_t{piece_size}));
         float v[piece_size];
@@ -30,7 +31,8 @@ template <ggml_type type>
 __global__ void embed_kernel(const uint8_t * blocks, int64_t row_bytes, const int32_t * tokens, float * x, int64_t rows,
                              int64_t cols, int64_t stride) {
     const int64_t pieces = (cols + piece_size - 1) / piece_size;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces; i += int64_t{gridDim.x} * blockDim.x) {
+    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces;
+         i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t row = i / pieces, piece = i % pieces;
         const int n = static_cast<int>(min(cols - piece * piece_size, int64_t{piece_size}));
         float v[piece_size];
@@ -48,8 +50,8 @@ __global__ void embed_kernel(const uint8_t * blocks, int64_t row_bytes, const in
 bool is_device_type(ggml_type type) { return is_plain(type) || has_blocks_on_device(type); }
 
 // The last chunk of eight columns is written whole: the stride leaves room for it.
-void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col, int64_t cols,
-                void * to, int64_t stride) {
+void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col,
+                int64_t cols, void * to, int64_t stride) {
     const auto * blocks = reinterpret_cast<const uint8_t *>(w.data) + first_row * static_cast<int64_t>(w.row_bytes);
     with_device_type(w.type, [&](auto type) {
         launch("dequantize", context.stream, dequantize_kernel<decltype(type)::value>,
@@ -61,8 +63,9 @@ void dequantize(const Context & context, const Weight & w, int64_t first_row, in
 void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x) {
     with_device_type(embedding.type, [&](auto type) {
         launch("embed", context.stream, embed_kernel<decltype(type)::value>,
-               grid_over(x.rows * divide_up(x.cols, piece_size), 128), reinterpret_cast<const uint8_t *>(embedding.data),
-               static_cast<int64_t>(embedding.row_bytes), tokens, x.as<float>(), x.rows, x.cols, x.stride);
+               grid_over(x.rows * divide_up(x.cols, piece_size), 128),
+               reinterpret_cast<const uint8_t *>(embedding.data), static_cast<int64_t>(embedding.row_bytes), tokens,
+               x.as<float>(), x.rows, x.cols, x.stride);
     });
 }
 

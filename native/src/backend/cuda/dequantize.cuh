@@ -1,12 +1,13 @@
-// The blocks of ggml's types as floats, 32 elements ("a piece") at a time, by the arithmetic of ggml's to_float, so that every
-// device sees the same weights. A piece is read into registers first and expanded later, so that other work can cover the
-// time that memory takes.
+// The blocks of ggml's types as floats, 32 elements ("a piece") at a time, by the arithmetic of ggml's to_float, so
+// that every device sees the same weights. A piece is read into registers first and expanded later, so that other work
+// can cover the time that memory takes.
 //
-// Layouts (ggml-common.h), all little endian and packed. 32 elements: Q4_0 {f16 d; u8 q[16]}, Q4_1 {f16 d, m; u8 q[16]},
-// Q5_0 {f16 d; u32 h; u8 q[16]}, Q5_1 {f16 d, m; u32 h; u8 q[16]}, Q8_0 {f16 d; i8 q[32]}, IQ4_NL {f16 d; u8 q[16]}, MXFP4 {u8 e;
-// u8 q[16]}. 256 elements: Q2_K {u8 scales[16]; u8 q[64]; f16 d, dmin}, Q3_K {u8 h[32]; u8 q[64]; u8 scales[12]; f16 d},
-// Q4_K {f16 d, dmin; u8 scales[12]; u8 q[128]}, Q5_K {f16 d, dmin; u8 scales[12]; u8 h[32]; u8 q[128]}, Q6_K {u8 low[128];
-// u8 high[64]; i8 scales[16]; f16 d}, IQ4_XS {f16 d; u16 scales_h; u8 scales_l[4]; u8 q[128]}.
+// Layouts (ggml-common.h), all little endian and packed. 32 elements: Q4_0 {f16 d; u8 q[16]}, Q4_1 {f16 d, m; u8
+// q[16]}, Q5_0 {f16 d; u32 h; u8 q[16]}, Q5_1 {f16 d, m; u32 h; u8 q[16]}, Q8_0 {f16 d; i8 q[32]}, IQ4_NL {f16 d; u8
+// q[16]}, MXFP4 {u8 e; u8 q[16]}. 256 elements: Q2_K {u8 scales[16]; u8 q[64]; f16 d, dmin}, Q3_K {u8 h[32]; u8 q[64];
+// u8 scales[12]; f16 d}, Q4_K {f16 d, dmin; u8 scales[12]; u8 q[128]}, Q5_K {f16 d, dmin; u8 scales[12]; u8 h[32]; u8
+// q[128]}, Q6_K {u8 low[128]; u8 high[64]; i8 scales[16]; f16 d}, IQ4_XS {f16 d; u16 scales_h; u8 scales_l[4]; u8
+// q[128]}.
 #pragma once
 
 #include "backend/cuda/device.cuh"
@@ -81,7 +82,9 @@ __device__ __forceinline__ void load_quads(const uint8_t * p, uint32_t * w) {
         w[4 * i + 3] = quad.w;
     }
 }
-__device__ __forceinline__ uint32_t load_half(const uint8_t * p) { return __ldg(reinterpret_cast<const uint16_t *>(p)); }
+__device__ __forceinline__ uint32_t load_half(const uint8_t * p) {
+    return __ldg(reinterpret_cast<const uint16_t *>(p));
+}
 __device__ __forceinline__ uint32_t byte_of(uint32_t word, int i) { return (word >> (8 * i)) & 255; }
 
 // Scale and minimum j of Q4_K and Q5_K, 6 bits each in twelve bytes, as scale | min << 8.
@@ -222,7 +225,8 @@ __device__ __forceinline__ void expand_raw(const RawPiece & raw, float * v) {
         nibbles([&](uint32_t q, int) { return __fadd_rn(__fmul_rn(static_cast<float>(q), d), m); });
     } else if constexpr (type == GGML_TYPE_Q5_0) {
         const float d = half_bits_to_float(w[4]);
-        nibbles([&](uint32_t q, int i) { return static_cast<float>(static_cast<int>(q | (w[5] >> i & 1) << 4) - 16) * d; });
+        nibbles(
+            [&](uint32_t q, int i) { return static_cast<float>(static_cast<int>(q | (w[5] >> i & 1) << 4) - 16) * d; });
     } else if constexpr (type == GGML_TYPE_Q5_1) {
         const float d = half_bits_to_float(w[4] & 0xffff), m = half_bits_to_float(w[4] >> 16);
         nibbles([&](uint32_t q, int i) {

@@ -1,8 +1,8 @@
 // What kernels use beyond C++: number formats, tensor-core and copy instructions, reductions. Instructions are those of
 // sm_80; the names in PTX are in the ISA manual's sections of the same name.
 //
-// tests/cuda_on_cpu compiles the same kernels for the CPU, where the functions behind LORICA_CUDA_ON_CPU take the place of
-// the instructions.
+// tests/cuda_on_cpu compiles the same kernels for the CPU, where the functions behind LORICA_CUDA_ON_CPU take the place
+// of the instructions.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -49,7 +49,8 @@ __device__ __forceinline__ uint32_t shared_address(const void * p) {
 
 // Copies 16 bytes, of which the first n_bytes come from `from` and the rest are zero. Both are 16-byte aligned.
 __device__ __forceinline__ void copy_async(void * to_shared, const void * from, int n_bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to_shared)), "l"(from), "r"(n_bytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to_shared)), "l"(from),
+                 "r"(n_bytes)
                  : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -77,10 +78,11 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], const
 
 // c[16x8] += a[16x16] b[16x8].
 __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 #endif
@@ -111,8 +113,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// Sums over a block of n_threads, in a fixed order. `partial`: shared memory for one T per warp, free to be written; it may
-// be written again after the next __syncthreads().
+// Sums over a block of n_threads, in a fixed order. `partial`: shared memory for one T per warp, free to be written; it
+// may be written again after the next __syncthreads().
 template <int n_threads, typename T>
 __device__ __forceinline__ T block_sum(T x, T * partial) {
     constexpr int n_warps = n_threads / warp_size;

@@ -23,14 +23,16 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || count == 0) {
         cudaGetLastError();
-        fail(LORICA_ERROR_DEVICE, "no GPU can be used: ", status == cudaSuccess ? "there is none" : cudaGetErrorString(status));
+        fail(LORICA_ERROR_DEVICE,
+             "no GPU can be used: ", status == cudaSuccess ? "there is none" : cudaGetErrorString(status));
     }
-    if (index >= count) fail(LORICA_ERROR_DEVICE, "there is no device cuda:", index, "; the last one is cuda:", count - 1);
+    if (index >= count)
+        fail(LORICA_ERROR_DEVICE, "there is no device cuda:", index, "; the last one is cuda:", count - 1);
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
     if (properties.major < 8) {
-        fail(LORICA_ERROR_UNSUPPORTED, "device cuda:", index, ", ", properties.name, ", has compute capability ", properties.major, '.',
-             properties.minor, "; bf16 tensor cores begin with 8.0");
+        fail(LORICA_ERROR_UNSUPPORTED, "device cuda:", index, ", ", properties.name, ", has compute capability ",
+             properties.major, '.', properties.minor, "; bf16 tensor cores begin with 8.0");
     }
     name_ = properties.name;
     n_multiprocessors_ = properties.multiProcessorCount;
@@ -53,22 +55,27 @@ Weight DeviceState::readable(const Weight & weight, decltype(CudaBackendRequest:
     void *& copy = expanded_[weight.data];
     if (!copy) {
         std::vector<std::byte> blocks(static_cast<size_t>(weight.out) * weight.row_bytes);
-        check(cudaMemcpyAsync(blocks.data(), weight.data, blocks.size(), cudaMemcpyDeviceToHost, stream_), "copy of a weight");
+        check(cudaMemcpyAsync(blocks.data(), weight.data, blocks.size(), cudaMemcpyDeviceToHost, stream_),
+              "copy of a weight");
         check(cudaStreamSynchronize(stream_), "copy of a weight");
         std::vector<Bf16> values(static_cast<size_t>(weight.out * weight.in));
         std::vector<float> row(static_cast<size_t>(weight.in));
         for (int64_t r = 0; r < weight.out; ++r) {
-            dequantize_row(weight.type, blocks.data() + static_cast<size_t>(r) * weight.row_bytes, row.data(), weight.in);
-            for (int64_t i = 0; i < weight.in; ++i) values[static_cast<size_t>(r * weight.in + i)] = Bf16(row[static_cast<size_t>(i)]);
+            dequantize_row(weight.type, blocks.data() + static_cast<size_t>(r) * weight.row_bytes, row.data(),
+                           weight.in);
+            for (int64_t i = 0; i < weight.in; ++i)
+                values[static_cast<size_t>(r * weight.in + i)] = Bf16(row[static_cast<size_t>(i)]);
         }
         void * memory = nullptr;
         if (cudaMalloc(&memory, values.size() * sizeof(Bf16) + 16) != cudaSuccess) {
             cudaGetLastError();
-            fail(LORICA_ERROR_OUT_OF_MEMORY, "a weight of type ", ggml_type_name(weight.type), " is expanded to BF16 on the GPU, ",
-                 values.size() * sizeof(Bf16) >> 20, " MiB, which cannot be allocated; take a model in Q4_K or another type that kernels read");
+            fail(LORICA_ERROR_OUT_OF_MEMORY, "a weight of type ", ggml_type_name(weight.type),
+                 " is expanded to BF16 on the GPU, ", values.size() * sizeof(Bf16) >> 20,
+                 " MiB, which cannot be allocated; take a model in Q4_K or another type that kernels read");
         }
         copy = memory;
-        check(cudaMemcpyAsync(copy, values.data(), values.size() * sizeof(Bf16), cudaMemcpyHostToDevice, stream_), "copy of a weight");
+        check(cudaMemcpyAsync(copy, values.data(), values.size() * sizeof(Bf16), cudaMemcpyHostToDevice, stream_),
+              "copy of a weight");
         check(cudaStreamSynchronize(stream_), "copy of a weight");
     }
     return {GGML_TYPE_BF16, weight.out, weight.in, row_bytes, static_cast<const std::byte *>(copy)};

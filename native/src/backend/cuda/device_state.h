@@ -1,5 +1,5 @@
-// What all instances on one GPU share: the stream, so that everything done to memory is in order whichever instance does it, and
-// copies of weights whose types no kernel reads.
+// What all instances on one GPU share: the stream, so that everything done to memory is in order whichever instance
+// does it, and copies of weights whose types no kernel reads.
 #pragma once
 
 #include "backend/cuda/cuda_library.h"
@@ -28,9 +28,9 @@ public:
     const std::string & name() const { return name_; }
     int n_multiprocessors() const { return n_multiprocessors_; }
 
-    // The weight in blocks that kernels read. Other types (the IQ and TQ families and what ggml adds later) are expanded by
-    // ggml's own code on the CPU to a BF16 copy on first use, which is kept until forget(). Two bytes per element: such a
-    // model needs more memory than its file.
+    // The weight in blocks that kernels read. Other types (the IQ and TQ families and what ggml adds later) are
+    // expanded by ggml's own code on the CPU to a BF16 copy on first use, which is kept until forget(). Two bytes per
+    // element: such a model needs more memory than its file.
     Weight readable(const Weight & weight, decltype(CudaBackendRequest::dequantize_row) dequantize_row);
     // The memory at `data` is about to be released.
     void forget(const std::byte * data);

@@ -1,6 +1,6 @@
-// The matrix product. A block of threads makes one tile of c: tiles of a and b pass through shared memory in three stages,
-// two of which are on their way while the third is multiplied. b may be a quantized weight: its blocks are read into registers
-// two stages ahead and expanded into the tile, so that W exists nowhere as a whole.
+// The matrix product. A block of threads makes one tile of c: tiles of a and b pass through shared memory in three
+// stages, two of which are on their way while the third is multiplied. b may be a quantized weight: its blocks are read
+// into registers two stages ahead and expanded into the tile, so that W exists nowhere as a whole.
 #include "backend/cuda/dequantize.cuh"
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/launch.h"
@@ -29,16 +29,17 @@ struct Shape {
     static_assert(warp_rows % 16 == 0 && warp_cols % 16 == 0);
 };
 using Large = Shape<128, 128, 2, 2>;
+using LargeOfBlocks = Shape<128, 128, 2, 4>;  // more threads, so that pieces of blocks fit into their registers, too
 using Medium = Shape<64, 64, 2, 2>;
 using Narrow = Shape<64, 16, 4, 1>;  // n: the rank of an adapter
 using Flat = Shape<16, 128, 1, 4>;   // m: the rank of an adapter
 
 struct Arguments {
     Gemm gemm;
-    int64_t iterations;   // stages of all terms
-    int n_splits;         // along them
-    float * partial;      // [n_splits, m, n] when n_splits > 1
-    bool pairs;           // neighbours of c, and of the residual, may be accessed together
+    int64_t iterations;  // stages of all terms
+    int n_splits;        // along them
+    float * partial;     // [n_splits, m, n] when n_splits > 1
+    bool pairs;          // neighbours of c, and of the residual, may be accessed together
 };
 
 __device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, float sum) {
@@ -158,8 +159,10 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
                 for (int i = 0; i < own_pieces; ++i) {
                     const int piece = static_cast<int>(threadIdx.x) + i * S::threads;
                     const int row = piece / pieces_per_row, col = piece % pieces_per_row;
-                    if (row >= (b_by_rows ? k_left : n_left) || col * piece_size >= (b_by_rows ? n_left : k_left)) continue;
-                    const uint8_t * blocks = static_cast<const uint8_t *>(t.b) + ((b_by_rows ? k : n0) + row) * t.b_stride;
+                    if (row >= (b_by_rows ? k_left : n_left) || col * piece_size >= (b_by_rows ? n_left : k_left))
+                        continue;
+                    const uint8_t * blocks =
+                        static_cast<const uint8_t *>(t.b) + ((b_by_rows ? k : n0) + row) * t.b_stride;
                     load_raw<decltype(type)::value>(blocks, (b_by_rows ? n0 : k) / piece_size + col, raw[i]);
                 }
             });
@@ -291,10 +294,12 @@ void run(const Context & context, Arguments p, const char * name) {
     if (std::is_same_v<S, Narrow> || std::is_same_v<S, Flat>) {
         const int64_t wanted = 2 * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
         const int64_t fitting = split_bytes / (p.gemm.m * p.gemm.n * 4);
-        p.n_splits = static_cast<int>(std::clamp<int64_t>(std::min(wanted, fitting), 1, std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / 4, 1))));
+        const int64_t most = std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / 4, 1));
+        p.n_splits = static_cast<int>(std::clamp<int64_t>(std::min(wanted, fitting), 1, most));
     }
     if (p.n_splits > 1) p.partial = context.workspace.take<float>(p.n_splits * p.gemm.m * p.gemm.n);
-    const Extent extent{dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(p.n_splits)), S::threads, S::shared_bytes};
+    const Extent extent{dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(p.n_splits)), S::threads,
+                        S::shared_bytes};
     launch(name, context.stream, gemm_kernel<S, layout, with_blocks>, extent, p);
     if (p.n_splits > 1) launch("add_splits", context.stream, add_splits_kernel, grid_over(p.gemm.m * p.gemm.n), p);
 }
@@ -306,7 +311,7 @@ void run_wide(const Context & context, const Arguments & p, const char * name) {
     if (p.gemm.m <= Medium::rows || large < context.n_multiprocessors) {
         run<Medium, layout, with_blocks>(context, p, name);
     } else {
-        run<Large, layout, with_blocks>(context, p, name);
+        run<std::conditional_t<with_blocks, LargeOfBlocks, Large>, layout, with_blocks>(context, p, name);
     }
 }
 
@@ -315,12 +320,14 @@ bool is_aligned(const void * p, size_t to) { return reinterpret_cast<uintptr_t>(
 }  // namespace
 
 void Gemm::add(const GemmTerm & term) {
-    if (n_terms == max_gemm_terms) fail(LORICA_ERROR_INTERNAL, "more than ", max_gemm_terms, " terms in one matrix product");
+    if (n_terms == max_gemm_terms)
+        fail(LORICA_ERROR_INTERNAL, "more than ", max_gemm_terms, " terms in one matrix product");
     terms[n_terms++] = term;
 }
 
 size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank) {
-    return static_cast<size_t>(std::min(split_bytes, int64_t{max_splits} * widest * std::max<int64_t>(max_rank, Narrow::cols) * 4)) +
+    return static_cast<size_t>(
+               std::min(split_bytes, int64_t{max_splits} * widest * std::max<int64_t>(max_rank, Narrow::cols) * 4)) +
            Workspace::alignment;
 }
 
@@ -333,7 +340,8 @@ void gemm(const Context & context, const Gemm & problem) {
         const GemmTerm & t = problem.terms[i];
         p.iterations += divide_up(t.k, depth);
         with_blocks |= t.b_type != GemmTerm::dense;
-        if (!is_aligned(t.a, 16) || t.a_stride % 8 || (t.b_type == GemmTerm::dense && (!is_aligned(t.b, 16) || t.b_stride % 8))) {
+        if (!is_aligned(t.a, 16) || t.a_stride % 8 ||
+            (t.b_type == GemmTerm::dense && (!is_aligned(t.b, 16) || t.b_stride % 8))) {
             fail(LORICA_ERROR_INTERNAL, "an operand of a matrix product is not aligned");
         }
     }

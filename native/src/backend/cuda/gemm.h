@@ -57,7 +57,8 @@ struct Gemm {
     GemmResult result;
 
     Gemm() = default;
-    Gemm(GemmLayout layout_, int64_t m_, int64_t n_, const GemmResult & result_) : layout(layout_), m(m_), n(n_), result(result_) {}
+    Gemm(GemmLayout layout_, int64_t m_, int64_t n_, const GemmResult & result_)
+        : layout(layout_), m(m_), n(n_), result(result_) {}
     void add(const GemmTerm & term);
 };
 

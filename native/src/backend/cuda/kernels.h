@@ -23,8 +23,8 @@ struct Context {
 // True where kernels read the type's blocks. Other types are expanded to BF16 beforehand: see WeightStore.
 bool is_device_type(ggml_type type);
 // to[rows, cols] = elements [first_row, + rows) x [first_col, + cols) of W, bf16. first_col: a multiple of 32.
-void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col, int64_t cols,
-                void * to, int64_t stride);
+void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col,
+                int64_t cols, void * to, int64_t stride);
 void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x);
 
 // ---- rows.cu
@@ -96,7 +96,7 @@ constexpr int32_t forward_q_rows = 64, backward_q_rows = 64, backward_kv_rows = 
 // Few queries per segment: tiles of one query each, whose keys are shared out to n_parts blocks.
 constexpr int32_t decode_max_queries = 4, decode_max_parts = 32;
 size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape);
-void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries, int32_t longest,
-                      const AttentionShape & shape, Matrix o);
+void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries,
+                      int32_t longest, const AttentionShape & shape, Matrix o);
 
 }  // namespace lorica::cuda

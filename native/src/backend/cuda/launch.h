@@ -19,30 +19,34 @@ inline void check(cudaError_t status, const char * what) {
 constexpr int64_t divide_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
 constexpr int64_t round_up(int64_t x, int64_t to) { return divide_up(x, to) * to; }
 
-// launch("rmsnorm", stream, rmsnorm_kernel<bf16>, {blocks, threads, shared_bytes}, arguments…). A grid without blocks is no
-// work. Errors of the kernel itself surface at the next call that waits for the device.
+// launch("rmsnorm", stream, rmsnorm_kernel<bf16>, {blocks, threads, shared_bytes}, arguments…). A grid without blocks
+// is no work. Errors of the kernel itself surface at the next call that waits for the device.
 struct Extent {
     dim3 blocks;
     int threads = 256;
     size_t shared_bytes = 0;
 };
 
+#if defined(__CUDACC__) || defined(LORICA_CUDA_ON_CPU)
 template <typename... Parameters, typename... Arguments>
 void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...), const Extent & extent,
             const Arguments &... arguments) {
     if (extent.blocks.x == 0 || extent.blocks.y == 0 || extent.blocks.z == 0) return;
 #ifdef LORICA_CUDA_ON_CPU
     (void)stream;
-    run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
+    run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes,
+               [&] { kernel(static_cast<Parameters>(arguments)...); });
 #else
     if (extent.shared_bytes > 48 * 1024) {
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(extent.shared_bytes)),
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(extent.shared_bytes)),
               name);
     }
     kernel<<<extent.blocks, extent.threads, extent.shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
     check(cudaGetLastError(), name);
 #endif
 }
+#endif
 
 // Blocks for n elements of work; kernels step by the size of the grid.
 inline Extent grid_over(int64_t n, int threads = 256) {

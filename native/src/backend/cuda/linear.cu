@@ -1,5 +1,6 @@
-// Linear layers with LoRA: y = [residual +] x W^T + scale (dropout(x) A^T) B^T, and its derivative. The adapter's second product
-// is another stretch of k in the product with W, so that its sums stay in registers; its first is a narrow product of its own.
+// Linear layers with LoRA: y = [residual +] x W^T + scale (dropout(x) A^T) B^T, and its derivative. The adapter's
+// second product is another stretch of k in the product with W, so that its sums stay in registers; its first is a
+// narrow product of its own.
 #include "backend/cuda/launch.h"
 #include "backend/cuda/products.h"
 
@@ -69,7 +70,8 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
             const Workspace::Mark first_product(context.workspace);
             const Matrix dropped = lora.dropout.p > 0 ? operand(context, input, lora.dropout) : input;
             const Matrix a = adapter_operand(context, lora.a, lora.rank, in, 1);
-            gemm(context, product(GemmLayout::forward, x.rows, lora.rank, dense_term(dropped, a, in), GemmResult::to(layer.u)));
+            gemm(context,
+                 product(GemmLayout::forward, x.rows, lora.rank, dense_term(dropped, a, in), GemmResult::to(layer.u)));
         }
         if (!layer.y) continue;
         GemmResult result = GemmResult::to(layer.y);
@@ -129,7 +131,8 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         if (lora.da) {
             const Workspace::Mark one_product(context.workspace);
             const Matrix dropped = lora.dropout.p > 0 ? operand(context, input, lora.dropout) : input;
-            gemm(context, product(GemmLayout::gradient, lora.rank, in, dense_term(v, dropped, n_tokens), add_to(lora.da, in)));
+            gemm(context,
+                 product(GemmLayout::gradient, lora.rank, in, dense_term(v, dropped, n_tokens), add_to(lora.da, in)));
         }
         if (!dx) continue;
         const GemmTerm through_adapter = dense_term(v, adapter_operand(context, lora.a, lora.rank, in, 1), lora.rank);

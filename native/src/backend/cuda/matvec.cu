@@ -1,5 +1,6 @@
-// Products of few rows of x (decoding): as fast as the weights can be read. A warp makes a few elements of y; its lanes read
-// neighbouring pieces of a row of W, expand them in registers and multiply them with x, which lies in shared memory.
+// Products of few rows of x (decoding): as fast as the weights can be read. A warp makes a few elements of y; its lanes
+// read neighbouring pieces of a row of W, expand them in registers and multiply them with x, which lies in shared
+// memory.
 #include "backend/cuda/dequantize.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
@@ -10,9 +11,9 @@ namespace lorica::cuda {
 namespace {
 
 constexpr int threads = 256, warps = threads / warp_size;
-constexpr int rows_per_warp = 2;                    // of W
-constexpr int chunk = warp_size * piece_size;       // of k, in shared memory at once
-constexpr int piece_stride = piece_size + 4;        // floats; keeps the lanes' pieces in different banks
+constexpr int rows_per_warp = 2;               // of W
+constexpr int chunk = warp_size * piece_size;  // of k, in shared memory at once
+constexpr int piece_stride = piece_size + 4;   // floats; keeps the lanes' pieces in different banks
 constexpr int chunk_floats = warp_size * piece_stride;
 
 struct Arguments {

@@ -36,7 +36,8 @@ Matrix operand(const Context & context, Matrix x, const Dropout & dropout) {
     return copy;
 }
 
-void multiply_forward(const Context & context, Matrix x, const Weight & w, const GemmTerm * extra, const GemmResult & result) {
+void multiply_forward(const Context & context, Matrix x, const Weight & w, const GemmTerm * extra,
+                      const GemmResult & result) {
     const Workspace::Mark mark(context.workspace);
     Gemm gemm(GemmLayout::forward, x.rows, w.out, result);
     if (multiplies_directly(w, x.rows)) {
@@ -73,7 +74,9 @@ void multiply_backward(const Context & context, std::span<const BackwardTerm> la
     }
     // A dropout mask is numbered by the columns of the whole result; such results have no weights to expand.
     const int64_t columns_at_once =
-        expanded_rows == 0 ? in : std::min(round_up(in, 32), std::max<int64_t>(panel_limit / expanded_rows / 256 * 256, 256));
+        expanded_rows == 0
+            ? in
+            : std::min(round_up(in, 32), std::max<int64_t>(panel_limit / expanded_rows / 256 * 256, 256));
     auto * panel = expanded_rows ? context.workspace.take<uint16_t>(expanded_rows * columns_at_once) : nullptr;
     for (int64_t first = 0; first < in; first += columns_at_once) {
         gemm.n = std::min(columns_at_once, in - first);

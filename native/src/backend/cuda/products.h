@@ -1,4 +1,5 @@
-// Products with frozen weights: few rows multiply the blocks as they are, many rows multiply panels of W expanded to bf16.
+// Products with frozen weights: few rows multiply the blocks as they are, many rows multiply panels of W expanded to
+// bf16.
 #pragma once
 
 #include "backend/cuda/gemm.h"
@@ -7,8 +8,8 @@
 
 namespace lorica::cuda {
 
-// Up to this many rows a product expands blocks on the way into its tiles: every 128 rows of the product do so again, and
-// beyond it expanding once costs less.
+// Up to this many rows a product expands blocks on the way into its tiles: every 128 rows of the product do so again,
+// and beyond it expanding once costs less.
 constexpr int64_t fused_max_rows = 256;
 
 size_t panel_bytes(const WorkspaceShape & shape);
@@ -17,7 +18,8 @@ size_t panel_bytes(const WorkspaceShape & shape);
 Matrix operand(const Context & context, Matrix x, const Dropout & dropout = {});
 
 // result[x.rows, w.out] = x W^T + extra, where extra (optional) is another term of the same extents.
-void multiply_forward(const Context & context, Matrix x, const Weight & w, const GemmTerm * extra, const GemmResult & result);
+void multiply_forward(const Context & context, Matrix x, const Weight & w, const GemmTerm * extra,
+                      const GemmResult & result);
 
 // One of the terms dy_i W_i; all W_i have the same `in`.
 struct BackwardTerm {
@@ -27,8 +29,8 @@ struct BackwardTerm {
 // result[rows, in] = sum_i dy_i W_i + sum of extra terms.
 void multiply_backward(const Context & context, std::span<const BackwardTerm> layers, std::span<const GemmTerm> extra,
                        int64_t rows, const GemmResult & result);
-// The same of one layer with very many rows of W (the head), for which result must be f32: W passes through the panel in parts
-// along `out`, so that the sums are made in parts, too.
+// The same of one layer with very many rows of W (the head), for which result must be f32: W passes through the panel
+// in parts along `out`, so that the sums are made in parts, too.
 void multiply_backward_by_rows(const Context & context, Matrix dy, const Weight & w, const GemmResult & result);
 
 }  // namespace lorica::cuda

@@ -14,6 +14,8 @@ __device__ __forceinline__ uint32_t number_of(const PhiloxBlock & block, uint64_
 }
 
 // random_u32(seed, i)
-__device__ __forceinline__ uint32_t random_number(uint64_t seed, uint64_t i) { return number_of(philox(seed, i >> 2), i); }
+__device__ __forceinline__ uint32_t random_number(uint64_t seed, uint64_t i) {
+    return number_of(philox(seed, i >> 2), i);
+}
 
 }  // namespace lorica::cuda

@@ -81,10 +81,10 @@ struct Frequencies {
     int n;
 };
 
-// One thread per token and frequency, for all heads. Angles grow beyond what a float resolves, so that whole turns are taken
-// off in double.
-__global__ void rope_kernel(View<bf16> x, const int32_t * positions, int head_dim, const __grid_constant__ Frequencies f,
-                            float direction) {
+// One thread per token and frequency, for all heads. Angles grow beyond what a float resolves, so that whole turns are
+// taken off in double.
+__global__ void rope_kernel(View<bf16> x, const int32_t * positions, int head_dim,
+                            const __grid_constant__ Frequencies f, float direction) {
     const int64_t index = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
     if (index >= x.rows * f.n) return;
     const int64_t t = index / f.n;
@@ -113,8 +113,8 @@ __global__ void swiglu_kernel(View<const bf16> gate, View<const bf16> up, View<b
 }
 
 // s = 1 / (1 + exp(-g)): dsilu/dg = s + g s (1 - s). dgate and dup may be gate and up.
-__global__ void swiglu_backward_kernel(View<const bf16> gate, View<const bf16> up, View<const bf16> dh, View<bf16> dgate,
-                                       View<bf16> dup) {
+__global__ void swiglu_backward_kernel(View<const bf16> gate, View<const bf16> up, View<const bf16> dh,
+                                       View<bf16> dgate, View<bf16> dup) {
     const int64_t n = dh.rows * dh.cols;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t t = i / dh.cols, c = i % dh.cols;
@@ -182,16 +182,16 @@ void rmsnorm(const Context & context, Matrix x, const float * weight, double eps
 
 void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) {
     with_type(dy.type, [&]<typename Dy>(Dy *) {
-        launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy>, one_block_per_row(x), view<const Dy>(dy),
-               view<const float>(x), weight, static_cast<float>(eps), view<float>(dx));
+        launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy>, one_block_per_row(x),
+               view<const Dy>(dy), view<const float>(x), weight, static_cast<float>(eps), view<float>(dx));
     });
 }
 
 void rope(const Context & context, Matrix x, const int32_t * positions, int32_t head_dim,
           std::span<const double> inverse_frequency, bool inverse) {
     if (inverse_frequency.size() > max_frequencies) {
-        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device rotates at most ", 2 * max_frequencies, " elements of a head, not ",
-             2 * inverse_frequency.size());
+        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device rotates at most ", 2 * max_frequencies,
+             " elements of a head, not ", 2 * inverse_frequency.size());
     }
     Frequencies frequencies{};
     frequencies.n = static_cast<int>(inverse_frequency.size());
@@ -207,8 +207,8 @@ void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h) {
 }
 
 void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) {
-    launch("swiglu_backward", context.stream, swiglu_backward_kernel, grid_over(dh.rows * dh.cols), view<const bf16>(gate),
-           view<const bf16>(up), view<const bf16>(dh), view<bf16>(dgate), view<bf16>(dup));
+    launch("swiglu_backward", context.stream, swiglu_backward_kernel, grid_over(dh.rows * dh.cols),
+           view<const bf16>(gate), view<const bf16>(up), view<const bf16>(dh), view<bf16>(dgate), view<bf16>(dup));
 }
 
 void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix y) {
@@ -217,21 +217,22 @@ void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix
 }
 
 void scatter_add_rows(const Context & context, Matrix dy, const int32_t * rows, Matrix dx) {
-    launch("scatter_add_rows", context.stream, scatter_add_rows_kernel, one_block_per_row(dy), view<const float>(dy), rows,
-           view<float>(dx));
+    launch("scatter_add_rows", context.stream, scatter_add_rows_kernel, one_block_per_row(dy), view<const float>(dy),
+           rows, view<float>(dx));
 }
 
 void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropout, Matrix y) {
     const auto keep = static_cast<float>(1 / (1 - static_cast<double>(dropout.p)));
     with_type(x.type, [&]<typename X>(X *) {
-        launch("copy_with_dropout", context.stream, copy_with_dropout_kernel<X>, grid_over(y.rows * divide_up(y.cols, 4)),
-               view<const X>(x), dropout.seed, dropout_threshold(dropout.p), keep, view<bf16>(y));
+        launch("copy_with_dropout", context.stream, copy_with_dropout_kernel<X>,
+               grid_over(y.rows * divide_up(y.cols, 4)), view<const X>(x), dropout.seed, dropout_threshold(dropout.p),
+               keep, view<bf16>(y));
     });
 }
 
 void convert(const Context & context, const float * x, int64_t rows, int64_t cols, float scale, Matrix y) {
-    launch("convert", context.stream, convert_kernel, grid_over(y.rows * y.cols), View<const float>{x, rows, cols, cols},
-           scale, view<bf16>(y));
+    launch("convert", context.stream, convert_kernel, grid_over(y.rows * y.cols),
+           View<const float>{x, rows, cols, cols}, scale, view<bf16>(y));
 }
 
 }  // namespace lorica::cuda

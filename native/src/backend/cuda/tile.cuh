@@ -1,7 +1,7 @@
 // Tiles of bf16 matrices in shared memory, and the operands of tensor-core instructions in them.
 //
-// A tile has power-of-two columns and lies by rows in 16-byte chunks. The chunks of a row are permuted by the row's number,
-// so that the eight rows that one instruction reads at the same column lie in different banks.
+// A tile has power-of-two columns and lies by rows in 16-byte chunks. The chunks of a row are permuted by the row's
+// number, so that the eight rows that one instruction reads at the same column lie in different banks.
 #pragma once
 
 #include "backend/cuda/device.cuh"
@@ -22,8 +22,8 @@ struct Tile {
     }
     __device__ __forceinline__ bf16 * chunk(int row, int c) const { return data + chunk_offset(row, c); }
 
-    // Copies from a matrix: n_rows and n_cols of it are there, the rest of the tile becomes zero. Aligned: the address of
-    // every row is a multiple of 16. The copy is complete after copy_async_commit and _wait, and __syncthreads().
+    // Copies from a matrix: n_rows and n_cols of it are there, the rest of the tile becomes zero. Aligned: the address
+    // of every row is a multiple of 16. The copy is complete after copy_async_commit and _wait, and __syncthreads().
     template <int n_threads, bool aligned>
     __device__ __forceinline__ void load(const bf16 * from, int64_t stride, int n_rows, int n_cols) const {
         static_assert(rows * chunks % n_threads == 0 || n_threads % (rows * chunks) == 0);
@@ -50,8 +50,8 @@ struct Tile {
         const int lane = static_cast<int>(threadIdx.x) % warp_size;
         load_matrices_transposed(a, chunk(k0 + lane / 16 * 8 + lane % 8, m0 / 8 + lane / 8 % 2));
     }
-    // Two operands b[16x8] side by side, (b[0], b[1]) and (b[2], b[3]). The tile holds b by columns: element (k, n) of the
-    // operand is element (n0 + n, k0 + k) of the tile.
+    // Two operands b[16x8] side by side, (b[0], b[1]) and (b[2], b[3]). The tile holds b by columns: element (k, n) of
+    // the operand is element (n0 + n, k0 + k) of the tile.
     __device__ __forceinline__ void operands_b(uint32_t (&b)[4], int n0, int k0) const {
         const int lane = static_cast<int>(threadIdx.x) % warp_size;
         load_matrices(b, chunk(n0 + lane / 16 * 8 + lane % 8, k0 / 8 + lane / 8 % 2));
