@@ -30,10 +30,30 @@ int64_t bytes_per_token(const std::string & path) {
     return all - (tied ? 0 : embedding);
 }
 
+// A rank-r adapter on `targets` whose B is not zero; its values do not matter for speed.
+AdapterHandle random_adapter(const lorica_model * model, const std::string & targets, int rank) {
+    lorica_adapter_params params = lorica_adapter_default_params();
+    params.rank = rank;
+    params.target_modules = targets.c_str();
+    lorica_adapter * created = nullptr;
+    check(lorica_adapter_create(model, &params, &created));
+    AdapterHandle adapter(created);
+    for (int32_t i = 1; i < lorica_adapter_n_tensors(created); i += 2) {
+        lorica_adapter_tensor tensor{};
+        check(lorica_adapter_tensor_info(created, i, &tensor));
+        std::vector<float> b(static_cast<size_t>(tensor.rows * tensor.cols));
+        for (size_t j = 0; j < b.size(); ++j) b[j] = static_cast<float>(1e-3 * random_normal(1, j));
+        check(lorica_adapter_set_tensor(created, i, b.data(), static_cast<int64_t>(b.size())));
+    }
+    return adapter;
+}
+
 }  // namespace
 
 Json run_decode(const Options & options) {
     ModelChoice choice(options);
+    const int n_adapters = options.number("adapters", 0), rank = options.number("rank", 16);
+    const std::string targets = options.text("targets", "all-linear");
     const int n_prompt = options.number("prompt", 512), n_generate = options.number("generate", 128);
     const int repetitions = std::max(1, options.number("repetitions", 5));
     options.check_all_read();
@@ -55,6 +75,15 @@ Json run_decode(const Options & options) {
         check(lorica_context_eval(context.get(), &tokens[first], n, false, logits.data()));
     };
 
+    std::vector<AdapterHandle> adapters;
+    std::vector<const lorica_adapter *> handles;
+    for (int i = 0; i < n_adapters; ++i) {
+        adapters.push_back(random_adapter(model.get(), targets, rank));
+        handles.push_back(adapters.back().get());
+    }
+    // Per token with the first n adapters against without, in one repetition, so that both meet the same machine.
+    std::vector<std::vector<double>> adapted(adapters.size()), extra(adapters.size()), switches(adapters.size());
+
     const int64_t weight_bytes = bytes_per_token(choice.path);
     ReadBuffer memory(std::max<int64_t>(int64_t{1} << 30, 3 * cache_bytes()), choice.n_threads);
     ReadBuffer like_weights(weight_bytes,
@@ -67,6 +96,20 @@ Json run_decode(const Options & options) {
         decode.push_back(n_generate / seconds_of([&] {
                              for (int t = 0; t < n_generate; ++t) eval(n_prompt + t, 1);
                          }));
+        const double without = 1 / decode.back();
+        for (int n = 1; n <= n_adapters; ++n) {
+            const auto set = static_cast<size_t>(n - 1);
+            switches[set].push_back(seconds_of(
+                [&] { check(lorica_context_set_adapters(context.get(), handles.data(), nullptr, n)); }));
+            eval(0, n_prompt);
+            const double with = seconds_of([&] {
+                                    for (int t = 0; t < n_generate; ++t) eval(n_prompt + t, 1);
+                                }) /
+                                n_generate;
+            adapted[set].push_back(1 / with);
+            extra[set].push_back(with - without);
+        }
+        check(lorica_context_set_adapters(context.get(), nullptr, nullptr, 0));
         bandwidth.push_back(memory.read_once());
         like_weights.read_once();
         cached.push_back(like_weights.read_once());
@@ -86,6 +129,17 @@ Json run_decode(const Options & options) {
                  "large: %.3f\n",
                  static_cast<double>(weight_bytes) * 1e-6, median(decode) * static_cast<double>(weight_bytes) * 1e-9,
                  median(bandwidth) * 1e-9, median(ratios), median(cached) * 1e-9, median(cached_ratios));
+    Json with_adapters;
+    for (size_t set = 0; set < adapted.size(); ++set) {
+        std::fprintf(stderr, "with %zu adapter%s (%s, rank %d): %.2f tok/s, %.0f us more per token (%.1f %%), switching to %s %.2f ms\n",
+                     set + 1, set == 0 ? "" : "s", targets.c_str(), rank, median(adapted[set]), 1e6 * median(extra[set]),
+                     100 * median(extra[set]) * median(decode), set == 0 ? "it" : "them", 1e3 * median(switches[set]));
+        with_adapters.push(Json()
+                               .set("adapters", static_cast<int64_t>(set + 1))
+                               .set("decode_tokens_per_second", summary(adapted[set]))
+                               .set("extra_seconds_per_token", summary(extra[set]))
+                               .set("switch_seconds", summary(switches[set])));
+    }
     return Json()
         .set("model", describe(choice, model.get()))
         .set("prompt_tokens", n_prompt)
@@ -98,7 +152,8 @@ Json run_decode(const Options & options) {
         .set("memory_buffer_bytes", memory.n_bytes())
         .set("same_size_bytes_per_second", summary(cached))
         .set("ratio_to_memory", summary(ratios))
-        .set("ratio_to_same_size", summary(cached_ratios));
+        .set("ratio_to_same_size", summary(cached_ratios))
+        .set("with_adapters", with_adapters);
 }
 
 }  // namespace lorica::bench

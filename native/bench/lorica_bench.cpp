@@ -52,6 +52,7 @@ gemm
 decode
   --prompt N          tokens of the prompt (512)
   --generate N        tokens decoded after it (128)
+  --adapters N        also with 1 to N adapters at once, of --targets and --rank (0)
 start
   --examples N        (10000)
   --cold              drop the model from the page cache first

@@ -281,6 +281,12 @@ LORICA_API lorica_status lorica_adapter_create(const lorica_model * model, const
  * architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
 LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const char * path, lorica_adapter ** out);
 
+/* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i] (NULL: 1 for
+ * each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen, and they may be freed. It can
+ * be run, merged and saved as any other. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. */
+LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const float * factors,
+                                              int32_t n_adapters, lorica_adapter ** out);
+
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
  * Errors: IO; the old file then stays as it was. */
@@ -496,6 +502,13 @@ LORICA_API int32_t lorica_context_n_past(const lorica_context * context);
  * in pieces inside. Errors: INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
 LORICA_API lorica_status lorica_context_eval(lorica_context * context, const int32_t * tokens, int32_t n_tokens,
                                              bool all_logits, float * logits);
+
+/* From now on applies the sum of n_adapters adapters, each times factors[i] (NULL: 1 for each); 0: the base alone. The model is not
+ * loaded again. Empties the cache, whose keys and values belong to what was applied before. A single adapter with factor 1 is applied
+ * as it is; of anything else a copy is made (see lorica_adapter_stack), so one call costs about what copying A and B costs.
+ * Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite), OUT_OF_MEMORY; nothing is changed then. */
+LORICA_API lorica_status lorica_context_set_adapters(lorica_context * context, const lorica_adapter * const * adapters,
+                                                     const float * factors, int32_t n_adapters);
 
 /* Forgets all positions from n_past on; n_past 0 empties the cache. */
 LORICA_API lorica_status lorica_context_truncate(lorica_context * context, int32_t n_past);

@@ -205,6 +205,58 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
     return adapter;
 }
 
+std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std::span<const Part> parts) {
+    if (parts.empty()) fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no adapters to stack");
+    for (const Part & part : parts) {
+        if (part.adapter->model() != model) fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
+        if (!std::isfinite(part.factor)) fail(LORICA_ERROR_INVALID_ARGUMENT, "the factor of an adapter must be finite");
+    }
+    AdapterConfig config;
+    config.alpha = 0;  // no scale but what is in B
+    std::shared_ptr<Adapter> sum(new Adapter(model, config));
+    sum->base_fingerprint_ = model->fingerprint();
+    for (int32_t layer = 0; layer < model->config().n_layer; ++layer) {
+        for (size_t m = 0; m < n_modules; ++m) {
+            const auto module = static_cast<Module>(m);
+            int64_t rank = 0;
+            for (const Part & part : parts) {
+                if (const LoraPair * pair = part.adapter->find(layer, module)) rank += pair->rank;
+            }
+            if (rank > 0) sum->add_pair(layer, module, rank, 0);
+        }
+    }
+    sum->config_.rank = static_cast<int32_t>(sum->pairs_.front().rank);
+    sum->allocate();
+    sum->config_.target_modules = sum->target_modules_;
+
+    std::vector<float> a, b;
+    for (size_t p = 0; p < sum->pairs_.size(); ++p) {
+        const LoraPair & to = sum->pairs_[p];
+        a.clear();
+        b.resize(static_cast<size_t>(to.out * to.rank));
+        int64_t column = 0;
+        for (const Part & part : parts) {
+            const LoraPair * from = part.adapter->find(to.layer, to.module);
+            if (!from) continue;
+            const auto index = static_cast<int32_t>(from - part.adapter->pairs_.data());
+            const std::vector<float> part_a = part.adapter->read(part.adapter->params_, 2 * index);
+            const std::vector<float> part_b = part.adapter->read(part.adapter->params_, 2 * index + 1);
+            a.insert(a.end(), part_a.begin(), part_a.end());
+            const double scale = part.adapter->scale(*from) * part.factor;
+            for (int64_t row = 0; row < to.out; ++row) {
+                for (int64_t j = 0; j < from->rank; ++j) {
+                    b[static_cast<size_t>(row * to.rank + column + j)] =
+                        static_cast<float>(scale * part_b[static_cast<size_t>(row * from->rank + j)]);
+                }
+            }
+            column += from->rank;
+        }
+        sum->write(sum->params_, static_cast<int32_t>(2 * p), a.data());
+        sum->write(sum->params_, static_cast<int32_t>(2 * p + 1), b.data());
+    }
+    return sum;
+}
+
 void Adapter::save(const std::string & path) const {
     LoraFile file;
     file.architecture = model_->config().architecture;

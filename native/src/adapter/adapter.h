@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,14 @@ public:
     static std::shared_ptr<Adapter> create(std::shared_ptr<const Model> model, const AdapterConfig & config);
     // Errors: IO, FORMAT, MISMATCH.
     static std::shared_ptr<Adapter> load(std::shared_ptr<const Model> model, const std::string & path);
+    // The sum of adapters of one model, each times its factor, as one adapter: per layer the rows of all A one above the other, and
+    // the columns of all B, with their scales, side by side. A copy; later changes to the parts are not seen. At least one part.
+    // Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite).
+    struct Part {
+        std::shared_ptr<const Adapter> adapter;
+        double factor;
+    };
+    static std::shared_ptr<Adapter> stack(std::shared_ptr<const Model> model, std::span<const Part> parts);
     void save(const std::string & path) const;
     ~Adapter();
 

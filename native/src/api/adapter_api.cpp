@@ -62,6 +62,28 @@ lorica_status lorica_adapter_load(const lorica_model * model, const char * path,
     });
 }
 
+std::vector<lorica::Adapter::Part> lorica::api::adapter_parts(const lorica_adapter * const * adapters, const float * factors,
+                                                              int32_t n_adapters) {
+    if (n_adapters < 0) fail(LORICA_ERROR_INVALID_ARGUMENT, "n_adapters is ", n_adapters);
+    if (n_adapters > 0) require(adapters, "adapters");
+    std::vector<Adapter::Part> parts;
+    for (int32_t i = 0; i < n_adapters; ++i) {
+        require(adapters[i], "an adapter");
+        parts.push_back({adapters[i]->adapter, factors ? factors[i] : 1});
+    }
+    return parts;
+}
+
+lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const float * factors, int32_t n_adapters,
+                                   lorica_adapter ** out) {
+    return guarded([&] {
+        require(out, "out");
+        const std::vector<lorica::Adapter::Part> parts = lorica::api::adapter_parts(adapters, factors, n_adapters);
+        if (parts.empty()) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no adapters to stack");
+        *out = new_handle(lorica::Adapter::stack(parts.front().adapter->model(), parts));
+    });
+}
+
 lorica_status lorica_adapter_save(const lorica_adapter * handle, const char * path) {
     return guarded([&] {
         require(handle, "adapter");

@@ -25,6 +25,14 @@ lorica_status lorica_context_eval(lorica_context * context, const int32_t * toke
     });
 }
 
+lorica_status lorica_context_set_adapters(lorica_context * context, const lorica_adapter * const * adapters, const float * factors,
+                                          int32_t n_adapters) {
+    return guarded([&] {
+        require(context, "context");
+        context->context.set_adapters(lorica::api::adapter_parts(adapters, factors, n_adapters));
+    });
+}
+
 lorica_status lorica_context_truncate(lorica_context * context, int32_t n_past) {
     return guarded([&] {
         require(context, "context");

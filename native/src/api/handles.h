@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "adapter/adapter.h"
 #include "generate/context.h"
@@ -19,6 +20,13 @@ struct lorica_adapter {
     std::shared_ptr<lorica::Adapter> adapter;
     std::vector<std::string> tensor_names;
 };
+
+namespace lorica::api {
+
+// Adapters and their factors as C gives them; factors may be NULL. Errors: INVALID_ARGUMENT.
+std::vector<Adapter::Part> adapter_parts(const lorica_adapter * const * adapters, const float * factors, int32_t n_adapters);
+
+}  // namespace lorica::api
 
 struct lorica_train {
     lorica::Session session;

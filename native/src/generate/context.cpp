@@ -1,6 +1,7 @@
 #include "generate/context.h"
 
 #include <algorithm>
+#include <array>
 
 #include "common/error.h"
 
@@ -13,7 +14,7 @@ constexpr int32_t logits_piece = 32;    // rows of logits computed at once
 
 }  // namespace
 
-Context::Buffers Context::lay_out(Arena & arena, const Model & model, const Adapter * adapter, int32_t n_ctx, int32_t piece) {
+Context::Buffers Context::lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t piece) {
     const LlamaConfig & c = model.config();
     const Formats formats = model.device().formats();
     Buffers b;
@@ -21,7 +22,7 @@ Context::Buffers Context::lay_out(Arena & arena, const Model & model, const Adap
         b.k.push_back(arena.operand(formats.act, n_ctx, c.kv_dim()));
         b.v.push_back(arena.operand(formats.act, n_ctx, c.kv_dim()));
     }
-    b.block = lay_out_block(arena, model, adapter, formats, piece, true);
+    b.block = lay_out_block(arena, model, nullptr, formats, piece, true);
     b.scratch = lay_out_scratch(arena, model, formats, piece, false);
     b.normed = arena.operand(formats.act, logits_piece, c.n_embd);
     b.logits = static_cast<float *>(arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(c.n_vocab)));
@@ -30,24 +31,28 @@ Context::Buffers Context::lay_out(Arena & arena, const Model & model, const Adap
     return b;
 }
 
-Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx)
-    : model_(std::move(model)), adapter_(std::move(adapter)), n_ctx_(n_ctx), piece_(std::min(n_ctx, prompt_piece)) {
-    if (n_ctx < 1 || n_ctx > (1 << 24)) fail(LORICA_ERROR_INVALID_ARGUMENT, "n_ctx is ", n_ctx, "; it must lie between 1 and ", 1 << 24);
-    if (adapter_ && adapter_->model() != model_) fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
-    backend_ = model_->new_backend();
-
+WorkspaceShape Context::workspace_shape(int64_t max_rank) const {
     const LlamaConfig & c = model_->config();
     WorkspaceShape shape;
     shape.max_tokens = piece_;
     shape.max_sequence_length = n_ctx_;
     shape.max_features = std::max({c.n_embd, c.n_ff, c.q_dim()});
-    shape.max_rank = adapter_ ? adapter_->max_rank() : 0;
+    shape.max_rank = max_rank;
     shape.n_head = c.n_head;
     shape.n_head_kv = c.n_head_kv;
     shape.head_dim = c.head_dim;
+    return shape;
+}
+
+Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx)
+    : model_(std::move(model)), n_ctx_(n_ctx), piece_(std::min(n_ctx, prompt_piece)) {
+    if (n_ctx < 1 || n_ctx > (1 << 24)) fail(LORICA_ERROR_INVALID_ARGUMENT, "n_ctx is ", n_ctx, "; it must lie between 1 and ", 1 << 24);
+    if (adapter && adapter->model() != model_) fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
+    backend_ = model_->new_backend();
 
     Arena counting;
-    lay_out(counting, *model_, adapter_.get(), n_ctx_, piece_);
+    lay_out(counting, *model_, n_ctx_, piece_);
+    const WorkspaceShape shape = workspace_shape(adapter ? adapter->max_rank() : 0);
     const int64_t needed = static_cast<int64_t>(counting.n_bytes() + backend_->workspace_bytes(shape));
     const int64_t available = backend_->available_memory();
     if (needed > available) {
@@ -55,14 +60,40 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
              " MiB are available; take a shorter one");
     }
     backend_->reserve(shape);
-    arena_ = backend_->allocate(counting.n_bytes());
-    Arena arena(arena_);
-    buffers_ = lay_out(arena, *model_, adapter_.get(), n_ctx_, piece_);
-    transformer_ = std::make_unique<Transformer>(*model_, adapter_.get(), *backend_, nullptr);
+    arena_ = std::unique_ptr<void, Release>(backend_->allocate(counting.n_bytes()), {backend_.get()});
+    Arena arena(arena_.get());
+    buffers_ = lay_out(arena, *model_, n_ctx_, piece_);
+    apply(std::move(adapter));
 }
 
-Context::~Context() {
-    if (arena_) backend_->release(arena_);
+void Context::set_adapters(std::span<const Adapter::Part> parts) {
+    if (parts.empty()) return apply(nullptr);
+    const bool as_it_is = parts.size() == 1 && parts[0].factor == 1;
+    if (as_it_is && parts[0].adapter->model() != model_) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
+    }
+    apply(as_it_is ? parts[0].adapter : Adapter::stack(model_, parts));
+}
+
+void Context::apply(std::shared_ptr<const Adapter> adapter) {
+    const int64_t rank = adapter ? adapter->max_rank() : 0;
+    if (rank > max_rank_) {
+        const auto lay_out_u = [&](Arena & arena) {
+            std::array<Matrix, n_modules> u;
+            for (Matrix & one : u) one = arena.operand(backend_->formats().act, piece_, rank);
+            return u;
+        };
+        Arena counting;
+        lay_out_u(counting);
+        backend_->reserve(workspace_shape(rank));
+        adapter_arena_ = std::unique_ptr<void, Release>(backend_->allocate(counting.n_bytes()), {backend_.get()});
+        Arena arena(adapter_arena_.get());
+        buffers_.block.u = lay_out_u(arena);
+        max_rank_ = rank;
+    }
+    transformer_ = std::make_unique<Transformer>(*model_, adapter.get(), *backend_, nullptr);
+    adapter_ = std::move(adapter);
+    n_past_ = 0;
 }
 
 void Context::truncate(int32_t n_past) {

@@ -14,7 +14,6 @@ class Context {
 public:
     // adapter may be null. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY.
     Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx);
-    ~Context();
     Context(const Context &) = delete;
     Context & operator=(const Context &) = delete;
 
@@ -22,10 +21,19 @@ public:
     int32_t n_past() const { return n_past_; }
     void truncate(int32_t n_past);
 
+    // Goes on with the sum of these adapters, each times its factor; none: the base alone. Empties the cache. A single adapter with
+    // factor 1 is applied as it is, so that its later changes are seen; of all else a copy is made. Errors: INVALID_ARGUMENT,
+    // OUT_OF_MEMORY; nothing is changed then.
+    void set_adapters(std::span<const Adapter::Part> parts);
+
     // Appends tokens. logits: empty, or n_vocab values (of the last token), or n_vocab per token when all_logits.
     void eval(std::span<const int32_t> tokens, bool all_logits, float * logits);
 
 private:
+    struct Release {
+        Backend * backend;
+        void operator()(void * memory) const { backend->release(memory); }
+    };
     struct Buffers {
         std::vector<Matrix> k, v;  // act [n_ctx, n_head_kv * head_dim] per layer
         BlockActivations block;
@@ -34,15 +42,18 @@ private:
         float * logits;
         int32_t *tokens, *positions;
     };
-    static Buffers lay_out(Arena & arena, const Model & model, const Adapter * adapter, int32_t n_ctx, int32_t piece);
+    static Buffers lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t piece);
+    WorkspaceShape workspace_shape(int64_t max_rank) const;
+    void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
     void write_logits(Matrix x, float * logits);
 
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_, n_past_ = 0;
-    std::unique_ptr<Backend> backend_;
-    void * arena_ = nullptr;
+    std::unique_ptr<Backend> backend_;  // declared before what it releases
+    std::unique_ptr<void, Release> arena_, adapter_arena_;  // the second is for block.u
+    int64_t max_rank_ = 0;                                  // of an adapter that there is room for
     Buffers buffers_;
     std::unique_ptr<Transformer> transformer_;
 };

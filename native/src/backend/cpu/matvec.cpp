@@ -100,26 +100,41 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
     auto * rows = context.scratch.take_as<float>(x.rows * x.cols);
     for (int64_t t = 0; t < x.rows; ++t) load_row(x, t, rows + t * x.cols);
 
-    for (const LinearForward & layer : layers) {
-        if (!layer.lora) continue;
-        const Lora & lora = layer.lora;
-        const float * input = rows;
-        const Scratch::Mark one_layer(context.scratch);
-        if (lora.dropout.p > 0) {
-            const Matrix source{rows, Dtype::f32, x.rows, x.cols, x.cols};
-            const Matrix dropped{context.scratch.take_as<float>(x.rows * x.cols), Dtype::f32, x.rows, x.cols, x.cols};
-            dropout(source, lora.dropout, dropped, context.n_threads);
-            input = dropped.as<float>();
-        }
+    // u of each layer, as it is stored but in f32: [x.rows, rank]
+    std::vector<float *> us(layers.size(), nullptr);
+    std::vector<Task> tasks;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const Lora & lora = layers[i].lora;
+        if (!lora) continue;
+        us[i] = context.scratch.take_as<float>(x.rows * lora.rank);
+        for (int64_t j = 0; j < lora.rank; ++j) tasks.push_back({i, j, 1});
+    }
+    const auto project = [&](const Task & task, const float * input) {
+        const LinearForward & layer = layers[task.layer];
+        const float * a = static_cast<const float *>(layer.lora.a) + task.first * x.cols;
         for (int64_t t = 0; t < x.rows; ++t) {
-            for (int64_t j = 0; j < lora.rank; ++j) {
-                const float * a = static_cast<const float *>(lora.a) + j * x.cols;
-                store_one(layer.u, t, j, dot_f32(input + t * x.cols, a, x.cols));
-            }
+            store_one(layer.u, t, task.first, dot_f32(input + t * x.cols, a, x.cols));
+            us[task.layer][t * layer.lora.rank + task.first] = load_one(layer.u, t, task.first);
         }
+    };
+    const bool any_dropout = std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora && layer.lora.dropout.p > 0; });
+    if (any_dropout) {
+        size_t of_layer = layers.size();
+        const Scratch::Mark dropped_rows(context.scratch);
+        const Matrix source{rows, Dtype::f32, x.rows, x.cols, x.cols};
+        const Matrix dropped{context.scratch.take_as<float>(x.rows * x.cols), Dtype::f32, x.rows, x.cols, x.cols};
+        for (const Task & task : tasks) {
+            const Dropout & p = layers[task.layer].lora.dropout;
+            if (p.p > 0 && task.layer != of_layer) dropout(source, p, dropped, context.n_threads);
+            of_layer = task.layer;
+            project(task, p.p > 0 ? dropped.as<float>() : rows);
+        }
+    } else {
+#pragma omp parallel for num_threads(context.n_threads) schedule(static) if (!tasks.empty())
+        for (size_t i = 0; i < tasks.size(); ++i) project(tasks[i], rows);
     }
 
-    std::vector<Task> tasks;
+    tasks.clear();
     for (size_t i = 0; i < layers.size(); ++i) {
         if (!layers[i].y) continue;
         for (int64_t first = 0; first < layers[i].weight->out; first += rows_per_task) {
@@ -142,9 +157,8 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
                     float sum = sums[t];
                     if (layer.lora) {
                         const float * b = static_cast<const float *>(layer.lora.b) + n * layer.lora.rank;
-                        float lora_sum = 0;
-                        for (int64_t j = 0; j < layer.lora.rank; ++j) lora_sum += load_one(layer.u, t, j) * b[j];
-                        sum += static_cast<float>(layer.lora.scale) * lora_sum;
+                        const float * u = us[tasks[i].layer] + t * layer.lora.rank;
+                        sum += static_cast<float>(layer.lora.scale) * dot_f32(u, b, layer.lora.rank);
                     }
                     if (layer.residual) sum += layer.residual.row_as<float>(t)[n];
                     store_one(layer.y, t, n, sum);

@@ -20,6 +20,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Function;
 import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.PointerPointer;
 
 /**
  * A LoRA adapter: what is trained. Made by {@link Model#newAdapter} or {@link Model#loadAdapter}.
@@ -106,6 +107,32 @@ public final class Adapter implements AutoCloseable {
         }
         NativeHandle<lorica_adapter> handle = own(model, pointer);
         return new Adapter(model, handle, metadata != null ? metadata : AdapterMetadata.of(model, null));
+    }
+
+    static Adapter stack(Model model, List<ScaledAdapter> adapters) {
+        if (adapters.isEmpty()) {
+            throw new InvalidArgumentException("there are no adapters to stack");
+        }
+        requireOf(model, adapters);
+        lorica_adapter pointer = AdapterArray.with(adapters, (pointers, scales, n) -> {
+            try (PointerPointer<lorica_adapter> out = new PointerPointer<>(1)) {
+                check(Lorica.lorica_adapter_stack(pointers, scales, n, out));
+                return out.get(lorica_adapter.class);
+            }
+        });
+        AdapterMetadata metadata = AdapterMetadata.of(model, null);
+        for (ScaledAdapter one : adapters) {
+            if (metadata.template() == null && one.adapter().template() != null) {
+                metadata = metadata.trained(one.adapter().template(), one.adapter().metadata().special(), null, null);
+            }
+        }
+        return new Adapter(model, own(model, pointer), metadata);
+    }
+
+    static void requireOf(Model model, List<ScaledAdapter> adapters) {
+        if (adapters.stream().anyMatch(one -> one.adapter().model() != model)) {
+            throw new InvalidArgumentException("the adapter belongs to another model; load it with this model's loadAdapter");
+        }
     }
 
     private static NativeHandle<lorica_adapter> own(Model model, lorica_adapter pointer) {

@@ -3,6 +3,7 @@ package dev.lorica;
 import dev.lorica.GenerationResult.FinishReason;
 import java.util.Arrays;
 import java.util.Iterator;
+import java.util.List;
 import java.util.NoSuchElementException;
 
 /**
@@ -14,17 +15,19 @@ public final class Generation implements Iterable<String> {
     private final Tokenizer tokenizer;
     private final int[] prompt;
     private final GenerationConfig config;
+    private final List<ScaledAdapter> adapters;
     private final Sampler sampler;
     private final float[] logits;
     private final StringBuilder text = new StringBuilder();
     private Pieces pieces;
     private GenerationResult result;
 
-    Generation(Generator generator, Model model, int[] prompt, GenerationConfig config) {
+    Generation(Generator generator, Model model, int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         this.generator = generator;
         this.tokenizer = model.tokenizer();
         this.prompt = prompt;
         this.config = config;
+        this.adapters = adapters;
         this.sampler = new Sampler(config);
         this.logits = new float[model.info().vocabSize()];
     }
@@ -48,6 +51,10 @@ public final class Generation implements Iterable<String> {
             pieces.next();
         }
         return result;
+    }
+
+    List<ScaledAdapter> adapters() {
+        return adapters;
     }
 
     private final class Pieces implements Iterator<String> {

@@ -4,6 +4,8 @@ import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.InvalidArgumentException;
 import java.util.Arrays;
+import java.util.List;
+import java.util.Objects;
 
 /**
  * Generates text, with an adapter or without.
@@ -16,7 +18,14 @@ import java.util.Arrays;
  * }
  * }</pre>
  *
- * It keeps the cache of the text before: a prompt that begins as the last text did is processed only from where it differs.
+ * Adapters can be chosen anew for each text, several at once and each with a scale of its own; the model is not loaded again:
+ *
+ * <pre>{@code
+ * generator.ask(question, config, List.of(new ScaledAdapter(austen, 1), new ScaledAdapter(brief, 0.5)));
+ * }</pre>
+ *
+ * It keeps the cache of the text before: a prompt that begins as the last text did, with the same adapters, is processed only from
+ * where it differs.
  * One generation at a time; for several at once, make several generators, which share the model's weights.
  */
 public final class Generator implements AutoCloseable {
@@ -24,37 +33,60 @@ public final class Generator implements AutoCloseable {
     private static final int CACHE_STEP = 256;
 
     private final Model model;
-    private final Adapter adapter;
+    private final List<ScaledAdapter> adapters;
     private KvCache cache;
-    private long adapterChanges;
+    private Applied applied;
     private boolean closed;
     private Generation current;
 
+    /** Adapters in the cache, and what {@link Adapter#changes} said then. */
+    private record Applied(List<ScaledAdapter> adapters, List<Long> changes) {
+        static Applied of(List<ScaledAdapter> adapters) {
+            return new Applied(adapters, adapters.stream().map(one -> one.adapter().changes()).toList());
+        }
+    }
+
     /** The base alone. */
     public Generator(Model model) {
-        this(model, null);
+        this(model, List.of());
     }
 
     /** @param adapter {@code null}: the base alone */
     public Generator(Model model, Adapter adapter) {
-        if (adapter != null && adapter.model() != model) {
-            throw new InvalidArgumentException("the adapter belongs to another model; load it with this model's loadAdapter");
-        }
+        this(model, adapter == null ? List.of() : List.of(new ScaledAdapter(adapter, 1)));
+    }
+
+    /** @param adapters whose sum is applied unless a text is asked for with others; none: the base alone */
+    public Generator(Model model, List<ScaledAdapter> adapters) {
         this.model = model;
-        this.adapter = adapter;
+        this.adapters = List.copyOf(adapters);
+        Adapter.requireOf(model, adapters);
     }
 
     /** Answers an instruction, put into the template that the adapter was trained with. */
     public Generation ask(String instruction, GenerationConfig config) {
-        PromptTemplate template = adapter != null && adapter.template() != null
-                ? adapter.template()
-                : PromptTemplate.INSTRUCTION;
-        return generate(new ExampleEncoder(model.tokenizer(), template, false).prompt(instruction, ""), config);
+        return ask(instruction, config, adapters);
+    }
+
+    /** Answers an instruction with these adapters, in the template of the first of them that has one. */
+    public Generation ask(String instruction, GenerationConfig config, List<ScaledAdapter> adapters) {
+        PromptTemplate template = adapters.stream()
+                .map(one -> one.adapter().template())
+                .filter(Objects::nonNull)
+                .findFirst()
+                .orElse(PromptTemplate.INSTRUCTION);
+        return generate(new ExampleEncoder(model.tokenizer(), template, false).prompt(instruction, ""), config, adapters);
     }
 
     /** Goes on with a prompt as it stands; control tokens written out in it become these tokens. */
     public Generation generate(String prompt, GenerationConfig config) {
-        return generate(new ExampleEncoder(model.tokenizer(), PromptTemplate.PLAIN, false).prompt(prompt, ""), config);
+        return generate(prompt, config, adapters);
+    }
+
+    /** Goes on with a prompt as it stands, with these adapters. */
+    public Generation generate(String prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
+        int[] ids = new ExampleEncoder(model.tokenizer(), PromptTemplate.PLAIN, false).prompt(prompt, "");
+        return generate(ids, config, adapters);
     }
 
     /**
@@ -62,8 +94,14 @@ public final class Generator implements AutoCloseable {
      *
      * @throws InvalidArgumentException if there are no ids, or more than the model's context has positions for
      */
-    public synchronized Generation generate(int[] prompt, GenerationConfig config) {
+    public Generation generate(int[] prompt, GenerationConfig config) {
+        return generate(prompt, config, adapters);
+    }
+
+    /** Goes on with the text of these ids, with these adapters; none: the base alone. */
+    public synchronized Generation generate(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         requireOpen();
+        Adapter.requireOf(model, adapters);
         int context = model.info().contextLength();
         if (prompt.length == 0) {
             throw new InvalidArgumentException("the prompt is empty");
@@ -72,7 +110,7 @@ public final class Generator implements AutoCloseable {
             throw new InvalidArgumentException(
                     "the prompt has " + prompt.length + " tokens, more than the " + context + " of the model's context");
         }
-        current = new Generation(this, model, prompt.clone(), config);
+        current = new Generation(this, model, prompt.clone(), config, List.copyOf(adapters));
         return current;
     }
 
@@ -90,14 +128,19 @@ public final class Generator implements AutoCloseable {
     synchronized int begin(Generation generation, int[] prompt, int maxNewTokens, float[] logits) {
         requireCurrent(generation);
         int needed = (int) Math.min(model.info().contextLength(), (long) prompt.length + maxNewTokens);
-        if (cache != null && (cache.capacity() < needed || adapter != null && adapter.changes() != adapterChanges)) {
+        if (cache != null && cache.capacity() < needed) {
             cache.close();
             cache = null;
         }
         if (cache == null) {
             long rounded = (needed + CACHE_STEP - 1L) / CACHE_STEP * CACHE_STEP;
-            adapterChanges = adapter == null ? 0 : adapter.changes();
-            cache = new KvCache(model, adapter, (int) Math.min(rounded, model.info().contextLength()));
+            cache = new KvCache(model, (int) Math.min(rounded, model.info().contextLength()));
+            applied = Applied.of(List.of());
+        }
+        Applied wanted = Applied.of(generation.adapters());
+        if (!wanted.equals(applied)) {
+            cache.setAdapters(wanted.adapters());
+            applied = wanted;
         }
         // The last token is always processed, because its logits are wanted.
         int reused = Math.min(cache.commonPrefix(prompt), prompt.length - 1);

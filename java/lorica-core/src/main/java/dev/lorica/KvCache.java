@@ -5,31 +5,43 @@ import static dev.lorica.internal.Status.check;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.NativeHandle;
 import dev.lorica.internal.c.Lorica;
-import dev.lorica.internal.c.lorica_adapter;
 import dev.lorica.internal.c.lorica_context;
 import java.util.Arrays;
-import java.util.function.Function;
+import java.util.List;
 
 /** A native context: the KV cache of one text, and which tokens are in it. */
 final class KvCache implements AutoCloseable {
-    private final Adapter adapter;
+    private List<ScaledAdapter> adapters = List.of();
     private final int vocabSize;
     private final NativeHandle<lorica_context> handle;
     private final int[] tokens;
     private int length;
 
+    /** With one adapter; {@code null}: the base alone. */
     KvCache(Model model, Adapter adapter, int capacity) {
-        this.adapter = adapter;
+        this(model, capacity);
+        if (adapter != null) {
+            setAdapters(List.of(new ScaledAdapter(adapter, 1)));
+        }
+    }
+
+    /** The base alone. */
+    KvCache(Model model, int capacity) {
         this.vocabSize = model.info().vocabSize();
         lorica_context pointer = new lorica_context();
-        check(model.handle().shared(m -> withAdapter(a -> Lorica.lorica_context_create(m, a, capacity, pointer))));
-        handle = new NativeHandle<>(
-                "the generator",
-                pointer,
-                Lorica::lorica_context_free,
-                model.handle(),
-                adapter == null ? null : adapter.handle());
+        check(model.handle().shared(m -> Lorica.lorica_context_create(m, null, capacity, pointer)));
+        handle = new NativeHandle<>("the generator", pointer, Lorica::lorica_context_free, model.handle());
         tokens = new int[capacity];
+    }
+
+    /** Empties the cache and goes on with the sum of these adapters, as they are now. */
+    void setAdapters(List<ScaledAdapter> adapters) {
+        AdapterArray.with(adapters, (pointers, scales, n) -> handle.exclusive(context -> {
+            check(Lorica.lorica_context_set_adapters(context, pointers, scales, n));
+            return null;
+        }));
+        this.adapters = adapters;
+        length = 0;
     }
 
     int capacity() {
@@ -58,7 +70,8 @@ final class KvCache implements AutoCloseable {
         if (logits.length != vocabSize) {
             throw new InvalidArgumentException("logits have room for " + logits.length + " tokens, not for " + vocabSize);
         }
-        withAdapter(a -> handle.exclusive(context -> {
+        // During the call the adapters do not change.
+        AdapterArray.with(adapters, (pointers, scales, n) -> handle.exclusive(context -> {
             check(Lorica.lorica_context_eval(context, more, more.length, false, logits));
             return null;
         }));
@@ -78,10 +91,5 @@ final class KvCache implements AutoCloseable {
     @Override
     public void close() {
         handle.close();
-    }
-
-    /** A call during which the adapter, if there is one, does not change. */
-    private <R> R withAdapter(Function<lorica_adapter, R> call) {
-        return adapter == null ? call.apply(null) : adapter.handle().shared(call);
     }
 }

@@ -10,6 +10,7 @@ import dev.lorica.internal.c.lorica_model;
 import dev.lorica.internal.c.lorica_model_info;
 import dev.lorica.internal.c.lorica_model_params;
 import java.nio.file.Path;
+import java.util.List;
 import org.bytedeco.javacpp.BytePointer;
 
 /**
@@ -82,6 +83,14 @@ public final class Model implements AutoCloseable {
     /** An adapter that was saved: its folder, the folder of a PEFT adapter, or a GGUF LoRA file of Lorica's or llama.cpp's. */
     public Adapter loadAdapter(Path path) {
         return Adapter.load(this, path);
+    }
+
+    /**
+     * The sum of adapters as one new adapter: each times its scale. It can be run, merged and saved as any other; later changes to
+     * its parts are not seen. It answers in the template of the first of them that has one.
+     */
+    public Adapter stack(List<ScaledAdapter> adapters) {
+        return Adapter.stack(this, adapters);
     }
 
     @Override

@@ -166,6 +166,56 @@ class GeneratorTest {
     }
 
     @Test
+    void eachTextIsGeneratedWithTheAdaptersThatItAsksFor() {
+        try (Adapter one = loud(1);
+                Adapter other = loud(2);
+                Adapter both = model.stack(List.of(new ScaledAdapter(one, 1), new ScaledAdapter(other, 0.5)));
+                Generator generator = new Generator(model);
+                Generator ofOne = new Generator(model, one);
+                Generator ofSum = new Generator(model, both)) {
+            GenerationConfig config = greedy(12).build();
+            String base = generator.generate(PROMPT, config).result().text();
+            String withOne = ofOne.generate(PROMPT, config).result().text();
+            String withBoth = ofSum.generate(PROMPT, config).result().text();
+            assertThat(List.of(base, withOne, withBoth)).doesNotHaveDuplicates();
+
+            List<ScaledAdapter> sum = List.of(new ScaledAdapter(one, 1), new ScaledAdapter(other, 0.5));
+            GenerationResult first = generator.generate(PROMPT, config, sum).result();
+            assertThat(first.text()).isEqualTo(withBoth);
+            // what was in the cache was the base's
+            assertThat(first.reusedTokens()).isZero();
+            assertThat(generator.generate(PROMPT, config, sum).result().reusedTokens()).isPositive();
+            GenerationResult next = generator.generate(PROMPT, config, List.of(new ScaledAdapter(one, 1))).result();
+            assertThat(next.text()).isEqualTo(withOne);
+            assertThat(next.reusedTokens()).isZero();
+            assertThat(generator.generate(PROMPT, config).result().text()).isEqualTo(base);
+
+            // An adapter that changes is seen in sums too.
+            other.setScale(0);
+            assertThat(generator.generate(PROMPT, config, sum).result().text()).isEqualTo(withOne);
+        }
+    }
+
+    @Test
+    void adaptersOfAnotherModelAndScalesThatAreNoNumbersAreRefused() {
+        try (Model twin = Model.load(TestModels.austen());
+                Adapter foreign = twin.newAdapter(LoraConfig.defaults());
+                Generator generator = new Generator(model)) {
+            List<ScaledAdapter> adapters = List.of(new ScaledAdapter(foreign, 1));
+            assertThatThrownBy(() -> generator.generate(PROMPT, greedy(1).build(), adapters))
+                    .isInstanceOf(InvalidArgumentException.class)
+                    .hasMessageStartingWith("the adapter belongs to another model");
+            assertThatThrownBy(() -> model.stack(adapters)).isInstanceOf(InvalidArgumentException.class);
+            assertThatThrownBy(() -> model.stack(List.of()))
+                    .isInstanceOf(InvalidArgumentException.class)
+                    .hasMessage("there are no adapters to stack");
+            assertThatThrownBy(() -> new ScaledAdapter(foreign, Double.NaN))
+                    .isInstanceOf(InvalidArgumentException.class)
+                    .hasMessage("the scale of an adapter is NaN; it must be finite");
+        }
+    }
+
+    @Test
     void aGenerationCanBeWalkedThroughOnce() {
         try (Generator generator = new Generator(model)) {
             Generation generation = generator.generate(PROMPT, greedy(2).build());
@@ -213,6 +263,19 @@ class GeneratorTest {
                     .isThrownBy(() -> generator.generate(PROMPT, greedy(1).build()).result())
                     .withMessage("the adapter is closed");
         }
+    }
+
+    /** An adapter with an effect. */
+    private static Adapter loud(int seed) {
+        Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2 + seed).seed(seed).build());
+        for (int i = 1; i < adapter.tensors().size(); i += 2) {
+            float[] values = adapter.values(i);
+            for (int j = 0; j < values.length; j++) {
+                values[j] = (float) (0.03 * Math.sin(seed + 7.0 * i + j));
+            }
+            adapter.setValues(i, values);
+        }
+        return adapter;
     }
 
     private static String sampled(long seed) {

@@ -24,11 +24,11 @@ class ReadmeTest {
     private Path temp;
 
     @Test
-    void itsExampleTrainsSavesAndAnswers() throws Exception {
+    void itsExamplesTrainSaveAndAnswer() throws Exception {
         Path readme = TestModels.repository("README.md");
         List<MatchResult> examples =
                 JAVA.matcher(Files.readString(readme)).results().toList();
-        assertThat(examples).hasSize(1);
+        assertThat(examples).hasSize(2);
         Path data = temp.resolve("data.json");
         Files.writeString(data, "[{\"question\": \"Where is Pemberley?\", \"answer\": \"In Derbyshire.\"}]");
         Path output = temp.resolve("adapter");
@@ -40,6 +40,12 @@ class ReadmeTest {
                 .replace("\"my-adapter\"", literal(output)));
 
         assertThat(output.resolve(Adapter.FILE_NAME)).isNotEmptyFile();
+
+        run(examples.get(1)
+                .group(1)
+                .replace("\"llama.gguf\"", literal(TestModels.austen()))
+                .replace("\"austen\"", literal(output))
+                .replace("\"brief\"", literal(output)));
     }
 
     private static String literal(Path path) {
@@ -50,7 +56,7 @@ class ReadmeTest {
         Path source = temp.resolve("Example.java");
         Files.writeString(
                 source,
-                "import dev.lorica.*; import dev.lorica.data.*; import java.nio.file.Path;\n"
+                "import dev.lorica.*; import dev.lorica.data.*; import java.nio.file.Path; import java.util.List;\n"
                         + "class Example { public static void main(String[] args) {\n" + example + "}}\n");
 
         ByteArrayOutputStream messages = new ByteArrayOutputStream();

@@ -34,7 +34,7 @@ import picocli.CommandLine.Option;
         header = "Measure a model, and an adapter beside it: loss, perplexity, answers.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica eval --model FILE [--adapter DIR|FILE] [--data FILE] [--text FILE] [OPTION]…",
+        customSynopsis = "lorica eval --model FILE [--adapter DIR|FILE[:SCALE]]… [--data FILE] [--text FILE] [OPTION]…",
         optionListHeading = "%nWhat to measure:%n",
         footerHeading = "%nExamples:%n",
         footer = {
@@ -53,9 +53,9 @@ final class EvalCommand implements Callable<Integer> {
 
     @Option(
             names = {"-a", "--adapter"},
-            paramLabel = "DIR|FILE",
-            description = "An adapter trained on it; the model is measured without it and with it.")
-    private Path adapter;
+            paramLabel = "DIR|FILE[:SCALE]",
+            description = "An adapter trained on it; the model is measured without it and with it. " + AdapterName.DESCRIPTION)
+    private List<String> adapters = new ArrayList<>();
 
     @Option(
             names = {"-d", "--data"},
@@ -121,7 +121,7 @@ final class EvalCommand implements Callable<Integer> {
             throw new IllegalArgumentException("--answers needs --data, and a number of questions");
         }
         try (Model base = Model.load(model, device.config());
-                Adapter tuned = adapter == null ? null : base.loadAdapter(adapter)) {
+                Adapter tuned = AdapterName.load(base, adapters)) {
             List<Evaluator> evaluators = new ArrayList<>(List.of(new Evaluator(base, null)));
             json.put("base", new LinkedHashMap<>());
             if (tuned != null) {
@@ -244,7 +244,7 @@ final class EvalCommand implements Callable<Integer> {
             terminal.printJson(json);
             return;
         }
-        rows.add(0, adapter == null ? new String[] {"", "base"} : new String[] {"", "base", "with adapter"});
+        rows.add(0, adapters.isEmpty() ? new String[] {"", "base"} : new String[] {"", "base", "with adapter"});
         terminal.out().println();
         for (String[] row : rows) {
             StringBuilder line = new StringBuilder(String.format("%-24s", row[0]));

@@ -4,6 +4,7 @@ import dev.lorica.Adapter;
 import dev.lorica.Model;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.ArgGroup;
@@ -17,7 +18,7 @@ import picocli.CommandLine.Option;
         description = {"", "Reads either format: a folder of PEFT's or of Lorica's, or a GGUF LoRA file."},
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica export --model FILE --adapter DIR|FILE --output DIR [OPTION]…",
+        customSynopsis = "lorica export --model FILE --adapter DIR|FILE[:SCALE]… --output DIR [OPTION]…",
         optionListHeading = "%nOptions:%n",
         footerHeading = "%nExamples:%n",
         footer = {
@@ -33,9 +34,9 @@ final class ExportCommand implements Callable<Integer> {
     @Option(
             names = {"-a", "--adapter"},
             required = true,
-            paramLabel = "DIR|FILE",
-            description = "The adapter: its folder, or a GGUF LoRA file.")
-    private Path adapter;
+            paramLabel = "DIR|FILE[:SCALE]",
+            description = "The adapter: its folder, or a GGUF LoRA file. " + AdapterName.DESCRIPTION)
+    private List<String> adapters;
 
     @Option(
             names = {"-f", "--format"},
@@ -63,7 +64,7 @@ final class ExportCommand implements Callable<Integer> {
     public Integer call() {
         AdapterFormat wanted = Choices.of("--format", format, AdapterFormat.class);
         try (Model base = Model.load(model);
-                Adapter tuned = base.loadAdapter(adapter)) {
+                Adapter tuned = AdapterName.load(base, adapters)) {
             wanted.write(tuned, output, baseModelName);
         }
         terminal.out().println("Saved " + terminal.bold(output.resolve(wanted.mainFile()).toString()));

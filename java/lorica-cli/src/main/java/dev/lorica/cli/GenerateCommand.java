@@ -7,7 +7,9 @@ import dev.lorica.GenerationResult;
 import dev.lorica.Generator;
 import dev.lorica.Model;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.ArgGroup;
@@ -20,11 +22,12 @@ import picocli.CommandLine.Option;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE] (-i TEXT | -p TEXT) [OPTION]…",
+        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE[:SCALE]]… (-i TEXT | -p TEXT) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica generate --model llama.gguf --adapter my-adapter --instruction \"Who is Mr. Collins?\"",
+            "  lorica generate --model llama.gguf --adapter austen --adapter brief:0.5 -i \"Who is Mr. Collins?\"",
             "  lorica generate --model llama.gguf --prompt \"It is a truth universally\" --temperature 0 -n 40"
         })
 final class GenerateCommand implements Callable<Integer> {
@@ -39,9 +42,9 @@ final class GenerateCommand implements Callable<Integer> {
 
     @Option(
             names = {"-a", "--adapter"},
-            paramLabel = "DIR|FILE",
-            description = "An adapter trained on it: its folder, or a GGUF LoRA file.")
-    private Path adapter;
+            paramLabel = "DIR|FILE[:SCALE]",
+            description = "An adapter trained on it: its folder, or a GGUF LoRA file. " + AdapterName.DESCRIPTION)
+    private List<String> adapters = new ArrayList<>();
 
     @ArgGroup(multiplicity = "1")
     private Question question;
@@ -78,7 +81,7 @@ final class GenerateCommand implements Callable<Integer> {
     public Integer call() {
         GenerationConfig config = sampling.config();
         try (Model base = Model.load(model, device.config());
-                Adapter tuned = adapter == null ? null : base.loadAdapter(adapter);
+                Adapter tuned = AdapterName.load(base, adapters);
                 Generator generator = new Generator(base, tuned)) {
             Generation generation = question.instruction != null
                     ? generator.ask(question.instruction, config)

@@ -13,6 +13,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.ArgGroup;
@@ -29,7 +30,7 @@ import picocli.CommandLine.Option;
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica merge --model FILE --adapter DIR|FILE --output FILE [OPTION]…",
+        customSynopsis = "lorica merge --model FILE --adapter DIR|FILE[:SCALE]… --output FILE [OPTION]…",
         optionListHeading = "%nOptions:%n",
         footerHeading = "%nExamples:%n",
         footer = {
@@ -48,9 +49,9 @@ final class MergeCommand implements Callable<Integer> {
     @Option(
             names = {"-a", "--adapter"},
             required = true,
-            paramLabel = "DIR|FILE",
-            description = "The adapter trained on it.")
-    private Path adapter;
+            paramLabel = "DIR|FILE[:SCALE]",
+            description = "The adapter trained on it. " + AdapterName.DESCRIPTION)
+    private List<String> adapters;
 
     @Option(names = {"-o", "--output"}, required = true, paramLabel = "FILE", description = "The GGUF file to write.")
     private Path output;
@@ -85,7 +86,7 @@ final class MergeCommand implements Callable<Integer> {
     public Integer call() {
         Map<String, Object> json = new LinkedHashMap<>();
         try (Model base = Model.load(model, device.config());
-                Adapter tuned = base.loadAdapter(adapter)) {
+                Adapter tuned = AdapterName.load(base, adapters)) {
             Dataset records = evalData == null ? null : dataOptions.load(evalData);
             DataConfig dataConfig = dataConfig(base, tuned);
             long start = System.nanoTime();

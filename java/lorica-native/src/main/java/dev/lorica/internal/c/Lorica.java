@@ -300,6 +300,18 @@ public static native @Cast("lorica_status") int lorica_adapter_load(@Const loric
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, @Cast("const char*") BytePointer path, @ByPtrPtr lorica_adapter out);
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, String path, @ByPtrPtr lorica_adapter out);
 
+/* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i] (NULL: 1 for
+ * each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen, and they may be freed. It can
+ * be run, merged and saved as any other. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. */
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Cast("const lorica_adapter*const*") PointerPointer adapters, @Const FloatPointer factors,
+                                              int n_adapters, @Cast("lorica_adapter**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const FloatPointer factors,
+                                              int n_adapters, @ByPtrPtr lorica_adapter out);
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const FloatBuffer factors,
+                                              int n_adapters, @ByPtrPtr lorica_adapter out);
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const float[] factors,
+                                              int n_adapters, @ByPtrPtr lorica_adapter out);
+
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
  * Errors: IO; the old file then stays as it was. */
@@ -531,6 +543,19 @@ public static native @Cast("lorica_status") int lorica_context_eval(lorica_conte
                                              @Cast("bool") boolean all_logits, FloatBuffer logits);
 public static native @Cast("lorica_status") int lorica_context_eval(lorica_context context, @Const int[] tokens, int n_tokens,
                                              @Cast("bool") boolean all_logits, float[] logits);
+
+/* From now on applies the sum of n_adapters adapters, each times factors[i] (NULL: 1 for each); 0: the base alone. The model is not
+ * loaded again. Empties the cache, whose keys and values belong to what was applied before. A single adapter with factor 1 is applied
+ * as it is; of anything else a copy is made (see lorica_adapter_stack), so one call costs about what copying A and B costs.
+ * Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite), OUT_OF_MEMORY; nothing is changed then. */
+public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Cast("const lorica_adapter*const*") PointerPointer adapters,
+                                                     @Const FloatPointer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Const @ByPtrPtr lorica_adapter adapters,
+                                                     @Const FloatPointer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Const @ByPtrPtr lorica_adapter adapters,
+                                                     @Const FloatBuffer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Const @ByPtrPtr lorica_adapter adapters,
+                                                     @Const float[] factors, int n_adapters);
 
 /* Forgets all positions from n_past on; n_past 0 empties the cache. */
 public static native @Cast("lorica_status") int lorica_context_truncate(lorica_context context, int n_past);

@@ -1,0 +1,51 @@
+package dev.lorica.cli;
+
+import dev.lorica.Adapter;
+import dev.lorica.Model;
+import dev.lorica.ScaledAdapter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/**
+ * An adapter as {@code --adapter} names it: {@code DIR|FILE}, or {@code DIR|FILE:SCALE}.
+ *
+ * @param scale multiplies its effect; 1 when none is given
+ */
+record AdapterName(Path path, double scale) {
+    /** What {@code --adapter} says where several may be given. */
+    static final String DESCRIPTION = "May be given several times, to apply their sum; each with a scale if you like: my-adapter:0.5.";
+
+    private static final Pattern WITH_SCALE = Pattern.compile("(.+):([-+]?(?:\\d+\\.?\\d*|\\.\\d+)(?:[eE][-+]?\\d+)?)");
+
+    static AdapterName of(String text) {
+        Matcher matcher = WITH_SCALE.matcher(text);
+        // A file that is really called that comes first.
+        return !matcher.matches() || Files.exists(Path.of(text))
+                ? new AdapterName(Path.of(text), 1)
+                : new AdapterName(Path.of(matcher.group(1)), Double.parseDouble(matcher.group(2)));
+    }
+
+    /** The one adapter, or the sum of several; {@code null} when there are no names. */
+    static Adapter load(Model base, List<String> names) {
+        List<AdapterName> wanted = names.stream().map(AdapterName::of).toList();
+        if (wanted.isEmpty()) {
+            return null;
+        }
+        if (wanted.size() == 1 && wanted.get(0).scale == 1) {
+            return base.loadAdapter(wanted.get(0).path);
+        }
+        List<ScaledAdapter> parts = new ArrayList<>();
+        try {
+            for (AdapterName name : wanted) {
+                parts.add(new ScaledAdapter(base.loadAdapter(name.path), name.scale));
+            }
+            return base.stack(parts);
+        } finally {
+            parts.forEach(part -> part.adapter().close());
+        }
+    }
+}
