@@ -1,0 +1,41 @@
+package dev.lorica.jinja;
+
+import java.util.List;
+import java.util.Map;
+
+/** What a filter, test, function or method is given besides its subject. */
+record Arguments(String of, List<Object> values, Map<String, Object> named) {
+
+    /** The argument at {@code index} or of this name; {@code otherwise} when neither is given. */
+    Object get(int index, String name, Object otherwise) {
+        return index >= 0 && index < values.size() ? values.get(index) : named.getOrDefault(name, otherwise);
+    }
+
+    Object require(int index, String name) {
+        if (index >= values.size() && !named.containsKey(name)) {
+            throw new JinjaException(of + " needs an argument: " + name);
+        }
+        return get(index, name, null);
+    }
+
+    String text(int index, String name, String otherwise) {
+        Object value = get(index, name, otherwise);
+        if (value != null && !(value instanceof String)) {
+            throw new JinjaException(of + ": " + name + " must be a text, not " + Values.repr(value));
+        }
+        return (String) value;
+    }
+
+    int integer(int index, String name, int otherwise) {
+        return (int) Math.max(Integer.MIN_VALUE, Math.min(Integer.MAX_VALUE, Values.toLong(get(index, name, (long) otherwise))));
+    }
+
+    boolean isTrue(int index, String name, boolean otherwise) {
+        return Values.isTrue(get(index, name, otherwise));
+    }
+
+    /** What is left behind the first {@code n}. */
+    Arguments behind(int n, String of) {
+        return new Arguments(of, values.subList(Math.min(n, values.size()), values.size()), named);
+    }
+}
