@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
 #include <limits>
 
@@ -71,6 +72,24 @@ TEST_F(SessionTest, TrainingLowersTheLoss) {
     }
     EXPECT_LT(session.evaluate(same.view(), {}).loss_sum, 0.5 * before);
     EXPECT_EQ(session.step_count(), 20);
+}
+
+TEST_F(SessionTest, MeasuresItsSpeedAgainstAPeakThatNoStepExceeds) {
+    const auto adapter = Adapter::create(load(path, "cpu", Dtype::bf16), small_adapter());
+    Session session(adapter, small_session());
+    double weights = static_cast<double>(shape.n_vocab) * shape.n_embd;
+    const double q = static_cast<double>(shape.n_embd) * shape.n_embd, kv = q * shape.n_head_kv / shape.n_head;
+    weights += shape.n_layer * (2 * q + 2 * kv + 3.0 * shape.n_embd * shape.n_ff);
+    EXPECT_EQ(session.operations_per_token(), 4 * weights);
+
+    const Batch same = batch(1);
+    const double peak = session.measure_peak();
+    const auto begin = std::chrono::steady_clock::now();
+    session.forward_backward(same.view());
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    EXPECT_GT(peak, session.operations_per_token() * static_cast<double>(same.tokens.size()) / seconds);
+
+    EXPECT_EQ(Session(Adapter::create(load(path, "reference", Dtype::f64), small_adapter()), small_session()).measure_peak(), 0);
 }
 
 TEST_F(SessionTest, TheSameSeedGivesTheSameAdapterBytesWithAnyNumberOfThreads) {

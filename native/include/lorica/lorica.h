@@ -469,6 +469,17 @@ LORICA_API lorica_status lorica_train_optimizer_step(lorica_train * train, const
 
 LORICA_API lorica_status lorica_train_zero_gradients(lorica_train * train);
 
+/* What model FLOPs utilization (Chowdhery et al. 2022, appendix B) is made of, as a share: tokens per second times
+ * flops_per_token / peak_flops. A LoRA step is counted as 4 operations per token and weight (2 forward, 2 for the gradient of
+ * the input), over the linear weights of the blocks and the head. */
+typedef struct lorica_train_speed {
+    double flops_per_token;
+    double peak_flops; /* per second, all threads, on products that stay in the cache; measured by the call; 0: not known */
+} lorica_train_speed;
+
+/* Takes about 20 ms. */
+LORICA_API lorica_status lorica_train_measure_speed(lorica_train * train, lorica_train_speed * out);
+
 /* Steps done, including those of a loaded state. */
 LORICA_API int64_t lorica_train_step_count(const lorica_train * train);
 

@@ -137,6 +137,14 @@ lorica_status lorica_train_zero_gradients(lorica_train * train) {
     });
 }
 
+lorica_status lorica_train_measure_speed(lorica_train * train, lorica_train_speed * out) {
+    return guarded([&] {
+        require(train, "train");
+        require(out, "out");
+        *out = {train->session.operations_per_token(), train->session.measure_peak()};
+    });
+}
+
 int64_t lorica_train_step_count(const lorica_train * train) { return train ? train->session.step_count() : 0; }
 
 lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, float * data, int64_t n) {

@@ -95,6 +95,14 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, cons
     return plan;
 }
 
+double Session::operations_per_token() const {
+    auto weights = static_cast<double>(model_.output().in) * static_cast<double>(model_.output().out);
+    for (const LayerWeights & layer : model_.layers()) {
+        for (const Weight & w : layer.linear) weights += static_cast<double>(w.in) * static_cast<double>(w.out);
+    }
+    return 4 * weights;
+}
+
 MemoryPlan Session::plan(const Model & model, const Adapter & adapter, const SessionConfig & config) {
     if (config.max_tokens < 1 || config.max_tokens > (1 << 24)) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "max_tokens is ", config.max_tokens, "; it must lie between 1 and ", 1 << 24);

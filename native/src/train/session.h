@@ -63,6 +63,11 @@ public:
     void zero_gradients();
     int64_t step_count() const { return step_count_; }
 
+    // Operations of a training step per token, 2 for each weight of the blocks and the head in the forward pass and 2 for dx. What
+    // is done in addition (recomputation, attention, the adapter) is not counted, as it is not in model FLOPs utilization.
+    double operations_per_token() const;
+    double measure_peak() { return backend_->measure_peak(); }
+
     const Adapter & adapter() const { return *adapter_; }
     std::vector<float> gradient(int32_t tensor) const { return adapter_->read(gradients_, tensor); }
     void set_gradient(int32_t tensor, const float * values) { adapter_->write(gradients_, tensor, values); }

@@ -15,6 +15,7 @@
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/linear.h"
+#include "backend/cpu/peak.h"
 #include "common/error.h"
 
 namespace lorica {
@@ -122,6 +123,7 @@ public:
     double sum_of_squares(const void * x, int64_t n) override {
         return cpu::sum_of_squares(static_cast<const float *>(x), n, context_.n_threads);
     }
+    double measure_peak() override { return cpu::measure_peak(context_.precision, context_.n_threads); }
     void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) override {
         cpu::adamw(static_cast<float *>(param), static_cast<const float *>(grad), static_cast<float *>(m), static_cast<float *>(v), n,
                    params, context_.n_threads);

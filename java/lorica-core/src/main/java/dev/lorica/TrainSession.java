@@ -12,6 +12,7 @@ import dev.lorica.internal.c.lorica_optimizer_step_params;
 import dev.lorica.internal.c.lorica_train;
 import dev.lorica.internal.c.lorica_train_params;
 import dev.lorica.internal.c.lorica_train_plan;
+import dev.lorica.internal.c.lorica_train_speed;
 import java.lang.ref.Reference;
 import java.nio.file.Path;
 import org.bytedeco.javacpp.BytePointer;
@@ -48,6 +49,16 @@ final class TrainSession implements AutoCloseable {
      * @param trained how many these are
      */
     record Loss(double sum, long trained) {}
+
+    /**
+     * @param flopsPerToken operations that a token counts as
+     * @param peakFlops     what the device could do per second; 0: not known
+     */
+    record Speed(double flopsPerToken, double peakFlops) {
+        double utilization(double tokensPerSecond) {
+            return peakFlops > 0 ? tokensPerSecond * flopsPerToken / peakFlops : 0;
+        }
+    }
 
     private final Adapter adapter;
     private final Shape shape;
@@ -104,6 +115,16 @@ final class TrainSession implements AutoCloseable {
                 .eps((float) config.adamEpsilon())
                 .seed(config.seed())
                 .memory_limit(config.memoryLimit());
+    }
+
+    /** Measures, for some milliseconds, what the device can do. */
+    Speed measureSpeed() {
+        return handle.exclusive(train -> {
+            try (lorica_train_speed speed = new lorica_train_speed()) {
+                check(Lorica.lorica_train_measure_speed(train, speed));
+                return new Speed(speed.flops_per_token(), speed.peak_flops());
+            }
+        });
     }
 
     /** Adds the gradients of the loss sum to the session's. */

@@ -45,6 +45,8 @@ import org.slf4j.LoggerFactory;
  * }</pre>
  */
 public final class Trainer {
+    private static final int MOST_PLANNED_TOKENS = 1 << 24;
+
     private static final Logger LOG = LoggerFactory.getLogger(Trainer.class);
 
     private final Model model;
@@ -121,6 +123,33 @@ public final class Trainer {
                 shape.sequenceLength(),
                 adapter.info().parameters(),
                 TrainSession.plan(model, adapter, config, shape));
+    }
+
+    /**
+     * What training on micro-batches of {@code sequences} sequences of {@code sequenceLength} tokens each needs. Nothing is
+     * allocated.
+     */
+    public MemoryPlan memoryPlan(int sequences, int sequenceLength) {
+        return TrainSession.plan(
+                model,
+                adapter,
+                config,
+                new TrainSession.Shape(Math.multiplyExact(sequences, sequenceLength), sequences, sequenceLength));
+    }
+
+    /** The most sequences of {@code sequenceLength} tokens that a micro-batch can have and fit in memory; 0: not even one. */
+    public int largestBatchSize(int sequenceLength) {
+        int fits = 0;
+        int limit = Math.max(1, MOST_PLANNED_TOKENS / sequenceLength);
+        int tooLarge = limit + 1;
+        for (int size = 1; fits + 1 < tooLarge; size = fits == 0 ? 1 : Math.min(2 * fits, (fits + tooLarge) / 2)) {
+            if (memoryPlan(size, sequenceLength).fits()) {
+                fits = size;
+            } else {
+                tooLarge = size;
+            }
+        }
+        return fits;
     }
 
     /**
@@ -216,6 +245,7 @@ public final class Trainer {
         private final TokenizedDataset data;
         private final TokenizedDataset evalData;
         private final LearningRate learningRate;
+        private final TrainSession.Speed speed;
 
         private final String dataChecksum;
         private final String evalChecksum;
@@ -239,6 +269,7 @@ public final class Trainer {
         Run(TrainingPlan plan, TrainSession session, TokenizedDataset data, TokenizedDataset evalData) {
             this.plan = plan;
             this.session = session;
+            this.speed = session.measureSpeed();
             this.data = data;
             this.evalData = evalData;
             this.learningRate = new LearningRate(config, plan.totalSteps());
@@ -494,6 +525,7 @@ public final class Trainer {
                     total.tokens,
                     total.trained,
                     over.tokens / over.seconds,
+                    speed.utilization(over.tokens / over.seconds),
                     seconds,
                     seconds / step * (plan.totalSteps() - step));
         }

@@ -13,6 +13,8 @@ package dev.lorica;
  * @param tokens           tokens processed since the start
  * @param trainedTokens    tokens trained on since the start
  * @param tokensPerSecond  tokens processed per second, over the same steps as the loss
+ * @param utilization      share of the device's measured peak, as model FLOPs utilization is counted: 4 operations per token and
+ *                         weight; 0: the peak is not known
  * @param seconds          time since the start, evaluations included
  * @param secondsRemaining what is left at the mean speed so far
  */
@@ -26,5 +28,6 @@ public record TrainingProgress(
         long tokens,
         long trainedTokens,
         double tokensPerSecond,
+        double utilization,
         double seconds,
         double secondsRemaining) {}

@@ -140,6 +140,7 @@ class TrainerTest {
         assertThat(steps).allSatisfy(p -> {
             assertThat(p.gradNorm()).isPositive();
             assertThat(p.tokensPerSecond()).isPositive();
+            assertThat(p.utilization()).isBetween(1e-9, 1.0);
             assertThat(p.totalSteps()).isEqualTo(6);
         });
         assertThat(steps.get(1).epoch()).isCloseTo(2 / 3.0, within(1e-12));

@@ -89,6 +89,7 @@ public final class LoricaCli implements Callable<Integer> {
     static CommandLine commandLine(Terminal terminal) {
         CommandLine program = new CommandLine(new LoricaCli())
                 .addSubcommand(new TrainCommand(terminal))
+                .addSubcommand(new PlanCommand(terminal))
                 .addSubcommand(new GenerateCommand(terminal))
                 .addSubcommand(new EvalCommand(terminal))
                 .addSubcommand(new ExportCommand(terminal))

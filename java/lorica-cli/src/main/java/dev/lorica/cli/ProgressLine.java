@@ -37,12 +37,14 @@ final class ProgressLine {
 
     /** Writes a line that stays. */
     synchronized void log(TrainingProgress progress) {
+        String share =
+                progress.utilization() > 0 ? " (" + Format.percent(progress.utilization(), 1) + " of peak)" : "";
         String eta = terminal ? "" : "  ETA " + Format.duration(progress.secondsRemaining());
         line(String.format(
                         "step %" + Integer.toString(progress.totalSteps()).length() + "d/%d",
                         progress.step(),
                         progress.totalSteps())
-                + "  epoch " + Format.fixed(progress.epoch(), 2) + numbers(progress) + eta);
+                + "  epoch " + Format.fixed(progress.epoch(), 2) + numbers(progress) + share + eta);
     }
 
     /** Writes a line above the bar. */

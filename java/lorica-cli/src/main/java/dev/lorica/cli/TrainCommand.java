@@ -291,6 +291,7 @@ final class TrainCommand implements Callable<Integer> {
                 entry.put("learning_rate", now.learningRate());
                 entry.put("grad_norm", now.gradNorm());
                 entry.put("tokens_per_second", now.tokensPerSecond());
+                entry.put("utilization", now.utilization());
                 log.add(entry);
             }
 

@@ -12,7 +12,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class FormatTest {
     private static final TrainingProgress HALF =
-            new TrainingProgress(60, 120, 1.5, 2.34567, 1e-4, 0.5, 10_000, 5_000, 1234.5, 30, 30.4);
+            new TrainingProgress(60, 120, 1.5, 2.34567, 1e-4, 0.5, 10_000, 5_000, 1234.5, 0.123, 30, 30.4);
 
     @Test
     void writesNumbersForPeople() {
@@ -60,7 +60,7 @@ class FormatTest {
         progress.end();
 
         assertThat(err.toString())
-                .isEqualTo("step  60/120  epoch 1.50  loss 2.3457  lr 1.00e-04  grad 0.500  1,235 tok/s  ETA 0:30"
+                .isEqualTo("step  60/120  epoch 1.50  loss 2.3457  lr 1.00e-04  grad 0.500  1,235 tok/s (12 % of peak)  ETA 0:30"
                         + System.lineSeparator());
     }
 

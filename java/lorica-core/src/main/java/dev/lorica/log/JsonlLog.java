@@ -111,6 +111,7 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
         record.put("tokens", progress.tokens());
         record.put("trained_tokens", progress.trainedTokens());
         record.put("tokens_per_second", progress.tokensPerSecond());
+        record.put("utilization", progress.utilization());
         record.put("seconds", progress.seconds());
         append(record);
     }

@@ -74,6 +74,9 @@ public final class TensorBoardLog implements TrainerListener, AutoCloseable {
         write(progress.step(), "train/learning_rate", progress.learningRate());
         write(progress.step(), "train/epoch", progress.epoch());
         write(progress.step(), "train/tokens_per_second", progress.tokensPerSecond());
+        if (progress.utilization() > 0) {
+            write(progress.step(), "train/utilization", progress.utilization());
+        }
     }
 
     @Override

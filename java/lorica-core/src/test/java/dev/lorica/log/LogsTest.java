@@ -153,7 +153,7 @@ class LogsTest {
     private static void steps(TrainerListener log, int from, int to) {
         for (int step = from; step <= to; step++) {
             TrainingProgress progress = new TrainingProgress(
-                    step, 8, step / 4.0, 0.5 / step, 1e-4, 0.75, 100L * step, 40L * step, 300, step, 8 - step);
+                    step, 8, step / 4.0, 0.5 / step, 1e-4, 0.75, 100L * step, 40L * step, 300, 0, step, 8 - step);
             log.onStep(progress);
             log.onLog(progress);
             if (step % 2 == 0) {

@@ -500,6 +500,12 @@ public static native @Cast("lorica_status") int lorica_train_optimizer_step(lori
                                                      float[] grad_norm);
 
 public static native @Cast("lorica_status") int lorica_train_zero_gradients(lorica_train train);
+// Targeting lorica_train_speed.java
+
+
+
+/* Takes about 20 ms. */
+public static native @Cast("lorica_status") int lorica_train_measure_speed(lorica_train train, lorica_train_speed out);
 
 /* Steps done, including those of a loaded state. */
 public static native @Cast("int64_t") long lorica_train_step_count(@Const lorica_train train);

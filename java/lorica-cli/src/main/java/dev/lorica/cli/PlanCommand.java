@@ -1,0 +1,169 @@
+package dev.lorica.cli;
+
+import dev.lorica.Adapter;
+import dev.lorica.Checkpointing;
+import dev.lorica.MemoryPlan;
+import dev.lorica.Model;
+import dev.lorica.Trainer;
+import dev.lorica.TrainingConfig;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import picocli.CommandLine.ArgGroup;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/** {@code lorica plan}: what memory training would need, before any is taken. */
+@Command(
+        name = "plan",
+        header = "Show the memory that training needs, by component, and the largest batch that fits.",
+        description = {"", "Counts what the engine takes. Java itself takes about 0.1 GiB more, and a little for the data."},
+        sortOptions = false,
+        synopsisHeading = "%nUsage: ",
+        customSynopsis = "lorica plan --model FILE [OPTION]…",
+        optionListHeading = "%nOptions:%n",
+        footerHeading = "%nExamples:%n",
+        footer = {
+            "  lorica plan --model llama.gguf --max-length 2048 --batch-size 4",
+            "  lorica plan --model llama.gguf --lora-r 8 --target-modules q_proj,v_proj --available 8GiB"
+        })
+final class PlanCommand implements Callable<Integer> {
+    private static final Pattern SIZE = Pattern.compile("(\\d+(?:\\.\\d+)?)\\s*([kmgt]?)(?:i?b)?");
+
+    private final Terminal terminal;
+
+    @Option(
+            names = {"-m", "--model"},
+            required = true,
+            paramLabel = "FILE",
+            description = "The GGUF model.")
+    private Path model;
+
+    @Option(
+            names = "--max-length",
+            paramLabel = "N",
+            description = "Tokens of each example. Default: ${DEFAULT-VALUE}")
+    private int maxLength = 512;
+
+    @Option(
+            names = "--batch-size",
+            paramLabel = "N",
+            description = "Examples of a micro-batch. Default: ${DEFAULT-VALUE}")
+    private int batchSize = TrainingConfig.defaults().batchSize();
+
+    @Option(
+            names = "--available",
+            paramLabel = "SIZE",
+            description = "Plan for this much memory, such as 8GiB, instead of what is free here.")
+    private String available;
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nLoRA:%n")
+    private LoraOptions lora = new LoraOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    private DeviceOptions device = new DeviceOptions();
+
+    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    private CommonOptions common = new CommonOptions();
+
+    PlanCommand(Terminal terminal) {
+        this.terminal = terminal;
+    }
+
+    @Override
+    public Integer call() {
+        positive("--max-length", maxLength);
+        positive("--batch-size", batchSize);
+        long limit = available == null ? 0 : bytes(available);
+        try (Model base = Model.load(model, device.config());
+                Adapter adapter = base.newAdapter(lora.config(0))) {
+            new TrainingReport(terminal).model(base.info());
+            Way kept = way(base, adapter, Checkpointing.OFF, limit);
+            Way recomputed = way(base, adapter, Checkpointing.ON, limit);
+            if (terminal.json()) {
+                Map<String, Object> json = new LinkedHashMap<>();
+                json.put("model", model.toString());
+                json.put("max_length", maxLength);
+                json.put("batch_size", batchSize);
+                json.put("trainable_params", adapter.info().parameters());
+                json.put("available", kept.plan.available());
+                json.put("without_checkpointing", kept.json());
+                json.put("with_checkpointing", recomputed.json());
+                terminal.printJson(json);
+            } else {
+                print(kept, recomputed);
+            }
+            return ExitCode.OK;
+        }
+    }
+
+    /** A plan with activations kept, or computed again; and the largest batch that it allows. */
+    private record Way(MemoryPlan plan, int largestBatch) {
+        Map<String, Object> json() {
+            Map<String, Object> json = new LinkedHashMap<>(TrainingReport.parts(plan));
+            json.put("total", plan.total());
+            json.put("fits", plan.fits());
+            json.put("largest_batch_size", largestBatch);
+            return json;
+        }
+    }
+
+    private Way way(Model base, Adapter adapter, Checkpointing checkpointing, long limit) {
+        TrainingConfig config = TrainingConfig.builder()
+                .batchSize(batchSize)
+                .maxLength(maxLength)
+                .checkpointing(checkpointing)
+                .memoryLimit(limit)
+                .build();
+        Trainer trainer = new Trainer(base, adapter, config);
+        return new Way(trainer.memoryPlan(batchSize, maxLength), trainer.largestBatchSize(maxLength));
+    }
+
+    private void print(Way kept, Way recomputed) {
+        row("", "activations kept", "computed again");
+        Map<String, Long> left = TrainingReport.parts(kept.plan);
+        Map<String, Long> right = TrainingReport.parts(recomputed.plan);
+        left.forEach((name, bytes) -> row(name, Format.bytes(bytes), Format.bytes(right.get(name))));
+        row("total", Format.bytes(kept.plan.total()), Format.bytes(recomputed.plan.total()));
+        row(
+                "of " + Format.bytes(kept.plan.available()),
+                kept.plan.fits() ? "fits" : "does not fit",
+                recomputed.plan.fits() ? "fits" : "does not fit");
+        row("largest batch", batch(kept), batch(recomputed));
+        terminal.out().println();
+        terminal.out()
+                .println("A micro-batch of " + Format.count(batchSize, "example") + " of " + Format.count(maxLength)
+                        + " tokens. Train chooses by itself whether to keep activations (--gradient-checkpointing auto).");
+    }
+
+    private String batch(Way way) {
+        return way.largestBatch == 0 ? "none fits" : Format.count(way.largestBatch, "example");
+    }
+
+    private void row(String name, String left, String right) {
+        terminal.out().println(String.format("%-14s %18s %18s", name, left, right));
+    }
+
+    private static void positive(String option, int value) {
+        if (value < 1) {
+            throw new IllegalArgumentException(option + " cannot be " + value + "; it is 1 or more");
+        }
+    }
+
+    /** 8GiB, 8g and 8GB are 8 · 2³⁰ bytes. */
+    private static long bytes(String text) {
+        Matcher size = SIZE.matcher(text.strip().toLowerCase(Locale.ROOT));
+        if (!size.matches()) {
+            throw new IllegalArgumentException("--available cannot be \"" + text + "\"; it is a size such as 8GiB or 500MiB");
+        }
+        long bytes = Math.round(Double.parseDouble(size.group(1)) * Math.pow(1024, " kmgt".indexOf(size.group(2))));
+        if (bytes < 1) {
+            throw new IllegalArgumentException("--available cannot be \"" + text + "\"; it is a size such as 8GiB or 500MiB");
+        }
+        return bytes;
+    }
+}
