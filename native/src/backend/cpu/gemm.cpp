@@ -222,28 +222,38 @@ void pack(const GemmB & b, const Segment & segment, const Task & task, GemmPreci
     }
 }
 
+// A block of rows is multiplied with strip_groups groups and stored before the next ones, so that C stays in the first-level cache.
+constexpr int64_t strip_groups = 4;
+
 void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Task & task, GemmPrecision precision, bool amx,
               const ThreadScratch & thread) {
-    const int64_t groups = (task.n_count + group_n - 1) / group_n, ldc = groups * group_n;
-    const std::vector<Stage> stages = plan_stages(job, precision, ldc);
+    const int64_t groups = (task.n_count + group_n - 1) / group_n;
+    const std::vector<Stage> stages = plan_stages(job, precision, groups * group_n);
     const auto kernel = precision == GemmPrecision::f32 ? kernel_f32_simd : amx ? kernel_bf16_amx : kernel_bf16_simd;
+    // Only a sum that takes several stages has to be kept whole between them.
+    const bool whole = stages.size() > 1;
+    const int64_t ldc = (whole ? groups : strip_groups) * group_n;
+    std::vector<KernelSegment> segments;
     for (size_t s = 0; s < stages.size(); ++s) {
         for (const Segment & segment : stages[s]) pack(job.terms[segment.term].b, segment, task, precision, thread);
         for (int64_t m = 0; m < task.m_count; m += block_m) {
-            // With one stage C never leaves the first-level cache.
-            float * c = stages.size() == 1 ? thread.c : thread.c + m * ldc;
-            const int64_t rows = std::min(block_m, task.m_count - m);
-            for (size_t i = 0; i < stages[s].size(); ++i) {
-                const Segment & segment = stages[s][i];
+            const int64_t rows = std::min(block_m, task.m_count - m), block = (task.m0 + m) / block_m;
+            const bool last = m + block_m >= task.m_count;
+            segments.clear();
+            for (const Segment & segment : stages[s]) {
                 const PreparedA & matrix = prepared[segment.term];
-                const int64_t block = (task.m0 + m) / block_m;
                 const auto a = matrix.block(block, segment.k0);
-                const bool last = m + block_m >= task.m_count;
-                const std::byte * next = last ? nullptr : matrix.block(block + 1, segment.k0).data;
                 const std::byte * panel = thread.panel + static_cast<size_t>(segment.panel_offset) * panel_element(precision);
-                kernel({a.data, a.stride, panel, segment.k_pad * group_n, segment.k_pad, groups, rows, c, ldc, s > 0 || i > 0, next});
+                segments.push_back({a.data, a.stride, panel, segment.k_pad * group_n, segment.k_pad,
+                                    last ? nullptr : matrix.block(block + 1, segment.k0).data});
             }
-            if (s + 1 == stages.size()) store(job.out, c, ldc, task.m0 + m, rows, task.n0, task.n_count);
+            for (int64_t g = 0; g < groups; g += strip_groups) {
+                const int64_t count = std::min(strip_groups, groups - g), n = g * group_n;
+                float * c = whole ? thread.c + m * ldc + n : thread.c;
+                kernel({segments, g, count, groups, rows, c, ldc, s > 0});
+                if (s + 1 < stages.size()) continue;
+                store(job.out, c, ldc, task.m0 + m, rows, task.n0 + n, std::min(count * group_n, task.n_count - n));
+            }
         }
     }
 }

@@ -25,17 +25,19 @@ struct NextRows {
     }
 };
 
-NextRows next_rows(const KernelArgs & args, int64_t pass, int64_t passes) {
-    if (!args.next_a) return {nullptr, 0, 0};
+NextRows next_rows(const KernelSegment & segment, int64_t pass, int64_t passes) {
+    if (!segment.next_a) return {nullptr, 0, 0};
     const int64_t first = 32 * pass / passes, end = 32 * (pass + 1) / passes;
-    return {static_cast<const uint16_t *>(args.next_a) + first * args.lda, end - first, args.lda};
+    return {static_cast<const uint16_t *>(segment.next_a) + first * segment.lda, end - first, segment.lda};
 }
 
-__attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & args, const std::uint16_t * panel0,
-                                                             const std::uint16_t * panel1, float * c, const NextRows & next) {
-    const auto * a0 = static_cast<const uint16_t *>(args.a);
-    const uint16_t * a1 = a0 + 16 * args.lda;
-    const int64_t a_stride = args.lda * 2, c_stride = args.ldc * 4;
+const char * group_of(const KernelSegment & segment, int64_t group) {
+    return reinterpret_cast<const char *>(static_cast<const uint16_t *>(segment.panel) + group * segment.group_stride);
+}
+
+// Two groups from `group` on. C stays in the tiles through all segments.
+__attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & args, int64_t group, float * c) {
+    const int64_t c_stride = args.ldc * 4;
     float * c1 = c + 16 * args.ldc;
     if (args.accumulate) {
         _tile_loadd(0, c, c_stride);
@@ -48,18 +50,24 @@ __attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & 
         _tile_zero(2);
         _tile_zero(3);
     }
-    const char * b0 = reinterpret_cast<const char *>(panel0);
-    const char * b1 = reinterpret_cast<const char *>(panel1);
-    for (int64_t k = 0; k < args.k; k += 32, b0 += tile_bytes, b1 += tile_bytes) {
-        next.prefetch(k);
-        _tile_loadd(4, a0 + k, a_stride);
-        _tile_loadd(6, b0, 64);
-        _tile_loadd(7, b1, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(5, a1 + k, a_stride);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+    for (const KernelSegment & segment : args.segments) {
+        const auto * a0 = static_cast<const uint16_t *>(segment.a);
+        const uint16_t * a1 = a0 + 16 * segment.lda;
+        const int64_t a_stride = segment.lda * 2;
+        const char * b0 = group_of(segment, group);
+        const char * b1 = group_of(segment, group + 1);
+        const NextRows next = next_rows(segment, group / 2, (args.all_groups + 1) / 2);
+        for (int64_t k = 0; k < segment.k; k += 32, b0 += tile_bytes, b1 += tile_bytes) {
+            next.prefetch(k);
+            _tile_loadd(4, a0 + k, a_stride);
+            _tile_loadd(6, b0, 64);
+            _tile_loadd(7, b1, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, a1 + k, a_stride);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
     }
     _tile_stored(0, c, c_stride);
     _tile_stored(1, c + 16, c_stride);
@@ -67,10 +75,8 @@ __attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & 
     _tile_stored(3, c1 + 16, c_stride);
 }
 
-__attribute__((target("amx-tile,amx-bf16"))) void one_group(const KernelArgs & args, const std::uint16_t * panel, float * c) {
-    const auto * a0 = static_cast<const uint16_t *>(args.a);
-    const uint16_t * a1 = a0 + 16 * args.lda;
-    const int64_t a_stride = args.lda * 2, c_stride = args.ldc * 4;
+__attribute__((target("amx-tile,amx-bf16"))) void one_group(const KernelArgs & args, int64_t group, float * c) {
+    const int64_t c_stride = args.ldc * 4;
     float * c1 = c + 16 * args.ldc;
     if (args.accumulate) {
         _tile_loadd(0, c, c_stride);
@@ -79,13 +85,18 @@ __attribute__((target("amx-tile,amx-bf16"))) void one_group(const KernelArgs & a
         _tile_zero(0);
         _tile_zero(2);
     }
-    const char * b = reinterpret_cast<const char *>(panel);
-    for (int64_t k = 0; k < args.k; k += 32, b += tile_bytes) {
-        _tile_loadd(6, b, 64);
-        _tile_loadd(4, a0 + k, a_stride);
-        _tile_loadd(5, a1 + k, a_stride);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(2, 5, 6);
+    for (const KernelSegment & segment : args.segments) {
+        const auto * a0 = static_cast<const uint16_t *>(segment.a);
+        const uint16_t * a1 = a0 + 16 * segment.lda;
+        const int64_t a_stride = segment.lda * 2;
+        const char * b = group_of(segment, group);
+        for (int64_t k = 0; k < segment.k; k += 32, b += tile_bytes) {
+            _tile_loadd(6, b, 64);
+            _tile_loadd(4, a0 + k, a_stride);
+            _tile_loadd(5, a1 + k, a_stride);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(2, 5, 6);
+        }
     }
     _tile_stored(0, c, c_stride);
     _tile_stored(2, c1, c_stride);
@@ -94,14 +105,9 @@ __attribute__((target("amx-tile,amx-bf16"))) void one_group(const KernelArgs & a
 }  // namespace
 
 void kernel_bf16_amx(const KernelArgs & args) {
-    const auto * panel = static_cast<const uint16_t *>(args.panel);
-    const int64_t pairs = args.groups / 2;
     int64_t g = 0;
-    for (; g + 2 <= args.groups; g += 2) {
-        two_groups(args, panel + g * args.group_stride, panel + (g + 1) * args.group_stride, args.c + g * 16,
-                   next_rows(args, g / 2, pairs));
-    }
-    if (g < args.groups) one_group(args, panel + g * args.group_stride, args.c + g * 16);
+    for (; g + 2 <= args.groups; g += 2) two_groups(args, args.first_group + g, args.c + g * 16);
+    if (g < args.groups) one_group(args, args.first_group + g, args.c + g * 16);
 }
 
 #else

@@ -111,27 +111,34 @@ constexpr int64_t groups_at_once = group_vectors == 1 ? 2 : 1;
 
 template <typename T, typename Call>
 HWY_INLINE void run(const KernelArgs & args, const Call & call) {
-    const T * a = static_cast<const T *>(args.a);
-    const T * panel = static_cast<const T *>(args.panel);
-    int64_t g = 0;
-    auto block = [&]<size_t Rows, size_t Groups>(int64_t r) {
-        call.template operator()<Rows, Groups>(a + r * args.lda, panel + g * args.group_stride, args.c + r * args.ldc + g * 16);
-    };
-    if constexpr (groups_at_once == 2) {
-        for (; g + 2 <= args.groups; g += 2) cover<2>(args.rows, block);
+    bool accumulate = args.accumulate;
+    for (const KernelSegment & segment : args.segments) {
+        const T * a = static_cast<const T *>(segment.a);
+        const T * panel = static_cast<const T *>(segment.panel) + args.first_group * segment.group_stride;
+        int64_t g = 0;
+        auto block = [&]<size_t Rows, size_t Groups>(int64_t r) {
+            call.template operator()<Rows, Groups>(segment, a + r * segment.lda, panel + g * segment.group_stride,
+                                                   args.c + r * args.ldc + g * 16, accumulate);
+        };
+        if constexpr (groups_at_once == 2) {
+            for (; g + 2 <= args.groups; g += 2) cover<2>(args.rows, block);
+        }
+        for (; g < args.groups; ++g) cover<1>(args.rows, block);
+        accumulate = true;
     }
-    for (; g < args.groups; ++g) cover<1>(args.rows, block);
 }
 
 void KernelBf16(const KernelArgs & args) {
-    run<uint16_t>(args, [&]<size_t Rows, size_t Groups>(const uint16_t * a, const uint16_t * panel, float * c) {
-        block_bf16<Rows, Groups>(a, args.lda, panel, args.group_stride, args.k, c, args.ldc, args.accumulate);
+    run<uint16_t>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const uint16_t * a, const uint16_t * panel, float * c,
+                                                        bool accumulate) {
+        block_bf16<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
     });
 }
 
 void KernelF32(const KernelArgs & args) {
-    run<float>(args, [&]<size_t Rows, size_t Groups>(const float * a, const float * panel, float * c) {
-        block_f32<Rows, Groups>(a, args.lda, panel, args.group_stride, args.k, c, args.ldc, args.accumulate);
+    run<float>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const float * a, const float * panel, float * c,
+                                                     bool accumulate) {
+        block_f32<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
     });
 }
 

@@ -2,23 +2,30 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace lorica::cpu {
 
-// C[rows, 16 * groups] (row stride ldc) = or += A[rows, k] (row stride lda, in elements) B. rows <= 32, k a multiple of 32 in bf16.
-// In bf16 all 32 rows of A must be readable.
-struct KernelArgs {
+// One term of a sum of products: A[rows, k] (row stride lda, in elements) times groups of a packed panel. k is a multiple of 32 in
+// bf16, and all 32 rows of A must be readable then.
+struct KernelSegment {
     const void * a;
     int64_t lda;
     const void * panel;
     int64_t group_stride;  // elements from one group of the panel to the next
     int64_t k;
-    int64_t groups;
+    const void * next_a;  // the block of A that will be read next, of the same shape, or null: fetched into the second-level cache
+};
+
+// C[rows, 16 * groups] (row stride ldc) = or += the segments' products with the groups from first_group on. rows <= 32.
+struct KernelArgs {
+    std::span<const KernelSegment> segments;
+    int64_t first_group, groups;
+    int64_t all_groups;  // of the panel: the calls that share one block of A share the work of fetching the next one
     int64_t rows;
     float * c;
     int64_t ldc;
     bool accumulate;
-    const void * next_a;  // the block of A that will be read next, of the same shape, or null: fetched into the second-level cache
 };
 
 void kernel_bf16_amx(const KernelArgs & args);  // only when has_amx_bf16(), after amx_configure_thread()

@@ -32,17 +32,21 @@ uint16_t scale_bf16(uint16_t bits, float scale) {
     return Bf16(static_cast<float>(value) * scale).bits;
 }
 
-// scale x^T for a narrow x (the rank side of an adapter): [cols, rows], act.
+// scale x^T for a narrow x (the rank side of an adapter): [cols, rows], act. Tokens in blocks that the first-level cache holds.
 Matrix transposed(const Context & context, const Matrix & x, float scale) {
+    constexpr int64_t block = 64;
     Matrix y = context.take_act(x.cols, round_up(x.rows, 32));
     y.cols = x.rows;
 #pragma omp parallel for num_threads(context.n_threads) schedule(static)
-    for (int64_t c = 0; c < x.cols; ++c) {
-        for (int64_t t = 0; t < x.rows; ++t) {
-            if (x.type == Dtype::bf16) {
-                y.row_as<uint16_t>(c)[t] = scale_bf16(x.row_as<uint16_t>(t)[c], scale);
-            } else {
-                y.row_as<float>(c)[t] = x.row_as<float>(t)[c] * scale;
+    for (int64_t first = 0; first < x.rows; first += block) {
+        const int64_t end = std::min(first + block, x.rows);
+        for (int64_t c = 0; c < x.cols; ++c) {
+            for (int64_t t = first; t < end; ++t) {
+                if (x.type == Dtype::bf16) {
+                    y.row_as<uint16_t>(c)[t] = scale_bf16(x.row_as<uint16_t>(t)[c], scale);
+                } else {
+                    y.row_as<float>(c)[t] = x.row_as<float>(t)[c] * scale;
+                }
             }
         }
     }

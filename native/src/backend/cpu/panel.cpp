@@ -6,7 +6,6 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "backend/cpu/dequantize-inl.h"
 #include "backend/cpu/gemm_kernels.h"
@@ -42,10 +41,16 @@ HWY_INLINE const float * read_run(const GemmB & b, int64_t row, int64_t first, i
     return run;
 }
 
+// Rows that can be packed from where they are.
+HWY_INLINE bool in_place(const GemmB & b) { return b.type == GGML_TYPE_BF16 && b.scale == 1; }
+HWY_INLINE const Bf16 * bf16_row(const GemmB & b, int64_t row) {
+    return reinterpret_cast<const Bf16 *>(b.data + static_cast<size_t>(row) * b.row_bytes);
+}
+
 HWY_INLINE void read_run_bf16(const GemmB & b, int64_t row, int64_t first, int64_t count, float * run, Bf16 * out) {
     const std::byte * source = b.data + static_cast<size_t>(row) * b.row_bytes;
-    if (b.type == GGML_TYPE_BF16 && b.scale == 1) {
-        std::memcpy(out, reinterpret_cast<const Bf16 *>(source) + first, static_cast<size_t>(count) * sizeof(Bf16));
+    if (in_place(b)) {
+        std::copy_n(bf16_row(b, row) + first, count, out);
     } else if (can_expand(b.type) && b.scale == 1 && first % 32 == 0 && count % 32 == 0) {
         expand(b.type, source, first, count, out);
     } else {
@@ -93,6 +98,11 @@ void pack_rows_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad,
                     Bf16 * rows, uint16_t * panel) {
     for (int64_t g = 0; g * group_n < n_count; ++g) {
         const int64_t first = n0 + g * group_n, columns = std::min(group_n, n_count - g * group_n);
+        if (in_place(b) && k_count == k_pad && columns == group_n && b.row_bytes % 4 == 0) {
+            transpose_16(reinterpret_cast<const uint32_t *>(bf16_row(b, first) + k0), static_cast<int64_t>(b.row_bytes / 4), k_pad / 2,
+                         reinterpret_cast<uint32_t *>(panel + g * k_pad * group_n));
+            continue;
+        }
         for (int64_t c = 0; c < group_n; ++c) {
             Bf16 * row = rows + c * k_pad;
             const int64_t filled = c < columns ? k_count : 0;
@@ -108,20 +118,24 @@ void pack_rows_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad,
 void pack_columns_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * run,
                        Bf16 * rows, uint16_t * panel) {
     const int64_t groups = (n_count + group_n - 1) / group_n;
-    Bf16 * even = rows;
-    Bf16 * odd = rows + panel_n;
+    const bool direct = in_place(b) && n_count % group_n == 0;
     std::fill(rows, rows + 2 * panel_n, Bf16());
     for (int64_t p = 0; p < k_pad / 2; ++p) {
+        const Bf16 * pair[2];
         for (int64_t half = 0; half < 2; ++half) {
-            Bf16 * row = half ? odd : even;
-            if (2 * p + half < k_count) {
-                read_run_bf16(b, k0 + 2 * p + half, n0, n_count, run, row);
-            } else {
+            const int64_t k = 2 * p + half;
+            Bf16 * row = rows + half * panel_n;
+            pair[half] = row;
+            if (k >= k_count) {
                 std::fill(row, row + n_count, Bf16());
+            } else if (direct) {
+                pair[half] = bf16_row(b, k0 + k) + n0;
+            } else {
+                read_run_bf16(b, k0 + k, n0, n_count, run, row);
             }
         }
         for (int64_t g = 0; g < groups; ++g) {
-            interleave_16(even + g * group_n, odd + g * group_n, panel + g * k_pad * group_n + p * 32);
+            interleave_16(pair[0] + g * group_n, pair[1] + g * group_n, panel + g * k_pad * group_n + p * 32);
         }
     }
 }
