@@ -6,6 +6,7 @@ import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.MismatchException;
+import dev.lorica.hub.Hub;
 import dev.lorica.internal.NativeHandle;
 import dev.lorica.internal.Text;
 import dev.lorica.internal.c.Lorica;
@@ -77,7 +78,8 @@ public final class Adapter implements AutoCloseable {
         return new Adapter(model, own(model, pointer), AdapterMetadata.of(model, config));
     }
 
-    static Adapter load(Model model, Path path) {
+    static Adapter load(Model model, Path name) {
+        Path path = Hub.adapter(name);
         boolean folder = Files.isDirectory(path);
         if (!folder && path.endsWith(PeftFolder.WEIGHTS)) {
             return load(model, path.toAbsolutePath().getParent());

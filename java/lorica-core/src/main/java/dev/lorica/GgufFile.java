@@ -2,6 +2,7 @@ package dev.lorica;
 
 import static dev.lorica.internal.Status.check;
 
+import dev.lorica.hub.Hub;
 import dev.lorica.internal.NativeHandle;
 import dev.lorica.internal.NativeLibrary;
 import dev.lorica.internal.Text;
@@ -42,7 +43,7 @@ public final class GgufFile implements AutoCloseable {
     public static GgufFile open(Path file) {
         NativeLibrary.load();
         lorica_gguf pointer = new lorica_gguf();
-        try (BytePointer path = Text.copy("the path", file.toString())) {
+        try (BytePointer path = Text.copy("the path", Hub.model(file).toString())) {
             check(Lorica.lorica_gguf_open(path, pointer));
         }
         return new GgufFile(new NativeHandle<>("the GGUF file", pointer, Lorica::lorica_gguf_free));

@@ -2,6 +2,7 @@ package dev.lorica;
 
 import static dev.lorica.internal.Status.check;
 
+import dev.lorica.hub.Hub;
 import dev.lorica.internal.NativeHandle;
 import dev.lorica.internal.NativeLibrary;
 import dev.lorica.internal.Text;
@@ -45,15 +46,20 @@ public final class Model implements AutoCloseable {
         return load(file, ModelConfig.defaults());
     }
 
-    /** Opens a model; every header, shape, type and offset of the file is checked first. */
-    public static Model load(Path file, ModelConfig config) {
+    /**
+     * Opens a model; every header, shape, type and offset of the file is checked first.
+     *
+     * @param path a GGUF file, or a name on Hugging Face's hub such as {@code hf:owner/repo:Q4_K_M} (see {@link dev.lorica.hub.Hub})
+     */
+    public static Model load(Path path, ModelConfig config) {
+        Path file = Hub.model(path);
         NativeLibrary.load();
         lorica_model pointer = new lorica_model();
-        try (BytePointer path = Text.copy("the path", file.toString());
+        try (BytePointer name = Text.copy("the path", file.toString());
                 BytePointer device = Text.copy("the device", config.device());
                 lorica_model_params params = Lorica.lorica_model_default_params()) {
             params.device(device).precision(precision(config.precision())).n_threads(config.threads());
-            check(Lorica.lorica_model_load(path, params, pointer));
+            check(Lorica.lorica_model_load(name, params, pointer));
         }
         return new Model(file, new NativeHandle<>("the model", pointer, Lorica::lorica_model_free));
     }
@@ -80,7 +86,10 @@ public final class Model implements AutoCloseable {
         return Adapter.create(this, config);
     }
 
-    /** An adapter that was saved: its folder, the folder of a PEFT adapter, or a GGUF LoRA file of Lorica's or llama.cpp's. */
+    /**
+     * An adapter that was saved: its folder, the folder of a PEFT adapter, a GGUF LoRA file of Lorica's or llama.cpp's, or the name of
+     * such on Hugging Face's hub.
+     */
     public Adapter loadAdapter(Path path) {
         return Adapter.load(this, path);
     }

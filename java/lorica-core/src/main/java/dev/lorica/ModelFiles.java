@@ -3,6 +3,7 @@ package dev.lorica;
 import static dev.lorica.internal.Status.check;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.hub.Hub;
 import dev.lorica.internal.NativeLibrary;
 import dev.lorica.internal.Text;
 import dev.lorica.internal.c.Lorica;
@@ -42,9 +43,10 @@ public final class ModelFiles {
      * @param threads 0: all cores; does not change the result
      */
     public static void quantize(Path input, Path output, String type, int threads) {
-        requireAnother(input, output);
+        Path model = Hub.model(input);
+        requireAnother(model, output);
         NativeLibrary.load();
-        try (BytePointer source = Text.copy("the path", input.toString());
+        try (BytePointer source = Text.copy("the path", model.toString());
                 BytePointer target = Text.copy("the path", output.toString());
                 BytePointer name = Text.copy("the type", type);
                 lorica_export_params params = Lorica.lorica_export_default_params()) {

@@ -3,6 +3,7 @@ package dev.lorica;
 import static dev.lorica.internal.Status.check;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.hub.Hub;
 import dev.lorica.internal.NativeHandle;
 import dev.lorica.internal.NativeLibrary;
 import dev.lorica.internal.Text;
@@ -36,7 +37,7 @@ public final class Tokenizer implements AutoCloseable {
     public static Tokenizer load(Path file) {
         NativeLibrary.load();
         lorica_tokenizer pointer = new lorica_tokenizer();
-        try (BytePointer path = Text.copy("the path", file.toString())) {
+        try (BytePointer path = Text.copy("the path", Hub.model(file).toString())) {
             check(Lorica.lorica_tokenizer_load(path, pointer));
         }
         return new Tokenizer(new NativeHandle<>("the tokenizer", pointer, Lorica::lorica_tokenizer_free));

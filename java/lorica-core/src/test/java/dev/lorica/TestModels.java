@@ -21,7 +21,7 @@ public final class TestModels {
     }
 
     /** A vocabulary-only file; a test that wants one is skipped where it is not there. */
-    static Path vocabulary(String name) {
+    public static Path vocabulary(String name) {
         Path file = repository().resolve("../shared/data/vocab").resolve(name);
         assumeTrue(Files.exists(file), () -> file + " is not there");
         return file;

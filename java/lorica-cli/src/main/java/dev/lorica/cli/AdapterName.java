@@ -30,18 +30,18 @@ record AdapterName(Path path, double scale) {
     }
 
     /** The one adapter, or the sum of several; {@code null} when there are no names. */
-    static Adapter load(Model base, List<String> names) {
+    static Adapter load(Terminal terminal, Model base, List<String> names) {
         List<AdapterName> wanted = names.stream().map(AdapterName::of).toList();
         if (wanted.isEmpty()) {
             return null;
         }
         if (wanted.size() == 1 && wanted.get(0).scale == 1) {
-            return base.loadAdapter(wanted.get(0).path);
+            return base.loadAdapter(HubFiles.adapter(terminal, wanted.get(0).path));
         }
         List<ScaledAdapter> parts = new ArrayList<>();
         try {
             for (AdapterName name : wanted) {
-                parts.add(new ScaledAdapter(base.loadAdapter(name.path), name.scale));
+                parts.add(new ScaledAdapter(base.loadAdapter(HubFiles.adapter(terminal, name.path)), name.scale));
             }
             return base.stack(parts);
         } finally {

@@ -29,13 +29,14 @@ import picocli.CommandLine.Parameters;
         parameterListHeading = "%n",
         footerHeading = "%nExamples:%n",
         footer = {
+            "  lorica convert hf:HuggingFaceTB/SmolLM2-135M-Instruct smollm2-f16.gguf",
             "  lorica convert SmolLM2-135M-Instruct smollm2-f16.gguf",
             "  lorica convert SmolLM2-135M-Instruct smollm2-q4.gguf --type Q4_K_M"
         })
 final class ConvertCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Parameters(index = "0", paramLabel = "DIR", description = "Folder with config.json and model.safetensors.")
+    @Parameters(index = "0", paramLabel = "DIR", description = "Folder with config.json and model.safetensors" + HubFiles.OR_HUB + ".")
     private Path input;
 
     @Parameters(index = "1", paramLabel = "OUTPUT", description = "The GGUF file to write.")
@@ -57,7 +58,7 @@ final class ConvertCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         long start = System.nanoTime();
-        HuggingFaceConverter.convert(input, output, type);
+        HuggingFaceConverter.convert(HubFiles.folder(terminal, input), output, type);
         double seconds = (System.nanoTime() - start) / 1e9;
         long bytes;
         try {

@@ -48,7 +48,7 @@ final class EvalCommand implements Callable<Integer> {
             names = {"-m", "--model"},
             required = true,
             paramLabel = "FILE",
-            description = "The GGUF model.")
+            description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
     @Option(
@@ -120,8 +120,8 @@ final class EvalCommand implements Callable<Integer> {
         if (answers < 0 || answers > 0 && data == null) {
             throw new IllegalArgumentException("--answers needs --data, and a number of questions");
         }
-        try (Model base = Model.load(model, device.config());
-                Adapter tuned = AdapterName.load(base, adapters)) {
+        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+                Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             List<Evaluator> evaluators = new ArrayList<>(List.of(new Evaluator(base, null)));
             json.put("base", new LinkedHashMap<>());
             if (tuned != null) {

@@ -28,7 +28,7 @@ import picocli.CommandLine.Option;
 final class ExportCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model that it belongs to.")
+    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model that it belongs to" + HubFiles.OR_HUB + ".")
     private Path model;
 
     @Option(
@@ -63,8 +63,8 @@ final class ExportCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         AdapterFormat wanted = Choices.of("--format", format, AdapterFormat.class);
-        try (Model base = Model.load(model);
-                Adapter tuned = AdapterName.load(base, adapters)) {
+        try (Model base = Model.load(HubFiles.model(terminal, model));
+                Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             wanted.write(tuned, output, baseModelName);
         }
         terminal.out().println("Saved " + terminal.bold(output.resolve(wanted.mainFile()).toString()));

@@ -37,13 +37,13 @@ final class GenerateCommand implements Callable<Integer> {
             names = {"-m", "--model"},
             required = true,
             paramLabel = "FILE",
-            description = "The GGUF model.")
+            description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
     @Option(
             names = {"-a", "--adapter"},
             paramLabel = "DIR|FILE[:SCALE]",
-            description = "An adapter trained on it: its folder, or a GGUF LoRA file. " + AdapterName.DESCRIPTION)
+            description = "An adapter trained on it: its folder, a GGUF LoRA file" + HubFiles.OR_HUB + ". " + AdapterName.DESCRIPTION)
     private List<String> adapters = new ArrayList<>();
 
     @ArgGroup(multiplicity = "1")
@@ -80,8 +80,8 @@ final class GenerateCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         GenerationConfig config = sampling.config();
-        try (Model base = Model.load(model, device.config());
-                Adapter tuned = AdapterName.load(base, adapters);
+        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+                Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
             Generation generation = question.instruction != null
                     ? generator.ask(question.instruction, config)

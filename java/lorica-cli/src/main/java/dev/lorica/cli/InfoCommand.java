@@ -61,6 +61,7 @@ final class InfoCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        file = HubFiles.model(terminal, file);
         boolean folder = Files.isDirectory(file);
         Path gguf = folder ? file.resolve(Adapter.FILE_NAME) : file;
         if (folder && !Files.exists(gguf)) {

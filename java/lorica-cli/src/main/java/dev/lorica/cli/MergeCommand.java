@@ -43,7 +43,7 @@ final class MergeCommand implements Callable<Integer> {
 
     private final Terminal terminal;
 
-    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model.")
+    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
     @Option(
@@ -85,8 +85,8 @@ final class MergeCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         Map<String, Object> json = new LinkedHashMap<>();
-        try (Model base = Model.load(model, device.config());
-                Adapter tuned = AdapterName.load(base, adapters)) {
+        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+                Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             Dataset records = evalData == null ? null : dataOptions.load(evalData);
             DataConfig dataConfig = dataConfig(base, tuned);
             long start = System.nanoTime();

@@ -27,7 +27,7 @@ import picocli.CommandLine.Parameters;
 final class QuantizeCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Parameters(index = "0", paramLabel = "INPUT", description = "A GGUF model, best in F32, F16 or BF16.")
+    @Parameters(index = "0", paramLabel = "INPUT", description = "A GGUF model, best in F32, F16 or BF16" + HubFiles.OR_HUB + ".")
     private Path input;
 
     @Parameters(index = "1", paramLabel = "OUTPUT", description = "The GGUF file to write.")
@@ -52,9 +52,10 @@ final class QuantizeCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         long start = System.nanoTime();
-        ModelFiles.quantize(input, output, type, threads);
+        Path source = HubFiles.model(terminal, input);
+        ModelFiles.quantize(source, output, type, threads);
         double seconds = (System.nanoTime() - start) / 1e9;
-        long before = size(input);
+        long before = size(source);
         long after = size(output);
         terminal.out().println("Saved " + terminal.bold(output.toString()) + ": " + Format.bytes(before) + " → " + Format.bytes(after) + " in "
                 + Format.seconds(seconds));

@@ -77,7 +77,7 @@ final class TokenizeCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        try (Tokenizer tokenizer = Tokenizer.load(file)) {
+        try (Tokenizer tokenizer = Tokenizer.load(HubFiles.model(terminal, file))) {
             if (ids) {
                 decode(tokenizer);
             } else {

@@ -72,7 +72,7 @@ final class TrainCommand implements Callable<Integer> {
             names = {"-m", "--model"},
             required = true,
             paramLabel = "FILE",
-            description = "The GGUF model. It is only read.")
+            description = "The GGUF model" + HubFiles.OR_HUB + ". It is only read.")
     private Path model;
 
     @Option(
@@ -143,6 +143,8 @@ final class TrainCommand implements Callable<Integer> {
     private CommonOptions common = new CommonOptions();
 
     private AdapterFormat format;
+    /** The model on this machine. */
+    private Path modelFile;
     private final Map<String, Object> json = new LinkedHashMap<>();
     private final List<Map<String, Object>> log = new ArrayList<>();
     private int savedStep;
@@ -161,9 +163,10 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private int train(OutputFolder folder, Checkpoint checkpoint) {
-        try (Model base = Model.load(model, device.config());
+        modelFile = HubFiles.model(terminal, model);
+        try (Model base = Model.load(modelFile, device.config());
                 Adapter adapter =
-                        start == null ? base.newAdapter(lora.config(training.seed)) : base.loadAdapter(start)) {
+                        start == null ? base.newAdapter(lora.config(training.seed)) : base.loadAdapter(HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
             }
@@ -465,7 +468,7 @@ final class TrainCommand implements Callable<Integer> {
         }
         terminal.out().println("or with llama.cpp:");
         terminal.out()
-                .println("  llama-cli -m " + Shell.quote(model.toString()) + " --lora "
+                .println("  llama-cli -m " + Shell.quote(modelFile.toString()) + " --lora "
                         + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
     }
 

@@ -60,6 +60,15 @@ class AdapterNameTest {
     }
 
     @Test
+    void aNameThatIsNoneOnTheHubIsRefusedInOneLine() {
+        Program.run("generate", "--model", "hf:only-an-owner", "--prompt", "x")
+                .failsWith(ExitCode.FAILED, "\"hf:only-an-owner\" is not of the form hf:OWNER/REPO[@REVISION][:FILE]");
+        Program.run("generate", "--model", Program.model(), "--adapter", "hf:owner/../x", "--prompt", "x")
+                .failsWith(ExitCode.FAILED, "is not of the form hf:");
+        Program.run("convert", "hf:", folder.resolve("x.gguf").toString()).failsWith(ExitCode.FAILED, "is not of the form hf:");
+    }
+
+    @Test
     void generateAppliesTheSumOfAllThatAreNamed() {
         String one = folder.resolve("adapter-1").toString();
         String other = folder.resolve("adapter-2").toString();

@@ -5,6 +5,7 @@ import dev.lorica.ModelFiles;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
+import dev.lorica.hub.Hub;
 import dev.lorica.safetensors.SafetensorsFile;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -56,7 +57,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
      *
      * @param type of the matrices: {@code F16}, {@code BF16}, {@code F32}, or any that {@link ModelFiles#quantize} knows
      */
-    public static void convert(Path folder, Path output, String type) {
+    public static void convert(Path input, Path output, String type) {
+        Path folder = Hub.folder(input);
         if (!Files.isDirectory(folder)) {
             throw new FileAccessException(folder + " is no folder; that of a Hugging Face model is meant");
         }
@@ -140,6 +142,12 @@ public final class HuggingFaceConverter implements AutoCloseable {
         int headDim = config.hasNonNull("head_dim") ? positive("head_dim") : embedding / heads;
         int feedForward = positive("intermediate_size");
         int vocabulary = positive("vocab_size");
+        if (headDim < 2) {
+            throw new FileFormatException(folder.resolve("config.json") + ": " + heads + " heads share " + embedding + " features");
+        }
+        // What is sized by these numbers comes after they are known to be those of tensors that are there.
+        tensor("model.embed_tokens.weight", List.of(vocabulary, embedding));
+        tensor("model.layers.0.self_attn.q_proj.weight", List.of(product(heads, headDim), embedding));
         JsonNode rope = config.hasNonNull("rope_parameters") ? config.get("rope_parameters") : config.path("rope_scaling");
         float base = (float) rope.path("rope_theta").asDouble(config.path("rope_theta").asDouble(10000));
 
@@ -162,7 +170,7 @@ public final class HuggingFaceConverter implements AutoCloseable {
             writer.set("llama.rope.freq_base", base);
             writer.set("llama.vocab_size", vocabulary);
             float[] ropeFactors = ropeScaling(writer, rope, base, headDim);
-            new HuggingFaceTokenizer(folder, config).writeTo(writer, vocabulary);
+            new HuggingFaceTokenizer(folder, config, vocabulary).writeTo(writer);
 
             Set<String> unused = new LinkedHashSet<>(fileOf.keySet());
             unused.removeIf(name -> name.endsWith(".rotary_emb.inv_freq"));
@@ -171,8 +179,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
             }
             add(writer, unused, "model.embed_tokens.weight", "token_embd.weight", type, 0, List.of(vocabulary, embedding));
             for (int i = 0; i < layers; i++) {
-                int q = heads * headDim;
-                int kv = kvHeads * headDim;
+                int q = product(heads, headDim);
+                int kv = product(kvHeads, headDim);
                 Map<String, List<Integer>> shapes = Map.of(
                         "attn_norm", List.of(embedding),
                         "attn_q", List.of(q, embedding),
@@ -211,17 +219,29 @@ public final class HuggingFaceConverter implements AutoCloseable {
     }
 
     private void add(GgufWriter writer, Set<String> unused, String name, String gguf, String type, int ropeHeads, List<Integer> shape) {
+        SafetensorsFile.Tensor tensor = tensor(name, shape);
+        unused.remove(name);
+        writer.add(gguf, shape.size() == 1 ? "F32" : type, fileOf.get(name), tensor, ropeHeads);
+    }
+
+    private int product(int heads, int headDim) {
+        if ((long) heads * headDim > Integer.MAX_VALUE) {
+            throw new FileFormatException(folder.resolve("config.json") + ": " + heads + " heads of " + headDim + " features are too many");
+        }
+        return heads * headDim;
+    }
+
+    private SafetensorsFile.Tensor tensor(String name, List<Integer> shape) {
         SafetensorsFile file = fileOf.get(name);
         if (file == null) {
             throw new FileFormatException(folder + ": tensor \"" + name + "\" is missing");
         }
-        unused.remove(name);
         SafetensorsFile.Tensor tensor = file.tensors().get(name);
         if (!tensor.shape().equals(shape.stream().map(Integer::longValue).toList())) {
             throw new FileFormatException(file.path() + ": tensor \"" + name + "\" has the shape " + tensor.shape() + "; config.json asks for "
                     + shape);
         }
-        writer.add(gguf, shape.size() == 1 ? "F32" : type, file, tensor, ropeHeads);
+        return tensor;
     }
 
     /** What divides the frequencies of Llama 3's RoPE, one per pair; {@code null} where they are plain or scaled alike. */
@@ -248,7 +268,7 @@ public final class HuggingFaceConverter implements AutoCloseable {
         double high = rope.path("high_freq_factor").asDouble(4);
         double context = rope.path("original_max_position_embeddings").asDouble(8192);
         if (!(factor > 0 && low > 0 && high > low && context > 0)) {
-            throw new FileFormatException(folder + ": the llama3 RoPE scaling " + rope + " makes no sense");
+            throw new FileFormatException(folder + ": the llama3 RoPE scaling " + JsonFiles.shown(rope) + " makes no sense");
         }
         float[] factors = new float[headDim / 2];
         for (int i = 0; i < factors.length; i++) {
@@ -263,7 +283,7 @@ public final class HuggingFaceConverter implements AutoCloseable {
     private int positive(String key) {
         JsonNode value = config.path(key);
         if (!value.isIntegralNumber() || !value.canConvertToInt() || value.asInt() < 1) {
-            throw new FileFormatException(folder.resolve("config.json") + ": " + key + " is " + (value.isMissingNode() ? "missing" : value)
+            throw new FileFormatException(folder.resolve("config.json") + ": " + key + " is " + (value.isMissingNode() ? "missing" : JsonFiles.shown(value))
                     + "; a whole number from 1 is needed");
         }
         return value.asInt();

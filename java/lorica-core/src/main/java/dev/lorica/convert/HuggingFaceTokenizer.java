@@ -16,29 +16,29 @@ import java.util.Map;
 final class HuggingFaceTokenizer {
     private static final String TOKENIZER_JSON = "tokenizer.json";
     private static final String TOKENIZER_MODEL = "tokenizer.model";
-    /** Ids far beyond the vocabulary would be a vocabulary of fillers. */
-    private static final int MAX_ID = 1 << 24;
 
     private static final String LLAMA3_SPLIT =
             "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
     private static final String QWEN2_SPLIT = LLAMA3_SPLIT.replace("\\p{N}{1,3}", "\\p{N}");
 
     private final Path folder;
+    private final int size;
     private final JsonNode config;
     private final JsonNode tokenizer;
     private final JsonNode tokenizerConfig;
     private final JsonNode generationConfig;
 
-    HuggingFaceTokenizer(Path folder, JsonNode config) {
+    /** @param size rows of the embedding: ids that the tokenizer does not use are filled up to it */
+    HuggingFaceTokenizer(Path folder, JsonNode config, int size) {
         this.folder = folder;
+        this.size = size;
         this.config = config;
         this.tokenizer = JsonFiles.readIfThere(folder.resolve(TOKENIZER_JSON));
         this.tokenizerConfig = JsonFiles.readIfThere(folder.resolve("tokenizer_config.json"));
         this.generationConfig = JsonFiles.readIfThere(folder.resolve("generation_config.json"));
     }
 
-    /** @param size rows of the embedding: ids that the tokenizer does not use are filled up to it */
-    void writeTo(GgufWriter writer, int size) {
+    void writeTo(GgufWriter writer) {
         Vocabulary vocabulary = vocabulary();
         addAddedTokens(vocabulary);
         if (vocabulary.size() > size) {
@@ -132,7 +132,7 @@ final class HuggingFaceTokenizer {
                     ? new String[] {merge.get(0).asText(), merge.get(1).asText()}
                     : merge.asText().split(" ", 2);
             if (pair.length != 2 || pair[0].isEmpty() || pair[1].isEmpty()) {
-                throw new FileFormatException(folder.resolve(TOKENIZER_JSON) + ": merge " + merges.size() + " is " + merge);
+                throw new FileFormatException(folder.resolve(TOKENIZER_JSON) + ": merge " + merges.size() + " is " + JsonFiles.shown(merge));
             }
             merges.add(pair);
         }
@@ -182,15 +182,13 @@ final class HuggingFaceTokenizer {
             if (!entry.getKey().matches("\\d{1,8}")) {
                 throw new FileFormatException(folder + ": tokenizer_config.json has an added token with the id \"" + entry.getKey() + "\"");
             }
-            addToken(vocabulary, Integer.parseInt(entry.getKey()), entry.getValue());
+            String content = entry.getValue().path("content").asText();
+            addToken(vocabulary, inside(Integer.parseInt(entry.getKey()), content), entry.getValue());
         });
     }
 
     private void addToken(Vocabulary vocabulary, int id, JsonNode added) {
         String content = added.path("content").asText();
-        if (id > MAX_ID) {
-            throw new FileFormatException(folder + ": the added token \"" + content + "\" has the id " + id);
-        }
         boolean unknown = vocabulary.merges == null && content.equals("<unk>");
         int type = unknown ? Vocabulary.UNKNOWN : added.path("special").asBoolean(false) ? Vocabulary.CONTROL : Vocabulary.USER_DEFINED;
         boolean known = id < vocabulary.size() && vocabulary.token(id).equals(content);
@@ -198,10 +196,20 @@ final class HuggingFaceTokenizer {
     }
 
     private int id(JsonNode value, String token) {
-        if (!value.isIntegralNumber() || value.asLong() < 0 || value.asLong() > MAX_ID) {
-            throw new FileFormatException(folder.resolve(TOKENIZER_JSON) + ": the token \"" + token + "\" has the id " + value);
+        if (!value.isIntegralNumber() || !value.canConvertToInt() || value.asInt() < 0) {
+            throw new FileFormatException(folder.resolve(TOKENIZER_JSON) + ": the token \"" + JsonFiles.shown(token) + "\" has the id "
+                    + JsonFiles.shown(value));
         }
-        return value.asInt();
+        return inside(value.asInt(), token);
+    }
+
+    /** Ids far beyond the embedding would be a vocabulary of fillers. */
+    private int inside(int id, String token) {
+        if (id >= size) {
+            throw new FileFormatException(folder + ": the token \"" + JsonFiles.shown(token) + "\" has the id " + id + ", the embedding " + size
+                    + " rows");
+        }
+        return id;
     }
 
     // ---- special tokens

@@ -35,6 +35,12 @@ final class JsonFiles {
         }
     }
 
+    /** A stranger's text for a message: on one line, and not too long. */
+    static String shown(Object value) {
+        String text = value.toString().replaceAll("\\p{Cntrl}", " ");
+        return text.length() > 100 ? text.substring(0, 100) + "…" : text;
+    }
+
     static JsonNode readIfThere(Path file) {
         return Files.exists(file) ? read(file) : MissingNode.getInstance();
     }

@@ -1,0 +1,82 @@
+package dev.lorica.hub;
+
+import dev.lorica.exceptions.HubException;
+import java.util.List;
+import java.util.Locale;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+
+/** The rule which file of a repository is meant. */
+final class Choice {
+    private static final String USUAL_TYPE = "Q4_K_M";
+    private static final int MOST_SHOWN = 40;
+    private static final Pattern PART = Pattern.compile("-\\d{5}-of-\\d{5}\\.gguf$");
+
+    private Choice() {}
+
+    /**
+     * The GGUF file that a name means: the file of that name; the one of that type; without either the only one there is, or else the one
+     * of type Q4_K_M, which is what people take first.
+     */
+    static String gguf(HubName name, List<String> files) {
+        if (name.file() != null && files.contains(name.file())) {
+            return whole(name, name.file());
+        }
+        // Projectors of pictures are no models.
+        List<String> all = files.stream()
+                .filter(file -> file.toLowerCase(Locale.ROOT).endsWith(".gguf"))
+                .filter(file -> !baseName(file).startsWith("mmproj"))
+                .sorted()
+                .toList();
+        if (all.isEmpty()) {
+            throw new HubException(name.inWords() + " holds no GGUF file" + instead(name, files));
+        }
+        String type = name.file() != null ? name.file() : USUAL_TYPE;
+        List<String> ofType = all.stream().filter(file -> isOfType(file, type)).toList();
+        if (name.file() == null && all.size() == 1) {
+            return whole(name, all.get(0));
+        }
+        if (ofType.size() == 1) {
+            return whole(name, ofType.get(0));
+        }
+        String example = name.inWords() + ":" + (ofType.isEmpty() ? all : ofType).get(0);
+        if (name.file() != null && ofType.isEmpty()) {
+            throw new HubException(name.inWords() + " holds no file \"" + name.file() + "\" and no GGUF file of such a type; it holds "
+                    + listed(all));
+        }
+        throw new HubException(name.inWords() + " holds " + (ofType.isEmpty() ? all : ofType).size() + " GGUF files"
+                + (ofType.isEmpty() ? "" : " of type " + type) + "; name one of them, as in " + example + ": "
+                + listed(ofType.isEmpty() ? all : ofType));
+    }
+
+    private static String whole(HubName name, String file) {
+        if (PART.matcher(file).find()) {
+            throw new HubException(name.inWords() + ":" + file + " is one of several parts of a model, which is not supported; take a file that is whole");
+        }
+        return file;
+    }
+
+    private static boolean isOfType(String file, String type) {
+        return Pattern.compile("(?i)(?:^|[-._])" + Pattern.quote(type) + "(?:[-.]|$)").matcher(baseName(file)).find();
+    }
+
+    private static String baseName(String file) {
+        return file.substring(file.lastIndexOf('/') + 1);
+    }
+
+    private static String instead(HubName name, List<String> files) {
+        if (files.contains("adapter_config.json")) {
+            return ", but an adapter: --adapter " + name.inWords() + " applies it";
+        }
+        if (files.contains("config.json") && files.stream().anyMatch(file -> file.endsWith(".safetensors"))) {
+            return ", but a model in safetensors: lorica convert " + name.inWords() + " model.gguf makes one of it";
+        }
+        return files.isEmpty() ? "" : "; it holds " + listed(files);
+    }
+
+    static String listed(List<String> files) {
+        Stream<String> shown = files.stream().limit(MOST_SHOWN);
+        return shown.collect(Collectors.joining(", ")) + (files.size() > MOST_SHOWN ? ", …" : "");
+    }
+}

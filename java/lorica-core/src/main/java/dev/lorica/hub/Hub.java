@@ -1,0 +1,251 @@
+package dev.lorica.hub;
+
+import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.HubException;
+import java.io.IOException;
+import java.net.ConnectException;
+import java.net.UnknownHostException;
+import java.net.http.HttpTimeoutException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.function.Function;
+import java.util.regex.Pattern;
+
+/**
+ * Files of Hugging Face's hub, by name: gives where a file is on this machine, and downloads it first where need be.
+ *
+ * <pre>{@code
+ * Path file = new Hub(HubConfig.fromEnvironment(), HubListener.SILENT).model(HubName.parse("hf:owner/repo:Q4_K_M"));
+ * }</pre>
+ *
+ * {@link dev.lorica.Model#load} and all else that takes the path of a model or an adapter understand such names too. The cache is the
+ * one of Hugging Face's own programs, so what they have downloaded is there, and the other way round. When the hub cannot be reached,
+ * what is in the cache is used.
+ */
+public final class Hub {
+    private static final List<String> ADAPTER_GGUF = List.of("adapter.gguf");
+    private static final List<String> ADAPTER_PEFT = List.of("adapter_config.json", "adapter_model.safetensors");
+    private static final String ADAPTER_SIDE_FILE = "lorica_adapter.json";
+    private static final Pattern MODEL_FILES = Pattern.compile("(?:config|generation_config|tokenizer|tokenizer_config|special_tokens_map"
+            + "|added_tokens|model\\.safetensors\\.index)\\.json|tokenizer\\.model|chat_template\\.jinja|model(?:-\\d+-of-\\d+)?\\.safetensors");
+
+    private final HubConfig config;
+    private final HubListener listener;
+    private final HubClient client;
+
+    public Hub(HubConfig config, HubListener listener) {
+        this(config, listener, time -> Thread.sleep(time.toMillis()));
+    }
+
+    Hub(HubConfig config, HubListener listener, HubClient.Pause pause) {
+        this.config = config;
+        this.listener = listener;
+        this.client = new HubClient(config, listener, pause);
+    }
+
+    /** The path as it is, or the file that it names on the hub, as the environment says. */
+    public static Path model(Path path) {
+        return local(path, hub -> hub.model(HubName.parse(path)));
+    }
+
+    /** The path as it is, or the adapter that it names on the hub, as the environment says. */
+    public static Path adapter(Path path) {
+        return local(path, hub -> hub.adapter(HubName.parse(path)));
+    }
+
+    /** The path as it is, or the folder of a model in safetensors that it names on the hub, as the environment says. */
+    public static Path folder(Path path) {
+        return local(path, hub -> hub.folder(HubName.parse(path)));
+    }
+
+    private static Path local(Path path, Function<Hub, Path> find) {
+        return HubName.is(path.toString()) ? find.apply(new Hub(HubConfig.fromEnvironment(), HubListener.SILENT)) : path;
+    }
+
+    /**
+     * A GGUF model. Which, when the name gives no file: the only one of the repository; of several the one of type Q4_K_M.
+     *
+     * @throws HubException naming the files there are when that does not decide it
+     */
+    public Path model(HubName name) {
+        if (name.file() != null && name.file().endsWith(".gguf")) {
+            return file(name, Choice.gguf(name, List.of(name.file())));
+        }
+        Contents contents = contents(name);
+        String file = Choice.gguf(name, contents.files);
+        if (name.file() == null && contents.files.stream().filter(other -> other.endsWith(".gguf")).count() > 1) {
+            listener.note("of the GGUF files in " + name.inWords() + ", takes " + file);
+        }
+        return contents.get(file);
+    }
+
+    /** An adapter: its folder (Lorica's or PEFT's), or a GGUF LoRA file. The file of the name may be a folder of the repository. */
+    public Path adapter(HubName name) {
+        if (name.file() != null && name.file().endsWith(".gguf")) {
+            return file(name, name.file());
+        }
+        Contents contents = contents(name);
+        String prefix = name.file() != null && !contents.files.contains(name.file()) ? name.file() + "/" : "";
+        for (List<String> needed : List.of(ADAPTER_GGUF, ADAPTER_PEFT)) {
+            List<String> paths = needed.stream().map(file -> prefix + file).toList();
+            if (!contents.files.containsAll(paths)) {
+                continue;
+            }
+            Path found = null;
+            for (String path : paths) {
+                found = contents.get(path);
+            }
+            if (contents.files.contains(prefix + ADAPTER_SIDE_FILE)) {
+                contents.get(prefix + ADAPTER_SIDE_FILE);
+            }
+            return found.getParent();
+        }
+        if (contents.files.contains(prefix + "adapter_model.bin")) {
+            throw new HubException(name + " holds its adapter as adapter_model.bin, a format that can run programs; "
+                    + "adapter_model.safetensors is read");
+        }
+        if (contents.files.stream().noneMatch(file -> file.endsWith(".gguf"))) {
+            throw new HubException(name + " holds no adapter, neither adapter_config.json with adapter_model.safetensors nor a GGUF file"
+                    + (contents.files.isEmpty() ? "" : "; it holds " + Choice.listed(contents.files)));
+        }
+        return contents.get(Choice.gguf(name, contents.files));
+    }
+
+    /** A model as Hugging Face's own programs have it: {@code config.json}, {@code model.safetensors}, {@code tokenizer.json}. */
+    public Path folder(HubName name) {
+        Contents contents = contents(name);
+        if (!contents.files.contains("config.json") || contents.files.stream().noneMatch(file -> file.endsWith(".safetensors"))) {
+            throw new HubException(name.inWords() + " holds no model in safetensors"
+                    + (contents.files.isEmpty() ? "" : "; it holds " + Choice.listed(contents.files)));
+        }
+        for (String file : contents.files) {
+            if (MODEL_FILES.matcher(file).matches()) {
+                contents.get(file);
+            }
+        }
+        return contents.get("config.json").getParent();
+    }
+
+    /** One file of a repository, by its path there. */
+    public Path file(HubName name, String path) {
+        HubCache cache = new HubCache(config.cache(), name);
+        Path cached = cache.find(cache.commit(name), path);
+        if (cached != null && name.isCommit()) {
+            return cached;
+        }
+        if (config.offline()) {
+            return require(cached, name, path);
+        }
+        try {
+            return fetch(cache, name, path);
+        } catch (IOException e) {
+            return fallBack(cached, name, e);
+        }
+    }
+
+    // ----
+
+    /** What a repository holds, at one commit. */
+    private final class Contents {
+        private final HubName name;
+        private final List<String> files;
+
+        private final String commit;
+
+        Contents(HubName name, String commit, List<String> files) {
+            this.name = name;
+            this.commit = commit;
+            this.files = files;
+        }
+
+        Path get(String path) {
+            Path local = file(name.at(commit), path);
+            if (!config.offline()) {
+                new HubCache(config.cache(), name).setCommit(name, commit);
+            }
+            return local;
+        }
+    }
+
+    private Contents contents(HubName name) {
+        HubCache cache = new HubCache(config.cache(), name);
+        String cached = cache.commit(name);
+        if (config.offline()) {
+            return contents(cache, name, cached);
+        }
+        try {
+            HubClient.Listing listing = client.list(name);
+            return new Contents(name, listing.commit(), listing.files());
+        } catch (IOException e) {
+            if (cached == null || cache.files(cached).isEmpty()) {
+                throw unreachable(name, e);
+            }
+            listener.note(config.endpoint().getHost() + " cannot be reached (" + reason(e) + "); takes " + name.inWords() + " from the cache");
+            return contents(cache, name, cached);
+        }
+    }
+
+    private Contents contents(HubCache cache, HubName name, String commit) {
+        List<String> files = commit == null ? List.of() : cache.files(commit);
+        if (files.isEmpty()) {
+            throw notCached(name.inWords());
+        }
+        return new Contents(name, commit, files);
+    }
+
+    private Path fetch(HubCache cache, HubName name, String path) throws IOException {
+        HubClient.Metadata metadata = client.metadata(name, path);
+        String commit = metadata.commit();
+        Path there = cache.find(commit, path);
+        if (there == null) {
+            cache.exclusively(metadata.etag(), listener, () -> {
+                if (!cache.has(metadata.etag(), metadata.size())) {
+                    new Download(client, config, listener, name.at(commit), path, metadata, cache).run();
+                }
+            });
+            there = cache.link(commit, path, metadata.etag());
+        }
+        cache.setCommit(name, commit);
+        return there;
+    }
+
+    private Path fallBack(Path cached, HubName name, IOException e) {
+        if (cached == null) {
+            throw unreachable(name, e);
+        }
+        listener.note(config.endpoint().getHost() + " cannot be reached (" + reason(e) + "); takes " + name + " from the cache");
+        return cached;
+    }
+
+    private Path require(Path cached, HubName name, String path) {
+        if (cached == null) {
+            throw notCached(name.inWords() + ":" + path);
+        }
+        return cached;
+    }
+
+    private FileAccessException notCached(String what) {
+        return new FileAccessException(what + " is not in the cache, " + config.cache() + ", and HF_HUB_OFFLINE forbids to download it");
+    }
+
+    private HubException unreachable(HubName name, IOException e) {
+        return new HubException(
+                config.endpoint().getHost() + " cannot be reached for " + name + ", which is not in the cache: " + reason(e), e);
+    }
+
+    /** The reason in words; Java often gives none. */
+    static String reason(IOException e) {
+        if (e instanceof HttpTimeoutException) {
+            return "no answer in time";
+        }
+        for (Throwable cause = e; cause != null; cause = cause.getCause()) {
+            if (cause instanceof UnknownHostException || cause.getClass().getSimpleName().equals("UnresolvedAddressException")) {
+                return "there is no such host";
+            }
+        }
+        if (e instanceof ConnectException) {
+            return "connection refused";
+        }
+        return e.getMessage() == null ? e.getClass().getSimpleName() : e.getMessage();
+    }
+}

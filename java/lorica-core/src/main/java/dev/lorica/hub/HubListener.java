@@ -1,0 +1,18 @@
+package dev.lorica.hub;
+
+/** Told what {@link Hub} does. Called from the thread that asked for the file. */
+public interface HubListener {
+    /** One that does not listen. */
+    HubListener SILENT = new HubListener() {};
+
+    /**
+     * A file is on its way.
+     *
+     * @param done  bytes that are here; {@code total} at the end
+     * @param total bytes of the file
+     */
+    default void downloading(String file, long done, long total) {}
+
+    /** One line about a choice that was made, or about why it takes longer. */
+    default void note(String line) {}
+}
