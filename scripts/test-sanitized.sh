@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests of everything that reads files (model files, vocabularies, adapters; thousands of damaged ones among
 # them) under AddressSanitizer and UndefinedBehaviorSanitizer. Any finding fails the test that met it.
+# LORICA_FUZZ_INPUTS=100000 puts that many random changes of sound files through each reader instead of a few; a TMPDIR in memory
+# (/dev/shm) makes that faster.
 # An argument is a regular expression of other tests to run, as ctest takes it: scripts/test-sanitized.sh .
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -8,7 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 [ $# -le 1 ] || die "takes one argument at most: a regular expression of test names"
 use_toolchain "$@"
-tests=${1:-'^(gguf|tokenizer|adapter|common)_'}
+tests=${1:-'^(gguf|tokenizer|adapter|common|fuzz)_'}
 
 native_build=$build/sanitized
 mkdir -p "$native_build"

@@ -94,6 +94,7 @@ TensorTypes::TensorTypes(const std::string & name, const GgufFile & model) {
         if (writable && wanted == type_name(type)) {
             type_ = type;
             file_type_ = plain_file_type(type);
+            if (type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_IQ4_XS) mix_ = Mix::iq4;
         }
     }
     if (type_ == GGML_TYPE_COUNT) {
@@ -140,6 +141,7 @@ ggml_type TensorTypes::wanted(const std::string & name, int64_t n_per_row) const
             case Mix::q4_k_s: type = layer < 4 ? GGML_TYPE_Q5_K : type_; break;
             case Mix::q4_k_m:
             case Mix::q5_k_m: type = more_bits ? GGML_TYPE_Q6_K : type_; break;
+            case Mix::iq4: type = n_gqa_ >= 4 ? GGML_TYPE_Q5_K : type_; break;
             default: break;
         }
         // Eight heads share one V there: more bits cost next to nothing.
@@ -153,6 +155,7 @@ ggml_type TensorTypes::wanted(const std::string & name, int64_t n_per_row) const
             case Mix::q4_k_s: return layer < n / 8 ? GGML_TYPE_Q5_K : type_;
             case Mix::q4_k_m:
             case Mix::q5_k_m: return more_bits ? GGML_TYPE_Q6_K : type_;
+            case Mix::iq4: return layer < n / 8 ? GGML_TYPE_Q5_K : type_;
             default: return type_;
         }
     }

@@ -25,7 +25,7 @@ public:
     bool is_quantized() const { return ggml_is_quantized(type_); }
 
 private:
-    enum class Mix { none, q2_k, q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m };
+    enum class Mix { none, q2_k, q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m, iq4 };
 
     ggml_type wanted(const std::string & name, int64_t n_per_row) const;
 
