@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cassert>
 #include <cstdlib>
+#include <functional>
 #include <new>
+#include <queue>
 
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/gemm_kernels.h"
@@ -166,23 +168,27 @@ size_t panel_element(GemmPrecision precision) { return precision == GemmPrecisio
 int64_t c_rows(int64_t max_m) { return round_up(std::min(max_m, chunk_m), block_m); }
 
 size_t thread_scratch_bytes(int64_t max_m, GemmPrecision precision) {
-    return static_cast<size_t>(panel_k * panel_n) * panel_element(precision) + row_scratch_elements * sizeof(float) +
+    return static_cast<size_t>(panel_cells) * panel_element(precision) + row_scratch_elements * sizeof(float) +
            static_cast<size_t>(c_rows(max_m) * panel_n) * sizeof(float) + 3 * alignment;
 }
 
+// Rows of a panel of that many columns.
+int64_t panel_depth(int64_t columns) { return std::min(panel_k, panel_cells / columns / 32 * 32); }
+
 std::vector<Stage> plan_stages(const GemmJob & job, GemmPrecision precision, int64_t columns) {
     std::vector<Stage> stages(1);
-    int64_t free_k = panel_k;
+    const int64_t depth = panel_depth(columns);
+    int64_t free_k = depth;
     for (size_t t = 0; t < job.terms.size(); ++t) {
         const int64_t k_total = job.terms[t].a.cols;
         for (int64_t k0 = 0; k0 < k_total;) {
             if (free_k < 32) {
                 stages.emplace_back();
-                free_k = panel_k;
+                free_k = depth;
             }
             const int64_t k_count = std::min(k_total - k0, free_k);
             const int64_t k_pad = precision == GemmPrecision::bf16 ? round_up(k_count, 32) : k_count;
-            stages.back().push_back({t, k0, k_count, k_pad, (panel_k - free_k) * columns});
+            stages.back().push_back({t, k0, k_count, k_pad, (depth - free_k) * columns});
             free_k -= round_up(k_count, 32);
             k0 += k_count;
         }
@@ -258,11 +264,72 @@ void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Ta
     }
 }
 
-// Columns per task: wide panels read A less often, but every thread should get about four tasks.
-int64_t panel_columns(std::span<const GemmJob> jobs, int n_threads) {
-    int64_t columns = 0;
-    for (const GemmJob & job : jobs) columns += job.n;
-    return std::clamp<int64_t>(round_up(columns / (4 * n_threads), 32), 96, panel_n);
+// Where tasks begin and end: columns of a panel, and rows of a chunk, at most.
+struct Split {
+    int64_t columns, rows;
+};
+
+std::vector<Task> split_into_tasks(std::span<const GemmJob> jobs, Split split) {
+    std::vector<Task> tasks;
+    for (size_t j = 0; j < jobs.size(); ++j) {
+        // Equal shares, in whole pairs of groups and whole blocks.
+        const auto share = [](int64_t n, int64_t most, int64_t unit) {
+            const int64_t parts = std::max<int64_t>((n + most - 1) / most, 1);
+            return std::min(round_up((n + parts - 1) / parts, unit), most);
+        };
+        const int64_t columns = share(jobs[j].n, split.columns, 2 * group_n), rows = share(jobs[j].m, split.rows, block_m);
+        for (int64_t n0 = 0; n0 < jobs[j].n; n0 += columns) {
+            for (int64_t m0 = 0; m0 < jobs[j].m; m0 += rows) {
+                tasks.push_back({static_cast<int32_t>(j), n0, std::min(columns, jobs[j].n - n0), m0, std::min(rows, jobs[j].m - m0)});
+            }
+        }
+    }
+    return tasks;
+}
+
+// In multiplications of one row with one column: reading the row of A costs as much as some columns more, packing a column as much
+// as some rows more, and a sum that takes several stages goes through memory between them. The numbers are measured ones,
+// rounded (native/bench/NOTES.md).
+double task_cost(const GemmJob & job, const Task & task) {
+    constexpr double read_row = 40, pack_column = 80, stage = 0.15;
+    int64_t depth = 0;
+    for (const GemmTerm & term : job.terms) depth += round_up(term.a.cols, 32);
+    const int64_t columns = round_up(task.n_count, group_n);
+    const auto further_stages = static_cast<double>((depth - 1) / panel_depth(columns));
+    const auto n = static_cast<double>(columns), m = static_cast<double>(task.m_count);
+    return static_cast<double>(depth) * (m * (n * (1 + stage * further_stages) + read_row) + n * pack_column);
+}
+
+// When the last thread is done if each takes the next task as soon as it is free.
+double makespan(std::span<const GemmJob> jobs, std::span<const Task> tasks, int n_threads) {
+    std::priority_queue<double, std::vector<double>, std::greater<>> free_at;
+    for (int i = 0; i < n_threads; ++i) free_at.push(0);
+    double last = 0;
+    for (const Task & task : tasks) {
+        const double end = free_at.top() + task_cost(jobs[static_cast<size_t>(task.job)], task);
+        free_at.pop();
+        free_at.push(end);
+        last = std::max(last, end);
+    }
+    return last;
+}
+
+// Wide panels read A less often and tall chunks pack B less often; but the threads are to be done together.
+std::vector<Task> plan_tasks(std::span<const GemmJob> jobs, int n_threads) {
+    std::vector<Task> best = split_into_tasks(jobs, {panel_n - 2 * group_n, chunk_m});
+    if (static_cast<int64_t>(best.size()) >= 8 * n_threads) return best;
+    double best_time = makespan(jobs, best, n_threads);
+    for (int64_t rows = chunk_m; rows >= 4 * block_m; rows /= 2) {
+        for (int64_t columns = panel_n; columns >= 3 * 2 * group_n; columns -= 2 * group_n) {
+            std::vector<Task> tasks = split_into_tasks(jobs, {columns, rows});
+            const double time = makespan(jobs, tasks, n_threads);
+            if (time >= best_time) continue;
+            best_time = time;
+            best = std::move(tasks);
+        }
+        if (static_cast<int64_t>(best.size()) >= 8 * n_threads) break;
+    }
+    return best;
 }
 
 }  // namespace
@@ -281,11 +348,9 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
 
     std::vector<std::vector<PreparedA>> prepared(jobs.size());
     std::vector<std::pair<Matrix, PreparedA>> known;  // several jobs share one A
-    const int64_t columns = panel_columns(jobs, n_threads);
-    int64_t max_m = 0, panels = 0;
+    int64_t max_m = 0;
     for (size_t j = 0; j < jobs.size(); ++j) {
         max_m = std::max(max_m, jobs[j].m);
-        panels += (jobs[j].n + columns - 1) / columns;
         for (const GemmTerm & term : jobs[j].terms) {
             const auto same = std::find_if(known.begin(), known.end(), [&](const auto & entry) {
                 const Matrix & a = entry.first;
@@ -302,21 +367,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
         }
     }
 
-    // Rows are split only as far as the panels alone do not keep the threads busy: each task packs its panel for itself.
-    const int64_t wanted = panels >= 2 * n_threads ? 1 : (2 * n_threads + panels - 1) / std::max<int64_t>(panels, 1);
-    std::vector<Task> tasks;
-    for (size_t j = 0; j < jobs.size(); ++j) {
-        const int64_t m = jobs[j].m;
-        const int64_t rows = std::clamp(round_up((m + wanted - 1) / wanted, block_m), block_m, chunk_m);
-        // Equal shares, in whole groups.
-        const int64_t n_panels = (jobs[j].n + columns - 1) / columns;
-        const int64_t share = round_up((jobs[j].n + n_panels - 1) / std::max<int64_t>(n_panels, 1), 32);
-        for (int64_t n0 = 0; n0 < jobs[j].n; n0 += share) {
-            for (int64_t m0 = 0; m0 < m; m0 += rows) {
-                tasks.push_back({static_cast<int32_t>(j), n0, std::min(share, jobs[j].n - n0), m0, std::min(rows, m - m0)});
-            }
-        }
-    }
+    const std::vector<Task> tasks = plan_tasks(jobs, n_threads);
     if (tasks.empty()) return;
 
     const size_t per_thread = thread_scratch_bytes(max_m, precision);
@@ -325,7 +376,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
 #pragma omp parallel num_threads(threads)
     {
         std::byte * own = memory + per_thread * static_cast<size_t>(omp_get_thread_num());
-        const size_t panel_bytes = static_cast<size_t>(panel_k * panel_n) * panel_element(precision);
+        const size_t panel_bytes = static_cast<size_t>(panel_cells) * panel_element(precision);
         auto * c = reinterpret_cast<float *>(own + panel_bytes);
         const ThreadScratch thread{own, c + c_rows(max_m) * panel_n, c};
         if (amx) amx_configure_thread();

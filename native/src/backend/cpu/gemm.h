@@ -1,6 +1,6 @@
 // Matrix products with a frozen or trainable right-hand side, C[m, n] = sum over terms of A_t[m, k_t] B_t[k_t, n].
 //
-// B is never expanded whole: a panel of at most panel_k x panel_n of it is dequantized and packed into cache-resident scratch
+// B is never expanded whole: a panel of at most panel_cells of it is dequantized and packed into cache-resident scratch
 // memory, multiplied with all rows of A, and forgotten. B may be read by rows (y = x W^T) or by columns (dx = dy W) of the same
 // stored blocks, so that forward and backward see identical numbers. Terms with different A and B that add into one C (a
 // quantized product and its LoRA, or dx over q, k and v) run as one reduction, and C is written once.
@@ -17,8 +17,9 @@
 
 namespace lorica::cpu {
 
-constexpr int64_t panel_n = 256;       // columns of a panel at most: A is read from memory once per panel, so wide is good
-constexpr int64_t panel_k = 2048;      // rows of a panel at most: 1 MiB in bf16, half of a current core's L2 cache
+constexpr int64_t panel_n = 288;       // columns of a panel at most: A is read from memory once per panel, so wide is good
+constexpr int64_t panel_k = 4096;      // rows of a panel at most
+constexpr int64_t panel_cells = 2048 * 256;  // 1 MiB in bf16, half of a current core's L2 cache
 constexpr int64_t group_n = 16;        // columns that a kernel treats as one vector
 constexpr int64_t block_m = 32;        // rows of A and C that a kernel call covers
 constexpr int64_t chunk_m = 2048;      // rows of A that a task covers at most
