@@ -1,5 +1,7 @@
 package dev.lorica;
 
+import com.fasterxml.jackson.annotation.JsonSubTypes;
+import com.fasterxml.jackson.annotation.JsonTypeInfo;
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.DeserializationFeature;
@@ -7,7 +9,9 @@ import com.fasterxml.jackson.databind.MapperFeature;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
+import dev.lorica.data.ChatTemplate;
 import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.TextTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import java.io.IOException;
@@ -67,7 +71,13 @@ public record AdapterMetadata(
             .enable(SerializationFeature.WRITE_ENUMS_USING_TO_STRING)
             .enable(DeserializationFeature.READ_ENUMS_USING_TO_STRING)
             .enable(SerializationFeature.INDENT_OUTPUT)
+            .addMixIn(PromptTemplate.class, OneOfItsKinds.class)
             .build();
+
+    /** Which kind of template it is, its fields say. */
+    @JsonTypeInfo(use = JsonTypeInfo.Id.DEDUCTION)
+    @JsonSubTypes({@JsonSubTypes.Type(TextTemplate.class), @JsonSubTypes.Type(ChatTemplate.class)})
+    private interface OneOfItsKinds {}
 
     static AdapterMetadata of(Model model, LoraConfig lora) {
         return new AdapterMetadata(Lorica.version(), BaseModel.of(model), lora, null, null, null, null);

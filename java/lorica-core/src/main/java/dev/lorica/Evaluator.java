@@ -91,7 +91,7 @@ public final class Evaluator {
     }
 
     /**
-     * Asks every question of {@code data} and compares the answers with those expected.
+     * Asks every question of {@code data}, of a conversation the last one, and compares the answers with those expected.
      *
      * @param template what stands around a question
      * @param config   how answers are generated; with temperature 0 the result is the same each time
@@ -108,12 +108,11 @@ public final class Evaluator {
                 if (question.isText()) {
                     throw new InvalidArgumentException("answers cannot be compared: the data are plain texts without questions");
                 }
-                Generation generation =
-                        generator.generate(encoder.prompt(question.prompt(), question.input()), config);
+                Generation generation = generator.generate(encoder.prompt(question), config);
                 StringBuilder answer = new StringBuilder();
                 generation.forEach(answer::append);
-                matches += AnswerScore.exactMatch(answer.toString(), question.response()) ? 1 : 0;
-                f1 += AnswerScore.f1(answer.toString(), question.response());
+                matches += AnswerScore.exactMatch(answer.toString(), question.answer()) ? 1 : 0;
+                f1 += AnswerScore.f1(answer.toString(), question.answer());
                 examples++;
             }
         }

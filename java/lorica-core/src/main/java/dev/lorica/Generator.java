@@ -1,6 +1,9 @@
 package dev.lorica;
 
+import dev.lorica.data.ChatTemplate;
+import dev.lorica.data.DataRecord;
 import dev.lorica.data.ExampleEncoder;
+import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.InvalidArgumentException;
 import java.util.Arrays;
@@ -36,6 +39,8 @@ public final class Generator implements AutoCloseable {
     private final List<ScaledAdapter> adapters;
     private KvCache cache;
     private Applied applied;
+    private ExampleEncoder encoder;
+    private PromptTemplate encoderTemplate;
     private boolean closed;
     private Generation current;
 
@@ -63,19 +68,53 @@ public final class Generator implements AutoCloseable {
         Adapter.requireOf(model, adapters);
     }
 
-    /** Answers an instruction, put into the template that the adapter was trained with. */
+    /**
+     * Answers an instruction, put into the template that the adapter was trained with; where there is none, into the model's chat
+     * template, or else the {@code ### Instruction:} form.
+     */
     public Generation ask(String instruction, GenerationConfig config) {
         return ask(instruction, config, adapters);
     }
 
     /** Answers an instruction with these adapters, in the template of the first of them that has one. */
     public Generation ask(String instruction, GenerationConfig config, List<ScaledAdapter> adapters) {
-        PromptTemplate template = adapters.stream()
+        return generate(encoder(template(adapters)).prompt(instruction, ""), config, adapters);
+    }
+
+    /**
+     * Goes on with a conversation, in the same template as {@link #ask}. To keep it going, add the answer as an assistant's message
+     * and the next question: what the conversation had before is not processed again.
+     */
+    public Generation chat(List<Message> messages, GenerationConfig config) {
+        return chat(messages, template(adapters), config);
+    }
+
+    /** Goes on with a conversation, in this template. */
+    public Generation chat(List<Message> messages, PromptTemplate template, GenerationConfig config) {
+        DataRecord record = DataRecord.conversation(messages.toArray(Message[]::new));
+        return generate(encoder(template).prompt(record), config, adapters);
+    }
+
+    /** What stands around what is asked: that of the first adapter that has one, else the model's own. */
+    public PromptTemplate template() {
+        return template(adapters);
+    }
+
+    private PromptTemplate template(List<ScaledAdapter> adapters) {
+        return adapters.stream()
                 .map(one -> one.adapter().template())
                 .filter(Objects::nonNull)
                 .findFirst()
+                .or(() -> ChatTemplate.of(model.tokenizer().info()))
                 .orElse(PromptTemplate.INSTRUCTION);
-        return generate(new ExampleEncoder(model.tokenizer(), template, false).prompt(instruction, ""), config, adapters);
+    }
+
+    private synchronized ExampleEncoder encoder(PromptTemplate template) {
+        if (encoder == null || !template.equals(encoderTemplate)) {
+            encoder = new ExampleEncoder(model.tokenizer(), template, false);
+            encoderTemplate = template;
+        }
+        return encoder;
     }
 
     /** Goes on with a prompt as it stands; control tokens written out in it become these tokens. */
@@ -85,8 +124,7 @@ public final class Generator implements AutoCloseable {
 
     /** Goes on with a prompt as it stands, with these adapters. */
     public Generation generate(String prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
-        int[] ids = new ExampleEncoder(model.tokenizer(), PromptTemplate.PLAIN, false).prompt(prompt, "");
-        return generate(ids, config, adapters);
+        return generate(encoder(PromptTemplate.PLAIN).prompt(prompt, ""), config, adapters);
     }
 
     /**

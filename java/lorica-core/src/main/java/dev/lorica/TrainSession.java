@@ -2,6 +2,7 @@ package dev.lorica;
 
 import static dev.lorica.internal.Status.check;
 
+import dev.lorica.data.Packer;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.NativeHandle;
 import dev.lorica.internal.Text;
@@ -28,10 +29,11 @@ final class TrainSession implements AutoCloseable {
             return new Shape(batch.tokenCount(), batch.sequenceCount(), batch.longestSequence());
         }
 
-        static Shape largest(Iterable<Batch> batches) {
+        static Shape largest(Packer.Batches batches) {
             Shape shape = new Shape(1, 1, 1);
-            for (Batch batch : batches) {
-                shape = shape.max(of(batch));
+            for (int i = 0; i < batches.size(); i++) {
+                shape = shape.max(
+                        new Shape(Math.toIntExact(batches.tokens(i)), batches.examples(i), batches.longest(i)));
             }
             return shape;
         }

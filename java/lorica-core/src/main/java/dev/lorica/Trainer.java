@@ -224,7 +224,7 @@ public final class Trainer {
                 : shape.max(TrainSession.Shape.largest(Packer.inOrder(evalData, evalBatchSize())));
     }
 
-    private List<Batch> batches(TokenizedDataset data, int epoch) {
+    private Packer.Batches batches(TokenizedDataset data, int epoch) {
         return config.shuffle()
                 ? Packer.shuffled(data, config.batchSize(), config.seed(), epoch)
                 : Packer.inOrder(data, config.batchSize());

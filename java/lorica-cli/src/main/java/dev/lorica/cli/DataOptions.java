@@ -1,15 +1,31 @@
 package dev.lorica.cli;
 
+import dev.lorica.Model;
+import dev.lorica.Tokenizer;
+import dev.lorica.TokenizerInfo;
+import dev.lorica.data.ChatTemplate;
 import dev.lorica.data.DataConfig;
+import dev.lorica.data.DataReport;
 import dev.lorica.data.Dataset;
+import dev.lorica.data.FieldNames;
 import dev.lorica.data.Overflow;
 import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.TextTemplate;
+import dev.lorica.data.TokenizedDataset;
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Consumer;
 import picocli.CommandLine.Option;
 
 /** Which fields of a data file are used, and how they become tokens. */
 final class DataOptions {
     private static final int DEFAULT_MAX_LENGTH = 1024;
+
+    /** Names under which other tools ask for the template that the model carries. */
+    private static final List<String> OF_THE_MODEL = List.of("model", "tokenizer_default", "default");
 
     @Option(
             names = "--prompt-field",
@@ -18,10 +34,28 @@ final class DataOptions {
     String promptField;
 
     @Option(
+            names = "--input-field",
+            paramLabel = "NAME",
+            description = "Field with what the prompt is to be applied to. Default: input or context.")
+    String inputField;
+
+    @Option(
             names = "--response-field",
             paramLabel = "NAME",
             description = "Field with the response. Default: found by itself.")
     String responseField;
+
+    @Option(
+            names = "--system-field",
+            paramLabel = "NAME",
+            description = "Field with the system prompt. Default: system.")
+    String systemField;
+
+    @Option(
+            names = "--messages-field",
+            paramLabel = "NAME",
+            description = "Field with the messages of a conversation. Default: messages or conversations.")
+    String messagesField;
 
     @Option(
             names = "--text-field",
@@ -31,10 +65,25 @@ final class DataOptions {
 
     @Option(
             names = "--template",
-            paramLabel = "NAME",
-            description = "instruction (### Instruction: … ### Response: …) or plain (nothing around the prompt). "
-                    + "Default: plain for texts and for prompts that carry ### Response: already, else instruction.")
+            paramLabel = "NAME|FILE",
+            description = "What stands around a prompt: instruction (### Instruction: … ### Response: …), plain (nothing), "
+                    + "chat (the model's chat template), or a YAML file with prompt and prompt_with_input, in which "
+                    + "{instruction}, {input} and {system} stand. Default: chat for conversations, plain for texts and for "
+                    + "prompts that carry ### Response: already, else instruction.")
     String template;
+
+    @Option(
+            names = "--chat-template",
+            paramLabel = "NAME|FILE",
+            description = "A chat template instead of the model's own: a file with Jinja, or chatml, llama3, zephyr, … "
+                    + "(another name shows all). Questions with answers are put into it too; model is the model's own.")
+    String chatTemplate;
+
+    @Option(
+            names = "--system",
+            paramLabel = "TEXT",
+            description = "System prompt of conversations that have none; recorded with the adapter.")
+    String system;
 
     @Option(
             names = "--max-length",
@@ -53,21 +102,104 @@ final class DataOptions {
     boolean trainOnPrompt;
 
     Dataset load(Path file) {
-        if (textField == null) {
-            return Dataset.load(file, promptField, responseField);
-        }
-        if (promptField != null || responseField != null) {
-            throw new IllegalArgumentException("--text-field excludes --prompt-field and --response-field");
-        }
-        return Dataset.loadText(file, textField);
+        return Dataset.load(
+                file, new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField));
     }
 
-    DataConfig config(int modelContext) {
+    /** What was asked for; the template is {@code null} where none was. */
+    DataConfig config(Model model) {
+        return config(model.tokenizer().info(), model.info().contextLength());
+    }
+
+    DataConfig config(TokenizerInfo tokenizer, int modelContext) {
         int length = maxLength != null ? maxLength : Math.min(DEFAULT_MAX_LENGTH, modelContext);
         return new DataConfig(
-                template == null ? null : PromptTemplate.named(template),
-                length,
-                Choices.of("--overflow", overflow, Overflow.class),
-                trainOnPrompt);
+                template(tokenizer), length, Choices.of("--overflow", overflow, Overflow.class), trainOnPrompt);
+    }
+
+    static DataConfig withTemplate(DataConfig config, PromptTemplate template) {
+        return new DataConfig(template, config.maxLength(), config.overflow(), config.trainOnPrompt());
+    }
+
+    /** Several files in one, each as often as it weighs; {@code each} hears of every file. */
+    TokenizedDataset examples(
+            List<DataSource> sources, Tokenizer tokenizer, DataConfig config, long seed, Consumer<DataReport> each) {
+        List<TokenizedDataset> parts = new ArrayList<>();
+        for (DataSource source : sources) {
+            Dataset data = load(source.path());
+            TokenizedDataset part = TokenizedDataset.of(data, tokenizer, configFor(data, tokenizer.info(), config));
+            each.accept(part.report());
+            parts.add(part.weighted(source.weight(), seed + parts.size()));
+        }
+        return TokenizedDataset.concat(parts);
+    }
+
+    /** Plain texts stay plain beside data for which a template was chosen; conversations get the system prompt. */
+    private DataConfig configFor(Dataset data, TokenizerInfo tokenizer, DataConfig config) {
+        if (config.template() != null) {
+            return data.fields().isText() ? withTemplate(config, PromptTemplate.PLAIN) : config;
+        }
+        PromptTemplate own = PromptTemplate.forDataset(data, tokenizer);
+        if (system == null) {
+            return withTemplate(config, own);
+        }
+        if (own instanceof ChatTemplate chat) {
+            return withTemplate(config, chat.withSystem(system));
+        }
+        throw new InvalidArgumentException("--system is for conversations; for " + data.name()
+                + " choose a chat template with --template chat or --chat-template");
+    }
+
+    /** {@code null}: each data set's own. */
+    private PromptTemplate template(TokenizerInfo tokenizer) {
+        boolean chat = "chat".equals(template);
+        if (template != null && !chat && chatTemplate != null) {
+            throw new InvalidArgumentException("--template and --chat-template exclude each other");
+        }
+        if (chat || chatTemplate != null) {
+            ChatTemplate found = chatTemplate(tokenizer, chatTemplate == null ? "model" : chatTemplate);
+            return system == null ? found : found.withSystem(system);
+        }
+        if (template == null) {
+            return null;
+        }
+        if (system != null) {
+            throw new InvalidArgumentException("--system is for conversations; template \"" + template + "\" has none");
+        }
+        Path file = Path.of(template);
+        if (template.contains(".") || template.contains("/") || Files.exists(file)) {
+            template = file.toAbsolutePath().normalize().toString();
+            return TemplateFile.read(file);
+        }
+        return PromptTemplate.named(template);
+    }
+
+    private ChatTemplate chatTemplate(TokenizerInfo tokenizer, String name) {
+        if (OF_THE_MODEL.contains(name)) {
+            return ChatTemplate.of(tokenizer)
+                    .orElseThrow(() -> new InvalidArgumentException("the model has no chat template; choose one with "
+                            + "--chat-template: a file, or " + ChatTemplate.namesInWords()));
+        }
+        if (Files.exists(Path.of(name)) || name.contains("/") || name.endsWith(".jinja")) {
+            chatTemplate = Path.of(name).toAbsolutePath().normalize().toString();
+            return ChatTemplate.load(Path.of(name));
+        }
+        return ChatTemplate.named(name)
+                .orElseThrow(() -> new InvalidArgumentException("no chat template is called \"" + name
+                        + "\"; there are model, " + ChatTemplate.namesInWords() + ", and files"));
+    }
+
+    /** The template in which a model is asked that no adapter has one for. */
+    static PromptTemplate chatTemplate(Model model, String name, String system) {
+        DataOptions options = new DataOptions();
+        options.chatTemplate = name;
+        options.system = system;
+        return options.template(model.tokenizer().info());
+    }
+
+    static String templateInWords(PromptTemplate template) {
+        return template instanceof TextTemplate
+                ? "template " + template.name()
+                : "chat template " + (template.name().equals("the model's") ? "of the model" : template.name());
     }
 }

@@ -62,6 +62,12 @@ final class EffectiveConfig {
 
     /** Paths are made absolute, so that the file means the same in any folder. */
     private static Object plain(Object value) {
+        if (value instanceof Collection<?> list) {
+            return list.stream().map(EffectiveConfig::plain).toList();
+        }
+        if (value instanceof DataSource source) {
+            return source.absolute().toString();
+        }
         return value instanceof Path path ? path.toAbsolutePath().normalize().toString() : value;
     }
 }

@@ -141,10 +141,10 @@ final class EvalCommand implements Callable<Integer> {
 
     private void measureData(Model base, Adapter tuned, List<Evaluator> evaluators) {
         Dataset records = dataOptions.load(data);
-        DataConfig given = dataOptions.config(base.info().contextLength());
+        DataConfig given = dataOptions.config(base);
         PromptTemplate template = given.template() != null
                 ? given.template()
-                : tuned != null && tuned.template() != null ? tuned.template() : PromptTemplate.forDataset(records);
+                : tuned != null && tuned.template() != null ? tuned.template() : PromptTemplate.forDataset(records, base.tokenizer().info());
         DataConfig config = new DataConfig(template, given.maxLength(), given.overflow(), given.trainOnPrompt());
         TokenizedDataset examples = TokenizedDataset.of(records, base.tokenizer(), config);
         new TrainingReport(terminal).data("data", examples.report());
@@ -159,10 +159,7 @@ final class EvalCommand implements Callable<Integer> {
             values.put("examples", result.examples());
         });
         if (answers > 0) {
-            List<DataRecord> questions = new ArrayList<>();
-            for (int i = 0; i < Math.min(answers, records.size()); i++) {
-                questions.add(records.get(i));
-            }
+            List<DataRecord> questions = records.head(answers);
             GenerationConfig greedy = GenerationConfig.builder()
                     .temperature(0)
                     .maxNewTokens(maxTokens)

@@ -6,6 +6,13 @@ import dev.lorica.GenerationConfig;
 import dev.lorica.GenerationResult;
 import dev.lorica.Generator;
 import dev.lorica.Model;
+import dev.lorica.data.Message;
+import dev.lorica.data.PromptTemplate;
+import dev.lorica.exceptions.FileAccessException;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -22,12 +29,13 @@ import picocli.CommandLine.Option;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE[:SCALE]]… (-i TEXT | -p TEXT) [OPTION]…",
+        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE[:SCALE]]… (-i TEXT | -p TEXT | --chat) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica generate --model llama.gguf --adapter my-adapter --instruction \"Who is Mr. Collins?\"",
             "  lorica generate --model llama.gguf --adapter austen --adapter brief:0.5 -i \"Who is Mr. Collins?\"",
+            "  lorica generate --model llama.gguf --chat --system \"Answer in one sentence.\"",
             "  lorica generate --model llama.gguf --prompt \"It is a truth universally\" --temperature 0 -n 40"
         })
 final class GenerateCommand implements Callable<Integer> {
@@ -49,13 +57,19 @@ final class GenerateCommand implements Callable<Integer> {
     @ArgGroup(multiplicity = "1")
     private Question question;
 
-    /** One of the two. */
+    /** One of these. */
     static final class Question {
         @Option(
                 names = {"-i", "--instruction"},
                 paramLabel = "TEXT",
-                description = "A question; it is put into the template that the adapter was trained with.")
+                description = "A question; it is put into the template that the adapter was trained with, or else into the "
+                        + "model's chat template.")
         private String instruction;
+
+        @Option(
+                names = "--chat",
+                description = "A conversation: every line of standard input is a question, until it ends.")
+        private boolean chat;
 
         @Option(
                 names = {"-p", "--prompt"},
@@ -63,6 +77,15 @@ final class GenerateCommand implements Callable<Integer> {
                 description = "A beginning, taken as it stands.")
         private String prompt;
     }
+
+    @Option(names = "--system", paramLabel = "TEXT", description = "The system prompt, for what is asked with -i or --chat.")
+    private String system;
+
+    @Option(
+            names = "--chat-template",
+            paramLabel = "NAME|FILE",
+            description = "A chat template instead of the adapter's or the model's: a file with Jinja, chatml, llama3, zephyr, …")
+    private String chatTemplate;
 
     @ArgGroup(exclusive = false, validate = false, heading = "%nSampling:%n")
     private SamplingOptions sampling = new SamplingOptions();
@@ -83,22 +106,66 @@ final class GenerateCommand implements Callable<Integer> {
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
-            Generation generation = question.instruction != null
-                    ? generator.ask(question.instruction, config)
-                    : generator.generate(question.prompt, config);
-            for (String piece : generation) {
-                terminal.out().print(piece);
-                terminal.out().flush();
+            if (question.prompt != null) {
+                if (system != null || chatTemplate != null) {
+                    throw new IllegalArgumentException("--system and --chat-template are not for --prompt, which is taken as it stands");
+                }
+                show(generator.generate(question.prompt, config));
+                return ExitCode.OK;
             }
-            terminal.out().println();
-            GenerationResult result = generation.result();
-            if (terminal.json()) {
-                terminal.printJson(json(result));
-            } else if (terminal.errIsTerminal()) {
-                terminal.err().println(terminal.faint(summary(result)));
+            PromptTemplate template =
+                    chatTemplate == null ? generator.template() : DataOptions.chatTemplate(base, chatTemplate, null);
+            List<Message> messages = new ArrayList<>();
+            if (system != null) {
+                messages.add(Message.system(system));
+            }
+            if (question.chat) {
+                chat(generator, template, messages, config);
+            } else {
+                messages.add(Message.user(question.instruction));
+                show(generator.chat(messages, template, config));
             }
         }
         return ExitCode.OK;
+    }
+
+    /** Question and answer by turns, until there are no more questions. */
+    private void chat(Generator generator, PromptTemplate template, List<Message> messages, GenerationConfig config) {
+        BufferedReader in = new BufferedReader(new InputStreamReader(terminal.in(), StandardCharsets.UTF_8));
+        try {
+            while (true) {
+                if (terminal.errIsTerminal()) {
+                    terminal.err().print("> ");
+                    terminal.err().flush();
+                }
+                String line = in.readLine();
+                if (line == null) {
+                    return;
+                }
+                if (!line.isBlank()) {
+                    messages.add(Message.user(line));
+                    messages.add(Message.assistant(show(generator.chat(messages, template, config))));
+                }
+            }
+        } catch (IOException e) {
+            throw new FileAccessException("standard input cannot be read: " + e.getMessage(), e);
+        }
+    }
+
+    /** Prints a text while it comes; returns it. */
+    private String show(Generation generation) {
+        for (String piece : generation) {
+            terminal.out().print(piece);
+            terminal.out().flush();
+        }
+        terminal.out().println();
+        GenerationResult result = generation.result();
+        if (terminal.json()) {
+            terminal.printJson(json(result));
+        } else if (terminal.errIsTerminal()) {
+            terminal.err().println(terminal.faint(summary(result)));
+        }
+        return result.text();
     }
 
     private static String summary(GenerationResult result) {

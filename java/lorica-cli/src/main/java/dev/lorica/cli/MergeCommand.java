@@ -115,7 +115,7 @@ final class MergeCommand implements Callable<Integer> {
     }
 
     private DataConfig dataConfig(Model base, Adapter tuned) {
-        DataConfig given = dataOptions.config(base.info().contextLength());
+        DataConfig given = dataOptions.config(base);
         return given.template() != null || tuned.template() == null
                 ? given
                 : new DataConfig(tuned.template(), given.maxLength(), given.overflow(), given.trainOnPrompt());

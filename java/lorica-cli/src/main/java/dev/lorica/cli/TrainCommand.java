@@ -46,7 +46,7 @@ import picocli.CommandLine.Spec;
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica train --model FILE --data FILE --output DIR [OPTION]…",
+        customSynopsis = "lorica train --model FILE --data FILE[:WEIGHT]… --output DIR [OPTION]…",
         optionListHeading = "%nFiles:%n",
         footerHeading = "%nExamples:%n",
         footer = {
@@ -78,9 +78,12 @@ final class TrainCommand implements Callable<Integer> {
     @Option(
             names = {"-d", "--data"},
             required = true,
-            paramLabel = "FILE",
-            description = "JSON array or JSONL with instruction/response, question/answer, prompt/completion or text.")
-    private Path data;
+            paramLabel = "FILE[:WEIGHT]",
+            converter = DataSource.Converter.class,
+            description = "JSON, JSONL, CSV or Parquet with messages, instruction/response, question/answer, "
+                    + "prompt/completion or text, or a text file; may be given several times. With :0.5 half of its examples "
+                    + "are taken, with :2 each twice.")
+    private List<DataSource> data = new ArrayList<>();
 
     @Option(
             names = {"-o", "--output"},
@@ -105,6 +108,12 @@ final class TrainCommand implements Callable<Integer> {
             paramLabel = "FILE",
             description = "Examples to measure the loss on, before training, while it goes on and at its end.")
     private Path evalData;
+
+    @Option(
+            names = "--eval-split",
+            paramLabel = "SHARE",
+            description = "Put this share of the data aside for that, such as 0.1; which examples, --seed decides.")
+    private Double evalSplit;
 
     @Option(
             names = "--adapter-format",
@@ -183,14 +192,22 @@ final class TrainCommand implements Callable<Integer> {
         TrainingReport report = new TrainingReport(terminal);
         report.model(base.info());
 
-        DataConfig dataConfig = dataOptions.config(base.info().contextLength());
-        TokenizedDataset examples = TokenizedDataset.of(dataOptions.load(data), base.tokenizer(), dataConfig);
+        DataConfig dataConfig = dataOptions.config(base);
+        TokenizedDataset examples = dataOptions.examples(
+                data, base.tokenizer(), dataConfig, training.seed, part -> report.data("data", part));
         DataReport dataReport = examples.report();
-        report.data("data", dataReport);
         TokenizedDataset held = null;
-        if (evalData != null) {
-            DataConfig same = new DataConfig(
-                    dataReport.template(), dataConfig.maxLength(), dataConfig.overflow(), dataConfig.trainOnPrompt());
+        if (evalSplit != null) {
+            if (evalData != null) {
+                throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
+            }
+            TokenizedDataset.Split split = examples.split(evalSplit, training.seed);
+            examples = split.train();
+            held = split.eval();
+            report.part("eval data", held.report());
+            report.part("data left", examples.report());
+        } else if (evalData != null) {
+            DataConfig same = DataOptions.withTemplate(dataConfig, dataReport.template());
             held = TokenizedDataset.of(dataOptions.load(evalData), base.tokenizer(), same);
             report.data("eval data", held.report());
         }
@@ -423,7 +440,7 @@ final class TrainCommand implements Callable<Integer> {
         memory.put("available", plan.memory().available());
         memory.put("checkpointing", plan.memory().checkpointing());
         json.put("planned_memory_bytes", memory);
-        json.put("data", dataJson(data));
+        json.put("data", TrainingReport.json(data));
     }
 
     private static String howItEnded(TrainingResult result, TrainingPlan plan) {
@@ -435,24 +452,6 @@ final class TrainCommand implements Callable<Integer> {
                     + (result.stoppedEarly() ? ": the evaluation loss no longer falls. " : ". ") + best;
         }
         return best;
-    }
-
-    private static Map<String, Object> dataJson(DataReport data) {
-        Map<String, Object> json = new LinkedHashMap<>();
-        json.put("format", data.format());
-        json.put("fields", data.fields().toString());
-        json.put("template", data.template().name());
-        json.put("records", data.records());
-        json.put("examples", data.examples());
-        json.put("empty", data.empty());
-        json.put("max_length", data.maxLength());
-        json.put("over_long", data.overLong());
-        json.put("truncated", data.truncated());
-        json.put("dropped", data.dropped());
-        json.put("longest", data.longest());
-        json.put("tokens", data.tokens());
-        json.put("trained_tokens", data.trainedTokens());
-        return json;
     }
 
     private void sayHowToUse(TokenizedDataset examples) {

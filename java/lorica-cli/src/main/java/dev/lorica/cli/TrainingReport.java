@@ -33,18 +33,13 @@ final class TrainingReport {
         String name = data.name().isEmpty() ? "" : data.name() + ": ";
         row(
                 title,
-                name + Format.count(data.records(), "record") + ", fields " + data.fields()
+                name + data.format() + ", " + Format.count(data.records(), "record") + ", fields " + data.fields()
                         + (data.withInput() > 0
                                 ? " (" + Format.count(data.withInput()) + " with "
                                         + data.fields().input() + ")"
                                 : "")
-                        + ", template " + data.template().name());
-        row(
-                "",
-                Format.count(data.examples(), "example") + ", " + Format.count(data.tokens(), "token") + ", longest "
-                        + Format.count(data.longest()) + "; trained on: " + Format.count(data.trainedTokens(), "token")
-                        + " ("
-                        + Format.percent(data.trainedTokens(), data.tokens()) + ")");
+                        + ", " + DataOptions.templateInWords(data.template()));
+        part("", data);
         if (data.overLong() > 0) {
             String fate = data.truncated() == 0
                     ? "left out"
@@ -59,9 +54,56 @@ final class TrainingReport {
         if (data.empty() > 0) {
             row("", Format.count(data.empty(), "record") + " without a response: left out");
         }
+        if (data.duplicates() > 0) {
+            row("", Format.count(data.duplicates(), "example") + " equal to one before: learned again");
+        }
+        if (data.unstable() > 0) {
+            row(
+                    "",
+                    Format.count(data.unstable(), "conversation") + " became an example for each turn: the template writes a turn "
+                            + "otherwise once the conversation has gone on");
+        }
+        if (data.turnsWithoutEnd() > 0) {
+            row(
+                    "",
+                    "warning: " + Format.count(data.turnsWithoutEnd(), "turn") + " of the assistant end with no token of the "
+                            + "model that ends a turn; is it the model's template (--chat-template)?");
+        }
         if (!data.endsWithEos()) {
             row("", "the vocabulary has no EOS token, so the end of a response is not learned");
         }
+    }
+
+    /** How much is learned. */
+    void part(String title, DataReport data) {
+        row(
+                title,
+                Format.count(data.examples(), "example") + ", " + Format.count(data.tokens(), "token") + ", longest "
+                        + Format.count(data.longest()) + "; trained on: " + Format.count(data.trainedTokens(), "token")
+                        + " ("
+                        + Format.percent(data.trainedTokens(), data.tokens()) + ")");
+    }
+
+    static Map<String, Object> json(DataReport data) {
+        Map<String, Object> json = new LinkedHashMap<>();
+        json.put("name", data.name());
+        json.put("format", data.format());
+        json.put("fields", data.fields().toString());
+        json.put("template", data.template().name());
+        json.put("records", data.records());
+        json.put("examples", data.examples());
+        json.put("empty", data.empty());
+        json.put("max_length", data.maxLength());
+        json.put("over_long", data.overLong());
+        json.put("truncated", data.truncated());
+        json.put("dropped", data.dropped());
+        json.put("duplicates", data.duplicates() < 0 ? null : data.duplicates());
+        json.put("unstable_conversations", data.unstable());
+        json.put("turns_without_end", data.turnsWithoutEnd());
+        json.put("longest", data.longest());
+        json.put("tokens", data.tokens());
+        json.put("trained_tokens", data.trainedTokens());
+        return json;
     }
 
     /** One example as the model sees it; what is trained on stands between ⟦ and ⟧. */

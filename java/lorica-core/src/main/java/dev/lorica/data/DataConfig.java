@@ -13,8 +13,9 @@ import java.util.Objects;
 public record DataConfig(PromptTemplate template, int maxLength, Overflow overflow, boolean trainOnPrompt) {
     public DataConfig {
         Objects.requireNonNull(overflow, "overflow");
-        if (maxLength < 2) {
-            throw new DataException("max length is " + maxLength + "; it must be at least 2");
+        if (maxLength < 2 || maxLength > ExampleStore.CHUNK) {
+            throw new DataException(
+                    "max length is " + maxLength + "; it must be at least 2 and at most " + ExampleStore.CHUNK);
         }
     }
 

@@ -8,14 +8,18 @@ import java.util.Optional;
 /**
  * The fields of a record that are used.
  *
- * @param prompt   field with the prompt, or {@code null} where records are plain texts
+ * @param prompt   field with the prompt, or {@code null} where records are plain texts or conversations
  * @param input    field with what the prompt is to be applied to, or {@code null} where the set has none; single
  *                 records may lack it
- * @param response field with the response, or with the text where there is no prompt
+ * @param response field with the response, with the text where there is no prompt, or {@code null} in conversations
+ * @param system   field with the system prompt; single records may lack it
+ * @param messages field with the messages of a conversation, or {@code null} where records are none
  */
-public record DataFields(String prompt, String input, String response) {
+public record DataFields(String prompt, String input, String response, String system, String messages) {
 
     private record Pair(String prompt, String response) {}
+
+    private static final List<String> KNOWN_MESSAGES = List.of("messages", "conversations", "conversation");
 
     /** What is found by itself, in the order in which it is looked for. */
     private static final List<Pair> KNOWN = List.of(
@@ -31,7 +35,13 @@ public record DataFields(String prompt, String input, String response) {
     private static final List<String> KNOWN_RESPONSES = List.of("response", "output", "answer", "completion");
 
     public DataFields {
-        Objects.requireNonNull(response, "response");
+        if ((messages == null) == (response == null)) {
+            throw new IllegalArgumentException("either a response or messages");
+        }
+    }
+
+    public DataFields(String prompt, String input, String response) {
+        this(prompt, input, response, "system", null);
     }
 
     /** A prompt field and a response field, without an input field. */
@@ -44,13 +54,22 @@ public record DataFields(String prompt, String input, String response) {
         return new DataFields(null, null, field);
     }
 
-    /** The first known pair whose fields are both among {@code present}; empty when there is none. */
+    /** One field with the messages of a conversation. */
+    public static DataFields conversation(String field) {
+        return new DataFields(null, null, null, "system", field);
+    }
+
+    /** The first known field or pair of fields that is among {@code present}; empty when there is none. */
     public static Optional<DataFields> detect(Collection<String> present) {
-        return KNOWN.stream()
-                .filter(pair ->
-                        (pair.prompt == null || present.contains(pair.prompt)) && present.contains(pair.response))
-                .findFirst()
-                .map(pair -> new DataFields(pair.prompt, inputBeside(pair.prompt, present), pair.response));
+        Optional<DataFields> conversation =
+                KNOWN_MESSAGES.stream().filter(present::contains).findFirst().map(DataFields::conversation);
+        return conversation.isPresent()
+                ? conversation
+                : KNOWN.stream()
+                        .filter(pair -> (pair.prompt == null || present.contains(pair.prompt))
+                                && present.contains(pair.response))
+                        .findFirst()
+                        .map(pair -> new DataFields(pair.prompt, inputBeside(pair.prompt, present), pair.response));
     }
 
     /** The known prompt field among {@code present}, for a user who named only the response. */
@@ -75,17 +94,32 @@ public record DataFields(String prompt, String input, String response) {
     }
 
     static String knownInWords() {
-        return "instruction/response, instruction/output, question/answer, prompt/completion, prompt/answer or text";
+        return "messages, conversations, instruction/response, instruction/output, question/answer, prompt/completion,"
+                + " prompt/answer or text";
+    }
+
+    /** With these names instead, where they are given. */
+    DataFields with(FieldNames names) {
+        return new DataFields(
+                prompt,
+                names.input() != null ? names.input() : input,
+                response,
+                names.system() != null ? names.system() : system,
+                messages);
     }
 
     /** Whether records are plain texts without a prompt. */
     public boolean isText() {
-        return prompt == null;
+        return prompt == null && messages == null;
+    }
+
+    public boolean isConversation() {
+        return messages != null;
     }
 
     /** For people: {@code instruction/response}. */
     @Override
     public String toString() {
-        return prompt == null ? response : prompt + "/" + response;
+        return messages != null ? messages : prompt == null ? response : prompt + "/" + response;
     }
 }

@@ -1,19 +1,29 @@
 package dev.lorica.data;
 
+import java.util.List;
 import java.util.Objects;
 
 /**
- * One example as text, before any template.
+ * One example as text, before any template: a question with its answer, a plain text, or a conversation.
  *
- * @param prompt   what is asked, or {@code null} in a set of plain texts, which have nothing but {@code response}
- * @param input    what the prompt is to be applied to (Alpaca's {@code input}), {@code ""} when there is none
- * @param response what the model is to say
- * @param line     line of the file on which the record begins, 0 when it comes from no file
+ * @param system       the system prompt, {@code ""}: none
+ * @param prompt       what is asked, or {@code null} in plain texts, which have nothing but {@code response}, and conversations
+ * @param input        what the prompt is to be applied to (Alpaca's {@code input}), {@code ""} when there is none
+ * @param response     what the model is to say; {@code ""} in conversations
+ * @param conversation the conversation, {@code null}: it is none
+ * @param line         line of the file on which the record begins, 0 when it comes from no file
  */
-public record DataRecord(String prompt, String input, String response, long line) {
+public record DataRecord(
+        String system, String prompt, String input, String response, Conversation conversation, long line) {
     public DataRecord {
+        Objects.requireNonNull(system, "system");
         Objects.requireNonNull(input, "input");
         Objects.requireNonNull(response, "response");
+    }
+
+    /** Without a system prompt. */
+    public DataRecord(String prompt, String input, String response, long line) {
+        this("", prompt, input, response, null, line);
     }
 
     /** A question and its answer, from no file. */
@@ -26,8 +36,51 @@ public record DataRecord(String prompt, String input, String response, long line
         return new DataRecord(null, "", text, 0);
     }
 
+    /** A conversation, from no file, of which all that the assistant says is learned. */
+    public static DataRecord conversation(Message... messages) {
+        return new DataRecord("", null, "", "", Conversation.of(messages), 0);
+    }
+
     /** Whether this is a plain text without a prompt. */
     public boolean isText() {
-        return prompt == null;
+        return prompt == null && conversation == null;
+    }
+
+    public boolean isConversation() {
+        return conversation != null;
+    }
+
+    /** What the model is to say in the end. */
+    public String answer() {
+        if (!isConversation()) {
+            return response;
+        }
+        Message last = conversation.messages().get(conversation.messages().size() - 1);
+        return last.isAssistant() ? last.content() : "";
+    }
+
+    /** Whether there is nothing in it to learn. */
+    boolean isEmpty() {
+        return isConversation() ? conversation.learnedLength() == 0 : response.isBlank();
+    }
+
+    /** As a conversation, which a question with its answer is too; a plain text is none. */
+    Conversation asConversation() {
+        if (isConversation()) {
+            return conversation.withSystem(system);
+        }
+        String question = input.isEmpty() ? prompt : prompt + "\n\n" + input;
+        return new Conversation(List.of(Message.user(question), Message.assistant(response)), null).withSystem(system);
+    }
+
+    /** Characters, roughly, for how much of a set may be in memory. */
+    long size() {
+        long size = system.length() + input.length() + response.length() + (prompt == null ? 0 : prompt.length());
+        if (isConversation()) {
+            for (Message message : conversation.messages()) {
+                size += message.content().length() + 64L;
+            }
+        }
+        return size;
     }
 }

@@ -3,45 +3,54 @@ package dev.lorica.data;
 import java.util.List;
 
 /**
- * What became of a data set on its way to tokens. {@code records = examples + empty + dropped}.
+ * What became of a data set on its way to tokens. {@code records = examples + empty + dropped}, unless one record gives several
+ * examples, as a text in windows does, or a conversation whose template is not stable.
  *
- * @param name          the file it came from, {@code ""} for records from elsewhere
- * @param format        {@code json}, {@code jsonl} or {@code memory}
- * @param fields        the fields used
- * @param template      the template used
- * @param records       records read
- * @param withInput     records whose prompt came with an input
- * @param examples      examples left to train on
- * @param empty         records left out because there is nothing in them to learn
- * @param maxLength     the most tokens that an example may have
- * @param overLong      examples that have more
- * @param truncated     those of them that were cut to {@code maxLength}
- * @param dropped       those of them that were left out
- * @param longest       tokens of the longest example, before anything was cut or left out
- * @param longestLine   the line of the file on which it begins, 0 when it comes from no file
- * @param tokens        tokens of all examples
- * @param trainedTokens those of them that are trained on
- * @param endsWithEos   whether examples end with EOS; only a vocabulary without one makes that false
- * @param sample        the first example, decoded again from its tokens
+ * @param name            the file it came from, {@code ""} for records from elsewhere
+ * @param format          {@code json}, {@code jsonl}, {@code csv}, {@code parquet}, {@code text} or {@code memory}
+ * @param fields          the fields used
+ * @param template        the template used
+ * @param records         records read
+ * @param withInput       records whose prompt came with an input
+ * @param examples        examples left to train on
+ * @param empty           records left out because there is nothing in them to learn
+ * @param maxLength       the most tokens that an example may have
+ * @param overLong        examples that have more
+ * @param truncated       those of them that were cut to {@code maxLength}
+ * @param dropped         those of them that were left out
+ * @param longest         tokens of the longest example, before anything was cut or left out
+ * @param longestLine     the line of the file on which it begins, 0 when it comes from no file
+ * @param tokens          tokens of all examples
+ * @param trainedTokens   those of them that are trained on
+ * @param duplicates      examples with the very tokens of one before; −1: too many examples to tell
+ * @param unstable        conversations of which every turn became an example, because the template writes a turn otherwise later
+ * @param turnsWithoutEnd turns of the assistant that the template ends with no token of the vocabulary that ends a generation
+ * @param endsWithEos     whether examples end with EOS; only a vocabulary without one makes that false
+ * @param lengths         how long the examples are, before anything was cut or left out
+ * @param sample          the first example, decoded again from its tokens
  */
 public record DataReport(
         String name,
         String format,
         DataFields fields,
         PromptTemplate template,
-        int records,
-        int withInput,
+        long records,
+        long withInput,
         int examples,
-        int empty,
+        long empty,
         int maxLength,
-        int overLong,
-        int truncated,
-        int dropped,
+        long overLong,
+        long truncated,
+        long dropped,
         int longest,
         long longestLine,
         long tokens,
         long trainedTokens,
+        long duplicates,
+        long unstable,
+        long turnsWithoutEnd,
         boolean endsWithEos,
+        Lengths lengths,
         List<Stretch> sample) {
 
     /** Text of neighbouring tokens that are all trained on, or all not. Control tokens are spelled out. */
@@ -49,5 +58,12 @@ public record DataReport(
 
     public DataReport {
         sample = List.copyOf(sample);
+    }
+
+    /** Of a part of the examples. */
+    DataReport ofPart(String name, int examples, long tokens, long trainedTokens) {
+        return new DataReport(
+                name, format, fields, template, records, withInput, examples, empty, maxLength, overLong, truncated, dropped,
+                longest, longestLine, tokens, trainedTokens, duplicates, unstable, turnsWithoutEnd, endsWithEos, lengths, sample);
     }
 }

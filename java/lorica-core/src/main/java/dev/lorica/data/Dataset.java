@@ -1,75 +1,119 @@
 package dev.lorica.data;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Locale;
+import java.util.NoSuchElementException;
+import java.util.function.Predicate;
 import java.util.stream.Collectors;
 import java.util.stream.StreamSupport;
 
 /**
- * Examples as text: questions with their answers, or plain texts.
+ * Examples as text: questions with their answers, conversations, or plain texts.
  *
  * <pre>{@code
  * Dataset data = Dataset.load(Path.of("train.json"));
  * Dataset more = Dataset.of(List.of(DataRecord.of("Who is Mr. Collins?", "A clergyman, and cousin to Mr. Bennet.")));
  * }</pre>
  *
- * Immutable.
+ * A file is read once when it is loaded, so that whatever is wrong in it is known at once. A small one stays in memory; a large
+ * one is read again, record by record, whenever its records are walked through, and must not change meanwhile. Immutable.
  */
 public final class Dataset implements Iterable<DataRecord> {
+    /** Characters of a file that stay in memory. */
+    private static final long MOST_CACHED = Math.min(64L << 20, Runtime.getRuntime().maxMemory() / 32);
+
+    private final Path file;
     private final String name;
     private final String format;
     private final DataFields fields;
+    private final boolean conversation;
+    private final long size;
     private final List<DataRecord> records;
 
-    private Dataset(String name, String format, DataFields fields, List<DataRecord> records) {
-        this.name = name;
+    private Dataset(
+            Path file, String format, DataFields fields, boolean conversation, long size, List<DataRecord> records) {
+        this.file = file;
+        this.name = file == null ? "" : file.toString();
         this.format = format;
         this.fields = fields;
-        this.records = List.copyOf(records);
-    }
-
-    /** Reads a JSON array or a JSONL file and finds out by itself which fields hold prompt and response. */
-    public static Dataset load(Path file) {
-        return load(file, null, null);
-    }
-
-    /** Reads a JSON array or a JSONL file with one plain text per record, in the field named. */
-    public static Dataset loadText(Path file, String textField) {
-        return load(file, first -> {
-            if (!first.fields().has(textField)) {
-                throw missing(first, textField);
-            }
-            return DataFields.text(textField);
-        });
+        this.conversation = conversation;
+        this.size = size;
+        this.records = records == null ? null : List.copyOf(records);
     }
 
     /**
-     * Reads a JSON array or a JSONL file.
+     * Reads a JSON array, JSONL, CSV, Parquet or a plain text, and finds out by itself which it is and which fields hold what is
+     * to be learned.
+     *
+     * @throws DataException if the file cannot be read or is not what it should be; the message names file, line, record and
+     *                       field
+     */
+    public static Dataset load(Path file) {
+        return load(file, FieldNames.NONE);
+    }
+
+    /** As {@link #load(Path)}, one plain text per record, in the field named. */
+    public static Dataset loadText(Path file, String textField) {
+        return load(file, new FieldNames(null, null, null, null, null, textField));
+    }
+
+    /**
+     * As {@link #load(Path)}.
      *
      * @param promptField   field with the prompt; {@code null}: found by itself
      * @param responseField field with the response; {@code null}: found by itself
-     * @throws DataException if the file cannot be read or is not what it should be; the message names file, line,
-     *                       record and field
      */
     public static Dataset load(Path file, String promptField, String responseField) {
-        return load(file, first -> choose(first, promptField, responseField));
+        return load(file, FieldNames.of(promptField, responseField));
     }
 
-    /** Records from elsewhere. They must all have a prompt, or all be plain texts. */
+    /** As {@link #load(Path)}, with the names of fields that are called otherwise. */
+    public static Dataset load(Path file, FieldNames names) {
+        try (RecordReader in = DataFile.open(file)) {
+            Raw raw = in.next();
+            if (raw == null) {
+                throw new DataException(file + " holds no records");
+            }
+            DataFields fields = choose(raw, names);
+            List<DataRecord> cached = new ArrayList<>();
+            long characters = 0;
+            long size = 0;
+            boolean conversation = record(raw, fields).isConversation();
+            for (; raw != null; raw = in.next(), size++) {
+                DataRecord record = record(raw, fields);
+                if (record.isConversation() != conversation) {
+                    throw new DataException(raw.where() + " is " + (conversation ? "no" : "a")
+                            + " conversation, unlike those before it");
+                }
+                characters += record.size() + 64;
+                if (characters > MOST_CACHED) {
+                    cached = null;
+                } else {
+                    cached.add(record);
+                }
+            }
+            return new Dataset(file, in.format(), fields, conversation, size, cached);
+        }
+    }
+
+    /** Records from elsewhere. They must all be questions, all conversations or all plain texts. */
     public static Dataset of(List<DataRecord> records) {
         if (records.isEmpty()) {
             throw new DataException("a data set needs at least one record");
         }
         boolean text = records.get(0).isText();
-        if (records.stream().anyMatch(record -> record.isText() != text)) {
-            throw new DataException("a data set holds either questions with answers or plain texts, not both");
+        boolean conversation = records.get(0).isConversation();
+        if (records.stream().anyMatch(record -> record.isText() != text || record.isConversation() != conversation)) {
+            throw new DataException("a data set holds either questions with answers, conversations or plain texts, not both");
         }
-        return new Dataset("", "memory", text ? DataFields.text("text") : DataFields.of("prompt", "response"), records);
+        DataFields fields = text
+                ? DataFields.text("text")
+                : conversation ? DataFields.conversation("messages") : DataFields.of("prompt", "response");
+        return new Dataset(null, "memory", fields, conversation, records.size(), records);
     }
 
     /** The file that it was read from, {@code ""} for records from elsewhere. */
@@ -77,7 +121,7 @@ public final class Dataset implements Iterable<DataRecord> {
         return name;
     }
 
-    /** {@code json}, {@code jsonl} or {@code memory}. */
+    /** {@code json}, {@code jsonl}, {@code csv}, {@code parquet}, {@code text} or {@code memory}. */
     public String format() {
         return format;
     }
@@ -86,79 +130,157 @@ public final class Dataset implements Iterable<DataRecord> {
         return fields;
     }
 
-    public int size() {
-        return records.size();
+    /** Whether its records are conversations. */
+    public boolean isConversation() {
+        return conversation;
     }
 
-    public DataRecord get(int index) {
-        return records.get(index);
+    public long size() {
+        return size;
     }
 
+    /** Whether records are pieces of one text, which is learned in windows. */
+    boolean isContinuous() {
+        return format.equals("text");
+    }
+
+    /** The first {@code count} records, or fewer where there are not so many. */
+    public List<DataRecord> head(int count) {
+        List<DataRecord> head = new ArrayList<>();
+        try (Records all = open()) {
+            while (head.size() < count && all.hasNext()) {
+                head.add(all.next());
+            }
+        }
+        return head;
+    }
+
+    boolean allMatch(Predicate<DataRecord> predicate) {
+        try (Records all = open()) {
+            while (all.hasNext()) {
+                if (!predicate.test(all.next())) {
+                    return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    /** Holds the file open until the last record was taken. */
     @Override
     public Iterator<DataRecord> iterator() {
-        return records.iterator();
+        return open();
     }
 
-    private interface FieldChoice {
-        DataFields of(JsonRecords.Raw first);
-    }
+    /** Records one after another. */
+    final class Records implements Iterator<DataRecord>, AutoCloseable {
+        private final Iterator<DataRecord> cached;
+        private final RecordReader in;
+        private DataRecord next;
 
-    private static Dataset load(Path file, FieldChoice choice) {
-        try (JsonRecords in = new JsonRecords(file)) {
-            JsonRecords.Raw raw = in.next();
-            if (raw == null) {
-                throw new DataException(file + " holds no records");
+        private Records() {
+            cached = records == null ? null : records.iterator();
+            in = records == null ? DataFile.open(file) : null;
+            advance();
+        }
+
+        private void advance() {
+            if (cached != null) {
+                next = cached.hasNext() ? cached.next() : null;
+                return;
             }
-            DataFields fields = choice.of(raw);
-            List<DataRecord> records = new ArrayList<>();
-            for (; raw != null; raw = in.next()) {
-                String prompt = fields.isText() ? null : text(raw, fields.prompt(), true);
-                String input = fields.input() == null ? "" : text(raw, fields.input(), false);
-                records.add(new DataRecord(prompt, input, text(raw, fields.response(), true), raw.line()));
+            Raw raw = in.next();
+            next = raw == null ? null : record(raw, fields);
+            if (next == null) {
+                in.close();
             }
-            return new Dataset(file.toString(), in.isArray() ? "json" : "jsonl", fields, records);
+        }
+
+        @Override
+        public boolean hasNext() {
+            return next != null;
+        }
+
+        @Override
+        public DataRecord next() {
+            if (next == null) {
+                throw new NoSuchElementException();
+            }
+            DataRecord taken = next;
+            advance();
+            return taken;
+        }
+
+        @Override
+        public void close() {
+            if (in != null) {
+                in.close();
+            }
         }
     }
 
-    private static DataFields choose(JsonRecords.Raw first, String promptField, String responseField) {
+    Records open() {
+        return new Records();
+    }
+
+    private static DataRecord record(Raw raw, DataFields fields) {
+        String system = text(raw, fields.system(), false);
+        if (fields.isConversation()) {
+            Conversation conversation =
+                    Conversations.parse(raw, fields.messages(), raw.fields().get(fields.messages()));
+            return new DataRecord(system, null, "", "", conversation, raw.line());
+        }
+        if (!fields.isText() && Conversations.isMessages(raw.fields().get(fields.prompt()))) {
+            return new DataRecord(system, null, "", "", Conversations.parse(raw, fields), raw.line());
+        }
+        String prompt = fields.isText() ? null : text(raw, fields.prompt(), true);
+        String input = fields.input() == null ? "" : text(raw, fields.input(), false);
+        return new DataRecord(
+                fields.isText() ? "" : system, prompt, input, text(raw, fields.response(), true), null, raw.line());
+    }
+
+    private static DataFields choose(Raw first, FieldNames given) {
         List<String> present = names(first.fields());
-        for (String named : new String[] {promptField, responseField}) {
+        for (String named : new String[] {given.prompt(), given.response(), given.messages(), given.text()}) {
             if (named != null && !present.contains(named)) {
                 throw missing(first, named);
             }
         }
-        if (promptField == null && responseField == null) {
-            return DataFields.detect(present).orElseThrow(() -> unknownFields(first, present));
+        if (given.text() != null) {
+            return DataFields.text(given.text());
         }
-        String prompt = promptField != null
-                ? promptField
+        if (given.messages() != null) {
+            return DataFields.conversation(given.messages()).with(given);
+        }
+        if (given.prompt() == null && given.response() == null) {
+            DataFields found = DataFields.detect(present).orElseThrow(() -> unknownFields(first, present));
+            boolean isTrl = !found.isConversation() && !found.isText()
+                    && Conversations.isMessages(first.fields().get(found.prompt()));
+            return (isTrl ? new DataFields(found.prompt(), null, found.response()) : found).with(given);
+        }
+        String prompt = given.prompt() != null
+                ? given.prompt()
                 : DataFields.detectPrompt(present).orElseThrow(() -> otherHalf(first, present, "prompt"));
-        String response = responseField != null
-                ? responseField
+        String response = given.response() != null
+                ? given.response()
                 : DataFields.detectResponse(present).orElseThrow(() -> otherHalf(first, present, "response"));
         if (prompt.equals(response)) {
             throw new DataException("field \"" + prompt + "\" cannot be both prompt and response");
         }
-        return new DataFields(prompt, DataFields.inputBeside(prompt, present), response);
+        return new DataFields(prompt, DataFields.inputBeside(prompt, present), response).with(given);
     }
 
-    private static DataException unknownFields(JsonRecords.Raw first, List<String> present) {
-        for (String chat : List.of("messages", "conversations", "conversation")) {
-            if (present.contains(chat)) {
-                return new DataException(first.where() + " is a conversation (field \"" + chat
-                        + "\"), which cannot be trained on yet; one prompt and one response per record are meant");
-            }
-        }
+    private static DataException unknownFields(Raw first, List<String> present) {
         return new DataException(first.where() + ": no known pair of fields; found " + quoted(present) + ", meant "
                 + DataFields.knownInWords() + "; name your own with --prompt-field and --response-field");
     }
 
-    private static DataException otherHalf(JsonRecords.Raw first, List<String> present, String half) {
+    private static DataException otherHalf(Raw first, List<String> present, String half) {
         return new DataException(first.where() + ": which field holds the " + half + "? Found " + quoted(present)
                 + "; name it with --" + half + "-field");
     }
 
-    private static DataException missing(JsonRecords.Raw raw, String field) {
+    private static DataException missing(Raw raw, String field) {
         List<String> present = names(raw.fields());
         String near = present.stream()
                 .filter(name -> isNear(name, field))
@@ -169,7 +291,7 @@ public final class Dataset implements Iterable<DataRecord> {
     }
 
     /** Text of a field. Numbers and truth values are taken as they are written. */
-    private static String text(JsonRecords.Raw raw, String field, boolean required) {
+    private static String text(Raw raw, String field, boolean required) {
         JsonNode value = raw.fields().get(field);
         if (value == null || value.isNull()) {
             if (!required) {
@@ -186,12 +308,12 @@ public final class Dataset implements Iterable<DataRecord> {
         return value.asText();
     }
 
-    private static List<String> names(ObjectNode object) {
+    static List<String> names(JsonNode object) {
         Iterable<String> names = object::fieldNames;
         return StreamSupport.stream(names.spliterator(), false).toList();
     }
 
-    private static String quoted(List<String> names) {
+    static String quoted(List<String> names) {
         return names.isEmpty()
                 ? "no fields at all"
                 : names.stream().map(name -> "\"" + name + "\"").collect(Collectors.joining(", "));

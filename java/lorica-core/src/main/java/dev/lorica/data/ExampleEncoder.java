@@ -4,6 +4,7 @@ import dev.lorica.Tokenizer;
 import dev.lorica.TokenizerInfo;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Iterator;
 import java.util.List;
 
 /**
@@ -11,16 +12,21 @@ import java.util.List;
  * asked in the very ids that it was trained with.
  *
  * <p>Each segment of an example is tokenized by itself: where the response begins, a token begins, in training as in
- * generation. BOS stands once at the beginning if the vocabulary asks for it, EOS once at the end, always trained on.
+ * generation. BOS stands once at the beginning if the vocabulary asks for it, whether the template writes it or not. An example
+ * ends with EOS, always trained on, or with the token with which the template ends the assistant's turn.
  */
 public final class ExampleEncoder {
-    /** Texts given to the tokenizer at once, enough to keep its threads busy. */
+    /** Texts given to the tokenizer at once, enough to keep its threads busy, and the most characters of them. */
     private static final int TEXTS_AT_ONCE = 8192;
+
+    private static final long CHARACTERS_AT_ONCE = 4 << 20;
 
     private final Tokenizer tokenizer;
     private final TokenizerInfo info;
     private final PromptTemplate template;
+    private final ChatFormat chat;
     private final boolean trainOnPrompt;
+    private long turnsWithoutEnd;
 
     /**
      * SentencePiece puts a space before whatever it encodes. That is right at the start of an example but not in its
@@ -35,6 +41,7 @@ public final class ExampleEncoder {
         this.tokenizer = tokenizer;
         this.info = tokenizer.info();
         this.template = template;
+        this.chat = template instanceof ChatTemplate chatTemplate ? new ChatFormat(chatTemplate, tokenizer) : null;
         this.trainOnPrompt = trainOnPrompt;
         guard = info.model().equals("llama") ? "\n" : "";
         guardIds = guard.isEmpty() ? new int[0] : tokenizer.encode(guard, false, false);
@@ -42,33 +49,77 @@ public final class ExampleEncoder {
 
     /** The ids that generation begins with; {@code input} may be empty. */
     public int[] prompt(String instruction, String input) {
-        int[] ids = tokenizer.encode(template.render(instruction, input), false, template.parseSpecial());
-        return concat(needsBos(ids) ? new int[] {info.bos()} : new int[0], ids);
+        return prompt(new DataRecord(instruction, input, "", 0));
     }
 
-    /** One example per record, in order, of any length. Records with nothing in them are not for here. */
-    public List<Example> encode(List<DataRecord> records) {
-        List<Example> examples = new ArrayList<>(records.size());
-        List<List<Segment>> waiting = new ArrayList<>();
-        int texts = 0;
-        for (DataRecord record : records) {
-            List<Segment> segments = template.segments(record);
-            waiting.add(segments);
-            texts += segments.size();
-            if (texts >= TEXTS_AT_ONCE) {
-                encodeSegments(waiting, texts, examples);
+    /**
+     * The ids with which an answer to this begins: the prompt of a question, a conversation up to the last that is not the
+     * assistant's. The response is not looked at.
+     */
+    public int[] prompt(DataRecord record) {
+        List<Segment> segments = template instanceof TextTemplate text ? List.of(text.question(record)) : chat.prompt(record);
+        List<int[]> parts = encodeSegments(List.of(segments)).get(0);
+        return join(segments, parts, false).ids();
+    }
+
+    /** What becomes of a record. */
+    interface Sink {
+        /** @param examples of any length; none where there is nothing in the record to learn */
+        void accept(DataRecord record, List<Example> examples);
+    }
+
+    /** Every record in order. */
+    void encode(Iterator<DataRecord> records, Sink sink) {
+        List<DataRecord> waiting = new ArrayList<>();
+        long characters = 0;
+        while (records.hasNext()) {
+            DataRecord record = records.next();
+            waiting.add(record);
+            characters += record.size();
+            if (waiting.size() * 2 >= TEXTS_AT_ONCE || characters >= CHARACTERS_AT_ONCE) {
+                encode(waiting, sink);
                 waiting.clear();
-                texts = 0;
+                characters = 0;
             }
         }
-        encodeSegments(waiting, texts, examples);
-        return examples;
+        encode(waiting, sink);
     }
 
-    private void encodeSegments(List<List<Segment>> waiting, int count, List<Example> out) {
+    private void encode(List<DataRecord> records, Sink sink) {
+        // A chat template is run several times for a conversation; that is more work than its tokens are.
+        List<List<List<Segment>>> all = (chat == null ? records.stream() : records.parallelStream())
+                .map(this::segments)
+                .toList();
+        List<List<Segment>> examples = all.stream().flatMap(List::stream).toList();
+        List<List<int[]>> parts = encodeSegments(examples);
+        int next = 0;
+        for (int i = 0; i < records.size(); i++) {
+            List<Example> encoded = new ArrayList<>();
+            for (List<Segment> segments : all.get(i)) {
+                encoded.add(join(segments, parts.get(next++), true));
+            }
+            sink.accept(records.get(i), encoded);
+        }
+    }
+
+    private List<List<Segment>> segments(DataRecord record) {
+        if (record.isEmpty()) {
+            return List.of();
+        }
+        return template instanceof TextTemplate text ? List.of(text.segments(record)) : chat.examples(record);
+    }
+
+    /** Ids of plain text behind other text of the same whole. */
+    int[] encodeInside(String text, boolean parseSpecial) {
+        return withoutGuard(tokenizer.encode(guard + text, false, parseSpecial), text, parseSpecial);
+    }
+
+    /** The ids of every segment. */
+    private List<List<int[]>> encodeSegments(List<List<Segment>> examples) {
+        int count = examples.stream().mapToInt(List::size).sum();
         List<String> texts = new ArrayList<>(count);
         boolean[] parseSpecial = new boolean[count];
-        for (List<Segment> segments : waiting) {
+        for (List<Segment> segments : examples) {
             for (int i = 0; i < segments.size(); i++) {
                 parseSpecial[texts.size()] = segments.get(i).parseSpecial();
                 texts.add(
@@ -78,63 +129,98 @@ public final class ExampleEncoder {
             }
         }
         List<int[]> ids = tokenizer.encodeBatch(texts, parseSpecial);
+        List<List<int[]>> all = new ArrayList<>(examples.size());
         int next = 0;
-        for (List<Segment> segments : waiting) {
+        for (List<Segment> segments : examples) {
             List<int[]> parts = new ArrayList<>(segments.size());
             for (int i = 0; i < segments.size(); i++, next++) {
-                parts.add(i == 0 ? ids.get(next) : withoutGuard(ids.get(next), segments.get(i)));
+                Segment segment = segments.get(i);
+                parts.add(i == 0 ? ids.get(next) : withoutGuard(ids.get(next), segment.text(), segment.parseSpecial()));
             }
-            out.add(join(segments, parts));
+            all.add(parts);
         }
+        return all;
     }
 
-    private int[] withoutGuard(int[] ids, Segment segment) {
+    private int[] withoutGuard(int[] ids, String text, boolean parseSpecial) {
         int n = guardIds.length;
         if (ids.length >= n && Arrays.equals(ids, 0, n, guardIds, 0, n)) {
             return Arrays.copyOfRange(ids, n, ids.length);
         }
         // The vocabulary has a token that begins with a line break and goes on as this segment does.
-        return tokenizer.encode(segment.text(), false, segment.parseSpecial());
+        return tokenizer.encode(text, false, parseSpecial);
     }
 
-    private Example join(List<Segment> segments, List<int[]> parts) {
-        boolean bos = needsBos(parts.get(0));
-        int[] last = parts.get(parts.size() - 1);
-        boolean hasEos = last.length > 0 && last[last.length - 1] == info.eos();
-        boolean eos = info.eos() >= 0 && !hasEos;
-        int length =
-                (bos ? 1 : 0) + parts.stream().mapToInt(part -> part.length).sum() + (eos ? 1 : 0);
-        int[] ids = new int[length];
-        boolean[] trained = new boolean[length];
+    /** @param ends whether the example is to end here; otherwise it is the beginning of one */
+    private Example join(List<Segment> segments, List<int[]> parts, boolean ends) {
+        boolean bos = needsBos(parts.isEmpty() ? new int[0] : parts.get(0));
+        int total = 2;
+        for (int[] part : parts) {
+            total += part.length;
+        }
+        int[] ids = new int[total];
+        boolean[] trained = new boolean[total];
         int at = 0;
         if (bos) {
             ids[at++] = info.bos();
         }
+        boolean turnEnded = false;
         for (int i = 0; i < parts.size(); i++) {
+            Segment segment = segments.get(i);
             int[] part = parts.get(i);
-            System.arraycopy(part, 0, ids, at, part.length);
-            Arrays.fill(
-                    trained,
-                    at,
-                    at + part.length,
-                    trainOnPrompt || segments.get(i).trained());
-            at += part.length;
+            int learned = part.length;
+            turnEnded = false;
+            if (segment.endsTurn()) {
+                int end = lastEndOfGeneration(part);
+                turnEnded = end >= 0;
+                learned = turnEnded ? end + 1 : learned;
+                turnsWithoutEnd += ends && segment.trained() && !turnEnded ? 1 : 0;
+            }
+            int taken = turnEnded && ends && i == parts.size() - 1 ? learned : part.length;
+            System.arraycopy(part, 0, ids, at, taken);
+            Arrays.fill(trained, at, at + (segment.trained() ? learned : 0), true);
+            at += taken;
         }
-        if (eos) {
-            ids[at] = info.eos();
+        if (trainOnPrompt) {
+            Arrays.fill(trained, 0, at, true);
         }
-        trained[length - 1] |= eos || hasEos;
-        return new Example(ids, trained);
+        if (ends) {
+            boolean hasEos = turnEnded || at > 0 && ids[at - 1] == info.eos();
+            if (!hasEos && info.eos() >= 0 && endsLearned(segments)) {
+                ids[at++] = info.eos();
+                hasEos = true;
+            }
+            trained[at - 1] |= hasEos && endsLearned(segments);
+        }
+        return new Example(Arrays.copyOf(ids, at), Arrays.copyOf(trained, at));
+    }
+
+    /** Not so when a template marks what is learned itself and puts something behind it. */
+    private static boolean endsLearned(List<Segment> segments) {
+        return segments.isEmpty() || segments.get(segments.size() - 1).trained();
+    }
+
+    private int lastEndOfGeneration(int[] ids) {
+        for (int i = ids.length - 1; i >= 0; i--) {
+            if (tokenizer.isEndOfGeneration(ids[i])) {
+                return i;
+            }
+        }
+        return -1;
+    }
+
+    /** What the assistant said in a turn that no token ends, up to now. */
+    long turnsWithoutEnd() {
+        return turnsWithoutEnd;
+    }
+
+    /** Conversations of which every turn became an example of its own, up to now. */
+    long unstableConversations() {
+        return chat == null ? 0 : chat.unstable();
     }
 
     /** False also for text that was prepared with BOS already written out. */
     private boolean needsBos(int[] first) {
         return info.addBos() && info.bos() >= 0 && (first.length == 0 || first[0] != info.bos());
-    }
-
-    private static int[] concat(int[] a, int[] b) {
-        int[] both = Arrays.copyOf(a, a.length + b.length);
-        System.arraycopy(b, 0, both, a.length, b.length);
-        return both;
     }
 }

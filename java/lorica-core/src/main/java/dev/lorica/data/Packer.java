@@ -3,7 +3,7 @@ package dev.lorica.data;
 import dev.lorica.Batch;
 import java.util.AbstractList;
 import java.util.ArrayList;
-import java.util.Collections;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
 import java.util.Random;
@@ -47,37 +47,93 @@ public final class Packer {
      * The batches of one epoch: {@code batchSize} examples each, the last one with what is left, in an order drawn from
      * {@code seed + epoch}. The same seed and epoch give the same batches on every platform.
      */
-    public static List<Batch> shuffled(TokenizedDataset data, int batchSize, long seed, int epoch) {
-        return shuffled(data.examples(), batchSize, seed, epoch);
+    public static Batches shuffled(TokenizedDataset data, int batchSize, long seed, int epoch) {
+        return new Batches(data, permutation(data.size(), seed + epoch), batchSize);
     }
 
     /** The batches of one pass in the order of the data, {@code batchSize} examples each. */
-    public static List<Batch> inOrder(TokenizedDataset data, int batchSize) {
-        return inGroups(data.examples(), batchSize);
+    public static Batches inOrder(TokenizedDataset data, int batchSize) {
+        return new Batches(data, null, batchSize);
     }
 
-    static List<Batch> shuffled(List<Example> examples, int batchSize, long seed, int epoch) {
-        List<Example> order = new ArrayList<>(examples);
-        Collections.shuffle(order, new Random(seed + epoch));
-        return inGroups(order, batchSize);
-    }
-
-    static List<Batch> inGroups(List<Example> examples, int batchSize) {
-        if (batchSize < 1) {
-            throw new IllegalArgumentException("a batch size of " + batchSize + ": at least 1 is needed");
+    /** The numbers from 0 to {@code n} − 1 in the order in which {@link java.util.Collections#shuffle} puts them. */
+    static int[] permutation(int n, long seed) {
+        int[] order = new int[n];
+        Arrays.setAll(order, i -> i);
+        Random random = new Random(seed);
+        for (int i = n; i > 1; i--) {
+            int other = random.nextInt(i);
+            int last = order[i - 1];
+            order[i - 1] = order[other];
+            order[other] = last;
         }
-        int count = (examples.size() + batchSize - 1) / batchSize;
-        return new AbstractList<>() {
-            @Override
-            public Batch get(int index) {
-                int from = Objects.checkIndex(index, count) * batchSize;
-                return pack(examples.subList(from, Math.min(from + batchSize, examples.size())));
-            }
+        return order;
+    }
 
-            @Override
-            public int size() {
-                return count;
+    /** Batches that are made when they are asked for; how large they are is known before. */
+    public static final class Batches extends AbstractList<Batch> {
+        private final TokenizedDataset data;
+        private final int[] order;
+        private final int batchSize;
+
+        /** @param order numbers of examples; {@code null}: all in their order */
+        private Batches(TokenizedDataset data, int[] order, int batchSize) {
+            if (batchSize < 1) {
+                throw new IllegalArgumentException("a batch size of " + batchSize + ": at least 1 is needed");
             }
-        };
+            this.data = data;
+            this.order = order;
+            this.batchSize = batchSize;
+        }
+
+        @Override
+        public int size() {
+            return (int) ((data.size() + (long) batchSize - 1) / batchSize);
+        }
+
+        @Override
+        public Batch get(int index) {
+            List<Example> all = data.examples();
+            List<Example> examples = new ArrayList<>(batchSize);
+            for (int i = from(Objects.checkIndex(index, size())); i < to(index); i++) {
+                examples.add(all.get(example(i)));
+            }
+            return pack(examples);
+        }
+
+        /** Tokens of a batch. */
+        public long tokens(int index) {
+            long tokens = 0;
+            for (int i = from(index); i < to(index); i++) {
+                tokens += data.length(example(i));
+            }
+            return tokens;
+        }
+
+        /** Tokens of the longest example of a batch. */
+        public int longest(int index) {
+            int longest = 0;
+            for (int i = from(index); i < to(index); i++) {
+                longest = Math.max(longest, data.length(example(i)));
+            }
+            return longest;
+        }
+
+        /** Examples of a batch. */
+        public int examples(int index) {
+            return to(index) - from(index);
+        }
+
+        private int from(int index) {
+            return index * batchSize;
+        }
+
+        private int to(int index) {
+            return (int) Math.min((long) from(index) + batchSize, data.size());
+        }
+
+        private int example(int position) {
+            return order == null ? position : order[position];
+        }
     }
 }

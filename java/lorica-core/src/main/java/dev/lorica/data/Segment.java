@@ -9,9 +9,15 @@ import java.util.Objects;
  * @param trained      whether the model learns to say it
  * @param parseSpecial whether control tokens written out in it ({@code <|im_end|>}) become those tokens; false for text
  *                     whose author is not to be able to forge them
+ * @param endsTurn     whether it is what the assistant says in a turn, with the token that ends the turn and perhaps white
+ *                     space behind it, which nobody ever generates and which is not learned
  */
-public record Segment(String text, boolean trained, boolean parseSpecial) {
+public record Segment(String text, boolean trained, boolean parseSpecial, boolean endsTurn) {
     public Segment {
         Objects.requireNonNull(text, "text");
+    }
+
+    public Segment(String text, boolean trained, boolean parseSpecial) {
+        this(text, trained, parseSpecial, false);
     }
 }

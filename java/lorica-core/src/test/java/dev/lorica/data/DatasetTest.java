@@ -79,22 +79,22 @@ class DatasetTest {
     void takesDollysContextAsInput() {
         Path file = write("d.jsonl", "{\"instruction\":\"When?\",\"context\":\"In 1813.\",\"response\":\"1813\"}");
 
-        assertThat(Dataset.load(file).get(0).input()).isEqualTo("In 1813.");
+        assertThat(Dataset.load(file).head(1).get(0).input()).isEqualTo("In 1813.");
     }
 
     @Test
     void takesNamedFields() {
         Path file = write("d.jsonl", "{\"q\":\"A\",\"a\":\"B\",\"text\":\"C\"}");
 
-        assertThat(Dataset.load(file, "q", "a").get(0)).isEqualTo(new DataRecord("A", "", "B", 1));
-        assertThat(Dataset.loadText(file, "text").get(0)).isEqualTo(new DataRecord(null, "", "C", 1));
+        assertThat(Dataset.load(file, "q", "a").head(1).get(0)).isEqualTo(new DataRecord("A", "", "B", 1));
+        assertThat(Dataset.loadText(file, "text").head(1).get(0)).isEqualTo(new DataRecord(null, "", "C", 1));
     }
 
     @Test
     void findsTheOtherFieldWhenOneIsNamed() {
         Path file = write("d.jsonl", "{\"question\":\"A\",\"reply\":\"B\",\"comment\":\"C\"}");
 
-        assertThat(Dataset.load(file, null, "reply").get(0).prompt()).isEqualTo("A");
+        assertThat(Dataset.load(file, null, "reply").head(1).get(0).prompt()).isEqualTo("A");
         assertFails(() -> Dataset.load(file, "question", null))
                 .isEqualTo(file
                         + ", line 1 (record 1): which field holds the response? Found \"question\", \"reply\","
@@ -154,7 +154,7 @@ class DatasetTest {
 
         assertFails(() -> Dataset.load(file))
                 .isEqualTo(file + ", line 1 (record 1): no known pair of fields; found \"frage\", \"antwort\", meant"
-                        + " instruction/response, instruction/output, question/answer, prompt/completion,"
+                        + " messages, conversations, instruction/response, instruction/output, question/answer, prompt/completion,"
                         + " prompt/answer or text; name your own with --prompt-field and --response-field");
     }
 
@@ -233,8 +233,8 @@ class DatasetTest {
                 "[]                      | holds no records",
                 "question,answer         | is not JSON: it begins with \"question,answer\"",
                 "GGUF                    | is a GGUF model",
-                "PAR1                    | is a Parquet file",
-                "{\"messages\": []}      | is a conversation (field \"messages\"), which cannot be trained on yet"
+                "PAR1                    | not a sound Parquet file",
+                "{\"messages\": []}      | field \"messages\" is an empty array; a list of messages is meant"
             })
     void saysWhatItFoundInstead(String content, String message) {
         assertFails(() -> Dataset.load(write("d.json", content)))

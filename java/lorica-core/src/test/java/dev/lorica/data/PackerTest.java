@@ -6,7 +6,9 @@ import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException
 import dev.lorica.Batch;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
+import java.util.Random;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
@@ -50,24 +52,46 @@ class PackerTest {
     void everyEpochHasEveryExampleOnceInAnOrderOfItsOwn() {
         List<Example> examples = examples(10);
 
-        List<Integer> inOrder = firstTokens(Packer.inGroups(examples, 4));
-        List<Integer> epoch0 = firstTokens(Packer.shuffled(examples, 4, 42, 0));
-        List<Integer> epoch1 = firstTokens(Packer.shuffled(examples, 4, 42, 1));
+        TokenizedDataset data = TokenizedDataset.of(examples);
+        List<Integer> inOrder = firstTokens(Packer.inOrder(data, 4));
+        List<Integer> epoch0 = firstTokens(Packer.shuffled(data, 4, 42, 0));
+        List<Integer> epoch1 = firstTokens(Packer.shuffled(data, 4, 42, 1));
 
-        assertThat(Packer.shuffled(examples, 4, 42, 0))
+        assertThat(Packer.shuffled(data, 4, 42, 0))
                 .extracting(Batch::sequenceCount)
                 .containsExactly(4, 4, 2);
         assertThat(inOrder).isSorted();
         assertThat(epoch0).containsExactlyInAnyOrderElementsOf(inOrder).isNotEqualTo(inOrder);
         assertThat(epoch1).containsExactlyInAnyOrderElementsOf(inOrder).isNotEqualTo(epoch0);
-        assertThat(firstTokens(Packer.shuffled(examples, 4, 42, 0))).isEqualTo(epoch0);
-        assertThat(firstTokens(Packer.shuffled(examples, 4, 43, 0))).isNotEqualTo(epoch0);
+        assertThat(firstTokens(Packer.shuffled(data, 4, 42, 0))).isEqualTo(epoch0);
+        assertThat(firstTokens(Packer.shuffled(data, 4, 43, 0))).isNotEqualTo(epoch0);
+    }
+
+    /** A run that was begun before is to see the same batches when it goes on. */
+    @Test
+    void theOrderIsThatOfCollectionsShuffle() {
+        List<Integer> shuffled = new ArrayList<>(IntStream.range(0, 1000).boxed().toList());
+        Collections.shuffle(shuffled, new Random(7));
+
+        assertThat(Packer.permutation(1000, 7))
+                .containsExactly(shuffled.stream().mapToInt(Integer::intValue).toArray());
+    }
+
+    @Test
+    void knowsHowLargeBatchesAreWithoutMakingThem() {
+        Packer.Batches batches = Packer.shuffled(TokenizedDataset.of(examples(10)), 4, 42, 0);
+
+        for (int i = 0; i < batches.size(); i++) {
+            assertThat(batches.tokens(i)).isEqualTo(batches.get(i).tokenCount());
+            assertThat(batches.longest(i)).isEqualTo(batches.get(i).longestSequence());
+            assertThat(batches.examples(i)).isEqualTo(batches.get(i).sequenceCount());
+        }
     }
 
     @Test
     void refusesEmptyBatches() {
         assertThatIllegalArgumentException().isThrownBy(() -> Packer.pack(List.of()));
-        assertThatIllegalArgumentException().isThrownBy(() -> Packer.inGroups(examples(2), 0));
+        assertThatIllegalArgumentException().isThrownBy(() -> Packer.inOrder(TokenizedDataset.of(examples(2)), 0));
         assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[0], new boolean[0]));
         assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[2], new boolean[1]));
     }

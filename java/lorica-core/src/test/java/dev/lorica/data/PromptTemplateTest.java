@@ -1,12 +1,17 @@
 package dev.lorica.data;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 
+import dev.lorica.TokenizerInfo;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
 class PromptTemplateTest {
+    private static final TokenizerInfo VOCABULARY =
+            new TokenizerInfo("gpt2", "", "{{ messages }}", 10, 0, 0, 0, 0, 0, false, false);
+
     @Test
     void putsTheInstructionFormatAroundAPrompt() {
         assertThat(PromptTemplate.INSTRUCTION.render("Who is Mr. Collins?"))
@@ -40,16 +45,37 @@ class PromptTemplateTest {
         Dataset mixed = Dataset.of(
                 List.of(DataRecord.of("### Instruction:\nA\n\n### Response:\n", "B"), DataRecord.of("C", "D")));
 
-        assertThat(PromptTemplate.forDataset(wrapped)).isEqualTo(PromptTemplate.PLAIN);
-        assertThat(PromptTemplate.forDataset(mixed)).isEqualTo(PromptTemplate.INSTRUCTION);
-        assertThat(PromptTemplate.forDataset(Dataset.of(List.of(DataRecord.text("A")))))
+        assertThat(PromptTemplate.forDataset(wrapped, VOCABULARY)).isEqualTo(PromptTemplate.PLAIN);
+        assertThat(PromptTemplate.forDataset(mixed, VOCABULARY)).isEqualTo(PromptTemplate.INSTRUCTION);
+        assertThat(PromptTemplate.forDataset(Dataset.of(List.of(DataRecord.text("A"))), VOCABULARY))
                 .isEqualTo(PromptTemplate.PLAIN);
+    }
+
+    @Test
+    void takesTheModelsOwnTemplateForConversations() {
+        Dataset chat = Dataset.of(List.of(DataRecord.conversation(Message.user("A"), Message.assistant("B"))));
+        TokenizerInfo without = new TokenizerInfo("gpt2", "", null, 10, 0, 0, 0, 0, 0, false, false);
+
+        assertThat(PromptTemplate.forDataset(chat, VOCABULARY))
+                .isEqualTo(new ChatTemplate("the model's", "{{ messages }}", ""));
+        assertThatExceptionOfType(DataException.class)
+                .isThrownBy(() -> PromptTemplate.forDataset(chat, without))
+                .withMessageContaining("the model has no chat template; choose one with --chat-template: chatml, gemma, ");
+    }
+
+    @Test
+    void hasAPlaceForASystemPrompt() {
+        DataRecord record = new DataRecord("Be brief.", "A", "", "B", null, 0);
+        TextTemplate own = new TextTemplate("own", "<{system}|{instruction}>", "{instruction}{input}", false);
+
+        assertThat(own.segments(record).get(0).text()).isEqualTo("<Be brief.|A>");
+        assertThat(PromptTemplate.PLAIN.segments(record).get(0).text()).isEqualTo("Be brief.\n\nA");
     }
 
     @Test
     void refusesATemplateWithoutAPlaceForThePrompt() {
         assertThatIllegalArgumentException()
-                .isThrownBy(() -> new PromptTemplate("mine", "Answer: ", "{instruction}{input}", false))
+                .isThrownBy(() -> new TextTemplate("mine", "Answer: ", "{instruction}{input}", false))
                 .withMessage("template \"mine\" has no {instruction} in it");
         assertThatIllegalArgumentException()
                 .isThrownBy(() -> PromptTemplate.named("alpaca"))

@@ -1,0 +1,38 @@
+package dev.lorica.cli;
+
+import java.nio.file.Files;
+import java.nio.file.Path;
+import picocli.CommandLine.ITypeConverter;
+
+/** A data file, and how often its examples are taken: {@code questions.csv:0.5}. */
+record DataSource(Path path, double weight) {
+    static DataSource of(String text) {
+        Path whole = Path.of(text);
+        int colon = text.lastIndexOf(':');
+        if (colon > 0 && !Files.exists(whole)) {
+            try {
+                return new DataSource(Path.of(text.substring(0, colon)), Double.parseDouble(text.substring(colon + 1)));
+            } catch (NumberFormatException e) {
+                // The colon belongs to the name.
+            }
+        }
+        return new DataSource(whole, 1);
+    }
+
+    static final class Converter implements ITypeConverter<DataSource> {
+        @Override
+        public DataSource convert(String text) {
+            return of(text);
+        }
+    }
+
+    DataSource absolute() {
+        return new DataSource(path.toAbsolutePath().normalize(), weight);
+    }
+
+    /** As it is written on the command line. */
+    @Override
+    public String toString() {
+        return weight == 1 ? path.toString() : path + ":" + weight;
+    }
+}

@@ -1,0 +1,50 @@
+package dev.lorica.data;
+
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * Messages one after another.
+ *
+ * @param messages at least one
+ * @param tools    descriptions of the tools that the assistant may call, as the template wants them; {@code null}: none
+ */
+public record Conversation(List<Message> messages, Object tools) {
+    public Conversation {
+        messages = List.copyOf(messages);
+        if (messages.isEmpty()) {
+            throw new DataException("a conversation needs at least one message");
+        }
+    }
+
+    public static Conversation of(Message... messages) {
+        return new Conversation(List.of(messages), null);
+    }
+
+    /** The first {@code count} messages. */
+    Conversation first(int count) {
+        return new Conversation(messages.subList(0, count), tools);
+    }
+
+    /** With a system prompt in front, unless there is one. */
+    Conversation withSystem(String system) {
+        if (system == null || system.isEmpty() || messages.get(0).role().equals("system")) {
+            return this;
+        }
+        List<Message> all = new ArrayList<>();
+        all.add(Message.system(system));
+        all.addAll(messages);
+        return new Conversation(all, tools);
+    }
+
+    /** Messages up to and with the last that is learned; 0: there is none. */
+    int learnedLength() {
+        for (int i = messages.size() - 1; i >= 0; i--) {
+            Message message = messages.get(i);
+            if (message.isAssistant() && message.trained() && !(message.content().isBlank() && message.more().isEmpty())) {
+                return i + 1;
+            }
+        }
+        return 0;
+    }
+}

@@ -1,0 +1,31 @@
+package dev.lorica.data;
+
+/**
+ * Names of fields, where a data file calls them otherwise than most. {@code null}: found by itself.
+ *
+ * @param prompt   field with the prompt
+ * @param input    field with what the prompt is to be applied to
+ * @param response field with the response
+ * @param system   field with the system prompt
+ * @param messages field with the messages of a conversation
+ * @param text     field with a plain text
+ */
+public record FieldNames(
+        String prompt, String input, String response, String system, String messages, String text) {
+
+    /** All are found by themselves. */
+    public static final FieldNames NONE = new FieldNames(null, null, null, null, null, null);
+
+    public FieldNames {
+        if (text != null && (prompt != null || response != null || messages != null)) {
+            throw new IllegalArgumentException("--text-field excludes --prompt-field, --response-field and --messages-field");
+        }
+        if (messages != null && (prompt != null || response != null)) {
+            throw new IllegalArgumentException("--messages-field excludes --prompt-field and --response-field");
+        }
+    }
+
+    public static FieldNames of(String prompt, String response) {
+        return new FieldNames(prompt, null, response, null, null, null);
+    }
+}

@@ -1,0 +1,64 @@
+package dev.lorica.data;
+
+import java.util.Arrays;
+
+/** How many examples have how many tokens. */
+public final class Lengths {
+    /** Longer ones are counted as so long; what is too long to be trained on need not be told apart. */
+    private static final int MOST = 1 << 20;
+
+    private long[] counts = new long[1 << 10];
+    private long total;
+    private int longest;
+
+    Lengths() {}
+
+    void add(int length) {
+        int at = Math.min(length, MOST);
+        if (at >= counts.length) {
+            counts = Arrays.copyOf(counts, Math.min(MOST + 1, Math.max(at + 1, 2 * counts.length)));
+        }
+        counts[at]++;
+        total++;
+        longest = Math.max(longest, length);
+    }
+
+    void add(Lengths other) {
+        for (int length = 0; length < other.counts.length; length++) {
+            for (long i = 0; i < other.counts[length]; i++) {
+                add(length);
+            }
+        }
+    }
+
+    /** Examples counted. */
+    public long total() {
+        return total;
+    }
+
+    public int longest() {
+        return longest;
+    }
+
+    /** The length that {@code share} of the examples do not exceed; 0.5: the median. */
+    public int quantile(double share) {
+        long wanted = Math.max(1, (long) Math.ceil(share * total));
+        long seen = 0;
+        for (int length = 0; length < counts.length; length++) {
+            seen += counts[length];
+            if (seen >= wanted) {
+                return length;
+            }
+        }
+        return longest;
+    }
+
+    /** Examples with at least {@code from} and fewer than {@code to} tokens. */
+    public long between(int from, int to) {
+        long count = 0;
+        for (int length = from; length < Math.min(to, counts.length); length++) {
+            count += counts[length];
+        }
+        return count;
+    }
+}

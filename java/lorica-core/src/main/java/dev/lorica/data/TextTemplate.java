@@ -1,0 +1,87 @@
+package dev.lorica.data;
+
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+
+/**
+ * A template that is text with {@code {instruction}}, {@code {input}} and {@code {system}} in it. It ends where the response
+ * begins. Braces in the instruction itself mean nothing. A system prompt that the pattern has no place for stands in front,
+ * with a blank line behind it.
+ *
+ * @param name            what people call it
+ * @param prompt          pattern for a prompt without input
+ * @param promptWithInput pattern for a prompt with input
+ * @param parseSpecial    whether control tokens written out in the data are taken for control tokens, as in data that
+ *                        was prepared for one model with its own format
+ */
+public record TextTemplate(String name, String prompt, String promptWithInput, boolean parseSpecial)
+        implements PromptTemplate {
+    public TextTemplate {
+        Objects.requireNonNull(name, "name");
+        if (!prompt.contains("{instruction}") || !promptWithInput.contains("{instruction}")) {
+            throw new IllegalArgumentException("template \"" + name + "\" has no {instruction} in it");
+        }
+    }
+
+    /** The text that generation begins with. */
+    public String render(String instruction) {
+        return render(instruction, "");
+    }
+
+    /** The text that generation begins with; {@code input} may be empty. */
+    public String render(String instruction, String input) {
+        return render("", instruction, input);
+    }
+
+    String render(String system, String instruction, String input) {
+        String pattern = input.isEmpty() ? prompt : promptWithInput;
+        Map<String, String> values = Map.of("{instruction}", instruction, "{input}", input, "{system}", system);
+        StringBuilder text = new StringBuilder(pattern.length() + instruction.length() + input.length());
+        if (!system.isEmpty() && !pattern.contains("{system}")) {
+            text.append(system).append("\n\n");
+        }
+        int from = 0;
+        while (from < pattern.length()) {
+            int at = from;
+            String name = values.keySet().stream().filter(key -> pattern.startsWith(key, at)).findFirst().orElse(null);
+            text.append(name == null ? pattern.substring(from, from + 1) : values.get(name));
+            from += name == null ? 1 : name.length();
+        }
+        return text.toString();
+    }
+
+    /**
+     * The example's text in order, each stretch with whether it is trained on. EOS is not part of it: every example
+     * gets it.
+     */
+    List<Segment> segments(DataRecord record) {
+        Segment response = new Segment(record.response(), true, parseSpecial);
+        if (record.isText()) {
+            return List.of(response);
+        }
+        if (record.isConversation()) {
+            throw notForConversations(record);
+        }
+        return List.of(question(record), response);
+    }
+
+    /** What generation begins with; also of a conversation, as long as it is a single question. */
+    Segment question(DataRecord record) {
+        if (!record.isConversation()) {
+            return new Segment(render(record.system(), record.prompt(), record.input()), false, parseSpecial);
+        }
+        List<Message> messages = record.conversation().withSystem(record.system()).messages();
+        boolean system = messages.get(0).role().equals("system");
+        if (messages.size() != (system ? 2 : 1) || !messages.get(messages.size() - 1).role().equals("user")) {
+            throw notForConversations(record);
+        }
+        String instruction = messages.get(messages.size() - 1).content();
+        return new Segment(render(system ? messages.get(0).content() : "", instruction, ""), false, parseSpecial);
+    }
+
+    private DataException notForConversations(DataRecord record) {
+        return new DataException((record.line() > 0 ? "line " + record.line() : "this") + " is a conversation, and template \""
+                + name + "\" is for a prompt and a response; choose a chat template with --chat-template");
+    }
+}
