@@ -38,8 +38,12 @@ final class ConfigFile {
             Map.entry("use_dora", Set.of("false")),
             Map.entry("metric_for_best_model", Set.of("loss", "eval_loss")),
             Map.entry("greater_is_better", Set.of("false")),
-            Map.entry("val_size", Set.of("0", "0.0")),
-            Map.entry("val_set_size", Set.of("0", "0.0")),
+            Map.entry("assistant_only_loss", Set.of("true")),
+            Map.entry("completion_only_loss", Set.of("true")),
+            Map.entry("mask_history", Set.of("false")),
+            Map.entry("mask_prompt", Set.of("true")),
+            Map.entry("train_on_eos", Set.of("turn")),
+            Map.entry("roles_to_train", Set.of("assistant", "gpt")),
             Map.entry("optim", Set.of("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
             Map.entry("optimizer", Set.of("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
             Map.entry("neftune_noise_alpha", Set.of("0", "0.0")),
@@ -65,7 +69,9 @@ final class ConfigFile {
             "--save-steps", "--save-strategy",
             "--epochs", "--max-steps",
             "--text-field", "--prompt-field",
-            "--prompt-field", "--text-field");
+            "--prompt-field", "--text-field",
+            "--eval-data", "--eval-split",
+            "--eval-split", "--eval-data");
 
     private final Path file;
     private final CommandSpec command;
@@ -156,7 +162,18 @@ final class ConfigFile {
                     option(key, "--adapter", value);
                 }
             }
-            case "datasets" -> datasets(value);
+            case "datasets" -> datasets(key, value, "--data");
+            case "test_datasets" -> datasets(key, value, "--eval-data");
+            case "val_size", "val_set_size" -> {
+                double share = value.asDouble();
+                if (share >= 1) {
+                    throw new FileFormatException("--config " + file + ": " + key + " is " + text(key, value)
+                            + "; a share of the data is meant, such as 0.1");
+                }
+                if (share > 0) {
+                    option(key, "--eval-split", value);
+                }
+            }
             case "lora_target_linear" -> {
                 if (value.asBoolean()) {
                     option(key, "--target-modules", "all-linear");
@@ -190,17 +207,44 @@ final class ConfigFile {
         }
     }
 
-    /** Axolotl's list of {@code path} and {@code type}. */
-    private void datasets(JsonNode value) {
-        if (!value.isArray() || value.size() != 1 || !value.get(0).hasNonNull("path")) {
-            throw new FileFormatException("--config " + file + ": datasets must be a list of one entry with a path");
+    /** Fields of an entry of Axolotl's {@code datasets} that are options of ours. */
+    private static final Set<String> OF_A_DATASET = Set.of(
+            "field_messages", "field_instruction", "field_input", "field_output", "field_system", "chat_template");
+
+    /** Types of data sets of Axolotl's, all of which are found out by themselves. */
+    private static final Set<String> TYPES = Set.of("alpaca", "chat_template", "sharegpt", "completion", "pretrain");
+
+    /** Axolotl's list of data sets, each with {@code path} and {@code type}. */
+    private void datasets(String key, JsonNode value, String option) {
+        if (!value.isArray() || value.isEmpty()) {
+            throw new FileFormatException("--config " + file + ": " + key + " must be a list of entries with a path");
         }
-        JsonNode type = value.get(0).path("type");
-        if (!type.isMissingNode() && !type.asText().equals("alpaca")) {
-            throw new FileFormatException("--config " + file + ": a data set of type " + type + " is not known, only alpaca; "
-                    + "name its fields with prompt_field and response_field");
+        for (JsonNode entry : value) {
+            if (!entry.hasNonNull("path")) {
+                throw new FileFormatException("--config " + file + ": an entry of " + key + " has no path");
+            }
+            option(key, option, text(key, entry.get("path")));
+            entry.fields().forEachRemaining(field -> {
+                String name = field.getKey();
+                if (name.equals("type")) {
+                    type(field.getValue());
+                } else if (name.equals("field")) {
+                    option(key, "--text-field", field.getValue());
+                } else if (OF_A_DATASET.contains(name)) {
+                    option(key, Spelling.ours(name), field.getValue());
+                } else if (!Set.of("path", "ds_type", "split", "roles_to_train", "train_on_eos").contains(name)) {
+                    throw unknown(key + "." + name, "");
+                }
+            });
         }
-        option("datasets", "--data", value.get(0).get("path"));
+    }
+
+    private void type(JsonNode type) {
+        if (!TYPES.contains(type.asText())) {
+            throw new FileFormatException("--config " + file + ": a data set of type " + type + " is not known, only "
+                    + String.join(", ", TYPES.stream().sorted().toList())
+                    + "; name its fields with prompt_field, response_field or messages_field");
+        }
     }
 
     private void option(String key, String name, JsonNode value) {
@@ -223,6 +267,10 @@ final class ConfigFile {
     private void option(String key, String name, String value) {
         OptionSpec option = command.findOption(name);
         if (given.contains(option)) {
+            return;
+        }
+        boolean same = options.contains(name + "=" + value);
+        if (same && !option.isMultiValue()) {
             return;
         }
         boolean twice = !option.isMultiValue() && options.stream().anyMatch(other -> other.startsWith(name + "="));

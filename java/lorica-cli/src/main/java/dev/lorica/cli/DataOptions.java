@@ -152,6 +152,11 @@ final class DataOptions {
 
     /** {@code null}: each data set's own. */
     private PromptTemplate template(TokenizerInfo tokenizer) {
+        if (template != null && chatTemplate == null && ChatTemplate.named(template).isPresent()) {
+            // LLaMA-Factory's template: llama3
+            chatTemplate = template;
+            template = null;
+        }
         boolean chat = "chat".equals(template);
         if (template != null && !chat && chatTemplate != null) {
             throw new InvalidArgumentException("--template and --chat-template exclude each other");

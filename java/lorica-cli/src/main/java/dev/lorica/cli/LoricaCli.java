@@ -90,6 +90,7 @@ public final class LoricaCli implements Callable<Integer> {
         CommandLine program = new CommandLine(new LoricaCli())
                 .addSubcommand(new TrainCommand(terminal))
                 .addSubcommand(new PlanCommand(terminal))
+                .addSubcommand(new DataCommand(terminal))
                 .addSubcommand(new GenerateCommand(terminal))
                 .addSubcommand(new EvalCommand(terminal))
                 .addSubcommand(new ExportCommand(terminal))

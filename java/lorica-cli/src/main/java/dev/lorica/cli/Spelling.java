@@ -21,7 +21,16 @@ final class Spelling {
         others("--adapter", "--adapter-name-or-path", "--lora");
         others("--eval-data", "--validation-file", "--eval-file", "--eval-dataset");
 
-        others("--text-field", "--dataset-text-field");
+        others("--eval-split", "--val-set-size", "--val-size", "--test-size");
+
+        others("--prompt-field", "--field-instruction", "--prompt-feature");
+        others("--input-field", "--field-input");
+        others("--response-field", "--field-output", "--completion-feature");
+        others("--system-field", "--field-system");
+        others("--messages-field", "--field-messages", "--chat-feature");
+        others("--text-field", "--dataset-text-field", "--text-feature");
+        others("--chat-template", "--chat-template-path");
+        others("--system", "--default-system", "--system-prompt");
         others(
                 "--max-length",
                 "--max-seq-length",

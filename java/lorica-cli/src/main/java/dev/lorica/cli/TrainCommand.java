@@ -218,7 +218,7 @@ final class TrainCommand implements Callable<Integer> {
         report.memory(plan.memory());
         report.steps(plan);
         report.parameters(adapter.info().parameters(), base.info().parameters());
-        report.example(dataReport);
+        report.example(dataReport.sample());
         warnAbout(base, dataConfig.maxLength());
 
         // What does not fit is refused by the trainer, at once and with the setting that would.

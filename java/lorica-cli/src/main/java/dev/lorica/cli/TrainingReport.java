@@ -6,6 +6,7 @@ import dev.lorica.TrainingPlan;
 import dev.lorica.data.DataReport;
 import java.io.PrintStream;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 
 /** What {@code lorica train} says before the first step: the model, the data, the memory. */
@@ -107,11 +108,11 @@ final class TrainingReport {
     }
 
     /** One example as the model sees it; what is trained on stands between ⟦ and ⟧. */
-    void example(DataReport data) {
+    void example(List<DataReport.Stretch> stretches) {
         out.println();
         out.println("An example; ⟦ " + terminal.green("what is trained on") + " ⟧ is marked:");
         StringBuilder text = new StringBuilder();
-        for (DataReport.Stretch stretch : data.sample()) {
+        for (DataReport.Stretch stretch : stretches) {
             String shown = shorten(stretch.text());
             text.append(stretch.trained() ? "⟦" + shown + "⟧" : shown);
         }

@@ -19,7 +19,7 @@ public final class ExampleEncoder {
     /** Texts given to the tokenizer at once, enough to keep its threads busy, and the most characters of them. */
     private static final int TEXTS_AT_ONCE = 8192;
 
-    private static final long CHARACTERS_AT_ONCE = 4 << 20;
+    private static final long CHARACTERS_AT_ONCE = 1 << 20;
 
     private final Tokenizer tokenizer;
     private final TokenizerInfo info;

@@ -14,9 +14,18 @@ import dev.hardwood.row.StructAccessor;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 
 /** Reads the rows of a Parquet file. Such a file has no lines; a row's number stands for them. */
 final class ParquetRecords implements RecordReader {
+    /** The reader tells how it decompresses; nobody asked. Held here, or else its level is forgotten. */
+    private static final Logger READERS_OWN = Logger.getLogger("dev.hardwood");
+
+    static {
+        READERS_OWN.setLevel(Level.WARNING);
+    }
+
     private static final JsonNodeFactory JSON = JsonNodeFactory.instance;
 
     private final Path file;

@@ -282,29 +282,36 @@ public final class TokenizedDataset {
                 window[0] = tokenizer.info().bos();
             }
             int at = begin;
+            int last = 0;
             while (all.hasNext()) {
                 String piece = all.next().response();
                 int[] ids = records++ == 0 ? tokenizer.encode(piece, false, false) : encoder.encodeInside(piece, false);
                 for (int id : ids) {
+                    last = id;
                     window[at++] = id;
                     if (at == window.length) {
-                        window(window, at);
+                        window(window, at, begin);
                         at = begin;
                     }
                 }
             }
+            int known = begin;
+            if (at == begin && window.length > begin + 1) {
+                // EOS alone cannot be learned: it follows something.
+                window[at++] = last;
+                known = at;
+            }
             if (tokenizer.info().eos() >= 0) {
                 window[at++] = tokenizer.info().eos();
             }
-            if (at > begin + 1) {
-                window(window, at);
+            if (at > known && at > 1) {
+                window(window, at, known);
             }
         }
 
-        private void window(int[] ids, int length) {
+        private void window(int[] ids, int length, int known) {
             boolean[] trained = new boolean[length];
-            Arrays.fill(trained, true);
-            trained[0] = !(tokenizer.info().addBos() && tokenizer.info().bos() >= 0);
+            Arrays.fill(trained, known, length, true);
             Example example = new Example(Arrays.copyOf(ids, length), trained);
             if (length > longest) {
                 longest = length;
