@@ -29,7 +29,7 @@ import picocli.CommandLine.Option;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE[:SCALE]]… (-i TEXT | -p TEXT | --chat) [OPTION]…",
+        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE[:SCALE]]… (-i | -p TEXT | --chat) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {

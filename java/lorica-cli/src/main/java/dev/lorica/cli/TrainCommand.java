@@ -195,7 +195,6 @@ final class TrainCommand implements Callable<Integer> {
         DataConfig dataConfig = dataOptions.config(base);
         TokenizedDataset examples = dataOptions.examples(
                 data, base.tokenizer(), dataConfig, training.seed, part -> report.data("data", part));
-        DataReport dataReport = examples.report();
         TokenizedDataset held = null;
         if (evalSplit != null) {
             if (evalData != null) {
@@ -207,10 +206,11 @@ final class TrainCommand implements Callable<Integer> {
             report.part("eval data", held.report());
             report.part("data left", examples.report());
         } else if (evalData != null) {
-            DataConfig same = DataOptions.withTemplate(dataConfig, dataReport.template());
+            DataConfig same = DataOptions.withTemplate(dataConfig, examples.report().template());
             held = TokenizedDataset.of(dataOptions.load(evalData), base.tokenizer(), same);
             report.data("eval data", held.report());
         }
+        DataReport dataReport = examples.report();
 
         TrainingConfig trainingConfig = training.config(dataConfig.maxLength(), checkpoints);
         Trainer trainer = new Trainer(base, adapter, trainingConfig).checkpoints(output).resume(checkpoint);

@@ -155,6 +155,33 @@ class ConfigFileTest {
                         "--overwrite-output-dir");
     }
 
+    @Test
+    void understandsDataOfAxolotlAndLlamaFactory() throws IOException {
+        assertThat(expand("""
+                datasets:
+                  - path: chats.jsonl
+                    type: chat_template
+                    field_messages: dialog
+                    roles_to_train: [assistant]
+                  - path: questions.csv:0.5
+                    type: alpaca
+                chat_template: tokenizer_default
+                default_system: Be brief.
+                train_on_eos: turn
+                val_set_size: 0.05
+                """))
+                .containsExactly(
+                        "train",
+                        "--data=chats.jsonl",
+                        "--messages-field=dialog",
+                        "--data=questions.csv:0.5",
+                        "--chat-template=tokenizer_default",
+                        "--system=Be brief.",
+                        "--eval-split=0.05");
+        assertThat(expand("template: llama3\nval_size: 0.1\ncutoff_len: 512\n", "--eval-data", "e.json"))
+                .containsExactly("train", "--template=llama3", "--max-length=512", "--eval-data", "e.json");
+    }
+
     @ParameterizedTest
     @CsvSource({
         "lora_rnak: 8, did you mean lora_rank?",
@@ -164,7 +191,9 @@ class ConfigFileTest {
         "stage: dpo, 'stage cannot be dpo here, only sft'",
         "train_on_prompt: maybe, it must be true or false",
         "model: {a: b}, model must be a value or a list",
-        "val_set_size: 0.1, val_set_size cannot be 0.1",
+        "val_set_size: 500, val_set_size is 500; a share of the data is meant",
+        "'datasets: [{path: a, type: oasst}]', a data set of type \"oasst\" is not known",
+        "'datasets: [{path: a, shards: 2}]', no option is called \"datasets.shards\"",
         "'model: [', line 1"
     })
     void whatIsNotUnderstoodIsSaid(String line, String message) {

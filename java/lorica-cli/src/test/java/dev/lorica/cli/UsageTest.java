@@ -22,7 +22,7 @@ class UsageTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"train", "generate", "eval", "info", "tokenize"})
+    @ValueSource(strings = {"train", "data", "generate", "eval", "info", "tokenize"})
     void everyCommandHasHelpWithExamples(String command) {
         Program program = Program.run(command, "--help").succeeds();
 
@@ -89,7 +89,7 @@ class UsageTest {
     @Test
     void namesMissingOptions() {
         Program.run("train", "--model", "x.gguf").failsWith(ExitCode.USAGE, "--data=FILE", "--output=DIR");
-        Program.run("generate", "--model", "x.gguf").failsWith(ExitCode.USAGE, "-i=TEXT | -p=TEXT");
+        Program.run("generate", "--model", "x.gguf").failsWith(ExitCode.USAGE, "-i=TEXT | --chat | -p=TEXT");
         Program.run("generate", "--model", "x.gguf", "-i", "a", "-p", "b")
                 .failsWith(ExitCode.USAGE, "mutually exclusive");
     }
