@@ -102,10 +102,49 @@ __attribute__((target("amx-tile,amx-bf16"))) void one_group(const KernelArgs & a
     _tile_stored(2, c1, c_stride);
 }
 
+// Four groups for at most 16 rows, as the gradients of a LoRA have them: one tile of A, and no work on rows that are not there.
+__attribute__((target("amx-tile,amx-bf16"))) void four_groups_of_16_rows(const KernelArgs & args, int64_t group, float * c) {
+    const int64_t c_stride = args.ldc * 4;
+    if (args.accumulate) {
+        _tile_loadd(0, c, c_stride);
+        _tile_loadd(1, c + 16, c_stride);
+        _tile_loadd(2, c + 32, c_stride);
+        _tile_loadd(3, c + 48, c_stride);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (const KernelSegment & segment : args.segments) {
+        const auto * a = static_cast<const uint16_t *>(segment.a);
+        const int64_t a_stride = segment.lda * 2, b_stride = segment.group_stride * 2;
+        const char * b = group_of(segment, group);
+        for (int64_t k = 0; k < segment.k; k += 32, b += tile_bytes) {
+            _tile_loadd(4, a + k, a_stride);
+            _tile_loadd(5, b, 64);
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_loadd(6, b + b_stride, 64);
+            _tile_dpbf16ps(1, 4, 6);
+            _tile_loadd(7, b + 2 * b_stride, 64);
+            _tile_dpbf16ps(2, 4, 7);
+            _tile_loadd(5, b + 3 * b_stride, 64);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+    }
+    _tile_stored(0, c, c_stride);
+    _tile_stored(1, c + 16, c_stride);
+    _tile_stored(2, c + 32, c_stride);
+    _tile_stored(3, c + 48, c_stride);
+}
+
 }  // namespace
 
 void kernel_bf16_amx(const KernelArgs & args) {
     int64_t g = 0;
+    if (args.rows <= 16) {
+        for (; g + 4 <= args.groups; g += 4) four_groups_of_16_rows(args, args.first_group + g, args.c + g * 16);
+    }
     for (; g + 2 <= args.groups; g += 2) two_groups(args, args.first_group + g, args.c + g * 16);
     if (g < args.groups) one_group(args, args.first_group + g, args.c + g * 16);
 }

@@ -4,35 +4,41 @@
 // after simd_targets.h
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
-#include <hwy/contrib/math/math-inl.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/simd-inl.h"
 #include "backend/cpu/softmax.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
+// out = scale e, minus 1 at the label. out may be e's own memory, also with narrower elements: what is written has been read.
+template <typename Out>
+HWY_INLINE void scale_row(const float * e, int64_t n, float scale, int32_t label, Out * out) {
+    const float at_label = e[label] * scale - 1;
+    const Vec scale_v = hn::Set(Floats(), scale);
+    for_lanes(n, [&](int64_t i, auto lanes) HWY_ATTR { lanes.put(hn::Mul(lanes.get(e + i), scale_v), out + i); });
+    out[label] = Out(at_label);
+}
 
-float SoftmaxCrossEntropyRow(float * HWY_RESTRICT logits, int64_t n, int32_t label, bool gradient, bool as_bf16) {
-    const hn::ScalableTag<float> d;
-    const auto step = static_cast<int64_t>(hn::Lanes(d));
-    auto max_v = hn::Set(d, logits[0]);
+float SoftmaxCrossEntropyRow(float * logits, int64_t n, int32_t label, bool gradient, bool as_bf16) {
+    const Floats d;
+    constexpr int64_t step = n_lanes;
+    Vec max_v = hn::Set(d, logits[0]);
     int64_t i = 0;
-    for (; i + step <= n; i += step) max_v = hn::Max(max_v, hn::LoadU(d, logits + i));
+    for (; i + step <= n; i += step) max_v = hn::Max(max_v, load(logits + i));
     float max = hn::ReduceMax(d, max_v);
     for (; i < n; ++i) max = std::max(max, logits[i]);
 
     const float label_logit = logits[label];
-    const auto max_all = hn::Set(d, max);
-    auto sum_v = hn::Zero(d);
+    const Vec max_all = hn::Set(d, max);
+    Vec sum_v = hn::Zero(d);
     for (i = 0; i + step <= n; i += step) {
-        const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, logits + i), max_all));
+        const Vec e = exp_clamped(hn::Sub(load(logits + i), max_all));
         sum_v = hn::Add(sum_v, e);
-        if (gradient) hn::StoreU(e, d, logits + i);
+        if (gradient) store(e, logits + i);
     }
     double sum = hn::ReduceSum(d, sum_v);
     for (; i < n; ++i) {
@@ -41,21 +47,11 @@ float SoftmaxCrossEntropyRow(float * HWY_RESTRICT logits, int64_t n, int32_t lab
         if (gradient) logits[i] = e;
     }
     if (gradient) {
-        const float scale = static_cast<float>(1 / sum);
-        const auto scale_v = hn::Set(d, scale);
-        for (i = 0; i + step <= n; i += step) hn::StoreU(hn::Mul(hn::LoadU(d, logits + i), scale_v), d, logits + i);
-        for (; i < n; ++i) logits[i] *= scale;
-        logits[label] -= 1;
-        // The bf16 of element i is written where elements i / 2 were, which have been read by then.
+        const auto scale = static_cast<float>(1 / sum);
         if (as_bf16) {
-            constexpr int64_t piece = 256;
-            uint16_t converted[piece];
-            auto * out = reinterpret_cast<uint16_t *>(logits);
-            for (i = 0; i < n; i += piece) {
-                const int64_t count = std::min(piece, n - i);
-                convert_f32_to_bf16(logits + i, converted, count);
-                std::copy_n(converted, count, out + i);
-            }
+            scale_row(logits, n, scale, label, reinterpret_cast<Bf16 *>(logits));
+        } else {
+            scale_row(logits, n, scale, label, logits);
         }
     }
     return static_cast<float>(std::log(sum) + (static_cast<double>(max) - label_logit));
