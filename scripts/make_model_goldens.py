@@ -4,10 +4,11 @@
     pip install torch==2.13.0 transformers==5.18.0 peft==0.21.0 gguf==0.19.0     # Python 3.11
     scripts/make_model_goldens.py
 
-Each case is a folder of three GGUF files, 1.2 MB in all:
+Each case is a folder of three GGUF files, 1.5 MB in all:
 
     model.gguf    random weights; rows of q and k in the order in which llama.cpp's converter stores them
-    adapter.gguf  a LoRA in llama.cpp's layout; A and B are both random, so that every gradient is there to be seen
+    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA; A, B and the magnitudes are random, so that every gradient
+                  is there to be seen
     golden.gguf   no model: a container of arrays (see `golden` below) and of the settings of the training
 
 PyTorch computes in f32 on the values that the blocks of model.gguf stand for. Each sequence goes through the model
@@ -56,6 +57,7 @@ class Case:
     alpha: float
     target_modules: str | list[str]
     use_rslora: bool = False
+    use_dora: bool = False
     n_head: int = 4
     n_head_kv: int = 2
     head_dim: int = 16
@@ -93,6 +95,9 @@ CASES = [
          target_modules=["k_proj", "o_proj", "down_proj"], tied=True, n_head=2, n_head_kv=1, head_dim=32,
          learning_rate=5e-3, weight_decay=0.5, max_grad_norm=0.3,
          batches=[[Sequence(8), Sequence(1), Sequence(10, trained_from=5)], [Sequence(13)]]),
+    Case("dora_q4_0", 5, Type.Q4_0, Type.Q8_0, rank=4, alpha=8, target_modules="all-linear", use_dora=True, n_layer=1,
+         tied=True, learning_rate=5e-3, weight_decay=0.1,
+         batches=[[Sequence(11, trained_from=2), Sequence(7)], [Sequence(9)]]),
 ]
 
 MODULES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -116,7 +121,7 @@ def in_ggml_order(case, name, rows):
     n_head = case.n_head if ".attn_q." in name else case.n_head_kv if ".attn_k." in name else None
     if n_head is None:
         return rows
-    halves = rows.reshape(n_head, 2, case.head_dim // 2, rows.shape[1])
+    halves = rows.reshape(n_head, 2, case.head_dim // 2, -1)
     return np.ascontiguousarray(halves.transpose(0, 2, 1, 3).reshape(rows.shape))
 
 
@@ -186,10 +191,10 @@ def make_adapter(case, model, folder):
     """Writes adapter.gguf and returns the model with the same adapter in PEFT, and its parameters by GGUF name."""
     model = get_peft_model(model, LoraConfig(
         r=case.rank, lora_alpha=case.alpha, target_modules=case.target_modules, use_rslora=case.use_rslora,
-        task_type="CAUSAL_LM"))
+        use_dora=case.use_dora, task_type="CAUSAL_LM"))
     writer = gguf.GGUFWriter(folder / "adapter.gguf", "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)
-    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_string(gguf.Keys.Adapter.TYPE, "dora" if case.use_dora else "lora")
     # The program that loads it scales by alpha / r; rsLoRA means alpha / sqrt(r).
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, case.alpha * (np.sqrt(case.rank) if case.use_rslora else 1))
 
@@ -200,9 +205,13 @@ def make_adapter(case, model, folder):
             if not parameter.requires_grad:
                 continue
             base, half = name.removeprefix("base_model.model.").removesuffix(".default.weight").rsplit(".", 1)
-            # A as PEFT starts it, B a fifth of that size.
-            size = {"lora_A": 1.0, "lora_B": 0.2}[half] / np.sqrt(3 * parameter.shape[1])
-            values = (size * rng.standard_normal(parameter.shape)).astype(np.float32)
+            if half == "lora_magnitude_vector":
+                # About as PEFT starts it, the norms of W's rows.
+                values = parameter.numpy() * (1 + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)
+            else:
+                # A as PEFT starts it, B a fifth of that size.
+                size = {"lora_A": 1.0, "lora_B": 0.2}[half] / np.sqrt(3 * parameter.shape[1])
+                values = (size * rng.standard_normal(parameter.shape)).astype(np.float32)
             parameter.copy_(torch.from_numpy(values))
             full_name = f"{ggml_name(base + '.weight')}.{half.lower()}"
             parameters[full_name] = parameter
@@ -212,7 +221,7 @@ def make_adapter(case, model, folder):
 
 
 def in_lora_order(case, name, values):
-    return in_ggml_order(case, name, values) if name.endswith("lora_b") else values
+    return values if name.endswith("lora_a") else in_ggml_order(case, name, values)
 
 
 def write(writer):

@@ -294,7 +294,7 @@ std::string test_name(const testing::TestParamInfo<ModelGoldenTest::ParamType> &
     return name + "_on_" + device.name + (device.precision == LORICA_PRECISION_F64 ? "_f64" : "");
 }
 
-const std::string cases[] = {"grouped_heads_f32", "tied_output_q4_0", "llama3_rope_f16", "one_kv_head_bf16"};
+const std::string cases[] = {"grouped_heads_f32", "tied_output_q4_0", "llama3_rope_f16", "one_kv_head_bf16", "dora_q4_0"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 

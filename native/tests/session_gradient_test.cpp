@@ -24,6 +24,16 @@ SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
     return config;
 }
 
+// DoRA's norms are constants to the gradient: they stay what they are when A or B moves without the adapter being told.
+void put(Adapter & adapter, int32_t i, const std::vector<float> & values) {
+    const Adapter::TensorRef tensor = adapter.tensor(i);
+    if (tensor.kind == Adapter::Kind::magnitude) {
+        adapter.write(adapter.params(), i, values.data());
+    } else {
+        std::copy(values.begin(), values.end(), static_cast<double *>(adapter.params()) + tensor.offset);
+    }
+}
+
 // d(loss)/d(step) along `direction` of tensor i, from four points: error O(step^4) (Abramowitz and Stegun 25.3.6).
 double finite_difference(Adapter & adapter, int32_t i, const std::vector<float> & direction, const Batch & batch) {
     constexpr double step = 0x1p-11;
@@ -31,13 +41,13 @@ double finite_difference(Adapter & adapter, int32_t i, const std::vector<float> 
     auto loss_at = [&](double steps) {
         std::vector<float> moved = start;
         for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
-        adapter.write(adapter.params(), i, moved.data());
+        put(adapter, i, moved);
         // A new session draws the same dropout masks for its first micro-batch.
         std::shared_ptr<Adapter> shared(&adapter, [](Adapter *) {});
         return Session(shared, session_config()).forward_backward(batch.view()).loss_sum;
     };
     const double derivative = (8 * (loss_at(1) - loss_at(-1)) - (loss_at(2) - loss_at(-2))) / (12 * step);
-    adapter.write(adapter.params(), i, start.data());
+    put(adapter, i, start);
     return derivative;
 }
 
@@ -101,6 +111,19 @@ TEST(WholeModelGradient, EqualsFiniteDifferencesWhenOnlySomeModulesOfSomeLayersA
     }
 }
 
+TEST(WholeModelGradient, EqualsFiniteDifferencesWithDora) {
+    TestModel shape;
+    shape.type = GGML_TYPE_Q4_0;
+    AdapterConfig config = adapter_config();
+    config.use_dora = true;
+    config.use_rslora = true;
+    config.target_modules = "blk.0.attn_k,blk.0.ffn_up,blk.1.attn_q,blk.1.attn_output,blk.1.ffn_gate:2,blk.1.ffn_down";
+    expect_gradients_match_finite_differences(shape, config);
+    config.dropout = 0.3f;
+    config.target_modules = "blk.1.attn_v,blk.1.ffn_up";
+    expect_gradients_match_finite_differences(shape, config);
+}
+
 // ---- devices, precisions, weight types ----
 
 struct Loss {
@@ -110,8 +133,10 @@ struct Loss {
 };
 
 Loss run(const std::string & path, const std::string & device, Dtype act, Checkpointing checkpointing, const Batch & batch,
-         float dropout = 0) {
-    const auto adapter = busy_adapter(load(path, device, act), adapter_config(dropout));
+         float dropout = 0, bool use_dora = false) {
+    AdapterConfig config = adapter_config(dropout);
+    config.use_dora = use_dora;
+    const auto adapter = busy_adapter(load(path, device, act), config);
     Session session(adapter, session_config(checkpointing));
     Loss loss{session.forward_backward(batch.view()).loss_sum, gradients(session), {}};
     for (int32_t i = 0; i < adapter->n_tensors(); ++i) loss.names.push_back(adapter->tensor(i).name);
@@ -163,6 +188,26 @@ TEST(WholeModelGradient, IsTheSameOnCpuAndReferenceUnderDropout) {
     const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch, 0.2f);
     expect_close(run(path, "cpu", Dtype::f32, Checkpointing::off, batch, 0.2f), expected, 1e-5, "f32");
     expect_close(run(path, "cpu", Dtype::f32, Checkpointing::on, batch, 0.2f), expected, 1e-5, "f32, checkpointed");
+}
+
+TEST(WholeModelGradient, OfADoraIsTheSameOnCpuAndReference) {
+    TestModel shape;
+    shape.type = GGML_TYPE_Q4_0;
+    shape.n_embd = 256;
+    shape.n_head = 8;
+    shape.n_ff = 288;
+    shape.weight_scale = 0.5f;
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const Batch batch = random_batch(8, {31, 1, 60, 8}, shape.n_vocab);
+    for (const float dropout : {0.0f, 0.2f}) {
+        const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch, dropout, true);
+        const Loss off = run(path, "cpu", Dtype::f32, Checkpointing::off, batch, dropout, true);
+        const Loss on = run(path, "cpu", Dtype::f32, Checkpointing::on, batch, dropout, true);
+        expect_close(off, expected, 1e-5, "f32");
+        EXPECT_EQ(on.gradients, off.gradients);
+        expect_close(run(path, "cpu", Dtype::bf16, Checkpointing::off, batch, dropout, true), expected, 3e-2, "bf16");
+    }
 }
 
 TEST(WholeModelGradient, OfAPackedBatchIsTheSumOverItsSequences) {

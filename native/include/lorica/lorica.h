@@ -250,6 +250,9 @@ typedef struct lorica_adapter_params {
     float alpha;
     float dropout;               /* probability that an element of x is zeroed before A, while training; [0, 1) */
     bool use_rslora;             /* scale alpha / sqrt(rank) instead of alpha / rank */
+    bool use_dora;               /* DoRA (Liu et al. 2024): y = m / |W + scale B A| (x W^T + scale u B^T), norms by row. m has one
+                                    trained element per row of W and begins as |W|; the norm is a constant to the gradient,
+                                    as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
     lorica_lora_init init;
     uint64_t seed;               /* the same seed gives the same A on every device and platform */
     const char * target_modules; /* comma-separated: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, GGUF's
@@ -259,7 +262,7 @@ typedef struct lorica_adapter_params {
                                     names overrule earlier ones. */
 } lorica_adapter_params;
 
-/* rank 16, alpha 32, dropout 0, default init, seed 42, target_modules "all-linear". */
+/* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
 LORICA_API lorica_adapter_params lorica_adapter_default_params(void);
 
 typedef struct lorica_adapter_info {
@@ -267,7 +270,7 @@ typedef struct lorica_adapter_info {
     float alpha;
     float scale;   /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
     float dropout;
-    bool use_rslora;
+    bool use_rslora, use_dora;
     int32_t n_pairs;   /* (A, B) pairs */
     int64_t n_params;  /* trainable elements */
     const char * target_modules; /* Hugging Face short names, comma-separated; owned by the adapter */
@@ -277,29 +280,34 @@ typedef struct lorica_adapter_info {
 LORICA_API lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
                                                lorica_adapter ** out);
 
-/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's). Errors: IO, FORMAT, MISMATCH (names what does not fit the model:
+/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does not fit the model:
  * architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
 LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const char * path, lorica_adapter ** out);
 
 /* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i] (NULL: 1 for
  * each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen, and they may be freed. It can
- * be run, merged and saved as any other. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. */
+ * be run, merged and saved as any other. A DoRA can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT,
+ * UNSUPPORTED, OUT_OF_MEMORY. */
 LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const float * factors,
                                               int32_t n_adapters, lorica_adapter ** out);
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
+ * A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge makes a model of it
+ * that llama.cpp runs.
  * Errors: IO; the old file then stays as it was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
 LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);
 
-/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. */
+/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is multiplied, and how far
+ * m is from |W|. */
 LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, float factor);
 
-/* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]. */
+/* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
+ * 2 n_pairs + p is m[out, 1]. */
 typedef struct lorica_adapter_tensor {
-    const char * name; /* "blk.0.attn_q.weight.lora_a"; owned by the adapter */
+    const char * name; /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
     int64_t rows, cols;
     float alpha;       /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
 } lorica_adapter_tensor;
@@ -330,7 +338,7 @@ typedef struct lorica_export_params {
 /* type NULL, n_threads 0. */
 LORICA_API lorica_export_params lorica_export_default_params(void);
 
-/* Writes the model with the adapter folded in, W + scale B A, where scale includes the factor of lorica_adapter_set_scale. The
+/* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes the factor of lorica_adapter_set_scale. The
  * sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT
  * (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE,
  * IO. */
@@ -391,23 +399,32 @@ typedef enum lorica_checkpointing {
     LORICA_CHECKPOINTING_ON = 2    /* keep one activation per layer, recompute the rest in the backward pass */
 } lorica_checkpointing;
 
+typedef enum lorica_optimizer {
+    LORICA_OPTIMIZER_ADAMW = 0,
+    LORICA_OPTIMIZER_ADAMW_8BIT = 1 /* moments in 8 bits, 256 elements to a block (Dettmers et al. 2022): a quarter of the memory.
+                                       Devices cpu and reference. */
+} lorica_optimizer;
+
 typedef struct lorica_train_params {
     int32_t max_tokens;    /* the most tokens of one micro-batch (T) */
     int32_t max_sequences; /* the most sequences packed into it; 0: max_tokens */
     int32_t max_sequence_length; /* the longest single sequence; 0: max_tokens */
     lorica_checkpointing checkpointing;
+    lorica_optimizer optimizer;
     float beta1, beta2, eps;
-    uint64_t seed;         /* of dropout */
+    float neftune_alpha;   /* NEFTune (Jain et al. 2023): while training, the embeddings of a sequence of L tokens get uniform noise
+                              of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
+    uint64_t seed;         /* of dropout and noise */
     int64_t memory_limit;  /* bytes that the plan may use; 0: what the system reports as available */
 } lorica_train_params;
 
-/* max_tokens 512, checkpointing auto, betas 0.9 and 0.999, eps 1e-8, seed 42. */
+/* max_tokens 512, checkpointing auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
 LORICA_API lorica_train_params lorica_train_default_params(void);
 
 /* Bytes by component. total is the sum of the others. */
 typedef struct lorica_train_plan {
     int64_t weights;      /* the mapped file, or its copy on the device */
-    int64_t adapter;      /* A and B */
+    int64_t adapter;      /* A and B, with DoRA m and the norms */
     int64_t gradients;
     int64_t optimizer;    /* AdamW's two moments */
     int64_t activations;  /* kept from forward to backward */
@@ -450,14 +467,14 @@ typedef struct lorica_batch_result {
 LORICA_API lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_batch * batch,
                                                        lorica_batch_result * out);
 
-/* Loss alone, without dropout, gradients untouched. token_nll, when not NULL, receives -log p(label) for each position
- * [n_tokens], 0 where the label is -100. */
+/* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each position
+ * [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
 LORICA_API lorica_status lorica_train_evaluate(lorica_train * train, const lorica_batch * batch, float * token_nll,
                                                lorica_batch_result * out);
 
 typedef struct lorica_optimizer_step_params {
     float learning_rate;
-    float weight_decay;  /* decoupled: p -= lr * wd * p before the update; A and B are both decayed */
+    float weight_decay;  /* decoupled: p -= lr * wd * p before the update; every tensor is decayed */
     float grad_scale;    /* gradients are multiplied by it first: 1 / trained tokens of the accumulation group */
     float max_grad_norm; /* clip the total L2 norm of the scaled gradients by max / (norm + 1e-6); <= 0: never */
 } lorica_optimizer_step_params;
@@ -466,6 +483,11 @@ typedef struct lorica_optimizer_step_params {
  * *grad_norm receives the scaled norm before clipping. Errors: NON_FINITE, nothing is updated then. */
 LORICA_API lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_optimizer_step_params * params,
                                                      float * grad_norm);
+
+/* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at the start.
+ * LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember them. */
+LORICA_API lorica_status lorica_train_set_group(lorica_train * train, int32_t i, float learning_rate_factor,
+                                                float weight_decay_factor);
 
 LORICA_API lorica_status lorica_train_zero_gradients(lorica_train * train);
 
@@ -487,9 +509,9 @@ LORICA_API int64_t lorica_train_step_count(const lorica_train * train);
 LORICA_API lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, float * data, int64_t n);
 LORICA_API lorica_status lorica_train_set_gradient(lorica_train * train, int32_t i, const float * data, int64_t n);
 
-/* Everything that the next step depends on, as it was after the last step: A and B, moments, step count, position of the
+/* Everything that the next step depends on, as it was after the last step: the adapter, moments, step count, position of the
  * dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written atomically; loading
- * checks a checksum and that it belongs to this adapter's shapes. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
+ * checks a checksum and that it belongs to this adapter's shapes and this optimizer. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
  * then. */
 LORICA_API lorica_status lorica_train_save_state(const lorica_train * train, const char * path);
 LORICA_API lorica_status lorica_train_load_state(lorica_train * train, const char * path);

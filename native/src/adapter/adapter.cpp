@@ -73,6 +73,12 @@ void check_size(int32_t rank, double alpha, int32_t largest_rank) {
     if (!std::isfinite(alpha) || alpha <= 0) fail(LORICA_ERROR_INVALID_ARGUMENT, "alpha is ", alpha, "; it must be positive");
 }
 
+int64_t max_out(const std::vector<LoraPair> & pairs) {
+    int64_t out = 0;
+    for (const LoraPair & pair : pairs) out = std::max(out, pair.out);
+    return out;
+}
+
 [[noreturn]] void unknown_module(const std::string & name, int32_t n_layer) {
     fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", name, "' does not exist; there are q_proj, k_proj, v_proj, o_proj, gate_proj, ",
          "up_proj, down_proj, tensor names from blk.0.attn_q to blk.", n_layer - 1, ".ffn_down, and all-linear");
@@ -87,14 +93,16 @@ Adapter::Adapter(std::shared_ptr<const Model> model, AdapterConfig config) : mod
 }
 
 Adapter::~Adapter() {
-    if (params_) model_->device().release(params_);
+    for (void * memory : {params_, squares_, factors_, slopes_, products_}) {
+        if (memory) model_->device().release(memory);
+    }
 }
 
 void Adapter::add_pair(int32_t layer, Module module, int64_t rank, double alpha) {
     const Weight & weight = model_->layers()[static_cast<size_t>(layer)][module];
     by_layer_[static_cast<size_t>(layer)][index(module)] = static_cast<int32_t>(pairs_.size());
     const int64_t a = n_params_, b = a + rank * weight.in;
-    pairs_.push_back({layer, module, rank, weight.in, weight.out, alpha, a, b, base_name(layer, module)});
+    pairs_.push_back({layer, module, rank, weight.in, weight.out, alpha, a, b, -1, base_name(layer, module)});
     n_params_ = b + rank * weight.out;
 }
 
@@ -105,7 +113,79 @@ void Adapter::allocate() {
         target_modules_ += (target_modules_.empty() ? "" : ",") + std::string(module_names[index(module)].hugging_face);
     }
     Backend & device = model_->device();
-    params_ = device.allocate(static_cast<size_t>(n_params_) * dtype_size(device.formats().param));
+    const size_t element = dtype_size(device.formats().param);
+    if (config_.use_dora && !device.has_dora()) {
+        fail(LORICA_ERROR_UNSUPPORTED, "device \"", device.name(), "\" cannot compute DoRA yet; device \"cpu\" can");
+    }
+    const int64_t n_pair_params = n_params_;
+    for (LoraPair & pair : pairs_) {
+        if (!config_.use_dora) break;
+        pair.m_offset = n_params_;
+        n_params_ += pair.out;
+    }
+    params_ = device.allocate(static_cast<size_t>(n_params_) * element);
+    if (!config_.use_dora) return;
+
+    const auto n_rows = static_cast<size_t>(n_params_ - n_pair_params);
+    squares_ = device.allocate(n_rows * element);
+    factors_ = device.allocate(n_rows * element);
+    slopes_ = device.allocate(n_rows * element);
+    products_ = device.allocate(static_cast<size_t>(max_rank() * max_out(pairs_)) * dtype_size(device.formats().hidden));
+    for (const LoraPair & pair : pairs_) {
+        auto * squares = static_cast<std::byte *>(squares_) + static_cast<size_t>(pair.m_offset - n_pair_params) * element;
+        device.row_squares(model_->layers()[static_cast<size_t>(pair.layer)][pair.module], squares);
+    }
+}
+
+// ---- DoRA
+
+void Adapter::set_scale_factor(double factor) {
+    scale_factor_ = factor;
+    params_changed();
+}
+
+void Adapter::params_changed() {
+    const std::lock_guard lock(dora_mutex_);
+    dora_is_stale_ = true;
+}
+
+DoraRows Adapter::dora_rows(const LoraPair & pair) const {
+    const size_t element = dtype_size(model_->device().formats().param);
+    const auto at = [&](void * array, int64_t offset) { return static_cast<std::byte *>(array) + static_cast<size_t>(offset) * element; };
+    const int64_t row = pair.m_offset - pairs_.front().m_offset;
+    const Matrix products{products_, model_->device().formats().hidden, pair.rank, pair.out, pair.out};
+    return {products, at(squares_, row), at(params_, pair.m_offset), scale_factor_, at(factors_, row), at(slopes_, row)};
+}
+
+void Adapter::update_dora(Backend & backend) const {
+    if (!config_.use_dora) return;
+    const std::lock_guard lock(dora_mutex_);
+    if (!dora_is_stale_) return;
+    const size_t element = dtype_size(backend.formats().param);
+    const auto at = [&](int64_t offset) { return static_cast<std::byte *>(params_) + static_cast<size_t>(offset) * element; };
+    for (const LoraPair & pair : pairs_) {
+        const DoraRows rows = dora_rows(pair);
+        const Weight & weight = model_->layers()[static_cast<size_t>(pair.layer)][pair.module];
+        // A has the format of hidden values: its rows go through the layer as tokens do.
+        const Matrix a{at(pair.a_offset), backend.formats().param, pair.rank, pair.in, pair.in};
+        const LinearForward product{&weight, {}, {}, {}, rows.products};
+        backend.linear(a, {&product, 1});
+        Lora lora;
+        lora.a = a.data;
+        lora.b = at(pair.b_offset);
+        lora.rank = pair.rank;
+        lora.scale = scale(pair);
+        backend.dora_factors(lora, pair.in, pair.out, rows);
+    }
+    dora_is_stale_ = false;
+}
+
+int64_t Adapter::dora_bytes() const {
+    if (!config_.use_dora) return 0;
+    const Formats formats = model_->device().formats();
+    const int64_t n_rows = n_params_ - pairs_.front().m_offset;
+    return 3 * n_rows * static_cast<int64_t>(dtype_size(formats.param)) +
+           max_rank() * max_out(pairs_) * static_cast<int64_t>(dtype_size(formats.hidden));
 }
 
 std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, const AdapterConfig & config) {
@@ -158,6 +238,14 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
         }
         adapter->write(adapter->params_, static_cast<int32_t>(2 * p), a.data());
     }
+    // m = |W_o|: the adapter changes nothing at first.
+    for (size_t p = 0; config.use_dora && p < adapter->pairs_.size(); ++p) {
+        const auto i = static_cast<int32_t>(2 * adapter->pairs_.size() + p);
+        const LoraPair & pair = adapter->pairs_[p];
+        std::vector<float> magnitudes = adapter->read_values(adapter->dora_rows(pair).squares, pair.out);
+        for (float & value : magnitudes) value = std::sqrt(value);
+        adapter->write(adapter->params_, i, magnitudes.data());
+    }
     return adapter;
 }
 
@@ -173,6 +261,7 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
     }
     AdapterConfig config;
     config.alpha = file.alpha;
+    config.use_dora = file.use_dora;
     config.dropout = file.dropout;
     config.target_modules.clear();
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
@@ -201,8 +290,18 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
     for (size_t p = 0; p < sources.size(); ++p) {
         adapter->write(adapter->params_, static_cast<int32_t>(2 * p), sources[p]->a.data());
         adapter->write(adapter->params_, static_cast<int32_t>(2 * p + 1), sources[p]->b.data());
+        if (file.use_dora) adapter->write(adapter->params_, static_cast<int32_t>(2 * sources.size() + p), sources[p]->magnitudes.data());
     }
     return adapter;
+}
+
+std::shared_ptr<Adapter> Adapter::copy() const {
+    std::shared_ptr<Adapter> other(new Adapter(model_, config_));
+    other->base_fingerprint_ = base_fingerprint_;
+    for (const LoraPair & pair : pairs_) other->add_pair(pair.layer, pair.module, pair.rank, pair.alpha);
+    other->allocate();
+    for (int32_t i = 0; i < n_tensors(); ++i) other->write(other->params_, i, read(params_, i).data());
+    return other;
 }
 
 std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std::span<const Part> parts) {
@@ -210,6 +309,15 @@ std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std:
     for (const Part & part : parts) {
         if (part.adapter->model() != model) fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
         if (!std::isfinite(part.factor)) fail(LORICA_ERROR_INVALID_ARGUMENT, "the factor of an adapter must be finite");
+    }
+    const bool any_dora = std::any_of(parts.begin(), parts.end(), [](const Part & part) { return part.adapter->config().use_dora; });
+    if (any_dora && parts.size() > 1) {
+        fail(LORICA_ERROR_UNSUPPORTED, "a DoRA adapter cannot be added to others; apply it alone, or merge it into the model first");
+    }
+    if (any_dora) {
+        std::shared_ptr<Adapter> scaled = parts[0].adapter->copy();
+        scaled->set_scale_factor(parts[0].adapter->scale_factor() * parts[0].factor);
+        return scaled;
     }
     AdapterConfig config;
     config.alpha = 0;  // no scale but what is in B
@@ -266,6 +374,7 @@ void Adapter::save(const std::string & path) const {
     file.rank = config_.rank;
     file.dropout = config_.dropout;
     file.use_rslora = config_.use_rslora;
+    file.use_dora = config_.use_dora;
     for (size_t p = 0; p < pairs_.size(); ++p) {
         const LoraPair & pair = pairs_[p];
         std::vector<float> b = read(params_, static_cast<int32_t>(2 * p + 1));
@@ -276,7 +385,10 @@ void Adapter::save(const std::string & path) const {
             const double factor = own_scale(pair) / stored;
             for (float & value : b) value = static_cast<float>(value * factor);
         }
-        file.pairs.push_back({pair.base_name, pair.rank, pair.in, pair.out, read(params_, static_cast<int32_t>(2 * p)), std::move(b)});
+        std::vector<float> magnitudes;
+        if (file.use_dora) magnitudes = read(params_, static_cast<int32_t>(2 * pairs_.size() + p));
+        file.pairs.push_back({pair.base_name, pair.rank, pair.in, pair.out, read(params_, static_cast<int32_t>(2 * p)), std::move(b),
+                              std::move(magnitudes)});
     }
     write_lora_file(path, file);
 }
@@ -299,20 +411,25 @@ double Adapter::own_scale(const LoraPair & pair) const {
 }
 
 Adapter::TensorRef Adapter::tensor(int32_t i) const {
-    const LoraPair & pair = pairs_[static_cast<size_t>(i / 2)];
+    const auto n_pairs = static_cast<int32_t>(pairs_.size());
+    const LoraPair & pair = pairs_[static_cast<size_t>(i < 2 * n_pairs ? i / 2 : i - 2 * n_pairs)];
     const double alpha = pair.alpha == 0 ? static_cast<double>(pair.rank) : pair.alpha;
-    if (i % 2 == 0) return {pair.a_offset, pair.rank, pair.in, pair.base_name + ".lora_a", alpha};
-    return {pair.b_offset, pair.out, pair.rank, pair.base_name + ".lora_b", alpha};
+    if (i >= 2 * n_pairs) return {pair.m_offset, pair.out, 1, pair.base_name + ".lora_magnitude_vector", alpha, Kind::magnitude};
+    if (i % 2 == 0) return {pair.a_offset, pair.rank, pair.in, pair.base_name + ".lora_a", alpha, Kind::a};
+    return {pair.b_offset, pair.out, pair.rank, pair.base_name + ".lora_b", alpha, Kind::b};
 }
 
 std::vector<float> Adapter::read(const void * array, int32_t i) const {
     const TensorRef ref = tensor(i);
-    const auto n = static_cast<size_t>(ref.rows * ref.cols);
+    const size_t element = dtype_size(model_->device().formats().param);
+    return read_values(static_cast<const std::byte *>(array) + static_cast<size_t>(ref.offset) * element, ref.rows * ref.cols);
+}
+
+std::vector<float> Adapter::read_values(const void * source, int64_t count) const {
+    const auto n = static_cast<size_t>(count);
     Backend & device = model_->device();
-    const size_t element = dtype_size(device.formats().param);
-    const std::byte * source = static_cast<const std::byte *>(array) + static_cast<size_t>(ref.offset) * element;
     std::vector<float> values(n);
-    if (element == sizeof(float)) {
+    if (device.formats().param == Dtype::f32) {
         device.copy_to_host(values.data(), source, n * sizeof(float));
     } else {
         std::vector<double> wide(n);
@@ -322,7 +439,8 @@ std::vector<float> Adapter::read(const void * array, int32_t i) const {
     return values;
 }
 
-void Adapter::write(void * array, int32_t i, const float * values) const {
+void Adapter::write(void * array, int32_t i, const float * values) {
+    if (array == params_) params_changed();
     const TensorRef ref = tensor(i);
     const auto n = static_cast<size_t>(ref.rows * ref.cols);
     Backend & device = model_->device();

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct AdapterConfig {
     double alpha = 32;
     float dropout = 0;
     bool use_rslora = false;
+    bool use_dora = false;
     LoraInit init = LoraInit::kaiming_uniform;
     uint64_t seed = 42;
     std::string target_modules = "all-linear";  // "q_proj,v_proj:RANK,blk.3.attn_q:RANK:ALPHA"
@@ -31,9 +33,10 @@ struct LoraPair {
     int64_t rank, in, out;
     double alpha;
     int64_t a_offset, b_offset;  // in elements of the flat array; A[rank, in], then B[out, rank]
+    int64_t m_offset;            // DoRA's magnitudes, m[out], behind all pairs; -1 without
     std::string base_name;       // "blk.0.attn_q.weight"
 
-    int64_t n_params() const { return rank * (in + out); }
+    int64_t n_params() const { return rank * (in + out) + (m_offset < 0 ? 0 : out); }
 };
 
 class Adapter {
@@ -44,7 +47,8 @@ public:
     static std::shared_ptr<Adapter> load(std::shared_ptr<const Model> model, const std::string & path);
     // The sum of adapters of one model, each times its factor, as one adapter: per layer the rows of all A one above the other, and
     // the columns of all B, with their scales, side by side. A copy; later changes to the parts are not seen. At least one part.
-    // Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite).
+    // A DoRA is no sum: it can be copied with a factor, alone.
+    // Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite), UNSUPPORTED (a DoRA among others).
     struct Part {
         std::shared_ptr<const Adapter> adapter;
         double factor;
@@ -66,21 +70,32 @@ public:
     double own_scale(const LoraPair & pair) const;
     // that times the factor of set_scale_factor
     double scale(const LoraPair & pair) const { return own_scale(pair) * scale_factor_; }
-    void set_scale_factor(double factor) { scale_factor_ = factor; }
+    double scale_factor() const { return scale_factor_; }
+    void set_scale_factor(double factor);
 
-    // Device memory in param format, n_params() elements.
+    // Device memory in param format, n_params() elements. Who writes to it says so with params_changed().
     void * params() const { return params_; }
+    void params_changed();
 
-    // Tensor 2p is A of pair p, 2p + 1 its B.
+    // DoRA: by what the rows of a pair's output are multiplied. update_dora() computes it again where parameters have changed, and comes
+    // before a forward pass; the backend has workspace for max_rank() tokens.
+    void update_dora(Backend & backend) const;
+    DoraRows dora_rows(const LoraPair & pair) const;
+    // Bytes beside the parameters.
+    int64_t dora_bytes() const;
+
+    enum class Kind { a, b, magnitude };
+    // Tensor 2p is A of pair p, 2p + 1 its B; behind those of all pairs, 2 n_pairs + p is the magnitudes of pair p.
     struct TensorRef {
         int64_t offset, rows, cols;
         std::string name;
         double alpha;  // of the pair
+        Kind kind;
     };
-    int32_t n_tensors() const { return static_cast<int32_t>(2 * pairs_.size()); }
+    int32_t n_tensors() const { return static_cast<int32_t>((config_.use_dora ? 3 : 2) * pairs_.size()); }
     TensorRef tensor(int32_t i) const;
     std::vector<float> read(const void * array, int32_t tensor) const;  // from any device array of this layout
-    void write(void * array, int32_t tensor, const float * values) const;
+    void write(void * array, int32_t tensor, const float * values);
 
     // Set while a training session holds the adapter.
     std::atomic<bool> in_training{false};
@@ -89,6 +104,8 @@ private:
     Adapter(std::shared_ptr<const Model> model, AdapterConfig config);
     void add_pair(int32_t layer, Module module, int64_t rank, double alpha);
     void allocate();
+    std::vector<float> read_values(const void * source, int64_t n) const;
+    std::shared_ptr<Adapter> copy() const;
 
     std::shared_ptr<const Model> model_;
     AdapterConfig config_;
@@ -97,6 +114,12 @@ private:
     int64_t n_params_ = 0;
     void * params_ = nullptr;
     double scale_factor_ = 1;
+
+    // DoRA. One element per magnitude; products_ is scratch for one pair.
+    void *squares_ = nullptr, *factors_ = nullptr, *slopes_ = nullptr, *products_ = nullptr;
+    mutable std::mutex dora_mutex_;
+    mutable bool dora_is_stale_ = true;
+
     std::string target_modules_, base_fingerprint_;
 };
 

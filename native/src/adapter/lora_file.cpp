@@ -15,7 +15,7 @@ namespace lorica {
 
 namespace {
 
-constexpr std::string_view suffix_a = ".lora_a", suffix_b = ".lora_b";
+constexpr std::string_view suffix_a = ".lora_a", suffix_b = ".lora_b", suffix_m = ".lora_magnitude_vector";
 
 void require_string(const GgufFile & file, const char * key, std::string_view wanted, const char * hint) {
     const auto value = file.find_string(key);
@@ -53,8 +53,10 @@ std::vector<float> read_values(const GgufFile & file, const TensorView & tensor)
     return values;
 }
 
-LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const TensorView & b) {
-    for (const TensorView * tensor : {&a, &b}) {
+// magnitudes: null but for a DoRA
+LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const TensorView & b, const TensorView * magnitudes) {
+    for (const TensorView * tensor : {&a, &b, magnitudes}) {
+        if (!tensor) continue;
         if (tensor->type != GGML_TYPE_F32 && tensor->type != GGML_TYPE_F16 && tensor->type != GGML_TYPE_BF16) {
             fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor->name), " is of type ", type_name(tensor->type),
                  ", F32, F16 or BF16 is needed");
@@ -75,6 +77,13 @@ LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const Tensor
     pair.n_out = b.ne[1];
     pair.a = read_values(file, a);
     pair.b = read_values(file, b);
+    if (magnitudes) {
+        if (magnitudes->n_elements() != pair.n_out) {
+            fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(magnitudes->name), " has the shape ", shape(*magnitudes), ", one magnitude ",
+                 "for each of ", pair.n_out, " rows is needed");
+        }
+        pair.magnitudes = read_values(file, *magnitudes);
+    }
     return pair;
 }
 
@@ -83,12 +92,14 @@ LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const Tensor
 LoraFile read_lora_file(const std::string & path) {
     const GgufFile file = GgufFile::open(path);
     require_string(file, "general.type", "adapter", "; is it a model?");
-    require_string(file, "adapter.type", "lora", "");
+    const bool use_dora = file.find_string("adapter.type") == "dora";
+    if (!use_dora) require_string(file, "adapter.type", "lora", "");
     if (file.find_ints("adapter.alora.invocation_tokens")) {
         fail(LORICA_ERROR_UNSUPPORTED, path, ": is an activated LoRA (aLoRA), which is not supported");
     }
 
     LoraFile lora;
+    lora.use_dora = use_dora;
     lora.architecture = file.find_string("general.architecture").value_or("");
     if (lora.architecture.empty()) {
         fail(LORICA_ERROR_FORMAT, path, ": metadata \"general.architecture\" is missing: whose adapter is it?");
@@ -108,6 +119,12 @@ LoraFile read_lora_file(const std::string & path) {
 
     for (const TensorView & tensor : file.tensors()) {
         const std::string_view name = tensor.name;
+        if (use_dora && name.ends_with(suffix_m)) {
+            if (!file.find_tensor(std::string(name.substr(0, name.size() - suffix_m.size())) + std::string(suffix_a))) {
+                fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " has no ", suffix_a, " beside it");
+            }
+            continue;
+        }
         const bool is_a = name.ends_with(suffix_a);
         if (!is_a && !name.ends_with(suffix_b)) {
             fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " belongs in no LoRA adapter: names end in ", suffix_a,
@@ -121,8 +138,12 @@ LoraFile read_lora_file(const std::string & path) {
         if (base == "token_embd.weight") {
             fail(LORICA_ERROR_UNSUPPORTED, path, ": adapts the embedding (", quoted(name), "), which is not supported");
         }
+        const TensorView * magnitudes = use_dora ? file.find_tensor(base + std::string(suffix_m)) : nullptr;
+        if (use_dora && !magnitudes) {
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " has no ", suffix_m, " beside it");
+        }
         if (is_a) {
-            lora.pairs.push_back(read_pair(file, tensor, *other));
+            lora.pairs.push_back(read_pair(file, tensor, *other, magnitudes));
         }
     }
     if (lora.pairs.empty()) {
@@ -135,7 +156,7 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
     GgufWriter writer;
     writer.set_string("general.type", "adapter");
     writer.set_string("general.architecture", file.architecture);
-    writer.set_string("adapter.type", "lora");
+    writer.set_string("adapter.type", file.use_dora ? "dora" : "lora");
     writer.set_f32("adapter.lora.alpha", file.alpha);
     if (!file.base_fingerprint.empty()) {
         writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
@@ -147,11 +168,15 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
     writer.set_f32("lorica.dropout", file.dropout);
     for (const LoraFilePair & pair : file.pairs) {
         if (pair.a.size() != static_cast<size_t>(pair.rank * pair.n_in) ||
-            pair.b.size() != static_cast<size_t>(pair.n_out * pair.rank)) {
+            pair.b.size() != static_cast<size_t>(pair.n_out * pair.rank) ||
+            pair.magnitudes.size() != (file.use_dora ? static_cast<size_t>(pair.n_out) : 0)) {
             fail(LORICA_ERROR_INTERNAL, path, ": the pair of ", quoted(pair.base_name), " does not have the size of its shape");
         }
         writer.add_tensor(pair.base_name + std::string(suffix_a), GGML_TYPE_F32, {pair.n_in, pair.rank}, pair.a.data());
         writer.add_tensor(pair.base_name + std::string(suffix_b), GGML_TYPE_F32, {pair.rank, pair.n_out}, pair.b.data());
+        if (file.use_dora) {
+            writer.add_tensor(pair.base_name + std::string(suffix_m), GGML_TYPE_F32, {pair.n_out}, pair.magnitudes.data());
+        }
     }
     writer.write(path);
 }

@@ -3,6 +3,8 @@
 // Metadata: general.type "adapter", general.architecture that of the base, adapter.type "lora", adapter.lora.alpha.
 // Tensors: <base tensor>.lora_a with ne (in, r) and <base tensor>.lora_b with ne (r, out): A[r, in] and B[out, r] by rows.
 // Keys under "lorica." are ours and optional; llama.cpp ignores them.
+// A DoRA, which llama.cpp cannot compute, has adapter.type "dora", at which it stops, and <base tensor>.lora_magnitude_vector with
+// ne (out) beside each pair.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +18,7 @@ struct LoraFilePair {
     int64_t rank = 0, n_in = 0, n_out = 0;
     std::vector<float> a;  // [rank, n_in]
     std::vector<float> b;  // [n_out, rank]
+    std::vector<float> magnitudes;  // [n_out], of a DoRA
 };
 
 struct LoraFile {
@@ -26,6 +29,7 @@ struct LoraFile {
     std::string base_fingerprint;  // lorica.base_fingerprint, "" when absent
     int32_t rank = 0;              // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
     bool use_rslora = false;       // lorica.use_rslora
+    bool use_dora = false;         // adapter.type
     float dropout = 0;             // lorica.dropout
     std::vector<LoraFilePair> pairs;  // in the order of the file
 };

@@ -8,7 +8,7 @@ using lorica::api::guarded;
 using lorica::api::require;
 
 lorica_adapter_params lorica_adapter_default_params(void) {
-    return {16, 32.0f, 0.0f, false, LORICA_LORA_INIT_DEFAULT, 42, "all-linear"};
+    return {16, 32.0f, 0.0f, false, false, LORICA_LORA_INIT_DEFAULT, 42, "all-linear"};
 }
 
 namespace {
@@ -46,6 +46,7 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.alpha = p.alpha;
         config.dropout = p.dropout;
         config.use_rslora = p.use_rslora;
+        config.use_dora = p.use_dora;
         config.init = p.init == LORICA_LORA_INIT_GAUSSIAN ? lorica::LoraInit::gaussian : lorica::LoraInit::kaiming_uniform;
         config.seed = p.seed;
         config.target_modules = p.target_modules;
@@ -105,6 +106,7 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.scale = static_cast<float>(adapter.scale(adapter.pairs().front()));
         info.dropout = adapter.config().dropout;
         info.use_rslora = adapter.config().use_rslora;
+        info.use_dora = adapter.config().use_dora;
         info.n_pairs = static_cast<int32_t>(adapter.pairs().size());
         info.n_params = adapter.n_params();
         info.target_modules = adapter.target_modules().c_str();

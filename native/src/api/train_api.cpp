@@ -9,7 +9,7 @@ using lorica::api::guarded;
 using lorica::api::require;
 
 lorica_train_params lorica_train_default_params(void) {
-    return {512, 0, 0, LORICA_CHECKPOINTING_AUTO, 0.9f, 0.999f, 1e-8f, 42, 0};
+    return {512, 0, 0, LORICA_CHECKPOINTING_AUTO, LORICA_OPTIMIZER_ADAMW, 0.9f, 0.999f, 1e-8f, 0.0f, 42, 0};
 }
 
 namespace {
@@ -33,9 +33,15 @@ lorica::SessionConfig session_config(const lorica_train_params * params) {
         case LORICA_CHECKPOINTING_ON: config.checkpointing = lorica::Checkpointing::on; break;
         default: lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "checkpointing ", static_cast<int>(p.checkpointing), " does not exist");
     }
+    switch (p.optimizer) {
+        case LORICA_OPTIMIZER_ADAMW: config.optimizer = lorica::Optimizer::adamw; break;
+        case LORICA_OPTIMIZER_ADAMW_8BIT: config.optimizer = lorica::Optimizer::adamw_8bit; break;
+        default: lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "optimizer ", static_cast<int>(p.optimizer), " does not exist");
+    }
     config.beta1 = as_written(p.beta1);
     config.beta2 = as_written(p.beta2);
     config.eps = as_written(p.eps);
+    config.neftune_alpha = as_written(p.neftune_alpha);
     config.seed = p.seed;
     config.memory_limit = p.memory_limit;
     return config;
@@ -58,17 +64,20 @@ lorica::PackedBatch packed(const lorica_batch * batch) {
     return result;
 }
 
-lorica::Adapter::TensorRef checked_tensor(const lorica_train * train, int32_t i, int64_t n) {
+lorica::Adapter::TensorRef checked_tensor(const lorica_train * train, int32_t i) {
     require(train, "train");
     const lorica::Adapter & adapter = train->session.adapter();
     if (i < 0 || i >= adapter.n_tensors()) {
         lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "adapter tensor ", i, " does not exist; there are ", adapter.n_tensors());
     }
-    const auto tensor = adapter.tensor(i);
+    return adapter.tensor(i);
+}
+
+void check_size(const lorica_train * train, int32_t i, int64_t n) {
+    const auto tensor = checked_tensor(train, i);
     if (n != tensor.rows * tensor.cols) {
         lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ", n);
     }
-    return tensor;
 }
 
 }  // namespace
@@ -130,6 +139,13 @@ lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_opt
     });
 }
 
+lorica_status lorica_train_set_group(lorica_train * train, int32_t i, float learning_rate_factor, float weight_decay_factor) {
+    return guarded([&] {
+        checked_tensor(train, i);
+        train->session.set_group(i, {as_written(learning_rate_factor), as_written(weight_decay_factor)});
+    });
+}
+
 lorica_status lorica_train_zero_gradients(lorica_train * train) {
     return guarded([&] {
         require(train, "train");
@@ -150,7 +166,7 @@ int64_t lorica_train_step_count(const lorica_train * train) { return train ? tra
 lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, float * data, int64_t n) {
     return guarded([&] {
         require(data, "data");
-        checked_tensor(train, i, n);
+        check_size(train, i, n);
         const std::vector<float> values = train->session.gradient(i);
         std::copy(values.begin(), values.end(), data);
     });
@@ -159,7 +175,7 @@ lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, f
 lorica_status lorica_train_set_gradient(lorica_train * train, int32_t i, const float * data, int64_t n) {
     return guarded([&] {
         require(data, "data");
-        checked_tensor(train, i, n);
+        check_size(train, i, n);
         train->session.set_gradient(i, data);
     });
 }

@@ -4,8 +4,54 @@
 #include "backend/cuda_loader.h"
 #include "backend/reference/reference_backend.h"
 #include "common/error.h"
+#include "common/random.h"
+
+#include <cmath>
+#include <vector>
 
 namespace lorica {
+
+namespace {
+
+[[noreturn]] void refuse(const Backend & backend, const char * what) {
+    fail(LORICA_ERROR_UNSUPPORTED, "device \"", backend.name(), "\" has no ", what, " yet; device \"cpu\" has");
+}
+
+template <typename Real>
+void add_noise_to_row(Backend & backend, const Matrix & x, int64_t t, double magnitude, uint64_t seed, std::vector<Real> & row) {
+    backend.copy_to_host(row.data(), x.row(t), row.size() * sizeof(Real));
+    const auto first = static_cast<uint64_t>(t * x.cols);
+    for (size_t j = 0; j < row.size(); ++j) {
+        row[j] += static_cast<Real>(magnitude * (2.0 * random_uniform(seed, first + j) - 1));
+    }
+    backend.copy_to_device(x.row(t), row.data(), row.size() * sizeof(Real));
+}
+
+}  // namespace
+
+void Backend::adamw_8bit(void *, const void *, const Moments8bit &, int64_t, const AdamwParams &) {
+    refuse(*this, "AdamW with 8-bit state");
+}
+void Backend::row_squares(const Weight &, void *) { refuse(*this, "DoRA"); }
+void Backend::dora_factors(const Lora &, int64_t, int64_t, const DoraRows &) { refuse(*this, "DoRA"); }
+void Backend::scale_columns(Matrix, const void *, Matrix, Matrix) { refuse(*this, "DoRA"); }
+void Backend::dora_backward(Matrix, Matrix, Matrix, const DoraRows &, void *, Matrix) { refuse(*this, "DoRA"); }
+
+// On the host and row by row, wherever x is: next to one layer it is no work, and every device sees the same numbers.
+void Backend::add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) {
+    std::vector<float> single(x.type == Dtype::f64 ? 0 : static_cast<size_t>(x.cols));
+    std::vector<double> wide(x.type == Dtype::f64 ? static_cast<size_t>(x.cols) : 0);
+    for (const Segment & segment : segments) {
+        const double magnitude = alpha / std::sqrt(static_cast<double>(segment.q_len) * static_cast<double>(x.cols));
+        for (int64_t t = segment.q_begin; t < segment.q_begin + segment.q_len; ++t) {
+            if (x.type == Dtype::f64) {
+                add_noise_to_row(*this, x, t, magnitude, seed, wide);
+            } else {
+                add_noise_to_row(*this, x, t, magnitude, seed, single);
+            }
+        }
+    }
+}
 
 std::unique_ptr<Backend> make_backend(const std::string & device, Dtype act, int32_t n_threads) {
     if (n_threads < 0) {

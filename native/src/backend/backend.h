@@ -95,6 +95,17 @@ struct LinearBackward {
     Matrix dy;  // [T, out] act or hidden
 };
 
+// What DoRA (Liu et al. 2024, equation 5) multiplies the rows of a layer's output by, and what that depends on. Vectors are in
+// param format and have one element per row of W.
+struct DoraRows {
+    Matrix products;          // [rank, out] hidden: A W^T
+    const void * squares;     // |W_o|^2
+    const void * magnitudes;  // m
+    double strength;          // 1: as trained, 0: as if there were no adapter; m counts as |W_o| + strength (m - |W_o|)
+    void * factors;           // = m_o / |W_o + scale B_o A|, 1 where that norm is 0
+    void * slopes;            // = what y_o times it is dy_o / dm_o: strength / m, 0 where m is 0
+};
+
 // Queries [q_begin, q_begin + q_len) attend to keys [kv_begin, kv_begin + kv_len), causally with the ends aligned: query i sees
 // key j iff j <= i + kv_len - q_len. In training q and kv ranges are equal; with a KV cache kv is longer.
 struct Segment {
@@ -110,6 +121,18 @@ struct AdamwParams {
     double learning_rate, beta1, beta2, eps, weight_decay;
     double grad_scale;  // gradients are multiplied by it first (1 / tokens, times the clipping coefficient)
     int64_t step;       // 1 for the first step, for bias correction
+};
+
+// AdamW's moments in 8 bits (Dettmers et al. 2022, "8-bit optimizers via block-wise quantization"): element i is
+// codebook[code[i]] * scale[i / 256], where the codebooks are those of common/dynamic_codebook.h. All zero: all moments are zero.
+struct Moments8bit {
+    uint8_t * m = nullptr;     // [n], signed codebook
+    uint8_t * v = nullptr;     // [n], unsigned codebook
+    float * m_scales = nullptr;  // [n_blocks(n)]: the largest magnitude of each block
+    float * v_scales = nullptr;
+
+    static constexpr int64_t block_size = 256;
+    static constexpr int64_t n_blocks(int64_t n) { return (n + block_size - 1) / block_size; }
 };
 
 // What a session will ask for at most; a backend sizes its scratch memory from it. 0: no operation that has such an extent.
@@ -200,6 +223,27 @@ public:
     virtual double measure_peak() { return 0; }
     // One AdamW step over n elements in param format: p -= lr * wd * p; then Adam (Loshchilov & Hutter 2019, algorithm 2).
     virtual void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) = 0;
+
+    // ---- what a backend may lack: the defaults refuse, and a session asks before it begins
+
+    virtual bool has_adamw_8bit() const { return false; }
+    // The same step with moments that are expanded, updated and quantized again; the step itself sees them unrounded.
+    virtual void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params);
+
+    virtual bool has_dora() const { return false; }
+    // squares[o] = |W_o|^2 (param)
+    virtual void row_squares(const Weight & weight, void * squares);
+    // Fills rows.factors and rows.slopes. |W_o + s B_o A|^2 = |W_o|^2 + 2 s B_o products_o + s^2 B_o (A A^T) B_o^T.
+    virtual void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows);
+    // y[t, o] = [residual[t, o] +] factors[o] x[t, o]. y may be x.
+    virtual void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y);
+    // For y = residual + factors x: d_magnitudes[o] += slopes[o] sum_t dy[t, o] (y - residual)[t, o], and dx = factors dy.
+    // dx may be dy.
+    virtual void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes, Matrix dx);
+
+    // x[t, j] += magnitude(t) u with u uniform in [-1, 1), where magnitude is alpha / sqrt(L cols) for the tokens of a segment of
+    // length L (NEFTune, Jain et al. 2023, algorithm 1) and u is number t * cols + j of the stream `seed`. x hidden.
+    void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);
 };
 
 // device: "cpu" or "reference"; "cuda[:N]" when the backend library is there; "auto" takes the best. n_threads 0: all cores.

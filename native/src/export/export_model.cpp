@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -23,6 +24,8 @@ struct Delta {
     int64_t rank;
     std::vector<float> a;  // [rank, in]
     std::vector<float> b;  // [out, rank], with the scale in it
+    std::vector<float> magnitudes;  // [out], of a DoRA
+    double strength = 1;            // of its magnitudes: see DoraRows
 };
 
 std::map<std::string, Delta> deltas_of(const Adapter * adapter) {
@@ -30,7 +33,10 @@ std::map<std::string, Delta> deltas_of(const Adapter * adapter) {
     for (size_t p = 0; adapter && p < adapter->pairs().size(); ++p) {
         const LoraPair & pair = adapter->pairs()[p];
         Delta delta{pair.rank, adapter->read(adapter->params(), static_cast<int32_t>(2 * p)),
-                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p + 1))};
+                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p + 1)), {}, adapter->scale_factor()};
+        if (adapter->config().use_dora) {
+            delta.magnitudes = adapter->read(adapter->params(), static_cast<int32_t>(2 * adapter->pairs().size() + p));
+        }
         const double scale = adapter->scale(pair);
         for (float & value : delta.b) value = static_cast<float>(value * scale);
         deltas.emplace(pair.base_name, std::move(delta));
@@ -38,14 +44,26 @@ std::map<std::string, Delta> deltas_of(const Adapter * adapter) {
     return deltas;
 }
 
+double norm(const float * x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
+    return std::sqrt(sum);
+}
+
 void add_rows(const Delta & delta, int64_t first, int64_t n, int64_t n_per_row, float * rows) {
     for (int64_t i = 0; i < n; ++i) {
         const float * b = delta.b.data() + (first + i) * delta.rank;
         float * row = rows + i * n_per_row;
+        const double start = delta.magnitudes.empty() ? 0 : norm(row, n_per_row);
         for (int64_t k = 0; k < delta.rank; ++k) {
             const float * a = delta.a.data() + k * n_per_row;
             for (int64_t j = 0; j < n_per_row; ++j) row[j] += b[k] * a[j];
         }
+        if (delta.magnitudes.empty()) continue;
+        const double sum = norm(row, n_per_row);
+        const double magnitude = start + delta.strength * (static_cast<double>(delta.magnitudes[static_cast<size_t>(first + i)]) - start);
+        const auto factor = static_cast<float>(sum > 0 ? magnitude / sum : 1);
+        for (int64_t j = 0; j < n_per_row; ++j) row[j] *= factor;
     }
 }
 

@@ -23,7 +23,7 @@ Context::Buffers Context::lay_out(Arena & arena, const Model & model, int32_t n_
         b.v.push_back(arena.operand(formats.act, n_ctx, c.kv_dim()));
     }
     b.block = lay_out_block(arena, model, nullptr, formats, piece, true);
-    b.scratch = lay_out_scratch(arena, model, formats, piece, false);
+    b.scratch = lay_out_scratch(arena, model, nullptr, formats, piece, false);
     b.normed = arena.operand(formats.act, logits_piece, c.n_embd);
     b.logits = static_cast<float *>(arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(c.n_vocab)));
     b.tokens = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
@@ -34,7 +34,7 @@ Context::Buffers Context::lay_out(Arena & arena, const Model & model, int32_t n_
 WorkspaceShape Context::workspace_shape(int64_t max_rank) const {
     const LlamaConfig & c = model_->config();
     WorkspaceShape shape;
-    shape.max_tokens = piece_;
+    shape.max_tokens = std::max<int64_t>(piece_, max_rank);  // for a DoRA, A's rows go through the layers as tokens do
     shape.max_sequence_length = n_ctx_;
     shape.max_features = std::max({c.n_embd, c.n_ff, c.q_dim()});
     shape.max_rank = max_rank;
@@ -127,6 +127,7 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
     backend_->copy_to_device(buffers_.tokens, tokens.data(), tokens.size_bytes());
     backend_->copy_to_device(buffers_.positions, positions.data(), tokens.size_bytes());
 
+    if (adapter_) adapter_->update_dora(*backend_);
     const Segment segment{0, n, 0, n_past_ + n};
     const Sequences sequences{buffers_.positions, {&segment, 1}};
     BlockActivations block = buffers_.block;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <tuple>
 
 #include "common/random.h"
 
@@ -48,7 +49,8 @@ BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter
     return block;
 }
 
-BlockScratch lay_out_scratch(Arena & arena, const Model & model, Formats formats, int64_t max_tokens, bool training) {
+BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
+                             bool training) {
     const LlamaConfig & c = model.config();
     BlockScratch scratch;
     scratch.normed = arena.operand(formats.act, max_tokens, c.n_embd);
@@ -68,6 +70,14 @@ BlockScratch lay_out_scratch(Arena & arena, const Model & model, Formats formats
     scratch.dk = arena.operand(formats.act, max_tokens, c.kv_dim());
     scratch.dv = arena.operand(formats.act, max_tokens, c.kv_dim());
     arena.rewind_to(std::max(arena.mark(), after_feed_forward));
+    if (adapter && adapter->config().use_dora) {
+        const size_t shared_by_dora = arena.mark();
+        scratch.d_scaled = arena.operand(formats.act, max_tokens, c.n_embd);
+        const size_t after_d_scaled = arena.mark();
+        arena.rewind_to(shared_by_dora);
+        scratch.d_gate = arena.operand(formats.act, max_tokens, c.n_ff);
+        arena.rewind_to(std::max(arena.mark(), after_d_scaled));
+    }
     return scratch;
 }
 
@@ -93,7 +103,8 @@ BlockActivations rows_of(const BlockActivations & block, int64_t n) {
 
 BlockScratch rows_of(const BlockScratch & scratch, int64_t n) {
     BlockScratch result = scratch;
-    for (Matrix * x : {&result.normed, &result.h, &result.dh, &result.d_normed, &result.d_o, &result.dq, &result.dk, &result.dv}) {
+    for (Matrix * x : {&result.normed, &result.h, &result.dh, &result.d_normed, &result.d_o, &result.dq, &result.dk, &result.dv,
+                       &result.d_scaled, &result.d_gate}) {
         *x = rows_of(*x, n);
     }
     return result;
@@ -133,6 +144,20 @@ Lora Transformer::lora(int32_t layer, Module module) const {
     return lora;
 }
 
+void Transformer::apply_dora(int32_t layer, Module module, Matrix residual, Matrix y) const {
+    if (!has_dora(layer, module) || !y) return;
+    backend_.scale_columns(y, adapter_->dora_rows(*adapter_->find(layer, module)).factors, residual, y);
+}
+
+bool Transformer::dora_backward(int32_t layer, Module module, Matrix residual, Matrix y, Matrix dy, Matrix dx) const {
+    if (!has_dora(layer, module)) return false;
+    const LoraPair & pair = *adapter_->find(layer, module);
+    const size_t element = dtype_size(backend_.formats().param);
+    void * d_magnitudes = static_cast<std::byte *>(gradients_) + static_cast<size_t>(pair.m_offset) * element;
+    backend_.dora_backward(dy, y, residual, adapter_->dora_rows(pair), d_magnitudes, dx);
+    return true;
+}
+
 bool Transformer::adapted(int32_t layer, std::initializer_list<Module> modules) const {
     return adapter_ && std::any_of(modules.begin(), modules.end(), [&](Module m) { return adapter_->find(layer, m) != nullptr; });
 }
@@ -147,34 +172,40 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
         const Lora pair = lora(layer, module);
         Matrix u = block.u[index(module)];
         if (pair) u.cols = pair.rank;
-        return LinearForward{&w[module], pair, u, residual, y};
+        // DoRA multiplies what the residual is added to.
+        return LinearForward{&w[module], pair, u, has_dora(layer, module) ? Matrix{} : residual, y};
     };
 
     backend_.rmsnorm(block.x, w.attn_norm, c.rms_eps, scratch.normed);
     const std::array qkv{layer_of(Module::q, {}, block.q), layer_of(Module::k, {}, block.k), layer_of(Module::v, {}, block.v)};
     backend_.linear(scratch.normed, qkv);
+    for (size_t i = 0; i < 3; ++i) apply_dora(layer, std::array{Module::q, Module::k, Module::v}[i], {}, qkv[i].y);
     backend_.rope(block.q, sequences.positions, c.head_dim, c.inverse_frequency, false);
     backend_.rope(block.k, sequences.positions, c.head_dim, c.inverse_frequency, false);
     backend_.attention(block.q, k_all, v_all, sequences.segments, attention_shape(c), block.o, block.lse);
     const std::array output{layer_of(Module::o, block.x, block.mid)};
     backend_.linear(block.o, output);
+    apply_dora(layer, Module::o, block.x, block.mid);
 
     backend_.rmsnorm(block.mid, w.ffn_norm, c.rms_eps, scratch.normed);
     const std::array gate_up{layer_of(Module::gate, {}, block.gate), layer_of(Module::up, {}, block.up)};
     backend_.linear(scratch.normed, gate_up);
+    apply_dora(layer, Module::gate, {}, block.gate);
+    apply_dora(layer, Module::up, {}, block.up);
     if (!x_out && !adapted(layer, {Module::down})) return;
     backend_.swiglu(block.gate, block.up, scratch.h);
     const std::array down{layer_of(Module::down, block.mid, rows_of(x_out, n_tokens(sequences)))};
     backend_.linear(scratch.h, down);
+    apply_dora(layer, Module::down, block.mid, down[0].y);
 }
 
 void Transformer::block_backward(int32_t layer, const BlockActivations & full_block, const BlockScratch & full_scratch,
-                                 const Sequences & sequences, Matrix full_dx, bool need_dx) const {
+                                 const Sequences & sequences, Matrix full_x_out, Matrix full_dx, bool need_dx) const {
     const LlamaConfig & c = model_.config();
     const LayerWeights & w = model_.layers()[static_cast<size_t>(layer)];
     const BlockActivations block = rows_of(full_block, n_tokens(sequences));
     const BlockScratch scratch = rows_of(full_scratch, n_tokens(sequences));
-    const Matrix dx = rows_of(full_dx, n_tokens(sequences));
+    const Matrix x_out = rows_of(full_x_out, n_tokens(sequences)), dx = rows_of(full_dx, n_tokens(sequences));
     auto layer_of = [&](Module module, Matrix dy) {
         const Lora pair = lora(layer, module);
         Matrix u = block.u[index(module)];
@@ -186,25 +217,38 @@ void Transformer::block_backward(int32_t layer, const BlockActivations & full_bl
     const bool into_mid = need_dx || adapted(layer, {Module::q, Module::k, Module::v, Module::o});
     const bool into_h = into_mid || adapted(layer, {Module::gate, Module::up});
     if (adapted(layer, {Module::down})) backend_.swiglu(block.gate, block.up, scratch.h);
-    const std::array down{layer_of(Module::down, dx)};
+    const bool dora_down = dora_backward(layer, Module::down, block.mid, x_out, dx, scratch.d_scaled);
+    const std::array down{layer_of(Module::down, dora_down ? scratch.d_scaled : dx)};
     backend_.linear_backward(scratch.h, down, into_h ? scratch.dh : Matrix{});
     if (!into_h) return;
-    backend_.swiglu_backward(block.gate, block.up, scratch.dh, block.gate, block.up);
+    // The gradients take the place of gate and up, unless those are still needed.
+    const bool keep = has_dora(layer, Module::gate) || has_dora(layer, Module::up);
+    const Matrix d_gate = keep ? scratch.d_gate : block.gate, d_up = keep ? scratch.h : block.up;
+    backend_.swiglu_backward(block.gate, block.up, scratch.dh, d_gate, d_up);
+    dora_backward(layer, Module::gate, {}, block.gate, d_gate, d_gate);
+    dora_backward(layer, Module::up, {}, block.up, d_up, d_up);
     if (adapted(layer, {Module::gate, Module::up})) backend_.rmsnorm(block.mid, w.ffn_norm, c.rms_eps, scratch.normed);
-    const std::array gate_up{layer_of(Module::gate, block.gate), layer_of(Module::up, block.up)};
+    const std::array gate_up{layer_of(Module::gate, d_gate), layer_of(Module::up, d_up)};
     backend_.linear_backward(scratch.normed, gate_up, into_mid ? scratch.d_normed : Matrix{});
     if (!into_mid) return;
     backend_.rmsnorm_backward(scratch.d_normed, block.mid, w.ffn_norm, c.rms_eps, dx);
 
     // mid = x + W_o o
     const bool into_attention = need_dx || adapted(layer, {Module::q, Module::k, Module::v});
-    const std::array output{layer_of(Module::o, dx)};
+    const bool dora_output = dora_backward(layer, Module::o, block.x, block.mid, dx, scratch.d_scaled);
+    const std::array output{layer_of(Module::o, dora_output ? scratch.d_scaled : dx)};
     backend_.linear_backward(block.o, output, into_attention ? scratch.d_o : Matrix{});
     if (!into_attention) return;
     backend_.attention_backward(block.q, block.k, block.v, block.o, block.lse, scratch.d_o, sequences.segments, attention_shape(c),
                                 scratch.dq, scratch.dk, scratch.dv);
     backend_.rope(scratch.dq, sequences.positions, c.head_dim, c.inverse_frequency, true);
     backend_.rope(scratch.dk, sequences.positions, c.head_dim, c.inverse_frequency, true);
+    for (const auto & [module, y, dy] : {std::tuple{Module::q, block.q, scratch.dq}, {Module::k, block.k, scratch.dk},
+                                         {Module::v, block.v, scratch.dv}}) {
+        if (!has_dora(layer, module)) continue;
+        if (module != Module::v) backend_.rope(y, sequences.positions, c.head_dim, c.inverse_frequency, true);
+        dora_backward(layer, module, {}, y, dy, dy);
+    }
     if (adapted(layer, {Module::q, Module::k, Module::v})) backend_.rmsnorm(block.x, w.attn_norm, c.rms_eps, scratch.normed);
     const std::array qkv{layer_of(Module::q, scratch.dq), layer_of(Module::k, scratch.dk), layer_of(Module::v, scratch.dv)};
     backend_.linear_backward(scratch.normed, qkv, need_dx ? scratch.d_normed : Matrix{});

@@ -51,11 +51,15 @@ struct BlockScratch {
     Matrix dh;                   // act [T, n_ff]
     Matrix d_normed;             // hidden [T, n_embd]: on its way into the residual stream's gradient
     Matrix d_o, dq, dk, dv;      // act; overlap h and dh
+    Matrix d_scaled;             // act [T, n_embd], d_gate: act [T, n_ff]; they overlap, and are there for DoRA only
+    Matrix d_gate;
 };
 
 BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
                                bool with_x);
-BlockScratch lay_out_scratch(Arena & arena, const Model & model, Formats formats, int64_t max_tokens, bool training);
+// adapter: may be null; what only DoRA needs is laid out for it.
+BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
+                             bool training);
 
 // Where a forward pass finds the keys and values that it attends to: its own, or those of a cache.
 struct Sequences {
@@ -75,15 +79,22 @@ public:
     // are these or a cache that they are rows of. With a null x_out everything but the last product is computed.
     void block_forward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
                        Matrix k_all, Matrix v_all, Matrix x_out) const;
-    // dx: gradient of x_out on entry, of block.x on return (unless need_dx is false). gate and up are overwritten. Adds LoRA gradients.
+    // dx: gradient of x_out on entry, of block.x on return (unless need_dx is false). x_out: as the forward pass left it. gate and up are
+    // overwritten, with DoRA also q and k. Adds LoRA gradients.
     void block_backward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
-                        Matrix dx, bool need_dx) const;
+                        Matrix x_out, Matrix dx, bool need_dx) const;
 
     // The lowest block with a LoRA; n_layer when there is none.
     int32_t first_adapted_layer() const { return first_adapted_; }
 
 private:
     Lora lora(int32_t layer, Module module) const;
+    // Multiplies the rows of a layer's output, which has no residual in it yet; a no-op where there is no DoRA.
+    void apply_dora(int32_t layer, Module module, Matrix residual, Matrix y) const;
+    // Adds the gradient of the magnitudes and leaves in dx that of the output before apply_dora. False: there is no DoRA, and nothing
+    // was done.
+    bool dora_backward(int32_t layer, Module module, Matrix residual, Matrix y, Matrix dy, Matrix dx) const;
+    bool has_dora(int32_t layer, Module module) const { return adapter_ && adapter_->config().use_dora && adapter_->find(layer, module); }
     // True when a LoRA of `layer` sits on q, k or v or below, so that the gradient must pass the attention of this block.
     bool adapted(int32_t layer, std::initializer_list<Module> modules) const;
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "common/error.h"
+#include "common/random.h"
 
 namespace lorica {
 
@@ -52,7 +53,7 @@ Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adap
     // Blocks below the lowest adapter are never passed backwards: they share the first one's memory.
     const int32_t n_blocks = checkpointing ? 1 : c.n_layer - first;
     for (int32_t i = 0; i < n_blocks; ++i) b.blocks.push_back(lay_out_block(arena, model, &adapter, formats, n, false));
-    b.scratch = lay_out_scratch(arena, model, formats, n, true);
+    b.scratch = lay_out_scratch(arena, model, &adapter, formats, n, true);
     b.dx = arena.matrix(formats.hidden, n, c.n_embd);
     b.rows_x = arena.matrix(formats.hidden, n, c.n_embd);
     b.rows_dx = arena.matrix(formats.hidden, n, c.n_embd);
@@ -65,7 +66,8 @@ Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adap
 WorkspaceShape Session::workspace_shape(const Model & model, const Adapter & adapter, const SessionConfig & config) {
     const LlamaConfig & c = model.config();
     WorkspaceShape shape;
-    shape.max_tokens = config.max_tokens;
+    // With DoRA, A's rows go through the layers as tokens do.
+    shape.max_tokens = adapter.config().use_dora ? std::max(config.max_tokens, adapter.max_rank()) : config.max_tokens;
     shape.max_sequence_length = max_sequence_length(config);
     shape.max_features = std::max({c.n_embd, c.n_ff, c.q_dim()});
     shape.n_vocab = c.n_vocab;
@@ -85,9 +87,9 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, cons
     lay_out(arena, model, adapter, config, checkpointing);
     MemoryPlan plan;
     plan.weights = model.weight_bytes();
-    plan.adapter = params;
+    plan.adapter = params + adapter.dora_bytes();
     plan.gradients = params;
-    plan.optimizer = 2 * params;
+    plan.optimizer = optimizer_bytes(adapter, config.optimizer);
     plan.activations = static_cast<int64_t>(arena.n_bytes());
     plan.workspace = static_cast<int64_t>(device.workspace_bytes(workspace_shape(model, adapter, config)));
     plan.available = config.memory_limit > 0 ? config.memory_limit : device.available_memory();
@@ -103,6 +105,38 @@ double Session::operations_per_token() const {
     return 4 * weights;
 }
 
+// ---- the optimizer's state
+
+namespace {
+
+// Blocks do not reach across tensors, whose values may differ in size by magnitudes.
+int64_t n_blocks_before(const Adapter & adapter, int32_t tensor) {
+    int64_t n = 0;
+    for (int32_t i = 0; i < tensor; ++i) n += Moments8bit::n_blocks(adapter.tensor(i).rows * adapter.tensor(i).cols);
+    return n;
+}
+
+}  // namespace
+
+int64_t Session::optimizer_bytes(const Adapter & adapter, Optimizer optimizer) {
+    if (optimizer == Optimizer::adamw) return 2 * adapter.n_params() * static_cast<int64_t>(dtype_size(adapter.model()->device().formats().param));
+    return 2 * (adapter.n_params() + n_blocks_before(adapter, adapter.n_tensors()) * static_cast<int64_t>(sizeof(float)));
+}
+
+std::vector<std::pair<void *, size_t>> Session::state_arrays() const {
+    const auto n = static_cast<size_t>(adapter_->n_params());
+    const size_t bytes = n * dtype_size(backend_->formats().param);
+    if (config_.optimizer == Optimizer::adamw) return {{adapter_->params(), bytes}, {moment1_, bytes}, {moment2_, bytes}};
+    const size_t scales = static_cast<size_t>(n_blocks_before(*adapter_, adapter_->n_tensors())) * sizeof(float);
+    return {{adapter_->params(), bytes}, {moment1_, n}, {moment2_, n}, {scales1_, scales}, {scales2_, scales}};
+}
+
+Moments8bit Session::moments_8bit(int32_t tensor) const {
+    const int64_t first = adapter_->tensor(tensor).offset, block = n_blocks_before(*adapter_, tensor);
+    return {static_cast<uint8_t *>(moment1_) + first, static_cast<uint8_t *>(moment2_) + first, static_cast<float *>(scales1_) + block,
+            static_cast<float *>(scales2_) + block};
+}
+
 MemoryPlan Session::plan(const Model & model, const Adapter & adapter, const SessionConfig & config) {
     if (config.max_tokens < 1 || config.max_tokens > (1 << 24)) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "max_tokens is ", config.max_tokens, "; it must lie between 1 and ", 1 << 24);
@@ -114,6 +148,12 @@ MemoryPlan Session::plan(const Model & model, const Adapter & adapter, const Ses
     if (!(config.beta1 >= 0 && config.beta1 < 1 && config.beta2 >= 0 && config.beta2 < 1 && config.eps > 0)) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "AdamW needs 0 <= beta < 1 and eps > 0; got beta1 ", config.beta1, ", beta2 ", config.beta2,
              ", eps ", config.eps);
+    }
+    if (!std::isfinite(config.neftune_alpha) || config.neftune_alpha < 0) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "neftune_alpha is ", config.neftune_alpha, "; it must be 0 (no noise) or positive");
+    }
+    if (config.optimizer == Optimizer::adamw_8bit && !model.device().has_adamw_8bit()) {
+        fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(), "\" has no AdamW with 8-bit state yet; take the one with 32 bits");
     }
     if (config.checkpointing == Checkpointing::on) return plan_with(model, adapter, config, true);
     const MemoryPlan keep = plan_with(model, adapter, config, false);
@@ -165,24 +205,33 @@ Session::Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config)
     try {
         const auto params = static_cast<size_t>(adapter_->n_params()) * dtype_size(backend_->formats().param);
         gradients_ = backend_->allocate(params);
-        moment1_ = backend_->allocate(params);
-        moment2_ = backend_->allocate(params);
+        const bool is_8bit = config_.optimizer == Optimizer::adamw_8bit;
+        const size_t moments = is_8bit ? static_cast<size_t>(adapter_->n_params()) : params;
+        moment1_ = backend_->allocate(moments);
+        moment2_ = backend_->allocate(moments);
+        if (is_8bit) {
+            const size_t scales = static_cast<size_t>(n_blocks_before(*adapter_, adapter_->n_tensors())) * sizeof(float);
+            scales1_ = backend_->allocate(scales);
+            scales2_ = backend_->allocate(scales);
+        }
         arena_ = backend_->allocate(static_cast<size_t>(plan.activations));
         backend_->reserve(workspace_shape(model_, *adapter_, config_));
     } catch (...) {
-        for (void * memory : {gradients_, moment1_, moment2_, arena_}) {
-            if (memory) backend_->release(memory);
-        }
-        adapter_->in_training = false;
+        release();
         throw;
     }
+    groups_.resize(static_cast<size_t>(adapter_->n_tensors()));
     Arena arena(arena_);
     buffers_ = lay_out(arena, model_, *adapter_, config_, checkpointing_);
     transformer_ = std::make_unique<Transformer>(model_, adapter_.get(), *backend_, gradients_);
 }
 
-Session::~Session() {
-    for (void * memory : {gradients_, moment1_, moment2_, arena_}) backend_->release(memory);
+Session::~Session() { release(); }
+
+void Session::release() {
+    for (void * memory : {gradients_, moment1_, moment2_, scales1_, scales2_, arena_}) {
+        if (memory) backend_->release(memory);
+    }
     adapter_->in_training = false;
 }
 
@@ -260,15 +309,21 @@ BlockActivations Session::block(int32_t layer) const {
     return block;
 }
 
-// Leaves the output of the last block in x.back() when `keep`, else in x.front().
-void Session::forward(bool keep) {
+// Leaves the output of the last block in x.back() when training, else in x.front().
+void Session::forward(bool training) {
+    adapter_->update_dora(*backend_);
     const int32_t n_layer = model_.config().n_layer, first = transformer_->first_adapted_layer();
     const Sequences sequences{buffers_.positions, segments_};
-    backend_->embed(model_.embedding(), buffers_.tokens, buffers_.x.front().slice_rows(0, n_tokens_));
+    const Matrix embedded = buffers_.x.front().slice_rows(0, n_tokens_);
+    backend_->embed(model_.embedding(), buffers_.tokens, embedded);
+    if (training && config_.neftune_alpha > 0) {
+        constexpr uint64_t noise_stream = 0x6e656674756e65;  // no layer has this number
+        backend_->add_noise(embedded, segments_, config_.neftune_alpha, derive_seed(micro_batch_seed(), noise_stream));
+    }
     for (int32_t l = 0; l < n_layer; ++l) {
-        BlockActivations b = keep ? block(l) : buffers_.blocks.front();
-        if (!keep) b.x = buffers_.x.front();
-        const Matrix x_out = keep && l >= first ? buffers_.x[static_cast<size_t>(l - first + 1)] : b.x;
+        BlockActivations b = training ? block(l) : buffers_.blocks.front();
+        if (!training) b.x = buffers_.x.front();
+        const Matrix x_out = training && l >= first ? buffers_.x[static_cast<size_t>(l - first + 1)] : b.x;
         const Matrix k = b.k.slice_rows(0, n_tokens_), v = b.v.slice_rows(0, n_tokens_);
         transformer_->block_forward(l, b, buffers_.scratch, sequences, k, v, x_out);
     }
@@ -316,7 +371,8 @@ void Session::backward() {
             const Matrix k = b.k.slice_rows(0, n_tokens_), v = b.v.slice_rows(0, n_tokens_);
             transformer_->block_forward(l, b, buffers_.scratch, sequences, k, v, {});
         }
-        transformer_->block_backward(l, b, buffers_.scratch, sequences, buffers_.dx, l > first);
+        const Matrix x_out = buffers_.x[static_cast<size_t>(l - first + 1)];
+        transformer_->block_backward(l, b, buffers_.scratch, sequences, x_out, buffers_.dx, l > first);
     }
 }
 
@@ -325,9 +381,9 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
     if (trained_rows_.empty()) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "no token of the micro-batch is trained on: every label is -100");
     }
-    transformer_->set_dropout_seed(config_.seed + static_cast<uint64_t>(micro_batch_count_));
-    ++micro_batch_count_;
+    transformer_->set_dropout_seed(micro_batch_seed());
     forward(true);
+    ++micro_batch_count_;
     const double sum = loss(true, {});
     if (!std::isfinite(sum)) fail_non_finite_loss();
     backward();
@@ -340,7 +396,11 @@ LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll)
     if (trained_rows_.empty()) return {};
     transformer_->set_dropout_seed(std::nullopt);
     forward(false);
-    return {loss(false, token_nll), static_cast<int64_t>(trained_rows_.size())};
+    const double sum = loss(false, token_nll);
+    if (!std::isfinite(sum)) {
+        fail(LORICA_ERROR_NON_FINITE, "the loss of an evaluation is not finite after ", step_count_, " optimizer steps");
+    }
+    return {sum, static_cast<int64_t>(trained_rows_.size())};
 }
 
 void Session::fail_non_finite_loss() const {
@@ -381,17 +441,50 @@ double Session::optimizer_step(const OptimizerStep & step) {
     // torch.nn.utils.clip_grad_norm_: max / (norm + 1e-6), at most 1.
     const double clip = step.max_grad_norm > 0 ? std::min(1.0, step.max_grad_norm / (norm + 1e-6)) : 1.0;
     AdamwParams params{};
-    params.learning_rate = step.learning_rate;
     params.beta1 = config_.beta1;
     params.beta2 = config_.beta2;
     params.eps = config_.eps;
-    params.weight_decay = step.weight_decay;
     params.grad_scale = step.grad_scale * clip;
     params.step = ++step_count_;
-    backend_->adamw(adapter_->params(), gradients_, moment1_, moment2_, adapter_->n_params(), params);
+    update(step, params);
+    adapter_->params_changed();
     zero_gradients();
     stepped_micro_batch_count_ = micro_batch_count_;
     return norm;
+}
+
+void Session::update(const OptimizerStep & step, AdamwParams params) {
+    const auto in_group = [&](const TensorGroup & group) {
+        params.learning_rate = step.learning_rate * group.learning_rate;
+        params.weight_decay = step.weight_decay * group.weight_decay;
+    };
+    const bool one_group = std::all_of(groups_.begin(), groups_.end(), [&](const TensorGroup & group) { return group == groups_.front(); });
+    if (one_group && config_.optimizer == Optimizer::adamw) {
+        in_group(groups_.front());
+        backend_->adamw(adapter_->params(), gradients_, moment1_, moment2_, adapter_->n_params(), params);
+        return;
+    }
+    const auto element = static_cast<int64_t>(dtype_size(backend_->formats().param));
+    for (int32_t i = 0; i < adapter_->n_tensors(); ++i) {
+        const Adapter::TensorRef tensor = adapter_->tensor(i);
+        const int64_t n = tensor.rows * tensor.cols;
+        const auto at = [&](void * array) { return static_cast<std::byte *>(array) + tensor.offset * element; };
+        in_group(groups_[static_cast<size_t>(i)]);
+        if (config_.optimizer == Optimizer::adamw_8bit) {
+            backend_->adamw_8bit(at(adapter_->params()), at(gradients_), moments_8bit(i), n, params);
+        } else {
+            backend_->adamw(at(adapter_->params()), at(gradients_), at(moment1_), at(moment2_), n, params);
+        }
+    }
+}
+
+void Session::set_group(int32_t tensor, TensorGroup group) {
+    const bool good = std::isfinite(group.learning_rate) && group.learning_rate >= 0 && std::isfinite(group.weight_decay) && group.weight_decay >= 0;
+    if (!good) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the factors of a parameter group must be finite and not negative; got ", group.learning_rate, ", ",
+             group.weight_decay);
+    }
+    groups_[static_cast<size_t>(tensor)] = group;
 }
 
 void Session::zero_gradients() {

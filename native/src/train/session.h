@@ -11,13 +11,16 @@
 namespace lorica {
 
 enum class Checkpointing { automatic, off, on };
+enum class Optimizer : uint32_t { adamw, adamw_8bit };
 
 struct SessionConfig {
     int32_t max_tokens = 512;
     int32_t max_sequences = 0;        // 0: max_tokens
     int32_t max_sequence_length = 0;  // 0: max_tokens
     Checkpointing checkpointing = Checkpointing::automatic;
+    Optimizer optimizer = Optimizer::adamw;
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+    double neftune_alpha = 0;  // 0: no noise
     uint64_t seed = 42;
     int64_t memory_limit = 0;  // 0: what the device reports as available
 };
@@ -47,6 +50,13 @@ struct OptimizerStep {
     double learning_rate = 0, weight_decay = 0, grad_scale = 1, max_grad_norm = 0;
 };
 
+// What optimizer_step multiplies its learning rate and weight decay by for one tensor: a parameter group is tensors with one such pair.
+struct TensorGroup {
+    double learning_rate = 1, weight_decay = 1;
+
+    bool operator==(const TensorGroup &) const = default;
+};
+
 class Session {
 public:
     static MemoryPlan plan(const Model & model, const Adapter & adapter, const SessionConfig & config);
@@ -60,6 +70,7 @@ public:
     // token_nll: empty, or one value per token.
     LossSum evaluate(const PackedBatch & batch, std::span<float> token_nll);
     double optimizer_step(const OptimizerStep & step);
+    void set_group(int32_t tensor, TensorGroup group);
     void zero_gradients();
     int64_t step_count() const { return step_count_; }
 
@@ -92,10 +103,20 @@ private:
     static WorkspaceShape workspace_shape(const Model & model, const Adapter & adapter, const SessionConfig & config);
     static MemoryPlan plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, bool checkpointing);
 
+    static int64_t optimizer_bytes(const Adapter & adapter, Optimizer optimizer);
+    // What is saved, in that order: arrays and their sizes in bytes.
+    std::vector<std::pair<void *, size_t>> state_arrays() const;
+    Moments8bit moments_8bit(int32_t tensor) const;
+    void release();
+
     void upload(const PackedBatch & batch);
     void check(const PackedBatch & batch) const;
     BlockActivations block(int32_t layer) const;
-    void forward(bool keep);
+    // Of training: activations are kept, and the input may get noise.
+    void forward(bool training);
+    // Of everything random in the micro-batch to come.
+    uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
+    void update(const OptimizerStep & step, AdamwParams params);
     double loss(bool with_gradient, std::span<float> token_nll);
     void backward();
     [[noreturn]] void fail_non_finite_loss() const;
@@ -106,7 +127,10 @@ private:
     SessionConfig config_;
     std::unique_ptr<Backend> backend_;
     bool checkpointing_ = false;
-    void *arena_ = nullptr, *gradients_ = nullptr, *moment1_ = nullptr, *moment2_ = nullptr;
+    void *arena_ = nullptr, *gradients_ = nullptr;
+    void *moment1_ = nullptr, *moment2_ = nullptr;  // AdamW: param format; with 8 bits: codes, one block after another within a tensor
+    void *scales1_ = nullptr, *scales2_ = nullptr;  // of those blocks, f32; null without
+    std::vector<TensorGroup> groups_;
     std::unique_ptr<Transformer> transformer_;
     Buffers buffers_;
 

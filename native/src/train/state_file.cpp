@@ -1,5 +1,5 @@
-// The state of a session on disk: a fixed header, A and B, their two moments, each in the adapter's order, a CRC-32C over all of
-// it. Little-endian.
+// The state of a session on disk: a fixed header, the adapter's parameters, the arrays of the optimizer, each in the adapter's
+// order, a CRC-32C over all of it. Little-endian.
 #include <cstring>
 #include <fstream>
 
@@ -21,9 +21,11 @@ struct Header {
     int64_t micro_batch_count = 0;
     uint64_t seed = 0;
     uint32_t layout = 0;  // checksum over names and shapes of the adapter's tensors
-    uint32_t reserved = 0;
+    uint32_t optimizer = 0;
 };
 static_assert(sizeof(Header) == 56);
+
+const char * name(Optimizer optimizer) { return optimizer == Optimizer::adamw ? "AdamW" : "AdamW with 8-bit state"; }
 
 uint32_t layout_checksum(const Adapter & adapter) {
     uint32_t crc = 0;
@@ -46,13 +48,15 @@ void Session::save_state(const std::string & path) const {
     header.micro_batch_count = stepped_micro_batch_count_;
     header.seed = config_.seed;
     header.layout = layout_checksum(*adapter_);
+    header.optimizer = static_cast<uint32_t>(config_.optimizer);
 
     AtomicFile file(path);
     file.write(&header, sizeof header);
     uint32_t crc = crc32c(0, &header, sizeof header);
-    std::vector<std::byte> array(static_cast<size_t>(header.n_params) * header.element_size);
-    for (const void * source : {adapter_->params(), moment1_, moment2_}) {
-        backend_->copy_to_host(array.data(), source, array.size());
+    std::vector<std::byte> array;
+    for (const auto & [source, n_bytes] : state_arrays()) {
+        array.resize(n_bytes);
+        backend_->copy_to_host(array.data(), source, n_bytes);
         crc = crc32c(crc, array.data(), array.size());
         file.write(array.data(), array.size());
     }
@@ -72,22 +76,27 @@ void Session::load_state(const std::string & path) {
         header.element_size != dtype_size(backend_->formats().param)) {
         fail(LORICA_ERROR_MISMATCH, path, " belongs to an adapter of other shapes or another precision");
     }
+    if (header.optimizer != static_cast<uint32_t>(config_.optimizer)) {
+        const bool known = header.optimizer <= static_cast<uint32_t>(Optimizer::adamw_8bit);
+        fail(LORICA_ERROR_MISMATCH, path, " is the state of ", known ? name(static_cast<Optimizer>(header.optimizer)) : "another optimizer",
+             ", this session trains with ", name(config_.optimizer));
+    }
     uint32_t crc = crc32c(0, &header, sizeof header), stored = 0;
-    const size_t bytes = static_cast<size_t>(header.n_params) * header.element_size;
-    std::vector<std::byte> params(bytes), first(bytes), second(bytes);
-    for (std::vector<std::byte> * array : {&params, &first, &second}) {
-        if (!file.read(reinterpret_cast<char *>(array->data()), static_cast<std::streamsize>(bytes))) {
+    const auto targets = state_arrays();
+    std::vector<std::vector<std::byte>> arrays;
+    for (const auto & [target, n_bytes] : targets) {
+        std::vector<std::byte> & array = arrays.emplace_back(n_bytes);
+        if (!file.read(reinterpret_cast<char *>(array.data()), static_cast<std::streamsize>(n_bytes))) {
             fail(LORICA_ERROR_FORMAT, path, " is cut short");
         }
-        crc = crc32c(crc, array->data(), bytes);
+        crc = crc32c(crc, array.data(), n_bytes);
     }
     if (!file.read(reinterpret_cast<char *>(&stored), sizeof stored)) fail(LORICA_ERROR_FORMAT, path, " is cut short");
     if (stored != crc) fail(LORICA_ERROR_FORMAT, path, " is damaged: its checksum does not match");
     if (header.step_count < 0 || header.micro_batch_count < 0) fail(LORICA_ERROR_FORMAT, path, " holds a negative step count");
 
-    backend_->copy_to_device(adapter_->params(), params.data(), bytes);
-    backend_->copy_to_device(moment1_, first.data(), bytes);
-    backend_->copy_to_device(moment2_, second.data(), bytes);
+    for (size_t i = 0; i < arrays.size(); ++i) backend_->copy_to_device(targets[i].first, arrays[i].data(), arrays[i].size());
+    adapter_->params_changed();
     step_count_ = header.step_count;
     micro_batch_count_ = stepped_micro_batch_count_ = header.micro_batch_count;
     config_.seed = header.seed;

@@ -61,13 +61,19 @@ inline std::vector<float> exact_values(uint64_t seed, int64_t n, double size) {
     return values;
 }
 
-// An adapter whose B is not zero, so that every gradient is there to be seen.
+// An adapter whose B is not zero, and whose magnitudes are not the norms, so that every gradient is there to be seen.
 inline std::shared_ptr<Adapter> busy_adapter(std::shared_ptr<const Model> model, const AdapterConfig & config) {
     auto adapter = Adapter::create(std::move(model), config);
     for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
         const auto tensor = adapter->tensor(i);
-        const double size = i % 2 == 0 ? 1 / std::sqrt(static_cast<double>(tensor.cols)) : 0.05;
-        adapter->write(adapter->params(), i, exact_values(900 + static_cast<uint64_t>(i), tensor.rows * tensor.cols, size).data());
+        const uint64_t seed = 900 + static_cast<uint64_t>(i);
+        const double size = tensor.kind == Adapter::Kind::a ? 1 / std::sqrt(static_cast<double>(tensor.cols)) : 0.05;
+        std::vector<float> values = exact_values(seed, tensor.rows * tensor.cols, size);
+        if (tensor.kind == Adapter::Kind::magnitude) {
+            const std::vector<float> start = adapter->read(adapter->params(), i);
+            for (size_t j = 0; j < values.size(); ++j) values[j] = std::round((start[j] + values[j]) * 4096) / 4096;
+        }
+        adapter->write(adapter->params(), i, values.data());
     }
     return adapter;
 }

@@ -11,8 +11,10 @@
 #include <fstream>
 #include <string>
 
+#include "backend/cpu/adamw_8bit.h"
 #include "backend/cpu/attention.h"
 #include "backend/cpu/cpu_features.h"
+#include "backend/cpu/dora.h"
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/linear.h"
 #include "backend/cpu/peak.h"
@@ -127,6 +129,23 @@ public:
     void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) override {
         cpu::adamw(static_cast<float *>(param), static_cast<const float *>(grad), static_cast<float *>(m), static_cast<float *>(v), n,
                    params, context_.n_threads);
+    }
+    bool has_adamw_8bit() const override { return true; }
+    void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params) override {
+        cpu::adamw_8bit(static_cast<float *>(param), static_cast<const float *>(grad), moments, n, params, context_.n_threads);
+    }
+    bool has_dora() const override { return true; }
+    void row_squares(const Weight & weight, void * squares) override {
+        cpu::row_squares(weight, static_cast<float *>(squares), context_.n_threads);
+    }
+    void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) override {
+        cpu::dora_factors(lora, in, out, rows, context_.n_threads);
+    }
+    void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
+        cpu::scale_columns(x, static_cast<const float *>(factors), residual, y, context_.n_threads);
+    }
+    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes, Matrix dx) override {
+        cpu::dora_backward(dy, y, residual, rows, static_cast<float *>(d_magnitudes), dx, context_.n_threads);
     }
 
 private:

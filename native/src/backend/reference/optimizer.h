@@ -1,8 +1,11 @@
 #pragma once
 
 #include "backend/backend.h"
+#include "common/dynamic_codebook.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace lorica::reference {
 
@@ -30,6 +33,44 @@ void adamw(Real * param, const Real * grad, Real * m, Real * v, int64_t n, const
         param[i] = static_cast<Real>(param[i] - params.learning_rate * (params.weight_decay * param[i] + step));
         m[i] = static_cast<Real>(m_i);
         v[i] = static_cast<Real>(v_i);
+    }
+}
+
+// The code of the value nearest to x, the lower one of two that are equally near.
+inline uint8_t nearest_code(const DynamicCodebook & codebook, double x) {
+    size_t best = 0;
+    for (size_t code = 1; code < codebook.size(); ++code) {
+        if (std::abs(x - codebook[code]) < std::abs(x - codebook[best])) {
+            best = code;
+        }
+    }
+    return static_cast<uint8_t>(best);
+}
+
+// Dettmers et al. 2022, sections 2.1 and 2.2: block by block, moments are expanded, updated and used, and then divided by the
+// largest of the block and rounded to the codebook.
+template <typename Real>
+void adamw_8bit(Real * param, const Real * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params) {
+    const DynamicCodebook signed_values = dynamic_codebook(true), unsigned_values = dynamic_codebook(false);
+    for (int64_t first = 0, block = 0; first < n; first += Moments8bit::block_size, ++block) {
+        const int64_t count = std::min(Moments8bit::block_size, n - first);
+        std::vector<Real> m(count), v(count);
+        for (int64_t i = 0; i < count; ++i) {
+            m[i] = signed_values[moments.m[first + i]] * moments.m_scales[block];
+            v[i] = unsigned_values[moments.v[first + i]] * moments.v_scales[block];
+        }
+        adamw(param + first, grad + first, m.data(), v.data(), count, params);
+        Real m_max = 0, v_max = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            m_max = std::max(m_max, std::abs(m[i]));
+            v_max = std::max(v_max, v[i]);
+        }
+        for (int64_t i = 0; i < count; ++i) {
+            moments.m[first + i] = nearest_code(signed_values, m_max > 0 ? m[i] / m_max : 0);
+            moments.v[first + i] = nearest_code(unsigned_values, v_max > 0 ? v[i] / v_max : 0);
+        }
+        moments.m_scales[block] = static_cast<float>(m_max);
+        moments.v_scales[block] = static_cast<float>(v_max);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include "backend/reference/attention.h"
 #include "backend/reference/cross_entropy.h"
+#include "backend/reference/dora.h"
 #include "backend/reference/linear.h"
 #include "backend/reference/norm_rope_swiglu.h"
 #include "backend/reference/optimizer.h"
@@ -100,6 +101,24 @@ public:
     void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) override {
         reference::adamw(static_cast<Real *>(param), static_cast<const Real *>(grad), static_cast<Real *>(m),
                          static_cast<Real *>(v), n, params);
+    }
+    bool has_adamw_8bit() const override { return true; }
+    void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params) override {
+        reference::adamw_8bit(static_cast<Real *>(param), static_cast<const Real *>(grad), moments, n, params);
+    }
+
+    bool has_dora() const override { return true; }
+    void row_squares(const Weight & weight, void * squares) override {
+        reference::row_squares(weight, static_cast<Real *>(squares));
+    }
+    void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) override {
+        reference::dora_factors<Real>(lora, in, out, rows);
+    }
+    void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
+        reference::scale_columns(x, static_cast<const Real *>(factors), residual, y);
+    }
+    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes, Matrix dx) override {
+        reference::dora_backward(dy, y, residual, rows, static_cast<Real *>(d_magnitudes), dx);
     }
 };
 

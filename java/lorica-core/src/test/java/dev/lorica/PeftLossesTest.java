@@ -1,0 +1,101 @@
+package dev.lorica;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.withinPercentage;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.data.DataConfig;
+import dev.lorica.data.Dataset;
+import dev.lorica.data.TokenizedDataset;
+import java.io.IOException;
+import java.io.InputStream;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+
+/**
+ * Training on the Pride and Prejudice set in f32, step for step against PyTorch + PEFT, whose losses
+ * {@code scripts/compare_with_peft.py} wrote down.
+ */
+class PeftLossesTest {
+    private static final double TOLERANCE_PERCENT = 0.5;
+
+    private static Model model;
+    private static TokenizedDataset data;
+    private static JsonNode golden;
+
+    @BeforeAll
+    static void load() throws IOException {
+        model = Model.load(TestModels.austen(), new ModelConfig("cpu", Precision.F32, 2));
+        data = TokenizedDataset.of(
+                Dataset.load(TestModels.austen().resolveSibling("data/pride_and_prejudice_train.json")),
+                model.tokenizer(),
+                DataConfig.ofMaxLength(512));
+        try (InputStream file = PeftLossesTest.class.getResourceAsStream("/peft-losses.json")) {
+            golden = new ObjectMapper().readTree(file);
+        }
+    }
+
+    @AfterAll
+    static void close() {
+        model.close();
+    }
+
+    @Test
+    void lora() {
+        followsPeft("lora", lora(), training());
+    }
+
+    @Test
+    void rslora() {
+        followsPeft("rslora", lora().useRslora(true), training());
+    }
+
+    private static LoraConfig.Builder lora() {
+        JsonNode settings = golden.get("settings");
+        return LoraConfig.builder()
+                .rank(settings.get("rank").asInt())
+                .alpha(settings.get("alpha").asDouble())
+                .seed(settings.get("seed").asLong());
+    }
+
+    private static TrainingConfig.Builder training() {
+        JsonNode settings = golden.get("settings");
+        return TrainingConfig.builder()
+                .shuffle(false)
+                .batchSize(settings.get("batch_size").asInt())
+                .learningRate(settings.get("learning_rate").asDouble())
+                .weightDecay(settings.get("weight_decay").asDouble())
+                .maxGradNorm(settings.get("max_grad_norm").asDouble())
+                .maxSteps(golden.get("trained_tokens").size());
+    }
+
+    private static void followsPeft(String name, LoraConfig.Builder lora, TrainingConfig.Builder training) {
+        List<TrainingProgress> steps = new ArrayList<>();
+        try (Adapter adapter = model.newAdapter(lora.build())) {
+            Trainer trainer = new Trainer(model, adapter, training.build());
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    steps.add(progress);
+                }
+            });
+            trainer.train(data);
+        }
+        assertThat(steps).hasSize(200);
+        long before = 0;
+        for (int i = 0; i < steps.size(); i++) {
+            TrainingProgress step = steps.get(i);
+            assertThat(step.trainedTokens() - before)
+                    .as("tokens trained on in step %d", i + 1)
+                    .isEqualTo(golden.get("trained_tokens").get(i).asLong());
+            before = step.trainedTokens();
+            assertThat(step.loss())
+                    .as("loss of step %d", i + 1)
+                    .isCloseTo(golden.get(name).get(i).asDouble(), withinPercentage(TOLERANCE_PERCENT));
+        }
+    }
+}
