@@ -41,11 +41,16 @@ public final class Adapter implements AutoCloseable {
      * One of the trainable matrices.
      *
      * @param name    {@code blk.0.attn_q.weight.lora_a}
-     * @param rows    of A the rank, of B what comes out
-     * @param columns of A what goes in, of B the rank
+     * @param rows    of A the rank, of B and of DoRA's magnitudes what comes out
+     * @param columns of A what goes in, of B the rank, of magnitudes 1
      * @param alpha   of its pair: B A is scaled by alpha / rank, or by alpha / √rank for rsLoRA
      */
-    public record Tensor(String name, long rows, long columns, double alpha) {}
+    public record Tensor(String name, long rows, long columns, double alpha) {
+        /** Whether it is an A, which keeps the plain learning rate under LoRA+. */
+        boolean isA() {
+            return name.endsWith(".lora_a");
+        }
+    }
 
     private final Model model;
     private final NativeHandle<lorica_adapter> handle;
@@ -60,12 +65,13 @@ public final class Adapter implements AutoCloseable {
 
     static Adapter create(Model model, LoraConfig config) {
         lorica_adapter pointer = new lorica_adapter();
-        try (BytePointer targets = Text.copy("target modules", String.join(",", config.targetModules()));
+        try (BytePointer targets = Text.copy("target modules", TargetModules.of(config, model.info().layers()));
                 lorica_adapter_params params = Lorica.lorica_adapter_default_params()) {
             params.rank(config.rank())
                     .alpha((float) config.alpha())
                     .dropout((float) config.dropout())
                     .use_rslora(config.useRslora())
+                    .use_dora(config.useDora())
                     .init(
                             switch (config.init()) {
                                 case DEFAULT -> Lorica.LORICA_LORA_INIT_DEFAULT;
@@ -156,6 +162,7 @@ public final class Adapter implements AutoCloseable {
                         info.scale(),
                         info.dropout(),
                         info.use_rslora(),
+                        info.use_dora(),
                         info.n_pairs(),
                         info.n_params(),
                         List.of(Text.of(info.target_modules()).split(",")),
@@ -223,7 +230,7 @@ public final class Adapter implements AutoCloseable {
         });
     }
 
-    /** The trainable matrices in a fixed order, A and B of a pair next to each other. */
+    /** The trainable matrices in a fixed order, A and B of a pair next to each other, the magnitudes of a DoRA behind all pairs. */
     public List<Tensor> tensors() {
         return handle.shared(adapter -> {
             List<Tensor> tensors = new ArrayList<>();
@@ -235,6 +242,21 @@ public final class Adapter implements AutoCloseable {
             }
             return tensors;
         });
+    }
+
+    /** False for one that leaves the base as it is because every B is zero, as before training. */
+    public boolean hasEffect() {
+        List<Tensor> tensors = tensors();
+        for (int i = 0; i < tensors.size(); i++) {
+            if (tensors.get(i).name().endsWith(".lora_b")) {
+                for (float value : values(i)) {
+                    if (value != 0) {
+                        return true;
+                    }
+                }
+            }
+        }
+        return false;
     }
 
     /** A copy of the matrix at {@code index} of {@link #tensors}, [rows, columns]. */

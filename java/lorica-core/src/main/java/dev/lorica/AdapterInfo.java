@@ -10,6 +10,7 @@ import java.util.List;
  * @param scale           that quotient (alpha / √rank for rsLoRA), times the factor of {@link Adapter#setScale}
  * @param dropout         while training
  * @param useRslora       whether it was made as rsLoRA
+ * @param useDora         whether its magnitudes are trained too, as in DoRA
  * @param pairs           (A, B) pairs
  * @param parameters      trainable elements
  * @param targetModules   the modules that it changes, by their Hugging Face names
@@ -21,6 +22,7 @@ public record AdapterInfo(
         double scale,
         double dropout,
         boolean useRslora,
+        boolean useDora,
         int pairs,
         long parameters,
         List<String> targetModules,

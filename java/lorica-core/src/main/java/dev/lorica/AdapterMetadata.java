@@ -5,10 +5,12 @@ import com.fasterxml.jackson.annotation.JsonTypeInfo;
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.DeserializationFeature;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.MapperFeature;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.data.ChatTemplate;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TextTemplate;
@@ -18,6 +20,8 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * What the side file of an adapter, {@value #FILE_NAME}, says about it. Everything but the first two may be {@code null}.
@@ -38,6 +42,8 @@ public record AdapterMetadata(
         SpecialTokens special,
         TrainingConfig training,
         TrainingResult result) {
+
+    private static final Logger LOG = LoggerFactory.getLogger(AdapterMetadata.class);
 
     /** Name of the side file in an adapter's folder. */
     public static final String FILE_NAME = "lorica_adapter.json";
@@ -91,11 +97,20 @@ public record AdapterMetadata(
     static AdapterMetadata read(Path folder) {
         Path file = folder.resolve(FILE_NAME);
         try {
-            AdapterMetadata metadata = JSON.readValue(Files.readAllBytes(file), AdapterMetadata.class);
-            if (metadata == null || metadata.baseModel() == null) {
+            JsonNode json = JSON.readTree(Files.readAllBytes(file));
+            if (!json.hasNonNull("base_model")) {
                 throw new FileFormatException(file + " does not say which base model the adapter belongs to");
             }
-            return metadata;
+            // What only tells how it was trained must not make an adapter of another version unreadable. The template must be
+            // understood: generation needs the one that the adapter was trained with.
+            return new AdapterMetadata(
+                    json.path("lorica_version").asText(null),
+                    JSON.treeToValue(json.get("base_model"), BaseModel.class),
+                    readable(file, "lora", () -> withDefaults(json.get("lora"), LoraConfig.defaults())),
+                    JSON.treeToValue(json.get("template"), PromptTemplate.class),
+                    readable(file, "special", () -> JSON.treeToValue(json.get("special"), SpecialTokens.class)),
+                    readable(file, "training", () -> withDefaults(json.get("training"), TrainingConfig.defaults())),
+                    readable(file, "result", () -> JSON.treeToValue(json.get("result"), TrainingResult.class)));
         } catch (NoSuchFileException e) {
             return null;
         } catch (JacksonException e) {
@@ -103,6 +118,30 @@ public record AdapterMetadata(
         } catch (IOException e) {
             throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }
+    }
+
+    private interface JsonReader<T> {
+        T read() throws JacksonException;
+    }
+
+    private static <T> T readable(Path file, String name, JsonReader<T> reader) {
+        try {
+            return reader.read();
+        } catch (JacksonException e) {
+            LOG.warn("{}: \"{}\" is not understood and left aside: {}", file, name, firstLine(e));
+            return null;
+        }
+    }
+
+    /** Reads settings of which an older version may not have known all: what is missing is as in {@code defaults}. */
+    @SuppressWarnings("unchecked")
+    static <T> T withDefaults(JsonNode json, T defaults) throws JacksonException {
+        if (json == null || json.isNull()) {
+            return null;
+        }
+        ObjectNode all = JSON.valueToTree(defaults);
+        json.fields().forEachRemaining(field -> all.set(field.getKey(), field.getValue()));
+        return (T) JSON.treeToValue(all, defaults.getClass());
     }
 
     void write(Path folder) {

@@ -26,6 +26,7 @@ import java.util.regex.PatternSyntaxException;
  * @param loraAlpha   alpha, where {@code alphaPattern} says nothing else
  * @param loraDropout while training
  * @param useRslora   scale by alpha / √rank
+ * @param useDora     with magnitudes
  * @param targetNames {@code target_modules} as a list of names; empty when it is a pattern
  * @param targetPattern {@code target_modules} as a pattern, {@code null} when it is a list
  */
@@ -35,6 +36,7 @@ record PeftConfig(
         double loraAlpha,
         double loraDropout,
         boolean useRslora,
+        boolean useDora,
         List<String> targetNames,
         BoundedPattern targetPattern,
         List<String> excludedNames,
@@ -61,6 +63,7 @@ record PeftConfig(
                 alpha(file, "lora_alpha", required(file, json, "lora_alpha")),
                 dropout(file, json.path("lora_dropout")),
                 json.path("use_rslora").asBoolean(false),
+                json.path("use_dora").asBoolean(false),
                 target.isTextual() ? List.of() : names(file, "target_modules", required(file, json, "target_modules")),
                 pattern(file, target.isTextual() && target.asText().equals(LoraConfig.ALL_LINEAR) ? JSON.getNodeFactory().textNode(".*")
                         : target),
@@ -135,9 +138,6 @@ record PeftConfig(
         if (!isAbsent(json.path("task_type")) && !task.equals("CAUSAL_LM")) {
             throw new UnsupportedException(file + ": task_type " + quoted(task) + " is not supported; CAUSAL_LM is");
         }
-        if (json.path("use_dora").asBoolean(false)) {
-            throw dora(file);
-        }
         JsonNode init = json.path("init_lora_weights");
         if (!isAbsent(init) && !HARMLESS_INITS.contains(init.asText())) {
             throw new UnsupportedException(file + ": init_lora_weights " + init + " changes the base model too; save the adapter in PEFT with "
@@ -168,11 +168,6 @@ record PeftConfig(
                 throw new UnsupportedException(file + ": " + key + " is set, which is not supported");
             }
         }
-    }
-
-    static UnsupportedException dora(Path file) {
-        return new UnsupportedException(
-                file + ": DoRA adapters are not supported yet; merge this one in PEFT, or train it without use_dora");
     }
 
     private static boolean isAbsent(JsonNode node) {

@@ -24,7 +24,7 @@ import java.util.Set;
  * does not compute.
  *
  * <p>GGUF files of Llama models store the rows of q_proj and k_proj in another order than Hugging Face: within a head of d rows,
- * row 2j + k here is row j + k·d/2 there. B's rows follow; A is the same.
+ * row 2j + k here is row j + k·d/2 there. B's rows and DoRA's magnitudes follow; A is the same.
  */
 final class PeftFolder {
     static final String CONFIG = "adapter_config.json";
@@ -36,51 +36,24 @@ final class PeftFolder {
     private static final int NAMED_KEYS = 3;
     private static final String PREFIX = "base_model.model.";
 
-    /** A linear layer: {@code model.layers.0.self_attn.q_proj}, which GGUF calls {@code blk.0.attn_q}. */
-    private record Layer(int index, Module module) {
-        String peft() {
-            return "model.layers." + index + "." + module.peft;
+    /** What PEFT stores of a layer. */
+    private enum Part {
+        A(".lora_A.weight"),
+        B(".lora_B.weight"),
+        MAGNITUDE(".lora_magnitude_vector");
+
+        private final String suffix;
+
+        Part(String suffix) {
+            this.suffix = suffix;
         }
 
-        String gguf() {
-            return "blk." + index + "." + module.gguf;
+        static Part of(Adapter.Tensor tensor) {
+            return tensor.isA() ? A : tensor.name().endsWith(".lora_b") ? B : MAGNITUDE;
         }
 
-        static Layer ofTensor(String name) {
-            String[] parts = name.split("\\.");
-            for (Module module : Module.values()) {
-                if (module.gguf.equals(parts[2])) {
-                    return new Layer(Integer.parseInt(parts[1]), module);
-                }
-            }
-            throw new IllegalStateException(name);
-        }
-    }
-
-    private enum Module {
-        Q("self_attn.q_proj", "attn_q"),
-        K("self_attn.k_proj", "attn_k"),
-        V("self_attn.v_proj", "attn_v"),
-        O("self_attn.o_proj", "attn_output"),
-        GATE("mlp.gate_proj", "ffn_gate"),
-        UP("mlp.up_proj", "ffn_up"),
-        DOWN("mlp.down_proj", "ffn_down");
-
-        private final String peft;
-        private final String gguf;
-
-        Module(String peft, String gguf) {
-            this.peft = peft;
-            this.gguf = gguf;
-        }
-
-        String shortName() {
-            return peft.substring(peft.indexOf('.') + 1);
-        }
-
-        /** Heads whose rows RoPE rotates, 0 where it does not. */
-        int ropeHeads(ModelInfo model) {
-            return this == Q ? model.heads() : this == K ? model.kvHeads() : 0;
+        String key(LinearLayer layer) {
+            return PREFIX + layer.peft() + suffix;
         }
     }
 
@@ -99,12 +72,14 @@ final class PeftFolder {
         for (int i = 0; i < tensors.size(); i++) {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
-            Layer layer = Layer.ofTensor(tensor.name());
-            boolean isA = tensor.name().endsWith(".lora_a");
+            LinearLayer layer = LinearLayer.ofTensor(tensor.name());
+            Part part = Part.of(tensor);
             weights.add(
-                    PREFIX + layer.peft() + (isA ? ".lora_A.weight" : ".lora_B.weight"),
-                    List.of(tensor.rows(), tensor.columns()),
-                    () -> isA ? adapter.values(index) : toPeft(adapter.values(index), layer.module().ropeHeads(model), model.headDim()));
+                    part.key(layer),
+                    part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
+                    () -> part == Part.A
+                            ? adapter.values(index)
+                            : toPeft(adapter.values(index), layer.module().ropeHeads(model), model.headDim()));
         }
         weights.write(folder.resolve(WEIGHTS));
         try {
@@ -119,9 +94,9 @@ final class PeftFolder {
         double alpha = info.alpha() != 0 ? info.alpha() : tensors.get(0).alpha();
         Map<String, Object> ranks = new LinkedHashMap<>();
         Map<String, Object> alphas = new LinkedHashMap<>();
-        Map<Module, List<Layer>> layers = new LinkedHashMap<>();
-        for (int i = 0; i < tensors.size(); i += 2) {
-            Layer layer = Layer.ofTensor(tensors.get(i).name());
+        Map<LinearLayer.Module, List<LinearLayer>> layers = new LinkedHashMap<>();
+        for (int i = 0; i < 2 * info.pairs(); i += 2) {
+            LinearLayer layer = LinearLayer.ofTensor(tensors.get(i).name());
             layers.computeIfAbsent(layer.module(), module -> new ArrayList<>()).add(layer);
             if (tensors.get(i).rows() != info.rank()) {
                 ranks.put(layer.peft(), tensors.get(i).rows());
@@ -151,7 +126,7 @@ final class PeftFolder {
         config.put("rank_pattern", ranks);
         config.put("alpha_pattern", alphas);
         config.put("use_rslora", info.useRslora());
-        config.put("use_dora", false);
+        config.put("use_dora", info.useDora());
         config.put("bias", "none");
         config.put("fan_in_fan_out", false);
         config.put("init_lora_weights", true);
@@ -190,12 +165,12 @@ final class PeftFolder {
     static Adapter read(Model model, Path folder) {
         PeftConfig config = PeftConfig.read(folder.resolve(CONFIG));
         ModelInfo info = model.info();
-        Set<Layer> targets = targets(config, info.layers());
+        Set<LinearLayer> targets = targets(config, info.layers());
         try (SafetensorsFile weights = openWeights(folder)) {
-            checkKeys(weights, targets);
+            checkKeys(weights, targets, config.useDora());
             List<String> names = new ArrayList<>();
             boolean changesNothing = true;
-            for (Layer layer : targets) {
+            for (LinearLayer layer : targets) {
                 int rank = config.rank(layer.peft());
                 double alpha = config.alpha(layer.peft());
                 checkShapes(weights, layer, rank);
@@ -209,22 +184,30 @@ final class PeftFolder {
                             .alpha(config.loraAlpha())
                             .dropout(config.loraDropout())
                             .useRslora(config.useRslora())
+                            .useDora(config.useDora())
                             .targetModules(names)
                             .build());
             try {
                 List<Adapter.Tensor> tensors = adapter.tensors();
                 for (int i = 0; i < tensors.size(); i++) {
-                    boolean isA = i % 2 == 0;
-                    Layer layer = Layer.ofTensor(tensors.get(i).name());
-                    SafetensorsFile.Tensor stored = weights.tensors().get(key(layer, isA));
-                    if (!stored.shape().equals(List.of(tensors.get(i).rows(), tensors.get(i).columns()))) {
+                    Adapter.Tensor tensor = tensors.get(i);
+                    Part part = Part.of(tensor);
+                    LinearLayer layer = LinearLayer.ofTensor(tensor.name());
+                    SafetensorsFile.Tensor stored = weights.tensors().get(part.key(layer));
+                    List<Long> shape = part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns());
+                    if (!stored.shape().equals(shape)) {
                         throw new MismatchException(weights.path() + ": \"" + stored.name() + "\" has the shape " + stored.shape()
-                                + "; this model needs [" + tensors.get(i).rows() + ", " + tensors.get(i).columns() + "]");
+                                + "; this model needs " + shape);
                     }
                     float[] values = weights.read(stored);
-                    changesNothing &= isA || isZero(values);
                     checkFinite(weights, stored, values);
-                    adapter.setValues(i, isA ? values : toGguf(values, layer.module().ropeHeads(info), info.headDim()));
+                    float[] ours = part == Part.A ? values : toGguf(values, layer.module().ropeHeads(info), info.headDim());
+                    changesNothing &= switch (part) {
+                        case A -> true;
+                        case B -> isZero(values);
+                        case MAGNITUDE -> isCloseTo(ours, adapter.values(i));
+                    };
+                    adapter.setValues(i, ours);
                 }
                 if (changesNothing) {
                     throw new FileFormatException(weights.path() + " has no effect: every B is zero; was it saved before it was trained?");
@@ -237,12 +220,12 @@ final class PeftFolder {
         }
     }
 
-    private static Set<Layer> targets(PeftConfig config, int layers) {
-        Set<Layer> targets = new LinkedHashSet<>();
+    private static Set<LinearLayer> targets(PeftConfig config, int layers) {
+        Set<LinearLayer> targets = new LinkedHashSet<>();
         Set<String> unused = new LinkedHashSet<>(config.targetNames());
         for (int i = 0; i < layers; i++) {
-            for (Module module : Module.values()) {
-                Layer layer = new Layer(i, module);
+            for (LinearLayer.Module module : LinearLayer.Module.values()) {
+                LinearLayer layer = new LinearLayer(i, module);
                 unused.removeIf(name -> PeftConfig.isNamed(layer.peft(), name));
                 if (config.targets(layer.peft(), i)) {
                     targets.add(layer);
@@ -269,22 +252,18 @@ final class PeftFolder {
         return SafetensorsFile.open(folder.resolve(WEIGHTS));
     }
 
-    private static String key(Layer layer, boolean isA) {
-        return PREFIX + layer.peft() + (isA ? ".lora_A.weight" : ".lora_B.weight");
-    }
-
-    private static void checkKeys(SafetensorsFile weights, Set<Layer> targets) {
+    private static void checkKeys(SafetensorsFile weights, Set<LinearLayer> targets, boolean dora) {
         Set<String> missing = new LinkedHashSet<>();
         targets.forEach(layer -> {
-            missing.add(key(layer, true));
-            missing.add(key(layer, false));
+            missing.add(Part.A.key(layer));
+            missing.add(Part.B.key(layer));
+            if (dora) {
+                missing.add(Part.MAGNITUDE.key(layer));
+            }
         });
         Set<String> unexpected = new LinkedHashSet<>(weights.tensors().keySet());
         unexpected.removeAll(missing);
         missing.removeAll(weights.tensors().keySet());
-        if (unexpected.stream().anyMatch(name -> name.contains("lora_magnitude_vector"))) {
-            throw PeftConfig.dora(weights.path());
-        }
         List<String> faults = new ArrayList<>();
         if (!missing.isEmpty()) {
             faults.add("missing " + some(missing));
@@ -304,9 +283,9 @@ final class PeftFolder {
     }
 
     /** Before anything of that size is allocated. */
-    private static void checkShapes(SafetensorsFile weights, Layer layer, int rank) {
-        List<Long> a = weights.tensors().get(key(layer, true)).shape();
-        List<Long> b = weights.tensors().get(key(layer, false)).shape();
+    private static void checkShapes(SafetensorsFile weights, LinearLayer layer, int rank) {
+        List<Long> a = weights.tensors().get(Part.A.key(layer)).shape();
+        List<Long> b = weights.tensors().get(Part.B.key(layer)).shape();
         if (a.size() != 2 || b.size() != 2 || a.get(0) != rank || b.get(1) != rank) {
             throw new MismatchException(weights.path() + ": " + layer.peft() + " has A " + a + " and B " + b + ", but " + CONFIG
                     + " gives it the rank " + rank);
@@ -320,6 +299,16 @@ final class PeftFolder {
                         + ", a finite number is needed");
             }
         }
+    }
+
+    /** Up to rounding: PEFT computes the norms of the weights, at which magnitudes begin, in another order. */
+    private static boolean isCloseTo(float[] values, float[] others) {
+        for (int i = 0; i < values.length; i++) {
+            if (Math.abs(values[i] - others[i]) > 1e-5f * Math.abs(others[i])) {
+                return false;
+            }
+        }
+        return true;
     }
 
     private static boolean isZero(float[] values) {

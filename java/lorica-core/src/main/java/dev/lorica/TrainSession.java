@@ -16,6 +16,7 @@ import dev.lorica.internal.c.lorica_train_plan;
 import dev.lorica.internal.c.lorica_train_speed;
 import java.lang.ref.Reference;
 import java.nio.file.Path;
+import java.util.List;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.IntPointer;
@@ -79,6 +80,20 @@ final class TrainSession implements AutoCloseable {
         handle = new NativeHandle<>(
                 "the training session", pointer, Lorica::lorica_train_free, model.handle(), adapter.handle());
         buffers = new Buffers(shape);
+        if (config.loraplusLrRatio() != 1) {
+            setGroups((float) config.loraplusLrRatio());
+        }
+    }
+
+    /** LoRA+: all but A learns faster, as PEFT's create_loraplus_optimizer has it. */
+    private void setGroups(float ratio) {
+        List<Adapter.Tensor> tensors = adapter.tensors();
+        for (int i = 0; i < tensors.size(); i++) {
+            int index = i;
+            if (!tensors.get(i).isA()) {
+                check(handle.exclusive(train -> Lorica.lorica_train_set_group(train, index, ratio, 1)));
+            }
+        }
     }
 
     /** What such a session would need, without allocating it. */
@@ -112,6 +127,12 @@ final class TrainSession implements AutoCloseable {
                             case OFF -> Lorica.LORICA_CHECKPOINTING_OFF;
                             case ON -> Lorica.LORICA_CHECKPOINTING_ON;
                         })
+                .optimizer(
+                        switch (config.optimizer()) {
+                            case ADAMW -> Lorica.LORICA_OPTIMIZER_ADAMW;
+                            case ADAMW_8BIT -> Lorica.LORICA_OPTIMIZER_ADAMW_8BIT;
+                        })
+                .neftune_alpha((float) config.neftuneNoiseAlpha())
                 .beta1((float) config.adamBeta1())
                 .beta2((float) config.adamBeta2())
                 .eps((float) config.adamEpsilon())

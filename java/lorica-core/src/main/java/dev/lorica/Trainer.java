@@ -2,6 +2,7 @@ package dev.lorica;
 
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.Dataset;
+import dev.lorica.data.Example;
 import dev.lorica.data.Packer;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.exceptions.InvalidArgumentException;
@@ -11,6 +12,7 @@ import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
@@ -48,6 +50,10 @@ public final class Trainer {
     private static final int MOST_PLANNED_TOKENS = 1 << 24;
 
     private static final Logger LOG = LoggerFactory.getLogger(Trainer.class);
+    /** Of those on which a number went wrong. */
+    private static final int NAMED_EXAMPLES = 4;
+
+    private static final int NAMED_TOKENS = 8;
 
     private final Model model;
     private final Adapter adapter;
@@ -155,8 +161,9 @@ public final class Trainer {
     /**
      * @param evalData what is evaluated on while training and at its end; {@code null}: nothing
      * @throws MemoryException    before the first step, if the session does not fit in memory; the message says what would
-     * @throws NonFiniteException if a loss or gradient is not finite; the message names the step. The adapter then is as it was
-     *                            after the step before.
+     * @throws NonFiniteException if a loss or gradient is not finite; the message names the step, the examples, the layer or
+     *                            tensor and the learning rate. The adapter then is as it was after the step before, and so are
+     *                            all checkpoints.
      * @throws MismatchException  if the run cannot go on from the checkpoint: the data, the model or settings are others
      */
     public TrainingResult train(TokenizedDataset data, TokenizedDataset evalData) {
@@ -225,6 +232,9 @@ public final class Trainer {
     }
 
     private Packer.Batches batches(TokenizedDataset data, int epoch) {
+        if (config.groupByLength()) {
+            return Packer.groupedByLength(data, config.batchSize(), config.seed(), epoch);
+        }
         return config.shuffle()
                 ? Packer.shuffled(data, config.batchSize(), config.seed(), epoch)
                 : Packer.inOrder(data, config.batchSize());
@@ -265,6 +275,7 @@ public final class Trainer {
         private int evaluationsWithoutGain;
         private boolean savePending;
         private int savedStep;
+        private Path lastCheckpoint;
 
         Run(TrainingPlan plan, TrainSession session, TokenizedDataset data, TokenizedDataset evalData) {
             this.plan = plan;
@@ -305,6 +316,7 @@ public final class Trainer {
             bestLoss = bestStep == 0 ? Double.POSITIVE_INFINITY : state.bestLoss();
             evaluationsWithoutGain = state.evaluationsWithoutGain();
             savedStep = step;
+            lastCheckpoint = checkpoint.path();
             List<String> changes = new ArrayList<>(state.changes(config, evalChecksum));
             if (config.loadBestModelAtEnd() && bestStep != 0 && !isWhole(Checkpoint.path(folder, bestStep))) {
                 changes.add("the best checkpoint so far, of step " + bestStep + ", is not in " + folder
@@ -344,7 +356,8 @@ public final class Trainer {
             }
             if (!stopped && config.loadBestModelAtEnd() && bestStep != 0 && bestStep != step) {
                 session.loadState(Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
-                Evaluation best = naming(() -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false));
+                Evaluation best = naming(
+                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false), () -> "in the evaluation");
                 return result(false, stoppedEarly, best);
             }
             return result(stopped, stoppedEarly, evaluation);
@@ -352,17 +365,18 @@ public final class Trainer {
 
         /** Goes on with the pass to its end; false when training is to stop before. */
         private boolean trainPass() {
-            List<Batch> batches = batches(data, pass);
+            Packer.Batches batches = batches(data, pass);
             while (microBatch < batches.size()) {
                 int end = Math.min(microBatch + config.gradientAccumulationSteps(), batches.size());
-                Tally group = accumulate(batches.subList(microBatch, end));
+                Tally group = accumulate(batches, microBatch, end);
                 if (group == null) {
                     return false;
                 }
+                int begin = microBatch;
                 epoch = pass + (double) end / batches.size();
                 microBatch = end;
                 boolean endOfPass = end == batches.size();
-                step(group, endOfPass);
+                step(group, () -> inWords(batches, begin, end), endOfPass);
                 if (endOfPass) {
                     pass++;
                     microBatch = 0;
@@ -381,23 +395,26 @@ public final class Trainer {
             return config.earlyStoppingPatience() > 0 && evaluationsWithoutGain >= config.earlyStoppingPatience();
         }
 
-        /** Adds up the gradients of a group; {@code null} when training is to stop before the group is complete. */
-        private Tally accumulate(List<Batch> group) {
+        /** Adds up the gradients of micro-batches; {@code null} when training is to stop before that is complete. */
+        private Tally accumulate(Packer.Batches batches, int from, int end) {
             Tally tally = new Tally();
-            for (Batch batch : group) {
+            for (int i = from; i < end; i++) {
                 if (stopRequested) {
                     return null;
                 }
-                tally.add(batch, naming(() -> session.forwardBackward(batch)));
+                Batch batch = batches.get(i);
+                int microBatch = i;
+                tally.add(batch, naming(() -> session.forwardBackward(batch), () -> inWords(batches, microBatch, microBatch + 1)));
                 listeners.forEach(TrainerListener::onMicroBatch);
             }
             return tally;
         }
 
-        private void step(Tally group, boolean endOfEpoch) {
+        private void step(Tally group, Supplier<String> examples, boolean endOfEpoch) {
             double rate = learningRate.at(step);
             double norm = naming(
-                    () -> session.optimizerStep(rate, config.weightDecay(), 1.0 / group.trained, config.maxGradNorm()));
+                    () -> session.optimizerStep(rate, config.weightDecay(), 1.0 / group.trained, config.maxGradNorm()),
+                    examples);
             step++;
             group.stop();
             total.add(group);
@@ -427,8 +444,9 @@ public final class Trainer {
         /** Does what is due after a step; false when training is to stop before that is done. */
         private boolean settle() {
             if (evaluationPending) {
-                Evaluation result =
-                        naming(() -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> stopRequested));
+                Evaluation result = naming(
+                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> stopRequested),
+                        () -> "in the evaluation");
                 if (result == null) {
                     return false;
                 }
@@ -468,6 +486,7 @@ public final class Trainer {
                 describe(data, result(true, false, evaluation));
                 Path checkpoint = Checkpoint.write(folder, state(), adapter, session);
                 savedStep = step;
+                lastCheckpoint = checkpoint;
                 listeners.forEach(listener -> listener.onSave(step, checkpoint));
                 Checkpoint.rotate(folder, config.saveTotalLimit(), config.loadBestModelAtEnd() ? bestStep : 0);
             } catch (LoricaException e) {
@@ -534,21 +553,49 @@ public final class Trainer {
             return secondsBefore + (System.nanoTime() - start) / 1e9;
         }
 
-        /** Says at which step a number went wrong, and what usually helps. */
-        private <T> T naming(Supplier<T> call) {
+        /** Says at which step and on which data a number went wrong, what usually helps, and what is left. */
+        private <T> T naming(Supplier<T> call, Supplier<String> where) {
             try {
                 return call.get();
             } catch (NonFiniteException e) {
                 throw new NonFiniteException(
                         String.format(
                                 Locale.ROOT,
-                                "training step %d of %d: %s; try a lower learning rate (it is %.3g) or a longer warm-up",
-                                step + 1,
+                                "training step %d of %d, %s: %s; try a lower learning rate (it is %.3g) or a longer warm-up%s",
+                                Math.min(step + 1, plan.totalSteps()),
                                 plan.totalSteps(),
+                                where.get(),
                                 e.getMessage(),
-                                learningRate.at(step)),
+                                learningRate.at(Math.min(step, plan.totalSteps() - 1)),
+                                lastCheckpoint == null ? "" : "; " + lastCheckpoint + " is as it was"),
                         e);
             }
+        }
+
+        /** {@code examples 4 ("Mr. Collins is"), 11 ("At Longbourn")}: places in the data from 1, and how the answers begin. */
+        private String inWords(Packer.Batches batches, int from, int end) {
+            List<String> examples = new ArrayList<>();
+            int more = 0;
+            for (int i = from; i < end; i++) {
+                for (int index : batches.numbers(i)) {
+                    if (examples.size() < NAMED_EXAMPLES) {
+                        examples.add((index + 1) + " (\"" + beginning(data.examples().get(index)) + "\")");
+                    } else {
+                        more++;
+                    }
+                }
+            }
+            return (examples.size() == 1 ? "example " : "examples ") + String.join(", ", examples)
+                    + (more > 0 ? " and " + more + " more" : "");
+        }
+
+        private String beginning(Example example) {
+            int first = 0;
+            while (first < example.length() - 1 && !example.trained()[first]) {
+                first++;
+            }
+            int end = Math.min(first + NAMED_TOKENS, example.length());
+            return model.tokenizer().decode(Arrays.copyOfRange(example.ids(), first, end)).replaceAll("\\s+", " ").strip();
         }
     }
 

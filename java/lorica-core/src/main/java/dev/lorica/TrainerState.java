@@ -1,6 +1,7 @@
 package dev.lorica;
 
 import com.fasterxml.jackson.core.JacksonException;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.data.Example;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.exceptions.FileAccessException;
@@ -74,7 +75,10 @@ record TrainerState(
 
     static TrainerState read(Path file) {
         try {
-            TrainerState state = AdapterMetadata.JSON.readValue(Files.readAllBytes(file), TrainerState.class);
+            ObjectNode json = AdapterMetadata.JSON.readValue(Files.readAllBytes(file), ObjectNode.class);
+            // A setting that an older version did not know was as its default is.
+            json.putPOJO("config", AdapterMetadata.withDefaults(json.get("config"), TrainingConfig.defaults()));
+            TrainerState state = AdapterMetadata.JSON.treeToValue(json, TrainerState.class);
             if (state.version != VERSION) {
                 throw new FileFormatException(file + " has version " + state.version + "; this program knows " + VERSION);
             }
@@ -125,10 +129,13 @@ record TrainerState(
                 now.gradientAccumulationSteps());
         compare(obstacles, "seed", config.seed(), now.seed());
         compare(obstacles, "shuffle", config.shuffle(), now.shuffle());
+        compare(obstacles, "group by length", config.groupByLength(), now.groupByLength());
+        compare(obstacles, "optimizer", config.optimizer(), now.optimizer());
         compare(obstacles, "rank", adapter.rank(), nowAdapter.rank());
         compare(obstacles, "alpha", adapter.alpha(), nowAdapter.alpha());
         compare(obstacles, "dropout", adapter.dropout(), nowAdapter.dropout());
         compare(obstacles, "use rslora", adapter.useRslora(), nowAdapter.useRslora());
+        compare(obstacles, "use dora", adapter.useDora(), nowAdapter.useDora());
         compare(obstacles, "target modules", adapter.targetModules(), nowAdapter.targetModules());
         return obstacles;
     }
@@ -144,6 +151,8 @@ record TrainerState(
         compare(changes, "scheduler power", config.schedulerPower(), now.schedulerPower());
         compare(changes, "warmup steps", config.warmupSteps(), now.warmupSteps());
         compare(changes, "warmup ratio", config.warmupRatio(), now.warmupRatio());
+        compare(changes, "loraplus lr ratio", config.loraplusLrRatio(), now.loraplusLrRatio());
+        compare(changes, "neftune noise alpha", config.neftuneNoiseAlpha(), now.neftuneNoiseAlpha());
         compare(changes, "weight decay", config.weightDecay(), now.weightDecay());
         compare(changes, "max grad norm", config.maxGradNorm(), now.maxGradNorm());
         compare(changes, "adam beta1", config.adamBeta1(), now.adamBeta1());

@@ -26,11 +26,16 @@ import java.util.Objects;
  * @param warmupSteps               {@code warmup_steps}: steps during which the rate rises from 0
  * @param warmupRatio               {@code warmup_ratio}: the same as a share of all steps, rounded up; counts when
  *                                  {@code warmupSteps} is 0
- * @param weightDecay               {@code weight_decay}: decoupled, acts on A and B
+ * @param optimizer                 {@code optim}
+ * @param loraplusLrRatio           {@code loraplus_lr_ratio}: B's learning rate (and that of DoRA's magnitudes) is that many times A's
+ *                                  (LoRA+, Hayou et al. 2024; 1: the same)
+ * @param weightDecay               {@code weight_decay}: decoupled, acts on everything that is trained
  * @param maxGradNorm               {@code max_grad_norm}: gradients are clipped to this norm; 0: never
  * @param adamBeta1                 {@code adam_beta1}
  * @param adamBeta2                 {@code adam_beta2}
  * @param adamEpsilon               {@code adam_epsilon}
+ * @param neftuneNoiseAlpha         {@code neftune_noise_alpha}: while training, embeddings get uniform noise of magnitude alpha / √(L d)
+ *                                  for L tokens of d dimensions (NEFTune, Jain et al. 2023); 0: none
  * @param maxLength                 {@code max_length}: the most tokens of one example (1024)
  * @param loggingSteps              {@code logging_steps}: steps from one log to the next (10; theirs is 500)
  * @param evalStrategy              {@code eval_strategy}: when to evaluate, where there is something to evaluate on. Unless it is
@@ -47,6 +52,8 @@ import java.util.Objects;
  *                                  than all before, and leaves the adapter as it was in the last of these
  * @param seed                      {@code seed}: of the order of the data and of dropout
  * @param shuffle                   whether each epoch has an order of its own
+ * @param groupByLength             {@code group_by_length}: whether a micro-batch has examples of about the same length. Nothing is padded
+ *                                  here, so this saves memory where lengths differ much, not time.
  * @param checkpointing             {@code gradient_checkpointing}
  * @param memoryLimit               bytes that the plan may use; 0: what the system has available
  */
@@ -62,11 +69,14 @@ public record TrainingConfig(
         double schedulerPower,
         int warmupSteps,
         double warmupRatio,
+        Optimizer optimizer,
+        double loraplusLrRatio,
         double weightDecay,
         double maxGradNorm,
         double adamBeta1,
         double adamBeta2,
         double adamEpsilon,
+        double neftuneNoiseAlpha,
         int maxLength,
         int loggingSteps,
         IntervalStrategy evalStrategy,
@@ -79,11 +89,13 @@ public record TrainingConfig(
         boolean loadBestModelAtEnd,
         long seed,
         boolean shuffle,
+        boolean groupByLength,
         Checkpointing checkpointing,
         long memoryLimit) {
 
     public TrainingConfig {
         Objects.requireNonNull(schedulerType, "schedulerType");
+        Objects.requireNonNull(optimizer, "optimizer");
         Objects.requireNonNull(checkpointing, "checkpointing");
         Objects.requireNonNull(evalStrategy, "evalStrategy");
         Objects.requireNonNull(saveStrategy, "saveStrategy");
@@ -92,7 +104,7 @@ public record TrainingConfig(
         check(batchSize >= 1, "batch size", batchSize, "at least 1");
         check(evalBatchSize >= 0, "eval batch size", evalBatchSize, "0 (as the batch size) or more");
         check(gradientAccumulationSteps >= 1, "gradient accumulation steps", gradientAccumulationSteps, "at least 1");
-        check(learningRate >= 0 && Double.isFinite(learningRate), "learning rate", learningRate, "0 or more");
+        check(learningRate > 0 && Double.isFinite(learningRate), "learning rate", learningRate, "more than 0");
         boolean endsAbove0 = schedulerType == SchedulerType.COSINE || schedulerType == SchedulerType.POLYNOMIAL;
         check(
                 minLearningRate == 0 || endsAbove0,
@@ -107,11 +119,18 @@ public record TrainingConfig(
         check(schedulerPower > 0 && Double.isFinite(schedulerPower), "scheduler power", schedulerPower, "more than 0");
         check(warmupSteps >= 0, "warmup steps", warmupSteps, "0 or more");
         check(warmupRatio >= 0 && warmupRatio <= 1, "warmup ratio", warmupRatio, "between 0 and 1");
+        check(loraplusLrRatio > 0 && Double.isFinite(loraplusLrRatio), "loraplus lr ratio", loraplusLrRatio, "more than 0");
         check(weightDecay >= 0 && Double.isFinite(weightDecay), "weight decay", weightDecay, "0 or more");
         check(maxGradNorm >= 0 && Double.isFinite(maxGradNorm), "max grad norm", maxGradNorm, "0 (never clip) or more");
         check(adamBeta1 >= 0 && adamBeta1 < 1, "adam beta1", adamBeta1, "at least 0 and below 1");
         check(adamBeta2 >= 0 && adamBeta2 < 1, "adam beta2", adamBeta2, "at least 0 and below 1");
         check(adamEpsilon > 0 && Double.isFinite(adamEpsilon), "adam epsilon", adamEpsilon, "more than 0");
+        check(
+                neftuneNoiseAlpha >= 0 && Double.isFinite(neftuneNoiseAlpha),
+                "neftune noise alpha",
+                neftuneNoiseAlpha,
+                "0 (no noise) or more");
+        check(!groupByLength || shuffle, "group by length", groupByLength, "false where the data are not shuffled");
         check(maxLength >= 2, "max length", maxLength, "at least 2");
         check(loggingSteps >= 1, "logging steps", loggingSteps, "at least 1");
         check(evalSteps >= 1, "eval steps", evalSteps, "at least 1");
@@ -157,11 +176,14 @@ public record TrainingConfig(
         b.schedulerPower = schedulerPower;
         b.warmupSteps = warmupSteps;
         b.warmupRatio = warmupRatio;
+        b.optimizer = optimizer;
+        b.loraplusLrRatio = loraplusLrRatio;
         b.weightDecay = weightDecay;
         b.maxGradNorm = maxGradNorm;
         b.adamBeta1 = adamBeta1;
         b.adamBeta2 = adamBeta2;
         b.adamEpsilon = adamEpsilon;
+        b.neftuneNoiseAlpha = neftuneNoiseAlpha;
         b.maxLength = maxLength;
         b.loggingSteps = loggingSteps;
         b.evalStrategy = evalStrategy;
@@ -174,6 +196,7 @@ public record TrainingConfig(
         b.loadBestModelAtEnd = loadBestModelAtEnd;
         b.seed = seed;
         b.shuffle = shuffle;
+        b.groupByLength = groupByLength;
         b.checkpointing = checkpointing;
         b.memoryLimit = memoryLimit;
         return b;
@@ -192,11 +215,14 @@ public record TrainingConfig(
         private double schedulerPower = 1;
         private int warmupSteps = 0;
         private double warmupRatio = 0;
+        private Optimizer optimizer = Optimizer.ADAMW;
+        private double loraplusLrRatio = 1;
         private double weightDecay = 0;
         private double maxGradNorm = 1;
         private double adamBeta1 = 0.9;
         private double adamBeta2 = 0.999;
         private double adamEpsilon = 1e-8;
+        private double neftuneNoiseAlpha = 0;
         private int maxLength = 1024;
         private int loggingSteps = 10;
         private IntervalStrategy evalStrategy = IntervalStrategy.EPOCH;
@@ -209,6 +235,7 @@ public record TrainingConfig(
         private boolean loadBestModelAtEnd = false;
         private long seed = 42;
         private boolean shuffle = true;
+        private boolean groupByLength = false;
         private Checkpointing checkpointing = Checkpointing.AUTO;
         private long memoryLimit = 0;
 
@@ -269,6 +296,16 @@ public record TrainingConfig(
             return this;
         }
 
+        public Builder optimizer(Optimizer value) {
+            optimizer = value;
+            return this;
+        }
+
+        public Builder loraplusLrRatio(double value) {
+            loraplusLrRatio = value;
+            return this;
+        }
+
         public Builder weightDecay(double value) {
             weightDecay = value;
             return this;
@@ -291,6 +328,11 @@ public record TrainingConfig(
 
         public Builder adamEpsilon(double value) {
             adamEpsilon = value;
+            return this;
+        }
+
+        public Builder neftuneNoiseAlpha(double value) {
+            neftuneNoiseAlpha = value;
             return this;
         }
 
@@ -358,6 +400,11 @@ public record TrainingConfig(
             return this;
         }
 
+        public Builder groupByLength(boolean value) {
+            groupByLength = value;
+            return this;
+        }
+
         public Builder checkpointing(Checkpointing value) {
             checkpointing = value;
             return this;
@@ -381,11 +428,14 @@ public record TrainingConfig(
                     schedulerPower,
                     warmupSteps,
                     warmupRatio,
+                    optimizer,
+                    loraplusLrRatio,
                     weightDecay,
                     maxGradNorm,
                     adamBeta1,
                     adamBeta2,
                     adamEpsilon,
+                    neftuneNoiseAlpha,
                     maxLength,
                     loggingSteps,
                     evalStrategy,
@@ -398,6 +448,7 @@ public record TrainingConfig(
                     loadBestModelAtEnd,
                     seed,
                     shuffle,
+                    groupByLength,
                     checkpointing,
                     memoryLimit);
         }

@@ -45,13 +45,24 @@ class PeftLossesTest {
     }
 
     @Test
-    void lora() {
+    void loraFollowsPeft() {
         followsPeft("lora", lora(), training());
     }
 
     @Test
-    void rslora() {
+    void rsloraFollowsPeft() {
         followsPeft("rslora", lora().useRslora(true), training());
+    }
+
+    @Test
+    void doraFollowsPeft() {
+        followsPeft("dora", lora().useDora(true), training());
+    }
+
+    @Test
+    void loraPlusFollowsPeft() {
+        double ratio = golden.get("settings").get("loraplus_lr_ratio").asDouble();
+        followsPeft("loraplus", lora(), training().loraplusLrRatio(ratio));
     }
 
     private static LoraConfig.Builder lora() {

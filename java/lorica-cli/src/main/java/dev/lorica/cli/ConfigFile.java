@@ -35,7 +35,6 @@ final class ConfigFile {
             Map.entry("peft_type", Set.of("lora")),
             Map.entry("task_type", Set.of("causal_lm")),
             Map.entry("bias", Set.of("none")),
-            Map.entry("use_dora", Set.of("false")),
             Map.entry("metric_for_best_model", Set.of("loss", "eval_loss")),
             Map.entry("greater_is_better", Set.of("false")),
             Map.entry("assistant_only_loss", Set.of("true")),
@@ -44,9 +43,6 @@ final class ConfigFile {
             Map.entry("mask_prompt", Set.of("true")),
             Map.entry("train_on_eos", Set.of("turn")),
             Map.entry("roles_to_train", Set.of("assistant", "gpt")),
-            Map.entry("optim", Set.of("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
-            Map.entry("optimizer", Set.of("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw")),
-            Map.entry("neftune_noise_alpha", Set.of("0", "0.0")),
             Map.entry("label_smoothing_factor", Set.of("0", "0.0")));
 
     /** Keys that have no meaning here: about graphics cards, processes, other services, the types of the base's weights. */
@@ -59,7 +55,7 @@ final class ConfigFile {
             "run_name", "hub_model_id", "hub_token", "push_to_hub", "remove_unused_columns", "tokenizer_type",
             "model_type", "strict", "packing", "sample_packing", "eval_sample_packing", "pad_to_sequence_len",
             "deepspeed", "fsdp", "fsdp_config", "local_rank", "save_safetensors", "disable_tqdm",
-            "dataset_prepared_path", "gradient_checkpointing_kwargs", "use_reentrant", "group_by_length", "torch_compile",
+            "dataset_prepared_path", "gradient_checkpointing_kwargs", "use_reentrant", "torch_compile",
             "log_level", "logging_strategy", "logging_first_step", "include_num_input_tokens_seen", "use_cache");
 
     /** The option on the left, when given on the command line, also sets aside the one on the right in the file. */
@@ -249,7 +245,9 @@ final class ConfigFile {
 
     private void option(String key, String name, JsonNode value) {
         OptionSpec option = command.findOption(name);
-        if (value.isArray() && option.isMultiValue() && option.splitRegex().isEmpty()) {
+        if (value.isObject() && option.typeInfo().isMap()) {
+            value.fields().forEachRemaining(entry -> mapEntry(key, option, entry.getKey(), text(key, entry.getValue())));
+        } else if (value.isArray() && option.isMultiValue() && option.splitRegex().isEmpty()) {
             value.forEach(element -> option(key, name, text(key, element)));
         } else if (option.arity().max() == 0) {
             String flag = text(key, value);
@@ -261,6 +259,15 @@ final class ConfigFile {
             }
         } else {
             option(key, name, text(key, value));
+        }
+    }
+
+    private void mapEntry(String key, OptionSpec option, String name, String value) {
+        if (name.contains(",")) {
+            throw new FileFormatException("--config " + file + ": " + key + " has the name \"" + name + "\" with a comma in it");
+        }
+        if (!given.contains(option)) {
+            options.add(option.longestName() + "=" + name + "=" + value);
         }
     }
 

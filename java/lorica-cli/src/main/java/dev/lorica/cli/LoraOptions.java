@@ -2,13 +2,19 @@ package dev.lorica.cli;
 
 import dev.lorica.LoraConfig;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.stream.IntStream;
 import picocli.CommandLine.Option;
 
 /** What a new adapter looks like. Names, and what they mean, are those of PEFT's LoraConfig. */
 final class LoraOptions {
     private static final LoraConfig DEFAULTS = LoraConfig.defaults();
+    private static final Pattern RANGE = Pattern.compile("([0-9]{1,4})(?:-([0-9]{1,4}))?");
 
     @Option(
             names = "--lora-r",
@@ -38,8 +44,35 @@ final class LoraOptions {
                             + "Default: all-linear")
     List<String> targetModules = new ArrayList<>(DEFAULTS.targetModules());
 
+    @Option(
+            names = "--layers-to-transform",
+            paramLabel = "LAYERS",
+            split = ",",
+            description = "Adapt these layers only, as 0-7,12. Default: all")
+    List<String> layers = new ArrayList<>();
+
+    @Option(
+            names = "--rank-pattern",
+            paramLabel = "NAME=N",
+            split = ",",
+            description = "Other ranks for modules whose names end so: v_proj=8,blk.3.attn_q=4; a regular expression too.")
+    Map<String, Integer> rankPattern = new LinkedHashMap<>();
+
+    @Option(
+            names = "--alpha-pattern",
+            paramLabel = "NAME=X",
+            split = ",",
+            description = "The same for alpha.")
+    Map<String, Double> alphaPattern = new LinkedHashMap<>();
+
     @Option(names = "--use-rslora", description = "Scale by alpha / √rank instead.")
     boolean useRslora;
+
+    @Option(
+            names = "--use-dora",
+            description = "Train the norms of the weights' rows too (DoRA). llama.cpp has no such adapters: lorica merge makes "
+                    + "models for it.")
+    boolean useDora;
 
     @Option(
             names = "--init-lora-weights",
@@ -60,6 +93,10 @@ final class LoraOptions {
                 .alpha(alpha)
                 .dropout(dropout)
                 .useRslora(useRslora)
+                .useDora(useDora)
+                .layersToTransform(layerNumbers())
+                .rankPattern(rankPattern)
+                .alphaPattern(alphaPattern)
                 .init(start)
                 .seed(seed)
                 .targetModules(targetModules.stream()
@@ -67,5 +104,23 @@ final class LoraOptions {
                         .filter(name -> !name.isEmpty())
                         .toList())
                 .build();
+    }
+
+    /** {@code 0-7,12} as numbers. */
+    private List<Integer> layerNumbers() {
+        List<Integer> numbers = new ArrayList<>();
+        for (String part : layers) {
+            Matcher range = RANGE.matcher(part.strip());
+            if (!range.matches()) {
+                throw new IllegalArgumentException("--layers-to-transform cannot be \"" + part + "\"; layers are meant, as 0-7,12");
+            }
+            int first = Integer.parseInt(range.group(1));
+            int last = range.group(2) == null ? first : Integer.parseInt(range.group(2));
+            if (last < first) {
+                throw new IllegalArgumentException("--layers-to-transform " + part + " ends before it begins");
+            }
+            IntStream.rangeClosed(first, last).forEach(numbers::add);
+        }
+        return numbers;
     }
 }

@@ -43,10 +43,15 @@ final class Spelling {
         others("--lora-r", "--lora-rank", "--rank");
         others("--lora-alpha", "--alpha");
         others("--target-modules", "--lora-target-modules", "--lora-target");
+        others("--layers-to-transform", "--lora-layers-to-transform", "--peft-layers-to-transform");
+        others("--use-rslora", "--peft-use-rslora");
+        others("--use-dora", "--peft-use-dora");
 
         others("--epochs", "--num-train-epochs", "--num-epochs");
         others("--batch-size", "--per-device-train-batch-size", "--per-gpu-train-batch-size", "--micro-batch-size");
         others("--learning-rate", "--lr");
+        others("--optim", "--optimizer");
+        others("--neftune-noise-alpha", "--neftune-alpha");
         others("--lr-scheduler-type", "--lr-scheduler");
         others("--max-grad-norm", "--max-gradient-norm");
         others("--logging-steps", "--steps-per-report");

@@ -235,13 +235,18 @@ final class TrainCommand implements Callable<Integer> {
             }
             return ExitCode.INTERRUPTED;
         }
+        if (!adapter.hasEffect()) {
+            terminal.err()
+                    .println("warning: the adapter changes nothing: every B is still zero, as it is before training. "
+                            + "Was the learning rate 0 in all of the " + Format.count(result.steps(), "step") + "?");
+        }
         format.write(adapter, output, baseModelName);
         report(result, adapter, base, plan, dataReport, untrained);
         List<String> after = result.stopped() ? List.of() : answers("After", base, adapter, dataReport.template());
         if (result.stopped()) {
             sayHowToGoOn(result);
         } else {
-            sayHowToUse(examples);
+            sayHowToUse(examples, adapter);
         }
         if (terminal.json()) {
             json.put("answers", answersJson(before, after));
@@ -454,7 +459,7 @@ final class TrainCommand implements Callable<Integer> {
         return best;
     }
 
-    private void sayHowToUse(TokenizedDataset examples) {
+    private void sayHowToUse(TokenizedDataset examples, Adapter adapter) {
         boolean plain = examples.report().template().equals(PromptTemplate.PLAIN);
         String question = !questions.isEmpty() ? questions.get(0) : plain ? "Your prompt" : "Your question";
         terminal.out().println("Use it:");
@@ -462,6 +467,13 @@ final class TrainCommand implements Callable<Integer> {
                 .println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
                         + Shell.quote(output.toString()) + (plain ? " --prompt " : " --instruction ")
                         + Shell.quote(question));
+        if (adapter.info().useDora()) {
+            terminal.out().println("llama.cpp has no DoRA; a model with this one folded in runs there:");
+            terminal.out()
+                    .println("  " + Shell.program() + " merge --model " + Shell.quote(model.toString()) + " --adapter "
+                            + Shell.quote(output.toString()) + " --output merged.gguf");
+            return;
+        }
         if (format == AdapterFormat.PEFT) {
             return;
         }

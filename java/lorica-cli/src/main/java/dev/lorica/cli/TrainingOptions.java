@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.Checkpointing;
 import dev.lorica.IntervalStrategy;
+import dev.lorica.Optimizer;
 import dev.lorica.SchedulerType;
 import dev.lorica.TrainingConfig;
 import java.util.Locale;
@@ -62,7 +63,19 @@ final class TrainingOptions {
             description = "The same as a share of all steps. Default: 0")
     double warmupRatio = DEFAULTS.warmupRatio();
 
-    @Option(names = "--weight-decay", paramLabel = "X", description = "AdamW's, on A and B. Default: 0")
+    @Option(
+            names = "--optim",
+            paramLabel = "NAME",
+            description = "adamw, or adamw_8bit with a quarter of its memory. Default: ${DEFAULT-VALUE}")
+    String optimizer = DEFAULTS.optimizer().toString();
+
+    @Option(
+            names = "--loraplus-lr-ratio",
+            paramLabel = "X",
+            description = "LoRA+: B learns with X times the learning rate of A. Default: 1")
+    double loraplusLrRatio = DEFAULTS.loraplusLrRatio();
+
+    @Option(names = "--weight-decay", paramLabel = "X", description = "AdamW's, on all that is trained. Default: 0")
     double weightDecay = DEFAULTS.weightDecay();
 
     @Option(
@@ -79,6 +92,17 @@ final class TrainingOptions {
 
     @Option(names = "--adam-epsilon", paramLabel = "X", description = "Default: 1e-8")
     double adamEpsilon = DEFAULTS.adamEpsilon();
+
+    @Option(
+            names = "--neftune-noise-alpha",
+            paramLabel = "X",
+            description = "NEFTune: noise of this strength on the embeddings while training; 5 is usual. Default: 0, none")
+    double neftuneNoiseAlpha = DEFAULTS.neftuneNoiseAlpha();
+
+    @Option(
+            names = "--group-by-length",
+            description = "Put examples of about the same length into one micro-batch. Nothing is padded either way.")
+    boolean groupByLength;
 
     @Option(
             names = "--gradient-checkpointing",
@@ -132,7 +156,7 @@ final class TrainingOptions {
     @Option(
             names = "--seed",
             paramLabel = "N",
-            description = "Of the adapter's start, the order of the data, and dropout. Default: ${DEFAULT-VALUE}")
+            description = "Of the adapter's start, the order of the data, dropout and noise. Default: ${DEFAULT-VALUE}")
     long seed = DEFAULTS.seed();
 
     TrainingConfig config(int maxLength, CheckpointOptions checkpoints) {
@@ -152,11 +176,15 @@ final class TrainingOptions {
                 .schedulerPower(schedulerPower)
                 .warmupSteps(share ? 0 : (int) warmupSteps)
                 .warmupRatio(share ? warmupSteps : warmupRatio)
+                .optimizer(Optimizer.of(optimizer))
+                .loraplusLrRatio(loraplusLrRatio)
                 .weightDecay(weightDecay)
                 .maxGradNorm(maxGradNorm)
                 .adamBeta1(adamBeta1)
                 .adamBeta2(adamBeta2)
                 .adamEpsilon(adamEpsilon)
+                .neftuneNoiseAlpha(neftuneNoiseAlpha)
+                .groupByLength(groupByLength)
                 .maxLength(maxLength)
                 .loggingSteps(loggingSteps)
                 .evalBatchSize(evalBatchSize)

@@ -4,15 +4,20 @@ import dev.lorica.Batch;
 import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Objects;
 import java.util.Random;
+import java.util.stream.IntStream;
 
 /**
  * Puts examples one after another into batches, without padding. A packed batch gives the same loss and gradients as
  * its examples one by one. The lists of batches are views: each batch is made when it is asked for.
  */
 public final class Packer {
+    /** As many batches as Hugging Face's Trainer sorts at once. */
+    static final int SORTED_TOGETHER = 50;
+
     private Packer() {}
 
     /** All of {@code examples} in one batch, labels already shifted: position t carries the id at t + 1. */
@@ -49,6 +54,29 @@ public final class Packer {
      */
     public static Batches shuffled(TokenizedDataset data, int batchSize, long seed, int epoch) {
         return new Batches(data, permutation(data.size(), seed + epoch), batchSize);
+    }
+
+    /**
+     * The same, but examples of about the same length come together: within each stretch of {@value #SORTED_TOGETHER} batches of
+     * that order they are sorted by length, and which batch comes when is then drawn again.
+     */
+    public static Batches groupedByLength(TokenizedDataset data, int batchSize, long seed, int epoch) {
+        int[] order = permutation(data.size(), seed + epoch);
+        Random random = new Random(seed + epoch);
+        int whole = data.size() / batchSize * batchSize;
+        for (int from = 0; from < whole; from += SORTED_TOGETHER * batchSize) {
+            int to = Math.min(from + SORTED_TOGETHER * batchSize, whole);
+            int[] sorted = IntStream.range(from, to)
+                    .mapToObj(i -> order[i])
+                    .sorted(Comparator.comparing(data::length))
+                    .mapToInt(Integer::intValue)
+                    .toArray();
+            int[] places = permutation(sorted.length / batchSize, random.nextLong());
+            for (int batch = 0; batch < places.length; batch++) {
+                System.arraycopy(sorted, places[batch] * batchSize, order, from + batch * batchSize, batchSize);
+            }
+        }
+        return new Batches(data, order, batchSize);
     }
 
     /** The batches of one pass in the order of the data, {@code batchSize} examples each. */
@@ -117,6 +145,11 @@ public final class Packer {
                 longest = Math.max(longest, data.length(example(i)));
             }
             return longest;
+        }
+
+        /** Which examples of the data a batch has, counted from 0. */
+        public int[] numbers(int index) {
+            return IntStream.range(from(index), to(index)).map(this::example).toArray();
         }
 
         /** Examples of a batch. */

@@ -283,7 +283,7 @@ public static final int
 
 
 
-/* rank 16, alpha 32, dropout 0, default init, seed 42, target_modules "all-linear". */
+/* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
 public static native @ByVal lorica_adapter_params lorica_adapter_default_params();
 // Targeting lorica_adapter_info.java
 
@@ -294,7 +294,7 @@ public static native @Cast("lorica_status") int lorica_adapter_create(@Const lor
 public static native @Cast("lorica_status") int lorica_adapter_create(@Const lorica_model model, @Const lorica_adapter_params params,
                                                @ByPtrPtr lorica_adapter out);
 
-/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's). Errors: IO, FORMAT, MISMATCH (names what does not fit the model:
+/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does not fit the model:
  * architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, @Cast("const char*") BytePointer path, @Cast("lorica_adapter**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, @Cast("const char*") BytePointer path, @ByPtrPtr lorica_adapter out);
@@ -302,7 +302,8 @@ public static native @Cast("lorica_status") int lorica_adapter_load(@Const loric
 
 /* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i] (NULL: 1 for
  * each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen, and they may be freed. It can
- * be run, merged and saved as any other. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY. */
+ * be run, merged and saved as any other. A DoRA can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT,
+ * UNSUPPORTED, OUT_OF_MEMORY. */
 public static native @Cast("lorica_status") int lorica_adapter_stack(@Cast("const lorica_adapter*const*") PointerPointer adapters, @Const FloatPointer factors,
                                               int n_adapters, @Cast("lorica_adapter**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const FloatPointer factors,
@@ -314,13 +315,16 @@ public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByP
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
+ * A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge makes a model of it
+ * that llama.cpp runs.
  * Errors: IO; the old file then stays as it was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
 public static native void lorica_adapter_free(lorica_adapter adapter);
 public static native @Cast("lorica_status") int lorica_adapter_get_info(@Const lorica_adapter adapter, lorica_adapter_info out);
 
-/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. */
+/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is multiplied, and how far
+ * m is from |W|. */
 public static native @Cast("lorica_status") int lorica_adapter_set_scale(lorica_adapter adapter, float factor);
 // Targeting lorica_adapter_tensor.java
 
@@ -344,7 +348,7 @@ public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica
 /* type NULL, n_threads 0. */
 public static native @ByVal lorica_export_params lorica_export_default_params();
 
-/* Writes the model with the adapter folded in, W + scale B A, where scale includes the factor of lorica_adapter_set_scale. The
+/* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes the factor of lorica_adapter_set_scale. The
  * sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT
  * (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE,
  * IO. */
@@ -444,11 +448,17 @@ public static final int
     LORICA_CHECKPOINTING_AUTO = 0, /* off when the plan fits in the memory that is free, else on */
     LORICA_CHECKPOINTING_OFF = 1,
     LORICA_CHECKPOINTING_ON = 2;    /* keep one activation per layer, recompute the rest in the backward pass */
+
+/** enum lorica_optimizer */
+public static final int
+    LORICA_OPTIMIZER_ADAMW = 0,
+    LORICA_OPTIMIZER_ADAMW_8BIT = 1; /* moments in 8 bits, 256 elements to a block (Dettmers et al. 2022): a quarter of the memory.
+                                       Devices cpu and reference. */
 // Targeting lorica_train_params.java
 
 
 
-/* max_tokens 512, checkpointing auto, betas 0.9 and 0.999, eps 1e-8, seed 42. */
+/* max_tokens 512, checkpointing auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
 public static native @ByVal lorica_train_params lorica_train_default_params();
 // Targeting lorica_train_plan.java
 
@@ -478,8 +488,8 @@ public static native void lorica_train_free(lorica_train train);
 public static native @Cast("lorica_status") int lorica_train_forward_backward(lorica_train train, @Const lorica_batch batch,
                                                        lorica_batch_result out);
 
-/* Loss alone, without dropout, gradients untouched. token_nll, when not NULL, receives -log p(label) for each position
- * [n_tokens], 0 where the label is -100. */
+/* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each position
+ * [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
 public static native @Cast("lorica_status") int lorica_train_evaluate(lorica_train train, @Const lorica_batch batch, FloatPointer token_nll,
                                                lorica_batch_result out);
 public static native @Cast("lorica_status") int lorica_train_evaluate(lorica_train train, @Const lorica_batch batch, FloatBuffer token_nll,
@@ -498,6 +508,11 @@ public static native @Cast("lorica_status") int lorica_train_optimizer_step(lori
                                                      FloatBuffer grad_norm);
 public static native @Cast("lorica_status") int lorica_train_optimizer_step(lorica_train train, @Const lorica_optimizer_step_params params,
                                                      float[] grad_norm);
+
+/* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at the start.
+ * LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember them. */
+public static native @Cast("lorica_status") int lorica_train_set_group(lorica_train train, int i, float learning_rate_factor,
+                                                float weight_decay_factor);
 
 public static native @Cast("lorica_status") int lorica_train_zero_gradients(lorica_train train);
 // Targeting lorica_train_speed.java
@@ -518,9 +533,9 @@ public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica
 public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica_train train, int i, @Const FloatBuffer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica_train train, int i, @Const float[] data, @Cast("int64_t") long n);
 
-/* Everything that the next step depends on, as it was after the last step: A and B, moments, step count, position of the
+/* Everything that the next step depends on, as it was after the last step: the adapter, moments, step count, position of the
  * dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written atomically; loading
- * checks a checksum and that it belongs to this adapter's shapes. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
+ * checks a checksum and that it belongs to this adapter's shapes and this optimizer. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
  * then. */
 public static native @Cast("lorica_status") int lorica_train_save_state(@Const lorica_train train, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_train_save_state(@Const lorica_train train, String path);

@@ -32,6 +32,7 @@ public class lorica_adapter_info extends Pointer {
     public native float scale(); public native lorica_adapter_info scale(float setter);   /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
     public native float dropout(); public native lorica_adapter_info dropout(float setter);
     public native @Cast("bool") boolean use_rslora(); public native lorica_adapter_info use_rslora(boolean setter);
+    public native @Cast("bool") boolean use_dora(); public native lorica_adapter_info use_dora(boolean setter);
     public native int n_pairs(); public native lorica_adapter_info n_pairs(int setter);   /* (A, B) pairs */
     public native @Cast("int64_t") long n_params(); public native lorica_adapter_info n_params(long setter);  /* trainable elements */
     public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_info target_modules(BytePointer setter); /* Hugging Face short names, comma-separated; owned by the adapter */

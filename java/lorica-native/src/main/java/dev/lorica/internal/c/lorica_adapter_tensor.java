@@ -9,7 +9,8 @@ import org.bytedeco.javacpp.annotation.*;
 import static dev.lorica.internal.c.Lorica.*;
 
 
-/* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]. */
+/* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
+ * 2 n_pairs + p is m[out, 1]. */
 @Properties(inherit = dev.lorica.internal.c.presets.LoricaPresets.class)
 public class lorica_adapter_tensor extends Pointer {
     static { Loader.load(); }
@@ -28,7 +29,7 @@ public class lorica_adapter_tensor extends Pointer {
         return new lorica_adapter_tensor((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("const char*") BytePointer name(); public native lorica_adapter_tensor name(BytePointer setter); /* "blk.0.attn_q.weight.lora_a"; owned by the adapter */
+    public native @Cast("const char*") BytePointer name(); public native lorica_adapter_tensor name(BytePointer setter); /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
     public native @Cast("int64_t") long rows(); public native lorica_adapter_tensor rows(long setter);
     public native @Cast("int64_t") long cols(); public native lorica_adapter_tensor cols(long setter);
     public native float alpha(); public native lorica_adapter_tensor alpha(float setter);       /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */

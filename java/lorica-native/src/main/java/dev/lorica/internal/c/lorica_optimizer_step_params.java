@@ -28,7 +28,7 @@ public class lorica_optimizer_step_params extends Pointer {
     }
 
     public native float learning_rate(); public native lorica_optimizer_step_params learning_rate(float setter);
-    public native float weight_decay(); public native lorica_optimizer_step_params weight_decay(float setter);  /* decoupled: p -= lr * wd * p before the update; A and B are both decayed */
+    public native float weight_decay(); public native lorica_optimizer_step_params weight_decay(float setter);  /* decoupled: p -= lr * wd * p before the update; every tensor is decayed */
     public native float grad_scale(); public native lorica_optimizer_step_params grad_scale(float setter);    /* gradients are multiplied by it first: 1 / trained tokens of the accumulation group */
     public native float max_grad_norm(); public native lorica_optimizer_step_params max_grad_norm(float setter); /* clip the total L2 norm of the scaled gradients by max / (norm + 1e-6); <= 0: never */
 }

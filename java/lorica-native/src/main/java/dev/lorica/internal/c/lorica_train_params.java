@@ -31,9 +31,12 @@ public class lorica_train_params extends Pointer {
     public native int max_sequences(); public native lorica_train_params max_sequences(int setter); /* the most sequences packed into it; 0: max_tokens */
     public native int max_sequence_length(); public native lorica_train_params max_sequence_length(int setter); /* the longest single sequence; 0: max_tokens */
     public native @Cast("lorica_checkpointing") int checkpointing(); public native lorica_train_params checkpointing(int setter);
+    public native @Cast("lorica_optimizer") int optimizer(); public native lorica_train_params optimizer(int setter);
     public native float beta1(); public native lorica_train_params beta1(float setter);
     public native float beta2(); public native lorica_train_params beta2(float setter);
     public native float eps(); public native lorica_train_params eps(float setter);
-    public native @Cast("uint64_t") long seed(); public native lorica_train_params seed(long setter);         /* of dropout */
+    public native float neftune_alpha(); public native lorica_train_params neftune_alpha(float setter);   /* NEFTune (Jain et al. 2023): while training, the embeddings of a sequence of L tokens get uniform noise
+                              of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
+    public native @Cast("uint64_t") long seed(); public native lorica_train_params seed(long setter);         /* of dropout and noise */
     public native @Cast("int64_t") long memory_limit(); public native lorica_train_params memory_limit(long setter);  /* bytes that the plan may use; 0: what the system reports as available */
 }

@@ -29,7 +29,7 @@ public class lorica_train_plan extends Pointer {
     }
 
     public native @Cast("int64_t") long weights(); public native lorica_train_plan weights(long setter);      /* the mapped file, or its copy on the device */
-    public native @Cast("int64_t") long adapter(); public native lorica_train_plan adapter(long setter);      /* A and B */
+    public native @Cast("int64_t") long adapter(); public native lorica_train_plan adapter(long setter);      /* A and B, with DoRA m and the norms */
     public native @Cast("int64_t") long gradients(); public native lorica_train_plan gradients(long setter);
     public native @Cast("int64_t") long optimizer(); public native lorica_train_plan optimizer(long setter);    /* AdamW's two moments */
     public native @Cast("int64_t") long activations(); public native lorica_train_plan activations(long setter);  /* kept from forward to backward */
