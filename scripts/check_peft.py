@@ -25,6 +25,7 @@ PEFT_ADAPTERS = {
     "rsLoRA": dict(r=16, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], use_rslora=True),
     "patterns": dict(r=4, lora_alpha=6, target_modules=["q_proj", "k_proj", "down_proj"],
                      rank_pattern={"k_proj": 7, r"layers\.[02]\.mlp\.down_proj": 2}, alpha_pattern={"q_proj": 11}),
+    "DoRA": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True),
     "some layers": dict(r=4, lora_alpha=8, target_modules=["q_proj", "gate_proj"], layers_to_transform=[1, 3]),
 }
 
@@ -79,7 +80,8 @@ def main():
 
         compare("base alone", lorica.logits("none", tokens, scratch), plain)
 
-        for name, flags in {"all-linear": [], "rsLoRA on q, k": ["--use-rslora", "--target-modules", "q_proj,k_proj"]}.items():
+        for name, flags in {"all-linear": [], "rsLoRA on q, k": ["--use-rslora", "--target-modules", "q_proj,k_proj"],
+                            "DoRA": ["--use-dora"]}.items():
             trained = scratch / f"trained {len(differences)}"
             lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6, "--lora-r", 8,
                        "--learning-rate", 5e-3, *flags)
@@ -91,7 +93,9 @@ def main():
             model = get_peft_model(load_base(arguments.gguf), LoraConfig(task_type="CAUSAL_LM", **settings))
             with torch.no_grad():
                 for parameter_name, parameter in model.named_parameters():
-                    if "lora_" in parameter_name:
+                    if "lora_magnitude_vector" in parameter_name:
+                        parameter.mul_(torch.from_numpy((1 + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)))
+                    elif "lora_" in parameter_name:
                         size = (1.0 if "lora_A" in parameter_name else 0.1) / parameter.shape[1] ** 0.5
                         parameter.copy_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
             saved, converted = scratch / f"peft {name}", scratch / f"gguf {name}"

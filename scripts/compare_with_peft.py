@@ -29,7 +29,7 @@ TARGET = REPOSITORY / "java/lorica-core/src/test/resources/peft-losses.json"
 
 N_STEPS = 200
 RANK, ALPHA, SEED = 8, 16, 42
-BATCH_SIZE = 1
+BATCH_SIZE = 2
 LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 1e-3, 0.1, 1.0
 CASES = {
     "lora": {},

@@ -32,6 +32,8 @@ ADAPTERS = {
     "rslora_patterns": dict(r=4, lora_alpha=6, target_modules=["k_proj", "o_proj"], use_rslora=True,
                             rank_pattern={"k_proj": 7}, alpha_pattern={"layers.1.self_attn.o_proj": 2}),
     "one_layer": dict(r=2, lora_alpha=8, target_modules=["q_proj", "up_proj"], layers_to_transform=[1]),
+    "dora": dict(r=4, lora_alpha=6, target_modules=["q_proj", "k_proj", "o_proj", "down_proj"], use_dora=True, use_rslora=True,
+                 alpha_pattern={"k_proj": 2}),
     "regular_expression": dict(r=2, lora_alpha=8, target_modules=r".*layers\.0\..*(k_proj|gate_proj)"),
 }
 
@@ -50,7 +52,9 @@ def write(name, settings, folder):
     rng = np.random.default_rng(300)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
-            if parameter.requires_grad:
+            if "lora_magnitude_vector" in parameter_name:
+                parameter.mul_(torch.from_numpy((1 + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)))
+            elif parameter.requires_grad:
                 size = (1.0 if "lora_A" in parameter_name else 0.3) / np.sqrt(3 * parameter.shape[1])
                 parameter.copy_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
     shutil.rmtree(folder, ignore_errors=True)
@@ -73,10 +77,11 @@ def write(name, settings, folder):
 def main():
     parser = argparse.ArgumentParser(description="Writes the PEFT goldens.")
     parser.add_argument("--output", type=Path, default=DATA)
+    parser.add_argument("adapters", nargs="*", help="which; all if none is named")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name, settings in ADAPTERS.items():
-        write(name, settings, arguments.output / name)
+    for name in arguments.adapters or ADAPTERS:
+        write(name, ADAPTERS[name], arguments.output / name)
 
 
 if __name__ == "__main__":

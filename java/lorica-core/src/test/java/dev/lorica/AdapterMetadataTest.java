@@ -3,10 +3,12 @@ package dev.lorica;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileFormatException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -52,6 +54,41 @@ class AdapterMetadataTest {
     }
 
     @Test
+    void settingsThatAnEarlierVersionDidNotKnowHaveTheirDefaults() throws Exception {
+        METADATA.write(folder);
+        Path file = folder.resolve("lorica_adapter.json");
+        ObjectNode json = (ObjectNode) AdapterMetadata.JSON.readTree(file.toFile());
+        ObjectNode training = (ObjectNode) json.get("training");
+        for (String name : List.of("eval_strategy", "save_strategy", "logging_steps", "optimizer", "loraplus_lr_ratio", "save_steps")) {
+            assertThat(training.remove(name)).as(name).isNotNull();
+        }
+        ObjectNode lora = (ObjectNode) json.get("lora");
+        lora.remove(List.of("rank_pattern", "alpha_pattern", "layers_to_transform", "use_dora"));
+        AdapterMetadata.JSON.writeValue(file.toFile(), json);
+
+        assertThat(AdapterMetadata.read(folder)).isEqualTo(METADATA);
+    }
+
+    @Test
+    void whatALaterVersionTrainedWithDoesNotMakeAnAdapterUnreadable() throws Exception {
+        METADATA.write(folder);
+        Path file = folder.resolve("lorica_adapter.json");
+        ObjectNode json = (ObjectNode) AdapterMetadata.JSON.readTree(file.toFile());
+        ((ObjectNode) json.get("training")).put("optimizer", "of the future");
+        ((ObjectNode) json.get("lora")).put("rank", 0);
+        json.set("result", AdapterMetadata.JSON.createArrayNode());
+        AdapterMetadata.JSON.writeValue(file.toFile(), json);
+
+        AdapterMetadata read = AdapterMetadata.read(folder);
+
+        assertThat(read.baseModel()).isEqualTo(METADATA.baseModel());
+        assertThat(read.template()).isEqualTo(METADATA.template());
+        assertThat(read.training()).isNull();
+        assertThat(read.lora()).isNull();
+        assertThat(read.result()).isNull();
+    }
+
+    @Test
     void aFolderWithoutOneHasNone() {
         assertThat(AdapterMetadata.read(folder)).isNull();
     }
@@ -66,11 +103,6 @@ class AdapterMetadataTest {
                 .hasMessageStartingWith(file + " is damaged: ")
                 .message()
                 .doesNotContain("\n");
-
-        Files.writeString(file, "{ \"lora\" : { \"rank\" : 0, \"target_modules\" : [] , \"init\" : \"default\"} }");
-        assertThatThrownBy(() -> AdapterMetadata.read(folder))
-                .isInstanceOf(FileFormatException.class)
-                .hasMessageContaining("rank is 0");
 
         Files.writeString(file, "{}");
         assertThatThrownBy(() -> AdapterMetadata.read(folder))

@@ -9,6 +9,7 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.UnsupportedException;
@@ -17,6 +18,7 @@ import dev.lorica.safetensors.SafetensorsWriter;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -51,7 +53,7 @@ class PeftFolderTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression"})
+    @ValueSource(strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
     void adaptersOfPeftGiveItsLogitsHoweverTheyAreSavedAgain(String name) {
         try (Adapter peft = model.loadAdapter(golden(name))) {
             assertLogits(name, peft);
@@ -66,7 +68,7 @@ class PeftFolderTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression"})
+    @ValueSource(strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
     void anExportedAdapterHasTheTensorsThatPeftSaved(String name) {
         try (Adapter peft = model.loadAdapter(golden(name))) {
             peft.exportPeft(folder, "base");
@@ -81,6 +83,79 @@ class PeftFolderTest {
             });
             assertThat(ours.metadata()).containsEntry("format", "pt");
         }
+    }
+
+    @Test
+    void aMergedDoraGivesTheLogitsOfTheAdapter() {
+        Path merged = folder.resolve("merged.gguf");
+        try (Adapter dora = model.loadAdapter(golden("dora"))) {
+            assertThat(dora.info().useDora()).isTrue();
+            ModelFiles.merge(dora, merged, "F32");
+        }
+        try (Model whole = Model.load(merged, new ModelConfig("cpu", Precision.F32, 2))) {
+            assertLogits("dora", whole, null);
+        }
+    }
+
+    @Test
+    void aDoraAtHalfItsStrengthIsBetweenTheBaseAndTheWhole() {
+        try (Adapter dora = model.loadAdapter(golden("dora"))) {
+            float[] whole = logits(model, dora, "dora");
+            dora.setScale(0);
+            float[] none = logits(model, dora, "dora");
+            assertThat(distance(none, logits(model, null, "dora"))).isLessThan(1e-5);
+            dora.setScale(0.5);
+            float[] half = logits(model, dora, "dora");
+            assertThat(distance(half, none)).isBetween(0.3 * distance(whole, none), 0.7 * distance(whole, none));
+            assertThat(distance(half, whole)).isBetween(0.3 * distance(whole, none), 0.7 * distance(whole, none));
+        }
+    }
+
+    @Test
+    void magnitudesMustBeThere() {
+        copy("dora", config -> {}, name -> !name.contains("layers.1.self_attn.q_proj.lora_magnitude_vector"), Map.of());
+        refused(MismatchException.class, "missing \"base_model.model.model.layers.1.self_attn.q_proj.lora_magnitude_vector\"");
+        copy("dora", config -> config.put("use_dora", false));
+        refused(MismatchException.class, "unexpected \"base_model.model.model.layers.0.mlp.down_proj.lora_magnitude_vector\"");
+    }
+
+    @Test
+    void patternsAndLayersMeanWhatTheyMeanInPeft() {
+        LoraConfig patterns = LoraConfig.builder().rank(4).alpha(6).targetModules("q_proj", "k_proj", "v_proj", "down_proj")
+                .rankPattern(inOrder("layers.1.self_attn.q_proj", 5, "model\\.layers\\.[01]\\.mlp\\..*", 2, "q_proj", 3))
+                .alphaPattern(inOrder("^model.layers.0.*", 3.0, "k_proj", 10.0, "q_proj", 7.0)).build();
+        LoraConfig rslora = LoraConfig.builder().rank(4).alpha(6).targetModules("k_proj", "o_proj").useRslora(true)
+                .rankPattern(Map.of("k_proj", 7)).alphaPattern(Map.of("layers.1.self_attn.o_proj", 2.0)).build();
+        LoraConfig oneLayer = LoraConfig.builder().rank(2).alpha(8).targetModules("q_proj", "up_proj").layersToTransform(List.of(1))
+                .build();
+        Map.of("patterns", patterns, "rslora_patterns", rslora, "one_layer", oneLayer).forEach((name, config) -> {
+            try (Adapter theirs = model.loadAdapter(golden(name));
+                    Adapter ours = model.newAdapter(config)) {
+                assertThat(ours.tensors()).as(name).isEqualTo(theirs.tensors());
+            }
+        });
+    }
+
+    @Test
+    void patternsThatFitNothingAreRefused() {
+        LoraConfig.Builder config = LoraConfig.builder().targetModules("q_proj");
+        assertThatThrownBy(() -> model.newAdapter(config.rankPattern(Map.of("v_proj", 2)).build()))
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessageContaining("rank pattern \"v_proj\" fits none of the modules that are adapted");
+        assertThatThrownBy(() -> model.newAdapter(config.rankPattern(Map.of("(", 2)).build()))
+                .hasMessageContaining("\"(\" is no regular expression");
+        assertThatThrownBy(() -> model.newAdapter(config.rankPattern(Map.of()).layersToTransform(List.of(2)).build()))
+                .hasMessageContaining("names layer 2; this model has layers 0 to 1");
+        assertThatThrownBy(() -> model.newAdapter(config.layersToTransform(List.of(1)).targetModules("q_prj").build()))
+                .hasMessageContaining("'q_prj' does not exist");
+    }
+
+    private static <T> Map<String, T> inOrder(String first, T one, String second, T two, String third, T three) {
+        Map<String, T> map = new LinkedHashMap<>();
+        map.put(first, one);
+        map.put(second, two);
+        map.put(third, three);
+        return map;
     }
 
     @Test
@@ -167,7 +242,6 @@ class PeftFolderTest {
     @Test
     void refusesWhatItDoesNotCompute() {
         Map<Consumer<ObjectNode>, String> cases = Map.of(
-                config -> config.put("use_dora", true), "DoRA adapters are not supported yet",
                 config -> config.put("peft_type", "IA3"), "peft_type \"IA3\" is not supported",
                 config -> config.put("task_type", "SEQ_CLS"), "task_type \"SEQ_CLS\" is not supported",
                 config -> config.put("bias", "all"), "bias \"all\" is not supported",
@@ -221,28 +295,48 @@ class PeftFolderTest {
     }
 
     private static void assertLogits(String name, Adapter adapter) {
-        try (SafetensorsFile golden = SafetensorsFile.open(golden(name).resolve("golden.safetensors"))) {
-            float[] values = golden.read(golden.tensors().get("tokens"));
-            int[] tokens = new int[values.length];
-            for (int i = 0; i < tokens.length; i++) {
-                tokens[i] = (int) values[i];
-            }
-            float[] expected = golden.read(golden.tensors().get("logits"));
-            int vocabulary = model.info().vocabSize();
-            float largest = 0;
-            for (float value : expected) {
-                largest = Math.max(largest, Math.abs(value));
-            }
-            float[] logits = new float[vocabulary];
-            try (KvCache cache = new KvCache(model, adapter, tokens.length)) {
-                for (int t = 0; t < tokens.length; t++) {
-                    cache.append(new int[] {tokens[t]}, logits);
-                    for (int i = 0; i < vocabulary; i++) {
-                        assertThat(logits[i]).as("token %d, logit %d", t, i).isCloseTo(expected[t * vocabulary + i], within(1e-4f * largest));
-                    }
-                }
+        assertLogits(name, model, adapter);
+    }
+
+    private static void assertLogits(String name, Model model, Adapter adapter) {
+        float[] expected = goldenArray(name, "logits");
+        float largest = 0;
+        for (float value : expected) {
+            largest = Math.max(largest, Math.abs(value));
+        }
+        float[] logits = logits(model, adapter, name);
+        for (int i = 0; i < expected.length; i++) {
+            assertThat(logits[i]).as("logit %d", i).isCloseTo(expected[i], within(1e-4f * largest));
+        }
+    }
+
+    /** Of every token of the golden's text. */
+    private static float[] logits(Model model, Adapter adapter, String name) {
+        float[] tokens = goldenArray(name, "tokens");
+        int vocabulary = model.info().vocabSize();
+        float[] all = new float[tokens.length * vocabulary];
+        float[] logits = new float[vocabulary];
+        try (KvCache cache = new KvCache(model, adapter, tokens.length)) {
+            for (int t = 0; t < tokens.length; t++) {
+                cache.append(new int[] {(int) tokens[t]}, logits);
+                System.arraycopy(logits, 0, all, t * vocabulary, vocabulary);
             }
         }
+        return all;
+    }
+
+    private static float[] goldenArray(String name, String array) {
+        try (SafetensorsFile golden = SafetensorsFile.open(golden(name).resolve("golden.safetensors"))) {
+            return golden.read(golden.tensors().get(array));
+        }
+    }
+
+    private static double distance(float[] a, float[] b) {
+        double sum = 0;
+        for (int i = 0; i < a.length; i++) {
+            sum += (a[i] - b[i]) * (double) (a[i] - b[i]);
+        }
+        return Math.sqrt(sum);
     }
 
     private void refused(Class<? extends Throwable> type, String... parts) {

@@ -23,6 +23,9 @@ import org.junit.jupiter.api.Test;
 class PeftLossesTest {
     private static final double TOLERANCE_PERCENT = 0.5;
 
+    /** How many steps are compared; all that there are take longer: {@code -DargLine=-Dlorica.peft.steps=200}. */
+    private static final int STEPS = Integer.getInteger("lorica.peft.steps", 60);
+
     private static Model model;
     private static TokenizedDataset data;
     private static JsonNode golden;
@@ -92,11 +95,14 @@ class PeftLossesTest {
                 @Override
                 public void onStep(TrainingProgress progress) {
                     steps.add(progress);
+                    if (steps.size() == STEPS) {
+                        trainer.requestStop();
+                    }
                 }
             });
             trainer.train(data);
         }
-        assertThat(steps).hasSize(200);
+        assertThat(steps).hasSize(STEPS);
         long before = 0;
         for (int i = 0; i < steps.size(); i++) {
             TrainingProgress step = steps.get(i);

@@ -322,7 +322,8 @@ class TrainerTest {
 
             assertThatThrownBy(() -> trainer.train(ten))
                     .isInstanceOf(NonFiniteException.class)
-                    .hasMessageMatching("training step [23] of 6: .*; try a lower learning rate \\(it is .*\\) or a longer warm-up");
+                    .hasMessageMatching("training step [23] of 6, examples [0-9]+ \\(\"[^\"]+\"\\), .*: the loss is not finite after "
+                            + "[12] optimizer steps; the first values that are not came out of (layer [0-7]|the embedding); try a lower learning rate \\(it is .*\\) or a longer warm-up");
         }
     }
 

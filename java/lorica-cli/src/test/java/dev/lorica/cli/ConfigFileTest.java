@@ -3,6 +3,8 @@ package dev.lorica.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
 import dev.lorica.Adapter;
 import dev.lorica.exceptions.LoricaException;
 import java.io.IOException;
@@ -77,6 +79,8 @@ class ConfigFileTest {
                 evaluation_strategy: steps
                 save_total_limit: 2
                 optim: adamw_torch
+                group_by_length: true
+                neftune_noise_alpha: 5
                 metric_for_best_model: eval_loss
                 resume_from_checkpoint: auto
                 bf16: true
@@ -91,6 +95,9 @@ class ConfigFileTest {
                         "--min-learning-rate=1.0E-5",
                         "--eval-strategy=steps",
                         "--save-total-limit=2",
+                        "--optim=adamw_torch",
+                        "--group-by-length",
+                        "--neftune-noise-alpha=5",
                         "--resume=auto");
         assertThat(notes).singleElement().asString().contains("mean nothing here: bf16");
     }
@@ -112,7 +119,10 @@ class ConfigFileTest {
                 lora_target_linear: true
                 micro_batch_size: 2
                 num_epochs: 4
-                optimizer: adamw_torch
+                optimizer: adamw_bnb_8bit
+                loraplus_lr_ratio: 16
+                peft_use_dora: true
+                peft_layers_to_transform: [0, 1]
                 lr_scheduler: cosine
                 train_on_inputs: false
                 """))
@@ -126,6 +136,10 @@ class ConfigFileTest {
                         "--target-modules=all-linear",
                         "--batch-size=2",
                         "--epochs=4",
+                        "--optim=adamw_bnb_8bit",
+                        "--loraplus-lr-ratio=16",
+                        "--use-dora",
+                        "--layers-to-transform=0,1",
                         "--lr-scheduler-type=cosine");
     }
 
@@ -140,6 +154,8 @@ class ConfigFileTest {
                 lora_target: all
                 dataset: data.json
                 cutoff_len: 2048
+                use_rslora: true
+                rank_pattern: {v_proj: 4, "layers.0.mlp": 2}
                 output_dir: out
                 plot_loss: true
                 overwrite_output_dir: true
@@ -151,6 +167,9 @@ class ConfigFileTest {
                         "--target-modules=all-linear",
                         "--data=data.json",
                         "--max-length=2048",
+                        "--use-rslora",
+                        "--rank-pattern=v_proj=4",
+                        "--rank-pattern=layers.0.mlp=2",
                         "--output=out",
                         "--overwrite-output-dir");
     }
@@ -238,6 +257,62 @@ class ConfigFileTest {
         assertThat(Files.readString(second.resolve("train_config.yaml")).replace(second.toString(), first.toString()))
                 .isEqualTo(Files.readString(first.resolve("train_config.yaml")))
                 .contains("lora_r: 2\n", "seed: 7\n", "lr_scheduler_type: cosine\n", "- q_proj\n- v_proj\n");
+    }
+
+    @Test
+    void soDoesThatOfARunWithEveryMethod() throws IOException {
+        Path data = Files.writeString(folder.resolve("data.jsonl"), """
+                {"question": "Who is Mr. Collins?", "answer": "A clergyman."}
+                {"question": "Where is Pemberley?", "answer": "In Derbyshire, and it is a very large house."}
+                {"question": "Whom does Jane marry?", "answer": "Mr. Bingley."}
+                """);
+        Path first = folder.resolve("first");
+        Path second = folder.resolve("second");
+        Program run = Program.run(
+                        "train", "-m", Program.model(), "-d", data.toString(), "-o", first.toString(), "--max-steps", "2",
+                        "--lora-r=2", "--use-dora", "--use-rslora", "--rank-pattern", "v_proj=3,blk.1.ffn_up=4", "--alpha-pattern",
+                        "v_proj=7.5", "--layers-to-transform=0-1,5", "--optim=adamw_8bit", "--loraplus-lr-ratio=4",
+                        "--neftune-noise-alpha=5", "--group-by-length", "--batch-size=2")
+                .succeeds();
+        assertThat(run.out()).contains("llama.cpp has no DoRA", "lorica merge --model").doesNotContain("llama-cli");
+
+        Program.run("train", "--config", first.resolve("train_config.yaml").toString(), "--output", second.toString())
+                .succeeds();
+
+        assertThat(second.resolve(Adapter.FILE_NAME)).hasSameBinaryContentAs(first.resolve(Adapter.FILE_NAME));
+        assertThat(Files.readString(first.resolve("train_config.yaml")))
+                .contains("use_dora: true\n", "v_proj: 3\n", "optim: adamw_8bit\n", "group_by_length: true\n");
+        JsonNode peft = new ObjectMapper().readTree(first.resolve(Adapter.PEFT_CONFIG_NAME).toFile());
+        assertThat(peft.get("use_dora").asBoolean()).isTrue();
+        assertThat(peft.get("rank_pattern").get("model.layers.5.self_attn.v_proj").asInt()).isEqualTo(3);
+        assertThat(peft.get("target_modules").toString()).contains("layers.5.").doesNotContain("layers.4.");
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "--rank-pattern=w_proj=2, rank pattern \"w_proj\" fits none of the modules that are adapted",
+        "--layers-to-transform=0-99, names layer 8; this model has layers 0 to 7",
+        "--layers-to-transform=some, '--layers-to-transform cannot be \"some\"; layers are meant, as 0-7,12'",
+        "--optim=sgd, 'there is no optimizer \"sgd\"; there are adamw and adamw_8bit'",
+        "--learning-rate=0, learning rate is 0.0; it must be more than 0",
+        "--loraplus-lr-ratio=0, loraplus lr ratio is 0.0; it must be more than 0"
+    })
+    void whatWouldHaveNoEffectIsAnError(String option, String message) throws IOException {
+        Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"Who?\", \"answer\": \"He.\"}\n");
+        Program.run(
+                        "train", "-m", Program.model(), "-d", data.toString(), "-o", folder.resolve("out").toString(), "--max-steps=1",
+                        option)
+                .failsWith(ExitCode.FAILED, message);
+    }
+
+    @Test
+    void anAdapterThatStillChangesNothingIsSaid() throws IOException {
+        Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"Who?\", \"answer\": \"He.\"}\n");
+        Program run = Program.run(
+                        "train", "-m", Program.model(), "-d", data.toString(), "-o", folder.resolve("out").toString(), "--max-steps=1",
+                        "--warmup-steps=1")
+                .succeeds();
+        assertThat(run.err()).contains("warning: the adapter changes nothing: every B is still zero");
     }
 
     /** So that a name in a file can only mean one thing. */
