@@ -4,6 +4,7 @@ import dev.lorica.Adapter;
 import dev.lorica.Checkpointing;
 import dev.lorica.MemoryPlan;
 import dev.lorica.Model;
+import dev.lorica.Optimizer;
 import dev.lorica.Trainer;
 import dev.lorica.TrainingConfig;
 import java.nio.file.Path;
@@ -54,6 +55,12 @@ final class PlanCommand implements Callable<Integer> {
             paramLabel = "N",
             description = "Examples of a micro-batch. Default: ${DEFAULT-VALUE}")
     private int batchSize = TrainingConfig.defaults().batchSize();
+
+    @Option(
+            names = "--optim",
+            paramLabel = "NAME",
+            description = "adamw or adamw_8bit. Default: ${DEFAULT-VALUE}")
+    private String optimizer = TrainingConfig.defaults().optimizer().toString();
 
     @Option(
             names = "--available",
@@ -116,6 +123,7 @@ final class PlanCommand implements Callable<Integer> {
         TrainingConfig config = TrainingConfig.builder()
                 .batchSize(batchSize)
                 .maxLength(maxLength)
+                .optimizer(Optimizer.of(optimizer))
                 .checkpointing(checkpointing)
                 .memoryLimit(limit)
                 .build();
