@@ -7,8 +7,11 @@ import dev.lorica.Batch;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
+import java.util.HashSet;
+import java.util.IntSummaryStatistics;
 import java.util.List;
 import java.util.Random;
+import java.util.Set;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
@@ -120,5 +123,35 @@ class PackerTest {
             }
         }
         return first;
+    }
+
+    @Test
+    void groupsByLengthAndLeavesOutNothing() {
+        List<Example> examples = new ArrayList<>();
+        for (int i = 0; i < 451; i++) {
+            int length = 2 + (i * 7919) % 97;
+            examples.add(new Example(new int[length], new boolean[length]));
+        }
+        TokenizedDataset data = TokenizedDataset.of(examples);
+
+        Packer.Batches grouped = Packer.groupedByLength(data, 4, 7, 2);
+
+        Set<Integer> seen = new HashSet<>();
+        int spread = 0;
+        List<Integer> longest = new ArrayList<>();
+        for (int i = 0; i < grouped.size(); i++) {
+            IntSummaryStatistics lengths = IntStream.of(grouped.numbers(i)).map(data::length).summaryStatistics();
+            IntStream.of(grouped.numbers(i)).forEach(seen::add);
+            spread = Math.max(spread, i == grouped.size() - 1 ? 0 : lengths.getMax() - lengths.getMin());
+            longest.add(lengths.getMax());
+        }
+        assertThat(seen).hasSize(451);
+        // The last stretch is the shortest: 12 batches of lengths from 2 to 98.
+        assertThat(spread).isLessThan(20);
+        assertThat(grouped.numbers(grouped.size() - 1)).hasSize(3);
+        // Not from short to long: batches come in any order.
+        assertThat(longest).isNotEqualTo(longest.stream().sorted().toList());
+        assertThat(Packer.groupedByLength(data, 4, 7, 2).numbers(5)).isEqualTo(grouped.numbers(5));
+        assertThat(Packer.groupedByLength(data, 4, 7, 3).numbers(5)).isNotEqualTo(grouped.numbers(5));
     }
 }
