@@ -227,6 +227,18 @@ typedef struct lorica_model_info {
     int64_t weight_bytes;      /* bytes of all weight tensors in the file */
 } lorica_model_info;
 
+/* What a device is and can do, without a model. */
+typedef struct lorica_device_info {
+    char name[32];            /* "cpu" */
+    char detail[160];         /* "AMX-BF16, bf16, 2 threads"; cut where it is longer */
+    int64_t available_memory; /* bytes */
+    double peak_flops;        /* per second, measured by the call as lorica_train_measure_speed does; 0: not known */
+} lorica_device_info;
+
+/* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there, so that
+ * the message says why a device is not there. */
+LORICA_API lorica_status lorica_device_probe(const lorica_model_params * params, lorica_device_info * out);
+
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
  * type, offset and metadata value is validated first. Errors: IO, FORMAT, UNSUPPORTED (architecture, tensor type,
  * tokenizer is not looked at), DEVICE. */

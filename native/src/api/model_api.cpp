@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "api/api.h"
 #include "api/handles.h"
 
@@ -18,7 +20,28 @@ lorica::Dtype act_format(const std::string & device, lorica_precision precision)
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "precision ", static_cast<int>(precision), " does not exist");
 }
 
+template <size_t n> void copy_text(const std::string & text, char (&out)[n]) {
+    const size_t count = std::min(text.size(), n - 1);
+    std::copy_n(text.data(), count, out);
+    out[count] = 0;
+}
+
 }  // namespace
+
+lorica_status lorica_device_probe(const lorica_model_params * params, lorica_device_info * out) {
+    return guarded([&] {
+        require(out, "out");
+        const lorica_model_params p = params ? *params : lorica_model_default_params();
+        const std::string device = p.device ? p.device : "auto";
+        const auto backend = lorica::make_backend(device, act_format(device, p.precision), p.n_threads);
+        lorica_device_info info{};
+        copy_text(backend->name(), info.name);
+        copy_text(backend->detail(), info.detail);
+        info.available_memory = backend->available_memory();
+        info.peak_flops = backend->measure_peak();
+        *out = info;
+    });
+}
 
 lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out) {
     return guarded([&] {

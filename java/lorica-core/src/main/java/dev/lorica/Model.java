@@ -114,7 +114,7 @@ public final class Model implements AutoCloseable {
         return handle;
     }
 
-    private static int precision(Precision precision) {
+    static int precision(Precision precision) {
         return switch (precision) {
             case AUTO -> Lorica.LORICA_PRECISION_AUTO;
             case BF16 -> Lorica.LORICA_PRECISION_BF16;

@@ -98,7 +98,8 @@ public final class LoricaCli implements Callable<Integer> {
                 .addSubcommand(new QuantizeCommand(terminal))
                 .addSubcommand(new ConvertCommand(terminal))
                 .addSubcommand(new InfoCommand(terminal))
-                .addSubcommand(new TokenizeCommand(terminal));
+                .addSubcommand(new TokenizeCommand(terminal))
+                .addSubcommand(new DoctorCommand(terminal));
         return program.setOut(new PrintWriter(terminal.out(), true, StandardCharsets.UTF_8))
                 .setErr(new PrintWriter(terminal.err(), true, StandardCharsets.UTF_8))
                 .setUsageHelpWidth(100)

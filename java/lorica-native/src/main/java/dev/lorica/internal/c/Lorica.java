@@ -262,6 +262,13 @@ public static native @ByVal lorica_model_params lorica_model_default_params();
 // Targeting lorica_model_info.java
 
 
+// Targeting lorica_device_info.java
+
+
+
+/* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there, so that
+ * the message says why a device is not there. */
+public static native @Cast("lorica_status") int lorica_device_probe(@Const lorica_model_params params, lorica_device_info out);
 
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
  * type, offset and metadata value is validated first. Errors: IO, FORMAT, UNSUPPORTED (architecture, tensor type,
