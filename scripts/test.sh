@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test: the native ones (ctest), then the Java ones (mvn verify). Takes no arguments.
-# Logs go to build/logs. With CI=true, warnings of the native sources are errors.
+# Logs go to build/logs. With CI=true, warnings of the native sources are errors, and where there is an nvcc the CUDA kernels are
+# compiled too, for one GPU.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -18,6 +19,15 @@ sources=$(program_fingerprint)
 step native-build "Building the native library and its tests" build_native all
 step native-tests "Native tests" ctest --test-dir "$native_build" -j"$jobs" --no-tests=error --output-on-failure || failed=1
 sed -n -e '/tests passed/p' -e '/^The following tests did not run:/,/^$/p' "$build/logs/native-tests.log"
+
+# shellcheck disable=SC2317 # called by step
+build_cuda() {
+    cmake -S "$checkout/native" -B "$build/cuda" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90 &&
+        cmake --build "$build/cuda" -j"$jobs" --target lorica_cuda
+}
+if [ "${CI:-}" = true ] && command -v nvcc >/dev/null; then
+    step cuda-build "Compiling the CUDA kernels" build_cuda || failed=1
+fi
 
 if step java-tests "Java modules and their tests" run_maven verify; then
     program_built "$sources"
