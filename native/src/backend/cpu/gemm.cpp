@@ -287,9 +287,9 @@ std::vector<Task> split_into_tasks(std::span<const GemmJob> jobs, Split split) {
     return tasks;
 }
 
-// In multiplications of one row with one column: reading the row of A costs as much as some columns more, packing a column as much
-// as some rows more, and a sum that takes several stages goes through memory between them. The numbers are measured ones,
-// rounded (native/bench/NOTES.md).
+// In multiplications of one row with one column. Packing a column costs as much as 80 rows: it is 15 % of a product of 512 rows
+// (native/bench/NOTES.md). What reading a row of A from memory costs, and what a sum costs that goes through memory between its
+// stages, are estimates from the bytes that they move.
 double task_cost(const GemmJob & job, const Task & task) {
     constexpr double read_row = 40, pack_column = 80, stage = 0.15;
     int64_t depth = 0;
