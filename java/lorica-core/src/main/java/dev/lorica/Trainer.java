@@ -357,7 +357,7 @@ public final class Trainer {
             if (!stopped && config.loadBestModelAtEnd() && bestStep != 0 && bestStep != step) {
                 session.loadState(Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
                 Evaluation best = naming(
-                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false), () -> "in the evaluation");
+                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false), () -> "evaluation after step " + step + " of " + plan.totalSteps());
                 return result(false, stoppedEarly, best);
             }
             return result(stopped, stoppedEarly, evaluation);
@@ -446,7 +446,7 @@ public final class Trainer {
             if (evaluationPending) {
                 Evaluation result = naming(
                         () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> stopRequested),
-                        () -> "in the evaluation");
+                        () -> "evaluation after step " + step + " of " + plan.totalSteps());
                 if (result == null) {
                     return false;
                 }
@@ -561,9 +561,7 @@ public final class Trainer {
                 throw new NonFiniteException(
                         String.format(
                                 Locale.ROOT,
-                                "training step %d of %d, %s: %s; try a lower learning rate (it is %.3g) or a longer warm-up%s",
-                                Math.min(step + 1, plan.totalSteps()),
-                                plan.totalSteps(),
+                                "%s: %s; try a lower learning rate (it is %.3g) or a longer warm-up%s",
                                 where.get(),
                                 e.getMessage(),
                                 learningRate.at(Math.min(step, plan.totalSteps() - 1)),
@@ -572,7 +570,10 @@ public final class Trainer {
             }
         }
 
-        /** {@code examples 4 ("Mr. Collins is"), 11 ("At Longbourn")}: places in the data from 1, and how the answers begin. */
+        /**
+         * {@code training step 3 of 9, examples 4 ("Mr. Collins is"), 11 ("At Longbourn")}: places in the data from 1, and how what
+         * is trained on begins.
+         */
         private String inWords(Packer.Batches batches, int from, int end) {
             List<String> examples = new ArrayList<>();
             int more = 0;
@@ -585,7 +586,8 @@ public final class Trainer {
                     }
                 }
             }
-            return (examples.size() == 1 ? "example " : "examples ") + String.join(", ", examples)
+            return "training step " + (step + 1) + " of " + plan.totalSteps() + ", "
+                    + (examples.size() == 1 ? "example " : "examples ") + String.join(", ", examples)
                     + (more > 0 ? " and " + more + " more" : "");
         }
 

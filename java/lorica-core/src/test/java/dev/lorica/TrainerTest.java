@@ -157,6 +157,14 @@ class TrainerTest {
         Trained whole = train(config().batchSize(4).gradientAccumulationSteps(1));
         Trained halves = train(config().batchSize(2).gradientAccumulationSteps(2));
         Trained singles = train(config().batchSize(1).gradientAccumulationSteps(4));
+        Trained eight = train(config().batchSize(8).gradientAccumulationSteps(1));
+        Trained twoTimesFour = train(config().batchSize(2).gradientAccumulationSteps(4));
+
+        assertThat(eight.losses).hasSize(4);
+        for (int i = 0; i < 4; i++) {
+            assertThat(twoTimesFour.losses.get(i)).isCloseTo(eight.losses.get(i), within(1e-4));
+            assertThat(twoTimesFour.norms.get(i)).isCloseTo(eight.norms.get(i), within(1e-3));
+        }
 
         assertThat(whole.losses).hasSize(6);
         for (Trained other : List.of(halves, singles)) {
@@ -324,6 +332,96 @@ class TrainerTest {
                     .isInstanceOf(NonFiniteException.class)
                     .hasMessageMatching("training step [23] of 6, examples [0-9]+ \\(\"[^\"]+\"\\), .*: the loss is not finite after "
                             + "[12] optimizer steps; the first values that are not came out of (layer [0-7]|the embedding); try a lower learning rate \\(it is .*\\) or a longer warm-up");
+        }
+    }
+
+    @Test
+    void aGradientThatIsNoNumberIsNamedWithItsTensorAndChangesNothing() {
+        // The loss is finite, as B is zero, but the gradient of B is not: it is of the size of A.
+        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).alpha(1e6).targetModules("blk.6.attn_v").build())) {
+            float[] a = adapter.values(0);
+            a[0] = 3e37f;
+            adapter.setValues(0, a);
+            Trainer trainer = new Trainer(model, adapter, config().batchSize(2).gradientAccumulationSteps(2).build());
+
+            assertThatThrownBy(() -> trainer.train(ten))
+                    .isInstanceOf(NonFiniteException.class)
+                    .hasMessageMatching("training step 1 of 6, examples ([0-9]+ \\(\"[^\"]+\"\\),? ?){4}: the gradient is not finite in "
+                            + "step 1; the first such tensor is blk.6.attn_v.weight.lora_[ab]; nothing was updated; "
+                            + "try a lower learning rate \\(it is 0.000200\\) or a longer warm-up");
+            assertThat(adapter.values(0)).isEqualTo(a);
+            assertThat(adapter.values(1)).containsOnly(0);
+        }
+    }
+
+    @Test
+    void theLastGoodCheckpointStaysInPlace(@TempDir Path folder) {
+        List<Double> losses = new ArrayList<>();
+        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
+            Trainer trainer = new Trainer(model, adapter, config().saveSteps(1).saveTotalLimit(1).build()).checkpoints(folder);
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onSave(int step, Path checkpoint) {
+                    if (step == 3) {
+                        float[] broken = adapter.values(0);
+                        broken[0] = Float.NaN;
+                        adapter.setValues(0, broken);
+                    }
+                }
+
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    losses.add(progress.loss());
+                }
+            });
+
+            assertThatThrownBy(() -> trainer.train(ten))
+                    .isInstanceOf(NonFiniteException.class)
+                    .hasMessageContaining("training step 4 of 6, examples ")
+                    .hasMessageContaining("came out of layer 0")
+                    .hasMessageEndingWith("; " + folder.resolve("checkpoint-3") + " is as it was");
+            assertThat(losses).hasSize(3).allSatisfy(loss -> assertThat(loss).isPositive());
+        }
+        Checkpoint last = Checkpoint.latest(folder, (path, reason) -> {}).orElseThrow();
+        try (Adapter good = model.loadAdapter(last.path())) {
+            assertThat(new Trainer(model, good, config().build()).resume(last).train(ten).steps()).isEqualTo(6);
+        }
+    }
+
+    @Test
+    void anEvaluationThatIsNoNumberEndsTheRunToo() {
+        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
+            Trainer trainer = new Trainer(model, adapter, config().evalSteps(2).build());
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    if (progress.step() == 2) {
+                        float[] broken = adapter.values(0);
+                        broken[0] = Float.NaN;
+                        adapter.setValues(0, broken);
+                    }
+                }
+            });
+
+            assertThatThrownBy(() -> trainer.train(ten, ten))
+                    .isInstanceOf(NonFiniteException.class)
+                    .hasMessageStartingWith("evaluation after step 2 of 6: the loss of an evaluation is not finite after 2 optimizer steps");
+        }
+    }
+
+    @Test
+    void theEvaluationIsWithinThePlan() {
+        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
+            TrainingConfig.Builder config = config().batchSize(1).evalBatchSize(10).maxSteps(2).checkpointing(Checkpointing.ON);
+            MemoryPlan whole = new Trainer(model, adapter, config.build()).plan(ten, ten).memory();
+            MemoryPlan trainingAlone = new Trainer(model, adapter, config.build()).plan(ten, null).memory();
+            assertThat(trainingAlone.total()).isLessThan(whole.total());
+
+            // What the evaluation needs is refused before the first step, not found out at its end.
+            Trainer refused = new Trainer(model, adapter, config.memoryLimit(whole.total() - 1).build());
+            assertThatThrownBy(() -> refused.train(ten, ten)).isInstanceOf(MemoryException.class);
+            Trainer fits = new Trainer(model, adapter, config.memoryLimit(whole.total()).build());
+            assertThat(fits.train(ten, ten).evaluation().examples()).isEqualTo(10);
         }
     }
 

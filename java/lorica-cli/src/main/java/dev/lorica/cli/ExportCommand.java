@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.Adapter;
 import dev.lorica.Model;
+import dev.lorica.exceptions.LoricaException;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -65,6 +66,10 @@ final class ExportCommand implements Callable<Integer> {
         AdapterFormat wanted = Choices.of("--format", format, AdapterFormat.class);
         try (Model base = Model.load(HubFiles.model(terminal, model));
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
+            if (wanted == AdapterFormat.GGUF && tuned.info().useDora()) {
+                throw new LoricaException("a DoRA adapter cannot be a LoRA file for llama.cpp, which has no magnitudes; "
+                        + "lorica merge makes a model of it that llama.cpp runs");
+            }
             wanted.write(tuned, output, baseModelName);
         }
         terminal.out().println("Saved " + terminal.bold(output.resolve(wanted.mainFile()).toString()));

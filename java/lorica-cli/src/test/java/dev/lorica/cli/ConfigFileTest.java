@@ -286,6 +286,14 @@ class ConfigFileTest {
         assertThat(peft.get("use_dora").asBoolean()).isTrue();
         assertThat(peft.get("rank_pattern").get("model.layers.5.self_attn.v_proj").asInt()).isEqualTo(3);
         assertThat(peft.get("target_modules").toString()).contains("layers.5.").doesNotContain("layers.4.");
+
+        Program.run(
+                        "export", "--model", Program.model(), "--adapter", first.toString(), "--format", "gguf", "--output",
+                        folder.resolve("exported").toString())
+                .failsWith(ExitCode.FAILED, "a DoRA adapter cannot be a LoRA file for llama.cpp", "lorica merge");
+        JsonNode info = Program.run("info", first.toString(), "--json").succeeds().json();
+        assertThat(info.get("type").asText()).isEqualTo("dora");
+        assertThat(info.get("pairs").asInt()).isEqualTo(3 * 7);
     }
 
     @ParameterizedTest
@@ -303,6 +311,21 @@ class ConfigFileTest {
                         "train", "-m", Program.model(), "-d", data.toString(), "-o", folder.resolve("out").toString(), "--max-steps=1",
                         option)
                 .failsWith(ExitCode.FAILED, message);
+    }
+
+    @Test
+    void aLossThatIsNoNumberIsNeverShownAsOne() throws IOException {
+        Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"Who?\", \"answer\": \"He.\"}\n");
+        Path output = folder.resolve("out");
+        Program run = Program.run(
+                "train", "-m", Program.model(), "-d", data.toString(), "-o", output.toString(), "--epochs=9", "--logging-steps=1",
+                "--learning-rate=1e38", "--max-grad-norm=0");
+        assertThat(run.exitCode()).isEqualTo(ExitCode.FAILED);
+        assertThat(run.err())
+                .contains("error: training step 2 of 9, example 1 (\"He.\"): the loss is not finite", "learning rate (it is ");
+        List<String> log = Files.readAllLines(output.resolve("train_log.jsonl"));
+        assertThat(log).isNotEmpty().noneMatch(line -> line.contains("NaN") || line.contains("\"loss\":0.0"));
+        assertThat(output.resolve(Adapter.FILE_NAME)).doesNotExist();
     }
 
     @Test
