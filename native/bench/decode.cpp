@@ -30,24 +30,6 @@ int64_t bytes_per_token(const std::string & path) {
     return all - (tied ? 0 : embedding);
 }
 
-// A rank-r adapter on `targets` whose B is not zero; its values do not matter for speed.
-AdapterHandle random_adapter(const lorica_model * model, const std::string & targets, int rank) {
-    lorica_adapter_params params = lorica_adapter_default_params();
-    params.rank = rank;
-    params.target_modules = targets.c_str();
-    lorica_adapter * created = nullptr;
-    check(lorica_adapter_create(model, &params, &created));
-    AdapterHandle adapter(created);
-    for (int32_t i = 1; i < lorica_adapter_n_tensors(created); i += 2) {
-        lorica_adapter_tensor tensor{};
-        check(lorica_adapter_tensor_info(created, i, &tensor));
-        std::vector<float> b(static_cast<size_t>(tensor.rows * tensor.cols));
-        for (size_t j = 0; j < b.size(); ++j) b[j] = static_cast<float>(1e-3 * random_normal(1, j));
-        check(lorica_adapter_set_tensor(created, i, b.data(), static_cast<int64_t>(b.size())));
-    }
-    return adapter;
-}
-
 }  // namespace
 
 Json run_decode(const Options & options) {

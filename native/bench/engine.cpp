@@ -127,6 +127,23 @@ lorica_batch_result Training::step(const lorica_batch & batch) {
     return result;
 }
 
+AdapterHandle random_adapter(const lorica_model * model, const std::string & targets, int rank) {
+    lorica_adapter_params params = lorica_adapter_default_params();
+    params.rank = rank;
+    params.target_modules = targets.c_str();
+    lorica_adapter * created = nullptr;
+    check(lorica_adapter_create(model, &params, &created));
+    AdapterHandle adapter(created);
+    for (int32_t i = 1; i < lorica_adapter_n_tensors(created); i += 2) {
+        lorica_adapter_tensor tensor{};
+        check(lorica_adapter_tensor_info(created, i, &tensor));
+        std::vector<float> b(static_cast<size_t>(tensor.rows * tensor.cols));
+        for (size_t j = 0; j < b.size(); ++j) b[j] = static_cast<float>(1e-3 * random_normal(1, j));
+        check(lorica_adapter_set_tensor(created, i, b.data(), static_cast<int64_t>(b.size())));
+    }
+    return adapter;
+}
+
 Json describe(const lorica_train_plan & plan) {
     return Json()
         .set("weights", plan.weights)

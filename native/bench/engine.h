@@ -66,6 +66,9 @@ struct Training {
     lorica_batch_result step(const lorica_batch & batch);
 };
 
+// An adapter on `targets` whose B is not zero; its values do not matter for speed.
+AdapterHandle random_adapter(const lorica_model * model, const std::string & targets, int rank);
+
 Json describe(const lorica_train_plan & plan);
 
 // A packed batch that owns its arrays. Sequences of random tokens, every position trained.

@@ -23,6 +23,7 @@ commands
   ceiling   oneDNN's matmul alone on the model's products, bf16 and f32
   gemm      the engine's matrix products alone, by layer and weight type, against oneDNN
   decode    prompt processing and decoding, against the memory's read bandwidth
+  merge     an adapter folded into the model: seconds, peak memory
   start     from nothing to the first training step, with 10,000 examples
   scaling   cost per token by sequence length and by number of examples
 
@@ -53,6 +54,9 @@ decode
   --prompt N          tokens of the prompt (512)
   --generate N        tokens decoded after it (128)
   --adapters N        also with 1 to N adapters at once, of --targets and --rank (0)
+merge
+  --merge-type TYPE   of the new file (f16)
+  --output FILE       keep the new file under this name (beside the model, removed at the end)
 start
   --examples N        (10000)
   --cold              drop the model from the page cache first
@@ -83,6 +87,8 @@ int main(int argc, char ** argv) {
             result = run_gemm(options);
         } else if (command == "decode") {
             result = run_decode(options);
+        } else if (command == "merge") {
+            result = run_merge(options);
         } else if (command == "start") {
             result = run_start(options);
         } else if (command == "scaling") {

@@ -5,54 +5,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <new>
 
 #include <unistd.h>
 
+#include "support/counted_memory.h"
 #include "support/damaged_gguf.h"
 #include "support/mutator.h"
 #include "support/raw_gguf.h"
 #include "support/temp_dir.h"
-
-namespace {
-
-// What operator new has given out and not got back, and the most of it at any time.
-std::atomic<int64_t> live_bytes = 0, most_bytes = 0;
-
-void * counted(size_t n) {
-    constexpr size_t header = 16;
-    auto * memory = n > SIZE_MAX - header ? nullptr : static_cast<char *>(std::malloc(n + header));
-    if (!memory) throw std::bad_alloc();
-    *reinterpret_cast<size_t *>(memory) = n;
-    const int64_t live = live_bytes += static_cast<int64_t>(n);
-    int64_t most = most_bytes;
-    while (live > most && !most_bytes.compare_exchange_weak(most, live)) {
-    }
-    return memory + header;
-}
-
-void uncounted(void * memory) {
-    if (!memory) return;
-    auto * begin = static_cast<char *>(memory) - 16;
-    live_bytes -= static_cast<int64_t>(*reinterpret_cast<size_t *>(begin));
-    std::free(begin);
-}
-
-}  // namespace
-
-void * operator new(size_t n) { return counted(n); }
-void * operator new[](size_t n) { return counted(n); }
-void operator delete(void * memory) noexcept { uncounted(memory); }
-void operator delete[](void * memory) noexcept { uncounted(memory); }
-void operator delete(void * memory, size_t) noexcept { uncounted(memory); }
-void operator delete[](void * memory, size_t) noexcept { uncounted(memory); }
 
 namespace lorica::test {
 namespace {
@@ -83,12 +49,12 @@ protected:
         ASSERT_FALSE(corpus.empty());
         const Mutator mutator(corpus);
         std::map<std::string, std::map<lorica_status, size_t>> seen;
-        const int64_t live_at_first = live_bytes;
+        const int64_t live_at_first = live_bytes();
         for (uint64_t i = 0; i < n_inputs() && !HasFailure(); ++i) {
             const std::vector<std::byte> data = mutator.input(i);
             write_file(path, data);
-            const int64_t before = live_bytes;
-            most_bytes = before;
+            const int64_t before = live_bytes();
+            reset_most_bytes();
             for (const LoadResult & result : load_as_everything(path, base.get())) {
                 ++seen[result.function][result.status];
                 if (result.status == LORICA_OK) continue;
@@ -98,10 +64,10 @@ protected:
                 EXPECT_THAT(result.message, testing::Not(testing::HasSubstr("\n"))) << "input " << i;
             }
             // Vocabularies become hash tables and tries: many times their bytes, but not more.
-            EXPECT_LE(most_bytes - before, static_cast<int64_t>(256 * data.size() + (4 << 20))) << "input " << i;
+            EXPECT_LE(most_bytes() - before, static_cast<int64_t>(256 * data.size() + (4 << 20))) << "input " << i;
         }
         // Tables that are made once stay; what each input left behind would add up.
-        EXPECT_LE(live_bytes - live_at_first, 8 << 20);
+        EXPECT_LE(live_bytes() - live_at_first, 8 << 20);
         for (const auto & [function, statuses] : seen) {
             for (const auto & [status, n] : statuses) RecordProperty(function + "_" + std::to_string(status), static_cast<int>(n));
         }
@@ -139,12 +105,12 @@ TEST_F(FuzzTest, TensorsOfOtherFiles) {
                                           static_cast<int32_t>(numbers[4])};
         lorica_gguf_writer * writer = nullptr;
         ASSERT_EQ(lorica_gguf_writer_create(&writer), LORICA_OK);
-        const int64_t before = live_bytes;
-        most_bytes = before;
+        const int64_t before = live_bytes();
+        reset_most_bytes();
         lorica_status status = lorica_gguf_writer_add_tensor(writer, "x.weight", "F16", numbers[1], numbers[2] + 1, &source);
         if (status == LORICA_OK) status = lorica_gguf_writer_write(writer, target.c_str());
         EXPECT_THAT(status, testing::AnyOf(LORICA_OK, LORICA_ERROR_FORMAT, LORICA_ERROR_INVALID_ARGUMENT)) << i << lorica_last_error();
-        EXPECT_LE(most_bytes - before, 1 << 20) << i;
+        EXPECT_LE(most_bytes() - before, 1 << 20) << i;
         ++(status == LORICA_OK ? n_read : n_refused);
         lorica_gguf_writer_free(writer);
     }

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.fail;
 
 import com.sun.management.ThreadMXBean;
 import dev.lorica.convert.HuggingFaceConverter;
+import dev.lorica.convert.TokenizerReader;
 import dev.lorica.data.Dataset;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.LoricaException;
@@ -107,12 +108,12 @@ class FuzzTest {
 
     @Test
     void tokenizerJson() throws IOException {
-        converted("one_kv_head_bf16", "tokenizer.json");
+        tokenizer("one_kv_head_bf16", "tokenizer.json");
     }
 
     @Test
     void tokenizerModel() throws IOException {
-        converted("llama3_rope_f16", "tokenizer.model");
+        tokenizer("llama3_rope_f16", "tokenizer.model");
     }
 
     @Test
@@ -125,13 +126,23 @@ class FuzzTest {
         converted("llama3_rope_f16", "model.safetensors.index.json");
     }
 
-    private void converted(String name, String changed) throws IOException {
+    private void tokenizer(String name, String changed) throws IOException {
+        Path original = copied(name);
+        fuzz(folder.resolve(changed), List.of(original.resolve(changed)), () -> TokenizerReader.read(folder, 512));
+    }
+
+    private Path copied(String name) throws IOException {
         Path original = RESOURCES.resolve("convert").resolve(name);
         try (Stream<Path> files = Files.list(original)) {
             for (Path file : files.toList()) {
                 Files.copy(file, folder.resolve(file.getFileName()));
             }
         }
+        return original;
+    }
+
+    private void converted(String name, String changed) throws IOException {
+        Path original = copied(name);
         Path output = folder.resolve("out.gguf");
         fuzz(folder.resolve(changed), List.of(original.resolve(changed)), () -> {
             HuggingFaceConverter.convert(folder, output, "F16");
