@@ -16,6 +16,7 @@ import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TextTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
+import java.io.CharConversionException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
@@ -115,6 +116,8 @@ public record AdapterMetadata(
             return null;
         } catch (JacksonException e) {
             throw new FileFormatException(file + " is damaged: " + firstLine(e), e);
+        } catch (CharConversionException e) {
+            throw new FileFormatException(file + " is damaged: it is not UTF-8", e);
         } catch (IOException e) {
             throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }

@@ -7,6 +7,7 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
+import java.io.CharConversionException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -124,6 +125,8 @@ record PeftConfig(
             return json;
         } catch (JacksonException e) {
             throw new FileFormatException(file + " is damaged: " + e.getOriginalMessage().lines().findFirst().orElse("not JSON"), e);
+        } catch (CharConversionException e) {
+            throw new FileFormatException(file + " is damaged: it is not UTF-8", e);
         } catch (IOException e) {
             throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }

@@ -5,18 +5,24 @@ import dev.lorica.Checkpoint;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.log.JsonlLog;
 import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.channels.OverlappingFileLockException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.stream.Stream;
 
 /**
- * The folder that an adapter is to be saved in, looked at before training rather than after it. Closing it takes it
- * away again if it was made here and nothing was saved in it.
+ * The folder that an adapter is to be saved in, looked at before training rather than after it, and locked so that no other run
+ * writes into it at the same time. Closing it takes it away again if it was made here and nothing was saved in it.
  */
-record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements AutoCloseable {
+record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lock) implements AutoCloseable {
+    /** There while a run writes into the folder. */
+    private static final String LOCK = ".lorica.lock";
 
     /** Makes the folder, and sees to it that it can be written to and that nothing of someone else's is in it. */
     static OutputFolder prepare(Path path, boolean overwrite) {
@@ -33,10 +39,39 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
                                 + "folder, or write into it with --overwrite-output-dir");
             }
             Files.delete(Files.createTempFile(path, ".lorica", ".tmp"));
+            return new OutputFolder(path, isNew, hasAdapter, lock(path));
         } catch (IOException e) {
             throw new LoricaException("--output " + path + " cannot be written to: " + reason(e), e);
         }
-        return new OutputFolder(path, isNew, hasAdapter);
+    }
+
+    private static FileChannel lock(Path folder) throws IOException {
+        Path file = folder.resolve(LOCK);
+        while (true) {
+            FileChannel channel =
+                    FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+            if (!tryLock(channel)) {
+                channel.close();
+                throw new LoricaException("--output " + folder + " is in use: another run writes into it"
+                        + "; choose another folder, or wait until it is done");
+            }
+            // A run that ended just now may have taken the file away between our opening and our locking it; ours has a size that no
+            // other has. It must not be opened to see that: closing it again would give up the lock.
+            long size = 1 + (System.nanoTime() & 0xffffff);
+            channel.truncate(0).write(ByteBuffer.wrap(new byte[1]), size - 1);
+            if (Files.exists(file) && Files.size(file) == size) {
+                return channel;
+            }
+            channel.close();
+        }
+    }
+
+    private static boolean tryLock(FileChannel channel) throws IOException {
+        try {
+            return channel.tryLock() != null;
+        } catch (OverlappingFileLockException e) {
+            return false; // of another run in this process
+        }
     }
 
     /** The reason without the path, which Java's messages repeat or consist of. */
@@ -52,7 +87,8 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
 
     @Override
     public void close() {
-        try {
+        try (lock) {
+            Files.deleteIfExists(path.resolve(LOCK));
             if (isNew && isEmpty(path)) {
                 Files.delete(path);
             }
@@ -70,7 +106,7 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter) implements Aut
 
     private static boolean isEmpty(Path folder) throws IOException {
         try (Stream<Path> files = Files.list(folder)) {
-            return files.findAny().isEmpty();
+            return files.allMatch(file -> file.endsWith(LOCK));
         }
     }
 }

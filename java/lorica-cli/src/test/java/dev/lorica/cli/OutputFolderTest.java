@@ -19,7 +19,7 @@ class OutputFolderTest {
     void takesAnEmptyFolderAndLeavesItWhenNothingWasSaved() throws IOException {
         try (OutputFolder output = OutputFolder.prepare(folder, false)) {
             assertThat(output.hasAdapter()).isFalse();
-            assertThat(folder).isEmptyDirectory();
+            assertThat(folder).isDirectoryNotContaining("glob:**/*adapter*");
         }
         assertThat(folder).isEmptyDirectory();
     }
@@ -28,7 +28,7 @@ class OutputFolderTest {
     void takesAwayAFolderThatItMadeWhenNothingWasSaved() throws IOException {
         Path kept = folder.resolve("a/kept");
         try (OutputFolder output = OutputFolder.prepare(folder.resolve("a/lost"), false)) {
-            assertThat(output.path()).isEmptyDirectory();
+            assertThat(output.path()).isDirectory();
         }
         try (OutputFolder output = OutputFolder.prepare(kept, false)) {
             Files.writeString(output.path().resolve(Adapter.FILE_NAME), "saved");
@@ -55,6 +55,44 @@ class OutputFolderTest {
 
         try (OutputFolder output = OutputFolder.prepare(folder, false)) {
             assertThat(output.hasAdapter()).isTrue();
+        }
+    }
+
+    @Test
+    void refusesAFolderThatAnotherRunWritesInto() throws Exception {
+        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
+            assertThatExceptionOfType(LoricaException.class)
+                    .isThrownBy(() -> OutputFolder.prepare(folder, true))
+                    .withMessage("--output " + folder + " is in use: another run writes into it; choose another folder, or wait until it is done");
+        }
+        OutputFolder.prepare(folder, false).close();
+
+        // A run of another process, which is killed after it was met.
+        Process other = new ProcessBuilder(Path.of(System.getProperty("java.home"), "bin/java").toString(), "-cp",
+                        System.getProperty("java.class.path"), HoldsAFolder.class.getName(), folder.toString())
+                .start();
+        try {
+            assertThat(other.getInputStream().read()).isEqualTo('!');
+            assertThatExceptionOfType(LoricaException.class)
+                    .isThrownBy(() -> OutputFolder.prepare(folder, false))
+                    .withMessageContaining("is in use: another run writes into it");
+        } finally {
+            other.destroyForcibly().waitFor();
+        }
+        OutputFolder.prepare(folder, false).close();
+        assertThat(folder).isEmptyDirectory();
+    }
+
+    /** A program that holds a folder until it is killed. */
+    static final class HoldsAFolder {
+        private HoldsAFolder() {}
+
+        public static void main(String[] args) throws InterruptedException {
+            try (OutputFolder output = OutputFolder.prepare(Path.of(args[0]), false)) {
+                System.out.print("!");
+                System.out.flush();
+                Thread.sleep(60_000);
+            }
         }
     }
 

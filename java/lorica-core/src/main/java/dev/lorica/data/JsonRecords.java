@@ -8,6 +8,7 @@ import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.CharConversionException;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.charset.CharacterCodingException;
@@ -76,7 +77,7 @@ final class JsonRecords implements RecordReader {
             return new Raw(object, begin, where);
         } catch (JsonProcessingException e) {
             throw damaged(e, begin);
-        } catch (CharacterCodingException e) {
+        } catch (CharacterCodingException | CharConversionException e) {
             throw new DataException(file + ", record " + records + ": not valid UTF-8", e);
         } catch (IOException e) {
             throw new DataException(file + " cannot be read: " + e.getMessage(), e);

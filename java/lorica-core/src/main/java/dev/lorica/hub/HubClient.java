@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.exceptions.HubException;
+import java.io.CharConversionException;
 import java.io.IOException;
 import java.io.InputStream;
 import java.net.URI;
@@ -84,7 +85,7 @@ final class HubClient {
                 }
             }
             return new Listing(commit, files);
-        } catch (JacksonException e) {
+        } catch (JacksonException | CharConversionException e) {
             throw new HubException(config.endpoint() + " does not answer like a hub: the list of files is not JSON", e);
         }
     }

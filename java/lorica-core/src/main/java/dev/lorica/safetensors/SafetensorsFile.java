@@ -7,6 +7,7 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
+import java.io.CharConversionException;
 import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -115,6 +116,8 @@ public final class SafetensorsFile implements AutoCloseable {
             header = JSON.readTree(fill(channel, 8, (int) headerBytes).array());
         } catch (JacksonException e) {
             throw damaged(path, "its header is not JSON: " + e.getOriginalMessage().lines().findFirst().orElse(""));
+        } catch (CharConversionException e) {
+            throw damaged(path, "its header is not UTF-8");
         }
         if (!header.isObject()) {
             throw damaged(path, "its header is not a JSON object");

@@ -6,12 +6,19 @@ package dev.lorica.exceptions;
  */
 public class LoricaException extends RuntimeException {
     private static final long serialVersionUID = 1L;
+    private static final int LONGEST_MESSAGE = 4000;
 
     public LoricaException(String message) {
-        super(message);
+        super(oneLine(message));
     }
 
     public LoricaException(String message, Throwable cause) {
-        super(message, cause);
+        super(oneLine(message), cause);
+    }
+
+    /** Messages quote files, and what is in a file may be anything. */
+    private static String oneLine(String message) {
+        String line = String.valueOf(message).replaceAll("[\\p{Cntrl}\u2028\u2029]", " ");
+        return line.length() <= LONGEST_MESSAGE ? line : line.substring(0, LONGEST_MESSAGE) + "…";
     }
 }
