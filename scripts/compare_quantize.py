@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Quantizes models with `lorica quantize` and with llama.cpp's own llama_model_quantize, and compares the files tensor by tensor:
-types, bytes, and the perplexity of a text under each, as `lorica eval --text` has it.
+types and bytes, and where any differ the perplexity of a text under both, as `lorica eval --text` has it.
 
     scripts/compare_quantize.py LIBLLAMA TEXT MODEL...
 
@@ -10,6 +10,7 @@ copy with an output of its own is made and compared too. Needs gguf and numpy.
 """
 import ctypes
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def quantize_with_llama(llama, source, target, name):
 
 
 def lorica(*arguments):
-    run = subprocess.run([ROOT / "scripts/lorica", *map(str, arguments)], capture_output=True, text=True)
+    run = subprocess.run([os.environ.get("LORICA", ROOT / "scripts/lorica"), *map(str, arguments)], capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(run.stderr)
     return run.stdout
@@ -113,11 +114,11 @@ def main():
                 lorica("quantize", model, ours, "--type", name)
                 quantize_with_llama(llama, model, theirs, name)
                 n, other_type, other_bytes = compare(ours, theirs)
-                mine = perplexity(ours, text)
                 same = other_type == other_bytes == 0
-                other = mine if same else perplexity(theirs, text)
+                mine, other = (0, 0) if same else (perplexity(ours, text), perplexity(theirs, text))
                 worse |= mine > other
-                print(f"| {title} | {name} | {n} | {other_type} | {other_bytes} | {mine:.4f} | {'the same file' if same else f'{other:.4f}'} |", flush=True)
+                perplexities = "the same tensors |" if same else f"{mine:.4f} | {other:.4f}"
+                print(f"| {title} | {name} | {n} | {other_type} | {other_bytes} | {perplexities} |", flush=True)
     sys.exit("worse than llama.cpp's" if worse else 0)
 
 
