@@ -41,7 +41,7 @@ final class PlanCommand implements Callable<Integer> {
             names = {"-m", "--model"},
             required = true,
             paramLabel = "FILE",
-            description = "The GGUF model.")
+            description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
     @Option(
@@ -86,7 +86,7 @@ final class PlanCommand implements Callable<Integer> {
         positive("--max-length", maxLength);
         positive("--batch-size", batchSize);
         long limit = available == null ? 0 : bytes(available);
-        try (Model base = Model.load(model, device.config());
+        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter adapter = base.newAdapter(lora.config(0))) {
             new TrainingReport(terminal).model(base.info());
             Way kept = way(base, adapter, Checkpointing.OFF, limit);
