@@ -6,7 +6,11 @@ import static org.assertj.core.api.Assertions.fail;
 import com.sun.management.ThreadMXBean;
 import dev.lorica.convert.HuggingFaceConverter;
 import dev.lorica.convert.TokenizerReader;
+import dev.lorica.data.ChatTemplate;
+import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
+import dev.lorica.data.ExampleEncoder;
+import dev.lorica.data.Message;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.safetensors.SafetensorsFile;
@@ -103,7 +107,29 @@ class FuzzTest {
                 "{\"question\": \"Who?\", \"answer\": \"He.\", \"n\": 1.5}\n{\"question\": \"Why?\", \"answer\": \"\", \"n\": null}\n");
         Path text = Files.writeString(folder.resolve("c.jsonl"), "{\"text\": \"It is a truth\"}\n\n{\"text\": \"universally\"}");
         Path file = folder.resolve("data.json");
-        fuzz(file, List.of(array, lines, text), () -> Dataset.load(file).size());
+        Path chat = Files.writeString(folder.resolve("d.jsonl"),
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"Who?\"}, {\"role\": \"assistant\", \"content\": \"He.\"}]}\n");
+        fuzz(file, List.of(array, lines, text, chat), () -> Dataset.load(file).size());
+    }
+
+    @Test
+    void tables() throws IOException {
+        Path comma = Files.writeString(folder.resolve("a.csv"), "question,answer\r\n\"Who, \"\"he\"\"?\",He.\r\nWhy?,\"So\nit is.\"\r\n");
+        Path file = folder.resolve("data.csv");
+        fuzz(file, List.of(comma), () -> Dataset.load(file).size());
+        Path parquet = folder.resolve("data.parquet");
+        fuzz(
+                parquet,
+                List.of(RESOURCES.resolve("data/chat.parquet"), RESOURCES.resolve("data/questions-snappy.parquet")),
+                () -> Dataset.load(parquet).size());
+    }
+
+    @Test
+    void chatTemplates() throws IOException {
+        Path source = Files.writeString(folder.resolve("a.jinja"), ChatTemplate.named("llama2").orElseThrow().source());
+        Path file = folder.resolve("template.jinja");
+        DataRecord record = DataRecord.conversation(Message.user("Who?"), Message.assistant("He."));
+        fuzz(file, List.of(source), () -> new ExampleEncoder(model.tokenizer(), ChatTemplate.load(file), false).prompt(record));
     }
 
     @Test

@@ -35,6 +35,9 @@ final class ChatFormat {
     /** Prompts with so many characters in common at their end are followed by an answer in the same way. */
     private static final int SAME_ENDING = 4;
 
+    /** Characters at the end of an answer; templates may leave out what was thought before it. */
+    private static final int SEEN_OF_ANSWER = 16;
+
     private final ChatTemplate template;
     private final JinjaTemplate jinja;
     private final boolean marksGenerations;
@@ -80,6 +83,7 @@ final class ChatFormat {
         int length = whole.learnedLength();
         Conversation learned = whole.first(length);
         JinjaTemplate.Rendering all = render(learned, false);
+        requireAnswers(learned, all.text());
         List<int[]> spans = marksGenerations ? marked(all) : spans(learned, all.text());
         if (spans != null) {
             return List.of(segments(all.text(), spans, learned));
@@ -93,6 +97,20 @@ final class ChatFormat {
             }
         }
         return examples;
+    }
+
+    /** Some templates of models that also see take only content in parts, and write nothing of a text. */
+    private void requireAnswers(Conversation conversation, String text) {
+        for (Message message : conversation.messages()) {
+            if (message.isAssistant() && message.trained()) {
+                String answer = guarded(message.content()).strip();
+                String end = answer.substring(Math.max(0, answer.length() - SEEN_OF_ANSWER));
+                if (!text.contains(end.substring(end.lastIndexOf('>', end.length() - 2) + 1))) {
+                    throw new DataException(
+                            "the chat template (" + template.name() + ") does not write what the assistant says");
+                }
+            }
+        }
     }
 
     /** What generation begins with. What the assistant said before is a segment of its own here too, as it was in training. */

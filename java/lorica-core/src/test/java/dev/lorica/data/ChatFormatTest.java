@@ -3,6 +3,7 @@ package dev.lorica.data;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 import static org.assertj.core.api.Assumptions.assumeThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -107,6 +108,66 @@ class ChatFormatTest {
                     .as(messages.toString())
                     .isEqualTo(expected.asText());
         }
+    }
+
+    /** What is trained on is what the assistant says in each turn, its end included, and nothing else. */
+    @ParameterizedTest
+    @ValueSource(strings = {
+            "chatml", "qwen2.5", "smollm2", "llama2", "llama3", "llama3.1", "mistral", "mistral-v3", "mistral-nemo", "mistral-v7",
+            "zephyr", "gemma", "phi3", "vicuna"
+    })
+    void masksOfNamedTemplatesAreTheAnswers(String name) throws IOException {
+        assertThat(checkMasks(ChatTemplate.named(name).orElseThrow())).isGreaterThanOrEqualTo(20);
+    }
+
+    /** The same for templates as models carry them; they are not ours to keep. */
+    @Test
+    void masksOfRealTemplatesAreTheAnswers() throws IOException {
+        String folder = System.getProperty("lorica.chatTemplates");
+        assumeTrue(folder != null, "-Dlorica.chatTemplates=FOLDER names no folder with templates of real models");
+        int templates = 0;
+        for (JsonNode golden : goldens().get("templates")) {
+            Path file = Path.of(folder, golden.get("name").asText() + ".jinja");
+            templates += checkMasks(ChatTemplate.load(file)) > 0 ? 1 : 0;
+        }
+        assertThat(templates).isGreaterThanOrEqualTo(70);
+    }
+
+    /** Returns how many turns were compared. */
+    private static int checkMasks(ChatTemplate template) throws IOException {
+        int turns = 0;
+        for (JsonNode node : goldens().get("conversations")) {
+            List<Message> messages = new ArrayList<>();
+            List<String> answers = new ArrayList<>();
+            for (JsonNode message : node) {
+                messages.add(Message.of(message.get("role").asText(), message.get("content").asText()));
+                if (message.get("role").asText().equals("assistant")) {
+                    answers.add(message.get("content").asText());
+                }
+            }
+            if (answers.isEmpty() || answers.get(answers.size() - 1).isBlank()) {
+                continue;
+            }
+            TokenizedDataset data;
+            try {
+                data = data(template.source(), messages.toArray(Message[]::new));
+            } catch (DataException refused) {
+                assertThat(refused).as(template.name()).hasMessageContaining("the chat template");
+                continue;
+            }
+            List<String> learned = new ArrayList<>();
+            data.examples().forEach(example -> learned.addAll(learned(example)));
+            assertThat(learned).as(template.name() + ": " + node).hasSameSizeAs(answers);
+            for (int i = 0; i < answers.size(); i++) {
+                String answer = answers.get(i).strip();
+                String visible = answer.contains("</think>") ? answer.substring(answer.indexOf("</think>") + 8).strip() : answer;
+                assertThat(learned.get(i)).as(template.name() + ": " + node).contains(visible);
+                assertThat(learned.get(i).length() - answer.length()).as("%s learns %s of %s", template.name(), learned.get(i), answer)
+                        .isLessThan(100);
+                turns++;
+            }
+        }
+        return turns;
     }
 
     @Test
@@ -284,7 +345,7 @@ class ChatFormatTest {
     }
 
     private static TokenizedDataset data(String template, Message... messages) {
-        DataConfig config = new DataConfig(new ChatTemplate("test", template, ""), 512, Overflow.ERROR, false);
+        DataConfig config = new DataConfig(new ChatTemplate("test", template, ""), 16384, Overflow.ERROR, false);
         return TokenizedDataset.of(Dataset.of(List.of(DataRecord.conversation(messages))), tokenizer, config);
     }
 

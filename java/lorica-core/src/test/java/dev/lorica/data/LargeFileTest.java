@@ -20,7 +20,7 @@ import org.junit.jupiter.api.io.TempDir;
  * heap.
  */
 class LargeFileTest {
-    private static final int MEBIBYTES = Integer.getInteger("lorica.largeFile", 160);
+    private static final int MEBIBYTES = Integer.getInteger("lorica.largeFile", 120);
     private static final String HEAP = System.getProperty("lorica.largeFileHeap", "48m");
     private static final String FILLER = "x".repeat(1000);
 
@@ -46,19 +46,19 @@ class LargeFileTest {
     @Test
     void namesTheOneBadLine() throws Exception {
         Path file = folder.resolve("bad.jsonl");
-        long lines = write(file, 100_000);
-        assertThat(lines).isGreaterThan(100_000);
+        long lines = write(file, 60_000);
+        assertThat(lines).isGreaterThan(60_000);
 
         // What the line lacks is missed at the beginning of the next one.
         assertThat(run(file))
-                .startsWith("error: " + file + ", line 100002, column 1, in the record that begins on line 100001: not valid JSON");
+                .startsWith("error: " + file + ", line 60002, column 1, in the record that begins on line 60001: not valid JSON");
     }
 
     /** What is in a file comes in the same order as what is in memory. */
     @Test
     void givesTheSameBatchesAsMemoryDoes() {
         try (Tokenizer tokenizer = Tokenizer.load(Repository.file("models/austen-7m-q4_0.gguf"))) {
-            Dataset data = Dataset.of(IntStream.range(0, 40_000)
+            Dataset data = Dataset.of(IntStream.range(0, 50_000)
                     .mapToObj(i -> DataRecord.of("What is number " + i + "?", "It is " + i + ", " + "and more ".repeat(i % 20)))
                     .toList());
             ExampleStore inFile = new ExampleStore(0);
