@@ -117,11 +117,6 @@ class FuzzTest {
         Path comma = Files.writeString(folder.resolve("a.csv"), "question,answer\r\n\"Who, \"\"he\"\"?\",He.\r\nWhy?,\"So\nit is.\"\r\n");
         Path file = folder.resolve("data.csv");
         fuzz(file, List.of(comma), () -> Dataset.load(file).size());
-        Path parquet = folder.resolve("data.parquet");
-        fuzz(
-                parquet,
-                List.of(RESOURCES.resolve("data/chat.parquet"), RESOURCES.resolve("data/questions-snappy.parquet")),
-                () -> Dataset.load(parquet).size());
     }
 
     @Test

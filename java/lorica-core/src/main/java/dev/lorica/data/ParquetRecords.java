@@ -14,11 +14,22 @@ import dev.hardwood.row.StructAccessor;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.concurrent.ArrayBlockingQueue;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.TimeUnit;
 import java.util.logging.Level;
 import java.util.logging.Logger;
 
-/** Reads the rows of a Parquet file. Such a file has no lines; a row's number stands for them. */
+/**
+ * Reads the rows of a Parquet file. Such a file has no lines; a row's number stands for them.
+ *
+ * <p>The rows come from a thread of their own: the library waits forever for a part of a file that it cannot read, and so must
+ * not be waited for in turn.
+ */
 final class ParquetRecords implements RecordReader {
+    private static final int ROWS_AHEAD = 64;
+    private static final long PATIENCE_SECONDS = 60;
+
     /** The reader tells how it decompresses; nobody asked. Held here, or else its level is forgotten. */
     private static final Logger READERS_OWN = Logger.getLogger("dev.hardwood");
 
@@ -28,22 +39,19 @@ final class ParquetRecords implements RecordReader {
 
     private static final JsonNodeFactory JSON = JsonNodeFactory.instance;
 
+    /** A row, or what was wrong, or neither behind the last row. */
+    private record Row(ObjectNode fields, Throwable failure) {}
+
     private final Path file;
-    private final ParquetFileReader reader;
-    private final RowReader rows;
+    private final BlockingQueue<Row> rows = new ArrayBlockingQueue<>(ROWS_AHEAD);
+    private final Thread reader;
     private long records;
 
     ParquetRecords(Path file) {
         this.file = file;
-        try {
-            reader = ParquetFileReader.open(InputFile.of(file));
-            rows = reader.rowReader();
-        } catch (IOException | RuntimeException e) {
-            throw damaged(e);
-        } catch (UnsupportedClassVersionError e) {
-            throw new DataException(file + " is a Parquet file; reading those needs Java 21 or newer, this is Java "
-                    + Runtime.version().feature(), e);
-        }
+        reader = new Thread(this::read, "lorica-parquet");
+        reader.setDaemon(true);
+        reader.start();
     }
 
     @Override
@@ -51,18 +59,42 @@ final class ParquetRecords implements RecordReader {
         return "parquet";
     }
 
+    private void read() {
+        try {
+            Row last;
+            try (ParquetFileReader opened = ParquetFileReader.open(InputFile.of(file));
+                    RowReader all = opened.rowReader()) {
+                while (all.hasNext()) {
+                    all.next();
+                    rows.put(new Row(object(all), null));
+                }
+                last = new Row(null, null);
+            } catch (IOException | RuntimeException | LinkageError | OutOfMemoryError e) {
+                last = new Row(null, e);
+            }
+            rows.put(last);
+        } catch (InterruptedException e) {
+            // Nobody wants the rest.
+        }
+    }
+
     @Override
     public Raw next() {
+        Row row;
         try {
-            if (!rows.hasNext()) {
-                return null;
-            }
-            rows.next();
-            records++;
-            return new Raw(object(rows), records, file + ", record " + records);
-        } catch (RuntimeException e) {
-            throw damaged(e);
+            row = rows.poll(PATIENCE_SECONDS, TimeUnit.SECONDS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            throw new DataException(file + ": reading it was interrupted", e);
         }
+        if (row == null || row.failure != null) {
+            throw damaged(row == null ? null : row.failure);
+        }
+        if (row.fields == null) {
+            return null;
+        }
+        records++;
+        return new Raw(row.fields, records, file + ", record " + records);
     }
 
     private static ObjectNode object(StructAccessor row) {
@@ -104,15 +136,20 @@ final class ParquetRecords implements RecordReader {
         return value instanceof Boolean b ? JSON.booleanNode(b) : JSON.textNode(value.toString());
     }
 
-    private DataException damaged(Exception e) {
-        String reason = e.getMessage() == null ? e.getClass().getSimpleName() : e.getMessage();
+    private DataException damaged(Throwable e) {
+        if (e instanceof UnsupportedClassVersionError) {
+            return new DataException(file + " is a Parquet file; reading those needs Java 21 or newer, this is Java "
+                    + Runtime.version().feature(), e);
+        }
+        String reason = e == null
+                ? "there is no getting on with it"
+                : e.getMessage() == null ? e.getClass().getSimpleName() : e.getMessage();
         return new DataException(file + (records == 0 ? "" : ", behind record " + records) + ": not a sound Parquet file: "
                 + reason.lines().findFirst().orElse(""), e);
     }
 
     @Override
     public void close() {
-        DataFile.closeQuietly(rows);
-        DataFile.closeQuietly(reader);
+        reader.interrupt();
     }
 }
