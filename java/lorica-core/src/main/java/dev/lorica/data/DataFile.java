@@ -49,7 +49,12 @@ final class DataFile {
     private static RecordReader open(Path path, String name, InputStream in, byte[] head) throws IOException {
         if (startsWith(head, 'P', 'A', 'R', '1')) {
             closeQuietly(in);
-            return new ParquetRecords(path);
+            try {
+                return new ParquetRecords(path);
+            } catch (UnsupportedClassVersionError e) {
+                throw new DataException(path + " is a Parquet file; reading those needs Java 21 or newer, this is Java "
+                        + Runtime.version().feature(), e);
+            }
         }
         String other = startsWith(head, 'P', 'K', 3, 4)
                 ? "a ZIP archive: unpack it first"

@@ -69,7 +69,7 @@ final class ParquetRecords implements RecordReader {
                     rows.put(new Row(object(all), null));
                 }
                 last = new Row(null, null);
-            } catch (IOException | RuntimeException | LinkageError | OutOfMemoryError e) {
+            } catch (IOException | RuntimeException | OutOfMemoryError e) {
                 last = new Row(null, e);
             }
             rows.put(last);
@@ -137,10 +137,6 @@ final class ParquetRecords implements RecordReader {
     }
 
     private DataException damaged(Throwable e) {
-        if (e instanceof UnsupportedClassVersionError) {
-            return new DataException(file + " is a Parquet file; reading those needs Java 21 or newer, this is Java "
-                    + Runtime.version().feature(), e);
-        }
         String reason = e == null
                 ? "there is no getting on with it"
                 : e.getMessage() == null ? e.getClass().getSimpleName() : e.getMessage();
