@@ -35,8 +35,10 @@ final class ChatFormat {
     /** Prompts with so many characters in common at their end are followed by an answer in the same way. */
     private static final int SAME_ENDING = 4;
 
-    /** Characters at the end of an answer; templates may leave out what was thought before it. */
+    /** Characters at the end of an answer that must be in the text; what stands before them a template may change. */
     private static final int SEEN_OF_ANSWER = 16;
+
+    private static final String END_OF_THOUGHT = "</think>";
 
     private final ChatTemplate template;
     private final JinjaTemplate jinja;
@@ -103,14 +105,20 @@ final class ChatFormat {
     private void requireAnswers(Conversation conversation, String text) {
         for (Message message : conversation.messages()) {
             if (message.isAssistant() && message.trained()) {
-                String answer = guarded(message.content()).strip();
-                String end = answer.substring(Math.max(0, answer.length() - SEEN_OF_ANSWER));
-                if (!text.contains(end.substring(end.lastIndexOf('>', end.length() - 2) + 1))) {
+                String content = guarded(message.content());
+                String answer = content.substring(behindThought(content)).strip();
+                if (!text.contains(answer.substring(Math.max(0, answer.length() - SEEN_OF_ANSWER)))) {
                     throw new DataException(
                             "the chat template (" + template.name() + ") does not write what the assistant says");
                 }
             }
         }
+    }
+
+    /** Templates may leave out what was thought. */
+    private static int behindThought(String content) {
+        int end = content.lastIndexOf(END_OF_THOUGHT);
+        return end < 0 ? 0 : end + END_OF_THOUGHT.length();
     }
 
     /** What generation begins with. What the assistant said before is a segment of its own here too, as it was in training. */
