@@ -11,6 +11,7 @@ set_property(CACHE LORICA_CUDA PROPERTY STRINGS AUTO ON OFF)
 
 file(GLOB lorica_cuda_sources CONFIGURE_DEPENDS
     ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cuda/*.cu ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/cuda/*.cpp)
+list(APPEND lorica_cuda_sources ${CMAKE_CURRENT_SOURCE_DIR}/src/backend/backend.cpp)
 
 set(LORICA_HAVE_CUDA OFF)
 if(LORICA_CUDA STREQUAL "AUTO")
