@@ -133,6 +133,11 @@ final class FakeHub implements AutoCloseable {
         };
     }
 
+    /** From now on all is as it should be. */
+    void behave() {
+        fileTricks.clear();
+    }
+
     /** As it should be, but the connection ends after some bytes. */
     Trick cutAfter(int bytes) {
         return exchange -> send(exchange, bytes);
