@@ -55,9 +55,9 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
                 throw new LoricaException("--output " + folder + " is in use: another run writes into it"
                         + "; choose another folder, or wait until it is done");
             }
-            // A run that ended just now may have taken the file away between our opening and our locking it; ours has a size that no
-            // other has. It must not be opened to see that: closing it again would give up the lock.
-            long size = 1 + (System.nanoTime() & 0xffffff);
+            // A run that ended just now may have taken the file away between our opening and our locking it; ours has a size that hardly
+            // another has. It must not be opened to see that: closing it again would give up the lock.
+            long size = 1 + (System.nanoTime() & 0x7fff);
             channel.truncate(0).write(ByteBuffer.wrap(new byte[1]), size - 1);
             if (Files.exists(file) && Files.size(file) == size) {
                 return channel;
