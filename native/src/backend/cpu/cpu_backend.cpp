@@ -17,6 +17,7 @@
 #include "backend/cpu/dora.h"
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/linear.h"
+#include "backend/cpu/memory.h"
 #include "backend/cpu/peak.h"
 #include "common/error.h"
 
@@ -59,10 +60,9 @@ public:
     Formats formats() const override { return {Dtype::f32, context_.act(), Dtype::f32}; }
 
     void * allocate(size_t n_bytes) override {
-        const size_t rounded = (std::max<size_t>(n_bytes, 1) + 63) / 64 * 64;
-        void * memory = std::aligned_alloc(64, rounded);
+        void * memory = cpu::allocate_memory(n_bytes);
         if (!memory) fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB");
-        std::memset(memory, 0, rounded);
+        std::memset(memory, 0, n_bytes);
         return memory;
     }
     void release(void * memory) override { std::free(memory); }

@@ -11,13 +11,14 @@
 
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/memory.h"
 #include "backend/cpu/panel.h"
 
 namespace lorica::cpu {
 
 namespace {
 
-constexpr size_t alignment = 64;
+constexpr size_t alignment = memory_alignment;
 
 constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
@@ -37,7 +38,7 @@ GemmB GemmB::f32(const void * data, int64_t rows, int64_t cols, bool by_rows, fl
 
 Scratch::Aligned::Aligned(size_t n) : bytes(n) {
     if (n == 0) return;
-    data = static_cast<std::byte *>(std::aligned_alloc(alignment, round_up(static_cast<int64_t>(n), alignment)));
+    data = static_cast<std::byte *>(allocate_memory(n));
     if (!data) throw std::bad_alloc();
 }
 

@@ -35,7 +35,17 @@ const char * group_of(const KernelSegment & segment, int64_t group) {
     return reinterpret_cast<const char *>(static_cast<const uint16_t *>(segment.panel) + group * segment.group_stride);
 }
 
-// Two groups from `group` on. C stays in the tiles through all segments.
+// Whether 32 rows of A stay in the first-level cache from one pair of groups to the next, if what is read of B leaves them there.
+bool keeps_a(const KernelArgs & args) {
+    constexpr int64_t room = 40 << 10;
+    int64_t k = 0;
+    for (const KernelSegment & segment : args.segments) k += segment.k;
+    return 32 * k * 2 <= room;
+}
+
+// Two groups from `group` on. C stays in the tiles through all segments. B is streamed past the first-level
+// cache, or through it.
+template <bool StreamB>
 __attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & args, int64_t group, float * c) {
     const int64_t c_stride = args.ldc * 4;
     float * c1 = c + 16 * args.ldc;
@@ -60,8 +70,13 @@ __attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & 
         for (int64_t k = 0; k < segment.k; k += 32, b0 += tile_bytes, b1 += tile_bytes) {
             next.prefetch(k);
             _tile_loadd(4, a0 + k, a_stride);
-            _tile_loadd(6, b0, 64);
-            _tile_loadd(7, b1, 64);
+            if constexpr (StreamB) {
+                _tile_stream_loadd(6, b0, 64);
+                _tile_stream_loadd(7, b1, 64);
+            } else {
+                _tile_loadd(6, b0, 64);
+                _tile_loadd(7, b1, 64);
+            }
             _tile_dpbf16ps(0, 4, 6);
             _tile_loadd(5, a1 + k, a_stride);
             _tile_dpbf16ps(1, 4, 7);
@@ -145,7 +160,8 @@ void kernel_bf16_amx(const KernelArgs & args) {
     if (args.rows <= 16) {
         for (; g + 4 <= args.groups; g += 4) four_groups_of_16_rows(args, args.first_group + g, args.c + g * 16);
     }
-    for (; g + 2 <= args.groups; g += 2) two_groups(args, args.first_group + g, args.c + g * 16);
+    const auto two = keeps_a(args) ? two_groups<true> : two_groups<false>;
+    for (; g + 2 <= args.groups; g += 2) two(args, args.first_group + g, args.c + g * 16);
     if (g < args.groups) one_group(args, args.first_group + g, args.c + g * 16);
 }
 
