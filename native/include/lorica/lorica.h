@@ -207,7 +207,8 @@ typedef enum lorica_precision {
 } lorica_precision;
 
 typedef struct lorica_model_params {
-    const char * device; /* "auto", "cpu", "reference" (plain loops, to compare with), "cuda" or "cuda:N" */
+    const char * device; /* "auto" (the first GPU that works, else the CPU), "cpu", "reference" (plain loops, to compare with),
+                            "cuda" or "cuda:N" */
     lorica_precision precision;
     int32_t n_threads; /* 0: all cores that this process may run on */
 } lorica_model_params;
@@ -218,8 +219,9 @@ typedef struct lorica_model_info {
     const char * architecture; /* "llama" */
     const char * name;         /* general.name, "" when absent */
     const char * file_type;    /* the tensor type that most weights have: "Q4_0" */
-    const char * device;       /* the device chosen: "cpu" */
-    const char * device_detail; /* why, and with which kernels: "AMX bf16, 2 threads" */
+    const char * device;       /* the device chosen: "cpu", "cuda:0" */
+    const char * device_detail; /* which, and with which kernels: "AMX-BF16, bf16, 2 threads" */
+    const char * device_reason; /* why "auto" took it: "no GPU: no NVIDIA driver (libcuda.so.1 not found)"; "" where it was named */
     const char * fingerprint;  /* 16 hex digits over architecture, shapes and sampled weights; names the base in adapters */
     int32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
     bool tied_output;          /* the output head is the embedding matrix */
@@ -229,8 +231,9 @@ typedef struct lorica_model_info {
 
 /* What a device is and can do, without a model. */
 typedef struct lorica_device_info {
-    char name[32];            /* "cpu" */
-    char detail[160];         /* "AMX-BF16, bf16, 2 threads"; cut where it is longer */
+    char name[32];            /* "cpu", "cuda:0" */
+    char detail[160];         /* "AMX-BF16, bf16, 2 threads"; cut where it is longer, as all such texts are */
+    char reason[512];         /* as lorica_model_info.device_reason */
     int64_t available_memory; /* bytes */
     double peak_flops;        /* per second, measured by the call as lorica_train_measure_speed does; 0: not known */
 } lorica_device_info;
@@ -238,6 +241,32 @@ typedef struct lorica_device_info {
 /* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there, so that
  * the message says why a device is not there. */
 LORICA_API lorica_status lorica_device_probe(const lorica_model_params * params, lorica_device_info * out);
+
+/* What there is of CUDA on this machine, usable or not. */
+typedef struct lorica_cuda_info {
+    int32_t driver_version;  /* the newest CUDA that the driver runs, 13000 for 13.0; 0: no driver, or no library to ask it with */
+    int32_t runtime_version; /* the CUDA that liblorica-cuda.so was built with; 0: that library cannot be opened */
+    int32_t n_devices;
+    char problem[512];       /* why no GPU can be used; "" where one may be */
+    char remedy[256];        /* what to do about that */
+} lorica_cuda_info;
+
+typedef struct lorica_cuda_device_info {
+    char name[128];
+    char pci_bus_id[32];                  /* "00000000:65:00.0", as nvidia-smi and NVML name it */
+    int32_t compute_major, compute_minor; /* compute capability; 8.0 is needed */
+    int64_t total_memory, free_memory;    /* bytes; free is 0 where the device cannot be used */
+    char problem[512];                    /* why it cannot be used; "" where a kernel ran on it */
+    char remedy[256];
+} lorica_cuda_device_info;
+
+/* Not having CUDA is no error here. */
+LORICA_API lorica_status lorica_cuda_probe(lorica_cuda_info * out);
+/* Device "cuda:index". Errors: DEVICE when there is none of this number. */
+LORICA_API lorica_status lorica_cuda_device_probe(int32_t index, lorica_cuda_device_info * out);
+/* Where liblorica-cuda.so is, when it is not beside liblorica.so; NULL: there. The environment variable LORICA_CUDA_LIBRARY
+ * goes before it. Has no effect on devices in use. */
+LORICA_API lorica_status lorica_cuda_set_library(const char * path);
 
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
  * type, offset and metadata value is validated first. Errors: IO, FORMAT, UNSUPPORTED (architecture, tensor type,

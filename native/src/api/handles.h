@@ -13,7 +13,7 @@
 
 struct lorica_model {
     std::shared_ptr<const lorica::Model> model;
-    std::string device, device_detail;
+    std::string device, device_detail, device_reason;
 };
 
 struct lorica_adapter {

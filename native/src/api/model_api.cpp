@@ -2,6 +2,7 @@
 
 #include "api/api.h"
 #include "api/handles.h"
+#include "backend/cuda_loader.h"
 
 using lorica::api::guarded;
 using lorica::api::require;
@@ -26,21 +27,69 @@ template <size_t n> void copy_text(const std::string & text, char (&out)[n]) {
     out[count] = 0;
 }
 
+struct WantedDevice {
+    lorica::Dtype act;
+    lorica::DeviceChoice choice;
+};
+
+WantedDevice wanted_device(const lorica_model_params & p) {
+    const std::string device = p.device ? p.device : "auto";
+    const lorica::Dtype act = act_format(device, p.precision);
+    return {act, lorica::choose_device(device, act)};
+}
+
 }  // namespace
 
 lorica_status lorica_device_probe(const lorica_model_params * params, lorica_device_info * out) {
     return guarded([&] {
         require(out, "out");
         const lorica_model_params p = params ? *params : lorica_model_default_params();
-        const std::string device = p.device ? p.device : "auto";
-        const auto backend = lorica::make_backend(device, act_format(device, p.precision), p.n_threads);
+        const auto [act, choice] = wanted_device(p);
+        const auto backend = lorica::make_backend(choice.device, act, p.n_threads);
         lorica_device_info info{};
         copy_text(backend->name(), info.name);
         copy_text(backend->detail(), info.detail);
+        copy_text(choice.reason, info.reason);
         info.available_memory = backend->available_memory();
         info.peak_flops = backend->measure_peak();
         *out = info;
     });
+}
+
+lorica_status lorica_cuda_probe(lorica_cuda_info * out) {
+    return guarded([&] {
+        require(out, "out");
+        const lorica::CudaMachine machine = lorica::probe_cuda();
+        lorica_cuda_info info{};
+        info.driver_version = machine.driver_version;
+        info.runtime_version = machine.runtime_version;
+        info.n_devices = machine.n_devices;
+        copy_text(machine.problem, info.problem);
+        copy_text(machine.remedy, info.remedy);
+        *out = info;
+    });
+}
+
+lorica_status lorica_cuda_device_probe(int32_t index, lorica_cuda_device_info * out) {
+    return guarded([&] {
+        require(out, "out");
+        if (index < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "index is ", index, "; it begins with 0");
+        const lorica::CudaDevice device = lorica::probe_cuda_device(index);
+        lorica_cuda_device_info info{};
+        copy_text(device.name, info.name);
+        copy_text(device.pci_bus_id, info.pci_bus_id);
+        info.compute_major = device.compute_major;
+        info.compute_minor = device.compute_minor;
+        info.total_memory = device.total_memory;
+        info.free_memory = device.free_memory;
+        copy_text(device.problem, info.problem);
+        copy_text(device.remedy, info.remedy);
+        *out = info;
+    });
+}
+
+lorica_status lorica_cuda_set_library(const char * path) {
+    return guarded([&] { lorica::set_cuda_library(path ? path : ""); });
 }
 
 lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out) {
@@ -48,9 +97,9 @@ lorica_status lorica_model_load(const char * path, const lorica_model_params * p
         require(path, "path");
         require(out, "out");
         const lorica_model_params p = params ? *params : lorica_model_default_params();
-        const std::string device = p.device ? p.device : "auto";
-        auto model = lorica::Model::load(path, device, act_format(device, p.precision), p.n_threads);
-        *out = new lorica_model{model, model->device().name(), model->device().detail()};
+        const auto [act, choice] = wanted_device(p);
+        auto model = lorica::Model::load(path, choice.device, act, p.n_threads);
+        *out = new lorica_model{model, model->device().name(), model->device().detail(), choice.reason};
     });
 }
 
@@ -68,6 +117,7 @@ lorica_status lorica_model_get_info(const lorica_model * handle, lorica_model_in
         info.file_type = model.file_type().c_str();
         info.device = handle->device.c_str();
         info.device_detail = handle->device_detail.c_str();
+        info.device_reason = handle->device_reason.c_str();
         info.fingerprint = model.fingerprint().c_str();
         info.n_layer = c.n_layer;
         info.n_embd = c.n_embd;

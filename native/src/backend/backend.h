@@ -161,7 +161,8 @@ public:
     virtual void copy_to_host(void * host, const void * device, size_t n_bytes) = 0;
     virtual void fill_zero(void * device, size_t n_bytes) = 0;
     virtual void synchronize() = 0;
-    virtual int64_t available_memory() const = 0;
+    virtual int64_t available_memory() const = 0;  // free now: what was allocated or loaded before counts no more
+    virtual bool copies_weights() const { return false; }  // load_weight() takes memory, as much as the weight has
 
     // The bytes that reserve() of the same shape allocates; operations allocate nothing else.
     virtual size_t workspace_bytes(const WorkspaceShape & shape) const = 0;
@@ -246,8 +247,15 @@ public:
     void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);
 };
 
-// device: "cpu" or "reference"; "cuda[:N]" when the backend library is there; "auto" takes the best. n_threads 0: all cores.
+// device: "cpu" or "reference"; "cuda[:N]" when the backend library is there. n_threads 0: all cores.
 // Errors: UNSUPPORTED, DEVICE, INVALID_ARGUMENT.
 std::unique_ptr<Backend> make_backend(const std::string & device, Dtype act, int32_t n_threads);
+
+struct DeviceChoice {
+    std::string device;  // as make_backend takes it
+    std::string reason;  // "no GPU: no NVIDIA driver (libcuda.so.1 not found)"; empty where nothing was to be chosen
+};
+// "auto": the first GPU that works and computes in this format, else the CPU. Any other device is itself.
+DeviceChoice choose_device(const std::string & device, Dtype act);
 
 }  // namespace lorica

@@ -46,7 +46,19 @@ Model::Model(GgufFile file, const std::string & device, Dtype act, int32_t n_thr
       n_threads_(n_threads),
       device_(make_backend(device, act, n_threads)) {}
 
+void Model::check_memory() const {
+    if (!device_->copies_weights()) return;
+    int64_t needed = 0;
+    for (const TensorView & view : file_.tensors()) needed += static_cast<int64_t>(view.n_bytes);
+    const int64_t available = device_->available_memory();
+    if (needed <= available) return;
+    auto mebibytes = [](int64_t n) { return (n >> 20) + 1; };
+    fail(LORICA_ERROR_OUT_OF_MEMORY, file_.path(), ": the weights take ", mebibytes(needed), " MiB, and ", device_->name(), " has ",
+         mebibytes(available), " MiB free; take a model in fewer bits, another GPU, or device \"cpu\"");
+}
+
 void Model::load_weights() {
+    check_memory();
     const int64_t n_embd = config_.n_embd;
     embedding_ = load_linear("token_embd.weight", config_.n_vocab, n_embd);
     output_norm_ = load_norm("output_norm.weight");

@@ -49,6 +49,7 @@ public:
 
 private:
     Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads);
+    void check_memory() const;
     void load_weights();
     Weight load_linear(const std::string & name, int64_t out, int64_t in);
     const float * load_norm(const std::string & name);

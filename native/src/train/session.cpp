@@ -92,7 +92,9 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, cons
     plan.optimizer = optimizer_bytes(adapter, config.optimizer);
     plan.activations = static_cast<int64_t>(arena.n_bytes());
     plan.workspace = static_cast<int64_t>(device.workspace_bytes(workspace_shape(model, adapter, config)));
-    plan.available = config.memory_limit > 0 ? config.memory_limit : device.available_memory();
+    // On a GPU the weights and the adapter have their memory already.
+    const int64_t taken = device.copies_weights() ? plan.weights + plan.adapter : 0;
+    plan.available = config.memory_limit > 0 ? config.memory_limit : device.available_memory() + taken;
     plan.checkpointing = checkpointing;
     return plan;
 }

@@ -3,7 +3,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -231,49 +234,166 @@ void copy_async_wait(int n_pending) {
 
 }  // namespace cuda_on_cpu
 
-// ---- the runtime: one device, everything done when the call returns
+// ---- the runtime: everything done when the call returns
+//
+// LORICA_CUDA_ON_CPU_MACHINE says what machine to play, in words separated by commas: "driver=12040", "driver=0", "no-gpu", and
+// devices as "NAME/COMPUTE_CAPABILITY/MEBIBYTES[/FAULT]", where FAULT is "busy", "no-code" or "wrong-numbers". Without it there
+// is one device that works.
+
+namespace {
+
+struct PlayedDevice {
+    std::string name = "CUDA on the CPU", fault;
+    int major = 8, minor = 0;
+    size_t memory = size_t{1} << 33;
+};
+struct PlayedMachine {
+    int driver = 13000;
+    std::vector<PlayedDevice> devices;
+};
+
+// Read anew at each call: tests change it.
+PlayedMachine played_machine() {
+    const char * script = std::getenv("LORICA_CUDA_ON_CPU_MACHINE");
+    PlayedMachine machine;
+    if (!script || !*script) {
+        machine.devices.emplace_back();
+        return machine;
+    }
+    std::stringstream words(script);
+    for (std::string word; std::getline(words, word, ',');) {
+        if (word.starts_with("driver=")) {
+            machine.driver = std::stoi(word.substr(7));
+        } else if (word != "no-gpu") {
+            std::stringstream parts(word);
+            PlayedDevice & device = machine.devices.emplace_back();
+            std::string capability, mebibytes;
+            std::getline(parts, device.name, '/');
+            std::getline(parts, capability, '/');
+            std::getline(parts, mebibytes, '/');
+            std::getline(parts, device.fault, '/');
+            device.major = std::stoi(capability);
+            device.minor = std::stoi(capability.substr(capability.find('.') + 1));
+            device.memory = std::stoull(mebibytes) << 20;
+        }
+    }
+    return machine;
+}
+
+thread_local int current_device = 0;
+
+struct Allocation {
+    int device;
+    size_t n_bytes;
+};
+std::mutex allocations_mutex;
+std::map<void *, Allocation> allocations;
+
+PlayedDevice played_device() { return played_machine().devices.at(static_cast<size_t>(current_device)); }
+
+}  // namespace
 
 const char * cudaGetErrorString(cudaError_t status) {
-    return status == cudaSuccess                 ? "no error"
-           : status == cudaErrorMemoryAllocation ? "out of memory"
-                                                 : "invalid device";
+    switch (status) {
+        case cudaSuccess: return "no error";
+        case cudaErrorMemoryAllocation: return "out of memory";
+        case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorDevicesUnavailable: return "CUDA-capable device(s) is/are busy or unavailable";
+        case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+        case cudaErrorInvalidDevice: return "invalid device ordinal";
+        default: return "another error";
+    }
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaRuntimeGetVersion(int * version) {
+    *version = 13000;
+    return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int * version) {
+    *version = played_machine().driver;
+    return cudaSuccess;
+}
 cudaError_t cudaGetDeviceCount(int * count) {
-    *count = 1;
+    const PlayedMachine machine = played_machine();
+    *count = 0;
+    if (machine.driver < 13000) return cudaErrorInsufficientDriver;
+    if (machine.devices.empty()) return cudaErrorNoDevice;
+    *count = static_cast<int>(machine.devices.size());
     return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp * properties, int) {
-    std::snprintf(properties->name, sizeof properties->name, "CUDA on the CPU");
-    properties->major = 8;
-    properties->minor = 0;
+cudaError_t cudaSetDevice(int device) {
+    const auto n = static_cast<int>(played_machine().devices.size());
+    if (device < 0 || device >= n) return cudaErrorInvalidDevice;
+    current_device = device;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp * properties, int index) {
+    const PlayedDevice device = played_machine().devices.at(static_cast<size_t>(index));
+    std::snprintf(properties->name, sizeof properties->name, "%s", device.name.c_str());
+    properties->totalGlobalMem = device.memory;
+    properties->major = device.major;
+    properties->minor = device.minor;
     properties->multiProcessorCount = 4;
+    properties->pciDomainID = properties->pciDeviceID = 0;
+    properties->pciBusID = 0x65 + index;
     return cudaSuccess;
 }
-cudaError_t cudaMalloc(void ** memory, size_t n_bytes) {
-    if (n_bytes > (size_t{1} << 36)) return cudaErrorMemoryAllocation;
-    *memory = std::aligned_alloc(256, (n_bytes + 255) / 256 * 256);
+cudaError_t cudaDeviceGetAttribute(int * value, cudaDeviceAttr attribute, int index) {
+    cudaDeviceProp properties{};
+    cudaGetDeviceProperties(&properties, index);
+    *value = attribute == cudaDevAttrMultiProcessorCount         ? properties.multiProcessorCount
+             : attribute == cudaDevAttrComputeCapabilityMajor    ? properties.major
+             : attribute == cudaDevAttrComputeCapabilityMinor    ? properties.minor
+                                                                 : 100 * 1024;
+    return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *) {
+    const std::string fault = played_device().fault;
+    return fault == "busy"      ? cudaErrorDevicesUnavailable
+           : fault == "no-code" ? cudaErrorNoKernelImageForDevice
+                                : cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void ** memory, size_t n_bytes, unsigned) {
+    const size_t size = (n_bytes + 255) / 256 * 256;
+    *memory = std::aligned_alloc(256, size);
     if (!*memory) return cudaErrorMemoryAllocation;
-    std::memset(*memory, 0xff, (n_bytes + 255) / 256 * 256);
+    std::memset(*memory, 0xff, size);
     return cudaSuccess;
 }
-cudaError_t cudaFree(void * memory) {
+cudaError_t cudaFreeHost(void * memory) {
     std::free(memory);
     return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void ** memory, size_t n_bytes, unsigned) { return cudaMalloc(memory, n_bytes); }
-cudaError_t cudaFreeHost(void * memory) { return cudaFree(memory); }
+cudaError_t cudaMalloc(void ** memory, size_t n_bytes) {
+    const std::lock_guard lock(allocations_mutex);
+    size_t used = 0;
+    for (const auto & [pointer, allocation] : allocations) used += allocation.device == current_device ? allocation.n_bytes : 0;
+    if (n_bytes > played_device().memory - std::min(played_device().memory, used)) return cudaErrorMemoryAllocation;
+    const cudaError_t status = cudaHostAlloc(memory, n_bytes, cudaHostAllocDefault);
+    if (status == cudaSuccess) allocations[*memory] = {current_device, n_bytes};
+    return status;
+}
+cudaError_t cudaFree(void * memory) {
+    const std::lock_guard lock(allocations_mutex);
+    allocations.erase(memory);
+    return cudaFreeHost(memory);
+}
 cudaError_t cudaMemGetInfo(size_t * free, size_t * total) {
-    *free = *total = size_t{1} << 33;
+    *total = played_device().memory;
+    const std::lock_guard lock(allocations_mutex);
+    *free = *total;
+    for (const auto & [pointer, allocation] : allocations) {
+        if (allocation.device == current_device) *free -= std::min(*free, allocation.n_bytes);
+    }
     return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void * memory, int value, size_t n_bytes, cudaStream_t) {
     std::memset(memory, value, n_bytes);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void * to, const void * from, size_t n_bytes, cudaMemcpyKind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void * to, const void * from, size_t n_bytes, cudaMemcpyKind kind, cudaStream_t) {
     std::memcpy(to, from, n_bytes);
+    if (kind == cudaMemcpyDeviceToHost && n_bytes > 0 && played_device().fault == "wrong-numbers") *static_cast<char *>(to) ^= 1;
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t * stream, unsigned) {

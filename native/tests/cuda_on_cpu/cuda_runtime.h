@@ -101,7 +101,17 @@ T __ldg(const T * p) {
 
 // ---- the runtime
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidDevice = 101 };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorDevicesUnavailable = 46,
+    cudaErrorInvalidDeviceFunction = 98,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorUnsupportedPtxVersion = 222
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount,
@@ -114,13 +124,23 @@ using cudaStream_t = struct CudaOnCpuStream *;
 using cudaEvent_t = struct CudaOnCpuEvent *;
 struct cudaDeviceProp {
     char name[256];
-    int major, minor, multiProcessorCount;
+    size_t totalGlobalMem;
+    int major, minor, multiProcessorCount, pciDomainID, pciBusID, pciDeviceID;
 };
+struct cudaFuncAttributes {};
 
 const char * cudaGetErrorString(cudaError_t);
 cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int * count);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaRuntimeGetVersion(int * version);
+cudaError_t cudaDriverGetVersion(int * version);
+cudaError_t cudaDeviceGetAttribute(int * value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes * attributes, const void * kernel);
+template <typename... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes * attributes, void (*kernel)(Parameters...)) {
+    return cudaFuncGetAttributes(attributes, reinterpret_cast<const void *>(kernel));
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp * properties, int device);
 cudaError_t cudaMalloc(void ** memory, size_t n_bytes);
 cudaError_t cudaFree(void * memory);

@@ -70,8 +70,8 @@ public:
         cudaFree(partial_sums_);
     }
 
-    std::string name() const override { return "cuda"; }
-    std::string detail() const override { return "cuda:" + std::to_string(index_) + ", " + state_->name() + ", bf16"; }
+    std::string name() const override { return "cuda:" + std::to_string(index_); }
+    std::string detail() const override { return state_->detail(); }
     Formats formats() const override { return {Dtype::f32, Dtype::bf16, Dtype::f32}; }
 
     void * allocate(size_t n_bytes) override {
@@ -117,6 +117,7 @@ public:
         state_->enter();
         check(cudaStreamSynchronize(state_->stream()), "a kernel failed");
     }
+    bool copies_weights() const override { return true; }
     int64_t available_memory() const override {
         state_->enter();
         size_t free = 0, total = 0;

@@ -2,6 +2,7 @@
 
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
+#include "backend/cuda/probe.h"
 #include "common/bf16.h"
 #include "common/error.h"
 
@@ -19,24 +20,15 @@ std::shared_ptr<DeviceState> DeviceState::get(int32_t index) {
 }
 
 DeviceState::DeviceState(int32_t index) : index_(index) {
-    int count = 0;
-    const cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess || count == 0) {
-        cudaGetLastError();
-        fail(LORICA_ERROR_DEVICE,
-             "no GPU can be used: ", status == cudaSuccess ? "there is none" : cudaGetErrorString(status));
+    const CudaDevice device = probe_device(index);
+    if (!device.problem.empty()) {
+        fail(LORICA_ERROR_DEVICE, "cuda:", index, device.name.empty() ? "" : ", ", device.name, ": ", device.problem, "; ",
+             device.remedy);
     }
-    if (index >= count)
-        fail(LORICA_ERROR_DEVICE, "there is no device cuda:", index, "; the last one is cuda:", count - 1);
-    cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-    if (properties.major < 8) {
-        fail(LORICA_ERROR_UNSUPPORTED, "device cuda:", index, ", ", properties.name, ", has compute capability ",
-             properties.major, '.', properties.minor, "; bf16 tensor cores begin with 8.0");
-    }
-    name_ = properties.name;
-    n_multiprocessors_ = properties.multiProcessorCount;
     enter();
+    detail_ = device.name + ", compute capability " + std::to_string(device.compute_major) + "." +
+              std::to_string(device.compute_minor) + ", bf16";
+    check(cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
 }
 

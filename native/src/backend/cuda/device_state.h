@@ -15,7 +15,7 @@ namespace lorica::cuda {
 
 class DeviceState {
 public:
-    // The state of device `index`, made when the first instance asks for it. Errors: DEVICE, UNSUPPORTED.
+    // The state of device `index`, made when the first instance asks for it. Error: DEVICE.
     static std::shared_ptr<DeviceState> get(int32_t index);
     ~DeviceState();
     DeviceState(const DeviceState &) = delete;
@@ -25,7 +25,7 @@ public:
     void enter() const;
 
     cudaStream_t stream() const { return stream_; }
-    const std::string & name() const { return name_; }
+    const std::string & detail() const { return detail_; }
     int n_multiprocessors() const { return n_multiprocessors_; }
 
     // The weight in blocks that kernels read. Other types (the IQ and TQ families and what ggml adds later) are
@@ -40,7 +40,7 @@ private:
 
     int32_t index_;
     cudaStream_t stream_ = nullptr;
-    std::string name_;
+    std::string detail_;
     int n_multiprocessors_ = 0;
     std::mutex mutex_;
     std::map<const std::byte *, void *> expanded_;

@@ -3,8 +3,12 @@ package dev.lorica;
 import dev.lorica.internal.NativeLibrary;
 import dev.lorica.internal.Status;
 import dev.lorica.internal.Text;
+import dev.lorica.internal.c.lorica_cuda_device_info;
+import dev.lorica.internal.c.lorica_cuda_info;
 import dev.lorica.internal.c.lorica_device_info;
 import dev.lorica.internal.c.lorica_model_params;
+import java.util.ArrayList;
+import java.util.List;
 import org.bytedeco.javacpp.BytePointer;
 
 /** The library itself. */
@@ -32,7 +36,49 @@ public final class Lorica {
                     .n_threads(config.threads());
             Status.check(dev.lorica.internal.c.Lorica.lorica_device_probe(params, info));
             return new DeviceInfo(
-                    Text.of(info.name()), Text.of(info.detail()), info.available_memory(), info.peak_flops());
+                    Text.of(info.name()),
+                    Text.of(info.detail()),
+                    Text.of(info.reason()),
+                    info.available_memory(),
+                    info.peak_flops());
         }
+    }
+
+    /** The GPUs of this machine and what is needed to use them. Not having any is no error. */
+    public static CudaInfo cuda() {
+        NativeLibrary.load();
+        try (lorica_cuda_info info = new lorica_cuda_info()) {
+            Status.check(dev.lorica.internal.c.Lorica.lorica_cuda_probe(info));
+            List<CudaInfo.Gpu> gpus = new ArrayList<>();
+            for (int i = 0; i < info.n_devices(); i++) {
+                gpus.add(gpu(i));
+            }
+            return new CudaInfo(
+                    cudaVersion(info.driver_version()),
+                    cudaVersion(info.runtime_version()),
+                    Text.of(info.problem()),
+                    Text.of(info.remedy()),
+                    gpus);
+        }
+    }
+
+    private static CudaInfo.Gpu gpu(int index) {
+        try (lorica_cuda_device_info info = new lorica_cuda_device_info()) {
+            Status.check(dev.lorica.internal.c.Lorica.lorica_cuda_device_probe(index, info));
+            return new CudaInfo.Gpu(
+                    "cuda:" + index,
+                    Text.of(info.name()),
+                    Text.of(info.pci_bus_id()),
+                    info.compute_major() + "." + info.compute_minor(),
+                    info.total_memory(),
+                    info.free_memory(),
+                    Text.of(info.problem()),
+                    Text.of(info.remedy()));
+        }
+    }
+
+    /** 13000 is 13.0. */
+    private static String cudaVersion(int version) {
+        return version == 0 ? "" : version / 1000 + "." + version % 1000 / 10;
     }
 }

@@ -132,6 +132,7 @@ public final class Model implements AutoCloseable {
                     Text.of(info.file_type()),
                     Text.of(info.device()),
                     Text.of(info.device_detail()),
+                    Text.of(info.device_reason()),
                     Text.of(info.fingerprint()),
                     info.n_layer(),
                     info.n_embd(),

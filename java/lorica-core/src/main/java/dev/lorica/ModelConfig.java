@@ -6,7 +6,7 @@ import java.util.Objects;
 /**
  * Where and how a model runs.
  *
- * @param device    {@code auto}, {@code cpu}, {@code reference} (plain loops, to compare with), {@code cuda} or {@code cuda:N}
+ * @param device    {@code auto} (the first GPU that works, else the CPU; {@link ModelInfo#deviceReason} says why), {@code cpu}, {@code reference} (plain loops, to compare with), {@code cuda} or {@code cuda:N}
  * @param precision what matrix products are computed in
  * @param threads   threads of the cpu device; 0: all cores that this process may run on
  */
@@ -19,7 +19,7 @@ public record ModelConfig(String device, Precision precision, int threads) {
         }
     }
 
-    /** The best device, its own precision, all cores. */
+    /** Device {@code auto}, its own precision, all cores. */
     public static ModelConfig defaults() {
         return new ModelConfig("auto", Precision.AUTO, 0);
     }

@@ -6,8 +6,9 @@ package dev.lorica;
  * @param architecture  {@code llama}
  * @param name          its name in the file, {@code ""} when it has none
  * @param fileType      the tensor type that most weights have: {@code Q4_0}
- * @param device        the device chosen: {@code cpu}
- * @param deviceDetail  why, and with which kernels
+ * @param device        the device chosen: {@code cpu}, {@code cuda:0}
+ * @param deviceDetail  which, and with which kernels
+ * @param deviceReason  why {@code auto} took it; empty where it was named
  * @param fingerprint   16 hex digits over architecture, shapes and sampled weights; names the base in adapters
  * @param layers        transformer blocks
  * @param embedding     width of the residual stream
@@ -27,6 +28,7 @@ public record ModelInfo(
         String fileType,
         String device,
         String deviceDetail,
+        String deviceReason,
         String fingerprint,
         int layers,
         int embedding,
@@ -38,4 +40,9 @@ public record ModelInfo(
         int contextLength,
         boolean tiedOutput,
         long parameters,
-        long weightBytes) {}
+        long weightBytes) {
+    /** {@code cpu (AMX-BF16, bf16, 2 threads); no GPU: no NVIDIA driver (libcuda.so.1 not found)}. */
+    public String deviceInWords() {
+        return DeviceInfo.inWords(device, deviceDetail, deviceReason);
+    }
+}

@@ -13,7 +13,9 @@
  *       {@link dev.lorica.GenerationConfig} says.</li>
  * </ol>
  *
- * Everything that owns memory is {@link java.lang.AutoCloseable}; what is used after it was closed throws
+ * {@link dev.lorica.Lorica} says what there is to compute on: {@link dev.lorica.DeviceInfo}, {@link dev.lorica.CudaInfo}.
+ *
+ * <p>Everything that owns memory is {@link java.lang.AutoCloseable}; what is used after it was closed throws
  * {@link java.lang.IllegalStateException}. Nothing here prints.
  */
 package dev.lorica;

@@ -6,6 +6,7 @@ import dev.lorica.GenerationConfig;
 import dev.lorica.GenerationResult;
 import dev.lorica.Generator;
 import dev.lorica.Model;
+import dev.lorica.ModelInfo;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
@@ -96,6 +97,8 @@ final class GenerateCommand implements Callable<Integer> {
     @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
     private CommonOptions common = new CommonOptions();
 
+    private ModelInfo info;
+
     GenerateCommand(Terminal terminal) {
         this.terminal = terminal;
     }
@@ -106,6 +109,8 @@ final class GenerateCommand implements Callable<Integer> {
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
+            terminal.err().println(terminal.faint("device: " + base.info().deviceInWords()));
+            info = base.info();
             if (question.prompt != null) {
                 if (system != null || chatTemplate != null) {
                     throw new IllegalArgumentException("--system and --chat-template are not for --prompt, which is taken as it stands");
@@ -161,7 +166,11 @@ final class GenerateCommand implements Callable<Integer> {
         terminal.out().println();
         GenerationResult result = generation.result();
         if (terminal.json()) {
-            terminal.printJson(json(result));
+            Map<String, Object> json = json(result);
+            json.put("device", info.device());
+            json.put("device_detail", info.deviceDetail());
+            json.put("device_reason", info.deviceReason());
+            terminal.printJson(json);
         } else if (terminal.errIsTerminal()) {
             terminal.err().println(terminal.faint(summary(result)));
         }

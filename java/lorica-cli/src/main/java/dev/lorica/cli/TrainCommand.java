@@ -419,6 +419,8 @@ final class TrainCommand implements Callable<Integer> {
         json.put("adapter", output.resolve(format.mainFile()).toString());
         json.put("model", model.toString());
         json.put("device", base.info().device());
+        json.put("device_detail", base.info().deviceDetail());
+        json.put("device_reason", base.info().deviceReason());
         json.put("trainable_params", adapter.info().parameters());
         json.put("all_params", base.info().parameters() + adapter.info().parameters());
         json.put("steps", result.steps());

@@ -27,7 +27,7 @@ final class TrainingReport {
                 (model.name().isEmpty() ? model.architecture() : model.name()) + ": " + model.fileType() + ", "
                         + Format.shortCount(model.parameters()) + " parameters, " + model.layers() + " layers, context "
                         + Format.count(model.contextLength()));
-        row("device", model.device() + (model.deviceDetail().isEmpty() ? "" : ": " + model.deviceDetail()));
+        row("device", model.deviceInWords());
     }
 
     void data(String title, DataReport data) {

@@ -1,12 +1,15 @@
 package dev.lorica.internal;
 
 import dev.lorica.exceptions.LibraryLoadException;
+import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
+import java.net.URL;
 import java.util.Locale;
 import java.util.Properties;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.Loader;
 
 /**
@@ -17,6 +20,7 @@ import org.bytedeco.javacpp.Loader;
 public final class NativeLibrary {
     private static final String PACKAGE = "/dev/lorica/internal/c/";
     private static final String LIBRARY = "libjnilorica.so";
+    private static final String GPU_LIBRARY = "liblorica-cuda.so";
     private static final Pattern MISSING_VERSION = Pattern.compile("version `(GLIBC|GLIBCXX|CXXABI)_([0-9.]+)' not found");
     private static final Pattern MISSING_LIBRARY = Pattern.compile("(?:^|: )([^: ]+): cannot open shared object file");
 
@@ -58,6 +62,23 @@ public final class NativeLibrary {
             System.setProperty("org.bytedeco.javacpp.maxPhysicalBytes", "0");
         }
         Loader.load(dev.lorica.internal.c.Lorica.class);
+        unpackGpuLibrary();
+    }
+
+    /** The CUDA backend, if the artifact with the classifier {@code linux-x86_64-gpu} is on the class path. */
+    private static void unpackGpuLibrary() {
+        URL library = NativeLibrary.class.getResource(PACKAGE + Loader.getPlatform() + "-gpu/" + GPU_LIBRARY);
+        if (library == null) {
+            return;
+        }
+        try {
+            File file = Loader.cacheResource(library);
+            try (BytePointer path = Text.copy("the path", file.getAbsolutePath())) {
+                Status.check(dev.lorica.internal.c.Lorica.lorica_cuda_set_library(path));
+            }
+        } catch (IOException e) {
+            throw new LibraryLoadException("the GPU library " + library + " cannot be unpacked: " + e.getMessage(), e);
+        }
     }
 
     private static String unsupported(String platform) {

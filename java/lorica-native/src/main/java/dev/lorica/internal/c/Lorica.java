@@ -269,6 +269,21 @@ public static native @ByVal lorica_model_params lorica_model_default_params();
 /* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there, so that
  * the message says why a device is not there. */
 public static native @Cast("lorica_status") int lorica_device_probe(@Const lorica_model_params params, lorica_device_info out);
+// Targeting lorica_cuda_info.java
+
+
+// Targeting lorica_cuda_device_info.java
+
+
+
+/* Not having CUDA is no error here. */
+public static native @Cast("lorica_status") int lorica_cuda_probe(lorica_cuda_info out);
+/* Device "cuda:index". Errors: DEVICE when there is none of this number. */
+public static native @Cast("lorica_status") int lorica_cuda_device_probe(int index, lorica_cuda_device_info out);
+/* Where liblorica-cuda.so is, when it is not beside liblorica.so; NULL: there. The environment variable LORICA_CUDA_LIBRARY
+ * goes before it. Has no effect on devices in use. */
+public static native @Cast("lorica_status") int lorica_cuda_set_library(@Cast("const char*") BytePointer path);
+public static native @Cast("lorica_status") int lorica_cuda_set_library(String path);
 
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
  * type, offset and metadata value is validated first. Errors: IO, FORMAT, UNSUPPORTED (architecture, tensor type,

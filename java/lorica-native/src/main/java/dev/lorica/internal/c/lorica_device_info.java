@@ -29,9 +29,11 @@ public class lorica_device_info extends Pointer {
     }
 
     public native @Cast("char") byte name(int i); public native lorica_device_info name(int i, byte setter);
-    @MemberGetter public native @Cast("char*") BytePointer name();            /* "cpu" */
+    @MemberGetter public native @Cast("char*") BytePointer name();            /* "cpu", "cuda:0" */
     public native @Cast("char") byte detail(int i); public native lorica_device_info detail(int i, byte setter);
-    @MemberGetter public native @Cast("char*") BytePointer detail();         /* "AMX-BF16, bf16, 2 threads"; cut where it is longer */
+    @MemberGetter public native @Cast("char*") BytePointer detail();         /* "AMX-BF16, bf16, 2 threads"; cut where it is longer, as all such texts are */
+    public native @Cast("char") byte reason(int i); public native lorica_device_info reason(int i, byte setter);
+    @MemberGetter public native @Cast("char*") BytePointer reason();         /* as lorica_model_info.device_reason */
     public native @Cast("int64_t") long available_memory(); public native lorica_device_info available_memory(long setter); /* bytes */
     public native double peak_flops(); public native lorica_device_info peak_flops(double setter);        /* per second, measured by the call as lorica_train_measure_speed does; 0: not known */
 }

@@ -30,8 +30,9 @@ public class lorica_model_info extends Pointer {
     public native @Cast("const char*") BytePointer architecture(); public native lorica_model_info architecture(BytePointer setter); /* "llama" */
     public native @Cast("const char*") BytePointer name(); public native lorica_model_info name(BytePointer setter);         /* general.name, "" when absent */
     public native @Cast("const char*") BytePointer file_type(); public native lorica_model_info file_type(BytePointer setter);    /* the tensor type that most weights have: "Q4_0" */
-    public native @Cast("const char*") BytePointer device(); public native lorica_model_info device(BytePointer setter);       /* the device chosen: "cpu" */
-    public native @Cast("const char*") BytePointer device_detail(); public native lorica_model_info device_detail(BytePointer setter); /* why, and with which kernels: "AMX bf16, 2 threads" */
+    public native @Cast("const char*") BytePointer device(); public native lorica_model_info device(BytePointer setter);       /* the device chosen: "cpu", "cuda:0" */
+    public native @Cast("const char*") BytePointer device_detail(); public native lorica_model_info device_detail(BytePointer setter); /* which, and with which kernels: "AMX-BF16, bf16, 2 threads" */
+    public native @Cast("const char*") BytePointer device_reason(); public native lorica_model_info device_reason(BytePointer setter); /* why "auto" took it: "no GPU: no NVIDIA driver (libcuda.so.1 not found)"; "" where it was named */
     public native @Cast("const char*") BytePointer fingerprint(); public native lorica_model_info fingerprint(BytePointer setter);  /* 16 hex digits over architecture, shapes and sampled weights; names the base in adapters */
     public native int n_layer(); public native lorica_model_info n_layer(int setter);
     public native int n_embd(); public native lorica_model_info n_embd(int setter);
