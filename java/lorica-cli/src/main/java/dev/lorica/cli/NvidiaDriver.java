@@ -1,5 +1,6 @@
 package dev.lorica.cli;
 
+import java.io.IOException;
 import java.util.List;
 import java.util.Optional;
 
@@ -32,7 +33,7 @@ record NvidiaDriver(String version, List<Gpu> gpus) {
     static Optional<NvidiaDriver> read() {
         try {
             return Nvml.read();
-        } catch (LinkageError e) {
+        } catch (LinkageError | IOException e) {
             return Optional.empty();
         }
     }

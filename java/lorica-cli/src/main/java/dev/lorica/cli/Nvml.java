@@ -13,17 +13,22 @@ import static org.bytedeco.cuda.global.nvml.nvmlShutdown;
 import static org.bytedeco.cuda.global.nvml.nvmlSystemGetDriverVersion;
 import static org.bytedeco.cuda.global.nvml.nvmlSystemGetProcessName;
 
+import java.io.IOException;
+import java.net.URL;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import org.bytedeco.cuda.global.nvml;
 import org.bytedeco.cuda.nvml.nvmlDevice_st;
 import org.bytedeco.cuda.nvml.nvmlMemory_t;
 import org.bytedeco.cuda.nvml.nvmlPciInfo_t;
 import org.bytedeco.cuda.nvml.nvmlProcessInfo_v2_t;
+import org.bytedeco.javacpp.Loader;
 
 /** The only class that touches {@code org.bytedeco:cuda}; loading it fails where that is missing. */
 final class Nvml {
+    private static final String LOAD_LIBRARIES = "org.bytedeco.javacpp.loadLibraries";
     private static final int TEXT = 256;
     private static final int MOST_PROCESSES = 64;
     /** NVML_VALUE_NOT_AVAILABLE */
@@ -31,7 +36,30 @@ final class Nvml {
 
     private Nvml() {}
 
-    static Optional<NvidiaDriver> read() {
+    /**
+     * The classes of the bindings would load those of the CUDA runtime too, which needs the toolkit. The driver's library alone is
+     * loaded here, before them.
+     */
+    static Optional<NvidiaDriver> read() throws IOException {
+        URL library = nvml.class.getResource("/org/bytedeco/cuda/" + Loader.getPlatform() + "/libjninvml.so");
+        if (library == null) {
+            return Optional.empty();
+        }
+        String before = System.getProperty(LOAD_LIBRARIES);
+        System.setProperty(LOAD_LIBRARIES, "false");
+        try {
+            System.load(Loader.cacheResource(library).getAbsolutePath());
+            return ask();
+        } finally {
+            if (before == null) {
+                System.clearProperty(LOAD_LIBRARIES);
+            } else {
+                System.setProperty(LOAD_LIBRARIES, before);
+            }
+        }
+    }
+
+    private static Optional<NvidiaDriver> ask() {
         if (nvmlInit_v2() != NVML_SUCCESS) {
             return Optional.empty();
         }
