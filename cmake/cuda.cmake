@@ -2,7 +2,7 @@
 #   AUTO  where nvcc is found there is a target lorica_cuda, built when it is asked for: cmake --build build --target lorica_cuda
 #   ON    nvcc is required, and the library is part of the build
 #   OFF   not there
-# -DCMAKE_CUDA_ARCHITECTURES=90 (or native) compiles for one GPU and takes a fifth of the time.
+# -DCMAKE_CUDA_ARCHITECTURES=90 (or native), or CUDAARCHS=90 in the environment, compiles for one GPU and takes a fifth of the time.
 #
 # The runtime is linked statically and looks for the driver when it is first used. Nothing else of the toolkit is needed where the
 # library runs.
@@ -25,6 +25,9 @@ elseif(LORICA_CUDA)
 endif()
 
 if(LORICA_HAVE_CUDA)
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND DEFINED ENV{CUDAARCHS})
+        set(CMAKE_CUDA_ARCHITECTURES $ENV{CUDAARCHS})
+    endif()
     set(lorica_architectures_were_chosen ${CMAKE_CUDA_ARCHITECTURES})
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
         set(CMAKE_CUDA_ARCHITECTURES 80)

@@ -106,9 +106,20 @@ program_fingerprint() {
     )
 }
 
-# True when the program was built from exactly these sources.
+# True when the program was built from exactly these sources and, with LORICA_GPU=ON, has the GPU library.
 program_is_current() {
-    [ -e "$program/lorica-cli.jar" ] && [ "$(cat "$build/program.stamp" 2>/dev/null)" = "$(program_fingerprint)" ]
+    [ -e "$program/lorica-cli.jar" ] && [ "$(cat "$build/program.stamp" 2>/dev/null)" = "$(program_fingerprint)" ] &&
+        { ! wants_gpu || [ -e "$build/program.gpu" ]; }
+}
+
+# LORICA_GPU=ON builds the program with liblorica-cuda.so in it, which needs nvcc and takes minutes; CUDAARCHS=90, or the number of
+# another compute capability, builds it for one GPU alone and is quicker.
+wants_gpu() {
+    case ${LORICA_GPU:-OFF} in
+        ON) return 0 ;;
+        OFF) return 1 ;;
+        *) die "LORICA_GPU is '$LORICA_GPU': it may be ON or OFF" ;;
+    esac
 }
 
 # shellcheck disable=SC2120 # options are passed by test-sanitized.sh
@@ -130,24 +141,35 @@ build_native() { # build_native TARGET…
     configure_native && cmake --build "$native_build" -j"$jobs" --target "$@"
 }
 
+build_gpu() {
+    command -v nvcc >/dev/null || die "LORICA_GPU=ON needs nvcc, which is not found: install the CUDA toolkit, 12.8 or newer"
+    cmake -S "$checkout/native" -B "$build/gpu" -DLORICA_CUDA=ON -DLORICA_TESTS=OFF &&
+        cmake --build "$build/gpu" -j"$jobs" --target lorica_cuda
+}
+
 run_maven() { (cd "$checkout" && mvn -B -ntp -Dexec.skip "$@"); } # exec.skip: CMake was run already
 
 # Builds what changed since the last time, nothing otherwise. Callers that run side by side wait for each other.
 build_program() {
-    local fingerprint
+    local fingerprint profiles=()
     mkdir -p "$build"
     exec 8>"$build/lock"
     flock 8
     if ! program_is_current; then
         fingerprint=$(program_fingerprint)
         step native-build "Building the native library" build_native lorica
-        step java-build "Building the Java modules" run_maven package -DskipTests
-        program_built "$fingerprint"
+        if wants_gpu; then
+            step gpu-build "Compiling the CUDA kernels, some minutes" build_gpu
+            profiles=(-Pgpu)
+        fi
+        step java-build "Building the Java modules" run_maven "${profiles[@]}" package -DskipTests
+        program_built "$fingerprint" "${profiles[@]}"
     fi
     exec 8>&-
 }
 
-program_built() { # program_built FINGERPRINT: of the sources that it was built from
+program_built() { # program_built FINGERPRINT [-Pgpu]: of the sources that it was built from, and whether with the GPU library
+    if [ $# -gt 1 ]; then : >"$build/program.gpu"; else rm -f "$build/program.gpu"; fi
     if in_devroot; then echo devroot; else echo host; fi >"$build/program.toolchain"
     echo "$1" >"$build/program.stamp"
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test: the native ones (ctest), then the Java ones (mvn verify). Takes no arguments.
 # Logs go to build/logs. With CI=true, warnings of the native sources are errors, and where there is an nvcc the CUDA kernels are
-# compiled too, for one GPU.
+# compiled too, for one GPU, and packed into the program.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -25,12 +25,21 @@ build_cuda() {
     cmake -S "$checkout/native" -B "$build/cuda" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90 &&
         cmake --build "$build/cuda" -j"$jobs" --target lorica_cuda
 }
+profiles=()
 if [ "${CI:-}" = true ] && command -v nvcc >/dev/null; then
-    step cuda-build "Compiling the CUDA kernels" build_cuda || failed=1
+    if step cuda-build "Compiling the CUDA kernels" build_cuda; then
+        profiles=(-Pgpu "-Dnative.gpu.build=$build/cuda")
+    else
+        failed=1
+    fi
 fi
 
-if step java-tests "Java modules and their tests" run_maven verify; then
+if step java-tests "Java modules and their tests" run_maven "${profiles[@]}" verify; then
+    # With one GPU's kernels it is not what LORICA_GPU=ON asks for, so it is not noted as that.
     program_built "$sources"
+    # shellcheck disable=SC2317 # called by step
+    find_gpu_library() { (run_program doctor) | tee /dev/stderr | grep 'GPU library with the runtime of CUDA'; }
+    [ ${#profiles[@]} = 0 ] || step gpu-jar "The GPU library in its jar" find_gpu_library || failed=1
 else
     failed=1
 fi
