@@ -18,10 +18,16 @@
 
 #include "backend/cpu/attention.h"
 #include "backend/cpu/cpu_features.h"
+#include "backend/cpu/dot_rows.h"
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/elementwise.h"
 #include "common/bf16.h"
 #include "common/random.h"
+#include "gguf/dequantize.h"
+#include "support/test_model.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
 
 namespace lorica::cpu {
 namespace {
@@ -622,6 +628,91 @@ TEST_P(CpuKernels, AttentionLetsNanAndLargeScoresThrough) {
             attention(q.view(), k.view(), v.view(), packed({40}), shape, o.view(), lse.view(), aligned, 1, units);
             EXPECT_TRUE(std::isnan(o.at(20, 0)) && std::isnan(lse.at(20, 0)));
             EXPECT_FALSE(std::isnan(o.at(19, 0)) || std::isnan(o.at(21, 0)) || std::isnan(o.at(20, 16)));
+        }
+    }
+}
+
+// Bytes with the end of the readable memory behind them, as the last tensor of a mapped file may have.
+class LastBytes {
+public:
+    explicit LastBytes(const std::vector<std::byte> & bytes) : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
+        size_ = (bytes.size() + page_ - 1) / page_ * page_;
+        memory_ = mmap(nullptr, size_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory_ == MAP_FAILED || mprotect(static_cast<std::byte *>(memory_) + size_, page_, PROT_NONE) != 0) throw std::bad_alloc();
+        data_ = static_cast<std::byte *>(memory_) + size_ - bytes.size();
+        std::memcpy(data_, bytes.data(), bytes.size());
+    }
+    ~LastBytes() { munmap(memory_, size_ + page_); }
+    LastBytes(const LastBytes &) = delete;
+    LastBytes & operator=(const LastBytes &) = delete;
+
+    const std::byte * data() const { return data_; }
+
+private:
+    size_t page_, size_;
+    void * memory_;
+    std::byte * data_;
+};
+
+TEST_P(CpuKernels, DotRowsMultipliesEveryTypeAndReadsNothingBehindIt) {
+    for (const ggml_type type : test::all_weight_types()) {
+        for (const int64_t cols : {32, 96, 576, 1280}) {
+            if (cols % ggml_blck_size(type) != 0) continue;
+            const int64_t n = 7;
+            const LastBytes blocks(test::random_blocks(type, n, cols, 0.1f, 1, 0));
+            const Weight w = {type, n, cols, ggml_row_size(type, cols), blocks.data()};
+            std::vector<float> scratch(static_cast<size_t>(cols)), row(static_cast<size_t>(cols)), out(n * dot_max_rows);
+            for (const Dtype dtype : dtypes) {
+                for (int64_t rows = 1; rows <= dot_max_rows; ++rows) {
+                    Rows x = Rows::random(dtype, rows, cols, 2);
+                    x.set(0, cols / 2, 300);
+                    Scratch memory;
+                    const Scratch::Mark mark(memory);
+                    const DotInput input = prepare_dot_input(x.view(), memory);
+                    dot_rows(w, 0, 5, input, scratch.data(), out.data());
+                    dot_rows(w, 5, 2, input, scratch.data(), out.data() + 5 * dot_max_rows);
+                    for (int64_t i = 0; i < n; ++i) {
+                        dequantize_row(type, w.data + static_cast<size_t>(i) * w.row_bytes, row.data(), cols);
+                        for (int64_t t = 0; t < rows; ++t) {
+                            double want = 0, sizes = 0, weights = 0, largest = 0;
+                            for (int64_t c = 0; c < cols; ++c) {
+                                const double value = row[static_cast<size_t>(c)];
+                                want += value * x.at(t, c);
+                                sizes += std::abs(value * x.at(t, c));
+                                weights += std::abs(value);
+                                largest = std::max(largest, std::abs(x.at(t, c)));
+                            }
+                            // Half a unit of the integers for each element, and the sums' own rounding.
+                            const double rounding = dtype == Dtype::bf16 ? 0.5 * largest / 32767 * weights : 0;
+                            ASSERT_NEAR(out[static_cast<size_t>(i * dot_max_rows + t)], want, 4e-6 * sizes + rounding)
+                                << ggml_type_name(type) << ", " << cols << " columns, row " << i << ", x " << t << " of " << rows;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_P(CpuKernels, DotRowsOfZeroIsZeroAndOfWhatIsNotFiniteIsNotFinite) {
+    for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, GGML_TYPE_Q8_0}) {
+        const int64_t cols = 512;
+        const std::vector<std::byte> blocks = test::random_blocks(type, 1, cols, 0.1f, 1, 0);
+        const Weight w = {type, 1, cols, ggml_row_size(type, cols), blocks.data()};
+        std::vector<float> scratch(static_cast<size_t>(cols));
+        for (const float value : {0.0f, 1e-38f, INFINITY, NAN}) {
+            Rows x(Dtype::bf16, 1, cols);
+            for (int64_t c = 0; c < cols; ++c) x.set(0, c, 0);
+            x.set(0, 3, value);
+            Scratch memory;
+            const Scratch::Mark mark(memory);
+            float out = 1;
+            dot_rows(w, 0, 1, prepare_dot_input(x.view(), memory), scratch.data(), &out);
+            if (std::isfinite(value)) {
+                EXPECT_NEAR(out, 0, 1e-36) << ggml_type_name(type) << ", x " << value;
+            } else {
+                EXPECT_FALSE(std::isfinite(out)) << ggml_type_name(type) << ", x " << value;
+            }
         }
     }
 }
