@@ -5,7 +5,8 @@
     scripts/check_peft.py models/austen-7m-q4_0.gguf
 
 PEFT gets the base as transformers dequantizes it from the same file. Trains adapters with Lorica for some steps and loads
-them in PEFT; makes adapters with PEFT (rsLoRA, patterns) and loads them in Lorica. Prints the largest difference of logits relative to the largest logit, and fails above 1e-3.
+them in PEFT; makes adapters with PEFT (rsLoRA, patterns, DoRA) and loads them in Lorica. Prints the largest difference of logits
+relative to the largest logit, and fails above 1e-3.
 """
 import argparse
 import shlex
@@ -38,10 +39,10 @@ class Lorica:
         subprocess.run([*self.java, "-jar", self.program / "lorica-cli.jar", *map(str, arguments)],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def logits(self, adapter, tokens, scratch):
+    def logits(self, adapter, tokens, scratch, gguf=None):
         output = Path(scratch) / "logits"
         subprocess.run([*self.java, "-cp", f"{self.program}/lorica-cli.jar:{self.program}/lib/*", REPOSITORY / "scripts/Logits.java",
-                        self.gguf, adapter, output, ",".join(map(str, tokens))], check=True)
+                        gguf or self.gguf, adapter, output, ",".join(map(str, tokens))], check=True)
         return np.fromfile(output, dtype="<f4").reshape(len(tokens), -1)
 
 
@@ -98,12 +99,16 @@ def main():
                     elif "lora_" in parameter_name:
                         size = (1.0 if "lora_A" in parameter_name else 0.1) / parameter.shape[1] ** 0.5
                         parameter.copy_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
-            saved, converted = scratch / f"peft {name}", scratch / f"gguf {name}"
+            saved, converted, merged = scratch / f"peft {name}", scratch / f"gguf {name}", scratch / "merged.gguf"
             model.save_pretrained(saved)
-            lorica.run("export", "--model", lorica.gguf, "--adapter", saved, "--format", "gguf", "--output", converted)
             in_peft = PeftModel.from_pretrained(load_base(arguments.gguf), saved).eval()
-            compare(f"made by PEFT, loaded by Lorica, {name}", lorica.logits(converted / "adapter.gguf", tokens, scratch),
-                    logits_of(in_peft, tokens))
+            if settings.get("use_dora"):  # there is no such LoRA file; folded into the model it can be written
+                lorica.run("merge", "--model", lorica.gguf, "--adapter", saved, "--type", "F32", "--output", merged)
+                ours = lorica.logits("none", tokens, scratch, merged)
+            else:
+                lorica.run("export", "--model", lorica.gguf, "--adapter", saved, "--format", "gguf", "--output", converted)
+                ours = lorica.logits(converted / "adapter.gguf", tokens, scratch)
+            compare(f"made by PEFT, loaded by Lorica, {name}", ours, logits_of(in_peft, tokens))
 
     if max(differences.values()) > LIMIT:
         raise SystemExit(f"a difference is above {LIMIT}")
