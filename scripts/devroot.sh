@@ -33,13 +33,16 @@ die() {
 [ $# -gt 0 ] || die "usage: scripts/devroot.sh [--] COMMAND [ARGUMENTS…]"
 [ ! -e "/$marker" ] || exec "$@"
 
+# Where the libraries of the host's NVIDIA driver are in the root, when it has one: a memory file system, so that none stays there.
+driver_folder=/run/lorica-driver
+
 # Run by a shell in a mount namespace of its own. Arguments: the root, the folders to bind, one per line with ":ro" behind
-# those that are read-only, the working directory, the command.
+# those that are read-only, the libraries to show in $driver_folder, likewise, the working directory, the command.
 # shellcheck disable=SC2016
 enter='
     set -euo pipefail
-    root=$1 binds=$2 directory=$3
-    shift 3
+    root=$1 binds=$2 driver=$3 directory=$4
+    shift 4
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount --rbind /sys "$root/sys"
@@ -55,6 +58,15 @@ enter='
         mount --rbind "$path" "$root$path"
         [ "$path" = "$bind" ] || mount -o remount,bind,ro "$root$path"
     done <<<"$binds"
+    if [ -n "$driver" ]; then
+        folder=$root/run/lorica-driver # as $driver_folder
+        mkdir -p "$folder"
+        mount -t tmpfs tmpfs "$folder"
+        while IFS= read -r library; do
+            : >"$folder/${library##*/}"
+            mount --bind "$(readlink -f "$library")" "$folder/${library##*/}"
+        done <<<"$driver"
+    fi
     cd "$directory"
     exec chroot "$root" /usr/bin/env -C "$directory" "$@"
 '
@@ -88,7 +100,7 @@ install_packages() {
     printf '%s\n' "${main_line/ $suite / $suite-backports }" >"$target/etc/apt/sources.list.d/backports.list"
     add_certificates "$target"
     # shellcheck disable=SC2016
-    "${in_namespace[@]}" bash -c "$enter" enter "$target" "" / \
+    "${in_namespace[@]}" bash -c "$enter" enter "$target" "" "" / \
         -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 /bin/sh -euxc '
             backports=$1
             shift
@@ -186,6 +198,14 @@ if nvcc=$(readlink -f "$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)") && 
     fi
 fi
 
+# The driver's libraries belong to the host's kernel, and the root's own folders hide them.
+driver=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | sed -n 's/.*libcuda\.so\.1 (libc6,x86-64.*) => //p' | head -n1 || true)
+library_path=()
+if [ -n "$driver" ]; then
+    driver=$(find "${driver%/*}" -maxdepth 1 \( -name 'libcuda.so.*' -o -name 'libnvidia-*.so.*' \))
+    library_path=("LD_LIBRARY_PATH=$driver_folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+fi
+
 java_home=$(readlink -f "$root"/usr/lib/jvm/java-*-openjdk-* | head -n1)
-exec "${in_namespace[@]}" bash -c "$enter" enter "$root" "$binds" "$(pwd -P)" \
-    -u M2_HOME -u MAVEN_HOME "PATH=$path" "JAVA_HOME=${java_home#"$root"}" "$@"
+exec "${in_namespace[@]}" bash -c "$enter" enter "$root" "$binds" "$driver" "$(pwd -P)" \
+    -u M2_HOME -u MAVEN_HOME "PATH=$path" "JAVA_HOME=${java_home#"$root"}" "${library_path[@]}" "$@"
