@@ -22,7 +22,7 @@ sed -n -e '/tests passed/p' -e '/^The following tests did not run:/,/^$/p' "$bui
 
 # shellcheck disable=SC2317 # called by step
 build_cuda() {
-    cmake -S "$checkout/native" -B "$build/cuda" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90 &&
+    cmake -S "$checkout/native" -B "$build/cuda" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90a &&
         cmake --build "$build/cuda" -j"$jobs" --target lorica_cuda
 }
 profiles=()
