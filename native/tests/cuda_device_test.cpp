@@ -218,6 +218,29 @@ TEST_F(CudaDevice, ThePlanUsesTheFreeMemoryOfTheDevice) {
     EXPECT_NEAR(static_cast<double>(large.available), 4096.0 * (1 << 20), 1 << 20);
 }
 
+// What no kernel reads is expanded, before the first step as the plan says, and not during it.
+TEST_F(CudaDevice, ThePlanCountsWeightsThatAreExpanded) {
+    const TempDir dir;
+    TestModel shape;
+    shape.n_embd = shape.n_ff = 256;
+    shape.type = GGML_TYPE_TQ2_0;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    machine("NVIDIA A100/8.0/256");
+    const auto model = load(path, "cuda", Dtype::bf16);
+    EXPECT_GT(model->device_bytes(), 6 * model->weight_bytes());
+    SessionConfig config;
+    config.max_tokens = 64;
+    const auto adapter = Adapter::create(model, {});
+    const MemoryPlan plan = Session::plan(*model, *adapter, config);
+    EXPECT_EQ(plan.weights, model->device_bytes());
+    EXPECT_NEAR(static_cast<double>(plan.available), 256 << 20, 1 << 20);
+
+    Session session(adapter, config);
+    const int64_t free = model->device().available_memory();
+    session.forward_backward(random_batch(5, {40}, shape.n_vocab).view());
+    EXPECT_EQ(model->device().available_memory(), free);
+}
+
 TEST_F(CudaDevice, AModelThatDoesNotFitIsRefusedBeforeItIsCopied) {
     const TempDir dir;
     TestModel shape;
@@ -225,7 +248,7 @@ TEST_F(CudaDevice, AModelThatDoesNotFitIsRefusedBeforeItIsCopied) {
     const std::string path = write_test_model(dir / "model.gguf", shape);
     machine("Tiny/8.6/6");
     expect_error(LORICA_ERROR_OUT_OF_MEMORY,
-                 AllOf(HasSubstr("the weights take"), HasSubstr("and cuda:0 has"), HasSubstr("device \"cpu\"")),
+                 AllOf(HasSubstr("the weights take"), HasSubstr("MiB on cuda:0, which has 5 MiB free"), HasSubstr("device \"cpu\"")),
                  [&] { load(path, "cuda", Dtype::bf16); });
 }
 

@@ -162,7 +162,6 @@ public:
     virtual void fill_zero(void * device, size_t n_bytes) = 0;
     virtual void synchronize() = 0;
     virtual int64_t available_memory() const = 0;  // free now: what was allocated or loaded before counts no more
-    virtual bool copies_weights() const { return false; }  // load_weight() takes memory, as much as the weight has
 
     // The bytes that reserve() of the same shape allocates; operations allocate nothing else.
     virtual size_t workspace_bytes(const WorkspaceShape & shape) const = 0;
@@ -171,6 +170,13 @@ public:
     // Makes the mapped blocks usable by this device (cpu: the mapping itself). The result lives as long as this instance, and every
     // instance of the same device may use it.
     virtual const std::byte * load_weight(const std::byte * mapped, size_t n_bytes) = 0;
+    // Makes from a loaded weight what the operations will need of it, so that they take no memory later.
+    virtual void prepare(const Weight & weight) { (void)weight; }
+    // The memory that load_weight() and prepare() take for such a weight; its data is not looked at.
+    virtual int64_t weight_memory(const Weight & weight) const {
+        (void)weight;
+        return 0;
+    }
 
     // x[t] = row tokens[t] of the embedding. x hidden.
     virtual void embed(const Weight & embedding, const int32_t * tokens, Matrix x) = 0;

@@ -46,19 +46,20 @@ Model::Model(GgufFile file, const std::string & device, Dtype act, int32_t n_thr
       n_threads_(n_threads),
       device_(make_backend(device, act, n_threads)) {}
 
-void Model::check_memory() const {
-    if (!device_->copies_weights()) return;
-    int64_t needed = 0;
-    for (const TensorView & view : file_.tensors()) needed += static_cast<int64_t>(view.n_bytes);
+void Model::plan_memory() {
+    for (const TensorView & view : file_.tensors()) {
+        const Weight weight{view.type, view.ne[1], view.ne[0], ggml_row_size(view.type, view.ne[0]), nullptr};
+        device_bytes_ += device_->weight_memory(weight);
+    }
+    if (device_bytes_ == 0) return;
     const int64_t available = device_->available_memory();
-    if (needed <= available) return;
-    auto mebibytes = [](int64_t n) { return (n >> 20) + 1; };
-    fail(LORICA_ERROR_OUT_OF_MEMORY, file_.path(), ": the weights take ", mebibytes(needed), " MiB, and ", device_->name(), " has ",
-         mebibytes(available), " MiB free; take a model in fewer bits, another GPU, or device \"cpu\"");
+    if (device_bytes_ <= available) return;
+    fail(LORICA_ERROR_OUT_OF_MEMORY, file_.path(), ": the weights take ", (device_bytes_ >> 20) + 1, " MiB on ", device_->name(),
+         ", which has ", available >> 20, " MiB free; take a model in fewer bits, another GPU, or device \"cpu\"");
 }
 
 void Model::load_weights() {
-    check_memory();
+    plan_memory();
     const int64_t n_embd = config_.n_embd;
     embedding_ = load_linear("token_embd.weight", config_.n_vocab, n_embd);
     output_norm_ = load_norm("output_norm.weight");
@@ -102,7 +103,9 @@ Weight Model::load_linear(const std::string & name, int64_t out, int64_t in) {
     if (!is_supported_weight_type(view.type)) {
         fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type), ", which cannot be read");
     }
-    return {view.type, out, in, ggml_row_size(view.type, in), device_->load_weight(view.data, view.n_bytes)};
+    const Weight weight{view.type, out, in, ggml_row_size(view.type, in), device_->load_weight(view.data, view.n_bytes)};
+    device_->prepare(weight);
+    return weight;
 }
 
 const float * Model::load_norm(const std::string & name) {

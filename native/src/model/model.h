@@ -41,6 +41,8 @@ public:
     const std::string & fingerprint() const { return fingerprint_; }
     int64_t n_params() const { return n_params_; }
     int64_t weight_bytes() const { return weight_bytes_; }
+    // Memory that the weights take on the device; 0: it reads the mapped file.
+    int64_t device_bytes() const { return device_bytes_; }
 
     // An instance of the model's device of its own, for a session or a context.
     std::unique_ptr<Backend> new_backend() const;
@@ -49,7 +51,7 @@ public:
 
 private:
     Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads);
-    void check_memory() const;
+    void plan_memory();
     void load_weights();
     Weight load_linear(const std::string & name, int64_t out, int64_t in);
     const float * load_norm(const std::string & name);
@@ -70,7 +72,7 @@ private:
     std::vector<LayerWeights> layers_;
     const float * output_norm_ = nullptr;
     std::string name_, file_type_, fingerprint_;
-    int64_t n_params_ = 0, weight_bytes_ = 0;
+    int64_t n_params_ = 0, weight_bytes_ = 0, device_bytes_ = 0;
 };
 
 }  // namespace lorica

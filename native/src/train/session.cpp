@@ -86,14 +86,14 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, cons
     Arena arena;
     lay_out(arena, model, adapter, config, checkpointing);
     MemoryPlan plan;
-    plan.weights = model.weight_bytes();
+    plan.weights = model.device_bytes() > 0 ? model.device_bytes() : model.weight_bytes();
     plan.adapter = params + adapter.dora_bytes();
     plan.gradients = params;
     plan.optimizer = optimizer_bytes(adapter, config.optimizer);
     plan.activations = static_cast<int64_t>(arena.n_bytes());
     plan.workspace = static_cast<int64_t>(device.workspace_bytes(workspace_shape(model, adapter, config)));
     // On a GPU the weights and the adapter have their memory already.
-    const int64_t taken = device.copies_weights() ? plan.weights + plan.adapter : 0;
+    const int64_t taken = model.device_bytes() > 0 ? plan.weights + plan.adapter : 0;
     plan.available = config.memory_limit > 0 ? config.memory_limit : device.available_memory() + taken;
     plan.checkpointing = checkpointing;
     return plan;

@@ -117,7 +117,6 @@ public:
         state_->enter();
         check(cudaStreamSynchronize(state_->stream()), "a kernel failed");
     }
-    bool copies_weights() const override { return true; }
     int64_t available_memory() const override {
         state_->enter();
         size_t free = 0, total = 0;
@@ -149,6 +148,15 @@ public:
         check(cudaMemcpyAsync(weight, mapped, n_bytes, cudaMemcpyHostToDevice, state_->stream()), "copy of a weight");
         synchronize();
         return weight;
+    }
+
+    void prepare(const Weight & weight) override {
+        state_->enter();
+        readable(weight);
+    }
+    int64_t weight_memory(const Weight & weight) const override {
+        const int64_t expanded = is_device_type(weight.type) ? 0 : weight.in * static_cast<int64_t>(dtype_size(formats().act));
+        return weight.out * (static_cast<int64_t>(weight.row_bytes) + expanded);
     }
 
     void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
