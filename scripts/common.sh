@@ -114,13 +114,8 @@ program_is_current() {
 
 # LORICA_GPU=ON builds the program with liblorica-cuda.so in it, which needs nvcc and takes minutes; CUDAARCHS=90, or the number of
 # another compute capability, builds it for one GPU alone and is quicker.
-wants_gpu() {
-    case ${LORICA_GPU:-OFF} in
-        ON) return 0 ;;
-        OFF) return 1 ;;
-        *) die "LORICA_GPU is '$LORICA_GPU': it may be ON or OFF" ;;
-    esac
-}
+wants_gpu() { [ "${LORICA_GPU:-OFF}" = ON ]; }
+case ${LORICA_GPU:-OFF} in ON | OFF) ;; *) die "LORICA_GPU is '$LORICA_GPU': it may be ON or OFF" ;; esac
 
 # shellcheck disable=SC2120 # options are passed by test-sanitized.sh
 configure_native() { # configure_native [CMAKE_OPTION…]
@@ -142,7 +137,6 @@ build_native() { # build_native TARGET…
 }
 
 build_gpu() {
-    command -v nvcc >/dev/null || die "LORICA_GPU=ON needs nvcc, which is not found: install the CUDA toolkit, 12.8 or newer"
     cmake -S "$checkout/native" -B "$build/gpu" -DLORICA_CUDA=ON -DLORICA_TESTS=OFF &&
         cmake --build "$build/gpu" -j"$jobs" --target lorica_cuda
 }
@@ -156,6 +150,8 @@ build_program() {
     exec 8>"$build/lock"
     flock 8
     if ! program_is_current; then
+        ! wants_gpu || command -v nvcc >/dev/null ||
+            die "LORICA_GPU=ON needs nvcc, which is not found: install the CUDA toolkit, 12.8 or newer"
         fingerprint=$(program_fingerprint)
         step native-build "Building the native library" build_native lorica
         if wants_gpu; then
