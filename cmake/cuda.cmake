@@ -2,7 +2,8 @@
 #   AUTO  where nvcc is found there is a target lorica_cuda, built when it is asked for: cmake --build build --target lorica_cuda
 #   ON    nvcc is required, and the library is part of the build
 #   OFF   not there
-# -DCMAKE_CUDA_ARCHITECTURES=90 (or native), or CUDAARCHS=90 in the environment, compiles for one GPU and takes a fifth of the time.
+# -DCMAKE_CUDA_ARCHITECTURES=90a (or 80, 89, native, …), or CUDAARCHS=90a in the environment, compiles for one GPU and takes a fifth of
+# the time. Hopper is 90a: without the a its own instructions cannot be used.
 #
 # The runtime is linked statically and looks for the driver when it is first used. Nothing else of the toolkit is needed where the
 # library runs.
@@ -40,9 +41,9 @@ if(LORICA_HAVE_CUDA)
     if(NOT lorica_architectures_were_chosen)
         # bf16 tensor cores begin with Ampere; the PTX of the last one serves what comes after it
         if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-            set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 120)
+            set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90a-real 120)
         else()
-            set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90)
+            set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90a-real 90-virtual)
         endif()
     endif()
 
@@ -54,6 +55,9 @@ if(LORICA_HAVE_CUDA)
     target_include_directories(lorica_cuda PRIVATE include src ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
     target_compile_options(lorica_cuda PRIVATE
         $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--extended-lambda;-lineinfo;-Xfatbin=-compress-all>)
+    if(CMAKE_CUDA_ARCHITECTURES MATCHES "90a")
+        target_compile_definitions(lorica_cuda PRIVATE LORICA_CUDA_SM90A)
+    endif()
     target_link_libraries(lorica_cuda PRIVATE ggml::ggml-base)
     target_link_options(lorica_cuda PRIVATE -Wl,--exclude-libs,ALL)
     set_target_properties(lorica_cuda PROPERTIES

@@ -336,6 +336,13 @@ TEST_P(BackendParity, LinearOverShapes) {
     }
 }
 
+// Many rows take other ways than few: panels of weights, and on some devices other instructions.
+TEST_P(BackendParity, LinearOfManyRows) {
+    using L = LayerCase;
+    expect_linear_parity(GetParam(), {300, 256, {{GGML_TYPE_Q4_K, 392, 12}, {GGML_TYPE_Q8_0, 130, 0, 0, L::hidden}}});
+    expect_linear_parity(GetParam(), {270, 160, {{GGML_TYPE_BF16, 264, 20, 0.1f, L::separate_residual}}, Role::act, Role::hidden});
+}
+
 TEST_P(BackendParity, LinearOnEveryWeightType) {
     for (const ggml_type type : weight_types()) {
         for (const int64_t n_tokens : {1, 5, 40}) {
@@ -462,6 +469,8 @@ TEST_P(BackendParity, AttentionForwardAndBackward) {
         {8, 1, 128, packed({5, 64})},
         {9, 3, 128, packed({129, 2})},
         {2, 1, 96, packed({65, 64, 63})},
+        {4, 2, 160, packed({3, 40})},
+        {2, 1, 256, packed({33, 7})},
         // Peaked softmax: scores of some tens.
         {4, 2, 64, packed({40, 25}), 3.0},
     };
@@ -497,6 +506,8 @@ TEST_P(BackendParity, AttentionOverACache) {
         // Several sequences whose caches lie apart and in another order.
         {4, 2, 64, {{0, 1, 300, 77}, {1, 3, 0, 3}, {4, 1, 128, 129}}},
         {1, 1, 16, {{0, 2, 5, 600}}},
+        {4, 2, 256, {{0, 1, 20, 70}, {1, 2, 0, 9}}},
+        {4, 2, 192, {{0, 20, 0, 50}}},
         // exp of its scores overflows in f32: the maximum must be taken off first.
         {4, 2, 64, {{0, 40, 0, 40}}, 6.0},
         {4, 2, 64, {{0, 1, 0, 90}}, 6.0},
@@ -776,6 +787,189 @@ TEST_P(BackendParity, Adamw) {
                 run.backend.adamw(p.data, g.data, m.data, v.data, n, {0.01, 0.9, 0.999, 1e-8, 0.1, 0.3, step});
             });
         }
+    }
+}
+
+// ---- what a backend may lack
+
+TEST_P(BackendParity, Adamw8bit) {
+    const auto backend = GetParam().make(2), reference = make_backend("reference", Dtype::f32, 1);
+    if (!backend->has_adamw_8bit()) GTEST_SKIP() << "not on this device";
+    const int64_t n = 5000, n_blocks = Moments8bit::n_blocks(n);
+    struct State {
+        DeviceMatrix param, grad, m_scales, v_scales;
+        DeviceArray<uint8_t> m, v;
+
+        State(Backend & backend, int64_t n, int64_t n_blocks)
+            : param(backend, Dtype::f32, 1, n, n), grad(backend, Dtype::f32, 1, n, n),
+              m_scales(backend, Dtype::f32, 1, n_blocks, n_blocks), v_scales(backend, Dtype::f32, 1, n_blocks, n_blocks),
+              m(backend, std::vector<uint8_t>(static_cast<size_t>(n))), v(backend, std::vector<uint8_t>(static_cast<size_t>(n))) {
+            param.write(normal(1, n));
+            m_scales.write(Values(static_cast<size_t>(n_blocks)));
+            v_scales.write(Values(static_cast<size_t>(n_blocks)));
+        }
+        void step(Backend & backend, int64_t number) {
+            Values gradient = normal(10 + number, param.view().cols);
+            // From 1e-6 to 1 times the largest; a block of zeros.
+            for (size_t i = 0; i < gradient.size(); ++i) {
+                gradient[i] *= i / 256 == 3 ? 0 : std::pow(10.0, -6.0 * static_cast<double>(random_uniform(20 + number, i)));
+            }
+            grad.write(gradient);
+            const Moments8bit moments{const_cast<uint8_t *>(m.data()), const_cast<uint8_t *>(v.data()), m_scales.view().as<float>(),
+                                      v_scales.view().as<float>()};
+            backend.adamw_8bit(param.view().data, grad.view().data, moments, param.view().cols,
+                               {1e-2, 0.9, 0.999, 1e-8, 0.1, 0.5, number});
+        }
+    };
+    State actual(*backend, n, n_blocks), expected(*reference, n, n_blocks);
+    for (int64_t number = 1; number <= 3; ++number) {
+        actual.step(*backend, number);
+        expected.step(*reference, number);
+    }
+    // Where the two round a moment that lies between two values differently, they part by one value of the codebook.
+    EXPECT_LE(relative_error(actual.param.read(), expected.param.read()), 1e-3);
+    EXPECT_LE(relative_error(actual.m_scales.read(), expected.m_scales.read()), 1e-5);
+    EXPECT_LE(relative_error(actual.v_scales.read(), expected.v_scales.read()), 1e-5);
+    const Values own = actual.param.read(), other = expected.param.read();
+    EXPECT_LE(std::count_if(own.begin(), own.end(), [&](const double & x) { return std::abs(x - other[&x - own.data()]) > 1e-5; }), n / 100);
+    EXPECT_TRUE(actual.param.surroundings_are_intact());
+}
+
+TEST_P(BackendParity, RowSquaresOnEveryWeightType) {
+    if (!GetParam().make(1)->has_dora()) GTEST_SKIP() << "not on this device";
+    for (const ggml_type type : weight_types()) {
+        SCOPED_TRACE(ggml_type_name(type));
+        const QuantizedWeight blocks(type, 37, 256, 1);
+        expect_parity(GetParam(), {.max_features = 256}, [&](Execution & run) {
+            run.backend.row_squares(blocks.on(run.backend), run.output("squares", Role::param, 1, 37).data);
+        });
+    }
+}
+
+TEST_P(BackendParity, DoraFactors) {
+    if (!GetParam().make(1)->has_dora()) GTEST_SKIP() << "not on this device";
+    for (const auto & [rank, in, out, strength] :
+         {std::tuple{1, 64, 96, 1.0}, {8, 160, 577, 1.0}, {20, 256, 33, 0.25}, {40, 96, 64, 0.0}}) {
+        SCOPED_TRACE(testing::Message() << "rank " << rank << ", " << in << " to " << out << ", strength " << strength);
+        expect_parity(GetParam(), {.max_features = out, .max_rank = rank}, [&](Execution & run) {
+            Lora lora;
+            lora.a = run.input(Role::param, rank, in, normal(1, rank * in, 0.1)).data;
+            lora.b = run.input(Role::param, out, rank, normal(2, out * rank, 0.1)).data;
+            lora.rank = rank;
+            lora.scale = 2;
+            // Norms of about 3: no row cancels. The first is one of zeros.
+            Values squares = normal(3, out, 0.5), magnitudes = normal(4, out, 0.5);
+            for (double & x : squares) x = 9 + x;
+            for (double & x : magnitudes) x = 3 + x;
+            Values b = normal(2, out * rank, 0.1);
+            magnitudes[0] = strength == 1 ? 0 : magnitudes[0];
+            const DoraRows rows{run.input(Role::hidden, rank, out, normal(5, rank * out, 0.3)),
+                                run.input(Role::param, 1, out, squares).data,
+                                run.input(Role::param, 1, out, magnitudes).data,
+                                strength,
+                                run.output("factors", Role::param, 1, out).data,
+                                run.output("slopes", Role::param, 1, out).data};
+            run.backend.dora_factors(lora, in, out, rows);
+        });
+    }
+}
+
+TEST_P(BackendParity, DoraScalesColumnsForwardAndBackward) {
+    if (!GetParam().make(1)->has_dora()) GTEST_SKIP() << "not on this device";
+    for (const auto & [rows, cols] : extents) {
+        for (const bool with_residual : {false, true}) {
+            SCOPED_TRACE(testing::Message() << rows << " x " << cols << (with_residual ? ", residual" : ""));
+            const WorkspaceShape workspace{.max_tokens = rows, .max_features = cols, .training = true};
+            const Values factors = normal(2, cols), values = normal(1, rows * cols);
+            const Role role = with_residual ? Role::hidden : Role::act;
+            auto residual = [&](Execution & run) {
+                return with_residual ? run.input(Role::hidden, rows, cols, normal(3, rows * cols)) : Matrix{};
+            };
+            expect_parity(GetParam(), workspace, [&](Execution & run) {
+                const Matrix x = run.in_out("x", role, rows, cols, values);
+                run.backend.scale_columns(x, run.input(Role::param, 1, cols, factors).data, residual(run), x);
+            });
+            expect_parity(GetParam(), workspace, [&](Execution & run) {
+                const Matrix dy = run.input(role, rows, cols, normal(4, rows * cols));
+                const Matrix y = run.input(role, rows, cols, normal(5, rows * cols));
+                DoraRows dora{};
+                dora.factors = run.input(Role::param, 1, cols, factors).data;
+                dora.slopes = run.input(Role::param, 1, cols, normal(6, cols)).data;
+                void * d_magnitudes = run.in_out("d_magnitudes", Role::param, 1, cols, normal(7, cols)).data;
+                run.backend.dora_backward(dy, y, residual(run), dora, d_magnitudes, run.output("dx", Role::act, rows, cols));
+            });
+            SCOPED_TRACE("in place");
+            expect_parity(GetParam(), workspace, [&](Execution & run) {
+                const Matrix dy = run.in_out("dx", Role::act, rows, cols, normal(4, rows * cols));
+                const Matrix y = run.input(Role::act, rows, cols, normal(5, rows * cols));
+                DoraRows dora{};
+                dora.factors = run.input(Role::param, 1, cols, factors).data;
+                dora.slopes = run.input(Role::param, 1, cols, normal(6, cols)).data;
+                run.backend.dora_backward(dy, y, {}, dora, run.in_out("d_magnitudes", Role::param, 1, cols, normal(7, cols)).data, dy);
+            });
+        }
+    }
+}
+
+TEST_P(BackendParity, NoiseIsThatOfEveryOtherDevice) {
+    const auto backend = GetParam().make(1), reference = make_backend("reference", Dtype::f32, 1);
+    const Segment segments[] = {{0, 7, 0, 7}, {7, 1, 7, 1}, {8, 40, 8, 40}};
+    auto noisy = [&](Backend & device) {
+        DeviceMatrix x(device, Dtype::f32, 48, 45, 45);
+        x.write(normal(1, 48 * 45));
+        device.add_noise(x.view(), segments, 5, 77);
+        return x.read();
+    };
+    EXPECT_EQ(noisy(*backend), noisy(*reference));
+}
+
+// Work that is repeated with other seeds, other contents of memory and other shapes in between: as if it were called each time.
+TEST_P(BackendParity, RepeatedWorkIsAsIfItWereCalled) {
+    const auto backend = GetParam().make(1), plain = GetParam().make(1);
+    const WorkspaceShape workspace{.max_tokens = 40, .max_features = 96, .max_rank = 8, .n_head = 2, .n_head_kv = 2, .head_dim = 32,
+                                   .training = true, .dropout = true};
+    backend->reserve(workspace);
+    plain->reserve(workspace);
+    const std::vector<Segment> shapes[] = {{{0, 40, 0, 40}}, {{0, 9, 0, 9}, {9, 31, 9, 31}}};
+    struct Side {
+        Backend & backend;
+        QuantizedWeight blocks{GGML_TYPE_Q4_0, 64, 96, 3};
+        DeviceMatrix x{backend, backend.formats().act, 40, 96, 96}, u{backend, backend.formats().act, 40, 8, 8};
+        DeviceMatrix y{backend, backend.formats().act, 40, 64, 64}, o{backend, backend.formats().act, 40, 64, 64};
+        DeviceMatrix lse{backend, Dtype::f32, 40, 2, 2};
+        DeviceMatrix a{backend, Dtype::f32, 8, 96, 96}, b{backend, Dtype::f32, 64, 8, 8};
+        DeviceArray<uint64_t> seed{backend, {0}};
+        Weight weight = blocks.on(backend);
+
+        explicit Side(Backend & backend_) : backend(backend_) {
+            a.write(normal(1, 8 * 96));
+            b.write(normal(2, 64 * 8));
+        }
+        void prepare(uint64_t number) {
+            x.write(normal(100 + number, 40 * 96));
+            backend.copy_to_device(const_cast<uint64_t *>(seed.data()), &number, sizeof number);
+        }
+        void work(std::span<const Segment> segments, uint64_t number) {
+            Lora lora;
+            lora.a = a.view().data;
+            lora.b = b.view().data;
+            lora.rank = 8;
+            lora.scale = 0.5;
+            lora.dropout = {0.4f, number, seed.data()};
+            const LinearForward layer{&weight, lora, u.view(), {}, y.view()};
+            backend.linear(x.view(), {&layer, 1});
+            backend.attention(y.view(), y.view(), y.view(), segments, {2, 2, 32, 0.2}, o.view(), lse.view());
+        }
+    };
+    Side repeated(*backend), called(*plain);
+    for (uint64_t number = 0; number < 9; ++number) {
+        SCOPED_TRACE(number);
+        const uint64_t shape = number % 3 == 2 ? 1 : 0;
+        repeated.prepare(number);
+        called.prepare(number);
+        backend->repeat(shapes[shape], shape, [&] { repeated.work(shapes[shape], number); });
+        called.work(shapes[shape], number);
+        EXPECT_TRUE(repeated.o.read_bytes() == called.o.read_bytes());
     }
 }
 

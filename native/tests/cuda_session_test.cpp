@@ -5,7 +5,10 @@
 #include "generate/context.h"
 #include "support/training.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <dlfcn.h>
 
 #include <cstdlib>
 
@@ -106,6 +109,88 @@ TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndCheckpointing) 
     expect_same(kept, expected);
     EXPECT_EQ(again.loss, kept.loss);
     EXPECT_EQ(again.gradients, kept.gradients) << "checkpointing changes nothing";
+}
+
+TEST_F(CudaSession, GradientsInF32AreThoseOfTheReference) {
+    const TempDir dir;
+    TestModel shape;
+    shape.type = GGML_TYPE_Q4_0;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const Batch batch = random_batch(5, {17, 1, 30}, shape.n_vocab);
+    const Result expected = run(path, "reference", Dtype::f64, adapter_config(0.1f), session_config(), batch);
+    const Result actual = run(path, cuda_device(), Dtype::f32, adapter_config(0.1f), session_config(), batch);
+    EXPECT_NEAR(actual.loss, expected.loss, 1e-5 * std::abs(expected.loss));
+    EXPECT_LT(relative_error(joined(actual.gradients), joined(expected.gradients)), 1e-4);
+}
+
+TEST_F(CudaSession, GradientsOfADoraAreThoseOfTheReference) {
+    const TempDir dir;
+    TestModel shape;
+    shape.type = GGML_TYPE_Q8_0;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const Batch batch = random_batch(8, {33, 20}, shape.n_vocab);
+    AdapterConfig dora = adapter_config();
+    dora.use_dora = true;
+    expect_same(run(path, cuda_device(), Dtype::bf16, dora, session_config(), batch),
+                run(path, "reference", Dtype::f64, dora, session_config(), batch));
+}
+
+// What a session computes in some steps, with all that may be recorded and played again: dropout with a new mask in every step, shapes
+// that come and go, noise, DoRA's factors and 8-bit moments, which change between steps.
+std::vector<float> steps_of(const std::string & path, const AdapterConfig & adapter, SessionConfig config, std::string & detail) {
+    const auto model = load(path, cuda_device(), Dtype::bf16);
+    Session session(busy_adapter(model, adapter), config);
+    std::vector<float> numbers;
+    for (uint64_t step = 0; step < 5; ++step) {
+        const bool other = step == 2 || step == 4;
+        const Batch batch = random_batch(other ? 90 : 70, other ? std::vector{20} : std::vector{5, 12}, TestModel{}.n_vocab);
+        // The same labels, so that the shape is the same; other tokens.
+        Batch own = batch;
+        for (int32_t & token : own.tokens) token = static_cast<int32_t>((token + 3 * step) % TestModel{}.n_vocab);
+        const LossSum loss = session.forward_backward(own.view());
+        numbers.push_back(static_cast<float>(loss.loss_sum));
+        for (const auto & gradient : gradients(session)) numbers.insert(numbers.end(), gradient.begin(), gradient.end());
+        OptimizerStep optimizer;
+        optimizer.learning_rate = 1e-3;
+        optimizer.grad_scale = 1.0 / static_cast<double>(loss.n_trained);
+        session.optimizer_step(optimizer);
+    }
+    detail = model->device().detail();
+    return numbers;
+}
+
+TEST_F(CudaSession, StepsAreTheSameRecordedOrNot) {
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", TestModel{});
+    AdapterConfig adapter = adapter_config(0.2f);
+    SessionConfig config = session_config();
+    std::string detail;
+    auto compare = [&] {
+        setenv("LORICA_CUDA_GRAPHS", "0", 1);
+        const std::vector<float> plain = steps_of(path, adapter, config, detail);
+        EXPECT_THAT(detail, testing::HasSubstr("no graphs"));
+        unsetenv("LORICA_CUDA_GRAPHS");
+        EXPECT_TRUE(steps_of(path, adapter, config, detail) == plain);
+        EXPECT_THAT(detail, testing::Not(testing::HasSubstr("no graphs"))) << "recording failed";
+        return plain;
+    };
+    const std::vector<float> plain = compare();
+
+    const char * library = std::getenv("LORICA_CUDA_LIBRARY");
+    void * opened = library ? dlopen(library, RTLD_NOW | RTLD_NOLOAD) : nullptr;
+    if (auto * played = opened ? reinterpret_cast<long (*)()>(dlsym(opened, "cuda_on_cpu_graphs_played")) : nullptr) {
+        EXPECT_GT(played(), 0) << "nothing was recorded";
+        setenv("LORICA_CUDA_ON_CPU_NO_GRAPHS", "1", 1);
+        EXPECT_TRUE(steps_of(path, adapter, config, detail) == plain);
+        EXPECT_THAT(detail, testing::HasSubstr("no graphs"));
+        unsetenv("LORICA_CUDA_ON_CPU_NO_GRAPHS");
+    }
+
+    adapter.use_dora = true;
+    config.checkpointing = Checkpointing::on;
+    config.neftune_alpha = 5;
+    config.optimizer = Optimizer::adamw_8bit;
+    compare();
 }
 
 TEST_F(CudaSession, LossOfManyStepsIsThatOfTheCpu) {

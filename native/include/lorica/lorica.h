@@ -504,7 +504,7 @@ typedef struct lorica_batch_result {
 
 /* Adds the gradients of loss_sum (a sum, not a mean) to the session's gradients. Errors: INVALID_ARGUMENT (larger than
  * the plan, an id outside the vocabulary, lengths that do not add up, no trained label), NON_FINITE (the gradients are
- * then as before the call only if the loss was at fault; call lorica_train_zero_gradients before going on). */
+ * of no use then; call lorica_train_zero_gradients before going on). */
 LORICA_API lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_batch * batch,
                                                        lorica_batch_result * out);
 

@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -64,6 +65,8 @@ struct Weight {
 struct Dropout {
     float p = 0;
     uint64_t seed = 0;
+    // Device memory that holds the same seed, or null. Work that is repeated (see repeat) reads it there.
+    const uint64_t * device_seed = nullptr;
 };
 
 // One LoRA pair on a linear layer (Hu et al. 2021, section 4.1): y += scale * (dropout(x) A^T) B^T.
@@ -110,6 +113,8 @@ struct DoraRows {
 // key j iff j <= i + kv_len - q_len. In training q and kv ranges are equal; with a KV cache kv is longer.
 struct Segment {
     int32_t q_begin, q_len, kv_begin, kv_len;
+
+    bool operator==(const Segment &) const = default;
 };
 
 struct AttentionShape {
@@ -250,7 +255,19 @@ public:
 
     // x[t, j] += magnitude(t) u with u uniform in [-1, 1), where magnitude is alpha / sqrt(L cols) for the tokens of a segment of
     // length L (NEFTune, Jain et al. 2023, algorithm 1) and u is number t * cols + j of the stream `seed`. x hidden.
-    void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);
+    virtual void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);
+
+    // ---- how work is handed over
+
+    // True when operations return before they are done, so that waiting for a number in the middle of a step costs time.
+    virtual bool runs_ahead() const { return false; }
+    // Calls work(), which attends to `segments` and calls operations of this instance, none that returns a number, and nothing
+    // else. Calls with the same key and segments must do the same to the same memory, but for seeds, which are in device_seed: a device
+    // may record such work and play it again without calling it. Everything else that changes must lie in device memory.
+    virtual void repeat(std::span<const Segment> segments, uint64_t key, const std::function<void()> & work) {
+        (void)segments, (void)key;
+        work();
+    }
 };
 
 // device: "cpu" or "reference"; "cuda[:N]" when the backend library is there. n_threads 0: all cores.

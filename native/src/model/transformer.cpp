@@ -124,6 +124,15 @@ Transformer::Transformer(const Model & model, const Adapter * adapter, Backend &
     }
 }
 
+void Transformer::set_dropout_seed(std::optional<uint64_t> seed, uint64_t * device_seeds) {
+    dropout_seed_ = seed;
+    device_seeds_ = device_seeds;
+    if (!seed || !device_seeds) return;
+    std::vector<uint64_t> seeds(n_dropout_seeds(model_));
+    for (size_t i = 0; i < seeds.size(); ++i) seeds[i] = derive_seed(*seed, i / n_modules, i % n_modules);
+    backend_.copy_to_device(device_seeds, seeds.data(), seeds.size() * sizeof(uint64_t));
+}
+
 Lora Transformer::lora(int32_t layer, Module module) const {
     const LoraPair * pair = adapter_ ? adapter_->find(layer, module) : nullptr;
     if (!pair) return {};
@@ -139,7 +148,9 @@ Lora Transformer::lora(int32_t layer, Module module) const {
     lora.rank = pair->rank;
     lora.scale = adapter_->scale(*pair);
     if (dropout_seed_) {
-        lora.dropout = {adapter_->config().dropout, derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), index(module))};
+        const size_t number = static_cast<size_t>(layer) * n_modules + index(module);
+        lora.dropout = {adapter_->config().dropout, derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), index(module)),
+                        device_seeds_ ? device_seeds_ + number : nullptr};
     }
     return lora;
 }

@@ -72,8 +72,10 @@ public:
     // adapter may be null. gradients: device memory laid out as the adapter's parameters, or null when only running forward.
     Transformer(const Model & model, const Adapter * adapter, Backend & backend, void * gradients);
 
-    // Dropout is applied only while a seed is set.
-    void set_dropout_seed(std::optional<uint64_t> seed) { dropout_seed_ = seed; }
+    // Dropout is applied only while a seed is set. device_seeds: n_dropout_seeds() numbers of device memory that keep the seeds of all
+    // layers until the next call, so that a device may repeat work with other seeds; or null.
+    void set_dropout_seed(std::optional<uint64_t> seed, uint64_t * device_seeds = nullptr);
+    static size_t n_dropout_seeds(const Model & model) { return model.layers().size() * n_modules; }
 
     // From block.x to x_out (which may be block.x). k and v are written to block.k and block.v; attention reads k_all and v_all, which
     // are these or a cache that they are rows of. With a null x_out everything but the last product is computed.
@@ -104,6 +106,7 @@ private:
     void * gradients_;
     int32_t first_adapted_;
     std::optional<uint64_t> dropout_seed_;
+    const uint64_t * device_seeds_ = nullptr;
 };
 
 }  // namespace lorica

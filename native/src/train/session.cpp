@@ -1,6 +1,7 @@
 #include "train/session.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 
@@ -49,6 +50,9 @@ Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adap
     b.positions = ids();
     b.rows = ids();
     b.labels = ids();
+    const bool dropout = adapter.config().dropout > 0;
+    b.dropout_seeds =
+        dropout ? static_cast<uint64_t *>(arena.bytes(Transformer::n_dropout_seeds(model) * sizeof(uint64_t))) : nullptr;
     for (int32_t l = first; l <= c.n_layer; ++l) b.x.push_back(arena.matrix(formats.hidden, n, c.n_embd));
     // Blocks below the lowest adapter are never passed backwards: they share the first one's memory.
     const int32_t n_blocks = checkpointing ? 1 : c.n_layer - first;
@@ -311,17 +315,20 @@ BlockActivations Session::block(int32_t layer) const {
     return block;
 }
 
-// Leaves the output of the last block in x.back() when training, else in x.front().
-void Session::forward(bool training) {
+void Session::embed(bool training) {
     adapter_->update_dora(*backend_);
-    const int32_t n_layer = model_.config().n_layer, first = transformer_->first_adapted_layer();
-    const Sequences sequences{buffers_.positions, segments_};
     const Matrix embedded = buffers_.x.front().slice_rows(0, n_tokens_);
     backend_->embed(model_.embedding(), buffers_.tokens, embedded);
     if (training && config_.neftune_alpha > 0) {
         constexpr uint64_t noise_stream = 0x6e656674756e65;  // no layer has this number
         backend_->add_noise(embedded, segments_, config_.neftune_alpha, derive_seed(micro_batch_seed(), noise_stream));
     }
+}
+
+// Leaves the output of the last block in x.back() when training, else in x.front().
+void Session::forward(bool training) {
+    const int32_t n_layer = model_.config().n_layer, first = transformer_->first_adapted_layer();
+    const Sequences sequences{buffers_.positions, segments_};
     for (int32_t l = 0; l < n_layer; ++l) {
         BlockActivations b = training ? block(l) : buffers_.blocks.front();
         if (!training) b.x = buffers_.x.front();
@@ -331,7 +338,7 @@ void Session::forward(bool training) {
     }
 }
 
-double Session::loss(bool with_gradient, std::span<float> token_nll) {
+void Session::head(bool with_gradient) {
     const auto n = static_cast<int64_t>(trained_rows_.size());
     const LlamaConfig & c = model_.config();
     const Matrix x = (with_gradient ? buffers_.x.back() : buffers_.x.front()).slice_rows(0, n_tokens_);
@@ -340,7 +347,10 @@ double Session::loss(bool with_gradient, std::span<float> token_nll) {
     backend_->gather_rows(x, buffers_.rows, rows_x);
     backend_->rmsnorm(rows_x, model_.output_norm(), c.rms_eps, normed);
     backend_->linear_cross_entropy(normed, model_.output(), buffers_.labels, buffers_.nll.data, d_normed);
+}
 
+double Session::loss(std::span<float> token_nll) {
+    const auto n = static_cast<int64_t>(trained_rows_.size());
     std::vector<double> nll(static_cast<size_t>(n));
     if (buffers_.nll.type == Dtype::f64) {
         backend_->copy_to_host(nll.data(), buffers_.nll.data, nll.size() * sizeof(double));
@@ -354,17 +364,18 @@ double Session::loss(bool with_gradient, std::span<float> token_nll) {
         sum += nll[i];
         if (!token_nll.empty()) token_nll[static_cast<size_t>(trained_rows_[i])] = static_cast<float>(nll[i]);
     }
-    if (with_gradient && std::isfinite(sum)) {
-        const Matrix rows_dx = buffers_.rows_dx.slice_rows(0, n), dx = buffers_.dx.slice_rows(0, n_tokens_);
-        backend_->fill_zero(rows_dx.data, rows_dx.n_bytes());
-        backend_->rmsnorm_backward(d_normed, rows_x, model_.output_norm(), c.rms_eps, rows_dx);
-        backend_->fill_zero(dx.data, dx.n_bytes());
-        backend_->scatter_add_rows(rows_dx, buffers_.rows, dx);
-    }
     return sum;
 }
 
 void Session::backward() {
+    const auto n = static_cast<int64_t>(trained_rows_.size());
+    const Matrix rows_dx = buffers_.rows_dx.slice_rows(0, n), dx = buffers_.dx.slice_rows(0, n_tokens_);
+    backend_->fill_zero(rows_dx.data, rows_dx.n_bytes());
+    backend_->rmsnorm_backward(buffers_.rows_d_normed.slice_rows(0, n), buffers_.rows_x.slice_rows(0, n), model_.output_norm(),
+                               model_.config().rms_eps, rows_dx);
+    backend_->fill_zero(dx.data, dx.n_bytes());
+    backend_->scatter_add_rows(rows_dx, buffers_.rows, dx);
+
     const Sequences sequences{buffers_.positions, segments_};
     const int32_t first = transformer_->first_adapted_layer();
     for (int32_t l = model_.config().n_layer - 1; l >= first; --l) {
@@ -383,13 +394,32 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
     if (trained_rows_.empty()) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "no token of the micro-batch is trained on: every label is -100");
     }
-    transformer_->set_dropout_seed(micro_batch_seed());
-    forward(true);
+    transformer_->set_dropout_seed(micro_batch_seed(), buffers_.dropout_seeds);
+    embed(true);
     ++micro_batch_count_;
-    const double sum = loss(true, {});
-    if (!std::isfinite(sum)) fail_non_finite_loss();
-    backward();
+    double sum = 0;
+    if (backend_->runs_ahead()) {
+        backend_->repeat(segments_, shape_key(), [&] {
+            forward(true);
+            head(true);
+            backward();
+        });
+        sum = loss({});
+        if (!std::isfinite(sum)) fail_non_finite_loss();
+    } else {
+        forward(true);
+        head(true);
+        sum = loss({});
+        if (!std::isfinite(sum)) fail_non_finite_loss();
+        backward();
+    }
     return {sum, static_cast<int64_t>(trained_rows_.size())};
+}
+
+uint64_t Session::shape_key() const {
+    uint64_t key = trained_rows_.size();
+    for (const LoraPair & pair : adapter_->pairs()) key = derive_seed(key, std::bit_cast<uint64_t>(adapter_->scale(pair)));
+    return key;
 }
 
 LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll) {
@@ -397,8 +427,10 @@ LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll)
     std::fill(token_nll.begin(), token_nll.end(), 0.0f);
     if (trained_rows_.empty()) return {};
     transformer_->set_dropout_seed(std::nullopt);
+    embed(false);
     forward(false);
-    const double sum = loss(false, token_nll);
+    head(false);
+    const double sum = loss(token_nll);
     if (!std::isfinite(sum)) {
         fail(LORICA_ERROR_NON_FINITE, "the loss of an evaluation is not finite after ", step_count_, " optimizer steps");
     }

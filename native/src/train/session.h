@@ -97,6 +97,7 @@ private:
         Matrix rows_normed;                    // act
         Matrix nll;                            // hidden
         int32_t *tokens, *positions, *rows, *labels;
+        uint64_t * dropout_seeds;              // null without dropout
     };
     static Buffers lay_out(Arena & arena, const Model & model, const Adapter & adapter, const SessionConfig & config,
                            bool checkpointing);
@@ -113,12 +114,17 @@ private:
     void check(const PackedBatch & batch) const;
     BlockActivations block(int32_t layer) const;
     // Of training: activations are kept, and the input may get noise.
+    void embed(bool training);
     void forward(bool training);
     // Of everything random in the micro-batch to come.
     uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
     void update(const OptimizerStep & step, AdamwParams params);
-    double loss(bool with_gradient, std::span<float> token_nll);
+    void head(bool with_gradient);
+    // What head() left, on the host.
+    double loss(std::span<float> token_nll);
     void backward();
+    // Of the work that a device may repeat for a batch: all that decides it beside the segments.
+    uint64_t shape_key() const;
     [[noreturn]] void fail_non_finite_loss() const;
     [[noreturn]] void fail_non_finite_gradient() const;
 

@@ -1,5 +1,6 @@
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -159,10 +160,46 @@ void run_block(const char * name, int n_threads, bool reverse) {
 
 }  // namespace
 
-void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes,
+namespace {
+
+// How many launches came from graphs, for tests that are about them.
+std::atomic<long> played = 0;
+thread_local CudaOnCpuStream * recording = nullptr;
+
+}  // namespace
+
+struct CudaOnCpuGraph {
+    std::vector<std::function<void()>> work;
+};
+struct CudaOnCpuStream {
+    CudaOnCpuGraph graph;  // while it is recorded
+};
+
+namespace {
+
+void now_or_later(cudaStream_t stream, const char * what, std::function<void()> work) {
+    if (!recording) return work();
+    if (stream != recording) die(std::string(what) + " goes to another stream while work is recorded");
+    stream->graph.work.push_back(std::move(work));
+}
+void forbid_while_recording(const char * what) {
+    if (recording) die(std::string(what) + " while work is recorded");
+}
+
+void run_grid(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread);
+
+}  // namespace
+
+void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, cudaStream_t stream,
                 const std::function<void()> & thread) {
+    now_or_later(stream, name, [=] { run_grid(name, blocks, threads, shared_bytes, thread); });
+}
+
+namespace {
+
+void run_grid(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread) {
     if (threads % 32 != 0 || threads > 1024) die(std::string(name) + ": a block has whole warps, at most 32");
-    if (shared_bytes > 99 * 1024) die(std::string(name) + ": more shared memory than sm_86, 89 and 120 have");
+    if (blocks.y > 65535 || blocks.z > 65535) die(std::string(name) + ": a grid is at most 65535 blocks high and deep");
     const char * order = std::getenv("LORICA_CUDA_ON_CPU_ORDER");
     const bool reverse = order && std::string(order) == "reverse";
     while (static_cast<int>(block.fibers.size()) < threads) {
@@ -186,6 +223,8 @@ void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes
         run_block(name, threads, reverse);
     }
 }
+
+}  // namespace
 
 void __syncthreads() {
     block.current->state = Fiber::at_block;
@@ -213,6 +252,7 @@ void warp_collective(const char * what, void * own, void (*all)(void * const * l
 }
 
 unsigned char * shared_memory() { return block.shared_begin; }
+int current_warp() { return block.current->index / 32; }
 
 void copy_async(void * to, const void * from, int n_bytes) {
     if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16 || n_bytes < 0 || n_bytes > 16) {
@@ -365,6 +405,7 @@ cudaError_t cudaFreeHost(void * memory) {
     return cudaSuccess;
 }
 cudaError_t cudaMalloc(void ** memory, size_t n_bytes) {
+    forbid_while_recording("cudaMalloc");
     const std::lock_guard lock(allocations_mutex);
     size_t used = 0;
     for (const auto & [pointer, allocation] : allocations) used += allocation.device == current_device ? allocation.n_bytes : 0;
@@ -374,6 +415,7 @@ cudaError_t cudaMalloc(void ** memory, size_t n_bytes) {
     return status;
 }
 cudaError_t cudaFree(void * memory) {
+    forbid_while_recording("cudaFree");
     const std::lock_guard lock(allocations_mutex);
     allocations.erase(memory);
     return cudaFreeHost(memory);
@@ -387,25 +429,66 @@ cudaError_t cudaMemGetInfo(size_t * free, size_t * total) {
     }
     return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void * memory, int value, size_t n_bytes, cudaStream_t) {
-    std::memset(memory, value, n_bytes);
+cudaError_t cudaMemsetAsync(void * memory, int value, size_t n_bytes, cudaStream_t stream) {
+    now_or_later(stream, "cudaMemset", [=] { std::memset(memory, value, n_bytes); });
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void * to, const void * from, size_t n_bytes, cudaMemcpyKind kind, cudaStream_t) {
-    std::memcpy(to, from, n_bytes);
+cudaError_t cudaMemcpyAsync(void * to, const void * from, size_t n_bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    if (kind != cudaMemcpyDeviceToDevice) forbid_while_recording("a copy from or to the host");
+    now_or_later(stream, "cudaMemcpy", [=] { std::memcpy(to, from, n_bytes); });
     if (kind == cudaMemcpyDeviceToHost && n_bytes > 0 && played_device().fault == "wrong-numbers") *static_cast<char *>(to) ^= 1;
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t * stream, unsigned) {
-    *stream = nullptr;
+    *stream = new CudaOnCpuStream;
     return cudaSuccess;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    delete stream;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    forbid_while_recording("cudaStreamSynchronize");
+    return cudaSuccess;
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t * event, unsigned) {
     *event = nullptr;
     return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+    forbid_while_recording("cudaEventSynchronize");
+    return cudaSuccess;
+}
+
+// ---- graphs
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    if (const char * fails = std::getenv("LORICA_CUDA_ON_CPU_NO_GRAPHS"); fails && *fails) return cudaErrorInvalidDevice;
+    recording = stream;
+    stream->graph.work.clear();
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t * graph) {
+    recording = nullptr;
+    *graph = new CudaOnCpuGraph(std::move(stream->graph));
+    return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t * exec, cudaGraph_t graph, unsigned long long) {
+    *exec = new CudaOnCpuGraph(*graph);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    now_or_later(stream, "cudaGraphLaunch", [exec] {
+        ++played;
+        for (const auto & work : exec->work) work();
+    });
+    return cudaSuccess;
+}
+extern "C" __attribute__((visibility("default"))) long cuda_on_cpu_graphs_played() { return played; }

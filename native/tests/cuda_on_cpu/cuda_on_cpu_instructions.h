@@ -8,6 +8,10 @@
 namespace lorica::cuda {
 
 inline unsigned char * shared_memory() { return cuda_on_cpu::shared_memory(); }
+// Shared memory does not begin at 0, so that alignment is not had by chance.
+inline uint32_t shared_address(const void * p) {
+    return static_cast<uint32_t>(static_cast<const unsigned char *>(p) - shared_memory()) + 128;
+}
 
 inline uint32_t pack_bf16(float low, float high) {
     return Bf16(low).bits | static_cast<uint32_t>(Bf16(high).bits) << 16;

@@ -44,12 +44,16 @@ struct alignas(16) float4 {
 
 // ---- launches and what threads do together
 
-void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread);
+using cudaStream_t = struct CudaOnCpuStream *;
+void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, cudaStream_t stream,
+                const std::function<void()> & thread);
 
 namespace cuda_on_cpu {
 // Waits until every lane of the warp has called with an argument of its own, then runs `all` once over the 32 of them.
 void warp_collective(const char * what, void * own, void (*all)(void * const * lanes));
 unsigned char * shared_memory();
+// Of the thread that runs: for instructions whose effect comes later.
+int current_warp();
 void copy_async(void * to, const void * from, int n_bytes);
 void copy_async_commit();
 void copy_async_wait(int n_pending);
@@ -120,7 +124,6 @@ enum cudaDeviceAttr {
     cudaDevAttrMaxSharedMemoryPerBlockOptin
 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0;
-using cudaStream_t = struct CudaOnCpuStream *;
 using cudaEvent_t = struct CudaOnCpuEvent *;
 struct cudaDeviceProp {
     char name[256];
@@ -156,3 +159,15 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t * event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t);
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t);
+
+// ---- graphs: what is launched into a stream meanwhile, in order. Whatever waits, allocates or goes another way is an error then.
+
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+using cudaGraph_t = struct CudaOnCpuGraph *;
+using cudaGraphExec_t = struct CudaOnCpuGraph *;
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t * graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t * exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphDestroy(cudaGraph_t);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);

@@ -153,13 +153,9 @@ public:
 
 private:
     const void * poison_element() const {
-        static constexpr uint16_t bf16 = 0x7fda;
-        static constexpr uint32_t f32 = 0x7fda5a5a;
-        static constexpr uint64_t f64 = 0x7ffa5a5a5a5a5a5a;
-        if (type_ == Dtype::bf16) {
-            return &bf16;
-        }
-        return type_ == Dtype::f32 ? static_cast<const void *>(&f32) : &f64;
+        // The low bytes come first.
+        static constexpr uint64_t bf16 = 0x7fda, f32 = 0x7fda5a5a, f64 = 0x7ffa5a5a5a5a5a5a;
+        return type_ == Dtype::bf16 ? &bf16 : type_ == Dtype::f32 ? &f32 : &f64;
     }
     size_t row_offset(int64_t row) const { return static_cast<size_t>((row + 1) * stride_) * dtype_size(type_); }
     std::vector<std::byte> read_block() const {

@@ -6,6 +6,7 @@
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/tile.cuh"
+#include "backend/cuda/view.cuh"
 
 namespace lorica::cuda {
 
@@ -13,15 +14,42 @@ constexpr int attention_threads = 128;
 constexpr float log2_e = 1.4426950408889634f;
 
 // A matrix of heads as kernels take it.
-struct Heads {
-    bf16 * data;
+template <typename T>
+struct HeadsOf {
+    T * data;
     int64_t stride;
 
-    __device__ __forceinline__ bf16 * at(int64_t row, int64_t head, int dim) const {
+    __device__ __forceinline__ T * at(int64_t row, int64_t head, int dim) const {
         return data + row * stride + head * dim;
     }
 };
-inline Heads heads(const Matrix & x) { return {x.as<bf16>(), x.stride}; }
+template <typename T>
+HeadsOf<T> heads_of(const Matrix & x) {
+    return {x.as<T>(), x.stride};
+}
+using Heads = HeadsOf<bf16>;
+inline Heads heads(const Matrix & x) { return heads_of<bf16>(x); }
+
+// attention_plain.cu serves what the tensor-core kernels do not: f32, and heads of more than 128 elements.
+inline bool is_plain_attention(const Context & context, const AttentionShape & shape) {
+    return context.act == Dtype::f32 || shape.head_dim > 128;
+}
+void attention_forward_plain(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
+                             const AttentionShape & shape, Matrix o, Matrix lse);
+void attention_backward_plain(const Context & context, Matrix q, Matrix k, Matrix v, Matrix lse, Matrix d_o,
+                              const AttentionTiles & q_tiles, const AttentionTiles & kv_tiles,
+                              const AttentionShape & shape, const float * delta, Matrix dq, Matrix dk, Matrix dv);
+// delta[t, h] = o_th . do_th
+void attention_delta(const Context & context, Matrix o, Matrix d_o, const AttentionShape & shape, float * delta);
+constexpr int max_head_dim = 256;
+
+// Calls f(std::integral_constant<int, n>) with the elements of a head that each lane of a warp has.
+template <typename F>
+void with_lane_elements(int32_t head_dim, F f) {
+    if (head_dim <= 128) return f(std::integral_constant<int, 4>());
+    if (head_dim <= max_head_dim) return f(std::integral_constant<int, max_head_dim / warp_size>());
+    fail(LORICA_ERROR_UNSUPPORTED, "heads of ", head_dim, " elements: the cuda device computes up to ", max_head_dim);
+}
 
 // True when rows of every head can be copied by 16 bytes.
 inline bool heads_are_aligned(std::initializer_list<Matrix> matrices, int32_t head_dim) {
@@ -44,7 +72,7 @@ void with_head_dim(int32_t head_dim, bool aligned, F f) {
     };
     if (head_dim <= 64) return with_alignment(std::integral_constant<int, 64>());
     if (head_dim <= 128) return with_alignment(std::integral_constant<int, 128>());
-    fail(LORICA_ERROR_UNSUPPORTED, "heads of ", head_dim, " elements: the cuda device computes up to 128");
+    fail(LORICA_ERROR_INTERNAL, "heads of ", head_dim, " elements in the tensor-core kernels of attention");
 }
 
 // Accumulators c[16 x 16 n] (two neighbours of 8 columns each) as operand a of columns 16 i to 16 i + 15.

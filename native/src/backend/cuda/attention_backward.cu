@@ -15,26 +15,11 @@ struct Arguments {
     Heads q, k, v, o, d_o, dq, dk, dv;
     const float * lse;
     int64_t lse_stride;
-    float * delta;  // [rows, n_head]
-    int64_t rows;
+    const float * delta;  // [rows, n_head]
     const AttentionTile * tiles;
     int n_head, heads_per_kv, dim;
     float scale;
 };
-
-// One warp per row and head.
-__global__ void __launch_bounds__(attention_threads) attention_delta_kernel(const __grid_constant__ Arguments p) {
-    constexpr int warps = attention_threads / warp_size;
-    const int64_t index = int64_t{blockIdx.x} * warps + threadIdx.x / warp_size;
-    if (index >= p.rows * p.n_head) return;
-    const int64_t row = index / p.n_head, head = index % p.n_head;
-    const bf16 *o = p.o.at(row, head, p.dim), *d_o = p.d_o.at(row, head, p.dim);
-    float sum = 0;
-    for (int i = static_cast<int>(threadIdx.x) % warp_size; i < p.dim; i += warp_size)
-        sum += to_float(o[i]) * to_float(d_o[i]);
-    sum = warp_sum(sum);
-    if (threadIdx.x % warp_size == 0) p.delta[index] = sum;
-}
 
 template <int D>
 constexpr size_t shared_bytes() {
@@ -191,6 +176,10 @@ __global__ void __launch_bounds__(attention_threads) attention_backward_q_kernel
 void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
                         const AttentionTiles & q_tiles, const AttentionTiles & kv_tiles, const AttentionShape & shape,
                         float * delta, Matrix dq, Matrix dk, Matrix dv) {
+    attention_delta(context, o, d_o, shape, delta);
+    if (is_plain_attention(context, shape)) {
+        return attention_backward_plain(context, q, k, v, lse, d_o, q_tiles, kv_tiles, shape, delta, dq, dk, dv);
+    }
     Arguments p{heads(q),
                 heads(k),
                 heads(v),
@@ -202,15 +191,11 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
                 lse.as<float>(),
                 lse.stride,
                 delta,
-                q.rows,
                 nullptr,
                 shape.n_head,
                 shape.n_head / shape.n_head_kv,
                 shape.head_dim,
                 static_cast<float>(shape.scale)};
-    constexpr int64_t warps = attention_threads / warp_size;
-    launch("attention_delta", context.stream, attention_delta_kernel,
-           {dim3(static_cast<unsigned>(divide_up(q.rows * shape.n_head, warps))), attention_threads, 0}, p);
     with_head_dim(shape.head_dim, heads_are_aligned({q, k, v, d_o}, shape.head_dim), [&](auto d, auto aligned) {
         p.tiles = kv_tiles.tiles;
         launch("attention_backward_kv", context.stream, attention_backward_kv_kernel<d(), aligned()>,

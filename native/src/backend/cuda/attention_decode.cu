@@ -9,11 +9,11 @@ namespace lorica::cuda {
 namespace {
 
 constexpr int warps = attention_threads / warp_size;
-constexpr int max_dim = 128, own_elements = max_dim / warp_size;
 constexpr int keys_per_part = 256;
 
+template <typename T>
 struct Arguments {
-    Heads q, k, v, o;
+    HeadsOf<T> q, k, v, o;
     float * parts;  // [query, head, part, 2 + dim]: maximum, sum, weighted sum of v
     const AttentionTile * queries;
     int n_head, heads_per_kv, dim, n_parts;
@@ -21,7 +21,9 @@ struct Arguments {
 };
 
 // Block (query, head, part). A warp takes every fourth key; a lane every 32nd element.
-__global__ void __launch_bounds__(attention_threads) attention_decode_kernel(const __grid_constant__ Arguments p) {
+template <typename T, int own_elements>
+__global__ void __launch_bounds__(attention_threads) attention_decode_kernel(const __grid_constant__ Arguments<T> p) {
+    constexpr int max_dim = own_elements * warp_size;
     const AttentionTile query = p.queries[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y), part = static_cast<int>(blockIdx.z);
     const int kv_head = head / p.heads_per_kv;
@@ -30,7 +32,7 @@ __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(con
     const auto begin = static_cast<int>(int64_t{n_keys} * part / p.n_parts);
     const auto end = static_cast<int>(int64_t{n_keys} * (part + 1) / p.n_parts);
 
-    const bf16 * q_row = p.q.at(query.segment.q_begin + query.begin, head, p.dim);
+    const T * q_row = p.q.at(query.segment.q_begin + query.begin, head, p.dim);
     float q[own_elements], o[own_elements] = {}, max = -INFINITY, sum = 0;
 #pragma unroll
     for (int i = 0; i < own_elements; ++i) {
@@ -38,8 +40,8 @@ __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(con
         q[i] = e < p.dim ? to_float(q_row[e]) * p.scale : 0.0f;
     }
     for (int key = begin + warp; key < end; key += warps) {
-        const bf16 * k = p.k.at(query.segment.kv_begin + key, kv_head, p.dim);
-        const bf16 * v = p.v.at(query.segment.kv_begin + key, kv_head, p.dim);
+        const T * k = p.k.at(query.segment.kv_begin + key, kv_head, p.dim);
+        const T * v = p.v.at(query.segment.kv_begin + key, kv_head, p.dim);
         float s = 0, value[own_elements];
 #pragma unroll
         for (int i = 0; i < own_elements; ++i) {
@@ -79,14 +81,15 @@ __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(con
     if (threadIdx.x == 0) out[0] = part_max;
 }
 
+template <typename T>
 __global__ void __launch_bounds__(attention_threads)
-    attention_decode_combine_kernel(const __grid_constant__ Arguments p) {
+    attention_decode_combine_kernel(const __grid_constant__ Arguments<T> p) {
     const AttentionTile query = p.queries[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y);
     const float * parts = p.parts + (int64_t{blockIdx.x} * p.n_head + head) * p.n_parts * (2 + p.dim);
     float max = -INFINITY;
     for (int i = 0; i < p.n_parts; ++i) max = fmaxf(max, parts[i * (2 + p.dim)]);
-    bf16 * o = p.o.at(query.segment.q_begin + query.begin, head, p.dim);
+    T * o = p.o.at(query.segment.q_begin + query.begin, head, p.dim);
     for (int e = static_cast<int>(threadIdx.x); e < p.dim; e += attention_threads) {
         float sum = 0, total = 0;
         for (int i = 0; i < p.n_parts; ++i) {
@@ -95,7 +98,7 @@ __global__ void __launch_bounds__(attention_threads)
             sum += weight * part[1];
             total += weight * part[2 + e];
         }
-        o[e] = to_bf16(total / sum);
+        o[e] = from_float<T>(total / sum);
     }
 }
 
@@ -108,30 +111,31 @@ size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape) {
 
 void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries,
                       int32_t longest, const AttentionShape & shape, Matrix o) {
-    if (shape.head_dim > max_dim) {
-        fail(LORICA_ERROR_UNSUPPORTED, "heads of ", shape.head_dim, " elements: the cuda device computes up to ",
-             max_dim);
-    }
     const Workspace::Mark mark(context.workspace);
     const auto n_parts = static_cast<int>(std::clamp<int64_t>(divide_up(longest, keys_per_part), 1, decode_max_parts));
-    const Arguments p{heads(q),
-                      heads(k),
-                      heads(v),
-                      heads(o),
-                      context.workspace.take<float>(queries.n * shape.n_head * n_parts * (2 + shape.head_dim)),
-                      queries.tiles,
-                      shape.n_head,
-                      shape.n_head / shape.n_head_kv,
-                      shape.head_dim,
-                      n_parts,
-                      static_cast<float>(shape.scale)};
+    auto * parts = context.workspace.take<float>(queries.n * shape.n_head * n_parts * (2 + shape.head_dim));
     const auto n_queries = static_cast<unsigned>(queries.n), n_head = static_cast<unsigned>(shape.n_head);
-    launch("attention_decode", context.stream, attention_decode_kernel,
-           {dim3(n_queries, n_head, static_cast<unsigned>(n_parts)), attention_threads,
-            warps * (2 + max_dim) * sizeof(float)},
-           p);
-    launch("attention_decode_combine", context.stream, attention_decode_combine_kernel,
-           {dim3(n_queries, n_head), attention_threads, 0}, p);
+    with_type(context.act, [&]<typename T>(T *) {
+        const Arguments<T> p{heads_of<T>(q),
+                             heads_of<T>(k),
+                             heads_of<T>(v),
+                             heads_of<T>(o),
+                             parts,
+                             queries.tiles,
+                             shape.n_head,
+                             shape.n_head / shape.n_head_kv,
+                             shape.head_dim,
+                             n_parts,
+                             static_cast<float>(shape.scale)};
+        with_lane_elements(shape.head_dim, [&](auto own_elements) {
+            launch("attention_decode", context.stream, attention_decode_kernel<T, own_elements()>,
+                   {dim3(n_queries, n_head, static_cast<unsigned>(n_parts)), attention_threads,
+                    warps * (2 + own_elements() * warp_size) * sizeof(float)},
+                   p);
+        });
+        launch("attention_decode_combine", context.stream, attention_decode_combine_kernel<T>,
+               {dim3(n_queries, n_head), attention_threads, 0}, p);
+    });
 }
 
 }  // namespace lorica::cuda

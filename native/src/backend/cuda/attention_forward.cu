@@ -119,6 +119,7 @@ __global__ void __launch_bounds__(attention_threads) attention_forward_kernel(co
 
 void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
                        const AttentionShape & shape, Matrix o, Matrix lse) {
+    if (is_plain_attention(context, shape)) return attention_forward_plain(context, q, k, v, q_tiles, shape, o, lse);
     const Arguments p{heads(q),        heads(k),
                       heads(v),        heads(o),
                       lse.as<float>(), lse.stride,

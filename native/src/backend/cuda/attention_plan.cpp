@@ -14,10 +14,6 @@ namespace {
 // A tile of each kind per token at most, and queries on their own.
 int64_t capacity_for(int64_t max_tokens) { return 2 * max_tokens + decode_max_total; }
 
-bool equal(const Segment & a, const Segment & b) {
-    return a.q_begin == b.q_begin && a.q_len == b.q_len && a.kv_begin == b.kv_begin && a.kv_len == b.kv_len;
-}
-
 void append_tiles(std::vector<AttentionTile> & tiles, std::span<const Segment> segments, bool of_kv, int32_t rows) {
     const auto first = static_cast<std::ptrdiff_t>(tiles.size());
     for (const Segment & segment : segments) {
@@ -64,7 +60,7 @@ void AttentionPlan::reserve(int64_t max_tokens) {
 }
 
 void AttentionPlan::update(std::span<const Segment> segments, cudaStream_t stream) {
-    if (valid_ && std::equal(segments.begin(), segments.end(), segments_.begin(), segments_.end(), equal)) return;
+    if (valid_ && std::ranges::equal(segments, segments_)) return;
     valid_ = false;
     segments_.assign(segments.begin(), segments.end());
     std::vector<AttentionTile> tiles;

@@ -3,6 +3,7 @@
 #include "backend/cuda/device.cuh"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/products.h"
+#include "backend/cuda/view.cuh"
 
 #include <algorithm>
 
@@ -17,9 +18,10 @@ int64_t rows_at_once(int64_t n_rows, int64_t n_vocab) {
     return std::min(n_rows, std::max<int64_t>(logits_limit / n_vocab / 128 * 128, 128));
 }
 
-// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes softmax(z) - [label] in bf16. Its
+// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes softmax(z) - [label] as T. Of bf16
 // element i lies where elements i / 2 of z were; a chunk is read by all before any of it is written, and all before it
 // has been read.
+template <typename T>
 __global__ void __launch_bounds__(threads)
     softmax_cross_entropy_kernel(float * logits, int64_t stride, int64_t n, const int32_t * labels, float * nll,
                                  bool gradient) {
@@ -35,7 +37,7 @@ __global__ void __launch_bounds__(threads)
     if (threadIdx.x == 0) nll[blockIdx.x] = logf(sum) + (max - z[label]);
     if (!gradient) return;
     const float scale = 1.0f / sum;
-    auto * dz = reinterpret_cast<bf16 *>(z);
+    auto * dz = reinterpret_cast<T *>(z);
     for (int64_t begin = 0; begin < n; begin += chunk) {
         float value[elements_per_thread];
 #pragma unroll
@@ -47,19 +49,20 @@ __global__ void __launch_bounds__(threads)
 #pragma unroll
         for (int e = 0; e < elements_per_thread; ++e) {
             const int64_t i = begin + e * threads + threadIdx.x;
-            if (i < n) dz[i] = to_bf16(value[e]);
+            if (i < n) dz[i] = from_float<T>(value[e]);
         }
     }
 }
 
 }  // namespace
 
-size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape) {
+size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
     if (shape.n_vocab == 0) return 0;
     const int64_t features = round_up(shape.max_features, 8);
     const int64_t rows = rows_at_once(shape.max_tokens, shape.n_vocab);
-    return static_cast<size_t>(rows * (round_up(shape.n_vocab, 4) + features) * 4 + rows * features * 2) +
-           panel_bytes(shape) + 8 * Workspace::alignment;
+    return static_cast<size_t>(rows * (round_up(shape.n_vocab, 4) + features) * 4) +
+           static_cast<size_t>(rows * features) * dtype_size(act) +
+           panel_bytes(shape, act) + 8 * Workspace::alignment;
 }
 
 void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
@@ -74,10 +77,13 @@ void linear_cross_entropy(const Context & context, Matrix x, const Weight & head
         const Matrix z{logits, Dtype::f32, rows, head.out, stride};
         multiply_forward(context, operand(context, x.slice_rows(first, rows)), head, nullptr, GemmResult::to(z));
         const Extent extent{dim3(static_cast<unsigned>(rows)), threads, 2 * threads / warp_size * sizeof(float)};
-        launch("softmax_cross_entropy", context.stream, softmax_cross_entropy_kernel, extent, logits, stride, head.out,
-               labels + first, nll + first, bool(dx));
+        with_type(context.act, [&]<typename T>(T *) {
+            launch("softmax_cross_entropy", context.stream, softmax_cross_entropy_kernel<T>, extent, logits, stride,
+                   head.out, labels + first, nll + first, bool(dx));
+        });
         if (!dx) continue;
-        const Matrix dz{logits, Dtype::bf16, rows, head.out, 2 * stride};
+        const int64_t per_logit = context.act == Dtype::f32 ? 1 : 2;
+        const Matrix dz{logits, context.act, rows, head.out, per_logit * stride};
         const Matrix target = dx.slice_rows(first, rows);
         if (target.type == Dtype::f32) {
             multiply_backward_by_rows(context, dz, head, GemmResult::to(target));

@@ -3,6 +3,7 @@
 #include "backend/cuda/attention_plan.h"
 #include "backend/cuda/cuda_library.h"
 #include "backend/cuda/device_state.h"
+#include "backend/cuda/graph_cache.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
 #include "common/error.h"
@@ -48,11 +49,13 @@ private:
 class CudaBackend final : public Backend {
 public:
     explicit CudaBackend(const CudaBackendRequest & request)
-        : state_(DeviceState::get(request.device)), index_(request.device), dequantize_row_(request.dequantize_row) {
+        : state_(DeviceState::get(request.device)), index_(request.device), act_(request.act),
+          dequantize_row_(request.dequantize_row) {
         state_->enter();
         staging_ = std::make_unique<Staging>();
         workspace_ = std::make_unique<Workspace>();
         plan_ = std::make_unique<AttentionPlan>();
+        graphs_ = std::make_unique<GraphCache>();
         check(cudaMalloc(reinterpret_cast<void **>(&partial_sums_), n_partial_sums * sizeof(double)),
               "memory for sums");
     }
@@ -71,8 +74,8 @@ public:
     }
 
     std::string name() const override { return "cuda:" + std::to_string(index_); }
-    std::string detail() const override { return state_->detail(); }
-    Formats formats() const override { return {Dtype::f32, Dtype::bf16, Dtype::f32}; }
+    std::string detail() const override { return state_->detail(act_); }
+    Formats formats() const override { return {Dtype::f32, act_, Dtype::f32}; }
 
     void * allocate(size_t n_bytes) override {
         state_->enter();
@@ -111,11 +114,11 @@ public:
     void fill_zero(void * device, size_t n_bytes) override {
         if (n_bytes == 0) return;
         state_->enter();
-        check(cudaMemsetAsync(device, 0, n_bytes, state_->stream()), "cudaMemset");
+        check(cudaMemsetAsync(device, 0, n_bytes, stream()), "cudaMemset");
     }
     void synchronize() override {
         state_->enter();
-        check(cudaStreamSynchronize(state_->stream()), "a kernel failed");
+        check(cudaStreamSynchronize(state_->stream()), "a kernel failed (LORICA_CUDA_SYNC=1 tells which)");
     }
     int64_t available_memory() const override {
         state_->enter();
@@ -130,6 +133,7 @@ public:
     void reserve(const WorkspaceShape & shape) override {
         state_->enter();
         check(cudaStreamSynchronize(state_->stream()), "reserve");
+        graphs_->clear();
         workspace_->reserve(operations_bytes(shape));
         plan_->reserve(shape.max_tokens);
     }
@@ -235,30 +239,68 @@ public:
                     static_cast<float *>(v), n, params);
     }
 
+    bool has_adamw_8bit() const override { return true; }
+    void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n,
+                    const AdamwParams & params) override {
+        cuda::adamw_8bit(context(), static_cast<float *>(param), static_cast<const float *>(grad), moments, n, params);
+    }
+
+    bool has_dora() const override { return true; }
+    void row_squares(const Weight & weight, void * squares) override {
+        cuda::row_squares(context(), readable(weight), static_cast<float *>(squares));
+    }
+    void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) override {
+        cuda::dora_factors(context(), lora, in, out, rows);
+    }
+    void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
+        cuda::scale_columns(context(), x, static_cast<const float *>(factors), residual, y);
+    }
+    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+                       Matrix dx) override {
+        cuda::dora_backward(context(), dy, y, residual, rows, static_cast<float *>(d_magnitudes), dx);
+    }
+
+    void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) override {
+        cuda::add_noise(context(), x, segments, alpha, seed);
+    }
+
+    bool runs_ahead() const override { return true; }
+    void repeat(std::span<const Segment> segments, uint64_t key, const std::function<void()> & work) override {
+        if (!state_->graphs()) return work();
+        plan_->update(segments, context().stream);  // its copy to the device must not become part of a record
+        if (graphs_->run(state_->stream(), segments, key, work)) return;
+        state_->give_up_graphs();
+        work();
+    }
+
 private:
     // Every operation begins here.
     Context context() {
         state_->enter();
-        return {state_->stream(), *workspace_, state_->n_multiprocessors()};
+        return {stream(), *workspace_, state_->n_multiprocessors(), act_, state_->wgmma()};
     }
-    Weight readable(const Weight & weight) { return state_->readable(weight, dequantize_row_); }
+    // Of everything that repeat() may record.
+    cudaStream_t stream() const { return graphs_->recording() ? graphs_->recording_stream() : state_->stream(); }
+    Weight readable(const Weight & weight) { return state_->readable(weight, act_, dequantize_row_); }
 
-    static size_t operations_bytes(const WorkspaceShape & shape) {
+    size_t operations_bytes(const WorkspaceShape & shape) const {
         const AttentionShape heads{shape.n_head, shape.n_head_kv, shape.head_dim, 1};
         const size_t delta = shape.training ? static_cast<size_t>(shape.max_tokens * shape.n_head) * sizeof(float) : 0;
         const size_t decode =
             shape.n_head ? decode_workspace_bytes(std::min(shape.max_tokens, decode_max_total), heads) : 0;
-        return std::max({linear_workspace_bytes(shape), cross_entropy_workspace_bytes(shape),
-                         delta + Workspace::alignment, decode});
+        return std::max({linear_workspace_bytes(shape, act_), cross_entropy_workspace_bytes(shape, act_),
+                         dora_workspace_bytes(shape), delta + Workspace::alignment, decode});
     }
 
     std::shared_ptr<DeviceState> state_;
     int32_t index_;
+    Dtype act_;
     decltype(CudaBackendRequest::dequantize_row) dequantize_row_;
     std::mutex staging_mutex_;  // memory functions may be called from any thread
     std::unique_ptr<Staging> staging_;
     std::unique_ptr<Workspace> workspace_;
     std::unique_ptr<AttentionPlan> plan_;
+    std::unique_ptr<GraphCache> graphs_;
     double * partial_sums_ = nullptr;
     std::vector<std::byte *> weights_;
 };
@@ -268,8 +310,8 @@ private:
 extern "C" __attribute__((visibility("default"))) Backend * lorica_cuda_make_backend(
     const CudaBackendRequest & request) {
     if (request.version != cuda_library_version) return nullptr;
-    if (request.act != Dtype::bf16) {
-        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device computes in bf16 only; use precision bf16, or device \"cpu\"");
+    if (request.act != Dtype::bf16 && request.act != Dtype::f32) {
+        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device computes in bf16 or f32");
     }
     return new CudaBackend(request);
 }

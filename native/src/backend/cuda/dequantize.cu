@@ -1,15 +1,16 @@
 #include "backend/cuda/dequantize.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
+#include "backend/cuda/view.cuh"
 
 namespace lorica::cuda {
 
 namespace {
 
 // One thread per piece.
-template <ggml_type type>
+template <ggml_type type, typename T>
 __global__ void dequantize_kernel(const uint8_t * blocks, int64_t row_bytes, int64_t rows, int64_t first_piece,
-                                  int64_t cols, bf16 * to, int64_t stride) {
+                                  int64_t cols, T * to, int64_t stride) {
     const int64_t pieces = (cols + piece_size - 1) / piece_size;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces;
          i += int64_t{gridDim.x} * blockDim.x) {
@@ -17,7 +18,15 @@ __global__ void dequantize_kernel(const uint8_t * blocks, int64_t row_bytes, int
         const int n = static_cast<int>(min(cols - piece * piece_size, int64_t{piece_size}));
         float v[piece_size];
         expand_piece<type>(blocks + row * row_bytes, first_piece + piece, n, v);
-        auto * out = reinterpret_cast<uint4 *>(to + row * stride + piece * piece_size);
+        T * first = to + row * stride + piece * piece_size;
+        if constexpr (sizeof(T) == 4) {
+#pragma unroll
+            for (int c = 0; c < piece_size; ++c) {
+                if (c < n) first[c] = v[c];
+            }
+            continue;
+        }
+        auto * out = reinterpret_cast<uint4 *>(first);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
             if (c * 8 >= n) break;
@@ -49,14 +58,16 @@ __global__ void embed_kernel(const uint8_t * blocks, int64_t row_bytes, const in
 
 bool is_device_type(ggml_type type) { return is_plain(type) || has_blocks_on_device(type); }
 
-// The last chunk of eight columns is written whole: the stride leaves room for it.
+// Of bf16 the last chunk of eight columns is written whole: the stride leaves room for it.
 void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col,
                 int64_t cols, void * to, int64_t stride) {
     const auto * blocks = reinterpret_cast<const uint8_t *>(w.data) + first_row * static_cast<int64_t>(w.row_bytes);
     with_device_type(w.type, [&](auto type) {
-        launch("dequantize", context.stream, dequantize_kernel<decltype(type)::value>,
-               grid_over(rows * divide_up(cols, piece_size)), blocks, static_cast<int64_t>(w.row_bytes), rows,
-               first_col / piece_size, cols, static_cast<bf16 *>(to), stride);
+        with_type(context.act, [&]<typename T>(T *) {
+            launch("dequantize", context.stream, dequantize_kernel<decltype(type)::value, T>,
+                   grid_over(rows * divide_up(cols, piece_size)), blocks, static_cast<int64_t>(w.row_bytes), rows,
+                   first_col / piece_size, cols, static_cast<T *>(to), stride);
+        });
     });
 }
 

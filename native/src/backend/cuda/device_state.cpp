@@ -1,14 +1,27 @@
 #include "backend/cuda/device_state.h"
 
+#include "backend/cuda/gemm.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/probe.h"
 #include "common/bf16.h"
 #include "common/error.h"
 
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <vector>
 
 namespace lorica::cuda {
+
+namespace {
+
+bool is_set(const char * variable, const char * value) {
+    const char * chosen = std::getenv(variable);
+    return chosen && std::strcmp(chosen, value) == 0;
+}
+
+}  // namespace
 
 std::shared_ptr<DeviceState> DeviceState::get(int32_t index) {
     static std::mutex mutex;
@@ -25,60 +38,74 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
         fail(LORICA_ERROR_DEVICE, "cuda:", index, device.name.empty() ? "" : ", ", device.name, ": ", device.problem, "; ",
              device.remedy);
     }
+    wgmma_ = has_wgmma() && device.compute_major == 9 && is_set("LORICA_CUDA_WGMMA", "1");
+    graphs_ = !is_set("LORICA_CUDA_GRAPHS", "0") && !launches_are_awaited();
     enter();
     detail_ = device.name + ", compute capability " + std::to_string(device.compute_major) + "." +
-              std::to_string(device.compute_minor) + ", bf16";
+              std::to_string(device.compute_minor);
     check(cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
 }
 
+std::string DeviceState::detail(Dtype act) const {
+    return detail_ + (act == Dtype::f32 ? ", f32" : ", bf16") + (wgmma_ ? ", wgmma" : "") + (graphs_ ? "" : ", no graphs");
+}
+
 DeviceState::~DeviceState() {
     cudaSetDevice(index_);
-    for (const auto & [data, copy] : expanded_) cudaFree(copy);
+    for (const auto & [weight, copy] : expanded_) cudaFree(copy);
     cudaStreamDestroy(stream_);
 }
 
 void DeviceState::enter() const { check(cudaSetDevice(index_), "cudaSetDevice"); }
 
-Weight DeviceState::readable(const Weight & weight, decltype(CudaBackendRequest::dequantize_row) dequantize_row) {
+Weight DeviceState::readable(const Weight & weight, Dtype act,
+                             decltype(CudaBackendRequest::dequantize_row) dequantize_row) {
     if (is_device_type(weight.type)) return weight;
-    const size_t row_bytes = static_cast<size_t>(weight.in) * sizeof(Bf16);
+    const ggml_type type = act == Dtype::f32 ? GGML_TYPE_F32 : GGML_TYPE_BF16;
+    const size_t row_bytes = static_cast<size_t>(weight.in) * dtype_size(act);
     const std::lock_guard lock(mutex_);
-    void *& copy = expanded_[weight.data];
+    void *& copy = expanded_[{weight.data, act}];
     if (!copy) {
         std::vector<std::byte> blocks(static_cast<size_t>(weight.out) * weight.row_bytes);
         check(cudaMemcpyAsync(blocks.data(), weight.data, blocks.size(), cudaMemcpyDeviceToHost, stream_),
               "copy of a weight");
         check(cudaStreamSynchronize(stream_), "copy of a weight");
-        std::vector<Bf16> values(static_cast<size_t>(weight.out * weight.in));
+        std::vector<std::byte> values(static_cast<size_t>(weight.out) * row_bytes);
         std::vector<float> row(static_cast<size_t>(weight.in));
         for (int64_t r = 0; r < weight.out; ++r) {
             dequantize_row(weight.type, blocks.data() + static_cast<size_t>(r) * weight.row_bytes, row.data(),
                            weight.in);
-            for (int64_t i = 0; i < weight.in; ++i)
-                values[static_cast<size_t>(r * weight.in + i)] = Bf16(row[static_cast<size_t>(i)]);
+            std::byte * to = values.data() + static_cast<size_t>(r) * row_bytes;
+            if (act == Dtype::f32) {
+                std::memcpy(to, row.data(), row_bytes);
+            } else {
+                std::ranges::transform(row, reinterpret_cast<Bf16 *>(to), [](float x) { return Bf16(x); });
+            }
         }
         void * memory = nullptr;
-        if (cudaMalloc(&memory, values.size() * sizeof(Bf16) + 16) != cudaSuccess) {
+        if (cudaMalloc(&memory, values.size() + 16) != cudaSuccess) {
             cudaGetLastError();
             fail(LORICA_ERROR_OUT_OF_MEMORY, "a weight of type ", ggml_type_name(weight.type),
-                 " is expanded to BF16 on the GPU, ", values.size() * sizeof(Bf16) >> 20,
+                 " is expanded to ", ggml_type_name(type), " on the GPU, ",
+                 values.size() >> 20,
                  " MiB, which cannot be allocated; take a model in Q4_K or another type that kernels read");
         }
         copy = memory;
-        check(cudaMemcpyAsync(copy, values.data(), values.size() * sizeof(Bf16), cudaMemcpyHostToDevice, stream_),
+        check(cudaMemcpyAsync(copy, values.data(), values.size(), cudaMemcpyHostToDevice, stream_),
               "copy of a weight");
         check(cudaStreamSynchronize(stream_), "copy of a weight");
     }
-    return {GGML_TYPE_BF16, weight.out, weight.in, row_bytes, static_cast<const std::byte *>(copy)};
+    return {type, weight.out, weight.in, row_bytes, static_cast<const std::byte *>(copy)};
 }
 
 void DeviceState::forget(const std::byte * data) {
     const std::lock_guard lock(mutex_);
-    const auto found = expanded_.find(data);
-    if (found == expanded_.end()) return;
-    cudaFree(found->second);
-    expanded_.erase(found);
+    std::erase_if(expanded_, [&](const auto & entry) {
+        if (entry.first.first != data) return false;
+        cudaFree(entry.second);
+        return true;
+    });
 }
 
 }  // namespace lorica::cuda

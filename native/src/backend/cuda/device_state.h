@@ -6,10 +6,12 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 namespace lorica::cuda {
 
@@ -25,13 +27,19 @@ public:
     void enter() const;
 
     cudaStream_t stream() const { return stream_; }
-    const std::string & detail() const { return detail_; }
+    std::string detail(Dtype act) const;
     int n_multiprocessors() const { return n_multiprocessors_; }
+    // Products use the instructions of compute capability 9.0: where the device and this build have them, and the environment
+    // variable LORICA_CUDA_WGMMA is 1.
+    bool wgmma() const { return wgmma_; }
+    // Repeated work is recorded as CUDA graphs, unless the environment variable LORICA_CUDA_GRAPHS is 0 or recording failed.
+    bool graphs() const { return graphs_; }
+    void give_up_graphs() { graphs_ = false; }
 
     // The weight in blocks that kernels read. Other types (the IQ and TQ families and what ggml adds later) are
-    // expanded by ggml's own code on the CPU to a BF16 copy on first use, which is kept until forget(). Two bytes per
-    // element: such a model needs more memory than its file.
-    Weight readable(const Weight & weight, decltype(CudaBackendRequest::dequantize_row) dequantize_row);
+    // expanded by ggml's own code on the CPU to a copy of type `act` on first use, which is kept until forget(). Two or four
+    // bytes per element: such a model needs more memory than its file.
+    Weight readable(const Weight & weight, Dtype act, decltype(CudaBackendRequest::dequantize_row) dequantize_row);
     // The memory at `data` is about to be released.
     void forget(const std::byte * data);
 
@@ -42,8 +50,10 @@ private:
     cudaStream_t stream_ = nullptr;
     std::string detail_;
     int n_multiprocessors_ = 0;
+    bool wgmma_ = false;
+    std::atomic<bool> graphs_ = true;
     std::mutex mutex_;
-    std::map<const std::byte *, void *> expanded_;
+    std::map<std::pair<const std::byte *, Dtype>, void *> expanded_;
 };
 
 }  // namespace lorica::cuda

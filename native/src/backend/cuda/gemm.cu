@@ -3,8 +3,8 @@
 // into registers two stages ahead and expanded into the tile, so that W exists nowhere as a whole.
 #include "backend/cuda/dequantize.cuh"
 #include "backend/cuda/gemm.h"
+#include "backend/cuda/gemm_result.cuh"
 #include "backend/cuda/launch.h"
-#include "backend/cuda/random.cuh"
 #include "backend/cuda/tile.cuh"
 
 #include <algorithm>
@@ -41,54 +41,6 @@ struct Arguments {
     float * partial;     // [n_splits, m, n] when n_splits > 1
     bool pairs;          // neighbours of c, and of the residual, may be accessed together
 };
-
-__device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, float sum) {
-    const GemmResult & r = p.result;
-    sum *= r.scale;
-    if (r.dropout_threshold) {
-        const bool kept = random_number(r.dropout_seed, static_cast<uint64_t>(m * p.n + n)) >= r.dropout_threshold;
-        sum = kept ? sum * r.dropout_keep : 0.0f;
-    }
-    if (r.residual) sum += r.residual[m * r.residual_stride + n];
-    return sum;
-}
-
-__device__ __forceinline__ void store(const Gemm & p, int64_t m, int64_t n, float sum) {
-    const GemmResult & r = p.result;
-    const int64_t at = r.transposed ? n * r.stride + m : m * r.stride + n;
-    float value = finished(p, m, n, sum);
-    if (r.bf16) {
-        bf16 * c = static_cast<bf16 *>(r.c) + at;
-        *c = to_bf16(r.accumulate ? to_float(*c) + value : value);
-    } else {
-        float * c = static_cast<float *>(r.c) + at;
-        *c = r.accumulate ? *c + value : value;
-    }
-}
-
-// Elements n and n + 1, both there.
-__device__ __forceinline__ void store_pair(const Gemm & p, int64_t m, int64_t n, float first, float second) {
-    const GemmResult & r = p.result;
-    first = finished(p, m, n, first);
-    second = finished(p, m, n + 1, second);
-    if (r.bf16) {
-        auto * c = reinterpret_cast<uint32_t *>(static_cast<bf16 *>(r.c) + m * r.stride + n);
-        if (r.accumulate) {
-            const uint32_t old = *c;
-            first += low_bf16(old);
-            second += high_bf16(old);
-        }
-        *c = pack_bf16(first, second);
-    } else {
-        auto * c = reinterpret_cast<float2 *>(static_cast<float *>(r.c) + m * r.stride + n);
-        if (r.accumulate) {
-            const float2 old = *c;
-            first += old.x;
-            second += old.y;
-        }
-        *c = {first, second};
-    }
-}
 
 template <typename F>
 __device__ __forceinline__ void with_fused_type(int type, F f) {
@@ -319,6 +271,8 @@ bool is_aligned(const void * p, size_t to) { return reinterpret_cast<uintptr_t>(
 
 }  // namespace
 
+bool has_pairs(const GemmResult & r) { return !r.transposed && r.stride % 2 == 0 && is_aligned(r.c, r.bf16 ? 4 : 8); }
+
 void Gemm::add(const GemmTerm & term) {
     if (n_terms == max_gemm_terms)
         fail(LORICA_ERROR_INTERNAL, "more than ", max_gemm_terms, " terms in one matrix product");
@@ -333,6 +287,7 @@ size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank) {
 
 void gemm(const Context & context, const Gemm & problem) {
     if (problem.m == 0 || problem.n == 0) return;
+    if (context.act == Dtype::f32) return gemm_f32(context, problem);
     Arguments p{};
     p.gemm = problem;
     bool with_blocks = false;
@@ -345,8 +300,8 @@ void gemm(const Context & context, const Gemm & problem) {
             fail(LORICA_ERROR_INTERNAL, "an operand of a matrix product is not aligned");
         }
     }
-    const GemmResult & r = problem.result;
-    p.pairs = !r.transposed && r.stride % 2 == 0 && is_aligned(r.c, r.bf16 ? 4 : 8);
+    if (context.wgmma && suits_wgmma(problem)) return gemm_wgmma(context, problem);
+    p.pairs = has_pairs(problem.result);
     switch (problem.layout) {
         case GemmLayout::forward:
             if (with_blocks) return run_wide<GemmLayout::forward, true>(context, p, "linear_blocks");
@@ -362,14 +317,15 @@ void gemm(const Context & context, const Gemm & problem) {
     }
 }
 
-bool is_fused_type(const Weight & w) {
+bool is_fused_type(const Weight & w, Dtype act) {
+    if (act == Dtype::f32) return w.type == GGML_TYPE_F32;
     return has_blocks_on_device(w.type) || (w.type == GGML_TYPE_F16 && w.in % piece_size == 0) ||
            (w.type == GGML_TYPE_BF16 && w.in % 8 == 0);
 }
 
 GemmTerm weight_term(const Weight & w, const Matrix & a, int64_t k) {
     GemmTerm term{a.data, a.stride, w.data, static_cast<int64_t>(w.row_bytes), k, w.type};
-    if (w.type == GGML_TYPE_BF16) {
+    if (w.type == GGML_TYPE_BF16 || w.type == GGML_TYPE_F32) {
         term.b_type = GemmTerm::dense;
         term.b_stride = w.in;
     }

@@ -1,7 +1,8 @@
-// c = [residual +] [c +] scale sum_t a_t b_t on tensor cores: bf16 operands, f32 sums.
+// c = [residual +] [c +] scale sum_t a_t b_t with f32 sums: of bf16 operands on tensor cores, or of f32 operands.
 #pragma once
 
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/random.cuh"
 
 #include <ggml.h>
 
@@ -15,8 +16,8 @@ enum class GemmLayout {
 };
 
 struct GemmTerm {
-    const void * a = nullptr;  // bf16, 16-byte aligned
-    int64_t a_stride = 0;      // in elements, a multiple of 8
+    const void * a = nullptr;  // act; bf16: 16-byte aligned
+    int64_t a_stride = 0;      // in elements; bf16: a multiple of 8
     const void * b = nullptr;  // the same, or a weight's blocks
     int64_t b_stride = 0;      // in elements; of blocks: in bytes
     int64_t k = 0;
@@ -37,7 +38,7 @@ struct GemmResult {
     int64_t residual_stride = 0;
     uint32_t dropout_threshold = 0;  // 0: none; elements are numbered m * n_columns + n
     float dropout_keep = 1;
-    uint64_t dropout_seed = 0;
+    Seed dropout_seed;
 
     static GemmResult to(const Matrix & c) {
         GemmResult result;
@@ -47,6 +48,9 @@ struct GemmResult {
         return result;
     }
 };
+
+// True when elements (m, n) and (m, n + 1), n even, can be stored at once.
+bool has_pairs(const GemmResult & result);
 
 constexpr int max_gemm_terms = 8;
 struct Gemm {
@@ -65,9 +69,16 @@ struct Gemm {
 // Narrow products are split along k where that fills the device; the parts are added in order.
 size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank);
 void gemm(const Context & context, const Gemm & problem);
+// gemm_f32.cu: what gemm() does when act is f32. Plain: no tensor cores, no splits.
+void gemm_f32(const Context & context, const Gemm & problem);
 
-// True when a product can read the weight as it lies in memory: as blocks, or (BF16) as a dense matrix.
-bool is_fused_type(const Weight & w);
+// gemm_wgmma.cu: dense products of bf16 with the warp-group instructions of sm_90a.
+bool has_wgmma();                         // compiled in
+bool suits_wgmma(const Gemm & problem);   // large and aligned enough
+void gemm_wgmma(const Context & context, const Gemm & problem);
+
+// True when a product can read the weight as it lies in memory: as blocks, or (of the type act) as a dense matrix.
+bool is_fused_type(const Weight & w, Dtype act);
 // b of W[out, in] itself. k: out or in, as the layout has it.
 GemmTerm weight_term(const Weight & w, const Matrix & a, int64_t k);
 

@@ -16,13 +16,15 @@ struct Context {
     cudaStream_t stream;
     Workspace & workspace;
     int n_multiprocessors;
+    Dtype act;   // bf16: tensor cores; f32: plain kernels
+    bool wgmma;  // products may use the instructions of sm_90a
 };
 
 // ---- dequantize.cu
 
 // True where kernels read the type's blocks. Other types are expanded to BF16 beforehand: see WeightStore.
 bool is_device_type(ggml_type type);
-// to[rows, cols] = elements [first_row, + rows) x [first_col, + cols) of W, bf16. first_col: a multiple of 32.
+// to[rows, cols] = elements [first_row, + rows) x [first_col, + cols) of W, act. first_col: a multiple of 32; stride: of 8.
 void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col,
                 int64_t cols, void * to, int64_t stride);
 void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x);
@@ -37,10 +39,21 @@ void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h);
 void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup);
 void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix y);
 void scatter_add_rows(const Context & context, Matrix dy, const int32_t * rows, Matrix dx);
-// y = dropout(x), bf16; p == 0: a copy.
+// y = dropout(x), bf16 or f32; p == 0: a copy.
 void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropout, Matrix y);
-// y = scale x of a dense f32 matrix, bf16.
+// y = scale x of a dense f32 matrix, bf16 or f32.
 void convert(const Context & context, const float * x, int64_t rows, int64_t cols, float scale, Matrix y);
+
+void add_noise(const Context & context, Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);
+
+// ---- dora.cu
+
+size_t dora_workspace_bytes(const WorkspaceShape & shape);
+void row_squares(const Context & context, const Weight & w, float * squares);
+void dora_factors(const Context & context, const Lora & lora, int64_t in, int64_t out, const DoraRows & rows);
+void scale_columns(const Context & context, Matrix x, const float * factors, Matrix residual, Matrix y);
+void dora_backward(const Context & context, Matrix dy, Matrix y, Matrix residual, const DoraRows & rows,
+                   float * d_magnitudes, Matrix dx);
 
 // ---- optimizer.cu
 
@@ -49,10 +62,12 @@ constexpr int n_partial_sums = 256;
 void sum_of_squares(const Context & context, const float * x, int64_t n, double * partial);
 void adamw(const Context & context, float * param, const float * grad, float * m, float * v, int64_t n,
            const AdamwParams & params);
+void adamw_8bit(const Context & context, float * param, const float * grad, const Moments8bit & moments, int64_t n,
+                const AdamwParams & params);
 
 // ---- linear.cu
 
-size_t linear_workspace_bytes(const WorkspaceShape & shape);
+size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act);
 void linear(const Context & context, Matrix x, std::span<const LinearForward> layers);
 void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx);
 
@@ -68,12 +83,12 @@ void matvec_lora_a(const Context & context, Matrix x, const Lora & lora, Matrix 
 
 // ---- cross_entropy.cu
 
-size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape);
+size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, Dtype act);
 void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
                           Matrix dx);
 void logits(const Context & context, Matrix x, const Weight & head, float * out);
 
-// ---- attention: attention_plan.cpp, attention_forward.cu, attention_backward.cu, attention_decode.cu
+// ---- attention: attention_plan.cpp, attention_forward.cu, attention_backward.cu, attention_decode.cu, attention_plain.cu
 
 // Rows [begin, begin + n) of q, or of k and v, of one segment.
 struct AttentionTile {

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 namespace lorica::cuda {
 
@@ -19,12 +20,22 @@ inline void check(cudaError_t status, const char * what) {
 constexpr int64_t divide_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
 constexpr int64_t round_up(int64_t x, int64_t to) { return divide_up(x, to) * to; }
 
+// LORICA_CUDA_SYNC=1: every launch waits for its kernel, so that an error comes with its name. Work is not recorded then.
+inline bool launches_are_awaited() {
+    static const bool awaited = [] {
+        const char * chosen = std::getenv("LORICA_CUDA_SYNC");
+        return chosen && chosen[0] == '1';
+    }();
+    return awaited;
+}
+
 // launch("rmsnorm", stream, rmsnorm_kernel<bf16>, {blocks, threads, shared_bytes}, arguments…). A grid without blocks
 // is no work. Errors of the kernel itself surface at the next call that waits for the device.
 struct Extent {
     dim3 blocks;
     int threads = 256;
     size_t shared_bytes = 0;
+    size_t shared_limit = size_t{99} << 10;  // what a block can have on the devices that the kernel is for; 99 KiB: sm_86, 89, 120
 };
 
 #if defined(__CUDACC__) || defined(LORICA_CUDA_ON_CPU)
@@ -33,9 +44,9 @@ void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...
             const Arguments &... arguments) {
     if (extent.blocks.x == 0 || extent.blocks.y == 0 || extent.blocks.z == 0) return;
 #ifdef LORICA_CUDA_ON_CPU
-    (void)stream;
-    run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes,
-               [&] { kernel(static_cast<Parameters>(arguments)...); });
+    if (extent.shared_bytes > extent.shared_limit) fail(LORICA_ERROR_INTERNAL, name, ": too much shared memory");
+    run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes, stream,
+               [=] { kernel(static_cast<Parameters>(arguments)...); });
 #else
     if (extent.shared_bytes > 48 * 1024) {
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -44,6 +55,7 @@ void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...
     }
     kernel<<<extent.blocks, extent.threads, extent.shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
     check(cudaGetLastError(), name);
+    if (launches_are_awaited()) check(cudaStreamSynchronize(stream), name);
 #endif
 }
 #endif

@@ -15,10 +15,16 @@ namespace {
 
 constexpr int64_t max_layers = 3;  // that share an input, in the workspace's reckoning: q, k and v
 
+Matrix take_matrix(const Context & context, int64_t rows, int64_t cols, int64_t stride) {
+    void * memory = context.act == Dtype::f32 ? static_cast<void *>(context.workspace.take<float>(rows * stride))
+                                              : context.workspace.take<uint16_t>(rows * stride);
+    return {memory, context.act, rows, cols, stride};
+}
+
 // A[rank, in] or B[out, rank] as an operand, times scale.
 Matrix adapter_operand(const Context & context, const void * values, int64_t rows, int64_t cols, double scale) {
     const int64_t stride = round_up(cols, 8);
-    const Matrix y{context.workspace.take<uint16_t>(rows * stride), Dtype::bf16, rows, cols, stride};
+    const Matrix y = take_matrix(context, rows, cols, stride);
     convert(context, static_cast<const float *>(values), rows, cols, static_cast<float>(scale), y);
     return y;
 }
@@ -42,12 +48,12 @@ GemmResult add_to(void * gradient, int64_t stride) {
 
 }  // namespace
 
-size_t linear_workspace_bytes(const WorkspaceShape & shape) {
+size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
     const int64_t features = round_up(shape.max_features, 8), rank = round_up(shape.max_rank, 8);
     // Copies of x and of every dy where they are no operands as they are, one with dropout; u and v; adapters.
     const int64_t elements = shape.max_tokens * (features * (max_layers + shape.dropout) + 2 * max_layers * rank) +
                              (shape.max_rank ? 2 * max_layers * rank * features : 0);
-    return static_cast<size_t>(elements) * 2 + panel_bytes(shape) +
+    return static_cast<size_t>(elements) * dtype_size(act) + panel_bytes(shape, act) +
            gemm_workspace_bytes(std::max(features, shape.max_tokens), rank) + 32 * Workspace::alignment;
 }
 
@@ -112,7 +118,7 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
 
         // v = scale dy B, the gradient of u
         const int64_t stride = round_up(lora.rank, 8);
-        const Matrix v{context.workspace.take<uint16_t>(n_tokens * stride), Dtype::bf16, n_tokens, lora.rank, stride};
+        const Matrix v = take_matrix(context, n_tokens, lora.rank, stride);
         {
             const Workspace::Mark one_product(context.workspace);
             const Matrix b = adapter_operand(context, lora.b, out, lora.rank, 1);
@@ -150,7 +156,7 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         result.accumulate = true;
         result.dropout_threshold = dropout_threshold(adapter.dropout.p);
         result.dropout_keep = static_cast<float>(1 / (1 - static_cast<double>(adapter.dropout.p)));
-        result.dropout_seed = adapter.dropout.seed;
+        result.dropout_seed = seed_of(adapter.dropout);
         gemm(context, product(GemmLayout::backward, n_tokens, in, adapter.term, result));
     }
 }

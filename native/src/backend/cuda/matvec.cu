@@ -22,10 +22,11 @@ struct Arguments {
     bool x_bf16, y_bf16;
     uint32_t dropout_threshold;
     float dropout_keep;
-    uint64_t dropout_seed;
+    Seed dropout_seed;
     const uint8_t * blocks;
     int64_t row_bytes, n;
-    const bf16 * u;  // null: no adapter
+    const void * u;  // null: no adapter
+    bool u_bf16;
     int64_t u_stride, rank;
     const float * b;
     float scale;
@@ -42,6 +43,7 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
     const int64_t first = (int64_t{blockIdx.x} * warps + warp) * rows_per_warp;
     float sums[rows_per_warp][max_rows] = {};
+    const uint64_t dropout_seed = p.dropout_threshold ? p.dropout_seed.get() : 0;
 
     for (int64_t k0 = 0; k0 < p.k; k0 += chunk) {
         __syncthreads();
@@ -52,7 +54,7 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
                 const int64_t at = row * p.x_stride + k0 + col;
                 value = p.x_bf16 ? to_float(static_cast<const bf16 *>(p.x)[at]) : static_cast<const float *>(p.x)[at];
                 if (p.dropout_threshold) {
-                    const uint32_t number = random_number(p.dropout_seed, static_cast<uint64_t>(row * p.k + k0 + col));
+                    const uint32_t number = random_number(dropout_seed, static_cast<uint64_t>(row * p.k + k0 + col));
                     value = number < p.dropout_threshold ? 0.0f : value * p.dropout_keep;
                 }
             }
@@ -91,7 +93,10 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
             if (t >= p.rows) break;
             float adapter = 0;
             for (int64_t j = lane; p.u && j < p.rank; j += warp_size) {
-                adapter += to_float(p.u[t * p.u_stride + j]) * p.b[col * p.rank + j];
+                const int64_t at = t * p.u_stride + j;
+                const float u =
+                    p.u_bf16 ? to_float(static_cast<const bf16 *>(p.u)[at]) : static_cast<const float *>(p.u)[at];
+                adapter += u * p.b[col * p.rank + j];
             }
             float sum = warp_sum(sums[r][t] + p.scale * adapter);
             if (lane != 0) continue;
@@ -139,7 +144,8 @@ void run(const Context & context, ggml_type type, const Arguments & p, const cha
 void matvec(const Context & context, Matrix x, const LinearForward & layer) {
     Arguments p = arguments(x, *layer.weight, layer.y);
     if (layer.lora) {
-        p.u = layer.u.as<const bf16>();
+        p.u = layer.u.data;
+        p.u_bf16 = layer.u.type == Dtype::bf16;
         p.u_stride = layer.u.stride;
         p.rank = layer.lora.rank;
         p.b = static_cast<const float *>(layer.lora.b);
@@ -162,7 +168,7 @@ void matvec_lora_a(const Context & context, Matrix x, const Lora & lora, Matrix 
     Arguments p = arguments(x, a, u);
     p.dropout_threshold = dropout_threshold(lora.dropout.p);
     p.dropout_keep = static_cast<float>(1 / (1 - static_cast<double>(lora.dropout.p)));
-    p.dropout_seed = lora.dropout.seed;
+    p.dropout_seed = seed_of(lora.dropout);
     run(context, GGML_TYPE_F32, p, "matvec_lora_a");
 }
 

@@ -7,10 +7,19 @@ namespace lorica::cuda {
 
 namespace {
 
-constexpr int64_t panel_limit = int64_t{64} << 20;  // elements, two bytes each
+constexpr int64_t panel_limit = int64_t{64} << 20;  // elements
 
-bool multiplies_directly(const Weight & w, int64_t rows) {
-    return is_fused_type(w) && (rows <= fused_max_rows || w.type == GGML_TYPE_BF16);
+bool multiplies_directly(const Context & context, const Weight & w, int64_t rows) {
+    const ggml_type dense = context.act == Dtype::f32 ? GGML_TYPE_F32 : GGML_TYPE_BF16;
+    return is_fused_type(w, context.act) && (rows <= fused_max_rows || w.type == dense);
+}
+
+// Element i of an array in the format act.
+const void * element(const Context & context, const void * array, int64_t i) {
+    return static_cast<const std::byte *>(array) + i * static_cast<int64_t>(dtype_size(context.act));
+}
+std::byte * take_panel(const Context & context, int64_t n) {
+    return context.workspace.take<std::byte>(n * static_cast<int64_t>(dtype_size(context.act)));
 }
 
 // Columns [first, first + n) of the result.
@@ -22,16 +31,18 @@ GemmResult columns(GemmResult result, int64_t first) {
 
 }  // namespace
 
-size_t panel_bytes(const WorkspaceShape & shape) {
+size_t panel_bytes(const WorkspaceShape & shape, Dtype act) {
     const int64_t in = round_up(shape.max_features, 32);
-    return static_cast<size_t>(std::min(panel_limit, std::max(3 * in, shape.n_vocab) * in)) * 2 + Workspace::alignment;
+    return static_cast<size_t>(std::min(panel_limit, std::max(3 * in, shape.n_vocab) * in)) * dtype_size(act) +
+           Workspace::alignment;
 }
 
 Matrix operand(const Context & context, Matrix x, const Dropout & dropout) {
-    const bool aligned = x.type == Dtype::bf16 && x.stride % 8 == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0;
+    const bool aligned = context.act == Dtype::f32 ||
+                         (x.type == Dtype::bf16 && x.stride % 8 == 0 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0);
     if (aligned && dropout.p == 0) return x;
     const int64_t stride = round_up(x.cols, 8);
-    const Matrix copy{context.workspace.take<uint16_t>(x.rows * stride), Dtype::bf16, x.rows, x.cols, stride};
+    const Matrix copy{take_panel(context, x.rows * stride), context.act, x.rows, x.cols, stride};
     copy_with_dropout(context, x, dropout, copy);
     return copy;
 }
@@ -40,14 +51,14 @@ void multiply_forward(const Context & context, Matrix x, const Weight & w, const
                       const GemmResult & result) {
     const Workspace::Mark mark(context.workspace);
     Gemm gemm(GemmLayout::forward, x.rows, w.out, result);
-    if (multiplies_directly(w, x.rows)) {
+    if (multiplies_directly(context, w, x.rows)) {
         gemm.add(weight_term(w, x, w.in));
         if (extra) gemm.add(*extra);
         return cuda::gemm(context, gemm);
     }
     const int64_t stride = round_up(w.in, 8);
     const int64_t rows_at_once = std::min(w.out, std::max<int64_t>(panel_limit / stride / 128 * 128, 1));
-    auto * panel = context.workspace.take<uint16_t>(rows_at_once * stride);
+    auto * panel = take_panel(context, rows_at_once * stride);
     for (int64_t first = 0; first < w.out; first += rows_at_once) {
         gemm.n = std::min(rows_at_once, w.out - first);
         gemm.n_terms = 0;
@@ -56,7 +67,7 @@ void multiply_forward(const Context & context, Matrix x, const Weight & w, const
         gemm.add({x.data, x.stride, panel, stride, w.in});
         if (extra) {
             GemmTerm part = *extra;
-            part.b = static_cast<const uint16_t *>(extra->b) + first * extra->b_stride;
+            part.b = element(context, extra->b, first * extra->b_stride);
             gemm.add(part);
         }
         cuda::gemm(context, gemm);
@@ -70,14 +81,14 @@ void multiply_backward(const Context & context, std::span<const BackwardTerm> la
     Gemm gemm(GemmLayout::backward, rows, in, result);
     int64_t expanded_rows = 0;
     for (const BackwardTerm & layer : layers) {
-        if (!multiplies_directly(*layer.weight, rows)) expanded_rows += layer.weight->out;
+        if (!multiplies_directly(context, *layer.weight, rows)) expanded_rows += layer.weight->out;
     }
     // A dropout mask is numbered by the columns of the whole result; such results have no weights to expand.
     const int64_t columns_at_once =
         expanded_rows == 0
             ? in
             : std::min(round_up(in, 32), std::max<int64_t>(panel_limit / expanded_rows / 256 * 256, 256));
-    auto * panel = expanded_rows ? context.workspace.take<uint16_t>(expanded_rows * columns_at_once) : nullptr;
+    auto * panel = expanded_rows ? take_panel(context, expanded_rows * columns_at_once) : nullptr;
     for (int64_t first = 0; first < in; first += columns_at_once) {
         gemm.n = std::min(columns_at_once, in - first);
         gemm.n_terms = 0;
@@ -85,19 +96,20 @@ void multiply_backward(const Context & context, std::span<const BackwardTerm> la
         int64_t used = 0;
         for (const BackwardTerm & layer : layers) {
             const Weight & w = *layer.weight;
-            if (multiplies_directly(w, rows)) {
+            if (multiplies_directly(context, w, rows)) {
                 GemmTerm term = weight_term(w, layer.dy, w.out);
                 const int64_t blocks = first / ggml_blck_size(w.type);
                 term.b = w.data + static_cast<size_t>(blocks) * ggml_type_size(w.type);
                 gemm.add(term);
                 continue;
             }
-            dequantize(context, w, 0, w.out, first, gemm.n, panel + used, columns_at_once);
-            gemm.add({layer.dy.data, layer.dy.stride, panel + used, columns_at_once, w.out});
+            std::byte * own = panel + used * static_cast<int64_t>(dtype_size(context.act));
+            dequantize(context, w, 0, w.out, first, gemm.n, own, columns_at_once);
+            gemm.add({layer.dy.data, layer.dy.stride, own, columns_at_once, w.out});
             used += w.out * columns_at_once;
         }
         for (GemmTerm term : extra) {
-            term.b = static_cast<const uint16_t *>(term.b) + first;
+            term.b = element(context, term.b, first);
             gemm.add(term);
         }
         cuda::gemm(context, gemm);
@@ -107,18 +119,18 @@ void multiply_backward(const Context & context, std::span<const BackwardTerm> la
 void multiply_backward_by_rows(const Context & context, Matrix dy, const Weight & w, const GemmResult & result) {
     const Workspace::Mark mark(context.workspace);
     Gemm gemm(GemmLayout::backward, dy.rows, w.in, result);
-    if (multiplies_directly(w, dy.rows)) {
+    if (multiplies_directly(context, w, dy.rows)) {
         gemm.add(weight_term(w, dy, w.out));
         return cuda::gemm(context, gemm);
     }
     const int64_t stride = round_up(w.in, 8);
     const int64_t rows_at_once = std::min(w.out, std::max<int64_t>(panel_limit / stride / 128 * 128, 8));
-    auto * panel = context.workspace.take<uint16_t>(rows_at_once * stride);
+    auto * panel = take_panel(context, rows_at_once * stride);
     for (int64_t first = 0; first < w.out; first += rows_at_once) {
         const int64_t rows = std::min(rows_at_once, w.out - first);
         dequantize(context, w, first, rows, 0, w.in, panel, stride);
         gemm.n_terms = 0;
-        gemm.add({static_cast<const uint16_t *>(dy.data) + first, dy.stride, panel, stride, rows});
+        gemm.add({element(context, dy.data, first), dy.stride, panel, stride, rows});
         gemm.result.accumulate = result.accumulate || first > 0;
         cuda::gemm(context, gemm);
     }

@@ -1,5 +1,5 @@
 // Products with frozen weights: few rows multiply the blocks as they are, many rows multiply panels of W expanded to
-// bf16.
+// the format act.
 #pragma once
 
 #include "backend/cuda/gemm.h"
@@ -12,9 +12,9 @@ namespace lorica::cuda {
 // and beyond it expanding once costs less.
 constexpr int64_t fused_max_rows = 256;
 
-size_t panel_bytes(const WorkspaceShape & shape);
+size_t panel_bytes(const WorkspaceShape & shape, Dtype act);
 
-// x itself when it can be an operand, else a bf16 copy in the workspace. Dropout with p > 0 always makes a copy.
+// x itself when it can be an operand, else a copy in the workspace. Dropout with p > 0 always makes a copy.
 Matrix operand(const Context & context, Matrix x, const Dropout & dropout = {});
 
 // result[x.rows, w.out] = x W^T + extra, where extra (optional) is another term of the same extents.

@@ -3,7 +3,9 @@
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/random.cuh"
+#include "backend/cuda/view.cuh"
 
+#include <cmath>
 #include <type_traits>
 
 namespace lorica::cuda {
@@ -11,30 +13,6 @@ namespace lorica::cuda {
 namespace {
 
 constexpr int row_threads = 256;
-
-// A matrix as kernels take it.
-template <typename T>
-struct View {
-    T * data;
-    int64_t rows, cols, stride;
-
-    __device__ __forceinline__ T * row(int64_t r) const { return data + r * stride; }
-};
-
-template <typename T>
-View<T> view(const Matrix & x) {
-    return {x.as<T>(), x.rows, x.cols, x.stride};
-}
-
-// Calls f with a null pointer of the element type: bf16 or float.
-template <typename F>
-void with_type(Dtype type, F f) {
-    if (type == Dtype::bf16) {
-        f(static_cast<bf16 *>(nullptr));
-    } else {
-        f(static_cast<float *>(nullptr));
-    }
-}
 
 Extent one_block_per_row(const Matrix & x) { return {dim3(static_cast<unsigned>(x.rows)), row_threads, 64}; }
 
@@ -83,7 +61,8 @@ struct Frequencies {
 
 // One thread per token and frequency, for all heads. Angles grow beyond what a float resolves, so that whole turns are
 // taken off in double.
-__global__ void rope_kernel(View<bf16> x, const int32_t * positions, int head_dim,
+template <typename T>
+__global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim,
                             const __grid_constant__ Frequencies f, float direction) {
     const int64_t index = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
     if (index >= x.rows * f.n) return;
@@ -93,35 +72,37 @@ __global__ void rope_kernel(View<bf16> x, const int32_t * positions, int head_di
     const double angle = positions[t] * f.inverse[i];
     const auto rest = static_cast<float>(angle - turn * rint(angle / turn));
     const float cosine = cosf(rest), sine = direction * sinf(rest);
-    bf16 * pair = x.row(t) + 2 * i;
+    T * pair = x.row(t) + 2 * i;
     for (int64_t head = 0; head < x.cols; head += head_dim) {
         const float x0 = to_float(pair[head]), x1 = to_float(pair[head + 1]);
-        pair[head] = to_bf16(x0 * cosine - x1 * sine);
-        pair[head + 1] = to_bf16(x0 * sine + x1 * cosine);
+        pair[head] = from_float<T>(x0 * cosine - x1 * sine);
+        pair[head + 1] = from_float<T>(x0 * sine + x1 * cosine);
     }
 }
 
 // ---- swiglu
 
-__global__ void swiglu_kernel(View<const bf16> gate, View<const bf16> up, View<bf16> h) {
+template <typename T>
+__global__ void swiglu_kernel(View<const T> gate, View<const T> up, View<T> h) {
     const int64_t n = h.rows * h.cols;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t t = i / h.cols, c = i % h.cols;
         const float g = to_float(gate.row(t)[c]);
-        h.row(t)[c] = to_bf16(g / (1.0f + expf(-g)) * to_float(up.row(t)[c]));
+        h.row(t)[c] = from_float<T>(g / (1.0f + expf(-g)) * to_float(up.row(t)[c]));
     }
 }
 
 // s = 1 / (1 + exp(-g)): dsilu/dg = s + g s (1 - s). dgate and dup may be gate and up.
-__global__ void swiglu_backward_kernel(View<const bf16> gate, View<const bf16> up, View<const bf16> dh,
-                                       View<bf16> dgate, View<bf16> dup) {
+template <typename T>
+__global__ void swiglu_backward_kernel(View<const T> gate, View<const T> up, View<const T> dh, View<T> dgate,
+                                       View<T> dup) {
     const int64_t n = dh.rows * dh.cols;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t t = i / dh.cols, c = i % dh.cols;
         const float g = to_float(gate.row(t)[c]), u = to_float(up.row(t)[c]), d = to_float(dh.row(t)[c]);
         const float s = 1.0f / (1.0f + expf(-g));
-        dgate.row(t)[c] = to_bf16(d * u * (s + g * s * (1.0f - s)));
-        dup.row(t)[c] = to_bf16(d * g * s);
+        dgate.row(t)[c] = from_float<T>(d * u * (s + g * s * (1.0f - s)));
+        dup.row(t)[c] = from_float<T>(d * g * s);
     }
 }
 
@@ -142,13 +123,14 @@ __global__ void scatter_add_rows_kernel(View<const float> dy, const int32_t * ro
 // ---- copies
 
 // The mask is that of common/random.h: four elements share one block of random numbers.
-template <typename X>
-__global__ void copy_with_dropout_kernel(View<const X> x, uint64_t seed, uint32_t threshold, float keep, View<bf16> y) {
+template <typename X, typename Y>
+__global__ void copy_with_dropout_kernel(View<const X> x, Seed from_seed, uint32_t threshold, float keep, View<Y> y) {
+    const uint64_t seed = threshold ? from_seed.get() : 0;
     const int64_t quads = (y.cols + 3) / 4, n = y.rows * quads;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t t = i / quads, first = i % quads * 4;
         const X * from = x.row(t);
-        bf16 * to = y.row(t);
+        Y * to = y.row(t);
         uint64_t block = ~uint64_t{0};
         PhiloxBlock numbers{};
         for (int64_t c = first; c < min(first + 4, y.cols); ++c) {
@@ -158,16 +140,30 @@ __global__ void copy_with_dropout_kernel(View<const X> x, uint64_t seed, uint32_
                 if (element >> 2 != block) numbers = philox(seed, block = element >> 2);
                 value = number_of(numbers, element) < threshold ? 0.0f : value * keep;
             }
-            to[c] = to_bf16(value);
+            to[c] = from_float<Y>(value);
         }
     }
 }
 
-__global__ void convert_kernel(View<const float> x, float scale, View<bf16> y) {
+template <typename Y>
+__global__ void convert_kernel(View<const float> x, float scale, View<Y> y) {
     const int64_t n = y.rows * y.cols;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t t = i / y.cols, c = i % y.cols;
-        y.row(t)[c] = to_bf16(scale * x.row(t)[c]);
+        y.row(t)[c] = from_float<Y>(scale * x.row(t)[c]);
+    }
+}
+
+// ---- noise
+
+// The arithmetic of Backend::add_noise, so that every device sees the same numbers.
+__global__ void add_noise_kernel(View<float> x, int64_t first_row, double magnitude, uint64_t seed) {
+    const int64_t n = x.rows * x.cols;
+    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
+        const int64_t t = i / x.cols, c = i % x.cols;
+        const uint32_t number = random_number(seed, static_cast<uint64_t>((first_row + t) * x.cols + c));
+        const float uniform = static_cast<float>(number >> 8) * 0x1p-24f;
+        x.row(t)[c] += static_cast<float>(magnitude * (2.0 * static_cast<double>(uniform) - 1));
     }
 }
 
@@ -197,18 +193,24 @@ void rope(const Context & context, Matrix x, const int32_t * positions, int32_t 
     frequencies.n = static_cast<int>(inverse_frequency.size());
     for (size_t i = 0; i < inverse_frequency.size(); ++i) frequencies.inverse[i] = inverse_frequency[i];
     const Extent extent{dim3(static_cast<unsigned>(divide_up(x.rows * frequencies.n, row_threads))), row_threads, 0};
-    launch("rope", context.stream, rope_kernel, extent, view<bf16>(x), positions, head_dim, frequencies,
-           inverse ? -1.0f : 1.0f);
+    with_type(x.type, [&]<typename T>(T *) {
+        launch("rope", context.stream, rope_kernel<T>, extent, view<T>(x), positions, head_dim, frequencies,
+               inverse ? -1.0f : 1.0f);
+    });
 }
 
 void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h) {
-    launch("swiglu", context.stream, swiglu_kernel, grid_over(h.rows * h.cols), view<const bf16>(gate),
-           view<const bf16>(up), view<bf16>(h));
+    with_type(h.type, [&]<typename T>(T *) {
+        launch("swiglu", context.stream, swiglu_kernel<T>, grid_over(h.rows * h.cols), view<const T>(gate),
+               view<const T>(up), view<T>(h));
+    });
 }
 
 void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) {
-    launch("swiglu_backward", context.stream, swiglu_backward_kernel, grid_over(dh.rows * dh.cols),
-           view<const bf16>(gate), view<const bf16>(up), view<const bf16>(dh), view<bf16>(dgate), view<bf16>(dup));
+    with_type(dh.type, [&]<typename T>(T *) {
+        launch("swiglu_backward", context.stream, swiglu_backward_kernel<T>, grid_over(dh.rows * dh.cols),
+               view<const T>(gate), view<const T>(up), view<const T>(dh), view<T>(dgate), view<T>(dup));
+    });
 }
 
 void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix y) {
@@ -224,15 +226,29 @@ void scatter_add_rows(const Context & context, Matrix dy, const int32_t * rows, 
 void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropout, Matrix y) {
     const auto keep = static_cast<float>(1 / (1 - static_cast<double>(dropout.p)));
     with_type(x.type, [&]<typename X>(X *) {
-        launch("copy_with_dropout", context.stream, copy_with_dropout_kernel<X>,
-               grid_over(y.rows * divide_up(y.cols, 4)), view<const X>(x), dropout.seed, dropout_threshold(dropout.p),
-               keep, view<bf16>(y));
+        with_type(y.type, [&]<typename Y>(Y *) {
+            launch("copy_with_dropout", context.stream, copy_with_dropout_kernel<X, Y>,
+                   grid_over(y.rows * divide_up(y.cols, 4)), view<const X>(x), seed_of(dropout),
+                   dropout_threshold(dropout.p), keep, view<Y>(y));
+        });
     });
 }
 
 void convert(const Context & context, const float * x, int64_t rows, int64_t cols, float scale, Matrix y) {
-    launch("convert", context.stream, convert_kernel, grid_over(y.rows * y.cols),
-           View<const float>{x, rows, cols, cols}, scale, view<bf16>(y));
+    with_type(y.type, [&]<typename Y>(Y *) {
+        launch("convert", context.stream, convert_kernel<Y>, grid_over(y.rows * y.cols),
+               View<const float>{x, rows, cols, cols}, scale, view<Y>(y));
+    });
+}
+
+void add_noise(const Context & context, Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) {
+    for (const Segment & segment : segments) {
+        const Matrix rows = x.slice_rows(segment.q_begin, segment.q_len);
+        const double magnitude =
+            alpha / std::sqrt(static_cast<double>(segment.q_len) * static_cast<double>(x.cols));
+        launch("add_noise", context.stream, add_noise_kernel, grid_over(rows.rows * rows.cols), view<float>(rows),
+               int64_t{segment.q_begin}, magnitude, seed);
+    }
 }
 
 }  // namespace lorica::cuda

@@ -506,7 +506,7 @@ public static native void lorica_train_free(lorica_train train);
 
 /* Adds the gradients of loss_sum (a sum, not a mean) to the session's gradients. Errors: INVALID_ARGUMENT (larger than
  * the plan, an id outside the vocabulary, lengths that do not add up, no trained label), NON_FINITE (the gradients are
- * then as before the call only if the loss was at fault; call lorica_train_zero_gradients before going on). */
+ * of no use then; call lorica_train_zero_gradients before going on). */
 public static native @Cast("lorica_status") int lorica_train_forward_backward(lorica_train train, @Const lorica_batch batch,
                                                        lorica_batch_result out);
 

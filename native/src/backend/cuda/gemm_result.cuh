@@ -1,0 +1,57 @@
+// How sums leave a product: see GemmResult.
+#pragma once
+
+#include "backend/cuda/device.cuh"
+#include "backend/cuda/gemm.h"
+
+namespace lorica::cuda {
+
+__device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, float sum) {
+    const GemmResult & r = p.result;
+    sum *= r.scale;
+    if (r.dropout_threshold) {
+        const bool kept = random_number(r.dropout_seed.get(), static_cast<uint64_t>(m * p.n + n)) >= r.dropout_threshold;
+        sum = kept ? sum * r.dropout_keep : 0.0f;
+    }
+    if (r.residual) sum += r.residual[m * r.residual_stride + n];
+    return sum;
+}
+
+__device__ __forceinline__ void store(const Gemm & p, int64_t m, int64_t n, float sum) {
+    const GemmResult & r = p.result;
+    const int64_t at = r.transposed ? n * r.stride + m : m * r.stride + n;
+    float value = finished(p, m, n, sum);
+    if (r.bf16) {
+        bf16 * c = static_cast<bf16 *>(r.c) + at;
+        *c = to_bf16(r.accumulate ? to_float(*c) + value : value);
+    } else {
+        float * c = static_cast<float *>(r.c) + at;
+        *c = r.accumulate ? *c + value : value;
+    }
+}
+
+// Elements n and n + 1, both there.
+__device__ __forceinline__ void store_pair(const Gemm & p, int64_t m, int64_t n, float first, float second) {
+    const GemmResult & r = p.result;
+    first = finished(p, m, n, first);
+    second = finished(p, m, n + 1, second);
+    if (r.bf16) {
+        auto * c = reinterpret_cast<uint32_t *>(static_cast<bf16 *>(r.c) + m * r.stride + n);
+        if (r.accumulate) {
+            const uint32_t old = *c;
+            first += low_bf16(old);
+            second += high_bf16(old);
+        }
+        *c = pack_bf16(first, second);
+    } else {
+        auto * c = reinterpret_cast<float2 *>(static_cast<float *>(r.c) + m * r.stride + n);
+        if (r.accumulate) {
+            const float2 old = *c;
+            first += old.x;
+            second += old.y;
+        }
+        *c = {first, second};
+    }
+}
+
+}  // namespace lorica::cuda
