@@ -29,6 +29,7 @@ SHAPES = {  # n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab: those of native
     "mini": (4, 256, 512, 4, 2, 2000),
     "s135": (30, 576, 1536, 9, 3, 32000),
     "tiny1b": (22, 2048, 5632, 32, 4, 32000),
+    "llama8b": (32, 4096, 14336, 32, 8, 128256),
 }
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -68,8 +69,10 @@ def peft_worker(job):
         tie_word_embeddings=False,
         use_cache=False,
     )
+    device = torch.device(job["device"])
     torch.set_default_dtype(torch.bfloat16)
-    model = transformers.LlamaForCausalLM(config)
+    with device:
+        model = transformers.LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     modules = ALL_LINEAR if job["targets"] == ["all-linear"] else job["targets"]
     # Adapters in bf16 as well: faster than PEFT's default, which converts to float32 and back around each of them.
@@ -81,16 +84,18 @@ def peft_worker(job):
     if job["recompute"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    model.train()
+    model.to(device).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0)
-    ids = torch.randint(0, n_vocab, (job["tokens"] // job["length"], job["length"]))
+    ids = torch.randint(0, n_vocab, (job["tokens"] // job["length"], job["length"]), device=device)
 
     def step():
         model(input_ids=ids, labels=ids).loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     step()
     say(ready=True)
@@ -99,7 +104,7 @@ def peft_worker(job):
         step()
         say(seconds=time.perf_counter() - start)
     say(
-        peak_bytes=peak_bytes(),
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_bytes(),
         versions={"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},
     )
 
@@ -221,6 +226,7 @@ def compare_steps(options, shape, targets, recompute, tokens):
         "tokens": tokens,
         "length": min(options.length, tokens),
         "threads": options.threads,
+        "device": options.device,
     }
     with open(options.output / "peers.log", "a") as log:
         peft = Process(worker_command("peft", job), log)
@@ -241,6 +247,11 @@ def compare_steps(options, shape, targets, recompute, tokens):
                 "on" if recompute else "off",
                 "--threads",
                 str(options.threads),
+                "--device",
+                options.device,
+                "--type",
+                options.type,
+                *(["--cache", options.cache] if options.cache else []),
             ],
             log,
         )
@@ -256,7 +267,8 @@ def compare_steps(options, shape, targets, recompute, tokens):
         "peft_peak_bytes": theirs["peak_bytes"],
         "lorica_peak_bytes": ours["result"]["memory"]["peak_bytes"],
     }
-    name = f"peers-steps-{shape}-{'qv' if targets != 'all-linear' else 'all'}{'-recompute' if recompute else ''}"
+    device = options.device.replace(":", "")
+    name = f"peers-steps-{'' if device == 'cpu' else device + '-'}{shape}-{'qv' if targets != 'all-linear' else 'all'}{'-recompute' if recompute else ''}"
     save(options, name, "peers-steps", ours["machine"], result)
     print(
         f"{shape} {targets} {tokens} tokens, recompute {'on' if recompute else 'off'}: "
@@ -452,6 +464,9 @@ def main():
     )
     parser.add_argument("--tokens", type=int, help="of one step; default: 2048, tiny1b 512")
     parser.add_argument("--length", type=int, default=512, help="of a sequence; default: %(default)s")
+    parser.add_argument("--device", default="cpu", help="of steps, for both: cpu, cuda:0, …; default: %(default)s")
+    parser.add_argument("--type", default="q4_0", help="of Lorica's weights in steps; default: %(default)s")
+    parser.add_argument("--cache", help="where lorica-bench keeps models of random weights")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each; default: %(default)s")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: %(default)s")
     parser.add_argument(
@@ -483,8 +498,9 @@ def main():
     if "steps" in parts:
         for shape in options.shapes:
             tokens = options.tokens or (512 if shape == "tiny1b" else 2048)
-            for targets in ("q_proj,v_proj", "all-linear"):
-                for recompute in (False, True):
+            on_cpu = options.device == "cpu"
+            for targets in ("q_proj,v_proj", "all-linear") if on_cpu else ("all-linear",):
+                for recompute in (False, True) if on_cpu else (False,):
                     compare_steps(options, shape, targets, recompute, tokens)
     if "trainer" in parts:
         compare_trainer(options)

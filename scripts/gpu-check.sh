@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
 # Builds, tests and times the CUDA backend on a machine that has a GPU, CMake, nvcc and g++, but neither JVM nor network, and prints
-# one table.
+# one table. Each stage reports and the next goes on.
 #
 #   scripts/gpu-check.sh --pack FOLDER             on a build machine (in scripts/devroot.sh): collects what the other one lacks
-#   scripts/gpu-check.sh [--prefix FOLDER] [--quick] [--device cuda:N] [--out FOLDER]
+#   scripts/gpu-check.sh [--prefix FOLDER] [--quick] [--device cuda:N] [--out FOLDER] [--dry-run]
 #
 # --prefix   the folder that --pack made: ggml's base library, Highway and GoogleTest with headers and CMake files (6 MB). Without
 #            it they must be installed.
-# --quick    no compute-sanitizer, no models of 1 and 8 billion weights
-# --out      where logs, the table and the JSON of the timings go (build/gpu-check)
+# --quick    within ten minutes: the stages in order of what they tell, fewer repetitions, little of compute-sanitizer
+# --dry-run  what would be done and with which limits, and which tools are there; needs no GPU
+# --build    a folder that is built already (-DLORICA_CUDA=ON; targets as below), instead of building one
+# --shapes   of the timings (tiny1b,llama8b); models of random weights are kept below --out
+# --out      where logs, the table, results.json and the JSON of the timings go (build/gpu-check)
 #
+# With PEERS_PYTHON, a Python with torch and peft, training is compared with PyTorch + PEFT on the same GPU.
 # Exit status: 0 when every check passed. Timings are reported and not judged.
-set -euo pipefail
+set -uo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-out=$repository/build/gpu-check prefix= device=cuda:0 quick=
+out=$repository/build/gpu-check prefix='' device=cuda:0 quick='' dry='' build='' shapes=tiny1b,llama8b
 
 die() {
     printf 'gpu-check: %s\n' "$*" >&2
@@ -64,85 +68,234 @@ endmacro()' "$4"
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --pack) [ $# -ge 2 ] || die "--pack needs a folder"; pack "$2"; exit ;;
-        --prefix) prefix=$(cd "${2:?--prefix needs a folder}" && pwd -P); shift ;;
+        --pack) [ $# -ge 2 ] || die "--pack needs a folder"; set -e; pack "$2"; exit ;;
+        --prefix) [ -d "${2-}" ] || die "--prefix needs a folder"; prefix=$(cd "$2" && pwd -P); shift ;;
         --device) device=${2:?--device needs a name}; shift ;;
+        --build) [ -d "${2-}" ] || die "--build needs a folder"; build=$(cd "$2" && pwd -P); shift ;;
+        --shapes) shapes=${2:?--shapes needs names}; shift ;;
         --out) out=${2:?--out needs a folder}; shift ;;
         --quick) quick=yes ;;
+        --dry-run) dry=yes ;;
         -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit ;;
         *) die "unknown argument $1 (--help)" ;;
     esac
     shift
 done
 
-command -v nvcc >/dev/null || die "there is no nvcc on the PATH"
-command -v nvidia-smi >/dev/null && nvidia-smi -L | grep -q . || die "there is no GPU: nvidia-smi lists none"
-mkdir -p "$out"
-build=$out/build
-table=$out/table.md
-: >"$table"
-failed=0
+# ---- the table
 
-row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3" | tee -a "$table"; }
-# name, command…: a check; its log is kept, its last line of interest goes into the table
-check() {
-    local name=$1 log=$out/${1// /-}.log started=$SECONDS
-    shift
-    if "$@" >"$log" 2>&1; then
-        row "$name" pass "$(grep -hE '^(loss of|\[  PASSED  \]|=+ ERROR SUMMARY)' "$log" | tr '\n' ';' | cut -c1-160) ($((SECONDS - started)) s)"
-    else
-        failed=1
-        row "$name" FAIL "$(grep -hE 'Failure|error|ERROR SUMMARY|CUDA:' "$log" | head -n 3 | tr '\n' ';' | cut -c1-240) ($log)"
-    fi
+mkdir -p "$out" || die "cannot make $out"
+out=$(cd "$out" && pwd -P)
+table=$out/table.md results=$out/results.json
+models=$out/models
+failed=0 n_results=0
+budget=${quick:+570}   # seconds for all of it; none without --quick
+
+in_json() { printf '%s' "$1" | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g'; }
+row() { # name, result, detail, seconds
+    printf '| %s | %s | %s |\n' "$1" "$2" "$3" | tee -a "$table"
+    [ "$n_results" = 0 ] || printf ',\n' >>"$results"
+    printf '{"stage": "%s", "result": "%s", "detail": "%s", "seconds": %s}' "$(in_json "$1")" "$(in_json "$2")" \
+        "$(in_json "$3")" "${4:-0}" >>"$results"
+    n_results=$((n_results + 1))
 }
-timing() { # name, arguments of lorica-bench…
-    local name=$1 log=$out/${1// /-}
-    shift
-    if "$build/lorica-bench" "$@" --device "$device" >"$log.json" 2>"$log.log"; then
-        row "$name" "$(grep -oE '"(prompt_|decode_)?tokens_per_second": *(\{[^}]*"median": *)?[0-9.e+]+' "$log.json" | sed 's/.*: *//' | paste -sd/) tok/s" \
-            "$(tail -n 1 "$log.log" | tr -s ' |' ' ' | cut -c1-120)"
-    else
-        failed=1
-        row "$name" FAIL "$(tail -n 1 "$log.log" | cut -c1-240)"
-    fi
+finish() {
+    [ -n "$dry" ] || printf '\n]\n' >>"$results"
 }
 
-{
-    printf '# %s, %s, driver %s, nvcc %s\n\n' "$(git -C "$repository" rev-parse --short HEAD 2>/dev/null || echo 'no revision')" \
-        "$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n1)" \
-        "$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n1)" \
-        "$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
-    printf '| what | result | detail |\n| --- | --- | --- |\n'
-} | tee -a "$table"
+# stage NAME LIMIT COMMAND…: sets status, log and took. A stage that begins when the time is up is left out.
+stage() {
+    local name=$1 limit=$2
+    shift 2
+    log=$out/$(printf '%s' "$name" | tr -c 'A-Za-z0-9_.\n' -).log took=0
+    if [ -n "$dry" ]; then
+        printf '%4s s  %-44s %s\n' "$limit" "$name" "$*"
+        status=dry
+        return
+    fi
+    if [ -n "$budget" ] && [ "$SECONDS" -ge "$budget" ]; then
+        status=late
+        row "$name" "left out" "the time was up"
+        return
+    fi
+    [ -z "$budget" ] || [ $((SECONDS + limit)) -le $((budget + 20)) ] || limit=$((budget + 20 - SECONDS))
+    local started=$SECONDS
+    timeout --kill-after=10 "$limit" "$@" >"$log.out" 2>"$log"
+    status=$?
+    took=$((SECONDS - started))
+}
+why() { # the lines that tell what went wrong
+    grep -hE 'Failure|[Ee]rror|ERROR SUMMARY|CUDA:|FAILED|cannot|lorica-bench' "$log.out" "$log" 2>/dev/null | head -n 4 | tr '\n|' ';/' | cut -c1-300
+}
+failure() { # name
+    failed=1
+    case $status in
+        124 | 137) row "$1" "TIME OUT" "after $took s; $(why) ($log)" "$took" ;;
+        *) row "$1" FAIL "$(why) ($log)" "$took" ;;
+    esac
+}
+check() { # name, limit, command…: passes or fails
+    stage "$@"
+    case $status in
+        dry | late) ;;
+        0) row "$1" pass "$(grep -hE '^(loss of|\[  PASSED  \]|\[  SKIPPED \]|=+ ERROR SUMMARY)' "$log.out" "$log" | sort -u | head -n 3 | tr '\n' ';' | cut -c1-200)" "$took" ;;
+        *) failure "$1" ;;
+    esac
+    [ "$status" = 0 ] || [ "$status" = dry ]
+}
 
-capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n1 | tr -d .)
-check configure cmake -S "$repository/native" -B "$build" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$capability" \
-    ${prefix:+-DCMAKE_PREFIX_PATH="$prefix"} -DCMAKE_BUILD_TYPE=Release -DFETCHCONTENT_FULLY_DISCONNECTED=ON
-[ "$failed" = 0 ] || exit 1
-check build cmake --build "$build" -j "$(nproc)" --target lorica_cuda backend_parity_test cuda_session_test lorica-bench
-[ "$failed" = 0 ] || exit 1
+# value KEY: of the JSON that the last stage wrote; of a summary its median.
+value() { grep -oE "\"$1\": *(\{[^}]*\"median\": *)?-?[0-9.]+(e[-+]?[0-9]+)?" "$log.out" | head -n 1 | sed -E 's/.*[: ]//'; }
+number() { LC_ALL=C awk -v x="${1:-0}" -v by="${2:-1}" -v places="${3:-0}" 'BEGIN { printf "%.*f", places, x * by }'; }
+training() { # name, arguments of lorica-bench steps…
+    stage "$1" 150 "$build/lorica-bench" steps "${@:2}" --device "$device" --no-ceiling --repetitions "$repetitions" --cache "$models"
+    case $status in
+        dry | late) return ;;
+        0) cp "$log.out" "${log%.log}.json" ;;
+        *) failure "$1"; return ;;
+    esac
+    last_loss=$(value loss)
+    row "$1" "$(number "$(value tokens_per_second)") tok/s" "MFU $(number "$(value model_flops_utilization)" 100 1) %, \
+$(number "$(value gflops_4n)" 1e-3 1) TFLOP/s as 4N, memory $(number "$(value peak_bytes)" 1e-9 2) GB of $(number "$(value planned_bytes)" 1e-9 2) planned, \
+recompute $(grep -oE '"recompute": *(true|false)' "$log.out" | head -n 1 | sed 's/.*: *//'), loss $(number "$last_loss" 1 4)" "$took"
+}
+decoding() { # name, arguments of lorica-bench decode…
+    stage "$1" 150 "$build/lorica-bench" decode "${@:2}" --device "$device" --repetitions "$repetitions" --cache "$models"
+    case $status in
+        dry | late) return ;;
+        0) cp "$log.out" "${log%.log}.json" ;;
+        *) failure "$1"; return ;;
+    esac
+    row "$1" "$(number "$(value decode_tokens_per_second)" 1 1) tok/s" "$(number "$(value ratio_to_memory)" 100 1) % of \
+$(number "$(value memory_bytes_per_second)" 1e-9) GB/s, prompt $(number "$(value prompt_tokens_per_second)") tok/s" "$took"
+}
+kernels() { # name, arguments of lorica-bench steps…: where a step's time goes, one kernel at a time
+    stage "$1" 150 env LORICA_CUDA_PROFILE=1 "$build/lorica-bench" steps "${@:2}" --device "$device" --no-ceiling --repetitions 1 --cache "$models"
+    case $status in
+        dry | late) return ;;
+        0) ;;
+        *) failure "$1"; return ;;
+    esac
+    local dequantize
+    dequantize=$(awk '$1 == "kernel" && $2 == "dequantize" { print $5 }' "$log")
+    row "$1" "dequantize ${dequantize:-0} %" "$(awk '$1 == "kernel" { printf "%s %s %%; ", $2, $5 }' "$log" | cut -c1-240)" "$took"
+}
 
+# ---- what is there
+
+tool() { command -v "$1" >/dev/null && echo yes || echo no; }
+gpu=$(nvidia-smi --query-gpu=name,compute_cap,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
+python=${PEERS_PYTHON:-}
+if [ -n "$dry" ]; then
+    printf 'GPU: %s\n' "${gpu:-none}"
+    for name in cmake nvcc g++ ninja compute-sanitizer timeout; do printf '%s: %s\n' "$name" "$(tool "$name")"; done
+    [ -z "$python" ] || printf 'torch and peft in %s: %s\n' "$python" "$("$python" -c 'import peft, torch' 2>/dev/null && echo yes || echo no)"
+    [ -z "$prefix" ] || printf 'packed in %s: %s\n' "$prefix" "$(ls "$prefix/lib/cmake" 2>/dev/null | tr '\n' ' ')"
+    printf '\n'
+else
+    for name in cmake timeout; do [ "$(tool "$name")" = yes ] || die "there is no $name on the PATH"; done
+    [ -n "$build" ] || [ "$(tool nvcc)" = yes ] || die "there is no nvcc on the PATH"
+    [ "$device" = cpu ] || [ -n "$gpu" ] || [ -n "${LORICA_CUDA_ON_CPU_MACHINE:-}" ] || die "there is no GPU: nvidia-smi lists none"
+    : >"$table"
+    printf '[\n' >"$results"
+    trap finish EXIT
+    {
+        printf '# %s: %s; nvcc %s\n\n' "$(git -C "$repository" rev-parse --short HEAD 2>/dev/null || echo 'no revision')" \
+            "${gpu:-no GPU}" "$(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
+        printf '| what | result | detail |\n| --- | --- | --- |\n'
+    } | tee -a "$table"
+fi
+repetitions=5
+[ -z "$quick" ] || repetitions=3
+
+# ---- building
+
+if [ -z "$build" ]; then
+    build=$out/build
+    capability=$(printf '%s' "$gpu" | cut -d, -f2 | tr -dc 0-9)
+    [ "$capability" != 90 ] || capability=90a
+    generator=()
+    [ "$(tool ninja)" = no ] || generator=(-G Ninja)
+    check configure 120 cmake -S "$repository/native" -B "$build" "${generator[@]}" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${capability:-90a}" \
+        ${prefix:+-DCMAKE_PREFIX_PATH="$prefix"} -DCMAKE_BUILD_TYPE=Release -DFETCHCONTENT_FULLY_DISCONNECTED=ON || exit 1
+    check build 600 cmake --build "$build" -j "$(nproc)" --target lorica_cuda backend_parity_test cuda_session_test lorica-bench || exit 1
+fi
 export LORICA_TEST_DEVICES=$device
 export LD_LIBRARY_PATH=${prefix:+$prefix/lib:}${LD_LIBRARY_PATH-}
-check "operations against the reference" "$build/backend_parity_test" --gtest_filter='*BackendParity*'
-check "whole model, gradients and generation" "$build/cuda_session_test" --gtest_filter=-'*ManySteps*'
-LORICA_TEST_CUDA_STEPS=200 check "loss of 200 steps against cpu" "$build/cuda_session_test" --gtest_filter='*ManySteps*'
 
-if [ -z "$quick" ] && command -v compute-sanitizer >/dev/null; then
-    small='*BackendParity.LinearOverShapes*:*BackendParity.Attention*:*BackendParity.HeadOverShapes*:*BackendParity.Rmsnorm*:*BackendParity.Swiglu*'
-    # An allocation that must fail is no error of ours, hence the filter.
-    check "memcheck of operations" compute-sanitizer --tool memcheck --error-exitcode 9 "$build/backend_parity_test" --gtest_filter="$small"
-    check "racecheck of attention" compute-sanitizer --tool racecheck --error-exitcode 9 "$build/backend_parity_test" --gtest_filter='*BackendParity.AttentionOverACache*'
-    check "memcheck of a session" compute-sanitizer --tool memcheck --error-exitcode 9 "$build/cuda_session_test" --gtest_filter='*Dropout*'
+# Models of random weights take a while to write, on the CPU: meanwhile the GPU is tested.
+writer=
+if [ -z "$dry" ]; then
+    (
+        for shape in ${shapes//,/ }; do
+            nice "$build/lorica-bench" decode --device cpu --shape "$shape" --type q4_k --cache "$models" --prompt 1 --generate 1 --repetitions 1
+        done
+    ) >"$out/models.log" 2>&1 &
+    writer=$!
 fi
 
-timing "step s135 Q4_0" steps --shape s135 --type q4_0 --tokens 8192 --sequence-length 2048 --no-ceiling
-if [ -z "$quick" ]; then
-    cache=$out/models
-    timing "step tiny1b Q4_K" steps --shape tiny1b --type q4_k --tokens 16384 --sequence-length 2048 --no-ceiling --cache "$cache"
-    timing "decode tiny1b Q4_K" decode --shape tiny1b --type q4_k --cache "$cache"
-    timing "step llama8b Q4_K" steps --shape llama8b --type q4_k --tokens 8192 --sequence-length 2048 --no-ceiling --cache "$cache"
-    timing "decode llama8b Q4_K" decode --shape llama8b --type q4_k --cache "$cache"
+# ---- checks
+
+parity=$build/backend_parity_test session=$build/cuda_session_test
+check "operations against the reference" 240 "$parity" --gtest_filter='*BackendParity*'
+check "whole model: gradients, recorded steps, generation" 180 "$session" --gtest_filter='-*ManySteps*'
+check "wgmma: products against the reference" 120 env LORICA_CUDA_WGMMA=1 "$parity" --gtest_filter='*BackendParity.Linear*bf16:*BackendParity.Head*bf16'
+check "wgmma: whole model" 120 env LORICA_CUDA_WGMMA=1 "$session" --gtest_filter='*Gradients*:*Recorded*'
+check "loss of 200 steps against cpu" 180 env LORICA_TEST_CUDA_STEPS=200 "$session" --gtest_filter='*ManySteps*'
+
+# ---- timings
+
+[ -z "$writer" ] || wait "$writer"
+last_loss=
+for shape in ${shapes//,/ }; do
+    common=(--shape "$shape" --type q4_k --sequence-length 2048)
+    for tokens in 2048 8192; do
+        training "$shape Q4_K, $tokens tokens" "${common[@]}" --tokens "$tokens"
+        mma_loss=$last_loss
+        LORICA_CUDA_WGMMA=1 training "$shape Q4_K, $tokens tokens, wgmma" "${common[@]}" --tokens "$tokens"
+        if [ -z "$dry" ] && [ "$status" = 0 ] && [ -n "$mma_loss" ] && [ -n "$last_loss" ]; then
+            verdict=$(LC_ALL=C awk -v a="$mma_loss" -v b="$last_loss" 'BEGIN { print (a - b) ^ 2 < (0.01 * a) ^ 2 ? "pass" : "FAIL" }')
+            [ "$verdict" = pass ] || failed=1
+            row "$shape, loss with and without wgmma" "$verdict" "$last_loss, $mma_loss"
+        fi
+    done
+    LORICA_CUDA_GRAPHS=0 training "$shape Q4_K, 2048 tokens, no graphs" "${common[@]}" --tokens 2048
+    kernels "$shape Q4_K, 2048 tokens, kernels" "${common[@]}" --tokens 2048
+    LORICA_CUDA_WGMMA=1 kernels "$shape Q4_K, 8192 tokens, wgmma, kernels" "${common[@]}" --tokens 8192
+    decoding "$shape Q4_K, decoding" --shape "$shape" --type q4_k
+done
+
+# ---- compute-sanitizer
+
+if [ "$(tool compute-sanitizer)" = yes ] || [ -n "$dry" ]; then
+    # An allocation that must fail is no error of ours, hence the filters.
+    small='*BackendParity.LinearOverShapes*:*BackendParity.LinearOfManyRows*:*BackendParity.Attention*:*BackendParity.HeadOverShapes*:*BackendParity.Rmsnorm*:*BackendParity.Swiglu*:*Dora*:*8bit*'
+    [ -z "$quick" ] || small='*BackendParity.LinearOfManyRows*:*BackendParity.AttentionOverACache*'
+    sanitizer=(compute-sanitizer --error-exitcode 9)
+    check "memcheck of operations" 600 "${sanitizer[@]}" --tool memcheck "$parity" --gtest_filter="$small"
+    check "memcheck of operations, wgmma" 300 env LORICA_CUDA_WGMMA=1 "${sanitizer[@]}" --tool memcheck "$parity" --gtest_filter='*LinearOfManyRows*bf16'
+    check "memcheck of a session" 600 "${sanitizer[@]}" --tool memcheck "$session" --gtest_filter='*Dropout*'
+    if [ -z "$quick" ]; then
+        check "racecheck of operations" 900 "${sanitizer[@]}" --tool racecheck "$parity" --gtest_filter='*AttentionOverACache*:*LinearOfManyRows*:*8bit*:*Dora*'
+        check "initcheck of a session" 600 "${sanitizer[@]}" --tool initcheck "$session" --gtest_filter='*Dropout*'
+    fi
+else
+    row "compute-sanitizer" "left out" "it is not on the PATH"
 fi
-printf '\nThe table is in %s, logs and JSON beside it.\n' "$table"
+
+# ---- PyTorch + PEFT
+
+if [ -n "$python" ] && { [ -n "$dry" ] || "$python" -c 'import peft, torch; assert torch.cuda.is_available()' 2>/dev/null; }; then
+    stage "PyTorch + PEFT in turns" 600 "$python" "$repository/scripts/bench_peers.py" steps --bench "$build/lorica-bench" --output "$out" \
+        --device "$device" --type q4_k --cache "$models" --shapes "$shapes" --tokens 2048 --length 2048
+    case $status in
+        dry | late) ;;
+        0) row "PyTorch + PEFT in turns" done "$(grep -h 'ratio' "$log" | tr '\n' ';')" "$took" ;;
+        *) failure "PyTorch + PEFT in turns" ;;
+    esac
+elif [ -z "$dry" ]; then
+    row "PyTorch + PEFT" "left out" "PEERS_PYTHON names no Python with torch on a GPU and peft"
+fi
+
+[ -n "$dry" ] || printf '\nThe table is in %s, as JSON in %s; logs and the JSON of the timings are beside them.\n' "$table" "$results"
 exit "$failed"

@@ -42,6 +42,7 @@ Json run_decode(const Options & options) {
     choice.prepare();
     if (n_prompt < 1 || n_generate < 1) fail(LORICA_ERROR_INVALID_ARGUMENT, "--prompt and --generate take 1 at least");
 
+    const std::unique_ptr<Backend> gpu = open_gpu(choice);
     const ModelHandle model = choice.load();
     const lorica_model_info info = info_of(model.get());
     lorica_context * created = nullptr;
@@ -67,9 +68,11 @@ Json run_decode(const Options & options) {
     std::vector<std::vector<double>> adapted(adapters.size()), extra(adapters.size()), switches(adapters.size());
 
     const int64_t weight_bytes = bytes_per_token(choice.path);
-    ReadBuffer memory(std::max<int64_t>(int64_t{1} << 30, 3 * cache_bytes()), choice.n_threads);
-    ReadBuffer like_weights(weight_bytes,
+    // Of a GPU, its own memory; of it no caches hold the weights of a model worth decoding.
+    ReadBuffer memory(gpu ? 1 << 20 : std::max<int64_t>(int64_t{1} << 30, 3 * cache_bytes()), choice.n_threads);
+    ReadBuffer like_weights(gpu ? 1 << 20 : weight_bytes,
                             choice.n_threads);  // may partly stay in the caches, as the weights themselves may
+    const double gpu_bandwidth = gpu ? gpu->measure_bandwidth() : 0;
     eval(0, n_prompt);
     std::vector<double> prompt, decode, bandwidth, cached, ratios, cached_ratios;
     for (int i = 0; i < repetitions; ++i) {
@@ -92,9 +95,14 @@ Json run_decode(const Options & options) {
             extra[set].push_back(with - without);
         }
         check(lorica_context_set_adapters(context.get(), nullptr, nullptr, 0));
-        bandwidth.push_back(memory.read_once());
-        like_weights.read_once();
-        cached.push_back(like_weights.read_once());
+        if (gpu) {
+            bandwidth.push_back(gpu_bandwidth);
+            cached.push_back(gpu_bandwidth);
+        } else {
+            bandwidth.push_back(memory.read_once());
+            like_weights.read_once();
+            cached.push_back(like_weights.read_once());
+        }
         ratios.push_back(decode.back() * static_cast<double>(weight_bytes) / bandwidth.back());
         cached_ratios.push_back(decode.back() * static_cast<double>(weight_bytes) / cached.back());
     }

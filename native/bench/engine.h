@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/backend.h"
 #include "json.h"
 #include "options.h"
 #include "shapes.h"
@@ -42,6 +43,9 @@ struct ModelChoice {
 private:
     std::string shape_, type_, cache_;
 };
+
+// The GPU of a choice, to be asked about memory and rates; null for a CPU, of which machine.h knows.
+std::unique_ptr<Backend> open_gpu(const ModelChoice & choice);
 
 lorica_model_info info_of(const lorica_model * model);
 Shape shape_of(const ModelChoice & choice, const lorica_model * model);

@@ -66,8 +66,11 @@ Json run_steps(const Options & options) {
     options.check_all_read();
     choice.prepare();
 
-    const bool peak_is_own = reset_peak_resident_bytes();  // not that of writing the model
-    const int64_t before = resident_bytes();
+    const std::unique_ptr<Backend> gpu = open_gpu(choice);
+    const bool peak_is_own = gpu || reset_peak_resident_bytes();  // not that of writing the model
+    // Memory of the GPU counts as that of the plan does: from what was free.
+    const int64_t free_before = gpu ? gpu->available_memory() : 0, before = gpu ? 0 : resident_bytes();
+    const auto peak_bytes = [&] { return gpu ? free_before - gpu->available_memory() : peak_resident_bytes(); };
     const ModelHandle model = choice.load();
     Training training(model.get(), train);
     const Shape shape = shape_of(choice, model.get());
@@ -83,10 +86,10 @@ Json run_steps(const Options & options) {
         step_operations(shape, train.tokens, train.sequence_length, train.rank, train.targets);
     if (on_request) {
         seconds = serve(training, batch.view());
-        peak = peak_resident_bytes();
+        peak = peak_bytes();
     } else {
         training.step(batch.view());
-        peak = peak_resident_bytes();  // before oneDNN takes memory of its own
+        peak = peak_bytes();  // before oneDNN takes memory of its own
         if (with_ceiling) {
             std::tie(ceiling, ceiling_type) = make_ceiling(shape, train.tokens, choice, why_not);
         }
@@ -109,6 +112,12 @@ Json run_steps(const Options & options) {
                  "step %.3f s (first %.3f s)  %.1f tok/s  %.1f GFLOP/s counted as 4N  %.1f with %sattention and LoRA\n",
                  step, first, tokens / step, operations.weights / step * 1e-9, done / step * 1e-9,
                  recompute ? "recompute, " : "");
+    lorica_train_speed speed{};
+    if (gpu) check(lorica_train_measure_speed(training.session.get(), &speed));
+    const double utilization = speed.peak_flops > 0 ? tokens / step * speed.flops_per_token / speed.peak_flops : 0;
+    if (utilization > 0) {
+        std::fprintf(stderr, "model FLOPs utilization %.3f of %.0f TFLOP/s\n", utilization, speed.peak_flops * 1e-12);
+    }
     if (ceiling) {
         std::fprintf(stderr,
                      "%s %s matmul on the same shapes %.1f GFLOP/s: the step runs at %.3f of it (median of %zu ratios, "
@@ -132,6 +141,7 @@ Json run_steps(const Options & options) {
         .set("first_step_seconds", first)
         .set("tokens_per_second", tokens / step)
         .set("gflops_4n", operations.weights / step * 1e-9);
+    if (utilization > 0) result.set("model_flops_utilization", utilization).set("peak_gflops", speed.peak_flops * 1e-9);
     if (recompute) result.set("gflops_6n", (operations.weights + operations.recompute) / step * 1e-9);
     result.set("gflops_all", done / step * 1e-9)
         .set("operations", Json()

@@ -231,8 +231,10 @@ public:
 
     // Sum of squares over n elements in param format, in a fixed order; NaN and infinity come through.
     virtual double sum_of_squares(const void * x, int64_t n) = 0;
-    // Operations per second that products on this device cannot exceed, measured now; 0: not known.
+    // Operations per second that products on this device cannot exceed, measured now or (cuda) by its clock; 0: not known.
     virtual double measure_peak() { return 0; }
+    // Bytes per second at which the device's own memory can be read, measured now; 0: not known.
+    virtual double measure_bandwidth() { return 0; }
     // One AdamW step over n elements in param format: p -= lr * wd * p; then Adam (Loshchilov & Hutter 2019, algorithm 2).
     virtual void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) = 0;
 

@@ -382,6 +382,7 @@ cudaError_t cudaDeviceGetAttribute(int * value, cudaDeviceAttr attribute, int in
     cudaDeviceProp properties{};
     cudaGetDeviceProperties(&properties, index);
     *value = attribute == cudaDevAttrMultiProcessorCount         ? properties.multiProcessorCount
+             : attribute == cudaDevAttrClockRate                 ? 0
              : attribute == cudaDevAttrComputeCapabilityMajor    ? properties.major
              : attribute == cudaDevAttrComputeCapabilityMinor    ? properties.minor
                                                                  : 100 * 1024;

@@ -239,6 +239,19 @@ public:
                     static_cast<float *>(v), n, params);
     }
 
+    double measure_peak() override { return act_ == Dtype::bf16 ? state_->peak() : 0; }
+    double measure_bandwidth() override {
+        const Context c = context();
+        // Far more than the caches hold.
+        const size_t n_bytes = static_cast<size_t>(std::clamp<int64_t>(available_memory() / 4, 1 << 20, int64_t{1} << 30));
+        void * memory = allocate(n_bytes);
+        void * sums = allocate(read_bandwidth_blocks(c) * sizeof(uint32_t));
+        const double rate = read_bandwidth(c, memory, n_bytes, static_cast<uint32_t *>(sums));
+        release(memory);
+        release(sums);
+        return rate;
+    }
+
     bool has_adamw_8bit() const override { return true; }
     void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n,
                     const AdamwParams & params) override {

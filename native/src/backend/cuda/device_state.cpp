@@ -44,6 +44,9 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
     detail_ = device.name + ", compute capability " + std::to_string(device.compute_major) + "." +
               std::to_string(device.compute_minor);
     check(cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+    int clock_khz = 0;
+    if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, index) != cudaSuccess) cudaGetLastError();
+    peak_ = nominal_peak(device.compute_major, device.compute_minor, n_multiprocessors_, clock_khz);
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
 }
 

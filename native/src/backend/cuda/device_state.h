@@ -29,6 +29,7 @@ public:
     cudaStream_t stream() const { return stream_; }
     std::string detail(Dtype act) const;
     int n_multiprocessors() const { return n_multiprocessors_; }
+    double peak() const { return peak_; }  // operations per second in bf16; 0: not known
     // Products use the instructions of compute capability 9.0: where the device and this build have them, and the environment
     // variable LORICA_CUDA_WGMMA is 1.
     bool wgmma() const { return wgmma_; }
@@ -50,6 +51,7 @@ private:
     cudaStream_t stream_ = nullptr;
     std::string detail_;
     int n_multiprocessors_ = 0;
+    double peak_ = 0;
     bool wgmma_ = false;
     std::atomic<bool> graphs_ = true;
     std::mutex mutex_;

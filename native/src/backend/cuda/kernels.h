@@ -65,6 +65,14 @@ void adamw(const Context & context, float * param, const float * grad, float * m
 void adamw_8bit(const Context & context, float * param, const float * grad, const Moments8bit & moments, int64_t n,
                 const AdamwParams & params);
 
+// ---- measure.cu
+
+inline unsigned read_bandwidth_blocks(const Context & context) { return static_cast<unsigned>(8 * context.n_multiprocessors); }
+// Bytes per second. sums: a number for each block.
+double read_bandwidth(const Context & context, const void * memory, size_t n_bytes, uint32_t * sums);
+// 0: not known.
+double nominal_peak(int major, int minor, int n_multiprocessors, int clock_khz);
+
 // ---- linear.cu
 
 size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act);

@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 
 namespace lorica::cuda {
 
@@ -20,14 +19,13 @@ inline void check(cudaError_t status, const char * what) {
 constexpr int64_t divide_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
 constexpr int64_t round_up(int64_t x, int64_t to) { return divide_up(x, to) * to; }
 
-// LORICA_CUDA_SYNC=1: every launch waits for its kernel, so that an error comes with its name. Work is not recorded then.
-inline bool launches_are_awaited() {
-    static const bool awaited = [] {
-        const char * chosen = std::getenv("LORICA_CUDA_SYNC");
-        return chosen && chosen[0] == '1';
-    }();
-    return awaited;
-}
+// For looking closely. LORICA_CUDA_SYNC=1: every launch waits for its kernel, so that an error comes with its name.
+// LORICA_CUDA_PROFILE=1: and its time is taken; a table of kernels goes to standard error when the program ends. With either,
+// steps are not recorded.
+bool launches_are_awaited();
+// Around a launch: waits for the kernel when launches are awaited.
+void before_launch(cudaStream_t stream);
+void after_launch(const char * name, cudaStream_t stream);
 
 // launch("rmsnorm", stream, rmsnorm_kernel<bf16>, {blocks, threads, shared_bytes}, arguments…). A grid without blocks
 // is no work. Errors of the kernel itself surface at the next call that waits for the device.
@@ -43,6 +41,7 @@ template <typename... Parameters, typename... Arguments>
 void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...), const Extent & extent,
             const Arguments &... arguments) {
     if (extent.blocks.x == 0 || extent.blocks.y == 0 || extent.blocks.z == 0) return;
+    before_launch(stream);
 #ifdef LORICA_CUDA_ON_CPU
     if (extent.shared_bytes > extent.shared_limit) fail(LORICA_ERROR_INTERNAL, name, ": too much shared memory");
     run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes, stream,
@@ -55,8 +54,8 @@ void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...
     }
     kernel<<<extent.blocks, extent.threads, extent.shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
     check(cudaGetLastError(), name);
-    if (launches_are_awaited()) check(cudaStreamSynchronize(stream), name);
 #endif
+    after_launch(name, stream);
 }
 #endif
 
