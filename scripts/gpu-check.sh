@@ -26,7 +26,8 @@ die() {
 }
 
 pack() {
-    local to=$1 libraries=/usr/lib/$(uname -m)-linux-gnu
+    local to=$1 libraries
+    libraries=/usr/lib/$(uname -m)-linux-gnu
     mkdir -p "$to/include" "$to/lib/cmake"
     cp /usr/include/{ggml*.h,gguf.h} "$to/include/"
     cp -r /usr/include/{hwy,gtest,gmock} "$to/include/"
@@ -99,6 +100,7 @@ row() { # name, result, detail, seconds
         "$(in_json "$3")" "${4:-0}" >>"$results"
     n_results=$((n_results + 1))
 }
+# shellcheck disable=SC2317 # called by the trap
 finish() {
     [ -n "$dry" ] || printf '\n]\n' >>"$results"
 }
@@ -190,7 +192,7 @@ if [ -n "$dry" ]; then
     printf 'GPU: %s\n' "${gpu:-none}"
     for name in cmake nvcc g++ ninja compute-sanitizer timeout; do printf '%s: %s\n' "$name" "$(tool "$name")"; done
     [ -z "$python" ] || printf 'torch and peft in %s: %s\n' "$python" "$("$python" -c 'import peft, torch' 2>/dev/null && echo yes || echo no)"
-    [ -z "$prefix" ] || printf 'packed in %s: %s\n' "$prefix" "$(ls "$prefix/lib/cmake" 2>/dev/null | tr '\n' ' ')"
+    [ -z "$prefix" ] || printf 'packed in %s: %s\n' "$prefix" "$(cd "$prefix/lib/cmake" 2>/dev/null && printf '%s ' *)"
     printf '\n'
 else
     for name in cmake timeout; do [ "$(tool "$name")" = yes ] || die "there is no $name on the PATH"; done
@@ -290,7 +292,7 @@ if [ -n "$python" ] && { [ -n "$dry" ] || "$python" -c 'import peft, torch; asse
         --device "$device" --type q4_k --cache "$models" --shapes "$shapes" --tokens 2048 --length 2048
     case $status in
         dry | late) ;;
-        0) row "PyTorch + PEFT in turns" done "$(grep -h 'ratio' "$log" | tr '\n' ';')" "$took" ;;
+        0) row "PyTorch + PEFT in turns" "done" "$(grep -h 'ratio' "$log" | tr '\n' ';')" "$took" ;;
         *) failure "PyTorch + PEFT in turns" ;;
     esac
 elif [ -z "$dry" ]; then

@@ -66,6 +66,8 @@ struct Lane {
 
 inline void fence_for_products() {}
 inline void products_begin() {}
+template <size_t n>
+void products_settle(float (&)[n][4]) {}
 
 template <bool b_by_rows, size_t n>
 void multiply_add_group(float (&c)[n][4], MatrixDescriptor a, MatrixDescriptor b) {

@@ -149,6 +149,7 @@ public:
         }
         auto * weight = static_cast<std::byte *>(memory);
         weights_.push_back(weight);
+        check(cudaMemsetAsync(weight + n_bytes, 0, 16, state_->stream()), "cudaMemset");
         check(cudaMemcpyAsync(weight, mapped, n_bytes, cudaMemcpyHostToDevice, state_->stream()), "copy of a weight");
         synchronize();
         return weight;

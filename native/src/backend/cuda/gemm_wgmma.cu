@@ -84,6 +84,7 @@ __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_con
 
     const int warp_group = static_cast<int>(threadIdx.x) / 128;
     float sums[cols / 8][4] = {};
+    products_settle(sums);
     const auto n = static_cast<int>(p.iterations);
     for (int i = 0; i < ahead; ++i) {
         if (i < n) start(i);
@@ -110,6 +111,7 @@ __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_con
         copy_async_commit();
     }
     products_wait<0>();
+    products_settle(sums);
 
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
 #pragma unroll

@@ -45,6 +45,22 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
     float sums[rows_per_warp][max_rows] = {};
     const uint64_t dropout_seed = p.dropout_threshold ? p.dropout_seed.get() : 0;
 
+    // Pieces of blocks are read a chunk ahead, while the chunk before is multiplied and x is staged.
+    constexpr bool ahead = !is_plain(type);
+    RawPiece raw[ahead ? rows_per_warp : 1];
+    auto read = [&](int64_t k0) {
+        if constexpr (ahead) {
+            const int64_t piece = k0 / piece_size + lane;
+#pragma unroll
+            for (int r = 0; r < rows_per_warp; ++r) {
+                if (piece * piece_size < p.k && first + r < p.n) {
+                    load_raw<type>(p.blocks + (first + r) * p.row_bytes, piece, raw[r]);
+                }
+            }
+        }
+    };
+    read(0);
+
     for (int64_t k0 = 0; k0 < p.k; k0 += chunk) {
         __syncthreads();
         for (int i = static_cast<int>(threadIdx.x); i < p.rows * chunk; i += threads) {
@@ -64,11 +80,21 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
         const int64_t piece = k0 / piece_size + lane;
         const auto n = static_cast<int>(min(p.k - piece * piece_size, int64_t{piece_size}));
         if (n <= 0) continue;
+        RawPiece current[ahead ? rows_per_warp : 1];
+        if constexpr (ahead) {
+#pragma unroll
+            for (int r = 0; r < rows_per_warp; ++r) current[r] = raw[r];
+            read(k0 + chunk);
+        }
 #pragma unroll
         for (int r = 0; r < rows_per_warp; ++r) {
             if (first + r >= p.n) break;
             float w[piece_size];
-            expand_piece<type>(p.blocks + (first + r) * p.row_bytes, piece, n, w);
+            if constexpr (ahead) {
+                expand_raw<type>(current[r], w);
+            } else {
+                expand_piece<type>(p.blocks + (first + r) * p.row_bytes, piece, n, w);
+            }
 #pragma unroll
             for (int t = 0; t < max_rows; ++t) {
                 if (t >= p.rows) break;

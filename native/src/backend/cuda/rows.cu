@@ -80,29 +80,62 @@ __global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim,
     }
 }
 
-// ---- swiglu
+// ---- swiglu: a block per row, n neighbours per thread at a time
 
-template <typename T>
-__global__ void swiglu_kernel(View<const T> gate, View<const T> up, View<T> h) {
-    const int64_t n = h.rows * h.cols;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t t = i / h.cols, c = i % h.cols;
-        const float g = to_float(gate.row(t)[c]);
-        h.row(t)[c] = from_float<T>(g / (1.0f + expf(-g)) * to_float(up.row(t)[c]));
+// n elements that are read and written by one instruction, or two of f32.
+template <typename T, int n>
+struct alignas(n == 1 ? sizeof(T) : 16) Neighbours {
+    T x[n];
+};
+template <int n, typename T>
+__device__ __forceinline__ Neighbours<std::remove_const_t<T>, n> load_neighbours(T * from) {
+    return *reinterpret_cast<const Neighbours<std::remove_const_t<T>, n> *>(from);
+}
+template <int n, typename T>
+__device__ __forceinline__ void store_neighbours(T * to, const Neighbours<T, n> & x) {
+    *reinterpret_cast<Neighbours<T, n> *>(to) = x;
+}
+constexpr int most_neighbours = 8;
+template <typename... Matrices>
+bool have_neighbours(const Matrices &... matrices) {
+    return ((matrices.cols % most_neighbours == 0 && matrices.stride % most_neighbours == 0 &&
+             reinterpret_cast<uintptr_t>(matrices.data) % 16 == 0) &&
+            ...);
+}
+
+template <typename T, int n>
+__global__ void __launch_bounds__(row_threads) swiglu_kernel(View<const T> gate, View<const T> up, View<T> h) {
+    const int64_t t = blockIdx.x;
+    for (int64_t c = int64_t{threadIdx.x} * n; c < h.cols; c += int64_t{row_threads} * n) {
+        const auto g = load_neighbours<n>(gate.row(t) + c), u = load_neighbours<n>(up.row(t) + c);
+        Neighbours<T, n> out;
+#pragma unroll
+        for (int i = 0; i < n; ++i) {
+            const float x = to_float(g.x[i]);
+            out.x[i] = from_float<T>(x / (1.0f + expf(-x)) * to_float(u.x[i]));
+        }
+        store_neighbours<n>(h.row(t) + c, out);
     }
 }
 
 // s = 1 / (1 + exp(-g)): dsilu/dg = s + g s (1 - s). dgate and dup may be gate and up.
-template <typename T>
-__global__ void swiglu_backward_kernel(View<const T> gate, View<const T> up, View<const T> dh, View<T> dgate,
-                                       View<T> dup) {
-    const int64_t n = dh.rows * dh.cols;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t t = i / dh.cols, c = i % dh.cols;
-        const float g = to_float(gate.row(t)[c]), u = to_float(up.row(t)[c]), d = to_float(dh.row(t)[c]);
-        const float s = 1.0f / (1.0f + expf(-g));
-        dgate.row(t)[c] = from_float<T>(d * u * (s + g * s * (1.0f - s)));
-        dup.row(t)[c] = from_float<T>(d * g * s);
+template <typename T, int n>
+__global__ void __launch_bounds__(row_threads)
+    swiglu_backward_kernel(View<const T> gate, View<const T> up, View<const T> dh, View<T> dgate, View<T> dup) {
+    const int64_t t = blockIdx.x;
+    for (int64_t c = int64_t{threadIdx.x} * n; c < dh.cols; c += int64_t{row_threads} * n) {
+        const auto gates = load_neighbours<n>(gate.row(t) + c), ups = load_neighbours<n>(up.row(t) + c);
+        const auto dhs = load_neighbours<n>(dh.row(t) + c);
+        Neighbours<T, n> dgates, dups;
+#pragma unroll
+        for (int i = 0; i < n; ++i) {
+            const float g = to_float(gates.x[i]), u = to_float(ups.x[i]), d = to_float(dhs.x[i]);
+            const float s = 1.0f / (1.0f + expf(-g));
+            dgates.x[i] = from_float<T>(d * u * (s + g * s * (1.0f - s)));
+            dups.x[i] = from_float<T>(d * g * s);
+        }
+        store_neighbours<n>(dgate.row(t) + c, dgates);
+        store_neighbours<n>(dup.row(t) + c, dups);
     }
 }
 
@@ -201,15 +234,17 @@ void rope(const Context & context, Matrix x, const int32_t * positions, int32_t 
 
 void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h) {
     with_type(h.type, [&]<typename T>(T *) {
-        launch("swiglu", context.stream, swiglu_kernel<T>, grid_over(h.rows * h.cols), view<const T>(gate),
-               view<const T>(up), view<T>(h));
+        const auto kernel = have_neighbours(gate, up, h) ? swiglu_kernel<T, most_neighbours> : swiglu_kernel<T, 1>;
+        launch("swiglu", context.stream, kernel, one_block_per_row(h), view<const T>(gate), view<const T>(up), view<T>(h));
     });
 }
 
 void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) {
     with_type(dh.type, [&]<typename T>(T *) {
-        launch("swiglu_backward", context.stream, swiglu_backward_kernel<T>, grid_over(dh.rows * dh.cols),
-               view<const T>(gate), view<const T>(up), view<const T>(dh), view<T>(dgate), view<T>(dup));
+        const auto kernel = have_neighbours(gate, up, dh, dgate, dup) ? swiglu_backward_kernel<T, most_neighbours>
+                                                                      : swiglu_backward_kernel<T, 1>;
+        launch("swiglu_backward", context.stream, kernel, one_block_per_row(dh), view<const T>(gate),
+               view<const T>(up), view<const T>(dh), view<T>(dgate), view<T>(dup));
     });
 }
 

@@ -56,6 +56,15 @@ __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(n_pending) : "memory");
 }
 
+// After products were waited for and before their sums are used: the compiler must not do either before.
+template <size_t n>
+__device__ __forceinline__ void products_settle(float (&c)[n][4]) {
+#pragma unroll
+    for (size_t i = 0; i < n; ++i) {
+        asm volatile("" : "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])::"memory");
+    }
+}
+
 #define LORICA_SUMS_4(i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
 #define LORICA_SUMS_16(i) LORICA_SUMS_4(i), LORICA_SUMS_4((i) + 1), LORICA_SUMS_4((i) + 2), LORICA_SUMS_4((i) + 3)
 #define LORICA_SUMS_64(i) LORICA_SUMS_16(i), LORICA_SUMS_16((i) + 4), LORICA_SUMS_16((i) + 8), LORICA_SUMS_16((i) + 12)
