@@ -140,14 +140,18 @@ check() { # name, limit, command…: passes or fails
     stage "$@"
     case $status in
         dry | late) ;;
-        0) row "$1" pass "$(grep -hE '^(loss of|\[  PASSED  \]|\[  SKIPPED \]|=+ ERROR SUMMARY)' "$log.out" "$log" | sort -u | head -n 3 | tr '\n' ';' | cut -c1-200)" "$took" ;;
+        0)
+            local verdict=pass
+            ! grep -q '^\[  PASSED  \] 0 tests' "$log.out" || verdict=skipped
+            row "$1" "$verdict" "$(grep -hE '^(loss of|\[  PASSED  \]|\[  SKIPPED \]|=+ ERROR SUMMARY)' "$log.out" "$log" | sort -u | head -n 3 | tr '\n' ';' | cut -c1-200)" "$took"
+            ;;
         *) failure "$1" ;;
     esac
     [ "$status" = 0 ] || [ "$status" = dry ]
 }
 
 # value KEY: of the JSON that the last stage wrote; of a summary its median.
-value() { grep -oE "\"$1\": *(\{[^}]*\"median\": *)?-?[0-9.]+(e[-+]?[0-9]+)?" "$log.out" | head -n 1 | sed -E 's/.*[: ]//'; }
+value() { tr -d '\n' <"$log.out" | grep -oE "\"$1\": *(\{[^}]*\"median\": *)?-?[0-9.]+(e[-+]?[0-9]+)?" | head -n 1 | sed -E 's/.*[: ]//'; }
 number() { LC_ALL=C awk -v x="${1:-0}" -v by="${2:-1}" -v places="${3:-0}" 'BEGIN { printf "%.*f", places, x * by }'; }
 training() { # name, arguments of lorica-bench steps…
     stage "$1" 150 "$build/lorica-bench" steps "${@:2}" --device "$device" --no-ceiling --repetitions "$repetitions" --cache "$models"
