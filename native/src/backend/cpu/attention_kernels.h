@@ -18,7 +18,7 @@ namespace lorica::cpu {
 constexpr int64_t panel_lanes = 32;
 constexpr int64_t block_rows = 128;  // rows of a task: four panels
 constexpr int64_t block_keys = 64;
-constexpr int64_t chunk_keys = 256;  // keys whose gradients one task accumulates
+constexpr int64_t chunk_keys = 512;  // keys whose gradients one task accumulates; shorter segments get dQ from the same scores
 constexpr int64_t decode_max_rows = 32;
 constexpr int64_t decode_keys = 256;  // keys of one part of a decoding step
 
