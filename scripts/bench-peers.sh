@@ -4,7 +4,8 @@
 #   PEERS_PYTHON=/path/to/python scripts/bench-peers.sh [steps] [trainer] [llama] [--shapes s135,tiny1b] …
 #
 # PEERS_PYTHON is a Python that can import torch, transformers, peft, accelerate and gguf (default: python3). With
-# LLAMA_BENCH=/path/to/llama-bench generation is compared as well. --help lists the options.
+# LLAMA_BENCH=/path/to/llama-bench, or LIBLLAMA=/path/to/libllama.so (scripts/llama_bench.py), generation is compared as
+# well. --help lists the options.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

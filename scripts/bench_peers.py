@@ -378,50 +378,20 @@ def compare_llama(options, llama_bench):
     rows = []
     with open(options.output / "peers.log", "a") as log:
         for _ in range(options.rounds):
+            both = ["-t", str(options.threads), "-p", str(prompt), "-n", str(generate), "-r", "1", "-o", "json"]
             done = subprocess.run(
-                [
-                    llama_bench,
-                    "-m",
-                    str(options.model),
-                    "-t",
-                    str(options.threads),
-                    "-p",
-                    str(prompt),
-                    "-n",
-                    str(generate),
-                    "-r",
-                    "1",
-                    "-o",
-                    "json",
-                ],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                check=True,
+                [*llama_bench, "-m", str(options.model), *both], stdout=subprocess.PIPE, stderr=log, text=True, check=True
             )
             speeds = {(entry["n_prompt"], entry["n_gen"]): entry["avg_ts"] for entry in json.loads(done.stdout)}
-            ours, _ = run_to_json(
-                [
-                    *options.bench,
-                    "decode",
-                    "--model",
-                    str(options.model),
-                    "--prompt",
-                    str(prompt),
-                    "--generate",
-                    str(generate),
-                    "--repetitions",
-                    "1",
-                    "--threads",
-                    str(options.threads),
-                ],
-                log,
-            )
+            # llama-bench generates from an empty context.
+            decode = [*options.bench, "decode", "--model", str(options.model), "--repetitions", "1", "--threads", str(options.threads)]
+            of_prompt, _ = run_to_json([*decode, "--prompt", str(prompt), "--generate", "1"], log)
+            ours, _ = run_to_json([*decode, "--prompt", "1", "--generate", str(generate)], log)
             rows.append(
                 (
                     speeds[prompt, 0],
                     speeds[0, generate],
-                    ours["result"]["prompt_tokens_per_second"]["median"],
+                    of_prompt["result"]["prompt_tokens_per_second"]["median"],
                     ours["result"]["decode_tokens_per_second"]["median"],
                 )
             )
@@ -486,10 +456,12 @@ def main():
     unknown = set(options.parts) - {"steps", "trainer", "llama"} | set(options.shapes) - SHAPES.keys()
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: parts are steps, trainer, llama; shapes are {', '.join(SHAPES)}")
-    llama_bench = os.environ.get("LLAMA_BENCH")
+    llama_bench = [os.environ["LLAMA_BENCH"]] if os.environ.get("LLAMA_BENCH") else []
+    if os.environ.get("LIBLLAMA"):
+        llama_bench = [sys.executable, str(Path(__file__).with_name("llama_bench.py")), os.environ["LIBLLAMA"]]
     parts = options.parts or ["steps", "trainer", *(["llama"] if llama_bench else [])]
     if "llama" in parts and not llama_bench:
-        parser.error("llama needs LLAMA_BENCH=/path/to/llama-bench")
+        parser.error("llama needs LLAMA_BENCH=/path/to/llama-bench or LIBLLAMA=/path/to/libllama.so")
     if ("trainer" in parts or "llama" in parts) and not options.model.exists():
         parser.error(f"--model {options.model}: there is no such file")
     options.output.mkdir(parents=True, exist_ok=True)
