@@ -381,7 +381,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
         auto * c = reinterpret_cast<float *>(own + panel_bytes);
         const ThreadScratch thread{own, c + c_rows(max_m) * panel_n, c};
         if (amx) amx_configure_thread();
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
         for (size_t i = 0; i < tasks.size(); ++i) {
             const auto job = static_cast<size_t>(tasks[i].job);
             run_task(jobs[job], prepared[job], tasks[i], precision, amx, thread);

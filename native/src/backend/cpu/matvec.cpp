@@ -89,7 +89,7 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
 #pragma omp parallel num_threads(context.n_threads)
     {
         float * own = expanded + omp_get_thread_num() * x.cols;
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
         for (size_t i = 0; i < tasks.size(); ++i) {
             const LinearForward & layer = layers[tasks[i].layer];
             const Weight & w = *layer.weight;

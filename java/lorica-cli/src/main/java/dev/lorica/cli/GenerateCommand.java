@@ -106,20 +106,20 @@ final class GenerateCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         GenerationConfig config = sampling.config();
+        if (question.prompt != null && (system != null || chatTemplate != null)) {
+            throw new IllegalArgumentException("--system and --chat-template are not for --prompt, which is taken as it stands");
+        }
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
-            terminal.err().println(terminal.faint("device: " + base.info().deviceInWords()));
             info = base.info();
+            PromptTemplate template = question.prompt != null ? null
+                    : chatTemplate == null ? generator.template() : DataOptions.chatTemplate(base, chatTemplate, null);
+            terminal.err().println(terminal.faint("device: " + info.deviceInWords()));
             if (question.prompt != null) {
-                if (system != null || chatTemplate != null) {
-                    throw new IllegalArgumentException("--system and --chat-template are not for --prompt, which is taken as it stands");
-                }
                 show(generator.generate(question.prompt, config));
                 return ExitCode.OK;
             }
-            PromptTemplate template =
-                    chatTemplate == null ? generator.template() : DataOptions.chatTemplate(base, chatTemplate, null);
             List<Message> messages = new ArrayList<>();
             if (system != null) {
                 messages.add(Message.system(system));
