@@ -64,12 +64,14 @@ void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, flo
 
 struct Tables {
     alignas(64) uint8_t nibbles_of_two_blocks[64];  // Q4_0: where the 16 bytes of either block are, every other entry unused
-    alignas(64) int32_t pair_of_scales[8][16];      // of sixteen scales 2p for eight lanes, 2p + 1 for the others
+    alignas(64) uint16_t scales_of_two_blocks[32];  // and where their d is, as words
+    alignas(64) int32_t pair_of_scales[8][16];      // Q6_K: scale 2p for eight lanes, 2p + 1 for the others
 
     Tables() {
         for (int i = 0; i < 32; ++i) {
             nibbles_of_two_blocks[2 * i] = static_cast<uint8_t>(i < 16 ? 2 + i : 20 + i - 16);
             nibbles_of_two_blocks[2 * i + 1] = 0;
+            scales_of_two_blocks[i] = i % 16 < 8 ? 0 : 9;
         }
         for (int p = 0; p < 8; ++p) {
             for (int i = 0; i < 16; ++i) pair_of_scales[p][i] = 2 * p + i / 8;
@@ -110,38 +112,25 @@ HWY_INLINE void prefetch(const uint8_t * block) {
 // The kernels: W rows at once, so that x is read once for them and their sums do not wait for each other; n elements each, `stride` bytes
 // from one to the next.
 
-// The d of sixteen Q4_0 blocks at most, zeros behind them. By way of integers: vector code would meet each d by itself.
-HWY_INLINE __m512 q4_0_scales(const uint8_t * blocks, int64_t n) {
-    alignas(32) uint16_t bits[16] = {};
-    for (int64_t i = 0; i < n; ++i) std::memcpy(bits + i, blocks + 18 * i, 2);
-    return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i *>(bits)));
-}
-
 // Two blocks at once: their low nibbles fill one vector, their high nibbles another. The sums start from -8 times that of x.
 template <int W>
 HWY_INLINE void dot_q4_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
     const Tables & t = tables();
-    const __m512i nibbles = load_512(t.nibbles_of_two_blocks), low = _mm512_set1_epi16(15);
+    const __m512i nibbles = load_512(t.nibbles_of_two_blocks), scales = load_512(t.scales_of_two_blocks), low = _mm512_set1_epi16(15);
     __m512 sum[W];
     for (int r = 0; r < W; ++r) sum[r] = _mm512_setzero_ps();
-    for (int64_t first = 0; first < n; first += 512) {
-        const int64_t n_blocks = std::min<int64_t>(16, (n - first) / 32);
-        __m512 scales[W];
-        for (int r = 0; r < W; ++r) scales[r] = q4_0_scales(row + r * stride, n_blocks);
-        for (int64_t block = 0; block < n_blocks; block += 2, row += 36) {
-            // Not a byte behind the row is touched: it may be the last one of the file. A second block that is not there has d = 0.
-            const __mmask64 there = block + 1 < n_blocks ? (1ull << 36) - 1 : (1ull << 18) - 1;
-            const int64_t i = first + 32 * block;
-            const __m512i x_low = load_512(x.halves + i), x_high = load_512(x.halves + i + 32), start = load_512(x.starts + i / 4);
-            const __m512i pair = load_512(t.pair_of_scales[block / 2]);
-            for (int r = 0; r < W; ++r) {
-                prefetch<36>(row + (r + W) * stride);
-                const __m512i blocks = _mm512_maskz_loadu_epi8(there, row + r * stride);
-                const __m512i both = _mm512_maskz_permutexvar_epi8(0x5555555555555555ull, nibbles, blocks);
-                __m512i product = _mm512_dpwssd_epi32(start, _mm512_and_si512(both, low), x_low);
-                product = _mm512_dpwssd_epi32(product, _mm512_srli_epi16(both, 4), x_high);
-                sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product), _mm512_permutexvar_ps(pair, scales[r]), sum[r]);
-            }
+    for (int64_t i = 0; i < n; i += 64, row += 36) {
+        // Not a byte behind the row is touched: it may be the last one of the file. What is missing of a second block is zero, also its d.
+        const __mmask64 there = n - i >= 64 ? (1ull << 36) - 1 : (1ull << 18) - 1;
+        const __m512i x_low = load_512(x.halves + i), x_high = load_512(x.halves + i + 32), start = load_512(x.starts + i / 4);
+        for (int r = 0; r < W; ++r) {
+            prefetch<36>(row + (r + W) * stride);
+            const __m512i blocks = _mm512_maskz_loadu_epi8(there, row + r * stride);
+            const __m512i both = _mm512_maskz_permutexvar_epi8(0x5555555555555555ull, nibbles, blocks);
+            const __m512 d = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(scales, blocks)));
+            __m512i product = _mm512_dpwssd_epi32(start, _mm512_and_si512(both, low), x_low);
+            product = _mm512_dpwssd_epi32(product, _mm512_srli_epi16(both, 4), x_high);
+            sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product), d, sum[r]);
         }
     }
     for (int r = 0; r < W; ++r) out[r] = _mm512_reduce_add_ps(sum[r]);
