@@ -21,6 +21,7 @@
 #include "backend/cpu/dot_rows.h"
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/elementwise.h"
+#include "backend/cpu/gemm_kernels.h"
 #include "common/bf16.h"
 #include "common/random.h"
 #include "gguf/dequantize.h"
@@ -243,6 +244,41 @@ TEST_P(CpuKernels, ConversionRoundsLikeTheScalarTypeAndKeepsNan) {
         }
     }
     EXPECT_TRUE(y.gaps_untouched() && back.gaps_untouched());
+}
+
+// Past the caches or through them, with and without a residual: the same bytes, and nothing beside them.
+TEST_P(CpuKernels, StreamedStoresWriteTheSameBytes) {
+    constexpr int64_t rows = 5;
+    for (const Dtype type : {Dtype::f32, Dtype::bf16}) {
+        for (const int64_t cols : {int64_t{64}, int64_t{32}, int64_t{40}}) {
+            const Rows c = Rows::random(Dtype::f32, rows, cols, 1), residual = Rows::random(Dtype::f32, rows, cols, 2);
+            for (const bool adds : {false, true}) {
+                const auto stored = [&](bool stream) {
+                    // Rows of whole cache lines, from an aligned address on.
+                    std::vector<std::byte> bytes(static_cast<size_t>((rows + 1) * 128 * 4), std::byte{0x5a});
+                    const auto address = (reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64;
+                    const StoreArgs args{c.view().row_as<float>(0), c.view().stride, adds ? residual.view().row_as<float>(0) : nullptr,
+                                         residual.view().stride, reinterpret_cast<void *>(address), 128, rows, cols, stream};
+                    (type == Dtype::bf16 ? store_block_bf16 : store_block_f32)(args);
+                    stores_done();
+                    const auto * first = reinterpret_cast<const std::byte *>(address);
+                    return std::vector<std::byte>(first, first + rows * 128 * static_cast<int64_t>(dtype_size(type)));
+                };
+                const auto plain = stored(false);
+                EXPECT_EQ(stored(true), plain) << "cols " << cols;
+                for (int64_t i = 0; i < rows * cols; ++i) {
+                    const int64_t r = i / cols, j = i % cols;
+                    const auto want = static_cast<float>(c.at(r, j) + (adds ? residual.at(r, j) : 0));
+                    const std::byte * at = plain.data() + (r * 128 + j) * static_cast<int64_t>(dtype_size(type));
+                    if (type == Dtype::bf16) {
+                        ASSERT_EQ(reinterpret_cast<const Bf16 *>(at)->bits, Bf16(want).bits);
+                    } else {
+                        ASSERT_EQ(*reinterpret_cast<const float *>(at), want);
+                    }
+                }
+            }
+        }
+    }
 }
 
 TEST_P(CpuKernels, RowsAreGatheredScatteredAndEmbedded) {

@@ -197,6 +197,10 @@ std::vector<Stage> plan_stages(const GemmJob & job, GemmPrecision precision, int
     return stages;
 }
 
+// A product of so many bytes does not stay in the second-level cache until it is read. Stored through it, each line would be read
+// from memory first, and hold one of the few buffers that the tiles' loads wait for.
+constexpr size_t streamed_bytes = size_t{1} << 20;
+
 void store(const GemmOutput & out, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
     if (out.transposed) {
         for (int64_t j = 0; j < n_count; ++j) {
@@ -205,7 +209,8 @@ void store(const GemmOutput & out, const float * c, int64_t ldc, int64_t m0, int
         }
         return;
     }
-    StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count};
+    const size_t bytes = static_cast<size_t>(out.y.rows * out.y.cols) * dtype_size(out.y.type);
+    StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count, bytes >= streamed_bytes};
     if (out.residual) {
         args.residual = out.residual.row_as<float>(m0) + n0;
         args.residual_stride = out.residual.stride;
@@ -386,6 +391,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
             const auto job = static_cast<size_t>(tasks[i].job);
             run_task(jobs[job], prepared[job], tasks[i], precision, amx, thread);
         }
+        stores_done();
         if (amx) amx_release_thread();
     }
 }

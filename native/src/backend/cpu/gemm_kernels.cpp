@@ -4,6 +4,7 @@
 #include "backend/cpu/simd_targets.h"
 // after simd_targets.h
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstring>
@@ -142,8 +143,27 @@ void KernelF32(const KernelArgs & args) {
     });
 }
 
+// Whether all that is stored are whole lines of the cache.
+template <typename Out>
+bool in_whole_lines(const StoreArgs & args) {
+    constexpr uintptr_t line = 64;
+    const auto bytes = [](int64_t n) { return static_cast<uintptr_t>(n) * sizeof(Out); };
+    return (reinterpret_cast<uintptr_t>(args.y) | bytes(args.y_stride) | bytes(args.n)) % line == 0;
+}
+
 template <typename Out>
 HWY_INLINE void store_block(const StoreArgs & args) {
+    if (args.stream && in_whole_lines<Out>(args)) {
+        for (int64_t r = 0; r < args.rows; ++r) {
+            const float * c = args.c + r * args.ldc;
+            const float * residual = args.residual ? args.residual + r * args.residual_stride : nullptr;
+            Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
+            for (int64_t i = 0; i < args.n; i += static_cast<int64_t>(n_lanes)) {
+                stream(residual ? hn::Add(load(c + i), load(residual + i)) : load(c + i), y + i);
+            }
+        }
+        return;
+    }
     for (int64_t r = 0; r < args.rows; ++r) {
         const float * c = args.c + r * args.ldc;
         Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
@@ -201,6 +221,7 @@ HWY_EXPORT(DotF32);
 void kernel_bf16_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelBf16)(args); }
 void kernel_f32_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelF32)(args); }
 void store_block_bf16(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockBf16)(args); }
+void stores_done() { hwy::FlushStream(); }
 void store_block_f32(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockF32)(args); }
 void convert_f32_to_bf16(const float * x, uint16_t * y, int64_t n) { HWY_DYNAMIC_DISPATCH(ConvertF32ToBf16)(x, y, n); }
 void convert_bf16_to_f32(const uint16_t * x, float * y, int64_t n) { HWY_DYNAMIC_DISPATCH(ConvertBf16ToF32)(x, y, n); }

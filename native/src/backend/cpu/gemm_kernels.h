@@ -41,9 +41,11 @@ struct StoreArgs {
     void * y;
     int64_t y_stride;
     int64_t rows, n;
+    bool stream;  // past the caches, where y's lines are written whole; then stores_done() before another thread reads y
 };
 void store_block_bf16(const StoreArgs & args);
 void store_block_f32(const StoreArgs & args);
+void stores_done();
 
 void convert_f32_to_bf16(const float * x, uint16_t * y, int64_t n);
 void convert_bf16_to_f32(const uint16_t * x, float * y, int64_t n);

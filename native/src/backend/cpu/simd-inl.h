@@ -37,6 +37,14 @@ HWY_INLINE void store(Vec v, Bf16 * p) {
     hn::StoreU(hn::DemoteTo(d, v), d, as_hwy(p));
 }
 
+// Past the caches, to an address aligned to the vector: for lines that are written whole and read much later, if ever, by this core.
+HWY_INLINE void stream(Vec v, float * p) { hn::Stream(v, Floats(), p); }
+HWY_INLINE void stream(Vec v, Bf16 * p) {
+    const hn::Rebind<hwy::bfloat16_t, Floats> d;
+    const hn::Rebind<uint16_t, Floats> bits;
+    hn::Stream(hn::BitCast(bits, hn::DemoteTo(d, v)), bits, reinterpret_cast<uint16_t *>(p));
+}
+
 // The first n lanes; the others are zero, and not touched in memory.
 HWY_INLINE Vec load_n(const float * p, size_t n) { return hn::LoadN(Floats(), p, n); }
 HWY_INLINE Vec load_n(const Bf16 * p, size_t n) {
