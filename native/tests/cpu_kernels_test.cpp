@@ -22,6 +22,7 @@
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/token_sums.h"
 #include "common/bf16.h"
 #include "common/random.h"
 #include "gguf/dequantize.h"
@@ -276,6 +277,35 @@ TEST_P(CpuKernels, StreamedStoresWriteTheSameBytes) {
                         ASSERT_EQ(*reinterpret_cast<const float *>(at), want);
                     }
                 }
+            }
+        }
+    }
+}
+
+// Two sums over one wide matrix, as q and k have them, and one over another; numbers of tokens, ranks and columns that fill no tile.
+TEST_P(CpuKernels, TokenSumsAddTheGradientsOfALora) {
+    for (const Dtype type : {Dtype::f32, Dtype::bf16}) {
+        for (const auto & [tokens, rank, cols] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {31, 4, 24}, {64, 16, 64}, {97, 17, 130}}) {
+            const Rows x = Rows::random(type, tokens, cols, 1), dy = Rows::random(type, tokens, cols + 5, 2);
+            const Rows u = Rows::random(type, tokens, rank, 3), v = Rows::random(type, tokens, rank, 4), w = Rows::random(type, tokens, rank, 5);
+            const Rows before = Rows::random(Dtype::f32, rank, cols, 6), before_t = Rows::random(Dtype::f32, cols + 5, rank, 7);
+            for (const int threads : {1, 2}) {
+                Rows da = before, da_2 = before, db = before_t;
+                Scratch scratch;
+                const Context context{type == Dtype::bf16 ? GemmPrecision::bf16 : GemmPrecision::f32, threads, scratch};
+                const TokenSum sums[] = {{v.view(), 1, x.view(), da.view(), false},
+                                         {w.view(), 1, x.view(), da_2.view(), false},
+                                         {u.view(), 2, dy.view(), db.view(), true}};
+                add_token_sums(context, sums);
+                const auto sum = [&](const Rows & narrow, int64_t i, const Rows & wide, int64_t j) {
+                    double total = 0;
+                    for (int64_t t = 0; t < tokens; ++t) total += narrow.at(t, i) * wide.at(t, j);
+                    return total;
+                };
+                const double scale = std::sqrt(static_cast<double>(tokens));
+                expect_rows(da, 2e-6, scale, "dA", [&](int64_t i, int64_t j) { return before.at(i, j) + sum(v, i, x, j); });
+                expect_rows(da_2, 2e-6, scale, "dA", [&](int64_t i, int64_t j) { return before.at(i, j) + sum(w, i, x, j); });
+                expect_rows(db, 2e-6, scale, "dB", [&](int64_t j, int64_t i) { return before_t.at(j, i) + 2 * sum(u, i, dy, j); });
             }
         }
     }

@@ -153,7 +153,79 @@ __attribute__((target("amx-tile,amx-bf16"))) void four_groups_of_16_rows(const K
     _tile_stored(3, c + 48, c_stride);
 }
 
+#define LORICA_AMX_AND_VECTORS "amx-tile,amx-bf16,avx512f,avx512bw,avx512vl"
+
+// Two rows of B, 64 columns from `b` on, as pairs in four groups. Words are interleaved within each 128 bits, which leaves a
+// group's columns in the order of slot_column().
+__attribute__((target(LORICA_AMX_AND_VECTORS))) inline void pack_pair(const uint16_t * even, const uint16_t * odd, __mmask32 low, __mmask32 high,
+                                                                      char * to) {
+    const __m512i e0 = _mm512_maskz_loadu_epi16(low, even), o0 = odd ? _mm512_maskz_loadu_epi16(low, odd) : _mm512_setzero_si512();
+    const __m512i e1 = _mm512_maskz_loadu_epi16(high, even + 32), o1 = odd ? _mm512_maskz_loadu_epi16(high, odd + 32) : _mm512_setzero_si512();
+    _mm512_store_si512(to, _mm512_unpacklo_epi16(e0, o0));
+    _mm512_store_si512(to + tile_bytes, _mm512_unpackhi_epi16(e0, o0));
+    _mm512_store_si512(to + 2 * tile_bytes, _mm512_unpacklo_epi16(e1, o1));
+    _mm512_store_si512(to + 3 * tile_bytes, _mm512_unpackhi_epi16(e1, o1));
+}
+
+// The first column of four that lie together in a group that pack_pair has made.
+constexpr int64_t slot_column(int64_t group, int64_t four) { return group / 2 * 32 + four * 8 + group % 2 * 4; }
+
+// Rows of B this far ahead are on their way to the second-level cache.
+constexpr int64_t rows_ahead = 64;
+
+__attribute__((target(LORICA_AMX_AND_VECTORS))) void pack_step(const NarrowArgs & args, int64_t k0, __mmask32 low, __mmask32 high, char * to) {
+    const int64_t n = args.k - k0 < 32 ? args.k - k0 : 32;
+    const uint16_t * b = args.b + k0 * args.ldb;
+    if (k0 + rows_ahead + 32 <= args.k) {
+        const uint16_t * ahead = b + rows_ahead * args.ldb;
+        for (int64_t r = 0; r < 32; ++r, ahead += args.ldb) {
+            _mm_prefetch(reinterpret_cast<const char *>(ahead), _MM_HINT_T1);
+            _mm_prefetch(reinterpret_cast<const char *>(ahead + 32), _MM_HINT_T1);
+        }
+    }
+    for (int64_t r = 0; r < n; r += 2, b += 2 * args.ldb, to += 64) pack_pair(b, r + 1 < n ? b + args.ldb : nullptr, low, high, to);
+    for (int64_t r = (n + 1) / 2; r < 16; ++r, to += 64) {
+        for (int64_t group = 0; group < 4; ++group) _mm512_store_si512(to + group * tile_bytes, _mm512_setzero_si512());
+    }
+}
+
 }  // namespace
+
+__attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_product_amx(const NarrowArgs & args) {
+    alignas(64) char packed[2][4 * tile_bytes];
+    const auto mask = [](int64_t n) { return n >= 32 ? ~__mmask32{0} : n <= 0 ? __mmask32{0} : static_cast<__mmask32>((1u << n) - 1); };
+    const __mmask32 low = mask(args.columns), high = mask(args.columns - 32);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    pack_step(args, 0, low, high, packed[0]);
+    const uint16_t * a = args.a;
+    for (int64_t k = 0, at = 0; k < args.k; k += 32, at ^= 1, a += tile_bytes / 2) {
+        if (k + 32 < args.k) pack_step(args, k + 32, low, high, packed[at ^ 1]);
+        const char * b = packed[at];
+        _tile_loadd(4, a, 64);
+        _tile_loadd(5, b, 64);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(6, b + tile_bytes, 64);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_loadd(7, b + 2 * tile_bytes, 64);
+        _tile_dpbf16ps(2, 4, 7);
+        _tile_loadd(5, b + 3 * tile_bytes, 64);
+        _tile_dpbf16ps(3, 4, 5);
+    }
+    alignas(64) float sums[4][16][16];
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
+    for (int64_t group = 0; group < 4; ++group) {
+        for (int64_t four = 0; four < 4; ++four) {
+            float * c = args.c + slot_column(group, four);
+            for (int64_t i = 0; i < 16; ++i) _mm_storeu_ps(c + i * narrow_columns, _mm_load_ps(&sums[group][i][4 * four]));
+        }
+    }
+}
 
 void kernel_bf16_amx(const KernelArgs & args) {
     int64_t g = 0;
@@ -167,7 +239,9 @@ void kernel_bf16_amx(const KernelArgs & args) {
 
 #else
 
-void kernel_bf16_amx(const KernelArgs &) {}  // never called: has_amx_bf16() is false
+// Never called: has_amx_bf16() is false.
+void kernel_bf16_amx(const KernelArgs &) {}
+void narrow_product_amx(const NarrowArgs &) {}
 
 #endif
 

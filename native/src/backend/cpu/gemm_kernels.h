@@ -32,6 +32,17 @@ void kernel_bf16_amx(const KernelArgs & args);  // only when has_amx_bf16(), aft
 void kernel_bf16_simd(const KernelArgs & args);
 void kernel_f32_simd(const KernelArgs & args);
 
+// C[16][narrow_columns] = A B over k tokens, on AMX. A: tiles of 16 rows x 32 tokens, one after another, zeros behind the last token.
+// B[k][columns] as it lies in memory, row stride ldb; columns <= narrow_columns, the others of C are zero.
+constexpr int64_t narrow_columns = 64;
+struct NarrowArgs {
+    const uint16_t * a;
+    const uint16_t * b;
+    int64_t ldb, k, columns;
+    float * c;
+};
+void narrow_product_amx(const NarrowArgs & args);  // only when has_amx_bf16(), after amx_configure_thread()
+
 // y = c, or residual + c when residual is given, over rows x n elements; strides in elements.
 struct StoreArgs {
     const float * c;

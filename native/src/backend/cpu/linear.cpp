@@ -5,7 +5,7 @@
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/matvec.h"
-#include "common/bf16.h"
+#include "backend/cpu/token_sums.h"
 
 namespace lorica::cpu {
 
@@ -24,33 +24,6 @@ Matrix as_act(const Context & context, const Matrix & x) {
 #pragma omp parallel for num_threads(context.n_threads) schedule(static)
     for (int64_t t = 0; t < x.rows; ++t) convert_f32_to_bf16(x.row_as<float>(t), copy.row_as<uint16_t>(t), x.cols);
     return copy;
-}
-
-uint16_t scale_bf16(uint16_t bits, float scale) {
-    Bf16 value;
-    value.bits = bits;
-    return Bf16(static_cast<float>(value) * scale).bits;
-}
-
-// scale x^T for a narrow x (the rank side of an adapter): [cols, rows], act. Tokens in blocks that the first-level cache holds.
-Matrix transposed(const Context & context, const Matrix & x, float scale) {
-    constexpr int64_t block = 64;
-    Matrix y = context.take_act(x.cols, round_up(x.rows, 32));
-    y.cols = x.rows;
-#pragma omp parallel for num_threads(context.n_threads) schedule(static)
-    for (int64_t first = 0; first < x.rows; first += block) {
-        const int64_t end = std::min(first + block, x.rows);
-        for (int64_t c = 0; c < x.cols; ++c) {
-            for (int64_t t = first; t < end; ++t) {
-                if (x.type == Dtype::bf16) {
-                    y.row_as<uint16_t>(c)[t] = scale_bf16(x.row_as<uint16_t>(t)[c], scale);
-                } else {
-                    y.row_as<float>(c)[t] = x.row_as<float>(t)[c] * scale;
-                }
-            }
-        }
-    }
-    return y;
 }
 
 GemmB lora_a(const Lora & lora, int64_t in, bool by_rows) { return GemmB::f32(lora.a, lora.rank, in, by_rows); }
@@ -115,28 +88,26 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
     }
     gemm(jobs, context.precision, context.scratch, context.n_threads);
 
-    jobs.clear();
+    std::vector<TokenSum> sums;
     for (size_t i = 0; i < layers.size(); ++i) {
         const LinearBackward & layer = layers[i];
         const Lora & lora = layer.lora;
         if (!lora || !lora.db) continue;
         const Matrix db{lora.db, Dtype::f32, layer.weight->out, lora.rank, lora.rank};
-        const Matrix scaled_u = transposed(context, layer.u, static_cast<float>(lora.scale));
-        jobs.push_back({{{scaled_u, GemmB::matrix(dy[i], false)}}, lora.rank, layer.weight->out, {db, {}, true}});
+        sums.push_back({layer.u, static_cast<float>(lora.scale), dy[i], db, true});
 
         const Matrix da{lora.da, Dtype::f32, lora.rank, x.cols, x.cols};
-        const Matrix vt = transposed(context, v[i], 1);
         if (lora.dropout.p > 0) {
             const Scratch::Mark one_layer(context.scratch);
             const Matrix dropped = context.take_act(n_tokens, x.cols);
             dropout(operand, lora.dropout, dropped, context.n_threads);
-            const GemmJob one = job({{vt, GemmB::matrix(dropped, false)}}, da, da);
-            gemm({&one, 1}, context.precision, context.scratch, context.n_threads);
+            const TokenSum one{v[i], 1, dropped, da, false};
+            add_token_sums(context, {&one, 1});
         } else {
-            jobs.push_back(job({{vt, GemmB::matrix(operand, false)}}, da, da));
+            sums.push_back({v[i], 1, operand, da, false});
         }
     }
-    gemm(jobs, context.precision, context.scratch, context.n_threads);
+    add_token_sums(context, sums);
     if (!dx) return;
 
     std::vector<GemmTerm> terms;

@@ -1,0 +1,188 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/token_sums.cpp"
+#include "backend/cpu/simd_targets.h"
+// after simd_targets.h
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
+#include <omp.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "backend/cpu/cpu_features.h"
+#include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/simd-inl.h"
+#include "backend/cpu/token_sums.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorica::cpu::HWY_NAMESPACE {
+
+// tile[c][t] = scale x[t][c] for at most 32 tokens and 16 columns, zeros elsewhere.
+void NarrowTile(const uint16_t * x, int64_t stride, int64_t tokens, int64_t columns, float scale, uint16_t * tile) {
+    float rows[32][16];
+    for (int64_t t = 0; t < 32; ++t) {
+        const int64_t filled = t < tokens ? columns : 0;
+        const Bf16 * row = reinterpret_cast<const Bf16 *>(x + t * stride);
+        for_lanes(filled, [&](int64_t i, auto part) { store(hn::Mul(part.get(row + i), hn::Set(Floats(), scale)), rows[t] + i); });
+        std::fill(rows[t] + filled, rows[t] + 16, 0.0f);
+    }
+    // Two tokens of a column are a word, and words are transposed in blocks of 4 x 4.
+    const hn::FixedTag<float, 4> d;
+    const hn::FixedTag<uint32_t, 4> d32;
+    const hn::RepartitionToWide<decltype(d32)> d64;
+    const hn::Rebind<hwy::bfloat16_t, decltype(d)> d16;
+    const hn::Rebind<uint16_t, decltype(d)> bits;
+    auto * out = reinterpret_cast<uint32_t *>(tile);
+    for (int64_t pair = 0; pair < 16; pair += 4) {
+        for (int64_t c = 0; c < 16; c += 4) {
+            const auto rounded = [&](int64_t t) { return hn::PromoteTo(d32, hn::BitCast(bits, hn::DemoteTo(d16, hn::LoadU(d, rows[t] + c)))); };
+            const auto words = [&](int64_t p) { return hn::Or(rounded(2 * p), hn::ShiftLeft<16>(rounded(2 * p + 1))); };
+            const auto r0 = words(pair), r1 = words(pair + 1), r2 = words(pair + 2), r3 = words(pair + 3);
+            const auto low01 = hn::BitCast(d64, hn::InterleaveLower(d32, r0, r1)), low23 = hn::BitCast(d64, hn::InterleaveLower(d32, r2, r3));
+            const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(d32, r0, r1)), high23 = hn::BitCast(d64, hn::InterleaveUpper(d32, r2, r3));
+            uint32_t * to = out + c * 16 + pair;
+            hn::StoreU(hn::BitCast(d32, hn::InterleaveLower(d64, low01, low23)), d32, to);
+            hn::StoreU(hn::BitCast(d32, hn::InterleaveUpper(d64, low01, low23)), d32, to + 16);
+            hn::StoreU(hn::BitCast(d32, hn::InterleaveLower(d64, high01, high23)), d32, to + 32);
+            hn::StoreU(hn::BitCast(d32, hn::InterleaveUpper(d64, high01, high23)), d32, to + 48);
+        }
+    }
+}
+
+}  // namespace lorica::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lorica::cpu {
+
+HWY_EXPORT(NarrowTile);
+
+namespace {
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// ---- AMX: the wide side is read once, where it lies, and is packed a step at a time into the first-level cache. The panels of
+// gemm() would carry all of it through the second-level cache for the sake of 16 rows.
+
+constexpr int64_t tile_elements = 16 * 32;
+
+// scale narrow^T as tiles [block of 16 columns][step of 32 tokens].
+struct NarrowTiles {
+    uint16_t * data;
+    int64_t steps;
+    uint16_t * tile(int64_t block, int64_t step) const { return data + (block * steps + step) * tile_elements; }
+};
+
+void add_block(const TokenSum & sum, const NarrowTiles & tiles, int64_t block, int64_t first) {
+    const int64_t rank = sum.narrow.cols, n_rows = std::min<int64_t>(16, rank - block * 16);
+    const int64_t columns = std::min(narrow_columns, sum.wide.cols - first);
+    float c[16 * narrow_columns];
+    narrow_product_amx({tiles.tile(block, 0), sum.wide.row_as<uint16_t>(0) + first, sum.wide.stride, sum.wide.rows, columns, c});
+    if (!sum.transposed) {
+        for (int64_t i = 0; i < n_rows; ++i) {
+            float * out = sum.out.row_as<float>(block * 16 + i) + first;
+            for (int64_t j = 0; j < columns; ++j) out[j] += c[i * narrow_columns + j];
+        }
+        return;
+    }
+    for (int64_t j = 0; j < columns; ++j) {
+        float * out = sum.out.row_as<float>(first + j) + block * 16;
+        for (int64_t i = 0; i < n_rows; ++i) out[i] += c[i * narrow_columns + j];
+    }
+}
+
+void add_with_tiles(const Context & context, std::span<const TokenSum> sums) {
+    const auto pack = HWY_DYNAMIC_POINTER(NarrowTile);
+    std::vector<NarrowTiles> tiles;
+    struct Part {
+        size_t sum;
+        int64_t block, step;
+    };
+    std::vector<Part> parts;
+    // Sums over the same wide matrix read a block of its columns one after another.
+    std::map<const void *, std::vector<size_t>> same_wide;
+    for (size_t i = 0; i < sums.size(); ++i) {
+        const int64_t blocks = divide_up(sums[i].narrow.cols, 16), steps = divide_up(sums[i].narrow.rows, 32);
+        tiles.push_back({context.scratch.take_as<uint16_t>(blocks * steps * tile_elements), steps});
+        for (int64_t block = 0; block < blocks; ++block) {
+            for (int64_t step = 0; step < steps; ++step) parts.push_back({i, block, step});
+        }
+        same_wide[sums[i].wide.data].push_back(i);
+    }
+    struct Task {
+        const std::vector<size_t> * sums;
+        int64_t first;
+    };
+    std::vector<Task> tasks;
+    for (const auto & [wide, of_wide] : same_wide) {
+        for (int64_t first = 0; first < sums[of_wide[0]].wide.cols; first += narrow_columns) tasks.push_back({&of_wide, first});
+    }
+#pragma omp parallel num_threads(context.n_threads)
+    {
+#pragma omp for schedule(static)
+        for (size_t i = 0; i < parts.size(); ++i) {
+            const auto & [sum, block, step] = parts[i];
+            const Matrix & x = sums[sum].narrow;
+            pack(x.row_as<uint16_t>(step * 32) + block * 16, x.stride, std::min<int64_t>(32, x.rows - step * 32),
+                 std::min<int64_t>(16, x.cols - block * 16), sums[sum].scale, tiles[sum].tile(block, step));
+        }
+        amx_configure_thread();
+#pragma omp for schedule(dynamic, 1) nowait
+        for (size_t i = 0; i < tasks.size(); ++i) {
+            for (const size_t sum : *tasks[i].sums) {
+                for (int64_t block = 0; block * 16 < sums[sum].narrow.cols; ++block) add_block(sums[sum], tiles[sum], block, tasks[i].first);
+            }
+        }
+        amx_release_thread();
+    }
+}
+
+// ---- everything else: as products, with the narrow side transposed
+
+uint16_t scale_bf16(uint16_t bits, float scale) {
+    Bf16 value;
+    value.bits = bits;
+    return Bf16(static_cast<float>(value) * scale).bits;
+}
+
+// scale x^T: [cols, rows], act. Tokens in blocks that the first-level cache holds.
+Matrix transposed(const Context & context, const Matrix & x, float scale) {
+    constexpr int64_t block = 64;
+    Matrix y = context.take_act(x.cols, divide_up(x.rows, 32) * 32);
+    y.cols = x.rows;
+#pragma omp parallel for num_threads(context.n_threads) schedule(static)
+    for (int64_t first = 0; first < x.rows; first += block) {
+        const int64_t end = std::min(first + block, x.rows);
+        for (int64_t c = 0; c < x.cols; ++c) {
+            for (int64_t t = first; t < end; ++t) {
+                if (x.type == Dtype::bf16) {
+                    y.row_as<uint16_t>(c)[t] = scale_bf16(x.row_as<uint16_t>(t)[c], scale);
+                } else {
+                    y.row_as<float>(c)[t] = x.row_as<float>(t)[c] * scale;
+                }
+            }
+        }
+    }
+    return y;
+}
+
+}  // namespace
+
+void add_token_sums(const Context & context, std::span<const TokenSum> sums) {
+    if (sums.empty()) return;
+    const Scratch::Mark mark(context.scratch);
+    if (context.precision == GemmPrecision::bf16 && has_amx_bf16()) return add_with_tiles(context, sums);
+    std::vector<GemmJob> jobs;
+    for (const TokenSum & sum : sums) {
+        GemmOutput out{sum.out, {}, true};
+        if (!sum.transposed) out = {sum.out, sum.out, false};
+        jobs.push_back({{{transposed(context, sum.narrow, sum.scale), GemmB::matrix(sum.wide, false)}}, sum.narrow.cols, sum.wide.cols, out});
+    }
+    gemm(jobs, context.precision, context.scratch, context.n_threads);
+}
+
+}  // namespace lorica::cpu
+#endif
