@@ -183,6 +183,12 @@ public:
         return 0;
     }
 
+    // Runs work, a sequence of operations on so many tokens. A device may keep its threads awake from one to the next.
+    virtual void together(int64_t n_tokens, const std::function<void()> & work) {
+        (void)n_tokens;
+        work();
+    }
+
     // x[t] = row tokens[t] of the embedding. x hidden.
     virtual void embed(const Weight & embedding, const int32_t * tokens, Matrix x) = 0;
 

@@ -128,6 +128,20 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
     backend_->copy_to_device(buffers_.positions, positions.data(), tokens.size_bytes());
 
     if (adapter_) adapter_->update_dora(*backend_);
+    backend_->together(n, [&] {
+        forward(n);
+        n_past_ += n;
+        if (!logits) return;
+        const Matrix x = buffers_.block.x;
+        if (all_logits) {
+            write_logits(x.slice_rows(0, n), logits);
+        } else if (last) {
+            write_logits(x.slice_rows(n - 1, 1), logits);
+        }
+    });
+}
+
+void Context::forward(int32_t n) {
     const Segment segment{0, n, 0, n_past_ + n};
     const Sequences sequences{buffers_.positions, {&segment, 1}};
     BlockActivations block = buffers_.block;
@@ -139,13 +153,6 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
         block.v = v.slice_rows(n_past_, n);
         transformer_->block_forward(l, block, buffers_.scratch, sequences, k.slice_rows(0, n_past_ + n), v.slice_rows(0, n_past_ + n),
                                     block.x);
-    }
-    n_past_ += n;
-    if (!logits) return;
-    if (all_logits) {
-        write_logits(block.x.slice_rows(0, n), logits);
-    } else if (last) {
-        write_logits(block.x.slice_rows(n - 1, 1), logits);
     }
 }
 

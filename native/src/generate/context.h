@@ -46,6 +46,7 @@ private:
     WorkspaceShape workspace_shape(int64_t max_rank) const;
     void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
+    void forward(int32_t n);  // of buffers_.tokens
     void write_logits(Matrix x, float * logits);
 
     std::shared_ptr<const Model> model_;

@@ -1,12 +1,11 @@
 #include "backend/cpu/attention.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/cpu_features.h"
+#include "backend/cpu/parallel.h"
 
 namespace lorica::cpu {
 
@@ -51,17 +50,16 @@ void run_tasks(std::span<const Segment> segments, AttentionUnits units, std::byt
     for (const Segment & segment : segments) total += count(segment);
     const int team = static_cast<int>(std::clamp<int64_t>(total, 1, std::max(n_threads, 1)));
     std::atomic<int64_t> next = 0;
-#pragma omp parallel num_threads(team) if (team > 1)
-    {
+    parallel(team, [&](int rank, int) {
         const TileScope tiles(units);
-        std::byte * scratch = workspace + static_cast<size_t>(omp_get_thread_num()) * thread_bytes;
+        std::byte * scratch = workspace + static_cast<size_t>(rank) * thread_bytes;
         size_t at = 0;
         int64_t before = 0;  // tasks of earlier segments
         for (int64_t task = next++; task < total; task = next++) {
             while (task >= before + count(segments[at])) before += count(segments[at++]);
             run(segments[at], task - before, scratch);
         }
-    }
+    });
 }
 
 AttentionUnits usable(AttentionUnits wanted, Dtype type, const AttentionKernels & kernels) {

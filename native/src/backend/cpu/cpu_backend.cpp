@@ -17,7 +17,9 @@
 #include "backend/cpu/dora.h"
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/linear.h"
+#include "backend/cpu/matvec.h"
 #include "backend/cpu/memory.h"
+#include "backend/cpu/parallel.h"
 #include "backend/cpu/peak.h"
 #include "common/error.h"
 
@@ -81,6 +83,12 @@ public:
     void reserve(const WorkspaceShape & shape) override { scratch_.reserve(workspace_bytes(shape)); }
 
     const std::byte * load_weight(const std::byte * mapped, size_t) override { return mapped; }
+
+    void together(int64_t n_tokens, const std::function<void()> & work) override {
+        // More tokens are products of matrices, which have regions of their own.
+        if (n_tokens > cpu::matvec_max_rows) return work();
+        cpu::Team::together(context_.n_threads, work);
+    }
 
     void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
         cpu::embed(embedding, tokens, x, context_.n_threads);

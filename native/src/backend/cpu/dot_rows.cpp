@@ -1,6 +1,6 @@
-// Rows of W expanded in registers. Where the processor sums products of 16-bit integers (VNNI), x is rounded to such integers, one unit for the
-// whole row, and meets the integers of the blocks; scales come after the sum of a block. A unit is 1/32767 of the largest |x|: what is lost
-// stays below what keeping activations in bf16 loses. Elsewhere, and for other types, values are expanded to f32.
+// Rows of W expanded in registers. Where the processor sums products of integers (VNNI), x is rounded to 16 bits, one unit for the whole row,
+// and meets the integers of the blocks; scales come after the sum of a block. A unit is 1/32639 of the largest |x|: what is lost stays below
+// what keeping activations in bf16 loses. Elsewhere, and for other types, values are expanded to f32.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/dot_rows.cpp"
 #include "backend/cpu/simd_targets.h"
@@ -9,6 +9,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -63,31 +64,27 @@ void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, flo
 #if LORICA_DOT_INTS
 
 struct Tables {
-    alignas(64) uint8_t nibbles_of_two_blocks[64];  // Q4_0: where the 16 bytes of either block are, every other entry unused
-    alignas(64) uint16_t scales_of_two_blocks[32];  // and where their d is, as words
-    alignas(64) int32_t pair_of_scales[8][16];      // Q6_K: scale 2p for eight lanes, 2p + 1 for the others
+    alignas(64) uint16_t scales_of_four_blocks[32] = {};  // Q4_0: where d of each is, as words, for the four lanes of each
+    alignas(64) int32_t pair_of_scales[8][16] = {};       // Q6_K: scale 2p for eight lanes, 2p + 1 for the others
 
-    Tables() {
-        for (int i = 0; i < 32; ++i) {
-            nibbles_of_two_blocks[2 * i] = static_cast<uint8_t>(i < 16 ? 2 + i : 20 + i - 16);
-            nibbles_of_two_blocks[2 * i + 1] = 0;
-            scales_of_two_blocks[i] = i % 16 < 8 ? 0 : 9;
-        }
+    constexpr Tables() {
+        for (int i = 0; i < 32; ++i) scales_of_four_blocks[i] = static_cast<uint16_t>(9 * (i % 16 / 4));
         for (int p = 0; p < 8; ++p) {
             for (int i = 0; i < 16; ++i) pair_of_scales[p][i] = 2 * p + i / 8;
         }
     }
 };
-const Tables & tables() {
-    static const Tables t;
-    return t;
-}
+constexpr Tables tables;
+
+// The largest number whose upper byte, rounded, fits in eight bits with its sign.
+constexpr float largest_int = 32639;
 
 // One row of DotInput's integers.
 struct IntRow {
-    const int16_t *ints, *halves;
-    const int32_t * starts;
+    const int16_t * ints;
     const float * sums;
+    const int8_t * planes;
+    const int32_t * starts;
 };
 
 HWY_INLINE __m512i load_512(const void * p) { return _mm512_loadu_si512(p); }
@@ -110,34 +107,92 @@ HWY_INLINE void prefetch(const uint8_t * block) {
 }
 
 // The kernels: W rows at once, so that x is read once for them and their sums do not wait for each other; n elements each, `stride` bytes
-// from one to the next.
+// from one to the next. Their sums go to the first of eight floats.
 
-// Two blocks at once: their low nibbles fill one vector, their high nibbles another. The sums start from -8 times that of x.
+// The sum of each of up to eight vectors into eight floats. The order of the additions is the same for any number of them.
 template <int W>
-HWY_INLINE void dot_q4_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
-    const Tables & t = tables();
-    const __m512i nibbles = load_512(t.nibbles_of_two_blocks), scales = load_512(t.scales_of_two_blocks), low = _mm512_set1_epi16(15);
-    __m512 sum[W];
-    for (int r = 0; r < W; ++r) sum[r] = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 64, row += 36) {
-        // Not a byte behind the row is touched: it may be the last one of the file. What is missing of a second block is zero, also its d.
-        const __mmask64 there = n - i >= 64 ? (1ull << 36) - 1 : (1ull << 18) - 1;
-        const __m512i x_low = load_512(x.halves + i), x_high = load_512(x.halves + i + 32), start = load_512(x.starts + i / 4);
-        for (int r = 0; r < W; ++r) {
-            prefetch<36>(row + (r + W) * stride);
-            const __m512i blocks = _mm512_maskz_loadu_epi8(there, row + r * stride);
-            const __m512i both = _mm512_maskz_permutexvar_epi8(0x5555555555555555ull, nibbles, blocks);
-            const __m512 d = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(scales, blocks)));
-            __m512i product = _mm512_dpwssd_epi32(start, _mm512_and_si512(both, low), x_low);
-            product = _mm512_dpwssd_epi32(product, _mm512_srli_epi16(both, 4), x_high);
-            sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product), d, sum[r]);
-        }
+HWY_INLINE void store_sums(const __m512 * v, float * out) {
+    const auto of = [&](int r) HWY_ATTR { return r < W ? v[r] : _mm512_setzero_ps(); };
+    const auto pairs = [](__m512 a, __m512 b) HWY_ATTR { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
+    const auto quads = [&](int r) HWY_ATTR {
+        const __m512d ab = _mm512_castps_pd(pairs(of(r), of(r + 1))), cd = _mm512_castps_pd(pairs(of(r + 2), of(r + 3)));
+        return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    };
+    const __m512 first = quads(0), second = quads(4);
+    const __m512 halves = _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88), _mm512_shuffle_f32x4(first, second, 0xdd));
+    const __m512 in_order = _mm512_shuffle_f32x4(halves, halves, 0xd8);
+    _mm256_storeu_ps(out, _mm256_add_ps(_mm512_castps512_ps256(in_order), _mm512_extractf32x8_ps(in_order, 1)));
+}
+
+// The nibbles of N blocks, 16 bytes each, zeros in the place of others.
+template <int N>
+HWY_INLINE __m512i nibbles_of_blocks(const uint8_t * block) {
+    const auto nibbles = [&](int i) HWY_ATTR { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(block + 18 * i + 2)); };
+    // A vector with zeros takes one more instruction.
+    __m512i v = N == 4 ? _mm512_castsi128_si512(nibbles(0)) : _mm512_zextsi128_si512(nibbles(0));
+    if constexpr (N > 1) v = _mm512_inserti32x4(v, nibbles(1), 1);
+    if constexpr (N > 2) v = _mm512_inserti32x4(v, nibbles(2), 2);
+    if constexpr (N > 3) v = _mm512_inserti32x4(v, nibbles(3), 3);
+    return v;
+}
+
+// N of the four blocks that share vectors, each with four lanes. Their bytes meet the upper bytes of x, what that gives counts 256 times,
+// then the lower bytes. The sums start from -8 times that of x.
+template <int W, int N>
+HWY_INLINE void add_q4_0(const uint8_t * row, int64_t stride, const int8_t * planes, const int32_t * starts, __m512 * sum) {
+    const __m512i scales = load_512(tables.scales_of_four_blocks), low_bits = _mm512_set1_epi8(15), times_256 = _mm512_set1_epi32(256);
+    const __m512i to_the_right_by_4 = _mm512_set1_epi64(0x1020408000000000);  // of each byte, as GF2P8AFFINEQB takes it
+    constexpr int step = std::min(W, 4);
+    const auto each = [](const auto & f) HWY_ATTR {
+        for (int r = 0; r < step; ++r) f(r);
+    };
+    // One instruction for four rows, then the next: in the order of the rows, waiting ones would fill the processor's queues.
+    for (int first = 0; first < W; first += step, row += step * stride, sum += step) {
+        __m512i low[step], high[step], product[step];
+        __m512 d[step];
+        each([&](int r) HWY_ATTR { low[r] = nibbles_of_blocks<N>(row + r * stride); });
+        each([&](int r) HWY_ATTR { high[r] = _mm512_gf2p8affine_epi64_epi8(low[r], to_the_right_by_4, 0); });
+        each([&](int r) HWY_ATTR { low[r] = _mm512_and_si512(low[r], low_bits); });
+        each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low[r], load_512(planes)); });
+        each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(product[r], high[r], load_512(planes + 64)); });
+        each([&](int r) HWY_ATTR {
+            // The first 64 bytes have the d of four blocks. Of fewer, not a byte behind them is touched: they may be the last ones of the file.
+            const uint8_t * blocks = row + r * stride;
+            const __m512i with_d = N == 4 ? load_512(blocks) : _mm512_maskz_loadu_epi8((1ull << (18 * (N % 4))) - 1, blocks);
+            d[r] = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(scales, with_d)));
+        });
+        // So far the products fit in 16 bits.
+        each([&](int r) HWY_ATTR { product[r] = _mm512_dpwssd_epi32(load_512(starts), product[r], times_256); });
+        each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(product[r], low[r], load_512(planes + 128)); });
+        each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(product[r], high[r], load_512(planes + 192)); });
+        each([&](int r) HWY_ATTR { sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product[r]), d[r], sum[r]); });
     }
-    for (int r = 0; r < W; ++r) out[r] = _mm512_reduce_add_ps(sum[r]);
 }
 
 template <int W>
-HWY_INLINE void dot_q8_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
+void dot_q4_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
+    __m512 sum[W];
+    for (int r = 0; r < W; ++r) sum[r] = _mm512_setzero_ps();
+    // The next W rows, line after line: an order in which the processor goes on by itself.
+    const uint8_t * soon = row + W * stride;
+    const auto add = [&](auto n_blocks, int64_t i) HWY_ATTR {
+        constexpr int count = n_blocks.value, bytes = 18 * count;
+        if constexpr (W > 1) prefetch<W * bytes>(soon + i / 32 * 18 * W);
+        add_q4_0<W, count>(row + i / 32 * 18, stride, x.planes + 2 * i, x.starts + i / 8, sum);
+    };
+    int64_t i = 0;
+    for (; i + 128 <= n; i += 128) add(std::integral_constant<int, 4>(), i);
+    switch ((n - i) / 32) {
+        case 1: add(std::integral_constant<int, 1>(), i); break;
+        case 2: add(std::integral_constant<int, 2>(), i); break;
+        case 3: add(std::integral_constant<int, 3>(), i); break;
+        default: break;
+    }
+    store_sums<W>(sum, out);
+}
+
+template <int W>
+void dot_q8_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
     __m512 sum[W];
     for (int r = 0; r < W; ++r) sum[r] = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 32, row += 34) {
@@ -185,7 +240,7 @@ HWY_INLINE __m512i bit_to_4(__m512i words) {
 
 // Q4_K and Q5_K: 64 elements share 32 bytes; Q5_K has the fifth bits of elements j * 32 + i in bit j of byte i.
 template <int W, bool FifthBits>
-HWY_INLINE void dot_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
+void dot_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
     constexpr int64_t block_bytes = FifthBits ? 176 : 144, nibbles_at = FifthBits ? 48 : 16;
     const __m512i four_bits = _mm512_set1_epi16(15), fifth = _mm512_set1_epi16(16);
     __m512 sum[W][2];
@@ -227,8 +282,7 @@ HWY_INLINE void dot_k(const uint8_t * row, int64_t stride, int64_t n, const IntR
 }
 
 template <int W>
-HWY_INLINE void dot_q6_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
-    const Tables & t = tables();
+void dot_q6_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
     const __m512i four_bits = _mm512_set1_epi16(15), two_bits = _mm512_set1_epi16(0x30);
     __m512 sum[W], below[W];
     for (int r = 0; r < W; ++r) sum[r] = below[r] = _mm512_setzero_ps();
@@ -246,7 +300,7 @@ HWY_INLINE void dot_q6_k(const uint8_t * row, int64_t stride, int64_t n, const I
                 const __m512i high = bytes_as_words(block + 128 + 32 * half);
                 const auto add = [&](int part, __m512i nibble, __m512i bits) HWY_ATTR {
                     const __m512i q = _mm512_ternarylogic_epi32(nibble, two_bits, bits, 0xf8);  // nibble | (two_bits & bits)
-                    const __m512 scale = _mm512_permutexvar_ps(load_512(t.pair_of_scales[4 * half + part]), scales);
+                    const __m512 scale = _mm512_permutexvar_ps(load_512(tables.pair_of_scales[4 * half + part]), scales);
                     sum[r] = _mm512_fmadd_ps(dot(q, load_512(x.ints + i + 128 * half + 32 * part)), scale, sum[r]);
                 };
                 add(0, _mm512_and_si512(low0, four_bits), _mm512_slli_epi16(high, 4));
@@ -259,26 +313,61 @@ HWY_INLINE void dot_q6_k(const uint8_t * row, int64_t stride, int64_t n, const I
     for (int r = 0; r < W; ++r) out[r] = _mm512_reduce_add_ps(_mm512_fnmadd_ps(below[r], _mm512_set1_ps(32), sum[r]));
 }
 
-bool dots_ints(ggml_type type) {
-    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K || type == GGML_TYPE_Q6_K;
+using Kernel = void (*)(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out);
+struct Kernels {
+    int64_t n_rows = 0;  // that `several` takes; 0: there are none for this type
+    Kernel several = nullptr, one = nullptr;
+};
+
+Kernels kernels_for(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_0: return {8, dot_q4_0<8>, dot_q4_0<1>};
+        case GGML_TYPE_Q8_0: return {4, dot_q8_0<4>, dot_q8_0<1>};
+        case GGML_TYPE_Q4_K: return {4, dot_k<4, false>, dot_k<1, false>};
+        case GGML_TYPE_Q5_K: return {4, dot_k<4, true>, dot_k<1, true>};
+        case GGML_TYPE_Q6_K: return {4, dot_q6_k<4>, dot_q6_k<1>};
+        default: return {};
+    }
 }
 
-template <int W>
-void dot_in_ints(const Weight & w, const std::byte * rows, const DotInput & x, float * out) {
-    const auto * row = reinterpret_cast<const uint8_t *>(rows);
-    const auto stride = static_cast<int64_t>(w.row_bytes);
+// n_rows rows of W with each row of x.
+void dot_in_ints(const Weight & w, const std::byte * rows, int64_t n_rows, Kernel kernel, const DotInput & x, float * out) {
     for (int64_t t = 0; t < x.rows; ++t) {
         const int64_t at = t * x.stride;
-        const IntRow of_x = {x.ints + at, x.halves + at, x.starts + at / 4, x.sums + at / 16};
-        float results[W];
-        switch (w.type) {
-            case GGML_TYPE_Q4_0: dot_q4_0<W>(row, stride, w.in, of_x, results); break;
-            case GGML_TYPE_Q8_0: dot_q8_0<W>(row, stride, w.in, of_x, results); break;
-            case GGML_TYPE_Q4_K: dot_k<W, false>(row, stride, w.in, of_x, results); break;
-            case GGML_TYPE_Q5_K: dot_k<W, true>(row, stride, w.in, of_x, results); break;
-            default: dot_q6_k<W>(row, stride, w.in, of_x, results); break;
-        }
-        for (int r = 0; r < W; ++r) out[r * dot_max_rows + t] = results[r] * x.unit[t];
+        float results[8];
+        kernel(reinterpret_cast<const uint8_t *>(rows), static_cast<int64_t>(w.row_bytes), w.in,
+               {x.ints + at, x.sums + at / 16, x.planes + 2 * at, x.starts + at / 8}, results);
+        for (int64_t r = 0; r < n_rows; ++r) out[r * dot_max_rows + t] = results[r] * x.unit[t];
+    }
+}
+
+// The forms of one row of x: ints, their sums by 16, and what the kernel of Q4_0 takes.
+void round_row(const float * values, int64_t n, float per_unit, int64_t stride, int16_t * ints, float * sums, int8_t * planes, int32_t * starts) {
+    for (int64_t i = 0; i < stride; i += 16) {
+        const auto there = static_cast<__mmask16>((1u << std::clamp<int64_t>(n - i, 0, 16)) - 1);
+        const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(there, values + i), _mm512_set1_ps(per_unit)));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(ints + i), _mm512_cvtepi32_epi16(rounded));
+        sums[i / 16] = static_cast<float>(_mm512_reduce_add_epi32(rounded));
+    }
+    for (int64_t i = 0; i < stride; i += 32) {
+        const __m512i words = load_512(ints + i);
+        const __m256i upper = _mm512_cvtepi16_epi8(_mm512_srai_epi16(_mm512_add_epi16(words, _mm512_set1_epi16(128)), 8));
+        const __m256i lower = _mm512_cvtepi16_epi8(words);
+        int8_t * to = planes + 2 * (i / 128 * 128) + i % 128 / 2;
+        const auto put = [](int8_t * p, __m128i bytes) HWY_ATTR { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), bytes); };
+        put(to, _mm256_castsi256_si128(upper));
+        put(to + 64, _mm256_extracti128_si256(upper, 1));
+        put(to + 128, _mm256_castsi256_si128(lower));
+        put(to + 192, _mm256_extracti128_si256(lower, 1));
+    }
+    for (int64_t i = 0; i < stride; i += 128) {
+        const auto eight_times = [&](const int8_t * p) HWY_ATTR {
+            const __m512i eight = _mm512_set1_epi8(8);
+            return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), eight, load_512(p)), eight, load_512(p + 64));
+        };
+        const __m512i upper = eight_times(planes + 2 * i), lower = eight_times(planes + 2 * i + 128);
+        const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(upper, 8), lower);
+        _mm512_storeu_si512(starts + i / 8, _mm512_sub_epi32(_mm512_setzero_si512(), both));
     }
 }
 
@@ -288,15 +377,50 @@ void DotRows(const Weight & w, int64_t first, int64_t count, const DotInput & x,
     const std::byte * row = w.data + static_cast<size_t>(first) * w.row_bytes;
     int64_t i = 0;
 #if LORICA_DOT_INTS
-    if (x.ints && dots_ints(w.type)) {
-        for (; i + 4 <= count; i += 4) dot_in_ints<4>(w, row + static_cast<size_t>(i) * w.row_bytes, x, out + i * dot_max_rows);
-        for (; i < count; ++i) dot_in_ints<1>(w, row + static_cast<size_t>(i) * w.row_bytes, x, out + i * dot_max_rows);
+    const Kernels kernels = x.ints ? kernels_for(w.type) : Kernels{};
+    const auto at = [&](int64_t r) { return row + static_cast<size_t>(r) * w.row_bytes; };
+    if (kernels.n_rows > 0) {
+        for (; i + kernels.n_rows <= count; i += kernels.n_rows) {
+            dot_in_ints(w, at(i), kernels.n_rows, kernels.several, x, out + i * dot_max_rows);
+        }
+        for (; i < count; ++i) dot_in_ints(w, at(i), 1, kernels.one, x, out + i * dot_max_rows);
     }
 #endif
     for (; i < count; ++i) dot_in_f32(w, row + static_cast<size_t>(i) * w.row_bytes, x, scratch, out + i * dot_max_rows);
 }
 
-bool HasDotInts() { return LORICA_DOT_INTS; }
+void RoundToInts(DotInput & x, Scratch & scratch) {
+#if LORICA_DOT_INTS
+    const int64_t stride = (x.cols + 127) / 128 * 128;
+    auto * ints = scratch.take_as<int16_t>(x.rows * stride);
+    auto * sums = scratch.take_as<float>(x.rows * stride / 16);
+    auto * planes = scratch.take_as<int8_t>(x.rows * stride * 2);
+    auto * starts = scratch.take_as<int32_t>(x.rows * stride / 8);
+    for (int64_t t = 0; t < x.rows; ++t) {
+        const float * values = x.values + t * x.cols;
+        // As integers the magnitudes have the same order, and infinity and NaN come last.
+        __m512i largest_bits = _mm512_setzero_si512();
+        for (int64_t i = 0; i < x.cols; i += 16) {
+            const auto there = static_cast<__mmask16>((1u << std::min<int64_t>(x.cols - i, 16)) - 1);
+            const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(there, values + i));
+            largest_bits = _mm512_max_epi32(largest_bits, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
+        }
+        const auto largest = std::bit_cast<float>(_mm512_reduce_max_epi32(largest_bits));
+        if (!std::isfinite(largest)) return;  // f32 carries it on
+        // A power of two would keep more elements as they are, but waste up to a bit of all others.
+        x.unit[t] = largest / largest_int;
+        const float per_unit = largest > 1e-30f ? largest_int / largest : 0;
+        round_row(values, x.cols, per_unit, stride, ints + t * stride, sums + t * stride / 16, planes + 2 * t * stride, starts + t * stride / 8);
+    }
+    x.ints = ints;
+    x.sums = sums;
+    x.planes = planes;
+    x.starts = starts;
+    x.stride = stride;
+#else
+    (void)x, (void)scratch;
+#endif
+}
 
 }  // namespace lorica::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -305,50 +429,7 @@ HWY_AFTER_NAMESPACE();
 namespace lorica::cpu {
 
 HWY_EXPORT(DotRows);
-HWY_EXPORT(HasDotInts);
-
-namespace {
-
-void round_to_ints(DotInput & x, Scratch & scratch) {
-    const int64_t stride = (x.cols + 63) / 64 * 64;
-    auto * ints = scratch.take_as<int16_t>(x.rows * stride);
-    auto * halves = scratch.take_as<int16_t>(x.rows * stride);
-    auto * starts = scratch.take_as<int32_t>(x.rows * stride / 4);
-    auto * sums = scratch.take_as<float>(x.rows * stride / 16);
-    std::fill_n(starts, x.rows * stride / 4, 0);
-    for (int64_t t = 0; t < x.rows; ++t) {
-        const float * values = x.values + t * x.cols;
-        float largest = 0;
-        for (int64_t i = 0; i < x.cols; ++i) largest = std::max(largest, std::isfinite(values[i]) ? std::abs(values[i]) : INFINITY);
-        if (!std::isfinite(largest)) return;  // f32 carries it on
-        // A power of two would keep more elements as they are, but waste up to a bit of all others.
-        const float per_unit = largest > 1e-30f ? 32767 / largest : 0;
-        x.unit[t] = largest / 32767;
-        int16_t * row = ints + t * stride;
-        for (int64_t i = 0; i < x.cols; ++i) row[i] = static_cast<int16_t>(std::lrintf(values[i] * per_unit));
-        std::fill(row + x.cols, row + stride, int16_t{0});
-        for (int64_t i = 0; i < stride; i += 64) {
-            int16_t * to = halves + t * stride + i;
-            std::copy_n(row + i, 16, to);
-            std::copy_n(row + i + 32, 16, to + 16);
-            std::copy_n(row + i + 16, 16, to + 32);
-            std::copy_n(row + i + 48, 16, to + 48);
-        }
-        for (int64_t i = 0; i < stride; i += 16) {
-            int32_t sum = 0;
-            for (int64_t j = i; j < i + 16; ++j) sum += row[j];
-            sums[(t * stride + i) / 16] = static_cast<float>(sum);
-            starts[(t * stride + i / 64 * 64) / 4 + i % 64 / 32 * 8] -= 8 * sum;
-        }
-    }
-    x.ints = ints;
-    x.halves = halves;
-    x.starts = starts;
-    x.sums = sums;
-    x.stride = stride;
-}
-
-}  // namespace
+HWY_EXPORT(RoundToInts);
 
 DotInput prepare_dot_input(const Matrix & x, Scratch & scratch) {
     DotInput input;
@@ -363,7 +444,7 @@ DotInput prepare_dot_input(const Matrix & x, Scratch & scratch) {
             std::copy_n(x.row_as<float>(t), x.cols, values + t * x.cols);
         }
     }
-    if (x.type == Dtype::bf16 && HWY_DYNAMIC_DISPATCH(HasDotInts)()) round_to_ints(input, scratch);
+    if (x.type == Dtype::bf16) HWY_DYNAMIC_DISPATCH(RoundToInts)(input, scratch);
     return input;
 }
 

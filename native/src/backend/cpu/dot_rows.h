@@ -15,10 +15,11 @@ struct DotInput {
     int64_t rows = 0, cols = 0;
     const float * values = nullptr;  // [rows, cols]
     // Where integers are multiplied, else null. x is about ints * unit; each row starts `stride` elements after the one before.
-    const int16_t * ints = nullptr;    // [rows, stride], zeros behind cols
-    const int16_t * halves = nullptr;  // the same, in each 64 elements the second and the third 16 have changed places
-    const float * sums = nullptr;      // [rows, stride / 16]: of 16 ints each
-    const int32_t * starts = nullptr;  // [rows, stride / 4]: of 64 ints, -8 times the sum of either half in lanes 0 and 8 of 16
+    const int16_t * ints = nullptr;  // [rows, stride], zeros behind cols
+    const float * sums = nullptr;    // [rows, stride / 16]: of 16 ints each
+    // As bytes: ints = 256 upper + lower. By 128 elements: upper bytes of the first 16 of each 32 and of the second 16, then the lower ones.
+    const int8_t * planes = nullptr;   // [rows, 2 * stride]
+    const int32_t * starts = nullptr;  // [rows, stride / 8]: by 32 elements four numbers whose sum is -8 times theirs
     int64_t stride = 0;
     float unit[dot_max_rows] = {};
 };

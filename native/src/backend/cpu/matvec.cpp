@@ -1,13 +1,12 @@
 #include "backend/cpu/matvec.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "backend/cpu/dot_rows.h"
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/parallel.h"
 #include "common/bf16.h"
 
 namespace lorica::cpu {
@@ -16,7 +15,8 @@ namespace {
 
 static_assert(matvec_max_rows == dot_max_rows);
 
-constexpr int64_t rows_per_task = 16;
+constexpr int64_t unit_rows = 8;    // threads share rows in units of so many, which a kernel takes at once
+constexpr int64_t piece_rows = 64;  // whose sums are stored together
 
 void store_one(const Matrix & y, int64_t row, int64_t col, float value) {
     if (y.type == Dtype::bf16) {
@@ -33,10 +33,34 @@ float load_one(const Matrix & x, int64_t row, int64_t col) {
     return static_cast<float>(value);
 }
 
-struct Task {
+struct Projection {
     size_t layer;
-    int64_t first, count;
+    int64_t row;  // of A
 };
+
+// Rows first to first + count of one layer, from sums[row * dot_max_rows + t].
+void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, int64_t first, int64_t count, const float * sums) {
+    float row[piece_rows];
+    for (int64_t t = 0; t < x_rows; ++t) {
+        for (int64_t i = 0; i < count; ++i) row[i] = sums[i * dot_max_rows + t];
+        if (layer.lora) {
+            const auto * b = static_cast<const float *>(layer.lora.b) + first * layer.lora.rank;
+            const float * u = us + t * layer.lora.rank;
+            for (int64_t i = 0; i < count; ++i) {
+                row[i] += static_cast<float>(layer.lora.scale) * dot_f32(u, b + i * layer.lora.rank, layer.lora.rank);
+            }
+        }
+        if (layer.residual) {
+            const float * residual = layer.residual.row_as<float>(t) + first;
+            for (int64_t i = 0; i < count; ++i) row[i] += residual[i];
+        }
+        if (layer.y.type == Dtype::bf16) {
+            convert_f32_to_bf16(row, layer.y.row_as<uint16_t>(t) + first, count);
+        } else {
+            std::copy_n(row, count, layer.y.row_as<float>(t) + first);
+        }
+    }
+}
 
 }  // namespace
 
@@ -46,19 +70,19 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
 
     // u of each layer, as it is stored but in f32: [x.rows, rank]
     std::vector<float *> us(layers.size(), nullptr);
-    std::vector<Task> tasks;
+    std::vector<Projection> tasks;
     for (size_t i = 0; i < layers.size(); ++i) {
         const Lora & lora = layers[i].lora;
         if (!lora) continue;
         us[i] = context.scratch.take_as<float>(x.rows * lora.rank);
-        for (int64_t j = 0; j < lora.rank; ++j) tasks.push_back({i, j, 1});
+        for (int64_t j = 0; j < lora.rank; ++j) tasks.push_back({i, j});
     }
-    const auto project = [&](const Task & task, const float * values) {
+    const auto project = [&](const Projection & task, const float * values) {
         const LinearForward & layer = layers[task.layer];
-        const float * a = static_cast<const float *>(layer.lora.a) + task.first * x.cols;
+        const float * a = static_cast<const float *>(layer.lora.a) + task.row * x.cols;
         for (int64_t t = 0; t < x.rows; ++t) {
-            store_one(layer.u, t, task.first, dot_f32(values + t * x.cols, a, x.cols));
-            us[task.layer][t * layer.lora.rank + task.first] = load_one(layer.u, t, task.first);
+            store_one(layer.u, t, task.row, dot_f32(values + t * x.cols, a, x.cols));
+            us[task.layer][t * layer.lora.rank + task.row] = load_one(layer.u, t, task.row);
         }
     };
     const bool any_dropout = std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora && layer.lora.dropout.p > 0; });
@@ -67,48 +91,37 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
         const Scratch::Mark dropped_rows(context.scratch);
         const Matrix source{const_cast<float *>(input.values), Dtype::f32, x.rows, x.cols, x.cols};
         const Matrix dropped{context.scratch.take_as<float>(x.rows * x.cols), Dtype::f32, x.rows, x.cols, x.cols};
-        for (const Task & task : tasks) {
+        for (const Projection & task : tasks) {
             const Dropout & p = layers[task.layer].lora.dropout;
             if (p.p > 0 && task.layer != of_layer) dropout(source, p, dropped, context.n_threads);
             of_layer = task.layer;
             project(task, p.p > 0 ? dropped.as<float>() : input.values);
         }
-    } else {
-#pragma omp parallel for num_threads(context.n_threads) schedule(static) if (!tasks.empty())
-        for (size_t i = 0; i < tasks.size(); ++i) project(tasks[i], input.values);
+    } else if (!tasks.empty()) {
+        parallel(context.n_threads, [&](int rank, int team) {
+            for (auto i = static_cast<size_t>(rank); i < tasks.size(); i += static_cast<size_t>(team)) project(tasks[i], input.values);
+        });
     }
 
-    tasks.clear();
-    for (size_t i = 0; i < layers.size(); ++i) {
-        if (!layers[i].y) continue;
-        for (int64_t first = 0; first < layers[i].weight->out; first += rows_per_task) {
-            tasks.push_back({i, first, std::min(rows_per_task, layers[i].weight->out - first)});
-        }
-    }
+    const auto units_of = [](const LinearForward & layer) { return layer.y ? (layer.weight->out + unit_rows - 1) / unit_rows : 0; };
+    int64_t units = 0;
+    for (const LinearForward & layer : layers) units += units_of(layer);
     auto * expanded = context.scratch.take_as<float>(context.n_threads * x.cols);
-#pragma omp parallel num_threads(context.n_threads)
-    {
-        float * own = expanded + omp_get_thread_num() * x.cols;
-#pragma omp for schedule(static) nowait
-        for (size_t i = 0; i < tasks.size(); ++i) {
-            const LinearForward & layer = layers[tasks[i].layer];
-            const Weight & w = *layer.weight;
-            float sums[rows_per_task * matvec_max_rows];
-            dot_rows(w, tasks[i].first, tasks[i].count, input, own, sums);
-            for (int64_t n = tasks[i].first; n < tasks[i].first + tasks[i].count; ++n) {
-                for (int64_t t = 0; t < x.rows; ++t) {
-                    float sum = sums[(n - tasks[i].first) * matvec_max_rows + t];
-                    if (layer.lora) {
-                        const float * b = static_cast<const float *>(layer.lora.b) + n * layer.lora.rank;
-                        const float * u = us[tasks[i].layer] + t * layer.lora.rank;
-                        sum += static_cast<float>(layer.lora.scale) * dot_f32(u, b, layer.lora.rank);
-                    }
-                    if (layer.residual) sum += layer.residual.row_as<float>(t)[n];
-                    store_one(layer.y, t, n, sum);
-                }
+    parallel(context.n_threads, [&](int rank, int team) {
+        int64_t begin = units * rank / team, end = units * (rank + 1) / team;  // from the current layer's first
+        for (size_t i = 0; i < layers.size() && end > 0; ++i) {
+            const LinearForward & layer = layers[i];
+            const int64_t last = std::min(end * unit_rows, layer.y ? layer.weight->out : 0);
+            for (int64_t first = std::max<int64_t>(begin, 0) * unit_rows; first < last; first += piece_rows) {
+                const int64_t count = std::min(piece_rows, last - first);
+                float sums[piece_rows * dot_max_rows];
+                dot_rows(*layer.weight, first, count, input, expanded + rank * x.cols, sums);
+                finish_rows(layer, us[i], x.rows, first, count, sums);
             }
+            begin -= units_of(layer);
+            end -= units_of(layer);
         }
-    }
+    });
 }
 
 }  // namespace lorica::cpu
