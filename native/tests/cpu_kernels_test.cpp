@@ -165,7 +165,8 @@ TEST_P(CpuKernels, RopeRotatesPairsExactlyAtLongPositions) {
                 const auto n_rows = static_cast<int64_t>(positions.size());
                 const Rows before = Rows::random(type, n_rows, 3 * head_dim, 5);
                 Rows x = before;
-                rope(x.view(), positions.data(), head_dim, frequencies, false, 2);
+                RotationTable table;
+                rope(x.view(), positions.data(), head_dim, frequencies, false, table, 2);
                 expect_rows(x, tolerance(type), 0.5, "x", [&](int64_t r, int64_t c) {
                     const int64_t within = c % head_dim;
                     if (within >= 2 * n_rotated) return before.at(r, c);
@@ -174,7 +175,7 @@ TEST_P(CpuKernels, RopeRotatesPairsExactlyAtLongPositions) {
                     return within % 2 == 0 ? before.at(r, c) * std::cos(angle) - before.at(r, c + 1) * std::sin(angle)
                                            : before.at(r, c) * std::cos(angle) + before.at(r, c - 1) * std::sin(angle);
                 });
-                rope(x.view(), positions.data(), head_dim, frequencies, true, 1);
+                rope(x.view(), positions.data(), head_dim, frequencies, true, table, 1);
                 expect_rows(x, 2 * tolerance(type), 1, "rotated back",
                             [&](int64_t r, int64_t c) { return before.at(r, c); });
             }

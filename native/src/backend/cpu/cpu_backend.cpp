@@ -75,12 +75,12 @@ public:
     int64_t available_memory() const override { return available_bytes(); }
 
     size_t workspace_bytes(const WorkspaceShape & shape) const override {
-        const size_t products = cpu::gemm_workspace_bytes(shape.max_tokens, context_.n_threads, context_.precision) +
-                                std::max(cpu::linear_workspace_bytes(shape, context_.precision),
-                                         cpu::cross_entropy_workspace_bytes(shape, context_.precision));
-        return std::max(products, cpu::attention_workspace_bytes(shape, context_.n_threads, context_.act()));
+        return scratch_bytes(shape) + cpu::RotationTable::bytes(shape.max_tokens, shape.head_dim);
     }
-    void reserve(const WorkspaceShape & shape) override { scratch_.reserve(workspace_bytes(shape)); }
+    void reserve(const WorkspaceShape & shape) override {
+        scratch_.reserve(scratch_bytes(shape));
+        rotations_.reserve(shape.max_tokens, shape.head_dim);
+    }
 
     const std::byte * load_weight(const std::byte * mapped, size_t) override { return mapped; }
 
@@ -105,7 +105,7 @@ public:
     }
     void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
               bool inverse) override {
-        cpu::rope(x, positions, head_dim, inverse_frequency, inverse, context_.n_threads);
+        cpu::rope(x, positions, head_dim, inverse_frequency, inverse, rotations_, context_.n_threads);
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
                    Matrix lse) override {
@@ -157,6 +157,13 @@ public:
     }
 
 private:
+    size_t scratch_bytes(const WorkspaceShape & shape) const {
+        const size_t products = cpu::gemm_workspace_bytes(shape.max_tokens, context_.n_threads, context_.precision) +
+                                std::max(cpu::linear_workspace_bytes(shape, context_.precision),
+                                         cpu::cross_entropy_workspace_bytes(shape, context_.precision));
+        return std::max(products, cpu::attention_workspace_bytes(shape, context_.n_threads, context_.act()));
+    }
+
     static cpu::AttentionUnits units() {
         return cpu::has_amx_bf16() ? cpu::AttentionUnits::amx : cpu::AttentionUnits::dot_bf16;
     }
@@ -175,6 +182,7 @@ private:
     }
 
     cpu::Scratch scratch_;
+    cpu::RotationTable rotations_;
     cpu::Context context_;
 };
 

@@ -1,10 +1,10 @@
 // Everything on the CPU that is neither a matrix product nor attention. Semantics, shapes and "+=" or "=" are those of
-// the Backend operation of the same name. Matrices are f32 or bf16 in any combination, with any stride; nothing
-// allocates; results do not depend on n_threads.
+// the Backend operation of the same name. Matrices are f32 or bf16 in any combination, with any stride; results do not depend on n_threads.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "backend/backend.h"
 
@@ -14,9 +14,22 @@ namespace lorica::cpu {
 void rmsnorm(Matrix x, const float * weight, double eps, Matrix y, int n_threads);
 void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int n_threads);
 
-// elementwise_rope.cpp. Angles and their sine and cosine in double precision, once per token and pair.
+// elementwise_rope.cpp. Angles and their sine and cosine are computed in double precision, once for all layers that rotate tokens
+// of the same positions.
+class RotationTable {
+public:
+    static size_t bytes(int64_t n_rows, int64_t head_dim) { return static_cast<size_t>(n_rows * head_dim) * 2 * sizeof(float); }
+    void reserve(int64_t n_rows, int64_t head_dim);
+    // [position][2][2 n_pairs]: the multipliers of each number, then of the other number of its pair.
+    const float * rows(std::span<const int32_t> positions, std::span<const double> inverse_frequency, int n_threads);
+
+private:
+    std::vector<int32_t> positions_;
+    std::vector<double> inverse_frequency_;
+    std::vector<float> rows_;
+};
 void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
-          bool inverse, int n_threads);
+          bool inverse, RotationTable & table, int n_threads);
 
 // elementwise_swiglu.cpp. h may be gate or up; dgate and dup may be gate and up.
 void swiglu(Matrix gate, Matrix up, Matrix h, int n_threads);

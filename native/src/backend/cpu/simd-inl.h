@@ -42,6 +42,7 @@ HWY_INLINE void stream(Vec v, float * p) { hn::Stream(v, Floats(), p); }
 HWY_INLINE void stream(Vec v, Bf16 * p) {
     const hn::Rebind<hwy::bfloat16_t, Floats> d;
     const hn::Rebind<uint16_t, Floats> bits;
+    if constexpr (n_lanes * sizeof(Bf16) < 16) return store(v, p);  // there is no such store of half a vector
     hn::Stream(hn::BitCast(bits, hn::DemoteTo(d, v)), bits, reinterpret_cast<uint16_t *>(p));
 }
 
