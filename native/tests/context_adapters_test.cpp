@@ -100,6 +100,18 @@ TEST_F(ContextAdaptersTest, OneAdapterGivesTheSameBitsAsAContextMadeWithIt) {
     }
 }
 
+TEST_F(ContextAdaptersTest, AnyNumberOfThreadsGivesTheSameBits) {
+    for (const Dtype act : {Dtype::bf16, Dtype::f32}) {
+        const auto alone = load(path, "cpu", act, 1);
+        const std::vector<float> expected = logits(alone, nullptr), adapted = logits(alone, one(alone));
+        for (const int32_t threads : {2, 3}) {
+            const auto model = load(path, "cpu", act, threads);
+            EXPECT_EQ(logits(model, nullptr), expected) << threads << " threads";
+            EXPECT_EQ(logits(model, one(model)), adapted) << threads << " threads";
+        }
+    }
+}
+
 TEST_F(ContextAdaptersTest, AFactorIsThatOfSetScale) {
     const auto model = load(path, "cpu", Dtype::f32);
     const auto a = one(model);

@@ -762,6 +762,30 @@ TEST_P(CpuKernels, DotRowsMultipliesEveryTypeAndReadsNothingBehindIt) {
     }
 }
 
+// Kernels take several rows at once; the columns are whole and partial groups of what they take of each.
+TEST_P(CpuKernels, DotRowsOfManyRowsAreThoseOfEach) {
+    for (const ggml_type type : test::all_weight_types()) {
+        for (const int64_t cols : {32, 64, 96, 576, 1280}) {
+            if (cols % ggml_blck_size(type) != 0) continue;
+            constexpr int64_t n = 21;
+            const LastBytes blocks(test::random_blocks(type, n, cols, 0.1f, 1, 0));
+            const Weight w = {type, n, cols, ggml_row_size(type, cols), blocks.data()};
+            std::vector<float> scratch(static_cast<size_t>(cols)), together(n * dot_max_rows), alone(n * dot_max_rows);
+            const Rows x = Rows::random(Dtype::bf16, dot_max_rows, cols, 2);
+            Scratch memory;
+            const Scratch::Mark mark(memory);
+            const DotInput input = prepare_dot_input(x.view(), memory);
+            dot_rows(w, 0, n, input, scratch.data(), together.data());
+            for (int64_t i = 0; i < n; ++i) dot_rows(w, i, 1, input, scratch.data(), alone.data() + i * dot_max_rows);
+            double largest = 0;
+            for (const float value : alone) largest = std::max(largest, std::abs(static_cast<double>(value)));
+            for (size_t i = 0; i < alone.size(); ++i) {
+                ASSERT_NEAR(together[i], alone[i], 2e-6 * largest) << ggml_type_name(type) << ", " << cols << " columns, product " << i;
+            }
+        }
+    }
+}
+
 TEST_P(CpuKernels, DotRowsOfZeroIsZeroAndOfWhatIsNotFiniteIsNotFinite) {
     for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, GGML_TYPE_Q8_0}) {
         const int64_t cols = 512;
