@@ -1,5 +1,6 @@
 #include "backend/cpu/gemm.h"
 
+#include <hwy/cache_control.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -224,6 +225,14 @@ void store(const GemmOutput & out, const float * c, int64_t ldc, int64_t m0, int
     }
 }
 
+// What the sum will be added to is on its way while the kernel runs.
+void fetch_residual(const Matrix & residual, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
+    constexpr int64_t line = 64 / sizeof(float);
+    for (int64_t i = m0; i < m0 + m_count; ++i) {
+        for (int64_t j = n0; j < n0 + n_count; j += line) hwy::Prefetch(residual.row_as<float>(i) + j);
+    }
+}
+
 void pack(const GemmB & b, const Segment & segment, const Task & task, GemmPrecision precision, const ThreadScratch & thread) {
     if (precision == GemmPrecision::bf16) {
         pack_panel_bf16(b, segment.k0, segment.k_count, segment.k_pad, task.n0, task.n_count, thread.rows,
@@ -262,6 +271,7 @@ void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Ta
             for (int64_t g = 0; g < groups; g += strip_groups) {
                 const int64_t count = std::min(strip_groups, groups - g), n = g * group_n;
                 float * c = whole ? thread.c + m * ldc + n : thread.c;
+                if (job.out.residual && s + 1 == stages.size()) fetch_residual(job.out.residual, task.m0 + m, rows, task.n0 + n, count * group_n);
                 kernel({segments, g, count, groups, rows, c, ldc, s > 0});
                 if (s + 1 < stages.size()) continue;
                 store(job.out, c, ldc, task.m0 + m, rows, task.n0 + n, std::min(count * group_n, task.n_count - n));
