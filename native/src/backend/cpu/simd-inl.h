@@ -1,4 +1,4 @@
-// Vector helpers that the kernels share: elements of f32 or bf16 seen as f32 lanes, and exp. Included once per target.
+// Vector helpers that the kernels share: elements of f32 or bf16 seen as f32 lanes, exp, a transposition. Included once per target.
 #if defined(LORICA_CPU_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef LORICA_CPU_SIMD_INL_H
 #undef LORICA_CPU_SIMD_INL_H
@@ -121,6 +121,30 @@ HWY_INLINE Vec exp_clamped(Vec x) {
     const Vec poly = hn::MulAdd(hn::MulAdd(high, r2, low), r2, hn::Add(r, hn::Set(d, 1.0f)));
     const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, rounded));
     return hn::Mul(poly, hn::BitCast(d, hn::Add(exponent, hn::Set(di, 0x3f800000))));
+}
+
+// out[i * 16 + c] = rows[c * stride + i] for i < count: sixteen rows become one group. In tiles of 4 x 4.
+inline void transpose_16(const uint32_t * HWY_RESTRICT rows, int64_t stride, int64_t count, uint32_t * HWY_RESTRICT out) {
+    const hn::FixedTag<uint32_t, 4> d;
+    const hn::RepartitionToWide<decltype(d)> d2;
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        for (int64_t c = 0; c < 16; c += 4) {
+            const uint32_t * tile = rows + c * stride + i;
+            const auto r0 = hn::LoadU(d, tile), r1 = hn::LoadU(d, tile + stride);
+            const auto r2 = hn::LoadU(d, tile + 2 * stride), r3 = hn::LoadU(d, tile + 3 * stride);
+            const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1)), low23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3));
+            const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1)), high23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
+            uint32_t * column = out + i * 16 + c;
+            hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, low01, low23)), d, column);
+            hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23)), d, column + 16);
+            hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, high01, high23)), d, column + 32);
+            hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, high01, high23)), d, column + 48);
+        }
+    }
+    for (; i < count; ++i) {
+        for (int64_t c = 0; c < 16; ++c) out[i * 16 + c] = rows[c * stride + i];
+    }
 }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE

@@ -28,27 +28,19 @@ void NarrowTile(const uint16_t * x, int64_t stride, int64_t tokens, int64_t colu
         for_lanes(filled, [&](int64_t i, auto part) { store(hn::Mul(part.get(row + i), hn::Set(Floats(), scale)), rows[t] + i); });
         std::fill(rows[t] + filled, rows[t] + 16, 0.0f);
     }
-    // Two tokens of a column are a word, and words are transposed in blocks of 4 x 4.
+    // Two tokens of a column are a word.
     const hn::FixedTag<float, 4> d;
     const hn::FixedTag<uint32_t, 4> d32;
-    const hn::RepartitionToWide<decltype(d32)> d64;
     const hn::Rebind<hwy::bfloat16_t, decltype(d)> d16;
     const hn::Rebind<uint16_t, decltype(d)> bits;
-    auto * out = reinterpret_cast<uint32_t *>(tile);
-    for (int64_t pair = 0; pair < 16; pair += 4) {
+    uint32_t words[16][16];
+    for (int64_t pair = 0; pair < 16; ++pair) {
         for (int64_t c = 0; c < 16; c += 4) {
             const auto rounded = [&](int64_t t) { return hn::PromoteTo(d32, hn::BitCast(bits, hn::DemoteTo(d16, hn::LoadU(d, rows[t] + c)))); };
-            const auto words = [&](int64_t p) { return hn::Or(rounded(2 * p), hn::ShiftLeft<16>(rounded(2 * p + 1))); };
-            const auto r0 = words(pair), r1 = words(pair + 1), r2 = words(pair + 2), r3 = words(pair + 3);
-            const auto low01 = hn::BitCast(d64, hn::InterleaveLower(d32, r0, r1)), low23 = hn::BitCast(d64, hn::InterleaveLower(d32, r2, r3));
-            const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(d32, r0, r1)), high23 = hn::BitCast(d64, hn::InterleaveUpper(d32, r2, r3));
-            uint32_t * to = out + c * 16 + pair;
-            hn::StoreU(hn::BitCast(d32, hn::InterleaveLower(d64, low01, low23)), d32, to);
-            hn::StoreU(hn::BitCast(d32, hn::InterleaveUpper(d64, low01, low23)), d32, to + 16);
-            hn::StoreU(hn::BitCast(d32, hn::InterleaveLower(d64, high01, high23)), d32, to + 32);
-            hn::StoreU(hn::BitCast(d32, hn::InterleaveUpper(d64, high01, high23)), d32, to + 48);
+            hn::StoreU(hn::Or(rounded(2 * pair), hn::ShiftLeft<16>(rounded(2 * pair + 1))), d32, words[pair] + c);
         }
     }
+    transpose_16(words[0], 16, 16, reinterpret_cast<uint32_t *>(tile));
 }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE
