@@ -206,6 +206,7 @@ struct LinearCase {
     std::vector<LayerCase> layers;
     Role x = Role::act;
     std::optional<Role> dx = Role::act;
+    bool arranged = false;  // forward reads what Backend::arrange makes
 };
 
 WorkspaceShape workspace_of(const LinearCase & c) {
@@ -275,6 +276,11 @@ void expect_linear_parity(const Target & target, const LinearCase & c) {
                     case LayerCase::only_u: break;
                 }
                 layers.push_back(forward);
+            }
+            if (c.arranged) {
+                std::vector<const Weight *> all;
+                for (const Weight & weight : weights) all.push_back(&weight);
+                run.backend.use(run.backend.arrange(all, 1 << 24));
             }
             run.backend.linear(x, layers);
         });
@@ -347,6 +353,17 @@ TEST_P(BackendParity, LinearOnEveryWeightType) {
     for (const ggml_type type : weight_types()) {
         for (const int64_t n_tokens : {1, 5, 40}) {
             expect_linear_parity(GetParam(), {n_tokens, 512, {{type, 72, 8}}});
+        }
+    }
+}
+
+// Whole strips of rows and parts of one; some types are arranged, others read as they are; from five rows on none is.
+TEST_P(BackendParity, LinearOnArrangedWeights) {
+    using L = LayerCase;
+    for (const ggml_type type : weight_types()) {
+        for (const int64_t n_tokens : {1, 3, 4, 5}) {
+            expect_linear_parity(GetParam(), {n_tokens, 512, {{type, 72, 8}, {GGML_TYPE_Q4_0, 32, 0, 0, L::separate_residual}},
+                                              Role::act, std::nullopt, true});
         }
     }
 }

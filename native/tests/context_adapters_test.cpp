@@ -112,6 +112,22 @@ TEST_F(ContextAdaptersTest, AnyNumberOfThreadsGivesTheSameBits) {
     }
 }
 
+TEST_F(ContextAdaptersTest, ContextsOfAModelShareItsArrangedWeightsWhileAnyOfThemLives) {
+    shape.type = GGML_TYPE_Q4_0;
+    const auto model = load(write_test_model(dir / "q4_0.gguf", shape), "cpu", Dtype::bf16, 2);
+    std::weak_ptr<const ArrangedWeights> seen;
+    const auto arranged = [&] { return model->arranged_weights(*model->new_backend()); };
+    {
+        Context first(model, nullptr, 32), second(model, nullptr, 32);
+        const std::vector<float> expected = logits(first);
+        seen = arranged();
+        ASSERT_FALSE(seen.expired());
+        EXPECT_EQ(logits(second), expected);
+        EXPECT_EQ(arranged(), seen.lock());
+    }
+    EXPECT_TRUE(seen.expired());
+}
+
 TEST_F(ContextAdaptersTest, AFactorIsThatOfSetScale) {
     const auto model = load(path, "cpu", Dtype::f32);
     const auto a = one(model);

@@ -22,6 +22,7 @@
 #include "backend/cpu/dropout.h"
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/interleaved.h"
 #include "backend/cpu/token_sums.h"
 #include "common/bf16.h"
 #include "common/random.h"
@@ -722,6 +723,28 @@ private:
     std::byte * data_;
 };
 
+// The first n rows of W with those of x, at out[t * n + i], are what the sums over their elements say.
+void expect_products(const Weight & w, int64_t n, const Rows & x, const std::vector<float> & out) {
+    std::vector<float> row(static_cast<size_t>(w.in));
+    for (int64_t i = 0; i < n; ++i) {
+        dequantize_row(w.type, w.data + static_cast<size_t>(i) * w.row_bytes, row.data(), w.in);
+        for (int64_t t = 0; t < x.view().rows; ++t) {
+            double want = 0, sizes = 0, weights = 0, largest = 0;
+            for (int64_t c = 0; c < w.in; ++c) {
+                const double value = row[static_cast<size_t>(c)];
+                want += value * x.at(t, c);
+                sizes += std::abs(value * x.at(t, c));
+                weights += std::abs(value);
+                largest = std::max(largest, std::abs(x.at(t, c)));
+            }
+            // Half a unit of the integers for each element, and the sums' own rounding.
+            const double rounding = x.view().type == Dtype::bf16 ? 0.5 * largest / 32639 * weights : 0;
+            ASSERT_NEAR(out[static_cast<size_t>(t * n + i)], want, 4e-6 * sizes + rounding)
+                << ggml_type_name(w.type) << ", " << w.in << " columns, row " << i << ", x " << t << " of " << x.view().rows;
+        }
+    }
+}
+
 TEST_P(CpuKernels, DotRowsMultipliesEveryTypeAndReadsNothingBehindIt) {
     for (const ggml_type type : test::all_weight_types()) {
         for (const int64_t cols : {32, 96, 576, 1280}) {
@@ -729,7 +752,7 @@ TEST_P(CpuKernels, DotRowsMultipliesEveryTypeAndReadsNothingBehindIt) {
             const int64_t n = 7;
             const LastBytes blocks(test::random_blocks(type, n, cols, 0.1f, 1, 0));
             const Weight w = {type, n, cols, ggml_row_size(type, cols), blocks.data()};
-            std::vector<float> scratch(static_cast<size_t>(cols)), row(static_cast<size_t>(cols)), out(n * dot_max_rows);
+            std::vector<float> scratch(static_cast<size_t>(cols)), out(n * dot_max_rows);
             for (const Dtype dtype : dtypes) {
                 for (int64_t rows = 1; rows <= dot_max_rows; ++rows) {
                     Rows x = Rows::random(dtype, rows, cols, 2);
@@ -737,29 +760,99 @@ TEST_P(CpuKernels, DotRowsMultipliesEveryTypeAndReadsNothingBehindIt) {
                     Scratch memory;
                     const Scratch::Mark mark(memory);
                     const DotInput input = prepare_dot_input(x.view(), memory);
-                    dot_rows(w, 0, 5, input, scratch.data(), out.data());
-                    dot_rows(w, 5, 2, input, scratch.data(), out.data() + 5 * dot_max_rows);
-                    for (int64_t i = 0; i < n; ++i) {
-                        dequantize_row(type, w.data + static_cast<size_t>(i) * w.row_bytes, row.data(), cols);
-                        for (int64_t t = 0; t < rows; ++t) {
-                            double want = 0, sizes = 0, weights = 0, largest = 0;
-                            for (int64_t c = 0; c < cols; ++c) {
-                                const double value = row[static_cast<size_t>(c)];
-                                want += value * x.at(t, c);
-                                sizes += std::abs(value * x.at(t, c));
-                                weights += std::abs(value);
-                                largest = std::max(largest, std::abs(x.at(t, c)));
-                            }
-                            // Half a unit of the integers for each element, and the sums' own rounding.
-                            const double rounding = dtype == Dtype::bf16 ? 0.5 * largest / 32767 * weights : 0;
-                            ASSERT_NEAR(out[static_cast<size_t>(i * dot_max_rows + t)], want, 4e-6 * sizes + rounding)
-                                << ggml_type_name(type) << ", " << cols << " columns, row " << i << ", x " << t << " of " << rows;
-                        }
-                    }
+                    dot_rows(w, 0, 5, input, scratch.data(), out.data(), n);
+                    dot_rows(w, 5, 2, input, scratch.data(), out.data() + 5, n);
+                    expect_products(w, n, x, out);
                 }
             }
         }
     }
+}
+
+// Products of the rows of a copy, which ends with unreadable memory as its source does.
+std::vector<float> interleaved_products(const Weight & w, const DotInput & x, int n_threads) {
+    std::vector<std::byte> copy(static_cast<size_t>(interleaved_bytes(w)));
+    interleave(w, n_threads, copy.data());
+    const LastBytes guarded(copy);
+    const int64_t stride = (w.out + strip_rows - 1) / strip_rows * strip_rows;
+    std::vector<float> padded(static_cast<size_t>(x.rows * stride)), out;
+    const int64_t half = stride / strip_rows / 2 * strip_rows;
+    dot_interleaved(w, guarded.data(), 0, half, x, padded.data(), stride);
+    dot_interleaved(w, guarded.data(), half, w.out - half, x, padded.data() + half, stride);
+    for (int64_t t = 0; t < x.rows; ++t) out.insert(out.end(), padded.begin() + t * stride, padded.begin() + t * stride + w.out);
+    return out;
+}
+
+std::vector<ggml_type> interleaved_types() {
+    std::vector<ggml_type> types;
+    for (const ggml_type type : test::all_weight_types()) {
+        if (can_interleave({type, 1, ggml_blck_size(type), 0, nullptr})) types.push_back(type);
+    }
+    return types;
+}
+
+TEST_P(CpuKernels, InterleavedRowsMultiplyAsTheirBlocksDo) {
+    EXPECT_GE(interleaved_types().size(), 6u);
+    for (const ggml_type type : interleaved_types()) {
+        for (const int64_t cols : {32, 96, 576, 1280}) {
+            if (cols % ggml_blck_size(type) != 0) continue;
+            for (const int64_t n : {1, 32, 75}) {
+                const LastBytes blocks(test::random_blocks(type, n, cols, 0.1f, 1, 0));
+                const Weight w = {type, n, cols, ggml_row_size(type, cols), blocks.data()};
+                for (int64_t rows = 1; rows <= dot_max_rows; ++rows) {
+                    Rows x = Rows::random(Dtype::bf16, rows, cols, 2);
+                    x.set(0, cols / 2, 300);
+                    Scratch memory;
+                    const Scratch::Mark mark(memory);
+                    expect_products(w, n, x, interleaved_products(w, prepare_dot_input(x.view(), memory), 2));
+                }
+            }
+        }
+    }
+}
+
+// The largest codes and integers, and those whose lower bytes are the smallest: sums of 16 bits must have room for all of them.
+TEST_P(CpuKernels, InterleavedRowsOfExtremesDoNotOverflow) {
+    const int64_t cols = 512, n = 40;
+    for (const ggml_type type : interleaved_types()) {
+        const size_t block = ggml_type_size(type);
+        for (const int byte : {0x00, 0x7f, 0x80, 0xff}) {
+            std::vector<std::byte> bytes = test::random_blocks(type, n, cols, 0.1f, 1, 0);
+            const std::vector<std::byte> random = bytes;
+            std::fill(bytes.begin(), bytes.end(), std::byte(byte));
+            // The scales in f16 stay: they are the first or, in Q6_K, the last two or four bytes of a block.
+            const bool last = type == GGML_TYPE_Q6_K, two = type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || last;
+            for (size_t at = 0; at < bytes.size(); at += block) {
+                const size_t from = at + (last ? block - 2 : 0);
+                std::copy_n(random.begin() + static_cast<ptrdiff_t>(from), two ? 2 : 4, bytes.begin() + static_cast<ptrdiff_t>(from));
+            }
+            const Weight w = {type, n, cols, ggml_row_size(type, cols), bytes.data()};
+            for (const float value : {255.0f, -255.0f, 1.0f, -1.0f}) {  // 255 is the largest, and 1 then 128 units
+                Rows x(Dtype::bf16, 1, cols);
+                for (int64_t c = 0; c < cols; ++c) x.set(0, c, value);
+                x.set(0, 7, 255);
+                Scratch memory;
+                const Scratch::Mark mark(memory);
+                expect_products(w, n, x, interleaved_products(w, prepare_dot_input(x.view(), memory), 1));
+            }
+        }
+    }
+}
+
+TEST_P(CpuKernels, InterleavedWeightsAreCopiedOnceAndOnlyWhereThereIsRoom) {
+    const auto q4_0 = test::random_blocks(GGML_TYPE_Q4_0, 40, 64, 0.1f, 1, 0), f16 = test::random_blocks(GGML_TYPE_F16, 40, 64, 0.1f, 1, 0);
+    const Weight quantized{GGML_TYPE_Q4_0, 40, 64, ggml_row_size(GGML_TYPE_Q4_0, 64), q4_0.data()}, tied = quantized;
+    const Weight halves{GGML_TYPE_F16, 40, 64, ggml_row_size(GGML_TYPE_F16, 64), f16.data()};
+    const Weight * all[] = {&quantized, &halves, &tied};
+    const int64_t needed = interleaved_bytes(quantized);
+    EXPECT_EQ(needed, 64 * 2 * 18);  // two strips
+    const auto copies = InterleavedWeights::make(all, needed, 1);
+    ASSERT_TRUE(copies);
+    EXPECT_TRUE(copies->find(quantized));
+    EXPECT_EQ(copies->find(quantized), copies->find(tied));
+    EXPECT_FALSE(copies->find(halves));
+    EXPECT_FALSE(InterleavedWeights::make(all, needed - 1, 1));
+    EXPECT_FALSE(InterleavedWeights::make({all + 1, 1}, int64_t{1} << 30, 1));
 }
 
 // Kernels take several rows at once; the columns are whole and partial groups of what they take of each.
@@ -775,8 +868,8 @@ TEST_P(CpuKernels, DotRowsOfManyRowsAreThoseOfEach) {
             Scratch memory;
             const Scratch::Mark mark(memory);
             const DotInput input = prepare_dot_input(x.view(), memory);
-            dot_rows(w, 0, n, input, scratch.data(), together.data());
-            for (int64_t i = 0; i < n; ++i) dot_rows(w, i, 1, input, scratch.data(), alone.data() + i * dot_max_rows);
+            dot_rows(w, 0, n, input, scratch.data(), together.data(), n);
+            for (int64_t i = 0; i < n; ++i) dot_rows(w, i, 1, input, scratch.data(), alone.data() + i, n);
             double largest = 0;
             for (const float value : alone) largest = std::max(largest, std::abs(static_cast<double>(value)));
             for (size_t i = 0; i < alone.size(); ++i) {
@@ -799,7 +892,7 @@ TEST_P(CpuKernels, DotRowsOfZeroIsZeroAndOfWhatIsNotFiniteIsNotFinite) {
             Scratch memory;
             const Scratch::Mark mark(memory);
             float out = 1;
-            dot_rows(w, 0, 1, prepare_dot_input(x.view(), memory), scratch.data(), &out);
+            dot_rows(w, 0, 1, prepare_dot_input(x.view(), memory), scratch.data(), &out, 1);
             if (std::isfinite(value)) {
                 EXPECT_NEAR(out, 0, 1e-36) << ggml_type_name(type) << ", x " << value;
             } else {

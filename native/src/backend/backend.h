@@ -152,6 +152,12 @@ struct WorkspaceShape {
     bool dropout = false;  // on any adapter
 };
 
+// Copies of weights in an order of the device's own; see Backend::arrange. Immutable.
+class ArrangedWeights {
+public:
+    virtual ~ArrangedWeights() = default;
+};
+
 class Backend {
 public:
     virtual ~Backend() = default;
@@ -182,6 +188,16 @@ public:
         (void)weight;
         return 0;
     }
+
+    // Up to so many rows of x, linear layers read arranged weights instead of those they are called with, where use() has named any.
+    // 0: the device has no use for them.
+    virtual int64_t few_rows() const { return 0; }
+    // Copies weights for that; null: it would take more than max_bytes. Every instance of the same device may use the result.
+    virtual std::shared_ptr<const ArrangedWeights> arrange(std::span<const Weight * const> weights, int64_t max_bytes) {
+        (void)weights, (void)max_bytes;
+        return nullptr;
+    }
+    virtual void use(std::shared_ptr<const ArrangedWeights> weights) { (void)weights; }
 
     // Runs work, a sequence of operations on so many tokens. A device may keep its threads awake from one to the next.
     virtual void together(int64_t n_tokens, const std::function<void()> & work) {

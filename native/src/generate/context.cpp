@@ -127,6 +127,8 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
     backend_->copy_to_device(buffers_.tokens, tokens.data(), tokens.size_bytes());
     backend_->copy_to_device(buffers_.positions, positions.data(), tokens.size_bytes());
 
+    const int64_t fewest_rows = logits && last && !all_logits ? 1 : n;  // of one product
+    if (fewest_rows <= backend_->few_rows()) arrange_weights();
     if (adapter_) adapter_->update_dora(*backend_);
     backend_->together(n, [&] {
         forward(n);
@@ -139,6 +141,13 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
             write_logits(x.slice_rows(n - 1, 1), logits);
         }
     });
+}
+
+// Whoever only measures texts has no use for it, so not before it is needed.
+void Context::arrange_weights() {
+    if (arranged_) return;
+    arranged_ = true;
+    backend_->use(model_->arranged_weights(*backend_));
 }
 
 void Context::forward(int32_t n) {

@@ -46,12 +46,14 @@ private:
     WorkspaceShape workspace_shape(int64_t max_rank) const;
     void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
+    void arrange_weights();
     void forward(int32_t n);  // of buffers_.tokens
     void write_logits(Matrix x, float * logits);
 
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_, n_past_ = 0;
+    bool arranged_ = false;  // or found that it cannot be
     std::unique_ptr<Backend> backend_;  // declared before what it releases
     std::unique_ptr<void, Release> arena_, adapter_arena_;  // the second is for block.u
     int64_t max_rank_ = 0;                                  // of an adapter that there is room for

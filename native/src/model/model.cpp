@@ -159,6 +159,22 @@ void Model::describe() {
                  })->first;
 }
 
+std::shared_ptr<const ArrangedWeights> Model::arranged_weights(Backend & backend) const {
+    const std::lock_guard lock(arranging_);
+    std::shared_ptr<const ArrangedWeights> arranged = arranged_.lock();
+    if (!arranged) {
+        std::vector<const Weight *> weights;
+        for (const LayerWeights & layer : layers_) {
+            for (const Weight & weight : layer.linear) weights.push_back(&weight);
+        }
+        weights.push_back(&output_);
+        // The rest is left to whoever else needs some.
+        arranged = backend.arrange(weights, backend.available_memory() / 4 * 3);
+        arranged_ = arranged;
+    }
+    return arranged;
+}
+
 std::unique_ptr<Backend> Model::new_backend() const { return make_backend(device_name_, act_, n_threads_); }
 
 }  // namespace lorica

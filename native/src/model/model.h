@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,9 @@ public:
     std::unique_ptr<Backend> new_backend() const;
     // The instance that owns the weights; its memory functions may be called from any thread.
     Backend & device() const { return *device_; }
+    // What Backend::arrange() makes of the linear weights, by whoever asks first, with that backend of this model's; the others share it
+    // while any of them keeps it. Null where the device has no use for it or memory is short. Any thread may ask.
+    std::shared_ptr<const ArrangedWeights> arranged_weights(Backend & backend) const;
 
 private:
     Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads);
@@ -72,6 +76,8 @@ private:
     std::vector<LayerWeights> layers_;
     const float * output_norm_ = nullptr;
     std::string name_, file_type_, fingerprint_;
+    mutable std::mutex arranging_;
+    mutable std::weak_ptr<const ArrangedWeights> arranged_;
     int64_t n_params_ = 0, weight_bytes_ = 0, device_bytes_ = 0;
 };
 

@@ -10,12 +10,14 @@
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #include "backend/cpu/adamw_8bit.h"
 #include "backend/cpu/attention.h"
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/dora.h"
 #include "backend/cpu/elementwise.h"
+#include "backend/cpu/interleaved.h"
 #include "backend/cpu/linear.h"
 #include "backend/cpu/matvec.h"
 #include "backend/cpu/memory.h"
@@ -83,6 +85,16 @@ public:
     }
 
     const std::byte * load_weight(const std::byte * mapped, size_t) override { return mapped; }
+
+    // In f32 x has no integers to meet those of the copies.
+    int64_t few_rows() const override { return context_.act() == Dtype::bf16 ? cpu::matvec_max_rows : 0; }
+    std::shared_ptr<const ArrangedWeights> arrange(std::span<const Weight * const> weights, int64_t max_bytes) override {
+        return cpu::InterleavedWeights::make(weights, max_bytes, context_.n_threads);
+    }
+    void use(std::shared_ptr<const ArrangedWeights> weights) override {
+        interleaved_ = std::static_pointer_cast<const cpu::InterleavedWeights>(std::move(weights));
+        context_.interleaved = interleaved_.get();
+    }
 
     void together(int64_t n_tokens, const std::function<void()> & work) override {
         // More tokens are products of matrices, which have regions of their own.
@@ -183,6 +195,7 @@ private:
 
     cpu::Scratch scratch_;
     cpu::RotationTable rotations_;
+    std::shared_ptr<const cpu::InterleavedWeights> interleaved_;
     cpu::Context context_;
 };
 

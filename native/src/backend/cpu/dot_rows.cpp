@@ -1,6 +1,5 @@
-// Rows of W expanded in registers. Where the processor sums products of integers (VNNI), x is rounded to 16 bits, one unit for the whole row,
-// and meets the integers of the blocks; scales come after the sum of a block. A unit is 1/32639 of the largest |x|: what is lost stays below
-// what keeping activations in bf16 loses. Elsewhere, and for other types, values are expanded to f32.
+// Rows of W expanded in registers. Where the processor sums products of integers (VNNI), the integers of x meet those of the blocks; scales
+// come after the sum of a block. Elsewhere, and for other types, values are expanded to f32.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/dot_rows.cpp"
 #include "backend/cpu/simd_targets.h"
@@ -9,8 +8,6 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
 #include <type_traits>
 
@@ -31,9 +28,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-// Products of one row of W with Rows rows of x (f32, stride elements apart). The row is expanded in registers.
+// Products of one row of W with Rows rows of x, to out[t * stride]. The row is expanded in registers.
 template <int Rows>
-void dot_expanded(const Weight & w, const std::byte * row, const float * HWY_RESTRICT x, int64_t stride, float * HWY_RESTRICT out) {
+void dot_expanded(const Weight & w, const std::byte * row, const DotInput & x, float * HWY_RESTRICT out, int64_t stride) {
     const Floats d;
     // Two sums per row of x, so that one multiply-add need not wait for the one before.
     Vec sum[Rows][2];
@@ -41,23 +38,23 @@ void dot_expanded(const Weight & w, const std::byte * row, const float * HWY_RES
     for_pieces(w.type, row, 0, w.in, [&](Vec values, int64_t at, int64_t i) HWY_ATTR {
         for (int r = 0; r < Rows; ++r) {
             Vec & into = sum[r][i / lanes % 2];
-            into = hn::MulAdd(values, load(x + r * stride + at + i), into);
+            into = hn::MulAdd(values, load(x.values + r * x.cols + at + i), into);
         }
     });
-    for (int r = 0; r < Rows; ++r) out[r] = hn::ReduceSum(d, hn::Add(sum[r][0], sum[r][1]));
+    for (int r = 0; r < Rows; ++r) out[r * stride] = hn::ReduceSum(d, hn::Add(sum[r][0], sum[r][1]));
 }
 
-void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, float * scratch, float * out) {
+void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, float * scratch, float * out, int64_t stride) {
     if (!can_expand(w.type) || w.in % 32 != 0) {
         dequantize_row(w.type, row, scratch, w.in);
-        for (int64_t r = 0; r < x.rows; ++r) out[r] = dot_f32(x.values + r * x.cols, scratch, w.in);
+        for (int64_t r = 0; r < x.rows; ++r) out[r * stride] = dot_f32(x.values + r * x.cols, scratch, w.in);
         return;
     }
     switch (x.rows) {
-        case 1: return dot_expanded<1>(w, row, x.values, x.cols, out);
-        case 2: return dot_expanded<2>(w, row, x.values, x.cols, out);
-        case 3: return dot_expanded<3>(w, row, x.values, x.cols, out);
-        default: return dot_expanded<4>(w, row, x.values, x.cols, out);
+        case 1: return dot_expanded<1>(w, row, x, out, stride);
+        case 2: return dot_expanded<2>(w, row, x, out, stride);
+        case 3: return dot_expanded<3>(w, row, x, out, stride);
+        default: return dot_expanded<4>(w, row, x, out, stride);
     }
 }
 
@@ -76,15 +73,12 @@ struct Tables {
 };
 constexpr Tables tables;
 
-// The largest number whose upper byte, rounded, fits in eight bits with its sign.
-constexpr float largest_int = 32639;
-
 // One row of DotInput's integers.
 struct IntRow {
     const int16_t * ints;
     const float * sums;
     const int8_t * planes;
-    const int32_t * starts;
+    const DotInput::Starts * starts;
 };
 
 HWY_INLINE __m512i load_512(const void * p) { return _mm512_loadu_si512(p); }
@@ -139,9 +133,10 @@ HWY_INLINE __m512i nibbles_of_blocks(const uint8_t * block) {
 // N of the four blocks that share vectors, each with four lanes. Their bytes meet the upper bytes of x, what that gives counts 256 times,
 // then the lower bytes. The sums start from -8 times that of x.
 template <int W, int N>
-HWY_INLINE void add_q4_0(const uint8_t * row, int64_t stride, const int8_t * planes, const int32_t * starts, __m512 * sum) {
+HWY_INLINE void add_q4_0(const uint8_t * row, int64_t stride, const int8_t * planes, const DotInput::Starts * starts, __m512 * sum) {
     const __m512i scales = load_512(tables.scales_of_four_blocks), low_bits = _mm512_set1_epi8(15), times_256 = _mm512_set1_epi32(256);
     const __m512i to_the_right_by_4 = _mm512_set1_epi64(0x1020408000000000);  // of each byte, as GF2P8AFFINEQB takes it
+    const __m512i start = _mm512_maskz_loadu_epi32(0x1111, starts);  // of_4_bits, once for the four lanes
     constexpr int step = std::min(W, 4);
     const auto each = [](const auto & f) HWY_ATTR {
         for (int r = 0; r < step; ++r) f(r);
@@ -162,7 +157,7 @@ HWY_INLINE void add_q4_0(const uint8_t * row, int64_t stride, const int8_t * pla
             d[r] = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(scales, with_d)));
         });
         // So far the products fit in 16 bits.
-        each([&](int r) HWY_ATTR { product[r] = _mm512_dpwssd_epi32(load_512(starts), product[r], times_256); });
+        each([&](int r) HWY_ATTR { product[r] = _mm512_dpwssd_epi32(start, product[r], times_256); });
         each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(product[r], low[r], load_512(planes + 128)); });
         each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(product[r], high[r], load_512(planes + 192)); });
         each([&](int r) HWY_ATTR { sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product[r]), d[r], sum[r]); });
@@ -178,7 +173,7 @@ void dot_q4_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, 
     const auto add = [&](auto n_blocks, int64_t i) HWY_ATTR {
         constexpr int count = n_blocks.value, bytes = 18 * count;
         if constexpr (W > 1) prefetch<W * bytes>(soon + i / 32 * 18 * W);
-        add_q4_0<W, count>(row + i / 32 * 18, stride, x.planes + 2 * i, x.starts + i / 8, sum);
+        add_q4_0<W, count>(row + i / 32 * 18, stride, x.planes + 2 * i, x.starts + i / 32, sum);
     };
     int64_t i = 0;
     for (; i + 128 <= n; i += 128) add(std::integral_constant<int, 4>(), i);
@@ -331,49 +326,19 @@ Kernels kernels_for(ggml_type type) {
 }
 
 // n_rows rows of W with each row of x.
-void dot_in_ints(const Weight & w, const std::byte * rows, int64_t n_rows, Kernel kernel, const DotInput & x, float * out) {
+void dot_in_ints(const Weight & w, const std::byte * rows, int64_t n_rows, Kernel kernel, const DotInput & x, float * out, int64_t stride) {
     for (int64_t t = 0; t < x.rows; ++t) {
         const int64_t at = t * x.stride;
         float results[8];
         kernel(reinterpret_cast<const uint8_t *>(rows), static_cast<int64_t>(w.row_bytes), w.in,
-               {x.ints + at, x.sums + at / 16, x.planes + 2 * at, x.starts + at / 8}, results);
-        for (int64_t r = 0; r < n_rows; ++r) out[r * dot_max_rows + t] = results[r] * x.unit[t];
-    }
-}
-
-// The forms of one row of x: ints, their sums by 16, and what the kernel of Q4_0 takes.
-void round_row(const float * values, int64_t n, float per_unit, int64_t stride, int16_t * ints, float * sums, int8_t * planes, int32_t * starts) {
-    for (int64_t i = 0; i < stride; i += 16) {
-        const auto there = static_cast<__mmask16>((1u << std::clamp<int64_t>(n - i, 0, 16)) - 1);
-        const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(there, values + i), _mm512_set1_ps(per_unit)));
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(ints + i), _mm512_cvtepi32_epi16(rounded));
-        sums[i / 16] = static_cast<float>(_mm512_reduce_add_epi32(rounded));
-    }
-    for (int64_t i = 0; i < stride; i += 32) {
-        const __m512i words = load_512(ints + i);
-        const __m256i upper = _mm512_cvtepi16_epi8(_mm512_srai_epi16(_mm512_add_epi16(words, _mm512_set1_epi16(128)), 8));
-        const __m256i lower = _mm512_cvtepi16_epi8(words);
-        int8_t * to = planes + 2 * (i / 128 * 128) + i % 128 / 2;
-        const auto put = [](int8_t * p, __m128i bytes) HWY_ATTR { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), bytes); };
-        put(to, _mm256_castsi256_si128(upper));
-        put(to + 64, _mm256_extracti128_si256(upper, 1));
-        put(to + 128, _mm256_castsi256_si128(lower));
-        put(to + 192, _mm256_extracti128_si256(lower, 1));
-    }
-    for (int64_t i = 0; i < stride; i += 128) {
-        const auto eight_times = [&](const int8_t * p) HWY_ATTR {
-            const __m512i eight = _mm512_set1_epi8(8);
-            return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), eight, load_512(p)), eight, load_512(p + 64));
-        };
-        const __m512i upper = eight_times(planes + 2 * i), lower = eight_times(planes + 2 * i + 128);
-        const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(upper, 8), lower);
-        _mm512_storeu_si512(starts + i / 8, _mm512_sub_epi32(_mm512_setzero_si512(), both));
+               {x.ints + at, x.sums + at / 16, x.planes + 2 * at, x.starts + at / 32}, results);
+        for (int64_t r = 0; r < n_rows; ++r) out[t * stride + r] = results[r] * x.unit[t];
     }
 }
 
 #endif
 
-void DotRows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out) {
+void DotRows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out, int64_t stride) {
     const std::byte * row = w.data + static_cast<size_t>(first) * w.row_bytes;
     int64_t i = 0;
 #if LORICA_DOT_INTS
@@ -381,45 +346,12 @@ void DotRows(const Weight & w, int64_t first, int64_t count, const DotInput & x,
     const auto at = [&](int64_t r) { return row + static_cast<size_t>(r) * w.row_bytes; };
     if (kernels.n_rows > 0) {
         for (; i + kernels.n_rows <= count; i += kernels.n_rows) {
-            dot_in_ints(w, at(i), kernels.n_rows, kernels.several, x, out + i * dot_max_rows);
+            dot_in_ints(w, at(i), kernels.n_rows, kernels.several, x, out + i, stride);
         }
-        for (; i < count; ++i) dot_in_ints(w, at(i), 1, kernels.one, x, out + i * dot_max_rows);
+        for (; i < count; ++i) dot_in_ints(w, at(i), 1, kernels.one, x, out + i, stride);
     }
 #endif
-    for (; i < count; ++i) dot_in_f32(w, row + static_cast<size_t>(i) * w.row_bytes, x, scratch, out + i * dot_max_rows);
-}
-
-void RoundToInts(DotInput & x, Scratch & scratch) {
-#if LORICA_DOT_INTS
-    const int64_t stride = (x.cols + 127) / 128 * 128;
-    auto * ints = scratch.take_as<int16_t>(x.rows * stride);
-    auto * sums = scratch.take_as<float>(x.rows * stride / 16);
-    auto * planes = scratch.take_as<int8_t>(x.rows * stride * 2);
-    auto * starts = scratch.take_as<int32_t>(x.rows * stride / 8);
-    for (int64_t t = 0; t < x.rows; ++t) {
-        const float * values = x.values + t * x.cols;
-        // As integers the magnitudes have the same order, and infinity and NaN come last.
-        __m512i largest_bits = _mm512_setzero_si512();
-        for (int64_t i = 0; i < x.cols; i += 16) {
-            const auto there = static_cast<__mmask16>((1u << std::min<int64_t>(x.cols - i, 16)) - 1);
-            const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(there, values + i));
-            largest_bits = _mm512_max_epi32(largest_bits, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
-        }
-        const auto largest = std::bit_cast<float>(_mm512_reduce_max_epi32(largest_bits));
-        if (!std::isfinite(largest)) return;  // f32 carries it on
-        // A power of two would keep more elements as they are, but waste up to a bit of all others.
-        x.unit[t] = largest / largest_int;
-        const float per_unit = largest > 1e-30f ? largest_int / largest : 0;
-        round_row(values, x.cols, per_unit, stride, ints + t * stride, sums + t * stride / 16, planes + 2 * t * stride, starts + t * stride / 8);
-    }
-    x.ints = ints;
-    x.sums = sums;
-    x.planes = planes;
-    x.starts = starts;
-    x.stride = stride;
-#else
-    (void)x, (void)scratch;
-#endif
+    for (; i < count; ++i) dot_in_f32(w, row + static_cast<size_t>(i) * w.row_bytes, x, scratch, out + i, stride);
 }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE
@@ -429,27 +361,9 @@ HWY_AFTER_NAMESPACE();
 namespace lorica::cpu {
 
 HWY_EXPORT(DotRows);
-HWY_EXPORT(RoundToInts);
 
-DotInput prepare_dot_input(const Matrix & x, Scratch & scratch) {
-    DotInput input;
-    input.rows = x.rows;
-    input.cols = x.cols;
-    auto * values = scratch.take_as<float>(x.rows * x.cols);
-    input.values = values;
-    for (int64_t t = 0; t < x.rows; ++t) {
-        if (x.type == Dtype::bf16) {
-            convert_bf16_to_f32(x.row_as<uint16_t>(t), values + t * x.cols, x.cols);
-        } else {
-            std::copy_n(x.row_as<float>(t), x.cols, values + t * x.cols);
-        }
-    }
-    if (x.type == Dtype::bf16) HWY_DYNAMIC_DISPATCH(RoundToInts)(input, scratch);
-    return input;
-}
-
-void dot_rows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out) {
-    HWY_DYNAMIC_DISPATCH(DotRows)(w, first, count, x, scratch, out);
+void dot_rows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out, int64_t stride) {
+    HWY_DYNAMIC_DISPATCH(DotRows)(w, first, count, x, scratch, out, stride);
 }
 
 }  // namespace lorica::cpu

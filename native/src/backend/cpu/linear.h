@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/gemm.h"
+#include "backend/cpu/interleaved.h"
 
 namespace lorica::cpu {
 
@@ -13,6 +14,7 @@ struct Context {
     GemmPrecision precision;
     int n_threads;
     Scratch & scratch;
+    const InterleavedWeights * interleaved = nullptr;  // what decoding reads instead of the blocks, where there are copies
 
     Dtype act() const { return precision == GemmPrecision::bf16 ? Dtype::bf16 : Dtype::f32; }
     Matrix take_act(int64_t rows, int64_t cols) const;  // from scratch

@@ -15,8 +15,8 @@ namespace {
 
 static_assert(matvec_max_rows == dot_max_rows);
 
-constexpr int64_t unit_rows = 8;    // threads share rows in units of so many, which a kernel takes at once
-constexpr int64_t piece_rows = 64;  // whose sums are stored together
+constexpr int64_t unit_rows = strip_rows;      // threads share rows in units of so many, which the kernels take at once
+constexpr int64_t piece_rows = 2 * unit_rows;  // whose sums are stored together
 
 void store_one(const Matrix & y, int64_t row, int64_t col, float value) {
     if (y.type == Dtype::bf16) {
@@ -38,11 +38,10 @@ struct Projection {
     int64_t row;  // of A
 };
 
-// Rows first to first + count of one layer, from sums[row * dot_max_rows + t].
-void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, int64_t first, int64_t count, const float * sums) {
-    float row[piece_rows];
+// Rows first to first + count of one layer, from sums[t * piece_rows + row].
+void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, int64_t first, int64_t count, float * sums) {
     for (int64_t t = 0; t < x_rows; ++t) {
-        for (int64_t i = 0; i < count; ++i) row[i] = sums[i * dot_max_rows + t];
+        float * row = sums + t * piece_rows;
         if (layer.lora) {
             const auto * b = static_cast<const float *>(layer.lora.b) + first * layer.lora.rank;
             const float * u = us + t * layer.lora.rank;
@@ -67,6 +66,10 @@ void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, 
 void linear_few_rows(const Context & context, Matrix x, std::span<const LinearForward> layers) {
     const Scratch::Mark mark(context.scratch);
     const DotInput input = prepare_dot_input(x, context.scratch);
+    std::vector<const std::byte *> copies(layers.size(), nullptr);
+    if (context.interleaved && input.ints) {
+        for (size_t i = 0; i < layers.size(); ++i) copies[i] = context.interleaved->find(*layers[i].weight);
+    }
 
     // u of each layer, as it is stored but in f32: [x.rows, rank]
     std::vector<float *> us(layers.size(), nullptr);
@@ -115,7 +118,11 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
             for (int64_t first = std::max<int64_t>(begin, 0) * unit_rows; first < last; first += piece_rows) {
                 const int64_t count = std::min(piece_rows, last - first);
                 float sums[piece_rows * dot_max_rows];
-                dot_rows(*layer.weight, first, count, input, expanded + rank * x.cols, sums);
+                if (copies[i]) {
+                    dot_interleaved(*layer.weight, copies[i], first, count, input, sums, piece_rows);
+                } else {
+                    dot_rows(*layer.weight, first, count, input, expanded + rank * x.cols, sums, piece_rows);
+                }
                 finish_rows(layer, us[i], x.rows, first, count, sums);
             }
             begin -= units_of(layer);
