@@ -74,7 +74,11 @@ Json run_decode(const Options & options) {
                             choice.n_threads);  // may partly stay in the caches, as the weights themselves may
     const double gpu_bandwidth = gpu ? gpu->measure_bandwidth() : 0;
     eval(0, n_prompt);
-    std::vector<double> prompt, decode, bandwidth, cached, ratios, cached_ratios;
+    // K and V of all positions so far, in the middle of what is decoded; the engine keeps them in the act format.
+    const int64_t kv_element = choice.precision == LORICA_PRECISION_F32 ? 4 : 2;
+    const int64_t kv_bytes =
+        int64_t{2} * info.n_layer * info.n_head_kv * info.head_dim * kv_element * (n_prompt + n_generate / 2);
+    std::vector<double> prompt, decode, bandwidth, cached, ratios, kv_ratios, cached_ratios;
     for (int i = 0; i < repetitions; ++i) {
         check(lorica_context_truncate(context.get(), 0));
         prompt.push_back(n_prompt / seconds_of([&] { eval(0, n_prompt); }));
@@ -104,21 +108,19 @@ Json run_decode(const Options & options) {
             cached.push_back(like_weights.read_once());
         }
         ratios.push_back(decode.back() * static_cast<double>(weight_bytes) / bandwidth.back());
+        kv_ratios.push_back(decode.back() * static_cast<double>(weight_bytes + kv_bytes) / bandwidth.back());
         cached_ratios.push_back(decode.back() * static_cast<double>(weight_bytes) / cached.back());
     }
-    // K and V of all positions so far, in the middle of what was decoded; the engine keeps them in the act format.
-    const int64_t kv_element = choice.precision == LORICA_PRECISION_F32 ? 4 : 2;
-    const int64_t kv_bytes =
-        int64_t{2} * info.n_layer * info.n_head_kv * info.head_dim * kv_element * (n_prompt + n_generate / 2);
 
     std::fprintf(stderr, "%s, %d threads (%s)\n", choice.name.c_str(), choice.n_threads, info.device_detail);
     std::fprintf(stderr, "prompt of %d tokens %.1f tok/s, decoding %.2f tok/s\n", n_prompt, median(prompt),
                  median(decode));
     std::fprintf(stderr,
-                 "weights %.1f MB per token: %.2f GB/s of %.2f GB/s from memory: %.3f; of %.2f GB/s from a buffer as "
-                 "large: %.3f\n",
+                 "weights %.1f MB per token: %.2f GB/s of %.2f GB/s from memory: %.3f, with %.1f MB of keys and values "
+                 "%.3f; of %.2f GB/s from a buffer as large: %.3f\n",
                  static_cast<double>(weight_bytes) * 1e-6, median(decode) * static_cast<double>(weight_bytes) * 1e-9,
-                 median(bandwidth) * 1e-9, median(ratios), median(cached) * 1e-9, median(cached_ratios));
+                 median(bandwidth) * 1e-9, median(ratios), static_cast<double>(kv_bytes) * 1e-6, median(kv_ratios),
+                 median(cached) * 1e-9, median(cached_ratios));
     Json with_adapters;
     for (size_t set = 0; set < adapted.size(); ++set) {
         std::fprintf(stderr, "with %zu adapter%s (%s, rank %d): %.2f tok/s, %.0f us more per token (%.1f %%), switching to %s %.2f ms\n",
@@ -142,6 +144,7 @@ Json run_decode(const Options & options) {
         .set("memory_buffer_bytes", memory.n_bytes())
         .set("same_size_bytes_per_second", summary(cached))
         .set("ratio_to_memory", summary(ratios))
+        .set("ratio_to_memory_with_kv", summary(kv_ratios))
         .set("ratio_to_same_size", summary(cached_ratios))
         .set("with_adapters", with_adapters);
 }

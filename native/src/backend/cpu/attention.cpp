@@ -19,10 +19,9 @@ size_t scratch_bytes(int64_t head_dim, bool backward) {
     return backward ? std::max(forward, BackwardScratch(nullptr, d).n_bytes) : forward;
 }
 
-// A few queries over a long cache: too few rows to fill panels, and one task per kv head would leave threads idle.
+// A few queries over a cache: too few rows to fill panels, and one task per kv head would leave threads idle.
 bool is_decoding(const Segment & segment, int64_t group) {
-    return segment.q_len * group <= decode_max_rows && segment.kv_len >= 4 * segment.q_len &&
-           segment.kv_len >= block_keys;
+    return segment.q_len * group <= decode_max_rows && segment.kv_len >= 4 * segment.q_len;
 }
 
 // Configures and releases the tile registers of a thread.
@@ -68,7 +67,7 @@ AttentionUnits usable(AttentionUnits wanted, Dtype type, const AttentionKernels 
     return wanted;
 }
 
-// One segment: parts of 256 keys in parallel, then a merge in the order of the keys.
+// One segment: parts of its keys in parallel, then a merge in the order of the keys.
 void decode(const AttentionOperands & x, const AttentionKernels & kernels, const Segment & segment,
             std::byte * workspace, size_t thread_bytes, int n_threads) {
     const int64_t n_parts = divide_up(segment.kv_len, decode_keys), n_head_kv = x.shape.n_head_kv;

@@ -20,7 +20,7 @@ constexpr int64_t block_rows = 128;  // rows of a task: four panels
 constexpr int64_t block_keys = 64;
 constexpr int64_t chunk_keys = 512;  // keys whose gradients one task accumulates; shorter segments get dQ from the same scores
 constexpr int64_t decode_max_rows = 32;
-constexpr int64_t decode_keys = 256;  // keys of one part of a decoding step
+constexpr int64_t decode_keys = 128;  // keys of one part of a decoding step
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -131,8 +131,8 @@ struct AttentionKernels {
     void (*backward_queries)(const AttentionOperands &, const AttentionTask & rows, void * scratch);
     // parts[row]: the softmax over the task's keys alone, see decode_part_floats.
     void (*decode)(const AttentionOperands &, const AttentionTask & keys, void * scratch, float * parts);
-    // Merges parts[n_parts][row] in the order of the keys.
-    void (*decode_merge)(const AttentionOperands &, const AttentionTask &, const float * parts, int64_t n_parts,
+    // Merges parts[n_parts][row] in the order of the keys; overwrites them.
+    void (*decode_merge)(const AttentionOperands &, const AttentionTask &, float * parts, int64_t n_parts,
                          int64_t part_stride);
 };
 AttentionKernels attention_kernels();
