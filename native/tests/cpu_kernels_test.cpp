@@ -23,6 +23,7 @@
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/interleaved.h"
+#include "backend/cpu/panel.h"
 #include "backend/cpu/token_sums.h"
 #include "common/bf16.h"
 #include "common/random.h"
@@ -763,6 +764,39 @@ TEST_P(CpuKernels, DotRowsMultipliesEveryTypeAndReadsNothingBehindIt) {
                     dot_rows(w, 0, 5, input, scratch.data(), out.data(), n);
                     dot_rows(w, 5, 2, input, scratch.data(), out.data() + 5, n);
                     expect_products(w, n, x, out);
+                }
+            }
+        }
+    }
+}
+
+// A panel holds what ggml's values round to, bit by bit, wherever it lies in the matrix.
+TEST_P(CpuKernels, PanelsHoldTheRoundedValuesOfEveryType) {
+    std::vector<float> scratch(row_scratch_elements);
+    for (const ggml_type type : test::all_weight_types()) {
+        const int64_t rows = 70, cols = 768;
+        const LastBytes blocks(test::random_blocks(type, rows, cols, 0.1f, 1, 0));
+        std::vector<float> values(static_cast<size_t>(rows * cols));
+        dequantize_row(type, blocks.data(), values.data(), rows * cols);
+        struct Part { bool by_rows; int64_t k0, k_count, n0, n_count; };
+        for (const Part & part : {Part{true, 0, 768, 0, 64}, {true, 256, 160, 35, 35}, {true, 32, 20, 1, 17}, {false, 0, 70, 0, 288},
+                                  {false, 3, 33, 288, 96}, {false, 60, 10, 16, 40}}) {
+            const float scale = type == GGML_TYPE_F32 && part.k0 > 0 ? 0.75f : 1;
+            const GemmB b{type, blocks.data(), ggml_row_size(type, cols), rows, cols, part.by_rows, scale};
+            const int64_t k_pad = (part.k_count + 31) / 32 * 32, groups = (part.n_count + group_n - 1) / group_n;
+            std::vector<uint16_t> memory(static_cast<size_t>(groups * k_pad * group_n) + 32, 0x1234);
+            uint16_t * panel = memory.data();
+            while (reinterpret_cast<uintptr_t>(panel) % 64 != 0) ++panel;
+            pack_panel_bf16(b, part.k0, part.k_count, k_pad, part.n0, part.n_count, scratch.data(), panel);
+            for (int64_t n = 0; n < groups * group_n; ++n) {
+                for (int64_t k = 0; k < k_pad; ++k) {
+                    float want = 0;
+                    if (n < part.n_count && k < part.k_count) {
+                        const int64_t r = part.by_rows ? part.n0 + n : part.k0 + k, c = part.by_rows ? part.k0 + k : part.n0 + n;
+                        want = values[static_cast<size_t>(r * cols + c)] * scale;
+                    }
+                    const uint16_t got = panel[((n / group_n * k_pad / 2 + k / 2) * group_n + n % group_n) * 2 + k % 2];
+                    ASSERT_EQ(got, Bf16(want).bits) << ggml_type_name(type) << (part.by_rows ? " by rows, " : " by columns, ") << "k " << k << ", n " << n;
                 }
             }
         }
