@@ -74,6 +74,26 @@ HWY_INLINE ScaleMin k_scale(const uint8_t * block, int64_t j) {
             hn::Mul(half_at(block + 2), hn::Set(d, static_cast<float>(min)))};
 }
 
+// All eight of them at once.
+HWY_INLINE void k_scales(const uint8_t * block, float * scales, float * minima) {
+    uint32_t s[3];
+    std::memcpy(s, block + 4, sizeof s);
+    constexpr uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x03030303;
+    // Of the bytes of a whole number: what is written in parts and read at once waits for the parts.
+    const uint64_t scale = (uint64_t{(s[2] & four) | (((s[0] >> 6) & two) << 4)} << 32) | (s[0] & six);
+    const uint64_t minimum = (uint64_t{((s[2] >> 4) & four) | (((s[1] >> 6) & two) << 4)} << 32) | (s[1] & six);
+    const hn::CappedTag<float, 8> d;
+    const auto put = [&](const uint64_t & bytes, float unit, float * to) HWY_ATTR {
+        const hn::Rebind<uint8_t, decltype(d)> d8;
+        for (size_t i = 0; i < 8; i += hn::Lanes(d)) {
+            const auto q = hn::LoadU(d8, reinterpret_cast<const uint8_t *>(&bytes) + i);
+            hn::StoreU(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<decltype(d)>(), q)), hn::Set(d, unit)), d, to + i);
+        }
+    };
+    put(scale, hn::GetLane(half_at(block)), scales);
+    put(minimum, hn::GetLane(half_at(block + 2)), minima);
+}
+
 // Piece `piece` (32 elements) of the row.
 template <typename Sink>
 HWY_INLINE void expand_q4_0(const uint8_t * row, int64_t piece, int64_t at, const Sink & sink) {

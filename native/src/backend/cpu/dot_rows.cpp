@@ -202,20 +202,6 @@ void dot_q8_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, 
     for (int r = 0; r < W; ++r) out[r] = _mm512_reduce_add_ps(sum[r]);
 }
 
-// The eight scales and minima of a Q4_K or Q5_K block, times d and dmin.
-HWY_INLINE void k_scales(const uint8_t * block, float * scales, __m256 & minima) {
-    uint32_t s[3];
-    std::memcpy(s, block + 4, sizeof s);
-    constexpr uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x03030303;
-    const uint64_t scale = (uint64_t{(s[2] & four) | (((s[0] >> 6) & two) << 4)} << 32) | (s[0] & six);
-    const uint64_t minimum = (uint64_t{((s[2] >> 4) & four) | (((s[1] >> 6) & two) << 4)} << 32) | (s[1] & six);
-    const auto floats = [](uint64_t bytes) HWY_ATTR {
-        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(bytes))));
-    };
-    _mm256_store_ps(scales, _mm256_mul_ps(floats(scale), _mm256_set1_ps(half_to_float(block))));
-    minima = _mm256_mul_ps(floats(minimum), _mm256_set1_ps(half_to_float(block + 2)));
-}
-
 // The sums of eight times 32 elements, from those of 16.
 HWY_INLINE __m256 sums_of_32(const float * sums) {
     const __m512 each = _mm512_loadu_ps(sums);
@@ -249,10 +235,9 @@ void dot_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, flo
         for (int r = 0; r < W; ++r) {
             const uint8_t * block = row + r * stride;
             prefetch<block_bytes>(block + W * stride);
-            alignas(32) float scale[8];
-            __m256 minima;
+            alignas(32) float scale[8], minima[8];
             k_scales(block, scale, minima);
-            below[r] = _mm256_fmadd_ps(minima, of_32, below[r]);
+            below[r] = _mm256_fmadd_ps(_mm256_load_ps(minima), of_32, below[r]);
             const __m512i high = FifthBits ? bytes_as_words(block + 16) : _mm512_setzero_si512();
             // Elements j * 32 to (j + 2) * 32.
             const auto add = [&](auto constant) HWY_ATTR {

@@ -145,70 +145,98 @@ HWY_INLINE __m256i both_nibbles(const uint8_t * p) {
     const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
     return low_nibbles(_mm256_set_m128i(_mm_srli_epi16(v, 4), v));
 }
-// Nibbles of piece j of a K block.
-HWY_INLINE __m256i k_nibbles(const uint8_t * nibbles, int64_t j) {
-    return low_nibbles(_mm256_srl_epi16(load_256(nibbles + j / 2 * 32), _mm_cvtsi32_si128(j % 2 * 4)));
-}
 HWY_INLINE Vec count_from(float first) { return hn::Iota(Floats(), first); }
 
-HWY_INLINE __m512i piece_q4_0(const uint8_t * row, int64_t piece) {
-    const uint8_t * block = row + piece * 18;
-    const Vec values = hn::Mul(count_from(-8), half_at(block));
-    return look_up(both_nibbles(block + 2), as_bf16(values, values));
-}
-HWY_INLINE __m512i piece_q4_1(const uint8_t * row, int64_t piece) {
-    const uint8_t * block = row + piece * 20;
-    const Vec values = hn::Add(hn::Mul(count_from(0), half_at(block)), half_at(block + 2));
-    return look_up(both_nibbles(block + 4), as_bf16(values, values));
-}
-HWY_INLINE __m512i piece_q4_k(const uint8_t * row, int64_t piece) {
-    const uint8_t * block = row + piece / 8 * 144;
-    const ScaleMin s = k_scale(block, piece % 8);
-    const Vec values = hn::Sub(hn::Mul(count_from(0), s.scale), s.min);
-    return look_up(k_nibbles(block + 16, piece % 8), as_bf16(values, values));
-}
-HWY_INLINE __m512i piece_q5_k(const uint8_t * row, int64_t piece) {
-    const uint8_t * block = row + piece / 8 * 176;
-    const int64_t j = piece % 8;
-    const ScaleMin s = k_scale(block, j);
-    const Vec low = hn::Sub(hn::Mul(count_from(0), s.scale), s.min), high = hn::Sub(hn::Mul(count_from(16), s.scale), s.min);
-    // Bit j of each byte to bit 4.
-    const __m128i left = _mm_cvtsi32_si128(static_cast<int>(std::max<int64_t>(4 - j, 0))), right = _mm_cvtsi32_si128(static_cast<int>(std::max<int64_t>(j - 4, 0)));
-    const __m256i fifth = _mm256_and_si256(_mm256_srl_epi16(_mm256_sll_epi16(load_256(block + 16), left), right), _mm256_set1_epi8(16));
-    return look_up(_mm256_or_si256(k_nibbles(block + 48, j), fifth), as_bf16(low, high));
+// Each has a State for what several pieces of a row share, made by enter() at the first of eight pieces or of a panel, and
+// piece(row, number, state). K blocks are eight pieces.
+struct WithoutState {
+    struct State {};
+    HWY_INLINE void enter(const uint8_t *, int64_t, State &) const {}
+};
+
+struct PiecesOfQ4_0 : WithoutState {
+    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const {
+        const uint8_t * block = row + number * 18;
+        const Vec values = hn::Mul(count_from(-8), half_at(block));
+        return look_up(both_nibbles(block + 2), as_bf16(values, values));
+    }
+};
+
+struct PiecesOfQ4_1 : WithoutState {
+    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const {
+        const uint8_t * block = row + number * 20;
+        const Vec values = hn::Add(hn::Mul(count_from(0), half_at(block)), half_at(block + 2));
+        return look_up(both_nibbles(block + 4), as_bf16(values, values));
+    }
+};
+
+template <bool FifthBits>
+struct PiecesOfK {
+    static constexpr int64_t block_bytes = FifthBits ? 176 : 144, nibbles_at = FifthBits ? 48 : 16;
+
+    struct State {
+        float scales[8], minima[8];
+    };
+    HWY_INLINE void enter(const uint8_t * row, int64_t number, State & state) const {
+        k_scales(row + number / 8 * block_bytes, state.scales, state.minima);
+    }
+    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State & state) const {
+        const uint8_t * block = row + number / 8 * block_bytes;
+        const int64_t j = number % 8;
+        const Vec scale = hn::Set(Floats(), state.scales[j]), min = hn::Set(Floats(), state.minima[j]);
+        const auto values_from = [&](float first) HWY_ATTR { return hn::Sub(hn::Mul(count_from(first), scale), min); };
+        __m256i codes = low_nibbles(_mm256_srl_epi16(load_256(block + nibbles_at + j / 2 * 32), _mm_cvtsi32_si128(j % 2 * 4)));
+        const Vec low = values_from(0);
+        if constexpr (!FifthBits) return look_up(codes, as_bf16(low, low));
+        // Bit j of each byte to bit 4.
+        const auto left = static_cast<int>(std::max<int64_t>(4 - j, 0)), right = static_cast<int>(std::max<int64_t>(j - 4, 0));
+        const __m256i moved = _mm256_srl_epi16(_mm256_sll_epi16(load_256(block + 16), _mm_cvtsi32_si128(left)), _mm_cvtsi32_si128(right));
+        codes = _mm256_or_si256(codes, _mm256_and_si256(moved, _mm256_set1_epi8(16)));
+        return look_up(codes, as_bf16(low, values_from(16)));
+    }
+};
+
+struct PiecesOfF32 : WithoutState {
+    float scale;
+    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const {
+        const auto * x = reinterpret_cast<const float *>(row) + 32 * number;
+        return as_bf16(hn::Mul(load(x), hn::Set(Floats(), scale)), hn::Mul(load(x + 16), hn::Set(Floats(), scale)));
+    }
+};
+
+struct PiecesOfBf16 : WithoutState {
+    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const { return _mm512_loadu_si512(row + 64 * number); }
+};
+
+// Of a type that has no table.
+template <typename Expand>
+struct PiecesExpanded : WithoutState {
+    Expand expand;
+    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const {
+        Vec halves[2];
+        expand(row, number, [&](Vec values, int64_t, int64_t i) HWY_ATTR { halves[i / 16] = values; });
+        return as_bf16(halves[0], halves[1]);
+    }
+};
+template <typename Expand>
+HWY_INLINE PiecesExpanded<Expand> expanded(const Expand & expand) {
+    return {{}, expand};
 }
 
-// f(load), where load(row, piece) makes a vector of a piece; false: there is none for this matrix.
+// f(pieces) for those of this matrix; false: there are none.
 template <typename F>
 HWY_INLINE bool with_pieces(const GemmB & b, const F & f) {
-    const auto expanded = [&](const auto & one) {
-        f([&](const uint8_t * row, int64_t piece) HWY_ATTR {
-            Vec halves[2];
-            one(row, piece, [&](Vec values, int64_t, int64_t i) HWY_ATTR { halves[i / 16] = values; });
-            return as_bf16(halves[0], halves[1]);
-        });
-        return true;
-    };
-    if (b.type == GGML_TYPE_F32) {
-        const Vec scale = hn::Set(Floats(), b.scale);
-        f([&](const uint8_t * row, int64_t piece) HWY_ATTR {
-            const auto * x = reinterpret_cast<const float *>(row) + 32 * piece;
-            return as_bf16(hn::Mul(load(x), scale), hn::Mul(load(x + 16), scale));
-        });
-        return true;
-    }
+    if (b.type == GGML_TYPE_F32) return f(PiecesOfF32{{}, b.scale}), true;
     if (b.scale != 1) return false;
     switch (b.type) {
-        case GGML_TYPE_Q4_0: f([](auto row, auto piece) HWY_ATTR { return piece_q4_0(row, piece); }); return true;
-        case GGML_TYPE_Q4_1: f([](auto row, auto piece) HWY_ATTR { return piece_q4_1(row, piece); }); return true;
-        case GGML_TYPE_Q4_K: f([](auto row, auto piece) HWY_ATTR { return piece_q4_k(row, piece); }); return true;
-        case GGML_TYPE_Q5_K: f([](auto row, auto piece) HWY_ATTR { return piece_q5_k(row, piece); }); return true;
-        case GGML_TYPE_BF16:
-            f([](const uint8_t * row, int64_t piece) HWY_ATTR { return _mm512_loadu_si512(row + 64 * piece); });
-            return true;
-        case GGML_TYPE_F16: return expanded([](auto row, auto piece, const auto & sink) HWY_ATTR { expand_f16(row, piece, 0, sink); });
-        case GGML_TYPE_Q8_0: return expanded([](auto row, auto piece, const auto & sink) HWY_ATTR { expand_q8_0(row, piece, 0, sink); });
-        case GGML_TYPE_Q6_K: return expanded([](auto row, auto piece, const auto & sink) HWY_ATTR { expand_q6_k(row, piece, 0, sink); });
+        case GGML_TYPE_Q4_0: return f(PiecesOfQ4_0()), true;
+        case GGML_TYPE_Q4_1: return f(PiecesOfQ4_1()), true;
+        case GGML_TYPE_Q4_K: return f(PiecesOfK<false>()), true;
+        case GGML_TYPE_Q5_K: return f(PiecesOfK<true>()), true;
+        case GGML_TYPE_BF16: return f(PiecesOfBf16()), true;
+        case GGML_TYPE_F16: return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_f16(row, i, 0, sink); })), true;
+        case GGML_TYPE_Q8_0: return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_q8_0(row, i, 0, sink); })), true;
+        case GGML_TYPE_Q6_K: return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_q6_k(row, i, 0, sink); })), true;
         default: return false;
     }
 }
@@ -248,20 +276,27 @@ HWY_INLINE const uint8_t * row_of(const GemmB & b, int64_t row) {
 HWY_INLINE int64_t piece_bytes(const GemmB & b) { return 32 * static_cast<int64_t>(b.row_bytes) / b.cols; }
 
 // As pack_rows_bf16, for whole pieces.
-template <typename Load>
-HWY_INLINE void pack_row_pieces(const GemmB & b, const Load & load_piece, int64_t k0, int64_t k_count, int64_t n0, int64_t n_count, uint16_t * panel) {
-    const int64_t next_group = group_n * static_cast<int64_t>(b.row_bytes), bytes = piece_bytes(b);
+template <typename Pieces>
+HWY_INLINE void pack_row_pieces(const GemmB & b, const Pieces & pieces, int64_t k0, int64_t k_count, int64_t n0, int64_t n_count,
+                                uint16_t * panel) {
+    const auto row_bytes = static_cast<int64_t>(b.row_bytes), bytes = piece_bytes(b);
     for (int64_t g = 0; g * group_n < n_count; ++g) {
         const int64_t columns = std::min(group_n, n_count - g * group_n);
-        const uint8_t * row = row_of(b, n0 + g * group_n);
+        const uint8_t * first = row_of(b, n0 + g * group_n);
         auto * out = reinterpret_cast<uint32_t *>(panel + g * k_count * group_n);
+        typename Pieces::State states[group_n];
         for (int64_t k = 0; k < k_count; k += 32, out += 16 * group_n) {
-            const int64_t piece = (k0 + k) / 32;
-            __m512i rows[16];
+            const int64_t number = (k0 + k) / 32;
+            __m512i rows[group_n];
             for (int64_t c = 0; c < group_n; ++c) {
-                const uint8_t * of_c = row + static_cast<size_t>(c) * b.row_bytes;
-                hwy::Prefetch(of_c + next_group + piece * bytes);
-                rows[c] = c < columns ? load_piece(of_c, piece) : _mm512_setzero_si512();
+                const uint8_t * row = first + c * row_bytes;
+                hwy::Prefetch(row + group_n * row_bytes + number * bytes);
+                if (c >= columns) {
+                    rows[c] = _mm512_setzero_si512();
+                    continue;
+                }
+                if (k == 0 || number % 8 == 0) pieces.enter(row, number, states[c]);
+                rows[c] = pieces.piece(row, number, states[c]);
             }
             store_transposed(rows, out);
         }
@@ -269,9 +304,9 @@ HWY_INLINE void pack_row_pieces(const GemmB & b, const Load & load_piece, int64_
 }
 
 // As pack_columns_bf16, for whole pieces.
-template <typename Load>
-HWY_INLINE void pack_column_pieces(const GemmB & b, const Load & load_piece, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
-                                   uint16_t * panel) {
+template <typename Pieces>
+HWY_INLINE void pack_column_pieces(const GemmB & b, const Pieces & pieces, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0,
+                                   int64_t n_count, uint16_t * panel) {
     alignas(64) uint16_t order[2][32];
     for (int i = 0; i < 32; ++i) {
         order[0][i] = static_cast<uint16_t>(i / 2 + i % 2 * 32);
@@ -281,14 +316,20 @@ HWY_INLINE void pack_column_pieces(const GemmB & b, const Load & load_piece, int
     constexpr int64_t ahead = 16;  // rows
     const int64_t bytes = piece_bytes(b);
     for (int64_t k = 0; k < k_pad; k += 2) {
-        const uint8_t * even = row_of(b, k0 + k);
+        // What is behind the last row is not looked at.
+        const uint8_t *even = row_of(b, k0 + std::min(k, k_count - 1)), *odd = row_of(b, k0 + std::min(k + 1, k_count - 1));
         uint16_t * out = panel + k * group_n;
+        typename Pieces::State of_even, of_odd;
         for (int64_t n = 0; n < n_count; n += 32, out += 2 * k_pad * group_n) {
-            const int64_t piece = (n0 + n) / 32;
-            const uint8_t * soon = even + ahead * static_cast<int64_t>(b.row_bytes) + piece * bytes;
-            hwy::Prefetch(soon);
-            hwy::Prefetch(soon + b.row_bytes);
-            const __m512i e = k < k_count ? load_piece(even, piece) : zero, o = k + 1 < k_count ? load_piece(even + b.row_bytes, piece) : zero;
+            const int64_t number = (n0 + n) / 32;
+            hwy::Prefetch(even + ahead * static_cast<int64_t>(b.row_bytes) + number * bytes);
+            hwy::Prefetch(odd + ahead * static_cast<int64_t>(b.row_bytes) + number * bytes);
+            if (n == 0 || number % 8 == 0) {
+                pieces.enter(even, number, of_even);
+                pieces.enter(odd, number, of_odd);
+            }
+            const __m512i e = k < k_count ? pieces.piece(even, number, of_even) : zero;
+            const __m512i o = k + 1 < k_count ? pieces.piece(odd, number, of_odd) : zero;
             _mm512_store_si512(out, _mm512_permutex2var_epi16(e, first, o));
             _mm512_store_si512(out + k_pad * group_n, _mm512_permutex2var_epi16(e, second, o));
         }
@@ -299,10 +340,10 @@ HWY_INLINE void pack_column_pieces(const GemmB & b, const Load & load_piece, int
 HWY_FLATTEN bool pack_pieces(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, uint16_t * panel) {
     if (b.by_rows) {
         if (k0 % 32 != 0 || k_count != k_pad) return false;
-        return with_pieces(b, [&](const auto & piece) HWY_ATTR { pack_row_pieces(b, piece, k0, k_count, n0, n_count, panel); });
+        return with_pieces(b, [&](const auto & pieces) HWY_ATTR { pack_row_pieces(b, pieces, k0, k_count, n0, n_count, panel); });
     }
     if (n0 % 32 != 0 || n_count % 32 != 0) return false;
-    return with_pieces(b, [&](const auto & piece) HWY_ATTR { pack_column_pieces(b, piece, k0, k_count, k_pad, n0, n_count, panel); });
+    return with_pieces(b, [&](const auto & pieces) HWY_ATTR { pack_column_pieces(b, pieces, k0, k_count, k_pad, n0, n_count, panel); });
 }
 
 #else
