@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <cstdlib>
 #include <functional>
@@ -243,30 +244,64 @@ void pack(const GemmB & b, const Segment & segment, const Task & task, GemmPreci
     }
 }
 
+// The blocks of rows of a task that nobody has begun. Its own thread takes them from the front, those that have nothing left to do from
+// the back: a core that is slower than the others, or busy with something else, does not hold them up.
+class RowBlocks {
+public:
+    void reset(int64_t n) { range_.store(static_cast<uint64_t>(n), std::memory_order_relaxed); }
+    int64_t n_left() const {
+        const uint64_t range = range_.load(std::memory_order_relaxed);
+        return end(range) - begin(range);
+    }
+    // -1: none is left.
+    int64_t take(bool from_front) {
+        uint64_t range = range_.load(std::memory_order_relaxed);
+        while (begin(range) < end(range)) {
+            const uint64_t rest = from_front ? range + (uint64_t{1} << 32) : range - 1;
+            if (range_.compare_exchange_weak(range, rest, std::memory_order_relaxed)) return from_front ? begin(range) : end(range) - 1;
+        }
+        return -1;
+    }
+
+private:
+    static int64_t begin(uint64_t range) { return static_cast<int64_t>(range >> 32); }
+    static int64_t end(uint64_t range) { return static_cast<int64_t>(range & 0xffffffff); }
+
+    std::atomic<uint64_t> range_ = 0;
+};
+
+// A helper packs the panel once more, which costs as much as 80 rows (see task_cost); this many blocks are worth it.
+constexpr int64_t blocks_worth_helping = 6;
+
 // A block of rows is multiplied with strip_groups groups and stored before the next ones, so that C stays in the first-level cache.
 constexpr int64_t strip_groups = 4;
 
+// helper: another thread runs the task as well, which has one stage.
 void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Task & task, GemmPrecision precision, bool amx,
-              const ThreadScratch & thread) {
+              const ThreadScratch & thread, RowBlocks & blocks, bool helper) {
     const int64_t groups = (task.n_count + group_n - 1) / group_n;
     const std::vector<Stage> stages = plan_stages(job, precision, groups * group_n);
     const auto kernel = precision == GemmPrecision::f32 ? kernel_f32_simd : amx ? kernel_bf16_amx : kernel_bf16_simd;
     // Only a sum that takes several stages has to be kept whole between them.
     const bool whole = stages.size() > 1;
+    RowBlocks not_shared;
+    RowBlocks & rest = whole ? not_shared : blocks;
     const int64_t ldc = (whole ? groups : strip_groups) * group_n;
     std::vector<KernelSegment> segments;
     for (size_t s = 0; s < stages.size(); ++s) {
         for (const Segment & segment : stages[s]) pack(job.terms[segment.term].b, segment, task, precision, thread);
-        for (int64_t m = 0; m < task.m_count; m += block_m) {
-            const int64_t rows = std::min(block_m, task.m_count - m), block = (task.m0 + m) / block_m;
-            const bool last = m + block_m >= task.m_count;
+        const int64_t n_blocks = (task.m_count + block_m - 1) / block_m;
+        if (whole) not_shared.reset(n_blocks);
+        for (int64_t i = rest.take(!helper); i >= 0; i = rest.take(!helper)) {
+            const int64_t m = i * block_m, rows = std::min(block_m, task.m_count - m), block = task.m0 / block_m + i;
+            const int64_t next = helper ? i - 1 : i + 1;
             segments.clear();
             for (const Segment & segment : stages[s]) {
                 const PreparedA & matrix = prepared[segment.term];
                 const auto a = matrix.block(block, segment.k0);
                 const std::byte * panel = thread.panel + static_cast<size_t>(segment.panel_offset) * panel_element(precision);
                 segments.push_back({a.data, a.stride, panel, segment.k_pad * group_n, segment.k_pad,
-                                    last ? nullptr : matrix.block(block + 1, segment.k0).data});
+                                    next < 0 || next >= n_blocks ? nullptr : matrix.block(task.m0 / block_m + next, segment.k0).data});
             }
             for (int64_t g = 0; g < groups; g += strip_groups) {
                 const int64_t count = std::min(strip_groups, groups - g), n = g * group_n;
@@ -389,6 +424,12 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
     const size_t per_thread = thread_scratch_bytes(max_m, precision);
     const int threads = static_cast<int>(std::min<int64_t>(n_threads, static_cast<int64_t>(tasks.size())));
     auto * memory = static_cast<std::byte *>(scratch.take(per_thread * static_cast<size_t>(threads)));
+    std::vector<RowBlocks> blocks(tasks.size());
+    for (size_t i = 0; i < tasks.size(); ++i) {
+        // The sums of several stages belong to one thread.
+        const bool shared = plan_stages(jobs[static_cast<size_t>(tasks[i].job)], precision, round_up(tasks[i].n_count, group_n)).size() == 1;
+        blocks[i].reset(shared ? (tasks[i].m_count + block_m - 1) / block_m : 0);
+    }
 #pragma omp parallel num_threads(threads)
     {
         std::byte * own = memory + per_thread * static_cast<size_t>(omp_get_thread_num());
@@ -396,10 +437,16 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
         auto * c = reinterpret_cast<float *>(own + panel_bytes);
         const ThreadScratch thread{own, c + c_rows(max_m) * panel_n, c};
         if (amx) amx_configure_thread();
-#pragma omp for schedule(dynamic, 1) nowait
-        for (size_t i = 0; i < tasks.size(); ++i) {
+        const auto run = [&](size_t i, bool helper) {
             const auto job = static_cast<size_t>(tasks[i].job);
-            run_task(jobs[job], prepared[job], tasks[i], precision, amx, thread);
+            run_task(jobs[job], prepared[job], tasks[i], precision, amx, thread, blocks[i], helper);
+        };
+#pragma omp for schedule(dynamic, 1) nowait
+        for (size_t i = 0; i < tasks.size(); ++i) run(i, false);
+        for (;;) {
+            const auto most = std::max_element(blocks.begin(), blocks.end(), [](const auto & a, const auto & b) { return a.n_left() < b.n_left(); });
+            if (most->n_left() < blocks_worth_helping) break;
+            run(static_cast<size_t>(most - blocks.begin()), true);
         }
         stores_done();
         if (amx) amx_release_thread();
