@@ -40,7 +40,7 @@ void linear_cross_entropy(const Context & context, Matrix x, const Weight & head
         const Matrix logits{memory, Dtype::f32, rows, n_vocab, stride};
         const GemmJob forward{{{x.slice_rows(first, rows), GemmB::weight(head, true)}}, rows, n_vocab, {logits, {}, false}};
         gemm({&forward, 1}, context.precision, context.scratch, context.n_threads);
-#pragma omp parallel for num_threads(context.n_threads) schedule(static)
+#pragma omp parallel for num_threads(context.n_threads) schedule(dynamic, 4)
         for (int64_t i = 0; i < rows; ++i) {
             nll[first + i] = softmax_cross_entropy_row(logits.row_as<float>(i), n_vocab, labels[first + i], bool(dx), bf16);
         }

@@ -56,7 +56,8 @@ void parallel(int n_threads, const F & f) {
 }
 
 // Calls f(begin, end) over a partition of [0, n); begins are multiples of `grain`. Work of fewer than about 2^14
-// elements (n * elements_per_item) stays on the calling thread, where it is done before others would have woken up.
+// elements (n * elements_per_item) stays on the calling thread, where it is done before others would have woken up. Of more, threads take
+// a few pieces each as they become free: one whose core is slow or busy does not hold up the others.
 template <typename F>
 void parallel_ranges(int64_t n, int64_t elements_per_item, int n_threads, const F & f, int64_t grain = 1) {
     constexpr int64_t elements_per_thread = int64_t{1} << 14;
@@ -66,10 +67,13 @@ void parallel_ranges(int64_t n, int64_t elements_per_item, int n_threads, const 
         if (n > 0) f(int64_t{0}, n);
         return;
     }
-    parallel(threads, [&](int rank, int team) {
-        const int64_t grains = (n + grain - 1) / grain;
-        const int64_t begin = grains * rank / team * grain, end = std::min(n, grains * (rank + 1) / team * grain);
-        if (begin < end) f(begin, end);
+    const int64_t grains = (n + grain - 1) / grain, pieces = std::min<int64_t>({grains, useful, int64_t{8} * threads});
+    std::atomic<int64_t> next = 0;
+    parallel(threads, [&](int, int) {
+        for (int64_t piece = next++; piece < pieces; piece = next++) {
+            const int64_t begin = grains * piece / pieces * grain, end = std::min(n, grains * (piece + 1) / pieces * grain);
+            if (begin < end) f(begin, end);
+        }
     });
 }
 
