@@ -573,7 +573,10 @@ LORICA_API int32_t lorica_context_n_past(const lorica_context * context);
 
 /* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
  * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
- * in pieces inside. Errors: INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
+ * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into the order in
+ * which it reads them then: as many bytes once more, shared by the contexts of a model while any of them lives, and left out where
+ * they would take more than three quarters of the memory that is available. Errors: INVALID_ARGUMENT (an id outside the vocabulary,
+ * more positions than n_ctx). */
 LORICA_API lorica_status lorica_context_eval(lorica_context * context, const int32_t * tokens, int32_t n_tokens,
                                              bool all_logits, float * logits);
 

@@ -96,20 +96,23 @@ class ResumeTest {
     @ParameterizedTest
     @ValueSource(strings = {"INT", "TERM"})
     void interruptedItSavesEverythingAndSaysHowToGoOn(String signal) throws Exception {
-        // A step takes some milliseconds: on a busy machine, fewer steps would be over before the signal is there.
-        int steps = 5 * STEPS;
+        // A step takes some milliseconds: fewer steps could be over before the signal is there, and so could the start of a program
+        // that sends it.
+        int steps = 10 * STEPS;
         String[] untilInterrupted = {"--max-steps", Integer.toString(steps), "--eval-steps", Integer.toString(STEPS), "--save-strategy", "no"};
         Path through = folder.resolve("through");
         Program.run(arguments(through, untilInterrupted)).succeeds();
         Path output = folder.resolve("interrupted");
         Process process = start(output, untilInterrupted);
+        Process interrupter = new ProcessBuilder("bash", "-c", "echo ready; read -r; kill -" + signal + " " + process.pid()).start();
+        assertThat(interrupter.inputReader(StandardCharsets.UTF_8).readLine()).isEqualTo("ready");
         BufferedReader err = reader(process);
         String line;
         do {
             line = err.readLine();
             assertThat(line).isNotNull();
         } while (!line.matches("step +3/.*"));
-        new ProcessBuilder("kill", "-" + signal, Long.toString(process.pid())).start().waitFor();
+        interrupter.getOutputStream().close();
         rest(process);
         String out = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         assertThat(process.waitFor()).isEqualTo(ExitCode.INTERRUPTED);

@@ -579,7 +579,10 @@ public static native int lorica_context_n_past(@Const lorica_context context);
 
 /* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
  * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
- * in pieces inside. Errors: INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
+ * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into the order in
+ * which it reads them then: as many bytes once more, shared by the contexts of a model while any of them lives, and left out where
+ * they would take more than three quarters of the memory that is available. Errors: INVALID_ARGUMENT (an id outside the vocabulary,
+ * more positions than n_ctx). */
 public static native @Cast("lorica_status") int lorica_context_eval(lorica_context context, @Const IntPointer tokens, int n_tokens,
                                              @Cast("bool") boolean all_logits, FloatPointer logits);
 public static native @Cast("lorica_status") int lorica_context_eval(lorica_context context, @Const IntBuffer tokens, int n_tokens,
