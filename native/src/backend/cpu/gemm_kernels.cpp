@@ -187,7 +187,7 @@ HWY_INLINE void convert_row(const X * x, Y * y, int64_t n) {
 void ConvertF32ToBf16(const float * x, uint16_t * y, int64_t n) { convert_row(x, reinterpret_cast<Bf16 *>(y), n); }
 void ConvertBf16ToF32(const uint16_t * x, float * y, int64_t n) { convert_row(reinterpret_cast<const Bf16 *>(x), y, n); }
 
-float DotF32(const float * a, const float * b, int64_t n) {
+HWY_INLINE float DotF32(const float * a, const float * b, int64_t n) {
     const DF df;
     constexpr int64_t step = n_lanes;
     auto s0 = hn::Zero(df), s1 = s0, s2 = s0, s3 = s0;
@@ -204,6 +204,10 @@ float DotF32(const float * a, const float * b, int64_t n) {
     return sum;
 }
 
+void AddRowDotsF32(const float * rows, int64_t n_rows, const float * x, int64_t n, float scale, float * y) {
+    for (int64_t i = 0; i < n_rows; ++i) y[i] += scale * DotF32(x, rows + i * n, n);
+}
+
 }  // namespace lorica::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -217,6 +221,7 @@ HWY_EXPORT(StoreBlockF32);
 HWY_EXPORT(ConvertF32ToBf16);
 HWY_EXPORT(ConvertBf16ToF32);
 HWY_EXPORT(DotF32);
+HWY_EXPORT(AddRowDotsF32);
 
 void kernel_bf16_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelBf16)(args); }
 void kernel_f32_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelF32)(args); }
@@ -225,6 +230,9 @@ void stores_done() { hwy::FlushStream(); }
 void store_block_f32(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockF32)(args); }
 void convert_f32_to_bf16(const float * x, uint16_t * y, int64_t n) { HWY_DYNAMIC_DISPATCH(ConvertF32ToBf16)(x, y, n); }
 void convert_bf16_to_f32(const uint16_t * x, float * y, int64_t n) { HWY_DYNAMIC_DISPATCH(ConvertBf16ToF32)(x, y, n); }
+void add_row_dots_f32(const float * rows, int64_t n_rows, const float * x, int64_t n, float scale, float * y) {
+    HWY_DYNAMIC_DISPATCH(AddRowDotsF32)(rows, n_rows, x, n, scale, y);
+}
 float dot_f32(const float * a, const float * b, int64_t n) { return HWY_DYNAMIC_DISPATCH(DotF32)(a, b, n); }
 
 }  // namespace lorica::cpu

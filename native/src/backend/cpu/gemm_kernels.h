@@ -63,5 +63,7 @@ void convert_bf16_to_f32(const uint16_t * x, float * y, int64_t n);
 
 // sum of a[i] b[i] in f32, for single rows; either side bf16 or f32.
 float dot_f32(const float * a, const float * b, int64_t n);
+// y[i] += scale * dot_f32(x, rows + i * n, n) for i < n_rows: the B of a LoRA with one u.
+void add_row_dots_f32(const float * rows, int64_t n_rows, const float * x, int64_t n, float scale, float * y);
 
 }  // namespace lorica::cpu

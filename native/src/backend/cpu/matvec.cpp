@@ -44,10 +44,7 @@ void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, 
         float * row = sums + t * piece_rows;
         if (layer.lora) {
             const auto * b = static_cast<const float *>(layer.lora.b) + first * layer.lora.rank;
-            const float * u = us + t * layer.lora.rank;
-            for (int64_t i = 0; i < count; ++i) {
-                row[i] += static_cast<float>(layer.lora.scale) * dot_f32(u, b + i * layer.lora.rank, layer.lora.rank);
-            }
+            add_row_dots_f32(b, count, us + t * layer.lora.rank, layer.lora.rank, static_cast<float>(layer.lora.scale), row);
         }
         if (layer.residual) {
             const float * residual = layer.residual.row_as<float>(t) + first;
