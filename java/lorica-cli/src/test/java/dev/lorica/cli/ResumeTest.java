@@ -98,12 +98,15 @@ class ResumeTest {
     void interruptedItSavesEverythingAndSaysHowToGoOn(String signal) throws Exception {
         // A step takes some milliseconds: fewer steps could be over before the signal is there, and so could the start of a program
         // that sends it.
-        int steps = 10 * STEPS;
+        int steps = 5 * STEPS;
         String[] untilInterrupted = {"--max-steps", Integer.toString(steps), "--eval-steps", Integer.toString(STEPS), "--save-strategy", "no"};
         Path through = folder.resolve("through");
         Program.run(arguments(through, untilInterrupted)).succeeds();
         Path output = folder.resolve("interrupted");
-        Process process = start(output, untilInterrupted);
+        // What a shell starts in the background ignores SIGINT, and so does all that it starts, these tests among them.
+        List<String> command = new ArrayList<>(List.of("env", "--default-signal=INT"));
+        command.addAll(java(arguments(output, untilInterrupted)));
+        Process process = process(command);
         Process interrupter = new ProcessBuilder("bash", "-c", "echo ready; read -r; kill -" + signal + " " + process.pid()).start();
         assertThat(interrupter.inputReader(StandardCharsets.UTF_8).readLine()).isEqualTo("ready");
         BufferedReader err = reader(process);
