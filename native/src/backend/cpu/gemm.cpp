@@ -284,14 +284,14 @@ void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Ta
     const auto kernel = precision == GemmPrecision::f32 ? kernel_f32_simd : amx ? kernel_bf16_amx : kernel_bf16_simd;
     // Only a sum that takes several stages has to be kept whole between them.
     const bool whole = stages.size() > 1;
-    RowBlocks not_shared;
+    RowBlocks not_shared;  // the sums of several stages belong to one thread
     RowBlocks & rest = whole ? not_shared : blocks;
+    const int64_t n_blocks = (task.m_count + block_m - 1) / block_m;
     const int64_t ldc = (whole ? groups : strip_groups) * group_n;
     std::vector<KernelSegment> segments;
     for (size_t s = 0; s < stages.size(); ++s) {
+        if (!helper) rest.reset(n_blocks);
         for (const Segment & segment : stages[s]) pack(job.terms[segment.term].b, segment, task, precision, thread);
-        const int64_t n_blocks = (task.m_count + block_m - 1) / block_m;
-        if (whole) not_shared.reset(n_blocks);
         for (int64_t i = rest.take(!helper); i >= 0; i = rest.take(!helper)) {
             const int64_t m = i * block_m, rows = std::min(block_m, task.m_count - m), block = task.m0 / block_m + i;
             const int64_t next = helper ? i - 1 : i + 1;
@@ -424,12 +424,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
     const size_t per_thread = thread_scratch_bytes(max_m, precision);
     const int threads = static_cast<int>(std::min<int64_t>(n_threads, static_cast<int64_t>(tasks.size())));
     auto * memory = static_cast<std::byte *>(scratch.take(per_thread * static_cast<size_t>(threads)));
-    std::vector<RowBlocks> blocks(tasks.size());
-    for (size_t i = 0; i < tasks.size(); ++i) {
-        // The sums of several stages belong to one thread.
-        const bool shared = plan_stages(jobs[static_cast<size_t>(tasks[i].job)], precision, round_up(tasks[i].n_count, group_n)).size() == 1;
-        blocks[i].reset(shared ? (tasks[i].m_count + block_m - 1) / block_m : 0);
-    }
+    std::vector<RowBlocks> blocks(tasks.size());  // none until a task is begun
 #pragma omp parallel num_threads(threads)
     {
         std::byte * own = memory + per_thread * static_cast<size_t>(omp_get_thread_num());
