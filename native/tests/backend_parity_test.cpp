@@ -386,6 +386,95 @@ TEST_P(BackendParity, FrozenAdapterGivesDxWithoutItsOwnGradients) {
                   });
 }
 
+// ---- several operations in one
+
+struct FusedCase {
+    int64_t n_tokens, in, out;
+    int64_t rank = 8;
+    float dropout = 0;
+    bool with_input_gradient = true;
+};
+constexpr FusedCase fused_cases[] = {
+    {1, 64, 96},          {5, 96, 64, 0},     {33, 576, 160, 16}, {100, 160, 96, 20, 0.1f},
+    {64, 96, 64, 4, 0, false}, {290, 192, 320, 8}, {37, 45, 70, 3},    {300, 64, 96, 4, 0.2f, false},
+};
+
+// The layer's weight, and its LoRA with gradients that are reported as da and db.
+LinearBackward fused_layer(Execution & run, const FusedCase & c, const Weight & weight, uint64_t seed) {
+    const std::string number = std::to_string(seed);
+    LinearBackward layer{.weight = &weight, .lora = {}, .u = {}, .dy = {}};
+    if (c.rank) {
+        layer.lora.a = run.input(Role::param, c.rank, c.in, normal(seed + 1, c.rank * c.in, 1 / std::sqrt(static_cast<double>(c.in)))).data;
+        layer.lora.b = run.input(Role::param, c.out, c.rank, normal(seed + 2, c.out * c.rank)).data;
+        layer.lora.da = run.in_out("da" + number, Role::param, c.rank, c.in, normal(seed + 3, c.rank * c.in)).data;
+        layer.lora.db = run.in_out("db" + number, Role::param, c.out, c.rank, normal(seed + 4, c.out * c.rank)).data;
+        layer.lora.rank = c.rank;
+        layer.lora.scale = 0.75;
+        layer.lora.dropout = {c.dropout, 1000 + seed};
+        layer.u = run.input(Role::act, c.n_tokens, c.rank, normal(seed + 5, c.n_tokens * c.rank));
+    }
+    return layer;
+}
+
+WorkspaceShape workspace_of(const FusedCase & c) {
+    return {.max_tokens = c.n_tokens, .max_features = std::max(c.in, c.out), .max_rank = c.rank, .training = true, .dropout = c.dropout > 0};
+}
+
+TEST_P(BackendParity, SwigluAndTheLayerBehindIt) {
+    for (const FusedCase & c : fused_cases) {
+        const QuantizedWeight blocks(c.in % 32 ? GGML_TYPE_F16 : GGML_TYPE_Q4_0, c.out, c.in, 1);
+        for (const bool in_place : {true, false}) {
+            SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out << (in_place ? ", in place" : ""));
+            expect_parity(GetParam(), workspace_of(c), [&](Execution & run) {
+                const Weight weight = blocks.on(run.backend);
+                LinearBackward down = fused_layer(run, c, weight, 10);
+                down.dy = run.input(Role::act, c.n_tokens, c.out, normal(1, c.n_tokens * c.out));
+                const int64_t n = c.n_tokens * c.in;
+                const auto memory = [&] { return run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(n))); };
+                const Matrix h = memory(), dh = c.with_input_gradient ? memory() : Matrix{};
+                // Without dh nothing is written there.
+                const bool reported = in_place && c.with_input_gradient;
+                const Values gates = normal(2, n, 2), ups = normal(3, n);
+                const Matrix gate = reported ? run.in_out("dgate", Role::act, c.n_tokens, c.in, gates) : run.input(Role::act, c.n_tokens, c.in, gates);
+                const Matrix up = reported ? run.in_out("dup", Role::act, c.n_tokens, c.in, ups) : run.input(Role::act, c.n_tokens, c.in, ups);
+                const bool elsewhere = !in_place && c.with_input_gradient;
+                const Matrix dgate = elsewhere ? run.output("dgate", Role::act, c.n_tokens, c.in) : gate;
+                run.backend.swiglu_linear_backward(gate, up, down, h, dh, dgate, elsewhere ? run.output("dup", Role::act, c.n_tokens, c.in) : up);
+            });
+        }
+    }
+}
+
+TEST_P(BackendParity, RmsnormAndTheLayersBehindIt) {
+    for (const FusedCase & c : fused_cases) {
+        const QuantizedWeight first(c.in % 32 ? GGML_TYPE_F16 : GGML_TYPE_Q4_0, c.out, c.in, 1);
+        const QuantizedWeight second(GGML_TYPE_F16, c.out, c.in, 2);
+        for (const bool keeps_inverse_rms : {true, false}) {
+            SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out << (keeps_inverse_rms ? ", 1 / rms kept" : ""));
+            expect_parity(GetParam(), workspace_of(c), [&](Execution & run) {
+                const int64_t n = c.n_tokens * c.in;
+                const Weight weights[] = {first.on(run.backend), second.on(run.backend)};
+                const Matrix x = run.input(Role::hidden, c.n_tokens, c.in, normal(1, n, 3));
+                Norm norm{run.input(Role::f32, 1, c.in, normal(2, c.in)).as<float>(), 1e-5, {}};
+                const Matrix normed = run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(n)));
+                if (keeps_inverse_rms) {
+                    norm.inverse_rms = run.output("inverse_rms", Role::hidden, c.n_tokens, 1);
+                    run.backend.rmsnorm(x, norm, normed);
+                }
+                const Matrix d_normed = run.input(Role::hidden, c.n_tokens, c.in, Values(static_cast<size_t>(n)));
+                LinearBackward layers[] = {fused_layer(run, c, weights[0], 10), fused_layer(run, c, weights[1], 20)};
+                for (LinearBackward & layer : layers) layer.dy = run.input(Role::act, c.n_tokens, c.out, normal(3, c.n_tokens * c.out));
+                Matrix dx, dx_act;
+                if (c.with_input_gradient) {
+                    dx = run.in_out("dx", Role::hidden, c.n_tokens, c.in, normal(4, n));
+                    dx_act = run.output("dx_act", Role::act, c.n_tokens, c.in);
+                }
+                run.backend.norm_linear_backward(x, norm, layers, normed, d_normed, dx, dx_act);
+            });
+        }
+    }
+}
+
 TEST_P(BackendParity, NoRowsAreNoWork) {
     // A micro-batch none of whose tokens is trained on.
     const auto backend = GetParam().make(2);
@@ -586,14 +675,15 @@ TEST_P(BackendParity, Rmsnorm) {
             expect_parity(GetParam(), workspace, [&](Execution & run) {
                 const Matrix mx = run.input(Role::hidden, rows, cols, x);
                 const Matrix w = run.input(Role::f32, 1, cols, weight);
-                run.backend.rmsnorm(mx, w.as<float>(), 1e-5, run.output("y", Role::act, rows, cols));
+                const Matrix inverse_rms = run.output("inverse_rms", Role::hidden, rows, 1);
+                run.backend.rmsnorm(mx, {w.as<float>(), 1e-5, inverse_rms}, run.output("y", Role::act, rows, cols));
             });
             expect_parity(GetParam(), workspace, [&](Execution & run) {
                 const Matrix mx = run.input(Role::hidden, rows, cols, x);
                 const Matrix dy = run.input(Role::act, rows, cols, normal(3, rows * cols));
                 const Matrix w = run.input(Role::f32, 1, cols, weight);
                 const Matrix dx = run.in_out("dx", Role::hidden, rows, cols, normal(4, rows * cols, 1 / deviation));
-                run.backend.rmsnorm_backward(dy, mx, w.as<float>(), 1e-5, dx);
+                run.backend.rmsnorm_backward(dy, mx, {w.as<float>(), 1e-5, {}}, dx, run.output("dx_act", Role::act, rows, cols));
             });
         }
     }

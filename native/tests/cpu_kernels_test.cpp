@@ -126,7 +126,7 @@ TEST_P(CpuKernels, RmsnormMatchesItsFormula) {
         for (const int64_t n : widths) {
             const Rows x = Rows::random(Dtype::f32, 5, n, 1), w = Rows::random(Dtype::f32, 1, n, 2);
             Rows y(type, 5, n);
-            rmsnorm(x.view(), w.view().as<float>(), 1e-5, y.view(), 2);
+            rmsnorm(x.view(), {w.view().as<float>(), 1e-5, {}}, y.view(), 2);
             expect_rows(y, tolerance(type), 1e-3, "y", [&](int64_t r, int64_t c) {
                 double squares = 0;
                 for (int64_t i = 0; i < n; ++i) squares += x.at(r, i) * x.at(r, i);
@@ -142,7 +142,7 @@ TEST_P(CpuKernels, RmsnormBackwardAddsTheDerivative) {
             const Rows x = Rows::random(Dtype::f32, 5, n, 1), w = Rows::random(Dtype::f32, 1, n, 2);
             const Rows dy = Rows::random(type, 5, n, 3), before = Rows::random(Dtype::f32, 5, n, 4);
             Rows dx = before;
-            rmsnorm_backward(dy.view(), x.view(), w.view().as<float>(), 1e-5, dx.view(), 2);
+            rmsnorm_backward(dy.view(), x.view(), {w.view().as<float>(), 1e-5, {}}, dx.view(), {}, 2);
             expect_rows(dx, 1e-5, 1, "dx", [&](int64_t r, int64_t c) {
                 double squares = 0, dot = 0;
                 for (int64_t i = 0; i < n; ++i) {
@@ -196,7 +196,11 @@ TEST_P(CpuKernels, SwigluAndItsDerivativeMatchTheirFormulas) {
             const double relative = type == Dtype::bf16 ? 0x1p-8 : 1e-6;
             expect_rows(h, relative, 1e-30, "h",
                         [&](int64_t r, int64_t c) { return gate.at(r, c) * sigmoid(gate.at(r, c)) * up.at(r, c); });
-            swiglu_backward(dgate.view(), dup.view(), dh.view(), dgate.view(), dup.view(), 2);
+            Rows dh_then_h = dh;
+            swiglu_backward(dgate.view(), dup.view(), dh_then_h.view(), dgate.view(), dup.view(), dh_then_h.view(), 2);
+            for (int64_t r = 0; r < 4; ++r) {
+                for (int64_t c = 0; c < n; ++c) EXPECT_EQ(dh_then_h.at(r, c), h.at(r, c));
+            }
             expect_rows(dup, relative, 1e-30, "dup",
                         [&](int64_t r, int64_t c) { return dh.at(r, c) * gate.at(r, c) * sigmoid(gate.at(r, c)); });
             expect_rows(dgate, relative, 0.1, "dgate", [&](int64_t r, int64_t c) {

@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "common/random.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -26,6 +27,23 @@ void add_noise_to_row(Backend & backend, const Matrix & x, int64_t t, double mag
 }
 
 }  // namespace
+
+void Backend::swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate, Matrix dup) {
+    if (down.lora) swiglu(gate, up, h);
+    linear_backward(h, {&down, 1}, dh);
+    if (dh) swiglu_backward(gate, up, dh, dgate, dup);
+}
+
+void Backend::norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed, Matrix d_normed,
+                                   Matrix dx, Matrix dx_act) {
+    if (std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return bool(layer.lora); })) {
+        Norm without_output = norm;
+        without_output.inverse_rms = {};
+        rmsnorm(x, without_output, normed);
+    }
+    linear_backward(normed, layers, dx ? d_normed : Matrix{});
+    if (dx) rmsnorm_backward(d_normed, x, norm, dx, dx_act);
+}
 
 void Backend::adamw_8bit(void *, const void *, const Moments8bit &, int64_t, const AdamwParams &) {
     refuse(*this, "AdamW with 8-bit state");

@@ -82,6 +82,13 @@ struct Lora {
     explicit operator bool() const { return a != nullptr; }
 };
 
+// RMSNorm of x[T, n] by row.
+struct Norm {
+    const float * weight;  // f32[n]
+    double eps;
+    Matrix inverse_rms;  // [T, 1] hidden: what forward divided by, where it is kept
+};
+
 // One of several linear layers that share their input.
 struct LinearForward {
     const Weight * weight;
@@ -208,10 +215,11 @@ public:
     // x[t] = row tokens[t] of the embedding. x hidden.
     virtual void embed(const Weight & embedding, const int32_t * tokens, Matrix x) = 0;
 
-    // y = x * weight / sqrt(mean(x^2) + eps) by row (Zhang & Sennrich 2019, eq. 4). x hidden, weight f32[cols], y act.
-    virtual void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) = 0;
-    // dx += d(rmsnorm)/dx^T dy. dy act or hidden, x and dx hidden.
-    virtual void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) = 0;
+    // y = x * weight / sqrt(mean(x^2) + eps) by row (Zhang & Sennrich 2019, eq. 4). x hidden, y act. Where norm.inverse_rms is given
+    // it receives 1 / sqrt(mean(x^2) + eps).
+    virtual void rmsnorm(Matrix x, const Norm & norm, Matrix y) = 0;
+    // dx += d(rmsnorm)/dx^T dy. dy act or hidden, x and dx hidden. Where dx_act is given it receives dx, in act.
+    virtual void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) = 0;
 
     // For each layer i: u_i = dropout_i(x) A_i^T; y_i = [residual_i +] x W_i^T + scale_i u_i B_i^T. x act or hidden.
     virtual void linear(Matrix x, std::span<const LinearForward> layers) = 0;
@@ -239,6 +247,17 @@ public:
     virtual void swiglu(Matrix gate, Matrix up, Matrix h) = 0;
     // dgate and dup may be gate and up themselves.
     virtual void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) = 0;
+
+    // ---- several of these in one, for devices that then read and write less; the defaults do one after the other
+
+    // Backward of y = down(h), h = silu(gate) up: the gradients of down's LoRA, dgate and dup. dgate and dup may be gate and up
+    // themselves, dup also h. h and dh: memory, [T, n_ff] act. Without dh only the LoRA's gradients are wanted.
+    virtual void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate,
+                                        Matrix dup);
+    // Backward of y_i = layer_i(rmsnorm(x)): the gradients of the LoRAs; dx += and dx_act = as in rmsnorm_backward, where dx is given.
+    // normed: memory, [T, n] act. d_normed: [T, n] act or hidden.
+    virtual void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed,
+                                      Matrix d_normed, Matrix dx, Matrix dx_act);
 
     // y[i] = x[rows[i]]; dx[rows[i]] += dy[i] with distinct rows. Both hidden.
     virtual void gather_rows(Matrix x, const int32_t * rows, Matrix y) = 0;

@@ -170,7 +170,7 @@ void Context::write_logits(Matrix x, float * logits) {
     for (int64_t first = 0; first < x.rows; first += logits_piece) {
         const int64_t n = std::min<int64_t>(logits_piece, x.rows - first);
         const Matrix normed = buffers_.normed.slice_rows(0, n);
-        backend_->rmsnorm(x.slice_rows(first, n), model_->output_norm(), model_->config().rms_eps, normed);
+        backend_->rmsnorm(x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}}, normed);
         backend_->logits(normed, model_->output(), buffers_.logits);
         backend_->copy_to_host(logits + static_cast<size_t>(first) * n_vocab, buffers_.logits, static_cast<size_t>(n) * n_vocab * sizeof(float));
     }

@@ -41,6 +41,8 @@ BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter
     block.v = arena.operand(formats.act, max_tokens, c.kv_dim());
     block.o = arena.operand(formats.act, max_tokens, c.q_dim());
     block.lse = arena.matrix(formats.hidden, max_tokens, c.n_head);
+    block.attn_inverse_rms = arena.matrix(formats.hidden, max_tokens, 1);
+    block.ffn_inverse_rms = arena.matrix(formats.hidden, max_tokens, 1);
     block.gate = arena.operand(formats.act, max_tokens, c.n_ff);
     block.up = arena.operand(formats.act, max_tokens, c.n_ff);
     if (adapter) {
@@ -59,6 +61,7 @@ BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter *
         return scratch;
     }
     scratch.d_normed = arena.matrix(formats.hidden, max_tokens, c.n_embd);
+    scratch.d_residual = arena.operand(formats.act, max_tokens, c.n_embd);
     // The feed-forward half of the backward pass is over before the attention half begins.
     const size_t shared = arena.mark();
     scratch.h = arena.operand(formats.act, max_tokens, c.n_ff);
@@ -94,7 +97,8 @@ Matrix rows_of(const Matrix & x, int64_t n) { return x ? x.slice_rows(0, n) : Ma
 // The first `n` rows of each matrix, and of u the columns that the pair has.
 BlockActivations rows_of(const BlockActivations & block, int64_t n) {
     BlockActivations result = block;
-    for (Matrix * x : {&result.x, &result.mid, &result.q, &result.k, &result.v, &result.o, &result.gate, &result.up, &result.lse}) {
+    for (Matrix * x : {&result.x, &result.mid, &result.q, &result.k, &result.v, &result.o, &result.gate, &result.up, &result.lse,
+                       &result.attn_inverse_rms, &result.ffn_inverse_rms}) {
         *x = rows_of(*x, n);
     }
     for (Matrix & u : result.u) u = rows_of(u, n);
@@ -103,7 +107,7 @@ BlockActivations rows_of(const BlockActivations & block, int64_t n) {
 
 BlockScratch rows_of(const BlockScratch & scratch, int64_t n) {
     BlockScratch result = scratch;
-    for (Matrix * x : {&result.normed, &result.h, &result.dh, &result.d_normed, &result.d_o, &result.dq, &result.dk, &result.dv,
+    for (Matrix * x : {&result.normed, &result.h, &result.dh, &result.d_normed, &result.d_residual, &result.d_o, &result.dq, &result.dk, &result.dv,
                        &result.d_scaled, &result.d_gate}) {
         *x = rows_of(*x, n);
     }
@@ -187,7 +191,7 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
         return LinearForward{&w[module], pair, u, has_dora(layer, module) ? Matrix{} : residual, y};
     };
 
-    backend_.rmsnorm(block.x, w.attn_norm, c.rms_eps, scratch.normed);
+    backend_.rmsnorm(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, scratch.normed);
     const std::array qkv{layer_of(Module::q, {}, block.q), layer_of(Module::k, {}, block.k), layer_of(Module::v, {}, block.v)};
     backend_.linear(scratch.normed, qkv);
     for (size_t i = 0; i < 3; ++i) apply_dora(layer, std::array{Module::q, Module::k, Module::v}[i], {}, qkv[i].y);
@@ -198,7 +202,7 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
     backend_.linear(block.o, output);
     apply_dora(layer, Module::o, block.x, block.mid);
 
-    backend_.rmsnorm(block.mid, w.ffn_norm, c.rms_eps, scratch.normed);
+    backend_.rmsnorm(block.mid, {w.ffn_norm, c.rms_eps, block.ffn_inverse_rms}, scratch.normed);
     const std::array gate_up{layer_of(Module::gate, {}, block.gate), layer_of(Module::up, {}, block.up)};
     backend_.linear(scratch.normed, gate_up);
     apply_dora(layer, Module::gate, {}, block.gate);
@@ -211,7 +215,7 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
 }
 
 void Transformer::block_backward(int32_t layer, const BlockActivations & full_block, const BlockScratch & full_scratch,
-                                 const Sequences & sequences, Matrix full_x_out, Matrix full_dx, bool need_dx) const {
+                                 const Sequences & sequences, Matrix full_x_out, Matrix full_dx, bool is_top, bool need_dx) const {
     const LlamaConfig & c = model_.config();
     const LayerWeights & w = model_.layers()[static_cast<size_t>(layer)];
     const BlockActivations block = rows_of(full_block, n_tokens(sequences));
@@ -227,27 +231,24 @@ void Transformer::block_backward(int32_t layer, const BlockActivations & full_bl
     // x_out = mid + W_down h: dx is the gradient of both.
     const bool into_mid = need_dx || adapted(layer, {Module::q, Module::k, Module::v, Module::o});
     const bool into_h = into_mid || adapted(layer, {Module::gate, Module::up});
-    if (adapted(layer, {Module::down})) backend_.swiglu(block.gate, block.up, scratch.h);
     const bool dora_down = dora_backward(layer, Module::down, block.mid, x_out, dx, scratch.d_scaled);
-    const std::array down{layer_of(Module::down, dora_down ? scratch.d_scaled : dx)};
-    backend_.linear_backward(scratch.h, down, into_h ? scratch.dh : Matrix{});
-    if (!into_h) return;
+    const LinearBackward down = layer_of(Module::down, dora_down ? scratch.d_scaled : is_top ? dx : scratch.d_residual);
     // The gradients take the place of gate and up, unless those are still needed.
     const bool keep = has_dora(layer, Module::gate) || has_dora(layer, Module::up);
     const Matrix d_gate = keep ? scratch.d_gate : block.gate, d_up = keep ? scratch.h : block.up;
-    backend_.swiglu_backward(block.gate, block.up, scratch.dh, d_gate, d_up);
+    backend_.swiglu_linear_backward(block.gate, block.up, down, scratch.h, into_h ? scratch.dh : Matrix{}, d_gate, d_up);
+    if (!into_h) return;
     dora_backward(layer, Module::gate, {}, block.gate, d_gate, d_gate);
     dora_backward(layer, Module::up, {}, block.up, d_up, d_up);
-    if (adapted(layer, {Module::gate, Module::up})) backend_.rmsnorm(block.mid, w.ffn_norm, c.rms_eps, scratch.normed);
     const std::array gate_up{layer_of(Module::gate, d_gate), layer_of(Module::up, d_up)};
-    backend_.linear_backward(scratch.normed, gate_up, into_mid ? scratch.d_normed : Matrix{});
+    backend_.norm_linear_backward(block.mid, {w.ffn_norm, c.rms_eps, block.ffn_inverse_rms}, gate_up, scratch.normed, scratch.d_normed,
+                                  into_mid ? dx : Matrix{}, scratch.d_residual);
     if (!into_mid) return;
-    backend_.rmsnorm_backward(scratch.d_normed, block.mid, w.ffn_norm, c.rms_eps, dx);
 
     // mid = x + W_o o
     const bool into_attention = need_dx || adapted(layer, {Module::q, Module::k, Module::v});
     const bool dora_output = dora_backward(layer, Module::o, block.x, block.mid, dx, scratch.d_scaled);
-    const std::array output{layer_of(Module::o, dora_output ? scratch.d_scaled : dx)};
+    const std::array output{layer_of(Module::o, dora_output ? scratch.d_scaled : scratch.d_residual)};
     backend_.linear_backward(block.o, output, into_attention ? scratch.d_o : Matrix{});
     if (!into_attention) return;
     backend_.attention_backward(block.q, block.k, block.v, block.o, block.lse, scratch.d_o, sequences.segments, attention_shape(c),
@@ -260,10 +261,9 @@ void Transformer::block_backward(int32_t layer, const BlockActivations & full_bl
         if (module != Module::v) backend_.rope(y, sequences.positions, c.head_dim, c.inverse_frequency, true);
         dora_backward(layer, module, {}, y, dy, dy);
     }
-    if (adapted(layer, {Module::q, Module::k, Module::v})) backend_.rmsnorm(block.x, w.attn_norm, c.rms_eps, scratch.normed);
     const std::array qkv{layer_of(Module::q, scratch.dq), layer_of(Module::k, scratch.dk), layer_of(Module::v, scratch.dv)};
-    backend_.linear_backward(scratch.normed, qkv, need_dx ? scratch.d_normed : Matrix{});
-    if (need_dx) backend_.rmsnorm_backward(scratch.d_normed, block.x, w.attn_norm, c.rms_eps, dx);
+    backend_.norm_linear_backward(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, qkv, scratch.normed, scratch.d_normed,
+                                  need_dx ? dx : Matrix{}, scratch.d_residual);
 }
 
 }  // namespace lorica

@@ -4,7 +4,7 @@
 //     mid   = x   + W_o attention(rope(W_q n1), rope(W_k n1), W_v n1),   n1 = rmsnorm(x)
 //     x_out = mid + W_down swiglu(W_gate n2, W_up n2),                   n2 = rmsnorm(mid)
 // where every W may carry a LoRA. What the backward pass needs of a block is in BlockActivations; normalized inputs and the
-// swiglu product are cheap and computed again.
+// swiglu product are cheap and made again where they are needed.
 #pragma once
 
 #include <span>
@@ -41,6 +41,7 @@ struct BlockActivations {
     Matrix mid;  // hidden: after attention
     Matrix q, k, v, o, gate, up;          // act; q and k after RoPE
     Matrix lse;                           // hidden [T, n_head]
+    Matrix attn_inverse_rms, ffn_inverse_rms;  // hidden [T, 1]: of x and of mid
     std::array<Matrix, n_modules> u;      // act [T, rank], where there is a LoRA
 };
 
@@ -50,6 +51,7 @@ struct BlockScratch {
     Matrix h;                    // act [T, n_ff]: swiglu
     Matrix dh;                   // act [T, n_ff]
     Matrix d_normed;             // hidden [T, n_embd]: on its way into the residual stream's gradient
+    Matrix d_residual;           // act [T, n_embd]: that gradient, as the products of the next layers below read it
     Matrix d_o, dq, dk, dv;      // act; overlap h and dh
     Matrix d_scaled;             // act [T, n_embd], d_gate: act [T, n_ff]; they overlap, and are there for DoRA only
     Matrix d_gate;
@@ -82,9 +84,9 @@ public:
     void block_forward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
                        Matrix k_all, Matrix v_all, Matrix x_out) const;
     // dx: gradient of x_out on entry, of block.x on return (unless need_dx is false). x_out: as the forward pass left it. gate and up are
-    // overwritten, with DoRA also q and k. Adds LoRA gradients.
+    // overwritten, with DoRA also q and k. Adds LoRA gradients. is_top: no block above has left dx in scratch.d_residual too.
     void block_backward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
-                        Matrix x_out, Matrix dx, bool need_dx) const;
+                        Matrix x_out, Matrix dx, bool is_top, bool need_dx) const;
 
     // The lowest block with a LoRA; n_layer when there is none.
     int32_t first_adapted_layer() const { return first_adapted_; }

@@ -345,7 +345,7 @@ void Session::head(bool with_gradient) {
     const Matrix rows_x = buffers_.rows_x.slice_rows(0, n), normed = buffers_.rows_normed.slice_rows(0, n);
     const Matrix d_normed = with_gradient ? buffers_.rows_d_normed.slice_rows(0, n) : Matrix{};
     backend_->gather_rows(x, buffers_.rows, rows_x);
-    backend_->rmsnorm(rows_x, model_.output_norm(), c.rms_eps, normed);
+    backend_->rmsnorm(rows_x, {model_.output_norm(), c.rms_eps, {}}, normed);
     backend_->linear_cross_entropy(normed, model_.output(), buffers_.labels, buffers_.nll.data, d_normed);
 }
 
@@ -371,21 +371,21 @@ void Session::backward() {
     const auto n = static_cast<int64_t>(trained_rows_.size());
     const Matrix rows_dx = buffers_.rows_dx.slice_rows(0, n), dx = buffers_.dx.slice_rows(0, n_tokens_);
     backend_->fill_zero(rows_dx.data, rows_dx.n_bytes());
-    backend_->rmsnorm_backward(buffers_.rows_d_normed.slice_rows(0, n), buffers_.rows_x.slice_rows(0, n), model_.output_norm(),
-                               model_.config().rms_eps, rows_dx);
+    backend_->rmsnorm_backward(buffers_.rows_d_normed.slice_rows(0, n), buffers_.rows_x.slice_rows(0, n),
+                               {model_.output_norm(), model_.config().rms_eps, {}}, rows_dx, {});
     backend_->fill_zero(dx.data, dx.n_bytes());
     backend_->scatter_add_rows(rows_dx, buffers_.rows, dx);
 
     const Sequences sequences{buffers_.positions, segments_};
-    const int32_t first = transformer_->first_adapted_layer();
-    for (int32_t l = model_.config().n_layer - 1; l >= first; --l) {
+    const int32_t first = transformer_->first_adapted_layer(), last = model_.config().n_layer - 1;
+    for (int32_t l = last; l >= first; --l) {
         const BlockActivations b = block(l);
         if (checkpointing_) {
             const Matrix k = b.k.slice_rows(0, n_tokens_), v = b.v.slice_rows(0, n_tokens_);
             transformer_->block_forward(l, b, buffers_.scratch, sequences, k, v, {});
         }
         const Matrix x_out = buffers_.x[static_cast<size_t>(l - first + 1)];
-        transformer_->block_backward(l, b, buffers_.scratch, sequences, x_out, buffers_.dx, l > first);
+        transformer_->block_backward(l, b, buffers_.scratch, sequences, x_out, buffers_.dx, l == last, l > first);
     }
 }
 

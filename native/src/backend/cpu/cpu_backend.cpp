@@ -105,11 +105,9 @@ public:
     void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
         cpu::embed(embedding, tokens, x, context_.n_threads);
     }
-    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override {
-        cpu::rmsnorm(x, weight, eps, y, context_.n_threads);
-    }
-    void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) override {
-        cpu::rmsnorm_backward(dy, x, weight, eps, dx, context_.n_threads);
+    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override { cpu::rmsnorm(x, norm, y, context_.n_threads); }
+    void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
+        cpu::rmsnorm_backward(dy, x, norm, dx, dx_act, context_.n_threads);
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override { cpu::linear(context_, x, layers); }
     void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
@@ -132,7 +130,16 @@ public:
     }
     void swiglu(Matrix gate, Matrix up, Matrix h) override { cpu::swiglu(gate, up, h, context_.n_threads); }
     void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
-        cpu::swiglu_backward(gate, up, dh, dgate, dup, context_.n_threads);
+        cpu::swiglu_backward(gate, up, dh, dgate, dup, {}, context_.n_threads);
+    }
+    void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate, Matrix dup) override {
+        if (cpu::swiglu_linear_backward(context_, gate, up, down, dh, dgate, dup)) return;
+        Backend::swiglu_linear_backward(gate, up, down, h, dh, dgate, dup);
+    }
+    void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed, Matrix d_normed, Matrix dx,
+                              Matrix dx_act) override {
+        if (cpu::norm_linear_backward(context_, x, norm, layers, d_normed, dx, dx_act)) return;
+        Backend::norm_linear_backward(x, norm, layers, normed, d_normed, dx, dx_act);
     }
     void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { cpu::gather_rows(x, rows, y, context_.n_threads); }
     void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {

@@ -11,8 +11,8 @@
 namespace lorica::cpu {
 
 // elementwise_norm.cpp
-void rmsnorm(Matrix x, const float * weight, double eps, Matrix y, int n_threads);
-void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int n_threads);
+void rmsnorm(Matrix x, const Norm & norm, Matrix y, int n_threads);
+void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act, int n_threads);
 
 // elementwise_rope.cpp. Angles and their sine and cosine are computed in double precision, once for all layers that rotate tokens
 // of the same positions.
@@ -31,9 +31,10 @@ private:
 void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
           bool inverse, RotationTable & table, int n_threads);
 
-// elementwise_swiglu.cpp. h may be gate or up; dgate and dup may be gate and up.
+// elementwise_swiglu.cpp. h may be gate or up; dgate and dup may be gate and up. With an h, swiglu_backward leaves that there as well,
+// and h may be dh.
 void swiglu(Matrix gate, Matrix up, Matrix h, int n_threads);
-void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, int n_threads);
+void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, Matrix h, int n_threads);
 
 // elementwise_rows.cpp
 void embed(const Weight & embedding, const int32_t * tokens, Matrix x, int n_threads);

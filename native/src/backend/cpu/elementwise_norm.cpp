@@ -6,6 +6,7 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "backend/cpu/elementwise.h"
@@ -42,16 +43,18 @@ HWY_INLINE double inverse_rms(const X * x, int64_t n, double eps) {
 }
 
 template <typename X, typename Y>
-void rmsnorm_row(const X * x, const float * weight, int64_t n, double eps, Y * y) {
-    const Vec scale = hn::Set(Floats(), static_cast<float>(inverse_rms(x, n, eps)));
+float rmsnorm_row(const X * x, const float * weight, int64_t n, double eps, Y * y) {
+    const auto rounded = static_cast<float>(inverse_rms(x, n, eps));
+    const Vec scale = hn::Set(Floats(), rounded);
     for_lanes(n, [&](int64_t i, auto lanes) {
         lanes.put(hn::Mul(hn::Mul(lanes.get(x + i), scale), lanes.get(weight + i)), y + i);
     });
+    return rounded;
 }
 
 // With s = 1 / rms(x): dx += s dy w - x s^3 / n sum(dy w x).
 template <typename DY, typename X, typename DX>
-void rmsnorm_backward_row(const DY * dy, const X * x, const float * weight, int64_t n, double eps, DX * dx) {
+void rmsnorm_backward_row(const DY * dy, const X * x, const float * weight, int64_t n, double eps, DX * dx, Bf16 * dx_bf16) {
     const double s = inverse_rms(x, n, eps);
     const double dot = sum_lanes(n, [&](Vec sum, int64_t i, auto lanes) {
         return hn::MulAdd(hn::Mul(lanes.get(dy + i), lanes.get(weight + i)), lanes.get(x + i), sum);
@@ -61,25 +64,32 @@ void rmsnorm_backward_row(const DY * dy, const X * x, const float * weight, int6
     for_lanes(n, [&](int64_t i, auto lanes) {
         const Vec through = hn::Mul(hn::Mul(lanes.get(dy + i), lanes.get(weight + i)), scale);
         const Vec gradient = hn::NegMulAdd(lanes.get(x + i), along_x, through);
-        lanes.put(hn::Add(lanes.get(dx + i), gradient), dx + i);
+        const Vec sum = hn::Add(lanes.get(dx + i), gradient);
+        lanes.put(sum, dx + i);
+        if (dx_bf16) lanes.put(sum, dx_bf16 + i);
     });
 }
 
-void rmsnorm_rows(Matrix x, const float * weight, double eps, Matrix y, int64_t begin, int64_t end) {
+void rmsnorm_rows(Matrix x, const Norm & norm, Matrix y, int64_t begin, int64_t end) {
     with_type(x.type, [&]<typename X>(X *) {
         with_type(y.type, [&]<typename Y>(Y *) {
-            for (int64_t r = begin; r < end; ++r) rmsnorm_row(x.row_as<X>(r), weight, x.cols, eps, y.row_as<Y>(r));
+            for (int64_t r = begin; r < end; ++r) {
+                const float scale = rmsnorm_row(x.row_as<X>(r), norm.weight, x.cols, norm.eps, y.row_as<Y>(r));
+                if (norm.inverse_rms) *norm.inverse_rms.row_as<float>(r) = scale;
+            }
         });
     });
 }
 
-void rmsnorm_backward_rows(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int64_t begin,
-                           int64_t end) {
+void rmsnorm_backward_rows(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act, int64_t begin, int64_t end) {
+    const bool as_bf16 = dx_act && dx_act.type == Dtype::bf16;
     with_type(x.type, [&]<typename X>(X *) {
         with_type(dy.type, [&]<typename DY>(DY *) {
             with_type(dx.type, [&]<typename DX>(DX *) {
                 for (int64_t r = begin; r < end; ++r) {
-                    rmsnorm_backward_row(dy.row_as<DY>(r), x.row_as<X>(r), weight, x.cols, eps, dx.row_as<DX>(r));
+                    rmsnorm_backward_row(dy.row_as<DY>(r), x.row_as<X>(r), norm.weight, x.cols, norm.eps, dx.row_as<DX>(r),
+                                         as_bf16 ? dx_act.row_as<Bf16>(r) : nullptr);
+                    if (dx_act && !as_bf16) std::copy_n(dx.row_as<float>(r), dx.cols, dx_act.row_as<float>(r));
                 }
             });
         });
@@ -95,16 +105,16 @@ namespace lorica::cpu {
 HWY_EXPORT(rmsnorm_rows);
 HWY_EXPORT(rmsnorm_backward_rows);
 
-void rmsnorm(Matrix x, const float * weight, double eps, Matrix y, int n_threads) {
+void rmsnorm(Matrix x, const Norm & norm, Matrix y, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(rmsnorm_rows);
     parallel_ranges(x.rows, x.cols, n_threads,
-                    [&](int64_t begin, int64_t end) { rows(x, weight, eps, y, begin, end); });
+                    [&](int64_t begin, int64_t end) { rows(x, norm, y, begin, end); });
 }
 
-void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx, int n_threads) {
+void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(rmsnorm_backward_rows);
     parallel_ranges(x.rows, x.cols, n_threads,
-                    [&](int64_t begin, int64_t end) { rows(dy, x, weight, eps, dx, begin, end); });
+                    [&](int64_t begin, int64_t end) { rows(dy, x, norm, dx, dx_act, begin, end); });
 }
 
 }  // namespace lorica::cpu

@@ -34,15 +34,16 @@ void swiglu_row(const T * gate, const T * up, int64_t n, T * h) {
 }
 
 // With s = sigmoid(g): dup = dh g s, dgate = dh u s (1 + g (1 - s)).
-template <typename T>
-void swiglu_backward_row(const T * gate, const T * up, const T * dh, int64_t n, T * dgate, T * dup) {
+template <bool WithH, typename T>
+void swiglu_backward_row(const T * gate, const T * up, const T * dh, int64_t n, T * dgate, T * dup, T * h) {
     const Vec one = hn::Set(Floats(), 1.0f);
     for_lanes(n, [&](int64_t i, auto lanes) {
         const Vec g = lanes.get(gate + i), u = lanes.get(up + i), d = lanes.get(dh + i);
-        const Vec s = sigmoid(g);
+        const Vec s = sigmoid(g), silu = hn::Mul(g, s);
         const Vec slope = hn::Mul(s, hn::MulAdd(g, hn::Sub(one, s), one));
         lanes.put(hn::Mul(hn::Mul(d, u), slope), dgate + i);
-        lanes.put(hn::Mul(d, hn::Mul(g, s)), dup + i);
+        lanes.put(hn::Mul(d, silu), dup + i);
+        if constexpr (WithH) lanes.put(hn::Mul(silu, u), h + i);
     });
 }
 
@@ -52,11 +53,12 @@ void swiglu_rows(Matrix gate, Matrix up, Matrix h, int64_t begin, int64_t end) {
     });
 }
 
-void swiglu_backward_rows(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, int64_t begin, int64_t end) {
+void swiglu_backward_rows(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, Matrix h, int64_t begin, int64_t end) {
     with_type(gate.type, [&]<typename T>(T *) {
+        const auto row = h ? swiglu_backward_row<true, T> : swiglu_backward_row<false, T>;
         for (int64_t r = begin; r < end; ++r) {
-            swiglu_backward_row(gate.row_as<T>(r), up.row_as<T>(r), dh.row_as<T>(r), gate.cols, dgate.row_as<T>(r),
-                                dup.row_as<T>(r));
+            row(gate.row_as<T>(r), up.row_as<T>(r), dh.row_as<T>(r), gate.cols, dgate.row_as<T>(r), dup.row_as<T>(r),
+                h ? h.row_as<T>(r) : nullptr);
         }
     });
 }
@@ -76,10 +78,10 @@ void swiglu(Matrix gate, Matrix up, Matrix h, int n_threads) {
                     [&](int64_t begin, int64_t end) { rows(gate, up, h, begin, end); });
 }
 
-void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, int n_threads) {
+void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, Matrix h, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(swiglu_backward_rows);
     parallel_ranges(gate.rows, gate.cols, n_threads,
-                    [&](int64_t begin, int64_t end) { rows(gate, up, dh, dgate, dup, begin, end); });
+                    [&](int64_t begin, int64_t end) { rows(gate, up, dh, dgate, dup, h, begin, end); });
 }
 
 }  // namespace lorica::cpu

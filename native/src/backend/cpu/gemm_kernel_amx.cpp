@@ -153,18 +153,63 @@ __attribute__((target("amx-tile,amx-bf16"))) void four_groups_of_16_rows(const K
     _tile_stored(3, c + 48, c_stride);
 }
 
-#define LORICA_AMX_AND_VECTORS "amx-tile,amx-bf16,avx512f,avx512bw,avx512vl"
+#define LORICA_AMX_AND_VECTORS "amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512bf16"
 
-// Two rows of B, 64 columns from `b` on, as pairs in four groups. Words are interleaved within each 128 bits, which leaves a
-// group's columns in the order of slot_column().
-__attribute__((target(LORICA_AMX_AND_VECTORS))) inline void pack_pair(const uint16_t * even, const uint16_t * odd, __mmask32 low, __mmask32 high,
-                                                                      char * to) {
-    const __m512i e0 = _mm512_maskz_loadu_epi16(low, even), o0 = odd ? _mm512_maskz_loadu_epi16(low, odd) : _mm512_setzero_si512();
-    const __m512i e1 = _mm512_maskz_loadu_epi16(high, even + 32), o1 = odd ? _mm512_maskz_loadu_epi16(high, odd + 32) : _mm512_setzero_si512();
-    _mm512_store_si512(to, _mm512_unpacklo_epi16(e0, o0));
-    _mm512_store_si512(to + tile_bytes, _mm512_unpackhi_epi16(e0, o0));
-    _mm512_store_si512(to + 2 * tile_bytes, _mm512_unpacklo_epi16(e1, o1));
-    _mm512_store_si512(to + 3 * tile_bytes, _mm512_unpackhi_epi16(e1, o1));
+// The first n of 64.
+inline uint64_t first_bits(int64_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
+
+// Rows of a bf16 matrix: half a row is 32 columns.
+struct PlainRows {
+    explicit PlainRows(const NarrowArgs & args)
+        : b(static_cast<const uint16_t *>(args.b)), stride(args.ldb), mask(first_bits(args.columns)) {}
+
+    __attribute__((target(LORICA_AMX_AND_VECTORS))) __m512i half(int64_t row, int h) const {
+        return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask >> (32 * h)), b + row * stride + 32 * h);
+    }
+    void fetch(int64_t row) const {
+        for (int line = 0; line < 2; ++line) _mm_prefetch(reinterpret_cast<const char *>(b + row * stride + 32 * line), _MM_HINT_T1);
+    }
+
+    const uint16_t * b;
+    int64_t stride;
+    uint64_t mask;
+};
+
+// The same of what rmsnorm makes of an f32 matrix.
+struct NormedRows {
+    explicit NormedRows(const NarrowArgs & args)
+        : x(static_cast<const float *>(args.b)), scales(args.row_scales), scale_stride(args.row_scale_stride), stride(args.ldb), mask(first_bits(args.columns)) {
+        for (int64_t c = 0; c < narrow_columns; ++c) weight[c] = c < args.columns ? args.column_scales[c] : 0;
+    }
+
+    __attribute__((target(LORICA_AMX_AND_VECTORS))) __m512i half(int64_t row, int h) const {
+        const __m512 scale = _mm512_set1_ps(scales[row * scale_stride]);
+        const auto sixteen = [&](int i) __attribute__((target(LORICA_AMX_AND_VECTORS))) {
+            const __m512 values = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> (16 * i)), x + row * stride + 16 * i);
+            return _mm512_mul_ps(_mm512_mul_ps(values, scale), _mm512_load_ps(weight + 16 * i));
+        };
+        return (__m512i)_mm512_cvtne2ps_pbh(sixteen(2 * h + 1), sixteen(2 * h));
+    }
+    void fetch(int64_t row) const {
+        for (int line = 0; line < 4; ++line) _mm_prefetch(reinterpret_cast<const char *>(x + row * stride + 16 * line), _MM_HINT_T1);
+    }
+
+    const float * x;
+    const float * scales;
+    int64_t scale_stride, stride;
+    uint64_t mask;
+    alignas(64) float weight[narrow_columns];
+};
+
+// Two rows of B, 64 columns, as pairs in four groups. Words are interleaved within each 128 bits, which leaves a group's columns in the
+// order of slot_column().
+template <typename Rows>
+__attribute__((target(LORICA_AMX_AND_VECTORS))) inline void pack_pair(const Rows & rows, int64_t row, bool has_odd, char * to) {
+    for (int h = 0; h < 2; ++h, to += 2 * tile_bytes) {
+        const __m512i even = rows.half(row, h), odd = has_odd ? rows.half(row + 1, h) : _mm512_setzero_si512();
+        _mm512_store_si512(to, _mm512_unpacklo_epi16(even, odd));
+        _mm512_store_si512(to + tile_bytes, _mm512_unpackhi_epi16(even, odd));
+    }
 }
 
 // The first column of four that lie together in a group that pack_pair has made.
@@ -173,36 +218,29 @@ constexpr int64_t slot_column(int64_t group, int64_t four) { return group / 2 * 
 // Rows of B this far ahead are on their way to the second-level cache.
 constexpr int64_t rows_ahead = 64;
 
-__attribute__((target(LORICA_AMX_AND_VECTORS))) void pack_step(const NarrowArgs & args, int64_t k0, __mmask32 low, __mmask32 high, char * to) {
-    const int64_t n = args.k - k0 < 32 ? args.k - k0 : 32;
-    const uint16_t * b = args.b + k0 * args.ldb;
-    if (k0 + rows_ahead + 32 <= args.k) {
-        const uint16_t * ahead = b + rows_ahead * args.ldb;
-        for (int64_t r = 0; r < 32; ++r, ahead += args.ldb) {
-            _mm_prefetch(reinterpret_cast<const char *>(ahead), _MM_HINT_T1);
-            _mm_prefetch(reinterpret_cast<const char *>(ahead + 32), _MM_HINT_T1);
-        }
+template <typename Rows>
+__attribute__((target(LORICA_AMX_AND_VECTORS))) void pack_step(const Rows & rows, int64_t all, int64_t k0, char * to) {
+    const int64_t n = all - k0 < 32 ? all - k0 : 32;
+    if (k0 + rows_ahead + 32 <= all) {
+        for (int64_t r = k0 + rows_ahead; r < k0 + rows_ahead + 32; ++r) rows.fetch(r);
     }
-    for (int64_t r = 0; r < n; r += 2, b += 2 * args.ldb, to += 64) pack_pair(b, r + 1 < n ? b + args.ldb : nullptr, low, high, to);
+    for (int64_t r = 0; r < n; r += 2, to += 64) pack_pair(rows, k0 + r, r + 1 < n, to);
     for (int64_t r = (n + 1) / 2; r < 16; ++r, to += 64) {
         for (int64_t group = 0; group < 4; ++group) _mm512_store_si512(to + group * tile_bytes, _mm512_setzero_si512());
     }
 }
 
-}  // namespace
-
-__attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_product_amx(const NarrowArgs & args) {
+template <typename Rows>
+__attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_product(const NarrowArgs & args, const Rows & rows) {
     alignas(64) char packed[2][4 * tile_bytes];
-    const auto mask = [](int64_t n) { return n >= 32 ? ~__mmask32{0} : n <= 0 ? __mmask32{0} : static_cast<__mmask32>((1u << n) - 1); };
-    const __mmask32 low = mask(args.columns), high = mask(args.columns - 32);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    pack_step(args, 0, low, high, packed[0]);
+    pack_step(rows, args.k, 0, packed[0]);
     const uint16_t * a = args.a;
     for (int64_t k = 0, at = 0; k < args.k; k += 32, at ^= 1, a += tile_bytes / 2) {
-        if (k + 32 < args.k) pack_step(args, k + 32, low, high, packed[at ^ 1]);
+        if (k + 32 < args.k) pack_step(rows, args.k, k + 32, packed[at ^ 1]);
         const char * b = packed[at];
         _tile_loadd(4, a, 64);
         _tile_loadd(5, b, 64);
@@ -224,6 +262,16 @@ __attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_product_amx(const Na
             float * c = args.c + slot_column(group, four);
             for (int64_t i = 0; i < 16; ++i) _mm_storeu_ps(c + i * narrow_columns, _mm_load_ps(&sums[group][i][4 * four]));
         }
+    }
+}
+
+}  // namespace
+
+void narrow_product_amx(const NarrowArgs & args) {
+    if (args.row_scales) {
+        narrow_product(args, NormedRows(args));
+    } else {
+        narrow_product(args, PlainRows(args));
     }
 }
 

@@ -33,13 +33,17 @@ void kernel_bf16_simd(const KernelArgs & args);
 void kernel_f32_simd(const KernelArgs & args);
 
 // C[16][narrow_columns] = A B over k tokens, on AMX. A: tiles of 16 rows x 32 tokens, one after another, zeros behind the last token.
-// B[k][columns] as it lies in memory, row stride ldb; columns <= narrow_columns, the others of C are zero.
+// B[k][columns] in bf16 as it lies in memory, row stride ldb; columns <= narrow_columns, the others of C are zero.
 constexpr int64_t narrow_columns = 64;
 struct NarrowArgs {
     const uint16_t * a;
-    const uint16_t * b;
+    const void * b;
     int64_t ldb, k, columns;
     float * c;
+    // B is what rmsnorm makes of f32 at b: row t times row_scales[t] times column_scales, rounded. Or null.
+    const float * row_scales;
+    int64_t row_scale_stride;
+    const float * column_scales;
 };
 void narrow_product_amx(const NarrowArgs & args);  // only when has_amx_bf16(), after amx_configure_thread()
 

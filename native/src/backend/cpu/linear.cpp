@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/cpu/dropout.h"
+#include "backend/cpu/elementwise.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/matvec.h"
 #include "backend/cpu/token_sums.h"
@@ -69,65 +70,118 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
     gemm(jobs, context.precision, context.scratch, context.n_threads);
 }
 
-void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
-    const Scratch::Mark mark(context.scratch);
-    const int64_t n_tokens = x.rows;
-    const bool any_lora = std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return bool(layer.lora); });
-    const Matrix operand = any_lora ? as_act(context, x) : x;
+namespace {
 
-    std::vector<Matrix> dy(layers.size()), v(layers.size());
-    std::vector<GemmJob> jobs;
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const LinearBackward & layer = layers[i];
-        dy[i] = as_act(context, layer.dy);
-        if (!layer.lora) continue;
-        // v = scale dy B, the gradient of u
-        v[i] = context.take_act(n_tokens, layer.lora.rank);
-        const auto scale = static_cast<float>(layer.lora.scale);
-        jobs.push_back(job({{dy[i], lora_b(layer.lora, layer.weight->out, false, scale)}}, v[i]));
+// The backward pass of layers that share their input x, in parts that do not depend on each other. Its memory is scratch.
+class Backward {
+public:
+    // v_i = scale_i dy_i B_i, the gradients of u.
+    Backward(const Context & context, int64_t n_tokens, std::span<const LinearBackward> layers)
+        : context_(context), n_tokens_(n_tokens), layers_(layers), dy_(layers.size()), v_(layers.size()) {
+        std::vector<GemmJob> jobs;
+        for (size_t i = 0; i < layers.size(); ++i) {
+            const LinearBackward & layer = layers[i];
+            dy_[i] = as_act(context, layer.dy);
+            if (!layer.lora) continue;
+            v_[i] = context.take_act(n_tokens, layer.lora.rank);
+            const auto scale = static_cast<float>(layer.lora.scale);
+            jobs.push_back(job({{dy_[i], lora_b(layer.lora, layer.weight->out, false, scale)}}, v_[i]));
+        }
+        gemm(jobs, context.precision, context.scratch, context.n_threads);
     }
-    gemm(jobs, context.precision, context.scratch, context.n_threads);
 
-    std::vector<TokenSum> sums;
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const LinearBackward & layer = layers[i];
-        const Lora & lora = layer.lora;
-        if (!lora || !lora.db) continue;
-        const Matrix db{lora.db, Dtype::f32, layer.weight->out, lora.rank, lora.rank};
-        sums.push_back({layer.u, static_cast<float>(lora.scale), dy[i], db, true});
+    // x: in act, or in f32 with its norm.
+    void add_lora_gradients(Matrix x, const Norm * norm) const {
+        std::vector<TokenSum> sums;
+        for (size_t i = 0; i < layers_.size(); ++i) {
+            const LinearBackward & layer = layers_[i];
+            const Lora & lora = layer.lora;
+            if (!lora || !lora.db) continue;
+            const Matrix db{lora.db, Dtype::f32, layer.weight->out, lora.rank, lora.rank};
+            sums.push_back({layer.u, static_cast<float>(lora.scale), dy_[i], db, true});
 
-        const Matrix da{lora.da, Dtype::f32, lora.rank, x.cols, x.cols};
-        if (lora.dropout.p > 0) {
-            const Scratch::Mark one_layer(context.scratch);
-            const Matrix dropped = context.take_act(n_tokens, x.cols);
-            dropout(operand, lora.dropout, dropped, context.n_threads);
-            const TokenSum one{v[i], 1, dropped, da, false};
-            add_token_sums(context, {&one, 1});
-        } else {
-            sums.push_back({v[i], 1, operand, da, false});
+            const Matrix da{lora.da, Dtype::f32, lora.rank, x.cols, x.cols};
+            if (lora.dropout.p > 0) {
+                const Scratch::Mark one_layer(context_.scratch);
+                const Matrix dropped = context_.take_act(n_tokens_, x.cols);
+                dropout(x, lora.dropout, dropped, context_.n_threads);
+                const TokenSum one{v_[i], 1, dropped, da, false};
+                add_token_sums(context_, {&one, 1});
+            } else {
+                sums.push_back({v_[i], 1, x, da, false, norm});
+            }
+        }
+        add_token_sums(context_, sums);
+    }
+
+    void input_gradient(Matrix dx) const {
+        std::vector<GemmTerm> terms;
+        for (size_t i = 0; i < layers_.size(); ++i) {
+            terms.push_back({dy_[i], GemmB::weight(*layers_[i].weight, false)});
+            const Lora & lora = layers_[i].lora;
+            if (lora && lora.dropout.p == 0) terms.push_back({v_[i], lora_a(lora, dx.cols, false)});
+        }
+        const GemmJob through_weights = job(std::move(terms), dx);
+        gemm({&through_weights, 1}, context_.precision, context_.scratch, context_.n_threads);
+
+        for (size_t i = 0; i < layers_.size(); ++i) {
+            const Lora & lora = layers_[i].lora;
+            if (!lora || lora.dropout.p == 0) continue;
+            const Scratch::Mark one_layer(context_.scratch);
+            const Matrix dropped{context_.scratch.take_as<float>(n_tokens_ * dx.cols), Dtype::f32, n_tokens_, dx.cols, dx.cols};
+            const GemmJob one = job({{v_[i], lora_a(lora, dx.cols, false)}}, dropped);
+            gemm({&one, 1}, context_.precision, context_.scratch, context_.n_threads);
+            dropout_backward_add(dropped, lora.dropout, dx, context_.n_threads);
         }
     }
-    add_token_sums(context, sums);
-    if (!dx) return;
 
-    std::vector<GemmTerm> terms;
-    for (size_t i = 0; i < layers.size(); ++i) {
-        terms.push_back({dy[i], GemmB::weight(*layers[i].weight, false)});
-        const Lora & lora = layers[i].lora;
-        if (lora && lora.dropout.p == 0) terms.push_back({v[i], lora_a(lora, x.cols, false)});
-    }
-    const GemmJob through_weights = job(std::move(terms), dx);
-    gemm({&through_weights, 1}, context.precision, context.scratch, context.n_threads);
+private:
+    const Context & context_;
+    int64_t n_tokens_;
+    std::span<const LinearBackward> layers_;
+    std::vector<Matrix> dy_, v_;
+};
 
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const Lora & lora = layers[i].lora;
-        if (!lora || lora.dropout.p == 0) continue;
-        const Scratch::Mark one_layer(context.scratch);
-        const Matrix dropped{context.scratch.take_as<float>(n_tokens * x.cols), Dtype::f32, n_tokens, x.cols, x.cols};
-        const GemmJob one = job({{v[i], lora_a(lora, x.cols, false)}}, dropped);
-        gemm({&one, 1}, context.precision, context.scratch, context.n_threads);
-        dropout_backward_add(dropped, lora.dropout, dx, context.n_threads);
-    }
+bool any_lora(std::span<const LinearBackward> layers) {
+    return std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return bool(layer.lora); });
+}
+
+bool any_dropout(std::span<const LinearBackward> layers) {
+    return std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora && layer.lora.dropout.p > 0; });
+}
+
+}  // namespace
+
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
+    const Scratch::Mark mark(context.scratch);
+    const Backward backward(context, x.rows, layers);
+    if (any_lora(layers)) backward.add_lora_gradients(as_act(context, x), nullptr);
+    if (dx) backward.input_gradient(dx);
+}
+
+// h is made from gate and up where these are read anyway, and takes the place of dh.
+bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, const LinearBackward & down, Matrix dh, Matrix dgate, Matrix dup) {
+    if (!dh || any_dropout({&down, 1})) return false;
+    const Scratch::Mark mark(context.scratch);
+    const Backward backward(context, dh.rows, {&down, 1});
+    backward.input_gradient(dh);
+    const Matrix h = down.lora ? dh : Matrix{};
+    swiglu_backward(gate, up, dh, dgate, dup, h, context.n_threads);
+    if (h) backward.add_lora_gradients(h, nullptr);
+    return true;
+}
+
+// What rmsnorm makes of x is made where it is summed, and never stored.
+bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix d_normed,
+                          Matrix dx, Matrix dx_act) {
+    if (!norm.inverse_rms || any_dropout(layers) || !token_sums_take_norms(context)) return false;
+    const Scratch::Mark mark(context.scratch);
+    const Backward backward(context, x.rows, layers);
+    if (any_lora(layers)) backward.add_lora_gradients(x, &norm);
+    if (!dx) return true;
+    backward.input_gradient(d_normed);
+    rmsnorm_backward(d_normed, x, norm, dx, dx_act, context.n_threads);
+    return true;
 }
 
 size_t linear_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision) {

@@ -71,7 +71,16 @@ void add_block(const TokenSum & sum, const NarrowTiles & tiles, int64_t block, i
     const int64_t rank = sum.narrow.cols, n_rows = std::min<int64_t>(16, rank - block * 16);
     const int64_t columns = std::min(narrow_columns, sum.wide.cols - first);
     float c[16 * narrow_columns];
-    narrow_product_amx({tiles.tile(block, 0), sum.wide.row_as<uint16_t>(0) + first, sum.wide.stride, sum.wide.rows, columns, c});
+    NarrowArgs args{tiles.tile(block, 0), nullptr, sum.wide.stride, sum.wide.rows, columns, c, nullptr, 0, nullptr};
+    if (sum.norm) {
+        args.b = sum.wide.row_as<float>(0) + first;
+        args.row_scales = sum.norm->inverse_rms.as<float>();
+        args.row_scale_stride = sum.norm->inverse_rms.stride;
+        args.column_scales = sum.norm->weight + first;
+    } else {
+        args.b = sum.wide.row_as<uint16_t>(0) + first;
+    }
+    narrow_product_amx(args);
     if (!sum.transposed) {
         for (int64_t i = 0; i < n_rows; ++i) {
             float * out = sum.out.row_as<float>(block * 16 + i) + first;
@@ -162,10 +171,12 @@ Matrix transposed(const Context & context, const Matrix & x, float scale) {
 
 }  // namespace
 
+bool token_sums_take_norms(const Context & context) { return context.precision == GemmPrecision::bf16 && has_amx_bf16(); }
+
 void add_token_sums(const Context & context, std::span<const TokenSum> sums) {
     if (sums.empty()) return;
     const Scratch::Mark mark(context.scratch);
-    if (context.precision == GemmPrecision::bf16 && has_amx_bf16()) return add_with_tiles(context, sums);
+    if (token_sums_take_norms(context)) return add_with_tiles(context, sums);
     std::vector<GemmJob> jobs;
     for (const TokenSum & sum : sums) {
         GemmOutput out{sum.out, {}, true};

@@ -13,7 +13,11 @@ struct TokenSum {
     Matrix wide;    // [n_tokens, n], act
     Matrix out;     // f32 [rank, n], or [n, rank] when transposed
     bool transposed;
+    const Norm * norm = nullptr;  // of wide, which is f32 then and has an inverse_rms: the sum is over what rmsnorm makes of it
 };
+
+// Whether sums can take a norm into account.
+bool token_sums_take_norms(const Context & context);
 
 // Every element is summed by one thread in the order of the tokens.
 void add_token_sums(const Context & context, std::span<const TokenSum> sums);

@@ -167,11 +167,11 @@ public:
     void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
         cuda::embed(context(), readable(embedding), tokens, x);
     }
-    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override {
-        cuda::rmsnorm(context(), x, weight, eps, y);
+    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override {
+        cuda::rmsnorm(context(), x, norm, y);
     }
-    void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) override {
-        cuda::rmsnorm_backward(context(), dy, x, weight, eps, dx);
+    void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
+        cuda::rmsnorm_backward(context(), dy, x, norm, dx, dx_act);
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override {
         std::vector<Weight> weights(layers.size());

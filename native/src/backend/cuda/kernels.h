@@ -31,8 +31,8 @@ void embed(const Context & context, const Weight & embedding, const int32_t * to
 
 // ---- rows.cu
 
-void rmsnorm(const Context & context, Matrix x, const float * weight, double eps, Matrix y);
-void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const float * weight, double eps, Matrix dx);
+void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y);
+void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act);
 void rope(const Context & context, Matrix x, const int32_t * positions, int32_t head_dim,
           std::span<const double> inverse_frequency, bool inverse);
 void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h);

@@ -25,29 +25,33 @@ __device__ __forceinline__ float inverse_rms(const float * x, int64_t n, float e
 }
 
 template <typename Y>
-__global__ void rmsnorm_kernel(View<const float> x, const float * weight, float eps, View<Y> y) {
+__global__ void rmsnorm_kernel(View<const float> x, const float * weight, float eps, View<Y> y, View<float> inverse) {
     auto * partial = reinterpret_cast<float *>(shared_memory());
     const float * x_t = x.row(blockIdx.x);
     Y * y_t = y.row(blockIdx.x);
     const float r = inverse_rms(x_t, x.cols, eps, partial);
+    if (inverse.data && threadIdx.x == 0) *inverse.row(blockIdx.x) = r;
     for (int64_t i = threadIdx.x; i < x.cols; i += row_threads) y_t[i] = from_float<Y>(x_t[i] * r * weight[i]);
 }
 
 // dx_i += r w_i dy_i - x_i r^3 / n sum_j w_j dy_j x_j
-template <typename Dy>
+template <typename Dy, typename Act>
 __global__ void rmsnorm_backward_kernel(View<const Dy> dy, View<const float> x, const float * weight, float eps,
-                                        View<float> dx) {
+                                        View<float> dx, View<Act> dx_act) {
     auto * partial = reinterpret_cast<float *>(shared_memory());
     const float * x_t = x.row(blockIdx.x);
     const Dy * dy_t = dy.row(blockIdx.x);
     float * dx_t = dx.row(blockIdx.x);
+    Act * act_t = dx_act.data ? dx_act.row(blockIdx.x) : nullptr;
     const float r = inverse_rms(x_t, x.cols, eps, partial);
     float dot = 0;
     for (int64_t i = threadIdx.x; i < x.cols; i += row_threads) dot += weight[i] * to_float(dy_t[i]) * (x_t[i] * r);
     dot = block_sum<row_threads>(dot, partial + row_threads / warp_size);
     const float along_x = r * r * dot / static_cast<float>(x.cols);
     for (int64_t i = threadIdx.x; i < x.cols; i += row_threads) {
-        dx_t[i] += r * weight[i] * to_float(dy_t[i]) - x_t[i] * along_x;
+        const float sum = dx_t[i] + (r * weight[i] * to_float(dy_t[i]) - x_t[i] * along_x);
+        dx_t[i] = sum;
+        if (act_t) act_t[i] = from_float<Act>(sum);
     }
 }
 
@@ -202,17 +206,19 @@ __global__ void add_noise_kernel(View<float> x, int64_t first_row, double magnit
 
 }  // namespace
 
-void rmsnorm(const Context & context, Matrix x, const float * weight, double eps, Matrix y) {
+void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y) {
     with_type(y.type, [&]<typename Y>(Y *) {
-        launch("rmsnorm", context.stream, rmsnorm_kernel<Y>, one_block_per_row(x), view<const float>(x), weight,
-               static_cast<float>(eps), view<Y>(y));
+        launch("rmsnorm", context.stream, rmsnorm_kernel<Y>, one_block_per_row(x), view<const float>(x), norm.weight,
+               static_cast<float>(norm.eps), view<Y>(y), view<float>(norm.inverse_rms));
     });
 }
 
-void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) {
+void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) {
     with_type(dy.type, [&]<typename Dy>(Dy *) {
-        launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy>, one_block_per_row(x),
-               view<const Dy>(dy), view<const float>(x), weight, static_cast<float>(eps), view<float>(dx));
+        with_type(dx_act.type, [&]<typename Act>(Act *) {
+            launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy, Act>, one_block_per_row(x), view<const Dy>(dy),
+                   view<const float>(x), norm.weight, static_cast<float>(norm.eps), view<float>(dx), view<Act>(dx_act));
+        });
     });
 }
 

@@ -2,6 +2,7 @@
 
 #include "backend/backend.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace lorica::reference {
@@ -18,33 +19,35 @@ double inverse_rms(const Real * x, int64_t n, double eps) {
 }
 
 template <typename Real>
-void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) {
+void rmsnorm(Matrix x, const Norm & norm, Matrix y) {
     for (int64_t t = 0; t < x.rows; ++t) {
         const Real * x_t = x.row_as<Real>(t);
         Real * y_t = y.row_as<Real>(t);
-        const double r = inverse_rms(x_t, x.cols, eps);
+        const double r = inverse_rms(x_t, x.cols, norm.eps);
+        if (norm.inverse_rms) *norm.inverse_rms.row_as<Real>(t) = static_cast<Real>(r);
         for (int64_t i = 0; i < x.cols; ++i) {
-            y_t[i] = static_cast<Real>(x_t[i] * r * weight[i]);
+            y_t[i] = static_cast<Real>(x_t[i] * r * norm.weight[i]);
         }
     }
 }
 
 // With r = 1 / rms(x), dr/dx_i = -r^3 x_i / n, so dx_i += r w_i dy_i - x_i r^3 / n sum_j w_j dy_j x_j.
 template <typename Real>
-void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) {
+void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) {
     for (int64_t t = 0; t < x.rows; ++t) {
         const Real * x_t = x.row_as<Real>(t);
         const Real * dy_t = dy.row_as<Real>(t);
         Real * dx_t = dx.row_as<Real>(t);
-        const double r = inverse_rms(x_t, x.cols, eps);
+        const double r = inverse_rms(x_t, x.cols, norm.eps);
         double dot = 0;
         for (int64_t i = 0; i < x.cols; ++i) {
-            dot += static_cast<double>(weight[i]) * dy_t[i] * x_t[i];
+            dot += static_cast<double>(norm.weight[i]) * dy_t[i] * x_t[i];
         }
         const double along_x = r * r * r * dot / static_cast<double>(x.cols);
         for (int64_t i = 0; i < x.cols; ++i) {
-            dx_t[i] = static_cast<Real>(dx_t[i] + r * weight[i] * dy_t[i] - x_t[i] * along_x);
+            dx_t[i] = static_cast<Real>(dx_t[i] + r * norm.weight[i] * dy_t[i] - x_t[i] * along_x);
         }
+        if (dx_act) std::copy_n(dx_t, x.cols, dx_act.row_as<Real>(t));
     }
 }
 

@@ -60,11 +60,9 @@ public:
     void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
         reference::embed<Real>(embedding, tokens, x);
     }
-    void rmsnorm(Matrix x, const float * weight, double eps, Matrix y) override {
-        reference::rmsnorm<Real>(x, weight, eps, y);
-    }
-    void rmsnorm_backward(Matrix dy, Matrix x, const float * weight, double eps, Matrix dx) override {
-        reference::rmsnorm_backward<Real>(dy, x, weight, eps, dx);
+    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override { reference::rmsnorm<Real>(x, norm, y); }
+    void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
+        reference::rmsnorm_backward<Real>(dy, x, norm, dx, dx_act);
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override { reference::linear<Real>(x, layers); }
     void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
