@@ -65,11 +65,39 @@ __attribute__((target("amx-tile,amx-bf16"))) void one_row(const char * a, int64_
     _tile_stored(1, c + 16, row_bytes);
 }
 
+// Two steps: all of B stays in four tiles, and C is 0 and 1 or 2 and 3 in turns, A 2 or 3.
+__attribute__((target("amx-tile,amx-bf16"))) void two_steps(const char * a, int64_t a_stride, int64_t a_step,
+                                                            const uint32_t * b, float * c, int64_t rows,
+                                                            bool accumulate) {
+    _tile_loadd(4, b, row_bytes);
+    _tile_loadd(5, b + 16, row_bytes);
+    _tile_loadd(6, b + 16 * panel_lanes, row_bytes);
+    _tile_loadd(7, b + 16 * panel_lanes + 16, row_bytes);
+    for (int64_t i = 0; i < rows; i += 16, a += 16 * a_stride, c += 16 * panel_lanes) {
+        if (accumulate) {
+            _tile_loadd(0, c, row_bytes);
+            _tile_loadd(1, c + 16, row_bytes);
+        } else {
+            _tile_zero(0);
+            _tile_zero(1);
+        }
+        _tile_loadd(2, a, a_stride);
+        _tile_dpbf16ps(0, 2, 4);
+        _tile_dpbf16ps(1, 2, 5);
+        _tile_loadd(3, a + a_step, a_stride);
+        _tile_dpbf16ps(0, 3, 6);
+        _tile_dpbf16ps(1, 3, 7);
+        _tile_stored(0, c, row_bytes);
+        _tile_stored(1, c + 16, row_bytes);
+    }
+}
+
 }  // namespace
 
 void amx_multiply(const void * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows,
                   int64_t steps, bool accumulate) {
     const char * at = static_cast<const char *>(a);
+    if (steps == 2) return two_steps(at, a_stride, a_step, b, c, rows, accumulate);
     int64_t i = 0;
     for (; i + 16 < rows; i += 32) {
         two_rows(at + i * a_stride, a_stride, a_step, b, c + i * panel_lanes, steps, accumulate);

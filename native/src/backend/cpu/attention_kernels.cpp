@@ -101,8 +101,7 @@ HWY_INLINE WordVec to_pair(Vec low, Vec high) {
     const Words d;
     const WordVec half = hn::Set(d, 0x8000u);
     const WordVec l = hn::ShiftRight<16>(hn::Add(hn::BitCast(d, low), half));
-    const WordVec h = hn::And(hn::Add(hn::BitCast(d, high), half), hn::Set(d, 0xffff0000u));
-    return hn::Or(l, h);
+    return hn::OrAnd(l, hn::Add(hn::BitCast(d, high), half), hn::Set(d, 0xffff0000u));
 }
 
 // ---- products
@@ -212,6 +211,12 @@ void dot_multiply(const uint16_t * a, int64_t row_stride, int64_t step, const ui
 // scores     P^T and dS^T as A operand, [panel][key][32 rows]
 // scores_b   P^T and dS^T as B operand, [key][32 rows]
 
+// Keys as A operand: element (i, dimension) is number i * stride + dimension.
+struct Keys {
+    const uint32_t * data;
+    int64_t stride;
+};
+
 // f32 products. bf16 is widened when it is packed; one layout by key serves as keys and keys_t, scores and scores_b are
 // the same.
 template <typename T>
@@ -229,6 +234,10 @@ struct Fma {
         for (int64_t i = 0; i < n; ++i) {
             widen_row(m.row_as<T>(first + i) + column, head_dim, reinterpret_cast<float *>(out) + i * d, d);
         }
+    }
+    Keys keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * memory) const {
+        pack_keys(m, first, column, n, memory);
+        return {memory, d};
     }
     void pack_keys_t(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t *, uint32_t * out) const {
         pack_keys(m, first, column, n, out);
@@ -251,8 +260,8 @@ struct Fma {
     }
 
     // S^T = keys rows_t
-    void score(const uint32_t * keys, int64_t n, const uint32_t * rows_t, float * s) const {
-        fma_multiply(f(keys), d, 1, f(rows_t), head_dim, s, n, false);
+    void score(const Keys & keys, int64_t n, const uint32_t * rows_t, float * s) const {
+        fma_multiply(f(keys.data), keys.stride, 1, f(rows_t), head_dim, s, n, false);
     }
     // out[dimension][32 rows] (+)= keys_t scores_b
     void weigh(const uint32_t * keys_t, const uint32_t * scores_b, int64_t n, float * out, bool accumulate) const {
@@ -295,6 +304,12 @@ struct Pairs {
         }
         std::memset(to, 0, static_cast<size_t>((round_up(n, 16) - n) * d) * 2);
     }
+    // Where they lie, if whole tiles can be read there. What belongs to other keys gives scores that nobody looks at.
+    Keys keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * memory) const {
+        if (head_dim == d && first + round_up(n, 16) <= m.rows) return {reinterpret_cast<uint32_t *>(m.row_as<Bf16>(first) + column), m.stride};
+        pack_keys(m, first, column, n, memory);
+        return {memory, d};
+    }
     // [dimension][64 keys]
     void pack_keys_t(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * staging, uint32_t * out) const {
         const int64_t n_pairs = round_up(n, 32) / 2;
@@ -334,8 +349,8 @@ struct Pairs {
         }
     }
 
-    void score(const uint32_t * keys, int64_t n, const uint32_t * rows_t, float * s) const {
-        multiply(keys, d, 32, rows_t, s, n, d / 32, false);
+    void score(const Keys & keys, int64_t n, const uint32_t * rows_t, float * s) const {
+        multiply(keys.data, keys.stride, 32, rows_t, s, n, d / 32, false);
     }
     void weigh(const uint32_t * keys_t, const uint32_t * scores_b, int64_t n, float * out, bool accumulate) const {
         multiply(keys_t, block_keys, 32, scores_b, out, head_dim, round_up(n, 32) / 32, accumulate);
@@ -377,7 +392,7 @@ void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float sc
                    const PanelStatistics & statistics, uint32_t * p) {
     const Floats d;
     const Ints di;
-    const Vec scale = hn::Set(d, scale_value);
+    const Vec scale = hn::Set(d, scale_value), scale2 = hn::Set(d, scale_value * log2_e);
     const Vec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
     for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
         const float * column = s + lane;
@@ -385,27 +400,28 @@ void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float sc
         const auto visible = [&](int64_t i) {
             return hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i))));
         };
-        const auto scaled = [&](int64_t i) { return hn::Mul(hn::LoadU(d, column + i * panel_lanes), scale); };
+        const auto score = [&](int64_t i) { return hn::LoadU(d, column + i * panel_lanes); };
 
-        const Vec old_max = hn::LoadU(d, statistics.max + lane);
-        Vec max = old_max;
+        Vec highest = minus_infinity;  // score; the scale is positive
         int64_t i = 0;
         if (masked) {
-            for (; i < n; ++i) max = hn::Max(max, hn::IfThenElse(visible(i), scaled(i), minus_infinity));
+            for (; i < n; ++i) highest = hn::Max(highest, hn::IfThenElse(visible(i), score(i), minus_infinity));
         } else {
-            Vec m1 = old_max, m2 = old_max, m3 = old_max;
+            Vec m1 = highest, m2 = highest, m3 = highest;
             for (; i + 4 <= n; i += 4) {
-                max = hn::Max(max, scaled(i));
-                m1 = hn::Max(m1, scaled(i + 1));
-                m2 = hn::Max(m2, scaled(i + 2));
-                m3 = hn::Max(m3, scaled(i + 3));
+                highest = hn::Max(highest, score(i));
+                m1 = hn::Max(m1, score(i + 1));
+                m2 = hn::Max(m2, score(i + 2));
+                m3 = hn::Max(m3, score(i + 3));
             }
-            for (; i < n; ++i) max = hn::Max(max, scaled(i));
-            max = hn::Max(hn::Max(max, m1), hn::Max(m2, m3));
+            for (; i < n; ++i) highest = hn::Max(highest, score(i));
+            highest = hn::Max(hn::Max(highest, m1), hn::Max(m2, m3));
         }
+        const Vec old_max = hn::LoadU(d, statistics.max + lane), max = hn::Max(old_max, hn::Mul(highest, scale));
 
+        const Vec max2 = hn::Mul(max, hn::Set(d, log2_e));
         const auto weight = [&](int64_t key) {
-            const Vec e = exp_clamped(hn::MulSub(hn::LoadU(d, column + key * panel_lanes), scale, max));
+            const Vec e = exp2_clamped(hn::MulSub(score(key), scale2, max2));
             return masked ? hn::IfThenElseZero(visible(key), e) : e;
         };
         Vec sum = hn::Zero(d);
@@ -430,7 +446,7 @@ void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float sc
                 hn::StoreU(e, d, reinterpret_cast<float *>(p) + i * panel_lanes + lane);
             }
         }
-        const Vec alpha = exp_clamped(hn::Sub(old_max, max));
+        const Vec alpha = exp2_clamped(hn::Mul(hn::Sub(old_max, max), hn::Set(d, log2_e)));
         hn::StoreU(max, d, statistics.max + lane);
         hn::StoreU(alpha, d, statistics.alpha + lane);
         hn::StoreU(hn::MulAdd(hn::LoadU(d, statistics.sum + lane), alpha, sum), d, statistics.sum + lane);
@@ -514,12 +530,12 @@ void forward(const P & products, const AttentionOperands & x, const AttentionTas
 
     for (int64_t n0 = 0; n0 < block.n_keys(); n0 += block_keys) {
         const int64_t n_block = std::min(block_keys, block.n_keys() - n0), first_key = task.segment.kv_begin + n0;
-        products.pack_keys(x.k, first_key, column, n_block, w.keys);
+        const Keys keys = products.keys(x.k, first_key, column, n_block, w.keys);
         products.pack_keys_t(x.v, first_key, column, n_block, w.staging, w.values);
         for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
             const int64_t first = panel * panel_lanes, n = block.n_visible(panel, n0, n_block);
             if (n == 0) continue;
-            products.score(w.keys, n, w.q_t + first * d, w.s);
+            products.score(keys, n, w.q_t + first * d, w.s);
             softmax_panel<P>(w.s, n, n0, block.masked(panel, n0, n), scale,
                              {w.max + first, w.sum + first, w.alpha, block.limits(panel)}, w.p);
             float * o_t = w.o_t + first * d;
@@ -583,14 +599,14 @@ void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_
                             uint32_t * p_a, uint32_t * ds_a, uint32_t * ds_b) {
     const Floats d;
     const Ints di;
-    const Vec scale = hn::Set(d, scale_value);
+    const Vec scale2 = hn::Set(d, scale_value * log2_e);
     for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
         const auto limit = hn::LoadU(di, limits + lane);
-        const Vec row_lse = hn::LoadU(d, lse + lane), row_delta = hn::LoadU(d, delta + lane);
+        const Vec row_lse2 = hn::Mul(hn::LoadU(d, lse + lane), hn::Set(d, log2_e)), row_delta = hn::LoadU(d, delta + lane);
         // dS^T of key i; stores what is wanted as A operand.
         const auto gradient = [&](int64_t i) {
             const int64_t at = i * panel_lanes + lane;
-            Vec e = exp_clamped(hn::MulSub(hn::LoadU(d, s + at), scale, row_lse));
+            Vec e = exp2_clamped(hn::MulSub(hn::LoadU(d, s + at), scale2, row_lse2));
             if (masked) {
                 e = hn::IfThenElseZero(hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i)))), e);
             }
@@ -645,8 +661,8 @@ void backward_block(const P & products, const AttentionOperands & x, const Block
         uint32_t * p = as_a ? w.p + panel * P::score_words : nullptr;
         uint32_t * ds = as_a ? w.ds + panel * P::score_words : nullptr;
         if (n > 0) {
-            products.score(keys, n, w.q_t + first * d, w.s);
-            products.score(values, n, w.do_t + first * d, w.dp);
+            products.score({keys, d}, n, w.q_t + first * d, w.s);
+            products.score({values, d}, n, w.do_t + first * d, w.dp);
         }
         softmax_backward_panel<P>(w.s, w.dp, n, n_fill, n0, block.masked(panel, n0, n),
                                   static_cast<float>(x.shape.scale), w.lse + first, w.delta + first,
