@@ -148,7 +148,7 @@ PreparedA prepare_a_f32(const Matrix & a, Scratch & scratch, int n_threads) {
 struct ThreadScratch {
     std::byte * panel;
     float * rows;
-    float * c;  // [chunk rows, panel_n]
+    float * c;  // [chunk rows, staged_panel_n], or a strip of a block of rows
 };
 
 // A panel's worth of columns of one job for one chunk of rows.
@@ -172,7 +172,7 @@ int64_t c_rows(int64_t max_m) { return round_up(std::min(max_m, chunk_m), block_
 
 size_t thread_scratch_bytes(int64_t max_m, GemmPrecision precision) {
     return static_cast<size_t>(panel_cells) * panel_element(precision) + row_scratch_elements * sizeof(float) +
-           static_cast<size_t>(c_rows(max_m) * panel_n) * sizeof(float) + 3 * alignment;
+           static_cast<size_t>(c_rows(max_m) * staged_panel_n) * sizeof(float) + 3 * alignment;
 }
 
 // Rows of a panel of that many columns.
@@ -320,35 +320,53 @@ struct Split {
     int64_t columns, rows;
 };
 
+int64_t depth_of(const GemmJob & job) {
+    int64_t depth = 0;
+    for (const GemmTerm & term : job.terms) depth += round_up(term.a.cols, 32);
+    return depth;
+}
+
+// Of a row and a column, in multiplications. Packing a column costs as much as 80 rows: it is 15 % of a product of 512 rows
+// (native/bench/NOTES.md). What reading a row of A from memory costs, and what a sum costs that goes through memory between its
+// stages, are estimates from the bytes that they move.
+double task_cost(const GemmJob & job, int64_t n_count, int64_t m_count) {
+    constexpr double read_row = 40, pack_column = 80, stage = 0.3;
+    const int64_t depth = depth_of(job), columns = round_up(n_count, group_n);
+    const auto further_stages = static_cast<double>((depth - 1) / panel_depth(columns));
+    const auto n = static_cast<double>(columns), m = static_cast<double>(m_count);
+    return static_cast<double>(depth) * (m * (n * (1 + stage * further_stages) + read_row) + n * pack_column);
+}
+
+// Equal shares, in whole units, of at most that many.
+int64_t share(int64_t n, int64_t most, int64_t unit) {
+    const int64_t parts = std::max<int64_t>((n + most - 1) / most, 1);
+    return std::min(round_up((n + parts - 1) / parts, unit), most);
+}
+
+// Columns of a task: a narrow panel whose sums take one stage, or a wider one that reads A less often.
+int64_t task_columns(const GemmJob & job, int64_t most, int64_t rows) {
+    constexpr int64_t unit = 2 * group_n;
+    const int64_t whole = std::min(most, panel_cells / depth_of(job) / unit * unit);
+    const int64_t staged = share(job.n, std::min(most, whole < most ? staged_panel_n : most), unit);
+    if (whole < unit) return staged;
+    const int64_t narrow = share(job.n, whole, unit);
+    const auto per_column = [&](int64_t columns) { return task_cost(job, columns, rows) / static_cast<double>(columns); };
+    return per_column(narrow) <= per_column(staged) ? narrow : staged;
+}
+
 std::vector<Task> split_into_tasks(std::span<const GemmJob> jobs, Split split) {
     std::vector<Task> tasks;
     for (size_t j = 0; j < jobs.size(); ++j) {
-        // Equal shares, in whole pairs of groups and whole blocks.
-        const auto share = [](int64_t n, int64_t most, int64_t unit) {
-            const int64_t parts = std::max<int64_t>((n + most - 1) / most, 1);
-            return std::min(round_up((n + parts - 1) / parts, unit), most);
-        };
-        const int64_t columns = share(jobs[j].n, split.columns, 2 * group_n), rows = share(jobs[j].m, split.rows, block_m);
-        for (int64_t n0 = 0; n0 < jobs[j].n; n0 += columns) {
-            for (int64_t m0 = 0; m0 < jobs[j].m; m0 += rows) {
-                tasks.push_back({static_cast<int32_t>(j), n0, std::min(columns, jobs[j].n - n0), m0, std::min(rows, jobs[j].m - m0)});
+        const GemmJob & job = jobs[j];
+        if (job.n == 0 || job.m == 0) continue;
+        const int64_t rows = share(job.m, split.rows, block_m), columns = task_columns(job, split.columns, rows);
+        for (int64_t n0 = 0; n0 < job.n; n0 += columns) {
+            for (int64_t m0 = 0; m0 < job.m; m0 += rows) {
+                tasks.push_back({static_cast<int32_t>(j), n0, std::min(columns, job.n - n0), m0, std::min(rows, job.m - m0)});
             }
         }
     }
     return tasks;
-}
-
-// In multiplications of one row with one column. Packing a column costs as much as 80 rows: it is 15 % of a product of 512 rows
-// (native/bench/NOTES.md). What reading a row of A from memory costs, and what a sum costs that goes through memory between its
-// stages, are estimates from the bytes that they move.
-double task_cost(const GemmJob & job, const Task & task) {
-    constexpr double read_row = 40, pack_column = 80, stage = 0.15;
-    int64_t depth = 0;
-    for (const GemmTerm & term : job.terms) depth += round_up(term.a.cols, 32);
-    const int64_t columns = round_up(task.n_count, group_n);
-    const auto further_stages = static_cast<double>((depth - 1) / panel_depth(columns));
-    const auto n = static_cast<double>(columns), m = static_cast<double>(task.m_count);
-    return static_cast<double>(depth) * (m * (n * (1 + stage * further_stages) + read_row) + n * pack_column);
 }
 
 // When the last thread is done if each takes the next task as soon as it is free.
@@ -357,7 +375,7 @@ double makespan(std::span<const GemmJob> jobs, std::span<const Task> tasks, int 
     for (int i = 0; i < n_threads; ++i) free_at.push(0);
     double last = 0;
     for (const Task & task : tasks) {
-        const double end = free_at.top() + task_cost(jobs[static_cast<size_t>(task.job)], task);
+        const double end = free_at.top() + task_cost(jobs[static_cast<size_t>(task.job)], task.n_count, task.m_count);
         free_at.pop();
         free_at.push(end);
         last = std::max(last, end);
@@ -367,11 +385,13 @@ double makespan(std::span<const GemmJob> jobs, std::span<const Task> tasks, int 
 
 // Wide panels read A less often and tall chunks pack B less often; but the threads are to be done together.
 std::vector<Task> plan_tasks(std::span<const GemmJob> jobs, int n_threads) {
-    std::vector<Task> best = split_into_tasks(jobs, {panel_n - 2 * group_n, chunk_m});
+    int64_t widest = 2 * group_n;
+    for (const GemmJob & job : jobs) widest = std::max(widest, std::min(round_up(job.n, 2 * group_n), panel_n));
+    std::vector<Task> best = split_into_tasks(jobs, {widest, chunk_m});
     if (static_cast<int64_t>(best.size()) >= 8 * n_threads) return best;
     double best_time = makespan(jobs, best, n_threads);
     for (int64_t rows = chunk_m; rows >= 4 * block_m; rows /= 2) {
-        for (int64_t columns = panel_n; columns >= 3 * 2 * group_n; columns -= 2 * group_n) {
+        for (int64_t columns = widest; columns >= std::min(widest, 3 * 2 * group_n); columns -= 2 * group_n) {
             std::vector<Task> tasks = split_into_tasks(jobs, {columns, rows});
             const double time = makespan(jobs, tasks, n_threads);
             if (time >= best_time) continue;
@@ -430,7 +450,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
         std::byte * own = memory + per_thread * static_cast<size_t>(omp_get_thread_num());
         const size_t panel_bytes = static_cast<size_t>(panel_cells) * panel_element(precision);
         auto * c = reinterpret_cast<float *>(own + panel_bytes);
-        const ThreadScratch thread{own, c + c_rows(max_m) * panel_n, c};
+        const ThreadScratch thread{own, c + c_rows(max_m) * staged_panel_n, c};
         if (amx) amx_configure_thread();
         const auto run = [&](size_t i, bool helper) {
             const auto job = static_cast<size_t>(tasks[i].job);

@@ -17,7 +17,8 @@
 
 namespace lorica::cpu {
 
-constexpr int64_t panel_n = 288;       // columns of a panel at most: A is read from memory once per panel, so wide is good
+constexpr int64_t panel_n = 576;       // columns of a panel at most: A is read from memory once per panel, so wide is good
+constexpr int64_t staged_panel_n = 288;  // the same where sums take several stages, and are kept between them
 constexpr int64_t panel_k = 4096;      // rows of a panel at most
 constexpr int64_t panel_cells = 2048 * 256;  // 1 MiB in bf16, half of a current core's L2 cache
 constexpr int64_t group_n = 16;        // columns that a kernel treats as one vector
