@@ -8,6 +8,8 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
+#include <hwy/contrib/math/math-inl.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -33,15 +35,24 @@ constexpr int kernel_rows = 12;
 
 // ---- moving data
 
-// out[c][r] = in[r][c]; rows a multiple of 4, cols of 16.
-void transpose(const uint32_t * in, int64_t in_stride, int64_t rows, int64_t cols, uint32_t * out, int64_t out_stride) {
+// out[c][r] = load(r, c), a vector of words from column c on; rows and cols multiples of 16.
+template <typename Load>
+HWY_INLINE void transpose_loaded(const Load & load, int64_t rows, int64_t cols, uint32_t * out, int64_t out_stride) {
+#if LORICA_WIDE_WORDS
+    for (int64_t c = 0; c < cols; c += 16) {
+        for (int64_t r = 0; r < rows; r += 16) {
+            __m512i sixteen[16];
+            HWY_UNROLL(16)
+            for (int i = 0; i < 16; ++i) sixteen[i] = load(r + i, c).raw;
+            store_transposed(sixteen, out + c * out_stride + r, out_stride);
+        }
+    }
+#else
     const Words d;
     const hn::FixedTag<uint32_t, 4> d4;
     for (int64_t c = 0; c < cols; c += lanes) {
         for (int64_t r = 0; r < rows; r += 4) {
-            const uint32_t * at = in + r * in_stride + c;
-            const WordVec a0 = hn::LoadU(d, at), a1 = hn::LoadU(d, at + in_stride);
-            const WordVec a2 = hn::LoadU(d, at + 2 * in_stride), a3 = hn::LoadU(d, at + 3 * in_stride);
+            const WordVec a0 = load(r, c), a1 = load(r + 1, c), a2 = load(r + 2, c), a3 = load(r + 3, c);
             // 4 x 4 within each block of 128 bits.
             const WordVec even_low = hn::InterleaveLower(d, a0, a2), odd_low = hn::InterleaveLower(d, a1, a3);
             const WordVec even_high = hn::InterleaveUpper(d, a0, a2), odd_high = hn::InterleaveUpper(d, a1, a3);
@@ -64,6 +75,23 @@ void transpose(const uint32_t * in, int64_t in_stride, int64_t rows, int64_t col
             put(std::integral_constant<int, 3>());
         }
     }
+#endif
+}
+
+void transpose(const uint32_t * in, int64_t in_stride, int64_t rows, int64_t cols, uint32_t * out, int64_t out_stride) {
+    transpose_loaded([&](int64_t r, int64_t c) { return hn::LoadU(Words(), in + r * in_stride + c); }, rows, cols, out, out_stride);
+}
+
+// A row of n elements and zeros behind it.
+HWY_INLINE void copy_row(const Bf16 * row, int64_t n, Bf16 * out, int64_t padded) {
+    const hn::CappedTag<uint16_t, 32> d;
+    constexpr int64_t step = hn::MaxLanes(d);
+    const auto * from = reinterpret_cast<const uint16_t *>(row);
+    auto * to = reinterpret_cast<uint16_t *>(out);
+    int64_t i = 0;
+    for (; i + step <= n; i += step) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+    for (; i < n; ++i) to[i] = from[i];
+    std::fill(to + n, to + padded, uint16_t{0});
 }
 
 // out[0, padded) = the n elements of a row as floats, then zeros.
@@ -298,10 +326,7 @@ struct Pairs {
 
     void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
         auto * to = reinterpret_cast<Bf16 *>(out);
-        for (int64_t i = 0; i < n; ++i, to += d) {
-            std::memcpy(to, m.row_as<Bf16>(first + i) + column, static_cast<size_t>(head_dim) * 2);
-            std::memset(to + head_dim, 0, static_cast<size_t>(d - head_dim) * 2);
-        }
+        for (int64_t i = 0; i < n; ++i, to += d) copy_row(m.row_as<Bf16>(first + i) + column, head_dim, to, d);
         std::memset(to, 0, static_cast<size_t>((round_up(n, 16) - n) * d) * 2);
     }
     // Where they lie, if whole tiles can be read there. What belongs to other keys gives scores that nobody looks at.
@@ -327,11 +352,15 @@ struct Pairs {
     }
     template <typename Row>
     void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
-        auto * to = reinterpret_cast<Bf16 *>(staging);
-        for (int64_t i = 0; i < n; ++i, to += d) {
-            std::memcpy(to, row(i), static_cast<size_t>(head_dim) * 2);
-            std::memset(to + head_dim, 0, static_cast<size_t>(d - head_dim) * 2);
+        if (head_dim == d) {
+            const uint32_t * rows[panel_lanes];
+            for (int64_t i = 0; i < n; ++i) rows[i] = reinterpret_cast<const uint32_t *>(row(i));
+            const Words words;
+            const auto load = [&](int64_t i, int64_t c) HWY_ATTR { return i < n ? hn::LoadU(words, rows[i] + c) : hn::Zero(words); };
+            return transpose_loaded(load, panel_lanes, d / 2, out, panel_lanes);
         }
+        auto * to = reinterpret_cast<Bf16 *>(staging);
+        for (int64_t i = 0; i < n; ++i, to += d) copy_row(row(i), head_dim, to, d);
         std::memset(to, 0, static_cast<size_t>((panel_lanes - n) * d) * 2);
         transpose(staging, d / 2, panel_lanes, d / 2, out, panel_lanes);
     }
@@ -385,14 +414,14 @@ struct PanelStatistics {
     const int32_t * limit;
 };
 
-// P^T = e^(scale S^T - max) over n keys from n0, with the running maximum and sum of each row; alpha is what sums of
-// earlier keys are to be multiplied with.
+// P^T = 2^(scale S^T log2 e - max) over n keys from n0, with the sum of each row and about its maximum; alpha is what sums of earlier keys
+// are to be multiplied with.
 template <typename P>
 void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float scale_value,
                    const PanelStatistics & statistics, uint32_t * p) {
     const Floats d;
     const Ints di;
-    const Vec scale = hn::Set(d, scale_value), scale2 = hn::Set(d, scale_value * log2_e);
+    const Vec scale2 = hn::Set(d, scale_value * log2_e);
     const Vec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
     for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
         const float * column = s + lane;
@@ -417,11 +446,13 @@ void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float sc
             for (; i < n; ++i) highest = hn::Max(highest, score(i));
             highest = hn::Max(hn::Max(highest, m1), hn::Max(m2, m3));
         }
-        const Vec old_max = hn::LoadU(d, statistics.max + lane), max = hn::Max(old_max, hn::Mul(highest, scale));
+        // Sums are scaled anew only where the maximum has grown by more than this: until then weights are at most 2^10, and what all
+        // of them are relative to does not matter.
+        const Vec old_max = hn::LoadU(d, statistics.max + lane), new_max = hn::Mul(highest, scale2);
+        const Vec max = hn::IfThenElse(hn::Gt(new_max, hn::Add(old_max, hn::Set(d, 10.0f))), new_max, old_max);
 
-        const Vec max2 = hn::Mul(max, hn::Set(d, log2_e));
         const auto weight = [&](int64_t key) {
-            const Vec e = exp2_clamped(hn::MulSub(score(key), scale2, max2));
+            const Vec e = exp2_clamped(hn::MulSub(score(key), scale2, max));
             return masked ? hn::IfThenElseZero(visible(key), e) : e;
         };
         Vec sum = hn::Zero(d);
@@ -446,7 +477,7 @@ void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float sc
                 hn::StoreU(e, d, reinterpret_cast<float *>(p) + i * panel_lanes + lane);
             }
         }
-        const Vec alpha = exp2_clamped(hn::Mul(hn::Sub(old_max, max), hn::Set(d, log2_e)));
+        const Vec alpha = exp2_clamped(hn::Sub(old_max, max));
         hn::StoreU(max, d, statistics.max + lane);
         hn::StoreU(alpha, d, statistics.alpha + lane);
         hn::StoreU(hn::MulAdd(hn::LoadU(d, statistics.sum + lane), alpha, sum), d, statistics.sum + lane);
@@ -551,9 +582,17 @@ void forward(const P & products, const AttentionOperands & x, const AttentionTas
         for (int64_t i = 0; i < block.panel_rows(panel); ++i) {
             const int64_t r = first + i;
             store_scaled(rows + i * d, head_dim, hn::Set(Floats(), 1 / w.sum[r]), block.row<T>(x.o, r, head_dim));
-            if (x.lse) block.lse(x.lse, r) = w.max[r] + std::log(w.sum[r]);
         }
     }
+    if (!x.lse) return;
+    const Floats floats;
+    for (int64_t r = 0; r < block.n_panels() * panel_lanes; r += lanes) {
+        const Vec sum = hn::LoadU(floats, w.sum + r), max = hn::Mul(hn::LoadU(floats, w.max + r), hn::Set(floats, ln_2));
+        // Log makes a number of NaN.
+        const Vec log = hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(floats, sum));
+        hn::StoreU(hn::Add(max, log), floats, w.max + r);
+    }
+    for (int64_t r = 0; r < block.count(); ++r) block.lse(x.lse, r) = w.max[r];
 }
 
 // ---- backward (Dao 2023, algorithm 2, with rows as lanes)

@@ -14,15 +14,6 @@
 #include "backend/cpu/panel.h"
 #include "gguf/dequantize.h"
 
-// Vectors of 32 words and their permutations.
-#undef LORICA_WIDE_WORDS
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-#define LORICA_WIDE_WORDS 1
-#include <immintrin.h>
-#else
-#define LORICA_WIDE_WORDS 0
-#endif
-
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
@@ -241,33 +232,6 @@ HWY_INLINE bool with_pieces(const GemmB & b, const F & f) {
     }
 }
 
-// out[16 i + r] = word i of rows[r].
-HWY_INLINE void store_transposed(const __m512i * rows, uint32_t * out) {
-    __m512i pairs[16], fours[16];
-    HWY_UNROLL(8)
-    for (int r = 0; r < 16; r += 2) {
-        pairs[r] = _mm512_unpacklo_epi32(rows[r], rows[r + 1]);
-        pairs[r + 1] = _mm512_unpackhi_epi32(rows[r], rows[r + 1]);
-    }
-    // fours[r + m]: of each 128 bits, word m of four rows from r on.
-    HWY_UNROLL(4)
-    for (int r = 0; r < 16; r += 4) {
-        fours[r] = _mm512_unpacklo_epi64(pairs[r], pairs[r + 2]);
-        fours[r + 1] = _mm512_unpackhi_epi64(pairs[r], pairs[r + 2]);
-        fours[r + 2] = _mm512_unpacklo_epi64(pairs[r + 1], pairs[r + 3]);
-        fours[r + 3] = _mm512_unpackhi_epi64(pairs[r + 1], pairs[r + 3]);
-    }
-    HWY_UNROLL(4)
-    for (int m = 0; m < 4; ++m) {
-        const __m512i even01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0x88), odd01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0xdd);
-        const __m512i even23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0x88), odd23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0xdd);
-        _mm512_store_si512(out + 16 * m, _mm512_shuffle_i32x4(even01, even23, 0x88));
-        _mm512_store_si512(out + 16 * (4 + m), _mm512_shuffle_i32x4(odd01, odd23, 0x88));
-        _mm512_store_si512(out + 16 * (8 + m), _mm512_shuffle_i32x4(even01, even23, 0xdd));
-        _mm512_store_si512(out + 16 * (12 + m), _mm512_shuffle_i32x4(odd01, odd23, 0xdd));
-    }
-}
-
 HWY_INLINE const uint8_t * row_of(const GemmB & b, int64_t row) {
     return reinterpret_cast<const uint8_t *>(b.data) + static_cast<size_t>(row) * b.row_bytes;
 }
@@ -298,7 +262,7 @@ HWY_INLINE void pack_row_pieces(const GemmB & b, const Pieces & pieces, int64_t 
                 if (k == 0 || number % 8 == 0) pieces.enter(row, number, states[c]);
                 rows[c] = pieces.piece(row, number, states[c]);
             }
-            store_transposed(rows, out);
+            store_transposed(rows, out, 16);
         }
     }
 }

@@ -8,6 +8,15 @@
 
 #include <hwy/highway.h>
 
+// Vectors of 16 words and their permutations.
+#undef LORICA_WIDE_WORDS
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+#define LORICA_WIDE_WORDS 1
+#include <immintrin.h>
+#else
+#define LORICA_WIDE_WORDS 0
+#endif
+
 #include <cstddef>
 #include <cstdint>
 
@@ -144,7 +153,36 @@ HWY_INLINE Vec exp2_clamped(Vec x) {
     poly = hn::MulAdd(poly, r, hn::Set(d, 1.0f));
     return hn::BitCast(d, hn::Add(hn::BitCast(di, poly), hn::ShiftLeft<23>(hn::BitCast(di, rounded))));
 }
-constexpr float log2_e = 0x1.715476p0f;
+constexpr float log2_e = 0x1.715476p0f, ln_2 = 0x1.62e43p-1f;
+
+#if LORICA_WIDE_WORDS
+// out[i * stride + r] = word i of rows[r], for 16 rows.
+HWY_INLINE void store_transposed(const __m512i * rows, uint32_t * out, int64_t stride) {
+    __m512i pairs[16], fours[16];
+    HWY_UNROLL(8)
+    for (int r = 0; r < 16; r += 2) {
+        pairs[r] = _mm512_unpacklo_epi32(rows[r], rows[r + 1]);
+        pairs[r + 1] = _mm512_unpackhi_epi32(rows[r], rows[r + 1]);
+    }
+    // fours[r + m]: of each 128 bits, word m of four rows from r on.
+    HWY_UNROLL(4)
+    for (int r = 0; r < 16; r += 4) {
+        fours[r] = _mm512_unpacklo_epi64(pairs[r], pairs[r + 2]);
+        fours[r + 1] = _mm512_unpackhi_epi64(pairs[r], pairs[r + 2]);
+        fours[r + 2] = _mm512_unpacklo_epi64(pairs[r + 1], pairs[r + 3]);
+        fours[r + 3] = _mm512_unpackhi_epi64(pairs[r + 1], pairs[r + 3]);
+    }
+    HWY_UNROLL(4)
+    for (int m = 0; m < 4; ++m) {
+        const __m512i even01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0x88), odd01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0xdd);
+        const __m512i even23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0x88), odd23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0xdd);
+        _mm512_storeu_si512(out + stride * m, _mm512_shuffle_i32x4(even01, even23, 0x88));
+        _mm512_storeu_si512(out + stride * (4 + m), _mm512_shuffle_i32x4(odd01, odd23, 0x88));
+        _mm512_storeu_si512(out + stride * (8 + m), _mm512_shuffle_i32x4(even01, even23, 0xdd));
+        _mm512_storeu_si512(out + stride * (12 + m), _mm512_shuffle_i32x4(odd01, odd23, 0xdd));
+    }
+}
+#endif
 
 // out[i * 16 + c] = rows[c * stride + i] for i < count: sixteen rows become one group. In tiles of 4 x 4.
 inline void transpose_16(const uint32_t * HWY_RESTRICT rows, int64_t stride, int64_t count, uint32_t * HWY_RESTRICT out) {
