@@ -251,7 +251,7 @@ public:
     // ---- several of these in one, for devices that then read and write less; the defaults do one after the other
 
     // Backward of y = down(h), h = silu(gate) up: the gradients of down's LoRA, dgate and dup. dgate and dup may be gate and up
-    // themselves, dup also h. h and dh: memory, [T, n_ff] act. Without dh only the LoRA's gradients are wanted.
+    // themselves, dup also h, neither down.dy. h and dh: memory, [T, n_ff] act. Without dh only the LoRA's gradients are wanted.
     virtual void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate,
                                         Matrix dup);
     // Backward of y_i = layer_i(rmsnorm(x)): the gradients of the LoRAs; dx += and dx_act = as in rmsnorm_backward, where dx is given.

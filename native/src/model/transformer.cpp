@@ -74,12 +74,8 @@ BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter *
     scratch.dv = arena.operand(formats.act, max_tokens, c.kv_dim());
     arena.rewind_to(std::max(arena.mark(), after_feed_forward));
     if (adapter && adapter->config().use_dora) {
-        const size_t shared_by_dora = arena.mark();
         scratch.d_scaled = arena.operand(formats.act, max_tokens, c.n_embd);
-        const size_t after_d_scaled = arena.mark();
-        arena.rewind_to(shared_by_dora);
         scratch.d_gate = arena.operand(formats.act, max_tokens, c.n_ff);
-        arena.rewind_to(std::max(arena.mark(), after_d_scaled));
     }
     return scratch;
 }

@@ -53,8 +53,7 @@ struct BlockScratch {
     Matrix d_normed;             // hidden [T, n_embd]: on its way into the residual stream's gradient
     Matrix d_residual;           // act [T, n_embd]: that gradient, as the products of the next layers below read it
     Matrix d_o, dq, dk, dv;      // act; overlap h and dh
-    Matrix d_scaled;             // act [T, n_embd], d_gate: act [T, n_ff]; they overlap, and are there for DoRA only
-    Matrix d_gate;
+    Matrix d_scaled, d_gate;     // act [T, n_embd], [T, n_ff]: for DoRA only
 };
 
 BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
