@@ -158,7 +158,7 @@ Json describe(const lorica_train_plan & plan) {
         .set("activations", plan.activations)
         .set("workspace", plan.workspace)
         .set("total", plan.total)
-        .set("checkpointing", plan.checkpointing);
+        .set("recomputed_layers", plan.recomputed_layers);
 }
 
 Batch Batch::random(int n_tokens, int sequence_length, int n_vocab) {

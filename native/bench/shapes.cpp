@@ -180,7 +180,7 @@ StepOperations step_operations(const Shape & shape, int64_t tokens, int64_t leng
     StepOperations operations{};
     const auto t = static_cast<double>(tokens);
     operations.weights = 4.0 * static_cast<double>(shape.n()) * t;
-    operations.recompute = 2.0 * static_cast<double>(shape.n_layer * shape.layer_weights()) * t;
+    operations.recompute_layer = 2.0 * static_cast<double>(shape.layer_weights() - shape.n_embd * shape.n_ff) * t;
     double pairs = 0;  // of query and key
     for (int64_t left = tokens; left > 0; left -= length) {
         const auto n = static_cast<double>(std::min(left, length));

@@ -36,10 +36,10 @@ std::vector<LinearShape> linear_shapes(const Shape & shape);  // the head comes 
 
 // Operations of one step over sequences of `length` tokens, `tokens` in all.
 struct StepOperations {
-    double weights;    // 4N per token: forward and dx
-    double recompute;  // the blocks' forward pass once more
-    double attention;  // what the causal mask leaves: two products forward, five backward
-    double lora;       // forward, dx, dA, dB: 6 r (in + out) per pair and token
+    double weights;          // 4N per token: forward and dx
+    double recompute_layer;  // of one block, its products but the last once more
+    double attention;        // what the causal mask leaves: two products forward, five backward
+    double lora;             // forward, dx, dA, dB: 6 r (in + out) per pair and token
 };
 StepOperations step_operations(const Shape & shape, int64_t tokens, int64_t length, int64_t rank,
                                const std::vector<std::string> & targets);

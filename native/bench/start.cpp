@@ -223,7 +223,7 @@ Json run_scaling(const Options & options) {
                  choice.name.c_str(), train.tokens);
     const auto operations = [&](int length) {
         const StepOperations o = step_operations(shape, train.tokens, length, train.rank, train.targets);
-        return o.weights + o.attention + o.lora + (training.plan.checkpointing ? o.recompute : 0);
+        return o.weights + o.attention + o.lora + training.plan.recomputed_layers * o.recompute_layer;
     };
     const int shortest = seconds.begin()->first;
     for (const auto & [length, times] : seconds) {

@@ -102,12 +102,13 @@ Json run_steps(const Options & options) {
     }
 
     const double step = median(seconds), tokens = train.tokens;
-    const bool recompute = training.plan.checkpointing;
+    const int recomputed = training.plan.recomputed_layers;
+    const bool recompute = recomputed > 0;
     const double done =
-        operations.weights + (recompute ? operations.recompute : 0) + operations.attention + operations.lora;
-    std::fprintf(stderr, "%s, LoRA r %d on %s, %d tokens in sequences of %d, recompute %s, %d threads (%s)\n",
+        operations.weights + recomputed * operations.recompute_layer + operations.attention + operations.lora;
+    std::fprintf(stderr, "%s, LoRA r %d on %s, %d tokens in sequences of %d, %d of %d layers recomputed, %d threads (%s)\n",
                  choice.name.c_str(), train.rank, options.text("targets", "all-linear").c_str(), train.tokens,
-                 train.sequence_length, recompute ? "on" : "off", choice.n_threads, info_of(model.get()).device_detail);
+                 train.sequence_length, recomputed, static_cast<int>(shape.n_layer), choice.n_threads, info_of(model.get()).device_detail);
     std::fprintf(stderr,
                  "step %.3f s (first %.3f s)  %.1f tok/s  %.1f GFLOP/s counted as 4N  %.1f with %sattention and LoRA\n",
                  step, first, tokens / step, operations.weights / step * 1e-9, done / step * 1e-9,
@@ -142,11 +143,10 @@ Json run_steps(const Options & options) {
         .set("tokens_per_second", tokens / step)
         .set("gflops_4n", operations.weights / step * 1e-9);
     if (utilization > 0) result.set("model_flops_utilization", utilization).set("peak_gflops", speed.peak_flops * 1e-9);
-    if (recompute) result.set("gflops_6n", (operations.weights + operations.recompute) / step * 1e-9);
     result.set("gflops_all", done / step * 1e-9)
         .set("operations", Json()
                                .set("weights_4n", operations.weights)
-                               .set("recompute", recompute ? operations.recompute : 0.0)
+                               .set("recompute", recomputed * operations.recompute_layer)
                                .set("attention", operations.attention)
                                .set("lora", operations.lora));
     if (last.n_trained > 0) result.set("loss", last.loss_sum / static_cast<double>(last.n_trained));

@@ -232,13 +232,46 @@ TEST(WholeModelGradient, OfAPackedBatchIsTheSumOverItsSequences) {
 
 TEST(WholeModelGradient, IsTheSameToTheBitWithAndWithoutCheckpointing) {
     const TempDir dir;
-    const std::string path = write_test_model(dir / "model.gguf", {});
+    TestModel shape;
+    shape.n_layer = 4;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
     const Batch batch = random_batch(4, {11, 2, 40}, 300);
     for (const Dtype act : {Dtype::f32, Dtype::bf16}) {
         const Loss off = run(path, "cpu", act, Checkpointing::off, batch, 0.1f);
         const Loss on = run(path, "cpu", act, Checkpointing::on, batch, 0.1f);
         EXPECT_EQ(off.sum, on.sum);
         EXPECT_EQ(off.gradients, on.gradients);
+    }
+}
+
+TEST(WholeModelGradient, IsTheSameToTheBitHoweverManyLayersAreRecomputed) {
+    const TempDir dir;
+    TestModel shape;
+    shape.n_layer = 4;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const Batch batch = random_batch(4, {11, 2, 40}, 300);
+    for (const std::string targets : {"all-linear", "blk.1.attn_q,blk.2.ffn_down,blk.3.attn_k"}) {
+        AdapterConfig adapter_settings = adapter_config(0.1f);
+        adapter_settings.target_modules = targets;
+        const auto adapter = busy_adapter(load(path, "cpu", Dtype::bf16), adapter_settings);
+        SessionConfig config = session_config(Checkpointing::on);
+        const MemoryPlan least = Session::plan(*adapter->model(), *adapter, config);
+        config.checkpointing = Checkpointing::off;
+        const MemoryPlan most = Session::plan(*adapter->model(), *adapter, config);
+        const int32_t n = least.recomputed_layers;
+        EXPECT_EQ(n, targets == "all-linear" ? 3 : 2);
+
+        config.checkpointing = Checkpointing::automatic;
+        std::vector<Loss> losses;
+        for (int32_t recomputed = 0; recomputed <= n; ++recomputed) {
+            config.memory_limit = most.total() - (most.total() - least.total()) / n * recomputed;
+            EXPECT_EQ(Session::plan(*adapter->model(), *adapter, config).recomputed_layers, recomputed);
+            Session session(adapter, config);
+            session.evaluate(batch.view(), {});
+            losses.push_back({session.forward_backward(batch.view()).loss_sum, gradients(session), {}});
+            EXPECT_EQ(losses.back().sum, losses.front().sum);
+            EXPECT_EQ(losses.back().gradients, losses.front().gradients) << recomputed << " layers";
+        }
     }
 }
 

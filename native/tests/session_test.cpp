@@ -308,6 +308,36 @@ TEST_F(SessionTest, NonFiniteNumbersStopTheStepAndNameTheirPlace) {
     EXPECT_THAT(error_of([&] { session.forward_backward(batch(1).view()); }), HasSubstr("layer 1"));
 }
 
+TEST_F(SessionTest, ThePlanRecomputesAsFewLayersAsItCan) {
+    TestModel larger = shape;
+    larger.n_layer = 8;
+    const auto model = load(write_test_model(dir / "larger.gguf", larger), "cpu", Dtype::f32);
+    const auto adapter = Adapter::create(model, small_adapter());
+    SessionConfig config = small_session();
+    config.max_tokens = 4096;
+    config.checkpointing = Checkpointing::off;
+    const int64_t most = Session::plan(*model, *adapter, config).total();
+    config.checkpointing = Checkpointing::on;
+    const int64_t least = Session::plan(*model, *adapter, config).total(), a_layer = (most - least) / 7;
+
+    config.checkpointing = Checkpointing::automatic;
+    for (int32_t kept = 1; kept <= 8; ++kept) {
+        config.memory_limit = least + a_layer * (kept - 1) + a_layer / 2;
+        const MemoryPlan plan = Session::plan(*model, *adapter, config);
+        EXPECT_EQ(plan.recomputed_layers, 8 - kept);
+        EXPECT_LE(plan.total(), config.memory_limit);
+    }
+    config.memory_limit = least - 1;
+    EXPECT_EQ(Session::plan(*model, *adapter, config).recomputed_layers, 7) << "which does not fit";
+
+    config.memory_limit = 0;
+    config.max_tokens = 1 << 20;  // more than fits anywhere; the machine's own memory is the limit, of which a tenth is left
+    const MemoryPlan too_large = Session::plan(*model, *adapter, config);
+    config.max_tokens = small_session().max_tokens;
+    EXPECT_EQ(Session::plan(*model, *adapter, config).recomputed_layers, 0);
+    EXPECT_TRUE(too_large.recomputed_layers == 7 || too_large.total() <= too_large.available / 10 * 9);
+}
+
 TEST_F(SessionTest, ThePlanRefusesWhatDoesNotFitAndSaysWhatWould) {
     TestModel larger = shape;
     larger.n_layer = 8;
@@ -321,9 +351,10 @@ TEST_F(SessionTest, ThePlanRefusesWhatDoesNotFitAndSaysWhatWould) {
     const MemoryPlan recompute = Session::plan(*model, *adapter, config);
     EXPECT_LT(recompute.activations, keep.activations);
 
+    EXPECT_EQ(keep.recomputed_layers, 0);
+    EXPECT_EQ(recompute.recomputed_layers, 7) << "the last layer is passed backwards at once";
+
     config.memory_limit = (keep.total() + recompute.total()) / 2;
-    config.checkpointing = Checkpointing::automatic;
-    EXPECT_TRUE(Session::plan(*model, *adapter, config).checkpointing);
     config.checkpointing = Checkpointing::off;
     EXPECT_THAT(error_of([&] { Session(adapter, config); }), HasSubstr("checkpointing would fit"));
     config.memory_limit = recompute.total() - 1;

@@ -435,9 +435,10 @@ LORICA_API lorica_status lorica_gguf_writer_write(lorica_gguf_writer * writer, c
 typedef struct lorica_train lorica_train;
 
 typedef enum lorica_checkpointing {
-    LORICA_CHECKPOINTING_AUTO = 0, /* off when the plan fits in the memory that is free, else on */
-    LORICA_CHECKPOINTING_OFF = 1,
-    LORICA_CHECKPOINTING_ON = 2    /* keep one activation per layer, recompute the rest in the backward pass */
+    LORICA_CHECKPOINTING_AUTO = 0, /* recompute as few layers as leave a tenth of the free memory, or fit into memory_limit */
+    LORICA_CHECKPOINTING_OFF = 1,  /* keep all activations */
+    LORICA_CHECKPOINTING_ON = 2    /* of each layer but the last keep its input and the output of its attention, and recompute the
+                                      rest in the backward pass */
 } lorica_checkpointing;
 
 typedef enum lorica_optimizer {
@@ -472,7 +473,7 @@ typedef struct lorica_train_plan {
     int64_t workspace;    /* scratch of single operations, all threads together */
     int64_t total;
     int64_t available;    /* what total is held against */
-    bool checkpointing;   /* the choice that the numbers are for */
+    int32_t recomputed_layers; /* layers that do not keep all their activations, which is what the numbers are for */
     bool fits;
 } lorica_train_plan;
 

@@ -90,7 +90,7 @@ lorica_status lorica_train_get_plan(const lorica_model * model, const lorica_ada
         require(out, "out");
         const lorica::MemoryPlan plan = lorica::Session::plan(*model->model, *adapter->adapter, session_config(params));
         *out = {plan.weights,   plan.adapter,   plan.gradients,     plan.optimizer, plan.activations,
-                plan.workspace, plan.total(),   plan.available,     plan.checkpointing, plan.fits()};
+                plan.workspace, plan.total(),   plan.available,     plan.recomputed_layers, plan.fits()};
     });
 }
 

@@ -51,6 +51,15 @@ BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter
     return block;
 }
 
+BlockActivations lay_out_recomputed_block(Arena & arena, const Model & model, Formats formats, int64_t max_tokens,
+                                          const BlockActivations & shared) {
+    const LlamaConfig & c = model.config();
+    BlockActivations block = shared;
+    block.o = arena.operand(formats.act, max_tokens, c.q_dim());
+    block.lse = arena.matrix(formats.hidden, max_tokens, c.n_head);
+    return block;
+}
+
 BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
                              bool training) {
     const LlamaConfig & c = model.config();
@@ -193,7 +202,7 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
     for (size_t i = 0; i < 3; ++i) apply_dora(layer, std::array{Module::q, Module::k, Module::v}[i], {}, qkv[i].y);
     backend_.rope(block.q, sequences.positions, c.head_dim, c.inverse_frequency, false);
     backend_.rope(block.k, sequences.positions, c.head_dim, c.inverse_frequency, false);
-    backend_.attention(block.q, k_all, v_all, sequences.segments, attention_shape(c), block.o, block.lse);
+    if (x_out) backend_.attention(block.q, k_all, v_all, sequences.segments, attention_shape(c), block.o, block.lse);
     const std::array output{layer_of(Module::o, block.x, block.mid)};
     backend_.linear(block.o, output);
     apply_dora(layer, Module::o, block.x, block.mid);

@@ -58,6 +58,10 @@ struct BlockScratch {
 
 BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
                                bool with_x);
+// What is kept of a block for block_forward to compute the rest again, into the memory of `shared`: attention's output. It costs no more
+// bytes than the block's input and spares an operation that grows with the length of a sequence.
+BlockActivations lay_out_recomputed_block(Arena & arena, const Model & model, Formats formats, int64_t max_tokens,
+                                          const BlockActivations & shared);
 // adapter: may be null; what only DoRA needs is laid out for it.
 BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
                              bool training);
@@ -79,7 +83,8 @@ public:
     static size_t n_dropout_seeds(const Model & model) { return model.layers().size() * n_modules; }
 
     // From block.x to x_out (which may be block.x). k and v are written to block.k and block.v; attention reads k_all and v_all, which
-    // are these or a cache that they are rows of. With a null x_out everything but the last product is computed.
+    // are these or a cache that they are rows of. With a null x_out what the backward pass needs is computed again, from x, o and lse as the
+    // first time left them.
     void block_forward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
                        Matrix k_all, Matrix v_all, Matrix x_out) const;
     // dx: gradient of x_out on entry, of block.x on return (unless need_dx is false). x_out: as the forward pass left it. gate and up are

@@ -38,7 +38,7 @@ bool all_finite(Backend & backend, const void * device, Dtype type, int64_t n) {
 // ---- the memory plan ----
 
 Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adapter & adapter, const SessionConfig & config,
-                                  bool checkpointing) {
+                                  int32_t recomputed_layers) {
     const LlamaConfig & c = model.config();
     const Formats formats = model.device().formats();
     const int64_t n = config.max_tokens;
@@ -54,9 +54,13 @@ Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adap
     b.dropout_seeds =
         dropout ? static_cast<uint64_t *>(arena.bytes(Transformer::n_dropout_seeds(model) * sizeof(uint64_t))) : nullptr;
     for (int32_t l = first; l <= c.n_layer; ++l) b.x.push_back(arena.matrix(formats.hidden, n, c.n_embd));
-    // Blocks below the lowest adapter are never passed backwards: they share the first one's memory.
-    const int32_t n_blocks = checkpointing ? 1 : c.n_layer - first;
-    for (int32_t i = 0; i < n_blocks; ++i) b.blocks.push_back(lay_out_block(arena, model, &adapter, formats, n, false));
+    // Blocks below the lowest adapter are never passed backwards: they share the first one's memory. What is recomputed lies where the
+    // lowest block that is not has its own, whose backward pass is over by then.
+    const int32_t n_blocks = std::max(1, c.n_layer - first);
+    const BlockActivations lowest = lay_out_block(arena, model, &adapter, formats, n, false);
+    for (int32_t i = 0; i < recomputed_layers; ++i) b.blocks.push_back(lay_out_recomputed_block(arena, model, formats, n, lowest));
+    b.blocks.push_back(lowest);
+    while (static_cast<int32_t>(b.blocks.size()) < n_blocks) b.blocks.push_back(lay_out_block(arena, model, &adapter, formats, n, false));
     b.scratch = lay_out_scratch(arena, model, &adapter, formats, n, true);
     b.dx = arena.matrix(formats.hidden, n, c.n_embd);
     b.rows_x = arena.matrix(formats.hidden, n, c.n_embd);
@@ -84,11 +88,11 @@ WorkspaceShape Session::workspace_shape(const Model & model, const Adapter & ada
     return shape;
 }
 
-MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, bool checkpointing) {
+MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, int32_t recomputed_layers) {
     const Backend & device = model.device();
     const int64_t params = adapter.n_params() * static_cast<int64_t>(dtype_size(device.formats().param));
     Arena arena;
-    lay_out(arena, model, adapter, config, checkpointing);
+    lay_out(arena, model, adapter, config, recomputed_layers);
     MemoryPlan plan;
     plan.weights = model.device_bytes() > 0 ? model.device_bytes() : model.weight_bytes();
     plan.adapter = params + adapter.dora_bytes();
@@ -99,7 +103,7 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, cons
     // On a GPU the weights and the adapter have their memory already.
     const int64_t taken = model.device_bytes() > 0 ? plan.weights + plan.adapter : 0;
     plan.available = config.memory_limit > 0 ? config.memory_limit : device.available_memory() + taken;
-    plan.checkpointing = checkpointing;
+    plan.recomputed_layers = recomputed_layers;
     return plan;
 }
 
@@ -161,10 +165,26 @@ MemoryPlan Session::plan(const Model & model, const Adapter & adapter, const Ses
     if (config.optimizer == Optimizer::adamw_8bit && !model.device().has_adamw_8bit()) {
         fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(), "\" has no AdamW with 8-bit state yet; take the one with 32 bits");
     }
-    if (config.checkpointing == Checkpointing::on) return plan_with(model, adapter, config, true);
-    const MemoryPlan keep = plan_with(model, adapter, config, false);
-    if (config.checkpointing == Checkpointing::off || keep.fits()) return keep;
-    return plan_with(model, adapter, config, true);
+    // The top block is passed backwards right after its forward pass.
+    const int32_t n_blocks = model.config().n_layer - Transformer(model, &adapter, model.device(), nullptr).first_adapted_layer();
+    const int32_t most = std::max(0, n_blocks - 1);
+    if (config.checkpointing != Checkpointing::automatic) {
+        return plan_with(model, adapter, config, config.checkpointing == Checkpointing::on ? most : 0);
+    }
+    // What is free now is not all taken: other programs grow, and the file of the model is read from memory only while it stays there.
+    const auto is_modest = [&](const MemoryPlan & plan) {
+        return plan.total() <= (config.memory_limit > 0 ? plan.available : plan.available / 10 * 9);
+    };
+    int32_t fewest = 0;
+    for (int32_t enough = most; fewest < enough;) {
+        const int32_t middle = fewest + (enough - fewest) / 2;
+        if (is_modest(plan_with(model, adapter, config, middle))) {
+            enough = middle;
+        } else {
+            fewest = middle + 1;
+        }
+    }
+    return plan_with(model, adapter, config, fewest);
 }
 
 namespace {
@@ -173,7 +193,7 @@ namespace {
     std::string advice;
     SessionConfig smaller = config;
     smaller.checkpointing = Checkpointing::on;
-    if (!plan.checkpointing && Session::plan(model, adapter, smaller).fits()) {
+    if (plan.recomputed_layers == 0 && Session::plan(model, adapter, smaller).fits()) {
         advice = "activation checkpointing would fit";
     } else {
         int32_t fits = 0;
@@ -203,7 +223,7 @@ Session::Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config)
     : adapter_(std::move(adapter)), model_(*adapter_->model()), config_(config) {
     const MemoryPlan plan = Session::plan(model_, *adapter_, config_);
     if (!plan.fits()) refuse(model_, *adapter_, config_, plan);
-    checkpointing_ = plan.checkpointing;
+    recomputed_layers_ = plan.recomputed_layers;
     backend_ = model_.new_backend();
     if (adapter_->in_training.exchange(true)) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter is already being trained by another session; free that one first");
@@ -228,7 +248,7 @@ Session::Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config)
     }
     groups_.resize(static_cast<size_t>(adapter_->n_tensors()));
     Arena arena(arena_);
-    buffers_ = lay_out(arena, model_, *adapter_, config_, checkpointing_);
+    buffers_ = lay_out(arena, model_, *adapter_, config_, recomputed_layers_);
     transformer_ = std::make_unique<Transformer>(model_, adapter_.get(), *backend_, gradients_);
 }
 
@@ -309,9 +329,9 @@ void Session::upload(const PackedBatch & batch) {
 // ---- forward and backward ----
 
 BlockActivations Session::block(int32_t layer) const {
-    const int32_t kept = std::max(0, layer - transformer_->first_adapted_layer());
-    BlockActivations block = buffers_.blocks[checkpointing_ ? 0 : static_cast<size_t>(kept)];
-    block.x = buffers_.x[static_cast<size_t>(kept)];
+    const auto kept = static_cast<size_t>(std::max(0, layer - transformer_->first_adapted_layer()));
+    BlockActivations block = buffers_.blocks[kept];
+    block.x = buffers_.x[kept];
     return block;
 }
 
@@ -380,7 +400,7 @@ void Session::backward() {
     const int32_t first = transformer_->first_adapted_layer(), last = model_.config().n_layer - 1;
     for (int32_t l = last; l >= first; --l) {
         const BlockActivations b = block(l);
-        if (checkpointing_) {
+        if (l < first + recomputed_layers_) {
             const Matrix k = b.k.slice_rows(0, n_tokens_), v = b.v.slice_rows(0, n_tokens_);
             transformer_->block_forward(l, b, buffers_.scratch, sequences, k, v, {});
         }

@@ -28,7 +28,7 @@ struct SessionConfig {
 // Bytes by component.
 struct MemoryPlan {
     int64_t weights = 0, adapter = 0, gradients = 0, optimizer = 0, activations = 0, workspace = 0, available = 0;
-    bool checkpointing = false;
+    int32_t recomputed_layers = 0;  // whose activations are computed again in the backward pass
 
     int64_t total() const { return weights + adapter + gradients + optimizer + activations + workspace; }
     bool fits() const { return total() <= available; }
@@ -90,7 +90,7 @@ private:
     // Everything whose size depends on max_tokens, in one arena.
     struct Buffers {
         std::vector<Matrix> x;                 // hidden: input of each kept block; the last entry is the output of the last block
-        std::vector<BlockActivations> blocks;  // one per block, or one for all of them
+        std::vector<BlockActivations> blocks;  // of each kept block; recomputed ones have o and lse alone, the rest in the lowest other's memory
         BlockScratch scratch;
         Matrix dx;                             // hidden
         Matrix rows_x, rows_dx, rows_d_normed; // hidden: the trained rows
@@ -100,9 +100,9 @@ private:
         uint64_t * dropout_seeds;              // null without dropout
     };
     static Buffers lay_out(Arena & arena, const Model & model, const Adapter & adapter, const SessionConfig & config,
-                           bool checkpointing);
+                           int32_t recomputed_layers);
     static WorkspaceShape workspace_shape(const Model & model, const Adapter & adapter, const SessionConfig & config);
-    static MemoryPlan plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, bool checkpointing);
+    static MemoryPlan plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, int32_t recomputed_layers);
 
     static int64_t optimizer_bytes(const Adapter & adapter, Optimizer optimizer);
     // What is saved, in that order: arrays and their sizes in bytes.
@@ -132,7 +132,7 @@ private:
     const Model & model_;
     SessionConfig config_;
     std::unique_ptr<Backend> backend_;
-    bool checkpointing_ = false;
+    int32_t recomputed_layers_ = 0;  // of those with gradients, the lowest
     void *arena_ = nullptr, *gradients_ = nullptr;
     void *moment1_ = nullptr, *moment2_ = nullptr;  // AdamW: param format; with 8 bits: codes, one block after another within a tensor
     void *scales1_ = nullptr, *scales2_ = nullptr;  // of those blocks, f32; null without

@@ -3,16 +3,16 @@ package dev.lorica;
 /**
  * What a training session needs, in bytes, by component.
  *
- * @param weights       the mapped model file, or its copy on the device
- * @param adapter       A and B
- * @param gradients     their gradients
- * @param optimizer     AdamW's two moments
- * @param activations   what is kept from the forward to the backward pass
- * @param workspace     scratch of single operations, all threads together
- * @param total         the sum of these
- * @param available     what the total is held against
- * @param checkpointing whether activations are computed again, which is what these numbers are for
- * @param fits          whether the session can be made
+ * @param weights          the mapped model file, or its copy on the device
+ * @param adapter          A and B
+ * @param gradients        their gradients
+ * @param optimizer        AdamW's two moments
+ * @param activations      what is kept from the forward to the backward pass
+ * @param workspace        scratch of single operations, all threads together
+ * @param total            the sum of these
+ * @param available        what the total is held against
+ * @param recomputedLayers layers whose activations are computed again in the backward pass, which is what these numbers are for
+ * @param fits             whether the session can be made
  */
 public record MemoryPlan(
         long weights,
@@ -23,5 +23,5 @@ public record MemoryPlan(
         long workspace,
         long total,
         long available,
-        boolean checkpointing,
+        int recomputedLayers,
         boolean fits) {}

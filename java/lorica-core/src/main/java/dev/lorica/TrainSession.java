@@ -111,7 +111,7 @@ final class TrainSession implements AutoCloseable {
                     plan.workspace(),
                     plan.total(),
                     plan.available(),
-                    plan.checkpointing(),
+                    plan.recomputed_layers(),
                     plan.fits());
         }
     }

@@ -91,6 +91,7 @@ final class PlanCommand implements Callable<Integer> {
             new TrainingReport(terminal).model(base.info());
             Way kept = way(base, adapter, Checkpointing.OFF, limit);
             Way recomputed = way(base, adapter, Checkpointing.ON, limit);
+            Way chosen = way(base, adapter, Checkpointing.AUTO, limit);
             if (terminal.json()) {
                 Map<String, Object> json = new LinkedHashMap<>();
                 json.put("model", model.toString());
@@ -100,19 +101,21 @@ final class PlanCommand implements Callable<Integer> {
                 json.put("available", kept.plan.available());
                 json.put("without_checkpointing", kept.json());
                 json.put("with_checkpointing", recomputed.json());
+                json.put("auto", chosen.json());
                 terminal.printJson(json);
             } else {
-                print(kept, recomputed);
+                print(kept, recomputed, chosen, base.info().layers());
             }
             return ExitCode.OK;
         }
     }
 
-    /** A plan with activations kept, or computed again; and the largest batch that it allows. */
+    /** A plan with activations kept or computed again; and the largest batch that it allows. */
     private record Way(MemoryPlan plan, int largestBatch) {
         Map<String, Object> json() {
             Map<String, Object> json = new LinkedHashMap<>(TrainingReport.parts(plan));
             json.put("total", plan.total());
+            json.put("recomputed_layers", plan.recomputedLayers());
             json.put("fits", plan.fits());
             json.put("largest_batch_size", largestBatch);
             return json;
@@ -131,7 +134,7 @@ final class PlanCommand implements Callable<Integer> {
         return new Way(trainer.memoryPlan(batchSize, maxLength), trainer.largestBatchSize(maxLength));
     }
 
-    private void print(Way kept, Way recomputed) {
+    private void print(Way kept, Way recomputed, Way chosen, int layers) {
         row("", "activations kept", "computed again");
         Map<String, Long> left = TrainingReport.parts(kept.plan);
         Map<String, Long> right = TrainingReport.parts(recomputed.plan);
@@ -143,9 +146,13 @@ final class PlanCommand implements Callable<Integer> {
                 recomputed.plan.fits() ? "fits" : "does not fit");
         row("largest batch", batch(kept), batch(recomputed));
         terminal.out().println();
+        String choice = chosen.plan.fits()
+                ? " Train by itself (--gradient-checkpointing auto) computes " + chosen.plan.recomputedLayers() + " of "
+                        + Format.count(layers, "layer") + " again and takes " + Format.bytes(chosen.plan.total()) + "."
+                : "";
         terminal.out()
-                .println("A micro-batch of " + Format.count(batchSize, "example") + " of " + Format.count(maxLength)
-                        + " tokens. Train chooses by itself whether to keep activations (--gradient-checkpointing auto).");
+                .println("A micro-batch of " + Format.count(batchSize, "example") + " of " + Format.count(maxLength) + " tokens."
+                        + choice);
     }
 
     private String batch(Way way) {

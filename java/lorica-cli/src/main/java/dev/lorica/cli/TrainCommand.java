@@ -445,7 +445,7 @@ final class TrainCommand implements Callable<Integer> {
         Map<String, Object> memory = new LinkedHashMap<>(TrainingReport.parts(plan.memory()));
         memory.put("total", plan.memory().total());
         memory.put("available", plan.memory().available());
-        memory.put("checkpointing", plan.memory().checkpointing());
+        memory.put("recomputed_layers", plan.memory().recomputedLayers());
         json.put("planned_memory_bytes", memory);
         json.put("data", TrainingReport.json(data));
     }

@@ -159,7 +159,9 @@ final class TrainingReport {
         row(
                 "memory",
                 Format.bytes(memory.total()) + " planned of " + Format.bytes(memory.available()) + " available"
-                        + (memory.checkpointing() ? ", with gradient checkpointing" : ""));
+                        + (memory.recomputedLayers() > 0
+                                ? ", " + Format.count(memory.recomputedLayers(), "layer") + " computed again"
+                                : ""));
         row("", line.toString());
     }
 

@@ -28,6 +28,9 @@ class PlanCommandTest {
 
         assertThat(fits("64MiB", keptFits)).isTrue();
         assertThat(fits("64MiB", keptFits + 1)).isFalse();
+        JsonNode chosen = plan("64MiB", Integer.toString(keptFits + 1)).get("auto");
+        assertThat(chosen.get("fits").asBoolean()).isTrue();
+        assertThat(chosen.get("recomputed_layers").asInt()).isPositive();
         assertThat(plan("1MiB", "1").get("with_checkpointing").get("largest_batch_size").asInt())
                 .isZero();
     }
@@ -56,7 +59,10 @@ class PlanCommandTest {
         assertThat(Program.run("plan", "-m", Program.model(), "--available", "1MiB").succeeds().out())
                 .containsPattern("weights +4\\.2 MiB +4\\.2 MiB")
                 .containsPattern("of 1.0 MiB +does not fit +does not fit")
-                .containsPattern("largest batch +none fits +none fits");
+                .containsPattern("largest batch +none fits +none fits")
+                .doesNotContain("again and takes");
+        assertThat(Program.run("plan", "-m", Program.model(), "--available", "150MiB").succeeds().out())
+                .containsPattern("computes [1-7] of 8 layers again and takes 1\\d\\d\\.\\d MiB");
         Program.run("plan", "-m", Program.model(), "--available", "much").failsWith(ExitCode.FAILED, "--available", "8GiB");
         Program.run("plan", "-m", Program.model(), "--batch-size", "0").failsWith(ExitCode.FAILED, "--batch-size");
     }

@@ -467,9 +467,10 @@ public static native @Cast("lorica_status") int lorica_gguf_writer_write(lorica_
 
 /** enum lorica_checkpointing */
 public static final int
-    LORICA_CHECKPOINTING_AUTO = 0, /* off when the plan fits in the memory that is free, else on */
-    LORICA_CHECKPOINTING_OFF = 1,
-    LORICA_CHECKPOINTING_ON = 2;    /* keep one activation per layer, recompute the rest in the backward pass */
+    LORICA_CHECKPOINTING_AUTO = 0, /* recompute as few layers as leave a tenth of the free memory, or fit into memory_limit */
+    LORICA_CHECKPOINTING_OFF = 1,  /* keep all activations */
+    LORICA_CHECKPOINTING_ON = 2;    /* of each layer but the last keep its input and the output of its attention, and recompute the
+                                      rest in the backward pass */
 
 /** enum lorica_optimizer */
 public static final int

@@ -36,6 +36,6 @@ public class lorica_train_plan extends Pointer {
     public native @Cast("int64_t") long workspace(); public native lorica_train_plan workspace(long setter);    /* scratch of single operations, all threads together */
     public native @Cast("int64_t") long total(); public native lorica_train_plan total(long setter);
     public native @Cast("int64_t") long available(); public native lorica_train_plan available(long setter);    /* what total is held against */
-    public native @Cast("bool") boolean checkpointing(); public native lorica_train_plan checkpointing(boolean setter);   /* the choice that the numbers are for */
+    public native int recomputed_layers(); public native lorica_train_plan recomputed_layers(int setter); /* layers that do not keep all their activations, which is what the numbers are for */
     public native @Cast("bool") boolean fits(); public native lorica_train_plan fits(boolean setter);
 }
