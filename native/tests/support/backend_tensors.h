@@ -121,7 +121,7 @@ public:
         const std::vector<std::byte> bytes = encode(type_, values);
         const size_t row_bytes = static_cast<size_t>(cols_) * dtype_size(type_);
         for (int64_t r = 0; r < rows_; ++r) {
-            std::memcpy(block.data() + row_offset(r), bytes.data() + r * row_bytes, row_bytes);
+            std::copy_n(bytes.data() + r * row_bytes, row_bytes, block.data() + row_offset(r));
         }
         backend_->copy_to_device(block_, block.data(), block.size());
     }
@@ -132,7 +132,7 @@ public:
         const size_t row_bytes = static_cast<size_t>(cols_) * dtype_size(type_);
         std::vector<std::byte> bytes(rows_ * row_bytes);
         for (int64_t r = 0; r < rows_; ++r) {
-            std::memcpy(bytes.data() + r * row_bytes, block.data() + row_offset(r), row_bytes);
+            std::copy_n(block.data() + row_offset(r), row_bytes, bytes.data() + r * row_bytes);
         }
         return bytes;
     }
