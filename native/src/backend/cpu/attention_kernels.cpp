@@ -16,6 +16,7 @@
 #include <limits>
 
 #include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/cpu_features.h"
 #include "backend/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -256,6 +257,9 @@ struct Fma {
     AttentionUnits units;
     int64_t head_dim, d;
 
+    // To be called a few hundred cycles after the last product or call.
+    void stay_awake() const {}
+
     static int64_t padded_keys(int64_t n) { return n; }
 
     void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
@@ -322,6 +326,10 @@ struct Pairs {
     AttentionUnits units;
     int64_t head_dim, d;
 
+    HWY_INLINE void stay_awake() const {
+        if (units == AttentionUnits::amx) keep_tiles_awake();
+    }
+
     static int64_t padded_keys(int64_t n) { return round_up(n, 32); }
 
     void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
@@ -338,6 +346,7 @@ struct Pairs {
     // [dimension][64 keys]
     void pack_keys_t(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * staging, uint32_t * out) const {
         const int64_t n_pairs = round_up(n, 32) / 2;
+        stay_awake();
         for (int64_t pair = 0; pair < n_pairs; ++pair) {
             const int64_t key = 2 * pair;
             uint32_t * to = staging + pair * d;
@@ -348,10 +357,12 @@ struct Pairs {
                           key + 1 < n ? m.row_as<Bf16>(first + key + 1) + column : nullptr, head_dim, to, d);
             }
         }
+        stay_awake();
         transpose(staging, d, n_pairs, d, out, block_keys / 2);
     }
     template <typename Row>
     void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+        stay_awake();
         if (head_dim == d) {
             const uint32_t * rows[panel_lanes];
             for (int64_t i = 0; i < n; ++i) rows[i] = reinterpret_cast<const uint32_t *>(row(i));
@@ -366,6 +377,7 @@ struct Pairs {
     }
     template <typename Row>
     void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+        stay_awake();
         for (int64_t i = 0; i < panel_lanes; i += 2) {
             if (i < n) {
                 pair_rows(row(i), i + 1 < n ? row(i + 1) : nullptr, head_dim, staging, d);
@@ -417,13 +429,14 @@ struct PanelStatistics {
 // P^T = 2^(scale S^T log2 e - max) over n keys from n0, with the sum of each row and about its maximum; alpha is what sums of earlier keys
 // are to be multiplied with.
 template <typename P>
-void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float scale_value,
+void softmax_panel(const P & products, const float * s, int64_t n, int64_t n0, bool masked, float scale_value,
                    const PanelStatistics & statistics, uint32_t * p) {
     const Floats d;
     const Ints di;
     const Vec scale2 = hn::Set(d, scale_value * log2_e);
     const Vec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
     for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
+        products.stay_awake();
         const float * column = s + lane;
         const auto limit = hn::LoadU(di, statistics.limit + lane);
         const auto visible = [&](int64_t i) {
@@ -455,6 +468,7 @@ void softmax_panel(const float * s, int64_t n, int64_t n0, bool masked, float sc
             const Vec e = exp2_clamped(hn::MulSub(score(key), scale2, max));
             return masked ? hn::IfThenElseZero(visible(key), e) : e;
         };
+        products.stay_awake();
         Vec sum = hn::Zero(d);
         if constexpr (P::pairs) {
             const Words du;
@@ -560,6 +574,17 @@ void forward(const P & products, const AttentionOperands & x, const AttentionTas
     }
 
     for (int64_t n0 = 0; n0 < block.n_keys(); n0 += block_keys) {
+        // The sums of a panel wait for the scores of the next one: tiles cannot read what is still on its way into the cache.
+        struct {
+            float * o_t;
+            int64_t n;
+        } waiting{};
+        const auto weigh_waiting = [&] {
+            if (!waiting.o_t) return;
+            if (n0 > 0) rescale_panel(waiting.o_t, head_dim, w.alpha);
+            products.weigh(w.values, w.p, waiting.n, waiting.o_t, n0 > 0);
+            waiting.o_t = nullptr;
+        };
         const int64_t n_block = std::min(block_keys, block.n_keys() - n0), first_key = task.segment.kv_begin + n0;
         const Keys keys = products.keys(x.k, first_key, column, n_block, w.keys);
         products.pack_keys_t(x.v, first_key, column, n_block, w.staging, w.values);
@@ -567,16 +592,17 @@ void forward(const P & products, const AttentionOperands & x, const AttentionTas
             const int64_t first = panel * panel_lanes, n = block.n_visible(panel, n0, n_block);
             if (n == 0) continue;
             products.score(keys, n, w.q_t + first * d, w.s);
-            softmax_panel<P>(w.s, n, n0, block.masked(panel, n0, n), scale,
-                             {w.max + first, w.sum + first, w.alpha, block.limits(panel)}, w.p);
-            float * o_t = w.o_t + first * d;
-            if (n0 > 0) rescale_panel(o_t, head_dim, w.alpha);
-            products.weigh(w.values, w.p, n, o_t, n0 > 0);
+            weigh_waiting();
+            softmax_panel(products, w.s, n, n0, block.masked(panel, n0, n), scale,
+                          {w.max + first, w.sum + first, w.alpha, block.limits(panel)}, w.p);
+            waiting = {w.o_t + first * d, n};
         }
+        weigh_waiting();
     }
 
     const auto * rows = reinterpret_cast<const float *>(w.staging);
     for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
+        products.stay_awake();
         const int64_t first = panel * panel_lanes;
         transpose(reinterpret_cast<const uint32_t *>(w.o_t + first * d), panel_lanes, d, panel_lanes, w.staging, d);
         for (int64_t i = 0; i < block.panel_rows(panel); ++i) {
@@ -621,6 +647,7 @@ void pack_block(const P & products, const AttentionOperands & x, const Block & b
             products.pack_rows(q, n, w.staging, w.q_rows + at);
             products.pack_rows(d_o, n, w.staging, w.do_rows + at);
         }
+        products.stay_awake();
         for (int64_t i = 0; i < panel_lanes; ++i) {
             const int64_t r = first + i;
             const bool pads = i >= n;  // then p is 1, but q and dO are zero
@@ -633,7 +660,7 @@ void pack_block(const P & products, const AttentionOperands & x, const Block & b
 // P^T = e^(scale S^T - lse) and dS^T = P^T (dP^T - delta) for n keys from n0 of one panel. p_a, ds_a: as A operands,
 // zero up to n_fill keys; ds_b: dS^T as B operand; null: not wanted.
 template <typename P>
-void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_t n_fill, int64_t n0, bool masked,
+void softmax_backward_panel(const P & products, const float * s, const float * dp, int64_t n, int64_t n_fill, int64_t n0, bool masked,
                             float scale_value, const float * lse, const float * delta, const int32_t * limits,
                             uint32_t * p_a, uint32_t * ds_a, uint32_t * ds_b) {
     const Floats d;
@@ -665,6 +692,7 @@ void softmax_backward_panel(const float * s, const float * dp, int64_t n, int64_
             const Words du;
             int64_t i = 0;
             for (; i < n; i += 2) {
+                if (i % 16 == 0) products.stay_awake();
                 const Vec g0 = gradient(i), g1 = i + 1 < n ? gradient(i + 1) : hn::Zero(d);
                 if (ds_b) hn::StoreU(to_pair(g0, g1), du, ds_b + i / 2 * panel_lanes + lane);
             }
@@ -695,6 +723,14 @@ void backward_block(const P & products, const AttentionOperands & x, const Block
     if (visible(n_panels - 1) == 0) return;
     const int64_t n_fill = round_up(visible(n_panels - 1), 16);  // tiles read whole rows of 16 keys
     const bool as_a = dk != nullptr || !P::pairs;
+    // As in the forward pass, dQ of a panel waits for the scores of the next one.
+    int64_t waiting = -1;
+    const auto weigh_waiting = [&] {
+        if (waiting < 0) return;
+        const uint32_t * scores = P::pairs ? w.ds_b : w.ds + waiting * P::score_words;
+        products.weigh(keys_t, scores, visible(waiting), dq_t + waiting * panel_lanes * d, n0 > 0);
+        waiting = -1;
+    };
     for (int64_t panel = 0; panel < n_panels; ++panel) {
         const int64_t first = panel * panel_lanes, n = visible(panel);
         uint32_t * p = as_a ? w.p + panel * P::score_words : nullptr;
@@ -703,11 +739,13 @@ void backward_block(const P & products, const AttentionOperands & x, const Block
             products.score({keys, d}, n, w.q_t + first * d, w.s);
             products.score({values, d}, n, w.do_t + first * d, w.dp);
         }
-        softmax_backward_panel<P>(w.s, w.dp, n, n_fill, n0, block.masked(panel, n0, n),
+        weigh_waiting();
+        softmax_backward_panel(products, w.s, w.dp, n, n_fill, n0, block.masked(panel, n0, n),
                                   static_cast<float>(x.shape.scale), w.lse + first, w.delta + first,
                                   block.limits(panel), p, ds, dq_t ? w.ds_b : nullptr);
-        if (dq_t && n > 0) products.weigh(keys_t, P::pairs ? w.ds_b : ds, n, dq_t + first * d, n0 > 0);
+        if (dq_t && n > 0) waiting = panel;
     }
+    weigh_waiting();
     if (dk) {
         products.gather(w.p, visible, block.count(), w.do_rows, dv);
         products.gather(w.ds, visible, block.count(), w.q_rows, dk);
@@ -720,6 +758,7 @@ void store_dq(const P & products, const AttentionOperands & x, const Block & blo
     const int64_t d = products.d;
     const Vec scale = hn::Set(Floats(), static_cast<float>(x.shape.scale));
     for (int64_t panel = 0; panel < block.n_panels(); ++panel) {
+        products.stay_awake();
         const int64_t first = panel * panel_lanes;
         transpose(reinterpret_cast<const uint32_t *>(w.dq_t + first * d), panel_lanes, d, panel_lanes, w.staging, d);
         for (int64_t i = 0; i < block.panel_rows(panel); ++i) {
