@@ -252,7 +252,6 @@ template <typename T>
 struct Fma {
     using Element = T;
     static constexpr bool pairs = false;
-    static constexpr int64_t score_words = block_keys * panel_lanes;  // of one panel as A operand
 
     AttentionUnits units;
     int64_t head_dim, d;
@@ -261,6 +260,8 @@ struct Fma {
     void stay_awake() const {}
 
     static int64_t padded_keys(int64_t n) { return n; }
+    // The column of dQ^T that belongs to row i of a panel.
+    static int64_t slot(int64_t i) { return i; }
 
     void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
         for (int64_t i = 0; i < n; ++i) {
@@ -299,13 +300,14 @@ struct Fma {
     void weigh(const uint32_t * keys_t, const uint32_t * scores_b, int64_t n, float * out, bool accumulate) const {
         fma_multiply(f(keys_t), 1, d, f(scores_b), n, out, head_dim, accumulate);
     }
-    // out[dimension / 32][chunk_keys][32 dimensions] += scores rows; n_visible(panel) keys of a panel count.
+    // out[dimension / 32][chunk_keys][32 dimensions] += scores rows; n_visible(panel) keys of a panel count, and its scores are
+    // panel_words behind those of the panel before.
     template <typename Visible>
-    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
+    void gather(const uint32_t * scores, int64_t panel_words, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
                 float * out) const {
         for (int64_t column = 0; column < d; column += panel_lanes) {
             for (int64_t first = 0; first < n_rows; first += panel_lanes) {
-                fma_multiply(f(scores) + first * block_keys, panel_lanes, 1,
+                fma_multiply(f(scores) + first / panel_lanes * panel_words, panel_lanes, 1,
                              f(rows) + (column * block_rows + first * panel_lanes),
                              std::min(panel_lanes, n_rows - first), out + column * chunk_keys,
                              n_visible(first / panel_lanes), true);
@@ -321,7 +323,6 @@ struct Fma {
 struct Pairs {
     using Element = Bf16;
     static constexpr bool pairs = true;
-    static constexpr int64_t score_words = block_keys * panel_lanes / 2;
 
     AttentionUnits units;
     int64_t head_dim, d;
@@ -331,6 +332,11 @@ struct Pairs {
     }
 
     static int64_t padded_keys(int64_t n) { return round_up(n, 32); }
+    // What interleaving two vectors within blocks of 128 bits makes of their order.
+    static int64_t slot(int64_t i) {
+        const int64_t in_two = i % (2 * lanes);
+        return i - in_two + in_two % 8 / 4 * lanes + in_two / 8 * 4 + in_two % 4;
+    }
 
     void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
         auto * to = reinterpret_cast<Bf16 *>(out);
@@ -398,11 +404,11 @@ struct Pairs {
     }
     // All panels at once: sums are loaded and stored once. Keys that a panel does not see are zeros in its scores.
     template <typename Visible>
-    void gather(const uint32_t * scores, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
+    void gather(const uint32_t * scores, int64_t panel_words, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
                 float * out) const {
         const int64_t n_panels = round_up(n_rows, panel_lanes) / panel_lanes;
         for (int64_t column = 0; column < d; column += panel_lanes) {
-            multiply(scores, panel_lanes, block_keys * panel_lanes, rows + column * (block_rows / 2),
+            multiply(scores, panel_lanes, 2 * panel_words, rows + column * (block_rows / 2),
                      out + column * chunk_keys, n_visible(n_panels - 1), n_panels, true);
         }
     }
@@ -436,7 +442,7 @@ void softmax_panel(const P & products, const float * s, int64_t n, int64_t n0, b
     const Vec scale2 = hn::Set(d, scale_value * log2_e);
     const Vec minus_infinity = hn::Set(d, -std::numeric_limits<float>::infinity());
     for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
-        products.stay_awake();
+        if (lane > 0) products.stay_awake();
         const float * column = s + lane;
         const auto limit = hn::LoadU(di, statistics.limit + lane);
         const auto visible = [&](int64_t i) {
@@ -468,7 +474,6 @@ void softmax_panel(const P & products, const float * s, int64_t n, int64_t n0, b
             const Vec e = exp2_clamped(hn::MulSub(score(key), scale2, max));
             return masked ? hn::IfThenElseZero(visible(key), e) : e;
         };
-        products.stay_awake();
         Vec sum = hn::Zero(d);
         if constexpr (P::pairs) {
             const Words du;
@@ -658,97 +663,126 @@ void pack_block(const P & products, const AttentionOperands & x, const Block & b
 }
 
 // P^T = e^(scale S^T - lse) and dS^T = P^T (dP^T - delta) for n keys from n0 of one panel. p_a, ds_a: as A operands,
-// zero up to n_fill keys; ds_b: dS^T as B operand; null: not wanted.
+// zero up to n_fill keys; ds_b: dS^T as B operand, its columns in the order of P::slot; null: not wanted.
 template <typename P>
 void softmax_backward_panel(const P & products, const float * s, const float * dp, int64_t n, int64_t n_fill, int64_t n0, bool masked,
                             float scale_value, const float * lse, const float * delta, const int32_t * limits,
                             uint32_t * p_a, uint32_t * ds_a, uint32_t * ds_b) {
+    constexpr int64_t vectors = panel_lanes / lanes;
     const Floats d;
     const Ints di;
     const Vec scale2 = hn::Set(d, scale_value * log2_e);
-    for (int64_t lane = 0; lane < panel_lanes; lane += lanes) {
-        const auto limit = hn::LoadU(di, limits + lane);
-        const Vec row_lse2 = hn::Mul(hn::LoadU(d, lse + lane), hn::Set(d, log2_e)), row_delta = hn::LoadU(d, delta + lane);
-        // dS^T of key i; stores what is wanted as A operand.
-        const auto gradient = [&](int64_t i) {
-            const int64_t at = i * panel_lanes + lane;
-            Vec e = exp2_clamped(hn::MulSub(hn::LoadU(d, s + at), scale2, row_lse2));
-            if (masked) {
-                e = hn::IfThenElseZero(hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i)))), e);
-            }
-            const Vec g = hn::Mul(e, hn::Sub(hn::LoadU(d, dp + at), row_delta));
-            if constexpr (P::pairs) {
-                if (p_a) {
-                    store(e, reinterpret_cast<Bf16 *>(p_a) + at);
-                    store(g, reinterpret_cast<Bf16 *>(ds_a) + at);
-                }
-            } else {
-                hn::StoreU(e, d, reinterpret_cast<float *>(p_a) + at);
-                hn::StoreU(g, d, reinterpret_cast<float *>(ds_a) + at);
-            }
-            return g;
-        };
-        if constexpr (P::pairs) {
-            const Words du;
-            int64_t i = 0;
-            for (; i < n; i += 2) {
-                if (i % 16 == 0) products.stay_awake();
-                const Vec g0 = gradient(i), g1 = i + 1 < n ? gradient(i + 1) : hn::Zero(d);
-                if (ds_b) hn::StoreU(to_pair(g0, g1), du, ds_b + i / 2 * panel_lanes + lane);
-            }
-            for (; ds_b && i < P::padded_keys(n); i += 2) {
-                hn::StoreU(hn::Zero(du), du, ds_b + i / 2 * panel_lanes + lane);
-            }
-        } else {
-            for (int64_t i = 0; i < n; ++i) gradient(i);
-        }
+    Vec row_lse2[vectors], row_delta[vectors];
+    for (int64_t v = 0; v < vectors; ++v) {
+        row_lse2[v] = hn::Mul(hn::LoadU(d, lse + v * lanes), hn::Set(d, log2_e));
+        row_delta[v] = hn::LoadU(d, delta + v * lanes);
     }
+    // Of key i and one vector of rows.
+    const auto weight = [&](int64_t i, int64_t v) HWY_ATTR {
+        const Vec e = exp2_clamped(hn::MulSub(hn::LoadU(d, s + i * panel_lanes + v * lanes), scale2, row_lse2[v]));
+        if (!masked) return e;
+        const auto limit = hn::LoadU(di, limits + v * lanes);
+        return hn::IfThenElseZero(hn::RebindMask(d, hn::Ge(limit, hn::Set(di, static_cast<int32_t>(n0 + i)))), e);
+    };
+    const auto gradient = [&](Vec e, int64_t i, int64_t v) HWY_ATTR {
+        return hn::Mul(e, hn::Sub(hn::LoadU(d, dp + i * panel_lanes + v * lanes), row_delta[v]));
+    };
     if constexpr (P::pairs) {
+        const hn::Repartition<hwy::bfloat16_t, Floats> half;
+        using Halves = hn::Vec<decltype(half)>;
+        // dS^T of key i, a vector for two of the rows; stores what is wanted as A operand.
+        const auto key = [&](int64_t i, Halves * gradients) HWY_ATTR {
+            for (int64_t v = 0; v < vectors; v += 2) {
+                const Vec e0 = weight(i, v), e1 = weight(i, v + 1);
+                gradients[v / 2] = hn::OrderedDemote2To(half, gradient(e0, i, v), gradient(e1, i, v + 1));
+                if (!p_a) continue;
+                const int64_t at = i * panel_lanes + v * lanes;
+                hn::StoreU(hn::OrderedDemote2To(half, e0, e1), half, reinterpret_cast<hwy::bfloat16_t *>(p_a) + at);
+                hn::StoreU(gradients[v / 2], half, reinterpret_cast<hwy::bfloat16_t *>(ds_a) + at);
+            }
+        };
+        const Words du;
+        int64_t i = 0;
+        for (; i < n; i += 2) {
+            if (i % 20 == 0 && i > 0) products.stay_awake();
+            Halves even[vectors / 2], odd[vectors / 2];
+            key(i, even);
+            if (i + 1 < n) {
+                key(i + 1, odd);
+            } else {
+                for (Halves & zero : odd) zero = hn::Zero(half);
+            }
+            if (!ds_b) continue;
+            for (int64_t v = 0; v < vectors; v += 2) {
+                uint32_t * to = ds_b + i / 2 * panel_lanes + v * lanes;
+                hn::StoreU(hn::BitCast(du, hn::InterleaveLower(half, even[v / 2], odd[v / 2])), du, to);
+                hn::StoreU(hn::BitCast(du, hn::InterleaveUpper(half, even[v / 2], odd[v / 2])), du, to + lanes);
+            }
+        }
+        if (ds_b && i < P::padded_keys(n)) {
+            std::memset(ds_b + i / 2 * panel_lanes, 0, static_cast<size_t>((P::padded_keys(n) - i) / 2 * panel_lanes) * 4);
+        }
         if (p_a && n < n_fill) {
             const auto bytes = static_cast<size_t>((n_fill - n) * panel_lanes) * 2;
             std::memset(reinterpret_cast<Bf16 *>(p_a) + n * panel_lanes, 0, bytes);
             std::memset(reinterpret_cast<Bf16 *>(ds_a) + n * panel_lanes, 0, bytes);
         }
+    } else {
+        for (int64_t i = 0; i < n; ++i) {
+            for (int64_t v = 0; v < vectors; ++v) {
+                const int64_t at = i * panel_lanes + v * lanes;
+                const Vec e = weight(i, v);
+                hn::StoreU(e, d, reinterpret_cast<float *>(p_a) + at);
+                hn::StoreU(gradient(e, i, v), d, reinterpret_cast<float *>(ds_a) + at);
+            }
+        }
     }
 }
 
-// One block of rows, packed in w, against n_block keys from n0, packed at keys, values and keys_t. dk and dv (+=) when
-// given; dq_t (= in the first block of keys, then +=) when given.
+// One block of rows, packed in w, against `count` keys from n0. dk and dv (+=) when given; dq_t (= from the first key, then +=) when
+// given.
 template <typename P>
 void backward_block(const P & products, const AttentionOperands & x, const Block & block, const BackwardScratch & w,
-                    int64_t n0, int64_t n_block, const uint32_t * keys, const uint32_t * values,
-                    const uint32_t * keys_t, float * dk, float * dv, float * dq_t) {
-    const int64_t d = products.d, n_panels = block.n_panels();
-    const auto visible = [&](int64_t panel) { return block.n_visible(panel, n0, n_block); };
-    if (visible(n_panels - 1) == 0) return;
-    const int64_t n_fill = round_up(visible(n_panels - 1), 16);  // tiles read whole rows of 16 keys
-    const bool as_a = dk != nullptr || !P::pairs;
-    // As in the forward pass, dQ of a panel waits for the scores of the next one.
-    int64_t waiting = -1;
-    const auto weigh_waiting = [&] {
-        if (waiting < 0) return;
-        const uint32_t * scores = P::pairs ? w.ds_b : w.ds + waiting * P::score_words;
-        products.weigh(keys_t, scores, visible(waiting), dq_t + waiting * panel_lanes * d, n0 > 0);
-        waiting = -1;
+                    int64_t n0, int64_t count, bool with_keys, float * dq_t) {
+    const int64_t d = products.d, n_panels = block.n_panels(), n_any = block.n_visible(n_panels - 1, n0, count);
+    constexpr int64_t panel_words = P::pairs ? block_keys * panel_lanes / 2 : block_keys * panel_lanes;  // of scores
+    const bool as_a = with_keys || !P::pairs;
+    const auto scores = [&](uint32_t * of, int64_t key, int64_t panel) {
+        return as_a ? of + (key / block_keys * n_panels + panel) * panel_words : nullptr;
     };
+    const auto keys_t = [&](int64_t key) { return P::pairs ? w.keys_t + key * (d / 2) : w.keys + key * d; };
+
+    // A panel meets all keys before the next one does: its operands and its dQ stay in the first-level cache. dQ waits for the scores of
+    // the next keys, see forward().
     for (int64_t panel = 0; panel < n_panels; ++panel) {
-        const int64_t first = panel * panel_lanes, n = visible(panel);
-        uint32_t * p = as_a ? w.p + panel * P::score_words : nullptr;
-        uint32_t * ds = as_a ? w.ds + panel * P::score_words : nullptr;
-        if (n > 0) {
-            products.score({keys, d}, n, w.q_t + first * d, w.s);
-            products.score({values, d}, n, w.do_t + first * d, w.dp);
+        const int64_t first = panel * panel_lanes;
+        int64_t waiting = -1, n_waiting = 0;
+        const auto weigh_waiting = [&] {
+            if (waiting < 0) return;
+            const uint32_t * of = P::pairs ? w.ds_b : scores(w.ds, waiting, panel);
+            products.weigh(keys_t(waiting), of, n_waiting, dq_t + first * d, n0 + waiting > 0);
+            waiting = -1;
+        };
+        for (int64_t key = 0; key < n_any; key += block_keys) {
+            const int64_t n_block = std::min(block_keys, n_any - key), n = block.n_visible(panel, n0 + key, n_block);
+            if (n > 0) {
+                products.score({w.keys + key * d, d}, n, w.q_t + first * d, w.s);
+                products.score({w.values + key * d, d}, n, w.do_t + first * d, w.dp);
+            }
+            weigh_waiting();
+            // Tiles read whole rows of 16 keys.
+            softmax_backward_panel(products, w.s, w.dp, n, round_up(n_block, 16), n0 + key, block.masked(panel, n0 + key, n),
+                                   static_cast<float>(x.shape.scale), w.lse + first, w.delta + first, block.limits(panel),
+                                   scores(w.p, key, panel), scores(w.ds, key, panel), dq_t ? w.ds_b : nullptr);
+            if (dq_t && n > 0) waiting = key, n_waiting = n;
         }
         weigh_waiting();
-        softmax_backward_panel(products, w.s, w.dp, n, n_fill, n0, block.masked(panel, n0, n),
-                                  static_cast<float>(x.shape.scale), w.lse + first, w.delta + first,
-                                  block.limits(panel), p, ds, dq_t ? w.ds_b : nullptr);
-        if (dq_t && n > 0) waiting = panel;
     }
-    weigh_waiting();
-    if (dk) {
-        products.gather(w.p, visible, block.count(), w.do_rows, dv);
-        products.gather(w.ds, visible, block.count(), w.q_rows, dk);
+    if (!with_keys) return;
+    for (int64_t key = 0; key < n_any; key += block_keys) {
+        const auto visible = [&](int64_t panel) { return block.n_visible(panel, n0 + key, std::min(block_keys, n_any - key)); };
+        products.gather(scores(w.p, key, 0), panel_words, visible, block.count(), w.do_rows, w.dv + key * panel_lanes);
+        products.gather(scores(w.ds, key, 0), panel_words, visible, block.count(), w.q_rows, w.dk + key * panel_lanes);
     }
 }
 
@@ -762,7 +796,7 @@ void store_dq(const P & products, const AttentionOperands & x, const Block & blo
         const int64_t first = panel * panel_lanes;
         transpose(reinterpret_cast<const uint32_t *>(w.dq_t + first * d), panel_lanes, d, panel_lanes, w.staging, d);
         for (int64_t i = 0; i < block.panel_rows(panel); ++i) {
-            store_scaled(reinterpret_cast<const float *>(w.staging) + i * d, products.head_dim, scale,
+            store_scaled(reinterpret_cast<const float *>(w.staging) + P::slot(i) * d, products.head_dim, scale,
                          block.row<T>(x.dq, first + i, products.head_dim));
         }
     }
@@ -781,23 +815,26 @@ void store_key_gradient(const P & products, const AttentionTask & task, const fl
     }
 }
 
+// Packs the keys and values from `first` on, in blocks.
+template <typename P>
+void pack_chunk(const P & products, const AttentionOperands & x, const AttentionTask & task, int64_t first, int64_t count, bool with_dq,
+                const BackwardScratch & w) {
+    const int64_t d = products.d, column = task.kv_head * products.head_dim;
+    for (int64_t key = 0; key < count; key += block_keys) {
+        const int64_t n = std::min(block_keys, count - key), at = task.segment.kv_begin + first + key;
+        products.pack_keys(x.k, at, column, n, w.keys + key * d);
+        products.pack_keys(x.v, at, column, n, w.values + key * d);
+        if (P::pairs && with_dq) products.pack_keys_t(x.k, at, column, n, w.staging, w.keys_t + key * (d / 2));
+    }
+}
+
 // dK and dV of one chunk of keys; when the chunk is the whole segment also dQ, from the same scores.
 template <typename P>
 void backward_keys(const P & products, const AttentionOperands & x, const AttentionTask & task, void * scratch) {
     const BackwardScratch w(scratch, products.d);
-    const int64_t d = products.d, column = task.kv_head * products.head_dim;
     const bool with_dq = task.count == task.segment.kv_len;
-    const auto block_of = [&](uint32_t * base, int64_t key, int64_t words_per_key) {
-        return base + key * words_per_key;
-    };
-
-    for (int64_t key = 0; key < task.count; key += block_keys) {
-        const int64_t n = std::min(block_keys, task.count - key), first = task.segment.kv_begin + task.first + key;
-        products.pack_keys(x.k, first, column, n, block_of(w.keys, key, d));
-        products.pack_keys(x.v, first, column, n, block_of(w.values, key, d));
-        if (P::pairs && with_dq) products.pack_keys_t(x.k, first, column, n, w.staging, block_of(w.keys_t, key, d / 2));
-    }
-    for (int64_t at = 0; at < d; at += panel_lanes) {
+    pack_chunk(products, x, task, task.first, task.count, with_dq, w);
+    for (int64_t at = 0; at < products.d; at += panel_lanes) {
         std::fill_n(w.dk + at * chunk_keys, task.count * panel_lanes, 0.0f);
         std::fill_n(w.dv + at * chunk_keys, task.count * panel_lanes, 0.0f);
     }
@@ -808,12 +845,7 @@ void backward_keys(const P & products, const AttentionOperands & x, const Attent
     for (int64_t row = first_query * x.group(); row < n_rows; row += block_rows) {
         const Block block(x, task, row, std::min(block_rows, n_rows - row));
         pack_block(products, x, block, true, w);
-        for (int64_t key = 0; key < task.count; key += block_keys) {
-            const uint32_t * keys = block_of(w.keys, key, d);
-            backward_block(products, x, block, w, task.first + key, std::min(block_keys, task.count - key), keys,
-                           block_of(w.values, key, d), P::pairs ? block_of(w.keys_t, key, d / 2) : keys,
-                           w.dk + key * panel_lanes, w.dv + key * panel_lanes, with_dq ? w.dq_t : nullptr);
-        }
+        backward_block(products, x, block, w, task.first, task.count, true, with_dq ? w.dq_t : nullptr);
         if (with_dq) store_dq(products, x, block, w);
     }
     store_key_gradient(products, task, w.dk, x.shape.scale, x.dk);
@@ -824,16 +856,12 @@ void backward_keys(const P & products, const AttentionOperands & x, const Attent
 template <typename P>
 void backward_queries(const P & products, const AttentionOperands & x, const AttentionTask & task, void * scratch) {
     const BackwardScratch w(scratch, products.d);
-    const int64_t column = task.kv_head * products.head_dim;
     const Block block(x, task, task.first, task.count);
     pack_block(products, x, block, false, w);
-    for (int64_t n0 = 0; n0 < block.n_keys(); n0 += block_keys) {
-        const int64_t n = std::min(block_keys, block.n_keys() - n0), first = task.segment.kv_begin + n0;
-        products.pack_keys(x.k, first, column, n, w.keys);
-        products.pack_keys(x.v, first, column, n, w.values);
-        if (P::pairs) products.pack_keys_t(x.k, first, column, n, w.staging, w.keys_t);
-        backward_block(products, x, block, w, n0, n, w.keys, w.values, P::pairs ? w.keys_t : w.keys, nullptr, nullptr,
-                       w.dq_t);
+    for (int64_t n0 = 0; n0 < block.n_keys(); n0 += chunk_keys) {
+        const int64_t count = std::min(chunk_keys, block.n_keys() - n0);
+        pack_chunk(products, x, task, n0, count, true, w);
+        backward_block(products, x, block, w, n0, count, false, w.dq_t);
     }
     store_dq(products, x, block, w);
 }

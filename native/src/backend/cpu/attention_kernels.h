@@ -92,9 +92,9 @@ struct BackwardScratch {
         carver.take(keys, chunk_keys * d);
         carver.take(values, chunk_keys * d);
         carver.take(keys_t, chunk_keys / 2 * d);
-        carver.take(p, block_rows * block_keys);
-        carver.take(ds, block_rows * block_keys);
-        carver.take(ds_b, panel_lanes * block_keys);
+        carver.take(p, block_rows * chunk_keys);
+        carver.take(ds, block_rows * chunk_keys);
+        carver.take(ds_b, panel_lanes * block_keys / 2);
         carver.take(s, block_keys * panel_lanes);
         carver.take(dp, block_keys * panel_lanes);
         carver.take(dq_t, block_rows * d);
