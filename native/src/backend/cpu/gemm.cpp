@@ -203,7 +203,7 @@ std::vector<Stage> plan_stages(const GemmJob & job, GemmPrecision precision, int
 // from memory first, and hold one of the few buffers that the tiles' loads wait for.
 constexpr size_t streamed_bytes = size_t{1} << 20;
 
-void store(const GemmOutput & out, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
+void store(const GemmOutput & out, bool amx, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
     if (out.transposed) {
         for (int64_t j = 0; j < n_count; ++j) {
             float * y = out.y.row_as<float>(n0 + j) + m0;
@@ -212,7 +212,7 @@ void store(const GemmOutput & out, const float * c, int64_t ldc, int64_t m0, int
         return;
     }
     const size_t bytes = static_cast<size_t>(out.y.rows * out.y.cols) * dtype_size(out.y.type);
-    StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count, bytes >= streamed_bytes};
+    StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count, bytes >= streamed_bytes, amx};
     if (out.residual) {
         args.residual = out.residual.row_as<float>(m0) + n0;
         args.residual_stride = out.residual.stride;
@@ -309,7 +309,7 @@ void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Ta
                 if (job.out.residual && s + 1 == stages.size()) fetch_residual(job.out.residual, task.m0 + m, rows, task.n0 + n, count * group_n);
                 kernel({segments, g, count, groups, rows, c, ldc, s > 0});
                 if (s + 1 < stages.size()) continue;
-                store(job.out, c, ldc, task.m0 + m, rows, task.n0 + n, std::min(count * group_n, task.n_count - n));
+                store(job.out, amx, c, ldc, task.m0 + m, rows, task.n0 + n, std::min(count * group_n, task.n_count - n));
             }
         }
     }

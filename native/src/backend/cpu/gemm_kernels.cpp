@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "backend/cpu/cpu_features.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/simd-inl.h"
 
@@ -153,8 +154,12 @@ bool in_whole_lines(const StoreArgs & args) {
 
 template <typename Out>
 HWY_INLINE void store_block(const StoreArgs & args) {
+    const auto stay_awake = [&](int64_t row) HWY_ATTR {
+        if (args.amx && row % 8 == 0) keep_tiles_awake();
+    };
     if (args.stream && in_whole_lines<Out>(args)) {
         for (int64_t r = 0; r < args.rows; ++r) {
+            stay_awake(r);
             const float * c = args.c + r * args.ldc;
             const float * residual = args.residual ? args.residual + r * args.residual_stride : nullptr;
             Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
@@ -165,6 +170,7 @@ HWY_INLINE void store_block(const StoreArgs & args) {
         return;
     }
     for (int64_t r = 0; r < args.rows; ++r) {
+        stay_awake(r);
         const float * c = args.c + r * args.ldc;
         Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
         if (args.residual) {

@@ -57,6 +57,7 @@ struct StoreArgs {
     int64_t y_stride;
     int64_t rows, n;
     bool stream;  // past the caches, where y's lines are written whole; then stores_done() before another thread reads y
+    bool amx;     // between products of tiles: keeps them awake
 };
 void store_block_bf16(const StoreArgs & args);
 void store_block_f32(const StoreArgs & args);
