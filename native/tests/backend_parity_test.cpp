@@ -839,16 +839,20 @@ TEST_P(BackendParity, HeadOnEveryWeightType) {
 }
 
 TEST_P(BackendParity, HeadWithHugeLogits) {
-    // exp of them overflows: the row's maximum must be taken off first.
-    const int64_t n = 3, in = 64, n_vocab = 259;
-    const QuantizedWeight blocks(GGML_TYPE_F32, n_vocab, in, 1);
-    expect_parity(
-        GetParam(), {.max_tokens = n, .max_features = in, .n_vocab = n_vocab, .training = true}, [&](Execution & run) {
-            const Matrix x = run.input(Role::act, n, in, normal(2, n * in, 1000));
-            const Matrix nll = run.output("nll", Role::hidden, 1, n);
-            const Matrix dx = run.output("dx", Role::act, n, in);
-            run.backend.linear_cross_entropy(x, blocks.on(run.backend), run.integers({1, 2, 258}), nll.data, dx);
-        });
+    // exp of them overflows, and where a row of three has only negative ones, vanishes: the row's maximum must be taken off first.
+    const int64_t n = 24, in = 64;
+    for (const int32_t n_vocab : {259, 3}) {
+        const QuantizedWeight blocks(GGML_TYPE_F32, n_vocab, in, 1);
+        std::vector<int32_t> labels(n);
+        for (int32_t i = 0; i < n; ++i) labels[i] = (i * 7 + n_vocab - 1) % n_vocab;
+        expect_parity(
+            GetParam(), {.max_tokens = n, .max_features = in, .n_vocab = n_vocab, .training = true}, [&](Execution & run) {
+                const Matrix x = run.input(Role::act, n, in, normal(2, n * in, 1000));
+                const Matrix nll = run.output("nll", Role::hidden, 1, n);
+                const Matrix dx = run.output("dx", Role::act, n, in);
+                run.backend.linear_cross_entropy(x, blocks.on(run.backend), run.integers(labels), nll.data, dx);
+            });
+    }
 }
 
 // ---- optimizer

@@ -254,6 +254,43 @@ TEST_P(CpuKernels, ConversionRoundsLikeTheScalarTypeAndKeepsNan) {
     EXPECT_TRUE(y.gaps_untouched() && back.gaps_untouched());
 }
 
+// Numerators and their sums, or maxima, next to std::exp: whole lines and parts of them, past the caches or not.
+TEST_P(CpuKernels, StoresASoftmax) {
+    constexpr int64_t rows = 9;
+    for (const Dtype type : {Dtype::f32, Dtype::bf16}) {
+        for (const int64_t cols : {int64_t{64}, int64_t{32}, int64_t{7}, int64_t{45}}) {
+            const Rows c = Rows::random(Dtype::f32, rows, cols, 1);
+            const int64_t parts = (cols + softmax_columns - 1) / softmax_columns;
+            const std::vector<float> reference{0, 1, -1, 30, -30, 0.5f, 200, 0, 0};
+            for (const bool stream : {false, true}) {
+                Rows y = Rows::random(type, rows, 128, 2);
+                std::vector<float> sums(static_cast<size_t>(parts * rows)), maxima(sums);
+                SoftmaxStoreArgs args{c.view().row_as<float>(0), c.view().stride, reference.data(), sums.data(), rows, y.view().data,
+                                      y.view().stride, type == Dtype::bf16, rows, cols, stream, false};
+                store_softmax(args);
+                stores_done();
+                args.reference = nullptr;
+                args.sums = maxima.data();
+                args.y = nullptr;
+                store_softmax(args);
+                for (int64_t r = 0; r < rows; ++r) {
+                    for (int64_t part = 0; part < parts; ++part) {
+                        double sum = 0, highest = -INFINITY;
+                        for (int64_t i = part * softmax_columns; i < std::min(cols, (part + 1) * softmax_columns); ++i) {
+                            const double e = std::exp(std::max(c.at(r, i) - reference[static_cast<size_t>(r)], -126 * std::log(2.0)));
+                            sum += e;
+                            highest = std::max(highest, static_cast<double>(c.at(r, i)));
+                            EXPECT_NEAR(y.at(r, i), e, e * (type == Dtype::bf16 ? 4e-3 : 1e-5)) << cols << " " << r << " " << i;
+                        }
+                        EXPECT_NEAR(sums[static_cast<size_t>(part * rows + r)], sum, sum * 1e-5);
+                        EXPECT_EQ(maxima[static_cast<size_t>(part * rows + r)], static_cast<float>(highest));
+                    }
+                }
+            }
+        }
+    }
+}
+
 // Past the caches or through them, with and without a residual: the same bytes, and nothing beside them.
 TEST_P(CpuKernels, StreamedStoresWriteTheSameBytes) {
     constexpr int64_t rows = 5;

@@ -1,28 +1,115 @@
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "backend/cpu/linear.h"
-#include "backend/cpu/softmax.h"
+#include "common/bf16.h"
 
 namespace lorica::cpu {
 
 namespace {
 
-constexpr size_t logits_limit = size_t{64} << 20;  // bytes of one chunk of logits
+constexpr size_t numerators_limit = size_t{64} << 20;  // bytes of one chunk
 
 constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-// Rows whose logits are held at once. The head is dequantized once per chunk, so few large chunks are best.
-int64_t chunk_rows(int64_t n_rows, int64_t n_vocab) {
-    const auto fitting = static_cast<int64_t>(logits_limit / (static_cast<size_t>(round_up(n_vocab, 16)) * 4));
+size_t element(GemmPrecision precision) { return precision == GemmPrecision::bf16 ? 2 : 4; }
+
+// Elements from one row of numerators to the next: an odd number of cache lines in bf16, see Arena::operand.
+int64_t numerators_stride(int64_t n_vocab) { return (round_up(n_vocab, 32) / 32 | 1) * 32; }
+
+int64_t n_sums(int64_t n_vocab) { return round_up(n_vocab, softmax_columns) / softmax_columns; }
+
+float get(const Matrix & m, int64_t row, int64_t column) {
+    return m.type == Dtype::bf16 ? static_cast<float>(m.row_as<Bf16>(row)[column]) : m.row_as<float>(row)[column];
+}
+
+void set(const Matrix & m, int64_t row, int64_t column, float value) {
+    if (m.type == Dtype::bf16) {
+        m.row_as<Bf16>(row)[column] = Bf16(value);
+    } else {
+        m.row_as<float>(row)[column] = value;
+    }
+}
+
+// Rows that go through the head at once. It is dequantized once per chunk, so few large chunks are best.
+int64_t chunk_rows(int64_t n_rows, int64_t n_vocab, GemmPrecision precision) {
+    const auto fitting = static_cast<int64_t>(numerators_limit / (static_cast<size_t>(numerators_stride(n_vocab)) * element(precision)));
     return std::min(n_rows, std::max<int64_t>(fitting / block_m * block_m, 2 * block_m));
 }
+
+// The exponents of numerators are relative to 0, unless a row has a sum beyond these: then to its largest logit.
+constexpr double lowest_sum = 0x1p-60, highest_sum = 0x1p90;
+
+// One chunk of rows.
+class SoftmaxOfHead {
+public:
+    // e: numerators, or null.
+    SoftmaxOfHead(const Context & context, Matrix x, const Weight & head, const int32_t * labels, Matrix e)
+        : context_(context), x_(x), head_(head), labels_(labels), e_(e), reference_(static_cast<size_t>(x.rows)),
+          total_(static_cast<size_t>(x.rows)), label_logits_(static_cast<size_t>(x.rows)),
+          sums_(context.scratch.take_as<float>(n_sums(head.out) * x.rows)) {
+        multiply(reference_.data(), e_);
+        add_up();
+        if (std::all_of(total_.begin(), total_.end(), [](double sum) { return sum >= lowest_sum && sum <= highest_sum; })) return;
+        multiply(nullptr, {});
+        for (int64_t i = 0; i < x.rows; ++i) {
+            float highest = sums_[i];
+            for (int64_t part = 1; part < n_sums(head.out); ++part) highest = std::max(highest, sums_[part * x.rows + i]);
+            reference_[static_cast<size_t>(i)] = highest;
+        }
+        multiply(reference_.data(), e_);
+        add_up();
+    }
+
+    float nll(int64_t i) const {
+        const auto at = static_cast<size_t>(i);
+        return static_cast<float>(std::log(total_[at]) + (static_cast<double>(reference_[at]) - label_logits_[at]));
+    }
+    double sum(int64_t i) const { return total_[static_cast<size_t>(i)]; }
+    // Of the label.
+    double numerator(int64_t i) const {
+        const auto at = static_cast<size_t>(i);
+        return std::exp(static_cast<double>(label_logits_[at]) - reference_[at]);
+    }
+
+private:
+    void multiply(const float * reference, Matrix e) {
+        const GemmSoftmax softmax{reference, sums_, labels_, label_logits_.data()};
+        const GemmJob job{{{x_, GemmB::weight(head_, true)}}, x_.rows, head_.out, {e, {}, false, &softmax}};
+        gemm({&job, 1}, context_.precision, context_.scratch, context_.n_threads);
+    }
+    void add_up() {
+        const int64_t rows = x_.rows, parts = n_sums(head_.out);
+#pragma omp parallel for num_threads(context_.n_threads) schedule(static)
+        for (int64_t first = 0; first < rows; first += block_m) {
+            const int64_t n = std::min(block_m, rows - first);
+            double total[block_m] = {};
+            for (int64_t part = 0; part < parts; ++part) {
+                for (int64_t i = 0; i < n; ++i) total[i] += sums_[part * rows + first + i];
+            }
+            std::copy_n(total, n, total_.begin() + first);
+        }
+    }
+
+    const Context & context_;
+    Matrix x_;
+    const Weight & head_;
+    const int32_t * labels_;
+    Matrix e_;
+    std::vector<float> reference_;
+    std::vector<double> total_;
+    std::vector<float> label_logits_;
+    float * sums_;
+};
 
 }  // namespace
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision) {
     if (shape.n_vocab == 0) return 0;
-    const int64_t rows = chunk_rows(shape.max_tokens, shape.n_vocab);
-    size_t bytes = static_cast<size_t>(rows * round_up(shape.n_vocab, 16)) * 4;
+    const int64_t rows = chunk_rows(shape.max_tokens, shape.n_vocab, precision);
+    size_t bytes = static_cast<size_t>(rows * numerators_stride(shape.n_vocab)) * element(precision);
+    bytes += static_cast<size_t>(rows * n_sums(shape.n_vocab)) * sizeof(float) + 64;
     if (precision == GemmPrecision::bf16) {
         bytes += shape.n_vocab % 32 == 0 ? gemm_packed_a_bytes(block_m, shape.n_vocab) : gemm_packed_a_bytes(rows, shape.n_vocab);
         bytes += gemm_packed_a_bytes(block_m, shape.max_features);
@@ -30,24 +117,30 @@ size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision
     return bytes;
 }
 
+// dx = (softmax - onehot) W = diag(1 / sum) (e - sum onehot) W, where e is rounded to act before it is divided.
 void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll, Matrix dx) {
     const Scratch::Mark mark(context.scratch);
-    const int64_t n_vocab = head.out, stride = round_up(n_vocab, 16), chunk = chunk_rows(x.rows, n_vocab);
-    const bool bf16 = context.precision == GemmPrecision::bf16;
-    auto * memory = context.scratch.take_as<float>(chunk * stride);
+    const int64_t n_vocab = head.out, chunk = chunk_rows(x.rows, n_vocab, context.precision), stride = numerators_stride(n_vocab);
+    void * memory = dx ? context.scratch.take(static_cast<size_t>(chunk * stride) * dtype_size(context.act())) : nullptr;
     for (int64_t first = 0; first < x.rows; first += chunk) {
+        const Scratch::Mark one_chunk(context.scratch);
         const int64_t rows = std::min(chunk, x.rows - first);
-        const Matrix logits{memory, Dtype::f32, rows, n_vocab, stride};
-        const GemmJob forward{{{x.slice_rows(first, rows), GemmB::weight(head, true)}}, rows, n_vocab, {logits, {}, false}};
-        gemm({&forward, 1}, context.precision, context.scratch, context.n_threads);
-#pragma omp parallel for num_threads(context.n_threads) schedule(dynamic, 4)
-        for (int64_t i = 0; i < rows; ++i) {
-            nll[first + i] = softmax_cross_entropy_row(logits.row_as<float>(i), n_vocab, labels[first + i], bool(dx), bf16);
-        }
+        const Matrix e = dx ? Matrix{memory, context.act(), rows, n_vocab, stride} : Matrix{};
+        const SoftmaxOfHead softmax(context, x.slice_rows(first, rows), head, labels + first, e);
+        for (int64_t i = 0; i < rows; ++i) nll[first + i] = softmax.nll(i);
         if (!dx) continue;
-        const Matrix p{memory, context.act(), rows, n_vocab, bf16 ? 2 * stride : stride};
-        const GemmJob backward{{{p, GemmB::weight(head, false)}}, rows, head.in, {dx.slice_rows(first, rows), {}, false}};
+
+        for (int64_t i = 0; i < rows; ++i) {
+            set(e, i, labels[first + i], static_cast<float>(softmax.numerator(i) - softmax.sum(i)));
+        }
+        const Matrix dx_rows = dx.slice_rows(first, rows);
+        const GemmJob backward{{{e, GemmB::weight(head, false)}}, rows, head.in, {dx_rows, {}, false}};
         gemm({&backward, 1}, context.precision, context.scratch, context.n_threads);
+#pragma omp parallel for num_threads(context.n_threads) schedule(static)
+        for (int64_t i = 0; i < rows; ++i) {
+            const auto scale = static_cast<float>(1 / softmax.sum(i));
+            for (int64_t j = 0; j < head.in; ++j) set(dx_rows, i, j, get(dx_rows, i, j) * scale);
+        }
     }
 }
 

@@ -203,7 +203,8 @@ std::vector<Stage> plan_stages(const GemmJob & job, GemmPrecision precision, int
 // from memory first, and hold one of the few buffers that the tiles' loads wait for.
 constexpr size_t streamed_bytes = size_t{1} << 20;
 
-void store(const GemmOutput & out, bool amx, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
+void store(const GemmJob & job, bool amx, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
+    const GemmOutput & out = job.out;
     if (out.transposed) {
         for (int64_t j = 0; j < n_count; ++j) {
             float * y = out.y.row_as<float>(n0 + j) + m0;
@@ -212,6 +213,17 @@ void store(const GemmOutput & out, bool amx, const float * c, int64_t ldc, int64
         return;
     }
     const size_t bytes = static_cast<size_t>(out.y.rows * out.y.cols) * dtype_size(out.y.type);
+    if (out.softmax) {
+        const GemmSoftmax & softmax = *out.softmax;
+        for (int64_t i = 0; i < m_count; ++i) {
+            const int64_t label = softmax.labels[m0 + i] - n0;
+            if (label >= 0 && label < n_count) softmax.label_logits[m0 + i] = c[i * ldc + label];
+        }
+        store_softmax({c, ldc, softmax.reference ? softmax.reference + m0 : nullptr, softmax.sums + n0 / softmax_columns * job.m + m0, job.m,
+                       out.y ? out.y.row_as<std::byte>(m0) + static_cast<size_t>(n0) * dtype_size(out.y.type) : nullptr, out.y.stride,
+                       out.y.type == Dtype::bf16, m_count, n_count, bytes >= streamed_bytes, amx});
+        return;
+    }
     StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count, bytes >= streamed_bytes, amx};
     if (out.residual) {
         args.residual = out.residual.row_as<float>(m0) + n0;
@@ -309,7 +321,7 @@ void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Ta
                 if (job.out.residual && s + 1 == stages.size()) fetch_residual(job.out.residual, task.m0 + m, rows, task.n0 + n, count * group_n);
                 kernel({segments, g, count, groups, rows, c, ldc, s > 0});
                 if (s + 1 < stages.size()) continue;
-                store(job.out, amx, c, ldc, task.m0 + m, rows, task.n0 + n, std::min(count * group_n, task.n_count - n));
+                store(job, amx, c, ldc, task.m0 + m, rows, task.n0 + n, std::min(count * group_n, task.n_count - n));
             }
         }
     }

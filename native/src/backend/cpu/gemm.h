@@ -44,11 +44,23 @@ struct GemmTerm {
     GemmB b;
 };
 
+constexpr int64_t softmax_columns = 32;
+
+// A softmax over the rows of C that is never there as a whole: y = e^(C - reference), with the sums of softmax_columns elements each. The
+// caller divides. Elements are at most 2^127: a sum that comes near it, or is hardly anything, asks for another reference.
+struct GemmSoftmax {
+    const float * reference;  // [m]; null: instead of sums the largest elements are wanted, and no y
+    float * sums;             // [n / softmax_columns, rounded up][m]
+    const int32_t * labels;   // [m], a column each
+    float * label_logits;     // [m]: C at the label
+};
+
 // What becomes of C.
 struct GemmOutput {
     Matrix y;              // [m, n] f32 or bf16: y = C, or
     Matrix residual;       // y = residual + C (f32; may be y itself)
     bool transposed = false;  // y is [n, m] instead, f32, and y += C^T (residual unused)
+    const GemmSoftmax * softmax = nullptr;  // y, if there is one, are its numerators (residual unused)
 };
 
 struct GemmJob {

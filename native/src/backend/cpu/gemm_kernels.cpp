@@ -7,9 +7,11 @@
 #include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "backend/cpu/cpu_features.h"
+#include "backend/cpu/gemm.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/simd-inl.h"
 
@@ -145,8 +147,8 @@ void KernelF32(const KernelArgs & args) {
 }
 
 // Whether all that is stored are whole lines of the cache.
-template <typename Out>
-bool in_whole_lines(const StoreArgs & args) {
+template <typename Out, typename Args>
+bool in_whole_lines(const Args & args) {
     constexpr uintptr_t line = 64;
     const auto bytes = [](int64_t n) { return static_cast<uintptr_t>(n) * sizeof(Out); };
     return (reinterpret_cast<uintptr_t>(args.y) | bytes(args.y_stride) | bytes(args.n)) % line == 0;
@@ -179,6 +181,56 @@ HWY_INLINE void store_block(const StoreArgs & args) {
         } else {
             for_lanes(args.n, [&](int64_t i, auto part) HWY_ATTR { part.put(part.get(c + i), y + i); });
         }
+    }
+}
+
+template <typename Out>
+HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs & args) {
+    const bool stream_y = args.y && args.stream && in_whole_lines<Out>(args);
+    for (int64_t first = 0; first < args.n; first += softmax_columns) {
+        const int64_t n = std::min(softmax_columns, args.n - first);
+        float * sums = args.sums + first / softmax_columns * args.sums_stride;
+        for (int64_t r = 0; r < args.rows; ++r) {
+            if (args.amx && r % 8 == 0) keep_tiles_awake();
+            const float * c = args.c + r * args.ldc + first;
+            if (!args.reference) {
+                sums[r] = *std::max_element(c, c + n);
+                continue;
+            }
+            const Vec reference = hn::Set(DF(), args.reference[r]);
+            const auto numerator = [&](Vec x) HWY_ATTR {
+                return exp2_clamped(hn::Min(hn::Set(DF(), 127.0f), hn::Mul(hn::Sub(x, reference), hn::Set(DF(), log2_e))));
+            };
+            Out * y = args.y ? static_cast<Out *>(args.y) + r * args.y_stride + first : nullptr;
+            Vec sum = hn::Zero(DF());
+            if (n == softmax_columns) {
+                for (int64_t i = 0; i < softmax_columns; i += static_cast<int64_t>(n_lanes)) {
+                    const Vec e = numerator(load(c + i));
+                    sum = hn::Add(sum, e);
+                    if (!y) continue;
+                    if (stream_y) {
+                        stream(e, y + i);
+                    } else {
+                        store(e, y + i);
+                    }
+                }
+            } else {
+                float e[softmax_columns] = {};
+                for_lanes(n, [&](int64_t i, auto part) HWY_ATTR { part.put(numerator(part.get(c + i)), e + i); });
+                std::fill(e + n, e + softmax_columns, 0.0f);
+                for (int64_t i = 0; i < softmax_columns; i += static_cast<int64_t>(n_lanes)) sum = hn::Add(sum, load(e + i));
+                if (y) for_lanes(n, [&](int64_t i, auto part) HWY_ATTR { part.put(part.get(e + i), y + i); });
+            }
+            sums[r] = hn::ReduceSum(DF(), sum);
+        }
+    }
+}
+
+void StoreSoftmax(const SoftmaxStoreArgs & args) {
+    if (args.y_is_bf16) {
+        store_softmax_as<Bf16>(args);
+    } else {
+        store_softmax_as<float>(args);
     }
 }
 
@@ -222,6 +274,7 @@ namespace lorica::cpu {
 
 HWY_EXPORT(KernelBf16);
 HWY_EXPORT(KernelF32);
+HWY_EXPORT(StoreSoftmax);
 HWY_EXPORT(StoreBlockBf16);
 HWY_EXPORT(StoreBlockF32);
 HWY_EXPORT(ConvertF32ToBf16);
@@ -231,6 +284,7 @@ HWY_EXPORT(AddRowDotsF32);
 
 void kernel_bf16_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelBf16)(args); }
 void kernel_f32_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelF32)(args); }
+void store_softmax(const SoftmaxStoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreSoftmax)(args); }
 void store_block_bf16(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockBf16)(args); }
 void stores_done() { hwy::FlushStream(); }
 void store_block_f32(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockF32)(args); }

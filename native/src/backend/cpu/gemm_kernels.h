@@ -59,6 +59,20 @@ struct StoreArgs {
     bool stream;  // past the caches, where y's lines are written whole; then stores_done() before another thread reads y
     bool amx;     // between products of tiles: keeps them awake
 };
+// Of GemmSoftmax, for columns that begin at a multiple of softmax_columns.
+struct SoftmaxStoreArgs {
+    const float * c;
+    int64_t ldc;
+    const float * reference;  // of the rows, or null
+    float * sums;
+    int64_t sums_stride;  // from one softmax_columns to the next
+    void * y;             // null: not wanted
+    int64_t y_stride;
+    bool y_is_bf16;
+    int64_t rows, n;
+    bool stream, amx;  // as in StoreArgs
+};
+void store_softmax(const SoftmaxStoreArgs & args);
 void store_block_bf16(const StoreArgs & args);
 void store_block_f32(const StoreArgs & args);
 void stores_done();
