@@ -43,6 +43,12 @@ struct SessionTest : testing::Test {
 
     Batch batch(uint64_t seed) const { return random_batch(seed, {20, 5, 30}, shape.n_vocab); }
 
+    std::shared_ptr<const Model> eight_layers() const {
+        TestModel larger = shape;
+        larger.n_layer = 8;
+        return load(write_test_model(dir / "larger.gguf", larger), "cpu", Dtype::f32);
+    }
+
     void train(Session & session, int first, int count) const {
         for (int step = first; step < first + count; ++step) {
             const LossSum one = session.forward_backward(batch(static_cast<uint64_t>(step)).view());
@@ -309,9 +315,7 @@ TEST_F(SessionTest, NonFiniteNumbersStopTheStepAndNameTheirPlace) {
 }
 
 TEST_F(SessionTest, ThePlanRecomputesAsFewLayersAsItCan) {
-    TestModel larger = shape;
-    larger.n_layer = 8;
-    const auto model = load(write_test_model(dir / "larger.gguf", larger), "cpu", Dtype::f32);
+    const auto model = eight_layers();
     const auto adapter = Adapter::create(model, small_adapter());
     SessionConfig config = small_session();
     config.max_tokens = 4096;
@@ -339,9 +343,7 @@ TEST_F(SessionTest, ThePlanRecomputesAsFewLayersAsItCan) {
 }
 
 TEST_F(SessionTest, ThePlanRefusesWhatDoesNotFitAndSaysWhatWould) {
-    TestModel larger = shape;
-    larger.n_layer = 8;
-    const auto model = load(write_test_model(dir / "larger.gguf", larger), "cpu", Dtype::f32);
+    const auto model = eight_layers();
     const auto adapter = Adapter::create(model, small_adapter());
     SessionConfig config = small_session();
     config.max_tokens = 4096;
