@@ -201,11 +201,11 @@ struct NormedRows {
     alignas(64) float weight[narrow_columns];
 };
 
-// Two rows of B, 64 columns, as pairs in four groups. Words are interleaved within each 128 bits, which leaves a group's columns in the
-// order of slot_column().
-template <typename Rows>
-__attribute__((target(LORICA_AMX_AND_VECTORS))) inline void pack_pair(const Rows & rows, int64_t row, bool has_odd, char * to) {
-    for (int h = 0; h < 2; ++h, to += 2 * tile_bytes) {
+// Two rows of B, 32 columns or 64 from half `first` on, as pairs in groups. Words are interleaved within each 128 bits, which leaves a
+// group's columns in the order of slot_column().
+template <int Halves, typename Rows>
+__attribute__((target(LORICA_AMX_AND_VECTORS))) inline void pack_pair(const Rows & rows, int64_t row, bool has_odd, int first, char * to) {
+    for (int h = first; h < first + Halves; ++h, to += 2 * tile_bytes) {
         const __m512i even = rows.half(row, h), odd = has_odd ? rows.half(row + 1, h) : _mm512_setzero_si512();
         _mm512_store_si512(to, _mm512_unpacklo_epi16(even, odd));
         _mm512_store_si512(to + tile_bytes, _mm512_unpackhi_epi16(even, odd));
@@ -218,15 +218,22 @@ constexpr int64_t slot_column(int64_t group, int64_t four) { return group / 2 * 
 // Rows of B this far ahead are on their way to the second-level cache.
 constexpr int64_t rows_ahead = 64;
 
-template <typename Rows>
-__attribute__((target(LORICA_AMX_AND_VECTORS))) void pack_step(const Rows & rows, int64_t all, int64_t k0, char * to) {
+template <int Halves, typename Rows>
+__attribute__((target(LORICA_AMX_AND_VECTORS))) void pack_step(const Rows & rows, int64_t all, int64_t k0, int first, char * to) {
     const int64_t n = all - k0 < 32 ? all - k0 : 32;
-    if (k0 + rows_ahead + 32 <= all) {
+    if (first == 0 && k0 + rows_ahead + 32 <= all) {
         for (int64_t r = k0 + rows_ahead; r < k0 + rows_ahead + 32; ++r) rows.fetch(r);
     }
-    for (int64_t r = 0; r < n; r += 2, to += 64) pack_pair(rows, k0 + r, r + 1 < n, to);
+    for (int64_t r = 0; r < n; r += 2, to += 64) pack_pair<Halves>(rows, k0 + r, r + 1 < n, first, to);
     for (int64_t r = (n + 1) / 2; r < 16; ++r, to += 64) {
-        for (int64_t group = 0; group < 4; ++group) _mm512_store_si512(to + group * tile_bytes, _mm512_setzero_si512());
+        for (int64_t group = 0; group < 2 * Halves; ++group) _mm512_store_si512(to + group * tile_bytes, _mm512_setzero_si512());
+    }
+}
+
+void put_group(const float (&sums)[16][16], int64_t group, float * c) {
+    for (int64_t four = 0; four < 4; ++four) {
+        float * to = c + slot_column(group, four);
+        for (int64_t i = 0; i < 16; ++i) _mm_storeu_ps(to + i * narrow_columns, _mm_load_ps(&sums[i][4 * four]));
     }
 }
 
@@ -237,10 +244,10 @@ __attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_product(const Narrow
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    pack_step(rows, args.k, 0, packed[0]);
-    const uint16_t * a = args.a;
+    pack_step<2>(rows, args.k, 0, 0, packed[0]);
+    const uint16_t * a = args.a[0];
     for (int64_t k = 0, at = 0; k < args.k; k += 32, at ^= 1, a += tile_bytes / 2) {
-        if (k + 32 < args.k) pack_step(rows, args.k, k + 32, packed[at ^ 1]);
+        if (k + 32 < args.k) pack_step<2>(rows, args.k, k + 32, 0, packed[at ^ 1]);
         const char * b = packed[at];
         _tile_loadd(4, a, 64);
         _tile_loadd(5, b, 64);
@@ -257,21 +264,65 @@ __attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_product(const Narrow
     _tile_stored(1, sums[1], 64);
     _tile_stored(2, sums[2], 64);
     _tile_stored(3, sums[3], 64);
-    for (int64_t group = 0; group < 4; ++group) {
-        for (int64_t four = 0; four < 4; ++four) {
-            float * c = args.c + slot_column(group, four);
-            for (int64_t i = 0; i < 16; ++i) _mm_storeu_ps(c + i * narrow_columns, _mm_load_ps(&sums[group][i][4 * four]));
+    for (int64_t group = 0; group < 4; ++group) put_group(sums[group], group, args.c);
+}
+
+// Several A: B is packed once for all of them, 32 columns at a time, so that their sums stay in tiles.
+template <int Sides, typename Rows>
+__attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_products(const NarrowArgs & args, const Rows & rows, int half) {
+    alignas(64) char packed[2][2 * tile_bytes];
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    pack_step<1>(rows, args.k, 0, half, packed[0]);
+    for (int64_t k = 0, at = 0; k < args.k; k += 32, at ^= 1) {
+        if (k + 32 < args.k) pack_step<1>(rows, args.k, k + 32, half, packed[at ^ 1]);
+        const char *b0 = packed[at], *b1 = b0 + tile_bytes;
+        const int64_t tile = k * 16;
+        _tile_loadd(6, args.a[0] + tile, 64);
+        _tile_loadd(7, b0, 64);
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_loadd(7, b1, 64);
+        _tile_dpbf16ps(1, 6, 7);
+        _tile_loadd(6, args.a[1] + tile, 64);
+        _tile_dpbf16ps(3, 6, 7);
+        _tile_loadd(7, b0, 64);
+        _tile_dpbf16ps(2, 6, 7);
+        if constexpr (Sides == 3) {
+            _tile_loadd(6, args.a[2] + tile, 64);
+            _tile_dpbf16ps(4, 6, 7);
+            _tile_loadd(7, b1, 64);
+            _tile_dpbf16ps(5, 6, 7);
         }
     }
+    alignas(64) float sums[2 * narrow_sides][16][16];
+    _tile_stored(0, sums[0], 64);
+    _tile_stored(1, sums[1], 64);
+    _tile_stored(2, sums[2], 64);
+    _tile_stored(3, sums[3], 64);
+    _tile_stored(4, sums[4], 64);
+    _tile_stored(5, sums[5], 64);
+    for (int64_t i = 0; i < 2 * Sides; ++i) put_group(sums[i], 2 * half + i % 2, args.c + i / 2 * 16 * narrow_columns);
+}
+
+template <typename Rows>
+void narrow_products(const NarrowArgs & args, const Rows & rows) {
+    if (args.sides == 1) return narrow_product(args, rows);
+    const auto half = args.sides == 2 ? narrow_products<2, Rows> : narrow_products<3, Rows>;
+    half(args, rows, 0);
+    half(args, rows, 1);
 }
 
 }  // namespace
 
 void narrow_product_amx(const NarrowArgs & args) {
     if (args.row_scales) {
-        narrow_product(args, NormedRows(args));
+        narrow_products(args, NormedRows(args));
     } else {
-        narrow_product(args, PlainRows(args));
+        narrow_products(args, PlainRows(args));
     }
 }
 

@@ -32,11 +32,13 @@ void kernel_bf16_amx(const KernelArgs & args);  // only when has_amx_bf16(), aft
 void kernel_bf16_simd(const KernelArgs & args);
 void kernel_f32_simd(const KernelArgs & args);
 
-// C[16][narrow_columns] = A B over k tokens, on AMX. A: tiles of 16 rows x 32 tokens, one after another, zeros behind the last token.
-// B[k][columns] in bf16 as it lies in memory, row stride ldb; columns <= narrow_columns, the others of C are zero.
-constexpr int64_t narrow_columns = 64;
+// C[sides][16][narrow_columns] = A B over k tokens for up to narrow_sides A, on AMX. A: tiles of 16 rows x 32 tokens, one after another,
+// zeros behind the last token. B[k][columns] in bf16 as it lies in memory, row stride ldb; columns <= narrow_columns, the others of C are
+// zero.
+constexpr int64_t narrow_columns = 64, narrow_sides = 3;
 struct NarrowArgs {
-    const uint16_t * a;
+    const uint16_t * a[narrow_sides];
+    int64_t sides;
     const void * b;
     int64_t ldb, k, columns;
     float * c;

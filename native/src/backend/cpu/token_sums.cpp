@@ -67,30 +67,43 @@ struct NarrowTiles {
     uint16_t * tile(int64_t block, int64_t step) const { return data + (block * steps + step) * tile_elements; }
 };
 
-void add_block(const TokenSum & sum, const NarrowTiles & tiles, int64_t block, int64_t first) {
-    const int64_t rank = sum.narrow.cols, n_rows = std::min<int64_t>(16, rank - block * 16);
-    const int64_t columns = std::min(narrow_columns, sum.wide.cols - first);
-    float c[16 * narrow_columns];
-    NarrowArgs args{tiles.tile(block, 0), nullptr, sum.wide.stride, sum.wide.rows, columns, c, nullptr, 0, nullptr};
-    if (sum.norm) {
-        args.b = sum.wide.row_as<float>(0) + first;
-        args.row_scales = sum.norm->inverse_rms.as<float>();
-        args.row_scale_stride = sum.norm->inverse_rms.stride;
-        args.column_scales = sum.norm->weight + first;
+// 16 rows of a sum: of its narrow side's columns.
+struct SumBlock {
+    const TokenSum * sum;
+    const NarrowTiles * tiles;
+    int64_t block;
+};
+
+// To columns of the result: first and up to narrow_columns more. All blocks have the same wide side.
+void add_blocks(std::span<const SumBlock> blocks, int64_t first) {
+    const TokenSum & any = *blocks[0].sum;
+    const int64_t columns = std::min(narrow_columns, any.wide.cols - first);
+    float c[narrow_sides][16 * narrow_columns];
+    NarrowArgs args{{}, static_cast<int64_t>(blocks.size()), nullptr, any.wide.stride, any.wide.rows, columns, c[0], nullptr, 0, nullptr};
+    for (size_t i = 0; i < blocks.size(); ++i) args.a[i] = blocks[i].tiles->tile(blocks[i].block, 0);
+    if (any.norm) {
+        args.b = any.wide.row_as<float>(0) + first;
+        args.row_scales = any.norm->inverse_rms.as<float>();
+        args.row_scale_stride = any.norm->inverse_rms.stride;
+        args.column_scales = any.norm->weight + first;
     } else {
-        args.b = sum.wide.row_as<uint16_t>(0) + first;
+        args.b = any.wide.row_as<uint16_t>(0) + first;
     }
     narrow_product_amx(args);
-    if (!sum.transposed) {
-        for (int64_t i = 0; i < n_rows; ++i) {
-            float * out = sum.out.row_as<float>(block * 16 + i) + first;
-            for (int64_t j = 0; j < columns; ++j) out[j] += c[i * narrow_columns + j];
+    for (size_t s = 0; s < blocks.size(); ++s) {
+        const auto & [sum, tiles, block] = blocks[s];
+        const int64_t n_rows = std::min<int64_t>(16, sum->narrow.cols - block * 16);
+        if (!sum->transposed) {
+            for (int64_t i = 0; i < n_rows; ++i) {
+                float * out = sum->out.row_as<float>(block * 16 + i) + first;
+                for (int64_t j = 0; j < columns; ++j) out[j] += c[s][i * narrow_columns + j];
+            }
+            continue;
         }
-        return;
-    }
-    for (int64_t j = 0; j < columns; ++j) {
-        float * out = sum.out.row_as<float>(first + j) + block * 16;
-        for (int64_t i = 0; i < n_rows; ++i) out[i] += c[i * narrow_columns + j];
+        for (int64_t j = 0; j < columns; ++j) {
+            float * out = sum->out.row_as<float>(first + j) + block * 16;
+            for (int64_t i = 0; i < n_rows; ++i) out[i] += c[s][i * narrow_columns + j];
+        }
     }
 }
 
@@ -102,23 +115,24 @@ void add_with_tiles(const Context & context, std::span<const TokenSum> sums) {
         int64_t block, step;
     };
     std::vector<Part> parts;
-    // Sums over the same wide matrix read a block of its columns one after another.
-    std::map<const void *, std::vector<size_t>> same_wide;
+    // Sums over the same wide matrix share a reading of its columns.
+    std::map<const void *, std::vector<SumBlock>> same_wide;
+    tiles.reserve(sums.size());
     for (size_t i = 0; i < sums.size(); ++i) {
         const int64_t blocks = divide_up(sums[i].narrow.cols, 16), steps = divide_up(sums[i].narrow.rows, 32);
         tiles.push_back({context.scratch.take_as<uint16_t>(blocks * steps * tile_elements), steps});
         for (int64_t block = 0; block < blocks; ++block) {
             for (int64_t step = 0; step < steps; ++step) parts.push_back({i, block, step});
+            same_wide[sums[i].wide.data].push_back({&sums[i], &tiles.back(), block});
         }
-        same_wide[sums[i].wide.data].push_back(i);
     }
     struct Task {
-        const std::vector<size_t> * sums;
+        std::span<const SumBlock> blocks;
         int64_t first;
     };
     std::vector<Task> tasks;
     for (const auto & [wide, of_wide] : same_wide) {
-        for (int64_t first = 0; first < sums[of_wide[0]].wide.cols; first += narrow_columns) tasks.push_back({&of_wide, first});
+        for (int64_t first = 0; first < of_wide[0].sum->wide.cols; first += narrow_columns) tasks.push_back({of_wide, first});
     }
 #pragma omp parallel num_threads(context.n_threads)
     {
@@ -132,8 +146,12 @@ void add_with_tiles(const Context & context, std::span<const TokenSum> sums) {
         amx_configure_thread();
 #pragma omp for schedule(dynamic, 1) nowait
         for (size_t i = 0; i < tasks.size(); ++i) {
-            for (const size_t sum : *tasks[i].sums) {
-                for (int64_t block = 0; block * 16 < sums[sum].narrow.cols; ++block) add_block(sums[sum], tiles[sum], block, tasks[i].first);
+            // Equal shares of at most narrow_sides.
+            std::span<const SumBlock> rest = tasks[i].blocks;
+            for (int64_t shares = divide_up(static_cast<int64_t>(rest.size()), narrow_sides); shares > 0; --shares) {
+                const auto n = static_cast<size_t>(divide_up(static_cast<int64_t>(rest.size()), shares));
+                add_blocks(rest.first(n), tasks[i].first);
+                rest = rest.subspan(n);
             }
         }
         amx_release_thread();
