@@ -1,9 +1,6 @@
 // The products of attention on AMX tiles. Tile numbers are fixed by hand: 0 to 3 sums, 4 and 5 A, 6 and 7 B.
 #include "backend/cpu/attention_kernels.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "backend/cpu/tiles.h"
 
 namespace lorica::cpu {
 
@@ -13,82 +10,82 @@ namespace {
 
 constexpr int64_t row_bytes = panel_lanes * 4;
 
-__attribute__((target("amx-tile,amx-bf16"))) void two_rows(const char * a, int64_t a_stride, int64_t a_step,
+void two_rows(const char * a, int64_t a_stride, int64_t a_step,
                                                            const uint32_t * b, float * c, int64_t steps,
                                                            bool accumulate) {
     float * c1 = c + 16 * panel_lanes;
     if (accumulate) {
-        _tile_loadd(0, c, row_bytes);
-        _tile_loadd(1, c + 16, row_bytes);
-        _tile_loadd(2, c1, row_bytes);
-        _tile_loadd(3, c1 + 16, row_bytes);
+        load_tile<0>(c, row_bytes);
+        load_tile<1>(c + 16, row_bytes);
+        load_tile<2>(c1, row_bytes);
+        load_tile<3>(c1 + 16, row_bytes);
     } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        zero_tile<0>();
+        zero_tile<1>();
+        zero_tile<2>();
+        zero_tile<3>();
     }
     for (int64_t s = 0; s < steps; ++s, a += a_step, b += 16 * panel_lanes) {
-        _tile_loadd(4, a, a_stride);
-        _tile_loadd(6, b, row_bytes);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + 16, row_bytes);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + 16 * a_stride, a_stride);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        load_tile<6>(b, row_bytes);
+        load_tile<4>(a, a_stride);
+        load_tile<7>(b + 16, row_bytes);
+        load_tile<5>(a + 16 * a_stride, a_stride);
+        multiply_tiles<0, 4, 6>();
+        multiply_tiles<1, 4, 7>();
+        multiply_tiles<3, 5, 7>();
+        multiply_tiles<2, 5, 6>();
     }
-    _tile_stored(0, c, row_bytes);
-    _tile_stored(1, c + 16, row_bytes);
-    _tile_stored(2, c1, row_bytes);
-    _tile_stored(3, c1 + 16, row_bytes);
+    store_tile<0>(c, row_bytes);
+    store_tile<1>(c + 16, row_bytes);
+    store_tile<2>(c1, row_bytes);
+    store_tile<3>(c1 + 16, row_bytes);
 }
 
-__attribute__((target("amx-tile,amx-bf16"))) void one_row(const char * a, int64_t a_stride, int64_t a_step,
+void one_row(const char * a, int64_t a_stride, int64_t a_step,
                                                           const uint32_t * b, float * c, int64_t steps,
                                                           bool accumulate) {
     if (accumulate) {
-        _tile_loadd(0, c, row_bytes);
-        _tile_loadd(1, c + 16, row_bytes);
+        load_tile<0>(c, row_bytes);
+        load_tile<1>(c + 16, row_bytes);
     } else {
-        _tile_zero(0);
-        _tile_zero(1);
+        zero_tile<0>();
+        zero_tile<1>();
     }
     for (int64_t s = 0; s < steps; ++s, a += a_step, b += 16 * panel_lanes) {
-        _tile_loadd(4, a, a_stride);
-        _tile_loadd(6, b, row_bytes);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + 16, row_bytes);
-        _tile_dpbf16ps(1, 4, 7);
+        load_tile<6>(b, row_bytes);
+        load_tile<4>(a, a_stride);
+        load_tile<7>(b + 16, row_bytes);
+        multiply_tiles<0, 4, 6>();
+        multiply_tiles<1, 4, 7>();
     }
-    _tile_stored(0, c, row_bytes);
-    _tile_stored(1, c + 16, row_bytes);
+    store_tile<0>(c, row_bytes);
+    store_tile<1>(c + 16, row_bytes);
 }
 
 // Two steps: all of B stays in four tiles, and C is 0 and 1 or 2 and 3 in turns, A 2 or 3.
-__attribute__((target("amx-tile,amx-bf16"))) void two_steps(const char * a, int64_t a_stride, int64_t a_step,
+void two_steps(const char * a, int64_t a_stride, int64_t a_step,
                                                             const uint32_t * b, float * c, int64_t rows,
                                                             bool accumulate) {
-    _tile_loadd(4, b, row_bytes);
-    _tile_loadd(5, b + 16, row_bytes);
-    _tile_loadd(6, b + 16 * panel_lanes, row_bytes);
-    _tile_loadd(7, b + 16 * panel_lanes + 16, row_bytes);
+    load_tile<4>(b, row_bytes);
+    load_tile<5>(b + 16, row_bytes);
+    load_tile<6>(b + 16 * panel_lanes, row_bytes);
+    load_tile<7>(b + 16 * panel_lanes + 16, row_bytes);
     for (int64_t i = 0; i < rows; i += 16, a += 16 * a_stride, c += 16 * panel_lanes) {
         if (accumulate) {
-            _tile_loadd(0, c, row_bytes);
-            _tile_loadd(1, c + 16, row_bytes);
+            load_tile<0>(c, row_bytes);
+            load_tile<1>(c + 16, row_bytes);
         } else {
-            _tile_zero(0);
-            _tile_zero(1);
+            zero_tile<0>();
+            zero_tile<1>();
         }
-        _tile_loadd(2, a, a_stride);
-        _tile_dpbf16ps(0, 2, 4);
-        _tile_dpbf16ps(1, 2, 5);
-        _tile_loadd(3, a + a_step, a_stride);
-        _tile_dpbf16ps(0, 3, 6);
-        _tile_dpbf16ps(1, 3, 7);
-        _tile_stored(0, c, row_bytes);
-        _tile_stored(1, c + 16, row_bytes);
+        load_tile<2>(a, a_stride);
+        load_tile<3>(a + a_step, a_stride);
+        multiply_tiles<0, 2, 4>();
+        multiply_tiles<1, 2, 5>();
+        multiply_tiles<0, 3, 6>();
+        multiply_tiles<1, 3, 7>();
+        store_tile<0>(c, row_bytes);
+        store_tile<1>(c + 16, row_bytes);
     }
 }
 

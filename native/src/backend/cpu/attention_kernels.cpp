@@ -16,7 +16,7 @@
 #include <limits>
 
 #include "backend/cpu/attention_kernels.h"
-#include "backend/cpu/cpu_features.h"
+#include "backend/cpu/tiles.h"
 #include "backend/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -15,16 +15,6 @@ void amx_configure_thread();
 // Returns the tile registers to their initial state: a thread that keeps them dirty pays for saving 8 KiB at each context switch.
 void amx_release_thread();
 
-// One product of tiles, which hold nothing between two calls of a kernel, after amx_configure_thread(). A unit that has multiplied
-// nothing for 370 ns goes to sleep and takes 260 ns to wake up (Sapphire Rapids, see native/bench/NOTES.md): whoever works with vectors
-// between two products calls this in between, every few hundred cycles.
-inline void keep_tiles_awake() {
-#if defined(__x86_64__)
-    // An intrinsic would need a function of its own, for its target.
-    asm volatile("tdpbf16ps %tmm2, %tmm1, %tmm0");
-#endif
-}
-
 // Name of the best instruction set in use: "AMX-BF16", "AVX512-BF16", "AVX-512", "AVX2", …
 const char * isa_name(bool bf16);
 

@@ -1,6 +1,7 @@
 // AMX: 2 x 2 tiles of 16 x 16 sums, fed by two tiles of A and two of B. Tile numbers are fixed by hand: 0 to 3 sums, 4 and 5 A,
 // 6 and 7 B.
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/tiles.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -46,19 +47,19 @@ bool keeps_a(const KernelArgs & args) {
 // Two groups from `group` on. C stays in the tiles through all segments. B is streamed past the first-level
 // cache, or through it.
 template <bool StreamB>
-__attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & args, int64_t group, float * c) {
+void two_groups(const KernelArgs & args, int64_t group, float * c) {
     const int64_t c_stride = args.ldc * 4;
     float * c1 = c + 16 * args.ldc;
     if (args.accumulate) {
-        _tile_loadd(0, c, c_stride);
-        _tile_loadd(1, c + 16, c_stride);
-        _tile_loadd(2, c1, c_stride);
-        _tile_loadd(3, c1 + 16, c_stride);
+        load_tile<0>(c, c_stride);
+        load_tile<1>(c + 16, c_stride);
+        load_tile<2>(c1, c_stride);
+        load_tile<3>(c1 + 16, c_stride);
     } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        zero_tile<0>();
+        zero_tile<1>();
+        zero_tile<2>();
+        zero_tile<3>();
     }
     for (const KernelSegment & segment : args.segments) {
         const auto * a0 = static_cast<const uint16_t *>(segment.a);
@@ -68,37 +69,38 @@ __attribute__((target("amx-tile,amx-bf16"))) void two_groups(const KernelArgs & 
         const char * b1 = group_of(segment, group + 1);
         const NextRows next = next_rows(segment, group / 2, (args.all_groups + 1) / 2);
         for (int64_t k = 0; k < segment.k; k += 32, b0 += tile_bytes, b1 += tile_bytes) {
-            next.prefetch(k);
-            _tile_loadd(4, a0 + k, a_stride);
             if constexpr (StreamB) {
-                _tile_stream_loadd(6, b0, 64);
-                _tile_stream_loadd(7, b1, 64);
+                stream_tile<6>(b0, 64);
+                load_tile<4>(a0 + k, a_stride);
+                stream_tile<7>(b1, 64);
             } else {
-                _tile_loadd(6, b0, 64);
-                _tile_loadd(7, b1, 64);
+                load_tile<6>(b0, 64);
+                load_tile<4>(a0 + k, a_stride);
+                load_tile<7>(b1, 64);
             }
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(5, a1 + k, a_stride);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
+            load_tile<5>(a1 + k, a_stride);
+            multiply_tiles<0, 4, 6>();
+            next.prefetch(k);
+            multiply_tiles<1, 4, 7>();
+            multiply_tiles<3, 5, 7>();
+            multiply_tiles<2, 5, 6>();
         }
     }
-    _tile_stored(0, c, c_stride);
-    _tile_stored(1, c + 16, c_stride);
-    _tile_stored(2, c1, c_stride);
-    _tile_stored(3, c1 + 16, c_stride);
+    store_tile<0>(c, c_stride);
+    store_tile<1>(c + 16, c_stride);
+    store_tile<2>(c1, c_stride);
+    store_tile<3>(c1 + 16, c_stride);
 }
 
-__attribute__((target("amx-tile,amx-bf16"))) void one_group(const KernelArgs & args, int64_t group, float * c) {
+void one_group(const KernelArgs & args, int64_t group, float * c) {
     const int64_t c_stride = args.ldc * 4;
     float * c1 = c + 16 * args.ldc;
     if (args.accumulate) {
-        _tile_loadd(0, c, c_stride);
-        _tile_loadd(2, c1, c_stride);
+        load_tile<0>(c, c_stride);
+        load_tile<2>(c1, c_stride);
     } else {
-        _tile_zero(0);
-        _tile_zero(2);
+        zero_tile<0>();
+        zero_tile<2>();
     }
     for (const KernelSegment & segment : args.segments) {
         const auto * a0 = static_cast<const uint16_t *>(segment.a);
@@ -106,54 +108,54 @@ __attribute__((target("amx-tile,amx-bf16"))) void one_group(const KernelArgs & a
         const int64_t a_stride = segment.lda * 2;
         const char * b = group_of(segment, group);
         for (int64_t k = 0; k < segment.k; k += 32, b += tile_bytes) {
-            _tile_loadd(6, b, 64);
-            _tile_loadd(4, a0 + k, a_stride);
-            _tile_loadd(5, a1 + k, a_stride);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(2, 5, 6);
+            load_tile<6>(b, 64);
+            load_tile<4>(a0 + k, a_stride);
+            load_tile<5>(a1 + k, a_stride);
+            multiply_tiles<0, 4, 6>();
+            multiply_tiles<2, 5, 6>();
         }
     }
-    _tile_stored(0, c, c_stride);
-    _tile_stored(2, c1, c_stride);
+    store_tile<0>(c, c_stride);
+    store_tile<2>(c1, c_stride);
 }
 
 // Four groups for at most 16 rows, as the gradients of a LoRA have them: one tile of A, and no work on rows that are not there.
-__attribute__((target("amx-tile,amx-bf16"))) void four_groups_of_16_rows(const KernelArgs & args, int64_t group, float * c) {
+void four_groups_of_16_rows(const KernelArgs & args, int64_t group, float * c) {
     const int64_t c_stride = args.ldc * 4;
     if (args.accumulate) {
-        _tile_loadd(0, c, c_stride);
-        _tile_loadd(1, c + 16, c_stride);
-        _tile_loadd(2, c + 32, c_stride);
-        _tile_loadd(3, c + 48, c_stride);
+        load_tile<0>(c, c_stride);
+        load_tile<1>(c + 16, c_stride);
+        load_tile<2>(c + 32, c_stride);
+        load_tile<3>(c + 48, c_stride);
     } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        zero_tile<0>();
+        zero_tile<1>();
+        zero_tile<2>();
+        zero_tile<3>();
     }
     for (const KernelSegment & segment : args.segments) {
         const auto * a = static_cast<const uint16_t *>(segment.a);
         const int64_t a_stride = segment.lda * 2, b_stride = segment.group_stride * 2;
         const char * b = group_of(segment, group);
         for (int64_t k = 0; k < segment.k; k += 32, b += tile_bytes) {
-            _tile_loadd(4, a + k, a_stride);
-            _tile_loadd(5, b, 64);
-            _tile_dpbf16ps(0, 4, 5);
-            _tile_loadd(6, b + b_stride, 64);
-            _tile_dpbf16ps(1, 4, 6);
-            _tile_loadd(7, b + 2 * b_stride, 64);
-            _tile_dpbf16ps(2, 4, 7);
-            _tile_loadd(5, b + 3 * b_stride, 64);
-            _tile_dpbf16ps(3, 4, 5);
+            load_tile<4>(a + k, a_stride);
+            load_tile<5>(b, 64);
+            multiply_tiles<0, 4, 5>();
+            load_tile<6>(b + b_stride, 64);
+            multiply_tiles<1, 4, 6>();
+            load_tile<7>(b + 2 * b_stride, 64);
+            multiply_tiles<2, 4, 7>();
+            load_tile<5>(b + 3 * b_stride, 64);
+            multiply_tiles<3, 4, 5>();
         }
     }
-    _tile_stored(0, c, c_stride);
-    _tile_stored(1, c + 16, c_stride);
-    _tile_stored(2, c + 32, c_stride);
-    _tile_stored(3, c + 48, c_stride);
+    store_tile<0>(c, c_stride);
+    store_tile<1>(c + 16, c_stride);
+    store_tile<2>(c + 32, c_stride);
+    store_tile<3>(c + 48, c_stride);
 }
 
-#define LORICA_AMX_AND_VECTORS "amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512bf16"
+#define LORICA_AVX512_BF16 "avx512f,avx512bw,avx512vl,avx512bf16"
 
 // The first n of 64.
 inline uint64_t first_bits(int64_t n) { return n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
@@ -163,7 +165,7 @@ struct PlainRows {
     explicit PlainRows(const NarrowArgs & args)
         : b(static_cast<const uint16_t *>(args.b)), stride(args.ldb), mask(first_bits(args.columns)) {}
 
-    __attribute__((target(LORICA_AMX_AND_VECTORS))) __m512i half(int64_t row, int h) const {
+    __attribute__((target(LORICA_AVX512_BF16))) __m512i half(int64_t row, int h) const {
         return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask >> (32 * h)), b + row * stride + 32 * h);
     }
     void fetch(int64_t row) const {
@@ -182,9 +184,9 @@ struct NormedRows {
         for (int64_t c = 0; c < narrow_columns; ++c) weight[c] = c < args.columns ? args.column_scales[c] : 0;
     }
 
-    __attribute__((target(LORICA_AMX_AND_VECTORS))) __m512i half(int64_t row, int h) const {
+    __attribute__((target(LORICA_AVX512_BF16))) __m512i half(int64_t row, int h) const {
         const __m512 scale = _mm512_set1_ps(scales[row * scale_stride]);
-        const auto sixteen = [&](int i) __attribute__((target(LORICA_AMX_AND_VECTORS))) {
+        const auto sixteen = [&](int i) __attribute__((target(LORICA_AVX512_BF16))) {
             const __m512 values = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> (16 * i)), x + row * stride + 16 * i);
             return _mm512_mul_ps(_mm512_mul_ps(values, scale), _mm512_load_ps(weight + 16 * i));
         };
@@ -204,7 +206,7 @@ struct NormedRows {
 // Two rows of B, 32 columns or 64 from half `first` on, as pairs in groups. Words are interleaved within each 128 bits, which leaves a
 // group's columns in the order of slot_column().
 template <int Halves, typename Rows>
-__attribute__((target(LORICA_AMX_AND_VECTORS))) inline void pack_pair(const Rows & rows, int64_t row, bool has_odd, int first, char * to) {
+__attribute__((target(LORICA_AVX512_BF16))) inline void pack_pair(const Rows & rows, int64_t row, bool has_odd, int first, char * to) {
     for (int h = first; h < first + Halves; ++h, to += 2 * tile_bytes) {
         const __m512i even = rows.half(row, h), odd = has_odd ? rows.half(row + 1, h) : _mm512_setzero_si512();
         _mm512_store_si512(to, _mm512_unpacklo_epi16(even, odd));
@@ -219,7 +221,7 @@ constexpr int64_t slot_column(int64_t group, int64_t four) { return group / 2 * 
 constexpr int64_t rows_ahead = 64;
 
 template <int Halves, typename Rows>
-__attribute__((target(LORICA_AMX_AND_VECTORS))) void pack_step(const Rows & rows, int64_t all, int64_t k0, int first, char * to) {
+__attribute__((target(LORICA_AVX512_BF16))) void pack_step(const Rows & rows, int64_t all, int64_t k0, int first, char * to) {
     const int64_t n = all - k0 < 32 ? all - k0 : 32;
     if (first == 0 && k0 + rows_ahead + 32 <= all) {
         for (int64_t r = k0 + rows_ahead; r < k0 + rows_ahead + 32; ++r) rows.fetch(r);
@@ -238,73 +240,73 @@ void put_group(const float (&sums)[16][16], int64_t group, float * c) {
 }
 
 template <typename Rows>
-__attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_product(const NarrowArgs & args, const Rows & rows) {
+__attribute__((target(LORICA_AVX512_BF16))) void narrow_product(const NarrowArgs & args, const Rows & rows) {
     alignas(64) char packed[2][4 * tile_bytes];
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
     pack_step<2>(rows, args.k, 0, 0, packed[0]);
     const uint16_t * a = args.a[0];
     for (int64_t k = 0, at = 0; k < args.k; k += 32, at ^= 1, a += tile_bytes / 2) {
         if (k + 32 < args.k) pack_step<2>(rows, args.k, k + 32, 0, packed[at ^ 1]);
         const char * b = packed[at];
-        _tile_loadd(4, a, 64);
-        _tile_loadd(5, b, 64);
-        _tile_dpbf16ps(0, 4, 5);
-        _tile_loadd(6, b + tile_bytes, 64);
-        _tile_dpbf16ps(1, 4, 6);
-        _tile_loadd(7, b + 2 * tile_bytes, 64);
-        _tile_dpbf16ps(2, 4, 7);
-        _tile_loadd(5, b + 3 * tile_bytes, 64);
-        _tile_dpbf16ps(3, 4, 5);
+        load_tile<4>(a, 64);
+        load_tile<5>(b, 64);
+        multiply_tiles<0, 4, 5>();
+        load_tile<6>(b + tile_bytes, 64);
+        multiply_tiles<1, 4, 6>();
+        load_tile<7>(b + 2 * tile_bytes, 64);
+        multiply_tiles<2, 4, 7>();
+        load_tile<5>(b + 3 * tile_bytes, 64);
+        multiply_tiles<3, 4, 5>();
     }
     alignas(64) float sums[4][16][16];
-    _tile_stored(0, sums[0], 64);
-    _tile_stored(1, sums[1], 64);
-    _tile_stored(2, sums[2], 64);
-    _tile_stored(3, sums[3], 64);
+    store_tile<0>(sums[0], 64);
+    store_tile<1>(sums[1], 64);
+    store_tile<2>(sums[2], 64);
+    store_tile<3>(sums[3], 64);
     for (int64_t group = 0; group < 4; ++group) put_group(sums[group], group, args.c);
 }
 
 // Several A: B is packed once for all of them, 32 columns at a time, so that their sums stay in tiles.
 template <int Sides, typename Rows>
-__attribute__((target(LORICA_AMX_AND_VECTORS))) void narrow_products(const NarrowArgs & args, const Rows & rows, int half) {
+__attribute__((target(LORICA_AVX512_BF16))) void narrow_products(const NarrowArgs & args, const Rows & rows, int half) {
     alignas(64) char packed[2][2 * tile_bytes];
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_zero(4);
-    _tile_zero(5);
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
+    zero_tile<4>();
+    zero_tile<5>();
     pack_step<1>(rows, args.k, 0, half, packed[0]);
     for (int64_t k = 0, at = 0; k < args.k; k += 32, at ^= 1) {
         if (k + 32 < args.k) pack_step<1>(rows, args.k, k + 32, half, packed[at ^ 1]);
         const char *b0 = packed[at], *b1 = b0 + tile_bytes;
         const int64_t tile = k * 16;
-        _tile_loadd(6, args.a[0] + tile, 64);
-        _tile_loadd(7, b0, 64);
-        _tile_dpbf16ps(0, 6, 7);
-        _tile_loadd(7, b1, 64);
-        _tile_dpbf16ps(1, 6, 7);
-        _tile_loadd(6, args.a[1] + tile, 64);
-        _tile_dpbf16ps(3, 6, 7);
-        _tile_loadd(7, b0, 64);
-        _tile_dpbf16ps(2, 6, 7);
+        load_tile<6>(args.a[0] + tile, 64);
+        load_tile<7>(b0, 64);
+        multiply_tiles<0, 6, 7>();
+        load_tile<7>(b1, 64);
+        multiply_tiles<1, 6, 7>();
+        load_tile<6>(args.a[1] + tile, 64);
+        multiply_tiles<3, 6, 7>();
+        load_tile<7>(b0, 64);
+        multiply_tiles<2, 6, 7>();
         if constexpr (Sides == 3) {
-            _tile_loadd(6, args.a[2] + tile, 64);
-            _tile_dpbf16ps(4, 6, 7);
-            _tile_loadd(7, b1, 64);
-            _tile_dpbf16ps(5, 6, 7);
+            load_tile<6>(args.a[2] + tile, 64);
+            multiply_tiles<4, 6, 7>();
+            load_tile<7>(b1, 64);
+            multiply_tiles<5, 6, 7>();
         }
     }
     alignas(64) float sums[2 * narrow_sides][16][16];
-    _tile_stored(0, sums[0], 64);
-    _tile_stored(1, sums[1], 64);
-    _tile_stored(2, sums[2], 64);
-    _tile_stored(3, sums[3], 64);
-    _tile_stored(4, sums[4], 64);
-    _tile_stored(5, sums[5], 64);
+    store_tile<0>(sums[0], 64);
+    store_tile<1>(sums[1], 64);
+    store_tile<2>(sums[2], 64);
+    store_tile<3>(sums[3], 64);
+    store_tile<4>(sums[4], 64);
+    store_tile<5>(sums[5], 64);
     for (int64_t i = 0; i < 2 * Sides; ++i) put_group(sums[i], 2 * half + i % 2, args.c + i / 2 * 16 * narrow_columns);
 }
 

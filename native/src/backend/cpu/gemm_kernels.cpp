@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backend/cpu/cpu_features.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/simd-inl.h"
+#include "backend/cpu/tiles.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
@@ -146,12 +146,14 @@ void KernelF32(const KernelArgs & args) {
     });
 }
 
-// Whether all that is stored are whole lines of the cache.
+constexpr int64_t two_vectors = 2 * static_cast<int64_t>(n_lanes);
+
+// Whether all that is stored are whole lines of the cache, and pairs of vectors.
 template <typename Out, typename Args>
 bool in_whole_lines(const Args & args) {
     constexpr uintptr_t line = 64;
     const auto bytes = [](int64_t n) { return static_cast<uintptr_t>(n) * sizeof(Out); };
-    return (reinterpret_cast<uintptr_t>(args.y) | bytes(args.y_stride) | bytes(args.n)) % line == 0;
+    return (reinterpret_cast<uintptr_t>(args.y) | bytes(args.y_stride) | bytes(args.n)) % line == 0 && args.n % two_vectors == 0;
 }
 
 template <typename Out>
@@ -165,9 +167,8 @@ HWY_INLINE void store_block(const StoreArgs & args) {
             const float * c = args.c + r * args.ldc;
             const float * residual = args.residual ? args.residual + r * args.residual_stride : nullptr;
             Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
-            for (int64_t i = 0; i < args.n; i += static_cast<int64_t>(n_lanes)) {
-                stream(residual ? hn::Add(load(c + i), load(residual + i)) : load(c + i), y + i);
-            }
+            const auto value = [&](int64_t i) HWY_ATTR { return residual ? hn::Add(load(c + i), load(residual + i)) : load(c + i); };
+            for (int64_t i = 0; i < args.n; i += two_vectors) stream(value(i), value(i + static_cast<int64_t>(n_lanes)), y + i);
         }
         return;
     }
@@ -204,14 +205,16 @@ HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs & args) {
             Out * y = args.y ? static_cast<Out *>(args.y) + r * args.y_stride + first : nullptr;
             Vec sum = hn::Zero(DF());
             if (n == softmax_columns) {
-                for (int64_t i = 0; i < softmax_columns; i += static_cast<int64_t>(n_lanes)) {
-                    const Vec e = numerator(load(c + i));
-                    sum = hn::Add(sum, e);
+                for (int64_t i = 0; i < softmax_columns; i += two_vectors) {
+                    const int64_t second = i + static_cast<int64_t>(n_lanes);
+                    const Vec e0 = numerator(load(c + i)), e1 = numerator(load(c + second));
+                    sum = hn::Add(hn::Add(sum, e0), e1);
                     if (!y) continue;
                     if (stream_y) {
-                        stream(e, y + i);
+                        stream(e0, e1, y + i);
                     } else {
-                        store(e, y + i);
+                        store(e0, y + i);
+                        store(e1, y + second);
                     }
                 }
             } else {

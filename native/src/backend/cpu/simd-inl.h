@@ -46,13 +46,16 @@ HWY_INLINE void store(Vec v, Bf16 * p) {
     hn::StoreU(hn::DemoteTo(d, v), d, as_hwy(p));
 }
 
-// Past the caches, to an address aligned to the vector: for lines that are written whole and read much later, if ever, by this core.
-HWY_INLINE void stream(Vec v, float * p) { hn::Stream(v, Floats(), p); }
-HWY_INLINE void stream(Vec v, Bf16 * p) {
-    const hn::Rebind<hwy::bfloat16_t, Floats> d;
-    const hn::Rebind<uint16_t, Floats> bits;
-    if constexpr (n_lanes * sizeof(Bf16) < 16) return store(v, p);  // there is no such store of half a vector
-    hn::Stream(hn::BitCast(bits, hn::DemoteTo(d, v)), bits, reinterpret_cast<uint16_t *>(p));
+// Two vectors past the caches, to an address aligned to what they fill: for lines that are written whole and read much later, if ever, by
+// this core.
+HWY_INLINE void stream(Vec a, Vec b, float * p) {
+    hn::Stream(a, Floats(), p);
+    hn::Stream(b, Floats(), p + n_lanes);
+}
+HWY_INLINE void stream(Vec a, Vec b, Bf16 * p) {
+    const hn::Repartition<hwy::bfloat16_t, Floats> d;
+    const hn::Repartition<uint16_t, Floats> bits;
+    hn::Stream(hn::BitCast(bits, hn::OrderedDemote2To(d, a, b)), bits, reinterpret_cast<uint16_t *>(p));
 }
 
 // The first n lanes; the others are zero, and not touched in memory.
