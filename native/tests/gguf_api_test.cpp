@@ -125,6 +125,7 @@ TEST(GgufApiTest, survives_misuse) {
     }
     EXPECT_EQ(lorica_gguf_array_length(gguf, 0), -1);
     EXPECT_EQ(lorica_gguf_tensor_info(gguf, 0, nullptr), LORICA_ERROR_INVALID_ARGUMENT);
+    EXPECT_EQ(lorica_gguf_n_bytes(nullptr), 0u);
     EXPECT_EQ(lorica_gguf_n_kv(nullptr), 0);
     EXPECT_EQ(lorica_gguf_n_tensors(nullptr), 0);
     EXPECT_EQ(lorica_gguf_key(nullptr, 0), nullptr);

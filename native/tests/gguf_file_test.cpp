@@ -99,6 +99,76 @@ TEST(GgufFileTest, gives_what_the_writer_wrote) {
     EXPECT_EQ(b->offset % GGUF_DEFAULT_ALIGNMENT, 0u);
 }
 
+// Number `index` of `count` files of a model with one tensor each, of 8 values, all of them `index`.
+GgufWriter file_of_split(uint32_t index, uint32_t count, const std::string & tensor, std::vector<float> & values) {
+    values.assign(8, static_cast<float>(index));
+    GgufWriter writer;
+    if (index == 0) writer.set_string("general.architecture", "llama");
+    writer.set_u32("split.no", index);
+    writer.set_u32("split.count", count);
+    writer.set_u32("split.tensors.count", count);
+    writer.add_tensor(tensor, GGML_TYPE_F32, {8}, values.data());
+    return writer;
+}
+
+TEST(GgufFileTest, reads_a_model_in_several_files) {
+    TempDir dir;
+    std::vector<float> values[3];
+    uint64_t n_bytes = 0;
+    for (uint32_t i = 0; i < 3; ++i) {
+        const std::string path = dir / ("m-0000" + std::to_string(i + 1) + "-of-00003.gguf");
+        file_of_split(i, 3, "t" + std::to_string(i), values[i]).write(path);
+        n_bytes += std::filesystem::file_size(path);
+    }
+    const GgufFile file = GgufFile::open(dir / "m-00001-of-00003.gguf");
+    EXPECT_EQ(file.find_string("general.architecture"), "llama");
+    EXPECT_EQ(file.n_bytes(), n_bytes);
+    ASSERT_EQ(file.tensors().size(), 3u);
+    for (size_t i = 0; i < 3; ++i) {
+        const TensorView * tensor = file.find_tensor("t" + std::to_string(i));
+        ASSERT_EQ(tensor, &file.tensors()[i]);
+        EXPECT_EQ(std::memcmp(tensor->data, values[i].data(), 32), 0);
+    }
+
+    GgufWriter whole;
+    whole.copy_metadata(file, {});
+    whole.write(dir / "whole.gguf");
+    const GgufFile written = GgufFile::open(dir / "whole.gguf");
+    EXPECT_EQ(written.n_kv(), 1);
+    EXPECT_EQ(written.find_string("general.architecture"), "llama");
+}
+
+TEST(GgufFileTest, says_what_is_wrong_with_a_model_in_several_files) {
+    TempDir dir;
+    std::vector<float> values;
+    const std::string first = dir / "m-00001-of-00002.gguf", second = dir / "m-00002-of-00002.gguf";
+    const auto open = [&](const std::string & path) { return [path] { GgufFile::open(path); }; };
+
+    file_of_split(0, 2, "a", values).write(first);
+    expect_error(LORICA_ERROR_IO, HasSubstr("m-00002-of-00002.gguf: cannot open"), open(first));
+
+    file_of_split(1, 2, "b", values).write(second);
+    EXPECT_EQ(GgufFile::open(first).tensors().size(), 2u);
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT,
+                 AllOf(HasSubstr("m-00002-of-00002.gguf: is one of 2 files of a model; open the first, "), HasSubstr("m-00001-of-00002.gguf")),
+                 open(second));
+    std::filesystem::copy_file(first, dir / "renamed.gguf");
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("its name must end with -00001-of-00002.gguf"), open(dir / "renamed.gguf"));
+
+    file_of_split(1, 3, "b", values).write(second);
+    expect_error(LORICA_ERROR_FORMAT, AllOf(HasSubstr("m-00002-of-00002.gguf: belongs to another model"), HasSubstr("number 2 of 2")), open(first));
+    file_of_split(1, 2, "a", values).write(second);
+    expect_error(LORICA_ERROR_FORMAT, HasSubstr("tensor \"a\" is in two of the 2 files"), open(first));
+
+    GgufWriter more = file_of_split(1, 2, "b", values);
+    more.add_tensor("c", GGML_TYPE_F32, {8}, values.data());
+    more.write(second);
+    expect_error(LORICA_ERROR_FORMAT, HasSubstr("\"split.tensors.count\" is 2, but the 2 files of the model hold 3 tensors"), open(first));
+
+    file_of_split(5, 2, "a", values).write(first);
+    expect_error(LORICA_ERROR_FORMAT, HasSubstr("number 5, from 0, of 2"), open(first));
+}
+
 TEST(GgufFileTest, reads_version_2_and_a_file_without_tensors) {
     const RawGguf raw = RawGguf().header(2, 0, 1).key("n", GGUF_TYPE_UINT8).number(uint8_t{9});
     EXPECT_EQ(parse(raw).find_int("n"), 9);

@@ -100,15 +100,18 @@ typedef struct lorica_gguf_tensor {
     const char * type; /* ggml's name: "F32", "Q4_0", "Q4_K", … static storage */
     int32_t n_dims;    /* 1 to 4 */
     int64_t ne[4];     /* ggml order: ne[0] is the contiguous dimension; unused dimensions are 1 */
-    uint64_t offset;   /* bytes from the start of the file */
+    uint64_t offset;   /* bytes from the start of the file that it lies in */
     uint64_t n_bytes;
 } lorica_gguf_tensor;
 
-/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too).
- * Errors: IO, FORMAT. */
+/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too). Of a model in several files
+ * (NAME-00001-of-00003.gguf) the first is given, and the others are found beside it.
+ * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first). */
 LORICA_API lorica_status lorica_gguf_open(const char * path, lorica_gguf ** out);
 LORICA_API void lorica_gguf_free(lorica_gguf * gguf);
 
+/* Size in bytes, of all files of a model in several. */
+LORICA_API uint64_t lorica_gguf_n_bytes(const lorica_gguf * gguf);
 LORICA_API int64_t lorica_gguf_n_kv(const lorica_gguf * gguf);
 LORICA_API int64_t lorica_gguf_n_tensors(const lorica_gguf * gguf);
 
@@ -269,7 +272,8 @@ LORICA_API lorica_status lorica_cuda_device_probe(int32_t index, lorica_cuda_dev
 LORICA_API lorica_status lorica_cuda_set_library(const char * path);
 
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
- * type, offset and metadata value is validated first. Errors: IO, FORMAT, UNSUPPORTED (architecture, tensor type,
+ * type, offset and metadata value is validated first. Of a model in several files the first is given, see lorica_gguf_open.
+ * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED (architecture, tensor type,
  * tokenizer is not looked at), DEVICE. */
 LORICA_API lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out);
 LORICA_API void lorica_model_free(lorica_model * model);

@@ -22,6 +22,8 @@ lorica_status lorica_gguf_open(const char * path, lorica_gguf ** out) {
 
 void lorica_gguf_free(lorica_gguf * gguf) { delete gguf; }
 
+uint64_t lorica_gguf_n_bytes(const lorica_gguf * gguf) { return gguf == nullptr ? 0 : gguf->file.n_bytes(); }
+
 int64_t lorica_gguf_n_kv(const lorica_gguf * gguf) { return gguf == nullptr ? 0 : gguf->file.n_kv(); }
 
 int64_t lorica_gguf_n_tensors(const lorica_gguf * gguf) {

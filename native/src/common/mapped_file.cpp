@@ -58,10 +58,4 @@ MappedFile::~MappedFile() {
     }
 }
 
-void MappedFile::prefetch() const {
-    if (data_ != nullptr) {
-        ::madvise(const_cast<std::byte *>(data_), size_, MADV_WILLNEED);
-    }
-}
-
 }  // namespace lorica

@@ -19,9 +19,6 @@ public:
 
     std::span<const std::byte> bytes() const { return {data_, size_}; }
 
-    // Asks the kernel to start reading the whole file; returns at once.
-    void prefetch() const;
-
 private:
     const std::byte * data_ = nullptr;
     size_t size_ = 0;

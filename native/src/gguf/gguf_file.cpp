@@ -4,6 +4,8 @@
 //   n_tensors x { string name, u32 n_dims, u64 ne[n_dims], u32 type, u64 offset into the data section },
 //   zeros up to general.alignment, data section.
 // A string is u64 length and bytes; an array is u32 element type, u64 count and elements. All numbers are little-endian.
+// Each file of a split model says in split.no which it is, from 0, and in split.count of how many; split.tensors.count is the number of
+// tensors in all of them.
 #include "gguf/gguf_file.h"
 
 #include "common/error.h"
@@ -32,6 +34,8 @@ constexpr uint64_t max_key_bytes = 65535;
 // and a value of one, a tensor a name of one byte and a single dimension.
 constexpr uint64_t min_kv_bytes = 8 + 1 + 4 + 1;
 constexpr uint64_t min_tensor_bytes = 8 + 1 + 4 + 8 + 4 + 8;
+// Of a split model: their names have room for five digits.
+constexpr int64_t max_files = 99999;
 // The specification asks for a multiple of 8, which keeps every block type's fields aligned in memory.
 constexpr uint64_t min_alignment = 8;
 
@@ -321,19 +325,30 @@ uint64_t append_json_element(std::string & out, gguf_type type, const std::byte 
     return scalar_size(type);
 }
 
+// NAME-00002-of-00003.gguf for index 1 of 3.
+std::string split_name(const std::string & name, int64_t index, int64_t count) {
+    const auto five_digits = [](int64_t n) {
+        const std::string digits = std::to_string(n);
+        return std::string(5 - std::min<size_t>(digits.size(), 5), '0') + digits;
+    };
+    return name + "-" + five_digits(index + 1) + "-of-" + five_digits(count) + ".gguf";
+}
+
 }  // namespace
 
 struct GgufFile::Impl {
     std::string path;
-    MappedFile file;
-    std::span<const std::byte> bytes;
+    std::vector<MappedFile> files;     // none when the bytes are the caller's, several of a split model
+    std::span<const std::byte> bytes;  // of the first
     std::vector<Entry> entries;
     std::vector<TensorView> tensors;
     // Views of the names in the vectors above, which do not change after parse().
     std::unordered_map<std::string_view, size_t> entry_of_key;
     std::unordered_map<std::string_view, size_t> tensor_of_name;
 
+    static std::unique_ptr<Impl> open(const std::string & path);
     void parse();
+    void add_other_files();
     void place_tensors(const Cursor & cursor, uint64_t alignment);
 
     const Entry * find(std::string_view key) const {
@@ -345,7 +360,17 @@ struct GgufFile::Impl {
              wanted);
     }
     int64_t int_element(const Entry & entry, uint64_t i) const;
+    std::optional<int64_t> find_int(std::string_view key) const;
 };
+
+std::unique_ptr<GgufFile::Impl> GgufFile::Impl::open(const std::string & path) {
+    auto impl = std::make_unique<Impl>();
+    impl->path = path;
+    impl->files.emplace_back(path);
+    impl->bytes = impl->files.front().bytes();
+    impl->parse();
+    return impl;
+}
 
 void GgufFile::Impl::parse() {
     check_magic(path, bytes);
@@ -400,6 +425,47 @@ void GgufFile::Impl::parse() {
         }
     }
     place_tensors(cursor, alignment);
+}
+
+// The tensors of the other files of a split model.
+void GgufFile::Impl::add_other_files() {
+    const int64_t count = find_int("split.count").value_or(1), index = find_int("split.no").value_or(0);
+    if (count <= 1) {
+        return;
+    }
+    if (count > max_files || index >= count) {
+        fail(LORICA_ERROR_FORMAT, path, ": its metadata says that it is number ", index, ", from 0, of ", count, " files of a model");
+    }
+    const std::string of_this = split_name("", index, count), of_first = split_name("", 0, count);
+    if (!path.ends_with(of_this)) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, path, ": is one of ", count, " files of a model, and its name must end with ", of_this,
+             " for the others to be found beside it");
+    }
+    const std::string name = path.substr(0, path.size() - of_this.size());
+    if (index > 0) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, path, ": is one of ", count, " files of a model; open the first, ", name, of_first);
+    }
+    for (int64_t i = 1; i < count; ++i) {
+        const std::unique_ptr<Impl> other = open(split_name(name, i, count));
+        if (other->find_int("split.count") != count || other->find_int("split.no") != i) {
+            fail(LORICA_ERROR_FORMAT, other->path, ": belongs to another model than ", path, ": its metadata does not say that it is number ",
+                 i + 1, " of ", count);
+        }
+        files.push_back(std::move(other->files.front()));
+        tensors.insert(tensors.end(), other->tensors.begin(), other->tensors.end());
+    }
+    // The names have moved.
+    tensor_of_name.clear();
+    for (size_t i = 0; i < tensors.size(); ++i) {
+        if (!tensor_of_name.emplace(tensors[i].name, i).second) {
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(tensors[i].name), " is in two of the ", count, " files of the model");
+        }
+    }
+    const auto expected = find_int("split.tensors.count");
+    if (expected && *expected != static_cast<int64_t>(tensors.size())) {
+        fail(LORICA_ERROR_FORMAT, path, ": metadata \"split.tensors.count\" is ", *expected, ", but the ", count, " files of the model hold ",
+             tensors.size(), " tensors");
+    }
 }
 
 // Turns offsets into pointers: inside the file, and no byte in two tensors.
@@ -459,17 +525,25 @@ int64_t GgufFile::Impl::int_element(const Entry & entry, uint64_t i) const {
     return value;
 }
 
+std::optional<int64_t> GgufFile::Impl::find_int(std::string_view key) const {
+    const Entry * entry = find(key);
+    if (entry == nullptr) {
+        return std::nullopt;
+    }
+    if (entry->is_array || !is_integer(entry->type)) {
+        wrong_type(*entry, "an integer");
+    }
+    return int_element(*entry, 0);
+}
+
 GgufFile::GgufFile(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GgufFile::GgufFile(GgufFile &&) noexcept = default;
 GgufFile & GgufFile::operator=(GgufFile &&) noexcept = default;
 GgufFile::~GgufFile() = default;
 
 GgufFile GgufFile::open(const std::string & path) {
-    auto impl = std::make_unique<Impl>();
-    impl->path = path;
-    impl->file = MappedFile(path);
-    impl->bytes = impl->file.bytes();
-    impl->parse();
+    auto impl = Impl::open(path);
+    impl->add_other_files();
     return GgufFile(std::move(impl));
 }
 
@@ -482,8 +556,13 @@ GgufFile GgufFile::from_memory(const std::string & name, std::span<const std::by
 }
 
 const std::string & GgufFile::path() const { return impl_->path; }
-uint64_t GgufFile::n_bytes() const { return impl_->bytes.size(); }
-void GgufFile::prefetch() const { impl_->file.prefetch(); }
+uint64_t GgufFile::n_bytes() const {
+    uint64_t sum = impl_->files.empty() ? impl_->bytes.size() : 0;
+    for (const MappedFile & file : impl_->files) {
+        sum += file.bytes().size();
+    }
+    return sum;
+}
 
 int64_t GgufFile::n_kv() const { return static_cast<int64_t>(impl_->entries.size()); }
 const std::string & GgufFile::key(int64_t i) const { return impl_->entries.at(static_cast<size_t>(i)).key; }
@@ -517,16 +596,7 @@ std::optional<int64_t> GgufFile::array_length(int64_t i) const {
     return entry.is_array ? std::optional(static_cast<int64_t>(entry.count)) : std::nullopt;
 }
 
-std::optional<int64_t> GgufFile::find_int(std::string_view key) const {
-    const Entry * entry = impl_->find(key);
-    if (entry == nullptr) {
-        return std::nullopt;
-    }
-    if (entry->is_array || !is_integer(entry->type)) {
-        impl_->wrong_type(*entry, "an integer");
-    }
-    return impl_->int_element(*entry, 0);
-}
+std::optional<int64_t> GgufFile::find_int(std::string_view key) const { return impl_->find_int(key); }
 
 std::optional<double> GgufFile::find_float(std::string_view key) const {
     const Entry * entry = impl_->find(key);

@@ -1,5 +1,8 @@
 // A GGUF v2 or v3 file, validated in full and memory-mapped read-only. Knows nothing of architectures.
 //
+// A model may be split into several files, NAME-00001-of-00003.gguf and so on, as llama.cpp's gguf-split writes them: tensors lie in all of
+// them, metadata counts in the first, which is the one to open.
+//
 // The header is read by our own bounded parser and by nothing else. ggml's reader asserts on some inputs, and an assertion
 // would take the JVM down; and once every field has been checked against the file's size there is nothing left for a
 // second parser to find, only a second copy of the vocabulary to make. ggml gives the facts (type table, limits) and
@@ -27,7 +30,7 @@ struct TensorView {
     std::array<int64_t, 4> ne;  // ggml order, unused dimensions 1
     int32_t n_dims;
     const std::byte * data;
-    uint64_t offset;  // from the start of the file
+    uint64_t offset;  // from the start of the file that it lies in
     uint64_t n_bytes;
 
     int64_t n_elements() const { return ne[0] * ne[1] * ne[2] * ne[3]; }
@@ -35,18 +38,18 @@ struct TensorView {
 
 class GgufFile {
 public:
-    // Errors: IO (cannot open or read), FORMAT (says which field is wrong and where).
+    // Errors: IO (cannot open or read; of a split model, any of its files), FORMAT (says which field is wrong and where),
+    // INVALID_ARGUMENT for a file of a split model that is not its first.
     static GgufFile open(const std::string & path);
-    // The same over bytes of the caller, which must outlive the result; `name` stands in messages where the path would.
+    // The same over bytes of the caller, which must outlive the result; `name` stands in messages where the path would. Of a split
+    // model, this file alone.
     static GgufFile from_memory(const std::string & name, std::span<const std::byte> bytes);
     GgufFile(GgufFile &&) noexcept;
     GgufFile & operator=(GgufFile &&) noexcept;
     ~GgufFile();
 
     const std::string & path() const;
-    uint64_t n_bytes() const;
-    // Asks the kernel to read the file ahead; for those who are about to use all of the weights.
-    void prefetch() const;
+    uint64_t n_bytes() const;  // of all files of a split model
 
     // Metadata entries in file order; i in [0, n_kv()).
     int64_t n_kv() const;
@@ -76,7 +79,7 @@ public:
     };
     RawValue raw_value(int64_t i) const;
 
-    const std::vector<TensorView> & tensors() const;
+    const std::vector<TensorView> & tensors() const;  // in file order, one file after another
     const TensorView * find_tensor(std::string_view name) const;  // nullptr when absent
 
 private:

@@ -92,7 +92,7 @@ void GgufWriter::copy_metadata(const GgufFile & file, const std::vector<std::str
     gguf_context * const context = impl_->context.get();
     for (int64_t i = 0; i < file.n_kv(); ++i) {
         const std::string & name = file.key(i);
-        if (name == GGUF_KEY_GENERAL_ALIGNMENT || gguf_find_key(context, name.c_str()) >= 0 ||
+        if (name == GGUF_KEY_GENERAL_ALIGNMENT || name.starts_with("split.") || gguf_find_key(context, name.c_str()) >= 0 ||
             std::find(except.begin(), except.end(), name) != except.end()) {
             continue;
         }

@@ -39,7 +39,8 @@ public:
     void set_i32s(std::string_view key, std::span<const int32_t> values);
     void set_f32s(std::string_view key, std::span<const float> values);
 
-    // All metadata of a file but general.alignment and the keys in `except`. What is set already stays.
+    // All metadata of a file but general.alignment, what says that a model is split, and the keys in `except`. What is set already
+    // stays.
     // Errors: UNSUPPORTED for a string with a NUL in it.
     void copy_metadata(const GgufFile & file, const std::vector<std::string> & except);
 

@@ -26,7 +26,7 @@ public final class GgufFile implements AutoCloseable {
      * @param name   its name
      * @param type   ggml's name of its type: {@code Q4_0}
      * @param shape  in ggml's order: the contiguous dimension first
-     * @param offset bytes from the start of the file
+     * @param offset bytes from the start of the file that it lies in
      * @param bytes  bytes that it takes
      */
     public record Tensor(String name, String type, List<Long> shape, long offset, long bytes) {
@@ -39,7 +39,10 @@ public final class GgufFile implements AutoCloseable {
         this.handle = handle;
     }
 
-    /** Opens and checks a GGUF file. */
+    /**
+     * Opens and checks a GGUF file. Of a model in several files ({@code NAME-00001-of-00003.gguf}) the first is given, and the others are
+     * found beside it.
+     */
     public static GgufFile open(Path file) {
         NativeLibrary.load();
         lorica_gguf pointer = new lorica_gguf();
@@ -47,6 +50,11 @@ public final class GgufFile implements AutoCloseable {
             check(Lorica.lorica_gguf_open(path, pointer));
         }
         return new GgufFile(new NativeHandle<>("the GGUF file", pointer, Lorica::lorica_gguf_free));
+    }
+
+    /** Its size in bytes, of all files of a model in several. */
+    public long bytes() {
+        return handle.exclusive(Lorica::lorica_gguf_n_bytes);
     }
 
     /**

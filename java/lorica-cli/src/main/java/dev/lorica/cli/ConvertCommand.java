@@ -1,9 +1,6 @@
 package dev.lorica.cli;
 
 import dev.lorica.convert.HuggingFaceConverter;
-import dev.lorica.exceptions.LoricaException;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -60,12 +57,7 @@ final class ConvertCommand implements Callable<Integer> {
         long start = System.nanoTime();
         HuggingFaceConverter.convert(HubFiles.folder(terminal, input), output, type);
         double seconds = (System.nanoTime() - start) / 1e9;
-        long bytes;
-        try {
-            bytes = Files.size(output);
-        } catch (IOException e) {
-            throw new LoricaException(output + " cannot be read: " + e.getMessage(), e);
-        }
+        long bytes = HubFiles.bytes(output);
         terminal.out().println("Saved " + terminal.bold(output.toString()) + ", " + Format.bytes(bytes) + ", in " + Format.seconds(seconds));
         if (terminal.json()) {
             Map<String, Object> json = new LinkedHashMap<>();

@@ -1,5 +1,6 @@
 package dev.lorica.cli;
 
+import dev.lorica.GgufFile;
 import dev.lorica.hub.Hub;
 import dev.lorica.hub.HubConfig;
 import dev.lorica.hub.HubListener;
@@ -24,6 +25,13 @@ final class HubFiles {
 
     static Path folder(Terminal terminal, Path path) {
         return local(terminal, path, Hub::folder);
+    }
+
+    /** Size of a model, of all its files where it has several. */
+    static long bytes(Path model) {
+        try (GgufFile file = GgufFile.open(model)) {
+            return file.bytes();
+        }
     }
 
     private static Path local(Terminal terminal, Path path, BiFunction<Hub, HubName, Path> find) {

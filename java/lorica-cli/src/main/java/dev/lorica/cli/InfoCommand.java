@@ -9,7 +9,6 @@ import dev.lorica.GgufFile;
 import dev.lorica.Model;
 import dev.lorica.exceptions.LoricaException;
 import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -74,7 +73,7 @@ final class InfoCommand implements Callable<Integer> {
             Map<String, Object> facts = new LinkedHashMap<>();
             facts.put("file", gguf.toString());
             facts.put("kind", adapter ? "adapter" : contents.tensors().isEmpty() ? "vocabulary" : "model");
-            facts.put("file_bytes", size(gguf));
+            facts.put("file_bytes", contents.bytes());
             if (adapter) {
                 describeAdapter(contents, values, folder ? file : gguf, facts);
             } else {
@@ -288,13 +287,5 @@ final class InfoCommand implements Callable<Integer> {
     private static String shorten(String text) {
         String line = text.replaceAll("\\R", "⏎");
         return line.length() <= SHOWN_TEXT ? line : line.substring(0, SHOWN_TEXT - 1) + "…";
-    }
-
-    private static long size(Path path) {
-        try {
-            return Files.size(path);
-        } catch (IOException e) {
-            throw new UncheckedIOException(path + " cannot be read: " + e.getMessage(), e);
-        }
     }
 }

@@ -8,9 +8,6 @@ import dev.lorica.ModelFiles;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.TokenizedDataset;
-import dev.lorica.exceptions.LoricaException;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -92,7 +89,7 @@ final class MergeCommand implements Callable<Integer> {
             long start = System.nanoTime();
             ModelFiles.merge(tuned, output, type);
             double seconds = (System.nanoTime() - start) / 1e9;
-            long bytes = size(output);
+            long bytes = HubFiles.bytes(output);
             terminal.out().println("Saved " + terminal.bold(output.toString()) + ", " + Format.bytes(bytes) + ", in " + Format.seconds(seconds));
             json.put("output", output.toString());
             json.put("bytes", bytes);
@@ -136,13 +133,5 @@ final class MergeCommand implements Callable<Integer> {
         json.put("base_loss", untrained.loss());
         json.put("adapter_loss", live.loss());
         json.put("merged_loss", merged.loss());
-    }
-
-    private static long size(Path path) {
-        try {
-            return Files.size(path);
-        } catch (IOException e) {
-            throw new LoricaException(path + " cannot be read: " + e.getMessage(), e);
-        }
     }
 }

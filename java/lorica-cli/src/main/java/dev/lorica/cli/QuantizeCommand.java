@@ -1,9 +1,6 @@
 package dev.lorica.cli;
 
 import dev.lorica.ModelFiles;
-import dev.lorica.exceptions.LoricaException;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -55,8 +52,8 @@ final class QuantizeCommand implements Callable<Integer> {
         Path source = HubFiles.model(terminal, input);
         ModelFiles.quantize(source, output, type, threads);
         double seconds = (System.nanoTime() - start) / 1e9;
-        long before = size(source);
-        long after = size(output);
+        long before = HubFiles.bytes(source);
+        long after = HubFiles.bytes(output);
         terminal.out().println("Saved " + terminal.bold(output.toString()) + ": " + Format.bytes(before) + " → " + Format.bytes(after) + " in "
                 + Format.seconds(seconds));
         if (terminal.json()) {
@@ -69,13 +66,5 @@ final class QuantizeCommand implements Callable<Integer> {
             terminal.printJson(json);
         }
         return ExitCode.OK;
-    }
-
-    private static long size(Path path) {
-        try {
-            return Files.size(path);
-        } catch (IOException e) {
-            throw new LoricaException(path + " cannot be read: " + e.getMessage(), e);
-        }
     }
 }

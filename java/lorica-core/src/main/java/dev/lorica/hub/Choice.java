@@ -3,30 +3,38 @@ package dev.lorica.hub;
 import dev.lorica.exceptions.HubException;
 import java.util.List;
 import java.util.Locale;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
 
 /** The rule which file of a repository is meant. */
 final class Choice {
     private static final String USUAL_TYPE = "Q4_K_M";
     private static final int MOST_SHOWN = 40;
-    private static final Pattern PART = Pattern.compile("-\\d{5}-of-\\d{5}\\.gguf$");
+    /** A file of a model in several files, as llama.cpp names them: its number, from 1, and of how many. */
+    private static final Pattern PART = Pattern.compile("-(?<number>\\d{5})-of-(?<count>\\d{5})\\.gguf$");
 
     private Choice() {}
 
     /**
      * The GGUF file that a name means: the file of that name; the one of that type; without either the only one there is, or else the one
-     * of type Q4_K_M, which is what people take first.
+     * of type Q4_K_M, which is what people take first. Of a model in several files the first.
      */
     static String gguf(HubName name, List<String> files) {
         if (name.file() != null && files.contains(name.file())) {
-            return whole(name, name.file());
+            if (!isFirst(name.file())) {
+                throw new HubException(name.inWords() + ":" + name.file() + " is one of several files of a model; name the first, "
+                        + PART.matcher(name.file()).replaceFirst("-00001-of-${count}.gguf"));
+            }
+            return name.file();
         }
         // Projectors of pictures are no models.
         List<String> all = files.stream()
                 .filter(file -> file.toLowerCase(Locale.ROOT).endsWith(".gguf"))
                 .filter(file -> !baseName(file).startsWith("mmproj"))
+                .filter(Choice::isFirst)
                 .sorted()
                 .toList();
         if (all.isEmpty()) {
@@ -35,10 +43,10 @@ final class Choice {
         String type = name.file() != null ? name.file() : USUAL_TYPE;
         List<String> ofType = all.stream().filter(file -> isOfType(file, type)).toList();
         if (name.file() == null && all.size() == 1) {
-            return whole(name, all.get(0));
+            return all.get(0);
         }
         if (ofType.size() == 1) {
-            return whole(name, ofType.get(0));
+            return ofType.get(0);
         }
         String example = name.inWords() + ":" + (ofType.isEmpty() ? all : ofType).get(0);
         if (name.file() != null && ofType.isEmpty()) {
@@ -50,11 +58,20 @@ final class Choice {
                 + listed(ofType.isEmpty() ? all : ofType));
     }
 
-    private static String whole(HubName name, String file) {
-        if (PART.matcher(file).find()) {
-            throw new HubException(name.inWords() + ":" + file + " is one of several parts of a model, which is not supported; take a file that is whole");
+    /** All files of the model whose first is given: that file alone, for most. */
+    static List<String> parts(String first) {
+        Matcher part = PART.matcher(first);
+        if (!part.find()) {
+            return List.of(first);
         }
-        return file;
+        return IntStream.rangeClosed(1, Integer.parseInt(part.group("count")))
+                .mapToObj(number -> part.replaceFirst(String.format(Locale.ROOT, "-%05d-of-${count}.gguf", number)))
+                .toList();
+    }
+
+    private static boolean isFirst(String file) {
+        Matcher part = PART.matcher(file);
+        return !part.find() || Integer.parseInt(part.group("number")) == 1;
     }
 
     private static boolean isOfType(String file, String type) {

@@ -63,20 +63,28 @@ public final class Hub {
     }
 
     /**
-     * A GGUF model. Which, when the name gives no file: the only one of the repository; of several the one of type Q4_K_M.
+     * A GGUF model. Which, when the name gives no file: the only one of the repository; of several the one of type Q4_K_M. Of a model in
+     * several files all are there then, and the first is returned.
      *
      * @throws HubException naming the files there are when that does not decide it
      */
     public Path model(HubName name) {
-        if (name.file() != null && name.file().endsWith(".gguf")) {
-            return file(name, Choice.gguf(name, List.of(name.file())));
+        if (name.file() != null && name.file().endsWith(".gguf") && Choice.parts(Choice.gguf(name, List.of(name.file()))).size() == 1) {
+            return file(name, name.file());
         }
         Contents contents = contents(name);
-        String file = Choice.gguf(name, contents.files);
-        if (name.file() == null && contents.files.stream().filter(other -> other.endsWith(".gguf")).count() > 1) {
-            listener.note("of the GGUF files in " + name.inWords() + ", takes " + file);
+        String first = Choice.gguf(name, contents.files);
+        List<String> parts = Choice.parts(first);
+        if (name.file() == null && contents.files.stream().filter(other -> other.endsWith(".gguf")).count() > parts.size()) {
+            listener.note("of the GGUF files in " + name.inWords() + ", takes " + first);
         }
-        return contents.get(file);
+        for (String part : parts) {
+            if (!contents.files.contains(part)) {
+                throw new HubException(name.inWords() + " holds " + first + ", but not " + part + ", another file of the same model");
+            }
+            contents.get(part);
+        }
+        return contents.get(first);
     }
 
     /** An adapter: its folder (Lorica's or PEFT's), or a GGUF LoRA file. The file of the name may be a folder of the repository. */

@@ -489,11 +489,24 @@ class HubTest {
                 "hf:test/repo | README.md | hf:test/repo holds no GGUF file; it holds README.md",
                 "hf:test/repo | config.json;model.safetensors | holds no GGUF file, but a model in safetensors: lorica convert hf:test/repo",
                 "hf:test/repo | adapter_config.json | holds no GGUF file, but an adapter: --adapter hf:test/repo",
-                "hf:test/repo | a-00001-of-00002.gguf | is one of several parts of a model, which is not supported",
-                "hf:test/repo:a-00001-of-00002.gguf | a-00001-of-00002.gguf | is one of several parts of a model, which is not supported"
+                "hf:test/repo:a-00002-of-00002.gguf | a-00001-of-00002.gguf;a-00002-of-00002.gguf | is one of several files of a model; name the first, a-00001-of-00002.gguf"
             })
     void whatIsNotDecidedIsListed(String name, String files, String message) {
         assertThatThrownBy(() -> chosen(name, files.split(";"))).isInstanceOf(HubException.class).hasMessageContaining(message);
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"hf:test/repo", "hf:test/repo:Q4_K_M", "hf:test/repo:q/a-Q4_K_M-00001-of-00003.gguf"})
+    void allFilesOfAModelInSeveralAreSent(String name) {
+        fake.with("q/a-Q4_K_M-00001-of-00003.gguf").with("q/a-Q4_K_M-00002-of-00003.gguf").with("q/a-Q4_K_M-00003-of-00003.gguf").with("a-Q8_0.gguf");
+        Path first = hub().model(HubName.parse(name));
+        assertThat(first).hasFileName("a-Q4_K_M-00001-of-00003.gguf");
+        assertThat(first.getParent().toFile().list()).containsExactlyInAnyOrder("a-Q4_K_M-00001-of-00003.gguf", "a-Q4_K_M-00002-of-00003.gguf",
+                "a-Q4_K_M-00003-of-00003.gguf");
+        fake.files.remove("q/a-Q4_K_M-00002-of-00003.gguf");
+        fake.commit = "e".repeat(40);
+        refused("hf:test/repo holds q/a-Q4_K_M-00001-of-00003.gguf, but not q/a-Q4_K_M-00002-of-00003.gguf, another file of the same model",
+                () -> hub().model(HubName.parse("hf:test/repo")));
     }
 
     @Test

@@ -108,13 +108,16 @@ public static native void lorica_log_set(lorica_log_callback callback, Pointer u
 
 
 
-/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too).
- * Errors: IO, FORMAT. */
+/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too). Of a model in several files
+ * (NAME-00001-of-00003.gguf) the first is given, and the others are found beside it.
+ * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first). */
 public static native @Cast("lorica_status") int lorica_gguf_open(@Cast("const char*") BytePointer path, @Cast("lorica_gguf**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_gguf_open(@Cast("const char*") BytePointer path, @ByPtrPtr lorica_gguf out);
 public static native @Cast("lorica_status") int lorica_gguf_open(String path, @ByPtrPtr lorica_gguf out);
 public static native void lorica_gguf_free(lorica_gguf gguf);
 
+/* Size in bytes, of all files of a model in several. */
+public static native @Cast("uint64_t") long lorica_gguf_n_bytes(@Const lorica_gguf gguf);
 public static native @Cast("int64_t") long lorica_gguf_n_kv(@Const lorica_gguf gguf);
 public static native @Cast("int64_t") long lorica_gguf_n_tensors(@Const lorica_gguf gguf);
 
@@ -286,7 +289,8 @@ public static native @Cast("lorica_status") int lorica_cuda_set_library(@Cast("c
 public static native @Cast("lorica_status") int lorica_cuda_set_library(String path);
 
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
- * type, offset and metadata value is validated first. Errors: IO, FORMAT, UNSUPPORTED (architecture, tensor type,
+ * type, offset and metadata value is validated first. Of a model in several files the first is given, see lorica_gguf_open.
+ * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED (architecture, tensor type,
  * tokenizer is not looked at), DEVICE. */
 public static native @Cast("lorica_status") int lorica_model_load(@Cast("const char*") BytePointer path, @Const lorica_model_params params, @Cast("lorica_model**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_model_load(@Cast("const char*") BytePointer path, @Const lorica_model_params params, @ByPtrPtr lorica_model out);

@@ -32,6 +32,6 @@ public class lorica_gguf_tensor extends Pointer {
     public native int n_dims(); public native lorica_gguf_tensor n_dims(int setter);    /* 1 to 4 */
     public native @Cast("int64_t") long ne(int i); public native lorica_gguf_tensor ne(int i, long setter);
     @MemberGetter public native @Cast("int64_t*") LongPointer ne();     /* ggml order: ne[0] is the contiguous dimension; unused dimensions are 1 */
-    public native @Cast("uint64_t") long offset(); public native lorica_gguf_tensor offset(long setter);   /* bytes from the start of the file */
+    public native @Cast("uint64_t") long offset(); public native lorica_gguf_tensor offset(long setter);   /* bytes from the start of the file that it lies in */
     public native @Cast("uint64_t") long n_bytes(); public native lorica_gguf_tensor n_bytes(long setter);
 }
