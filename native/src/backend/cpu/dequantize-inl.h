@@ -18,6 +18,7 @@
 
 #include <cstring>
 
+#include "backend/cpu/k_scales.h"
 #include "backend/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -66,22 +67,14 @@ struct ScaleMin {
     Vec scale, min;
 };
 HWY_INLINE ScaleMin k_scale(const uint8_t * block, int64_t j) {
-    const uint8_t * s = block + 4;
-    const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | ((s[j - 4] >> 6) << 4);
-    const int min = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | ((s[j] >> 6) << 4);
-    const Floats d;
-    return {hn::Mul(half_at(block), hn::Set(d, static_cast<float>(scale))),
-            hn::Mul(half_at(block + 2), hn::Set(d, static_cast<float>(min)))};
+    const KScales all = k_scales_at(block + 4);
+    const auto of_part = [&](uint64_t bytes) HWY_ATTR { return hn::Set(Floats(), static_cast<float>((bytes >> (8 * j)) & 63)); };
+    return {hn::Mul(half_at(block), of_part(all.scales)), hn::Mul(half_at(block + 2), of_part(all.minima))};
 }
 
 // All eight of them at once.
 HWY_INLINE void k_scales(const uint8_t * block, float * scales, float * minima) {
-    uint32_t s[3];
-    std::memcpy(s, block + 4, sizeof s);
-    constexpr uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x03030303;
-    // Of the bytes of a whole number: what is written in parts and read at once waits for the parts.
-    const uint64_t scale = (uint64_t{(s[2] & four) | (((s[0] >> 6) & two) << 4)} << 32) | (s[0] & six);
-    const uint64_t minimum = (uint64_t{((s[2] >> 4) & four) | (((s[1] >> 6) & two) << 4)} << 32) | (s[1] & six);
+    const KScales all = k_scales_at(block + 4);
     const hn::CappedTag<float, 8> d;
     const auto put = [&](const uint64_t & bytes, float unit, float * to) HWY_ATTR {
         const hn::Rebind<uint8_t, decltype(d)> d8;
@@ -90,8 +83,8 @@ HWY_INLINE void k_scales(const uint8_t * block, float * scales, float * minima) 
             hn::StoreU(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<decltype(d)>(), q)), hn::Set(d, unit)), d, to + i);
         }
     };
-    put(scale, hn::GetLane(half_at(block)), scales);
-    put(minimum, hn::GetLane(half_at(block + 2)), minima);
+    put(all.scales, hn::GetLane(half_at(block)), scales);
+    put(all.minima, hn::GetLane(half_at(block + 2)), minima);
 }
 
 // Piece `piece` (32 elements) of the row.

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "backend/cpu/interleaved.h"
+#include "backend/cpu/k_scales.h"
 #include "backend/cpu/memory.h"
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/simd-inl.h"
@@ -343,16 +344,12 @@ void copy_halves(const Rows & rows, int64_t at, uint8_t * to) {
     for (int64_t r = 0; r < strip_rows; ++r) std::memcpy(to + 2 * r, rows[static_cast<size_t>(r)] + at, 2);
 }
 
-// The 6-bit scales and minima of Q4_K and Q5_K: of the first four parts the low six bits of bytes j and j + 4, of the others low four bits in
-// byte j + 4, its nibbles, and the upper two bits of bytes j - 4 and j.
 void copy_k_scales(const Rows & rows, int64_t at, uint8_t * scales, uint8_t * minima) {
     for (int64_t r = 0; r < strip_rows; ++r) {
-        const uint8_t * s = rows[static_cast<size_t>(r)] + at;
+        const KScales all = k_scales_at(rows[static_cast<size_t>(r)] + at);
         for (int j = 0; j < 8; ++j) {
-            const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6 << 4);
-            const int minimum = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6 << 4);
-            scales[strip_rows * j + r] = static_cast<uint8_t>(scale);
-            minima[strip_rows * j + r] = static_cast<uint8_t>(minimum);
+            scales[strip_rows * j + r] = static_cast<uint8_t>(all.scales >> (8 * j));
+            minima[strip_rows * j + r] = static_cast<uint8_t>(all.minima >> (8 * j));
         }
     }
 }
