@@ -325,6 +325,7 @@ TEST_P(BackendParity, LinearOverShapes) {
         {5, 160, {{GGML_TYPE_Q4_1, 96, 4, 0.1f}, {GGML_TYPE_Q5_0, 64, 0}}, Role::act, Role::hidden},
         {31, 256, {{GGML_TYPE_Q4_K, 160, 16, 0.05f, L::separate_residual}}},
         {31, 160, {{GGML_TYPE_F32, 96, 20}}, Role::hidden, Role::hidden},
+        {40, 1024, {{GGML_TYPE_Q4_0, 96, 32}}},
         {64, 576, {{GGML_TYPE_Q4_0, 64, 64, 0, L::own_residual}}},
         {64, 768, {{GGML_TYPE_Q6_K, 256, 0}, {GGML_TYPE_Q4_K, 256, 16}}, Role::act, std::nullopt},
         {100, 96, {{GGML_TYPE_F16, 576, 20, 0.5f}, {GGML_TYPE_BF16, 96, 1}, {GGML_TYPE_Q8_0, 64, 4, 0, L::hidden}}},

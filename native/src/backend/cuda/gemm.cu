@@ -16,7 +16,7 @@ namespace {
 
 constexpr int depth = 64;  // of k, per stage
 constexpr int stages = 3;
-constexpr int max_splits = 32;
+constexpr int max_splits = 32;  // of a product that has a rank for a side
 constexpr int64_t split_bytes = int64_t{64} << 20;
 constexpr int group_rows = 16;  // tiles of c that use the same tiles of b one after another
 
@@ -243,7 +243,7 @@ void run(const Context & context, Arguments p, const char * name) {
     const Workspace::Mark mark(context.workspace);
     const int64_t tiles = divide_up(p.gemm.m, S::rows) * divide_up(p.gemm.n, S::cols);
     p.n_splits = 1;
-    if (std::is_same_v<S, Narrow> || std::is_same_v<S, Flat>) {
+    if (p.gemm.of_adapter) {
         const int64_t wanted = 2 * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
         const int64_t fitting = split_bytes / (p.gemm.m * p.gemm.n * 4);
         const int64_t most = std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / 4, 1));
@@ -306,10 +306,12 @@ void gemm(const Context & context, const Gemm & problem) {
         case GemmLayout::forward:
             if (with_blocks) return run_wide<GemmLayout::forward, true>(context, p, "linear_blocks");
             if (p.gemm.n <= Narrow::cols) return run<Narrow, GemmLayout::forward, false>(context, p, "lora_u");
+            if (p.gemm.of_adapter) return run<Medium, GemmLayout::forward, false>(context, p, "lora_u");
             return run_wide<GemmLayout::forward, false>(context, p, "linear");
         case GemmLayout::backward:
             if (with_blocks) return run_wide<GemmLayout::backward, true>(context, p, "linear_backward_blocks");
             if (p.gemm.n <= Narrow::cols) return run<Narrow, GemmLayout::backward, false>(context, p, "lora_du");
+            if (p.gemm.of_adapter) return run<Medium, GemmLayout::backward, false>(context, p, "lora_du");
             return run_wide<GemmLayout::backward, false>(context, p, "linear_backward");
         case GemmLayout::gradient:
             if (p.gemm.m <= Flat::rows) return run<Flat, GemmLayout::gradient, false>(context, p, "lora_gradient");

@@ -59,6 +59,7 @@ struct Gemm {
     GemmTerm terms[max_gemm_terms];
     int n_terms = 0;
     GemmResult result;
+    bool of_adapter = false;  // m or n is a rank: see gemm_workspace_bytes()
 
     Gemm() = default;
     Gemm(GemmLayout layout_, int64_t m_, int64_t n_, const GemmResult & result_)
@@ -66,7 +67,8 @@ struct Gemm {
     void add(const GemmTerm & term);
 };
 
-// Narrow products are split along k where that fills the device; the parts are added in order.
+// Products that have a rank for a side make few tiles: they are split along k where that fills the device, and the parts, which lie
+// in the workspace, are added in order. widest: their other side.
 size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank);
 void gemm(const Context & context, const Gemm & problem);
 // gemm_f32.cu: what gemm() does when act is f32. Plain: no tensor cores, no splits.

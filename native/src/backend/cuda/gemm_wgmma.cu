@@ -123,15 +123,16 @@ __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_con
             const int64_t col = n0 + f * 8 + lane % 4 * 2;
             const float first = sums[f][2 * half], second = sums[f][2 * half + 1];
             if (p.pairs && col + 1 < p.gemm.n) {
-                store_pair(p.gemm, row, col, first, second);
+                store_pair<false>(p.gemm, row, col, first, second);
             } else {
-                if (col < p.gemm.n) store(p.gemm, row, col, first);
-                if (col + 1 < p.gemm.n) store(p.gemm, row, col + 1, second);
+                if (col < p.gemm.n) store<false>(p.gemm, row, col, first);
+                if (col + 1 < p.gemm.n) store<false>(p.gemm, row, col + 1, second);
             }
         }
     }
 #else
-    (void)p;  // never launched: see has_wgmma()
+    (void)p;
+    __trap();  // never launched: see has_wgmma()
 #endif
 }
 
@@ -163,7 +164,8 @@ bool has_wgmma() {
 }
 
 bool suits_wgmma(const Gemm & problem) {
-    if (problem.layout == GemmLayout::gradient || problem.m <= 64 || problem.n < 128) return false;
+    // A function called anywhere in the kernel, as dropout is, would make its products wait for one another.
+    if (problem.layout == GemmLayout::gradient || problem.m <= 64 || problem.n < 128 || problem.result.dropout_threshold) return false;
     return std::all_of(problem.terms, problem.terms + problem.n_terms,
                        [](const GemmTerm & t) { return t.b_type == GemmTerm::dense; }) &&
            problem.terms[0].k >= 2 * depth;

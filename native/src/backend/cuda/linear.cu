@@ -31,8 +31,9 @@ Matrix adapter_operand(const Context & context, const void * values, int64_t row
 
 GemmTerm dense_term(const Matrix & a, const Matrix & b, int64_t k) { return {a.data, a.stride, b.data, b.stride, k}; }
 
-Gemm product(GemmLayout layout, int64_t m, int64_t n, const GemmTerm & term, const GemmResult & result) {
+Gemm adapter_product(GemmLayout layout, int64_t m, int64_t n, const GemmTerm & term, const GemmResult & result) {
     Gemm gemm(layout, m, n, result);
+    gemm.of_adapter = true;
     gemm.add(term);
     return gemm;
 }
@@ -76,8 +77,8 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
             const Workspace::Mark first_product(context.workspace);
             const Matrix dropped = lora.dropout.p > 0 ? operand(context, input, lora.dropout) : input;
             const Matrix a = adapter_operand(context, lora.a, lora.rank, in, 1);
-            gemm(context,
-                 product(GemmLayout::forward, x.rows, lora.rank, dense_term(dropped, a, in), GemmResult::to(layer.u)));
+            gemm(context, adapter_product(GemmLayout::forward, x.rows, lora.rank, dense_term(dropped, a, in),
+                                          GemmResult::to(layer.u)));
         }
         if (!layer.y) continue;
         GemmResult result = GemmResult::to(layer.y);
@@ -124,7 +125,7 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
             const Matrix b = adapter_operand(context, lora.b, out, lora.rank, 1);
             GemmResult result = GemmResult::to(v);
             result.scale = static_cast<float>(lora.scale);
-            gemm(context, product(GemmLayout::backward, n_tokens, lora.rank, dense_term(dy, b, out), result));
+            gemm(context, adapter_product(GemmLayout::backward, n_tokens, lora.rank, dense_term(dy, b, out), result));
         }
         if (lora.db) {
             const Workspace::Mark one_product(context.workspace);
@@ -132,13 +133,13 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
             result.transposed = true;
             result.scale = static_cast<float>(lora.scale);
             const Matrix u = operand(context, layer.u);
-            gemm(context, product(GemmLayout::gradient, lora.rank, out, dense_term(u, dy, n_tokens), result));
+            gemm(context, adapter_product(GemmLayout::gradient, lora.rank, out, dense_term(u, dy, n_tokens), result));
         }
         if (lora.da) {
             const Workspace::Mark one_product(context.workspace);
             const Matrix dropped = lora.dropout.p > 0 ? operand(context, input, lora.dropout) : input;
-            gemm(context,
-                 product(GemmLayout::gradient, lora.rank, in, dense_term(v, dropped, n_tokens), add_to(lora.da, in)));
+            gemm(context, adapter_product(GemmLayout::gradient, lora.rank, in, dense_term(v, dropped, n_tokens),
+                                          add_to(lora.da, in)));
         }
         if (!dx) continue;
         const GemmTerm through_adapter = dense_term(v, adapter_operand(context, lora.a, lora.rank, in, 1), lora.rank);
@@ -157,7 +158,9 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         result.dropout_threshold = dropout_threshold(adapter.dropout.p);
         result.dropout_keep = static_cast<float>(1 / (1 - static_cast<double>(adapter.dropout.p)));
         result.dropout_seed = seed_of(adapter.dropout);
-        gemm(context, product(GemmLayout::backward, n_tokens, in, adapter.term, result));
+        Gemm through_adapter(GemmLayout::backward, n_tokens, in, result);
+        through_adapter.add(adapter.term);
+        gemm(context, through_adapter);
     }
 }
 
