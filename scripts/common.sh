@@ -112,8 +112,8 @@ program_is_current() {
         { ! wants_gpu || [ -e "$build/program.gpu" ]; }
 }
 
-# LORICA_GPU=ON builds the program with liblorica-cuda.so in it, which needs nvcc and takes minutes; CUDAARCHS=90, or the number of
-# another compute capability, builds it for one GPU alone and is quicker.
+# LORICA_GPU=ON builds the program with liblorica-cuda.so in it, which needs nvcc and takes minutes; CUDAARCHS=90a, or the number
+# of another compute capability, builds it for one GPU alone and is quicker.
 wants_gpu() { [ "${LORICA_GPU:-OFF}" = ON ]; }
 case ${LORICA_GPU:-OFF} in ON | OFF) ;; *) die "LORICA_GPU is '$LORICA_GPU': it may be ON or OFF" ;; esac
 

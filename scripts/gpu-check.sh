@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds, tests and times the CUDA backend on a machine that has a GPU, CMake, nvcc and g++, but neither JVM nor network, and prints
-# one table. Each stage reports and the next goes on.
+# Builds, tests and times the CUDA backend on a machine that has a GPU, CMake 3.28, nvcc and a g++ from 13 on that nvcc takes (14 from
+# nvcc 12.8 on), but neither JVM nor network, and prints one table. Each stage reports and the next goes on.
 #
 #   scripts/gpu-check.sh --pack FOLDER             on a build machine (in scripts/devroot.sh): collects what the other one lacks
 #   scripts/gpu-check.sh [--prefix FOLDER] [--quick] [--device cuda:N] [--out FOLDER] [--dry-run]
 #
-# --prefix   the folder that --pack made: ggml's base library, Highway and GoogleTest with headers and CMake files (6 MB). Without
-#            it they must be installed.
+# --prefix   the folder that --pack made: ggml's base library, Highway and GoogleTest with headers and CMake files (6 MB), for
+#            systems whose C library is no older than that of the machine that packed it. Without it they must be installed.
 # --quick    within ten minutes: the stages in order of what they tell, fewer repetitions, little of compute-sanitizer
 # --dry-run  what would be done and with which limits, and which tools are there; needs no GPU
 # --build    a folder that is built already (-DLORICA_CUDA=ON; targets as below), instead of building one
@@ -50,6 +50,8 @@ lorica_import(GTest::gtest_main STATIC libgtest_main.a GTest::gtest)'
         printf 'set(PACKAGE_VERSION ${PACKAGE_FIND_VERSION})\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\nset(PACKAGE_VERSION_EXACT TRUE)\n' \
             >"$to/lib/cmake/${name/gtest/GTest}/$name-config-version.cmake"
     done
+    # The newest version of the C library that a packed one asks for.
+    grep -aohE 'GLIBC_2\.[0-9]+' "$to"/lib/*.so* | sort -uV | tail -n 1 | sed 's/GLIBC_//' >"$to/glibc"
     du -sh "$to"
 }
 
@@ -71,7 +73,11 @@ while [ $# -gt 0 ]; do
     case $1 in
         --pack) [ $# -ge 2 ] || die "--pack needs a folder"; set -e; pack "$2"; exit ;;
         --prefix) [ -d "${2-}" ] || die "--prefix needs a folder"; prefix=$(cd "$2" && pwd -P); shift ;;
-        --device) device=${2:?--device needs a name}; shift ;;
+        --device)
+            [[ ${2-} =~ ^(cpu|cuda(:[0-9]+)?)$ ]] || die "--device is cuda:N, not '${2-}'"
+            device=$2
+            shift
+            ;;
         --build) [ -d "${2-}" ] || die "--build needs a folder"; build=$(cd "$2" && pwd -P); shift ;;
         --shapes) shapes=${2:?--shapes needs names}; shift ;;
         --out) out=${2:?--out needs a folder}; shift ;;
@@ -103,6 +109,7 @@ row() { # name, result, detail, seconds
 # shellcheck disable=SC2317 # called by the trap
 finish() {
     [ -n "$dry" ] || printf '\n]\n' >>"$results"
+    [ -z "${writer:-}" ] || kill -- "-$writer" 2>/dev/null
 }
 
 # stage NAME LIMIT COMMAND…: sets status, log and took. A stage that begins when the time is up is left out.
@@ -129,6 +136,22 @@ stage() {
 why() { # the lines that tell what went wrong
     grep -hE 'Failure|[Ee]rror|ERROR SUMMARY|CUDA:|FAILED|cannot|lorica-bench' "$log.out" "$log" 2>/dev/null | head -n 4 | tr '\n|' ';/' | cut -c1-300
 }
+# A kernel that fails takes the rest of its process with it: each test that failed is run again alone, where every launch is awaited,
+# so that an error comes with its kernel's name. Says which still fail.
+alone() { # command…
+    local test names still='' why_not
+    names=$(sed -n 's/^\[  FAILED  \] \([^ ,]*\)\(,.*\)\{0,1\} ([0-9]* ms)$/\1/p' "$log.out" | sort -u)
+    [ -n "$names" ] || return 0
+    for test in $(head -n 12 <<<"$names"); do
+        [ -z "$budget" ] || [ "$SECONDS" -lt "$budget" ] || break
+        if ! LORICA_CUDA_SYNC=1 timeout --kill-after=10 60 "$@" --gtest_filter="$test" >"$log.alone" 2>&1; then
+            why_not=$(grep -m 1 -hoE 'CUDA: .*|relative error.*' "$log.alone" | cut -c1-120)
+            still+="${still:+, }$test${why_not:+ ($why_not)}"
+        fi
+        cat "$log.alone" >>"$log"
+    done
+    row "of which alone" "$([ -n "$still" ] && echo FAIL || echo pass)" "$(wc -l <<<"$names") failed together; alone still: ${still:-none}"
+}
 failure() { # name
     failed=1
     case $status in
@@ -145,7 +168,12 @@ check() { # name, limit, command…: passes or fails
             ! grep -q '^\[  PASSED  \] 0 tests' "$log.out" || verdict=skipped
             row "$1" "$verdict" "$(grep -hE '^(loss of|\[  PASSED  \]|\[  SKIPPED \]|=+ ERROR SUMMARY)' "$log.out" "$log" | sort -u | head -n 3 | tr '\n' ';' | cut -c1-200)" "$took"
             ;;
-        *) failure "$1" ;;
+        *)
+            failure "$1"
+            local outcome=$status
+            [[ " $* " != *--gtest_filter=* ]] || alone "${@:3}"
+            status=$outcome
+            ;;
     esac
     [ "$status" = 0 ] || [ "$status" = dry ]
 }
@@ -154,6 +182,7 @@ check() { # name, limit, command…: passes or fails
 value() { tr -d '\n' <"$log.out" | grep -oE "\"$1\": *(\{[^}]*\"median\": *)?-?[0-9.]+(e[-+]?[0-9]+)?" | head -n 1 | sed -E 's/.*[: ]//'; }
 number() { LC_ALL=C awk -v x="${1:-0}" -v by="${2:-1}" -v places="${3:-0}" 'BEGIN { printf "%.*f", places, x * by }'; }
 training() { # name, arguments of lorica-bench steps…
+    last_loss=
     stage "$1" 150 "$build/lorica-bench" steps "${@:2}" --device "$device" --no-ceiling --repetitions "$repetitions" --cache "$models"
     case $status in
         dry | late) return ;;
@@ -161,6 +190,11 @@ training() { # name, arguments of lorica-bench steps…
         *) failure "$1"; return ;;
     esac
     last_loss=$(value loss)
+    if [ "${LORICA_CUDA_WGMMA:-0}" = 1 ] && ! grep -q ', wgmma' "$log.out"; then
+        row "$1" "left out" "this GPU or build has no wgmma" "$took"
+        last_loss=
+        return
+    fi
     row "$1" "$(number "$(value tokens_per_second)") tok/s" "MFU $(number "$(value model_flops_utilization)" 100 1) %, \
 $(number "$(value gflops_4n)" 1e-3 1) TFLOP/s as 4N, memory $(number "$(value peak_bytes)" 1e-9 2) GB of $(number "$(value planned_bytes)" 1e-9 2) planned, \
 recompute $(grep -oE '"recompute": *(true|false)' "$log.out" | head -n 1 | sed 's/.*: *//'), loss $(number "$last_loss" 1 4)" "$took"
@@ -190,7 +224,11 @@ kernels() { # name, arguments of lorica-bench steps…: where a step's time goes
 # ---- what is there
 
 tool() { command -v "$1" >/dev/null && echo yes || echo no; }
-gpu=$(nvidia-smi --query-gpu=name,compute_cap,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; } # at_least 3.28 VERSION
+# Where the toolkit and the driver are when nobody put them on the PATH.
+export PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
+number_of_device=${device#cuda} number_of_device=${number_of_device#:}
+gpu=$(nvidia-smi --id="${number_of_device:-0}" --query-gpu=name,compute_cap,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 python=${PEERS_PYTHON:-}
 if [ -n "$dry" ]; then
     printf 'GPU: %s\n' "${gpu:-none}"
@@ -200,8 +238,19 @@ if [ -n "$dry" ]; then
     printf '\n'
 else
     for name in cmake timeout; do [ "$(tool "$name")" = yes ] || die "there is no $name on the PATH"; done
-    [ -n "$build" ] || [ "$(tool nvcc)" = yes ] || die "there is no nvcc on the PATH"
-    [ "$device" = cpu ] || [ -n "$gpu" ] || [ -n "${LORICA_CUDA_ON_CPU_MACHINE:-}" ] || die "there is no GPU: nvidia-smi lists none"
+    if [ -z "$build" ]; then
+        [ "$(tool nvcc)" = yes ] || die "there is no nvcc on the PATH"
+        found=$(cmake --version | sed -n '1s/.* //p')
+        at_least 3.28 "$found" || die "cmake is $found and must be 3.28 or later"
+        found=$("${CXX:-g++}" -dumpversion 2>/dev/null || echo 0)
+        at_least 13 "$found" || die "${CXX:-g++} is ${found/#0/not there} and must be 13 or later"
+    fi
+    if [ -n "$prefix" ]; then
+        needed=$(cat "$prefix/glibc" 2>/dev/null || echo 0) found=$(getconf GNU_LIBC_VERSION | sed 's/.* //')
+        at_least "$needed" "$found" || die "the C library here is $found, and what is packed in $prefix needs $needed: pack it on an older system"
+    fi
+    [ "$device" = cpu ] || [ -n "$gpu" ] || [ -n "${LORICA_CUDA_ON_CPU_MACHINE:-}" ] ||
+        printf 'gpu-check: nvidia-smi names no %s; going on, for compute capability 9.0\n' "$device" >&2
     : >"$table"
     printf '[\n' >"$results"
     trap finish EXIT
@@ -232,12 +281,14 @@ export LD_LIBRARY_PATH=${prefix:+$prefix/lib:}${LD_LIBRARY_PATH-}
 # Models of random weights take a while to write, on the CPU: meanwhile the GPU is tested.
 writer=
 if [ -z "$dry" ]; then
+    set -m # a process group of its own, to be ended as a whole
     (
         for shape in ${shapes//,/ }; do
             nice "$build/lorica-bench" decode --device cpu --shape "$shape" --type q4_k --cache "$models" --prompt 1 --generate 1 --repetitions 1
         done
     ) >"$out/models.log" 2>&1 &
     writer=$!
+    set +m
 fi
 
 # ---- checks
@@ -251,8 +302,9 @@ check "loss of 200 steps against cpu" 180 env LORICA_TEST_CUDA_STEPS=200 "$sessi
 
 # ---- timings
 
-[ -z "$writer" ] || wait "$writer"
-last_loss=
+if [ -n "$writer" ]; then
+    while kill -0 "$writer" 2>/dev/null && { [ -z "$budget" ] || [ "$SECONDS" -lt "$budget" ]; }; do sleep 1; done
+fi
 for shape in ${shapes//,/ }; do
     common=(--shape "$shape" --type q4_k --sequence-length 2048)
     for tokens in 2048 8192; do
