@@ -39,9 +39,9 @@ if(LORICA_HAVE_CUDA)
     set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
     enable_language(CUDA)
     if(NOT lorica_architectures_were_chosen)
-        # bf16 tensor cores begin with Ampere; the PTX of the last one serves what comes after it
+        # bf16 tensor cores begin with Ampere; code for 10.0 runs on 10.3 as well, and the PTX of the last one serves what comes after it
         if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-            set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90a-real 120)
+            set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90a-real 100-real 120)
         else()
             set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90a-real 90-virtual)
         endif()

@@ -249,5 +249,22 @@ TEST_F(CudaSession, GeneratesWithACacheAsTheReferenceDoes) {
     EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16, {70, 6, 10, 1, 1, 1, 1}), expected), 0.05);
 }
 
+// A head in f32 is converted to bf16 in the workspace, which must have been reckoned with it.
+TEST_F(CudaSession, GivesTheLogitsOfEveryTokenUnderAHeadInF32) {
+    const TempDir dir;
+    TestModel shape;
+    shape.n_vocab = 12000;
+    shape.output_type = GGML_TYPE_F32;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const std::vector<int32_t> tokens = random_batch(7, {20}, shape.n_vocab).tokens;
+    auto logits_of = [&](const std::string & device, Dtype act) {
+        Context context(load(path, device, act), nullptr, 64);
+        std::vector<float> logits(tokens.size() * static_cast<size_t>(shape.n_vocab));
+        context.eval(tokens, true, logits.data());
+        return logits;
+    };
+    EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16), logits_of("reference", Dtype::f64)), 0.05);
+}
+
 }  // namespace
 }  // namespace lorica

@@ -152,10 +152,10 @@ struct WorkspaceShape {
     int64_t max_tokens = 0;           // rows of one operation
     int64_t max_sequence_length = 0;  // of one segment, kv
     int64_t max_features = 0;         // the widest in or out of a linear layer (not the head)
-    int64_t n_vocab = 0;
+    int64_t n_vocab = 0;              // rows of the head; 0: without one
     int64_t max_rank = 0;
     int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
-    bool training = false;
+    bool training = false;  // linear_cross_entropy and the backward passes as well
     bool dropout = false;  // on any adapter
 };
 

@@ -37,6 +37,7 @@ WorkspaceShape Context::workspace_shape(int64_t max_rank) const {
     shape.max_tokens = std::max<int64_t>(piece_, max_rank);  // for a DoRA, A's rows go through the layers as tokens do
     shape.max_sequence_length = n_ctx_;
     shape.max_features = std::max({c.n_embd, c.n_ff, c.q_dim()});
+    shape.n_vocab = c.n_vocab;
     shape.max_rank = max_rank;
     shape.n_head = c.n_head;
     shape.n_head_kv = c.n_head_kv;

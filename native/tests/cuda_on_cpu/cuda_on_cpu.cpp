@@ -333,6 +333,13 @@ PlayedDevice played_device() { return played_machine().devices.at(static_cast<si
 
 }  // namespace
 
+const char * cudaGetErrorName(cudaError_t status) {
+    switch (status) {
+        case cudaSuccess: return "cudaSuccess";
+        case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+        default: return "another error";
+    }
+}
 const char * cudaGetErrorString(cudaError_t status) {
     switch (status) {
         case cudaSuccess: return "no error";

@@ -134,6 +134,7 @@ struct cudaDeviceProp {
 struct cudaFuncAttributes {};
 
 const char * cudaGetErrorString(cudaError_t);
+const char * cudaGetErrorName(cudaError_t);
 cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int * count);
 cudaError_t cudaSetDevice(int device);

@@ -106,7 +106,7 @@ private:
 }  // namespace
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision) {
-    if (shape.n_vocab == 0) return 0;
+    if (shape.n_vocab == 0 || !shape.training) return 0;
     const int64_t rows = chunk_rows(shape.max_tokens, shape.n_vocab, precision);
     size_t bytes = static_cast<size_t>(rows * numerators_stride(shape.n_vocab)) * element(precision);
     bytes += static_cast<size_t>(rows * n_sums(shape.n_vocab)) * sizeof(float) + 64;

@@ -52,7 +52,7 @@ void AttentionPlan::reserve(int64_t max_tokens) {
     capacity_ = 0;
     valid_ = false;
     const size_t n_bytes = workspace_bytes(max_tokens);
-    check(cudaMalloc(reinterpret_cast<void **>(&device_), n_bytes), "memory for attention");
+    device_ = static_cast<decltype(device_)>(allocate(n_bytes, "attention"));
     check(cudaHostAlloc(reinterpret_cast<void **>(&host_), n_bytes, cudaHostAllocDefault),
           "pinned memory for attention");
     if (!copied_) check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "cudaEventCreate");

@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(threads)
 }  // namespace
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
-    if (shape.n_vocab == 0) return 0;
+    if (shape.n_vocab == 0 || !shape.training) return 0;
     const int64_t features = round_up(shape.max_features, 8);
     const int64_t rows = rows_at_once(shape.max_tokens, shape.n_vocab);
     return static_cast<size_t>(rows * (round_up(shape.n_vocab, 4) + features) * 4) +

@@ -56,15 +56,10 @@ public:
         workspace_ = std::make_unique<Workspace>();
         plan_ = std::make_unique<AttentionPlan>();
         graphs_ = std::make_unique<GraphCache>();
-        check(cudaMalloc(reinterpret_cast<void **>(&partial_sums_), n_partial_sums * sizeof(double)),
-              "memory for sums");
+        partial_sums_ = static_cast<double *>(cuda::allocate(n_partial_sums * sizeof(double), "sums"));
     }
     ~CudaBackend() override {
-        try {
-            state_->enter();
-        } catch (const Error &) {
-            // The driver is gone, and the memory with it.
-        }
+        state_->try_enter();  // or the driver is gone, and the memory with it
         cudaStreamSynchronize(state_->stream());
         for (std::byte * weight : weights_) {
             state_->forget(weight);
@@ -80,20 +75,17 @@ public:
     void * allocate(size_t n_bytes) override {
         state_->enter();
         const size_t size = std::max<size_t>(n_bytes, 1);
-        void * memory = nullptr;
-        const cudaError_t status = cudaMalloc(&memory, size);
-        if (status == cudaErrorMemoryAllocation) {
-            cudaGetLastError();  // it would be reported by the next call otherwise
-            fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB on the GPU");
-        }
-        check(status, "cudaMalloc");
+        void * memory = cuda::allocate(size, "what is kept there");
         check(cudaMemsetAsync(memory, 0, size, state_->stream()), "cudaMemset");
         return memory;
     }
+    // Never throws: it is called by destructors. After a kernel that failed every call returns that error, which whoever waited for the
+    // kernel has been told.
     void release(void * memory) override {
-        state_->enter();
-        check(cudaStreamSynchronize(state_->stream()), "release of memory");
-        check(cudaFree(memory), "cudaFree");
+        if (!state_->try_enter()) return;
+        cudaStreamSynchronize(state_->stream());
+        cudaFree(memory);
+        cudaGetLastError();
     }
     void copy_to_device(void * device, const void * host, size_t n_bytes) override {
         if (n_bytes == 0) return;
@@ -141,13 +133,7 @@ public:
     // Kernels read whole words around a block: 16 bytes follow the last one.
     const std::byte * load_weight(const std::byte * mapped, size_t n_bytes) override {
         state_->enter();
-        void * memory = nullptr;
-        const cudaError_t status = cudaMalloc(&memory, n_bytes + 16);
-        if (status != cudaSuccess) {
-            cudaGetLastError();
-            fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB for a weight on the GPU");
-        }
-        auto * weight = static_cast<std::byte *>(memory);
+        auto * weight = static_cast<std::byte *>(cuda::allocate(n_bytes + 16, "a weight"));
         weights_.push_back(weight);
         check(cudaMemsetAsync(weight + n_bytes, 0, 16, state_->stream()), "cudaMemset");
         check(cudaMemcpyAsync(weight, mapped, n_bytes, cudaMemcpyHostToDevice, state_->stream()), "copy of a weight");

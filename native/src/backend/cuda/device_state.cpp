@@ -61,6 +61,7 @@ DeviceState::~DeviceState() {
 }
 
 void DeviceState::enter() const { check(cudaSetDevice(index_), "cudaSetDevice"); }
+bool DeviceState::try_enter() const noexcept { return cudaSetDevice(index_) == cudaSuccess; }
 
 Weight DeviceState::readable(const Weight & weight, Dtype act,
                              decltype(CudaBackendRequest::dequantize_row) dequantize_row) {
@@ -86,15 +87,8 @@ Weight DeviceState::readable(const Weight & weight, Dtype act,
                 std::ranges::transform(row, reinterpret_cast<Bf16 *>(to), [](float x) { return Bf16(x); });
             }
         }
-        void * memory = nullptr;
-        if (cudaMalloc(&memory, values.size() + 16) != cudaSuccess) {
-            cudaGetLastError();
-            fail(LORICA_ERROR_OUT_OF_MEMORY, "a weight of type ", ggml_type_name(weight.type),
-                 " is expanded to ", ggml_type_name(type), " on the GPU, ",
-                 values.size() >> 20,
-                 " MiB, which cannot be allocated; take a model in Q4_K or another type that kernels read");
-        }
-        copy = memory;
+        const std::string what = std::string("a weight of type ") + ggml_type_name(weight.type) + " expanded to " + ggml_type_name(type);
+        copy = allocate(values.size() + 16, what.c_str(), "; take a model in Q4_K or another type that kernels read");
         check(cudaMemcpyAsync(copy, values.data(), values.size(), cudaMemcpyHostToDevice, stream_),
               "copy of a weight");
         check(cudaStreamSynchronize(stream_), "copy of a weight");

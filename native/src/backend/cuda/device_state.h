@@ -25,6 +25,7 @@ public:
 
     // Makes this device the calling thread's. Every entry into the library begins with it.
     void enter() const;
+    bool try_enter() const noexcept;
 
     cudaStream_t stream() const { return stream_; }
     std::string detail(Dtype act) const;

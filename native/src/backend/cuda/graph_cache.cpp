@@ -29,7 +29,7 @@ cudaGraphExec_t GraphCache::record(const std::function<void()> & work) {
     bool good = true;
     try {
         work();
-    } catch (const Error &) {
+    } catch (...) {
         good = false;  // if it was no fault of recording, it comes again without
     }
     recording_ = false;
@@ -66,10 +66,12 @@ bool GraphCache::run(cudaStream_t stream, std::span<const Segment> segments, uin
             other.graph = nullptr;
         }
         shape.graph = record(work);
-        if (!shape.graph) {
-            cudaGetLastError();
-            return false;
-        }
+        // The first launch puts it on the device, and may find no memory for it there.
+        if (shape.graph && cudaGraphLaunch(shape.graph, stream) == cudaSuccess) return true;
+        cudaGetLastError();
+        if (shape.graph) cudaGraphExecDestroy(shape.graph);
+        shape.graph = nullptr;
+        return false;
     }
     check(cudaGraphLaunch(shape.graph, stream), "a recorded step");
     return true;

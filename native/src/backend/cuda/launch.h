@@ -12,8 +12,21 @@ namespace lorica::cuda {
 
 inline void check(cudaError_t status, const char * what) {
     if (status == cudaSuccess) return;
+    cudaGetLastError();  // the next call would report it once more
     fail(status == cudaErrorMemoryAllocation ? LORICA_ERROR_OUT_OF_MEMORY : LORICA_ERROR_DEVICE, "CUDA: ", what, ": ",
-         cudaGetErrorString(status));
+         cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
+}
+
+// cudaMalloc. `hint` follows what is said when memory is short.
+inline void * allocate(size_t n_bytes, const char * what, const char * hint = "") {
+    void * memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, n_bytes);
+    if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB on the GPU for ", what, hint);
+    }
+    check(status, what);
+    return memory;
 }
 
 constexpr int64_t divide_up(int64_t x, int64_t by) { return (x + by - 1) / by; }

@@ -20,12 +20,7 @@ public:
         cudaFree(memory_);
         memory_ = nullptr;
         size_ = 0;
-        const cudaError_t status = cudaMalloc(&memory_, n_bytes);
-        if (status != cudaSuccess) {
-            cudaGetLastError();
-            memory_ = nullptr;
-            fail(LORICA_ERROR_OUT_OF_MEMORY, "cannot allocate ", n_bytes >> 20, " MiB of workspace on the GPU");
-        }
+        memory_ = allocate(n_bytes, "workspace");
         size_ = n_bytes;
     }
 
