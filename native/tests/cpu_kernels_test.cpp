@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/dot_rows.h"
 #include "backend/cpu/dropout.h"
@@ -117,6 +118,20 @@ std::vector<int64_t> targets() {
 
 INSTANTIATE_TEST_SUITE_P(Targets, CpuKernels, testing::ValuesIn(targets()),
                          [](const auto & target) { return std::string(hwy::TargetName(target.param)); });
+
+// In a process of its own: the limit is read once.
+TEST(CpuKernelsDeathTest, RunUnderTheLimitOfTheInstructionSets) {
+    testing::FLAGS_gtest_death_test_style = "threadsafe";
+    const auto runs_under = [](const char * limit, const std::string & name) {
+        setenv("LORICA_ISA", limit, 1);
+        const auto backend = make_cpu_backend(Dtype::bf16, 1);
+        const std::string detail = backend->detail();
+        std::exit(detail.starts_with(name) && hwy::TargetName(kernel_target()) == name ? 0 : 1);
+    };
+    if (!(hwy::SupportedTargets() & HWY_AVX2)) GTEST_SKIP() << "an x86 processor with AVX2 is needed";
+    EXPECT_EXIT(runs_under("avx2", "AVX2"), testing::ExitedWithCode(0), "");
+    EXPECT_EXIT(runs_under("baseline", "SSE2"), testing::ExitedWithCode(0), "");
+}
 
 constexpr Dtype dtypes[] = {Dtype::f32, Dtype::bf16};
 constexpr int64_t widths[] = {1, 7, 16, 33, 192, 577};

@@ -1,5 +1,7 @@
 #include "backend/cpu/cpu_features.h"
 
+#include "backend/cpu/gemm_kernels.h"
+
 #include <hwy/targets.h>
 
 #include <cstdint>
@@ -95,12 +97,13 @@ void apply_isa_limit() {
 
 const char * isa_name(bool bf16) {
     if (bf16 && has_amx_bf16()) return "AMX-BF16";
-    const int64_t targets = hwy::SupportedTargets();
+    // Asked of a kernel: hwy::SupportedTargets() would say what DisableTargets has left, and undo it for the calls that follow.
+    const int64_t target = kernel_target();
 #if HWY_ARCH_X86
-    if (targets & (HWY_AVX3_SPR | HWY_AVX3_ZEN4)) return bf16 ? "AVX512-BF16" : "AVX-512";
-    if (targets & (HWY_AVX3 | HWY_AVX3_DL)) return "AVX-512";
+    if (target == HWY_AVX3_SPR || target == HWY_AVX3_ZEN4) return bf16 ? "AVX512-BF16" : "AVX-512";
+    if (target == HWY_AVX3) return "AVX-512";
 #endif
-    return hwy::TargetName(targets & -targets);
+    return hwy::TargetName(target);
 }
 
 }  // namespace lorica::cpu

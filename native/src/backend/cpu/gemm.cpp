@@ -149,6 +149,7 @@ struct ThreadScratch {
     std::byte * panel;
     float * rows;
     float * c;  // [chunk rows, staged_panel_n], or a strip of a block of rows
+    float * a;  // a block of rows in f32, for a kernel that wants them so
 };
 
 // A panel's worth of columns of one job for one chunk of rows.
@@ -170,9 +171,16 @@ size_t panel_element(GemmPrecision precision) { return precision == GemmPrecisio
 
 int64_t c_rows(int64_t max_m) { return round_up(std::min(max_m, chunk_m), block_m); }
 
+// The kernel multiplies panels of bf16 with rows of f32.
+bool expands_a(GemmPrecision precision) {
+    return precision == GemmPrecision::bf16 && !has_amx_bf16() && kernel_bf16_simd_a_element() == sizeof(float);
+}
+constexpr int64_t expanded_a_elements = block_m * panel_k;
+
 size_t thread_scratch_bytes(int64_t max_m, GemmPrecision precision) {
     return static_cast<size_t>(panel_cells) * panel_element(precision) + row_scratch_elements * sizeof(float) +
-           static_cast<size_t>(c_rows(max_m) * staged_panel_n) * sizeof(float) + 3 * alignment;
+           static_cast<size_t>(c_rows(max_m) * staged_panel_n) * sizeof(float) +
+           (expands_a(precision) ? expanded_a_elements * sizeof(float) : 0) + 4 * alignment;
 }
 
 // Rows of a panel of that many columns.
@@ -288,6 +296,13 @@ constexpr int64_t blocks_worth_helping = 6;
 // A block of rows is multiplied with strip_groups groups and stored before the next ones, so that C stays in the first-level cache.
 constexpr int64_t strip_groups = 4;
 
+// Rows of bf16 in f32.
+PreparedA::Block expand_block(PreparedA::Block a, int64_t rows, int64_t k, float * to) {
+    const auto * from = reinterpret_cast<const uint16_t *>(a.data);
+    for (int64_t r = 0; r < rows; ++r) convert_bf16_to_f32(from + r * a.stride, to + r * k, k);
+    return {reinterpret_cast<const std::byte *>(to), k};
+}
+
 // helper: another thread runs the task as well, which has one stage.
 void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Task & task, GemmPrecision precision, bool amx,
               const ThreadScratch & thread, RowBlocks & blocks, bool helper) {
@@ -308,9 +323,14 @@ void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Ta
             const int64_t m = i * block_m, rows = std::min(block_m, task.m_count - m), block = task.m0 / block_m + i;
             const int64_t next = helper ? i - 1 : i + 1;
             segments.clear();
+            float * expanded = thread.a;
             for (const Segment & segment : stages[s]) {
                 const PreparedA & matrix = prepared[segment.term];
-                const auto a = matrix.block(block, segment.k0);
+                auto a = matrix.block(block, segment.k0);
+                if (expanded) {
+                    a = expand_block(a, rows, segment.k_pad, expanded);
+                    expanded += rows * segment.k_pad;
+                }
                 const std::byte * panel = thread.panel + static_cast<size_t>(segment.panel_offset) * panel_element(precision);
                 segments.push_back({a.data, a.stride, panel, segment.k_pad * group_n, segment.k_pad,
                                     next < 0 || next >= n_blocks ? nullptr : matrix.block(task.m0 / block_m + next, segment.k0).data});
@@ -427,7 +447,7 @@ size_t gemm_packed_a_bytes(int64_t m, int64_t k) {
 
 void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scratch, int n_threads) {
     const Scratch::Mark mark(scratch);
-    const bool amx = precision == GemmPrecision::bf16 && has_amx_bf16();
+    const bool amx = precision == GemmPrecision::bf16 && has_amx_bf16(), expands = expands_a(precision);
 
     std::vector<std::vector<PreparedA>> prepared(jobs.size());
     std::vector<std::pair<Matrix, PreparedA>> known;  // several jobs share one A
@@ -462,7 +482,8 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
         std::byte * own = memory + per_thread * static_cast<size_t>(omp_get_thread_num());
         const size_t panel_bytes = static_cast<size_t>(panel_cells) * panel_element(precision);
         auto * c = reinterpret_cast<float *>(own + panel_bytes);
-        const ThreadScratch thread{own, c + c_rows(max_m) * staged_panel_n, c};
+        float * rows = c + c_rows(max_m) * staged_panel_n;
+        const ThreadScratch thread{own, rows, c, expands ? rows + row_scratch_elements : nullptr};
         if (amx) amx_configure_thread();
         const auto run = [&](size_t i, bool helper) {
             const auto job = static_cast<size_t>(tasks[i].job);

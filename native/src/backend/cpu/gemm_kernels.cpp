@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/gemm_kernels.h"
@@ -26,9 +27,18 @@ constexpr size_t group_vectors = 16 / n_lanes;
 // Sums that stay in registers: rows x vectors, leaving room for B and one broadcast of A.
 constexpr size_t max_sums = n_lanes == 16 ? 24 : 12;
 
+// Without an instruction for products of bf16, A comes in f32 and pairs of B are taken apart: each product is exact in f32, and sums are
+// the same whether a pair is multiplied at once or one after the other.
+#if HWY_NATIVE_DOT_BF16
+using BlockA = uint16_t;
+#else
+using BlockA = float;
+#endif
+int64_t KernelAElement() { return sizeof(BlockA); }
+
 // Rows x Groups groups; the reduction runs over pairs of k.
 template <size_t Rows, size_t Groups>
-HWY_INLINE void block_bf16(const uint16_t * HWY_RESTRICT a, int64_t lda, const uint16_t * HWY_RESTRICT panel,
+HWY_INLINE void block_bf16(const BlockA * HWY_RESTRICT a, int64_t lda, const uint16_t * HWY_RESTRICT panel,
                            int64_t group_stride, int64_t k, float * HWY_RESTRICT c, int64_t ldc, bool accumulate) {
     constexpr size_t nv = group_vectors * Groups;
     const DF df;
@@ -40,27 +50,35 @@ HWY_INLINE void block_bf16(const uint16_t * HWY_RESTRICT a, int64_t lda, const u
         }
     }
     for (int64_t p = 0; p < k / 2; ++p) {
-        hn::Vec<DU32> b[nv];
-        for (size_t v = 0; v < nv; ++v) {
+        const auto pairs = [&](size_t v) HWY_ATTR {
             const size_t group = v / group_vectors, part = v % group_vectors;
-            b[v] = hn::LoadU(du32, reinterpret_cast<const uint32_t *>(panel + group * group_stride + p * 32) + part * n_lanes);
-        }
+            return hn::LoadU(du32, reinterpret_cast<const uint32_t *>(panel + group * group_stride + p * 32) + part * n_lanes);
+        };
+#if HWY_NATIVE_DOT_BF16
+        const DB db;
+        hn::Vec<DB> b[nv];
+        for (size_t v = 0; v < nv; ++v) b[v] = hn::BitCast(db, pairs(v));
         for (size_t r = 0; r < Rows; ++r) {
             uint32_t pair;
             std::memcpy(&pair, a + r * lda + 2 * p, sizeof pair);
-            const auto a_pair = hn::Set(du32, pair);
+            const auto a_pair = hn::BitCast(db, hn::Set(du32, pair));
             for (size_t v = 0; v < nv; ++v) {
-#if HWY_NATIVE_DOT_BF16
                 auto unused = hn::Zero(df);
-                const DB db;
-                sum[r][v] = hn::ReorderWidenMulAccumulate(df, hn::BitCast(db, a_pair), hn::BitCast(db, b[v]), sum[r][v], unused);
-#else
-                const auto high = hn::Set(du32, 0xffff0000u);
-                sum[r][v] = hn::MulAdd(hn::BitCast(df, hn::ShiftLeft<16>(a_pair)), hn::BitCast(df, hn::ShiftLeft<16>(b[v])), sum[r][v]);
-                sum[r][v] = hn::MulAdd(hn::BitCast(df, hn::And(a_pair, high)), hn::BitCast(df, hn::And(b[v], high)), sum[r][v]);
-#endif
+                sum[r][v] = hn::ReorderWidenMulAccumulate(df, a_pair, b[v], sum[r][v], unused);
             }
         }
+#else
+        for (int64_t half = 0; half < 2; ++half) {
+            hn::Vec<DF> b[nv];
+            for (size_t v = 0; v < nv; ++v) {
+                b[v] = hn::BitCast(df, half == 0 ? hn::ShiftLeft<16>(pairs(v)) : hn::And(pairs(v), hn::Set(du32, 0xffff0000u)));
+            }
+            for (size_t r = 0; r < Rows; ++r) {
+                const auto a_value = hn::Set(df, a[r * lda + 2 * p + half]);
+                for (size_t v = 0; v < nv; ++v) sum[r][v] = hn::MulAdd(a_value, b[v], sum[r][v]);
+            }
+        }
+#endif
     }
     for (size_t r = 0; r < Rows; ++r) {
         for (size_t v = 0; v < nv; ++v) hn::StoreU(sum[r][v], df, c + r * ldc + v * n_lanes);
@@ -94,31 +112,35 @@ HWY_INLINE void block_f32(const float * HWY_RESTRICT a, int64_t lda, const float
     }
 }
 
-// Covers `rows` rows with blocks of Step, then halves.
-template <size_t Step, size_t Groups, typename Block>
-HWY_INLINE void cover_rows(int64_t first, int64_t rows, const Block & block) {
-    int64_t r = first;
-    for (; r + static_cast<int64_t>(Step) <= rows; r += Step) block.template operator()<Step, Groups>(r);
-    if constexpr (Step > 1) {
-        if (r < rows) cover_rows<Step / 2, Groups>(r, rows, block);
+// As few blocks of up to Most rows as there must be, all nearly as tall: a low one has too few sums to hide a multiply-add's latency.
+template <size_t Most, size_t Groups, typename Block>
+HWY_INLINE void cover_rows(int64_t rows, const Block & block) {
+    const int64_t most = static_cast<int64_t>(Most), n_blocks = (rows + most - 1) / most;
+    const auto with_rows = [&]<size_t... I>(std::index_sequence<I...>, int64_t first, int64_t count) HWY_ATTR {
+        static_cast<void>(((count == static_cast<int64_t>(I + 1) && (block.template operator()<I + 1, Groups>(first), true)) || ...));
+    };
+    for (int64_t i = 0, first = 0; i < n_blocks; ++i) {
+        const int64_t end = rows * (i + 1) / n_blocks;
+        with_rows(std::make_index_sequence<Most>(), first, end - first);
+        first = end;
     }
 }
 
 template <size_t Groups, typename Block>
 HWY_INLINE void cover(int64_t rows, const Block & block) {
-    constexpr size_t step = max_sums / (group_vectors * Groups);
-    cover_rows<(step > 0 ? step : 1), Groups>(0, rows, block);
+    constexpr size_t most = max_sums / (group_vectors * Groups);
+    cover_rows<(most > 0 ? most : 1), Groups>(rows, block);
 }
 
 // Two groups at a time where a vector is a whole group, else one: enough sums to hide the latency of a fused multiply-add.
 constexpr int64_t groups_at_once = group_vectors == 1 ? 2 : 1;
 
-template <typename T, typename Call>
+template <typename A, typename B, typename Call>
 HWY_INLINE void run(const KernelArgs & args, const Call & call) {
     bool accumulate = args.accumulate;
     for (const KernelSegment & segment : args.segments) {
-        const T * a = static_cast<const T *>(segment.a);
-        const T * panel = static_cast<const T *>(segment.panel) + args.first_group * segment.group_stride;
+        const A * a = static_cast<const A *>(segment.a);
+        const B * panel = static_cast<const B *>(segment.panel) + args.first_group * segment.group_stride;
         int64_t g = 0;
         auto block = [&]<size_t Rows, size_t Groups>(int64_t r) {
             call.template operator()<Rows, Groups>(segment, a + r * segment.lda, panel + g * segment.group_stride,
@@ -133,18 +155,20 @@ HWY_INLINE void run(const KernelArgs & args, const Call & call) {
 }
 
 void KernelBf16(const KernelArgs & args) {
-    run<uint16_t>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const uint16_t * a, const uint16_t * panel, float * c,
-                                                        bool accumulate) {
+    run<BlockA, uint16_t>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const BlockA * a, const uint16_t * panel,
+                                                                float * c, bool accumulate) {
         block_bf16<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
     });
 }
 
 void KernelF32(const KernelArgs & args) {
-    run<float>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const float * a, const float * panel, float * c,
-                                                     bool accumulate) {
+    run<float, float>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const float * a, const float * panel, float * c,
+                                                            bool accumulate) {
         block_f32<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
     });
 }
+
+int64_t KernelTarget() { return HWY_TARGET; }
 
 constexpr int64_t two_vectors = 2 * static_cast<int64_t>(n_lanes);
 
@@ -277,6 +301,8 @@ namespace lorica::cpu {
 
 HWY_EXPORT(KernelBf16);
 HWY_EXPORT(KernelF32);
+HWY_EXPORT(KernelAElement);
+HWY_EXPORT(KernelTarget);
 HWY_EXPORT(StoreSoftmax);
 HWY_EXPORT(StoreBlockBf16);
 HWY_EXPORT(StoreBlockF32);
@@ -287,6 +313,8 @@ HWY_EXPORT(AddRowDotsF32);
 
 void kernel_bf16_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelBf16)(args); }
 void kernel_f32_simd(const KernelArgs & args) { HWY_DYNAMIC_DISPATCH(KernelF32)(args); }
+int64_t kernel_bf16_simd_a_element() { return HWY_DYNAMIC_DISPATCH(KernelAElement)(); }
+int64_t kernel_target() { return HWY_DYNAMIC_DISPATCH(KernelTarget)(); }
 void store_softmax(const SoftmaxStoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreSoftmax)(args); }
 void store_block_bf16(const StoreArgs & args) { HWY_DYNAMIC_DISPATCH(StoreBlockBf16)(args); }
 void stores_done() { hwy::FlushStream(); }

@@ -7,7 +7,7 @@
 namespace lorica::cpu {
 
 // One term of a sum of products: A[rows, k] (row stride lda, in elements) times groups of a packed panel. k is a multiple of 32 in
-// bf16, and all 32 rows of A must be readable then.
+// bf16, and all 32 rows of A must be readable then. A is in the format of the panel, but see kernel_bf16_simd().
 struct KernelSegment {
     const void * a;
     int64_t lda;
@@ -29,8 +29,12 @@ struct KernelArgs {
 };
 
 void kernel_bf16_amx(const KernelArgs & args);  // only when has_amx_bf16(), after amx_configure_thread()
+// Bytes of an element of A: 2, or 4 (f32) where there is no instruction for products of bf16.
 void kernel_bf16_simd(const KernelArgs & args);
+int64_t kernel_bf16_simd_a_element();
 void kernel_f32_simd(const KernelArgs & args);
+// The HWY_TARGET whose vector kernels run here.
+int64_t kernel_target();
 
 // C[sides][16][narrow_columns] = A B over k tokens for up to narrow_sides A, on AMX. A: tiles of 16 rows x 32 tokens, one after another,
 // zeros behind the last token. B[k][columns] in bf16 as it lies in memory, row stride ldb; columns <= narrow_columns, the others of C are
