@@ -142,15 +142,20 @@ private:
 
 // How far ahead lines are asked for, in bytes. Behind a strip is the next one.
 constexpr int64_t prefetch_distance = 4096;
+// Zen's own prefetching does better alone with fields that lie one behind the other (native/bench/NOTES.md).
+constexpr bool prefetches = HWY_TARGET != HWY_AVX3_ZEN4;
 
 // What the fields of a block have for rows `row` to row + rows_at_once.
 struct Fields {
     const uint8_t * block;
     int64_t row;
 
+    template <bool Prefetched = prefetches>
     HWY_INLINE TwoCodes codes(int64_t group, int64_t field = 0) const {
         const uint8_t * p = block + field + group * group_bytes + 4 * row;
-        for (int64_t i = 0; i < 4 * rows_at_once; i += 64) hwy::Prefetch(p + prefetch_distance + i);
+        if constexpr (Prefetched) {
+            for (int64_t i = 0; i < 4 * rows_at_once; i += 64) hwy::Prefetch(p + prefetch_distance + i);
+        }
         return {hn::LoadU(Codes(), p), hn::LoadU(Codes(), p + 4 * n_lanes)};
     }
     HWY_INLINE Vec halves(int64_t field, size_t h) const {
@@ -287,8 +292,8 @@ HWY_FLATTEN void dot_q6_k(const uint8_t * strip, int64_t n, const XRow & x, floa
                 constexpr int first = 128 * half + 32 * p + 16 * sixteen;  // of these elements
                 Products<63> products(x.starts[(i + first) / 32].of_6_bits[sixteen]);
                 unrolled<4>([&](auto g) HWY_ATTR {
-                    const TwoCodes codes = of.codes(16 * half + 8 * (p % 2) + 4 * sixteen + g);
-                    const TwoCodes bits = of.codes(8 * half + 4 * sixteen + g, Strip::high);
+                    const TwoCodes codes = of.codes<true>(16 * half + 8 * (p % 2) + 4 * sixteen + g);
+                    const TwoCodes bits = of.codes<true>(8 * half + 4 * sixteen + g, Strip::high);
                     const TwoCodes low = p < 2 ? low_nibbles(codes) : shift<-4>(codes);
                     products.template add<g>(with_bits(low, shift<4 - 2 * p>(bits), 0x30), x.bytes(i + first) + 4 * g);
                 });
