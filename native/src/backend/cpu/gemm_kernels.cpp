@@ -36,6 +36,9 @@ using BlockA = float;
 #endif
 int64_t KernelAElement() { return sizeof(BlockA); }
 
+// Where B is taken apart, compilers mix the two halves of a step, and want registers for both.
+constexpr size_t max_sums_bf16 = n_lanes == 16 && !HWY_NATIVE_DOT_BF16 ? 16 : max_sums;
+
 // Rows x Groups groups; the reduction runs over pairs of k.
 template <size_t Rows, size_t Groups>
 HWY_INLINE void block_bf16(const BlockA * HWY_RESTRICT a, int64_t lda, const uint16_t * HWY_RESTRICT panel,
@@ -126,16 +129,16 @@ HWY_INLINE void cover_rows(int64_t rows, const Block & block) {
     }
 }
 
-template <size_t Groups, typename Block>
+template <size_t MaxSums, size_t Groups, typename Block>
 HWY_INLINE void cover(int64_t rows, const Block & block) {
-    constexpr size_t most = max_sums / (group_vectors * Groups);
+    constexpr size_t most = MaxSums / (group_vectors * Groups);
     cover_rows<(most > 0 ? most : 1), Groups>(rows, block);
 }
 
 // Two groups at a time where a vector is a whole group, else one: enough sums to hide the latency of a fused multiply-add.
 constexpr int64_t groups_at_once = group_vectors == 1 ? 2 : 1;
 
-template <typename A, typename B, typename Call>
+template <typename A, typename B, size_t MaxSums, typename Call>
 HWY_INLINE void run(const KernelArgs & args, const Call & call) {
     bool accumulate = args.accumulate;
     for (const KernelSegment & segment : args.segments) {
@@ -147,23 +150,23 @@ HWY_INLINE void run(const KernelArgs & args, const Call & call) {
                                                    args.c + r * args.ldc + g * 16, accumulate);
         };
         if constexpr (groups_at_once == 2) {
-            for (; g + 2 <= args.groups; g += 2) cover<2>(args.rows, block);
+            for (; g + 2 <= args.groups; g += 2) cover<MaxSums, 2>(args.rows, block);
         }
-        for (; g < args.groups; ++g) cover<1>(args.rows, block);
+        for (; g < args.groups; ++g) cover<MaxSums, 1>(args.rows, block);
         accumulate = true;
     }
 }
 
 void KernelBf16(const KernelArgs & args) {
-    run<BlockA, uint16_t>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const BlockA * a, const uint16_t * panel,
-                                                                float * c, bool accumulate) {
+    run<BlockA, uint16_t, max_sums_bf16>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const BlockA * a, const uint16_t * panel,
+                                                                               float * c, bool accumulate) {
         block_bf16<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
     });
 }
 
 void KernelF32(const KernelArgs & args) {
-    run<float, float>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const float * a, const float * panel, float * c,
-                                                            bool accumulate) {
+    run<float, float, max_sums>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const float * a, const float * panel, float * c,
+                                                                      bool accumulate) {
         block_f32<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
     });
 }
