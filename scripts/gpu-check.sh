@@ -227,7 +227,7 @@ tool() { command -v "$1" >/dev/null && echo yes || echo no; }
 at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; } # at_least 3.28 VERSION
 # Where the toolkit and the driver are when nobody put them on the PATH.
 export PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin
-number_of_device=${device#cuda} number_of_device=${number_of_device#:}
+number_of_device=${device//[!0-9]/} # none: the first
 gpu=$(nvidia-smi --id="${number_of_device:-0}" --query-gpu=name,compute_cap,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 python=${PEERS_PYTHON:-}
 if [ -n "$dry" ]; then

@@ -16,8 +16,8 @@
 #include <limits>
 
 #include "backend/cpu/attention_kernels.h"
-#include "backend/cpu/tiles.h"
 #include "backend/cpu/simd-inl.h"
+#include "backend/cpu/tiles.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {

@@ -1,7 +1,5 @@
 #include "backend/cpu/cpu_features.h"
 
-#include "backend/cpu/gemm_kernels.h"
-
 #include <hwy/targets.h>
 
 #include <cstdint>
@@ -9,6 +7,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "backend/cpu/gemm_kernels.h"
 #include "common/error.h"
 
 #if defined(__x86_64__) && defined(__linux__)

@@ -292,6 +292,7 @@ HWY_FLATTEN void dot_q6_k(const uint8_t * strip, int64_t n, const XRow & x, floa
                 constexpr int first = 128 * half + 32 * p + 16 * sixteen;  // of these elements
                 Products<63> products(x.starts[(i + first) / 32].of_6_bits[sixteen]);
                 unrolled<4>([&](auto g) HWY_ATTR {
+                    // In two places, and not in the order of either.
                     const TwoCodes codes = of.codes<true>(16 * half + 8 * (p % 2) + 4 * sixteen + g);
                     const TwoCodes bits = of.codes<true>(8 * half + 4 * sixteen + g, Strip::high);
                     const TwoCodes low = p < 2 ? low_nibbles(codes) : shift<-4>(codes);
