@@ -44,6 +44,9 @@ else
     failed=1
 fi
 grep -E '^\[[A-Z]+\] Tests run: [^-]*$' "$build/logs/java-tests.log" || true
+# Why tests were skipped, and how many for each reason.
+find "$checkout"/java/*/target -path '*-reports/TEST-*.xml' -exec grep -h '<skipped' {} + 2>/dev/null |
+    sed -E 's/.*(Assumption failed: |message=")/skipped: /; s/(" type=|\]\]>).*//' | sort | uniq -c || true
 
 if [ $failed != 0 ]; then
     echo "Some tests failed."
