@@ -1,7 +1,7 @@
 package dev.lorica.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.assertj.core.api.Assumptions.assumeThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import java.nio.file.Files;
@@ -60,9 +60,7 @@ class TokenizeCommandTest {
     @Test
     void worksOnAFileThatHoldsOnlyAVocabulary() {
         String vocabulary = Program.repository("../shared/data/vocab/llama-spm.gguf");
-        assumeThat(Files.exists(Path.of(vocabulary)))
-                .as("../shared/data/vocab is present")
-                .isTrue();
+        assumeTrue(Files.exists(Path.of(vocabulary)), () -> vocabulary + " is not there");
 
         String with = Program.run("tokenize", vocabulary, "--text", "Hello")
                 .succeeds()

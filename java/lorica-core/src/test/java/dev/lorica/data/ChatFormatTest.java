@@ -2,7 +2,6 @@ package dev.lorica.data;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
-import static org.assertj.core.api.Assumptions.assumeThat;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
@@ -281,7 +280,7 @@ class ChatFormatTest {
     @Test
     void bosStandsOnceWhetherTheTemplateWritesItOrNot() {
         Path vocabulary = Repository.file("../shared/data/vocab/llama-spm.gguf");
-        assumeThat(Files.exists(vocabulary)).as("../shared/data/vocab is present").isTrue();
+        assumeTrue(Files.exists(vocabulary), () -> vocabulary + " is not there");
         try (Tokenizer llama = Tokenizer.load(vocabulary)) {
             int bos = llama.info().bos();
             for (String name : List.of("llama2", "mistral", "zephyr", "chatml")) {

@@ -2,7 +2,7 @@ package dev.lorica.data;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
-import static org.assertj.core.api.Assumptions.assumeThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import dev.lorica.Tokenizer;
 import dev.lorica.data.DataReport.Stretch;
@@ -112,9 +112,7 @@ class TokenizedDatasetTest {
     @Test
     void sentencePieceGetsOneBosAndNoBlankBeforeTheResponse() {
         Path vocabulary = Repository.file("../shared/data/vocab/llama-spm.gguf");
-        assumeThat(Files.exists(vocabulary))
-                .as("../shared/data/vocab is present")
-                .isTrue();
+        assumeTrue(Files.exists(vocabulary), () -> vocabulary + " is not there");
         try (Tokenizer llama = Tokenizer.load(vocabulary)) {
             int bos = llama.info().bos();
             Example example = encode(llama, COLLINS);
