@@ -35,15 +35,19 @@ struct Q4_1Strip {
 struct Q8_0Strip {  // codes: the integers + 128
     static constexpr int64_t elements = 32, d = 8 * group_bytes, bytes = d + halves_bytes;
 };
+// Blocks of 256 elements are in parts, each in the order in which it is read, so that a strip is one run of addresses: upper bits, nibbles,
+// scales. The low nibbles belong to the first half of a part's elements, the high ones to the second.
 template <bool FifthBits>
-struct KStrip {  // Q5_K and Q4_K: bit j of `high` belongs to the elements from 32 j on
-    static constexpr int64_t elements = 256, high = 32 * group_bytes, scales = high + (FifthBits ? 8 * group_bytes : 0),
-                             minima = scales + 8 * strip_rows, d = minima + 8 * strip_rows, dmin = d + halves_bytes,
+struct KStrip {  // Q4_K and Q5_K: 64 elements
+    static constexpr int64_t elements = 256, nibbles = FifthBits ? 2 * group_bytes : 0, scales = nibbles + 8 * group_bytes,
+                             minima = scales + 2 * strip_rows, part = minima + 2 * strip_rows, d = 4 * part, dmin = d + halves_bytes,
                              bytes = dmin + halves_bytes;
 };
-struct Q6_KStrip {
-    static constexpr int64_t elements = 256, high = 32 * group_bytes, scales = high + 16 * group_bytes, d = scales + 16 * strip_rows,
-                             bytes = d + halves_bytes;
+struct Q6_KStrip {  // sixteen elements, and those 64 behind them
+    static constexpr int64_t elements = 256, nibbles = 2 * group_bytes, scales = nibbles + 4 * group_bytes, part = scales + 2 * strip_rows,
+                             d = 8 * part, bytes = d + halves_bytes;
+    // Of the first element of a part in the block.
+    static constexpr int64_t first_element(int64_t part) { return part / 4 * 128 + part % 4 * 16; }
 };
 
 }  // namespace lorica::cpu
@@ -142,7 +146,7 @@ private:
 
 // How far ahead lines are asked for, in bytes. Behind a strip is the next one.
 constexpr int64_t prefetch_distance = 4096;
-// Zen's own prefetching does better alone with fields that lie one behind the other (native/bench/NOTES.md).
+// Zen's own prefetching does better alone, as long as addresses only grow (native/bench/NOTES.md).
 constexpr bool prefetches = HWY_TARGET != HWY_AVX3_ZEN4;
 
 // What the fields of a block have for rows `row` to row + rows_at_once.
@@ -150,10 +154,13 @@ struct Fields {
     const uint8_t * block;
     int64_t row;
 
-    template <bool Prefetched = prefetches>
+    template <typename Strip>
+    HWY_INLINE Fields part(int64_t i) const {
+        return {block + i * Strip::part, row};
+    }
     HWY_INLINE TwoCodes codes(int64_t group, int64_t field = 0) const {
         const uint8_t * p = block + field + group * group_bytes + 4 * row;
-        if constexpr (Prefetched) {
+        if constexpr (prefetches) {
             for (int64_t i = 0; i < 4 * rows_at_once; i += 64) hwy::Prefetch(p + prefetch_distance + i);
         }
         return {hn::LoadU(Codes(), p), hn::LoadU(Codes(), p + 4 * n_lanes)};
@@ -170,16 +177,20 @@ struct Fields {
 };
 
 HWY_INLINE TwoCodes low_nibbles(const TwoCodes & v) { return {hn::And(v[0], hn::Set(Codes(), 15)), hn::And(v[1], hn::Set(Codes(), 15))}; }
-// Bits are moved to the left by Left, which may be negative. What crosses from one byte into another is not kept apart.
+HWY_INLINE TwoCodes high_nibbles(const TwoCodes & v) { return {hn::ShiftRight<4>(v[0]), hn::ShiftRight<4>(v[1])}; }
+// Bits are moved to the left by Left, which may be negative. What crosses from one byte into the next is not kept apart.
 template <int Left>
-HWY_INLINE TwoCodes shift(const TwoCodes & v) {
-    if constexpr (Left >= 0) return {hn::ShiftLeft<Left>(v[0]), hn::ShiftLeft<Left>(v[1])};
+HWY_INLINE CodeVec moved(CodeVec v) {
+    const auto words = hn::BitCast(Words(), v);
+    if constexpr (Left >= 0) return hn::BitCast(Codes(), hn::ShiftLeft<Left>(words));
     constexpr int right = Left < 0 ? -Left : 0;
-    return {hn::ShiftRight<right>(v[0]), hn::ShiftRight<right>(v[1])};
+    return hn::BitCast(Codes(), hn::ShiftRight<right>(words));
 }
-// v, and of `bits` those in the mask.
-HWY_INLINE TwoCodes with_bits(const TwoCodes & v, const TwoCodes & bits, uint8_t mask) {
-    return {hn::OrAnd(v[0], bits[0], hn::Set(Codes(), mask)), hn::OrAnd(v[1], bits[1], hn::Set(Codes(), mask))};
+// v, and of the moved `bits` those in Mask, which are never any that crossed.
+template <uint8_t Mask, int Left>
+HWY_INLINE TwoCodes with_bits(const TwoCodes & v, const TwoCodes & bits) {
+    const CodeVec mask = hn::Set(Codes(), Mask);
+    return {hn::OrAnd(v[0], moved<Left>(bits[0]), mask), hn::OrAnd(v[1], moved<Left>(bits[1]), mask)};
 }
 
 // One row of DotInput's integers.
@@ -212,7 +223,7 @@ HWY_INLINE Products<15> products_of_nibbles(const Fields & of, const XRow & x, i
     unrolled<4>([&](auto g) HWY_ATTR {
         const TwoCodes codes = of.codes(g);
         products.template add<2 * g>(low_nibbles(codes), x.bytes(i) + 4 * g);
-        products.template add<2 * g + 1>(shift<-4>(codes), x.bytes(i + 16) + 4 * g);
+        products.template add<2 * g + 1>(high_nibbles(codes), x.bytes(i + 16) + 4 * g);
     });
     return products;
 }
@@ -249,30 +260,33 @@ HWY_FLATTEN void dot_k(const uint8_t * strip, int64_t n, const XRow & x, float *
     for_blocks<Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
         const Vec zero = hn::Zero(Floats());
         TwoVecs scaled{zero, zero}, below{zero, zero};
-        const auto add = [&](Products<largest> & products, int part) HWY_ATTR {
-            for (size_t h = 0; h < 2; ++h) {
-                scaled[h] = hn::MulAdd(products.get(h), of.template bytes<uint8_t>(Strip::scales + part * strip_rows, h), scaled[h]);
-                below[h] = hn::MulAdd(x.sum_of_32(i + 32 * part), of.template bytes<uint8_t>(Strip::minima + part * strip_rows, h), below[h]);
-            }
-        };
         // Elements 64 j to 64 j + 31 are the low nibbles of 32 bytes, the next 32 the high ones.
-        unrolled<4>([&](auto j) HWY_ATTR {
+        for (int64_t j = 0; j < 4; ++j) {
+            const Fields part = of.template part<Strip>(j);
             Products<largest> low(0), high(0);
+            TwoCodes bits[2];
+            if constexpr (FifthBits) bits[0] = part.codes(0), bits[1] = part.codes(1);
             unrolled<8>([&](auto g) HWY_ATTR {
-                const TwoCodes codes = of.codes(8 * j + g);
-                TwoCodes first = low_nibbles(codes), second = shift<-4>(codes);
+                const TwoCodes codes = part.codes(g, Strip::nibbles);
+                TwoCodes first = low_nibbles(codes), second = high_nibbles(codes);
                 if constexpr (FifthBits) {
-                    const TwoCodes bits = of.codes(g, Strip::high);
-                    first = with_bits(first, shift<4 - 2 * j>(bits), 16);
-                    second = with_bits(second, shift<3 - 2 * j>(bits), 16);
+                    first = with_bits<16, 4 - 2 * (g % 4)>(first, bits[g / 4]);
+                    second = with_bits<16, 3 - 2 * (g % 4)>(second, bits[g / 4]);
                 }
                 const int64_t at = i + 64 * j + g / 4 * 16;
                 low.template add<g>(first, x.bytes(at) + g % 4 * 4);
                 high.template add<g>(second, x.bytes(at + 32) + g % 4 * 4);
             });
-            add(low, 2 * j);
-            add(high, 2 * j + 1);
-        });
+            const auto add = [&](Products<largest> & products, int64_t half) HWY_ATTR {
+                const Vec sum_of_x = x.sum_of_32(i + 64 * j + 32 * half);
+                for (size_t h = 0; h < 2; ++h) {
+                    scaled[h] = hn::MulAdd(products.get(h), part.bytes<uint8_t>(Strip::scales + half * strip_rows, h), scaled[h]);
+                    below[h] = hn::MulAdd(sum_of_x, part.bytes<uint8_t>(Strip::minima + half * strip_rows, h), below[h]);
+                }
+            };
+            add(low, 0);
+            add(high, 1);
+        }
         for (size_t h = 0; h < 2; ++h) {
             sums[h] = hn::MulAdd(scaled[h], of.halves(Strip::d, h), sums[h]);
             sums[h] = hn::NegMulAdd(below[h], of.halves(Strip::dmin, h), sums[h]);
@@ -284,25 +298,22 @@ HWY_FLATTEN void dot_q6_k(const uint8_t * strip, int64_t n, const XRow & x, floa
     using Strip = Q6_KStrip;
     for_blocks<Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
         TwoVecs scaled{hn::Zero(Floats()), hn::Zero(Floats())};
-        // Of each half, 128 elements, the low nibbles of 64 bytes are the first 64 and the high ones the second; bits 2p and 2p + 1 of
-        // 32 bytes belong to elements 32 p to 32 p + 31. Sixteen elements have a scale.
-        unrolled<4>([&](auto sixteens) HWY_ATTR {
-            constexpr int half = sixteens / 2, sixteen = sixteens % 2;
-            unrolled<4>([&](auto p) HWY_ATTR {
-                constexpr int first = 128 * half + 32 * p + 16 * sixteen;  // of these elements
-                Products<63> products(x.starts[(i + first) / 32].of_6_bits[sixteen]);
-                unrolled<4>([&](auto g) HWY_ATTR {
-                    // In two places, and not in the order of either.
-                    const TwoCodes codes = of.codes<true>(16 * half + 8 * (p % 2) + 4 * sixteen + g);
-                    const TwoCodes bits = of.codes<true>(8 * half + 4 * sixteen + g, Strip::high);
-                    const TwoCodes low = p < 2 ? low_nibbles(codes) : shift<-4>(codes);
-                    products.template add<g>(with_bits(low, shift<4 - 2 * p>(bits), 0x30), x.bytes(i + first) + 4 * g);
-                });
-                for (size_t h = 0; h < 2; ++h) {
-                    scaled[h] = hn::MulAdd(products.get(h), of.template bytes<int8_t>(Strip::scales + first / 16 * strip_rows, h), scaled[h]);
-                }
+        for (int64_t j = 0; j < 8; ++j) {
+            const Fields part = of.template part<Strip>(j);
+            const int64_t first = i + Strip::first_element(j), second = first + 64;
+            const auto start = [&](int64_t at) HWY_ATTR { return x.starts[at / 32].of_6_bits[j % 2]; };
+            Products<63> low(start(first)), high(start(second));
+            const TwoCodes bits[2] = {part.codes(0), part.codes(1)};
+            unrolled<4>([&](auto g) HWY_ATTR {
+                const TwoCodes codes = part.codes(g, Strip::nibbles);
+                low.template add<g>(with_bits<0x30, 4 - 4 * (g % 2)>(low_nibbles(codes), bits[g / 2]), x.bytes(first) + 4 * g);
+                high.template add<g>(with_bits<0x30, 2 - 4 * (g % 2)>(high_nibbles(codes), bits[g / 2]), x.bytes(second) + 4 * g);
             });
-        });
+            for (size_t h = 0; h < 2; ++h) {
+                scaled[h] = hn::MulAdd(low.get(h), part.bytes<int8_t>(Strip::scales, h), scaled[h]);
+                scaled[h] = hn::MulAdd(high.get(h), part.bytes<int8_t>(Strip::scales + strip_rows, h), scaled[h]);
+            }
+        }
         for (size_t h = 0; h < 2; ++h) sums[h] = hn::MulAdd(scaled[h], of.halves(Strip::d, h), sums[h]);
     });
 }
@@ -350,12 +361,21 @@ void copy_halves(const Rows & rows, int64_t at, uint8_t * to) {
     for (int64_t r = 0; r < strip_rows; ++r) std::memcpy(to + 2 * r, rows[static_cast<size_t>(r)] + at, 2);
 }
 
-void copy_k_scales(const Rows & rows, int64_t at, uint8_t * scales, uint8_t * minima) {
+// Upper bits of a part in the order of its nibbles: Bits of them from bit `first` of each of n bytes, for the low nibbles, and from bit
+// `second`, for the high ones. Those of 4 / Bits groups come into one.
+template <int Bits>
+void copy_upper_bits(const Rows & rows, int64_t at, int64_t n, int first, int second, uint8_t * to) {
+    constexpr int groups = 4 / Bits;
+    constexpr uint32_t mask = ((1u << Bits) - 1) * 0x01010101u;
     for (int64_t r = 0; r < strip_rows; ++r) {
-        const KScales all = k_scales_at(rows[static_cast<size_t>(r)] + at);
-        for (int j = 0; j < 8; ++j) {
-            scales[strip_rows * j + r] = static_cast<uint8_t>(all.scales >> (8 * j));
-            minima[strip_rows * j + r] = static_cast<uint8_t>(all.minima >> (8 * j));
+        for (int64_t i = 0; i < n; i += 4 * groups) {
+            uint32_t bits = 0;
+            for (int g = 0; g < groups; ++g) {
+                uint32_t four;
+                std::memcpy(&four, rows[static_cast<size_t>(r)] + at + i + 4 * g, 4);
+                bits |= ((four >> first & mask) | (four >> second & mask) << Bits) << (2 * Bits * g);
+            }
+            std::memcpy(to + i / groups * strip_rows + 4 * r, &bits, 4);
         }
     }
 }
@@ -365,9 +385,36 @@ void copy_k_block(const Rows & rows, uint8_t * to) {
     using Strip = KStrip<FifthBits>;
     copy_halves(rows, 0, to + Strip::d);
     copy_halves(rows, 2, to + Strip::dmin);
-    copy_k_scales(rows, 4, to + Strip::scales, to + Strip::minima);
-    if (FifthBits) copy_codes(rows, 16, 32, to + Strip::high);
-    copy_codes(rows, FifthBits ? 48 : 16, 128, to);
+    for (int part = 0; part < 4; ++part) {
+        uint8_t * to_part = to + part * Strip::part;
+        if (FifthBits) copy_upper_bits<1>(rows, 16, 32, 2 * part, 2 * part + 1, to_part);
+        copy_codes(rows, (FifthBits ? 48 : 16) + 32 * part, 32, to_part + Strip::nibbles);
+    }
+    for (int64_t r = 0; r < strip_rows; ++r) {
+        const uint8_t * block = rows[static_cast<size_t>(r)];
+        const KScales all = k_scales_at(block + 4);
+        for (int j = 0; j < 8; ++j) {
+            uint8_t * part = to + j / 2 * Strip::part + j % 2 * strip_rows + r;
+            part[Strip::scales] = static_cast<uint8_t>(all.scales >> (8 * j));
+            part[Strip::minima] = static_cast<uint8_t>(all.minima >> (8 * j));
+        }
+    }
+}
+
+void copy_q6_k_block(const Rows & rows, uint8_t * to) {
+    using Strip = Q6_KStrip;
+    for (int64_t part = 0; part < 8; ++part, to += Strip::part) {
+        const int64_t half = part / 4, of_half = part % 4 * 16;
+        const int bit = static_cast<int>(part % 4 / 2 * 2);  // the others are four bits above
+        copy_upper_bits<2>(rows, 128 + 32 * half + of_half % 32, 16, bit, bit + 4, to);
+        copy_codes(rows, 64 * half + of_half, 16, to + Strip::nibbles);
+        for (int64_t r = 0; r < strip_rows; ++r) {
+            const uint8_t * scales = rows[static_cast<size_t>(r)] + 192 + Strip::first_element(part) / 16;
+            to[Strip::scales + r] = scales[0];
+            to[Strip::scales + strip_rows + r] = scales[4];
+        }
+    }
+    copy_halves(rows, 208, to);  // d is behind the parts
 }
 
 // The layouts of the blocks: dequantize-inl.h.
@@ -385,13 +432,7 @@ void copy_block(ggml_type type, const Rows & rows, uint8_t * to) {
             return copy_codes(rows, 2, 32, to, 0x80808080);
         case GGML_TYPE_Q4_K: return copy_k_block<false>(rows, to);
         case GGML_TYPE_Q5_K: return copy_k_block<true>(rows, to);
-        default:  // Q6_K
-            copy_codes(rows, 0, 128, to);
-            copy_codes(rows, 128, 64, to + Q6_KStrip::high);
-            for (int64_t r = 0; r < strip_rows; ++r) {
-                for (int64_t j = 0; j < 16; ++j) to[Q6_KStrip::scales + strip_rows * j + r] = rows[static_cast<size_t>(r)][192 + j];
-            }
-            return copy_halves(rows, 208, to + Q6_KStrip::d);
+        default: return copy_q6_k_block(rows, to);
     }
 }
 

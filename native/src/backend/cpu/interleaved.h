@@ -1,5 +1,6 @@
 // Quantized weights copied into the order in which decoding reads them: strips of rows side by side, so that a vector holds four
-// elements of each of its rows and no sum runs across lanes. A copy has the integers and scales of its blocks, as many bytes as they; the scales of Q4_K and Q5_K are unpacked, which adds 3 %.
+// elements of each of its rows and no sum runs across lanes. A copy has the integers and scales of its blocks, as many bytes as they;
+// the scales of Q4_K and Q5_K are unpacked, which adds 3 %.
 #pragma once
 
 #include <cstdint>
