@@ -209,8 +209,8 @@ decoding() { # name, arguments of lorica-bench decode…
     row "$1" "$(number "$(value decode_tokens_per_second)" 1 1) tok/s" "$(number "$(value ratio_to_memory)" 100 1) % of \
 $(number "$(value memory_bytes_per_second)" 1e-9) GB/s, prompt $(number "$(value prompt_tokens_per_second)") tok/s" "$took"
 }
-kernels() { # name, arguments of lorica-bench steps…: where a step's time goes, one kernel at a time
-    stage "$1" 150 env LORICA_CUDA_PROFILE=1 "$build/lorica-bench" steps "${@:2}" --device "$device" --no-ceiling --repetitions 1 --cache "$models"
+kernels() { # name, arguments of lorica-bench: where its time goes, one kernel at a time
+    stage "$1" 150 env LORICA_CUDA_PROFILE=1 "$build/lorica-bench" "${@:2}" --device "$device" --repetitions 1 --cache "$models"
     case $status in
         dry | late) return ;;
         0) ;;
@@ -318,16 +318,18 @@ for shape in ${shapes//,/ }; do
         fi
     done
     LORICA_CUDA_GRAPHS=0 training "$shape Q4_K, 2048 tokens, no graphs" "${common[@]}" --tokens 2048
-    kernels "$shape Q4_K, 2048 tokens, kernels" "${common[@]}" --tokens 2048
-    LORICA_CUDA_WGMMA=1 kernels "$shape Q4_K, 8192 tokens, wgmma, kernels" "${common[@]}" --tokens 8192
+    kernels "$shape Q4_K, 2048 tokens, kernels" steps --no-ceiling "${common[@]}" --tokens 2048
+    LORICA_CUDA_WGMMA=1 kernels "$shape Q4_K, 8192 tokens, wgmma, kernels" steps --no-ceiling "${common[@]}" --tokens 8192
     decoding "$shape Q4_K, decoding" --shape "$shape" --type q4_k
+    LORICA_CUDA_GRAPHS=0 decoding "$shape Q4_K, decoding, no graphs" --shape "$shape" --type q4_k
+    kernels "$shape Q4_K, decoding, kernels" decode --shape "$shape" --type q4_k --prompt 1
 done
 
 # ---- compute-sanitizer
 
 if [ "$(tool compute-sanitizer)" = yes ] || [ -n "$dry" ]; then
     # An allocation that must fail is no error of ours, hence the filters.
-    small='*BackendParity.LinearOverShapes*:*BackendParity.LinearOfManyRows*:*BackendParity.Attention*:*BackendParity.HeadOverShapes*:*BackendParity.Rmsnorm*:*BackendParity.Swiglu*:*Dora*:*8bit*'
+    small='*BackendParity.LinearOverShapes*:*BackendParity.LinearOfManyRows*:*BackendParity.Attention*:*BackendParity.HeadOverShapes*:*BackendParity.Rmsnorm*:*BackendParity.Rope*:*BackendParity.*BehindANorm*:*BackendParity.Swiglu*:*Dora*:*8bit*'
     [ -z "$quick" ] || small='*BackendParity.LinearOfManyRows*:*BackendParity.AttentionOverACache*'
     sanitizer=(compute-sanitizer --error-exitcode 9)
     check "memcheck of operations" 600 "${sanitizer[@]}" --tool memcheck "$parity" --gtest_filter="$small"

@@ -16,6 +16,7 @@
 #include <deque>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <sstream>
 
@@ -207,6 +208,7 @@ struct LinearCase {
     Role x = Role::act;
     std::optional<Role> dx = Role::act;
     bool arranged = false;  // forward reads what Backend::arrange makes
+    bool normed = false;    // forward is Backend::norm_linear
 };
 
 WorkspaceShape workspace_of(const LinearCase & c) {
@@ -282,7 +284,11 @@ void expect_linear_parity(const Target & target, const LinearCase & c) {
                 for (const Weight & weight : weights) all.push_back(&weight);
                 run.backend.use(run.backend.arrange(all, 1 << 24));
             }
-            run.backend.linear(x, layers);
+            if (!c.normed) return run.backend.linear(x, layers);
+            const Matrix weight = run.input(Role::f32, 1, c.in, normal(2, c.in));
+            const Matrix inverse_rms = run.output("inverse_rms", Role::hidden, c.n_tokens, 1);
+            const Matrix normed = run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(c.n_tokens * c.in)));
+            run.backend.norm_linear(x, {weight.as<float>(), 1e-5, inverse_rms}, layers, normed);
         });
     }
     {
@@ -355,6 +361,57 @@ TEST_P(BackendParity, LinearOnEveryWeightType) {
         for (const int64_t n_tokens : {1, 5, 40}) {
             expect_linear_parity(GetParam(), {n_tokens, 512, {{type, 72, 8}}});
         }
+    }
+}
+
+TEST_P(BackendParity, LinearBehindANorm) {
+    using L = LayerCase;
+    const auto norm_and = [](int64_t n_tokens, int64_t in, std::vector<LayerCase> layers) {
+        return LinearCase{n_tokens, in, std::move(layers), Role::hidden, std::nullopt, false, true};
+    };
+    const LinearCase cases[] = {
+        norm_and(1, 512, {{GGML_TYPE_Q4_K, 512, 0}, {GGML_TYPE_Q4_K, 128, 0}, {GGML_TYPE_Q6_K, 128, 0}}),
+        norm_and(1, 576, {{GGML_TYPE_Q4_0, 576, 8}, {GGML_TYPE_Q4_0, 192, 4, 0.3f}, {GGML_TYPE_Q4_0, 192, 0}}),
+        norm_and(3, 96, {{GGML_TYPE_Q8_0, 40, 0, 0, L::separate_residual}, {GGML_TYPE_F16, 7, 3, 0, L::hidden}}),
+        norm_and(8, 1088, {{GGML_TYPE_Q4_0, 33, 2}, {GGML_TYPE_Q4_0, 1, 0}, {GGML_TYPE_Q4_0, 64, 20}, {GGML_TYPE_Q4_0, 17, 0}}),
+        norm_and(1, 45, {{GGML_TYPE_F32, 37, 3, 0.2f}, {GGML_TYPE_BF16, 21, 0}}),
+        norm_and(40, 256, {{GGML_TYPE_Q4_K, 160, 16}, {GGML_TYPE_Q5_K, 96, 0}}),
+        norm_and(2, 64, {{GGML_TYPE_Q4_0, 64, 4, 0, L::only_u}}),
+    };
+    for (const LinearCase & c : cases) expect_linear_parity(GetParam(), c);
+}
+
+TEST_P(BackendParity, GateAndUpBehindANorm) {
+    struct Case {
+        int64_t n_tokens, in, out, rank;
+        ggml_type gate, up;
+    };
+    for (const Case & c : {Case{1, 512, 200, 0, GGML_TYPE_Q4_K, GGML_TYPE_Q4_K}, {1, 1056, 33, 4, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0},
+                           {5, 96, 77, 3, GGML_TYPE_F16, GGML_TYPE_F16}, {8, 45, 9, 0, GGML_TYPE_F32, GGML_TYPE_F32},
+                           {2, 256, 64, 2, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K}, {30, 96, 64, 8, GGML_TYPE_Q4_0, GGML_TYPE_Q4_0}}) {
+        SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out << ", rank " << c.rank);
+        const QuantizedWeight gate(c.gate, c.out, c.in, 1), up(c.up, c.out, c.in, 2);
+        const WorkspaceShape workspace{.max_tokens = c.n_tokens, .max_features = std::max(c.in, c.out), .max_rank = c.rank};
+        expect_parity(GetParam(), workspace, [&](Execution & run) {
+            const Weight weights[] = {gate.on(run.backend), up.on(run.backend)};
+            const Matrix x = run.input(Role::hidden, c.n_tokens, c.in, normal(1, c.n_tokens * c.in, 3));
+            const Matrix weight = run.input(Role::f32, 1, c.in, normal(2, c.in));
+            const Norm norm{weight.as<float>(), 1e-5, run.output("inverse_rms", Role::hidden, c.n_tokens, 1)};
+            const Matrix normed = run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(c.n_tokens * c.in)));
+            LinearForward layers[2];
+            for (size_t i = 0; i < 2; ++i) {
+                const std::string number = std::to_string(i);
+                layers[i].weight = &weights[i];
+                layers[i].y = run.output("y" + number, Role::act, c.n_tokens, c.out);
+                if (c.rank == 0) continue;
+                layers[i].lora.a = run.input(Role::param, c.rank, c.in, normal(10 + i, c.rank * c.in, 0.1)).data;
+                layers[i].lora.b = run.input(Role::param, c.out, c.rank, normal(20 + i, c.out * c.rank)).data;
+                layers[i].lora.rank = c.rank;
+                layers[i].lora.scale = 0.5;
+                layers[i].u = run.output("u" + number, Role::act, c.n_tokens, c.rank);
+            }
+            run.backend.norm_linear_swiglu(x, norm, layers[0], layers[1], normed, run.output("h", Role::act, c.n_tokens, c.out));
+        });
     }
 }
 
@@ -720,6 +777,31 @@ TEST_P(BackendParity, RopeThereAndBack) {
                                       run.in_out("x", Role::act, n_tokens, cols, normal(1, n_tokens * cols));
                                   run.backend.rope(x, run.integers(positions), head_dim, inverse_frequency, inverse);
                               });
+            }
+        }
+    }
+}
+
+TEST_P(BackendParity, RopeIntoACache) {
+    for (const auto & [n_head, n_head_kv, head_dim, n_rotated] : {std::tuple{4, 4, 32, 32}, {9, 3, 64, 64}, {2, 1, 80, 20}, {8, 2, 128, 128}, {1, 1, 16, 2}}) {
+        for (const int32_t n_past : {0, 5, 100}) {
+            for (const int64_t n_tokens : {1, 3, 40}) {
+                SCOPED_TRACE(testing::Message() << n_head << " and " << n_head_kv << " heads of " << head_dim << ", " << n_rotated
+                                                << " rotated, T " << n_tokens << " behind " << n_past);
+                Values inverse_frequency;
+                for (int i = 0; i < n_rotated / 2; ++i) inverse_frequency.push_back(std::pow(10000.0, -2.0 * i / n_rotated));
+                std::vector<int32_t> positions(static_cast<size_t>(n_tokens));
+                std::iota(positions.begin(), positions.end(), n_past);
+                const int64_t q_dim = int64_t{n_head} * head_dim, kv_dim = int64_t{n_head_kv} * head_dim, n_ctx = n_past + n_tokens + 3;
+                expect_parity(GetParam(), {.max_tokens = n_tokens, .max_features = q_dim, .head_dim = head_dim}, [&](Execution & run) {
+                    const Matrix q = run.in_out("q", Role::act, n_tokens, q_dim, normal(1, n_tokens * q_dim));
+                    const Matrix k = run.input(Role::act, n_tokens, kv_dim, normal(2, n_tokens * kv_dim));
+                    const Matrix v = run.input(Role::act, n_tokens, kv_dim, normal(3, n_tokens * kv_dim));
+                    // Rows of other tokens stay as they are.
+                    const Matrix k_cache = run.in_out("k_cache", Role::act, n_ctx, kv_dim, normal(4, n_ctx * kv_dim));
+                    const Matrix v_cache = run.in_out("v_cache", Role::act, n_ctx, kv_dim, normal(5, n_ctx * kv_dim));
+                    run.backend.rope_into_cache(q, k, v, run.integers(positions), head_dim, inverse_frequency, k_cache, v_cache);
+                });
             }
         }
     }

@@ -159,6 +159,14 @@ std::vector<float> steps_of(const std::string & path, const AdapterConfig & adap
     return numbers;
 }
 
+// -1: only the library for the CPU counts them.
+long graphs_played() {
+    const char * library = std::getenv("LORICA_CUDA_LIBRARY");
+    void * opened = library ? dlopen(library, RTLD_NOW | RTLD_NOLOAD) : nullptr;
+    auto * played = opened ? reinterpret_cast<long (*)()>(dlsym(opened, "cuda_on_cpu_graphs_played")) : nullptr;
+    return played ? played() : -1;
+}
+
 TEST_F(CudaSession, StepsAreTheSameRecordedOrNot) {
     const TempDir dir;
     const std::string path = write_test_model(dir / "model.gguf", TestModel{});
@@ -176,10 +184,8 @@ TEST_F(CudaSession, StepsAreTheSameRecordedOrNot) {
     };
     const std::vector<float> plain = compare();
 
-    const char * library = std::getenv("LORICA_CUDA_LIBRARY");
-    void * opened = library ? dlopen(library, RTLD_NOW | RTLD_NOLOAD) : nullptr;
-    if (auto * played = opened ? reinterpret_cast<long (*)()>(dlsym(opened, "cuda_on_cpu_graphs_played")) : nullptr) {
-        EXPECT_GT(played(), 0) << "nothing was recorded";
+    if (graphs_played() >= 0) {
+        EXPECT_GT(graphs_played(), 0) << "nothing was recorded";
         setenv("LORICA_CUDA_ON_CPU_NO_GRAPHS", "1", 1);
         EXPECT_TRUE(steps_of(path, adapter, config, detail) == plain);
         EXPECT_THAT(detail, testing::HasSubstr("no graphs"));
@@ -247,6 +253,57 @@ TEST_F(CudaSession, GeneratesWithACacheAsTheReferenceDoes) {
     const std::vector<float> expected = logits_of("reference", Dtype::f64, {90});
     EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16, {90}), expected), 0.05);
     EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16, {70, 6, 10, 1, 1, 1, 1}), expected), 0.05);
+}
+
+// Tokens one by one, with all that changes from one to the next: positions, how many keys there are, which logits are wanted, adapters
+// and their scale.
+TEST_F(CudaSession, TokensAreTheSameRecordedOrNot) {
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", TestModel{});
+    const std::vector<int32_t> tokens = random_batch(7, {150}, TestModel{}.n_vocab).tokens;
+    std::string detail;
+    auto logits = [&] {
+        const auto model = load(path, cuda_device(), Dtype::bf16);
+        const auto adapter = busy_adapter(model, adapter_config());
+        AdapterConfig dora = adapter_config();
+        dora.use_dora = true;
+        const auto other = busy_adapter(model, dora);
+        Context context(model, nullptr, 160);
+        std::vector<float> all;
+        const auto n_vocab = static_cast<size_t>(TestModel{}.n_vocab);
+        const auto eval = [&](size_t first, size_t n, bool all_logits) {
+            std::vector<float> some((all_logits ? n : 1) * n_vocab);
+            context.eval(std::span(tokens).subspan(first, n), all_logits, some.data());
+            all.insert(all.end(), some.begin(), some.end());
+        };
+        eval(0, 57, false);
+        for (size_t i = 57; i < 75; ++i) eval(i, 1, i == 60);  // past 64 keys
+        eval(75, 3, true);
+        eval(78, 1, false);
+        context.eval(std::span(tokens).subspan(79, 1), false, nullptr);
+        context.truncate(62);
+        for (size_t i = 100; i < 106; ++i) eval(i, 1, false);
+        for (const auto & one : {adapter, other}) {
+            context.set_adapters(std::vector<Adapter::Part>{{one, 1}});
+            for (size_t i = 0; i < 5; ++i) eval(i, 1, false);
+            one->set_scale_factor(0.25);
+            for (size_t i = 5; i < 9; ++i) eval(i, 1, false);
+        }
+        context.set_adapters({});
+        for (size_t i = 120; i < 125; ++i) eval(i, 1, false);
+        detail = model->device().detail();
+        return all;
+    };
+    setenv("LORICA_CUDA_GRAPHS", "0", 1);
+    const std::vector<float> plain = logits();
+    EXPECT_THAT(detail, testing::HasSubstr("no graphs"));
+    unsetenv("LORICA_CUDA_GRAPHS");
+    const long before = graphs_played();
+    EXPECT_TRUE(logits() == plain);
+    EXPECT_THAT(detail, testing::Not(testing::HasSubstr("no graphs"))) << "recording failed";
+    if (before >= 0) {
+        EXPECT_GT(graphs_played(), before + 25) << "tokens are not recorded";
+    }
 }
 
 // A head in f32 is converted to bf16 in the workspace, which must have been reckoned with it.

@@ -28,6 +28,18 @@ void add_noise_to_row(Backend & backend, const Matrix & x, int64_t t, double mag
 
 }  // namespace
 
+void Backend::norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed) {
+    rmsnorm(x, norm, normed);
+    linear(normed, layers);
+}
+
+void Backend::norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Matrix normed,
+                                 Matrix h) {
+    const LinearForward layers[] = {gate, up};
+    norm_linear(x, norm, layers, normed);
+    swiglu(gate.y, up.y, h);
+}
+
 void Backend::swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate, Matrix dup) {
     if (down.lora) swiglu(gate, up, h);
     linear_backward(h, {&down, 1}, dh);

@@ -233,6 +233,11 @@ public:
     virtual void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
                       bool inverse) = 0;
 
+    // The newest tokens of a cache: q is rotated as rope() does it; row positions[t] of k_cache receives k[t] rotated, that of v_cache
+    // v[t]. k is not defined afterwards. All act.
+    virtual void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
+                                 std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) = 0;
+
     // o = softmax(scale q k^T + causal mask) v per segment and head; query head h uses kv head h / (n_head / n_head_kv).
     // Memory is linear in length (Dao 2023, FlashAttention-2). lse[T, n_head] hidden receives log-sum-exp, null: not kept.
     // q, o[T, n_head * head_dim], k, v[Tkv, n_head_kv * head_dim] act.
@@ -250,6 +255,11 @@ public:
 
     // ---- several of these in one, for devices that then read and write less; the defaults do one after the other
 
+    // linear() of rmsnorm(x). x hidden; normed: memory, [T, n] act.
+    virtual void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed);
+    // The same of two layers, and h = silu(gate) up of their outputs.
+    virtual void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Matrix normed,
+                                    Matrix h);
     // Backward of y = down(h), h = silu(gate) up: the gradients of down's LoRA, dgate and dup. dgate and dup may be gate and up
     // themselves, dup also h, neither down.dy. h and dh: memory, [T, n_ff] act. Without dh only the LoRA's gradients are wanted.
     virtual void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate,
@@ -306,7 +316,8 @@ public:
     virtual bool runs_ahead() const { return false; }
     // Calls work(), which attends to `segments` and calls operations of this instance, none that returns a number, and nothing
     // else. Calls with the same key and segments must do the same to the same memory, but for seeds, which are in device_seed: a device
-    // may record such work and play it again without calling it. Everything else that changes must lie in device memory.
+    // may record such work and play it again without calling it. Everything else that changes must lie in device memory. Segments are the
+    // same when they differ only in how many keys a cache has before theirs.
     virtual void repeat(std::span<const Segment> segments, uint64_t key, const std::function<void()> & work) {
         (void)segments, (void)key;
         work();

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "common/error.h"
+#include "common/random.h"
 
 namespace lorica {
 
@@ -19,8 +21,8 @@ Context::Buffers Context::lay_out(Arena & arena, const Model & model, int32_t n_
     const Formats formats = model.device().formats();
     Buffers b;
     for (int32_t l = 0; l < c.n_layer; ++l) {
-        b.k.push_back(arena.operand(formats.act, n_ctx, c.kv_dim()));
-        b.v.push_back(arena.operand(formats.act, n_ctx, c.kv_dim()));
+        const Matrix k = arena.operand(formats.act, n_ctx, c.kv_dim()), v = arena.operand(formats.act, n_ctx, c.kv_dim());
+        b.caches.push_back({k, v});
     }
     b.block = lay_out_block(arena, model, nullptr, formats, piece, true);
     b.scratch = lay_out_scratch(arena, model, nullptr, formats, piece, false);
@@ -94,6 +96,7 @@ void Context::apply(std::shared_ptr<const Adapter> adapter) {
     }
     transformer_ = std::make_unique<Transformer>(*model_, adapter.get(), *backend_, nullptr);
     adapter_ = std::move(adapter);
+    ++n_applied_;
     n_past_ = 0;
 }
 
@@ -128,18 +131,27 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
     backend_->copy_to_device(buffers_.tokens, tokens.data(), tokens.size_bytes());
     backend_->copy_to_device(buffers_.positions, positions.data(), tokens.size_bytes());
 
-    const int64_t fewest_rows = logits && last && !all_logits ? 1 : n;  // of one product
-    if (fewest_rows <= backend_->few_rows()) arrange_weights();
+    const int64_t n_logits = !logits ? 0 : all_logits ? n : last ? 1 : 0;  // of the last tokens
+    if ((n_logits == 1 ? 1 : n) <= backend_->few_rows()) arrange_weights();
     if (adapter_) adapter_->update_dora(*backend_);
+    const Segment segment{0, n, 0, n_past_ + n};
+    const auto compute = [&] {
+        forward(segment);
+        if (n_logits == 1) compute_logits(n - 1, 1);
+    };
     backend_->together(n, [&] {
-        forward(n);
+        if (n == 1) {
+            backend_->repeat({&segment, 1}, shape_key(n_logits), compute);
+        } else {
+            compute();
+        }
         n_past_ += n;
-        if (!logits) return;
-        const Matrix x = buffers_.block.x;
-        if (all_logits) {
-            write_logits(x.slice_rows(0, n), logits);
-        } else if (last) {
-            write_logits(x.slice_rows(n - 1, 1), logits);
+        const auto n_vocab = static_cast<size_t>(model_->config().n_vocab);
+        for (int64_t first = n - n_logits; first < n; first += logits_piece) {
+            const int64_t count = std::min<int64_t>(logits_piece, n - first);
+            if (n_logits > 1) compute_logits(first, count);
+            const size_t bytes = static_cast<size_t>(count) * n_vocab * sizeof(float);
+            backend_->copy_to_host(logits + static_cast<size_t>(first - (n - n_logits)) * n_vocab, buffers_.logits, bytes);
         }
     });
 }
@@ -151,30 +163,28 @@ void Context::arrange_weights() {
     backend_->use(model_->arranged_weights(*backend_));
 }
 
-void Context::forward(int32_t n) {
-    const Segment segment{0, n, 0, n_past_ + n};
-    const Sequences sequences{buffers_.positions, {&segment, 1}};
+// Of all that is computed for one token, apart from what lies in device memory.
+uint64_t Context::shape_key(int64_t n_logits) const {
+    const double scale = adapter_ ? adapter_->scale_factor() : 1;
+    return derive_seed(std::bit_cast<uint64_t>(scale), n_applied_, static_cast<uint64_t>(n_logits));
+}
+
+void Context::forward(const Segment & segment) {
+    const int64_t n = segment.q_len;
     BlockActivations block = buffers_.block;
     block.lse = {};
     backend_->embed(model_->embedding(), buffers_.tokens, block.x.slice_rows(0, n));
     for (int32_t l = 0; l < model_->config().n_layer; ++l) {
-        const Matrix &k = buffers_.k[static_cast<size_t>(l)], &v = buffers_.v[static_cast<size_t>(l)];
-        block.k = k.slice_rows(n_past_, n);
-        block.v = v.slice_rows(n_past_, n);
-        transformer_->block_forward(l, block, buffers_.scratch, sequences, k.slice_rows(0, n_past_ + n), v.slice_rows(0, n_past_ + n),
-                                    block.x);
+        const Cache & all = buffers_.caches[static_cast<size_t>(l)];
+        const Cache cache{all.k.slice_rows(0, segment.kv_len), all.v.slice_rows(0, segment.kv_len)};
+        transformer_->block_forward(l, block, buffers_.scratch, {buffers_.positions, {&segment, 1}}, cache, block.x);
     }
 }
 
-void Context::write_logits(Matrix x, float * logits) {
-    const auto n_vocab = static_cast<size_t>(model_->config().n_vocab);
-    for (int64_t first = 0; first < x.rows; first += logits_piece) {
-        const int64_t n = std::min<int64_t>(logits_piece, x.rows - first);
-        const Matrix normed = buffers_.normed.slice_rows(0, n);
-        backend_->rmsnorm(x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}}, normed);
-        backend_->logits(normed, model_->output(), buffers_.logits);
-        backend_->copy_to_host(logits + static_cast<size_t>(first) * n_vocab, buffers_.logits, static_cast<size_t>(n) * n_vocab * sizeof(float));
-    }
+void Context::compute_logits(int64_t first, int64_t n) {
+    const Matrix normed = buffers_.normed.slice_rows(0, n);
+    backend_->rmsnorm(buffers_.block.x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}}, normed);
+    backend_->logits(normed, model_->output(), buffers_.logits);
 }
 
 }  // namespace lorica

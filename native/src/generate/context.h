@@ -35,7 +35,7 @@ private:
         void operator()(void * memory) const { backend->release(memory); }
     };
     struct Buffers {
-        std::vector<Matrix> k, v;  // act [n_ctx, n_head_kv * head_dim] per layer
+        std::vector<Cache> caches;  // of the layers
         BlockActivations block;
         BlockScratch scratch;
         Matrix normed;
@@ -47,12 +47,14 @@ private:
     void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
     void arrange_weights();
-    void forward(int32_t n);  // of buffers_.tokens
-    void write_logits(Matrix x, float * logits);
+    void forward(const Segment & segment);  // buffers_.tokens to buffers_.block.x
+    void compute_logits(int64_t first, int64_t n);  // of n tokens of that, at most logits_piece, to buffers_.logits
+    uint64_t shape_key(int64_t n_logits) const;
 
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_, n_past_ = 0;
+    uint64_t n_applied_ = 0;  // how often the adapters have changed
     bool arranged_ = false;  // or found that it cannot be
     std::unique_ptr<Backend> backend_;  // declared before what it releases
     std::unique_ptr<void, Release> arena_, adapter_arena_;  // the second is for block.u

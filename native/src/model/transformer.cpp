@@ -183,7 +183,7 @@ bool Transformer::adapted(int32_t layer, std::initializer_list<Module> modules) 
 }
 
 void Transformer::block_forward(int32_t layer, const BlockActivations & full_block, const BlockScratch & full_scratch,
-                                const Sequences & sequences, Matrix k_all, Matrix v_all, Matrix x_out) const {
+                                const Sequences & sequences, const Cache & cache, Matrix x_out) const {
     const LlamaConfig & c = model_.config();
     const LayerWeights & w = model_.layers()[static_cast<size_t>(layer)];
     const BlockActivations block = rows_of(full_block, n_tokens(sequences));
@@ -196,24 +196,35 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
         return LinearForward{&w[module], pair, u, has_dora(layer, module) ? Matrix{} : residual, y};
     };
 
-    backend_.rmsnorm(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, scratch.normed);
     const std::array qkv{layer_of(Module::q, {}, block.q), layer_of(Module::k, {}, block.k), layer_of(Module::v, {}, block.v)};
-    backend_.linear(scratch.normed, qkv);
+    backend_.norm_linear(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, qkv, scratch.normed);
     for (size_t i = 0; i < 3; ++i) apply_dora(layer, std::array{Module::q, Module::k, Module::v}[i], {}, qkv[i].y);
-    backend_.rope(block.q, sequences.positions, c.head_dim, c.inverse_frequency, false);
-    backend_.rope(block.k, sequences.positions, c.head_dim, c.inverse_frequency, false);
-    if (x_out) backend_.attention(block.q, k_all, v_all, sequences.segments, attention_shape(c), block.o, block.lse);
+    if (cache) {
+        backend_.rope_into_cache(block.q, block.k, block.v, sequences.positions, c.head_dim, c.inverse_frequency, cache.k, cache.v);
+    } else {
+        backend_.rope(block.q, sequences.positions, c.head_dim, c.inverse_frequency, false);
+        backend_.rope(block.k, sequences.positions, c.head_dim, c.inverse_frequency, false);
+    }
+    if (x_out) {
+        backend_.attention(block.q, cache ? cache.k : block.k, cache ? cache.v : block.v, sequences.segments, attention_shape(c), block.o,
+                           block.lse);
+    }
     const std::array output{layer_of(Module::o, block.x, block.mid)};
     backend_.linear(block.o, output);
     apply_dora(layer, Module::o, block.x, block.mid);
 
-    backend_.rmsnorm(block.mid, {w.ffn_norm, c.rms_eps, block.ffn_inverse_rms}, scratch.normed);
+    const Norm ffn_norm{w.ffn_norm, c.rms_eps, block.ffn_inverse_rms};
     const std::array gate_up{layer_of(Module::gate, {}, block.gate), layer_of(Module::up, {}, block.up)};
-    backend_.linear(scratch.normed, gate_up);
-    apply_dora(layer, Module::gate, {}, block.gate);
-    apply_dora(layer, Module::up, {}, block.up);
-    if (!x_out && !adapted(layer, {Module::down})) return;
-    backend_.swiglu(block.gate, block.up, scratch.h);
+    const bool needs_h = x_out || adapted(layer, {Module::down});
+    if (needs_h && !has_dora(layer, Module::gate) && !has_dora(layer, Module::up)) {
+        backend_.norm_linear_swiglu(block.mid, ffn_norm, gate_up[0], gate_up[1], scratch.normed, scratch.h);
+    } else {
+        backend_.norm_linear(block.mid, ffn_norm, gate_up, scratch.normed);
+        apply_dora(layer, Module::gate, {}, block.gate);
+        apply_dora(layer, Module::up, {}, block.up);
+        if (!needs_h) return;
+        backend_.swiglu(block.gate, block.up, scratch.h);
+    }
     const std::array down{layer_of(Module::down, block.mid, rows_of(x_out, n_tokens(sequences)))};
     backend_.linear(scratch.h, down);
     apply_dora(layer, Module::down, block.mid, down[0].y);

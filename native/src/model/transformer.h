@@ -66,10 +66,16 @@ BlockActivations lay_out_recomputed_block(Arena & arena, const Model & model, Fo
 BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
                              bool training);
 
-// Where a forward pass finds the keys and values that it attends to: its own, or those of a cache.
 struct Sequences {
     const int32_t * positions;          // device memory [T]
-    std::span<const Segment> segments;  // kv ranges index the rows of k and v below
+    std::span<const Segment> segments;  // kv ranges index the rows of the keys that are attended to
+};
+
+// The keys and values of earlier tokens: act [n_ctx, n_head_kv * head_dim], row i of the token at position i.
+struct Cache {
+    Matrix k, v;
+
+    explicit operator bool() const { return bool(k); }
 };
 
 class Transformer {
@@ -82,11 +88,10 @@ public:
     void set_dropout_seed(std::optional<uint64_t> seed, uint64_t * device_seeds = nullptr);
     static size_t n_dropout_seeds(const Model & model) { return model.layers().size() * n_modules; }
 
-    // From block.x to x_out (which may be block.x). k and v are written to block.k and block.v; attention reads k_all and v_all, which
-    // are these or a cache that they are rows of. With a null x_out what the backward pass needs is computed again, from x, o and lse as the
-    // first time left them.
+    // From block.x to x_out (which may be block.x). Attention reads block.k and block.v, or the cache, to which they are added. With a
+    // null x_out what the backward pass needs is computed again, from x, o and lse as the first time left them.
     void block_forward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,
-                       Matrix k_all, Matrix v_all, Matrix x_out) const;
+                       const Cache & cache, Matrix x_out) const;
     // dx: gradient of x_out on entry, of block.x on return (unless need_dx is false). x_out: as the forward pass left it. gate and up are
     // overwritten, with DoRA also q and k. Adds LoRA gradients. is_top: no block above has left dx in scratch.d_residual too.
     void block_backward(int32_t layer, const BlockActivations & block, const BlockScratch & scratch, const Sequences & sequences,

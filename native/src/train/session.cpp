@@ -353,8 +353,7 @@ void Session::forward(bool training) {
         BlockActivations b = training ? block(l) : buffers_.blocks.front();
         if (!training) b.x = buffers_.x.front();
         const Matrix x_out = training && l >= first ? buffers_.x[static_cast<size_t>(l - first + 1)] : b.x;
-        const Matrix k = b.k.slice_rows(0, n_tokens_), v = b.v.slice_rows(0, n_tokens_);
-        transformer_->block_forward(l, b, buffers_.scratch, sequences, k, v, x_out);
+        transformer_->block_forward(l, b, buffers_.scratch, sequences, {}, x_out);
     }
 }
 
@@ -400,10 +399,7 @@ void Session::backward() {
     const int32_t first = transformer_->first_adapted_layer(), last = model_.config().n_layer - 1;
     for (int32_t l = last; l >= first; --l) {
         const BlockActivations b = block(l);
-        if (l < first + recomputed_layers_) {
-            const Matrix k = b.k.slice_rows(0, n_tokens_), v = b.v.slice_rows(0, n_tokens_);
-            transformer_->block_forward(l, b, buffers_.scratch, sequences, k, v, {});
-        }
+        if (l < first + recomputed_layers_) transformer_->block_forward(l, b, buffers_.scratch, sequences, {}, {});
         const Matrix x_out = buffers_.x[static_cast<size_t>(l - first + 1)];
         transformer_->block_backward(l, b, buffers_.scratch, sequences, x_out, buffers_.dx, l == last, l > first);
     }

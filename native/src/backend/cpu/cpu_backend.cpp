@@ -117,6 +117,16 @@ public:
               bool inverse) override {
         cpu::rope(x, positions, head_dim, inverse_frequency, inverse, rotations_, context_.n_threads);
     }
+    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
+                         std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) override {
+        rope(q, positions, head_dim, inverse_frequency, false);
+        rope(k, positions, head_dim, inverse_frequency, false);
+        const size_t row_bytes = static_cast<size_t>(k.cols) * dtype_size(k.type);
+        for (int64_t t = 0; t < k.rows; ++t) {
+            std::memcpy(k_cache.row(positions[t]), k.row(t), row_bytes);
+            std::memcpy(v_cache.row(positions[t]), v.row(t), row_bytes);
+        }
+    }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
                    Matrix lse) override {
         const cpu::Scratch::Mark mark(scratch_);

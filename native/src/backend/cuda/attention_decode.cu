@@ -2,14 +2,13 @@
 // whose softmax parts are put together by a second kernel.
 #include "backend/cuda/attention.cuh"
 
-#include <algorithm>
-
 namespace lorica::cuda {
 
 namespace {
 
 constexpr int warps = attention_threads / warp_size;
-constexpr int keys_per_part = 256;
+constexpr int keys_per_part = 64;
+constexpr int keys_at_once = 4;  // whose sums across a warp do not wait for each other
 
 template <typename T>
 struct Arguments {
@@ -20,7 +19,7 @@ struct Arguments {
     float scale;
 };
 
-// Block (query, head, part). A warp takes every fourth key; a lane every 32nd element.
+// Block (query, head, part). Warps take turns, some keys at a time; a lane has every 32nd element.
 template <typename T, int own_elements>
 __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(const __grid_constant__ Arguments<T> p) {
     constexpr int max_dim = own_elements * warp_size;
@@ -39,22 +38,38 @@ __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(con
         const int e = lane + i * warp_size;
         q[i] = e < p.dim ? to_float(q_row[e]) * p.scale : 0.0f;
     }
-    for (int key = begin + warp; key < end; key += warps) {
-        const T * k = p.k.at(query.segment.kv_begin + key, kv_head, p.dim);
-        const T * v = p.v.at(query.segment.kv_begin + key, kv_head, p.dim);
-        float s = 0, value[own_elements];
+    for (int first = begin + warp * keys_at_once; first < end; first += warps * keys_at_once) {
+        float scores[keys_at_once], values[keys_at_once][own_elements], new_max = max;
 #pragma unroll
-        for (int i = 0; i < own_elements; ++i) {
-            const int e = lane + i * warp_size;
-            s += e < p.dim ? q[i] * to_float(k[e]) : 0.0f;
-            value[i] = e < p.dim ? to_float(v[e]) : 0.0f;
+        for (int j = 0; j < keys_at_once; ++j) {
+            const int key = query.segment.kv_begin + min(first + j, end - 1);
+            const T * k = p.k.at(key, kv_head, p.dim);
+            const T * v = p.v.at(key, kv_head, p.dim);
+            scores[j] = 0;
+#pragma unroll
+            for (int i = 0; i < own_elements; ++i) {
+                const int e = lane + i * warp_size;
+                scores[j] += e < p.dim ? q[i] * to_float(k[e]) : 0.0f;
+                values[j][i] = e < p.dim ? to_float(v[e]) : 0.0f;
+            }
         }
-        s = warp_sum(s);
-        const float new_max = fmaxf(max, s), shrink = expf(max - new_max), weight = expf(s - new_max);
-        max = new_max;
-        sum = sum * shrink + weight;
 #pragma unroll
-        for (int i = 0; i < own_elements; ++i) o[i] = o[i] * shrink + weight * value[i];
+        for (int j = 0; j < keys_at_once; ++j) {
+            scores[j] = first + j < end ? warp_sum(scores[j]) : -INFINITY;
+            new_max = fmaxf(new_max, scores[j]);
+        }
+        const float shrink = expf(max - new_max);
+        max = new_max;
+        sum *= shrink;
+#pragma unroll
+        for (int i = 0; i < own_elements; ++i) o[i] *= shrink;
+#pragma unroll
+        for (int j = 0; j < keys_at_once; ++j) {
+            const float weight = expf(scores[j] - max);
+            sum += weight;
+#pragma unroll
+            for (int i = 0; i < own_elements; ++i) o[i] += weight * values[j][i];
+        }
     }
 
     // [warp, 2 + max_dim]
@@ -109,10 +124,15 @@ size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape) {
            Workspace::alignment;
 }
 
+int32_t decode_parts(int32_t n_keys) {
+    int32_t n_parts = 1;
+    while (n_parts < decode_max_parts && n_parts * keys_per_part < n_keys) n_parts *= 2;
+    return n_parts;
+}
+
 void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries,
-                      int32_t longest, const AttentionShape & shape, Matrix o) {
+                      int32_t n_parts, const AttentionShape & shape, Matrix o) {
     const Workspace::Mark mark(context.workspace);
-    const auto n_parts = static_cast<int>(std::clamp<int64_t>(divide_up(longest, keys_per_part), 1, decode_max_parts));
     auto * parts = context.workspace.take<float>(queries.n * shape.n_head * n_parts * (2 + shape.head_dim));
     const auto n_queries = static_cast<unsigned>(queries.n), n_head = static_cast<unsigned>(shape.n_head);
     with_type(context.act, [&]<typename T>(T *) {

@@ -66,23 +66,24 @@ void AttentionPlan::update(std::span<const Segment> segments, cudaStream_t strea
     std::vector<AttentionTile> tiles;
     append_tiles(tiles, segments, false, forward_q_rows);
     n_forward_ = static_cast<int64_t>(tiles.size());
-    append_tiles(tiles, segments, true, backward_kv_rows);
+    const bool cached = std::ranges::any_of(segments, [](const Segment & s) { return s.kv_len != s.q_len; });
+    if (!cached) append_tiles(tiles, segments, true, backward_kv_rows);
     n_kv_ = static_cast<int64_t>(tiles.size()) - n_forward_;
-    // A cache may be longer than what was reserved; its keys are not needed as tiles.
-    if (static_cast<int64_t>(tiles.size()) > capacity_ - decode_max_total) {
-        tiles.resize(static_cast<size_t>(n_forward_));
-        n_kv_ = 0;
-    }
 
-    longest_ = 0;
-    int32_t most_queries = 0;
+    int32_t longest = 0, most_queries = 0;
     int64_t total = 0;
     for (const Segment & segment : segments) {
-        longest_ = std::max(longest_, segment.kv_len);
+        longest = std::max(longest, segment.kv_len);
         most_queries = std::max(most_queries, segment.q_len);
         total += segment.q_len;
     }
     n_queries_ = most_queries <= decode_max_queries && total <= decode_max_total ? total : 0;
+    n_parts_ = decode_parts(longest);
+    shape_ = {n_parts_};
+    for (const Segment & segment : segments) {
+        const int32_t n_keys = cached && n_queries_ ? -1 : segment.kv_len;
+        shape_.insert(shape_.end(), {segment.q_begin, segment.q_len, segment.kv_begin, n_keys});
+    }
     if (n_queries_) {
         for (const Segment & segment : segments) {
             for (int32_t i = 0; i < segment.q_len; ++i) tiles.push_back({segment, i, 1});

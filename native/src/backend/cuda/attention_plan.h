@@ -24,15 +24,19 @@ public:
 
     AttentionTiles forward() const { return {device_, n_forward_}; }
     AttentionTiles backward_q() const { return {device_, n_forward_}; }
+    // None when there are older keys in a cache, which have no backward pass.
     AttentionTiles backward_kv() const { return {device_ + n_forward_, n_kv_}; }
-    // One query each; none when decoding does not pay.
+    // One query each; none when decoding does not pay. Their keys are to be shared out to n_parts() blocks.
     AttentionTiles queries() const { return {device_ + n_forward_ + n_kv_, n_queries_}; }
-    int32_t longest() const { return longest_; }
+    int32_t n_parts() const { return n_parts_; }
+    // What launches depend on: equal when all that differs is in the tiles, which are in device memory.
+    std::span<const int32_t> shape() const { return shape_; }
 
 private:
     std::vector<Segment> segments_;
     int64_t capacity_ = 0, n_forward_ = 0, n_kv_ = 0, n_queries_ = 0;
-    int32_t longest_ = 0;
+    int32_t n_parts_ = 0;
+    std::vector<int32_t> shape_;
     AttentionTile * device_ = nullptr;
     AttentionTile * host_ = nullptr;  // pinned
     cudaEvent_t copied_ = nullptr;

@@ -160,33 +160,40 @@ public:
         cuda::rmsnorm_backward(context(), dy, x, norm, dx, dx_act);
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override {
-        std::vector<Weight> weights(layers.size());
-        std::vector<LinearForward> own(layers.begin(), layers.end());
-        for (size_t i = 0; i < own.size(); ++i) {
-            weights[i] = readable(*own[i].weight);
-            own[i].weight = &weights[i];
-        }
-        cuda::linear(context(), x, own);
+        const Readable own(*this, layers);
+        cuda::linear(context(), x, own.layers);
+    }
+    void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed) override {
+        if (x.rows > matvec_max_rows) return Backend::norm_linear(x, norm, layers, normed);
+        const Readable own(*this, layers);
+        cuda::linear_few_rows(context(), x, &norm, own.layers);
+    }
+    void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Matrix normed,
+                            Matrix h) override {
+        const LinearForward layers[] = {gate, up};
+        const Readable<LinearForward> own(*this, layers);
+        const bool alike = own.weights[0].type == own.weights[1].type && own.weights[0].out == own.weights[1].out;
+        if (x.rows > matvec_max_rows || !alike) return Backend::norm_linear_swiglu(x, norm, gate, up, normed, h);
+        cuda::linear_swiglu_few_rows(context(), x, norm, own.layers, h);
     }
     void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
-        std::vector<Weight> weights(layers.size());
-        std::vector<LinearBackward> own(layers.begin(), layers.end());
-        for (size_t i = 0; i < own.size(); ++i) {
-            weights[i] = readable(*own[i].weight);
-            own[i].weight = &weights[i];
-        }
-        cuda::linear_backward(context(), x, own, dx);
+        const Readable own(*this, layers);
+        cuda::linear_backward(context(), x, own.layers, dx);
     }
     void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
               bool inverse) override {
         cuda::rope(context(), x, positions, head_dim, inverse_frequency, inverse);
+    }
+    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
+                         std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) override {
+        cuda::rope_into_cache(context(), q, k, v, positions, head_dim, inverse_frequency, k_cache, v_cache);
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
         const Context c = context();
         plan_->update(segments, c.stream);
         if (!lse && plan_->queries().n > 0) {
-            return attention_decode(c, q, k, v, plan_->queries(), plan_->longest(), shape, o);
+            return attention_decode(c, q, k, v, plan_->queries(), plan_->n_parts(), shape, o);
         }
         attention_forward(c, q, k, v, plan_->forward(), shape, o, lse);
     }
@@ -268,7 +275,7 @@ public:
     void repeat(std::span<const Segment> segments, uint64_t key, const std::function<void()> & work) override {
         if (!state_->graphs()) return work();
         plan_->update(segments, context().stream);  // its copy to the device must not become part of a record
-        if (graphs_->run(state_->stream(), segments, key, work)) return;
+        if (graphs_->run(state_->stream(), plan_->shape(), key, work)) return;
         state_->give_up_graphs();
         work();
     }
@@ -281,6 +288,18 @@ private:
     }
     // Of everything that repeat() may record.
     cudaStream_t stream() const { return graphs_->recording() ? graphs_->recording_stream() : state_->stream(); }
+    // Layers with weights that kernels read.
+    template <typename Layer>
+    struct Readable {
+        Readable(CudaBackend & backend, std::span<const Layer> of) : weights(of.size()), layers(of.begin(), of.end()) {
+            for (size_t i = 0; i < of.size(); ++i) {
+                weights[i] = backend.readable(*of[i].weight);
+                layers[i].weight = &weights[i];
+            }
+        }
+        std::vector<Weight> weights;
+        std::vector<Layer> layers;
+    };
     Weight readable(const Weight & weight) { return state_->readable(weight, act_, dequantize_row_); }
 
     size_t operations_bytes(const WorkspaceShape & shape) const {

@@ -12,7 +12,7 @@
 namespace lorica {
 
 // Raised with every change of Backend or of what is declared here.
-constexpr uint32_t cuda_library_version = 4;
+constexpr uint32_t cuda_library_version = 5;
 
 struct CudaBackendRequest {
     uint32_t version;  // cuda_library_version of the caller

@@ -41,14 +41,14 @@ cudaGraphExec_t GraphCache::record(const std::function<void()> & work) {
     return graph;
 }
 
-bool GraphCache::run(cudaStream_t stream, std::span<const Segment> segments, uint64_t key,
+bool GraphCache::run(cudaStream_t stream, std::span<const int32_t> numbers, uint64_t key,
                      const std::function<void()> & work) {
     const auto found = std::find_if(shapes_.begin(), shapes_.end(), [&](const Shape & shape) {
-        return shape.key == key && std::ranges::equal(shape.segments, segments);
+        return shape.key == key && std::ranges::equal(shape.numbers, numbers);
     });
     if (found == shapes_.end()) {
         work();
-        shapes_.push_front({key, {segments.begin(), segments.end()}});
+        shapes_.push_front({key, {numbers.begin(), numbers.end()}});
         if (shapes_.size() > max_shapes) {
             if (shapes_.back().graph) cudaGraphExecDestroy(shapes_.back().graph);
             shapes_.pop_back();

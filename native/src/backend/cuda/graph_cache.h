@@ -1,10 +1,9 @@
 // Work that is done again and again as CUDA graphs: recorded when its shape comes for the second time, played afterwards.
 #pragma once
 
-#include "backend/backend.h"
-
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <functional>
 #include <list>
 #include <span>
@@ -19,9 +18,9 @@ public:
     GraphCache(const GraphCache &) = delete;
     GraphCache & operator=(const GraphCache &) = delete;
 
-    // Does the work on `stream` one way or another. While recording() work() must launch into recording_stream(), where no other
+    // Does the work on `stream` one way or another; its shape is the key and the numbers. While recording() work() must launch into recording_stream(), where no other
     // thread's launches get into the record. False: recording failed, nothing was done, and it is not worth trying again.
-    bool run(cudaStream_t stream, std::span<const Segment> segments, uint64_t key, const std::function<void()> & work);
+    bool run(cudaStream_t stream, std::span<const int32_t> numbers, uint64_t key, const std::function<void()> & work);
     // The memory that recorded work uses is about to move.
     void clear();
 
@@ -31,7 +30,7 @@ public:
 private:
     struct Shape {
         uint64_t key;
-        std::vector<Segment> segments;
+        std::vector<int32_t> numbers;
         cudaGraphExec_t graph = nullptr;  // null: seen once
     };
     cudaGraphExec_t record(const std::function<void()> & work);

@@ -35,6 +35,8 @@ void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y);
 void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act);
 void rope(const Context & context, Matrix x, const int32_t * positions, int32_t head_dim,
           std::span<const double> inverse_frequency, bool inverse);
+void rope_into_cache(const Context & context, Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
+                     std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache);
 void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h);
 void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup);
 void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix y);
@@ -82,12 +84,13 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
 // ---- matvec.cu
 
 constexpr int64_t matvec_max_rows = 8;
-// y = [residual +] x W^T + scale u B^T for few rows of x. u: as `linear` computed it.
-void matvec(const Context & context, Matrix x, const LinearForward & layer);
+// What `linear` does, for few rows of x or, with a norm, of rmsnorm(x).
+void linear_few_rows(const Context & context, Matrix x, const Norm * norm, std::span<const LinearForward> layers);
+// And h = silu(gate) up of the outputs of two layers with weights of one type and shape.
+void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm, std::span<const LinearForward> gate_and_up,
+                            Matrix h);
 // y = x W^T, f32.
 void matvec(const Context & context, Matrix x, const Weight & w, Matrix y);
-// u = dropout(x) A^T for few rows of x.
-void matvec_lora_a(const Context & context, Matrix x, const Lora & lora, Matrix u);
 
 // ---- cross_entropy.cu
 
@@ -116,10 +119,12 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
                         float * delta, Matrix dq, Matrix dk, Matrix dv);
 constexpr int32_t forward_q_rows = 64, backward_q_rows = 64, backward_kv_rows = 64;
 
-// Few queries per segment: tiles of one query each, whose keys are shared out to n_parts blocks.
+// Few queries per segment: tiles of one query each, whose keys are shared out to n_parts blocks, a power of two so that few
+// numbers of keys need a grid of their own.
 constexpr int32_t decode_max_queries = 4, decode_max_parts = 32;
+int32_t decode_parts(int32_t n_keys);
 size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape);
 void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries,
-                      int32_t longest, const AttentionShape & shape, Matrix o);
+                      int32_t n_parts, const AttentionShape & shape, Matrix o);
 
 }  // namespace lorica::cuda

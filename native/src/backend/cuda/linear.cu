@@ -60,13 +60,7 @@ size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
 
 void linear(const Context & context, Matrix x, std::span<const LinearForward> layers) {
     if (x.rows == 0) return;
-    if (x.rows <= matvec_max_rows) {
-        for (const LinearForward & layer : layers) {
-            if (layer.lora) matvec_lora_a(context, x, layer.lora, layer.u);
-            if (layer.y) matvec(context, x, layer);
-        }
-        return;
-    }
+    if (x.rows <= matvec_max_rows) return linear_few_rows(context, x, nullptr, layers);
     const Workspace::Mark mark(context.workspace);
     const Matrix input = operand(context, x);
     for (const LinearForward & layer : layers) {

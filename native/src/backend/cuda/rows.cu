@@ -63,8 +63,18 @@ struct Frequencies {
     int n;
 };
 
-// One thread per token and frequency, for all heads. Angles grow beyond what a float resolves, so that whole turns are
-// taken off in double.
+struct Rotation {
+    float cosine, sine;
+};
+// Angles grow beyond what a float resolves, so that whole turns are taken off in double.
+__device__ __forceinline__ Rotation rotation(int32_t position, double inverse_frequency) {
+    constexpr double turn = 6.283185307179586476925;
+    const double angle = position * inverse_frequency;
+    const auto rest = static_cast<float>(angle - turn * rint(angle / turn));
+    return {cosf(rest), sinf(rest)};
+}
+
+// One thread per token and frequency, for all heads.
 template <typename T>
 __global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim,
                             const __grid_constant__ Frequencies f, float direction) {
@@ -72,10 +82,8 @@ __global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim,
     if (index >= x.rows * f.n) return;
     const int64_t t = index / f.n;
     const auto i = static_cast<int>(index % f.n);
-    constexpr double turn = 6.283185307179586476925;
-    const double angle = positions[t] * f.inverse[i];
-    const auto rest = static_cast<float>(angle - turn * rint(angle / turn));
-    const float cosine = cosf(rest), sine = direction * sinf(rest);
+    const Rotation by = rotation(positions[t], f.inverse[i]);
+    const float cosine = by.cosine, sine = direction * by.sine;
     T * pair = x.row(t) + 2 * i;
     for (int64_t head = 0; head < x.cols; head += head_dim) {
         const float x0 = to_float(pair[head]), x1 = to_float(pair[head + 1]);
@@ -84,7 +92,29 @@ __global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim,
     }
 }
 
-// ---- swiglu: a block per row, n neighbours per thread at a time
+// Block (token, head): the heads of q, then those of k, then those of v.
+template <typename T>
+__global__ void rope_into_cache_kernel(View<T> q, View<const T> k, View<const T> v, const int32_t * positions, int head_dim,
+                                       const __grid_constant__ Frequencies f, View<T> k_cache, View<T> v_cache) {
+    const int64_t t = blockIdx.x, n_head = q.cols / head_dim, n_head_kv = k.cols / head_dim;
+    const int32_t position = positions[t];
+    int64_t head = blockIdx.y;
+    const bool of_q = head < n_head, of_v = head >= n_head + n_head_kv;
+    head -= of_q ? 0 : of_v ? n_head + n_head_kv : n_head;
+    const T * from = (of_q ? q.row(t) : of_v ? v.row(t) : k.row(t)) + head * head_dim;
+    T * to = (of_q ? q.row(t) : of_v ? v_cache.row(position) : k_cache.row(position)) + head * head_dim;
+    const int n_pairs = of_v ? 0 : f.n;
+    for (int i = static_cast<int>(threadIdx.x); i < n_pairs; i += warp_size) {
+        const Rotation by = rotation(position, f.inverse[i]);
+        const float x0 = to_float(from[2 * i]), x1 = to_float(from[2 * i + 1]);
+        to[2 * i] = from_float<T>(x0 * by.cosine - x1 * by.sine);
+        to[2 * i + 1] = from_float<T>(x0 * by.sine + x1 * by.cosine);
+    }
+    if (of_q) return;
+    for (int i = 2 * n_pairs + static_cast<int>(threadIdx.x); i < head_dim; i += warp_size) to[i] = from[i];
+}
+
+// ---- swiglu: a block per row, or several for few long ones, n neighbours per thread at a time
 
 // n elements that are read and written by one instruction, or two of f32.
 template <typename T, int n>
@@ -109,8 +139,8 @@ bool have_neighbours(const Matrices &... matrices) {
 
 template <typename T, int n>
 __global__ void __launch_bounds__(row_threads) swiglu_kernel(View<const T> gate, View<const T> up, View<T> h) {
-    const int64_t t = blockIdx.x;
-    for (int64_t c = int64_t{threadIdx.x} * n; c < h.cols; c += int64_t{row_threads} * n) {
+    const int64_t t = blockIdx.x, first = (int64_t{blockIdx.y} * row_threads + threadIdx.x) * n;
+    for (int64_t c = first; c < h.cols; c += int64_t{gridDim.y} * row_threads * n) {
         const auto g = load_neighbours<n>(gate.row(t) + c), u = load_neighbours<n>(up.row(t) + c);
         Neighbours<T, n> out;
 #pragma unroll
@@ -204,6 +234,17 @@ __global__ void add_noise_kernel(View<float> x, int64_t first_row, double magnit
     }
 }
 
+Frequencies frequencies_of(std::span<const double> inverse_frequency) {
+    if (inverse_frequency.size() > max_frequencies) {
+        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device rotates at most ", 2 * max_frequencies,
+             " elements of a head, not ", 2 * inverse_frequency.size());
+    }
+    Frequencies frequencies{};
+    frequencies.n = static_cast<int>(inverse_frequency.size());
+    for (size_t i = 0; i < inverse_frequency.size(); ++i) frequencies.inverse[i] = inverse_frequency[i];
+    return frequencies;
+}
+
 }  // namespace
 
 void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y) {
@@ -224,13 +265,7 @@ void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm &
 
 void rope(const Context & context, Matrix x, const int32_t * positions, int32_t head_dim,
           std::span<const double> inverse_frequency, bool inverse) {
-    if (inverse_frequency.size() > max_frequencies) {
-        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device rotates at most ", 2 * max_frequencies,
-             " elements of a head, not ", 2 * inverse_frequency.size());
-    }
-    Frequencies frequencies{};
-    frequencies.n = static_cast<int>(inverse_frequency.size());
-    for (size_t i = 0; i < inverse_frequency.size(); ++i) frequencies.inverse[i] = inverse_frequency[i];
+    const Frequencies frequencies = frequencies_of(inverse_frequency);
     const Extent extent{dim3(static_cast<unsigned>(divide_up(x.rows * frequencies.n, row_threads))), row_threads, 0};
     with_type(x.type, [&]<typename T>(T *) {
         launch("rope", context.stream, rope_kernel<T>, extent, view<T>(x), positions, head_dim, frequencies,
@@ -238,10 +273,24 @@ void rope(const Context & context, Matrix x, const int32_t * positions, int32_t 
     });
 }
 
+void rope_into_cache(const Context & context, Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
+                     std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) {
+    const Frequencies frequencies = frequencies_of(inverse_frequency);
+    const auto n_heads = static_cast<unsigned>((q.cols + k.cols + v.cols) / head_dim);
+    with_type(q.type, [&]<typename T>(T *) {
+        launch("rope_into_cache", context.stream, rope_into_cache_kernel<T>, {dim3(static_cast<unsigned>(q.rows), n_heads), warp_size, 0},
+               view<T>(q), view<const T>(k), view<const T>(v), positions, head_dim, frequencies, view<T>(k_cache), view<T>(v_cache));
+    });
+}
+
 void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h) {
     with_type(h.type, [&]<typename T>(T *) {
-        const auto kernel = have_neighbours(gate, up, h) ? swiglu_kernel<T, most_neighbours> : swiglu_kernel<T, 1>;
-        launch("swiglu", context.stream, kernel, one_block_per_row(h), view<const T>(gate), view<const T>(up), view<T>(h));
+        const bool neighbours = have_neighbours(gate, up, h);
+        const auto kernel = neighbours ? swiglu_kernel<T, most_neighbours> : swiglu_kernel<T, 1>;
+        Extent extent = one_block_per_row(h);
+        const int64_t blocks_of_row = divide_up(h.cols, row_threads * (neighbours ? most_neighbours : 1));
+        if (h.rows <= matvec_max_rows) extent.blocks.y = static_cast<unsigned>(blocks_of_row);
+        launch("swiglu", context.stream, kernel, extent, view<const T>(gate), view<const T>(up), view<T>(h));
     });
 }
 

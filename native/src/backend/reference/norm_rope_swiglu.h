@@ -95,4 +95,15 @@ void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup
     }
 }
 
+template <typename Real>
+void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
+                     Matrix k_cache, Matrix v_cache) {
+    rope<Real>(q, positions, head_dim, inverse_frequency, false);
+    rope<Real>(k, positions, head_dim, inverse_frequency, false);
+    for (int64_t t = 0; t < k.rows; ++t) {
+        std::copy_n(k.row_as<Real>(t), k.cols, k_cache.row_as<Real>(positions[t]));
+        std::copy_n(v.row_as<Real>(t), v.cols, v_cache.row_as<Real>(positions[t]));
+    }
+}
+
 }  // namespace lorica::reference

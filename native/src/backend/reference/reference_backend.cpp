@@ -72,6 +72,10 @@ public:
               bool inverse) override {
         reference::rope<Real>(x, positions, head_dim, inverse_frequency, inverse);
     }
+    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
+                         std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) override {
+        reference::rope_into_cache<Real>(q, k, v, positions, head_dim, inverse_frequency, k_cache, v_cache);
+    }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
         reference::attention<Real>(q, k, v, segments, shape, o, lse);
