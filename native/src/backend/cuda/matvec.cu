@@ -19,14 +19,51 @@ constexpr int chunk = warp_size * piece_size;  // of k, in shared memory at once
 constexpr int piece_stride = piece_size + 4;   // floats; keeps the lanes' pieces in different banks
 constexpr int chunk_floats = warp_size * piece_stride;
 
-// One of several layers that share x and have weights of one type.
+__device__ __forceinline__ float load_element(const void * x, bool is_bf16, int64_t i) {
+    return is_bf16 ? to_float(static_cast<const bf16 *>(x)[i]) : static_cast<const float *>(x)[i];
+}
+// Returns what is then in memory.
+__device__ __forceinline__ float store_element(void * y, bool is_bf16, int64_t i, float value) {
+    if (!is_bf16) return static_cast<float *>(y)[i] = value;
+    return to_float(static_cast<bf16 *>(y)[i] = to_bf16(value));
+}
+
+// What the layers of a launch share.
+struct Input {
+    const void * x;
+    int64_t stride, k;
+    bool is_bf16;
+    int rows;
+    // x counts as rmsnorm(x): it is multiplied by these, and its sums by 1 / rms. Null: x as it is.
+    const float * norm_weight;
+    float norm_eps;
+    View<float> inverse_rms;  // receives 1 / rms, or null
+
+    // Adds the element's square to those that the thread has seen of the row.
+    __device__ __forceinline__ float load(int row, int64_t col, float & squares) const {
+        float value = load_element(x, is_bf16, row * stride + col);
+        if (norm_weight) {
+            squares += value * value;
+            value *= norm_weight[col];
+        }
+        return value;
+    }
+    // What the row's sums are multiplied by, from the squares that all threads of the block have seen. partial: shared
+    // memory for a float of each warp, that of no other row.
+    __device__ __forceinline__ float factor(int row, float squares, float * partial) const {
+        if (!norm_weight) return 1;
+        const float mean = block_sum<threads>(squares, partial) / static_cast<float>(k);
+        const float inverse = 1.0f / sqrtf(mean + norm_eps);
+        if (inverse_rms.data && blockIdx.x == 0 && threadIdx.x == 0) *inverse_rms.row(row) = inverse;
+        return inverse;
+    }
+};
+
+// One of several layers with weights of one type.
 struct Layer {
     unsigned first_block;  // of the grid
     const uint8_t * blocks;
     int64_t row_bytes, n;
-    uint32_t dropout_threshold;
-    float dropout_keep;
-    Seed dropout_seed;
     const void * u;  // null: no adapter
     bool u_bf16, y_bf16;
     int64_t u_stride, rank;
@@ -40,14 +77,8 @@ struct Layer {
 constexpr int max_layers = 3;
 
 struct Arguments {
-    const void * x;
-    int64_t x_stride, k;
-    bool x_bf16;
-    int rows, n_layers;
-    // x counts as rmsnorm(x), of f32: it is multiplied by these, and its sums by 1 / rms. Null: x as it is.
-    const float * norm_weight;
-    float norm_eps;
-    View<float> inverse_rms;  // receives 1 / rms, or null
+    Input input;
+    int n_layers;
     // Where given, a warp makes element i of two layers, and of h = silu(first) second.
     void * h;
     bool h_bf16;
@@ -55,17 +86,9 @@ struct Arguments {
     Layer layers[max_layers];
 };
 
-__device__ __forceinline__ float load_element(const void * x, bool is_bf16, int64_t i) {
-    return is_bf16 ? to_float(static_cast<const bf16 *>(x)[i]) : static_cast<const float *>(x)[i];
-}
-// Returns what is then in memory.
-__device__ __forceinline__ float store_element(void * y, bool is_bf16, int64_t i, float value) {
-    if (!is_bf16) return static_cast<float *>(y)[i] = value;
-    return to_float(static_cast<bf16 *>(y)[i] = to_bf16(value));
-}
-
 template <ggml_type type, int max_rows>
 __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__ Arguments p) {
+    const Input & input = p.input;
     auto * x = reinterpret_cast<float *>(shared_memory());
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
     int number = 0;
@@ -81,7 +104,6 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
         blocks[r] = row_of(r) < layer.n ? layer_of(r).blocks + row_of(r) * layer_of(r).row_bytes : nullptr;
     }
     float sums[rows_per_warp][max_rows] = {}, squares[max_rows] = {};
-    const uint64_t dropout_seed = layer.dropout_threshold ? layer.dropout_seed.get() : 0;
 
     // Pieces of blocks are read a chunk ahead, while the chunk before is multiplied and x is staged.
     constexpr bool ahead = !is_plain(type);
@@ -91,37 +113,25 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
             const int64_t piece = k0 / piece_size + lane;
 #pragma unroll
             for (int r = 0; r < rows_per_warp; ++r) {
-                if (piece * piece_size < p.k && blocks[r]) load_raw<type>(blocks[r], piece, raw[r]);
+                if (piece * piece_size < input.k && blocks[r]) load_raw<type>(blocks[r], piece, raw[r]);
             }
         }
     };
     read(0);
 
-    for (int64_t k0 = 0; k0 < p.k; k0 += chunk) {
+    for (int64_t k0 = 0; k0 < input.k; k0 += chunk) {
         __syncthreads();
 #pragma unroll
         for (int row = 0; row < max_rows; ++row) {
-            if (row >= p.rows) break;
+            if (row >= input.rows) break;
             for (int col = static_cast<int>(threadIdx.x); col < chunk; col += threads) {
-                float value = 0;
-                if (k0 + col < p.k) {
-                    const int64_t at = row * p.x_stride + k0 + col;
-                    value = load_element(p.x, p.x_bf16, at);
-                    if (p.norm_weight) {
-                        squares[row] += value * value;
-                        value *= p.norm_weight[k0 + col];
-                    }
-                    if (layer.dropout_threshold) {
-                        const uint32_t random = random_number(dropout_seed, static_cast<uint64_t>(row * p.k + k0 + col));
-                        value = random < layer.dropout_threshold ? 0.0f : value * layer.dropout_keep;
-                    }
-                }
-                x[row * chunk_floats + col / piece_size * piece_stride + col % piece_size] = value;
+                x[row * chunk_floats + col / piece_size * piece_stride + col % piece_size] =
+                    k0 + col < input.k ? input.load(row, k0 + col, squares[row]) : 0.0f;
             }
         }
         __syncthreads();
         const int64_t piece = k0 / piece_size + lane;
-        const auto n = static_cast<int>(min(p.k - piece * piece_size, int64_t{piece_size}));
+        const auto n = static_cast<int>(min(input.k - piece * piece_size, int64_t{piece_size}));
         if (n <= 0) continue;
         RawPiece current[ahead ? rows_per_warp : 1];
         if constexpr (ahead) {
@@ -140,7 +150,7 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
             }
 #pragma unroll
             for (int t = 0; t < max_rows; ++t) {
-                if (t >= p.rows) break;
+                if (t >= input.rows) break;
                 const auto * x_t = reinterpret_cast<const float4 *>(x + t * chunk_floats + lane * piece_stride);
                 float sum = 0;
 #pragma unroll
@@ -153,21 +163,10 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
         }
     }
 
-    if (p.norm_weight) {
-        auto * partial = x + p.rows * chunk_floats;
-#pragma unroll
-        for (int t = 0; t < max_rows; ++t) {
-            if (t >= p.rows) break;
-            const float mean = block_sum<threads>(squares[t], partial + t * warps) / static_cast<float>(p.k);
-            const float inverse = 1.0f / sqrtf(mean + p.norm_eps);
-            if (p.inverse_rms.data && blockIdx.x == 0 && threadIdx.x == 0) *p.inverse_rms.row(t) = inverse;
-#pragma unroll
-            for (int r = 0; r < rows_per_warp; ++r) sums[r][t] *= inverse;
-        }
-    }
 #pragma unroll
     for (int t = 0; t < max_rows; ++t) {
-        if (t >= p.rows) break;
+        if (t >= input.rows) break;
+        const float factor = input.factor(t, squares[t], x + input.rows * chunk_floats + t * warps);
         float y[rows_per_warp];
 #pragma unroll
         for (int r = 0; r < rows_per_warp; ++r) {
@@ -178,7 +177,7 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
             for (int64_t j = lane; of.u && j < of.rank; j += warp_size) {
                 adapter += load_element(of.u, of.u_bf16, t * of.u_stride + j) * of.b[col * of.rank + j];
             }
-            float sum = warp_sum(sums[r][t] + of.scale * adapter);
+            float sum = warp_sum(sums[r][t] * factor + of.scale * adapter);
             if (lane != 0) continue;
             if (of.residual) sum += of.residual[t * of.residual_stride + col];
             y[r] = store_element(of.y, of.y_bf16, t * of.y_stride + col, sum);
@@ -187,6 +186,94 @@ __global__ void __launch_bounds__(threads) matvec_kernel(const __grid_constant__
             store_element(p.h, p.h_bf16, t * p.h_stride + place, y[0] / (1.0f + expf(-y[0])) * y[1]);
         }
     }
+}
+
+// u = dropout(x) A^T of one layer.
+struct Projection {
+    unsigned first_block;
+    const float * a;
+    uint32_t dropout_threshold;
+    float dropout_keep;
+    Seed dropout_seed;
+    void * u;
+    bool u_bf16;
+    int64_t u_stride;
+};
+struct ProjectionArguments {
+    Input input;
+    int n_layers;
+    Projection layers[max_layers];
+};
+
+// A has few rows: a block for each.
+template <int max_rows>
+__global__ void __launch_bounds__(threads) lora_a_kernel(const __grid_constant__ ProjectionArguments p) {
+    const Input & input = p.input;
+    auto * partial = reinterpret_cast<float *>(shared_memory());
+    int number = 0;
+    while (number + 1 < p.n_layers && blockIdx.x >= p.layers[number + 1].first_block) ++number;
+    const Projection & layer = p.layers[number];
+    const int64_t row = blockIdx.x - layer.first_block;
+    const float * a = layer.a + row * input.k;
+    const uint64_t dropout_seed = layer.dropout_threshold ? layer.dropout_seed.get() : 0;
+    float sums[max_rows] = {}, squares[max_rows] = {};
+    for (int64_t col = threadIdx.x; col < input.k; col += threads) {
+        const float of_a = a[col];
+#pragma unroll
+        for (int t = 0; t < max_rows; ++t) {
+            if (t >= input.rows) break;
+            float value = input.load(t, col, squares[t]);
+            if (layer.dropout_threshold) {
+                const uint32_t random = random_number(dropout_seed, static_cast<uint64_t>(t * input.k + col));
+                value = random < layer.dropout_threshold ? 0.0f : value * layer.dropout_keep;
+            }
+            sums[t] += value * of_a;
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < max_rows; ++t) {
+        if (t >= input.rows) break;
+        const float factor = input.factor(t, squares[t], partial + 2 * t * warps);
+        const float sum = factor * block_sum<threads>(sums[t], partial + (2 * t + 1) * warps);
+        if (threadIdx.x == 0) store_element(layer.u, layer.u_bf16, t * layer.u_stride + row, sum);
+    }
+}
+
+Input input_of(const Matrix & x, const Norm * norm) {
+    Input input{};
+    input.x = x.data;
+    input.stride = x.stride;
+    input.k = x.cols;
+    input.is_bf16 = x.type == Dtype::bf16;
+    input.rows = static_cast<int>(x.rows);
+    if (norm) {
+        input.norm_weight = norm->weight;
+        input.norm_eps = static_cast<float>(norm->eps);
+        input.inverse_rms = view<float>(norm->inverse_rms);
+    }
+    return input;
+}
+
+void project(const Context & context, const Input & input, std::span<const LinearForward> layers) {
+    ProjectionArguments p{};
+    unsigned n_blocks = 0;
+    const auto launch_all = [&] {
+        const auto kernel = input.rows == 1 ? lora_a_kernel<1> : lora_a_kernel<matvec_max_rows>;
+        launch("matvec_lora_a", context.stream, kernel, {dim3(n_blocks), threads, 2 * warps * static_cast<size_t>(input.rows) * sizeof(float)}, p);
+        p.n_layers = 0;
+        n_blocks = 0;
+    };
+    p.input = input;
+    for (const LinearForward & of : layers) {
+        if (!of.lora) continue;
+        if (p.n_layers == max_layers) launch_all();
+        const Dropout & dropout = of.lora.dropout;
+        p.layers[p.n_layers++] = {n_blocks, static_cast<const float *>(of.lora.a), dropout_threshold(dropout.p),
+                                  static_cast<float>(1 / (1 - static_cast<double>(dropout.p))), seed_of(dropout), of.u.data,
+                                  of.u.type == Dtype::bf16, of.u.stride};
+        n_blocks += static_cast<unsigned>(of.lora.rank);
+    }
+    launch_all();
 }
 
 struct Job {
@@ -203,15 +290,6 @@ Job job_of(const Weight & w, const Matrix & y) {
     layer.y_stride = y.stride;
     layer.y_bf16 = y.type == Dtype::bf16;
     return {w.type, layer};
-}
-
-// u = dropout(x) A^T
-Job job_of_a(const Lora & lora, int64_t in, const Matrix & u) {
-    Job job = job_of({GGML_TYPE_F32, lora.rank, in, static_cast<size_t>(in) * sizeof(float), static_cast<const std::byte *>(lora.a)}, u);
-    job.layer.dropout_threshold = dropout_threshold(lora.dropout.p);
-    job.layer.dropout_keep = static_cast<float>(1 / (1 - static_cast<double>(lora.dropout.p)));
-    job.layer.dropout_seed = seed_of(lora.dropout);
-    return job;
 }
 
 // y = [residual +] x W^T + scale u B^T
@@ -234,23 +312,13 @@ Job job_of(const LinearForward & of) {
 }
 
 // Jobs of one type share launches. h: of the two there are then, of one type and shape.
-void run(const Context & context, const char * name, Matrix x, const Norm * norm, std::vector<Job> jobs, Matrix h) {
-    if (x.rows == 0) return;
+void run(const Context & context, const char * name, const Input & input, std::vector<Job> jobs, Matrix h) {
     Arguments p{};
-    p.x = x.data;
-    p.x_stride = x.stride;
-    p.k = x.cols;
-    p.x_bf16 = x.type == Dtype::bf16;
-    p.rows = static_cast<int>(x.rows);
-    if (norm) {
-        p.norm_weight = norm->weight;
-        p.norm_eps = static_cast<float>(norm->eps);
-        p.inverse_rms = view<float>(norm->inverse_rms);
-    }
+    p.input = input;
     p.h = h.data;
     p.h_bf16 = h.type == Dtype::bf16;
     p.h_stride = h.stride;
-    const size_t shared_floats = static_cast<size_t>(p.rows) * (chunk_floats + (norm ? warps : 0));
+    const size_t shared_floats = static_cast<size_t>(input.rows) * (chunk_floats + (input.norm_weight ? warps : 0));
     while (!jobs.empty()) {
         const ggml_type type = jobs.front().type;
         unsigned n_blocks = 0;
@@ -272,20 +340,21 @@ void run(const Context & context, const char * name, Matrix x, const Norm * norm
         jobs = std::move(later);
         with_device_type(type, [&](auto constant) {
             constexpr ggml_type t = decltype(constant)::value;
-            const auto kernel = p.rows == 1 ? matvec_kernel<t, 1> : matvec_kernel<t, matvec_max_rows>;
+            const auto kernel = input.rows == 1 ? matvec_kernel<t, 1> : matvec_kernel<t, matvec_max_rows>;
             launch(name, context.stream, kernel, {dim3(n_blocks), threads, shared_floats * sizeof(float)}, p);
         });
     }
 }
 
 void run_layers(const Context & context, const char * name, Matrix x, const Norm * norm, std::span<const LinearForward> layers, Matrix h) {
-    std::vector<Job> first, second;
+    if (x.rows == 0) return;
+    const Input input = input_of(x, norm);
+    project(context, input, layers);
+    std::vector<Job> jobs;
     for (const LinearForward & layer : layers) {
-        if (layer.lora) first.push_back(job_of_a(layer.lora, x.cols, layer.u));
-        if (layer.y) second.push_back(job_of(layer));
+        if (layer.y) jobs.push_back(job_of(layer));
     }
-    run(context, "matvec_lora_a", x, norm, std::move(first), {});
-    run(context, name, x, norm, std::move(second), h);
+    run(context, name, input, std::move(jobs), h);
 }
 
 }  // namespace
@@ -300,7 +369,7 @@ void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm
 }
 
 void matvec(const Context & context, Matrix x, const Weight & w, Matrix y) {
-    run(context, "matvec", x, nullptr, {job_of(w, y)}, {});
+    if (x.rows > 0) run(context, "matvec", input_of(x, nullptr), {job_of(w, y)}, {});
 }
 
 }  // namespace lorica::cuda
