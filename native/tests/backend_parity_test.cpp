@@ -783,7 +783,8 @@ TEST_P(BackendParity, RopeThereAndBack) {
 }
 
 TEST_P(BackendParity, RopeIntoACache) {
-    for (const auto & [n_head, n_head_kv, head_dim, n_rotated] : {std::tuple{4, 4, 32, 32}, {9, 3, 64, 64}, {2, 1, 80, 20}, {8, 2, 128, 128}, {1, 1, 16, 2}}) {
+    for (const auto & [n_head, n_head_kv, head_dim, n_rotated] :
+         {std::tuple{4, 4, 32, 32}, {9, 3, 64, 64}, {2, 1, 80, 20}, {8, 2, 128, 128}, {1, 1, 16, 2}}) {
         for (const int32_t n_past : {0, 5, 100}) {
             for (const int64_t n_tokens : {1, 3, 40}) {
                 SCOPED_TRACE(testing::Message() << n_head << " and " << n_head_kv << " heads of " << head_dim << ", " << n_rotated
