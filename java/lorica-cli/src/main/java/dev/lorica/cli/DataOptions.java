@@ -22,7 +22,7 @@ import picocli.CommandLine.Option;
 
 /** Which fields of a data file are used, and how they become tokens. */
 final class DataOptions {
-    private static final int DEFAULT_MAX_LENGTH = 1024;
+    static final int DEFAULT_MAX_LENGTH = 1024;
 
     /** Names under which other tools ask for the template that the model carries. */
     private static final List<String> OF_THE_MODEL = List.of("model", "tokenizer_default", "default");
@@ -102,8 +102,16 @@ final class DataOptions {
     boolean trainOnPrompt;
 
     Dataset load(Path file) {
-        return Dataset.load(
-                file, new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField));
+        return Dataset.load(file, fieldNames());
+    }
+
+    /** Whether such files can be what is meant, before a model is loaded or even downloaded for them. */
+    void check(List<Path> files) {
+        files.forEach(file -> Dataset.check(file, fieldNames()));
+    }
+
+    private FieldNames fieldNames() {
+        return new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField);
     }
 
     /** What was asked for; the template is {@code null} where none was. */

@@ -164,11 +164,27 @@ final class TrainCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        check();
         try (OutputFolder folder = OutputFolder.prepare(output, overwrite)) {
             Checkpoint checkpoint =
                     checkpoints.checkpoint(output, overwrite, line -> terminal.err().println(line));
             return train(folder, checkpoint);
         }
+    }
+
+    /** What needs no model, so that none is loaded, let alone downloaded, for settings that cannot be. */
+    private void check() {
+        format = Choices.of("--adapter-format", adapterFormat, AdapterFormat.class);
+        if (evalSplit != null && evalData != null) {
+            throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
+        }
+        training.config(dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
+        lora.config(training.seed);
+        List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
+        if (evalData != null) {
+            files.add(evalData);
+        }
+        dataOptions.check(files);
     }
 
     private int train(OutputFolder folder, Checkpoint checkpoint) {
@@ -188,7 +204,6 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private int train(Model base, Adapter adapter, Checkpoint checkpoint) {
-        format = Choices.of("--adapter-format", adapterFormat, AdapterFormat.class);
         TrainingReport report = new TrainingReport(terminal);
         report.model(base.info());
 
@@ -197,9 +212,6 @@ final class TrainCommand implements Callable<Integer> {
                 data, base.tokenizer(), dataConfig, training.seed, part -> report.data("data", part));
         TokenizedDataset held = null;
         if (evalSplit != null) {
-            if (evalData != null) {
-                throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
-            }
             TokenizedDataset.Split split = examples.split(evalSplit, training.seed);
             examples = split.train();
             held = split.eval();

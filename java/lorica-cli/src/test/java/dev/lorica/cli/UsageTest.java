@@ -2,9 +2,13 @@ package dev.lorica.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -107,6 +111,29 @@ class UsageTest {
     void understandsTheSpellingsOfOtherTools(String theirs, String ours) {
         Program.run("train", theirs, "many").failsWith(ExitCode.USAGE, "'" + ours + "'", "'many' is not a");
         Program.run("train", theirs + "=many").failsWith(ExitCode.USAGE, "'" + ours + "'", "'many' is not a");
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "--epochs, 0, epochs is 0.0",
+        "--lora-r, -3, rank is -3",
+        "--lora-dropout, 2, dropout is 2.0",
+        "--max-length, 1, max length is 1",
+        "--adapter-format, gguff, --adapter-format",
+        "--eval-data, none.csv, none.csv does not exist",
+        "--data, empty.jsonl, empty.jsonl is empty",
+        "--data, columns.csv, no known pair of fields"
+    })
+    void trainSaysWhatIsWrongWithoutTheModel(String option, String value, String meant, @TempDir Path folder) throws IOException {
+        Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"a\", \"answer\": \"b\"}\n");
+        Files.writeString(folder.resolve("empty.jsonl"), "");
+        Files.writeString(folder.resolve("columns.csv"), "x,y\n1,2\n");
+        String there = value.contains(".") ? folder.resolve(value).toString() : value;
+        Path output = folder.resolve("adapter");
+
+        Program.run("train", "--model", "no-model.gguf", "--data", data.toString(), "--output", output.toString(), option, there)
+                .failsWith(ExitCode.FAILED, meant);
+        assertThat(output).doesNotExist();
     }
 
     @Test

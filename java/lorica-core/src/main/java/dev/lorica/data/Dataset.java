@@ -71,13 +71,30 @@ public final class Dataset implements Iterable<DataRecord> {
         return load(file, FieldNames.of(promptField, responseField));
     }
 
+    /**
+     * Reads the first record only: what is wrong with the file or its fields is said before a model is loaded for it.
+     *
+     * @throws DataException as {@link #load(Path, FieldNames)} would throw it for that record
+     */
+    public static void check(Path file, FieldNames names) {
+        try (RecordReader in = DataFile.open(file)) {
+            Raw raw = first(in, file);
+            record(raw, choose(raw, names));
+        }
+    }
+
+    private static Raw first(RecordReader in, Path file) {
+        Raw raw = in.next();
+        if (raw == null) {
+            throw new DataException(file + " holds no records");
+        }
+        return raw;
+    }
+
     /** As {@link #load(Path)}, with the names of fields that are called otherwise. */
     public static Dataset load(Path file, FieldNames names) {
         try (RecordReader in = DataFile.open(file)) {
-            Raw raw = in.next();
-            if (raw == null) {
-                throw new DataException(file + " holds no records");
-            }
+            Raw raw = first(in, file);
             DataFields fields = choose(raw, names);
             List<DataRecord> cached = new ArrayList<>();
             long characters = 0;
