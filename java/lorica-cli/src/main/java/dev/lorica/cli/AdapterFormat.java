@@ -29,6 +29,11 @@ enum AdapterFormat {
         }
     }
 
+    /** What its files take, less than a page of names and numbers aside: the parameters are in f32. */
+    long bytes(long parameters) {
+        return (this == BOTH ? 2 : 1) * Float.BYTES * parameters;
+    }
+
     /** The one of its files to tell people of. */
     String mainFile() {
         return this == PEFT ? Adapter.PEFT_FILE_NAME : Adapter.FILE_NAME;

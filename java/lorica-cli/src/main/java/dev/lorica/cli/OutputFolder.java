@@ -4,6 +4,7 @@ import dev.lorica.Adapter;
 import dev.lorica.Checkpoint;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.log.JsonlLog;
+import java.io.File;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -71,6 +72,20 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
             return channel.tryLock() != null;
         } catch (OverlappingFileLockException e) {
             return false; // of another run in this process
+        }
+    }
+
+    /** What training ends with must find room, which is looked at before it: afterwards there would be nothing to save it to. */
+    void requireSpace(long bytes) {
+        // Not its FileStore, which Java does not find in a root of its own.
+        File disk = path.toFile();
+        if (disk.getTotalSpace() == 0) {
+            return; // it does not tell
+        }
+        long free = disk.getUsableSpace();
+        if (free < bytes) {
+            throw new LoricaException("--output " + path + " has room for " + Format.bytes(free) + "; the adapter takes "
+                    + Format.bytes(bytes) + ": choose another folder, or make room");
         }
     }
 

@@ -199,6 +199,7 @@ final class TrainCommand implements Callable<Integer> {
                 terminal.err()
                         .println("note: " + output + " holds an adapter already; it is replaced when training is done");
             }
+            folder.requireSpace(format.bytes(adapter.info().parameters()));
             return train(base, adapter, checkpoint);
         }
     }

@@ -59,6 +59,16 @@ class OutputFolderTest {
     }
 
     @Test
+    void refusesAFolderWithoutRoomForTheAdapter() {
+        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
+            output.requireSpace(1);
+            assertThatExceptionOfType(LoricaException.class)
+                    .isThrownBy(() -> output.requireSpace(Long.MAX_VALUE))
+                    .withMessageMatching("--output .* has room for .*; the adapter takes .*: choose another folder, or make room");
+        }
+    }
+
+    @Test
     void refusesAFolderThatAnotherRunWritesInto() throws Exception {
         try (OutputFolder output = OutputFolder.prepare(folder, false)) {
             assertThatExceptionOfType(LoricaException.class)
