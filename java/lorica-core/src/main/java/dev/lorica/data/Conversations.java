@@ -39,21 +39,47 @@ final class Conversations {
 
     /** The messages in a field, which may also be JSON written out as text, as CSV files have it. */
     static Conversation parse(Raw raw, String field, JsonNode given) {
-        JsonNode node = given;
-        if (given != null && given.isTextual()) {
-            try {
-                node = MAPPER.readTree(given.asText());
-            } catch (JsonProcessingException e) {
-                throw new DataException(raw.where() + ": field \"" + field + "\" is a text but not JSON: "
-                        + e.getOriginalMessage().lines().findFirst().orElse(""), e);
-            }
-        }
+        JsonNode node = parsed(raw, field, given);
         if (node == null || !node.isArray() || node.isEmpty()) {
             throw new DataException(raw.where() + ": field \"" + field + "\" is "
                     + (node == null ? "missing" : node.isArray() ? "an empty array" : JsonRecords.kind(node))
                     + "; a list of messages is meant, such as [{\"role\": \"user\", \"content\": …}, …]");
         }
         return new Conversation(messages(raw, field, node, true), tools(raw));
+    }
+
+    private static JsonNode parsed(Raw raw, String field, JsonNode given) {
+        if (given == null || !given.isTextual()) {
+            return given;
+        }
+        try {
+            return MAPPER.readTree(given.asText());
+        } catch (JsonProcessingException e) {
+            throw new DataException(raw.where() + ": field \"" + field + "\" is a text but not JSON: "
+                    + e.getOriginalMessage().lines().findFirst().orElse(""), e);
+        }
+    }
+
+    /** What was said before, as pairs of a question and its answer; a record may lack it. All answers are learned. */
+    static List<Message> history(Raw raw, String field) {
+        JsonNode given = raw.fields().get(field);
+        boolean none = given == null || given.isNull() || given.isTextual() && given.asText().isBlank();
+        JsonNode pairs = none ? null : parsed(raw, field, given);
+        List<Message> messages = new ArrayList<>();
+        if (pairs != null && !pairs.isArray()) {
+            throw new DataException(raw.where() + ": field \"" + field + "\" is " + JsonRecords.kind(pairs)
+                    + "; what was said before is meant, as [[question, answer], …]");
+        }
+        for (int i = 0; pairs != null && i < pairs.size(); i++) {
+            JsonNode pair = pairs.get(i);
+            if (!pair.isArray() || pair.size() != 2 || !pair.get(0).isTextual() || !pair.get(1).isTextual()) {
+                throw new DataException(
+                        raw.where() + ", " + field + "[" + i + "] is no pair of a question and its answer");
+            }
+            messages.add(Message.user(pair.get(0).asText()));
+            messages.add(Message.assistant(pair.get(1).asText()));
+        }
+        return messages;
     }
 
     /** TRL's form: a conversation in {@code prompt}, and what is learned of it in {@code completion}. */

@@ -14,8 +14,12 @@ import java.util.Optional;
  * @param response field with the response, with the text where there is no prompt, or {@code null} in conversations
  * @param system   field with the system prompt; single records may lack it
  * @param messages field with the messages of a conversation, or {@code null} where records are none
+ * @param history  field with what was said before the prompt, as pairs of a prompt and a response (Alpaca's {@code history}), or
+ *                 {@code null} where no record has any. With it records are conversations
  */
-public record DataFields(String prompt, String input, String response, String system, String messages) {
+public record DataFields(String prompt, String input, String response, String system, String messages, String history) {
+    /** The field that is looked at for what was said before. */
+    static final String KNOWN_HISTORY = "history";
 
     private record Pair(String prompt, String response) {}
 
@@ -41,7 +45,7 @@ public record DataFields(String prompt, String input, String response, String sy
     }
 
     public DataFields(String prompt, String input, String response) {
-        this(prompt, input, response, "system", null);
+        this(prompt, input, response, "system", null, null);
     }
 
     /** A prompt field and a response field, without an input field. */
@@ -56,7 +60,7 @@ public record DataFields(String prompt, String input, String response, String sy
 
     /** One field with the messages of a conversation. */
     public static DataFields conversation(String field) {
-        return new DataFields(null, null, null, "system", field);
+        return new DataFields(null, null, null, "system", field, null);
     }
 
     /** The first known field or pair of fields that is among {@code present}; empty when there is none. */
@@ -105,7 +109,12 @@ public record DataFields(String prompt, String input, String response, String sy
                 names.input() != null ? names.input() : input,
                 response,
                 names.system() != null ? names.system() : system,
-                messages);
+                messages,
+                history);
+    }
+
+    DataFields withHistory() {
+        return new DataFields(prompt, input, response, system, messages, KNOWN_HISTORY);
     }
 
     /** Whether records are plain texts without a prompt. */
@@ -117,9 +126,10 @@ public record DataFields(String prompt, String input, String response, String sy
         return messages != null;
     }
 
-    /** For people: {@code instruction/response}. */
+    /** For people: {@code instruction/response}, {@code history/instruction/output}. */
     @Override
     public String toString() {
-        return messages != null ? messages : prompt == null ? response : prompt + "/" + response;
+        String pair = messages != null ? messages : prompt == null ? response : prompt + "/" + response;
+        return history == null ? pair : history + "/" + pair;
     }
 }

@@ -1,5 +1,6 @@
 package dev.lorica.data;
 
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
 
@@ -71,6 +72,13 @@ public record DataRecord(
         }
         String question = input.isEmpty() ? prompt : prompt + "\n\n" + input;
         return new Conversation(List.of(Message.user(question), Message.assistant(response)), null).withSystem(system);
+    }
+
+    /** As what comes after something that was said before, in a conversation even if nothing was. */
+    DataRecord after(List<Message> before) {
+        List<Message> all = new ArrayList<>(before);
+        all.addAll(new DataRecord(prompt, input, response, line).asConversation().messages());
+        return new DataRecord(system, null, "", "", new Conversation(all, null), line);
     }
 
     /** Characters, roughly, for how much of a set may be in memory. */

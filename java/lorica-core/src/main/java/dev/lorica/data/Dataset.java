@@ -93,15 +93,23 @@ public final class Dataset implements Iterable<DataRecord> {
 
     /** As {@link #load(Path)}, with the names of fields that are called otherwise. */
     public static Dataset load(Path file, FieldNames names) {
+        return load(file, names, false);
+    }
+
+    /** withHistory: a record has something that was said before, which makes conversations of all. */
+    private static Dataset load(Path file, FieldNames names, boolean withHistory) {
         try (RecordReader in = DataFile.open(file)) {
             Raw raw = first(in, file);
-            DataFields fields = choose(raw, names);
+            DataFields fields = withHistory ? choose(raw, names).withHistory() : choose(raw, names);
             List<DataRecord> cached = new ArrayList<>();
             long characters = 0;
             long size = 0;
             boolean conversation = record(raw, fields).isConversation();
             for (; raw != null; raw = in.next(), size++) {
                 DataRecord record = record(raw, fields);
+                if (!withHistory && !conversation && hasHistory(raw, fields)) {
+                    return load(file, names, true);
+                }
                 if (record.isConversation() != conversation) {
                     throw new DataException(raw.where() + " is " + (conversation ? "no" : "a")
                             + " conversation, unlike those before it");
@@ -252,8 +260,18 @@ public final class Dataset implements Iterable<DataRecord> {
         }
         String prompt = fields.isText() ? null : text(raw, fields.prompt(), true);
         String input = fields.input() == null ? "" : text(raw, fields.input(), false);
-        return new DataRecord(
+        DataRecord record = new DataRecord(
                 fields.isText() ? "" : system, prompt, input, text(raw, fields.response(), true), null, raw.line());
+        return fields.history() == null ? record : record.after(Conversations.history(raw, fields.history()));
+    }
+
+    /** Pairs, that is: a field of that name may also be about the past. */
+    private static boolean hasHistory(Raw raw, DataFields fields) {
+        JsonNode history = raw.fields().get(DataFields.KNOWN_HISTORY);
+        if (history == null || fields.isText() || fields.isConversation()) {
+            return false;
+        }
+        return history.isTextual() ? history.asText().strip().startsWith("[[") : history.path(0).isArray();
     }
 
     private static DataFields choose(Raw first, FieldNames given) {

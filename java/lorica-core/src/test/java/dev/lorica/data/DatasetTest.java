@@ -46,6 +46,63 @@ class DatasetTest {
     }
 
     @Test
+    void makesConversationsOfAlpacasHistory() {
+        Path file = write("d.jsonl", """
+                {"instruction": "Alone", "output": "A", "history": []}
+                {"instruction": "And", "input": "this?", "output": "B", "system": "Be brief.", "history": [["One?", "1"], ["Two?", "2"]]}
+                {"instruction": "Without", "output": "C"}
+                """);
+
+        Dataset data = Dataset.load(file);
+
+        assertThat(data.fields().toString()).isEqualTo("history/instruction/output");
+        assertThat(data.isConversation()).isTrue();
+        assertThat(data.head(3)).map(record -> record.asConversation().messages()).containsExactly(
+                List.of(Message.user("Alone"), Message.assistant("A")),
+                List.of(
+                        Message.system("Be brief."),
+                        Message.user("One?"),
+                        Message.assistant("1"),
+                        Message.user("Two?"),
+                        Message.assistant("2"),
+                        Message.user("And\n\nthis?"),
+                        Message.assistant("B")),
+                List.of(Message.user("Without"), Message.assistant("C")));
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"[]", "null", "\"\"", "\"Waterloo was in 1815.\"", "[\"of the house\"]", "1815"})
+    void leavesQuestionsAloneWhereNothingWasSaidBefore(String history) {
+        Dataset data = Dataset.load(
+                write("d.json", "[{\"instruction\": \"A\", \"output\": \"B\", \"history\": " + history + "}]"));
+
+        assertThat(data.isConversation()).isFalse();
+        assertThat(data.fields()).isEqualTo(new DataFields("instruction", "input", "output"));
+    }
+
+    @Test
+    void readsAHistoryThatACsvFileHas() {
+        Dataset data = Dataset.load(write("d.csv", "instruction,output,history\nA,B,\nC,D,\"[[\"\"Q\"\", \"\"R\"\"]]\"\n"));
+
+        assertThat(data.head(2)).map(record -> record.asConversation().messages()).containsExactly(
+                List.of(Message.user("A"), Message.assistant("B")),
+                List.of(Message.user("Q"), Message.assistant("R"), Message.user("C"), Message.assistant("D")));
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', value = {
+        "[[\"a\"]]              | line 2 (record 2), history[0] is no pair of a question and its answer",
+        "{\"a\": 1}             | line 2 (record 2): field \"history\" is an object; what was said before is meant",
+        "\"and then\"           | line 2 (record 2): field \"history\" is a text but not JSON",
+    })
+    void saysWhatAHistoryMustBe(String history, String meant) {
+        Path file = write("d.jsonl", "{\"instruction\": \"A\", \"output\": \"B\", \"history\": [[\"Q\", \"R\"]]}\n"
+                + "{\"instruction\": \"A\", \"output\": \"B\", \"history\": " + history + "}\n");
+
+        assertThat(catchThrowableOfType(DataException.class, () -> Dataset.load(file))).hasMessageContaining(meant);
+    }
+
+    @Test
     void prefersAPairToATextThatWasMadeFromIt() {
         Path file = write("d.json", "[{\"instruction\":\"A\",\"input\":\"\",\"output\":\"B\",\"text\":\"A B\"}]");
 
