@@ -95,6 +95,15 @@ step() {
     fi
 }
 
+# ---- formatting
+
+clang_format_version=19 # of another one the result may differ
+
+native_sources() { # the hand-written ones, each ended by a zero byte
+    find "$checkout/native" -path "$checkout/native/build*" -prune -o -type f ! -name 'unicode_data.*' \
+        \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0
+}
+
 # ---- building
 
 # A hash of the names and contents of everything that the program is built from.

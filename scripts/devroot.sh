@@ -12,7 +12,7 @@ set -euo pipefail
 
 # The one list of packages. An existing root is brought up to date when it changes.
 packages=(
-    build-essential ca-certificates cmake curl git libbenchmark-dev libgmock-dev libgtest-dev libhwy-dev
+    build-essential ca-certificates clang-format cmake curl git libbenchmark-dev libgmock-dev libgtest-dev libhwy-dev
     maven ninja-build openjdk-21-jdk-headless pkg-config python3 unzip
 )
 backports_packages=(libggml-dev)

@@ -16,6 +16,15 @@ flock 8
 
 failed=0
 sources=$(program_fingerprint)
+# shellcheck disable=SC2317 # called by step
+check_format() {
+    if clang-format --version 2>/dev/null | grep -q "version $clang_format_version\."; then
+        native_sources | xargs -0 clang-format --dry-run -Werror
+    else
+        echo "C++ was not looked at: this needs clang-format $clang_format_version" | tee /dev/stderr
+    fi && run_maven spotless:check
+}
+step format "Formatting (scripts/format.sh mends it)" check_format || failed=1
 step native-build "Building the native library and its tests" build_native all
 step native-tests "Native tests" ctest --test-dir "$native_build" -j"$jobs" --no-tests=error --output-on-failure || failed=1
 sed -n -e '/tests passed/p' -e '/^The following tests did not run:/,/^$/p' "$build/logs/native-tests.log"

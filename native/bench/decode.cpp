@@ -88,8 +88,8 @@ Json run_decode(const Options & options) {
         const double without = 1 / decode.back();
         for (int n = 1; n <= n_adapters; ++n) {
             const auto set = static_cast<size_t>(n - 1);
-            switches[set].push_back(seconds_of(
-                [&] { check(lorica_context_set_adapters(context.get(), handles.data(), nullptr, n)); }));
+            switches[set].push_back(
+                seconds_of([&] { check(lorica_context_set_adapters(context.get(), handles.data(), nullptr, n)); }));
             eval(0, n_prompt);
             const double with = seconds_of([&] {
                                     for (int t = 0; t < n_generate; ++t) eval(n_prompt + t, 1);
@@ -123,9 +123,11 @@ Json run_decode(const Options & options) {
                  median(cached) * 1e-9, median(cached_ratios));
     Json with_adapters;
     for (size_t set = 0; set < adapted.size(); ++set) {
-        std::fprintf(stderr, "with %zu adapter%s (%s, rank %d): %.2f tok/s, %.0f us more per token (%.1f %%), switching to %s %.2f ms\n",
-                     set + 1, set == 0 ? "" : "s", targets.c_str(), rank, median(adapted[set]), 1e6 * median(extra[set]),
-                     100 * median(extra[set]) * median(decode), set == 0 ? "it" : "them", 1e3 * median(switches[set]));
+        std::fprintf(
+            stderr,
+            "with %zu adapter%s (%s, rank %d): %.2f tok/s, %.0f us more per token (%.1f %%), switching to %s %.2f ms\n",
+            set + 1, set == 0 ? "" : "s", targets.c_str(), rank, median(adapted[set]), 1e6 * median(extra[set]),
+            100 * median(extra[set]) * median(decode), set == 0 ? "it" : "them", 1e3 * median(switches[set]));
         with_adapters.push(Json()
                                .set("adapters", static_cast<int64_t>(set + 1))
                                .set("decode_tokens_per_second", summary(adapted[set]))

@@ -57,7 +57,8 @@ ModelHandle ModelChoice::load() const {
 
 std::unique_ptr<Backend> open_gpu(const ModelChoice & choice) {
     if (!choice.device.starts_with("cuda")) return nullptr;
-    return make_backend(choice.device, choice.precision == LORICA_PRECISION_F32 ? Dtype::f32 : Dtype::bf16, choice.n_threads);
+    return make_backend(choice.device, choice.precision == LORICA_PRECISION_F32 ? Dtype::f32 : Dtype::bf16,
+                        choice.n_threads);
 }
 
 lorica_model_info info_of(const lorica_model * model) {

@@ -18,8 +18,7 @@ namespace lorica::bench {
 // Throws lorica::Error with the engine's message.
 void check(lorica_status status);
 
-template <auto Free>
-struct Freed {
+template <auto Free> struct Freed {
     void operator()(auto * handle) const { Free(handle); }
 };
 using ModelHandle = std::unique_ptr<lorica_model, Freed<lorica_model_free>>;
@@ -29,7 +28,8 @@ using ContextHandle = std::unique_ptr<lorica_context, Freed<lorica_context_free>
 using TokenizerHandle = std::unique_ptr<lorica_tokenizer, Freed<lorica_tokenizer_free>>;
 using GgufHandle = std::unique_ptr<lorica_gguf, Freed<lorica_gguf_free>>;
 
-// What most commands take: --model FILE, or --shape NAME --type TYPE in --cache FOLDER; --device D; --threads N; --precision P.
+// What most commands take: --model FILE, or --shape NAME --type TYPE in --cache FOLDER; --device D; --threads N;
+// --precision P.
 struct ModelChoice {
     std::string path, name, device;
     lorica_precision precision = LORICA_PRECISION_AUTO;

@@ -19,8 +19,7 @@ namespace {
 
 struct Buffer {
     Buffer(Dtype type, int64_t rows, int64_t cols)
-        : bytes(static_cast<size_t>(rows * cols) * dtype_size(type)),
-          view{bytes.data(), type, rows, cols, cols} {}
+        : bytes(static_cast<size_t>(rows * cols) * dtype_size(type)), view{bytes.data(), type, rows, cols, cols} {}
     Buffer(Dtype type, int64_t rows, int64_t cols, uint64_t seed) : Buffer(type, rows, cols) {
         for (int64_t i = 0; i < rows * cols; ++i) {
             const auto value = static_cast<float>(random_normal(seed, static_cast<uint64_t>(i)));

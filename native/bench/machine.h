@@ -14,16 +14,14 @@ inline double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-template <typename F>
-double seconds_of(const F & f) {
+template <typename F> double seconds_of(const F & f) {
     const double start = now();
     f();
     return now() - start;
 }
 
 // Seconds of one call, from as many calls as take a twentieth of a second.
-template <typename F>
-double seconds_of_one(const F & f) {
+template <typename F> double seconds_of_one(const F & f) {
     int calls = 0;
     const double start = now();
     double end = start;

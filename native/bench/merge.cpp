@@ -24,13 +24,15 @@ Json run_merge(const Options & options) {
     lorica_export_params params = lorica_export_default_params();
     params.type = type.c_str();
     params.n_threads = choice.n_threads;
-    const double seconds = seconds_of([&] { check(lorica_merge(model.get(), adapter.get(), output.c_str(), &params)); });
+    const double seconds =
+        seconds_of([&] { check(lorica_merge(model.get(), adapter.get(), output.c_str(), &params)); });
     const int64_t peak = reset ? peak_resident_bytes() : 0;
     const auto bytes = static_cast<int64_t>(std::filesystem::file_size(output));
     if (given.empty()) std::filesystem::remove(output);
 
     const auto mib = [](int64_t n) { return static_cast<double>(n) / (1 << 20); };
-    std::fprintf(stderr, "%s, adapter of rank %d on %s, merged to %s: %.1f MiB written in %.1f s, peak memory %.1f MiB\n",
+    std::fprintf(stderr,
+                 "%s, adapter of rank %d on %s, merged to %s: %.1f MiB written in %.1f s, peak memory %.1f MiB\n",
                  choice.name.c_str(), rank, targets.c_str(), type.c_str(), mib(bytes), seconds, mib(peak));
     return Json()
         .set("model", describe(choice, model.get()))

@@ -106,9 +106,11 @@ Json run_steps(const Options & options) {
     const bool recompute = recomputed > 0;
     const double done =
         operations.weights + recomputed * operations.recompute_layer + operations.attention + operations.lora;
-    std::fprintf(stderr, "%s, LoRA r %d on %s, %d tokens in sequences of %d, %d of %d layers recomputed, %d threads (%s)\n",
+    std::fprintf(stderr,
+                 "%s, LoRA r %d on %s, %d tokens in sequences of %d, %d of %d layers recomputed, %d threads (%s)\n",
                  choice.name.c_str(), train.rank, options.text("targets", "all-linear").c_str(), train.tokens,
-                 train.sequence_length, recomputed, static_cast<int>(shape.n_layer), choice.n_threads, info_of(model.get()).device_detail);
+                 train.sequence_length, recomputed, static_cast<int>(shape.n_layer), choice.n_threads,
+                 info_of(model.get()).device_detail);
     std::fprintf(stderr,
                  "step %.3f s (first %.3f s)  %.1f tok/s  %.1f GFLOP/s counted as 4N  %.1f with %sattention and LoRA\n",
                  step, first, tokens / step, operations.weights / step * 1e-9, done / step * 1e-9,

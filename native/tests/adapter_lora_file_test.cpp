@@ -31,8 +31,10 @@ LoraFile sample() {
     file.rank = 3;
     file.use_rslora = true;
     file.dropout = 0.05f;
-    file.pairs.push_back({"blk.0.attn_q.weight", 3, 8, 5, test::random_values(1, 1, 24), test::random_values(1, 2, 15)});
-    file.pairs.push_back({"blk.0.ffn_down.weight", 1, 4, 8, test::random_values(1, 3, 4), test::random_values(1, 4, 8)});
+    file.pairs.push_back(
+        {"blk.0.attn_q.weight", 3, 8, 5, test::random_values(1, 1, 24), test::random_values(1, 2, 15)});
+    file.pairs.push_back(
+        {"blk.0.ffn_down.weight", 1, 4, 8, test::random_values(1, 3, 4), test::random_values(1, 4, 8)});
     return file;
 }
 
@@ -201,8 +203,9 @@ TEST(LoraFileTest, refuses_half_a_pair) {
 TEST(LoraFileTest, refuses_shapes_that_do_not_chain) {
     Malformed file;
     file.tensors[1].ne = {3, 6};
-    expect_refused(file, HasSubstr("\"blk.0.attn_q.weight.lora_b\" has the shape (3, 6), which does not chain with (32, 2) of "
-                                   "\"blk.0.attn_q.weight.lora_a\""));
+    expect_refused(
+        file, HasSubstr("\"blk.0.attn_q.weight.lora_b\" has the shape (3, 6), which does not chain with (32, 2) of "
+                        "\"blk.0.attn_q.weight.lora_a\""));
     file = {};
     file.tensors[0].ne = {32, 2, 2};
     expect_refused(file, HasSubstr("\"blk.0.attn_q.weight.lora_a\" has the shape (32, 2, 2), a matrix is needed"));
@@ -225,7 +228,9 @@ TEST(LoraFileTest, refuses_adapters_of_kinds_that_are_not_supported) {
     file.tensors = {{"token_embd.weight.lora_a", {2, 32}}, {"token_embd.weight.lora_b", {2, 8}}};
     expect_refused(file, HasSubstr("adapts the embedding"), LORICA_ERROR_UNSUPPORTED);
     file = {};
-    file.more = [](GgufWriter & writer) { writer.set_i32s("adapter.alora.invocation_tokens", std::vector<int32_t>{1, 2}); };
+    file.more = [](GgufWriter & writer) {
+        writer.set_i32s("adapter.alora.invocation_tokens", std::vector<int32_t>{1, 2});
+    };
     expect_refused(file, HasSubstr("aLoRA"), LORICA_ERROR_UNSUPPORTED);
 }
 
@@ -254,12 +259,14 @@ TEST(LoraFileTest, leaves_the_old_file_when_the_disk_is_full) {
     write_lora_file(dir / "adapter.gguf", file);
     const auto old = test::read_file(dir / "adapter.gguf");
 
-    file.pairs.push_back({"blk.1.attn_q.weight", 8, 65536, 8, test::random_values(2, 1, 8 * 65536), test::random_values(2, 2, 64)});
+    file.pairs.push_back(
+        {"blk.1.attn_q.weight", 8, 65536, 8, test::random_values(2, 1, 8 * 65536), test::random_values(2, 2, 64)});
     for (rlim_t limit : {rlim_t{0}, rlim_t{100}, rlim_t{1} << 18, rlim_t{1} << 20, rlim_t{2} << 20}) {
         {
             FileSizeLimit full(limit);
-            expect_error(LORICA_ERROR_IO, AllOf(HasSubstr("adapter.gguf: cannot write: File too large"),
-                                                HasSubstr("the file was left as it was")),
+            expect_error(LORICA_ERROR_IO,
+                         AllOf(HasSubstr("adapter.gguf: cannot write: File too large"),
+                               HasSubstr("the file was left as it was")),
                          [&] { write_lora_file(dir / "adapter.gguf", file); });
         }
         EXPECT_EQ(test::read_file(dir / "adapter.gguf"), old) << "limit " << limit;
@@ -271,7 +278,8 @@ TEST(LoraFileTest, leaves_the_old_file_when_the_disk_is_full) {
 
 TEST(LoraFileTest, says_where_it_cannot_write) {
     TempDir dir;
-    expect_error(LORICA_ERROR_IO, AllOf(HasSubstr("absent/adapter.gguf: cannot create the file in"), HasSubstr("No such file")),
+    expect_error(LORICA_ERROR_IO,
+                 AllOf(HasSubstr("absent/adapter.gguf: cannot create the file in"), HasSubstr("No such file")),
                  [&] { write_lora_file(dir / "absent/adapter.gguf", sample()); });
     expect_error(LORICA_ERROR_IO, HasSubstr("is a directory"), [&] { write_lora_file(dir.path(), sample()); });
     expect_error(LORICA_ERROR_IO, HasSubstr("is not a regular file"), [&] { write_lora_file("/dev/full", sample()); });

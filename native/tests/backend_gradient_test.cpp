@@ -59,7 +59,8 @@ TEST(BackendGradient, RmsnormAddsItsGradient) {
         const Values before = normal(4, n_tokens * n);
         Values dx = before;
 
-        backend->rmsnorm_backward(matrix(w, n_tokens, n), matrix(x, n_tokens, n), {weight.data(), eps, {}}, matrix(dx, n_tokens, n), {});
+        backend->rmsnorm_backward(matrix(w, n_tokens, n), matrix(x, n_tokens, n), {weight.data(), eps, {}},
+                                  matrix(dx, n_tokens, n), {});
         const Values expected = finite_differences(x, [&] {
             backend->rmsnorm(matrix(x, n_tokens, n), {weight.data(), eps, {}}, matrix(y, n_tokens, n));
             return dot(w, y);

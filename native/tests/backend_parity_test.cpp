@@ -287,7 +287,8 @@ void expect_linear_parity(const Target & target, const LinearCase & c) {
             if (!c.normed) return run.backend.linear(x, layers);
             const Matrix weight = run.input(Role::f32, 1, c.in, normal(2, c.in));
             const Matrix inverse_rms = run.output("inverse_rms", Role::hidden, c.n_tokens, 1);
-            const Matrix normed = run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(c.n_tokens * c.in)));
+            const Matrix normed =
+                run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(c.n_tokens * c.in)));
             run.backend.norm_linear(x, {weight.as<float>(), 1e-5, inverse_rms}, layers, normed);
         });
     }
@@ -353,7 +354,8 @@ TEST_P(BackendParity, LinearOverShapes) {
 TEST_P(BackendParity, LinearOfManyRows) {
     using L = LayerCase;
     expect_linear_parity(GetParam(), {300, 256, {{GGML_TYPE_Q4_K, 392, 12}, {GGML_TYPE_Q8_0, 130, 0, 0, L::hidden}}});
-    expect_linear_parity(GetParam(), {270, 160, {{GGML_TYPE_BF16, 264, 20, 0.1f, L::separate_residual}}, Role::act, Role::hidden});
+    expect_linear_parity(GetParam(),
+                         {270, 160, {{GGML_TYPE_BF16, 264, 20, 0.1f, L::separate_residual}}, Role::act, Role::hidden});
 }
 
 TEST_P(BackendParity, LinearOnEveryWeightType) {
@@ -373,7 +375,8 @@ TEST_P(BackendParity, LinearBehindANorm) {
         norm_and(1, 512, {{GGML_TYPE_Q4_K, 512, 0}, {GGML_TYPE_Q4_K, 128, 0}, {GGML_TYPE_Q6_K, 128, 0}}),
         norm_and(1, 576, {{GGML_TYPE_Q4_0, 576, 8}, {GGML_TYPE_Q4_0, 192, 4, 0.3f}, {GGML_TYPE_Q4_0, 192, 0}}),
         norm_and(3, 96, {{GGML_TYPE_Q8_0, 40, 0, 0, L::separate_residual}, {GGML_TYPE_F16, 7, 3, 0, L::hidden}}),
-        norm_and(8, 1088, {{GGML_TYPE_Q4_0, 33, 2}, {GGML_TYPE_Q4_0, 1, 0}, {GGML_TYPE_Q4_0, 64, 20}, {GGML_TYPE_Q4_0, 17, 0}}),
+        norm_and(8, 1088,
+                 {{GGML_TYPE_Q4_0, 33, 2}, {GGML_TYPE_Q4_0, 1, 0}, {GGML_TYPE_Q4_0, 64, 20}, {GGML_TYPE_Q4_0, 17, 0}}),
         norm_and(1, 45, {{GGML_TYPE_F32, 37, 3, 0.2f}, {GGML_TYPE_BF16, 21, 0}}),
         norm_and(40, 256, {{GGML_TYPE_Q4_K, 160, 16}, {GGML_TYPE_Q5_K, 96, 0}}),
         norm_and(2, 64, {{GGML_TYPE_Q4_0, 64, 4, 0, L::only_u}}),
@@ -386,18 +389,24 @@ TEST_P(BackendParity, GateAndUpBehindANorm) {
         int64_t n_tokens, in, out, rank;
         ggml_type gate, up;
     };
-    for (const Case & c : {Case{1, 512, 200, 0, GGML_TYPE_Q4_K, GGML_TYPE_Q4_K}, {1, 1056, 33, 4, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0},
-                           {5, 96, 77, 3, GGML_TYPE_F16, GGML_TYPE_F16}, {8, 45, 9, 0, GGML_TYPE_F32, GGML_TYPE_F32},
-                           {2, 256, 64, 2, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K}, {30, 96, 64, 8, GGML_TYPE_Q4_0, GGML_TYPE_Q4_0}}) {
-        SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out << ", rank " << c.rank);
+    for (const Case & c : {Case{1, 512, 200, 0, GGML_TYPE_Q4_K, GGML_TYPE_Q4_K},
+                           {1, 1056, 33, 4, GGML_TYPE_Q8_0, GGML_TYPE_Q8_0},
+                           {5, 96, 77, 3, GGML_TYPE_F16, GGML_TYPE_F16},
+                           {8, 45, 9, 0, GGML_TYPE_F32, GGML_TYPE_F32},
+                           {2, 256, 64, 2, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K},
+                           {30, 96, 64, 8, GGML_TYPE_Q4_0, GGML_TYPE_Q4_0}}) {
+        SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out << ", rank "
+                                        << c.rank);
         const QuantizedWeight gate(c.gate, c.out, c.in, 1), up(c.up, c.out, c.in, 2);
-        const WorkspaceShape workspace{.max_tokens = c.n_tokens, .max_features = std::max(c.in, c.out), .max_rank = c.rank};
+        const WorkspaceShape workspace{
+            .max_tokens = c.n_tokens, .max_features = std::max(c.in, c.out), .max_rank = c.rank};
         expect_parity(GetParam(), workspace, [&](Execution & run) {
             const Weight weights[] = {gate.on(run.backend), up.on(run.backend)};
             const Matrix x = run.input(Role::hidden, c.n_tokens, c.in, normal(1, c.n_tokens * c.in, 3));
             const Matrix weight = run.input(Role::f32, 1, c.in, normal(2, c.in));
             const Norm norm{weight.as<float>(), 1e-5, run.output("inverse_rms", Role::hidden, c.n_tokens, 1)};
-            const Matrix normed = run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(c.n_tokens * c.in)));
+            const Matrix normed =
+                run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(c.n_tokens * c.in)));
             LinearForward layers[2];
             for (size_t i = 0; i < 2; ++i) {
                 const std::string number = std::to_string(i);
@@ -410,7 +419,8 @@ TEST_P(BackendParity, GateAndUpBehindANorm) {
                 layers[i].lora.scale = 0.5;
                 layers[i].u = run.output("u" + number, Role::act, c.n_tokens, c.rank);
             }
-            run.backend.norm_linear_swiglu(x, norm, layers[0], layers[1], normed, run.output("h", Role::act, c.n_tokens, c.out));
+            run.backend.norm_linear_swiglu(x, norm, layers[0], layers[1], normed,
+                                           run.output("h", Role::act, c.n_tokens, c.out));
         });
     }
 }
@@ -420,8 +430,12 @@ TEST_P(BackendParity, LinearOnArrangedWeights) {
     using L = LayerCase;
     for (const ggml_type type : weight_types()) {
         for (const int64_t n_tokens : {1, 3, 4, 5}) {
-            expect_linear_parity(GetParam(), {n_tokens, 512, {{type, 72, 8}, {GGML_TYPE_Q4_0, 32, 0, 0, L::separate_residual}},
-                                              Role::act, std::nullopt, true});
+            expect_linear_parity(GetParam(), {n_tokens,
+                                              512,
+                                              {{type, 72, 8}, {GGML_TYPE_Q4_0, 32, 0, 0, L::separate_residual}},
+                                              Role::act,
+                                              std::nullopt,
+                                              true});
         }
     }
 }
@@ -453,8 +467,14 @@ struct FusedCase {
     bool with_input_gradient = true;
 };
 constexpr FusedCase fused_cases[] = {
-    {1, 64, 96},          {5, 96, 64, 0},     {33, 576, 160, 16}, {100, 160, 96, 20, 0.1f},
-    {64, 96, 64, 4, 0, false}, {290, 192, 320, 8}, {37, 45, 70, 3},    {300, 64, 96, 4, 0.2f, false},
+    {1, 64, 96},
+    {5, 96, 64, 0},
+    {33, 576, 160, 16},
+    {100, 160, 96, 20, 0.1f},
+    {64, 96, 64, 4, 0, false},
+    {290, 192, 320, 8},
+    {37, 45, 70, 3},
+    {300, 64, 96, 4, 0.2f, false},
 };
 
 // The layer's weight, and its LoRA with gradients that are reported as da and db.
@@ -462,7 +482,9 @@ LinearBackward fused_layer(Execution & run, const FusedCase & c, const Weight & 
     const std::string number = std::to_string(seed);
     LinearBackward layer{.weight = &weight, .lora = {}, .u = {}, .dy = {}};
     if (c.rank) {
-        layer.lora.a = run.input(Role::param, c.rank, c.in, normal(seed + 1, c.rank * c.in, 1 / std::sqrt(static_cast<double>(c.in)))).data;
+        layer.lora.a = run.input(Role::param, c.rank, c.in,
+                                 normal(seed + 1, c.rank * c.in, 1 / std::sqrt(static_cast<double>(c.in))))
+                           .data;
         layer.lora.b = run.input(Role::param, c.out, c.rank, normal(seed + 2, c.out * c.rank)).data;
         layer.lora.da = run.in_out("da" + number, Role::param, c.rank, c.in, normal(seed + 3, c.rank * c.in)).data;
         layer.lora.db = run.in_out("db" + number, Role::param, c.out, c.rank, normal(seed + 4, c.out * c.rank)).data;
@@ -475,29 +497,39 @@ LinearBackward fused_layer(Execution & run, const FusedCase & c, const Weight & 
 }
 
 WorkspaceShape workspace_of(const FusedCase & c) {
-    return {.max_tokens = c.n_tokens, .max_features = std::max(c.in, c.out), .max_rank = c.rank, .training = true, .dropout = c.dropout > 0};
+    return {.max_tokens = c.n_tokens,
+            .max_features = std::max(c.in, c.out),
+            .max_rank = c.rank,
+            .training = true,
+            .dropout = c.dropout > 0};
 }
 
 TEST_P(BackendParity, SwigluAndTheLayerBehindIt) {
     for (const FusedCase & c : fused_cases) {
         const QuantizedWeight blocks(c.in % 32 ? GGML_TYPE_F16 : GGML_TYPE_Q4_0, c.out, c.in, 1);
         for (const bool in_place : {true, false}) {
-            SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out << (in_place ? ", in place" : ""));
+            SCOPED_TRACE(testing::Message()
+                         << "T " << c.n_tokens << ", " << c.in << " to " << c.out << (in_place ? ", in place" : ""));
             expect_parity(GetParam(), workspace_of(c), [&](Execution & run) {
                 const Weight weight = blocks.on(run.backend);
                 LinearBackward down = fused_layer(run, c, weight, 10);
                 down.dy = run.input(Role::act, c.n_tokens, c.out, normal(1, c.n_tokens * c.out));
                 const int64_t n = c.n_tokens * c.in;
-                const auto memory = [&] { return run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(n))); };
+                const auto memory = [&] {
+                    return run.input(Role::act, c.n_tokens, c.in, Values(static_cast<size_t>(n)));
+                };
                 const Matrix h = memory(), dh = c.with_input_gradient ? memory() : Matrix{};
                 // Without dh nothing is written there.
                 const bool reported = in_place && c.with_input_gradient;
                 const Values gates = normal(2, n, 2), ups = normal(3, n);
-                const Matrix gate = reported ? run.in_out("dgate", Role::act, c.n_tokens, c.in, gates) : run.input(Role::act, c.n_tokens, c.in, gates);
-                const Matrix up = reported ? run.in_out("dup", Role::act, c.n_tokens, c.in, ups) : run.input(Role::act, c.n_tokens, c.in, ups);
+                const Matrix gate = reported ? run.in_out("dgate", Role::act, c.n_tokens, c.in, gates)
+                                             : run.input(Role::act, c.n_tokens, c.in, gates);
+                const Matrix up = reported ? run.in_out("dup", Role::act, c.n_tokens, c.in, ups)
+                                           : run.input(Role::act, c.n_tokens, c.in, ups);
                 const bool elsewhere = !in_place && c.with_input_gradient;
                 const Matrix dgate = elsewhere ? run.output("dgate", Role::act, c.n_tokens, c.in) : gate;
-                run.backend.swiglu_linear_backward(gate, up, down, h, dh, dgate, elsewhere ? run.output("dup", Role::act, c.n_tokens, c.in) : up);
+                run.backend.swiglu_linear_backward(gate, up, down, h, dh, dgate,
+                                                   elsewhere ? run.output("dup", Role::act, c.n_tokens, c.in) : up);
             });
         }
     }
@@ -508,7 +540,8 @@ TEST_P(BackendParity, RmsnormAndTheLayersBehindIt) {
         const QuantizedWeight first(c.in % 32 ? GGML_TYPE_F16 : GGML_TYPE_Q4_0, c.out, c.in, 1);
         const QuantizedWeight second(GGML_TYPE_F16, c.out, c.in, 2);
         for (const bool keeps_inverse_rms : {true, false}) {
-            SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out << (keeps_inverse_rms ? ", 1 / rms kept" : ""));
+            SCOPED_TRACE(testing::Message() << "T " << c.n_tokens << ", " << c.in << " to " << c.out
+                                            << (keeps_inverse_rms ? ", 1 / rms kept" : ""));
             expect_parity(GetParam(), workspace_of(c), [&](Execution & run) {
                 const int64_t n = c.n_tokens * c.in;
                 const Weight weights[] = {first.on(run.backend), second.on(run.backend)};
@@ -521,7 +554,8 @@ TEST_P(BackendParity, RmsnormAndTheLayersBehindIt) {
                 }
                 const Matrix d_normed = run.input(Role::hidden, c.n_tokens, c.in, Values(static_cast<size_t>(n)));
                 LinearBackward layers[] = {fused_layer(run, c, weights[0], 10), fused_layer(run, c, weights[1], 20)};
-                for (LinearBackward & layer : layers) layer.dy = run.input(Role::act, c.n_tokens, c.out, normal(3, c.n_tokens * c.out));
+                for (LinearBackward & layer : layers)
+                    layer.dy = run.input(Role::act, c.n_tokens, c.out, normal(3, c.n_tokens * c.out));
                 Matrix dx, dx_act;
                 if (c.with_input_gradient) {
                     dx = run.in_out("dx", Role::hidden, c.n_tokens, c.in, normal(4, n));
@@ -741,7 +775,8 @@ TEST_P(BackendParity, Rmsnorm) {
                 const Matrix dy = run.input(Role::act, rows, cols, normal(3, rows * cols));
                 const Matrix w = run.input(Role::f32, 1, cols, weight);
                 const Matrix dx = run.in_out("dx", Role::hidden, rows, cols, normal(4, rows * cols, 1 / deviation));
-                run.backend.rmsnorm_backward(dy, mx, {w.as<float>(), 1e-5, {}}, dx, run.output("dx_act", Role::act, rows, cols));
+                run.backend.rmsnorm_backward(dy, mx, {w.as<float>(), 1e-5, {}}, dx,
+                                             run.output("dx_act", Role::act, rows, cols));
             });
         }
     }
@@ -787,22 +822,29 @@ TEST_P(BackendParity, RopeIntoACache) {
          {std::tuple{4, 4, 32, 32}, {9, 3, 64, 64}, {2, 1, 80, 20}, {8, 2, 128, 128}, {1, 1, 16, 2}}) {
         for (const int32_t n_past : {0, 5, 100}) {
             for (const int64_t n_tokens : {1, 3, 40}) {
-                SCOPED_TRACE(testing::Message() << n_head << " and " << n_head_kv << " heads of " << head_dim << ", " << n_rotated
-                                                << " rotated, T " << n_tokens << " behind " << n_past);
+                SCOPED_TRACE(testing::Message() << n_head << " and " << n_head_kv << " heads of " << head_dim << ", "
+                                                << n_rotated << " rotated, T " << n_tokens << " behind " << n_past);
                 Values inverse_frequency;
-                for (int i = 0; i < n_rotated / 2; ++i) inverse_frequency.push_back(std::pow(10000.0, -2.0 * i / n_rotated));
+                for (int i = 0; i < n_rotated / 2; ++i)
+                    inverse_frequency.push_back(std::pow(10000.0, -2.0 * i / n_rotated));
                 std::vector<int32_t> positions(static_cast<size_t>(n_tokens));
                 std::iota(positions.begin(), positions.end(), n_past);
-                const int64_t q_dim = int64_t{n_head} * head_dim, kv_dim = int64_t{n_head_kv} * head_dim, n_ctx = n_past + n_tokens + 3;
-                expect_parity(GetParam(), {.max_tokens = n_tokens, .max_features = q_dim, .head_dim = head_dim}, [&](Execution & run) {
-                    const Matrix q = run.in_out("q", Role::act, n_tokens, q_dim, normal(1, n_tokens * q_dim));
-                    const Matrix k = run.input(Role::act, n_tokens, kv_dim, normal(2, n_tokens * kv_dim));
-                    const Matrix v = run.input(Role::act, n_tokens, kv_dim, normal(3, n_tokens * kv_dim));
-                    // Rows of other tokens stay as they are.
-                    const Matrix k_cache = run.in_out("k_cache", Role::act, n_ctx, kv_dim, normal(4, n_ctx * kv_dim));
-                    const Matrix v_cache = run.in_out("v_cache", Role::act, n_ctx, kv_dim, normal(5, n_ctx * kv_dim));
-                    run.backend.rope_into_cache(q, k, v, run.integers(positions), head_dim, inverse_frequency, k_cache, v_cache);
-                });
+                const int64_t q_dim = int64_t{n_head} * head_dim, kv_dim = int64_t{n_head_kv} * head_dim,
+                              n_ctx = n_past + n_tokens + 3;
+                expect_parity(GetParam(), {.max_tokens = n_tokens, .max_features = q_dim, .head_dim = head_dim},
+                              [&](Execution & run) {
+                                  const Matrix q =
+                                      run.in_out("q", Role::act, n_tokens, q_dim, normal(1, n_tokens * q_dim));
+                                  const Matrix k = run.input(Role::act, n_tokens, kv_dim, normal(2, n_tokens * kv_dim));
+                                  const Matrix v = run.input(Role::act, n_tokens, kv_dim, normal(3, n_tokens * kv_dim));
+                                  // Rows of other tokens stay as they are.
+                                  const Matrix k_cache =
+                                      run.in_out("k_cache", Role::act, n_ctx, kv_dim, normal(4, n_ctx * kv_dim));
+                                  const Matrix v_cache =
+                                      run.in_out("v_cache", Role::act, n_ctx, kv_dim, normal(5, n_ctx * kv_dim));
+                                  run.backend.rope_into_cache(q, k, v, run.integers(positions), head_dim,
+                                                              inverse_frequency, k_cache, v_cache);
+                              });
             }
         }
     }
@@ -923,19 +965,21 @@ TEST_P(BackendParity, HeadOnEveryWeightType) {
 }
 
 TEST_P(BackendParity, HeadWithHugeLogits) {
-    // exp of them overflows, and where a row of three has only negative ones, vanishes: the row's maximum must be taken off first.
+    // exp of them overflows, and where a row of three has only negative ones, vanishes: the row's maximum must be taken
+    // off first.
     const int64_t n = 24, in = 64;
     for (const int32_t n_vocab : {259, 3}) {
         const QuantizedWeight blocks(GGML_TYPE_F32, n_vocab, in, 1);
         std::vector<int32_t> labels(n);
         for (int32_t i = 0; i < n; ++i) labels[i] = (i * 7 + n_vocab - 1) % n_vocab;
-        expect_parity(
-            GetParam(), {.max_tokens = n, .max_features = in, .n_vocab = n_vocab, .training = true}, [&](Execution & run) {
-                const Matrix x = run.input(Role::act, n, in, normal(2, n * in, 1000));
-                const Matrix nll = run.output("nll", Role::hidden, 1, n);
-                const Matrix dx = run.output("dx", Role::act, n, in);
-                run.backend.linear_cross_entropy(x, blocks.on(run.backend), run.integers(labels), nll.data, dx);
-            });
+        expect_parity(GetParam(), {.max_tokens = n, .max_features = in, .n_vocab = n_vocab, .training = true},
+                      [&](Execution & run) {
+                          const Matrix x = run.input(Role::act, n, in, normal(2, n * in, 1000));
+                          const Matrix nll = run.output("nll", Role::hidden, 1, n);
+                          const Matrix dx = run.output("dx", Role::act, n, in);
+                          run.backend.linear_cross_entropy(x, blocks.on(run.backend), run.integers(labels), nll.data,
+                                                           dx);
+                      });
     }
 }
 
@@ -996,9 +1040,12 @@ TEST_P(BackendParity, Adamw8bit) {
         DeviceArray<uint8_t> m, v;
 
         State(Backend & backend, int64_t n, int64_t n_blocks)
-            : param(backend, Dtype::f32, 1, n, n), grad(backend, Dtype::f32, 1, n, n),
-              m_scales(backend, Dtype::f32, 1, n_blocks, n_blocks), v_scales(backend, Dtype::f32, 1, n_blocks, n_blocks),
-              m(backend, std::vector<uint8_t>(static_cast<size_t>(n))), v(backend, std::vector<uint8_t>(static_cast<size_t>(n))) {
+            : param(backend, Dtype::f32, 1, n, n),
+              grad(backend, Dtype::f32, 1, n, n),
+              m_scales(backend, Dtype::f32, 1, n_blocks, n_blocks),
+              v_scales(backend, Dtype::f32, 1, n_blocks, n_blocks),
+              m(backend, std::vector<uint8_t>(static_cast<size_t>(n))),
+              v(backend, std::vector<uint8_t>(static_cast<size_t>(n))) {
             param.write(normal(1, n));
             m_scales.write(Values(static_cast<size_t>(n_blocks)));
             v_scales.write(Values(static_cast<size_t>(n_blocks)));
@@ -1007,11 +1054,12 @@ TEST_P(BackendParity, Adamw8bit) {
             Values gradient = normal(10 + number, param.view().cols);
             // From 1e-6 to 1 times the largest; a block of zeros.
             for (size_t i = 0; i < gradient.size(); ++i) {
-                gradient[i] *= i / 256 == 3 ? 0 : std::pow(10.0, -6.0 * static_cast<double>(random_uniform(20 + number, i)));
+                gradient[i] *=
+                    i / 256 == 3 ? 0 : std::pow(10.0, -6.0 * static_cast<double>(random_uniform(20 + number, i)));
             }
             grad.write(gradient);
-            const Moments8bit moments{const_cast<uint8_t *>(m.data()), const_cast<uint8_t *>(v.data()), m_scales.view().as<float>(),
-                                      v_scales.view().as<float>()};
+            const Moments8bit moments{const_cast<uint8_t *>(m.data()), const_cast<uint8_t *>(v.data()),
+                                      m_scales.view().as<float>(), v_scales.view().as<float>()};
             backend.adamw_8bit(param.view().data, grad.view().data, moments, param.view().cols,
                                {1e-2, 0.9, 0.999, 1e-8, 0.1, 0.5, number});
         }
@@ -1026,7 +1074,9 @@ TEST_P(BackendParity, Adamw8bit) {
     EXPECT_LE(relative_error(actual.m_scales.read(), expected.m_scales.read()), 1e-5);
     EXPECT_LE(relative_error(actual.v_scales.read(), expected.v_scales.read()), 1e-5);
     const Values own = actual.param.read(), other = expected.param.read();
-    EXPECT_LE(std::count_if(own.begin(), own.end(), [&](const double & x) { return std::abs(x - other[&x - own.data()]) > 1e-5; }), n / 100);
+    EXPECT_LE(std::count_if(own.begin(), own.end(),
+                            [&](const double & x) { return std::abs(x - other[&x - own.data()]) > 1e-5; }),
+              n / 100);
     EXPECT_TRUE(actual.param.surroundings_are_intact());
 }
 
@@ -1091,7 +1141,8 @@ TEST_P(BackendParity, DoraScalesColumnsForwardAndBackward) {
                 dora.factors = run.input(Role::param, 1, cols, factors).data;
                 dora.slopes = run.input(Role::param, 1, cols, normal(6, cols)).data;
                 void * d_magnitudes = run.in_out("d_magnitudes", Role::param, 1, cols, normal(7, cols)).data;
-                run.backend.dora_backward(dy, y, residual(run), dora, d_magnitudes, run.output("dx", Role::act, rows, cols));
+                run.backend.dora_backward(dy, y, residual(run), dora, d_magnitudes,
+                                          run.output("dx", Role::act, rows, cols));
             });
             SCOPED_TRACE("in place");
             expect_parity(GetParam(), workspace, [&](Execution & run) {
@@ -1100,7 +1151,8 @@ TEST_P(BackendParity, DoraScalesColumnsForwardAndBackward) {
                 DoraRows dora{};
                 dora.factors = run.input(Role::param, 1, cols, factors).data;
                 dora.slopes = run.input(Role::param, 1, cols, normal(6, cols)).data;
-                run.backend.dora_backward(dy, y, {}, dora, run.in_out("d_magnitudes", Role::param, 1, cols, normal(7, cols)).data, dy);
+                run.backend.dora_backward(dy, y, {}, dora,
+                                          run.in_out("d_magnitudes", Role::param, 1, cols, normal(7, cols)).data, dy);
             });
         }
     }
@@ -1118,11 +1170,18 @@ TEST_P(BackendParity, NoiseIsThatOfEveryOtherDevice) {
     EXPECT_EQ(noisy(*backend), noisy(*reference));
 }
 
-// Work that is repeated with other seeds, other contents of memory and other shapes in between: as if it were called each time.
+// Work that is repeated with other seeds, other contents of memory and other shapes in between: as if it were called
+// each time.
 TEST_P(BackendParity, RepeatedWorkIsAsIfItWereCalled) {
     const auto backend = GetParam().make(1), plain = GetParam().make(1);
-    const WorkspaceShape workspace{.max_tokens = 40, .max_features = 96, .max_rank = 8, .n_head = 2, .n_head_kv = 2, .head_dim = 32,
-                                   .training = true, .dropout = true};
+    const WorkspaceShape workspace{.max_tokens = 40,
+                                   .max_features = 96,
+                                   .max_rank = 8,
+                                   .n_head = 2,
+                                   .n_head_kv = 2,
+                                   .head_dim = 32,
+                                   .training = true,
+                                   .dropout = true};
     backend->reserve(workspace);
     plain->reserve(workspace);
     const std::vector<Segment> shapes[] = {{{0, 40, 0, 40}}, {{0, 9, 0, 9}, {9, 31, 9, 31}}};

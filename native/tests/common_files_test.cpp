@@ -31,7 +31,7 @@ size_t n_files(const TempDir & dir) {
 }
 
 mode_t mode_of(const std::string & path) {
-    struct stat status {};
+    struct stat status{};
     EXPECT_EQ(::stat(path.c_str(), &status), 0);
     return status.st_mode & 07777;
 }
@@ -115,8 +115,10 @@ TEST(AtomicFileTest, refuses_targets_that_cannot_be_replaced) {
     std::filesystem::create_symlink("nowhere", dir / "dangling");
     test::expect_error(LORICA_ERROR_IO, HasSubstr("empty name"), [] { AtomicFile(""); });
     test::expect_error(LORICA_ERROR_IO, HasSubstr("is a directory"), [&] { AtomicFile(dir.path()); });
-    test::expect_error(LORICA_ERROR_IO, HasSubstr("cannot follow the symbolic link"), [&] { AtomicFile(dir / "dangling"); });
-    test::expect_error(LORICA_ERROR_IO, HasSubstr("File name too long"), [&] { AtomicFile(dir / std::string(255, 'n')); });
+    test::expect_error(LORICA_ERROR_IO, HasSubstr("cannot follow the symbolic link"),
+                       [&] { AtomicFile(dir / "dangling"); });
+    test::expect_error(LORICA_ERROR_IO, HasSubstr("File name too long"),
+                       [&] { AtomicFile(dir / std::string(255, 'n')); });
     EXPECT_EQ(n_files(dir), 1u);
 }
 
@@ -126,7 +128,8 @@ TEST(AtomicFileTest, reports_a_target_that_vanished) {
     AtomicFile file(dir / "sub/out");
     file.write("x", 1);
     std::filesystem::remove_all(dir / "sub");
-    test::expect_error(LORICA_ERROR_IO, HasSubstr("sub/out: cannot rename the finished file: No such file"), [&] { file.commit(); });
+    test::expect_error(LORICA_ERROR_IO, HasSubstr("sub/out: cannot rename the finished file: No such file"),
+                       [&] { file.commit(); });
 }
 
 TEST(Crc32cTest, gives_the_check_value_of_rfc_3720) {

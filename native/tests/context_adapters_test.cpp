@@ -1,4 +1,5 @@
-// Several adapters at run time: what a context computes with a set of them, and that it can be given another set at any time.
+// Several adapters at run time: what a context computes with a set of them, and that it can be given another set at any
+// time.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -151,7 +152,8 @@ TEST_F(ContextAdaptersTest, OneContextIsGivenOneSetAfterTheOther) {
         const auto a = one(model), b = other(model);
         Context context(model, nullptr, 32);
         const std::vector<float> base = logits(context);
-        const std::vector<std::vector<Adapter::Part>> sets = {{{a, 1}}, {{a, 1}, {b, 2}}, {}, {{b, 1}, {a, 1}, {b, 0.5}}, {{b, 1}}};
+        const std::vector<std::vector<Adapter::Part>> sets = {
+            {{a, 1}}, {{a, 1}, {b, 2}}, {}, {{b, 1}, {a, 1}, {b, 0.5}}, {{b, 1}}};
         for (const auto & set : sets) {
             context.set_adapters(set);
             EXPECT_EQ(context.n_past(), 0);

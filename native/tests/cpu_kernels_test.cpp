@@ -280,8 +280,18 @@ TEST_P(CpuKernels, StoresASoftmax) {
             for (const bool stream : {false, true}) {
                 Rows y = Rows::random(type, rows, 128, 2);
                 std::vector<float> sums(static_cast<size_t>(parts * rows)), maxima(sums);
-                SoftmaxStoreArgs args{c.view().row_as<float>(0), c.view().stride, reference.data(), sums.data(), rows, y.view().data,
-                                      y.view().stride, type == Dtype::bf16, rows, cols, stream, false};
+                SoftmaxStoreArgs args{c.view().row_as<float>(0),
+                                      c.view().stride,
+                                      reference.data(),
+                                      sums.data(),
+                                      rows,
+                                      y.view().data,
+                                      y.view().stride,
+                                      type == Dtype::bf16,
+                                      rows,
+                                      cols,
+                                      stream,
+                                      false};
                 store_softmax(args);
                 stores_done();
                 args.reference = nullptr;
@@ -291,11 +301,14 @@ TEST_P(CpuKernels, StoresASoftmax) {
                 for (int64_t r = 0; r < rows; ++r) {
                     for (int64_t part = 0; part < parts; ++part) {
                         double sum = 0, highest = -INFINITY;
-                        for (int64_t i = part * softmax_columns; i < std::min(cols, (part + 1) * softmax_columns); ++i) {
-                            const double e = std::exp(std::max(c.at(r, i) - reference[static_cast<size_t>(r)], -126 * std::log(2.0)));
+                        for (int64_t i = part * softmax_columns; i < std::min(cols, (part + 1) * softmax_columns);
+                             ++i) {
+                            const double e = std::exp(
+                                std::max(c.at(r, i) - reference[static_cast<size_t>(r)], -126 * std::log(2.0)));
                             sum += e;
                             highest = std::max(highest, static_cast<double>(c.at(r, i)));
-                            EXPECT_NEAR(y.at(r, i), e, e * (type == Dtype::bf16 ? 4e-3 : 1e-5)) << cols << " " << r << " " << i;
+                            EXPECT_NEAR(y.at(r, i), e, e * (type == Dtype::bf16 ? 4e-3 : 1e-5))
+                                << cols << " " << r << " " << i;
                         }
                         EXPECT_NEAR(sums[static_cast<size_t>(part * rows + r)], sum, sum * 1e-5);
                         EXPECT_EQ(maxima[static_cast<size_t>(part * rows + r)], static_cast<float>(highest));
@@ -317,8 +330,15 @@ TEST_P(CpuKernels, StreamedStoresWriteTheSameBytes) {
                     // Rows of whole cache lines, from an aligned address on.
                     std::vector<std::byte> bytes(static_cast<size_t>((rows + 1) * 128 * 4), std::byte{0x5a});
                     const auto address = (reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64;
-                    const StoreArgs args{c.view().row_as<float>(0), c.view().stride, adds ? residual.view().row_as<float>(0) : nullptr,
-                                         residual.view().stride, reinterpret_cast<void *>(address), 128, rows, cols, stream};
+                    const StoreArgs args{c.view().row_as<float>(0),
+                                         c.view().stride,
+                                         adds ? residual.view().row_as<float>(0) : nullptr,
+                                         residual.view().stride,
+                                         reinterpret_cast<void *>(address),
+                                         128,
+                                         rows,
+                                         cols,
+                                         stream};
                     (type == Dtype::bf16 ? store_block_bf16 : store_block_f32)(args);
                     stores_done();
                     const auto * first = reinterpret_cast<const std::byte *>(address);
@@ -341,13 +361,17 @@ TEST_P(CpuKernels, StreamedStoresWriteTheSameBytes) {
     }
 }
 
-// Two sums over one wide matrix, as q and k have them, and one over another; numbers of tokens, ranks and columns that fill no tile.
+// Two sums over one wide matrix, as q and k have them, and one over another; numbers of tokens, ranks and columns that
+// fill no tile.
 TEST_P(CpuKernels, TokenSumsAddTheGradientsOfALora) {
     for (const Dtype type : {Dtype::f32, Dtype::bf16}) {
-        for (const auto & [tokens, rank, cols] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {31, 4, 24}, {64, 16, 64}, {97, 17, 130}}) {
+        for (const auto & [tokens, rank, cols] :
+             {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {31, 4, 24}, {64, 16, 64}, {97, 17, 130}}) {
             const Rows x = Rows::random(type, tokens, cols, 1), dy = Rows::random(type, tokens, cols + 5, 2);
-            const Rows u = Rows::random(type, tokens, rank, 3), v = Rows::random(type, tokens, rank, 4), w = Rows::random(type, tokens, rank, 5);
-            const Rows before = Rows::random(Dtype::f32, rank, cols, 6), before_t = Rows::random(Dtype::f32, cols + 5, rank, 7);
+            const Rows u = Rows::random(type, tokens, rank, 3), v = Rows::random(type, tokens, rank, 4),
+                       w = Rows::random(type, tokens, rank, 5);
+            const Rows before = Rows::random(Dtype::f32, rank, cols, 6),
+                       before_t = Rows::random(Dtype::f32, cols + 5, rank, 7);
             for (const int threads : {1, 2}) {
                 Rows da = before, da_2 = before, db = before_t;
                 Scratch scratch;
@@ -362,9 +386,12 @@ TEST_P(CpuKernels, TokenSumsAddTheGradientsOfALora) {
                     return total;
                 };
                 const double scale = std::sqrt(static_cast<double>(tokens));
-                expect_rows(da, 2e-6, scale, "dA", [&](int64_t i, int64_t j) { return before.at(i, j) + sum(v, i, x, j); });
-                expect_rows(da_2, 2e-6, scale, "dA", [&](int64_t i, int64_t j) { return before.at(i, j) + sum(w, i, x, j); });
-                expect_rows(db, 2e-6, scale, "dB", [&](int64_t j, int64_t i) { return before_t.at(j, i) + 2 * sum(u, i, dy, j); });
+                expect_rows(da, 2e-6, scale, "dA",
+                            [&](int64_t i, int64_t j) { return before.at(i, j) + sum(v, i, x, j); });
+                expect_rows(da_2, 2e-6, scale, "dA",
+                            [&](int64_t i, int64_t j) { return before.at(i, j) + sum(w, i, x, j); });
+                expect_rows(db, 2e-6, scale, "dB",
+                            [&](int64_t j, int64_t i) { return before_t.at(j, i) + 2 * sum(u, i, dy, j); });
             }
         }
     }
@@ -596,7 +623,8 @@ std::vector<AttentionUnits> units_for(Dtype type) {
     return {AttentionUnits::fma, AttentionUnits::dot_bf16, AttentionUnits::amx};
 }
 
-// Relative to the largest element: sums of many rounded terms. Where all are 0 they are differences of numbers of about 1.
+// Relative to the largest element: sums of many rounded terms. Where all are 0 they are differences of numbers of
+// about 1.
 void expect_tensor(const Rows & actual, const std::vector<double> & expected, const std::vector<bool> & covered,
                    double tolerance, const std::string & name) {
     double largest = 0;
@@ -765,7 +793,8 @@ public:
     explicit LastBytes(const std::vector<std::byte> & bytes) : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
         size_ = (bytes.size() + page_ - 1) / page_ * page_;
         memory_ = mmap(nullptr, size_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory_ == MAP_FAILED || mprotect(static_cast<std::byte *>(memory_) + size_, page_, PROT_NONE) != 0) throw std::bad_alloc();
+        if (memory_ == MAP_FAILED || mprotect(static_cast<std::byte *>(memory_) + size_, page_, PROT_NONE) != 0)
+            throw std::bad_alloc();
         data_ = static_cast<std::byte *>(memory_) + size_ - bytes.size();
         std::memcpy(data_, bytes.data(), bytes.size());
     }
@@ -798,7 +827,8 @@ void expect_products(const Weight & w, int64_t n, const Rows & x, const std::vec
             // Half a unit of the integers for each element, and the sums' own rounding.
             const double rounding = x.view().type == Dtype::bf16 ? 0.5 * largest / 32639 * weights : 0;
             ASSERT_NEAR(out[static_cast<size_t>(t * n + i)], want, 4e-6 * sizes + rounding)
-                << ggml_type_name(w.type) << ", " << w.in << " columns, row " << i << ", x " << t << " of " << x.view().rows;
+                << ggml_type_name(w.type) << ", " << w.in << " columns, row " << i << ", x " << t << " of "
+                << x.view().rows;
         }
     }
 }
@@ -835,9 +865,16 @@ TEST_P(CpuKernels, PanelsHoldTheRoundedValuesOfEveryType) {
         const LastBytes blocks(test::random_blocks(type, rows, cols, 0.1f, 1, 0));
         std::vector<float> values(static_cast<size_t>(rows * cols));
         dequantize_row(type, blocks.data(), values.data(), rows * cols);
-        struct Part { bool by_rows; int64_t k0, k_count, n0, n_count; };
-        for (const Part & part : {Part{true, 0, 768, 0, 64}, {true, 256, 160, 35, 35}, {true, 32, 20, 1, 17}, {false, 0, 70, 0, 288},
-                                  {false, 3, 33, 288, 96}, {false, 60, 10, 16, 40}}) {
+        struct Part {
+            bool by_rows;
+            int64_t k0, k_count, n0, n_count;
+        };
+        for (const Part & part : {Part{true, 0, 768, 0, 64},
+                                  {true, 256, 160, 35, 35},
+                                  {true, 32, 20, 1, 17},
+                                  {false, 0, 70, 0, 288},
+                                  {false, 3, 33, 288, 96},
+                                  {false, 60, 10, 16, 40}}) {
             const float scale = type == GGML_TYPE_F32 && part.k0 > 0 ? 0.75f : 1;
             const GemmB b{type, blocks.data(), ggml_row_size(type, cols), rows, cols, part.by_rows, scale};
             const int64_t k_pad = (part.k_count + 31) / 32 * 32, groups = (part.n_count + group_n - 1) / group_n;
@@ -849,11 +886,14 @@ TEST_P(CpuKernels, PanelsHoldTheRoundedValuesOfEveryType) {
                 for (int64_t k = 0; k < k_pad; ++k) {
                     float want = 0;
                     if (n < part.n_count && k < part.k_count) {
-                        const int64_t r = part.by_rows ? part.n0 + n : part.k0 + k, c = part.by_rows ? part.k0 + k : part.n0 + n;
+                        const int64_t r = part.by_rows ? part.n0 + n : part.k0 + k,
+                                      c = part.by_rows ? part.k0 + k : part.n0 + n;
                         want = values[static_cast<size_t>(r * cols + c)] * scale;
                     }
                     const uint16_t got = panel[((n / group_n * k_pad / 2 + k / 2) * group_n + n % group_n) * 2 + k % 2];
-                    ASSERT_EQ(got, Bf16(want).bits) << ggml_type_name(type) << (part.by_rows ? " by rows, " : " by columns, ") << "k " << k << ", n " << n;
+                    ASSERT_EQ(got, Bf16(want).bits)
+                        << ggml_type_name(type) << (part.by_rows ? " by rows, " : " by columns, ") << "k " << k
+                        << ", n " << n;
                 }
             }
         }
@@ -870,7 +910,8 @@ std::vector<float> interleaved_products(const Weight & w, const DotInput & x, in
     const int64_t half = stride / strip_rows / 2 * strip_rows;
     dot_interleaved(w, guarded.data(), 0, half, x, padded.data(), stride);
     dot_interleaved(w, guarded.data(), half, w.out - half, x, padded.data() + half, stride);
-    for (int64_t t = 0; t < x.rows; ++t) out.insert(out.end(), padded.begin() + t * stride, padded.begin() + t * stride + w.out);
+    for (int64_t t = 0; t < x.rows; ++t)
+        out.insert(out.end(), padded.begin() + t * stride, padded.begin() + t * stride + w.out);
     return out;
 }
 
@@ -902,7 +943,8 @@ TEST_P(CpuKernels, InterleavedRowsMultiplyAsTheirBlocksDo) {
     }
 }
 
-// The largest codes and integers, and those whose lower bytes are the smallest: sums of 16 bits must have room for all of them.
+// The largest codes and integers, and those whose lower bytes are the smallest: sums of 16 bits must have room for all
+// of them.
 TEST_P(CpuKernels, InterleavedRowsOfExtremesDoNotOverflow) {
     const int64_t cols = 512, n = 40;
     for (const ggml_type type : interleaved_types()) {
@@ -915,7 +957,8 @@ TEST_P(CpuKernels, InterleavedRowsOfExtremesDoNotOverflow) {
             const bool last = type == GGML_TYPE_Q6_K, two = type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q8_0 || last;
             for (size_t at = 0; at < bytes.size(); at += block) {
                 const size_t from = at + (last ? block - 2 : 0);
-                std::copy_n(random.begin() + static_cast<ptrdiff_t>(from), two ? 2 : 4, bytes.begin() + static_cast<ptrdiff_t>(from));
+                std::copy_n(random.begin() + static_cast<ptrdiff_t>(from), two ? 2 : 4,
+                            bytes.begin() + static_cast<ptrdiff_t>(from));
             }
             const Weight w = {type, n, cols, ggml_row_size(type, cols), bytes.data()};
             for (const float value : {255.0f, -255.0f, 1.0f, -1.0f}) {  // 255 is the largest, and 1 then 128 units
@@ -931,7 +974,8 @@ TEST_P(CpuKernels, InterleavedRowsOfExtremesDoNotOverflow) {
 }
 
 TEST_P(CpuKernels, InterleavedWeightsAreCopiedOnceAndOnlyWhereThereIsRoom) {
-    const auto q4_0 = test::random_blocks(GGML_TYPE_Q4_0, 40, 64, 0.1f, 1, 0), f16 = test::random_blocks(GGML_TYPE_F16, 40, 64, 0.1f, 1, 0);
+    const auto q4_0 = test::random_blocks(GGML_TYPE_Q4_0, 40, 64, 0.1f, 1, 0),
+               f16 = test::random_blocks(GGML_TYPE_F16, 40, 64, 0.1f, 1, 0);
     const Weight quantized{GGML_TYPE_Q4_0, 40, 64, ggml_row_size(GGML_TYPE_Q4_0, 64), q4_0.data()}, tied = quantized;
     const Weight halves{GGML_TYPE_F16, 40, 64, ggml_row_size(GGML_TYPE_F16, 64), f16.data()};
     const Weight * all[] = {&quantized, &halves, &tied};
@@ -964,7 +1008,8 @@ TEST_P(CpuKernels, DotRowsOfManyRowsAreThoseOfEach) {
             double largest = 0;
             for (const float value : alone) largest = std::max(largest, std::abs(static_cast<double>(value)));
             for (size_t i = 0; i < alone.size(); ++i) {
-                ASSERT_NEAR(together[i], alone[i], 2e-6 * largest) << ggml_type_name(type) << ", " << cols << " columns, product " << i;
+                ASSERT_NEAR(together[i], alone[i], 2e-6 * largest)
+                    << ggml_type_name(type) << ", " << cols << " columns, product " << i;
             }
         }
     }

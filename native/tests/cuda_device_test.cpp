@@ -1,5 +1,5 @@
-// Which device is taken, and what is said where there is none. The library is the one that runs CUDA's kernels on the CPU; it plays
-// the machines that are named here (see cuda_on_cpu/cuda_on_cpu.cpp).
+// Which device is taken, and what is said where there is none. The library is the one that runs CUDA's kernels on the
+// CPU; it plays the machines that are named here (see cuda_on_cpu/cuda_on_cpu.cpp).
 #include "backend/cuda_loader.h"
 #include "support/expect_error.h"
 #include "support/training.h"
@@ -53,19 +53,23 @@ TEST_F(CudaDevice, AutoTakesTheGpuThatWorks) {
 }
 
 TEST_F(CudaDevice, AutoPassesOverGpusThatDoNotWorkAndSaysWhy) {
-    machine("Tesla T4/7.5/16384,NVIDIA A100/8.0/40960/busy,NVIDIA L4/8.9/24576/no-code,NVIDIA H100/9.0/81920/wrong-numbers,"
-            "NVIDIA B200/10.0/184320");
+    machine(
+        "Tesla T4/7.5/16384,NVIDIA A100/8.0/40960/busy,NVIDIA L4/8.9/24576/no-code,NVIDIA H100/9.0/81920/wrong-numbers,"
+        "NVIDIA B200/10.0/184320");
     const DeviceChoice choice = automatic();
     EXPECT_EQ(choice.device, "cuda:4");
     EXPECT_THAT(choice.reason, HasSubstr("not cuda:0, Tesla T4: compute capability 7.5, and the kernels need 8.0"));
-    EXPECT_THAT(choice.reason, HasSubstr("not cuda:1, NVIDIA A100: it cannot be opened: CUDA-capable device(s) is/are busy"));
-    EXPECT_THAT(choice.reason, HasSubstr("not cuda:2, NVIDIA L4: the GPU library holds no code for compute capability 8.9"));
+    EXPECT_THAT(choice.reason,
+                HasSubstr("not cuda:1, NVIDIA A100: it cannot be opened: CUDA-capable device(s) is/are busy"));
+    EXPECT_THAT(choice.reason,
+                HasSubstr("not cuda:2, NVIDIA L4: the GPU library holds no code for compute capability 8.9"));
     EXPECT_THAT(choice.reason, HasSubstr("not cuda:3, NVIDIA H100: a first kernel computed wrong numbers"));
 
     machine("Tesla T4/7.5/16384");
     EXPECT_EQ(automatic().device, "cpu");
     EXPECT_THAT(automatic().reason, HasSubstr("not cuda:0, Tesla T4: compute capability 7.5"));
-    expect_error(LORICA_ERROR_DEVICE, HasSubstr("cuda:0, Tesla T4: compute capability 7.5"), [] { make_backend("cuda", Dtype::bf16, 0); });
+    expect_error(LORICA_ERROR_DEVICE, HasSubstr("cuda:0, Tesla T4: compute capability 7.5"),
+                 [] { make_backend("cuda", Dtype::bf16, 0); });
 }
 
 TEST_F(CudaDevice, AutoTakesTheCpuForAPrecisionThatTheGpuLacks) {
@@ -84,10 +88,12 @@ TEST_F(CudaDevice, AnotherDeviceIsTakenAsItIsNamed) {
 
 TEST_F(CudaDevice, ANumberThatIsTooLargeSaysHowManyThereAre) {
     machine("NVIDIA H100/9.0/81920,NVIDIA H100/9.0/81920");
-    expect_error(LORICA_ERROR_DEVICE, testing::StrEq("there is no device \"cuda:2\": this machine has 2 GPUs, the last is \"cuda:1\""),
+    expect_error(LORICA_ERROR_DEVICE,
+                 testing::StrEq("there is no device \"cuda:2\": this machine has 2 GPUs, the last is \"cuda:1\""),
                  [] { make_backend("cuda:2", Dtype::bf16, 0); });
     machine("NVIDIA H100/9.0/81920");
-    expect_error(LORICA_ERROR_DEVICE, testing::StrEq("there is no device \"cuda:1\": this machine has 1 GPU, \"cuda:0\""),
+    expect_error(LORICA_ERROR_DEVICE,
+                 testing::StrEq("there is no device \"cuda:1\": this machine has 1 GPU, \"cuda:0\""),
                  [] { make_backend("cuda:1", Dtype::bf16, 0); });
     for (const char * device : {"cuda:", "cuda:x", "cuda:-1", "cuda:1 ", "cuda:99999999999"}) {
         expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("a GPU is \"cuda\" or \"cuda:N\""),
@@ -97,7 +103,8 @@ TEST_F(CudaDevice, ANumberThatIsTooLargeSaysHowManyThereAre) {
 
 TEST_F(CudaDevice, AMissingDriverIsNamed) {
     machine("driver=0");
-    expect_no_gpu(HasSubstr("no NVIDIA driver (libcuda.so.1 not found)"), "install an NVIDIA driver that runs CUDA 13.0");
+    expect_no_gpu(HasSubstr("no NVIDIA driver (libcuda.so.1 not found)"),
+                  "install an NVIDIA driver that runs CUDA 13.0");
 }
 
 TEST_F(CudaDevice, AnOldDriverIsNamedWithBothVersions) {
@@ -116,14 +123,16 @@ TEST_F(CudaDevice, AnOldDriverIsNamedWithBothVersions) {
 TEST_F(CudaDevice, AMachineWithoutGpusSaysSo) {
     machine("no-gpu");
     setenv("CUDA_VISIBLE_DEVICES", "7", 1);
-    expect_no_gpu(HasSubstr("the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES is \"7\")"), "change CUDA_VISIBLE_DEVICES");
+    expect_no_gpu(HasSubstr("the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES is \"7\")"),
+                  "change CUDA_VISIBLE_DEVICES");
     unsetenv("CUDA_VISIBLE_DEVICES");
     expect_no_gpu(HasSubstr("the NVIDIA driver shows no GPU"), "see what nvidia-smi says");
 }
 
 TEST_F(CudaDevice, ALibraryThatIsNotThereIsNoReasonToFail) {
     library("/nowhere/liblorica-cuda.so");
-    expect_no_gpu(testing::AnyOf(HasSubstr("libcuda.so.1 not found"), HasSubstr("/nowhere/liblorica-cuda.so is not there")), "");
+    expect_no_gpu(
+        testing::AnyOf(HasSubstr("libcuda.so.1 not found"), HasSubstr("/nowhere/liblorica-cuda.so is not there")), "");
 }
 
 TEST_F(CudaDevice, ABrokenLibraryIsNamed) {
@@ -248,7 +257,8 @@ TEST_F(CudaDevice, AModelThatDoesNotFitIsRefusedBeforeItIsCopied) {
     const std::string path = write_test_model(dir / "model.gguf", shape);
     machine("Tiny/8.6/6");
     expect_error(LORICA_ERROR_OUT_OF_MEMORY,
-                 AllOf(HasSubstr("the weights take"), HasSubstr("MiB on cuda:0, which has 5 MiB free"), HasSubstr("device \"cpu\"")),
+                 AllOf(HasSubstr("the weights take"), HasSubstr("MiB on cuda:0, which has 5 MiB free"),
+                       HasSubstr("device \"cpu\"")),
                  [&] { load(path, "cuda", Dtype::bf16); });
 }
 

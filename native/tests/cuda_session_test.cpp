@@ -107,7 +107,8 @@ TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndCheckpointing) 
         const Batch batch = random_batch(6, lengths, shape.n_vocab);
         const Result expected = run(path, "reference", Dtype::f64, adapter_config(0.1f), session_config(), batch);
         const Result kept = run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(), batch);
-        const Result again = run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(Checkpointing::on), batch);
+        const Result again =
+            run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(Checkpointing::on), batch);
         expect_same(kept, expected);
         EXPECT_EQ(again.loss, kept.loss);
         EXPECT_EQ(again.gradients, kept.gradients) << "checkpointing changes nothing";
@@ -138,21 +139,24 @@ TEST_F(CudaSession, GradientsOfADoraAreThoseOfTheReference) {
                 run(path, "reference", Dtype::f64, dora, session_config(), batch));
 }
 
-// What a session computes in some steps, with all that may be recorded and played again: dropout with a new mask in every step, shapes
-// that come and go, noise, DoRA's factors and 8-bit moments, which change between steps.
-std::vector<float> steps_of(const std::string & path, const AdapterConfig & adapter, SessionConfig config, std::string & detail) {
+// What a session computes in some steps, with all that may be recorded and played again: dropout with a new mask in
+// every step, shapes that come and go, noise, DoRA's factors and 8-bit moments, which change between steps.
+std::vector<float> steps_of(const std::string & path, const AdapterConfig & adapter, SessionConfig config,
+                            std::string & detail) {
     const auto model = load(path, cuda_device(), Dtype::bf16);
     Session session(busy_adapter(model, adapter), config);
     std::vector<float> numbers;
     for (uint64_t step = 0; step < 5; ++step) {
         const bool other = step == 2 || step == 4;
-        const Batch batch = random_batch(other ? 90 : 70, other ? std::vector{20} : std::vector{5, 12}, TestModel{}.n_vocab);
+        const Batch batch =
+            random_batch(other ? 90 : 70, other ? std::vector{20} : std::vector{5, 12}, TestModel{}.n_vocab);
         // The same labels, so that the shape is the same; other tokens.
         Batch own = batch;
         for (int32_t & token : own.tokens) token = static_cast<int32_t>((token + 3 * step) % TestModel{}.n_vocab);
         const LossSum loss = session.forward_backward(own.view());
         numbers.push_back(static_cast<float>(loss.loss_sum));
-        for (const auto & gradient : gradients(session)) numbers.insert(numbers.end(), gradient.begin(), gradient.end());
+        for (const auto & gradient : gradients(session))
+            numbers.insert(numbers.end(), gradient.begin(), gradient.end());
         OptimizerStep optimizer;
         optimizer.learning_rate = 1e-3;
         optimizer.grad_scale = 1.0 / static_cast<double>(loss.n_trained);
@@ -258,8 +262,8 @@ TEST_F(CudaSession, GeneratesWithACacheAsTheReferenceDoes) {
     EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16, {70, 6, 10, 1, 1, 1, 1}), expected), 0.05);
 }
 
-// Tokens one by one, with all that changes from one to the next: positions, how many keys there are, which logits are wanted, adapters
-// and their scale.
+// Tokens one by one, with all that changes from one to the next: positions, how many keys there are, which logits are
+// wanted, adapters and their scale.
 TEST_F(CudaSession, TokensAreTheSameRecordedOrNot) {
     const TempDir dir;
     const std::string path = write_test_model(dir / "model.gguf", TestModel{});

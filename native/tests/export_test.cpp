@@ -70,7 +70,8 @@ struct ExportTest : testing::Test {
                 for (int64_t j = 0; j < pair.in; ++j) {
                     double sum = 0;
                     for (int64_t k = 0; k < pair.rank; ++k) {
-                        sum += double{b[static_cast<size_t>(i * pair.rank + k)]} * a[static_cast<size_t>(k * pair.in + j)];
+                        sum +=
+                            double{b[static_cast<size_t>(i * pair.rank + k)]} * a[static_cast<size_t>(k * pair.in + j)];
                     }
                     w[static_cast<size_t>(i * pair.in + j)] += static_cast<float>(adapter.scale(pair) * sum);
                 }
@@ -91,14 +92,17 @@ TEST_F(ExportTest, EveryWeightIsTheSumRoundedToItsType) {
         const auto lora = adapter(source);
         lora->set_scale_factor(0.75);
         // The largest error of a type relative to the largest value of a block: half a step.
-        for (const auto & [name, tolerance] : {std::pair("F32", 1e-6), std::pair("F16", 6e-4), std::pair("BF16", 5e-3), std::pair("Q8_0", 5e-3)}) {
+        for (const auto & [name, tolerance] :
+             {std::pair("F32", 1e-6), std::pair("F16", 6e-4), std::pair("BF16", 5e-3), std::pair("Q8_0", 5e-3)}) {
             merge_model(*source, lora.get(), dir / "merged.gguf", {name, 2});
             const GgufFile file = GgufFile::open(dir / "merged.gguf");
             ASSERT_EQ(file.tensors().size(), source->file().tensors().size());
             for (const TensorView & tensor : source->file().tensors()) {
                 const std::vector<float> expected = merged(*lora, tensor);
-                const float largest = std::abs(*std::max_element(expected.begin(), expected.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
-                EXPECT_LE(largest_difference(values_of(*file.find_tensor(tensor.name)), expected), tolerance * largest) << name << " " << tensor.name;
+                const float largest = std::abs(*std::max_element(
+                    expected.begin(), expected.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
+                EXPECT_LE(largest_difference(values_of(*file.find_tensor(tensor.name)), expected), tolerance * largest)
+                    << name << " " << tensor.name;
             }
         }
     }
@@ -119,7 +123,8 @@ TEST_F(ExportTest, WithoutATypeOnlyAdaptedTensorsChangeTheirs) {
             changed.insert(tensor.name);
         }
     }
-    EXPECT_THAT(changed, testing::UnorderedElementsAre("blk.0.attn_q.weight", "blk.1.attn_q.weight", "blk.1.ffn_down.weight"));
+    EXPECT_THAT(changed,
+                testing::UnorderedElementsAre("blk.0.attn_q.weight", "blk.1.attn_q.weight", "blk.1.ffn_down.weight"));
 }
 
 TEST_F(ExportTest, AStackIsMergedAsItsPartsOneAfterTheOther) {
@@ -130,7 +135,8 @@ TEST_F(ExportTest, AStackIsMergedAsItsPartsOneAfterTheOther) {
     merge_model(*source, stack.get(), dir / "merged.gguf", {"F32", 1});
     const GgufFile file = GgufFile::open(dir / "merged.gguf");
     for (const TensorView & tensor : source->file().tensors()) {
-        EXPECT_LE(largest_difference(values_of(*file.find_tensor(tensor.name)), values_of(tensor)), 1e-6) << tensor.name;
+        EXPECT_LE(largest_difference(values_of(*file.find_tensor(tensor.name)), values_of(tensor)), 1e-6)
+            << tensor.name;
     }
 }
 
@@ -138,7 +144,8 @@ TEST_F(ExportTest, AModelThatIsOfTheTypeAlreadyIsCopied) {
     const auto source = model(GGML_TYPE_F32);
     quantize_model(dir / "model.gguf", dir / "again.gguf", {"F32", 2});
     const GgufFile file = GgufFile::open(dir / "again.gguf");
-    for (const TensorView & tensor : source->file().tensors()) EXPECT_EQ(bytes_of(*file.find_tensor(tensor.name)), bytes_of(tensor));
+    for (const TensorView & tensor : source->file().tensors())
+        EXPECT_EQ(bytes_of(*file.find_tensor(tensor.name)), bytes_of(tensor));
     EXPECT_EQ(file.find_int("general.file_type"), 0);
 }
 
@@ -149,12 +156,17 @@ TEST_F(ExportTest, WhatCannotBeWrittenLeavesTheOldFile) {
     const auto tensor = lora->tensor(1);
     std::vector<float> b(static_cast<size_t>(tensor.rows * tensor.cols), std::numeric_limits<float>::infinity());
     lora->write(lora->params(), 1, b.data());
-    EXPECT_THAT(error_of([&] { merge_model(*source, lora.get(), dir / "old.gguf", {"F16", 2}); }), HasSubstr("nothing is written"));
-    EXPECT_THAT(error_of([&] { merge_model(*source, nullptr, dir / "no/where.gguf", {"F16", 2}); }), HasSubstr("no/where.gguf"));
-    EXPECT_THAT(error_of([&] { merge_model(*source, nullptr, dir / "old.gguf", {"F17", 2}); }), HasSubstr("\"F17\" does not exist"));
-    EXPECT_THAT(error_of([&] { merge_model(*source, nullptr, dir / "old.gguf", {"IQ1_S", 2}); }), HasSubstr("importance matrix"));
+    EXPECT_THAT(error_of([&] { merge_model(*source, lora.get(), dir / "old.gguf", {"F16", 2}); }),
+                HasSubstr("nothing is written"));
+    EXPECT_THAT(error_of([&] { merge_model(*source, nullptr, dir / "no/where.gguf", {"F16", 2}); }),
+                HasSubstr("no/where.gguf"));
+    EXPECT_THAT(error_of([&] { merge_model(*source, nullptr, dir / "old.gguf", {"F17", 2}); }),
+                HasSubstr("\"F17\" does not exist"));
+    EXPECT_THAT(error_of([&] { merge_model(*source, nullptr, dir / "old.gguf", {"IQ1_S", 2}); }),
+                HasSubstr("importance matrix"));
     const auto foreign = adapter(load(dir / "model.gguf", "cpu", Dtype::f32));
-    EXPECT_THAT(error_of([&] { merge_model(*source, foreign.get(), dir / "old.gguf", {"F16", 2}); }), HasSubstr("another model"));
+    EXPECT_THAT(error_of([&] { merge_model(*source, foreign.get(), dir / "old.gguf", {"F16", 2}); }),
+                HasSubstr("another model"));
     std::ifstream old(dir / "old.gguf");
     EXPECT_EQ(std::string(std::istreambuf_iterator<char>(old), {}), "old");
 }
@@ -165,9 +177,7 @@ TEST_F(ExportTest, MixesAreThoseOfLlamaCpp) {
     writer.set_string("general.architecture", "llama");
     writer.set_u32("llama.block_count", 32);
     const std::vector<float> zeros(2 * 256);
-    const auto add = [&](const std::string & name) {
-        writer.add_tensor(name, GGML_TYPE_F32, {256, 2}, zeros.data());
-    };
+    const auto add = [&](const std::string & name) { writer.add_tensor(name, GGML_TYPE_F32, {256, 2}, zeros.data()); };
     for (int l = 0; l < 32; ++l) {
         for (const char * name : {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}) {
             add("blk." + std::to_string(l) + "." + name + ".weight");
@@ -182,7 +192,8 @@ TEST_F(ExportTest, MixesAreThoseOfLlamaCpp) {
         const TensorTypes types(mix, file);
         std::vector<int> result;
         for (int l = 0; l < 32; ++l) {
-            if (types.of(*file.find_tensor("blk." + std::to_string(l) + "." + module + ".weight")) == type) result.push_back(l);
+            if (types.of(*file.find_tensor("blk." + std::to_string(l) + "." + module + ".weight")) == type)
+                result.push_back(l);
         }
         return result;
     };
@@ -191,7 +202,8 @@ TEST_F(ExportTest, MixesAreThoseOfLlamaCpp) {
         EXPECT_THAT(layers(mix, "attn_v", GGML_TYPE_Q6_K), ElementsAreArray(more_bits)) << mix;
         EXPECT_THAT(layers(mix, "ffn_down", GGML_TYPE_Q6_K), ElementsAreArray(more_bits)) << mix;
         for (const char * module : {"attn_q", "attn_k", "attn_output", "ffn_gate", "ffn_up"}) {
-            EXPECT_EQ(layers(mix, module, mix[1] == '4' ? GGML_TYPE_Q4_K : GGML_TYPE_Q5_K).size(), 32u) << mix << " " << module;
+            EXPECT_EQ(layers(mix, module, mix[1] == '4' ? GGML_TYPE_Q4_K : GGML_TYPE_Q5_K).size(), 32u)
+                << mix << " " << module;
         }
     }
     EXPECT_THAT(layers("Q4_K_S", "attn_v", GGML_TYPE_Q5_K), testing::ElementsAre(0, 1, 2, 3));
@@ -201,7 +213,8 @@ TEST_F(ExportTest, MixesAreThoseOfLlamaCpp) {
     EXPECT_EQ(layers("Q3_K_M", "attn_output", GGML_TYPE_Q4_K).size(), 32u);
     EXPECT_EQ(layers("Q2_K", "attn_output", GGML_TYPE_Q3_K).size(), 32u);
     EXPECT_THAT(layers("IQ4_XS", "ffn_down", GGML_TYPE_Q5_K), testing::ElementsAre(0, 1, 2, 3));
-    for (const auto & [mix, output] : {std::pair("Q4_0", GGML_TYPE_Q6_K), std::pair("Q4_K_M", GGML_TYPE_Q6_K), std::pair("Q8_0", GGML_TYPE_Q8_0)}) {
+    for (const auto & [mix, output] :
+         {std::pair("Q4_0", GGML_TYPE_Q6_K), std::pair("Q4_K_M", GGML_TYPE_Q6_K), std::pair("Q8_0", GGML_TYPE_Q8_0)}) {
         EXPECT_EQ(TensorTypes(mix, file).of(*file.find_tensor("output.weight")), output) << mix;
     }
     EXPECT_EQ(TensorTypes("Q4_0", file).of(*file.find_tensor("token_embd.weight")), GGML_TYPE_Q4_0);

@@ -1,7 +1,7 @@
-// Files from strangers, changed at random: each is a clear error or a sound load, never a crash, and never takes memory that the
-// file's size does not justify. LORICA_FUZZ_INPUTS=100000 runs that many of each kind instead of a few; worth most under
-// -DLORICA_SANITIZE=address,undefined (scripts/test-sanitized.sh). The input being read lies in the file that the test names when it
-// begins, so that it is still there after a crash.
+// Files from strangers, changed at random: each is a clear error or a sound load, never a crash, and never takes memory
+// that the file's size does not justify. LORICA_FUZZ_INPUTS=100000 runs that many of each kind instead of a few; worth
+// most under -DLORICA_SANITIZE=address,undefined (scripts/test-sanitized.sh). The input being read lies in the file
+// that the test names when it begins, so that it is still there after a crash.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -58,8 +58,8 @@ protected:
             for (const LoadResult & result : load_as_everything(path, base.get())) {
                 ++seen[result.function][result.status];
                 if (result.status == LORICA_OK) continue;
-                EXPECT_THAT(result.status, testing::AnyOf(LORICA_ERROR_FORMAT, LORICA_ERROR_UNSUPPORTED, LORICA_ERROR_MISMATCH,
-                                                          LORICA_ERROR_NON_FINITE))
+                EXPECT_THAT(result.status, testing::AnyOf(LORICA_ERROR_FORMAT, LORICA_ERROR_UNSUPPORTED,
+                                                          LORICA_ERROR_MISMATCH, LORICA_ERROR_NON_FINITE))
                     << "input " << i << ": " << result.function << ": " << result.message;
                 EXPECT_THAT(result.message, testing::Not(testing::HasSubstr("\n"))) << "input " << i;
             }
@@ -69,7 +69,8 @@ protected:
         // Tables that are made once stay; what each input left behind would add up.
         EXPECT_LE(live_bytes() - live_at_first, 8 << 20);
         for (const auto & [function, statuses] : seen) {
-            for (const auto & [status, n] : statuses) RecordProperty(function + "_" + std::to_string(status), static_cast<int>(n));
+            for (const auto & [status, n] : statuses)
+                RecordProperty(function + "_" + std::to_string(status), static_cast<int>(n));
         }
         // Neither all nor nothing is refused: the test would be blind.
         EXPECT_GT(seen["lorica_gguf_open"][LORICA_OK], 0u);
@@ -101,15 +102,17 @@ TEST_F(FuzzTest, TensorsOfOtherFiles) {
         data.resize(40);
         int64_t numbers[5];
         std::memcpy(numbers, data.data(), sizeof numbers);
-        const lorica_tensor_source source{path.c_str(), static_cast<uint64_t>(numbers[0]), numbers[3] % 2 ? "F32" : "BF16",
-                                          static_cast<int32_t>(numbers[4])};
+        const lorica_tensor_source source{path.c_str(), static_cast<uint64_t>(numbers[0]),
+                                          numbers[3] % 2 ? "F32" : "BF16", static_cast<int32_t>(numbers[4])};
         lorica_gguf_writer * writer = nullptr;
         ASSERT_EQ(lorica_gguf_writer_create(&writer), LORICA_OK);
         const int64_t before = live_bytes();
         reset_most_bytes();
-        lorica_status status = lorica_gguf_writer_add_tensor(writer, "x.weight", "F16", numbers[1], numbers[2] + 1, &source);
+        lorica_status status =
+            lorica_gguf_writer_add_tensor(writer, "x.weight", "F16", numbers[1], numbers[2] + 1, &source);
         if (status == LORICA_OK) status = lorica_gguf_writer_write(writer, target.c_str());
-        EXPECT_THAT(status, testing::AnyOf(LORICA_OK, LORICA_ERROR_FORMAT, LORICA_ERROR_INVALID_ARGUMENT)) << i << lorica_last_error();
+        EXPECT_THAT(status, testing::AnyOf(LORICA_OK, LORICA_ERROR_FORMAT, LORICA_ERROR_INVALID_ARGUMENT))
+            << i << lorica_last_error();
         EXPECT_LE(most_bytes() - before, 1 << 20) << i;
         ++(status == LORICA_OK ? n_read : n_refused);
         lorica_gguf_writer_free(writer);

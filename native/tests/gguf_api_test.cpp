@@ -73,7 +73,9 @@ TEST(LogTest, is_silent_by_default_and_calls_back_once_set) {
     EXPECT_THAT(lines, testing::ElementsAre("2a1 b"));
 }
 
-TEST(VersionTest, has_three_numbers) { EXPECT_THAT(lorica_version(), testing::MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+")); }
+TEST(VersionTest, has_three_numbers) {
+    EXPECT_THAT(lorica_version(), testing::MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+"));
+}
 
 TEST(GgufApiTest, shows_what_is_in_a_file) {
     TempDir dir;

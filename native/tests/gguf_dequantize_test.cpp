@@ -60,9 +60,9 @@ TEST_P(DequantizeTest, gives_back_quantized_values_within_the_error_of_the_forma
         }
         return;
     }
-    // No code of b bits per value keeps Gaussian values better than 2^-b (Shannon's rate-distortion bound); scalar codes
-    // with block scales stay within 3.5 times of it. Below two bits that says nothing any more, and what is worse than 0.85
-    // is not far from giving zeros, which has an error of 1.
+    // No code of b bits per value keeps Gaussian values better than 2^-b (Shannon's rate-distortion bound); scalar
+    // codes with block scales stay within 3.5 times of it. Below two bits that says nothing any more, and what is worse
+    // than 0.85 is not far from giving zeros, which has an error of 1.
     const double bits = 8.0 * static_cast<double>(blocks.size()) / static_cast<double>(values.size());
     EXPECT_GT(relative_error(values, back), std::exp2(-bits));
     EXPECT_LT(relative_error(values, back), std::min(3.5 * std::exp2(-bits), 0.85));
@@ -75,7 +75,8 @@ TEST_P(DequantizeTest, gives_the_same_values_for_single_blocks_as_for_the_whole_
     for (int64_t i = 0; i < n_per_row; i += block) {
         const auto offset = static_cast<ptrdiff_t>(ggml_row_size(type, i));
         const std::vector<float> part = dequantized({blocks.begin() + offset, blocks.end()}, block);
-        EXPECT_EQ(std::memcmp(part.data(), &whole[static_cast<size_t>(i)], part.size() * sizeof(float)), 0) << "block at " << i;
+        EXPECT_EQ(std::memcmp(part.data(), &whole[static_cast<size_t>(i)], part.size() * sizeof(float)), 0)
+            << "block at " << i;
     }
 }
 
@@ -108,9 +109,10 @@ TEST(WeightTypesTest, are_all_that_ggml_can_expand) {
     for (ggml_type type : test::all_weight_types()) {
         names.emplace_back(type_name(type));
     }
-    EXPECT_THAT(names, IsSupersetOf({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K",
-                                     "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S",
-                                     "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4"}));
+    EXPECT_THAT(names,
+                IsSupersetOf({"F32",     "F16",   "BF16",   "Q4_0",   "Q4_1",  "Q5_0",  "Q5_1",    "Q8_0",   "Q2_K",
+                              "Q3_K",    "Q4_K",  "Q5_K",   "Q6_K",   "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S",
+                              "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4"}));
 }
 
 TEST(WeightTypesTest, are_not_the_intermediate_integer_and_removed_ones) {

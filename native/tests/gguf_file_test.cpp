@@ -1,6 +1,6 @@
 // Reading GGUF: what a sound file gives, and which message each kind of damage gets.
-#include "gguf/dequantize.h"
 #include "gguf/gguf_file.h"
+#include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
 #include "support/expect_error.h"
 #include "support/raw_gguf.h"
@@ -30,8 +30,7 @@ void expect_damaged(const RawGguf & raw, const testing::Matcher<std::string> & m
 }
 
 // One F32 tensor of 8 values, and whatever entries `kv` writes.
-template <typename Entries>
-RawGguf file_with(uint64_t n_kv, Entries kv) {
+template <typename Entries> RawGguf file_with(uint64_t n_kv, Entries kv) {
     RawGguf raw;
     raw.header(3, 1, n_kv);
     kv(raw);
@@ -40,8 +39,7 @@ RawGguf file_with(uint64_t n_kv, Entries kv) {
 }
 
 // Only tensor infos and n_data bytes of data.
-template <typename Tensors>
-RawGguf file_with_tensors(uint64_t n, size_t n_data, Tensors tensors) {
+template <typename Tensors> RawGguf file_with_tensors(uint64_t n, size_t n_data, Tensors tensors) {
     RawGguf raw;
     raw.header(3, n, 0);
     tensors(raw);
@@ -150,20 +148,25 @@ TEST(GgufFileTest, says_what_is_wrong_with_a_model_in_several_files) {
     file_of_split(1, 2, "b", values).write(second);
     EXPECT_EQ(GgufFile::open(first).tensors().size(), 2u);
     expect_error(LORICA_ERROR_INVALID_ARGUMENT,
-                 AllOf(HasSubstr("m-00002-of-00002.gguf: is one of 2 files of a model; open the first, "), HasSubstr("m-00001-of-00002.gguf")),
+                 AllOf(HasSubstr("m-00002-of-00002.gguf: is one of 2 files of a model; open the first, "),
+                       HasSubstr("m-00001-of-00002.gguf")),
                  open(second));
     std::filesystem::copy_file(first, dir / "renamed.gguf");
-    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("its name must end with -00001-of-00002.gguf"), open(dir / "renamed.gguf"));
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("its name must end with -00001-of-00002.gguf"),
+                 open(dir / "renamed.gguf"));
 
     file_of_split(1, 3, "b", values).write(second);
-    expect_error(LORICA_ERROR_FORMAT, AllOf(HasSubstr("m-00002-of-00002.gguf: belongs to another model"), HasSubstr("number 2 of 2")), open(first));
+    expect_error(LORICA_ERROR_FORMAT,
+                 AllOf(HasSubstr("m-00002-of-00002.gguf: belongs to another model"), HasSubstr("number 2 of 2")),
+                 open(first));
     file_of_split(1, 2, "a", values).write(second);
     expect_error(LORICA_ERROR_FORMAT, HasSubstr("tensor \"a\" is in two of the 2 files"), open(first));
 
     GgufWriter more = file_of_split(1, 2, "b", values);
     more.add_tensor("c", GGML_TYPE_F32, {8}, values.data());
     more.write(second);
-    expect_error(LORICA_ERROR_FORMAT, HasSubstr("\"split.tensors.count\" is 2, but the 2 files of the model hold 3 tensors"), open(first));
+    expect_error(LORICA_ERROR_FORMAT,
+                 HasSubstr("\"split.tensors.count\" is 2, but the 2 files of the model hold 3 tensors"), open(first));
 
     file_of_split(5, 2, "a", values).write(first);
     expect_error(LORICA_ERROR_FORMAT, HasSubstr("number 5, from 0, of 2"), open(first));
@@ -178,14 +181,22 @@ TEST(GgufFileTest, reads_version_2_and_a_file_without_tensors) {
 TEST(GgufFileTest, widens_every_integer_type) {
     const RawGguf raw = RawGguf()
                             .header(3, 0, 8)
-                            .key("u8", GGUF_TYPE_UINT8).number(uint8_t{200})
-                            .key("i8", GGUF_TYPE_INT8).number(int8_t{100})
-                            .key("u16", GGUF_TYPE_UINT16).number(uint16_t{60000})
-                            .key("i16", GGUF_TYPE_INT16).number(int16_t{30000})
-                            .key("u32", GGUF_TYPE_UINT32).number(uint32_t{4000000000})
-                            .key("i32", GGUF_TYPE_INT32).number(int32_t{2000000000})
-                            .key("u64", GGUF_TYPE_UINT64).number(uint64_t{5000000000})
-                            .key("i64", GGUF_TYPE_INT64).number(int64_t{6000000000});
+                            .key("u8", GGUF_TYPE_UINT8)
+                            .number(uint8_t{200})
+                            .key("i8", GGUF_TYPE_INT8)
+                            .number(int8_t{100})
+                            .key("u16", GGUF_TYPE_UINT16)
+                            .number(uint16_t{60000})
+                            .key("i16", GGUF_TYPE_INT16)
+                            .number(int16_t{30000})
+                            .key("u32", GGUF_TYPE_UINT32)
+                            .number(uint32_t{4000000000})
+                            .key("i32", GGUF_TYPE_INT32)
+                            .number(int32_t{2000000000})
+                            .key("u64", GGUF_TYPE_UINT64)
+                            .number(uint64_t{5000000000})
+                            .key("i64", GGUF_TYPE_INT64)
+                            .number(int64_t{6000000000});
     const GgufFile file = parse(raw);
     std::vector<int64_t> values;
     for (int64_t i = 0; i < file.n_kv(); ++i) {
@@ -197,20 +208,28 @@ TEST(GgufFileTest, widens_every_integer_type) {
 TEST(GgufFileTest, refuses_integers_that_are_negative_or_too_large) {
     const RawGguf raw = RawGguf()
                             .header(3, 0, 3)
-                            .key("minus", GGUF_TYPE_INT32).number(int32_t{-5})
-                            .key("huge", GGUF_TYPE_UINT64).number(~uint64_t{0})
-                            .array_key("list", GGUF_TYPE_INT8, 2).number(int8_t{1}).number(int8_t{-1});
+                            .key("minus", GGUF_TYPE_INT32)
+                            .number(int32_t{-5})
+                            .key("huge", GGUF_TYPE_UINT64)
+                            .number(~uint64_t{0})
+                            .array_key("list", GGUF_TYPE_INT8, 2)
+                            .number(int8_t{1})
+                            .number(int8_t{-1});
     const GgufFile file = parse(raw);
-    expect_error(LORICA_ERROR_FORMAT, HasSubstr("metadata \"minus\" is -5, at least 0"), [&] { file.find_int("minus"); });
-    expect_error(LORICA_ERROR_FORMAT, HasSubstr("metadata \"huge\" is 18446744073709551615"), [&] { file.find_int("huge"); });
+    expect_error(LORICA_ERROR_FORMAT, HasSubstr("metadata \"minus\" is -5, at least 0"),
+                 [&] { file.find_int("minus"); });
+    expect_error(LORICA_ERROR_FORMAT, HasSubstr("metadata \"huge\" is 18446744073709551615"),
+                 [&] { file.find_int("huge"); });
     expect_error(LORICA_ERROR_FORMAT, HasSubstr("metadata \"list\" is -1"), [&] { file.find_ints("list"); });
 }
 
 TEST(GgufFileTest, names_key_and_type_when_a_value_is_of_another_type) {
     const RawGguf raw = RawGguf()
                             .header(3, 0, 3)
-                            .key("text", GGUF_TYPE_STRING).string("x")
-                            .key("half", GGUF_TYPE_FLOAT32).number(0.5f)
+                            .key("text", GGUF_TYPE_STRING)
+                            .string("x")
+                            .key("half", GGUF_TYPE_FLOAT32)
+                            .number(0.5f)
                             .array_key("list", GGUF_TYPE_STRING, 0);
     const GgufFile file = parse(raw);
     const auto wrong = [&](const char * what, const std::function<void()> & body) {
@@ -230,14 +249,25 @@ TEST(GgufFileTest, names_key_and_type_when_a_value_is_of_another_type) {
 TEST(GgufFileTest, gives_values_as_json) {
     const RawGguf raw = RawGguf()
                             .header(3, 0, 8)
-                            .key("n", GGUF_TYPE_INT16).number(int16_t{-3})
-                            .key("f", GGUF_TYPE_FLOAT32).number(0.1f)
-                            .key("nan", GGUF_TYPE_FLOAT64).number(std::nan(""))
-                            .key("b", GGUF_TYPE_BOOL).number(uint8_t{1})
-                            .key("s", GGUF_TYPE_STRING).string("a\"\\\n\x7f\xff ▁é 😀 \xed\xa0\x80")
-                            .array_key("list", GGUF_TYPE_UINT8, 3).number(uint8_t{1}).number(uint8_t{2}).number(uint8_t{3})
-                            .array_key("words", GGUF_TYPE_STRING, 2).string("x").string("")
-                            .key("max", GGUF_TYPE_UINT64).number(~uint64_t{0});
+                            .key("n", GGUF_TYPE_INT16)
+                            .number(int16_t{-3})
+                            .key("f", GGUF_TYPE_FLOAT32)
+                            .number(0.1f)
+                            .key("nan", GGUF_TYPE_FLOAT64)
+                            .number(std::nan(""))
+                            .key("b", GGUF_TYPE_BOOL)
+                            .number(uint8_t{1})
+                            .key("s", GGUF_TYPE_STRING)
+                            .string("a\"\\\n\x7f\xff ▁é 😀 \xed\xa0\x80")
+                            .array_key("list", GGUF_TYPE_UINT8, 3)
+                            .number(uint8_t{1})
+                            .number(uint8_t{2})
+                            .number(uint8_t{3})
+                            .array_key("words", GGUF_TYPE_STRING, 2)
+                            .string("x")
+                            .string("")
+                            .key("max", GGUF_TYPE_UINT64)
+                            .number(~uint64_t{0});
     const GgufFile file = parse(raw);
     EXPECT_EQ(file.value_json(0, -1), "-3");
     EXPECT_EQ(file.value_json(1, -1), "0.1");
@@ -275,7 +305,8 @@ TEST(GgufFileTest, allows_tensors_in_any_order_and_with_gaps) {
 
 TEST(GgufFileTest, says_why_a_file_cannot_be_opened) {
     TempDir dir;
-    expect_error(LORICA_ERROR_IO, HasSubstr("absent.gguf: cannot open: No such file"), [&] { GgufFile::open(dir / "absent.gguf"); });
+    expect_error(LORICA_ERROR_IO, HasSubstr("absent.gguf: cannot open: No such file"),
+                 [&] { GgufFile::open(dir / "absent.gguf"); });
     expect_error(LORICA_ERROR_IO, HasSubstr("is a directory"), [&] { GgufFile::open(dir.path()); });
     ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
     expect_error(LORICA_ERROR_IO, HasSubstr("is not a regular file"), [&] { GgufFile::open(dir / "pipe"); });
@@ -286,7 +317,8 @@ TEST(GgufFileTest, says_why_a_file_cannot_be_opened) {
 TEST(GgufFileTest, recognizes_what_people_open_by_mistake) {
     expect_damaged(RawGguf().bytes("version https://git-lfs.github.com/spec/v1"), HasSubstr("git lfs pull"));
     expect_damaged(RawGguf().bytes("tjgg").zeros(40), HasSubstr("before GGUF"));
-    expect_damaged(RawGguf().bytes("PK\x03\x04").zeros(40), HasSubstr("not a GGUF file: it starts with \"PK\\x03\\x04\""));
+    expect_damaged(RawGguf().bytes("PK\x03\x04").zeros(40),
+                   HasSubstr("not a GGUF file: it starts with \"PK\\x03\\x04\""));
     expect_damaged(RawGguf().bytes("GG"), HasSubstr("not a GGUF file"));
 }
 
@@ -299,9 +331,12 @@ TEST(GgufFileTest, refuses_other_versions_and_big_endian_files) {
 // ---- damaged metadata
 
 TEST(GgufFileTest, refuses_counts_that_cannot_fit) {
-    expect_damaged(RawGguf().header(3, 0, uint64_t{1} << 40), HasSubstr("number of metadata entries: 1099511627776 cannot fit"));
-    expect_damaged(RawGguf().header(3, ~uint64_t{0}, 0), HasSubstr("number of tensors: 18446744073709551615 cannot fit"));
-    expect_damaged(RawGguf().bytes("GGUF").number(uint32_t{3}).number(uint32_t{0}), HasSubstr("number of tensors: needs 8 bytes"));
+    expect_damaged(RawGguf().header(3, 0, uint64_t{1} << 40),
+                   HasSubstr("number of metadata entries: 1099511627776 cannot fit"));
+    expect_damaged(RawGguf().header(3, ~uint64_t{0}, 0),
+                   HasSubstr("number of tensors: 18446744073709551615 cannot fit"));
+    expect_damaged(RawGguf().bytes("GGUF").number(uint32_t{3}).number(uint32_t{0}),
+                   HasSubstr("number of tensors: needs 8 bytes"));
 }
 
 TEST(GgufFileTest, refuses_bad_keys) {
@@ -312,23 +347,31 @@ TEST(GgufFileTest, refuses_bad_keys) {
     expect_damaged(entry(std::string_view("a\0b", 3)), HasSubstr("contains a NUL byte"));
     expect_damaged(entry(std::string(65536, 'k')), HasSubstr("has 65536 bytes, at most 65535"));
     EXPECT_NO_THROW(parse(entry(std::string(65535, 'k'))));
-    expect_damaged(file_with(1, [](RawGguf & raw) { raw.number(~uint64_t{0} - 4).zeros(40); }), HasSubstr("key of metadata entry 0"));
+    expect_damaged(file_with(1, [](RawGguf & raw) { raw.number(~uint64_t{0} - 4).zeros(40); }),
+                   HasSubstr("key of metadata entry 0"));
 }
 
 TEST(GgufFileTest, refuses_a_key_that_is_there_twice) {
-    expect_damaged(file_with(2, [](RawGguf & raw) {
-        raw.key("twin", GGUF_TYPE_UINT8).number(uint8_t{1}).key("twin", GGUF_TYPE_UINT8).number(uint8_t{1});
-    }), HasSubstr("metadata \"twin\": is there twice"));
+    expect_damaged(
+        file_with(
+            2,
+            [](RawGguf & raw) {
+                raw.key("twin", GGUF_TYPE_UINT8).number(uint8_t{1}).key("twin", GGUF_TYPE_UINT8).number(uint8_t{1});
+            }),
+        HasSubstr("metadata \"twin\": is there twice"));
 }
 
 TEST(GgufFileTest, refuses_bad_values) {
     const auto value = [](auto write) { return file_with(1, [&](RawGguf & raw) { write(raw); }); };
-    expect_damaged(value([](RawGguf & r) { r.key("k", 13).zeros(8); }), HasSubstr("metadata \"k\": has the unknown value type 13"));
+    expect_damaged(value([](RawGguf & r) { r.key("k", 13).zeros(8); }),
+                   HasSubstr("metadata \"k\": has the unknown value type 13"));
     expect_damaged(value([](RawGguf & r) { r.key("k", ~0u).zeros(8); }), HasSubstr("unknown value type 4294967295"));
-    expect_damaged(value([](RawGguf & r) { r.key("k", GGUF_TYPE_BOOL).number(uint8_t{2}); }), HasSubstr("a bool has the value 2"));
+    expect_damaged(value([](RawGguf & r) { r.key("k", GGUF_TYPE_BOOL).number(uint8_t{2}); }),
+                   HasSubstr("a bool has the value 2"));
     expect_damaged(value([](RawGguf & r) { r.key("k", GGUF_TYPE_STRING).number(uint64_t{1} << 62); }),
                    HasSubstr("metadata \"k\": has 4611686018427387904 bytes, but the file ends after"));
-    expect_damaged(value([](RawGguf & r) { r.array_key("k", GGUF_TYPE_ARRAY, 1).zeros(40); }), HasSubstr("array of arrays"));
+    expect_damaged(value([](RawGguf & r) { r.array_key("k", GGUF_TYPE_ARRAY, 1).zeros(40); }),
+                   HasSubstr("array of arrays"));
     expect_damaged(value([](RawGguf & r) { r.array_key("k", 77, 1).zeros(40); }), HasSubstr("unknown value type 77"));
     expect_damaged(value([](RawGguf & r) { r.array_key("k", GGUF_TYPE_UINT64, uint64_t{1} << 61); }),
                    HasSubstr("has 2305843009213693952 elements of at least 8 bytes"));
@@ -336,8 +379,9 @@ TEST(GgufFileTest, refuses_bad_values) {
                    HasSubstr("has 2305843009213693952 elements of at least 8 bytes"));
     expect_damaged(value([](RawGguf & r) { r.array_key("k", GGUF_TYPE_STRING, 2).string("a").number(uint64_t{9999}); }),
                    HasSubstr("metadata \"k\": has 9999 bytes"));
-    expect_damaged(value([](RawGguf & r) { r.array_key("k", GGUF_TYPE_BOOL, 2).number(uint8_t{1}).number(uint8_t{9}); }),
-                   HasSubstr("a bool has the value 9"));
+    expect_damaged(
+        value([](RawGguf & r) { r.array_key("k", GGUF_TYPE_BOOL, 2).number(uint8_t{1}).number(uint8_t{9}); }),
+        HasSubstr("a bool has the value 9"));
 }
 
 TEST(GgufFileTest, refuses_bad_alignments) {
@@ -348,8 +392,9 @@ TEST(GgufFileTest, refuses_bad_alignments) {
         expect_damaged(alignment(n), HasSubstr("metadata \"general.alignment\": is " + std::to_string(n)));
     }
     expect_damaged(alignment(1u << 31), HasSubstr("tensor data: starts at byte 2147483648"));
-    expect_damaged(file_with(1, [](RawGguf & raw) { raw.key("general.alignment", GGUF_TYPE_UINT64).number(uint64_t{32}); }),
-                   HasSubstr("is of type u64, expected u32"));
+    expect_damaged(
+        file_with(1, [](RawGguf & raw) { raw.key("general.alignment", GGUF_TYPE_UINT64).number(uint64_t{32}); }),
+        HasSubstr("is of type u64, expected u32"));
 }
 
 // ---- damaged tensors
@@ -362,9 +407,11 @@ TEST(GgufFileTest, refuses_bad_tensor_names) {
     expect_damaged(named(std::string_view("a\0b", 3)), HasSubstr("contains a NUL byte"));
     expect_damaged(named(std::string(64, 't')), HasSubstr("name of tensor 0: has 64 bytes, at most 63"));
     EXPECT_NO_THROW(parse(named(std::string(63, 't'))));
-    expect_damaged(file_with_tensors(2, 64, [](RawGguf & raw) {
-        raw.tensor("twin", {8}, GGML_TYPE_F32, 0).tensor("twin", {8}, GGML_TYPE_F32, 32);
-    }), HasSubstr("tensor \"twin\": is there twice"));
+    expect_damaged(
+        file_with_tensors(
+            2, 64,
+            [](RawGguf & raw) { raw.tensor("twin", {8}, GGML_TYPE_F32, 0).tensor("twin", {8}, GGML_TYPE_F32, 32); }),
+        HasSubstr("tensor \"twin\": is there twice"));
 }
 
 TEST(GgufFileTest, refuses_bad_shapes) {
@@ -378,7 +425,8 @@ TEST(GgufFileTest, refuses_bad_shapes) {
     expect_damaged(shaped({~uint64_t{0}}), HasSubstr("dimension 0 is 18446744073709551615, which is too large"));
     expect_damaged(shaped({big, big}), HasSubstr("dimension 1 is 4294967296, which is too large"));
     expect_damaged(shaped({big, big / 4}), HasSubstr("has 4611686018427387904 elements, which is too large"));
-    expect_damaged(shaped({33}, GGML_TYPE_Q4_0), HasSubstr("rows of 33 elements are no whole number of q4_0 blocks of 32"));
+    expect_damaged(shaped({33}, GGML_TYPE_Q4_0),
+                   HasSubstr("rows of 33 elements are no whole number of q4_0 blocks of 32"));
     expect_damaged(shaped({128, 2}, GGML_TYPE_Q4_K), HasSubstr("blocks of 256"));
 }
 
@@ -395,23 +443,26 @@ TEST(GgufFileTest, refuses_unknown_and_removed_types) {
 
 TEST(GgufFileTest, refuses_data_outside_the_file_unaligned_or_shared) {
     const auto placed = [](uint64_t a, uint64_t b) {
-        return file_with_tensors(2, 64, [&](RawGguf & raw) {
-            raw.tensor("a", {8}, GGML_TYPE_F32, a).tensor("b", {8}, GGML_TYPE_F32, b);
-        });
+        return file_with_tensors(
+            2, 64, [&](RawGguf & raw) { raw.tensor("a", {8}, GGML_TYPE_F32, a).tensor("b", {8}, GGML_TYPE_F32, b); });
     };
     EXPECT_NO_THROW(parse(placed(0, 32)));
     expect_damaged(placed(0, 8), HasSubstr("tensor \"b\": lies at offset 8, which is no multiple of the alignment 32"));
     expect_damaged(placed(0, 64), HasSubstr("tensor \"b\": has 32 bytes at offset 64 of 64 bytes of tensor data"));
     expect_damaged(placed(0, ~uint64_t{31}), HasSubstr("tensor \"b\": has 32 bytes at offset 18446744073709551584"));
     expect_damaged(placed(32, 32), HasSubstr("tensor \"b\": overlaps tensor \"a\""));
-    expect_damaged(file_with_tensors(2, 128, [](RawGguf & raw) {
-        raw.tensor("small", {8}, GGML_TYPE_F32, 32).tensor("large", {16}, GGML_TYPE_F32, 0);
-    }), HasSubstr("tensor \"small\": overlaps tensor \"large\""));
+    expect_damaged(
+        file_with_tensors(
+            2, 128,
+            [](RawGguf & raw) { raw.tensor("small", {8}, GGML_TYPE_F32, 32).tensor("large", {16}, GGML_TYPE_F32, 0); }),
+        HasSubstr("tensor \"small\": overlaps tensor \"large\""));
 }
 
 TEST(GgufFileTest, makes_hostile_names_harmless_in_messages) {
-    expect_damaged(file_with(1, [](RawGguf & raw) { raw.key("a\n\x1b[2J\xff", 99); }), HasSubstr("\"a\\x0a\\x1b[2J\\xff\""));
-    expect_damaged(file_with(1, [](RawGguf & raw) { raw.key(std::string(5000, 'x'), 99); }), HasSubstr(std::string(80, 'x') + "…\""));
+    expect_damaged(file_with(1, [](RawGguf & raw) { raw.key("a\n\x1b[2J\xff", 99); }),
+                   HasSubstr("\"a\\x0a\\x1b[2J\\xff\""));
+    expect_damaged(file_with(1, [](RawGguf & raw) { raw.key(std::string(5000, 'x'), 99); }),
+                   HasSubstr(std::string(80, 'x') + "…\""));
 }
 
 // ---- writing

@@ -45,7 +45,8 @@ protected:
 TEST_P(HostileFilesTest, are_read_in_bounds) {
     size_t n_refused = 0, n_loaded = 0;
     for_each_damage(read_file(good.*GetParam()), [&](const std::string & what, const std::vector<std::byte> & data) {
-        // A block of exactly this size: AddressSanitizer sees the first byte read beyond it, which a mapped file would hide.
+        // A block of exactly this size: AddressSanitizer sees the first byte read beyond it, which a mapped file would
+        // hide.
         const std::unique_ptr<std::byte[]> exact(new std::byte[data.size()]);
         std::copy(data.begin(), data.end(), exact.get());
         try {
@@ -84,7 +85,8 @@ TEST_P(HostileFilesTest, give_an_error_or_a_load_through_the_whole_interface) {
             if (result.status == LORICA_OK) {
                 continue;
             }
-            EXPECT_THAT(result.status, testing::AnyOf(LORICA_ERROR_FORMAT, LORICA_ERROR_UNSUPPORTED, LORICA_ERROR_MISMATCH))
+            EXPECT_THAT(result.status,
+                        testing::AnyOf(LORICA_ERROR_FORMAT, LORICA_ERROR_UNSUPPORTED, LORICA_ERROR_MISMATCH))
                 << what << ": " << result.function << ": " << result.message;
             EXPECT_THAT(result.message, testing::HasSubstr("damaged.gguf")) << what << ": " << result.function;
             EXPECT_THAT(result.message, testing::Not(testing::HasSubstr("\n"))) << what << ": " << result.function;
@@ -93,7 +95,8 @@ TEST_P(HostileFilesTest, give_an_error_or_a_load_through_the_whole_interface) {
     EXPECT_GE(n_files, 1000u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, HostileFilesTest, testing::Values(&GoodFiles::model, &GoodFiles::vocabulary, &GoodFiles::adapter),
+INSTANTIATE_TEST_SUITE_P(All, HostileFilesTest,
+                         testing::Values(&GoodFiles::model, &GoodFiles::vocabulary, &GoodFiles::adapter),
                          [](const auto & param) {
                              return param.index == 0 ? "Model" : param.index == 1 ? "Vocabulary" : "Adapter";
                          });

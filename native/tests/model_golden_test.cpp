@@ -34,18 +34,13 @@ constexpr double training_tolerance = 5e-5;
 
 // ---- the golden's arrays ----
 
-template <typename T>
-constexpr ggml_type ggml_type_of = GGML_TYPE_COUNT;
-template <>
-constexpr ggml_type ggml_type_of<float> = GGML_TYPE_F32;
-template <>
-constexpr ggml_type ggml_type_of<double> = GGML_TYPE_F64;
-template <>
-constexpr ggml_type ggml_type_of<int32_t> = GGML_TYPE_I32;
+template <typename T> constexpr ggml_type ggml_type_of = GGML_TYPE_COUNT;
+template <> constexpr ggml_type ggml_type_of<float> = GGML_TYPE_F32;
+template <> constexpr ggml_type ggml_type_of<double> = GGML_TYPE_F64;
+template <> constexpr ggml_type ggml_type_of<int32_t> = GGML_TYPE_I32;
 
 // Empty when the golden has no such array.
-template <typename T>
-std::vector<T> array(const GgufFile & file, const std::string & name) {
+template <typename T> std::vector<T> array(const GgufFile & file, const std::string & name) {
     const TensorView * tensor = file.find_tensor(name);
     if (!tensor) return {};
     EXPECT_EQ(tensor->type, ggml_type_of<T>) << name;
@@ -58,8 +53,12 @@ struct GoldenBatch {
     std::vector<int32_t> tokens, labels, positions, sequence_lengths;
 
     lorica_batch view() const {
-        return {tokens.data(), labels.data(), positions.empty() ? nullptr : positions.data(), sequence_lengths.data(),
-                static_cast<int32_t>(tokens.size()), static_cast<int32_t>(sequence_lengths.size())};
+        return {tokens.data(),
+                labels.data(),
+                positions.empty() ? nullptr : positions.data(),
+                sequence_lengths.data(),
+                static_cast<int32_t>(tokens.size()),
+                static_cast<int32_t>(sequence_lengths.size())};
     }
     std::vector<GoldenBatch> sequences() const {
         std::vector<GoldenBatch> parts;
@@ -113,12 +112,10 @@ void check(lorica_status status) {
     if (status != LORICA_OK) throw std::runtime_error(lorica_last_error());
 }
 
-template <typename T, void (*release)(T *)>
-struct Release {
+template <typename T, void (*release)(T *)> struct Release {
     void operator()(T * handle) const { release(handle); }
 };
-template <typename T, void (*release)(T *)>
-using Handle = std::unique_ptr<T, Release<T, release>>;
+template <typename T, void (*release)(T *)> using Handle = std::unique_ptr<T, Release<T, release>>;
 
 using AdapterHandle = Handle<lorica_adapter, lorica_adapter_free>;
 using TrainHandle = Handle<lorica_train, lorica_train_free>;
@@ -294,7 +291,8 @@ std::string test_name(const testing::TestParamInfo<ModelGoldenTest::ParamType> &
     return name + "_on_" + device.name + (device.precision == LORICA_PRECISION_F64 ? "_f64" : "");
 }
 
-const std::string cases[] = {"grouped_heads_f32", "tied_output_q4_0", "llama3_rope_f16", "one_kv_head_bf16", "dora_q4_0"};
+const std::string cases[] = {"grouped_heads_f32", "tied_output_q4_0", "llama3_rope_f16", "one_kv_head_bf16",
+                             "dora_q4_0"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 

@@ -1,5 +1,5 @@
-// The gradients of the whole model: finite differences on the f64 reference, then every device, weight type and memory setting
-// against that.
+// The gradients of the whole model: finite differences on the f64 reference, then every device, weight type and memory
+// setting against that.
 #include <gtest/gtest.h>
 
 #include "support/training.h"
@@ -73,7 +73,8 @@ void expect_gradients_match_finite_differences(const TestModel & shape, const Ad
         }
         const double measured = finite_difference(*adapter, i, direction, batch);
         // Gradients are read as f32: each element carries 2^-25 of itself.
-        EXPECT_LE(std::abs(measured - predicted), 1e-6 * std::max(std::abs(predicted), 0.05 * size)) << tensor.name << " " << predicted;
+        EXPECT_LE(std::abs(measured - predicted), 1e-6 * std::max(std::abs(predicted), 0.05 * size))
+            << tensor.name << " " << predicted;
         EXPECT_GT(size, 0) << tensor.name;
     }
 }
@@ -104,7 +105,8 @@ TEST(WholeModelGradient, EqualsFiniteDifferencesOnQuantizedWeights) {
 TEST(WholeModelGradient, EqualsFiniteDifferencesWhenOnlySomeModulesOfSomeLayersAreAdapted) {
     TestModel shape;
     shape.n_layer = 4;
-    for (const char * targets : {"blk.1.attn_v,blk.3.ffn_down", "blk.2.ffn_up", "blk.1.attn_output,blk.1.ffn_gate", "k_proj"}) {
+    for (const char * targets :
+         {"blk.1.attn_v,blk.3.ffn_down", "blk.2.ffn_up", "blk.1.attn_output,blk.1.ffn_gate", "k_proj"}) {
         AdapterConfig config = adapter_config();
         config.target_modules = targets;
         expect_gradients_match_finite_differences(shape, config);
@@ -132,8 +134,8 @@ struct Loss {
     std::vector<std::string> names;
 };
 
-Loss run(const std::string & path, const std::string & device, Dtype act, Checkpointing checkpointing, const Batch & batch,
-         float dropout = 0, bool use_dora = false) {
+Loss run(const std::string & path, const std::string & device, Dtype act, Checkpointing checkpointing,
+         const Batch & batch, float dropout = 0, bool use_dora = false) {
     AdapterConfig config = adapter_config(dropout);
     config.use_dora = use_dora;
     const auto adapter = busy_adapter(load(path, device, act), config);
@@ -146,7 +148,8 @@ Loss run(const std::string & path, const std::string & device, Dtype act, Checkp
 void expect_close(const Loss & actual, const Loss & expected, double tolerance, const std::string & what) {
     EXPECT_NEAR(actual.sum, expected.sum, tolerance * expected.sum) << what;
     for (size_t i = 0; i < expected.gradients.size(); ++i) {
-        EXPECT_LE(relative_error(actual.gradients[i], expected.gradients[i]), tolerance) << what << " " << expected.names[i];
+        EXPECT_LE(relative_error(actual.gradients[i], expected.gradients[i]), tolerance)
+            << what << " " << expected.names[i];
     }
 }
 
@@ -159,8 +162,8 @@ TEST_P(EveryWeightType, GivesTheGradientsOfTheReference) {
     shape.n_head = 8;
     shape.n_head_kv = 4;
     shape.n_ff = 256;
-    // A hundred tokens and one block: each rounding to bf16 is worth about 0.1 %, a gradient is at the end of some thirty of them, and
-    // over few tokens chance makes single tensors twice as bad as the average of about 1 %.
+    // A hundred tokens and one block: each rounding to bf16 is worth about 0.1 %, a gradient is at the end of some
+    // thirty of them, and over few tokens chance makes single tensors twice as bad as the average of about 1 %.
     shape.weight_scale = 0.5f;
     shape.n_layer = 1;
     // Preparing blocks of the types with codebooks takes seconds per million weights.
@@ -171,7 +174,8 @@ TEST_P(EveryWeightType, GivesTheGradientsOfTheReference) {
         const Batch batch = random_batch(8, lengths, shape.n_vocab);
         const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch);
         for (const Checkpointing checkpointing : {Checkpointing::off, Checkpointing::on}) {
-            const std::string what = std::to_string(lengths.size()) + " sequences" + (checkpointing == Checkpointing::on ? ", checkpointed" : "");
+            const std::string what = std::to_string(lengths.size()) + " sequences" +
+                                     (checkpointing == Checkpointing::on ? ", checkpointed" : "");
             expect_close(run(path, "cpu", Dtype::f32, checkpointing, batch), expected, 1e-5, "f32, " + what);
             expect_close(run(path, "cpu", Dtype::bf16, checkpointing, batch), expected, 2e-2, "bf16, " + what);
         }
@@ -224,7 +228,8 @@ TEST(WholeModelGradient, OfAPackedBatchIsTheSumOverItsSequences) {
         const auto adapter = busy_adapter(load(path, c.device, c.act), adapter_config());
         Session session(adapter, session_config());
         Loss sum{0, {}, packed.names};
-        for (size_t i = 0; i < batch.sequence_lengths.size(); ++i) sum.sum += session.forward_backward(part(batch, i).view()).loss_sum;
+        for (size_t i = 0; i < batch.sequence_lengths.size(); ++i)
+            sum.sum += session.forward_backward(part(batch, i).view()).loss_sum;
         sum.gradients = gradients(session);
         expect_close(packed, sum, c.tolerance, c.device);
     }
@@ -241,7 +246,9 @@ TEST(WholeModelGradient, IsTheSameToTheBitHoweverManyLayersAreRecomputed) {
         Dtype act;
         int32_t most_recomputed;  // all from the lowest with a LoRA on, but the last
     };
-    for (const Case & c : {Case{"all-linear", Dtype::bf16, 3}, {"all-linear", Dtype::f32, 3}, {"blk.1.attn_q,blk.2.ffn_down,blk.3.attn_k", Dtype::bf16, 2}}) {
+    for (const Case & c : {Case{"all-linear", Dtype::bf16, 3},
+                           {"all-linear", Dtype::f32, 3},
+                           {"blk.1.attn_q,blk.2.ffn_down,blk.3.attn_k", Dtype::bf16, 2}}) {
         SCOPED_TRACE(c.targets);
         AdapterConfig adapter_settings = adapter_config(0.1f);
         adapter_settings.target_modules = c.targets;

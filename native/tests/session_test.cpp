@@ -95,7 +95,9 @@ TEST_F(SessionTest, MeasuresItsSpeedAgainstAPeakThatNoStepExceeds) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     EXPECT_GT(peak, session.operations_per_token() * static_cast<double>(same.tokens.size()) / seconds);
 
-    EXPECT_EQ(Session(Adapter::create(load(path, "reference", Dtype::f64), small_adapter()), small_session()).measure_peak(), 0);
+    EXPECT_EQ(
+        Session(Adapter::create(load(path, "reference", Dtype::f64), small_adapter()), small_session()).measure_peak(),
+        0);
 }
 
 TEST_F(SessionTest, TheSameSeedGivesTheSameAdapterBytesWithAnyNumberOfThreads) {
@@ -206,7 +208,8 @@ TEST_F(SessionTest, AnAdapterOfAnotherBaseIsRefused) {
 
 TEST_F(SessionTest, ACacheFilledInAnyPiecesGivesTheLogitsOfOnePass) {
     for (const auto & [device, act, tolerance] :
-         {std::tuple{"reference", Dtype::f64, 1e-6}, std::tuple{"cpu", Dtype::f32, 1e-5}, std::tuple{"cpu", Dtype::bf16, 2e-2}}) {
+         {std::tuple{"reference", Dtype::f64, 1e-6}, std::tuple{"cpu", Dtype::f32, 1e-5},
+          std::tuple{"cpu", Dtype::bf16, 2e-2}}) {
         const auto model = load(path, device, act);
         const auto adapter = busy_adapter(model, small_adapter());
         const Batch b = random_batch(2, {40}, shape.n_vocab);
@@ -227,7 +230,8 @@ TEST_F(SessionTest, ACacheFilledInAnyPiecesGivesTheLogitsOfOnePass) {
         context.truncate(20);
         std::vector<float> last(row);
         context.eval(tokens.subspan(20), false, last.data());
-        EXPECT_LE(relative_error(last, {whole.end() - static_cast<std::ptrdiff_t>(row), whole.end()}), tolerance) << device;
+        EXPECT_LE(relative_error(last, {whole.end() - static_cast<std::ptrdiff_t>(row), whole.end()}), tolerance)
+            << device;
     }
 }
 
@@ -335,7 +339,8 @@ TEST_F(SessionTest, ThePlanRecomputesAsFewLayersAsItCan) {
     EXPECT_EQ(Session::plan(*model, *adapter, config).recomputed_layers, 7) << "which does not fit";
 
     config.memory_limit = 0;
-    config.max_tokens = 1 << 20;  // more than fits anywhere; the machine's own memory is the limit, of which a tenth is left
+    config.max_tokens =
+        1 << 20;  // more than fits anywhere; the machine's own memory is the limit, of which a tenth is left
     const MemoryPlan too_large = Session::plan(*model, *adapter, config);
     config.max_tokens = small_session().max_tokens;
     EXPECT_EQ(Session::plan(*model, *adapter, config).recomputed_layers, 0);
@@ -377,8 +382,10 @@ TEST_F(SessionTest, WrongAdapterSettingsAreRefusedWithAReason) {
     EXPECT_THAT(refused([](AdapterConfig & c) { c.rank = 0; }), HasSubstr("rank is 0"));
     EXPECT_THAT(refused([](AdapterConfig & c) { c.alpha = -1; }), HasSubstr("alpha is -1"));
     EXPECT_THAT(refused([](AdapterConfig & c) { c.dropout = 1; }), HasSubstr("dropout is 1"));
-    EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = "q_proj,w_proj"; }), HasSubstr("'w_proj' does not exist"));
-    EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = "blk.2.attn_q"; }), HasSubstr("'blk.2.attn_q' does not exist"));
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = "q_proj,w_proj"; }),
+                HasSubstr("'w_proj' does not exist"));
+    EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = "blk.2.attn_q"; }),
+                HasSubstr("'blk.2.attn_q' does not exist"));
     EXPECT_THAT(refused([](AdapterConfig & c) { c.target_modules = " , "; }), HasSubstr("empty"));
 
     AdapterConfig both = small_adapter();

@@ -141,19 +141,18 @@ std::string test_name(const testing::TestParamInfo<Golden> & info) {
     return name;
 }
 
-const auto small_merging = testing::Values(Golden{"bpe-small.default", "bpe-small.gguf", "default"},
-                                           Golden{"bpe-small.gpt-2", "bpe-small.gguf", "gpt-2"},
-                                           Golden{"bpe-small.smollm", "bpe-small.gguf", "smollm"},
-                                           Golden{"bpe-small.starcoder", "bpe-small.gguf", "starcoder"},
-                                           Golden{"bpe-small.falcon", "bpe-small.gguf", "falcon"},
-                                           Golden{"bpe-small.llama-bpe", "bpe-small.gguf", "llama-bpe"},
-                                           Golden{"bpe-small.qwen2", "bpe-small.gguf", "qwen2"},
-                                           Golden{"spm-small", "spm-small.gguf", ""});
-const auto real_merging = testing::Values(Golden{"austen-7m", "models/austen-7m-q4_0.gguf", ""},
-                                          Golden{"smollm2", "models/smollm2-135m-instruct-q4_1.gguf", ""},
-                                          Golden{"llama-spm", "data/vocab/llama-spm.gguf", ""},
-                                          Golden{"gpt-2", "data/vocab/gpt-2.gguf", ""},
-                                          Golden{"falcon", "data/vocab/falcon.gguf", ""});
+const auto small_merging = testing::Values(
+    Golden{"bpe-small.default", "bpe-small.gguf", "default"}, Golden{"bpe-small.gpt-2", "bpe-small.gguf", "gpt-2"},
+    Golden{"bpe-small.smollm", "bpe-small.gguf", "smollm"},
+    Golden{"bpe-small.starcoder", "bpe-small.gguf", "starcoder"},
+    Golden{"bpe-small.falcon", "bpe-small.gguf", "falcon"},
+    Golden{"bpe-small.llama-bpe", "bpe-small.gguf", "llama-bpe"}, Golden{"bpe-small.qwen2", "bpe-small.gguf", "qwen2"},
+    Golden{"spm-small", "spm-small.gguf", ""});
+const auto real_merging =
+    testing::Values(Golden{"austen-7m", "models/austen-7m-q4_0.gguf", ""},
+                    Golden{"smollm2", "models/smollm2-135m-instruct-q4_1.gguf", ""},
+                    Golden{"llama-spm", "data/vocab/llama-spm.gguf", ""}, Golden{"gpt-2", "data/vocab/gpt-2.gguf", ""},
+                    Golden{"falcon", "data/vocab/falcon.gguf", ""});
 
 INSTANTIATE_TEST_SUITE_P(Small, TokenizerGolden, small_merging, test_name);
 INSTANTIATE_TEST_SUITE_P(Small, TokenizerRoundTrip, small_merging, test_name);

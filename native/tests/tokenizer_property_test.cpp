@@ -161,10 +161,12 @@ TEST(Utf8, ReplacesEachByteThatIsNoPartOfACharacter) {
         return std::string(valid_utf8(text, storage));
     };
     EXPECT_EQ(repaired("é€😀"), "é€😀");
-    EXPECT_EQ(repaired("a\xff" "b"), "a\ufffdb");
-    EXPECT_EQ(repaired("\xe2\x82"), "\ufffd\ufffd");                  // cut off
-    EXPECT_EQ(repaired("\xc0\x80"), "\ufffd\ufffd");                  // overlong
-    EXPECT_EQ(repaired("\xed\xa0\x80"), "\ufffd\ufffd\ufffd");        // a surrogate
+    EXPECT_EQ(repaired("a\xff"
+                       "b"),
+              "a\ufffdb");
+    EXPECT_EQ(repaired("\xe2\x82"), "\ufffd\ufffd");                      // cut off
+    EXPECT_EQ(repaired("\xc0\x80"), "\ufffd\ufffd");                      // overlong
+    EXPECT_EQ(repaired("\xed\xa0\x80"), "\ufffd\ufffd\ufffd");            // a surrogate
     EXPECT_EQ(repaired("\xf4\x90\x80\x80"), "\ufffd\ufffd\ufffd\ufffd");  // above U+10FFFF
     EXPECT_EQ(repaired(std::string_view("\0x", 2)), std::string("\0x", 2));
 }
@@ -178,9 +180,13 @@ TEST(Utf8, HoldsACharacterBackUntilItIsWhole) {
     };
     EXPECT_EQ(push("a\xf0\x9f"), "a");
     EXPECT_EQ(push("\x98"), "");
-    EXPECT_EQ(push("\x80" "b"), "😀b");
+    EXPECT_EQ(push("\x80"
+                   "b"),
+              "😀b");
     EXPECT_EQ(push("\xe2\x82"), "");
-    EXPECT_EQ(push("c"), "\ufffd\ufffd" "c");
+    EXPECT_EQ(push("c"),
+              "\ufffd\ufffd"
+              "c");
     EXPECT_EQ(push("\xff"), "\ufffd");
     EXPECT_EQ(push("\xe2\x82"), "");
     std::string rest;

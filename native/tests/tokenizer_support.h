@@ -52,13 +52,13 @@ struct VocabularyKeys {
 
     // A SentencePiece-style one without byte tokens.
     static VocabularyKeys sentence_piece() {
-        return {.strings = {{"tokenizer.ggml.model", "llama"}},
-                .numbers = {},
-                .flags = {},
-                .string_arrays = {{"tokenizer.ggml.tokens",
-                                   {"<unk>", "<s>", "</s>", "▁", "a", "b", "ab", "▁ab", "ba"}}},
-                .int_arrays = {{"tokenizer.ggml.token_type", {2, 3, 3, 1, 1, 1, 1, 1, 1}}},
-                .float_arrays = {{"tokenizer.ggml.scores", {0, 0, 0, -9, -8, -7, -2, -1, -2}}}};
+        return {
+            .strings = {{"tokenizer.ggml.model", "llama"}},
+            .numbers = {},
+            .flags = {},
+            .string_arrays = {{"tokenizer.ggml.tokens", {"<unk>", "<s>", "</s>", "▁", "a", "b", "ab", "▁ab", "ba"}}},
+            .int_arrays = {{"tokenizer.ggml.token_type", {2, 3, 3, 1, 1, 1, 1, 1, 1}}},
+            .float_arrays = {{"tokenizer.ggml.scores", {0, 0, 0, -9, -8, -7, -2, -1, -2}}}};
     }
 
     std::string write(const std::string & path) const {

@@ -82,8 +82,7 @@ INSTANTIATE_TEST_SUITE_P(
                "scores[4] is not a number"},
         Damage{"MoreTypesThanTokens", bpe, [](auto & k) { k.int_arrays[types].push_back(1); }, format,
                "tokenizer.ggml.token_type has 10 entries, but the vocabulary has 9 tokens"},
-        Damage{"TypeOutOfRange", bpe, [](auto & k) { k.int_arrays[types][2] = 7; }, format,
-               "token_type[2] is 7"},
+        Damage{"TypeOutOfRange", bpe, [](auto & k) { k.int_arrays[types][2] = 7; }, format, "token_type[2] is 7"},
         Damage{"ByteTokenThatNamesNoByte", spm, [](auto & k) { k.int_arrays[types][4] = 6; }, format,
                "token 4 is a byte, but its text \"a\""},
         Damage{"NoMerges", bpe, [](auto & k) { k.string_arrays.erase(merges); }, format,
@@ -203,8 +202,7 @@ TEST_F(TokenizerVocabulary, SpecialTokensOfPhi3SwallowTheSpaceBehindThem) {
 
 TEST_F(TokenizerVocabulary, TokensThatEndATurnAreKnownByTheirText) {
     VocabularyKeys keys = bpe;
-    keys.string_arrays[tokens].insert(keys.string_arrays[tokens].end(),
-                                                       {"<|endoftext|>", "<|im_end|>", "<|fim_pad|>"});
+    keys.string_arrays[tokens].insert(keys.string_arrays[tokens].end(), {"<|endoftext|>", "<|im_end|>", "<|fim_pad|>"});
     // A conversion that lost their types.
     keys.int_arrays[types].insert(keys.int_arrays[types].end(), {1, 1, 1});
     keys.numbers["tokenizer.ggml.eos_token_id"] = 5;

@@ -25,8 +25,12 @@ struct State8bit {
     std::vector<float> m_scales, v_scales;
 
     explicit State8bit(int64_t n)
-        : param(static_cast<size_t>(n)), grad(param.size()), m(param.size()), v(param.size()),
-          m_scales(static_cast<size_t>(Moments8bit::n_blocks(n))), v_scales(m_scales.size()) {}
+        : param(static_cast<size_t>(n)),
+          grad(param.size()),
+          m(param.size()),
+          v(param.size()),
+          m_scales(static_cast<size_t>(Moments8bit::n_blocks(n))),
+          v_scales(m_scales.size()) {}
     void step(Backend & backend, const AdamwParams & params) {
         backend.adamw_8bit(param.data(), grad.data(), {m.data(), v.data(), m_scales.data(), v_scales.data()},
                            static_cast<int64_t>(param.size()), params);
@@ -39,7 +43,8 @@ AdamwParams adamw_params(int64_t step, double beta1 = 0.9) { return {1e-2, beta1
 void draw_gradients(State8bit & state, uint64_t seed) {
     for (size_t i = 0; i < state.grad.size(); ++i) {
         // From 1e-6 to 1 times the largest.
-        state.grad[i] = static_cast<float>(random_normal(seed, i) * std::pow(10.0, -6.0 * static_cast<double>(random_uniform(seed + 1, i))));
+        state.grad[i] = static_cast<float>(random_normal(seed, i) *
+                                           std::pow(10.0, -6.0 * static_cast<double>(random_uniform(seed + 1, i))));
     }
 }
 
@@ -68,14 +73,15 @@ TEST(Adamw8bit, FirstStepIsThatOfAdamwAndMomentsAreRoundedToTheNearest) {
     state.step(*cpu, adamw_params(1));
     EXPECT_EQ(state.param, plain);
 
-    const auto expect_nearest = [](const std::vector<uint8_t> & codes, const std::vector<float> & scales, const std::vector<float> & moments,
-                                   bool is_signed) {
+    const auto expect_nearest = [](const std::vector<uint8_t> & codes, const std::vector<float> & scales,
+                                   const std::vector<float> & moments, bool is_signed) {
         const DynamicCodebook values = dynamic_codebook(is_signed);
         for (size_t i = 0; i < codes.size(); ++i) {
             const double wanted = static_cast<double>(moments[i]) / scales[i / 256];
             double best = 1e9;
             for (const float value : values) best = std::min(best, std::abs(wanted - static_cast<double>(value)));
-            ASSERT_NEAR(std::abs(wanted - static_cast<double>(values[codes[i]])), best, 1e-7 * std::abs(wanted) + 1e-15) << i << ": " << wanted;
+            ASSERT_NEAR(std::abs(wanted - static_cast<double>(values[codes[i]])), best, 1e-7 * std::abs(wanted) + 1e-15)
+                << i << ": " << wanted;
         }
     };
     expect_nearest(state.m, state.m_scales, m, true);
@@ -97,7 +103,8 @@ TEST(Adamw8bit, OnTheCpuIsThatOfTheReferenceWithAnyNumberOfThreads) {
     EXPECT_TRUE(on_cpu[0] == on_cpu[1]);
     // Where the two round a moment that lies between two values differently, they part by one value of the codebook.
     size_t different = 0;
-    for (size_t i = 0; i < expected.param.size(); ++i) different += std::abs(on_cpu[0].param[i] - expected.param[i]) > 1e-6f;
+    for (size_t i = 0; i < expected.param.size(); ++i)
+        different += std::abs(on_cpu[0].param[i] - expected.param[i]) > 1e-6f;
     EXPECT_LE(different, expected.param.size() / 200);
     EXPECT_LE(relative_error(on_cpu[0].param, expected.param), 1e-3);
     EXPECT_LE(relative_error(on_cpu[0].v_scales, expected.v_scales), 1e-6);
@@ -181,7 +188,8 @@ TEST_F(TrainMethodsTest, StateOf8BitsTakesAQuarterOfTheMemoryAndItsPlanSaysSo) {
     Session session(adapter, config);
     step(session, 1);
     session.save_state(dir / "state.bin");
-    const auto file_size = static_cast<int64_t>(std::ifstream(dir / "state.bin", std::ios::ate | std::ios::binary).tellg());
+    const auto file_size =
+        static_cast<int64_t>(std::ifstream(dir / "state.bin", std::ios::ate | std::ios::binary).tellg());
     EXPECT_EQ(file_size, 56 + 4 * adapter->n_params() + small.optimizer + 4);
 }
 
@@ -231,14 +239,16 @@ TEST_F(TrainMethodsTest, AGroupHasItsOwnLearningRateAndDecay) {
     }
     const auto adapter = busy_adapter(model, adapter_config());
     Session session(adapter, session_config());
-    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("finite and not negative"), [&] { session.set_group(0, {-1, 1}); });
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("finite and not negative"),
+                 [&] { session.set_group(0, {-1, 1}); });
 }
 
 TEST_F(TrainMethodsTest, NoiseIsUniformWithTheMagnitudeOfItsSequence) {
     constexpr int64_t cols = 64;
     const std::vector<Segment> segments{{0, 4, 0, 4}, {4, 100, 4, 100}};
     std::vector<std::vector<double>> seen;
-    for (const auto & [device, act] : {std::pair{"reference", Dtype::f64}, std::pair{"reference", Dtype::f32}, std::pair{"cpu", Dtype::bf16}}) {
+    for (const auto & [device, act] :
+         {std::pair{"reference", Dtype::f64}, std::pair{"reference", Dtype::f32}, std::pair{"cpu", Dtype::bf16}}) {
         const auto backend = make_backend(device, act, 2);
         const Dtype hidden = backend->formats().hidden;
         std::vector<double> wide(104 * cols, 1.0);
@@ -273,7 +283,8 @@ TEST_F(TrainMethodsTest, NoiseIsForTrainingAloneAndNewInEveryMicroBatch) {
     const auto losses = [&](const SessionConfig & config) {
         Session session(busy_adapter(model, adapter_config()), config);
         const double evaluated = session.evaluate(batch(1).view(), {}).loss_sum;
-        return std::array{evaluated, session.forward_backward(batch(1).view()).loss_sum, session.forward_backward(batch(1).view()).loss_sum};
+        return std::array{evaluated, session.forward_backward(batch(1).view()).loss_sum,
+                          session.forward_backward(batch(1).view()).loss_sum};
     };
     const auto plain = losses(session_config()), with_noise = losses(noisy), again = losses(noisy);
     EXPECT_EQ(plain[1], plain[2]);
@@ -289,7 +300,8 @@ TEST_F(TrainMethodsTest, NoiseIsForTrainingAloneAndNewInEveryMicroBatch) {
 
 // ---- DoRA
 
-std::vector<float> logits(const std::shared_ptr<const Model> & model, const std::shared_ptr<const Adapter> & adapter, const Batch & batch) {
+std::vector<float> logits(const std::shared_ptr<const Model> & model, const std::shared_ptr<const Adapter> & adapter,
+                          const Batch & batch) {
     std::vector<float> all(batch.tokens.size() * static_cast<size_t>(model->config().n_vocab));
     Context(model, adapter, 64).eval(batch.tokens, true, all.data());
     return all;
@@ -346,7 +358,8 @@ TEST_F(TrainMethodsTest, ADoraIsScaledAloneButNotAddedToOthers) {
     adapter->set_scale_factor(0.5);
     EXPECT_EQ(logits(model, half, batch(9)), logits(model, adapter, batch(9)));
     expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("DoRA adapter cannot be added to others"), [&] {
-        Adapter::stack(model, std::array{Adapter::Part{adapter, 1}, Adapter::Part{busy_adapter(model, adapter_config()), 1}});
+        Adapter::stack(model,
+                       std::array{Adapter::Part{adapter, 1}, Adapter::Part{busy_adapter(model, adapter_config()), 1}});
     });
 }
 

@@ -104,9 +104,9 @@ typedef struct lorica_gguf_tensor {
     uint64_t n_bytes;
 } lorica_gguf_tensor;
 
-/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too). Of a model in several files
- * (NAME-00001-of-00003.gguf) the first is given, and the others are found beside it.
- * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first). */
+/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too). Of a model in
+ * several files (NAME-00001-of-00003.gguf) the first is given, and the others are found beside it. Errors: IO, FORMAT,
+ * INVALID_ARGUMENT (one of several files, but not the first). */
 LORICA_API lorica_status lorica_gguf_open(const char * path, lorica_gguf ** out);
 LORICA_API void lorica_gguf_free(lorica_gguf * gguf);
 
@@ -150,9 +150,9 @@ LORICA_API void lorica_tokenizer_free(lorica_tokenizer * tokenizer);
 /* Strings in *out are owned by the tokenizer. */
 LORICA_API lorica_status lorica_tokenizer_get_info(const lorica_tokenizer * tokenizer, lorica_tokenizer_info * out);
 
-/* Splits `text` (n_bytes bytes, need not be NUL-terminated, any bytes: what is not UTF-8 is treated as U+FFFD) into token
- * ids, equal to llama.cpp's. add_special: put BOS/EOS where the vocabulary asks for them. parse_special: control tokens
- * written out in the text ("<|im_end|>") become their ids instead of plain text; false for text from strangers.
+/* Splits `text` (n_bytes bytes, need not be NUL-terminated, any bytes: what is not UTF-8 is treated as U+FFFD) into
+ * token ids, equal to llama.cpp's. add_special: put BOS/EOS where the vocabulary asks for them. parse_special: control
+ * tokens written out in the text ("<|im_end|>") become their ids instead of plain text; false for text from strangers.
  * Writes at most `capacity` ids and always the full count to *n_tokens: capacity 0 with ids NULL asks for the count.
  * A count above the capacity is not an error; the first `capacity` ids are written. */
 LORICA_API lorica_status lorica_tokenizer_encode(const lorica_tokenizer * tokenizer, const char * text, int64_t n_bytes,
@@ -169,8 +169,9 @@ LORICA_API lorica_status lorica_tokenizer_encode_batch(const lorica_tokenizer * 
                                                        int64_t n_texts, int32_t n_threads, int32_t * ids,
                                                        int64_t capacity, int64_t * id_offsets);
 
-/* The bytes that ids stand for, at most `capacity` of them, the full count in *n_bytes. Control tokens are left out unless
- * `special`. SentencePiece's leading space is removed as llama.cpp does. Errors: INVALID_ARGUMENT for an id out of range. */
+/* The bytes that ids stand for, at most `capacity` of them, the full count in *n_bytes. Control tokens are left out
+ * unless `special`. SentencePiece's leading space is removed as llama.cpp does. Errors: INVALID_ARGUMENT for an id out
+ * of range. */
 LORICA_API lorica_status lorica_tokenizer_decode(const lorica_tokenizer * tokenizer, const int32_t * ids, int64_t n_ids,
                                                  bool special, char * text, int64_t capacity, int64_t * n_bytes);
 
@@ -210,8 +211,8 @@ typedef enum lorica_precision {
 } lorica_precision;
 
 typedef struct lorica_model_params {
-    const char * device; /* "auto" (the first GPU that works, else the CPU), "cpu", "reference" (plain loops, to compare with),
-                            "cuda" or "cuda:N" */
+    const char * device; /* "auto" (the first GPU that works, else the CPU), "cpu", "reference" (plain loops, to compare
+                            with), "cuda" or "cuda:N" */
     lorica_precision precision;
     int32_t n_threads; /* 0: all cores that this process may run on */
 } lorica_model_params;
@@ -219,17 +220,19 @@ typedef struct lorica_model_params {
 LORICA_API lorica_model_params lorica_model_default_params(void);
 
 typedef struct lorica_model_info {
-    const char * architecture; /* "llama" */
-    const char * name;         /* general.name, "" when absent */
-    const char * file_type;    /* the tensor type that most weights have: "Q4_0" */
-    const char * device;       /* the device chosen: "cpu", "cuda:0" */
+    const char * architecture;  /* "llama" */
+    const char * name;          /* general.name, "" when absent */
+    const char * file_type;     /* the tensor type that most weights have: "Q4_0" */
+    const char * device;        /* the device chosen: "cpu", "cuda:0" */
     const char * device_detail; /* which, and with which kernels: "AMX-BF16, bf16, 2 threads" */
-    const char * device_reason; /* why "auto" took it: "no GPU: no NVIDIA driver (libcuda.so.1 not found)"; "" where it was named */
-    const char * fingerprint;  /* 16 hex digits over architecture, shapes and sampled weights; names the base in adapters */
+    const char * device_reason; /* why "auto" took it: "no GPU: no NVIDIA driver (libcuda.so.1 not found)"; "" where it
+                                   was named */
+    const char *
+        fingerprint; /* 16 hex digits over architecture, shapes and sampled weights; names the base in adapters */
     int32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx_train;
-    bool tied_output;          /* the output head is the embedding matrix */
-    int64_t n_params;          /* elements of all weight tensors */
-    int64_t weight_bytes;      /* bytes of all weight tensors in the file */
+    bool tied_output;     /* the output head is the embedding matrix */
+    int64_t n_params;     /* elements of all weight tensors */
+    int64_t weight_bytes; /* bytes of all weight tensors in the file */
 } lorica_model_info;
 
 /* What a device is and can do, without a model. */
@@ -241,17 +244,18 @@ typedef struct lorica_device_info {
     double peak_flops;        /* per second, measured by the call as lorica_train_measure_speed does; 0: not known */
 } lorica_device_info;
 
-/* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there, so that
- * the message says why a device is not there. */
+/* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there,
+ * so that the message says why a device is not there. */
 LORICA_API lorica_status lorica_device_probe(const lorica_model_params * params, lorica_device_info * out);
 
 /* What there is of CUDA on this machine, usable or not. */
 typedef struct lorica_cuda_info {
-    int32_t driver_version;  /* the newest CUDA that the driver runs, 13000 for 13.0; 0: no driver, or no library to ask it with */
+    int32_t driver_version;  /* the newest CUDA that the driver runs, 13000 for 13.0; 0: no driver, or no library to ask
+                                it with */
     int32_t runtime_version; /* the CUDA that liblorica-cuda.so was built with; 0: that library cannot be opened */
     int32_t n_devices;
-    char problem[512];       /* why no GPU can be used; "" where one may be */
-    char remedy[256];        /* what to do about that */
+    char problem[512]; /* why no GPU can be used; "" where one may be */
+    char remedy[256];  /* what to do about that */
 } lorica_cuda_info;
 
 typedef struct lorica_cuda_device_info {
@@ -267,14 +271,14 @@ typedef struct lorica_cuda_device_info {
 LORICA_API lorica_status lorica_cuda_probe(lorica_cuda_info * out);
 /* Device "cuda:index". Errors: DEVICE when there is none of this number. */
 LORICA_API lorica_status lorica_cuda_device_probe(int32_t index, lorica_cuda_device_info * out);
-/* Where liblorica-cuda.so is, when it is not beside liblorica.so; NULL: there. The environment variable LORICA_CUDA_LIBRARY
- * goes before it. Has no effect on devices in use. */
+/* Where liblorica-cuda.so is, when it is not beside liblorica.so; NULL: there. The environment variable
+ * LORICA_CUDA_LIBRARY goes before it. Has no effect on devices in use. */
 LORICA_API lorica_status lorica_cuda_set_library(const char * path);
 
-/* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
- * type, offset and metadata value is validated first. Of a model in several files the first is given, see lorica_gguf_open.
- * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED (architecture, tensor type,
- * tokenizer is not looked at), DEVICE. */
+/* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header,
+ * shape, type, offset and metadata value is validated first. Of a model in several files the first is given, see
+ * lorica_gguf_open. Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED
+ * (architecture, tensor type, tokenizer is not looked at), DEVICE. */
 LORICA_API lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out);
 LORICA_API void lorica_model_free(lorica_model * model);
 LORICA_API lorica_status lorica_model_get_info(const lorica_model * model, lorica_model_info * out);
@@ -293,17 +297,17 @@ typedef enum lorica_lora_init {
 typedef struct lorica_adapter_params {
     int32_t rank;
     float alpha;
-    float dropout;               /* probability that an element of x is zeroed before A, while training; [0, 1) */
-    bool use_rslora;             /* scale alpha / sqrt(rank) instead of alpha / rank */
-    bool use_dora;               /* DoRA (Liu et al. 2024): y = m / |W + scale B A| (x W^T + scale u B^T), norms by row. m has one
-                                    trained element per row of W and begins as |W|; the norm is a constant to the gradient,
-                                    as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
+    float dropout;   /* probability that an element of x is zeroed before A, while training; [0, 1) */
+    bool use_rslora; /* scale alpha / sqrt(rank) instead of alpha / rank */
+    bool use_dora;   /* DoRA (Liu et al. 2024): y = m / |W + scale B A| (x W^T + scale u B^T), norms by row. m has one
+                        trained element per row of W and begins as |W|; the norm is a constant to the gradient,
+                        as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
     lorica_lora_init init;
     uint64_t seed;               /* the same seed gives the same A on every device and platform */
     const char * target_modules; /* comma-separated: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, GGUF's
                                     attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down, full tensor names such
-                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head). A name may
-                                    carry a rank and an alpha of its own: "q_proj,v_proj:8,blk.3.attn_q:4:16". Later
+                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head). A name
+                                    may carry a rank and an alpha of its own: "q_proj,v_proj:8,blk.3.attn_q:4:16". Later
                                     names overrule earlier ones. */
 } lorica_adapter_params;
 
@@ -311,42 +315,42 @@ typedef struct lorica_adapter_params {
 LORICA_API lorica_adapter_params lorica_adapter_default_params(void);
 
 typedef struct lorica_adapter_info {
-    int32_t rank;  /* of the first pair; pairs of a loaded adapter may differ */
+    int32_t rank; /* of the first pair; pairs of a loaded adapter may differ */
     float alpha;
-    float scale;   /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
+    float scale; /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
     float dropout;
     bool use_rslora, use_dora;
-    int32_t n_pairs;   /* (A, B) pairs */
-    int64_t n_params;  /* trainable elements */
+    int32_t n_pairs;             /* (A, B) pairs */
+    int64_t n_params;            /* trainable elements */
     const char * target_modules; /* Hugging Face short names, comma-separated; owned by the adapter */
-    const char * base_fingerprint; /* of the base it was trained on, "" when the file does not say; owned by the adapter */
+    const char *
+        base_fingerprint; /* of the base it was trained on, "" when the file does not say; owned by the adapter */
 } lorica_adapter_info;
 
 LORICA_API lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
                                                lorica_adapter ** out);
 
-/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does not fit the model:
- * architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
+/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does
+ * not fit the model: architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
 LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const char * path, lorica_adapter ** out);
 
-/* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i] (NULL: 1 for
- * each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen, and they may be freed. It can
- * be run, merged and saved as any other. A DoRA can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT,
- * UNSUPPORTED, OUT_OF_MEMORY. */
+/* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i]
+ * (NULL: 1 for each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen,
+ * and they may be freed. It can be run, merged and saved as any other. A DoRA can be given a factor, but not be added
+ * to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
 LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const float * factors,
                                               int32_t n_adapters, lorica_adapter ** out);
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
- * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
- * A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge makes a model of it
- * that llama.cpp runs.
- * Errors: IO; the old file then stays as it was. */
+ * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
+ * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge
+ * makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
 LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);
 
-/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is multiplied, and how far
- * m is from |W|. */
+/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is
+ * multiplied, and how far m is from |W|. */
 LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, float factor);
 
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
@@ -354,7 +358,7 @@ LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, floa
 typedef struct lorica_adapter_tensor {
     const char * name; /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
     int64_t rows, cols;
-    float alpha;       /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
+    float alpha; /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
 } lorica_adapter_tensor;
 
 LORICA_API int32_t lorica_adapter_n_tensors(const lorica_adapter * adapter);
@@ -371,64 +375,66 @@ LORICA_API lorica_status lorica_adapter_set_tensor(lorica_adapter * adapter, int
  * ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct lorica_export_params {
-    const char * type; /* of the matrices in the new file: any of ggml's types ("F32", "F16", "BF16", "Q8_0", "IQ4_NL", …) or
-                          a mix of llama.cpp's (Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M), which gives some
-                          tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it, the output head gets at
-                          least Q6_K, and a tensor whose rows are no whole number of blocks the next larger type that fits.
-                          NULL: every tensor keeps its type, but those that an adapter changes become F16.
-                          Norms and other vectors are always copied. */
+    const char * type; /* of the matrices in the new file: any of ggml's types ("F32", "F16", "BF16", "Q8_0", "IQ4_NL",
+                          …) or a mix of llama.cpp's (Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M),
+                          which gives some tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it,
+                          the output head gets at least Q6_K, and a tensor whose rows are no whole number of blocks the
+                          next larger type that fits. NULL: every tensor keeps its type, but those that an adapter
+                          changes become F16. Norms and other vectors are always copied. */
     int32_t n_threads; /* 0: all cores that this process may run on. The result does not depend on it. */
 } lorica_export_params;
 
 /* type NULL, n_threads 0. */
 LORICA_API lorica_export_params lorica_export_default_params(void);
 
-/* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes the factor of lorica_adapter_set_scale. The
- * sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT
- * (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE,
- * IO. */
+/* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
+ * the factor of lorica_adapter_set_scale. The sum is computed in f32 and rounded once, to the type that the tensor
+ * gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
+ * UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
 LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
                                       const lorica_export_params * params);
 
-/* The same for the GGUF file of any architecture, without an adapter; params->type must be given. Errors: as lorica_merge,
- * FORMAT. */
+/* The same for the GGUF file of any architecture, without an adapter; params->type must be given. Errors: as
+ * lorica_merge, FORMAT. */
 LORICA_API lorica_status lorica_quantize(const char * source, const char * target, const lorica_export_params * params);
 
 /* A GGUF v3 file in the making: first metadata and tensors in the order in which they are to stand in the file, then
- * lorica_gguf_writer_write, which reads the tensors. Errors: INVALID_ARGUMENT for a name that is empty, too long or there
- * already, and for shapes that are no whole number of blocks. */
+ * lorica_gguf_writer_write, which reads the tensors. Errors: INVALID_ARGUMENT for a name that is empty, too long or
+ * there already, and for shapes that are no whole number of blocks. */
 typedef struct lorica_gguf_writer lorica_gguf_writer;
 LORICA_API lorica_status lorica_gguf_writer_create(lorica_gguf_writer ** out);
 LORICA_API void lorica_gguf_writer_free(lorica_gguf_writer * writer);
 LORICA_API lorica_status lorica_gguf_writer_set_u32(lorica_gguf_writer * writer, const char * key, uint32_t value);
 LORICA_API lorica_status lorica_gguf_writer_set_f32(lorica_gguf_writer * writer, const char * key, float value);
 LORICA_API lorica_status lorica_gguf_writer_set_bool(lorica_gguf_writer * writer, const char * key, bool value);
-LORICA_API lorica_status lorica_gguf_writer_set_string(lorica_gguf_writer * writer, const char * key, const char * value);
+LORICA_API lorica_status lorica_gguf_writer_set_string(lorica_gguf_writer * writer, const char * key,
+                                                       const char * value);
 /* String i is bytes [offsets[i], offsets[i + 1]) of `bytes`; offsets has n + 1 entries, ascending. */
-LORICA_API lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const char * key, const char * bytes,
-                                                        const int64_t * offsets, int64_t n);
-LORICA_API lorica_status lorica_gguf_writer_set_i32s(lorica_gguf_writer * writer, const char * key, const int32_t * values,
-                                                     int64_t n);
-LORICA_API lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer, const char * key, const float * values,
-                                                     int64_t n);
+LORICA_API lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const char * key,
+                                                        const char * bytes, const int64_t * offsets, int64_t n);
+LORICA_API lorica_status lorica_gguf_writer_set_i32s(lorica_gguf_writer * writer, const char * key,
+                                                     const int32_t * values, int64_t n);
+LORICA_API lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer, const char * key,
+                                                     const float * values, int64_t n);
 
 /* A tensor that lies in another file as rows of plain numbers. */
 typedef struct lorica_tensor_source {
     const char * path;
-    uint64_t offset;       /* bytes from the start of that file */
-    const char * type;     /* "F32", "F16" or "BF16" */
-    int32_t n_rope_heads;  /* > 0: the rows are heads in Hugging Face's RoPE order and are put into GGUF's, that of "llama":
-                              row j + k * d/2 of a head of d rows becomes its row 2j + k */
+    uint64_t offset;      /* bytes from the start of that file */
+    const char * type;    /* "F32", "F16" or "BF16" */
+    int32_t n_rope_heads; /* > 0: the rows are heads in Hugging Face's RoPE order and are put into GGUF's, that of
+                             "llama": row j + k * d/2 of a head of d rows becomes its row 2j + k */
 } lorica_tensor_source;
 
-/* Adds tensor name[rows, cols], in ggml's order ne = (cols, rows), or ne = (cols) when rows is 0, converted to `type`. The
- * source is opened now and read by lorica_gguf_writer_write. Errors: IO, FORMAT (the source ends before the tensor),
- * UNSUPPORTED. */
-LORICA_API lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const char * name, const char * type,
-                                                       int64_t rows, int64_t cols, const lorica_tensor_source * source);
+/* Adds tensor name[rows, cols], in ggml's order ne = (cols, rows), or ne = (cols) when rows is 0, converted to `type`.
+ * The source is opened now and read by lorica_gguf_writer_write. Errors: IO, FORMAT (the source ends before the
+ * tensor), UNSUPPORTED. */
+LORICA_API lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const char * name,
+                                                       const char * type, int64_t rows, int64_t cols,
+                                                       const lorica_tensor_source * source);
 /* Adds the F32 vector values[n], which is copied. */
-LORICA_API lorica_status lorica_gguf_writer_add_vector(lorica_gguf_writer * writer, const char * name, const float * values,
-                                                       int64_t n);
+LORICA_API lorica_status lorica_gguf_writer_add_vector(lorica_gguf_writer * writer, const char * name,
+                                                       const float * values, int64_t n);
 /* Errors: IO, NON_FINITE; a file that was there before then stays as it was. */
 LORICA_API lorica_status lorica_gguf_writer_write(lorica_gguf_writer * writer, const char * path);
 
@@ -439,29 +445,30 @@ LORICA_API lorica_status lorica_gguf_writer_write(lorica_gguf_writer * writer, c
 typedef struct lorica_train lorica_train;
 
 typedef enum lorica_checkpointing {
-    LORICA_CHECKPOINTING_AUTO = 0, /* recompute as few layers as leave a tenth of the free memory, or fit into memory_limit */
-    LORICA_CHECKPOINTING_OFF = 1,  /* keep all activations */
-    LORICA_CHECKPOINTING_ON = 2    /* of each layer but the last keep its input and the output of its attention, and recompute the
-                                      rest in the backward pass */
+    LORICA_CHECKPOINTING_AUTO =
+        0, /* recompute as few layers as leave a tenth of the free memory, or fit into memory_limit */
+    LORICA_CHECKPOINTING_OFF = 1, /* keep all activations */
+    LORICA_CHECKPOINTING_ON = 2   /* of each layer but the last keep its input and the output of its attention, and
+                                     recompute the   rest in the backward pass */
 } lorica_checkpointing;
 
 typedef enum lorica_optimizer {
     LORICA_OPTIMIZER_ADAMW = 0,
-    LORICA_OPTIMIZER_ADAMW_8BIT = 1 /* moments in 8 bits, 256 elements to a block (Dettmers et al. 2022): a quarter of the memory.
-                                       Devices cpu and reference. */
+    LORICA_OPTIMIZER_ADAMW_8BIT = 1 /* moments in 8 bits, 256 elements to a block (Dettmers et al. 2022): a quarter of
+                                       the memory. Devices cpu and reference. */
 } lorica_optimizer;
 
 typedef struct lorica_train_params {
-    int32_t max_tokens;    /* the most tokens of one micro-batch (T) */
-    int32_t max_sequences; /* the most sequences packed into it; 0: max_tokens */
+    int32_t max_tokens;          /* the most tokens of one micro-batch (T) */
+    int32_t max_sequences;       /* the most sequences packed into it; 0: max_tokens */
     int32_t max_sequence_length; /* the longest single sequence; 0: max_tokens */
     lorica_checkpointing checkpointing;
     lorica_optimizer optimizer;
     float beta1, beta2, eps;
-    float neftune_alpha;   /* NEFTune (Jain et al. 2023): while training, the embeddings of a sequence of L tokens get uniform noise
-                              of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
-    uint64_t seed;         /* of dropout and noise */
-    int64_t memory_limit;  /* bytes that the plan may use; 0: what the system reports as available */
+    float neftune_alpha;  /* NEFTune (Jain et al. 2023): while training, the embeddings of a sequence of L tokens get
+                             uniform noise  of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
+    uint64_t seed;        /* of dropout and noise */
+    int64_t memory_limit; /* bytes that the plan may use; 0: what the system reports as available */
 } lorica_train_params;
 
 /* max_tokens 512, checkpointing auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
@@ -469,14 +476,14 @@ LORICA_API lorica_train_params lorica_train_default_params(void);
 
 /* Bytes by component. total is the sum of the others. */
 typedef struct lorica_train_plan {
-    int64_t weights;      /* the mapped file, or its copy on the device */
-    int64_t adapter;      /* A and B, with DoRA m and the norms */
+    int64_t weights; /* the mapped file, or its copy on the device */
+    int64_t adapter; /* A and B, with DoRA m and the norms */
     int64_t gradients;
-    int64_t optimizer;    /* AdamW's two moments */
-    int64_t activations;  /* kept from forward to backward */
-    int64_t workspace;    /* scratch of single operations, all threads together */
+    int64_t optimizer;   /* AdamW's two moments */
+    int64_t activations; /* kept from forward to backward */
+    int64_t workspace;   /* scratch of single operations, all threads together */
     int64_t total;
-    int64_t available;    /* what total is held against */
+    int64_t available;         /* what total is held against */
     int32_t recomputed_layers; /* layers that do not keep all their activations, which is what the numbers are for */
     bool fits;
 } lorica_train_plan;
@@ -513,8 +520,8 @@ typedef struct lorica_batch_result {
 LORICA_API lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_batch * batch,
                                                        lorica_batch_result * out);
 
-/* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each position
- * [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
+/* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each
+ * position [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
 LORICA_API lorica_status lorica_train_evaluate(lorica_train * train, const lorica_batch * batch, float * token_nll,
                                                lorica_batch_result * out);
 
@@ -530,19 +537,21 @@ typedef struct lorica_optimizer_step_params {
 LORICA_API lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_optimizer_step_params * params,
                                                      float * grad_norm);
 
-/* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at the start.
- * LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember them. */
+/* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at
+ * the start. LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember
+ * them. */
 LORICA_API lorica_status lorica_train_set_group(lorica_train * train, int32_t i, float learning_rate_factor,
                                                 float weight_decay_factor);
 
 LORICA_API lorica_status lorica_train_zero_gradients(lorica_train * train);
 
 /* What model FLOPs utilization (Chowdhery et al. 2022, appendix B) is made of, as a share: tokens per second times
- * flops_per_token / peak_flops. A LoRA step is counted as 4 operations per token and weight (2 forward, 2 for the gradient of
- * the input), over the linear weights of the blocks and the head. */
+ * flops_per_token / peak_flops. A LoRA step is counted as 4 operations per token and weight (2 forward, 2 for the
+ * gradient of the input), over the linear weights of the blocks and the head. */
 typedef struct lorica_train_speed {
     double flops_per_token;
-    double peak_flops; /* per second, all threads, on products that stay in the cache; measured by the call; 0: not known */
+    double peak_flops; /* per second, all threads, on products that stay in the cache; measured by the call; 0: not
+                          known */
 } lorica_train_speed;
 
 /* Takes about 20 ms. */
@@ -555,10 +564,10 @@ LORICA_API int64_t lorica_train_step_count(const lorica_train * train);
 LORICA_API lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, float * data, int64_t n);
 LORICA_API lorica_status lorica_train_set_gradient(lorica_train * train, int32_t i, const float * data, int64_t n);
 
-/* Everything that the next step depends on, as it was after the last step: the adapter, moments, step count, position of the
- * dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written atomically; loading
- * checks a checksum and that it belongs to this adapter's shapes and this optimizer. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
- * then. */
+/* Everything that the next step depends on, as it was after the last step: the adapter, moments, step count, position
+ * of the dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written
+ * atomically; loading checks a checksum and that it belongs to this adapter's shapes and this optimizer. Errors: IO,
+ * FORMAT, MISMATCH, UNSUPPORTED; nothing is changed then. */
 LORICA_API lorica_status lorica_train_save_state(const lorica_train * train, const char * path);
 LORICA_API lorica_status lorica_train_load_state(lorica_train * train, const char * path);
 
@@ -578,17 +587,18 @@ LORICA_API int32_t lorica_context_n_past(const lorica_context * context);
 
 /* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
  * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
- * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into the order in
- * which it reads them then: as many bytes once more, shared by the contexts of a model while any of them lives, and left out where
- * they would take more than three quarters of the memory that is available. Errors: INVALID_ARGUMENT (an id outside the vocabulary,
- * more positions than n_ctx). */
+ * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into
+ * the order in which it reads them then: as many bytes once more, shared by the contexts of a model while any of them
+ * lives, and left out where they would take more than three quarters of the memory that is available. Errors:
+ * INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
 LORICA_API lorica_status lorica_context_eval(lorica_context * context, const int32_t * tokens, int32_t n_tokens,
                                              bool all_logits, float * logits);
 
-/* From now on applies the sum of n_adapters adapters, each times factors[i] (NULL: 1 for each); 0: the base alone. The model is not
- * loaded again. Empties the cache, whose keys and values belong to what was applied before. A single adapter with factor 1 is applied
- * as it is; of anything else a copy is made (see lorica_adapter_stack), so one call costs about what copying A and B costs.
- * Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite), OUT_OF_MEMORY; nothing is changed then. */
+/* From now on applies the sum of n_adapters adapters, each times factors[i] (NULL: 1 for each); 0: the base alone. The
+ * model is not loaded again. Empties the cache, whose keys and values belong to what was applied before. A single
+ * adapter with factor 1 is applied as it is; of anything else a copy is made (see lorica_adapter_stack), so one call
+ * costs about what copying A and B costs. Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not
+ * finite), OUT_OF_MEMORY; nothing is changed then. */
 LORICA_API lorica_status lorica_context_set_adapters(lorica_context * context, const lorica_adapter * const * adapters,
                                                      const float * factors, int32_t n_adapters);
 

@@ -59,18 +59,22 @@ Target parse_target(const std::string & text, int32_t rank, double alpha) {
     const char * p = text.data() + target.name.size() + 1;
     const char * const end = text.data() + text.size();
     auto result = std::from_chars(p, end, target.rank);
-    if (result.ec == std::errc{} && result.ptr != end && *result.ptr == ':') result = std::from_chars(result.ptr + 1, end, target.alpha);
+    if (result.ec == std::errc{} && result.ptr != end && *result.ptr == ':')
+        result = std::from_chars(result.ptr + 1, end, target.alpha);
     if (result.ec != std::errc{} || result.ptr != end) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", text, "' is not of the form NAME, NAME:RANK or NAME:RANK:ALPHA");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", text,
+             "' is not of the form NAME, NAME:RANK or NAME:RANK:ALPHA");
     }
     return target;
 }
 
 void check_size(int32_t rank, double alpha, int32_t largest_rank) {
     if (rank < 1 || rank > largest_rank) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "rank is ", rank, "; it must lie between 1 and ", largest_rank, " for this model");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "rank is ", rank, "; it must lie between 1 and ", largest_rank,
+             " for this model");
     }
-    if (!std::isfinite(alpha) || alpha <= 0) fail(LORICA_ERROR_INVALID_ARGUMENT, "alpha is ", alpha, "; it must be positive");
+    if (!std::isfinite(alpha) || alpha <= 0)
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "alpha is ", alpha, "; it must be positive");
 }
 
 int64_t max_out(const std::vector<LoraPair> & pairs) {
@@ -80,13 +84,15 @@ int64_t max_out(const std::vector<LoraPair> & pairs) {
 }
 
 [[noreturn]] void unknown_module(const std::string & name, int32_t n_layer) {
-    fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", name, "' does not exist; there are q_proj, k_proj, v_proj, o_proj, gate_proj, ",
+    fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", name,
+         "' does not exist; there are q_proj, k_proj, v_proj, o_proj, gate_proj, ",
          "up_proj, down_proj, tensor names from blk.0.attn_q to blk.", n_layer - 1, ".ffn_down, and all-linear");
 }
 
 }  // namespace
 
-Adapter::Adapter(std::shared_ptr<const Model> model, AdapterConfig config) : model_(std::move(model)), config_(std::move(config)) {
+Adapter::Adapter(std::shared_ptr<const Model> model, AdapterConfig config)
+    : model_(std::move(model)), config_(std::move(config)) {
     std::array<int32_t, n_modules> none;
     none.fill(-1);
     by_layer_.assign(model_->layers().size(), none);
@@ -130,9 +136,11 @@ void Adapter::allocate() {
     squares_ = device.allocate(n_rows * element);
     factors_ = device.allocate(n_rows * element);
     slopes_ = device.allocate(n_rows * element);
-    products_ = device.allocate(static_cast<size_t>(max_rank() * max_out(pairs_)) * dtype_size(device.formats().hidden));
+    products_ =
+        device.allocate(static_cast<size_t>(max_rank() * max_out(pairs_)) * dtype_size(device.formats().hidden));
     for (const LoraPair & pair : pairs_) {
-        auto * squares = static_cast<std::byte *>(squares_) + static_cast<size_t>(pair.m_offset - n_pair_params) * element;
+        auto * squares =
+            static_cast<std::byte *>(squares_) + static_cast<size_t>(pair.m_offset - n_pair_params) * element;
         device.row_squares(model_->layers()[static_cast<size_t>(pair.layer)][pair.module], squares);
     }
 }
@@ -151,10 +159,13 @@ void Adapter::params_changed() {
 
 DoraRows Adapter::dora_rows(const LoraPair & pair) const {
     const size_t element = dtype_size(model_->device().formats().param);
-    const auto at = [&](void * array, int64_t offset) { return static_cast<std::byte *>(array) + static_cast<size_t>(offset) * element; };
+    const auto at = [&](void * array, int64_t offset) {
+        return static_cast<std::byte *>(array) + static_cast<size_t>(offset) * element;
+    };
     const int64_t row = pair.m_offset - pairs_.front().m_offset;
     const Matrix products{products_, model_->device().formats().hidden, pair.rank, pair.out, pair.out};
-    return {products, at(squares_, row), at(params_, pair.m_offset), scale_factor_, at(factors_, row), at(slopes_, row)};
+    return {products,      at(squares_, row), at(params_, pair.m_offset),
+            scale_factor_, at(factors_, row), at(slopes_, row)};
 }
 
 void Adapter::update_dora(Backend & backend) const {
@@ -162,7 +173,9 @@ void Adapter::update_dora(Backend & backend) const {
     const std::lock_guard lock(dora_mutex_);
     if (!dora_is_stale_) return;
     const size_t element = dtype_size(backend.formats().param);
-    const auto at = [&](int64_t offset) { return static_cast<std::byte *>(params_) + static_cast<size_t>(offset) * element; };
+    const auto at = [&](int64_t offset) {
+        return static_cast<std::byte *>(params_) + static_cast<size_t>(offset) * element;
+    };
     for (const LoraPair & pair : pairs_) {
         const DoraRows rows = dora_rows(pair);
         const Weight & weight = model_->layers()[static_cast<size_t>(pair.layer)][pair.module];
@@ -198,7 +211,8 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
 
     std::map<std::pair<int32_t, Module>, Target> targets;
     const std::vector<std::string> names = split_commas(config.target_modules);
-    if (names.empty()) fail(LORICA_ERROR_INVALID_ARGUMENT, "target_modules is empty; \"all-linear\" means every linear layer");
+    if (names.empty())
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "target_modules is empty; \"all-linear\" means every linear layer");
     for (const std::string & text : names) {
         const Target target = parse_target(text, config.rank, config.alpha);
         check_size(target.rank, target.alpha, largest);
@@ -220,7 +234,8 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
     }
 
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
-    for (const auto & [place, target] : targets) adapter->add_pair(place.first, place.second, target.rank, target.alpha);
+    for (const auto & [place, target] : targets)
+        adapter->add_pair(place.first, place.second, target.rank, target.alpha);
     adapter->allocate();
     adapter->base_fingerprint_ = model->fingerprint();
 
@@ -253,7 +268,8 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
     const LoraFile file = read_lora_file(path);
     const LlamaConfig & llama = model->config();
     if (file.architecture != llama.architecture) {
-        fail(LORICA_ERROR_MISMATCH, path, " was made for architecture '", file.architecture, "', the model is '", llama.architecture, "'");
+        fail(LORICA_ERROR_MISMATCH, path, " was made for architecture '", file.architecture, "', the model is '",
+             llama.architecture, "'");
     }
     if (!file.base_fingerprint.empty() && file.base_fingerprint != model->fingerprint()) {
         fail(LORICA_ERROR_MISMATCH, path, " was trained on another base model (fingerprint ", file.base_fingerprint,
@@ -273,13 +289,13 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
         int32_t layer;
         Module module;
         if (!parse_tensor_name(pair.base_name, layer, module) || layer >= llama.n_layer) {
-            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is no adaptable tensor of this model, which has ", llama.n_layer,
-                 " layers with attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up and ffn_down");
+            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is no adaptable tensor of this model, which has ",
+                 llama.n_layer, " layers with attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up and ffn_down");
         }
         const Weight & weight = model->layers()[static_cast<size_t>(layer)][module];
         if (pair.n_in != weight.in || pair.n_out != weight.out) {
-            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is [", pair.n_out, ", ", pair.n_in, "] in the adapter and [",
-                 weight.out, ", ", weight.in, "] in the model");
+            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is [", pair.n_out, ", ", pair.n_in,
+                 "] in the adapter and [", weight.out, ", ", weight.in, "] in the model");
         }
         sources.push_back(&pair);
         adapter->add_pair(layer, module, pair.rank, file.alpha);
@@ -290,7 +306,9 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
     for (size_t p = 0; p < sources.size(); ++p) {
         adapter->write(adapter->params_, static_cast<int32_t>(2 * p), sources[p]->a.data());
         adapter->write(adapter->params_, static_cast<int32_t>(2 * p + 1), sources[p]->b.data());
-        if (file.use_dora) adapter->write(adapter->params_, static_cast<int32_t>(2 * sources.size() + p), sources[p]->magnitudes.data());
+        if (file.use_dora)
+            adapter->write(adapter->params_, static_cast<int32_t>(2 * sources.size() + p),
+                           sources[p]->magnitudes.data());
     }
     return adapter;
 }
@@ -307,12 +325,15 @@ std::shared_ptr<Adapter> Adapter::copy() const {
 std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std::span<const Part> parts) {
     if (parts.empty()) fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no adapters to stack");
     for (const Part & part : parts) {
-        if (part.adapter->model() != model) fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
+        if (part.adapter->model() != model)
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
         if (!std::isfinite(part.factor)) fail(LORICA_ERROR_INVALID_ARGUMENT, "the factor of an adapter must be finite");
     }
-    const bool any_dora = std::any_of(parts.begin(), parts.end(), [](const Part & part) { return part.adapter->config().use_dora; });
+    const bool any_dora =
+        std::any_of(parts.begin(), parts.end(), [](const Part & part) { return part.adapter->config().use_dora; });
     if (any_dora && parts.size() > 1) {
-        fail(LORICA_ERROR_UNSUPPORTED, "a DoRA adapter cannot be added to others; apply it alone, or merge it into the model first");
+        fail(LORICA_ERROR_UNSUPPORTED,
+             "a DoRA adapter cannot be added to others; apply it alone, or merge it into the model first");
     }
     if (any_dora) {
         std::shared_ptr<Adapter> scaled = parts[0].adapter->copy();
@@ -369,7 +390,8 @@ void Adapter::save(const std::string & path) const {
     LoraFile file;
     file.architecture = model_->config().architecture;
     // llama.cpp computes alpha / rank; with rsLoRA the same effect needs alpha * sqrt(rank).
-    file.alpha = static_cast<float>(config_.use_rslora ? config_.alpha * std::sqrt(static_cast<double>(config_.rank)) : config_.alpha);
+    file.alpha = static_cast<float>(config_.use_rslora ? config_.alpha * std::sqrt(static_cast<double>(config_.rank))
+                                                       : config_.alpha);
     file.base_fingerprint = model_->fingerprint();
     file.rank = config_.rank;
     file.dropout = config_.dropout;
@@ -378,7 +400,8 @@ void Adapter::save(const std::string & path) const {
     for (size_t p = 0; p < pairs_.size(); ++p) {
         const LoraPair & pair = pairs_[p];
         std::vector<float> b = read(params_, static_cast<int32_t>(2 * p + 1));
-        // What a reader makes of the pair without this factor; 1 unless the pair has an alpha, or with rsLoRA a rank, of its own.
+        // What a reader makes of the pair without this factor; 1 unless the pair has an alpha, or with rsLoRA a rank,
+        // of its own.
         const double stored = file.alpha == 0 ? 1 : double{file.alpha} / static_cast<double>(pair.rank);
         const bool as_the_others = pair.alpha == config_.alpha && (!config_.use_rslora || pair.rank == config_.rank);
         if (!as_the_others) {
@@ -387,8 +410,8 @@ void Adapter::save(const std::string & path) const {
         }
         std::vector<float> magnitudes;
         if (file.use_dora) magnitudes = read(params_, static_cast<int32_t>(2 * pairs_.size() + p));
-        file.pairs.push_back({pair.base_name, pair.rank, pair.in, pair.out, read(params_, static_cast<int32_t>(2 * p)), std::move(b),
-                              std::move(magnitudes)});
+        file.pairs.push_back({pair.base_name, pair.rank, pair.in, pair.out, read(params_, static_cast<int32_t>(2 * p)),
+                              std::move(b), std::move(magnitudes)});
     }
     write_lora_file(path, file);
 }
@@ -414,7 +437,8 @@ Adapter::TensorRef Adapter::tensor(int32_t i) const {
     const auto n_pairs = static_cast<int32_t>(pairs_.size());
     const LoraPair & pair = pairs_[static_cast<size_t>(i < 2 * n_pairs ? i / 2 : i - 2 * n_pairs)];
     const double alpha = pair.alpha == 0 ? static_cast<double>(pair.rank) : pair.alpha;
-    if (i >= 2 * n_pairs) return {pair.m_offset, pair.out, 1, pair.base_name + ".lora_magnitude_vector", alpha, Kind::magnitude};
+    if (i >= 2 * n_pairs)
+        return {pair.m_offset, pair.out, 1, pair.base_name + ".lora_magnitude_vector", alpha, Kind::magnitude};
     if (i % 2 == 0) return {pair.a_offset, pair.rank, pair.in, pair.base_name + ".lora_a", alpha, Kind::a};
     return {pair.b_offset, pair.out, pair.rank, pair.base_name + ".lora_b", alpha, Kind::b};
 }
@@ -422,7 +446,8 @@ Adapter::TensorRef Adapter::tensor(int32_t i) const {
 std::vector<float> Adapter::read(const void * array, int32_t i) const {
     const TensorRef ref = tensor(i);
     const size_t element = dtype_size(model_->device().formats().param);
-    return read_values(static_cast<const std::byte *>(array) + static_cast<size_t>(ref.offset) * element, ref.rows * ref.cols);
+    return read_values(static_cast<const std::byte *>(array) + static_cast<size_t>(ref.offset) * element,
+                       ref.rows * ref.cols);
 }
 
 std::vector<float> Adapter::read_values(const void * source, int64_t count) const {

@@ -1,5 +1,5 @@
-// LoRA adapters in memory: which linear layers have a pair (A, B), and one flat array of parameters that holds them all, so that
-// gradients, moments and optimizer run over one array of the same layout.
+// LoRA adapters in memory: which linear layers have a pair (A, B), and one flat array of parameters that holds them
+// all, so that gradients, moments and optimizer run over one array of the same layout.
 #pragma once
 
 #include <atomic>
@@ -45,10 +45,10 @@ public:
     static std::shared_ptr<Adapter> create(std::shared_ptr<const Model> model, const AdapterConfig & config);
     // Errors: IO, FORMAT, MISMATCH.
     static std::shared_ptr<Adapter> load(std::shared_ptr<const Model> model, const std::string & path);
-    // The sum of adapters of one model, each times its factor, as one adapter: per layer the rows of all A one above the other, and
-    // the columns of all B, with their scales, side by side. A copy; later changes to the parts are not seen. At least one part.
-    // A DoRA is no sum: it can be copied with a factor, alone.
-    // Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite), UNSUPPORTED (a DoRA among others).
+    // The sum of adapters of one model, each times its factor, as one adapter: per layer the rows of all A one above
+    // the other, and the columns of all B, with their scales, side by side. A copy; later changes to the parts are not
+    // seen. At least one part. A DoRA is no sum: it can be copied with a factor, alone. Errors: INVALID_ARGUMENT
+    // (another model's adapter, a factor that is not finite), UNSUPPORTED (a DoRA among others).
     struct Part {
         std::shared_ptr<const Adapter> adapter;
         double factor;
@@ -77,8 +77,8 @@ public:
     void * params() const { return params_; }
     void params_changed();
 
-    // DoRA: by what the rows of a pair's output are multiplied. update_dora() computes it again where parameters have changed, and comes
-    // before a forward pass; the backend has workspace for max_rank() tokens.
+    // DoRA: by what the rows of a pair's output are multiplied. update_dora() computes it again where parameters have
+    // changed, and comes before a forward pass; the backend has workspace for max_rank() tokens.
     void update_dora(Backend & backend) const;
     DoraRows dora_rows(const LoraPair & pair) const;
     // Bytes beside the parameters.

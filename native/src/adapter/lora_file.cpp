@@ -47,19 +47,20 @@ std::vector<float> read_values(const GgufFile & file, const TensorView & tensor)
     dequantize_row(tensor.type, tensor.data, values.data(), tensor.n_elements());
     const auto bad = std::find_if_not(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
     if (bad != values.end()) {
-        fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor.name), ": value ", bad - values.begin(), " is ", *bad,
-             ", a finite number is needed");
+        fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor.name), ": value ", bad - values.begin(),
+             " is ", *bad, ", a finite number is needed");
     }
     return values;
 }
 
 // magnitudes: null but for a DoRA
-LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const TensorView & b, const TensorView * magnitudes) {
+LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const TensorView & b,
+                       const TensorView * magnitudes) {
     for (const TensorView * tensor : {&a, &b, magnitudes}) {
         if (!tensor) continue;
         if (tensor->type != GGML_TYPE_F32 && tensor->type != GGML_TYPE_F16 && tensor->type != GGML_TYPE_BF16) {
-            fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor->name), " is of type ", type_name(tensor->type),
-                 ", F32, F16 or BF16 is needed");
+            fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor->name), " is of type ",
+                 type_name(tensor->type), ", F32, F16 or BF16 is needed");
         }
         if (tensor->ne[2] != 1 || tensor->ne[3] != 1) {
             fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor->name), " has the shape ", shape(*tensor),
@@ -67,8 +68,8 @@ LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const Tensor
         }
     }
     if (a.ne[1] != b.ne[0]) {
-        fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(b.name), " has the shape ", shape(b), ", which does not chain",
-             " with ", shape(a), " of ", quoted(a.name), ": A is (in, r) and B is (r, out)");
+        fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(b.name), " has the shape ", shape(b),
+             ", which does not chain", " with ", shape(a), " of ", quoted(a.name), ": A is (in, r) and B is (r, out)");
     }
     LoraFilePair pair;
     pair.base_name = a.name.substr(0, a.name.size() - suffix_a.size());
@@ -79,8 +80,8 @@ LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const Tensor
     pair.b = read_values(file, b);
     if (magnitudes) {
         if (magnitudes->n_elements() != pair.n_out) {
-            fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(magnitudes->name), " has the shape ", shape(*magnitudes), ", one magnitude ",
-                 "for each of ", pair.n_out, " rows is needed");
+            fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(magnitudes->name), " has the shape ",
+                 shape(*magnitudes), ", one magnitude ", "for each of ", pair.n_out, " rows is needed");
         }
         pair.magnitudes = read_values(file, *magnitudes);
     }
@@ -114,7 +115,8 @@ LoraFile read_lora_file(const std::string & path) {
     lora.use_rslora = file.find_bool("lorica.use_rslora").value_or(false);
     lora.dropout = finite_float(file, "lorica.dropout", 0);
     if (lora.dropout < 0 || lora.dropout >= 1) {
-        fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.dropout\" is ", lora.dropout, ", expected 0 <= dropout < 1");
+        fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.dropout\" is ", lora.dropout,
+             ", expected 0 <= dropout < 1");
     }
 
     for (const TensorView & tensor : file.tensors()) {
@@ -127,13 +129,14 @@ LoraFile read_lora_file(const std::string & path) {
         }
         const bool is_a = name.ends_with(suffix_a);
         if (!is_a && !name.ends_with(suffix_b)) {
-            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " belongs in no LoRA adapter: names end in ", suffix_a,
-                 " or ", suffix_b);
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " belongs in no LoRA adapter: names end in ",
+                 suffix_a, " or ", suffix_b);
         }
         const std::string base(name.substr(0, name.size() - suffix_a.size()));
         const TensorView * other = file.find_tensor(base + std::string(is_a ? suffix_b : suffix_a));
         if (other == nullptr) {
-            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " has no ", is_a ? suffix_b : suffix_a, " beside it");
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " has no ", is_a ? suffix_b : suffix_a,
+                 " beside it");
         }
         if (base == "token_embd.weight") {
             fail(LORICA_ERROR_UNSUPPORTED, path, ": adapts the embedding (", quoted(name), "), which is not supported");
@@ -170,12 +173,15 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
         if (pair.a.size() != static_cast<size_t>(pair.rank * pair.n_in) ||
             pair.b.size() != static_cast<size_t>(pair.n_out * pair.rank) ||
             pair.magnitudes.size() != (file.use_dora ? static_cast<size_t>(pair.n_out) : 0)) {
-            fail(LORICA_ERROR_INTERNAL, path, ": the pair of ", quoted(pair.base_name), " does not have the size of its shape");
+            fail(LORICA_ERROR_INTERNAL, path, ": the pair of ", quoted(pair.base_name),
+                 " does not have the size of its shape");
         }
         writer.add_tensor(pair.base_name + std::string(suffix_a), GGML_TYPE_F32, {pair.n_in, pair.rank}, pair.a.data());
-        writer.add_tensor(pair.base_name + std::string(suffix_b), GGML_TYPE_F32, {pair.rank, pair.n_out}, pair.b.data());
+        writer.add_tensor(pair.base_name + std::string(suffix_b), GGML_TYPE_F32, {pair.rank, pair.n_out},
+                          pair.b.data());
         if (file.use_dora) {
-            writer.add_tensor(pair.base_name + std::string(suffix_m), GGML_TYPE_F32, {pair.n_out}, pair.magnitudes.data());
+            writer.add_tensor(pair.base_name + std::string(suffix_m), GGML_TYPE_F32, {pair.n_out},
+                              pair.magnitudes.data());
         }
     }
     writer.write(path);

@@ -1,10 +1,9 @@
 // A GGUF LoRA adapter file, as llama.cpp reads and writes it, as plain data. Whether it fits a model is not asked here.
 //
 // Metadata: general.type "adapter", general.architecture that of the base, adapter.type "lora", adapter.lora.alpha.
-// Tensors: <base tensor>.lora_a with ne (in, r) and <base tensor>.lora_b with ne (r, out): A[r, in] and B[out, r] by rows.
-// Keys under "lorica." are ours and optional; llama.cpp ignores them.
-// A DoRA, which llama.cpp cannot compute, has adapter.type "dora", at which it stops, and <base tensor>.lora_magnitude_vector with
-// ne (out) beside each pair.
+// Tensors: <base tensor>.lora_a with ne (in, r) and <base tensor>.lora_b with ne (r, out): A[r, in] and B[out, r] by
+// rows. Keys under "lorica." are ours and optional; llama.cpp ignores them. A DoRA, which llama.cpp cannot compute, has
+// adapter.type "dora", at which it stops, and <base tensor>.lora_magnitude_vector with ne (out) beside each pair.
 #pragma once
 
 #include <cstdint>
@@ -16,26 +15,26 @@ namespace lorica {
 struct LoraFilePair {
     std::string base_name;  // "blk.0.attn_q.weight"
     int64_t rank = 0, n_in = 0, n_out = 0;
-    std::vector<float> a;  // [rank, n_in]
-    std::vector<float> b;  // [n_out, rank]
+    std::vector<float> a;           // [rank, n_in]
+    std::vector<float> b;           // [n_out, rank]
     std::vector<float> magnitudes;  // [n_out], of a DoRA
 };
 
 struct LoraFile {
     std::string architecture;
-    // adapter.lora.alpha as stored: it has rsLoRA's factor sqrt(rank) folded in. 0, which is also what a file without the
-    // key gives, makes the scale 1 for llama.cpp, and so here.
+    // adapter.lora.alpha as stored: it has rsLoRA's factor sqrt(rank) folded in. 0, which is also what a file without
+    // the key gives, makes the scale 1 for llama.cpp, and so here.
     float alpha = 0;
-    std::string base_fingerprint;  // lorica.base_fingerprint, "" when absent
-    int32_t rank = 0;              // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
-    bool use_rslora = false;       // lorica.use_rslora
-    bool use_dora = false;         // adapter.type
-    float dropout = 0;             // lorica.dropout
+    std::string base_fingerprint;     // lorica.base_fingerprint, "" when absent
+    int32_t rank = 0;                 // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
+    bool use_rslora = false;          // lorica.use_rslora
+    bool use_dora = false;            // adapter.type
+    float dropout = 0;                // lorica.dropout
     std::vector<LoraFilePair> pairs;  // in the order of the file
 };
 
-// Reads F32, F16 and BF16. Errors: IO; FORMAT (names the key or tensor at fault: no adapter, half a pair, shapes that do not
-// chain, values that are not finite); UNSUPPORTED (an adapted embedding, activation by invocation tokens).
+// Reads F32, F16 and BF16. Errors: IO; FORMAT (names the key or tensor at fault: no adapter, half a pair, shapes that
+// do not chain, values that are not finite); UNSUPPORTED (an adapted embedding, activation by invocation tokens).
 LoraFile read_lora_file(const std::string & path);
 
 // Writes F32, atomically: the file that was there stays as it was when anything fails. Errors: IO.

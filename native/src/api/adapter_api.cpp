@@ -23,19 +23,22 @@ lorica_adapter * new_handle(std::shared_ptr<lorica::Adapter> adapter) {
 lorica::Adapter::TensorRef checked_tensor(const lorica_adapter * handle, int32_t i) {
     require(handle, "adapter");
     const int32_t n = handle->adapter->n_tensors();
-    if (i < 0 || i >= n) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "adapter tensor ", i, " does not exist; there are ", n);
+    if (i < 0 || i >= n)
+        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "adapter tensor ", i, " does not exist; there are ", n);
     return handle->adapter->tensor(i);
 }
 
 void check_size(const lorica::Adapter::TensorRef & tensor, int64_t n) {
     if (n != tensor.rows * tensor.cols) {
-        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ", n);
+        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ",
+                     n);
     }
 }
 
 }  // namespace
 
-lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params, lorica_adapter ** out) {
+lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
+                                    lorica_adapter ** out) {
     return guarded([&] {
         require(model, "model");
         require(out, "out");
@@ -47,7 +50,8 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.dropout = p.dropout;
         config.use_rslora = p.use_rslora;
         config.use_dora = p.use_dora;
-        config.init = p.init == LORICA_LORA_INIT_GAUSSIAN ? lorica::LoraInit::gaussian : lorica::LoraInit::kaiming_uniform;
+        config.init =
+            p.init == LORICA_LORA_INIT_GAUSSIAN ? lorica::LoraInit::gaussian : lorica::LoraInit::kaiming_uniform;
         config.seed = p.seed;
         config.target_modules = p.target_modules;
         *out = new_handle(lorica::Adapter::create(model->model, config));
@@ -63,8 +67,8 @@ lorica_status lorica_adapter_load(const lorica_model * model, const char * path,
     });
 }
 
-std::vector<lorica::Adapter::Part> lorica::api::adapter_parts(const lorica_adapter * const * adapters, const float * factors,
-                                                              int32_t n_adapters) {
+std::vector<lorica::Adapter::Part> lorica::api::adapter_parts(const lorica_adapter * const * adapters,
+                                                              const float * factors, int32_t n_adapters) {
     if (n_adapters < 0) fail(LORICA_ERROR_INVALID_ARGUMENT, "n_adapters is ", n_adapters);
     if (n_adapters > 0) require(adapters, "adapters");
     std::vector<Adapter::Part> parts;

@@ -18,8 +18,7 @@ lorica_status record_current_exception() noexcept;
 //             ...
 //         });
 //     }
-template <typename Body>
-lorica_status guarded(Body && body) noexcept {
+template <typename Body> lorica_status guarded(Body && body) noexcept {
     try {
         std::forward<Body>(body)();
         return LORICA_OK;

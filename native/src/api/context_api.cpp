@@ -4,7 +4,8 @@
 using lorica::api::guarded;
 using lorica::api::require;
 
-lorica_status lorica_context_create(const lorica_model * model, const lorica_adapter * adapter, int32_t n_ctx, lorica_context ** out) {
+lorica_status lorica_context_create(const lorica_model * model, const lorica_adapter * adapter, int32_t n_ctx,
+                                    lorica_context ** out) {
     return guarded([&] {
         require(model, "model");
         require(out, "out");
@@ -16,7 +17,8 @@ void lorica_context_free(lorica_context * context) { delete context; }
 
 int32_t lorica_context_n_past(const lorica_context * context) { return context ? context->context.n_past() : 0; }
 
-lorica_status lorica_context_eval(lorica_context * context, const int32_t * tokens, int32_t n_tokens, bool all_logits, float * logits) {
+lorica_status lorica_context_eval(lorica_context * context, const int32_t * tokens, int32_t n_tokens, bool all_logits,
+                                  float * logits) {
     return guarded([&] {
         require(context, "context");
         require(tokens, "tokens");
@@ -25,8 +27,8 @@ lorica_status lorica_context_eval(lorica_context * context, const int32_t * toke
     });
 }
 
-lorica_status lorica_context_set_adapters(lorica_context * context, const lorica_adapter * const * adapters, const float * factors,
-                                          int32_t n_adapters) {
+lorica_status lorica_context_set_adapters(lorica_context * context, const lorica_adapter * const * adapters,
+                                          const float * factors, int32_t n_adapters) {
     return guarded([&] {
         require(context, "context");
         context->context.set_adapters(lorica::api::adapter_parts(adapters, factors, n_adapters));

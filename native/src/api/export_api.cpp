@@ -23,15 +23,15 @@ namespace {
 
 lorica::ExportConfig export_config(const lorica_export_params * params) {
     const lorica_export_params p = params ? *params : lorica_export_default_params();
-    if (p.n_threads < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_threads is ", p.n_threads, "; it must be at least 0");
+    if (p.n_threads < 0)
+        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_threads is ", p.n_threads, "; it must be at least 0");
     lorica::ExportConfig config;
     if (p.type) config.type = p.type;
     config.n_threads = p.n_threads;
     return config;
 }
 
-template <typename Set>
-lorica_status set_value(lorica_gguf_writer * writer, const char * key, Set && set) {
+template <typename Set> lorica_status set_value(lorica_gguf_writer * writer, const char * key, Set && set) {
     return guarded([&] {
         require(writer, "writer");
         require(key, "key");
@@ -39,8 +39,7 @@ lorica_status set_value(lorica_gguf_writer * writer, const char * key, Set && se
     });
 }
 
-template <typename T>
-std::span<const T> checked_span(const T * values, int64_t n) {
+template <typename T> std::span<const T> checked_span(const T * values, int64_t n) {
     if (n < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n is ", n, "; it must be at least 0");
     if (n > 0) require(values, "values");
     return {values, static_cast<size_t>(n)};
@@ -95,14 +94,15 @@ lorica_status lorica_gguf_writer_set_string(lorica_gguf_writer * writer, const c
     });
 }
 
-lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const char * key, const char * bytes, const int64_t * offsets,
-                                             int64_t n) {
+lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const char * key, const char * bytes,
+                                             const int64_t * offsets, int64_t n) {
     return set_value(writer, key, [&](lorica::GgufWriter & w) {
         require(offsets, "offsets");
         std::vector<std::string> values;
         for (int64_t i = 0; i < n; ++i) {
             if (offsets[i] < 0 || offsets[i + 1] < offsets[i]) {
-                lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "offsets of string ", i, " of ", key, " are ", offsets[i], " and ", offsets[i + 1]);
+                lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "offsets of string ", i, " of ", key, " are ", offsets[i],
+                             " and ", offsets[i + 1]);
             }
             if (offsets[i + 1] > 0) require(bytes, "bytes");
             values.emplace_back(bytes + offsets[i], bytes + offsets[i + 1]);
@@ -111,16 +111,18 @@ lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const 
     });
 }
 
-lorica_status lorica_gguf_writer_set_i32s(lorica_gguf_writer * writer, const char * key, const int32_t * values, int64_t n) {
+lorica_status lorica_gguf_writer_set_i32s(lorica_gguf_writer * writer, const char * key, const int32_t * values,
+                                          int64_t n) {
     return set_value(writer, key, [&](lorica::GgufWriter & w) { w.set_i32s(key, checked_span(values, n)); });
 }
 
-lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer, const char * key, const float * values, int64_t n) {
+lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer, const char * key, const float * values,
+                                          int64_t n) {
     return set_value(writer, key, [&](lorica::GgufWriter & w) { w.set_f32s(key, checked_span(values, n)); });
 }
 
-lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const char * name, const char * type, int64_t rows, int64_t cols,
-                                            const lorica_tensor_source * source) {
+lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const char * name, const char * type,
+                                            int64_t rows, int64_t cols, const lorica_tensor_source * source) {
     return guarded([&] {
         require(writer, "writer");
         require(name, "name");
@@ -128,7 +130,8 @@ lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const c
         require(source, "source");
         require(source->path, "source.path");
         require(source->type, "source.type");
-        if (rows < 0 || cols < 1) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "tensor ", name, " has ", rows, " rows and ", cols, " columns");
+        if (rows < 0 || cols < 1)
+            lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "tensor ", name, " has ", rows, " rows and ", cols, " columns");
         const std::string path = source->path;
         auto & file = writer->files[path];
         if (!file) file = std::make_shared<lorica::MappedFile>(path);
@@ -136,11 +139,13 @@ lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const c
         const int64_t n_rows = std::max<int64_t>(rows, 1);
         auto values = lorica::rows_of_file(file, path, source->offset, from, n_rows, cols, source->n_rope_heads);
         const int64_t ne[] = {cols, rows};
-        writer->writer.add_tensor(name, to, std::span(ne, rows > 0 ? 2 : 1), writer->streams.stream(name, to, n_rows, cols, std::move(values)));
+        writer->writer.add_tensor(name, to, std::span(ne, rows > 0 ? 2 : 1),
+                                  writer->streams.stream(name, to, n_rows, cols, std::move(values)));
     });
 }
 
-lorica_status lorica_gguf_writer_add_vector(lorica_gguf_writer * writer, const char * name, const float * values, int64_t n) {
+lorica_status lorica_gguf_writer_add_vector(lorica_gguf_writer * writer, const char * name, const float * values,
+                                            int64_t n) {
     return guarded([&] {
         require(writer, "writer");
         require(name, "name");

@@ -52,7 +52,8 @@ lorica_status lorica_gguf_tensor_info(const lorica_gguf * gguf, int64_t i, loric
         require(out, "out");
         const auto & tensors = gguf->file.tensors();
         if (i < 0 || i >= static_cast<int64_t>(tensors.size())) {
-            lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "tensor ", i, " is out of range, the file has ", tensors.size());
+            lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "tensor ", i, " is out of range, the file has ",
+                         tensors.size());
         }
         const lorica::TensorView & tensor = tensors[static_cast<size_t>(i)];
         *out = {

@@ -1,5 +1,5 @@
-// What the opaque handles of lorica.h are. Handles share ownership of what they are made from, so that no order of *_free calls
-// can leave one with a dangling pointer.
+// What the opaque handles of lorica.h are. Handles share ownership of what they are made from, so that no order of
+// *_free calls can leave one with a dangling pointer.
 #pragma once
 
 #include <memory>
@@ -24,7 +24,8 @@ struct lorica_adapter {
 namespace lorica::api {
 
 // Adapters and their factors as C gives them; factors may be NULL. Errors: INVALID_ARGUMENT.
-std::vector<Adapter::Part> adapter_parts(const lorica_adapter * const * adapters, const float * factors, int32_t n_adapters);
+std::vector<Adapter::Part> adapter_parts(const lorica_adapter * const * adapters, const float * factors,
+                                         int32_t n_adapters);
 
 }  // namespace lorica::api
 

@@ -28,8 +28,7 @@ void require_array(const void * pointer, int64_t size, const char * name, const 
     }
 }
 
-template <typename T>
-void copy_up_to(int64_t capacity, const T * from, size_t n, T * to) {
+template <typename T> void copy_up_to(int64_t capacity, const T * from, size_t n, T * to) {
     std::copy_n(from, std::min(n, static_cast<size_t>(capacity)), to);
 }
 

@@ -31,12 +31,15 @@ lorica::SessionConfig session_config(const lorica_train_params * params) {
         case LORICA_CHECKPOINTING_AUTO: config.checkpointing = lorica::Checkpointing::automatic; break;
         case LORICA_CHECKPOINTING_OFF: config.checkpointing = lorica::Checkpointing::off; break;
         case LORICA_CHECKPOINTING_ON: config.checkpointing = lorica::Checkpointing::on; break;
-        default: lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "checkpointing ", static_cast<int>(p.checkpointing), " does not exist");
+        default:
+            lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "checkpointing ", static_cast<int>(p.checkpointing),
+                         " does not exist");
     }
     switch (p.optimizer) {
         case LORICA_OPTIMIZER_ADAMW: config.optimizer = lorica::Optimizer::adamw; break;
         case LORICA_OPTIMIZER_ADAMW_8BIT: config.optimizer = lorica::Optimizer::adamw_8bit; break;
-        default: lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "optimizer ", static_cast<int>(p.optimizer), " does not exist");
+        default:
+            lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "optimizer ", static_cast<int>(p.optimizer), " does not exist");
     }
     config.beta1 = as_written(p.beta1);
     config.beta2 = as_written(p.beta2);
@@ -53,7 +56,8 @@ lorica::PackedBatch packed(const lorica_batch * batch) {
     require(batch->labels, "batch.labels");
     require(batch->sequence_lengths, "batch.sequence_lengths");
     if (batch->n_tokens < 0 || batch->n_sequences < 0) {
-        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "batch has ", batch->n_tokens, " tokens in ", batch->n_sequences, " sequences");
+        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "batch has ", batch->n_tokens, " tokens in ", batch->n_sequences,
+                     " sequences");
     }
     const auto n = static_cast<size_t>(batch->n_tokens);
     lorica::PackedBatch result;
@@ -68,7 +72,8 @@ lorica::Adapter::TensorRef checked_tensor(const lorica_train * train, int32_t i)
     require(train, "train");
     const lorica::Adapter & adapter = train->session.adapter();
     if (i < 0 || i >= adapter.n_tensors()) {
-        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "adapter tensor ", i, " does not exist; there are ", adapter.n_tensors());
+        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "adapter tensor ", i, " does not exist; there are ",
+                     adapter.n_tensors());
     }
     return adapter.tensor(i);
 }
@@ -76,26 +81,27 @@ lorica::Adapter::TensorRef checked_tensor(const lorica_train * train, int32_t i)
 void check_size(const lorica_train * train, int32_t i, int64_t n) {
     const auto tensor = checked_tensor(train, i);
     if (n != tensor.rows * tensor.cols) {
-        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ", n);
+        lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ",
+                     n);
     }
 }
 
 }  // namespace
 
-lorica_status lorica_train_get_plan(const lorica_model * model, const lorica_adapter * adapter, const lorica_train_params * params,
-                                    lorica_train_plan * out) {
+lorica_status lorica_train_get_plan(const lorica_model * model, const lorica_adapter * adapter,
+                                    const lorica_train_params * params, lorica_train_plan * out) {
     return guarded([&] {
         require(model, "model");
         require(adapter, "adapter");
         require(out, "out");
         const lorica::MemoryPlan plan = lorica::Session::plan(*model->model, *adapter->adapter, session_config(params));
-        *out = {plan.weights,   plan.adapter,   plan.gradients,     plan.optimizer, plan.activations,
-                plan.workspace, plan.total(),   plan.available,     plan.recomputed_layers, plan.fits()};
+        *out = {plan.weights,   plan.adapter, plan.gradients, plan.optimizer,         plan.activations,
+                plan.workspace, plan.total(), plan.available, plan.recomputed_layers, plan.fits()};
     });
 }
 
-lorica_status lorica_train_create(const lorica_model * model, lorica_adapter * adapter, const lorica_train_params * params,
-                                  lorica_train ** out) {
+lorica_status lorica_train_create(const lorica_model * model, lorica_adapter * adapter,
+                                  const lorica_train_params * params, lorica_train ** out) {
     return guarded([&] {
         require(model, "model");
         require(adapter, "adapter");
@@ -109,7 +115,8 @@ lorica_status lorica_train_create(const lorica_model * model, lorica_adapter * a
 
 void lorica_train_free(lorica_train * train) { delete train; }
 
-lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_batch * batch, lorica_batch_result * out) {
+lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_batch * batch,
+                                            lorica_batch_result * out) {
     return guarded([&] {
         require(train, "train");
         require(out, "out");
@@ -118,7 +125,8 @@ lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_b
     });
 }
 
-lorica_status lorica_train_evaluate(lorica_train * train, const lorica_batch * batch, float * token_nll, lorica_batch_result * out) {
+lorica_status lorica_train_evaluate(lorica_train * train, const lorica_batch * batch, float * token_nll,
+                                    lorica_batch_result * out) {
     return guarded([&] {
         require(train, "train");
         require(out, "out");
@@ -129,7 +137,8 @@ lorica_status lorica_train_evaluate(lorica_train * train, const lorica_batch * b
     });
 }
 
-lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_optimizer_step_params * params, float * grad_norm) {
+lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_optimizer_step_params * params,
+                                          float * grad_norm) {
     return guarded([&] {
         require(train, "train");
         require(params, "params");
@@ -139,7 +148,8 @@ lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_opt
     });
 }
 
-lorica_status lorica_train_set_group(lorica_train * train, int32_t i, float learning_rate_factor, float weight_decay_factor) {
+lorica_status lorica_train_set_group(lorica_train * train, int32_t i, float learning_rate_factor,
+                                     float weight_decay_factor) {
     return guarded([&] {
         checked_tensor(train, i);
         train->session.set_group(i, {as_written(learning_rate_factor), as_written(weight_decay_factor)});

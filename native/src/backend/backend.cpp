@@ -17,7 +17,8 @@ namespace {
 }
 
 template <typename Real>
-void add_noise_to_row(Backend & backend, const Matrix & x, int64_t t, double magnitude, uint64_t seed, std::vector<Real> & row) {
+void add_noise_to_row(Backend & backend, const Matrix & x, int64_t t, double magnitude, uint64_t seed,
+                      std::vector<Real> & row) {
     backend.copy_to_host(row.data(), x.row(t), row.size() * sizeof(Real));
     const auto first = static_cast<uint64_t>(t * x.cols);
     for (size_t j = 0; j < row.size(); ++j) {
@@ -33,21 +34,22 @@ void Backend::norm_linear(Matrix x, const Norm & norm, std::span<const LinearFor
     linear(normed, layers);
 }
 
-void Backend::norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Matrix normed,
-                                 Matrix h) {
+void Backend::norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
+                                 Matrix normed, Matrix h) {
     const LinearForward layers[] = {gate, up};
     norm_linear(x, norm, layers, normed);
     swiglu(gate.y, up.y, h);
 }
 
-void Backend::swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate, Matrix dup) {
+void Backend::swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh,
+                                     Matrix dgate, Matrix dup) {
     if (down.lora) swiglu(gate, up, h);
     linear_backward(h, {&down, 1}, dh);
     if (dh) swiglu_backward(gate, up, dh, dgate, dup);
 }
 
-void Backend::norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed, Matrix d_normed,
-                                   Matrix dx, Matrix dx_act) {
+void Backend::norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed,
+                                   Matrix d_normed, Matrix dx, Matrix dx_act) {
     if (std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return bool(layer.lora); })) {
         Norm without_output = norm;
         without_output.inverse_rms = {};

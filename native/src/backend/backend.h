@@ -1,5 +1,5 @@
-// The operations a device must provide, forward and backward. A backend knows matrices, weights and sequences; it knows no
-// model, no file and no optimizer schedule.
+// The operations a device must provide, forward and backward. A backend knows matrices, weights and sequences; it knows
+// no model, no file and no optimizer schedule.
 //
 // Three numeric formats, fixed per backend instance (see Formats):
 //   hidden  the residual stream, its gradient, and statistics (log-sum-exp, losses)
@@ -7,10 +7,10 @@
 //   param   trainable parameters, their gradients and moments
 // reference: all f32 or all f64. cpu and cuda: f32/bf16/f32, or f32 throughout in f32 mode.
 //
-// Every pointer in this interface is device memory (for cpu and reference: plain memory) unless it is a std::span, which is
-// host memory that is read before the call returns. Calls are in order; results may be awaited with synchronize(), and
-// copy_to_host() does that by itself. One instance is used by one thread at a time; instances share nothing mutable. A
-// matrix may have 0 rows.
+// Every pointer in this interface is device memory (for cpu and reference: plain memory) unless it is a std::span,
+// which is host memory that is read before the call returns. Calls are in order; results may be awaited with
+// synchronize(), and copy_to_host() does that by itself. One instance is used by one thread at a time; instances share
+// nothing mutable. A matrix may have 0 rows.
 #pragma once
 
 #include <ggml.h>
@@ -42,7 +42,9 @@ struct Matrix {
 
     explicit operator bool() const { return data != nullptr; }
     size_t n_bytes() const { return static_cast<size_t>(rows * stride) * dtype_size(type); }
-    void * row(int64_t r) const { return static_cast<std::byte *>(data) + static_cast<size_t>(r * stride) * dtype_size(type); }
+    void * row(int64_t r) const {
+        return static_cast<std::byte *>(data) + static_cast<size_t>(r * stride) * dtype_size(type);
+    }
     Matrix slice_rows(int64_t first, int64_t count) const { return {row(first), type, count, cols, stride}; }
     template <typename T> T * as() const { return static_cast<T *>(data); }
     template <typename T> T * row_as(int64_t r) const { return static_cast<T *>(row(r)); }
@@ -105,8 +107,8 @@ struct LinearBackward {
     Matrix dy;  // [T, out] act or hidden
 };
 
-// What DoRA (Liu et al. 2024, equation 5) multiplies the rows of a layer's output by, and what that depends on. Vectors are in
-// param format and have one element per row of W.
+// What DoRA (Liu et al. 2024, equation 5) multiplies the rows of a layer's output by, and what that depends on. Vectors
+// are in param format and have one element per row of W.
 struct DoraRows {
     Matrix products;          // [rank, out] hidden: A W^T
     const void * squares;     // |W_o|^2
@@ -116,8 +118,8 @@ struct DoraRows {
     void * slopes;            // = what y_o times it is dy_o / dm_o: strength / m, 0 where m is 0
 };
 
-// Queries [q_begin, q_begin + q_len) attend to keys [kv_begin, kv_begin + kv_len), causally with the ends aligned: query i sees
-// key j iff j <= i + kv_len - q_len. In training q and kv ranges are equal; with a KV cache kv is longer.
+// Queries [q_begin, q_begin + q_len) attend to keys [kv_begin, kv_begin + kv_len), causally with the ends aligned:
+// query i sees key j iff j <= i + kv_len - q_len. In training q and kv ranges are equal; with a KV cache kv is longer.
 struct Segment {
     int32_t q_begin, q_len, kv_begin, kv_len;
 
@@ -136,10 +138,11 @@ struct AdamwParams {
 };
 
 // AdamW's moments in 8 bits (Dettmers et al. 2022, "8-bit optimizers via block-wise quantization"): element i is
-// codebook[code[i]] * scale[i / 256], where the codebooks are those of common/dynamic_codebook.h. All zero: all moments are zero.
+// codebook[code[i]] * scale[i / 256], where the codebooks are those of common/dynamic_codebook.h. All zero: all moments
+// are zero.
 struct Moments8bit {
-    uint8_t * m = nullptr;     // [n], signed codebook
-    uint8_t * v = nullptr;     // [n], unsigned codebook
+    uint8_t * m = nullptr;       // [n], signed codebook
+    uint8_t * v = nullptr;       // [n], unsigned codebook
     float * m_scales = nullptr;  // [n_blocks(n)]: the largest magnitude of each block
     float * v_scales = nullptr;
 
@@ -147,7 +150,8 @@ struct Moments8bit {
     static constexpr int64_t n_blocks(int64_t n) { return (n + block_size - 1) / block_size; }
 };
 
-// What a session will ask for at most; a backend sizes its scratch memory from it. 0: no operation that has such an extent.
+// What a session will ask for at most; a backend sizes its scratch memory from it. 0: no operation that has such an
+// extent.
 struct WorkspaceShape {
     int64_t max_tokens = 0;           // rows of one operation
     int64_t max_sequence_length = 0;  // of one segment, kv
@@ -156,7 +160,7 @@ struct WorkspaceShape {
     int64_t max_rank = 0;
     int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
     bool training = false;  // linear_cross_entropy and the backward passes as well
-    bool dropout = false;  // on any adapter
+    bool dropout = false;   // on any adapter
 };
 
 // Copies of weights in an order of the device's own; see Backend::arrange. Immutable.
@@ -185,8 +189,8 @@ public:
     virtual size_t workspace_bytes(const WorkspaceShape & shape) const = 0;
     virtual void reserve(const WorkspaceShape & shape) = 0;
 
-    // Makes the mapped blocks usable by this device (cpu: the mapping itself). The result lives as long as this instance, and every
-    // instance of the same device may use it.
+    // Makes the mapped blocks usable by this device (cpu: the mapping itself). The result lives as long as this
+    // instance, and every instance of the same device may use it.
     virtual const std::byte * load_weight(const std::byte * mapped, size_t n_bytes) = 0;
     // Makes from a loaded weight what the operations will need of it, so that they take no memory later.
     virtual void prepare(const Weight & weight) { (void)weight; }
@@ -196,10 +200,11 @@ public:
         return 0;
     }
 
-    // Up to so many rows of x, linear layers read arranged weights instead of those they are called with, where use() has named any.
-    // 0: the device has no use for them.
+    // Up to so many rows of x, linear layers read arranged weights instead of those they are called with, where use()
+    // has named any. 0: the device has no use for them.
     virtual int64_t few_rows() const { return 0; }
-    // Copies weights for that; null: it would take more than max_bytes. Every instance of the same device may use the result.
+    // Copies weights for that; null: it would take more than max_bytes. Every instance of the same device may use the
+    // result.
     virtual std::shared_ptr<const ArrangedWeights> arrange(std::span<const Weight * const> weights, int64_t max_bytes) {
         (void)weights, (void)max_bytes;
         return nullptr;
@@ -215,8 +220,8 @@ public:
     // x[t] = row tokens[t] of the embedding. x hidden.
     virtual void embed(const Weight & embedding, const int32_t * tokens, Matrix x) = 0;
 
-    // y = x * weight / sqrt(mean(x^2) + eps) by row (Zhang & Sennrich 2019, eq. 4). x hidden, y act. Where norm.inverse_rms is given
-    // it receives 1 / sqrt(mean(x^2) + eps).
+    // y = x * weight / sqrt(mean(x^2) + eps) by row (Zhang & Sennrich 2019, eq. 4). x hidden, y act. Where
+    // norm.inverse_rms is given it receives 1 / sqrt(mean(x^2) + eps).
     virtual void rmsnorm(Matrix x, const Norm & norm, Matrix y) = 0;
     // dx += d(rmsnorm)/dx^T dy. dy act or hidden, x and dx hidden. Where dx_act is given it receives dx, in act.
     virtual void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) = 0;
@@ -227,26 +232,26 @@ public:
     // da_i += scale_i (dy_i B_i)^T dropout_i(x); db_i += scale_i dy_i^T u_i.
     virtual void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) = 0;
 
-    // Rotates each head's pairs (2i, 2i + 1) of x by positions[t] * inverse_frequency[i] (Su et al. 2021, eq. 34), in the
-    // order in which Llama GGUF files store q and k. In place. x[T, n_head * head_dim] act; the first
-    // 2 * inverse_frequency.size() elements of each head are rotated. inverse: rotates back, which is its backward.
+    // Rotates each head's pairs (2i, 2i + 1) of x by positions[t] * inverse_frequency[i] (Su et al. 2021, eq. 34), in
+    // the order in which Llama GGUF files store q and k. In place. x[T, n_head * head_dim] act; the first 2 *
+    // inverse_frequency.size() elements of each head are rotated. inverse: rotates back, which is its backward.
     virtual void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
                       bool inverse) = 0;
 
-    // The newest tokens of a cache: q is rotated as rope() does it; row positions[t] of k_cache receives k[t] rotated, that of v_cache
-    // v[t]. k is not defined afterwards. All act.
+    // The newest tokens of a cache: q is rotated as rope() does it; row positions[t] of k_cache receives k[t] rotated,
+    // that of v_cache v[t]. k is not defined afterwards. All act.
     virtual void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
                                  std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) = 0;
 
-    // o = softmax(scale q k^T + causal mask) v per segment and head; query head h uses kv head h / (n_head / n_head_kv).
-    // Memory is linear in length (Dao 2023, FlashAttention-2). lse[T, n_head] hidden receives log-sum-exp, null: not kept.
-    // q, o[T, n_head * head_dim], k, v[Tkv, n_head_kv * head_dim] act.
-    virtual void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
-                           Matrix o, Matrix lse) = 0;
+    // o = softmax(scale q k^T + causal mask) v per segment and head; query head h uses kv head h / (n_head /
+    // n_head_kv). Memory is linear in length (Dao 2023, FlashAttention-2). lse[T, n_head] hidden receives log-sum-exp,
+    // null: not kept. q, o[T, n_head * head_dim], k, v[Tkv, n_head_kv * head_dim] act.
+    virtual void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments,
+                           const AttentionShape & shape, Matrix o, Matrix lse) = 0;
     // dq, dk, dv = (act). Needs o and lse of the forward pass.
     virtual void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
-                                    std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
-                                    Matrix dv) = 0;
+                                    std::span<const Segment> segments, const AttentionShape & shape, Matrix dq,
+                                    Matrix dk, Matrix dv) = 0;
 
     // h = silu(gate) * up (Shazeer 2020, eq. 6). All act.
     virtual void swiglu(Matrix gate, Matrix up, Matrix h) = 0;
@@ -258,16 +263,17 @@ public:
     // linear() of rmsnorm(x). x hidden; normed: memory, [T, n] act.
     virtual void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed);
     // The same of two layers, and h = silu(gate) up of their outputs.
-    virtual void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Matrix normed,
-                                    Matrix h);
-    // Backward of y = down(h), h = silu(gate) up: the gradients of down's LoRA, dgate and dup. dgate and dup may be gate and up
-    // themselves, dup also h, neither down.dy. h and dh: memory, [T, n_ff] act. Without dh only the LoRA's gradients are wanted.
-    virtual void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate,
-                                        Matrix dup);
-    // Backward of y_i = layer_i(rmsnorm(x)): the gradients of the LoRAs; dx += and dx_act = as in rmsnorm_backward, where dx is given.
-    // normed: memory, [T, n] act. d_normed: [T, n] act or hidden.
-    virtual void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed,
-                                      Matrix d_normed, Matrix dx, Matrix dx_act);
+    virtual void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
+                                    Matrix normed, Matrix h);
+    // Backward of y = down(h), h = silu(gate) up: the gradients of down's LoRA, dgate and dup. dgate and dup may be
+    // gate and up themselves, dup also h, neither down.dy. h and dh: memory, [T, n_ff] act. Without dh only the LoRA's
+    // gradients are wanted.
+    virtual void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh,
+                                        Matrix dgate, Matrix dup);
+    // Backward of y_i = layer_i(rmsnorm(x)): the gradients of the LoRAs; dx += and dx_act = as in rmsnorm_backward,
+    // where dx is given. normed: memory, [T, n] act. d_normed: [T, n] act or hidden.
+    virtual void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers,
+                                      Matrix normed, Matrix d_normed, Matrix dx, Matrix dx_act);
 
     // y[i] = x[rows[i]]; dx[rows[i]] += dy[i] with distinct rows. Both hidden.
     virtual void gather_rows(Matrix x, const int32_t * rows, Matrix y) = 0;
@@ -282,18 +288,21 @@ public:
 
     // Sum of squares over n elements in param format, in a fixed order; NaN and infinity come through.
     virtual double sum_of_squares(const void * x, int64_t n) = 0;
-    // Operations per second that products on this device cannot exceed, measured now or (cuda) by its clock; 0: not known.
+    // Operations per second that products on this device cannot exceed, measured now or (cuda) by its clock; 0: not
+    // known.
     virtual double measure_peak() { return 0; }
     // Bytes per second at which the device's own memory can be read, measured now; 0: not known.
     virtual double measure_bandwidth() { return 0; }
-    // One AdamW step over n elements in param format: p -= lr * wd * p; then Adam (Loshchilov & Hutter 2019, algorithm 2).
+    // One AdamW step over n elements in param format: p -= lr * wd * p; then Adam (Loshchilov & Hutter 2019, algorithm
+    // 2).
     virtual void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) = 0;
 
     // ---- what a backend may lack: the defaults refuse, and a session asks before it begins
 
     virtual bool has_adamw_8bit() const { return false; }
     // The same step with moments that are expanded, updated and quantized again; the step itself sees them unrounded.
-    virtual void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params);
+    virtual void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n,
+                            const AdamwParams & params);
 
     virtual bool has_dora() const { return false; }
     // squares[o] = |W_o|^2 (param)
@@ -302,22 +311,26 @@ public:
     virtual void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows);
     // y[t, o] = [residual[t, o] +] factors[o] x[t, o]. y may be x.
     virtual void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y);
-    // For y = residual + factors x: d_magnitudes[o] += slopes[o] sum_t dy[t, o] (y - residual)[t, o], and dx = factors dy.
-    // dx may be dy.
-    virtual void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes, Matrix dx);
+    // For y = residual + factors x: d_magnitudes[o] += slopes[o] sum_t dy[t, o] (y - residual)[t, o], and dx = factors
+    // dy. dx may be dy.
+    virtual void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+                               Matrix dx);
 
-    // x[t, j] += magnitude(t) u with u uniform in [-1, 1), where magnitude is alpha / sqrt(L cols) for the tokens of a segment of
-    // length L (NEFTune, Jain et al. 2023, algorithm 1) and u is number t * cols + j of the stream `seed`. x hidden.
+    // x[t, j] += magnitude(t) u with u uniform in [-1, 1), where magnitude is alpha / sqrt(L cols) for the tokens of a
+    // segment of length L (NEFTune, Jain et al. 2023, algorithm 1) and u is number t * cols + j of the stream `seed`. x
+    // hidden.
     virtual void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);
 
     // ---- how work is handed over
 
-    // True when operations return before they are done, so that waiting for a number in the middle of a step costs time.
+    // True when operations return before they are done, so that waiting for a number in the middle of a step costs
+    // time.
     virtual bool runs_ahead() const { return false; }
-    // Calls work(), which attends to `segments` and calls operations of this instance, none that returns a number, and nothing
-    // else. Calls with the same key and segments must do the same to the same memory, but for seeds, which are in device_seed: a device
-    // may record such work and play it again without calling it. Everything else that changes must lie in device memory. Segments are the
-    // same when they differ only in how many keys a cache has before theirs.
+    // Calls work(), which attends to `segments` and calls operations of this instance, none that returns a number, and
+    // nothing else. Calls with the same key and segments must do the same to the same memory, but for seeds, which are
+    // in device_seed: a device may record such work and play it again without calling it. Everything else that changes
+    // must lie in device memory. Segments are the same when they differ only in how many keys a cache has before
+    // theirs.
     virtual void repeat(std::span<const Segment> segments, uint64_t key, const std::function<void()> & work) {
         (void)segments, (void)key;
         work();

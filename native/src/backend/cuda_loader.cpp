@@ -58,8 +58,9 @@ void explain_missing_library(const std::string & path, CudaMachine & machine) {
     if (void * driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) {
         dlclose(driver);
         machine.problem = "the GPU library " + path + " is not there";
-        machine.remedy = "add the dependency lorica-native with the classifier linux-x86_64-gpu, or from the source tree "
-                         "say LORICA_GPU=ON";
+        machine.remedy =
+            "add the dependency lorica-native with the classifier linux-x86_64-gpu, or from the source tree "
+            "say LORICA_GPU=ON";
     } else {
         machine.problem = "no NVIDIA driver (libcuda.so.1 not found)";
         machine.remedy = "install the NVIDIA driver and the GPU library";
@@ -98,9 +99,7 @@ CudaLibrary open_library(CudaMachine & machine) {
     return library;
 }
 
-std::string plural(int32_t n, const char * what) {
-    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
-}
+std::string plural(int32_t n, const char * what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
 
 // Throws where `index` cannot be one of the machine's.
 CudaLibrary open_library_for(int32_t index) {
@@ -108,8 +107,10 @@ CudaLibrary open_library_for(int32_t index) {
     const CudaLibrary library = open_library(machine);
     if (!machine.problem.empty()) fail(LORICA_ERROR_DEVICE, "no GPU: ", machine.problem, "; ", machine.remedy);
     if (index >= machine.n_devices) {
-        fail(LORICA_ERROR_DEVICE, "there is no device \"cuda:", index, "\": this machine has ", plural(machine.n_devices, "GPU"),
-             machine.n_devices == 1 ? ", \"cuda:0\"" : ", the last is \"cuda:" + std::to_string(machine.n_devices - 1) + "\"");
+        fail(LORICA_ERROR_DEVICE, "there is no device \"cuda:", index, "\": this machine has ",
+             plural(machine.n_devices, "GPU"),
+             machine.n_devices == 1 ? ", \"cuda:0\""
+                                    : ", the last is \"cuda:" + std::to_string(machine.n_devices - 1) + "\"");
     }
     return library;
 }

@@ -1,6 +1,6 @@
-// The cuda device lives in a library of its own, liblorica-cuda.so, which is opened when it is first asked for: a machine
-// without it, or without a GPU, loses nothing else. Which file it is: that of the environment variable LORICA_CUDA_LIBRARY,
-// else that of set_cuda_library(), else the one beside liblorica.so.
+// The cuda device lives in a library of its own, liblorica-cuda.so, which is opened when it is first asked for: a
+// machine without it, or without a GPU, loses nothing else. Which file it is: that of the environment variable
+// LORICA_CUDA_LIBRARY, else that of set_cuda_library(), else the one beside liblorica.so.
 #pragma once
 
 #include "backend/backend.h"

@@ -26,7 +26,8 @@ std::string folder_of(const std::string & path) {
     return folder.empty() ? "." : folder;
 }
 
-// The new name must survive a power cut as well. The file itself is complete by now, so trouble here is no failure of it.
+// The new name must survive a power cut as well. The file itself is complete by now, so trouble here is no failure of
+// it.
 void sync_folder(const std::string & folder) {
     const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || ::fsync(fd) != 0) {
@@ -49,7 +50,7 @@ AtomicFile::AtomicFile(const std::string & path) : path_(path), target_(path) {
     if (path.empty()) {
         fail(LORICA_ERROR_IO, "cannot write a file with an empty name");
     }
-    struct stat status {};
+    struct stat status{};
     mode_t mode = 0;
     if (::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode)) {
         std::error_code error;

@@ -8,15 +8,16 @@
 
 namespace lorica {
 
-// Writes to a temporary name in the same folder; commit() syncs it and renames it over the target. Until then, and after
-// any failure, the file that was there stays as it was, and the destructor removes the temporary.
+// Writes to a temporary name in the same folder; commit() syncs it and renames it over the target. Until then, and
+// after any failure, the file that was there stays as it was, and the destructor removes the temporary.
 //
 //     AtomicFile file(path);
 //     file.write(data, n);
 //     file.commit();
 class AtomicFile {
 public:
-    // A symbolic link is followed, an existing file's permissions are kept. Errors, here and below: IO with path and errno.
+    // A symbolic link is followed, an existing file's permissions are kept. Errors, here and below: IO with path and
+    // errno.
     explicit AtomicFile(const std::string & path);
     AtomicFile(const AtomicFile &) = delete;
     AtomicFile & operator=(const AtomicFile &) = delete;

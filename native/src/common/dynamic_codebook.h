@@ -1,7 +1,8 @@
-// The 256 values that 8-bit optimizer states are rounded to: "dynamic tree quantization" (Dettmers 2016, "8-bit approximations
-// for parallelism in deep learning", section 2.1, and Dettmers et al. 2022, section 1.3). After the sign, the number of zero bits is
-// a power of ten, a one ends them, and the bits that are left are a fraction between 0.1 and 1: many digits for large values,
-// seven powers of ten for small ones. The unsigned kind has the bit of the sign for one more digit.
+// The 256 values that 8-bit optimizer states are rounded to: "dynamic tree quantization" (Dettmers 2016, "8-bit
+// approximations for parallelism in deep learning", section 2.1, and Dettmers et al. 2022, section 1.3). After the
+// sign, the number of zero bits is a power of ten, a one ends them, and the bits that are left are a fraction between
+// 0.1 and 1: many digits for large values, seven powers of ten for small ones. The unsigned kind has the bit of the
+// sign for one more digit.
 #pragma once
 
 #include <algorithm>

@@ -19,8 +19,7 @@ private:
 };
 
 // fail(LORICA_ERROR_FORMAT, "tensor ", name, " has ", n, " dimensions"): throws Error with the parts joined.
-template <typename... Parts>
-[[noreturn]] void fail(lorica_status status, const Parts &... parts) {
+template <typename... Parts> [[noreturn]] void fail(lorica_status status, const Parts &... parts) {
     std::ostringstream message;
     (message << ... << parts);
     throw Error(status, message.str());

@@ -8,8 +8,8 @@ namespace lorica {
 
 namespace {
 
-// Held shared while the callback runs: when lorica_log_set returns, the callback before is not running and will not again,
-// and its user data may be freed.
+// Held shared while the callback runs: when lorica_log_set returns, the callback before is not running and will not
+// again, and its user data may be freed.
 std::shared_mutex mutex;
 lorica_log_callback current_callback = nullptr;
 void * current_user_data = nullptr;

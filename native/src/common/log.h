@@ -13,8 +13,7 @@ bool log_enabled();
 void write_log(lorica_log_level level, std::string message);
 
 // log(LORICA_LOG_WARN, "cannot pin ", n, " bytes"): the parts joined into one line.
-template <typename... Parts>
-void log(lorica_log_level level, const Parts &... parts) {
+template <typename... Parts> void log(lorica_log_level level, const Parts &... parts) {
     if (log_enabled()) {
         std::ostringstream message;
         (message << ... << parts);

@@ -24,12 +24,13 @@ MappedFile::MappedFile(const std::string & path) {
         ~Closer() { ::close(fd); }
     } closer{fd};
 
-    struct stat status {};
+    struct stat status{};
     if (::fstat(fd, &status) != 0) {
         fail(LORICA_ERROR_IO, path, ": cannot read: ", std::strerror(errno));
     }
     if (!S_ISREG(status.st_mode)) {
-        fail(LORICA_ERROR_IO, path, S_ISDIR(status.st_mode) ? ": is a directory, a file is needed" : ": is not a regular file");
+        fail(LORICA_ERROR_IO, path,
+             S_ISDIR(status.st_mode) ? ": is a directory, a file is needed" : ": is not a regular file");
     }
     if (status.st_size == 0) {
         return;

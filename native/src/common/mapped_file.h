@@ -10,8 +10,8 @@ namespace lorica {
 class MappedFile {
 public:
     MappedFile() = default;
-    // Errors: IO. An empty file maps to no bytes. The file must not shrink while it is mapped: reading a page that has gone
-    // raises SIGBUS. Files replaced by rename, as lorica writes them, keep their old pages.
+    // Errors: IO. An empty file maps to no bytes. The file must not shrink while it is mapped: reading a page that has
+    // gone raises SIGBUS. Files replaced by rename, as lorica writes them, keep their old pages.
     explicit MappedFile(const std::string & path);
     MappedFile(MappedFile && other) noexcept;
     MappedFile & operator=(MappedFile && other) noexcept;

@@ -13,7 +13,10 @@ size_t utf8_character_length(std::string_view text) {
     if (lead < 0x80) {
         return 1;
     }
-    const size_t length = lead >= 0xc2 && lead <= 0xdf ? 2 : (lead & 0xf0) == 0xe0 ? 3 : lead >= 0xf0 && lead <= 0xf4 ? 4 : 0;
+    const size_t length = lead >= 0xc2 && lead <= 0xdf   ? 2
+                          : (lead & 0xf0) == 0xe0        ? 3
+                          : lead >= 0xf0 && lead <= 0xf4 ? 4
+                                                         : 0;
     if (length == 0 || text.size() < length) {
         return 0;
     }

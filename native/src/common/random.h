@@ -1,5 +1,5 @@
-// Counter-based random numbers (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", Philox4x32-10): number i of
-// a seed is a pure function of both, so that any thread or device computes any element alone.
+// Counter-based random numbers (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", Philox4x32-10):
+// number i of a seed is a pure function of both, so that any thread or device computes any element alone.
 #pragma once
 
 #include <cmath>

@@ -22,8 +22,8 @@ namespace {
 // A pair as it is added to a weight.
 struct Delta {
     int64_t rank;
-    std::vector<float> a;  // [rank, in]
-    std::vector<float> b;  // [out, rank], with the scale in it
+    std::vector<float> a;           // [rank, in]
+    std::vector<float> b;           // [out, rank], with the scale in it
     std::vector<float> magnitudes;  // [out], of a DoRA
     double strength = 1;            // of its magnitudes: see DoraRows
 };
@@ -32,8 +32,11 @@ std::map<std::string, Delta> deltas_of(const Adapter * adapter) {
     std::map<std::string, Delta> deltas;
     for (size_t p = 0; adapter && p < adapter->pairs().size(); ++p) {
         const LoraPair & pair = adapter->pairs()[p];
-        Delta delta{pair.rank, adapter->read(adapter->params(), static_cast<int32_t>(2 * p)),
-                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p + 1)), {}, adapter->scale_factor()};
+        Delta delta{pair.rank,
+                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p)),
+                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p + 1)),
+                    {},
+                    adapter->scale_factor()};
         if (adapter->config().use_dora) {
             delta.magnitudes = adapter->read(adapter->params(), static_cast<int32_t>(2 * adapter->pairs().size() + p));
         }
@@ -61,18 +64,21 @@ void add_rows(const Delta & delta, int64_t first, int64_t n, int64_t n_per_row, 
         }
         if (delta.magnitudes.empty()) continue;
         const double sum = norm(row, n_per_row);
-        const double magnitude = start + delta.strength * (static_cast<double>(delta.magnitudes[static_cast<size_t>(first + i)]) - start);
+        const double magnitude =
+            start + delta.strength * (static_cast<double>(delta.magnitudes[static_cast<size_t>(first + i)]) - start);
         const auto factor = static_cast<float>(sum > 0 ? magnitude / sum : 1);
         for (int64_t j = 0; j < n_per_row; ++j) row[j] *= factor;
     }
 }
 
-// Pages that were read stay in memory, and count as this process's, until someone needs the room. A model is read once here.
+// Pages that were read stay in memory, and count as this process's, until someone needs the room. A model is read once
+// here.
 void forget_pages(const TensorView & tensor) {
     const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
     const auto begin = (reinterpret_cast<uintptr_t>(tensor.data) + page - 1) / page * page;
     const auto end = (reinterpret_cast<uintptr_t>(tensor.data) + tensor.n_bytes) / page * page;
-    if (begin < end) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_DONTNEED);  // clean pages come back from the file
+    if (begin < end)
+        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_DONTNEED);  // clean pages come back from the file
 }
 
 // The tensor's bytes as they are, in pieces, so that not all of them are in memory at once.
@@ -95,7 +101,8 @@ GgufWriter::DataSource after(const TensorView * before, GgufWriter::DataSource d
     };
 }
 
-void write_model(const GgufFile & file, const std::map<std::string, Delta> & deltas, const std::string & path, const ExportConfig & config) {
+void write_model(const GgufFile & file, const std::map<std::string, Delta> & deltas, const std::string & path,
+                 const ExportConfig & config) {
     std::optional<TensorTypes> types;
     if (config.type) types.emplace(*config.type, file);
 
@@ -128,8 +135,8 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
             continue;
         }
         if (!is_supported_weight_type(tensor.type)) {
-            fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": tensor ", quoted(tensor.name), " has type ", type_name(tensor.type),
-                 ", which cannot be read");
+            fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": tensor ", quoted(tensor.name), " has type ",
+                 type_name(tensor.type), ", which cannot be read");
         }
         const int64_t n_per_row = tensor.ne[0];
         const size_t row_bytes = ggml_row_size(tensor.type, n_per_row);
@@ -138,7 +145,8 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
             if (delta) add_rows(*delta, first, n, n_per_row, out);
         };
         const int64_t n_rows = tensor.n_elements() / n_per_row;
-        writer.add_tensor(tensor.name, type, ne, after(last, streams.stream(tensor.name, type, n_rows, n_per_row, rows)));
+        writer.add_tensor(tensor.name, type, ne,
+                          after(last, streams.stream(tensor.name, type, n_rows, n_per_row, rows)));
     }
     writer.write(path);
 }

@@ -23,8 +23,7 @@ constexpr int64_t group_elements = int64_t{1} << 14;
 // Where an exception of a parallel loop waits until the loop is over.
 class FirstError {
 public:
-    template <typename F>
-    void catch_in(F && f) noexcept {
+    template <typename F> void catch_in(F && f) noexcept {
         if (failed_) return;
         try {
             f();
@@ -44,8 +43,8 @@ private:
 void require_finite(const std::string & name, int64_t first_row, int64_t n_per_row, std::span<const float> values) {
     const auto bad = std::find_if_not(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
     if (bad != values.end()) {
-        fail(LORICA_ERROR_NON_FINITE, "tensor ", quoted(name), ": row ", first_row + (bad - values.begin()) / n_per_row, " has the value ",
-             *bad, "; nothing is written");
+        fail(LORICA_ERROR_NON_FINITE, "tensor ", quoted(name), ": row ", first_row + (bad - values.begin()) / n_per_row,
+             " has the value ", *bad, "; nothing is written");
     }
 }
 
@@ -56,7 +55,8 @@ RowStreams::RowStreams(int32_t n_threads)
 
 GgufWriter::DataSource RowStreams::stream(const std::string & name, ggml_type type, int64_t n_rows, int64_t n_per_row,
                                           RowSource source) const {
-    return [=, this_buffers = buffers_, n_threads = n_threads_, next = int64_t{0}]() mutable -> std::span<const std::byte> {
+    return [=, this_buffers = buffers_, n_threads = n_threads_,
+            next = int64_t{0}]() mutable -> std::span<const std::byte> {
         const int64_t first = next, n = std::min(n_rows - first, std::max<int64_t>(piece_elements / n_per_row, 1));
         const size_t row_bytes = ggml_row_size(type, n_per_row);
         this_buffers->values.resize(static_cast<size_t>(n * n_per_row));
@@ -74,10 +74,11 @@ GgufWriter::DataSource RowStreams::stream(const std::string & name, ggml_type ty
                 float * const x = values + start * n_per_row;
                 source(first + start, rows, x);
                 require_finite(name, first + start, n_per_row, {x, static_cast<size_t>(rows * n_per_row)});
-                const size_t written =
-                    ggml_quantize_chunk(type, x, blocks + static_cast<size_t>(start) * row_bytes, 0, rows, n_per_row, nullptr);
+                const size_t written = ggml_quantize_chunk(type, x, blocks + static_cast<size_t>(start) * row_bytes, 0,
+                                                           rows, n_per_row, nullptr);
                 if (written != static_cast<size_t>(rows) * row_bytes) {
-                    fail(LORICA_ERROR_UNSUPPORTED, "tensor ", quoted(name), ": type ", type_name(type), " can be read but not written");
+                    fail(LORICA_ERROR_UNSUPPORTED, "tensor ", quoted(name), ": type ", type_name(type),
+                         " can be read but not written");
                 }
             });
         }

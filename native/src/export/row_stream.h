@@ -1,4 +1,5 @@
-// Rows of floats on their way into tensors of a GGUF file: computed, converted and handed over in pieces of bounded size.
+// Rows of floats on their way into tensors of a GGUF file: computed, converted and handed over in pieces of bounded
+// size.
 #pragma once
 
 #include <ggml.h>
@@ -20,9 +21,10 @@ public:
     // 0 threads: all cores. Results do not depend on it.
     explicit RowStreams(int32_t n_threads);
 
-    // n_rows rows of n_per_row elements, converted to `type`. Errors while it is read: NON_FINITE, naming the tensor and the row;
-    // UNSUPPORTED when ggml cannot write the type.
-    GgufWriter::DataSource stream(const std::string & name, ggml_type type, int64_t n_rows, int64_t n_per_row, RowSource source) const;
+    // n_rows rows of n_per_row elements, converted to `type`. Errors while it is read: NON_FINITE, naming the tensor
+    // and the row; UNSUPPORTED when ggml cannot write the type.
+    GgufWriter::DataSource stream(const std::string & name, ggml_type type, int64_t n_rows, int64_t n_per_row,
+                                  RowSource source) const;
 
 private:
     struct Buffers {

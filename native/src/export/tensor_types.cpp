@@ -13,7 +13,8 @@ namespace lorica {
 namespace {
 
 std::string upper(std::string text) {
-    std::transform(text.begin(), text.end(), text.begin(), [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
     return text;
 }
 
@@ -89,7 +90,8 @@ TensorTypes::TensorTypes(const std::string & name, const GgufFile & model) {
     }
     for (int i = 0; i < GGML_TYPE_COUNT && type_ == GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
-        const bool writable = type == GGML_TYPE_F32 || (ggml_get_type_traits(type)->from_float_ref && is_supported_weight_type(type)) ||
+        const bool writable = type == GGML_TYPE_F32 ||
+                              (ggml_get_type_traits(type)->from_float_ref && is_supported_weight_type(type)) ||
                               ggml_quantize_requires_imatrix(type);
         if (writable && wanted == type_name(type)) {
             type_ = type;
@@ -98,12 +100,13 @@ TensorTypes::TensorTypes(const std::string & name, const GgufFile & model) {
         }
     }
     if (type_ == GGML_TYPE_COUNT) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "type ", quoted(name), " does not exist; there are F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, ",
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "type ", quoted(name),
+             " does not exist; there are F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, ",
              "Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0, Q3_K_L, Q3_K_M, Q3_K_S, Q2_K, IQ4_NL, IQ4_XS, IQ3_S, MXFP4, …");
     }
     if (ggml_quantize_requires_imatrix(type_)) {
-        fail(LORICA_ERROR_UNSUPPORTED, "type ", type_name(type_), " needs an importance matrix, which is not supported; IQ4_XS, Q3_K_M or ",
-             "Q2_K do without");
+        fail(LORICA_ERROR_UNSUPPORTED, "type ", type_name(type_),
+             " needs an importance matrix, which is not supported; IQ4_XS, Q3_K_M or ", "Q2_K do without");
     }
 
     const std::string architecture = model.find_string("general.architecture").value_or("");

@@ -1,5 +1,6 @@
-// Which type each tensor of a model gets when the whole file is to be of one type. The choices of the mixes are those of llama.cpp
-// (src/llama-quant.cpp), so that a file is as large, and as good, as people know a file of that name to be.
+// Which type each tensor of a model gets when the whole file is to be of one type. The choices of the mixes are those
+// of llama.cpp (src/llama-quant.cpp), so that a file is as large, and as good, as people know a file of that name to
+// be.
 #pragma once
 
 #include <ggml.h>
@@ -13,8 +14,8 @@ namespace lorica {
 
 class TensorTypes {
 public:
-    // "F16", "Q8_0", "Q4_K_M", in any case. Errors: INVALID_ARGUMENT naming those that exist; UNSUPPORTED for a type that ggml writes
-    // only with an importance matrix.
+    // "F16", "Q8_0", "Q4_K_M", in any case. Errors: INVALID_ARGUMENT naming those that exist; UNSUPPORTED for a type
+    // that ggml writes only with an importance matrix.
     TensorTypes(const std::string & name, const GgufFile & model);
 
     // Of the weight called `name` with rows of n_per_row elements. Vectors are not asked for: they stay as they are.

@@ -11,8 +11,8 @@ namespace lorica {
 
 namespace {
 
-constexpr int32_t prompt_piece = 512;   // tokens of a prompt that go through the model at once
-constexpr int32_t logits_piece = 32;    // rows of logits computed at once
+constexpr int32_t prompt_piece = 512;  // tokens of a prompt that go through the model at once
+constexpr int32_t logits_piece = 32;   // rows of logits computed at once
 
 }  // namespace
 
@@ -21,13 +21,15 @@ Context::Buffers Context::lay_out(Arena & arena, const Model & model, int32_t n_
     const Formats formats = model.device().formats();
     Buffers b;
     for (int32_t l = 0; l < c.n_layer; ++l) {
-        const Matrix k = arena.operand(formats.act, n_ctx, c.kv_dim()), v = arena.operand(formats.act, n_ctx, c.kv_dim());
+        const Matrix k = arena.operand(formats.act, n_ctx, c.kv_dim()),
+                     v = arena.operand(formats.act, n_ctx, c.kv_dim());
         b.caches.push_back({k, v});
     }
     b.block = lay_out_block(arena, model, nullptr, formats, piece, true);
     b.scratch = lay_out_scratch(arena, model, nullptr, formats, piece, false);
     b.normed = arena.operand(formats.act, logits_piece, c.n_embd);
-    b.logits = static_cast<float *>(arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(c.n_vocab)));
+    b.logits = static_cast<float *>(
+        arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(c.n_vocab)));
     b.tokens = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
     b.positions = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
     return b;
@@ -49,8 +51,10 @@ WorkspaceShape Context::workspace_shape(int64_t max_rank) const {
 
 Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx)
     : model_(std::move(model)), n_ctx_(n_ctx), piece_(std::min(n_ctx, prompt_piece)) {
-    if (n_ctx < 1 || n_ctx > (1 << 24)) fail(LORICA_ERROR_INVALID_ARGUMENT, "n_ctx is ", n_ctx, "; it must lie between 1 and ", 1 << 24);
-    if (adapter && adapter->model() != model_) fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
+    if (n_ctx < 1 || n_ctx > (1 << 24))
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "n_ctx is ", n_ctx, "; it must lie between 1 and ", 1 << 24);
+    if (adapter && adapter->model() != model_)
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     backend_ = model_->new_backend();
 
     Arena counting;
@@ -59,8 +63,8 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
     const int64_t needed = static_cast<int64_t>(counting.n_bytes() + backend_->workspace_bytes(shape));
     const int64_t available = backend_->available_memory();
     if (needed > available) {
-        fail(LORICA_ERROR_OUT_OF_MEMORY, "a context of ", n_ctx, " tokens needs ", needed >> 20, " MiB and ", available >> 20,
-             " MiB are available; take a shorter one");
+        fail(LORICA_ERROR_OUT_OF_MEMORY, "a context of ", n_ctx, " tokens needs ", needed >> 20, " MiB and ",
+             available >> 20, " MiB are available; take a shorter one");
     }
     backend_->reserve(shape);
     arena_ = std::unique_ptr<void, Release>(backend_->allocate(counting.n_bytes()), {backend_.get()});
@@ -111,11 +115,13 @@ void Context::eval(std::span<const int32_t> tokens, bool all_logits, float * log
     const auto n = static_cast<int64_t>(tokens.size());
     if (n < 1) fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no tokens to evaluate");
     if (n > n_ctx_ - n_past_) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "the context holds ", n_past_, " of ", n_ctx_, " tokens; ", n, " more do not fit");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the context holds ", n_past_, " of ", n_ctx_, " tokens; ", n,
+             " more do not fit");
     }
     const int32_t n_vocab = model_->config().n_vocab;
     for (const int32_t id : tokens) {
-        if (id < 0 || id >= n_vocab) fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is outside the vocabulary of ", n_vocab);
+        if (id < 0 || id >= n_vocab)
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is outside the vocabulary of ", n_vocab);
     }
     for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(piece_)) {
         const size_t count = std::min(static_cast<size_t>(piece_), tokens.size() - first);
@@ -151,7 +157,8 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
             const int64_t count = std::min<int64_t>(logits_piece, n - first);
             if (n_logits > 1) compute_logits(first, count);
             const size_t bytes = static_cast<size_t>(count) * n_vocab * sizeof(float);
-            backend_->copy_to_host(logits + static_cast<size_t>(first - (n - n_logits)) * n_vocab, buffers_.logits, bytes);
+            backend_->copy_to_host(logits + static_cast<size_t>(first - (n - n_logits)) * n_vocab, buffers_.logits,
+                                   bytes);
         }
     });
 }
@@ -183,7 +190,8 @@ void Context::forward(const Segment & segment) {
 
 void Context::compute_logits(int64_t first, int64_t n) {
     const Matrix normed = buffers_.normed.slice_rows(0, n);
-    backend_->rmsnorm(buffers_.block.x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}}, normed);
+    backend_->rmsnorm(buffers_.block.x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}},
+                      normed);
     backend_->logits(normed, model_->output(), buffers_.logits);
 }
 

@@ -21,9 +21,9 @@ public:
     int32_t n_past() const { return n_past_; }
     void truncate(int32_t n_past);
 
-    // Goes on with the sum of these adapters, each times its factor; none: the base alone. Empties the cache. A single adapter with
-    // factor 1 is applied as it is, so that its later changes are seen; of all else a copy is made. Errors: INVALID_ARGUMENT,
-    // OUT_OF_MEMORY; nothing is changed then.
+    // Goes on with the sum of these adapters, each times its factor; none: the base alone. Empties the cache. A single
+    // adapter with factor 1 is applied as it is, so that its later changes are seen; of all else a copy is made.
+    // Errors: INVALID_ARGUMENT, OUT_OF_MEMORY; nothing is changed then.
     void set_adapters(std::span<const Adapter::Part> parts);
 
     // Appends tokens. logits: empty, or n_vocab values (of the last token), or n_vocab per token when all_logits.
@@ -47,16 +47,16 @@ private:
     void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
     void arrange_weights();
-    void forward(const Segment & segment);  // buffers_.tokens to buffers_.block.x
+    void forward(const Segment & segment);          // buffers_.tokens to buffers_.block.x
     void compute_logits(int64_t first, int64_t n);  // of n tokens of that, at most logits_piece, to buffers_.logits
     uint64_t shape_key(int64_t n_logits) const;
 
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_, n_past_ = 0;
-    uint64_t n_applied_ = 0;  // how often the adapters have changed
-    bool arranged_ = false;  // or found that it cannot be
-    std::unique_ptr<Backend> backend_;  // declared before what it releases
+    uint64_t n_applied_ = 0;                                // how often the adapters have changed
+    bool arranged_ = false;                                 // or found that it cannot be
+    std::unique_ptr<Backend> backend_;                      // declared before what it releases
     std::unique_ptr<void, Release> arena_, adapter_arena_;  // the second is for block.u
     int64_t max_rank_ = 0;                                  // of an adapter that there is room for
     Buffers buffers_;

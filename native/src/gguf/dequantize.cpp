@@ -35,7 +35,8 @@ void dequantize_row(ggml_type type, const void * src, float * dst, int64_t n) {
         std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(float));
         return;
     }
-    // The grids of the IQ types are constants for reading; ggml_quantize_init() prepares only their search when writing.
+    // The grids of the IQ types are constants for reading; ggml_quantize_init() prepares only their search when
+    // writing.
     ggml_get_type_traits(type)->to_float(src, dst, n);
 }
 

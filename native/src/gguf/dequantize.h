@@ -15,8 +15,8 @@ const char * type_name(ggml_type type);
 // releases add.
 bool is_supported_weight_type(ggml_type type);
 
-// dst[n] = the values of n elements at src, n a multiple of ggml_blck_size(type). `type` must be supported; src need not
-// be aligned beyond what a GGUF file guarantees. Any bytes are safe, but may give NaN. Thread-safe.
+// dst[n] = the values of n elements at src, n a multiple of ggml_blck_size(type). `type` must be supported; src need
+// not be aligned beyond what a GGUF file guarantees. Any bytes are safe, but may give NaN. Thread-safe.
 void dequantize_row(ggml_type type, const void * src, float * dst, int64_t n);
 
 }  // namespace lorica

@@ -3,9 +3,9 @@
 //   n_kv x      { string key, u32 type, value },
 //   n_tensors x { string name, u32 n_dims, u64 ne[n_dims], u32 type, u64 offset into the data section },
 //   zeros up to general.alignment, data section.
-// A string is u64 length and bytes; an array is u32 element type, u64 count and elements. All numbers are little-endian.
-// Each file of a split model says in split.no which it is, from 0, and in split.count of how many; split.tensors.count is the number of
-// tensors in all of them.
+// A string is u64 length and bytes; an array is u32 element type, u64 count and elements. All numbers are
+// little-endian. Each file of a split model says in split.no which it is, from 0, and in split.count of how many;
+// split.tensors.count is the number of tensors in all of them.
 #include "gguf/gguf_file.h"
 
 #include "common/error.h"
@@ -63,8 +63,7 @@ bool is_integer(gguf_type type) {
 
 bool is_float(gguf_type type) { return type == GGUF_TYPE_FLOAT32 || type == GGUF_TYPE_FLOAT64; }
 
-template <typename T>
-T load(const std::byte * p) {
+template <typename T> T load(const std::byte * p) {
     T value;
     std::memcpy(&value, p, sizeof(T));
     return value;
@@ -77,7 +76,7 @@ std::string_view string_at(const std::byte * p) {
 
 struct Entry {
     std::string key;
-    gguf_type type;           // of the value, or of the elements of an array
+    gguf_type type;  // of the value, or of the elements of an array
     bool is_array;
     uint64_t count;           // 1 for scalars
     const std::byte * value;  // the first element
@@ -95,8 +94,7 @@ public:
     uint64_t offset() const { return offset_; }
     uint64_t remaining() const { return bytes_.size() - offset_; }
 
-    template <typename... Parts>
-    [[noreturn]] void damaged(const std::string & field, const Parts &... parts) const {
+    template <typename... Parts> [[noreturn]] void damaged(const std::string & field, const Parts &... parts) const {
         fail(LORICA_ERROR_FORMAT, file_, ": damaged GGUF file: ", field, ": ", parts..., " (at byte ", offset_, ")");
     }
 
@@ -109,10 +107,7 @@ public:
         return p;
     }
 
-    template <typename T>
-    T read(const std::string & field) {
-        return load<T>(take(sizeof(T), field));
-    }
+    template <typename T> T read(const std::string & field) { return load<T>(take(sizeof(T), field)); }
 
     // Leaves the cursor at the string when it is refused, so that the message points there.
     std::string_view string(const std::string & field, uint64_t max_bytes = std::numeric_limits<uint64_t>::max()) {
@@ -181,8 +176,8 @@ Entry read_entry(Cursor & cursor, int64_t index) {
 
     const uint64_t element_bytes = type == GGUF_TYPE_STRING ? 8 : scalar_size(type);
     if (entry.count > cursor.remaining() / element_bytes) {
-        cursor.damaged(field, "has ", entry.count, " elements of at least ", element_bytes, " bytes, but the file ends after ",
-                       cursor.remaining(), " bytes; is it complete?");
+        cursor.damaged(field, "has ", entry.count, " elements of at least ", element_bytes,
+                       " bytes, but the file ends after ", cursor.remaining(), " bytes; is it complete?");
     }
     if (type == GGUF_TYPE_STRING) {
         entry.value = cursor.take(0, field);
@@ -215,7 +210,8 @@ TensorView read_tensor_info(Cursor & cursor, int64_t index, uint64_t alignment) 
         const auto ne = cursor.read<uint64_t>(field);
         if (ne == 0 || ne > uint64_t(std::numeric_limits<int64_t>::max()) ||
             __builtin_mul_overflow(n_elements, static_cast<int64_t>(ne), &n_elements)) {
-            cursor.damaged(field, "dimension ", d, " is ", ne, ne == 0 ? ", at least 1 is needed" : ", which is too large");
+            cursor.damaged(field, "dimension ", d, " is ", ne,
+                           ne == 0 ? ", at least 1 is needed" : ", which is too large");
         }
         tensor.ne[d] = static_cast<int64_t>(ne);
     }
@@ -230,8 +226,8 @@ TensorView read_tensor_info(Cursor & cursor, int64_t index, uint64_t alignment) 
         cursor.damaged(field, "has the tensor type ", type, ", which ggml has removed; convert the model again");
     }
     if (tensor.ne[0] % block != 0) {
-        cursor.damaged(field, "rows of ", tensor.ne[0], " elements are no whole number of ", ggml_type_name(tensor.type),
-                       " blocks of ", block);
+        cursor.damaged(field, "rows of ", tensor.ne[0], " elements are no whole number of ",
+                       ggml_type_name(tensor.type), " blocks of ", block);
     }
     // In this order the products cannot pass n_elements * type_size, and that is checked.
     if (__builtin_mul_overflow(static_cast<uint64_t>(n_elements / block), uint64_t(ggml_type_size(tensor.type)),
@@ -263,7 +259,8 @@ void check_magic(const std::string & file, std::span<const std::byte> bytes) {
             fail(LORICA_ERROR_FORMAT, file, ": is a GGML file from before GGUF; convert the original model again");
         }
     }
-    fail(LORICA_ERROR_FORMAT, file, ": not a GGUF file: it starts with ", quoted(start.substr(0, 4)), " instead of \"GGUF\"");
+    fail(LORICA_ERROR_FORMAT, file, ": not a GGUF file: it starts with ", quoted(start.substr(0, 4)),
+         " instead of \"GGUF\"");
 }
 
 void append_json_string(std::string & out, std::string_view text) {
@@ -289,8 +286,7 @@ void append_json_string(std::string & out, std::string_view text) {
     out += '"';
 }
 
-template <typename T>
-void append_json_number(std::string & out, T value) {
+template <typename T> void append_json_number(std::string & out, T value) {
     if constexpr (std::is_floating_point_v<T>) {
         if (!std::isfinite(value)) {
             out += "null";
@@ -356,8 +352,8 @@ struct GgufFile::Impl {
         return found == entry_of_key.end() ? nullptr : &entries[found->second];
     }
     [[noreturn]] void wrong_type(const Entry & entry, const char * wanted) const {
-        fail(LORICA_ERROR_FORMAT, path, ": metadata ", quoted(entry.key), " is of type ", entry.type_name(), ", expected ",
-             wanted);
+        fail(LORICA_ERROR_FORMAT, path, ": metadata ", quoted(entry.key), " is of type ", entry.type_name(),
+             ", expected ", wanted);
     }
     int64_t int_element(const Entry & entry, uint64_t i) const;
     std::optional<int64_t> find_int(std::string_view key) const;
@@ -378,7 +374,8 @@ void GgufFile::Impl::parse() {
     cursor.take(4, "magic");
     const auto version = cursor.read<uint32_t>("version");
     if ((version & 0xffff) == 0) {
-        fail(LORICA_ERROR_FORMAT, path, ": GGUF version ", version, " (at byte 4): the file seems to be big-endian, which is ",
+        fail(LORICA_ERROR_FORMAT, path, ": GGUF version ", version,
+             " (at byte 4): the file seems to be big-endian, which is ",
              "not supported; convert the model for a little-endian machine");
     }
     if (version != 2 && version != 3) {
@@ -434,22 +431,24 @@ void GgufFile::Impl::add_other_files() {
         return;
     }
     if (count > max_files || index >= count) {
-        fail(LORICA_ERROR_FORMAT, path, ": its metadata says that it is number ", index, ", from 0, of ", count, " files of a model");
+        fail(LORICA_ERROR_FORMAT, path, ": its metadata says that it is number ", index, ", from 0, of ", count,
+             " files of a model");
     }
     const std::string of_this = split_name("", index, count), of_first = split_name("", 0, count);
     if (!path.ends_with(of_this)) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, path, ": is one of ", count, " files of a model, and its name must end with ", of_this,
-             " for the others to be found beside it");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, path, ": is one of ", count,
+             " files of a model, and its name must end with ", of_this, " for the others to be found beside it");
     }
     const std::string name = path.substr(0, path.size() - of_this.size());
     if (index > 0) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, path, ": is one of ", count, " files of a model; open the first, ", name, of_first);
+        fail(LORICA_ERROR_INVALID_ARGUMENT, path, ": is one of ", count, " files of a model; open the first, ", name,
+             of_first);
     }
     for (int64_t i = 1; i < count; ++i) {
         const std::unique_ptr<Impl> other = open(split_name(name, i, count));
         if (other->find_int("split.count") != count || other->find_int("split.no") != i) {
-            fail(LORICA_ERROR_FORMAT, other->path, ": belongs to another model than ", path, ": its metadata does not say that it is number ",
-                 i + 1, " of ", count);
+            fail(LORICA_ERROR_FORMAT, other->path, ": belongs to another model than ", path,
+                 ": its metadata does not say that it is number ", i + 1, " of ", count);
         }
         files.push_back(std::move(other->files.front()));
         tensors.insert(tensors.end(), other->tensors.begin(), other->tensors.end());
@@ -458,13 +457,14 @@ void GgufFile::Impl::add_other_files() {
     tensor_of_name.clear();
     for (size_t i = 0; i < tensors.size(); ++i) {
         if (!tensor_of_name.emplace(tensors[i].name, i).second) {
-            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(tensors[i].name), " is in two of the ", count, " files of the model");
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(tensors[i].name), " is in two of the ", count,
+                 " files of the model");
         }
     }
     const auto expected = find_int("split.tensors.count");
     if (expected && *expected != static_cast<int64_t>(tensors.size())) {
-        fail(LORICA_ERROR_FORMAT, path, ": metadata \"split.tensors.count\" is ", *expected, ", but the ", count, " files of the model hold ",
-             tensors.size(), " tensors");
+        fail(LORICA_ERROR_FORMAT, path, ": metadata \"split.tensors.count\" is ", *expected, ", but the ", count,
+             " files of the model hold ", tensors.size(), " tensors");
     }
 }
 

@@ -1,12 +1,12 @@
 // A GGUF v2 or v3 file, validated in full and memory-mapped read-only. Knows nothing of architectures.
 //
-// A model may be split into several files, NAME-00001-of-00003.gguf and so on, as llama.cpp's gguf-split writes them: tensors lie in all of
-// them, metadata counts in the first, which is the one to open.
+// A model may be split into several files, NAME-00001-of-00003.gguf and so on, as llama.cpp's gguf-split writes them:
+// tensors lie in all of them, metadata counts in the first, which is the one to open.
 //
-// The header is read by our own bounded parser and by nothing else. ggml's reader asserts on some inputs, and an assertion
-// would take the JVM down; and once every field has been checked against the file's size there is nothing left for a
-// second parser to find, only a second copy of the vocabulary to make. ggml gives the facts (type table, limits) and
-// writes files (gguf_writer.h).
+// The header is read by our own bounded parser and by nothing else. ggml's reader asserts on some inputs, and an
+// assertion would take the JVM down; and once every field has been checked against the file's size there is nothing
+// left for a second parser to find, only a second copy of the vocabulary to make. ggml gives the facts (type table,
+// limits) and writes files (gguf_writer.h).
 #pragma once
 
 #include <ggml.h>
@@ -38,11 +38,11 @@ struct TensorView {
 
 class GgufFile {
 public:
-    // Errors: IO (cannot open or read; of a split model, any of its files), FORMAT (says which field is wrong and where),
-    // INVALID_ARGUMENT for a file of a split model that is not its first.
+    // Errors: IO (cannot open or read; of a split model, any of its files), FORMAT (says which field is wrong and
+    // where), INVALID_ARGUMENT for a file of a split model that is not its first.
     static GgufFile open(const std::string & path);
-    // The same over bytes of the caller, which must outlive the result; `name` stands in messages where the path would. Of a split
-    // model, this file alone.
+    // The same over bytes of the caller, which must outlive the result; `name` stands in messages where the path would.
+    // Of a split model, this file alone.
     static GgufFile from_memory(const std::string & name, std::span<const std::byte> bytes);
     GgufFile(GgufFile &&) noexcept;
     GgufFile & operator=(GgufFile &&) noexcept;
@@ -59,8 +59,9 @@ public:
     std::string value_json(int64_t i, int64_t max_array) const;
     std::optional<int64_t> array_length(int64_t i) const;  // nullopt when it is no array
 
-    // Typed look-ups. Absent keys give nullopt; a key of another type fails with FORMAT and names key and type. Integers are
-    // widened from any integer type of the file and must be >= 0 and fit; floats come from f32 or f64 and may be NaN.
+    // Typed look-ups. Absent keys give nullopt; a key of another type fails with FORMAT and names key and type.
+    // Integers are widened from any integer type of the file and must be >= 0 and fit; floats come from f32 or f64 and
+    // may be NaN.
     std::optional<int64_t> find_int(std::string_view key) const;
     std::optional<double> find_float(std::string_view key) const;
     std::optional<bool> find_bool(std::string_view key) const;
@@ -69,8 +70,8 @@ public:
     std::optional<std::vector<int64_t>> find_ints(std::string_view key) const;
     std::optional<std::vector<double>> find_floats(std::string_view key) const;
 
-    // Metadata entry i as it lies in the file: `type` is gguf.h's gguf_type, of the elements when it is an array. Strings are
-    // u64 length and bytes, one after another.
+    // Metadata entry i as it lies in the file: `type` is gguf.h's gguf_type, of the elements when it is an array.
+    // Strings are u64 length and bytes, one after another.
     struct RawValue {
         uint32_t type;
         bool is_array;
@@ -79,7 +80,7 @@ public:
     };
     RawValue raw_value(int64_t i) const;
 
-    const std::vector<TensorView> & tensors() const;  // in file order, one file after another
+    const std::vector<TensorView> & tensors() const;              // in file order, one file after another
     const TensorView * find_tensor(std::string_view name) const;  // nullptr when absent
 
 private:

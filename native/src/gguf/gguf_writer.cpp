@@ -18,8 +18,7 @@ struct GgufContextFree {
     void operator()(gguf_context * context) const { gguf_free(context); }
 };
 
-template <typename T>
-T load(const std::byte * p) {
+template <typename T> T load(const std::byte * p) {
     T value;
     std::memcpy(&value, p, sizeof(T));
     return value;
@@ -85,14 +84,16 @@ void GgufWriter::set_i32s(std::string_view key, std::span<const int32_t> values)
 }
 
 void GgufWriter::set_f32s(std::string_view key, std::span<const float> values) {
-    gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_FLOAT32, values.data(), values.size());
+    gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_FLOAT32, values.data(),
+                      values.size());
 }
 
 void GgufWriter::copy_metadata(const GgufFile & file, const std::vector<std::string> & except) {
     gguf_context * const context = impl_->context.get();
     for (int64_t i = 0; i < file.n_kv(); ++i) {
         const std::string & name = file.key(i);
-        if (name == GGUF_KEY_GENERAL_ALIGNMENT || name.starts_with("split.") || gguf_find_key(context, name.c_str()) >= 0 ||
+        if (name == GGUF_KEY_GENERAL_ALIGNMENT || name.starts_with("split.") ||
+            gguf_find_key(context, name.c_str()) >= 0 ||
             std::find(except.begin(), except.end(), name) != except.end()) {
             continue;
         }
@@ -105,7 +106,8 @@ void GgufWriter::copy_metadata(const GgufFile & file, const std::vector<std::str
                 const auto length = load<uint64_t>(p);
                 texts.emplace_back(reinterpret_cast<const char *>(p) + 8, length);
                 if (texts.back().find('\0') != std::string::npos) {
-                    fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": metadata ", quoted(name), " has a string with a NUL in it");
+                    fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": metadata ", quoted(name),
+                         " has a string with a NUL in it");
                 }
                 p += 8 + length;
             }
@@ -177,7 +179,8 @@ void GgufWriter::add_tensor(std::string_view name, ggml_type type, std::span<con
     gguf_add_tensor(impl_->context.get(), &tensor);
 }
 
-void GgufWriter::add_tensor(std::string_view name, ggml_type type, std::initializer_list<int64_t> ne, const void * data) {
+void GgufWriter::add_tensor(std::string_view name, ggml_type type, std::initializer_list<int64_t> ne,
+                            const void * data) {
     int64_t n_rows = 1;
     for (size_t d = 1; d < ne.size(); ++d) {
         n_rows *= ne.begin()[d];
@@ -199,7 +202,8 @@ void GgufWriter::write(const std::string & path) const {
     const uint64_t alignment = gguf_get_alignment(context);
     for (size_t i = 0; i < impl_->sources.size(); ++i) {
         const auto id = static_cast<int64_t>(i);
-        const uint64_t n_bytes = gguf_get_tensor_size(context, id), start = header.size() + gguf_get_tensor_offset(context, id);
+        const uint64_t n_bytes = gguf_get_tensor_size(context, id),
+                       start = header.size() + gguf_get_tensor_offset(context, id);
         uint64_t done = 0;
         do {
             const std::span<const std::byte> data = impl_->sources[i]();

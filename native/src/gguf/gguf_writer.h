@@ -21,8 +21,8 @@ namespace lorica {
 //     writer.add_tensor("output_norm.weight", GGML_TYPE_F32, {n_embd}, norm.data());
 //     writer.write("out.gguf");
 //
-// Every function fails with INVALID_ARGUMENT for what could not be read back: an empty or repeated name, one that is too
-// long, a shape that is no whole number of blocks.
+// Every function fails with INVALID_ARGUMENT for what could not be read back: an empty or repeated name, one that is
+// too long, a shape that is no whole number of blocks.
 class GgufWriter {
 public:
     GgufWriter();
@@ -39,13 +39,12 @@ public:
     void set_i32s(std::string_view key, std::span<const int32_t> values);
     void set_f32s(std::string_view key, std::span<const float> values);
 
-    // All metadata of a file but general.alignment, what says that a model is split, and the keys in `except`. What is set already
-    // stays.
-    // Errors: UNSUPPORTED for a string with a NUL in it.
+    // All metadata of a file but general.alignment, what says that a model is split, and the keys in `except`. What is
+    // set already stays. Errors: UNSUPPORTED for a string with a NUL in it.
     void copy_metadata(const GgufFile & file, const std::vector<std::string> & except);
 
-    // `data` gives the tensor's bytes when its turn comes, all at once or, in further calls, piece by piece; they need to live
-    // until the next call of any such function, so a large file can be written through one small buffer.
+    // `data` gives the tensor's bytes when its turn comes, all at once or, in further calls, piece by piece; they need
+    // to live until the next call of any such function, so a large file can be written through one small buffer.
     using DataSource = std::function<std::span<const std::byte>()>;
     void add_tensor(std::string_view name, ggml_type type, std::span<const int64_t> ne, DataSource data);
     // The same for data that lives until write() returns.

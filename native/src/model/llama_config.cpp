@@ -26,7 +26,8 @@ public:
         const auto value = find(prefix + key);
         if (!value) return std::nullopt;
         if (*value < min || *value > max) {
-            fail(LORICA_ERROR_FORMAT, file_.path(), ": ", prefix, key, " is ", *value, "; it must lie between ", min, " and ", max);
+            fail(LORICA_ERROR_FORMAT, file_.path(), ": ", prefix, key, " is ", *value, "; it must lie between ", min,
+                 " and ", max);
         }
         return static_cast<int32_t>(*value);
     }
@@ -47,7 +48,8 @@ private:
         if (values->empty()) fail(LORICA_ERROR_FORMAT, file_.path(), ": ", key, " is an empty array");
         for (const int64_t value : *values) {
             if (value != values->front()) {
-                fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": ", key, " differs between layers, which is not supported");
+                fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": ", key,
+                     " differs between layers, which is not supported");
             }
         }
         return values->front();
@@ -64,9 +66,9 @@ private:
 };
 
 void read_rope(const GgufFile & file, const Reader & reader, LlamaConfig & config) {
-    const int32_t n_rot =
-        reader.optional_integer("rope.dimension_count", 0, config.head_dim).value_or(config.head_dim);
-    if (n_rot % 2 != 0) fail(LORICA_ERROR_FORMAT, file.path(), ": ", reader.prefix, "rope.dimension_count is odd (", n_rot, ")");
+    const int32_t n_rot = reader.optional_integer("rope.dimension_count", 0, config.head_dim).value_or(config.head_dim);
+    if (n_rot % 2 != 0)
+        fail(LORICA_ERROR_FORMAT, file.path(), ": ", reader.prefix, "rope.dimension_count is odd (", n_rot, ")");
     const double base = reader.positive("rope.freq_base", 10000.0);
 
     double linear_factor = 1;
@@ -74,7 +76,8 @@ void read_rope(const GgufFile & file, const Reader & reader, LlamaConfig & confi
     if (scaling == "linear") {
         linear_factor = reader.positive("rope.scaling.factor", 1.0);
     } else if (scaling != "none") {
-        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": RoPE scaling '", scaling, "' is not supported (none, linear and rope_freqs are)");
+        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": RoPE scaling '", scaling,
+             "' is not supported (none, linear and rope_freqs are)");
     }
 
     config.inverse_frequency.resize(static_cast<size_t>(n_rot / 2));
@@ -91,7 +94,8 @@ void read_rope(const GgufFile & file, const Reader & reader, LlamaConfig & confi
     dequantize_row(GGML_TYPE_F32, factors->data, values.data(), n_rot / 2);
     for (size_t i = 0; i < values.size(); ++i) {
         if (!(values[i] > 0) || !std::isfinite(values[i])) {
-            fail(LORICA_ERROR_FORMAT, file.path(), ": rope_freqs.weight[", i, "] is ", values[i], "; it must be positive");
+            fail(LORICA_ERROR_FORMAT, file.path(), ": rope_freqs.weight[", i, "] is ", values[i],
+                 "; it must be positive");
         }
         config.inverse_frequency[i] /= values[i];
     }
@@ -108,7 +112,8 @@ LlamaConfig LlamaConfig::read(const GgufFile & file) {
     }
     config.architecture = *architecture;
     if (config.architecture != "llama") {
-        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": architecture '", config.architecture, "' is not supported (llama is)");
+        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": architecture '", config.architecture,
+             "' is not supported (llama is)");
     }
 
     Reader reader(file);
@@ -126,23 +131,27 @@ LlamaConfig LlamaConfig::read(const GgufFile & file) {
         fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": mixture-of-experts models are not supported");
     }
     if (config.n_head % config.n_head_kv != 0) {
-        fail(LORICA_ERROR_FORMAT, file.path(), ": attention.head_count ", config.n_head, " is no multiple of head_count_kv ",
-             config.n_head_kv);
+        fail(LORICA_ERROR_FORMAT, file.path(), ": attention.head_count ", config.n_head,
+             " is no multiple of head_count_kv ", config.n_head_kv);
     }
     const auto key_length = reader.optional_integer("attention.key_length", 1, 4096);
     if (!key_length && config.n_embd % config.n_head != 0) {
-        fail(LORICA_ERROR_FORMAT, file.path(), ": embedding_length ", config.n_embd, " is no multiple of head_count ", config.n_head);
+        fail(LORICA_ERROR_FORMAT, file.path(), ": embedding_length ", config.n_embd, " is no multiple of head_count ",
+             config.n_head);
     }
     config.head_dim = key_length.value_or(config.n_embd / config.n_head);
     if (config.head_dim % 2 != 0) {
-        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": attention heads of odd size ", config.head_dim, " are not supported");
+        fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": attention heads of odd size ", config.head_dim,
+             " are not supported");
     }
     if (reader.optional_integer("attention.value_length", 1, 4096).value_or(config.head_dim) != config.head_dim) {
         fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": keys and values of different size are not supported");
     }
 
     const TensorView * embedding = file.find_tensor("token_embd.weight");
-    if (!embedding) fail(LORICA_ERROR_FORMAT, file.path(), ": tensor token_embd.weight is missing; is this a vocabulary-only file?");
+    if (!embedding)
+        fail(LORICA_ERROR_FORMAT, file.path(),
+             ": tensor token_embd.weight is missing; is this a vocabulary-only file?");
     if (embedding->ne[1] < 1 || embedding->ne[1] > (1 << 26)) {
         fail(LORICA_ERROR_FORMAT, file.path(), ": token_embd.weight has ", embedding->ne[1], " rows");
     }

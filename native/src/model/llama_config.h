@@ -20,15 +20,15 @@ struct LlamaConfig {
     int32_t n_vocab = 0;
     int32_t n_ctx_train = 0;
     double rms_eps = 1e-5;
-    // Of RoPE, one per rotated pair: base^(-2i / n_rot) / factor_i, where the factors are those of rope_freqs.weight (Llama 3's
-    // scaling, as llama.cpp's converter stores it) or of linear scaling.
+    // Of RoPE, one per rotated pair: base^(-2i / n_rot) / factor_i, where the factors are those of rope_freqs.weight
+    // (Llama 3's scaling, as llama.cpp's converter stores it) or of linear scaling.
     std::vector<double> inverse_frequency;
 
     int32_t q_dim() const { return n_head * head_dim; }
     int32_t kv_dim() const { return n_head_kv * head_dim; }
 
-    // Errors: UNSUPPORTED for another architecture or a variant of Llama that the engine does not compute, FORMAT for values that are
-    // missing or contradict each other.
+    // Errors: UNSUPPORTED for another architecture or a variant of Llama that the engine does not compute, FORMAT for
+    // values that are missing or contradict each other.
     static LlamaConfig read(const GgufFile & file);
 };
 

@@ -32,7 +32,8 @@ private:
 
 }  // namespace
 
-std::shared_ptr<const Model> Model::load(const std::string & path, const std::string & device, Dtype act, int32_t n_threads) {
+std::shared_ptr<const Model> Model::load(const std::string & path, const std::string & device, Dtype act,
+                                         int32_t n_threads) {
     const std::shared_ptr<Model> model(new Model(GgufFile::open(path), device, act, n_threads));
     model->load_weights();  // outside the constructor: the destructor then releases what was loaded before an error
     return model;
@@ -54,8 +55,9 @@ void Model::plan_memory() {
     if (device_bytes_ == 0) return;
     const int64_t available = device_->available_memory();
     if (device_bytes_ <= available) return;
-    fail(LORICA_ERROR_OUT_OF_MEMORY, file_.path(), ": the weights take ", (device_bytes_ >> 20) + 1, " MiB on ", device_->name(),
-         ", which has ", available >> 20, " MiB free; take a model in fewer bits, another GPU, or device \"cpu\"");
+    fail(LORICA_ERROR_OUT_OF_MEMORY, file_.path(), ": the weights take ", (device_bytes_ >> 20) + 1, " MiB on ",
+         device_->name(), ", which has ", available >> 20,
+         " MiB free; take a model in fewer bits, another GPU, or device \"cpu\"");
 }
 
 void Model::load_weights() {
@@ -101,9 +103,11 @@ Weight Model::load_linear(const std::string & name, int64_t out, int64_t in) {
              "]; the metadata asks for [", out, ", ", in, "]");
     }
     if (!is_supported_weight_type(view.type)) {
-        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type), ", which cannot be read");
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type),
+             ", which cannot be read");
     }
-    const Weight weight{view.type, out, in, ggml_row_size(view.type, in), device_->load_weight(view.data, view.n_bytes)};
+    const Weight weight{view.type, out, in, ggml_row_size(view.type, in),
+                        device_->load_weight(view.data, view.n_bytes)};
     device_->prepare(weight);
     return weight;
 }
@@ -111,11 +115,12 @@ Weight Model::load_linear(const std::string & name, int64_t out, int64_t in) {
 const float * Model::load_norm(const std::string & name) {
     const TensorView & view = tensor(name);
     if (view.n_elements() != config_.n_embd || view.ne[0] != config_.n_embd) {
-        fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " has ", view.n_elements(), " elements; it must have ",
-             config_.n_embd);
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " has ", view.n_elements(),
+             " elements; it must have ", config_.n_embd);
     }
     if (!is_supported_weight_type(view.type)) {
-        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type), ", which cannot be read");
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type),
+             ", which cannot be read");
     }
     std::vector<float> values(static_cast<size_t>(config_.n_embd));
     dequantize_row(view.type, view.data, values.data(), config_.n_embd);

@@ -26,7 +26,8 @@ struct LayerWeights {
 class Model {
 public:
     // device as make_backend takes it. Errors: IO, FORMAT, UNSUPPORTED, DEVICE.
-    static std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act, int32_t n_threads);
+    static std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act,
+                                             int32_t n_threads);
     ~Model();
 
     const GgufFile & file() const { return file_; }
@@ -49,8 +50,9 @@ public:
     std::unique_ptr<Backend> new_backend() const;
     // The instance that owns the weights; its memory functions may be called from any thread.
     Backend & device() const { return *device_; }
-    // What Backend::arrange() makes of the linear weights, by whoever asks first, with that backend of this model's; the others share it
-    // while any of them keeps it. Null where the device has no use for it or memory is short. Any thread may ask.
+    // What Backend::arrange() makes of the linear weights, by whoever asks first, with that backend of this model's;
+    // the others share it while any of them keeps it. Null where the device has no use for it or memory is short. Any
+    // thread may ask.
     std::shared_ptr<const ArrangedWeights> arranged_weights(Backend & backend) const;
 
 private:

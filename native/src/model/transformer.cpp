@@ -30,8 +30,8 @@ Matrix Arena::operand(Dtype type, int64_t rows, int64_t cols) {
     return x;
 }
 
-BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
-                               bool with_x) {
+BlockActivations lay_out_block(Arena & arena, const Model & model, const Adapter * adapter, Formats formats,
+                               int64_t max_tokens, bool with_x) {
     const LlamaConfig & c = model.config();
     BlockActivations block;
     if (with_x) block.x = arena.matrix(formats.hidden, max_tokens, c.n_embd);
@@ -60,8 +60,8 @@ BlockActivations lay_out_recomputed_block(Arena & arena, const Model & model, Fo
     return block;
 }
 
-BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter * adapter, Formats formats, int64_t max_tokens,
-                             bool training) {
+BlockScratch lay_out_scratch(Arena & arena, const Model & model, const Adapter * adapter, Formats formats,
+                             int64_t max_tokens, bool training) {
     const LlamaConfig & c = model.config();
     BlockScratch scratch;
     scratch.normed = arena.operand(formats.act, max_tokens, c.n_embd);
@@ -102,8 +102,8 @@ Matrix rows_of(const Matrix & x, int64_t n) { return x ? x.slice_rows(0, n) : Ma
 // The first `n` rows of each matrix, and of u the columns that the pair has.
 BlockActivations rows_of(const BlockActivations & block, int64_t n) {
     BlockActivations result = block;
-    for (Matrix * x : {&result.x, &result.mid, &result.q, &result.k, &result.v, &result.o, &result.gate, &result.up, &result.lse,
-                       &result.attn_inverse_rms, &result.ffn_inverse_rms}) {
+    for (Matrix * x : {&result.x, &result.mid, &result.q, &result.k, &result.v, &result.o, &result.gate, &result.up,
+                       &result.lse, &result.attn_inverse_rms, &result.ffn_inverse_rms}) {
         *x = rows_of(*x, n);
     }
     for (Matrix & u : result.u) u = rows_of(u, n);
@@ -112,8 +112,8 @@ BlockActivations rows_of(const BlockActivations & block, int64_t n) {
 
 BlockScratch rows_of(const BlockScratch & scratch, int64_t n) {
     BlockScratch result = scratch;
-    for (Matrix * x : {&result.normed, &result.h, &result.dh, &result.d_normed, &result.d_residual, &result.d_o, &result.dq, &result.dk, &result.dv,
-                       &result.d_scaled, &result.d_gate}) {
+    for (Matrix * x : {&result.normed, &result.h, &result.dh, &result.d_normed, &result.d_residual, &result.d_o,
+                       &result.dq, &result.dk, &result.dv, &result.d_scaled, &result.d_gate}) {
         *x = rows_of(*x, n);
     }
     return result;
@@ -127,7 +127,11 @@ int64_t n_tokens(const Sequences & sequences) {
 }  // namespace
 
 Transformer::Transformer(const Model & model, const Adapter * adapter, Backend & backend, void * gradients)
-    : model_(model), adapter_(adapter), backend_(backend), gradients_(gradients), first_adapted_(model.config().n_layer) {
+    : model_(model),
+      adapter_(adapter),
+      backend_(backend),
+      gradients_(gradients),
+      first_adapted_(model.config().n_layer) {
     if (adapter) {
         for (const LoraPair & pair : adapter->pairs()) first_adapted_ = std::min(first_adapted_, pair.layer);
     }
@@ -158,7 +162,8 @@ Lora Transformer::lora(int32_t layer, Module module) const {
     lora.scale = adapter_->scale(*pair);
     if (dropout_seed_) {
         const size_t number = static_cast<size_t>(layer) * n_modules + index(module);
-        lora.dropout = {adapter_->config().dropout, derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), index(module)),
+        lora.dropout = {adapter_->config().dropout,
+                        derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), index(module)),
                         device_seeds_ ? device_seeds_ + number : nullptr};
     }
     return lora;
@@ -179,7 +184,8 @@ bool Transformer::dora_backward(int32_t layer, Module module, Matrix residual, M
 }
 
 bool Transformer::adapted(int32_t layer, std::initializer_list<Module> modules) const {
-    return adapter_ && std::any_of(modules.begin(), modules.end(), [&](Module m) { return adapter_->find(layer, m) != nullptr; });
+    return adapter_ &&
+           std::any_of(modules.begin(), modules.end(), [&](Module m) { return adapter_->find(layer, m) != nullptr; });
 }
 
 void Transformer::block_forward(int32_t layer, const BlockActivations & full_block, const BlockScratch & full_scratch,
@@ -196,18 +202,20 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
         return LinearForward{&w[module], pair, u, has_dora(layer, module) ? Matrix{} : residual, y};
     };
 
-    const std::array qkv{layer_of(Module::q, {}, block.q), layer_of(Module::k, {}, block.k), layer_of(Module::v, {}, block.v)};
+    const std::array qkv{layer_of(Module::q, {}, block.q), layer_of(Module::k, {}, block.k),
+                         layer_of(Module::v, {}, block.v)};
     backend_.norm_linear(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, qkv, scratch.normed);
     for (size_t i = 0; i < 3; ++i) apply_dora(layer, std::array{Module::q, Module::k, Module::v}[i], {}, qkv[i].y);
     if (cache) {
-        backend_.rope_into_cache(block.q, block.k, block.v, sequences.positions, c.head_dim, c.inverse_frequency, cache.k, cache.v);
+        backend_.rope_into_cache(block.q, block.k, block.v, sequences.positions, c.head_dim, c.inverse_frequency,
+                                 cache.k, cache.v);
     } else {
         backend_.rope(block.q, sequences.positions, c.head_dim, c.inverse_frequency, false);
         backend_.rope(block.k, sequences.positions, c.head_dim, c.inverse_frequency, false);
     }
     if (x_out) {
-        backend_.attention(block.q, cache ? cache.k : block.k, cache ? cache.v : block.v, sequences.segments, attention_shape(c), block.o,
-                           block.lse);
+        backend_.attention(block.q, cache ? cache.k : block.k, cache ? cache.v : block.v, sequences.segments,
+                           attention_shape(c), block.o, block.lse);
     }
     const std::array output{layer_of(Module::o, block.x, block.mid)};
     backend_.linear(block.o, output);
@@ -231,7 +239,8 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
 }
 
 void Transformer::block_backward(int32_t layer, const BlockActivations & full_block, const BlockScratch & full_scratch,
-                                 const Sequences & sequences, Matrix full_x_out, Matrix full_dx, bool is_top, bool need_dx) const {
+                                 const Sequences & sequences, Matrix full_x_out, Matrix full_dx, bool is_top,
+                                 bool need_dx) const {
     const LlamaConfig & c = model_.config();
     const LayerWeights & w = model_.layers()[static_cast<size_t>(layer)];
     const BlockActivations block = rows_of(full_block, n_tokens(sequences));
@@ -252,13 +261,14 @@ void Transformer::block_backward(int32_t layer, const BlockActivations & full_bl
     // The gradients take the place of gate and up, unless those are still needed.
     const bool keep = has_dora(layer, Module::gate) || has_dora(layer, Module::up);
     const Matrix d_gate = keep ? scratch.d_gate : block.gate, d_up = keep ? scratch.h : block.up;
-    backend_.swiglu_linear_backward(block.gate, block.up, down, scratch.h, into_h ? scratch.dh : Matrix{}, d_gate, d_up);
+    backend_.swiglu_linear_backward(block.gate, block.up, down, scratch.h, into_h ? scratch.dh : Matrix{}, d_gate,
+                                    d_up);
     if (!into_h) return;
     dora_backward(layer, Module::gate, {}, block.gate, d_gate, d_gate);
     dora_backward(layer, Module::up, {}, block.up, d_up, d_up);
     const std::array gate_up{layer_of(Module::gate, d_gate), layer_of(Module::up, d_up)};
-    backend_.norm_linear_backward(block.mid, {w.ffn_norm, c.rms_eps, block.ffn_inverse_rms}, gate_up, scratch.normed, scratch.d_normed,
-                                  into_mid ? dx : Matrix{}, scratch.d_residual);
+    backend_.norm_linear_backward(block.mid, {w.ffn_norm, c.rms_eps, block.ffn_inverse_rms}, gate_up, scratch.normed,
+                                  scratch.d_normed, into_mid ? dx : Matrix{}, scratch.d_residual);
     if (!into_mid) return;
 
     // mid = x + W_o o
@@ -267,19 +277,21 @@ void Transformer::block_backward(int32_t layer, const BlockActivations & full_bl
     const std::array output{layer_of(Module::o, dora_output ? scratch.d_scaled : scratch.d_residual)};
     backend_.linear_backward(block.o, output, into_attention ? scratch.d_o : Matrix{});
     if (!into_attention) return;
-    backend_.attention_backward(block.q, block.k, block.v, block.o, block.lse, scratch.d_o, sequences.segments, attention_shape(c),
-                                scratch.dq, scratch.dk, scratch.dv);
+    backend_.attention_backward(block.q, block.k, block.v, block.o, block.lse, scratch.d_o, sequences.segments,
+                                attention_shape(c), scratch.dq, scratch.dk, scratch.dv);
     backend_.rope(scratch.dq, sequences.positions, c.head_dim, c.inverse_frequency, true);
     backend_.rope(scratch.dk, sequences.positions, c.head_dim, c.inverse_frequency, true);
-    for (const auto & [module, y, dy] : {std::tuple{Module::q, block.q, scratch.dq}, {Module::k, block.k, scratch.dk},
+    for (const auto & [module, y, dy] : {std::tuple{Module::q, block.q, scratch.dq},
+                                         {Module::k, block.k, scratch.dk},
                                          {Module::v, block.v, scratch.dv}}) {
         if (!has_dora(layer, module)) continue;
         if (module != Module::v) backend_.rope(y, sequences.positions, c.head_dim, c.inverse_frequency, true);
         dora_backward(layer, module, {}, y, dy, dy);
     }
-    const std::array qkv{layer_of(Module::q, scratch.dq), layer_of(Module::k, scratch.dk), layer_of(Module::v, scratch.dv)};
-    backend_.norm_linear_backward(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, qkv, scratch.normed, scratch.d_normed,
-                                  need_dx ? dx : Matrix{}, scratch.d_residual);
+    const std::array qkv{layer_of(Module::q, scratch.dq), layer_of(Module::k, scratch.dk),
+                         layer_of(Module::v, scratch.dv)};
+    backend_.norm_linear_backward(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, qkv, scratch.normed,
+                                  scratch.d_normed, need_dx ? dx : Matrix{}, scratch.d_residual);
 }
 
 }  // namespace lorica

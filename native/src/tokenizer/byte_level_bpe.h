@@ -39,7 +39,7 @@ private:
 
     const Vocabulary & vocabulary_;
     PreTokenizer pre_tokenizer_;
-    std::array<int32_t, 256> byte_ids_;                        // -1: no token
+    std::array<int32_t, 256> byte_ids_;                       // -1: no token
     std::unordered_map<uint64_t, MergeQueue::Merge> merges_;  // by left id << 32 | right id
 };
 

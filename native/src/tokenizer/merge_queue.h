@@ -26,8 +26,7 @@ public:
     int32_t value(size_t i) const { return symbols_[i].value; }
 
     // find(left, right), positions of neighbours as pushed, gives their Merge or nullopt.
-    template <typename Find>
-    void run(Find find) {
+    template <typename Find> void run(Find find) {
         const auto n = static_cast<int32_t>(symbols_.size());
         heap_.clear();
         const auto consider = [&](int32_t left, int32_t right) {
@@ -69,8 +68,7 @@ public:
     }
 
     // Calls visit(position, value) for what is left.
-    template <typename Visit>
-    void for_each(Visit visit) const {
+    template <typename Visit> void for_each(Visit visit) const {
         for (size_t i = 0; i < symbols_.size(); i = static_cast<size_t>(symbols_[i].next)) {
             visit(i, symbols_[i].value);
         }

@@ -86,8 +86,7 @@ private:
 using Words = std::vector<uint32_t>;
 
 // Calls split(begin, end, emit) for every word so far; emit(end) closes the next part at `end`.
-template <typename Split>
-Words refine(const Words & words, Split split) {
+template <typename Split> Words refine(const Words & words, Split split) {
     Words parts;
     parts.reserve(words.size());
     size_t begin = 0;
@@ -107,8 +106,7 @@ Words refine(const Words & words, Split split) {
 }
 
 // [accepted]+ : each run of accepted characters is a word.
-template <typename Accept>
-Words isolate_runs(const Words & words, Accept accept) {
+template <typename Accept> Words isolate_runs(const Words & words, Accept accept) {
     return refine(words, [&](size_t begin, size_t end, auto emit) {
         for (size_t i = begin + 1; i < end; ++i) {
             if (accept(i) != accept(i - 1)) {
@@ -119,8 +117,7 @@ Words isolate_runs(const Words & words, Accept accept) {
 }
 
 // [accepted]{n} : each group of n accepted characters in a row is a word.
-template <typename Accept>
-Words isolate_groups(const Words & words, size_t n, Accept accept) {
+template <typename Accept> Words isolate_groups(const Words & words, size_t n, Accept accept) {
     return refine(words, [&](size_t begin, size_t end, auto emit) {
         size_t run = 0;
         for (size_t i = begin; i < end; ++i) {
@@ -134,8 +131,7 @@ Words isolate_groups(const Words & words, size_t n, Accept accept) {
     });
 }
 
-template <typename Accept>
-size_t skip(size_t i, size_t end, Accept accept) {
+template <typename Accept> size_t skip(size_t i, size_t end, Accept accept) {
     while (i < end && accept(i)) {
         ++i;
     }

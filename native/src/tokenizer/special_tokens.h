@@ -27,8 +27,8 @@ private:
     std::vector<int32_t> find_present(std::string_view text, bool parse_special) const;
 
     const Vocabulary & vocabulary_;
-    std::vector<int32_t> by_length_;                            // special tokens, longest first
-    std::array<std::vector<uint32_t>, 256> by_first_byte_;      // indices into by_length_
+    std::vector<int32_t> by_length_;                        // special tokens, longest first
+    std::array<std::vector<uint32_t>, 256> by_first_byte_;  // indices into by_length_
 };
 
 }  // namespace lorica

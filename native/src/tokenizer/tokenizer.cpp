@@ -62,8 +62,7 @@ void Tokenizer::encode(std::string_view text, EncodeOptions options, Session & s
              " bytes is too long to be tokenized at once; the most is ", longest_text, ", split it");
     }
     std::string storage;
-    const std::vector<Fragment> fragments =
-        special_tokens_.split(valid_utf8(text, storage), options.parse_special);
+    const std::vector<Fragment> fragments = special_tokens_.split(valid_utf8(text, storage), options.parse_special);
 
     if (options.add_special && vocabulary_.add_bos) {
         ids.push_back(vocabulary_.bos);

@@ -41,9 +41,8 @@ void require_length(const GgufFile & file, const std::string & key, const std::v
 // Texts that end a generation whatever the file says of them. Those of end_of_turn are also what info calls eot, the
 // first that the vocabulary has.
 constexpr std::array<std::string_view, 11> end_of_turn = {
-    "<|eot_id|>",      "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
-    "<|end_of_text|>", "<EOT>",      "_<EOT>",  "[EOT]",         "<｜end▁of▁sentence｜>",
-    "<end_of_utterance>",
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",         "<|endoftext|>",      "<|end_of_text|>",
+    "<EOT>",      "_<EOT>",     "[EOT]",   "<｜end▁of▁sentence｜>", "<end_of_utterance>",
 };
 constexpr std::array<std::string_view, 3> other_ends = {"<|eom_id|>", "<|return|>", "<|call|>"};
 // The same for control tokens only: learned vocabularies have the first as a word of HTML.

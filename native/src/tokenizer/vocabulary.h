@@ -50,7 +50,7 @@ public:
     int32_t size() const { return static_cast<int32_t>(tokens_.size()); }
     bool contains(int32_t id) const { return id >= 0 && id < size(); }
     const Token & operator[](int32_t id) const { return tokens_[static_cast<size_t>(id)]; }
-    int32_t find(std::string_view text) const;           // -1 when there is no such token
+    int32_t find(std::string_view text) const;             // -1 when there is no such token
     int32_t find_producible(std::string_view text) const;  // the same for tokens that plain text may become
 
     TokenizerModel model;
@@ -60,7 +60,7 @@ public:
     int32_t bos = -1, eos = -1, eot = -1, unk = -1, pad = -1;
     bool add_bos = false, add_eos = false;
     bool add_space_prefix = false;
-    bool ignore_merges = false;  // a word that is a token becomes it, merges or not
+    bool ignore_merges = false;                   // a word that is a token becomes it, merges or not
     bool lowercase = true, strip_accents = true;  // WordPiece's normalization
 
 private:

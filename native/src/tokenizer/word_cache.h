@@ -12,8 +12,7 @@ namespace lorica {
 class WordCache {
 public:
     // Appends the ids of `word` to `ids`. encode() appends them when the word is new.
-    template <typename Encode>
-    void append(std::string_view word, std::vector<int32_t> & ids, Encode encode) {
+    template <typename Encode> void append(std::string_view word, std::vector<int32_t> & ids, Encode encode) {
         if (word.size() > longest_word) {
             return encode();
         }

@@ -22,8 +22,7 @@ int64_t max_sequence_length(const SessionConfig & config) {
     return config.max_sequence_length > 0 ? config.max_sequence_length : config.max_tokens;
 }
 
-template <typename Real>
-bool all_finite(Backend & backend, const void * device, int64_t n) {
+template <typename Real> bool all_finite(Backend & backend, const void * device, int64_t n) {
     std::vector<Real> values(static_cast<size_t>(n));
     backend.copy_to_host(values.data(), device, values.size() * sizeof(Real));
     return std::all_of(values.begin(), values.end(), [](Real x) { return std::isfinite(x); });
@@ -37,8 +36,8 @@ bool all_finite(Backend & backend, const void * device, Dtype type, int64_t n) {
 
 // ---- the memory plan ----
 
-Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adapter & adapter, const SessionConfig & config,
-                                  int32_t recomputed_layers) {
+Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adapter & adapter,
+                                  const SessionConfig & config, int32_t recomputed_layers) {
     const LlamaConfig & c = model.config();
     const Formats formats = model.device().formats();
     const int64_t n = config.max_tokens;
@@ -51,16 +50,19 @@ Session::Buffers Session::lay_out(Arena & arena, const Model & model, const Adap
     b.rows = ids();
     b.labels = ids();
     const bool dropout = adapter.config().dropout > 0;
-    b.dropout_seeds =
-        dropout ? static_cast<uint64_t *>(arena.bytes(Transformer::n_dropout_seeds(model) * sizeof(uint64_t))) : nullptr;
+    b.dropout_seeds = dropout
+                          ? static_cast<uint64_t *>(arena.bytes(Transformer::n_dropout_seeds(model) * sizeof(uint64_t)))
+                          : nullptr;
     for (int32_t l = first; l <= c.n_layer; ++l) b.x.push_back(arena.matrix(formats.hidden, n, c.n_embd));
-    // Blocks below the lowest adapter are never passed backwards: they share the first one's memory. What is recomputed lies where the
-    // lowest block that is not has its own, whose backward pass is over by then.
+    // Blocks below the lowest adapter are never passed backwards: they share the first one's memory. What is recomputed
+    // lies where the lowest block that is not has its own, whose backward pass is over by then.
     const int32_t n_blocks = std::max(1, c.n_layer - first);
     const BlockActivations lowest = lay_out_block(arena, model, &adapter, formats, n, false);
-    for (int32_t i = 0; i < recomputed_layers; ++i) b.blocks.push_back(lay_out_recomputed_block(arena, model, formats, n, lowest));
+    for (int32_t i = 0; i < recomputed_layers; ++i)
+        b.blocks.push_back(lay_out_recomputed_block(arena, model, formats, n, lowest));
     b.blocks.push_back(lowest);
-    while (static_cast<int32_t>(b.blocks.size()) < n_blocks) b.blocks.push_back(lay_out_block(arena, model, &adapter, formats, n, false));
+    while (static_cast<int32_t>(b.blocks.size()) < n_blocks)
+        b.blocks.push_back(lay_out_block(arena, model, &adapter, formats, n, false));
     b.scratch = lay_out_scratch(arena, model, &adapter, formats, n, true);
     b.dx = arena.matrix(formats.hidden, n, c.n_embd);
     b.rows_x = arena.matrix(formats.hidden, n, c.n_embd);
@@ -88,7 +90,8 @@ WorkspaceShape Session::workspace_shape(const Model & model, const Adapter & ada
     return shape;
 }
 
-MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, int32_t recomputed_layers) {
+MemoryPlan Session::plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config,
+                              int32_t recomputed_layers) {
     const Backend & device = model.device();
     const int64_t params = adapter.n_params() * static_cast<int64_t>(dtype_size(device.formats().param));
     Arena arena;
@@ -129,49 +132,58 @@ int64_t n_blocks_before(const Adapter & adapter, int32_t tensor) {
 }  // namespace
 
 int64_t Session::optimizer_bytes(const Adapter & adapter, Optimizer optimizer) {
-    if (optimizer == Optimizer::adamw) return 2 * adapter.n_params() * static_cast<int64_t>(dtype_size(adapter.model()->device().formats().param));
-    return 2 * (adapter.n_params() + n_blocks_before(adapter, adapter.n_tensors()) * static_cast<int64_t>(sizeof(float)));
+    if (optimizer == Optimizer::adamw)
+        return 2 * adapter.n_params() * static_cast<int64_t>(dtype_size(adapter.model()->device().formats().param));
+    return 2 *
+           (adapter.n_params() + n_blocks_before(adapter, adapter.n_tensors()) * static_cast<int64_t>(sizeof(float)));
 }
 
 std::vector<std::pair<void *, size_t>> Session::state_arrays() const {
     const auto n = static_cast<size_t>(adapter_->n_params());
     const size_t bytes = n * dtype_size(backend_->formats().param);
-    if (config_.optimizer == Optimizer::adamw) return {{adapter_->params(), bytes}, {moment1_, bytes}, {moment2_, bytes}};
+    if (config_.optimizer == Optimizer::adamw)
+        return {{adapter_->params(), bytes}, {moment1_, bytes}, {moment2_, bytes}};
     const size_t scales = static_cast<size_t>(n_blocks_before(*adapter_, adapter_->n_tensors())) * sizeof(float);
     return {{adapter_->params(), bytes}, {moment1_, n}, {moment2_, n}, {scales1_, scales}, {scales2_, scales}};
 }
 
 Moments8bit Session::moments_8bit(int32_t tensor) const {
     const int64_t first = adapter_->tensor(tensor).offset, block = n_blocks_before(*adapter_, tensor);
-    return {static_cast<uint8_t *>(moment1_) + first, static_cast<uint8_t *>(moment2_) + first, static_cast<float *>(scales1_) + block,
-            static_cast<float *>(scales2_) + block};
+    return {static_cast<uint8_t *>(moment1_) + first, static_cast<uint8_t *>(moment2_) + first,
+            static_cast<float *>(scales1_) + block, static_cast<float *>(scales2_) + block};
 }
 
 MemoryPlan Session::plan(const Model & model, const Adapter & adapter, const SessionConfig & config) {
     if (config.max_tokens < 1 || config.max_tokens > (1 << 24)) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "max_tokens is ", config.max_tokens, "; it must lie between 1 and ", 1 << 24);
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "max_tokens is ", config.max_tokens, "; it must lie between 1 and ",
+             1 << 24);
     }
     if (config.max_sequences < 0 || config.max_sequence_length < 0 || config.max_sequence_length > config.max_tokens) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "max_sequences and max_sequence_length must not be negative, nor a sequence longer than ",
-             "max_tokens (", config.max_tokens, ")");
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "max_sequences and max_sequence_length must not be negative, nor a sequence longer than ", "max_tokens (",
+             config.max_tokens, ")");
     }
     if (!(config.beta1 >= 0 && config.beta1 < 1 && config.beta2 >= 0 && config.beta2 < 1 && config.eps > 0)) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "AdamW needs 0 <= beta < 1 and eps > 0; got beta1 ", config.beta1, ", beta2 ", config.beta2,
-             ", eps ", config.eps);
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "AdamW needs 0 <= beta < 1 and eps > 0; got beta1 ", config.beta1,
+             ", beta2 ", config.beta2, ", eps ", config.eps);
     }
     if (!std::isfinite(config.neftune_alpha) || config.neftune_alpha < 0) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "neftune_alpha is ", config.neftune_alpha, "; it must be 0 (no noise) or positive");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "neftune_alpha is ", config.neftune_alpha,
+             "; it must be 0 (no noise) or positive");
     }
     if (config.optimizer == Optimizer::adamw_8bit && !model.device().has_adamw_8bit()) {
-        fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(), "\" has no AdamW with 8-bit state yet; take the one with 32 bits");
+        fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(),
+             "\" has no AdamW with 8-bit state yet; take the one with 32 bits");
     }
     // The top block is passed backwards right after its forward pass.
-    const int32_t n_blocks = model.config().n_layer - Transformer(model, &adapter, model.device(), nullptr).first_adapted_layer();
+    const int32_t n_blocks =
+        model.config().n_layer - Transformer(model, &adapter, model.device(), nullptr).first_adapted_layer();
     const int32_t most = std::max(0, n_blocks - 1);
     if (config.checkpointing != Checkpointing::automatic) {
         return plan_with(model, adapter, config, config.checkpointing == Checkpointing::on ? most : 0);
     }
-    // What is free now is not all taken: other programs grow, and the file of the model is read from memory only while it stays there.
+    // What is free now is not all taken: other programs grow, and the file of the model is read from memory only while
+    // it stays there.
     const auto is_modest = [&](const MemoryPlan & plan) {
         return plan.total() <= (config.memory_limit > 0 ? plan.available : plan.available / 10 * 9);
     };
@@ -189,7 +201,8 @@ MemoryPlan Session::plan(const Model & model, const Adapter & adapter, const Ses
 
 namespace {
 
-[[noreturn]] void refuse(const Model & model, const Adapter & adapter, const SessionConfig & config, const MemoryPlan & plan) {
+[[noreturn]] void refuse(const Model & model, const Adapter & adapter, const SessionConfig & config,
+                         const MemoryPlan & plan) {
     std::string advice;
     SessionConfig smaller = config;
     smaller.checkpointing = Checkpointing::on;
@@ -208,8 +221,9 @@ namespace {
                 high = middle - 1;
             }
         }
-        advice = fits > 0 ? "with activation checkpointing, " + std::to_string(fits) + " tokens per micro-batch would fit"
-                          : "no micro-batch fits beside this model; take a smaller model or a lower rank";
+        advice = fits > 0
+                     ? "with activation checkpointing, " + std::to_string(fits) + " tokens per micro-batch would fit"
+                     : "no micro-batch fits beside this model; take a smaller model or a lower rank";
     }
     fail(LORICA_ERROR_OUT_OF_MEMORY, "training needs ", mebibytes(plan.total()), " and ", mebibytes(plan.available),
          " are available; ", advice);
@@ -226,7 +240,8 @@ Session::Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config)
     recomputed_layers_ = plan.recomputed_layers;
     backend_ = model_.new_backend();
     if (adapter_->in_training.exchange(true)) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter is already being trained by another session; free that one first");
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "the adapter is already being trained by another session; free that one first");
     }
     try {
         const auto params = static_cast<size_t>(adapter_->n_params()) * dtype_size(backend_->formats().param);
@@ -236,7 +251,8 @@ Session::Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config)
         moment1_ = backend_->allocate(moments);
         moment2_ = backend_->allocate(moments);
         if (is_8bit) {
-            const size_t scales = static_cast<size_t>(n_blocks_before(*adapter_, adapter_->n_tensors())) * sizeof(float);
+            const size_t scales =
+                static_cast<size_t>(n_blocks_before(*adapter_, adapter_->n_tensors())) * sizeof(float);
             scales1_ = backend_->allocate(scales);
             scales2_ = backend_->allocate(scales);
         }
@@ -266,33 +282,40 @@ void Session::release() {
 void Session::check(const PackedBatch & batch) const {
     const auto n = static_cast<int64_t>(batch.tokens.size());
     if (n < 1 || n > config_.max_tokens) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "the micro-batch has ", n, " tokens; this session takes 1 to ", config_.max_tokens);
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the micro-batch has ", n, " tokens; this session takes 1 to ",
+             config_.max_tokens);
     }
     const auto n_sequences = static_cast<int64_t>(batch.sequence_lengths.size());
     const int64_t max_sequences = config_.max_sequences > 0 ? config_.max_sequences : config_.max_tokens;
     if (n_sequences > max_sequences) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "the micro-batch has ", n_sequences, " sequences; this session takes ", max_sequences);
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the micro-batch has ", n_sequences, " sequences; this session takes ",
+             max_sequences);
     }
     int64_t sum = 0;
     for (const int32_t length : batch.sequence_lengths) {
         if (length < 1 || length > max_sequence_length(config_)) {
-            fail(LORICA_ERROR_INVALID_ARGUMENT, "a sequence of the micro-batch has length ", length, "; this session takes 1 to ",
-                 max_sequence_length(config_));
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "a sequence of the micro-batch has length ", length,
+                 "; this session takes 1 to ", max_sequence_length(config_));
         }
         sum += length;
     }
-    if (sum != n) fail(LORICA_ERROR_INVALID_ARGUMENT, "the sequence lengths add up to ", sum, ", the micro-batch has ", n, " tokens");
+    if (sum != n)
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the sequence lengths add up to ", sum, ", the micro-batch has ", n,
+             " tokens");
     const int32_t n_vocab = model_.config().n_vocab;
     for (int64_t t = 0; t < n; ++t) {
         const auto i = static_cast<size_t>(t);
         if (batch.tokens[i] < 0 || batch.tokens[i] >= n_vocab) {
-            fail(LORICA_ERROR_INVALID_ARGUMENT, "token ", t, " has id ", batch.tokens[i], "; the vocabulary has ", n_vocab);
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "token ", t, " has id ", batch.tokens[i], "; the vocabulary has ",
+                 n_vocab);
         }
         if (batch.labels[i] != -100 && (batch.labels[i] < 0 || batch.labels[i] >= n_vocab)) {
-            fail(LORICA_ERROR_INVALID_ARGUMENT, "label ", t, " is ", batch.labels[i], "; it must be -100 or an id below ", n_vocab);
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "label ", t, " is ", batch.labels[i],
+                 "; it must be -100 or an id below ", n_vocab);
         }
         if (!batch.positions.empty() && batch.positions[i] < 0) {
-            fail(LORICA_ERROR_INVALID_ARGUMENT, "position ", t, " is ", batch.positions[i], "; positions are not negative");
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "position ", t, " is ", batch.positions[i],
+                 "; positions are not negative");
         }
     }
 }
@@ -434,7 +457,8 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
 
 uint64_t Session::shape_key() const {
     uint64_t key = trained_rows_.size();
-    for (const LoraPair & pair : adapter_->pairs()) key = derive_seed(key, std::bit_cast<uint64_t>(adapter_->scale(pair)));
+    for (const LoraPair & pair : adapter_->pairs())
+        key = derive_seed(key, std::bit_cast<uint64_t>(adapter_->scale(pair)));
     return key;
 }
 
@@ -448,7 +472,8 @@ LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll)
     head(false);
     const double sum = loss(token_nll);
     if (!std::isfinite(sum)) {
-        fail(LORICA_ERROR_NON_FINITE, "the loss of an evaluation is not finite after ", step_count_, " optimizer steps");
+        fail(LORICA_ERROR_NON_FINITE, "the loss of an evaluation is not finite after ", step_count_,
+             " optimizer steps");
     }
     return {sum, static_cast<int64_t>(trained_rows_.size())};
 }
@@ -459,10 +484,12 @@ void Session::fail_non_finite_loss() const {
         const Matrix & x = buffers_.x[i];
         if (all_finite(*backend_, x.data, x.type, n_tokens_ * x.cols)) continue;
         const int32_t layer = first + static_cast<int32_t>(i);
-        fail(LORICA_ERROR_NON_FINITE, "the loss is not finite after ", step_count_, " optimizer steps; the first values that are not came out of ",
+        fail(LORICA_ERROR_NON_FINITE, "the loss is not finite after ", step_count_,
+             " optimizer steps; the first values that are not came out of ",
              layer == 0 ? std::string("the embedding") : "layer " + std::to_string(layer - 1));
     }
-    fail(LORICA_ERROR_NON_FINITE, "the loss is not finite after ", step_count_, " optimizer steps; it became so in the output head");
+    fail(LORICA_ERROR_NON_FINITE, "the loss is not finite after ", step_count_,
+         " optimizer steps; it became so in the output head");
 }
 
 // ---- the optimizer ----
@@ -471,20 +498,22 @@ void Session::fail_non_finite_gradient() const {
     const Dtype type = backend_->formats().param;
     for (int32_t i = 0; i < adapter_->n_tensors(); ++i) {
         const Adapter::TensorRef tensor = adapter_->tensor(i);
-        const auto * data = static_cast<const std::byte *>(gradients_) + static_cast<size_t>(tensor.offset) * dtype_size(type);
+        const auto * data =
+            static_cast<const std::byte *>(gradients_) + static_cast<size_t>(tensor.offset) * dtype_size(type);
         if (!all_finite(*backend_, data, type, tensor.rows * tensor.cols)) {
-            fail(LORICA_ERROR_NON_FINITE, "the gradient is not finite in step ", step_count_ + 1, "; the first such tensor is ", tensor.name,
-                 "; nothing was updated");
+            fail(LORICA_ERROR_NON_FINITE, "the gradient is not finite in step ", step_count_ + 1,
+                 "; the first such tensor is ", tensor.name, "; nothing was updated");
         }
     }
     fail(LORICA_ERROR_NON_FINITE, "the gradient norm overflowed in step ", step_count_ + 1, "; nothing was updated");
 }
 
 double Session::optimizer_step(const OptimizerStep & step) {
-    if (!std::isfinite(step.learning_rate) || step.learning_rate < 0 || !std::isfinite(step.weight_decay) || step.weight_decay < 0 ||
-        !std::isfinite(step.grad_scale) || step.grad_scale < 0) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "learning rate, weight decay and gradient scale must be finite and not negative; got ",
-             step.learning_rate, ", ", step.weight_decay, ", ", step.grad_scale);
+    if (!std::isfinite(step.learning_rate) || step.learning_rate < 0 || !std::isfinite(step.weight_decay) ||
+        step.weight_decay < 0 || !std::isfinite(step.grad_scale) || step.grad_scale < 0) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "learning rate, weight decay and gradient scale must be finite and not negative; got ", step.learning_rate,
+             ", ", step.weight_decay, ", ", step.grad_scale);
     }
     const double norm = std::sqrt(backend_->sum_of_squares(gradients_, adapter_->n_params())) * step.grad_scale;
     if (!std::isfinite(norm)) fail_non_finite_gradient();
@@ -508,7 +537,8 @@ void Session::update(const OptimizerStep & step, AdamwParams params) {
         params.learning_rate = step.learning_rate * group.learning_rate;
         params.weight_decay = step.weight_decay * group.weight_decay;
     };
-    const bool one_group = std::all_of(groups_.begin(), groups_.end(), [&](const TensorGroup & group) { return group == groups_.front(); });
+    const bool one_group = std::all_of(groups_.begin(), groups_.end(),
+                                       [&](const TensorGroup & group) { return group == groups_.front(); });
     if (one_group && config_.optimizer == Optimizer::adamw) {
         in_group(groups_.front());
         backend_->adamw(adapter_->params(), gradients_, moment1_, moment2_, adapter_->n_params(), params);
@@ -529,10 +559,11 @@ void Session::update(const OptimizerStep & step, AdamwParams params) {
 }
 
 void Session::set_group(int32_t tensor, TensorGroup group) {
-    const bool good = std::isfinite(group.learning_rate) && group.learning_rate >= 0 && std::isfinite(group.weight_decay) && group.weight_decay >= 0;
+    const bool good = std::isfinite(group.learning_rate) && group.learning_rate >= 0 &&
+                      std::isfinite(group.weight_decay) && group.weight_decay >= 0;
     if (!good) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "the factors of a parameter group must be finite and not negative; got ", group.learning_rate, ", ",
-             group.weight_decay);
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the factors of a parameter group must be finite and not negative; got ",
+             group.learning_rate, ", ", group.weight_decay);
     }
     groups_[static_cast<size_t>(tensor)] = group;
 }

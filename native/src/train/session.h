@@ -50,7 +50,8 @@ struct OptimizerStep {
     double learning_rate = 0, weight_decay = 0, grad_scale = 1, max_grad_norm = 0;
 };
 
-// What optimizer_step multiplies its learning rate and weight decay by for one tensor: a parameter group is tensors with one such pair.
+// What optimizer_step multiplies its learning rate and weight decay by for one tensor: a parameter group is tensors
+// with one such pair.
 struct TensorGroup {
     double learning_rate = 1, weight_decay = 1;
 
@@ -74,8 +75,9 @@ public:
     void zero_gradients();
     int64_t step_count() const { return step_count_; }
 
-    // Operations of a training step per token, 2 for each weight of the blocks and the head in the forward pass and 2 for dx. What
-    // is done in addition (recomputation, attention, the adapter) is not counted, as it is not in model FLOPs utilization.
+    // Operations of a training step per token, 2 for each weight of the blocks and the head in the forward pass and 2
+    // for dx. What is done in addition (recomputation, attention, the adapter) is not counted, as it is not in model
+    // FLOPs utilization.
     double operations_per_token() const;
     double measure_peak() { return backend_->measure_peak(); }
 
@@ -89,20 +91,22 @@ public:
 private:
     // Everything whose size depends on max_tokens, in one arena.
     struct Buffers {
-        std::vector<Matrix> x;                 // hidden: input of each kept block; the last entry is the output of the last block
-        std::vector<BlockActivations> blocks;  // of each kept block; recomputed ones have o and lse alone, the rest in the lowest other's memory
+        std::vector<Matrix> x;  // hidden: input of each kept block; the last entry is the output of the last block
+        std::vector<BlockActivations>
+            blocks;  // of each kept block; recomputed ones have o and lse alone, the rest in the lowest other's memory
         BlockScratch scratch;
-        Matrix dx;                             // hidden
-        Matrix rows_x, rows_dx, rows_d_normed; // hidden: the trained rows
-        Matrix rows_normed;                    // act
-        Matrix nll;                            // hidden
+        Matrix dx;                              // hidden
+        Matrix rows_x, rows_dx, rows_d_normed;  // hidden: the trained rows
+        Matrix rows_normed;                     // act
+        Matrix nll;                             // hidden
         int32_t *tokens, *positions, *rows, *labels;
-        uint64_t * dropout_seeds;              // null without dropout
+        uint64_t * dropout_seeds;  // null without dropout
     };
     static Buffers lay_out(Arena & arena, const Model & model, const Adapter & adapter, const SessionConfig & config,
                            int32_t recomputed_layers);
     static WorkspaceShape workspace_shape(const Model & model, const Adapter & adapter, const SessionConfig & config);
-    static MemoryPlan plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config, int32_t recomputed_layers);
+    static MemoryPlan plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config,
+                                int32_t recomputed_layers);
 
     static int64_t optimizer_bytes(const Adapter & adapter, Optimizer optimizer);
     // What is saved, in that order: arrays and their sizes in bytes.
@@ -134,7 +138,8 @@ private:
     std::unique_ptr<Backend> backend_;
     int32_t recomputed_layers_ = 0;  // of those with gradients, the lowest
     void *arena_ = nullptr, *gradients_ = nullptr;
-    void *moment1_ = nullptr, *moment2_ = nullptr;  // AdamW: param format; with 8 bits: codes, one block after another within a tensor
+    void *moment1_ = nullptr,
+         *moment2_ = nullptr;  // AdamW: param format; with 8 bits: codes, one block after another within a tensor
     void *scales1_ = nullptr, *scales2_ = nullptr;  // of those blocks, f32; null without
     std::vector<TensorGroup> groups_;
     std::unique_ptr<Transformer> transformer_;

@@ -1,5 +1,5 @@
-// The state of a session on disk: a fixed header, the adapter's parameters, the arrays of the optimizer, each in the adapter's
-// order, a CRC-32C over all of it. Little-endian.
+// The state of a session on disk: a fixed header, the adapter's parameters, the arrays of the optimizer, each in the
+// adapter's order, a CRC-32C over all of it. Little-endian.
 #include <cstring>
 #include <fstream>
 
@@ -68,17 +68,20 @@ void Session::load_state(const std::string & path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) fail(LORICA_ERROR_IO, "cannot open training state ", path, ": ", std::strerror(errno));
     Header header;
-    if (!file.read(reinterpret_cast<char *>(&header), sizeof header) || std::memcmp(header.magic, Header{}.magic, 8) != 0) {
+    if (!file.read(reinterpret_cast<char *>(&header), sizeof header) ||
+        std::memcmp(header.magic, Header{}.magic, 8) != 0) {
         fail(LORICA_ERROR_FORMAT, path, " is no training state of lorica");
     }
-    if (header.version != Header{}.version) fail(LORICA_ERROR_UNSUPPORTED, path, ": training state version ", header.version, " is not known");
+    if (header.version != Header{}.version)
+        fail(LORICA_ERROR_UNSUPPORTED, path, ": training state version ", header.version, " is not known");
     if (header.n_params != adapter_->n_params() || header.layout != layout_checksum(*adapter_) ||
         header.element_size != dtype_size(backend_->formats().param)) {
         fail(LORICA_ERROR_MISMATCH, path, " belongs to an adapter of other shapes or another precision");
     }
     if (header.optimizer != static_cast<uint32_t>(config_.optimizer)) {
         const bool known = header.optimizer <= static_cast<uint32_t>(Optimizer::adamw_8bit);
-        fail(LORICA_ERROR_MISMATCH, path, " is the state of ", known ? name(static_cast<Optimizer>(header.optimizer)) : "another optimizer",
+        fail(LORICA_ERROR_MISMATCH, path, " is the state of ",
+             known ? name(static_cast<Optimizer>(header.optimizer)) : "another optimizer",
              ", this session trains with ", name(config_.optimizer));
     }
     uint32_t crc = crc32c(0, &header, sizeof header), stored = 0;
@@ -93,9 +96,11 @@ void Session::load_state(const std::string & path) {
     }
     if (!file.read(reinterpret_cast<char *>(&stored), sizeof stored)) fail(LORICA_ERROR_FORMAT, path, " is cut short");
     if (stored != crc) fail(LORICA_ERROR_FORMAT, path, " is damaged: its checksum does not match");
-    if (header.step_count < 0 || header.micro_batch_count < 0) fail(LORICA_ERROR_FORMAT, path, " holds a negative step count");
+    if (header.step_count < 0 || header.micro_batch_count < 0)
+        fail(LORICA_ERROR_FORMAT, path, " holds a negative step count");
 
-    for (size_t i = 0; i < arrays.size(); ++i) backend_->copy_to_device(targets[i].first, arrays[i].data(), arrays[i].size());
+    for (size_t i = 0; i < arrays.size(); ++i)
+        backend_->copy_to_device(targets[i].first, arrays[i].data(), arrays[i].size());
     adapter_->params_changed();
     step_count_ = header.step_count;
     micro_batch_count_ = stepped_micro_batch_count_ = header.micro_batch_count;

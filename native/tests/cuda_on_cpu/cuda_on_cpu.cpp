@@ -276,9 +276,9 @@ void copy_async_wait(int n_pending) {
 
 // ---- the runtime: everything done when the call returns
 //
-// LORICA_CUDA_ON_CPU_MACHINE says what machine to play, in words separated by commas: "driver=12040", "driver=0", "no-gpu", and
-// devices as "NAME/COMPUTE_CAPABILITY/MEBIBYTES[/FAULT]", where FAULT is "busy", "no-code" or "wrong-numbers". Without it there
-// is one device that works.
+// LORICA_CUDA_ON_CPU_MACHINE says what machine to play, in words separated by commas: "driver=12040", "driver=0",
+// "no-gpu", and devices as "NAME/COMPUTE_CAPABILITY/MEBIBYTES[/FAULT]", where FAULT is "busy", "no-code" or
+// "wrong-numbers". Without it there is one device that works.
 
 namespace {
 
@@ -388,11 +388,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp * properties, int index) {
 cudaError_t cudaDeviceGetAttribute(int * value, cudaDeviceAttr attribute, int index) {
     cudaDeviceProp properties{};
     cudaGetDeviceProperties(&properties, index);
-    *value = attribute == cudaDevAttrMultiProcessorCount         ? properties.multiProcessorCount
-             : attribute == cudaDevAttrClockRate                 ? 0
-             : attribute == cudaDevAttrComputeCapabilityMajor    ? properties.major
-             : attribute == cudaDevAttrComputeCapabilityMinor    ? properties.minor
-                                                                 : 100 * 1024;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? properties.multiProcessorCount
+             : attribute == cudaDevAttrClockRate              ? 0
+             : attribute == cudaDevAttrComputeCapabilityMajor ? properties.major
+             : attribute == cudaDevAttrComputeCapabilityMinor ? properties.minor
+                                                              : 100 * 1024;
     return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *) {
@@ -416,7 +416,8 @@ cudaError_t cudaMalloc(void ** memory, size_t n_bytes) {
     forbid_while_recording("cudaMalloc");
     const std::lock_guard lock(allocations_mutex);
     size_t used = 0;
-    for (const auto & [pointer, allocation] : allocations) used += allocation.device == current_device ? allocation.n_bytes : 0;
+    for (const auto & [pointer, allocation] : allocations)
+        used += allocation.device == current_device ? allocation.n_bytes : 0;
     if (n_bytes > played_device().memory - std::min(played_device().memory, used)) return cudaErrorMemoryAllocation;
     const cudaError_t status = cudaHostAlloc(memory, n_bytes, cudaHostAllocDefault);
     if (status == cudaSuccess) allocations[*memory] = {current_device, n_bytes};
@@ -444,7 +445,8 @@ cudaError_t cudaMemsetAsync(void * memory, int value, size_t n_bytes, cudaStream
 cudaError_t cudaMemcpyAsync(void * to, const void * from, size_t n_bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     if (kind != cudaMemcpyDeviceToDevice) forbid_while_recording("a copy from or to the host");
     now_or_later(stream, "cudaMemcpy", [=] { std::memcpy(to, from, n_bytes); });
-    if (kind == cudaMemcpyDeviceToHost && n_bytes > 0 && played_device().fault == "wrong-numbers") *static_cast<char *>(to) ^= 1;
+    if (kind == cudaMemcpyDeviceToHost && n_bytes > 0 && played_device().fault == "wrong-numbers")
+        *static_cast<char *>(to) ^= 1;
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t * stream, unsigned) {
@@ -473,7 +475,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t) {
 // ---- graphs
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-    if (const char * fails = std::getenv("LORICA_CUDA_ON_CPU_NO_GRAPHS"); fails && *fails) return cudaErrorInvalidDevice;
+    if (const char * fails = std::getenv("LORICA_CUDA_ON_CPU_NO_GRAPHS"); fails && *fails)
+        return cudaErrorInvalidDevice;
     recording = stream;
     stream->graph.work.clear();
     return cudaSuccess;

@@ -19,10 +19,7 @@ inline uint32_t pack_bf16(float low, float high) {
 
 inline void copy_async(void * to, const void * from, int n_bytes) { cuda_on_cpu::copy_async(to, from, n_bytes); }
 inline void copy_async_commit() { cuda_on_cpu::copy_async_commit(); }
-template <int n_pending>
-void copy_async_wait() {
-    cuda_on_cpu::copy_async_wait(n_pending);
-}
+template <int n_pending> void copy_async_wait() { cuda_on_cpu::copy_async_wait(n_pending); }
 
 struct LoadMatrices {
     uint32_t r[4];

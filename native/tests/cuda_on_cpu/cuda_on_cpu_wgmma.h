@@ -1,5 +1,5 @@
-// The instructions of backend/cuda/wgmma.cuh, a warp at a time: each makes its own 16 of the 64 rows. Products happen as late as
-// they may, when they are waited for, so that operands that are overwritten too early give wrong results.
+// The instructions of backend/cuda/wgmma.cuh, a warp at a time: each makes its own 16 of the 64 rows. Products happen
+// as late as they may, when they are waited for, so that operands that are overwritten too early give wrong results.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -44,8 +44,10 @@ inline void multiply(const GroupProduct & p, int warp) {
     constexpr uint32_t depth = 16;
     float a[16][depth], b[256][depth];
     for (uint32_t k = 0; k < depth; ++k) {
-        for (uint32_t row = 0; row < 16; ++row) a[row][k] = element(p.a, false, static_cast<uint32_t>(warp % 4) * 16 + row, k);
-        for (uint32_t col = 0; col < static_cast<uint32_t>(p.n) * 2; ++col) b[col][k] = element(p.b, p.b_by_rows, col, k);
+        for (uint32_t row = 0; row < 16; ++row)
+            a[row][k] = element(p.a, false, static_cast<uint32_t>(warp % 4) * 16 + row, k);
+        for (uint32_t col = 0; col < static_cast<uint32_t>(p.n) * 2; ++col)
+            b[col][k] = element(p.b, p.b_by_rows, col, k);
     }
     for (int lane = 0; lane < 32; ++lane) {
         for (int i = 0; i < p.n; ++i) {
@@ -66,11 +68,9 @@ struct Lane {
 
 inline void fence_for_products() {}
 inline void products_begin() {}
-template <size_t n>
-void products_settle(float (&)[n][4]) {}
+template <size_t n> void products_settle(float (&)[n][4]) {}
 
-template <bool b_by_rows, size_t n>
-void multiply_add_group(float (&c)[n][4], MatrixDescriptor a, MatrixDescriptor b) {
+template <bool b_by_rows, size_t n> void multiply_add_group(float (&c)[n][4], MatrixDescriptor a, MatrixDescriptor b) {
     on_cpu::Lane own{&c[0][0], static_cast<int>(4 * n), a, b, b_by_rows};
     cuda_on_cpu::warp_collective("wgmma", &own, [](void * const * lanes) {
         auto at = [&](int i) -> on_cpu::Lane & { return *static_cast<on_cpu::Lane *>(lanes[i]); };
@@ -81,12 +81,10 @@ void multiply_add_group(float (&c)[n][4], MatrixDescriptor a, MatrixDescriptor b
 }
 inline void products_commit() {
     int own = 0;
-    cuda_on_cpu::warp_collective("wgmma.commit", &own, [](void * const *) {
-        on_cpu::groups_of(cuda_on_cpu::current_warp()).emplace_back();
-    });
+    cuda_on_cpu::warp_collective("wgmma.commit", &own,
+                                 [](void * const *) { on_cpu::groups_of(cuda_on_cpu::current_warp()).emplace_back(); });
 }
-template <int n_pending>
-void products_wait() {
+template <int n_pending> void products_wait() {
     int own = 0;
     cuda_on_cpu::warp_collective("wgmma.wait", &own, [](void * const *) {
         const int warp = cuda_on_cpu::current_warp();

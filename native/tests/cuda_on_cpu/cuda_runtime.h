@@ -58,13 +58,11 @@ void copy_async(void * to, const void * from, int n_bytes);
 void copy_async_commit();
 void copy_async_wait(int n_pending);
 
-template <typename T>
-struct Shuffle {
+template <typename T> struct Shuffle {
     T value, result;
     int lane;
 };
-template <typename T>
-T shuffle(T value, int lane) {
+template <typename T> T shuffle(T value, int lane) {
     Shuffle<T> own{value, {}, lane};
     warp_collective("shuffle", &own, [](void * const * lanes) {
         for (int i = 0; i < 32; ++i) {
@@ -81,14 +79,10 @@ inline void __syncwarp(unsigned = 0xffffffffu) {
     int own = 0;
     cuda_on_cpu::warp_collective("__syncwarp", &own, [](void * const *) {});
 }
-template <typename T>
-T __shfl_xor_sync(unsigned, T value, int mask) {
+template <typename T> T __shfl_xor_sync(unsigned, T value, int mask) {
     return cuda_on_cpu::shuffle(value, static_cast<int>(threadIdx.x % 32) ^ mask);
 }
-template <typename T>
-T __shfl_sync(unsigned, T value, int lane) {
-    return cuda_on_cpu::shuffle(value, lane);
-}
+template <typename T> T __shfl_sync(unsigned, T value, int lane) { return cuda_on_cpu::shuffle(value, lane); }
 
 // ---- numbers
 
@@ -98,10 +92,7 @@ inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits);
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
-template <typename T>
-T __ldg(const T * p) {
-    return *p;
-}
+template <typename T> T __ldg(const T * p) { return *p; }
 
 // ---- the runtime
 
@@ -162,7 +153,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t);
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventSynchronize(cudaEvent_t);
 
-// ---- graphs: what is launched into a stream meanwhile, in order. Whatever waits, allocates or goes another way is an error then.
+// ---- graphs: what is launched into a stream meanwhile, in order. Whatever waits, allocates or goes another way is an
+// error then.
 
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 using cudaGraph_t = struct CudaOnCpuGraph *;

@@ -1,5 +1,5 @@
-// The few functions of the NVIDIA driver's libnvidia-ml.so.1 that `lorica doctor` asks, for a machine with one GPU that two
-// processes use. Structures as nvml.h has them.
+// The few functions of the NVIDIA driver's libnvidia-ml.so.1 that `lorica doctor` asks, for a machine with one GPU that
+// two processes use. Structures as nvml.h has them.
 #include <cstdio>
 #include <cstring>
 

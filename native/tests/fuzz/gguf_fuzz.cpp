@@ -45,7 +45,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t * data, size_t size) {
     // A file without a disk.
     const int fd = ::memfd_create("input.gguf", MFD_CLOEXEC);
     if (fd >= 0 && ::write(fd, data, size) == static_cast<ssize_t>(size)) {
-        for (const auto & result : lorica::test::load_as_everything("/proc/self/fd/" + std::to_string(fd), base_model())) {
+        for (const auto & result :
+             lorica::test::load_as_everything("/proc/self/fd/" + std::to_string(fd), base_model())) {
             if (result.status == LORICA_ERROR_INTERNAL) {
                 std::abort();
             }

@@ -75,8 +75,7 @@ inline double relative_error(const Values & actual, const Values & expected) {
 }
 
 // Plain device memory that holds the elements of a host vector.
-template <typename T>
-class DeviceArray {
+template <typename T> class DeviceArray {
 public:
     DeviceArray(Backend & backend, const std::vector<T> & values)
         : backend_(&backend), data_(backend.allocate(values.size() * sizeof(T))) {
@@ -174,7 +173,10 @@ private:
 class QuantizedWeight {
 public:
     QuantizedWeight(ggml_type type, int64_t out, int64_t in, uint64_t seed)
-        : type_(type), out_(out), in_(in), row_bytes_(ggml_row_size(type, in)),
+        : type_(type),
+          out_(out),
+          in_(in),
+          row_bytes_(ggml_row_size(type, in)),
           blocks_(random_blocks(type, out, in, 1 / std::sqrt(static_cast<float>(in)), seed, 0)) {}
 
     Weight on(Backend & backend) const {

@@ -162,7 +162,8 @@ GoodFiles::GoodFiles(const std::string & folder)
     lora.architecture = "llama";
     lora.alpha = 8;
     lora.rank = 2;
-    for (const auto & [name, out] : {std::pair("blk.0.attn_q.weight", n_embd), std::pair("blk.0.attn_v.weight", n_embd / 2)}) {
+    for (const auto & [name, out] :
+         {std::pair("blk.0.attn_q.weight", n_embd), std::pair("blk.0.attn_v.weight", n_embd / 2)}) {
         lora.pairs.push_back({name, 2, n_embd, out, random_values(5, 1, 2 * n_embd), random_values(5, 2, 2 * out)});
     }
     write_lora_file(adapter, lora);
@@ -192,9 +193,10 @@ void for_each_damage(const std::vector<std::byte> & good,
     for (const Field & field : header.fields()) {
         uint64_t truth = 0;
         std::memcpy(&truth, &good[field.offset], field.n_bytes);
-        for (uint64_t lie : {uint64_t{0}, uint64_t{1}, truth + 1, truth - 1, truth * 2, truth + 32, uint64_t{5}, uint64_t{9}, uint64_t{40},
-                             uint64_t{0x7f}, uint64_t{0xffff}, uint64_t{0x7fffffff}, uint64_t{0x7fc00000}, uint64_t{0xffffffff},
-                             uint64_t{1} << 32, uint64_t{1} << 61, uint64_t{1} << 63, ~uint64_t{0}, uint64_t{good.size()}}) {
+        for (uint64_t lie : {uint64_t{0}, uint64_t{1}, truth + 1, truth - 1, truth * 2, truth + 32, uint64_t{5},
+                             uint64_t{9}, uint64_t{40}, uint64_t{0x7f}, uint64_t{0xffff}, uint64_t{0x7fffffff},
+                             uint64_t{0x7fc00000}, uint64_t{0xffffffff}, uint64_t{1} << 32, uint64_t{1} << 61,
+                             uint64_t{1} << 63, ~uint64_t{0}, uint64_t{good.size()}}) {
             if (std::memcmp(&lie, &truth, field.n_bytes) != 0) {
                 std::memcpy(&data[field.offset], &lie, field.n_bytes);
                 use(field.what + " = " + std::to_string(lie) + at(field.offset), data);
@@ -272,8 +274,9 @@ std::vector<LoadResult> load_as_everything(const std::string & path, const loric
         int32_t ids[256];
         int64_t n_ids = 0, n_bytes = 0;
         char decoded[1024];
-        note("lorica_tokenizer_encode", lorica_tokenizer_encode(tokenizer, text.data(), static_cast<int64_t>(text.size()), true, true,
-                                                                ids, 256, &n_ids));
+        note("lorica_tokenizer_encode",
+             lorica_tokenizer_encode(tokenizer, text.data(), static_cast<int64_t>(text.size()), true, true, ids, 256,
+                                     &n_ids));
         note("lorica_tokenizer_decode",
              lorica_tokenizer_decode(tokenizer, ids, std::min<int64_t>(n_ids, 256), true, decoded, 1024, &n_bytes));
     }

@@ -21,9 +21,9 @@ struct GoodFiles {
     std::string adapter;     // LoRA
 };
 
-// Calls `use` with every damaged variant of `good`, which must be a sound file: cut short at many places, counts, lengths,
-// types, dimensions, offsets and values replaced, names doubled, bits flipped, bytes taken out and put in. `what` says what
-// was done. The same variants in the same order each time.
+// Calls `use` with every damaged variant of `good`, which must be a sound file: cut short at many places, counts,
+// lengths, types, dimensions, offsets and values replaced, names doubled, bits flipped, bytes taken out and put in.
+// `what` says what was done. The same variants in the same order each time.
 void for_each_damage(const std::vector<std::byte> & good,
                      const std::function<void(const std::string & what, const std::vector<std::byte> & data)> & use);
 

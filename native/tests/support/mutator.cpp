@@ -93,8 +93,10 @@ void change(Dice & dice, Bytes & data, const Bytes & other) {
             break;
         }
         default:
-            if (dice.below(4) == 0) data.resize(at);
-            else data[at] = std::byte(dice.below(2) == 0 ? 0x00 : 0xff);
+            if (dice.below(4) == 0)
+                data.resize(at);
+            else
+                data[at] = std::byte(dice.below(2) == 0 ? 0x00 : 0xff);
     }
 }
 

@@ -13,8 +13,8 @@ public:
     // The corpus must not be empty.
     explicit Mutator(std::vector<std::vector<std::byte>> corpus) : corpus_(std::move(corpus)) {}
 
-    // Input i of the endless list: one of the corpus with 1 to 6 changes. Bits flipped, bytes and numbers replaced by others and by
-    // extreme ones, runs removed, repeated, exchanged with a run of another file; the end cut off.
+    // Input i of the endless list: one of the corpus with 1 to 6 changes. Bits flipped, bytes and numbers replaced by
+    // others and by extreme ones, runs removed, repeated, exchanged with a run of another file; the end cut off.
     std::vector<std::byte> input(uint64_t i) const;
 
 private:

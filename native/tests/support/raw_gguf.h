@@ -27,8 +27,7 @@ public:
         data_.insert(data_.end(), p, p + text.size());
         return *this;
     }
-    template <typename T>
-    RawGguf & number(T value) {
+    template <typename T> RawGguf & number(T value) {
         static_assert(std::is_arithmetic_v<T> || std::is_enum_v<T>);
         const auto * p = reinterpret_cast<const std::byte *>(&value);
         data_.insert(data_.end(), p, p + sizeof(T));
@@ -61,8 +60,8 @@ private:
 };
 
 inline std::string write_file(const std::string & path, const std::vector<std::byte> & data) {
-    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char *>(data.data()),
-                                                static_cast<std::streamsize>(data.size()));
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char *>(data.data()), static_cast<std::streamsize>(data.size()));
     return path;
 }
 

@@ -75,7 +75,8 @@ public:
     }
 
     // n_rows 0: one dimension
-    void add(const std::string & name, ggml_type type, int64_t n_per_row, int64_t n_rows, const std::vector<float> & values) {
+    void add(const std::string & name, ggml_type type, int64_t n_per_row, int64_t n_rows,
+             const std::vector<float> & values) {
         const auto & data = kept_.emplace_back(quantize(type, values, n_per_row));
         if (n_rows == 0) {
             writer_.add_tensor(name, type, {n_per_row}, data.data());
@@ -92,12 +93,12 @@ private:
 };
 
 bool has_grid_to_search(ggml_type type) {
-    return type == GGML_TYPE_IQ2_XXS || type == GGML_TYPE_IQ2_XS || type == GGML_TYPE_IQ2_S || type == GGML_TYPE_IQ1_S ||
-           type == GGML_TYPE_IQ1_M;
+    return type == GGML_TYPE_IQ2_XXS || type == GGML_TYPE_IQ2_XS || type == GGML_TYPE_IQ2_S ||
+           type == GGML_TYPE_IQ1_S || type == GGML_TYPE_IQ1_M;
 }
 
-// Of the types above: the scale of a block is an f16 in its first two bytes or, in IQ1_M, in the upper four bits of each of
-// its last four 16-bit words.
+// Of the types above: the scale of a block is an f16 in its first two bytes or, in IQ1_M, in the upper four bits of
+// each of its last four 16-bit words.
 void set_scale(ggml_type type, std::byte * block, float scale) {
     const ggml_fp16_t half = ggml_fp32_to_fp16(scale);
     if (type != GGML_TYPE_IQ1_M) {
@@ -213,7 +214,8 @@ std::string write_test_model(const std::string & path, const TestModel & model) 
     if (model.rope_freqs) {
         std::vector<float> factors;
         for (int64_t i = 0; i < head_dim / 2; ++i) {
-            factors.push_back(1.0f + 7.0f * static_cast<float>(i) / static_cast<float>(std::max<int64_t>(head_dim / 2 - 1, 1)));
+            factors.push_back(1.0f + 7.0f * static_cast<float>(i) /
+                                         static_cast<float>(std::max<int64_t>(head_dim / 2 - 1, 1)));
         }
         writer.add("rope_freqs.weight", GGML_TYPE_F32, head_dim / 2, 0, factors);
     }

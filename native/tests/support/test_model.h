@@ -27,14 +27,14 @@ struct TestModel {
     int32_t n_ctx = 512;
     bool tied_output = false;
 
-    ggml_type type = GGML_TYPE_F32;         // of the seven linear weights of each layer
-    std::optional<ggml_type> embd_type;     // of token_embd; `type` when absent
-    std::optional<ggml_type> output_type;   // of output; `type` when absent
+    ggml_type type = GGML_TYPE_F32;        // of the seven linear weights of each layer
+    std::optional<ggml_type> embd_type;    // of token_embd; `type` when absent
+    std::optional<ggml_type> output_type;  // of output; `type` when absent
 
     int32_t head_dim = 0;  // 0: n_embd / n_head; written as attention.key_length and value_length when it differs
     float rope_freq_base = 10000.0f;
     float rms_eps = 1e-5f;
-    bool rope_freqs = false;  // rope_freqs.weight, the per-frequency divisors of Llama 3.1, from 1 to 8
+    bool rope_freqs = false;        // rope_freqs.weight, the per-frequency divisors of Llama 3.1, from 1 to 8
     std::string rope_scaling_type;  // "linear", "none", …; "": no rope.scaling keys
     float rope_scaling_factor = 1.0f;
 
@@ -53,8 +53,8 @@ std::vector<float> random_values(uint64_t seed, uint64_t stream, int64_t n);
 // BF16 work as well.
 std::vector<std::byte> quantize(ggml_type type, std::span<const float> values, int64_t n_per_row);
 
-// A matrix of n_rows by n_per_row random values N(0, deviation^2), quantized; in the types whose quantization ggml prepares
-// for many seconds, valid random blocks whose values are as large.
+// A matrix of n_rows by n_per_row random values N(0, deviation^2), quantized; in the types whose quantization ggml
+// prepares for many seconds, valid random blocks whose values are as large.
 std::vector<std::byte> random_blocks(ggml_type type, int64_t n_rows, int64_t n_per_row, float deviation, uint64_t seed,
                                      uint64_t stream);
 

@@ -31,7 +31,8 @@ inline Batch random_batch(uint64_t seed, const std::vector<int32_t> & lengths, i
         for (int32_t t = 0; t < length; ++t) batch.tokens.push_back(id());
         for (int32_t t = 0; t < length; ++t) {
             const bool trained = t + 1 < length && (t == 0 || random_u32(seed + 1, i) % 3 != 0);
-            const int32_t label = t + 1 < length ? batch.tokens[batch.tokens.size() - static_cast<size_t>(length - t - 1)] : -100;
+            const int32_t label =
+                t + 1 < length ? batch.tokens[batch.tokens.size() - static_cast<size_t>(length - t - 1)] : -100;
             batch.labels.push_back(trained ? label : -100);
             ++i;
         }
@@ -44,11 +45,14 @@ inline Batch part(const Batch & batch, size_t i) {
     size_t first = 0;
     for (size_t s = 0; s < i; ++s) first += static_cast<size_t>(batch.sequence_lengths[s]);
     const auto n = static_cast<size_t>(batch.sequence_lengths[i]);
-    auto slice = [&](const std::vector<int32_t> & x) { return std::vector<int32_t>(x.begin() + first, x.begin() + first + n); };
+    auto slice = [&](const std::vector<int32_t> & x) {
+        return std::vector<int32_t>(x.begin() + first, x.begin() + first + n);
+    };
     return {slice(batch.tokens), slice(batch.labels), {static_cast<int32_t>(n)}};
 }
 
-inline std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act, int32_t n_threads = 2) {
+inline std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act,
+                                         int32_t n_threads = 2) {
     return Model::load(path, device, act, n_threads);
 }
 

@@ -12,8 +12,8 @@ namespace lorica::cpu {
 
 namespace {
 
-// Finds the nearest value of a codebook without searching: the upper 16 bits of a float, its sign, exponent and 7 bits of the
-// fraction, leave at most one border between two values open, and one comparison decides.
+// Finds the nearest value of a codebook without searching: the upper 16 bits of a float, its sign, exponent and 7 bits
+// of the fraction, leave at most one border between two values open, and one comparison decides.
 class Rounding {
 public:
     explicit Rounding(bool is_signed) : values_(dynamic_codebook(is_signed)) {
@@ -51,8 +51,8 @@ private:
     std::array<std::array<uint8_t, n_buckets>, 2> lowest_;
 };
 
-void step_block(float * param, const float * grad, uint8_t * m_codes, uint8_t * v_codes, float & m_scale, float & v_scale, int64_t n,
-                const AdamwParams & params) {
+void step_block(float * param, const float * grad, uint8_t * m_codes, uint8_t * v_codes, float & m_scale,
+                float & v_scale, int64_t n, const AdamwParams & params) {
     static const Rounding signed_values(true), unsigned_values(false);
     float m[Moments8bit::block_size], v[Moments8bit::block_size];
     for (int64_t i = 0; i < n; ++i) {
@@ -76,7 +76,8 @@ void step_block(float * param, const float * grad, uint8_t * m_codes, uint8_t * 
 
 }  // namespace
 
-void adamw_8bit(float * param, const float * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params, int n_threads) {
+void adamw_8bit(float * param, const float * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params,
+                int n_threads) {
     constexpr int64_t size = Moments8bit::block_size;
     parallel_ranges(Moments8bit::n_blocks(n), size, n_threads, [&](int64_t begin, int64_t end) {
         for (int64_t block = begin; block < end; ++block) {

@@ -5,6 +5,7 @@
 
 namespace lorica::cpu {
 
-void adamw_8bit(float * param, const float * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params, int n_threads);
+void adamw_8bit(float * param, const float * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params,
+                int n_threads);
 
 }  // namespace lorica::cpu

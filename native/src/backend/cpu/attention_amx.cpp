@@ -10,7 +10,8 @@ namespace {
 
 constexpr int64_t row_bytes = panel_lanes * 4;
 
-void two_rows(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t steps, bool accumulate) {
+void two_rows(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t steps,
+              bool accumulate) {
     float * c1 = c + 16 * panel_lanes;
     if (accumulate) {
         load_tile<0>(c, row_bytes);
@@ -39,7 +40,8 @@ void two_rows(const char * a, int64_t a_stride, int64_t a_step, const uint32_t *
     store_tile<3>(c1 + 16, row_bytes);
 }
 
-void one_row(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t steps, bool accumulate) {
+void one_row(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t steps,
+             bool accumulate) {
     if (accumulate) {
         load_tile<0>(c, row_bytes);
         load_tile<1>(c + 16, row_bytes);
@@ -59,7 +61,8 @@ void one_row(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * 
 }
 
 // Two steps: all of B stays in four tiles, and C is 0 and 1 or 2 and 3 in turns, A 2 or 3.
-void two_steps(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows, bool accumulate) {
+void two_steps(const char * a, int64_t a_stride, int64_t a_step, const uint32_t * b, float * c, int64_t rows,
+               bool accumulate) {
     load_tile<4>(b, row_bytes);
     load_tile<5>(b + 16, row_bytes);
     load_tile<6>(b + 16 * panel_lanes, row_bytes);

@@ -80,7 +80,8 @@ HWY_INLINE void transpose_loaded(const Load & load, int64_t rows, int64_t cols, 
 }
 
 void transpose(const uint32_t * in, int64_t in_stride, int64_t rows, int64_t cols, uint32_t * out, int64_t out_stride) {
-    transpose_loaded([&](int64_t r, int64_t c) { return hn::LoadU(Words(), in + r * in_stride + c); }, rows, cols, out, out_stride);
+    transpose_loaded([&](int64_t r, int64_t c) { return hn::LoadU(Words(), in + r * in_stride + c); }, rows, cols, out,
+                     out_stride);
 }
 
 // A row of n elements and zeros behind it.
@@ -96,8 +97,7 @@ HWY_INLINE void copy_row(const Bf16 * row, int64_t n, Bf16 * out, int64_t padded
 }
 
 // out[0, padded) = the n elements of a row as floats, then zeros.
-template <typename T>
-HWY_INLINE void widen_row(const T * row, int64_t n, float * out, int64_t padded) {
+template <typename T> HWY_INLINE void widen_row(const T * row, int64_t n, float * out, int64_t padded) {
     for_lanes(n, [&](int64_t i, auto part) { hn::StoreU(part.get(row + i), Floats(), out + i); });
     // A partial vector may have been written over the end; what follows it is set anew.
     std::memset(out + n, 0, static_cast<size_t>(padded - n) * sizeof(float));
@@ -163,8 +163,7 @@ HWY_INLINE void fma_rows(const float * HWY_RESTRICT a, int64_t row_stride, int64
 }
 
 // Calls f(row, count) with constant counts that add up to n.
-template <typename F>
-HWY_INLINE void for_row_groups(int64_t n, const F & f) {
+template <typename F> HWY_INLINE void for_row_groups(int64_t n, const F & f) {
     int64_t i = 0;
     for (; i + kernel_rows <= n; i += kernel_rows) f(i, std::integral_constant<int, kernel_rows>());
     if constexpr (kernel_rows > 8) {
@@ -248,8 +247,7 @@ struct Keys {
 
 // f32 products. bf16 is widened when it is packed; one layout by key serves as keys and keys_t, scores and scores_b are
 // the same.
-template <typename T>
-struct Fma {
+template <typename T> struct Fma {
     using Element = T;
     static constexpr bool pairs = false;
 
@@ -276,14 +274,12 @@ struct Fma {
         pack_keys(m, first, column, n, out);
     }
     // row(i) returns the i-th of n <= 32 rows.
-    template <typename Row>
-    void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+    template <typename Row> void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
         for (int64_t i = 0; i < n; ++i) widen_row(row(i), head_dim, reinterpret_cast<float *>(staging) + i * d, d);
         std::memset(staging + n * d, 0, static_cast<size_t>((panel_lanes - n) * d) * 4);
         transpose(staging, d, panel_lanes, d, out, panel_lanes);
     }
-    template <typename Row>
-    void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+    template <typename Row> void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
         for (int64_t i = 0; i < n; ++i) {
             widen_row(row(i), head_dim, reinterpret_cast<float *>(staging), d);
             for (int64_t column = 0; column < d; column += panel_lanes) {
@@ -300,11 +296,11 @@ struct Fma {
     void weigh(const uint32_t * keys_t, const uint32_t * scores_b, int64_t n, float * out, bool accumulate) const {
         fma_multiply(f(keys_t), 1, d, f(scores_b), n, out, head_dim, accumulate);
     }
-    // out[dimension / 32][chunk_keys][32 dimensions] += scores rows; n_visible(panel) keys of a panel count, and its scores are
-    // panel_words behind those of the panel before.
+    // out[dimension / 32][chunk_keys][32 dimensions] += scores rows; n_visible(panel) keys of a panel count, and its
+    // scores are panel_words behind those of the panel before.
     template <typename Visible>
-    void gather(const uint32_t * scores, int64_t panel_words, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
-                float * out) const {
+    void gather(const uint32_t * scores, int64_t panel_words, const Visible & n_visible, int64_t n_rows,
+                const uint32_t * rows, float * out) const {
         for (int64_t column = 0; column < d; column += panel_lanes) {
             for (int64_t first = 0; first < n_rows; first += panel_lanes) {
                 fma_multiply(f(scores) + first / panel_lanes * panel_words, panel_lanes, 1,
@@ -345,7 +341,8 @@ struct Pairs {
     }
     // Where they lie, if whole tiles can be read there. What belongs to other keys gives scores that nobody looks at.
     Keys keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * memory) const {
-        if (head_dim == d && first + round_up(n, 16) <= m.rows) return {reinterpret_cast<uint32_t *>(m.row_as<Bf16>(first) + column), m.stride};
+        if (head_dim == d && first + round_up(n, 16) <= m.rows)
+            return {reinterpret_cast<uint32_t *>(m.row_as<Bf16>(first) + column), m.stride};
         pack_keys(m, first, column, n, memory);
         return {memory, d};
     }
@@ -366,14 +363,14 @@ struct Pairs {
         stay_awake();
         transpose(staging, d, n_pairs, d, out, block_keys / 2);
     }
-    template <typename Row>
-    void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+    template <typename Row> void pack_rows_t(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
         stay_awake();
         if (head_dim == d) {
             const uint32_t * rows[panel_lanes];
             for (int64_t i = 0; i < n; ++i) rows[i] = reinterpret_cast<const uint32_t *>(row(i));
             const Words words;
-            const auto load = [&](int64_t i, int64_t c) HWY_ATTR { return i < n ? hn::LoadU(words, rows[i] + c) : hn::Zero(words); };
+            const auto load = [&](int64_t i, int64_t c)
+                                  HWY_ATTR { return i < n ? hn::LoadU(words, rows[i] + c) : hn::Zero(words); };
             return transpose_loaded(load, panel_lanes, d / 2, out, panel_lanes);
         }
         auto * to = reinterpret_cast<Bf16 *>(staging);
@@ -381,8 +378,7 @@ struct Pairs {
         std::memset(to, 0, static_cast<size_t>((panel_lanes - n) * d) * 2);
         transpose(staging, d / 2, panel_lanes, d / 2, out, panel_lanes);
     }
-    template <typename Row>
-    void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
+    template <typename Row> void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {
         stay_awake();
         for (int64_t i = 0; i < panel_lanes; i += 2) {
             if (i < n) {
@@ -404,12 +400,12 @@ struct Pairs {
     }
     // All panels at once: sums are loaded and stored once. Keys that a panel does not see are zeros in its scores.
     template <typename Visible>
-    void gather(const uint32_t * scores, int64_t panel_words, const Visible & n_visible, int64_t n_rows, const uint32_t * rows,
-                float * out) const {
+    void gather(const uint32_t * scores, int64_t panel_words, const Visible & n_visible, int64_t n_rows,
+                const uint32_t * rows, float * out) const {
         const int64_t n_panels = round_up(n_rows, panel_lanes) / panel_lanes;
         for (int64_t column = 0; column < d; column += panel_lanes) {
-            multiply(scores, panel_lanes, 2 * panel_words, rows + column * (block_rows / 2),
-                     out + column * chunk_keys, n_visible(n_panels - 1), n_panels, true);
+            multiply(scores, panel_lanes, 2 * panel_words, rows + column * (block_rows / 2), out + column * chunk_keys,
+                     n_visible(n_panels - 1), n_panels, true);
         }
     }
 
@@ -432,8 +428,8 @@ struct PanelStatistics {
     const int32_t * limit;
 };
 
-// P^T = 2^(scale S^T log2 e - max) over n keys from n0, with the sum of each row and about its maximum; alpha is what sums of earlier keys
-// are to be multiplied with.
+// P^T = 2^(scale S^T log2 e - max) over n keys from n0, with the sum of each row and about its maximum; alpha is what
+// sums of earlier keys are to be multiplied with.
 template <typename P>
 void softmax_panel(const P & products, const float * s, int64_t n, int64_t n0, bool masked, float scale_value,
                    const PanelStatistics & statistics, uint32_t * p) {
@@ -465,8 +461,8 @@ void softmax_panel(const P & products, const float * s, int64_t n, int64_t n0, b
             for (; i < n; ++i) highest = hn::Max(highest, score(i));
             highest = hn::Max(hn::Max(highest, m1), hn::Max(m2, m3));
         }
-        // Sums are scaled anew only where the maximum has grown by more than this: until then weights are at most 2^10, and what all
-        // of them are relative to does not matter.
+        // Sums are scaled anew only where the maximum has grown by more than this: until then weights are at most 2^10,
+        // and what all of them are relative to does not matter.
         const Vec old_max = hn::LoadU(d, statistics.max + lane), new_max = hn::Mul(highest, scale2);
         const Vec max = hn::IfThenElse(hn::Gt(new_max, hn::Add(old_max, hn::Set(d, 10.0f))), new_max, old_max);
 
@@ -545,8 +541,7 @@ public:
     // False when every row of the panel sees all n keys from n0.
     bool masked(int64_t panel, int64_t n0, int64_t n) const { return n0 + n - 1 > *limits(panel); }
 
-    template <typename T>
-    T * row(const Matrix & m, int64_t r, int64_t head_dim) const {
+    template <typename T> T * row(const Matrix & m, int64_t r, int64_t head_dim) const {
         return m.row_as<T>(token_[r]) + head_[r] * head_dim;
     }
     float & lse(const Matrix & m, int64_t r) const { return m.row_as<float>(token_[r])[head_[r]]; }
@@ -557,8 +552,7 @@ private:
 };
 
 // to[i] = factor * from[i] for n elements.
-template <typename T>
-HWY_INLINE void store_scaled(const float * from, int64_t n, Vec factor, T * to) {
+template <typename T> HWY_INLINE void store_scaled(const float * from, int64_t n, Vec factor, T * to) {
     for_lanes(n, [&](int64_t i, auto part) { part.put(hn::Mul(part.get(from + i), factor), to + i); });
 }
 
@@ -579,7 +573,8 @@ void forward(const P & products, const AttentionOperands & x, const AttentionTas
     }
 
     for (int64_t n0 = 0; n0 < block.n_keys(); n0 += block_keys) {
-        // The sums of a panel wait for the scores of the next one: tiles cannot read what is still on its way into the cache.
+        // The sums of a panel wait for the scores of the next one: tiles cannot read what is still on its way into the
+        // cache.
         struct {
             float * o_t;
             int64_t n;
@@ -618,7 +613,8 @@ void forward(const P & products, const AttentionOperands & x, const AttentionTas
     if (!x.lse) return;
     const Floats floats;
     for (int64_t r = 0; r < block.n_panels() * panel_lanes; r += lanes) {
-        const Vec sum = hn::LoadU(floats, w.sum + r), max = hn::Mul(hn::LoadU(floats, w.max + r), hn::Set(floats, ln_2));
+        const Vec sum = hn::LoadU(floats, w.sum + r),
+                  max = hn::Mul(hn::LoadU(floats, w.max + r), hn::Set(floats, ln_2));
         // Log makes a number of NaN.
         const Vec log = hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(floats, sum));
         hn::StoreU(hn::Add(max, log), floats, w.max + r);
@@ -628,8 +624,7 @@ void forward(const P & products, const AttentionOperands & x, const AttentionTas
 
 // ---- backward (Dao 2023, algorithm 2, with rows as lanes)
 
-template <typename T>
-HWY_INLINE float dot(const T * a, const T * b, int64_t n) {
+template <typename T> HWY_INLINE float dot(const T * a, const T * b, int64_t n) {
     Vec sum = hn::Zero(Floats());
     for_lanes(n, [&](int64_t i, auto part) { sum = hn::MulAdd(part.get(a + i), part.get(b + i), sum); });
     return hn::ReduceSum(Floats(), sum);
@@ -665,9 +660,9 @@ void pack_block(const P & products, const AttentionOperands & x, const Block & b
 // P^T = e^(scale S^T - lse) and dS^T = P^T (dP^T - delta) for n keys from n0 of one panel. p_a, ds_a: as A operands,
 // zero up to n_fill keys; ds_b: dS^T as B operand, its columns in the order of P::slot; null: not wanted.
 template <typename P>
-void softmax_backward_panel(const P & products, const float * s, const float * dp, int64_t n, int64_t n_fill, int64_t n0, bool masked,
-                            float scale_value, const float * lse, const float * delta, const int32_t * limits,
-                            uint32_t * p_a, uint32_t * ds_a, uint32_t * ds_b) {
+void softmax_backward_panel(const P & products, const float * s, const float * dp, int64_t n, int64_t n_fill,
+                            int64_t n0, bool masked, float scale_value, const float * lse, const float * delta,
+                            const int32_t * limits, uint32_t * p_a, uint32_t * ds_a, uint32_t * ds_b) {
     constexpr int64_t vectors = panel_lanes / lanes;
     const Floats d;
     const Ints di;
@@ -720,7 +715,8 @@ void softmax_backward_panel(const P & products, const float * s, const float * d
             }
         }
         if (ds_b && i < P::padded_keys(n)) {
-            std::memset(ds_b + i / 2 * panel_lanes, 0, static_cast<size_t>((P::padded_keys(n) - i) / 2 * panel_lanes) * 4);
+            std::memset(ds_b + i / 2 * panel_lanes, 0,
+                        static_cast<size_t>((P::padded_keys(n) - i) / 2 * panel_lanes) * 4);
         }
         if (p_a && n < n_fill) {
             const auto bytes = static_cast<size_t>((n_fill - n) * panel_lanes) * 2;
@@ -739,8 +735,8 @@ void softmax_backward_panel(const P & products, const float * s, const float * d
     }
 }
 
-// One block of rows, packed in w, against `count` keys from n0. dk and dv (+=) when given; dq_t (= from the first key, then +=) when
-// given.
+// One block of rows, packed in w, against `count` keys from n0. dk and dv (+=) when given; dq_t (= from the first key,
+// then +=) when given.
 template <typename P>
 void backward_block(const P & products, const AttentionOperands & x, const Block & block, const BackwardScratch & w,
                     int64_t n0, int64_t count, bool with_keys, float * dq_t) {
@@ -752,8 +748,8 @@ void backward_block(const P & products, const AttentionOperands & x, const Block
     };
     const auto keys_t = [&](int64_t key) { return P::pairs ? w.keys_t + key * (d / 2) : w.keys + key * d; };
 
-    // A panel meets all keys before the next one does: its operands and its dQ stay in the first-level cache. dQ waits for the scores of
-    // the next keys, see forward().
+    // A panel meets all keys before the next one does: its operands and its dQ stay in the first-level cache. dQ waits
+    // for the scores of the next keys, see forward().
     for (int64_t panel = 0; panel < n_panels; ++panel) {
         const int64_t first = panel * panel_lanes;
         int64_t waiting = -1, n_waiting = 0;
@@ -771,16 +767,19 @@ void backward_block(const P & products, const AttentionOperands & x, const Block
             }
             weigh_waiting();
             // Tiles read whole rows of 16 keys.
-            softmax_backward_panel(products, w.s, w.dp, n, round_up(n_block, 16), n0 + key, block.masked(panel, n0 + key, n),
-                                   static_cast<float>(x.shape.scale), w.lse + first, w.delta + first, block.limits(panel),
-                                   scores(w.p, key, panel), scores(w.ds, key, panel), dq_t ? w.ds_b : nullptr);
+            softmax_backward_panel(products, w.s, w.dp, n, round_up(n_block, 16), n0 + key,
+                                   block.masked(panel, n0 + key, n), static_cast<float>(x.shape.scale), w.lse + first,
+                                   w.delta + first, block.limits(panel), scores(w.p, key, panel),
+                                   scores(w.ds, key, panel), dq_t ? w.ds_b : nullptr);
             if (dq_t && n > 0) waiting = key, n_waiting = n;
         }
         weigh_waiting();
     }
     if (!with_keys) return;
     for (int64_t key = 0; key < n_any; key += block_keys) {
-        const auto visible = [&](int64_t panel) { return block.n_visible(panel, n0 + key, std::min(block_keys, n_any - key)); };
+        const auto visible = [&](int64_t panel) {
+            return block.n_visible(panel, n0 + key, std::min(block_keys, n_any - key));
+        };
         products.gather(scores(w.p, key, 0), panel_words, visible, block.count(), w.do_rows, w.dv + key * panel_lanes);
         products.gather(scores(w.ds, key, 0), panel_words, visible, block.count(), w.q_rows, w.dk + key * panel_lanes);
     }
@@ -817,8 +816,8 @@ void store_key_gradient(const P & products, const AttentionTask & task, const fl
 
 // Packs the keys and values from `first` on, in blocks.
 template <typename P>
-void pack_chunk(const P & products, const AttentionOperands & x, const AttentionTask & task, int64_t first, int64_t count, bool with_dq,
-                const BackwardScratch & w) {
+void pack_chunk(const P & products, const AttentionOperands & x, const AttentionTask & task, int64_t first,
+                int64_t count, bool with_dq, const BackwardScratch & w) {
     const int64_t d = products.d, column = task.kv_head * products.head_dim;
     for (int64_t key = 0; key < count; key += block_keys) {
         const int64_t n = std::min(block_keys, count - key), at = task.segment.kv_begin + first + key;
@@ -873,8 +872,7 @@ constexpr int64_t rows_at_once = 4, keys_at_once = 4;
 constexpr int64_t vectors_at_once = kernel_rows > 6 ? 4 : 2;
 
 // The sum of the blocks of four lanes.
-template <typename V, typename D = hn::DFromV<V>>
-HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sum_of_blocks(V v) {
+template <typename V, typename D = hn::DFromV<V>> HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sum_of_blocks(V v) {
     if constexpr (HWY_MAX_LANES_D(D) == 4) {
         return v;
     } else {
@@ -891,19 +889,21 @@ HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> sums_of(Vec a, Vec b, Vec c, Vec e) {
         return hn::BitCast(d2, hn::Add(hn::InterleaveLower(d, x, y), hn::InterleaveUpper(d, x, y)));
     };
     const auto ab = add_pairs(a, b), ce = add_pairs(c, e);
-    return sum_of_blocks(hn::Add(hn::BitCast(d, hn::InterleaveLower(d2, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(d2, ab, ce))));
+    return sum_of_blocks(
+        hn::Add(hn::BitCast(d, hn::InterleaveLower(d2, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(d2, ab, ce))));
 }
 
-// The lines of a row of K or V that will be read soon: heads are strided, and the cache of each layer was last read a token ago.
-template <typename T>
-HWY_INLINE void prefetch_row(const T * row, int64_t n) {
+// The lines of a row of K or V that will be read soon: heads are strided, and the cache of each layer was last read a
+// token ago.
+template <typename T> HWY_INLINE void prefetch_row(const T * row, int64_t n) {
     for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + i);
 }
 
-// scores[row][key] for four keys of K from `key` on and four rows of q from `first` on; what is past the last repeats it.
+// scores[row][key] for four keys of K from `key` on and four rows of q from `first` on; what is past the last repeats
+// it.
 template <typename T>
-HWY_INLINE void score_four(const T * k, int64_t stride, int64_t key, int64_t n_keys, const float * q, int64_t padded, int64_t first,
-                           int64_t n_rows, int64_t head_dim, float scale, float * scores) {
+HWY_INLINE void score_four(const T * k, int64_t stride, int64_t key, int64_t n_keys, const float * q, int64_t padded,
+                           int64_t first, int64_t n_rows, int64_t head_dim, float scale, float * scores) {
     const T * keys[keys_at_once];
     for (int64_t i = 0; i < keys_at_once; ++i) keys[i] = k + std::min(key + i, n_keys - 1) * stride;
     const float * rows[rows_at_once];
@@ -927,10 +927,11 @@ HWY_INLINE void score_four(const T * k, int64_t stride, int64_t key, int64_t n_k
     }
 }
 
-// o[row] = sum over keys of scores[row][key] V[key] for up to four rows: n_all keys for all of them, then n[row] in all.
+// o[row] = sum over keys of scores[row][key] V[key] for up to four rows: n_all keys for all of them, then n[row] in
+// all.
 template <typename T>
-void weigh_four(const T * v, int64_t stride, const float * scores, int64_t n_rows, const int64_t * n, int64_t head_dim, float * o,
-                int64_t o_stride) {
+void weigh_four(const T * v, int64_t stride, const float * scores, int64_t n_rows, const int64_t * n, int64_t head_dim,
+                float * o, int64_t o_stride) {
     const int64_t n_all = *std::min_element(n, n + n_rows), n_any = *std::max_element(n, n + n_rows);
     const float * of[rows_at_once];
     for (int64_t r = 0; r < rows_at_once; ++r) of[r] = scores + std::min(r, n_rows - 1) * decode_keys;
@@ -957,7 +958,8 @@ void weigh_four(const T * v, int64_t stride, const float * scores, int64_t n_row
     for (; at + vectors_at_once * lanes <= head_dim; at += vectors_at_once * lanes) {
         weigh(std::integral_constant<int64_t, vectors_at_once>(), at, Whole{});
     }
-    for_lanes(head_dim - at, [&](int64_t rest, auto part) HWY_ATTR { weigh(std::integral_constant<int64_t, 1>(), at + rest, part); });
+    for_lanes(head_dim - at,
+              [&](int64_t rest, auto part) HWY_ATTR { weigh(std::integral_constant<int64_t, 1>(), at + rest, part); });
 }
 
 template <typename T>
@@ -980,7 +982,8 @@ void decode_typed(const AttentionOperands & x, const AttentionTask & task, void 
             prefetch_row(v + i * x.v.stride, head_dim);
         }
         for (int64_t r = 0; r < n_rows; r += rows_at_once) {
-            score_four(k, x.k.stride, key, task.count, w.q, padded, r, n_rows, head_dim, static_cast<float>(x.shape.scale), w.scores);
+            score_four(k, x.k.stride, key, task.count, w.q, padded, r, n_rows, head_dim,
+                       static_cast<float>(x.shape.scale), w.scores);
         }
     }
 
@@ -1009,9 +1012,11 @@ void decode_typed(const AttentionOperands & x, const AttentionTask & task, void 
     }
 }
 
-// Adds the parts of all rows of a (segment, kv head) in the order of their keys. parts: [part][row]; their maxima are overwritten.
+// Adds the parts of all rows of a (segment, kv head) in the order of their keys. parts: [part][row]; their maxima are
+// overwritten.
 template <typename T>
-void merge_typed(const AttentionOperands & x, const AttentionTask & task, float * parts, int64_t n_parts, int64_t part_stride) {
+void merge_typed(const AttentionOperands & x, const AttentionTask & task, float * parts, int64_t n_parts,
+                 int64_t part_stride) {
     const int64_t head_dim = x.shape.head_dim;
     const Block block(x, task, 0, task.segment.q_len * x.group());
     for (int64_t r = 0; r < block.count(); ++r) {
@@ -1039,8 +1044,7 @@ void merge_typed(const AttentionOperands & x, const AttentionTask & task, float 
 
 // ---- entry points
 
-template <typename F>
-HWY_INLINE void with_products(const AttentionOperands & x, const F & f) {
+template <typename F> HWY_INLINE void with_products(const AttentionOperands & x, const F & f) {
     const int64_t head_dim = x.shape.head_dim, d = round_up(head_dim, panel_lanes);
     if (x.q.type == Dtype::f32) return f(Fma<float>{x.units, head_dim, d});
 #if HWY_NATIVE_DOT_BF16

@@ -18,7 +18,8 @@ namespace lorica::cpu {
 constexpr int64_t panel_lanes = 32;
 constexpr int64_t block_rows = 128;  // rows of a task: four panels
 constexpr int64_t block_keys = 64;
-constexpr int64_t chunk_keys = 512;  // keys whose gradients one task accumulates; shorter segments get dQ from the same scores
+constexpr int64_t chunk_keys =
+    512;  // keys whose gradients one task accumulates; shorter segments get dQ from the same scores
 constexpr int64_t decode_max_rows = 32;
 constexpr int64_t decode_keys = 128;  // keys of one part of a decoding step
 
@@ -42,8 +43,7 @@ struct AttentionTask {
 class Carver {
 public:
     explicit Carver(void * base) : base_(static_cast<std::byte *>(base)) {}
-    template <typename T>
-    void take(T *& piece, int64_t n) {
+    template <typename T> void take(T *& piece, int64_t n) {
         piece = base_ ? reinterpret_cast<T *>(base_ + used_) : nullptr;
         used_ += static_cast<size_t>(round_up(n * static_cast<int64_t>(sizeof(T)), 64));
     }

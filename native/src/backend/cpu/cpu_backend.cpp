@@ -70,7 +70,9 @@ public:
         return memory;
     }
     void release(void * memory) override { std::free(memory); }
-    void copy_to_device(void * device, const void * host, size_t n_bytes) override { std::memcpy(device, host, n_bytes); }
+    void copy_to_device(void * device, const void * host, size_t n_bytes) override {
+        std::memcpy(device, host, n_bytes);
+    }
     void copy_to_host(void * host, const void * device, size_t n_bytes) override { std::memcpy(host, device, n_bytes); }
     void fill_zero(void * device, size_t n_bytes) override { std::memset(device, 0, n_bytes); }
     void synchronize() override {}
@@ -88,7 +90,8 @@ public:
 
     // In f32 x has no integers to meet those of the copies.
     int64_t few_rows() const override { return context_.act() == Dtype::bf16 ? cpu::matvec_max_rows : 0; }
-    std::shared_ptr<const ArrangedWeights> arrange(std::span<const Weight * const> weights, int64_t max_bytes) override {
+    std::shared_ptr<const ArrangedWeights> arrange(std::span<const Weight * const> weights,
+                                                   int64_t max_bytes) override {
         return cpu::InterleavedWeights::make(weights, max_bytes, context_.n_threads);
     }
     void use(std::shared_ptr<const ArrangedWeights> weights) override {
@@ -127,13 +130,15 @@ public:
             std::memcpy(v_cache.row(positions[t]), v.row(t), row_bytes);
         }
     }
-    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
-                   Matrix lse) override {
+    void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
+                   Matrix o, Matrix lse) override {
         const cpu::Scratch::Mark mark(scratch_);
-        cpu::attention(q, k, v, segments, shape, o, lse, attention_workspace(q, k, segments, shape, false), context_.n_threads, units());
+        cpu::attention(q, k, v, segments, shape, o, lse, attention_workspace(q, k, segments, shape, false),
+                       context_.n_threads, units());
     }
-    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o, std::span<const Segment> segments,
-                            const AttentionShape & shape, Matrix dq, Matrix dk, Matrix dv) override {
+    void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
+                            std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
+                            Matrix dv) override {
         const cpu::Scratch::Mark mark(scratch_);
         cpu::attention_backward(q, k, v, o, lse, d_o, segments, shape, dq, dk, dv,
                                 attention_workspace(q, k, segments, shape, true), context_.n_threads, units());
@@ -142,16 +147,19 @@ public:
     void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
         cpu::swiglu_backward(gate, up, dh, dgate, dup, {}, context_.n_threads);
     }
-    void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate, Matrix dup) override {
+    void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate,
+                                Matrix dup) override {
         if (cpu::swiglu_linear_backward(context_, gate, up, down, dh, dgate, dup)) return;
         Backend::swiglu_linear_backward(gate, up, down, h, dh, dgate, dup);
     }
-    void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed, Matrix d_normed, Matrix dx,
-                              Matrix dx_act) override {
+    void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed,
+                              Matrix d_normed, Matrix dx, Matrix dx_act) override {
         if (cpu::norm_linear_backward(context_, x, norm, layers, d_normed, dx, dx_act)) return;
         Backend::norm_linear_backward(x, norm, layers, normed, d_normed, dx, dx_act);
     }
-    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { cpu::gather_rows(x, rows, y, context_.n_threads); }
+    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override {
+        cpu::gather_rows(x, rows, y, context_.n_threads);
+    }
     void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
         cpu::scatter_add_rows(dy, rows, dx, context_.n_threads);
     }
@@ -164,12 +172,14 @@ public:
     }
     double measure_peak() override { return cpu::measure_peak(context_.precision, context_.n_threads); }
     void adamw(void * param, const void * grad, void * m, void * v, int64_t n, const AdamwParams & params) override {
-        cpu::adamw(static_cast<float *>(param), static_cast<const float *>(grad), static_cast<float *>(m), static_cast<float *>(v), n,
-                   params, context_.n_threads);
+        cpu::adamw(static_cast<float *>(param), static_cast<const float *>(grad), static_cast<float *>(m),
+                   static_cast<float *>(v), n, params, context_.n_threads);
     }
     bool has_adamw_8bit() const override { return true; }
-    void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params) override {
-        cpu::adamw_8bit(static_cast<float *>(param), static_cast<const float *>(grad), moments, n, params, context_.n_threads);
+    void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n,
+                    const AdamwParams & params) override {
+        cpu::adamw_8bit(static_cast<float *>(param), static_cast<const float *>(grad), moments, n, params,
+                        context_.n_threads);
     }
     bool has_dora() const override { return true; }
     void row_squares(const Weight & weight, void * squares) override {
@@ -181,7 +191,8 @@ public:
     void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
         cpu::scale_columns(x, static_cast<const float *>(factors), residual, y, context_.n_threads);
     }
-    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes, Matrix dx) override {
+    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+                       Matrix dx) override {
         cpu::dora_backward(dy, y, residual, rows, static_cast<float *>(d_magnitudes), dx, context_.n_threads);
     }
 
@@ -197,11 +208,12 @@ private:
         return cpu::has_amx_bf16() ? cpu::AttentionUnits::amx : cpu::AttentionUnits::dot_bf16;
     }
 
-    void * attention_workspace(const Matrix & q, const Matrix & k, std::span<const Segment> segments, const AttentionShape & shape,
-                               bool training) {
+    void * attention_workspace(const Matrix & q, const Matrix & k, std::span<const Segment> segments,
+                               const AttentionShape & shape, bool training) {
         WorkspaceShape need;
         need.max_tokens = q.rows;
-        for (const Segment & s : segments) need.max_sequence_length = std::max<int64_t>(need.max_sequence_length, s.kv_len);
+        for (const Segment & s : segments)
+            need.max_sequence_length = std::max<int64_t>(need.max_sequence_length, s.kv_len);
         need.max_tokens = std::max(need.max_tokens, training ? k.rows : q.rows);
         need.n_head = shape.n_head;
         need.n_head_kv = shape.n_head_kv;
@@ -224,7 +236,8 @@ std::unique_ptr<Backend> make_cpu_backend(Dtype act, int32_t n_threads) {
     }
     constexpr int32_t most_threads = 1024;
     if (n_threads > most_threads) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "n_threads is ", n_threads, "; it must be at most ", most_threads, " (0: all cores)");
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "n_threads is ", n_threads, "; it must be at most ", most_threads,
+             " (0: all cores)");
     }
     cpu::apply_isa_limit();
     return std::make_unique<CpuBackend>(act, n_threads);

@@ -33,7 +33,8 @@ bool request_amx() {
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
     const bool tile = edx & (1u << 24), bf16 = edx & (1u << 22);
     // What surrounds the tiles is written in the vector instructions of the processors that have had them so far.
-    if (!tile || !bf16 || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bf16")) {
+    if (!tile || !bf16 || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
+        !__builtin_cpu_supports("avx512bf16")) {
         return false;
     }
     constexpr long arch_req_xcomp_perm = 0x1023, xfeature_xtiledata = 18;
@@ -96,7 +97,8 @@ void apply_isa_limit() {
 
 const char * isa_name(bool bf16) {
     if (bf16 && has_amx_bf16()) return "AMX-BF16";
-    // Asked of a kernel: hwy::SupportedTargets() would say what DisableTargets has left, and undo it for the calls that follow.
+    // Asked of a kernel: hwy::SupportedTargets() would say what DisableTargets has left, and undo it for the calls that
+    // follow.
     const int64_t target = kernel_target();
 #if HWY_ARCH_X86
     if (target == HWY_AVX3_SPR || target == HWY_AVX3_ZEN4) return bf16 ? "AVX512-BF16" : "AVX-512";

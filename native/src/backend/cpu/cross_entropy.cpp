@@ -34,7 +34,8 @@ void set(const Matrix & m, int64_t row, int64_t column, float value) {
 
 // Rows that go through the head at once. It is dequantized once per chunk, so few large chunks are best.
 int64_t chunk_rows(int64_t n_rows, int64_t n_vocab, GemmPrecision precision) {
-    const auto fitting = static_cast<int64_t>(numerators_limit / (static_cast<size_t>(numerators_stride(n_vocab)) * element(precision)));
+    const auto fitting =
+        static_cast<int64_t>(numerators_limit / (static_cast<size_t>(numerators_stride(n_vocab)) * element(precision)));
     return std::min(n_rows, std::max<int64_t>(fitting / block_m * block_m, 2 * block_m));
 }
 
@@ -46,16 +47,25 @@ class SoftmaxOfHead {
 public:
     // e: numerators, or null.
     SoftmaxOfHead(const Context & context, Matrix x, const Weight & head, const int32_t * labels, Matrix e)
-        : context_(context), x_(x), head_(head), labels_(labels), e_(e), reference_(static_cast<size_t>(x.rows)),
-          total_(static_cast<size_t>(x.rows)), label_logits_(static_cast<size_t>(x.rows)),
+        : context_(context),
+          x_(x),
+          head_(head),
+          labels_(labels),
+          e_(e),
+          reference_(static_cast<size_t>(x.rows)),
+          total_(static_cast<size_t>(x.rows)),
+          label_logits_(static_cast<size_t>(x.rows)),
           sums_(context.scratch.take_as<float>(n_sums(head.out) * x.rows)) {
         multiply(reference_.data(), e_);
         add_up();
-        if (std::all_of(total_.begin(), total_.end(), [](double sum) { return sum >= lowest_sum && sum <= highest_sum; })) return;
+        if (std::all_of(total_.begin(), total_.end(),
+                        [](double sum) { return sum >= lowest_sum && sum <= highest_sum; }))
+            return;
         multiply(nullptr, {});
         for (int64_t i = 0; i < x.rows; ++i) {
             float highest = sums_[i];
-            for (int64_t part = 1; part < n_sums(head.out); ++part) highest = std::max(highest, sums_[part * x.rows + i]);
+            for (int64_t part = 1; part < n_sums(head.out); ++part)
+                highest = std::max(highest, sums_[part * x.rows + i]);
             reference_[static_cast<size_t>(i)] = highest;
         }
         multiply(reference_.data(), e_);
@@ -111,17 +121,21 @@ size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision
     size_t bytes = static_cast<size_t>(rows * numerators_stride(shape.n_vocab)) * element(precision);
     bytes += static_cast<size_t>(rows * n_sums(shape.n_vocab)) * sizeof(float) + 64;
     if (precision == GemmPrecision::bf16) {
-        bytes += shape.n_vocab % 32 == 0 ? gemm_packed_a_bytes(block_m, shape.n_vocab) : gemm_packed_a_bytes(rows, shape.n_vocab);
+        bytes += shape.n_vocab % 32 == 0 ? gemm_packed_a_bytes(block_m, shape.n_vocab)
+                                         : gemm_packed_a_bytes(rows, shape.n_vocab);
         bytes += gemm_packed_a_bytes(block_m, shape.max_features);
     }
     return bytes;
 }
 
 // dx = (softmax - onehot) W = diag(1 / sum) (e - sum onehot) W, where e is rounded to act before it is divided.
-void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll, Matrix dx) {
+void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
+                          Matrix dx) {
     const Scratch::Mark mark(context.scratch);
-    const int64_t n_vocab = head.out, chunk = chunk_rows(x.rows, n_vocab, context.precision), stride = numerators_stride(n_vocab);
-    void * memory = dx ? context.scratch.take(static_cast<size_t>(chunk * stride) * dtype_size(context.act())) : nullptr;
+    const int64_t n_vocab = head.out, chunk = chunk_rows(x.rows, n_vocab, context.precision),
+                  stride = numerators_stride(n_vocab);
+    void * memory =
+        dx ? context.scratch.take(static_cast<size_t>(chunk * stride) * dtype_size(context.act())) : nullptr;
     for (int64_t first = 0; first < x.rows; first += chunk) {
         const Scratch::Mark one_chunk(context.scratch);
         const int64_t rows = std::min(chunk, x.rows - first);

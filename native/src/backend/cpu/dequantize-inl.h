@@ -1,12 +1,14 @@
 // Blocks of the common weight types expanded by vector code. Included once per target.
 //
-// for_pieces(type, row, first, count, sink) hands elements [first, first + count) of a row of blocks, exactly as ggml's to_float gives
-// them, to sink(values, at, i) a vector at a time: they are elements first + at + i, at the start of a piece of 32, i a constant within
-// it. `first` and `count` are multiples of 32. can_expand() says for which types; the others go through ggml.
+// for_pieces(type, row, first, count, sink) hands elements [first, first + count) of a row of blocks, exactly as ggml's
+// to_float gives them, to sink(values, at, i) a vector at a time: they are elements first + at + i, at the start of a
+// piece of 32, i a constant within it. `first` and `count` are multiples of 32. can_expand() says for which types; the
+// others go through ggml.
 //
-// Block layouts (ggml-common.h): 32 elements of Q4_0 {f16 d; u8 q[16]}, Q4_1 {f16 d, m; u8 q[16]}, Q5_0 {f16 d; u32 h; u8 q[16]},
-// Q5_1 {f16 d, m; u32 h; u8 q[16]}, Q8_0 {f16 d; i8 q[32]}; 256 elements of Q4_K {f16 d, dmin; u8 scales[12]; u8 q[128]},
-// Q5_K {f16 d, dmin; u8 scales[12]; u8 h[32]; u8 q[128]}, Q6_K {u8 low[128]; u8 high[64]; i8 scales[16]; f16 d}.
+// Block layouts (ggml-common.h): 32 elements of Q4_0 {f16 d; u8 q[16]}, Q4_1 {f16 d, m; u8 q[16]}, Q5_0 {f16 d; u32 h;
+// u8 q[16]}, Q5_1 {f16 d, m; u32 h; u8 q[16]}, Q8_0 {f16 d; i8 q[32]}; 256 elements of Q4_K {f16 d, dmin; u8
+// scales[12]; u8 q[128]}, Q5_K {f16 d, dmin; u8 scales[12]; u8 h[32]; u8 q[128]}, Q6_K {u8 low[128]; u8 high[64]; i8
+// scales[16]; f16 d}.
 #if defined(LORICA_CPU_DEQUANTIZE_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef LORICA_CPU_DEQUANTIZE_INL_H
 #undef LORICA_CPU_DEQUANTIZE_INL_H
@@ -39,7 +41,8 @@ HWY_INLINE Vec half_at(const uint8_t * p) {
 HWY_INLINE Vec to_floats(ByteVec q) { return hn::ConvertTo(Floats(), hn::PromoteTo(hn::RebindToSigned<Floats>(), q)); }
 HWY_INLINE Vec to_floats_signed(const uint8_t * q) {
     const hn::Rebind<int8_t, Floats> d;
-    return hn::ConvertTo(Floats(), hn::PromoteTo(hn::RebindToSigned<Floats>(), hn::LoadU(d, reinterpret_cast<const int8_t *>(q))));
+    return hn::ConvertTo(
+        Floats(), hn::PromoteTo(hn::RebindToSigned<Floats>(), hn::LoadU(d, reinterpret_cast<const int8_t *>(q))));
 }
 
 // Sixteen packed bytes hold elements 0 to 15 in their low and 16 to 31 in their high nibbles.
@@ -68,7 +71,8 @@ struct ScaleMin {
 };
 HWY_INLINE ScaleMin k_scale(const uint8_t * block, int64_t j) {
     const KScales all = k_scales_at(block + 4);
-    const auto of_part = [&](uint64_t bytes) HWY_ATTR { return hn::Set(Floats(), static_cast<float>((bytes >> (8 * j)) & 63)); };
+    const auto of_part = [&](uint64_t bytes)
+                             HWY_ATTR { return hn::Set(Floats(), static_cast<float>((bytes >> (8 * j)) & 63)); };
     return {hn::Mul(half_at(block), of_part(all.scales)), hn::Mul(half_at(block + 2), of_part(all.minima))};
 }
 
@@ -80,7 +84,8 @@ HWY_INLINE void k_scales(const uint8_t * block, float * scales, float * minima) 
         const hn::Rebind<uint8_t, decltype(d)> d8;
         for (size_t i = 0; i < 8; i += hn::Lanes(d)) {
             const auto q = hn::LoadU(d8, reinterpret_cast<const uint8_t *>(&bytes) + i);
-            hn::StoreU(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<decltype(d)>(), q)), hn::Set(d, unit)), d, to + i);
+            hn::StoreU(hn::Mul(hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<decltype(d)>(), q)), hn::Set(d, unit)),
+                       d, to + i);
         }
     };
     put(all.scales, hn::GetLane(half_at(block)), scales);
@@ -93,7 +98,8 @@ HWY_INLINE void expand_q4_0(const uint8_t * row, int64_t piece, int64_t at, cons
     const uint8_t * block = row + piece * 18;
     const Floats d;
     const Vec scale = half_at(block), eight = hn::Set(d, 8.0f);
-    expand_nibbles(block + 2, at, sink, [&](ByteVec q, int64_t) { return hn::Mul(hn::Sub(to_floats(q), eight), scale); });
+    expand_nibbles(block + 2, at, sink,
+                   [&](ByteVec q, int64_t) { return hn::Mul(hn::Sub(to_floats(q), eight), scale); });
 }
 
 template <typename Sink>
@@ -184,8 +190,7 @@ HWY_INLINE void expand_q6_k(const uint8_t * row, int64_t piece, int64_t at, cons
     }
 }
 
-template <typename Sink>
-HWY_INLINE void expand_f16(const uint8_t * row, int64_t piece, int64_t at, const Sink & sink) {
+template <typename Sink> HWY_INLINE void expand_f16(const uint8_t * row, int64_t piece, int64_t at, const Sink & sink) {
     const hn::Rebind<hwy::float16_t, Floats> d;
     const auto * x = reinterpret_cast<const hwy::float16_t *>(row) + piece * 32;
     for (int64_t i = 0; i < 32; i += lanes) sink(hn::PromoteTo(Floats(), hn::LoadU(d, x + i)), at, i);
@@ -196,8 +201,7 @@ HWY_INLINE void expand_bf16(const uint8_t * row, int64_t piece, int64_t at, cons
     for (int64_t i = 0; i < 32; i += lanes) sink(load(reinterpret_cast<const Bf16 *>(row) + piece * 32 + i), at, i);
 }
 
-template <typename Sink>
-HWY_INLINE void expand_f32(const uint8_t * row, int64_t piece, int64_t at, const Sink & sink) {
+template <typename Sink> HWY_INLINE void expand_f32(const uint8_t * row, int64_t piece, int64_t at, const Sink & sink) {
     for (int64_t i = 0; i < 32; i += lanes) sink(load(reinterpret_cast<const float *>(row) + piece * 32 + i), at, i);
 }
 
@@ -242,7 +246,8 @@ HWY_INLINE void for_pieces(ggml_type type, const std::byte * blocks, int64_t fir
 // out = the values, as f32 or bf16.
 template <typename Out>
 HWY_INLINE void expand(ggml_type type, const std::byte * blocks, int64_t first, int64_t count, Out * out) {
-    for_pieces(type, blocks, first, count, [&](Vec values, int64_t at, int64_t i) HWY_ATTR { store(values, out + at + i); });
+    for_pieces(type, blocks, first, count,
+               [&](Vec values, int64_t at, int64_t i) HWY_ATTR { store(values, out + at + i); });
 }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE

@@ -39,8 +39,8 @@ void ScaleRows(Matrix x, const float * factors, Matrix residual, Matrix y, int64
 }
 
 // Columns [first, first + n): all rows in order, so that the sums do not depend on who computes them.
-void BackwardColumns(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, float * d_magnitudes, Matrix dx, int64_t first,
-                     int64_t n) {
+void BackwardColumns(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, float * d_magnitudes, Matrix dx,
+                     int64_t first, int64_t n) {
     constexpr int64_t most = 128;
     float sums[most] = {};
     const auto * factors = static_cast<const float *>(rows.factors) + first;
@@ -101,7 +101,8 @@ void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & r
     std::vector<float> gram(static_cast<size_t>(rank * rank));  // A A^T
     parallel_ranges(rank, rank * in, n_threads, [&](int64_t begin, int64_t end) {
         for (int64_t j = begin; j < end; ++j) {
-            for (int64_t k = 0; k < rank; ++k) gram[static_cast<size_t>(j * rank + k)] = dot(a + j * in, a + k * in, in);
+            for (int64_t k = 0; k < rank; ++k)
+                gram[static_cast<size_t>(j * rank + k)] = dot(a + j * in, a + k * in, in);
         }
     });
     parallel_ranges(out, rank * rank, n_threads, [&](int64_t begin, int64_t end) {
@@ -110,7 +111,8 @@ void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & r
             double square = squares[o];
             for (int64_t j = 0; j < rank; ++j) {
                 const double own = lora.scale * static_cast<double>(dot(gram.data() + j * rank, b_o, rank));
-                square += lora.scale * static_cast<double>(b_o[j]) * (2 * static_cast<double>(rows.products.row_as<float>(j)[o]) + own);
+                square += lora.scale * static_cast<double>(b_o[j]) *
+                          (2 * static_cast<double>(rows.products.row_as<float>(j)[o]) + own);
             }
             const double start = std::sqrt(static_cast<double>(squares[o]));
             const double magnitude = start + rows.strength * (static_cast<double>(magnitudes[o]) - start);
@@ -122,10 +124,12 @@ void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & r
 
 void scale_columns(Matrix x, const float * factors, Matrix residual, Matrix y, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(ScaleRows);
-    parallel_ranges(x.rows, x.cols, n_threads, [&](int64_t begin, int64_t end) { rows(x, factors, residual, y, begin, end); });
+    parallel_ranges(x.rows, x.cols, n_threads,
+                    [&](int64_t begin, int64_t end) { rows(x, factors, residual, y, begin, end); });
 }
 
-void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, float * d_magnitudes, Matrix dx, int n_threads) {
+void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, float * d_magnitudes, Matrix dx,
+                   int n_threads) {
     const auto columns = HWY_DYNAMIC_POINTER(BackwardColumns);
     constexpr int64_t width = 128;
     parallel_ranges((dy.cols + width - 1) / width, dy.rows * width, n_threads, [&](int64_t begin, int64_t end) {

@@ -45,7 +45,8 @@ void round_row(const float * values, int64_t n, float per_unit, int64_t stride, 
             auto sum = hn::Zero(d);
             for (int64_t j = 0; j < 16; j += lanes) {
                 const int64_t at = i + 16 * half + j;
-                const Vec v = load_n(values + std::min(at, n), static_cast<size_t>(std::clamp<int64_t>(n - at, 0, lanes)));
+                const Vec v =
+                    load_n(values + std::min(at, n), static_cast<size_t>(std::clamp<int64_t>(n - at, 0, lanes)));
                 const auto rounded = hn::NearestInt(hn::Mul(v, hn::Set(Floats(), per_unit)));
                 const auto upper = hn::ShiftRight<8>(hn::Add(rounded, hn::Set(d, 128)));
                 const auto lower = hn::Sub(rounded, hn::ShiftLeft<8>(upper));
@@ -69,7 +70,8 @@ void RoundToInts(DotInput & x, Scratch & scratch) {
     constexpr float largest_int = 32639;
     const int64_t stride = (x.cols + 127) / 128 * 128;
     const RoundedRow all{scratch.take_as<int16_t>(x.rows * stride), scratch.take_as<float>(x.rows * stride / 16),
-                         scratch.take_as<DotInput::Starts>(x.rows * stride / 32), scratch.take_as<int8_t>(x.rows * stride * 2)};
+                         scratch.take_as<DotInput::Starts>(x.rows * stride / 32),
+                         scratch.take_as<int8_t>(x.rows * stride * 2)};
     for (int64_t t = 0; t < x.rows; ++t) {
         const float * values = x.values + t * x.cols;
         const float largest = largest_of(values, x.cols);
@@ -78,7 +80,8 @@ void RoundToInts(DotInput & x, Scratch & scratch) {
         x.unit[t] = largest / largest_int;
         const float per_unit = largest > 1e-30f ? largest_int / largest : 0;
         const int64_t at = t * stride;
-        round_row(values, x.cols, per_unit, stride, {all.ints + at, all.sums + at / 16, all.starts + at / 32, all.planes + 2 * at});
+        round_row(values, x.cols, per_unit, stride,
+                  {all.ints + at, all.sums + at / 16, all.starts + at / 32, all.planes + 2 * at});
     }
     x.ints = all.ints;
     x.sums = all.sums;

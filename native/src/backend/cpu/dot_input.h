@@ -10,8 +10,8 @@ namespace lorica::cpu {
 
 constexpr int64_t dot_max_rows = 4;
 
-// Activations in bf16 are also there as integers of 16 bits, one unit for a whole row: x is about ints * unit. A unit is 1/32639 of the
-// largest |x|, so that what is lost stays below what keeping activations in bf16 loses.
+// Activations in bf16 are also there as integers of 16 bits, one unit for a whole row: x is about ints * unit. A unit
+// is 1/32639 of the largest |x|, so that what is lost stays below what keeping activations in bf16 loses.
 struct DotInput {
     // What a sum of products of integers with codes starts from, so that a code counts as code - 8, - 32 or - 128.
     struct Starts {
@@ -22,17 +22,20 @@ struct DotInput {
 
     int64_t rows = 0, cols = 0;
     const float * values = nullptr;  // [rows, cols]
-    // Null where x is f32 or not finite, as are all others then. Each row starts `stride` elements after the one before.
-    const int16_t * ints = nullptr;  // [rows, stride], zeros behind cols
-    const float * sums = nullptr;    // [rows, stride / 16]: of 16 ints each
+    // Null where x is f32 or not finite, as are all others then. Each row starts `stride` elements after the one
+    // before.
+    const int16_t * ints = nullptr;   // [rows, stride], zeros behind cols
+    const float * sums = nullptr;     // [rows, stride / 16]: of 16 ints each
     const Starts * starts = nullptr;  // [rows, stride / 32]
-    // As bytes: ints = 256 upper + lower. By 128 elements: upper bytes of the first 16 of each 32 and of the second 16, then the lower ones.
+    // As bytes: ints = 256 upper + lower. By 128 elements: upper bytes of the first 16 of each 32 and of the second 16,
+    // then the lower ones.
     const int8_t * planes = nullptr;  // [rows, 2 * stride]
     int64_t stride = 0;
     float unit[dot_max_rows] = {};
 
     static constexpr int64_t lower_plane = 128;
-    // Where the upper bytes of elements i to i + 15 begin, i a multiple of 16; their lower ones are lower_plane bytes behind.
+    // Where the upper bytes of elements i to i + 15 begin, i a multiple of 16; their lower ones are lower_plane bytes
+    // behind.
     static constexpr int64_t plane_offset(int64_t i) { return i / 128 * 256 + i % 32 / 16 * 64 + i % 128 / 32 * 16; }
 };
 

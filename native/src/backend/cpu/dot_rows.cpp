@@ -1,5 +1,5 @@
-// Rows of W expanded in registers. Where the processor sums products of integers (VNNI), the integers of x meet those of the blocks; scales
-// come after the sum of a block. Elsewhere, and for other types, values are expanded to f32.
+// Rows of W expanded in registers. Where the processor sums products of integers (VNNI), the integers of x meet those
+// of the blocks; scales come after the sum of a block. Elsewhere, and for other types, values are expanded to f32.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/dot_rows.cpp"
 #include "backend/cpu/simd_targets.h"
@@ -30,7 +30,8 @@ namespace lorica::cpu::HWY_NAMESPACE {
 
 // Products of one row of W with Rows rows of x, to out[t * stride]. The row is expanded in registers.
 template <int Rows>
-void dot_expanded(const Weight & w, const std::byte * row, const DotInput & x, float * HWY_RESTRICT out, int64_t stride) {
+void dot_expanded(const Weight & w, const std::byte * row, const DotInput & x, float * HWY_RESTRICT out,
+                  int64_t stride) {
     const Floats d;
     // Two sums per row of x, so that one multiply-add need not wait for the one before.
     Vec sum[Rows][2];
@@ -44,7 +45,8 @@ void dot_expanded(const Weight & w, const std::byte * row, const DotInput & x, f
     for (int r = 0; r < Rows; ++r) out[r * stride] = hn::ReduceSum(d, hn::Add(sum[r][0], sum[r][1]));
 }
 
-void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, float * scratch, float * out, int64_t stride) {
+void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, float * scratch, float * out,
+                int64_t stride) {
     if (!can_expand(w.type) || w.in % 32 != 0) {
         dequantize_row(w.type, row, scratch, w.in);
         for (int64_t r = 0; r < x.rows; ++r) out[r * stride] = dot_f32(x.values + r * x.cols, scratch, w.in);
@@ -61,8 +63,9 @@ void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, flo
 #if LORICA_DOT_INTS
 
 struct Tables {
-    alignas(64) uint16_t scales_of_four_blocks[32] = {};  // Q4_0: where d of each is, as words, for the four lanes of each
-    alignas(64) int32_t pair_of_scales[8][16] = {};       // Q6_K: scale 2p for eight lanes, 2p + 1 for the others
+    alignas(64) uint16_t
+        scales_of_four_blocks[32] = {};              // Q4_0: where d of each is, as words, for the four lanes of each
+    alignas(64) int32_t pair_of_scales[8][16] = {};  // Q6_K: scale 2p for eight lanes, 2p + 1 for the others
 
     constexpr Tables() {
         for (int i = 0; i < 32; ++i) scales_of_four_blocks[i] = static_cast<uint16_t>(9 * (i % 16 / 4));
@@ -86,7 +89,9 @@ HWY_INLINE __m512i bytes_as_words(const uint8_t * p) {
     return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
 // Products of 32 integers, summed by pairs, as floats.
-HWY_INLINE __m512 dot(__m512i a, __m512i b) { return _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(_mm512_setzero_si512(), a, b)); }
+HWY_INLINE __m512 dot(__m512i a, __m512i b) {
+    return _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(_mm512_setzero_si512(), a, b));
+}
 
 HWY_INLINE float half_to_float(const uint8_t * p) {
     uint16_t bits;
@@ -94,34 +99,39 @@ HWY_INLINE float half_to_float(const uint8_t * p) {
     return _cvtsh_ss(bits);
 }
 
-// Asks for the lines of a block that will be read soon. Several short rows are more streams than the processor sees by itself.
-template <int64_t Bytes>
-HWY_INLINE void prefetch(const uint8_t * block) {
+// Asks for the lines of a block that will be read soon. Several short rows are more streams than the processor sees by
+// itself.
+template <int64_t Bytes> HWY_INLINE void prefetch(const uint8_t * block) {
     for (int64_t i = 0; i < Bytes; i += 64) _mm_prefetch(reinterpret_cast<const char *>(block + i), _MM_HINT_T0);
 }
 
-// The kernels: W rows at once, so that x is read once for them and their sums do not wait for each other; n elements each, `stride` bytes
-// from one to the next. Their sums go to the first of eight floats.
+// The kernels: W rows at once, so that x is read once for them and their sums do not wait for each other; n elements
+// each, `stride` bytes from one to the next. Their sums go to the first of eight floats.
 
-// The sum of each of up to eight vectors into eight floats. The order of the additions is the same for any number of them.
-template <int W>
-HWY_INLINE void store_sums(const __m512 * v, float * out) {
+// The sum of each of up to eight vectors into eight floats. The order of the additions is the same for any number of
+// them.
+template <int W> HWY_INLINE void store_sums(const __m512 * v, float * out) {
     const auto of = [&](int r) HWY_ATTR { return r < W ? v[r] : _mm512_setzero_ps(); };
-    const auto pairs = [](__m512 a, __m512 b) HWY_ATTR { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
+    const auto pairs = [](__m512 a, __m512 b)
+                           HWY_ATTR { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
     const auto quads = [&](int r) HWY_ATTR {
-        const __m512d ab = _mm512_castps_pd(pairs(of(r), of(r + 1))), cd = _mm512_castps_pd(pairs(of(r + 2), of(r + 3)));
-        return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+        const __m512d ab = _mm512_castps_pd(pairs(of(r), of(r + 1))),
+                      cd = _mm512_castps_pd(pairs(of(r + 2), of(r + 3)));
+        return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
     };
     const __m512 first = quads(0), second = quads(4);
-    const __m512 halves = _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88), _mm512_shuffle_f32x4(first, second, 0xdd));
+    const __m512 halves =
+        _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88), _mm512_shuffle_f32x4(first, second, 0xdd));
     const __m512 in_order = _mm512_shuffle_f32x4(halves, halves, 0xd8);
     _mm256_storeu_ps(out, _mm256_add_ps(_mm512_castps512_ps256(in_order), _mm512_extractf32x8_ps(in_order, 1)));
 }
 
 // The nibbles of N blocks, 16 bytes each, zeros in the place of others.
-template <int N>
-HWY_INLINE __m512i nibbles_of_blocks(const uint8_t * block) {
-    const auto nibbles = [&](int i) HWY_ATTR { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(block + 18 * i + 2)); };
+template <int N> HWY_INLINE __m512i nibbles_of_blocks(const uint8_t * block) {
+    const auto nibbles = [&](int i) HWY_ATTR {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i *>(block + 18 * i + 2));
+    };
     // A vector with zeros takes one more instruction.
     __m512i v = N == 4 ? _mm512_castsi128_si512(nibbles(0)) : _mm512_zextsi128_si512(nibbles(0));
     if constexpr (N > 1) v = _mm512_inserti32x4(v, nibbles(1), 1);
@@ -130,30 +140,36 @@ HWY_INLINE __m512i nibbles_of_blocks(const uint8_t * block) {
     return v;
 }
 
-// N of the four blocks that share vectors, each with four lanes. Their bytes meet the upper bytes of x, what that gives counts 256 times,
-// then the lower bytes. The sums start from -8 times that of x.
+// N of the four blocks that share vectors, each with four lanes. Their bytes meet the upper bytes of x, what that gives
+// counts 256 times, then the lower bytes. The sums start from -8 times that of x.
 template <int W, int N>
-HWY_INLINE void add_q4_0(const uint8_t * row, int64_t stride, const int8_t * planes, const DotInput::Starts * starts, __m512 * sum) {
-    const __m512i scales = load_512(tables.scales_of_four_blocks), low_bits = _mm512_set1_epi8(15), times_256 = _mm512_set1_epi32(256);
+HWY_INLINE void add_q4_0(const uint8_t * row, int64_t stride, const int8_t * planes, const DotInput::Starts * starts,
+                         __m512 * sum) {
+    const __m512i scales = load_512(tables.scales_of_four_blocks), low_bits = _mm512_set1_epi8(15),
+                  times_256 = _mm512_set1_epi32(256);
     const __m512i to_the_right_by_4 = _mm512_set1_epi64(0x1020408000000000);  // of each byte, as GF2P8AFFINEQB takes it
-    const __m512i start = _mm512_maskz_loadu_epi32(0x1111, starts);  // of_4_bits, once for the four lanes
+    const __m512i start = _mm512_maskz_loadu_epi32(0x1111, starts);           // of_4_bits, once for the four lanes
     constexpr int step = std::min(W, 4);
     const auto each = [](const auto & f) HWY_ATTR {
         for (int r = 0; r < step; ++r) f(r);
     };
-    // One instruction for four rows, then the next: in the order of the rows, waiting ones would fill the processor's queues.
+    // One instruction for four rows, then the next: in the order of the rows, waiting ones would fill the processor's
+    // queues.
     for (int first = 0; first < W; first += step, row += step * stride, sum += step) {
         __m512i low[step], high[step], product[step];
         __m512 d[step];
         each([&](int r) HWY_ATTR { low[r] = nibbles_of_blocks<N>(row + r * stride); });
         each([&](int r) HWY_ATTR { high[r] = _mm512_gf2p8affine_epi64_epi8(low[r], to_the_right_by_4, 0); });
         each([&](int r) HWY_ATTR { low[r] = _mm512_and_si512(low[r], low_bits); });
-        each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low[r], load_512(planes)); });
+        each([&](int r)
+                 HWY_ATTR { product[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low[r], load_512(planes)); });
         each([&](int r) HWY_ATTR { product[r] = _mm512_dpbusd_epi32(product[r], high[r], load_512(planes + 64)); });
         each([&](int r) HWY_ATTR {
-            // The first 64 bytes have the d of four blocks. Of fewer, not a byte behind them is touched: they may be the last ones of the file.
+            // The first 64 bytes have the d of four blocks. Of fewer, not a byte behind them is touched: they may be
+            // the last ones of the file.
             const uint8_t * blocks = row + r * stride;
-            const __m512i with_d = N == 4 ? load_512(blocks) : _mm512_maskz_loadu_epi8((1ull << (18 * (N % 4))) - 1, blocks);
+            const __m512i with_d =
+                N == 4 ? load_512(blocks) : _mm512_maskz_loadu_epi8((1ull << (18 * (N % 4))) - 1, blocks);
             d[r] = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(scales, with_d)));
         });
         // So far the products fit in 16 bits.
@@ -164,8 +180,7 @@ HWY_INLINE void add_q4_0(const uint8_t * row, int64_t stride, const int8_t * pla
     }
 }
 
-template <int W>
-void dot_q4_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
+template <int W> void dot_q4_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
     __m512 sum[W];
     for (int r = 0; r < W; ++r) sum[r] = _mm512_setzero_ps();
     // The next W rows, line after line: an order in which the processor goes on by itself.
@@ -186,8 +201,7 @@ void dot_q4_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, 
     store_sums<W>(sum, out);
 }
 
-template <int W>
-void dot_q8_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
+template <int W> void dot_q8_0(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
     __m512 sum[W];
     for (int r = 0; r < W; ++r) sum[r] = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 32, row += 34) {
@@ -207,14 +221,14 @@ HWY_INLINE __m256 sums_of_32(const float * sums) {
     const __m512 each = _mm512_loadu_ps(sums);
     const __m512i even = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    return _mm256_add_ps(_mm512_castps512_ps256(_mm512_permutexvar_ps(even, each)), _mm512_castps512_ps256(_mm512_permutexvar_ps(odd, each)));
+    return _mm256_add_ps(_mm512_castps512_ps256(_mm512_permutexvar_ps(even, each)),
+                         _mm512_castps512_ps256(_mm512_permutexvar_ps(odd, each)));
 }
 
 HWY_INLINE float sum_of(__m256 v) { return _mm512_reduce_add_ps(_mm512_zextps256_ps512(v)); }
 
 // Bit J of each byte to bit 4 of its word.
-template <int J>
-HWY_INLINE __m512i bit_to_4(__m512i words) {
+template <int J> HWY_INLINE __m512i bit_to_4(__m512i words) {
     if constexpr (J < 4) return _mm512_slli_epi16(words, 4 - J);
     return _mm512_srli_epi16(words, J < 4 ? 0 : J - 4);
 }
@@ -261,8 +275,7 @@ void dot_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, flo
     for (int r = 0; r < W; ++r) out[r] = _mm512_reduce_add_ps(_mm512_add_ps(sum[r][0], sum[r][1])) - sum_of(below[r]);
 }
 
-template <int W>
-void dot_q6_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
+template <int W> void dot_q6_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, float * out) {
     const __m512i four_bits = _mm512_set1_epi16(15), two_bits = _mm512_set1_epi16(0x30);
     __m512 sum[W], below[W];
     for (int r = 0; r < W; ++r) sum[r] = below[r] = _mm512_setzero_ps();
@@ -279,8 +292,10 @@ void dot_q6_k(const uint8_t * row, int64_t stride, int64_t n, const IntRow & x, 
                 const __m512i low0 = bytes_as_words(block + 64 * half), low1 = bytes_as_words(block + 64 * half + 32);
                 const __m512i high = bytes_as_words(block + 128 + 32 * half);
                 const auto add = [&](int part, __m512i nibble, __m512i bits) HWY_ATTR {
-                    const __m512i q = _mm512_ternarylogic_epi32(nibble, two_bits, bits, 0xf8);  // nibble | (two_bits & bits)
-                    const __m512 scale = _mm512_permutexvar_ps(load_512(tables.pair_of_scales[4 * half + part]), scales);
+                    const __m512i q =
+                        _mm512_ternarylogic_epi32(nibble, two_bits, bits, 0xf8);  // nibble | (two_bits & bits)
+                    const __m512 scale =
+                        _mm512_permutexvar_ps(load_512(tables.pair_of_scales[4 * half + part]), scales);
                     sum[r] = _mm512_fmadd_ps(dot(q, load_512(x.ints + i + 128 * half + 32 * part)), scale, sum[r]);
                 };
                 add(0, _mm512_and_si512(low0, four_bits), _mm512_slli_epi16(high, 4));
@@ -311,7 +326,8 @@ Kernels kernels_for(ggml_type type) {
 }
 
 // n_rows rows of W with each row of x.
-void dot_in_ints(const Weight & w, const std::byte * rows, int64_t n_rows, Kernel kernel, const DotInput & x, float * out, int64_t stride) {
+void dot_in_ints(const Weight & w, const std::byte * rows, int64_t n_rows, Kernel kernel, const DotInput & x,
+                 float * out, int64_t stride) {
     for (int64_t t = 0; t < x.rows; ++t) {
         const int64_t at = t * x.stride;
         float results[8];
@@ -323,7 +339,8 @@ void dot_in_ints(const Weight & w, const std::byte * rows, int64_t n_rows, Kerne
 
 #endif
 
-void DotRows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out, int64_t stride) {
+void DotRows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out,
+             int64_t stride) {
     const std::byte * row = w.data + static_cast<size_t>(first) * w.row_bytes;
     int64_t i = 0;
 #if LORICA_DOT_INTS
@@ -347,7 +364,8 @@ namespace lorica::cpu {
 
 HWY_EXPORT(DotRows);
 
-void dot_rows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out, int64_t stride) {
+void dot_rows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out,
+              int64_t stride) {
     HWY_DYNAMIC_DISPATCH(DotRows)(w, first, count, x, scratch, out, stride);
 }
 

@@ -9,6 +9,7 @@ namespace lorica::cpu {
 
 // out[t * stride + i] = row first + i of W times row t of x, for count rows of W.
 // scratch: w.in floats, used by types without vector code.
-void dot_rows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out, int64_t stride);
+void dot_rows(const Weight & w, int64_t first, int64_t count, const DotInput & x, float * scratch, float * out,
+              int64_t stride);
 
 }  // namespace lorica::cpu

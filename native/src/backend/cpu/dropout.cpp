@@ -56,8 +56,7 @@ HWY_INLINE void philox_lanes(uint64_t seed, uint64_t block, uint32_t * out) {
 constexpr int64_t numbers_at_once = 1024;
 
 // Calls f(offset, lanes, keep) over n elements of the stream from number `first`, keep being 1 / (1 - p) or 0.
-template <typename F>
-HWY_INLINE void for_mask(const Dropout & dropout, uint64_t first, int64_t n, const F & f) {
+template <typename F> HWY_INLINE void for_mask(const Dropout & dropout, uint64_t first, int64_t n, const F & f) {
     const Floats d;
     const Bits du;
     const BitVec threshold = hn::Set(du, dropout_threshold(dropout.p));

@@ -42,7 +42,8 @@ void rotation(double position, const double * inverse_frequency, int64_t n_pairs
     }
 }
 
-void rotations(const int32_t * positions, std::span<const double> inverse_frequency, float * table, int64_t begin, int64_t end) {
+void rotations(const int32_t * positions, std::span<const double> inverse_frequency, float * table, int64_t begin,
+               int64_t end) {
     const auto n_pairs = static_cast<int64_t>(inverse_frequency.size());
     for (int64_t r = begin; r < end; ++r) {
         float * row = table + r * 4 * n_pairs;
@@ -50,16 +51,17 @@ void rotations(const int32_t * positions, std::span<const double> inverse_freque
     }
 }
 
-template <bool Inverse, typename X>
-HWY_INLINE void rotate(X * x, const float * cosine, const float * sine, int64_t n) {
+template <bool Inverse, typename X> HWY_INLINE void rotate(X * x, const float * cosine, const float * sine, int64_t n) {
     for_lanes(n, [&](int64_t i, auto lanes) {
         const Vec v = lanes.get(x + i), exchanged = hn::Reverse2(Floats(), v);
         const Vec turned = hn::Mul(exchanged, lanes.get(sine + i));
-        lanes.put(Inverse ? hn::MulSub(v, lanes.get(cosine + i), turned) : hn::MulAdd(v, lanes.get(cosine + i), turned), x + i);
+        lanes.put(Inverse ? hn::MulSub(v, lanes.get(cosine + i), turned) : hn::MulAdd(v, lanes.get(cosine + i), turned),
+                  x + i);
     });
 }
 
-void rope_rows(Matrix x, int32_t head_dim, const float * table, int64_t n_pairs, bool inverse, int64_t begin, int64_t end) {
+void rope_rows(Matrix x, int32_t head_dim, const float * table, int64_t n_pairs, bool inverse, int64_t begin,
+               int64_t end) {
     with_type(x.type, [&]<typename X>(X *) {
         const auto rotate_head = inverse ? rotate<true, X> : rotate<false, X>;
         for (int64_t r = begin; r < end; ++r) {
@@ -85,16 +87,19 @@ void RotationTable::reserve(int64_t n_rows, int64_t head_dim) {
     rows_.reserve(static_cast<size_t>(2 * n_rows * head_dim));
 }
 
-const float * RotationTable::rows(std::span<const int32_t> positions, std::span<const double> inverse_frequency, int n_threads) {
-    if (std::ranges::equal(positions, positions_) && std::ranges::equal(inverse_frequency, inverse_frequency_)) return rows_.data();
+const float * RotationTable::rows(std::span<const int32_t> positions, std::span<const double> inverse_frequency,
+                                  int n_threads) {
+    if (std::ranges::equal(positions, positions_) && std::ranges::equal(inverse_frequency, inverse_frequency_))
+        return rows_.data();
     positions_.assign(positions.begin(), positions.end());
     inverse_frequency_.assign(inverse_frequency.begin(), inverse_frequency.end());
     rows_.resize(4 * positions.size() * inverse_frequency.size());
     const auto compute = HWY_DYNAMIC_POINTER(rotations);
     const auto n_rows = static_cast<int64_t>(positions.size());
     // An angle costs as much as some twenty additions.
-    parallel_ranges(n_rows, static_cast<int64_t>(20 * inverse_frequency.size()), n_threads,
-                    [&](int64_t begin, int64_t end) { compute(positions_.data(), inverse_frequency_, rows_.data(), begin, end); });
+    parallel_ranges(
+        n_rows, static_cast<int64_t>(20 * inverse_frequency.size()), n_threads,
+        [&](int64_t begin, int64_t end) { compute(positions_.data(), inverse_frequency_, rows_.data(), begin, end); });
     return rows_.data();
 }
 

@@ -25,8 +25,7 @@ HWY_INLINE Vec sigmoid(Vec x) {
 #endif
 }
 
-template <typename T>
-void swiglu_row(const T * gate, const T * up, int64_t n, T * h) {
+template <typename T> void swiglu_row(const T * gate, const T * up, int64_t n, T * h) {
     for_lanes(n, [&](int64_t i, auto lanes) {
         const Vec g = lanes.get(gate + i);
         lanes.put(hn::Mul(hn::Mul(g, sigmoid(g)), lanes.get(up + i)), h + i);
@@ -53,7 +52,8 @@ void swiglu_rows(Matrix gate, Matrix up, Matrix h, int64_t begin, int64_t end) {
     });
 }
 
-void swiglu_backward_rows(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, Matrix h, int64_t begin, int64_t end) {
+void swiglu_backward_rows(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup, Matrix h, int64_t begin,
+                          int64_t end) {
     with_type(gate.type, [&]<typename T>(T *) {
         const auto row = h ? swiglu_backward_row<true, T> : swiglu_backward_row<false, T>;
         for (int64_t r = begin; r < end; ++r) {

@@ -28,12 +28,18 @@ constexpr int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * t
 
 GemmB GemmB::matrix(const Matrix & x, bool by_rows, float scale) {
     const ggml_type type = x.type == Dtype::bf16 ? GGML_TYPE_BF16 : GGML_TYPE_F32;
-    return {type, static_cast<const std::byte *>(x.data), static_cast<size_t>(x.stride) * dtype_size(x.type), x.rows, x.cols,
-            by_rows, scale};
+    return {type,
+            static_cast<const std::byte *>(x.data),
+            static_cast<size_t>(x.stride) * dtype_size(x.type),
+            x.rows,
+            x.cols,
+            by_rows,
+            scale};
 }
 
 GemmB GemmB::f32(const void * data, int64_t rows, int64_t cols, bool by_rows, float scale) {
-    return {GGML_TYPE_F32, static_cast<const std::byte *>(data), static_cast<size_t>(cols) * 4, rows, cols, by_rows, scale};
+    return {GGML_TYPE_F32, static_cast<const std::byte *>(data), static_cast<size_t>(cols) * 4, rows, cols, by_rows,
+            scale};
 }
 
 // ---- Scratch ----
@@ -115,7 +121,8 @@ void copy_row_bf16(const Matrix & a, int64_t row, uint16_t * out, int64_t k_pad)
     std::fill(out + a.cols, out + k_pad, uint16_t{0});
 }
 
-// The bf16 kernels read whole blocks of 32 rows and whole steps of 32 k. What is not in memory that way is copied, padded with zeros.
+// The bf16 kernels read whole blocks of 32 rows and whole steps of 32 k. What is not in memory that way is copied,
+// padded with zeros.
 PreparedA prepare_a_bf16(const Matrix & a, Scratch & scratch, int n_threads) {
     // An odd number of cache lines, see Arena::operand.
     const int64_t k_pad = (round_up(a.cols, 32) / 32 | 1) * 32, blocks = (a.rows + block_m - 1) / block_m;
@@ -207,11 +214,12 @@ std::vector<Stage> plan_stages(const GemmJob & job, GemmPrecision precision, int
     return stages;
 }
 
-// A product of so many bytes does not stay in the second-level cache until it is read. Stored through it, each line would be read
-// from memory first, and hold one of the few buffers that the tiles' loads wait for.
+// A product of so many bytes does not stay in the second-level cache until it is read. Stored through it, each line
+// would be read from memory first, and hold one of the few buffers that the tiles' loads wait for.
 constexpr size_t streamed_bytes = size_t{1} << 20;
 
-void store(const GemmJob & job, bool amx, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0, int64_t n_count) {
+void store(const GemmJob & job, bool amx, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0,
+           int64_t n_count) {
     const GemmOutput & out = job.out;
     if (out.transposed) {
         for (int64_t j = 0; j < n_count; ++j) {
@@ -227,9 +235,10 @@ void store(const GemmJob & job, bool amx, const float * c, int64_t ldc, int64_t 
             const int64_t label = softmax.labels[m0 + i] - n0;
             if (label >= 0 && label < n_count) softmax.label_logits[m0 + i] = c[i * ldc + label];
         }
-        store_softmax({c, ldc, softmax.reference ? softmax.reference + m0 : nullptr, softmax.sums + n0 / softmax_columns * job.m + m0, job.m,
-                       out.y ? out.y.row_as<std::byte>(m0) + static_cast<size_t>(n0) * dtype_size(out.y.type) : nullptr, out.y.stride,
-                       out.y.type == Dtype::bf16, m_count, n_count, bytes >= streamed_bytes, amx});
+        store_softmax({c, ldc, softmax.reference ? softmax.reference + m0 : nullptr,
+                       softmax.sums + n0 / softmax_columns * job.m + m0, job.m,
+                       out.y ? out.y.row_as<std::byte>(m0) + static_cast<size_t>(n0) * dtype_size(out.y.type) : nullptr,
+                       out.y.stride, out.y.type == Dtype::bf16, m_count, n_count, bytes >= streamed_bytes, amx});
         return;
     }
     StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count, bytes >= streamed_bytes, amx};
@@ -254,7 +263,8 @@ void fetch_residual(const Matrix & residual, int64_t m0, int64_t m_count, int64_
     }
 }
 
-void pack(const GemmB & b, const Segment & segment, const Task & task, GemmPrecision precision, const ThreadScratch & thread) {
+void pack(const GemmB & b, const Segment & segment, const Task & task, GemmPrecision precision,
+          const ThreadScratch & thread) {
     if (precision == GemmPrecision::bf16) {
         pack_panel_bf16(b, segment.k0, segment.k_count, segment.k_pad, task.n0, task.n_count, thread.rows,
                         reinterpret_cast<uint16_t *>(thread.panel) + segment.panel_offset);
@@ -264,8 +274,8 @@ void pack(const GemmB & b, const Segment & segment, const Task & task, GemmPreci
     }
 }
 
-// The blocks of rows of a task that nobody has begun. Its own thread takes them from the front, those that have nothing left to do from
-// the back: a core that is slower than the others, or busy with something else, does not hold them up.
+// The blocks of rows of a task that nobody has begun. Its own thread takes them from the front, those that have nothing
+// left to do from the back: a core that is slower than the others, or busy with something else, does not hold them up.
 class RowBlocks {
 public:
     void reset(int64_t n) { range_.store(static_cast<uint64_t>(n), std::memory_order_relaxed); }
@@ -278,7 +288,8 @@ public:
         uint64_t range = range_.load(std::memory_order_relaxed);
         while (begin(range) < end(range)) {
             const uint64_t rest = from_front ? range + (uint64_t{1} << 32) : range - 1;
-            if (range_.compare_exchange_weak(range, rest, std::memory_order_relaxed)) return from_front ? begin(range) : end(range) - 1;
+            if (range_.compare_exchange_weak(range, rest, std::memory_order_relaxed))
+                return from_front ? begin(range) : end(range) - 1;
         }
         return -1;
     }
@@ -293,7 +304,8 @@ private:
 // A helper packs the panel once more, which costs as much as 80 rows (see task_cost); this many blocks are worth it.
 constexpr int64_t blocks_worth_helping = 6;
 
-// A block of rows is multiplied with strip_groups groups and stored before the next ones, so that C stays in the first-level cache.
+// A block of rows is multiplied with strip_groups groups and stored before the next ones, so that C stays in the
+// first-level cache.
 constexpr int64_t strip_groups = 4;
 
 // Rows of bf16 in f32.
@@ -304,8 +316,8 @@ PreparedA::Block expand_block(PreparedA::Block a, int64_t rows, int64_t k, float
 }
 
 // helper: another thread runs the task as well, which has one stage.
-void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Task & task, GemmPrecision precision, bool amx,
-              const ThreadScratch & thread, RowBlocks & blocks, bool helper) {
+void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Task & task, GemmPrecision precision,
+              bool amx, const ThreadScratch & thread, RowBlocks & blocks, bool helper) {
     const int64_t groups = (task.n_count + group_n - 1) / group_n;
     const std::vector<Stage> stages = plan_stages(job, precision, groups * group_n);
     const auto kernel = precision == GemmPrecision::f32 ? kernel_f32_simd : amx ? kernel_bf16_amx : kernel_bf16_simd;
@@ -331,14 +343,17 @@ void run_task(const GemmJob & job, std::span<const PreparedA> prepared, const Ta
                     a = expand_block(a, rows, segment.k_pad, expanded);
                     expanded += rows * segment.k_pad;
                 }
-                const std::byte * panel = thread.panel + static_cast<size_t>(segment.panel_offset) * panel_element(precision);
-                segments.push_back({a.data, a.stride, panel, segment.k_pad * group_n, segment.k_pad,
-                                    next < 0 || next >= n_blocks ? nullptr : matrix.block(task.m0 / block_m + next, segment.k0).data});
+                const std::byte * panel =
+                    thread.panel + static_cast<size_t>(segment.panel_offset) * panel_element(precision);
+                segments.push_back(
+                    {a.data, a.stride, panel, segment.k_pad * group_n, segment.k_pad,
+                     next < 0 || next >= n_blocks ? nullptr : matrix.block(task.m0 / block_m + next, segment.k0).data});
             }
             for (int64_t g = 0; g < groups; g += strip_groups) {
                 const int64_t count = std::min(strip_groups, groups - g), n = g * group_n;
                 float * c = whole ? thread.c + m * ldc + n : thread.c;
-                if (job.out.residual && s + 1 == stages.size()) fetch_residual(job.out.residual, task.m0 + m, rows, task.n0 + n, count * group_n);
+                if (job.out.residual && s + 1 == stages.size())
+                    fetch_residual(job.out.residual, task.m0 + m, rows, task.n0 + n, count * group_n);
                 kernel({segments, g, count, groups, rows, c, ldc, s > 0});
                 if (s + 1 < stages.size()) continue;
                 store(job, amx, c, ldc, task.m0 + m, rows, task.n0 + n, std::min(count * group_n, task.n_count - n));
@@ -358,9 +373,9 @@ int64_t depth_of(const GemmJob & job) {
     return depth;
 }
 
-// Of a row and a column, in multiplications. Packing a column costs as much as 80 rows: it is 15 % of a product of 512 rows
-// (native/bench/NOTES.md). What reading a row of A from memory costs, and what a sum costs that goes through memory between its
-// stages, are estimates from the bytes that they move.
+// Of a row and a column, in multiplications. Packing a column costs as much as 80 rows: it is 15 % of a product of 512
+// rows (native/bench/NOTES.md). What reading a row of A from memory costs, and what a sum costs that goes through
+// memory between its stages, are estimates from the bytes that they move.
 double task_cost(const GemmJob & job, int64_t n_count, int64_t m_count) {
     constexpr double read_row = 40, pack_column = 80, stage = 0.3;
     const int64_t depth = depth_of(job), columns = round_up(n_count, group_n);
@@ -382,7 +397,9 @@ int64_t task_columns(const GemmJob & job, int64_t most, int64_t rows) {
     const int64_t staged = share(job.n, std::min(most, whole < most ? staged_panel_n : most), unit);
     if (whole < unit) return staged;
     const int64_t narrow = share(job.n, whole, unit);
-    const auto per_column = [&](int64_t columns) { return task_cost(job, columns, rows) / static_cast<double>(columns); };
+    const auto per_column = [&](int64_t columns) {
+        return task_cost(job, columns, rows) / static_cast<double>(columns);
+    };
     return per_column(narrow) <= per_column(staged) ? narrow : staged;
 }
 
@@ -394,7 +411,8 @@ std::vector<Task> split_into_tasks(std::span<const GemmJob> jobs, Split split) {
         const int64_t rows = share(job.m, split.rows, block_m), columns = task_columns(job, split.columns, rows);
         for (int64_t n0 = 0; n0 < job.n; n0 += columns) {
             for (int64_t m0 = 0; m0 < job.m; m0 += rows) {
-                tasks.push_back({static_cast<int32_t>(j), n0, std::min(columns, job.n - n0), m0, std::min(rows, job.m - m0)});
+                tasks.push_back(
+                    {static_cast<int32_t>(j), n0, std::min(columns, job.n - n0), m0, std::min(rows, job.m - m0)});
             }
         }
     }
@@ -457,7 +475,8 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
         for (const GemmTerm & term : jobs[j].terms) {
             const auto same = std::find_if(known.begin(), known.end(), [&](const auto & entry) {
                 const Matrix & a = entry.first;
-                return a.data == term.a.data && a.rows == term.a.rows && a.cols == term.a.cols && a.stride == term.a.stride;
+                return a.data == term.a.data && a.rows == term.a.rows && a.cols == term.a.cols &&
+                       a.stride == term.a.stride;
             });
             if (same != known.end()) {
                 prepared[j].push_back(same->second);
@@ -492,7 +511,8 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
 #pragma omp for schedule(dynamic, 1) nowait
         for (size_t i = 0; i < tasks.size(); ++i) run(i, false);
         for (;;) {
-            const auto most = std::max_element(blocks.begin(), blocks.end(), [](const auto & a, const auto & b) { return a.n_left() < b.n_left(); });
+            const auto most = std::max_element(blocks.begin(), blocks.end(),
+                                               [](const auto & a, const auto & b) { return a.n_left() < b.n_left(); });
             if (most->n_left() < blocks_worth_helping) break;
             run(static_cast<size_t>(most - blocks.begin()), true);
         }

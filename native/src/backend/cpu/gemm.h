@@ -1,9 +1,9 @@
 // Matrix products with a frozen or trainable right-hand side, C[m, n] = sum over terms of A_t[m, k_t] B_t[k_t, n].
 //
 // B is never expanded whole: a panel of at most panel_cells of it is dequantized and packed into cache-resident scratch
-// memory, multiplied with all rows of A, and forgotten. B may be read by rows (y = x W^T) or by columns (dx = dy W) of the same
-// stored blocks, so that forward and backward see identical numbers. Terms with different A and B that add into one C (a
-// quantized product and its LoRA, or dx over q, k and v) run as one reduction, and C is written once.
+// memory, multiplied with all rows of A, and forgotten. B may be read by rows (y = x W^T) or by columns (dx = dy W) of
+// the same stored blocks, so that forward and backward see identical numbers. Terms with different A and B that add
+// into one C (a quantized product and its LoRA, or dx over q, k and v) run as one reduction, and C is written once.
 //
 // Every element of C is summed by one thread in an order that depends on nothing but the shapes.
 #pragma once
@@ -17,13 +17,13 @@
 
 namespace lorica::cpu {
 
-constexpr int64_t panel_n = 576;       // columns of a panel at most: A is read from memory once per panel, so wide is good
-constexpr int64_t staged_panel_n = 288;  // the same where sums take several stages, and are kept between them
-constexpr int64_t panel_k = 4096;      // rows of a panel at most
+constexpr int64_t panel_n = 576;  // columns of a panel at most: A is read from memory once per panel, so wide is good
+constexpr int64_t staged_panel_n = 288;      // the same where sums take several stages, and are kept between them
+constexpr int64_t panel_k = 4096;            // rows of a panel at most
 constexpr int64_t panel_cells = 2048 * 256;  // 1 MiB in bf16, half of a current core's L2 cache
-constexpr int64_t group_n = 16;        // columns that a kernel treats as one vector
-constexpr int64_t block_m = 32;        // rows of A and C that a kernel call covers
-constexpr int64_t chunk_m = 2048;      // rows of A that a task covers at most
+constexpr int64_t group_n = 16;              // columns that a kernel treats as one vector
+constexpr int64_t block_m = 32;              // rows of A and C that a kernel call covers
+constexpr int64_t chunk_m = 2048;            // rows of A that a task covers at most
 
 // The stored matrix P[rows, cols] behind B.
 struct GemmB {
@@ -34,7 +34,9 @@ struct GemmB {
     bool by_rows = true;  // B[k, n] = scale P[n, k]; else B[k, n] = scale P[k, n]
     float scale = 1;
 
-    static GemmB weight(const Weight & w, bool by_rows) { return {w.type, w.data, w.row_bytes, w.out, w.in, by_rows, 1}; }
+    static GemmB weight(const Weight & w, bool by_rows) {
+        return {w.type, w.data, w.row_bytes, w.out, w.in, by_rows, 1};
+    }
     static GemmB matrix(const Matrix & x, bool by_rows, float scale = 1);
     static GemmB f32(const void * data, int64_t rows, int64_t cols, bool by_rows, float scale = 1);
 };
@@ -46,8 +48,9 @@ struct GemmTerm {
 
 constexpr int64_t softmax_columns = 32;
 
-// A softmax over the rows of C that is never there as a whole: y = e^(C - reference), with the sums of softmax_columns elements each. The
-// caller divides. Elements are at most 2^127: a sum that comes near it, or is hardly anything, asks for another reference.
+// A softmax over the rows of C that is never there as a whole: y = e^(C - reference), with the sums of softmax_columns
+// elements each. The caller divides. Elements are at most 2^127: a sum that comes near it, or is hardly anything, asks
+// for another reference.
 struct GemmSoftmax {
     const float * reference;  // [m]; null: instead of sums the largest elements are wanted, and no y
     float * sums;             // [n / softmax_columns, rounded up][m]
@@ -57,9 +60,9 @@ struct GemmSoftmax {
 
 // What becomes of C.
 struct GemmOutput {
-    Matrix y;              // [m, n] f32 or bf16: y = C, or
-    Matrix residual;       // y = residual + C (f32; may be y itself)
-    bool transposed = false;  // y is [n, m] instead, f32, and y += C^T (residual unused)
+    Matrix y;                               // [m, n] f32 or bf16: y = C, or
+    Matrix residual;                        // y = residual + C (f32; may be y itself)
+    bool transposed = false;                // y is [n, m] instead, f32, and y += C^T (residual unused)
     const GemmSoftmax * softmax = nullptr;  // y, if there is one, are its numerators (residual unused)
 };
 
@@ -69,7 +72,8 @@ struct GemmJob {
     GemmOutput out;
 };
 
-// Bump allocation out of the memory that CpuBackend::reserve made. Grows only when a shape outside the reservation comes up.
+// Bump allocation out of the memory that CpuBackend::reserve made. Grows only when a shape outside the reservation
+// comes up.
 class Scratch {
 public:
     void reserve(size_t n_bytes);
@@ -93,7 +97,10 @@ private:
     struct Aligned {
         explicit Aligned(size_t n);
         ~Aligned();
-        Aligned(Aligned && o) noexcept : data(o.data), bytes(o.bytes) { o.data = nullptr; o.bytes = 0; }
+        Aligned(Aligned && o) noexcept : data(o.data), bytes(o.bytes) {
+            o.data = nullptr;
+            o.bytes = 0;
+        }
         Aligned & operator=(Aligned && o) noexcept;
         size_t size() const { return bytes; }
         std::byte * data = nullptr;

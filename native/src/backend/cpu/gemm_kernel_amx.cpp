@@ -1,5 +1,5 @@
-// AMX: 2 x 2 tiles of 16 x 16 sums, fed by two tiles of A and two of B. Tile numbers are fixed by hand: 0 to 3 sums, 4 and 5 A,
-// 6 and 7 B.
+// AMX: 2 x 2 tiles of 16 x 16 sums, fed by two tiles of A and two of B. Tile numbers are fixed by hand: 0 to 3 sums, 4
+// and 5 A, 6 and 7 B.
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/tiles.h"
 
@@ -15,14 +15,15 @@ namespace {
 
 constexpr int64_t tile_bytes = 1024;
 
-// Tiles wait for their cache lines one by one, 32 rows of A at 32 addresses that no hardware prefetcher follows: this pass asks for the
-// lines of its share of rows of the block that comes next.
+// Tiles wait for their cache lines one by one, 32 rows of A at 32 addresses that no hardware prefetcher follows: this
+// pass asks for the lines of its share of rows of the block that comes next.
 struct NextRows {
     const uint16_t * first;
     int64_t count, stride;
 
     void prefetch(int64_t k) const {
-        for (int64_t r = 0; r < count; ++r) _mm_prefetch(reinterpret_cast<const char *>(first + r * stride + k), _MM_HINT_T1);
+        for (int64_t r = 0; r < count; ++r)
+            _mm_prefetch(reinterpret_cast<const char *>(first + r * stride + k), _MM_HINT_T1);
     }
 };
 
@@ -36,7 +37,8 @@ const char * group_of(const KernelSegment & segment, int64_t group) {
     return reinterpret_cast<const char *>(static_cast<const uint16_t *>(segment.panel) + group * segment.group_stride);
 }
 
-// Whether 32 rows of A stay in the first-level cache from one pair of groups to the next, if what is read of B leaves them there.
+// Whether 32 rows of A stay in the first-level cache from one pair of groups to the next, if what is read of B leaves
+// them there.
 bool keeps_a(const KernelArgs & args) {
     constexpr int64_t room = 40 << 10;
     int64_t k = 0;
@@ -46,8 +48,7 @@ bool keeps_a(const KernelArgs & args) {
 
 // Two groups from `group` on. C stays in the tiles through all segments. B is streamed past the first-level
 // cache, or through it.
-template <bool StreamB>
-void two_groups(const KernelArgs & args, int64_t group, float * c) {
+template <bool StreamB> void two_groups(const KernelArgs & args, int64_t group, float * c) {
     const int64_t c_stride = args.ldc * 4;
     float * c1 = c + 16 * args.ldc;
     if (args.accumulate) {
@@ -119,7 +120,8 @@ void one_group(const KernelArgs & args, int64_t group, float * c) {
     store_tile<2>(c1, c_stride);
 }
 
-// Four groups for at most 16 rows, as the gradients of a LoRA have them: one tile of A, and no work on rows that are not there.
+// Four groups for at most 16 rows, as the gradients of a LoRA have them: one tile of A, and no work on rows that are
+// not there.
 void four_groups_of_16_rows(const KernelArgs & args, int64_t group, float * c) {
     const int64_t c_stride = args.ldc * 4;
     if (args.accumulate) {
@@ -169,7 +171,8 @@ struct PlainRows {
         return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(mask >> (32 * h)), b + row * stride + 32 * h);
     }
     void fetch(int64_t row) const {
-        for (int line = 0; line < 2; ++line) _mm_prefetch(reinterpret_cast<const char *>(b + row * stride + 32 * line), _MM_HINT_T1);
+        for (int line = 0; line < 2; ++line)
+            _mm_prefetch(reinterpret_cast<const char *>(b + row * stride + 32 * line), _MM_HINT_T1);
     }
 
     const uint16_t * b;
@@ -180,20 +183,26 @@ struct PlainRows {
 // The same of what rmsnorm makes of an f32 matrix.
 struct NormedRows {
     explicit NormedRows(const NarrowArgs & args)
-        : x(static_cast<const float *>(args.b)), scales(args.row_scales), scale_stride(args.row_scale_stride), stride(args.ldb), mask(first_bits(args.columns)) {
+        : x(static_cast<const float *>(args.b)),
+          scales(args.row_scales),
+          scale_stride(args.row_scale_stride),
+          stride(args.ldb),
+          mask(first_bits(args.columns)) {
         for (int64_t c = 0; c < narrow_columns; ++c) weight[c] = c < args.columns ? args.column_scales[c] : 0;
     }
 
     __attribute__((target(LORICA_AVX512_BF16))) __m512i half(int64_t row, int h) const {
         const __m512 scale = _mm512_set1_ps(scales[row * scale_stride]);
         const auto sixteen = [&](int i) __attribute__((target(LORICA_AVX512_BF16))) {
-            const __m512 values = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> (16 * i)), x + row * stride + 16 * i);
+            const __m512 values =
+                _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> (16 * i)), x + row * stride + 16 * i);
             return _mm512_mul_ps(_mm512_mul_ps(values, scale), _mm512_load_ps(weight + 16 * i));
         };
         return (__m512i)_mm512_cvtne2ps_pbh(sixteen(2 * h + 1), sixteen(2 * h));
     }
     void fetch(int64_t row) const {
-        for (int line = 0; line < 4; ++line) _mm_prefetch(reinterpret_cast<const char *>(x + row * stride + 16 * line), _MM_HINT_T1);
+        for (int line = 0; line < 4; ++line)
+            _mm_prefetch(reinterpret_cast<const char *>(x + row * stride + 16 * line), _MM_HINT_T1);
     }
 
     const float * x;
@@ -203,10 +212,11 @@ struct NormedRows {
     alignas(64) float weight[narrow_columns];
 };
 
-// Two rows of B, 32 columns or 64 from half `first` on, as pairs in groups. Words are interleaved within each 128 bits, which leaves a
-// group's columns in the order of slot_column().
+// Two rows of B, 32 columns or 64 from half `first` on, as pairs in groups. Words are interleaved within each 128 bits,
+// which leaves a group's columns in the order of slot_column().
 template <int Halves, typename Rows>
-__attribute__((target(LORICA_AVX512_BF16))) inline void pack_pair(const Rows & rows, int64_t row, bool has_odd, int first, char * to) {
+__attribute__((target(LORICA_AVX512_BF16))) inline void pack_pair(const Rows & rows, int64_t row, bool has_odd,
+                                                                  int first, char * to) {
     for (int h = first; h < first + Halves; ++h, to += 2 * tile_bytes) {
         const __m512i even = rows.half(row, h), odd = has_odd ? rows.half(row + 1, h) : _mm512_setzero_si512();
         _mm512_store_si512(to, _mm512_unpacklo_epi16(even, odd));
@@ -221,14 +231,16 @@ constexpr int64_t slot_column(int64_t group, int64_t four) { return group / 2 * 
 constexpr int64_t rows_ahead = 64;
 
 template <int Halves, typename Rows>
-__attribute__((target(LORICA_AVX512_BF16))) void pack_step(const Rows & rows, int64_t all, int64_t k0, int first, char * to) {
+__attribute__((target(LORICA_AVX512_BF16))) void pack_step(const Rows & rows, int64_t all, int64_t k0, int first,
+                                                           char * to) {
     const int64_t n = all - k0 < 32 ? all - k0 : 32;
     if (first == 0 && k0 + rows_ahead + 32 <= all) {
         for (int64_t r = k0 + rows_ahead; r < k0 + rows_ahead + 32; ++r) rows.fetch(r);
     }
     for (int64_t r = 0; r < n; r += 2, to += 64) pack_pair<Halves>(rows, k0 + r, r + 1 < n, first, to);
     for (int64_t r = (n + 1) / 2; r < 16; ++r, to += 64) {
-        for (int64_t group = 0; group < 2 * Halves; ++group) _mm512_store_si512(to + group * tile_bytes, _mm512_setzero_si512());
+        for (int64_t group = 0; group < 2 * Halves; ++group)
+            _mm512_store_si512(to + group * tile_bytes, _mm512_setzero_si512());
     }
 }
 
@@ -310,8 +322,7 @@ __attribute__((target(LORICA_AVX512_BF16))) void narrow_products(const NarrowArg
     for (int64_t i = 0; i < 2 * Sides; ++i) put_group(sums[i], 2 * half + i % 2, args.c + i / 2 * 16 * narrow_columns);
 }
 
-template <typename Rows>
-void narrow_products(const NarrowArgs & args, const Rows & rows) {
+template <typename Rows> void narrow_products(const NarrowArgs & args, const Rows & rows) {
     if (args.sides == 1) return narrow_product(args, rows);
     const auto half = args.sides == 2 ? narrow_products<2, Rows> : narrow_products<3, Rows>;
     half(args, rows, 0);

@@ -3,8 +3,8 @@
 #define HWY_TARGET_INCLUDE "backend/cpu/gemm_kernels.cpp"
 #include "backend/cpu/simd_targets.h"
 // after simd_targets.h
-#include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -27,8 +27,8 @@ constexpr size_t group_vectors = 16 / n_lanes;
 // Sums that stay in registers: rows x vectors, leaving room for B and one broadcast of A.
 constexpr size_t max_sums = n_lanes == 16 ? 24 : 12;
 
-// Without an instruction for products of bf16, A comes in f32 and pairs of B are taken apart: each product is exact in f32, and sums are
-// the same whether a pair is multiplied at once or one after the other.
+// Without an instruction for products of bf16, A comes in f32 and pairs of B are taken apart: each product is exact in
+// f32, and sums are the same whether a pair is multiplied at once or one after the other.
 #if HWY_NATIVE_DOT_BF16
 using BlockA = uint16_t;
 #else
@@ -55,7 +55,8 @@ HWY_INLINE void block_bf16(const BlockA * HWY_RESTRICT a, int64_t lda, const uin
     for (int64_t p = 0; p < k / 2; ++p) {
         const auto pairs = [&](size_t v) HWY_ATTR {
             const size_t group = v / group_vectors, part = v % group_vectors;
-            return hn::LoadU(du32, reinterpret_cast<const uint32_t *>(panel + group * group_stride + p * 32) + part * n_lanes);
+            return hn::LoadU(
+                du32, reinterpret_cast<const uint32_t *>(panel + group * group_stride + p * 32) + part * n_lanes);
         };
 #if HWY_NATIVE_DOT_BF16
         const DB db;
@@ -74,7 +75,8 @@ HWY_INLINE void block_bf16(const BlockA * HWY_RESTRICT a, int64_t lda, const uin
         for (int64_t half = 0; half < 2; ++half) {
             hn::Vec<DF> b[nv];
             for (size_t v = 0; v < nv; ++v) {
-                b[v] = hn::BitCast(df, half == 0 ? hn::ShiftLeft<16>(pairs(v)) : hn::And(pairs(v), hn::Set(du32, 0xffff0000u)));
+                b[v] = hn::BitCast(
+                    df, half == 0 ? hn::ShiftLeft<16>(pairs(v)) : hn::And(pairs(v), hn::Set(du32, 0xffff0000u)));
             }
             for (size_t r = 0; r < Rows; ++r) {
                 const auto a_value = hn::Set(df, a[r * lda + 2 * p + half]);
@@ -89,8 +91,8 @@ HWY_INLINE void block_bf16(const BlockA * HWY_RESTRICT a, int64_t lda, const uin
 }
 
 template <size_t Rows, size_t Groups>
-HWY_INLINE void block_f32(const float * HWY_RESTRICT a, int64_t lda, const float * HWY_RESTRICT panel, int64_t group_stride,
-                          int64_t k_count, float * HWY_RESTRICT c, int64_t ldc, bool accumulate) {
+HWY_INLINE void block_f32(const float * HWY_RESTRICT a, int64_t lda, const float * HWY_RESTRICT panel,
+                          int64_t group_stride, int64_t k_count, float * HWY_RESTRICT c, int64_t ldc, bool accumulate) {
     constexpr size_t nv = group_vectors * Groups;
     const DF df;
     hn::Vec<DF> sum[Rows][nv];
@@ -115,12 +117,13 @@ HWY_INLINE void block_f32(const float * HWY_RESTRICT a, int64_t lda, const float
     }
 }
 
-// As few blocks of up to Most rows as there must be, all nearly as tall: a low one has too few sums to hide a multiply-add's latency.
-template <size_t Most, size_t Groups, typename Block>
-HWY_INLINE void cover_rows(int64_t rows, const Block & block) {
+// As few blocks of up to Most rows as there must be, all nearly as tall: a low one has too few sums to hide a
+// multiply-add's latency.
+template <size_t Most, size_t Groups, typename Block> HWY_INLINE void cover_rows(int64_t rows, const Block & block) {
     const int64_t most = static_cast<int64_t>(Most), n_blocks = (rows + most - 1) / most;
     const auto with_rows = [&]<size_t... I>(std::index_sequence<I...>, int64_t first, int64_t count) HWY_ATTR {
-        static_cast<void>(((count == static_cast<int64_t>(I + 1) && (block.template operator()<I + 1, Groups>(first), true)) || ...));
+        static_cast<void>(
+            ((count == static_cast<int64_t>(I + 1) && (block.template operator()<I + 1, Groups>(first), true)) || ...));
     };
     for (int64_t i = 0, first = 0; i < n_blocks; ++i) {
         const int64_t end = rows * (i + 1) / n_blocks;
@@ -129,13 +132,13 @@ HWY_INLINE void cover_rows(int64_t rows, const Block & block) {
     }
 }
 
-template <size_t MaxSums, size_t Groups, typename Block>
-HWY_INLINE void cover(int64_t rows, const Block & block) {
+template <size_t MaxSums, size_t Groups, typename Block> HWY_INLINE void cover(int64_t rows, const Block & block) {
     constexpr size_t most = MaxSums / (group_vectors * Groups);
     cover_rows<(most > 0 ? most : 1), Groups>(rows, block);
 }
 
-// Two groups at a time where a vector is a whole group, else one: enough sums to hide the latency of a fused multiply-add.
+// Two groups at a time where a vector is a whole group, else one: enough sums to hide the latency of a fused
+// multiply-add.
 constexpr int64_t groups_at_once = group_vectors == 1 ? 2 : 1;
 
 template <typename A, typename B, size_t MaxSums, typename Call>
@@ -158,15 +161,16 @@ HWY_INLINE void run(const KernelArgs & args, const Call & call) {
 }
 
 void KernelBf16(const KernelArgs & args) {
-    run<BlockA, uint16_t, max_sums_bf16>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const BlockA * a, const uint16_t * panel,
-                                                                               float * c, bool accumulate) {
-        block_bf16<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
-    });
+    run<BlockA, uint16_t, max_sums_bf16>(
+        args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const BlockA * a, const uint16_t * panel,
+                                              float * c, bool accumulate) {
+            block_bf16<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
+        });
 }
 
 void KernelF32(const KernelArgs & args) {
-    run<float, float, max_sums>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const float * a, const float * panel, float * c,
-                                                                      bool accumulate) {
+    run<float, float, max_sums>(args, [&]<size_t Rows, size_t Groups>(const KernelSegment & s, const float * a,
+                                                                      const float * panel, float * c, bool accumulate) {
         block_f32<Rows, Groups>(a, s.lda, panel, s.group_stride, s.k, c, args.ldc, accumulate);
     });
 }
@@ -176,15 +180,14 @@ int64_t KernelTarget() { return HWY_TARGET; }
 constexpr int64_t two_vectors = 2 * static_cast<int64_t>(n_lanes);
 
 // Whether all that is stored are whole lines of the cache, and pairs of vectors.
-template <typename Out, typename Args>
-bool in_whole_lines(const Args & args) {
+template <typename Out, typename Args> bool in_whole_lines(const Args & args) {
     constexpr uintptr_t line = 64;
     const auto bytes = [](int64_t n) { return static_cast<uintptr_t>(n) * sizeof(Out); };
-    return (reinterpret_cast<uintptr_t>(args.y) | bytes(args.y_stride) | bytes(args.n)) % line == 0 && args.n % two_vectors == 0;
+    return (reinterpret_cast<uintptr_t>(args.y) | bytes(args.y_stride) | bytes(args.n)) % line == 0 &&
+           args.n % two_vectors == 0;
 }
 
-template <typename Out>
-HWY_INLINE void store_block(const StoreArgs & args) {
+template <typename Out> HWY_INLINE void store_block(const StoreArgs & args) {
     const auto stay_awake = [&](int64_t row) HWY_ATTR {
         if (args.amx && row % 8 == 0) keep_tiles_awake();
     };
@@ -194,8 +197,11 @@ HWY_INLINE void store_block(const StoreArgs & args) {
             const float * c = args.c + r * args.ldc;
             const float * residual = args.residual ? args.residual + r * args.residual_stride : nullptr;
             Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
-            const auto value = [&](int64_t i) HWY_ATTR { return residual ? hn::Add(load(c + i), load(residual + i)) : load(c + i); };
-            for (int64_t i = 0; i < args.n; i += two_vectors) stream(value(i), value(i + static_cast<int64_t>(n_lanes)), y + i);
+            const auto value = [&](int64_t i) HWY_ATTR {
+                return residual ? hn::Add(load(c + i), load(residual + i)) : load(c + i);
+            };
+            for (int64_t i = 0; i < args.n; i += two_vectors)
+                stream(value(i), value(i + static_cast<int64_t>(n_lanes)), y + i);
         }
         return;
     }
@@ -205,15 +211,15 @@ HWY_INLINE void store_block(const StoreArgs & args) {
         Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
         if (args.residual) {
             const float * residual = args.residual + r * args.residual_stride;
-            for_lanes(args.n, [&](int64_t i, auto part) HWY_ATTR { part.put(hn::Add(part.get(c + i), part.get(residual + i)), y + i); });
+            for_lanes(args.n, [&](int64_t i, auto part)
+                                  HWY_ATTR { part.put(hn::Add(part.get(c + i), part.get(residual + i)), y + i); });
         } else {
             for_lanes(args.n, [&](int64_t i, auto part) HWY_ATTR { part.put(part.get(c + i), y + i); });
         }
     }
 }
 
-template <typename Out>
-HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs & args) {
+template <typename Out> HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs & args) {
     const bool stream_y = args.y && args.stream && in_whole_lines<Out>(args);
     for (int64_t first = 0; first < args.n; first += softmax_columns) {
         const int64_t n = std::min(softmax_columns, args.n - first);
@@ -227,7 +233,8 @@ HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs & args) {
             }
             const Vec reference = hn::Set(DF(), args.reference[r]);
             const auto numerator = [&](Vec x) HWY_ATTR {
-                return exp2_clamped(hn::Min(hn::Set(DF(), 127.0f), hn::Mul(hn::Sub(x, reference), hn::Set(DF(), log2_e))));
+                return exp2_clamped(
+                    hn::Min(hn::Set(DF(), 127.0f), hn::Mul(hn::Sub(x, reference), hn::Set(DF(), log2_e))));
             };
             Out * y = args.y ? static_cast<Out *>(args.y) + r * args.y_stride + first : nullptr;
             Vec sum = hn::Zero(DF());
@@ -248,7 +255,8 @@ HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs & args) {
                 float e[softmax_columns] = {};
                 for_lanes(n, [&](int64_t i, auto part) HWY_ATTR { part.put(numerator(part.get(c + i)), e + i); });
                 std::fill(e + n, e + softmax_columns, 0.0f);
-                for (int64_t i = 0; i < softmax_columns; i += static_cast<int64_t>(n_lanes)) sum = hn::Add(sum, load(e + i));
+                for (int64_t i = 0; i < softmax_columns; i += static_cast<int64_t>(n_lanes))
+                    sum = hn::Add(sum, load(e + i));
                 if (y) for_lanes(n, [&](int64_t i, auto part) HWY_ATTR { part.put(part.get(e + i), y + i); });
             }
             sums[r] = hn::ReduceSum(DF(), sum);
@@ -267,13 +275,14 @@ void StoreSoftmax(const SoftmaxStoreArgs & args) {
 void StoreBlockBf16(const StoreArgs & args) { store_block<Bf16>(args); }
 void StoreBlockF32(const StoreArgs & args) { store_block<float>(args); }
 
-template <typename X, typename Y>
-HWY_INLINE void convert_row(const X * x, Y * y, int64_t n) {
+template <typename X, typename Y> HWY_INLINE void convert_row(const X * x, Y * y, int64_t n) {
     for_lanes(n, [&](int64_t i, auto part) HWY_ATTR { part.put(part.get(x + i), y + i); });
 }
 
 void ConvertF32ToBf16(const float * x, uint16_t * y, int64_t n) { convert_row(x, reinterpret_cast<Bf16 *>(y), n); }
-void ConvertBf16ToF32(const uint16_t * x, float * y, int64_t n) { convert_row(reinterpret_cast<const Bf16 *>(x), y, n); }
+void ConvertBf16ToF32(const uint16_t * x, float * y, int64_t n) {
+    convert_row(reinterpret_cast<const Bf16 *>(x), y, n);
+}
 
 HWY_INLINE float DotF32(const float * a, const float * b, int64_t n) {
     const DF df;

@@ -6,15 +6,17 @@
 
 namespace lorica::cpu {
 
-// One term of a sum of products: A[rows, k] (row stride lda, in elements) times groups of a packed panel. k is a multiple of 32 in
-// bf16, and all 32 rows of A must be readable then. A is in the format of the panel, but see kernel_bf16_simd().
+// One term of a sum of products: A[rows, k] (row stride lda, in elements) times groups of a packed panel. k is a
+// multiple of 32 in bf16, and all 32 rows of A must be readable then. A is in the format of the panel, but see
+// kernel_bf16_simd().
 struct KernelSegment {
     const void * a;
     int64_t lda;
     const void * panel;
     int64_t group_stride;  // elements from one group of the panel to the next
     int64_t k;
-    const void * next_a;  // the block of A that will be read next, of the same shape, or null: fetched into the second-level cache
+    const void * next_a;  // the block of A that will be read next, of the same shape, or null: fetched into the
+                          // second-level cache
 };
 
 // C[rows, 16 * groups] (row stride ldc) = or += the segments' products with the groups from first_group on. rows <= 32.
@@ -36,9 +38,9 @@ void kernel_f32_simd(const KernelArgs & args);
 // The HWY_TARGET whose vector kernels run here.
 int64_t kernel_target();
 
-// C[sides][16][narrow_columns] = A B over k tokens for up to narrow_sides A, on AMX. A: tiles of 16 rows x 32 tokens, one after another,
-// zeros behind the last token. B[k][columns] in bf16 as it lies in memory, row stride ldb; columns <= narrow_columns, the others of C are
-// zero.
+// C[sides][16][narrow_columns] = A B over k tokens for up to narrow_sides A, on AMX. A: tiles of 16 rows x 32 tokens,
+// one after another, zeros behind the last token. B[k][columns] in bf16 as it lies in memory, row stride ldb; columns
+// <= narrow_columns, the others of C are zero.
 constexpr int64_t narrow_columns = 64, narrow_sides = 3;
 struct NarrowArgs {
     const uint16_t * a[narrow_sides];
@@ -62,8 +64,9 @@ struct StoreArgs {
     void * y;
     int64_t y_stride;
     int64_t rows, n;
-    bool stream;  // past the caches, where y's lines are written whole; then stores_done() before another thread reads y
-    bool amx;     // between products of tiles: keeps them awake
+    bool
+        stream;  // past the caches, where y's lines are written whole; then stores_done() before another thread reads y
+    bool amx;    // between products of tiles: keeps them awake
 };
 // Of GemmSoftmax, for columns that begin at a multiple of softmax_columns.
 struct SoftmaxStoreArgs {

@@ -1,4 +1,5 @@
-// In all layouts a group has four bytes of each row of a strip. Group g of the codes has bytes 4g to 4g + 3 of those of each row.
+// In all layouts a group has four bytes of each row of a strip. Group g of the codes has bytes 4g to 4g + 3 of those of
+// each row.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/interleaved.cpp"
 #include "backend/cpu/simd_targets.h"
@@ -25,7 +26,8 @@ namespace lorica::cpu {
 
 constexpr int64_t group_bytes = 4 * strip_rows, halves_bytes = 2 * strip_rows;
 
-// One strip of one block, as bytes from its start. f16 fields have one element per row, byte fields one per row and part of the block.
+// One strip of one block, as bytes from its start. f16 fields have one element per row, byte fields one per row and
+// part of the block.
 struct Q4_0Strip {
     static constexpr int64_t elements = 32, d = 4 * group_bytes, bytes = d + halves_bytes;
 };
@@ -35,17 +37,18 @@ struct Q4_1Strip {
 struct Q8_0Strip {  // codes: the integers + 128
     static constexpr int64_t elements = 32, d = 8 * group_bytes, bytes = d + halves_bytes;
 };
-// Blocks of 256 elements are in parts, each in the order in which it is read, so that a strip is one run of addresses: upper bits, nibbles,
-// scales. The low nibbles belong to the first half of a part's elements, the high ones to the second.
-template <bool FifthBits>
-struct KStrip {  // Q4_K and Q5_K: 64 elements
-    static constexpr int64_t elements = 256, nibbles = FifthBits ? 2 * group_bytes : 0, scales = nibbles + 8 * group_bytes,
-                             minima = scales + 2 * strip_rows, part = minima + 2 * strip_rows, d = 4 * part, dmin = d + halves_bytes,
+// Blocks of 256 elements are in parts, each in the order in which it is read, so that a strip is one run of addresses:
+// upper bits, nibbles, scales. The low nibbles belong to the first half of a part's elements, the high ones to the
+// second.
+template <bool FifthBits> struct KStrip {  // Q4_K and Q5_K: 64 elements
+    static constexpr int64_t elements = 256, nibbles = FifthBits ? 2 * group_bytes : 0,
+                             scales = nibbles + 8 * group_bytes, minima = scales + 2 * strip_rows,
+                             part = minima + 2 * strip_rows, d = 4 * part, dmin = d + halves_bytes,
                              bytes = dmin + halves_bytes;
 };
 struct Q6_KStrip {  // sixteen elements, and those 64 behind them
-    static constexpr int64_t elements = 256, nibbles = 2 * group_bytes, scales = nibbles + 4 * group_bytes, part = scales + 2 * strip_rows,
-                             d = 8 * part, bytes = d + halves_bytes;
+    static constexpr int64_t elements = 256, nibbles = 2 * group_bytes, scales = nibbles + 4 * group_bytes,
+                             part = scales + 2 * strip_rows, d = 8 * part, bytes = d + halves_bytes;
     // Of the first element of a part in the block.
     static constexpr int64_t first_element(int64_t part) { return part / 4 * 128 + part % 4 * 16; }
 };
@@ -66,8 +69,7 @@ constexpr int64_t rows_at_once = 2 * static_cast<int64_t>(n_lanes);
 static_assert(strip_rows % rows_at_once == 0);
 
 // One vector for each half of the rows at once: what one half waits for, the other has time to compute.
-template <typename V>
-using Two = std::array<V, 2>;
+template <typename V> using Two = std::array<V, 2>;
 using TwoVecs = Two<Vec>;
 using TwoCodes = Two<CodeVec>;
 
@@ -79,14 +81,12 @@ constexpr bool sums_of_four = false;
 #endif
 
 // Sums of products of codes, at most Largest, with bytes of x that all rows share.
-template <int Largest>
-class Sums {
+template <int Largest> class Sums {
 public:
     explicit HWY_INLINE Sums(int32_t start) : sum_(hn::Set(Ints(), start)) {}
 
     // Four products of each lane; Nth: how many were added before.
-    template <int Nth>
-    HWY_INLINE void add(CodeVec codes, const int8_t * x) {
+    template <int Nth> HWY_INLINE void add(CodeVec codes, const int8_t * x) {
         int32_t four;
         std::memcpy(&four, x, 4);
         const auto of_x = hn::BitCast(SignedBytes(), hn::Set(Ints(), four));
@@ -121,24 +121,25 @@ private:
 };
 
 // f(std::integral_constant<int, i>) for i < N.
-template <int N, typename F>
-HWY_INLINE void unrolled(const F & f) {
-    [&]<int... I>(std::integer_sequence<int, I...>) HWY_ATTR { (f(std::integral_constant<int, I>()), ...); }(std::make_integer_sequence<int, N>());
+template <int N, typename F> HWY_INLINE void unrolled(const F & f) {
+    [&]<int... I>(std::integer_sequence<int, I...>)
+        HWY_ATTR { (f(std::integral_constant<int, I>()), ...); }(std::make_integer_sequence<int, N>());
 }
 
 // Both bytes of x's integers: what meets the upper ones counts 256 times.
-template <int Largest>
-class Products {
+template <int Largest> class Products {
 public:
-    explicit HWY_INLINE Products(int32_t start) : upper_{Sums<Largest>(0), Sums<Largest>(0)}, lower_{Sums<Largest>(start), Sums<Largest>(start)} {}
+    explicit HWY_INLINE Products(int32_t start)
+        : upper_{Sums<Largest>(0), Sums<Largest>(0)}, lower_{Sums<Largest>(start), Sums<Largest>(start)} {}
 
-    template <int Nth>
-    HWY_INLINE void add(const TwoCodes & codes, const int8_t * planes) {
+    template <int Nth> HWY_INLINE void add(const TwoCodes & codes, const int8_t * planes) {
         for (size_t h = 0; h < 2; ++h) upper_[h].template add<Nth>(codes[h], planes);
         for (size_t h = 0; h < 2; ++h) lower_[h].template add<Nth>(codes[h], planes + DotInput::lower_plane);
     }
     // Exact: below 2^24 for 32 codes of four bits, and rounded once where there are more bits.
-    HWY_INLINE Vec get(size_t h) { return hn::ConvertTo(Floats(), hn::Add(hn::ShiftLeft<8>(upper_[h].get()), lower_[h].get())); }
+    HWY_INLINE Vec get(size_t h) {
+        return hn::ConvertTo(Floats(), hn::Add(hn::ShiftLeft<8>(upper_[h].get()), lower_[h].get()));
+    }
 
 private:
     Two<Sums<Largest>> upper_, lower_;
@@ -154,10 +155,7 @@ struct Fields {
     const uint8_t * block;
     int64_t row;
 
-    template <typename Strip>
-    HWY_INLINE Fields part(int64_t i) const {
-        return {block + i * Strip::part, row};
-    }
+    template <typename Strip> HWY_INLINE Fields part(int64_t i) const { return {block + i * Strip::part, row}; }
     HWY_INLINE TwoCodes codes(int64_t group, int64_t field = 0) const {
         const uint8_t * p = block + field + group * group_bytes + 4 * row;
         if constexpr (prefetches) {
@@ -167,28 +165,29 @@ struct Fields {
     }
     HWY_INLINE Vec halves(int64_t field, size_t h) const {
         const hn::Rebind<hwy::float16_t, Floats> d;
-        return hn::PromoteTo(Floats(), hn::LoadU(d, reinterpret_cast<const hwy::float16_t *>(block + field + 2 * row) + h * n_lanes));
+        return hn::PromoteTo(
+            Floats(), hn::LoadU(d, reinterpret_cast<const hwy::float16_t *>(block + field + 2 * row) + h * n_lanes));
     }
-    template <typename T>
-    HWY_INLINE Vec bytes(int64_t field, size_t h) const {
+    template <typename T> HWY_INLINE Vec bytes(int64_t field, size_t h) const {
         const auto * p = reinterpret_cast<const T *>(block + field + row) + h * n_lanes;
         return hn::ConvertTo(Floats(), hn::PromoteTo(Ints(), hn::LoadU(hn::Rebind<T, Floats>(), p)));
     }
 };
 
-HWY_INLINE TwoCodes low_nibbles(const TwoCodes & v) { return {hn::And(v[0], hn::Set(Codes(), 15)), hn::And(v[1], hn::Set(Codes(), 15))}; }
+HWY_INLINE TwoCodes low_nibbles(const TwoCodes & v) {
+    return {hn::And(v[0], hn::Set(Codes(), 15)), hn::And(v[1], hn::Set(Codes(), 15))};
+}
 HWY_INLINE TwoCodes high_nibbles(const TwoCodes & v) { return {hn::ShiftRight<4>(v[0]), hn::ShiftRight<4>(v[1])}; }
-// Bits are moved to the left by Left, which may be negative. What crosses from one byte into the next is not kept apart.
-template <int Left>
-HWY_INLINE CodeVec moved(CodeVec v) {
+// Bits are moved to the left by Left, which may be negative. What crosses from one byte into the next is not kept
+// apart.
+template <int Left> HWY_INLINE CodeVec moved(CodeVec v) {
     const auto words = hn::BitCast(Words(), v);
     if constexpr (Left >= 0) return hn::BitCast(Codes(), hn::ShiftLeft<Left>(words));
     constexpr int right = Left < 0 ? -Left : 0;
     return hn::BitCast(Codes(), hn::ShiftRight<right>(words));
 }
 // v, and of the moved `bits` those in Mask, which are never any that crossed.
-template <uint8_t Mask, int Left>
-HWY_INLINE TwoCodes with_bits(const TwoCodes & v, const TwoCodes & bits) {
+template <uint8_t Mask, int Left> HWY_INLINE TwoCodes with_bits(const TwoCodes & v, const TwoCodes & bits) {
     const CodeVec mask = hn::Set(Codes(), Mask);
     return {hn::OrAnd(v[0], moved<Left>(bits[0]), mask), hn::OrAnd(v[1], moved<Left>(bits[1]), mask)};
 }
@@ -202,7 +201,6 @@ struct XRow {
     HWY_INLINE const int8_t * bytes(int64_t i) const { return planes + DotInput::plane_offset(i); }
     HWY_INLINE Vec sum_of_32(int64_t i) const { return hn::Set(Floats(), sums[i / 16] + sums[i / 16 + 1]); }
 };
-
 
 // The sums of one strip with one row of x, n columns: add_block(fields, first column, sums).
 template <typename Strip, typename F>
@@ -248,13 +246,13 @@ HWY_FLATTEN void dot_q4_1(const uint8_t * strip, int64_t n, const XRow & x, floa
 HWY_FLATTEN void dot_q8_0(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
     for_blocks<Q8_0Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
         Products<255> products(x.starts[i / 32].of_8_bits);
-        unrolled<8>([&](auto g) HWY_ATTR { products.template add<g>(of.codes(g), x.bytes(i + g / 4 * 16) + g % 4 * 4); });
+        unrolled<8>([&](auto g)
+                        HWY_ATTR { products.template add<g>(of.codes(g), x.bytes(i + g / 4 * 16) + g % 4 * 4); });
         for (size_t h = 0; h < 2; ++h) sums[h] = hn::MulAdd(products.get(h), of.halves(Q8_0Strip::d, h), sums[h]);
     });
 }
 
-template <bool FifthBits>
-HWY_FLATTEN void dot_k(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
+template <bool FifthBits> HWY_FLATTEN void dot_k(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
     using Strip = KStrip<FifthBits>;
     constexpr int largest = FifthBits ? 31 : 15;
     for_blocks<Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
@@ -280,8 +278,10 @@ HWY_FLATTEN void dot_k(const uint8_t * strip, int64_t n, const XRow & x, float *
             const auto add = [&](Products<largest> & products, int64_t half) HWY_ATTR {
                 const Vec sum_of_x = x.sum_of_32(i + 64 * j + 32 * half);
                 for (size_t h = 0; h < 2; ++h) {
-                    scaled[h] = hn::MulAdd(products.get(h), part.bytes<uint8_t>(Strip::scales + half * strip_rows, h), scaled[h]);
-                    below[h] = hn::MulAdd(sum_of_x, part.bytes<uint8_t>(Strip::minima + half * strip_rows, h), below[h]);
+                    scaled[h] = hn::MulAdd(products.get(h), part.bytes<uint8_t>(Strip::scales + half * strip_rows, h),
+                                           scaled[h]);
+                    below[h] =
+                        hn::MulAdd(sum_of_x, part.bytes<uint8_t>(Strip::minima + half * strip_rows, h), below[h]);
                 }
             };
             add(low, 0);
@@ -306,8 +306,10 @@ HWY_FLATTEN void dot_q6_k(const uint8_t * strip, int64_t n, const XRow & x, floa
             const TwoCodes bits[2] = {part.codes(0), part.codes(1)};
             unrolled<4>([&](auto g) HWY_ATTR {
                 const TwoCodes codes = part.codes(g, Strip::nibbles);
-                low.template add<g>(with_bits<0x30, 4 - 4 * (g % 2)>(low_nibbles(codes), bits[g / 2]), x.bytes(first) + 4 * g);
-                high.template add<g>(with_bits<0x30, 2 - 4 * (g % 2)>(high_nibbles(codes), bits[g / 2]), x.bytes(second) + 4 * g);
+                low.template add<g>(with_bits<0x30, 4 - 4 * (g % 2)>(low_nibbles(codes), bits[g / 2]),
+                                    x.bytes(first) + 4 * g);
+                high.template add<g>(with_bits<0x30, 2 - 4 * (g % 2)>(high_nibbles(codes), bits[g / 2]),
+                                     x.bytes(second) + 4 * g);
             });
             for (size_t h = 0; h < 2; ++h) {
                 scaled[h] = hn::MulAdd(low.get(h), part.bytes<int8_t>(Strip::scales, h), scaled[h]);
@@ -361,8 +363,8 @@ void copy_halves(const Rows & rows, int64_t at, uint8_t * to) {
     for (int64_t r = 0; r < strip_rows; ++r) std::memcpy(to + 2 * r, rows[static_cast<size_t>(r)] + at, 2);
 }
 
-// Upper bits of a part in the order of its nibbles: Bits of them from bit `first` of each of n bytes, for the low nibbles, and from bit
-// `second`, for the high ones. Those of 4 / Bits groups come into one.
+// Upper bits of a part in the order of its nibbles: Bits of them from bit `first` of each of n bytes, for the low
+// nibbles, and from bit `second`, for the high ones. Those of 4 / Bits groups come into one.
 template <int Bits>
 void copy_upper_bits(const Rows & rows, int64_t at, int64_t n, int first, int second, uint8_t * to) {
     constexpr int groups = 4 / Bits;
@@ -380,8 +382,7 @@ void copy_upper_bits(const Rows & rows, int64_t at, int64_t n, int first, int se
     }
 }
 
-template <bool FifthBits>
-void copy_k_block(const Rows & rows, uint8_t * to) {
+template <bool FifthBits> void copy_k_block(const Rows & rows, uint8_t * to) {
     using Strip = KStrip<FifthBits>;
     copy_halves(rows, 0, to + Strip::d);
     copy_halves(rows, 2, to + Strip::dmin);
@@ -420,16 +421,12 @@ void copy_q6_k_block(const Rows & rows, uint8_t * to) {
 // The layouts of the blocks: dequantize-inl.h.
 void copy_block(ggml_type type, const Rows & rows, uint8_t * to) {
     switch (type) {
-        case GGML_TYPE_Q4_0:
-            copy_halves(rows, 0, to + Q4_0Strip::d);
-            return copy_codes(rows, 2, 16, to);
+        case GGML_TYPE_Q4_0: copy_halves(rows, 0, to + Q4_0Strip::d); return copy_codes(rows, 2, 16, to);
         case GGML_TYPE_Q4_1:
             copy_halves(rows, 0, to + Q4_1Strip::d);
             copy_halves(rows, 2, to + Q4_1Strip::m);
             return copy_codes(rows, 4, 16, to);
-        case GGML_TYPE_Q8_0:
-            copy_halves(rows, 0, to + Q8_0Strip::d);
-            return copy_codes(rows, 2, 32, to, 0x80808080);
+        case GGML_TYPE_Q8_0: copy_halves(rows, 0, to + Q8_0Strip::d); return copy_codes(rows, 2, 32, to, 0x80808080);
         case GGML_TYPE_Q4_K: return copy_k_block<false>(rows, to);
         case GGML_TYPE_Q5_K: return copy_k_block<true>(rows, to);
         default: return copy_q6_k_block(rows, to);
@@ -467,7 +464,8 @@ void interleave(const Weight & w, int n_threads, std::byte * out) {
             for (int64_t r = 0; r < strip_rows; ++r) {
                 const int64_t row = s * strip_rows + r;
                 rows[static_cast<size_t>(r)] =
-                    row < w.out ? reinterpret_cast<const uint8_t *>(w.data) + static_cast<size_t>(row) * w.row_bytes : zeros.data();
+                    row < w.out ? reinterpret_cast<const uint8_t *>(w.data) + static_cast<size_t>(row) * w.row_bytes
+                                : zeros.data();
             }
             auto * to = reinterpret_cast<uint8_t *>(out) + s * strip_bytes(w);
             for (int64_t i = 0; i < w.in; i += ggml_blck_size(w.type), to += bytes) {
@@ -478,8 +476,8 @@ void interleave(const Weight & w, int n_threads, std::byte * out) {
     });
 }
 
-void dot_interleaved(const Weight & w, const std::byte * interleaved, int64_t first, int64_t count, const DotInput & x, float * out,
-                     int64_t stride) {
+void dot_interleaved(const Weight & w, const std::byte * interleaved, int64_t first, int64_t count, const DotInput & x,
+                     float * out, int64_t stride) {
     const auto * strip = reinterpret_cast<const uint8_t *>(interleaved) + first / strip_rows * strip_bytes(w);
     for (int64_t i = 0; i < count; i += strip_rows, strip += strip_bytes(w)) {
         HWY_DYNAMIC_DISPATCH(DotStrip)(w.type, strip, w.in, x, out + i, stride);
@@ -488,8 +486,8 @@ void dot_interleaved(const Weight & w, const std::byte * interleaved, int64_t fi
 
 void InterleavedWeights::Free::operator()(std::byte * memory) const { std::free(memory); }
 
-std::shared_ptr<const InterleavedWeights> InterleavedWeights::make(std::span<const Weight * const> weights, int64_t max_bytes,
-                                                                   int n_threads) {
+std::shared_ptr<const InterleavedWeights> InterleavedWeights::make(std::span<const Weight * const> weights,
+                                                                   int64_t max_bytes, int n_threads) {
     auto made = std::make_shared<InterleavedWeights>();
     constexpr auto aligned = static_cast<int64_t>(memory_alignment);
     std::vector<std::pair<const Weight *, int64_t>> places;

@@ -10,8 +10,8 @@ struct KScales {
     uint64_t scales, minima;  // byte j: of part j
 };
 
-// Of parts 0 to 3 they are the low six bits of bytes j and j + 4; of parts 4 to 7 the nibbles of byte j + 4 with the upper two bits of bytes
-// j - 4 and j above them.
+// Of parts 0 to 3 they are the low six bits of bytes j and j + 4; of parts 4 to 7 the nibbles of byte j + 4 with the
+// upper two bits of bytes j - 4 and j above them.
 inline KScales k_scales_at(const uint8_t * bytes) {
     uint32_t s[3];
     std::memcpy(s, bytes, sizeof s);

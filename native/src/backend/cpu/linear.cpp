@@ -63,7 +63,8 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
         if (!layer.y) continue;
         std::vector<GemmTerm> terms{{operand, GemmB::weight(*layer.weight, true)}};
         if (layer.lora) {
-            terms.push_back({layer.u, lora_b(layer.lora, layer.weight->out, true, static_cast<float>(layer.lora.scale))});
+            terms.push_back(
+                {layer.u, lora_b(layer.lora, layer.weight->out, true, static_cast<float>(layer.lora.scale))});
         }
         jobs.push_back(job(std::move(terms), layer.y, layer.residual));
     }
@@ -72,7 +73,8 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
 
 namespace {
 
-// The backward pass of layers that share their input x, in parts that do not depend on each other. Its memory is scratch.
+// The backward pass of layers that share their input x, in parts that do not depend on each other. Its memory is
+// scratch.
 class Backward {
 public:
     // v_i = scale_i dy_i B_i, the gradients of u.
@@ -128,7 +130,8 @@ public:
             const Lora & lora = layers_[i].lora;
             if (!lora || lora.dropout.p == 0) continue;
             const Scratch::Mark one_layer(context_.scratch);
-            const Matrix dropped{context_.scratch.take_as<float>(n_tokens_ * dx.cols), Dtype::f32, n_tokens_, dx.cols, dx.cols};
+            const Matrix dropped{context_.scratch.take_as<float>(n_tokens_ * dx.cols), Dtype::f32, n_tokens_, dx.cols,
+                                 dx.cols};
             const GemmJob one = job({{v_[i], lora_a(lora, dx.cols, false)}}, dropped);
             gemm({&one, 1}, context_.precision, context_.scratch, context_.n_threads);
             dropout_backward_add(dropped, lora.dropout, dx, context_.n_threads);
@@ -147,7 +150,8 @@ bool any_lora(std::span<const LinearBackward> layers) {
 }
 
 bool any_dropout(std::span<const LinearBackward> layers) {
-    return std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora && layer.lora.dropout.p > 0; });
+    return std::any_of(layers.begin(), layers.end(),
+                       [](const auto & layer) { return layer.lora && layer.lora.dropout.p > 0; });
 }
 
 }  // namespace
@@ -160,7 +164,8 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
 }
 
 // h is made from gate and up where these are read anyway, and takes the place of dh.
-bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, const LinearBackward & down, Matrix dh, Matrix dgate, Matrix dup) {
+bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, const LinearBackward & down, Matrix dh,
+                            Matrix dgate, Matrix dup) {
     if (!dh || any_dropout({&down, 1})) return false;
     const Scratch::Mark mark(context.scratch);
     const Backward backward(context, dh.rows, {&down, 1});
@@ -172,8 +177,8 @@ bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, con
 }
 
 // What rmsnorm makes of x is made where it is summed, and never stored.
-bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix d_normed,
-                          Matrix dx, Matrix dx_act) {
+bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers,
+                          Matrix d_normed, Matrix dx, Matrix dx_act) {
     if (!norm.inverse_rms || any_dropout(layers) || !token_sums_take_norms(context)) return false;
     const Scratch::Mark mark(context.scratch);
     const Backward backward(context, x.rows, layers);

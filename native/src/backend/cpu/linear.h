@@ -14,7 +14,8 @@ struct Context {
     GemmPrecision precision;
     int n_threads;
     Scratch & scratch;
-    const InterleavedWeights * interleaved = nullptr;  // what decoding reads instead of the blocks, where there are copies
+    const InterleavedWeights * interleaved =
+        nullptr;  // what decoding reads instead of the blocks, where there are copies
 
     Dtype act() const { return precision == GemmPrecision::bf16 ? Dtype::bf16 : Dtype::f32; }
     Matrix take_act(int64_t rows, int64_t cols) const;  // from scratch
@@ -24,12 +25,14 @@ size_t linear_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precis
 void linear(const Context & context, Matrix x, std::span<const LinearForward> layers);
 void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx);
 // As of Backend; false: it is not for these layers or this processor, and nothing was done.
-bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, const LinearBackward & down, Matrix dh, Matrix dgate, Matrix dup);
-bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix d_normed,
-                          Matrix dx, Matrix dx_act);
+bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, const LinearBackward & down, Matrix dh,
+                            Matrix dgate, Matrix dup);
+bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers,
+                          Matrix d_normed, Matrix dx, Matrix dx_act);
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision);
-void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll, Matrix dx);
+void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
+                          Matrix dx);
 void logits(const Context & context, Matrix x, const Weight & head, float * out);
 
 }  // namespace lorica::cpu

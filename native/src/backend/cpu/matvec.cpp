@@ -39,12 +39,14 @@ struct Projection {
 };
 
 // Rows first to first + count of one layer, from sums[t * piece_rows + row].
-void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, int64_t first, int64_t count, float * sums) {
+void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, int64_t first, int64_t count,
+                 float * sums) {
     for (int64_t t = 0; t < x_rows; ++t) {
         float * row = sums + t * piece_rows;
         if (layer.lora) {
             const auto * b = static_cast<const float *>(layer.lora.b) + first * layer.lora.rank;
-            add_row_dots_f32(b, count, us + t * layer.lora.rank, layer.lora.rank, static_cast<float>(layer.lora.scale), row);
+            add_row_dots_f32(b, count, us + t * layer.lora.rank, layer.lora.rank, static_cast<float>(layer.lora.scale),
+                             row);
         }
         if (layer.residual) {
             const float * residual = layer.residual.row_as<float>(t) + first;
@@ -85,7 +87,8 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
             us[task.layer][t * layer.lora.rank + task.row] = load_one(layer.u, t, task.row);
         }
     };
-    const bool any_dropout = std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora && layer.lora.dropout.p > 0; });
+    const bool any_dropout = std::any_of(layers.begin(), layers.end(),
+                                         [](const auto & layer) { return layer.lora && layer.lora.dropout.p > 0; });
     if (any_dropout) {
         size_t of_layer = layers.size();
         const Scratch::Mark dropped_rows(context.scratch);
@@ -99,11 +102,14 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
         }
     } else if (!tasks.empty()) {
         parallel(context.n_threads, [&](int rank, int team) {
-            for (auto i = static_cast<size_t>(rank); i < tasks.size(); i += static_cast<size_t>(team)) project(tasks[i], input.values);
+            for (auto i = static_cast<size_t>(rank); i < tasks.size(); i += static_cast<size_t>(team))
+                project(tasks[i], input.values);
         });
     }
 
-    const auto units_of = [](const LinearForward & layer) { return layer.y ? (layer.weight->out + unit_rows - 1) / unit_rows : 0; };
+    const auto units_of = [](const LinearForward & layer) {
+        return layer.y ? (layer.weight->out + unit_rows - 1) / unit_rows : 0;
+    };
     int64_t units = 0;
     for (const LinearForward & layer : layers) units += units_of(layer);
     auto * expanded = context.scratch.take_as<float>(context.n_threads * x.cols);

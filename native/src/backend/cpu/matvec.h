@@ -1,5 +1,6 @@
-// Linear layers for a few rows of x, as in decoding: bound by reading the weights, so each row of W is expanded once, in
-// registers, and multiplied with every row of x there. No panels. Interleaved copies are read instead where there are any.
+// Linear layers for a few rows of x, as in decoding: bound by reading the weights, so each row of W is expanded once,
+// in registers, and multiplied with every row of x there. No panels. Interleaved copies are read instead where there
+// are any.
 #pragma once
 
 #include "backend/cpu/linear.h"

@@ -21,7 +21,8 @@ HWY_INLINE void scaled(const float * x, float scale, int64_t n, float * y) {
     for_lanes(n, [&](int64_t i, auto part) { part.put(hn::Mul(part.get(x + i), hn::Set(Floats(), scale)), y + i); });
 }
 
-// P[row, first .. first + count] times scale as floats. Points into `run` (count plus two blocks of room) or, for f32, into P.
+// P[row, first .. first + count] times scale as floats. Points into `run` (count plus two blocks of room) or, for f32,
+// into P.
 HWY_INLINE const float * read_run(const GemmB & b, int64_t row, int64_t first, int64_t count, float * run) {
     const std::byte * source = b.data + static_cast<size_t>(row) * b.row_bytes;
     const float * values = run;
@@ -72,12 +73,13 @@ HWY_INLINE void interleave_16(const Bf16 * even, const Bf16 * odd, uint16_t * ou
 }
 
 // By rows: sixteen rows of P are the columns of a group.
-void pack_rows_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * run,
-                    Bf16 * rows, uint16_t * panel) {
+void pack_rows_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
+                    float * run, Bf16 * rows, uint16_t * panel) {
     for (int64_t g = 0; g * group_n < n_count; ++g) {
         const int64_t first = n0 + g * group_n, columns = std::min(group_n, n_count - g * group_n);
         if (in_place(b) && k_count == k_pad && columns == group_n && b.row_bytes % 4 == 0) {
-            transpose_16(reinterpret_cast<const uint32_t *>(bf16_row(b, first) + k0), static_cast<int64_t>(b.row_bytes / 4), k_pad / 2,
+            transpose_16(reinterpret_cast<const uint32_t *>(bf16_row(b, first) + k0),
+                         static_cast<int64_t>(b.row_bytes / 4), k_pad / 2,
                          reinterpret_cast<uint32_t *>(panel + g * k_pad * group_n));
             continue;
         }
@@ -93,8 +95,8 @@ void pack_rows_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad,
 }
 
 // By columns: two rows of P are a pair of every group, so one run serves the whole panel.
-void pack_columns_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * run,
-                       Bf16 * rows, uint16_t * panel) {
+void pack_columns_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
+                       float * run, Bf16 * rows, uint16_t * panel) {
     const int64_t groups = (n_count + group_n - 1) / group_n;
     const bool direct = in_place(b) && n_count % group_n == 0;
     std::fill(rows, rows + 2 * panel_n, Bf16());
@@ -120,15 +122,17 @@ void pack_columns_bf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_p
 
 #if LORICA_WIDE_WORDS
 
-// A piece, 32 elements of a row in bf16, is a vector. Types of four and five bits have a table of their values for each piece and look
-// all elements up at once.
+// A piece, 32 elements of a row in bf16, is a vector. Types of four and five bits have a table of their values for each
+// piece and look all elements up at once.
 
 HWY_INLINE __m512i as_bf16(Vec low, Vec high) {
     const hn::Repartition<hwy::bfloat16_t, Floats> d;
     return hn::BitCast(hn::RebindToUnsigned<decltype(d)>(), hn::OrderedDemote2To(d, low, high)).raw;
 }
 // table: the values of codes 0 to 31.
-HWY_INLINE __m512i look_up(__m256i codes, __m512i table) { return _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(codes), table); }
+HWY_INLINE __m512i look_up(__m256i codes, __m512i table) {
+    return _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(codes), table);
+}
 HWY_INLINE __m256i load_256(const uint8_t * p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
 HWY_INLINE __m256i low_nibbles(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 // Low nibbles of sixteen bytes, then the high ones.
@@ -138,8 +142,8 @@ HWY_INLINE __m256i both_nibbles(const uint8_t * p) {
 }
 HWY_INLINE Vec count_from(float first) { return hn::Iota(Floats(), first); }
 
-// Each has a State for what several pieces of a row share, made by enter() at the first of eight pieces or of a panel, and
-// piece(row, number, state). K blocks are eight pieces.
+// Each has a State for what several pieces of a row share, made by enter() at the first of eight pieces or of a panel,
+// and piece(row, number, state). K blocks are eight pieces.
 struct WithoutState {
     struct State {};
     HWY_INLINE void enter(const uint8_t *, int64_t, State &) const {}
@@ -161,8 +165,7 @@ struct PiecesOfQ4_1 : WithoutState {
     }
 };
 
-template <bool FifthBits>
-struct PiecesOfK {
+template <bool FifthBits> struct PiecesOfK {
     static constexpr int64_t block_bytes = FifthBits ? 176 : 144, nibbles_at = FifthBits ? 48 : 16;
 
     struct State {
@@ -176,12 +179,15 @@ struct PiecesOfK {
         const int64_t j = number % 8;
         const Vec scale = hn::Set(Floats(), state.scales[j]), min = hn::Set(Floats(), state.minima[j]);
         const auto values_from = [&](float first) HWY_ATTR { return hn::Sub(hn::Mul(count_from(first), scale), min); };
-        __m256i codes = low_nibbles(_mm256_srl_epi16(load_256(block + nibbles_at + j / 2 * 32), _mm_cvtsi32_si128(j % 2 * 4)));
+        __m256i codes =
+            low_nibbles(_mm256_srl_epi16(load_256(block + nibbles_at + j / 2 * 32), _mm_cvtsi32_si128(j % 2 * 4)));
         const Vec low = values_from(0);
         if constexpr (!FifthBits) return look_up(codes, as_bf16(low, low));
         // Bit j of each byte to bit 4.
-        const auto left = static_cast<int>(std::max<int64_t>(4 - j, 0)), right = static_cast<int>(std::max<int64_t>(j - 4, 0));
-        const __m256i moved = _mm256_srl_epi16(_mm256_sll_epi16(load_256(block + 16), _mm_cvtsi32_si128(left)), _mm_cvtsi32_si128(right));
+        const auto left = static_cast<int>(std::max<int64_t>(4 - j, 0)),
+                   right = static_cast<int>(std::max<int64_t>(j - 4, 0));
+        const __m256i moved =
+            _mm256_srl_epi16(_mm256_sll_epi16(load_256(block + 16), _mm_cvtsi32_si128(left)), _mm_cvtsi32_si128(right));
         codes = _mm256_or_si256(codes, _mm256_and_si256(moved, _mm256_set1_epi8(16)));
         return look_up(codes, as_bf16(low, values_from(16)));
     }
@@ -196,12 +202,13 @@ struct PiecesOfF32 : WithoutState {
 };
 
 struct PiecesOfBf16 : WithoutState {
-    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const { return _mm512_loadu_si512(row + 64 * number); }
+    HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const {
+        return _mm512_loadu_si512(row + 64 * number);
+    }
 };
 
 // Of a type that has no table.
-template <typename Expand>
-struct PiecesExpanded : WithoutState {
+template <typename Expand> struct PiecesExpanded : WithoutState {
     Expand expand;
     HWY_INLINE __m512i piece(const uint8_t * row, int64_t number, const State &) const {
         Vec halves[2];
@@ -209,14 +216,10 @@ struct PiecesExpanded : WithoutState {
         return as_bf16(halves[0], halves[1]);
     }
 };
-template <typename Expand>
-HWY_INLINE PiecesExpanded<Expand> expanded(const Expand & expand) {
-    return {{}, expand};
-}
+template <typename Expand> HWY_INLINE PiecesExpanded<Expand> expanded(const Expand & expand) { return {{}, expand}; }
 
 // f(pieces) for those of this matrix; false: there are none.
-template <typename F>
-HWY_INLINE bool with_pieces(const GemmB & b, const F & f) {
+template <typename F> HWY_INLINE bool with_pieces(const GemmB & b, const F & f) {
     if (b.type == GGML_TYPE_F32) return f(PiecesOfF32{{}, b.scale}), true;
     if (b.scale != 1) return false;
     switch (b.type) {
@@ -225,9 +228,14 @@ HWY_INLINE bool with_pieces(const GemmB & b, const F & f) {
         case GGML_TYPE_Q4_K: return f(PiecesOfK<false>()), true;
         case GGML_TYPE_Q5_K: return f(PiecesOfK<true>()), true;
         case GGML_TYPE_BF16: return f(PiecesOfBf16()), true;
-        case GGML_TYPE_F16: return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_f16(row, i, 0, sink); })), true;
-        case GGML_TYPE_Q8_0: return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_q8_0(row, i, 0, sink); })), true;
-        case GGML_TYPE_Q6_K: return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_q6_k(row, i, 0, sink); })), true;
+        case GGML_TYPE_F16:
+            return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_f16(row, i, 0, sink); })), true;
+        case GGML_TYPE_Q8_0:
+            return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_q8_0(row, i, 0, sink); })),
+                   true;
+        case GGML_TYPE_Q6_K:
+            return f(expanded([](auto row, auto i, const auto & sink) HWY_ATTR { expand_q6_k(row, i, 0, sink); })),
+                   true;
         default: return false;
     }
 }
@@ -241,8 +249,8 @@ HWY_INLINE int64_t piece_bytes(const GemmB & b) { return 32 * static_cast<int64_
 
 // As pack_rows_bf16, for whole pieces.
 template <typename Pieces>
-HWY_INLINE void pack_row_pieces(const GemmB & b, const Pieces & pieces, int64_t k0, int64_t k_count, int64_t n0, int64_t n_count,
-                                uint16_t * panel) {
+HWY_INLINE void pack_row_pieces(const GemmB & b, const Pieces & pieces, int64_t k0, int64_t k_count, int64_t n0,
+                                int64_t n_count, uint16_t * panel) {
     const auto row_bytes = static_cast<int64_t>(b.row_bytes), bytes = piece_bytes(b);
     for (int64_t g = 0; g * group_n < n_count; ++g) {
         const int64_t columns = std::min(group_n, n_count - g * group_n);
@@ -269,19 +277,21 @@ HWY_INLINE void pack_row_pieces(const GemmB & b, const Pieces & pieces, int64_t 
 
 // As pack_columns_bf16, for whole pieces.
 template <typename Pieces>
-HWY_INLINE void pack_column_pieces(const GemmB & b, const Pieces & pieces, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0,
-                                   int64_t n_count, uint16_t * panel) {
+HWY_INLINE void pack_column_pieces(const GemmB & b, const Pieces & pieces, int64_t k0, int64_t k_count, int64_t k_pad,
+                                   int64_t n0, int64_t n_count, uint16_t * panel) {
     alignas(64) uint16_t order[2][32];
     for (int i = 0; i < 32; ++i) {
         order[0][i] = static_cast<uint16_t>(i / 2 + i % 2 * 32);
         order[1][i] = static_cast<uint16_t>(order[0][i] + 16);
     }
-    const __m512i first = _mm512_load_si512(order[0]), second = _mm512_load_si512(order[1]), zero = _mm512_setzero_si512();
+    const __m512i first = _mm512_load_si512(order[0]), second = _mm512_load_si512(order[1]),
+                  zero = _mm512_setzero_si512();
     constexpr int64_t ahead = 16;  // rows
     const int64_t bytes = piece_bytes(b);
     for (int64_t k = 0; k < k_pad; k += 2) {
         // What is behind the last row is not looked at.
-        const uint8_t *even = row_of(b, k0 + std::min(k, k_count - 1)), *odd = row_of(b, k0 + std::min(k + 1, k_count - 1));
+        const uint8_t *even = row_of(b, k0 + std::min(k, k_count - 1)),
+                      *odd = row_of(b, k0 + std::min(k + 1, k_count - 1));
         uint16_t * out = panel + k * group_n;
         typename Pieces::State of_even, of_odd;
         for (int64_t n = 0; n < n_count; n += 32, out += 2 * k_pad * group_n) {
@@ -301,13 +311,16 @@ HWY_INLINE void pack_column_pieces(const GemmB & b, const Pieces & pieces, int64
 }
 
 // False: not whole pieces, or a type that has none.
-HWY_FLATTEN bool pack_pieces(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, uint16_t * panel) {
+HWY_FLATTEN bool pack_pieces(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
+                             uint16_t * panel) {
     if (b.by_rows) {
         if (k0 % 32 != 0 || k_count != k_pad) return false;
-        return with_pieces(b, [&](const auto & pieces) HWY_ATTR { pack_row_pieces(b, pieces, k0, k_count, n0, n_count, panel); });
+        return with_pieces(
+            b, [&](const auto & pieces) HWY_ATTR { pack_row_pieces(b, pieces, k0, k_count, n0, n_count, panel); });
     }
     if (n0 % 32 != 0 || n_count % 32 != 0) return false;
-    return with_pieces(b, [&](const auto & pieces) HWY_ATTR { pack_column_pieces(b, pieces, k0, k_count, k_pad, n0, n_count, panel); });
+    return with_pieces(b, [&](const auto & pieces)
+                              HWY_ATTR { pack_column_pieces(b, pieces, k0, k_count, k_pad, n0, n_count, panel); });
 }
 
 #else
@@ -316,16 +329,16 @@ bool pack_pieces(const GemmB &, int64_t, int64_t, int64_t, int64_t, int64_t, uin
 
 #endif
 
-void PackPanelBf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * row_scratch,
-                   uint16_t * panel) {
+void PackPanelBf16(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
+                   float * row_scratch, uint16_t * panel) {
     if (pack_pieces(b, k0, k_count, k_pad, n0, n_count, panel)) return;
     auto * rows = reinterpret_cast<Bf16 *>(row_scratch + run_elements);
     const auto pack = b.by_rows ? pack_rows_bf16 : pack_columns_bf16;
     pack(b, k0, k_count, k_pad, n0, n_count, row_scratch, rows, panel);
 }
 
-void PackPanelF32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count, float * row_scratch,
-                  float * panel) {
+void PackPanelF32(const GemmB & b, int64_t k0, int64_t k_count, int64_t k_pad, int64_t n0, int64_t n_count,
+                  float * row_scratch, float * panel) {
     float * run = row_scratch;
     float * rows = row_scratch + run_elements;
     const int64_t groups = (n_count + group_n - 1) / group_n;

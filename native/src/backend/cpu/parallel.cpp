@@ -11,9 +11,9 @@ namespace {
 
 thread_local Team * current_team = nullptr;
 
-// Another thread is rarely farther away than a few microseconds, unless it has lost its core: then ours may be the one that it waits for.
-template <typename Done>
-void wait_until(const Done & done) {
+// Another thread is rarely farther away than a few microseconds, unless it has lost its core: then ours may be the one
+// that it waits for.
+template <typename Done> void wait_until(const Done & done) {
     constexpr int spins = 2000;
     for (int i = 0; !done(); ++i) {
         if (i < spins) {

@@ -1,4 +1,5 @@
-// Threads for elementwise work and for the small operations of decoding. An element's arithmetic never depends on who does it.
+// Threads for elementwise work and for the small operations of decoding. An element's arithmetic never depends on who
+// does it.
 #pragma once
 
 #include <omp.h>
@@ -10,9 +11,9 @@
 
 namespace lorica::cpu {
 
-// Threads that wait for work while one of them, the first, goes through a sequence of small operations. To begin and end a region of OpenMP
-// costs as much as an operation of a small model, and its threads wait either for so long that they hold up whoever else needs their
-// core, or sleep at once.
+// Threads that wait for work while one of them, the first, goes through a sequence of small operations. To begin and
+// end a region of OpenMP costs as much as an operation of a small model, and its threads wait either for so long that
+// they hold up whoever else needs their core, or sleep at once.
 class Team {
 public:
     // Runs work on the calling thread. What it hands to parallel() meanwhile is done by this team.
@@ -21,8 +22,7 @@ public:
     static Team * current();
 
     // Calls f(rank, size) on the first `size` threads, or on all of a smaller team, and returns when all have returned.
-    template <typename F>
-    void run(int size, const F & f) {
+    template <typename F> void run(int size, const F & f) {
         call_ = [](const void * context, int rank, int n) { (*static_cast<const F *>(context))(rank, n); };
         context_ = &f;
         run_call(std::min(size, size_));
@@ -43,8 +43,7 @@ private:
 };
 
 // Calls f(rank, size) on size threads at once, size at most n_threads.
-template <typename F>
-void parallel(int n_threads, const F & f) {
+template <typename F> void parallel(int n_threads, const F & f) {
     if (n_threads <= 1) {
         f(0, 1);
     } else if (Team * team = Team::current()) {
@@ -56,8 +55,8 @@ void parallel(int n_threads, const F & f) {
 }
 
 // Calls f(begin, end) over a partition of [0, n); begins are multiples of `grain`. Work of fewer than about 2^14
-// elements (n * elements_per_item) stays on the calling thread, where it is done before others would have woken up. Of more, threads take
-// a few pieces each as they become free: one whose core is slow or busy does not hold up the others.
+// elements (n * elements_per_item) stays on the calling thread, where it is done before others would have woken up. Of
+// more, threads take a few pieces each as they become free: one whose core is slow or busy does not hold up the others.
 template <typename F>
 void parallel_ranges(int64_t n, int64_t elements_per_item, int n_threads, const F & f, int64_t grain = 1) {
     constexpr int64_t elements_per_thread = int64_t{1} << 14;
@@ -71,7 +70,8 @@ void parallel_ranges(int64_t n, int64_t elements_per_item, int n_threads, const 
     std::atomic<int64_t> next = 0;
     parallel(threads, [&](int, int) {
         for (int64_t piece = next++; piece < pieces; piece = next++) {
-            const int64_t begin = grains * piece / pieces * grain, end = std::min(n, grains * (piece + 1) / pieces * grain);
+            const int64_t begin = grains * piece / pieces * grain,
+                          end = std::min(n, grains * (piece + 1) / pieces * grain);
             if (begin < end) f(begin, end);
         }
     });

@@ -1,4 +1,5 @@
-// Vector helpers that the kernels share: elements of f32 or bf16 seen as f32 lanes, exp, a transposition. Included once per target.
+// Vector helpers that the kernels share: elements of f32 or bf16 seen as f32 lanes, exp, a transposition. Included once
+// per target.
 #if defined(LORICA_CPU_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef LORICA_CPU_SIMD_INL_H
 #undef LORICA_CPU_SIMD_INL_H
@@ -46,8 +47,8 @@ HWY_INLINE void store(Vec v, Bf16 * p) {
     hn::StoreU(hn::DemoteTo(d, v), d, as_hwy(p));
 }
 
-// Two vectors past the caches, to an address aligned to what they fill: for lines that are written whole and read much later, if ever, by
-// this core.
+// Two vectors past the caches, to an address aligned to what they fill: for lines that are written whole and read much
+// later, if ever, by this core.
 HWY_INLINE void stream(Vec a, Vec b, float * p) {
     hn::Stream(a, Floats(), p);
     hn::Stream(b, Floats(), p + n_lanes);
@@ -72,36 +73,22 @@ HWY_INLINE void store_n(Vec v, Bf16 * p, size_t n) {
 // Calls f(offset, lanes) over n elements, lanes being Whole{} for whole vectors and Part{count} for the rest. f loads
 // and stores through it, so that an element's arithmetic does not depend on where it stands.
 struct Whole {
-    template <typename T>
-    HWY_INLINE Vec get(const T * p) const {
-        return load(p);
-    }
-    template <typename T>
-    HWY_INLINE void put(Vec v, T * p) const {
-        store(v, p);
-    }
+    template <typename T> HWY_INLINE Vec get(const T * p) const { return load(p); }
+    template <typename T> HWY_INLINE void put(Vec v, T * p) const { store(v, p); }
 };
 struct Part {
     size_t n;
-    template <typename T>
-    HWY_INLINE Vec get(const T * p) const {
-        return load_n(p, n);
-    }
-    template <typename T>
-    HWY_INLINE void put(Vec v, T * p) const {
-        store_n(v, p, n);
-    }
+    template <typename T> HWY_INLINE Vec get(const T * p) const { return load_n(p, n); }
+    template <typename T> HWY_INLINE void put(Vec v, T * p) const { store_n(v, p, n); }
 };
-template <typename F>
-HWY_INLINE void for_lanes(int64_t n, const F & f) {
+template <typename F> HWY_INLINE void for_lanes(int64_t n, const F & f) {
     int64_t i = 0;
     for (; i + static_cast<int64_t>(n_lanes) <= n; i += n_lanes) f(i, Whole{});
     if (i < n) f(i, Part{static_cast<size_t>(n - i)});
 }
 
 // Calls f with a null pointer of the matrix's element type.
-template <typename F>
-HWY_INLINE void with_type(Dtype type, const F & f) {
+template <typename F> HWY_INLINE void with_type(Dtype type, const F & f) {
     if (type == Dtype::bf16) {
         f(static_cast<Bf16 *>(nullptr));
     } else {
@@ -135,8 +122,9 @@ HWY_INLINE Vec exp_clamped(Vec x) {
     return hn::Mul(poly, hn::BitCast(d, hn::Add(exponent, hn::Set(di, 0x3f800000))));
 }
 
-// 2^x with a relative error below 2e-7, for x of at most 127; below -126 it is 2^-126, and NaN stays NaN. Cheaper than exp_clamped by a
-// quarter: the coefficients are a minimax fit of (2^r - 1) / r to the relative error of 2^r for |r| <= 1 / 2.
+// 2^x with a relative error below 2e-7, for x of at most 127; below -126 it is 2^-126, and NaN stays NaN. Cheaper than
+// exp_clamped by a quarter: the coefficients are a minimax fit of (2^r - 1) / r to the relative error of 2^r for |r| <=
+// 1 / 2.
 HWY_INLINE Vec exp2_clamped(Vec x) {
     const Floats d;
     const hn::RebindToSigned<Floats> di;
@@ -177,8 +165,10 @@ HWY_INLINE void store_transposed(const __m512i * rows, uint32_t * out, int64_t s
     }
     HWY_UNROLL(4)
     for (int m = 0; m < 4; ++m) {
-        const __m512i even01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0x88), odd01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0xdd);
-        const __m512i even23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0x88), odd23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0xdd);
+        const __m512i even01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0x88),
+                      odd01 = _mm512_shuffle_i32x4(fours[m], fours[4 + m], 0xdd);
+        const __m512i even23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0x88),
+                      odd23 = _mm512_shuffle_i32x4(fours[8 + m], fours[12 + m], 0xdd);
         _mm512_storeu_si512(out + stride * m, _mm512_shuffle_i32x4(even01, even23, 0x88));
         _mm512_storeu_si512(out + stride * (4 + m), _mm512_shuffle_i32x4(odd01, odd23, 0x88));
         _mm512_storeu_si512(out + stride * (8 + m), _mm512_shuffle_i32x4(even01, even23, 0xdd));
@@ -188,7 +178,8 @@ HWY_INLINE void store_transposed(const __m512i * rows, uint32_t * out, int64_t s
 #endif
 
 // out[i * 16 + c] = rows[c * stride + i] for i < count: sixteen rows become one group. In tiles of 4 x 4.
-inline void transpose_16(const uint32_t * HWY_RESTRICT rows, int64_t stride, int64_t count, uint32_t * HWY_RESTRICT out) {
+inline void transpose_16(const uint32_t * HWY_RESTRICT rows, int64_t stride, int64_t count,
+                         uint32_t * HWY_RESTRICT out) {
     const hn::FixedTag<uint32_t, 4> d;
     const hn::RepartitionToWide<decltype(d)> d2;
     int64_t i = 0;
@@ -197,8 +188,10 @@ inline void transpose_16(const uint32_t * HWY_RESTRICT rows, int64_t stride, int
             const uint32_t * tile = rows + c * stride + i;
             const auto r0 = hn::LoadU(d, tile), r1 = hn::LoadU(d, tile + stride);
             const auto r2 = hn::LoadU(d, tile + 2 * stride), r3 = hn::LoadU(d, tile + 3 * stride);
-            const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1)), low23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3));
-            const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1)), high23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
+            const auto low01 = hn::BitCast(d2, hn::InterleaveLower(d, r0, r1)),
+                       low23 = hn::BitCast(d2, hn::InterleaveLower(d, r2, r3));
+            const auto high01 = hn::BitCast(d2, hn::InterleaveUpper(d, r0, r1)),
+                       high23 = hn::BitCast(d2, hn::InterleaveUpper(d, r2, r3));
             uint32_t * column = out + i * 16 + c;
             hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d2, low01, low23)), d, column);
             hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d2, low01, low23)), d, column + 16);

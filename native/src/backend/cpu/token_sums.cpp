@@ -25,7 +25,9 @@ void NarrowTile(const uint16_t * x, int64_t stride, int64_t tokens, int64_t colu
     for (int64_t t = 0; t < 32; ++t) {
         const int64_t filled = t < tokens ? columns : 0;
         const Bf16 * row = reinterpret_cast<const Bf16 *>(x + t * stride);
-        for_lanes(filled, [&](int64_t i, auto part) { store(hn::Mul(part.get(row + i), hn::Set(Floats(), scale)), rows[t] + i); });
+        for_lanes(filled, [&](int64_t i, auto part) {
+            store(hn::Mul(part.get(row + i), hn::Set(Floats(), scale)), rows[t] + i);
+        });
         std::fill(rows[t] + filled, rows[t] + 16, 0.0f);
     }
     // Two tokens of a column are a word.
@@ -36,7 +38,9 @@ void NarrowTile(const uint16_t * x, int64_t stride, int64_t tokens, int64_t colu
     uint32_t words[16][16];
     for (int64_t pair = 0; pair < 16; ++pair) {
         for (int64_t c = 0; c < 16; c += 4) {
-            const auto rounded = [&](int64_t t) { return hn::PromoteTo(d32, hn::BitCast(bits, hn::DemoteTo(d16, hn::LoadU(d, rows[t] + c)))); };
+            const auto rounded = [&](int64_t t) {
+                return hn::PromoteTo(d32, hn::BitCast(bits, hn::DemoteTo(d16, hn::LoadU(d, rows[t] + c))));
+            };
             hn::StoreU(hn::Or(rounded(2 * pair), hn::ShiftLeft<16>(rounded(2 * pair + 1))), d32, words[pair] + c);
         }
     }
@@ -55,8 +59,8 @@ namespace {
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// ---- AMX: the wide side is read once, where it lies, and is packed a step at a time into the first-level cache. The panels of
-// gemm() would carry all of it through the second-level cache for the sake of 16 rows.
+// ---- AMX: the wide side is read once, where it lies, and is packed a step at a time into the first-level cache. The
+// panels of gemm() would carry all of it through the second-level cache for the sake of 16 rows.
 
 constexpr int64_t tile_elements = 16 * 32;
 
@@ -79,7 +83,9 @@ void add_blocks(std::span<const SumBlock> blocks, int64_t first) {
     const TokenSum & any = *blocks[0].sum;
     const int64_t columns = std::min(narrow_columns, any.wide.cols - first);
     float c[narrow_sides][16 * narrow_columns];
-    NarrowArgs args{{}, static_cast<int64_t>(blocks.size()), nullptr, any.wide.stride, any.wide.rows, columns, c[0], nullptr, 0, nullptr};
+    NarrowArgs args{
+        {},     static_cast<int64_t>(blocks.size()), nullptr, any.wide.stride, any.wide.rows, columns, c[0], nullptr, 0,
+        nullptr};
     for (size_t i = 0; i < blocks.size(); ++i) args.a[i] = blocks[i].tiles->tile(blocks[i].block, 0);
     if (any.norm) {
         args.b = any.wide.row_as<float>(0) + first;
@@ -132,7 +138,8 @@ void add_with_tiles(const Context & context, std::span<const TokenSum> sums) {
     };
     std::vector<Task> tasks;
     for (const auto & [wide, of_wide] : same_wide) {
-        for (int64_t first = 0; first < of_wide[0].sum->wide.cols; first += narrow_columns) tasks.push_back({of_wide, first});
+        for (int64_t first = 0; first < of_wide[0].sum->wide.cols; first += narrow_columns)
+            tasks.push_back({of_wide, first});
     }
 #pragma omp parallel num_threads(context.n_threads)
     {
@@ -189,7 +196,9 @@ Matrix transposed(const Context & context, const Matrix & x, float scale) {
 
 }  // namespace
 
-bool token_sums_take_norms(const Context & context) { return context.precision == GemmPrecision::bf16 && has_amx_bf16(); }
+bool token_sums_take_norms(const Context & context) {
+    return context.precision == GemmPrecision::bf16 && has_amx_bf16();
+}
 
 void add_token_sums(const Context & context, std::span<const TokenSum> sums) {
     if (sums.empty()) return;
@@ -199,7 +208,10 @@ void add_token_sums(const Context & context, std::span<const TokenSum> sums) {
     for (const TokenSum & sum : sums) {
         GemmOutput out{sum.out, {}, true};
         if (!sum.transposed) out = {sum.out, sum.out, false};
-        jobs.push_back({{{transposed(context, sum.narrow, sum.scale), GemmB::matrix(sum.wide, false)}}, sum.narrow.cols, sum.wide.cols, out});
+        jobs.push_back({{{transposed(context, sum.narrow, sum.scale), GemmB::matrix(sum.wide, false)}},
+                        sum.narrow.cols,
+                        sum.wide.cols,
+                        out});
     }
     gemm(jobs, context.precision, context.scratch, context.n_threads);
 }

@@ -1,4 +1,5 @@
-// Sums over tokens, out += scale narrow^T wide: the gradients of a LoRA. A is dA = v^T x, B is dB = (scale u)^T dy (backend.h).
+// Sums over tokens, out += scale narrow^T wide: the gradients of a LoRA. A is dA = v^T x, B is dB = (scale u)^T dy
+// (backend.h).
 #pragma once
 
 #include <span>
@@ -10,10 +11,11 @@ namespace lorica::cpu {
 struct TokenSum {
     Matrix narrow;  // [n_tokens, rank], act
     float scale;
-    Matrix wide;    // [n_tokens, n], act
-    Matrix out;     // f32 [rank, n], or [n, rank] when transposed
+    Matrix wide;  // [n_tokens, n], act
+    Matrix out;   // f32 [rank, n], or [n, rank] when transposed
     bool transposed;
-    const Norm * norm = nullptr;  // of wide, which is f32 then and has an inverse_rms: the sum is over what rmsnorm makes of it
+    const Norm * norm =
+        nullptr;  // of wide, which is f32 then and has an inverse_rms: the sum is over what rmsnorm makes of it
 };
 
 // Whether sums can take a norm into account.

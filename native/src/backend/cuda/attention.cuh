@@ -14,8 +14,7 @@ constexpr int attention_threads = 128;
 constexpr float log2_e = 1.4426950408889634f;
 
 // A matrix of heads as kernels take it.
-template <typename T>
-struct HeadsOf {
+template <typename T> struct HeadsOf {
     T * data;
     int64_t stride;
 
@@ -23,10 +22,7 @@ struct HeadsOf {
         return data + row * stride + head * dim;
     }
 };
-template <typename T>
-HeadsOf<T> heads_of(const Matrix & x) {
-    return {x.as<T>(), x.stride};
-}
+template <typename T> HeadsOf<T> heads_of(const Matrix & x) { return {x.as<T>(), x.stride}; }
 using Heads = HeadsOf<bf16>;
 inline Heads heads(const Matrix & x) { return heads_of<bf16>(x); }
 
@@ -44,8 +40,7 @@ void attention_delta(const Context & context, Matrix o, Matrix d_o, const Attent
 constexpr int max_head_dim = 256;
 
 // Calls f(std::integral_constant<int, n>) with the elements of a head that each lane of a warp has.
-template <typename F>
-void with_lane_elements(int32_t head_dim, F f) {
+template <typename F> void with_lane_elements(int32_t head_dim, F f) {
     if (head_dim <= 128) return f(std::integral_constant<int, 4>());
     if (head_dim <= max_head_dim) return f(std::integral_constant<int, max_head_dim / warp_size>());
     fail(LORICA_ERROR_UNSUPPORTED, "heads of ", head_dim, " elements: the cuda device computes up to ", max_head_dim);
@@ -61,8 +56,7 @@ inline bool heads_are_aligned(std::initializer_list<Matrix> matrices, int32_t he
 
 // Calls f(std::integral_constant<int, D>, std::bool_constant<aligned>), D being head_dim rounded up to what is
 // compiled.
-template <typename F>
-void with_head_dim(int32_t head_dim, bool aligned, F f) {
+template <typename F> void with_head_dim(int32_t head_dim, bool aligned, F f) {
     auto with_alignment = [&](auto d) {
         if (aligned) {
             f(d, std::true_type());
@@ -76,8 +70,7 @@ void with_head_dim(int32_t head_dim, bool aligned, F f) {
 }
 
 // Accumulators c[16 x 16 n] (two neighbours of 8 columns each) as operand a of columns 16 i to 16 i + 15.
-template <int n>
-__device__ __forceinline__ void as_operand(uint32_t (&a)[4], const float (&c)[n][4], int i) {
+template <int n> __device__ __forceinline__ void as_operand(uint32_t (&a)[4], const float (&c)[n][4], int i) {
     a[0] = pack_bf16(c[2 * i][0], c[2 * i][1]);
     a[1] = pack_bf16(c[2 * i][2], c[2 * i][3]);
     a[2] = pack_bf16(c[2 * i + 1][0], c[2 * i + 1][1]);

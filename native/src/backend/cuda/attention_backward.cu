@@ -21,8 +21,7 @@ struct Arguments {
     float scale;
 };
 
-template <int D>
-constexpr size_t shared_bytes() {
+template <int D> constexpr size_t shared_bytes() {
     return (size_t{2} * backward_kv_rows + 4 * step_rows) * D * sizeof(bf16);
 }
 static_assert(backward_kv_rows == backward_q_rows);
@@ -180,22 +179,14 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
     if (is_plain_attention(context, shape)) {
         return attention_backward_plain(context, q, k, v, lse, d_o, q_tiles, kv_tiles, shape, delta, dq, dk, dv);
     }
-    Arguments p{heads(q),
-                heads(k),
-                heads(v),
-                heads(o),
-                heads(d_o),
-                heads(dq),
-                heads(dk),
-                heads(dv),
-                lse.as<float>(),
-                lse.stride,
-                delta,
-                nullptr,
-                shape.n_head,
-                shape.n_head / shape.n_head_kv,
-                shape.head_dim,
-                static_cast<float>(shape.scale)};
+    Arguments p{heads(q),        heads(k),
+                heads(v),        heads(o),
+                heads(d_o),      heads(dq),
+                heads(dk),       heads(dv),
+                lse.as<float>(), lse.stride,
+                delta,           nullptr,
+                shape.n_head,    shape.n_head / shape.n_head_kv,
+                shape.head_dim,  static_cast<float>(shape.scale)};
     with_head_dim(shape.head_dim, heads_are_aligned({q, k, v, d_o}, shape.head_dim), [&](auto d, auto aligned) {
         p.tiles = kv_tiles.tiles;
         launch("attention_backward_kv", context.stream, attention_backward_kv_kernel<d(), aligned()>,

@@ -10,8 +10,7 @@ constexpr int warps = attention_threads / warp_size;
 constexpr int keys_per_part = 64;
 constexpr int keys_at_once = 4;  // whose sums across a warp do not wait for each other
 
-template <typename T>
-struct Arguments {
+template <typename T> struct Arguments {
     HeadsOf<T> q, k, v, o;
     float * parts;  // [query, head, part, 2 + dim]: maximum, sum, weighted sum of v
     const AttentionTile * queries;
@@ -97,8 +96,8 @@ __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(con
 }
 
 template <typename T>
-__global__ void __launch_bounds__(attention_threads)
-    attention_decode_combine_kernel(const __grid_constant__ Arguments<T> p) {
+__global__ void __launch_bounds__(attention_threads) attention_decode_combine_kernel(
+    const __grid_constant__ Arguments<T> p) {
     const AttentionTile query = p.queries[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y);
     const float * parts = p.parts + (int64_t{blockIdx.x} * p.n_head + head) * p.n_parts * (2 + p.dim);

@@ -18,10 +18,7 @@ struct Arguments {
     float scale;
 };
 
-template <int D>
-constexpr size_t shared_bytes() {
-    return (size_t{q_rows} + 4 * kv_rows) * D * sizeof(bf16);
-}
+template <int D> constexpr size_t shared_bytes() { return (size_t{q_rows} + 4 * kv_rows) * D * sizeof(bf16); }
 
 template <int D, bool aligned>
 __global__ void __launch_bounds__(attention_threads) attention_forward_kernel(const __grid_constant__ Arguments p) {

@@ -1,5 +1,5 @@
-// Attention without tensor cores, for f32 and for heads of more than 128 elements: a warp takes a row of a head, its lanes
-// elements of it, and goes through the other side row by row. The formulas are those of attention_forward.cu and
+// Attention without tensor cores, for f32 and for heads of more than 128 elements: a warp takes a row of a head, its
+// lanes elements of it, and goes through the other side row by row. The formulas are those of attention_forward.cu and
 // attention_backward.cu.
 #include "backend/cuda/attention.cuh"
 
@@ -9,8 +9,7 @@ namespace {
 
 constexpr int warps = attention_threads / warp_size;
 
-template <typename T>
-struct Arguments {
+template <typename T> struct Arguments {
     HeadsOf<T> q, k, v, o, d_o, dq, dk, dv;
     float * lse;
     int64_t lse_stride;
@@ -21,8 +20,7 @@ struct Arguments {
 };
 
 // A lane's elements of a row of a head: every 32nd.
-template <typename T, int n>
-__device__ __forceinline__ void load_row(float (&x)[n], const T * row, int dim) {
+template <typename T, int n> __device__ __forceinline__ void load_row(float (&x)[n], const T * row, int dim) {
     const int lane = static_cast<int>(threadIdx.x) % warp_size;
 #pragma unroll
     for (int i = 0; i < n; ++i) x[i] = lane + i * warp_size < dim ? to_float(row[lane + i * warp_size]) : 0.0f;
@@ -35,22 +33,20 @@ __device__ __forceinline__ void store_row(T * row, const float (&x)[n], int dim,
         if (lane + i * warp_size < dim) row[lane + i * warp_size] = from_float<T>(x[i] * factor);
     }
 }
-template <int n>
-__device__ __forceinline__ float dot(const float (&a)[n], const float (&b)[n]) {
+template <int n> __device__ __forceinline__ float dot(const float (&a)[n], const float (&b)[n]) {
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < n; ++i) sum += a[i] * b[i];
     return warp_sum(sum);
 }
-template <int n>
-__device__ __forceinline__ void add(float (&to)[n], float factor, const float (&x)[n]) {
+template <int n> __device__ __forceinline__ void add(float (&to)[n], float factor, const float (&x)[n]) {
 #pragma unroll
     for (int i = 0; i < n; ++i) to[i] += factor * x[i];
 }
 
 template <typename T, int n>
-__global__ void __launch_bounds__(attention_threads)
-    attention_forward_plain_kernel(const __grid_constant__ Arguments<T> p) {
+__global__ void __launch_bounds__(attention_threads) attention_forward_plain_kernel(
+    const __grid_constant__ Arguments<T> p) {
     const AttentionTile tile = p.tiles[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y);
     const int kv_head = head / p.heads_per_kv;
@@ -77,8 +73,8 @@ __global__ void __launch_bounds__(attention_threads)
 
 // Rows of keys: dk and dv.
 template <typename T, int n>
-__global__ void __launch_bounds__(attention_threads)
-    attention_backward_kv_plain_kernel(const __grid_constant__ Arguments<T> p) {
+__global__ void __launch_bounds__(attention_threads) attention_backward_kv_plain_kernel(
+    const __grid_constant__ Arguments<T> p) {
     const AttentionTile tile = p.tiles[blockIdx.x];
     const auto kv_head = static_cast<int>(blockIdx.y);
     const int offset = tile.segment.kv_len - tile.segment.q_len;  // query i sees keys up to i + offset
@@ -106,8 +102,8 @@ __global__ void __launch_bounds__(attention_threads)
 
 // Rows of queries: dq.
 template <typename T, int n>
-__global__ void __launch_bounds__(attention_threads)
-    attention_backward_q_plain_kernel(const __grid_constant__ Arguments<T> p) {
+__global__ void __launch_bounds__(attention_threads) attention_backward_q_plain_kernel(
+    const __grid_constant__ Arguments<T> p) {
     const AttentionTile tile = p.tiles[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y);
     const int kv_head = head / p.heads_per_kv;
@@ -130,8 +126,8 @@ __global__ void __launch_bounds__(attention_threads)
 
 // One warp per row and head.
 template <typename T>
-__global__ void __launch_bounds__(attention_threads)
-    attention_delta_kernel(HeadsOf<T> o, HeadsOf<T> d_o, int64_t rows, int n_head, int dim, float * delta) {
+__global__ void __launch_bounds__(attention_threads) attention_delta_kernel(HeadsOf<T> o, HeadsOf<T> d_o, int64_t rows,
+                                                                            int n_head, int dim, float * delta) {
     const int64_t index = int64_t{blockIdx.x} * warps + threadIdx.x / warp_size;
     if (index >= rows * n_head) return;
     const int64_t row = index / n_head, head = index % n_head;

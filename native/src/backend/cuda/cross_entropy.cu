@@ -18,13 +18,13 @@ int64_t rows_at_once(int64_t n_rows, int64_t n_vocab) {
     return std::min(n_rows, std::max<int64_t>(logits_limit / n_vocab / 128 * 128, 128));
 }
 
-// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes softmax(z) - [label] as T. Of bf16
-// element i lies where elements i / 2 of z were; a chunk is read by all before any of it is written, and all before it
-// has been read.
+// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes softmax(z) - [label] as T. Of
+// bf16 element i lies where elements i / 2 of z were; a chunk is read by all before any of it is written, and all
+// before it has been read.
 template <typename T>
-__global__ void __launch_bounds__(threads)
-    softmax_cross_entropy_kernel(float * logits, int64_t stride, int64_t n, const int32_t * labels, float * nll,
-                                 bool gradient) {
+__global__ void __launch_bounds__(threads) softmax_cross_entropy_kernel(float * logits, int64_t stride, int64_t n,
+                                                                        const int32_t * labels, float * nll,
+                                                                        bool gradient) {
     auto * partial = reinterpret_cast<float *>(shared_memory());
     float * z = logits + blockIdx.x * stride;
     const int32_t label = labels[blockIdx.x];
@@ -61,8 +61,7 @@ size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
     const int64_t features = round_up(shape.max_features, 8);
     const int64_t rows = rows_at_once(shape.max_tokens, shape.n_vocab);
     return static_cast<size_t>(rows * (round_up(shape.n_vocab, 4) + features) * 4) +
-           static_cast<size_t>(rows * features) * dtype_size(act) +
-           panel_bytes(shape, act) + 8 * Workspace::alignment;
+           static_cast<size_t>(rows * features) * dtype_size(act) + panel_bytes(shape, act) + 8 * Workspace::alignment;
 }
 
 void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,

@@ -49,7 +49,9 @@ private:
 class CudaBackend final : public Backend {
 public:
     explicit CudaBackend(const CudaBackendRequest & request)
-        : state_(DeviceState::get(request.device)), index_(request.device), act_(request.act),
+        : state_(DeviceState::get(request.device)),
+          index_(request.device),
+          act_(request.act),
           dequantize_row_(request.dequantize_row) {
         state_->enter();
         staging_ = std::make_unique<Staging>();
@@ -79,8 +81,8 @@ public:
         check(cudaMemsetAsync(memory, 0, size, state_->stream()), "cudaMemset");
         return memory;
     }
-    // Never throws: it is called by destructors. After a kernel that failed every call returns that error, which whoever waited for the
-    // kernel has been told.
+    // Never throws: it is called by destructors. After a kernel that failed every call returns that error, which
+    // whoever waited for the kernel has been told.
     void release(void * memory) override {
         if (!state_->try_enter()) return;
         cudaStreamSynchronize(state_->stream());
@@ -146,16 +148,15 @@ public:
         readable(weight);
     }
     int64_t weight_memory(const Weight & weight) const override {
-        const int64_t expanded = is_device_type(weight.type) ? 0 : weight.in * static_cast<int64_t>(dtype_size(formats().act));
+        const int64_t expanded =
+            is_device_type(weight.type) ? 0 : weight.in * static_cast<int64_t>(dtype_size(formats().act));
         return weight.out * (static_cast<int64_t>(weight.row_bytes) + expanded);
     }
 
     void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
         cuda::embed(context(), readable(embedding), tokens, x);
     }
-    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override {
-        cuda::rmsnorm(context(), x, norm, y);
-    }
+    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override { cuda::rmsnorm(context(), x, norm, y); }
     void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
         cuda::rmsnorm_backward(context(), dy, x, norm, dx, dx_act);
     }
@@ -168,8 +169,8 @@ public:
         const Readable own(*this, layers);
         cuda::linear_few_rows(context(), x, &norm, own.layers);
     }
-    void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Matrix normed,
-                            Matrix h) override {
+    void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
+                            Matrix normed, Matrix h) override {
         const LinearForward layers[] = {gate, up};
         const Readable<LinearForward> own(*this, layers);
         const bool alike = own.weights[0].type == own.weights[1].type && own.weights[0].out == own.weights[1].out;
@@ -237,7 +238,8 @@ public:
     double measure_bandwidth() override {
         const Context c = context();
         // Far more than the caches hold.
-        const size_t n_bytes = static_cast<size_t>(std::clamp<int64_t>(available_memory() / 4, 1 << 20, int64_t{1} << 30));
+        const size_t n_bytes =
+            static_cast<size_t>(std::clamp<int64_t>(available_memory() / 4, 1 << 20, int64_t{1} << 30));
         void * memory = allocate(n_bytes);
         void * sums = allocate(read_bandwidth_blocks(c) * sizeof(uint32_t));
         const double rate = read_bandwidth(c, memory, n_bytes, static_cast<uint32_t *>(sums));
@@ -289,8 +291,7 @@ private:
     // Of everything that repeat() may record.
     cudaStream_t stream() const { return graphs_->recording() ? graphs_->recording_stream() : state_->stream(); }
     // Layers with weights that kernels read.
-    template <typename Layer>
-    struct Readable {
+    template <typename Layer> struct Readable {
         Readable(CudaBackend & backend, std::span<const Layer> of) : weights(of.size()), layers(of.begin(), of.end()) {
             for (size_t i = 0; i < of.size(); ++i) {
                 weights[i] = backend.readable(*of[i].weight);

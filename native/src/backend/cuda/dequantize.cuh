@@ -56,8 +56,7 @@ struct RawPiece {
 };
 
 // n words from any address: aligned words around them, shifted into place. Up to 4 bytes after them are read, too.
-template <int n>
-__device__ __forceinline__ void load_words(const uint8_t * p, uint32_t * w) {
+template <int n> __device__ __forceinline__ void load_words(const uint8_t * p, uint32_t * w) {
     const auto address = reinterpret_cast<uintptr_t>(p);
     const auto * aligned = reinterpret_cast<const uint32_t *>(address & ~uintptr_t{3});
     const auto shift = static_cast<uint32_t>(address & 3) * 8;
@@ -68,12 +67,10 @@ __device__ __forceinline__ void load_words(const uint8_t * p, uint32_t * w) {
         previous = next;
     }
 }
-template <int n>
-__device__ __forceinline__ void load_aligned_words(const uint8_t * p, uint32_t * w) {
+template <int n> __device__ __forceinline__ void load_aligned_words(const uint8_t * p, uint32_t * w) {
     for (int i = 0; i < n; ++i) w[i] = __ldg(reinterpret_cast<const uint32_t *>(p) + i);
 }
-template <int n>
-__device__ __forceinline__ void load_quads(const uint8_t * p, uint32_t * w) {
+template <int n> __device__ __forceinline__ void load_quads(const uint8_t * p, uint32_t * w) {
     for (int i = 0; i < n; ++i) {
         const uint4 quad = __ldg(reinterpret_cast<const uint4 *>(p) + i);
         w[4 * i] = quad.x;
@@ -95,8 +92,7 @@ __device__ __forceinline__ uint32_t k_scale(const uint8_t * s, int j) {
     return (c & 15) | (a >> 6) << 4 | (c >> 4 | (b >> 6) << 4) << 8;
 }
 
-template <ggml_type type>
-__device__ __forceinline__ void load_raw(const uint8_t * row, int64_t piece, RawPiece & raw) {
+template <ggml_type type> __device__ __forceinline__ void load_raw(const uint8_t * row, int64_t piece, RawPiece & raw) {
     const auto j = static_cast<int>(piece % 8);  // of a block of 256
     uint32_t * w = raw.w;
     if constexpr (type == GGML_TYPE_Q4_0 || type == GGML_TYPE_IQ4_NL) {
@@ -200,8 +196,7 @@ __device__ __forceinline__ float fp4_level(uint32_t i) {
     return table_entry(i, 0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu);
 }
 
-template <ggml_type type>
-__device__ __forceinline__ void expand_raw(const RawPiece & raw, float * v) {
+template <ggml_type type> __device__ __forceinline__ void expand_raw(const RawPiece & raw, float * v) {
     const uint32_t * w = raw.w;
     // v[i] of 16 bytes with elements 0 to 15 in the low and 16 to 31 in the high nibbles
     auto nibbles = [&](auto value) {
@@ -281,8 +276,7 @@ __device__ __forceinline__ void expand_raw(const RawPiece & raw, float * v) {
 
 // Calls f(std::integral_constant<ggml_type, type>) for a type with blocks on the device.
 LORICA_HOST_OR_DEVICE_CALL
-template <typename F>
-__host__ __device__ __forceinline__ void with_block_type(int type, F f) {
+template <typename F> __host__ __device__ __forceinline__ void with_block_type(int type, F f) {
 #define LORICA_CASE(name) \
     case name: f(std::integral_constant<ggml_type, name>()); break;
     switch (type) {
@@ -305,8 +299,7 @@ __host__ __device__ __forceinline__ void with_block_type(int type, F f) {
 }
 
 // Element i of a row of F32, F16 or BF16.
-template <ggml_type type>
-__device__ __forceinline__ float plain_element(const uint8_t * row, int64_t i) {
+template <ggml_type type> __device__ __forceinline__ float plain_element(const uint8_t * row, int64_t i) {
     if constexpr (type == GGML_TYPE_F32) {
         return __ldg(reinterpret_cast<const float *>(row) + i);
     } else {
@@ -330,8 +323,7 @@ __device__ __forceinline__ void expand_piece(const uint8_t * row, int64_t piece,
 
 // As with_block_type, for plain types, too.
 LORICA_HOST_OR_DEVICE_CALL
-template <typename F>
-__host__ __device__ __forceinline__ void with_device_type(int type, F f) {
+template <typename F> __host__ __device__ __forceinline__ void with_device_type(int type, F f) {
     switch (type) {
         case GGML_TYPE_F32: f(std::integral_constant<ggml_type, GGML_TYPE_F32>()); break;
         case GGML_TYPE_F16: f(std::integral_constant<ggml_type, GGML_TYPE_F16>()); break;

@@ -55,8 +55,7 @@ __device__ __forceinline__ void copy_async(void * to_shared, const void * from, 
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most n_pending groups of this thread's are under way.
-template <int n_pending>
-__device__ __forceinline__ void copy_async_wait() {
+template <int n_pending> __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(n_pending) : "memory");
 }
 
@@ -89,8 +88,7 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
 
 __device__ __forceinline__ bf16 to_bf16(float x) { return {static_cast<uint16_t>(pack_bf16(x, 0.0f))}; }
 
-template <typename T>
-__device__ __forceinline__ T from_float(float x) {
+template <typename T> __device__ __forceinline__ T from_float(float x) {
     if constexpr (sizeof(T) == 2) {
         return to_bf16(x);
     } else {
@@ -101,8 +99,7 @@ __device__ __forceinline__ T from_float(float x) {
 constexpr int warp_size = 32;
 
 // Sums over a warp, in a fixed order; every lane receives the result.
-template <typename T>
-__device__ __forceinline__ T warp_sum(T x) {
+template <typename T> __device__ __forceinline__ T warp_sum(T x) {
     for (int distance = warp_size / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
     return x;
 }
@@ -115,8 +112,7 @@ __device__ __forceinline__ float warp_max(float x) {
 
 // Sums over a block of n_threads, in a fixed order. `partial`: shared memory for one T per warp, free to be written; it
 // may be written again after the next __syncthreads().
-template <int n_threads, typename T>
-__device__ __forceinline__ T block_sum(T x, T * partial) {
+template <int n_threads, typename T> __device__ __forceinline__ T block_sum(T x, T * partial) {
     constexpr int n_warps = n_threads / warp_size;
     x = warp_sum(x);
     if (threadIdx.x % warp_size == 0) partial[threadIdx.x / warp_size] = x;
@@ -125,8 +121,7 @@ __device__ __forceinline__ T block_sum(T x, T * partial) {
     for (int i = 0; i < n_warps; ++i) sum += partial[i];
     return sum;
 }
-template <int n_threads>
-__device__ __forceinline__ float block_max(float x, float * partial) {
+template <int n_threads> __device__ __forceinline__ float block_max(float x, float * partial) {
     constexpr int n_warps = n_threads / warp_size;
     x = warp_max(x);
     if (threadIdx.x % warp_size == 0) partial[threadIdx.x / warp_size] = x;

@@ -35,8 +35,8 @@ std::shared_ptr<DeviceState> DeviceState::get(int32_t index) {
 DeviceState::DeviceState(int32_t index) : index_(index) {
     const CudaDevice device = probe_device(index);
     if (!device.problem.empty()) {
-        fail(LORICA_ERROR_DEVICE, "cuda:", index, device.name.empty() ? "" : ", ", device.name, ": ", device.problem, "; ",
-             device.remedy);
+        fail(LORICA_ERROR_DEVICE, "cuda:", index, device.name.empty() ? "" : ", ", device.name, ": ", device.problem,
+             "; ", device.remedy);
     }
     wgmma_ = has_wgmma() && device.compute_major == 9 && is_set("LORICA_CUDA_WGMMA", "1");
     graphs_ = !is_set("LORICA_CUDA_GRAPHS", "0") && !launches_are_awaited();
@@ -51,7 +51,8 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
 }
 
 std::string DeviceState::detail(Dtype act) const {
-    return detail_ + (act == Dtype::f32 ? ", f32" : ", bf16") + (wgmma_ ? ", wgmma" : "") + (graphs_ ? "" : ", no graphs");
+    return detail_ + (act == Dtype::f32 ? ", f32" : ", bf16") + (wgmma_ ? ", wgmma" : "") +
+           (graphs_ ? "" : ", no graphs");
 }
 
 DeviceState::~DeviceState() {
@@ -87,10 +88,10 @@ Weight DeviceState::readable(const Weight & weight, Dtype act,
                 std::ranges::transform(row, reinterpret_cast<Bf16 *>(to), [](float x) { return Bf16(x); });
             }
         }
-        const std::string what = std::string("a weight of type ") + ggml_type_name(weight.type) + " expanded to " + ggml_type_name(type);
+        const std::string what =
+            std::string("a weight of type ") + ggml_type_name(weight.type) + " expanded to " + ggml_type_name(type);
         copy = allocate(values.size() + 16, what.c_str(), "; take a model in Q4_K or another type that kernels read");
-        check(cudaMemcpyAsync(copy, values.data(), values.size(), cudaMemcpyHostToDevice, stream_),
-              "copy of a weight");
+        check(cudaMemcpyAsync(copy, values.data(), values.size(), cudaMemcpyHostToDevice, stream_), "copy of a weight");
         check(cudaStreamSynchronize(stream_), "copy of a weight");
     }
     return {type, weight.out, weight.in, row_bytes, static_cast<const std::byte *>(copy)};

@@ -31,16 +31,17 @@ public:
     std::string detail(Dtype act) const;
     int n_multiprocessors() const { return n_multiprocessors_; }
     double peak() const { return peak_; }  // operations per second in bf16; 0: not known
-    // Products use the instructions of compute capability 9.0: where the device and this build have them, and the environment
-    // variable LORICA_CUDA_WGMMA is 1.
+    // Products use the instructions of compute capability 9.0: where the device and this build have them, and the
+    // environment variable LORICA_CUDA_WGMMA is 1.
     bool wgmma() const { return wgmma_; }
-    // Repeated work is recorded as CUDA graphs, unless the environment variable LORICA_CUDA_GRAPHS is 0 or recording failed.
+    // Repeated work is recorded as CUDA graphs, unless the environment variable LORICA_CUDA_GRAPHS is 0 or recording
+    // failed.
     bool graphs() const { return graphs_; }
     void give_up_graphs() { graphs_ = false; }
 
     // The weight in blocks that kernels read. Other types (the IQ and TQ families and what ggml adds later) are
-    // expanded by ggml's own code on the CPU to a copy of type `act` on first use, which is kept until forget(). Two or four
-    // bytes per element: such a model needs more memory than its file.
+    // expanded by ggml's own code on the CPU to a copy of type `act` on first use, which is kept until forget(). Two or
+    // four bytes per element: such a model needs more memory than its file.
     Weight readable(const Weight & weight, Dtype act, decltype(CudaBackendRequest::dequantize_row) dequantize_row);
     // The memory at `data` is about to be released.
     void forget(const std::byte * data);

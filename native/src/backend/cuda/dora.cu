@@ -1,5 +1,5 @@
-// DoRA (Liu et al. 2024, equation 5): the norms of the rows of W + s B A, and what they multiply. Sums are double: there
-// are few of them, and the norm is a difference of large numbers where an adapter cancels a row.
+// DoRA (Liu et al. 2024, equation 5): the norms of the rows of W + s B A, and what they multiply. Sums are double:
+// there are few of them, and the norm is a difference of large numbers where an adapter cancels a row.
 #include "backend/cuda/dequantize.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
@@ -13,8 +13,8 @@ constexpr int threads = 256, warps = threads / warp_size;
 
 // One block per row of W.
 template <ggml_type type>
-__global__ void __launch_bounds__(threads)
-    row_squares_kernel(const uint8_t * blocks, int64_t row_bytes, int64_t in, float * squares) {
+__global__ void __launch_bounds__(threads) row_squares_kernel(const uint8_t * blocks, int64_t row_bytes, int64_t in,
+                                                              float * squares) {
     const uint8_t * row = blocks + blockIdx.x * row_bytes;
     double sum = 0;
     for (int64_t piece = threadIdx.x; piece * piece_size < in; piece += threads) {
@@ -81,9 +81,10 @@ __global__ void scale_columns_kernel(View<const X> x, const float * factors, Vie
 
 // A block takes 32 columns; its warps take every eighth row each, and their sums are added in order. dx may be dy.
 template <typename Dy, typename Y, typename Dx>
-__global__ void __launch_bounds__(threads)
-    dora_backward_kernel(View<const Dy> dy, View<const Y> y, View<const float> residual, const float * factors,
-                         const float * slopes, float * d_magnitudes, View<Dx> dx) {
+__global__ void __launch_bounds__(threads) dora_backward_kernel(View<const Dy> dy, View<const Y> y,
+                                                                View<const float> residual, const float * factors,
+                                                                const float * slopes, float * d_magnitudes,
+                                                                View<Dx> dx) {
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
     const int64_t o = int64_t{blockIdx.x} * warp_size + lane;
     double sum = 0;

@@ -20,8 +20,7 @@ constexpr int max_splits = 32;  // of a product that has a rank for a side
 constexpr int64_t split_bytes = int64_t{64} << 20;
 constexpr int group_rows = 16;  // tiles of c that use the same tiles of b one after another
 
-template <int rows_, int cols_, int warps_m_, int warps_n_>
-struct Shape {
+template <int rows_, int cols_, int warps_m_, int warps_n_> struct Shape {
     static constexpr int rows = rows_, cols = cols_, warps_m = warps_m_, warps_n = warps_n_;
     static constexpr int threads = warps_m * warps_n * warp_size;
     static constexpr int warp_rows = rows / warps_m, warp_cols = cols / warps_n;
@@ -42,8 +41,7 @@ struct Arguments {
     bool pairs;          // neighbours of c, and of the residual, may be accessed together
 };
 
-template <typename F>
-__device__ __forceinline__ void with_fused_type(int type, F f) {
+template <typename F> __device__ __forceinline__ void with_fused_type(int type, F f) {
     if (type == GGML_TYPE_F16) {
         f(std::integral_constant<ggml_type, GGML_TYPE_F16>());
     } else {

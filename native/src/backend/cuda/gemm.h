@@ -67,16 +67,16 @@ struct Gemm {
     void add(const GemmTerm & term);
 };
 
-// Products that have a rank for a side make few tiles: they are split along k where that fills the device, and the parts, which lie
-// in the workspace, are added in order. widest: their other side.
+// Products that have a rank for a side make few tiles: they are split along k where that fills the device, and the
+// parts, which lie in the workspace, are added in order. widest: their other side.
 size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank);
 void gemm(const Context & context, const Gemm & problem);
 // gemm_f32.cu: what gemm() does when act is f32. Plain: no tensor cores, no splits.
 void gemm_f32(const Context & context, const Gemm & problem);
 
 // gemm_wgmma.cu: dense products of bf16 with the warp-group instructions of sm_90a.
-bool has_wgmma();                         // compiled in
-bool suits_wgmma(const Gemm & problem);   // large and aligned enough
+bool has_wgmma();                        // compiled in
+bool suits_wgmma(const Gemm & problem);  // large and aligned enough
 void gemm_wgmma(const Context & context, const Gemm & problem);
 
 // True when a product can read the weight as it lies in memory: as blocks, or (of the type act) as a dense matrix.

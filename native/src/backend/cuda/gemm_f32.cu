@@ -27,7 +27,7 @@ __device__ __forceinline__ void load(float (*tile)[edge], const float * from, co
 }
 
 __global__ void __launch_bounds__(threads) gemm_f32_kernel(const __grid_constant__ Gemm p) {
-    auto * a_tile = reinterpret_cast<float (*)[edge]>(shared_memory());
+    auto * a_tile = reinterpret_cast<float(*)[edge]>(shared_memory());
     auto * b_tile = a_tile + depth;
     const int64_t n_tiles = (p.n + edge - 1) / edge;
     const int64_t m0 = blockIdx.x / n_tiles * edge, n0 = blockIdx.x % n_tiles * edge;

@@ -6,15 +6,14 @@
 
 namespace lorica::cuda {
 
-// Out of line: finished() stands wherever a kernel's unrolled loops store a sum, and ten rounds of Philox in each of those places
-// would be half of the kernel.
+// Out of line: finished() stands wherever a kernel's unrolled loops store a sum, and ten rounds of Philox in each of
+// those places would be half of the kernel.
 __device__ __noinline__ inline bool is_kept(uint64_t seed, uint64_t i, uint32_t threshold) {
     return random_number(seed, i) >= threshold;
 }
 
 // may_drop: false in kernels that never get a dropout and may not call functions.
-template <bool may_drop>
-__device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, float sum) {
+template <bool may_drop> __device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, float sum) {
     const GemmResult & r = p.result;
     sum *= r.scale;
     if (may_drop && r.dropout_threshold) {
@@ -25,8 +24,7 @@ __device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, 
     return sum;
 }
 
-template <bool may_drop = true>
-__device__ __forceinline__ void store(const Gemm & p, int64_t m, int64_t n, float sum) {
+template <bool may_drop = true> __device__ __forceinline__ void store(const Gemm & p, int64_t m, int64_t n, float sum) {
     const GemmResult & r = p.result;
     const int64_t at = r.transposed ? n * r.stride + m : m * r.stride + n;
     float value = finished<may_drop>(p, m, n, sum);

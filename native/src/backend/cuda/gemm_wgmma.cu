@@ -1,6 +1,6 @@
-// The matrix product on Hopper's warp-group instructions, for large dense operands. A block of two warp groups makes a tile
-// of 128 rows of c; operands pass through shared memory in several stages, copied by all threads. While a product is under
-// way the next one is issued, so that the tensor cores do not wait for the barrier between stages.
+// The matrix product on Hopper's warp-group instructions, for large dense operands. A block of two warp groups makes a
+// tile of 128 rows of c; operands pass through shared memory in several stages, copied by all threads. While a product
+// is under way the next one is issued, so that the tensor cores do not wait for the barrier between stages.
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/gemm_result.cuh"
 #include "backend/cuda/launch.h"
@@ -19,8 +19,7 @@ constexpr size_t tile_alignment = 1024;     // of the swizzle
 constexpr size_t shared_limit = 227 << 10;  // of sm_90
 constexpr uint32_t row_bytes = depth * sizeof(bf16), eight_rows = 8 * row_bytes;
 
-template <int cols>
-constexpr int stages = cols == 256 ? 4 : 6;
+template <int cols> constexpr int stages = cols == 256 ? 4 : 6;
 template <int cols>
 constexpr size_t shared_bytes = size_t{stages<cols>} * (tile_rows + cols) * row_bytes + tile_alignment;
 
@@ -96,7 +95,8 @@ __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_con
         // Behind it stage i is there, and the products of stage i - 2 are done: all groups have waited for them.
         __syncthreads();
         const uint32_t address = base + static_cast<uint32_t>(i % n_stages * stage_elements) * sizeof(bf16);
-        const auto a = MatrixDescriptor::of(address + static_cast<uint32_t>(warp_group) * 64 * row_bytes, 16, eight_rows);
+        const auto a =
+            MatrixDescriptor::of(address + static_cast<uint32_t>(warp_group) * 64 * row_bytes, 16, eight_rows);
         const auto b = MatrixDescriptor::of(address + TileA::n_elements * sizeof(bf16),
                                             b_by_rows ? TileB::n_elements * sizeof(bf16) : 16, eight_rows);
         products_begin();
@@ -136,15 +136,13 @@ __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_con
 #endif
 }
 
-template <GemmLayout layout, int cols>
-void run(const Context & context, const Arguments & p, const char * name) {
+template <GemmLayout layout, int cols> void run(const Context & context, const Arguments & p, const char * name) {
     const int64_t tiles = divide_up(p.gemm.m, tile_rows) * divide_up(p.gemm.n, cols);
     launch(name, context.stream, gemm_wgmma_kernel<layout, cols>,
            {dim3(static_cast<unsigned>(tiles)), threads, shared_bytes<cols>, shared_limit}, p);
 }
 
-template <GemmLayout layout>
-void run(const Context & context, const Arguments & p, const char * name) {
+template <GemmLayout layout> void run(const Context & context, const Arguments & p, const char * name) {
     const int64_t wide = divide_up(p.gemm.m, tile_rows) * divide_up(p.gemm.n, 256);
     if (p.gemm.n >= 256 && wide >= context.n_multiprocessors) {
         run<layout, 256>(context, p, name);
@@ -165,7 +163,9 @@ bool has_wgmma() {
 
 bool suits_wgmma(const Gemm & problem) {
     // A function called anywhere in the kernel, as dropout is, would make its products wait for one another.
-    if (problem.layout == GemmLayout::gradient || problem.m <= 64 || problem.n < 128 || problem.result.dropout_threshold) return false;
+    if (problem.layout == GemmLayout::gradient || problem.m <= 64 || problem.n < 128 ||
+        problem.result.dropout_threshold)
+        return false;
     return std::all_of(problem.terms, problem.terms + problem.n_terms,
                        [](const GemmTerm & t) { return t.b_type == GemmTerm::dense; }) &&
            problem.terms[0].k >= 2 * depth;

@@ -1,4 +1,5 @@
-// Work that is done again and again as CUDA graphs: recorded when its shape comes for the second time, played afterwards.
+// Work that is done again and again as CUDA graphs: recorded when its shape comes for the second time, played
+// afterwards.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -18,8 +19,9 @@ public:
     GraphCache(const GraphCache &) = delete;
     GraphCache & operator=(const GraphCache &) = delete;
 
-    // Does the work on `stream` one way or another; its shape is the key and the numbers. While recording() work() must launch into recording_stream(), where no other
-    // thread's launches get into the record. False: recording failed, nothing was done, and it is not worth trying again.
+    // Does the work on `stream` one way or another; its shape is the key and the numbers. While recording() work() must
+    // launch into recording_stream(), where no other thread's launches get into the record. False: recording failed,
+    // nothing was done, and it is not worth trying again.
     bool run(cudaStream_t stream, std::span<const int32_t> numbers, uint64_t key, const std::function<void()> & work);
     // The memory that recorded work uses is about to move.
     void clear();

@@ -24,7 +24,8 @@ struct Context {
 
 // True where kernels read the type's blocks. Other types are expanded to BF16 beforehand: see WeightStore.
 bool is_device_type(ggml_type type);
-// to[rows, cols] = elements [first_row, + rows) x [first_col, + cols) of W, act. first_col: a multiple of 32; stride: of 8.
+// to[rows, cols] = elements [first_row, + rows) x [first_col, + cols) of W, act. first_col: a multiple of 32; stride:
+// of 8.
 void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col,
                 int64_t cols, void * to, int64_t stride);
 void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x);
@@ -69,7 +70,9 @@ void adamw_8bit(const Context & context, float * param, const float * grad, cons
 
 // ---- measure.cu
 
-inline unsigned read_bandwidth_blocks(const Context & context) { return static_cast<unsigned>(8 * context.n_multiprocessors); }
+inline unsigned read_bandwidth_blocks(const Context & context) {
+    return static_cast<unsigned>(8 * context.n_multiprocessors);
+}
 // Bytes per second. sums: a number for each block.
 double read_bandwidth(const Context & context, const void * memory, size_t n_bytes, uint32_t * sums);
 // 0: not known.
@@ -87,8 +90,8 @@ constexpr int64_t matvec_max_rows = 8;
 // What `linear` does, for few rows of x or, with a norm, of rmsnorm(x).
 void linear_few_rows(const Context & context, Matrix x, const Norm * norm, std::span<const LinearForward> layers);
 // And h = silu(gate) up of the outputs of two layers with weights of one type and shape.
-void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm, std::span<const LinearForward> gate_and_up,
-                            Matrix h);
+void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm,
+                            std::span<const LinearForward> gate_and_up, Matrix h);
 // y = x W^T, f32.
 void matvec(const Context & context, Matrix x, const Weight & w, Matrix y);
 
@@ -99,7 +102,8 @@ void linear_cross_entropy(const Context & context, Matrix x, const Weight & head
                           Matrix dx);
 void logits(const Context & context, Matrix x, const Weight & head, float * out);
 
-// ---- attention: attention_plan.cpp, attention_forward.cu, attention_backward.cu, attention_decode.cu, attention_plain.cu
+// ---- attention: attention_plan.cpp, attention_forward.cu, attention_backward.cu, attention_decode.cu,
+// attention_plain.cu
 
 // Rows [begin, begin + n) of q, or of k and v, of one segment.
 struct AttentionTile {
@@ -119,8 +123,8 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
                         float * delta, Matrix dq, Matrix dk, Matrix dv);
 constexpr int32_t forward_q_rows = 64, backward_q_rows = 64, backward_kv_rows = 64;
 
-// Few queries per segment: tiles of one query each, whose keys are shared out to n_parts blocks, a power of two so that few
-// numbers of keys need a grid of their own.
+// Few queries per segment: tiles of one query each, whose keys are shared out to n_parts blocks, a power of two so that
+// few numbers of keys need a grid of their own.
 constexpr int32_t decode_max_queries = 4, decode_max_parts = 32;
 int32_t decode_parts(int32_t n_keys);
 size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape);

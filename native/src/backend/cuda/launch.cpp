@@ -23,7 +23,8 @@ bool profiling() {
     return on;
 }
 
-// Times as the host sees them, from one idle moment of the stream to the next: some microseconds too long for each launch.
+// Times as the host sees them, from one idle moment of the stream to the next: some microseconds too long for each
+// launch.
 class Profile {
 public:
     static Profile & get() {
@@ -41,7 +42,8 @@ public:
             rows.push_back({name, kernel});
             total += kernel.seconds;
         }
-        std::sort(rows.begin(), rows.end(), [](const Row & a, const Row & b) { return a.kernel.seconds > b.kernel.seconds; });
+        std::sort(rows.begin(), rows.end(),
+                  [](const Row & a, const Row & b) { return a.kernel.seconds > b.kernel.seconds; });
         for (const Row & row : rows) {
             std::fprintf(stderr, "kernel %-28s %9.3f ms %6.2f %% %8ld launches %9.1f us each\n", row.name.c_str(),
                          1e3 * row.kernel.seconds, 100 * row.kernel.seconds / total, row.kernel.launches,

@@ -33,8 +33,8 @@ constexpr int64_t divide_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
 constexpr int64_t round_up(int64_t x, int64_t to) { return divide_up(x, to) * to; }
 
 // For looking closely. LORICA_CUDA_SYNC=1: every launch waits for its kernel, so that an error comes with its name.
-// LORICA_CUDA_PROFILE=1: and its time is taken; a table of kernels goes to standard error when the program ends. With either,
-// steps are not recorded.
+// LORICA_CUDA_PROFILE=1: and its time is taken; a table of kernels goes to standard error when the program ends. With
+// either, steps are not recorded.
 bool launches_are_awaited();
 // Around a launch: waits for the kernel when launches are awaited.
 void before_launch(cudaStream_t stream);
@@ -46,7 +46,8 @@ struct Extent {
     dim3 blocks;
     int threads = 256;
     size_t shared_bytes = 0;
-    size_t shared_limit = size_t{99} << 10;  // what a block can have on the devices that the kernel is for; 99 KiB: sm_86, 89, 120
+    size_t shared_limit =
+        size_t{99} << 10;  // what a block can have on the devices that the kernel is for; 99 KiB: sm_86, 89, 120
 };
 
 #if defined(__CUDACC__) || defined(LORICA_CUDA_ON_CPU)

@@ -270,9 +270,14 @@ void project(const Context & context, const Input & input, std::span<const Linea
         if (!of.lora) continue;
         if (p.n_layers == max_layers) launch_all();
         const Dropout & dropout = of.lora.dropout;
-        p.layers[p.n_layers++] = {n_blocks, static_cast<const float *>(of.lora.a), dropout_threshold(dropout.p),
-                                  static_cast<float>(1 / (1 - static_cast<double>(dropout.p))), seed_of(dropout), of.u.data,
-                                  of.u.type == Dtype::bf16, of.u.stride};
+        p.layers[p.n_layers++] = {n_blocks,
+                                  static_cast<const float *>(of.lora.a),
+                                  dropout_threshold(dropout.p),
+                                  static_cast<float>(1 / (1 - static_cast<double>(dropout.p))),
+                                  seed_of(dropout),
+                                  of.u.data,
+                                  of.u.type == Dtype::bf16,
+                                  of.u.stride};
         n_blocks += static_cast<unsigned>(of.lora.rank);
     }
     launch_all();
@@ -348,7 +353,8 @@ void run(const Context & context, const char * name, const Input & input, std::v
     }
 }
 
-void run_layers(const Context & context, const char * name, Matrix x, const Norm * norm, std::span<const LinearForward> layers, Matrix h) {
+void run_layers(const Context & context, const char * name, Matrix x, const Norm * norm,
+                std::span<const LinearForward> layers, Matrix h) {
     if (x.rows == 0) return;
     const Input input = input_of(x, norm);
     project(context, input, layers);
@@ -365,8 +371,8 @@ void linear_few_rows(const Context & context, Matrix x, const Norm * norm, std::
     run_layers(context, "matvec", x, norm, layers, {});
 }
 
-void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm, std::span<const LinearForward> gate_and_up,
-                            Matrix h) {
+void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm,
+                            std::span<const LinearForward> gate_and_up, Matrix h) {
     run_layers(context, "matvec_swiglu", x, &norm, gate_and_up, h);
 }
 

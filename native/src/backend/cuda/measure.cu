@@ -50,10 +50,14 @@ double read_bandwidth(const Context & context, const void * memory, size_t n_byt
     return best;
 }
 
-// Operations per clock and multiprocessor on bf16 with f32 sums, without sparsity, as NVIDIA's white papers of A100, GA102,
-// Ada, H100 and Blackwell have them; of two products of one compute capability the faster.
+// Operations per clock and multiprocessor on bf16 with f32 sums, without sparsity, as NVIDIA's white papers of A100,
+// GA102, Ada, H100 and Blackwell have them; of two products of one compute capability the faster.
 double nominal_peak(int major, int minor, int n_multiprocessors, int clock_khz) {
-    const int per_clock = major == 8 ? (minor == 0 ? 2048 : 1024) : major == 9 ? 4096 : major == 10 ? 8192 : major == 12 ? 1024 : 0;
+    const int per_clock = major == 8    ? (minor == 0 ? 2048 : 1024)
+                          : major == 9  ? 4096
+                          : major == 10 ? 8192
+                          : major == 12 ? 1024
+                                        : 0;
     return 1e3 * clock_khz * n_multiprocessors * per_clock;
 }
 

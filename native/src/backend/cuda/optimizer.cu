@@ -75,9 +75,10 @@ __device__ __forceinline__ uint8_t nearest_code(const float * values, float x) {
 }
 
 // A block of threads steps from block to block of moments, one element per thread.
-__global__ void __launch_bounds__(threads)
-    adamw_8bit_kernel(float * param, const float * grad, const __grid_constant__ Moments moments, int64_t n,
-                      const __grid_constant__ AdamwConstants c, const __grid_constant__ Codebooks codebooks) {
+__global__ void __launch_bounds__(threads) adamw_8bit_kernel(float * param, const float * grad,
+                                                             const __grid_constant__ Moments moments, int64_t n,
+                                                             const __grid_constant__ AdamwConstants c,
+                                                             const __grid_constant__ Codebooks codebooks) {
     static_assert(Moments8bit::block_size == threads);
     auto * m_values = reinterpret_cast<float *>(shared_memory());
     float * v_values = m_values + threads;

@@ -22,7 +22,8 @@ std::string compute_capability(const CudaDevice & device) {
     return std::to_string(device.compute_major) + "." + std::to_string(device.compute_minor);
 }
 
-// Empty when the kernel ran and gave what it should. Takes the reason from the runtime, which keeps an error until asked.
+// Empty when the kernel ran and gave what it should. Takes the reason from the runtime, which keeps an error until
+// asked.
 std::string run_probe_kernel() {
     int * memory = nullptr;
     int values[probe_threads] = {};
@@ -88,13 +89,15 @@ CudaDevice probe_device(int32_t index) {
     }
     device.name = properties.name;
     char bus[32];
-    std::snprintf(bus, sizeof bus, "%08x:%02x:%02x.0", properties.pciDomainID, properties.pciBusID, properties.pciDeviceID);
+    std::snprintf(bus, sizeof bus, "%08x:%02x:%02x.0", properties.pciDomainID, properties.pciBusID,
+                  properties.pciDeviceID);
     device.pci_bus_id = bus;
     device.compute_major = properties.major;
     device.compute_minor = properties.minor;
     device.total_memory = static_cast<int64_t>(properties.totalGlobalMem);
     if (properties.major < first_major) {
-        device.problem = "compute capability " + compute_capability(device) + ", and the kernels need 8.0 (Ampere) or newer";
+        device.problem =
+            "compute capability " + compute_capability(device) + ", and the kernels need 8.0 (Ampere) or newer";
         device.remedy = "use another GPU, or device \"cpu\"";
         return device;
     }
@@ -127,12 +130,13 @@ CudaDevice probe_device(int32_t index) {
 }  // namespace lorica::cuda
 
 extern "C" __attribute__((visibility("default"))) bool lorica_cuda_describe_machine(uint32_t version,
-                                                                                 lorica::CudaMachine & out) {
+                                                                                    lorica::CudaMachine & out) {
     if (version != lorica::cuda_library_version) return false;
     out = lorica::cuda::probe_machine();
     return true;
 }
 
-extern "C" __attribute__((visibility("default"))) void lorica_cuda_describe_device(int32_t index, lorica::CudaDevice & out) {
+extern "C" __attribute__((visibility("default"))) void lorica_cuda_describe_device(int32_t index,
+                                                                                   lorica::CudaDevice & out) {
     out = lorica::cuda::probe_device(index);
 }

@@ -1,5 +1,5 @@
-#include "backend/cuda/products.h"
 #include "backend/cuda/launch.h"
+#include "backend/cuda/products.h"
 
 #include <algorithm>
 

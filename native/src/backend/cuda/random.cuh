@@ -14,7 +14,8 @@ __device__ __forceinline__ uint32_t number_of(const PhiloxBlock & block, uint64_
     return part < 2 ? (part == 0 ? block.value[0] : block.value[1]) : (part == 2 ? block.value[2] : block.value[3]);
 }
 
-// A seed as a kernel takes it: by value, or where it lies in device memory when the launch may be replayed with another.
+// A seed as a kernel takes it: by value, or where it lies in device memory when the launch may be replayed with
+// another.
 struct Seed {
     uint64_t value = 0;
     const uint64_t * memory = nullptr;

@@ -76,8 +76,8 @@ __device__ __forceinline__ Rotation rotation(int32_t position, double inverse_fr
 
 // One thread per token and frequency, for all heads.
 template <typename T>
-__global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim,
-                            const __grid_constant__ Frequencies f, float direction) {
+__global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim, const __grid_constant__ Frequencies f,
+                            float direction) {
     const int64_t index = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
     if (index >= x.rows * f.n) return;
     const int64_t t = index / f.n;
@@ -94,8 +94,9 @@ __global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim,
 
 // Block (token, head): the heads of q, then those of k, then those of v.
 template <typename T>
-__global__ void rope_into_cache_kernel(View<T> q, View<const T> k, View<const T> v, const int32_t * positions, int head_dim,
-                                       const __grid_constant__ Frequencies f, View<T> k_cache, View<T> v_cache) {
+__global__ void rope_into_cache_kernel(View<T> q, View<const T> k, View<const T> v, const int32_t * positions,
+                                       int head_dim, const __grid_constant__ Frequencies f, View<T> k_cache,
+                                       View<T> v_cache) {
     const int64_t t = blockIdx.x, n_head = q.cols / head_dim, n_head_kv = k.cols / head_dim;
     const int32_t position = positions[t];
     int64_t head = blockIdx.y;
@@ -117,21 +118,18 @@ __global__ void rope_into_cache_kernel(View<T> q, View<const T> k, View<const T>
 // ---- swiglu: a block per row, or several for few long ones, n neighbours per thread at a time
 
 // n elements that are read and written by one instruction, or two of f32.
-template <typename T, int n>
-struct alignas(n == 1 ? sizeof(T) : 16) Neighbours {
+template <typename T, int n> struct alignas(n == 1 ? sizeof(T) : 16) Neighbours {
     T x[n];
 };
 template <int n, typename T>
 __device__ __forceinline__ Neighbours<std::remove_const_t<T>, n> load_neighbours(T * from) {
     return *reinterpret_cast<const Neighbours<std::remove_const_t<T>, n> *>(from);
 }
-template <int n, typename T>
-__device__ __forceinline__ void store_neighbours(T * to, const Neighbours<T, n> & x) {
+template <int n, typename T> __device__ __forceinline__ void store_neighbours(T * to, const Neighbours<T, n> & x) {
     *reinterpret_cast<Neighbours<T, n> *>(to) = x;
 }
 constexpr int most_neighbours = 8;
-template <typename... Matrices>
-bool have_neighbours(const Matrices &... matrices) {
+template <typename... Matrices> bool have_neighbours(const Matrices &... matrices) {
     return ((matrices.cols % most_neighbours == 0 && matrices.stride % most_neighbours == 0 &&
              reinterpret_cast<uintptr_t>(matrices.data) % 16 == 0) &&
             ...);
@@ -154,8 +152,8 @@ __global__ void __launch_bounds__(row_threads) swiglu_kernel(View<const T> gate,
 
 // s = 1 / (1 + exp(-g)): dsilu/dg = s + g s (1 - s). dgate and dup may be gate and up.
 template <typename T, int n>
-__global__ void __launch_bounds__(row_threads)
-    swiglu_backward_kernel(View<const T> gate, View<const T> up, View<const T> dh, View<T> dgate, View<T> dup) {
+__global__ void __launch_bounds__(row_threads) swiglu_backward_kernel(View<const T> gate, View<const T> up,
+                                                                      View<const T> dh, View<T> dgate, View<T> dup) {
     const int64_t t = blockIdx.x;
     for (int64_t c = int64_t{threadIdx.x} * n; c < dh.cols; c += int64_t{row_threads} * n) {
         const auto gates = load_neighbours<n>(gate.row(t) + c), ups = load_neighbours<n>(up.row(t) + c);
@@ -212,8 +210,7 @@ __global__ void copy_with_dropout_kernel(View<const X> x, Seed from_seed, uint32
     }
 }
 
-template <typename Y>
-__global__ void convert_kernel(View<const float> x, float scale, View<Y> y) {
+template <typename Y> __global__ void convert_kernel(View<const float> x, float scale, View<Y> y) {
     const int64_t n = y.rows * y.cols;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
         const int64_t t = i / y.cols, c = i % y.cols;
@@ -257,8 +254,9 @@ void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y) {
 void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) {
     with_type(dy.type, [&]<typename Dy>(Dy *) {
         with_type(dx_act.type, [&]<typename Act>(Act *) {
-            launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy, Act>, one_block_per_row(x), view<const Dy>(dy),
-                   view<const float>(x), norm.weight, static_cast<float>(norm.eps), view<float>(dx), view<Act>(dx_act));
+            launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy, Act>, one_block_per_row(x),
+                   view<const Dy>(dy), view<const float>(x), norm.weight, static_cast<float>(norm.eps), view<float>(dx),
+                   view<Act>(dx_act));
         });
     });
 }
@@ -278,8 +276,9 @@ void rope_into_cache(const Context & context, Matrix q, Matrix k, Matrix v, cons
     const Frequencies frequencies = frequencies_of(inverse_frequency);
     const auto n_heads = static_cast<unsigned>((q.cols + k.cols + v.cols) / head_dim);
     with_type(q.type, [&]<typename T>(T *) {
-        launch("rope_into_cache", context.stream, rope_into_cache_kernel<T>, {dim3(static_cast<unsigned>(q.rows), n_heads), warp_size, 0},
-               view<T>(q), view<const T>(k), view<const T>(v), positions, head_dim, frequencies, view<T>(k_cache), view<T>(v_cache));
+        launch("rope_into_cache", context.stream, rope_into_cache_kernel<T>,
+               {dim3(static_cast<unsigned>(q.rows), n_heads), warp_size, 0}, view<T>(q), view<const T>(k),
+               view<const T>(v), positions, head_dim, frequencies, view<T>(k_cache), view<T>(v_cache));
     });
 }
 
@@ -298,8 +297,8 @@ void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh,
     with_type(dh.type, [&]<typename T>(T *) {
         const auto kernel = have_neighbours(gate, up, dh, dgate, dup) ? swiglu_backward_kernel<T, most_neighbours>
                                                                       : swiglu_backward_kernel<T, 1>;
-        launch("swiglu_backward", context.stream, kernel, one_block_per_row(dh), view<const T>(gate),
-               view<const T>(up), view<const T>(dh), view<T>(dgate), view<T>(dup));
+        launch("swiglu_backward", context.stream, kernel, one_block_per_row(dh), view<const T>(gate), view<const T>(up),
+               view<const T>(dh), view<T>(dgate), view<T>(dup));
     });
 }
 
@@ -334,8 +333,7 @@ void convert(const Context & context, const float * x, int64_t rows, int64_t col
 void add_noise(const Context & context, Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) {
     for (const Segment & segment : segments) {
         const Matrix rows = x.slice_rows(segment.q_begin, segment.q_len);
-        const double magnitude =
-            alpha / std::sqrt(static_cast<double>(segment.q_len) * static_cast<double>(x.cols));
+        const double magnitude = alpha / std::sqrt(static_cast<double>(segment.q_len) * static_cast<double>(x.cols));
         launch("add_noise", context.stream, add_noise_kernel, grid_over(rows.rows * rows.cols), view<float>(rows),
                int64_t{segment.q_begin}, magnitude, seed);
     }

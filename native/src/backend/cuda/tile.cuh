@@ -8,8 +8,7 @@
 
 namespace lorica::cuda {
 
-template <int rows, int cols>
-struct Tile {
+template <int rows, int cols> struct Tile {
     static constexpr int chunks = cols / 8;  // of a row
     static constexpr int n_elements = rows * cols;
     static_assert(chunks == 2 || chunks == 4 || chunks % 8 == 0);

@@ -1,5 +1,5 @@
-// The warp-group products of sm_90a (PTX ISA, "Asynchronous warpgroup level matrix instructions"): 128 threads multiply two
-// tiles in shared memory, which they name by descriptors, and go on; sums are in registers when they wait for them.
+// The warp-group products of sm_90a (PTX ISA, "Asynchronous warpgroup level matrix instructions"): 128 threads multiply
+// two tiles in shared memory, which they name by descriptors, and go on; sums are in registers when they wait for them.
 //
 // Tiles are those of tile.cuh with 64 columns: rows of 128 bytes whose 16-byte chunks are permuted by the row's number
 // modulo 8 are the hardware's 128-byte swizzle, as long as a tile begins at a multiple of 1024 bytes.
@@ -10,9 +10,11 @@
 namespace lorica::cuda {
 
 // A matrix descriptor. Addresses are those of shared memory and multiples of 16, as are the two distances, in bytes:
-//   by_columns   the tile's rows are the operand's rows (m or n), k runs along them. `groups`: from 8 rows to the next 8;
+//   by_columns   the tile's rows are the operand's rows (m or n), k runs along them. `groups`: from 8 rows to the next
+//   8;
 //                `leading` is not used.
-//   by_rows      the tile's rows are k, m or n runs along them. `leading`: from 64 columns to the next 64; `groups`: from 8
+//   by_rows      the tile's rows are k, m or n runs along them. `leading`: from 64 columns to the next 64; `groups`:
+//   from 8
 //                rows to the next 8.
 struct MatrixDescriptor {
     uint64_t bits;
@@ -51,14 +53,12 @@ __device__ __forceinline__ void fence_for_products() { asm volatile("fence.proxy
 __device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Until at most n_pending groups of products are under way.
-template <int n_pending>
-__device__ __forceinline__ void products_wait() {
+template <int n_pending> __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(n_pending) : "memory");
 }
 
 // After products were waited for and before their sums are used: the compiler must not do either before.
-template <size_t n>
-__device__ __forceinline__ void products_settle(float (&c)[n][4]) {
+template <size_t n> __device__ __forceinline__ void products_settle(float (&c)[n][4]) {
 #pragma unroll
     for (size_t i = 0; i < n; ++i) {
         asm volatile("" : "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])::"memory");
@@ -69,7 +69,8 @@ __device__ __forceinline__ void products_settle(float (&c)[n][4]) {
 #define LORICA_SUMS_16(i) LORICA_SUMS_4(i), LORICA_SUMS_4((i) + 1), LORICA_SUMS_4((i) + 2), LORICA_SUMS_4((i) + 3)
 #define LORICA_SUMS_64(i) LORICA_SUMS_16(i), LORICA_SUMS_16((i) + 4), LORICA_SUMS_16((i) + 8), LORICA_SUMS_16((i) + 12)
 
-// c[64 x n] += a[64 x 16] b[16 x n]. c is laid out over a warp group as multiply_add's is over a warp, 16 rows per warp.
+// c[64 x n] += a[64 x 16] b[16 x n]. c is laid out over a warp group as multiply_add's is over a warp, 16 rows per
+// warp.
 template <bool b_by_rows>
 __device__ __forceinline__ void multiply_add_group(float (&c)[16][4], MatrixDescriptor a, MatrixDescriptor b) {
     asm volatile(

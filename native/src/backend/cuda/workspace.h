@@ -24,8 +24,7 @@ public:
         size_ = n_bytes;
     }
 
-    template <typename T>
-    T * take(int64_t count) {
+    template <typename T> T * take(int64_t count) {
         const size_t begin = position_;
         position_ += static_cast<size_t>(round_up(count * static_cast<int64_t>(sizeof(T)), alignment));
         if (position_ > size_) {

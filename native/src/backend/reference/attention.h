@@ -11,8 +11,7 @@
 
 namespace lorica::reference {
 
-template <typename Real>
-double dot(const Real * a, const Real * b, int64_t n) {
+template <typename Real> double dot(const Real * a, const Real * b, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
         sum += static_cast<double>(a[i]) * b[i];

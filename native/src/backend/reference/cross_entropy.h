@@ -11,8 +11,7 @@
 
 namespace lorica::reference {
 
-template <typename Real>
-double head_product(const Real * x, const float * w, int64_t n) {
+template <typename Real> double head_product(const Real * x, const float * w, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
         sum += static_cast<double>(x[i]) * w[i];
@@ -20,8 +19,7 @@ double head_product(const Real * x, const float * w, int64_t n) {
     return sum;
 }
 
-template <typename Real>
-void logits(Matrix x, const Weight & head, float * out) {
+template <typename Real> void logits(Matrix x, const Weight & head, float * out) {
     WeightRows rows(head);
     for (int64_t c = 0; c < head.out; ++c) {
         const float * w_c = rows[c];

@@ -1,5 +1,6 @@
-// DoRA (Liu et al. 2024, "DoRA: weight-decomposed low-rank adaptation", equation 5): y = m / |W + s B A| (x W^T + s u B^T), norms
-// by row of the sum. They are constants to the backward pass (section 4.3), so that only m and the direction have gradients.
+// DoRA (Liu et al. 2024, "DoRA: weight-decomposed low-rank adaptation", equation 5): y = m / |W + s B A| (x W^T + s u
+// B^T), norms by row of the sum. They are constants to the backward pass (section 4.3), so that only m and the
+// direction have gradients.
 #pragma once
 
 #include "backend/backend.h"
@@ -9,8 +10,7 @@
 
 namespace lorica::reference {
 
-template <typename Real>
-void row_squares(const Weight & weight, Real * squares) {
+template <typename Real> void row_squares(const Weight & weight, Real * squares) {
     WeightRows rows(weight);
     for (int64_t o = 0; o < weight.out; ++o) {
         const float * row = rows[o];
@@ -22,8 +22,7 @@ void row_squares(const Weight & weight, Real * squares) {
     }
 }
 
-template <typename Real>
-void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) {
+template <typename Real> void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) {
     const auto * a = static_cast<const Real *>(lora.a);
     const auto * b = static_cast<const Real *>(lora.b);
     const auto * squares = static_cast<const Real *>(rows.squares);
@@ -44,7 +43,8 @@ void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & r
             for (int64_t k = 0; k < lora.rank; ++k) {
                 sum += gram[j * lora.rank + k] * b_o[k];
             }
-            square += lora.scale * b_o[j] * (2 * static_cast<double>(rows.products.row_as<Real>(j)[o]) + lora.scale * sum);
+            square +=
+                lora.scale * b_o[j] * (2 * static_cast<double>(rows.products.row_as<Real>(j)[o]) + lora.scale * sum);
         }
         const double start = std::sqrt(static_cast<double>(squares[o]));
         const double magnitude = start + rows.strength * (magnitudes[o] - start);
@@ -53,8 +53,7 @@ void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & r
     }
 }
 
-template <typename Real>
-void scale_columns(Matrix x, const Real * factors, Matrix residual, Matrix y) {
+template <typename Real> void scale_columns(Matrix x, const Real * factors, Matrix residual, Matrix y) {
     for (int64_t t = 0; t < x.rows; ++t) {
         for (int64_t o = 0; o < x.cols; ++o) {
             const Real rest = residual ? residual.row_as<Real>(t)[o] : 0;

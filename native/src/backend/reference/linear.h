@@ -20,8 +20,7 @@ inline double dropout_factor(const Dropout & dropout, int64_t t, int64_t i, int6
     return kept ? 1 / (1 - static_cast<double>(dropout.p)) : 0;
 }
 
-template <typename Real>
-void linear(Matrix x, std::span<const LinearForward> layers) {
+template <typename Real> void linear(Matrix x, std::span<const LinearForward> layers) {
     for (const LinearForward & layer : layers) {
         const int64_t in = layer.weight->in, out = layer.weight->out, rank = layer.lora.rank;
         const auto * a = static_cast<const Real *>(layer.lora.a);
@@ -73,8 +72,7 @@ void linear(Matrix x, std::span<const LinearForward> layers) {
 }
 
 // dx = dy W + dropout'(du A) with du = scale dy B;  dA += du^T dropout(x);  dB += scale dy^T u.
-template <typename Real>
-void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
+template <typename Real> void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
     const int64_t n_tokens = layers.empty() ? dx.rows : layers.front().dy.rows;
     std::vector<double> sum_dx(dx ? n_tokens * dx.cols : 0);
 

@@ -9,8 +9,7 @@ namespace lorica::reference {
 
 // y = x w / rms(x) with rms(x) = sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, "Root mean square layer normalization",
 // eq. 4).
-template <typename Real>
-double inverse_rms(const Real * x, int64_t n, double eps) {
+template <typename Real> double inverse_rms(const Real * x, int64_t n, double eps) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
         sum += static_cast<double>(x[i]) * x[i];
@@ -18,8 +17,7 @@ double inverse_rms(const Real * x, int64_t n, double eps) {
     return 1 / std::sqrt(sum / static_cast<double>(n) + eps);
 }
 
-template <typename Real>
-void rmsnorm(Matrix x, const Norm & norm, Matrix y) {
+template <typename Real> void rmsnorm(Matrix x, const Norm & norm, Matrix y) {
     for (int64_t t = 0; t < x.rows; ++t) {
         const Real * x_t = x.row_as<Real>(t);
         Real * y_t = y.row_as<Real>(t);
@@ -32,8 +30,7 @@ void rmsnorm(Matrix x, const Norm & norm, Matrix y) {
 }
 
 // With r = 1 / rms(x), dr/dx_i = -r^3 x_i / n, so dx_i += r w_i dy_i - x_i r^3 / n sum_j w_j dy_j x_j.
-template <typename Real>
-void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) {
+template <typename Real> void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) {
     for (int64_t t = 0; t < x.rows; ++t) {
         const Real * x_t = x.row_as<Real>(t);
         const Real * dy_t = dy.row_as<Real>(t);
@@ -72,8 +69,7 @@ void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const
 }
 
 // h = silu(gate) up, silu(g) = g / (1 + exp(-g)) (Shazeer 2020, "GLU variants improve transformer", eq. 6).
-template <typename Real>
-void swiglu(Matrix gate, Matrix up, Matrix h) {
+template <typename Real> void swiglu(Matrix gate, Matrix up, Matrix h) {
     for (int64_t t = 0; t < h.rows; ++t) {
         for (int64_t i = 0; i < h.cols; ++i) {
             const double g = gate.row_as<Real>(t)[i];
@@ -83,8 +79,7 @@ void swiglu(Matrix gate, Matrix up, Matrix h) {
 }
 
 // With s = 1 / (1 + exp(-g)): dsilu/dg = s + g s (1 - s). Both inputs are read before either output is written.
-template <typename Real>
-void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) {
+template <typename Real> void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) {
     for (int64_t t = 0; t < dh.rows; ++t) {
         for (int64_t i = 0; i < dh.cols; ++i) {
             const double g = gate.row_as<Real>(t)[i], u = up.row_as<Real>(t)[i], d = dh.row_as<Real>(t)[i];
@@ -96,8 +91,8 @@ void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup
 }
 
 template <typename Real>
-void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
-                     Matrix k_cache, Matrix v_cache) {
+void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
+                     std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) {
     rope<Real>(q, positions, head_dim, inverse_frequency, false);
     rope<Real>(k, positions, head_dim, inverse_frequency, false);
     for (int64_t t = 0; t < k.rows; ++t) {

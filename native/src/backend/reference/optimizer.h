@@ -9,8 +9,7 @@
 
 namespace lorica::reference {
 
-template <typename Real>
-double sum_of_squares(const Real * x, int64_t n) {
+template <typename Real> double sum_of_squares(const Real * x, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
         sum += static_cast<double>(x[i]) * x[i];
@@ -47,8 +46,8 @@ inline uint8_t nearest_code(const DynamicCodebook & codebook, double x) {
     return static_cast<uint8_t>(best);
 }
 
-// Dettmers et al. 2022, sections 2.1 and 2.2: block by block, moments are expanded, updated and used, and then divided by the
-// largest of the block and rounded to the codebook.
+// Dettmers et al. 2022, sections 2.1 and 2.2: block by block, moments are expanded, updated and used, and then divided
+// by the largest of the block and rounded to the codebook.
 template <typename Real>
 void adamw_8bit(Real * param, const Real * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params) {
     const DynamicCodebook signed_values = dynamic_codebook(true), unsigned_values = dynamic_codebook(false);

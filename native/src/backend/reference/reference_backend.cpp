@@ -9,10 +9,10 @@
 #include "backend/reference/rows.h"
 #include "common/error.h"
 
+#include <unistd.h>
 #include <cstring>
 #include <new>
 #include <type_traits>
-#include <unistd.h>
 
 namespace lorica {
 
@@ -20,8 +20,7 @@ namespace {
 
 constexpr std::align_val_t alignment{64};
 
-template <typename Real>
-class ReferenceBackend final : public Backend {
+template <typename Real> class ReferenceBackend final : public Backend {
 public:
     std::string name() const override { return "reference"; }
     std::string detail() const override {
@@ -105,7 +104,8 @@ public:
                          static_cast<Real *>(v), n, params);
     }
     bool has_adamw_8bit() const override { return true; }
-    void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n, const AdamwParams & params) override {
+    void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n,
+                    const AdamwParams & params) override {
         reference::adamw_8bit(static_cast<Real *>(param), static_cast<const Real *>(grad), moments, n, params);
     }
 
@@ -119,7 +119,8 @@ public:
     void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
         reference::scale_columns(x, static_cast<const Real *>(factors), residual, y);
     }
-    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes, Matrix dx) override {
+    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+                       Matrix dx) override {
         reference::dora_backward(dy, y, residual, rows, static_cast<Real *>(d_magnitudes), dx);
     }
 };

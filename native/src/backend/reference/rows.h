@@ -6,8 +6,7 @@
 
 namespace lorica::reference {
 
-template <typename Real>
-void embed(const Weight & embedding, const int32_t * tokens, Matrix x) {
+template <typename Real> void embed(const Weight & embedding, const int32_t * tokens, Matrix x) {
     WeightRows rows(embedding);
     for (int64_t t = 0; t < x.rows; ++t) {
         const float * row = rows[tokens[t]];
@@ -17,8 +16,7 @@ void embed(const Weight & embedding, const int32_t * tokens, Matrix x) {
     }
 }
 
-template <typename Real>
-void gather_rows(Matrix x, const int32_t * rows, Matrix y) {
+template <typename Real> void gather_rows(Matrix x, const int32_t * rows, Matrix y) {
     for (int64_t t = 0; t < y.rows; ++t) {
         for (int64_t i = 0; i < y.cols; ++i) {
             y.row_as<Real>(t)[i] = x.row_as<Real>(rows[t])[i];
@@ -27,8 +25,7 @@ void gather_rows(Matrix x, const int32_t * rows, Matrix y) {
 }
 
 // The derivative of gather_rows.
-template <typename Real>
-void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) {
+template <typename Real> void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) {
     for (int64_t t = 0; t < dy.rows; ++t) {
         for (int64_t i = 0; i < dy.cols; ++i) {
             dx.row_as<Real>(rows[t])[i] += dy.row_as<Real>(t)[i];

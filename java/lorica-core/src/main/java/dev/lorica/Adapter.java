@@ -65,7 +65,8 @@ public final class Adapter implements AutoCloseable {
 
     static Adapter create(Model model, LoraConfig config) {
         lorica_adapter pointer = new lorica_adapter();
-        try (BytePointer targets = Text.copy("target modules", TargetModules.of(config, model.info().layers()));
+        try (BytePointer targets = Text.copy(
+                        "target modules", TargetModules.of(config, model.info().layers()));
                 lorica_adapter_params params = Lorica.lorica_adapter_default_params()) {
             params.rank(config.rank())
                     .alpha((float) config.alpha())
@@ -94,15 +95,18 @@ public final class Adapter implements AutoCloseable {
         boolean peft = folder && !Files.exists(weights) && PeftFolder.is(path);
         if (!peft && !Files.exists(weights)) {
             throw new FileAccessException(
-                    folder ? path + " holds no " + FILE_NAME + ": it is not an adapter's folder" : path + " does not exist");
+                    folder
+                            ? path + " holds no " + FILE_NAME + ": it is not an adapter's folder"
+                            : path + " does not exist");
         }
         AdapterMetadata metadata = folder || weights.endsWith(FILE_NAME)
                 ? AdapterMetadata.read(weights.toAbsolutePath().getParent())
                 : null;
         AdapterMetadata.BaseModel base = AdapterMetadata.BaseModel.of(model);
         if (metadata != null && !base.fingerprint().equals(metadata.baseModel().fingerprint())) {
-            throw new MismatchException(path + " was trained on " + metadata.baseModel().inWords() + ", not on "
-                    + base.inWords() + ": load it with the model that it was trained on");
+            throw new MismatchException(
+                    path + " was trained on " + metadata.baseModel().inWords() + ", not on " + base.inWords()
+                            + ": load it with the model that it was trained on");
         }
         if (peft) {
             Adapter adapter = PeftFolder.read(model, path);
@@ -131,7 +135,8 @@ public final class Adapter implements AutoCloseable {
         AdapterMetadata metadata = AdapterMetadata.of(model, null);
         for (ScaledAdapter one : adapters) {
             if (metadata.template() == null && one.adapter().template() != null) {
-                metadata = metadata.trained(one.adapter().template(), one.adapter().metadata().special(), null, null);
+                metadata = metadata.trained(
+                        one.adapter().template(), one.adapter().metadata().special(), null, null);
             }
         }
         return new Adapter(model, own(model, pointer), metadata);
@@ -139,7 +144,8 @@ public final class Adapter implements AutoCloseable {
 
     static void requireOf(Model model, List<ScaledAdapter> adapters) {
         if (adapters.stream().anyMatch(one -> one.adapter().model() != model)) {
-            throw new InvalidArgumentException("the adapter belongs to another model; load it with this model's loadAdapter");
+            throw new InvalidArgumentException(
+                    "the adapter belongs to another model; load it with this model's loadAdapter");
         }
     }
 
@@ -217,7 +223,10 @@ public final class Adapter implements AutoCloseable {
             Files.createDirectories(folder);
         } catch (IOException e) {
             throw new FileAccessException(
-                    folder + (Files.isRegularFile(folder) ? " is a file; a folder is meant" : " cannot be made: " + AtomicFile.reason(e)),
+                    folder
+                            + (Files.isRegularFile(folder)
+                                    ? " is a file; a folder is meant"
+                                    : " cannot be made: " + AtomicFile.reason(e)),
                     e);
         }
     }

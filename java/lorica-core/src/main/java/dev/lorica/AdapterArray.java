@@ -24,7 +24,11 @@ final class AdapterArray {
     }
 
     private static <R> R with(
-            List<ScaledAdapter> adapters, int i, PointerPointer<lorica_adapter> pointers, FloatPointer scales, Call<R> call) {
+            List<ScaledAdapter> adapters,
+            int i,
+            PointerPointer<lorica_adapter> pointers,
+            FloatPointer scales,
+            Call<R> call) {
         if (i == adapters.size()) {
             return call.apply(pointers, scales, i);
         }

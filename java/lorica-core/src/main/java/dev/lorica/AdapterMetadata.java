@@ -63,8 +63,8 @@ public record AdapterMetadata(
 
         /** For messages: {@code "austen-7m" (austen-7m-q4_0.gguf, fingerprint 0123456789abcdef)}. */
         String inWords() {
-            return (name == null || name.isEmpty() ? "" : "\"" + name + "\" ") + "(" + file + ", fingerprint " + fingerprint
-                    + ")";
+            return (name == null || name.isEmpty() ? "" : "\"" + name + "\" ") + "(" + file + ", fingerprint "
+                    + fingerprint + ")";
         }
     }
 
@@ -90,7 +90,8 @@ public record AdapterMetadata(
         return new AdapterMetadata(Lorica.version(), BaseModel.of(model), lora, null, null, null, null);
     }
 
-    AdapterMetadata trained(PromptTemplate template, SpecialTokens special, TrainingConfig training, TrainingResult result) {
+    AdapterMetadata trained(
+            PromptTemplate template, SpecialTokens special, TrainingConfig training, TrainingResult result) {
         return new AdapterMetadata(Lorica.version(), baseModel, lora, template, special, training, result);
     }
 
@@ -102,7 +103,8 @@ public record AdapterMetadata(
             if (!json.hasNonNull("base_model")) {
                 throw new FileFormatException(file + " does not say which base model the adapter belongs to");
             }
-            // What only tells how it was trained must not make an adapter of another version unreadable. The template must be
+            // What only tells how it was trained must not make an adapter of another version unreadable. The template
+            // must be
             // understood: generation needs the one that the adapter was trained with.
             return new AdapterMetadata(
                     json.path("lorica_version").asText(null),

@@ -25,8 +25,8 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
         Objects.requireNonNull(positions, "positions");
         Objects.requireNonNull(sequenceLengths, "sequenceLengths");
         if (labels.length != tokens.length || positions.length != tokens.length) {
-            throw new InvalidArgumentException("tokens, labels and positions must be equally long, not " + tokens.length + ", "
-                    + labels.length + " and " + positions.length);
+            throw new InvalidArgumentException("tokens, labels and positions must be equally long, not " + tokens.length
+                    + ", " + labels.length + " and " + positions.length);
         }
         long sum = 0;
         for (int length : sequenceLengths) {
@@ -36,7 +36,8 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
             sum += length;
         }
         if (sum != tokens.length) {
-            throw new InvalidArgumentException("sequence lengths add up to " + sum + ", but there are " + tokens.length + " tokens");
+            throw new InvalidArgumentException(
+                    "sequence lengths add up to " + sum + ", but there are " + tokens.length + " tokens");
         }
     }
 

@@ -191,7 +191,8 @@ public final class Checkpoint {
 
     private static List<Path> children(Path folder, Pattern name) {
         try (Stream<Path> files = Files.list(folder)) {
-            return files.filter(file -> name.matcher(file.getFileName().toString()).matches())
+            return files.filter(
+                            file -> name.matcher(file.getFileName().toString()).matches())
                     .toList();
         } catch (NoSuchFileException e) {
             return List.of();
@@ -207,7 +208,10 @@ public final class Checkpoint {
         }
         StringBuilder manifest = new StringBuilder();
         for (Path file : files) {
-            manifest.append(checksum(file)).append("  ").append(file.getFileName()).append('\n');
+            manifest.append(checksum(file))
+                    .append("  ")
+                    .append(file.getFileName())
+                    .append('\n');
         }
         return manifest.toString();
     }

@@ -26,7 +26,8 @@ public final class Evaluator {
     /** @param adapter {@code null}: the base alone */
     public Evaluator(Model model, Adapter adapter) {
         if (adapter != null && adapter.model() != model) {
-            throw new InvalidArgumentException("the adapter belongs to another model; load it with this model's loadAdapter");
+            throw new InvalidArgumentException(
+                    "the adapter belongs to another model; load it with this model's loadAdapter");
         }
         this.model = model;
         this.adapter = adapter;
@@ -97,7 +98,8 @@ public final class Evaluator {
      * @param config   how answers are generated; with temperature 0 the result is the same each time
      * @throws InvalidArgumentException if the records are plain texts, without questions
      */
-    public AnswerEvaluation evaluateAnswers(Iterable<DataRecord> data, PromptTemplate template, GenerationConfig config) {
+    public AnswerEvaluation evaluateAnswers(
+            Iterable<DataRecord> data, PromptTemplate template, GenerationConfig config) {
         long start = System.nanoTime();
         ExampleEncoder encoder = new ExampleEncoder(model.tokenizer(), template, false);
         int matches = 0;
@@ -106,7 +108,8 @@ public final class Evaluator {
         try (Generator generator = new Generator(model, adapter)) {
             for (DataRecord question : data) {
                 if (question.isText()) {
-                    throw new InvalidArgumentException("answers cannot be compared: the data are plain texts without questions");
+                    throw new InvalidArgumentException(
+                            "answers cannot be compared: the data are plain texts without questions");
                 }
                 Generation generation = generator.generate(encoder.prompt(question), config);
                 StringBuilder answer = new StringBuilder();
@@ -125,7 +128,8 @@ public final class Evaluator {
 
     private <R> R inSession(TrainSession.Shape shape, Function<TrainSession, R> work) {
         // Nothing is kept for a backward pass, so the plan need not have room for it.
-        TrainingConfig config = TrainingConfig.builder().checkpointing(Checkpointing.ON).build();
+        TrainingConfig config =
+                TrainingConfig.builder().checkpointing(Checkpointing.ON).build();
         try (Adapter none = adapter == null ? model.newAdapter(NO_CHANGE) : null;
                 TrainSession session = new TrainSession(model, adapter == null ? none : adapter, config, shape)) {
             return work.apply(session);

@@ -36,7 +36,8 @@ public final class Generation implements Iterable<String> {
     @Override
     public Iterator<String> iterator() {
         if (pieces != null) {
-            throw new IllegalStateException("a generation can be walked through only once; its result has the whole text");
+            throw new IllegalStateException(
+                    "a generation can be walked through only once; its result has the whole text");
         }
         pieces = new Pieces();
         return pieces;

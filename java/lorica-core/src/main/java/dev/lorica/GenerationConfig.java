@@ -30,7 +30,11 @@ public record GenerationConfig(
     public GenerationConfig {
         stop = List.copyOf(stop);
         check(maxNewTokens >= 1, "max new tokens", maxNewTokens, "at least 1");
-        check(temperature >= 0 && Double.isFinite(temperature), "temperature", temperature, "0 (always the likeliest) or more");
+        check(
+                temperature >= 0 && Double.isFinite(temperature),
+                "temperature",
+                temperature,
+                "0 (always the likeliest) or more");
         check(topK >= 0, "top-k", topK, "0 (all) or more");
         check(topP > 0 && topP <= 1, "top-p", topP, "more than 0 and at most 1 (all)");
         check(minP >= 0 && minP <= 1, "min-p", minP, "between 0 (all) and 1");

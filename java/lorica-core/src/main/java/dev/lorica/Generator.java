@@ -47,7 +47,9 @@ public final class Generator implements AutoCloseable {
     /** Adapters in the cache, and what {@link Adapter#changes} said then. */
     private record Applied(List<ScaledAdapter> adapters, List<Long> changes) {
         static Applied of(List<ScaledAdapter> adapters) {
-            return new Applied(adapters, adapters.stream().map(one -> one.adapter().changes()).toList());
+            return new Applied(
+                    adapters,
+                    adapters.stream().map(one -> one.adapter().changes()).toList());
         }
     }
 
@@ -145,8 +147,8 @@ public final class Generator implements AutoCloseable {
             throw new InvalidArgumentException("the prompt is empty");
         }
         if (prompt.length > context) {
-            throw new InvalidArgumentException(
-                    "the prompt has " + prompt.length + " tokens, more than the " + context + " of the model's context");
+            throw new InvalidArgumentException("the prompt has " + prompt.length + " tokens, more than the " + context
+                    + " of the model's context");
         }
         current = new Generation(this, model, prompt.clone(), config, List.copyOf(adapters));
         return current;

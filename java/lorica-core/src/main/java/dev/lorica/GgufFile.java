@@ -67,7 +67,8 @@ public final class GgufFile implements AutoCloseable {
             Map<String, String> metadata = new LinkedHashMap<>();
             for (long i = 0; i < Lorica.lorica_gguf_n_kv(gguf); i++) {
                 metadata.put(
-                        Text.of(Lorica.lorica_gguf_key(gguf, i)), Text.of(Lorica.lorica_gguf_value_json(gguf, i, maxArray)));
+                        Text.of(Lorica.lorica_gguf_key(gguf, i)),
+                        Text.of(Lorica.lorica_gguf_value_json(gguf, i, maxArray)));
             }
             return metadata;
         });

@@ -36,10 +36,12 @@ final class KvCache implements AutoCloseable {
 
     /** Empties the cache and goes on with the sum of these adapters, as they are now. */
     void setAdapters(List<ScaledAdapter> adapters) {
-        AdapterArray.with(adapters, (pointers, scales, n) -> handle.exclusive(context -> {
-            check(Lorica.lorica_context_set_adapters(context, pointers, scales, n));
-            return null;
-        }));
+        AdapterArray.with(
+                adapters,
+                (pointers, scales, n) -> handle.exclusive(context -> {
+                    check(Lorica.lorica_context_set_adapters(context, pointers, scales, n));
+                    return null;
+                }));
         this.adapters = adapters;
         length = 0;
     }
@@ -65,16 +67,20 @@ final class KvCache implements AutoCloseable {
      */
     void append(int[] more, float[] logits) {
         if (more.length == 0 || more.length > tokens.length - length) {
-            throw new InvalidArgumentException(more.length + " tokens do not fit behind " + length + " of " + tokens.length);
+            throw new InvalidArgumentException(
+                    more.length + " tokens do not fit behind " + length + " of " + tokens.length);
         }
         if (logits.length != vocabSize) {
-            throw new InvalidArgumentException("logits have room for " + logits.length + " tokens, not for " + vocabSize);
+            throw new InvalidArgumentException(
+                    "logits have room for " + logits.length + " tokens, not for " + vocabSize);
         }
         // During the call the adapters do not change.
-        AdapterArray.with(adapters, (pointers, scales, n) -> handle.exclusive(context -> {
-            check(Lorica.lorica_context_eval(context, more, more.length, false, logits));
-            return null;
-        }));
+        AdapterArray.with(
+                adapters,
+                (pointers, scales, n) -> handle.exclusive(context -> {
+                    check(Lorica.lorica_context_eval(context, more, more.length, false, logits));
+                    return null;
+                }));
         System.arraycopy(more, 0, tokens, length, more.length);
         length += more.length;
     }

@@ -46,7 +46,8 @@ public final class LearningRate {
         return switch (type) {
             case CONSTANT -> peak;
             case LINEAR -> peak * remaining;
-            case COSINE -> end + (peak - end) * Math.max(0, 0.5 * (1 + Math.cos(Math.PI * (step - warmupSteps) / span)));
+            case COSINE ->
+                end + (peak - end) * Math.max(0, 0.5 * (1 + Math.cos(Math.PI * (step - warmupSteps) / span)));
             case POLYNOMIAL -> end + (peak - end) * Math.pow(remaining, power);
         };
     }

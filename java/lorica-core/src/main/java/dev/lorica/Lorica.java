@@ -31,9 +31,7 @@ public final class Lorica {
         try (BytePointer device = Text.copy("the device", config.device());
                 lorica_model_params params = dev.lorica.internal.c.Lorica.lorica_model_default_params();
                 lorica_device_info info = new lorica_device_info()) {
-            params.device(device)
-                    .precision(Model.precision(config.precision()))
-                    .n_threads(config.threads());
+            params.device(device).precision(Model.precision(config.precision())).n_threads(config.threads());
             Status.check(dev.lorica.internal.c.Lorica.lorica_device_probe(params, info));
             return new DeviceInfo(
                     Text.of(info.name()),

@@ -32,8 +32,8 @@ public final class ModelFiles {
                 BytePointer name = type == null ? null : Text.copy("the type", type);
                 lorica_export_params params = Lorica.lorica_export_default_params()) {
             params.type(name);
-            check(adapter.model().handle().shared(
-                    m -> adapter.handle().shared(a -> Lorica.lorica_merge(m, a, path, params))));
+            check(adapter.model().handle().shared(m -> adapter.handle()
+                    .shared(a -> Lorica.lorica_merge(m, a, path, params))));
         }
     }
 

@@ -15,8 +15,9 @@ public enum Optimizer {
         return switch (name.toLowerCase(Locale.ROOT)) {
             case "adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf" -> ADAMW;
             case "adamw_8bit", "adamw_bnb_8bit", "adamw8bit", "paged_adamw_8bit" -> ADAMW_8BIT;
-            default -> throw new InvalidArgumentException(
-                    "there is no optimizer \"" + name + "\"; there are adamw and adamw_8bit");
+            default ->
+                throw new InvalidArgumentException(
+                        "there is no optimizer \"" + name + "\"; there are adamw and adamw_8bit");
         };
     }
 

@@ -66,8 +66,11 @@ record PeftConfig(
                 json.path("use_rslora").asBoolean(false),
                 json.path("use_dora").asBoolean(false),
                 target.isTextual() ? List.of() : names(file, "target_modules", required(file, json, "target_modules")),
-                pattern(file, target.isTextual() && target.asText().equals(LoraConfig.ALL_LINEAR) ? JSON.getNodeFactory().textNode(".*")
-                        : target),
+                pattern(
+                        file,
+                        target.isTextual() && target.asText().equals(LoraConfig.ALL_LINEAR)
+                                ? JSON.getNodeFactory().textNode(".*")
+                                : target),
                 isAbsent(excluded) || excluded.isTextual() ? List.of() : names(file, "exclude_modules", excluded),
                 pattern(file, excluded),
                 layers(file, json.path("layers_to_transform")),
@@ -79,7 +82,9 @@ record PeftConfig(
 
     /** Whether {@code target_modules} and what narrows it include the module, which lies in that layer. */
     boolean targets(String module, int layer) {
-        if (excludedPattern != null ? excludedPattern.matches(module) : excludedNames.stream().anyMatch(name -> isNamed(module, name))) {
+        if (excludedPattern != null
+                ? excludedPattern.matches(module)
+                : excludedNames.stream().anyMatch(name -> isNamed(module, name))) {
             return false;
         }
         if (targetPattern != null) {
@@ -116,7 +121,8 @@ record PeftConfig(
     private static JsonNode parse(Path file) {
         try {
             if (Files.size(file) > MAX_BYTES) {
-                throw new FileFormatException(file + " has " + Files.size(file) + " bytes; that is no adapter_config.json");
+                throw new FileFormatException(
+                        file + " has " + Files.size(file) + " bytes; that is no adapter_config.json");
             }
             JsonNode json = JSON.readTree(Files.readAllBytes(file));
             if (!json.isObject()) {
@@ -124,7 +130,10 @@ record PeftConfig(
             }
             return json;
         } catch (JacksonException e) {
-            throw new FileFormatException(file + " is damaged: " + e.getOriginalMessage().lines().findFirst().orElse("not JSON"), e);
+            throw new FileFormatException(
+                    file + " is damaged: "
+                            + e.getOriginalMessage().lines().findFirst().orElse("not JSON"),
+                    e);
         } catch (CharConversionException e) {
             throw new FileFormatException(file + " is damaged: it is not UTF-8", e);
         } catch (IOException e) {
@@ -143,8 +152,9 @@ record PeftConfig(
         }
         JsonNode init = json.path("init_lora_weights");
         if (!isAbsent(init) && !HARMLESS_INITS.contains(init.asText())) {
-            throw new UnsupportedException(file + ": init_lora_weights " + init + " changes the base model too; save the adapter in PEFT with "
-                    + "path_initial_model_for_weight_conversion, which makes it one for the original base");
+            throw new UnsupportedException(
+                    file + ": init_lora_weights " + init + " changes the base model too; save the adapter in PEFT with "
+                            + "path_initial_model_for_weight_conversion, which makes it one for the original base");
         }
         if (!List.of("none", "null").contains(json.path("bias").asText("none"))) {
             throw new UnsupportedException(file + ": bias " + json.path("bias") + " is not supported; \"none\" is");
@@ -165,7 +175,9 @@ record PeftConfig(
                 "velora_config",
                 "arrow_config")) {
             JsonNode value = json.path(key);
-            boolean off = isAbsent(value) || value.isBoolean() && !value.asBoolean() || value.isContainerNode() && value.isEmpty()
+            boolean off = isAbsent(value)
+                    || value.isBoolean() && !value.asBoolean()
+                    || value.isContainerNode() && value.isEmpty()
                     || value.isTextual() && value.asText().isEmpty();
             if (!off) {
                 throw new UnsupportedException(file + ": " + key + " is set, which is not supported");
@@ -187,7 +199,8 @@ record PeftConfig(
 
     private static int rank(Path file, String key, JsonNode value) {
         if (!value.isIntegralNumber() || !value.canConvertToInt() || value.asInt() < 1) {
-            throw new FileFormatException(file + ": \"" + key + "\" is " + value + "; it must be a whole number from 1");
+            throw new FileFormatException(
+                    file + ": \"" + key + "\" is " + value + "; it must be a whole number from 1");
         }
         return value.asInt();
     }
@@ -204,7 +217,8 @@ record PeftConfig(
             return 0;
         }
         if (!value.isNumber() || !(value.asDouble() >= 0 && value.asDouble() < 1)) {
-            throw new FileFormatException(file + ": \"lora_dropout\" is " + value + "; it must be at least 0 and below 1");
+            throw new FileFormatException(
+                    file + ": \"lora_dropout\" is " + value + "; it must be at least 0 and below 1");
         }
         return value.asDouble();
     }
@@ -218,7 +232,8 @@ record PeftConfig(
             names.add(name.asText());
         }
         if (!value.isArray()) {
-            throw new FileFormatException(file + ": \"" + key + "\" is " + value + "; it must be a list of names or a pattern");
+            throw new FileFormatException(
+                    file + ": \"" + key + "\" is " + value + "; it must be a list of names or a pattern");
         }
         return List.copyOf(names);
     }
@@ -230,7 +245,8 @@ record PeftConfig(
         List<Integer> layers = new ArrayList<>();
         for (JsonNode layer : value.isArray() ? value : JSON.createArrayNode().add(value)) {
             if (!layer.isIntegralNumber() || !layer.canConvertToInt()) {
-                throw new FileFormatException(file + ": \"layers_to_transform\" holds " + layer + ", which is no layer");
+                throw new FileFormatException(
+                        file + ": \"layers_to_transform\" holds " + layer + ", which is no layer");
             }
             layers.add(layer.asInt());
         }
@@ -248,8 +264,11 @@ record PeftConfig(
     /** PEFT takes the first key that the module's name ends with, as a pattern and after a dot. */
     private static <T> Map<BoundedPattern, T> patterns(Path file, String key, JsonNode json, Reader<T> reader) {
         Map<BoundedPattern, T> patterns = new LinkedHashMap<>();
-        json.path(key).fields().forEachRemaining(entry -> patterns.put(
-                BoundedPattern.of(file, "(.*\\.)?(" + entry.getKey() + ")"), reader.read(file, key, entry.getValue())));
+        json.path(key)
+                .fields()
+                .forEachRemaining(entry -> patterns.put(
+                        BoundedPattern.of(file, "(.*\\.)?(" + entry.getKey() + ")"),
+                        reader.read(file, key, entry.getValue())));
         return patterns;
     }
 
@@ -268,7 +287,8 @@ record PeftConfig(
                     return new BoundedPattern(file, Pattern.compile(regex));
                 }
             } catch (PatternSyntaxException e) {
-                throw new FileFormatException(file + ": " + quoted(regex) + " is no regular expression: " + e.getDescription(), e);
+                throw new FileFormatException(
+                        file + ": " + quoted(regex) + " is no regular expression: " + e.getDescription(), e);
             }
             throw new FileFormatException(file + ": a pattern of " + regex.length() + " characters is too long");
         }

@@ -30,9 +30,8 @@ final class PeftFolder {
     static final String CONFIG = "adapter_config.json";
     static final String WEIGHTS = "adapter_model.safetensors";
 
-    private static final JsonMapper JSON = JsonMapper.builder()
-            .enable(SerializationFeature.INDENT_OUTPUT)
-            .build();
+    private static final JsonMapper JSON =
+            JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
     private static final int NAMED_KEYS = 3;
     private static final String PREFIX = "base_model.model.";
 
@@ -146,8 +145,11 @@ final class PeftFolder {
     static String baseModelOf(Model model) {
         try (GgufFile file = GgufFile.open(model.file())) {
             Map<String, String> metadata = file.metadata(0);
-            for (String key : List.of("general.source.huggingface.repository", "general.source.repo_url", "general.repo_url")) {
-                String value = metadata.containsKey(key) ? JSON.readTree(metadata.get(key)).asText() : "";
+            for (String key :
+                    List.of("general.source.huggingface.repository", "general.source.repo_url", "general.repo_url")) {
+                String value = metadata.containsKey(key)
+                        ? JSON.readTree(metadata.get(key)).asText()
+                        : "";
                 String name = value.replaceFirst("^https?://huggingface\\.co/", "");
                 if (name.matches("[\\w.-]+/[\\w.-]+")) {
                     return name;
@@ -175,7 +177,9 @@ final class PeftFolder {
                 double alpha = config.alpha(layer.peft());
                 checkShapes(weights, layer, rank);
                 boolean asTheOthers = rank == config.r() && alpha == config.loraAlpha();
-                names.add(layer.gguf() + (asTheOthers ? "" : ":" + rank) + (alpha == config.loraAlpha() ? "" : ":" + alpha));
+                names.add(layer.gguf()
+                        + (asTheOthers ? "" : ":" + rank)
+                        + (alpha == config.loraAlpha() ? "" : ":" + alpha));
             }
             Adapter adapter = Adapter.create(
                     model,
@@ -194,14 +198,17 @@ final class PeftFolder {
                     Part part = Part.of(tensor);
                     LinearLayer layer = LinearLayer.ofTensor(tensor.name());
                     SafetensorsFile.Tensor stored = weights.tensors().get(part.key(layer));
-                    List<Long> shape = part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns());
+                    List<Long> shape =
+                            part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns());
                     if (!stored.shape().equals(shape)) {
-                        throw new MismatchException(weights.path() + ": \"" + stored.name() + "\" has the shape " + stored.shape()
-                                + "; this model needs " + shape);
+                        throw new MismatchException(weights.path() + ": \"" + stored.name() + "\" has the shape "
+                                + stored.shape() + "; this model needs " + shape);
                     }
                     float[] values = weights.read(stored);
                     checkFinite(weights, stored, values);
-                    float[] ours = part == Part.A ? values : toGguf(values, layer.module().ropeHeads(info), info.headDim());
+                    float[] ours = part == Part.A
+                            ? values
+                            : toGguf(values, layer.module().ropeHeads(info), info.headDim());
                     changesNothing &= switch (part) {
                         case A -> true;
                         case B -> isZero(values);
@@ -210,7 +217,8 @@ final class PeftFolder {
                     adapter.setValues(i, ours);
                 }
                 if (changesNothing) {
-                    throw new FileFormatException(weights.path() + " has no effect: every B is zero; was it saved before it was trained?");
+                    throw new FileFormatException(
+                            weights.path() + " has no effect: every B is zero; was it saved before it was trained?");
                 }
                 return adapter;
             } catch (RuntimeException e) {
@@ -234,7 +242,8 @@ final class PeftFolder {
         }
         if (!unused.isEmpty()) {
             throw new MismatchException(config.file() + ": target_modules names " + some(unused)
-                    + ", which is no linear layer of this model's " + layers + " blocks; the output head and the embedding cannot be adapted");
+                    + ", which is no linear layer of this model's " + layers
+                    + " blocks; the output head and the embedding cannot be adapted");
         }
         if (targets.isEmpty()) {
             throw new MismatchException(config.file() + ": target_modules fits no layer of this model");
@@ -246,7 +255,8 @@ final class PeftFolder {
         if (!Files.exists(folder.resolve(WEIGHTS))) {
             boolean pickled = Files.exists(folder.resolve("adapter_model.bin"));
             throw new FileAccessException(folder + " holds no " + WEIGHTS
-                    + (pickled ? "; adapter_model.bin is a pickle, which can run code and is not read: save the adapter again with safetensors"
+                    + (pickled
+                            ? "; adapter_model.bin is a pickle, which can run code and is not read: save the adapter again with safetensors"
                             : ""));
         }
         return SafetensorsFile.open(folder.resolve(WEIGHTS));
@@ -278,7 +288,9 @@ final class PeftFolder {
     }
 
     private static String some(Set<String> names) {
-        String text = String.join(", ", names.stream().limit(NAMED_KEYS).map(name -> "\"" + name + "\"").toList());
+        String text = String.join(
+                ", ",
+                names.stream().limit(NAMED_KEYS).map(name -> "\"" + name + "\"").toList());
         return names.size() <= NAMED_KEYS ? text : text + " and " + (names.size() - NAMED_KEYS) + " more";
     }
 
@@ -287,16 +299,16 @@ final class PeftFolder {
         List<Long> a = weights.tensors().get(Part.A.key(layer)).shape();
         List<Long> b = weights.tensors().get(Part.B.key(layer)).shape();
         if (a.size() != 2 || b.size() != 2 || a.get(0) != rank || b.get(1) != rank) {
-            throw new MismatchException(weights.path() + ": " + layer.peft() + " has A " + a + " and B " + b + ", but " + CONFIG
-                    + " gives it the rank " + rank);
+            throw new MismatchException(weights.path() + ": " + layer.peft() + " has A " + a + " and B " + b + ", but "
+                    + CONFIG + " gives it the rank " + rank);
         }
     }
 
     private static void checkFinite(SafetensorsFile weights, SafetensorsFile.Tensor tensor, float[] values) {
         for (int i = 0; i < values.length; i++) {
             if (!Float.isFinite(values[i])) {
-                throw new FileFormatException(weights.path() + ": \"" + tensor.name() + "\": value " + i + " is " + values[i]
-                        + ", a finite number is needed");
+                throw new FileFormatException(weights.path() + ": \"" + tensor.name() + "\": value " + i + " is "
+                        + values[i] + ", a finite number is needed");
             }
         }
     }
@@ -341,7 +353,11 @@ final class PeftFolder {
                     int gguf = head * headDim + 2 * j + k;
                     int peft = head * headDim + j + k * headDim / 2;
                     System.arraycopy(
-                            values, (toPeft ? gguf : peft) * rowLength, result, (toPeft ? peft : gguf) * rowLength, rowLength);
+                            values,
+                            (toPeft ? gguf : peft) * rowLength,
+                            result,
+                            (toPeft ? peft : gguf) * rowLength,
+                            rowLength);
                 }
             }
         }

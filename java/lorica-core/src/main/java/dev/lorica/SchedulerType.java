@@ -24,8 +24,9 @@ public enum SchedulerType {
             case "cosine", "cosine_with_min_lr" -> COSINE;
             case "polynomial" -> POLYNOMIAL;
             case "constant", "constant_with_warmup" -> CONSTANT;
-            default -> throw new InvalidArgumentException(
-                    "unknown learning rate scheduler \"" + name + "\": linear, cosine, polynomial and constant exist");
+            default ->
+                throw new InvalidArgumentException("unknown learning rate scheduler \"" + name
+                        + "\": linear, cosine, polynomial and constant exist");
         };
     }
 

@@ -16,14 +16,16 @@ final class TargetModules {
     private TargetModules() {}
 
     static String of(LoraConfig config, int layers) {
-        boolean plain = config.rankPattern().isEmpty() && config.alphaPattern().isEmpty() && config.layersToTransform().isEmpty();
+        boolean plain = config.rankPattern().isEmpty()
+                && config.alphaPattern().isEmpty()
+                && config.layersToTransform().isEmpty();
         if (plain) {
             return String.join(",", config.targetModules());
         }
         for (int layer : config.layersToTransform()) {
             if (layer < 0 || layer >= layers) {
-                throw new InvalidArgumentException("layers to transform names layer " + layer + "; this model has layers 0 to "
-                        + (layers - 1));
+                throw new InvalidArgumentException(
+                        "layers to transform names layer " + layer + "; this model has layers 0 to " + (layers - 1));
             }
         }
         Map<LinearLayer, String> suffixes = new LinkedHashMap<>();
@@ -58,7 +60,8 @@ final class TargetModules {
         for (int i = 0; i < layers; i++) {
             for (LinearLayer.Module module : LinearLayer.Module.values()) {
                 LinearLayer layer = new LinearLayer(i, module);
-                boolean full = name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
+                boolean full =
+                        name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
                 boolean everywhere = name.equals(LoraConfig.ALL_LINEAR) || module.isNamed(name);
                 if (full || everywhere && (transformed.isEmpty() || transformed.contains(i))) {
                     meant.add(layer);
@@ -75,14 +78,16 @@ final class TargetModules {
             Pattern pattern = compile(what, text);
             boolean any = false;
             for (LinearLayer layer : layers) {
-                if (pattern.matcher(layer.peft()).matches() || pattern.matcher(layer.gguf()).matches()) {
+                if (pattern.matcher(layer.peft()).matches()
+                        || pattern.matcher(layer.gguf()).matches()) {
                     found.putIfAbsent(layer, value);
                     any = true;
                 }
             }
             if (!any) {
-                throw new InvalidArgumentException(what + " \"" + text + "\" fits none of the modules that are adapted; a name such as "
-                        + "v_proj, layers.0.self_attn.v_proj or blk.0.attn_v is meant, or a regular expression for such names");
+                throw new InvalidArgumentException(
+                        what + " \"" + text + "\" fits none of the modules that are adapted; a name such as "
+                                + "v_proj, layers.0.self_attn.v_proj or blk.0.attn_v is meant, or a regular expression for such names");
             }
         });
         return found;
@@ -92,7 +97,8 @@ final class TargetModules {
         try {
             return Pattern.compile("(.*\\.)?(" + text + ")");
         } catch (PatternSyntaxException e) {
-            throw new InvalidArgumentException(what + " \"" + text + "\" is no regular expression: " + e.getDescription());
+            throw new InvalidArgumentException(
+                    what + " \"" + text + "\" is no regular expression: " + e.getDescription());
         }
     }
 }

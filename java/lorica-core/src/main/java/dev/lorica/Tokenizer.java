@@ -67,9 +67,10 @@ public final class Tokenizer implements AutoCloseable {
         return Arrays.copyOf(ids, (int) count[0]);
     }
 
-    private void encode(BytePointer bytes, int length, boolean addSpecial, boolean parseSpecial, int[] ids, long[] count) {
-        check(handle.shared(
-                t -> Lorica.lorica_tokenizer_encode(t, bytes, length, addSpecial, parseSpecial, ids, ids.length, count)));
+    private void encode(
+            BytePointer bytes, int length, boolean addSpecial, boolean parseSpecial, int[] ids, long[] count) {
+        check(handle.shared(t ->
+                Lorica.lorica_tokenizer_encode(t, bytes, length, addSpecial, parseSpecial, ids, ids.length, count)));
     }
 
     /**
@@ -114,8 +115,8 @@ public final class Tokenizer implements AutoCloseable {
     }
 
     private void encodeBatch(BytePointer bytes, long[] offsets, BoolPointer flags, int n, int[] ids, long[] idOffsets) {
-        check(handle.shared(t ->
-                Lorica.lorica_tokenizer_encode_batch(t, bytes, offsets, flags, n, 0, ids, ids.length, idOffsets)));
+        check(handle.shared(
+                t -> Lorica.lorica_tokenizer_encode_batch(t, bytes, offsets, flags, n, 0, ids, ids.length, idOffsets)));
     }
 
     /** The text that ids stand for, without control tokens. Bytes that are no character come as U+FFFD. */
@@ -140,7 +141,8 @@ public final class Tokenizer implements AutoCloseable {
     }
 
     private void decode(int[] ids, boolean special, byte[] bytes, long[] count) {
-        check(handle.shared(t -> Lorica.lorica_tokenizer_decode(t, ids, ids.length, special, bytes, bytes.length, count)));
+        check(handle.shared(
+                t -> Lorica.lorica_tokenizer_decode(t, ids, ids.length, special, bytes, bytes.length, count)));
     }
 
     /** The text of one token as the vocabulary spells it. */
@@ -169,8 +171,7 @@ public final class Tokenizer implements AutoCloseable {
     public Detokenizer detokenizer(boolean special) {
         lorica_detokenizer pointer = new lorica_detokenizer();
         check(handle.shared(t -> Lorica.lorica_detokenizer_create(t, special, pointer)));
-        return new Detokenizer(
-                new NativeHandle<>("the detokenizer", pointer, Lorica::lorica_detokenizer_free, handle));
+        return new Detokenizer(new NativeHandle<>("the detokenizer", pointer, Lorica::lorica_detokenizer_free, handle));
     }
 
     @Override

@@ -157,8 +157,7 @@ final class TrainSession implements AutoCloseable {
 
     /** Loss alone: no dropout, gradients untouched. */
     Loss evaluate(Batch batch) {
-        return loss(batch, (train, b, result) ->
-                Lorica.lorica_train_evaluate(train, b, (FloatPointer) null, result));
+        return loss(batch, (train, b, result) -> Lorica.lorica_train_evaluate(train, b, (FloatPointer) null, result));
     }
 
     /**
@@ -182,15 +181,16 @@ final class TrainSession implements AutoCloseable {
         if (!shape.max(given).equals(shape)) {
             throw new InvalidArgumentException("a batch of " + given + " is larger than the session's " + shape);
         }
-        return adapter.handle().exclusive(a -> handle.exclusive(train -> {
-            buffers.fill(batch);
-            try (lorica_batch_result result = new lorica_batch_result()) {
-                check(call.on(train, buffers.batch, result));
-                return new Loss(result.loss_sum(), result.n_trained());
-            } finally {
-                Reference.reachabilityFence(buffers);
-            }
-        }));
+        return adapter.handle()
+                .exclusive(a -> handle.exclusive(train -> {
+                    buffers.fill(batch);
+                    try (lorica_batch_result result = new lorica_batch_result()) {
+                        check(call.on(train, buffers.batch, result));
+                        return new Loss(result.loss_sum(), result.n_trained());
+                    } finally {
+                        Reference.reachabilityFence(buffers);
+                    }
+                }));
     }
 
     /** One AdamW step with the gradients scaled by {@code gradScale}; they are zero afterwards. Returns their norm. */

@@ -65,7 +65,8 @@ public final class Trainer {
 
     public Trainer(Model model, Adapter adapter, TrainingConfig config) {
         if (adapter.model() != model) {
-            throw new InvalidArgumentException("the adapter belongs to another model; make it with this model's newAdapter");
+            throw new InvalidArgumentException(
+                    "the adapter belongs to another model; make it with this model's newAdapter");
         }
         this.model = model;
         this.adapter = adapter;
@@ -324,13 +325,7 @@ public final class Trainer {
                 bestStep = 0;
                 bestLoss = Double.POSITIVE_INFINITY;
             }
-            return new Resumption(
-                    step,
-                    plan.totalSteps(),
-                    epoch,
-                    checkpoint.path(),
-                    evaluationPending,
-                    changes);
+            return new Resumption(step, plan.totalSteps(), epoch, checkpoint.path(), evaluationPending, changes);
         }
 
         private static boolean isWhole(Path checkpoint) {
@@ -355,9 +350,11 @@ public final class Trainer {
                 save();
             }
             if (!stopped && config.loadBestModelAtEnd() && bestStep != 0 && bestStep != step) {
-                session.loadState(Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
+                session.loadState(
+                        Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
                 Evaluation best = naming(
-                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false), () -> "evaluation after step " + step + " of " + plan.totalSteps());
+                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false),
+                        () -> "evaluation after step " + step + " of " + plan.totalSteps());
                 return result(false, stoppedEarly, best);
             }
             return result(stopped, stoppedEarly, evaluation);
@@ -404,7 +401,11 @@ public final class Trainer {
                 }
                 Batch batch = batches.get(i);
                 int microBatch = i;
-                tally.add(batch, naming(() -> session.forwardBackward(batch), () -> inWords(batches, microBatch, microBatch + 1)));
+                tally.add(
+                        batch,
+                        naming(
+                                () -> session.forwardBackward(batch),
+                                () -> inWords(batches, microBatch, microBatch + 1)));
                 listeners.forEach(TrainerListener::onMicroBatch);
             }
             return tally;
@@ -580,7 +581,8 @@ public final class Trainer {
             for (int i = from; i < end; i++) {
                 for (int index : batches.numbers(i)) {
                     if (examples.size() < NAMED_EXAMPLES) {
-                        examples.add((index + 1) + " (\"" + beginning(data.examples().get(index)) + "\")");
+                        examples.add(
+                                (index + 1) + " (\"" + beginning(data.examples().get(index)) + "\")");
                     } else {
                         more++;
                     }
@@ -597,7 +599,10 @@ public final class Trainer {
                 first++;
             }
             int end = Math.min(first + NAMED_TOKENS, example.length());
-            return model.tokenizer().decode(Arrays.copyOfRange(example.ids(), first, end)).replaceAll("\\s+", " ").strip();
+            return model.tokenizer()
+                    .decode(Arrays.copyOfRange(example.ids(), first, end))
+                    .replaceAll("\\s+", " ")
+                    .strip();
         }
     }
 

@@ -80,10 +80,17 @@ record TrainerState(
             json.putPOJO("config", AdapterMetadata.withDefaults(json.get("config"), TrainingConfig.defaults()));
             TrainerState state = AdapterMetadata.JSON.treeToValue(json, TrainerState.class);
             if (state.version != VERSION) {
-                throw new FileFormatException(file + " has version " + state.version + "; this program knows " + VERSION);
+                throw new FileFormatException(
+                        file + " has version " + state.version + "; this program knows " + VERSION);
             }
-            if (state.config == null || state.baseModel == null || state.adapter == null || state.total == null
-                    || state.sinceLog == null || state.step < 1 || state.pass < 0 || state.microBatch < 0) {
+            if (state.config == null
+                    || state.baseModel == null
+                    || state.adapter == null
+                    || state.total == null
+                    || state.sinceLog == null
+                    || state.step < 1
+                    || state.pass < 0
+                    || state.microBatch < 0) {
                 throw new FileFormatException(file + " is incomplete");
             }
             return state;

@@ -119,7 +119,11 @@ public record TrainingConfig(
         check(schedulerPower > 0 && Double.isFinite(schedulerPower), "scheduler power", schedulerPower, "more than 0");
         check(warmupSteps >= 0, "warmup steps", warmupSteps, "0 or more");
         check(warmupRatio >= 0 && warmupRatio <= 1, "warmup ratio", warmupRatio, "between 0 and 1");
-        check(loraplusLrRatio > 0 && Double.isFinite(loraplusLrRatio), "loraplus lr ratio", loraplusLrRatio, "more than 0");
+        check(
+                loraplusLrRatio > 0 && Double.isFinite(loraplusLrRatio),
+                "loraplus lr ratio",
+                loraplusLrRatio,
+                "more than 0");
         check(weightDecay >= 0 && Double.isFinite(weightDecay), "weight decay", weightDecay, "0 or more");
         check(maxGradNorm >= 0 && Double.isFinite(maxGradNorm), "max grad norm", maxGradNorm, "0 (never clip) or more");
         check(adamBeta1 >= 0 && adamBeta1 < 1, "adam beta1", adamBeta1, "at least 0 and below 1");
@@ -143,7 +147,11 @@ public record TrainingConfig(
         check(saveSteps >= 1, "save steps", saveSteps, "at least 1");
         check(saveTotalLimit >= 0, "save total limit", saveTotalLimit, "0 (all) or more");
         boolean evaluates = evalStrategy != IntervalStrategy.NO;
-        check(evaluates || earlyStoppingPatience == 0, "eval strategy", evalStrategy, "steps or epoch for early stopping");
+        check(
+                evaluates || earlyStoppingPatience == 0,
+                "eval strategy",
+                evalStrategy,
+                "steps or epoch for early stopping");
         check(evaluates || !loadBestModelAtEnd, "eval strategy", evalStrategy, "steps or epoch to find the best model");
         check(memoryLimit >= 0, "memory limit", memoryLimit, "0 (what is available) or more");
     }

@@ -16,10 +16,19 @@ class AdapterMetadataTest {
     private static final AdapterMetadata METADATA = new AdapterMetadata(
             "0.1.0",
             new AdapterMetadata.BaseModel("austen-7m", "austen-7m-q4_0.gguf", "llama", "Q4_0", "0123456789abcdef"),
-            LoraConfig.builder().rank(8).alpha(12.5).init(LoraConfig.Init.GAUSSIAN).targetModules("q_proj", "v_proj").build(),
+            LoraConfig.builder()
+                    .rank(8)
+                    .alpha(12.5)
+                    .init(LoraConfig.Init.GAUSSIAN)
+                    .targetModules("q_proj", "v_proj")
+                    .build(),
             PromptTemplate.INSTRUCTION,
             new AdapterMetadata.SpecialTokens(1, 2),
-            TrainingConfig.builder().schedulerType(SchedulerType.COSINE).checkpointing(Checkpointing.ON).seed(7).build(),
+            TrainingConfig.builder()
+                    .schedulerType(SchedulerType.COSINE)
+                    .checkpointing(Checkpointing.ON)
+                    .seed(7)
+                    .build(),
             new TrainingResult(10, 2.5, 1.25, 1000, 400, 3.5, true, false, 5, new Evaluation(1.5, 30, 80, 4, 0.1)));
 
     @TempDir
@@ -59,7 +68,8 @@ class AdapterMetadataTest {
         Path file = folder.resolve("lorica_adapter.json");
         ObjectNode json = (ObjectNode) AdapterMetadata.JSON.readTree(file.toFile());
         ObjectNode training = (ObjectNode) json.get("training");
-        for (String name : List.of("eval_strategy", "save_strategy", "logging_steps", "optimizer", "loraplus_lr_ratio", "save_steps")) {
+        for (String name : List.of(
+                "eval_strategy", "save_strategy", "logging_steps", "optimizer", "loraplus_lr_ratio", "save_steps")) {
             assertThat(training.remove(name)).as(name).isNotNull();
         }
         ObjectNode lora = (ObjectNode) json.get("lora");

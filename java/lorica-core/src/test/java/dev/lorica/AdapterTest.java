@@ -32,7 +32,12 @@ class AdapterTest {
 
     @Test
     void isWhatItsConfigSays() {
-        LoraConfig config = LoraConfig.builder().rank(4).alpha(8).dropout(0.1).targetModules("q_proj", "v_proj").build();
+        LoraConfig config = LoraConfig.builder()
+                .rank(4)
+                .alpha(8)
+                .dropout(0.1)
+                .targetModules("q_proj", "v_proj")
+                .build();
         try (Adapter adapter = model.newAdapter(config)) {
             AdapterInfo info = adapter.info();
 
@@ -43,7 +48,9 @@ class AdapterTest {
             assertThat(info.pairs()).isEqualTo(2 * model.info().layers());
             assertThat(info.baseFingerprint()).isEqualTo(model.info().fingerprint());
             assertThat(adapter.tensors()).hasSize(2 * info.pairs());
-            assertThat(adapter.tensors().stream().mapToLong(t -> t.rows() * t.columns()).sum())
+            assertThat(adapter.tensors().stream()
+                            .mapToLong(t -> t.rows() * t.columns())
+                            .sum())
                     .isEqualTo(info.parameters());
             assertThat(adapter.tensors().get(0).name()).isEqualTo("blk.0.attn_q.weight.lora_a");
             assertThat(adapter.tensors().get(0).rows()).isEqualTo(4);
@@ -135,13 +142,15 @@ class AdapterTest {
 
     @Test
     void refusesModulesThatDoNotExist() {
-        assertThatThrownBy(() -> model.newAdapter(LoraConfig.builder().targetModules("q_porj").build()))
+        assertThatThrownBy(() -> model.newAdapter(
+                        LoraConfig.builder().targetModules("q_porj").build()))
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("q_porj");
         assertThatThrownBy(() -> LoraConfig.builder().rank(0).build())
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessage("rank is 0; it must be at least 1");
-        assertThatThrownBy(() -> LoraConfig.builder().targetModules().build()).isInstanceOf(InvalidArgumentException.class);
+        assertThatThrownBy(() -> LoraConfig.builder().targetModules().build())
+                .isInstanceOf(InvalidArgumentException.class);
     }
 
     @Test
@@ -151,7 +160,8 @@ class AdapterTest {
                     .isInstanceOf(InvalidArgumentException.class)
                     .hasMessageContaining("not 3");
             assertThatThrownBy(() -> adapter.values(-1)).isInstanceOf(InvalidArgumentException.class);
-            assertThatThrownBy(() -> adapter.values(adapter.tensors().size())).isInstanceOf(InvalidArgumentException.class);
+            assertThatThrownBy(() -> adapter.values(adapter.tensors().size()))
+                    .isInstanceOf(InvalidArgumentException.class);
         }
     }
 

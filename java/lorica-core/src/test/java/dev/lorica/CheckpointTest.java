@@ -29,8 +29,11 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class CheckpointTest {
-    private static final LoraConfig LORA =
-            LoraConfig.builder().rank(2).dropout(0.1).targetModules("q_proj", "v_proj").build();
+    private static final LoraConfig LORA = LoraConfig.builder()
+            .rank(2)
+            .dropout(0.1)
+            .targetModules("q_proj", "v_proj")
+            .build();
 
     private static Model model;
     private static TokenizedDataset data;
@@ -114,8 +117,7 @@ class CheckpointTest {
         try (Adapter adapter = model.loadAdapter(Checkpoint.path(folder, 4))) {
             assertThat(adapter.template()).isEqualTo(data.report().template());
             assertThat(adapter.metadata().result().steps()).isEqualTo(4);
-            assertThat(new Evaluator(model, adapter).evaluate(held, 2).loss())
-                    .isCloseTo(evaluationAt(4), within(1e-6));
+            assertThat(new Evaluator(model, adapter).evaluate(held, 2).loss()).isCloseTo(evaluationAt(4), within(1e-6));
         }
         assertThat(children(folder)).containsExactly("checkpoint-4", "checkpoint-8");
     }
@@ -135,17 +137,23 @@ class CheckpointTest {
                     .hasMessageContaining("checkpoint-8 is damaged: " + name);
             Files.delete(file);
             List<Path> damaged = new ArrayList<>();
-            assertThat(Checkpoint.latest(folder, (path, reason) -> damaged.add(path)).orElseThrow().step())
+            assertThat(Checkpoint.latest(folder, (path, reason) -> damaged.add(path))
+                            .orElseThrow()
+                            .step())
                     .isEqualTo(4);
             assertThat(damaged).containsExactly(Checkpoint.path(folder, 8));
 
             Files.write(file, good);
-            assertThat(Checkpoint.latest(folder, CheckpointTest::none).orElseThrow().step()).isEqualTo(8);
+            assertThat(Checkpoint.latest(folder, CheckpointTest::none)
+                            .orElseThrow()
+                            .step())
+                    .isEqualTo(8);
         }
         Files.writeString(Checkpoint.path(folder, 8).resolve(Checkpoint.MANIFEST), "");
         assertThatThrownBy(() -> Checkpoint.open(Checkpoint.path(folder, 8))).hasMessageContaining("not whole");
         Files.delete(Checkpoint.path(folder, 8).resolve(Checkpoint.MANIFEST));
-        assertThatThrownBy(() -> Checkpoint.open(Checkpoint.path(folder, 8))).hasMessageContaining("no whole checkpoint");
+        assertThatThrownBy(() -> Checkpoint.open(Checkpoint.path(folder, 8)))
+                .hasMessageContaining("no whole checkpoint");
     }
 
     @Test
@@ -187,12 +195,18 @@ class CheckpointTest {
 
     @Test
     void trainingStopsEarlyAlsoAfterAResume() {
-        TrainingConfig.Builder worse =
-                config().epochs(20).learningRate(0.3).evalSteps(1).earlyStoppingPatience(3).saveSteps(1).saveTotalLimit(0);
+        TrainingConfig.Builder worse = config().epochs(20)
+                .learningRate(0.3)
+                .evalSteps(1)
+                .earlyStoppingPatience(3)
+                .saveSteps(1)
+                .saveTotalLimit(0);
         Run through = run(worse.build(), folder, null);
         assertThat(through.result.stoppedEarly()).isTrue();
         assertThat(through.result.stopped()).isFalse();
-        assertThat(through.result.steps()).isEqualTo(through.result.bestStep() + 3).isLessThan(40);
+        assertThat(through.result.steps())
+                .isEqualTo(through.result.bestStep() + 3)
+                .isLessThan(40);
 
         for (int step : List.of(through.result.steps() - 1, through.result.steps())) {
             Run resumed = run(worse.build(), null, Checkpoint.path(folder, step));
@@ -212,7 +226,8 @@ class CheckpointTest {
                 .isInstanceOf(MismatchException.class)
                 .hasMessageContaining("batch size was 2 and is 3")
                 .hasMessageContaining("seed was 42 and is 7");
-        try (Adapter other = model.newAdapter(LoraConfig.builder().rank(4).targetModules("q_proj").build())) {
+        try (Adapter other = model.newAdapter(
+                LoraConfig.builder().rank(4).targetModules("q_proj").build())) {
             Trainer trainer = new Trainer(model, other, config().build()).resume(Checkpoint.open(checkpoint));
             assertThatThrownBy(() -> trainer.train(data, held))
                     .isInstanceOf(MismatchException.class)
@@ -282,7 +297,8 @@ class CheckpointTest {
 
         assertThat(run.evaluations.get(8)).isLessThan(run.evaluations.get(2));
         assertThat(run.result.bestStep()).isEqualTo(2);
-        assertThat(Checkpoint.path(folder.resolve("run"), 2).resolve(Adapter.FILE_NAME)).hasBinaryContent(run.bytes);
+        assertThat(Checkpoint.path(folder.resolve("run"), 2).resolve(Adapter.FILE_NAME))
+                .hasBinaryContent(run.bytes);
 
         Checkpoint two = Checkpoint.open(Checkpoint.path(folder.resolve("run"), 2));
         Run elsewhere = run(config().evalSteps(1).loadBestModelAtEnd(true).build(), makeFolder("else"), two.path());
@@ -311,13 +327,18 @@ class CheckpointTest {
         assertThatThrownBy(() -> run(config().loadBestModelAtEnd(true).build(), null, null))
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("a folder for checkpoints");
-        assertThatThrownBy(() -> config().evalStrategy(IntervalStrategy.NO).earlyStoppingPatience(2).build())
+        assertThatThrownBy(() -> config().evalStrategy(IntervalStrategy.NO)
+                        .earlyStoppingPatience(2)
+                        .build())
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("eval strategy is no");
     }
 
     private double evaluationAt(int step) {
-        return Checkpoint.open(Checkpoint.path(folder, step)).state().evaluation().loss();
+        return Checkpoint.open(Checkpoint.path(folder, step))
+                .state()
+                .evaluation()
+                .loss();
     }
 
     private static TrainingConfig.Builder config() {
@@ -335,7 +356,8 @@ class CheckpointTest {
     private static TokenizedDataset numbers(int from, int to) {
         return TokenizedDataset.of(
                 Dataset.of(IntStream.range(from, to)
-                        .mapToObj(i -> DataRecord.of("What is number " + i + "?", "It is " + "one more than ".repeat(i % 4) + i))
+                        .mapToObj(i -> DataRecord.of(
+                                "What is number " + i + "?", "It is " + "one more than ".repeat(i % 4) + i))
                         .toList()),
                 model.tokenizer(),
                 DataConfig.ofMaxLength(64));
@@ -396,14 +418,16 @@ class CheckpointTest {
 
     private Run run(TrainingConfig config, Path checkpoints, Path from, Trained heard) {
         try (Adapter adapter = model.newAdapter(LORA)) {
-            Trainer trainer = new Trainer(model, adapter, config).checkpoints(checkpoints).addListener(heard);
+            Trainer trainer =
+                    new Trainer(model, adapter, config).checkpoints(checkpoints).addListener(heard);
             trainer.resume(from == null ? null : Checkpoint.open(from));
             heard.trainer = trainer;
             TrainingResult result = trainer.train(data, held);
             Path saved = Files.createTempDirectory("adapter");
             adapter.save(saved);
             byte[] bytes = Files.readAllBytes(saved.resolve(Adapter.FILE_NAME));
-            for (Path file : List.of(saved.resolve(Adapter.FILE_NAME), saved.resolve(AdapterMetadata.FILE_NAME), saved)) {
+            for (Path file :
+                    List.of(saved.resolve(Adapter.FILE_NAME), saved.resolve(AdapterMetadata.FILE_NAME), saved)) {
                 Files.delete(file);
             }
             return new Run(result, bytes, heard.losses, heard.logged, heard.evaluations, heard.resumption);

@@ -19,10 +19,11 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class EvaluatorTest {
-    private static final String TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good "
-                    + "fortune, must be in want of a wife. However little known the feelings or views of such a man may be on his "
-                    + "first entering a neighbourhood, this truth is so well fixed in the minds of the surrounding families. ")
-            .repeat(2);
+    private static final String TEXT =
+            ("It is a truth universally acknowledged, that a single man in possession of a good "
+                            + "fortune, must be in want of a wife. However little known the feelings or views of such a man may be on his "
+                            + "first entering a neighbourhood, this truth is so well fixed in the minds of the surrounding families. ")
+                    .repeat(2);
 
     private static Model model;
 
@@ -98,14 +99,20 @@ class EvaluatorTest {
         Dataset questions = Dataset.of(List.of(
                 DataRecord.of("Who is Mr. Collins?", "He is a clergyman."),
                 DataRecord.of("Where is Pemberley?", "It is in Derbyshire.")));
-        GenerationConfig greedy = GenerationConfig.builder().temperature(0).maxNewTokens(24).build();
+        GenerationConfig greedy =
+                GenerationConfig.builder().temperature(0).maxNewTokens(24).build();
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(8).build())) {
             AnswerEvaluation before =
                     new Evaluator(model, adapter).evaluateAnswers(questions, PromptTemplate.INSTRUCTION, greedy);
             new Trainer(
                             model,
                             adapter,
-                            TrainingConfig.builder().maxSteps(25).batchSize(2).learningRate(5e-3).maxLength(64).build())
+                            TrainingConfig.builder()
+                                    .maxSteps(25)
+                                    .batchSize(2)
+                                    .learningRate(5e-3)
+                                    .maxLength(64)
+                                    .build())
                     .train(questions);
             AnswerEvaluation after =
                     new Evaluator(model, adapter).evaluateAnswers(questions, PromptTemplate.INSTRUCTION, greedy);

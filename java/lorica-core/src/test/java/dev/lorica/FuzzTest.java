@@ -74,7 +74,8 @@ class FuzzTest {
     void configurationsOfPeft() throws IOException {
         Path weights = RESOURCES.resolve("peft/one_layer/adapter_model.safetensors");
         Files.copy(weights, folder.resolve("adapter_model.safetensors"));
-        fuzz(folder.resolve("adapter_config.json"), named("adapter_config.json"), () -> model.loadAdapter(folder).close());
+        fuzz(folder.resolve("adapter_config.json"), named("adapter_config.json"), () -> model.loadAdapter(folder)
+                .close());
     }
 
     @Test
@@ -88,7 +89,8 @@ class FuzzTest {
 
     @Test
     void sideFilesOfAdapters() throws IOException {
-        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(1).targetModules("blk.0.attn_q").build())) {
+        try (Adapter adapter = model.newAdapter(
+                LoraConfig.builder().rank(1).targetModules("blk.0.attn_q").build())) {
             adapter.save(folder);
         }
         Path original = Files.copy(folder.resolve(AdapterMetadata.FILE_NAME), folder.resolve("original.json"));
@@ -101,30 +103,38 @@ class FuzzTest {
 
     @Test
     void dataSets() throws IOException {
-        Path array = Files.writeString(folder.resolve("a.json"),
+        Path array = Files.writeString(
+                folder.resolve("a.json"),
                 "[{\"instruction\": \"Who?\", \"response\": \"He.\"}, {\"instruction\": \"Wh\\u00e9re?\", \"response\": \"Here.\"}]");
-        Path lines = Files.writeString(folder.resolve("b.jsonl"),
+        Path lines = Files.writeString(
+                folder.resolve("b.jsonl"),
                 "{\"question\": \"Who?\", \"answer\": \"He.\", \"n\": 1.5}\n{\"question\": \"Why?\", \"answer\": \"\", \"n\": null}\n");
-        Path text = Files.writeString(folder.resolve("c.jsonl"), "{\"text\": \"It is a truth\"}\n\n{\"text\": \"universally\"}");
+        Path text = Files.writeString(
+                folder.resolve("c.jsonl"), "{\"text\": \"It is a truth\"}\n\n{\"text\": \"universally\"}");
         Path file = folder.resolve("data.json");
-        Path chat = Files.writeString(folder.resolve("d.jsonl"),
+        Path chat = Files.writeString(
+                folder.resolve("d.jsonl"),
                 "{\"messages\": [{\"role\": \"user\", \"content\": \"Who?\"}, {\"role\": \"assistant\", \"content\": \"He.\"}]}\n");
         fuzz(file, List.of(array, lines, text, chat), () -> Dataset.load(file).size());
     }
 
     @Test
     void tables() throws IOException {
-        Path comma = Files.writeString(folder.resolve("a.csv"), "question,answer\r\n\"Who, \"\"he\"\"?\",He.\r\nWhy?,\"So\nit is.\"\r\n");
+        Path comma = Files.writeString(
+                folder.resolve("a.csv"), "question,answer\r\n\"Who, \"\"he\"\"?\",He.\r\nWhy?,\"So\nit is.\"\r\n");
         Path file = folder.resolve("data.csv");
         fuzz(file, List.of(comma), () -> Dataset.load(file).size());
     }
 
     @Test
     void chatTemplates() throws IOException {
-        Path source = Files.writeString(folder.resolve("a.jinja"), ChatTemplate.named("llama2").orElseThrow().source());
+        Path source = Files.writeString(
+                folder.resolve("a.jinja"),
+                ChatTemplate.named("llama2").orElseThrow().source());
         Path file = folder.resolve("template.jinja");
         DataRecord record = DataRecord.conversation(Message.user("Who?"), Message.assistant("He."));
-        fuzz(file, List.of(source), () -> new ExampleEncoder(model.tokenizer(), ChatTemplate.load(file), false).prompt(record));
+        fuzz(file, List.of(source), () -> new ExampleEncoder(model.tokenizer(), ChatTemplate.load(file), false)
+                .prompt(record));
     }
 
     @Test

@@ -66,8 +66,7 @@ class GeneratorTest {
             text = Arrays.copyOf(text, text.length + 1);
             text[text.length - 1] = likeliest.sample(logits, text, text.length - 1);
         }
-        assertThat(generated)
-                .isEqualTo(model.tokenizer().decode(Arrays.copyOfRange(text, prompt.length, text.length)));
+        assertThat(generated).isEqualTo(model.tokenizer().decode(Arrays.copyOfRange(text, prompt.length, text.length)));
     }
 
     @Test
@@ -81,14 +80,16 @@ class GeneratorTest {
                 Generator fresh = new Generator(model)) {
             generator.generate(PROMPT, greedy(8).build()).result();
             String longer = PROMPT + " a young lady";
-            GenerationResult reused = generator.generate(longer, greedy(8).build()).result();
+            GenerationResult reused =
+                    generator.generate(longer, greedy(8).build()).result();
             GenerationResult whole = fresh.generate(longer, greedy(8).build()).result();
 
             assertThat(reused.reusedTokens()).isGreaterThanOrEqualTo(8).isLessThan(reused.promptTokens());
             assertThat(whole.reusedTokens()).isZero();
             assertThat(reused.text()).isEqualTo(whole.text());
             // the same prompt again: only its last token, whose logits are wanted
-            GenerationResult again = generator.generate(longer, greedy(8).build()).result();
+            GenerationResult again =
+                    generator.generate(longer, greedy(8).build()).result();
             assertThat(again.reusedTokens()).isEqualTo(again.promptTokens() - 1);
             assertThat(again.text()).isEqualTo(whole.text());
         }
@@ -97,10 +98,12 @@ class GeneratorTest {
     @Test
     void endsBeforeAStopString() {
         try (Generator generator = new Generator(model)) {
-            String text = generator.generate(PROMPT, greedy(24).build()).result().text();
+            String text =
+                    generator.generate(PROMPT, greedy(24).build()).result().text();
             // across the borders of several tokens
             String stop = text.substring(11, 22);
-            Generation generation = generator.generate(PROMPT, greedy(24).stop("never said", stop).build());
+            Generation generation = generator.generate(
+                    PROMPT, greedy(24).stop("never said", stop).build());
             StringBuilder pieces = new StringBuilder();
             generation.forEach(pieces::append);
 
@@ -117,7 +120,8 @@ class GeneratorTest {
         int[] prompt = new int[context - 3];
         Arrays.fill(prompt, model.tokenizer().encode(" very", false, false)[0]);
         try (Generator generator = new Generator(model)) {
-            GenerationResult result = generator.generate(prompt, greedy(100).build()).result();
+            GenerationResult result =
+                    generator.generate(prompt, greedy(100).build()).result();
 
             assertThat(result.finishReason()).isEqualTo(FinishReason.CONTEXT_FULL);
             // one more than there are positions: the last one is never read again
@@ -129,14 +133,18 @@ class GeneratorTest {
     void refusesPromptsThatCannotBeProcessed() {
         int context = model.info().contextLength();
         try (Generator generator = new Generator(model)) {
-            assertThatThrownBy(() -> generator.generate(new int[context + 1], greedy(1).build()))
+            assertThatThrownBy(() ->
+                            generator.generate(new int[context + 1], greedy(1).build()))
                     .isInstanceOf(InvalidArgumentException.class)
-                    .hasMessage("the prompt has " + (context + 1) + " tokens, more than the " + context + " of the model's context");
+                    .hasMessage("the prompt has " + (context + 1) + " tokens, more than the " + context
+                            + " of the model's context");
             assertThatThrownBy(() -> generator.generate(new int[0], greedy(1).build()))
                     .isInstanceOf(InvalidArgumentException.class)
                     .hasMessage("the prompt is empty");
             assertThatThrownBy(() -> generator
-                            .generate(new int[] {model.info().vocabSize()}, greedy(1).build())
+                            .generate(
+                                    new int[] {model.info().vocabSize()},
+                                    greedy(1).build())
                             .result())
                     .isInstanceOf(InvalidArgumentException.class);
         }
@@ -146,11 +154,13 @@ class GeneratorTest {
     void aModelAnswersWhatItWasTrainedToAndStopsThere() {
         String question = "Who is Mr. Collins?";
         String answer = "A clergyman, and cousin to Mr. Bennet.";
-        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(8).alpha(16).build());
+        try (Adapter adapter =
+                        model.newAdapter(LoraConfig.builder().rank(8).alpha(16).build());
                 Generator generator = new Generator(model, adapter)) {
             String before = generator.ask(question, greedy(40).build()).result().text();
 
-            TrainingConfig config = TrainingConfig.builder().epochs(40).learningRate(2e-3).build();
+            TrainingConfig config =
+                    TrainingConfig.builder().epochs(40).learningRate(2e-3).build();
             new Trainer(model, adapter, config).train(Dataset.of(List.of(DataRecord.of(question, answer))));
             GenerationResult after = generator.ask(question, greedy(40).build()).result();
 
@@ -161,7 +171,8 @@ class GeneratorTest {
             assertThat(after.reusedTokens()).isZero();
 
             adapter.setScale(0);
-            assertThat(generator.ask(question, greedy(40).build()).result().text()).isEqualTo(before);
+            assertThat(generator.ask(question, greedy(40).build()).result().text())
+                    .isEqualTo(before);
         }
     }
 
@@ -184,8 +195,11 @@ class GeneratorTest {
             assertThat(first.text()).isEqualTo(withBoth);
             // what was in the cache was the base's
             assertThat(first.reusedTokens()).isZero();
-            assertThat(generator.generate(PROMPT, config, sum).result().reusedTokens()).isPositive();
-            GenerationResult next = generator.generate(PROMPT, config, List.of(new ScaledAdapter(one, 1))).result();
+            assertThat(generator.generate(PROMPT, config, sum).result().reusedTokens())
+                    .isPositive();
+            GenerationResult next = generator
+                    .generate(PROMPT, config, List.of(new ScaledAdapter(one, 1)))
+                    .result();
             assertThat(next.text()).isEqualTo(withOne);
             assertThat(next.reusedTokens()).isZero();
             assertThat(generator.generate(PROMPT, config).result().text()).isEqualTo(base);
@@ -228,7 +242,8 @@ class GeneratorTest {
     @Test
     void anAbandonedGenerationCannotGoOn() {
         try (Generator generator = new Generator(model)) {
-            Iterator<String> first = generator.generate(PROMPT, greedy(8).build()).iterator();
+            Iterator<String> first =
+                    generator.generate(PROMPT, greedy(8).build()).iterator();
             first.next();
             generator.generate(PROMPT, greedy(2).build()).result();
 
@@ -249,7 +264,8 @@ class GeneratorTest {
         assertThatIllegalStateException()
                 .isThrownBy(() -> pieces.forEachRemaining(piece -> {}))
                 .withMessage("the generator is closed");
-        assertThatIllegalStateException().isThrownBy(() -> generator.generate(PROMPT, greedy(1).build()));
+        assertThatIllegalStateException()
+                .isThrownBy(() -> generator.generate(PROMPT, greedy(1).build()));
     }
 
     @Test
@@ -260,14 +276,16 @@ class GeneratorTest {
             adapter.close();
 
             assertThatIllegalStateException()
-                    .isThrownBy(() -> generator.generate(PROMPT, greedy(1).build()).result())
+                    .isThrownBy(
+                            () -> generator.generate(PROMPT, greedy(1).build()).result())
                     .withMessage("the adapter is closed");
         }
     }
 
     /** An adapter with an effect. */
     private static Adapter loud(int seed) {
-        Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2 + seed).seed(seed).build());
+        Adapter adapter =
+                model.newAdapter(LoraConfig.builder().rank(2 + seed).seed(seed).build());
         for (int i = 1; i < adapter.tensors().size(); i += 2) {
             float[] values = adapter.values(i);
             for (int j = 0; j < values.length; j++) {
@@ -280,7 +298,11 @@ class GeneratorTest {
 
     private static String sampled(long seed) {
         try (Generator generator = new Generator(model)) {
-            GenerationConfig config = GenerationConfig.builder().maxNewTokens(24).temperature(1).seed(seed).build();
+            GenerationConfig config = GenerationConfig.builder()
+                    .maxNewTokens(24)
+                    .temperature(1)
+                    .seed(seed)
+                    .build();
             return generator.generate(PROMPT, config).result().text();
         }
     }

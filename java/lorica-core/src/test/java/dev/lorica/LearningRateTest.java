@@ -13,7 +13,20 @@ import org.junit.jupiter.params.provider.CsvSource;
 class LearningRateTest {
     @Test
     void linearWithoutWarmupFallsFromThePeak() {
-        assertRates(SchedulerType.LINEAR, 10, 0, 0.0002, 0.00018, 0.00016, 0.00014, 0.00012, 0.0001, 8e-05, 6e-05, 4e-05, 2e-05);
+        assertRates(
+                SchedulerType.LINEAR,
+                10,
+                0,
+                0.0002,
+                0.00018,
+                0.00016,
+                0.00014,
+                0.00012,
+                0.0001,
+                8e-05,
+                6e-05,
+                4e-05,
+                2e-05);
     }
 
     @Test
@@ -74,7 +87,15 @@ class LearningRateTest {
     void constantWithAndWithoutWarmup() {
         assertRates(SchedulerType.CONSTANT, 4, 0, 0.0002, 0.0002, 0.0002, 0.0002);
         assertRates(
-                SchedulerType.CONSTANT, 6, 3, 0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.0002, 0.0002);
+                SchedulerType.CONSTANT,
+                6,
+                3,
+                0.0,
+                6.666666666666667e-05,
+                0.00013333333333333334,
+                0.0002,
+                0.0002,
+                0.0002);
     }
 
     @Test
@@ -84,7 +105,8 @@ class LearningRateTest {
 
     @ParameterizedTest(name = "{0} examples by {1}, accumulated by {2}, {3} epochs, max {4}")
     @CsvSource({
-        // examples, batch size, accumulation, epochs, max steps, warm-up ratio, total steps, rates of the first two and last step
+        // examples, batch size, accumulation, epochs, max steps, warm-up ratio, total steps, rates of the first two and
+        // last step
         "10,  4, 1, 3,   -1, 0.1,  9, 0.0,    0.0002,                0.000025",
         "10,  4, 2, 3,   -1, 0.0,  6, 0.0002, 0.0001666666666666667, 0.000033333333333333335",
         "17,  2, 4, 1.5, -1, 0.25, 5, 0.0,    0.0001,                0.00006666666666666667",
@@ -124,7 +146,8 @@ class LearningRateTest {
 
     @Test
     void cosineAndPolynomialEndAtTheMinimum() {
-        TrainingConfig.Builder config = TrainingConfig.builder().learningRate(2e-4).warmupSteps(2).minLearningRate(2e-5);
+        TrainingConfig.Builder config =
+                TrainingConfig.builder().learningRate(2e-4).warmupSteps(2).minLearningRate(2e-5);
         assertRates(
                 config.schedulerType(SchedulerType.of("cosine_with_min_lr")).build(),
                 8,

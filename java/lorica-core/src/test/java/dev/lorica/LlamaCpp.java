@@ -22,8 +22,13 @@ final class LlamaCpp {
 
     public static void main(String[] args) throws Exception {
         ObjectMapper json = new ObjectMapper();
-        ModelParameters parameters = new ModelParameters().setModel(args[0]).setCtxSize(512).setThreads(1)
-                .setCacheTypeK(CacheType.F32).setCacheTypeV(CacheType.F32).disableLog();
+        ModelParameters parameters = new ModelParameters()
+                .setModel(args[0])
+                .setCtxSize(512)
+                .setThreads(1)
+                .setCacheTypeK(CacheType.F32)
+                .setCacheTypeV(CacheType.F32)
+                .disableLog();
         if (!args[1].equals("none")) {
             parameters.addLoraAdapter(args[1]);
         }

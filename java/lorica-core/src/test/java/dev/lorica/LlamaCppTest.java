@@ -36,13 +36,19 @@ class LlamaCppTest {
     @Test
     void llamaCppContinuesPromptsWithOurAdapterAsWeDo() throws Exception {
         assumeTrue(System.getProperty("os.name").equals("Linux"), "its binding brings a library for Linux");
-        assumeTrue(List.of("amd64", "x86_64").contains(System.getProperty("os.arch")), "its binding's library is for x86_64");
+        assumeTrue(
+                List.of("amd64", "x86_64").contains(System.getProperty("os.arch")),
+                "its binding's library is for x86_64");
         List<String> prompts = prompts();
         List<Continuation> ours = new ArrayList<>();
         List<Continuation> plain = new ArrayList<>();
         try (Model model = Model.load(TestModels.austen(), new ModelConfig("cpu", Precision.F32, 2));
-                Adapter adapter = model.newAdapter(LoraConfig.builder().rank(8).useRslora(true).alpha(12).targetModules(
-                        "q_proj", "k_proj", "v_proj:4", "down_proj:4:20").build())) {
+                Adapter adapter = model.newAdapter(LoraConfig.builder()
+                        .rank(8)
+                        .useRslora(true)
+                        .alpha(12)
+                        .targetModules("q_proj", "k_proj", "v_proj:4", "down_proj:4:20")
+                        .build())) {
             fill(adapter);
             adapter.save(folder);
             for (String prompt : prompts) {
@@ -51,7 +57,8 @@ class LlamaCppTest {
             }
         }
 
-        // The same weights without blocks: this release of llama.cpp repacks Q4_0 when it loads it, and crashes when it then
+        // The same weights without blocks: this release of llama.cpp repacks Q4_0 when it loads it, and crashes when it
+        // then
         // loads any adapter; with blocks it would round what goes into a product to 8 bits, too.
         Path base = folder.resolve("f32.gguf");
         ModelFiles.quantize(TestModels.austen(), base, "F32", 0);
@@ -63,14 +70,19 @@ class LlamaCppTest {
             if (ours.get(i).margin() > ROUNDING) {
                 clear++;
                 changed += ours.get(i).text().equals(plain.get(i).text()) ? 0 : 1;
-                assertThat(theirs.get(i)).as("after \"%s\", margin %s", prompts.get(i), ours.get(i).margin()).isEqualTo(ours.get(i).text());
+                assertThat(theirs.get(i))
+                        .as(
+                                "after \"%s\", margin %s",
+                                prompts.get(i), ours.get(i).margin())
+                        .isEqualTo(ours.get(i).text());
             }
         }
         assertThat(clear).as("prompts whose continuation is clear").isGreaterThanOrEqualTo(ENOUGH);
         assertThat(changed).as("of these, changed by the adapter").isGreaterThanOrEqualTo(ENOUGH * 3 / 4);
     }
 
-    private List<String> llamaCpp(Path model, Path adapter, List<String> prompts) throws IOException, InterruptedException {
+    private List<String> llamaCpp(Path model, Path adapter, List<String> prompts)
+            throws IOException, InterruptedException {
         Path input = folder.resolve("prompts.json");
         Path output = folder.resolve("texts.json");
         JSON.writeValue(input.toFile(), prompts);
@@ -156,8 +168,11 @@ class LlamaCppTest {
 
     private static List<String> prompts() throws IOException {
         List<String> prompts = new ArrayList<>();
-        for (JsonNode record : JSON.readTree(TestModels.repository("models/data/pride_and_prejudice_train.json").toFile())) {
-            String question = record.has("instruction") ? record.get("instruction").asText() : record.get("question").asText();
+        for (JsonNode record : JSON.readTree(TestModels.repository("models/data/pride_and_prejudice_train.json")
+                .toFile())) {
+            String question = record.has("instruction")
+                    ? record.get("instruction").asText()
+                    : record.get("question").asText();
             prompts.add(String.format(Locale.ROOT, "### Instruction:%n%s%n%n### Response:%n", question));
             if (prompts.size() == PROMPTS) {
                 break;

@@ -40,7 +40,8 @@ class ModelFilesTest {
         float[] live;
         float[] base;
         try (Model model = Model.load(golden(), F32);
-                Adapter adapter = model.loadAdapter(TestModels.repository("java/lorica-core/src/test/resources/peft").resolve(name))) {
+                Adapter adapter = model.loadAdapter(TestModels.repository("java/lorica-core/src/test/resources/peft")
+                        .resolve(name))) {
             live = logits(model, adapter);
             base = logits(model, null);
             ModelFiles.merge(adapter, output, "F32");
@@ -59,7 +60,8 @@ class ModelFilesTest {
     void theScaleOfTheAdapterIsMerged() {
         Path output = folder.resolve("merged.gguf");
         try (Model model = Model.load(golden(), F32);
-                Adapter adapter = model.loadAdapter(TestModels.repository("java/lorica-core/src/test/resources/peft/plain"))) {
+                Adapter adapter =
+                        model.loadAdapter(TestModels.repository("java/lorica-core/src/test/resources/peft/plain"))) {
             adapter.setScale(0);
             ModelFiles.merge(adapter, output, "F32");
         }
@@ -71,7 +73,9 @@ class ModelFilesTest {
     void unlessATypeIsAskedForOnlyWhatTheAdapterChangesBecomesF16() {
         Path output = folder.resolve("merged.gguf");
         try (Model model = Model.load(TestModels.austen());
-                Adapter adapter = model.newAdapter(LoraConfig.builder().targetModules("q_proj", "blk.2.ffn_down").build())) {
+                Adapter adapter = model.newAdapter(LoraConfig.builder()
+                        .targetModules("q_proj", "blk.2.ffn_down")
+                        .build())) {
             ModelFiles.merge(adapter, output, null);
         }
 
@@ -85,17 +89,20 @@ class ModelFilesTest {
                 if (tensor.name().endsWith("attn_q.weight") || tensor.name().equals("blk.2.ffn_down.weight")) {
                     assertThat(tensor.type()).isEqualTo("F16");
                 } else {
-                    assertThat(Arrays.equals(after.get(tensor.name()), before.get(tensor.name()))).as(tensor.name()).isTrue();
+                    assertThat(Arrays.equals(after.get(tensor.name()), before.get(tensor.name())))
+                            .as(tensor.name())
+                            .isTrue();
                 }
             }
         }
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {
-        "f32", "F16", "bf16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_K", "Q4_1", "Q4_0", "Q3_K_L", "Q3_K_M",
-        "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "MXFP4", "TQ2_0"
-    })
+    @ValueSource(
+            strings = {
+                "f32", "F16", "bf16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_K",
+                "Q4_1", "Q4_0", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "MXFP4", "TQ2_0"
+            })
     void modelsOfEveryTypeLoad(String type) {
         Path output = folder.resolve("model.gguf");
 
@@ -116,15 +123,27 @@ class ModelFilesTest {
         try (GgufFile model = GgufFile.open(output)) {
             Map<String, String> types = new LinkedHashMap<>();
             model.tensors().forEach(tensor -> types.put(tensor.name(), tensor.type()));
-            Set<String> large = types.entrySet().stream().filter(e -> e.getValue().equals("Q6_K")).map(Map.Entry::getKey).collect(Collectors.toSet());
+            Set<String> large = types.entrySet().stream()
+                    .filter(e -> e.getValue().equals("Q6_K"))
+                    .map(Map.Entry::getKey)
+                    .collect(Collectors.toSet());
             // The first and the last of 8 layers, every third between, and the embedding, which is the output head too.
-            assertThat(large).containsExactlyInAnyOrder(
-                    "token_embd.weight",
-                    "blk.0.attn_v.weight", "blk.3.attn_v.weight", "blk.6.attn_v.weight", "blk.7.attn_v.weight",
-                    "blk.0.ffn_down.weight", "blk.3.ffn_down.weight", "blk.6.ffn_down.weight", "blk.7.ffn_down.weight");
+            assertThat(large)
+                    .containsExactlyInAnyOrder(
+                            "token_embd.weight",
+                            "blk.0.attn_v.weight",
+                            "blk.3.attn_v.weight",
+                            "blk.6.attn_v.weight",
+                            "blk.7.attn_v.weight",
+                            "blk.0.ffn_down.weight",
+                            "blk.3.ffn_down.weight",
+                            "blk.6.ffn_down.weight",
+                            "blk.7.ffn_down.weight");
             assertThat(types.values().stream().filter("Q4_K"::equals)).hasSize(8 * 7 - 8);
             assertThat(types.values().stream().filter("F32"::equals)).hasSize(17);
-            assertThat(model.metadata(0)).containsEntry("general.file_type", "15").containsEntry("general.quantization_version", "2");
+            assertThat(model.metadata(0))
+                    .containsEntry("general.file_type", "15")
+                    .containsEntry("general.quantization_version", "2");
         }
     }
 
@@ -135,13 +154,18 @@ class ModelFilesTest {
         ModelFiles.quantize(golden(), output, "Q4_K_M", 0); // rows of 64 and 96 elements
 
         try (GgufFile model = GgufFile.open(output)) {
-            Map<String, String> types = model.tensors().stream().collect(Collectors.toMap(GgufFile.Tensor::name, GgufFile.Tensor::type));
-            assertThat(types).containsEntry("output.weight", "Q8_0").containsEntry("token_embd.weight", "Q5_0")
-                    .containsEntry("blk.0.attn_q.weight", "Q5_0").containsEntry("blk.1.attn_v.weight", "Q8_0");
+            Map<String, String> types =
+                    model.tensors().stream().collect(Collectors.toMap(GgufFile.Tensor::name, GgufFile.Tensor::type));
+            assertThat(types)
+                    .containsEntry("output.weight", "Q8_0")
+                    .containsEntry("token_embd.weight", "Q5_0")
+                    .containsEntry("blk.0.attn_q.weight", "Q5_0")
+                    .containsEntry("blk.1.attn_v.weight", "Q8_0");
         }
         ModelFiles.quantize(golden(), output, "Q4_0", 0);
         try (GgufFile model = GgufFile.open(output)) {
-            Map<String, String> types = model.tensors().stream().collect(Collectors.toMap(GgufFile.Tensor::name, GgufFile.Tensor::type));
+            Map<String, String> types =
+                    model.tensors().stream().collect(Collectors.toMap(GgufFile.Tensor::name, GgufFile.Tensor::type));
             assertThat(types).containsEntry("output.weight", "Q8_0").containsEntry("token_embd.weight", "Q4_0");
         }
     }
@@ -151,7 +175,8 @@ class ModelFilesTest {
         ModelFiles.quantize(TestModels.austen(), folder.resolve("one.gguf"), "Q5_K_M", 1);
         ModelFiles.quantize(TestModels.austen(), folder.resolve("three.gguf"), "Q5_K_M", 3);
 
-        assertThat(Files.mismatch(folder.resolve("one.gguf"), folder.resolve("three.gguf"))).isEqualTo(-1);
+        assertThat(Files.mismatch(folder.resolve("one.gguf"), folder.resolve("three.gguf")))
+                .isEqualTo(-1);
     }
 
     @Test
@@ -167,19 +192,43 @@ class ModelFilesTest {
     void refusesInOneLine() throws IOException {
         Path model = TestModels.austen();
         Path output = folder.resolve("new.gguf");
-        refused(InvalidArgumentException.class, "type \"Q4_X\" does not exist; there are F32, F16", () -> ModelFiles.quantize(model, output, "Q4_X", 0));
-        refused(UnsupportedException.class, "needs an importance matrix", () -> ModelFiles.quantize(model, output, "IQ2_XXS", 0));
-        refused(InvalidArgumentException.class, "is the model itself", () -> ModelFiles.quantize(model, folder.resolve("../" + folder.getFileName())
-                .resolve(folder.relativize(model.toAbsolutePath())), "Q8_0", 0));
-        refused(FileAccessException.class, "missing.gguf", () -> ModelFiles.quantize(folder.resolve("missing.gguf"), output, "Q8_0", 0));
-        refused(FileAccessException.class, "no/where.gguf", () -> ModelFiles.quantize(model, folder.resolve("no/where.gguf"), "Q8_0", 0));
+        refused(
+                InvalidArgumentException.class,
+                "type \"Q4_X\" does not exist; there are F32, F16",
+                () -> ModelFiles.quantize(model, output, "Q4_X", 0));
+        refused(
+                UnsupportedException.class,
+                "needs an importance matrix",
+                () -> ModelFiles.quantize(model, output, "IQ2_XXS", 0));
+        refused(
+                InvalidArgumentException.class,
+                "is the model itself",
+                () -> ModelFiles.quantize(
+                        model,
+                        folder.resolve("../" + folder.getFileName()).resolve(folder.relativize(model.toAbsolutePath())),
+                        "Q8_0",
+                        0));
+        refused(
+                FileAccessException.class,
+                "missing.gguf",
+                () -> ModelFiles.quantize(folder.resolve("missing.gguf"), output, "Q8_0", 0));
+        refused(
+                FileAccessException.class,
+                "no/where.gguf",
+                () -> ModelFiles.quantize(model, folder.resolve("no/where.gguf"), "Q8_0", 0));
         Path text = Files.writeString(folder.resolve("text"), "text");
         refused(FileFormatException.class, "not a GGUF file", () -> ModelFiles.quantize(text, output, "Q8_0", 0));
         try (Model base = Model.load(model);
                 Adapter adapter = base.newAdapter(LoraConfig.defaults())) {
             adapter.save(folder);
-            refused(UnsupportedException.class, "is an adapter", () -> ModelFiles.quantize(folder.resolve("adapter.gguf"), output, "Q8_0", 0));
-            refused(InvalidArgumentException.class, "is the model itself", () -> ModelFiles.merge(adapter, model, null));
+            refused(
+                    UnsupportedException.class,
+                    "is an adapter",
+                    () -> ModelFiles.quantize(folder.resolve("adapter.gguf"), output, "Q8_0", 0));
+            refused(
+                    InvalidArgumentException.class,
+                    "is the model itself",
+                    () -> ModelFiles.merge(adapter, model, null));
             float[] b = adapter.values(1);
             b[3] = Float.MAX_VALUE;
             adapter.setValues(1, b);
@@ -196,7 +245,11 @@ class ModelFilesTest {
     }
 
     private static void refused(Class<? extends LoricaException> type, String part, ThrowingCallable call) {
-        assertThatThrownBy(call).isInstanceOf(type).hasMessageContaining(part).message().doesNotContain("\n");
+        assertThatThrownBy(call)
+                .isInstanceOf(type)
+                .hasMessageContaining(part)
+                .message()
+                .doesNotContain("\n");
     }
 
     private static float[] logits(Model model, Adapter adapter) {
@@ -223,7 +276,8 @@ class ModelFilesTest {
         Map<String, byte[]> tensors = bytes(one);
         Map<String, byte[]> others = bytes(other);
         assertThat(tensors.keySet()).containsExactlyInAnyOrderElementsOf(others.keySet());
-        tensors.forEach((name, data) -> assertThat(Arrays.equals(data, others.get(name))).as(name).isTrue());
+        tensors.forEach((name, data) ->
+                assertThat(Arrays.equals(data, others.get(name))).as(name).isTrue());
     }
 
     private static Map<String, byte[]> bytes(Path file) {

@@ -23,12 +23,17 @@ class ModelTest {
 
             assertThat(info.architecture()).isEqualTo("llama");
             assertThat(info.fileType()).isEqualTo("Q4_0");
-            assertThat(info.layers()).isEqualTo(Integer.parseInt(file.metadata(0).get("llama.block_count")));
+            assertThat(info.layers())
+                    .isEqualTo(Integer.parseInt(file.metadata(0).get("llama.block_count")));
             assertThat(info.vocabSize()).isEqualTo(model.tokenizer().info().vocabSize());
             assertThat(info.parameters())
-                    .isEqualTo(file.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
+                    .isEqualTo(file.tensors().stream()
+                            .mapToLong(GgufFile.Tensor::elements)
+                            .sum());
             assertThat(info.weightBytes())
-                    .isEqualTo(file.tensors().stream().mapToLong(GgufFile.Tensor::bytes).sum());
+                    .isEqualTo(file.tensors().stream()
+                            .mapToLong(GgufFile.Tensor::bytes)
+                            .sum());
             assertThat(info.fingerprint()).matches("[0-9a-f]{16}");
         }
     }
@@ -62,7 +67,9 @@ class ModelTest {
         model.close();
 
         assertThatIllegalStateException().isThrownBy(() -> tokenizer.encode("a", false, false));
-        assertThatIllegalStateException().isThrownBy(() -> model.newAdapter(LoraConfig.defaults())).withMessage("the model is closed");
+        assertThatIllegalStateException()
+                .isThrownBy(() -> model.newAdapter(LoraConfig.defaults()))
+                .withMessage("the model is closed");
     }
 
     @Test

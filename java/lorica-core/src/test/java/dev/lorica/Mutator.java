@@ -9,13 +9,58 @@ import java.util.SplittableRandom;
 /** Sound files, changed at random, and the same way each time. */
 final class Mutator {
     private static final long[] EXTREMES = {
-        0, 1, 2, 7, 8, 31, 127, 255, 256, 65535, Integer.MAX_VALUE, 1L << 31, (1L << 32) - 1, 1L << 32, 1L << 61, Long.MIN_VALUE, -1
+        0,
+        1,
+        2,
+        7,
+        8,
+        31,
+        127,
+        255,
+        256,
+        65535,
+        Integer.MAX_VALUE,
+        1L << 31,
+        (1L << 32) - 1,
+        1L << 32,
+        1L << 61,
+        Long.MIN_VALUE,
+        -1
     };
     /** Put in the place of values and names of JSON. */
     private static final String[] JSON = {
-        "0", "-1", "1e999", "-0.0", "2147483648", "9223372036854775808", "1e-400", "0.5", "\"\"", "\"q_proj\"", "null", "true", "[]", "{}", "[[]]",
-        "{\"a\":1}", "\"\\u0000\"", "\"\\ud800\"", "\"..\\/..\\/x\"", "99999999", "16777215", "NaN", "[1,2,3,4,5,6,7,8,9]", ",", ":", "\"", "]", "}",
-        "[".repeat(2000), "{\"a\":".repeat(600), "\"" + "x".repeat(5000) + "\"", "1".repeat(3000)
+        "0",
+        "-1",
+        "1e999",
+        "-0.0",
+        "2147483648",
+        "9223372036854775808",
+        "1e-400",
+        "0.5",
+        "\"\"",
+        "\"q_proj\"",
+        "null",
+        "true",
+        "[]",
+        "{}",
+        "[[]]",
+        "{\"a\":1}",
+        "\"\\u0000\"",
+        "\"\\ud800\"",
+        "\"..\\/..\\/x\"",
+        "99999999",
+        "16777215",
+        "NaN",
+        "[1,2,3,4,5,6,7,8,9]",
+        ",",
+        ":",
+        "\"",
+        "]",
+        "}",
+        "[".repeat(2000),
+        "{\"a\":".repeat(600),
+        "\"" + "x".repeat(5000) + "\"",
+        "1".repeat(3000)
     };
 
     private final List<byte[]> corpus;
@@ -65,7 +110,11 @@ final class Mutator {
             case 6, 7, 8 -> {
                 // A value of JSON, or what would be one.
                 int begin = boundary(data, at);
-                return splice(data, begin, boundary(data, begin), JSON[random.nextInt(JSON.length)].getBytes(StandardCharsets.UTF_8));
+                return splice(
+                        data,
+                        begin,
+                        boundary(data, begin),
+                        JSON[random.nextInt(JSON.length)].getBytes(StandardCharsets.UTF_8));
             }
             case 9 -> {
                 if (random.nextInt(4) == 0) {

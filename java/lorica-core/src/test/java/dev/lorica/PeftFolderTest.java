@@ -53,7 +53,8 @@ class PeftFolderTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
+    @ValueSource(
+            strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
     void adaptersOfPeftGiveItsLogitsHoweverTheyAreSavedAgain(String name) {
         try (Adapter peft = model.loadAdapter(golden(name))) {
             assertLogits(name, peft);
@@ -68,7 +69,8 @@ class PeftFolderTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
+    @ValueSource(
+            strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
     void anExportedAdapterHasTheTensorsThatPeftSaved(String name) {
         try (Adapter peft = model.loadAdapter(golden(name))) {
             peft.exportPeft(folder, "base");
@@ -76,7 +78,8 @@ class PeftFolderTest {
 
         try (SafetensorsFile theirs = SafetensorsFile.open(golden(name).resolve("adapter_model.safetensors"));
                 SafetensorsFile ours = SafetensorsFile.open(folder.resolve("adapter_model.safetensors"))) {
-            assertThat(ours.tensors().keySet()).containsExactlyInAnyOrderElementsOf(theirs.tensors().keySet());
+            assertThat(ours.tensors().keySet())
+                    .containsExactlyInAnyOrderElementsOf(theirs.tensors().keySet());
             theirs.tensors().forEach((key, tensor) -> {
                 assertThat(ours.tensors().get(key).shape()).as(key).isEqualTo(tensor.shape());
                 assertThat(ours.read(ours.tensors().get(key))).as(key).isEqualTo(theirs.read(tensor));
@@ -114,39 +117,65 @@ class PeftFolderTest {
     @Test
     void magnitudesMustBeThere() {
         copy("dora", config -> {}, name -> !name.contains("layers.1.self_attn.q_proj.lora_magnitude_vector"), Map.of());
-        refused(MismatchException.class, "missing \"base_model.model.model.layers.1.self_attn.q_proj.lora_magnitude_vector\"");
+        refused(
+                MismatchException.class,
+                "missing \"base_model.model.model.layers.1.self_attn.q_proj.lora_magnitude_vector\"");
         copy("dora", config -> config.put("use_dora", false));
-        refused(MismatchException.class, "unexpected \"base_model.model.model.layers.0.mlp.down_proj.lora_magnitude_vector\"");
+        refused(
+                MismatchException.class,
+                "unexpected \"base_model.model.model.layers.0.mlp.down_proj.lora_magnitude_vector\"");
     }
 
     @Test
     void patternsAndLayersMeanWhatTheyMeanInPeft() {
-        LoraConfig patterns = LoraConfig.builder().rank(4).alpha(6).targetModules("q_proj", "k_proj", "v_proj", "down_proj")
-                .rankPattern(inOrder("layers.1.self_attn.q_proj", 5, "model\\.layers\\.[01]\\.mlp\\..*", 2, "q_proj", 3))
-                .alphaPattern(inOrder("^model.layers.0.*", 3.0, "k_proj", 10.0, "q_proj", 7.0)).build();
-        LoraConfig rslora = LoraConfig.builder().rank(4).alpha(6).targetModules("k_proj", "o_proj").useRslora(true)
-                .rankPattern(Map.of("k_proj", 7)).alphaPattern(Map.of("layers.1.self_attn.o_proj", 2.0)).build();
-        LoraConfig oneLayer = LoraConfig.builder().rank(2).alpha(8).targetModules("q_proj", "up_proj").layersToTransform(List.of(1))
+        LoraConfig patterns = LoraConfig.builder()
+                .rank(4)
+                .alpha(6)
+                .targetModules("q_proj", "k_proj", "v_proj", "down_proj")
+                .rankPattern(
+                        inOrder("layers.1.self_attn.q_proj", 5, "model\\.layers\\.[01]\\.mlp\\..*", 2, "q_proj", 3))
+                .alphaPattern(inOrder("^model.layers.0.*", 3.0, "k_proj", 10.0, "q_proj", 7.0))
                 .build();
-        Map.of("patterns", patterns, "rslora_patterns", rslora, "one_layer", oneLayer).forEach((name, config) -> {
-            try (Adapter theirs = model.loadAdapter(golden(name));
-                    Adapter ours = model.newAdapter(config)) {
-                assertThat(ours.tensors()).as(name).isEqualTo(theirs.tensors());
-            }
-        });
+        LoraConfig rslora = LoraConfig.builder()
+                .rank(4)
+                .alpha(6)
+                .targetModules("k_proj", "o_proj")
+                .useRslora(true)
+                .rankPattern(Map.of("k_proj", 7))
+                .alphaPattern(Map.of("layers.1.self_attn.o_proj", 2.0))
+                .build();
+        LoraConfig oneLayer = LoraConfig.builder()
+                .rank(2)
+                .alpha(8)
+                .targetModules("q_proj", "up_proj")
+                .layersToTransform(List.of(1))
+                .build();
+        Map.of("patterns", patterns, "rslora_patterns", rslora, "one_layer", oneLayer)
+                .forEach((name, config) -> {
+                    try (Adapter theirs = model.loadAdapter(golden(name));
+                            Adapter ours = model.newAdapter(config)) {
+                        assertThat(ours.tensors()).as(name).isEqualTo(theirs.tensors());
+                    }
+                });
     }
 
     @Test
     void patternsThatFitNothingAreRefused() {
         LoraConfig.Builder config = LoraConfig.builder().targetModules("q_proj");
-        assertThatThrownBy(() -> model.newAdapter(config.rankPattern(Map.of("v_proj", 2)).build()))
+        assertThatThrownBy(() ->
+                        model.newAdapter(config.rankPattern(Map.of("v_proj", 2)).build()))
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("rank pattern \"v_proj\" fits none of the modules that are adapted");
-        assertThatThrownBy(() -> model.newAdapter(config.rankPattern(Map.of("(", 2)).build()))
+        assertThatThrownBy(() ->
+                        model.newAdapter(config.rankPattern(Map.of("(", 2)).build()))
                 .hasMessageContaining("\"(\" is no regular expression");
-        assertThatThrownBy(() -> model.newAdapter(config.rankPattern(Map.of()).layersToTransform(List.of(2)).build()))
+        assertThatThrownBy(() -> model.newAdapter(config.rankPattern(Map.of())
+                        .layersToTransform(List.of(2))
+                        .build()))
                 .hasMessageContaining("names layer 2; this model has layers 0 to 1");
-        assertThatThrownBy(() -> model.newAdapter(config.layersToTransform(List.of(1)).targetModules("q_prj").build()))
+        assertThatThrownBy(() -> model.newAdapter(config.layersToTransform(List.of(1))
+                        .targetModules("q_prj")
+                        .build()))
                 .hasMessageContaining("'q_prj' does not exist");
     }
 
@@ -160,8 +189,13 @@ class PeftFolderTest {
 
     @Test
     void theConfigurationSaysWhatPeftNeeds() throws IOException {
-        LoraConfig lora = LoraConfig.builder().rank(4).alpha(8.5).dropout(0.05).useRslora(true)
-                .targetModules("q_proj", "blk.1.ffn_up:2", "blk.0.attn_v:3:5").build();
+        LoraConfig lora = LoraConfig.builder()
+                .rank(4)
+                .alpha(8.5)
+                .dropout(0.05)
+                .useRslora(true)
+                .targetModules("q_proj", "blk.1.ffn_up:2", "blk.0.attn_v:3:5")
+                .build();
         try (Adapter adapter = model.newAdapter(lora)) {
             adapter.exportPeft(folder, "owner/base");
         }
@@ -189,8 +223,11 @@ class PeftFolderTest {
         }
 
         assertThat(folder.toFile().list())
-                .containsExactlyInAnyOrder("adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "lorica_adapter.json");
-        assertThat(JSON.readTree(folder.resolve("adapter_config.json").toFile()).get("base_model_name_or_path").asText())
+                .containsExactlyInAnyOrder(
+                        "adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "lorica_adapter.json");
+        assertThat(JSON.readTree(folder.resolve("adapter_config.json").toFile())
+                        .get("base_model_name_or_path")
+                        .asText())
                 .isEqualTo("grouped_heads_f32");
         try (Adapter weights = model.loadAdapter(folder.resolve("adapter_model.safetensors"))) {
             assertLogits("plain", weights);
@@ -205,7 +242,11 @@ class PeftFolderTest {
 
     @Test
     void namesMissingAndUnexpectedTensors() {
-        copy("plain", config -> {}, name -> !name.contains("layers.1.mlp"), Map.of("base_model.model.lm_head.lora_A.weight", List.of(8L, 64L)));
+        copy(
+                "plain",
+                config -> {},
+                name -> !name.contains("layers.1.mlp"),
+                Map.of("base_model.model.lm_head.lora_A.weight", List.of(8L, 64L)));
 
         refused(
                 MismatchException.class,
@@ -215,9 +256,16 @@ class PeftFolderTest {
 
     @Test
     void tensorsWithoutTheirPrefixAreNotLeftOut() {
-        copy("one_layer", config -> {}, name -> false, Map.of("model.layers.1.self_attn.q_proj.lora_A.weight", List.of(2L, 64L)));
+        copy(
+                "one_layer",
+                config -> {},
+                name -> false,
+                Map.of("model.layers.1.self_attn.q_proj.lora_A.weight", List.of(2L, 64L)));
 
-        refused(MismatchException.class, "missing \"base_model.model.", "unexpected \"model.layers.1.self_attn.q_proj.lora_A.weight\"");
+        refused(
+                MismatchException.class,
+                "missing \"base_model.model.",
+                "unexpected \"model.layers.1.self_attn.q_proj.lora_A.weight\"");
     }
 
     @Test
@@ -271,7 +319,10 @@ class PeftFolderTest {
 
     @Test
     void refusesAnotherShapeAndPickles() throws IOException {
-        copy("plain", config -> {}, name -> !name.endsWith("layers.0.self_attn.q_proj.lora_A.weight"),
+        copy(
+                "plain",
+                config -> {},
+                name -> !name.endsWith("layers.0.self_attn.q_proj.lora_A.weight"),
                 Map.of("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", List.of(8L, 65L)));
         refused(MismatchException.class, "has the shape [8, 65]; this model needs [8, 64]");
 
@@ -282,9 +333,13 @@ class PeftFolderTest {
     @Test
     void damagedConfigurationsAreOneLine() throws IOException {
         copy("plain", config -> {});
-        for (String json : List.of("", "[]", "{", "{\"peft_type\": 3}", "null", "{\"r\":1,\"r\":2}", "[".repeat(100_000))) {
+        for (String json :
+                List.of("", "[]", "{", "{\"peft_type\": 3}", "null", "{\"r\":1,\"r\":2}", "[".repeat(100_000))) {
             Files.writeString(folder.resolve("adapter_config.json"), json);
-            assertThatThrownBy(() -> model.loadAdapter(folder)).isInstanceOf(LoricaException.class).message().doesNotContain("\n");
+            assertThatThrownBy(() -> model.loadAdapter(folder))
+                    .isInstanceOf(LoricaException.class)
+                    .message()
+                    .doesNotContain("\n");
         }
     }
 
@@ -340,7 +395,11 @@ class PeftFolderTest {
     }
 
     private void refused(Class<? extends Throwable> type, String... parts) {
-        assertThatThrownBy(() -> model.loadAdapter(folder)).isInstanceOf(type).hasMessageContainingAll(parts).message().doesNotContain("\n");
+        assertThatThrownBy(() -> model.loadAdapter(folder))
+                .isInstanceOf(type)
+                .hasMessageContainingAll(parts)
+                .message()
+                .doesNotContain("\n");
     }
 
     private void copy(String name, Consumer<ObjectNode> change) {
@@ -350,14 +409,17 @@ class PeftFolderTest {
     /** A golden adapter with another configuration, some of its tensors, and others beside them. */
     private void copy(String name, Consumer<ObjectNode> change, Predicate<String> kept, Map<String, List<Long>> added) {
         try (SafetensorsFile weights = SafetensorsFile.open(golden(name).resolve("adapter_model.safetensors"))) {
-            ObjectNode config = (ObjectNode) JSON.readTree(golden(name).resolve("adapter_config.json").toFile());
+            ObjectNode config = (ObjectNode)
+                    JSON.readTree(golden(name).resolve("adapter_config.json").toFile());
             change.accept(config);
             JSON.writeValue(folder.resolve("adapter_config.json").toFile(), config);
             SafetensorsWriter writer = new SafetensorsWriter();
             weights.tensors().values().stream()
                     .filter(tensor -> kept.test(tensor.name()))
                     .forEach(tensor -> writer.add(tensor.name(), tensor.shape(), () -> weights.read(tensor)));
-            new TreeMap<>(added).forEach((tensor, shape) -> writer.add(tensor, shape, () -> new float[(int) (shape.get(0) * shape.get(1))]));
+            new TreeMap<>(added)
+                    .forEach((tensor, shape) ->
+                            writer.add(tensor, shape, () -> new float[(int) (shape.get(0) * shape.get(1))]));
             writer.write(folder.resolve("adapter_model.safetensors"));
         } catch (IOException e) {
             throw new AssertionError(e);

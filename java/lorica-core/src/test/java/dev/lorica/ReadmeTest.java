@@ -61,12 +61,21 @@ class ReadmeTest {
 
         ByteArrayOutputStream messages = new ByteArrayOutputStream();
         int status = ToolProvider.getSystemJavaCompiler()
-                .run(null, messages, messages, "-cp", System.getProperty("java.class.path"), "-d", temp.toString(), source.toString());
+                .run(
+                        null,
+                        messages,
+                        messages,
+                        "-cp",
+                        System.getProperty("java.class.path"),
+                        "-d",
+                        temp.toString(),
+                        source.toString());
         assertThat(status).as(messages.toString(StandardCharsets.UTF_8)).isZero();
 
         PrintStream out = System.out;
         ByteArrayOutputStream printed = new ByteArrayOutputStream();
-        try (URLClassLoader loader = new URLClassLoader(new URL[] {temp.toUri().toURL()}, getClass().getClassLoader())) {
+        try (URLClassLoader loader =
+                new URLClassLoader(new URL[] {temp.toUri().toURL()}, getClass().getClassLoader())) {
             System.setOut(new PrintStream(printed, true, StandardCharsets.UTF_8));
             var main = loader.loadClass("Example").getDeclaredMethod("main", String[].class);
             main.setAccessible(true);

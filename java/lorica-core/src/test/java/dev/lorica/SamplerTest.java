@@ -52,8 +52,7 @@ class SamplerTest {
                 .toArray();
 
         for (int k : new int[] {1, 2, 3, 40, 1000, 4999, 5000}) {
-            assertThat(sampler(all().topK(k)).candidates(logits).ids())
-                    .isEqualTo(java.util.Arrays.copyOf(sorted, k));
+            assertThat(sampler(all().topK(k)).candidates(logits).ids()).isEqualTo(java.util.Arrays.copyOf(sorted, k));
         }
     }
 
@@ -88,7 +87,8 @@ class SamplerTest {
 
     @Test
     void filtersLookAtProbabilitiesBeforeTheTemperature() {
-        Sampler.Candidates candidates = sampler(all().topP(0.6).temperature(100)).candidates(logits(0.1, 0.4, 0.2, 0.3));
+        Sampler.Candidates candidates =
+                sampler(all().topP(0.6).temperature(100)).candidates(logits(0.1, 0.4, 0.2, 0.3));
 
         assertThat(candidates.ids()).containsExactly(1, 3);
     }
@@ -115,7 +115,8 @@ class SamplerTest {
     void atTemperatureZeroTheLikeliestIsTakenWhateverTheSeed() {
         for (long seed = 0; seed < 20; seed++) {
             Sampler sampler = sampler(GenerationConfig.builder().temperature(0).seed(seed));
-            assertThat(sampler.sample(logits(0.1, 0.35, 0.2, 0.35), NOTHING_SEEN, 0)).isEqualTo(1);
+            assertThat(sampler.sample(logits(0.1, 0.35, 0.2, 0.35), NOTHING_SEEN, 0))
+                    .isEqualTo(1);
         }
     }
 

@@ -63,7 +63,8 @@ class TokenizerTest {
             assertThat(together.get(i)).isEqualTo(tokenizer.encode(TEXTS.get(i), false, parseSpecial[i]));
         }
         assertThat(tokenizer.encodeBatch(List.of(), new boolean[0])).isEmpty();
-        assertThatThrownBy(() -> tokenizer.encodeBatch(TEXTS, new boolean[1])).isInstanceOf(InvalidArgumentException.class);
+        assertThatThrownBy(() -> tokenizer.encodeBatch(TEXTS, new boolean[1]))
+                .isInstanceOf(InvalidArgumentException.class);
     }
 
     @Test
@@ -171,7 +172,9 @@ class TokenizerTest {
         closed.close();
         closed.close();
 
-        assertThatIllegalStateException().isThrownBy(() -> closed.encode("a", false, false)).withMessage("the tokenizer is closed");
+        assertThatIllegalStateException()
+                .isThrownBy(() -> closed.encode("a", false, false))
+                .withMessage("the tokenizer is closed");
         assertThatIllegalStateException().isThrownBy(() -> closed.decode(1));
         assertThatIllegalStateException().isThrownBy(() -> closed.detokenizer(false));
         // a stream keeps what it needs

@@ -51,11 +51,15 @@ class TrainerTest {
 
     @Test
     void learnsWhatItIsGiven() {
-        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(8).alpha(16).build())) {
+        try (Adapter adapter =
+                model.newAdapter(LoraConfig.builder().rank(8).alpha(16).build())) {
             Evaluation before = new Evaluator(model, adapter).evaluate(ten, 4);
 
-            TrainingResult result =
-                    new Trainer(model, adapter, config().epochs(4).learningRate(1e-3).build()).train(ten, ten);
+            TrainingResult result = new Trainer(
+                            model,
+                            adapter,
+                            config().epochs(4).learningRate(1e-3).build())
+                    .train(ten, ten);
 
             assertThat(result.steps()).isEqualTo(12);
             assertThat(result.epochs()).isEqualTo(4);
@@ -63,7 +67,8 @@ class TrainerTest {
             assertThat(result.trainedTokens()).isEqualTo(4 * ten.report().trainedTokens());
             assertThat(result.tokens()).isEqualTo(4 * ten.report().tokens());
             assertThat(result.evaluation().loss()).isLessThan(before.loss() - 1);
-            assertThat(result.evaluation().perplexity()).isEqualTo(Math.exp(result.evaluation().loss()));
+            assertThat(result.evaluation().perplexity())
+                    .isEqualTo(Math.exp(result.evaluation().loss()));
             assertThat(new Evaluator(model, adapter).evaluate(ten, 4).loss())
                     .isCloseTo(result.evaluation().loss(), within(1e-6));
         }
@@ -73,7 +78,10 @@ class TrainerTest {
     void listenersHearEverythingInOrder() {
         List<String> heard = new ArrayList<>();
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
-            Trainer trainer = new Trainer(model, adapter, config().epochs(1.5).loggingSteps(2).evalSteps(3).build());
+            Trainer trainer = new Trainer(
+                    model,
+                    adapter,
+                    config().epochs(1.5).loggingSteps(2).evalSteps(3).build());
             trainer.addListener(new TrainerListener() {
                 @Override
                 public void onStart(TrainingPlan plan) {
@@ -110,8 +118,18 @@ class TrainerTest {
         // 10 examples by 4 are 3 steps an epoch
         assertThat(heard)
                 .containsExactly(
-                        "start 5", "step 1", "step 2", "log 2", "step 3", "evaluate 3", "step 4", "log 4", "step 5", "log 5",
-                        "evaluate 5", "end 5");
+                        "start 5",
+                        "step 1",
+                        "step 2",
+                        "log 2",
+                        "step 3",
+                        "evaluate 3",
+                        "step 4",
+                        "log 4",
+                        "step 5",
+                        "log 5",
+                        "evaluate 5",
+                        "end 5");
     }
 
     @Test
@@ -120,7 +138,10 @@ class TrainerTest {
         List<TrainingProgress> logs = new ArrayList<>();
         TrainingResult result;
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
-            Trainer trainer = new Trainer(model, adapter, config().epochs(2).loggingSteps(3).warmupSteps(2).build());
+            Trainer trainer = new Trainer(
+                    model,
+                    adapter,
+                    config().epochs(2).loggingSteps(3).warmupSteps(2).build());
             trainer.addListener(new TrainerListener() {
                 @Override
                 public void onStep(TrainingProgress progress) {
@@ -181,7 +202,8 @@ class TrainerTest {
         List<byte[]> files = new ArrayList<>();
         for (int threads : new int[] {1, 2, 2}) {
             try (Model bf16 = Model.load(TestModels.austen(), new ModelConfig("cpu", Precision.AUTO, threads));
-                    Adapter adapter = bf16.newAdapter(LoraConfig.builder().rank(4).dropout(0.1).build())) {
+                    Adapter adapter = bf16.newAdapter(
+                            LoraConfig.builder().rank(4).dropout(0.1).build())) {
                 new Trainer(bf16, adapter, config().epochs(1).build()).train(ten);
                 Path out = folder.resolve("out" + files.size());
                 adapter.save(out);
@@ -195,7 +217,8 @@ class TrainerTest {
     @Test
     void anotherSeedGivesAnotherOrder() {
         assertThat(train(config().seed(1)).losses).isNotEqualTo(train(config().seed(2)).losses);
-        assertThat(train(config().seed(1).shuffle(false)).losses).isEqualTo(train(config().seed(2).shuffle(false)).losses);
+        assertThat(train(config().seed(1).shuffle(false)).losses)
+                .isEqualTo(train(config().seed(2).shuffle(false)).losses);
     }
 
     @Test
@@ -245,7 +268,8 @@ class TrainerTest {
                 assertThat(loaded.template()).isEqualTo(PromptTemplate.INSTRUCTION);
                 assertThat(loaded.metadata().training()).isEqualTo(config);
                 assertThat(loaded.metadata().result()).isEqualTo(result);
-                assertThat(loaded.metadata().special().eos()).isEqualTo(model.tokenizer().info().eos());
+                assertThat(loaded.metadata().special().eos())
+                        .isEqualTo(model.tokenizer().info().eos());
             }
         }
     }
@@ -256,8 +280,10 @@ class TrainerTest {
             Trainer one = new Trainer(model, adapter, config().batchSize(1).build());
             Trainer all = new Trainer(model, adapter, config().batchSize(16).build());
 
-            assertThat(one.plan(ten, null).largestBatch()).isEqualTo(ten.report().longest());
-            assertThat(all.plan(ten, null).largestBatch()).isEqualTo((int) ten.report().tokens());
+            assertThat(one.plan(ten, null).largestBatch())
+                    .isEqualTo(ten.report().longest());
+            assertThat(all.plan(ten, null).largestBatch())
+                    .isEqualTo((int) ten.report().tokens());
             assertThat(all.plan(ten, null).mostSequences()).isEqualTo(10);
             MemoryPlan small = one.plan(ten, null).memory();
             MemoryPlan large = all.plan(ten, null).memory();
@@ -277,7 +303,8 @@ class TrainerTest {
     void whatDoesNotFitIsRefusedBeforeTheFirstStep() {
         List<TrainingPlan> started = new ArrayList<>();
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
-            Trainer trainer = new Trainer(model, adapter, config().memoryLimit(1 << 20).build());
+            Trainer trainer =
+                    new Trainer(model, adapter, config().memoryLimit(1 << 20).build());
             trainer.addListener(new TrainerListener() {
                 @Override
                 public void onStart(TrainingPlan plan) {
@@ -286,7 +313,10 @@ class TrainerTest {
             });
 
             assertThat(trainer.plan(ten, null).memory().fits()).isFalse();
-            assertThatThrownBy(() -> trainer.train(ten)).isInstanceOf(MemoryException.class).message().doesNotContain("\n");
+            assertThatThrownBy(() -> trainer.train(ten))
+                    .isInstanceOf(MemoryException.class)
+                    .message()
+                    .doesNotContain("\n");
             assertThat(started).isEmpty();
         }
     }
@@ -304,7 +334,8 @@ class TrainerTest {
     @Test
     void batchesThatTheLibraryCannotTakeAreRefusedAndTheSessionGoesOn() {
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build());
-                TrainSession session = new TrainSession(model, adapter, config().build(), new TrainSession.Shape(8, 2, 8))) {
+                TrainSession session =
+                        new TrainSession(model, adapter, config().build(), new TrainSession.Shape(8, 2, 8))) {
             int[] nothing = {};
             List<Batch> refused = List.of(
                     new Batch(nothing, nothing, nothing, nothing),
@@ -318,7 +349,8 @@ class TrainerTest {
             for (Batch batch : refused) {
                 assertThatThrownBy(() -> session.forwardBackward(batch)).isInstanceOf(InvalidArgumentException.class);
             }
-            assertThat(session.forwardBackward(Batch.of(new int[] {1, 2}, new int[] {3, Batch.IGNORE}, 2)).trained())
+            assertThat(session.forwardBackward(Batch.of(new int[] {1, 2}, new int[] {3, Batch.IGNORE}, 2))
+                            .trained())
                     .isEqualTo(1);
         }
     }
@@ -326,29 +358,39 @@ class TrainerTest {
     @Test
     void aLossThatIsNoNumberIsNamedWithItsStep() {
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
-            Trainer trainer = new Trainer(model, adapter, config().learningRate(1e38).maxGradNorm(0).build());
+            Trainer trainer = new Trainer(
+                    model, adapter, config().learningRate(1e38).maxGradNorm(0).build());
 
             assertThatThrownBy(() -> trainer.train(ten))
                     .isInstanceOf(NonFiniteException.class)
-                    .hasMessageMatching("training step [23] of 6, examples [0-9]+ \\(\"[^\"]+\"\\), .*: the loss is not finite after "
-                            + "[12] optimizer steps; the first values that are not came out of (layer [0-7]|the embedding); try a lower learning rate \\(it is .*\\) or a longer warm-up");
+                    .hasMessageMatching(
+                            "training step [23] of 6, examples [0-9]+ \\(\"[^\"]+\"\\), .*: the loss is not finite after "
+                                    + "[12] optimizer steps; the first values that are not came out of (layer [0-7]|the embedding); try a lower learning rate \\(it is .*\\) or a longer warm-up");
         }
     }
 
     @Test
     void aGradientThatIsNoNumberIsNamedWithItsTensorAndChangesNothing() {
         // The loss is finite, as B is zero, but the gradient of B is not: it is of the size of A.
-        try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).alpha(1e6).targetModules("blk.6.attn_v").build())) {
+        try (Adapter adapter = model.newAdapter(LoraConfig.builder()
+                .rank(2)
+                .alpha(1e6)
+                .targetModules("blk.6.attn_v")
+                .build())) {
             float[] a = adapter.values(0);
             a[0] = 3e37f;
             adapter.setValues(0, a);
-            Trainer trainer = new Trainer(model, adapter, config().batchSize(2).gradientAccumulationSteps(2).build());
+            Trainer trainer = new Trainer(
+                    model,
+                    adapter,
+                    config().batchSize(2).gradientAccumulationSteps(2).build());
 
             assertThatThrownBy(() -> trainer.train(ten))
                     .isInstanceOf(NonFiniteException.class)
-                    .hasMessageMatching("training step 1 of 6, examples ([0-9]+ \\(\"[^\"]+\"\\),? ?){4}: the gradient is not finite in "
-                            + "step 1; the first such tensor is blk.6.attn_v.weight.lora_[ab]; nothing was updated; "
-                            + "try a lower learning rate \\(it is 0.000200\\) or a longer warm-up");
+                    .hasMessageMatching(
+                            "training step 1 of 6, examples ([0-9]+ \\(\"[^\"]+\"\\),? ?){4}: the gradient is not finite in "
+                                    + "step 1; the first such tensor is blk.6.attn_v.weight.lora_[ab]; nothing was updated; "
+                                    + "try a lower learning rate \\(it is 0.000200\\) or a longer warm-up");
             assertThat(adapter.values(0)).isEqualTo(a);
             assertThat(adapter.values(1)).containsOnly(0);
         }
@@ -358,7 +400,11 @@ class TrainerTest {
     void theLastGoodCheckpointStaysInPlace(@TempDir Path folder) {
         List<Double> losses = new ArrayList<>();
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
-            Trainer trainer = new Trainer(model, adapter, config().saveSteps(1).saveTotalLimit(1).build()).checkpoints(folder);
+            Trainer trainer = new Trainer(
+                            model,
+                            adapter,
+                            config().saveSteps(1).saveTotalLimit(1).build())
+                    .checkpoints(folder);
             trainer.addListener(new TrainerListener() {
                 @Override
                 public void onSave(int step, Path checkpoint) {
@@ -384,7 +430,11 @@ class TrainerTest {
         }
         Checkpoint last = Checkpoint.latest(folder, (path, reason) -> {}).orElseThrow();
         try (Adapter good = model.loadAdapter(last.path())) {
-            assertThat(new Trainer(model, good, config().build()).resume(last).train(ten).steps()).isEqualTo(6);
+            assertThat(new Trainer(model, good, config().build())
+                            .resume(last)
+                            .train(ten)
+                            .steps())
+                    .isEqualTo(6);
         }
     }
 
@@ -405,22 +455,28 @@ class TrainerTest {
 
             assertThatThrownBy(() -> trainer.train(ten, ten))
                     .isInstanceOf(NonFiniteException.class)
-                    .hasMessageStartingWith("evaluation after step 2 of 6: the loss of an evaluation is not finite after 2 optimizer steps");
+                    .hasMessageStartingWith(
+                            "evaluation after step 2 of 6: the loss of an evaluation is not finite after 2 optimizer steps");
         }
     }
 
     @Test
     void theEvaluationIsWithinThePlan() {
         try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).build())) {
-            TrainingConfig.Builder config = config().batchSize(1).evalBatchSize(10).maxSteps(2).checkpointing(Checkpointing.ON);
-            MemoryPlan whole = new Trainer(model, adapter, config.build()).plan(ten, ten).memory();
-            MemoryPlan trainingAlone = new Trainer(model, adapter, config.build()).plan(ten, null).memory();
+            TrainingConfig.Builder config =
+                    config().batchSize(1).evalBatchSize(10).maxSteps(2).checkpointing(Checkpointing.ON);
+            MemoryPlan whole =
+                    new Trainer(model, adapter, config.build()).plan(ten, ten).memory();
+            MemoryPlan trainingAlone =
+                    new Trainer(model, adapter, config.build()).plan(ten, null).memory();
             assertThat(trainingAlone.total()).isLessThan(whole.total());
 
             // What the evaluation needs is refused before the first step, not found out at its end.
-            Trainer refused = new Trainer(model, adapter, config.memoryLimit(whole.total() - 1).build());
+            Trainer refused = new Trainer(
+                    model, adapter, config.memoryLimit(whole.total() - 1).build());
             assertThatThrownBy(() -> refused.train(ten, ten)).isInstanceOf(MemoryException.class);
-            Trainer fits = new Trainer(model, adapter, config.memoryLimit(whole.total()).build());
+            Trainer fits = new Trainer(
+                    model, adapter, config.memoryLimit(whole.total()).build());
             assertThat(fits.train(ten, ten).evaluation().examples()).isEqualTo(10);
         }
     }
@@ -438,7 +494,8 @@ class TrainerTest {
 
             assertThatThrownBy(() -> outer.train(ten)).isInstanceOf(InvalidArgumentException.class);
             // and is free again afterwards
-            assertThat(new Trainer(model, adapter, config().build()).train(ten).steps()).isEqualTo(6);
+            assertThat(new Trainer(model, adapter, config().build()).train(ten).steps())
+                    .isEqualTo(6);
         }
     }
 
@@ -460,7 +517,8 @@ class TrainerTest {
     void anAdapterOfAnotherModelIsRefused() {
         try (Model other = Model.load(TestModels.austen());
                 Adapter adapter = other.newAdapter(LoraConfig.builder().rank(2).build())) {
-            assertThatThrownBy(() -> new Trainer(model, adapter, config().build())).isInstanceOf(InvalidArgumentException.class);
+            assertThatThrownBy(() -> new Trainer(model, adapter, config().build()))
+                    .isInstanceOf(InvalidArgumentException.class);
         }
     }
 

@@ -17,7 +17,8 @@ import java.util.regex.Pattern;
  */
 record AdapterName(Path path, double scale) {
     /** What {@code --adapter} says where several may be given. */
-    static final String DESCRIPTION = "May be given several times, to apply their sum; each with a scale if you like: my-adapter:0.5.";
+    static final String DESCRIPTION =
+            "May be given several times, to apply their sum; each with a scale if you like: my-adapter:0.5.";
 
     private static final Pattern WITH_SCALE = Pattern.compile("(.+):([-+]?(?:\\d+\\.?\\d*|\\.\\d+)(?:[eE][-+]?\\d+)?)");
 

@@ -2,8 +2,8 @@ package dev.lorica.cli;
 
 import dev.lorica.Checkpoint;
 import dev.lorica.IntervalStrategy;
-import dev.lorica.TrainingConfig;
 import dev.lorica.TrainerListener;
+import dev.lorica.TrainingConfig;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
@@ -42,8 +42,9 @@ final class CheckpointOptions {
             paramLabel = "auto|DIR",
             arity = "0..1",
             fallbackValue = "auto",
-            description = "Go on from this checkpoint, or from the last whole one in --output; the run ends as if it had "
-                    + "never been stopped. auto begins anew where there is none.")
+            description =
+                    "Go on from this checkpoint, or from the last whole one in --output; the run ends as if it had "
+                            + "never been stopped. auto begins anew where there is none.")
     String resume;
 
     @Option(
@@ -61,8 +62,8 @@ final class CheckpointOptions {
 
     TrainingConfig.Builder apply(TrainingConfig.Builder config) {
         return config.saveSteps(saveSteps != null ? saveSteps : DEFAULTS.saveSteps())
-                .saveStrategy(TrainingOptions.interval(
-                        "--save-strategy", saveStrategy, saveSteps, IntervalStrategy.STEPS))
+                .saveStrategy(
+                        TrainingOptions.interval("--save-strategy", saveStrategy, saveSteps, IntervalStrategy.STEPS))
                 .saveTotalLimit(saveTotalLimit);
     }
 
@@ -81,16 +82,17 @@ final class CheckpointOptions {
             if (overwrite) {
                 Checkpoint.deleteAll(output);
             } else if (!Checkpoint.list(output).isEmpty()) {
-                throw new LoricaException(output + " holds checkpoints of another run: go on from them with --resume auto, "
-                        + "delete them with --overwrite-output-dir, or choose another folder");
+                throw new LoricaException(
+                        output + " holds checkpoints of another run: go on from them with --resume auto, "
+                                + "delete them with --overwrite-output-dir, or choose another folder");
             }
             return null;
         }
         if (!List.of("auto", "true").contains(resume.toLowerCase(Locale.ROOT))) {
             return Checkpoint.open(Path.of(resume));
         }
-        Optional<Checkpoint> latest = Checkpoint.latest(
-                output, (path, reason) -> note.accept("note: passed over: " + reason.getMessage()));
+        Optional<Checkpoint> latest =
+                Checkpoint.latest(output, (path, reason) -> note.accept("note: passed over: " + reason.getMessage()));
         if (latest.isEmpty()) {
             note.accept("note: there is no checkpoint in " + output + " to go on from; the run begins anew");
         }
@@ -102,11 +104,13 @@ final class CheckpointOptions {
         logs.add(new JsonlLog(output.resolve(JsonlLog.FILE_NAME), problem));
         for (String name : reportTo) {
             switch (name.strip().toLowerCase(Locale.ROOT)) {
-                case "tensorboard", "all" -> logs.add(new TensorBoardLog(
-                        loggingDir != null ? loggingDir : output.resolve(TensorBoardLog.FOLDER_NAME), problem));
+                case "tensorboard", "all" ->
+                    logs.add(new TensorBoardLog(
+                            loggingDir != null ? loggingDir : output.resolve(TensorBoardLog.FOLDER_NAME), problem));
                 case "none" -> {}
-                default -> throw new IllegalArgumentException(
-                        "--report-to cannot be \"" + name + "\"; it is one of tensorboard, none");
+                default ->
+                    throw new IllegalArgumentException(
+                            "--report-to cannot be \"" + name + "\"; it is one of tensorboard, none");
             }
         }
         return logs;

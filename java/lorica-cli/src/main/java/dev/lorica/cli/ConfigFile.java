@@ -47,16 +47,60 @@ final class ConfigFile {
 
     /** Keys that have no meaning here: about graphics cards, processes, other services, the types of the base's weights. */
     private static final Set<String> MEANINGLESS = Set.of(
-            "bf16", "fp16", "tf32", "load_in_4bit", "load_in_8bit", "quantization_bit", "quantization_method",
-            "do_eval", "do_predict", "plot_loss", "overwrite_cache", "preprocessing_num_workers",
-            "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout", "ddp_find_unused_parameters",
-            "trust_remote_code", "flash_attention", "flash_attn", "sdp_attention", "xformers_attention",
-            "attn_implementation", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model",
-            "run_name", "hub_model_id", "hub_token", "push_to_hub", "remove_unused_columns", "tokenizer_type",
-            "model_type", "strict", "packing", "sample_packing", "eval_sample_packing", "pad_to_sequence_len",
-            "deepspeed", "fsdp", "fsdp_config", "local_rank", "save_safetensors", "disable_tqdm",
-            "dataset_prepared_path", "gradient_checkpointing_kwargs", "use_reentrant", "torch_compile",
-            "log_level", "logging_strategy", "logging_first_step", "include_num_input_tokens_seen", "use_cache");
+            "bf16",
+            "fp16",
+            "tf32",
+            "load_in_4bit",
+            "load_in_8bit",
+            "quantization_bit",
+            "quantization_method",
+            "do_eval",
+            "do_predict",
+            "plot_loss",
+            "overwrite_cache",
+            "preprocessing_num_workers",
+            "dataloader_num_workers",
+            "dataloader_pin_memory",
+            "ddp_timeout",
+            "ddp_find_unused_parameters",
+            "trust_remote_code",
+            "flash_attention",
+            "flash_attn",
+            "sdp_attention",
+            "xformers_attention",
+            "attn_implementation",
+            "wandb_project",
+            "wandb_entity",
+            "wandb_watch",
+            "wandb_name",
+            "wandb_log_model",
+            "run_name",
+            "hub_model_id",
+            "hub_token",
+            "push_to_hub",
+            "remove_unused_columns",
+            "tokenizer_type",
+            "model_type",
+            "strict",
+            "packing",
+            "sample_packing",
+            "eval_sample_packing",
+            "pad_to_sequence_len",
+            "deepspeed",
+            "fsdp",
+            "fsdp_config",
+            "local_rank",
+            "save_safetensors",
+            "disable_tqdm",
+            "dataset_prepared_path",
+            "gradient_checkpointing_kwargs",
+            "use_reentrant",
+            "torch_compile",
+            "log_level",
+            "logging_strategy",
+            "logging_first_step",
+            "include_num_input_tokens_seen",
+            "use_cache");
 
     /** The option on the left, when given on the command line, also sets aside the one on the right in the file. */
     private static final Map<String, String> SETS_ASIDE = Map.of(
@@ -131,9 +175,12 @@ final class ConfigFile {
         } catch (NoSuchFileException e) {
             throw new FileAccessException("--config " + file + " does not exist", e);
         } catch (JacksonException e) {
-            String line = e.getLocation() == null ? "" : ", line " + e.getLocation().getLineNr();
-            throw new FileFormatException("--config " + file + line + ": "
-                    + e.getOriginalMessage().lines().findFirst().orElse("not YAML"), e);
+            String line =
+                    e.getLocation() == null ? "" : ", line " + e.getLocation().getLineNr();
+            throw new FileFormatException(
+                    "--config " + file + line + ": "
+                            + e.getOriginalMessage().lines().findFirst().orElse("not YAML"),
+                    e);
         } catch (IOException e) {
             throw new FileAccessException("--config " + file + " cannot be read: " + e.getMessage(), e);
         }
@@ -175,14 +222,16 @@ final class ConfigFile {
                     option(key, "--target-modules", "all-linear");
                 }
             }
-            case "lora_target" -> option(key, "--target-modules", value.asText().equals("all") ? "all-linear" : text(key, value));
-            case "lr_scheduler_kwargs" -> value.fields().forEachRemaining(kwarg -> {
-                switch (kwarg.getKey()) {
-                    case "min_lr", "lr_end" -> option(key, "--min-learning-rate", kwarg.getValue());
-                    case "power" -> option(key, "--lr-scheduler-power", kwarg.getValue());
-                    default -> throw unknown(key + "." + kwarg.getKey(), "");
-                }
-            });
+            case "lora_target" ->
+                option(key, "--target-modules", value.asText().equals("all") ? "all-linear" : text(key, value));
+            case "lr_scheduler_kwargs" ->
+                value.fields().forEachRemaining(kwarg -> {
+                    switch (kwarg.getKey()) {
+                        case "min_lr", "lr_end" -> option(key, "--min-learning-rate", kwarg.getValue());
+                        case "power" -> option(key, "--lr-scheduler-power", kwarg.getValue());
+                        default -> throw unknown(key + "." + kwarg.getKey(), "");
+                    }
+                });
             default -> plain(key, name, value);
         }
     }
@@ -191,12 +240,14 @@ final class ConfigFile {
         Set<String> only = ONLY.get(name);
         if (only != null) {
             if (!only.contains(value.asText().toLowerCase(Locale.ROOT))) {
-                throw new FileFormatException("--config " + file + ": " + key + " cannot be " + value.asText() + " here, only "
-                        + String.join(" or ", only.stream().sorted().toList()));
+                throw new FileFormatException(
+                        "--config " + file + ": " + key + " cannot be " + value.asText() + " here, only "
+                                + String.join(" or ", only.stream().sorted().toList()));
             }
         } else if (MEANINGLESS.contains(name)) {
             ignored.add(key);
-        } else if (command.findOption(Spelling.ours(name)) != null && !Spelling.ours(name).equals("--config")) {
+        } else if (command.findOption(Spelling.ours(name)) != null
+                && !Spelling.ours(name).equals("--config")) {
             option(key, Spelling.ours(name), value);
         } else {
             throw unknown(key, closest(name));
@@ -228,7 +279,8 @@ final class ConfigFile {
                     option(key, "--text-field", field.getValue());
                 } else if (OF_A_DATASET.contains(name)) {
                     option(key, Spelling.ours(name), field.getValue());
-                } else if (!Set.of("path", "ds_type", "split", "roles_to_train", "train_on_eos").contains(name)) {
+                } else if (!Set.of("path", "ds_type", "split", "roles_to_train", "train_on_eos")
+                        .contains(name)) {
                     throw unknown(key + "." + name, "");
                 }
             });
@@ -246,13 +298,17 @@ final class ConfigFile {
     private void option(String key, String name, JsonNode value) {
         OptionSpec option = command.findOption(name);
         if (value.isObject() && option.typeInfo().isMap()) {
-            value.fields().forEachRemaining(entry -> mapEntry(key, option, entry.getKey(), text(key, entry.getValue())));
-        } else if (value.isArray() && option.isMultiValue() && option.splitRegex().isEmpty()) {
+            value.fields()
+                    .forEachRemaining(entry -> mapEntry(key, option, entry.getKey(), text(key, entry.getValue())));
+        } else if (value.isArray()
+                && option.isMultiValue()
+                && option.splitRegex().isEmpty()) {
             value.forEach(element -> option(key, name, text(key, element)));
         } else if (option.arity().max() == 0) {
             String flag = text(key, value);
             if (!Set.of("true", "false").contains(flag)) {
-                throw new FileFormatException("--config " + file + ": " + key + " is " + flag + "; it must be true or false");
+                throw new FileFormatException(
+                        "--config " + file + ": " + key + " is " + flag + "; it must be true or false");
             }
             if (flag.equals("true") && !given.contains(option)) {
                 options.add(name);
@@ -264,7 +320,8 @@ final class ConfigFile {
 
     private void mapEntry(String key, OptionSpec option, String name, String value) {
         if (name.contains(",")) {
-            throw new FileFormatException("--config " + file + ": " + key + " has the name \"" + name + "\" with a comma in it");
+            throw new FileFormatException(
+                    "--config " + file + ": " + key + " has the name \"" + name + "\" with a comma in it");
         }
         if (!given.contains(option)) {
             options.add(option.longestName() + "=" + name + "=" + value);
@@ -282,7 +339,8 @@ final class ConfigFile {
         }
         boolean twice = !option.isMultiValue() && options.stream().anyMatch(other -> other.startsWith(name + "="));
         if (twice) {
-            throw new FileFormatException("--config " + file + ": " + key + " sets " + name + ", which another key sets too");
+            throw new FileFormatException(
+                    "--config " + file + ": " + key + " sets " + name + ", which another key sets too");
         }
         options.add(name + "=" + value);
     }

@@ -33,7 +33,10 @@ import picocli.CommandLine.Parameters;
 final class ConvertCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Parameters(index = "0", paramLabel = "DIR", description = "Folder with config.json and model.safetensors" + HubFiles.OR_HUB + ".")
+    @Parameters(
+            index = "0",
+            paramLabel = "DIR",
+            description = "Folder with config.json and model.safetensors" + HubFiles.OR_HUB + ".")
     private Path input;
 
     @Parameters(index = "1", paramLabel = "OUTPUT", description = "The GGUF file to write.")
@@ -42,7 +45,8 @@ final class ConvertCommand implements Callable<Integer> {
     @Option(
             names = "--type",
             paramLabel = "TYPE",
-            description = "F16, BF16, F32, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: ${DEFAULT-VALUE}")
+            description =
+                    "F16, BF16, F32, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: ${DEFAULT-VALUE}")
     private String type = "F16";
 
     @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
@@ -58,7 +62,9 @@ final class ConvertCommand implements Callable<Integer> {
         HuggingFaceConverter.convert(HubFiles.folder(terminal, input), output, type);
         double seconds = (System.nanoTime() - start) / 1e9;
         long bytes = HubFiles.bytes(output);
-        terminal.out().println("Saved " + terminal.bold(output.toString()) + ", " + Format.bytes(bytes) + ", in " + Format.seconds(seconds));
+        terminal.out()
+                .println("Saved " + terminal.bold(output.toString()) + ", " + Format.bytes(bytes) + ", in "
+                        + Format.seconds(seconds));
         if (terminal.json()) {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("output", output.toString());

@@ -133,7 +133,8 @@ final class DataCommand implements Callable<Integer> {
         }
 
         String inWords() {
-            return Format.count(batches) + " of " + Format.count(batchSize, "example") + ": " + Format.count(Math.round(mean))
+            return Format.count(batches) + " of " + Format.count(batchSize, "example") + ": "
+                    + Format.count(Math.round(mean))
                     + " tokens on average, the largest " + Format.count(most) + ": " + Format.percent(mean, most)
                     + " filled; padding, which packing saves, would add " + Format.percent(padded - mean, mean);
         }
@@ -156,7 +157,8 @@ final class DataCommand implements Callable<Integer> {
         terminal.out()
                 .println(terminal.bold("lengths") + (named ? " of " + file.name() : "") + ": median "
                         + Format.count(lengths.quantile(0.5)) + ", 95 % up to " + Format.count(lengths.quantile(0.95))
-                        + ", 99 % up to " + Format.count(lengths.quantile(0.99)) + ", longest " + Format.count(lengths.longest())
+                        + ", 99 % up to " + Format.count(lengths.quantile(0.99)) + ", longest "
+                        + Format.count(lengths.longest())
                         + " tokens");
         int step = step(lengths);
         long most = 1;
@@ -168,8 +170,10 @@ final class DataCommand implements Callable<Integer> {
             String bar = "█".repeat((int) Math.ceil((double) BAR * count / most));
             boolean tooLong = from > file.maxLength();
             terminal.out()
-                    .println(String.format("  %9s  ", Format.count(from)) + (tooLong ? terminal.faint(bar) : bar)
-                            + (count == 0 ? "" : " " + Format.count(count)) + (tooLong && count > 0 ? " too long" : ""));
+                    .println(String.format("  %9s  ", Format.count(from))
+                            + (tooLong ? terminal.faint(bar) : bar)
+                            + (count == 0 ? "" : " " + Format.count(count))
+                            + (tooLong && count > 0 ? " too long" : ""));
         }
     }
 

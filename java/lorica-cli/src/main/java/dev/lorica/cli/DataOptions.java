@@ -66,10 +66,11 @@ final class DataOptions {
     @Option(
             names = "--template",
             paramLabel = "NAME|FILE",
-            description = "What stands around a prompt: instruction (### Instruction: … ### Response: …), plain (nothing), "
-                    + "chat (the model's chat template), or a YAML file with prompt and prompt_with_input, in which "
-                    + "{instruction}, {input} and {system} stand. Default: chat for conversations, plain for texts and for "
-                    + "prompts that carry ### Response: already, else instruction.")
+            description =
+                    "What stands around a prompt: instruction (### Instruction: … ### Response: …), plain (nothing), "
+                            + "chat (the model's chat template), or a YAML file with prompt and prompt_with_input, in which "
+                            + "{instruction}, {input} and {system} stand. Default: chat for conversations, plain for texts and for "
+                            + "prompts that carry ### Response: already, else instruction.")
     String template;
 
     @Option(
@@ -160,7 +161,9 @@ final class DataOptions {
 
     /** {@code null}: each data set's own. */
     private PromptTemplate template(TokenizerInfo tokenizer) {
-        if (template != null && chatTemplate == null && ChatTemplate.named(template).isPresent()) {
+        if (template != null
+                && chatTemplate == null
+                && ChatTemplate.named(template).isPresent()) {
             // LLaMA-Factory's template: llama3
             chatTemplate = template;
             template = null;

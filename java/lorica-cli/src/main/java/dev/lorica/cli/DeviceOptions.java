@@ -9,8 +9,9 @@ final class DeviceOptions {
     @Option(
             names = "--device",
             paramLabel = "DEVICE",
-            description = "auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, or reference (slow and plain, to compare"
-                    + " with). Default: ${DEFAULT-VALUE}")
+            description =
+                    "auto (the first GPU that works, else the CPU), cpu, cuda, cuda:N, or reference (slow and plain, to compare"
+                            + " with). Default: ${DEFAULT-VALUE}")
     String device = "auto";
 
     @Option(

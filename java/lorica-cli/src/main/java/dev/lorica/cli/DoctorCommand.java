@@ -143,8 +143,8 @@ final class DoctorCommand implements Callable<Integer> {
         devices.add(json);
         row(
                 "",
-                gpu.name() + ", compute capability " + gpu.computeCapability() + "; " + Format.bytes(gpu.freeMemory()) + " free of "
-                        + Format.bytes(gpu.totalMemory()));
+                gpu.name() + ", compute capability " + gpu.computeCapability() + "; " + Format.bytes(gpu.freeMemory())
+                        + " free of " + Format.bytes(gpu.totalMemory()));
         processes(gpu, json);
     }
 
@@ -152,12 +152,16 @@ final class DoctorCommand implements Callable<Integer> {
         json.put(
                 "processes",
                 gpu.processes().stream()
-                        .map(process -> Map.of("pid", process.pid(), "name", process.name(), "memory", process.memory()))
+                        .map(process ->
+                                Map.of("pid", process.pid(), "name", process.name(), "memory", process.memory()))
                         .toList());
         if (!gpu.processes().isEmpty()) {
             row(
                     "",
-                    "in use by " + gpu.processes().stream().map(DoctorCommand::inWords).collect(Collectors.joining(", ")));
+                    "in use by "
+                            + gpu.processes().stream()
+                                    .map(DoctorCommand::inWords)
+                                    .collect(Collectors.joining(", ")));
         }
     }
 

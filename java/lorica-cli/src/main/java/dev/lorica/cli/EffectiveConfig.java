@@ -51,7 +51,8 @@ final class EffectiveConfig {
         Map<String, Object> values = new LinkedHashMap<>();
         for (OptionSpec option : command.options()) {
             Object value = option.getValue();
-            boolean nothing = value == null || value instanceof Collection<?> list && list.isEmpty()
+            boolean nothing = value == null
+                    || value instanceof Collection<?> list && list.isEmpty()
                     || value instanceof Map<?, ?> map && map.isEmpty();
             if (!nothing && !LEFT_OUT.contains(option.longestName())) {
                 values.put(option.longestName().substring(2).replace('-', '_'), plain(value));

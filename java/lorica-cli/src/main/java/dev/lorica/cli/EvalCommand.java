@@ -54,13 +54,15 @@ final class EvalCommand implements Callable<Integer> {
     @Option(
             names = {"-a", "--adapter"},
             paramLabel = "DIR|FILE[:SCALE]",
-            description = "An adapter trained on it; the model is measured without it and with it. " + AdapterName.DESCRIPTION)
+            description = "An adapter trained on it; the model is measured without it and with it. "
+                    + AdapterName.DESCRIPTION)
     private List<String> adapters = new ArrayList<>();
 
     @Option(
             names = {"-d", "--data"},
             paramLabel = "FILE",
-            description = "Examples: loss and perplexity over the tokens that would be trained on, each weighted alike.")
+            description =
+                    "Examples: loss and perplexity over the tokens that would be trained on, each weighted alike.")
     private Path data;
 
     @Option(
@@ -68,8 +70,9 @@ final class EvalCommand implements Callable<Integer> {
             paramLabel = "N",
             arity = "0..1",
             fallbackValue = "2147483647",
-            description = "Also answer the first N questions of --data (all, without a number), and compare with the answers"
-                    + " there: exact match and F1 over words.")
+            description =
+                    "Also answer the first N questions of --data (all, without a number), and compare with the answers"
+                            + " there: exact match and F1 over words.")
     private int answers;
 
     @Option(
@@ -144,7 +147,9 @@ final class EvalCommand implements Callable<Integer> {
         DataConfig given = dataOptions.config(base);
         PromptTemplate template = given.template() != null
                 ? given.template()
-                : tuned != null && tuned.template() != null ? tuned.template() : PromptTemplate.forDataset(records, base.tokenizer().info());
+                : tuned != null && tuned.template() != null
+                        ? tuned.template()
+                        : PromptTemplate.forDataset(records, base.tokenizer().info());
         DataConfig config = new DataConfig(template, given.maxLength(), given.overflow(), given.trainOnPrompt());
         TokenizedDataset examples = TokenizedDataset.of(records, base.tokenizer(), config);
         new TrainingReport(terminal).data("data", examples.report());

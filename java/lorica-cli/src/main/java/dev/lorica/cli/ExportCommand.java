@@ -29,7 +29,11 @@ import picocli.CommandLine.Option;
 final class ExportCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model that it belongs to" + HubFiles.OR_HUB + ".")
+    @Option(
+            names = {"-m", "--model"},
+            required = true,
+            paramLabel = "FILE",
+            description = "The GGUF model that it belongs to" + HubFiles.OR_HUB + ".")
     private Path model;
 
     @Option(
@@ -45,13 +49,18 @@ final class ExportCommand implements Callable<Integer> {
             description = "peft, gguf, or both. Default: ${DEFAULT-VALUE}")
     private String format = "both";
 
-    @Option(names = {"-o", "--output"}, required = true, paramLabel = "DIR", description = "Folder for the new files.")
+    @Option(
+            names = {"-o", "--output"},
+            required = true,
+            paramLabel = "DIR",
+            description = "Folder for the new files.")
     private Path output;
 
     @Option(
             names = "--base-model-name",
             paramLabel = "NAME",
-            description = "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
+            description =
+                    "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
     private String baseModelName;
 
     @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
@@ -67,12 +76,15 @@ final class ExportCommand implements Callable<Integer> {
         try (Model base = Model.load(HubFiles.model(terminal, model));
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             if (wanted == AdapterFormat.GGUF && tuned.info().useDora()) {
-                throw new LoricaException("a DoRA adapter cannot be a LoRA file for llama.cpp, which has no magnitudes; "
-                        + "lorica merge makes a model of it that llama.cpp runs");
+                throw new LoricaException(
+                        "a DoRA adapter cannot be a LoRA file for llama.cpp, which has no magnitudes; "
+                                + "lorica merge makes a model of it that llama.cpp runs");
             }
             wanted.write(tuned, output, baseModelName);
         }
-        terminal.out().println("Saved " + terminal.bold(output.resolve(wanted.mainFile()).toString()));
+        terminal.out()
+                .println("Saved "
+                        + terminal.bold(output.resolve(wanted.mainFile()).toString()));
         if (terminal.json()) {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("output", output.toString());

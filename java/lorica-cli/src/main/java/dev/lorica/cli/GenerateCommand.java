@@ -52,7 +52,8 @@ final class GenerateCommand implements Callable<Integer> {
     @Option(
             names = {"-a", "--adapter"},
             paramLabel = "DIR|FILE[:SCALE]",
-            description = "An adapter trained on it: its folder, a GGUF LoRA file" + HubFiles.OR_HUB + ". " + AdapterName.DESCRIPTION)
+            description = "An adapter trained on it: its folder, a GGUF LoRA file" + HubFiles.OR_HUB + ". "
+                    + AdapterName.DESCRIPTION)
     private List<String> adapters = new ArrayList<>();
 
     @ArgGroup(multiplicity = "1")
@@ -63,8 +64,9 @@ final class GenerateCommand implements Callable<Integer> {
         @Option(
                 names = {"-i", "--instruction"},
                 paramLabel = "TEXT",
-                description = "A question; it is put into the template that the adapter was trained with, or else into the "
-                        + "model's chat template.")
+                description =
+                        "A question; it is put into the template that the adapter was trained with, or else into the "
+                                + "model's chat template.")
         private String instruction;
 
         @Option(
@@ -79,13 +81,17 @@ final class GenerateCommand implements Callable<Integer> {
         private String prompt;
     }
 
-    @Option(names = "--system", paramLabel = "TEXT", description = "The system prompt, for what is asked with -i or --chat.")
+    @Option(
+            names = "--system",
+            paramLabel = "TEXT",
+            description = "The system prompt, for what is asked with -i or --chat.")
     private String system;
 
     @Option(
             names = "--chat-template",
             paramLabel = "NAME|FILE",
-            description = "A chat template instead of the adapter's or the model's: a file with Jinja, chatml, llama3, zephyr, …")
+            description =
+                    "A chat template instead of the adapter's or the model's: a file with Jinja, chatml, llama3, zephyr, …")
     private String chatTemplate;
 
     @ArgGroup(exclusive = false, validate = false, heading = "%nSampling:%n")
@@ -107,13 +113,15 @@ final class GenerateCommand implements Callable<Integer> {
     public Integer call() {
         GenerationConfig config = sampling.config();
         if (question.prompt != null && (system != null || chatTemplate != null)) {
-            throw new IllegalArgumentException("--system and --chat-template are not for --prompt, which is taken as it stands");
+            throw new IllegalArgumentException(
+                    "--system and --chat-template are not for --prompt, which is taken as it stands");
         }
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
             info = base.info();
-            PromptTemplate template = question.prompt != null ? null
+            PromptTemplate template = question.prompt != null
+                    ? null
                     : chatTemplate == null ? generator.template() : DataOptions.chatTemplate(base, chatTemplate, null);
             terminal.err().println(terminal.faint("device: " + info.deviceInWords()));
             if (question.prompt != null) {

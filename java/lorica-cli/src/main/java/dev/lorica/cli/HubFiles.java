@@ -56,6 +56,7 @@ final class HubFiles {
         private final boolean moving;
         /** Whether the cursor stands behind a line that is to be drawn over. */
         private boolean drawn;
+
         private String file;
         private long begun;
         private long begunAt;
@@ -86,8 +87,9 @@ final class HubFiles {
             double rate = seconds > 0 ? (done - begun) / seconds : 0;
             String left = rate > 0 && done < total ? "  ETA " + Format.duration((total - done) / rate) : "";
             terminal.err()
-                    .print(CLEAR + "downloading " + name + "  " + Format.bytes(done) + " of " + Format.bytes(total) + "  "
-                            + Format.bytes(Math.round(rate)) + "/s" + left + (done == total ? System.lineSeparator() : ""));
+                    .print(CLEAR + "downloading " + name + "  " + Format.bytes(done) + " of " + Format.bytes(total)
+                            + "  " + Format.bytes(Math.round(rate)) + "/s" + left
+                            + (done == total ? System.lineSeparator() : ""));
             terminal.err().flush();
             drawn = done < total;
         }

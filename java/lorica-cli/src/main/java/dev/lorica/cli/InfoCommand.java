@@ -149,7 +149,11 @@ final class InfoCommand implements Callable<Integer> {
         facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
         copy(values, "adapter.lora.alpha", facts, "alpha");
         facts.put("modules", List.copyOf(modules));
-        facts.put("pairs", contents.tensors().stream().filter(tensor -> tensor.name().endsWith(".lora_a")).count());
+        facts.put(
+                "pairs",
+                contents.tensors().stream()
+                        .filter(tensor -> tensor.name().endsWith(".lora_a"))
+                        .count());
         facts.put(
                 "parameters",
                 contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());

@@ -55,14 +55,11 @@ final class LoraOptions {
             names = "--rank-pattern",
             paramLabel = "NAME=N",
             split = ",",
-            description = "Other ranks for modules whose names end so: v_proj=8,blk.3.attn_q=4; a regular expression too.")
+            description =
+                    "Other ranks for modules whose names end so: v_proj=8,blk.3.attn_q=4; a regular expression too.")
     Map<String, Integer> rankPattern = new LinkedHashMap<>();
 
-    @Option(
-            names = "--alpha-pattern",
-            paramLabel = "NAME=X",
-            split = ",",
-            description = "The same for alpha.")
+    @Option(names = "--alpha-pattern", paramLabel = "NAME=X", split = ",", description = "The same for alpha.")
     Map<String, Double> alphaPattern = new LinkedHashMap<>();
 
     @Option(names = "--use-rslora", description = "Scale by alpha / √rank instead.")
@@ -70,8 +67,9 @@ final class LoraOptions {
 
     @Option(
             names = "--use-dora",
-            description = "Train the norms of the weights' rows too (DoRA). llama.cpp has no such adapters: lorica merge makes "
-                    + "models for it.")
+            description =
+                    "Train the norms of the weights' rows too (DoRA). llama.cpp has no such adapters: lorica merge makes "
+                            + "models for it.")
     boolean useDora;
 
     @Option(
@@ -85,8 +83,9 @@ final class LoraOptions {
                 switch (init.toLowerCase(Locale.ROOT)) {
                     case "true", "default" -> LoraConfig.Init.DEFAULT;
                     case "gaussian" -> LoraConfig.Init.GAUSSIAN;
-                    default -> throw new IllegalArgumentException(
-                            "--init-lora-weights cannot be \"" + init + "\"; it is one of true, gaussian");
+                    default ->
+                        throw new IllegalArgumentException(
+                                "--init-lora-weights cannot be \"" + init + "\"; it is one of true, gaussian");
                 };
         return LoraConfig.builder()
                 .rank(rank)
@@ -112,7 +111,8 @@ final class LoraOptions {
         for (String part : layers) {
             Matcher range = RANGE.matcher(part.strip());
             if (!range.matches()) {
-                throw new IllegalArgumentException("--layers-to-transform cannot be \"" + part + "\"; layers are meant, as 0-7,12");
+                throw new IllegalArgumentException(
+                        "--layers-to-transform cannot be \"" + part + "\"; layers are meant, as 0-7,12");
             }
             int first = Integer.parseInt(range.group(1));
             int last = range.group(2) == null ? first : Integer.parseInt(range.group(2));

@@ -40,7 +40,11 @@ final class MergeCommand implements Callable<Integer> {
 
     private final Terminal terminal;
 
-    @Option(names = {"-m", "--model"}, required = true, paramLabel = "FILE", description = "The GGUF model" + HubFiles.OR_HUB + ".")
+    @Option(
+            names = {"-m", "--model"},
+            required = true,
+            paramLabel = "FILE",
+            description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
     @Option(
@@ -50,14 +54,19 @@ final class MergeCommand implements Callable<Integer> {
             description = "The adapter trained on it. " + AdapterName.DESCRIPTION)
     private List<String> adapters;
 
-    @Option(names = {"-o", "--output"}, required = true, paramLabel = "FILE", description = "The GGUF file to write.")
+    @Option(
+            names = {"-o", "--output"},
+            required = true,
+            paramLabel = "FILE",
+            description = "The GGUF file to write.")
     private Path output;
 
     @Option(
             names = "--type",
             paramLabel = "TYPE",
-            description = "F32, F16, BF16, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: each tensor as in the model, what "
-                    + "the adapter changes in F16")
+            description =
+                    "F32, F16, BF16, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: each tensor as in the model, what "
+                            + "the adapter changes in F16")
     private String type;
 
     @Option(
@@ -90,7 +99,9 @@ final class MergeCommand implements Callable<Integer> {
             ModelFiles.merge(tuned, output, type);
             double seconds = (System.nanoTime() - start) / 1e9;
             long bytes = HubFiles.bytes(output);
-            terminal.out().println("Saved " + terminal.bold(output.toString()) + ", " + Format.bytes(bytes) + ", in " + Format.seconds(seconds));
+            terminal.out()
+                    .println("Saved " + terminal.bold(output.toString()) + ", " + Format.bytes(bytes) + ", in "
+                            + Format.seconds(seconds));
             json.put("output", output.toString());
             json.put("bytes", bytes);
             json.put("seconds", seconds);
@@ -124,10 +135,13 @@ final class MergeCommand implements Callable<Integer> {
         terminal.out().println("  loss on " + evalData + ", " + Format.count(live.trainedTokens(), "token") + ":");
         terminal.out().println("    model alone         " + Format.fixed(untrained.loss(), 4));
         terminal.out().println("    model with adapter  " + Format.fixed(live.loss(), 4));
-        terminal.out().println("    merged file         " + Format.fixed(merged.loss(), 4) + "  (" + String.format("%+.3f", 100 * change) + " %)");
+        terminal.out()
+                .println("    merged file         " + Format.fixed(merged.loss(), 4) + "  ("
+                        + String.format("%+.3f", 100 * change) + " %)");
         if (learned > 0 && merged.loss() - live.loss() > 0.1 * learned) {
-            terminal.err().println("warning: merging lost " + Math.round(100 * (merged.loss() - live.loss()) / learned)
-                    + " % of what was learned; a larger --type, such as Q8_0 or F16, keeps more");
+            terminal.err()
+                    .println("warning: merging lost " + Math.round(100 * (merged.loss() - live.loss()) / learned)
+                            + " % of what was learned; a larger --type, such as Q8_0 or F16, keeps more");
         }
         json.put("eval_tokens", live.trainedTokens());
         json.put("base_loss", untrained.loss());

@@ -18,7 +18,13 @@ record NvidiaDriver(String version, List<Gpu> gpus) {
     /**
      * @param pciBusId as {@link dev.lorica.CudaInfo.Gpu#pciBusId}
      */
-    record Gpu(String name, String pciBusId, String computeCapability, long totalMemory, long freeMemory, List<Process> processes) {
+    record Gpu(
+            String name,
+            String pciBusId,
+            String computeCapability,
+            long totalMemory,
+            long freeMemory,
+            List<Process> processes) {
         Gpu {
             processes = List.copyOf(processes);
         }
@@ -39,6 +45,8 @@ record NvidiaDriver(String version, List<Gpu> gpus) {
     }
 
     Optional<Gpu> gpu(String pciBusId) {
-        return gpus.stream().filter(gpu -> gpu.pciBusId().equalsIgnoreCase(pciBusId)).findFirst();
+        return gpus.stream()
+                .filter(gpu -> gpu.pciBusId().equalsIgnoreCase(pciBusId))
+                .findFirst();
     }
 }

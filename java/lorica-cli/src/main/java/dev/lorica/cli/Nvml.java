@@ -66,7 +66,8 @@ final class Nvml {
         try {
             byte[] version = new byte[TEXT];
             int[] count = new int[1];
-            if (nvmlSystemGetDriverVersion(version, TEXT) != NVML_SUCCESS || nvmlDeviceGetCount_v2(count) != NVML_SUCCESS) {
+            if (nvmlSystemGetDriverVersion(version, TEXT) != NVML_SUCCESS
+                    || nvmlDeviceGetCount_v2(count) != NVML_SUCCESS) {
                 return Optional.empty();
             }
             List<NvidiaDriver.Gpu> gpus = new ArrayList<>();
@@ -90,7 +91,9 @@ final class Nvml {
         nvmlDeviceGetCudaComputeCapability(device, major, minor);
         try (nvmlPciInfo_t pci = new nvmlPciInfo_t();
                 nvmlMemory_t memory = new nvmlMemory_t()) {
-            String bus = nvmlDeviceGetPciInfo_v3(device, pci) == NVML_SUCCESS ? pci.busId().getString() : "";
+            String bus = nvmlDeviceGetPciInfo_v3(device, pci) == NVML_SUCCESS
+                    ? pci.busId().getString()
+                    : "";
             boolean known = nvmlDeviceGetMemoryInfo(device, memory) == NVML_SUCCESS;
             return new NvidiaDriver.Gpu(
                     text(name),
@@ -114,7 +117,8 @@ final class Nvml {
                 byte[] name = new byte[TEXT];
                 boolean named = nvmlSystemGetProcessName(info.pid(), name, TEXT) == NVML_SUCCESS;
                 long memory = info.usedGpuMemory() == NOT_AVAILABLE ? 0 : info.usedGpuMemory();
-                processes.add(new NvidiaDriver.Process(Integer.toUnsignedLong(info.pid()), named ? text(name) : "", memory));
+                processes.add(
+                        new NvidiaDriver.Process(Integer.toUnsignedLong(info.pid()), named ? text(name) : "", memory));
             }
             infos.position(0);
         }

@@ -31,7 +31,8 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
             throw new LoricaException("--output " + path + " is a file; a folder is meant");
         }
         boolean isNew = !Files.exists(path);
-        boolean hasAdapter = Files.exists(path.resolve(Adapter.FILE_NAME)) || Files.exists(path.resolve(Adapter.PEFT_FILE_NAME));
+        boolean hasAdapter =
+                Files.exists(path.resolve(Adapter.FILE_NAME)) || Files.exists(path.resolve(Adapter.PEFT_FILE_NAME));
         try {
             Files.createDirectories(path);
             if (!hasAdapter && !overwrite && !isEmpty(path) && !isOurs(path)) {
@@ -49,14 +50,14 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
     private static FileChannel lock(Path folder) throws IOException {
         Path file = folder.resolve(LOCK);
         while (true) {
-            FileChannel channel =
-                    FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+            FileChannel channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
             if (!tryLock(channel)) {
                 channel.close();
                 throw new LoricaException("--output " + folder + " is in use: another run writes into it"
                         + "; choose another folder, or wait until it is done");
             }
-            // A run that ended just now may have taken the file away between our opening and our locking it; ours has a size that hardly
+            // A run that ended just now may have taken the file away between our opening and our locking it; ours has a
+            // size that hardly
             // another has. It must not be opened to see that: closing it again would give up the lock.
             long size = 1 + (System.nanoTime() & 0x7fff);
             channel.truncate(0).write(ByteBuffer.wrap(new byte[1]), size - 1);
@@ -84,8 +85,8 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
         }
         long free = disk.getUsableSpace();
         if (free < bytes) {
-            throw new LoricaException("--output " + path + " has room for " + Format.bytes(free) + "; the adapter takes "
-                    + Format.bytes(bytes) + ": choose another folder, or make room");
+            throw new LoricaException("--output " + path + " has room for " + Format.bytes(free)
+                    + "; the adapter takes " + Format.bytes(bytes) + ": choose another folder, or make room");
         }
     }
 

@@ -22,7 +22,10 @@ import picocli.CommandLine.Option;
 @Command(
         name = "plan",
         header = "Show the memory that training needs, by component, and the largest batch that fits.",
-        description = {"", "Counts what the engine takes. Java itself takes about 0.1 GiB more, and a little for the data."},
+        description = {
+            "",
+            "Counts what the engine takes. Java itself takes about 0.1 GiB more, and a little for the data."
+        },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
         customSynopsis = "lorica plan --model FILE [OPTION]…",
@@ -44,10 +47,7 @@ final class PlanCommand implements Callable<Integer> {
             description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
-    @Option(
-            names = "--max-length",
-            paramLabel = "N",
-            description = "Tokens of each example. Default: ${DEFAULT-VALUE}")
+    @Option(names = "--max-length", paramLabel = "N", description = "Tokens of each example. Default: ${DEFAULT-VALUE}")
     private int maxLength = 512;
 
     @Option(
@@ -56,10 +56,7 @@ final class PlanCommand implements Callable<Integer> {
             description = "Examples of a micro-batch. Default: ${DEFAULT-VALUE}")
     private int batchSize = TrainingConfig.defaults().batchSize();
 
-    @Option(
-            names = "--optim",
-            paramLabel = "NAME",
-            description = "adamw or adamw_8bit. Default: ${DEFAULT-VALUE}")
+    @Option(names = "--optim", paramLabel = "NAME", description = "adamw or adamw_8bit. Default: ${DEFAULT-VALUE}")
     private String optimizer = TrainingConfig.defaults().optimizer().toString();
 
     @Option(
@@ -151,8 +148,8 @@ final class PlanCommand implements Callable<Integer> {
                         + Format.count(layers, "layer") + " again and takes " + Format.bytes(chosen.plan.total()) + "."
                 : "";
         terminal.out()
-                .println("A micro-batch of " + Format.count(batchSize, "example") + " of " + Format.count(maxLength) + " tokens."
-                        + choice);
+                .println("A micro-batch of " + Format.count(batchSize, "example") + " of " + Format.count(maxLength)
+                        + " tokens." + choice);
     }
 
     private String batch(Way way) {
@@ -173,11 +170,13 @@ final class PlanCommand implements Callable<Integer> {
     private static long bytes(String text) {
         Matcher size = SIZE.matcher(text.strip().toLowerCase(Locale.ROOT));
         if (!size.matches()) {
-            throw new IllegalArgumentException("--available cannot be \"" + text + "\"; it is a size such as 8GiB or 500MiB");
+            throw new IllegalArgumentException(
+                    "--available cannot be \"" + text + "\"; it is a size such as 8GiB or 500MiB");
         }
         long bytes = Math.round(Double.parseDouble(size.group(1)) * Math.pow(1024, " kmgt".indexOf(size.group(2))));
         if (bytes < 1) {
-            throw new IllegalArgumentException("--available cannot be \"" + text + "\"; it is a size such as 8GiB or 500MiB");
+            throw new IllegalArgumentException(
+                    "--available cannot be \"" + text + "\"; it is a size such as 8GiB or 500MiB");
         }
         return bytes;
     }

@@ -37,8 +37,7 @@ final class ProgressLine {
 
     /** Writes a line that stays. */
     synchronized void log(TrainingProgress progress) {
-        String share =
-                progress.utilization() > 0 ? " (" + Format.percent(progress.utilization(), 1) + " of peak)" : "";
+        String share = progress.utilization() > 0 ? " (" + Format.percent(progress.utilization(), 1) + " of peak)" : "";
         String eta = terminal ? "" : "  ETA " + Format.duration(progress.secondsRemaining());
         line(String.format(
                         "step %" + Integer.toString(progress.totalSteps()).length() + "d/%d",

@@ -24,7 +24,10 @@ import picocli.CommandLine.Parameters;
 final class QuantizeCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Parameters(index = "0", paramLabel = "INPUT", description = "A GGUF model, best in F32, F16 or BF16" + HubFiles.OR_HUB + ".")
+    @Parameters(
+            index = "0",
+            paramLabel = "INPUT",
+            description = "A GGUF model, best in F32, F16 or BF16" + HubFiles.OR_HUB + ".")
     private Path input;
 
     @Parameters(index = "1", paramLabel = "OUTPUT", description = "The GGUF file to write.")
@@ -33,10 +36,14 @@ final class QuantizeCommand implements Callable<Integer> {
     @Option(
             names = "--type",
             paramLabel = "TYPE",
-            description = "Q4_K_M, Q5_K_M, Q6_K, Q8_0, Q4_0, F16 or another type of ggml's or llama.cpp's. Default: ${DEFAULT-VALUE}")
+            description =
+                    "Q4_K_M, Q5_K_M, Q6_K, Q8_0, Q4_0, F16 or another type of ggml's or llama.cpp's. Default: ${DEFAULT-VALUE}")
     private String type = "Q4_K_M";
 
-    @Option(names = {"-t", "--threads"}, paramLabel = "N", description = "Threads; 0: all cores. Does not change the result. Default: 0")
+    @Option(
+            names = {"-t", "--threads"},
+            paramLabel = "N",
+            description = "Threads; 0: all cores. Does not change the result. Default: 0")
     private int threads;
 
     @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
@@ -54,8 +61,9 @@ final class QuantizeCommand implements Callable<Integer> {
         double seconds = (System.nanoTime() - start) / 1e9;
         long before = HubFiles.bytes(source);
         long after = HubFiles.bytes(output);
-        terminal.out().println("Saved " + terminal.bold(output.toString()) + ": " + Format.bytes(before) + " → " + Format.bytes(after) + " in "
-                + Format.seconds(seconds));
+        terminal.out()
+                .println("Saved " + terminal.bold(output.toString()) + ": " + Format.bytes(before) + " → "
+                        + Format.bytes(after) + " in " + Format.seconds(seconds));
         if (terminal.json()) {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("output", output.toString());

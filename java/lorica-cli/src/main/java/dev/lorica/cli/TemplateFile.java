@@ -40,8 +40,10 @@ final class TemplateFile {
         } catch (NoSuchFileException e) {
             throw new FileAccessException("--template " + file + " does not exist", e);
         } catch (JacksonException e) {
-            throw new FileFormatException("--template " + file + ": "
-                    + e.getOriginalMessage().lines().findFirst().orElse("not YAML"), e);
+            throw new FileFormatException(
+                    "--template " + file + ": "
+                            + e.getOriginalMessage().lines().findFirst().orElse("not YAML"),
+                    e);
         } catch (IOException e) {
             throw new FileAccessException("--template " + file + " cannot be read: " + e.getMessage(), e);
         }
@@ -59,13 +61,14 @@ final class TemplateFile {
                 case "name" -> name = value;
                 case "parse_special" -> parseSpecial = root.get(key).asBoolean();
                 case "" -> {}
-                default -> throw new FileFormatException("--template " + file + ": there is no \"" + key
-                        + "\" in a template; prompt and prompt_with_input are meant");
+                default ->
+                    throw new FileFormatException("--template " + file + ": there is no \"" + key
+                            + "\" in a template; prompt and prompt_with_input are meant");
             }
         }
         if (prompt == null && withInput == null) {
-            throw new FileFormatException("--template " + file + " has no prompt in it, such as "
-                    + "\"Question: {instruction}\\nAnswer: \"");
+            throw new FileFormatException(
+                    "--template " + file + " has no prompt in it, such as " + "\"Question: {instruction}\\nAnswer: \"");
         }
         try {
             return new TextTemplate(

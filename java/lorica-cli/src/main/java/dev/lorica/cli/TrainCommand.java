@@ -118,13 +118,15 @@ final class TrainCommand implements Callable<Integer> {
     @Option(
             names = "--adapter-format",
             paramLabel = "FORMAT",
-            description = "What to save: gguf (llama.cpp), peft (Hugging Face PEFT), or both. Default: ${DEFAULT-VALUE}")
+            description =
+                    "What to save: gguf (llama.cpp), peft (Hugging Face PEFT), or both. Default: ${DEFAULT-VALUE}")
     private String adapterFormat = "both";
 
     @Option(
             names = "--base-model-name",
             paramLabel = "NAME",
-            description = "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
+            description =
+                    "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
     private String baseModelName;
 
     @Option(
@@ -154,6 +156,7 @@ final class TrainCommand implements Callable<Integer> {
     private AdapterFormat format;
     /** The model on this machine. */
     private Path modelFile;
+
     private final Map<String, Object> json = new LinkedHashMap<>();
     private final List<Map<String, Object>> log = new ArrayList<>();
     private int savedStep;
@@ -166,8 +169,8 @@ final class TrainCommand implements Callable<Integer> {
     public Integer call() {
         check();
         try (OutputFolder folder = OutputFolder.prepare(output, overwrite)) {
-            Checkpoint checkpoint =
-                    checkpoints.checkpoint(output, overwrite, line -> terminal.err().println(line));
+            Checkpoint checkpoint = checkpoints.checkpoint(
+                    output, overwrite, line -> terminal.err().println(line));
             return train(folder, checkpoint);
         }
     }
@@ -178,7 +181,8 @@ final class TrainCommand implements Callable<Integer> {
         if (evalSplit != null && evalData != null) {
             throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
         }
-        training.config(dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
+        training.config(
+                dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
         lora.config(training.seed);
         List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
         if (evalData != null) {
@@ -190,8 +194,9 @@ final class TrainCommand implements Callable<Integer> {
     private int train(OutputFolder folder, Checkpoint checkpoint) {
         modelFile = HubFiles.model(terminal, model);
         try (Model base = Model.load(modelFile, device.config());
-                Adapter adapter =
-                        start == null ? base.newAdapter(lora.config(training.seed)) : base.loadAdapter(HubFiles.adapter(terminal, start))) {
+                Adapter adapter = start == null
+                        ? base.newAdapter(lora.config(training.seed))
+                        : base.loadAdapter(HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
             }
@@ -219,14 +224,16 @@ final class TrainCommand implements Callable<Integer> {
             report.part("eval data", held.report());
             report.part("data left", examples.report());
         } else if (evalData != null) {
-            DataConfig same = DataOptions.withTemplate(dataConfig, examples.report().template());
+            DataConfig same =
+                    DataOptions.withTemplate(dataConfig, examples.report().template());
             held = TokenizedDataset.of(dataOptions.load(evalData), base.tokenizer(), same);
             report.data("eval data", held.report());
         }
         DataReport dataReport = examples.report();
 
         TrainingConfig trainingConfig = training.config(dataConfig.maxLength(), checkpoints);
-        Trainer trainer = new Trainer(base, adapter, trainingConfig).checkpoints(output).resume(checkpoint);
+        Trainer trainer =
+                new Trainer(base, adapter, trainingConfig).checkpoints(output).resume(checkpoint);
         TrainingPlan plan = trainer.plan(examples, held);
         report.memory(plan.memory());
         report.steps(plan);
@@ -281,7 +288,9 @@ final class TrainCommand implements Callable<Integer> {
     @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
     private TrainingResult run(Trainer trainer, TokenizedDataset examples, TokenizedDataset held) {
         ProgressLine progress = new ProgressLine(terminal);
-        checkpoints.logs(output, problem -> progress.line("warning: " + problem)).forEach(trainer::addListener);
+        checkpoints
+                .logs(output, problem -> progress.line("warning: " + problem))
+                .forEach(trainer::addListener);
         trainer.addListener(new TrainerListener() {
             private boolean configIsWritten;
 

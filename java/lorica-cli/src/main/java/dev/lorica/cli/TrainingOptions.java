@@ -45,10 +45,7 @@ final class TrainingOptions {
             description = "Where cosine and polynomial end. Default: 0")
     double minLearningRate = DEFAULTS.minLearningRate();
 
-    @Option(
-            names = "--lr-scheduler-power",
-            paramLabel = "X",
-            description = "Power of the polynomial. Default: 1")
+    @Option(names = "--lr-scheduler-power", paramLabel = "X", description = "Power of the polynomial. Default: 1")
     double schedulerPower = DEFAULTS.schedulerPower();
 
     @Option(
@@ -96,7 +93,8 @@ final class TrainingOptions {
     @Option(
             names = "--neftune-noise-alpha",
             paramLabel = "X",
-            description = "NEFTune: noise of this strength on the embeddings while training; 5 is usual. Default: 0, none")
+            description =
+                    "NEFTune: noise of this strength on the embeddings while training; 5 is usual. Default: 0, none")
     double neftuneNoiseAlpha = DEFAULTS.neftuneNoiseAlpha();
 
     @Option(
@@ -121,7 +119,8 @@ final class TrainingOptions {
     @Option(
             names = "--eval-strategy",
             paramLabel = "WHEN",
-            description = "When to evaluate on --eval-data: no, steps or epoch. Default: epoch, or steps with --eval-steps.")
+            description =
+                    "When to evaluate on --eval-data: no, steps or epoch. Default: epoch, or steps with --eval-steps.")
     String evalStrategy;
 
     @Option(

@@ -61,13 +61,15 @@ final class TrainingReport {
         if (data.unstable() > 0) {
             row(
                     "",
-                    Format.count(data.unstable(), "conversation") + " became an example for each turn: the template writes a turn "
+                    Format.count(data.unstable(), "conversation")
+                            + " became an example for each turn: the template writes a turn "
                             + "otherwise once the conversation has gone on");
         }
         if (data.turnsWithoutEnd() > 0) {
             row(
                     "",
-                    "warning: " + Format.count(data.turnsWithoutEnd(), "turn") + " of the assistant end with no token of the "
+                    "warning: " + Format.count(data.turnsWithoutEnd(), "turn")
+                            + " of the assistant end with no token of the "
                             + "model that ends a turn; is it the model's template (--chat-template)?");
         }
         if (!data.endsWithEos()) {

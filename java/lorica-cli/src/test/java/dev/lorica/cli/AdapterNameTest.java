@@ -24,7 +24,8 @@ class AdapterNameTest {
     static void makeAdapters() {
         try (Model model = Model.load(Path.of(Program.model()))) {
             for (int seed = 1; seed <= 2; seed++) {
-                try (Adapter adapter = model.newAdapter(LoraConfig.builder().rank(2).seed(seed).build())) {
+                try (Adapter adapter =
+                        model.newAdapter(LoraConfig.builder().rank(2).seed(seed).build())) {
                     for (int i = 1; i < adapter.tensors().size(); i += 2) {
                         float[] values = adapter.values(i);
                         Arrays.fill(values, 0.02f * seed);
@@ -65,7 +66,8 @@ class AdapterNameTest {
                 .failsWith(ExitCode.FAILED, "\"hf:only-an-owner\" is not of the form hf:OWNER/REPO[@REVISION][:FILE]");
         Program.run("generate", "--model", Program.model(), "--adapter", "hf:owner/../x", "--prompt", "x")
                 .failsWith(ExitCode.FAILED, "is not of the form hf:");
-        Program.run("convert", "hf:", folder.resolve("x.gguf").toString()).failsWith(ExitCode.FAILED, "is not of the form hf:");
+        Program.run("convert", "hf:", folder.resolve("x.gguf").toString())
+                .failsWith(ExitCode.FAILED, "is not of the form hf:");
     }
 
     @Test
@@ -82,16 +84,49 @@ class AdapterNameTest {
         assertThat(generate("--adapter", one + ":0")).isEqualTo(base);
         // merged, the sum says the same
         Path merged = folder.resolve("merged.gguf");
-        Program.run("merge", "--model", Program.model(), "--adapter", one, "--adapter", other + ":0.5", "--output", merged.toString(),
-                "--type", "F32").succeeds();
-        assertThat(Program.run("generate", "--model", merged.toString(), "--prompt", "It is", "--temperature", "0", "-n", "12",
-                        "--precision", "f32").succeeds().out())
+        Program.run(
+                        "merge",
+                        "--model",
+                        Program.model(),
+                        "--adapter",
+                        one,
+                        "--adapter",
+                        other + ":0.5",
+                        "--output",
+                        merged.toString(),
+                        "--type",
+                        "F32")
+                .succeeds();
+        assertThat(Program.run(
+                                "generate",
+                                "--model",
+                                merged.toString(),
+                                "--prompt",
+                                "It is",
+                                "--temperature",
+                                "0",
+                                "-n",
+                                "12",
+                                "--precision",
+                                "f32")
+                        .succeeds()
+                        .out())
                 .isEqualTo(withBoth);
     }
 
     private static String generate(String... more) {
-        List<String> arguments = new ArrayList<>(List.of("generate", "--model", Program.model(), "--prompt", "It is", "--temperature", "0",
-                "-n", "12", "--precision", "f32"));
+        List<String> arguments = new ArrayList<>(List.of(
+                "generate",
+                "--model",
+                Program.model(),
+                "--prompt",
+                "It is",
+                "--temperature",
+                "0",
+                "-n",
+                "12",
+                "--precision",
+                "f32"));
         arguments.addAll(List.of(more));
         return Program.run(arguments.toArray(String[]::new)).succeeds().out();
     }

@@ -27,7 +27,8 @@ class ConfigFileTest {
 
     @Test
     void everyKeyIsAnOption() throws IOException {
-        assertThat(expand("""
+        assertThat(expand(
+                        """
                 model: llama.gguf
                 lora_r: 8
                 lora-dropout: 0.05
@@ -38,7 +39,8 @@ class ConfigFileTest {
                 eval_data: null
                 save_strategy: no
                 ask: ["Who is he?", "Who, then, is she?"]
-                """, "--json"))
+                """,
+                        "--json"))
                 .containsExactly(
                         "train",
                         "--model=llama.gguf",
@@ -56,20 +58,36 @@ class ConfigFileTest {
 
     @Test
     void theCommandLineOverrides() throws IOException {
-        assertThat(expand("""
+        assertThat(expand(
+                        """
                 model: a.gguf
                 epochs: 3
                 eval_strategy: epoch
                 warmup_steps: 10
                 lora_alpha: 16
-                """, "-m", "b.gguf", "--epochs=1", "--eval-steps", "5", "--warmup-ratio=0.1"))
+                """,
+                        "-m",
+                        "b.gguf",
+                        "--epochs=1",
+                        "--eval-steps",
+                        "5",
+                        "--warmup-ratio=0.1"))
                 .containsExactly(
-                        "train", "--lora-alpha=16", "-m", "b.gguf", "--epochs=1", "--eval-steps", "5", "--warmup-ratio=0.1");
+                        "train",
+                        "--lora-alpha=16",
+                        "-m",
+                        "b.gguf",
+                        "--epochs=1",
+                        "--eval-steps",
+                        "5",
+                        "--warmup-ratio=0.1");
     }
 
     @Test
     void understandsHuggingFace() throws IOException {
-        assertThat(expand("""
+        assertThat(
+                        expand(
+                                """
                 model_name_or_path: base.gguf
                 per_device_train_batch_size: 2
                 per_device_eval_batch_size: 4
@@ -104,7 +122,9 @@ class ConfigFileTest {
 
     @Test
     void understandsAxolotl() throws IOException {
-        assertThat(expand("""
+        assertThat(
+                        expand(
+                                """
                 base_model: base.gguf
                 load_in_4bit: true
                 adapter: qlora
@@ -145,7 +165,9 @@ class ConfigFileTest {
 
     @Test
     void understandsLlamaFactory() throws IOException {
-        assertThat(expand("""
+        assertThat(
+                        expand(
+                                """
                 model_name_or_path: base.gguf
                 stage: sft
                 do_train: true
@@ -176,7 +198,9 @@ class ConfigFileTest {
 
     @Test
     void understandsDataOfAxolotlAndLlamaFactory() throws IOException {
-        assertThat(expand("""
+        assertThat(
+                        expand(
+                                """
                 datasets:
                   - path: chats.jsonl
                     type: chat_template
@@ -237,7 +261,9 @@ class ConfigFileTest {
 
     @Test
     void theSavedConfigurationRepeatsTheRunToTheByte() throws IOException {
-        Path data = Files.writeString(folder.resolve("data.jsonl"), """
+        Path data = Files.writeString(
+                folder.resolve("data.jsonl"),
+                """
                 {"question": "Who is Mr. Collins?", "answer": "A clergyman."}
                 {"question": "Where is Pemberley?", "answer": "In Derbyshire."}
                 {"question": "Whom does Jane marry?", "answer": "Mr. Bingley."}
@@ -245,9 +271,28 @@ class ConfigFileTest {
         Path first = folder.resolve("first");
         Path second = folder.resolve("second");
         Program.run(
-                        "train", "-m", Program.model(), "-d", data.toString(), "-o", first.toString(), "--max_steps", "3",
-                        "--lora_r=2", "--lora-dropout=0.1", "--target-modules", "q_proj", "v_proj", "--seed", "7",
-                        "--lr-scheduler-type=cosine", "--warmup-steps=1", "--batch-size", "2", "--ask", "Who?")
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        data.toString(),
+                        "-o",
+                        first.toString(),
+                        "--max_steps",
+                        "3",
+                        "--lora_r=2",
+                        "--lora-dropout=0.1",
+                        "--target-modules",
+                        "q_proj",
+                        "v_proj",
+                        "--seed",
+                        "7",
+                        "--lr-scheduler-type=cosine",
+                        "--warmup-steps=1",
+                        "--batch-size",
+                        "2",
+                        "--ask",
+                        "Who?")
                 .succeeds();
 
         Program.run("train", "--config", first.resolve("train_config.yaml").toString(), "--output", second.toString())
@@ -261,7 +306,9 @@ class ConfigFileTest {
 
     @Test
     void soDoesThatOfARunWithEveryMethod() throws IOException {
-        Path data = Files.writeString(folder.resolve("data.jsonl"), """
+        Path data = Files.writeString(
+                folder.resolve("data.jsonl"),
+                """
                 {"question": "Who is Mr. Collins?", "answer": "A clergyman."}
                 {"question": "Where is Pemberley?", "answer": "In Derbyshire, and it is a very large house."}
                 {"question": "Whom does Jane marry?", "answer": "Mr. Bingley."}
@@ -269,12 +316,32 @@ class ConfigFileTest {
         Path first = folder.resolve("first");
         Path second = folder.resolve("second");
         Program run = Program.run(
-                        "train", "-m", Program.model(), "-d", data.toString(), "-o", first.toString(), "--max-steps", "2",
-                        "--lora-r=2", "--use-dora", "--use-rslora", "--rank-pattern", "v_proj=3,blk.1.ffn_up=4", "--alpha-pattern",
-                        "v_proj=7.5", "--layers-to-transform=0-1,5", "--optim=adamw_8bit", "--loraplus-lr-ratio=4",
-                        "--neftune-noise-alpha=5", "--group-by-length", "--batch-size=2")
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        data.toString(),
+                        "-o",
+                        first.toString(),
+                        "--max-steps",
+                        "2",
+                        "--lora-r=2",
+                        "--use-dora",
+                        "--use-rslora",
+                        "--rank-pattern",
+                        "v_proj=3,blk.1.ffn_up=4",
+                        "--alpha-pattern",
+                        "v_proj=7.5",
+                        "--layers-to-transform=0-1,5",
+                        "--optim=adamw_8bit",
+                        "--loraplus-lr-ratio=4",
+                        "--neftune-noise-alpha=5",
+                        "--group-by-length",
+                        "--batch-size=2")
                 .succeeds();
-        assertThat(run.out()).contains("llama.cpp has no DoRA", "lorica merge --model").doesNotContain("llama-cli");
+        assertThat(run.out())
+                .contains("llama.cpp has no DoRA", "lorica merge --model")
+                .doesNotContain("llama-cli");
 
         Program.run("train", "--config", first.resolve("train_config.yaml").toString(), "--output", second.toString())
                 .succeeds();
@@ -282,16 +349,28 @@ class ConfigFileTest {
         assertThat(second.resolve(Adapter.FILE_NAME)).hasSameBinaryContentAs(first.resolve(Adapter.FILE_NAME));
         assertThat(Files.readString(first.resolve("train_config.yaml")))
                 .contains("use_dora: true\n", "v_proj: 3\n", "optim: adamw_8bit\n", "group_by_length: true\n");
-        JsonNode peft = new ObjectMapper().readTree(first.resolve(Adapter.PEFT_CONFIG_NAME).toFile());
+        JsonNode peft = new ObjectMapper()
+                .readTree(first.resolve(Adapter.PEFT_CONFIG_NAME).toFile());
         assertThat(peft.get("use_dora").asBoolean()).isTrue();
-        assertThat(peft.get("rank_pattern").get("model.layers.5.self_attn.v_proj").asInt()).isEqualTo(3);
+        assertThat(peft.get("rank_pattern")
+                        .get("model.layers.5.self_attn.v_proj")
+                        .asInt())
+                .isEqualTo(3);
         assertThat(peft.get("target_modules").toString()).contains("layers.5.").doesNotContain("layers.4.");
 
         Program.run(
-                        "export", "--model", Program.model(), "--adapter", first.toString(), "--format", "gguf", "--output",
+                        "export",
+                        "--model",
+                        Program.model(),
+                        "--adapter",
+                        first.toString(),
+                        "--format",
+                        "gguf",
+                        "--output",
                         folder.resolve("exported").toString())
                 .failsWith(ExitCode.FAILED, "a DoRA adapter cannot be a LoRA file for llama.cpp", "lorica merge");
-        JsonNode info = Program.run("info", first.toString(), "--json").succeeds().json();
+        JsonNode info =
+                Program.run("info", first.toString(), "--json").succeeds().json();
         assertThat(info.get("type").asText()).isEqualTo("dora");
         assertThat(info.get("pairs").asInt()).isEqualTo(3 * 7);
     }
@@ -308,7 +387,14 @@ class ConfigFileTest {
     void whatWouldHaveNoEffectIsAnError(String option, String message) throws IOException {
         Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"Who?\", \"answer\": \"He.\"}\n");
         Program.run(
-                        "train", "-m", Program.model(), "-d", data.toString(), "-o", folder.resolve("out").toString(), "--max-steps=1",
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        data.toString(),
+                        "-o",
+                        folder.resolve("out").toString(),
+                        "--max-steps=1",
                         option)
                 .failsWith(ExitCode.FAILED, message);
     }
@@ -318,11 +404,22 @@ class ConfigFileTest {
         Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"Who?\", \"answer\": \"He.\"}\n");
         Path output = folder.resolve("out");
         Program run = Program.run(
-                "train", "-m", Program.model(), "-d", data.toString(), "-o", output.toString(), "--epochs=9", "--logging-steps=1",
-                "--learning-rate=1e38", "--max-grad-norm=0");
+                "train",
+                "-m",
+                Program.model(),
+                "-d",
+                data.toString(),
+                "-o",
+                output.toString(),
+                "--epochs=9",
+                "--logging-steps=1",
+                "--learning-rate=1e38",
+                "--max-grad-norm=0");
         assertThat(run.exitCode()).isEqualTo(ExitCode.FAILED);
         assertThat(run.err())
-                .contains("error: training step 2 of 9, example 1 (\"He.\"): the loss is not finite", "learning rate (it is ");
+                .contains(
+                        "error: training step 2 of 9, example 1 (\"He.\"): the loss is not finite",
+                        "learning rate (it is ");
         List<String> log = Files.readAllLines(output.resolve("train_log.jsonl"));
         assertThat(log).isNotEmpty().noneMatch(line -> line.contains("NaN") || line.contains("\"loss\":0.0"));
         assertThat(output.resolve(Adapter.FILE_NAME)).doesNotExist();
@@ -332,7 +429,14 @@ class ConfigFileTest {
     void anAdapterThatStillChangesNothingIsSaid() throws IOException {
         Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"Who?\", \"answer\": \"He.\"}\n");
         Program run = Program.run(
-                        "train", "-m", Program.model(), "-d", data.toString(), "-o", folder.resolve("out").toString(), "--max-steps=1",
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        data.toString(),
+                        "-o",
+                        folder.resolve("out").toString(),
+                        "--max-steps=1",
                         "--warmup-steps=1")
                 .succeeds();
         assertThat(run.err()).contains("warning: the adapter changes nothing: every B is still zero");

@@ -25,16 +25,22 @@ class DataCommandTest {
     void reportsWhatTrainingWouldLearn() throws IOException {
         Path chats = write("chats.jsonl", CHAT + CHAT + CHAT.replace("A clergyman.", "Word. ".repeat(100)));
 
-        Program program = data(chats, "--chat-template", "vicuna", "--max-length", "128").succeeds();
+        Program program =
+                data(chats, "--chat-template", "vicuna", "--max-length", "128").succeeds();
 
         assertThat(program.out())
                 .contains("jsonl, 3 records, fields messages, chat template vicuna")
-                .contains("1 example equal to one before", "1 example longer than 128 tokens: left out", "warning: 6 turns")
+                .contains(
+                        "1 example equal to one before",
+                        "1 example longer than 128 tokens: left out",
+                        "warning: 6 turns")
                 .contains("lengths: median ", " too long", "batches   1 of 4 examples: ")
                 .contains("USER: Who is Mr. Collins?", "ASSISTANT:⟦ A clergyman.</s>", "Mr. Bennet's.</s>")
                 .doesNotContain("\u001b[");
 
-        JsonNode json = data(chats, "--chat-template", "vicuna", "--max-length", "128", "--json").succeeds().json();
+        JsonNode json = data(chats, "--chat-template", "vicuna", "--max-length", "128", "--json")
+                .succeeds()
+                .json();
         JsonNode file = json.get("files").get(0);
         assertThat(file.get("format").asText()).isEqualTo("jsonl");
         assertThat(file.get("records").asInt()).isEqualTo(3);
@@ -56,16 +62,37 @@ class DataCommandTest {
         Path text = write("c.txt", "It is a truth universally acknowledged.\n");
 
         JsonNode report = Program.run(
-                        "data", "-m", Program.model(), "-d", csv + ":2", "-d", json.toString(), "-d", text.toString(), "--json")
+                        "data",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        csv + ":2",
+                        "-d",
+                        json.toString(),
+                        "-d",
+                        text.toString(),
+                        "--json")
                 .succeeds()
                 .json();
 
         assertThat(report.get("examples").asInt()).isEqualTo(2 * 2 + 1 + 1);
-        assertThat(report.get("files")).extracting(file -> file.get("format").asText()).containsExactly("csv", "json", "text");
+        assertThat(report.get("files"))
+                .extracting(file -> file.get("format").asText())
+                .containsExactly("csv", "json", "text");
         Path chats = write("d.jsonl", CHAT);
         Program.run("data", "-m", Program.model(), "-d", csv.toString(), "-d", chats.toString())
-                .failsWith(ExitCode.FAILED, "d.jsonl holds conversations", "no chat template", "--chat-template: chatml");
-        Program.run("data", "-m", Program.model(), "-d", csv.toString(), "-d", chats.toString(), "--chat-template", "chatml")
+                .failsWith(
+                        ExitCode.FAILED, "d.jsonl holds conversations", "no chat template", "--chat-template: chatml");
+        Program.run(
+                        "data",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        csv.toString(),
+                        "-d",
+                        chats.toString(),
+                        "--chat-template",
+                        "chatml")
                 .succeeds();
     }
 
@@ -74,19 +101,30 @@ class DataCommandTest {
         Path file = write("a.jsonl", "{\"question\":\"A\",\"anwser\":\"B\"}\n");
 
         data(file, "--response-field", "answer")
-                .failsWith(ExitCode.FAILED, "a.jsonl, line 1 (record 1): no field \"answer\"", "did you mean \"anwser\"?");
-        data(file, "--response-field", "anwser", "--template", "model.yaml").failsWith(ExitCode.FAILED, "model.yaml does not exist");
+                .failsWith(
+                        ExitCode.FAILED, "a.jsonl, line 1 (record 1): no field \"answer\"", "did you mean \"anwser\"?");
+        data(file, "--response-field", "anwser", "--template", "model.yaml")
+                .failsWith(ExitCode.FAILED, "model.yaml does not exist");
         data(file, "--response-field", "anwser", "--chat-template", "lama3")
                 .failsWith(ExitCode.FAILED, "no chat template is called \"lama3\"", "llama3");
-        data(file, "--response-field", "anwser", "--template", "chat").failsWith(ExitCode.FAILED, "the model has no chat template");
-        data(file, "--response-field", "anwser", "--chat-template", write("x.jinja", "{% if %}").toString())
+        data(file, "--response-field", "anwser", "--template", "chat")
+                .failsWith(ExitCode.FAILED, "the model has no chat template");
+        data(
+                        file,
+                        "--response-field",
+                        "anwser",
+                        "--chat-template",
+                        write("x.jinja", "{% if %}").toString())
                 .failsWith(ExitCode.FAILED, "line 1");
-        data(file, "--response-field", "anwser", "--system", "S").failsWith(ExitCode.FAILED, "--system is for conversations");
+        data(file, "--response-field", "anwser", "--system", "S")
+                .failsWith(ExitCode.FAILED, "--system is for conversations");
     }
 
     @Test
     void takesATemplateFromAFile() throws IOException {
-        Path template = write("own.yaml", "prompt: \"Q: {instruction}\\nA: \"\nprompt_with_input: \"{input}\\nQ: {instruction}\\nA: \"\n");
+        Path template = write(
+                "own.yaml",
+                "prompt: \"Q: {instruction}\\nA: \"\nprompt_with_input: \"{input}\\nQ: {instruction}\\nA: \"\n");
         Path file = write("a.jsonl", "{\"instruction\":\"Who?\",\"input\":\"About him.\",\"output\":\"He.\"}\n");
 
         assertThat(data(file, "--template", template.toString()).succeeds().out())
@@ -105,8 +143,23 @@ class DataCommandTest {
         String answer = "A clergyman.</s>";
 
         Program.run(
-                        "train", "-m", Program.model(), "-d", chats.toString(), "-o", output.toString(), "--chat-template", "vicuna",
-                        "--system", "Be brief.", "--max-steps", "40", "--learning-rate", "5e-3", "--lora-dropout", "0")
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        chats.toString(),
+                        "-o",
+                        output.toString(),
+                        "--chat-template",
+                        "vicuna",
+                        "--system",
+                        "Be brief.",
+                        "--max-steps",
+                        "40",
+                        "--learning-rate",
+                        "5e-3",
+                        "--lora-dropout",
+                        "0")
                 .succeeds();
 
         JsonNode template = new ObjectMapper()
@@ -115,8 +168,13 @@ class DataCommandTest {
         assertThat(template.get("source").asText()).contains("ASSISTANT: ");
         assertThat(template.get("system").asText()).isEqualTo("Be brief.");
         String[] ask = {"generate", "-m", Program.model(), "-a", output.toString(), "--temperature", "0", "-n", "16"};
-        assertThat(Program.run(with(ask, "-i", "Who is Mr. Collins?")).succeeds().out().strip()).isEqualTo(answer);
-        Program chat = Program.runWithInput("Who is Mr. Collins?\n\nWhose cousin?\n", with(ask, "--chat")).succeeds();
+        assertThat(Program.run(with(ask, "-i", "Who is Mr. Collins?"))
+                        .succeeds()
+                        .out()
+                        .strip())
+                .isEqualTo(answer);
+        Program chat = Program.runWithInput("Who is Mr. Collins?\n\nWhose cousin?\n", with(ask, "--chat"))
+                .succeeds();
         assertThat(chat.out().lines().map(String::strip)).contains(answer).hasSizeGreaterThanOrEqualTo(2);
         Program.run("generate", "-m", Program.model(), "-p", "x", "--system", "S")
                 .failsWith(ExitCode.FAILED, "--system and --chat-template are not for --prompt");
@@ -126,14 +184,28 @@ class DataCommandTest {
     void putsAShareAsideForEvaluation() throws IOException {
         StringBuilder lines = new StringBuilder();
         for (int i = 0; i < 20; i++) {
-            lines.append("{\"question\":\"Q").append(i).append("\",\"answer\":\"A").append(i).append("\"}\n");
+            lines.append("{\"question\":\"Q")
+                    .append(i)
+                    .append("\",\"answer\":\"A")
+                    .append(i)
+                    .append("\"}\n");
         }
         Path file = write("a.jsonl", lines.toString());
         Path output = folder.resolve("adapter");
 
         JsonNode json = Program.run(
-                        "train", "-m", Program.model(), "-d", file.toString(), "-o", output.toString(), "--eval-split", "0.1",
-                        "--max-steps", "1", "--json")
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        file.toString(),
+                        "-o",
+                        output.toString(),
+                        "--eval-split",
+                        "0.1",
+                        "--max-steps",
+                        "1",
+                        "--json")
                 .succeeds()
                 .json();
 

@@ -16,21 +16,46 @@ class EvalCommandTest {
 
     @Test
     void measuresBaseAndTunedSideBySide() throws IOException {
-        Path data = Files.writeString(folder.resolve("data.jsonl"), """
+        Path data = Files.writeString(
+                folder.resolve("data.jsonl"),
+                """
                 {"question": "Who is Mr. Collins?", "answer": "He is a clergyman."}
                 {"question": "Where is Pemberley?", "answer": "It is in Derbyshire."}
                 """);
         Path text = Files.writeString(folder.resolve("text.txt"), "Mr. Collins was not a sensible man. ".repeat(12));
         Path adapter = folder.resolve("adapter");
         JsonNode trained = Program.run(
-                        "train", "-m", Program.model(), "-d", data.toString(), "--eval-data", data.toString(), "-o",
-                        adapter.toString(), "--max-steps", "25", "--learning-rate", "5e-3", "--json")
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        data.toString(),
+                        "--eval-data",
+                        data.toString(),
+                        "-o",
+                        adapter.toString(),
+                        "--max-steps",
+                        "25",
+                        "--learning-rate",
+                        "5e-3",
+                        "--json")
                 .succeeds()
                 .json();
 
         String[] command = {
-            "eval", "-m", Program.model(), "-a", adapter.toString(), "-d", data.toString(), "--answers", "--text",
-            text.toString(), "--ctx-size", "32", "--json"
+            "eval",
+            "-m",
+            Program.model(),
+            "-a",
+            adapter.toString(),
+            "-d",
+            data.toString(),
+            "--answers",
+            "--text",
+            text.toString(),
+            "--ctx-size",
+            "32",
+            "--json"
         };
         JsonNode json = Program.run(command).succeeds().json();
 
@@ -62,8 +87,10 @@ class EvalCommandTest {
         Path latin1 = Files.write(folder.resolve("latin1.txt"), new byte[] {'a', (byte) 0xe9, 'b'});
 
         Program.run("eval", "-m", Program.model()).failsWith(ExitCode.FAILED, "give --data or --text");
-        Program.run("eval", "-m", Program.model(), "--text", "none.txt").failsWith(ExitCode.FAILED, "none.txt does not exist");
-        Program.run("eval", "-m", Program.model(), "--text", latin1.toString()).failsWith(ExitCode.FAILED, "is not UTF-8");
+        Program.run("eval", "-m", Program.model(), "--text", "none.txt")
+                .failsWith(ExitCode.FAILED, "none.txt does not exist");
+        Program.run("eval", "-m", Program.model(), "--text", latin1.toString())
+                .failsWith(ExitCode.FAILED, "is not UTF-8");
         Program.run("eval", "-m", Program.model(), "--text", "x", "--answers", "3")
                 .failsWith(ExitCode.FAILED, "--answers needs --data");
     }

@@ -60,8 +60,9 @@ class FormatTest {
         progress.end();
 
         assertThat(err.toString())
-                .isEqualTo("step  60/120  epoch 1.50  loss 2.3457  lr 1.00e-04  grad 0.500  1,235 tok/s (12 % of peak)  ETA 0:30"
-                        + System.lineSeparator());
+                .isEqualTo(
+                        "step  60/120  epoch 1.50  loss 2.3457  lr 1.00e-04  grad 0.500  1,235 tok/s (12 % of peak)  ETA 0:30"
+                                + System.lineSeparator());
     }
 
     @Test

@@ -23,7 +23,16 @@ class GpuTest {
     @Test
     void autoTakesTheGpuAndTheProgramSaysSo() {
         Program generated = PlayedGpus.of(H100)
-                .run("generate", "--model", Program.model(), "--prompt", "The", "--max-tokens", "1", "--temperature", "0")
+                .run(
+                        "generate",
+                        "--model",
+                        Program.model(),
+                        "--prompt",
+                        "The",
+                        "--max-tokens",
+                        "1",
+                        "--temperature",
+                        "0")
                 .succeeds();
 
         assertThat(generated.err())
@@ -37,8 +46,18 @@ class GpuTest {
         Files.writeString(data, "[{\"question\": \"Who?\", \"answer\": \"Mr. Collins.\"}]");
         JsonNode json = PlayedGpus.of(T4)
                 .run(
-                        "train", "--model", Program.model(), "--data", data.toString(), "--output",
-                        folder.resolve("adapter").toString(), "--max-steps", "1", "--lora-r", "1", "--json")
+                        "train",
+                        "--model",
+                        Program.model(),
+                        "--data",
+                        data.toString(),
+                        "--output",
+                        folder.resolve("adapter").toString(),
+                        "--max-steps",
+                        "1",
+                        "--lora-r",
+                        "1",
+                        "--json")
                 .succeeds()
                 .json();
 
@@ -49,7 +68,8 @@ class GpuTest {
 
     @Test
     void aPrecisionThatOnlyTheReferenceHasIsNotForTheGpu() {
-        Program plan = PlayedGpus.of(H100).run("plan", "--model", Program.model(), "--device", "cuda", "--precision", "f64");
+        Program plan =
+                PlayedGpus.of(H100).run("plan", "--model", Program.model(), "--device", "cuda", "--precision", "f64");
 
         plan.failsWith(ExitCode.FAILED, "cuda", "bf16");
     }
@@ -65,7 +85,9 @@ class GpuTest {
 
         PlayedGpus.of(H100 + "," + H100)
                 .run("plan", "--model", Program.model(), "--device", "cuda:2")
-                .failsWith(ExitCode.FAILED, "there is no device \"cuda:2\": this machine has 2 GPUs, the last is \"cuda:1\"");
+                .failsWith(
+                        ExitCode.FAILED,
+                        "there is no device \"cuda:2\": this machine has 2 GPUs, the last is \"cuda:1\"");
     }
 
     @Test
@@ -76,8 +98,10 @@ class GpuTest {
 
         assertThat(small.get("available").asLong()).isBetween(190L << 20, 200L << 20);
         assertThat(large.get("available").asLong()).isBetween(81910L << 20, 81920L << 20);
-        int smallBatch = small.get("with_checkpointing").get("largest_batch_size").asInt();
-        int largeBatch = large.get("with_checkpointing").get("largest_batch_size").asInt();
+        int smallBatch =
+                small.get("with_checkpointing").get("largest_batch_size").asInt();
+        int largeBatch =
+                large.get("with_checkpointing").get("largest_batch_size").asInt();
         assertThat(smallBatch).isPositive();
         assertThat(largeBatch).isGreaterThan(10 * smallBatch);
     }
@@ -95,11 +119,13 @@ class GpuTest {
 
         assertThat(machine.run("doctor").succeeds().out())
                 .contains("cuda     driver 580.65.06 for CUDA 13.0, GPU library with the runtime of CUDA 13.0\n")
-                .contains("cuda:0   NVIDIA H100 80GB HBM3, compute capability 9.0; 80.0 GiB free of 80.0 GiB; can be used\n"
-                        + "         in use by /usr/bin/python3 (4711, 6.0 GiB), process (4712)\n")
-                .contains("cuda:1   Tesla T4, compute capability 7.5; 16.0 GiB; cannot be used: compute capability 7.5, and the"
-                        + " kernels need 8.0 (Ampere) or newer\n"
-                        + "         → use another GPU, or device \"cpu\"\n")
+                .contains(
+                        "cuda:0   NVIDIA H100 80GB HBM3, compute capability 9.0; 80.0 GiB free of 80.0 GiB; can be used\n"
+                                + "         in use by /usr/bin/python3 (4711, 6.0 GiB), process (4712)\n")
+                .contains(
+                        "cuda:1   Tesla T4, compute capability 7.5; 16.0 GiB; cannot be used: compute capability 7.5, and the"
+                                + " kernels need 8.0 (Ampere) or newer\n"
+                                + "         → use another GPU, or device \"cpu\"\n")
                 .contains("auto     takes cuda:0; the first GPU\n");
 
         JsonNode json = machine.run("doctor", "--json").succeeds().json();
@@ -124,10 +150,11 @@ class GpuTest {
                         .run("doctor")
                         .succeeds()
                         .out())
-                .contains("cuda     not there: the NVIDIA driver runs CUDA up to 12.4, and this library is built with 13.0\n"
-                        + "         → update the NVIDIA driver\n"
-                        + "         driver 580.65.06 for CUDA 12.4, GPU library with the runtime of CUDA 13.0\n"
-                        + "         NVIDIA H100 80GB HBM3, compute capability 9.0; 70.0 GiB free of 80.0 GiB\n")
+                .contains(
+                        "cuda     not there: the NVIDIA driver runs CUDA up to 12.4, and this library is built with 13.0\n"
+                                + "         → update the NVIDIA driver\n"
+                                + "         driver 580.65.06 for CUDA 12.4, GPU library with the runtime of CUDA 13.0\n"
+                                + "         NVIDIA H100 80GB HBM3, compute capability 9.0; 70.0 GiB free of 80.0 GiB\n")
                 .contains("auto     takes cpu; no GPU: the NVIDIA driver runs CUDA up to 12.4");
     }
 
@@ -139,8 +166,9 @@ class GpuTest {
             entries.putNextEntry(new JarEntry("dev/lorica/internal/c/" + platform() + "-gpu/liblorica-cuda.so"));
             Files.copy(PlayedGpus.library(), entries);
         }
-        PlayedGpus machine =
-                PlayedGpus.withoutLibrary(H100).withJar(jar).with("JAVA_TOOL_OPTIONS", "-Dorg.bytedeco.javacpp.cachedir=" + folder.resolve("cache"));
+        PlayedGpus machine = PlayedGpus.withoutLibrary(H100)
+                .withJar(jar)
+                .with("JAVA_TOOL_OPTIONS", "-Dorg.bytedeco.javacpp.cachedir=" + folder.resolve("cache"));
 
         JsonNode json = machine.run("doctor", "--json").succeeds().json();
 
@@ -167,7 +195,9 @@ class GpuTest {
                 .json();
 
         assertThat(json.get("auto").asText()).isEqualTo("cpu");
-        assertThat(json.get("cuda").get("problem").asText()).startsWith("the GPU library cannot be opened: ").contains("liblorica-cuda.so");
+        assertThat(json.get("cuda").get("problem").asText())
+                .startsWith("the GPU library cannot be opened: ")
+                .contains("liblorica-cuda.so");
     }
 
     private static String platform() {

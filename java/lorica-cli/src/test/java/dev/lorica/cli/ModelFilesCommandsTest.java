@@ -17,28 +17,81 @@ class ModelFilesCommandsTest {
     void whatTrainWritesIsExportedAndMergedWithoutLoss() {
         Path adapter = folder.resolve("adapter");
         String eval = Program.repository("models/data/pride_and_prejudice_eval.json");
-        Program.run("train", "--model", Program.model(), "--data", eval, "--output", adapter.toString(), "--max-steps", "4",
-                "--batch-size", "4", "--max-length", "96", "--learning-rate", "3e-3", "--lora-r", "4", "--base-model-name", "owner/name").succeeds();
+        Program.run(
+                        "train",
+                        "--model",
+                        Program.model(),
+                        "--data",
+                        eval,
+                        "--output",
+                        adapter.toString(),
+                        "--max-steps",
+                        "4",
+                        "--batch-size",
+                        "4",
+                        "--max-length",
+                        "96",
+                        "--learning-rate",
+                        "3e-3",
+                        "--lora-r",
+                        "4",
+                        "--base-model-name",
+                        "owner/name")
+                .succeeds();
         assertThat(adapter.toFile().list())
                 .contains("adapter.gguf", "adapter_config.json", "adapter_model.safetensors", "lorica_adapter.json");
         assertThat(adapter.resolve("adapter_config.json")).content().contains("\"owner/name\"");
 
         Path peft = folder.resolve("peft");
-        Program.run("export", "--model", Program.model(), "--adapter", adapter.toString(), "--format", "peft", "--output", peft.toString())
+        Program.run(
+                        "export",
+                        "--model",
+                        Program.model(),
+                        "--adapter",
+                        adapter.toString(),
+                        "--format",
+                        "peft",
+                        "--output",
+                        peft.toString())
                 .succeeds();
-        assertThat(peft.toFile().list()).containsExactlyInAnyOrder("adapter_config.json", "adapter_model.safetensors", "lorica_adapter.json");
+        assertThat(peft.toFile().list())
+                .containsExactlyInAnyOrder("adapter_config.json", "adapter_model.safetensors", "lorica_adapter.json");
 
         Path merged = folder.resolve("merged.gguf");
-        JsonNode json = Program.run("merge", "--model", Program.model(), "--adapter", peft.toString(), "--output", merged.toString(), "--type", "f16",
-                "--eval-data", eval, "--max-length", "96", "--json").succeeds().json();
+        JsonNode json = Program.run(
+                        "merge",
+                        "--model",
+                        Program.model(),
+                        "--adapter",
+                        peft.toString(),
+                        "--output",
+                        merged.toString(),
+                        "--type",
+                        "f16",
+                        "--eval-data",
+                        eval,
+                        "--max-length",
+                        "96",
+                        "--json")
+                .succeeds()
+                .json();
         double live = json.get("adapter_loss").asDouble();
         assertThat(live).isLessThan(0.98 * json.get("base_loss").asDouble());
         assertThat(json.get("merged_loss").asDouble()).isCloseTo(live, within(0.001 * live));
 
-        Program.run("quantize", merged.toString(), folder.resolve("q8.gguf").toString(), "--type", "Q8_0").succeeds();
-        assertThat(folder.resolve("q8.gguf").toFile().length()).isLessThan(merged.toFile().length());
+        Program.run("quantize", merged.toString(), folder.resolve("q8.gguf").toString(), "--type", "Q8_0")
+                .succeeds();
+        assertThat(folder.resolve("q8.gguf").toFile().length())
+                .isLessThan(merged.toFile().length());
         // Weights that are not the adapter's base's, however they are called.
-        Program.run("export", "--model", merged.toString(), "--adapter", adapter.toString(), "--output", peft.toString())
+        Program.run(
+                        "export",
+                        "--model",
+                        merged.toString(),
+                        "--adapter",
+                        adapter.toString(),
+                        "--output",
+                        peft.toString())
                 .failsWith(ExitCode.FAILED, "was trained on");
     }
 
@@ -46,8 +99,18 @@ class ModelFilesCommandsTest {
     void wrongUsageIsOneLine() {
         Program.run("quantize", Program.model(), folder.resolve("x.gguf").toString(), "--type", "Q4_Z")
                 .failsWith(ExitCode.FAILED, "type \"Q4_Z\" does not exist");
-        Program.run("convert", folder.toString(), folder.resolve("x.gguf").toString()).failsWith(ExitCode.FAILED, "config.json does not exist");
-        Program.run("export", "--model", Program.model(), "--adapter", folder.toString(), "--output", folder.toString(), "--format", "onnx")
+        Program.run("convert", folder.toString(), folder.resolve("x.gguf").toString())
+                .failsWith(ExitCode.FAILED, "config.json does not exist");
+        Program.run(
+                        "export",
+                        "--model",
+                        Program.model(),
+                        "--adapter",
+                        folder.toString(),
+                        "--output",
+                        folder.toString(),
+                        "--format",
+                        "onnx")
                 .failsWith(ExitCode.FAILED, "--format cannot be \"onnx\"; it is one of peft, gguf, both");
         Program.run("merge", "--model", Program.model()).failsWith(ExitCode.USAGE, "--adapter");
     }

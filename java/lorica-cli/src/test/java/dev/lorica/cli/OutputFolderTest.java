@@ -64,7 +64,8 @@ class OutputFolderTest {
             output.requireSpace(1);
             assertThatExceptionOfType(LoricaException.class)
                     .isThrownBy(() -> output.requireSpace(Long.MAX_VALUE))
-                    .withMessageMatching("--output .* has room for .*; the adapter takes .*: choose another folder, or make room");
+                    .withMessageMatching(
+                            "--output .* has room for .*; the adapter takes .*: choose another folder, or make room");
         }
     }
 
@@ -73,13 +74,19 @@ class OutputFolderTest {
         try (OutputFolder output = OutputFolder.prepare(folder, false)) {
             assertThatExceptionOfType(LoricaException.class)
                     .isThrownBy(() -> OutputFolder.prepare(folder, true))
-                    .withMessage("--output " + folder + " is in use: another run writes into it; choose another folder, or wait until it is done");
+                    .withMessage(
+                            "--output " + folder
+                                    + " is in use: another run writes into it; choose another folder, or wait until it is done");
         }
         OutputFolder.prepare(folder, false).close();
 
         // A run of another process, which is killed after it was met.
-        Process other = new ProcessBuilder(Path.of(System.getProperty("java.home"), "bin/java").toString(), "-cp",
-                        System.getProperty("java.class.path"), HoldsAFolder.class.getName(), folder.toString())
+        Process other = new ProcessBuilder(
+                        Path.of(System.getProperty("java.home"), "bin/java").toString(),
+                        "-cp",
+                        System.getProperty("java.class.path"),
+                        HoldsAFolder.class.getName(),
+                        folder.toString())
                 .start();
         try {
             assertThat(other.getInputStream().read()).isEqualTo('!');

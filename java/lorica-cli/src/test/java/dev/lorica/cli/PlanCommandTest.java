@@ -22,7 +22,8 @@ class PlanCommandTest {
         }
         assertThat(kept.get("total").asLong()).isEqualTo(parts);
         int keptFits = kept.get("largest_batch_size").asInt();
-        int recomputedFits = plan.get("with_checkpointing").get("largest_batch_size").asInt();
+        int recomputedFits =
+                plan.get("with_checkpointing").get("largest_batch_size").asInt();
         assertThat(keptFits).isPositive();
         assertThat(recomputedFits).isGreaterThan(keptFits);
 
@@ -31,7 +32,10 @@ class PlanCommandTest {
         JsonNode chosen = plan("64MiB", Integer.toString(keptFits + 1)).get("auto");
         assertThat(chosen.get("fits").asBoolean()).isTrue();
         assertThat(chosen.get("recomputed_layers").asInt()).isPositive();
-        assertThat(plan("1MiB", "1").get("with_checkpointing").get("largest_batch_size").asInt())
+        assertThat(plan("1MiB", "1")
+                        .get("with_checkpointing")
+                        .get("largest_batch_size")
+                        .asInt())
                 .isZero();
     }
 
@@ -40,9 +44,24 @@ class PlanCommandTest {
         Path data = Files.writeString(
                 folder.resolve("data.jsonl"), "{\"text\": \"" + "It is a truth. ".repeat(40) + "\"}\n");
         JsonNode trained = Program.run(
-                        "train", "-m", Program.model(), "-d", data.toString(), "-o", folder.resolve("a").toString(),
-                        "--max-length", "32", "--overflow", "truncate", "--batch-size", "1", "--max-steps", "1",
-                        "--gradient-checkpointing", "off", "--json")
+                        "train",
+                        "-m",
+                        Program.model(),
+                        "-d",
+                        data.toString(),
+                        "-o",
+                        folder.resolve("a").toString(),
+                        "--max-length",
+                        "32",
+                        "--overflow",
+                        "truncate",
+                        "--batch-size",
+                        "1",
+                        "--max-steps",
+                        "1",
+                        "--gradient-checkpointing",
+                        "off",
+                        "--json")
                 .succeeds()
                 .json();
         JsonNode planned = Program.run(
@@ -56,14 +75,19 @@ class PlanCommandTest {
 
     @Test
     void saysItInWords() {
-        assertThat(Program.run("plan", "-m", Program.model(), "--available", "1MiB").succeeds().out())
+        assertThat(Program.run("plan", "-m", Program.model(), "--available", "1MiB")
+                        .succeeds()
+                        .out())
                 .containsPattern("weights +4\\.2 MiB +4\\.2 MiB")
                 .containsPattern("of 1.0 MiB +does not fit +does not fit")
                 .containsPattern("largest batch +none fits +none fits")
                 .doesNotContain("again and takes");
-        assertThat(Program.run("plan", "-m", Program.model(), "--available", "150MiB").succeeds().out())
+        assertThat(Program.run("plan", "-m", Program.model(), "--available", "150MiB")
+                        .succeeds()
+                        .out())
                 .containsPattern("computes [1-7] of 8 layers again and takes 1\\d\\d\\.\\d MiB");
-        Program.run("plan", "-m", Program.model(), "--available", "much").failsWith(ExitCode.FAILED, "--available", "8GiB");
+        Program.run("plan", "-m", Program.model(), "--available", "much")
+                .failsWith(ExitCode.FAILED, "--available", "8GiB");
         Program.run("plan", "-m", Program.model(), "--batch-size", "0").failsWith(ExitCode.FAILED, "--batch-size");
     }
 
@@ -76,8 +100,16 @@ class PlanCommandTest {
 
     private static JsonNode plan(String available, String batchSize) {
         return Program.run(
-                        "plan", "-m", Program.model(), "--available", available, "--max-length", "64", "--batch-size",
-                        batchSize, "--json")
+                        "plan",
+                        "-m",
+                        Program.model(),
+                        "--available",
+                        available,
+                        "--max-length",
+                        "64",
+                        "--batch-size",
+                        batchSize,
+                        "--json")
                 .succeeds()
                 .json();
     }

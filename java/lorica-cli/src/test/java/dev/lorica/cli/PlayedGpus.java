@@ -45,7 +45,9 @@ final class PlayedGpus {
 
     /** With the driver's own library too. */
     PlayedGpus withDriverLibrary() {
-        return with("LD_LIBRARY_PATH", built("fake-nvml/libnvidia-ml.so.1").getParent().toString());
+        return with(
+                "LD_LIBRARY_PATH",
+                built("fake-nvml/libnvidia-ml.so.1").getParent().toString());
     }
 
     PlayedGpus with(String variable, String value) {
@@ -76,12 +78,13 @@ final class PlayedGpus {
             Path out = Files.createTempFile("lorica-out", ".txt");
             Path err = Files.createTempFile("lorica-err", ".txt");
             try {
-                ProcessBuilder builder = new ProcessBuilder(command)
-                        .redirectOutput(out.toFile())
-                        .redirectError(err.toFile());
+                ProcessBuilder builder =
+                        new ProcessBuilder(command).redirectOutput(out.toFile()).redirectError(err.toFile());
                 builder.environment().putAll(environment);
                 Process process = builder.start();
-                assertThat(process.waitFor(120, TimeUnit.SECONDS)).as("done in time").isTrue();
+                assertThat(process.waitFor(120, TimeUnit.SECONDS))
+                        .as("done in time")
+                        .isTrue();
                 return new Program(process.exitValue(), read(out), read(err));
             } finally {
                 Files.delete(out);

@@ -10,7 +10,6 @@ import dev.lorica.Checkpoint;
 import dev.lorica.log.JsonlLog;
 import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -96,10 +95,13 @@ class ResumeTest {
     @ParameterizedTest
     @ValueSource(strings = {"INT", "TERM"})
     void interruptedItSavesEverythingAndSaysHowToGoOn(String signal) throws Exception {
-        // A step takes some milliseconds: fewer steps could be over before the signal is there, and so could the start of a program
+        // A step takes some milliseconds: fewer steps could be over before the signal is there, and so could the start
+        // of a program
         // that sends it.
         int steps = 5 * STEPS;
-        String[] untilInterrupted = {"--max-steps", Integer.toString(steps), "--eval-steps", Integer.toString(STEPS), "--save-strategy", "no"};
+        String[] untilInterrupted = {
+            "--max-steps", Integer.toString(steps), "--eval-steps", Integer.toString(STEPS), "--save-strategy", "no"
+        };
         Path through = folder.resolve("through");
         Program.run(arguments(through, untilInterrupted)).succeeds();
         Path output = folder.resolve("interrupted");
@@ -107,7 +109,8 @@ class ResumeTest {
         List<String> command = new ArrayList<>(List.of("env", "--default-signal=INT"));
         command.addAll(java(arguments(output, untilInterrupted)));
         Process process = process(command);
-        Process interrupter = new ProcessBuilder("bash", "-c", "echo ready; read -r; kill -" + signal + " " + process.pid()).start();
+        Process interrupter =
+                new ProcessBuilder("bash", "-c", "echo ready; read -r; kill -" + signal + " " + process.pid()).start();
         assertThat(interrupter.inputReader(StandardCharsets.UTF_8).readLine()).isEqualTo("ready");
         BufferedReader err = reader(process);
         String line;
@@ -119,11 +122,14 @@ class ResumeTest {
         rest(process);
         String out = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         assertThat(process.waitFor()).isEqualTo(ExitCode.INTERRUPTED);
-        assertThat(out).contains(
-                "Stopped after step", "lorica train --config " + Shell.quote(output + "/train_config.yaml") + " --resume");
+        assertThat(out)
+                .contains(
+                        "Stopped after step",
+                        "lorica train --config " + Shell.quote(output + "/train_config.yaml") + " --resume");
         assertThat(Checkpoint.list(output)).hasSize(1);
 
-        Program resumed = Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+        Program resumed = Program.run(
+                        "train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
                 .succeeds();
 
         assertThat(resumed.json().get("resumed_from_step").asInt()).isBetween(3, steps - 1);
@@ -143,7 +149,8 @@ class ResumeTest {
             // the first checkpoint is to be there
         }
         begins.destroyForcibly().waitFor();
-        int before = Checkpoint.latest(output, (path, reason) -> {}).orElseThrow().step();
+        int before =
+                Checkpoint.latest(output, (path, reason) -> {}).orElseThrow().step();
 
         // No file may be larger than 96 KiB: enough for an adapter, too little for the optimizer's state.
         List<String> command = new ArrayList<>(List.of("bash", "-c", "ulimit -f 96; exec \"$@\"", "bash"));
@@ -194,7 +201,8 @@ class ResumeTest {
         return Files.writeString(
                 file,
                 IntStream.range(from, to)
-                        .mapToObj(i -> "{\"question\": \"What is number " + i + "?\", \"answer\": \"It is " + i + ".\"}\n")
+                        .mapToObj(i ->
+                                "{\"question\": \"What is number " + i + "?\", \"answer\": \"It is " + i + ".\"}\n")
                         .collect(Collectors.joining()));
     }
 

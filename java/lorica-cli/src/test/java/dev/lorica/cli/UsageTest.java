@@ -124,14 +124,24 @@ class UsageTest {
         "--data, empty.jsonl, empty.jsonl is empty",
         "--data, columns.csv, no known pair of fields"
     })
-    void trainSaysWhatIsWrongWithoutTheModel(String option, String value, String meant, @TempDir Path folder) throws IOException {
+    void trainSaysWhatIsWrongWithoutTheModel(String option, String value, String meant, @TempDir Path folder)
+            throws IOException {
         Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"a\", \"answer\": \"b\"}\n");
         Files.writeString(folder.resolve("empty.jsonl"), "");
         Files.writeString(folder.resolve("columns.csv"), "x,y\n1,2\n");
         String there = value.contains(".") ? folder.resolve(value).toString() : value;
         Path output = folder.resolve("adapter");
 
-        Program.run("train", "--model", "no-model.gguf", "--data", data.toString(), "--output", output.toString(), option, there)
+        Program.run(
+                        "train",
+                        "--model",
+                        "no-model.gguf",
+                        "--data",
+                        data.toString(),
+                        "--output",
+                        output.toString(),
+                        option,
+                        there)
                 .failsWith(ExitCode.FAILED, meant);
         assertThat(output).doesNotExist();
     }

@@ -70,7 +70,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
                 converter.write(output, plain);
                 return;
             }
-            Path scratch = output.resolveSibling(output.getFileName() + ".tmp-" + ProcessHandle.current().pid());
+            Path scratch = output.resolveSibling(
+                    output.getFileName() + ".tmp-" + ProcessHandle.current().pid());
             try {
                 converter.write(scratch, "F32");
                 ModelFiles.quantize(scratch, output, type, 0);
@@ -87,8 +88,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
     private void checkArchitecture() {
         String architecture = config.path("architectures").path(0).asText("");
         if (!ARCHITECTURES.contains(architecture)) {
-            throw new UnsupportedException(folder + " holds a model of the architecture \"" + architecture + "\", which is not supported; "
-                    + String.join(" and ", ARCHITECTURES) + " are");
+            throw new UnsupportedException(folder + " holds a model of the architecture \"" + architecture
+                    + "\", which is not supported; " + String.join(" and ", ARCHITECTURES) + " are");
         }
         for (String bias : List.of("attention_bias", "mlp_bias")) {
             if (config.path(bias).asBoolean(false)) {
@@ -96,12 +97,13 @@ public final class HuggingFaceConverter implements AutoCloseable {
             }
         }
         if (config.has("quantization_config")) {
-            throw new UnsupportedException(folder + ": the model is quantized (" + config.path("quantization_config").path("quant_method").asText()
-                    + "); convert the original one");
+            throw new UnsupportedException(folder + ": the model is quantized ("
+                    + config.path("quantization_config").path("quant_method").asText() + "); convert the original one");
         }
         String activation = config.path("hidden_act").asText("silu");
         if (!activation.equals("silu")) {
-            throw new UnsupportedException(folder + ": the activation \"" + activation + "\" is not supported; silu is");
+            throw new UnsupportedException(
+                    folder + ": the activation \"" + activation + "\" is not supported; silu is");
         }
     }
 
@@ -113,7 +115,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
             for (String name : names) {
                 // The index comes from a stranger: nothing outside the folder.
                 if (!name.matches("[\\w][\\w.-]*\\.safetensors")) {
-                    throw new FileFormatException(index + " names the file \"" + name.replaceAll("\\p{Cntrl}", " ") + "\"");
+                    throw new FileFormatException(
+                            index + " names the file \"" + name.replaceAll("\\p{Cntrl}", " ") + "\"");
                 }
                 files.put(name, SafetensorsFile.open(folder.resolve(name)));
             }
@@ -143,13 +146,16 @@ public final class HuggingFaceConverter implements AutoCloseable {
         int feedForward = positive("intermediate_size");
         int vocabulary = positive("vocab_size");
         if (headDim < 2) {
-            throw new FileFormatException(folder.resolve("config.json") + ": " + heads + " heads share " + embedding + " features");
+            throw new FileFormatException(
+                    folder.resolve("config.json") + ": " + heads + " heads share " + embedding + " features");
         }
         // What is sized by these numbers comes after they are known to be those of tensors that are there.
         tensor("model.embed_tokens.weight", List.of(vocabulary, embedding));
         tensor("model.layers.0.self_attn.q_proj.weight", List.of(product(heads, headDim), embedding));
-        JsonNode rope = config.hasNonNull("rope_parameters") ? config.get("rope_parameters") : config.path("rope_scaling");
-        float base = (float) rope.path("rope_theta").asDouble(config.path("rope_theta").asDouble(10000));
+        JsonNode rope =
+                config.hasNonNull("rope_parameters") ? config.get("rope_parameters") : config.path("rope_scaling");
+        float base = (float)
+                rope.path("rope_theta").asDouble(config.path("rope_theta").asDouble(10000));
 
         try (GgufWriter writer = new GgufWriter()) {
             writer.set("general.architecture", "llama");
@@ -165,7 +171,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
                 writer.set("llama.attention.key_length", headDim);
                 writer.set("llama.attention.value_length", headDim);
             }
-            writer.set("llama.attention.layer_norm_rms_epsilon", (float) config.path("rms_norm_eps").asDouble(1e-6));
+            writer.set("llama.attention.layer_norm_rms_epsilon", (float)
+                    config.path("rms_norm_eps").asDouble(1e-6));
             writer.set("llama.rope.dimension_count", headDim);
             writer.set("llama.rope.freq_base", base);
             writer.set("llama.vocab_size", vocabulary);
@@ -177,7 +184,14 @@ public final class HuggingFaceConverter implements AutoCloseable {
             if (ropeFactors != null) {
                 writer.add("rope_freqs.weight", ropeFactors);
             }
-            add(writer, unused, "model.embed_tokens.weight", "token_embd.weight", type, 0, List.of(vocabulary, embedding));
+            add(
+                    writer,
+                    unused,
+                    "model.embed_tokens.weight",
+                    "token_embd.weight",
+                    type,
+                    0,
+                    List.of(vocabulary, embedding));
             for (int i = 0; i < layers; i++) {
                 int q = product(heads, headDim);
                 int kv = product(kvHeads, headDim);
@@ -211,14 +225,21 @@ public final class HuggingFaceConverter implements AutoCloseable {
                 add(writer, unused, "lm_head.weight", "output.weight", type, 0, List.of(vocabulary, embedding));
             }
             if (!unused.isEmpty()) {
-                throw new UnsupportedException(folder + ": tensor \"" + unused.iterator().next()
-                        + "\" is no part of a Llama as it is supported here");
+                throw new UnsupportedException(folder + ": tensor \""
+                        + unused.iterator().next() + "\" is no part of a Llama as it is supported here");
             }
             writer.write(output);
         }
     }
 
-    private void add(GgufWriter writer, Set<String> unused, String name, String gguf, String type, int ropeHeads, List<Integer> shape) {
+    private void add(
+            GgufWriter writer,
+            Set<String> unused,
+            String name,
+            String gguf,
+            String type,
+            int ropeHeads,
+            List<Integer> shape) {
         SafetensorsFile.Tensor tensor = tensor(name, shape);
         unused.remove(name);
         writer.add(gguf, shape.size() == 1 ? "F32" : type, fileOf.get(name), tensor, ropeHeads);
@@ -226,7 +247,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
 
     private int product(int heads, int headDim) {
         if ((long) heads * headDim > Integer.MAX_VALUE) {
-            throw new FileFormatException(folder.resolve("config.json") + ": " + heads + " heads of " + headDim + " features are too many");
+            throw new FileFormatException(
+                    folder.resolve("config.json") + ": " + heads + " heads of " + headDim + " features are too many");
         }
         return heads * headDim;
     }
@@ -238,8 +260,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
         }
         SafetensorsFile.Tensor tensor = file.tensors().get(name);
         if (!tensor.shape().equals(shape.stream().map(Integer::longValue).toList())) {
-            throw new FileFormatException(file.path() + ": tensor \"" + name + "\" has the shape " + tensor.shape() + "; config.json asks for "
-                    + shape);
+            throw new FileFormatException(file.path() + ": tensor \"" + name + "\" has the shape " + tensor.shape()
+                    + "; config.json asks for " + shape);
         }
         return tensor;
     }
@@ -252,12 +274,14 @@ public final class HuggingFaceConverter implements AutoCloseable {
                 return null;
             case "linear":
                 writer.set("llama.rope.scaling.type", "linear");
-                writer.set("llama.rope.scaling.factor", (float) rope.path("factor").asDouble(1));
+                writer.set(
+                        "llama.rope.scaling.factor", (float) rope.path("factor").asDouble(1));
                 return null;
             case "llama3":
                 return llama3Factors(rope, base, headDim);
             default:
-                throw new UnsupportedException(folder + ": RoPE scaling \"" + type + "\" is not supported; linear and llama3 are");
+                throw new UnsupportedException(
+                        folder + ": RoPE scaling \"" + type + "\" is not supported; linear and llama3 are");
         }
     }
 
@@ -268,14 +292,16 @@ public final class HuggingFaceConverter implements AutoCloseable {
         double high = rope.path("high_freq_factor").asDouble(4);
         double context = rope.path("original_max_position_embeddings").asDouble(8192);
         if (!(factor > 0 && low > 0 && high > low && context > 0)) {
-            throw new FileFormatException(folder + ": the llama3 RoPE scaling " + JsonFiles.shown(rope) + " makes no sense");
+            throw new FileFormatException(
+                    folder + ": the llama3 RoPE scaling " + JsonFiles.shown(rope) + " makes no sense");
         }
         float[] factors = new float[headDim / 2];
         for (int i = 0; i < factors.length; i++) {
             double wavelength = 2 * Math.PI * Math.pow(base, 2.0 * i / headDim);
             double smooth = (context / wavelength - low) / (high - low);
-            factors[i] = wavelength < context / high ? 1 : wavelength > context / low ? (float) factor
-                    : (float) (1 / ((1 - smooth) / factor + smooth));
+            factors[i] = wavelength < context / high
+                    ? 1
+                    : wavelength > context / low ? (float) factor : (float) (1 / ((1 - smooth) / factor + smooth));
         }
         return factors;
     }
@@ -283,7 +309,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
     private int positive(String key) {
         JsonNode value = config.path(key);
         if (!value.isIntegralNumber() || !value.canConvertToInt() || value.asInt() < 1) {
-            throw new FileFormatException(folder.resolve("config.json") + ": " + key + " is " + (value.isMissingNode() ? "missing" : JsonFiles.shown(value))
+            throw new FileFormatException(folder.resolve("config.json") + ": " + key + " is "
+                    + (value.isMissingNode() ? "missing" : JsonFiles.shown(value))
                     + "; a whole number from 1 is needed");
         }
         return value.asInt();
@@ -292,6 +319,8 @@ public final class HuggingFaceConverter implements AutoCloseable {
     private String name() {
         String told = config.path("_name_or_path").asText("");
         String name = told.substring(told.lastIndexOf('/') + 1);
-        return name.isEmpty() ? folder.toAbsolutePath().normalize().getFileName().toString() : name;
+        return name.isEmpty()
+                ? folder.toAbsolutePath().normalize().getFileName().toString()
+                : name;
     }
 }

@@ -42,7 +42,8 @@ final class HuggingFaceTokenizer {
         Vocabulary vocabulary = vocabulary();
         addAddedTokens(vocabulary);
         if (vocabulary.size() > size) {
-            throw new FileFormatException(folder + ": the tokenizer has " + vocabulary.size() + " tokens, the embedding " + size + " rows");
+            throw new FileFormatException(
+                    folder + ": the tokenizer has " + vocabulary.size() + " tokens, the embedding " + size + " rows");
         }
         vocabulary.fill(size);
         vocabulary.writeTo(writer);
@@ -64,13 +65,15 @@ final class HuggingFaceTokenizer {
 
     private Vocabulary vocabulary() {
         if (Files.exists(folder.resolve(TOKENIZER_MODEL))) {
-            return SentencePieceModel.read(folder.resolve(TOKENIZER_MODEL), JsonFiles.bytes(folder.resolve(TOKENIZER_MODEL)));
+            return SentencePieceModel.read(
+                    folder.resolve(TOKENIZER_MODEL), JsonFiles.bytes(folder.resolve(TOKENIZER_MODEL)));
         }
         if (tokenizer.isMissingNode()) {
             throw new FileAccessException(folder + " holds neither " + TOKENIZER_JSON + " nor " + TOKENIZER_MODEL);
         }
         JsonNode model = tokenizer.path("model");
-        if (!model.path("type").asText("BPE").equals("BPE") || !model.path("vocab").isObject()) {
+        if (!model.path("type").asText("BPE").equals("BPE")
+                || !model.path("vocab").isObject()) {
             throw unsupported("a model of type " + model.path("type"));
         }
         return model.path("byte_fallback").asBoolean(false) ? sentencePieceLike(model) : byteLevel(model);
@@ -82,7 +85,8 @@ final class HuggingFaceTokenizer {
         vocabulary.model = "gpt2";
         vocabulary.pre = preTokenizer();
         vocabulary.merges = new ArrayList<>();
-        if (!tokenizer.path("normalizer").isMissingNode() && !tokenizer.path("normalizer").isNull()) {
+        if (!tokenizer.path("normalizer").isMissingNode()
+                && !tokenizer.path("normalizer").isNull()) {
             throw unsupported("the normalizer " + tokenizer.path("normalizer"));
         }
         readTokens(vocabulary, model, Map.of());
@@ -104,8 +108,10 @@ final class HuggingFaceTokenizer {
         if (!added.contains("▁")) {
             throw unsupported("byte fallback without SentencePiece's ▁ for spaces");
         }
-        vocabulary.addSpacePrefix = added.contains("\"Prepend\"") || added.contains("\"prepend_scheme\":\"first\"")
-                || added.contains("\"prepend_scheme\":\"always\"") || added.contains("\"add_prefix_space\":true");
+        vocabulary.addSpacePrefix = added.contains("\"Prepend\"")
+                || added.contains("\"prepend_scheme\":\"first\"")
+                || added.contains("\"prepend_scheme\":\"always\"")
+                || added.contains("\"add_prefix_space\":true");
         Map<String, Float> ranks = new HashMap<>();
         for (String[] pair : merges(model)) {
             ranks.putIfAbsent(pair[0] + pair[1], (float) -ranks.size());
@@ -119,7 +125,8 @@ final class HuggingFaceTokenizer {
         String unknown = model.path("unk_token").asText("");
         model.path("vocab").fields().forEachRemaining(entry -> {
             String token = entry.getKey();
-            int type = bytes && token.matches("<0x[0-9A-F]{2}>") ? Vocabulary.BYTE
+            int type = bytes && token.matches("<0x[0-9A-F]{2}>")
+                    ? Vocabulary.BYTE
                     : bytes && token.equals(unknown) ? Vocabulary.UNKNOWN : Vocabulary.NORMAL;
             vocabulary.set(id(entry.getValue(), token), token, type, scores.getOrDefault(token, Vocabulary.NO_SCORE));
         });
@@ -132,7 +139,8 @@ final class HuggingFaceTokenizer {
                     ? new String[] {merge.get(0).asText(), merge.get(1).asText()}
                     : merge.asText().split(" ", 2);
             if (pair.length != 2 || pair[0].isEmpty() || pair[1].isEmpty()) {
-                throw new FileFormatException(folder.resolve(TOKENIZER_JSON) + ": merge " + merges.size() + " is " + JsonFiles.shown(merge));
+                throw new FileFormatException(
+                        folder.resolve(TOKENIZER_JSON) + ": merge " + merges.size() + " is " + JsonFiles.shown(merge));
             }
             merges.add(pair);
         }
@@ -148,7 +156,8 @@ final class HuggingFaceTokenizer {
         } else {
             steps.add(pre);
         }
-        boolean ownSplit = steps.stream().anyMatch(step -> isByteLevel(step) && step.path("use_regex").asBoolean(true));
+        boolean ownSplit = steps.stream()
+                .anyMatch(step -> isByteLevel(step) && step.path("use_regex").asBoolean(true));
         if (steps.size() == 1 && isByteLevel(steps.get(0)) && ownSplit) {
             return "gpt-2";
         }
@@ -156,7 +165,8 @@ final class HuggingFaceTokenizer {
             JsonNode first = steps.get(0);
             String type = first.path("type").asText();
             String split = first.path("pattern").path("Regex").asText();
-            boolean isolated = first.path("behavior").asText().equals("Isolated") && !first.path("invert").asBoolean(false);
+            boolean isolated = first.path("behavior").asText().equals("Isolated")
+                    && !first.path("invert").asBoolean(false);
             if (type.equals("Split") && isolated && !ownSplit && split.equals(LLAMA3_SPLIT)) {
                 return "llama-bpe";
             }
@@ -171,7 +181,8 @@ final class HuggingFaceTokenizer {
     }
 
     private static boolean isByteLevel(JsonNode step) {
-        return step.path("type").asText().equals("ByteLevel") && !step.path("add_prefix_space").asBoolean(false);
+        return step.path("type").asText().equals("ByteLevel")
+                && !step.path("add_prefix_space").asBoolean(false);
     }
 
     private void addAddedTokens(Vocabulary vocabulary) {
@@ -180,7 +191,8 @@ final class HuggingFaceTokenizer {
         }
         tokenizerConfig.path("added_tokens_decoder").fields().forEachRemaining(entry -> {
             if (!entry.getKey().matches("\\d{1,8}")) {
-                throw new FileFormatException(folder + ": tokenizer_config.json has an added token with the id \"" + entry.getKey() + "\"");
+                throw new FileFormatException(
+                        folder + ": tokenizer_config.json has an added token with the id \"" + entry.getKey() + "\"");
             }
             String content = entry.getValue().path("content").asText();
             addToken(vocabulary, inside(Integer.parseInt(entry.getKey()), content), entry.getValue());
@@ -190,15 +202,17 @@ final class HuggingFaceTokenizer {
     private void addToken(Vocabulary vocabulary, int id, JsonNode added) {
         String content = added.path("content").asText();
         boolean unknown = vocabulary.merges == null && content.equals("<unk>");
-        int type = unknown ? Vocabulary.UNKNOWN : added.path("special").asBoolean(false) ? Vocabulary.CONTROL : Vocabulary.USER_DEFINED;
+        int type = unknown
+                ? Vocabulary.UNKNOWN
+                : added.path("special").asBoolean(false) ? Vocabulary.CONTROL : Vocabulary.USER_DEFINED;
         boolean known = id < vocabulary.size() && vocabulary.token(id).equals(content);
         vocabulary.set(id, content, type, known ? vocabulary.score(id) : Vocabulary.NO_SCORE);
     }
 
     private int id(JsonNode value, String token) {
         if (!value.isIntegralNumber() || !value.canConvertToInt() || value.asInt() < 0) {
-            throw new FileFormatException(folder.resolve(TOKENIZER_JSON) + ": the token \"" + JsonFiles.shown(token) + "\" has the id "
-                    + JsonFiles.shown(value));
+            throw new FileFormatException(folder.resolve(TOKENIZER_JSON) + ": the token \"" + JsonFiles.shown(token)
+                    + "\" has the id " + JsonFiles.shown(value));
         }
         return inside(value.asInt(), token);
     }
@@ -206,8 +220,8 @@ final class HuggingFaceTokenizer {
     /** Ids far beyond the embedding would be a vocabulary of fillers. */
     private int inside(int id, String token) {
         if (id >= size) {
-            throw new FileFormatException(folder + ": the token \"" + JsonFiles.shown(token) + "\" has the id " + id + ", the embedding " + size
-                    + " rows");
+            throw new FileFormatException(folder + ": the token \"" + JsonFiles.shown(token) + "\" has the id " + id
+                    + ", the embedding " + size + " rows");
         }
         return id;
     }
@@ -252,7 +266,9 @@ final class HuggingFaceTokenizer {
         for (JsonNode step : steps) {
             if (step.path("type").asText().equals("TemplateProcessing")) {
                 JsonNode single = step.path("single");
-                JsonNode edge = single.path(name.equals("bos") ? 0 : single.size() - 1).path("SpecialToken").path("id");
+                JsonNode edge = single.path(name.equals("bos") ? 0 : single.size() - 1)
+                        .path("SpecialToken")
+                        .path("id");
                 return edge.asText("").equals(vocabulary.token(id));
             }
         }

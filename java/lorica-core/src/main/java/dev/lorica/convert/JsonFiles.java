@@ -30,7 +30,10 @@ final class JsonFiles {
             }
             return json;
         } catch (JacksonException e) {
-            throw new FileFormatException(file + " is damaged: " + e.getOriginalMessage().lines().findFirst().orElse("not JSON"), e);
+            throw new FileFormatException(
+                    file + " is damaged: "
+                            + e.getOriginalMessage().lines().findFirst().orElse("not JSON"),
+                    e);
         } catch (CharConversionException e) {
             throw new FileFormatException(file + " is damaged: it is not UTF-8", e);
         } catch (IOException e) {
@@ -54,7 +57,8 @@ final class JsonFiles {
                 throw new FileAccessException(file + " does not exist");
             }
             if (Files.size(file) > MAX_BYTES) {
-                throw new FileFormatException(file + " has " + Files.size(file) + " bytes, which is too large for such a file");
+                throw new FileFormatException(
+                        file + " has " + Files.size(file) + " bytes, which is too large for such a file");
             }
             return Files.readAllBytes(file);
         } catch (IOException e) {

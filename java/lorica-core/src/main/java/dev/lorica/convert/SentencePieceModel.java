@@ -42,16 +42,18 @@ final class SentencePieceModel {
         fields(contents, (id, field) -> {
             switch (id) {
                 case 1 -> addPiece(vocabulary, message(field));
-                case 2 -> fields(message(field), (inner, value) -> {
-                    if (inner == 3) {
-                        modelType[0] = (int) value.number();
-                    }
-                });
-                case 3 -> fields(message(field), (inner, value) -> {
-                    if (inner == 3) {
-                        vocabulary.addSpacePrefix = value.number() != 0;
-                    }
-                });
+                case 2 ->
+                    fields(message(field), (inner, value) -> {
+                        if (inner == 3) {
+                            modelType[0] = (int) value.number();
+                        }
+                    });
+                case 3 ->
+                    fields(message(field), (inner, value) -> {
+                        if (inner == 3) {
+                            vocabulary.addSpacePrefix = value.number() != 0;
+                        }
+                    });
                 default -> {
                     // other specifications
                 }
@@ -61,7 +63,8 @@ final class SentencePieceModel {
             throw damaged("it holds no pieces");
         }
         if (modelType[0] != BPE) {
-            throw new UnsupportedException(file + ": only SentencePiece models of type BPE are supported, as Llama's are");
+            throw new UnsupportedException(
+                    file + ": only SentencePiece models of type BPE are supported, as Llama's are");
         }
         return vocabulary;
     }
@@ -91,13 +94,14 @@ final class SentencePieceModel {
         while (message.hasRemaining()) {
             long tag = varint(message);
             int id = (int) Math.min(tag >>> 3, Integer.MAX_VALUE);
-            Field value = switch ((int) (tag & 7)) {
-                case VARINT -> new Field(varint(message), null);
-                case FIXED64 -> new Field(need(message, 8).getLong(), null);
-                case BYTES -> new Field(0, take(message, varint(message)));
-                case FIXED32 -> new Field(need(message, 4).getInt(), null);
-                default -> throw damaged("a field has the wire type " + (tag & 7));
-            };
+            Field value =
+                    switch ((int) (tag & 7)) {
+                        case VARINT -> new Field(varint(message), null);
+                        case FIXED64 -> new Field(need(message, 8).getLong(), null);
+                        case BYTES -> new Field(0, take(message, varint(message)));
+                        case FIXED32 -> new Field(need(message, 4).getInt(), null);
+                        default -> throw damaged("a field has the wire type " + (tag & 7));
+                    };
             field.accept(id, value);
         }
     }
@@ -123,7 +127,8 @@ final class SentencePieceModel {
 
     private ByteBuffer take(ByteBuffer from, long length) {
         if (length < 0 || length > from.remaining()) {
-            throw damaged("a field of " + Long.toUnsignedString(length) + " bytes at byte " + from.position() + "; is it complete?");
+            throw damaged("a field of " + Long.toUnsignedString(length) + " bytes at byte " + from.position()
+                    + "; is it complete?");
         }
         ByteBuffer part = from.slice(from.position(), (int) length);
         from.position(from.position() + (int) length);

@@ -73,7 +73,9 @@ final class Vocabulary {
             }
             writer.set("tokenizer.ggml.scores", values);
         }
-        writer.set("tokenizer.ggml.token_type", types.stream().mapToInt(Integer::intValue).toArray());
+        writer.set(
+                "tokenizer.ggml.token_type",
+                types.stream().mapToInt(Integer::intValue).toArray());
         if (merges != null) {
             writer.set("tokenizer.ggml.merges", merges);
         }

@@ -141,7 +141,9 @@ final class ChatFormat {
 
     /** The whole text of a conversation, as transformers' {@code apply_chat_template} makes it. */
     String text(Conversation conversation, boolean addGenerationPrompt) {
-        return render(conversation.withSystem(template.system()), addGenerationPrompt).text().replace(Character.toString(MARK), "");
+        return render(conversation.withSystem(template.system()), addGenerationPrompt)
+                .text()
+                .replace(Character.toString(MARK), "");
     }
 
     private Conversation conversation(DataRecord record) {
@@ -153,9 +155,12 @@ final class ChatFormat {
     }
 
     private DataException refused(DataRecord record, JinjaException e) {
-        return new DataException((record.line() > 0 ? "line " + record.line() : "a conversation")
-                + (e.isRaised() ? ": the chat template (" : ": the chat template fails (") + template.name() + ")"
-                + (e.isRaised() ? " does not take this conversation: " : ": ") + e.getMessage(), e);
+        return new DataException(
+                (record.line() > 0 ? "line " + record.line() : "a conversation")
+                        + (e.isRaised() ? ": the chat template (" : ": the chat template fails (") + template.name()
+                        + ")"
+                        + (e.isRaised() ? " does not take this conversation: " : ": ") + e.getMessage(),
+                e);
     }
 
     private JinjaTemplate.Rendering render(Conversation conversation, boolean addGenerationPrompt) {
@@ -188,7 +193,9 @@ final class ChatFormat {
                 from = i + 1;
             }
         }
-        return guarded == null ? content : guarded.append(content, from, content.length()).toString();
+        return guarded == null
+                ? content
+                : guarded.append(content, from, content.length()).toString();
     }
 
     private boolean beginsControl(String text, int at) {
@@ -201,7 +208,9 @@ final class ChatFormat {
     }
 
     private static List<int[]> marked(JinjaTemplate.Rendering rendering) {
-        return rendering.generations().stream().map(span -> new int[] {span.begin(), span.end()}).toList();
+        return rendering.generations().stream()
+                .map(span -> new int[] {span.begin(), span.end()})
+                .toList();
     }
 
     /**
@@ -218,7 +227,10 @@ final class ChatFormat {
             int begin = begin(conversation, i, text);
             String said = render(conversation.first(i + 1), false).text();
             int end = commonEnd(said, text);
-            if (begin < 0 || !said.startsWith(text.substring(0, begin)) || end <= begin || !isClosing(said.substring(end))) {
+            if (begin < 0
+                    || !said.startsWith(text.substring(0, begin))
+                    || end <= begin
+                    || !isClosing(said.substring(end))) {
                 return null;
             }
             spans.add(new int[] {begin, end});
@@ -262,7 +274,8 @@ final class ChatFormat {
         String left = rest;
         while (!left.isBlank()) {
             String text = left.stripLeading();
-            String control = controls.stream().filter(text::startsWith).findFirst().orElse(null);
+            String control =
+                    controls.stream().filter(text::startsWith).findFirst().orElse(null);
             if (control == null) {
                 return false;
             }
@@ -278,11 +291,14 @@ final class ChatFormat {
     private List<Segment> single(Conversation conversation) {
         int last = conversation.messages().size() - 1;
         String text = render(conversation, false).text();
-        String prompt = last == 0 ? text.substring(0, begin(conversation, 0, text)) : render(conversation.first(last), true).text();
+        String prompt = last == 0
+                ? text.substring(0, begin(conversation, 0, text))
+                : render(conversation.first(last), true).text();
         if (!text.startsWith(prompt)) {
             int begin = beginOfAnswer(conversation, text);
             String before = text.substring(0, begin);
-            // A template that begins an answer (<think>) where it writes none keeps its own way; there is no common one.
+            // A template that begins an answer (<think>) where it writes none keeps its own way; there is no common
+            // one.
             prompt = commonSuffix(before, prompt) >= SAME_ENDING ? prompt : before;
             text = prompt + text.substring(begin);
         }
@@ -296,10 +312,12 @@ final class ChatFormat {
     private int beginOfAnswer(Conversation conversation, String text) {
         List<Message> messages = new ArrayList<>(conversation.messages());
         messages.set(messages.size() - 1, Message.assistant(OTHER_ANSWER));
-        String other = render(new Conversation(messages, conversation.tools()), false).text();
+        String other =
+                render(new Conversation(messages, conversation.tools()), false).text();
         int begin = other.lastIndexOf(OTHER_ANSWER);
         if (begin < 0 || !text.startsWith(other.substring(0, begin))) {
-            throw new DataException("the chat template (" + template.name() + ") does not write what the assistant says");
+            throw new DataException(
+                    "the chat template (" + template.name() + ") does not write what the assistant says");
         }
         while (begin > 0 && (text.charAt(begin - 1) == ' ' || text.charAt(begin - 1) == '\n')) {
             begin--;
@@ -317,7 +335,9 @@ final class ChatFormat {
 
     private List<Segment> segments(String text, List<int[]> spans, Conversation conversation) {
         List<Boolean> trained = new ArrayList<>();
-        conversation.messages().stream().filter(Message::isAssistant).forEach(message -> trained.add(message.trained()));
+        conversation.messages().stream()
+                .filter(Message::isAssistant)
+                .forEach(message -> trained.add(message.trained()));
         List<Segment> segments = new ArrayList<>();
         int from = 0;
         for (int i = 0; i < spans.size(); i++) {

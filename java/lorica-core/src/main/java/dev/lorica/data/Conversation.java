@@ -41,7 +41,9 @@ public record Conversation(List<Message> messages, Object tools) {
     int learnedLength() {
         for (int i = messages.size() - 1; i >= 0; i--) {
             Message message = messages.get(i);
-            if (message.isAssistant() && message.trained() && !(message.content().isBlank() && message.more().isEmpty())) {
+            if (message.isAssistant()
+                    && message.trained()
+                    && !(message.content().isBlank() && message.more().isEmpty())) {
                 return i + 1;
             }
         }

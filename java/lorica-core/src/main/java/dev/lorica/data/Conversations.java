@@ -33,7 +33,10 @@ final class Conversations {
     private Conversations() {}
 
     static boolean isMessages(JsonNode node) {
-        return node != null && node.isArray() && node.size() > 0 && node.get(0).isObject()
+        return node != null
+                && node.isArray()
+                && node.size() > 0
+                && node.get(0).isObject()
                 && (node.get(0).has("role") || node.get(0).has("from"));
     }
 
@@ -55,15 +58,19 @@ final class Conversations {
         try {
             return MAPPER.readTree(given.asText());
         } catch (JsonProcessingException e) {
-            throw new DataException(raw.where() + ": field \"" + field + "\" is a text but not JSON: "
-                    + e.getOriginalMessage().lines().findFirst().orElse(""), e);
+            throw new DataException(
+                    raw.where() + ": field \"" + field + "\" is a text but not JSON: "
+                            + e.getOriginalMessage().lines().findFirst().orElse(""),
+                    e);
         }
     }
 
     /** What was said before, as pairs of a question and its answer; a record may lack it. All answers are learned. */
     static List<Message> history(Raw raw, String field) {
         JsonNode given = raw.fields().get(field);
-        boolean none = given == null || given.isNull() || given.isTextual() && given.asText().isBlank();
+        boolean none = given == null
+                || given.isNull()
+                || given.isTextual() && given.asText().isBlank();
         JsonNode pairs = none ? null : parsed(raw, field, given);
         List<Message> messages = new ArrayList<>();
         if (pairs != null && !pairs.isArray()) {
@@ -72,7 +79,10 @@ final class Conversations {
         }
         for (int i = 0; pairs != null && i < pairs.size(); i++) {
             JsonNode pair = pairs.get(i);
-            if (!pair.isArray() || pair.size() != 2 || !pair.get(0).isTextual() || !pair.get(1).isTextual()) {
+            if (!pair.isArray()
+                    || pair.size() != 2
+                    || !pair.get(0).isTextual()
+                    || !pair.get(1).isTextual()) {
                 throw new DataException(
                         raw.where() + ", " + field + "[" + i + "] is no pair of a question and its answer");
             }
@@ -91,7 +101,8 @@ final class Conversations {
         } else if (response != null && response.isTextual()) {
             all.add(Message.assistant(response.asText()));
         } else {
-            throw new DataException(raw.where() + ": field \"" + fields.response() + "\" holds neither messages nor a text");
+            throw new DataException(
+                    raw.where() + ": field \"" + fields.response() + "\" holds neither messages nor a text");
         }
         return new Conversation(all, tools(raw));
     }
@@ -122,7 +133,8 @@ final class Conversations {
 
     private static Message message(String where, JsonNode node, boolean trained) {
         if (!node.isObject()) {
-            throw new DataException(where + " is " + JsonRecords.kind(node) + "; an object with role and content is meant");
+            throw new DataException(
+                    where + " is " + JsonRecords.kind(node) + "; an object with role and content is meant");
         }
         boolean shareGpt = !node.has("role") && node.has("from");
         JsonNode role = node.get(shareGpt ? "from" : "role");
@@ -130,7 +142,8 @@ final class Conversations {
             throw new DataException(where + " does not say who speaks; found " + Dataset.quoted(Dataset.names(node))
                     + ", meant role and content, or from and value");
         }
-        String contentField = shareGpt && node.has("value") || !node.has("content") && node.has("value") ? "value" : "content";
+        String contentField =
+                shareGpt && node.has("value") || !node.has("content") && node.has("value") ? "value" : "content";
         Map<String, Object> more = new LinkedHashMap<>();
         node.fields().forEachRemaining(entry -> {
             switch (entry.getKey()) {
@@ -143,7 +156,8 @@ final class Conversations {
             }
         });
         String content = content(where, node, contentField, more.containsKey("tool_calls"));
-        boolean counts = node.path("weight").asDouble(1) != 0 && node.path("train").asBoolean(true);
+        boolean counts =
+                node.path("weight").asDouble(1) != 0 && node.path("train").asBoolean(true);
         return new Message(role(where, role.asText(), shareGpt), content, trained && counts, more);
     }
 
@@ -153,7 +167,8 @@ final class Conversations {
             return known;
         }
         if (shareGpt) {
-            throw new DataException(where + " is from \"" + role + "\"; meant are human, gpt, system, tool and their like");
+            throw new DataException(
+                    where + " is from \"" + role + "\"; meant are human, gpt, system, tool and their like");
         }
         return role;
     }
@@ -170,8 +185,8 @@ final class Conversations {
             StringBuilder text = new StringBuilder();
             for (JsonNode part : content) {
                 if (!part.path("text").isTextual()) {
-                    throw new DataException(where + " holds " + part.path("type").asText("something")
-                            + " in its content; only text can be learned");
+                    throw new DataException(where + " holds "
+                            + part.path("type").asText("something") + " in its content; only text can be learned");
                 }
                 text.append(part.get("text").asText());
             }

@@ -85,8 +85,8 @@ final class CsvRecords implements RecordReader {
         records++;
         String where = file + ", line " + line + " (record " + records + ")";
         if (row.getFieldCount() != names.size()) {
-            throw new DataException(where + " has " + row.getFieldCount() + " columns, the first line has " + names.size()
-                    + "; is a quotation mark missing?");
+            throw new DataException(where + " has " + row.getFieldCount() + " columns, the first line has "
+                    + names.size() + "; is a quotation mark missing?");
         }
         ObjectNode fields = JsonNodeFactory.instance.objectNode();
         for (int i = 0; i < names.size(); i++) {

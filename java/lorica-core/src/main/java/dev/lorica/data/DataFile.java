@@ -52,8 +52,10 @@ final class DataFile {
             try {
                 return new ParquetRecords(path);
             } catch (UnsupportedClassVersionError e) {
-                throw new DataException(path + " is a Parquet file; reading those needs Java 21 or newer, this is Java "
-                        + Runtime.version().feature(), e);
+                throw new DataException(
+                        path + " is a Parquet file; reading those needs Java 21 or newer, this is Java "
+                                + Runtime.version().feature(),
+                        e);
             }
         }
         String other = startsWith(head, 'P', 'K', 3, 4)
@@ -64,7 +66,9 @@ final class DataFile {
         }
         if (other == null) {
             boolean json = isJson(head);
-            if (name.endsWith(".csv") || name.endsWith(".tsv") || !json && !name.contains(".json") && isKnownHeader(head)) {
+            if (name.endsWith(".csv")
+                    || name.endsWith(".tsv")
+                    || !json && !name.contains(".json") && isKnownHeader(head)) {
                 return new CsvRecords(path.toString(), reader(in, head), head);
             }
             if (name.endsWith(".txt") || name.endsWith(".md")) {
@@ -75,8 +79,9 @@ final class DataFile {
             }
             other = "not JSON: it begins with \"" + preview(head) + "\"";
         }
-        throw new DataException(path + " is " + other + "; a JSON array, JSONL (one object per line), a table (.csv, .tsv,"
-                + " .parquet) or a text (.txt) is meant");
+        throw new DataException(
+                path + " is " + other + "; a JSON array, JSONL (one object per line), a table (.csv, .tsv,"
+                        + " .parquet) or a text (.txt) is meant");
     }
 
     private static byte[] head(InputStream in) throws IOException {
@@ -129,7 +134,8 @@ final class DataFile {
 
     private static boolean isKnownHeader(byte[] head) {
         String line = text(head).lines().findFirst().orElse("");
-        return DataFields.detect(CsvRecords.header(line)).isPresent() && CsvRecords.header(line).size() > 1;
+        return DataFields.detect(CsvRecords.header(line)).isPresent()
+                && CsvRecords.header(line).size() > 1;
     }
 
     private static String preview(byte[] head) {

@@ -77,7 +77,8 @@ public record DataRecord(
     /** As what comes after something that was said before, in a conversation even if nothing was. */
     DataRecord after(List<Message> before) {
         List<Message> all = new ArrayList<>(before);
-        all.addAll(new DataRecord(prompt, input, response, line).asConversation().messages());
+        all.addAll(
+                new DataRecord(prompt, input, response, line).asConversation().messages());
         return new DataRecord(system, null, "", "", new Conversation(all, null), line);
     }
 

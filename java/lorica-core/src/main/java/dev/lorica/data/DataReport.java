@@ -63,7 +63,27 @@ public record DataReport(
     /** Of a part of the examples. */
     DataReport ofPart(String name, int examples, long tokens, long trainedTokens) {
         return new DataReport(
-                name, format, fields, template, records, withInput, examples, empty, maxLength, overLong, truncated, dropped,
-                longest, longestLine, tokens, trainedTokens, duplicates, unstable, turnsWithoutEnd, endsWithEos, lengths, sample);
+                name,
+                format,
+                fields,
+                template,
+                records,
+                withInput,
+                examples,
+                empty,
+                maxLength,
+                overLong,
+                truncated,
+                dropped,
+                longest,
+                longestLine,
+                tokens,
+                trainedTokens,
+                duplicates,
+                unstable,
+                turnsWithoutEnd,
+                endsWithEos,
+                lengths,
+                sample);
     }
 }

@@ -24,7 +24,8 @@ import java.util.stream.StreamSupport;
  */
 public final class Dataset implements Iterable<DataRecord> {
     /** Characters of a file that stay in memory. */
-    private static final long MOST_CACHED = Math.min(64L << 20, Runtime.getRuntime().maxMemory() / 32);
+    private static final long MOST_CACHED =
+            Math.min(64L << 20, Runtime.getRuntime().maxMemory() / 32);
 
     private final Path file;
     private final String name;
@@ -133,7 +134,8 @@ public final class Dataset implements Iterable<DataRecord> {
         boolean text = records.get(0).isText();
         boolean conversation = records.get(0).isConversation();
         if (records.stream().anyMatch(record -> record.isText() != text || record.isConversation() != conversation)) {
-            throw new DataException("a data set holds either questions with answers, conversations or plain texts, not both");
+            throw new DataException(
+                    "a data set holds either questions with answers, conversations or plain texts, not both");
         }
         DataFields fields = text
                 ? DataFields.text("text")
@@ -271,7 +273,9 @@ public final class Dataset implements Iterable<DataRecord> {
         if (history == null || fields.isText() || fields.isConversation()) {
             return false;
         }
-        return history.isTextual() ? history.asText().strip().startsWith("[[") : history.path(0).isArray();
+        return history.isTextual()
+                ? history.asText().strip().startsWith("[[")
+                : history.path(0).isArray();
     }
 
     private static DataFields choose(Raw first, FieldNames given) {
@@ -289,7 +293,8 @@ public final class Dataset implements Iterable<DataRecord> {
         }
         if (given.prompt() == null && given.response() == null) {
             DataFields found = DataFields.detect(present).orElseThrow(() -> unknownFields(first, present));
-            boolean isTrl = !found.isConversation() && !found.isText()
+            boolean isTrl = !found.isConversation()
+                    && !found.isText()
                     && Conversations.isMessages(first.fields().get(found.prompt()));
             return (isTrl ? new DataFields(found.prompt(), null, found.response()) : found).with(given);
         }

@@ -57,7 +57,8 @@ public final class ExampleEncoder {
      * assistant's. The response is not looked at.
      */
     public int[] prompt(DataRecord record) {
-        List<Segment> segments = template instanceof TextTemplate text ? List.of(text.question(record)) : chat.prompt(record);
+        List<Segment> segments =
+                template instanceof TextTemplate text ? List.of(text.question(record)) : chat.prompt(record);
         List<int[]> parts = encodeSegments(List.of(segments)).get(0);
         return join(segments, parts, false).ids();
     }

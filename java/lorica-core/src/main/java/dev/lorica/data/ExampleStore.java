@@ -54,7 +54,8 @@ final class ExampleStore implements Examples {
             close(open);
             open = IntBuffer.allocate(CHUNK);
         } else if (open.remaining() < length) {
-            IntBuffer larger = IntBuffer.allocate((int) Math.min(CHUNK, Math.max(2L * open.capacity(), open.position() + length)));
+            IntBuffer larger =
+                    IntBuffer.allocate((int) Math.min(CHUNK, Math.max(2L * open.capacity(), open.position() + length)));
             larger.put(open.flip());
             open = larger;
         }
@@ -78,7 +79,8 @@ final class ExampleStore implements Examples {
         try {
             if (file == null) {
                 Path path = Files.createTempFile("lorica-examples-", ".bin");
-                file = FileChannel.open(path, StandardOpenOption.READ, StandardOpenOption.WRITE, StandardOpenOption.DELETE_ON_CLOSE);
+                file = FileChannel.open(
+                        path, StandardOpenOption.READ, StandardOpenOption.WRITE, StandardOpenOption.DELETE_ON_CLOSE);
                 Files.deleteIfExists(path);
             }
             ByteBuffer bytes = ByteBuffer.allocate(chunk.remaining() * Integer.BYTES);
@@ -88,7 +90,8 @@ final class ExampleStore implements Examples {
             while (bytes.hasRemaining()) {
                 file.write(bytes, begin + bytes.position());
             }
-            return file.map(FileChannel.MapMode.READ_ONLY, begin, bytes.capacity()).asIntBuffer();
+            return file.map(FileChannel.MapMode.READ_ONLY, begin, bytes.capacity())
+                    .asIntBuffer();
         } catch (IOException e) {
             throw new FileAccessException(
                     "a temporary file for tokens cannot be written to " + System.getProperty("java.io.tmpdir") + ": "

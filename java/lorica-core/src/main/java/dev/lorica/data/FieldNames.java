@@ -10,15 +10,15 @@ package dev.lorica.data;
  * @param messages field with the messages of a conversation
  * @param text     field with a plain text
  */
-public record FieldNames(
-        String prompt, String input, String response, String system, String messages, String text) {
+public record FieldNames(String prompt, String input, String response, String system, String messages, String text) {
 
     /** All are found by themselves. */
     public static final FieldNames NONE = new FieldNames(null, null, null, null, null, null);
 
     public FieldNames {
         if (text != null && (prompt != null || response != null || messages != null)) {
-            throw new IllegalArgumentException("--text-field excludes --prompt-field, --response-field and --messages-field");
+            throw new IllegalArgumentException(
+                    "--text-field excludes --prompt-field, --response-field and --messages-field");
         }
         if (messages != null && (prompt != null || response != null)) {
             throw new IllegalArgumentException("--messages-field excludes --prompt-field and --response-field");

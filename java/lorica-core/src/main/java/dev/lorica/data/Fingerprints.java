@@ -33,7 +33,9 @@ final class Fingerprints {
             return;
         }
         long[] larger = new long[2 * table.length];
-        Arrays.stream(table).filter(fingerprint -> fingerprint != 0).forEach(fingerprint -> insert(larger, fingerprint));
+        Arrays.stream(table)
+                .filter(fingerprint -> fingerprint != 0)
+                .forEach(fingerprint -> insert(larger, fingerprint));
         table = larger;
     }
 

@@ -140,8 +140,10 @@ final class ParquetRecords implements RecordReader {
         String reason = e == null
                 ? "there is no getting on with it"
                 : e.getMessage() == null ? e.getClass().getSimpleName() : e.getMessage();
-        return new DataException(file + (records == 0 ? "" : ", behind record " + records) + ": not a sound Parquet file: "
-                + reason.lines().findFirst().orElse(""), e);
+        return new DataException(
+                file + (records == 0 ? "" : ", behind record " + records) + ": not a sound Parquet file: "
+                        + reason.lines().findFirst().orElse(""),
+                e);
     }
 
     @Override

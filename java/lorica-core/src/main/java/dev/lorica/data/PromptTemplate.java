@@ -29,8 +29,9 @@ public sealed interface PromptTemplate permits TextTemplate, ChatTemplate {
         return switch (name) {
             case "instruction" -> INSTRUCTION;
             case "plain" -> PLAIN;
-            default -> throw new IllegalArgumentException(
-                    "no template is called \"" + name + "\"; there are instruction and plain");
+            default ->
+                throw new IllegalArgumentException(
+                        "no template is called \"" + name + "\"; there are instruction and plain");
         };
     }
 
@@ -43,8 +44,9 @@ public sealed interface PromptTemplate permits TextTemplate, ChatTemplate {
      */
     static PromptTemplate forDataset(Dataset data, TokenizerInfo model) {
         if (data.isConversation()) {
-            return ChatTemplate.of(model).orElseThrow(() -> new DataException(
-                    (data.name().isEmpty() ? "the data set" : data.name()) + " holds conversations, and the model has no chat"
+            return ChatTemplate.of(model)
+                    .orElseThrow(() -> new DataException((data.name().isEmpty() ? "the data set" : data.name())
+                            + " holds conversations, and the model has no chat"
                             + " template; choose one with --chat-template: " + ChatTemplate.namesInWords()));
         }
         if (data.fields().isText()) {

@@ -39,7 +39,8 @@ final class TextRecords implements RecordReader {
                 line += lineEnds ? 1 : 0;
                 // A line that never ends is cut between words.
                 boolean mayEnd = lineEnds || piece.length() >= 8 * PIECE && c == ' ';
-                if (piece.length() >= PIECE && mayEnd || piece.length() >= 64 * PIECE && !Character.isHighSurrogate((char) c)) {
+                if (piece.length() >= PIECE && mayEnd
+                        || piece.length() >= 64 * PIECE && !Character.isHighSurrogate((char) c)) {
                     break;
                 }
             }
@@ -51,7 +52,9 @@ final class TextRecords implements RecordReader {
         return piece.length() == 0
                 ? null
                 : new Raw(
-                        JsonNodeFactory.instance.objectNode().put("text", piece.toString()), begin, file + ", line " + begin);
+                        JsonNodeFactory.instance.objectNode().put("text", piece.toString()),
+                        begin,
+                        file + ", line " + begin);
     }
 
     @Override

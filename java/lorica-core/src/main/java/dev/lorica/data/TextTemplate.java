@@ -44,7 +44,10 @@ public record TextTemplate(String name, String prompt, String promptWithInput, b
         int from = 0;
         while (from < pattern.length()) {
             int at = from;
-            String name = values.keySet().stream().filter(key -> pattern.startsWith(key, at)).findFirst().orElse(null);
+            String name = values.keySet().stream()
+                    .filter(key -> pattern.startsWith(key, at))
+                    .findFirst()
+                    .orElse(null);
             text.append(name == null ? pattern.substring(from, from + 1) : values.get(name));
             from += name == null ? 1 : name.length();
         }
@@ -71,9 +74,11 @@ public record TextTemplate(String name, String prompt, String promptWithInput, b
         if (!record.isConversation()) {
             return new Segment(render(record.system(), record.prompt(), record.input()), false, parseSpecial);
         }
-        List<Message> messages = record.conversation().withSystem(record.system()).messages();
+        List<Message> messages =
+                record.conversation().withSystem(record.system()).messages();
         boolean system = messages.get(0).role().equals("system");
-        if (messages.size() != (system ? 2 : 1) || !messages.get(messages.size() - 1).role().equals("user")) {
+        if (messages.size() != (system ? 2 : 1)
+                || !messages.get(messages.size() - 1).role().equals("user")) {
             throw notForConversations(record);
         }
         String instruction = messages.get(messages.size() - 1).content();
@@ -81,7 +86,8 @@ public record TextTemplate(String name, String prompt, String promptWithInput, b
     }
 
     private DataException notForConversations(DataRecord record) {
-        return new DataException((record.line() > 0 ? "line " + record.line() : "this") + " is a conversation, and template \""
-                + name + "\" is for a prompt and a response; choose a chat template with --chat-template");
+        return new DataException(
+                (record.line() > 0 ? "line " + record.line() : "this") + " is a conversation, and template \"" + name
+                        + "\" is for a prompt and a response; choose a chat template with --chat-template");
     }
 }

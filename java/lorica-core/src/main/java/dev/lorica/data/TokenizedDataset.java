@@ -97,8 +97,9 @@ public final class TokenizedDataset {
         int n = examples.size();
         int held = (int) Math.ceil(share * n);
         if (!(share > 0 && share < 1) || held >= n) {
-            throw new DataException("a share of " + share + " of " + n + (n == 1 ? " example" : " examples")
-                    + " leaves nothing to " + (held >= n ? "train on" : "evaluate on") + "; it must be between 0 and 1");
+            throw new DataException(
+                    "a share of " + share + " of " + n + (n == 1 ? " example" : " examples") + " leaves nothing to "
+                            + (held >= n ? "train on" : "evaluate on") + "; it must be between 0 and 1");
         }
         int[] order = Packer.permutation(n, seed);
         int[] eval = Arrays.copyOf(order, held);
@@ -148,15 +149,17 @@ public final class TokenizedDataset {
             if (isText(main)) {
                 main = report;
             } else if (!isText(report) && !report.template().equals(main.template())) {
-                throw new DataException(main.name() + " is for template \"" + main.template().name() + "\", " + report.name()
-                        + " for \"" + report.template().name() + "\"; choose one for both with --template or --chat-template");
+                throw new DataException(main.name() + " is for template \""
+                        + main.template().name() + "\", " + report.name() + " for \""
+                        + report.template().name() + "\"; choose one for both with --template or --chat-template");
             }
             tokens += report.tokens();
             trainedTokens += report.trainedTokens();
             examples.add(part.examples);
         }
         Examples all = Examples.concat(examples);
-        String names = String.join(", ", parts.stream().map(part -> part.report.name()).toList());
+        String names =
+                String.join(", ", parts.stream().map(part -> part.report.name()).toList());
         return new TokenizedDataset(all, main.ofPart(names, all.size(), tokens, trainedTokens));
     }
 
@@ -250,8 +253,9 @@ public final class TokenizedDataset {
             if (whole.length() > config.maxLength()) {
                 overLong++;
                 if (config.overflow() == Overflow.ERROR) {
-                    throw new DataException(place(record) + " has " + whole.length() + " tokens, more than the maximum of "
-                            + config.maxLength() + "; raise --max-length, or choose --overflow drop or truncate");
+                    throw new DataException(place(record) + " has " + whole.length()
+                            + " tokens, more than the maximum of " + config.maxLength()
+                            + "; raise --max-length, or choose --overflow drop or truncate");
                 }
                 example = whole.prefix(config.maxLength());
                 if (config.overflow() == Overflow.DROP || example.trainedTokens() == 0) {

@@ -25,8 +25,9 @@ final class Choice {
     static String gguf(HubName name, List<String> files) {
         if (name.file() != null && files.contains(name.file())) {
             if (!isFirst(name.file())) {
-                throw new HubException(name.inWords() + ":" + name.file() + " is one of several files of a model; name the first, "
-                        + PART.matcher(name.file()).replaceFirst("-00001-of-${count}.gguf"));
+                throw new HubException(
+                        name.inWords() + ":" + name.file() + " is one of several files of a model; name the first, "
+                                + PART.matcher(name.file()).replaceFirst("-00001-of-${count}.gguf"));
             }
             return name.file();
         }
@@ -50,8 +51,8 @@ final class Choice {
         }
         String example = name.inWords() + ":" + (ofType.isEmpty() ? all : ofType).get(0);
         if (name.file() != null && ofType.isEmpty()) {
-            throw new HubException(name.inWords() + " holds no file \"" + name.file() + "\" and no GGUF file of such a type; it holds "
-                    + listed(all));
+            throw new HubException(name.inWords() + " holds no file \"" + name.file()
+                    + "\" and no GGUF file of such a type; it holds " + listed(all));
         }
         throw new HubException(name.inWords() + " holds " + (ofType.isEmpty() ? all : ofType).size() + " GGUF files"
                 + (ofType.isEmpty() ? "" : " of type " + type) + "; name one of them, as in " + example + ": "
@@ -75,7 +76,9 @@ final class Choice {
     }
 
     private static boolean isOfType(String file, String type) {
-        return Pattern.compile("(?i)(?:^|[-._])" + Pattern.quote(type) + "(?:[-.]|$)").matcher(baseName(file)).find();
+        return Pattern.compile("(?i)(?:^|[-._])" + Pattern.quote(type) + "(?:[-.]|$)")
+                .matcher(baseName(file))
+                .find();
     }
 
     private static String baseName(String file) {

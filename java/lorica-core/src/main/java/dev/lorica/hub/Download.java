@@ -39,7 +39,12 @@ final class Download {
 
     /** @param name with the commit as its revision */
     Download(
-            HubClient client, HubConfig config, HubListener listener, HubName name, String file, HubClient.Metadata metadata,
+            HubClient client,
+            HubConfig config,
+            HubListener listener,
+            HubName name,
+            String file,
+            HubClient.Metadata metadata,
             HubCache cache) {
         this.client = client;
         this.config = config;
@@ -61,8 +66,8 @@ final class Download {
 
     private void download() throws IOException {
         boolean resumed;
-        try (FileChannel channel =
-                FileChannel.open(partial, StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
+        try (FileChannel channel = FileChannel.open(
+                partial, StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
             if (channel.size() > metadata.size()) {
                 channel.truncate(0);
             }
@@ -103,8 +108,8 @@ final class Download {
             furthest = Math.max(furthest, channel.size());
             if (breaks == MOST_BREAKS) {
                 throw new HubException(
-                        what() + ": the connection breaks again and again after " + channel.size() + " of " + metadata.size()
-                                + " bytes; what has come is kept, run the command again to go on",
+                        what() + ": the connection breaks again and again after " + channel.size() + " of "
+                                + metadata.size() + " bytes; what has come is kept, run the command again to go on",
                         reason);
             }
             client.pause(Duration.ofSeconds(1L << breaks));
@@ -132,7 +137,8 @@ final class Download {
     }
 
     private boolean continues(HubClient.Answer answer, long from) {
-        Matcher range = CONTENT_RANGE.matcher(HubClient.header(answer, "Content-Range").orElse(""));
+        Matcher range =
+                CONTENT_RANGE.matcher(HubClient.header(answer, "Content-Range").orElse(""));
         return range.matches()
                 && Long.parseLong(range.group(1)) == from
                 && (range.group(3).equals("*") || Long.parseLong(range.group(3)) == metadata.size());
@@ -145,7 +151,8 @@ final class Download {
             watch.touch();
             if (n > metadata.size() - done) {
                 channel.truncate(0);
-                throw new HubException(what() + " is longer than the " + metadata.size() + " bytes that were announced; it was not kept");
+                throw new HubException(what() + " is longer than the " + metadata.size()
+                        + " bytes that were announced; it was not kept");
             }
             write(channel, ByteBuffer.wrap(buffer, 0, n));
             done += n;
@@ -167,8 +174,8 @@ final class Download {
     private void checkRoom(long bytes) {
         long free = partial.toFile().getUsableSpace(); // 0: unknown
         if (free > 0 && free < bytes) {
-            throw new FileAccessException(what() + " needs " + (bytes >> 20) + " MiB more, and there are " + (free >> 20) + " MiB in "
-                    + config.cache() + "; HF_HUB_CACHE names another folder");
+            throw new FileAccessException(what() + " needs " + (bytes >> 20) + " MiB more, and there are "
+                    + (free >> 20) + " MiB in " + config.cache() + "; HF_HUB_CACHE names another folder");
         }
     }
 

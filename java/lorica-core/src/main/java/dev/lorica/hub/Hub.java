@@ -26,8 +26,9 @@ public final class Hub {
     private static final List<String> ADAPTER_GGUF = List.of("adapter.gguf");
     private static final List<String> ADAPTER_PEFT = List.of("adapter_config.json", "adapter_model.safetensors");
     private static final String ADAPTER_SIDE_FILE = "lorica_adapter.json";
-    private static final Pattern MODEL_FILES = Pattern.compile("(?:config|generation_config|tokenizer|tokenizer_config|special_tokens_map"
-            + "|added_tokens|model\\.safetensors\\.index)\\.json|tokenizer\\.model|chat_template\\.jinja|model(?:-\\d+-of-\\d+)?\\.safetensors");
+    private static final Pattern MODEL_FILES = Pattern.compile(
+            "(?:config|generation_config|tokenizer|tokenizer_config|special_tokens_map"
+                    + "|added_tokens|model\\.safetensors\\.index)\\.json|tokenizer\\.model|chat_template\\.jinja|model(?:-\\d+-of-\\d+)?\\.safetensors");
 
     private final HubConfig config;
     private final HubListener listener;
@@ -59,7 +60,9 @@ public final class Hub {
     }
 
     private static Path local(Path path, Function<Hub, Path> find) {
-        return HubName.is(path.toString()) ? find.apply(new Hub(HubConfig.fromEnvironment(), HubListener.SILENT)) : path;
+        return HubName.is(path.toString())
+                ? find.apply(new Hub(HubConfig.fromEnvironment(), HubListener.SILENT))
+                : path;
     }
 
     /**
@@ -69,18 +72,25 @@ public final class Hub {
      * @throws HubException naming the files there are when that does not decide it
      */
     public Path model(HubName name) {
-        if (name.file() != null && name.file().endsWith(".gguf") && Choice.parts(Choice.gguf(name, List.of(name.file()))).size() == 1) {
+        if (name.file() != null
+                && name.file().endsWith(".gguf")
+                && Choice.parts(Choice.gguf(name, List.of(name.file()))).size() == 1) {
             return file(name, name.file());
         }
         Contents contents = contents(name);
         String first = Choice.gguf(name, contents.files);
         List<String> parts = Choice.parts(first);
-        if (name.file() == null && contents.files.stream().filter(other -> other.endsWith(".gguf")).count() > parts.size()) {
+        if (name.file() == null
+                && contents.files.stream()
+                                .filter(other -> other.endsWith(".gguf"))
+                                .count()
+                        > parts.size()) {
             listener.note("of the GGUF files in " + name.inWords() + ", takes " + first);
         }
         for (String part : parts) {
             if (!contents.files.contains(part)) {
-                throw new HubException(name.inWords() + " holds " + first + ", but not " + part + ", another file of the same model");
+                throw new HubException(
+                        name.inWords() + " holds " + first + ", but not " + part + ", another file of the same model");
             }
             contents.get(part);
         }
@@ -113,7 +123,8 @@ public final class Hub {
                     + "adapter_model.safetensors is read");
         }
         if (contents.files.stream().noneMatch(file -> file.endsWith(".gguf"))) {
-            throw new HubException(name + " holds no adapter, neither adapter_config.json with adapter_model.safetensors nor a GGUF file"
+            throw new HubException(name
+                    + " holds no adapter, neither adapter_config.json with adapter_model.safetensors nor a GGUF file"
                     + (contents.files.isEmpty() ? "" : "; it holds " + Choice.listed(contents.files)));
         }
         return contents.get(Choice.gguf(name, contents.files));
@@ -122,7 +133,8 @@ public final class Hub {
     /** A model as Hugging Face's own programs have it: {@code config.json}, {@code model.safetensors}, {@code tokenizer.json}. */
     public Path folder(HubName name) {
         Contents contents = contents(name);
-        if (!contents.files.contains("config.json") || contents.files.stream().noneMatch(file -> file.endsWith(".safetensors"))) {
+        if (!contents.files.contains("config.json")
+                || contents.files.stream().noneMatch(file -> file.endsWith(".safetensors"))) {
             throw new HubException(name.inWords() + " holds no model in safetensors"
                     + (contents.files.isEmpty() ? "" : "; it holds " + Choice.listed(contents.files)));
         }
@@ -188,7 +200,8 @@ public final class Hub {
             if (cached == null || cache.files(cached).isEmpty()) {
                 throw unreachable(name, e);
             }
-            listener.note(config.endpoint().getHost() + " cannot be reached (" + reason(e) + "); takes " + name.inWords() + " from the cache");
+            listener.note(config.endpoint().getHost() + " cannot be reached (" + reason(e) + "); takes "
+                    + name.inWords() + " from the cache");
             return contents(cache, name, cached);
         }
     }
@@ -221,7 +234,8 @@ public final class Hub {
         if (cached == null) {
             throw unreachable(name, e);
         }
-        listener.note(config.endpoint().getHost() + " cannot be reached (" + reason(e) + "); takes " + name + " from the cache");
+        listener.note(config.endpoint().getHost() + " cannot be reached (" + reason(e) + "); takes " + name
+                + " from the cache");
         return cached;
     }
 
@@ -233,12 +247,15 @@ public final class Hub {
     }
 
     private FileAccessException notCached(String what) {
-        return new FileAccessException(what + " is not in the cache, " + config.cache() + ", and HF_HUB_OFFLINE forbids to download it");
+        return new FileAccessException(
+                what + " is not in the cache, " + config.cache() + ", and HF_HUB_OFFLINE forbids to download it");
     }
 
     private HubException unreachable(HubName name, IOException e) {
         return new HubException(
-                config.endpoint().getHost() + " cannot be reached for " + name + ", which is not in the cache: " + reason(e), e);
+                config.endpoint().getHost() + " cannot be reached for " + name + ", which is not in the cache: "
+                        + reason(e),
+                e);
     }
 
     /** The reason in words; Java often gives none. */
@@ -247,7 +264,8 @@ public final class Hub {
             return "no answer in time";
         }
         for (Throwable cause = e; cause != null; cause = cause.getCause()) {
-            if (cause instanceof UnknownHostException || cause.getClass().getSimpleName().equals("UnresolvedAddressException")) {
+            if (cause instanceof UnknownHostException
+                    || cause.getClass().getSimpleName().equals("UnresolvedAddressException")) {
                 return "there is no such host";
             }
         }

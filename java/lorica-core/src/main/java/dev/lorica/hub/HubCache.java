@@ -43,7 +43,8 @@ final class HubCache {
             return name.revision();
         }
         try {
-            String commit = Files.readString(folder.resolve("refs").resolve(name.revision())).strip();
+            String commit = Files.readString(folder.resolve("refs").resolve(name.revision()))
+                    .strip();
             return HubName.isCommit(commit) ? commit : null;
         } catch (NoSuchFileException e) {
             return null;
@@ -162,7 +163,8 @@ final class HubCache {
     }
 
     private static Path temporaryBeside(Path file) {
-        return file.resolveSibling(file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
+        return file.resolveSibling(
+                file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
     }
 
     private FileAccessException cannotBeWritten(Path file, IOException e) {

@@ -75,7 +75,8 @@ final class HubClient {
             JsonNode json = JSON.readTree(body);
             String commit = json.path("sha").asText("");
             if (!HubName.isCommit(commit) || !json.path("siblings").isArray()) {
-                throw new HubException(config.endpoint() + " does not answer like a hub: no commit and no files of " + name.inWords());
+                throw new HubException(
+                        config.endpoint() + " does not answer like a hub: no commit and no files of " + name.inWords());
             }
             List<String> files = new ArrayList<>();
             for (JsonNode file : json.path("siblings")) {
@@ -92,17 +93,24 @@ final class HubClient {
 
     Metadata metadata(HubName name, String file) throws IOException {
         try (Answer answer = request(name.with(file), "HEAD", fileAddress(name, file), Map.of(), true)) {
-            String etag = header(answer, "X-Linked-Etag").or(() -> header(answer, "ETag")).orElse("");
+            String etag = header(answer, "X-Linked-Etag")
+                    .or(() -> header(answer, "ETag"))
+                    .orElse("");
             etag = etag.replaceFirst("^W/", "").replaceAll("^\"|\"$", "");
             String commit = header(answer, "X-Repo-Commit").orElse("");
-            long size = header(answer, "X-Linked-Size").or(() -> header(answer, "Content-Length")).map(HubClient::size).orElse(-1L);
+            long size = header(answer, "X-Linked-Size")
+                    .or(() -> header(answer, "Content-Length"))
+                    .map(HubClient::size)
+                    .orElse(-1L);
             // The entity tag becomes a file name.
             if (!HubName.isCommit(commit) || !etag.matches("[A-Za-z0-9_-]{1,128}") || size < 0) {
                 throw new HubException(config.endpoint() + " does not answer like a hub: it tells no "
-                        + (HubName.isCommit(commit) ? size < 0 ? "size" : "checksum" : "commit") + " of " + name.inWords() + ":" + file);
+                        + (HubName.isCommit(commit) ? size < 0 ? "size" : "checksum" : "commit") + " of "
+                        + name.inWords() + ":" + file);
             }
             if (name.isCommit() && !commit.equals(name.revision())) {
-                throw new HubException(config.endpoint() + " answers with commit " + commit + " when asked for " + name.inWords());
+                throw new HubException(
+                        config.endpoint() + " answers with commit " + commit + " when asked for " + name.inWords());
             }
             return new Metadata(commit, etag, size);
         }
@@ -168,7 +176,8 @@ final class HubClient {
      * @throws HubException for an answer that says no
      * @throws IOException  when there is no answer
      */
-    private Answer request(HubName name, String method, URI uri, Map<String, String> headers, boolean facts) throws IOException {
+    private Answer request(HubName name, String method, URI uri, Map<String, String> headers, boolean facts)
+            throws IOException {
         for (int attempt = 1; ; attempt++) {
             Duration wait = Duration.ofSeconds(1L << (attempt - 1));
             try {
@@ -178,11 +187,14 @@ final class HubClient {
                 }
                 answer.close();
                 Duration asked = retryAfter(answer).orElse(wait);
-                if (!TRANSIENT.contains(answer.status()) || attempt == MOST_ATTEMPTS || asked.compareTo(LONGEST_PAUSE) > 0) {
+                if (!TRANSIENT.contains(answer.status())
+                        || attempt == MOST_ATTEMPTS
+                        || asked.compareTo(LONGEST_PAUSE) > 0) {
                     throw refusal(name, uri, answer, asked);
                 }
-                listener.note(uri.getHost() + (answer.status() == 429 ? " asks for a pause" : " answers " + answer.status())
-                        + "; goes on in " + asked.toSeconds() + " s");
+                listener.note(
+                        uri.getHost() + (answer.status() == 429 ? " asks for a pause" : " answers " + answer.status())
+                                + "; goes on in " + asked.toSeconds() + " s");
                 wait = asked;
             } catch (IOException e) {
                 if (attempt >= MOST_ATTEMPTS / 2) {
@@ -260,7 +272,9 @@ final class HubClient {
     }
 
     private static boolean sameOrigin(URI a, URI b) {
-        return a.getScheme().equalsIgnoreCase(b.getScheme()) && a.getHost().equalsIgnoreCase(b.getHost()) && port(a) == port(b);
+        return a.getScheme().equalsIgnoreCase(b.getScheme())
+                && a.getHost().equalsIgnoreCase(b.getHost())
+                && port(a) == port(b);
     }
 
     private static int port(URI uri) {
@@ -273,7 +287,8 @@ final class HubClient {
                 return Optional.of(Duration.ofSeconds(Math.max(0, Long.parseLong(text.strip()))));
             } catch (NumberFormatException notSeconds) {
                 try {
-                    Instant until = ZonedDateTime.parse(text.strip(), DateTimeFormatter.RFC_1123_DATE_TIME).toInstant();
+                    Instant until = ZonedDateTime.parse(text.strip(), DateTimeFormatter.RFC_1123_DATE_TIME)
+                            .toInstant();
                     Duration left = Duration.between(Instant.now(), until);
                     return Optional.of(left.isNegative() ? Duration.ZERO : left);
                 } catch (DateTimeParseException e) {
@@ -290,19 +305,23 @@ final class HubClient {
                 ? "set HF_TOKEN to the token of an account that may read it"
                 : "the account of the token in use may not read it";
         if (code.equals("GatedRepo")) {
-            return new HubException(what + " is gated: ask for access at " + config.endpoint() + "/" + name.id() + "; then " + access);
+            return new HubException(
+                    what + " is gated: ask for access at " + config.endpoint() + "/" + name.id() + "; then " + access);
         }
         return new HubException(
                 switch (answer.status()) {
                     case 401 -> name.inWords() + " does not exist, or it is private: " + access;
                     case 403 -> "access to " + what + " is refused: " + access;
-                    case 404 -> switch (code) {
-                        case "RevisionNotFound" -> name.inWords() + " does not exist: there is no revision \"" + name.revision() + "\"";
-                        case "RepoNotFound" -> name.inWords() + " does not exist";
-                        default -> what + " does not exist";
-                    };
-                    case 429 -> uri.getHost() + " asks for a pause of " + asked.toSeconds() + " s; try again then"
-                            + (config.token() == null ? ", or set HF_TOKEN, which allows more" : "");
+                    case 404 ->
+                        switch (code) {
+                            case "RevisionNotFound" ->
+                                name.inWords() + " does not exist: there is no revision \"" + name.revision() + "\"";
+                            case "RepoNotFound" -> name.inWords() + " does not exist";
+                            default -> what + " does not exist";
+                        };
+                    case 429 ->
+                        uri.getHost() + " asks for a pause of " + asked.toSeconds() + " s; try again then"
+                                + (config.token() == null ? ", or set HF_TOKEN, which allows more" : "");
                     default -> uri.getHost() + " answers " + answer.status() + " to the request for " + what;
                 });
     }

@@ -27,7 +27,8 @@ public record HubConfig(URI endpoint, Path cache, String token, boolean offline,
 
     public HubConfig {
         if (endpoint.getHost() == null || !Set.of("http", "https").contains(String.valueOf(endpoint.getScheme()))) {
-            throw new InvalidArgumentException("\"" + endpoint + "\" is not the address of a hub; https://huggingface.co is one");
+            throw new InvalidArgumentException(
+                    "\"" + endpoint + "\" is not the address of a hub; https://huggingface.co is one");
         }
         if (token != null && !token.chars().allMatch(c -> c > ' ' && c < 127)) {
             throw new InvalidArgumentException("the hub's token has characters in it that no token has");
@@ -61,7 +62,8 @@ public record HubConfig(URI endpoint, Path cache, String token, boolean offline,
         try {
             return URI.create(text);
         } catch (IllegalArgumentException e) {
-            throw new InvalidArgumentException("HF_ENDPOINT is \"" + text + "\", which is no address; https://huggingface.co is one");
+            throw new InvalidArgumentException(
+                    "HF_ENDPOINT is \"" + text + "\", which is no address; https://huggingface.co is one");
         }
     }
 
@@ -69,7 +71,8 @@ public record HubConfig(URI endpoint, Path cache, String token, boolean offline,
         try {
             return text == null || text.isBlank() ? DEFAULT_TIMEOUT : Math.max(1, Long.parseLong(text.strip()));
         } catch (NumberFormatException e) {
-            throw new InvalidArgumentException("HF_HUB_DOWNLOAD_TIMEOUT is \"" + text + "\"; a number of seconds is meant");
+            throw new InvalidArgumentException(
+                    "HF_HUB_DOWNLOAD_TIMEOUT is \"" + text + "\"; a number of seconds is meant");
         }
     }
 
@@ -89,7 +92,8 @@ public record HubConfig(URI endpoint, Path cache, String token, boolean offline,
         } catch (NoSuchFileException e) {
             return null;
         } catch (IOException e) {
-            throw new FileAccessException(file + ", where the hub's token is kept, cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException(
+                    file + ", where the hub's token is kept, cannot be read: " + e.getMessage(), e);
         }
     }
 

@@ -20,7 +20,8 @@ public record HubName(String owner, String repository, String revision, String f
 
     public HubName {
         if (!isSafe(revision) || !REVISION.matcher(revision).matches()) {
-            throw new InvalidArgumentException("\"" + revision + "\" cannot be a revision: a branch, a tag or a commit is meant");
+            throw new InvalidArgumentException(
+                    "\"" + revision + "\" cannot be a revision: a branch, a tag or a commit is meant");
         }
         if (file != null && !isSafe(file)) {
             throw new InvalidArgumentException("\"" + file + "\" cannot be a file of a repository");
@@ -38,7 +39,10 @@ public record HubName(String owner, String repository, String revision, String f
             throw new InvalidArgumentException("\"" + text + "\" is not of the form hf:OWNER/REPO[@REVISION][:FILE]");
         }
         return new HubName(
-                matcher.group(1), matcher.group(2), matcher.group(3) == null ? "main" : matcher.group(3), matcher.group(4));
+                matcher.group(1),
+                matcher.group(2),
+                matcher.group(3) == null ? "main" : matcher.group(3),
+                matcher.group(4));
     }
 
     static HubName parse(Path path) {

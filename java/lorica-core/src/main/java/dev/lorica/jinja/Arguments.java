@@ -27,7 +27,8 @@ record Arguments(String of, List<Object> values, Map<String, Object> named) {
     }
 
     int integer(int index, String name, int otherwise) {
-        return (int) Math.max(Integer.MIN_VALUE, Math.min(Integer.MAX_VALUE, Values.toLong(get(index, name, (long) otherwise))));
+        return (int) Math.max(
+                Integer.MIN_VALUE, Math.min(Integer.MAX_VALUE, Values.toLong(get(index, name, (long) otherwise))));
     }
 
     boolean isTrue(int index, String name, boolean otherwise) {

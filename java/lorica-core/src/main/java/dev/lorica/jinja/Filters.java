@@ -23,8 +23,8 @@ final class Filters {
     /** {@code null}: there is none of that name. */
     static Filter named(String name) {
         return switch (name) {
-            case "trim" -> (value, arguments) ->
-                    Values.strip(Values.text(value), arguments.text(0, "chars", null), true, true);
+            case "trim" ->
+                (value, arguments) -> Values.strip(Values.text(value), arguments.text(0, "chars", null), true, true);
             case "upper" -> (value, arguments) -> Values.text(value).toUpperCase(Locale.ROOT);
             case "lower" -> (value, arguments) -> Values.text(value).toLowerCase(Locale.ROOT);
             case "capitalize" -> (value, arguments) -> Methods.capitalize(Values.text(value));
@@ -33,53 +33,67 @@ final class Filters {
             case "string" -> (value, arguments) -> Values.text(value);
             case "safe" -> (value, arguments) -> value;
             case "escape", "e" -> (value, arguments) -> escape(Values.text(value));
-            case "replace" -> (value, arguments) -> Methods.replace(
-                    Values.text(value),
-                    Values.text(arguments.require(0, "old")),
-                    Values.text(arguments.require(1, "new")),
-                    arguments.integer(2, "count", -1));
+            case "replace" ->
+                (value, arguments) -> Methods.replace(
+                        Values.text(value),
+                        Values.text(arguments.require(0, "old")),
+                        Values.text(arguments.require(1, "new")),
+                        arguments.integer(2, "count", -1));
             case "indent" -> Filters::indent;
             case "wordcount" -> (value, arguments) -> (long) Values.text(value).split("\\W+").length;
-            case "default", "d" -> (value, arguments) -> {
-                boolean absent = value instanceof Undefined || arguments.isTrue(1, "boolean", false) && !Values.isTrue(value);
-                return absent ? arguments.get(0, "default_value", "") : value;
-            };
+            case "default", "d" ->
+                (value, arguments) -> {
+                    boolean absent = value instanceof Undefined
+                            || arguments.isTrue(1, "boolean", false) && !Values.isTrue(value);
+                    return absent ? arguments.get(0, "default_value", "") : value;
+                };
             case "int" -> Filters::toInteger;
             case "float" -> Filters::toFloat;
-            case "abs" -> (value, arguments) ->
-                    Values.compare(value, 0L) < 0 ? Values.arithmetic("-", 0L, value) : value;
+            case "abs" ->
+                (value, arguments) -> Values.compare(value, 0L) < 0 ? Values.arithmetic("-", 0L, value) : value;
             case "round" -> Filters::round;
-            case "tojson" -> (value, arguments) -> JsonText.of(
-                    value, indentation(arguments.get(-1, "indent", arguments.get(0, "indent", null))), arguments.isTrue(-1, "ensure_ascii", false),
-                    arguments.isTrue(-1, "sort_keys", false));
+            case "tojson" ->
+                (value, arguments) -> JsonText.of(
+                        value,
+                        indentation(arguments.get(-1, "indent", arguments.get(0, "indent", null))),
+                        arguments.isTrue(-1, "ensure_ascii", false),
+                        arguments.isTrue(-1, "sort_keys", false));
             case "list" -> (value, arguments) -> new ArrayList<>(Values.iterate(value));
-            case "first" -> (value, arguments) -> {
-                List<Object> elements = Values.iterate(value);
-                return elements.isEmpty() ? new Undefined("the first of nothing") : elements.get(0);
-            };
-            case "last" -> (value, arguments) -> {
-                List<Object> elements = Values.iterate(value);
-                return elements.isEmpty() ? new Undefined("the last of nothing") : elements.get(elements.size() - 1);
-            };
-            case "join" -> (value, arguments) -> Methods.join(
-                    Values.text(arguments.get(0, "d", "")), mapped(value, arguments.get(1, "attribute", null)));
-            case "reverse" -> (value, arguments) -> {
-                List<Object> reversed = new ArrayList<>(Values.iterate(value));
-                Collections.reverse(reversed);
-                return value instanceof String ? Methods.join("", reversed) : reversed;
-            };
+            case "first" ->
+                (value, arguments) -> {
+                    List<Object> elements = Values.iterate(value);
+                    return elements.isEmpty() ? new Undefined("the first of nothing") : elements.get(0);
+                };
+            case "last" ->
+                (value, arguments) -> {
+                    List<Object> elements = Values.iterate(value);
+                    return elements.isEmpty()
+                            ? new Undefined("the last of nothing")
+                            : elements.get(elements.size() - 1);
+                };
+            case "join" ->
+                (value, arguments) -> Methods.join(
+                        Values.text(arguments.get(0, "d", "")), mapped(value, arguments.get(1, "attribute", null)));
+            case "reverse" ->
+                (value, arguments) -> {
+                    List<Object> reversed = new ArrayList<>(Values.iterate(value));
+                    Collections.reverse(reversed);
+                    return value instanceof String ? Methods.join("", reversed) : reversed;
+                };
             case "sort" -> Filters::sort;
             case "unique" -> Filters::unique;
             case "min" -> (value, arguments) -> extreme(value, arguments, Values::compare);
             case "max" -> (value, arguments) -> extreme(value, arguments, (a, b) -> Values.compare(b, a));
-            case "sum" -> (value, arguments) -> {
-                Object sum = arguments.get(1, "start", 0L);
-                for (Object element : mapped(value, arguments.get(0, "attribute", null))) {
-                    sum = Values.arithmetic("+", sum, element);
-                }
-                return sum;
-            };
-            case "items" -> (value, arguments) -> value instanceof Undefined ? List.of() : Methods.items(requireMap(value));
+            case "sum" ->
+                (value, arguments) -> {
+                    Object sum = arguments.get(1, "start", 0L);
+                    for (Object element : mapped(value, arguments.get(0, "attribute", null))) {
+                        sum = Values.arithmetic("+", sum, element);
+                    }
+                    return sum;
+                };
+            case "items" ->
+                (value, arguments) -> value instanceof Undefined ? List.of() : Methods.items(requireMap(value));
             case "dictsort" -> Filters::dictsort;
             case "map" -> Filters::map;
             case "select" -> (value, arguments) -> chosen(value, arguments, false, true);
@@ -104,11 +118,17 @@ final class Filters {
         if (indent == null) {
             return null;
         }
-        return indent instanceof String text ? text : " ".repeat((int) Math.max(0, Math.min(100, Values.toLong(indent))));
+        return indent instanceof String text
+                ? text
+                : " ".repeat((int) Math.max(0, Math.min(100, Values.toLong(indent))));
     }
 
     private static String escape(String text) {
-        return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;").replace("\"", "&#34;");
+        return text.replace("&", "&amp;")
+                .replace("<", "&lt;")
+                .replace(">", "&gt;")
+                .replace("'", "&#39;")
+                .replace("\"", "&#34;");
     }
 
     /** Every word with a capital; unlike the method, an apostrophe does not end one. */
@@ -194,7 +214,8 @@ final class Filters {
     private static Object path(Object value, Object attribute) {
         Object found = value;
         for (String part : Values.text(attribute).split("\\.")) {
-            found = Values.item(found, part.chars().allMatch(Character::isDigit) && !part.isEmpty() ? Values.integer(part) : part);
+            found = Values.item(
+                    found, part.chars().allMatch(Character::isDigit) && !part.isEmpty() ? Values.integer(part) : part);
         }
         return found;
     }
@@ -235,8 +256,8 @@ final class Filters {
     private static Object dictsort(Object value, Arguments arguments) {
         int by = Values.text(arguments.get(1, "by", "key")).equals("value") ? 1 : 0;
         Function<Object, Object> key = key(arguments, 0, null);
-        Comparator<Object> order = (a, b) ->
-                Values.compare(key.apply(((List<?>) a).get(by)), key.apply(((List<?>) b).get(by)));
+        Comparator<Object> order =
+                (a, b) -> Values.compare(key.apply(((List<?>) a).get(by)), key.apply(((List<?>) b).get(by)));
         List<Object> items = Methods.items(requireMap(value));
         items.sort(arguments.isTrue(2, "reverse", false) ? order.reversed() : order);
         return items;

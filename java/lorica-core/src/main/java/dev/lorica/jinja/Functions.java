@@ -37,8 +37,11 @@ final class Functions {
             throw JinjaException.raised(
                     Values.text(new Arguments("raise_exception", values, named).require(0, "message")));
         });
-        define(functions, "strftime_now", (values, named) ->
-                strftime(new Arguments("strftime_now", values, named).text(0, "format", ""), run.date));
+        define(
+                functions,
+                "strftime_now",
+                (values, named) ->
+                        strftime(new Arguments("strftime_now", values, named).text(0, "format", ""), run.date));
         return functions;
     }
 

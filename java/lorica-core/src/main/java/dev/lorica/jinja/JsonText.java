@@ -50,11 +50,16 @@ final class JsonText {
             if (sorted) {
                 keys.sort(Values::compare);
             }
-            bracket('{', '}', keys, key -> {
-                quote(key instanceof String text ? text : of(key, null, ascii, false));
-                out.append(": ");
-                write(map.get(key), level + 1);
-            }, level);
+            bracket(
+                    '{',
+                    '}',
+                    keys,
+                    key -> {
+                        quote(key instanceof String text ? text : of(key, null, ascii, false));
+                        out.append(": ");
+                        write(map.get(key), level + 1);
+                    },
+                    level);
         } else {
             throw value instanceof Undefined undefined
                     ? undefined.error()

@@ -32,8 +32,8 @@ final class Lexer {
     }
 
     private static final String[] OPERATORS = {
-        "**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">", "=", "|", ".", ",", ":", "(", ")", "[",
-        "]", "{", "}"
+        "**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%", "~", "<", ">", "=", "|", ".", ",", ":", "(", ")",
+        "[", "]", "{", "}"
     };
 
     private final String source;
@@ -61,7 +61,10 @@ final class Lexer {
             char sign = tag + 2 < source.length() ? source.charAt(tag + 2) : ' ';
             String before = source.substring(at, tag);
             boolean strip = sign == '-';
-            text(strip ? Values.strip(before, null, false, true) : sign == '+' || kind == '{' ? before : withoutIndent(before));
+            text(
+                    strip
+                            ? Values.strip(before, null, false, true)
+                            : sign == '+' || kind == '{' ? before : withoutIndent(before));
             countLines(before);
             at = tag + (sign == '-' || sign == '+' ? 3 : 2);
             switch (kind) {
@@ -95,7 +98,11 @@ final class Lexer {
     private String withoutIndent(String before) {
         int lineStart = before.lastIndexOf('\n') + 1;
         boolean begins = lineStart > 0 || lineBegins;
-        return begins && Values.strip(before.substring(lineStart), null, true, true).isEmpty() ? before.substring(0, lineStart) : before;
+        return begins
+                        && Values.strip(before.substring(lineStart), null, true, true)
+                                .isEmpty()
+                ? before.substring(0, lineStart)
+                : before;
     }
 
     private void text(String text) {
@@ -133,7 +140,10 @@ final class Lexer {
             int end = name < 0 ? -1 : source.indexOf("%}", name);
             if (end >= 0) {
                 String content = source.substring(at, tag);
-                text(sign == '-' ? Values.strip(content, null, false, true) : sign == '+' ? content : withoutIndent(content));
+                text(
+                        sign == '-'
+                                ? Values.strip(content, null, false, true)
+                                : sign == '+' ? content : withoutIndent(content));
                 countLines(content);
                 at = end + 2;
                 behindTag(source.charAt(end - 1), true);
@@ -307,7 +317,8 @@ final class Lexer {
             at += digits;
             return value;
         } catch (NumberFormatException | StringIndexOutOfBoundsException e) {
-            throw new JinjaException("a \\" + source.charAt(at) + " without " + digits + " hexadecimal digits").at(line);
+            throw new JinjaException("a \\" + source.charAt(at) + " without " + digits + " hexadecimal digits")
+                    .at(line);
         }
     }
 

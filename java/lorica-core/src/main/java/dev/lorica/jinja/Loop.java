@@ -42,12 +42,13 @@ final class Loop implements Statement {
                 case "depth0" -> 0L;
                 case "previtem" -> index > 0 ? items.get(index - 1) : new Undefined("loop.previtem");
                 case "nextitem" -> index + 1 < length ? items.get(index + 1) : new Undefined("loop.nextitem");
-                case "cycle" -> (Callable) (values, named) -> {
-                    if (values.isEmpty()) {
-                        throw new JinjaException("loop.cycle needs arguments");
-                    }
-                    return values.get(index % values.size());
-                };
+                case "cycle" ->
+                    (Callable) (values, named) -> {
+                        if (values.isEmpty()) {
+                            throw new JinjaException("loop.cycle needs arguments");
+                        }
+                        return values.get(index % values.size());
+                    };
                 case "changed" -> (Callable) this::changed;
                 default -> new Undefined("loop." + name);
             };

@@ -36,10 +36,11 @@ final class Methods {
             case "items" -> arguments -> items(map);
             case "keys" -> arguments -> new ArrayList<Object>(map.keySet());
             case "values" -> arguments -> new ArrayList<Object>(map.values());
-            case "get" -> arguments -> {
-                Object key = arguments.require(0, "key");
-                return map.containsKey(key) ? map.get(key) : arguments.get(1, "default", null);
-            };
+            case "get" ->
+                arguments -> {
+                    Object key = arguments.require(0, "key");
+                    return map.containsKey(key) ? map.get(key) : arguments.get(1, "default", null);
+                };
             case "copy" -> arguments -> map;
             default -> null;
         };
@@ -53,17 +54,20 @@ final class Methods {
 
     private static Method ofList(List<?> list, String name) {
         return switch (name) {
-            case "index" -> arguments -> {
-                Object wanted = arguments.require(0, "value");
-                for (int i = 0; i < list.size(); i++) {
-                    if (Values.equal(list.get(i), wanted)) {
-                        return (long) i;
+            case "index" ->
+                arguments -> {
+                    Object wanted = arguments.require(0, "value");
+                    for (int i = 0; i < list.size(); i++) {
+                        if (Values.equal(list.get(i), wanted)) {
+                            return (long) i;
+                        }
                     }
-                }
-                throw new JinjaException(Values.repr(wanted) + " is not in the list");
-            };
-            case "count" -> arguments ->
-                    list.stream().filter(element -> Values.equal(element, arguments.require(0, "value"))).count();
+                    throw new JinjaException(Values.repr(wanted) + " is not in the list");
+                };
+            case "count" ->
+                arguments -> list.stream()
+                        .filter(element -> Values.equal(element, arguments.require(0, "value")))
+                        .count();
             case "copy" -> arguments -> list;
             default -> null;
         };
@@ -80,52 +84,69 @@ final class Methods {
             case "capitalize" -> arguments -> capitalize(text);
             case "startswith" -> arguments -> anyOf(arguments, text::startsWith);
             case "endswith" -> arguments -> anyOf(arguments, text::endsWith);
-            case "removeprefix" -> arguments -> {
-                String prefix = arguments.text(0, "prefix", "");
-                return text.startsWith(prefix) ? text.substring(prefix.length()) : text;
-            };
-            case "removesuffix" -> arguments -> {
-                String suffix = arguments.text(0, "suffix", "");
-                return text.endsWith(suffix) ? text.substring(0, text.length() - suffix.length()) : text;
-            };
-            case "split" -> arguments ->
-                    split(text, arguments.text(0, "sep", null), arguments.integer(1, "maxsplit", -1));
-            case "rsplit" -> arguments ->
-                    splitFromEnd(text, arguments.text(0, "sep", null), arguments.integer(1, "maxsplit", -1));
+            case "removeprefix" ->
+                arguments -> {
+                    String prefix = arguments.text(0, "prefix", "");
+                    return text.startsWith(prefix) ? text.substring(prefix.length()) : text;
+                };
+            case "removesuffix" ->
+                arguments -> {
+                    String suffix = arguments.text(0, "suffix", "");
+                    return text.endsWith(suffix) ? text.substring(0, text.length() - suffix.length()) : text;
+                };
+            case "split" ->
+                arguments -> split(text, arguments.text(0, "sep", null), arguments.integer(1, "maxsplit", -1));
+            case "rsplit" ->
+                arguments -> splitFromEnd(text, arguments.text(0, "sep", null), arguments.integer(1, "maxsplit", -1));
             case "splitlines" -> arguments -> lines(text, arguments.isTrue(0, "keepends", false));
-            case "partition" -> arguments -> {
-                String separator = arguments.text(0, "sep", null);
-                int at = text.indexOf(nonEmpty(separator));
-                return at < 0
-                        ? new Tuple(List.of(text, "", ""))
-                        : new Tuple(List.of(text.substring(0, at), separator, text.substring(at + separator.length())));
-            };
-            case "rpartition" -> arguments -> {
-                String separator = arguments.text(0, "sep", null);
-                int at = text.lastIndexOf(nonEmpty(separator));
-                return at < 0
-                        ? new Tuple(List.of("", "", text))
-                        : new Tuple(List.of(text.substring(0, at), separator, text.substring(at + separator.length())));
-            };
-            case "replace" -> arguments -> replace(
-                    text, arguments.text(0, "old", null), arguments.text(1, "new", null), arguments.integer(2, "count", -1));
-            case "find" -> arguments -> {
-                int at = text.indexOf(arguments.text(0, "sub", null));
-                return (long) (at < 0 ? -1 : text.codePointCount(0, at));
-            };
-            case "rfind" -> arguments -> {
-                int at = text.lastIndexOf(arguments.text(0, "sub", null));
-                return (long) (at < 0 ? -1 : text.codePointCount(0, at));
-            };
-            case "count" -> arguments -> (long) split(text, nonEmpty(arguments.text(0, "sub", null)), -1).size() - 1;
+            case "partition" ->
+                arguments -> {
+                    String separator = arguments.text(0, "sep", null);
+                    int at = text.indexOf(nonEmpty(separator));
+                    return at < 0
+                            ? new Tuple(List.of(text, "", ""))
+                            : new Tuple(
+                                    List.of(text.substring(0, at), separator, text.substring(at + separator.length())));
+                };
+            case "rpartition" ->
+                arguments -> {
+                    String separator = arguments.text(0, "sep", null);
+                    int at = text.lastIndexOf(nonEmpty(separator));
+                    return at < 0
+                            ? new Tuple(List.of("", "", text))
+                            : new Tuple(
+                                    List.of(text.substring(0, at), separator, text.substring(at + separator.length())));
+                };
+            case "replace" ->
+                arguments -> replace(
+                        text,
+                        arguments.text(0, "old", null),
+                        arguments.text(1, "new", null),
+                        arguments.integer(2, "count", -1));
+            case "find" ->
+                arguments -> {
+                    int at = text.indexOf(arguments.text(0, "sub", null));
+                    return (long) (at < 0 ? -1 : text.codePointCount(0, at));
+                };
+            case "rfind" ->
+                arguments -> {
+                    int at = text.lastIndexOf(arguments.text(0, "sub", null));
+                    return (long) (at < 0 ? -1 : text.codePointCount(0, at));
+                };
+            case "count" ->
+                arguments -> (long) split(text, nonEmpty(arguments.text(0, "sub", null)), -1)
+                                .size()
+                        - 1;
             case "join" -> arguments -> join(text, Values.iterate(arguments.require(0, "iterable")));
-            case "isdigit", "isnumeric", "isdecimal" -> arguments ->
-                    !text.isEmpty() && text.codePoints().allMatch(Character::isDigit);
+            case "isdigit", "isnumeric", "isdecimal" ->
+                arguments -> !text.isEmpty() && text.codePoints().allMatch(Character::isDigit);
             case "isalpha" -> arguments -> !text.isEmpty() && text.codePoints().allMatch(Character::isLetter);
             case "isalnum" -> arguments -> !text.isEmpty() && text.codePoints().allMatch(Character::isLetterOrDigit);
             case "isspace" -> arguments -> !text.isEmpty() && text.codePoints().allMatch(Values::isSpace);
-            case "isupper" -> arguments -> !text.equals(text.toLowerCase(Locale.ROOT)) && text.equals(text.toUpperCase(Locale.ROOT));
-            case "islower" -> arguments -> !text.equals(text.toUpperCase(Locale.ROOT)) && text.equals(text.toLowerCase(Locale.ROOT));
+            case "isupper" ->
+                arguments -> !text.equals(text.toLowerCase(Locale.ROOT)) && text.equals(text.toUpperCase(Locale.ROOT));
+            case "islower" ->
+                arguments -> !text.equals(text.toUpperCase(Locale.ROOT)) && text.equals(text.toLowerCase(Locale.ROOT));
             default -> null;
         };
     }
@@ -179,7 +200,9 @@ final class Methods {
         }
         nonEmpty(separator);
         int from = 0;
-        for (int at = text.indexOf(separator); at >= 0 && (most < 0 || parts.size() < most); at = text.indexOf(separator, from)) {
+        for (int at = text.indexOf(separator);
+                at >= 0 && (most < 0 || parts.size() < most);
+                at = text.indexOf(separator, from)) {
             parts.add(text.substring(from, at));
             from = at + separator.length();
         }
@@ -253,7 +276,8 @@ final class Methods {
             return text;
         }
         int end = text.offsetByCodePoints(0, 1);
-        return text.substring(0, end).toUpperCase(Locale.ROOT) + text.substring(end).toLowerCase(Locale.ROOT);
+        return text.substring(0, end).toUpperCase(Locale.ROOT)
+                + text.substring(end).toLowerCase(Locale.ROOT);
     }
 
     /** A capital wherever a letter follows something else, as Python has it: {@code they'Re}. */

@@ -62,7 +62,10 @@ final class Parser {
                 }
                 default -> {
                     if (!ends.isEmpty()) {
-                        throw new JinjaException("{% " + String.join(" %} or {% ", ends.stream().sorted().toList()) + " %} is missing")
+                        throw new JinjaException("{% "
+                                        + String.join(
+                                                " %} or {% ",
+                                                ends.stream().sorted().toList()) + " %} is missing")
                                 .at(token.line());
                     }
                     depth--;
@@ -105,7 +108,8 @@ final class Parser {
             case "generation" -> generation();
             case "break" -> jump(Loop.Jump.BREAK);
             case "continue" -> jump(Loop.Jump.CONTINUE);
-            default -> throw new JinjaException("there is no {% " + name.text() + " %} in a chat template").at(name.line());
+            default ->
+                throw new JinjaException("there is no {% " + name.text() + " %} in a chat template").at(name.line());
         };
     }
 
@@ -377,7 +381,8 @@ final class Parser {
         while (takeWord("if")) {
             Expression then = value;
             Expression condition = orExpression();
-            Expression otherwise = takeWord("else") ? expression() : scope -> new Undefined("the value of an if without else");
+            Expression otherwise =
+                    takeWord("else") ? expression() : scope -> new Undefined("the value of an if without else");
             value = scope -> (Values.isTrue(condition.value(scope)) ? then : otherwise).value(scope);
         }
         depth--;
@@ -736,7 +741,8 @@ final class Parser {
         return arguments;
     }
 
-    private static void evaluate(List<Argument> arguments, Scope scope, List<Object> values, Map<String, Object> named) {
+    private static void evaluate(
+            List<Argument> arguments, Scope scope, List<Object> values, Map<String, Object> named) {
         for (Argument argument : arguments) {
             Object value = argument.value.value(scope);
             if (argument.name == null) {
@@ -863,7 +869,8 @@ final class Parser {
 
     private JinjaException unexpected() {
         Token token = next();
-        return new JinjaException("unexpected " + (token.kind() == Kind.END ? token.text() : "\"" + token.text() + "\""))
+        return new JinjaException(
+                        "unexpected " + (token.kind() == Kind.END ? token.text() : "\"" + token.text() + "\""))
                 .at(token.line());
     }
 

@@ -26,27 +26,42 @@ final class Tests {
             case "number" -> (value, arguments) -> Values.isNumeric(value);
             case "string" -> (value, arguments) -> value instanceof String;
             case "mapping" -> (value, arguments) -> value instanceof Map;
-            case "sequence" -> (value, arguments) ->
-                    value instanceof String || value instanceof Collection || value instanceof Map || value instanceof Undefined;
-            case "iterable" -> (value, arguments) ->
-                    value instanceof String || value instanceof Collection || value instanceof Map || value instanceof Undefined;
+            case "sequence" ->
+                (value, arguments) -> value instanceof String
+                        || value instanceof Collection
+                        || value instanceof Map
+                        || value instanceof Undefined;
+            case "iterable" ->
+                (value, arguments) -> value instanceof String
+                        || value instanceof Collection
+                        || value instanceof Map
+                        || value instanceof Undefined;
             case "callable" -> (value, arguments) -> value instanceof Callable;
             case "even" -> (value, arguments) -> Values.toLong(value) % 2 == 0;
             case "odd" -> (value, arguments) -> Values.toLong(value) % 2 != 0;
-            case "divisibleby" -> (value, arguments) -> Values.toLong(value) % Values.toLong(arguments.require(0, "num")) == 0;
-            case "lower" -> (value, arguments) -> Values.text(value).equals(Values.text(value).toLowerCase(Locale.ROOT));
-            case "upper" -> (value, arguments) -> Values.text(value).equals(Values.text(value).toUpperCase(Locale.ROOT));
-            case "sameas" -> (value, arguments) -> {
-                Object other = arguments.require(0, "other");
-                // Python keeps equal constants once
-                return value == other || (value instanceof Boolean || value instanceof String) && value.equals(other);
-            };
+            case "divisibleby" ->
+                (value, arguments) -> Values.toLong(value) % Values.toLong(arguments.require(0, "num")) == 0;
+            case "lower" ->
+                (value, arguments) ->
+                        Values.text(value).equals(Values.text(value).toLowerCase(Locale.ROOT));
+            case "upper" ->
+                (value, arguments) ->
+                        Values.text(value).equals(Values.text(value).toUpperCase(Locale.ROOT));
+            case "sameas" ->
+                (value, arguments) -> {
+                    Object other = arguments.require(0, "other");
+                    // Python keeps equal constants once
+                    return value == other
+                            || (value instanceof Boolean || value instanceof String) && value.equals(other);
+                };
             case "in" -> (value, arguments) -> Values.contains(arguments.require(0, "seq"), value);
             case "eq", "equalto", "==" -> (value, arguments) -> Values.equal(value, arguments.require(0, "other"));
             case "ne", "!=" -> (value, arguments) -> !Values.equal(value, arguments.require(0, "other"));
-            case "lt", "lessthan", "<" -> (value, arguments) -> Values.compare(value, arguments.require(0, "other")) < 0;
+            case "lt", "lessthan", "<" ->
+                (value, arguments) -> Values.compare(value, arguments.require(0, "other")) < 0;
             case "le", "<=" -> (value, arguments) -> Values.compare(value, arguments.require(0, "other")) <= 0;
-            case "gt", "greaterthan", ">" -> (value, arguments) -> Values.compare(value, arguments.require(0, "other")) > 0;
+            case "gt", "greaterthan", ">" ->
+                (value, arguments) -> Values.compare(value, arguments.require(0, "other")) > 0;
             case "ge", ">=" -> (value, arguments) -> Values.compare(value, arguments.require(0, "other")) >= 0;
             case "filter" -> (value, arguments) -> Filters.named(Values.text(value)) != null;
             case "test" -> (value, arguments) -> named(Values.text(value)) != null;

@@ -104,7 +104,10 @@ final class Values {
         } else if (value instanceof Number number) {
             out.append(number(number));
         } else {
-            out.append(value instanceof Undefined ? "Undefined" : "<" + value.getClass().getSimpleName() + ">");
+            out.append(
+                    value instanceof Undefined
+                            ? "Undefined"
+                            : "<" + value.getClass().getSimpleName() + ">");
         }
     }
 
@@ -121,9 +124,10 @@ final class Values {
                     if (c == mark) {
                         out.append('\\').append(mark);
                     } else if (c < 0x20 || c == 0x7f || c > 0x7f && !isPrintable(c)) {
-                        out.append(c < 0x100
-                                ? String.format("\\x%02x", c)
-                                : c < 0x10000 ? String.format("\\u%04x", c) : String.format("\\U%08x", c));
+                        out.append(
+                                c < 0x100
+                                        ? String.format("\\x%02x", c)
+                                        : c < 0x10000 ? String.format("\\u%04x", c) : String.format("\\U%08x", c));
                     } else {
                         out.appendCodePoint(c);
                     }
@@ -135,8 +139,14 @@ final class Values {
 
     private static boolean isPrintable(int c) {
         return switch (Character.getType(c)) {
-            case Character.CONTROL, Character.FORMAT, Character.SURROGATE, Character.PRIVATE_USE, Character.UNASSIGNED,
-                    Character.LINE_SEPARATOR, Character.PARAGRAPH_SEPARATOR, Character.SPACE_SEPARATOR -> false;
+            case Character.CONTROL,
+                    Character.FORMAT,
+                    Character.SURROGATE,
+                    Character.PRIVATE_USE,
+                    Character.UNASSIGNED,
+                    Character.LINE_SEPARATOR,
+                    Character.PARAGRAPH_SEPARATOR,
+                    Character.SPACE_SEPARATOR -> false;
             default -> true;
         };
     }
@@ -170,8 +180,17 @@ final class Values {
 
     /** What Python counts as white space in {@code str.strip}. */
     static boolean isSpace(int c) {
-        return c >= 0x09 && c <= 0x0d || c >= 0x1c && c <= 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680
-                || c >= 0x2000 && c <= 0x200a || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+        return c >= 0x09 && c <= 0x0d
+                || c >= 0x1c && c <= 0x20
+                || c == 0x85
+                || c == 0xa0
+                || c == 0x1680
+                || c >= 0x2000 && c <= 0x200a
+                || c == 0x2028
+                || c == 0x2029
+                || c == 0x202f
+                || c == 0x205f
+                || c == 0x3000;
     }
 
     /** @param characters what is taken off; {@code null}: white space */
@@ -214,7 +233,8 @@ final class Values {
         if (a instanceof Map<?, ?> x && b instanceof Map<?, ?> y) {
             return x.size() == y.size()
                     && x.entrySet().stream()
-                            .allMatch(entry -> y.containsKey(entry.getKey()) && equal(entry.getValue(), y.get(entry.getKey())));
+                            .allMatch(entry ->
+                                    y.containsKey(entry.getKey()) && equal(entry.getValue(), y.get(entry.getKey())));
         }
         return a == null ? b == null : a.equals(b);
     }
@@ -233,7 +253,9 @@ final class Values {
 
     static int compare(Object a, Object b) {
         if (isNumeric(a) && isNumeric(b)) {
-            return isReal(a) || isReal(b) ? Double.compare(toDouble(a), toDouble(b)) : Long.compare(toLong(a), toLong(b));
+            return isReal(a) || isReal(b)
+                    ? Double.compare(toDouble(a), toDouble(b))
+                    : Long.compare(toLong(a), toLong(b));
         }
         if (a instanceof String x && b instanceof String y) {
             return compareCodePoints(x, y);

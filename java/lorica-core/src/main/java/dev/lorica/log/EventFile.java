@@ -35,8 +35,8 @@ final class EventFile implements Closeable {
     }
 
     static EventFile create(Path file, double wallTime) throws IOException {
-        EventFile events = new EventFile(
-                FileChannel.open(file, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE));
+        EventFile events =
+                new EventFile(FileChannel.open(file, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE));
         events.write(buffer(32)
                 .put(tag(1, FIXED64))
                 .putDouble(wallTime)
@@ -58,7 +58,11 @@ final class EventFile implements Closeable {
     void scalar(double wallTime, long step, String name, float value) throws IOException {
         byte[] text = name.getBytes(StandardCharsets.UTF_8);
         ByteBuffer scalar = buffer(text.length + 16).put(tag(1, BYTES));
-        varint(scalar, text.length).put(text).put(tag(2, FIXED32)).putFloat(value).flip();
+        varint(scalar, text.length)
+                .put(text)
+                .put(tag(2, FIXED32))
+                .putFloat(value)
+                .flip();
         ByteBuffer summary = buffer(scalar.remaining() + 16).put(tag(1, BYTES));
         varint(summary, scalar.remaining()).put(scalar).flip();
         ByteBuffer event = buffer(summary.remaining() + 48)
@@ -83,7 +87,10 @@ final class EventFile implements Closeable {
         byte[] data = new byte[event.remaining()];
         event.get(data);
         ByteBuffer record = buffer(HEADER + data.length + FOOTER).putLong(data.length);
-        record.putInt(maskedChecksum(record.array(), 0, 8)).put(data).putInt(maskedChecksum(data, 0, data.length)).flip();
+        record.putInt(maskedChecksum(record.array(), 0, 8))
+                .put(data)
+                .putInt(maskedChecksum(data, 0, data.length))
+                .flip();
         while (record.hasRemaining()) {
             channel.write(record);
         }
@@ -137,7 +144,8 @@ final class EventFile implements Closeable {
                     case FIXED32 -> message.position(message.position() + 4);
                     case BYTES -> {
                         int size = (int) varint(message);
-                        ByteBuffer part = message.slice(message.position(), size).order(ByteOrder.LITTLE_ENDIAN);
+                        ByteBuffer part =
+                                message.slice(message.position(), size).order(ByteOrder.LITTLE_ENDIAN);
                         message.position(message.position() + size);
                         if (depth == 0 && field == 5 || depth == 1 && field == 1) {
                             read(part, depth + 1);

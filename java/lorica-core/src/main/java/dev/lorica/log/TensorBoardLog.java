@@ -138,7 +138,9 @@ public final class TensorBoardLog implements TrainerListener, AutoCloseable {
         }
         Files.createDirectory(run);
         return EventFile.create(
-                run.resolve(PREFIX + (long) now + "." + host() + "." + ProcessHandle.current().pid() + ".0"), now);
+                run.resolve(PREFIX + (long) now + "." + host() + "."
+                        + ProcessHandle.current().pid() + ".0"),
+                now);
     }
 
     private Optional<Path> newest() throws IOException {
@@ -147,7 +149,8 @@ public final class TensorBoardLog implements TrainerListener, AutoCloseable {
         }
         List<Path> files;
         try (Stream<Path> all = Files.walk(folder, 2)) {
-            files = all.filter(file -> file.getFileName().toString().startsWith(PREFIX)).toList();
+            files = all.filter(file -> file.getFileName().toString().startsWith(PREFIX))
+                    .toList();
         }
         return files.stream().max(Comparator.comparingLong(file -> file.toFile().lastModified()));
     }

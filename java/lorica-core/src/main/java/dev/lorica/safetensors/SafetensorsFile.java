@@ -34,6 +34,7 @@ public final class SafetensorsFile implements AutoCloseable {
             .build();
     /** The format's own limit. */
     private static final long MAX_HEADER = 100_000_000;
+
     private static final int MAX_DIMENSIONS = 8;
     private static final Map<String, Integer> BYTES = Map.ofEntries(
             Map.entry("F64", 8),
@@ -72,8 +73,7 @@ public final class SafetensorsFile implements AutoCloseable {
         }
     }
 
-    private SafetensorsFile(
-            Path path, FileChannel channel, Map<String, Tensor> tensors, Map<String, String> metadata) {
+    private SafetensorsFile(Path path, FileChannel channel, Map<String, Tensor> tensors, Map<String, String> metadata) {
         this.path = path;
         this.channel = channel;
         this.tensors = tensors;
@@ -108,14 +108,19 @@ public final class SafetensorsFile implements AutoCloseable {
         }
         long headerBytes = fill(channel, 0, 8).getLong();
         if (headerBytes < 2 || headerBytes > MAX_HEADER || headerBytes > size - 8) {
-            throw damaged(path, "its header is said to have " + Long.toUnsignedString(headerBytes) + " bytes, the file has " + size
-                    + "; is it complete, and a safetensors file?");
+            throw damaged(
+                    path,
+                    "its header is said to have " + Long.toUnsignedString(headerBytes) + " bytes, the file has " + size
+                            + "; is it complete, and a safetensors file?");
         }
         JsonNode header;
         try {
             header = JSON.readTree(fill(channel, 8, (int) headerBytes).array());
         } catch (JacksonException e) {
-            throw damaged(path, "its header is not JSON: " + e.getOriginalMessage().lines().findFirst().orElse(""));
+            throw damaged(
+                    path,
+                    "its header is not JSON: "
+                            + e.getOriginalMessage().lines().findFirst().orElse(""));
         } catch (CharConversionException e) {
             throw damaged(path, "its header is not UTF-8");
         }
@@ -126,13 +131,17 @@ public final class SafetensorsFile implements AutoCloseable {
         Map<String, String> metadata = new LinkedHashMap<>();
         header.fields().forEachRemaining(entry -> {
             if (entry.getKey().equals("__metadata__")) {
-                entry.getValue().fields().forEachRemaining(fact -> metadata.put(fact.getKey(), fact.getValue().asText()));
+                entry.getValue()
+                        .fields()
+                        .forEachRemaining(fact ->
+                                metadata.put(fact.getKey(), fact.getValue().asText()));
             } else {
                 tensors.put(entry.getKey(), tensor(path, entry.getKey(), entry.getValue(), 8 + headerBytes, size));
             }
         });
         checkCover(path, tensors.values(), 8 + headerBytes, size);
-        return new SafetensorsFile(path, channel, Collections.unmodifiableMap(tensors), Collections.unmodifiableMap(metadata));
+        return new SafetensorsFile(
+                path, channel, Collections.unmodifiableMap(tensors), Collections.unmodifiableMap(metadata));
     }
 
     private static Tensor tensor(Path path, String name, JsonNode told, long dataStart, long size) {
@@ -159,18 +168,24 @@ public final class SafetensorsFile implements AutoCloseable {
             throw damaged(path, "tensor \"" + name + "\" has the shape " + dimensions + ", which is too large");
         }
         JsonNode offsets = told.path("data_offsets");
-        if (offsets.size() != 2 || !offsets.path(0).canConvertToLong() || !offsets.path(1).canConvertToLong()) {
+        if (offsets.size() != 2
+                || !offsets.path(0).canConvertToLong()
+                || !offsets.path(1).canConvertToLong()) {
             throw damaged(path, "tensor \"" + name + "\" has no data_offsets [begin, end]");
         }
         long begin = offsets.get(0).asLong();
         long end = offsets.get(1).asLong();
         if (begin < 0 || end < begin || end > size - dataStart) {
-            throw damaged(path, "tensor \"" + name + "\" lies at " + begin + " to " + end + " of " + (size - dataStart)
-                    + " bytes of tensor data; is the file complete?");
+            throw damaged(
+                    path,
+                    "tensor \"" + name + "\" lies at " + begin + " to " + end + " of " + (size - dataStart)
+                            + " bytes of tensor data; is the file complete?");
         }
         if (end - begin != bytes) {
-            throw damaged(path, "tensor \"" + name + "\" takes " + (end - begin) + " bytes, its shape " + shape + " in " + type.asText()
-                    + " needs " + bytes);
+            throw damaged(
+                    path,
+                    "tensor \"" + name + "\" takes " + (end - begin) + " bytes, its shape " + shape + " in "
+                            + type.asText() + " needs " + bytes);
         }
         return new Tensor(name, type.asText(), List.copyOf(shape), dataStart + begin, bytes);
     }
@@ -181,8 +196,10 @@ public final class SafetensorsFile implements AutoCloseable {
         long end = start;
         for (Tensor tensor : byOffset) {
             if (tensor.offset() != end) {
-                throw damaged(path, "tensor \"" + tensor.name() + "\" "
-                        + (tensor.offset() < end ? "overlaps the one before it" : "leaves a gap before it"));
+                throw damaged(
+                        path,
+                        "tensor \"" + tensor.name() + "\" "
+                                + (tensor.offset() < end ? "overlaps the one before it" : "leaves a gap before it"));
             }
             end += tensor.bytes();
         }
@@ -208,11 +225,12 @@ public final class SafetensorsFile implements AutoCloseable {
     /** The values of a tensor of type F32, F16 or BF16. */
     public float[] read(Tensor tensor) {
         if (!List.of("F32", "F16", "BF16").contains(tensor.type())) {
-            throw new UnsupportedException(
-                    path + ": tensor \"" + tensor.name() + "\" is of type " + tensor.type() + "; F32, F16 and BF16 can be read");
+            throw new UnsupportedException(path + ": tensor \"" + tensor.name() + "\" is of type " + tensor.type()
+                    + "; F32, F16 and BF16 can be read");
         }
         if (tensor.bytes() > Integer.MAX_VALUE - 8) {
-            throw new UnsupportedException(path + ": tensor \"" + tensor.name() + "\" has " + tensor.bytes() + " bytes, too many to be read at once");
+            throw new UnsupportedException(path + ": tensor \"" + tensor.name() + "\" has " + tensor.bytes()
+                    + " bytes, too many to be read at once");
         }
         try {
             ByteBuffer bytes = fill(channel, tensor.offset(), (int) tensor.bytes());

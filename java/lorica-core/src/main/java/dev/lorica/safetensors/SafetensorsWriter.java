@@ -46,9 +46,11 @@ public final class SafetensorsWriter {
     /** Writes the file; one that was there stays as it was until this one is complete. */
     public void write(Path file) {
         // Not createTempFile, whose files nobody else may read.
-        Path temporary = file.resolveSibling(file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
+        Path temporary = file.resolveSibling(
+                file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
         try {
-            try (FileChannel channel = FileChannel.open(temporary, StandardOpenOption.WRITE, StandardOpenOption.CREATE_NEW)) {
+            try (FileChannel channel =
+                    FileChannel.open(temporary, StandardOpenOption.WRITE, StandardOpenOption.CREATE_NEW)) {
                 writeFully(channel, header());
                 for (Entry entry : entries) {
                     write(channel, entry);
@@ -72,12 +74,16 @@ public final class SafetensorsWriter {
         long offset = 0;
         for (Entry entry : entries) {
             long end = offset + entry.bytes();
-            header.put(entry.name(), Map.of("dtype", "F32", "shape", entry.shape(), "data_offsets", List.of(offset, end)));
+            header.put(
+                    entry.name(), Map.of("dtype", "F32", "shape", entry.shape(), "data_offsets", List.of(offset, end)));
             offset = end;
         }
         byte[] json = JSON.writeValueAsBytes(header);
         int padded = (json.length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-        ByteBuffer buffer = ByteBuffer.allocate(8 + padded).order(ByteOrder.LITTLE_ENDIAN).putLong(padded).put(json);
+        ByteBuffer buffer = ByteBuffer.allocate(8 + padded)
+                .order(ByteOrder.LITTLE_ENDIAN)
+                .putLong(padded)
+                .put(json);
         while (buffer.hasRemaining()) {
             buffer.put((byte) ' ');
         }
@@ -87,7 +93,8 @@ public final class SafetensorsWriter {
     private static void write(FileChannel channel, Entry entry) throws IOException {
         float[] values = entry.values().get();
         if (4L * values.length != entry.bytes()) {
-            throw new IllegalStateException(entry.name() + " has " + values.length + " values, not those of its shape " + entry.shape());
+            throw new IllegalStateException(
+                    entry.name() + " has " + values.length + " values, not those of its shape " + entry.shape());
         }
         ByteBuffer buffer = ByteBuffer.allocate(PIECE).order(ByteOrder.LITTLE_ENDIAN);
         for (int start = 0; start < values.length; start += PIECE / 4) {

@@ -49,23 +49,30 @@ class HuggingFaceConverterTest {
                 GgufFile golden = GgufFile.open(expected)) {
             for (GgufFile.Tensor tensor : ours.tensors()) {
                 if (tensor.shape().size() == 2) {
-                    assertThat(Arrays.equals(tensors.get(tensor.name()), theirs.get(tensor.name()))).as(tensor.name()).isTrue();
+                    assertThat(Arrays.equals(tensors.get(tensor.name()), theirs.get(tensor.name())))
+                            .as(tensor.name())
+                            .isTrue();
                 } else { // stored in the matrices' type there, in F32 here
                     FloatBuffer a = floats(tensors.get(tensor.name()));
                     FloatBuffer b = floats(theirs.get(tensor.name()));
                     assertThat(a.remaining()).isEqualTo(b.remaining());
                     for (int i = 0; i < a.limit(); i++) {
-                        assertThat(a.get(i)).as(tensor.name()).isCloseTo(b.get(i), within(rounding * Math.abs(b.get(i))));
+                        assertThat(a.get(i))
+                                .as(tensor.name())
+                                .isCloseTo(b.get(i), within(rounding * Math.abs(b.get(i))));
                     }
                 }
             }
             Map<String, String> metadata = ours.metadata(-1);
             golden.metadata(-1).forEach((key, value) -> {
-                if (!key.matches("general\\.(name|type)|tokenizer\\.ggml\\.scores|llama\\.attention\\.(key|value)_length|.*context_length")) {
+                if (!key.matches(
+                        "general\\.(name|type)|tokenizer\\.ggml\\.scores|llama\\.attention\\.(key|value)_length|.*context_length")) {
                     assertThat(metadata.get(key)).as(key).isEqualTo(value);
                 }
             });
-            assertThat(metadata).containsEntry("tokenizer.ggml.add_bos_token", "true").containsEntry("tokenizer.ggml.add_space_prefix", "true");
+            assertThat(metadata)
+                    .containsEntry("tokenizer.ggml.add_bos_token", "true")
+                    .containsEntry("tokenizer.ggml.add_space_prefix", "true");
         }
         try (Model model = Model.load(output)) {
             assertThat(model.tokenizer().encode(" word", true, false).length).isPositive();
@@ -78,8 +85,9 @@ class HuggingFaceConverterTest {
         HuggingFaceConverter.convert(golden("llama3_rope_f16"), output, "Q8_0");
 
         try (GgufFile model = GgufFile.open(output)) {
-            assertThat(model.metadata(-1)).containsEntry(
-                    "tokenizer.chat_template", "\"{% for m in messages %}{{ m['content'] }}{% endfor %}\"");
+            assertThat(model.metadata(-1))
+                    .containsEntry(
+                            "tokenizer.chat_template", "\"{% for m in messages %}{{ m['content'] }}{% endfor %}\"");
             assertThat(model.metadata(0)).containsEntry("general.file_type", "7");
         }
         assertThat(folder.toFile().list()).containsExactly("model.gguf");
@@ -102,7 +110,8 @@ class HuggingFaceConverterTest {
                     assertThat(metadata.get(key)).as(key).isEqualTo(value);
                 }
             });
-            for (String text : List.of("It is a truth universally acknowledged", "  \n\n Élan 12345 it's — 🙂", "<|endoftext|>")) {
+            for (String text :
+                    List.of("It is a truth universally acknowledged", "  \n\n Élan 12345 it's — 🙂", "<|endoftext|>")) {
                 assertThat(tokenizer.encode(text, true, true)).isEqualTo(same.encode(text, true, true));
             }
         }
@@ -112,7 +121,11 @@ class HuggingFaceConverterTest {
     void namesWhatIsWrong() throws IOException {
         refused(FileAccessException.class, "is no folder", folder.resolve("missing"));
         Path copy = copy("llama3_rope_f16");
-        replace(copy, "model.safetensors.index.json", "model-00002-of-00003.safetensors", "../model-00002-of-00003.safetensors");
+        replace(
+                copy,
+                "model.safetensors.index.json",
+                "model-00002-of-00003.safetensors",
+                "../model-00002-of-00003.safetensors");
         refused(FileFormatException.class, "names the file \"../model-00002-of-00003.safetensors\"", copy);
         copy = copy("llama3_rope_f16");
         replace(copy, "config.json", "LlamaForCausalLM", "MixtralForCausalLM");
@@ -144,12 +157,15 @@ class HuggingFaceConverterTest {
         Random random = new Random(1);
         int errors = 0;
         for (int i = 0; i < 3000; i++) {
-            byte[] damaged = random.nextInt(4) == 0 ? Arrays.copyOf(sound, random.nextInt(sound.length)) : sound.clone();
+            byte[] damaged =
+                    random.nextInt(4) == 0 ? Arrays.copyOf(sound, random.nextInt(sound.length)) : sound.clone();
             for (int flips = random.nextInt(4); flips >= 0 && damaged.length > 0; flips--) {
                 damaged[random.nextInt(damaged.length)] = (byte) random.nextInt(256);
             }
             try {
-                assertThat(SentencePieceModel.read(Path.of("tokenizer.model"), damaged).size()).isBetween(1, damaged.length);
+                assertThat(SentencePieceModel.read(Path.of("tokenizer.model"), damaged)
+                                .size())
+                        .isBetween(1, damaged.length);
             } catch (LoricaException e) {
                 assertThat(e.getMessage()).startsWith("tokenizer.model: ").doesNotContain("\n");
                 errors++;
@@ -161,7 +177,8 @@ class HuggingFaceConverterTest {
     // ----
 
     private static Path golden(String name) {
-        return TestModels.repository("java/lorica-core/src/test/resources/convert").resolve(name);
+        return TestModels.repository("java/lorica-core/src/test/resources/convert")
+                .resolve(name);
     }
 
     private static FloatBuffer floats(byte[] bytes) {
@@ -187,7 +204,10 @@ class HuggingFaceConverterTest {
     private void refused(Class<? extends LoricaException> type, String part, Path source) {
         Path output = folder.resolve("refused.gguf");
         assertThatThrownBy(() -> HuggingFaceConverter.convert(source, output, "F16"))
-                .isInstanceOf(type).hasMessageContaining(part).message().doesNotContain("\n");
+                .isInstanceOf(type)
+                .hasMessageContaining(part)
+                .message()
+                .doesNotContain("\n");
         assertThat(output).doesNotExist();
     }
 }

@@ -47,7 +47,9 @@ class DatasetTest {
 
     @Test
     void makesConversationsOfAlpacasHistory() {
-        Path file = write("d.jsonl", """
+        Path file = write(
+                "d.jsonl",
+                """
                 {"instruction": "Alone", "output": "A", "history": []}
                 {"instruction": "And", "input": "this?", "output": "B", "system": "Be brief.", "history": [["One?", "1"], ["Two?", "2"]]}
                 {"instruction": "Without", "output": "C"}
@@ -57,17 +59,19 @@ class DatasetTest {
 
         assertThat(data.fields().toString()).isEqualTo("history/instruction/output");
         assertThat(data.isConversation()).isTrue();
-        assertThat(data.head(3)).map(record -> record.asConversation().messages()).containsExactly(
-                List.of(Message.user("Alone"), Message.assistant("A")),
-                List.of(
-                        Message.system("Be brief."),
-                        Message.user("One?"),
-                        Message.assistant("1"),
-                        Message.user("Two?"),
-                        Message.assistant("2"),
-                        Message.user("And\n\nthis?"),
-                        Message.assistant("B")),
-                List.of(Message.user("Without"), Message.assistant("C")));
+        assertThat(data.head(3))
+                .map(record -> record.asConversation().messages())
+                .containsExactly(
+                        List.of(Message.user("Alone"), Message.assistant("A")),
+                        List.of(
+                                Message.system("Be brief."),
+                                Message.user("One?"),
+                                Message.assistant("1"),
+                                Message.user("Two?"),
+                                Message.assistant("2"),
+                                Message.user("And\n\nthis?"),
+                                Message.assistant("B")),
+                        List.of(Message.user("Without"), Message.assistant("C")));
     }
 
     @ParameterizedTest
@@ -82,24 +86,32 @@ class DatasetTest {
 
     @Test
     void readsAHistoryThatACsvFileHas() {
-        Dataset data = Dataset.load(write("d.csv", "instruction,output,history\nA,B,\nC,D,\"[[\"\"Q\"\", \"\"R\"\"]]\"\n"));
+        Dataset data =
+                Dataset.load(write("d.csv", "instruction,output,history\nA,B,\nC,D,\"[[\"\"Q\"\", \"\"R\"\"]]\"\n"));
 
-        assertThat(data.head(2)).map(record -> record.asConversation().messages()).containsExactly(
-                List.of(Message.user("A"), Message.assistant("B")),
-                List.of(Message.user("Q"), Message.assistant("R"), Message.user("C"), Message.assistant("D")));
+        assertThat(data.head(2))
+                .map(record -> record.asConversation().messages())
+                .containsExactly(
+                        List.of(Message.user("A"), Message.assistant("B")),
+                        List.of(Message.user("Q"), Message.assistant("R"), Message.user("C"), Message.assistant("D")));
     }
 
     @ParameterizedTest
-    @CsvSource(delimiter = '|', value = {
-        "[[\"a\"]]              | line 2 (record 2), history[0] is no pair of a question and its answer",
-        "{\"a\": 1}             | line 2 (record 2): field \"history\" is an object; what was said before is meant",
-        "\"and then\"           | line 2 (record 2): field \"history\" is a text but not JSON",
-    })
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "[[\"a\"]]              | line 2 (record 2), history[0] is no pair of a question and its answer",
+                "{\"a\": 1}             | line 2 (record 2): field \"history\" is an object; what was said before is meant",
+                "\"and then\"           | line 2 (record 2): field \"history\" is a text but not JSON",
+            })
     void saysWhatAHistoryMustBe(String history, String meant) {
-        Path file = write("d.jsonl", "{\"instruction\": \"A\", \"output\": \"B\", \"history\": [[\"Q\", \"R\"]]}\n"
-                + "{\"instruction\": \"A\", \"output\": \"B\", \"history\": " + history + "}\n");
+        Path file = write(
+                "d.jsonl",
+                "{\"instruction\": \"A\", \"output\": \"B\", \"history\": [[\"Q\", \"R\"]]}\n"
+                        + "{\"instruction\": \"A\", \"output\": \"B\", \"history\": " + history + "}\n");
 
-        assertThat(catchThrowableOfType(DataException.class, () -> Dataset.load(file))).hasMessageContaining(meant);
+        assertThat(catchThrowableOfType(DataException.class, () -> Dataset.load(file)))
+                .hasMessageContaining(meant);
     }
 
     @Test

@@ -30,13 +30,16 @@ class FormatsTest {
 
     @Test
     void readsCsvWithLineBreaksAndQuotesInsideTexts() {
-        Path file = write("d.csv", "id,question,answer\n1,\"Who, and\nwhere?\",\"He said \"\"no\"\".\"\n\n2,Why?,So.\n");
+        Path file =
+                write("d.csv", "id,question,answer\n1,\"Who, and\nwhere?\",\"He said \"\"no\"\".\"\n\n2,Why?,So.\n");
 
         Dataset data = Dataset.load(file);
 
         assertThat(data.format()).isEqualTo("csv");
-        assertThat(data).containsExactly(
-                new DataRecord("Who, and\nwhere?", "", "He said \"no\".", 2), new DataRecord("Why?", "", "So.", 5));
+        assertThat(data)
+                .containsExactly(
+                        new DataRecord("Who, and\nwhere?", "", "He said \"no\".", 2),
+                        new DataRecord("Why?", "", "So.", 5));
     }
 
     @ParameterizedTest
@@ -44,8 +47,9 @@ class FormatsTest {
     void readsCsvOfWindowsWithByteOrderMarkAndCrLf(String charset) {
         Path file = write("d.csv", "\uFEFFquestion,answer\r\nOù?,\"À Brighton,\r\nje crois\"\r\nB?,C\r\n", charset);
 
-        assertThat(Dataset.load(file)).containsExactly(
-                new DataRecord("Où?", "", "À Brighton,\r\nje crois", 2), new DataRecord("B?", "", "C", 4));
+        assertThat(Dataset.load(file))
+                .containsExactly(
+                        new DataRecord("Où?", "", "À Brighton,\r\nje crois", 2), new DataRecord("B?", "", "C", 4));
     }
 
     @ParameterizedTest
@@ -60,7 +64,8 @@ class FormatsTest {
     void namesTheLineOfABadRow() {
         assertFails(() -> Dataset.load(write("d.csv", "question,answer\nA,B\n\"C\nD\",E\nF\n")))
                 .endsWith("d.csv, line 5 (record 3) has 1 columns, the first line has 2; is a quotation mark missing?");
-        assertFails(() -> Dataset.load(write("e.csv", "question,answer\nA,\"B\" x\n"))).contains("e.csv", "line 1");
+        assertFails(() -> Dataset.load(write("e.csv", "question,answer\nA,\"B\" x\n")))
+                .contains("e.csv", "line 1");
         assertFails(() -> Dataset.load(write("f.csv", "frage,antwort\nA,B\n")))
                 .contains("line 2 (record 1): no known pair of fields; found \"frage\", \"antwort\"");
         assertFails(() -> Dataset.load(write("g.csv", "question,question\nA,B\n")))
@@ -85,10 +90,14 @@ class FormatsTest {
                 """);
 
         assertThat(Dataset.load(openAi)).singleElement().satisfies(record -> {
-            assertThat(record.conversation().messages()).extracting(Message::role)
+            assertThat(record.conversation().messages())
+                    .extracting(Message::role)
                     .containsExactly("system", "user", "assistant", "user", "assistant");
-            assertThat(record.conversation().messages()).extracting(Message::content).containsExactly("S", "A", "B", "C", "D");
-            assertThat(record.conversation().messages()).extracting(Message::trained)
+            assertThat(record.conversation().messages())
+                    .extracting(Message::content)
+                    .containsExactly("S", "A", "B", "C", "D");
+            assertThat(record.conversation().messages())
+                    .extracting(Message::trained)
                     .containsExactly(true, true, false, true, true);
         });
         assertThat(Dataset.load(shareGpt)).singleElement().satisfies(record -> {
@@ -103,30 +112,41 @@ class FormatsTest {
                 "a.jsonl",
                 "{\"prompt\":[{\"role\":\"user\",\"content\":\"A\"},{\"role\":\"assistant\",\"content\":\"B\"},{\"role\":\"user\","
                         + "\"content\":\"C\"}],\"completion\":[{\"role\":\"assistant\",\"content\":\"D\"}]}");
-        Path csv = write("b.csv", "chat\n\"[{\"\"role\"\": \"\"user\"\", \"\"content\"\": \"\"A\"\"}, "
-                + "{\"\"role\"\": \"\"assistant\"\", \"\"content\"\": \"\"B\"\"}]\"\n");
+        Path csv = write(
+                "b.csv",
+                "chat\n\"[{\"\"role\"\": \"\"user\"\", \"\"content\"\": \"\"A\"\"}, "
+                        + "{\"\"role\"\": \"\"assistant\"\", \"\"content\"\": \"\"B\"\"}]\"\n");
 
-        assertThat(Dataset.load(trl)).singleElement().satisfies(record -> assertThat(record.conversation().messages())
+        assertThat(Dataset.load(trl)).singleElement().satisfies(record -> assertThat(
+                        record.conversation().messages())
                 .extracting(Message::trained)
                 .containsExactly(false, false, false, true));
         assertThat(Dataset.load(csv, new FieldNames(null, null, null, null, "chat", null))
-                        .head(1).get(0).conversation().messages())
+                        .head(1)
+                        .get(0)
+                        .conversation()
+                        .messages())
                 .containsExactly(Message.user("A"), Message.assistant("B"));
     }
 
     @Test
     void saysWhatIsWrongInAConversation() {
-        assertFails(() -> Dataset.load(write("a.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"A\"}]}\n"
-                        + "{\"messages\":[{\"speaker\":\"user\",\"text\":\"A\"}]}")))
-                .endsWith("line 2 (record 2), messages[0] does not say who speaks; found \"speaker\", \"text\", meant role and"
-                        + " content, or from and value");
+        assertFails(() -> Dataset.load(write(
+                        "a.jsonl",
+                        "{\"messages\":[{\"role\":\"user\",\"content\":\"A\"}]}\n"
+                                + "{\"messages\":[{\"speaker\":\"user\",\"text\":\"A\"}]}")))
+                .endsWith(
+                        "line 2 (record 2), messages[0] does not say who speaks; found \"speaker\", \"text\", meant role and"
+                                + " content, or from and value");
         assertFails(() -> Dataset.load(write("b.jsonl", "{\"conversations\":[{\"from\":\"alien\",\"value\":\"A\"}]}")))
                 .contains("conversations[0] is from \"alien\"");
         assertFails(() -> Dataset.load(write("c.jsonl", "{\"messages\":[{\"role\":\"user\"}]}")))
                 .endsWith("messages[0] has no content; found \"role\"");
-        assertFails(() -> Dataset.load(write("d.jsonl", "{\"messages\":\"Hello\"}"))).contains("is a text but not JSON");
+        assertFails(() -> Dataset.load(write("d.jsonl", "{\"messages\":\"Hello\"}")))
+                .contains("is a text but not JSON");
         assertFails(() -> Dataset.load(write(
-                        "e.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"url\":\"x\"}]}]}")))
+                        "e.jsonl",
+                        "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\",\"url\":\"x\"}]}]}")))
                 .contains("holds image in its content");
     }
 
@@ -138,9 +158,10 @@ class FormatsTest {
 
         assertThat(data.format()).isEqualTo("parquet");
         assertThat(data.size()).isEqualTo(300);
-        assertThat(data.head(2)).containsExactly(
-                new DataRecord("Who is number 0?", "", "He is “0”.\nIndeed.", 1),
-                new DataRecord("Who is number 1?", "context 1", "He is “1”.\nIndeed.", 2));
+        assertThat(data.head(2))
+                .containsExactly(
+                        new DataRecord("Who is number 0?", "", "He is “0”.\nIndeed.", 1),
+                        new DataRecord("Who is number 1?", "context 1", "He is “1”.\nIndeed.", 2));
     }
 
     @Test
@@ -151,7 +172,8 @@ class FormatsTest {
         Files.write(cut, Arrays.copyOf(bytes, bytes.length / 2));
 
         assertThat(Dataset.load(chat).head(1).get(0).conversation().messages())
-                .containsExactly(Message.user("Q0"), Message.assistant("A0"), Message.user("R0"), Message.assistant("B0"));
+                .containsExactly(
+                        Message.user("Q0"), Message.assistant("A0"), Message.user("R0"), Message.assistant("B0"));
         assertFails(() -> Dataset.load(cut)).contains("cut.parquet").contains("not a sound Parquet file");
     }
 
@@ -208,11 +230,14 @@ class FormatsTest {
             assertThat(train).hasSize(7).isSubsetOf(texts(ten, tokenizer));
             assertThat(texts(ten.split(0.25, 42).eval(), tokenizer)).isEqualTo(eval);
             assertThat(texts(ten.split(0.25, 7).eval(), tokenizer)).isNotEqualTo(eval);
-            assertThat(split.eval().report().tokens() + split.train().report().tokens()).isEqualTo(ten.report().tokens());
+            assertThat(split.eval().report().tokens() + split.train().report().tokens())
+                    .isEqualTo(ten.report().tokens());
 
             assertThat(ten.weighted(0.5, 1).size()).isEqualTo(5);
             assertThat(texts(ten.weighted(2.3, 1), tokenizer)).hasSize(23).containsAll(texts(ten, tokenizer));
-            assertThat(TokenizedDataset.concat(List.of(ten, ten.weighted(0.5, 1))).size()).isEqualTo(15);
+            assertThat(TokenizedDataset.concat(List.of(ten, ten.weighted(0.5, 1)))
+                            .size())
+                    .isEqualTo(15);
             assertFails(() -> ten.split(1, 1)).contains("leaves nothing to train on");
             assertFails(() -> ten.weighted(0, 1)).contains("a weight of 0.0");
         }
@@ -223,7 +248,8 @@ class FormatsTest {
         try (Tokenizer tokenizer = Tokenizer.load(Repository.file("models/austen-7m-q4_0.gguf"))) {
             DataRecord one = DataRecord.of("A", "B");
             DataReport report = TokenizedDataset.of(
-                            Dataset.of(List.of(one, DataRecord.of("A", "C"), one, one, DataRecord.of("D", "E ".repeat(100)))),
+                            Dataset.of(List.of(
+                                    one, DataRecord.of("A", "C"), one, one, DataRecord.of("D", "E ".repeat(100)))),
                             tokenizer,
                             DataConfig.ofMaxLength(64))
                     .report();
@@ -237,7 +263,9 @@ class FormatsTest {
     }
 
     private static List<String> texts(TokenizedDataset data, Tokenizer tokenizer) {
-        return data.examples().stream().map(example -> tokenizer.decode(example.ids())).toList();
+        return data.examples().stream()
+                .map(example -> tokenizer.decode(example.ids()))
+                .toList();
     }
 
     private static AbstractStringAssert<?> assertFails(ThrowingCallable action) {

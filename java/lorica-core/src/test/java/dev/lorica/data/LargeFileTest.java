@@ -51,7 +51,8 @@ class LargeFileTest {
 
         // What the line lacks is missed at the beginning of the next one.
         assertThat(run(file))
-                .startsWith("error: " + file + ", line 60002, column 1, in the record that begins on line 60001: not valid JSON");
+                .startsWith("error: " + file
+                        + ", line 60002, column 1, in the record that begins on line 60001: not valid JSON");
     }
 
     /** What is in a file comes in the same order as what is in memory. */
@@ -59,7 +60,8 @@ class LargeFileTest {
     void givesTheSameBatchesAsMemoryDoes() {
         try (Tokenizer tokenizer = Tokenizer.load(Repository.file("models/austen-7m-q4_0.gguf"))) {
             Dataset data = Dataset.of(IntStream.range(0, 50_000)
-                    .mapToObj(i -> DataRecord.of("What is number " + i + "?", "It is " + i + ", " + "and more ".repeat(i % 20)))
+                    .mapToObj(i -> DataRecord.of(
+                            "What is number " + i + "?", "It is " + i + ", " + "and more ".repeat(i % 20)))
                     .toList());
             ExampleStore inFile = new ExampleStore(0);
             TokenizedDataset filed = TokenizedDataset.of(data, tokenizer, DataConfig.ofMaxLength(256), inFile);

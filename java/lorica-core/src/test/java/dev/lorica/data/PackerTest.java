@@ -73,7 +73,8 @@ class PackerTest {
     /** A run that was begun before is to see the same batches when it goes on. */
     @Test
     void theOrderIsThatOfCollectionsShuffle() {
-        List<Integer> shuffled = new ArrayList<>(IntStream.range(0, 1000).boxed().toList());
+        List<Integer> shuffled =
+                new ArrayList<>(IntStream.range(0, 1000).boxed().toList());
         Collections.shuffle(shuffled, new Random(7));
 
         assertThat(Packer.permutation(1000, 7))
@@ -140,7 +141,8 @@ class PackerTest {
         int spread = 0;
         List<Integer> longest = new ArrayList<>();
         for (int i = 0; i < grouped.size(); i++) {
-            IntSummaryStatistics lengths = IntStream.of(grouped.numbers(i)).map(data::length).summaryStatistics();
+            IntSummaryStatistics lengths =
+                    IntStream.of(grouped.numbers(i)).map(data::length).summaryStatistics();
             IntStream.of(grouped.numbers(i)).forEach(seen::add);
             spread = Math.max(spread, i == grouped.size() - 1 ? 0 : lengths.getMax() - lengths.getMin());
             longest.add(lengths.getMax());

@@ -152,7 +152,8 @@ class TokenizedDatasetTest {
         assertThat(report.overLong()).isEqualTo(1);
         assertThat(report.dropped()).isEqualTo(1);
         assertThat(report.truncated()).isZero();
-        assertThat(report.longest()).isEqualTo(encode(tokenizer, data.head(4).get(1)).length());
+        assertThat(report.longest())
+                .isEqualTo(encode(tokenizer, data.head(4).get(1)).length());
         assertThat(report.tokens())
                 .isEqualTo(encode(tokenizer, data.head(1).get(0)).length()
                         + encode(tokenizer, data.head(4).get(2)).length());

@@ -43,6 +43,7 @@ final class FakeHub implements AutoCloseable {
     final List<Request> requests = Collections.synchronizedList(new ArrayList<>());
     /** Of metadata, when they are not to be those of the files. */
     volatile String commit = COMMIT;
+
     volatile String etag;
     volatile Long size;
     volatile List<String> listing;
@@ -146,7 +147,8 @@ final class FakeHub implements AutoCloseable {
     long count(String method, String pathEnd) {
         synchronized (requests) {
             return requests.stream()
-                    .filter(request -> request.method().equals(method) && request.path().endsWith(pathEnd))
+                    .filter(request ->
+                            request.method().equals(method) && request.path().endsWith(pathEnd))
                     .count();
         }
     }
@@ -167,7 +169,8 @@ final class FakeHub implements AutoCloseable {
         }
         String file = file(path);
         if (!path.startsWith("/test/repo/resolve/") || !files.containsKey(file)) {
-            status(404, "X-Error-Code", path.startsWith("/test/repo/") ? "EntryNotFound" : "RepoNotFound").answer(exchange);
+            status(404, "X-Error-Code", path.startsWith("/test/repo/") ? "EntryNotFound" : "RepoNotFound")
+                    .answer(exchange);
             return;
         }
         boolean head = exchange.getRequestMethod().equals("HEAD");
@@ -178,9 +181,11 @@ final class FakeHub implements AutoCloseable {
         }
         boolean large = isLarge(file);
         exchange.getResponseHeaders().add("X-Repo-Commit", commit);
-        exchange.getResponseHeaders().add(large ? "X-Linked-Etag" : "ETag", '"' + (etag != null ? etag : etag(file)) + '"');
+        exchange.getResponseHeaders()
+                .add(large ? "X-Linked-Etag" : "ETag", '"' + (etag != null ? etag : etag(file)) + '"');
         if (large || size != null) {
-            exchange.getResponseHeaders().add("X-Linked-Size", Long.toString(size != null ? size : files.get(file).length));
+            exchange.getResponseHeaders()
+                    .add("X-Linked-Size", Long.toString(size != null ? size : files.get(file).length));
         }
         if (large && largeFilesElsewhere) {
             exchange.getResponseHeaders().add("Location", storageAddress() + path + "?signed");
@@ -211,7 +216,10 @@ final class FakeHub implements AutoCloseable {
         List<String> names = listing != null ? listing : List.copyOf(files.keySet());
         byte[] json = new ObjectMapper()
                 .writeValueAsBytes(Map.of(
-                        "sha", commit, "siblings", names.stream().map(name -> Map.of("rfilename", name)).toList()));
+                        "sha",
+                        commit,
+                        "siblings",
+                        names.stream().map(name -> Map.of("rfilename", name)).toList()));
         exchange.sendResponseHeaders(200, json.length);
         exchange.getResponseBody().write(json);
     }
@@ -258,7 +266,9 @@ final class FakeHub implements AutoCloseable {
 
     String etag(String file) {
         byte[] contents = files.get(file);
-        return isLarge(file) ? hash("SHA-256", contents) : hash("SHA-1", ("blob " + contents.length + "\0").getBytes(StandardCharsets.US_ASCII), contents);
+        return isLarge(file)
+                ? hash("SHA-256", contents)
+                : hash("SHA-1", ("blob " + contents.length + "\0").getBytes(StandardCharsets.US_ASCII), contents);
     }
 
     private static String hash(String algorithm, byte[]... parts) {

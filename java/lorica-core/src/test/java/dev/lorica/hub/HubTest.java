@@ -63,7 +63,9 @@ class HubTest {
         Path config = hub().file(REPO, "config.json");
 
         Path repository = cache.resolve("models--test--repo");
-        assertThat(model).isEqualTo(repository.resolve("snapshots/" + COMMIT + "/sub/model.gguf")).hasBinaryContent(weights);
+        assertThat(model)
+                .isEqualTo(repository.resolve("snapshots/" + COMMIT + "/sub/model.gguf"))
+                .hasBinaryContent(weights);
         assertThat(Files.readSymbolicLink(model)).isEqualTo(Path.of("../../../blobs/" + fake.etag("sub/model.gguf")));
         assertThat(Files.readSymbolicLink(config)).isEqualTo(Path.of("../../blobs/" + fake.etag("config.json")));
         assertThat(repository.resolve("refs/main")).hasContent(COMMIT);
@@ -104,7 +106,10 @@ class HubTest {
 
         assertThat(hub().model(REPO)).hasBinaryContent(weights);
 
-        assertThat(fake.requests).filteredOn(request -> request.host().equals("storage")).hasSize(1).allMatch(request -> request.authorization() == null);
+        assertThat(fake.requests)
+                .filteredOn(request -> request.host().equals("storage"))
+                .hasSize(1)
+                .allMatch(request -> request.authorization() == null);
         assertThat(fake.requests)
                 .filteredOn(request -> request.host().equals("hub"))
                 .hasSize(3)
@@ -144,7 +149,8 @@ class HubTest {
         assertThat(hub().model(REPO)).hasBinaryContent(weights);
 
         List<String> ranges = fake.requests.stream()
-                .filter(request -> request.method().equals("GET") && request.path().endsWith(".gguf"))
+                .filter(request ->
+                        request.method().equals("GET") && request.path().endsWith(".gguf"))
                 .map(request -> Objects.toString(request.range(), ""))
                 .toList();
         assertThat(ranges).hasSize(4);
@@ -297,7 +303,10 @@ class HubTest {
     void withoutATokenOneIsAskedFor() {
         fake.with("model.gguf", weights);
         fake.nextListing(status(401));
-        Hub hub = new Hub(new HubConfig(fake.address(), cache, null, false, Duration.ofSeconds(1)), HubListener.SILENT, pauses::add);
+        Hub hub = new Hub(
+                new HubConfig(fake.address(), cache, null, false, Duration.ofSeconds(1)),
+                HubListener.SILENT,
+                pauses::add);
         refused("set HF_TOKEN to the token of an account that may read it", () -> hub.model(REPO));
         assertThat(fake.requests.get(0).authorization()).isNull();
     }
@@ -324,7 +333,8 @@ class HubTest {
         assertThat(pauses.get(0)).isEqualTo(Duration.ofSeconds(7));
         assertThat(pauses.get(1)).isBetween(Duration.ofSeconds(20), Duration.ofSeconds(30));
         assertThat(pauses.subList(2, 4)).containsExactly(Duration.ofSeconds(1), Duration.ofSeconds(2));
-        assertThat(notes).contains("localhost asks for a pause; goes on in 7 s", "localhost answers 503; goes on in 2 s");
+        assertThat(notes)
+                .contains("localhost asks for a pause; goes on in 7 s", "localhost answers 503; goes on in 2 s");
     }
 
     @Test
@@ -352,7 +362,8 @@ class HubTest {
             fake.nextListing(status(302, "Location", "/api/models/test/repo/revision/main"));
         }
         refused("sends from one address to the next without end", () -> hub().model(REPO));
-        for (String location : List.of("file:///etc/passwd", "ftp://localhost/x", "http://", "http://[", "mailto:a@b")) {
+        for (String location :
+                List.of("file:///etc/passwd", "ftp://localhost/x", "http://", "http://[", "mailto:a@b")) {
             FakeHub other = new FakeHub().with("model.gguf", weights);
             other.nextListing(status(302, "Location", location));
             refused("is no address", () -> hub(other).model(REPO));
@@ -363,7 +374,13 @@ class HubTest {
     @Test
     void somethingThatIsNoHubIsSaidToBeNone() {
         fake.with("model.gguf", weights);
-        for (String body : List.of("<html>", "{}", "[]", "{\"sha\":\"../../x\",\"siblings\":[]}", "{\"sha\":\"" + COMMIT + "\"}", "null")) {
+        for (String body : List.of(
+                "<html>",
+                "{}",
+                "[]",
+                "{\"sha\":\"../../x\",\"siblings\":[]}",
+                "{\"sha\":\"" + COMMIT + "\"}",
+                "null")) {
             fake.nextListing(exchange -> {
                 exchange.sendResponseHeaders(200, body.length());
                 exchange.getResponseBody().write(body.getBytes(StandardCharsets.UTF_8));
@@ -383,13 +400,32 @@ class HubTest {
     // ---- names that lead out of the cache
 
     @ParameterizedTest
-    @ValueSource(strings = {
-        "hf:owner", "hf:", "hf:/repo", "hf:owner/", "hf:../repo", "hf:owner/..", "hf:owner/repo/more", "hf:.owner/repo", "hf:owner/repo:",
-        "hf:owner/repo@", "hf:owner/repo:../../x.gguf", "hf:owner/repo:a/../../x.gguf", "hf:owner/repo@../main:x.gguf",
-        "hf:owner/repo@-x", "hf:owner/a..b", "hf:own er/repo", "hf:owner/repo@a//b", "hf:owner/repo@a/./b:x"
-    })
+    @ValueSource(
+            strings = {
+                "hf:owner",
+                "hf:",
+                "hf:/repo",
+                "hf:owner/",
+                "hf:../repo",
+                "hf:owner/..",
+                "hf:owner/repo/more",
+                "hf:.owner/repo",
+                "hf:owner/repo:",
+                "hf:owner/repo@",
+                "hf:owner/repo:../../x.gguf",
+                "hf:owner/repo:a/../../x.gguf",
+                "hf:owner/repo@../main:x.gguf",
+                "hf:owner/repo@-x",
+                "hf:owner/a..b",
+                "hf:own er/repo",
+                "hf:owner/repo@a//b",
+                "hf:owner/repo@a/./b:x"
+            })
     void badNamesAreRefused(String name) {
-        assertThatThrownBy(() -> HubName.parse(name)).isInstanceOf(LoricaException.class).message().doesNotContain("\n");
+        assertThatThrownBy(() -> HubName.parse(name))
+                .isInstanceOf(LoricaException.class)
+                .message()
+                .doesNotContain("\n");
     }
 
     @ParameterizedTest
@@ -400,7 +436,8 @@ class HubTest {
 
     @Test
     void namesInAListingThatLeadOutOfTheCacheAreNotThere() throws IOException {
-        fake.with("model.gguf", weights).listing = List.of("../../../evil.gguf", "/evil.gguf", "a/../../evil.gguf", "..\\evil.gguf");
+        fake.with("model.gguf", weights).listing =
+                List.of("../../../evil.gguf", "/evil.gguf", "a/../../evil.gguf", "..\\evil.gguf");
         refused("hf:test/repo holds no GGUF file", () -> hub().model(REPO));
         assertThat(fake.requests).hasSize(1);
         assertThat(filesBelow(cache)).isEmpty();
@@ -427,10 +464,12 @@ class HubTest {
     @Test
     void offlineNobodyIsAsked() {
         fake.with("model.gguf", weights);
-        Hub offline = new Hub(new HubConfig(fake.address(), cache, TOKEN, true, Duration.ofSeconds(1)), HubListener.SILENT);
+        Hub offline =
+                new Hub(new HubConfig(fake.address(), cache, TOKEN, true, Duration.ofSeconds(1)), HubListener.SILENT);
         assertThatThrownBy(() -> offline.model(REPO))
                 .isInstanceOf(FileAccessException.class)
-                .hasMessage("hf:test/repo is not in the cache, " + cache + ", and HF_HUB_OFFLINE forbids to download it");
+                .hasMessage(
+                        "hf:test/repo is not in the cache, " + cache + ", and HF_HUB_OFFLINE forbids to download it");
         assertThatThrownBy(() -> offline.model(HubName.parse("hf:test/repo:model.gguf")))
                 .isInstanceOf(FileAccessException.class)
                 .hasMessageStartingWith("hf:test/repo:model.gguf is not in the cache");
@@ -451,9 +490,11 @@ class HubTest {
         fake.stop();
 
         assertThat(hub().model(REPO)).isEqualTo(there);
-        assertThat(notes).contains("localhost cannot be reached (connection refused); takes hf:test/repo from the cache");
+        assertThat(notes)
+                .contains("localhost cannot be reached (connection refused); takes hf:test/repo from the cache");
         assertThat(hub().model(HubName.parse("hf:test/repo:model.gguf"))).isEqualTo(there);
-        refused("localhost cannot be reached for hf:test/other, which is not in the cache: connection refused",
+        refused(
+                "localhost cannot be reached for hf:test/other, which is not in the cache: connection refused",
                 () -> hub().model(HubName.parse("hf:test/other")));
     }
 
@@ -471,11 +512,15 @@ class HubTest {
 
     @Test
     void withoutAFileTheOnlyModelOrTheUsualTypeIsTaken() {
-        assertThat(chosen("hf:test/repo", "a.gguf", "README.md", "mmproj-a.gguf")).isEqualTo("a.gguf");
-        assertThat(chosen("hf:test/repo", "a-Q8_0.gguf", "a-q4_k_m.gguf", "a-Q4_K_S.gguf")).isEqualTo("a-q4_k_m.gguf");
+        assertThat(chosen("hf:test/repo", "a.gguf", "README.md", "mmproj-a.gguf"))
+                .isEqualTo("a.gguf");
+        assertThat(chosen("hf:test/repo", "a-Q8_0.gguf", "a-q4_k_m.gguf", "a-Q4_K_S.gguf"))
+                .isEqualTo("a-q4_k_m.gguf");
         assertThat(chosen("hf:test/repo:Q8_0", "a-Q8_0.gguf", "a.Q4_K_M.gguf")).isEqualTo("a-Q8_0.gguf");
-        assertThat(chosen("hf:test/repo:q4_k_m", "b/a-Q8_0.gguf", "b/a.Q4_K_M.gguf")).isEqualTo("b/a.Q4_K_M.gguf");
-        assertThat(chosen("hf:test/repo:b/a-Q8_0.gguf", "b/a-Q8_0.gguf", "b/a.Q4_K_M.gguf")).isEqualTo("b/a-Q8_0.gguf");
+        assertThat(chosen("hf:test/repo:q4_k_m", "b/a-Q8_0.gguf", "b/a.Q4_K_M.gguf"))
+                .isEqualTo("b/a.Q4_K_M.gguf");
+        assertThat(chosen("hf:test/repo:b/a-Q8_0.gguf", "b/a-Q8_0.gguf", "b/a.Q4_K_M.gguf"))
+                .isEqualTo("b/a-Q8_0.gguf");
     }
 
     @ParameterizedTest
@@ -492,49 +537,79 @@ class HubTest {
                 "hf:test/repo:a-00002-of-00002.gguf | a-00001-of-00002.gguf;a-00002-of-00002.gguf | is one of several files of a model; name the first, a-00001-of-00002.gguf"
             })
     void whatIsNotDecidedIsListed(String name, String files, String message) {
-        assertThatThrownBy(() -> chosen(name, files.split(";"))).isInstanceOf(HubException.class).hasMessageContaining(message);
+        assertThatThrownBy(() -> chosen(name, files.split(";")))
+                .isInstanceOf(HubException.class)
+                .hasMessageContaining(message);
     }
 
     @ParameterizedTest
     @ValueSource(strings = {"hf:test/repo", "hf:test/repo:Q4_K_M", "hf:test/repo:q/a-Q4_K_M-00001-of-00003.gguf"})
     void allFilesOfAModelInSeveralAreSent(String name) {
-        fake.with("q/a-Q4_K_M-00001-of-00003.gguf").with("q/a-Q4_K_M-00002-of-00003.gguf").with("q/a-Q4_K_M-00003-of-00003.gguf").with("a-Q8_0.gguf");
+        fake.with("q/a-Q4_K_M-00001-of-00003.gguf")
+                .with("q/a-Q4_K_M-00002-of-00003.gguf")
+                .with("q/a-Q4_K_M-00003-of-00003.gguf")
+                .with("a-Q8_0.gguf");
         Path first = hub().model(HubName.parse(name));
         assertThat(first).hasFileName("a-Q4_K_M-00001-of-00003.gguf");
-        assertThat(first.getParent().toFile().list()).containsExactlyInAnyOrder("a-Q4_K_M-00001-of-00003.gguf", "a-Q4_K_M-00002-of-00003.gguf",
-                "a-Q4_K_M-00003-of-00003.gguf");
+        assertThat(first.getParent().toFile().list())
+                .containsExactlyInAnyOrder(
+                        "a-Q4_K_M-00001-of-00003.gguf", "a-Q4_K_M-00002-of-00003.gguf", "a-Q4_K_M-00003-of-00003.gguf");
         fake.files.remove("q/a-Q4_K_M-00002-of-00003.gguf");
         fake.commit = "e".repeat(40);
-        refused("hf:test/repo holds q/a-Q4_K_M-00001-of-00003.gguf, but not q/a-Q4_K_M-00002-of-00003.gguf, another file of the same model",
+        refused(
+                "hf:test/repo holds q/a-Q4_K_M-00001-of-00003.gguf, but not q/a-Q4_K_M-00002-of-00003.gguf, another file of the same model",
                 () -> hub().model(HubName.parse("hf:test/repo")));
     }
 
     @Test
     void adaptersAreFoldersOrFiles() {
-        fake.with("adapter_config.json").with("adapter_model.safetensors").with("README.md").with("other/adapter_config.json").with("other/adapter_model.safetensors")
-                .with("lorica/adapter.gguf").with("lorica/lorica_adapter.json").with("old/adapter_config.json").with("old/adapter_model.bin").with("x/b.gguf");
+        fake.with("adapter_config.json")
+                .with("adapter_model.safetensors")
+                .with("README.md")
+                .with("other/adapter_config.json")
+                .with("other/adapter_model.safetensors")
+                .with("lorica/adapter.gguf")
+                .with("lorica/lorica_adapter.json")
+                .with("old/adapter_config.json")
+                .with("old/adapter_model.bin")
+                .with("x/b.gguf");
         Path snapshot = cache.resolve("models--test--repo/snapshots/" + COMMIT);
 
         assertThat(hub().adapter(REPO)).isEqualTo(snapshot);
-        assertThat(snapshot.toFile().list()).containsExactlyInAnyOrder("adapter_config.json", "adapter_model.safetensors");
+        assertThat(snapshot.toFile().list())
+                .containsExactlyInAnyOrder("adapter_config.json", "adapter_model.safetensors");
         assertThat(hub().adapter(HubName.parse("hf:test/repo:other"))).isEqualTo(snapshot.resolve("other"));
         assertThat(hub().adapter(HubName.parse("hf:test/repo:lorica"))).isEqualTo(snapshot.resolve("lorica"));
-        assertThat(snapshot.resolve("lorica").toFile().list()).containsExactlyInAnyOrder("adapter.gguf", "lorica_adapter.json");
+        assertThat(snapshot.resolve("lorica").toFile().list())
+                .containsExactlyInAnyOrder("adapter.gguf", "lorica_adapter.json");
         assertThat(hub().adapter(HubName.parse("hf:test/repo:x/b.gguf"))).isEqualTo(snapshot.resolve("x/b.gguf"));
-        refused("hf:test/repo:old holds its adapter as adapter_model.bin", () -> hub().adapter(HubName.parse("hf:test/repo:old")));
+        refused("hf:test/repo:old holds its adapter as adapter_model.bin", () -> hub().adapter(
+                        HubName.parse("hf:test/repo:old")));
         fake.files.keySet().removeIf(file -> !file.equals("README.md"));
         fake.commit = "e".repeat(40);
-        refused("hf:test/repo holds no adapter, neither adapter_config.json with adapter_model.safetensors nor a GGUF file; it holds README.md",
+        refused(
+                "hf:test/repo holds no adapter, neither adapter_config.json with adapter_model.safetensors nor a GGUF file; it holds README.md",
                 () -> hub().adapter(REPO));
     }
 
     @Test
     void ofAModelInSafetensorsOnlyWhatAConversionReadsIsSent() {
-        fake.with("config.json").with("model-00001-of-00002.safetensors").with("model-00002-of-00002.safetensors").with("model.safetensors.index.json")
-                .with("tokenizer.json").with("consolidated.safetensors").with("pytorch_model.bin").with("evil.py");
+        fake.with("config.json")
+                .with("model-00001-of-00002.safetensors")
+                .with("model-00002-of-00002.safetensors")
+                .with("model.safetensors.index.json")
+                .with("tokenizer.json")
+                .with("consolidated.safetensors")
+                .with("pytorch_model.bin")
+                .with("evil.py");
         Path folder = hub().folder(REPO);
-        assertThat(folder.toFile().list()).containsExactlyInAnyOrder("config.json", "model-00001-of-00002.safetensors",
-                "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json");
+        assertThat(folder.toFile().list())
+                .containsExactlyInAnyOrder(
+                        "config.json",
+                        "model-00001-of-00002.safetensors",
+                        "model-00002-of-00002.safetensors",
+                        "model.safetensors.index.json",
+                        "tokenizer.json");
         refused("hf:test/repo holds no model in safetensors", () -> {
             fake.files.remove("config.json");
             hub().folder(REPO);
@@ -549,16 +624,22 @@ class HubTest {
         List<Process> processes = new ArrayList<>();
         for (int i = 0; i < 2; i++) {
             ProcessBuilder builder = new ProcessBuilder(
-                    Path.of(System.getProperty("java.home"), "bin/java").toString(), "-cp", System.getProperty("java.class.path"),
-                    LoadsFromTheHub.class.getName(), "hf:test/repo");
+                    Path.of(System.getProperty("java.home"), "bin/java").toString(),
+                    "-cp",
+                    System.getProperty("java.class.path"),
+                    LoadsFromTheHub.class.getName(),
+                    "hf:test/repo");
             builder.environment().keySet().removeIf(name -> name.startsWith("HF_"));
-            builder.environment().putAll(Map.of("HF_ENDPOINT", fake.address().toString(), "HF_HOME", cache.toString(), "HF_TOKEN", TOKEN));
+            builder.environment()
+                    .putAll(Map.of(
+                            "HF_ENDPOINT", fake.address().toString(), "HF_HOME", cache.toString(), "HF_TOKEN", TOKEN));
             processes.add(builder.redirectErrorStream(true).start());
         }
         for (Process process : processes) {
             String printed = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
             assertThat(process.waitFor(60, TimeUnit.SECONDS)).isTrue();
-            assertThat(printed).contains("loaded " + cache.resolve("hub/models--test--repo/snapshots/" + COMMIT + "/austen.gguf"));
+            assertThat(printed)
+                    .contains("loaded " + cache.resolve("hub/models--test--repo/snapshots/" + COMMIT + "/austen.gguf"));
         }
         assertThat(fake.count("GET", "austen.gguf")).isEqualTo(1);
         assertThat(fake.requests).allMatch(request -> ("Bearer " + TOKEN).equals(request.authorization()));
@@ -596,12 +677,29 @@ class HubTest {
     void theEnvironmentIsReadAsHuggingFaceReadsIt() throws IOException {
         Path home = cache;
         assertThat(HubConfig.from(Map.of(), home))
-                .isEqualTo(new HubConfig(URI.create("https://huggingface.co"), home.resolve(".cache/huggingface/hub"), null, false, Duration.ofSeconds(30)));
-        assertThat(HubConfig.from(Map.of("XDG_CACHE_HOME", "/x"), home).cache()).isEqualTo(Path.of("/x/huggingface/hub"));
+                .isEqualTo(new HubConfig(
+                        URI.create("https://huggingface.co"),
+                        home.resolve(".cache/huggingface/hub"),
+                        null,
+                        false,
+                        Duration.ofSeconds(30)));
+        assertThat(HubConfig.from(Map.of("XDG_CACHE_HOME", "/x"), home).cache())
+                .isEqualTo(Path.of("/x/huggingface/hub"));
         assertThat(HubConfig.from(Map.of("HF_HOME", "~/h"), home).cache()).isEqualTo(home.resolve("h/hub"));
-        assertThat(HubConfig.from(Map.of("HF_HOME", "/h", "HF_HUB_CACHE", "/c"), home).cache()).isEqualTo(Path.of("/c"));
+        assertThat(HubConfig.from(Map.of("HF_HOME", "/h", "HF_HUB_CACHE", "/c"), home)
+                        .cache())
+                .isEqualTo(Path.of("/c"));
         HubConfig config = HubConfig.from(
-                Map.of("HF_TOKEN", " abc\n", "HF_HUB_OFFLINE", "true", "HF_ENDPOINT", "http://localhost:1/", "HF_HUB_DOWNLOAD_TIMEOUT", "3"), home);
+                Map.of(
+                        "HF_TOKEN",
+                        " abc\n",
+                        "HF_HUB_OFFLINE",
+                        "true",
+                        "HF_ENDPOINT",
+                        "http://localhost:1/",
+                        "HF_HUB_DOWNLOAD_TIMEOUT",
+                        "3"),
+                home);
         assertThat(config.token()).isEqualTo("abc");
         assertThat(config.offline()).isTrue();
         assertThat(config.endpoint()).isEqualTo(URI.create("http://localhost:1"));
@@ -611,11 +709,19 @@ class HubTest {
         Files.createDirectories(home.resolve(".cache/huggingface"));
         Files.writeString(home.resolve(".cache/huggingface/token"), "from-file\n");
         assertThat(HubConfig.from(Map.of(), home).token()).isEqualTo("from-file");
-        assertThat(HubConfig.from(Map.of("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"), home).token()).isNull();
+        assertThat(HubConfig.from(Map.of("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"), home)
+                        .token())
+                .isNull();
         for (Map<String, String> bad : List.of(
-                Map.of("HF_ENDPOINT", "huggingface.co"), Map.of("HF_ENDPOINT", "ftp://x"), Map.of("HF_ENDPOINT", "http://a b"),
-                Map.of("HF_TOKEN", "a\nb"), Map.of("HF_HUB_DOWNLOAD_TIMEOUT", "soon"))) {
-            assertThatThrownBy(() -> HubConfig.from(bad, home)).isInstanceOf(LoricaException.class).message().doesNotContain("\n");
+                Map.of("HF_ENDPOINT", "huggingface.co"),
+                Map.of("HF_ENDPOINT", "ftp://x"),
+                Map.of("HF_ENDPOINT", "http://a b"),
+                Map.of("HF_TOKEN", "a\nb"),
+                Map.of("HF_HUB_DOWNLOAD_TIMEOUT", "soon"))) {
+            assertThatThrownBy(() -> HubConfig.from(bad, home))
+                    .isInstanceOf(LoricaException.class)
+                    .message()
+                    .doesNotContain("\n");
         }
     }
 
@@ -660,7 +766,9 @@ class HubTest {
 
     private void assertNothingIsKept() {
         try {
-            assertThat(filesBelow(cache).stream().filter(path -> !path.toString().endsWith(".lock")).filter(path -> path.toFile().length() > 0))
+            assertThat(filesBelow(cache).stream()
+                            .filter(path -> !path.toString().endsWith(".lock"))
+                            .filter(path -> path.toFile().length() > 0))
                     .isEmpty();
         } catch (IOException e) {
             throw new AssertionError(e);

@@ -36,7 +36,8 @@ class JinjaTemplateTest {
 
     static Stream<Snippet> snippets() throws IOException {
         return StreamSupport.stream(goldens().get("snippets").spliterator(), false)
-                .map(node -> new Snippet(node.get("source").asText(), node.get("text").textValue()));
+                .map(node -> new Snippet(
+                        node.get("source").asText(), node.get("text").textValue()));
     }
 
     @ParameterizedTest
@@ -62,7 +63,9 @@ class JinjaTemplateTest {
             String source = Files.readString(file);
             String checksum = HexFormat.of()
                     .formatHex(MessageDigest.getInstance("SHA-256").digest(source.getBytes(StandardCharsets.UTF_8)));
-            assertThat(checksum).as("checksum of %s", file).isEqualTo(golden.get("sha256").asText());
+            assertThat(checksum)
+                    .as("checksum of %s", file)
+                    .isEqualTo(golden.get("sha256").asText());
             checkAll(source, golden);
             checked++;
         }
@@ -75,16 +78,33 @@ class JinjaTemplateTest {
         int prompts = 0;
         for (int i = 0; i < conversations.size(); i++) {
             JsonNode conversation = conversations.get(i);
-            check(template, golden, conversation, null, false, golden.get("texts").get(i));
+            check(
+                    template,
+                    golden,
+                    conversation,
+                    null,
+                    false,
+                    golden.get("texts").get(i));
             if (conversation.get(conversation.size() - 1).get("role").asText().equals("user")) {
-                check(template, golden, conversation, null, true, golden.get("prompts").get(prompts++));
+                check(
+                        template,
+                        golden,
+                        conversation,
+                        null,
+                        true,
+                        golden.get("prompts").get(prompts++));
             }
         }
         check(template, golden, goldens().get("tool_conversation"), goldens().get("tools"), false, golden.get("tools"));
     }
 
     private static void check(
-            JinjaTemplate template, JsonNode golden, JsonNode messages, JsonNode tools, boolean prompt, JsonNode expected)
+            JinjaTemplate template,
+            JsonNode golden,
+            JsonNode messages,
+            JsonNode tools,
+            boolean prompt,
+            JsonNode expected)
             throws IOException {
         Map<String, Object> variables = new LinkedHashMap<>();
         variables.put("messages", JSON.convertValue(messages, Object.class));
@@ -97,9 +117,7 @@ class JinjaTemplateTest {
         variables.put("eos_token", golden.get("eos").asText());
         String name = golden.get("name").asText() + ": " + messages;
         if (expected.isNull()) {
-            assertThatExceptionOfType(JinjaException.class)
-                    .as(name)
-                    .isThrownBy(() -> template.render(variables, DATE));
+            assertThatExceptionOfType(JinjaException.class).as(name).isThrownBy(() -> template.render(variables, DATE));
         } else {
             assertThat(template.render(variables, DATE).text()).as(name).isEqualTo(expected.asText());
         }
@@ -158,7 +176,8 @@ class JinjaTemplateTest {
                 .isThrownBy(() -> render(loops, Map.of()))
                 .withMessageContaining("takes too many steps");
         assertThatExceptionOfType(JinjaException.class)
-                .isThrownBy(() -> JinjaTemplate.compile("{{ " + "(".repeat(100_000) + "1" + ")".repeat(100_000) + " }}"))
+                .isThrownBy(
+                        () -> JinjaTemplate.compile("{{ " + "(".repeat(100_000) + "1" + ")".repeat(100_000) + " }}"))
                 .withMessageContaining("nested too deeply");
     }
 
@@ -173,7 +192,9 @@ class JinjaTemplateTest {
 
     private static Map<String, Object> variables(JsonNode node) {
         Map<String, Object> variables = new LinkedHashMap<>();
-        node.fields().forEachRemaining(field -> variables.put(field.getKey(), JSON.convertValue(field.getValue(), Object.class)));
+        node.fields()
+                .forEachRemaining(
+                        field -> variables.put(field.getKey(), JSON.convertValue(field.getValue(), Object.class)));
         return variables;
     }
 

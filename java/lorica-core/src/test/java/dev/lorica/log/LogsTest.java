@@ -41,11 +41,14 @@ class LogsTest {
             steps(log, 1, 2);
         }
 
-        assertThat(Files.readAllLines(file)).satisfiesExactly(
-                line -> assertThat(line).startsWith(
-                        "{\"step\":1,\"epoch\":0.25,\"loss\":0.5,\"learning_rate\":1.0E-4,\"grad_norm\":0.75"),
-                line -> assertThat(line).startsWith("{\"step\":2,\"epoch\":0.5,\"loss\":0.25,"),
-                line -> assertThat(line).startsWith("{\"step\":2,\"epoch\":0.5,\"eval_loss\":0.125,\"eval_perplexity\":1.13"));
+        assertThat(Files.readAllLines(file))
+                .satisfiesExactly(
+                        line -> assertThat(line)
+                                .startsWith(
+                                        "{\"step\":1,\"epoch\":0.25,\"loss\":0.5,\"learning_rate\":1.0E-4,\"grad_norm\":0.75"),
+                        line -> assertThat(line).startsWith("{\"step\":2,\"epoch\":0.5,\"loss\":0.25,"),
+                        line -> assertThat(line)
+                                .startsWith("{\"step\":2,\"epoch\":0.5,\"eval_loss\":0.125,\"eval_perplexity\":1.13"));
         assertThat(problems).isEmpty();
     }
 
@@ -116,7 +119,8 @@ class LogsTest {
                         "2 train/tokens_per_second 300.0",
                         "2 eval/loss 0.125",
                         "2 eval/perplexity 1.1331484");
-        assertThat(eventFile().getFileName().toString()).matches("events\\.out\\.tfevents\\.\\d{10}\\.[^.]+.*\\.\\d+\\.0");
+        assertThat(eventFile().getFileName().toString())
+                .matches("events\\.out\\.tfevents\\.\\d{10}\\.[^.]+.*\\.\\d+\\.0");
         assertThat(eventFile().getParent().getFileName().toString())
                 .matches("[A-Z][a-z]{2}\\d\\d_\\d\\d-\\d\\d-\\d\\d_.+");
     }

@@ -21,7 +21,8 @@ public final class NativeLibrary {
     private static final String PACKAGE = "/dev/lorica/internal/c/";
     private static final String LIBRARY = "libjnilorica.so";
     private static final String GPU_LIBRARY = "liblorica-cuda.so";
-    private static final Pattern MISSING_VERSION = Pattern.compile("version `(GLIBC|GLIBCXX|CXXABI)_([0-9.]+)' not found");
+    private static final Pattern MISSING_VERSION =
+            Pattern.compile("version `(GLIBC|GLIBCXX|CXXABI)_([0-9.]+)' not found");
     private static final Pattern MISSING_LIBRARY = Pattern.compile("(?:^|: )([^: ]+): cannot open shared object file");
 
     private static boolean loaded;
@@ -55,7 +56,8 @@ public final class NativeLibrary {
     }
 
     private static void tryLoad() {
-        // JavaCPP holds the process to a limit derived from the Java heap and counts all resident memory towards it. The
+        // JavaCPP holds the process to a limit derived from the Java heap and counts all resident memory towards it.
+        // The
         // mapped model and the session's arena are many times that by design, and have a plan and a limit of their own.
         if (System.getProperty("org.bytedeco.javacpp.maxPhysicalBytes") == null
                 && System.getProperty("org.bytedeco.javacpp.maxphysicalbytes") == null) {
@@ -87,7 +89,8 @@ public final class NativeLibrary {
     }
 
     private static String version() {
-        try (InputStream in = NativeLibrary.class.getResourceAsStream("/META-INF/maven/dev.lorica/lorica-native/pom.properties")) {
+        try (InputStream in =
+                NativeLibrary.class.getResourceAsStream("/META-INF/maven/dev.lorica/lorica-native/pom.properties")) {
             if (in != null) {
                 Properties properties = new Properties();
                 properties.load(in);
@@ -112,14 +115,16 @@ public final class NativeLibrary {
                     + " this one (" + reason + ")";
         }
         if (reason.contains("ld-linux") || reason.contains("ld-musl")) {
-            return "the native library needs glibc, which this system (musl, as in Alpine?) does not have (" + reason + ")";
+            return "the native library needs glibc, which this system (musl, as in Alpine?) does not have (" + reason
+                    + ")";
         }
         Matcher missing = MISSING_LIBRARY.matcher(reason);
         if (missing.find()) {
             return "the native library needs " + missing.group(1) + ", which this system does not have: install it ("
                     + reason + ")";
         }
-        if (reason.toLowerCase(Locale.ROOT).contains("failed to map segment") || reason.contains("Operation not permitted")) {
+        if (reason.toLowerCase(Locale.ROOT).contains("failed to map segment")
+                || reason.contains("Operation not permitted")) {
             return "the native library was unpacked where programs may not be run from; set -Dorg.bytedeco.javacpp.cachedir"
                     + " to a folder on a file system that is not mounted noexec (" + reason + ")";
         }

@@ -38,7 +38,9 @@ class NativeHandleTest {
         model.close();
 
         assertThatIllegalStateException().isThrownBy(() -> model.shared(p -> p)).withMessage("model is closed");
-        assertThatIllegalStateException().isThrownBy(() -> model.exclusive(p -> p)).withMessage("model is closed");
+        assertThatIllegalStateException()
+                .isThrownBy(() -> model.exclusive(p -> p))
+                .withMessage("model is closed");
     }
 
     @Test
@@ -61,7 +63,9 @@ class NativeHandleTest {
         NativeHandle<Pointer> adapter = handle("adapter", model);
         adapter.close();
 
-        assertThatIllegalStateException().isThrownBy(() -> handle("session", model, adapter)).withMessage("adapter is closed");
+        assertThatIllegalStateException()
+                .isThrownBy(() -> handle("session", model, adapter))
+                .withMessage("adapter is closed");
 
         assertThat(freed).containsExactly("adapter", "session");
         model.close();
@@ -110,11 +114,14 @@ class NativeHandleTest {
         NativeHandle<Pointer> model = handle("model");
         CountDownLatch both = new CountDownLatch(2);
 
-        onThreads(2, 2, () -> model.shared(p -> {
-            both.countDown();
-            await(both); // ends only when both are inside
-            return null;
-        }));
+        onThreads(
+                2,
+                2,
+                () -> model.shared(p -> {
+                    both.countDown();
+                    await(both); // ends only when both are inside
+                    return null;
+                }));
     }
 
     @Test
@@ -123,12 +130,15 @@ class NativeHandleTest {
         AtomicInteger inside = new AtomicInteger();
         AtomicInteger most = new AtomicInteger();
 
-        onThreads(4, 200, () -> model.exclusive(p -> {
-            most.accumulateAndGet(inside.incrementAndGet(), Math::max);
-            Thread.yield();
-            inside.decrementAndGet();
-            return null;
-        }));
+        onThreads(
+                4,
+                200,
+                () -> model.exclusive(p -> {
+                    most.accumulateAndGet(inside.incrementAndGet(), Math::max);
+                    Thread.yield();
+                    inside.decrementAndGet();
+                    return null;
+                }));
 
         assertThat(most).hasValue(1);
     }

@@ -22,7 +22,8 @@ import org.junit.jupiter.api.io.TempDir;
 class StatusTest {
     @Test
     void everyStatusHasItsException() {
-        assertThat(Status.exception(Lorica.LORICA_ERROR_INVALID_ARGUMENT, "m")).isInstanceOf(InvalidArgumentException.class);
+        assertThat(Status.exception(Lorica.LORICA_ERROR_INVALID_ARGUMENT, "m"))
+                .isInstanceOf(InvalidArgumentException.class);
         assertThat(Status.exception(Lorica.LORICA_ERROR_IO, "m")).isInstanceOf(FileAccessException.class);
         assertThat(Status.exception(Lorica.LORICA_ERROR_FORMAT, "m")).isInstanceOf(FileFormatException.class);
         assertThat(Status.exception(Lorica.LORICA_ERROR_UNSUPPORTED, "m")).isInstanceOf(UnsupportedException.class);
@@ -31,7 +32,9 @@ class StatusTest {
         assertThat(Status.exception(Lorica.LORICA_ERROR_NON_FINITE, "m")).isInstanceOf(NonFiniteException.class);
         assertThat(Status.exception(Lorica.LORICA_ERROR_MISMATCH, "m")).isInstanceOf(MismatchException.class);
         assertThat(Status.exception(Lorica.LORICA_ERROR_INTERNAL, "m")).isInstanceOf(InternalErrorException.class);
-        assertThat(Status.exception(77, "m")).isInstanceOf(InternalErrorException.class).hasMessageContaining("77");
+        assertThat(Status.exception(77, "m"))
+                .isInstanceOf(InternalErrorException.class)
+                .hasMessageContaining("77");
     }
 
     @Test

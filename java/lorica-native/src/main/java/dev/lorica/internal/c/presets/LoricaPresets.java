@@ -13,12 +13,13 @@ import org.bytedeco.javacpp.tools.InfoMapper;
  * <p>The preloaded libraries are those that {@code liblorica.so} needs and that the jar carries beside it.
  */
 @Properties(
-        value = @Platform(
-                value = {"linux-x86_64", "linux-arm64"},
-                include = "lorica/lorica.h",
-                library = "jnilorica",
-                link = "lorica",
-                preload = {"gomp@.1", "hwy@.1", "dnnl@.3", "ggml-base@.0"}),
+        value =
+                @Platform(
+                        value = {"linux-x86_64", "linux-arm64"},
+                        include = "lorica/lorica.h",
+                        library = "jnilorica",
+                        link = "lorica",
+                        preload = {"gomp@.1", "hwy@.1", "dnnl@.3", "ggml-base@.0"}),
         target = "dev.lorica.internal.c",
         global = "dev.lorica.internal.c.Lorica")
 public class LoricaPresets implements InfoMapper {
