@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the Hugging Face folders of java/lorica-core's tests of conversion: two models of make_model_goldens.py as transformers saves them.
+"""Writes the Hugging Face folders of java/lorica-core's tests of conversion: two models of make_family_goldens.py as transformers saves them.
 
     pip install torch==2.13.0 transformers==5.18.0 gguf==0.19.0     # Python 3.11
     scripts/make_convert_goldens.py
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
 
-import make_model_goldens as models
+import make_family_goldens as models
 
 DATA = models.REPOSITORY / "java/lorica-core/src/test/resources/convert"
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"

@@ -4,7 +4,7 @@
     pip install torch==2.13.0 transformers==5.18.0 peft==0.21.0 gguf==0.19.0 safetensors     # Python 3.11
     scripts/make_peft_goldens.py
 
-The base is the case "grouped_heads_f32" of make_model_goldens.py, whose model.gguf lies in native/tests/data/model_goldens.
+The base is the case "grouped_heads_f32" of make_family_goldens.py, whose model.gguf lies in native/tests/data/model_goldens.
 Each adapter is a folder: adapter_config.json, adapter_model.safetensors, and golden.safetensors with tokens[T] and logits[T, V].
 """
 import argparse
@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import save_file
 
-import make_model_goldens as models
+import make_family_goldens as models
 
 DATA = models.REPOSITORY / "java/lorica-core/src/test/resources/peft"
 BASE = "grouped_heads_f32"

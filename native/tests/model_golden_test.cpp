@@ -1,5 +1,5 @@
 // The engine against PyTorch: logits, losses, every LoRA gradient and 20 AdamW steps of small Llamas, as transformers
-// and PEFT compute them. scripts/make_model_goldens.py wrote the files and says what is in them; model and adapter come
+// and PEFT compute them. scripts/make_family_goldens.py wrote the files and says what is in them; model and adapter come
 // from its hand too, so this also proves the two file layouts.
 //
 // Errors are measured in the maximum norm, max |actual - expected| / max |expected| over a tensor: one wrong row among
