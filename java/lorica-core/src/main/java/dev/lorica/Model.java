@@ -11,7 +11,6 @@ import dev.lorica.internal.c.lorica_model;
 import dev.lorica.internal.c.lorica_model_info;
 import dev.lorica.internal.c.lorica_model_params;
 import java.nio.file.Path;
-import java.util.List;
 import org.bytedeco.javacpp.BytePointer;
 
 /**
@@ -20,7 +19,7 @@ import org.bytedeco.javacpp.BytePointer;
  *
  * <pre>{@code
  * try (Model model = Model.load(Path.of("llama-q4_0.gguf"));
- *         Adapter adapter = model.newAdapter(LoraConfig.builder().rank(16).alpha(32).build())) {
+ *         Adapter adapter = Adapter.create(model, LoraConfig.builder().rank(16).alpha(32).build())) {
  *     new Trainer(model, adapter, TrainingConfig.defaults()).train(Dataset.load(Path.of("qa.json")));
  *     adapter.save(Path.of("out"));
  * }
@@ -81,27 +80,6 @@ public final class Model implements AutoCloseable {
         return tokenizer;
     }
 
-    /** A new adapter, which changes nothing until it is trained. */
-    public Adapter newAdapter(LoraConfig config) {
-        return Adapter.create(this, config);
-    }
-
-    /**
-     * An adapter that was saved: its folder, the folder of a PEFT adapter, a GGUF LoRA file of Lorica's or llama.cpp's, or the name of
-     * such on Hugging Face's hub.
-     */
-    public Adapter loadAdapter(Path path) {
-        return Adapter.load(this, path);
-    }
-
-    /**
-     * The sum of adapters as one new adapter: each times its scale. It can be run, merged and saved as any other; later changes to
-     * its parts are not seen. It answers in the template of the first of them that has one.
-     */
-    public Adapter stack(List<ScaledAdapter> adapters) {
-        return Adapter.stack(this, adapters);
-    }
-
     @Override
     public synchronized void close() {
         handle.close();
@@ -110,11 +88,12 @@ public final class Model implements AutoCloseable {
         }
     }
 
-    NativeHandle<lorica_model> handle() {
+    /** For the library's own packages. */
+    public NativeHandle<lorica_model> handle() {
         return handle;
     }
 
-    static int precision(Precision precision) {
+    public static int precision(Precision precision) {
         return switch (precision) {
             case AUTO -> Lorica.LORICA_PRECISION_AUTO;
             case BF16 -> Lorica.LORICA_PRECISION_BF16;

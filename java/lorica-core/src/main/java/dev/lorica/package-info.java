@@ -4,13 +4,13 @@
  * <p>Reading order:
  * <ol>
  *   <li>{@link dev.lorica.Model}: a GGUF file, opened; its {@link dev.lorica.Tokenizer}.</li>
- *   <li>{@link dev.lorica.Adapter}: what is trained, made as a {@link dev.lorica.LoraConfig} says; saved as a folder.</li>
- *   <li>{@link dev.lorica.Trainer}: the training loop, from a {@link dev.lorica.data.Dataset} as a
- *       {@link dev.lorica.TrainingConfig} says, with a {@link dev.lorica.TrainerListener};
- *       {@link dev.lorica.LearningRate} is its schedule, {@link dev.lorica.Evaluator} its measure,
- *       {@link dev.lorica.Checkpoint} what it goes on from; {@code dev.lorica.log} writes it down.</li>
- *   <li>{@link dev.lorica.Generator}: text from a model, sampled by {@link dev.lorica.Sampler} as a
- *       {@link dev.lorica.GenerationConfig} says.</li>
+ *   <li>{@link dev.lorica.data}: from data files to batches of tokens.</li>
+ *   <li>{@link dev.lorica.adapter}: what is trained, made as a {@link dev.lorica.adapter.LoraConfig} says; saved as a folder.</li>
+ *   <li>{@link dev.lorica.generate}: text from a model.</li>
+ *   <li>{@link dev.lorica.eval}: how good it is.</li>
+ *   <li>{@link dev.lorica.train}: the training loop; {@link dev.lorica.log} writes it down.</li>
+ *   <li>{@link dev.lorica.convert}: models made of models. {@link dev.lorica.hub}: names on Hugging Face's hub.
+ *       {@link dev.lorica.files}: what is inside a file.</li>
  * </ol>
  *
  * {@link dev.lorica.Lorica} says what there is to compute on: {@link dev.lorica.DeviceInfo}, {@link dev.lorica.CudaInfo}.

@@ -4,6 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.fail;
 
 import com.sun.management.ThreadMXBean;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.AdapterMetadata;
+import dev.lorica.adapter.LoraConfig;
 import dev.lorica.convert.HuggingFaceConverter;
 import dev.lorica.convert.TokenizerReader;
 import dev.lorica.data.ChatTemplate;
@@ -13,7 +16,7 @@ import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.LoricaException;
-import dev.lorica.safetensors.SafetensorsFile;
+import dev.lorica.files.SafetensorsFile;
 import java.io.IOException;
 import java.lang.management.ManagementFactory;
 import java.nio.file.Files;
@@ -74,7 +77,7 @@ class FuzzTest {
     void configurationsOfPeft() throws IOException {
         Path weights = RESOURCES.resolve("peft/one_layer/adapter_model.safetensors");
         Files.copy(weights, folder.resolve("adapter_model.safetensors"));
-        fuzz(folder.resolve("adapter_config.json"), named("adapter_config.json"), () -> model.loadAdapter(folder)
+        fuzz(folder.resolve("adapter_config.json"), named("adapter_config.json"), () -> Adapter.load(model, folder)
                 .close());
     }
 
@@ -84,18 +87,19 @@ class FuzzTest {
         fuzz(
                 folder.resolve("adapter_model.safetensors"),
                 List.of(RESOURCES.resolve("peft/one_layer/adapter_model.safetensors")),
-                () -> model.loadAdapter(folder).close());
+                () -> Adapter.load(model, folder).close());
     }
 
     @Test
     void sideFilesOfAdapters() throws IOException {
-        try (Adapter adapter = model.newAdapter(
+        try (Adapter adapter = Adapter.create(
+                model,
                 LoraConfig.builder().rank(1).targetModules("blk.0.attn_q").build())) {
             adapter.save(folder);
         }
         Path original = Files.copy(folder.resolve(AdapterMetadata.FILE_NAME), folder.resolve("original.json"));
         fuzz(folder.resolve(AdapterMetadata.FILE_NAME), List.of(original), () -> {
-            try (Adapter adapter = model.loadAdapter(folder)) {
+            try (Adapter adapter = Adapter.load(model, folder)) {
                 adapter.template();
             }
         });

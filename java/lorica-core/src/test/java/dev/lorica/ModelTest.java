@@ -4,10 +4,13 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalStateException;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.LoraConfig;
 import dev.lorica.exceptions.DeviceException;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
+import dev.lorica.files.GgufFile;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
@@ -68,7 +71,7 @@ class ModelTest {
 
         assertThatIllegalStateException().isThrownBy(() -> tokenizer.encode("a", false, false));
         assertThatIllegalStateException()
-                .isThrownBy(() -> model.newAdapter(LoraConfig.defaults()))
+                .isThrownBy(() -> Adapter.create(model, LoraConfig.defaults()))
                 .withMessage("the model is closed");
     }
 

@@ -2,6 +2,7 @@ package dev.lorica;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import dev.lorica.adapter.Adapter;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.net.URL;
@@ -56,7 +57,8 @@ class ReadmeTest {
         Path source = temp.resolve("Example.java");
         Files.writeString(
                 source,
-                "import dev.lorica.*; import dev.lorica.data.*; import java.nio.file.Path; import java.util.List;\n"
+                "import dev.lorica.*; import dev.lorica.adapter.*; import dev.lorica.data.*; import dev.lorica.generate.*;\n"
+                        + "import dev.lorica.train.*; import java.nio.file.Path; import java.util.List;\n"
                         + "class Example { public static void main(String[] args) {\n" + example + "}}\n");
 
         ByteArrayOutputStream messages = new ByteArrayOutputStream();

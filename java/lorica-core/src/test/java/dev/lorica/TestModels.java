@@ -2,6 +2,7 @@ package dev.lorica;
 
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import dev.lorica.files.GgufFile;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;

@@ -1,6 +1,6 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.LoricaException;
 import java.io.IOException;
 import java.nio.file.Files;

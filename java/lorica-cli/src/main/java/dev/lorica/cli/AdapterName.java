@@ -1,8 +1,8 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
 import dev.lorica.Model;
-import dev.lorica.ScaledAdapter;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.ScaledAdapter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -37,14 +37,14 @@ record AdapterName(Path path, double scale) {
             return null;
         }
         if (wanted.size() == 1 && wanted.get(0).scale == 1) {
-            return base.loadAdapter(HubFiles.adapter(terminal, wanted.get(0).path));
+            return Adapter.load(base, HubFiles.adapter(terminal, wanted.get(0).path));
         }
         List<ScaledAdapter> parts = new ArrayList<>();
         try {
             for (AdapterName name : wanted) {
-                parts.add(new ScaledAdapter(base.loadAdapter(HubFiles.adapter(terminal, name.path)), name.scale));
+                parts.add(new ScaledAdapter(Adapter.load(base, HubFiles.adapter(terminal, name.path)), name.scale));
             }
-            return base.stack(parts);
+            return Adapter.stack(base, parts);
         } finally {
             parts.forEach(part -> part.adapter().close());
         }

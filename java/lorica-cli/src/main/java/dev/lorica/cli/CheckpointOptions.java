@@ -1,12 +1,12 @@
 package dev.lorica.cli;
 
-import dev.lorica.Checkpoint;
-import dev.lorica.IntervalStrategy;
-import dev.lorica.TrainerListener;
-import dev.lorica.TrainingConfig;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
+import dev.lorica.train.Checkpoint;
+import dev.lorica.train.IntervalStrategy;
+import dev.lorica.train.TrainerListener;
+import dev.lorica.train.TrainingConfig;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;

@@ -1,18 +1,18 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
-import dev.lorica.AnswerEvaluation;
-import dev.lorica.Evaluation;
-import dev.lorica.Evaluator;
-import dev.lorica.GenerationConfig;
 import dev.lorica.Model;
-import dev.lorica.TextEvaluation;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.AnswerEvaluation;
+import dev.lorica.eval.Evaluation;
+import dev.lorica.eval.Evaluator;
+import dev.lorica.eval.TextEvaluation;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.generate.GenerationConfig;
 import java.io.IOException;
 import java.nio.charset.MalformedInputException;
 import java.nio.file.Files;

@@ -1,7 +1,7 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
 import dev.lorica.Model;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.LoricaException;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;

@@ -1,15 +1,15 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
-import dev.lorica.Generation;
-import dev.lorica.GenerationConfig;
-import dev.lorica.GenerationResult;
-import dev.lorica.Generator;
 import dev.lorica.Model;
 import dev.lorica.ModelInfo;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.generate.Generation;
+import dev.lorica.generate.GenerationConfig;
+import dev.lorica.generate.GenerationResult;
+import dev.lorica.generate.Generator;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;

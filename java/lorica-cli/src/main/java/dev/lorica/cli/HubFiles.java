@@ -1,6 +1,6 @@
 package dev.lorica.cli;
 
-import dev.lorica.GgufFile;
+import dev.lorica.files.GgufFile;
 import dev.lorica.hub.Hub;
 import dev.lorica.hub.HubConfig;
 import dev.lorica.hub.HubListener;

@@ -1,6 +1,6 @@
 package dev.lorica.cli;
 
-import dev.lorica.LoraConfig;
+import dev.lorica.adapter.LoraConfig;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;

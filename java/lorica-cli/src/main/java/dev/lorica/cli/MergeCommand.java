@@ -1,13 +1,13 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
-import dev.lorica.Evaluation;
-import dev.lorica.Evaluator;
 import dev.lorica.Model;
-import dev.lorica.ModelFiles;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.convert.ModelFiles;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.Evaluation;
+import dev.lorica.eval.Evaluator;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;

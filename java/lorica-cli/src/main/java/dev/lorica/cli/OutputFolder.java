@@ -1,9 +1,9 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
-import dev.lorica.Checkpoint;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.log.JsonlLog;
+import dev.lorica.train.Checkpoint;
 import java.io.File;
 import java.io.IOException;
 import java.nio.ByteBuffer;

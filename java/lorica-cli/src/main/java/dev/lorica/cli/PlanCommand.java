@@ -1,12 +1,12 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
-import dev.lorica.Checkpointing;
-import dev.lorica.MemoryPlan;
 import dev.lorica.Model;
-import dev.lorica.Optimizer;
-import dev.lorica.Trainer;
-import dev.lorica.TrainingConfig;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.train.Checkpointing;
+import dev.lorica.train.MemoryPlan;
+import dev.lorica.train.Optimizer;
+import dev.lorica.train.Trainer;
+import dev.lorica.train.TrainingConfig;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Locale;
@@ -84,7 +84,7 @@ final class PlanCommand implements Callable<Integer> {
         positive("--batch-size", batchSize);
         long limit = available == null ? 0 : bytes(available);
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
-                Adapter adapter = base.newAdapter(lora.config(0))) {
+                Adapter adapter = Adapter.create(base, lora.config(0))) {
             new TrainingReport(terminal).model(base.info());
             Way kept = way(base, adapter, Checkpointing.OFF, limit);
             Way recomputed = way(base, adapter, Checkpointing.ON, limit);

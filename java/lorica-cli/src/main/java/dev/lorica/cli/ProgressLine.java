@@ -1,6 +1,6 @@
 package dev.lorica.cli;
 
-import dev.lorica.TrainingProgress;
+import dev.lorica.train.TrainingProgress;
 import java.io.PrintStream;
 
 /**

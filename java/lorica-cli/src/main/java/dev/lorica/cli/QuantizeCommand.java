@@ -1,6 +1,6 @@
 package dev.lorica.cli;
 
-import dev.lorica.ModelFiles;
+import dev.lorica.convert.ModelFiles;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;

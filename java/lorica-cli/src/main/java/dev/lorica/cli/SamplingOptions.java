@@ -1,6 +1,6 @@
 package dev.lorica.cli;
 
-import dev.lorica.GenerationConfig;
+import dev.lorica.generate.GenerationConfig;
 import java.util.ArrayList;
 import java.util.List;
 import picocli.CommandLine.Option;

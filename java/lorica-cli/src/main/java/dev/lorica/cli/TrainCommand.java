@@ -1,26 +1,26 @@
 package dev.lorica.cli;
 
-import dev.lorica.Adapter;
-import dev.lorica.Checkpoint;
-import dev.lorica.Evaluation;
-import dev.lorica.Evaluator;
-import dev.lorica.Generation;
-import dev.lorica.GenerationConfig;
-import dev.lorica.Generator;
 import dev.lorica.Model;
-import dev.lorica.Resumption;
-import dev.lorica.Trainer;
-import dev.lorica.TrainerListener;
-import dev.lorica.TrainingConfig;
-import dev.lorica.TrainingPlan;
-import dev.lorica.TrainingProgress;
-import dev.lorica.TrainingResult;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataReport;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.Evaluation;
+import dev.lorica.eval.Evaluator;
 import dev.lorica.exceptions.LoricaException;
+import dev.lorica.generate.Generation;
+import dev.lorica.generate.GenerationConfig;
+import dev.lorica.generate.Generator;
+import dev.lorica.train.Checkpoint;
+import dev.lorica.train.Resumption;
+import dev.lorica.train.Trainer;
+import dev.lorica.train.TrainerListener;
+import dev.lorica.train.TrainingConfig;
+import dev.lorica.train.TrainingPlan;
+import dev.lorica.train.TrainingProgress;
+import dev.lorica.train.TrainingResult;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -195,8 +195,8 @@ final class TrainCommand implements Callable<Integer> {
         modelFile = HubFiles.model(terminal, model);
         try (Model base = Model.load(modelFile, device.config());
                 Adapter adapter = start == null
-                        ? base.newAdapter(lora.config(training.seed))
-                        : base.loadAdapter(HubFiles.adapter(terminal, start))) {
+                        ? Adapter.create(base, lora.config(training.seed))
+                        : Adapter.load(base, HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
             }

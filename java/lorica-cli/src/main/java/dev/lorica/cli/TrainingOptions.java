@@ -1,10 +1,10 @@
 package dev.lorica.cli;
 
-import dev.lorica.Checkpointing;
-import dev.lorica.IntervalStrategy;
-import dev.lorica.Optimizer;
-import dev.lorica.SchedulerType;
-import dev.lorica.TrainingConfig;
+import dev.lorica.train.Checkpointing;
+import dev.lorica.train.IntervalStrategy;
+import dev.lorica.train.Optimizer;
+import dev.lorica.train.SchedulerType;
+import dev.lorica.train.TrainingConfig;
 import java.util.Locale;
 import picocli.CommandLine.Option;
 

@@ -1,9 +1,9 @@
 package dev.lorica.cli;
 
-import dev.lorica.MemoryPlan;
 import dev.lorica.ModelInfo;
-import dev.lorica.TrainingPlan;
 import dev.lorica.data.DataReport;
+import dev.lorica.train.MemoryPlan;
+import dev.lorica.train.TrainingPlan;
 import java.io.PrintStream;
 import java.util.LinkedHashMap;
 import java.util.List;

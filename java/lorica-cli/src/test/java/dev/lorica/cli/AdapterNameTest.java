@@ -2,9 +2,9 @@ package dev.lorica.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import dev.lorica.Adapter;
-import dev.lorica.LoraConfig;
 import dev.lorica.Model;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.LoraConfig;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -24,8 +24,8 @@ class AdapterNameTest {
     static void makeAdapters() {
         try (Model model = Model.load(Path.of(Program.model()))) {
             for (int seed = 1; seed <= 2; seed++) {
-                try (Adapter adapter =
-                        model.newAdapter(LoraConfig.builder().rank(2).seed(seed).build())) {
+                try (Adapter adapter = Adapter.create(
+                        model, LoraConfig.builder().rank(2).seed(seed).build())) {
                     for (int i = 1; i < adapter.tensors().size(); i += 2) {
                         float[] values = adapter.values(i);
                         Arrays.fill(values, 0.02f * seed);

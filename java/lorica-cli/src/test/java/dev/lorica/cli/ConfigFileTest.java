@@ -5,7 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
-import dev.lorica.Adapter;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.LoricaException;
 import java.io.IOException;
 import java.nio.file.Files;

@@ -3,8 +3,8 @@ package dev.lorica.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import dev.lorica.Adapter;
-import dev.lorica.AdapterMetadata;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.AdapterMetadata;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;

@@ -2,7 +2,7 @@ package dev.lorica.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import dev.lorica.TrainingProgress;
+import dev.lorica.train.TrainingProgress;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;

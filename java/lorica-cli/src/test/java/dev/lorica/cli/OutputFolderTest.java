@@ -3,7 +3,7 @@ package dev.lorica.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 
-import dev.lorica.Adapter;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.LoricaException;
 import java.io.IOException;
 import java.nio.file.Files;

@@ -2,13 +2,13 @@ package dev.lorica.convert;
 
 import static dev.lorica.internal.Status.check;
 
+import dev.lorica.files.SafetensorsFile;
 import dev.lorica.internal.NativeHandle;
 import dev.lorica.internal.NativeLibrary;
 import dev.lorica.internal.Text;
 import dev.lorica.internal.c.Lorica;
 import dev.lorica.internal.c.lorica_gguf_writer;
 import dev.lorica.internal.c.lorica_tensor_source;
-import dev.lorica.safetensors.SafetensorsFile;
 import java.io.ByteArrayOutputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;

@@ -1,12 +1,11 @@
 package dev.lorica.convert;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import dev.lorica.ModelFiles;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
+import dev.lorica.files.SafetensorsFile;
 import dev.lorica.hub.Hub;
-import dev.lorica.safetensors.SafetensorsFile;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;

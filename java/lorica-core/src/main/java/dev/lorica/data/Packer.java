@@ -1,6 +1,5 @@
 package dev.lorica.data;
 
-import dev.lorica.Batch;
 import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.Arrays;

@@ -14,7 +14,7 @@
  *       flags) by the {@link dev.lorica.data.ExampleEncoder}, BOS and EOS are put where they belong, over-long examples are
  *       dealt with as {@link dev.lorica.data.Overflow} says, and {@link dev.lorica.data.DataReport} says what became of it
  *       all. {@code ExampleStore} keeps the tokens, in memory or in a file.</li>
- *   <li>{@link dev.lorica.data.Packer}: examples, in the order of an epoch, become {@link dev.lorica.Batch}es without a
+ *   <li>{@link dev.lorica.data.Packer}: examples, in the order of an epoch, become {@link dev.lorica.data.Batch}es without a
  *       single padding token.</li>
  * </ol>
  */

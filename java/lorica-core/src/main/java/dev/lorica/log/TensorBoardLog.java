@@ -1,11 +1,11 @@
 package dev.lorica.log;
 
-import dev.lorica.Evaluation;
-import dev.lorica.Resumption;
-import dev.lorica.TrainerListener;
-import dev.lorica.TrainingPlan;
-import dev.lorica.TrainingProgress;
-import dev.lorica.TrainingResult;
+import dev.lorica.eval.Evaluation;
+import dev.lorica.train.Resumption;
+import dev.lorica.train.TrainerListener;
+import dev.lorica.train.TrainingPlan;
+import dev.lorica.train.TrainingProgress;
+import dev.lorica.train.TrainingResult;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.UnknownHostException;

@@ -5,7 +5,6 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
-import dev.lorica.GgufFile;
 import dev.lorica.Model;
 import dev.lorica.TestModels;
 import dev.lorica.Tokenizer;
@@ -13,6 +12,7 @@ import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.UnsupportedException;
+import dev.lorica.files.GgufFile;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;

@@ -1,6 +1,5 @@
 package dev.lorica.data;
 
-import dev.lorica.Batch;
 import dev.lorica.Tokenizer;
 import java.nio.file.Path;
 

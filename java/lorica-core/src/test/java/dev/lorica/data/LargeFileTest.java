@@ -2,7 +2,6 @@ package dev.lorica.data;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import dev.lorica.Batch;
 import dev.lorica.Tokenizer;
 import java.io.BufferedWriter;
 import java.io.IOException;

@@ -3,7 +3,6 @@ package dev.lorica.data;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 
-import dev.lorica.Batch;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;

@@ -2,10 +2,10 @@ package dev.lorica.log;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import dev.lorica.Evaluation;
-import dev.lorica.Resumption;
-import dev.lorica.TrainerListener;
-import dev.lorica.TrainingProgress;
+import dev.lorica.eval.Evaluation;
+import dev.lorica.train.Resumption;
+import dev.lorica.train.TrainerListener;
+import dev.lorica.train.TrainingProgress;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;

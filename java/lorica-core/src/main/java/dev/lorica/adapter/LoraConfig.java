@@ -1,0 +1,182 @@
+package dev.lorica.adapter;
+
+import dev.lorica.convert.ModelFiles;
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Objects;
+
+/**
+ * What a new LoRA adapter looks like; names and meanings are those of PEFT's {@code LoraConfig}.
+ *
+ * @param rank          {@code r}: columns of B and rows of A
+ * @param alpha         {@code lora_alpha}: the product B A is scaled by alpha / rank
+ * @param dropout       {@code lora_dropout}: probability that an element of the input is zeroed before A, while training
+ * @param useRslora     {@code use_rslora}: scale by alpha / √rank instead
+ * @param useDora       {@code use_dora}: train the direction of the weights with B A and their norms, row by row, with a vector of
+ *                      magnitudes (DoRA, Liu et al. 2024). llama.cpp cannot load such an adapter; {@link ModelFiles#merge} folds it
+ *                      into a model that it can.
+ * @param init          {@code init_lora_weights}: how A begins; B begins at zero
+ * @param seed          of A's first values; the same seed gives the same A on every device and platform
+ * @param targetModules {@code target_modules}: {@code q_proj}, {@code k_proj}, {@code v_proj}, {@code o_proj},
+ *                      {@code gate_proj}, {@code up_proj}, {@code down_proj}, GGUF's names for them, full tensor names such as
+ *                      {@code blk.3.attn_q}, or {@link #ALL_LINEAR}
+ * @param layersToTransform {@code layers_to_transform}: the layers, from 0, in which they are adapted; empty: all
+ * @param rankPattern   {@code rank_pattern}: ranks of modules whose name ends with the key, a name or a regular expression; the
+ *                      first that fits counts
+ * @param alphaPattern  {@code alpha_pattern}: the same for alpha
+ */
+public record LoraConfig(
+        int rank,
+        double alpha,
+        double dropout,
+        boolean useRslora,
+        boolean useDora,
+        Init init,
+        long seed,
+        List<String> targetModules,
+        List<Integer> layersToTransform,
+        Map<String, Integer> rankPattern,
+        Map<String, Double> alphaPattern) {
+
+    /** Every linear layer but the output head. */
+    public static final String ALL_LINEAR = "all-linear";
+
+    /** How A begins. */
+    public enum Init {
+        /** A ~ U(−1/√in, 1/√in): PEFT's {@code True}. */
+        DEFAULT,
+        /** A ~ N(0, 1/r²): PEFT's {@code "gaussian"}. */
+        GAUSSIAN;
+
+        @Override
+        public String toString() {
+            return name().toLowerCase(Locale.ROOT);
+        }
+    }
+
+    public LoraConfig {
+        Objects.requireNonNull(init, "init");
+        targetModules = List.copyOf(targetModules);
+        layersToTransform = List.copyOf(layersToTransform);
+        rankPattern = Collections.unmodifiableMap(new LinkedHashMap<>(rankPattern));
+        alphaPattern = Collections.unmodifiableMap(new LinkedHashMap<>(alphaPattern));
+        check(rank >= 1, "rank", rank, "at least 1");
+        check(Double.isFinite(alpha) && alpha > 0, "alpha", alpha, "more than 0");
+        check(dropout >= 0 && dropout < 1, "dropout", dropout, "at least 0 and below 1");
+        rankPattern.forEach((name, value) -> check(value >= 1, "rank of \"" + name + "\"", value, "at least 1"));
+        alphaPattern.forEach((name, value) ->
+                check(Double.isFinite(value) && value > 0, "alpha of \"" + name + "\"", value, "more than 0"));
+        check(!targetModules.isEmpty(), "target modules", "empty", "at least one, or " + ALL_LINEAR);
+    }
+
+    private static void check(boolean good, String name, Object value, String meant) {
+        if (!good) {
+            throw new InvalidArgumentException(name + " is " + value + "; it must be " + meant);
+        }
+    }
+
+    /** Rank 16, alpha 32, no dropout, {@link #ALL_LINEAR}. */
+    public static LoraConfig defaults() {
+        return builder().build();
+    }
+
+    public static Builder builder() {
+        return new Builder();
+    }
+
+    /** Every setter's meaning is that of the record's component of the same name. */
+    public static final class Builder {
+        private int rank = 16;
+        private double alpha = 32;
+        private double dropout = 0;
+        private boolean useRslora = false;
+        private boolean useDora = false;
+        private Init init = Init.DEFAULT;
+        private long seed = 42;
+        private List<String> targetModules = List.of(ALL_LINEAR);
+        private List<Integer> layersToTransform = List.of();
+        private Map<String, Integer> rankPattern = Map.of();
+        private Map<String, Double> alphaPattern = Map.of();
+
+        private Builder() {}
+
+        public Builder rank(int value) {
+            rank = value;
+            return this;
+        }
+
+        public Builder alpha(double value) {
+            alpha = value;
+            return this;
+        }
+
+        public Builder dropout(double value) {
+            dropout = value;
+            return this;
+        }
+
+        public Builder useRslora(boolean value) {
+            useRslora = value;
+            return this;
+        }
+
+        public Builder useDora(boolean value) {
+            useDora = value;
+            return this;
+        }
+
+        public Builder init(Init value) {
+            init = value;
+            return this;
+        }
+
+        public Builder seed(long value) {
+            seed = value;
+            return this;
+        }
+
+        public Builder targetModules(String... value) {
+            targetModules = List.of(value);
+            return this;
+        }
+
+        public Builder targetModules(List<String> value) {
+            targetModules = value;
+            return this;
+        }
+
+        public Builder layersToTransform(List<Integer> value) {
+            layersToTransform = value;
+            return this;
+        }
+
+        public Builder rankPattern(Map<String, Integer> value) {
+            rankPattern = value;
+            return this;
+        }
+
+        public Builder alphaPattern(Map<String, Double> value) {
+            alphaPattern = value;
+            return this;
+        }
+
+        public LoraConfig build() {
+            return new LoraConfig(
+                    rank,
+                    alpha,
+                    dropout,
+                    useRslora,
+                    useDora,
+                    init,
+                    seed,
+                    targetModules,
+                    layersToTransform,
+                    rankPattern,
+                    alphaPattern);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+package dev.lorica.adapter;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.SerializationFeature;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import dev.lorica.Model;
+import dev.lorica.ModelInfo;
+import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.exceptions.MismatchException;
+import dev.lorica.files.AtomicFile;
+import dev.lorica.files.GgufFile;
+import dev.lorica.files.SafetensorsFile;
+import dev.lorica.files.SafetensorsWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+
+/**
+ * An adapter's folder as Hugging Face PEFT reads and writes it: {@value #CONFIG} and {@value #WEIGHTS}.
+ *
+ * <p>PEFT loads silently what does not fit. This reader names every key that is missing or unexpected, and refuses what it
+ * does not compute.
+ *
+ * <p>GGUF files of Llama models store the rows of q_proj and k_proj in another order than Hugging Face: within a head of d rows,
+ * row 2j + k here is row j + k·d/2 there. B's rows and DoRA's magnitudes follow; A is the same.
+ */
+final class PeftFolder {
+    static final String CONFIG = "adapter_config.json";
+    static final String WEIGHTS = "adapter_model.safetensors";
+
+    private static final JsonMapper JSON =
+            JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
+    private static final int NAMED_KEYS = 3;
+    private static final String PREFIX = "base_model.model.";
+
+    /** What PEFT stores of a layer. */
+    private enum Part {
+        A(".lora_A.weight"),
+        B(".lora_B.weight"),
+        MAGNITUDE(".lora_magnitude_vector");
+
+        private final String suffix;
+
+        Part(String suffix) {
+            this.suffix = suffix;
+        }
+
+        static Part of(Adapter.Tensor tensor) {
+            return tensor.isA() ? A : tensor.name().endsWith(".lora_b") ? B : MAGNITUDE;
+        }
+
+        String key(LinearLayer layer) {
+            return PREFIX + layer.peft() + suffix;
+        }
+    }
+
+    private PeftFolder() {}
+
+    static boolean is(Path folder) {
+        return Files.exists(folder.resolve(CONFIG));
+    }
+
+    // ---- writing
+
+    static void write(Adapter adapter, Path folder, String baseModel) {
+        List<Adapter.Tensor> tensors = adapter.tensors();
+        ModelInfo model = adapter.model().info();
+        SafetensorsWriter weights = new SafetensorsWriter().metadata("format", "pt");
+        for (int i = 0; i < tensors.size(); i++) {
+            int index = i;
+            Adapter.Tensor tensor = tensors.get(i);
+            LinearLayer layer = LinearLayer.ofTensor(tensor.name());
+            Part part = Part.of(tensor);
+            weights.add(
+                    part.key(layer),
+                    part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
+                    () -> part == Part.A
+                            ? adapter.values(index)
+                            : toPeft(adapter.values(index), layer.module().ropeHeads(model), model.headDim()));
+        }
+        weights.write(folder.resolve(WEIGHTS));
+        try {
+            AtomicFile.write(folder.resolve(CONFIG), JSON.writeValueAsBytes(config(adapter, tensors, baseModel)));
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static Map<String, Object> config(Adapter adapter, List<Adapter.Tensor> tensors, String baseModel) {
+        AdapterInfo info = adapter.info();
+        double alpha = info.alpha() != 0 ? info.alpha() : tensors.get(0).alpha();
+        Map<String, Object> ranks = new LinkedHashMap<>();
+        Map<String, Object> alphas = new LinkedHashMap<>();
+        Map<LinearLayer.Module, List<LinearLayer>> layers = new LinkedHashMap<>();
+        for (int i = 0; i < 2 * info.pairs(); i += 2) {
+            LinearLayer layer = LinearLayer.ofTensor(tensors.get(i).name());
+            layers.computeIfAbsent(layer.module(), module -> new ArrayList<>()).add(layer);
+            if (tensors.get(i).rows() != info.rank()) {
+                ranks.put(layer.peft(), tensors.get(i).rows());
+            }
+            if (tensors.get(i).alpha() != alpha) {
+                alphas.put(layer.peft(), number(tensors.get(i).alpha()));
+            }
+        }
+        List<String> targets = new ArrayList<>();
+        layers.forEach((module, places) -> {
+            if (places.size() == adapter.model().info().layers()) {
+                targets.add(module.shortName());
+            } else {
+                places.forEach(layer -> targets.add(layer.peft()));
+            }
+        });
+
+        Map<String, Object> config = new LinkedHashMap<>();
+        config.put("peft_type", "LORA");
+        config.put("task_type", "CAUSAL_LM");
+        config.put("base_model_name_or_path", baseModel);
+        config.put("inference_mode", true);
+        config.put("r", info.rank());
+        config.put("lora_alpha", number(alpha));
+        config.put("lora_dropout", number(info.dropout()));
+        config.put("target_modules", targets);
+        config.put("rank_pattern", ranks);
+        config.put("alpha_pattern", alphas);
+        config.put("use_rslora", info.useRslora());
+        config.put("use_dora", info.useDora());
+        config.put("bias", "none");
+        config.put("fan_in_fan_out", false);
+        config.put("init_lora_weights", true);
+        config.put("modules_to_save", null);
+        return config;
+    }
+
+    /** 32 and not 32.0; 0.05 and not the digits that it has as a float made wider. */
+    private static Number number(double value) {
+        if (value == Math.rint(value) && Math.abs(value) < 1L << 53) {
+            return (long) value;
+        }
+        return (float) value == value ? Double.valueOf(Float.toString((float) value)) : Double.valueOf(value);
+    }
+
+    /** The name by which Hugging Face knows the model, as far as its file tells; its own name otherwise. */
+    static String baseModelOf(Model model) {
+        try (GgufFile file = GgufFile.open(model.file())) {
+            Map<String, String> metadata = file.metadata(0);
+            for (String key :
+                    List.of("general.source.huggingface.repository", "general.source.repo_url", "general.repo_url")) {
+                String value = metadata.containsKey(key)
+                        ? JSON.readTree(metadata.get(key)).asText()
+                        : "";
+                String name = value.replaceFirst("^https?://huggingface\\.co/", "");
+                if (name.matches("[\\w.-]+/[\\w.-]+")) {
+                    return name;
+                }
+            }
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
+        }
+        String name = model.info().name();
+        return name.isEmpty() ? model.file().getFileName().toString().replaceFirst("\\.gguf$", "") : name;
+    }
+
+    // ---- reading
+
+    static Adapter read(Model model, Path folder) {
+        PeftConfig config = PeftConfig.read(folder.resolve(CONFIG));
+        ModelInfo info = model.info();
+        Set<LinearLayer> targets = targets(config, info.layers());
+        try (SafetensorsFile weights = openWeights(folder)) {
+            checkKeys(weights, targets, config.useDora());
+            List<String> names = new ArrayList<>();
+            boolean changesNothing = true;
+            for (LinearLayer layer : targets) {
+                int rank = config.rank(layer.peft());
+                double alpha = config.alpha(layer.peft());
+                checkShapes(weights, layer, rank);
+                boolean asTheOthers = rank == config.r() && alpha == config.loraAlpha();
+                names.add(layer.gguf()
+                        + (asTheOthers ? "" : ":" + rank)
+                        + (alpha == config.loraAlpha() ? "" : ":" + alpha));
+            }
+            Adapter adapter = Adapter.create(
+                    model,
+                    LoraConfig.builder()
+                            .rank(config.r())
+                            .alpha(config.loraAlpha())
+                            .dropout(config.loraDropout())
+                            .useRslora(config.useRslora())
+                            .useDora(config.useDora())
+                            .targetModules(names)
+                            .build());
+            try {
+                List<Adapter.Tensor> tensors = adapter.tensors();
+                for (int i = 0; i < tensors.size(); i++) {
+                    Adapter.Tensor tensor = tensors.get(i);
+                    Part part = Part.of(tensor);
+                    LinearLayer layer = LinearLayer.ofTensor(tensor.name());
+                    SafetensorsFile.Tensor stored = weights.tensors().get(part.key(layer));
+                    List<Long> shape =
+                            part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns());
+                    if (!stored.shape().equals(shape)) {
+                        throw new MismatchException(weights.path() + ": \"" + stored.name() + "\" has the shape "
+                                + stored.shape() + "; this model needs " + shape);
+                    }
+                    float[] values = weights.read(stored);
+                    checkFinite(weights, stored, values);
+                    float[] ours = part == Part.A
+                            ? values
+                            : toGguf(values, layer.module().ropeHeads(info), info.headDim());
+                    changesNothing &= switch (part) {
+                        case A -> true;
+                        case B -> isZero(values);
+                        case MAGNITUDE -> isCloseTo(ours, adapter.values(i));
+                    };
+                    adapter.setValues(i, ours);
+                }
+                if (changesNothing) {
+                    throw new FileFormatException(
+                            weights.path() + " has no effect: every B is zero; was it saved before it was trained?");
+                }
+                return adapter;
+            } catch (RuntimeException e) {
+                adapter.close();
+                throw e;
+            }
+        }
+    }
+
+    private static Set<LinearLayer> targets(PeftConfig config, int layers) {
+        Set<LinearLayer> targets = new LinkedHashSet<>();
+        Set<String> unused = new LinkedHashSet<>(config.targetNames());
+        for (int i = 0; i < layers; i++) {
+            for (LinearLayer.Module module : LinearLayer.Module.values()) {
+                LinearLayer layer = new LinearLayer(i, module);
+                unused.removeIf(name -> PeftConfig.isNamed(layer.peft(), name));
+                if (config.targets(layer.peft(), i)) {
+                    targets.add(layer);
+                }
+            }
+        }
+        if (!unused.isEmpty()) {
+            throw new MismatchException(config.file() + ": target_modules names " + some(unused)
+                    + ", which is no linear layer of this model's " + layers
+                    + " blocks; the output head and the embedding cannot be adapted");
+        }
+        if (targets.isEmpty()) {
+            throw new MismatchException(config.file() + ": target_modules fits no layer of this model");
+        }
+        return targets;
+    }
+
+    private static SafetensorsFile openWeights(Path folder) {
+        if (!Files.exists(folder.resolve(WEIGHTS))) {
+            boolean pickled = Files.exists(folder.resolve("adapter_model.bin"));
+            throw new FileAccessException(folder + " holds no " + WEIGHTS
+                    + (pickled
+                            ? "; adapter_model.bin is a pickle, which can run code and is not read: save the adapter again with safetensors"
+                            : ""));
+        }
+        return SafetensorsFile.open(folder.resolve(WEIGHTS));
+    }
+
+    private static void checkKeys(SafetensorsFile weights, Set<LinearLayer> targets, boolean dora) {
+        Set<String> missing = new LinkedHashSet<>();
+        targets.forEach(layer -> {
+            missing.add(Part.A.key(layer));
+            missing.add(Part.B.key(layer));
+            if (dora) {
+                missing.add(Part.MAGNITUDE.key(layer));
+            }
+        });
+        Set<String> unexpected = new LinkedHashSet<>(weights.tensors().keySet());
+        unexpected.removeAll(missing);
+        missing.removeAll(weights.tensors().keySet());
+        List<String> faults = new ArrayList<>();
+        if (!missing.isEmpty()) {
+            faults.add("missing " + some(missing));
+        }
+        if (!unexpected.isEmpty()) {
+            faults.add("unexpected " + some(unexpected));
+        }
+        if (!faults.isEmpty()) {
+            throw new MismatchException(weights.path() + " does not hold what " + CONFIG + " and the model ask for: "
+                    + String.join("; ", faults));
+        }
+    }
+
+    private static String some(Set<String> names) {
+        String text = String.join(
+                ", ",
+                names.stream().limit(NAMED_KEYS).map(name -> "\"" + name + "\"").toList());
+        return names.size() <= NAMED_KEYS ? text : text + " and " + (names.size() - NAMED_KEYS) + " more";
+    }
+
+    /** Before anything of that size is allocated. */
+    private static void checkShapes(SafetensorsFile weights, LinearLayer layer, int rank) {
+        List<Long> a = weights.tensors().get(Part.A.key(layer)).shape();
+        List<Long> b = weights.tensors().get(Part.B.key(layer)).shape();
+        if (a.size() != 2 || b.size() != 2 || a.get(0) != rank || b.get(1) != rank) {
+            throw new MismatchException(weights.path() + ": " + layer.peft() + " has A " + a + " and B " + b + ", but "
+                    + CONFIG + " gives it the rank " + rank);
+        }
+    }
+
+    private static void checkFinite(SafetensorsFile weights, SafetensorsFile.Tensor tensor, float[] values) {
+        for (int i = 0; i < values.length; i++) {
+            if (!Float.isFinite(values[i])) {
+                throw new FileFormatException(weights.path() + ": \"" + tensor.name() + "\": value " + i + " is "
+                        + values[i] + ", a finite number is needed");
+            }
+        }
+    }
+
+    /** Up to rounding: PEFT computes the norms of the weights, at which magnitudes begin, in another order. */
+    private static boolean isCloseTo(float[] values, float[] others) {
+        for (int i = 0; i < values.length; i++) {
+            if (Math.abs(values[i] - others[i]) > 1e-5f * Math.abs(others[i])) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    private static boolean isZero(float[] values) {
+        for (float value : values) {
+            if (value != 0) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    // ---- the order of rows
+
+    /** B[out, r] with rows in Hugging Face's order, from GGUF's. */
+    private static float[] toPeft(float[] b, int heads, int headDim) {
+        return heads == 0 ? b : reordered(b, heads, headDim, true);
+    }
+
+    /** B[out, r] with rows in GGUF's order, from Hugging Face's. */
+    private static float[] toGguf(float[] b, int heads, int headDim) {
+        return heads == 0 ? b : reordered(b, heads, headDim, false);
+    }
+
+    private static float[] reordered(float[] values, int heads, int headDim, boolean toPeft) {
+        int rowLength = values.length / (heads * headDim);
+        float[] result = new float[values.length];
+        for (int head = 0; head < heads; head++) {
+            for (int j = 0; j < headDim / 2; j++) {
+                for (int k = 0; k < 2; k++) {
+                    int gguf = head * headDim + 2 * j + k;
+                    int peft = head * headDim + j + k * headDim / 2;
+                    System.arraycopy(
+                            values,
+                            (toPeft ? gguf : peft) * rowLength,
+                            result,
+                            (toPeft ? peft : gguf) * rowLength,
+                            rowLength);
+                }
+            }
+        }
+        return result;
+    }
+}

@@ -1,0 +1,19 @@
+package dev.lorica.adapter;
+
+import dev.lorica.exceptions.InvalidArgumentException;
+
+/**
+ * An adapter, and how strongly it is applied.
+ *
+ * @param scale multiplies its effect: 1 is as trained, 0 is nothing, negative is the opposite
+ */
+public record ScaledAdapter(Adapter adapter, double scale) {
+    public ScaledAdapter {
+        if (adapter == null) {
+            throw new InvalidArgumentException("the adapter is null");
+        }
+        if (!Float.isFinite((float) scale)) {
+            throw new InvalidArgumentException("the scale of an adapter is " + scale + "; it must be finite");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+package dev.lorica.adapter;
+
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.regex.Pattern;
+import java.util.regex.PatternSyntaxException;
+
+/**
+ * Which layers a {@link LoraConfig} means, as the native library takes it: names, with a rank and an alpha of their own where a
+ * pattern gives them one. What would have no effect is an error.
+ */
+final class TargetModules {
+    private TargetModules() {}
+
+    static String of(LoraConfig config, int layers) {
+        boolean plain = config.rankPattern().isEmpty()
+                && config.alphaPattern().isEmpty()
+                && config.layersToTransform().isEmpty();
+        if (plain) {
+            return String.join(",", config.targetModules());
+        }
+        for (int layer : config.layersToTransform()) {
+            if (layer < 0 || layer >= layers) {
+                throw new InvalidArgumentException(
+                        "layers to transform names layer " + layer + "; this model has layers 0 to " + (layers - 1));
+            }
+        }
+        Map<LinearLayer, String> suffixes = new LinkedHashMap<>();
+        List<String> unknown = new ArrayList<>();
+        for (String target : config.targetModules()) {
+            int colon = target.indexOf(':');
+            String name = colon < 0 ? target : target.substring(0, colon);
+            List<LinearLayer> meant = layersOf(name, config.layersToTransform(), layers);
+            meant.forEach(layer -> suffixes.put(layer, colon < 0 ? "" : target.substring(colon)));
+            if (meant.isEmpty()) {
+                unknown.add(target);
+            }
+        }
+        Map<LinearLayer, Integer> ranks = matches("rank pattern", config.rankPattern(), suffixes.keySet());
+        Map<LinearLayer, Double> alphas = matches("alpha pattern", config.alphaPattern(), suffixes.keySet());
+        List<String> names = new ArrayList<>();
+        suffixes.forEach((layer, given) -> {
+            // A pattern says more than a target module's own numbers.
+            String[] own = given.split(":");
+            Object rank = ranks.containsKey(layer) ? ranks.get(layer) : own.length > 1 ? own[1] : config.rank();
+            Object alpha = alphas.containsKey(layer) ? alphas.get(layer) : own.length > 2 ? own[2] : config.alpha();
+            names.add(layer.gguf() + ":" + rank + ":" + alpha);
+        });
+        // The native library knows how to say what names there are.
+        names.addAll(unknown);
+        return String.join(",", names);
+    }
+
+    /** The layers that {@code name} stands for; a full name stands for itself, whatever layers are to be transformed. */
+    private static List<LinearLayer> layersOf(String name, List<Integer> transformed, int layers) {
+        List<LinearLayer> meant = new ArrayList<>();
+        for (int i = 0; i < layers; i++) {
+            for (LinearLayer.Module module : LinearLayer.Module.values()) {
+                LinearLayer layer = new LinearLayer(i, module);
+                boolean full =
+                        name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
+                boolean everywhere = name.equals(LoraConfig.ALL_LINEAR) || module.isNamed(name);
+                if (full || everywhere && (transformed.isEmpty() || transformed.contains(i))) {
+                    meant.add(layer);
+                }
+            }
+        }
+        return meant;
+    }
+
+    /** For each layer the value of the first pattern that fits one of its names, from its end or from a dot on, as in PEFT. */
+    private static <T> Map<LinearLayer, T> matches(String what, Map<String, T> patterns, Iterable<LinearLayer> layers) {
+        Map<LinearLayer, T> found = new LinkedHashMap<>();
+        patterns.forEach((text, value) -> {
+            Pattern pattern = compile(what, text);
+            boolean any = false;
+            for (LinearLayer layer : layers) {
+                if (pattern.matcher(layer.peft()).matches()
+                        || pattern.matcher(layer.gguf()).matches()) {
+                    found.putIfAbsent(layer, value);
+                    any = true;
+                }
+            }
+            if (!any) {
+                throw new InvalidArgumentException(
+                        what + " \"" + text + "\" fits none of the modules that are adapted; a name such as "
+                                + "v_proj, layers.0.self_attn.v_proj or blk.0.attn_v is meant, or a regular expression for such names");
+            }
+        });
+        return found;
+    }
+
+    private static Pattern compile(String what, String text) {
+        try {
+            return Pattern.compile("(.*\\.)?(" + text + ")");
+        } catch (PatternSyntaxException e) {
+            throw new InvalidArgumentException(
+                    what + " \"" + text + "\" is no regular expression: " + e.getDescription());
+        }
+    }
+}

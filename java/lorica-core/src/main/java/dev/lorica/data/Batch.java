@@ -1,0 +1,82 @@
+package dev.lorica.data;
+
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.util.Objects;
+
+/**
+ * A packed micro-batch: sequences one after another without padding. Attention never crosses from one to the next.
+ *
+ * <p>The arrays are not copied; whoever makes a batch gives them away.
+ *
+ * @param tokens          [T] token ids
+ * @param labels          [T] what position t is to predict: the id that follows it, already shifted, or {@link #IGNORE}. The last
+ *                        position of a sequence therefore has {@link #IGNORE}.
+ * @param positions       [T] position within the sequence, for RoPE
+ * @param sequenceLengths tokens of each sequence, each at least 1; their sum is T
+ */
+public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths) {
+
+    /** Label of a position that is not trained on. */
+    public static final int IGNORE = -100;
+
+    public Batch {
+        Objects.requireNonNull(tokens, "tokens");
+        Objects.requireNonNull(labels, "labels");
+        Objects.requireNonNull(positions, "positions");
+        Objects.requireNonNull(sequenceLengths, "sequenceLengths");
+        if (labels.length != tokens.length || positions.length != tokens.length) {
+            throw new InvalidArgumentException("tokens, labels and positions must be equally long, not " + tokens.length
+                    + ", " + labels.length + " and " + positions.length);
+        }
+        long sum = 0;
+        for (int length : sequenceLengths) {
+            if (length < 1) {
+                throw new InvalidArgumentException("a sequence cannot have " + length + " tokens");
+            }
+            sum += length;
+        }
+        if (sum != tokens.length) {
+            throw new InvalidArgumentException(
+                    "sequence lengths add up to " + sum + ", but there are " + tokens.length + " tokens");
+        }
+    }
+
+    /** Positions 0, 1, 2, … within each sequence. */
+    public static Batch of(int[] tokens, int[] labels, int... sequenceLengths) {
+        int[] positions = new int[tokens.length];
+        int t = 0;
+        for (int length : sequenceLengths) {
+            for (int i = 0; i < length && t < positions.length; i++) {
+                positions[t++] = i;
+            }
+        }
+        return new Batch(tokens, labels, positions, sequenceLengths);
+    }
+
+    public int tokenCount() {
+        return tokens.length;
+    }
+
+    public int sequenceCount() {
+        return sequenceLengths.length;
+    }
+
+    public int longestSequence() {
+        int longest = 0;
+        for (int length : sequenceLengths) {
+            longest = Math.max(longest, length);
+        }
+        return longest;
+    }
+
+    /** Positions that are trained on. */
+    public int trainedCount() {
+        int count = 0;
+        for (int label : labels) {
+            if (label != IGNORE) {
+                count++;
+            }
+        }
+        return count;
+    }
+}

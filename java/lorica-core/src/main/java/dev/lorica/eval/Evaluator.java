@@ -1,0 +1,169 @@
+package dev.lorica.eval;
+
+import dev.lorica.Model;
+import dev.lorica.TokenizerInfo;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.LoraConfig;
+import dev.lorica.data.Batch;
+import dev.lorica.data.DataRecord;
+import dev.lorica.data.ExampleEncoder;
+import dev.lorica.data.Packer;
+import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.TokenizedDataset;
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.generate.Generation;
+import dev.lorica.generate.GenerationConfig;
+import dev.lorica.generate.Generator;
+import dev.lorica.train.Checkpointing;
+import dev.lorica.train.TrainSession;
+import dev.lorica.train.TrainingConfig;
+import java.util.Arrays;
+import java.util.List;
+import java.util.function.BooleanSupplier;
+import java.util.function.Function;
+
+/**
+ * Measures a model: how well it predicts a data set (loss and perplexity, every token weighted alike, so that the result does not
+ * depend on the batch size), how well it predicts a text, how well it answers questions.
+ */
+public final class Evaluator {
+    /** The base alone is the base with an adapter that changes nothing: B is zero until it is trained. */
+    private static final LoraConfig NO_CHANGE =
+            LoraConfig.builder().rank(1).targetModules("q_proj").build();
+
+    private final Model model;
+    private final Adapter adapter;
+
+    /** @param adapter {@code null}: the base alone */
+    public Evaluator(Model model, Adapter adapter) {
+        if (adapter != null && adapter.model() != model) {
+            throw new InvalidArgumentException(
+                    "the adapter belongs to another model; load it with Adapter.load and this model");
+        }
+        this.model = model;
+        this.adapter = adapter;
+    }
+
+    /** @param batchSize examples that are processed at once */
+    public Evaluation evaluate(TokenizedDataset data, int batchSize) {
+        TrainSession.Shape shape = TrainSession.Shape.largest(Packer.inOrder(data, batchSize));
+        return inSession(shape, session -> evaluate(session, data, batchSize, () -> false));
+    }
+
+    /**
+     * How well the model predicts a text, measured as llama.cpp's {@code perplexity} does it, so that the numbers can be
+     * compared: the text is cut into windows of {@code window} tokens that do not overlap, what is left at the end is not used;
+     * in each window the second half is predicted from all that stands before it, and if the vocabulary asks for BOS, it takes
+     * the place of the first token.
+     *
+     * @throws InvalidArgumentException if the text has fewer tokens than two windows
+     */
+    public TextEvaluation evaluateText(String text, int window) {
+        if (window < 4) {
+            throw new InvalidArgumentException("windows of " + window + " tokens are too short; at least 4 are needed");
+        }
+        int[] ids = model.tokenizer().encode(text, true, false);
+        if (ids.length < 2 * window) {
+            throw new InvalidArgumentException("the text has " + ids.length + " tokens; two windows need " + 2 * window
+                    + ". Take a longer text or a smaller window");
+        }
+        TokenizerInfo tokens = model.tokenizer().info();
+        return inSession(new TrainSession.Shape(window, 1, window), session -> {
+            long start = System.nanoTime();
+            float[] losses = new float[window];
+            double sum = 0;
+            double squares = 0;
+            long scored = 0;
+            int windows = ids.length / window;
+            for (int w = 0; w < windows; w++) {
+                int[] part = Arrays.copyOfRange(ids, w * window, (w + 1) * window);
+                if (tokens.addBos()) {
+                    part[0] = tokens.bos();
+                }
+                int[] labels = new int[window];
+                Arrays.fill(labels, Batch.IGNORE);
+                System.arraycopy(part, window / 2 + 1, labels, window / 2, window - 1 - window / 2);
+                session.evaluate(Batch.of(part, labels, window), losses);
+                for (int t = window / 2; t < window - 1; t++) {
+                    sum += losses[t];
+                    squares += (double) losses[t] * losses[t];
+                }
+                scored += window - 1 - window / 2;
+            }
+            double mean = sum / scored;
+            double variance = Math.max(0, squares / scored - mean * mean);
+            return new TextEvaluation(
+                    mean,
+                    Math.sqrt(variance / (scored - 1)),
+                    windows,
+                    scored,
+                    ids.length,
+                    (System.nanoTime() - start) / 1e9);
+        });
+    }
+
+    /**
+     * Asks every question of {@code data}, of a conversation the last one, and compares the answers with those expected.
+     *
+     * @param template what stands around a question
+     * @param config   how answers are generated; with temperature 0 the result is the same each time
+     * @throws InvalidArgumentException if the records are plain texts, without questions
+     */
+    public AnswerEvaluation evaluateAnswers(
+            Iterable<DataRecord> data, PromptTemplate template, GenerationConfig config) {
+        long start = System.nanoTime();
+        ExampleEncoder encoder = new ExampleEncoder(model.tokenizer(), template, false);
+        int matches = 0;
+        double f1 = 0;
+        int examples = 0;
+        try (Generator generator = new Generator(model, adapter)) {
+            for (DataRecord question : data) {
+                if (question.isText()) {
+                    throw new InvalidArgumentException(
+                            "answers cannot be compared: the data are plain texts without questions");
+                }
+                Generation generation = generator.generate(encoder.prompt(question), config);
+                StringBuilder answer = new StringBuilder();
+                generation.forEach(answer::append);
+                matches += AnswerScore.exactMatch(answer.toString(), question.answer()) ? 1 : 0;
+                f1 += AnswerScore.f1(answer.toString(), question.answer());
+                examples++;
+            }
+        }
+        if (examples == 0) {
+            throw new InvalidArgumentException("there are no questions to ask");
+        }
+        return new AnswerEvaluation(
+                (double) matches / examples, f1 / examples, examples, (System.nanoTime() - start) / 1e9);
+    }
+
+    private <R> R inSession(TrainSession.Shape shape, Function<TrainSession, R> work) {
+        // Nothing is kept for a backward pass, so the plan need not have room for it.
+        TrainingConfig config =
+                TrainingConfig.builder().checkpointing(Checkpointing.ON).build();
+        try (Adapter none = adapter == null ? Adapter.create(model, NO_CHANGE) : null;
+                TrainSession session = new TrainSession(model, adapter == null ? none : adapter, config, shape)) {
+            return work.apply(session);
+        }
+    }
+
+    /** {@code null} when {@code stop} became true before the end. */
+    public static Evaluation evaluate(
+            TrainSession session, TokenizedDataset data, int batchSize, BooleanSupplier stop) {
+        long start = System.nanoTime();
+        List<Batch> batches = Packer.inOrder(data, batchSize);
+        double sum = 0;
+        long trained = 0;
+        long tokens = 0;
+        for (Batch batch : batches) {
+            if (stop.getAsBoolean()) {
+                return null;
+            }
+            TrainSession.Loss loss = session.evaluate(batch);
+            sum += loss.sum();
+            trained += loss.trained();
+            tokens += batch.tokenCount();
+        }
+        return new Evaluation(sum / trained, trained, tokens, data.size(), (System.nanoTime() - start) / 1e9);
+    }
+}

@@ -1,0 +1,120 @@
+package dev.lorica.files;
+
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.exceptions.FileAccessException;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.function.Supplier;
+
+/** Writes a safetensors file of F32 tensors: under a temporary name, synced, renamed. */
+public final class SafetensorsWriter {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final int ALIGNMENT = 8;
+    private static final int PIECE = 1 << 16;
+
+    private record Entry(String name, List<Long> shape, Supplier<float[]> values) {
+        long bytes() {
+            return shape.stream().reduce(4L, Math::multiplyExact);
+        }
+    }
+
+    private final List<Entry> entries = new ArrayList<>();
+    private final Map<String, String> metadata = new LinkedHashMap<>();
+
+    /** An entry of the header's {@code __metadata__}. */
+    public SafetensorsWriter metadata(String key, String value) {
+        metadata.put(key, value);
+        return this;
+    }
+
+    /** A tensor whose values are asked for when it is written; tensors are written in the order of these calls. */
+    public SafetensorsWriter add(String name, List<Long> shape, Supplier<float[]> values) {
+        entries.add(new Entry(name, List.copyOf(shape), values));
+        return this;
+    }
+
+    /** Writes the file; one that was there stays as it was until this one is complete. */
+    public void write(Path file) {
+        // Not createTempFile, whose files nobody else may read.
+        Path temporary = file.resolveSibling(
+                file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
+        try {
+            try (FileChannel channel =
+                    FileChannel.open(temporary, StandardOpenOption.WRITE, StandardOpenOption.CREATE_NEW)) {
+                writeFully(channel, header());
+                for (Entry entry : entries) {
+                    write(channel, entry);
+                }
+                channel.force(true);
+            }
+            Files.move(temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+        } catch (IOException e) {
+            throw new FileAccessException(file + " cannot be written: " + e.getMessage(), e);
+        } finally {
+            deleteQuietly(temporary);
+        }
+    }
+
+    /** Length and JSON, padded with spaces so that the data begins aligned. */
+    private ByteBuffer header() throws IOException {
+        Map<String, Object> header = new LinkedHashMap<>();
+        if (!metadata.isEmpty()) {
+            header.put("__metadata__", metadata);
+        }
+        long offset = 0;
+        for (Entry entry : entries) {
+            long end = offset + entry.bytes();
+            header.put(
+                    entry.name(), Map.of("dtype", "F32", "shape", entry.shape(), "data_offsets", List.of(offset, end)));
+            offset = end;
+        }
+        byte[] json = JSON.writeValueAsBytes(header);
+        int padded = (json.length + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        ByteBuffer buffer = ByteBuffer.allocate(8 + padded)
+                .order(ByteOrder.LITTLE_ENDIAN)
+                .putLong(padded)
+                .put(json);
+        while (buffer.hasRemaining()) {
+            buffer.put((byte) ' ');
+        }
+        return buffer.flip();
+    }
+
+    private static void write(FileChannel channel, Entry entry) throws IOException {
+        float[] values = entry.values().get();
+        if (4L * values.length != entry.bytes()) {
+            throw new IllegalStateException(
+                    entry.name() + " has " + values.length + " values, not those of its shape " + entry.shape());
+        }
+        ByteBuffer buffer = ByteBuffer.allocate(PIECE).order(ByteOrder.LITTLE_ENDIAN);
+        for (int start = 0; start < values.length; start += PIECE / 4) {
+            int count = Math.min(PIECE / 4, values.length - start);
+            buffer.clear().asFloatBuffer().put(values, start, count);
+            writeFully(channel, buffer.limit(4 * count));
+        }
+    }
+
+    private static void writeFully(FileChannel channel, ByteBuffer buffer) throws IOException {
+        while (buffer.hasRemaining()) {
+            channel.write(buffer);
+        }
+    }
+
+    private static void deleteQuietly(Path temporary) {
+        try {
+            Files.deleteIfExists(temporary);
+        } catch (IOException e) {
+            // What matters is whether the file itself was written.
+        }
+    }
+}

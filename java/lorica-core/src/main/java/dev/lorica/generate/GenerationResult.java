@@ -1,0 +1,38 @@
+package dev.lorica.generate;
+
+/**
+ * What a generation came to.
+ *
+ * @param text            all pieces together
+ * @param finishReason    why it ended
+ * @param promptTokens    tokens of the prompt
+ * @param reusedTokens    those of them that were in the cache from the generation before
+ * @param generatedTokens tokens generated, the one that ended the text included
+ * @param promptSeconds   time for processing the prompt, up to the first logits
+ * @param seconds         time for generating, without the prompt
+ */
+public record GenerationResult(
+        String text,
+        FinishReason finishReason,
+        int promptTokens,
+        int reusedTokens,
+        int generatedTokens,
+        double promptSeconds,
+        double seconds) {
+
+    /** Why a generation ended. */
+    public enum FinishReason {
+        /** The model ended its text or turn. */
+        END_OF_TEXT,
+        /** A stop string came. */
+        STOP_STRING,
+        /** {@link GenerationConfig#maxNewTokens} were generated. */
+        MAX_NEW_TOKENS,
+        /** The model's context is full. */
+        CONTEXT_FULL
+    }
+
+    public double tokensPerSecond() {
+        return seconds > 0 ? generatedTokens / seconds : 0;
+    }
+}

@@ -1,0 +1,217 @@
+package dev.lorica.generate;
+
+import dev.lorica.Model;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.ScaledAdapter;
+import dev.lorica.data.ChatTemplate;
+import dev.lorica.data.DataRecord;
+import dev.lorica.data.ExampleEncoder;
+import dev.lorica.data.Message;
+import dev.lorica.data.PromptTemplate;
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Objects;
+
+/**
+ * Generates text, with an adapter or without.
+ *
+ * <pre>{@code
+ * try (Generator generator = new Generator(model, adapter)) {
+ *     for (String piece : generator.ask("Who is Mr. Collins?", GenerationConfig.defaults())) {
+ *         System.out.print(piece);
+ *     }
+ * }
+ * }</pre>
+ *
+ * Adapters can be chosen anew for each text, several at once and each with a scale of its own; the model is not loaded again:
+ *
+ * <pre>{@code
+ * generator.ask(question, config, List.of(new ScaledAdapter(austen, 1), new ScaledAdapter(brief, 0.5)));
+ * }</pre>
+ *
+ * It keeps the cache of the text before: a prompt that begins as the last text did, with the same adapters, is processed only from
+ * where it differs.
+ * One generation at a time; for several at once, make several generators, which share the model's weights.
+ */
+public final class Generator implements AutoCloseable {
+    /** Positions are allocated in multiples of this, so that not every longer prompt needs a new cache. */
+    private static final int CACHE_STEP = 256;
+
+    private final Model model;
+    private final List<ScaledAdapter> adapters;
+    private KvCache cache;
+    private Applied applied;
+    private ExampleEncoder encoder;
+    private PromptTemplate encoderTemplate;
+    private boolean closed;
+    private Generation current;
+
+    /** Adapters in the cache, and what {@link Adapter#changes} said then. */
+    private record Applied(List<ScaledAdapter> adapters, List<Long> changes) {
+        static Applied of(List<ScaledAdapter> adapters) {
+            return new Applied(
+                    adapters,
+                    adapters.stream().map(one -> one.adapter().changes()).toList());
+        }
+    }
+
+    /** The base alone. */
+    public Generator(Model model) {
+        this(model, List.of());
+    }
+
+    /** @param adapter {@code null}: the base alone */
+    public Generator(Model model, Adapter adapter) {
+        this(model, adapter == null ? List.of() : List.of(new ScaledAdapter(adapter, 1)));
+    }
+
+    /** @param adapters whose sum is applied unless a text is asked for with others; none: the base alone */
+    public Generator(Model model, List<ScaledAdapter> adapters) {
+        this.model = model;
+        this.adapters = List.copyOf(adapters);
+        Adapter.requireOf(model, adapters);
+    }
+
+    /**
+     * Answers an instruction, put into the template that the adapter was trained with; where there is none, into the model's chat
+     * template, or else the {@code ### Instruction:} form.
+     */
+    public Generation ask(String instruction, GenerationConfig config) {
+        return ask(instruction, config, adapters);
+    }
+
+    /** Answers an instruction with these adapters, in the template of the first of them that has one. */
+    public Generation ask(String instruction, GenerationConfig config, List<ScaledAdapter> adapters) {
+        return generate(encoder(template(adapters)).prompt(instruction, ""), config, adapters);
+    }
+
+    /**
+     * Goes on with a conversation, in the same template as {@link #ask}. To keep it going, add the answer as an assistant's message
+     * and the next question: what the conversation had before is not processed again.
+     */
+    public Generation chat(List<Message> messages, GenerationConfig config) {
+        return chat(messages, template(adapters), config);
+    }
+
+    /** Goes on with a conversation, in this template. */
+    public Generation chat(List<Message> messages, PromptTemplate template, GenerationConfig config) {
+        DataRecord record = DataRecord.conversation(messages.toArray(Message[]::new));
+        return generate(encoder(template).prompt(record), config, adapters);
+    }
+
+    /** What stands around what is asked: that of the first adapter that has one, else the model's own. */
+    public PromptTemplate template() {
+        return template(adapters);
+    }
+
+    private PromptTemplate template(List<ScaledAdapter> adapters) {
+        return adapters.stream()
+                .map(one -> one.adapter().template())
+                .filter(Objects::nonNull)
+                .findFirst()
+                .or(() -> ChatTemplate.of(model.tokenizer().info()))
+                .orElse(PromptTemplate.INSTRUCTION);
+    }
+
+    private synchronized ExampleEncoder encoder(PromptTemplate template) {
+        if (encoder == null || !template.equals(encoderTemplate)) {
+            encoder = new ExampleEncoder(model.tokenizer(), template, false);
+            encoderTemplate = template;
+        }
+        return encoder;
+    }
+
+    /** Goes on with a prompt as it stands; control tokens written out in it become these tokens. */
+    public Generation generate(String prompt, GenerationConfig config) {
+        return generate(prompt, config, adapters);
+    }
+
+    /** Goes on with a prompt as it stands, with these adapters. */
+    public Generation generate(String prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
+        return generate(encoder(PromptTemplate.PLAIN).prompt(prompt, ""), config, adapters);
+    }
+
+    /**
+     * Goes on with the text of these ids. Nothing is computed before the first piece is asked for.
+     *
+     * @throws InvalidArgumentException if there are no ids, or more than the model's context has positions for
+     */
+    public Generation generate(int[] prompt, GenerationConfig config) {
+        return generate(prompt, config, adapters);
+    }
+
+    /** Goes on with the text of these ids, with these adapters; none: the base alone. */
+    public synchronized Generation generate(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
+        requireOpen();
+        Adapter.requireOf(model, adapters);
+        int context = model.info().contextLength();
+        if (prompt.length == 0) {
+            throw new InvalidArgumentException("the prompt is empty");
+        }
+        if (prompt.length > context) {
+            throw new InvalidArgumentException("the prompt has " + prompt.length + " tokens, more than the " + context
+                    + " of the model's context");
+        }
+        current = new Generation(this, model, prompt.clone(), config, List.copyOf(adapters));
+        return current;
+    }
+
+    @Override
+    public synchronized void close() {
+        closed = true;
+        current = null;
+        if (cache != null) {
+            cache.close();
+            cache = null;
+        }
+    }
+
+    /** Puts the prompt into the cache. Returns how many of its tokens were there already. */
+    synchronized int begin(Generation generation, int[] prompt, int maxNewTokens, float[] logits) {
+        requireCurrent(generation);
+        int needed = (int) Math.min(model.info().contextLength(), (long) prompt.length + maxNewTokens);
+        if (cache != null && cache.capacity() < needed) {
+            cache.close();
+            cache = null;
+        }
+        if (cache == null) {
+            long rounded = (needed + CACHE_STEP - 1L) / CACHE_STEP * CACHE_STEP;
+            cache = new KvCache(model, (int) Math.min(rounded, model.info().contextLength()));
+            applied = Applied.of(List.of());
+        }
+        Applied wanted = Applied.of(generation.adapters());
+        if (!wanted.equals(applied)) {
+            cache.setAdapters(wanted.adapters());
+            applied = wanted;
+        }
+        // The last token is always processed, because its logits are wanted.
+        int reused = Math.min(cache.commonPrefix(prompt), prompt.length - 1);
+        cache.truncate(reused);
+        cache.append(Arrays.copyOfRange(prompt, reused, prompt.length), logits);
+        return reused;
+    }
+
+    /** Appends one token. False when the context is full. */
+    synchronized boolean append(Generation generation, int token, float[] logits) {
+        requireCurrent(generation);
+        if (cache.length() == cache.capacity()) {
+            return false;
+        }
+        cache.append(new int[] {token}, logits);
+        return true;
+    }
+
+    private void requireCurrent(Generation generation) {
+        requireOpen();
+        if (generation != current) {
+            throw new IllegalStateException("another generation was begun on this generator");
+        }
+    }
+
+    private void requireOpen() {
+        if (closed) {
+            throw new IllegalStateException("the generator is closed");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+package dev.lorica.generate;
+
+import dev.lorica.exceptions.NonFiniteException;
+import java.util.Arrays;
+import java.util.HashSet;
+import java.util.Set;
+import java.util.SplittableRandom;
+import java.util.random.RandomGenerator;
+
+/**
+ * Draws a token from logits. The filters work one after another, as in llama.cpp:
+ * <ol>
+ *   <li>repetition penalty (Keskar et al. 2019, section 4.1): the logit of a token seen is divided by it if positive, multiplied
+ *       if not, once however often it was seen;</li>
+ *   <li>top-k: the k likeliest tokens stay;</li>
+ *   <li>top-p (Holtzman et al. 2020, section 3.1): the fewest of the likeliest tokens whose probabilities add up to p stay;</li>
+ *   <li>min-p (Nguyen et al. 2024, section 3): tokens with at least min-p times the probability of the likeliest stay;</li>
+ *   <li>temperature, and one draw from what is left. (Hugging Face's generate applies the temperature before the filters; at
+ *       temperature 1 the two are the same.)</li>
+ * </ol>
+ * Among equal logits the lower id comes first. Temperature 0 takes the first token after the repetition penalty.
+ *
+ * <p>The random numbers are those of {@link SplittableRandom} with the seed, one {@code nextDouble} per token, so that a seed
+ * gives the same text again. Not for use by several threads at once.
+ */
+public final class Sampler {
+    private final GenerationConfig config;
+    private final RandomGenerator random;
+
+    public Sampler(GenerationConfig config) {
+        this.config = config;
+        this.random = new SplittableRandom(config.seed());
+    }
+
+    /**
+     * @param logits [vocabulary]; changed by the call
+     * @param seen   tokens so far, prompt included; its first {@code count} entries
+     * @return the id of the token drawn
+     */
+    public int sample(float[] logits, int[] seen, int count) {
+        penalize(logits, seen, count);
+        if (config.temperature() == 0) {
+            return likeliest(logits);
+        }
+        Candidates candidates = candidates(logits);
+        return candidates.ids[draw(candidates.probabilities)];
+    }
+
+    /** What is drawn from: tokens, likeliest first, and their probabilities, which add up to 1. */
+    record Candidates(int[] ids, double[] probabilities) {}
+
+    Candidates candidates(float[] logits) {
+        int k = config.topK() == 0 ? logits.length : Math.min(config.topK(), logits.length);
+        int[] ids = top(logits, k);
+        double[] weights = new double[k];
+        double sum = 0;
+        double highest = logits[ids[0]];
+        for (int i = 0; i < k; i++) {
+            weights[i] = Math.exp(logits[ids[i]] - highest);
+            sum += weights[i];
+        }
+        if (!(sum >= 1 && sum <= k)) {
+            throw new NonFiniteException("the model's logits are not finite numbers");
+        }
+        int kept = k;
+        if (config.topP() < 1) {
+            double reached = 0;
+            kept = 0;
+            while (kept < k && reached < config.topP() * sum) {
+                reached += weights[kept++];
+            }
+        }
+        // The likeliest token has weight 1.
+        while (kept > 1 && weights[kept - 1] < config.minP()) {
+            kept--;
+        }
+        double[] probabilities = new double[kept];
+        double total = 0;
+        for (int i = 0; i < kept; i++) {
+            probabilities[i] = Math.exp((logits[ids[i]] - highest) / config.temperature());
+            total += probabilities[i];
+        }
+        for (int i = 0; i < kept; i++) {
+            probabilities[i] /= total;
+        }
+        return new Candidates(Arrays.copyOf(ids, kept), probabilities);
+    }
+
+    void penalize(float[] logits, int[] seen, int count) {
+        if (config.repetitionPenalty() == 1) {
+            return;
+        }
+        int from = config.repetitionWindow() < 0 ? 0 : Math.max(0, count - config.repetitionWindow());
+        Set<Integer> done = new HashSet<>();
+        for (int i = from; i < count; i++) {
+            int id = seen[i];
+            if (done.add(id)) {
+                logits[id] *= (float) (logits[id] > 0 ? 1 / config.repetitionPenalty() : config.repetitionPenalty());
+            }
+        }
+    }
+
+    private int draw(double[] probabilities) {
+        double at = random.nextDouble();
+        for (int i = 0; i < probabilities.length - 1; i++) {
+            at -= probabilities[i];
+            if (at < 0) {
+                return i;
+            }
+        }
+        return probabilities.length - 1;
+    }
+
+    private static int likeliest(float[] logits) {
+        int best = 0;
+        for (int i = 1; i < logits.length; i++) {
+            if (logits[i] > logits[best]) {
+                best = i;
+            }
+        }
+        if (!Float.isFinite(logits[best])) {
+            throw new NonFiniteException("the model's logits are not finite numbers");
+        }
+        return best;
+    }
+
+    /** Ids of the k largest logits, largest first. */
+    private static int[] top(float[] logits, int k) {
+        // A min-heap of the best so far, by keys that order as (logit, lower id first).
+        long[] heap = new long[k];
+        for (int i = 0; i < k; i++) {
+            heap[i] = key(logits[i], i);
+        }
+        if (k < logits.length) {
+            for (int i = k / 2 - 1; i >= 0; i--) {
+                siftDown(heap, i);
+            }
+            for (int i = k; i < logits.length; i++) {
+                long key = key(logits[i], i);
+                if (key > heap[0]) {
+                    heap[0] = key;
+                    siftDown(heap, 0);
+                }
+            }
+        }
+        Arrays.sort(heap);
+        int[] ids = new int[k];
+        for (int i = 0; i < k; i++) {
+            ids[i] = Integer.MAX_VALUE - (int) heap[k - 1 - i];
+        }
+        return ids;
+    }
+
+    /** Upper half: the float's bits, made to order like the float. Lower half: smaller for higher ids. */
+    private static long key(float logit, int id) {
+        int bits = Float.floatToIntBits(logit);
+        int ordered = bits ^ (bits >> 31 & 0x7fffffff);
+        return (long) ordered << 32 | Integer.MAX_VALUE - id;
+    }
+
+    private static void siftDown(long[] heap, int i) {
+        while (2 * i + 1 < heap.length) {
+            int child = 2 * i + 1;
+            if (child + 1 < heap.length && heap[child + 1] < heap[child]) {
+                child++;
+            }
+            if (heap[i] <= heap[child]) {
+                return;
+            }
+            long swapped = heap[i];
+            heap[i] = heap[child];
+            heap[child] = swapped;
+            i = child;
+        }
+    }
+}

@@ -1,0 +1,21 @@
+package dev.lorica.train;
+
+import java.util.Locale;
+
+/** Whether activations are kept from the forward to the backward pass, or computed again. The gradients are the same. */
+public enum Checkpointing {
+    /** Compute as few layers again as leave a tenth of the free memory, or fit into {@link TrainingConfig#memoryLimit()}. */
+    AUTO,
+    /** Keep them: faster. */
+    OFF,
+    /**
+     * Of each layer but the last keep its input and what its attention put out, and compute the rest again: less memory, about a third
+     * more time.
+     */
+    ON;
+
+    @Override
+    public String toString() {
+        return name().toLowerCase(Locale.ROOT);
+    }
+}

@@ -1,0 +1,54 @@
+package dev.lorica.train;
+
+/**
+ * The learning rate of each step, as Hugging Face's {@code get_scheduler} gives it. Warm-up rises from 0, so that with warm-up
+ * the first step has rate 0.
+ *
+ * <p>{@link SchedulerType#CONSTANT} warms up too when it is told to; theirs needs {@code constant_with_warmup} for that and
+ * ignores the warm-up otherwise.
+ */
+public final class LearningRate {
+    private final SchedulerType type;
+    private final double peak;
+    private final double end;
+    private final double power;
+    private final int warmupSteps;
+    private final int totalSteps;
+
+    public LearningRate(TrainingConfig config, int totalSteps) {
+        this.type = config.schedulerType();
+        this.peak = config.learningRate();
+        this.end = config.minLearningRate();
+        this.power = config.schedulerPower();
+        this.warmupSteps = warmupSteps(config, totalSteps);
+        this.totalSteps = totalSteps;
+    }
+
+    static int warmupSteps(TrainingConfig config, int totalSteps) {
+        return config.warmupSteps() > 0 ? config.warmupSteps() : (int) Math.ceil(totalSteps * config.warmupRatio());
+    }
+
+    public int warmupSteps() {
+        return warmupSteps;
+    }
+
+    /**
+     * The rate of a step.
+     *
+     * @param step optimizer steps done before it, so 0 for the first
+     */
+    public double at(int step) {
+        if (step < warmupSteps) {
+            return peak * step / warmupSteps;
+        }
+        double span = Math.max(1, totalSteps - warmupSteps);
+        double remaining = Math.max(0, (totalSteps - step) / span);
+        return switch (type) {
+            case CONSTANT -> peak;
+            case LINEAR -> peak * remaining;
+            case COSINE ->
+                end + (peak - end) * Math.max(0, 0.5 * (1 + Math.cos(Math.PI * (step - warmupSteps) / span)));
+            case POLYNOMIAL -> end + (peak - end) * Math.pow(remaining, power);
+        };
+    }
+}

@@ -1,0 +1,183 @@
+package dev.lorica.train;
+
+import com.fasterxml.jackson.core.JacksonException;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.lorica.adapter.AdapterInfo;
+import dev.lorica.adapter.AdapterMetadata;
+import dev.lorica.data.Example;
+import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.Evaluation;
+import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.files.AtomicFile;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.ArrayList;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Objects;
+
+/**
+ * Where a run was after an optimizer step, but for what the native session knows: the file {@value #FILE_NAME} of a checkpoint.
+ *
+ * @param version                of this format
+ * @param step                   optimizer steps done
+ * @param pass                   passes over the data that are complete
+ * @param microBatch             the micro-batch of the pass after it with which to go on
+ * @param epoch                  passes over the data, with a fraction
+ * @param total                  sums over the whole run
+ * @param sinceLog               sums since the last log
+ * @param seconds                time taken so far
+ * @param evaluation             the last evaluation, {@code null}: none yet
+ * @param evaluationPending      whether the evaluation that is due after this step is still to be done
+ * @param bestStep               the step with the lowest evaluation loss; 0: none yet
+ * @param bestLoss               that loss
+ * @param evaluationsWithoutGain evaluations since the last that counts as a gain for early stopping
+ * @param config                 how the run trains
+ * @param baseModel              what it trains on
+ * @param adapter                what it trains
+ * @param data                   checksum of the examples
+ * @param evalData               checksum of what it evaluates on, {@code null}: nothing
+ */
+record TrainerState(
+        int version,
+        int step,
+        int pass,
+        int microBatch,
+        double epoch,
+        Sums total,
+        Sums sinceLog,
+        double seconds,
+        Evaluation evaluation,
+        boolean evaluationPending,
+        int bestStep,
+        double bestLoss,
+        int evaluationsWithoutGain,
+        TrainingConfig config,
+        AdapterMetadata.BaseModel baseModel,
+        AdapterInfo adapter,
+        String data,
+        String evalData) {
+
+    static final String FILE_NAME = "trainer_state.json";
+    static final int VERSION = 1;
+
+    /** Sums over some steps. */
+    record Sums(double lossSum, long trained, long tokens, double seconds) {}
+
+    void write(Path file) {
+        try {
+            AtomicFile.write(file, AdapterMetadata.JSON.writeValueAsBytes(this));
+        } catch (JacksonException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    static TrainerState read(Path file) {
+        try {
+            ObjectNode json = AdapterMetadata.JSON.readValue(Files.readAllBytes(file), ObjectNode.class);
+            // A setting that an older version did not know was as its default is.
+            json.putPOJO("config", AdapterMetadata.withDefaults(json.get("config"), TrainingConfig.defaults()));
+            TrainerState state = AdapterMetadata.JSON.treeToValue(json, TrainerState.class);
+            if (state.version != VERSION) {
+                throw new FileFormatException(
+                        file + " has version " + state.version + "; this program knows " + VERSION);
+            }
+            if (state.config == null
+                    || state.baseModel == null
+                    || state.adapter == null
+                    || state.total == null
+                    || state.sinceLog == null
+                    || state.step < 1
+                    || state.pass < 0
+                    || state.microBatch < 0) {
+                throw new FileFormatException(file + " is incomplete");
+            }
+            return state;
+        } catch (JacksonException e) {
+            throw new FileFormatException(file + " is damaged: " + e.getOriginalMessage(), e);
+        } catch (IOException e) {
+            throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
+        }
+    }
+
+    /** Tells data sets apart by what is learned from them: ids, and which of them are trained on, in their order. */
+    static String checksum(TokenizedDataset data) {
+        MessageDigest digest = sha256();
+        for (Example example : data.examples()) {
+            ByteBuffer bytes = ByteBuffer.allocate(4 + 5 * example.length()).putInt(example.length());
+            for (int i = 0; i < example.length(); i++) {
+                bytes.putInt(example.ids()[i]).put((byte) (example.trained()[i] ? 1 : 0));
+            }
+            digest.update(bytes.array());
+        }
+        return HexFormat.of().formatHex(digest.digest(), 0, 8);
+    }
+
+    static MessageDigest sha256() {
+        try {
+            return MessageDigest.getInstance("SHA-256");
+        } catch (NoSuchAlgorithmException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    /** What makes it impossible to go on as if nothing had happened. */
+    List<String> obstacles(TrainingConfig now, AdapterInfo nowAdapter, String nowData) {
+        List<String> obstacles = new ArrayList<>();
+        if (!data.equals(nowData)) {
+            obstacles.add("the training data are others, or were made into other tokens");
+        }
+        compare(obstacles, "batch size", config.batchSize(), now.batchSize());
+        compare(
+                obstacles,
+                "gradient accumulation steps",
+                config.gradientAccumulationSteps(),
+                now.gradientAccumulationSteps());
+        compare(obstacles, "seed", config.seed(), now.seed());
+        compare(obstacles, "shuffle", config.shuffle(), now.shuffle());
+        compare(obstacles, "group by length", config.groupByLength(), now.groupByLength());
+        compare(obstacles, "optimizer", config.optimizer(), now.optimizer());
+        compare(obstacles, "rank", adapter.rank(), nowAdapter.rank());
+        compare(obstacles, "alpha", adapter.alpha(), nowAdapter.alpha());
+        compare(obstacles, "dropout", adapter.dropout(), nowAdapter.dropout());
+        compare(obstacles, "use rslora", adapter.useRslora(), nowAdapter.useRslora());
+        compare(obstacles, "use dora", adapter.useDora(), nowAdapter.useDora());
+        compare(obstacles, "target modules", adapter.targetModules(), nowAdapter.targetModules());
+        return obstacles;
+    }
+
+    /** Settings with which the run does not end as it would have. */
+    List<String> changes(TrainingConfig now, String nowEvalData) {
+        List<String> changes = new ArrayList<>();
+        compare(changes, "epochs", config.epochs(), now.epochs());
+        compare(changes, "max steps", config.maxSteps(), now.maxSteps());
+        compare(changes, "learning rate", config.learningRate(), now.learningRate());
+        compare(changes, "scheduler", config.schedulerType(), now.schedulerType());
+        compare(changes, "min learning rate", config.minLearningRate(), now.minLearningRate());
+        compare(changes, "scheduler power", config.schedulerPower(), now.schedulerPower());
+        compare(changes, "warmup steps", config.warmupSteps(), now.warmupSteps());
+        compare(changes, "warmup ratio", config.warmupRatio(), now.warmupRatio());
+        compare(changes, "loraplus lr ratio", config.loraplusLrRatio(), now.loraplusLrRatio());
+        compare(changes, "neftune noise alpha", config.neftuneNoiseAlpha(), now.neftuneNoiseAlpha());
+        compare(changes, "weight decay", config.weightDecay(), now.weightDecay());
+        compare(changes, "max grad norm", config.maxGradNorm(), now.maxGradNorm());
+        compare(changes, "adam beta1", config.adamBeta1(), now.adamBeta1());
+        compare(changes, "adam beta2", config.adamBeta2(), now.adamBeta2());
+        compare(changes, "adam epsilon", config.adamEpsilon(), now.adamEpsilon());
+        if (!Objects.equals(evalData, nowEvalData)) {
+            changes.add("the evaluation data are others");
+        }
+        return changes;
+    }
+
+    private static void compare(List<String> differences, String name, Object before, Object now) {
+        if (!Objects.equals(before, now)) {
+            differences.add(name + " was " + before + " and is " + now);
+        }
+    }
+}
