@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""Writes the tokenizer goldens of native/tests/data/tokenizer: token ids as llama.cpp gives them.
+"""Writes the tokenizer goldens of native/tests/data/tokenizer: token ids as llama.cpp or Hugging Face's tokenizers give them.
 
     pip install gguf tokenizers sentencepiece
+    scripts/make_tokenizer_goldens.py                     # those of Hugging Face, on the vocabularies that are there
     mvn dependency:copy -Dartifact=de.kherud:llama:4.2.0 -DoutputDirectory=/tmp
     unzip -d /tmp/llama /tmp/llama-4.2.0.jar
-    scripts/make_tokenizer_goldens.py --libllama /tmp/llama/de/kherud/llama/Linux/x86_64/libjllama.so
+    scripts/make_tokenizer_goldens.py --libllama /tmp/llama/de/kherud/llama/Linux/x86_64/libjllama.so      # all
 
 Any shared library with llama.h's functions will do. Three small vocabularies are trained here on the page below and
 written next to the goldens, so that the tests have something to run on in a bare clone; training breaks ties at random,
-so each run may give others. The goldens of real vocabularies are made from ../shared where it is present, and their
-tests are skipped where it is not.
+so each run with --libllama may give others. The goldens of real vocabularies are made from ../shared where it is present, and
+their tests are skipped where it is not.
+
+Hugging Face is asked where llama.cpp differs from it: it takes A to Z for the only capitals of tekken and gpt-4o, knows no
+normalization form C, and of a Hangul syllable sees WordPiece's first letter alone.
 
 A golden file has one case a line: two digits (add_special, parse_special), a tab, the text, a tab, the ids. In the text
 \\n, \\t, \\r, \\\\ and \\xNN stand for what they stand for in C.
@@ -17,23 +21,46 @@ A golden file has one case a line: two digits (add_special, parse_special), a ta
 import argparse
 import ctypes
 import io
+import json
 import tempfile
-import unicodedata
 from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY / "native/tests/data/tokenizer"
 SHARED = REPOSITORY.parent / "shared"
 
-PRE_TOKENIZERS = ["default", "gpt-2", "smollm", "starcoder", "falcon", "llama-bpe", "qwen2"]
+PRE_TOKENIZERS = ["default", "gpt-2", "smollm", "starcoder", "falcon", "llama-bpe"]
+
+# The patterns of Hugging Face's tokenizer.json by llama.cpp's names, and whether NFC stands before them.
+ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def cased(ending, digits):
+    return (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{ending}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{ending}|{digits}"
+            rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{SPACES}")
+
+
+HUGGING_FACE = {
+    "qwen2": (ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + SPACES, True),
+    "qwen35": (ENDINGS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + SPACES, True),
+    "olmo": (GPT2, True),
+    "tekken": (cased("", r"\p{N}"), False),
+    "gpt-4o": (cased(ENDINGS + "?", r"\p{N}{1,3}"), False),
+}
+ADDS_BOS = ["tekken"]
 REAL_VOCABULARIES = {
     "llama-spm": SHARED / "data/vocab/llama-spm.gguf",
     "gpt-2": SHARED / "data/vocab/gpt-2.gguf",
     "falcon": SHARED / "data/vocab/falcon.gguf",
-    "bert-bge": SHARED / "data/vocab/bert-bge.gguf",
     "austen-7m": SHARED / "models/austen-7m-q4_0.gguf",
     "smollm2": SHARED / "models/smollm2-135m-instruct-q4_1.gguf",
 }
+BERT = SHARED / "data/vocab/bert-bge.gguf"
 
 # What the small vocabularies are trained on. It is short, and rich in what the pre-tokenizers tell apart.
 PAGE = """\
@@ -63,6 +90,9 @@ The end.   The very end.\t\tThe end of the end.
 """
 
 TEXTS = [
+    "McDonald's iPhoneX HTTPServer XMLHttpRequestÉCOLE ÉcoleÀ ǅungla ʰa Aʰ 你Aa你", "A\u0301B\u0301c \u0301Ab a\u0301\u0327",
+    "a// b/\n//\r\n c /d", "WE'RE We'Ll o'Clock 'tis", "\u1100\u1161\u11a8 \u1112\u1161\u11ab", "\u212b \u2126 \ufb2a \u0958 \u0344",
+    "ÀÉÎ ÑÕÜ ŸŽ ΑΒΓ άέή АБВ ёй", "ಕಾ ക്ഷ ক্ষ ণি กำ ຳ", "x" * 101 + " y",
     "", " ", "  ", "   ", "\t", "\n", "\n\n", "\n\n\n", "\t\n", " \n", "\n ", "\r\n", "\r\n\r\n", "The adapter",
     " The adapter", "  The adapter", "   The adapter", "The  adapter", "The adapter ", "The adapter  ",
     "The end.\n    The end.", "The end.\n\n\n\nThe end.", "The end. \n \n The end.", "a\t\tb\t c", "\n =", " (",
@@ -141,8 +171,6 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 def bpe_keys():
     """Byte-level BPE trained without a pre-tokenizer: its merges cross every border that a pre-tokenizer may draw."""
-    import json
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool>", "<tool_call>", "<unused>"]
@@ -183,7 +211,6 @@ def spm_keys():
 
 
 def wordpiece_keys():
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -211,30 +238,66 @@ def escape(text):
     return out
 
 
-def has_marks(text):
-    return any(unicodedata.category(c)[0] == "M" for c in text)
+class HuggingFaceVocabulary:
+    """The vocabulary of a GGUF file in Hugging Face's tokenizers: byte-level BPE split by `pre`, or BERT's WordPiece."""
+
+    def __init__(self, path, pre=None):
+        from gguf import GGUFReader
+        fields = GGUFReader(path).fields
+        read = {key: fields["tokenizer.ggml." + key].contents() for key in ("tokens", "token_type")}
+        self.tokens = read["tokens"]
+        merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()] if pre else None
+        self.by_parse_special = {}
+        for parse_special in (False, True):
+            cut_out = [USER_DEFINED, CONTROL] if parse_special else [USER_DEFINED]
+            tokenizer = self.byte_level(merges, pre) if pre else self.word_piece(read["token_type"])
+            tokenizer.add_tokens([AddedToken(token, normalized=False) for token, kind
+                                  in zip(self.tokens, read["token_type"]) if kind in cut_out])
+            self.by_parse_special[parse_special] = tokenizer
+        self.before, self.after = [], []
+        if not pre:
+            self.before = [self.tokens.index("[CLS]")]
+            self.after = [self.tokens.index("[SEP]")]
+        elif pre in ADDS_BOS:
+            self.before = [int(fields["tokenizer.ggml.bos_token_id"].contents())]
+
+    def byte_level(self, merges, pre):
+        pattern, composes = HUGGING_FACE[pre]
+        tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(self.tokens)}, merges=merges,
+                                         ignore_merges=pre in ADDS_BOS))
+        if composes:
+            tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        return tokenizer
+
+    def word_piece(self, types):
+        def spelling(token, kind):
+            return token if kind == CONTROL else token[1:] if token.startswith("\u2581") else "##" + token
+
+        vocabulary = {spelling(token, kind): i for i, (token, kind) in enumerate(zip(self.tokens, types))}
+        tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return tokenizer
+
+    def encode(self, text, add_special, parse_special):
+        ids = self.by_parse_special[parse_special].encode(text).ids
+        return self.before + ids + self.after if add_special else ids
 
 
-def write_golden(name, vocabulary, is_wordpiece=False):
-    # Newer versions of llama.cpp drop combining marks in WordPiece as BERT does; the one named above keeps them.
-    texts = [text for text in TEXTS if not (is_wordpiece and has_marks(text))]
-    cases = [(False, False, text) for text in texts] + [(True, True, text) for text in SPECIAL_TEXTS]
+def write_golden(name, vocabulary):
+    cases = [(False, False, text) for text in TEXTS] + [(True, True, text) for text in SPECIAL_TEXTS]
     lines = [f"{add:d}{parse:d}\t{escape(text)}\t{' '.join(map(str, vocabulary.encode(text, add, parse)))}\n"
              for add, parse, text in cases]
     (DATA / f"{name}.golden").write_text("".join(lines))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--libllama", required=True, help="shared library with llama.h's functions")
-    library = ctypes.CDLL(parser.parse_args().libllama)
-    DATA.mkdir(parents=True, exist_ok=True)
-
-    for name, keys in ("spm-small", spm_keys()), ("wordpiece-small", wordpiece_keys()):
+def write_goldens_of_llama_cpp(library):
+    for name, keys in ("spm-small", spm_keys()), ("wordpiece-small", wordpiece_keys()), ("bpe-small", bpe_keys()):
         write_gguf(DATA / f"{name}.gguf", keys)
-        write_golden(name, LlamaVocabulary(library, DATA / f"{name}.gguf"), name.startswith("wordpiece"))
-    keys = bpe_keys()
-    write_gguf(DATA / "bpe-small.gguf", keys)
+    write_golden("spm-small", LlamaVocabulary(library, DATA / "spm-small.gguf"))
     with tempfile.TemporaryDirectory() as folder:
         for pre in PRE_TOKENIZERS:
             path = Path(folder) / "vocabulary.gguf"
@@ -242,7 +305,24 @@ def main():
             write_golden(f"bpe-small.{pre}", LlamaVocabulary(library, path))
     for name, path in REAL_VOCABULARIES.items():
         if path.exists():
-            write_golden(name, LlamaVocabulary(library, path), name.startswith("bert"))
+            write_golden(name, LlamaVocabulary(library, path))
+
+
+def write_goldens_of_hugging_face():
+    for pre in HUGGING_FACE:
+        write_golden(f"bpe-small.{pre}", HuggingFaceVocabulary(DATA / "bpe-small.gguf", pre))
+    write_golden("wordpiece-small", HuggingFaceVocabulary(DATA / "wordpiece-small.gguf"))
+    if BERT.exists():
+        write_golden("bert-bge", HuggingFaceVocabulary(BERT))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--libllama", help="shared library with llama.h's functions")
+    arguments = parser.parse_args()
+    if arguments.libllama:
+        write_goldens_of_llama_cpp(ctypes.CDLL(arguments.libllama))
+    write_goldens_of_hugging_face()
 
 
 if __name__ == "__main__":

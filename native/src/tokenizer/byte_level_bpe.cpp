@@ -80,6 +80,10 @@ ByteLevelBpe::ByteLevelBpe(const GgufFile & file, const Vocabulary & vocabulary)
 }
 
 void ByteLevelBpe::encode(std::string_view text, Session & session, std::vector<int32_t> & ids) const {
+    std::string storage;
+    if (pre_tokenizer_.composes()) {
+        text = composed(text, storage);
+    }
     for (const uint32_t length : pre_tokenizer_.split(text)) {
         const std::string_view word = text.substr(0, length);
         session.cache.append(word, ids, [&] { encode_word(word, session.queue, ids); });

@@ -1,5 +1,7 @@
-// The patterns are those that llama.cpp uses (src/llama-vocab.cpp), each scanned by hand. Where a rule has several
-// patterns, each of them splits further what the one before it left, and a look-ahead does not see past such a piece.
+// The names are llama.cpp's (src/llama-vocab.cpp), the patterns those of the models' own tokenizers, each scanned by
+// hand. llama.cpp has approximations of some: it takes A to Z for the only capitals of tekken and gpt-4o. Where a rule
+// has several patterns, each of them splits further what the one before it left, and a look-ahead does not see past
+// such a piece.
 #include "tokenizer/pre_tokenizer.h"
 
 #include "common/error.h"
@@ -13,6 +15,7 @@ namespace lorica {
 struct PreTokenizer::Name {
     std::string_view name;
     Family family;
+    bool composes = false;
 };
 
 const std::vector<PreTokenizer::Name> & PreTokenizer::names() {
@@ -20,8 +23,10 @@ const std::vector<PreTokenizer::Name> & PreTokenizer::names() {
         {"default", Family::DEFAULT},
         {"gpt-2", Family::GPT2},
         {"phi-2", Family::GPT2},
-        {"mpt", Family::GPT2},
-        {"olmo", Family::GPT2},
+        {"mpt", Family::GPT2, true},
+        {"olmo", Family::GPT2, true},
+        {"roberta-bpe", Family::GPT2},
+        {"modern-bert", Family::GPT2, true},
         {"jais", Family::GPT2},
         {"exaone4", Family::GPT2},
         {"smollm", Family::DIGITS_GPT2},
@@ -39,10 +44,14 @@ const std::vector<PreTokenizer::Name> & PreTokenizer::names() {
         {"pixtral", Family::LLAMA3},
         {"dbrx", Family::DBRX},
         {"smaug-bpe", Family::DBRX},
-        {"qwen2", Family::QWEN2},
+        {"qwen2", Family::QWEN2, true},
+        {"qwen35", Family::QWEN35, true},
         {"deepseek-r1-qwen", Family::QWEN2},
         {"megrez", Family::QWEN2},
         {"stablelm2", Family::QWEN2},
+        {"tekken", Family::TEKKEN},
+        {"gpt-4o", Family::GPT4O},
+        {"llama4", Family::GPT4O},
     };
     return names;
 }
@@ -58,7 +67,7 @@ PreTokenizer PreTokenizer::named(const GgufFile & file, std::string_view name) {
         fail(LORICA_ERROR_UNSUPPORTED, file.path(), ": tokenizer.ggml.pre is ", quoted(name), "; supported are ",
              known);
     }
-    return PreTokenizer(found->family);
+    return PreTokenizer(found->family, found->composes);
 }
 
 namespace {
@@ -70,13 +79,13 @@ public:
         packed_.reserve(text.size());
         for (size_t position = 0; position < text.size();) {
             const uint32_t code = next_character(text, position);
-            packed_.push_back(static_cast<uint32_t>(character_class(code)) << 24 | code);
+            packed_.push_back(static_cast<uint32_t>(character_class(code)) << 21 | code);
         }
     }
 
     size_t size() const { return packed_.size(); }
     uint32_t operator[](size_t i) const { return packed_[i] & 0x1fffff; }
-    bool is(size_t i, uint8_t classes) const { return (packed_[i] >> 24 & classes) != 0; }
+    bool is(size_t i, uint32_t classes) const { return (packed_[i] >> 21 & classes) != 0; }
 
 private:
     std::vector<uint32_t> packed_;
@@ -183,37 +192,95 @@ Words split_gpt2(const Characters & text, const Words & words) {
     });
 }
 
-// (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,max_digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
+bool is_line_break(const Characters & text, size_t i) { return text[i] == '\r' || text[i] == '\n'; }
+
+//  ?[^\s<letters>\p{N}]+[<line breaks, and '/' with slashes>]*|\s*[\r\n]+|\s+(?!\S)|\s+ : where a match at i ends.
+size_t marks_or_space_end(const Characters & text, size_t i, size_t end, uint32_t letters, bool slashes) {
+    const size_t k = text[i] == ' ' && i + 1 < end ? i + 1 : i;
+    if (!text.is(k, WHITE_SPACE | letters | NUMBER)) {
+        i = skip(k, end, [&](size_t c) { return !text.is(c, WHITE_SPACE | letters | NUMBER); });
+        return skip(i, end, [&](size_t c) { return is_line_break(text, c) || (slashes && text[c] == '/'); });
+    }
+    const size_t space_end = skip(i, end, [&](size_t c) { return text.is(c, WHITE_SPACE); });
+    size_t line_end = space_end;  // behind the last line break of the white space
+    while (line_end > i && !is_line_break(text, line_end - 1)) {
+        --line_end;
+    }
+    return line_end > i ? line_end : white_space_end(i, space_end, end);
+}
+
+// (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[<letters>]+|\p{N}{1,max_digits}|
+// ?[^\s<letters>\p{N}]+[\r\n]*|\s*[\r\n]+|
 // \s+(?!\S)|\s+
-Words split_llama3(const Characters & text, const Words & words, size_t max_digits) {
-    const auto is_line_break = [&](size_t c) { return text[c] == '\r' || text[c] == '\n'; };
+Words split_llama3(const Characters & text, const Words & words, size_t max_digits, uint32_t letters) {
     return refine(words, [&](size_t begin, size_t end, auto emit) {
         for (size_t i = begin; i < end; emit(i)) {
             if (const size_t length = contraction(text, i, end, true)) {
                 i += length;
                 continue;
             }
-            const bool may_lead = !is_line_break(i) && !text.is(i, LETTER | NUMBER);
-            if (text.is(i, LETTER) || (may_lead && i + 1 < end && text.is(i + 1, LETTER))) {
-                i = skip(i + 1, end, [&](size_t c) { return text.is(c, LETTER); });
-                continue;
-            }
-            if (text.is(i, NUMBER)) {
+            const bool may_lead = !is_line_break(text, i) && !text.is(i, LETTER | NUMBER);
+            if (text.is(i, letters) || (may_lead && i + 1 < end && text.is(i + 1, letters))) {
+                i = skip(i + 1, end, [&](size_t c) { return text.is(c, letters); });
+            } else if (text.is(i, NUMBER)) {
                 i = skip(i, std::min(end, i + max_digits), [&](size_t c) { return text.is(c, NUMBER); });
-                continue;
+            } else {
+                i = marks_or_space_end(text, i, end, letters, false);
             }
-            const size_t k = text[i] == ' ' && i + 1 < end ? i + 1 : i;
-            if (!text.is(k, WHITE_SPACE | LETTER | NUMBER)) {
-                i = skip(k, end, [&](size_t c) { return !text.is(c, WHITE_SPACE | LETTER | NUMBER); });
-                i = skip(i, end, is_line_break);
-                continue;
+        }
+    });
+}
+
+// The words of tekken and gpt-4o: capitals, then small letters. U is [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], L is
+// [\p{Ll}\p{Lm}\p{Lo}\p{M}]; they share all but Lu, Lt and Ll.
+//
+//     [^\r\n\p{L}\p{N}]?U*L+<ending>|[^\r\n\p{L}\p{N}]?U+L*<ending>
+//
+// Where a match at i ends without its ending, or i: a regular expression tries the first alternative with and without
+// the leading character, giving back capitals one by one, before it tries the second.
+size_t cased_word_end(const Characters & text, size_t i, size_t end) {
+    const auto is_letter = [&](size_t c) { return text.is(c, LETTER | MARK); };
+    const auto in_u = [&](size_t c) { return is_letter(c) && !text.is(c, LOWER); };
+    const auto in_l = [&](size_t c) { return is_letter(c) && !text.is(c, UPPER); };
+    const auto capitals_then_small = [&](size_t start) -> size_t {
+        size_t k = skip(start, end, in_u);
+        if (k < end && in_l(k)) {
+            return skip(k, end, in_l);
+        }
+        while (k > start && !in_l(k - 1)) {
+            --k;
+        }
+        return k;  // start where there is no small letter
+    };
+    const bool may_lead = !is_line_break(text, i) && !text.is(i, LETTER | NUMBER);
+    for (const size_t start : {may_lead ? i + 1 : i, i}) {
+        if (const size_t found = capitals_then_small(start); found > start) {
+            return found;
+        }
+    }
+    for (const size_t start : {may_lead ? i + 1 : i, i}) {
+        if (const size_t capitals = skip(start, end, in_u); capitals > start) {
+            return skip(capitals, end, in_l);
+        }
+    }
+    return i;
+}
+
+// <words as above>|\p{N}{1,max_digits}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+// where a word may end in (?i:'s|'t|'re|'ve|'m|'ll|'d) with `contractions`.
+Words split_cased(const Characters & text, const Words & words, size_t max_digits, bool contractions) {
+    return refine(words, [&](size_t begin, size_t end, auto emit) {
+        for (size_t i = begin; i < end; emit(i)) {
+            if (const size_t word_end = cased_word_end(text, i, end); word_end > i) {
+                i = word_end;
+                if (contractions && i < end) {
+                    i += contraction(text, i, end, true);
+                }
+            } else if (text.is(i, NUMBER)) {
+                i = skip(i, std::min(end, i + max_digits), [&](size_t c) { return text.is(c, NUMBER); });
+            } else {
+                i = marks_or_space_end(text, i, end, LETTER, true);
             }
-            const size_t space_end = skip(i, end, [&](size_t c) { return text.is(c, WHITE_SPACE); });
-            size_t line_end = space_end;  // behind the last line break of the white space
-            while (line_end > i && !is_line_break(line_end - 1)) {
-                --line_end;
-            }
-            i = line_end > i ? line_end : white_space_end(i, space_end, end);
         }
     });
 }
@@ -245,8 +312,11 @@ std::vector<uint32_t> PreTokenizer::split(std::string_view text) const {
             words = isolate_groups(words, 3, is_ascii_digit);
             break;
         case Family::LLAMA3:
-        case Family::DBRX: words = split_llama3(characters, words, 3); break;
-        case Family::QWEN2: words = split_llama3(characters, words, 1); break;
+        case Family::DBRX: words = split_llama3(characters, words, 3, LETTER); break;
+        case Family::QWEN2: words = split_llama3(characters, words, 1, LETTER); break;
+        case Family::QWEN35: words = split_llama3(characters, words, 1, LETTER | MARK); break;
+        case Family::TEKKEN: words = split_cased(characters, words, 1, false); break;
+        case Family::GPT4O: words = split_cased(characters, words, 3, true); break;
     }
 
     size_t i = 0;

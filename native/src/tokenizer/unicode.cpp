@@ -13,14 +13,63 @@ namespace {
 constexpr uint32_t code_point_end = 0x110000;
 constexpr std::string_view replacement = "\xef\xbf\xbd";  // U+FFFD
 
-// One byte for every code point: texts are classified character by character.
-std::vector<uint8_t> expand_class_runs() {
-    std::vector<uint8_t> classes(code_point_end);
-    for (size_t i = 0; i < class_runs.size(); ++i) {
-        const uint32_t end = i + 1 < class_runs.size() ? class_runs[i + 1] >> 8 : code_point_end;
-        std::fill(classes.begin() + (class_runs[i] >> 8), classes.begin() + end, static_cast<uint8_t>(class_runs[i]));
+template <typename T> std::vector<T> expand_runs(std::span<const uint32_t> runs, int bits) {
+    std::vector<T> values(code_point_end);
+    const uint32_t mask = (uint32_t{1} << bits) - 1;
+    for (size_t i = 0; i < runs.size(); ++i) {
+        const uint32_t end = i + 1 < runs.size() ? runs[i + 1] >> bits : code_point_end;
+        std::fill(values.begin() + (runs[i] >> bits), values.begin() + end, static_cast<T>(runs[i] & mask));
     }
-    return classes;
+    return values;
+}
+
+uint8_t combining_class(uint32_t code) {
+    static const std::vector<uint8_t> classes = expand_runs<uint8_t>(combining_runs, 8);
+    return code < code_point_end ? classes[code] : 0;
+}
+
+// Unicode, section 3.12: syllables are composed of a leading consonant, a vowel and perhaps a trailing consonant.
+namespace hangul {
+constexpr uint32_t syllables = 0xac00, leading = 0x1100, vowels = 0x1161, trailing = 0x11a7;
+constexpr uint32_t n_leading = 19, n_vowels = 21, n_trailing = 28;
+constexpr uint32_t n_syllables = n_leading * n_vowels * n_trailing;
+}  // namespace hangul
+
+// What two characters compose to, or 0.
+uint32_t composition(uint32_t first, uint32_t second) {
+    using namespace hangul;
+    if (first - leading < n_leading && second - vowels < n_vowels) {
+        return syllables + ((first - leading) * n_vowels + second - vowels) * n_trailing;
+    }
+    if (first - syllables < n_syllables && (first - syllables) % n_trailing == 0 && second > trailing &&
+        second < trailing + n_trailing) {
+        return first + second - trailing;
+    }
+    const auto key = [](const CharacterTriple & entry) { return std::pair(entry.a, entry.b); };
+    const auto found = std::ranges::lower_bound(compositions, std::pair(first, second), {}, key);
+    return found != compositions.end() && key(*found) == std::pair(first, second) ? found->c : 0;
+}
+
+// Unicode, section 3.11, the canonical composition algorithm. `codes` is decomposed and in canonical order.
+void compose(std::vector<uint32_t> & codes) {
+    size_t n = 0, starter = codes.size();
+    int last_class = 0;
+    for (const uint32_t code : codes) {
+        const int combining = combining_class(code);
+        const bool is_blocked = starter < n - 1 && last_class >= combining;
+        if (starter < n && !is_blocked) {
+            if (const uint32_t whole = composition(codes[starter], code)) {
+                codes[starter] = whole;
+                continue;
+            }
+        }
+        if (combining == 0) {
+            starter = n;
+        }
+        last_class = combining;
+        codes[n++] = code;
+    }
+    codes.resize(n);
 }
 
 uint32_t look_up(std::span<const CharacterPair> pairs, uint32_t code) {
@@ -48,8 +97,8 @@ bool begins_character(std::string_view bytes) {
 
 }  // namespace
 
-uint8_t character_class(uint32_t code) {
-    static const std::vector<uint8_t> classes = expand_class_runs();
+uint16_t character_class(uint32_t code) {
+    static const std::vector<uint16_t> classes = expand_runs<uint16_t>(class_runs, class_bits);
     return code < code_point_end ? classes[code] : 0;
 }
 
@@ -60,12 +109,53 @@ uint32_t to_lower(uint32_t code) {
     return look_up(lower_pairs, code);
 }
 
-uint32_t base_character(uint32_t code) {
-    // Unicode, section 3.12: a syllable is 588 apart from the first one with the next leading consonant.
-    if (code >= 0xac00 && code < 0xd7a4) {
-        return 0x1100 + (code - 0xac00) / 588;
+void append_decomposition(std::vector<uint32_t> & codes, uint32_t code) {
+    using namespace hangul;
+    if (code - syllables < n_syllables) {
+        const uint32_t i = code - syllables;
+        codes.push_back(leading + i / (n_vowels * n_trailing));
+        codes.push_back(vowels + i / n_trailing % n_vowels);
+        if (i % n_trailing != 0) {
+            codes.push_back(trailing + i % n_trailing);
+        }
+        return;
     }
-    return code < 0xc0 ? code : look_up(base_pairs, code);
+    if (code >= 0xc0) {
+        const auto found = std::ranges::lower_bound(decompositions, code, {}, &CharacterTriple::a);
+        if (found != decompositions.end() && found->a == code) {
+            append_decomposition(codes, found->b);
+            if (found->c != 0) {
+                append_decomposition(codes, found->c);
+            }
+            return;
+        }
+    }
+    codes.push_back(code);
+}
+
+std::string_view composed(std::string_view text, std::string & storage) {
+    // The first byte of U+0300 is 0xcc; what is below composes with nothing before it.
+    if (std::ranges::none_of(text, [](char c) { return static_cast<uint8_t>(c) >= 0xcc; })) {
+        return text;
+    }
+    std::vector<uint32_t> codes;
+    codes.reserve(text.size());
+    for (size_t position = 0; position < text.size();) {
+        append_decomposition(codes, next_character(text, position));
+    }
+    for (auto begin = codes.begin(); begin != codes.end();) {
+        const auto is_mark = [](uint32_t code) { return combining_class(code) != 0; };
+        begin = std::find_if(begin, codes.end(), is_mark);
+        const auto end = std::find_if_not(begin, codes.end(), is_mark);
+        std::stable_sort(begin, end, [](uint32_t a, uint32_t b) { return combining_class(a) < combining_class(b); });
+        begin = end;
+    }
+    compose(codes);
+    storage.clear();
+    for (const uint32_t code : codes) {
+        append_utf8(storage, code);
+    }
+    return storage;
 }
 
 std::string_view valid_utf8(std::string_view text, std::string & storage) {

@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace lorica {
 
-enum CharacterClass : uint8_t {
+enum CharacterClass : uint16_t {
     LETTER = 0x01,       // general category L
     NUMBER = 0x02,       // N
     PUNCTUATION = 0x04,  // P
@@ -16,16 +17,22 @@ enum CharacterClass : uint8_t {
     MARK = 0x10,         // M
     WHITE_SPACE = 0x20,  // the property White_Space
     CONTROL = 0x40,      // C, but for code points that are not assigned
+    UPPER = 0x80,        // Lu and Lt
+    LOWER = 0x100,       // Ll
+    NONSPACING = 0x200,  // Mn
 };
 
 // The classes of a code point as bits; 0 for what is not assigned.
-uint8_t character_class(uint32_t code);
+uint16_t character_class(uint32_t code);
 
 // Lower case by the simple mapping: one code point for one.
 uint32_t to_lower(uint32_t code);
 
-// The first code point of the canonical decomposition: "é" gives "e".
-uint32_t base_character(uint32_t code);
+// Appends the full canonical decomposition of a character, itself where it has none.
+void append_decomposition(std::vector<uint32_t> & codes, uint32_t code);
+
+// Normalization form C of `text`, valid UTF-8: `text` itself where all of it is below U+0300, otherwise `storage`.
+std::string_view composed(std::string_view text, std::string & storage);
 
 // `text` itself when it is UTF-8; otherwise `storage`, where each byte that is no part of a character became U+FFFD.
 std::string_view valid_utf8(std::string_view text, std::string & storage);

@@ -9,10 +9,18 @@ namespace lorica {
 struct CharacterPair {
     uint32_t from, to;
 };
+struct CharacterTriple {
+    uint32_t a, b, c;
+};
 
-// Each entry is first code point << 8 | CharacterClass bits; it holds up to the next entry's first code point.
-extern const std::span<const uint32_t> class_runs;
+constexpr int class_bits = 10;
+
+// An entry holds up to the next entry's first code point.
+extern const std::span<const uint32_t> class_runs;        // first code point << class_bits | CharacterClass bits
+extern const std::span<const uint32_t> combining_runs;    // first code point << 8 | canonical combining class
 extern const std::span<const CharacterPair> lower_pairs;  // ascending
-extern const std::span<const CharacterPair> base_pairs;   // ascending, without the Hangul syllables
+// Without the Hangul syllables, ascending.
+extern const std::span<const CharacterTriple> decompositions;  // a is b, or b and c
+extern const std::span<const CharacterTriple> compositions;    // a and b are c
 
 }  // namespace lorica

@@ -12,6 +12,13 @@ namespace {
 
 constexpr std::string_view word_mark = "\xe2\x96\x81";  // U+2581
 
+// A longer word is unknown, as in BERT's own tokenizer (max_input_chars_per_word).
+constexpr size_t most_characters = 100;
+
+size_t character_count(std::string_view text) {
+    return static_cast<size_t>(std::ranges::count_if(text, [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
 // The blocks that llama.cpp splits into single characters.
 bool is_ideograph(uint32_t code) {
     struct Range {
@@ -22,10 +29,7 @@ bool is_ideograph(uint32_t code) {
     return std::ranges::any_of(ranges, [&](const Range & range) { return code >= range.first && code <= range.last; });
 }
 
-bool stands_alone(uint32_t code) {
-    const uint8_t classes = character_class(code);
-    return (classes & PUNCTUATION) != 0 || (code < 0x7f && (classes & SYMBOL) != 0) || is_ideograph(code);
-}
+bool is_mark_of_ascii(uint32_t code) { return code < 0x7f && (character_class(code) & SYMBOL) != 0; }
 
 }  // namespace
 
@@ -35,29 +39,39 @@ WordPiece::WordPiece(const Vocabulary & vocabulary) : vocabulary_(vocabulary) {
     }
 }
 
+// BertNormalizer and BertPreTokenizer of Hugging Face's tokenizers.
 std::vector<std::string> WordPiece::split(std::string_view text) const {
     std::vector<std::string> words;
     bool in_word = false;
+    std::vector<uint32_t> codes;
     for (size_t position = 0; position < text.size();) {
-        uint32_t code = next_character(text, position);
-        if (vocabulary_.strip_accents) {
-            code = base_character(code);
+        const uint32_t code = next_character(text, position);
+        const uint16_t classes = character_class(code);
+        const bool is_line_space = code == '\t' || code == '\n' || code == '\r';
+        if (code == 0 || code == 0xfffd || ((classes & CONTROL) != 0 && !is_line_space)) {
+            continue;
         }
-        const uint8_t classes = character_class(code);
         if ((classes & WHITE_SPACE) != 0) {
             in_word = false;
             continue;
         }
-        const bool is_accent = vocabulary_.strip_accents && (classes & MARK) != 0;
-        if (code == 0 || code == 0xfffd || (classes & CONTROL) != 0 || is_accent) {
-            continue;
+        in_word = in_word && !is_ideograph(code);
+        codes.clear();
+        if (vocabulary_.strip_accents) {
+            append_decomposition(codes, code);
+            std::erase_if(codes, [](uint32_t part) { return (character_class(part) & NONSPACING) != 0; });
+        } else {
+            codes.push_back(code);
         }
-        const bool alone = stands_alone(code);
-        if (alone || !in_word) {
-            words.emplace_back();
+        for (const uint32_t part : codes) {
+            const bool alone = (character_class(part) & PUNCTUATION) != 0 || is_mark_of_ascii(part);
+            if (alone || !in_word) {
+                words.emplace_back();
+            }
+            append_utf8(words.back(), vocabulary_.lowercase ? to_lower(part) : part);
+            in_word = !alone;
         }
-        append_utf8(words.back(), vocabulary_.lowercase ? to_lower(code) : code);
-        in_word = !alone;
+        in_word = in_word && !is_ideograph(code);
     }
     return words;
 }
@@ -70,10 +84,12 @@ void WordPiece::encode(std::string_view text, std::vector<int32_t> & ids) const 
 
 void WordPiece::encode_word(const std::string & word, std::vector<int32_t> & ids) const {
     const size_t first = ids.size();
+    const bool is_too_long = character_count(word) > most_characters + 1;  // one is the mark
     for (size_t begin = 0; begin < word.size();) {
         size_t length = std::min(word.size() - begin, longest_token_);
         int32_t id = -1;
-        while (length > 0 && (id = vocabulary_.find_producible(std::string_view(word).substr(begin, length))) < 0) {
+        while (!is_too_long && length > 0 &&
+               (id = vocabulary_.find_producible(std::string_view(word).substr(begin, length))) < 0) {
             --length;
         }
         if (id < 0) {
