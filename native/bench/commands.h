@@ -13,5 +13,6 @@ Json run_decode(const Options & options);  // decode.cpp
 Json run_merge(const Options & options);   // merge.cpp
 Json run_start(const Options & options);   // start.cpp
 Json run_scaling(const Options & options);
+Json run_trace(const Options & options);  // trace.cpp
 
 }  // namespace lorica::bench

@@ -26,6 +26,7 @@ commands
   merge     an adapter folded into the model: seconds, peak memory
   start     from nothing to the first training step, with 10,000 examples
   scaling   cost per token by sequence length and by number of examples
+  trace     writes an adapter, its training state, losses and tokens, for scripts/compare_builds.py
 
 options of all commands (default)
   --shape NAME        mini, s135, tiny1b, llama7b, llama8b: random weights (s135)
@@ -60,6 +61,9 @@ merge
 start
   --examples N        (10000)
   --cold              drop the model from the page cache first
+trace
+  --output FOLDER     receives the files
+  --targets, --rank, --checkpointing, and --dora --rslora --8bit --dropout-percent N --neftune N --steps N
 scaling
   --lengths LIST      sequence lengths (128,256,512,1024,2048,4096)
   --examples LIST     numbers of examples (1000,10000,100000)
@@ -93,6 +97,8 @@ int main(int argc, char ** argv) {
             result = run_start(options);
         } else if (command == "scaling") {
             result = run_scaling(options);
+        } else if (command == "trace") {
+            result = run_trace(options);
         } else {
             std::fprintf(stderr, "lorica-bench: there is no command '%s'; lorica-bench --help lists them\n",
                          command.c_str());

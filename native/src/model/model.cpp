@@ -34,18 +34,17 @@ private:
 
 std::shared_ptr<const Model> Model::load(const std::string & path, const std::string & device, Dtype act,
                                          int32_t n_threads) {
-    const std::shared_ptr<Model> model(new Model(GgufFile::open(path), device, act, n_threads));
+    return load(path, [=] { return make_backend(device, act, n_threads); });
+}
+
+std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBackend & make_backend) {
+    const std::shared_ptr<Model> model(new Model(GgufFile::open(path), make_backend));
     model->load_weights();  // outside the constructor: the destructor then releases what was loaded before an error
     return model;
 }
 
-Model::Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads)
-    : file_(std::move(file)),
-      config_(LlamaConfig::read(file_)),
-      device_name_(device),
-      act_(act),
-      n_threads_(n_threads),
-      device_(make_backend(device, act, n_threads)) {}
+Model::Model(GgufFile file, const MakeBackend & make_backend)
+    : file_(std::move(file)), config_(LlamaConfig::read(file_)), make_backend_(make_backend), device_(make_backend()) {}
 
 void Model::plan_memory() {
     for (const TensorView & view : file_.tensors()) {
@@ -180,6 +179,6 @@ std::shared_ptr<const ArrangedWeights> Model::arranged_weights(Backend & backend
     return arranged;
 }
 
-std::unique_ptr<Backend> Model::new_backend() const { return make_backend(device_name_, act_, n_threads_); }
+std::unique_ptr<Backend> Model::new_backend() const { return make_backend_(); }
 
 }  // namespace lorica

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -28,6 +29,9 @@ public:
     // device as make_backend takes it. Errors: IO, FORMAT, UNSUPPORTED, DEVICE.
     static std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act,
                                              int32_t n_threads);
+    // Every instance of the device is made by this function.
+    using MakeBackend = std::function<std::unique_ptr<Backend>()>;
+    static std::shared_ptr<const Model> load(const std::string & path, const MakeBackend & make_backend);
     ~Model();
 
     const GgufFile & file() const { return file_; }
@@ -56,7 +60,7 @@ public:
     std::shared_ptr<const ArrangedWeights> arranged_weights(Backend & backend) const;
 
 private:
-    Model(GgufFile file, const std::string & device, Dtype act, int32_t n_threads);
+    Model(GgufFile file, const MakeBackend & make_backend);
     void plan_memory();
     void load_weights();
     Weight load_linear(const std::string & name, int64_t out, int64_t in);
@@ -67,9 +71,7 @@ private:
 
     GgufFile file_;
     LlamaConfig config_;
-    std::string device_name_;
-    Dtype act_;
-    int32_t n_threads_;
+    MakeBackend make_backend_;
     std::unique_ptr<Backend> device_;
     std::vector<void *> norms_;  // owned by device_
     std::vector<std::string> used_;
