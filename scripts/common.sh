@@ -54,25 +54,29 @@ can_fetch() { # libraries that are not installed can be built from their reposit
         "$(sed -n 's/^ *GIT_REPOSITORY //p' "$checkout/cmake/ggml.cmake")" "refs/tags/v$(ggml_version)" >/dev/null 2>&1
 }
 
-# Goes on where the build works: here, or in the Debian 13 root, where the calling script then starts again.
+# Whether the build is to be done in the Debian 13 root; says what is missing here when that decides it.
 # LORICA_TOOLCHAIN=host or =devroot decides without looking.
-use_toolchain() { # use_toolchain "$@"
+wants_devroot() {
     local lacks
-    ! in_devroot || return 0
     case ${LORICA_TOOLCHAIN:-auto} in
-        host) return 0 ;;
-        devroot) ;;
+        host) return 1 ;;
+        devroot) return 0 ;;
         auto)
             lacks=$(host_lacks | paste -sd, | sed 's/,/, /g')
             case $lacks in
-                '') return 0 ;;
+                '') return 1 ;;
                 *g++* | *cmake* | *JDK* | *maven*) ;;
-                *) ! can_fetch || return 0 ;;
+                *) ! can_fetch || return 1 ;;
             esac
             echo "This system lacks $lacks: using a Debian 13 root for it (scripts/devroot.sh)." >&2
             ;;
         *) die "LORICA_TOOLCHAIN is '$LORICA_TOOLCHAIN': it may be auto, host or devroot" ;;
     esac
+}
+
+# Goes on where the build works: here, or in the Debian 13 root, where the calling script then starts again.
+use_toolchain() { # use_toolchain "$@"
+    if in_devroot || ! wants_devroot; then return 0; fi
     exec "$checkout/scripts/devroot.sh" "$checkout/scripts/$(basename "$0")" "$@"
 }
 

@@ -93,6 +93,7 @@ public final class LoricaCli implements Callable<Integer> {
                 .addSubcommand(new DataCommand(terminal))
                 .addSubcommand(new GenerateCommand(terminal))
                 .addSubcommand(new EvalCommand(terminal))
+                .addSubcommand(new ReportCommand(terminal))
                 .addSubcommand(new ExportCommand(terminal))
                 .addSubcommand(new MergeCommand(terminal))
                 .addSubcommand(new QuantizeCommand(terminal))

@@ -1,7 +1,11 @@
 package dev.lorica.cli;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.cli.report.ModelCard;
+import dev.lorica.cli.report.ReportPage;
+import dev.lorica.cli.report.RunFolder;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataReport;
 import dev.lorica.data.ExampleEncoder;
@@ -268,12 +272,34 @@ final class TrainCommand implements Callable<Integer> {
         } else {
             sayHowToUse(examples, adapter);
         }
+        json.put("answers", answersJson(before, after));
+        showRun(dataReport);
         if (terminal.json()) {
-            json.put("answers", answersJson(before, after));
             json.put("log", log);
             terminal.printJson(json);
         }
         return result.stopped() ? ExitCode.INTERRUPTED : ExitCode.OK;
+    }
+
+    /** The page and the card beside the adapter. A result that is saved is not lost because these cannot be written. */
+    private void showRun(DataReport data) {
+        Map<String, Object> facts = new LinkedHashMap<>(json);
+        facts.put("example", data.sample());
+        facts.put(
+                "command",
+                Shell.program() + " train --config "
+                        + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()) + " --output "
+                        + Shell.quote(output + "-again"));
+        try {
+            RunFolder.write(output, facts);
+            ObjectNode run = RunFolder.read(output);
+            ReportPage.write(output.resolve(ReportPage.FILE_NAME), List.of(run));
+            ModelCard.write(output, run, baseModelName, format != AdapterFormat.PEFT, format != AdapterFormat.GGUF);
+            json.put("report", output.resolve(ReportPage.FILE_NAME).toString());
+            terminal.out().println("The run as a page: " + output.resolve(ReportPage.FILE_NAME));
+        } catch (LoricaException e) {
+            terminal.err().println("warning: the adapter is saved, its report is not: " + e.getMessage());
+        }
     }
 
     private void warnAbout(Model base, int maxLength) {
