@@ -2,7 +2,7 @@
 //
 //   kernels_attention_bench --benchmark_filter=forward
 //
-// GFLOP/s count what the causal mask leaves: two products forward and five backward, of 2 * head_dim operations for
+// GFLOP/s count what the mask leaves: two products forward and five backward, of 2 * head_dim operations for
 // each visible pair of query and key and each query head, whatever a kernel computes in addition. Heads as in
 // SmolLM2-135M unless the name says more.
 #include <benchmark/benchmark.h>
@@ -71,8 +71,16 @@ AttentionShape shape_of(int64_t head_dim) {
     return {9, 3, d, 1 / std::sqrt(static_cast<double>(d))};
 }
 
-Problem training_problem(const benchmark::State & state, Dtype type) {
+struct Kind {
+    MaskSpec mask = {};
+    double softcap = 0;
+};
+constexpr Kind causal{}, window_64{{63, 0}}, window_512{{511, 0}}, full{{MaskSpec::all, MaskSpec::all}}, capped{{}, 50};
+
+Problem training_problem(const benchmark::State & state, Dtype type, const Kind & kind) {
     Problem p(type, shape_of(state.range(1)), n_tokens, n_tokens);
+    p.shape.mask = kind.mask;
+    p.shape.softcap = kind.softcap;
     const auto length = static_cast<int32_t>(state.range(0));
     for (int32_t at = 0; at < n_tokens; at += length) p.segments.push_back({at, length, at, length});
     p.prepare(static_cast<int>(state.range(2)), true);
@@ -81,14 +89,19 @@ Problem training_problem(const benchmark::State & state, Dtype type) {
 
 void report(benchmark::State & state, const Problem & p, int n_products) {
     double pairs = 0;
-    for (const Segment & s : p.segments) pairs += 0.5 * s.q_len * (s.q_len + 1) + double(s.kv_len - s.q_len) * s.q_len;
+    for (const Segment & s : p.segments) {
+        for (int32_t query = 0; query < s.q_len; ++query) {
+            const auto [first, end] = p.shape.mask.visible(s, query);
+            pairs += end - first;
+        }
+    }
     const double operations = pairs * p.shape.n_head * n_products * 2 * p.shape.head_dim;
     state.counters["GFLOP/s"] =
         benchmark::Counter(operations * 1e-9 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 
-void forward(benchmark::State & state, Dtype type, AttentionUnits units) {
-    Problem p = training_problem(state, type);
+void forward(benchmark::State & state, Dtype type, AttentionUnits units, const Kind & kind = causal) {
+    Problem p = training_problem(state, type, kind);
     for (auto _ : state) {
         attention(p.q.view, p.k.view, p.v.view, p.segments, p.shape, p.o.view, p.lse.view, p.aligned,
                   static_cast<int>(state.range(2)), units);
@@ -96,8 +109,8 @@ void forward(benchmark::State & state, Dtype type, AttentionUnits units) {
     report(state, p, 2);
 }
 
-void backward(benchmark::State & state, Dtype type, AttentionUnits units) {
-    Problem p = training_problem(state, type);
+void backward(benchmark::State & state, Dtype type, AttentionUnits units, const Kind & kind = causal) {
+    Problem p = training_problem(state, type, kind);
     const auto threads = static_cast<int>(state.range(2));
     Buffer d_o(type, n_tokens, p.q.view.cols, 4), dq(type, n_tokens, p.q.view.cols), dk(type, n_tokens, p.k.view.cols),
         dv(type, n_tokens, p.k.view.cols);
@@ -143,6 +156,17 @@ BENCHMARK_CAPTURE(backward, bf16_dot, Dtype::bf16, AttentionUnits::dot_bf16)->Ap
 BENCHMARK_CAPTURE(backward, bf16_best, Dtype::bf16, AttentionUnits::amx)->Apply(lengths);
 BENCHMARK_CAPTURE(forward, bf16_best, Dtype::bf16, AttentionUnits::amx)->Apply(lengths_two_threads);
 BENCHMARK_CAPTURE(backward, bf16_best, Dtype::bf16, AttentionUnits::amx)->Apply(lengths_two_threads);
+void one_length(benchmark::internal::Benchmark * b) {
+    b->ArgNames({"length", "head_dim", "threads"})->Args({2048, 64, 1});
+}
+BENCHMARK_CAPTURE(forward, bf16_best_window_64, Dtype::bf16, AttentionUnits::amx, window_64)->Apply(one_length);
+BENCHMARK_CAPTURE(forward, bf16_best_window_512, Dtype::bf16, AttentionUnits::amx, window_512)->Apply(one_length);
+BENCHMARK_CAPTURE(forward, bf16_best_full, Dtype::bf16, AttentionUnits::amx, full)->Apply(one_length);
+BENCHMARK_CAPTURE(forward, bf16_best_capped, Dtype::bf16, AttentionUnits::amx, capped)->Apply(one_length);
+BENCHMARK_CAPTURE(backward, bf16_best_window_64, Dtype::bf16, AttentionUnits::amx, window_64)->Apply(one_length);
+BENCHMARK_CAPTURE(backward, bf16_best_window_512, Dtype::bf16, AttentionUnits::amx, window_512)->Apply(one_length);
+BENCHMARK_CAPTURE(backward, bf16_best_full, Dtype::bf16, AttentionUnits::amx, full)->Apply(one_length);
+BENCHMARK_CAPTURE(backward, bf16_best_capped, Dtype::bf16, AttentionUnits::amx, capped)->Apply(one_length);
 BENCHMARK_CAPTURE(decode, f32, Dtype::f32)->Apply(caches);
 BENCHMARK_CAPTURE(decode, bf16, Dtype::bf16)->Apply(caches);
 

@@ -104,7 +104,7 @@ public:
     void backward(int64_t m) {
         std::vector<LinearBackward> layers;
         for (size_t i = 0; i < weights_.size(); ++i) layers.push_back({&weights_[i].weight, {}, {}, dy_[i]->rows(m)});
-        backend_.linear_backward(x_.rows(m), layers, dx_.rows(m));
+        backend_.linear_backward(x_.rows(m), layers, false, dx_.rows(m));
     }
 
 private:
@@ -149,7 +149,7 @@ Json measure_head(Backend & backend, const Shape & shape, const std::string & ty
     }
     const double operations = 4.0 * static_cast<double>(m * shape.head_weights());
     const auto run = [&] {
-        backend.linear_cross_entropy(x.rows(m), head.weight, labels.data(), nll.rows(m).data, dx.rows(m));
+        backend.linear_cross_entropy(x.rows(m), {&head.weight}, labels.data(), nll.rows(m).data, dx.rows(m));
     };
     run();
     std::vector<double> rates, ratios;

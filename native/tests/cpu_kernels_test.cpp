@@ -141,7 +141,7 @@ TEST_P(CpuKernels, RmsnormMatchesItsFormula) {
         for (const int64_t n : widths) {
             const Rows x = Rows::random(Dtype::f32, 5, n, 1), w = Rows::random(Dtype::f32, 1, n, 2);
             Rows y(type, 5, n);
-            rmsnorm(x.view(), {w.view().as<float>(), 1e-5, {}}, y.view(), 2);
+            norm(x.view(), {w.view().as<float>(), 1e-5, {}}, {}, y.view(), 2);
             expect_rows(y, tolerance(type), 1e-3, "y", [&](int64_t r, int64_t c) {
                 double squares = 0;
                 for (int64_t i = 0; i < n; ++i) squares += x.at(r, i) * x.at(r, i);
@@ -157,7 +157,7 @@ TEST_P(CpuKernels, RmsnormBackwardAddsTheDerivative) {
             const Rows x = Rows::random(Dtype::f32, 5, n, 1), w = Rows::random(Dtype::f32, 1, n, 2);
             const Rows dy = Rows::random(type, 5, n, 3), before = Rows::random(Dtype::f32, 5, n, 4);
             Rows dx = before;
-            rmsnorm_backward(dy.view(), x.view(), {w.view().as<float>(), 1e-5, {}}, dx.view(), {}, 2);
+            norm_backward(dy.view(), x.view(), {w.view().as<float>(), 1e-5, {}}, true, dx.view(), {}, 2);
             expect_rows(dx, 1e-5, 1, "dx", [&](int64_t r, int64_t c) {
                 double squares = 0, dot = 0;
                 for (int64_t i = 0; i < n; ++i) {
@@ -183,7 +183,7 @@ TEST_P(CpuKernels, RopeRotatesPairsExactlyAtLongPositions) {
                 const Rows before = Rows::random(type, n_rows, 3 * head_dim, 5);
                 Rows x = before;
                 RotationTable table;
-                rope(x.view(), positions.data(), head_dim, frequencies, false, table, 2);
+                rope(x.view(), positions.data(), {frequencies, head_dim}, RopeDirection::forward, table, 2);
                 expect_rows(x, tolerance(type), 0.5, "x", [&](int64_t r, int64_t c) {
                     const int64_t within = c % head_dim;
                     if (within >= 2 * n_rotated) return before.at(r, c);
@@ -192,7 +192,7 @@ TEST_P(CpuKernels, RopeRotatesPairsExactlyAtLongPositions) {
                     return within % 2 == 0 ? before.at(r, c) * std::cos(angle) - before.at(r, c + 1) * std::sin(angle)
                                            : before.at(r, c) * std::cos(angle) + before.at(r, c - 1) * std::sin(angle);
                 });
-                rope(x.view(), positions.data(), head_dim, frequencies, true, table, 1);
+                rope(x.view(), positions.data(), {frequencies, head_dim}, RopeDirection::undo, table, 1);
                 expect_rows(x, 2 * tolerance(type), 1, "rotated back",
                             [&](int64_t r, int64_t c) { return before.at(r, c); });
             }
@@ -207,12 +207,13 @@ TEST_P(CpuKernels, SwigluAndItsDerivativeMatchTheirFormulas) {
                        dh = Rows::random(type, 4, n, 3);
             Rows h(type, 4, n), dgate = gate, dup = up;
             const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
-            swiglu(gate.view(), up.view(), h.view(), 2);
+            gated(gate.view(), up.view(), Act::silu, h.view(), 2);
             const double relative = type == Dtype::bf16 ? 0x1p-8 : 1e-6;
             expect_rows(h, relative, 1e-30, "h",
                         [&](int64_t r, int64_t c) { return gate.at(r, c) * sigmoid(gate.at(r, c)) * up.at(r, c); });
             Rows dh_then_h = dh;
-            swiglu_backward(dgate.view(), dup.view(), dh_then_h.view(), dgate.view(), dup.view(), dh_then_h.view(), 2);
+            gated_backward(dgate.view(), dup.view(), Act::silu, dh_then_h.view(), dgate.view(), dup.view(),
+                           dh_then_h.view(), 2);
             for (int64_t r = 0; r < 4; ++r) {
                 for (int64_t c = 0; c < n; ++c) EXPECT_EQ(dh_then_h.at(r, c), h.at(r, c));
             }
@@ -230,7 +231,7 @@ TEST_P(CpuKernels, SwigluKeepsNanAndBoundsExtremes) {
     Rows gate(Dtype::f32, 1, 40), up(Dtype::f32, 1, 40), h(Dtype::f32, 1, 40);
     for (int64_t i = 0; i < 40; ++i) gate.set(0, i, static_cast<float>(40 * (i - 20))), up.set(0, i, 1);
     gate.set(0, 9, std::numeric_limits<float>::quiet_NaN());
-    swiglu(gate.view(), up.view(), h.view(), 1);
+    gated(gate.view(), up.view(), Act::silu, h.view(), 1);
     for (int64_t i = 0; i < 40; ++i) {
         if (i == 9) {
             EXPECT_TRUE(std::isnan(h.at(0, i)));
@@ -415,7 +416,7 @@ TEST_P(CpuKernels, RowsAreGatheredScatteredAndEmbedded) {
                               reinterpret_cast<const std::byte *>(table.data())};
     for (const Dtype type : dtypes) {
         Rows embedded(type, 3, 37);
-        embed(embedding, rows.data(), embedded.view(), 2);
+        embed(embedding, rows.data(), {}, embedded.view(), 2);
         expect_rows(embedded, type == Dtype::bf16 ? 0x1p-8 : 0, 0, "embedded",
                     [&](int64_t r, int64_t c) { return x.at(rows[static_cast<size_t>(r)], c); });
     }

@@ -29,34 +29,45 @@ void add_noise_to_row(Backend & backend, const Matrix & x, int64_t t, double mag
 
 }  // namespace
 
-void Backend::norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed) {
-    rmsnorm(x, norm, normed);
+void Backend::embed_backward(Matrix, const int32_t *, const int32_t *, int64_t, double, void *) {
+    refuse(*this, "trained embeddings");
+}
+void Backend::norm_gradient(Matrix, Matrix, const Norm &, void *, void *) { refuse(*this, "trained norms"); }
+void Backend::activation(Matrix, Act, Matrix) { refuse(*this, "activation without a gate"); }
+void Backend::activation_backward(Matrix, Act, Matrix, Matrix) { refuse(*this, "activation without a gate"); }
+void Backend::scale(Matrix, double, Matrix) { refuse(*this, "scaled activations"); }
+void Backend::scale_rows(Matrix, const float *, Matrix) { refuse(*this, "scaled rows"); }
+void Backend::segment_mean(Matrix, std::span<const Segment>, Matrix) { refuse(*this, "mean of a text"); }
+void Backend::segment_mean_backward(Matrix, std::span<const Segment>, Matrix) { refuse(*this, "mean of a text"); }
+
+void Backend::norm_linear(Matrix x, const Norm & how, std::span<const LinearForward> layers, Matrix normed) {
+    norm(x, how, {}, normed);
     linear(normed, layers);
 }
 
-void Backend::norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
-                                 Matrix normed, Matrix h) {
+void Backend::norm_linear_gated(Matrix x, const Norm & how, const LinearForward & gate, const LinearForward & up,
+                                Act act, Matrix normed, Matrix h) {
     const LinearForward layers[] = {gate, up};
-    norm_linear(x, norm, layers, normed);
-    swiglu(gate.y, up.y, h);
+    norm_linear(x, how, layers, normed);
+    gated(gate.y, up.y, act, h);
 }
 
-void Backend::swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh,
-                                     Matrix dgate, Matrix dup) {
-    if (down.lora) swiglu(gate, up, h);
-    linear_backward(h, {&down, 1}, dh);
-    if (dh) swiglu_backward(gate, up, dh, dgate, dup);
+void Backend::gated_linear_backward(Matrix gate, Matrix up, Act act, const LinearBackward & down, Matrix h, Matrix dh,
+                                    Matrix dgate, Matrix dup) {
+    if (down.needs_x()) gated(gate, up, act, h);
+    linear_backward(h, {&down, 1}, false, dh);
+    if (dh) gated_backward(gate, up, act, dh, dgate, dup);
 }
 
-void Backend::norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed,
+void Backend::norm_linear_backward(Matrix x, const Norm & how, std::span<const LinearBackward> layers, Matrix normed,
                                    Matrix d_normed, Matrix dx, Matrix dx_act) {
-    if (std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return bool(layer.lora); })) {
-        Norm without_output = norm;
-        without_output.inverse_rms = {};
-        rmsnorm(x, without_output, normed);
+    if (std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.needs_x(); })) {
+        Norm without_output = how;
+        without_output.statistics = {};
+        norm(x, without_output, {}, normed);
     }
-    linear_backward(normed, layers, dx ? d_normed : Matrix{});
-    if (dx) rmsnorm_backward(d_normed, x, norm, dx, dx_act);
+    linear_backward(normed, layers, false, dx ? d_normed : Matrix{});
+    if (dx) norm_backward(d_normed, x, how, true, dx, dx_act);
 }
 
 void Backend::adamw_8bit(void *, const void *, const Moments8bit &, int64_t, const AdamwParams &) {
@@ -64,8 +75,8 @@ void Backend::adamw_8bit(void *, const void *, const Moments8bit &, int64_t, con
 }
 void Backend::row_squares(const Weight &, void *) { refuse(*this, "DoRA"); }
 void Backend::dora_factors(const Lora &, int64_t, int64_t, const DoraRows &) { refuse(*this, "DoRA"); }
-void Backend::scale_columns(Matrix, const void *, Matrix, Matrix) { refuse(*this, "DoRA"); }
-void Backend::dora_backward(Matrix, Matrix, Matrix, const DoraRows &, void *, Matrix) { refuse(*this, "DoRA"); }
+void Backend::scale_columns(Matrix, const void *, Vector, Matrix, Matrix) { refuse(*this, "DoRA"); }
+void Backend::dora_backward(Matrix, Matrix, Vector, Matrix, const DoraRows &, void *, Matrix) { refuse(*this, "DoRA"); }
 
 // On the host and row by row, wherever x is: next to one layer it is no work, and every device sees the same numbers.
 void Backend::add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) {

@@ -13,6 +13,8 @@
 // nothing mutable. A matrix may have 0 rows.
 #pragma once
 
+#include "backend/mask.h"
+
 #include <ggml.h>
 
 #include <cstddef>
@@ -50,7 +52,24 @@ struct Matrix {
     template <typename T> T * row_as(int64_t r) const { return static_cast<T *>(row(r)); }
 };
 
-// A frozen weight W[out, in] in its GGUF blocks, rows contiguous; loaded by Backend::load_weight.
+// One number for each column: a norm's weight, a bias. f32, or f64 where the parameters of an f64 reference are
+// trained.
+struct Vector {
+    const void * data = nullptr;
+    Dtype type = Dtype::f32;
+
+    Vector() = default;
+    Vector(const float * values) : data(values) {}
+    Vector(const void * values, Dtype of) : data(values), type(of) {}
+    explicit operator bool() const { return data != nullptr; }
+    const float * f32() const { return static_cast<const float *>(data); }
+    double operator[](int64_t i) const {
+        return type == Dtype::f64 ? static_cast<const double *>(data)[i] : static_cast<const float *>(data)[i];
+    }
+};
+
+// A weight W[out, in], rows contiguous: frozen, in its GGUF blocks, loaded by Backend::load_weight; or trained, F32
+// (F64 on an f64 reference) in the array of parameters, and never arranged.
 struct Weight {
     ggml_type type = GGML_TYPE_F32;
     int64_t out = 0;  // rows, ggml's ne[1]
@@ -80,31 +99,87 @@ struct Lora {
     int64_t rank = 0;
     double scale = 0;
     Dropout dropout;
+    // f32 [T, parts], or empty: row t's numbers in part p of u, rank / parts columns of it, are multiplied by gate[t,
+    // p], and so are their gradients. 0 and 1 by row is an adapter that begins in the middle of a text (aLoRA); a part
+    // for each of several stacked adapters is an adapter for each text.
+    Matrix gate;
 
     explicit operator bool() const { return a != nullptr; }
 };
 
-// RMSNorm of x[T, n] by row.
+// A norm of x[T, n], each row in `groups` equal parts that are normalized alone with one weight (a norm of the heads of
+// q or k has a group for each; 1: whole rows). With m = 0 (rms: Zhang & Sennrich 2019, eq. 4) or m = mean(x) (layer: Ba
+// et al. 2016, eq. 4), and r = 1 / sqrt(mean((x - m)^2) + eps): (x - m) r weight + bias.
 struct Norm {
-    const float * weight;  // f32[n]
-    double eps;
-    Matrix inverse_rms;  // [T, 1] hidden: what forward divided by, where it is kept
+    enum Kind : uint8_t { rms, layer };
+
+    Vector weight;  // [n / groups]
+    double eps = 0;
+    Matrix statistics;  // hidden [T, n_statistics()], or empty: receives r of each group, behind them m of each group
+    Kind kind = rms;
+    Vector bias = {};  // [n / groups], or none
+    int32_t groups = 1;
+
+    int64_t n_statistics() const { return groups * (kind == layer ? 2 : 1); }
+    // x * weight / rms(x) of whole rows.
+    bool is_plain_rms() const { return kind == rms && groups == 1 && !bias; }
 };
 
 // One of several linear layers that share their input.
 struct LinearForward {
     const Weight * weight;
-    Lora lora;        // a == nullptr: none
-    Matrix u;         // [T, rank] act: receives dropout(x) A^T, needed again in backward; unused without lora
-    Matrix residual;  // optional [T, out] hidden: y = residual + …; may be y itself
-    Matrix y;         // [T, out] act or hidden; empty: only u is wanted
+    Lora lora;         // a == nullptr: none
+    Matrix u;          // [T, rank] act: receives dropout(x) A^T, needed again in backward; unused without lora
+    Matrix residual;   // optional [T, out] hidden: y = residual + …; may be y itself
+    Matrix y;          // [T, out] act or hidden; empty: only u is wanted
+    Vector bias = {};  // optional [out]: y = … + bias
 };
 
 struct LinearBackward {
     const Weight * weight;
     Lora lora;
-    Matrix u;   // as forward left it
-    Matrix dy;  // [T, out] act or hidden
+    Matrix u;                // as forward left it
+    Matrix dy;               // [T, out] act or hidden
+    void * dw = nullptr;     // of a trained weight, param [out, in]: += dy^T x
+    void * dbias = nullptr;  // of a trained bias, param [out]: += sum_t dy
+
+    bool needs_x() const { return lora || dw; }
+};
+
+// Whose numbers an activation function multiplies or replaces: silu(x) = x / (1 + exp(-x)); gelu_erf = x Phi(x)
+// (Hendrycks & Gimpel 2016); gelu_tanh their approximation with tanh(sqrt(2 / pi) (x + 0.044715 x^3)).
+enum class Act : uint8_t { silu, gelu_tanh, gelu_erf, relu, tanh };
+
+// Rotary position embedding (Su et al. 2021, eq. 34): number i of n pairs of a head turns by positions[t] *
+// inverse_frequency[i] and grows by `magnitude` (YaRN, Peng et al. 2023, section 3.4, and longrope). What is behind the
+// 2 n rotated numbers of a head stays as it is.
+struct Rope {
+    std::span<const double> inverse_frequency;  // of n pairs; may be empty
+    int32_t head_dim = 0;
+    bool halves = false;  // pairs are (i, i + n), as GPT-NeoX has them; else (2 i, 2 i + 1), as Llama's GGUF files do
+    double magnitude = 1;
+};
+// With y = magnitude R x: dx = magnitude R^T dy; undo: x = R^T y / magnitude.
+enum class RopeDirection : uint8_t { forward, backward, undo };
+
+struct EmbedOptions {
+    double scale = 1;          // of the table's rows
+    Matrix virtual_rows = {};  // param [n, cols], dense: for a negative id its row -1 - id, unscaled
+    bool accumulate = false;   // x += …
+};
+
+// What becomes of the products of a head: cap tanh(scale z / cap), without a cap scale z.
+struct LogitSpec {
+    double scale = 1, cap = 0;
+};
+
+struct Head {
+    const Weight * weight;
+    LogitSpec logits = {};
+    // Of linear_cross_entropy alone: gradients are those of sum_t row_weights[t] nll[t] (f32 device memory; null: all
+    // are 1), and dw, of a trained head, param [out, in], is += its gradient.
+    const float * row_weights = nullptr;
+    void * dw = nullptr;
 };
 
 // What DoRA (Liu et al. 2024, equation 5) multiplies the rows of a layer's output by, and what that depends on. Vectors
@@ -118,17 +193,13 @@ struct DoraRows {
     void * slopes;            // = what y_o times it is dy_o / dm_o: strength / m, 0 where m is 0
 };
 
-// Queries [q_begin, q_begin + q_len) attend to keys [kv_begin, kv_begin + kv_len), causally with the ends aligned:
-// query i sees key j iff j <= i + kv_len - q_len. In training q and kv ranges are equal; with a KV cache kv is longer.
-struct Segment {
-    int32_t q_begin, q_len, kv_begin, kv_len;
-
-    bool operator==(const Segment &) const = default;
-};
-
 struct AttentionShape {
     int32_t n_head, n_head_kv, head_dim;
-    double scale;  // of q k^T, 1 / sqrt(head_dim)
+    double scale;  // of q k^T, as a rule 1 / sqrt(head_dim)
+    MaskSpec mask = {};
+    double softcap = 0;  // scores s become softcap tanh(s / softcap) (Gemma 2); 0: they stay
+
+    bool is_plain() const { return mask == MaskSpec{} && softcap == 0; }
 };
 
 struct AdamwParams {
@@ -159,8 +230,12 @@ struct WorkspaceShape {
     int64_t n_vocab = 0;              // rows of the head; 0: without one
     int64_t max_rank = 0;
     int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
-    bool training = false;  // linear_cross_entropy and the backward passes as well
-    bool dropout = false;   // on any adapter
+    bool training = false;         // linear_cross_entropy and the backward passes as well
+    bool dropout = false;          // on any adapter
+    int32_t max_shared = 3;        // linear layers of one call
+    int32_t n_ropes = 1;           // different ones of one pass
+    int64_t max_kv_rows = 0;       // of attention_backward, where they are more than max_tokens
+    bool trained_weights = false;  // dw of linear layers or of the head
 };
 
 // Copies of weights in an order of the device's own; see Backend::arrange. Immutable.
@@ -217,74 +292,92 @@ public:
         work();
     }
 
-    // x[t] = row tokens[t] of the embedding. x hidden.
-    virtual void embed(const Weight & embedding, const int32_t * tokens, Matrix x) = 0;
+    // x[t] = or += scale times row ids[t] of the table (tokens, positions, types of tokens). x hidden.
+    virtual void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) = 0;
+    // d_table[ids[i]] += scale dx[rows[i]] for i < n, where ids rise and may repeat: those of one id are added in their
+    // order. d_table: param, dense rows of dx.cols.
+    virtual void embed_backward(Matrix dx, const int32_t * ids, const int32_t * rows, int64_t n, double scale,
+                                void * d_table);
 
-    // y = x * weight / sqrt(mean(x^2) + eps) by row (Zhang & Sennrich 2019, eq. 4). x hidden, y act. Where
-    // norm.inverse_rms is given it receives 1 / sqrt(mean(x^2) + eps).
-    virtual void rmsnorm(Matrix x, const Norm & norm, Matrix y) = 0;
-    // dx += d(rmsnorm)/dx^T dy. dy act or hidden, x and dx hidden. Where dx_act is given it receives dx, in act.
-    virtual void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) = 0;
+    // y = [residual +] norm(x). x and y hidden or act; residual hidden, may be y; y may be x.
+    virtual void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y) = 0;
+    // dx = or += d(norm)/dx^T dy; `=` may be in place: dx may be dy. All hidden or act; x decides about the statistics,
+    // which are not read. Where dx_act is given, next to a hidden dx, it receives dx in act.
+    virtual void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act) = 0;
+    // dw += sum over rows and groups of dy (x - m) r, db += those of dy; param [n / groups]; either may be null.
+    virtual void norm_gradient(Matrix dy, Matrix x, const Norm & norm, void * dw, void * db);
 
-    // For each layer i: u_i = dropout_i(x) A_i^T; y_i = [residual_i +] x W_i^T + scale_i u_i B_i^T. x act or hidden.
+    // For each of up to four layers i: u_i = dropout_i(x) A_i^T; y_i = [residual_i +] x W_i^T + scale_i u_i B_i^T +
+    // bias_i. x act or hidden.
     virtual void linear(Matrix x, std::span<const LinearForward> layers) = 0;
-    // dx = sum_i dy_i W_i + dropout_i'(scale_i dy_i B_i A_i) when dx is given (act or hidden);
-    // da_i += scale_i (dy_i B_i)^T dropout_i(x); db_i += scale_i dy_i^T u_i.
-    virtual void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) = 0;
+    // dx = or += sum_i dy_i W_i + dropout_i'(scale_i dy_i B_i A_i) when dx is given (act or hidden);
+    // da_i += scale_i (dy_i B_i)^T dropout_i(x); db_i += scale_i dy_i^T u_i; dw_i and dbias_i as they say.
+    virtual void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) = 0;
 
-    // Rotates each head's pairs (2i, 2i + 1) of x by positions[t] * inverse_frequency[i] (Su et al. 2021, eq. 34), in
-    // the order in which Llama GGUF files store q and k. In place. x[T, n_head * head_dim] act; the first 2 *
-    // inverse_frequency.size() elements of each head are rotated. inverse: rotates back, which is its backward.
-    virtual void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
-                      bool inverse) = 0;
+    // In place. x[T, n_head * head_dim] act.
+    virtual void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) = 0;
 
-    // The newest tokens of a cache: q is rotated as rope() does it; row positions[t] of k_cache receives k[t] rotated,
-    // that of v_cache v[t]. k is not defined afterwards. All act.
-    virtual void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
-                                 std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) = 0;
+    // The newest tokens of a cache: q is rotated as rope() does it; row rows[t] of k_cache receives k[t] rotated, that
+    // of v_cache v[t]. rows null: positions. k is not defined afterwards. All act.
+    virtual void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
+                                 const Rope & rope, Matrix k_cache, Matrix v_cache) = 0;
 
-    // o = softmax(scale q k^T + causal mask) v per segment and head; query head h uses kv head h / (n_head /
-    // n_head_kv). Memory is linear in length (Dao 2023, FlashAttention-2). lse[T, n_head] hidden receives log-sum-exp,
-    // null: not kept. q, o[T, n_head * head_dim], k, v[Tkv, n_head_kv * head_dim] act.
+    // o = softmax(softcap(scale q k^T) + mask) v per segment and head; query head h uses kv head h / (n_head /
+    // n_head_kv). Memory is linear in length (Dao 2023, FlashAttention-2), work in what the mask lets through.
+    // lse[T, n_head] hidden receives log-sum-exp, null: not kept. q, o[T, n_head * head_dim], k, v[Tkv, n_head_kv *
+    // head_dim] act.
     virtual void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments,
                            const AttentionShape & shape, Matrix o, Matrix lse) = 0;
-    // dq, dk, dv = (act). Needs o and lse of the forward pass.
+    // dq, dk, dv = (act). Needs o and lse of the forward pass. Keys that no query sees have no gradient: 0.
     virtual void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
                                     std::span<const Segment> segments, const AttentionShape & shape, Matrix dq,
                                     Matrix dk, Matrix dv) = 0;
 
-    // h = silu(gate) * up (Shazeer 2020, eq. 6). All act.
-    virtual void swiglu(Matrix gate, Matrix up, Matrix h) = 0;
+    // h = act(gate) * up (Shazeer 2020, eq. 5 and 6). All act.
+    virtual void gated(Matrix gate, Matrix up, Act act, Matrix h) = 0;
     // dgate and dup may be gate and up themselves.
-    virtual void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) = 0;
+    virtual void gated_backward(Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup) = 0;
+    // h = act(x). All act. h may be x; dx may be x or dh.
+    virtual void activation(Matrix x, Act act, Matrix h);
+    virtual void activation_backward(Matrix x, Act act, Matrix dh, Matrix dx);
 
-    // ---- several of these in one, for devices that then read and write less; the defaults do one after the other
+    // y = factor x. x and y hidden or act; y may be x.
+    virtual void scale(Matrix x, double factor, Matrix y);
+    // y[t] = factors[t] x[t], factors f32[T]. x and y hidden or act; y may be x.
+    virtual void scale_rows(Matrix x, const float * factors, Matrix y);
+    // y[s] = mean of the rows of x that segment s has as queries; dx[t] += dy[s] / q_len for those rows. Hidden.
+    virtual void segment_mean(Matrix x, std::span<const Segment> segments, Matrix y);
+    virtual void segment_mean_backward(Matrix dy, std::span<const Segment> segments, Matrix dx);
 
-    // linear() of rmsnorm(x). x hidden; normed: memory, [T, n] act.
+    // ---- several of these in one, for devices that then read and write less; the defaults do one after the other, and
+    // ---- so must an override with what it was not written for
+
+    // linear() of norm(x). x hidden; normed: memory, [T, n] act.
     virtual void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed);
-    // The same of two layers, and h = silu(gate) up of their outputs.
-    virtual void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
-                                    Matrix normed, Matrix h);
-    // Backward of y = down(h), h = silu(gate) up: the gradients of down's LoRA, dgate and dup. dgate and dup may be
-    // gate and up themselves, dup also h, neither down.dy. h and dh: memory, [T, n_ff] act. Without dh only the LoRA's
-    // gradients are wanted.
-    virtual void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh,
-                                        Matrix dgate, Matrix dup);
-    // Backward of y_i = layer_i(rmsnorm(x)): the gradients of the LoRAs; dx += and dx_act = as in rmsnorm_backward,
-    // where dx is given. normed: memory, [T, n] act. d_normed: [T, n] act or hidden.
+    // The same of two layers, and h = act(gate) up of their outputs.
+    virtual void norm_linear_gated(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
+                                   Act act, Matrix normed, Matrix h);
+    // Backward of y = down(h), h = act(gate) up: the gradients of down's parameters, dgate and dup. dgate and dup may
+    // be gate and up themselves, dup also h, neither down.dy. h and dh: memory, [T, n_ff] act. Without dh only the
+    // parameters' gradients are wanted.
+    virtual void gated_linear_backward(Matrix gate, Matrix up, Act act, const LinearBackward & down, Matrix h,
+                                       Matrix dh, Matrix dgate, Matrix dup);
+    // Backward of y_i = layer_i(norm(x)): the gradients of the layers' parameters; dx += and dx_act = as in
+    // norm_backward, where dx is given. normed: memory, [T, n] act. d_normed: [T, n] act or hidden, receives the
+    // gradient of norm(x) where dx is given.
     virtual void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers,
                                       Matrix normed, Matrix d_normed, Matrix dx, Matrix dx_act);
 
-    // y[i] = x[rows[i]]; dx[rows[i]] += dy[i] with distinct rows. Both hidden.
+    // y[i] = x[rows[i]]; dx[rows[i]] += dy[i] with distinct rows. Each hidden (or param) or act.
     virtual void gather_rows(Matrix x, const int32_t * rows, Matrix y) = 0;
     virtual void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) = 0;
 
-    // nll[i] = -log softmax(x_i W^T)[labels[i]], in chunks that never hold rows * vocabulary. x act, nll hidden[rows].
-    // When dx is given (act or hidden): dx = d(sum nll)/dx, in the same pass over the head.
-    virtual void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) = 0;
+    // nll[i] = -log softmax(logits of x_i)[labels[i]], in chunks that never hold rows * vocabulary. x act, nll
+    // hidden[rows]. When dx is given (act or hidden): dx = d(sum nll)/dx, in the same pass over the head.
+    virtual void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) = 0;
 
-    // logits[rows, out] = x W^T, as f32. x act.
-    virtual void logits(Matrix x, const Weight & head, float * out) = 0;
+    // out[rows, vocabulary] = logits of x, f32. x act.
+    virtual void logits(Matrix x, const Head & head, float * out) = 0;
 
     // Sum of squares over n elements in param format, in a fixed order; NaN and infinity come through.
     virtual double sum_of_squares(const void * x, int64_t n) = 0;
@@ -309,12 +402,13 @@ public:
     virtual void row_squares(const Weight & weight, void * squares);
     // Fills rows.factors and rows.slopes. |W_o + s B_o A|^2 = |W_o|^2 + 2 s B_o products_o + s^2 B_o (A A^T) B_o^T.
     virtual void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows);
-    // y[t, o] = [residual[t, o] +] factors[o] x[t, o]. y may be x.
-    virtual void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y);
-    // For y = residual + factors x: d_magnitudes[o] += slopes[o] sum_t dy[t, o] (y - residual)[t, o], and dx = factors
-    // dy. dx may be dy.
-    virtual void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
-                               Matrix dx);
+    // y[t, o] = [residual[t, o] +] [bias[o] +] factors[o] x[t, o]; factors null: 1, a sum. y may be x or residual. x,
+    // residual and y hidden or act.
+    virtual void scale_columns(Matrix x, const void * factors, Vector bias, Matrix residual, Matrix y);
+    // For y = residual + bias + factors x: d_magnitudes[o] += slopes[o] sum_t dy[t, o] (y - residual - bias)[t, o], and
+    // dx = factors dy. dx may be dy.
+    virtual void dora_backward(Matrix dy, Matrix y, Vector bias, Matrix residual, const DoraRows & rows,
+                               void * d_magnitudes, Matrix dx);
 
     // x[t, j] += magnitude(t) u with u uniform in [-1, 1), where magnitude is alpha / sqrt(L cols) for the tokens of a
     // segment of length L (NEFTune, Jain et al. 2023, algorithm 1) and u is number t * cols + j of the stream `seed`. x

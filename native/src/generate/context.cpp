@@ -180,7 +180,7 @@ void Context::forward(const Segment & segment) {
     const int64_t n = segment.q_len;
     BlockActivations block = buffers_.block;
     block.lse = {};
-    backend_->embed(model_->embedding(), buffers_.tokens, block.x.slice_rows(0, n));
+    backend_->embed(model_->embedding(), buffers_.tokens, {}, block.x.slice_rows(0, n));
     for (int32_t l = 0; l < model_->config().n_layer; ++l) {
         const Cache & all = buffers_.caches[static_cast<size_t>(l)];
         const Cache cache{all.k.slice_rows(0, segment.kv_len), all.v.slice_rows(0, segment.kv_len)};
@@ -190,9 +190,9 @@ void Context::forward(const Segment & segment) {
 
 void Context::compute_logits(int64_t first, int64_t n) {
     const Matrix normed = buffers_.normed.slice_rows(0, n);
-    backend_->rmsnorm(buffers_.block.x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}},
-                      normed);
-    backend_->logits(normed, model_->output(), buffers_.logits);
+    backend_->norm(buffers_.block.x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}}, {},
+                   normed);
+    backend_->logits(normed, {&model_->output()}, buffers_.logits);
 }
 
 }  // namespace lorica

@@ -171,7 +171,7 @@ Lora Transformer::lora(int32_t layer, Module module) const {
 
 void Transformer::apply_dora(int32_t layer, Module module, Matrix residual, Matrix y) const {
     if (!has_dora(layer, module) || !y) return;
-    backend_.scale_columns(y, adapter_->dora_rows(*adapter_->find(layer, module)).factors, residual, y);
+    backend_.scale_columns(y, adapter_->dora_rows(*adapter_->find(layer, module)).factors, {}, residual, y);
 }
 
 bool Transformer::dora_backward(int32_t layer, Module module, Matrix residual, Matrix y, Matrix dy, Matrix dx) const {
@@ -179,7 +179,7 @@ bool Transformer::dora_backward(int32_t layer, Module module, Matrix residual, M
     const LoraPair & pair = *adapter_->find(layer, module);
     const size_t element = dtype_size(backend_.formats().param);
     void * d_magnitudes = static_cast<std::byte *>(gradients_) + static_cast<size_t>(pair.m_offset) * element;
-    backend_.dora_backward(dy, y, residual, adapter_->dora_rows(pair), d_magnitudes, dx);
+    backend_.dora_backward(dy, y, {}, residual, adapter_->dora_rows(pair), d_magnitudes, dx);
     return true;
 }
 
@@ -206,12 +206,12 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
                          layer_of(Module::v, {}, block.v)};
     backend_.norm_linear(block.x, {w.attn_norm, c.rms_eps, block.attn_inverse_rms}, qkv, scratch.normed);
     for (size_t i = 0; i < 3; ++i) apply_dora(layer, std::array{Module::q, Module::k, Module::v}[i], {}, qkv[i].y);
+    const Rope rope{c.inverse_frequency, c.head_dim};
     if (cache) {
-        backend_.rope_into_cache(block.q, block.k, block.v, sequences.positions, c.head_dim, c.inverse_frequency,
-                                 cache.k, cache.v);
+        backend_.rope_into_cache(block.q, block.k, block.v, sequences.positions, nullptr, rope, cache.k, cache.v);
     } else {
-        backend_.rope(block.q, sequences.positions, c.head_dim, c.inverse_frequency, false);
-        backend_.rope(block.k, sequences.positions, c.head_dim, c.inverse_frequency, false);
+        backend_.rope(block.q, sequences.positions, rope, RopeDirection::forward);
+        backend_.rope(block.k, sequences.positions, rope, RopeDirection::forward);
     }
     if (x_out) {
         backend_.attention(block.q, cache ? cache.k : block.k, cache ? cache.v : block.v, sequences.segments,
@@ -225,13 +225,13 @@ void Transformer::block_forward(int32_t layer, const BlockActivations & full_blo
     const std::array gate_up{layer_of(Module::gate, {}, block.gate), layer_of(Module::up, {}, block.up)};
     const bool needs_h = x_out || adapted(layer, {Module::down});
     if (needs_h && !has_dora(layer, Module::gate) && !has_dora(layer, Module::up)) {
-        backend_.norm_linear_swiglu(block.mid, ffn_norm, gate_up[0], gate_up[1], scratch.normed, scratch.h);
+        backend_.norm_linear_gated(block.mid, ffn_norm, gate_up[0], gate_up[1], Act::silu, scratch.normed, scratch.h);
     } else {
         backend_.norm_linear(block.mid, ffn_norm, gate_up, scratch.normed);
         apply_dora(layer, Module::gate, {}, block.gate);
         apply_dora(layer, Module::up, {}, block.up);
         if (!needs_h) return;
-        backend_.swiglu(block.gate, block.up, scratch.h);
+        backend_.gated(block.gate, block.up, Act::silu, scratch.h);
     }
     const std::array down{layer_of(Module::down, block.mid, rows_of(x_out, n_tokens(sequences)))};
     backend_.linear(scratch.h, down);
@@ -261,8 +261,8 @@ void Transformer::block_backward(int32_t layer, const BlockActivations & full_bl
     // The gradients take the place of gate and up, unless those are still needed.
     const bool keep = has_dora(layer, Module::gate) || has_dora(layer, Module::up);
     const Matrix d_gate = keep ? scratch.d_gate : block.gate, d_up = keep ? scratch.h : block.up;
-    backend_.swiglu_linear_backward(block.gate, block.up, down, scratch.h, into_h ? scratch.dh : Matrix{}, d_gate,
-                                    d_up);
+    backend_.gated_linear_backward(block.gate, block.up, Act::silu, down, scratch.h, into_h ? scratch.dh : Matrix{},
+                                   d_gate, d_up);
     if (!into_h) return;
     dora_backward(layer, Module::gate, {}, block.gate, d_gate, d_gate);
     dora_backward(layer, Module::up, {}, block.up, d_up, d_up);
@@ -275,17 +275,18 @@ void Transformer::block_backward(int32_t layer, const BlockActivations & full_bl
     const bool into_attention = need_dx || adapted(layer, {Module::q, Module::k, Module::v});
     const bool dora_output = dora_backward(layer, Module::o, block.x, block.mid, dx, scratch.d_scaled);
     const std::array output{layer_of(Module::o, dora_output ? scratch.d_scaled : scratch.d_residual)};
-    backend_.linear_backward(block.o, output, into_attention ? scratch.d_o : Matrix{});
+    backend_.linear_backward(block.o, output, false, into_attention ? scratch.d_o : Matrix{});
     if (!into_attention) return;
     backend_.attention_backward(block.q, block.k, block.v, block.o, block.lse, scratch.d_o, sequences.segments,
                                 attention_shape(c), scratch.dq, scratch.dk, scratch.dv);
-    backend_.rope(scratch.dq, sequences.positions, c.head_dim, c.inverse_frequency, true);
-    backend_.rope(scratch.dk, sequences.positions, c.head_dim, c.inverse_frequency, true);
+    const Rope rope{c.inverse_frequency, c.head_dim};
+    backend_.rope(scratch.dq, sequences.positions, rope, RopeDirection::backward);
+    backend_.rope(scratch.dk, sequences.positions, rope, RopeDirection::backward);
     for (const auto & [module, y, dy] : {std::tuple{Module::q, block.q, scratch.dq},
                                          {Module::k, block.k, scratch.dk},
                                          {Module::v, block.v, scratch.dv}}) {
         if (!has_dora(layer, module)) continue;
-        if (module != Module::v) backend_.rope(y, sequences.positions, c.head_dim, c.inverse_frequency, true);
+        if (module != Module::v) backend_.rope(y, sequences.positions, rope, RopeDirection::undo);
         dora_backward(layer, module, {}, y, dy, dy);
     }
     const std::array qkv{layer_of(Module::q, scratch.dq), layer_of(Module::k, scratch.dk),

@@ -361,7 +361,7 @@ BlockActivations Session::block(int32_t layer) const {
 void Session::embed(bool training) {
     adapter_->update_dora(*backend_);
     const Matrix embedded = buffers_.x.front().slice_rows(0, n_tokens_);
-    backend_->embed(model_.embedding(), buffers_.tokens, embedded);
+    backend_->embed(model_.embedding(), buffers_.tokens, {}, embedded);
     if (training && config_.neftune_alpha > 0) {
         constexpr uint64_t noise_stream = 0x6e656674756e65;  // no layer has this number
         backend_->add_noise(embedded, segments_, config_.neftune_alpha, derive_seed(micro_batch_seed(), noise_stream));
@@ -387,8 +387,8 @@ void Session::head(bool with_gradient) {
     const Matrix rows_x = buffers_.rows_x.slice_rows(0, n), normed = buffers_.rows_normed.slice_rows(0, n);
     const Matrix d_normed = with_gradient ? buffers_.rows_d_normed.slice_rows(0, n) : Matrix{};
     backend_->gather_rows(x, buffers_.rows, rows_x);
-    backend_->rmsnorm(rows_x, {model_.output_norm(), c.rms_eps, {}}, normed);
-    backend_->linear_cross_entropy(normed, model_.output(), buffers_.labels, buffers_.nll.data, d_normed);
+    backend_->norm(rows_x, {model_.output_norm(), c.rms_eps, {}}, {}, normed);
+    backend_->linear_cross_entropy(normed, {&model_.output()}, buffers_.labels, buffers_.nll.data, d_normed);
 }
 
 double Session::loss(std::span<float> token_nll) {
@@ -413,8 +413,8 @@ void Session::backward() {
     const auto n = static_cast<int64_t>(trained_rows_.size());
     const Matrix rows_dx = buffers_.rows_dx.slice_rows(0, n), dx = buffers_.dx.slice_rows(0, n_tokens_);
     backend_->fill_zero(rows_dx.data, rows_dx.n_bytes());
-    backend_->rmsnorm_backward(buffers_.rows_d_normed.slice_rows(0, n), buffers_.rows_x.slice_rows(0, n),
-                               {model_.output_norm(), model_.config().rms_eps, {}}, rows_dx, {});
+    backend_->norm_backward(buffers_.rows_d_normed.slice_rows(0, n), buffers_.rows_x.slice_rows(0, n),
+                            {model_.output_norm(), model_.config().rms_eps, {}}, true, rows_dx, {});
     backend_->fill_zero(dx.data, dx.n_bytes());
     backend_->scatter_add_rows(rows_dx, buffers_.rows, dx);
 

@@ -237,11 +237,27 @@ public:
     }
     void row_squares(const Weight & weight, void * squares) override { to_->row_squares(weight, squares); }
 
-    void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
+    void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) override {
         Call call(*this, "embed");
-        call.text("tokens=" + checksum(tokens, x.rows));
-        call.out("x", x, weight_name(embedding));
-        to_->embed(embedding, tokens, x);
+        call.text("tokens=" + checksum(ids, x.rows));
+        if (options.scale != 1) call.text("scale=" + number(options.scale));
+        call.in("virtual", options.virtual_rows);
+        if (options.accumulate) {
+            call.text(weight_name(table));
+            call.accumulate("x", x, base_of(x));
+        } else {
+            call.out("x", x, weight_name(table));
+        }
+        to_->embed(table, ids, options, x);
+    }
+    void embed_backward(Matrix dx, const int32_t * ids, const int32_t * rows, int64_t n, double scale,
+                        void * d_table) override {
+        Call call(*this, "embed_backward");
+        call.text("ids=" + checksum(ids, n) + " rows=" + checksum(rows, n) + " scale=" + number(scale) + " +=d(" +
+                  log_->parameter_name(d_table) + ")");
+        call.in("dx", dx);
+        call.is_root();
+        to_->embed_backward(dx, ids, rows, n, scale, d_table);
     }
     void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) override {
         Call call(*this, "add_noise");
@@ -249,21 +265,37 @@ public:
         call.accumulate("x", x, base_of(x));
         to_->add_noise(x, segments, alpha, seed);
     }
-    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override {
+    void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y) override {
         Call call(*this, "norm");
         call.in("x", x);
         call.norm(norm, x.cols);
+        call.in("residual", residual);
         call.out("y", y, norm_name(norm, x.cols));
-        to_->rmsnorm(x, norm, y);
+        to_->norm(x, norm, residual, y);
     }
-    void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
+    void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act) override {
         Call call(*this, "norm_backward");
         call.in("dy", dy);
         call.in("x", x);
         call.norm_backward(norm, x.cols);
-        call.accumulate("dx", dx, "d(" + base_of(x) + ")");
-        call.out("dx_act", dx_act, "d(" + base_of(x) + ").act");
-        to_->rmsnorm_backward(dy, x, norm, dx, dx_act);
+        const std::string base = "d(" + base_of(x) + ")";
+        if (accumulate) {
+            call.accumulate("dx", dx, base);
+        } else {
+            call.out("dx", dx, base);
+        }
+        call.out("dx_act", dx_act, base + ".act");
+        to_->norm_backward(dy, x, norm, accumulate, dx, dx_act);
+    }
+    void norm_gradient(Matrix dy, Matrix x, const Norm & norm, void * dw, void * db) override {
+        Call call(*this, "norm_gradient");
+        call.in("dy", dy);
+        call.in("x", x);
+        call.norm_backward(norm, x.cols);
+        if (dw) call.text("+=d(" + log_->parameter_name(norm.weight.data) + ")");
+        if (db) call.text("+=d(" + log_->parameter_name(norm.bias.data) + ")");
+        call.is_root();
+        to_->norm_gradient(dy, x, norm, dw, db);
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override {
         Call call(*this, "linear");
@@ -271,27 +303,35 @@ public:
         call.layers(layers);
         to_->linear(x, layers);
     }
-    void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
+    void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) override {
         Call call(*this, "linear_backward");
-        call.in(has_lora(layers) ? "x" : "", has_lora(layers) ? x : Matrix{});
+        const bool needs_x =
+            std::any_of(layers.begin(), layers.end(), [](const LinearBackward & layer) { return layer.needs_x(); });
+        call.in(needs_x ? "x" : "", needs_x ? x : Matrix{});
         call.layers(layers);
-        call.out("dx", dx, "d(" + base_of(x) + ")");
-        to_->linear_backward(x, layers, dx);
+        if (accumulate) {
+            call.accumulate("dx", dx, "d(" + base_of(x) + ")");
+        } else {
+            call.out("dx", dx, "d(" + base_of(x) + ")");
+        }
+        to_->linear_backward(x, layers, accumulate, dx);
     }
-    void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
-              bool inverse) override {
-        Call call(*this, inverse ? "rope_back" : "rope");
+    void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) override {
+        const bool inverse = direction != RopeDirection::forward;
+        const bool undoes = direction == RopeDirection::undo && rope.magnitude != 1;
+        Call call(*this, undoes ? "rope_undo" : inverse ? "rope_back" : "rope");
         const std::string base = base_of(x), rotated = ".rope";
-        call.rope(positions, x.rows, head_dim, inverse_frequency);
+        call.rope(positions, x.rows, rope);
         call.in("x", x);
         const bool undone = inverse && base.ends_with(rotated);
         call.out("x", x, undone ? base.substr(0, base.size() - rotated.size()) : inverse ? base : base + rotated);
-        to_->rope(x, positions, head_dim, inverse_frequency, inverse);
+        to_->rope(x, positions, rope, direction);
     }
-    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
-                         std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) override {
+    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
+                         const Rope & rope, Matrix k_cache, Matrix v_cache) override {
         Call call(*this, "rope_into_cache");
-        call.rope(positions, q.rows, head_dim, inverse_frequency);
+        call.rope(positions, q.rows, rope);
+        if (rows) call.text("rows=" + checksum(rows, q.rows));
         call.in("q", q);
         call.in("k", k);
         call.in("v", v);
@@ -299,7 +339,7 @@ public:
         call.out("q", q, q_base + ".rope");
         call.accumulate("k_cache", k_cache, k_base + ".cache");
         call.accumulate("v_cache", v_cache, v_base + ".cache");
-        to_->rope_into_cache(q, k, v, positions, head_dim, inverse_frequency, k_cache, v_cache);
+        to_->rope_into_cache(q, k, v, positions, rows, rope, k_cache, v_cache);
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
@@ -330,17 +370,62 @@ public:
         call.out("dv", dv, "d(" + v_name + ")");
         to_->attention_backward(q, k, v, o, lse, d_o, segments, shape, dq, dk, dv);
     }
-    void swiglu(Matrix gate, Matrix up, Matrix h) override {
+    void gated(Matrix gate, Matrix up, Act act, Matrix h) override {
         Call call(*this, "gated");
+        call.act(act);
         call.in("gate", gate);
         call.in("up", up);
         call.out("h", h, "gated(" + base_of(gate) + ")");
-        to_->swiglu(gate, up, h);
+        to_->gated(gate, up, act, h);
     }
-    void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
+    void gated_backward(Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup) override {
         Call call(*this, "gated_backward");
+        call.act(act);
         call.gated_backward(gate, up, dh, dgate, dup);
-        to_->swiglu_backward(gate, up, dh, dgate, dup);
+        to_->gated_backward(gate, up, act, dh, dgate, dup);
+    }
+    void activation(Matrix x, Act act, Matrix h) override {
+        Call call(*this, "activation");
+        call.act(act);
+        call.in("x", x);
+        call.out("h", h, "activation(" + base_of(x) + ")");
+        to_->activation(x, act, h);
+    }
+    void activation_backward(Matrix x, Act act, Matrix dh, Matrix dx) override {
+        Call call(*this, "activation_backward");
+        call.act(act);
+        call.in("x", x);
+        call.in("dh", dh);
+        call.out("dx", dx, "d(" + base_of(x) + ")");
+        to_->activation_backward(x, act, dh, dx);
+    }
+    void scale(Matrix x, double factor, Matrix y) override {
+        Call call(*this, "scale");
+        call.text(number(factor));
+        call.in("x", x);
+        call.out("y", y, base_of(x) + ".scaled");
+        to_->scale(x, factor, y);
+    }
+    void scale_rows(Matrix x, const float * factors, Matrix y) override {
+        Call call(*this, "scale_rows");
+        call.text("factors=" + checksum(reinterpret_cast<const int32_t *>(factors), x.rows));
+        call.in("x", x);
+        call.out("y", y, base_of(x) + ".scaled");
+        to_->scale_rows(x, factors, y);
+    }
+    void segment_mean(Matrix x, std::span<const Segment> segments, Matrix y) override {
+        Call call(*this, "segment_mean");
+        call.text(segments_text(segments));
+        call.in("x", x);
+        call.out("y", y, "mean(" + base_of(x) + ")");
+        to_->segment_mean(x, segments, y);
+    }
+    void segment_mean_backward(Matrix dy, std::span<const Segment> segments, Matrix dx) override {
+        Call call(*this, "segment_mean_backward");
+        call.text(segments_text(segments));
+        call.in("dy", dy);
+        call.accumulate("dx", dx, "spread(" + base_of(dy) + ")");
+        to_->segment_mean_backward(dy, segments, dx);
     }
     void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed) override {
         Call call(*this, "norm_linear");
@@ -350,25 +435,27 @@ public:
         call.layers(layers);
         to_->norm_linear(x, norm, layers, normed);
     }
-    void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
-                            Matrix normed, Matrix h) override {
+    void norm_linear_gated(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Act act,
+                           Matrix normed, Matrix h) override {
         Call call(*this, "norm_linear_gated");
+        call.act(act);
         call.in("x", x);
         call.norm(norm, x.cols);
         call.memory("normed", normed);
         const LinearForward layers[] = {gate, up};
         call.layers(layers);
         call.out("h", h, "gated(" + weight_name(*gate.weight) + ")");
-        to_->norm_linear_swiglu(x, norm, gate, up, normed, h);
+        to_->norm_linear_gated(x, norm, gate, up, act, normed, h);
     }
-    void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate,
-                                Matrix dup) override {
+    void gated_linear_backward(Matrix gate, Matrix up, Act act, const LinearBackward & down, Matrix h, Matrix dh,
+                               Matrix dgate, Matrix dup) override {
         Call call(*this, "gated_linear_backward");
+        call.act(act);
         call.layers(std::span(&down, 1));
         call.memory("h", h);
         call.memory("dh", dh);
         call.gated_backward(gate, up, {}, dh ? dgate : Matrix{}, dh ? dup : Matrix{});
-        to_->swiglu_linear_backward(gate, up, down, h, dh, dgate, dup);
+        to_->gated_linear_backward(gate, up, act, down, h, dh, dgate, dup);
     }
     void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed,
                               Matrix d_normed, Matrix dx, Matrix dx_act) override {
@@ -396,20 +483,28 @@ public:
         call.accumulate("dx", dx, "scattered");
         to_->scatter_add_rows(dy, rows, dx);
     }
-    void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
+    void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) override {
         Call call(*this, "linear_cross_entropy");
-        call.text(weight_name(head) + " labels=" + checksum(labels, x.rows));
+        call.text(weight_name(*head.weight) + " labels=" + checksum(labels, x.rows));
+        call.logits(head.logits);
+        if (head.row_weights)
+            call.text("weights=" + checksum(reinterpret_cast<const int32_t *>(head.row_weights), x.rows));
+        if (head.dw) {
+            call.text("+=dw");
+            call.is_root();
+        }
         call.in("x", x);
         const size_t bytes = static_cast<size_t>(x.rows) * dtype_size(formats().hidden);
         call.out("nll", {static_cast<std::byte *>(nll), bytes, bytes, 1, 0}, "nll", "");
         call.out("dx", dx, "d(" + base_of(x) + ")");
         to_->linear_cross_entropy(x, head, labels, nll, dx);
     }
-    void logits(Matrix x, const Weight & head, float * out) override {
+    void logits(Matrix x, const Head & head, float * out) override {
         Call call(*this, "logits");
-        call.text(weight_name(head));
+        call.text(weight_name(*head.weight));
+        call.logits(head.logits);
         call.in("x", x);
-        const size_t bytes = static_cast<size_t>(x.rows * head.out) * sizeof(float);
+        const size_t bytes = static_cast<size_t>(x.rows * head.weight->out) * sizeof(float);
         call.out("out", {reinterpret_cast<std::byte *>(out), bytes, bytes, 1, 0}, "logits", "");
         to_->logits(x, head, out);
     }
@@ -422,24 +517,26 @@ public:
         call.is_root();
         to_->dora_factors(lora, in, out, rows);
     }
-    void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
+    void scale_columns(Matrix x, const void * factors, Vector bias, Matrix residual, Matrix y) override {
         Call call(*this, "scale_columns");
-        call.text("factors(" + log_->factors_[factors] + ")");
+        call.text(factors ? "factors(" + log_->factors_[factors] + ")" : "sum");
+        call.bias(bias, x.cols);
         call.in("x", x);
         call.in("residual", residual);
         call.out("y", y, base_of(x));
-        to_->scale_columns(x, factors, residual, y);
+        to_->scale_columns(x, factors, bias, residual, y);
     }
-    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+    void dora_backward(Matrix dy, Matrix y, Vector bias, Matrix residual, const DoraRows & rows, void * d_magnitudes,
                        Matrix dx) override {
         Call call(*this, "dora_backward");
         call.text("+=d(" + log_->parameter_name(rows.magnitudes) + ")");
+        call.bias(bias, y.cols);
         call.in("dy", dy);
         call.in("y", y);
         call.in("residual", residual);
         call.is_root();
         call.out("dx", dx, "d(" + base_of(y) + ").unscaled");
-        to_->dora_backward(dy, y, residual, rows, d_magnitudes, dx);
+        to_->dora_backward(dy, y, bias, residual, rows, d_magnitudes, dx);
     }
 
 private:
@@ -509,21 +606,44 @@ private:
             outputs_.emplace(outputs_.begin(), region_of(x), value);
         }
         void norm(const Norm & norm, int64_t n) {
-            text(backend_.norm_name(norm, n) + "(" + number(norm.eps) + ")");
-            out("rms", norm.inverse_rms, backend_.norm_name(norm, n) + ".rms");
+            norm_text(norm, n);
+            out("rms", norm.statistics, backend_.norm_name(norm, n) + ".rms");
         }
         void norm_backward(const Norm & norm, int64_t n) {
-            text(backend_.norm_name(norm, n) + "(" + number(norm.eps) + ")");
-            in("rms", norm.inverse_rms);
+            norm_text(norm, n);
+            in("rms", norm.statistics);
         }
-        void rope(const int32_t * positions, int64_t n, int32_t head_dim, std::span<const double> inverse_frequency) {
-            text("positions=" + checksum(positions, n) + " head_dim=" + std::to_string(head_dim) + " frequencies=" +
-                 checksum(reinterpret_cast<const int32_t *>(inverse_frequency.data()),
-                          static_cast<int64_t>(2 * inverse_frequency.size())));
+        void norm_text(const Norm & norm, int64_t n) {
+            text(backend_.norm_name(norm, n) + "(" + number(norm.eps) + ")");
+            if (norm.kind == Norm::layer) text("layer");
+            if (norm.groups != 1) text("groups=" + std::to_string(norm.groups));
+            bias(norm.bias, n / norm.groups);
+        }
+        void bias(const Vector & bias, int64_t n) {
+            if (bias) text("bias=" + backend_.vector_name(bias, n));
+        }
+        void act(Act act) {
+            static constexpr const char * names[] = {"silu", "gelu_tanh", "gelu_erf", "relu", "tanh"};
+            if (act != Act::silu) text(names[static_cast<size_t>(act)]);
+        }
+        void logits(const LogitSpec & logits) {
+            if (logits.scale != 1) text("scale=" + number(logits.scale));
+            if (logits.cap != 0) text("cap=" + number(logits.cap));
+        }
+        void rope(const int32_t * positions, int64_t n, const Rope & rope) {
+            text("positions=" + checksum(positions, n) + " head_dim=" + std::to_string(rope.head_dim) +
+                 " frequencies=" +
+                 checksum(reinterpret_cast<const int32_t *>(rope.inverse_frequency.data()),
+                          static_cast<int64_t>(2 * rope.inverse_frequency.size())));
+            if (rope.halves) text("halves");
+            if (rope.magnitude != 1) text("magnitude=" + number(rope.magnitude));
         }
         void attention(std::span<const Segment> segments, const AttentionShape & shape) {
             text(std::to_string(shape.n_head) + "/" + std::to_string(shape.n_head_kv) + "x" +
                  std::to_string(shape.head_dim) + " scale=" + number(shape.scale) + segments_text(segments));
+            if (shape.mask != MaskSpec{})
+                text("back=" + std::to_string(shape.mask.back) + " ahead=" + std::to_string(shape.mask.ahead));
+            if (shape.softcap != 0) text("cap=" + number(shape.softcap));
         }
         void gated_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) {
             in("gate", gate);
@@ -537,6 +657,7 @@ private:
             const std::string name = backend_.weight_name(weight);
             entry_.parts.push_back({"\n    " + name, {}});
             if (!lora) return;
+            in("gate", lora.gate);
             const std::string a = log_.parameter_name(lora.a), b = log_.parameter_name(lora.b);
             text("lora(" + std::to_string(lora.rank) + ", " + number(lora.scale) + ")");
             if (a != name + ".lora_a" || b != name + ".lora_b") text("WRONG PAIR " + a + " " + b);
@@ -556,6 +677,7 @@ private:
                 lora(*layer.weight, layer.lora);
                 in("residual", layer.residual);
                 const std::string name = backend_.weight_name(*layer.weight);
+                bias(layer.bias, layer.weight->out);
                 if (layer.lora) out("u", layer.u, name + ".u");
                 out("y", layer.y, name);
             }
@@ -565,7 +687,9 @@ private:
                 lora(*layer.weight, layer.lora);
                 if (layer.lora) in("u", layer.u);
                 in("dy", layer.dy);
-                if (layer.lora) is_root();
+                if (layer.dw) text("+=dw");
+                if (layer.dbias) text("+=dbias");
+                if (layer.lora || layer.dw || layer.dbias) is_root();
             }
         }
 
@@ -603,16 +727,14 @@ private:
         }
         return text;
     }
-    template <typename Layer> static bool has_lora(std::span<const Layer> layers) {
-        return std::any_of(layers.begin(), layers.end(), [](const Layer & layer) { return bool(layer.lora); });
-    }
     std::string base_of(const Matrix & x) const {
         const std::vector<Recording::Region> found = log_->find(region_of(x));
         return found.empty() ? "undefined" : log_->values_[found.front().value].base;
     }
     std::string weight_name(const Weight & weight) const { return log_->weight_name(weight.data, 0); }
-    std::string norm_name(const Norm & norm, int64_t n) const {
-        return log_->weight_name(norm.weight, static_cast<size_t>(n) * sizeof(float));
+    std::string norm_name(const Norm & norm, int64_t n) const { return vector_name(norm.weight, n / norm.groups); }
+    std::string vector_name(const Vector & values, int64_t n) const {
+        return log_->weight_name(values.data, static_cast<size_t>(n) * dtype_size(values.type));
     }
 
     std::shared_ptr<Recording> log_;

@@ -61,29 +61,31 @@ void run_tasks(std::span<const Segment> segments, AttentionUnits units, std::byt
     });
 }
 
-AttentionUnits usable(AttentionUnits wanted, Dtype type, const AttentionKernels & kernels) {
-    if (type != Dtype::bf16 || !kernels.multiplies_pairs) return AttentionUnits::fma;
+AttentionUnits usable(AttentionUnits wanted, Dtype type) {
+    if (type != Dtype::bf16 || !attention_multiplies_pairs()) return AttentionUnits::fma;
     if (wanted == AttentionUnits::amx && !has_amx_bf16()) return AttentionUnits::dot_bf16;
     return wanted;
 }
 
-// One segment: parts of its keys in parallel, then a merge in the order of the keys.
-void decode(const AttentionOperands & x, const AttentionKernels & kernels, const Segment & segment,
-            std::byte * workspace, size_t thread_bytes, int n_threads) {
-    const int64_t n_parts = divide_up(segment.kv_len, decode_keys), n_head_kv = x.shape.n_head_kv;
+// One segment: parts of the keys that it sees in parallel, then a merge in the order of the keys.
+void decode(const AttentionOperands & x, const Segment & segment, std::byte * workspace, size_t thread_bytes,
+            int n_threads) {
+    const int64_t first_part = x.shape.mask.visible(segment, 0).first / decode_keys;
+    const int64_t n_parts = divide_up(segment.kv_len, decode_keys) - first_part, n_head_kv = x.shape.n_head_kv;
     const int64_t part_stride = segment.q_len * x.group() * decode_part_floats(x.shape.head_dim);
+    const PartTask task = attention_decode_task();
+    const MergeTask merge = attention_decode_merge_task();
     auto * parts = reinterpret_cast<float *>(workspace + static_cast<size_t>(n_threads) * thread_bytes);
     run_tasks(
         {&segment, 1}, AttentionUnits::fma, workspace, thread_bytes, n_threads,
         [&](const Segment &) { return n_head_kv * n_parts; },
         [&](const Segment & s, int64_t index, void * scratch) {
-            const int64_t part = index % n_parts, first = part * decode_keys;
-            kernels.decode(x, {s, index / n_parts, first, std::min(decode_keys, s.kv_len - first)}, scratch,
-                           parts + index * part_stride);
+            const int64_t part = index % n_parts, first = (first_part + part) * decode_keys;
+            task(x, {s, index / n_parts, first, std::min(decode_keys, s.kv_len - first)}, scratch,
+                 parts + index * part_stride);
         });
     for (int64_t head = 0; head < n_head_kv; ++head) {
-        kernels.decode_merge(x, {segment, head, 0, segment.kv_len}, parts + head * n_parts * part_stride, n_parts,
-                             part_stride);
+        merge(x, {segment, head, 0, segment.kv_len}, parts + head * n_parts * part_stride, n_parts, part_stride);
     }
 }
 
@@ -99,8 +101,8 @@ size_t attention_workspace_bytes(const WorkspaceShape & shape, int n_threads, Dt
 
 void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
                Matrix lse, void * workspace, int n_threads, AttentionUnits units) {
-    const AttentionKernels kernels = attention_kernels();
-    const AttentionOperands x = {q, k, v, o, lse, {}, {}, {}, {}, shape, usable(units, q.type, kernels)};
+    const AttentionOperands x = {q, k, v, o, lse, {}, {}, {}, {}, shape, usable(units, q.type)};
+    const RowsTask task = attention_forward_task();
     const size_t thread_bytes = scratch_bytes(shape.head_dim, false);
     auto * scratch = static_cast<std::byte *>(workspace);
     n_threads = std::max(n_threads, 1);
@@ -115,11 +117,11 @@ void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, 
             const int64_t n_rows = segment.q_len * x.group(), n_blocks = divide_up(n_rows, block_rows);
             // The last rows see the most keys: they come first, so that the end is balanced.
             const int64_t first = (n_blocks - 1 - index % n_blocks) * block_rows;
-            kernels.forward(x, {segment, index / n_blocks, first, std::min(block_rows, n_rows - first)}, own);
+            task(x, {segment, index / n_blocks, first, std::min(block_rows, n_rows - first)}, own);
         });
     for (const Segment & segment : segments) {
         if (segment.q_len > 0 && is_decoding(segment, x.group())) {
-            decode(x, kernels, segment, scratch, thread_bytes, n_threads);
+            decode(x, segment, scratch, thread_bytes, n_threads);
         }
     }
 }
@@ -127,8 +129,8 @@ void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, 
 void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
                         std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
                         Matrix dv, void * workspace, int n_threads, AttentionUnits units) {
-    const AttentionKernels kernels = attention_kernels();
-    const AttentionOperands x = {q, k, v, o, lse, d_o, dq, dk, dv, shape, usable(units, q.type, kernels)};
+    const AttentionOperands x = {q, k, v, o, lse, d_o, dq, dk, dv, shape, usable(units, q.type)};
+    const RowsTask of_keys = attention_backward_keys_task(), of_queries = attention_backward_queries_task();
     // A task for each chunk of keys; long segments have also one for each block of rows.
     const auto n_chunks = [](const Segment & segment) { return divide_up(segment.kv_len, chunk_keys); };
     const auto n_blocks = [&](const Segment & segment) {
@@ -141,11 +143,11 @@ void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matr
             const int64_t head = index % shape.n_head_kv, i = index / shape.n_head_kv;
             if (i < n_chunks(segment)) {
                 const int64_t first = i * chunk_keys;
-                kernels.backward_keys(x, {segment, head, first, std::min(chunk_keys, segment.kv_len - first)}, own);
+                of_keys(x, {segment, head, first, std::min(chunk_keys, segment.kv_len - first)}, own);
             } else {
                 const int64_t first = (n_blocks(segment) - 1 - (i - n_chunks(segment))) * block_rows;
                 const int64_t n_rows = segment.q_len * x.group();
-                kernels.backward_queries(x, {segment, head, first, std::min(block_rows, n_rows - first)}, own);
+                of_queries(x, {segment, head, first, std::min(block_rows, n_rows - first)}, own);
             }
         });
 }

@@ -1,9 +1,10 @@
-// Between attention.cpp, which splits the work into tasks, and attention_kernels.cpp, which does one task on one
-// thread.
+// Between attention.cpp, which splits the work into tasks, and the files that do one task on one thread:
+// attention_forward.cpp, attention_backward.cpp, attention_decode.cpp. attention_products-inl.h packs and multiplies
+// for them, attention_block-inl.h knows which rows see which keys.
 //
 // The g = n_head / n_head_kv query heads that share a kv head are handled together: row r of a (segment, kv head) is
 // query r / g of head r % g. Everything is laid out with rows as vector lanes, in panels of 32: scores are
-// S^T[key][32 rows], so that the softmax over keys, the causal mask and the statistics need no operation across lanes,
+// S^T[key][32 rows], so that the softmax over keys, the mask and the statistics need no operation across lanes,
 // and the output is O^T[dimension][32 rows]. Every product is C[n][32] (+)= A[n][k] B[k][32].
 #pragma once
 
@@ -122,20 +123,20 @@ struct DecodeScratch {
 constexpr int64_t decode_part_floats(int64_t d) { return round_up(2 + d, 16); }
 
 // The kernels of the instruction set in use.
-struct AttentionKernels {
-    bool multiplies_pairs;  // has a dot product of bf16 pairs: what `dot_bf16` and `amx` need
-    void (*forward)(const AttentionOperands &, const AttentionTask & rows, void * scratch);
-    // dK and dV of a chunk of keys; also dQ when the chunk is the whole segment.
-    void (*backward_keys)(const AttentionOperands &, const AttentionTask & keys, void * scratch);
-    // dQ of a block of rows of a segment longer than a chunk.
-    void (*backward_queries)(const AttentionOperands &, const AttentionTask & rows, void * scratch);
-    // parts[row]: the softmax over the task's keys alone, see decode_part_floats.
-    void (*decode)(const AttentionOperands &, const AttentionTask & keys, void * scratch, float * parts);
-    // Merges parts[n_parts][row] in the order of the keys; overwrites them.
-    void (*decode_merge)(const AttentionOperands &, const AttentionTask &, float * parts, int64_t n_parts,
-                         int64_t part_stride);
-};
-AttentionKernels attention_kernels();
+using RowsTask = void (*)(const AttentionOperands &, const AttentionTask &, void * scratch);
+using PartTask = void (*)(const AttentionOperands &, const AttentionTask & keys, void * scratch, float * parts);
+using MergeTask = void (*)(const AttentionOperands &, const AttentionTask &, float * parts, int64_t n_parts,
+                           int64_t part_stride);
+bool attention_multiplies_pairs();  // has a dot product of bf16 pairs: what `dot_bf16` and `amx` need
+RowsTask attention_forward_task();  // of a block of rows
+// dK and dV of a chunk of keys; also dQ when the chunk is the whole segment.
+RowsTask attention_backward_keys_task();
+// dQ of a block of rows of a segment longer than a chunk.
+RowsTask attention_backward_queries_task();
+// parts[row]: the softmax over the task's keys alone, see decode_part_floats.
+PartTask attention_decode_task();
+// Merges parts[n_parts][row] in the order of the keys; overwrites them.
+MergeTask attention_decode_merge_task();
 
 // C[rows][32] (+)= A B with AMX tiles. A is bf16: row i at a + i * a_stride bytes, its 32 elements of step s at
 // + s * a_step bytes. B is [k / 2][32] words of two bf16. Works on whole tiles: rows are rounded up to 16.

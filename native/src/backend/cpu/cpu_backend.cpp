@@ -79,11 +79,11 @@ public:
     int64_t available_memory() const override { return available_bytes(); }
 
     size_t workspace_bytes(const WorkspaceShape & shape) const override {
-        return scratch_bytes(shape) + cpu::RotationTable::bytes(shape.max_tokens, shape.head_dim);
+        return scratch_bytes(shape) + cpu::RotationTable::bytes(shape.max_tokens, shape.head_dim, shape.n_ropes);
     }
     void reserve(const WorkspaceShape & shape) override {
         scratch_.reserve(scratch_bytes(shape));
-        rotations_.reserve(shape.max_tokens, shape.head_dim);
+        rotations_.reserve(shape.max_tokens, shape.head_dim, shape.n_ropes);
     }
 
     const std::byte * load_weight(const std::byte * mapped, size_t) override { return mapped; }
@@ -105,29 +105,40 @@ public:
         cpu::Team::together(context_.n_threads, work);
     }
 
-    void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
-        cpu::embed(embedding, tokens, x, context_.n_threads);
+    void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) override {
+        cpu::embed(table, ids, options, x, context_.n_threads);
     }
-    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override { cpu::rmsnorm(x, norm, y, context_.n_threads); }
-    void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
-        cpu::rmsnorm_backward(dy, x, norm, dx, dx_act, context_.n_threads);
+    void embed_backward(Matrix dx, const int32_t * ids, const int32_t * rows, int64_t n, double scale,
+                        void * d_table) override {
+        cpu::embed_backward(dx, ids, rows, n, scale, static_cast<float *>(d_table), context_.n_threads);
+    }
+    void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y) override {
+        cpu::norm(x, norm, residual, y, context_.n_threads);
+    }
+    void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act) override {
+        cpu::norm_backward(dy, x, norm, accumulate, dx, dx_act, context_.n_threads);
+    }
+    void norm_gradient(Matrix dy, Matrix x, const Norm & norm, void * dw, void * db) override {
+        const cpu::Scratch::Mark mark(scratch_);
+        cpu::norm_gradient(dy, x, norm, static_cast<float *>(dw), static_cast<float *>(db),
+                           scratch_.take_as<float>(2 * x.rows * norm.groups), context_.n_threads);
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override { cpu::linear(context_, x, layers); }
-    void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
-        cpu::linear_backward(context_, x, layers, dx);
+    void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) override {
+        cpu::linear_backward(context_, x, layers, accumulate, dx);
     }
-    void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
-              bool inverse) override {
-        cpu::rope(x, positions, head_dim, inverse_frequency, inverse, rotations_, context_.n_threads);
+    void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) override {
+        cpu::rope(x, positions, rope, direction, rotations_, context_.n_threads);
     }
-    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
-                         std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) override {
-        rope(q, positions, head_dim, inverse_frequency, false);
-        rope(k, positions, head_dim, inverse_frequency, false);
+    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
+                         const Rope & how, Matrix k_cache, Matrix v_cache) override {
+        rope(q, positions, how, RopeDirection::forward);
+        rope(k, positions, how, RopeDirection::forward);
         const size_t row_bytes = static_cast<size_t>(k.cols) * dtype_size(k.type);
         for (int64_t t = 0; t < k.rows; ++t) {
-            std::memcpy(k_cache.row(positions[t]), k.row(t), row_bytes);
-            std::memcpy(v_cache.row(positions[t]), v.row(t), row_bytes);
+            const int64_t row = rows ? rows[t] : positions[t];
+            std::memcpy(k_cache.row(row), k.row(t), row_bytes);
+            std::memcpy(v_cache.row(row), v.row(t), row_bytes);
         }
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
@@ -143,14 +154,30 @@ public:
         cpu::attention_backward(q, k, v, o, lse, d_o, segments, shape, dq, dk, dv,
                                 attention_workspace(q, k, segments, shape, true), context_.n_threads, units());
     }
-    void swiglu(Matrix gate, Matrix up, Matrix h) override { cpu::swiglu(gate, up, h, context_.n_threads); }
-    void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
-        cpu::swiglu_backward(gate, up, dh, dgate, dup, {}, context_.n_threads);
+    void gated(Matrix gate, Matrix up, Act act, Matrix h) override { cpu::gated(gate, up, act, h, context_.n_threads); }
+    void gated_backward(Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup) override {
+        cpu::gated_backward(gate, up, act, dh, dgate, dup, {}, context_.n_threads);
     }
-    void swiglu_linear_backward(Matrix gate, Matrix up, const LinearBackward & down, Matrix h, Matrix dh, Matrix dgate,
-                                Matrix dup) override {
-        if (cpu::swiglu_linear_backward(context_, gate, up, down, dh, dgate, dup)) return;
-        Backend::swiglu_linear_backward(gate, up, down, h, dh, dgate, dup);
+    void activation(Matrix x, Act act, Matrix h) override { cpu::activation(x, act, h, context_.n_threads); }
+    void activation_backward(Matrix x, Act act, Matrix dh, Matrix dx) override {
+        cpu::activation_backward(x, act, dh, dx, context_.n_threads);
+    }
+    void scale(Matrix x, double factor, Matrix y) override {
+        cpu::scale_rows(x, nullptr, factor, y, context_.n_threads);
+    }
+    void scale_rows(Matrix x, const float * factors, Matrix y) override {
+        cpu::scale_rows(x, factors, 1, y, context_.n_threads);
+    }
+    void segment_mean(Matrix x, std::span<const Segment> segments, Matrix y) override {
+        cpu::segment_mean(x, segments, y, context_.n_threads);
+    }
+    void segment_mean_backward(Matrix dy, std::span<const Segment> segments, Matrix dx) override {
+        cpu::segment_mean_backward(dy, segments, dx, context_.n_threads);
+    }
+    void gated_linear_backward(Matrix gate, Matrix up, Act act, const LinearBackward & down, Matrix h, Matrix dh,
+                               Matrix dgate, Matrix dup) override {
+        if (cpu::gated_linear_backward(context_, gate, up, act, down, dh, dgate, dup)) return;
+        Backend::gated_linear_backward(gate, up, act, down, h, dh, dgate, dup);
     }
     void norm_linear_backward(Matrix x, const Norm & norm, std::span<const LinearBackward> layers, Matrix normed,
                               Matrix d_normed, Matrix dx, Matrix dx_act) override {
@@ -163,10 +190,10 @@ public:
     void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
         cpu::scatter_add_rows(dy, rows, dx, context_.n_threads);
     }
-    void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
+    void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) override {
         cpu::linear_cross_entropy(context_, x, head, labels, static_cast<float *>(nll), dx);
     }
-    void logits(Matrix x, const Weight & head, float * out) override { cpu::logits(context_, x, head, out); }
+    void logits(Matrix x, const Head & head, float * out) override { cpu::logits(context_, x, head, out); }
     double sum_of_squares(const void * x, int64_t n) override {
         return cpu::sum_of_squares(static_cast<const float *>(x), n, context_.n_threads);
     }
@@ -188,12 +215,12 @@ public:
     void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) override {
         cpu::dora_factors(lora, in, out, rows, context_.n_threads);
     }
-    void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
-        cpu::scale_columns(x, static_cast<const float *>(factors), residual, y, context_.n_threads);
+    void scale_columns(Matrix x, const void * factors, Vector bias, Matrix residual, Matrix y) override {
+        cpu::scale_columns(x, static_cast<const float *>(factors), bias, residual, y, context_.n_threads);
     }
-    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+    void dora_backward(Matrix dy, Matrix y, Vector bias, Matrix residual, const DoraRows & rows, void * d_magnitudes,
                        Matrix dx) override {
-        cpu::dora_backward(dy, y, residual, rows, static_cast<float *>(d_magnitudes), dx, context_.n_threads);
+        cpu::dora_backward(dy, y, bias, residual, rows, static_cast<float *>(d_magnitudes), dx, context_.n_threads);
     }
 
 private:

@@ -2,7 +2,9 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/cpu/elementwise.h"
 #include "backend/cpu/linear.h"
+#include "backend/cpu/token_sums.h"
 #include "common/bf16.h"
 
 namespace lorica::cpu {
@@ -46,16 +48,17 @@ constexpr double lowest_sum = 0x1p-60, highest_sum = 0x1p90;
 class SoftmaxOfHead {
 public:
     // e: numerators, or null.
-    SoftmaxOfHead(const Context & context, Matrix x, const Weight & head, const int32_t * labels, Matrix e)
+    SoftmaxOfHead(const Context & context, Matrix x, const Head & of, const int32_t * labels, Matrix e)
         : context_(context),
           x_(x),
-          head_(head),
+          head_(*of.weight),
+          logits_(of.logits),
           labels_(labels),
           e_(e),
           reference_(static_cast<size_t>(x.rows)),
           total_(static_cast<size_t>(x.rows)),
           label_logits_(static_cast<size_t>(x.rows)),
-          sums_(context.scratch.take_as<float>(n_sums(head.out) * x.rows)) {
+          sums_(context.scratch.take_as<float>(n_sums(head_.out) * x.rows)) {
         multiply(reference_.data(), e_);
         add_up();
         if (std::all_of(total_.begin(), total_.end(),
@@ -64,7 +67,7 @@ public:
         multiply(nullptr, {});
         for (int64_t i = 0; i < x.rows; ++i) {
             float highest = sums_[i];
-            for (int64_t part = 1; part < n_sums(head.out); ++part)
+            for (int64_t part = 1; part < n_sums(head_.out); ++part)
                 highest = std::max(highest, sums_[part * x.rows + i]);
             reference_[static_cast<size_t>(i)] = highest;
         }
@@ -78,6 +81,10 @@ public:
     }
     double sum(int64_t i) const { return total_[static_cast<size_t>(i)]; }
     // Of the label.
+    double slope(int64_t i) const {
+        const double ratio = logits_.cap > 0 ? label_logits_[static_cast<size_t>(i)] / logits_.cap : 0;
+        return 1 - ratio * ratio;
+    }
     double numerator(int64_t i) const {
         const auto at = static_cast<size_t>(i);
         return std::exp(static_cast<double>(label_logits_[at]) - reference_[at]);
@@ -85,7 +92,7 @@ public:
 
 private:
     void multiply(const float * reference, Matrix e) {
-        const GemmSoftmax softmax{reference, sums_, labels_, label_logits_.data()};
+        const GemmSoftmax softmax{reference, sums_, labels_, label_logits_.data(), logits_};
         const GemmJob job{{{x_, GemmB::weight(head_, true)}}, x_.rows, head_.out, {e, {}, false, &softmax}};
         gemm({&job, 1}, context_.precision, context_.scratch, context_.n_threads);
     }
@@ -105,6 +112,7 @@ private:
     const Context & context_;
     Matrix x_;
     const Weight & head_;
+    LogitSpec logits_;
     const int32_t * labels_;
     Matrix e_;
     std::vector<float> reference_;
@@ -125,34 +133,58 @@ size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision
                                          : gemm_packed_a_bytes(rows, shape.n_vocab);
         bytes += gemm_packed_a_bytes(block_m, shape.max_features);
     }
+    // The transpose of the numerators, and the scaled x.
+    if (shape.trained_weights) {
+        bytes +=
+            static_cast<size_t>(round_up(rows, 32) * (shape.n_vocab + shape.max_features)) * element(precision) + 128;
+        bytes += gemm_packed_a_bytes(shape.n_vocab, rows);
+    }
     return bytes;
 }
 
-// dx = (softmax - onehot) W = diag(1 / sum) (e - sum onehot) W, where e is rounded to act before it is divided.
-void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
+// dx = (softmax - onehot) W = diag(1 / sum) (e - sum onehot) W, where e is rounded to act before it is divided; dW +=
+// (e - sum onehot)^T diag(1 / sum) x. A scale of the logits and weights of rows multiply 1 / sum, a cap's slopes e.
+void linear_cross_entropy(const Context & context, Matrix x, const Head & of, const int32_t * labels, float * nll,
                           Matrix dx) {
+    const Weight & head = *of.weight;
     const Scratch::Mark mark(context.scratch);
     const int64_t n_vocab = head.out, chunk = chunk_rows(x.rows, n_vocab, context.precision),
                   stride = numerators_stride(n_vocab);
+    const bool backward = dx || of.dw;
     void * memory =
-        dx ? context.scratch.take(static_cast<size_t>(chunk * stride) * dtype_size(context.act())) : nullptr;
+        backward ? context.scratch.take(static_cast<size_t>(chunk * stride) * dtype_size(context.act())) : nullptr;
     for (int64_t first = 0; first < x.rows; first += chunk) {
         const Scratch::Mark one_chunk(context.scratch);
         const int64_t rows = std::min(chunk, x.rows - first);
-        const Matrix e = dx ? Matrix{memory, context.act(), rows, n_vocab, stride} : Matrix{};
-        const SoftmaxOfHead softmax(context, x.slice_rows(first, rows), head, labels + first, e);
+        const Matrix e = backward ? Matrix{memory, context.act(), rows, n_vocab, stride} : Matrix{};
+        const SoftmaxOfHead softmax(context, x.slice_rows(first, rows), of, labels + first, e);
         for (int64_t i = 0; i < rows; ++i) nll[first + i] = softmax.nll(i);
-        if (!dx) continue;
+        if (!backward) continue;
 
         for (int64_t i = 0; i < rows; ++i) {
-            set(e, i, labels[first + i], static_cast<float>(softmax.numerator(i) - softmax.sum(i)));
+            const double difference = softmax.numerator(i) - softmax.sum(i);
+            set(e, i, labels[first + i], static_cast<float>(difference * softmax.slope(i)));
         }
+        const auto factor = [&](int64_t i) {
+            const double weight = of.row_weights ? of.row_weights[first + i] : 1;
+            return static_cast<float>(weight * of.logits.scale / softmax.sum(i));
+        };
+        if (of.dw) {
+            const Scratch::Mark weight_gradient(context.scratch);
+            std::vector<float> factors(static_cast<size_t>(rows));
+            for (int64_t i = 0; i < rows; ++i) factors[static_cast<size_t>(i)] = factor(i);
+            const Matrix scaled = context.take_act(rows, head.in);
+            scale_rows(x.slice_rows(first, rows), factors.data(), 1, scaled, context.n_threads);
+            const TokenSum sum{e, 1, scaled, {of.dw, Dtype::f32, n_vocab, head.in, head.in}, false};
+            add_token_sums(context, {&sum, 1});
+        }
+        if (!dx) continue;
         const Matrix dx_rows = dx.slice_rows(first, rows);
-        const GemmJob backward{{{e, GemmB::weight(head, false)}}, rows, head.in, {dx_rows, {}, false}};
-        gemm({&backward, 1}, context.precision, context.scratch, context.n_threads);
+        const GemmJob through_head{{{e, GemmB::weight(head, false)}}, rows, head.in, {dx_rows, {}, false}};
+        gemm({&through_head, 1}, context.precision, context.scratch, context.n_threads);
 #pragma omp parallel for num_threads(context.n_threads) schedule(static)
         for (int64_t i = 0; i < rows; ++i) {
-            const auto scale = static_cast<float>(1 / softmax.sum(i));
+            const float scale = factor(i);
             for (int64_t j = 0; j < head.in; ++j) set(dx_rows, i, j, get(dx_rows, i, j) * scale);
         }
     }

@@ -22,25 +22,30 @@ float DoraDot(const float * x, const float * y, int64_t n) {
     return hn::ReduceSum(Floats(), sum);
 }
 
-void ScaleRows(Matrix x, const float * factors, Matrix residual, Matrix y, int64_t begin, int64_t end) {
+void ScaleRows(Matrix x, const float * factors, const float * bias, Matrix residual, Matrix y, int64_t begin,
+               int64_t end) {
     with_type(x.type, [&]<typename X>(X *) {
-        with_type(y.type, [&]<typename Y>(Y *) {
-            for (int64_t t = begin; t < end; ++t) {
-                const X * from = x.row_as<X>(t);
-                Y * to = y.row_as<Y>(t);
-                const float * rest = residual ? residual.row_as<float>(t) : nullptr;
-                for_lanes(x.cols, [&](int64_t o, auto lanes) {
-                    const Vec scaled = hn::Mul(lanes.get(factors + o), lanes.get(from + o));
-                    lanes.put(rest ? hn::Add(lanes.get(rest + o), scaled) : scaled, to + o);
-                });
-            }
+        with_type(residual.type, [&]<typename R>(R *) {
+            with_type(y.type, [&]<typename Y>(Y *) {
+                for (int64_t t = begin; t < end; ++t) {
+                    const X * from = x.row_as<X>(t);
+                    Y * to = y.row_as<Y>(t);
+                    const R * rest = residual ? residual.row_as<R>(t) : nullptr;
+                    for_lanes(x.cols, [&](int64_t o, auto lanes) {
+                        Vec value = lanes.get(from + o);
+                        if (factors) value = hn::Mul(lanes.get(factors + o), value);
+                        if (bias) value = hn::Add(lanes.get(bias + o), value);
+                        lanes.put(rest ? hn::Add(lanes.get(rest + o), value) : value, to + o);
+                    });
+                }
+            });
         });
     });
 }
 
 // Columns [first, first + n): all rows in order, so that the sums do not depend on who computes them.
-void BackwardColumns(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, float * d_magnitudes, Matrix dx,
-                     int64_t first, int64_t n) {
+void BackwardColumns(Matrix dy, Matrix y, const float * bias, Matrix residual, const DoraRows & rows,
+                     float * d_magnitudes, Matrix dx, int64_t first, int64_t n) {
     constexpr int64_t most = 128;
     float sums[most] = {};
     const auto * factors = static_cast<const float *>(rows.factors) + first;
@@ -57,6 +62,7 @@ void BackwardColumns(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows
                         const Vec gradient = lanes.get(d + o);
                         Vec value = lanes.get(own + o);
                         if (rest) value = hn::Sub(value, lanes.get(rest + o));
+                        if (bias) value = hn::Sub(value, lanes.get(bias + first + o));
                         lanes.put(hn::MulAdd(gradient, value, lanes.get(sums + o)), sums + o);
                         lanes.put(hn::Mul(gradient, lanes.get(factors + o)), to + o);
                     });
@@ -122,20 +128,20 @@ void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & r
     });
 }
 
-void scale_columns(Matrix x, const float * factors, Matrix residual, Matrix y, int n_threads) {
+void scale_columns(Matrix x, const float * factors, Vector bias, Matrix residual, Matrix y, int n_threads) {
     const auto rows = HWY_DYNAMIC_POINTER(ScaleRows);
     parallel_ranges(x.rows, x.cols, n_threads,
-                    [&](int64_t begin, int64_t end) { rows(x, factors, residual, y, begin, end); });
+                    [&](int64_t begin, int64_t end) { rows(x, factors, bias.f32(), residual, y, begin, end); });
 }
 
-void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, float * d_magnitudes, Matrix dx,
-                   int n_threads) {
+void dora_backward(Matrix dy, Matrix y, Vector bias, Matrix residual, const DoraRows & rows, float * d_magnitudes,
+                   Matrix dx, int n_threads) {
     const auto columns = HWY_DYNAMIC_POINTER(BackwardColumns);
     constexpr int64_t width = 128;
     parallel_ranges((dy.cols + width - 1) / width, dy.rows * width, n_threads, [&](int64_t begin, int64_t end) {
         for (int64_t part = begin; part < end; ++part) {
             const int64_t first = part * width;
-            columns(dy, y, residual, rows, d_magnitudes, dx, first, std::min(width, dy.cols - first));
+            columns(dy, y, bias.f32(), residual, rows, d_magnitudes, dx, first, std::min(width, dy.cols - first));
         }
     });
 }

@@ -1,4 +1,4 @@
-// RMSNorm (Zhang & Sennrich 2019) and its derivative, row by row.
+// RMSNorm (Zhang & Sennrich 2019), LayerNorm (Ba et al. 2016) and their derivatives, row by row.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/elementwise_norm.cpp"
 #include "backend/cpu/simd_targets.h"
@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/parallel.h"
@@ -40,59 +41,177 @@ template <typename X> HWY_INLINE double inverse_rms(const X * x, int64_t n, doub
     return 1 / std::sqrt(squares / static_cast<double>(n) + eps);
 }
 
-template <typename X, typename Y> float rmsnorm_row(const X * x, const float * weight, int64_t n, double eps, Y * y) {
-    const auto rounded = static_cast<float>(inverse_rms(x, n, eps));
-    const Vec scale = hn::Set(Floats(), rounded);
-    for_lanes(n, [&](int64_t i, auto lanes) {
-        lanes.put(hn::Mul(hn::Mul(lanes.get(x + i), scale), lanes.get(weight + i)), y + i);
+// m and r of backend.h's Norm.
+struct Statistics {
+    float mean;
+    double inverse;
+};
+template <bool Layer, typename X> HWY_INLINE Statistics statistics(const X * x, int64_t n, double eps) {
+    if constexpr (!Layer) return {0, inverse_rms(x, n, eps)};
+    const double sum = sum_lanes(n, [&](Vec s, int64_t i, auto lanes) { return hn::Add(s, lanes.get(x + i)); });
+    const auto mean = static_cast<float>(sum / static_cast<double>(n));
+    // Lanes behind the end must not count: their difference to the mean is none.
+    const Vec centre = hn::Set(Floats(), mean);
+    const int64_t whole = n / static_cast<int64_t>(n_lanes) * static_cast<int64_t>(n_lanes);
+    double squares = sum_lanes(whole, [&](Vec s, int64_t i, auto lanes) {
+        const Vec v = hn::Sub(lanes.get(x + i), centre);
+        return hn::MulAdd(v, v, s);
     });
-    return rounded;
+    for (int64_t i = whole; i < n; ++i) {
+        const float v = static_cast<float>(x[i]) - mean;
+        squares += static_cast<double>(v * v);
+    }
+    return {mean, 1 / std::sqrt(squares / static_cast<double>(n) + eps)};
 }
 
-// With s = 1 / rms(x): dx += s dy w - x s^3 / n sum(dy w x).
-template <typename DY, typename X, typename DX>
-void rmsnorm_backward_row(const DY * dy, const X * x, const float * weight, int64_t n, double eps, DX * dx,
-                          Bf16 * dx_bf16) {
-    const double s = inverse_rms(x, n, eps);
+// bias and residual may be null.
+template <bool Layer, typename X, typename Y>
+Statistics norm_row(const X * x, const float * weight, const float * bias, const float * residual, int64_t n,
+                    double eps, Y * y) {
+    const Statistics s = statistics<Layer>(x, n, eps);
+    const Vec scale = hn::Set(Floats(), static_cast<float>(s.inverse)), mean = hn::Set(Floats(), s.mean);
+    const auto normed = [&](int64_t i, auto lanes) HWY_ATTR {
+        const Vec v = lanes.get(x + i);
+        return hn::Mul(hn::Mul(Layer ? hn::Sub(v, mean) : v, scale), lanes.get(weight + i));
+    };
+    if (bias && residual) {
+        for_lanes(n, [&](int64_t i, auto lanes) {
+            lanes.put(hn::Add(lanes.get(residual + i), hn::Add(normed(i, lanes), lanes.get(bias + i))), y + i);
+        });
+    } else if (bias) {
+        for_lanes(n, [&](int64_t i, auto lanes) { lanes.put(hn::Add(normed(i, lanes), lanes.get(bias + i)), y + i); });
+    } else if (residual) {
+        for_lanes(n,
+                  [&](int64_t i, auto lanes) { lanes.put(hn::Add(lanes.get(residual + i), normed(i, lanes)), y + i); });
+    } else {
+        for_lanes(n, [&](int64_t i, auto lanes) { lanes.put(normed(i, lanes), y + i); });
+    }
+    return s;
+}
+
+// With s = r: dx += s dy w - x s^3 / n sum(dy w x), where x stands for x - m; of a layer norm also - s / n sum(dy w).
+template <bool Layer, bool Accumulate, typename DY, typename X, typename DX>
+void norm_backward_row(const DY * dy, const X * x, const float * weight, int64_t n, double eps, DX * dx,
+                       Bf16 * dx_bf16) {
+    const auto [m, s] = statistics<Layer>(x, n, eps);
+    const Vec mean = hn::Set(Floats(), m);
+    const auto centered = [&](int64_t i, auto lanes)
+                              HWY_ATTR { return Layer ? hn::Sub(lanes.get(x + i), mean) : lanes.get(x + i); };
+    // Lanes behind the end have a dy of zero.
     const double dot = sum_lanes(n, [&](Vec sum, int64_t i, auto lanes) {
-        return hn::MulAdd(hn::Mul(lanes.get(dy + i), lanes.get(weight + i)), lanes.get(x + i), sum);
+        return hn::MulAdd(hn::Mul(lanes.get(dy + i), lanes.get(weight + i)), centered(i, lanes), sum);
     });
+    double through_mean = 0;
+    if constexpr (Layer) {
+        const double sum = sum_lanes(n, [&](Vec sum, int64_t i, auto lanes) {
+            return hn::MulAdd(lanes.get(dy + i), lanes.get(weight + i), sum);
+        });
+        through_mean = s * sum / static_cast<double>(n);
+    }
     const Vec scale = hn::Set(Floats(), static_cast<float>(s));
     const Vec along_x = hn::Set(Floats(), static_cast<float>(s * s * s * dot / static_cast<double>(n)));
+    const Vec along_one = hn::Set(Floats(), static_cast<float>(through_mean));
     for_lanes(n, [&](int64_t i, auto lanes) {
         const Vec through = hn::Mul(hn::Mul(lanes.get(dy + i), lanes.get(weight + i)), scale);
-        const Vec gradient = hn::NegMulAdd(lanes.get(x + i), along_x, through);
-        const Vec sum = hn::Add(lanes.get(dx + i), gradient);
+        Vec gradient = hn::NegMulAdd(centered(i, lanes), along_x, through);
+        if constexpr (Layer) gradient = hn::Sub(gradient, along_one);
+        const Vec sum = Accumulate ? hn::Add(lanes.get(dx + i), gradient) : gradient;
         lanes.put(sum, dx + i);
         if (dx_bf16) lanes.put(sum, dx_bf16 + i);
     });
 }
 
-void rmsnorm_rows(Matrix x, const Norm & norm, Matrix y, int64_t begin, int64_t end) {
-    with_type(x.type, [&]<typename X>(X *) {
-        with_type(y.type, [&]<typename Y>(Y *) {
-            for (int64_t r = begin; r < end; ++r) {
-                const float scale = rmsnorm_row(x.row_as<X>(r), norm.weight, x.cols, norm.eps, y.row_as<Y>(r));
-                if (norm.inverse_rms) *norm.inverse_rms.row_as<float>(r) = scale;
-            }
-        });
-    });
+// Calls f with true or false as constants.
+template <typename F> HWY_INLINE void with_constant(bool value, const F & f) {
+    if (value) {
+        f(std::true_type());
+    } else {
+        f(std::false_type());
+    }
 }
 
-void rmsnorm_backward_rows(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act, int64_t begin,
-                           int64_t end) {
-    const bool as_bf16 = dx_act && dx_act.type == Dtype::bf16;
+void norm_rows(Matrix x, const Norm & norm, Matrix residual, Matrix y, int64_t begin, int64_t end) {
+    const int64_t n = x.cols / norm.groups;
     with_type(x.type, [&]<typename X>(X *) {
-        with_type(dy.type, [&]<typename DY>(DY *) {
-            with_type(dx.type, [&]<typename DX>(DX *) {
+        with_type(y.type, [&]<typename Y>(Y *) {
+            with_constant(norm.kind == Norm::layer, [&](auto layer) {
                 for (int64_t r = begin; r < end; ++r) {
-                    rmsnorm_backward_row(dy.row_as<DY>(r), x.row_as<X>(r), norm.weight, x.cols, norm.eps,
-                                         dx.row_as<DX>(r), as_bf16 ? dx_act.row_as<Bf16>(r) : nullptr);
-                    if (dx_act && !as_bf16) std::copy_n(dx.row_as<float>(r), dx.cols, dx_act.row_as<float>(r));
+                    for (int64_t group = 0; group < norm.groups; ++group) {
+                        const float * rest = residual ? residual.row_as<float>(r) + group * n : nullptr;
+                        const Statistics s =
+                            norm_row<layer.value>(x.row_as<X>(r) + group * n, norm.weight.f32(), norm.bias.f32(), rest,
+                                                  n, norm.eps, y.row_as<Y>(r) + group * n);
+                        if (!norm.statistics) continue;
+                        float * kept = norm.statistics.row_as<float>(r) + group;
+                        kept[0] = static_cast<float>(s.inverse);
+                        if (layer.value) kept[norm.groups] = s.mean;
+                    }
                 }
             });
         });
     });
+}
+
+void norm_backward_rows(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act,
+                        int64_t begin, int64_t end) {
+    const int64_t n = x.cols / norm.groups;
+    const bool as_bf16 = dx_act && dx_act.type == Dtype::bf16;
+    with_type(x.type, [&]<typename X>(X *) {
+        with_type(dy.type, [&]<typename DY>(DY *) {
+            with_type(dx.type, [&]<typename DX>(DX *) {
+                with_constant(norm.kind == Norm::layer, [&](auto layer) {
+                    with_constant(accumulate, [&](auto adds) {
+                        for (int64_t r = begin; r < end; ++r) {
+                            for (int64_t at = 0; at < x.cols; at += n) {
+                                norm_backward_row<layer.value, adds.value>(
+                                    dy.row_as<DY>(r) + at, x.row_as<X>(r) + at, norm.weight.f32(), n, norm.eps,
+                                    dx.row_as<DX>(r) + at, as_bf16 ? dx_act.row_as<Bf16>(r) + at : nullptr);
+                            }
+                            if (dx_act && !as_bf16) std::copy_n(dx.row_as<float>(r), dx.cols, dx_act.row_as<float>(r));
+                        }
+                    });
+                });
+            });
+        });
+    });
+}
+
+// statistics[t][group] of the rows in [begin, end): r, then m.
+void statistics_rows(Matrix x, const Norm & norm, float * out, int64_t begin, int64_t end) {
+    const int64_t n = x.cols / norm.groups;
+    with_type(x.type, [&]<typename X>(X *) {
+        for (int64_t i = begin * norm.groups; i < end * norm.groups; ++i) {
+            const X * at = x.row_as<X>(i / norm.groups) + i % norm.groups * n;
+            const Statistics s =
+                norm.kind == Norm::layer ? statistics<true>(at, n, norm.eps) : statistics<false>(at, n, norm.eps);
+            out[2 * i] = static_cast<float>(s.inverse);
+            out[2 * i + 1] = s.mean;
+        }
+    });
+}
+
+// Columns [first, first + count) of dw and db: all rows and groups in order.
+void norm_gradient_columns(Matrix dy, Matrix x, const Norm & norm, const float * statistics, float * dw, float * db,
+                           int64_t first, int64_t count) {
+    const int64_t n = x.cols / norm.groups;
+    float sums[2][gradient_columns] = {};
+    with_type(x.type, [&]<typename X>(X *) {
+        with_type(dy.type, [&]<typename DY>(DY *) {
+            for (int64_t i = 0; i < x.rows * norm.groups; ++i) {
+                const int64_t at = i % norm.groups * n + first;
+                const DY * d = dy.row_as<DY>(i / norm.groups) + at;
+                const X * v = x.row_as<X>(i / norm.groups) + at;
+                const Vec r = hn::Set(Floats(), statistics[2 * i]), mean = hn::Set(Floats(), statistics[2 * i + 1]);
+                for_lanes(count, [&](int64_t o, auto lanes) {
+                    const Vec gradient = lanes.get(d + o), normed = hn::Mul(hn::Sub(lanes.get(v + o), mean), r);
+                    lanes.put(hn::MulAdd(gradient, normed, lanes.get(sums[0] + o)), sums[0] + o);
+                    lanes.put(hn::Add(gradient, lanes.get(sums[1] + o)), sums[1] + o);
+                });
+            }
+        });
+    });
+    for (int64_t o = 0; dw && o < count; ++o) dw[first + o] += sums[0][o];
+    for (int64_t o = 0; db && o < count; ++o) db[first + o] += sums[1][o];
 }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE
@@ -101,18 +220,36 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace lorica::cpu {
 
-HWY_EXPORT(rmsnorm_rows);
-HWY_EXPORT(rmsnorm_backward_rows);
+HWY_EXPORT(norm_rows);
+HWY_EXPORT(norm_backward_rows);
+HWY_EXPORT(statistics_rows);
+HWY_EXPORT(norm_gradient_columns);
 
-void rmsnorm(Matrix x, const Norm & norm, Matrix y, int n_threads) {
-    const auto rows = HWY_DYNAMIC_POINTER(rmsnorm_rows);
-    parallel_ranges(x.rows, x.cols, n_threads, [&](int64_t begin, int64_t end) { rows(x, norm, y, begin, end); });
+void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y, int n_threads) {
+    const auto rows = HWY_DYNAMIC_POINTER(norm_rows);
+    parallel_ranges(x.rows, x.cols, n_threads,
+                    [&](int64_t begin, int64_t end) { rows(x, norm, residual, y, begin, end); });
 }
 
-void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act, int n_threads) {
-    const auto rows = HWY_DYNAMIC_POINTER(rmsnorm_backward_rows);
+void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act, int n_threads) {
+    const auto rows = HWY_DYNAMIC_POINTER(norm_backward_rows);
     parallel_ranges(x.rows, x.cols, n_threads,
-                    [&](int64_t begin, int64_t end) { rows(dy, x, norm, dx, dx_act, begin, end); });
+                    [&](int64_t begin, int64_t end) { rows(dy, x, norm, accumulate, dx, dx_act, begin, end); });
+}
+
+void norm_gradient(Matrix dy, Matrix x, const Norm & norm, float * dw, float * db, float * statistics, int n_threads) {
+    const auto rows = HWY_DYNAMIC_POINTER(statistics_rows);
+    parallel_ranges(x.rows, x.cols, n_threads,
+                    [&](int64_t begin, int64_t end) { rows(x, norm, statistics, begin, end); });
+    const auto columns = HWY_DYNAMIC_POINTER(norm_gradient_columns);
+    const int64_t n = x.cols / norm.groups;
+    parallel_ranges((n + gradient_columns - 1) / gradient_columns, x.rows * norm.groups * gradient_columns, n_threads,
+                    [&](int64_t begin, int64_t end) {
+                        for (int64_t first = begin * gradient_columns; first < std::min(n, end * gradient_columns);
+                             first += gradient_columns) {
+                            columns(dy, x, norm, statistics, dw, db, first, std::min(gradient_columns, n - first));
+                        }
+                    });
 }
 
 }  // namespace lorica::cpu

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <cmath>
 #include <cstdlib>
 #include <functional>
 #include <new>
@@ -218,6 +219,12 @@ std::vector<Stage> plan_stages(const GemmJob & job, GemmPrecision precision, int
 // would be read from memory first, and hold one of the few buffers that the tiles' loads wait for.
 constexpr size_t streamed_bytes = size_t{1} << 20;
 
+float logit_of(const LogitSpec & logits, float c) {
+    if (logits.scale == 1 && logits.cap == 0) return c;
+    const double z = logits.scale * static_cast<double>(c);
+    return static_cast<float>(logits.cap == 0 ? z : logits.cap * std::tanh(z / logits.cap));
+}
+
 void store(const GemmJob & job, bool amx, const float * c, int64_t ldc, int64_t m0, int64_t m_count, int64_t n0,
            int64_t n_count) {
     const GemmOutput & out = job.out;
@@ -233,15 +240,19 @@ void store(const GemmJob & job, bool amx, const float * c, int64_t ldc, int64_t 
         const GemmSoftmax & softmax = *out.softmax;
         for (int64_t i = 0; i < m_count; ++i) {
             const int64_t label = softmax.labels[m0 + i] - n0;
-            if (label >= 0 && label < n_count) softmax.label_logits[m0 + i] = c[i * ldc + label];
+            if (label >= 0 && label < n_count)
+                softmax.label_logits[m0 + i] = logit_of(softmax.logits, c[i * ldc + label]);
         }
         store_softmax({c, ldc, softmax.reference ? softmax.reference + m0 : nullptr,
                        softmax.sums + n0 / softmax_columns * job.m + m0, job.m,
                        out.y ? out.y.row_as<std::byte>(m0) + static_cast<size_t>(n0) * dtype_size(out.y.type) : nullptr,
-                       out.y.stride, out.y.type == Dtype::bf16, m_count, n_count, bytes >= streamed_bytes, amx});
+                       out.y.stride, out.y.type == Dtype::bf16, m_count, n_count, bytes >= streamed_bytes, amx,
+                       static_cast<float>(softmax.logits.scale), static_cast<float>(softmax.logits.cap)});
         return;
     }
     StoreArgs args{c, ldc, nullptr, 0, nullptr, out.y.stride, m_count, n_count, bytes >= streamed_bytes, amx};
+    args.bias = out.bias ? out.bias + n0 : nullptr;
+    args.accumulate = out.accumulate;
     if (out.residual) {
         args.residual = out.residual.row_as<float>(m0) + n0;
         args.residual_stride = out.residual.stride;

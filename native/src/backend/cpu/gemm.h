@@ -56,6 +56,8 @@ struct GemmSoftmax {
     float * sums;             // [n / softmax_columns, rounded up][m]
     const int32_t * labels;   // [m], a column each
     float * label_logits;     // [m]: C at the label
+    // C stands for what these make of it; y is then multiplied by the slope of the cap.
+    LogitSpec logits = {};
 };
 
 // What becomes of C.
@@ -64,6 +66,8 @@ struct GemmOutput {
     Matrix residual;                        // y = residual + C (f32; may be y itself)
     bool transposed = false;                // y is [n, m] instead, f32, and y += C^T (residual unused)
     const GemmSoftmax * softmax = nullptr;  // y, if there is one, are its numerators (residual unused)
+    const float * bias = nullptr;           // [n], added to each row of y
+    bool accumulate = false;                // y += C, in either format; not when transposed
 };
 
 struct GemmJob {

@@ -187,7 +187,8 @@ template <typename Out, typename Args> bool in_whole_lines(const Args & args) {
            args.n % two_vectors == 0;
 }
 
-template <typename Out> HWY_INLINE void store_block(const StoreArgs & args) {
+// Extras: bias or accumulate.
+template <typename Out, bool Extras> HWY_INLINE void store_block_with(const StoreArgs & args) {
     const auto stay_awake = [&](int64_t row) HWY_ATTR {
         if (args.amx && row % 8 == 0) keep_tiles_awake();
     };
@@ -198,7 +199,12 @@ template <typename Out> HWY_INLINE void store_block(const StoreArgs & args) {
             const float * residual = args.residual ? args.residual + r * args.residual_stride : nullptr;
             Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
             const auto value = [&](int64_t i) HWY_ATTR {
-                return residual ? hn::Add(load(c + i), load(residual + i)) : load(c + i);
+                Vec v = load(c + i);
+                if constexpr (Extras) {
+                    if (args.bias) v = hn::Add(v, load(args.bias + i));
+                    if (args.accumulate) v = hn::Add(v, load(y + i));
+                }
+                return residual ? hn::Add(v, load(residual + i)) : v;
             };
             for (int64_t i = 0; i < args.n; i += two_vectors)
                 stream(value(i), value(i + static_cast<int64_t>(n_lanes)), y + i);
@@ -209,7 +215,15 @@ template <typename Out> HWY_INLINE void store_block(const StoreArgs & args) {
         stay_awake(r);
         const float * c = args.c + r * args.ldc;
         Out * y = static_cast<Out *>(args.y) + r * args.y_stride;
-        if (args.residual) {
+        if constexpr (Extras) {
+            const float * residual = args.residual ? args.residual + r * args.residual_stride : nullptr;
+            for_lanes(args.n, [&](int64_t i, auto part) HWY_ATTR {
+                Vec v = part.get(c + i);
+                if (args.bias) v = hn::Add(v, part.get(args.bias + i));
+                if (args.accumulate) v = hn::Add(v, part.get(y + i));
+                part.put(residual ? hn::Add(v, part.get(residual + i)) : v, y + i);
+            });
+        } else if (args.residual) {
             const float * residual = args.residual + r * args.residual_stride;
             for_lanes(args.n, [&](int64_t i, auto part)
                                   HWY_ATTR { part.put(hn::Add(part.get(c + i), part.get(residual + i)), y + i); });
@@ -219,7 +233,59 @@ template <typename Out> HWY_INLINE void store_block(const StoreArgs & args) {
     }
 }
 
+template <typename Out> HWY_INLINE void store_block(const StoreArgs & args) {
+    if (args.bias || args.accumulate) return store_block_with<Out, true>(args);
+    store_block_with<Out, false>(args);
+}
+
+// cap tanh(z / cap), where tanh(x) = 1 - 2 / (1 + e^(2 x)).
+struct Capped {
+    Vec value, slope;
+};
+HWY_INLINE Capped cap_logit(Vec z, float cap) {
+    const DF d;
+    const Vec one = hn::Set(d, 1.0f), e = exp_clamped(hn::Mul(z, hn::Set(d, 2 / cap)));
+    const Vec t = hn::NegMulAdd(hn::Set(d, 2.0f), hn::Div(one, hn::Add(one, e)), one);
+    return {hn::Mul(t, hn::Set(d, cap)), hn::NegMulAdd(t, t, one)};
+}
+
+// The same with what LogitSpec makes of C.
+template <typename Out> HWY_NOINLINE void store_softmax_of_logits(const SoftmaxStoreArgs & args) {
+    const Vec scale = hn::Set(DF(), args.scale);
+    for (int64_t first = 0; first < args.n; first += softmax_columns) {
+        const int64_t n = std::min(softmax_columns, args.n - first);
+        float * sums = args.sums + first / softmax_columns * args.sums_stride;
+        for (int64_t r = 0; r < args.rows; ++r) {
+            if (args.amx && r % 8 == 0) keep_tiles_awake();
+            const float * c = args.c + r * args.ldc + first;
+            Out * y = args.y ? static_cast<Out *>(args.y) + r * args.y_stride + first : nullptr;
+            float logits[softmax_columns], slopes[softmax_columns], e[softmax_columns] = {};
+            for_lanes(n, [&](int64_t i, auto part) HWY_ATTR {
+                Capped logit{hn::Mul(part.get(c + i), scale), hn::Set(DF(), 1.0f)};
+                if (args.cap > 0) logit = cap_logit(logit.value, args.cap);
+                part.put(logit.value, logits + i);
+                part.put(logit.slope, slopes + i);
+            });
+            if (!args.reference) {
+                sums[r] = *std::max_element(logits, logits + n);
+                continue;
+            }
+            const Vec reference = hn::Set(DF(), args.reference[r]);
+            for_lanes(n, [&](int64_t i, auto part) HWY_ATTR {
+                const Vec exponent = hn::Mul(hn::Sub(part.get(logits + i), reference), hn::Set(DF(), log2_e));
+                part.put(exp2_clamped(hn::Min(hn::Set(DF(), 127.0f), exponent)), e + i);
+                if (y) part.put(hn::Mul(part.get(e + i), part.get(slopes + i)), y + i);
+            });
+            Vec sum = hn::Zero(DF());
+            for (int64_t i = 0; i < softmax_columns; i += static_cast<int64_t>(n_lanes))
+                sum = hn::Add(sum, load(e + i));
+            sums[r] = hn::ReduceSum(DF(), sum);
+        }
+    }
+}
+
 template <typename Out> HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs & args) {
+    if (args.scale != 1 || args.cap > 0) return store_softmax_of_logits<Out>(args);
     const bool stream_y = args.y && args.stream && in_whole_lines<Out>(args);
     for (int64_t first = 0; first < args.n; first += softmax_columns) {
         const int64_t n = std::min(softmax_columns, args.n - first);

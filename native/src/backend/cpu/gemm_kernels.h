@@ -67,6 +67,8 @@ struct StoreArgs {
     bool
         stream;  // past the caches, where y's lines are written whole; then stores_done() before another thread reads y
     bool amx;    // between products of tiles: keeps them awake
+    const float * bias = nullptr;  // of the n columns: added as well
+    bool accumulate = false;       // to what y holds
 };
 // Of GemmSoftmax, for columns that begin at a multiple of softmax_columns.
 struct SoftmaxStoreArgs {
@@ -80,6 +82,8 @@ struct SoftmaxStoreArgs {
     bool y_is_bf16;
     int64_t rows, n;
     bool stream, amx;  // as in StoreArgs
+    // Of what becomes of C first, see LogitSpec; y are the numerators times the slope that a cap has there.
+    float scale = 1, cap = 0;
 };
 void store_softmax(const SoftmaxStoreArgs & args);
 void store_block_bf16(const StoreArgs & args);

@@ -27,6 +27,20 @@ Matrix as_act(const Context & context, const Matrix & x) {
     return copy;
 }
 
+// u, or what comes back to it, times its gate.
+void apply_gate(const Context & context, const Lora & lora, Matrix u) {
+    if (!lora.gate) return;
+    const int64_t width = lora.rank / lora.gate.cols;
+    for (int64_t part = 0; part < lora.gate.cols; ++part) {
+        Matrix columns = u;
+        columns.data = static_cast<std::byte *>(u.data) + static_cast<size_t>(part * width) * dtype_size(u.type);
+        columns.cols = width;
+        std::vector<float> factors(static_cast<size_t>(u.rows));
+        for (int64_t t = 0; t < u.rows; ++t) factors[static_cast<size_t>(t)] = lora.gate.row_as<float>(t)[part];
+        scale_rows(columns, factors.data(), 1, columns, context.n_threads);
+    }
+}
+
 GemmB lora_a(const Lora & lora, int64_t in, bool by_rows) { return GemmB::f32(lora.a, lora.rank, in, by_rows); }
 GemmB lora_b(const Lora & lora, int64_t out, bool by_rows, float scale) {
     return GemmB::f32(lora.b, out, lora.rank, by_rows, scale);
@@ -57,6 +71,7 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
         }
     }
     gemm(jobs, context.precision, context.scratch, context.n_threads);
+    for (const LinearForward & layer : layers) apply_gate(context, layer.lora, layer.u);
 
     jobs.clear();
     for (const LinearForward & layer : layers) {
@@ -67,6 +82,7 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
                 {layer.u, lora_b(layer.lora, layer.weight->out, true, static_cast<float>(layer.lora.scale))});
         }
         jobs.push_back(job(std::move(terms), layer.y, layer.residual));
+        jobs.back().out.bias = layer.bias.f32();
     }
     gemm(jobs, context.precision, context.scratch, context.n_threads);
 }
@@ -90,14 +106,20 @@ public:
             jobs.push_back(job({{dy_[i], lora_b(layer.lora, layer.weight->out, false, scale)}}, v_[i]));
         }
         gemm(jobs, context.precision, context.scratch, context.n_threads);
+        for (size_t i = 0; i < layers.size(); ++i) apply_gate(context, layers[i].lora, v_[i]);
     }
 
     // x: in act, or in f32 with its norm.
-    void add_lora_gradients(Matrix x, const Norm * norm) const {
+    void add_gradients(Matrix x, const Norm * norm) const {
         std::vector<TokenSum> sums;
         for (size_t i = 0; i < layers_.size(); ++i) {
             const LinearBackward & layer = layers_[i];
             const Lora & lora = layer.lora;
+            if (layer.dbias) add_column_sums(layer.dy, static_cast<float *>(layer.dbias), context_.n_threads);
+            if (layer.dw) {
+                const Matrix dw{layer.dw, Dtype::f32, layer.weight->out, x.cols, x.cols};
+                sums.push_back({dy_[i], 1, x, dw, false, norm});
+            }
             if (!lora || !lora.db) continue;
             const Matrix db{lora.db, Dtype::f32, layer.weight->out, lora.rank, lora.rank};
             sums.push_back({layer.u, static_cast<float>(lora.scale), dy_[i], db, true});
@@ -116,14 +138,15 @@ public:
         add_token_sums(context_, sums);
     }
 
-    void input_gradient(Matrix dx) const {
+    void input_gradient(Matrix dx, bool accumulate = false) const {
         std::vector<GemmTerm> terms;
         for (size_t i = 0; i < layers_.size(); ++i) {
             terms.push_back({dy_[i], GemmB::weight(*layers_[i].weight, false)});
             const Lora & lora = layers_[i].lora;
             if (lora && lora.dropout.p == 0) terms.push_back({v_[i], lora_a(lora, dx.cols, false)});
         }
-        const GemmJob through_weights = job(std::move(terms), dx);
+        GemmJob through_weights = job(std::move(terms), dx);
+        through_weights.out.accumulate = accumulate;
         gemm({&through_weights, 1}, context_.precision, context_.scratch, context_.n_threads);
 
         for (size_t i = 0; i < layers_.size(); ++i) {
@@ -145,8 +168,8 @@ private:
     std::vector<Matrix> dy_, v_;
 };
 
-bool any_lora(std::span<const LinearBackward> layers) {
-    return std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return bool(layer.lora); });
+bool any_gradient(std::span<const LinearBackward> layers) {
+    return std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.needs_x() || layer.dbias; });
 }
 
 bool any_dropout(std::span<const LinearBackward> layers) {
@@ -156,36 +179,41 @@ bool any_dropout(std::span<const LinearBackward> layers) {
 
 }  // namespace
 
-void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, bool accumulate,
+                     Matrix dx) {
     const Scratch::Mark mark(context.scratch);
     const Backward backward(context, x.rows, layers);
-    if (any_lora(layers)) backward.add_lora_gradients(as_act(context, x), nullptr);
-    if (dx) backward.input_gradient(dx);
+    if (any_gradient(layers)) {
+        const bool needs_x = std::any_of(layers.begin(), layers.end(), [](const auto & l) { return l.needs_x(); });
+        backward.add_gradients(needs_x ? as_act(context, x) : x, nullptr);
+    }
+    if (dx) backward.input_gradient(dx, accumulate);
 }
 
 // h is made from gate and up where these are read anyway, and takes the place of dh.
-bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, const LinearBackward & down, Matrix dh,
-                            Matrix dgate, Matrix dup) {
+bool gated_linear_backward(const Context & context, Matrix gate, Matrix up, Act act, const LinearBackward & down,
+                           Matrix dh, Matrix dgate, Matrix dup) {
     if (!dh || any_dropout({&down, 1})) return false;
     const Scratch::Mark mark(context.scratch);
     const Backward backward(context, dh.rows, {&down, 1});
     backward.input_gradient(dh);
-    const Matrix h = down.lora ? dh : Matrix{};
-    swiglu_backward(gate, up, dh, dgate, dup, h, context.n_threads);
-    if (h) backward.add_lora_gradients(h, nullptr);
+    const Matrix h = down.needs_x() ? dh : Matrix{};
+    gated_backward(gate, up, act, dh, dgate, dup, h, context.n_threads);
+    if (any_gradient({&down, 1})) backward.add_gradients(h, nullptr);
     return true;
 }
 
 // What rmsnorm makes of x is made where it is summed, and never stored.
 bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers,
                           Matrix d_normed, Matrix dx, Matrix dx_act) {
-    if (!norm.inverse_rms || any_dropout(layers) || !token_sums_take_norms(context)) return false;
+    if (!norm.is_plain_rms() || !norm.statistics || any_dropout(layers) || !token_sums_take_norms(context))
+        return false;
     const Scratch::Mark mark(context.scratch);
     const Backward backward(context, x.rows, layers);
-    if (any_lora(layers)) backward.add_lora_gradients(x, &norm);
+    if (any_gradient(layers)) backward.add_gradients(x, &norm);
     if (!dx) return true;
     backward.input_gradient(d_normed);
-    rmsnorm_backward(d_normed, x, norm, dx, dx_act, context.n_threads);
+    norm_backward(d_normed, x, norm, true, dx, dx_act, context.n_threads);
     return true;
 }
 
@@ -198,17 +226,26 @@ size_t linear_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precis
                          shape.n_head_kv * shape.head_dim % 32 == 0;
     size_t bytes = cells * element * (aligned ? 1 : 4);
     if (shape.max_rank > 0) {
-        // u or v, its transpose and the packed copies of both, for up to three layers that share x.
-        bytes += 3 * 4 * static_cast<size_t>(rows * round_up(shape.max_rank, 32)) * element;
+        // u or v, its transpose and the packed copies of both, for each of the layers that share x.
+        bytes += static_cast<size_t>(shape.max_shared) * 4 * static_cast<size_t>(rows * round_up(shape.max_rank, 32)) *
+                 element;
         if (shape.training && shape.dropout) bytes += cells * (element + 4);
     }
+    // The transpose of dy, for each.
+    if (shape.trained_weights) bytes += static_cast<size_t>(shape.max_shared) * (cells + 32 * 64) * element;
     return bytes + 64 * 64;
 }
 
-void logits(const Context & context, Matrix x, const Weight & head, float * out) {
-    const Matrix y{out, Dtype::f32, x.rows, head.out, head.out};
-    const LinearForward layer{&head, {}, {}, {}, y};
+void logits(const Context & context, Matrix x, const Head & head, float * out) {
+    const int64_t n_vocab = head.weight->out;
+    const Matrix y{out, Dtype::f32, x.rows, n_vocab, n_vocab};
+    const LinearForward layer{head.weight, {}, {}, {}, y};
     linear(context, x, {&layer, 1});
+    if (head.logits.scale != 1) scale_rows(y, nullptr, head.logits.scale, y, context.n_threads);
+    if (head.logits.cap == 0) return;
+    scale_rows(y, nullptr, 1 / head.logits.cap, y, context.n_threads);
+    activation(y, Act::tanh, y, context.n_threads);
+    scale_rows(y, nullptr, head.logits.cap, y, context.n_threads);
 }
 
 }  // namespace lorica::cpu

@@ -23,16 +23,17 @@ struct Context {
 
 size_t linear_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision);
 void linear(const Context & context, Matrix x, std::span<const LinearForward> layers);
-void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx);
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, bool accumulate,
+                     Matrix dx);
 // As of Backend; false: it is not for these layers or this processor, and nothing was done.
-bool swiglu_linear_backward(const Context & context, Matrix gate, Matrix up, const LinearBackward & down, Matrix dh,
-                            Matrix dgate, Matrix dup);
+bool gated_linear_backward(const Context & context, Matrix gate, Matrix up, Act act, const LinearBackward & down,
+                           Matrix dh, Matrix dgate, Matrix dup);
 bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers,
                           Matrix d_normed, Matrix dx, Matrix dx_act);
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision);
-void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
+void linear_cross_entropy(const Context & context, Matrix x, const Head & head, const int32_t * labels, float * nll,
                           Matrix dx);
-void logits(const Context & context, Matrix x, const Weight & head, float * out);
+void logits(const Context & context, Matrix x, const Head & head, float * out);
 
 }  // namespace lorica::cpu

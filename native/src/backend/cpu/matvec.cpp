@@ -48,6 +48,10 @@ void finish_rows(const LinearForward & layer, const float * us, int64_t x_rows, 
             add_row_dots_f32(b, count, us + t * layer.lora.rank, layer.lora.rank, static_cast<float>(layer.lora.scale),
                              row);
         }
+        if (layer.bias) {
+            const float * bias = layer.bias.f32() + first;
+            for (int64_t i = 0; i < count; ++i) row[i] += bias[i];
+        }
         if (layer.residual) {
             const float * residual = layer.residual.row_as<float>(t) + first;
             for (int64_t i = 0; i < count; ++i) row[i] += residual[i];
@@ -82,8 +86,11 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
     const auto project = [&](const Projection & task, const float * values) {
         const LinearForward & layer = layers[task.layer];
         const float * a = static_cast<const float *>(layer.lora.a) + task.row * x.cols;
+        const Matrix & gate = layer.lora.gate;
         for (int64_t t = 0; t < x.rows; ++t) {
-            store_one(layer.u, t, task.row, dot_f32(values + t * x.cols, a, x.cols));
+            float product = dot_f32(values + t * x.cols, a, x.cols);
+            if (gate) product *= gate.row_as<float>(t)[task.row / (layer.lora.rank / gate.cols)];
+            store_one(layer.u, t, task.row, product);
             us[task.layer][t * layer.lora.rank + task.row] = load_one(layer.u, t, task.row);
         }
     };

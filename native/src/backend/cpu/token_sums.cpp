@@ -89,9 +89,9 @@ void add_blocks(std::span<const SumBlock> blocks, int64_t first) {
     for (size_t i = 0; i < blocks.size(); ++i) args.a[i] = blocks[i].tiles->tile(blocks[i].block, 0);
     if (any.norm) {
         args.b = any.wide.row_as<float>(0) + first;
-        args.row_scales = any.norm->inverse_rms.as<float>();
-        args.row_scale_stride = any.norm->inverse_rms.stride;
-        args.column_scales = any.norm->weight + first;
+        args.row_scales = any.norm->statistics.as<float>();
+        args.row_scale_stride = any.norm->statistics.stride;
+        args.column_scales = any.norm->weight.f32() + first;
     } else {
         args.b = any.wide.row_as<uint16_t>(0) + first;
     }

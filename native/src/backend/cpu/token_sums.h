@@ -15,7 +15,7 @@ struct TokenSum {
     Matrix out;   // f32 [rank, n], or [n, rank] when transposed
     bool transposed;
     const Norm * norm =
-        nullptr;  // of wide, which is f32 then and has an inverse_rms: the sum is over what rmsnorm makes of it
+        nullptr;  // of wide, which is f32 then: the sum is over what this makes of it, a plain rms with statistics
 };
 
 // Whether sums can take a norm into account.

@@ -153,44 +153,59 @@ public:
         return weight.out * (static_cast<int64_t>(weight.row_bytes) + expanded);
     }
 
-    void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
-        cuda::embed(context(), readable(embedding), tokens, x);
+    void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) override {
+        expect(options.scale == 1 && !options.virtual_rows && !options.accumulate, "scaled or added embeddings");
+        cuda::embed(context(), readable(table), ids, x);
     }
-    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override { cuda::rmsnorm(context(), x, norm, y); }
-    void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
+    void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y) override {
+        expect(norm.is_plain_rms() && !residual && x.type == Dtype::f32, "norm of this kind");
+        cuda::rmsnorm(context(), x, norm, y);
+    }
+    void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act) override {
+        expect(norm.is_plain_rms() && accumulate && x.type == Dtype::f32 && dx.type == Dtype::f32, "norm of this kind");
         cuda::rmsnorm_backward(context(), dy, x, norm, dx, dx_act);
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override {
+        expect(std::ranges::none_of(layers, has_bias_or_gate), "biases and gated adapters");
         const Readable own(*this, layers);
         cuda::linear(context(), x, own.layers);
     }
     void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed) override {
-        if (x.rows > matvec_max_rows) return Backend::norm_linear(x, norm, layers, normed);
+        if (x.rows > matvec_max_rows || !norm.is_plain_rms() || std::ranges::any_of(layers, has_bias_or_gate))
+            return Backend::norm_linear(x, norm, layers, normed);
         const Readable own(*this, layers);
         cuda::linear_few_rows(context(), x, &norm, own.layers);
     }
-    void norm_linear_swiglu(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up,
-                            Matrix normed, Matrix h) override {
+    void norm_linear_gated(Matrix x, const Norm & norm, const LinearForward & gate, const LinearForward & up, Act act,
+                           Matrix normed, Matrix h) override {
         const LinearForward layers[] = {gate, up};
         const Readable<LinearForward> own(*this, layers);
         const bool alike = own.weights[0].type == own.weights[1].type && own.weights[0].out == own.weights[1].out;
-        if (x.rows > matvec_max_rows || !alike) return Backend::norm_linear_swiglu(x, norm, gate, up, normed, h);
+        if (x.rows > matvec_max_rows || !alike || act != Act::silu || !norm.is_plain_rms() ||
+            std::ranges::any_of(layers, has_bias_or_gate))
+            return Backend::norm_linear_gated(x, norm, gate, up, act, normed, h);
         cuda::linear_swiglu_few_rows(context(), x, norm, own.layers, h);
     }
-    void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
+    void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) override {
+        expect(!accumulate &&
+                   std::ranges::none_of(
+                       layers, [](const LinearBackward & layer) { return layer.dw || layer.dbias || layer.lora.gate; }),
+               "trained weights, biases and gated adapters");
         const Readable own(*this, layers);
         cuda::linear_backward(context(), x, own.layers, dx);
     }
-    void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
-              bool inverse) override {
-        cuda::rope(context(), x, positions, head_dim, inverse_frequency, inverse);
+    void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) override {
+        expect(!rope.halves && rope.magnitude == 1, "rope by halves or with a magnitude");
+        cuda::rope(context(), x, positions, rope.head_dim, rope.inverse_frequency, direction != RopeDirection::forward);
     }
-    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
-                         std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) override {
-        cuda::rope_into_cache(context(), q, k, v, positions, head_dim, inverse_frequency, k_cache, v_cache);
+    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
+                         const Rope & rope, Matrix k_cache, Matrix v_cache) override {
+        expect(!rope.halves && rope.magnitude == 1 && !rows, "rope by halves or with a magnitude, or rows of a cache");
+        cuda::rope_into_cache(context(), q, k, v, positions, rope.head_dim, rope.inverse_frequency, k_cache, v_cache);
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
+        expect(shape.is_plain(), "attention with a window, both ways or with a soft cap");
         const Context c = context();
         plan_->update(segments, c.stream);
         if (!lse && plan_->queries().n > 0) {
@@ -201,6 +216,7 @@ public:
     void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
                             std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
                             Matrix dv) override {
+        expect(shape.is_plain() && q.rows == k.rows, "attention with a window, both ways, with a soft cap or a prefix");
         const Context c = context();
         plan_->update(segments, c.stream);
         const Workspace::Mark mark(*workspace_);
@@ -208,19 +224,30 @@ public:
         cuda::attention_backward(c, q, k, v, o, lse, d_o, plan_->backward_q(), plan_->backward_kv(), shape, delta, dq,
                                  dk, dv);
     }
-    void swiglu(Matrix gate, Matrix up, Matrix h) override { cuda::swiglu(context(), gate, up, h); }
-    void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
+    void gated(Matrix gate, Matrix up, Act act, Matrix h) override {
+        expect(act == Act::silu, "gate but silu");
+        cuda::swiglu(context(), gate, up, h);
+    }
+    void gated_backward(Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup) override {
+        expect(act == Act::silu, "gate but silu");
         cuda::swiglu_backward(context(), gate, up, dh, dgate, dup);
     }
-    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { cuda::gather_rows(context(), x, rows, y); }
+    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override {
+        expect(x.type == Dtype::f32 && y.type == Dtype::f32, "rows of activations gathered");
+        cuda::gather_rows(context(), x, rows, y);
+    }
     void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
+        expect(dy.type == Dtype::f32 && dx.type == Dtype::f32, "rows of activations scattered");
         cuda::scatter_add_rows(context(), dy, rows, dx);
     }
-    void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
-        cuda::linear_cross_entropy(context(), x, readable(head), labels, static_cast<float *>(nll), dx);
+    void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) override {
+        expect_plain(head.logits);
+        expect(!head.row_weights && !head.dw, "weights of tokens or a trained head");
+        cuda::linear_cross_entropy(context(), x, readable(*head.weight), labels, static_cast<float *>(nll), dx);
     }
-    void logits(Matrix x, const Weight & head, float * out) override {
-        cuda::logits(context(), x, readable(head), out);
+    void logits(Matrix x, const Head & head, float * out) override {
+        expect_plain(head.logits);
+        cuda::logits(context(), x, readable(*head.weight), out);
     }
     double sum_of_squares(const void * x, int64_t n) override {
         if (n == 0) return 0;
@@ -261,11 +288,13 @@ public:
     void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) override {
         cuda::dora_factors(context(), lora, in, out, rows);
     }
-    void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
+    void scale_columns(Matrix x, const void * factors, Vector bias, Matrix residual, Matrix y) override {
+        expect(factors && !bias, "sums of matrices and biases");
         cuda::scale_columns(context(), x, static_cast<const float *>(factors), residual, y);
     }
-    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+    void dora_backward(Matrix dy, Matrix y, Vector bias, Matrix residual, const DoraRows & rows, void * d_magnitudes,
                        Matrix dx) override {
+        expect(!bias, "DoRA with a bias");
         cuda::dora_backward(context(), dy, y, residual, rows, static_cast<float *>(d_magnitudes), dx);
     }
 
@@ -283,6 +312,15 @@ public:
     }
 
 private:
+    // Refuses what the kernels do not know.
+    void expect(bool known, const char * what) const {
+        if (!known) fail(LORICA_ERROR_UNSUPPORTED, "device \"", name(), "\" has no ", what, " yet; device \"cpu\" has");
+    }
+    void expect_plain(const LogitSpec & logits) const {
+        expect(logits.scale == 1 && logits.cap == 0, "scaled or capped logits");
+    }
+    static bool has_bias_or_gate(const LinearForward & layer) { return layer.bias || layer.lora.gate; }
+
     // Every operation begins here.
     Context context() {
         state_->enter();

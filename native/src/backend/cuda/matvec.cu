@@ -248,9 +248,9 @@ Input input_of(const Matrix & x, const Norm * norm) {
     input.is_bf16 = x.type == Dtype::bf16;
     input.rows = static_cast<int>(x.rows);
     if (norm) {
-        input.norm_weight = norm->weight;
+        input.norm_weight = norm->weight.f32();
         input.norm_eps = static_cast<float>(norm->eps);
-        input.inverse_rms = view<float>(norm->inverse_rms);
+        input.inverse_rms = view<float>(norm->statistics);
     }
     return input;
 }

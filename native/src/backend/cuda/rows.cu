@@ -246,8 +246,8 @@ Frequencies frequencies_of(std::span<const double> inverse_frequency) {
 
 void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y) {
     with_type(y.type, [&]<typename Y>(Y *) {
-        launch("rmsnorm", context.stream, rmsnorm_kernel<Y>, one_block_per_row(x), view<const float>(x), norm.weight,
-               static_cast<float>(norm.eps), view<Y>(y), view<float>(norm.inverse_rms));
+        launch("rmsnorm", context.stream, rmsnorm_kernel<Y>, one_block_per_row(x), view<const float>(x),
+               norm.weight.f32(), static_cast<float>(norm.eps), view<Y>(y), view<float>(norm.statistics));
     });
 }
 
@@ -255,8 +255,8 @@ void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm &
     with_type(dy.type, [&]<typename Dy>(Dy *) {
         with_type(dx_act.type, [&]<typename Act>(Act *) {
             launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy, Act>, one_block_per_row(x),
-                   view<const Dy>(dy), view<const float>(x), norm.weight, static_cast<float>(norm.eps), view<float>(dx),
-                   view<Act>(dx_act));
+                   view<const Dy>(dy), view<const float>(x), norm.weight.f32(), static_cast<float>(norm.eps),
+                   view<float>(dx), view<Act>(dx_act));
         });
     });
 }

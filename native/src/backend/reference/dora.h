@@ -13,10 +13,10 @@ namespace lorica::reference {
 template <typename Real> void row_squares(const Weight & weight, Real * squares) {
     WeightRows rows(weight);
     for (int64_t o = 0; o < weight.out; ++o) {
-        const float * row = rows[o];
+        const double * row = rows[o];
         double sum = 0;
         for (int64_t i = 0; i < weight.in; ++i) {
-            sum += static_cast<double>(row[i]) * row[i];
+            sum += row[i] * row[i];
         }
         squares[o] = static_cast<Real>(sum);
     }
@@ -53,23 +53,30 @@ template <typename Real> void dora_factors(const Lora & lora, int64_t in, int64_
     }
 }
 
-template <typename Real> void scale_columns(Matrix x, const Real * factors, Matrix residual, Matrix y) {
+// What y has besides factors x.
+template <typename Real> Real rest(const Vector & bias, const Matrix & residual, int64_t t, int64_t o) {
+    return static_cast<Real>((residual ? residual.row_as<Real>(t)[o] : 0) + (bias ? bias[o] : 0));
+}
+
+template <typename Real>
+void scale_columns(Matrix x, const Real * factors, const Vector & bias, Matrix residual, Matrix y) {
     for (int64_t t = 0; t < x.rows; ++t) {
         for (int64_t o = 0; o < x.cols; ++o) {
-            const Real rest = residual ? residual.row_as<Real>(t)[o] : 0;
-            y.row_as<Real>(t)[o] = rest + factors[o] * x.row_as<Real>(t)[o];
+            const Real factor = factors ? factors[o] : 1;
+            y.row_as<Real>(t)[o] = rest<Real>(bias, residual, t, o) + factor * x.row_as<Real>(t)[o];
         }
     }
 }
 
 template <typename Real>
-void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, Real * d_magnitudes, Matrix dx) {
+void dora_backward(Matrix dy, Matrix y, const Vector & bias, Matrix residual, const DoraRows & rows,
+                   Real * d_magnitudes, Matrix dx) {
     const auto * factors = static_cast<const Real *>(rows.factors);
     const auto * slopes = static_cast<const Real *>(rows.slopes);
     for (int64_t o = 0; o < dy.cols; ++o) {
         double sum = 0;
         for (int64_t t = 0; t < dy.rows; ++t) {
-            const double own = static_cast<double>(y.row_as<Real>(t)[o]) - (residual ? residual.row_as<Real>(t)[o] : 0);
+            const double own = static_cast<double>(y.row_as<Real>(t)[o]) - rest<Real>(bias, residual, t, o);
             sum += dy.row_as<Real>(t)[o] * own;
             dx.row_as<Real>(t)[o] = factors[o] * dy.row_as<Real>(t)[o];
         }

@@ -1,5 +1,6 @@
-// y = [residual +] x W^T + scale (dropout(x) A^T) B^T, and its derivative (Hu et al. 2021, "LoRA", section 4.1,
-// equation 3). Shapes: x[T, in], W[out, in], A[rank, in], B[out, rank], u = dropout(x) A^T [T, rank], y[T, out].
+// y = [residual +] x W^T + scale (dropout(x) A^T) B^T [+ bias], and its derivative (Hu et al. 2021, "LoRA",
+// section 4.1, equation 3). Shapes: x[T, in], W[out, in], A[rank, in], B[out, rank], u = dropout(x) A^T [T, rank], y[T,
+// out]. A gate multiplies u, and what comes back to it.
 #pragma once
 
 #include "backend/backend.h"
@@ -20,6 +21,10 @@ inline double dropout_factor(const Dropout & dropout, int64_t t, int64_t i, int6
     return kept ? 1 / (1 - static_cast<double>(dropout.p)) : 0;
 }
 
+inline double gate_factor(const Lora & lora, int64_t t, int64_t r) {
+    return lora.gate ? lora.gate.row_as<float>(t)[r / (lora.rank / lora.gate.cols)] : 1;
+}
+
 template <typename Real> void linear(Matrix x, std::span<const LinearForward> layers) {
     for (const LinearForward & layer : layers) {
         const int64_t in = layer.weight->in, out = layer.weight->out, rank = layer.lora.rank;
@@ -37,7 +42,7 @@ template <typename Real> void linear(Matrix x, std::span<const LinearForward> la
                     }
                 }
                 for (int64_t r = 0; r < rank; ++r) {
-                    layer.u.row_as<Real>(t)[r] = static_cast<Real>(u_t[r]);
+                    layer.u.row_as<Real>(t)[r] = static_cast<Real>(gate_factor(layer.lora, t, r) * u_t[r]);
                 }
             }
         }
@@ -47,12 +52,12 @@ template <typename Real> void linear(Matrix x, std::span<const LinearForward> la
         }
         WeightRows rows(*layer.weight);
         for (int64_t o = 0; o < out; ++o) {
-            const float * w_o = rows[o];
+            const double * w_o = rows[o];
             for (int64_t t = 0; t < x.rows; ++t) {
                 const Real * x_t = x.row_as<Real>(t);
                 double sum = 0;
                 for (int64_t i = 0; i < in; ++i) {
-                    sum += static_cast<double>(x_t[i]) * w_o[i];
+                    sum += x_t[i] * w_o[i];
                 }
                 if (layer.lora) {
                     const Real * u_t = layer.u.row_as<Real>(t);
@@ -61,6 +66,9 @@ template <typename Real> void linear(Matrix x, std::span<const LinearForward> la
                         update += static_cast<double>(u_t[r]) * b[o * rank + r];
                     }
                     sum += layer.lora.scale * update;
+                }
+                if (layer.bias) {
+                    sum += layer.bias[o];
                 }
                 if (layer.residual) {
                     sum += layer.residual.row_as<Real>(t)[o];
@@ -71,8 +79,10 @@ template <typename Real> void linear(Matrix x, std::span<const LinearForward> la
     }
 }
 
-// dx = dy W + dropout'(du A) with du = scale dy B;  dA += du^T dropout(x);  dB += scale dy^T u.
-template <typename Real> void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
+// dx = dy W + dropout'(du A) with du = scale dy B;  dA += du^T dropout(x);  dB += scale dy^T u;  dW += dy^T x;
+// dbias += sum_t dy.
+template <typename Real>
+void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) {
     const int64_t n_tokens = layers.empty() ? dx.rows : layers.front().dy.rows;
     std::vector<double> sum_dx(dx ? n_tokens * dx.cols : 0);
 
@@ -82,7 +92,7 @@ template <typename Real> void linear_backward(Matrix x, std::span<const LinearBa
         if (dx) {
             WeightRows rows(*layer.weight);
             for (int64_t o = 0; o < out; ++o) {
-                const float * w_o = rows[o];
+                const double * w_o = rows[o];
                 for (int64_t t = 0; t < n_tokens; ++t) {
                     const double dy_to = dy.row_as<Real>(t)[o];
                     for (int64_t i = 0; i < in; ++i) {
@@ -90,6 +100,23 @@ template <typename Real> void linear_backward(Matrix x, std::span<const LinearBa
                     }
                 }
             }
+        }
+        auto * dw = static_cast<Real *>(layer.dw);
+        auto * dbias = static_cast<Real *>(layer.dbias);
+        for (int64_t o = 0; (dw || dbias) && o < out; ++o) {
+            std::vector<double> sum_dw(dw ? in : 0);
+            double sum_dbias = 0;
+            for (int64_t t = 0; t < n_tokens; ++t) {
+                const double dy_to = dy.row_as<Real>(t)[o];
+                sum_dbias += dy_to;
+                for (int64_t i = 0; dw && i < in; ++i) {
+                    sum_dw[i] += dy_to * x.row_as<Real>(t)[i];
+                }
+            }
+            for (int64_t i = 0; dw && i < in; ++i) {
+                dw[o * in + i] = static_cast<Real>(dw[o * in + i] + sum_dw[i]);
+            }
+            if (dbias) dbias[o] = static_cast<Real>(dbias[o] + sum_dbias);
         }
         if (!layer.lora) {
             continue;
@@ -108,6 +135,9 @@ template <typename Real> void linear_backward(Matrix x, std::span<const LinearBa
                     du_t[r] += scaled * b[o * rank + r];
                     sum_db[o * rank + r] += scaled * u_t[r];
                 }
+            }
+            for (int64_t r = 0; r < rank; ++r) {
+                du_t[r] *= gate_factor(layer.lora, t, r);
             }
             const Real * x_t = x.row_as<Real>(t);
             for (int64_t i = 0; i < in; ++i) {
@@ -135,7 +165,9 @@ template <typename Real> void linear_backward(Matrix x, std::span<const LinearBa
 
     for (int64_t t = 0; dx && t < n_tokens; ++t) {
         for (int64_t i = 0; i < dx.cols; ++i) {
-            dx.row_as<Real>(t)[i] = static_cast<Real>(sum_dx[t * dx.cols + i]);
+            Real & element = dx.row_as<Real>(t)[i];
+            const double sum = sum_dx[t * dx.cols + i];
+            element = static_cast<Real>(accumulate ? element + sum : sum);
         }
     }
 }

@@ -1,11 +1,13 @@
 #include "backend/reference/reference_backend.h"
 
+#include "backend/reference/activation.h"
 #include "backend/reference/attention.h"
 #include "backend/reference/cross_entropy.h"
 #include "backend/reference/dora.h"
 #include "backend/reference/linear.h"
-#include "backend/reference/norm_rope_swiglu.h"
+#include "backend/reference/norm.h"
 #include "backend/reference/optimizer.h"
+#include "backend/reference/rope.h"
 #include "backend/reference/rows.h"
 #include "common/error.h"
 
@@ -56,24 +58,32 @@ public:
 
     const std::byte * load_weight(const std::byte * mapped, size_t) override { return mapped; }
 
-    void embed(const Weight & embedding, const int32_t * tokens, Matrix x) override {
-        reference::embed<Real>(embedding, tokens, x);
+    void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) override {
+        reference::embed<Real>(table, ids, options, x);
     }
-    void rmsnorm(Matrix x, const Norm & norm, Matrix y) override { reference::rmsnorm<Real>(x, norm, y); }
-    void rmsnorm_backward(Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) override {
-        reference::rmsnorm_backward<Real>(dy, x, norm, dx, dx_act);
+    void embed_backward(Matrix dx, const int32_t * ids, const int32_t * rows, int64_t n, double scale,
+                        void * d_table) override {
+        reference::embed_backward(dx, ids, rows, n, scale, static_cast<Real *>(d_table));
+    }
+    void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y) override {
+        reference::norm<Real>(x, norm, residual, y);
+    }
+    void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act) override {
+        reference::norm_backward<Real>(dy, x, norm, accumulate, dx, dx_act);
+    }
+    void norm_gradient(Matrix dy, Matrix x, const Norm & norm, void * dw, void * db) override {
+        reference::norm_gradient(dy, x, norm, static_cast<Real *>(dw), static_cast<Real *>(db));
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override { reference::linear<Real>(x, layers); }
-    void linear_backward(Matrix x, std::span<const LinearBackward> layers, Matrix dx) override {
-        reference::linear_backward<Real>(x, layers, dx);
+    void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) override {
+        reference::linear_backward<Real>(x, layers, accumulate, dx);
     }
-    void rope(Matrix x, const int32_t * positions, int32_t head_dim, std::span<const double> inverse_frequency,
-              bool inverse) override {
-        reference::rope<Real>(x, positions, head_dim, inverse_frequency, inverse);
+    void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) override {
+        reference::rope<Real>(x, positions, rope, direction);
     }
-    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
-                         std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) override {
-        reference::rope_into_cache<Real>(q, k, v, positions, head_dim, inverse_frequency, k_cache, v_cache);
+    void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
+                         const Rope & rope, Matrix k_cache, Matrix v_cache) override {
+        reference::rope_into_cache<Real>(q, k, v, positions, rows, rope, k_cache, v_cache);
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
@@ -84,18 +94,32 @@ public:
                             Matrix dv) override {
         reference::attention_backward<Real>(q, k, v, o, lse, d_o, segments, shape, dq, dk, dv);
     }
-    void swiglu(Matrix gate, Matrix up, Matrix h) override { reference::swiglu<Real>(gate, up, h); }
-    void swiglu_backward(Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) override {
-        reference::swiglu_backward<Real>(gate, up, dh, dgate, dup);
+    void gated(Matrix gate, Matrix up, Act act, Matrix h) override { reference::gated<Real>(gate, up, act, h); }
+    void gated_backward(Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup) override {
+        reference::gated_backward<Real>(gate, up, act, dh, dgate, dup);
+    }
+    void activation(Matrix x, Act act, Matrix h) override { reference::activation<Real>(x, act, h); }
+    void activation_backward(Matrix x, Act act, Matrix dh, Matrix dx) override {
+        reference::activation_backward<Real>(x, act, dh, dx);
+    }
+    void scale(Matrix x, double factor, Matrix y) override { reference::scale_rows<Real>(x, nullptr, factor, y); }
+    void scale_rows(Matrix x, const float * factors, Matrix y) override {
+        reference::scale_rows<Real>(x, factors, 1, y);
+    }
+    void segment_mean(Matrix x, std::span<const Segment> segments, Matrix y) override {
+        reference::segment_mean<Real>(x, segments, y);
+    }
+    void segment_mean_backward(Matrix dy, std::span<const Segment> segments, Matrix dx) override {
+        reference::segment_mean_backward<Real>(dy, segments, dx);
     }
     void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { reference::gather_rows<Real>(x, rows, y); }
     void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
         reference::scatter_add_rows<Real>(dy, rows, dx);
     }
-    void linear_cross_entropy(Matrix x, const Weight & head, const int32_t * labels, void * nll, Matrix dx) override {
+    void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) override {
         reference::linear_cross_entropy<Real>(x, head, labels, static_cast<Real *>(nll), dx);
     }
-    void logits(Matrix x, const Weight & head, float * out) override { reference::logits<Real>(x, head, out); }
+    void logits(Matrix x, const Head & head, float * out) override { reference::logits<Real>(x, head, out); }
     double sum_of_squares(const void * x, int64_t n) override {
         return reference::sum_of_squares(static_cast<const Real *>(x), n);
     }
@@ -116,12 +140,12 @@ public:
     void dora_factors(const Lora & lora, int64_t in, int64_t out, const DoraRows & rows) override {
         reference::dora_factors<Real>(lora, in, out, rows);
     }
-    void scale_columns(Matrix x, const void * factors, Matrix residual, Matrix y) override {
-        reference::scale_columns(x, static_cast<const Real *>(factors), residual, y);
+    void scale_columns(Matrix x, const void * factors, Vector bias, Matrix residual, Matrix y) override {
+        reference::scale_columns(x, static_cast<const Real *>(factors), bias, residual, y);
     }
-    void dora_backward(Matrix dy, Matrix y, Matrix residual, const DoraRows & rows, void * d_magnitudes,
+    void dora_backward(Matrix dy, Matrix y, Vector bias, Matrix residual, const DoraRows & rows, void * d_magnitudes,
                        Matrix dx) override {
-        reference::dora_backward(dy, y, residual, rows, static_cast<Real *>(d_magnitudes), dx);
+        reference::dora_backward(dy, y, bias, residual, rows, static_cast<Real *>(d_magnitudes), dx);
     }
 };
 
