@@ -1,15 +1,7 @@
 package dev.lorica;
 
-import dev.lorica.internal.NativeLibrary;
-import dev.lorica.internal.Status;
-import dev.lorica.internal.Text;
-import dev.lorica.internal.c.lorica_cuda_device_info;
-import dev.lorica.internal.c.lorica_cuda_info;
-import dev.lorica.internal.c.lorica_device_info;
-import dev.lorica.internal.c.lorica_model_params;
-import java.util.ArrayList;
+import dev.lorica.internal.NativeDevices;
 import java.util.List;
-import org.bytedeco.javacpp.BytePointer;
 
 /** The library itself. */
 public final class Lorica {
@@ -17,8 +9,7 @@ public final class Lorica {
 
     /** Version of the native library, {@code major.minor.patch}. */
     public static String version() {
-        NativeLibrary.load();
-        return Text.of(dev.lorica.internal.c.Lorica.lorica_version());
+        return NativeDevices.version();
     }
 
     /**
@@ -27,52 +18,37 @@ public final class Lorica {
      * @throws dev.lorica.exceptions.LoricaException if it is not there; the message says why
      */
     public static DeviceInfo device(ModelConfig config) {
-        NativeLibrary.load();
-        try (BytePointer device = Text.copy("the device", config.device());
-                lorica_model_params params = dev.lorica.internal.c.Lorica.lorica_model_default_params();
-                lorica_device_info info = new lorica_device_info()) {
-            params.device(device).precision(Model.precision(config.precision())).n_threads(config.threads());
-            Status.check(dev.lorica.internal.c.Lorica.lorica_device_probe(params, info));
-            return new DeviceInfo(
-                    Text.of(info.name()),
-                    Text.of(info.detail()),
-                    Text.of(info.reason()),
-                    info.available_memory(),
-                    info.peak_flops());
-        }
+        return NativeDevices.device(config.device(), config.precision().code, config.threads(), DeviceInfo::new);
     }
 
     /** The GPUs of this machine and what is needed to use them. Not having any is no error. */
     public static CudaInfo cuda() {
-        NativeLibrary.load();
-        try (lorica_cuda_info info = new lorica_cuda_info()) {
-            Status.check(dev.lorica.internal.c.Lorica.lorica_cuda_probe(info));
-            List<CudaInfo.Gpu> gpus = new ArrayList<>();
-            for (int i = 0; i < info.n_devices(); i++) {
-                gpus.add(gpu(i));
-            }
-            return new CudaInfo(
-                    cudaVersion(info.driver_version()),
-                    cudaVersion(info.runtime_version()),
-                    Text.of(info.problem()),
-                    Text.of(info.remedy()),
-                    gpus);
-        }
+        return NativeDevices.cuda(Lorica::cuda, Lorica::gpu);
     }
 
-    private static CudaInfo.Gpu gpu(int index) {
-        try (lorica_cuda_device_info info = new lorica_cuda_device_info()) {
-            Status.check(dev.lorica.internal.c.Lorica.lorica_cuda_device_probe(index, info));
-            return new CudaInfo.Gpu(
-                    "cuda:" + index,
-                    Text.of(info.name()),
-                    Text.of(info.pci_bus_id()),
-                    info.compute_major() + "." + info.compute_minor(),
-                    info.total_memory(),
-                    info.free_memory(),
-                    Text.of(info.problem()),
-                    Text.of(info.remedy()));
-        }
+    private static CudaInfo cuda(int driver, int runtime, String problem, String remedy, List<CudaInfo.Gpu> gpus) {
+        return new CudaInfo(cudaVersion(driver), cudaVersion(runtime), problem, remedy, gpus);
+    }
+
+    private static CudaInfo.Gpu gpu(
+            int index,
+            String name,
+            String pciBusId,
+            int computeMajor,
+            int computeMinor,
+            long totalMemory,
+            long freeMemory,
+            String problem,
+            String remedy) {
+        return new CudaInfo.Gpu(
+                "cuda:" + index,
+                name,
+                pciBusId,
+                computeMajor + "." + computeMinor,
+                totalMemory,
+                freeMemory,
+                problem,
+                remedy);
     }
 
     /** 13000 is 13.0. */

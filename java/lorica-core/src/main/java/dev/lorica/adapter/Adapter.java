@@ -1,7 +1,5 @@
 package dev.lorica.adapter;
 
-import static dev.lorica.internal.Status.check;
-
 import dev.lorica.Model;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
@@ -9,21 +7,12 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.MismatchException;
 import dev.lorica.files.AtomicFile;
 import dev.lorica.hub.Hub;
-import dev.lorica.internal.NativeHandle;
-import dev.lorica.internal.Text;
-import dev.lorica.internal.c.Lorica;
-import dev.lorica.internal.c.lorica_adapter;
-import dev.lorica.internal.c.lorica_adapter_info;
-import dev.lorica.internal.c.lorica_adapter_params;
-import dev.lorica.internal.c.lorica_adapter_tensor;
+import dev.lorica.internal.Inner;
+import dev.lorica.internal.NativeAdapter;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
-import java.util.function.Function;
-import org.bytedeco.javacpp.BytePointer;
-import org.bytedeco.javacpp.PointerPointer;
 
 /**
  * A LoRA adapter: what is trained. Made by {@link #create} or {@link #load}.
@@ -55,37 +44,33 @@ public final class Adapter implements AutoCloseable {
     }
 
     private final Model model;
-    private final NativeHandle<lorica_adapter> handle;
+    private final NativeAdapter engine;
     private volatile AdapterMetadata metadata;
-    private volatile long changes;
 
-    private Adapter(Model model, NativeHandle<lorica_adapter> handle, AdapterMetadata metadata) {
+    static {
+        Inner.ADAPTER.of(Adapter.class, adapter -> adapter.engine);
+    }
+
+    private Adapter(Model model, NativeAdapter engine, AdapterMetadata metadata) {
         this.model = model;
-        this.handle = handle;
+        this.engine = engine;
         this.metadata = metadata;
     }
 
     /** A new adapter, which changes nothing until it is trained. */
     public static Adapter create(Model model, LoraConfig config) {
-        lorica_adapter pointer = new lorica_adapter();
-        try (BytePointer targets = Text.copy(
-                        "target modules", TargetModules.of(config, model.info().layers()));
-                lorica_adapter_params params = Lorica.lorica_adapter_default_params()) {
-            params.rank(config.rank())
-                    .alpha((float) config.alpha())
-                    .dropout((float) config.dropout())
-                    .use_rslora(config.useRslora())
-                    .use_dora(config.useDora())
-                    .init(
-                            switch (config.init()) {
-                                case DEFAULT -> Lorica.LORICA_LORA_INIT_DEFAULT;
-                                case GAUSSIAN -> Lorica.LORICA_LORA_INIT_GAUSSIAN;
-                            })
-                    .seed(config.seed())
-                    .target_modules(targets);
-            check(model.handle().shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
-        }
-        return new Adapter(model, own(model, pointer), AdapterMetadata.of(model, config));
+        NativeAdapter engine = NativeAdapter.create(
+                Inner.MODEL.of(model),
+                new NativeAdapter.Params(
+                        config.rank(),
+                        config.alpha(),
+                        config.dropout(),
+                        config.useRslora(),
+                        config.useDora(),
+                        config.init().code,
+                        config.seed(),
+                        TargetModules.of(config, model.info().layers())));
+        return new Adapter(model, engine, AdapterMetadata.of(model, config));
     }
 
     /**
@@ -122,12 +107,8 @@ public final class Adapter implements AutoCloseable {
             adapter.metadata = metadata != null ? metadata : adapter.metadata;
             return adapter;
         }
-        lorica_adapter pointer = new lorica_adapter();
-        try (BytePointer file = Text.copy("the path", weights.toString())) {
-            check(model.handle().shared(m -> Lorica.lorica_adapter_load(m, file, pointer)));
-        }
-        NativeHandle<lorica_adapter> handle = own(model, pointer);
-        return new Adapter(model, handle, metadata != null ? metadata : AdapterMetadata.of(model, null));
+        NativeAdapter engine = NativeAdapter.load(Inner.MODEL.of(model), weights.toString());
+        return new Adapter(model, engine, metadata != null ? metadata : AdapterMetadata.of(model, null));
     }
 
     /**
@@ -138,13 +119,11 @@ public final class Adapter implements AutoCloseable {
         if (adapters.isEmpty()) {
             throw new InvalidArgumentException("there are no adapters to stack");
         }
-        requireOf(model, adapters);
-        lorica_adapter pointer = AdapterArray.with(adapters, (pointers, scales, n) -> {
-            try (PointerPointer<lorica_adapter> out = new PointerPointer<>(1)) {
-                check(Lorica.lorica_adapter_stack(pointers, scales, n, out));
-                return out.get(lorica_adapter.class);
-            }
-        });
+        adapters.forEach(one -> one.adapter().requireModel(model));
+        NativeAdapter engine = NativeAdapter.stack(
+                Inner.MODEL.of(model),
+                adapters.stream().map(one -> one.adapter().engine).toList(),
+                adapters.stream().mapToDouble(ScaledAdapter::scale).toArray());
         AdapterMetadata metadata = AdapterMetadata.of(model, null);
         for (ScaledAdapter one : adapters) {
             if (metadata.template() == null && one.adapter().template() != null) {
@@ -152,18 +131,7 @@ public final class Adapter implements AutoCloseable {
                         one.adapter().template(), one.adapter().metadata().special(), null, null);
             }
         }
-        return new Adapter(model, own(model, pointer), metadata);
-    }
-
-    public static void requireOf(Model model, List<ScaledAdapter> adapters) {
-        if (adapters.stream().anyMatch(one -> one.adapter().model() != model)) {
-            throw new InvalidArgumentException(
-                    "the adapter belongs to another model; load it with Adapter.load and this model");
-        }
-    }
-
-    private static NativeHandle<lorica_adapter> own(Model model, lorica_adapter pointer) {
-        return new NativeHandle<>("the adapter", pointer, Lorica::lorica_adapter_free, model.handle());
+        return new Adapter(model, engine, metadata);
     }
 
     /** The base that it belongs to. */
@@ -172,27 +140,25 @@ public final class Adapter implements AutoCloseable {
     }
 
     public AdapterInfo info() {
-        return handle.shared(adapter -> {
-            try (lorica_adapter_info info = new lorica_adapter_info()) {
-                check(Lorica.lorica_adapter_get_info(adapter, info));
-                return new AdapterInfo(
-                        info.rank(),
-                        info.alpha(),
-                        info.scale(),
-                        info.dropout(),
-                        info.use_rslora(),
-                        info.use_dora(),
-                        info.n_pairs(),
-                        info.n_params(),
-                        List.of(Text.of(info.target_modules()).split(",")),
-                        Text.of(info.base_fingerprint()));
-            }
-        });
+        return engine.info(AdapterInfo::new);
+    }
+
+    /** @throws InvalidArgumentException if it belongs to another model */
+    public void requireModel(Model other) {
+        if (model != other) {
+            throw new InvalidArgumentException(
+                    "the adapter belongs to another model; make it with Adapter.create or Adapter.load and this model");
+        }
     }
 
     /** How it came to be, as far as is known. */
     public AdapterMetadata metadata() {
         return metadata;
+    }
+
+    /** Says how it came to be; it is saved with that. */
+    public void describe(AdapterMetadata by) {
+        metadata = by;
     }
 
     /** What stood around the prompts that it was trained on, {@code null} when that is not known. */
@@ -206,9 +172,7 @@ public final class Adapter implements AutoCloseable {
      */
     public void save(Path folder) {
         makeFolder(folder);
-        try (BytePointer file = Text.copy("the path", folder.resolve(FILE_NAME).toString())) {
-            check(handle.shared(adapter -> Lorica.lorica_adapter_save(adapter, file)));
-        }
+        engine.save(folder.resolve(FILE_NAME).toString());
         metadata.write(folder);
     }
 
@@ -246,24 +210,12 @@ public final class Adapter implements AutoCloseable {
 
     /** Multiplies its effect: 1 is as trained, 0 is the base. Not saved. */
     public void setScale(double factor) {
-        changing(adapter -> {
-            check(Lorica.lorica_adapter_set_scale(adapter, (float) factor));
-            return null;
-        });
+        engine.setScale(factor);
     }
 
     /** The trainable matrices in a fixed order, A and B of a pair next to each other, the magnitudes of a DoRA behind all pairs. */
     public List<Tensor> tensors() {
-        return handle.shared(adapter -> {
-            List<Tensor> tensors = new ArrayList<>();
-            try (lorica_adapter_tensor tensor = new lorica_adapter_tensor()) {
-                for (int i = 0; i < Lorica.lorica_adapter_n_tensors(adapter); i++) {
-                    check(Lorica.lorica_adapter_tensor_info(adapter, i, tensor));
-                    tensors.add(new Tensor(Text.of(tensor.name()), tensor.rows(), tensor.cols(), tensor.alpha()));
-                }
-            }
-            return tensors;
-        });
+        return engine.tensors(Tensor::new);
     }
 
     /** False for one that leaves the base as it is because every B is zero, as before training. */
@@ -284,7 +236,7 @@ public final class Adapter implements AutoCloseable {
     /** A copy of the matrix at {@code index} of {@link #tensors}, [rows, columns]. */
     public float[] values(int index) {
         float[] values = new float[size(index)];
-        check(handle.shared(adapter -> Lorica.lorica_adapter_get_tensor(adapter, index, values, values.length)));
+        engine.get(index, values);
         return values;
     }
 
@@ -294,36 +246,12 @@ public final class Adapter implements AutoCloseable {
             throw new InvalidArgumentException(
                     tensors().get(index).name() + " has " + size(index) + " values, not " + values.length);
         }
-        changing(adapter -> {
-            check(Lorica.lorica_adapter_set_tensor(adapter, index, values, values.length));
-            return null;
-        });
+        engine.set(index, values);
     }
 
     @Override
     public void close() {
-        handle.close();
-    }
-
-    public NativeHandle<lorica_adapter> handle() {
-        return handle;
-    }
-
-    /** A call during which nobody else uses the adapter, and after which it is another one. */
-    public <R> R changing(Function<lorica_adapter, R> call) {
-        return handle.exclusive(adapter -> {
-            changes++;
-            return call.apply(adapter);
-        });
-    }
-
-    /** Grows whenever the adapter changes: what was computed with another value is out of date. */
-    public long changes() {
-        return changes;
-    }
-
-    public void trained(AdapterMetadata by) {
-        metadata = by;
+        engine.close();
     }
 
     private int size(int index) {

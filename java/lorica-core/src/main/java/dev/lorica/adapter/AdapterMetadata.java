@@ -1,32 +1,23 @@
 package dev.lorica.adapter;
 
-import com.fasterxml.jackson.annotation.JsonSubTypes;
-import com.fasterxml.jackson.annotation.JsonTypeInfo;
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.MapperFeature;
-import com.fasterxml.jackson.databind.PropertyNamingStrategies;
-import com.fasterxml.jackson.databind.SerializationFeature;
-import com.fasterxml.jackson.databind.json.JsonMapper;
-import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Lorica;
 import dev.lorica.Model;
 import dev.lorica.ModelInfo;
-import dev.lorica.data.ChatTemplate;
 import dev.lorica.data.PromptTemplate;
-import dev.lorica.data.TextTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.files.AtomicFile;
-import dev.lorica.train.TrainingConfig;
-import dev.lorica.train.TrainingResult;
+import dev.lorica.internal.json.Json;
 import java.io.CharConversionException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -38,8 +29,8 @@ import org.slf4j.LoggerFactory;
  * @param lora          what it was made with
  * @param template      what stood around the prompts that it was trained on; generation puts the same there
  * @param special       the special tokens of the training examples
- * @param training      how it was trained
- * @param result        what became of that
+ * @param training      how it was trained, setting by setting; {@code TrainingConfig.of} reads it
+ * @param result        what became of that; {@code TrainingResult.of} reads it
  */
 public record AdapterMetadata(
         String loricaVersion,
@@ -47,8 +38,8 @@ public record AdapterMetadata(
         LoraConfig lora,
         PromptTemplate template,
         SpecialTokens special,
-        TrainingConfig training,
-        TrainingResult result) {
+        Map<String, Object> training,
+        Map<String, Object> result) {
 
     private static final Logger LOG = LoggerFactory.getLogger(AdapterMetadata.class);
 
@@ -77,27 +68,13 @@ public record AdapterMetadata(
     /** Ids of the tokens around an example, −1 where there was none. */
     public record SpecialTokens(int bos, int eos) {}
 
-    public static final JsonMapper JSON = JsonMapper.builder()
-            .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
-            .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
-            .enable(MapperFeature.ACCEPT_CASE_INSENSITIVE_ENUMS)
-            .enable(SerializationFeature.WRITE_ENUMS_USING_TO_STRING)
-            .enable(DeserializationFeature.READ_ENUMS_USING_TO_STRING)
-            .enable(SerializationFeature.INDENT_OUTPUT)
-            .addMixIn(PromptTemplate.class, OneOfItsKinds.class)
-            .build();
-
-    /** Which kind of template it is, its fields say. */
-    @JsonTypeInfo(use = JsonTypeInfo.Id.DEDUCTION)
-    @JsonSubTypes({@JsonSubTypes.Type(TextTemplate.class), @JsonSubTypes.Type(ChatTemplate.class)})
-    private interface OneOfItsKinds {}
-
     static AdapterMetadata of(Model model, LoraConfig lora) {
         return new AdapterMetadata(Lorica.version(), BaseModel.of(model), lora, null, null, null, null);
     }
 
+    /** The same, with how it was trained. */
     public AdapterMetadata trained(
-            PromptTemplate template, SpecialTokens special, TrainingConfig training, TrainingResult result) {
+            PromptTemplate template, SpecialTokens special, Map<String, Object> training, Map<String, Object> result) {
         return new AdapterMetadata(Lorica.version(), baseModel, lora, template, special, training, result);
     }
 
@@ -105,7 +82,7 @@ public record AdapterMetadata(
     static AdapterMetadata read(Path folder) {
         Path file = folder.resolve(FILE_NAME);
         try {
-            JsonNode json = JSON.readTree(Files.readAllBytes(file));
+            JsonNode json = Json.MAPPER.readTree(Files.readAllBytes(file));
             if (!json.hasNonNull("base_model")) {
                 throw new FileFormatException(file + " does not say which base model the adapter belongs to");
             }
@@ -114,12 +91,12 @@ public record AdapterMetadata(
             // understood: generation needs the one that the adapter was trained with.
             return new AdapterMetadata(
                     json.path("lorica_version").asText(null),
-                    JSON.treeToValue(json.get("base_model"), BaseModel.class),
-                    readable(file, "lora", () -> withDefaults(json.get("lora"), LoraConfig.defaults())),
-                    JSON.treeToValue(json.get("template"), PromptTemplate.class),
-                    readable(file, "special", () -> JSON.treeToValue(json.get("special"), SpecialTokens.class)),
-                    readable(file, "training", () -> withDefaults(json.get("training"), TrainingConfig.defaults())),
-                    readable(file, "result", () -> JSON.treeToValue(json.get("result"), TrainingResult.class)));
+                    Json.MAPPER.treeToValue(json.get("base_model"), BaseModel.class),
+                    readable(file, "lora", () -> Json.withDefaults(json.get("lora"), LoraConfig.defaults())),
+                    Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),
+                    readable(file, "special", () -> Json.MAPPER.treeToValue(json.get("special"), SpecialTokens.class)),
+                    readable(file, "training", () -> Json.MAPPER.treeToValue(json.get("training"), Settings.class)),
+                    readable(file, "result", () -> Json.MAPPER.treeToValue(json.get("result"), Settings.class)));
         } catch (NoSuchFileException e) {
             return null;
         } catch (JacksonException e) {
@@ -129,6 +106,10 @@ public record AdapterMetadata(
         } catch (IOException e) {
             throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }
+    }
+
+    private static final class Settings extends LinkedHashMap<String, Object> {
+        private static final long serialVersionUID = 1;
     }
 
     private interface JsonReader<T> {
@@ -144,20 +125,9 @@ public record AdapterMetadata(
         }
     }
 
-    /** Reads settings of which an older version may not have known all: what is missing is as in {@code defaults}. */
-    @SuppressWarnings("unchecked")
-    public static <T> T withDefaults(JsonNode json, T defaults) throws JacksonException {
-        if (json == null || json.isNull()) {
-            return null;
-        }
-        ObjectNode all = JSON.valueToTree(defaults);
-        json.fields().forEachRemaining(field -> all.set(field.getKey(), field.getValue()));
-        return (T) JSON.treeToValue(all, defaults.getClass());
-    }
-
     void write(Path folder) {
         try {
-            AtomicFile.write(folder.resolve(FILE_NAME), JSON.writeValueAsBytes(this));
+            AtomicFile.write(folder.resolve(FILE_NAME), Json.MAPPER.writeValueAsBytes(this));
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }

@@ -1,7 +1,7 @@
 package dev.lorica.adapter;
 
-import dev.lorica.convert.ModelFiles;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.NativeAdapter;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -17,7 +17,7 @@ import java.util.Objects;
  * @param dropout       {@code lora_dropout}: probability that an element of the input is zeroed before A, while training
  * @param useRslora     {@code use_rslora}: scale by alpha / √rank instead
  * @param useDora       {@code use_dora}: train the direction of the weights with B A and their norms, row by row, with a vector of
- *                      magnitudes (DoRA, Liu et al. 2024). llama.cpp cannot load such an adapter; {@link ModelFiles#merge} folds it
+ *                      magnitudes (DoRA, Liu et al. 2024). llama.cpp cannot load such an adapter; {@code ModelFiles.merge} folds it
  *                      into a model that it can.
  * @param init          {@code init_lora_weights}: how A begins; B begins at zero
  * @param seed          of A's first values; the same seed gives the same A on every device and platform
@@ -48,9 +48,15 @@ public record LoraConfig(
     /** How A begins. */
     public enum Init {
         /** A ~ U(−1/√in, 1/√in): PEFT's {@code True}. */
-        DEFAULT,
+        DEFAULT(NativeAdapter.INIT_DEFAULT),
         /** A ~ N(0, 1/r²): PEFT's {@code "gaussian"}. */
-        GAUSSIAN;
+        GAUSSIAN(NativeAdapter.INIT_GAUSSIAN);
+
+        final int code;
+
+        Init(int code) {
+            this.code = code;
+        }
 
         @Override
         public String toString() {

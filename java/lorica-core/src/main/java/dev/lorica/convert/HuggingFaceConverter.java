@@ -6,6 +6,7 @@ import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.files.SafetensorsFile;
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.NativeGgufWriter;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -156,7 +157,7 @@ public final class HuggingFaceConverter implements AutoCloseable {
         float base = (float)
                 rope.path("rope_theta").asDouble(config.path("rope_theta").asDouble(10000));
 
-        try (GgufWriter writer = new GgufWriter()) {
+        try (NativeGgufWriter writer = new NativeGgufWriter()) {
             writer.set("general.architecture", "llama");
             writer.set("general.name", name());
             writer.set("general.file_type", FILE_TYPES.get(type));
@@ -227,12 +228,12 @@ public final class HuggingFaceConverter implements AutoCloseable {
                 throw new UnsupportedException(folder + ": tensor \""
                         + unused.iterator().next() + "\" is no part of a Llama as it is supported here");
             }
-            writer.write(output);
+            writer.write(output.toString());
         }
     }
 
     private void add(
-            GgufWriter writer,
+            NativeGgufWriter writer,
             Set<String> unused,
             String name,
             String gguf,
@@ -241,7 +242,16 @@ public final class HuggingFaceConverter implements AutoCloseable {
             List<Integer> shape) {
         SafetensorsFile.Tensor tensor = tensor(name, shape);
         unused.remove(name);
-        writer.add(gguf, shape.size() == 1 ? "F32" : type, fileOf.get(name), tensor, ropeHeads);
+        boolean matrix = shape.size() > 1;
+        writer.add(
+                gguf,
+                matrix ? type : "F32",
+                matrix ? shape.get(0) : 0,
+                shape.get(matrix ? 1 : 0),
+                fileOf.get(name).path().toString(),
+                tensor.offset(),
+                tensor.type(),
+                ropeHeads);
     }
 
     private int product(int heads, int headDim) {
@@ -266,7 +276,7 @@ public final class HuggingFaceConverter implements AutoCloseable {
     }
 
     /** What divides the frequencies of Llama 3's RoPE, one per pair; {@code null} where they are plain or scaled alike. */
-    private float[] ropeScaling(GgufWriter writer, JsonNode rope, float base, int headDim) {
+    private float[] ropeScaling(NativeGgufWriter writer, JsonNode rope, float base, int headDim) {
         String type = rope.path("rope_type").asText(rope.path("type").asText("default"));
         switch (type) {
             case "default":

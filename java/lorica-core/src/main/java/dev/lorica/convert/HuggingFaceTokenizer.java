@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
+import dev.lorica.internal.NativeGgufWriter;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -38,7 +39,7 @@ final class HuggingFaceTokenizer {
         this.generationConfig = JsonFiles.readIfThere(folder.resolve("generation_config.json"));
     }
 
-    void writeTo(GgufWriter writer) {
+    void writeTo(NativeGgufWriter writer) {
         Vocabulary vocabulary = vocabulary();
         addAddedTokens(vocabulary);
         if (vocabulary.size() > size) {
@@ -229,7 +230,7 @@ final class HuggingFaceTokenizer {
     // ---- special tokens
 
     /** The tokenizer's word counts; the model's configuration may list several, of which this is the first. */
-    private Integer special(GgufWriter writer, Vocabulary vocabulary, String name) {
+    private Integer special(NativeGgufWriter writer, Vocabulary vocabulary, String name) {
         JsonNode token = tokenizerConfig.path(name + "_token");
         String text =
                 token.isNull() ? null : token.isObject() ? token.path("content").asText(null) : token.asText(null);

@@ -1,17 +1,12 @@
 package dev.lorica.convert;
 
-import static dev.lorica.internal.Status.check;
-
 import dev.lorica.adapter.Adapter;
 import dev.lorica.eval.Evaluator;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.hub.Hub;
-import dev.lorica.internal.NativeLibrary;
-import dev.lorica.internal.Text;
-import dev.lorica.internal.c.Lorica;
-import dev.lorica.internal.c.lorica_export_params;
+import dev.lorica.internal.Inner;
+import dev.lorica.internal.NativeGguf;
 import java.nio.file.Path;
-import org.bytedeco.javacpp.BytePointer;
 
 /**
  * Writes model files from model files. Tensors are streamed: memory does not grow with the model.
@@ -30,13 +25,7 @@ public final class ModelFiles {
      */
     public static void merge(Adapter adapter, Path output, String type) {
         requireAnother(adapter.model().file(), output);
-        try (BytePointer path = Text.copy("the path", output.toString());
-                BytePointer name = type == null ? null : Text.copy("the type", type);
-                lorica_export_params params = Lorica.lorica_export_default_params()) {
-            params.type(name);
-            check(adapter.model().handle().shared(m -> adapter.handle()
-                    .shared(a -> Lorica.lorica_merge(m, a, path, params))));
-        }
+        Inner.ADAPTER.of(adapter).merge(output.toString(), type);
     }
 
     /**
@@ -47,14 +36,7 @@ public final class ModelFiles {
     public static void quantize(Path input, Path output, String type, int threads) {
         Path model = Hub.model(input);
         requireAnother(model, output);
-        NativeLibrary.load();
-        try (BytePointer source = Text.copy("the path", model.toString());
-                BytePointer target = Text.copy("the path", output.toString());
-                BytePointer name = Text.copy("the type", type);
-                lorica_export_params params = Lorica.lorica_export_default_params()) {
-            params.type(name).n_threads(threads);
-            check(Lorica.lorica_quantize(source, target, params));
-        }
+        NativeGguf.quantize(model.toString(), output.toString(), type, threads);
     }
 
     private static void requireAnother(Path input, Path output) {

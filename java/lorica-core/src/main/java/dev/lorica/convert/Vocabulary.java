@@ -1,5 +1,6 @@
 package dev.lorica.convert;
 
+import dev.lorica.internal.NativeGgufWriter;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -60,7 +61,7 @@ final class Vocabulary {
         return scores.get(id);
     }
 
-    void writeTo(GgufWriter writer) {
+    void writeTo(NativeGgufWriter writer) {
         writer.set("tokenizer.ggml.model", model);
         if (pre != null) {
             writer.set("tokenizer.ggml.pre", pre);

@@ -5,6 +5,7 @@ import dev.lorica.TokenizerInfo;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.data.Batch;
+import dev.lorica.data.BatchShape;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Packer;
@@ -14,11 +15,9 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
-import dev.lorica.train.Checkpointing;
-import dev.lorica.train.TrainSession;
-import dev.lorica.train.TrainingConfig;
+import dev.lorica.internal.Inner;
+import dev.lorica.internal.NativeTraining;
 import java.util.Arrays;
-import java.util.List;
 import java.util.function.BooleanSupplier;
 import java.util.function.Function;
 
@@ -36,9 +35,8 @@ public final class Evaluator {
 
     /** @param adapter {@code null}: the base alone */
     public Evaluator(Model model, Adapter adapter) {
-        if (adapter != null && adapter.model() != model) {
-            throw new InvalidArgumentException(
-                    "the adapter belongs to another model; load it with Adapter.load and this model");
+        if (adapter != null) {
+            adapter.requireModel(model);
         }
         this.model = model;
         this.adapter = adapter;
@@ -46,8 +44,8 @@ public final class Evaluator {
 
     /** @param batchSize examples that are processed at once */
     public Evaluation evaluate(TokenizedDataset data, int batchSize) {
-        TrainSession.Shape shape = TrainSession.Shape.largest(Packer.inOrder(data, batchSize));
-        return inSession(shape, session -> evaluate(session, data, batchSize, () -> false));
+        BatchShape shape = BatchShape.of(Packer.inOrder(data, batchSize));
+        return inSession(shape, session -> evaluate(batch -> loss(session, batch, null), data, batchSize, () -> false));
     }
 
     /**
@@ -68,7 +66,7 @@ public final class Evaluator {
                     + ". Take a longer text or a smaller window");
         }
         TokenizerInfo tokens = model.tokenizer().info();
-        return inSession(new TrainSession.Shape(window, 1, window), session -> {
+        return inSession(new BatchShape(window, 1, window), session -> {
             long start = System.nanoTime();
             float[] losses = new float[window];
             double sum = 0;
@@ -83,7 +81,7 @@ public final class Evaluator {
                 int[] labels = new int[window];
                 Arrays.fill(labels, Batch.IGNORE);
                 System.arraycopy(part, window / 2 + 1, labels, window / 2, window - 1 - window / 2);
-                session.evaluate(Batch.of(part, labels, window), losses);
+                loss(session, Batch.of(part, labels, window), losses);
                 for (int t = window / 2; t < window - 1; t++) {
                     sum += losses[t];
                     squares += (double) losses[t] * losses[t];
@@ -137,33 +135,53 @@ public final class Evaluator {
                 (double) matches / examples, f1 / examples, examples, (System.nanoTime() - start) / 1e9);
     }
 
-    private <R> R inSession(TrainSession.Shape shape, Function<TrainSession, R> work) {
-        // Nothing is kept for a backward pass, so the plan need not have room for it.
-        TrainingConfig config =
-                TrainingConfig.builder().checkpointing(Checkpointing.ON).build();
+    private <R> R inSession(BatchShape shape, Function<NativeTraining, R> work) {
         try (Adapter none = adapter == null ? Adapter.create(model, NO_CHANGE) : null;
-                TrainSession session = new TrainSession(model, adapter == null ? none : adapter, config, shape)) {
+                NativeTraining session =
+                        new NativeTraining(Inner.ADAPTER.of(adapter == null ? none : adapter), params(shape))) {
             return work.apply(session);
         }
     }
 
-    /** {@code null} when {@code stop} became true before the end. */
-    public static Evaluation evaluate(
-            TrainSession session, TokenizedDataset data, int batchSize, BooleanSupplier stop) {
+    /** Nothing is kept for a backward pass, so the plan need not have room for it. */
+    private static NativeTraining.Params params(BatchShape shape) {
+        return new NativeTraining.Params(
+                shape.tokens(),
+                shape.sequences(),
+                shape.sequenceLength(),
+                NativeTraining.CHECKPOINTING_ON,
+                NativeTraining.OPTIMIZER_ADAMW,
+                0,
+                0.9,
+                0.999,
+                1e-8,
+                0,
+                0);
+    }
+
+    private static Loss loss(NativeTraining session, Batch batch, float[] losses) {
+        NativeTraining.Loss loss =
+                session.evaluate(batch.tokens(), batch.labels(), batch.positions(), batch.sequenceLengths(), losses);
+        return new Loss(loss.sum(), loss.trained());
+    }
+
+    /**
+     * The loss on a data set, computed by whoever can.
+     *
+     * @param stop asked before each batch
+     * @return {@code null} when {@code stop} became true before the end
+     */
+    public static Evaluation evaluate(LossFunction losses, TokenizedDataset data, int batchSize, BooleanSupplier stop) {
         long start = System.nanoTime();
-        List<Batch> batches = Packer.inOrder(data, batchSize);
-        double sum = 0;
-        long trained = 0;
+        Loss total = new Loss(0, 0);
         long tokens = 0;
-        for (Batch batch : batches) {
+        for (Batch batch : Packer.inOrder(data, batchSize)) {
             if (stop.getAsBoolean()) {
                 return null;
             }
-            TrainSession.Loss loss = session.evaluate(batch);
-            sum += loss.sum();
-            trained += loss.trained();
+            total = total.plus(losses.of(batch));
             tokens += batch.tokenCount();
         }
-        return new Evaluation(sum / trained, trained, tokens, data.size(), (System.nanoTime() - start) / 1e9);
+        return new Evaluation(total.mean(), total.trained(), tokens, data.size(), (System.nanoTime() - start) / 1e9);
     }
 }

@@ -1,24 +1,14 @@
 package dev.lorica.files;
 
-import static dev.lorica.internal.Status.check;
-
 import dev.lorica.hub.Hub;
-import dev.lorica.internal.NativeHandle;
-import dev.lorica.internal.NativeLibrary;
-import dev.lorica.internal.Text;
-import dev.lorica.internal.c.Lorica;
-import dev.lorica.internal.c.lorica_gguf;
-import dev.lorica.internal.c.lorica_gguf_tensor;
+import dev.lorica.internal.NativeGguf;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import org.bytedeco.javacpp.BytePointer;
 
 /** What is inside a GGUF file (model, adapter, vocabulary), without loading it. */
 public final class GgufFile implements AutoCloseable {
-    private final NativeHandle<lorica_gguf> handle;
+    private final NativeGguf engine;
 
     /**
      * A tensor of the file.
@@ -35,8 +25,8 @@ public final class GgufFile implements AutoCloseable {
         }
     }
 
-    private GgufFile(NativeHandle<lorica_gguf> handle) {
-        this.handle = handle;
+    private GgufFile(NativeGguf engine) {
+        this.engine = engine;
     }
 
     /**
@@ -44,17 +34,12 @@ public final class GgufFile implements AutoCloseable {
      * found beside it.
      */
     public static GgufFile open(Path file) {
-        NativeLibrary.load();
-        lorica_gguf pointer = new lorica_gguf();
-        try (BytePointer path = Text.copy("the path", Hub.model(file).toString())) {
-            check(Lorica.lorica_gguf_open(path, pointer));
-        }
-        return new GgufFile(new NativeHandle<>("the GGUF file", pointer, Lorica::lorica_gguf_free));
+        return new GgufFile(new NativeGguf(Hub.model(file).toString()));
     }
 
     /** Its size in bytes, of all files of a model in several. */
     public long bytes() {
-        return handle.exclusive(Lorica::lorica_gguf_n_bytes);
+        return engine.bytes();
     }
 
     /**
@@ -63,56 +48,21 @@ public final class GgufFile implements AutoCloseable {
      * @param maxArray elements that are given of an array, −1 for all
      */
     public Map<String, String> metadata(long maxArray) {
-        return handle.exclusive(gguf -> {
-            Map<String, String> metadata = new LinkedHashMap<>();
-            for (long i = 0; i < Lorica.lorica_gguf_n_kv(gguf); i++) {
-                metadata.put(
-                        Text.of(Lorica.lorica_gguf_key(gguf, i)),
-                        Text.of(Lorica.lorica_gguf_value_json(gguf, i, maxArray)));
-            }
-            return metadata;
-        });
+        return engine.metadata(maxArray);
     }
 
     /** Lengths of the metadata entries that are arrays. */
     public Map<String, Long> arrayLengths() {
-        return handle.exclusive(gguf -> {
-            Map<String, Long> lengths = new LinkedHashMap<>();
-            for (long i = 0; i < Lorica.lorica_gguf_n_kv(gguf); i++) {
-                long length = Lorica.lorica_gguf_array_length(gguf, i);
-                if (length >= 0) {
-                    lengths.put(Text.of(Lorica.lorica_gguf_key(gguf, i)), length);
-                }
-            }
-            return lengths;
-        });
+        return engine.arrayLengths();
     }
 
     /** The tensors in the file's order. */
     public List<Tensor> tensors() {
-        return handle.exclusive(gguf -> {
-            List<Tensor> tensors = new ArrayList<>();
-            try (lorica_gguf_tensor tensor = new lorica_gguf_tensor()) {
-                for (long i = 0; i < Lorica.lorica_gguf_n_tensors(gguf); i++) {
-                    check(Lorica.lorica_gguf_tensor_info(gguf, i, tensor));
-                    List<Long> shape = new ArrayList<>();
-                    for (int d = 0; d < tensor.n_dims(); d++) {
-                        shape.add(tensor.ne(d));
-                    }
-                    tensors.add(new Tensor(
-                            Text.of(tensor.name()),
-                            Text.of(tensor.type()),
-                            List.copyOf(shape),
-                            tensor.offset(),
-                            tensor.n_bytes()));
-                }
-            }
-            return tensors;
-        });
+        return engine.tensors(Tensor::new);
     }
 
     @Override
     public void close() {
-        handle.close();
+        engine.close();
     }
 }

@@ -9,6 +9,7 @@ import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Inner;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
@@ -47,12 +48,14 @@ public final class Generator implements AutoCloseable {
     private boolean closed;
     private Generation current;
 
-    /** Adapters in the cache, and what {@link Adapter#changes} said then. */
+    /** Adapters in the cache, and how often each had changed then. */
     private record Applied(List<ScaledAdapter> adapters, List<Long> changes) {
         static Applied of(List<ScaledAdapter> adapters) {
             return new Applied(
                     adapters,
-                    adapters.stream().map(one -> one.adapter().changes()).toList());
+                    adapters.stream()
+                            .map(one -> Inner.ADAPTER.of(one.adapter()).changes())
+                            .toList());
         }
     }
 
@@ -70,7 +73,7 @@ public final class Generator implements AutoCloseable {
     public Generator(Model model, List<ScaledAdapter> adapters) {
         this.model = model;
         this.adapters = List.copyOf(adapters);
-        Adapter.requireOf(model, adapters);
+        adapters.forEach(one -> one.adapter().requireModel(model));
     }
 
     /**
@@ -144,7 +147,7 @@ public final class Generator implements AutoCloseable {
     /** Goes on with the text of these ids, with these adapters; none: the base alone. */
     public synchronized Generation generate(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         requireOpen();
-        Adapter.requireOf(model, adapters);
+        adapters.forEach(one -> one.adapter().requireModel(model));
         int context = model.info().contextLength();
         if (prompt.length == 0) {
             throw new InvalidArgumentException("the prompt is empty");

@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.exceptions.HubException;
+import dev.lorica.internal.NativeDevices;
 import java.io.CharConversionException;
 import java.io.IOException;
 import java.io.InputStream;
@@ -223,7 +224,7 @@ final class HubClient {
             HttpRequest.Builder request = HttpRequest.newBuilder(uri)
                     .timeout(config.timeout())
                     .method(method, HttpRequest.BodyPublishers.noBody())
-                    .header("User-Agent", "lorica/" + dev.lorica.Lorica.version())
+                    .header("User-Agent", "lorica/" + NativeDevices.version())
                     // Sizes and ranges are those of the file, not of its compression.
                     .header("Accept-Encoding", "identity");
             headers.forEach(request::header);

@@ -1,18 +1,25 @@
 package dev.lorica.train;
 
+import dev.lorica.internal.NativeTraining;
 import java.util.Locale;
 
 /** Whether activations are kept from the forward to the backward pass, or computed again. The gradients are the same. */
 public enum Checkpointing {
     /** Compute as few layers again as leave a tenth of the free memory, or fit into {@link TrainingConfig#memoryLimit()}. */
-    AUTO,
+    AUTO(NativeTraining.CHECKPOINTING_AUTO),
     /** Keep them: faster. */
-    OFF,
+    OFF(NativeTraining.CHECKPOINTING_OFF),
     /**
      * Of each layer but the last keep its input and what its attention put out, and compute the rest again: less memory, about a third
      * more time.
      */
-    ON;
+    ON(NativeTraining.CHECKPOINTING_ON);
+
+    final int code;
+
+    Checkpointing(int code) {
+        this.code = code;
+    }
 
     @Override
     public String toString() {

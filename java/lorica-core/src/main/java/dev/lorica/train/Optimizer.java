@@ -1,14 +1,21 @@
 package dev.lorica.train;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.NativeTraining;
 import java.util.Locale;
 
 /** What turns gradients into steps; names are those of Hugging Face's {@code optim}. */
 public enum Optimizer {
     /** Loshchilov and Hutter 2019, with two moments of 32 bits for each parameter. */
-    ADAMW,
+    ADAMW(NativeTraining.OPTIMIZER_ADAMW),
     /** The same with moments of 8 bits in blocks of 256 (Dettmers et al. 2022): a quarter of the memory. */
-    ADAMW_8BIT;
+    ADAMW_8BIT(NativeTraining.OPTIMIZER_ADAMW_8BIT);
+
+    final int code;
+
+    Optimizer(int code) {
+        this.code = code;
+    }
 
     /** The one of this name; every name that Hugging Face and bitsandbytes have for the two is known. */
     public static Optimizer of(String name) {

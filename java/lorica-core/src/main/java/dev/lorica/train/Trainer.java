@@ -5,6 +5,7 @@ import dev.lorica.TokenizerInfo;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.data.Batch;
+import dev.lorica.data.BatchShape;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.Example;
@@ -12,11 +13,13 @@ import dev.lorica.data.Packer;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.eval.Evaluator;
+import dev.lorica.eval.Loss;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.internal.json.Json;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -71,10 +74,7 @@ public final class Trainer {
     private Checkpoint resumeFrom;
 
     public Trainer(Model model, Adapter adapter, TrainingConfig config) {
-        if (adapter.model() != model) {
-            throw new InvalidArgumentException(
-                    "the adapter belongs to another model; make it with Adapter.create and this model");
-        }
+        adapter.requireModel(model);
         this.model = model;
         this.adapter = adapter;
         this.config = Objects.requireNonNull(config, "config");
@@ -124,7 +124,7 @@ public final class Trainer {
         int microBatches = Packer.batchCount(data, config.batchSize());
         int stepsPerEpoch = stepsPerEpoch(config, microBatches);
         int totalSteps = totalSteps(config, stepsPerEpoch);
-        TrainSession.Shape shape = shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch));
+        BatchShape shape = shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch));
         return new TrainingPlan(
                 config,
                 data.size(),
@@ -136,7 +136,7 @@ public final class Trainer {
                 shape.sequences(),
                 shape.sequenceLength(),
                 adapter.info().parameters(),
-                TrainSession.plan(model, adapter, config, shape));
+                TrainSession.plan(adapter, config, shape));
     }
 
     /**
@@ -145,10 +145,9 @@ public final class Trainer {
      */
     public MemoryPlan memoryPlan(int sequences, int sequenceLength) {
         return TrainSession.plan(
-                model,
                 adapter,
                 config,
-                new TrainSession.Shape(Math.multiplyExact(sequences, sequenceLength), sequences, sequenceLength));
+                new BatchShape(Math.multiplyExact(sequences, sequenceLength), sequences, sequenceLength));
     }
 
     /** The most sequences of {@code sequenceLength} tokens that a micro-batch can have and fit in memory; 0: not even one. */
@@ -183,9 +182,8 @@ public final class Trainer {
             throw new InvalidArgumentException("to stop early, data to evaluate on must be given");
         }
         TrainingPlan plan = plan(data, evalData);
-        TrainSession.Shape shape =
-                new TrainSession.Shape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
-        try (TrainSession session = new TrainSession(model, adapter, config, shape)) {
+        BatchShape shape = new BatchShape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
+        try (TrainSession session = new TrainSession(adapter, config, shape)) {
             Run run = new Run(plan, session, data, evalData);
             Resumption resumption = resumeFrom == null ? null : run.restore(resumeFrom);
             listeners.forEach(listener -> listener.onStart(plan));
@@ -205,12 +203,12 @@ public final class Trainer {
     /** Tells the adapter how it came to be. */
     private void describe(TokenizedDataset data, TrainingResult result) {
         TokenizerInfo tokens = model.tokenizer().info();
-        adapter.trained(adapter.metadata()
+        adapter.describe(adapter.metadata()
                 .trained(
                         data.report().template(),
                         new AdapterMetadata.SpecialTokens(tokens.addBos() ? tokens.bos() : -1, tokens.eos()),
-                        config,
-                        result));
+                        Json.toMap(config),
+                        Json.toMap(result)));
     }
 
     static int stepsPerEpoch(TrainingConfig config, int microBatches) {
@@ -229,14 +227,12 @@ public final class Trainer {
     }
 
     /** The largest of all batches that the run will see, so that the session takes no more memory than it needs. */
-    private TrainSession.Shape shape(TokenizedDataset data, TokenizedDataset evalData, int epochs) {
-        TrainSession.Shape shape = new TrainSession.Shape(1, 1, 1);
+    private BatchShape shape(TokenizedDataset data, TokenizedDataset evalData, int epochs) {
+        BatchShape shape = new BatchShape(1, 1, 1);
         for (int epoch = 0; epoch < (config.shuffle() ? epochs : 1); epoch++) {
-            shape = shape.max(TrainSession.Shape.largest(batches(data, epoch)));
+            shape = shape.max(BatchShape.of(batches(data, epoch)));
         }
-        return evalData == null
-                ? shape
-                : shape.max(TrainSession.Shape.largest(Packer.inOrder(evalData, evalBatchSize())));
+        return evalData == null ? shape : shape.max(BatchShape.of(Packer.inOrder(evalData, evalBatchSize())));
     }
 
     private Packer.Batches batches(TokenizedDataset data, int epoch) {
@@ -360,7 +356,7 @@ public final class Trainer {
                 session.loadState(
                         Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
                 Evaluation best = naming(
-                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> false),
+                        () -> Evaluator.evaluate(session::evaluate, evalData, evalBatchSize(), () -> false),
                         () -> "evaluation after step " + step + " of " + plan.totalSteps());
                 return result(false, stoppedEarly, best);
             }
@@ -453,7 +449,7 @@ public final class Trainer {
         private boolean settle() {
             if (evaluationPending) {
                 Evaluation result = naming(
-                        () -> Evaluator.evaluate(session, evalData, evalBatchSize(), () -> stopRequested),
+                        () -> Evaluator.evaluate(session::evaluate, evalData, evalBatchSize(), () -> stopRequested),
                         () -> "evaluation after step " + step + " of " + plan.totalSteps());
                 if (result == null) {
                     return false;
@@ -634,7 +630,7 @@ public final class Trainer {
             return new TrainerState.Sums(lossSum, trained, tokens, seconds);
         }
 
-        void add(Batch batch, TrainSession.Loss loss) {
+        void add(Batch batch, Loss loss) {
             lossSum += loss.sum();
             trained += loss.trained();
             tokens += batch.tokenCount();

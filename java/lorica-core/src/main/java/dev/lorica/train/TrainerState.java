@@ -10,6 +10,7 @@ import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.files.AtomicFile;
+import dev.lorica.internal.json.Json;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
@@ -71,7 +72,7 @@ record TrainerState(
 
     void write(Path file) {
         try {
-            AtomicFile.write(file, AdapterMetadata.JSON.writeValueAsBytes(this));
+            AtomicFile.write(file, Json.MAPPER.writeValueAsBytes(this));
         } catch (JacksonException e) {
             throw new IllegalStateException(e);
         }
@@ -79,10 +80,10 @@ record TrainerState(
 
     static TrainerState read(Path file) {
         try {
-            ObjectNode json = AdapterMetadata.JSON.readValue(Files.readAllBytes(file), ObjectNode.class);
+            ObjectNode json = Json.MAPPER.readValue(Files.readAllBytes(file), ObjectNode.class);
             // A setting that an older version did not know was as its default is.
-            json.putPOJO("config", AdapterMetadata.withDefaults(json.get("config"), TrainingConfig.defaults()));
-            TrainerState state = AdapterMetadata.JSON.treeToValue(json, TrainerState.class);
+            json.putPOJO("config", Json.withDefaults(json.get("config"), TrainingConfig.defaults()));
+            TrainerState state = Json.MAPPER.treeToValue(json, TrainerState.class);
             if (state.version != VERSION) {
                 throw new FileFormatException(
                         file + " has version " + state.version + "; this program knows " + VERSION);

@@ -1,6 +1,8 @@
 package dev.lorica.train;
 
+import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.json.Json;
 import java.util.Objects;
 
 /**
@@ -164,6 +166,11 @@ public record TrainingConfig(
 
     public static TrainingConfig defaults() {
         return builder().build();
+    }
+
+    /** With which an adapter was trained; {@code null} when that is not known, or not understood by this version. */
+    public static TrainingConfig of(AdapterMetadata metadata) {
+        return Json.ofMap(metadata.training(), TrainingConfig.class, defaults());
     }
 
     public static Builder builder() {

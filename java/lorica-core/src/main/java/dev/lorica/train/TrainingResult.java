@@ -1,6 +1,8 @@
 package dev.lorica.train;
 
+import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.eval.Evaluation;
+import dev.lorica.internal.json.Json;
 
 /**
  * What became of a training run.
@@ -28,6 +30,12 @@ public record TrainingResult(
         boolean stoppedEarly,
         int bestStep,
         Evaluation evaluation) {
+
+    /** With which the training of an adapter ended; {@code null} when that is not known, or not understood by this version. */
+    public static TrainingResult of(AdapterMetadata metadata) {
+        return Json.ofMap(metadata.result(), TrainingResult.class, null);
+    }
+
     public double tokensPerSecond() {
         return seconds > 0 ? tokens / seconds : 0;
     }

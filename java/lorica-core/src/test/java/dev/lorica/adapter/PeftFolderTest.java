@@ -20,10 +20,11 @@ import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.files.SafetensorsFile;
 import dev.lorica.files.SafetensorsWriter;
-import dev.lorica.generate.KvCache;
+import dev.lorica.generate.Logits;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -378,14 +379,13 @@ class PeftFolderTest {
     /** Of every token of the golden's text. */
     private static float[] logits(Model model, Adapter adapter, String name) {
         float[] tokens = goldenArray(name, "tokens");
+        int[] ids = new int[tokens.length];
+        Arrays.setAll(ids, t -> (int) tokens[t]);
         int vocabulary = model.info().vocabSize();
         float[] all = new float[tokens.length * vocabulary];
-        float[] logits = new float[vocabulary];
-        try (KvCache cache = new KvCache(model, adapter, tokens.length)) {
-            for (int t = 0; t < tokens.length; t++) {
-                cache.append(new int[] {(int) tokens[t]}, logits);
-                System.arraycopy(logits, 0, all, t * vocabulary, vocabulary);
-            }
+        float[][] logits = Logits.of(model, adapter, ids);
+        for (int t = 0; t < tokens.length; t++) {
+            System.arraycopy(logits[t], 0, all, t * vocabulary, vocabulary);
         }
         return all;
     }

@@ -18,7 +18,7 @@ import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.files.GgufFile;
-import dev.lorica.generate.KvCache;
+import dev.lorica.generate.Logits;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -265,11 +265,7 @@ class ModelFilesTest {
     }
 
     private static float[] logits(Model model, Adapter adapter) {
-        float[] logits = new float[model.info().vocabSize()];
-        try (KvCache cache = new KvCache(model, adapter, TOKENS.length)) {
-            cache.append(TOKENS, logits);
-        }
-        return logits;
+        return Logits.ofLast(model, adapter, TOKENS);
     }
 
     private static float largest(float[] values) {

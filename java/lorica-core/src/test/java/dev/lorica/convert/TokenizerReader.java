@@ -1,5 +1,6 @@
 package dev.lorica.convert;
 
+import dev.lorica.internal.NativeGgufWriter;
 import java.nio.file.Path;
 
 /** Reads the tokenizer of a folder as a conversion does, without the rest of it. */
@@ -8,7 +9,7 @@ public final class TokenizerReader {
 
     /** @param size rows of the embedding */
     public static void read(Path folder, int size) {
-        try (GgufWriter writer = new GgufWriter()) {
+        try (NativeGgufWriter writer = new NativeGgufWriter()) {
             new HuggingFaceTokenizer(folder, JsonFiles.read(folder.resolve("config.json")), size).writeTo(writer);
         }
     }

@@ -17,9 +17,10 @@ import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.generate.GenerationConfig;
-import dev.lorica.generate.KvCache;
+import dev.lorica.generate.Logits;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
+import java.util.Arrays;
 import java.util.List;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -56,18 +57,14 @@ class EvaluatorTest {
         double sum = 0;
         int scored = 0;
         for (int w = 0; w < windows; w++) {
-            try (KvCache cache = new KvCache(model, null, window)) {
-                float[] logits = new float[model.info().vocabSize()];
-                for (int t = 0; t + 1 < window; t++) {
-                    int token = t == 0 && model.tokenizer().info().addBos()
-                            ? model.tokenizer().info().bos()
-                            : ids[w * window + t];
-                    cache.append(new int[] {token}, logits);
-                    if (t >= window / 2) {
-                        sum -= logProbability(logits, ids[w * window + t + 1]);
-                        scored++;
-                    }
-                }
+            int[] part = Arrays.copyOfRange(ids, w * window, (w + 1) * window);
+            if (model.tokenizer().info().addBos()) {
+                part[0] = model.tokenizer().info().bos();
+            }
+            float[][] logits = Logits.of(model, null, part);
+            for (int t = window / 2; t + 1 < window; t++) {
+                sum -= logProbability(logits[t], part[t + 1]);
+                scored++;
             }
         }
 

@@ -125,7 +125,7 @@ class CheckpointTest {
 
         try (Adapter adapter = Adapter.load(model, Checkpoint.path(folder, 4))) {
             assertThat(adapter.template()).isEqualTo(data.report().template());
-            assertThat(adapter.metadata().result().steps()).isEqualTo(4);
+            assertThat(TrainingResult.of(adapter.metadata()).steps()).isEqualTo(4);
             assertThat(new Evaluator(model, adapter).evaluate(held, 2).loss()).isCloseTo(evaluationAt(4), within(1e-6));
         }
         assertThat(children(folder)).containsExactly("checkpoint-4", "checkpoint-8");

@@ -12,6 +12,7 @@ import dev.lorica.TestModels;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.data.Batch;
+import dev.lorica.data.BatchShape;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
@@ -280,8 +281,8 @@ class TrainerTest {
 
             try (Adapter loaded = Adapter.load(model, folder)) {
                 assertThat(loaded.template()).isEqualTo(PromptTemplate.INSTRUCTION);
-                assertThat(loaded.metadata().training()).isEqualTo(config);
-                assertThat(loaded.metadata().result()).isEqualTo(result);
+                assertThat(TrainingConfig.of(loaded.metadata())).isEqualTo(config);
+                assertThat(TrainingResult.of(loaded.metadata())).isEqualTo(result);
                 assertThat(loaded.metadata().special().eos())
                         .isEqualTo(model.tokenizer().info().eos());
             }
@@ -341,9 +342,9 @@ class TrainerTest {
     void aSessionBeyondAllMemoryIsRefusedByItsPlan() {
         try (Adapter adapter =
                 Adapter.create(model, LoraConfig.builder().rank(2).build())) {
-            TrainSession.Shape shape = new TrainSession.Shape(1 << 24, 1, 1 << 24);
+            BatchShape shape = new BatchShape(1 << 24, 1, 1 << 24);
 
-            assertThatThrownBy(() -> new TrainSession(model, adapter, config().build(), shape))
+            assertThatThrownBy(() -> new TrainSession(adapter, config().build(), shape))
                     .isInstanceOf(MemoryException.class);
         }
     }
@@ -352,8 +353,7 @@ class TrainerTest {
     void batchesThatTheLibraryCannotTakeAreRefusedAndTheSessionGoesOn() {
         try (Adapter adapter =
                         Adapter.create(model, LoraConfig.builder().rank(2).build());
-                TrainSession session =
-                        new TrainSession(model, adapter, config().build(), new TrainSession.Shape(8, 2, 8))) {
+                TrainSession session = new TrainSession(adapter, config().build(), new BatchShape(8, 2, 8))) {
             int[] nothing = {};
             List<Batch> refused = List.of(
                     new Batch(nothing, nothing, nothing, nothing),

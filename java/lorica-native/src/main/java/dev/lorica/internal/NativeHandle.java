@@ -3,6 +3,7 @@ package dev.lorica.internal;
 import java.lang.ref.Cleaner;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.locks.Lock;
 import java.util.concurrent.locks.ReadWriteLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
@@ -23,6 +24,9 @@ import org.bytedeco.javacpp.Pointer;
 public final class NativeHandle<P extends Pointer> implements AutoCloseable {
     private static final Cleaner CLEANER = Cleaner.create();
 
+    private static final AtomicLong MADE = new AtomicLong();
+
+    private final long number = MADE.getAndIncrement();
     private final String name;
     private final P pointer;
     private final ReadWriteLock lock = new ReentrantReadWriteLock();
@@ -53,6 +57,11 @@ public final class NativeHandle<P extends Pointer> implements AutoCloseable {
         }
         resource = new Resource(() -> free.accept(pointer), retained);
         cleanable = CLEANER.register(this, resource::closeByOwner);
+    }
+
+    /** Handles are numbered in the order in which they are made. Whoever needs several of a kind locks them in this order. */
+    long number() {
+        return number;
     }
 
     /** Calls with the native object, side by side with other such calls. */

@@ -69,7 +69,10 @@ public final class NativeLibrary {
 
     /** The CUDA backend, if the artifact with the classifier {@code linux-x86_64-gpu} is on the class path. */
     private static void unpackGpuLibrary() {
-        URL library = NativeLibrary.class.getResource(PACKAGE + Loader.getPlatform() + "-gpu/" + GPU_LIBRARY);
+        // Of the class loader, as it is in another jar: a class finds only what is in its own module.
+        URL library = NativeLibrary.class
+                .getClassLoader()
+                .getResource(PACKAGE.substring(1) + Loader.getPlatform() + "-gpu/" + GPU_LIBRARY);
         if (library == null) {
             return;
         }

@@ -1,0 +1,37 @@
+package dev.lorica.data;
+
+/**
+ * How large batches are, or can be.
+ *
+ * @param tokens         of all sequences
+ * @param sequences      of one batch
+ * @param sequenceLength tokens of the longest sequence
+ */
+public record BatchShape(int tokens, int sequences, int sequenceLength) {
+    public static BatchShape of(Batch batch) {
+        return new BatchShape(batch.tokenCount(), batch.sequenceCount(), batch.longestSequence());
+    }
+
+    /** Into which each of the batches fits. */
+    public static BatchShape of(Packer.Batches batches) {
+        BatchShape shape = new BatchShape(1, 1, 1);
+        for (int i = 0; i < batches.size(); i++) {
+            shape = shape.max(
+                    new BatchShape(Math.toIntExact(batches.tokens(i)), batches.examples(i), batches.longest(i)));
+        }
+        return shape;
+    }
+
+    /** Into which both fit. */
+    public BatchShape max(BatchShape other) {
+        return new BatchShape(
+                Math.max(tokens, other.tokens),
+                Math.max(sequences, other.sequences),
+                Math.max(sequenceLength, other.sequenceLength));
+    }
+
+    /** Whether it fits into {@code other}. */
+    public boolean fits(BatchShape other) {
+        return max(other).equals(other);
+    }
+}

@@ -1,0 +1,18 @@
+package dev.lorica.eval;
+
+/**
+ * The loss of one or more batches.
+ *
+ * @param sum     sum of −log p over the positions that are trained on
+ * @param trained how many these are
+ */
+public record Loss(double sum, long trained) {
+    public Loss plus(Loss other) {
+        return new Loss(sum + other.sum, trained + other.trained);
+    }
+
+    /** Of a position. */
+    public double mean() {
+        return trained == 0 ? Double.NaN : sum / trained;
+    }
+}

@@ -1,0 +1,177 @@
+package dev.lorica.internal;
+
+import static dev.lorica.internal.Status.check;
+
+import dev.lorica.internal.c.Lorica;
+import dev.lorica.internal.c.lorica_adapter;
+import dev.lorica.internal.c.lorica_adapter_info;
+import dev.lorica.internal.c.lorica_adapter_params;
+import dev.lorica.internal.c.lorica_adapter_tensor;
+import dev.lorica.internal.c.lorica_export_params;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Function;
+import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.PointerPointer;
+
+/** An adapter, as the native library holds it. */
+public final class NativeAdapter implements AutoCloseable {
+    public static final int INIT_DEFAULT = Lorica.LORICA_LORA_INIT_DEFAULT;
+    public static final int INIT_GAUSSIAN = Lorica.LORICA_LORA_INIT_GAUSSIAN;
+
+    final NativeModel model;
+    final NativeHandle<lorica_adapter> handle;
+    private volatile long changes;
+
+    private NativeAdapter(NativeModel model, lorica_adapter pointer) {
+        this.model = model;
+        handle = new NativeHandle<>("the adapter", pointer, Lorica::lorica_adapter_free, model.handle);
+    }
+
+    /** @param init one of the constants above */
+    public record Params(
+            int rank,
+            double alpha,
+            double dropout,
+            boolean useRslora,
+            boolean useDora,
+            int init,
+            long seed,
+            String targetModules) {}
+
+    public static NativeAdapter create(NativeModel model, Params given) {
+        lorica_adapter pointer = new lorica_adapter();
+        try (BytePointer targets = Text.copy("target modules", given.targetModules());
+                lorica_adapter_params params = Lorica.lorica_adapter_default_params()) {
+            params.rank(given.rank())
+                    .alpha((float) given.alpha())
+                    .dropout((float) given.dropout())
+                    .use_rslora(given.useRslora())
+                    .use_dora(given.useDora())
+                    .init(given.init())
+                    .seed(given.seed())
+                    .target_modules(targets);
+            check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
+        }
+        return new NativeAdapter(model, pointer);
+    }
+
+    public static NativeAdapter load(NativeModel model, String file) {
+        lorica_adapter pointer = new lorica_adapter();
+        try (BytePointer path = Text.copy("the path", file)) {
+            check(model.handle.shared(m -> Lorica.lorica_adapter_load(m, path, pointer)));
+        }
+        return new NativeAdapter(model, pointer);
+    }
+
+    /** @param adapters at least one, all of {@code model} */
+    public static NativeAdapter stack(NativeModel model, List<NativeAdapter> adapters, double[] scales) {
+        lorica_adapter pointer = AdapterArray.with(adapters, scales, (pointers, factors, n) -> {
+            try (PointerPointer<lorica_adapter> out = new PointerPointer<>(1)) {
+                check(Lorica.lorica_adapter_stack(pointers, factors, n, out));
+                return out.get(lorica_adapter.class);
+            }
+        });
+        return new NativeAdapter(model, pointer);
+    }
+
+    /** What becomes of an adapter's description. */
+    public interface Info<R> {
+        R of(
+                int rank,
+                double alpha,
+                double scale,
+                double dropout,
+                boolean useRslora,
+                boolean useDora,
+                int pairs,
+                long parameters,
+                List<String> targetModules,
+                String baseFingerprint);
+    }
+
+    public <R> R info(Info<R> info) {
+        return handle.shared(adapter -> {
+            try (lorica_adapter_info i = new lorica_adapter_info()) {
+                check(Lorica.lorica_adapter_get_info(adapter, i));
+                return info.of(
+                        i.rank(),
+                        i.alpha(),
+                        i.scale(),
+                        i.dropout(),
+                        i.use_rslora(),
+                        i.use_dora(),
+                        i.n_pairs(),
+                        i.n_params(),
+                        List.of(Text.of(i.target_modules()).split(",")),
+                        Text.of(i.base_fingerprint()));
+            }
+        });
+    }
+
+    /** What becomes of the description of a tensor. */
+    public interface Tensor<R> {
+        R of(String name, long rows, long columns, double alpha);
+    }
+
+    public <R> List<R> tensors(Tensor<R> tensor) {
+        return handle.shared(adapter -> {
+            List<R> tensors = new ArrayList<>();
+            try (lorica_adapter_tensor t = new lorica_adapter_tensor()) {
+                for (int i = 0; i < Lorica.lorica_adapter_n_tensors(adapter); i++) {
+                    check(Lorica.lorica_adapter_tensor_info(adapter, i, t));
+                    tensors.add(tensor.of(Text.of(t.name()), t.rows(), t.cols(), t.alpha()));
+                }
+            }
+            return tensors;
+        });
+    }
+
+    /** Copies a tensor. */
+    public void get(int index, float[] values) {
+        check(handle.shared(adapter -> Lorica.lorica_adapter_get_tensor(adapter, index, values, values.length)));
+    }
+
+    /** Replaces a tensor. */
+    public void set(int index, float[] values) {
+        check(changing(adapter -> Lorica.lorica_adapter_set_tensor(adapter, index, values, values.length)));
+    }
+
+    public void setScale(double factor) {
+        check(changing(adapter -> Lorica.lorica_adapter_set_scale(adapter, (float) factor)));
+    }
+
+    public void save(String file) {
+        try (BytePointer path = Text.copy("the path", file)) {
+            check(handle.shared(adapter -> Lorica.lorica_adapter_save(adapter, path)));
+        }
+    }
+
+    /** Writes the model with this folded in. {@code type}: {@code null} for the model's own types. */
+    public void merge(String output, String type) {
+        try (BytePointer path = Text.copy("the path", output);
+                BytePointer name = type == null ? null : Text.copy("the type", type);
+                lorica_export_params params = Lorica.lorica_export_default_params()) {
+            params.type(name);
+            check(model.handle.shared(m -> handle.shared(a -> Lorica.lorica_merge(m, a, path, params))));
+        }
+    }
+
+    /** Grows whenever the adapter changes: what was computed with another value is out of date. */
+    public long changes() {
+        return changes;
+    }
+
+    /** A call during which nobody else uses the adapter, and after which it is another one. */
+    <R> R changing(Function<lorica_adapter, R> call) {
+        return handle.exclusive(adapter -> {
+            changes++;
+            return call.apply(adapter);
+        });
+    }
+
+    @Override
+    public void close() {
+        handle.close();
+    }
+}

@@ -1,0 +1,55 @@
+package dev.lorica.internal;
+
+import static dev.lorica.internal.Status.check;
+
+import dev.lorica.internal.c.Lorica;
+import dev.lorica.internal.c.lorica_context;
+import java.util.List;
+
+/** A KV cache, as the native library holds it, and the adapters that are applied. */
+public final class NativeContext implements AutoCloseable {
+    private final NativeHandle<lorica_context> handle;
+    private List<NativeAdapter> adapters = List.of();
+    private double[] scales = {};
+
+    /** @param capacity positions */
+    public NativeContext(NativeModel model, int capacity) {
+        lorica_context pointer = new lorica_context();
+        check(model.handle.shared(m -> Lorica.lorica_context_create(m, null, capacity, pointer)));
+        handle = new NativeHandle<>("the generator", pointer, Lorica::lorica_context_free, model.handle);
+    }
+
+    /** Empties the cache and goes on with the sum of these adapters, as they are now. */
+    public void setAdapters(List<NativeAdapter> adapters, double[] scales) {
+        check(AdapterArray.with(
+                adapters,
+                scales,
+                (pointers, factors, n) -> handle.exclusive(
+                        context -> Lorica.lorica_context_set_adapters(context, pointers, factors, n))));
+        this.adapters = List.copyOf(adapters);
+        this.scales = scales.clone();
+    }
+
+    /**
+     * Appends tokens and writes the logits of the last one. During the call the adapters do not change.
+     *
+     * @param logits [vocabulary]
+     */
+    public void append(int[] tokens, float[] logits) {
+        check(AdapterArray.with(
+                adapters,
+                scales,
+                (pointers, factors, n) -> handle.exclusive(
+                        context -> Lorica.lorica_context_eval(context, tokens, tokens.length, false, logits))));
+    }
+
+    /** Forgets all tokens from {@code length} on. */
+    public void truncate(int length) {
+        check(handle.exclusive(context -> Lorica.lorica_context_truncate(context, length)));
+    }
+
+    @Override
+    public void close() {
+        handle.close();
+    }
+}

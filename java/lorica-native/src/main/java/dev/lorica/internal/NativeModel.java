@@ -1,0 +1,96 @@
+package dev.lorica.internal;
+
+import static dev.lorica.internal.Status.check;
+
+import dev.lorica.internal.c.Lorica;
+import dev.lorica.internal.c.lorica_model;
+import dev.lorica.internal.c.lorica_model_info;
+import dev.lorica.internal.c.lorica_model_params;
+import org.bytedeco.javacpp.BytePointer;
+
+/** A model, as the native library holds it. */
+public final class NativeModel implements AutoCloseable {
+    public static final int PRECISION_AUTO = Lorica.LORICA_PRECISION_AUTO;
+    public static final int PRECISION_BF16 = Lorica.LORICA_PRECISION_BF16;
+    public static final int PRECISION_F32 = Lorica.LORICA_PRECISION_F32;
+    public static final int PRECISION_F64 = Lorica.LORICA_PRECISION_F64;
+
+    final NativeHandle<lorica_model> handle;
+
+    private NativeModel(lorica_model pointer) {
+        handle = new NativeHandle<>("the model", pointer, Lorica::lorica_model_free);
+    }
+
+    /** @param precision one of the constants above */
+    public static NativeModel load(String file, String device, int precision, int threads) {
+        NativeLibrary.load();
+        lorica_model pointer = new lorica_model();
+        try (BytePointer path = Text.copy("the path", file);
+                BytePointer on = Text.copy("the device", device);
+                lorica_model_params params = Lorica.lorica_model_default_params()) {
+            params.device(on).precision(precision).n_threads(threads);
+            check(Lorica.lorica_model_load(path, params, pointer));
+        }
+        return new NativeModel(pointer);
+    }
+
+    /** What becomes of a model's description. */
+    public interface Info<R> {
+        R of(
+                String architecture,
+                String name,
+                String fileType,
+                String device,
+                String deviceDetail,
+                String deviceReason,
+                String fingerprint,
+                int layers,
+                int embedding,
+                int heads,
+                int kvHeads,
+                int headDim,
+                int feedForward,
+                int vocabSize,
+                int contextLength,
+                boolean tiedOutput,
+                long parameters,
+                long weightBytes);
+    }
+
+    public <R> R info(Info<R> info) {
+        return handle.shared(model -> {
+            try (lorica_model_info i = new lorica_model_info()) {
+                check(Lorica.lorica_model_get_info(model, i));
+                return info.of(
+                        Text.of(i.architecture()),
+                        Text.of(i.name()),
+                        Text.of(i.file_type()),
+                        Text.of(i.device()),
+                        Text.of(i.device_detail()),
+                        Text.of(i.device_reason()),
+                        Text.of(i.fingerprint()),
+                        i.n_layer(),
+                        i.n_embd(),
+                        i.n_head(),
+                        i.n_head_kv(),
+                        i.head_dim(),
+                        i.n_ff(),
+                        i.n_vocab(),
+                        i.n_ctx_train(),
+                        i.tied_output(),
+                        i.n_params(),
+                        i.weight_bytes());
+            }
+        });
+    }
+
+    /** @throws IllegalStateException if it is closed */
+    public void requireOpen() {
+        handle.shared(model -> null);
+    }
+
+    @Override
+    public void close() {
+        handle.close();
+    }
+}

@@ -1,0 +1,237 @@
+package dev.lorica.internal;
+
+import static dev.lorica.internal.Status.check;
+
+import dev.lorica.internal.c.Lorica;
+import dev.lorica.internal.c.lorica_batch;
+import dev.lorica.internal.c.lorica_batch_result;
+import dev.lorica.internal.c.lorica_optimizer_step_params;
+import dev.lorica.internal.c.lorica_train;
+import dev.lorica.internal.c.lorica_train_params;
+import dev.lorica.internal.c.lorica_train_plan;
+import dev.lorica.internal.c.lorica_train_speed;
+import java.lang.ref.Reference;
+import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.FloatPointer;
+import org.bytedeco.javacpp.IntPointer;
+
+/** A training session, as the native library holds it: gradients, the optimizer's state, and memory for batches up to a shape. */
+public final class NativeTraining implements AutoCloseable {
+    public static final int CHECKPOINTING_AUTO = Lorica.LORICA_CHECKPOINTING_AUTO;
+    public static final int CHECKPOINTING_OFF = Lorica.LORICA_CHECKPOINTING_OFF;
+    public static final int CHECKPOINTING_ON = Lorica.LORICA_CHECKPOINTING_ON;
+    public static final int OPTIMIZER_ADAMW = Lorica.LORICA_OPTIMIZER_ADAMW;
+    public static final int OPTIMIZER_ADAMW_8BIT = Lorica.LORICA_OPTIMIZER_ADAMW_8BIT;
+
+    /**
+     * @param maxTokens         of a batch; this and the next two are what memory is planned for
+     * @param maxSequences      of a batch
+     * @param maxSequenceLength tokens of one of them
+     * @param checkpointing     one of the constants above
+     * @param optimizer         one of the constants above
+     */
+    public record Params(
+            int maxTokens,
+            int maxSequences,
+            int maxSequenceLength,
+            int checkpointing,
+            int optimizer,
+            double neftuneAlpha,
+            double beta1,
+            double beta2,
+            double epsilon,
+            long seed,
+            long memoryLimit) {
+
+        lorica_train_params toNative() {
+            return Lorica.lorica_train_default_params()
+                    .max_tokens(maxTokens)
+                    .max_sequences(maxSequences)
+                    .max_sequence_length(maxSequenceLength)
+                    .checkpointing(checkpointing)
+                    .optimizer(optimizer)
+                    .neftune_alpha((float) neftuneAlpha)
+                    .beta1((float) beta1)
+                    .beta2((float) beta2)
+                    .eps((float) epsilon)
+                    .seed(seed)
+                    .memory_limit(memoryLimit);
+        }
+    }
+
+    /**
+     * @param sum     sum of −log p over the positions that are trained on
+     * @param trained how many these are
+     */
+    public record Loss(double sum, long trained) {}
+
+    private final NativeAdapter adapter;
+    private final NativeHandle<lorica_train> handle;
+    private final Buffers buffers;
+
+    public NativeTraining(NativeAdapter adapter, Params given) {
+        this.adapter = adapter;
+        NativeModel model = adapter.model;
+        lorica_train pointer = new lorica_train();
+        try (lorica_train_params params = given.toNative()) {
+            check(model.handle.shared(
+                    m -> adapter.handle.exclusive(a -> Lorica.lorica_train_create(m, a, params, pointer))));
+        }
+        // Freeing a session touches its adapter, so that is counted as well.
+        handle = new NativeHandle<>(
+                "the training session", pointer, Lorica::lorica_train_free, model.handle, adapter.handle);
+        buffers = new Buffers(given.maxTokens(), given.maxSequences());
+    }
+
+    /** What becomes of a plan. */
+    public interface Plan<R> {
+        R of(
+                long weights,
+                long adapter,
+                long gradients,
+                long optimizer,
+                long activations,
+                long workspace,
+                long total,
+                long available,
+                int recomputedLayers,
+                boolean fits);
+    }
+
+    /** What such a session would need, without allocating it. */
+    public static <R> R plan(NativeAdapter adapter, Params given, Plan<R> plan) {
+        try (lorica_train_params params = given.toNative();
+                lorica_train_plan p = new lorica_train_plan()) {
+            check(adapter.model.handle.shared(
+                    m -> adapter.handle.shared(a -> Lorica.lorica_train_get_plan(m, a, params, p))));
+            return plan.of(
+                    p.weights(),
+                    p.adapter(),
+                    p.gradients(),
+                    p.optimizer(),
+                    p.activations(),
+                    p.workspace(),
+                    p.total(),
+                    p.available(),
+                    p.recomputed_layers(),
+                    p.fits());
+        }
+    }
+
+    /** A tensor's own multiples of the learning rate and of the weight decay. */
+    public void setGroup(int tensor, double learningRateFactor, double weightDecayFactor) {
+        check(handle.exclusive(train ->
+                Lorica.lorica_train_set_group(train, tensor, (float) learningRateFactor, (float) weightDecayFactor)));
+    }
+
+    /** What becomes of a measured speed. */
+    public interface Speed<R> {
+        R of(double flopsPerToken, double peakFlops);
+    }
+
+    /** Measures, for some milliseconds, what the device can do. */
+    public <R> R measureSpeed(Speed<R> speed) {
+        return handle.exclusive(train -> {
+            try (lorica_train_speed s = new lorica_train_speed()) {
+                check(Lorica.lorica_train_measure_speed(train, s));
+                return speed.of(s.flops_per_token(), s.peak_flops());
+            }
+        });
+    }
+
+    /** Adds the gradients of the loss sum to the session's. */
+    public Loss forwardBackward(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths) {
+        return loss(tokens, labels, positions, sequenceLengths, Lorica::lorica_train_forward_backward);
+    }
+
+    /**
+     * Loss alone: no dropout, gradients untouched.
+     *
+     * @param losses [tokens] receives −log p of each label, 0 where there is none; {@code null}: not wanted
+     */
+    public Loss evaluate(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, float[] losses) {
+        return loss(
+                tokens,
+                labels,
+                positions,
+                sequenceLengths,
+                losses == null
+                        ? (train, batch, result) ->
+                                Lorica.lorica_train_evaluate(train, batch, (FloatPointer) null, result)
+                        : (train, batch, result) -> Lorica.lorica_train_evaluate(train, batch, losses, result));
+    }
+
+    private interface LossCall {
+        int on(lorica_train train, lorica_batch batch, lorica_batch_result result);
+    }
+
+    private Loss loss(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, LossCall call) {
+        return adapter.handle.exclusive(a -> handle.exclusive(train -> {
+            buffers.fill(tokens, labels, positions, sequenceLengths);
+            try (lorica_batch_result result = new lorica_batch_result()) {
+                check(call.on(train, buffers.batch, result));
+                return new Loss(result.loss_sum(), result.n_trained());
+            } finally {
+                Reference.reachabilityFence(buffers);
+            }
+        }));
+    }
+
+    /** One AdamW step with the gradients scaled by {@code gradScale}; they are zero afterwards. Returns their norm. */
+    public double optimizerStep(double learningRate, double weightDecay, double gradScale, double maxGradNorm) {
+        float[] norm = new float[1];
+        try (lorica_optimizer_step_params params = new lorica_optimizer_step_params()) {
+            params.learning_rate((float) learningRate)
+                    .weight_decay((float) weightDecay)
+                    .grad_scale((float) gradScale)
+                    .max_grad_norm((float) maxGradNorm);
+            check(adapter.changing(
+                    a -> handle.exclusive(train -> Lorica.lorica_train_optimizer_step(train, params, norm))));
+        }
+        return norm[0];
+    }
+
+    /** Writes everything that the next step depends on, as it was after the last step. */
+    public void saveState(String file) {
+        try (BytePointer path = Text.copy("the path", file)) {
+            check(adapter.handle.shared(a -> handle.exclusive(train -> Lorica.lorica_train_save_state(train, path))));
+        }
+    }
+
+    /** Takes over what {@link #saveState} wrote, the adapter's values included. */
+    public void loadState(String file) {
+        try (BytePointer path = Text.copy("the path", file)) {
+            check(adapter.changing(a -> handle.exclusive(train -> Lorica.lorica_train_load_state(train, path))));
+        }
+    }
+
+    @Override
+    public void close() {
+        handle.close();
+    }
+
+    /** Native copies of one batch at a time. Freed by JavaCPP when the session is unreachable, so never under a running call. */
+    private static final class Buffers {
+        private final IntPointer tokens;
+        private final IntPointer labels;
+        private final IntPointer positions;
+        private final IntPointer sequenceLengths;
+        private final lorica_batch batch = new lorica_batch();
+
+        Buffers(int maxTokens, int maxSequences) {
+            tokens = new IntPointer(maxTokens);
+            labels = new IntPointer(maxTokens);
+            positions = new IntPointer(maxTokens);
+            sequenceLengths = new IntPointer(maxSequences);
+            batch.tokens(tokens).labels(labels).positions(positions).sequence_lengths(sequenceLengths);
+        }
+
+        void fill(int[] ids, int[] targets, int[] places, int[] lengths) {
+            tokens.put(ids);
+            labels.put(targets);
+            positions.put(places);
+            sequenceLengths.put(lengths);
+            batch.n_tokens(ids.length).n_sequences(lengths.length);
+        }
+    }
+}
