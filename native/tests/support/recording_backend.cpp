@@ -675,7 +675,7 @@ private:
         void layers(std::span<const LinearForward> layers) {
             for (const LinearForward & layer : layers) {
                 lora(*layer.weight, layer.lora);
-                in("residual", layer.residual);
+                if (layer.y) in("residual", layer.residual);
                 const std::string name = backend_.weight_name(*layer.weight);
                 bias(layer.bias, layer.weight->out);
                 if (layer.lora) out("u", layer.u, name + ".u");
