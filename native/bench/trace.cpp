@@ -38,7 +38,7 @@ SessionConfig session_config(const Options & options, const Model & model, const
     const std::string checkpointing = options.text("checkpointing", "off");
     config.checkpointing = checkpointing == "on" ? Checkpointing::on : Checkpointing::off;
     if (checkpointing == "auto") {
-        config.memory_limit = Session::plan(model, adapter, config).total() - 1;
+        config.memory_limit = Session::plan(model, &adapter, config).total() - 1;
         config.checkpointing = Checkpointing::automatic;
     }
     return config;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "adapter/targets.h"
+
 #include <functional>
 #include <limits>
 
@@ -183,9 +185,13 @@ TEST_F(ContextAdaptersTest, AStackedAdapterIsSavedAndLoadedAsOne) {
     const auto model = load(path, "cpu", Dtype::f32);
     const std::vector<Adapter::Part> parts = {{one(model), 1.5}, {other(model), -0.5}};
     const auto stack = Adapter::stack(model, parts);
-    EXPECT_EQ(stack->find(0, Module::q)->rank, 4 + 3);
-    EXPECT_EQ(stack->find(0, Module::down)->rank, 4 + 5);
-    EXPECT_EQ(stack->find(0, Module::v)->rank, 4);
+    const auto rank_of = [&](const std::string & name) {
+        const LinearPlace place = *find_linear(model->architecture(), name);
+        return stack->find(place.layer, place.linear)->rank;
+    };
+    EXPECT_EQ(rank_of("blk.0.attn_q"), 4 + 3);
+    EXPECT_EQ(rank_of("blk.0.ffn_down"), 4 + 5);
+    EXPECT_EQ(rank_of("blk.0.attn_v"), 4);
     stack->save(dir / "stack.gguf");
     EXPECT_EQ(logits(model, Adapter::load(model, dir / "stack.gguf")), logits(model, parts));
 }

@@ -219,7 +219,7 @@ TEST_F(CudaDevice, ThePlanUsesTheFreeMemoryOfTheDevice) {
         config.max_tokens = 64;
         const auto model = load(path, device, Dtype::bf16);
         const auto adapter = Adapter::create(model, {});
-        return Session::plan(*model, *adapter, config);
+        return Session::plan(*model, adapter.get(), config);
     };
     const MemoryPlan small = plan("cuda:0"), large = plan("cuda:1");
     EXPECT_GT(small.weights, 8 << 20);
@@ -240,7 +240,7 @@ TEST_F(CudaDevice, ThePlanCountsWeightsThatAreExpanded) {
     SessionConfig config;
     config.max_tokens = 64;
     const auto adapter = Adapter::create(model, {});
-    const MemoryPlan plan = Session::plan(*model, *adapter, config);
+    const MemoryPlan plan = Session::plan(*model, adapter.get(), config);
     EXPECT_EQ(plan.weights, model->device_bytes());
     EXPECT_NEAR(static_cast<double>(plan.available), 256 << 20, 1 << 20);
 

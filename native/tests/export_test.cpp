@@ -61,11 +61,10 @@ struct ExportTest : testing::Test {
     // W + scale B A in double.
     static std::vector<float> merged(const Adapter & adapter, const TensorView & tensor) {
         std::vector<float> w = values_of(tensor);
-        for (size_t p = 0; p < adapter.pairs().size(); ++p) {
-            const LoraPair & pair = adapter.pairs()[p];
+        for (const LoraPair & pair : adapter.pairs()) {
             if (pair.base_name != tensor.name) continue;
-            const std::vector<float> a = adapter.read(adapter.params(), static_cast<int32_t>(2 * p));
-            const std::vector<float> b = adapter.read(adapter.params(), static_cast<int32_t>(2 * p + 1));
+            const std::vector<float> a = adapter.read(pair.a);
+            const std::vector<float> b = adapter.read(pair.b);
             for (int64_t i = 0; i < pair.out; ++i) {
                 for (int64_t j = 0; j < pair.in; ++j) {
                     double sum = 0;

@@ -126,7 +126,7 @@ SessionConfig session_config(const Model & model, const Adapter & adapter, const
     config.neftune_alpha = setting.neftune_alpha;
     config.checkpointing = setting.recomputed == 2 ? Checkpointing::on : Checkpointing::off;
     if (setting.recomputed == 1) {
-        config.memory_limit = Session::plan(model, adapter, config).total() - 1;
+        config.memory_limit = Session::plan(model, &adapter, config).total() - 1;
         config.checkpointing = Checkpointing::automatic;
     }
     return config;

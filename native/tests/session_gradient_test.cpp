@@ -26,7 +26,7 @@ SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
 
 // DoRA's norms are constants to the gradient: they stay what they are when A or B moves without the adapter being told.
 void put(Adapter & adapter, int32_t i, const std::vector<float> & values) {
-    const Adapter::TensorRef tensor = adapter.tensor(i);
+    const Adapter::Tensor & tensor = adapter.tensor(i);
     if (tensor.kind == Adapter::Kind::magnitude) {
         adapter.write(adapter.params(), i, values.data());
     } else {
@@ -254,16 +254,16 @@ TEST(WholeModelGradient, IsTheSameToTheBitHoweverManyLayersAreRecomputed) {
         adapter_settings.target_modules = c.targets;
         const auto adapter = busy_adapter(load(path, "cpu", c.act), adapter_settings);
         SessionConfig config = session_config(Checkpointing::on);
-        const MemoryPlan least = Session::plan(*adapter->model(), *adapter, config);
+        const MemoryPlan least = Session::plan(*adapter->model(), adapter.get(), config);
         config.checkpointing = Checkpointing::off;
-        const MemoryPlan most = Session::plan(*adapter->model(), *adapter, config);
+        const MemoryPlan most = Session::plan(*adapter->model(), adapter.get(), config);
         EXPECT_EQ(least.recomputed_layers, c.most_recomputed);
 
         config.checkpointing = Checkpointing::automatic;
         std::vector<Loss> losses;
         for (int32_t recomputed = 0; recomputed <= c.most_recomputed; ++recomputed) {
             config.memory_limit = most.total() - (most.total() - least.total()) / c.most_recomputed * recomputed;
-            EXPECT_EQ(Session::plan(*adapter->model(), *adapter, config).recomputed_layers, recomputed);
+            EXPECT_EQ(Session::plan(*adapter->model(), adapter.get(), config).recomputed_layers, recomputed);
             Session session(adapter, config);
             session.evaluate(batch.view(), {});
             losses.push_back({session.forward_backward(batch.view()).loss_sum, gradients(session), {}});

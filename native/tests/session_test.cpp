@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "adapter/targets.h"
+
 #include <chrono>
 #include <fstream>
 #include <limits>
@@ -194,7 +196,47 @@ TEST_F(SessionTest, RsLoraKeepsItsScaleThroughTheFile) {
     adapter->save(dir / "adapter.gguf");
     const auto loaded = Adapter::load(model, dir / "adapter.gguf");
     EXPECT_NEAR(adapter->scale(adapter->pairs().front()), 8 / std::sqrt(4.0), 1e-12);
-    EXPECT_NEAR(loaded->scale(loaded->pairs().front()), 8 / std::sqrt(4.0), 1e-6);
+    EXPECT_EQ(loaded->scale(loaded->pairs().front()), adapter->scale(adapter->pairs().front()));
+    EXPECT_EQ(loaded->config().rank, 4);
+    EXPECT_EQ(loaded->config().alpha, 8);
+    EXPECT_TRUE(loaded->config().use_rslora);
+    loaded->save(dir / "again.gguf");
+    EXPECT_EQ(file_bytes(dir / "again.gguf"), file_bytes(dir / "adapter.gguf"));
+}
+
+TEST_F(SessionTest, RsLoraOfSeveralRanksKeepsItsScalesThroughTheFile) {
+    AdapterConfig config = small_adapter();
+    config.use_rslora = true;
+    config.target_modules = "q_proj,v_proj:2,down_proj:4:5";
+    const auto model = load(path, "cpu", Dtype::f32);
+    const auto adapter = busy_adapter(model, config);
+    adapter->save(dir / "adapter.gguf");
+    const auto loaded = Adapter::load(model, dir / "adapter.gguf");
+    for (size_t p = 0; p < adapter->pairs().size(); ++p) {
+        const LoraPair &saved = adapter->pairs()[p], &pair = loaded->pairs()[p];
+        const std::vector<float> b = adapter->read(saved.b), loaded_b = loaded->read(pair.b);
+        for (size_t i = 0; i < b.size(); ++i) {
+            const double expected = adapter->scale(saved) * b[i];
+            EXPECT_NEAR(loaded->scale(pair) * loaded_b[i], expected, 1e-6 * std::abs(expected)) << pair.base_name;
+        }
+    }
+}
+
+TEST_F(SessionTest, AnEvaluationNeedsNoAdapter) {
+    const auto model = load(path, "cpu", Dtype::f32);
+    Session bare(model, nullptr, small_session());
+    std::vector<float> alone(batch(3).tokens.size()), beside(alone.size());
+    const LossSum loss = bare.evaluate(batch(3).view(), alone);
+    // B is 0: this adapter changes nothing.
+    Session session(Adapter::create(model, small_adapter()), small_session());
+    EXPECT_EQ(loss.loss_sum, session.evaluate(batch(3).view(), beside).loss_sum);
+    EXPECT_EQ(alone, beside);
+    EXPECT_THAT(error_of([&] { bare.forward_backward(batch(3).view()); }), HasSubstr("no adapter"));
+    EXPECT_THAT(error_of([&] { bare.optimizer_step({1e-3, 0, 1, 1}); }), HasSubstr("no adapter"));
+    EXPECT_THAT(error_of([&] { bare.save_state(dir / "state.bin"); }), HasSubstr("no adapter"));
+    const MemoryPlan plan = Session::plan(*model, nullptr, small_session());
+    EXPECT_EQ(plan.adapter + plan.gradients + plan.optimizer, 0);
+    EXPECT_LT(plan.activations, Session::plan(*model, &session.adapter(), small_session()).activations);
 }
 
 TEST_F(SessionTest, AnAdapterOfAnotherBaseIsRefused) {
@@ -310,8 +352,8 @@ TEST_F(SessionTest, NonFiniteNumbersStopTheStepAndNameTheirPlace) {
     EXPECT_EQ(session.step_count(), 0);
     session.zero_gradients();
 
-    const LoraPair & pair = *adapter->find(1, Module::down);
-    const auto i = static_cast<int32_t>(2 * (&pair - adapter->pairs().data()));
+    const LinearPlace down = *find_linear(adapter->model()->architecture(), "blk.1.ffn_down");
+    const int32_t i = adapter->find(down.layer, down.linear)->a;
     std::vector<float> a = adapter->read(adapter->params(), i);
     a[0] = inf;
     adapter->write(adapter->params(), i, a.data());
@@ -324,26 +366,26 @@ TEST_F(SessionTest, ThePlanRecomputesAsFewLayersAsItCan) {
     SessionConfig config = small_session();
     config.max_tokens = 4096;
     config.checkpointing = Checkpointing::off;
-    const int64_t most = Session::plan(*model, *adapter, config).total();
+    const int64_t most = Session::plan(*model, adapter.get(), config).total();
     config.checkpointing = Checkpointing::on;
-    const int64_t least = Session::plan(*model, *adapter, config).total(), a_layer = (most - least) / 7;
+    const int64_t least = Session::plan(*model, adapter.get(), config).total(), a_layer = (most - least) / 7;
 
     config.checkpointing = Checkpointing::automatic;
     for (int32_t kept = 1; kept <= 8; ++kept) {
         config.memory_limit = least + a_layer * (kept - 1) + a_layer / 2;
-        const MemoryPlan plan = Session::plan(*model, *adapter, config);
+        const MemoryPlan plan = Session::plan(*model, adapter.get(), config);
         EXPECT_EQ(plan.recomputed_layers, 8 - kept);
         EXPECT_LE(plan.total(), config.memory_limit);
     }
     config.memory_limit = least - 1;
-    EXPECT_EQ(Session::plan(*model, *adapter, config).recomputed_layers, 7) << "which does not fit";
+    EXPECT_EQ(Session::plan(*model, adapter.get(), config).recomputed_layers, 7) << "which does not fit";
 
     config.memory_limit = 0;
     config.max_tokens =
         1 << 20;  // more than fits anywhere; the machine's own memory is the limit, of which a tenth is left
-    const MemoryPlan too_large = Session::plan(*model, *adapter, config);
+    const MemoryPlan too_large = Session::plan(*model, adapter.get(), config);
     config.max_tokens = small_session().max_tokens;
-    EXPECT_EQ(Session::plan(*model, *adapter, config).recomputed_layers, 0);
+    EXPECT_EQ(Session::plan(*model, adapter.get(), config).recomputed_layers, 0);
     EXPECT_TRUE(too_large.recomputed_layers == 7 || too_large.total() <= too_large.available / 10 * 9);
 }
 
@@ -353,9 +395,9 @@ TEST_F(SessionTest, ThePlanRefusesWhatDoesNotFitAndSaysWhatWould) {
     SessionConfig config = small_session();
     config.max_tokens = 4096;
     config.checkpointing = Checkpointing::off;
-    const MemoryPlan keep = Session::plan(*model, *adapter, config);
+    const MemoryPlan keep = Session::plan(*model, adapter.get(), config);
     config.checkpointing = Checkpointing::on;
-    const MemoryPlan recompute = Session::plan(*model, *adapter, config);
+    const MemoryPlan recompute = Session::plan(*model, adapter.get(), config);
     EXPECT_LT(recompute.activations, keep.activations);
 
     EXPECT_EQ(keep.recomputed_layers, 0);

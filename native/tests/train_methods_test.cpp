@@ -179,9 +179,9 @@ TEST_F(TrainMethodsTest, Adamw8bitLearnsAsAdamwDoes) {
 TEST_F(TrainMethodsTest, StateOf8BitsTakesAQuarterOfTheMemoryAndItsPlanSaysSo) {
     const auto adapter = Adapter::create(model, adapter_config());
     SessionConfig config = session_config();
-    const MemoryPlan plain = Session::plan(*model, *adapter, config);
+    const MemoryPlan plain = Session::plan(*model, adapter.get(), config);
     config.optimizer = Optimizer::adamw_8bit;
-    const MemoryPlan small = Session::plan(*model, *adapter, config);
+    const MemoryPlan small = Session::plan(*model, adapter.get(), config);
     EXPECT_EQ(plain.optimizer, 8 * adapter->n_params());
     EXPECT_LT(small.optimizer, 2.2 * static_cast<double>(adapter->n_params()));
     EXPECT_EQ(plain.total() - small.total(), plain.optimizer - small.optimizer);
@@ -302,7 +302,7 @@ TEST_F(TrainMethodsTest, NoiseIsForTrainingAloneAndNewInEveryMicroBatch) {
 
 std::vector<float> logits(const std::shared_ptr<const Model> & model, const std::shared_ptr<const Adapter> & adapter,
                           const Batch & batch) {
-    std::vector<float> all(batch.tokens.size() * static_cast<size_t>(model->config().n_vocab));
+    std::vector<float> all(batch.tokens.size() * static_cast<size_t>(model->shape().n_vocab));
     Context(model, adapter, 64).eval(batch.tokens, true, all.data());
     return all;
 }
@@ -372,7 +372,7 @@ TEST_F(TrainMethodsTest, ThePlanOfADoraIsForRanksAboveTheTokensToo) {
     Session session(adapter, small);
     const Batch three = random_batch(4, {3}, shape.n_vocab);
     EXPECT_TRUE(std::isfinite(session.forward_backward(three.view()).loss_sum));
-    EXPECT_GT(Session::plan(*model, *adapter, small).adapter, 4 * adapter->n_params());
+    EXPECT_GT(Session::plan(*model, adapter.get(), small).adapter, 4 * adapter->n_params());
 }
 
 }  // namespace

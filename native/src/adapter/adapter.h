@@ -1,5 +1,5 @@
-// LoRA adapters in memory: which linear layers have a pair (A, B), and one flat array of parameters that holds them
-// all, so that gradients, moments and optimizer run over one array of the same layout.
+// Adapters in memory: which linear layers have a pair (A, B), and one flat array of parameters that holds all tensors,
+// so that gradients, moments and optimizer run over one array of the same layout.
 #pragma once
 
 #include <atomic>
@@ -27,16 +27,14 @@ struct AdapterConfig {
     std::string target_modules = "all-linear";  // "q_proj,v_proj:RANK,blk.3.attn_q:RANK:ALPHA"
 };
 
+// A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`.
 struct LoraPair {
     int32_t layer;
-    Module module;
+    int16_t linear;
     int64_t rank, in, out;
     double alpha;
-    int64_t a_offset, b_offset;  // in elements of the flat array; A[rank, in], then B[out, rank]
-    int64_t m_offset;            // DoRA's magnitudes, m[out], behind all pairs; -1 without
-    std::string base_name;       // "blk.0.attn_q.weight"
-
-    int64_t n_params() const { return rank * (in + out) + (m_offset < 0 ? 0 : out); }
+    int32_t a, b, m;        // its tensors: A[rank, in], B[out, rank], DoRA's magnitudes m[out] or -1
+    std::string base_name;  // "blk.0.attn_q.weight"
 };
 
 class Adapter {
@@ -60,7 +58,7 @@ public:
     const std::shared_ptr<const Model> & model() const { return model_; }
     const AdapterConfig & config() const { return config_; }
     const std::vector<LoraPair> & pairs() const { return pairs_; }
-    const LoraPair * find(int32_t layer, Module module) const;
+    const LoraPair * find(int32_t layer, int16_t linear) const;
     int64_t n_params() const { return n_params_; }
     int32_t max_rank() const;
     const std::string & target_modules() const { return target_modules_; }
@@ -84,17 +82,21 @@ public:
     // Bytes beside the parameters.
     int64_t dora_bytes() const;
 
+    // The tensors in the order of the array: A and B of each pair, behind them all magnitudes.
     enum class Kind { a, b, magnitude };
-    // Tensor 2p is A of pair p, 2p + 1 its B; behind those of all pairs, 2 n_pairs + p is the magnitudes of pair p.
-    struct TensorRef {
-        int64_t offset, rows, cols;
-        std::string name;
-        double alpha;  // of the pair
+    struct Tensor {
+        std::string name;  // "blk.0.attn_q.weight.lora_a"
         Kind kind;
+        int64_t rows, cols;
+        int32_t group;   // which pair
+        int64_t offset;  // in elements of the array
+        double alpha;    // of the pair
     };
-    int32_t n_tensors() const { return static_cast<int32_t>((config_.use_dora ? 3 : 2) * pairs_.size()); }
-    TensorRef tensor(int32_t i) const;
+    int32_t n_tensors() const { return static_cast<int32_t>(tensors_.size()); }
+    const Tensor & tensor(int32_t i) const { return tensors_[static_cast<size_t>(i)]; }
+    void * parameters(int32_t tensor) const;
     std::vector<float> read(const void * array, int32_t tensor) const;  // from any device array of this layout
+    std::vector<float> read(int32_t tensor) const { return read(params_, tensor); }
     void write(void * array, int32_t tensor, const float * values);
 
     // Set while a training session holds the adapter.
@@ -102,20 +104,27 @@ public:
 
 private:
     Adapter(std::shared_ptr<const Model> model, AdapterConfig config);
-    void add_pair(int32_t layer, Module module, int64_t rank, double alpha);
+    void add_pair(int32_t layer, int16_t linear, int64_t rank, double alpha);
+    int32_t add_tensor(Kind kind, const char * suffix, int64_t rows, int64_t cols, int32_t group);
+    // Once all pairs are there.
     void allocate();
+    void allocate_dora();
+    void initialize();
     std::vector<float> read_values(const void * source, int64_t n) const;
+    const Weight & weight(const LoraPair & pair) const;
     std::shared_ptr<Adapter> copy() const;
 
     std::shared_ptr<const Model> model_;
     AdapterConfig config_;
     std::vector<LoraPair> pairs_;
-    std::vector<std::array<int32_t, n_modules>> by_layer_;  // index into pairs_, or -1
+    std::vector<Tensor> tensors_;
+    std::vector<std::vector<int32_t>> by_layer_;  // by number of the linear layer: index into pairs_, or -1
     int64_t n_params_ = 0;
     void * params_ = nullptr;
     double scale_factor_ = 1;
 
     // DoRA. One element per magnitude; products_ is scratch for one pair.
+    int64_t first_magnitude_ = 0;  // element of the array
     void *squares_ = nullptr, *factors_ = nullptr, *slopes_ = nullptr, *products_ = nullptr;
     mutable std::mutex dora_mutex_;
     mutable bool dora_is_stale_ = true;

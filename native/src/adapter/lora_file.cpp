@@ -113,6 +113,11 @@ LoraFile read_lora_file(const std::string & path) {
     }
     lora.rank = static_cast<int32_t>(rank);
     lora.use_rslora = file.find_bool("lorica.use_rslora").value_or(false);
+    lora.true_alpha = file.find_float("lorica.alpha").value_or(0);
+    if (!std::isfinite(lora.true_alpha) || lora.true_alpha < 0) {
+        fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.alpha\" is ", lora.true_alpha,
+             ", a positive number is needed");
+    }
     lora.dropout = finite_float(file, "lorica.dropout", 0);
     if (lora.dropout < 0 || lora.dropout >= 1) {
         fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.dropout\" is ", lora.dropout,
@@ -168,6 +173,7 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
         writer.set_u32("lorica.rank", static_cast<uint32_t>(file.rank));
     }
     writer.set_bool("lorica.use_rslora", file.use_rslora);
+    if (file.true_alpha != 0) writer.set_f64("lorica.alpha", file.true_alpha);
     writer.set_f32("lorica.dropout", file.dropout);
     for (const LoraFilePair & pair : file.pairs) {
         if (pair.a.size() != static_cast<size_t>(pair.rank * pair.n_in) ||

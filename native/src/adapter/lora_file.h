@@ -28,6 +28,7 @@ struct LoraFile {
     std::string base_fingerprint;     // lorica.base_fingerprint, "" when absent
     int32_t rank = 0;                 // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
     bool use_rslora = false;          // lorica.use_rslora
+    double true_alpha = 0;            // lorica.alpha: what rsLoRA was asked for; 0 when absent
     bool use_dora = false;            // adapter.type
     float dropout = 0;                // lorica.dropout
     std::vector<LoraFilePair> pairs;  // in the order of the file

@@ -20,7 +20,7 @@ lorica_adapter * new_handle(std::shared_ptr<lorica::Adapter> adapter) {
     return handle.release();
 }
 
-lorica::Adapter::TensorRef checked_tensor(const lorica_adapter * handle, int32_t i) {
+const lorica::Adapter::Tensor & checked_tensor(const lorica_adapter * handle, int32_t i) {
     require(handle, "adapter");
     const int32_t n = handle->adapter->n_tensors();
     if (i < 0 || i >= n)
@@ -28,7 +28,7 @@ lorica::Adapter::TensorRef checked_tensor(const lorica_adapter * handle, int32_t
     return handle->adapter->tensor(i);
 }
 
-void check_size(const lorica::Adapter::TensorRef & tensor, int64_t n) {
+void check_size(const lorica::Adapter::Tensor & tensor, int64_t n) {
     if (n != tensor.rows * tensor.cols) {
         lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ",
                      n);
@@ -132,7 +132,7 @@ int32_t lorica_adapter_n_tensors(const lorica_adapter * handle) { return handle 
 lorica_status lorica_adapter_tensor_info(const lorica_adapter * handle, int32_t i, lorica_adapter_tensor * out) {
     return guarded([&] {
         require(out, "out");
-        const auto tensor = checked_tensor(handle, i);
+        const auto & tensor = checked_tensor(handle, i);
         *out = {handle->tensor_names[static_cast<size_t>(i)].c_str(), tensor.rows, tensor.cols,
                 static_cast<float>(tensor.alpha)};
     });

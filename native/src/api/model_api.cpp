@@ -110,7 +110,7 @@ lorica_status lorica_model_get_info(const lorica_model * handle, lorica_model_in
         require(handle, "model");
         require(out, "out");
         const lorica::Model & model = *handle->model;
-        const lorica::LlamaConfig & c = model.config();
+        const lorica::Shape & c = model.shape();
         lorica_model_info info{};
         info.architecture = c.architecture.c_str();
         info.name = model.name().c_str();

@@ -68,7 +68,7 @@ lorica::PackedBatch packed(const lorica_batch * batch) {
     return result;
 }
 
-lorica::Adapter::TensorRef checked_tensor(const lorica_train * train, int32_t i) {
+const lorica::Adapter::Tensor & checked_tensor(const lorica_train * train, int32_t i) {
     require(train, "train");
     const lorica::Adapter & adapter = train->session.adapter();
     if (i < 0 || i >= adapter.n_tensors()) {
@@ -79,7 +79,7 @@ lorica::Adapter::TensorRef checked_tensor(const lorica_train * train, int32_t i)
 }
 
 void check_size(const lorica_train * train, int32_t i, int64_t n) {
-    const auto tensor = checked_tensor(train, i);
+    const auto & tensor = checked_tensor(train, i);
     if (n != tensor.rows * tensor.cols) {
         lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, tensor.name, " has ", tensor.rows * tensor.cols, " elements, not ",
                      n);
@@ -94,7 +94,8 @@ lorica_status lorica_train_get_plan(const lorica_model * model, const lorica_ada
         require(model, "model");
         require(adapter, "adapter");
         require(out, "out");
-        const lorica::MemoryPlan plan = lorica::Session::plan(*model->model, *adapter->adapter, session_config(params));
+        const lorica::MemoryPlan plan =
+            lorica::Session::plan(*model->model, adapter->adapter.get(), session_config(params));
         *out = {plan.weights,   plan.adapter, plan.gradients, plan.optimizer,         plan.activations,
                 plan.workspace, plan.total(), plan.available, plan.recomputed_layers, plan.fits()};
     });

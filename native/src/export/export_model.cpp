@@ -30,16 +30,10 @@ struct Delta {
 
 std::map<std::string, Delta> deltas_of(const Adapter * adapter) {
     std::map<std::string, Delta> deltas;
-    for (size_t p = 0; adapter && p < adapter->pairs().size(); ++p) {
-        const LoraPair & pair = adapter->pairs()[p];
-        Delta delta{pair.rank,
-                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p)),
-                    adapter->read(adapter->params(), static_cast<int32_t>(2 * p + 1)),
-                    {},
-                    adapter->scale_factor()};
-        if (adapter->config().use_dora) {
-            delta.magnitudes = adapter->read(adapter->params(), static_cast<int32_t>(2 * adapter->pairs().size() + p));
-        }
+    if (!adapter) return deltas;
+    for (const LoraPair & pair : adapter->pairs()) {
+        Delta delta{pair.rank, adapter->read(pair.a), adapter->read(pair.b), {}, adapter->scale_factor()};
+        if (pair.m >= 0) delta.magnitudes = adapter->read(pair.m);
         const double scale = adapter->scale(pair);
         for (float & value : delta.b) value = static_cast<float>(value * scale);
         deltas.emplace(pair.base_name, std::move(delta));

@@ -1,7 +1,6 @@
 #include "generate/context.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 
 #include "common/error.h"
@@ -17,35 +16,67 @@ constexpr int32_t logits_piece = 32;   // rows of logits computed at once
 }  // namespace
 
 Context::Buffers Context::lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t piece) {
-    const LlamaConfig & c = model.config();
     const Formats formats = model.device().formats();
     Buffers b;
-    for (int32_t l = 0; l < c.n_layer; ++l) {
-        const Matrix k = arena.operand(formats.act, n_ctx, c.kv_dim()),
-                     v = arena.operand(formats.act, n_ctx, c.kv_dim());
-        b.caches.push_back({k, v});
+    for (int32_t l = 0; l < model.shape().n_layer; ++l) {
+        Cache cache;
+        for (const AttentionSpec & attention : model.architecture().layer(l).attentions) {
+            const int64_t cols = int64_t{attention.n_head_kv} * attention.head_dim;
+            cache.k = arena.operand(formats.act, n_ctx, cols);
+            cache.v = arena.operand(formats.act, n_ctx, cols);
+        }
+        b.caches.push_back(cache);
     }
-    b.block = lay_out_block(arena, model, nullptr, formats, piece, true);
-    b.scratch = lay_out_scratch(arena, model, nullptr, formats, piece, false);
-    b.normed = arena.operand(formats.act, logits_piece, c.n_embd);
+    b.x = arena.matrix(formats.hidden, piece, model.shape().n_embd);
     b.logits = static_cast<float *>(
-        arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(c.n_vocab)));
+        arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(model.shape().n_vocab)));
     b.tokens = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
     b.positions = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
     return b;
 }
 
-WorkspaceShape Context::workspace_shape(int64_t max_rank) const {
-    const LlamaConfig & c = model_->config();
-    WorkspaceShape shape;
+std::unique_ptr<Context::Plan> Context::plan_for(const Adapter * adapter) const {
+    auto plan = std::make_unique<Plan>();
+    const Architecture & architecture = model_->architecture();
+    const AttachedAdapter attached(*model_, adapter, nullptr);
+    plan->max_rank = adapter ? adapter->max_rank() : 0;
+    const auto add = [&](const Program & program, const TrainedSites & sites, int64_t rows) {
+        Wanted wanted;
+        wanted.cache = true;
+        const BlockPlan & derived = plan->plans.of(program, sites, wanted);
+        const Layout layout(derived, model_->device().formats(), rows, plan->max_rank);
+        plan->temporary_bytes = std::max(plan->temporary_bytes, layout.temporary_bytes());
+        return &derived;
+    };
+    plan->prologue = add(architecture.prologue, {}, piece_);
+    for (int32_t l = 0; l < architecture.shape.n_layer; ++l)
+        plan->layers.push_back(add(architecture.layer(l), attached.sites(l), piece_));
+    plan->epilogue = add(architecture.epilogue, {}, logits_piece);
+    return plan;
+}
+
+void Context::place(const Plan & plan, void * temporary) {
+    const auto placed = [&](const BlockPlan & one, int64_t rows) {
+        return Layout(one, model_->device().formats(), rows, plan.max_rank).place(nullptr, temporary);
+    };
+    prologue_ = placed(*plan.prologue, piece_);
+    prologue_.place(*plan.prologue, Slot::output, buffers_.x);
+    layers_.clear();
+    for (size_t l = 0; l < plan.layers.size(); ++l) {
+        PlacedSlots & slots = layers_.emplace_back(placed(*plan.layers[l], piece_));
+        slots.place(*plan.layers[l], Slot::input, buffers_.x);
+        slots.place(*plan.layers[l], Slot::output, buffers_.x);
+        slots.place(*plan.layers[l], Slot::k_cache, buffers_.caches[l].k);
+        slots.place(*plan.layers[l], Slot::v_cache, buffers_.caches[l].v);
+    }
+    epilogue_ = placed(*plan.epilogue, logits_piece);
+}
+
+WorkspaceShape Context::workspace(int64_t max_rank) const {
+    WorkspaceShape shape = workspace_shape(*model_);
     shape.max_tokens = std::max<int64_t>(piece_, max_rank);  // for a DoRA, A's rows go through the layers as tokens do
     shape.max_sequence_length = n_ctx_;
-    shape.max_features = std::max({c.n_embd, c.n_ff, c.q_dim()});
-    shape.n_vocab = c.n_vocab;
     shape.max_rank = max_rank;
-    shape.n_head = c.n_head;
-    shape.n_head_kv = c.n_head_kv;
-    shape.head_dim = c.head_dim;
     return shape;
 }
 
@@ -59,14 +90,16 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
 
     Arena counting;
     lay_out(counting, *model_, n_ctx_, piece_);
-    const WorkspaceShape shape = workspace_shape(adapter ? adapter->max_rank() : 0);
-    const int64_t needed = static_cast<int64_t>(counting.n_bytes() + backend_->workspace_bytes(shape));
+    const std::unique_ptr<Plan> plan = plan_for(adapter.get());
+    const size_t needed =
+        counting.n_bytes() + plan->temporary_bytes + backend_->workspace_bytes(workspace(plan->max_rank));
     const int64_t available = backend_->available_memory();
-    if (needed > available) {
+    if (static_cast<int64_t>(needed) > available) {
         fail(LORICA_ERROR_OUT_OF_MEMORY, "a context of ", n_ctx, " tokens needs ", needed >> 20, " MiB and ",
              available >> 20, " MiB are available; take a shorter one");
     }
-    backend_->reserve(shape);
+    backend_->reserve(workspace(plan->max_rank));
+    max_rank_ = plan->max_rank;
     arena_ = std::unique_ptr<void, Release>(backend_->allocate(counting.n_bytes()), {backend_.get()});
     Arena arena(arena_.get());
     buffers_ = lay_out(arena, *model_, n_ctx_, piece_);
@@ -82,23 +115,20 @@ void Context::set_adapters(std::span<const Adapter::Part> parts) {
     apply(as_it_is ? parts[0].adapter : Adapter::stack(model_, parts));
 }
 
+// Nothing is changed before all that can fail is done.
 void Context::apply(std::shared_ptr<const Adapter> adapter) {
-    const int64_t rank = adapter ? adapter->max_rank() : 0;
-    if (rank > max_rank_) {
-        const auto lay_out_u = [&](Arena & arena) {
-            std::array<Matrix, n_modules> u;
-            for (Matrix & one : u) one = arena.operand(backend_->formats().act, piece_, rank);
-            return u;
-        };
-        Arena counting;
-        lay_out_u(counting);
-        backend_->reserve(workspace_shape(rank));
-        adapter_arena_ = std::unique_ptr<void, Release>(backend_->allocate(counting.n_bytes()), {backend_.get()});
-        Arena arena(adapter_arena_.get());
-        buffers_.block.u = lay_out_u(arena);
-        max_rank_ = rank;
+    std::unique_ptr<Plan> plan = plan_for(adapter.get());
+    if (plan->max_rank > max_rank_) {
+        backend_->reserve(workspace(plan->max_rank));
+        max_rank_ = plan->max_rank;
     }
-    transformer_ = std::make_unique<Transformer>(*model_, adapter.get(), *backend_, nullptr);
+    if (plan->temporary_bytes > temporary_bytes_) {
+        temporary_ = std::unique_ptr<void, Release>(backend_->allocate(plan->temporary_bytes), {backend_.get()});
+        temporary_bytes_ = plan->temporary_bytes;
+    }
+    place(*plan, temporary_.get());
+    plan_ = std::move(plan);
+    attached_ = std::make_unique<AttachedAdapter>(*model_, adapter.get(), nullptr);
     adapter_ = std::move(adapter);
     ++n_applied_;
     n_past_ = 0;
@@ -118,7 +148,7 @@ void Context::eval(std::span<const int32_t> tokens, bool all_logits, float * log
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the context holds ", n_past_, " of ", n_ctx_, " tokens; ", n,
              " more do not fit");
     }
-    const int32_t n_vocab = model_->config().n_vocab;
+    const int32_t n_vocab = model_->shape().n_vocab;
     for (const int32_t id : tokens) {
         if (id < 0 || id >= n_vocab)
             fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is outside the vocabulary of ", n_vocab);
@@ -152,7 +182,7 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
             compute();
         }
         n_past_ += n;
-        const auto n_vocab = static_cast<size_t>(model_->config().n_vocab);
+        const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
         for (int64_t first = n - n_logits; first < n; first += logits_piece) {
             const int64_t count = std::min<int64_t>(logits_piece, n - first);
             if (n_logits > 1) compute_logits(first, count);
@@ -176,23 +206,34 @@ uint64_t Context::shape_key(int64_t n_logits) const {
     return derive_seed(std::bit_cast<uint64_t>(scale), n_applied_, static_cast<uint64_t>(n_logits));
 }
 
+Bound Context::bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
+                     const PlacedSlots & slots, const Segment & segment, int32_t layer) const {
+    Bound b{program, weights, plan, slots.forward, segment.q_len, layer};
+    b.adapter = adapter_ ? attached_.get() : nullptr;
+    b.positions = buffers_.positions;
+    b.segments = {&segment, 1};
+    b.tokens = buffers_.tokens;
+    return b;
+}
+
 void Context::forward(const Segment & segment) {
-    const int64_t n = segment.q_len;
-    BlockActivations block = buffers_.block;
-    block.lse = {};
-    backend_->embed(model_->embedding(), buffers_.tokens, {}, block.x.slice_rows(0, n));
-    for (int32_t l = 0; l < model_->config().n_layer; ++l) {
-        const Cache & all = buffers_.caches[static_cast<size_t>(l)];
-        const Cache cache{all.k.slice_rows(0, segment.kv_len), all.v.slice_rows(0, segment.kv_len)};
-        transformer_->block_forward(l, block, buffers_.scratch, {buffers_.positions, {&segment, 1}}, cache, block.x);
+    const Architecture & architecture = model_->architecture();
+    run(plan_->prologue->forward,
+        bound(architecture.prologue, model_->prologue(), *plan_->prologue, prologue_, segment), *backend_);
+    for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
+        const auto i = static_cast<size_t>(l);
+        const BlockPlan & plan = *plan_->layers[i];
+        run(plan.forward, bound(architecture.layer(l), model_->layers()[i], plan, layers_[i], segment, l), *backend_);
     }
 }
 
 void Context::compute_logits(int64_t first, int64_t n) {
-    const Matrix normed = buffers_.normed.slice_rows(0, n);
-    backend_->norm(buffers_.block.x.slice_rows(first, n), {model_->output_norm(), model_->config().rms_eps, {}}, {},
-                   normed);
-    backend_->logits(normed, {&model_->output()}, buffers_.logits);
+    const Segment rows{0, static_cast<int32_t>(n), 0, static_cast<int32_t>(n)};
+    epilogue_.place(*plan_->epilogue, Slot::input, buffers_.x.slice_rows(first, n));
+    Bound b = bound(model_->architecture().epilogue, model_->epilogue(), *plan_->epilogue, epilogue_, rows);
+    b.n_picked = n;
+    b.logits = buffers_.logits;
+    run(plan_->epilogue->forward, b, *backend_);
 }
 
 }  // namespace lorica

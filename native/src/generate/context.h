@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "adapter/adapter.h"
-#include "model/transformer.h"
+#include "run/attached_adapter.h"
+#include "run/plans.h"
 
 namespace lorica {
 
@@ -34,33 +35,51 @@ private:
         Backend * backend;
         void operator()(void * memory) const { backend->release(memory); }
     };
+    // The keys and values of earlier tokens: act [n_ctx, n_head_kv * head_dim], row i of the token at position i.
+    struct Cache {
+        Matrix k, v;
+    };
     struct Buffers {
         std::vector<Cache> caches;  // of the layers
-        BlockActivations block;
-        BlockScratch scratch;
-        Matrix normed;
+        Matrix x;                   // hidden: the residual stream
         float * logits;
         int32_t *tokens, *positions;
     };
     static Buffers lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t piece);
-    WorkspaceShape workspace_shape(int64_t max_rank) const;
+    // The plans of a model's layers with an adapter, or of the base where it is null.
+    struct Plan {
+        Plans plans;
+        const BlockPlan *prologue, *epilogue;
+        std::vector<const BlockPlan *> layers;
+        size_t temporary_bytes = 0;
+        int64_t max_rank = 0;
+    };
+    std::unique_ptr<Plan> plan_for(const Adapter * adapter) const;
+    void place(const Plan & plan, void * temporary);
+    WorkspaceShape workspace(int64_t max_rank) const;
+    Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
+                const PlacedSlots & slots, const Segment & segment, int32_t layer = -1) const;
     void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
     void arrange_weights();
-    void forward(const Segment & segment);          // buffers_.tokens to buffers_.block.x
+    void forward(const Segment & segment);          // buffers_.tokens to buffers_.x
     void compute_logits(int64_t first, int64_t n);  // of n tokens of that, at most logits_piece, to buffers_.logits
     uint64_t shape_key(int64_t n_logits) const;
 
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_, n_past_ = 0;
-    uint64_t n_applied_ = 0;                                // how often the adapters have changed
-    bool arranged_ = false;                                 // or found that it cannot be
-    std::unique_ptr<Backend> backend_;                      // declared before what it releases
-    std::unique_ptr<void, Release> arena_, adapter_arena_;  // the second is for block.u
-    int64_t max_rank_ = 0;                                  // of an adapter that there is room for
+    uint64_t n_applied_ = 0;            // how often the adapters have changed
+    bool arranged_ = false;             // or found that it cannot be
+    std::unique_ptr<Backend> backend_;  // declared before what it releases
+    std::unique_ptr<void, Release> arena_, temporary_;
+    size_t temporary_bytes_ = 0;
+    int64_t max_rank_ = 0;  // that the workspace has room for
     Buffers buffers_;
-    std::unique_ptr<Transformer> transformer_;
+    std::unique_ptr<Plan> plan_;
+    PlacedSlots prologue_, epilogue_;
+    std::vector<PlacedSlots> layers_;
+    std::unique_ptr<AttachedAdapter> attached_;
 };
 
 }  // namespace lorica

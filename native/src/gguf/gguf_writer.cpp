@@ -63,6 +63,10 @@ void GgufWriter::set_f32(std::string_view key, float value) {
     gguf_set_val_f32(impl_->context.get(), impl_->new_key(key).c_str(), value);
 }
 
+void GgufWriter::set_f64(std::string_view key, double value) {
+    gguf_set_val_f64(impl_->context.get(), impl_->new_key(key).c_str(), value);
+}
+
 void GgufWriter::set_bool(std::string_view key, bool value) {
     gguf_set_val_bool(impl_->context.get(), impl_->new_key(key).c_str(), value);
 }

@@ -33,6 +33,7 @@ public:
     void set_u32(std::string_view key, uint32_t value);
     void set_u64(std::string_view key, uint64_t value);
     void set_f32(std::string_view key, float value);
+    void set_f64(std::string_view key, double value);
     void set_bool(std::string_view key, bool value);
     void set_string(std::string_view key, std::string_view value);  // ends before the first NUL
     void set_strings(std::string_view key, const std::vector<std::string> & values);

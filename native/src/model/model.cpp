@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "gguf/dequantize.h"
+#include "model/arch/architectures.h"
 
 namespace lorica {
 
@@ -44,7 +45,10 @@ std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBac
 }
 
 Model::Model(GgufFile file, const MakeBackend & make_backend)
-    : file_(std::move(file)), config_(LlamaConfig::read(file_)), make_backend_(make_backend), device_(make_backend()) {}
+    : file_(std::move(file)),
+      architecture_(lorica::describe(file_)),
+      make_backend_(make_backend),
+      device_(make_backend()) {}
 
 void Model::plan_memory() {
     for (const TensorView & view : file_.tensors()) {
@@ -61,31 +65,37 @@ void Model::plan_memory() {
 
 void Model::load_weights() {
     plan_memory();
-    const int64_t n_embd = config_.n_embd;
-    embedding_ = load_linear("token_embd.weight", config_.n_vocab, n_embd);
-    output_norm_ = load_norm("output_norm.weight");
-    output_ = file_.find_tensor("output.weight") ? load_linear("output.weight", config_.n_vocab, n_embd) : embedding_;
-
-    layers_.resize(static_cast<size_t>(config_.n_layer));
-    for (int32_t l = 0; l < config_.n_layer; ++l) {
-        const std::string prefix = "blk." + std::to_string(l) + ".";
-        LayerWeights & layer = layers_[static_cast<size_t>(l)];
-        layer.attn_norm = load_norm(prefix + "attn_norm.weight");
-        layer.ffn_norm = load_norm(prefix + "ffn_norm.weight");
-        const int64_t q = config_.q_dim(), kv = config_.kv_dim(), ff = config_.n_ff;
-        const std::array<std::pair<int64_t, int64_t>, n_modules> shapes{
-            {{q, n_embd}, {kv, n_embd}, {kv, n_embd}, {n_embd, q}, {ff, n_embd}, {ff, n_embd}, {n_embd, ff}}};
-        for (const ModuleNames & names : module_names) {
-            const auto [out, in] = shapes[index(names.module)];
-            layer.linear[index(names.module)] = load_linear(prefix + std::string(names.gguf) + ".weight", out, in);
-        }
-    }
+    prologue_ = load_program(architecture_.prologue, "");
+    epilogue_ = load_program(architecture_.epilogue, "");
+    for (int32_t l = 0; l < shape().n_layer; ++l)
+        layers_.push_back(load_program(architecture_.layer(l), architecture_.layer_name(l)));
     check_all_tensors_used();
     describe();
 }
 
+ProgramWeights Model::load_program(const Program & program, const std::string & prefix) {
+    ProgramWeights weights;
+    for (const EmbedSpec & embed : program.embeds)
+        weights.embeds.push_back(load_matrix(prefix + embed.names.gguf + ".weight", embed.rows, embed.cols));
+    for (const NormSpec & norm : program.norms) {
+        weights.norms.push_back(load_vector(prefix + norm.names.gguf + ".weight", norm.n));
+        weights.norm_biases.push_back(norm.bias ? load_vector(prefix + norm.names.gguf + ".bias", norm.n) : Vector{});
+    }
+    for (const LinearSpec & linear : program.linears) {
+        weights.linears.push_back(load_matrix(prefix + linear.names.gguf + ".weight", linear.out, linear.in));
+        weights.biases.push_back(linear.bias ? load_vector(prefix + linear.names.gguf + ".bias", linear.out)
+                                             : Vector{});
+    }
+    for (const HeadSpec & head : program.heads) {
+        const std::string name = prefix + head.names.gguf + ".weight";
+        const bool own = head.tied_to.empty() || file_.find_tensor(name);
+        weights.heads.push_back(own ? load_matrix(name, head.out, head.in) : prologue_.embeds.front());
+    }
+    return weights;
+}
+
 Model::~Model() {
-    for (void * norm : norms_) device_->release(norm);
+    for (void * vector : vectors_) device_->release(vector);
 }
 
 const TensorView & Model::tensor(const std::string & name) {
@@ -95,7 +105,7 @@ const TensorView & Model::tensor(const std::string & name) {
     return *found;
 }
 
-Weight Model::load_linear(const std::string & name, int64_t out, int64_t in) {
+Weight Model::load_matrix(const std::string & name, int64_t out, int64_t in) {
     const TensorView & view = tensor(name);
     if (view.ne[0] != in || view.ne[1] != out || view.ne[2] != 1 || view.ne[3] != 1) {
         fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " has shape [", view.ne[1], ", ", view.ne[0],
@@ -111,20 +121,20 @@ Weight Model::load_linear(const std::string & name, int64_t out, int64_t in) {
     return weight;
 }
 
-const float * Model::load_norm(const std::string & name) {
+Vector Model::load_vector(const std::string & name, int64_t n) {
     const TensorView & view = tensor(name);
-    if (view.n_elements() != config_.n_embd || view.ne[0] != config_.n_embd) {
+    if (view.n_elements() != n || view.ne[0] != n) {
         fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " has ", view.n_elements(),
-             " elements; it must have ", config_.n_embd);
+             " elements; it must have ", n);
     }
     if (!is_supported_weight_type(view.type)) {
         fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type),
              ", which cannot be read");
     }
-    std::vector<float> values(static_cast<size_t>(config_.n_embd));
-    dequantize_row(view.type, view.data, values.data(), config_.n_embd);
+    std::vector<float> values(static_cast<size_t>(n));
+    dequantize_row(view.type, view.data, values.data(), n);
     void * memory = device_->allocate(values.size() * sizeof(float));
-    norms_.push_back(memory);
+    vectors_.push_back(memory);
     device_->copy_to_device(memory, values.data(), values.size() * sizeof(float));
     return static_cast<const float *>(memory);
 }
@@ -134,8 +144,8 @@ void Model::check_all_tensors_used() const {
     const std::set<std::string> used(used_.begin(), used_.end());
     for (const TensorView & view : file_.tensors()) {
         if (!used.contains(view.name) && view.name != "rope_freqs.weight" && !view.name.ends_with(".attn_rot_embd")) {
-            fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", view.name,
-                 " is no part of the Llama architecture that is supported here (biases and experts are not)");
+            fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", view.name, " is no part of the architecture '",
+                 shape().architecture, "' as it is computed here");
         }
     }
 }
@@ -144,7 +154,7 @@ void Model::describe() {
     name_ = file_.find_string("general.name").value_or("");
     std::map<std::string, int64_t> bytes_by_type;
     Fingerprint fingerprint;
-    fingerprint.add(config_.architecture);
+    fingerprint.add(shape().architecture);
     for (const TensorView & view : file_.tensors()) {
         if (view.name == "rope_freqs.weight") continue;
         n_params_ += view.n_elements();
@@ -168,10 +178,10 @@ std::shared_ptr<const ArrangedWeights> Model::arranged_weights(Backend & backend
     std::shared_ptr<const ArrangedWeights> arranged = arranged_.lock();
     if (!arranged) {
         std::vector<const Weight *> weights;
-        for (const LayerWeights & layer : layers_) {
-            for (const Weight & weight : layer.linear) weights.push_back(&weight);
+        for (const ProgramWeights & layer : layers_) {
+            for (const Weight & weight : layer.linears) weights.push_back(&weight);
         }
-        weights.push_back(&output_);
+        weights.push_back(&output());
         // The rest is left to whoever else needs some.
         arranged = backend.arrange(weights, backend.available_memory() / 4 * 3);
         arranged_ = arranged;

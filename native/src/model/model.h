@@ -1,7 +1,6 @@
-// A frozen base model: its file, its configuration, and its weights as the chosen device reads them.
+// A frozen base model: its file, its description, and its weights as the chosen device reads them.
 #pragma once
 
-#include <array>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -10,17 +9,16 @@
 
 #include "backend/backend.h"
 #include "gguf/gguf_file.h"
-#include "model/llama_config.h"
-#include "model/module.h"
+#include "model/program.h"
 
 namespace lorica {
 
-struct LayerWeights {
-    const float * attn_norm = nullptr;  // f32[n_embd], device memory
-    const float * ffn_norm = nullptr;
-    std::array<Weight, n_modules> linear;
-
-    const Weight & operator[](Module module) const { return linear[index(module)]; }
+// What the nodes of one program read, by number in its tables.
+struct ProgramWeights {
+    std::vector<Weight> linears;
+    std::vector<Vector> biases;              // of those; empty where there is none
+    std::vector<Vector> norms, norm_biases;  // device memory
+    std::vector<Weight> embeds, heads;
 };
 
 // Immutable once made; shared by adapters, sessions and contexts, which keep it alive.
@@ -35,12 +33,14 @@ public:
     ~Model();
 
     const GgufFile & file() const { return file_; }
-    const LlamaConfig & config() const { return config_; }
-    const Weight & embedding() const { return embedding_; }
-    const std::vector<LayerWeights> & layers() const { return layers_; }
-    const float * output_norm() const { return output_norm_; }
-    const Weight & output() const { return output_; }
-    bool tied_output() const { return output_.data == embedding_.data; }
+    const Architecture & architecture() const { return architecture_; }
+    const Shape & shape() const { return architecture_.shape; }
+    const ProgramWeights & prologue() const { return prologue_; }
+    const std::vector<ProgramWeights> & layers() const { return layers_; }
+    const ProgramWeights & epilogue() const { return epilogue_; }
+    const Weight & embedding() const { return prologue_.embeds.front(); }
+    const Weight & output() const { return epilogue_.heads.front(); }
+    bool tied_output() const { return output().data == embedding().data; }
 
     const std::string & name() const { return name_; }
     const std::string & file_type() const { return file_type_; }
@@ -63,22 +63,22 @@ private:
     Model(GgufFile file, const MakeBackend & make_backend);
     void plan_memory();
     void load_weights();
-    Weight load_linear(const std::string & name, int64_t out, int64_t in);
-    const float * load_norm(const std::string & name);
+    ProgramWeights load_program(const Program & program, const std::string & prefix);
+    Weight load_matrix(const std::string & name, int64_t out, int64_t in);
+    Vector load_vector(const std::string & name, int64_t n);
     const TensorView & tensor(const std::string & name);
     void check_all_tensors_used() const;
     void describe();
 
     GgufFile file_;
-    LlamaConfig config_;
+    Architecture architecture_;
     MakeBackend make_backend_;
     std::unique_ptr<Backend> device_;
-    std::vector<void *> norms_;  // owned by device_
+    std::vector<void *> vectors_;  // owned by device_
     std::vector<std::string> used_;
 
-    Weight embedding_, output_;
-    std::vector<LayerWeights> layers_;
-    const float * output_norm_ = nullptr;
+    ProgramWeights prologue_, epilogue_;
+    std::vector<ProgramWeights> layers_;
     std::string name_, file_type_, fingerprint_;
     mutable std::mutex arranging_;
     mutable std::weak_ptr<const ArrangedWeights> arranged_;

@@ -6,33 +6,11 @@
 #include <vector>
 
 #include "adapter/adapter.h"
-#include "model/transformer.h"
+#include "run/executor.h"
+#include "train/plan.h"
+#include "train/session_config.h"
 
 namespace lorica {
-
-enum class Checkpointing { automatic, off, on };
-enum class Optimizer : uint32_t { adamw, adamw_8bit };
-
-struct SessionConfig {
-    int32_t max_tokens = 512;
-    int32_t max_sequences = 0;        // 0: max_tokens
-    int32_t max_sequence_length = 0;  // 0: max_tokens
-    Checkpointing checkpointing = Checkpointing::automatic;
-    Optimizer optimizer = Optimizer::adamw;
-    double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
-    double neftune_alpha = 0;  // 0: no noise
-    uint64_t seed = 42;
-    int64_t memory_limit = 0;  // 0: what the device reports as available
-};
-
-// Bytes by component.
-struct MemoryPlan {
-    int64_t weights = 0, adapter = 0, gradients = 0, optimizer = 0, activations = 0, workspace = 0, available = 0;
-    int32_t recomputed_layers = 0;  // whose activations are computed again in the backward pass
-
-    int64_t total() const { return weights + adapter + gradients + optimizer + activations + workspace; }
-    bool fits() const { return total() <= available; }
-};
 
 // Sequences one after another. labels[t] is what position t is to predict, or -100.
 struct PackedBatch {
@@ -60,9 +38,14 @@ struct TensorGroup {
 
 class Session {
 public:
-    static MemoryPlan plan(const Model & model, const Adapter & adapter, const SessionConfig & config);
+    // adapter may be null: for evaluation alone.
+    static MemoryPlan plan(const Model & model, const Adapter * adapter, const SessionConfig & config);
 
-    Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config);
+    // Without an adapter, which is null then, the session evaluates the model as it is. Errors: INVALID_ARGUMENT,
+    // UNSUPPORTED, OUT_OF_MEMORY with what would fit.
+    Session(std::shared_ptr<const Model> model, std::shared_ptr<Adapter> adapter, const SessionConfig & config);
+    Session(std::shared_ptr<Adapter> adapter, const SessionConfig & config)
+        : Session(adapter->model(), adapter, config) {}
     ~Session();
     Session(const Session &) = delete;
     Session & operator=(const Session &) = delete;
@@ -81,42 +64,39 @@ public:
     double operations_per_token() const;
     double measure_peak() { return backend_->measure_peak(); }
 
-    const Adapter & adapter() const { return *adapter_; }
-    std::vector<float> gradient(int32_t tensor) const { return adapter_->read(gradients_, tensor); }
-    void set_gradient(int32_t tensor, const float * values) { adapter_->write(gradients_, tensor, values); }
+    // Of a session that has one, as all below.
+    const Adapter & adapter() const {
+        check_training();
+        return *adapter_;
+    }
+    std::vector<float> gradient(int32_t tensor) const { return adapter().read(gradients_, tensor); }
+    void set_gradient(int32_t tensor, const float * values) {
+        check_training();
+        adapter_->write(gradients_, tensor, values);
+    }
 
     void save_state(const std::string & path) const;
     void load_state(const std::string & path);
 
 private:
-    // Everything whose size depends on max_tokens, in one arena.
-    struct Buffers {
-        std::vector<Matrix> x;  // hidden: input of each kept block; the last entry is the output of the last block
-        std::vector<BlockActivations>
-            blocks;  // of each kept block; recomputed ones have o and lse alone, the rest in the lowest other's memory
-        BlockScratch scratch;
-        Matrix dx;                              // hidden
-        Matrix rows_x, rows_dx, rows_d_normed;  // hidden: the trained rows
-        Matrix rows_normed;                     // act
-        Matrix nll;                             // hidden
-        int32_t *tokens, *positions, *rows, *labels;
-        uint64_t * dropout_seeds;  // null without dropout
-    };
-    static Buffers lay_out(Arena & arena, const Model & model, const Adapter & adapter, const SessionConfig & config,
-                           int32_t recomputed_layers);
-    static WorkspaceShape workspace_shape(const Model & model, const Adapter & adapter, const SessionConfig & config);
-    static MemoryPlan plan_with(const Model & model, const Adapter & adapter, const SessionConfig & config,
+    static WorkspaceShape workspace(const Model & model, const Adapter * adapter, const SessionConfig & config);
+    static MemoryPlan plan_with(const Model & model, const Adapter * adapter, const SessionConfig & config,
                                 int32_t recomputed_layers);
 
+    [[noreturn]] static void refuse(const Model & model, const Adapter * adapter, const SessionConfig & config,
+                                    const MemoryPlan & plan);
     static int64_t optimizer_bytes(const Adapter & adapter, Optimizer optimizer);
     // What is saved, in that order: arrays and their sizes in bytes.
     std::vector<std::pair<void *, size_t>> state_arrays() const;
     Moments8bit moments_8bit(int32_t tensor) const;
+    void allocate_optimizer();
     void release();
 
     void upload(const PackedBatch & batch);
     void check(const PackedBatch & batch) const;
-    BlockActivations block(int32_t layer) const;
+    void check_training() const;
+    Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
+                std::span<const Matrix> slots, int32_t layer = -1) const;
     // Of training: activations are kept, and the input may get noise.
     void embed(bool training);
     void forward(bool training);
@@ -132,18 +112,18 @@ private:
     [[noreturn]] void fail_non_finite_loss() const;
     [[noreturn]] void fail_non_finite_gradient() const;
 
-    std::shared_ptr<Adapter> adapter_;
-    const Model & model_;
+    std::shared_ptr<Adapter> adapter_;  // may be null
+    std::shared_ptr<const Model> model_;
     SessionConfig config_;
     std::unique_ptr<Backend> backend_;
-    int32_t recomputed_layers_ = 0;  // of those with gradients, the lowest
     void *arena_ = nullptr, *gradients_ = nullptr;
     void *moment1_ = nullptr,
          *moment2_ = nullptr;  // AdamW: param format; with 8 bits: codes, one block after another within a tensor
     void *scales1_ = nullptr, *scales2_ = nullptr;  // of those blocks, f32; null without
     std::vector<TensorGroup> groups_;
-    std::unique_ptr<Transformer> transformer_;
-    Buffers buffers_;
+    std::unique_ptr<AttachedAdapter> attached_;
+    std::unique_ptr<SessionPlan> plan_;
+    SessionMemory memory_;
 
     // Of the current batch.
     int64_t n_tokens_ = 0;

@@ -30,7 +30,7 @@ const char * name(Optimizer optimizer) { return optimizer == Optimizer::adamw ? 
 uint32_t layout_checksum(const Adapter & adapter) {
     uint32_t crc = 0;
     for (int32_t i = 0; i < adapter.n_tensors(); ++i) {
-        const Adapter::TensorRef tensor = adapter.tensor(i);
+        const Adapter::Tensor & tensor = adapter.tensor(i);
         crc = crc32c(crc, tensor.name.data(), tensor.name.size());
         crc = crc32c(crc, &tensor.rows, sizeof tensor.rows);
         crc = crc32c(crc, &tensor.cols, sizeof tensor.cols);
@@ -41,6 +41,7 @@ uint32_t layout_checksum(const Adapter & adapter) {
 }  // namespace
 
 void Session::save_state(const std::string & path) const {
+    check_training();
     Header header;
     header.element_size = static_cast<uint32_t>(dtype_size(backend_->formats().param));
     header.n_params = adapter_->n_params();
@@ -65,6 +66,7 @@ void Session::save_state(const std::string & path) const {
 }
 
 void Session::load_state(const std::string & path) {
+    check_training();
     std::ifstream file(path, std::ios::binary);
     if (!file) fail(LORICA_ERROR_IO, "cannot open training state ", path, ": ", std::strerror(errno));
     Header header;

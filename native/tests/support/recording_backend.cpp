@@ -39,6 +39,7 @@ std::string Recording::parameter_name(const void * data) const {
 
 // By its place in the mapped file or, of a copy of 32-bit values, by what it holds.
 std::string Recording::weight_name(const void * data, size_t n_bytes) const {
+    if (!file_) return parameter_name(data);
     for (const TensorView & tensor : file_->tensors()) {
         const bool same =
             data == tensor.data || (n_bytes > 0 && tensor.type == GGML_TYPE_F32 && tensor.n_bytes == n_bytes &&
@@ -69,6 +70,11 @@ template <typename Region> bool overlap(const Region & a, const Region & b) {
 // Whether a covers all of b.
 template <typename Region> bool covers(const Region & a, const Region & b) {
     if (b.rows == 0) return true;
+    if (a.row_bytes == a.stride_bytes || a.rows == 1) {  // without gaps
+        const size_t n = static_cast<size_t>(a.rows - 1) * a.stride_bytes + a.row_bytes;
+        return b.begin >= a.begin &&
+               b.begin + static_cast<size_t>(b.rows - 1) * b.stride_bytes + b.row_bytes <= a.begin + n;
+    }
     if (a.rows > 1 && b.rows > 1 && a.stride_bytes != b.stride_bytes) return false;
     if (b.begin < a.begin) return false;
     const auto distance = static_cast<size_t>(b.begin - a.begin);

@@ -1,0 +1,98 @@
+// Adapters from and to GGUF files.
+#include <cmath>
+
+#include "adapter/adapter.h"
+#include "adapter/lora_file.h"
+#include "adapter/targets.h"
+#include "common/error.h"
+
+namespace lorica {
+
+std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const std::string & path) {
+    const LoraFile file = read_lora_file(path);
+    const Architecture & architecture = model->architecture();
+    if (file.architecture != architecture.shape.architecture) {
+        fail(LORICA_ERROR_MISMATCH, path, " was made for architecture '", file.architecture, "', the model is '",
+             architecture.shape.architecture, "'");
+    }
+    if (!file.base_fingerprint.empty() && file.base_fingerprint != model->fingerprint()) {
+        fail(LORICA_ERROR_MISMATCH, path, " was trained on another base model (fingerprint ", file.base_fingerprint,
+             ", this model's is ", model->fingerprint(), "); load it with the model that it was trained on");
+    }
+    // The alpha that llama.cpp reads makes the scale alpha / rank; with rsLoRA, what was asked for is beside it.
+    const bool knows_rslora = file.use_rslora && file.rank > 0 && file.true_alpha > 0;
+    AdapterConfig config;
+    config.alpha = knows_rslora ? file.true_alpha : file.alpha;
+    config.use_rslora = knows_rslora;
+    config.use_dora = file.use_dora;
+    config.dropout = file.dropout;
+    config.target_modules.clear();
+    std::shared_ptr<Adapter> adapter(new Adapter(model, config));
+    adapter->base_fingerprint_ = file.base_fingerprint;
+    if (file.pairs.empty()) fail(LORICA_ERROR_FORMAT, path, " holds no LoRA tensors");
+
+    for (const LoraFilePair & pair : file.pairs) {
+        const auto place = find_linear(architecture, pair.base_name);
+        if (!place) {
+            std::string known;
+            for (const Names & names : linear_names(architecture)) known += (known.empty() ? "" : ", ") + names.gguf;
+            const size_t last = known.rfind(", ");
+            if (last != std::string::npos) known.replace(last, 2, " and ");
+            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is no adaptable tensor of this model, which has ",
+                 architecture.shape.n_layer, " layers with ", known);
+        }
+        const LinearSpec & spec = architecture.layer(place->layer).linears[static_cast<size_t>(place->linear)];
+        if (pair.n_in != spec.in || pair.n_out != spec.out) {
+            fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is [", pair.n_out, ", ", pair.n_in,
+                 "] in the adapter and [", spec.out, ", ", spec.in, "] in the model");
+        }
+        // B of a pair with a rank of its own is stored for a scale of file.alpha / rank.
+        const auto rank = static_cast<double>(pair.rank);
+        const double alpha = !knows_rslora            ? file.alpha
+                             : pair.rank == file.rank ? config.alpha
+                                                      : file.alpha / std::sqrt(rank);
+        adapter->add_pair(place->layer, place->linear, pair.rank, alpha);
+    }
+    adapter->config_.rank = knows_rslora ? file.rank : static_cast<int32_t>(adapter->pairs_.front().rank);
+    adapter->allocate();
+    adapter->config_.target_modules = adapter->target_modules_;
+    for (size_t p = 0; p < file.pairs.size(); ++p) {
+        const LoraPair & pair = adapter->pairs_[p];
+        adapter->write(adapter->params_, pair.a, file.pairs[p].a.data());
+        adapter->write(adapter->params_, pair.b, file.pairs[p].b.data());
+        if (file.use_dora) adapter->write(adapter->params_, pair.m, file.pairs[p].magnitudes.data());
+    }
+    return adapter;
+}
+
+void Adapter::save(const std::string & path) const {
+    LoraFile file;
+    file.architecture = model_->shape().architecture;
+    // llama.cpp computes alpha / rank; with rsLoRA the same effect needs alpha * sqrt(rank).
+    file.alpha = static_cast<float>(config_.use_rslora ? config_.alpha * std::sqrt(static_cast<double>(config_.rank))
+                                                       : config_.alpha);
+    file.true_alpha = config_.use_rslora ? config_.alpha : 0;
+    file.base_fingerprint = model_->fingerprint();
+    file.rank = config_.rank;
+    file.dropout = config_.dropout;
+    file.use_rslora = config_.use_rslora;
+    file.use_dora = config_.use_dora;
+    for (const LoraPair & pair : pairs_) {
+        std::vector<float> b = read(pair.b);
+        // What a reader makes of the pair without this factor; 1 unless the pair has an alpha, or with rsLoRA a rank,
+        // of its own.
+        const double stored = file.alpha == 0 ? 1 : double{file.alpha} / static_cast<double>(pair.rank);
+        const bool as_the_others = pair.alpha == config_.alpha && (!config_.use_rslora || pair.rank == config_.rank);
+        if (!as_the_others) {
+            const double factor = own_scale(pair) / stored;
+            for (float & value : b) value = static_cast<float>(value * factor);
+        }
+        std::vector<float> magnitudes;
+        if (file.use_dora) magnitudes = read(pair.m);
+        file.pairs.push_back(
+            {pair.base_name, pair.rank, pair.in, pair.out, read(pair.a), std::move(b), std::move(magnitudes)});
+    }
+    write_lora_file(path, file);
+}
+
+}  // namespace lorica

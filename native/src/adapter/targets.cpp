@@ -1,0 +1,115 @@
+#include "adapter/targets.h"
+
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <sstream>
+
+#include "common/error.h"
+
+namespace lorica {
+
+namespace {
+
+std::vector<std::string> split_commas(const std::string & text) {
+    std::vector<std::string> parts;
+    std::istringstream stream(text);
+    for (std::string part; std::getline(stream, part, ',');) {
+        const size_t first = part.find_first_not_of(" \t"), last = part.find_last_not_of(" \t");
+        if (first != std::string::npos) parts.push_back(part.substr(first, last - first + 1));
+    }
+    return parts;
+}
+
+struct Words {
+    std::string name;
+    int32_t rank = 0;
+    double alpha = 0;
+};
+
+// NAME, NAME:RANK or NAME:RANK:ALPHA.
+Words parse_target(const std::string & text, int32_t rank, double alpha) {
+    Words target{text.substr(0, text.find(':')), rank, alpha};
+    if (target.name.size() == text.size()) return target;
+    const char * p = text.data() + target.name.size() + 1;
+    const char * const end = text.data() + text.size();
+    auto result = std::from_chars(p, end, target.rank);
+    if (result.ec == std::errc{} && result.ptr != end && *result.ptr == ':')
+        result = std::from_chars(result.ptr + 1, end, target.alpha);
+    if (result.ec != std::errc{} || result.ptr != end) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", text,
+             "' is not of the form NAME, NAME:RANK or NAME:RANK:ALPHA");
+    }
+    return target;
+}
+
+void check_size(int32_t rank, double alpha, int32_t largest_rank) {
+    if (rank < 1 || rank > largest_rank) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "rank is ", rank, "; it must lie between 1 and ", largest_rank,
+             " for this model");
+    }
+    if (!std::isfinite(alpha) || alpha <= 0)
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "alpha is ", alpha, "; it must be positive");
+}
+
+[[noreturn]] void unknown_module(const Architecture & architecture, const std::string & name) {
+    const std::vector<Names> modules = linear_names(architecture);
+    std::string known;
+    for (const Names & module : modules) known += module.hf + ", ";
+    const int32_t last = architecture.shape.n_layer - 1;
+    fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", name, "' does not exist; there are ", known,
+         "tensor names from ", architecture.layer_name(0), architecture.layer(0).linears.front().names.gguf, " to ",
+         architecture.layer_name(last), architecture.layer(last).linears.back().names.gguf, ", and all-linear");
+}
+
+}  // namespace
+
+std::optional<LinearPlace> find_linear(const Architecture & architecture, std::string name) {
+    if (name.ends_with(".weight")) name.resize(name.size() - 7);
+    for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
+        const std::string layer = architecture.layer_name(l);
+        if (!name.starts_with(layer)) continue;
+        const std::vector<LinearSpec> & linears = architecture.layer(l).linears;
+        for (size_t i = 0; i < linears.size(); ++i) {
+            const std::string_view rest = std::string_view(name).substr(layer.size());
+            if (rest == linears[i].names.gguf || rest == linears[i].short_name())
+                return LinearPlace{l, static_cast<int16_t>(i)};
+        }
+    }
+    return std::nullopt;
+}
+
+std::vector<Target> parse_targets(const Architecture & architecture, const std::string & text, int32_t rank,
+                                  double alpha) {
+    const Shape & shape = architecture.shape;
+    const int32_t largest = std::min(shape.n_embd, shape.n_ff);
+    check_size(rank, alpha, largest);
+    const std::vector<std::string> parts = split_commas(text);
+    if (parts.empty())
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "target_modules is empty; \"all-linear\" means every linear layer");
+    std::map<std::pair<int32_t, int16_t>, Words> targets;
+    for (const std::string & part : parts) {
+        const Words target = parse_target(part, rank, alpha);
+        check_size(target.rank, target.alpha, largest);
+        bool found = false;
+        for (int32_t l = 0; l < shape.n_layer; ++l) {
+            const std::vector<LinearSpec> & linears = architecture.layer(l).linears;
+            for (size_t i = 0; i < linears.size(); ++i) {
+                const bool named = target.name == "all-linear" || target.name == linears[i].names.gguf ||
+                                   target.name == linears[i].short_name();
+                if (!named) continue;
+                targets[{l, static_cast<int16_t>(i)}] = target;
+                found = true;
+            }
+        }
+        if (found) continue;
+        const auto one = find_linear(architecture, target.name);
+        if (!one) unknown_module(architecture, target.name);
+        targets[{one->layer, one->linear}] = target;
+    }
+    std::vector<Target> all;
+    for (const auto & [place, words] : targets) all.push_back({place.first, place.second, words.rank, words.alpha});
+    return all;
+}
+
+}  // namespace lorica

@@ -1,0 +1,24 @@
+// The architectures that are known, by the name that GGUF files give them. A new one is a file here and a line in the
+// list.
+#pragma once
+
+#include "model/arch/reader.h"
+#include "model/describe.h"
+
+//      function, name in general.architecture
+#define LORICA_ARCHITECTURES(X) X(llama, "llama")
+
+namespace lorica {
+
+#define LORICA_DECLARE(function, name) Architecture function(const Reader & file);
+LORICA_ARCHITECTURES(LORICA_DECLARE)
+#undef LORICA_DECLARE
+
+// Errors: UNSUPPORTED for an architecture that is not in the list or a variant that is not computed, FORMAT for values
+// that are missing or contradict each other.
+Architecture describe(const GgufFile & file);
+
+// "llama, …"
+std::string architecture_names();
+
+}  // namespace lorica

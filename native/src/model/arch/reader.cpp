@@ -1,0 +1,188 @@
+#include "model/arch/reader.h"
+
+#include <cmath>
+#include <limits>
+
+#include "common/error.h"
+#include "gguf/dequantize.h"
+
+namespace lorica {
+
+Reader::Reader(const GgufFile & file) : file_(file) {
+    const auto architecture = file.find_string("general.architecture");
+    if (!architecture) fail(LORICA_ERROR_FORMAT, file.path(), ": metadata key general.architecture is missing");
+    if (file.find_string("general.type").value_or("model") == "adapter") {
+        fail(LORICA_ERROR_UNSUPPORTED, file.path(), " is an adapter, not a model; give the base model here");
+    }
+    architecture_ = *architecture;
+}
+
+// ---- values
+
+int32_t Reader::integer(const std::string & key, int64_t min, int64_t max) const {
+    const auto value = optional_integer(key, min, max);
+    if (!value) fail(LORICA_ERROR_FORMAT, file_.path(), ": metadata key ", architecture_, ".", key, " is missing");
+    return *value;
+}
+
+std::optional<int32_t> Reader::optional_integer(const std::string & key, int64_t min, int64_t max) const {
+    const auto value = find(architecture_ + "." + key);
+    if (!value) return std::nullopt;
+    if (*value < min || *value > max) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".", key, " is ", *value, "; it must lie between ",
+             min, " and ", max);
+    }
+    return static_cast<int32_t>(*value);
+}
+
+std::vector<int32_t> Reader::integers(const std::string & key, int32_t n_layer, int64_t min, int64_t max) const {
+    const std::string full = architecture_ + "." + key;
+    if (!is_array(full)) return std::vector<int32_t>(static_cast<size_t>(n_layer), integer(key, min, max));
+    const std::vector<int64_t> wide = *file_.find_ints(full);
+    std::vector<int32_t> values;
+    for (const int64_t value : wide) {
+        if (value < min || value > max) {
+            fail(LORICA_ERROR_FORMAT, file_.path(), ": ", full, " has the value ", value, "; it must lie between ", min,
+                 " and ", max);
+        }
+        values.push_back(static_cast<int32_t>(value));
+    }
+    if (values.size() != static_cast<size_t>(n_layer)) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": ", full, " has ", values.size(), " values for ", n_layer, " layers");
+    }
+    return values;
+}
+
+double Reader::positive(const std::string & key, double otherwise) const {
+    const double value = file_.find_float(architecture_ + "." + key).value_or(otherwise);
+    if (!(value > 0) || !std::isfinite(value)) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".", key, " is ", value, "; it must be positive");
+    }
+    return value;
+}
+
+bool Reader::has(const std::string & key) const {
+    for (int64_t i = 0; i < file_.n_kv(); ++i) {
+        if (file_.key(i) == architecture_ + "." + key) return true;
+    }
+    return false;
+}
+
+bool Reader::boolean(const std::string & key, bool otherwise) const {
+    return file_.find_bool(architecture_ + "." + key).value_or(otherwise);
+}
+
+// Some files give a value per layer. Equal ones are one value.
+std::optional<int64_t> Reader::find(const std::string & key) const {
+    if (!is_array(key)) return file_.find_int(key);
+    const auto values = file_.find_ints(key);
+    if (values->empty()) fail(LORICA_ERROR_FORMAT, file_.path(), ": ", key, " is an empty array");
+    for (const int64_t value : *values) {
+        if (value != values->front()) {
+            fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": ", key, " differs between layers, which is not supported");
+        }
+    }
+    return values->front();
+}
+
+bool Reader::is_array(const std::string & key) const {
+    for (int64_t i = 0; i < file_.n_kv(); ++i) {
+        if (file_.key(i) == key) return file_.array_length(i).has_value();
+    }
+    return false;
+}
+
+std::vector<float> Reader::factors(const std::string & tensor, int64_t n) const {
+    const TensorView * view = file_.find_tensor(tensor);
+    if (!view) return {};
+    if (view->type != GGML_TYPE_F32 || view->n_elements() != n) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": ", tensor, " must be F32 with ", n, " elements");
+    }
+    std::vector<float> values(static_cast<size_t>(n));
+    dequantize_row(GGML_TYPE_F32, view->data, values.data(), n);
+    for (size_t i = 0; i < values.size(); ++i) {
+        if (!(values[i] > 0) || !std::isfinite(values[i])) {
+            fail(LORICA_ERROR_FORMAT, file_.path(), ": ", tensor, "[", i, "] is ", values[i], "; it must be positive");
+        }
+    }
+    return values;
+}
+
+// ---- what architectures share
+
+void Reader::refuse_experts() const {
+    if (optional_integer("expert_count", 0, 4096).value_or(0) > 0) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": mixture-of-experts models are not supported");
+    }
+}
+
+Shape Reader::shape() const {
+    Shape s;
+    constexpr int32_t large = 1 << 20;
+    s.architecture = architecture_;
+    s.n_layer = integer("block_count", 1, 4096);
+    s.n_embd = integer("embedding_length", 1, large);
+    s.n_head = integer("attention.head_count", 1, 4096);
+    s.n_head_kv = optional_integer("attention.head_count_kv", 1, 4096).value_or(s.n_head);
+    s.n_ff = integer("feed_forward_length", 1, large);
+    s.n_ctx_train = integer("context_length", 1, std::numeric_limits<int32_t>::max());
+
+    if (s.n_head % s.n_head_kv != 0) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": attention.head_count ", s.n_head,
+             " is no multiple of head_count_kv ", s.n_head_kv);
+    }
+    const auto key_length = optional_integer("attention.key_length", 1, 4096);
+    if (!key_length && s.n_embd % s.n_head != 0) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": embedding_length ", s.n_embd, " is no multiple of head_count ",
+             s.n_head);
+    }
+    s.head_dim = key_length.value_or(s.n_embd / s.n_head);
+    if (s.head_dim % 2 != 0) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": attention heads of odd size ", s.head_dim,
+             " are not supported");
+    }
+    if (optional_integer("attention.value_length", 1, 4096).value_or(s.head_dim) != s.head_dim) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": keys and values of different size are not supported");
+    }
+    if (file_.tensors().empty()) {
+        s.n_vocab = integer("vocab_size", 1, 1 << 26);
+        return s;
+    }
+    const TensorView * embedding = file_.find_tensor("token_embd.weight");
+    if (!embedding) {
+        fail(LORICA_ERROR_FORMAT, file_.path(),
+             ": tensor token_embd.weight is missing; is this a vocabulary-only file?");
+    }
+    if (embedding->ne[1] < 1 || embedding->ne[1] > (1 << 26)) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": token_embd.weight has ", embedding->ne[1], " rows");
+    }
+    s.n_vocab = static_cast<int32_t>(embedding->ne[1]);
+    return s;
+}
+
+RopeSpec Reader::rope(const Shape & shape, bool halves) const {
+    RopeSpec rope;
+    rope.halves = halves;
+    rope.head_dim = shape.head_dim;
+    const int32_t n_rot = optional_integer("rope.dimension_count", 0, shape.head_dim).value_or(shape.head_dim);
+    if (n_rot % 2 != 0) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".rope.dimension_count is odd (", n_rot, ")");
+    }
+    const double base = positive("rope.freq_base", 10000.0);
+    double linear_factor = 1;
+    const std::string scaling = file_.find_string(architecture_ + ".rope.scaling.type").value_or("none");
+    if (scaling == "linear") {
+        linear_factor = positive("rope.scaling.factor", 1.0);
+    } else if (scaling != "none") {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": RoPE scaling '", scaling,
+             "' is not supported (none, linear and rope_freqs are)");
+    }
+    for (int32_t i = 0; i < n_rot / 2; ++i) {
+        rope.inverse_frequency.push_back(std::pow(base, -2.0 * i / n_rot) / linear_factor);
+    }
+    const std::vector<float> factors = this->factors("rope_freqs.weight", n_rot / 2);
+    for (size_t i = 0; i < factors.size(); ++i) rope.inverse_frequency[i] /= factors[i];
+    return rope;
+}
+
+}  // namespace lorica

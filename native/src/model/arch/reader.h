@@ -1,0 +1,47 @@
+// The metadata of a model file, typed and checked, as the architecture files ask for it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gguf/gguf_file.h"
+#include "model/program.h"
+
+namespace lorica {
+
+// Keys are named without the architecture in front of them. Errors: FORMAT for values that are missing or contradict
+// each other, UNSUPPORTED for what no description here computes.
+class Reader {
+public:
+    explicit Reader(const GgufFile & file);
+
+    const std::string & architecture() const { return architecture_; }
+    const GgufFile & file() const { return file_; }
+
+    int32_t integer(const std::string & key, int64_t min, int64_t max) const;
+    std::optional<int32_t> optional_integer(const std::string & key, int64_t min, int64_t max) const;
+    // A value per layer where the file has an array of them.
+    std::vector<int32_t> integers(const std::string & key, int32_t n_layer, int64_t min, int64_t max) const;
+    double positive(const std::string & key, double otherwise) const;
+    bool has(const std::string & key) const;
+    bool boolean(const std::string & key, bool otherwise) const;
+    // A tensor beside the weights: F32 with n positive elements; empty where there is none.
+    std::vector<float> factors(const std::string & tensor, int64_t n) const;
+
+    // What all decoders have. The vocabulary is as large as the embedding or, in a file without tensors, as vocab_size.
+    Shape shape() const;
+    // base^(-2i / n_rot) / factor_i by the keys and the tensor rope_freqs.weight, where n_rot is rope.dimension_count
+    // or head_dim. Scaling: none, linear, and Llama 3's, which converters store in rope_freqs.weight.
+    RopeSpec rope(const Shape & shape, bool halves) const;
+    void refuse_experts() const;
+
+private:
+    std::optional<int64_t> find(const std::string & key) const;
+    bool is_array(const std::string & key) const;
+
+    const GgufFile & file_;
+    std::string architecture_;
+};
+
+}  // namespace lorica

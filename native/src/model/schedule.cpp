@@ -1,0 +1,1023 @@
+#include "model/schedule.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "common/error.h"
+
+namespace lorica {
+
+namespace {
+
+size_t at(int64_t i) { return static_cast<size_t>(i); }
+
+// A node and what is computed in one call with it.
+struct Unit {
+    int norm = -1;   // a norm that this linear node alone reads
+    int main = -1;   // node
+    int gated = -1;  // forward: on its two outputs; backward: what made its input
+};
+
+class Derivation {
+public:
+    Derivation(const Program & program, const TrainedSites & sites, const Wanted & wanted)
+        : p_(program), sites_(sites), w_(wanted) {
+        find_readers();
+        find_streams();
+        find_needs();
+        find_flow();
+    }
+
+    BlockPlan plan() {
+        const std::vector<Unit> units = forward_units();
+        const std::vector<Unit> order = w_.backward ? backward_order() : std::vector<Unit>{};
+        for (const Unit & unit : order) mark_reads(unit);
+        for (const Node & n :
+             p_.nodes) {  // anchors: so much costs no more than the input, and spares the longest operation
+            if (w_.recomputed && !order.empty() && n.op == Op::attention) kept_[at(n.out[0].id)] = true;
+        }
+        for (const Unit & unit : units) emit(unit, true);
+        plan_.forward.swap(calls_);
+        if (!w_.backward) return std::move(plan_);
+        if (w_.recomputed && !order.empty()) recompute(units);
+        const std::vector<bool> writes_twin = twin_writers();
+        twin_is_current_ = w_.twin_in;
+        has_gradient_.assign(p_.values.size(), false);
+        if (!is_epilogue()) has_gradient_[at(stream_of(p_.output))] = true;
+        for (const Unit & unit : order) emit_backward(unit, writes_twin);
+        plan_.backward.swap(calls_);
+        return std::move(plan_);
+    }
+
+    // The order of the backward calls, for who asks about that alone.
+    std::vector<bool> twin_writers() const;
+
+private:
+    const Node & node(int i) const { return p_.nodes[at(i)]; }
+    const ValueInfo & info(Value v) const { return p_[v]; }
+    Value whole(Value v) const { return info(v).part_of ? info(v).part_of : v; }
+    int maker(Value v) const { return info(v).maker; }
+    bool is_epilogue() const { return !p_.heads.empty(); }
+
+    // ---- the graph
+
+    void find_readers() {
+        readers_.resize(p_.values.size());
+        for (int n = 0; n < static_cast<int>(p_.nodes.size()); ++n) {
+            for (int i = 0; i < node(n).n_in; ++i) readers_[at(node(n).in[at(i)].id)].push_back(n);
+            if (node(n).residual) readers_[at(node(n).residual.id)].push_back(n);
+        }
+    }
+
+    bool alone_reads(int n, Value v) const {
+        return readers_[at(v.id)].size() == 1 && readers_[at(v.id)][0] == n && v != p_.output && !is_split(v);
+    }
+    bool is_split(Value v) const {
+        return std::any_of(p_.values.begin(), p_.values.end(), [&](const ValueInfo & i) { return i.part_of == v; });
+    }
+
+    // The norm that a linear node can take with it, or -1.
+    int norm_of(int n) const {
+        const Value x = node(n).in[0];
+        const int m = maker(x);
+        if (node(n).op != Op::linear || m < 0 || node(m).op != Op::norm || !alone_reads(n, x)) return -1;
+        const bool fits = !node(m).residual && p_.norms[at(node(m).spec)].groups == 1 &&
+                          info(node(m).in[0]).format == Format::hidden && info(x).format == Format::act;
+        return fits && !node(n).residual ? m : -1;
+    }
+
+    // The gated node that reads exactly the two outputs of a linear node, or -1.
+    int gated_after(int n) const {
+        const Node & linear = node(n);
+        if (linear.n_out != 2 || norm_of(n) < 0) return -1;
+        const std::vector<int> & readers = readers_[at(linear.out[0].id)];
+        if (readers.size() != 1) return -1;
+        const int g = readers[0];
+        const bool fits = node(g).op == Op::gated && node(g).in[0] == linear.out[0] && node(g).in[1] == linear.out[1] &&
+                          alone_reads(g, linear.out[0]) && alone_reads(g, linear.out[1]) && !has_tail(linear.spec) &&
+                          !has_tail(static_cast<int16_t>(linear.spec + 1));
+        return fits ? g : -1;
+    }
+
+    // The gated node whose output a single linear layer alone reads, or -1.
+    int gated_before(int n) const {
+        const Value x = node(n).in[0];
+        const int g = maker(x);
+        const bool fits =
+            node(n).op == Op::linear && node(n).n_out == 1 && g >= 0 && node(g).op == Op::gated && alone_reads(n, x);
+        return fits ? g : -1;
+    }
+
+    bool has_lora(int linear) const { return sites_.has(static_cast<int16_t>(linear), TrainedSites::lora); }
+    bool has_tail(int linear) const { return sites_.has(static_cast<int16_t>(linear), TrainedSites::dora); }
+
+    std::vector<Unit> forward_units() const {
+        std::vector<bool> taken(p_.nodes.size());
+        std::vector<Unit> units;
+        for (int n = 0; n < static_cast<int>(p_.nodes.size()); ++n) {
+            if (node(n).op != Op::linear) continue;
+            if (const int m = norm_of(n); m >= 0) taken[at(m)] = true;
+            if (const int g = gated_after(n); g >= 0) taken[at(g)] = true;
+        }
+        for (int n = 0; n < static_cast<int>(p_.nodes.size()); ++n) {
+            if (taken[at(n)]) continue;
+            if (node(n).op == Op::linear) {
+                units.push_back({norm_of(n), n, gated_after(n)});
+            } else {
+                units.push_back({-1, n, -1});
+            }
+        }
+        return units;
+    }
+
+    // Memory of a value: what is rotated stays where it was, and a part lies in the whole.
+    Value storage(Value v) const {
+        v = whole(v);
+        const int m = maker(v);
+        if (m >= 0 && node(m).op == Op::rope) return storage(node(m).in[at(info(v).output)]);
+        if (m >= 0 && node(m).op == Op::embed && node(m).n_in == 1) return storage(node(m).in[0]);
+        return v;
+    }
+
+    // ---- gradients: streams, needs, flow
+
+    // Values joined by residuals: the stream is named by its first value, and each has a place in it.
+    void find_streams() {
+        stream_.resize(p_.values.size());
+        place_.assign(p_.values.size(), 0);
+        for (int16_t v = 0; v < static_cast<int16_t>(p_.values.size()); ++v) {
+            stream_[at(v)] = v;
+            const Value above = residual_of({v});
+            if (!above) continue;
+            stream_[at(v)] = stream_[at(above.id)];
+            place_[at(v)] = place_[at(above.id)] + 1;
+        }
+    }
+    Value residual_of(Value v) const {
+        const int m = maker(v);
+        if (m < 0 || info(v).part_of) return {};
+        return node(m).op == Op::embed && node(m).n_in == 1 ? node(m).in[0] : node(m).residual;
+    }
+    int stream_of(Value v) const { return stream_[at(whole(v).id)]; }
+    int place_of(Value v) const { return place_[at(whole(v).id)]; }
+    // That the gradient of the output comes in, which has room of its own.
+    bool is_outer(Value v) const { return stream_of(v) == stream_of(p_.output); }
+
+    void find_needs() {
+        needs_.assign(p_.values.size(), false);
+        if (p_.input) needs_[at(p_.input.id)] = w_.dx;
+        for (const Node & n : p_.nodes) {
+            bool any = n.residual && needs(n.residual);
+            for (int i = 0; i < n.n_in; ++i) any = any || needs(n.in[at(i)]);
+            for (int i = 0; i < n.n_out; ++i) {
+                needs_[at(n.out[at(i)].id)] = any || (n.op == Op::linear && has_lora(n.spec + i));
+            }
+        }
+    }
+    bool needs(Value v) const { return needs_[at(whole(v).id)]; }
+    bool needs_any(const Node & n) const {
+        for (int i = 0; i < n.n_in; ++i) {
+            if (needs(n.in[at(i)])) return true;
+        }
+        return false;
+    }
+
+    bool is_written(Value v) const {
+        if (written_[at(v.id)]) return true;
+        for (size_t i = 0; i < p_.values.size(); ++i) {
+            if (p_.values[i].part_of == v && written_[i]) return true;
+        }
+        return false;
+    }
+
+    void find_flow() {
+        written_.assign(p_.values.size(), false);
+        runs_.assign(p_.nodes.size(), false);
+        if (!w_.backward) return;
+        written_[at(p_.output.id)] = true;
+        for (int i = static_cast<int>(p_.nodes.size()); i-- > 0;) {
+            const Node & n = node(i);
+            bool any_written = false, any_trained = false;
+            for (int o = 0; o < n.n_out; ++o) {
+                if (!is_written(n.out[at(o)])) continue;
+                any_written = true;
+                any_trained = any_trained || (n.op == Op::linear && has_lora(n.spec + o));
+            }
+            if (!any_written) continue;
+            if (const Value above = residual_of(n.out[0])) written_[at(above.id)] = true;
+            switch (n.op) {
+                case Op::embed: break;
+                case Op::linear:
+                    runs_[at(i)] = any_trained || needs(n.in[0]);
+                    if (needs(n.in[0])) written_[at(n.in[0].id)] = true;
+                    break;
+                case Op::rope:
+                    runs_[at(i)] = true;
+                    for (int j = 0; j < n.n_in; ++j) {
+                        if (is_written(n.out[at(j)])) written_[at(n.in[at(j)].id)] = true;
+                    }
+                    break;
+                case Op::head:  // the forward pass leaves the gradient of its input
+                    written_[at(n.in[0].id)] = needs(n.in[0]);
+                    break;
+                default:
+                    runs_[at(i)] = needs_any(n);
+                    for (int j = 0; j < n.n_in && runs_[at(i)]; ++j) written_[at(n.in[at(j)].id)] = true;
+            }
+        }
+    }
+
+    std::vector<Value> gradients_read(const Unit & unit) const {
+        std::vector<Value> values;
+        for (int o = 0; o < node(unit.main).n_out; ++o) {
+            if (is_written(node(unit.main).out[at(o)])) values.push_back(node(unit.main).out[at(o)]);
+        }
+        return values;
+    }
+    std::vector<Value> gradients_written(const Unit & unit) const {
+        const int last = unit.norm >= 0 ? unit.norm : unit.gated >= 0 ? unit.gated : unit.main;
+        std::vector<Value> values;
+        if (last != unit.main && !runs_[at(last)]) return values;
+        for (int i = 0; i < node(last).n_in; ++i) {
+            if (node(last).op != Op::linear || needs(node(last).in[at(i)])) values.push_back(node(last).in[at(i)]);
+        }
+        return values;
+    }
+
+    // That of the program backwards, but each stream's gradient is read when all later values' readers have added to it
+    // and no earlier one's has.
+    std::vector<Unit> backward_order() const {
+        std::vector<Unit> units;
+        for (int n = static_cast<int>(p_.nodes.size()); n-- > 0;) {
+            if (!runs_[at(n)] || is_taken_backward(n)) continue;
+            units.push_back({norm_of(n), n, gated_before(n)});
+        }
+        const auto comes_before = [&](const Unit & a, const Unit & b) {  // a must
+            for (const Value w : gradients_written(a)) {
+                for (const Value r : gradients_read(b)) {
+                    if (stream_of(w) == stream_of(r) && place_of(w) >= place_of(r)) return true;
+                }
+            }
+            for (const Value r : gradients_read(a)) {
+                for (const Value w : gradients_written(b)) {
+                    if (stream_of(w) == stream_of(r) && place_of(w) < place_of(r)) return true;
+                }
+            }
+            return false;
+        };
+        std::vector<Unit> order;
+        while (!units.empty()) {
+            const auto next = std::find_if(units.begin(), units.end(), [&](const Unit & unit) {
+                return std::none_of(units.begin(), units.end(), [&](const Unit & other) {
+                    return other.main != unit.main && comes_before(other, unit);
+                });
+            });
+            if (next == units.end()) {
+                fail(LORICA_ERROR_INTERNAL, "the backward pass of a block has no order: its residuals go in a circle");
+            }
+            order.push_back(*next);
+            units.erase(next);
+        }
+        return order;
+    }
+
+    // A norm or gated node that goes with a linear node.
+    bool is_taken_backward(int n) const {
+        if (node(n).op != Op::norm && node(n).op != Op::gated) return false;
+        const std::vector<int> & readers = readers_[at(node(n).out[0].id)];
+        return readers.size() == 1 && runs_[at(readers[0])] &&
+               (norm_of(readers[0]) == n || gated_before(readers[0]) == n);
+    }
+
+    // ---- what backward reads, and how it gets there
+
+    // Made again from what is kept, or with it kept in the first place.
+    bool is_restorable(Value v) const {
+        if (info(v).part_of) return false;
+        const int m = maker(v);
+        if (m < 0) return false;
+        const Op op = node(m).op;
+        if (op == Op::rope) return is_restorable(node(m).in[at(info(v).output)]);
+        return op == Op::norm || op == Op::gated || op == Op::activation;
+    }
+    bool is_given(Value v) const { return v == p_.input || v == p_.output; }
+
+    void reads(Value v) {
+        if (is_given(v)) return;
+        if (w_.recomputed) {
+            read_[at(v.id)] = true;
+        } else if (is_restorable(v)) {
+            const Node & n = node(maker(v));
+            for (int i = 0; i < n.n_in; ++i) reads(n.in[at(i)]);
+            if (n.residual) reads(n.residual);
+        } else {
+            kept_[at(storage(v).id)] = true;
+        }
+    }
+
+    void mark_reads(const Unit & unit) {
+        read_.resize(p_.values.size());
+        kept_.resize(p_.values.size());
+        statistics_read_.resize(p_.nodes.size());
+        u_read_.resize(p_.linears.size());
+        const Node & n = node(unit.main);
+        switch (n.op) {
+            case Op::linear: {
+                bool any_lora = false;
+                for (int i = 0; i < n.n_out; ++i) {
+                    if (!is_written(n.out[at(i)]) || !has_lora(n.spec + i)) continue;
+                    any_lora = true;
+                    u_read_[at(n.spec + i)] = true;
+                    if (!has_tail(n.spec + i)) continue;
+                    reads(n.out[at(i)]);
+                    if (n.residual) reads(n.residual);
+                }
+                if (unit.norm >= 0) {
+                    reads(node(unit.norm).in[0]);
+                    statistics_read_[at(unit.norm)] = true;
+                } else if (unit.gated >= 0) {
+                    reads(node(unit.gated).in[0]);
+                    reads(node(unit.gated).in[1]);
+                } else if (any_lora) {
+                    reads(n.in[0]);
+                }
+                break;
+            }
+            case Op::norm:
+                reads(n.in[0]);
+                statistics_read_[at(unit.main)] = true;
+                break;
+            case Op::attention:
+                for (const int i : {0, 1, 2}) reads(n.in[at(i)]);
+                reads(n.out[0]);
+                statistics_read_[at(unit.main)] = true;
+                break;
+            case Op::gated:
+            case Op::activation:
+                for (int i = 0; i < n.n_in; ++i) reads(n.in[at(i)]);
+                break;
+            default: break;
+        }
+    }
+
+    // ---- slots
+
+    SlotId new_slot(Slot slot) {
+        slot.picked = is_epilogue() && slot.place != Slot::input && slot.place != Slot::d_input;
+        plan_.slots.push_back(slot);
+        return static_cast<SlotId>(plan_.slots.size() - 1);
+    }
+    SlotId outer(Slot::Place place, Format format, int64_t cols) {
+        for (size_t i = 0; i < plan_.slots.size(); ++i) {
+            if (plan_.slots[i].place == place) return static_cast<SlotId>(i);
+        }
+        return new_slot({place, format, cols});
+    }
+    SlotId temporary(Format format, int64_t cols) { return new_slot({Slot::temporary, format, cols}); }
+    SlotId part(SlotId whole, int64_t first_col, int64_t cols) {
+        for (size_t i = 0; i < plan_.slots.size(); ++i) {
+            const Slot & s = plan_.slots[i];
+            if (s.part_of == whole && s.first_col == first_col && s.cols == cols) return static_cast<SlotId>(i);
+        }
+        Slot slot = plan_.slots[at(whole)];
+        slot.cols = cols;
+        slot.part_of = whole;
+        slot.first_col = first_col;
+        plan_.slots.push_back(slot);
+        return static_cast<SlotId>(plan_.slots.size() - 1);
+    }
+
+    // Of columns of a value within its storage.
+    int64_t first_col(Value v) const {
+        if (info(v).part_of) return info(v).first_col + first_col(info(v).part_of);
+        const int m = maker(v);
+        return m >= 0 && node(m).op == Op::rope ? first_col(node(m).in[at(info(v).output)]) : 0;
+    }
+    SlotId in_storage(std::vector<SlotId> & slots, Value v, SlotId whole) {
+        const Value store = storage(v);
+        slots.resize(p_.values.size(), no_slot);
+        slots[at(store.id)] = whole;
+        return info(v).cols == info(store).cols ? whole : part(whole, first_col(v), info(v).cols);
+    }
+
+    bool is_kept(Value store) const { return w_.backward && !kept_.empty() && kept_[at(store.id)]; }
+
+    SlotId slot(Value v) {
+        const Value store = storage(v);
+        value_slots_.resize(p_.values.size(), no_slot);
+        SlotId & found = value_slots_[at(store.id)];
+        if (found == no_slot) {
+            const ValueInfo & i = info(store);
+            if (store == p_.input) {
+                found = outer(Slot::input, i.format, i.cols);
+            } else if (store == storage(p_.output)) {
+                found = is_epilogue() ? outer(Slot::nll, Format::hidden, 1) : outer(Slot::output, i.format, i.cols);
+            } else if (maker(store) >= 0 && node(maker(store)).op == Op::pool && w_.cache) {
+                found = slot(node(maker(store)).in[0]);
+            } else {
+                const bool is_rows = is_epilogue() && w_.backward && node(maker(store)).op == Op::pool;
+                found = new_slot({is_kept(store) || is_rows ? Slot::kept : Slot::temporary, i.format, i.cols});
+            }
+        }
+        return in_storage(value_slots_, v, value_slots_[at(store.id)]);
+    }
+    // Statistics of a norm, log-sum-exp of an attention.
+    SlotId statistics(int n) {
+        if (is_epilogue() || (node(n).op == Op::attention && w_.cache)) return no_slot;
+        statistics_slots_.resize(p_.nodes.size(), no_slot);
+        SlotId & found = statistics_slots_[at(n)];
+        if (found == no_slot) {
+            const bool is_norm = node(n).op == Op::norm;
+            const bool kept = w_.backward && statistics_read_.size() > at(n) && statistics_read_[at(n)] &&
+                              (!w_.recomputed || !is_norm);
+            found = new_slot({kept ? Slot::kept : Slot::temporary, Format::hidden, statistics_cols(n)});
+        }
+        return found;
+    }
+    int64_t statistics_cols(int n) const {
+        if (node(n).op == Op::attention) return p_.attentions[at(node(n).spec)].n_head;
+        const NormSpec & norm = p_.norms[at(node(n).spec)];
+        return norm.groups * (norm.kind == Norm::layer ? 2 : 1);
+    }
+    SlotId u(int linear) {
+        if (!has_lora(linear)) return no_slot;
+        u_slots_.resize(p_.linears.size(), no_slot);
+        SlotId & found = u_slots_[at(linear)];
+        if (found == no_slot) {
+            const bool kept = w_.backward && !w_.recomputed && u_read_.size() > at(linear) && u_read_[at(linear)];
+            found = new_slot({kept ? Slot::kept : Slot::temporary, Format::act, 0, true});
+        }
+        return found;
+    }
+
+    Format gradient_format(Value v) const {
+        if (info(v).format == Format::hidden) return Format::hidden;
+        const int m = maker(whole(v));
+        return m >= 0 && node(m).op == Op::norm ? info(node(m).in[0]).format : Format::act;
+    }
+    // Of a value's gradient.
+    SlotId gradient(Value v) {
+        const Value store = storage(v);
+        gradient_slots_.resize(p_.values.size(), no_slot);
+        if (gradient_slots_[at(store.id)] == no_slot) {
+            // Values of one stream share it.
+            const int stream = stream_of(store);
+            SlotId found = no_slot;
+            if (!is_epilogue() && stream == stream_of(p_.output)) {
+                found = outer(Slot::d_output, Format::hidden, info(p_.output).cols);
+            } else if (p_.input && stream == stream_of(p_.input)) {
+                found = outer(Slot::d_input, Format::hidden, info(p_.input).cols);
+            } else if (stream != store.id) {
+                found = gradient({static_cast<int16_t>(stream)});
+            } else {
+                const bool from_forward = is_epilogue() && node(readers_[at(store.id)][0]).op == Op::head;
+                found =
+                    new_slot({from_forward ? Slot::kept : Slot::temporary, gradient_format(store), info(store).cols});
+            }
+            gradient_slots_[at(store.id)] = found;
+        }
+        return in_storage(gradient_slots_, v, gradient_slots_[at(store.id)]);
+    }
+
+    // ---- calls
+
+    Call & call(Call::Kind kind, int16_t spec = -1) {
+        calls_.push_back({kind, spec});
+        return calls_.back();
+    }
+
+    // The layers of a linear node. without_outputs: only the adapters' halves are wanted.
+    std::vector<LayerCall> forward_layers(const Node & n, bool without_outputs) {
+        std::vector<LayerCall> layers;
+        for (int i = 0; i < n.n_out; ++i) {
+            LayerCall layer{static_cast<int16_t>(n.spec + i)};
+            layer.u = u(layer.linear);
+            if (!without_outputs) {
+                const bool in_tail = has_tail(layer.linear);
+                if (n.residual && !in_tail) layer.residual = slot(n.residual);
+                layer.y = slot(n.out[at(i)]);
+                layer.has_bias = p_.linears[at(layer.linear)].bias && !in_tail;
+            }
+            layers.push_back(layer);
+        }
+        return layers;
+    }
+
+    void emit_tails(const Node & n) {
+        for (int i = 0; i < n.n_out; ++i) {
+            const auto linear = static_cast<int16_t>(n.spec + i);
+            if (!has_tail(linear)) continue;
+            const SlotId y = slot(n.out[at(i)]), residual = n.residual ? slot(n.residual) : no_slot;
+            Call & tail = call(Call::scale);
+            tail.x = tail.y = y;
+            tail.residual = residual;
+            tail.layers.push_back({linear, no_slot, no_slot, no_slot, p_.linears[at(linear)].bias});
+        }
+    }
+
+    // The forward calls of a unit. with_gated: the output of its gated node is wanted as well.
+    void emit(const Unit & unit, bool with_gated, bool without_outputs = false) {
+        const Node & n = node(unit.main);
+        switch (n.op) {
+            case Op::embed: emit_embed(n); return;
+            case Op::linear: break;
+            case Op::norm: emit_norm(unit.main, statistics(unit.main)); return;
+            case Op::rope:
+                if (w_.cache && goes_into_cache(unit.main)) return;
+                for (int i = 0; i < n.n_out; ++i) emit_rope(n, i, RopeDirection::forward);
+                return;
+            case Op::attention: emit_attention(unit.main); return;
+            case Op::gated:
+            case Op::activation: emit_activation(n); return;
+            case Op::pool: {
+                if (w_.cache) return;
+                const SlotId x = slot(n.in[0]), y = slot(n.out[0]);
+                Call & pick = call(Call::pick);
+                pick.x = x;
+                pick.y = y;
+                return;
+            }
+            case Op::head: {
+                const SlotId x = slot(n.in[0]), nll = slot(n.out[0]);
+                const SlotId dx = is_written(n.in[0]) ? gradient(n.in[0]) : no_slot;
+                Call & head = call(Call::head, n.spec);
+                head.x = x;
+                head.y = nll;
+                head.dx = dx;
+                return;
+            }
+        }
+        std::vector<LayerCall> layers = forward_layers(n, without_outputs);
+        if (unit.norm < 0) {
+            const SlotId x = slot(n.in[0]);
+            Call & linear = call(Call::linear);
+            linear.x = x;
+            linear.layers = std::move(layers);
+        } else {
+            const bool gated = unit.gated >= 0 && with_gated;
+            const Node & norm = node(unit.norm);
+            const SlotId x = slot(norm.in[0]), stats = statistics(unit.norm), normed = slot(n.in[0]);
+            const SlotId h = gated ? slot(node(unit.gated).out[0]) : no_slot;
+            Call & all = call(gated ? Call::norm_linear_gated : Call::norm_linear, norm.spec);
+            all.x = x;
+            all.statistics = stats;
+            all.normed = normed;
+            all.h = h;
+            if (gated) all.act = static_cast<Act>(node(unit.gated).spec);
+            all.layers = std::move(layers);
+        }
+        if (!without_outputs) emit_tails(n);
+    }
+
+    void emit_embed(const Node & n) {
+        const SlotId y = slot(n.out[0]);
+        Call & embed = call(Call::embed, n.spec);
+        embed.y = y;
+        embed.accumulate = n.n_in == 1;
+        if (w_.noise && p_.embeds[at(n.spec)].index == EmbedSpec::token) call(Call::noise).y = y;
+    }
+
+    void emit_norm(int n, SlotId stats) {
+        const SlotId x = slot(node(n).in[0]), y = slot(node(n).out[0]);
+        const SlotId residual = node(n).residual ? slot(node(n).residual) : no_slot;
+        Call & norm = call(Call::norm, node(n).spec);
+        norm.x = x;
+        norm.y = y;
+        norm.residual = residual;
+        norm.statistics = stats;
+    }
+
+    void emit_rope(const Node & n, int output, RopeDirection direction) {
+        const SlotId y = slot(n.out[at(output)]);
+        Call & rope = call(Call::rope, n.spec);
+        rope.y = y;
+        rope.direction = direction;
+    }
+
+    bool goes_into_cache(int rope) const {
+        const Node & n = node(rope);
+        return std::all_of(n.out.begin(), n.out.begin() + n.n_out, [&](Value v) {
+            const std::vector<int> & readers = readers_[at(v.id)];
+            return readers.size() == 1 && node(readers[0]).op == Op::attention;
+        });
+    }
+
+    void emit_attention(int n) {
+        const Node & attention = node(n);
+        SlotId q = slot(attention.in[0]), k = slot(attention.in[1]), v = slot(attention.in[2]);
+        if (w_.cache) {
+            const int rope = maker(whole(attention.in[0]));
+            const bool rotates = rope >= 0 && node(rope).op == Op::rope;
+            const SlotId k_cache = outer(Slot::k_cache, Format::act, info(attention.in[1]).cols);
+            const SlotId v_cache = outer(Slot::v_cache, Format::act, info(attention.in[2]).cols);
+            Call & into = call(Call::rope_into_cache, rotates ? node(rope).spec : int16_t{-1});
+            into.q = q;
+            into.k = k;
+            into.v = v;
+            into.k_cache = k = k_cache;
+            into.v_cache = v = v_cache;
+        }
+        const SlotId o = slot(attention.out[0]), lse = statistics(n);
+        Call & all = call(Call::attention, attention.spec);
+        all.q = q;
+        all.k = k;
+        all.v = v;
+        all.o = o;
+        all.lse = lse;
+    }
+
+    void emit_activation(const Node & n) {
+        const SlotId a = slot(n.in[0]), b = n.op == Op::gated ? slot(n.in[1]) : no_slot, out = slot(n.out[0]);
+        Call & all = call(n.op == Op::gated ? Call::gated : Call::activation);
+        all.act = static_cast<Act>(n.spec);
+        if (n.op == Op::gated) {
+            all.gate = a;
+            all.up = b;
+            all.h = out;
+        } else {
+            all.x = a;
+            all.y = out;
+        }
+    }
+
+    // ---- restoring
+
+    // Of a recomputed layer: the forward calls without those whose results nobody reads.
+    void recompute(const std::vector<Unit> & units) {
+        std::vector<bool> read = read_;
+        const auto is_read = [&](Value v) {
+            if (read[at(v.id)]) return true;
+            for (size_t i = 0; i < p_.values.size(); ++i) {
+                if (p_.values[i].part_of == v && read[i]) return true;
+            }
+            return false;
+        };
+        struct Kept {
+            Unit unit;
+            bool with_gated, without_outputs;
+        };
+        std::vector<Kept> kept;
+        for (size_t i = units.size(); i-- > 0;) {
+            const Unit & unit = units[i];
+            const Node & n = node(unit.main);
+            if (n.op == Op::attention) continue;
+            const bool gated = unit.gated >= 0 && is_read(node(unit.gated).out[0]);
+            if (gated) {
+                for (int j = 0; j < 2; ++j) read[at(node(unit.gated).in[at(j)].id)] = true;
+            }
+            bool outputs = false, halves = false;
+            for (int j = 0; j < n.n_out; ++j) {
+                outputs = outputs || is_read(n.out[at(j)]);
+                halves = halves || (n.op == Op::linear && u_read_[at(n.spec + j)]);
+            }
+            if (!outputs && !halves) continue;
+            kept.push_back({unit, gated, !outputs});
+            const int first = unit.norm >= 0 ? unit.norm : unit.main;
+            for (int j = 0; j < node(first).n_in; ++j) mark(read, node(first).in[at(j)]);
+            if (n.residual && outputs) mark(read, n.residual);
+        }
+        for (size_t i = kept.size(); i-- > 0;) emit(kept[i].unit, kept[i].with_gated, kept[i].without_outputs);
+        restored_.assign(p_.values.size(), true);
+    }
+    void mark(std::vector<bool> & read, Value v) const {
+        if (!is_given(v)) read[at(v.id)] = true;
+    }
+
+    // Sees to it that the slot of v holds v.
+    void restore(Value v) {
+        if (is_given(v)) return;
+        restored_.resize(p_.values.size(), false);
+        undone_.resize(p_.values.size(), false);
+        const bool from_kept = w_.recomputed || !is_restorable(v);
+        if (from_kept) {
+            undo_ropes(v);
+            return;
+        }
+        if (restored_[at(v.id)]) return;
+        restored_[at(v.id)] = true;
+        const int m = maker(v);
+        if (node(m).op == Op::rope) {
+            restore(node(m).in[at(info(v).output)]);
+            emit_rope(node(m), info(v).output, RopeDirection::forward);
+            return;
+        }
+        for (int i = 0; i < node(m).n_in; ++i) restore(node(m).in[at(i)]);
+        if (node(m).residual) restore(node(m).residual);
+        if (node(m).op == Op::norm) {
+            emit_norm(m, no_slot);
+        } else {
+            emit_activation(node(m));
+        }
+    }
+    // What was rotated in place is rotated back, once nothing reads it any more.
+    void undo_ropes(Value v) {
+        for (const Node & n : p_.nodes) {
+            if (n.op != Op::rope) continue;
+            for (int i = 0; i < n.n_in; ++i) {
+                const Value in = n.in[at(i)];
+                if ((in != v && whole(in) != v) || undone_[at(in.id)]) continue;
+                undone_[at(in.id)] = true;
+                emit_rope(n, i, RopeDirection::undo);
+            }
+        }
+    }
+
+    // ---- backward calls
+
+    void emit_backward(const Unit & unit, const std::vector<bool> & writes_twin) {
+        const Node & n = node(unit.main);
+        switch (n.op) {
+            case Op::linear: emit_linear_backward(unit, writes_twin); return;
+            case Op::norm: emit_norm_backward(unit.main, writes_twin); return;
+            case Op::rope:
+                for (int i = 0; i < n.n_out; ++i) {
+                    if (!is_written(n.out[at(i)])) continue;
+                    const SlotId d = gradient(n.out[at(i)]);
+                    Call & rope = call(Call::rope, n.spec);
+                    rope.y = d;
+                    rope.direction = RopeDirection::backward;
+                }
+                return;
+            case Op::attention: {
+                for (const int i : {0, 1, 2}) restore(n.in[at(i)]);
+                for (const int i : {0, 1, 2}) begin_gradient(n.in[at(i)]);
+                const SlotId q = slot(n.in[0]), k = slot(n.in[1]), v = slot(n.in[2]), o = slot(n.out[0]);
+                const SlotId lse = statistics(unit.main), dy = gradient(n.out[0]);
+                const SlotId dq = gradient(n.in[0]), dk = gradient(n.in[1]), dv = gradient(n.in[2]);
+                Call & all = call(Call::attention_backward, n.spec);
+                all.q = q;
+                all.k = k;
+                all.v = v;
+                all.o = o;
+                all.lse = lse;
+                all.dy = dy;
+                all.dq = dq;
+                all.dk = dk;
+                all.dv = dv;
+                return;
+            }
+            case Op::gated:
+            case Op::activation: emit_activation_backward(n); return;
+            case Op::pool: {
+                const SlotId dy = gradient(n.out[0]), dx = gradient(n.in[0]);
+                call(Call::clear).y = dx;
+                Call & all = call(Call::pick_backward);
+                all.dy = dy;
+                all.dx = dx;
+                return;
+            }
+            case Op::embed:
+            case Op::head: return;
+        }
+    }
+
+    // Before the first call that writes only a part of a gradient: the rest is 0.
+    void begin_gradient(Value v) {
+        const Value store = storage(v);
+        if (has_gradient_[at(stream_of(store))]) {
+            if (info(v).cols == info(store).cols)
+                fail(LORICA_ERROR_INTERNAL, "a gradient of a block is written twice by calls that cannot add");
+            return;
+        }
+        has_gradient_[at(stream_of(store))] = true;
+        if (info(v).cols == info(store).cols) return;
+        int64_t written = 0;
+        for (size_t i = 0; i < p_.values.size(); ++i) {
+            if (p_.values[i].part_of == store && written_[i]) written += p_.values[i].cols;
+        }
+        if (written < info(store).cols) call(Call::clear).y = gradient(store);
+    }
+
+    // The gradient of a hidden value, as something other than a product reads it.
+    SlotId twin() { return outer(Slot::twin, Format::act, info(p_.output).cols); }
+
+    void emit_linear_backward(const Unit & unit, const std::vector<bool> & writes_twin) {
+        const Node & n = node(unit.main);
+        std::vector<LayerCall> layers;
+        bool any_lora = false;
+        for (int i = 0; i < n.n_out; ++i) {
+            const Value y = n.out[at(i)];
+            if (!is_written(y)) continue;
+            LayerCall layer{static_cast<int16_t>(n.spec + i)};
+            layer.u = u(layer.linear);
+            any_lora = any_lora || has_lora(layer.linear);
+            layer.y = gradient(y);
+            if (has_tail(layer.linear)) {
+                layer.y = emit_tail_backward(n, i, layer.y);
+            } else if (is_outer(y) && twin_is_current_) {
+                layer.y = twin();
+            }
+            layers.push_back(layer);
+        }
+        if (unit.norm >= 0) {
+            const Node & norm = node(unit.norm);
+            const bool passes = runs_[at(unit.norm)];
+            restore(norm.in[0]);
+            if (passes) begin_sum(norm.in[0]);
+            const SlotId x = slot(norm.in[0]), stats = statistics(unit.norm), normed = slot(n.in[0]);
+            const SlotId d_normed = gradient(n.in[0]), dx = passes ? gradient(norm.in[0]) : no_slot;
+            const SlotId act = passes ? written_twin(norm.in[0], unit.norm, writes_twin) : no_slot;
+            Call & all = call(Call::norm_linear_backward, norm.spec);
+            all.x = x;
+            all.statistics = stats;
+            all.normed = normed;
+            all.d_normed = d_normed;
+            all.dx = dx;
+            all.twin = act;
+            all.layers = std::move(layers);
+        } else if (unit.gated >= 0) {
+            const Node & g = node(unit.gated);
+            const bool passes = runs_[at(unit.gated)];
+            restore(g.in[0]);
+            restore(g.in[1]);
+            const SlotId h = slot(n.in[0]);
+            if (passes) take_place(g, h);
+            const SlotId gate = slot(g.in[0]), up = slot(g.in[1]);
+            const SlotId dh = passes ? gradient(n.in[0]) : no_slot;
+            const SlotId dgate = passes ? gradient(g.in[0]) : no_slot, dup = passes ? gradient(g.in[1]) : no_slot;
+            Call & all = call(Call::gated_linear_backward);
+            all.act = static_cast<Act>(g.spec);
+            all.gate = gate;
+            all.up = up;
+            all.h = h;
+            all.dh = dh;
+            all.dgate = dgate;
+            all.dup = dup;
+            all.layers = std::move(layers);
+        } else {
+            const bool passes = needs(n.in[0]);
+            if (any_lora) restore(n.in[0]);
+            const SlotId x = slot(n.in[0]), dx = passes ? gradient(n.in[0]) : no_slot;
+            bool accumulate = false;
+            if (passes) {
+                auto has = has_gradient_.begin() + stream_of(n.in[0]);
+                accumulate = *has;
+                *has = true;
+                if (is_outer(n.in[0])) twin_is_current_ = false;
+            }
+            Call & all = call(Call::linear_backward);
+            all.x = x;
+            all.dx = dx;
+            all.accumulate = accumulate;
+            all.layers = std::move(layers);
+        }
+    }
+
+    // Where the gradient of what DoRA scales goes: over that of the output, unless that is a residual's as well.
+    SlotId emit_tail_backward(const Node & n, int output, SlotId dy) {
+        const Value y = n.out[at(output)];
+        const auto linear = static_cast<int16_t>(n.spec + output);
+        restore(y);
+        if (n.residual) restore(n.residual);
+        const SlotId y_slot = slot(y), residual = n.residual ? slot(n.residual) : no_slot;
+        const SlotId dx = n.residual || is_outer(y) ? temporary(Format::act, info(y).cols) : dy;
+        Call & tail = call(Call::scale_backward);
+        tail.dy = dy;
+        tail.y = y_slot;
+        tail.residual = residual;
+        tail.dx = dx;
+        tail.layers.push_back({linear, no_slot, no_slot, no_slot, p_.linears[at(linear)].bias});
+        return dx;
+    }
+
+    // Sums begin with 0.
+    void begin_sum(Value v) {
+        auto has = has_gradient_.begin() + stream_of(v);
+        if (!*has) call(Call::clear).y = gradient(v);
+        *has = true;
+    }
+
+    SlotId written_twin(Value x, int norm, const std::vector<bool> & writes_twin) {
+        if (!is_outer(x)) return no_slot;
+        twin_is_current_ = writes_twin[at(norm)];
+        return twin_is_current_ ? twin() : no_slot;
+    }
+
+    void emit_norm_backward(int i, const std::vector<bool> & writes_twin) {
+        const Node & n = node(i);
+        const Value x = n.in[0];
+        restore(x);
+        const bool is_sum = info(x).format == Format::hidden;
+        bool accumulate = is_sum;
+        if (is_sum) {
+            begin_sum(x);
+        } else if (info(x).cols == info(storage(x)).cols) {
+            accumulate = has_gradient_[at(stream_of(x))];
+            has_gradient_[at(stream_of(x))] = true;
+        } else {
+            begin_gradient(x);
+        }
+        const SlotId x_slot = slot(x), stats = statistics(i), dy = gradient(n.out[0]), dx = gradient(x);
+        const SlotId act = written_twin(x, i, writes_twin);
+        Call & all = call(Call::norm_backward, n.spec);
+        all.x = x_slot;
+        all.statistics = stats;
+        all.dy = dy;
+        all.dx = dx;
+        all.twin = act;
+        all.accumulate = accumulate;
+    }
+
+    // The gradients of an activation's inputs take their places, unless those are still read: by DoRA, whose gradient
+    // wants the output of its layer. A gated activation's then both go elsewhere. spare: memory that is free by then.
+    void take_place(const Node & n, SlotId spare) {
+        gradient_slots_.resize(p_.values.size(), no_slot);
+        bool keep = false;
+        for (int i = 0; i < n.n_in; ++i) {
+            const Value in = n.in[at(i)], store = storage(in);
+            const int m = maker(store);
+            const bool linear = m >= 0 && node(m).op == Op::linear;
+            keep = keep || store == p_.input || readers_[at(in.id)].size() != 1 || !linear ||
+                   (linear && has_tail(node(m).spec + info(store).output));
+            for (size_t j = 0; j < p_.values.size(); ++j) {  // other parts of the same value
+                if (p_.values[j].part_of != store) continue;
+                const bool ours =
+                    std::any_of(n.in.begin(), n.in.begin() + n.n_in, [&](Value v) { return at(v.id) == j; });
+                keep = keep || !ours;
+            }
+        }
+        if (!keep) {
+            for (int i = 0; i < n.n_in; ++i) {
+                const Value store = storage(n.in[at(i)]);
+                gradient_slots_[at(store.id)] = slot(store);
+            }
+        } else if (n.n_in == 2 && spare != no_slot && storage(n.in[0]) != storage(n.in[1]) && !info(n.in[1]).part_of) {
+            gradient_slots_[at(storage(n.in[1]).id)] = spare;
+        }
+        for (int i = 0; i < n.n_in; ++i) begin_gradient(n.in[at(i)]);
+    }
+
+    void emit_activation_backward(const Node & n) {
+        for (int i = 0; i < n.n_in; ++i) restore(n.in[at(i)]);
+        take_place(n, no_slot);
+        const SlotId dy = gradient(n.out[0]), a = slot(n.in[0]), da = gradient(n.in[0]);
+        const SlotId b = n.op == Op::gated ? slot(n.in[1]) : no_slot;
+        const SlotId db = n.op == Op::gated ? gradient(n.in[1]) : no_slot;
+        Call & all = call(n.op == Op::gated ? Call::gated_backward : Call::activation_backward);
+        all.act = static_cast<Act>(n.spec);
+        all.dy = dy;
+        if (n.op == Op::gated) {
+            all.gate = a;
+            all.up = b;
+            all.dgate = da;
+            all.dup = db;
+        } else {
+            all.x = a;
+            all.dx = da;
+        }
+    }
+
+    const Program & p_;
+    const TrainedSites & sites_;
+    Wanted w_;
+    BlockPlan plan_;
+    std::vector<Call> calls_;
+
+    std::vector<std::vector<int>> readers_;  // nodes, by value
+    std::vector<int> stream_, place_;        // by value
+    std::vector<bool> needs_, written_;      // gradients, by value
+    std::vector<bool> runs_;                 // backward, by node
+    std::vector<bool> read_, kept_;          // by value; kept_ by storage
+    std::vector<bool> statistics_read_, u_read_;
+    std::vector<bool> restored_, undone_;
+    std::vector<bool> has_gradient_;  // something was written, by stream
+    std::vector<SlotId> value_slots_, gradient_slots_, statistics_slots_, u_slots_;
+    bool twin_is_current_ = false;
+};
+
+// Norms whose backward pass leaves the stream's gradient in act as well: the last to add to it before a product reads
+// it. With everything trained, so that it does not depend on what is.
+std::vector<bool> Derivation::twin_writers() const {
+    TrainedSites all;
+    all.linears.assign(p_.linears.size(), TrainedSites::lora);
+    Wanted wanted = w_;
+    wanted.dx = true;
+    const Derivation whole(p_, all, wanted);
+    std::vector<bool> writes(p_.nodes.size());
+    int last = -1;
+    for (const Unit & unit : whole.backward_order()) {
+        const bool is_product = node(unit.main).op == Op::linear;
+        for (const Value v : whole.gradients_read(unit)) {
+            if (is_product && is_outer(v) && last >= 0) writes[at(last)] = true;
+        }
+        const int adder = unit.norm >= 0 ? unit.norm : node(unit.main).op == Op::norm ? unit.main : -1;
+        for (const Value v : whole.gradients_written(unit)) {
+            if (is_outer(v)) last = adder;
+        }
+    }
+    if (w_.twin_out && last >= 0) writes[at(last)] = true;
+    return writes;
+}
+
+}  // namespace
+
+BlockPlan derive(const Program & program, const TrainedSites & sites, const Wanted & wanted) {
+    return Derivation(program, sites, wanted).plan();
+}
+
+bool reads_twin(const Program & program) {
+    const int16_t maker = program[program.output].maker;
+    return maker >= 0 && program.nodes[at(maker)].op == Op::linear;
+}
+
+}  // namespace lorica

@@ -1,0 +1,48 @@
+// An adapter as the linear layers of a model see it: what sits where, with which gradients and which dropout.
+#pragma once
+
+#include <optional>
+
+#include "adapter/adapter.h"
+#include "run/executor.h"
+
+namespace lorica {
+
+class AttachedAdapter final : public AttachedSites {
+public:
+    // adapter may be null. gradients: device memory laid out as the adapter's parameters, or null when only running
+    // forward.
+    AttachedAdapter(const Model & model, const Adapter * adapter, void * gradients);
+
+    TrainedSites sites(int32_t layer) const;
+    // The lowest layer with something on it; n_layer when there is none.
+    int32_t first_layer() const { return first_layer_; }
+
+    // Dropout is applied only while a seed is set. device_seeds: n_dropout_seeds() numbers of device memory that keep
+    // the seeds of all layers until the next call, so that a device may repeat work with other seeds; or null.
+    void set_dropout_seed(Backend & backend, std::optional<uint64_t> seed, uint64_t * device_seeds = nullptr);
+    static size_t n_dropout_seeds(const Model & model);
+
+    Lora lora(int32_t layer, int16_t linear) const override;
+    DoraRows dora(int32_t layer, int16_t linear) const override {
+        return adapter_->dora_rows(*adapter_->find(layer, linear));
+    }
+    void * magnitude_gradients(int32_t layer, int16_t linear) const override;
+
+private:
+    void * gradient(int32_t tensor) const;
+    // Of the seeds of all layers.
+    size_t seed_number(int32_t layer, int16_t linear) const {
+        return first_seed_[static_cast<size_t>(layer)] + static_cast<size_t>(linear);
+    }
+
+    const Model & model_;
+    const Adapter * adapter_;
+    void * gradients_;
+    int32_t first_layer_;
+    std::vector<size_t> first_seed_;  // by layer
+    std::optional<uint64_t> dropout_seed_;
+    const uint64_t * device_seeds_ = nullptr;
+};
+
+}  // namespace lorica

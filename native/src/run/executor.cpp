@@ -1,0 +1,169 @@
+#include "run/executor.h"
+
+#include "common/error.h"
+
+namespace lorica {
+
+namespace {
+
+class Executor {
+public:
+    Executor(const Bound & bound, Backend & backend) : b_(bound), to_(backend) {}
+
+    void run(const Call & c) {
+        switch (c.kind) {
+            case Call::embed: {
+                const EmbedSpec & spec = b_.program.embeds[index(c)];
+                const int32_t * ids = spec.index == EmbedSpec::position ? b_.positions : b_.tokens;
+                if (spec.index == EmbedSpec::type) fail(LORICA_ERROR_INTERNAL, "a batch has no types of tokens");
+                EmbedOptions options;
+                options.scale = spec.scale;
+                options.accumulate = c.accumulate;
+                to_.embed(b_.weights.embeds[index(c)], ids, options, at(c.y));
+                return;
+            }
+            case Call::noise: to_.add_noise(at(c.y), b_.segments, b_.noise_alpha, b_.noise_seed); return;
+            case Call::norm: to_.norm(at(c.x), norm(c), at(c.residual), at(c.y)); return;
+            case Call::linear: to_.linear(at(c.x), forward(c)); return;
+            case Call::norm_linear: to_.norm_linear(at(c.x), norm(c), forward(c), at(c.normed)); return;
+            case Call::norm_linear_gated: {
+                const std::span<const LinearForward> layers = forward(c);
+                to_.norm_linear_gated(at(c.x), norm(c), layers[0], layers[1], c.act, at(c.normed), at(c.h));
+                return;
+            }
+            case Call::rope: to_.rope(at(c.y), b_.positions, rope(c), c.direction); return;
+            case Call::rope_into_cache:
+                to_.rope_into_cache(at(c.q), at(c.k), at(c.v), b_.positions, nullptr, rope(c), keys(c.k_cache),
+                                    keys(c.v_cache));
+                return;
+            case Call::attention:
+                to_.attention(at(c.q), keys(c.k), keys(c.v), b_.segments, attention(c), at(c.o), at(c.lse));
+                return;
+            case Call::gated: to_.gated(at(c.gate), at(c.up), c.act, at(c.h)); return;
+            case Call::activation: to_.activation(at(c.x), c.act, at(c.y)); return;
+            case Call::scale:
+                to_.scale_columns(at(c.x), dora(c).factors, bias(c.layers[0]), at(c.residual), at(c.y));
+                return;
+            case Call::pick: to_.gather_rows(at(c.x), b_.picked, at(c.y)); return;
+            case Call::head: {
+                const Head head{&b_.weights.heads[index(c)], b_.program.heads[index(c)].logits};
+                if (b_.labels) {
+                    to_.linear_cross_entropy(at(c.x), head, b_.labels, at(c.y).data, at(c.dx));
+                } else {
+                    to_.logits(at(c.x), head, b_.logits);
+                }
+                return;
+            }
+            case Call::clear: {
+                const Matrix y = at(c.y);
+                to_.fill_zero(y.data, y.n_bytes());
+                return;
+            }
+            case Call::norm_backward:
+                to_.norm_backward(at(c.dy), at(c.x), norm(c), c.accumulate, at(c.dx), at(c.twin));
+                return;
+            case Call::linear_backward: to_.linear_backward(at(c.x), backward(c), c.accumulate, at(c.dx)); return;
+            case Call::norm_linear_backward:
+                to_.norm_linear_backward(at(c.x), norm(c), backward(c), at(c.normed), at(c.d_normed), at(c.dx),
+                                         at(c.twin));
+                return;
+            case Call::gated_backward:
+                to_.gated_backward(at(c.gate), at(c.up), c.act, at(c.dy), at(c.dgate), at(c.dup));
+                return;
+            case Call::gated_linear_backward: {
+                // Without dh the places of the gradients are not written.
+                const Matrix dgate = c.dh == no_slot ? at(c.gate) : at(c.dgate);
+                const Matrix dup = c.dh == no_slot ? at(c.up) : at(c.dup);
+                to_.gated_linear_backward(at(c.gate), at(c.up), c.act, backward(c)[0], at(c.h), at(c.dh), dgate, dup);
+                return;
+            }
+            case Call::activation_backward: to_.activation_backward(at(c.x), c.act, at(c.dy), at(c.dx)); return;
+            case Call::attention_backward:
+                to_.attention_backward(at(c.q), at(c.k), at(c.v), at(c.o), at(c.lse), at(c.dy), b_.segments,
+                                       attention(c), at(c.dq), at(c.dk), at(c.dv));
+                return;
+            case Call::scale_backward:
+                to_.dora_backward(at(c.dy), at(c.y), bias(c.layers[0]), at(c.residual), dora(c),
+                                  b_.adapter->magnitude_gradients(b_.layer, c.layers[0].linear), at(c.dx));
+                return;
+            case Call::pick_backward: to_.scatter_add_rows(at(c.dy), b_.picked, at(c.dx)); return;
+        }
+    }
+
+private:
+    static size_t index(const Call & c) { return static_cast<size_t>(c.spec); }
+
+    Matrix at(SlotId slot) const {
+        if (slot == no_slot) return {};
+        const bool picked = b_.plan.slots[static_cast<size_t>(slot)].picked;
+        return whole(slot).slice_rows(0, picked ? b_.n_picked : b_.n_tokens);
+    }
+    const Matrix & whole(SlotId slot) const { return b_.slots[static_cast<size_t>(slot)]; }
+    // A cache has rows of earlier tokens too.
+    Matrix keys(SlotId slot) const {
+        const Slot::Place place = b_.plan.slots[static_cast<size_t>(slot)].place;
+        if (place != Slot::k_cache && place != Slot::v_cache) return at(slot);
+        return whole(slot).slice_rows(0, b_.segments.back().kv_begin + b_.segments.back().kv_len);
+    }
+
+    Norm norm(const Call & c) const {
+        const NormSpec & spec = b_.program.norms[index(c)];
+        Norm norm{b_.weights.norms[index(c)], spec.eps, at(c.statistics), spec.kind};
+        norm.bias = b_.weights.norm_biases[index(c)];
+        norm.groups = spec.groups;
+        return norm;
+    }
+    Rope rope(const Call & c) const {
+        if (c.spec < 0) return {{}, b_.program.attentions.front().head_dim};
+        const RopeSpec & spec = b_.program.ropes[index(c)];
+        return {spec.inverse_frequency, spec.head_dim, spec.halves, spec.magnitude};
+    }
+    AttentionShape attention(const Call & c) const { return b_.program.attentions[index(c)].shape(); }
+    Vector bias(const LayerCall & layer) const {
+        return layer.has_bias ? b_.weights.biases[static_cast<size_t>(layer.linear)] : Vector{};
+    }
+    Lora lora(int16_t linear) const { return b_.adapter ? b_.adapter->lora(b_.layer, linear) : Lora{}; }
+    DoraRows dora(const Call & c) const { return b_.adapter->dora(b_.layer, c.layers[0].linear); }
+
+    Matrix u_of(const LayerCall & layer, const Lora & lora) const {
+        Matrix u = at(layer.u);
+        if (lora) u.cols = lora.rank;
+        return u;
+    }
+    std::span<const LinearForward> forward(const Call & c) {
+        for (size_t i = 0; i < c.layers.size(); ++i) {
+            const LayerCall & layer = c.layers[i];
+            const Lora pair = lora(layer.linear);
+            forward_[i] = {&b_.weights.linears[static_cast<size_t>(layer.linear)],
+                           pair,
+                           u_of(layer, pair),
+                           at(layer.residual),
+                           at(layer.y),
+                           bias(layer)};
+        }
+        return {forward_.data(), c.layers.size()};
+    }
+    std::span<const LinearBackward> backward(const Call & c) {
+        for (size_t i = 0; i < c.layers.size(); ++i) {
+            const LayerCall & layer = c.layers[i];
+            const Lora pair = lora(layer.linear);
+            backward_[i] = {&b_.weights.linears[static_cast<size_t>(layer.linear)], pair, u_of(layer, pair),
+                            at(layer.y)};
+        }
+        return {backward_.data(), c.layers.size()};
+    }
+
+    const Bound & b_;
+    Backend & to_;
+    std::array<LinearForward, 4> forward_{};
+    std::array<LinearBackward, 4> backward_{};
+};
+
+}  // namespace
+
+void run(std::span<const Call> calls, const Bound & bound, Backend & backend) {
+    Executor executor(bound, backend);
+    for (const Call & call : calls) executor.run(call);
+}
+
+}  // namespace lorica

@@ -1,0 +1,128 @@
+// The memory of a session: what it will take, and how much is recomputed so that it fits.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "common/error.h"
+#include "train/session.h"
+
+namespace lorica {
+
+namespace {
+
+std::string mebibytes(int64_t n) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.0f MiB", std::ceil(static_cast<double>(n) / (1 << 20)));
+    return text;
+}
+
+}  // namespace
+
+WorkspaceShape Session::workspace(const Model & model, const Adapter * adapter, const SessionConfig & config) {
+    WorkspaceShape shape = workspace_shape(model);
+    shape.max_tokens = config.max_tokens;
+    shape.max_sequence_length = config.longest_sequence();
+    shape.training = true;
+    if (!adapter) return shape;
+    // With DoRA, A's rows go through the layers as tokens do.
+    if (adapter->config().use_dora) shape.max_tokens = std::max(config.max_tokens, adapter->max_rank());
+    shape.max_rank = adapter->max_rank();
+    shape.dropout = adapter->config().dropout > 0;
+    return shape;
+}
+
+MemoryPlan Session::plan_with(const Model & model, const Adapter * adapter, const SessionConfig & config,
+                              int32_t recomputed_layers) {
+    const Backend & device = model.device();
+    Arena arena;
+    SessionPlan(model, adapter, config, recomputed_layers).lay_out(arena);
+    MemoryPlan plan;
+    plan.weights = model.device_bytes() > 0 ? model.device_bytes() : model.weight_bytes();
+    if (adapter) {
+        plan.gradients = adapter->n_params() * static_cast<int64_t>(dtype_size(device.formats().param));
+        plan.adapter = plan.gradients + adapter->dora_bytes();
+        plan.optimizer = optimizer_bytes(*adapter, config.optimizer);
+    }
+    plan.activations = static_cast<int64_t>(arena.n_bytes());
+    plan.workspace = static_cast<int64_t>(device.workspace_bytes(workspace(model, adapter, config)));
+    // On a GPU the weights and the adapter have their memory already.
+    const int64_t taken = model.device_bytes() > 0 ? plan.weights + plan.adapter : 0;
+    plan.available = config.memory_limit > 0 ? config.memory_limit : device.available_memory() + taken;
+    plan.recomputed_layers = recomputed_layers;
+    return plan;
+}
+
+MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const SessionConfig & config) {
+    if (config.max_tokens < 1 || config.max_tokens > (1 << 24)) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "max_tokens is ", config.max_tokens, "; it must lie between 1 and ",
+             1 << 24);
+    }
+    if (config.max_sequences < 0 || config.max_sequence_length < 0 || config.max_sequence_length > config.max_tokens) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "max_sequences and max_sequence_length must not be negative, nor a sequence longer than ", "max_tokens (",
+             config.max_tokens, ")");
+    }
+    if (!(config.beta1 >= 0 && config.beta1 < 1 && config.beta2 >= 0 && config.beta2 < 1 && config.eps > 0)) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "AdamW needs 0 <= beta < 1 and eps > 0; got beta1 ", config.beta1,
+             ", beta2 ", config.beta2, ", eps ", config.eps);
+    }
+    if (!std::isfinite(config.neftune_alpha) || config.neftune_alpha < 0) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "neftune_alpha is ", config.neftune_alpha,
+             "; it must be 0 (no noise) or positive");
+    }
+    if (config.optimizer == Optimizer::adamw_8bit && !model.device().has_adamw_8bit()) {
+        fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(),
+             "\" has no AdamW with 8-bit state yet; take the one with 32 bits");
+    }
+    // The top block is passed backwards right after its forward pass.
+    const int32_t n_blocks = model.shape().n_layer - AttachedAdapter(model, adapter, nullptr).first_layer();
+    const int32_t most = std::max(0, n_blocks - 1);
+    if (config.checkpointing != Checkpointing::automatic) {
+        return plan_with(model, adapter, config, config.checkpointing == Checkpointing::on ? most : 0);
+    }
+    // What is free now is not all taken: other programs grow, and the file of the model is read from memory only while
+    // it stays there.
+    const auto is_modest = [&](const MemoryPlan & plan) {
+        return plan.total() <= (config.memory_limit > 0 ? plan.available : plan.available / 10 * 9);
+    };
+    int32_t fewest = 0;
+    for (int32_t enough = most; fewest < enough;) {
+        const int32_t middle = fewest + (enough - fewest) / 2;
+        if (is_modest(plan_with(model, adapter, config, middle))) {
+            enough = middle;
+        } else {
+            fewest = middle + 1;
+        }
+    }
+    return plan_with(model, adapter, config, fewest);
+}
+
+void Session::refuse(const Model & model, const Adapter * adapter, const SessionConfig & config,
+                     const MemoryPlan & plan) {
+    std::string advice;
+    SessionConfig smaller = config;
+    smaller.checkpointing = Checkpointing::on;
+    if (plan.recomputed_layers == 0 && Session::plan(model, adapter, smaller).fits()) {
+        advice = "activation checkpointing would fit";
+    } else {
+        int32_t fits = 0;
+        for (int32_t low = 1, high = config.max_tokens - 1; low <= high;) {
+            const int32_t middle = low + (high - low) / 2;
+            smaller.max_tokens = middle;
+            smaller.max_sequence_length = std::min(config.max_sequence_length, middle);
+            if (Session::plan(model, adapter, smaller).fits()) {
+                fits = middle;
+                low = middle + 1;
+            } else {
+                high = middle - 1;
+            }
+        }
+        advice = fits > 0
+                     ? "with activation checkpointing, " + std::to_string(fits) + " tokens per micro-batch would fit"
+                     : "no micro-batch fits beside this model; take a smaller model or a lower rank";
+    }
+    fail(LORICA_ERROR_OUT_OF_MEMORY, "training needs ", mebibytes(plan.total()), " and ", mebibytes(plan.available),
+         " are available; ", advice);
+}
+
+}  // namespace lorica

@@ -1,0 +1,140 @@
+// The optimizer: a step of AdamW over all parameters, and its state.
+#include <algorithm>
+#include <cmath>
+
+#include "common/error.h"
+#include "train/all_finite.h"
+#include "train/session.h"
+
+namespace lorica {
+
+namespace {
+
+// Blocks do not reach across tensors, whose values may differ in size by magnitudes.
+int64_t n_blocks_before(const Adapter & adapter, int32_t tensor) {
+    int64_t n = 0;
+    for (int32_t i = 0; i < tensor; ++i) n += Moments8bit::n_blocks(adapter.tensor(i).rows * adapter.tensor(i).cols);
+    return n;
+}
+
+}  // namespace
+
+void Session::allocate_optimizer() {
+    const auto params = static_cast<size_t>(adapter_->n_params()) * dtype_size(backend_->formats().param);
+    gradients_ = backend_->allocate(params);
+    const bool is_8bit = config_.optimizer == Optimizer::adamw_8bit;
+    const size_t moments = is_8bit ? static_cast<size_t>(adapter_->n_params()) : params;
+    moment1_ = backend_->allocate(moments);
+    moment2_ = backend_->allocate(moments);
+    if (is_8bit) {
+        const size_t scales = static_cast<size_t>(n_blocks_before(*adapter_, adapter_->n_tensors())) * sizeof(float);
+        scales1_ = backend_->allocate(scales);
+        scales2_ = backend_->allocate(scales);
+    }
+    groups_.resize(static_cast<size_t>(adapter_->n_tensors()));
+}
+
+int64_t Session::optimizer_bytes(const Adapter & adapter, Optimizer optimizer) {
+    if (optimizer == Optimizer::adamw)
+        return 2 * adapter.n_params() * static_cast<int64_t>(dtype_size(adapter.model()->device().formats().param));
+    return 2 *
+           (adapter.n_params() + n_blocks_before(adapter, adapter.n_tensors()) * static_cast<int64_t>(sizeof(float)));
+}
+
+std::vector<std::pair<void *, size_t>> Session::state_arrays() const {
+    const auto n = static_cast<size_t>(adapter_->n_params());
+    const size_t bytes = n * dtype_size(backend_->formats().param);
+    if (config_.optimizer == Optimizer::adamw)
+        return {{adapter_->params(), bytes}, {moment1_, bytes}, {moment2_, bytes}};
+    const size_t scales = static_cast<size_t>(n_blocks_before(*adapter_, adapter_->n_tensors())) * sizeof(float);
+    return {{adapter_->params(), bytes}, {moment1_, n}, {moment2_, n}, {scales1_, scales}, {scales2_, scales}};
+}
+
+Moments8bit Session::moments_8bit(int32_t tensor) const {
+    const int64_t first = adapter_->tensor(tensor).offset, block = n_blocks_before(*adapter_, tensor);
+    return {static_cast<uint8_t *>(moment1_) + first, static_cast<uint8_t *>(moment2_) + first,
+            static_cast<float *>(scales1_) + block, static_cast<float *>(scales2_) + block};
+}
+
+void Session::fail_non_finite_gradient() const {
+    const Dtype type = backend_->formats().param;
+    for (int32_t i = 0; i < adapter_->n_tensors(); ++i) {
+        const Adapter::Tensor & tensor = adapter_->tensor(i);
+        const auto * data =
+            static_cast<const std::byte *>(gradients_) + static_cast<size_t>(tensor.offset) * dtype_size(type);
+        if (!all_finite(*backend_, data, type, tensor.rows * tensor.cols)) {
+            fail(LORICA_ERROR_NON_FINITE, "the gradient is not finite in step ", step_count_ + 1,
+                 "; the first such tensor is ", tensor.name, "; nothing was updated");
+        }
+    }
+    fail(LORICA_ERROR_NON_FINITE, "the gradient norm overflowed in step ", step_count_ + 1, "; nothing was updated");
+}
+
+double Session::optimizer_step(const OptimizerStep & step) {
+    check_training();
+    if (!std::isfinite(step.learning_rate) || step.learning_rate < 0 || !std::isfinite(step.weight_decay) ||
+        step.weight_decay < 0 || !std::isfinite(step.grad_scale) || step.grad_scale < 0) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "learning rate, weight decay and gradient scale must be finite and not negative; got ", step.learning_rate,
+             ", ", step.weight_decay, ", ", step.grad_scale);
+    }
+    const double norm = std::sqrt(backend_->sum_of_squares(gradients_, adapter_->n_params())) * step.grad_scale;
+    if (!std::isfinite(norm)) fail_non_finite_gradient();
+    // torch.nn.utils.clip_grad_norm_: max / (norm + 1e-6), at most 1.
+    const double clip = step.max_grad_norm > 0 ? std::min(1.0, step.max_grad_norm / (norm + 1e-6)) : 1.0;
+    AdamwParams params{};
+    params.beta1 = config_.beta1;
+    params.beta2 = config_.beta2;
+    params.eps = config_.eps;
+    params.grad_scale = step.grad_scale * clip;
+    params.step = ++step_count_;
+    update(step, params);
+    adapter_->params_changed();
+    zero_gradients();
+    stepped_micro_batch_count_ = micro_batch_count_;
+    return norm;
+}
+
+void Session::update(const OptimizerStep & step, AdamwParams params) {
+    const auto in_group = [&](const TensorGroup & group) {
+        params.learning_rate = step.learning_rate * group.learning_rate;
+        params.weight_decay = step.weight_decay * group.weight_decay;
+    };
+    const bool one_group = std::all_of(groups_.begin(), groups_.end(),
+                                       [&](const TensorGroup & group) { return group == groups_.front(); });
+    if (one_group && config_.optimizer == Optimizer::adamw) {
+        in_group(groups_.front());
+        backend_->adamw(adapter_->params(), gradients_, moment1_, moment2_, adapter_->n_params(), params);
+        return;
+    }
+    const auto element = static_cast<int64_t>(dtype_size(backend_->formats().param));
+    for (int32_t i = 0; i < adapter_->n_tensors(); ++i) {
+        const Adapter::Tensor & tensor = adapter_->tensor(i);
+        const int64_t n = tensor.rows * tensor.cols;
+        const auto at = [&](void * array) { return static_cast<std::byte *>(array) + tensor.offset * element; };
+        in_group(groups_[static_cast<size_t>(i)]);
+        if (config_.optimizer == Optimizer::adamw_8bit) {
+            backend_->adamw_8bit(at(adapter_->params()), at(gradients_), moments_8bit(i), n, params);
+        } else {
+            backend_->adamw(at(adapter_->params()), at(gradients_), at(moment1_), at(moment2_), n, params);
+        }
+    }
+}
+
+void Session::set_group(int32_t tensor, TensorGroup group) {
+    check_training();
+    const bool good = std::isfinite(group.learning_rate) && group.learning_rate >= 0 &&
+                      std::isfinite(group.weight_decay) && group.weight_decay >= 0;
+    if (!good) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the factors of a parameter group must be finite and not negative; got ",
+             group.learning_rate, ", ", group.weight_decay);
+    }
+    groups_[static_cast<size_t>(tensor)] = group;
+}
+
+void Session::zero_gradients() {
+    check_training();
+    backend_->fill_zero(gradients_, static_cast<size_t>(adapter_->n_params()) * dtype_size(backend_->formats().param));
+}
+
+}  // namespace lorica

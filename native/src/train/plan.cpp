@@ -1,0 +1,144 @@
+#include "train/plan.h"
+
+#include <algorithm>
+
+namespace lorica {
+
+SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const SessionConfig & config,
+                         int32_t recomputed_layers)
+    : model_(model), config_(config), recomputed_layers_(recomputed_layers) {
+    const AttachedAdapter attached(model, adapter, nullptr);
+    first_ = attached.first_layer();
+    if (adapter) {
+        max_rank_ = adapter->max_rank();
+        has_dropout_ = adapter->config().dropout > 0;
+    }
+    const Architecture & architecture = model.architecture();
+    const int32_t last = architecture.shape.n_layer - 1;
+    for (int32_t l = 0; l <= last; ++l) {
+        const TrainedSites sites = attached.sites(l);
+        evaluation_.push_back(&plans_.of(architecture.layer(l), sites, {}));
+        Wanted wanted;
+        wanted.backward = l >= first_;
+        wanted.dx = l > first_;
+        wanted.twin_in = wanted.backward && l < last && reads_twin(architecture.layer(l));
+        wanted.twin_out = wanted.dx && reads_twin(architecture.layer(l - 1));
+        wanted.recomputed = wanted.backward && l < first_ + recomputed_layers;
+        training_.push_back(wanted.backward ? &plans_.of(architecture.layer(l), sites, wanted) : evaluation_.back());
+    }
+    Wanted noise;
+    noise.noise = true;
+    prologue_ = &plans_.of(architecture.prologue, {}, {});
+    noisy_prologue_ = &plans_.of(architecture.prologue, {}, noise);
+    Wanted gradient;
+    gradient.backward = gradient.dx = true;
+    evaluated_epilogue_ = &plans_.of(architecture.epilogue, {}, {});
+    epilogue_ = adapter ? &plans_.of(architecture.epilogue, {}, gradient) : evaluated_epilogue_;
+}
+
+Layout SessionPlan::layout(const BlockPlan & plan) const {
+    return Layout(plan, model_.device().formats(), config_.max_tokens, max_rank_);
+}
+
+namespace {
+
+bool has(const BlockPlan & plan, Slot::Place place) {
+    return std::any_of(plan.slots.begin(), plan.slots.end(), [&](const Slot & slot) { return slot.place == place; });
+}
+
+}  // namespace
+
+SessionMemory SessionPlan::lay_out(Arena & arena) const {
+    const Formats formats = model_.device().formats();
+    const int64_t n = config_.max_tokens, n_embd = model_.shape().n_embd;
+    const int32_t n_layer = model_.shape().n_layer;
+    SessionMemory m;
+    const auto ids = [&] { return static_cast<int32_t *>(arena.bytes(static_cast<size_t>(n) * sizeof(int32_t))); };
+    m.tokens = ids();
+    m.positions = ids();
+    m.rows = ids();
+    m.labels = ids();
+    m.dropout_seeds =
+        has_dropout_ ? static_cast<uint64_t *>(arena.bytes(AttachedAdapter::n_dropout_seeds(model_) * sizeof(uint64_t)))
+                     : nullptr;
+    for (int32_t l = std::min(first_, n_layer); l <= n_layer; ++l)
+        m.x.push_back(arena.matrix(formats.hidden, n, n_embd));
+
+    // What is temporary in a layer that keeps its activations, in the prologue, and all of the epilogue: nothing else
+    // is going on then. Frozen layers, recomputed ones and evaluation may also take the memory right behind, which the
+    // lowest layer that keeps its activations has for them: its forward pass comes later or not at all, its backward
+    // pass is over.
+    std::vector<Layout> training, evaluation;
+    for (int32_t l = 0; l < n_layer; ++l) {
+        training.push_back(layout(*training_[static_cast<size_t>(l)]));
+        evaluation.push_back(layout(*evaluation_[static_cast<size_t>(l)]));
+    }
+    const int32_t lowest = first_ + recomputed_layers_;
+    const Layout prologue = layout(*noisy_prologue_), epilogue = layout(*epilogue_),
+                 evaluated_epilogue = layout(*evaluated_epilogue_);
+    size_t scratch = std::max({prologue.temporary_bytes(), epilogue.kept_bytes() + epilogue.temporary_bytes(),
+                               evaluated_epilogue.temporary_bytes()});
+    size_t everything = 0;
+    for (int32_t l = 0; l < n_layer; ++l) {
+        const auto i = static_cast<size_t>(l);
+        everything = std::max(everything, evaluation[i].temporary_bytes());
+        if (l < first_) continue;
+        size_t & needed = l < lowest ? everything : scratch;
+        needed = std::max(needed, training[i].temporary_bytes());
+    }
+    const size_t behind = lowest < n_layer ? training[static_cast<size_t>(lowest)].kept_bytes() : 0;
+    if (everything > behind) scratch = std::max(scratch, everything - behind);
+
+    std::vector<void *> kept(static_cast<size_t>(n_layer));
+    for (int32_t l = first_; l < n_layer; ++l) {
+        if (l != lowest) kept[static_cast<size_t>(l)] = arena.bytes(training[static_cast<size_t>(l)].kept_bytes());
+    }
+    void * const temporary = arena.bytes(scratch);
+    if (lowest < n_layer) kept[static_cast<size_t>(lowest)] = arena.bytes(behind);
+    for (size_t i = 0; i < kept.size(); ++i) {
+        m.training.push_back(training[i].place(kept[i], temporary));
+        m.evaluation.push_back(evaluation[i].place(nullptr, temporary));
+    }
+    m.prologue = prologue.place(nullptr, temporary);
+    m.epilogue =
+        epilogue.place(temporary, temporary ? static_cast<std::byte *>(temporary) + epilogue.kept_bytes() : nullptr);
+    m.evaluated_epilogue = evaluated_epilogue.place(nullptr, temporary);
+
+    m.dx[0] = arena.matrix(formats.hidden, n, n_embd);
+    const bool moves = std::any_of(training_.begin(), training_.end(),
+                                   [](const BlockPlan * plan) { return has(*plan, Slot::d_input); });
+    m.dx[1] = moves ? arena.matrix(formats.hidden, n, n_embd) : m.dx[0];
+    m.twin = arena.operand(formats.act, n, n_embd);
+    m.nll = arena.matrix(formats.hidden, n, 1);
+    place_outer(m);
+    return m;
+}
+
+void SessionPlan::place_outer(SessionMemory & m) const {
+    const int32_t n_layer = model_.shape().n_layer;
+    m.prologue.place(*noisy_prologue_, Slot::output, m.x.front());
+    for (int32_t l = 0; l < n_layer; ++l) {
+        const auto i = static_cast<size_t>(l);
+        for (const Slot::Place place : {Slot::input, Slot::output})
+            m.evaluation[i].place(*evaluation_[i], place, m.x.front());
+        const size_t kept = l < first_ ? 0 : static_cast<size_t>(l - first_);
+        m.training[i].place(*training_[i], Slot::input, m.x[kept]);
+        m.training[i].place(*training_[i], Slot::output, m.x[l < first_ ? 0 : kept + 1]);
+        m.training[i].place(*training_[i], Slot::twin, m.twin);
+    }
+    size_t current = 0;
+    m.epilogue.place(*epilogue_, Slot::input, m.x.back());
+    m.epilogue.place(*epilogue_, Slot::nll, m.nll);
+    m.epilogue.place(*epilogue_, Slot::d_input, m.dx[current]);
+    m.evaluated_epilogue.place(*evaluated_epilogue_, Slot::input, m.x.front());
+    m.evaluated_epilogue.place(*evaluated_epilogue_, Slot::nll, m.nll);
+    for (int32_t l = n_layer - 1; l >= first_; --l) {
+        const auto i = static_cast<size_t>(l);
+        m.training[i].place(*training_[i], Slot::d_output, m.dx[current]);
+        if (!has(*training_[i], Slot::d_input)) continue;
+        current = 1 - current;
+        m.training[i].place(*training_[i], Slot::d_input, m.dx[current]);
+    }
+}
+
+}  // namespace lorica

@@ -1,0 +1,55 @@
+// Which calls a session runs for each layer, and where everything lies whose size depends on the number of tokens.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "run/attached_adapter.h"
+#include "run/layout.h"
+#include "run/plans.h"
+#include "train/session_config.h"
+
+namespace lorica {
+
+struct SessionMemory {
+    int32_t *tokens, *positions, *rows, *labels;
+    uint64_t * dropout_seeds;  // null without dropout
+    std::vector<Matrix> x;     // hidden: input of each layer with gradients; the last is the output of the last layer
+    std::array<Matrix, 2>
+        dx;       // hidden: the gradient of the stream, and where it goes next in models whose blocks end in a norm
+    Matrix twin;  // act: that gradient, as products read it
+    Matrix nll;   // hidden
+    PlacedSlots prologue, epilogue, evaluated_epilogue;
+    std::vector<PlacedSlots> training, evaluation;  // of the layers
+};
+
+class SessionPlan {
+public:
+    // adapter may be null: then the session only evaluates. recomputed_layers: the lowest of those with gradients.
+    SessionPlan(const Model & model, const Adapter * adapter, const SessionConfig & config, int32_t recomputed_layers);
+
+    int32_t first_layer() const { return first_; }  // with gradients
+    const BlockPlan & training(int32_t layer) const { return *training_[static_cast<size_t>(layer)]; }
+    const BlockPlan & evaluation(int32_t layer) const { return *evaluation_[static_cast<size_t>(layer)]; }
+    const BlockPlan & prologue(bool with_noise) const { return with_noise ? *noisy_prologue_ : *prologue_; }
+    const BlockPlan & epilogue() const { return *epilogue_; }
+    const BlockPlan & evaluated_epilogue() const { return *evaluated_epilogue_; }
+
+    SessionMemory lay_out(Arena & arena) const;
+
+private:
+    Layout layout(const BlockPlan & plan) const;
+    void place_outer(SessionMemory & memory) const;
+
+    const Model & model_;
+    const SessionConfig & config_;
+    int32_t first_, recomputed_layers_;
+    int64_t max_rank_ = 0;
+    bool has_dropout_ = false;
+    Plans plans_;
+    const BlockPlan *prologue_, *noisy_prologue_, *epilogue_, *evaluated_epilogue_;
+    std::vector<const BlockPlan *> training_, evaluation_;
+};
+
+}  // namespace lorica

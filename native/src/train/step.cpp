@@ -1,0 +1,168 @@
+// Forward and backward over one micro-batch.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "common/error.h"
+#include "common/random.h"
+#include "train/all_finite.h"
+#include "train/session.h"
+
+namespace lorica {
+
+namespace {
+
+template <typename Real> bool all_finite_as(Backend & backend, const void * device, int64_t n) {
+    std::vector<Real> values(static_cast<size_t>(n));
+    backend.copy_to_host(values.data(), device, values.size() * sizeof(Real));
+    return std::all_of(values.begin(), values.end(), [](Real x) { return std::isfinite(x); });
+}
+
+}  // namespace
+
+bool all_finite(Backend & backend, const void * device, Dtype type, int64_t n) {
+    return type == Dtype::f64 ? all_finite_as<double>(backend, device, n) : all_finite_as<float>(backend, device, n);
+}
+
+Bound Session::bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
+                     std::span<const Matrix> slots, int32_t layer) const {
+    Bound b{program, weights, plan, slots, n_tokens_, layer};
+    b.adapter = adapter_ ? attached_.get() : nullptr;
+    b.positions = memory_.positions;
+    b.segments = segments_;
+    b.tokens = memory_.tokens;
+    b.n_picked = static_cast<int64_t>(trained_rows_.size());
+    b.picked = memory_.rows;
+    b.labels = memory_.labels;
+    return b;
+}
+
+void Session::embed(bool training) {
+    if (adapter_) adapter_->update_dora(*backend_);
+    const bool noise = training && config_.neftune_alpha > 0;
+    const BlockPlan & plan = plan_->prologue(noise);
+    Bound b = bound(model_->architecture().prologue, model_->prologue(), plan, memory_.prologue.forward);
+    constexpr uint64_t noise_stream = 0x6e656674756e65;  // no layer has this number
+    b.noise_alpha = config_.neftune_alpha;
+    b.noise_seed = derive_seed(micro_batch_seed(), noise_stream);
+    run(plan.forward, b, *backend_);
+}
+
+// Leaves the output of the last layer in x.back() when training, else in x.front().
+void Session::forward(bool training) {
+    const Architecture & architecture = model_->architecture();
+    for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
+        const auto i = static_cast<size_t>(l);
+        const BlockPlan & plan = training ? plan_->training(l) : plan_->evaluation(l);
+        const std::vector<Matrix> & slots = training ? memory_.training[i].forward : memory_.evaluation[i].forward;
+        run(plan.forward, bound(architecture.layer(l), model_->layers()[i], plan, slots, l), *backend_);
+    }
+}
+
+void Session::head(bool with_gradient) {
+    const BlockPlan & plan = with_gradient ? plan_->epilogue() : plan_->evaluated_epilogue();
+    const PlacedSlots & slots = with_gradient ? memory_.epilogue : memory_.evaluated_epilogue;
+    run(plan.forward, bound(model_->architecture().epilogue, model_->epilogue(), plan, slots.forward), *backend_);
+}
+
+double Session::loss(std::span<float> token_nll) {
+    const auto n = static_cast<int64_t>(trained_rows_.size());
+    std::vector<double> nll(static_cast<size_t>(n));
+    if (memory_.nll.type == Dtype::f64) {
+        backend_->copy_to_host(nll.data(), memory_.nll.data, nll.size() * sizeof(double));
+    } else {
+        std::vector<float> narrow(nll.size());
+        backend_->copy_to_host(narrow.data(), memory_.nll.data, narrow.size() * sizeof(float));
+        std::copy(narrow.begin(), narrow.end(), nll.begin());
+    }
+    double sum = 0;
+    for (size_t i = 0; i < nll.size(); ++i) {
+        sum += nll[i];
+        if (!token_nll.empty()) token_nll[static_cast<size_t>(trained_rows_[i])] = static_cast<float>(nll[i]);
+    }
+    return sum;
+}
+
+void Session::backward() {
+    const Architecture & architecture = model_->architecture();
+    const BlockPlan & epilogue = plan_->epilogue();
+    run(epilogue.backward, bound(architecture.epilogue, model_->epilogue(), epilogue, memory_.epilogue.backward),
+        *backend_);
+    for (int32_t l = architecture.shape.n_layer - 1; l >= plan_->first_layer(); --l) {
+        const auto i = static_cast<size_t>(l);
+        const BlockPlan & plan = plan_->training(l);
+        run(plan.backward, bound(architecture.layer(l), model_->layers()[i], plan, memory_.training[i].backward, l),
+            *backend_);
+    }
+}
+
+void Session::check_training() const {
+    if (!adapter_) fail(LORICA_ERROR_INVALID_ARGUMENT, "this session has no adapter: it can only evaluate");
+}
+
+LossSum Session::forward_backward(const PackedBatch & batch) {
+    check_training();
+    upload(batch);
+    if (trained_rows_.empty()) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "no token of the micro-batch is trained on: every label is -100");
+    }
+    attached_->set_dropout_seed(*backend_, micro_batch_seed(), memory_.dropout_seeds);
+    embed(true);
+    ++micro_batch_count_;
+    double sum = 0;
+    if (backend_->runs_ahead()) {
+        backend_->repeat(segments_, shape_key(), [&] {
+            forward(true);
+            head(true);
+            backward();
+        });
+        sum = loss({});
+        if (!std::isfinite(sum)) fail_non_finite_loss();
+    } else {
+        forward(true);
+        head(true);
+        sum = loss({});
+        if (!std::isfinite(sum)) fail_non_finite_loss();
+        backward();
+    }
+    return {sum, static_cast<int64_t>(trained_rows_.size())};
+}
+
+uint64_t Session::shape_key() const {
+    uint64_t key = trained_rows_.size();
+    for (const LoraPair & pair : adapter_->pairs())
+        key = derive_seed(key, std::bit_cast<uint64_t>(adapter_->scale(pair)));
+    return key;
+}
+
+LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll) {
+    upload(batch);
+    std::fill(token_nll.begin(), token_nll.end(), 0.0f);
+    if (trained_rows_.empty()) return {};
+    attached_->set_dropout_seed(*backend_, std::nullopt);
+    embed(false);
+    forward(false);
+    head(false);
+    const double sum = loss(token_nll);
+    if (!std::isfinite(sum)) {
+        fail(LORICA_ERROR_NON_FINITE, "the loss of an evaluation is not finite after ", step_count_,
+             " optimizer steps");
+    }
+    return {sum, static_cast<int64_t>(trained_rows_.size())};
+}
+
+void Session::fail_non_finite_loss() const {
+    const int32_t first = plan_->first_layer();
+    for (size_t i = 0; i < memory_.x.size(); ++i) {
+        const Matrix & x = memory_.x[i];
+        if (all_finite(*backend_, x.data, x.type, n_tokens_ * x.cols)) continue;
+        const int32_t layer = first + static_cast<int32_t>(i);
+        fail(LORICA_ERROR_NON_FINITE, "the loss is not finite after ", step_count_,
+             " optimizer steps; the first values that are not came out of ",
+             layer == 0 ? std::string("the embedding") : "layer " + std::to_string(layer - 1));
+    }
+    fail(LORICA_ERROR_NON_FINITE, "the loss is not finite after ", step_count_,
+         " optimizer steps; it became so in the output head");
+}
+
+}  // namespace lorica

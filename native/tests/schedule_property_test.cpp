@@ -1,0 +1,398 @@
+// derive() on random programs: what is derived as backward against finite differences of what is derived as forward, in
+// f64, for random trained layers, kept and recomputed.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <list>
+#include <numeric>
+
+#include "common/random.h"
+#include "model/describe.h"
+#include "run/executor.h"
+#include "support/finite_differences.h"
+#include "support/recording_backend.h"
+
+namespace lorica {
+namespace {
+
+using namespace test;
+
+constexpr int64_t n_embd = 16, n_tokens = 7;
+
+// ---- random programs
+
+class Draw {
+public:
+    explicit Draw(uint64_t seed) : seed_(derive_seed(seed, 77)) {}
+    uint32_t below(uint32_t n) { return random_u32(seed_, i_++) % n; }
+    bool coin() { return below(2) == 1; }
+
+private:
+    uint64_t seed_, i_ = 0;
+};
+
+class RandomBlock {
+public:
+    RandomBlock(Block & block, Draw & draw) : b_(block), draw_(draw) {}
+
+    // One to three sublayers, of which parallel ones read one norm, or norms of one value.
+    Value make(Value x) {
+        const uint32_t n = 1 + draw_.below(3);
+        for (uint32_t i = 0; i < n; ++i) {
+            switch (draw_.below(6)) {
+                case 0: x = add(attention(norm(x)), n_embd, x); break;
+                case 1: x = add(feed_forward(norm(x)), 24, x); break;
+                case 2: {  // parallel, one norm
+                    const Value n1 = norm(x);
+                    const Value o = attention(n1), h = feed_forward(n1);
+                    x = add(h, 24, add(o, n_embd, x));
+                    break;
+                }
+                case 3: {  // parallel, a norm each; the first sum comes before the second norm's reader
+                    const Value n1 = norm(x), n2 = norm(x);
+                    const Value mid = add(attention(n1), n_embd, x);
+                    x = add(feed_forward(n2), 24, mid);
+                    break;
+                }
+                case 4: {  // a chain of three sums, the last of which reads the second norm
+                    const Value n1 = norm(x);
+                    const Value a = add(attention(n1), n_embd, x);
+                    const Value c = add(n1, n_embd, a);
+                    x = add(feed_forward(norm(a)), 24, c);
+                    break;
+                }
+                case 5: {  // the stream is what a norm leaves (BERT)
+                    const Value s = add(attention(x), n_embd, x, false);
+                    const Value a = b_.norm(s, layer_or_rms());
+                    const Value t = add(feed_forward(a), 24, a, false);
+                    x = b_.norm(t, layer_or_rms());
+                    break;
+                }
+            }
+        }
+        return x;
+    }
+
+private:
+    std::string name(const char * kind) { return kind + std::to_string(n_++); }
+    NormOf layer_or_rms() {
+        const std::string n = name("norm");
+        return draw_.coin() ? Rms(n, n, 1e-5) : Layer(n, n, 1e-5).bias(draw_.coin());
+    }
+    Linear layer(int64_t out) {
+        const std::string n = name("linear");
+        return Linear(n, n, out).bias(draw_.below(3) == 0);
+    }
+    Value norm(Value x) { return b_.norm(x, layer_or_rms()); }
+
+    // x + linear(y), or x + norm(linear(y)).
+    Value add(Value y, int64_t, Value x, bool may_be_norm = true) {
+        if (may_be_norm && draw_.below(4) == 0) {
+            const Value z = b_.linear(y, layer(n_embd));
+            return b_.norm(z, layer_or_rms(), plus(x));
+        }
+        return b_.linear(y, layer(n_embd), plus(x));
+    }
+
+    Value attention(Value x) {
+        const int32_t n_head = 2, n_head_kv = draw_.coin() ? 1 : 2, head_dim = 8;
+        Value q, k, v;
+        if (draw_.coin()) {
+            const Value qkv = b_.linear(x, layer((n_head + 2 * n_head_kv) * head_dim));
+            std::tie(q, k, v) = three(b_.split(qkv, int64_t{n_head} * head_dim, int64_t{n_head_kv} * head_dim,
+                                               int64_t{n_head_kv} * head_dim));
+        } else {
+            std::tie(q, k, v) =
+                three(b_.linear(x, layer(n_head * head_dim), layer(n_head_kv * head_dim), layer(n_head_kv * head_dim)));
+        }
+        if (draw_.below(3) == 0) {
+            q = b_.norm(q, layer_or_rms().per_head(n_head));
+            k = b_.norm(k, layer_or_rms().per_head(n_head_kv));
+        }
+        if (draw_.below(4) != 0) {
+            RopeSpec rope;
+            rope.head_dim = head_dim;
+            rope.halves = draw_.coin();
+            for (uint32_t i = 0; i < 1 + draw_.below(4); ++i) rope.inverse_frequency.push_back(1.0 / (1 + i));
+            rope.magnitude = draw_.coin() ? 1 : 1.25;
+            if (draw_.below(4) == 0) {
+                q = b_.rope(rope, q);
+                k = b_.rope(rope, k);
+            } else {
+                const auto [qr, kr] = b_.rope(rope, q, k);
+                q = qr;
+                k = kr;
+            }
+        }
+        AttentionSpec spec{n_head, n_head_kv, head_dim, 1 / std::sqrt(8.0)};
+        if (draw_.below(3) == 0) spec.mask.back = 2;
+        if (draw_.below(4) == 0) spec.mask.ahead = MaskSpec::all;
+        if (draw_.below(3) == 0) spec.softcap = 3;
+        return b_.attention(q, k, v, spec);
+    }
+
+    Value feed_forward(Value x) {
+        const Act act = draw_.coin() ? Act::silu : Act::gelu_tanh;
+        switch (draw_.below(3)) {
+            case 0: {
+                const auto [gate, up] = b_.linear(x, layer(24), layer(24));
+                return b_.gated(act, gate, up);
+            }
+            case 1: {
+                const Value both = b_.linear(x, layer(48));
+                const auto [gate, up] = b_.split(both, int64_t{24}, int64_t{24});
+                return b_.gated(act, gate, up);
+            }
+            default: {
+                const Value up = b_.linear(x, layer(24));
+                return b_.activation(act, up);
+            }
+        }
+    }
+    static std::tuple<Value, Value, Value> three(const std::array<Value, 3> & v) { return {v[0], v[1], v[2]}; }
+
+    Block & b_;
+    Draw & draw_;
+    int n_ = 0;
+};
+
+Program random_program(uint64_t seed) {
+    Draw draw(seed);
+    Shape shape;
+    shape.n_layer = 1;
+    shape.n_embd = n_embd;
+    Describe d(shape);
+    d.layers("", "", [&](Block & b, Value x, int32_t) { return RandomBlock(b, draw).make(x); });
+    return d.done().kinds[0];
+}
+
+// ---- a program with weights, adapters and memory
+
+class Model1 final : public AttachedSites {
+public:
+    Model1(const Program & program, uint64_t seed) : program(program), seed_(derive_seed(seed, 5)) {
+        for (const LinearSpec & linear : program.linears) {
+            const std::vector<float> & w = random(linear.out * linear.in, 1 / std::sqrt(static_cast<float>(linear.in)));
+            weights.linears.push_back({GGML_TYPE_F32, linear.out, linear.in,
+                                       sizeof(float) * static_cast<size_t>(linear.in),
+                                       reinterpret_cast<const std::byte *>(w.data())});
+            weights.biases.push_back(linear.bias ? Vector(random(linear.out, 0.3f).data()) : Vector{});
+        }
+        for (const NormSpec & norm : program.norms) {
+            std::vector<float> & w = random(norm.n, 0.2f);
+            for (float & value : w) value += 1;
+            weights.norms.push_back(w.data());
+            weights.norm_biases.push_back(norm.bias ? Vector(random(norm.n, 0.3f).data()) : Vector{});
+        }
+    }
+
+    struct Trained {
+        int16_t linear;
+        Values a, b, m, da, db, dm, factors, slopes;
+    };
+    void train(int16_t linear, bool dora) {
+        const LinearSpec & spec = program.linears[static_cast<size_t>(linear)];
+        Trained t{linear, doubles(2 * spec.in, 0.3), doubles(spec.out * 2, 0.3)};
+        if (dora) {
+            t.factors = doubles(spec.out, 0.2);
+            for (double & f : t.factors) f += 1;
+        }
+        t.slopes.resize(t.factors.size());
+        t.da.resize(t.a.size());
+        t.db.resize(t.b.size());
+        t.dm.resize(t.factors.size());
+        trained.push_back(std::move(t));
+    }
+    TrainedSites sites() const {
+        TrainedSites sites;
+        sites.linears.resize(program.linears.size());
+        for (const Trained & t : trained) {
+            sites.linears[static_cast<size_t>(t.linear)] =
+                t.factors.empty() ? TrainedSites::lora : TrainedSites::lora | TrainedSites::dora;
+        }
+        return sites;
+    }
+
+    Lora lora(int32_t, int16_t linear) const override {
+        for (const Trained & t : trained) {
+            if (t.linear != linear) continue;
+            Lora lora;
+            lora.a = t.a.data();
+            lora.b = t.b.data();
+            lora.da = const_cast<double *>(t.da.data());
+            lora.db = const_cast<double *>(t.db.data());
+            lora.rank = 2;
+            lora.scale = 0.7;
+            return lora;
+        }
+        return {};
+    }
+    // The gradient of m where a factor is m itself.
+    DoraRows dora(int32_t, int16_t linear) const override {
+        for (const Trained & t : trained) {
+            if (t.linear != linear) continue;
+            DoraRows rows{};
+            rows.strength = 1;
+            rows.factors = const_cast<double *>(t.factors.data());
+            for (size_t i = 0; i < t.factors.size(); ++i) const_cast<Values &>(t.slopes)[i] = 1 / t.factors[i];
+            rows.slopes = const_cast<double *>(t.slopes.data());
+            rows.magnitudes = rows.factors;
+            return rows;
+        }
+        return {};
+    }
+    void * magnitude_gradients(int32_t, int16_t linear) const override {
+        for (const Trained & t : trained) {
+            if (t.linear == linear) return const_cast<double *>(t.dm.data());
+        }
+        return nullptr;
+    }
+
+    Values doubles(int64_t n, double size) {
+        Values values(static_cast<size_t>(n));
+        const uint64_t own = derive_seed(seed_, stream_++);
+        for (size_t i = 0; i < values.size(); ++i) values[i] = size * random_normal(own, i);
+        return values;
+    }
+
+    const Program & program;
+    ProgramWeights weights;
+    std::vector<Trained> trained;
+
+private:
+    std::vector<float> & random(int64_t n, float size) {
+        const Values wide = doubles(n, size);
+        return kept_.emplace_back(wide.begin(), wide.end());
+    }
+    uint64_t seed_, stream_ = 0;
+    std::list<std::vector<float>> kept_;
+};
+
+// One pass over 7 tokens in two segments.
+class Run {
+public:
+    Run(Model1 & model, const Wanted & wanted, std::shared_ptr<Recording> recording = nullptr)
+        : model_(model), plan_(derive(model.program, model.sites(), wanted)), backend_(reference()) {
+        if (recording) backend_ = record(std::move(recording), std::move(backend_));
+        const Layout layout(plan_, backend_->formats(), n_tokens, 2);
+        kept_ = fresh(layout.kept_bytes());
+        temporary_ = fresh(layout.temporary_bytes());
+        slots_ = layout.place(kept_.data(), temporary_.data());
+        const auto place = [&](Slot::Place where, Values & values) {
+            values.assign(static_cast<size_t>(n_tokens * n_embd), std::nan(""));
+            slots_.place(plan_, where, matrix(values, n_tokens, n_embd));
+        };
+        place(Slot::input, x);
+        place(Slot::output, y);
+        place(Slot::d_output, dy);
+        place(Slot::d_input, dx_);
+        place(Slot::twin, twin);
+        shares_gradient_ = std::none_of(plan_.slots.begin(), plan_.slots.end(),
+                                        [](const Slot & slot) { return slot.place == Slot::d_input; });
+    }
+
+    void forward() { run(plan_.forward, bound(slots_.forward), *backend_); }
+    void backward() { run(plan_.backward, bound(slots_.backward), *backend_); }
+    const Values & dx() const { return shares_gradient_ ? dy : dx_; }
+    const BlockPlan & plan() const { return plan_; }
+    // Of another layer in between.
+    void forget_temporary() { std::memset(temporary_.data(), 0xff, temporary_.size() * sizeof(double)); }
+
+    Values x, y, dy, twin;
+
+private:
+    static std::vector<double> fresh(size_t n_bytes) { return std::vector<double>(n_bytes / 8 + 8, std::nan("")); }
+    Bound bound(std::span<const Matrix> slots) const {
+        static const std::vector<int32_t> positions{0, 1, 2, 3, 0, 1, 2};
+        static const std::vector<Segment> segments = packed({4, 3});
+        Bound b{model_.program, model_.weights, plan_, slots, n_tokens, 0};
+        b.adapter = &model_;
+        b.positions = positions.data();
+        b.segments = segments;
+        return b;
+    }
+
+    Model1 & model_;
+    BlockPlan plan_;
+    std::unique_ptr<Backend> backend_;
+    std::vector<double> kept_, temporary_;
+    PlacedSlots slots_;
+    Values dx_;
+    bool shares_gradient_ = false;
+};
+
+bool is_outer_stream_of_products(const Program & program) { return reads_twin(program); }
+
+void check(uint64_t seed) {
+    const Program program = random_program(seed);
+    Draw draw(seed + 1000000);
+    Model1 model(program, seed);
+    const auto n_linears = static_cast<uint32_t>(program.linears.size());
+    // Every subset but the empty one; often a single late layer.
+    if (draw.below(3) == 0) {
+        model.train(static_cast<int16_t>(n_linears - 1 - draw.below(std::min(3u, n_linears))), draw.coin());
+    } else {
+        for (uint32_t i = 0; i < n_linears; ++i) {
+            if (draw.coin()) model.train(static_cast<int16_t>(i), draw.below(3) == 0);
+        }
+        if (model.trained.empty()) model.train(0, false);
+    }
+    Wanted wanted;
+    wanted.backward = true;
+    wanted.dx = draw.coin();
+    wanted.recomputed = draw.below(3) == 0;
+    wanted.twin_in = is_outer_stream_of_products(program) && draw.coin();
+
+    const auto recording = std::make_shared<Recording>();
+    Run run(model, wanted, recording);
+    const Values start = model.doubles(n_tokens * n_embd, 1), weights = model.doubles(n_tokens * n_embd, 1);
+    run.x = start;
+    run.forward();
+    run.forget_temporary();
+    run.dy = weights;
+    run.twin = weights;
+    run.backward();
+
+    const auto loss = [&](const Values & x) {
+        Run again(model, {});
+        again.x = x;
+        again.forward();
+        return dot(again.y, weights);
+    };
+    const auto expect_derivative = [&](Values & at, const Values & gradient, const std::string & what) {
+        const Values direction = model.doubles(static_cast<int64_t>(at.size()), 1), before = at;
+        const auto moved = [&](double step) {
+            for (size_t i = 0; i < at.size(); ++i) at[i] = before[i] + step * direction[i];
+            const double value = loss(&at == &run.x ? at : start);
+            at = before;
+            return value;
+        };
+        constexpr double h = 1e-3;
+        const double difference = (moved(-2 * h) - 8 * moved(-h) + 8 * moved(h) - moved(2 * h)) / (12 * h);
+        const double derivative = dot(gradient, direction);
+        EXPECT_NEAR(derivative, difference, 1e-6 * (1 + std::abs(difference)))
+            << what << " of program " << seed << (wanted.recomputed ? ", recomputed" : "");
+    };
+    for (Model1::Trained & t : model.trained) {
+        const std::string name = program.linears[static_cast<size_t>(t.linear)].names.gguf;
+        expect_derivative(t.a, t.da, name + " A");
+        expect_derivative(t.b, t.db, name + " B");
+        if (!t.factors.empty()) expect_derivative(t.factors, t.dm, name + " m");
+    }
+    if (wanted.dx) {
+        run.x = start;
+        const Values dx = run.dx();
+        expect_derivative(run.x, dx, "x");
+    }
+}
+
+TEST(ScheduleProperty, TheDerivedBackwardOfRandomProgramsIsTheDerivativeOfTheirForward) {
+    for (uint64_t seed = 0; seed < 400; ++seed) {
+        ASSERT_NO_FATAL_FAILURE(check(seed));
+        if (testing::Test::HasFailure()) break;
+    }
+}
+
+}  // namespace
+}  // namespace lorica
