@@ -1,6 +1,6 @@
 # cmake -DLIBRARY=liblorica.so -DDIRECTORY=stage -P stage.cmake
 # Puts the library, and next to it those libraries that it needs and that a machine with glibc and libstdc++ may not have
-# (ggml, Highway, OpenMP's runtime), so that the folder works wherever it is copied.
+# (ggml and what it was built with, Highway), so that the folder works wherever it is copied.
 cmake_minimum_required(VERSION 3.25)
 
 file(GET_RUNTIME_DEPENDENCIES

@@ -1,10 +1,12 @@
 import static dev.lorica.internal.c.Lorica.*;
 
 import dev.lorica.internal.NativeLibrary;
+import dev.lorica.internal.Structs;
 import dev.lorica.internal.c.lorica_adapter;
-import dev.lorica.internal.c.lorica_context;
+import dev.lorica.internal.c.lorica_kv_cache;
 import dev.lorica.internal.c.lorica_model;
 import dev.lorica.internal.c.lorica_model_info;
+import dev.lorica.internal.c.lorica_model_params;
 import java.io.DataOutputStream;
 import java.io.FileOutputStream;
 import java.nio.ByteBuffer;
@@ -20,9 +22,13 @@ class Logits {
     public static void main(String[] args) throws Exception {
         NativeLibrary.load();
         lorica_model model = new lorica_model();
-        var params = lorica_model_default_params().precision(LORICA_PRECISION_F32);
+        var params = Structs.defaults(
+                        new lorica_model_params(),
+                        lorica_model_params::struct_size,
+                        dev.lorica.internal.c.Lorica::lorica_model_default_params)
+                .precision(LORICA_PRECISION_F32);
         check(lorica_model_load(args[0], params, model));
-        lorica_model_info info = new lorica_model_info();
+        lorica_model_info info = Structs.sized(new lorica_model_info(), lorica_model_info::struct_size);
         check(lorica_model_get_info(model, info));
         lorica_adapter adapter = null;
         if (!args[1].equals("none")) {
@@ -30,10 +36,10 @@ class Logits {
             check(lorica_adapter_load(model, args[1], adapter));
         }
         int[] tokens = Arrays.stream(args[3].split(",")).mapToInt(Integer::parseInt).toArray();
-        lorica_context context = new lorica_context();
-        check(lorica_context_create(model, adapter, tokens.length, context));
+        lorica_kv_cache cache = new lorica_kv_cache();
+        check(lorica_kv_cache_create(model, adapter, tokens.length, cache));
         float[] logits = new float[tokens.length * info.n_vocab()];
-        check(lorica_context_eval(context, tokens, tokens.length, true, logits));
+        check(lorica_kv_cache_eval(cache, tokens, tokens.length, true, logits));
         ByteBuffer bytes = ByteBuffer.allocate(4 * logits.length).order(ByteOrder.LITTLE_ENDIAN);
         bytes.asFloatBuffer().put(logits);
         try (DataOutputStream out = new DataOutputStream(new FileOutputStream(args[2]))) {

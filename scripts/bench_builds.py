@@ -9,7 +9,6 @@ Where the builds need the Debian 13 root: scripts/devroot.sh python3 scripts/ben
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,13 +18,11 @@ class Build:
     """One lorica-bench, waiting for requests."""
 
     def __init__(self, program, options):
-        # A build that waits for its turn must not take the processor from the one that is measured.
-        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
         self.name = program
         self.seconds = []
         self.process = subprocess.Popen(
             [program, "steps", "--no-ceiling", "--on-request", *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()  # that it is ready
 
     def step(self):

@@ -194,8 +194,6 @@ run_program() {
     # What the program calls itself where it says how to go on.
     [ "$PWD" = "$checkout" ] || command=$checkout/$command
     [ ! -x "${JAVA_HOME:-}/bin/java" ] || java=$JAVA_HOME/bin/java
-    # Threads that wait spin for a moment, not for milliseconds: beside other work that is tens of times slower.
-    [ -n "${OMP_WAIT_POLICY:-}" ] || export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000}
     release=$(java_release)
     [ "${release:-0}" -lt 22 ] || arguments+=(--enable-native-access=ALL-UNNAMED)
     exec "$java" "${arguments[@]}" "-Dlorica.command=$command" -jar "$program/lorica-cli.jar" "$@"

@@ -7,11 +7,13 @@
 #include "common/bf16.h"
 #include "common/random.h"
 
-#include <omp.h>
+#include <dlfcn.h>
 
 #include <algorithm>
+#include <chrono>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <stdexcept>
+#include <thread>
 
 namespace lorica::bench {
 
@@ -43,6 +45,14 @@ struct Product {
 
 }  // namespace
 
+// oneDNN brings an OpenMP runtime, which counts its threads for each calling thread.
+void set_openmp_threads(int n) {
+    if (void * set = dlsym(RTLD_DEFAULT, "omp_set_num_threads")) reinterpret_cast<void (*)(int)>(set)(n);
+}
+
+// For so long its threads spin after a product, and would take the processors from what is measured next.
+constexpr auto openmp_spins = std::chrono::milliseconds(20);
+
 struct Ceiling::Impl {
     dnnl::engine engine{dnnl::engine::kind::cpu, 0};
     dnnl::stream stream{engine};
@@ -54,7 +64,7 @@ struct Ceiling::Impl {
     Impl(const std::vector<LinearShape> & linears, int64_t tokens, CeilingType ceiling_type, int n_threads)
         : type(ceiling_type == CeilingType::bf16 ? memory::data_type::bf16 : memory::data_type::f32),
           n_threads(n_threads) {
-        omp_set_num_threads(n_threads);
+        set_openmp_threads(n_threads);
         int64_t widest = 0;
         for (const LinearShape & linear : linears) widest = std::max({widest, linear.in, linear.out});
         a = memory({{tokens, widest}, type, memory::format_tag::ab}, engine);
@@ -113,11 +123,12 @@ struct Ceiling::Impl {
     }
 
     double seconds(const Product & product) {
-        omp_set_num_threads(n_threads);
-        return seconds_of([&] {
-                   for (int64_t i = 0; i < product.runs; ++i) product.matmul.run(stream);
-               }) /
-               static_cast<double>(product.runs);
+        set_openmp_threads(n_threads);
+        const double seconds = seconds_of([&] {
+            for (int64_t i = 0; i < product.runs; ++i) product.matmul.run(stream);
+        });
+        std::this_thread::sleep_for(openmp_spins);
+        return seconds / static_cast<double>(product.runs);
     }
 };
 

@@ -21,7 +21,7 @@ int64_t bytes_per_token(const std::string & path) {
     int64_t all = 0, embedding = 0;
     bool tied = true;
     for (int64_t i = 0; i < lorica_gguf_n_tensors(opened); ++i) {
-        lorica_gguf_tensor tensor{};
+        lorica_gguf_tensor tensor{sizeof(lorica_gguf_tensor)};
         check(lorica_gguf_tensor_info(opened, i, &tensor));
         all += static_cast<int64_t>(tensor.n_bytes);
         if (std::strcmp(tensor.name, "token_embd.weight") == 0) embedding = static_cast<int64_t>(tensor.n_bytes);
@@ -45,8 +45,8 @@ Json run_decode(const Options & options) {
     const std::unique_ptr<Backend> gpu = open_gpu(choice);
     const ModelHandle model = choice.load();
     const lorica_model_info info = info_of(model.get());
-    lorica_context * created = nullptr;
-    check(lorica_context_create(model.get(), nullptr, n_prompt + n_generate, &created));
+    lorica_kv_cache * created = nullptr;
+    check(lorica_kv_cache_create(model.get(), nullptr, n_prompt + n_generate, &created));
     const ContextHandle context(created);
     std::vector<float> logits(static_cast<size_t>(info.n_vocab));
     std::vector<int32_t> tokens;
@@ -55,7 +55,7 @@ Json run_decode(const Options & options) {
             static_cast<int32_t>(random_u32(1, static_cast<uint64_t>(i)) % static_cast<uint32_t>(info.n_vocab)));
     }
     const auto eval = [&](int first, int n) {
-        check(lorica_context_eval(context.get(), &tokens[first], n, false, logits.data()));
+        check(lorica_kv_cache_eval(context.get(), &tokens[first], n, false, logits.data()));
     };
 
     std::vector<AdapterHandle> adapters;
@@ -80,7 +80,7 @@ Json run_decode(const Options & options) {
         int64_t{2} * info.n_layer * info.n_head_kv * info.head_dim * kv_element * (n_prompt + n_generate / 2);
     std::vector<double> prompt, decode, bandwidth, cached, ratios, kv_ratios, cached_ratios;
     for (int i = 0; i < repetitions; ++i) {
-        check(lorica_context_truncate(context.get(), 0));
+        check(lorica_kv_cache_truncate(context.get(), 0));
         prompt.push_back(n_prompt / seconds_of([&] { eval(0, n_prompt); }));
         decode.push_back(n_generate / seconds_of([&] {
                              for (int t = 0; t < n_generate; ++t) eval(n_prompt + t, 1);
@@ -89,7 +89,7 @@ Json run_decode(const Options & options) {
         for (int n = 1; n <= n_adapters; ++n) {
             const auto set = static_cast<size_t>(n - 1);
             switches[set].push_back(
-                seconds_of([&] { check(lorica_context_set_adapters(context.get(), handles.data(), nullptr, n)); }));
+                seconds_of([&] { check(lorica_kv_cache_set_adapters(context.get(), handles.data(), nullptr, n)); }));
             eval(0, n_prompt);
             const double with = seconds_of([&] {
                                     for (int t = 0; t < n_generate; ++t) eval(n_prompt + t, 1);
@@ -98,7 +98,7 @@ Json run_decode(const Options & options) {
             adapted[set].push_back(1 / with);
             extra[set].push_back(with - without);
         }
-        check(lorica_context_set_adapters(context.get(), nullptr, nullptr, 0));
+        check(lorica_kv_cache_set_adapters(context.get(), nullptr, nullptr, 0));
         if (gpu) {
             bandwidth.push_back(gpu_bandwidth);
             cached.push_back(gpu_bandwidth);

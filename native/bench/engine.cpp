@@ -46,7 +46,7 @@ void ModelChoice::prepare() {
 }
 
 ModelHandle ModelChoice::load() const {
-    lorica_model_params params = lorica_model_default_params();
+    auto params = defaults(lorica_model_default_params);
     params.device = device.c_str();
     params.precision = precision;
     params.n_threads = n_threads;
@@ -62,7 +62,7 @@ std::unique_ptr<Backend> open_gpu(const ModelChoice & choice) {
 }
 
 lorica_model_info info_of(const lorica_model * model) {
-    lorica_model_info info{};
+    lorica_model_info info{sizeof(lorica_model_info)};
     check(lorica_model_get_info(model, &info));
     return info;
 }
@@ -94,9 +94,9 @@ TrainChoice::TrainChoice(const Options & options, const std::string & default_ta
       rank(options.number("rank", 16)),
       tokens(options.number("tokens", default_tokens)),
       sequence_length(options.number("sequence-length", std::min(default_length, tokens))),
-      checkpointing(one_of<lorica_checkpointing>(
+      checkpointing(one_of<lorica_recomputation>(
           options, "checkpointing",
-          {{"auto", LORICA_CHECKPOINTING_AUTO}, {"on", LORICA_CHECKPOINTING_ON}, {"off", LORICA_CHECKPOINTING_OFF}})) {
+          {{"auto", LORICA_RECOMPUTATION_AUTO}, {"on", LORICA_RECOMPUTATION_ON}, {"off", LORICA_RECOMPUTATION_OFF}})) {
     if (tokens < 1 || sequence_length < 2)
         fail(LORICA_ERROR_INVALID_ARGUMENT, "--tokens of 1 and --sequence-length of 2 at least");
 }
@@ -104,44 +104,44 @@ TrainChoice::TrainChoice(const Options & options, const std::string & default_ta
 Training::Training(const lorica_model * model, const TrainChoice & choice) {
     std::string targets;
     for (const std::string & target : choice.targets) targets += (targets.empty() ? "" : ",") + target;
-    lorica_adapter_params adapter_params = lorica_adapter_default_params();
+    auto adapter_params = defaults(lorica_adapter_default_params);
     adapter_params.rank = choice.rank;
     adapter_params.target_modules = targets.c_str();
     lorica_adapter * new_adapter = nullptr;
     check(lorica_adapter_create(model, &adapter_params, &new_adapter));
     adapter.reset(new_adapter);
 
-    lorica_train_params params = lorica_train_default_params();
+    auto params = defaults(lorica_session_default_params);
     params.max_tokens = choice.tokens;
     params.max_sequence_length = std::min(choice.sequence_length, choice.tokens);
-    params.checkpointing = choice.checkpointing;
-    check(lorica_train_get_plan(model, adapter.get(), &params, &plan));
-    lorica_train * new_session = nullptr;
-    check(lorica_train_create(model, adapter.get(), &params, &new_session));
+    params.recomputation = choice.checkpointing;
+    check(lorica_session_get_plan(model, adapter.get(), &params, &plan));
+    lorica_session * new_session = nullptr;
+    check(lorica_session_create(model, adapter.get(), &params, &new_session));
     session.reset(new_session);
 }
 
 lorica_batch_result Training::step(const lorica_batch & batch) {
-    lorica_batch_result result{};
-    check(lorica_train_forward_backward(session.get(), &batch, &result));
-    const lorica_optimizer_step_params params{.learning_rate = 1e-4f,
-                                              .weight_decay = 0,
-                                              .grad_scale = 1 / static_cast<float>(result.n_trained),
-                                              .max_grad_norm = 1};
-    float norm = 0;
-    check(lorica_train_optimizer_step(session.get(), &params, &norm));
+    lorica_batch_result result{sizeof(lorica_batch_result)};
+    check(lorica_session_forward_backward(session.get(), &batch, &result));
+    auto params = defaults(lorica_optimizer_step_default_params);
+    params.learning_rate = 1e-4;
+    params.grad_scale = 1 / static_cast<double>(result.n_trained);
+    params.max_grad_norm = 1;
+    double norm = 0;
+    check(lorica_session_optimizer_step(session.get(), &params, &norm));
     return result;
 }
 
 AdapterHandle random_adapter(const lorica_model * model, const std::string & targets, int rank) {
-    lorica_adapter_params params = lorica_adapter_default_params();
+    auto params = defaults(lorica_adapter_default_params);
     params.rank = rank;
     params.target_modules = targets.c_str();
     lorica_adapter * created = nullptr;
     check(lorica_adapter_create(model, &params, &created));
     AdapterHandle adapter(created);
     for (int32_t i = 1; i < lorica_adapter_n_tensors(created); i += 2) {
-        lorica_adapter_tensor tensor{};
+        lorica_adapter_tensor tensor{sizeof(lorica_adapter_tensor)};
         check(lorica_adapter_tensor_info(created, i, &tensor));
         std::vector<float> b(static_cast<size_t>(tensor.rows * tensor.cols));
         for (size_t j = 0; j < b.size(); ++j) b[j] = static_cast<float>(1e-3 * random_normal(1, j));
@@ -150,7 +150,7 @@ AdapterHandle random_adapter(const lorica_model * model, const std::string & tar
     return adapter;
 }
 
-Json describe(const lorica_train_plan & plan) {
+Json describe(const lorica_memory_plan & plan) {
     return Json()
         .set("weights", plan.weights)
         .set("adapter", plan.adapter)
@@ -184,12 +184,13 @@ void Batch::add_sequence(const std::vector<int32_t> & tokens, size_t n_untrained
 }
 
 lorica_batch Batch::view() const {
-    return {tokens_.data(),
-            labels_.data(),
-            nullptr,
-            lengths_.data(),
-            static_cast<int32_t>(tokens_.size()),
-            static_cast<int32_t>(lengths_.size())};
+    auto batch = defaults(lorica_batch_default);
+    batch.tokens = tokens_.data();
+    batch.labels = labels_.data();
+    batch.sequence_lengths = lengths_.data();
+    batch.n_tokens = static_cast<int32_t>(tokens_.size());
+    batch.n_sequences = static_cast<int32_t>(lengths_.size());
+    return batch;
 }
 
 }  // namespace lorica::bench

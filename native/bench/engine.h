@@ -23,8 +23,8 @@ template <auto Free> struct Freed {
 };
 using ModelHandle = std::unique_ptr<lorica_model, Freed<lorica_model_free>>;
 using AdapterHandle = std::unique_ptr<lorica_adapter, Freed<lorica_adapter_free>>;
-using TrainHandle = std::unique_ptr<lorica_train, Freed<lorica_train_free>>;
-using ContextHandle = std::unique_ptr<lorica_context, Freed<lorica_context_free>>;
+using TrainHandle = std::unique_ptr<lorica_session, Freed<lorica_session_free>>;
+using ContextHandle = std::unique_ptr<lorica_kv_cache, Freed<lorica_kv_cache_free>>;
 using TokenizerHandle = std::unique_ptr<lorica_tokenizer, Freed<lorica_tokenizer_free>>;
 using GgufHandle = std::unique_ptr<lorica_gguf, Freed<lorica_gguf_free>>;
 
@@ -55,15 +55,22 @@ Json describe(const ModelChoice & choice, const lorica_model * model);
 struct TrainChoice {
     std::vector<std::string> targets;
     int rank, tokens, sequence_length;
-    lorica_checkpointing checkpointing = LORICA_CHECKPOINTING_AUTO;
+    lorica_recomputation checkpointing = LORICA_RECOMPUTATION_AUTO;
 
     TrainChoice(const Options & options, const std::string & default_targets, int default_tokens, int default_length);
 };
 
+// A struct of lorica.h with its size, filled with defaults.
+template <typename Struct> Struct defaults(lorica_status (*fill)(Struct *)) {
+    Struct result{sizeof(Struct)};
+    check(fill(&result));
+    return result;
+}
+
 struct Training {
     AdapterHandle adapter;
     TrainHandle session;
-    lorica_train_plan plan{};
+    lorica_memory_plan plan{sizeof(lorica_memory_plan)};
 
     Training(const lorica_model * model, const TrainChoice & choice);
     // Forward, backward and optimizer.
@@ -73,7 +80,7 @@ struct Training {
 // An adapter on `targets` whose B is not zero; its values do not matter for speed.
 AdapterHandle random_adapter(const lorica_model * model, const std::string & targets, int rank);
 
-Json describe(const lorica_train_plan & plan);
+Json describe(const lorica_memory_plan & plan);
 
 // A packed batch that owns its arrays. Sequences of random tokens, every position trained.
 class Batch {

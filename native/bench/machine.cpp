@@ -1,9 +1,10 @@
 #include "machine.h"
 
 #include "common/error.h"
+#include "common/machine.h"
+#include "common/thread_pool.h"
 
 #include <link.h>
-#include <omp.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
@@ -11,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -129,7 +131,7 @@ Json summary(const std::vector<double> & values) {
     return Json().set("median", median(values)).set("min", *min).set("max", *max).set("n", values.size());
 }
 
-int n_usable_cores() { return omp_get_num_procs(); }
+int n_usable_cores() { return usable_processors(); }
 
 Json machine_facts() {
     Json facts;
@@ -147,7 +149,7 @@ Json machine_facts() {
     if (uname(&system) == 0)
         facts.set("system", std::string(system.sysname) + " " + system.release + " " + system.machine);
     facts.set("compiler", __VERSION__).set("openmp_runtimes", openmp_runtimes());
-    for (const char * name : {"LORICA_ISA", "ONEDNN_MAX_CPU_ISA", "OMP_WAIT_POLICY", "OMP_PROC_BIND"}) {
+    for (const char * name : {"LORICA_ISA", "ONEDNN_MAX_CPU_ISA"}) {
         if (const char * value = std::getenv(name)) facts[name] = value;
     }
     double load = 0;
@@ -185,22 +187,20 @@ ReadBuffer::ReadBuffer(int64_t n_bytes, int n_threads) : n_bytes_(n_bytes / 4096
     madvise(memory, static_cast<size_t>(n_bytes_), MADV_HUGEPAGE);
     data_ = static_cast<uint64_t *>(memory);
     const int64_t n = n_bytes_ / 8;
-#pragma omp parallel for num_threads(n_threads_) schedule(static)
-    for (int64_t i = 0; i < n; ++i) data_[i] = static_cast<uint64_t>(i);
+    parallel_pieces(n, n_threads_, [&](int, int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) data_[i] = static_cast<uint64_t>(i);
+    });
 }
 
 ReadBuffer::~ReadBuffer() { munmap(data_, static_cast<size_t>(n_bytes_)); }
 
 double ReadBuffer::read_once() {
     const int64_t n = n_bytes_ / 8;
-    uint64_t sum = 0;
+    std::atomic<uint64_t> sum = 0;
     const double seconds = seconds_of([&] {
-#pragma omp parallel num_threads(n_threads_) reduction(+ : sum)
-        {
-            const int64_t team = omp_get_num_threads(), rank = omp_get_thread_num();
-            const int64_t begin = n * rank / team, end = n * (rank + 1) / team;
+        parallel_pieces(n, n_threads_, [&](int, int64_t begin, int64_t end) {
             sum += sum_of(data_ + begin, static_cast<size_t>(end - begin));
-        }
+        });
     });
     sum_ = sum;
     return static_cast<double>(n_bytes_) / seconds;

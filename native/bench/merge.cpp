@@ -21,7 +21,7 @@ Json run_merge(const Options & options) {
     const bool reset = reset_peak_resident_bytes();
     const ModelHandle model = choice.load();
     const AdapterHandle adapter = random_adapter(model.get(), targets, rank);
-    lorica_export_params params = lorica_export_default_params();
+    auto params = defaults(lorica_write_default_params);
     params.type = type.c_str();
     params.n_threads = choice.n_threads;
     const double seconds =

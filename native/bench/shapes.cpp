@@ -2,6 +2,7 @@
 
 #include "common/error.h"
 #include "common/random.h"
+#include "common/thread_pool.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
 
@@ -219,12 +220,10 @@ std::vector<std::byte> random_blocks(ggml_type type, int64_t n_rows, int64_t n_p
     std::vector<std::byte> blocks(row_bytes * static_cast<size_t>(n_rows));
     // The sum of four values of [0, 65536) has mean 4 * 32767.5 and variance 4 * 65536^2 / 12.
     const float factor = deviation / (65536.0f * std::sqrt(1.0f / 3));
-#pragma omp parallel
-    {
+    parallel_pieces(n_rows, ThreadPool::instance().n_threads(), [&](int, int64_t begin, int64_t end) {
         std::vector<float> values(static_cast<size_t>(n_per_row));
         const std::vector<float> importance(ggml_quantize_requires_imatrix(type) ? values.size() : 0, 1.0f);
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < n_rows; ++row) {
+        for (int64_t row = begin; row < end; ++row) {
             uint64_t state = derive_seed(seed, static_cast<uint64_t>(row)) | 1;
             for (float & value : values) {
                 state ^= state << 13;  // Marsaglia 2003, xorshift64
@@ -237,7 +236,7 @@ std::vector<std::byte> random_blocks(ggml_type type, int64_t n_rows, int64_t n_p
             ggml_quantize_chunk(type, values.data(), blocks.data() + row_bytes * static_cast<size_t>(row), 0, 1,
                                 n_per_row, importance.empty() ? nullptr : importance.data());
         }
-    }
+    });
     return blocks;
 }
 

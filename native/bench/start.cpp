@@ -109,7 +109,7 @@ Batch batch_of(const Tokenized & data, const std::vector<size_t> & examples, con
 }
 
 lorica_tokenizer_info info_of(const lorica_tokenizer * tokenizer) {
-    lorica_tokenizer_info info{};
+    lorica_tokenizer_info info{sizeof(lorica_tokenizer_info)};
     check(lorica_tokenizer_get_info(tokenizer, &info));
     return info;
 }

@@ -17,7 +17,7 @@ namespace {
 constexpr double mebi = 1024.0 * 1024.0;
 
 // Peak resident memory against the plan. `before` is what the program itself had before it loaded the model.
-Json describe_memory(int64_t before, int64_t peak, const lorica_train_plan & plan) {
+Json describe_memory(int64_t before, int64_t peak, const lorica_memory_plan & plan) {
     const auto total = static_cast<double>(plan.total);
     std::fprintf(stderr,
                  "peak memory %.1f MiB, of which %.1f before the model was loaded; planned %.1f MiB: %.3f, without the "
@@ -81,7 +81,7 @@ Json run_steps(const Options & options) {
     int64_t peak = 0;
     std::unique_ptr<Ceiling> ceiling;
     std::string why_not = "not asked for", ceiling_type;
-    lorica_batch_result last{};
+    lorica_batch_result last{sizeof(lorica_batch_result)};
     const StepOperations operations =
         step_operations(shape, train.tokens, train.sequence_length, train.rank, train.targets);
     if (on_request) {
@@ -115,8 +115,8 @@ Json run_steps(const Options & options) {
                  "step %.3f s (first %.3f s)  %.1f tok/s  %.1f GFLOP/s counted as 4N  %.1f with %sattention and LoRA\n",
                  step, first, tokens / step, operations.weights / step * 1e-9, done / step * 1e-9,
                  recompute ? "recompute, " : "");
-    lorica_train_speed speed{};
-    if (gpu) check(lorica_train_measure_speed(training.session.get(), &speed));
+    lorica_session_speed speed{sizeof(lorica_session_speed)};
+    if (gpu) check(lorica_session_measure_speed(training.session.get(), &speed));
     const double utilization = speed.peak_flops > 0 ? tokens / step * speed.flops_per_token / speed.peak_flops : 0;
     if (utilization > 0) {
         std::fprintf(stderr, "model FLOPs utilization %.3f of %.0f TFLOP/s\n", utilization, speed.peak_flops * 1e-12);

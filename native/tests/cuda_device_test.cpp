@@ -1,10 +1,12 @@
 // Which device is taken, and what is said where there is none. The library is the one that runs CUDA's kernels on the
 // CPU; it plays the machines that are named here (see cuda_on_cpu/cuda_on_cpu.cpp).
 #include "backend/cuda_loader.h"
+#include "support/c_structs.h"
 #include "support/expect_error.h"
 #include "support/training.h"
 
 #include <gtest/gtest.h>
+#include <lorica/lorica.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -44,7 +46,7 @@ TEST_F(CudaDevice, AutoTakesTheGpuThatWorks) {
     EXPECT_EQ(choice.device, "cuda:0");
     EXPECT_EQ(choice.reason, "the first GPU");
 
-    lorica_device_info info{};
+    lorica_device_info info{sizeof(lorica_device_info)};
     ASSERT_EQ(lorica_device_probe(nullptr, &info), LORICA_OK) << lorica_last_error();
     EXPECT_STREQ(info.name, "cuda:0");
     EXPECT_STREQ(info.detail, "NVIDIA H100, compute capability 9.0, bf16");
@@ -112,7 +114,7 @@ TEST_F(CudaDevice, AnOldDriverIsNamedWithBothVersions) {
     expect_no_gpu(HasSubstr("the NVIDIA driver runs CUDA up to 12.4, and this library is built with 13.0"),
                   "update the NVIDIA driver");
 
-    lorica_cuda_info info{};
+    lorica_cuda_info info{sizeof(lorica_cuda_info)};
     ASSERT_EQ(lorica_cuda_probe(&info), LORICA_OK);
     EXPECT_EQ(info.driver_version, 12040);
     EXPECT_EQ(info.runtime_version, 13000);
@@ -164,12 +166,12 @@ TEST_F(CudaDevice, ALibraryThatAProgramNamesIsUsedUnlessTheEnvironmentNamesAnoth
 
 TEST_F(CudaDevice, TheDescriptionOfAGpuSaysWhatIsWrongWithIt) {
     machine("NVIDIA H100/9.0/81920,Tesla T4/7.5/16384");
-    lorica_cuda_info info{};
+    lorica_cuda_info info{sizeof(lorica_cuda_info)};
     ASSERT_EQ(lorica_cuda_probe(&info), LORICA_OK);
     EXPECT_EQ(info.n_devices, 2);
     EXPECT_STREQ(info.problem, "");
 
-    lorica_cuda_device_info device{};
+    lorica_cuda_device_info device{sizeof(lorica_cuda_device_info)};
     ASSERT_EQ(lorica_cuda_device_probe(0, &device), LORICA_OK);
     EXPECT_STREQ(device.name, "NVIDIA H100");
     EXPECT_STREQ(device.pci_bus_id, "00000000:65:00.0");
@@ -191,11 +193,11 @@ TEST_F(CudaDevice, AModelSaysWhichDeviceItIsOnAndWhy) {
     const TempDir dir;
     const std::string path = write_test_model(dir / "model.gguf", TestModel{});
     const auto describe = [&](const char * device) {
-        lorica_model_params params = lorica_model_default_params();
+        auto params = test::defaults(lorica_model_default_params);
         params.device = device;
         lorica_model * model = nullptr;
         EXPECT_EQ(lorica_model_load(path.c_str(), &params, &model), LORICA_OK) << lorica_last_error();
-        lorica_model_info info{};
+        lorica_model_info info{sizeof(lorica_model_info)};
         lorica_model_get_info(model, &info);
         const std::string text = std::string(info.device) + "|" + info.device_detail + "|" + info.device_reason;
         lorica_model_free(model);

@@ -14,6 +14,7 @@
 
 #include <unistd.h>
 
+#include "support/c_structs.h"
 #include "support/counted_memory.h"
 #include "support/damaged_gguf.h"
 #include "support/mutator.h"
@@ -35,7 +36,7 @@ struct ModelFree {
 class FuzzTest : public testing::Test {
 protected:
     void SetUp() override {
-        lorica_model_params params = lorica_model_default_params();
+        auto params = test::defaults(lorica_model_default_params);
         params.device = "cpu";
         params.n_threads = 1;
         lorica_model * loaded = nullptr;
@@ -102,7 +103,7 @@ TEST_F(FuzzTest, TensorsOfOtherFiles) {
         data.resize(40);
         int64_t numbers[5];
         std::memcpy(numbers, data.data(), sizeof numbers);
-        const lorica_tensor_source source{path.c_str(), static_cast<uint64_t>(numbers[0]),
+        const lorica_tensor_source source{sizeof(lorica_tensor_source), path.c_str(), static_cast<uint64_t>(numbers[0]),
                                           numbers[3] % 2 ? "F32" : "BF16", static_cast<int32_t>(numbers[4])};
         lorica_gguf_writer * writer = nullptr;
         ASSERT_EQ(lorica_gguf_writer_create(&writer), LORICA_OK);

@@ -97,7 +97,7 @@ TEST(GgufApiTest, shows_what_is_in_a_file) {
     EXPECT_TRUE(seen_tokens);
 
     ASSERT_EQ(lorica_gguf_n_tensors(gguf), 21);
-    lorica_gguf_tensor tensor;
+    lorica_gguf_tensor tensor{sizeof(lorica_gguf_tensor)};
     ASSERT_EQ(lorica_gguf_tensor_info(gguf, 0, &tensor), LORICA_OK);
     EXPECT_STREQ(tensor.name, "token_embd.weight");
     EXPECT_STREQ(tensor.type, "Q4_0");
@@ -118,7 +118,7 @@ TEST(GgufApiTest, survives_misuse) {
     EXPECT_EQ(gguf, nullptr);
 
     ASSERT_EQ(lorica_gguf_open(lorica::test::write_test_model(dir / "model.gguf", {}).c_str(), &gguf), LORICA_OK);
-    lorica_gguf_tensor tensor;
+    lorica_gguf_tensor tensor{sizeof(lorica_gguf_tensor)};
     for (int64_t i : {int64_t{-1}, int64_t{1} << 40}) {
         EXPECT_EQ(lorica_gguf_key(gguf, i), nullptr);
         EXPECT_EQ(lorica_gguf_value_json(gguf, i, -1), nullptr);

@@ -2,6 +2,7 @@
 // -DLORICA_SANITIZE=address,undefined.
 #include "common/error.h"
 #include "gguf/gguf_file.h"
+#include "support/c_structs.h"
 #include "support/damaged_gguf.h"
 #include "support/raw_gguf.h"
 #include "support/temp_dir.h"
@@ -20,7 +21,7 @@ struct ModelFree {
 using ModelHandle = std::unique_ptr<lorica_model, ModelFree>;
 
 ModelHandle load_model(const std::string & path) {
-    lorica_model_params params = lorica_model_default_params();
+    auto params = test::defaults(lorica_model_default_params);
     params.device = "cpu";
     params.n_threads = 1;
     lorica_model * model = nullptr;
@@ -109,7 +110,7 @@ TEST(GoodFilesTest, load_before_they_are_damaged) {
     EXPECT_EQ(model.at("lorica_gguf_open"), LORICA_OK);
     EXPECT_EQ(model.at("lorica_tokenizer_encode"), LORICA_OK);
     EXPECT_EQ(model.at("lorica_tokenizer_decode"), LORICA_OK);
-    EXPECT_EQ(model.at("lorica_context_eval"), LORICA_OK);
+    EXPECT_EQ(model.at("lorica_kv_cache_eval"), LORICA_OK);
     EXPECT_EQ(model.at("lorica_adapter_load"), LORICA_ERROR_FORMAT);
     const auto vocabulary = statuses(load_as_everything(good.vocabulary, base.get()));
     EXPECT_EQ(vocabulary.at("lorica_tokenizer_encode"), LORICA_OK);

@@ -1,11 +1,12 @@
 // The engine against PyTorch: logits, losses, every LoRA gradient and 20 AdamW steps of small Llamas, as transformers
-// and PEFT compute them. scripts/make_family_goldens.py wrote the files and says what is in them; model and adapter come
-// from its hand too, so this also proves the two file layouts.
+// and PEFT compute them. scripts/make_family_goldens.py wrote the files and says what is in them; model and adapter
+// come from its hand too, so this also proves the two file layouts.
 //
 // Errors are measured in the maximum norm, max |actual - expected| / max |expected| over a tensor: one wrong row among
 // many right ones shows. For a single number that is the relative error. The goldens are f32 results themselves; the
 // f64 reference is as far from them as the f32 devices are, so what is measured below is mostly their rounding.
 #include "gguf/gguf_file.h"
+#include "support/c_structs.h"
 
 #include <gtest/gtest.h>
 #include <lorica/lorica.h>
@@ -53,12 +54,14 @@ struct GoldenBatch {
     std::vector<int32_t> tokens, labels, positions, sequence_lengths;
 
     lorica_batch view() const {
-        return {tokens.data(),
-                labels.data(),
-                positions.empty() ? nullptr : positions.data(),
-                sequence_lengths.data(),
-                static_cast<int32_t>(tokens.size()),
-                static_cast<int32_t>(sequence_lengths.size())};
+        auto batch = test::defaults(lorica_batch_default);
+        batch.tokens = tokens.data();
+        batch.labels = labels.data();
+        if (!positions.empty()) batch.positions = positions.data();
+        batch.sequence_lengths = sequence_lengths.data();
+        batch.n_tokens = static_cast<int32_t>(tokens.size());
+        batch.n_sequences = static_cast<int32_t>(sequence_lengths.size());
+        return batch;
     }
     std::vector<GoldenBatch> sequences() const {
         std::vector<GoldenBatch> parts;
@@ -118,8 +121,8 @@ template <typename T, void (*release)(T *)> struct Release {
 template <typename T, void (*release)(T *)> using Handle = std::unique_ptr<T, Release<T, release>>;
 
 using AdapterHandle = Handle<lorica_adapter, lorica_adapter_free>;
-using TrainHandle = Handle<lorica_train, lorica_train_free>;
-using ContextHandle = Handle<lorica_context, lorica_context_free>;
+using TrainHandle = Handle<lorica_session, lorica_session_free>;
+using ContextHandle = Handle<lorica_kv_cache, lorica_kv_cache_free>;
 
 class ModelGoldenTest : public testing::TestWithParam<std::tuple<std::string, Device>> {
 protected:
@@ -129,7 +132,7 @@ protected:
 
     void SetUp() override {
         const Device & device = std::get<1>(GetParam());
-        lorica_model_params params = lorica_model_default_params();
+        auto params = test::defaults(lorica_model_default_params);
         params.device = device.name;
         params.precision = device.precision;
         params.n_threads = 2;
@@ -147,35 +150,35 @@ protected:
                 array<int32_t>(golden_, prefix + "positions"), array<int32_t>(golden_, prefix + "sequence_lengths")};
     }
 
-    TrainHandle make_session(lorica_checkpointing checkpointing = LORICA_CHECKPOINTING_OFF) const {
-        lorica_train_params params = lorica_train_default_params();
+    TrainHandle make_session(lorica_recomputation checkpointing = LORICA_RECOMPUTATION_OFF) const {
+        auto params = test::defaults(lorica_session_default_params);
         params.max_tokens = 64;
-        params.checkpointing = checkpointing;
-        lorica_train * train = nullptr;
-        check(lorica_train_create(model_.get(), adapter_.get(), &params, &train));
+        params.recomputation = checkpointing;
+        lorica_session * train = nullptr;
+        check(lorica_session_create(model_.get(), adapter_.get(), &params, &train));
         return TrainHandle(train);
     }
 
     ContextHandle make_context(const lorica_adapter * adapter) const {
-        lorica_context * context = nullptr;
-        check(lorica_context_create(model_.get(), adapter, 64, &context));
+        lorica_kv_cache * context = nullptr;
+        check(lorica_kv_cache_create(model_.get(), adapter, 64, &context));
         return ContextHandle(context);
     }
 
     size_t n_vocab() const {
-        lorica_model_info info{};
+        lorica_model_info info{sizeof(lorica_model_info)};
         check(lorica_model_get_info(model_.get(), &info));
         return static_cast<size_t>(info.n_vocab);
     }
 
     // The session's gradient sums hold those of `n_trained` tokens.
-    void expect_golden_gradients(const lorica_train * train, int64_t n_trained, const std::string & what) const {
+    void expect_golden_gradients(const lorica_session * train, int64_t n_trained, const std::string & what) const {
         const int32_t n_tensors = lorica_adapter_n_tensors(adapter_.get());
         for (int32_t i = 0; i < n_tensors; ++i) {
-            lorica_adapter_tensor tensor{};
+            lorica_adapter_tensor tensor{sizeof(lorica_adapter_tensor)};
             check(lorica_adapter_tensor_info(adapter_.get(), i, &tensor));
             std::vector<float> gradient(static_cast<size_t>(tensor.rows * tensor.cols));
-            check(lorica_train_get_gradient(train, i, gradient.data(), tensor.rows * tensor.cols));
+            check(lorica_session_get_gradient(train, i, gradient.data(), tensor.rows * tensor.cols));
             for (float & value : gradient) value /= static_cast<float>(n_trained);
             expect_close(gradient, array<float>(golden_, "gradient." + std::string(tensor.name)), gradient_tolerance,
                          what + tensor.name);
@@ -198,12 +201,12 @@ TEST_P(ModelGoldenTest, gives_the_logits_of_a_prompt) {
     std::vector<float> logits, base_logits;
     for (const GoldenBatch & sequence : batch(0).sequences()) {
         const auto n = static_cast<int32_t>(sequence.tokens.size());
-        check(lorica_context_truncate(context.get(), 0));
-        check(lorica_context_truncate(base.get(), 0));
+        check(lorica_kv_cache_truncate(context.get(), 0));
+        check(lorica_kv_cache_truncate(base.get(), 0));
         std::vector<float> part(static_cast<size_t>(n) * n_vocab), last(n_vocab);
-        check(lorica_context_eval(context.get(), sequence.tokens.data(), n, true, part.data()));
+        check(lorica_kv_cache_eval(context.get(), sequence.tokens.data(), n, true, part.data()));
         logits.insert(logits.end(), part.begin(), part.end());
-        check(lorica_context_eval(base.get(), sequence.tokens.data(), n, false, last.data()));
+        check(lorica_kv_cache_eval(base.get(), sequence.tokens.data(), n, false, last.data()));
         base_logits.insert(base_logits.end(), last.begin(), last.end());
     }
     expect_close(logits, array<float>(golden_, "logits"), forward_tolerance, "logits");
@@ -215,9 +218,9 @@ TEST_P(ModelGoldenTest, gives_the_same_logits_token_by_token) {
     const ContextHandle context = make_context(adapter_.get());
     std::vector<float> logits, row(n_vocab);
     for (const GoldenBatch & sequence : batch(0).sequences()) {
-        check(lorica_context_truncate(context.get(), 0));
+        check(lorica_kv_cache_truncate(context.get(), 0));
         for (const int32_t token : sequence.tokens) {
-            check(lorica_context_eval(context.get(), &token, 1, false, row.data()));
+            check(lorica_kv_cache_eval(context.get(), &token, 1, false, row.data()));
             logits.insert(logits.end(), row.begin(), row.end());
         }
     }
@@ -229,8 +232,8 @@ TEST_P(ModelGoldenTest, gives_the_loss_of_each_token) {
     const TrainHandle train = make_session();
     const lorica_batch input = batch.view();
     std::vector<float> nll(batch.tokens.size());
-    lorica_batch_result result{};
-    check(lorica_train_evaluate(train.get(), &input, nll.data(), &result));
+    lorica_batch_result result{sizeof(lorica_batch_result)};
+    check(lorica_session_evaluate(train.get(), &input, nll.data(), &result));
     expect_close(nll, array<float>(golden_, "token_nll"), forward_tolerance, "token losses");
     ASSERT_EQ(result.n_trained, batch.n_trained());
     expect_close(mean(result), golden_.find_float("loss").value(), forward_tolerance, "loss");
@@ -238,15 +241,15 @@ TEST_P(ModelGoldenTest, gives_the_loss_of_each_token) {
 
 TEST_P(ModelGoldenTest, gives_every_gradient) {
     const GoldenBatch batch = this->batch(0);
-    for (const lorica_checkpointing checkpointing : {LORICA_CHECKPOINTING_OFF, LORICA_CHECKPOINTING_ON}) {
+    for (const lorica_recomputation checkpointing : {LORICA_RECOMPUTATION_OFF, LORICA_RECOMPUTATION_ON}) {
         const TrainHandle train = make_session(checkpointing);
         const lorica_batch input = batch.view();
-        lorica_batch_result result{};
-        check(lorica_train_forward_backward(train.get(), &input, &result));
+        lorica_batch_result result{sizeof(lorica_batch_result)};
+        check(lorica_session_forward_backward(train.get(), &input, &result));
         ASSERT_EQ(result.n_trained, batch.n_trained());
         expect_close(mean(result), golden_.find_float("loss").value(), forward_tolerance, "loss");
         expect_golden_gradients(train.get(), result.n_trained,
-                                checkpointing == LORICA_CHECKPOINTING_ON ? "checkpointed " : "");
+                                checkpointing == LORICA_RECOMPUTATION_ON ? "checkpointed " : "");
     }
 }
 
@@ -255,8 +258,8 @@ TEST_P(ModelGoldenTest, accumulates_the_gradients_of_sequences_given_one_by_one)
     for (const GoldenBatch & sequence : batch(0).sequences()) {
         if (sequence.n_trained() == 0) continue;
         const lorica_batch input = sequence.view();
-        lorica_batch_result result{};
-        check(lorica_train_forward_backward(train.get(), &input, &result));
+        lorica_batch_result result{sizeof(lorica_batch_result)};
+        check(lorica_session_forward_backward(train.get(), &input, &result));
     }
     expect_golden_gradients(train.get(), batch(0).n_trained(), "");
 }
@@ -270,18 +273,18 @@ TEST_P(ModelGoldenTest, trains_like_torch_adamw) {
     ASSERT_EQ(expected_losses.size(), 20u);
     for (size_t step = 0; step < expected_losses.size(); ++step) {
         const lorica_batch input = batches[step % batches.size()].view();
-        lorica_batch_result result{};
-        check(lorica_train_forward_backward(train.get(), &input, &result));
+        lorica_batch_result result{sizeof(lorica_batch_result)};
+        check(lorica_session_forward_backward(train.get(), &input, &result));
         const std::string at_step = " at step " + std::to_string(step + 1);
         expect_close(mean(result), expected_losses[step], training_tolerance, "loss" + at_step);
 
-        lorica_optimizer_step_params params{};
-        params.learning_rate = static_cast<float>(golden_.find_float("learning_rate").value());
-        params.weight_decay = static_cast<float>(golden_.find_float("weight_decay").value());
-        params.max_grad_norm = static_cast<float>(golden_.find_float("max_grad_norm").value());
-        params.grad_scale = 1 / static_cast<float>(result.n_trained);
-        float norm = 0;
-        check(lorica_train_optimizer_step(train.get(), &params, &norm));
+        lorica_optimizer_step_params params{sizeof(lorica_optimizer_step_params)};
+        params.learning_rate = golden_.find_float("learning_rate").value();
+        params.weight_decay = golden_.find_float("weight_decay").value();
+        params.max_grad_norm = golden_.find_float("max_grad_norm").value();
+        params.grad_scale = 1 / static_cast<double>(result.n_trained);
+        double norm = 0;
+        check(lorica_session_optimizer_step(train.get(), &params, &norm));
         expect_close(norm, expected_norms[step], training_tolerance, "gradient norm" + at_step);
     }
 }

@@ -34,7 +34,7 @@ protected:
 };
 
 TEST_F(TokenizerApi, TellsAboutTheVocabulary) {
-    lorica_tokenizer_info info;
+    lorica_tokenizer_info info{sizeof(lorica_tokenizer_info)};
     ASSERT_EQ(lorica_tokenizer_get_info(tokenizer_, &info), LORICA_OK);
     EXPECT_THAT(info.model, StrEq("gpt2"));
     EXPECT_THAT(info.pre, StrEq("gpt-2"));

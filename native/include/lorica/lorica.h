@@ -4,24 +4,25 @@
  * A LoRA trained on a 4-bit file, in one screen (error checks left out; every call returns a status):
  *
  *     lorica_model * model;
- *     lorica_model_params mp = lorica_model_default_params();
- *     lorica_model_load("llama-q4_0.gguf", &mp, &model);
+ *     lorica_model_load("llama-q4_0.gguf", NULL, &model);     // NULL: the default parameters
  *
  *     lorica_adapter * adapter;
- *     lorica_adapter_params ap = lorica_adapter_default_params();
+ *     lorica_adapter_params ap = {sizeof ap};
+ *     lorica_adapter_default_params(&ap);
  *     ap.rank = 16; ap.alpha = 32; ap.target_modules = "q_proj,v_proj";
  *     lorica_adapter_create(model, &ap, &adapter);
  *
- *     lorica_train * train;
- *     lorica_train_params tp = lorica_train_default_params();
- *     tp.max_tokens = 2048;                                   // the largest micro-batch this session will see
- *     lorica_train_create(model, adapter, &tp, &train);
+ *     lorica_session * session;
+ *     lorica_session_params sp = {sizeof sp};
+ *     lorica_session_default_params(&sp);
+ *     sp.max_tokens = 2048;                                   // the largest micro-batch that this session will see
+ *     lorica_session_create(model, adapter, &sp, &session);
  *
  *     for each accumulation group:
  *         for each micro-batch:
- *             lorica_train_forward_backward(train, &batch, &result);        // adds sums into the gradients
+ *             lorica_session_forward_backward(session, &batch, &result);      // adds sums into the gradients
  *             trained += result.n_trained;
- *         lorica_train_optimizer_step(train, &step, &grad_norm);            // step.grad_scale = 1 / trained
+ *         lorica_session_optimizer_step(session, &step, &grad_norm);          // step.grad_scale = 1 / trained
  *
  *     lorica_adapter_save(adapter, "adapter.gguf");           // llama.cpp loads it with --lora
  *
@@ -30,17 +31,23 @@
  *   T is the number of tokens in a packed micro-batch, V the vocabulary, r the rank.
  *   Strings are UTF-8 and NUL-terminated unless a length stands beside them.
  *   A pointer in a parameter is borrowed for the call only. A handle returned through `**out` is the caller's; it is
- *   released with the *_free function of its type, which accepts NULL. A model outlives the adapters, training
- *   sessions and contexts made from it, an adapter the sessions and contexts made with it.
- *   Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at a time,
- *   but for lorica_model and lorica_tokenizer, which are immutable and may be shared.
- *   Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it returns
- *   LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed, and
- *   nothing exits, throws or aborts across this boundary.
+ *   released with the *_free function of its type, which accepts NULL, in any order: what an object was made from lives
+ *   on inside of it.
+ *   Structs begin with struct_size, which the caller sets to sizeof before the call, of those that it gives and of
+ * those that it receives. So they can grow at their end: a library reads and writes no more than the caller knows,
+ * takes defaults for the rest, and refuses a larger struct unless what it does not know is zero. Words: a *training
+ * session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text is run through;
+ * *recomputation* is computing activations again in the backward pass instead of keeping them; a *checkpoint* is a
+ * saved state. Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at
+ * a time, except lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that
+ * cancel. Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it
+ * returns LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed,
+ * and nothing exits, throws or aborts across this boundary.
  */
 #ifndef LORICA_H
 #define LORICA_H
 
+#include <lorica/status.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -61,19 +68,6 @@ extern "C" {
  * Status, version, log
  * ------------------------------------------------------------------------------------------------------------- */
 
-typedef enum lorica_status {
-    LORICA_OK = 0,
-    LORICA_ERROR_INVALID_ARGUMENT = 1, /* a value out of range, a NULL where none may be, a handle misused */
-    LORICA_ERROR_IO = 2,               /* a file cannot be opened, read, written, renamed; errno is in the message */
-    LORICA_ERROR_FORMAT = 3,           /* a file is damaged or is not what it claims to be */
-    LORICA_ERROR_UNSUPPORTED = 4,      /* a sound file or request that this build cannot serve */
-    LORICA_ERROR_OUT_OF_MEMORY = 5,    /* the plan does not fit, or an allocation failed */
-    LORICA_ERROR_DEVICE = 6,           /* the device is missing or a kernel failed */
-    LORICA_ERROR_NON_FINITE = 7,       /* a loss or gradient is NaN or infinite; the message names step and layer */
-    LORICA_ERROR_MISMATCH = 8,         /* two sound things that do not fit: adapter and base, state and session */
-    LORICA_ERROR_INTERNAL = 9          /* a defect of this library */
-} lorica_status;
-
 /* Version of the library as "major.minor.patch". Static storage. */
 LORICA_API const char * lorica_version(void);
 
@@ -81,13 +75,20 @@ LORICA_API const char * lorica_version(void);
  * the next failing call on this thread. */
 LORICA_API const char * lorica_last_error(void);
 
-typedef enum lorica_log_level { LORICA_LOG_DEBUG = 0, LORICA_LOG_INFO = 1, LORICA_LOG_WARN = 2 } lorica_log_level;
-
-/* `message` is one line without a line break, valid during the call. May be called from any thread. */
-typedef void (*lorica_log_callback)(lorica_log_level level, const char * message, void * user_data);
-
 /* Replaces the log callback of the process; NULL silences the log, which is the default. */
 LORICA_API void lorica_log_set(lorica_log_callback callback, void * user_data);
+
+/* What computes is one pool of threads for the whole process. It is as large as the number of processors that affinity
+ * and control groups (version 1 and 2) leave this process, or as n_threads somewhere asks for; its threads are made
+ * when they are first wanted, and where the system gives none the others do the work. Calls that run at the same time
+ * share them: of k calls each computes on a k-th of the processors, its own thread included. Results do not depend on
+ * any of it. n_threads lowers the number for whoever asks for "all" (a JVM's availableProcessors, say); 0: as it was.
+ * Has no effect on models that are loaded. */
+LORICA_API void lorica_set_thread_limit(int32_t n_threads);
+
+/* Bytes that something else in this process will yet take, such as the heap of a JVM on its way to its largest size:
+ * they are not available to the plans of the devices that compute in the machine's memory. 0 at first. */
+LORICA_API void lorica_set_reserved_memory(int64_t n_bytes);
 
 /* ---------------------------------------------------------------------------------------------------------------
  * GGUF files: what is inside, without loading it as a model
@@ -96,11 +97,12 @@ LORICA_API void lorica_log_set(lorica_log_callback callback, void * user_data);
 typedef struct lorica_gguf lorica_gguf;
 
 typedef struct lorica_gguf_tensor {
-    const char * name; /* owned by the handle */
-    const char * type; /* ggml's name: "F32", "Q4_0", "Q4_K", … static storage */
-    int32_t n_dims;    /* 1 to 4 */
-    int64_t ne[4];     /* ggml order: ne[0] is the contiguous dimension; unused dimensions are 1 */
-    uint64_t offset;   /* bytes from the start of the file that it lies in */
+    size_t struct_size; /* sizeof, set by the caller */
+    const char * name;  /* owned by the handle */
+    const char * type;  /* ggml's name: "F32", "Q4_0", "Q4_K", … static storage */
+    int32_t n_dims;     /* 1 to 4 */
+    int64_t ne[4];      /* ggml order: ne[0] is the contiguous dimension; unused dimensions are 1 */
+    uint64_t offset;    /* bytes from the start of the file that it lies in */
     uint64_t n_bytes;
 } lorica_gguf_tensor;
 
@@ -135,6 +137,7 @@ LORICA_API lorica_status lorica_gguf_tensor_info(const lorica_gguf * gguf, int64
 typedef struct lorica_tokenizer lorica_tokenizer;
 
 typedef struct lorica_tokenizer_info {
+    size_t struct_size;         /* sizeof, set by the caller */
     const char * model;         /* "llama" (SentencePiece-style), "gpt2" (byte-level BPE), "bert" (WordPiece) */
     const char * pre;           /* pre-tokenizer of byte-level BPE, "" where there is none */
     const char * chat_template; /* Jinja source as stored in the file, NULL when the file has none */
@@ -211,15 +214,19 @@ typedef enum lorica_precision {
 } lorica_precision;
 
 typedef struct lorica_model_params {
+    size_t struct_size;  /* sizeof, set by the caller */
     const char * device; /* "auto" (the first GPU that works, else the CPU), "cpu", "reference" (plain loops, to compare
                             with), "cuda" or "cuda:N" */
     lorica_precision precision;
     int32_t n_threads; /* 0: all cores that this process may run on */
+    bool use_mmap;     /* map the file, so that processes share its pages; false: read it into memory, after which it
+                          does not matter what happens to it */
 } lorica_model_params;
 
-LORICA_API lorica_model_params lorica_model_default_params(void);
+LORICA_API lorica_status lorica_model_default_params(lorica_model_params * params);
 
 typedef struct lorica_model_info {
+    size_t struct_size;         /* sizeof, set by the caller */
     const char * architecture;  /* "llama" */
     const char * name;          /* general.name, "" when absent */
     const char * file_type;     /* the tensor type that most weights have: "Q4_0" */
@@ -237,11 +244,12 @@ typedef struct lorica_model_info {
 
 /* What a device is and can do, without a model. */
 typedef struct lorica_device_info {
+    size_t struct_size;       /* sizeof, set by the caller */
     char name[32];            /* "cpu", "cuda:0" */
     char detail[160];         /* "AMX-BF16, bf16, 2 threads"; cut where it is longer, as all such texts are */
     char reason[512];         /* as lorica_model_info.device_reason */
     int64_t available_memory; /* bytes */
-    double peak_flops;        /* per second, measured by the call as lorica_train_measure_speed does; 0: not known */
+    double peak_flops;        /* per second, measured by the call as lorica_session_measure_speed does; 0: not known */
 } lorica_device_info;
 
 /* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there,
@@ -250,6 +258,7 @@ LORICA_API lorica_status lorica_device_probe(const lorica_model_params * params,
 
 /* What there is of CUDA on this machine, usable or not. */
 typedef struct lorica_cuda_info {
+    size_t struct_size;      /* sizeof, set by the caller */
     int32_t driver_version;  /* the newest CUDA that the driver runs, 13000 for 13.0; 0: no driver, or no library to ask
                                 it with */
     int32_t runtime_version; /* the CUDA that liblorica-cuda.so was built with; 0: that library cannot be opened */
@@ -259,6 +268,7 @@ typedef struct lorica_cuda_info {
 } lorica_cuda_info;
 
 typedef struct lorica_cuda_device_info {
+    size_t struct_size; /* sizeof, set by the caller */
     char name[128];
     char pci_bus_id[32];                  /* "00000000:65:00.0", as nvidia-smi and NVML name it */
     int32_t compute_major, compute_minor; /* compute capability; 8.0 is needed */
@@ -281,6 +291,18 @@ LORICA_API lorica_status lorica_cuda_set_library(const char * path);
  * (architecture, tensor type, tokenizer is not looked at), DEVICE. */
 LORICA_API lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out);
 LORICA_API void lorica_model_free(lorica_model * model);
+
+/* Whether the files of a mapped model are what they were when it was loaded: size, time of modification and a sample.
+ * lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors: MISMATCH,
+ * what was computed meanwhile may be wrong; IO.
+ *
+ * Of a mapped file that is cut while it is in use, the missing pages read as zeros, and the call that read them fails
+ * with IO, as do all later ones with this model. For that the library has a handler of SIGBUS, installed when the first
+ * file is mapped, which looks after its own mappings only and hands every other SIGBUS to the handler that it found. It
+ * unwinds nothing: the instruction goes on with the page of zeros. A JVM's handler keeps working, since it is called as
+ * the system would call it, and with libjsig loaded the two change places; a handler that somebody installs later and
+ * that does not hand on takes the guard away, and a cut file is the end of the process again. */
+LORICA_API lorica_status lorica_model_check(const lorica_model * model);
 LORICA_API lorica_status lorica_model_get_info(const lorica_model * model, lorica_model_info * out);
 
 /* ---------------------------------------------------------------------------------------------------------------
@@ -295,9 +317,10 @@ typedef enum lorica_lora_init {
 } lorica_lora_init;
 
 typedef struct lorica_adapter_params {
+    size_t struct_size; /* sizeof, set by the caller */
     int32_t rank;
-    float alpha;
-    float dropout;   /* probability that an element of x is zeroed before A, while training; [0, 1) */
+    double alpha;
+    double dropout;  /* probability that an element of x is zeroed before A, while training; [0, 1) */
     bool use_rslora; /* scale alpha / sqrt(rank) instead of alpha / rank */
     bool use_dora;   /* DoRA (Liu et al. 2024): y = m / |W + scale B A| (x W^T + scale u B^T), norms by row. m has one
                         trained element per row of W and begins as |W|; the norm is a constant to the gradient,
@@ -312,13 +335,14 @@ typedef struct lorica_adapter_params {
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
-LORICA_API lorica_adapter_params lorica_adapter_default_params(void);
+LORICA_API lorica_status lorica_adapter_default_params(lorica_adapter_params * params);
 
 typedef struct lorica_adapter_info {
-    int32_t rank; /* of the first pair; pairs of a loaded adapter may differ */
-    float alpha;
-    float scale; /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
-    float dropout;
+    size_t struct_size; /* sizeof, set by the caller */
+    int32_t rank;       /* of the first pair; pairs of a loaded adapter may differ */
+    double alpha;
+    double scale; /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
+    double dropout;
     bool use_rslora, use_dora;
     int32_t n_pairs;             /* (A, B) pairs */
     int64_t n_params;            /* trainable elements */
@@ -338,7 +362,7 @@ LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const c
  * (NULL: 1 for each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen,
  * and they may be freed. It can be run, merged and saved as any other. A DoRA can be given a factor, but not be added
  * to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
-LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const float * factors,
+LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const double * factors,
                                               int32_t n_adapters, lorica_adapter ** out);
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
@@ -351,14 +375,15 @@ LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter,
 
 /* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is
  * multiplied, and how far m is from |W|. */
-LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, float factor);
+LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, double factor);
 
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
  * 2 n_pairs + p is m[out, 1]. */
 typedef struct lorica_adapter_tensor {
-    const char * name; /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
+    size_t struct_size; /* sizeof, set by the caller */
+    const char * name;  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
     int64_t rows, cols;
-    float alpha; /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
+    double alpha; /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
 } lorica_adapter_tensor;
 
 LORICA_API int32_t lorica_adapter_n_tensors(const lorica_adapter * adapter);
@@ -374,29 +399,30 @@ LORICA_API lorica_status lorica_adapter_set_tensor(lorica_adapter * adapter, int
  * files appear under their name only when they are complete.
  * ------------------------------------------------------------------------------------------------------------- */
 
-typedef struct lorica_export_params {
-    const char * type; /* of the matrices in the new file: any of ggml's types ("F32", "F16", "BF16", "Q8_0", "IQ4_NL",
-                          …) or a mix of llama.cpp's (Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M),
-                          which gives some tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it,
-                          the output head gets at least Q6_K, and a tensor whose rows are no whole number of blocks the
-                          next larger type that fits. NULL: every tensor keeps its type, but those that an adapter
-                          changes become F16. Norms and other vectors are always copied. */
-    int32_t n_threads; /* 0: all cores that this process may run on. The result does not depend on it. */
-} lorica_export_params;
+typedef struct lorica_write_params {
+    size_t struct_size; /* sizeof, set by the caller */
+    const char * type;  /* of the matrices in the new file: any of ggml's types ("F32", "F16", "BF16", "Q8_0", "IQ4_NL",
+                           …) or a mix of llama.cpp's (Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M),
+                           which gives some tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it,
+                           the output head gets at least Q6_K, and a tensor whose rows are no whole number of blocks the
+                           next larger type that fits. NULL: every tensor keeps its type, but those that an adapter
+                           changes become F16. Norms and other vectors are always copied. */
+    int32_t n_threads;  /* 0: all cores that this process may run on. The result does not depend on it. */
+} lorica_write_params;
 
 /* type NULL, n_threads 0. */
-LORICA_API lorica_export_params lorica_export_default_params(void);
+LORICA_API lorica_status lorica_write_default_params(lorica_write_params * params);
 
 /* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
  * the factor of lorica_adapter_set_scale. The sum is computed in f32 and rounded once, to the type that the tensor
  * gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
  * UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
 LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
-                                      const lorica_export_params * params);
+                                      const lorica_write_params * params);
 
 /* The same for the GGUF file of any architecture, without an adapter; params->type must be given. Errors: as
  * lorica_merge, FORMAT. */
-LORICA_API lorica_status lorica_quantize(const char * source, const char * target, const lorica_export_params * params);
+LORICA_API lorica_status lorica_quantize(const char * source, const char * target, const lorica_write_params * params);
 
 /* A GGUF v3 file in the making: first metadata and tensors in the order in which they are to stand in the file, then
  * lorica_gguf_writer_write, which reads the tensors. Errors: INVALID_ARGUMENT for a name that is empty, too long or
@@ -419,6 +445,7 @@ LORICA_API lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer
 
 /* A tensor that lies in another file as rows of plain numbers. */
 typedef struct lorica_tensor_source {
+    size_t struct_size; /* sizeof, set by the caller */
     const char * path;
     uint64_t offset;      /* bytes from the start of that file */
     const char * type;    /* "F32", "F16" or "BF16" */
@@ -442,15 +469,15 @@ LORICA_API lorica_status lorica_gguf_writer_write(lorica_gguf_writer * writer, c
  * Training
  * ------------------------------------------------------------------------------------------------------------- */
 
-typedef struct lorica_train lorica_train;
+typedef struct lorica_session lorica_session;
 
-typedef enum lorica_checkpointing {
-    LORICA_CHECKPOINTING_AUTO =
+typedef enum lorica_recomputation {
+    LORICA_RECOMPUTATION_AUTO =
         0, /* recompute as few layers as leave a tenth of the free memory, or fit into memory_limit */
-    LORICA_CHECKPOINTING_OFF = 1, /* keep all activations */
-    LORICA_CHECKPOINTING_ON = 2   /* of each layer but the last keep its input and the output of its attention, and
-                                     recompute the   rest in the backward pass */
-} lorica_checkpointing;
+    LORICA_RECOMPUTATION_OFF = 1, /* keep all activations */
+    LORICA_RECOMPUTATION_ON = 2   /* of each layer but the last keep its input and the output of its attention, and
+                                     recompute the rest in the backward pass */
+} lorica_recomputation;
 
 typedef enum lorica_optimizer {
     LORICA_OPTIMIZER_ADAMW = 0,
@@ -458,26 +485,28 @@ typedef enum lorica_optimizer {
                                        the memory. Devices cpu and reference. */
 } lorica_optimizer;
 
-typedef struct lorica_train_params {
+typedef struct lorica_session_params {
+    size_t struct_size;          /* sizeof, set by the caller */
     int32_t max_tokens;          /* the most tokens of one micro-batch (T) */
     int32_t max_sequences;       /* the most sequences packed into it; 0: max_tokens */
     int32_t max_sequence_length; /* the longest single sequence; 0: max_tokens */
-    lorica_checkpointing checkpointing;
+    lorica_recomputation recomputation;
     lorica_optimizer optimizer;
-    float beta1, beta2, eps;
-    float neftune_alpha;  /* NEFTune (Jain et al. 2023): while training, the embeddings of a sequence of L tokens get
-                             uniform noise  of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
+    double beta1, beta2, eps;
+    double neftune_alpha; /* NEFTune (Jain et al. 2023): while training, the embeddings of a sequence of L tokens get
+                             uniform noise of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
     uint64_t seed;        /* of dropout and noise */
     int64_t memory_limit; /* bytes that the plan may use; 0: what the system reports as available */
-} lorica_train_params;
+} lorica_session_params;
 
-/* max_tokens 512, checkpointing auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
-LORICA_API lorica_train_params lorica_train_default_params(void);
+/* max_tokens 512, recomputation auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
+LORICA_API lorica_status lorica_session_default_params(lorica_session_params * params);
 
 /* Bytes by component. total is the sum of the others. */
-typedef struct lorica_train_plan {
-    int64_t weights; /* the mapped file, or its copy on the device */
-    int64_t adapter; /* A and B, with DoRA m and the norms */
+typedef struct lorica_memory_plan {
+    size_t struct_size; /* sizeof, set by the caller */
+    int64_t weights;    /* the mapped file, or its copy on the device */
+    int64_t adapter;    /* A and B, with DoRA m and the norms */
     int64_t gradients;
     int64_t optimizer;   /* AdamW's two moments */
     int64_t activations; /* kept from forward to backward */
@@ -486,20 +515,22 @@ typedef struct lorica_train_plan {
     int64_t available;         /* what total is held against */
     int32_t recomputed_layers; /* layers that do not keep all their activations, which is what the numbers are for */
     bool fits;
-} lorica_train_plan;
+} lorica_memory_plan;
 
 /* Computes the plan without allocating. */
-LORICA_API lorica_status lorica_train_get_plan(const lorica_model * model, const lorica_adapter * adapter,
-                                               const lorica_train_params * params, lorica_train_plan * out);
+LORICA_API lorica_status lorica_session_get_plan(const lorica_model * model, const lorica_adapter * adapter,
+                                                 const lorica_session_params * params, lorica_memory_plan * out);
 
-/* Allocates all that the plan names, once. The adapter's A and B are trained in place. Errors: OUT_OF_MEMORY with the
- * setting that would fit; the adapter is already in another session. */
-LORICA_API lorica_status lorica_train_create(const lorica_model * model, lorica_adapter * adapter,
-                                             const lorica_train_params * params, lorica_train ** out);
-LORICA_API void lorica_train_free(lorica_train * train);
+/* Allocates all that the plan names, once. The adapter's tensors are trained in place. Without an adapter (NULL) the
+ * session only evaluates the model as it is, and refuses what is about gradients, steps and states. Errors:
+ * OUT_OF_MEMORY with the setting that would fit; INVALID_ARGUMENT, the adapter is in another session already. */
+LORICA_API lorica_status lorica_session_create(const lorica_model * model, lorica_adapter * adapter,
+                                               const lorica_session_params * params, lorica_session ** out);
+LORICA_API void lorica_session_free(lorica_session * session);
 
 /* A packed micro-batch: sequences one after another without padding; attention never crosses a boundary. */
 typedef struct lorica_batch {
+    size_t struct_size;        /* sizeof, set by the caller */
     const int32_t * tokens;    /* [n_tokens] */
     const int32_t * labels;    /* [n_tokens] what position t is to predict: the id that follows it (already shifted), or
                                   -100: not trained. The last position of a sequence therefore has -100. */
@@ -507,103 +538,134 @@ typedef struct lorica_batch {
     const int32_t * sequence_lengths; /* [n_sequences], each >= 1, their sum n_tokens */
     int32_t n_tokens;
     int32_t n_sequences;
+    int64_t number; /* of the micro-batch in the whole training, which seeds dropout and noise: with the same number
+                       they are the same, in any session and order; < 0: one more than that of the last */
 } lorica_batch;
 
+/* No positions, number -1, no tokens. */
+LORICA_API lorica_status lorica_batch_default(lorica_batch * batch);
+
 typedef struct lorica_batch_result {
-    double loss_sum;   /* sum over trained labels of -log p(label) */
-    int64_t n_trained; /* labels that are not -100 */
+    size_t struct_size; /* sizeof, set by the caller */
+    double loss_sum;    /* sum over trained labels of -log p(label) */
+    int64_t n_trained;  /* labels that are not -100 */
 } lorica_batch_result;
 
 /* Adds the gradients of loss_sum (a sum, not a mean) to the session's gradients. Errors: INVALID_ARGUMENT (larger than
  * the plan, an id outside the vocabulary, lengths that do not add up, no trained label), NON_FINITE (the gradients are
- * of no use then; call lorica_train_zero_gradients before going on). */
-LORICA_API lorica_status lorica_train_forward_backward(lorica_train * train, const lorica_batch * batch,
-                                                       lorica_batch_result * out);
+ * of no use then; call lorica_session_zero_gradients before going on). */
+LORICA_API lorica_status lorica_session_forward_backward(lorica_session * session, const lorica_batch * batch,
+                                                         lorica_batch_result * out);
+
+/* From another thread, at any time: while cancelled is true, lorica_session_forward_backward and
+ * lorica_session_evaluate return CANCELLED as soon as the operation that runs is done, a running call included;
+ * optimizer steps, and what saves and loads, are not stopped half way. After a cancelled
+ * lorica_session_forward_backward the gradients are of no use; call lorica_session_zero_gradients before going on. */
+LORICA_API void lorica_session_cancel(lorica_session * session, bool cancelled);
 
 /* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each
  * position [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
-LORICA_API lorica_status lorica_train_evaluate(lorica_train * train, const lorica_batch * batch, float * token_nll,
-                                               lorica_batch_result * out);
+LORICA_API lorica_status lorica_session_evaluate(lorica_session * session, const lorica_batch * batch,
+                                                 float * token_nll, lorica_batch_result * out);
 
 typedef struct lorica_optimizer_step_params {
-    float learning_rate;
-    float weight_decay;  /* decoupled: p -= lr * wd * p before the update; every tensor is decayed */
-    float grad_scale;    /* gradients are multiplied by it first: 1 / trained tokens of the accumulation group */
-    float max_grad_norm; /* clip the total L2 norm of the scaled gradients by max / (norm + 1e-6); <= 0: never */
+    size_t struct_size; /* sizeof, set by the caller */
+    double learning_rate;
+    double weight_decay;  /* decoupled: p -= lr * wd * p before the update; every tensor is decayed */
+    double grad_scale;    /* gradients are multiplied by it first: 1 / trained tokens of the accumulation group */
+    double max_grad_norm; /* clip the total L2 norm of the scaled gradients by max / (norm + 1e-6); <= 0: never */
 } lorica_optimizer_step_params;
+
+/* learning_rate 0, no decay, grad_scale 1, no clipping. */
+LORICA_API lorica_status lorica_optimizer_step_default_params(lorica_optimizer_step_params * params);
 
 /* One AdamW step (Loshchilov & Hutter 2019, bias-corrected) on all trainable tensors, then gradients are zeroed.
  * *grad_norm receives the scaled norm before clipping. Errors: NON_FINITE, nothing is updated then. */
-LORICA_API lorica_status lorica_train_optimizer_step(lorica_train * train, const lorica_optimizer_step_params * params,
-                                                     float * grad_norm);
+LORICA_API lorica_status lorica_session_optimizer_step(lorica_session * session,
+                                                       const lorica_optimizer_step_params * params, double * grad_norm);
 
 /* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at
  * the start. LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember
  * them. */
-LORICA_API lorica_status lorica_train_set_group(lorica_train * train, int32_t i, float learning_rate_factor,
-                                                float weight_decay_factor);
+LORICA_API lorica_status lorica_session_set_group(lorica_session * session, int32_t i, double learning_rate_factor,
+                                                  double weight_decay_factor);
 
-LORICA_API lorica_status lorica_train_zero_gradients(lorica_train * train);
+LORICA_API lorica_status lorica_session_zero_gradients(lorica_session * session);
 
 /* What model FLOPs utilization (Chowdhery et al. 2022, appendix B) is made of, as a share: tokens per second times
  * flops_per_token / peak_flops. A LoRA step is counted as 4 operations per token and weight (2 forward, 2 for the
  * gradient of the input), over the linear weights of the blocks and the head. */
-typedef struct lorica_train_speed {
+typedef struct lorica_session_speed {
+    size_t struct_size; /* sizeof, set by the caller */
     double flops_per_token;
     double peak_flops; /* per second, all threads, on products that stay in the cache; measured by the call; 0: not
                           known */
-} lorica_train_speed;
+} lorica_session_speed;
 
 /* Takes about 20 ms. */
-LORICA_API lorica_status lorica_train_measure_speed(lorica_train * train, lorica_train_speed * out);
+LORICA_API lorica_status lorica_session_measure_speed(lorica_session * session, lorica_session_speed * out);
 
 /* Steps done, including those of a loaded state. */
-LORICA_API int64_t lorica_train_step_count(const lorica_train * train);
+LORICA_API int64_t lorica_session_step_count(const lorica_session * session);
 
 /* Copies the gradient sums of adapter tensor i out (for tests and all-reduce), or into the session. n = rows * cols. */
-LORICA_API lorica_status lorica_train_get_gradient(const lorica_train * train, int32_t i, float * data, int64_t n);
-LORICA_API lorica_status lorica_train_set_gradient(lorica_train * train, int32_t i, const float * data, int64_t n);
+LORICA_API lorica_status lorica_session_get_gradient(const lorica_session * session, int32_t i, float * data,
+                                                     int64_t n);
+LORICA_API lorica_status lorica_session_set_gradient(lorica_session * session, int32_t i, const float * data,
+                                                     int64_t n);
+
+/* The gradient sums of all adapter tensors, one after another in their order: n is lorica_adapter_info.n_params. What
+ * sessions on several machines, each with its own micro-batches, have summed up is so added into one (+=), whose step
+ * is then that of all. */
+LORICA_API lorica_status lorica_session_get_gradients(const lorica_session * session, float * data, int64_t n);
+LORICA_API lorica_status lorica_session_set_gradients(lorica_session * session, const float * data, int64_t n);
+LORICA_API lorica_status lorica_session_add_gradients(lorica_session * session, const float * data, int64_t n);
 
 /* Everything that the next step depends on, as it was after the last step: the adapter, moments, step count, position
  * of the dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written
  * atomically; loading checks a checksum and that it belongs to this adapter's shapes and this optimizer. Errors: IO,
  * FORMAT, MISMATCH, UNSUPPORTED; nothing is changed then. */
-LORICA_API lorica_status lorica_train_save_state(const lorica_train * train, const char * path);
-LORICA_API lorica_status lorica_train_load_state(lorica_train * train, const char * path);
+LORICA_API lorica_status lorica_session_save_state(const lorica_session * session, const char * path);
+LORICA_API lorica_status lorica_session_load_state(lorica_session * session, const char * path);
 
 /* ---------------------------------------------------------------------------------------------------------------
- * Running: a context is a KV cache and what has been put through it
+ * Running: a KV cache is what texts are put through
  * ------------------------------------------------------------------------------------------------------------- */
 
-typedef struct lorica_context lorica_context;
+typedef struct lorica_kv_cache lorica_kv_cache;
 
 /* adapter may be NULL: the base alone. n_ctx positions are allocated. Errors: OUT_OF_MEMORY. */
-LORICA_API lorica_status lorica_context_create(const lorica_model * model, const lorica_adapter * adapter,
-                                               int32_t n_ctx, lorica_context ** out);
-LORICA_API void lorica_context_free(lorica_context * context);
+LORICA_API lorica_status lorica_kv_cache_create(const lorica_model * model, const lorica_adapter * adapter,
+                                                int32_t n_ctx, lorica_kv_cache ** out);
+LORICA_API void lorica_kv_cache_free(lorica_kv_cache * cache);
 
 /* Positions filled so far. */
-LORICA_API int32_t lorica_context_n_past(const lorica_context * context);
+LORICA_API int32_t lorica_kv_cache_n_past(const lorica_kv_cache * cache);
 
 /* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
  * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
  * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into
- * the order in which it reads them then: as many bytes once more, shared by the contexts of a model while any of them
- * lives, and left out where they would take more than three quarters of the memory that is available. Errors:
+ * the order in which it reads them then: as many bytes once more, shared by the KV caches of a model while any of
+ * them lives, and left out where they would take more than three quarters of the memory that is available. Errors:
  * INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
-LORICA_API lorica_status lorica_context_eval(lorica_context * context, const int32_t * tokens, int32_t n_tokens,
-                                             bool all_logits, float * logits);
+LORICA_API lorica_status lorica_kv_cache_eval(lorica_kv_cache * cache, const int32_t * tokens, int32_t n_tokens,
+                                              bool all_logits, float * logits);
+
+/* From another thread, at any time: while cancelled is true, lorica_kv_cache_eval returns CANCELLED as soon as the
+ * operation that runs is done, a running call included. What it had appended before stays: whole pieces of the prompt,
+ * see lorica_kv_cache_n_past. */
+LORICA_API void lorica_kv_cache_cancel(lorica_kv_cache * cache, bool cancelled);
 
 /* From now on applies the sum of n_adapters adapters, each times factors[i] (NULL: 1 for each); 0: the base alone. The
  * model is not loaded again. Empties the cache, whose keys and values belong to what was applied before. A single
  * adapter with factor 1 is applied as it is; of anything else a copy is made (see lorica_adapter_stack), so one call
  * costs about what copying A and B costs. Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not
  * finite), OUT_OF_MEMORY; nothing is changed then. */
-LORICA_API lorica_status lorica_context_set_adapters(lorica_context * context, const lorica_adapter * const * adapters,
-                                                     const float * factors, int32_t n_adapters);
+LORICA_API lorica_status lorica_kv_cache_set_adapters(lorica_kv_cache * cache, const lorica_adapter * const * adapters,
+                                                      const double * factors, int32_t n_adapters);
 
 /* Forgets all positions from n_past on; n_past 0 empties the cache. */
-LORICA_API lorica_status lorica_context_truncate(lorica_context * context, int32_t n_past);
+LORICA_API lorica_status lorica_kv_cache_truncate(lorica_kv_cache * cache, int32_t n_past);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 
 #include "api/api.h"
 #include "api/handles.h"
@@ -7,11 +9,25 @@
 using lorica::api::guarded;
 using lorica::api::require;
 
-lorica_adapter_params lorica_adapter_default_params(void) {
-    return {16, 32.0f, 0.0f, false, false, LORICA_LORA_INIT_DEFAULT, 42, "all-linear"};
+namespace {
+
+lorica_adapter_params default_params() {
+    lorica_adapter_params params{};
+    params.struct_size = sizeof params;
+    params.rank = 16;
+    params.alpha = 32;
+    params.init = LORICA_LORA_INIT_DEFAULT;
+    params.seed = 42;
+    params.target_modules = "all-linear";
+    return params;
 }
 
-namespace {
+// 0.1f is 0.10000000149...: the number that was meant has few decimal digits.
+double as_written(float value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.6g", static_cast<double>(value));
+    return std::strtod(text, nullptr);
+}
 
 lorica_adapter * new_handle(std::shared_ptr<lorica::Adapter> adapter) {
     auto handle = std::make_unique<lorica_adapter>();
@@ -37,17 +53,22 @@ void check_size(const lorica::Adapter::Tensor & tensor, int64_t n) {
 
 }  // namespace
 
+lorica_status lorica_adapter_default_params(lorica_adapter_params * params) {
+    return guarded([&] { lorica::api::write_struct(default_params(), "params", params); });
+}
+
 lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
                                     lorica_adapter ** out) {
     return guarded([&] {
         require(model, "model");
         require(out, "out");
-        const lorica_adapter_params p = params ? *params : lorica_adapter_default_params();
+        lorica_adapter_params p = default_params();
+        if (params) lorica::api::read_struct(params, "params", p);
         require(p.target_modules, "target_modules");
         lorica::AdapterConfig config;
         config.rank = p.rank;
         config.alpha = p.alpha;
-        config.dropout = p.dropout;
+        config.dropout = static_cast<float>(p.dropout);
         config.use_rslora = p.use_rslora;
         config.use_dora = p.use_dora;
         config.init =
@@ -68,7 +89,7 @@ lorica_status lorica_adapter_load(const lorica_model * model, const char * path,
 }
 
 std::vector<lorica::Adapter::Part> lorica::api::adapter_parts(const lorica_adapter * const * adapters,
-                                                              const float * factors, int32_t n_adapters) {
+                                                              const double * factors, int32_t n_adapters) {
     if (n_adapters < 0) fail(LORICA_ERROR_INVALID_ARGUMENT, "n_adapters is ", n_adapters);
     if (n_adapters > 0) require(adapters, "adapters");
     std::vector<Adapter::Part> parts;
@@ -79,7 +100,7 @@ std::vector<lorica::Adapter::Part> lorica::api::adapter_parts(const lorica_adapt
     return parts;
 }
 
-lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const float * factors, int32_t n_adapters,
+lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const double * factors, int32_t n_adapters,
                                    lorica_adapter ** out) {
     return guarded([&] {
         require(out, "out");
@@ -106,20 +127,20 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         const lorica::Adapter & adapter = *handle->adapter;
         lorica_adapter_info info{};
         info.rank = adapter.config().rank;
-        info.alpha = static_cast<float>(adapter.config().alpha);
-        info.scale = static_cast<float>(adapter.scale(adapter.pairs().front()));
-        info.dropout = adapter.config().dropout;
+        info.alpha = adapter.config().alpha;
+        info.scale = adapter.scale(adapter.pairs().front());
+        info.dropout = as_written(adapter.config().dropout);
         info.use_rslora = adapter.config().use_rslora;
         info.use_dora = adapter.config().use_dora;
         info.n_pairs = static_cast<int32_t>(adapter.pairs().size());
         info.n_params = adapter.n_params();
         info.target_modules = adapter.target_modules().c_str();
         info.base_fingerprint = adapter.base_fingerprint().c_str();
-        *out = info;
+        lorica::api::write_struct(info, "out", out);
     });
 }
 
-lorica_status lorica_adapter_set_scale(lorica_adapter * handle, float factor) {
+lorica_status lorica_adapter_set_scale(lorica_adapter * handle, double factor) {
     return guarded([&] {
         require(handle, "adapter");
         if (!std::isfinite(factor)) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter's scale must be finite");
@@ -133,8 +154,10 @@ lorica_status lorica_adapter_tensor_info(const lorica_adapter * handle, int32_t 
     return guarded([&] {
         require(out, "out");
         const auto & tensor = checked_tensor(handle, i);
-        *out = {handle->tensor_names[static_cast<size_t>(i)].c_str(), tensor.rows, tensor.cols,
-                static_cast<float>(tensor.alpha)};
+        lorica::api::write_struct(
+            lorica_adapter_tensor{sizeof(lorica_adapter_tensor), handle->tensor_names[static_cast<size_t>(i)].c_str(),
+                                  tensor.rows, tensor.cols, tensor.alpha},
+            "out", out);
     });
 }
 

@@ -1,6 +1,8 @@
 #include "api/api.h"
 
 #include "common/log.h"
+#include "common/machine.h"
+#include "common/thread_pool.h"
 
 #include <algorithm>
 #include <cstring>
@@ -50,5 +52,9 @@ lorica_status record_current_exception() noexcept {
 const char * lorica_version(void) { return LORICA_VERSION; }
 
 const char * lorica_last_error(void) { return last_error; }
+
+void lorica_set_thread_limit(int32_t n_threads) { lorica::ThreadPool::instance().set_limit(n_threads); }
+
+void lorica_set_reserved_memory(int64_t n_bytes) { lorica::set_reserved_memory(n_bytes); }
 
 void lorica_log_set(lorica_log_callback callback, void * user_data) { lorica::set_log_callback(callback, user_data); }

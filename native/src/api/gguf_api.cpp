@@ -56,13 +56,16 @@ lorica_status lorica_gguf_tensor_info(const lorica_gguf * gguf, int64_t i, loric
                          tensors.size());
         }
         const lorica::TensorView & tensor = tensors[static_cast<size_t>(i)];
-        *out = {
-            .name = tensor.name.c_str(),
-            .type = lorica::type_name(tensor.type),
-            .n_dims = tensor.n_dims,
-            .ne = {tensor.ne[0], tensor.ne[1], tensor.ne[2], tensor.ne[3]},
-            .offset = tensor.offset,
-            .n_bytes = tensor.n_bytes,
-        };
+        lorica::api::write_struct(
+            lorica_gguf_tensor{
+                .struct_size = sizeof(lorica_gguf_tensor),
+                .name = tensor.name.c_str(),
+                .type = lorica::type_name(tensor.type),
+                .n_dims = tensor.n_dims,
+                .ne = {tensor.ne[0], tensor.ne[1], tensor.ne[2], tensor.ne[3]},
+                .offset = tensor.offset,
+                .n_bytes = tensor.n_bytes,
+            },
+            "out", out);
     });
 }

@@ -2,11 +2,14 @@
 // *_free calls can leave one with a dangling pointer.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "adapter/adapter.h"
+#include "common/cancel.h"
 #include "generate/context.h"
 #include "model/model.h"
 #include "train/session.h"
@@ -24,15 +27,34 @@ struct lorica_adapter {
 namespace lorica::api {
 
 // Adapters and their factors as C gives them; factors may be NULL. Errors: INVALID_ARGUMENT.
-std::vector<Adapter::Part> adapter_parts(const lorica_adapter * const * adapters, const float * factors,
+std::vector<Adapter::Part> adapter_parts(const lorica_adapter * const * adapters, const double * factors,
                                          int32_t n_adapters);
 
 }  // namespace lorica::api
 
-struct lorica_train {
+struct lorica_session {
     lorica::Session session;
+    std::shared_ptr<const lorica::Model> model;
+    std::atomic<bool> cancelled = false;
 };
 
-struct lorica_context {
+struct lorica_kv_cache {
     lorica::Context context;
+    std::shared_ptr<const lorica::Model> model;
+    std::atomic<bool> cancelled = false;
 };
+
+namespace lorica::api {
+
+// Runs what reads a model's weights, which may be stopped by the flag. Errors: CANCELLED, IO when its file was cut.
+template <typename Compute> void compute(const Model & model, const std::atomic<bool> & cancelled, Compute && body) {
+    model.file().check_not_cut();
+    {
+        const CancelScope scope(cancelled);
+        check_cancelled();
+        std::forward<Compute>(body)();
+    }
+    model.file().check_not_cut();
+}
+
+}  // namespace lorica::api

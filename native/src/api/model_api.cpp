@@ -7,9 +7,22 @@
 using lorica::api::guarded;
 using lorica::api::require;
 
-lorica_model_params lorica_model_default_params(void) { return {"auto", LORICA_PRECISION_AUTO, 0}; }
-
 namespace {
+
+lorica_model_params default_params() {
+    lorica_model_params params{};
+    params.struct_size = sizeof params;
+    params.device = "auto";
+    params.precision = LORICA_PRECISION_AUTO;
+    params.use_mmap = true;
+    return params;
+}
+
+lorica_model_params read_params(const lorica_model_params * params) {
+    lorica_model_params result = default_params();
+    if (params) lorica::api::read_struct(params, "params", result);
+    return result;
+}
 
 lorica::Dtype act_format(const std::string & device, lorica_precision precision) {
     switch (precision) {
@@ -40,10 +53,14 @@ WantedDevice wanted_device(const lorica_model_params & p) {
 
 }  // namespace
 
+lorica_status lorica_model_default_params(lorica_model_params * params) {
+    return guarded([&] { lorica::api::write_struct(default_params(), "params", params); });
+}
+
 lorica_status lorica_device_probe(const lorica_model_params * params, lorica_device_info * out) {
     return guarded([&] {
         require(out, "out");
-        const lorica_model_params p = params ? *params : lorica_model_default_params();
+        const lorica_model_params p = read_params(params);
         const auto [act, choice] = wanted_device(p);
         const auto backend = lorica::make_backend(choice.device, act, p.n_threads);
         lorica_device_info info{};
@@ -52,7 +69,7 @@ lorica_status lorica_device_probe(const lorica_model_params * params, lorica_dev
         copy_text(choice.reason, info.reason);
         info.available_memory = backend->available_memory();
         info.peak_flops = backend->measure_peak();
-        *out = info;
+        lorica::api::write_struct(info, "out", out);
     });
 }
 
@@ -66,7 +83,7 @@ lorica_status lorica_cuda_probe(lorica_cuda_info * out) {
         info.n_devices = machine.n_devices;
         copy_text(machine.problem, info.problem);
         copy_text(machine.remedy, info.remedy);
-        *out = info;
+        lorica::api::write_struct(info, "out", out);
     });
 }
 
@@ -84,7 +101,7 @@ lorica_status lorica_cuda_device_probe(int32_t index, lorica_cuda_device_info * 
         info.free_memory = device.free_memory;
         copy_text(device.problem, info.problem);
         copy_text(device.remedy, info.remedy);
-        *out = info;
+        lorica::api::write_struct(info, "out", out);
     });
 }
 
@@ -96,14 +113,21 @@ lorica_status lorica_model_load(const char * path, const lorica_model_params * p
     return guarded([&] {
         require(path, "path");
         require(out, "out");
-        const lorica_model_params p = params ? *params : lorica_model_default_params();
+        const lorica_model_params p = read_params(params);
         const auto [act, choice] = wanted_device(p);
-        auto model = lorica::Model::load(path, choice.device, act, p.n_threads);
+        auto model = lorica::Model::load(path, choice.device, act, p.n_threads, p.use_mmap);
         *out = new lorica_model{model, model->device().name(), model->device().detail(), choice.reason};
     });
 }
 
 void lorica_model_free(lorica_model * model) { delete model; }
+
+lorica_status lorica_model_check(const lorica_model * model) {
+    return guarded([&] {
+        require(model, "model");
+        model->model->file().check_unchanged();
+    });
+}
 
 lorica_status lorica_model_get_info(const lorica_model * handle, lorica_model_info * out) {
     return guarded([&] {
@@ -130,6 +154,6 @@ lorica_status lorica_model_get_info(const lorica_model * handle, lorica_model_in
         info.tied_output = model.tied_output();
         info.n_params = model.n_params();
         info.weight_bytes = model.weight_bytes();
-        *out = info;
+        lorica::api::write_struct(info, "out", out);
     });
 }

@@ -49,19 +49,22 @@ lorica_status lorica_tokenizer_get_info(const lorica_tokenizer * tokenizer, lori
         require(tokenizer, "tokenizer");
         require(out, "out");
         const lorica::Vocabulary & vocabulary = tokenizer->tokenizer.vocabulary();
-        *out = {
-            .model = vocabulary.model_name.c_str(),
-            .pre = vocabulary.pre.c_str(),
-            .chat_template = vocabulary.chat_template ? vocabulary.chat_template->c_str() : nullptr,
-            .n_vocab = vocabulary.size(),
-            .bos = vocabulary.bos,
-            .eos = vocabulary.eos,
-            .eot = vocabulary.eot,
-            .unk = vocabulary.unk,
-            .pad = vocabulary.pad,
-            .add_bos = vocabulary.add_bos,
-            .add_eos = vocabulary.add_eos,
-        };
+        lorica::api::write_struct(
+            lorica_tokenizer_info{
+                .struct_size = sizeof(lorica_tokenizer_info),
+                .model = vocabulary.model_name.c_str(),
+                .pre = vocabulary.pre.c_str(),
+                .chat_template = vocabulary.chat_template ? vocabulary.chat_template->c_str() : nullptr,
+                .n_vocab = vocabulary.size(),
+                .bos = vocabulary.bos,
+                .eos = vocabulary.eos,
+                .eot = vocabulary.eot,
+                .unk = vocabulary.unk,
+                .pad = vocabulary.pad,
+                .add_bos = vocabulary.add_bos,
+                .add_eos = vocabulary.add_eos,
+            },
+            "out", out);
     });
 }
 

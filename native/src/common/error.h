@@ -1,7 +1,7 @@
 // The one exception type of the core. src/api turns it into a status code and the message of lorica_last_error().
 #pragma once
 
-#include <lorica/lorica.h>
+#include <lorica/status.h>
 
 #include <sstream>
 #include <stdexcept>

@@ -1,7 +1,7 @@
 // The process's log: one callback, set through lorica_log_set; silent without one.
 #pragma once
 
-#include <lorica/lorica.h>
+#include <lorica/status.h>
 
 #include <sstream>
 #include <string>

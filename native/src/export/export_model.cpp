@@ -87,11 +87,12 @@ GgufWriter::DataSource copy_of(const TensorView & tensor) {
 }
 
 // The data of a tensor, once that before it is written.
-GgufWriter::DataSource after(const TensorView * before, GgufWriter::DataSource data) {
-    if (!before) return data;
-    return [before, data = std::move(data), first = true]() mutable {
-        if (std::exchange(first, false)) forget_pages(*before);
-        return data();
+GgufWriter::DataSource after(const GgufFile & file, const TensorView * before, GgufWriter::DataSource data) {
+    return [&file, before, data = std::move(data), first = true]() mutable {
+        if (std::exchange(first, false) && before && file.is_mapped()) forget_pages(*before);
+        const std::span<const std::byte> bytes = data();
+        file.check_not_cut();
+        return bytes;
     };
 }
 
@@ -125,7 +126,7 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
         }
         const std::span<const int64_t> ne(tensor.ne.data(), static_cast<size_t>(tensor.n_dims));
         if (type == tensor.type && !delta) {
-            writer.add_tensor(tensor.name, type, ne, after(last, copy_of(tensor)));
+            writer.add_tensor(tensor.name, type, ne, after(file, last, copy_of(tensor)));
             continue;
         }
         if (!is_supported_weight_type(tensor.type)) {
@@ -140,7 +141,7 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
         };
         const int64_t n_rows = tensor.n_elements() / n_per_row;
         writer.add_tensor(tensor.name, type, ne,
-                          after(last, streams.stream(tensor.name, type, n_rows, n_per_row, rows)));
+                          after(file, last, streams.stream(tensor.name, type, n_rows, n_per_row, rows)));
     }
     writer.write(path);
 }

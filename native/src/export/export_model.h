@@ -10,7 +10,7 @@
 namespace lorica {
 
 struct ExportConfig {
-    std::optional<std::string> type;  // as lorica_export_params has it
+    std::optional<std::string> type;  // as lorica_write_params has it
     int32_t n_threads = 0;
 };
 

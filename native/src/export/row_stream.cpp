@@ -1,14 +1,15 @@
 #include "export/row_stream.h"
 
-#include <omp.h>
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <exception>
 
 #include "common/error.h"
 #include "common/quote.h"
+#include "common/thread_pool.h"
 #include "gguf/dequantize.h"
 
 namespace lorica {
@@ -20,25 +21,24 @@ constexpr int64_t piece_elements = int64_t{1} << 22;
 // What a thread takes at once.
 constexpr int64_t group_elements = int64_t{1} << 14;
 
-// Where an exception of a parallel loop waits until the loop is over.
-class FirstError {
-public:
-    template <typename F> void catch_in(F && f) noexcept {
-        if (failed_) return;
-        try {
-            f();
-        } catch (...) {
-            if (!failed_.exchange(true)) error_ = std::current_exception();
-        }
+// What ggml prepares for some types it computes with OpenMP where it was built with it, whose runtime ends the process
+// when the system gives no thread. Of one it makes none.
+void prepare_tables(ggml_type type) {
+#if defined(__linux__)
+    const std::unique_ptr<void, int (*)(void *)> openmp(dlopen("libgomp.so.1", RTLD_LAZY | RTLD_NOLOAD),
+                                                        [](void * library) { return library ? dlclose(library) : 0; });
+    const auto set = openmp ? reinterpret_cast<void (*)(int)>(dlsym(openmp.get(), "omp_set_num_threads")) : nullptr;
+    const auto get = openmp ? reinterpret_cast<int (*)()>(dlsym(openmp.get(), "omp_get_max_threads")) : nullptr;
+    if (set && get) {
+        const int before = get();
+        set(1);
+        ggml_quantize_init(type);
+        set(before);
+        return;
     }
-    void rethrow() const {
-        if (failed_) std::rethrow_exception(error_);
-    }
-
-private:
-    std::atomic<bool> failed_ = false;
-    std::exception_ptr error_;
-};
+#endif
+    ggml_quantize_init(type);
+}
 
 void require_finite(const std::string & name, int64_t first_row, int64_t n_per_row, std::span<const float> values) {
     const auto bad = std::find_if_not(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
@@ -51,7 +51,8 @@ void require_finite(const std::string & name, int64_t first_row, int64_t n_per_r
 }  // namespace
 
 RowStreams::RowStreams(int32_t n_threads)
-    : n_threads_(n_threads > 0 ? n_threads : omp_get_max_threads()), buffers_(std::make_shared<Buffers>()) {}
+    : n_threads_(n_threads > 0 ? n_threads : ThreadPool::instance().n_threads()),
+      buffers_(std::make_shared<Buffers>()) {}
 
 GgufWriter::DataSource RowStreams::stream(const std::string & name, ggml_type type, int64_t n_rows, int64_t n_per_row,
                                           RowSource source) const {
@@ -63,26 +64,21 @@ GgufWriter::DataSource RowStreams::stream(const std::string & name, ggml_type ty
         this_buffers->blocks.resize(static_cast<size_t>(n) * row_bytes);
         float * const values = this_buffers->values.data();
         std::byte * const blocks = this_buffers->blocks.data();
-        ggml_quantize_init(type);
+        prepare_tables(type);
 
         const int64_t group = std::max<int64_t>(group_elements / n_per_row, 1);
-        FirstError error;
-#pragma omp parallel for num_threads(n_threads) schedule(dynamic)
-        for (int64_t start = 0; start < n; start += group) {
-            error.catch_in([&] {
-                const int64_t rows = std::min(group, n - start);
-                float * const x = values + start * n_per_row;
-                source(first + start, rows, x);
-                require_finite(name, first + start, n_per_row, {x, static_cast<size_t>(rows * n_per_row)});
-                const size_t written = ggml_quantize_chunk(type, x, blocks + static_cast<size_t>(start) * row_bytes, 0,
-                                                           rows, n_per_row, nullptr);
-                if (written != static_cast<size_t>(rows) * row_bytes) {
-                    fail(LORICA_ERROR_UNSUPPORTED, "tensor ", quoted(name), ": type ", type_name(type),
-                         " can be read but not written");
-                }
-            });
-        }
-        error.rethrow();
+        parallel_tasks((n + group - 1) / group, n_threads, [&](int, int64_t i) {
+            const int64_t start = i * group, rows = std::min(group, n - start);
+            float * const x = values + start * n_per_row;
+            source(first + start, rows, x);
+            require_finite(name, first + start, n_per_row, {x, static_cast<size_t>(rows * n_per_row)});
+            const size_t written = ggml_quantize_chunk(type, x, blocks + static_cast<size_t>(start) * row_bytes, 0,
+                                                       rows, n_per_row, nullptr);
+            if (written != static_cast<size_t>(rows) * row_bytes) {
+                fail(LORICA_ERROR_UNSUPPORTED, "tensor ", quoted(name), ": type ", type_name(type),
+                     " can be read but not written");
+            }
+        });
         next = first + n < n_rows ? first + n : 0;  // the file may be written again
         return this_buffers->blocks;
     };

@@ -36,6 +36,7 @@ RowSource rows_of_file(std::shared_ptr<const MappedFile> file, const std::string
             dequantize_row(type, file->bytes().data() + offset + static_cast<uint64_t>(row) * row_bytes,
                            out + i * n_per_row, n_per_row);
         }
+        if (file->is_cut()) fail(LORICA_ERROR_IO, path, ": the file was cut off while it was in use");
     };
 }
 

@@ -196,8 +196,8 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
 // Whoever only measures texts has no use for it, so not before it is needed.
 void Context::arrange_weights() {
     if (arranged_) return;
-    arranged_ = true;
     backend_->use(model_->arranged_weights(*backend_));
+    arranged_ = true;
 }
 
 // Of all that is computed for one token, apart from what lies in device memory.

@@ -342,9 +342,9 @@ struct GgufFile::Impl {
     std::unordered_map<std::string_view, size_t> entry_of_key;
     std::unordered_map<std::string_view, size_t> tensor_of_name;
 
-    static std::unique_ptr<Impl> open(const std::string & path);
+    static std::unique_ptr<Impl> open(const std::string & path, bool use_mmap);
     void parse();
-    void add_other_files();
+    void add_other_files(bool use_mmap);
     void place_tensors(const Cursor & cursor, uint64_t alignment);
 
     const Entry * find(std::string_view key) const {
@@ -357,12 +357,17 @@ struct GgufFile::Impl {
     }
     int64_t int_element(const Entry & entry, uint64_t i) const;
     std::optional<int64_t> find_int(std::string_view key) const;
+    void check_not_cut() const {
+        for (const MappedFile & file : files) {
+            if (file.is_cut()) fail(LORICA_ERROR_IO, path, ": the file was cut off while it was in use");
+        }
+    }
 };
 
-std::unique_ptr<GgufFile::Impl> GgufFile::Impl::open(const std::string & path) {
+std::unique_ptr<GgufFile::Impl> GgufFile::Impl::open(const std::string & path, bool use_mmap) {
     auto impl = std::make_unique<Impl>();
     impl->path = path;
-    impl->files.emplace_back(path);
+    impl->files.emplace_back(path, !use_mmap);
     impl->bytes = impl->files.front().bytes();
     impl->parse();
     return impl;
@@ -425,7 +430,7 @@ void GgufFile::Impl::parse() {
 }
 
 // The tensors of the other files of a split model.
-void GgufFile::Impl::add_other_files() {
+void GgufFile::Impl::add_other_files(bool use_mmap) {
     const int64_t count = find_int("split.count").value_or(1), index = find_int("split.no").value_or(0);
     if (count <= 1) {
         return;
@@ -445,7 +450,7 @@ void GgufFile::Impl::add_other_files() {
              of_first);
     }
     for (int64_t i = 1; i < count; ++i) {
-        const std::unique_ptr<Impl> other = open(split_name(name, i, count));
+        const std::unique_ptr<Impl> other = open(split_name(name, i, count), use_mmap);
         if (other->find_int("split.count") != count || other->find_int("split.no") != i) {
             fail(LORICA_ERROR_FORMAT, other->path, ": belongs to another model than ", path,
                  ": its metadata does not say that it is number ", i + 1, " of ", count);
@@ -541,9 +546,10 @@ GgufFile::GgufFile(GgufFile &&) noexcept = default;
 GgufFile & GgufFile::operator=(GgufFile &&) noexcept = default;
 GgufFile::~GgufFile() = default;
 
-GgufFile GgufFile::open(const std::string & path) {
-    auto impl = Impl::open(path);
-    impl->add_other_files();
+GgufFile GgufFile::open(const std::string & path, bool use_mmap) {
+    auto impl = Impl::open(path, use_mmap);
+    impl->add_other_files(use_mmap);
+    impl->check_not_cut();
     return GgufFile(std::move(impl));
 }
 
@@ -562,6 +568,16 @@ uint64_t GgufFile::n_bytes() const {
         sum += file.bytes().size();
     }
     return sum;
+}
+
+bool GgufFile::is_mapped() const {
+    return std::any_of(impl_->files.begin(), impl_->files.end(), [](const auto & file) { return file.is_mapped(); });
+}
+
+void GgufFile::check_not_cut() const { impl_->check_not_cut(); }
+
+void GgufFile::check_unchanged() const {
+    for (const MappedFile & file : impl_->files) file.check_unchanged();
 }
 
 int64_t GgufFile::n_kv() const { return static_cast<int64_t>(impl_->entries.size()); }

@@ -40,7 +40,8 @@ class GgufFile {
 public:
     // Errors: IO (cannot open or read; of a split model, any of its files), FORMAT (says which field is wrong and
     // where), INVALID_ARGUMENT for a file of a split model that is not its first.
-    static GgufFile open(const std::string & path);
+    // use_mmap false: read into memory, see MappedFile. OUT_OF_MEMORY as well then.
+    static GgufFile open(const std::string & path, bool use_mmap = true);
     // The same over bytes of the caller, which must outlive the result; `name` stands in messages where the path would.
     // Of a split model, this file alone.
     static GgufFile from_memory(const std::string & name, std::span<const std::byte> bytes);
@@ -50,6 +51,11 @@ public:
 
     const std::string & path() const;
     uint64_t n_bytes() const;  // of all files of a split model
+    bool is_mapped() const;
+    // Errors: IO when a part of a file was read that was cut off meanwhile; everything computed from it is of no use.
+    void check_not_cut() const;
+    // Errors: MISMATCH when a file is another than when it was mapped, by size, time or a sample.
+    void check_unchanged() const;
 
     // Metadata entries in file order; i in [0, n_kv()).
     int64_t n_kv() const;

@@ -34,13 +34,14 @@ private:
 }  // namespace
 
 std::shared_ptr<const Model> Model::load(const std::string & path, const std::string & device, Dtype act,
-                                         int32_t n_threads) {
-    return load(path, [=] { return make_backend(device, act, n_threads); });
+                                         int32_t n_threads, bool use_mmap) {
+    return load(path, [=] { return make_backend(device, act, n_threads); }, use_mmap);
 }
 
-std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBackend & make_backend) {
-    const std::shared_ptr<Model> model(new Model(GgufFile::open(path), make_backend));
+std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBackend & make_backend, bool use_mmap) {
+    const std::shared_ptr<Model> model(new Model(GgufFile::open(path, use_mmap), make_backend));
     model->load_weights();  // outside the constructor: the destructor then releases what was loaded before an error
+    model->file().check_not_cut();
     return model;
 }
 

@@ -26,10 +26,11 @@ class Model {
 public:
     // device as make_backend takes it. Errors: IO, FORMAT, UNSUPPORTED, DEVICE.
     static std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act,
-                                             int32_t n_threads);
+                                             int32_t n_threads, bool use_mmap = true);
     // Every instance of the device is made by this function.
     using MakeBackend = std::function<std::unique_ptr<Backend>()>;
-    static std::shared_ptr<const Model> load(const std::string & path, const MakeBackend & make_backend);
+    static std::shared_ptr<const Model> load(const std::string & path, const MakeBackend & make_backend,
+                                             bool use_mmap = true);
     ~Model();
 
     const GgufFile & file() const { return file_; }

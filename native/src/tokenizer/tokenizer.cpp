@@ -1,14 +1,11 @@
 #include "tokenizer/tokenizer.h"
 
 #include "common/error.h"
+#include "common/thread_pool.h"
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
 #include <limits>
-#include <mutex>
-#include <system_error>
-#include <thread>
 
 namespace lorica {
 
@@ -95,41 +92,17 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::s
     // A few texts at a time: short ones cost less than the counter they are taken from.
     constexpr size_t texts_at_once = 16;
     std::atomic<size_t> next = 0;
-    std::exception_ptr error;
-    std::mutex error_mutex;
-    const auto work = [&] {
-        try {
-            Session session;
-            for (size_t begin; (begin = next.fetch_add(texts_at_once)) < texts.size();) {
-                const size_t end = std::min(begin + texts_at_once, texts.size());
-                for (size_t i = begin; i < end; ++i) {
-                    encode(texts[i], {.parse_special = parse_special(i)}, session, ids[i]);
-                }
-            }
-        } catch (...) {
-            next = texts.size();
-            const std::lock_guard lock(error_mutex);
-            error = std::current_exception();
-        }
-    };
-
-    const size_t cores = std::max(1U, std::thread::hardware_concurrency());
-    const size_t wanted = n_threads > 0 ? static_cast<size_t>(n_threads) : cores;
     const size_t useful = (texts.size() + texts_at_once - 1) / texts_at_once;
-    {
-        std::vector<std::jthread> helpers;
-        try {
-            for (size_t i = 1; i < std::min(wanted, useful); ++i) {
-                helpers.emplace_back(work);
+    const int wanted = n_threads > 0 ? n_threads : ThreadPool::instance().n_threads();
+    parallel(static_cast<int>(std::min(static_cast<size_t>(wanted), useful)), [&](int) {
+        Session session;
+        for (size_t begin; (begin = next.fetch_add(texts_at_once)) < texts.size();) {
+            const size_t end = std::min(begin + texts_at_once, texts.size());
+            for (size_t i = begin; i < end; ++i) {
+                encode(texts[i], {.parse_special = parse_special(i)}, session, ids[i]);
             }
-        } catch (const std::system_error &) {
-            // The system gives no more threads; those that there are do the work.
         }
-        work();
-    }
-    if (error) {
-        std::rethrow_exception(error);
-    }
+    });
     return ids;
 }
 

@@ -2,6 +2,7 @@
 #include "tokenizer/vocabulary.h"
 
 #include "common/error.h"
+#include "common/log.h"
 #include "common/quote.h"
 #include "tokenizer/pre_tokenizer.h"
 
@@ -221,7 +222,12 @@ void Vocabulary::load_rules(const GgufFile & file) {
         bool default_add_bos = model == TokenizerModel::SENTENCEPIECE;
         if (model == TokenizerModel::BYTE_LEVEL_BPE) {
             pre = file.find_string(key_of("pre")).value_or("");
-            pre = pre.empty() ? "default" : pre;
+            if (pre.empty()) {
+                pre = "default";
+                log(LORICA_LOG_WARN, file.path(), ": ", key_of("pre"),
+                    " is missing; text is split by the rules of \"default\", "
+                    "which are not this model's perhaps: convert the model again");
+            }
             const PreTokenizer pre_tokenizer = PreTokenizer::named(file, pre);
             ignore_merges = pre_tokenizer.ignores_merges();
             default_add_bos = pre_tokenizer.adds_bos() && bos >= 0;

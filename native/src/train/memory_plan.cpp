@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "common/error.h"
+#include "common/machine.h"
 #include "train/session.h"
 
 namespace lorica {
@@ -45,9 +46,14 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter * adapter, cons
     }
     plan.activations = static_cast<int64_t>(arena.n_bytes());
     plan.workspace = static_cast<int64_t>(device.workspace_bytes(workspace(model, adapter, config)));
-    // On a GPU the weights and the adapter have their memory already.
-    const int64_t taken = model.device_bytes() > 0 ? plan.weights + plan.adapter : 0;
-    plan.available = config.memory_limit > 0 ? config.memory_limit : device.available_memory() + taken;
+    if (config.memory_limit > 0) {
+        plan.available = config.memory_limit;
+    } else if (model.device_bytes() == 0 && model.file().is_mapped()) {
+        plan.available = available_memory(plan.weights);  // what caches the file counts as available
+    } else {
+        // On a GPU the weights and the adapter have their memory already, and so have weights that were read.
+        plan.available = device.available_memory() + plan.weights + (model.device_bytes() > 0 ? plan.adapter : 0);
+    }
     plan.recomputed_layers = recomputed_layers;
     return plan;
 }

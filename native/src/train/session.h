@@ -56,6 +56,8 @@ public:
     double optimizer_step(const OptimizerStep & step);
     void set_group(int32_t tensor, TensorGroup group);
     void zero_gradients();
+    // Of the next micro-batch: what seeds dropout and noise. Without it it is one more than that of the last.
+    void set_micro_batch_number(int64_t number) { micro_batch_count_ = number; }
     int64_t step_count() const { return step_count_; }
 
     // Operations of a training step per token, 2 for each weight of the blocks and the head in the forward pass and 2

@@ -6,6 +6,7 @@
 // With another compiler, gguf_fuzz replays the files and folders given on its command line (replay_main.cpp).
 #include "common/error.h"
 #include "gguf/gguf_file.h"
+#include "support/c_structs.h"
 #include "support/damaged_gguf.h"
 #include "support/temp_dir.h"
 
@@ -22,7 +23,7 @@ const lorica_model * base_model() {
     static const lorica_model * const model = [] {
         const lorica::test::TempDir dir;
         const lorica::test::GoodFiles good(dir.path().string());
-        lorica_model_params params = lorica_model_default_params();
+        auto params = lorica::test::defaults(lorica_model_default_params);
         params.device = "cpu";
         params.n_threads = 1;
         lorica_model * loaded = nullptr;

@@ -1,4 +1,5 @@
 #include "support/damaged_gguf.h"
+#include "support/c_structs.h"
 
 #include "adapter/lora_file.h"
 #include "common/random.h"
@@ -262,7 +263,7 @@ std::vector<LoadResult> load_as_everything(const std::string & path, const loric
             lorica_gguf_value_json(gguf, i, -1);
         }
         for (int64_t i = 0; i < lorica_gguf_n_tensors(gguf); ++i) {
-            lorica_gguf_tensor tensor;
+            lorica_gguf_tensor tensor{sizeof(lorica_gguf_tensor)};
             note("lorica_gguf_tensor_info", lorica_gguf_tensor_info(gguf, i, &tensor));
         }
     }
@@ -282,20 +283,20 @@ std::vector<LoadResult> load_as_everything(const std::string & path, const loric
     }
     lorica_tokenizer_free(tokenizer);
 
-    lorica_model_params params = lorica_model_default_params();
+    auto params = test::defaults(lorica_model_default_params);
     params.device = "cpu";
     params.n_threads = 1;
     lorica_model * model = nullptr;
     if (note("lorica_model_load", lorica_model_load(path.c_str(), &params, &model))) {
-        lorica_model_info info;
+        lorica_model_info info{sizeof(lorica_model_info)};
         note("lorica_model_get_info", lorica_model_get_info(model, &info));
-        lorica_context * context = nullptr;
-        if (note("lorica_context_create", lorica_context_create(model, nullptr, 4, &context))) {
+        lorica_kv_cache * context = nullptr;
+        if (note("lorica_kv_cache_create", lorica_kv_cache_create(model, nullptr, 4, &context))) {
             const int32_t tokens[] = {0, info.n_vocab - 1};
             std::vector<float> logits(static_cast<size_t>(info.n_vocab));
-            note("lorica_context_eval", lorica_context_eval(context, tokens, 2, false, logits.data()));
+            note("lorica_kv_cache_eval", lorica_kv_cache_eval(context, tokens, 2, false, logits.data()));
         }
-        lorica_context_free(context);
+        lorica_kv_cache_free(context);
     }
     lorica_model_free(model);
 

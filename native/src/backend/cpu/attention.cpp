@@ -49,7 +49,7 @@ void run_tasks(std::span<const Segment> segments, AttentionUnits units, std::byt
     for (const Segment & segment : segments) total += count(segment);
     const int team = static_cast<int>(std::clamp<int64_t>(total, 1, std::max(n_threads, 1)));
     std::atomic<int64_t> next = 0;
-    parallel(team, [&](int rank, int) {
+    parallel(team, [&](int rank) {
         const TileScope tiles(units);
         std::byte * scratch = workspace + static_cast<size_t>(rank) * thread_bytes;
         size_t at = 0;

@@ -1,14 +1,9 @@
 // The cpu device: hands each operation to the kernels in this folder.
 #include "backend/cpu/cpu_backend.h"
 
-#include <omp.h>
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <string>
 #include <utility>
 
@@ -24,36 +19,18 @@
 #include "backend/cpu/parallel.h"
 #include "backend/cpu/peak.h"
 #include "common/error.h"
+#include "common/machine.h"
+#include "common/thread_pool.h"
 
 namespace lorica {
 
 namespace {
 
-int usable_cores() {
-#if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-    return std::max(1, omp_get_num_procs());
-}
-
-// What the kernel expects to be able to give without swapping.
-int64_t available_bytes() {
-    std::ifstream file("/proc/meminfo");
-    std::string key;
-    int64_t kibibytes;
-    while (file >> key >> kibibytes) {
-        if (key == "MemAvailable:") return kibibytes * 1024;
-        file.ignore(64, '\n');
-    }
-    return static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-}
-
 class CpuBackend final : public Backend {
 public:
     CpuBackend(Dtype act, int n_threads)
         : context_{act == Dtype::bf16 ? cpu::GemmPrecision::bf16 : cpu::GemmPrecision::f32,
-                   n_threads > 0 ? n_threads : usable_cores(), scratch_} {}
+                   n_threads > 0 ? n_threads : ThreadPool::instance().n_threads(), scratch_} {}
 
     std::string name() const override { return "cpu"; }
     std::string detail() const override {
@@ -76,7 +53,7 @@ public:
     void copy_to_host(void * host, const void * device, size_t n_bytes) override { std::memcpy(host, device, n_bytes); }
     void fill_zero(void * device, size_t n_bytes) override { std::memset(device, 0, n_bytes); }
     void synchronize() override {}
-    int64_t available_memory() const override { return available_bytes(); }
+    int64_t available_memory() const override { return lorica::available_memory(); }
 
     size_t workspace_bytes(const WorkspaceShape & shape) const override {
         return scratch_bytes(shape) + cpu::RotationTable::bytes(shape.max_tokens, shape.head_dim, shape.n_ropes);
@@ -99,10 +76,9 @@ public:
         context_.interleaved = interleaved_.get();
     }
 
-    void together(int64_t n_tokens, const std::function<void()> & work) override {
-        // More tokens are products of matrices, which have regions of their own.
-        if (n_tokens > cpu::matvec_max_rows) return work();
-        cpu::Team::together(context_.n_threads, work);
+    void together(int64_t, const std::function<void()> & work) override {
+        const ThreadPool::Caller caller;
+        work();
     }
 
     void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) override {

@@ -4,6 +4,7 @@
 
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/linear.h"
+#include "backend/cpu/parallel.h"
 #include "backend/cpu/token_sums.h"
 #include "common/bf16.h"
 
@@ -98,15 +99,19 @@ private:
     }
     void add_up() {
         const int64_t rows = x_.rows, parts = n_sums(head_.out);
-#pragma omp parallel for num_threads(context_.n_threads) schedule(static)
-        for (int64_t first = 0; first < rows; first += block_m) {
-            const int64_t n = std::min(block_m, rows - first);
-            double total[block_m] = {};
-            for (int64_t part = 0; part < parts; ++part) {
-                for (int64_t i = 0; i < n; ++i) total[i] += sums_[part * rows + first + i];
-            }
-            std::copy_n(total, n, total_.begin() + first);
-        }
+        parallel_ranges(
+            rows, parts, context_.n_threads,
+            [&](int64_t begin, int64_t end) {
+                for (int64_t first = begin; first < end; first += block_m) {
+                    const int64_t n = std::min(block_m, end - first);
+                    double total[block_m] = {};
+                    for (int64_t part = 0; part < parts; ++part) {
+                        for (int64_t i = 0; i < n; ++i) total[i] += sums_[part * rows + first + i];
+                    }
+                    std::copy_n(total, n, total_.begin() + first);
+                }
+            },
+            block_m);
     }
 
     const Context & context_;
@@ -182,11 +187,12 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & of, co
         const Matrix dx_rows = dx.slice_rows(first, rows);
         const GemmJob through_head{{{e, GemmB::weight(head, false)}}, rows, head.in, {dx_rows, {}, false}};
         gemm({&through_head, 1}, context.precision, context.scratch, context.n_threads);
-#pragma omp parallel for num_threads(context.n_threads) schedule(static)
-        for (int64_t i = 0; i < rows; ++i) {
-            const float scale = factor(i);
-            for (int64_t j = 0; j < head.in; ++j) set(dx_rows, i, j, get(dx_rows, i, j) * scale);
-        }
+        parallel_ranges(rows, head.in, context.n_threads, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                const float scale = factor(i);
+                for (int64_t j = 0; j < head.in; ++j) set(dx_rows, i, j, get(dx_rows, i, j) * scale);
+            }
+        });
     }
 }
 

@@ -1,7 +1,6 @@
 #include "backend/cpu/gemm.h"
 
 #include <hwy/cache_control.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +15,7 @@
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/memory.h"
 #include "backend/cpu/panel.h"
+#include "backend/cpu/parallel.h"
 
 namespace lorica::cpu {
 
@@ -131,15 +131,16 @@ PreparedA prepare_a_bf16(const Matrix & a, Scratch & scratch, int n_threads) {
     const int64_t first_copied = in_place ? a.rows / block_m * block_m : 0;
     const int64_t copied = blocks * block_m - first_copied;
     uint16_t * copy = copied > 0 ? scratch.take_as<uint16_t>(copied * k_pad) : nullptr;
-#pragma omp parallel for num_threads(n_threads) schedule(static) if (copied > 64)
-    for (int64_t i = 0; i < copied; ++i) {
-        uint16_t * row = copy + i * k_pad;
-        if (first_copied + i < a.rows) {
-            copy_row_bf16(a, first_copied + i, row, k_pad);
-        } else {
-            std::fill(row, row + k_pad, uint16_t{0});
+    parallel_ranges(copied, k_pad, n_threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            uint16_t * row = copy + i * k_pad;
+            if (first_copied + i < a.rows) {
+                copy_row_bf16(a, first_copied + i, row, k_pad);
+            } else {
+                std::fill(row, row + k_pad, uint16_t{0});
+            }
         }
-    }
+    });
     const auto * copied_bytes = reinterpret_cast<const std::byte *>(copy);
     if (!in_place) return {copied_bytes, k_pad, 2, nullptr, 0, 0};
     return {static_cast<const std::byte *>(a.data), a.stride, 2, copied_bytes, blocks - 1, k_pad};
@@ -148,8 +149,9 @@ PreparedA prepare_a_bf16(const Matrix & a, Scratch & scratch, int n_threads) {
 PreparedA prepare_a_f32(const Matrix & a, Scratch & scratch, int n_threads) {
     if (a.type == Dtype::f32) return {static_cast<const std::byte *>(a.data), a.stride, 4, nullptr, 0, 0};
     auto * copy = scratch.take_as<float>(a.rows * a.cols);
-#pragma omp parallel for num_threads(n_threads) schedule(static)
-    for (int64_t i = 0; i < a.rows; ++i) convert_bf16_to_f32(a.row_as<uint16_t>(i), copy + i * a.cols, a.cols);
+    parallel_ranges(a.rows, a.cols, n_threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) convert_bf16_to_f32(a.row_as<uint16_t>(i), copy + i * a.cols, a.cols);
+    });
     return {reinterpret_cast<const std::byte *>(copy), a.cols, 4, nullptr, 0, 0};
 }
 
@@ -507,9 +509,9 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
     const int threads = static_cast<int>(std::min<int64_t>(n_threads, static_cast<int64_t>(tasks.size())));
     auto * memory = static_cast<std::byte *>(scratch.take(per_thread * static_cast<size_t>(threads)));
     std::vector<RowBlocks> blocks(tasks.size());  // none until a task is begun
-#pragma omp parallel num_threads(threads)
-    {
-        std::byte * own = memory + per_thread * static_cast<size_t>(omp_get_thread_num());
+    std::atomic<size_t> next = 0;
+    parallel(threads, [&](int rank) {
+        std::byte * own = memory + per_thread * static_cast<size_t>(rank);
         const size_t panel_bytes = static_cast<size_t>(panel_cells) * panel_element(precision);
         auto * c = reinterpret_cast<float *>(own + panel_bytes);
         float * rows = c + c_rows(max_m) * staged_panel_n;
@@ -519,8 +521,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
             const auto job = static_cast<size_t>(tasks[i].job);
             run_task(jobs[job], prepared[job], tasks[i], precision, amx, thread, blocks[i], helper);
         };
-#pragma omp for schedule(dynamic, 1) nowait
-        for (size_t i = 0; i < tasks.size(); ++i) run(i, false);
+        for (size_t i = next++; i < tasks.size(); i = next++) run(i, false);
         for (;;) {
             const auto most = std::max_element(blocks.begin(), blocks.end(),
                                                [](const auto & a, const auto & b) { return a.n_left() < b.n_left(); });
@@ -529,7 +530,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
         }
         stores_done();
         if (amx) amx_release_thread();
-    }
+    });
 }
 
 }  // namespace lorica::cpu

@@ -6,6 +6,7 @@
 #include "backend/cpu/elementwise.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/matvec.h"
+#include "backend/cpu/parallel.h"
 #include "backend/cpu/token_sums.h"
 
 namespace lorica::cpu {
@@ -22,8 +23,9 @@ GemmJob job(std::vector<GemmTerm> terms, Matrix y, Matrix residual = {}) {
 Matrix as_act(const Context & context, const Matrix & x) {
     if (x.type == context.act()) return x;
     Matrix copy = context.take_act(x.rows, x.cols);
-#pragma omp parallel for num_threads(context.n_threads) schedule(static)
-    for (int64_t t = 0; t < x.rows; ++t) convert_f32_to_bf16(x.row_as<float>(t), copy.row_as<uint16_t>(t), x.cols);
+    parallel_ranges(x.rows, x.cols, context.n_threads, [&](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) convert_f32_to_bf16(x.row_as<float>(t), copy.row_as<uint16_t>(t), x.cols);
+    });
     return copy;
 }
 

@@ -108,8 +108,8 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
             project(task, p.p > 0 ? dropped.as<float>() : input.values);
         }
     } else if (!tasks.empty()) {
-        parallel(context.n_threads, [&](int rank, int team) {
-            for (auto i = static_cast<size_t>(rank); i < tasks.size(); i += static_cast<size_t>(team))
+        parallel_pieces(static_cast<int64_t>(tasks.size()), context.n_threads, [&](int, int64_t begin, int64_t end) {
+            for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
                 project(tasks[i], input.values);
         });
     }
@@ -120,8 +120,8 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
     int64_t units = 0;
     for (const LinearForward & layer : layers) units += units_of(layer);
     auto * expanded = context.scratch.take_as<float>(context.n_threads * x.cols);
-    parallel(context.n_threads, [&](int rank, int team) {
-        int64_t begin = units * rank / team, end = units * (rank + 1) / team;  // from the current layer's first
+    parallel_pieces(units, context.n_threads, [&](int rank, int64_t begin, int64_t end) {
+        // begin and end count from the current layer's first
         for (size_t i = 0; i < layers.size() && end > 0; ++i) {
             const LinearForward & layer = layers[i];
             const int64_t last = std::min(end * unit_rows, layer.y ? layer.weight->out : 0);

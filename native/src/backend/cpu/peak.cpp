@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <vector>
 
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/parallel.h"
 
 namespace lorica::cpu {
 
@@ -18,23 +20,24 @@ double measure_peak(GemmPrecision precision, int n_threads) {
 
     double best = 0;
     for (int repetition = 0; repetition < 5; ++repetition) {
+        std::mutex mutex;
         double sum = 0;
-#pragma omp parallel num_threads(n_threads) reduction(+ : sum)
-        {
+        parallel(n_threads, [&](int) {
             // Zeros: what is multiplied does not matter, and nothing overflows.
             alignas(64) float a[block_m * k] = {}, b[groups * group_n * k] = {}, c[block_m * groups * group_n];
             const std::vector<KernelSegment> segments(times, {a, k, b, k * group_n, k, nullptr});
             if (amx) amx_configure_thread();
             int64_t calls = 0;
-#pragma omp barrier
             const auto begin = std::chrono::steady_clock::now();
             auto end = begin;
             for (; end - begin < duration; end = std::chrono::steady_clock::now(), ++calls) {
                 kernel({segments, 0, groups, groups, block_m, c, groups * group_n, false});
             }
             if (amx) amx_release_thread();
-            sum += static_cast<double>(calls) * operations / std::chrono::duration<double>(end - begin).count();
-        }
+            const double seconds = std::chrono::duration<double>(end - begin).count();
+            const std::lock_guard lock(mutex);
+            sum += static_cast<double>(calls) * operations / seconds;
+        });
         best = std::max(best, sum);
     }
     return best;

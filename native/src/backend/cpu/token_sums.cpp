@@ -5,14 +5,13 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
-#include <omp.h>
-
 #include <algorithm>
 #include <map>
 #include <vector>
 
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/gemm_kernels.h"
+#include "backend/cpu/parallel.h"
 #include "backend/cpu/simd-inl.h"
 #include "backend/cpu/token_sums.h"
 
@@ -141,18 +140,18 @@ void add_with_tiles(const Context & context, std::span<const TokenSum> sums) {
         for (int64_t first = 0; first < of_wide[0].sum->wide.cols; first += narrow_columns)
             tasks.push_back({of_wide, first});
     }
-#pragma omp parallel num_threads(context.n_threads)
-    {
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < parts.size(); ++i) {
+    parallel_ranges(static_cast<int64_t>(parts.size()), 32 * 16, context.n_threads, [&](int64_t begin, int64_t end) {
+        for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
             const auto & [sum, block, step] = parts[i];
             const Matrix & x = sums[sum].narrow;
             pack(x.row_as<uint16_t>(step * 32) + block * 16, x.stride, std::min<int64_t>(32, x.rows - step * 32),
                  std::min<int64_t>(16, x.cols - block * 16), sums[sum].scale, tiles[sum].tile(block, step));
         }
+    });
+    std::atomic<size_t> next = 0;
+    parallel(context.n_threads, [&](int) {
         amx_configure_thread();
-#pragma omp for schedule(dynamic, 1) nowait
-        for (size_t i = 0; i < tasks.size(); ++i) {
+        for (size_t i = next++; i < tasks.size(); i = next++) {
             // Equal shares of at most narrow_sides.
             std::span<const SumBlock> rest = tasks[i].blocks;
             for (int64_t shares = divide_up(static_cast<int64_t>(rest.size()), narrow_sides); shares > 0; --shares) {
@@ -162,7 +161,7 @@ void add_with_tiles(const Context & context, std::span<const TokenSum> sums) {
             }
         }
         amx_release_thread();
-    }
+    });
 }
 
 // ---- everything else: as products, with the narrow side transposed
@@ -178,9 +177,8 @@ Matrix transposed(const Context & context, const Matrix & x, float scale) {
     constexpr int64_t block = 64;
     Matrix y = context.take_act(x.cols, divide_up(x.rows, 32) * 32);
     y.cols = x.rows;
-#pragma omp parallel for num_threads(context.n_threads) schedule(static)
-    for (int64_t first = 0; first < x.rows; first += block) {
-        const int64_t end = std::min(first + block, x.rows);
+    parallel_tasks(divide_up(x.rows, block), context.n_threads, [&](int, int64_t i) {
+        const int64_t first = i * block, end = std::min(first + block, x.rows);
         for (int64_t c = 0; c < x.cols; ++c) {
             for (int64_t t = first; t < end; ++t) {
                 if (x.type == Dtype::bf16) {
@@ -190,7 +188,7 @@ Matrix transposed(const Context & context, const Matrix & x, float scale) {
                 }
             }
         }
-    }
+    });
     return y;
 }
 

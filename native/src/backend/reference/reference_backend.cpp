@@ -10,8 +10,8 @@
 #include "backend/reference/rope.h"
 #include "backend/reference/rows.h"
 #include "common/error.h"
+#include "common/machine.h"
 
-#include <unistd.h>
 #include <cstring>
 #include <new>
 #include <type_traits>
@@ -48,9 +48,7 @@ public:
     void copy_to_host(void * host, const void * device, size_t n_bytes) override { std::memcpy(host, device, n_bytes); }
     void fill_zero(void * device, size_t n_bytes) override { std::memset(device, 0, n_bytes); }
     void synchronize() override {}
-    int64_t available_memory() const override {
-        return static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-    }
+    int64_t available_memory() const override { return lorica::available_memory(); }
 
     // Nothing is planned here: the operations hold their sums in vectors of their own.
     size_t workspace_bytes(const WorkspaceShape &) const override { return 0; }

@@ -8,6 +8,7 @@ Architecture llama(const Reader & file) {
     const Shape s = file.shape();
     const double eps = file.positive("attention.layer_norm_rms_epsilon", 1e-5);
     file.refuse_experts();
+    file.check_keys();
     const RopeSpec rope = file.rope(s, false);
 
     Describe d(s);

@@ -1,9 +1,11 @@
 #include "model/arch/reader.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "gguf/dequantize.h"
 
 namespace lorica {
@@ -59,6 +61,10 @@ double Reader::positive(const std::string & key, double otherwise) const {
         fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".", key, " is ", value, "; it must be positive");
     }
     return value;
+}
+
+double Reader::number(const std::string & key, double otherwise) const {
+    return file_.find_float(architecture_ + "." + key).value_or(otherwise);
 }
 
 bool Reader::has(const std::string & key) const {
@@ -157,22 +163,98 @@ Shape Reader::shape() const {
         fail(LORICA_ERROR_FORMAT, file_.path(), ": token_embd.weight has ", embedding->ne[1], " rows");
     }
     s.n_vocab = static_cast<int32_t>(embedding->ne[1]);
+    check_vocabulary(s.n_vocab);
     return s;
+}
+
+// Rows of the embedding and tokens are the same thing. llama.cpp refuses other files too: a row without a token could
+// be sampled, a token without a row could not be read.
+void Reader::check_vocabulary(int32_t n_rows) const {
+    std::optional<int64_t> n_tokens;
+    for (int64_t i = 0; i < file_.n_kv(); ++i) {
+        if (file_.key(i) == "tokenizer.ggml.tokens") n_tokens = file_.array_length(i);
+    }
+    if (n_tokens && *n_tokens != n_rows) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": token_embd.weight has ", n_rows, " rows, the vocabulary has ",
+             *n_tokens, " tokens; convert the model again");
+    }
+    const auto said = optional_integer("vocab_size", 1, 1 << 26);
+    if (!said || *said == n_rows) return;
+    if (!n_tokens) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".vocab_size is ", *said,
+             ", token_embd.weight has ", n_rows, " rows");
+    }
+    log(LORICA_LOG_WARN, file_.path(), ": ", architecture_, ".vocab_size is ", *said, " and not obeyed: there are ",
+        n_rows, " tokens");
+}
+
+void Reader::only(const std::string & key, double value, double otherwise) const {
+    const double found = number(key, otherwise);
+    if (found != value) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": ", architecture_, ".", key, " is ", found, "; only ", value,
+             " is supported");
+    }
+}
+
+// What llama.cpp reads for every architecture (load_hparams in llama-model.cpp) or its converter writes.
+void Reader::check_keys(std::initializer_list<std::string_view> own) const {
+    static constexpr std::string_view shared[] = {
+        "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
+        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+        "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "attention.causal", "rope.dimension_count",
+        "rope.freq_base", "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor",
+        "rope.scaling.yarn_ext_factor", "expert_count", "attention.scale", "logit_scale", "embedding_scale",
+        "residual_scale", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
+        "attention.max_alibi_bias",
+        // without an effect on what is computed here
+        "expert_used_count", "pooling_type", "rope.scaling.finetuned", "rope.scaling.original_context_length",
+        "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+        "rope.scaling.yarn_log_multiplier", "tensor_data_layout"};
+    const auto is_own = [&](std::string_view name) { return std::find(own.begin(), own.end(), name) != own.end(); };
+    const std::string prefix = architecture_ + ".";
+    for (int64_t i = 0; i < file_.n_kv(); ++i) {
+        const std::string & key = file_.key(i);
+        if (!key.starts_with(prefix)) continue;
+        const std::string_view name = std::string_view(key).substr(prefix.size());
+        if (!is_own(name) && std::find(std::begin(shared), std::end(shared), name) == std::end(shared))
+            log(LORICA_LOG_WARN, file_.path(), ": metadata key ", key, " is unknown and not obeyed");
+    }
+    if (!is_own("attention.causal") && !boolean("attention.causal", true)) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": ", prefix,
+             "attention.causal is false; only models that look back are supported");
+    }
+    for (const char * key : {"attention.scale", "logit_scale", "embedding_scale", "residual_scale"}) {
+        if (!is_own(key)) only(key, 1, 1);
+    }
+    for (const char * key : {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
+                             "attention.max_alibi_bias", "rope.scaling.yarn_ext_factor"}) {
+        if (!is_own(key)) only(key, 0, 0);
+    }
+    if (!is_own("rope.scaling.attn_factor")) only("rope.scaling.attn_factor", 1, 1);
 }
 
 RopeSpec Reader::rope(const Shape & shape, bool halves) const {
     RopeSpec rope;
     rope.halves = halves;
     rope.head_dim = shape.head_dim;
-    const int32_t n_rot = optional_integer("rope.dimension_count", 0, shape.head_dim).value_or(shape.head_dim);
+    // llama.cpp refuses parts of heads for "llama" as well.
+    const int32_t least = architecture_ == "llama" ? shape.head_dim : 2;
+    const int32_t n_rot = optional_integer("rope.dimension_count", least, shape.head_dim).value_or(shape.head_dim);
     if (n_rot % 2 != 0) {
         fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".rope.dimension_count is odd (", n_rot, ")");
     }
     const double base = positive("rope.freq_base", 10000.0);
     double linear_factor = 1;
-    const std::string scaling = file_.find_string(architecture_ + ".rope.scaling.type").value_or("none");
+    // As llama.cpp reads it: a factor without a type is linear, the factor's older name counts where the newer one is
+    // not there, and 0 is no factor.
+    const std::string scaling = file_.find_string(architecture_ + ".rope.scaling.type").value_or("linear");
     if (scaling == "linear") {
-        linear_factor = positive("rope.scaling.factor", 1.0);
+        const double factor = number("rope.scaling.factor", number("rope.scale_linear", 0));
+        if (!(factor >= 0) || !std::isfinite(factor)) {
+            fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".rope.scaling.factor is ", factor,
+                 "; it must be positive");
+        }
+        if (factor > 0) linear_factor = factor;
     } else if (scaling != "none") {
         fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": RoPE scaling '", scaling,
              "' is not supported (none, linear and rope_freqs are)");

@@ -1,8 +1,10 @@
 // The metadata of a model file, typed and checked, as the architecture files ask for it.
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gguf/gguf_file.h"
@@ -24,6 +26,7 @@ public:
     // A value per layer where the file has an array of them.
     std::vector<int32_t> integers(const std::string & key, int32_t n_layer, int64_t min, int64_t max) const;
     double positive(const std::string & key, double otherwise) const;
+    double number(const std::string & key, double otherwise) const;
     bool has(const std::string & key) const;
     bool boolean(const std::string & key, bool otherwise) const;
     // A tensor beside the weights: F32 with n positive elements; empty where there is none.
@@ -35,10 +38,15 @@ public:
     // or head_dim. Scaling: none, linear, and Llama 3's, which converters store in rope_freqs.weight.
     RopeSpec rope(const Shape & shape, bool halves) const;
     void refuse_experts() const;
+    // Refuses keys that change what other programs compute and that no description here obeys, and warns of keys that
+    // are neither among those that all architectures share nor among `own`.
+    void check_keys(std::initializer_list<std::string_view> own = {}) const;
 
 private:
     std::optional<int64_t> find(const std::string & key) const;
     bool is_array(const std::string & key) const;
+    void check_vocabulary(int32_t n_rows) const;
+    void only(const std::string & key, double value, double otherwise) const;
 
     const GgufFile & file_;
     std::string architecture_;

@@ -49,7 +49,9 @@ public final class Model implements AutoCloseable {
     public static Model load(Path path, ModelConfig config) {
         Path file = Hub.model(path);
         return new Model(
-                file, NativeModel.load(file.toString(), config.device(), config.precision().code, config.threads()));
+                file,
+                NativeModel.load(
+                        file.toString(), config.device(), config.precision().code, config.threads(), config.useMmap()));
     }
 
     public Path file() {
@@ -58,6 +60,16 @@ public final class Model implements AutoCloseable {
 
     public ModelInfo info() {
         return info;
+    }
+
+    /**
+     * Compares the files of a mapped model with what they were when it was loaded: size, time and a sample. Training does so at
+     * every checkpoint and at its end.
+     *
+     * @throws dev.lorica.exceptions.MismatchException if they have changed; what was computed meanwhile may be wrong
+     */
+    public void requireUnchanged() {
+        engine.requireUnchanged();
     }
 
     /** The model's own tokenizer, read when first asked for and closed with the model. */

@@ -9,14 +9,21 @@ import java.util.Objects;
  * @param device    {@code auto} (the first GPU that works, else the CPU; {@link ModelInfo#deviceReason} says why), {@code cpu}, {@code reference} (plain loops, to compare with), {@code cuda} or {@code cuda:N}
  * @param precision what matrix products are computed in
  * @param threads   threads of the cpu device; 0: all cores that this process may run on
+ * @param useMmap   map the file, so that processes share its pages; false: read it into memory, after which it does not matter what
+ *                  happens to the file
  */
-public record ModelConfig(String device, Precision precision, int threads) {
+public record ModelConfig(String device, Precision precision, int threads, boolean useMmap) {
     public ModelConfig {
         Objects.requireNonNull(device, "device");
         Objects.requireNonNull(precision, "precision");
         if (threads < 0) {
             throw new InvalidArgumentException("threads is " + threads + "; it must be 0 (all cores) or more");
         }
+    }
+
+    /** With the file mapped. */
+    public ModelConfig(String device, Precision precision, int threads) {
+        this(device, precision, threads, true);
     }
 
     /** Device {@code auto}, its own precision, all cores. */

@@ -26,7 +26,12 @@ final class DeviceOptions {
             description = "auto, bf16 (sums in f32), f32, or f64 (reference only). Default: ${DEFAULT-VALUE}")
     String precision = "auto";
 
+    @Option(
+            names = "--no-mmap",
+            description = "Read the model into memory instead of mapping its file, which may then change or vanish")
+    boolean noMmap;
+
     ModelConfig config() {
-        return new ModelConfig(device, Choices.of("--precision", precision, Precision.class), threads);
+        return new ModelConfig(device, Choices.of("--precision", precision, Precision.class), threads, !noMmap);
     }
 }

@@ -245,7 +245,6 @@ class ResumeTest {
 
     private static Process process(List<String> command) throws IOException {
         ProcessBuilder builder = new ProcessBuilder(command);
-        builder.environment().put("OMP_WAIT_POLICY", "passive");
         return builder.start();
     }
 

@@ -12,7 +12,7 @@ public record ScaledAdapter(Adapter adapter, double scale) {
         if (adapter == null) {
             throw new InvalidArgumentException("the adapter is null");
         }
-        if (!Float.isFinite((float) scale)) {
+        if (!Double.isFinite(scale)) {
             throw new InvalidArgumentException("the scale of an adapter is " + scale + "; it must be finite");
         }
     }

@@ -11,12 +11,14 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.function.Supplier;
 
-/** Writes a safetensors file of F32 tensors: under a temporary name, synced, renamed. */
+/** Writes a safetensors file of F32 tensors, of which the same tensors make the same bytes: under a temporary name, synced, renamed. */
 public final class SafetensorsWriter {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final int ALIGNMENT = 8;
@@ -29,7 +31,7 @@ public final class SafetensorsWriter {
     }
 
     private final List<Entry> entries = new ArrayList<>();
-    private final Map<String, String> metadata = new LinkedHashMap<>();
+    private final Map<String, String> metadata = new TreeMap<>();
 
     /** An entry of the header's {@code __metadata__}. */
     public SafetensorsWriter metadata(String key, String value) {
@@ -37,7 +39,7 @@ public final class SafetensorsWriter {
         return this;
     }
 
-    /** A tensor whose values are asked for when it is written; tensors are written in the order of these calls. */
+    /** A tensor whose values are asked for when it is written; tensors are written in the order of their names. */
     public SafetensorsWriter add(String name, List<Long> shape, Supplier<float[]> values) {
         entries.add(new Entry(name, List.copyOf(shape), values));
         return this;
@@ -45,6 +47,7 @@ public final class SafetensorsWriter {
 
     /** Writes the file; one that was there stays as it was until this one is complete. */
     public void write(Path file) {
+        entries.sort(Comparator.comparing(Entry::name));
         // Not createTempFile, whose files nobody else may read.
         Path temporary = file.resolveSibling(
                 file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
@@ -74,8 +77,12 @@ public final class SafetensorsWriter {
         long offset = 0;
         for (Entry entry : entries) {
             long end = offset + entry.bytes();
-            header.put(
-                    entry.name(), Map.of("dtype", "F32", "shape", entry.shape(), "data_offsets", List.of(offset, end)));
+            // Not Map.of, whose order is another in every JVM.
+            Map<String, Object> tensor = new LinkedHashMap<>();
+            tensor.put("dtype", "F32");
+            tensor.put("shape", entry.shape());
+            tensor.put("data_offsets", List.of(offset, end));
+            header.put(entry.name(), tensor);
             offset = end;
         }
         byte[] json = JSON.writeValueAsBytes(header);

@@ -4,6 +4,7 @@ import dev.lorica.Detokenizer;
 import dev.lorica.Model;
 import dev.lorica.Tokenizer;
 import dev.lorica.adapter.ScaledAdapter;
+import dev.lorica.exceptions.CancelledException;
 import dev.lorica.generate.GenerationResult.FinishReason;
 import java.util.Arrays;
 import java.util.Iterator;
@@ -12,7 +13,8 @@ import java.util.NoSuchElementException;
 
 /**
  * One text being generated, made by {@link Generator}. Can be walked through once: each step computes until there is a piece of
- * text that is certain, which is never half a character and never part of a stop string. Not for use by several threads at once.
+ * text that is certain, which is never half a character and never part of a stop string. Not for use by several threads at once,
+ * except {@link #cancel}.
  */
 public final class Generation implements Iterable<String> {
     private final Generator generator;
@@ -25,6 +27,7 @@ public final class Generation implements Iterable<String> {
     private final StringBuilder text = new StringBuilder();
     private Pieces pieces;
     private GenerationResult result;
+    private volatile boolean cancelled;
 
     Generation(Generator generator, Model model, int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         this.generator = generator;
@@ -56,6 +59,19 @@ public final class Generation implements Iterable<String> {
             pieces.next();
         }
         return result;
+    }
+
+    /**
+     * Ends it soon, from any thread, also while a long prompt is processed: the result then is what there is, with
+     * {@link FinishReason#CANCELLED}. Without effect when it is over.
+     */
+    public void cancel() {
+        cancelled = true;
+        generator.cancel(this);
+    }
+
+    boolean isCancelled() {
+        return cancelled;
     }
 
     List<ScaledAdapter> adapters() {
@@ -94,7 +110,11 @@ public final class Generation implements Iterable<String> {
         /** Generates one token and gives the text that is certain then. */
         private String step() {
             if (detokenizer == null) {
-                begin();
+                try {
+                    begin();
+                } catch (CancelledException e) {
+                    return end(FinishReason.CANCELLED);
+                }
             }
             int token = sampler.sample(logits, tokens, count);
             remember(token);
@@ -115,11 +135,16 @@ public final class Generation implements Iterable<String> {
             if (count - prompt.length == config.maxNewTokens()) {
                 return FinishReason.MAX_NEW_TOKENS;
             }
-            return generator.append(Generation.this, token, logits) ? null : FinishReason.CONTEXT_FULL;
+            try {
+                return generator.append(Generation.this, token, logits) ? null : FinishReason.CONTEXT_FULL;
+            } catch (CancelledException e) {
+                return FinishReason.CANCELLED;
+            }
         }
 
         private void begin() {
             long begin = System.nanoTime();
+            start = begin;
             reused = generator.begin(Generation.this, prompt, config.maxNewTokens(), logits);
             detokenizer = tokenizer.detokenizer(false);
             // The text goes on behind the prompt: SentencePiece drops a space only where a text begins.
@@ -137,8 +162,11 @@ public final class Generation implements Iterable<String> {
 
         /** Makes the result; gives the text that was held back, which is wanted unless a stop string ended it. */
         private String end(FinishReason reason) {
-            String rest = reason == FinishReason.STOP_STRING ? "" : filter.push(detokenizer.finish()) + filter.finish();
-            detokenizer.close();
+            String rest = "";
+            if (detokenizer != null) {
+                rest = reason == FinishReason.STOP_STRING ? "" : filter.push(detokenizer.finish()) + filter.finish();
+                detokenizer.close();
+            }
             text.append(rest);
             result = new GenerationResult(
                     text.toString(),

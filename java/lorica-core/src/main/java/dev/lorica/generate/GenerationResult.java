@@ -29,7 +29,9 @@ public record GenerationResult(
         /** {@link GenerationConfig#maxNewTokens} were generated. */
         MAX_NEW_TOKENS,
         /** The model's context is full. */
-        CONTEXT_FULL
+        CONTEXT_FULL,
+        /** {@link Generation#cancel} was called, or the generator closed. */
+        CANCELLED
     }
 
     public double tokensPerSecond() {

@@ -8,6 +8,7 @@ import dev.lorica.data.DataRecord;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
+import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Inner;
 import java.util.Arrays;
@@ -41,12 +42,12 @@ public final class Generator implements AutoCloseable {
 
     private final Model model;
     private final List<ScaledAdapter> adapters;
-    private KvCache cache;
+    private volatile KvCache cache;
     private Applied applied;
     private ExampleEncoder encoder;
     private PromptTemplate encoderTemplate;
-    private boolean closed;
-    private Generation current;
+    private volatile boolean closed;
+    private volatile Generation current;
 
     /** Adapters in the cache, and how often each had changed then. */
     private record Applied(List<ScaledAdapter> adapters, List<Long> changes) {
@@ -160,13 +161,31 @@ public final class Generator implements AutoCloseable {
         return current;
     }
 
+    /** Ends a generation that runs on another thread, and does not wait for its prompt. */
     @Override
-    public synchronized void close() {
+    public void close() {
         closed = true;
-        current = null;
-        if (cache != null) {
-            cache.close();
-            cache = null;
+        stop();
+        synchronized (this) {
+            current = null;
+            if (cache != null) {
+                cache.close();
+                cache = null;
+            }
+        }
+    }
+
+    /** From any thread, without waiting for the one that generates. */
+    void cancel(Generation generation) {
+        if (generation == current) {
+            stop();
+        }
+    }
+
+    private void stop() {
+        KvCache running = cache;
+        if (running != null) {
+            running.cancel(true);
         }
     }
 
@@ -188,6 +207,8 @@ public final class Generator implements AutoCloseable {
             cache.setAdapters(wanted.adapters());
             applied = wanted;
         }
+        cache.cancel(false);
+        requireGoingOn(generation); // whoever cancels later finds this cache
         // The last token is always processed, because its logits are wanted.
         int reused = Math.min(cache.commonPrefix(prompt), prompt.length - 1);
         cache.truncate(reused);
@@ -201,8 +222,16 @@ public final class Generator implements AutoCloseable {
         if (cache.length() == cache.capacity()) {
             return false;
         }
+        requireGoingOn(generation);
         cache.append(new int[] {token}, logits);
         return true;
+    }
+
+    private void requireGoingOn(Generation generation) {
+        requireOpen();
+        if (generation.isCancelled()) {
+            throw new CancelledException("the generation is cancelled");
+        }
     }
 
     private void requireCurrent(Generation generation) {

@@ -3,6 +3,7 @@ package dev.lorica.generate;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.ScaledAdapter;
+import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeContext;
@@ -67,9 +68,22 @@ final class KvCache implements AutoCloseable {
             throw new InvalidArgumentException(
                     "logits have room for " + logits.length + " tokens, not for " + vocabSize);
         }
-        engine.append(more, logits);
+        try {
+            engine.append(more, logits);
+        } catch (CancelledException e) {
+            engine.truncate(length); // without pieces of the prompt
+            throw e;
+        }
         System.arraycopy(more, 0, tokens, length, more.length);
         length += more.length;
+    }
+
+    /**
+     * From any thread: while cancelled, {@link #append} ends soon with a {@link dev.lorica.exceptions.CancelledException}, also one
+     * that runs already.
+     */
+    void cancel(boolean cancelled) {
+        engine.cancel(cancelled);
     }
 
     /** Forgets all tokens from {@code newLength} on. */

@@ -91,6 +91,14 @@ final class TrainSession implements AutoCloseable {
         return new Loss(loss.sum(), loss.trained());
     }
 
+    /**
+     * From any thread: while cancelled, batches end soon with a {@link dev.lorica.exceptions.CancelledException}, also one that runs
+     * already; the gradients are of no use then.
+     */
+    void cancel(boolean cancelled) {
+        engine.cancel(cancelled);
+    }
+
     /** One AdamW step with the gradients scaled by {@code gradScale}; they are zero afterwards. Returns their norm. */
     double optimizerStep(double learningRate, double weightDecay, double gradScale, double maxGradNorm) {
         return engine.optimizerStep(learningRate, weightDecay, gradScale, maxGradNorm);

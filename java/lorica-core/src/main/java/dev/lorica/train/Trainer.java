@@ -348,6 +348,7 @@ public final class Trainer {
             while (!stopped && step < plan.totalSteps() && !patienceIsOver()) {
                 stopped = !trainPass();
             }
+            model.requireUnchanged(); // what was trained on another file than it began with is no result
             boolean stoppedEarly = !stopped && step < plan.totalSteps();
             if (stopped && step > 0 && savedStep != step) {
                 save();
@@ -493,6 +494,8 @@ public final class Trainer {
                 lastCheckpoint = checkpoint;
                 listeners.forEach(listener -> listener.onSave(step, checkpoint));
                 Checkpoint.rotate(folder, config.saveTotalLimit(), config.loadBestModelAtEnd() ? bestStep : 0);
+            } catch (MismatchException e) {
+                throw e; // the model's file is another one: going on is of no use
             } catch (LoricaException e) {
                 LOG.warn("checkpoint of step {}: {}", step, e.getMessage());
                 listeners.forEach(listener -> listener.onSaveFailed(step, e));

@@ -46,6 +46,31 @@ class SafetensorsFileTest {
     }
 
     @Test
+    void theSameTensorsMakeTheSameBytesInWhateverOrderTheyCome() throws IOException {
+        Path one = folder.resolve("one.safetensors");
+        Path other = folder.resolve("other.safetensors");
+        new SafetensorsWriter()
+                .metadata("format", "pt")
+                .metadata("by", "lorica")
+                .add("b", List.of(1L), () -> new float[] {2})
+                .add("a", List.of(2L), () -> new float[] {1, 3})
+                .write(one);
+        new SafetensorsWriter()
+                .metadata("by", "lorica")
+                .metadata("format", "pt")
+                .add("a", List.of(2L), () -> new float[] {1, 3})
+                .add("b", List.of(1L), () -> new float[] {2})
+                .write(other);
+
+        byte[] bytes = Files.readAllBytes(one);
+        assertThat(bytes).isEqualTo(Files.readAllBytes(other));
+        assertThat(new String(bytes, 8, bytes.length - 8, StandardCharsets.ISO_8859_1))
+                .startsWith("{\"__metadata__\":{\"by\":\"lorica\",\"format\":\"pt\"},"
+                        + "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+                        + "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}");
+    }
+
+    @Test
     void readsHalfPrecisionExactly() throws IOException {
         short[] bits = {
             0x0000,

@@ -21,9 +21,14 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 
 class GeneratorTest {
     private static final String PROMPT = "It is a truth universally acknowledged, that";
@@ -55,6 +60,74 @@ class GeneratorTest {
             assertThat(result.reusedTokens()).isZero();
             assertThat(result.tokensPerSecond()).isPositive();
         }
+    }
+
+    @Test
+    @Timeout(120)
+    void aCancelledGenerationEndsWithWhatThereIs() throws Exception {
+        try (Generator generator = new Generator(model)) {
+            Generation generation = generator.generate(PROMPT, greedy(500).build());
+            StringBuilder seen = new StringBuilder();
+            for (String piece : generation) {
+                seen.append(piece);
+                if (seen.length() > 20) {
+                    generation.cancel();
+                }
+            }
+            assertThat(generation.result().finishReason()).isEqualTo(FinishReason.CANCELLED);
+            assertThat(generation.result().text()).isEqualTo(seen.toString());
+            assertThat(generation.result().generatedTokens()).isLessThan(60);
+
+            // The generator goes on, and with the same text as a new one.
+            String after =
+                    generator.generate(PROMPT, greedy(8).build()).result().text();
+            try (Generator fresh = new Generator(model)) {
+                assertThat(after)
+                        .isEqualTo(fresh.generate(PROMPT, greedy(8).build())
+                                .result()
+                                .text());
+            }
+        }
+    }
+
+    @Test
+    @Timeout(120)
+    void aPromptIsCancelledFromAnotherThreadAndByClosing() throws Exception {
+        int[] prompt = new int[model.info().contextLength() - 1];
+        Arrays.fill(prompt, 100);
+        ExecutorService executor = Executors.newSingleThreadExecutor();
+        try (Generator generator = new Generator(model)) {
+            Generation whole = generator.generate(prompt, greedy(1).build());
+            double seconds = whole.result().promptSeconds();
+
+            Generation cancelled =
+                    generator.generate(other(prompt, 101), greedy(1).build());
+            Future<GenerationResult> result = executor.submit(cancelled::result);
+            Thread.sleep((long) (seconds * 100));
+            cancelled.cancel();
+            assertThat(result.get().finishReason()).isEqualTo(FinishReason.CANCELLED);
+            assertThat(result.get().text()).isEmpty();
+
+            Generation closed = generator.generate(other(prompt, 102), greedy(1).build());
+            result = executor.submit(closed::result);
+            Thread.sleep((long) (seconds * 100));
+            long begin = System.nanoTime();
+            generator.close();
+            assertThat((System.nanoTime() - begin) / 1e9).isLessThan(Math.max(0.5, seconds / 2));
+            try {
+                assertThat(result.get().finishReason()).isEqualTo(FinishReason.CANCELLED);
+            } catch (ExecutionException e) { // it had not begun
+                assertThat(e.getCause()).hasMessage("the generator is closed");
+            }
+        } finally {
+            executor.shutdown();
+        }
+    }
+
+    private static int[] other(int[] prompt, int token) {
+        int[] other = prompt.clone();
+        Arrays.fill(other, token);
+        return other;
     }
 
     @Test

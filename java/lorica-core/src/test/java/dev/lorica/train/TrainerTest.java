@@ -20,9 +20,14 @@ import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.eval.Evaluator;
+import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.MemoryException;
+import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
+import java.io.IOException;
+import java.io.RandomAccessFile;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -81,6 +86,45 @@ class TrainerTest {
                     .isEqualTo(Math.exp(result.evaluation().loss()));
             assertThat(new Evaluator(model, adapter).evaluate(ten, 4).loss())
                     .isCloseTo(result.evaluation().loss(), within(1e-6));
+        }
+    }
+
+    @Test
+    void aModelFileThatChangesMeanwhileIsAnErrorAndNotTheEndOfTheProcess(@TempDir Path folder) throws Exception {
+        assertThatThrownBy(() -> trainWhile(folder.resolve("overwritten.gguf"), file -> {
+                    file.seek(file.length() - 64);
+                    file.write(new byte[16]);
+                }))
+                .isInstanceOf(MismatchException.class)
+                .hasMessageContaining("has changed since it was opened");
+        assertThatThrownBy(() -> trainWhile(folder.resolve("cut.gguf"), file -> file.setLength(4096)))
+                .isInstanceOf(FileAccessException.class)
+                .hasMessageContaining("cut off");
+    }
+
+    private interface Damage {
+        void to(RandomAccessFile file) throws IOException;
+    }
+
+    private static void trainWhile(Path copy, Damage damage) throws IOException {
+        Files.copy(TestModels.austen(), copy);
+        try (Model own = Model.load(copy, new ModelConfig("cpu", Precision.F32, 2));
+                Adapter adapter =
+                        Adapter.create(own, LoraConfig.builder().rank(2).build())) {
+            Trainer trainer = new Trainer(own, adapter, config().maxSteps(3).build());
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    if (progress.step() == 1) {
+                        try (RandomAccessFile file = new RandomAccessFile(copy.toFile(), "rw")) {
+                            damage.to(file);
+                        } catch (IOException e) {
+                            throw new UncheckedIOException(e);
+                        }
+                    }
+                }
+            });
+            trainer.train(ten);
         }
     }
 

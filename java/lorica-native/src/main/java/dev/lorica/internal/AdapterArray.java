@@ -4,14 +4,14 @@ import dev.lorica.internal.c.lorica_adapter;
 import java.util.Comparator;
 import java.util.List;
 import java.util.stream.IntStream;
-import org.bytedeco.javacpp.FloatPointer;
+import org.bytedeco.javacpp.DoublePointer;
 import org.bytedeco.javacpp.PointerPointer;
 
 /** Adapters and scales as the C ABI takes them. */
 final class AdapterArray {
     /** A native call with n adapters. */
     interface Call<R> {
-        R apply(PointerPointer<lorica_adapter> adapters, FloatPointer scales, int n);
+        R apply(PointerPointer<lorica_adapter> adapters, DoublePointer scales, int n);
     }
 
     private AdapterArray() {}
@@ -28,9 +28,9 @@ final class AdapterArray {
                 .mapToInt(Integer::intValue)
                 .toArray();
         try (PointerPointer<lorica_adapter> pointers = new PointerPointer<>(room);
-                FloatPointer factors = new FloatPointer(room)) {
+                DoublePointer factors = new DoublePointer(room)) {
             for (int i = 0; i < scales.length; i++) {
-                factors.put(i, (float) scales[i]);
+                factors.put(i, scales[i]);
             }
             return with(adapters, order, 0, pointers, factors, call);
         }
@@ -41,7 +41,7 @@ final class AdapterArray {
             int[] order,
             int locked,
             PointerPointer<lorica_adapter> pointers,
-            FloatPointer scales,
+            DoublePointer scales,
             Call<R> call) {
         if (locked == order.length) {
             return call.apply(pointers, scales, order.length);

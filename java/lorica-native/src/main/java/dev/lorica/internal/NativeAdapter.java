@@ -7,7 +7,7 @@ import dev.lorica.internal.c.lorica_adapter;
 import dev.lorica.internal.c.lorica_adapter_info;
 import dev.lorica.internal.c.lorica_adapter_params;
 import dev.lorica.internal.c.lorica_adapter_tensor;
-import dev.lorica.internal.c.lorica_export_params;
+import dev.lorica.internal.c.lorica_write_params;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Function;
@@ -42,10 +42,13 @@ public final class NativeAdapter implements AutoCloseable {
     public static NativeAdapter create(NativeModel model, Params given) {
         lorica_adapter pointer = new lorica_adapter();
         try (BytePointer targets = Text.copy("target modules", given.targetModules());
-                lorica_adapter_params params = Lorica.lorica_adapter_default_params()) {
+                lorica_adapter_params params = Structs.defaults(
+                        new lorica_adapter_params(),
+                        lorica_adapter_params::struct_size,
+                        Lorica::lorica_adapter_default_params)) {
             params.rank(given.rank())
-                    .alpha((float) given.alpha())
-                    .dropout((float) given.dropout())
+                    .alpha(given.alpha())
+                    .dropout(given.dropout())
                     .use_rslora(given.useRslora())
                     .use_dora(given.useDora())
                     .init(given.init())
@@ -92,7 +95,7 @@ public final class NativeAdapter implements AutoCloseable {
 
     public <R> R info(Info<R> info) {
         return handle.shared(adapter -> {
-            try (lorica_adapter_info i = new lorica_adapter_info()) {
+            try (lorica_adapter_info i = Structs.sized(new lorica_adapter_info(), lorica_adapter_info::struct_size)) {
                 check(Lorica.lorica_adapter_get_info(adapter, i));
                 return info.of(
                         i.rank(),
@@ -117,7 +120,8 @@ public final class NativeAdapter implements AutoCloseable {
     public <R> List<R> tensors(Tensor<R> tensor) {
         return handle.shared(adapter -> {
             List<R> tensors = new ArrayList<>();
-            try (lorica_adapter_tensor t = new lorica_adapter_tensor()) {
+            try (lorica_adapter_tensor t =
+                    Structs.sized(new lorica_adapter_tensor(), lorica_adapter_tensor::struct_size)) {
                 for (int i = 0; i < Lorica.lorica_adapter_n_tensors(adapter); i++) {
                     check(Lorica.lorica_adapter_tensor_info(adapter, i, t));
                     tensors.add(tensor.of(Text.of(t.name()), t.rows(), t.cols(), t.alpha()));
@@ -138,7 +142,7 @@ public final class NativeAdapter implements AutoCloseable {
     }
 
     public void setScale(double factor) {
-        check(changing(adapter -> Lorica.lorica_adapter_set_scale(adapter, (float) factor)));
+        check(changing(adapter -> Lorica.lorica_adapter_set_scale(adapter, factor)));
     }
 
     public void save(String file) {
@@ -151,7 +155,10 @@ public final class NativeAdapter implements AutoCloseable {
     public void merge(String output, String type) {
         try (BytePointer path = Text.copy("the path", output);
                 BytePointer name = type == null ? null : Text.copy("the type", type);
-                lorica_export_params params = Lorica.lorica_export_default_params()) {
+                lorica_write_params params = Structs.defaults(
+                        new lorica_write_params(),
+                        lorica_write_params::struct_size,
+                        Lorica::lorica_write_default_params)) {
             params.type(name);
             check(model.handle.shared(m -> handle.shared(a -> Lorica.lorica_merge(m, a, path, params))));
         }

@@ -3,20 +3,21 @@ package dev.lorica.internal;
 import static dev.lorica.internal.Status.check;
 
 import dev.lorica.internal.c.Lorica;
-import dev.lorica.internal.c.lorica_context;
+import dev.lorica.internal.c.lorica_kv_cache;
 import java.util.List;
 
 /** A KV cache, as the native library holds it, and the adapters that are applied. */
 public final class NativeContext implements AutoCloseable {
-    private final NativeHandle<lorica_context> handle;
+    private final NativeHandle<lorica_kv_cache> handle;
     private List<NativeAdapter> adapters = List.of();
     private double[] scales = {};
 
     /** @param capacity positions */
     public NativeContext(NativeModel model, int capacity) {
-        lorica_context pointer = new lorica_context();
-        check(model.handle.shared(m -> Lorica.lorica_context_create(m, null, capacity, pointer)));
-        handle = new NativeHandle<>("the generator", pointer, Lorica::lorica_context_free, model.handle);
+        lorica_kv_cache pointer = new lorica_kv_cache();
+        NativeLibrary.reserveHeap();
+        check(model.handle.shared(m -> Lorica.lorica_kv_cache_create(m, null, capacity, pointer)));
+        handle = new NativeHandle<>("the generator", pointer, Lorica::lorica_kv_cache_free, model.handle);
     }
 
     /** Empties the cache and goes on with the sum of these adapters, as they are now. */
@@ -25,7 +26,7 @@ public final class NativeContext implements AutoCloseable {
                 adapters,
                 scales,
                 (pointers, factors, n) -> handle.exclusive(
-                        context -> Lorica.lorica_context_set_adapters(context, pointers, factors, n))));
+                        context -> Lorica.lorica_kv_cache_set_adapters(context, pointers, factors, n))));
         this.adapters = List.copyOf(adapters);
         this.scales = scales.clone();
     }
@@ -40,12 +41,17 @@ public final class NativeContext implements AutoCloseable {
                 adapters,
                 scales,
                 (pointers, factors, n) -> handle.exclusive(
-                        context -> Lorica.lorica_context_eval(context, tokens, tokens.length, false, logits))));
+                        context -> Lorica.lorica_kv_cache_eval(context, tokens, tokens.length, false, logits))));
+    }
+
+    /** From any thread: while cancelled, {@link #append} ends soon with a CancelledException, also one that runs already. */
+    public void cancel(boolean cancelled) {
+        handle.signal(cache -> Lorica.lorica_kv_cache_cancel(cache, cancelled));
     }
 
     /** Forgets all tokens from {@code length} on. */
     public void truncate(int length) {
-        check(handle.exclusive(context -> Lorica.lorica_context_truncate(context, length)));
+        check(handle.exclusive(context -> Lorica.lorica_kv_cache_truncate(context, length)));
     }
 
     @Override

@@ -3,9 +3,9 @@ package dev.lorica.internal;
 import static dev.lorica.internal.Status.check;
 
 import dev.lorica.internal.c.Lorica;
-import dev.lorica.internal.c.lorica_export_params;
 import dev.lorica.internal.c.lorica_gguf;
 import dev.lorica.internal.c.lorica_gguf_tensor;
+import dev.lorica.internal.c.lorica_write_params;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -31,7 +31,10 @@ public final class NativeGguf implements AutoCloseable {
         try (BytePointer source = Text.copy("the path", input);
                 BytePointer target = Text.copy("the path", output);
                 BytePointer name = Text.copy("the type", type);
-                lorica_export_params params = Lorica.lorica_export_default_params()) {
+                lorica_write_params params = Structs.defaults(
+                        new lorica_write_params(),
+                        lorica_write_params::struct_size,
+                        Lorica::lorica_write_default_params)) {
             params.type(name).n_threads(threads);
             check(Lorica.lorica_quantize(source, target, params));
         }
@@ -75,7 +78,7 @@ public final class NativeGguf implements AutoCloseable {
     public <R> List<R> tensors(Tensor<R> tensor) {
         return handle.exclusive(gguf -> {
             List<R> tensors = new ArrayList<>();
-            try (lorica_gguf_tensor t = new lorica_gguf_tensor()) {
+            try (lorica_gguf_tensor t = Structs.sized(new lorica_gguf_tensor(), lorica_gguf_tensor::struct_size)) {
                 for (long i = 0; i < Lorica.lorica_gguf_n_tensors(gguf); i++) {
                     check(Lorica.lorica_gguf_tensor_info(gguf, i, t));
                     List<Long> shape = new ArrayList<>();

@@ -75,7 +75,8 @@ public final class NativeGgufWriter implements AutoCloseable {
         try (BytePointer path = Text.copy("the path", file);
                 BytePointer is = Text.copy("the type", from);
                 BytePointer becomes = Text.copy("the type", type);
-                lorica_tensor_source source = new lorica_tensor_source()) {
+                lorica_tensor_source source =
+                        Structs.sized(new lorica_tensor_source(), lorica_tensor_source::struct_size)) {
             source.path(path).offset(offset).type(is).n_rope_heads(ropeHeads);
             with(name, (writer, n) -> Lorica.lorica_gguf_writer_add_tensor(writer, n, becomes, rows, columns, source));
         }

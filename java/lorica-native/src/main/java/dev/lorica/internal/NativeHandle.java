@@ -14,6 +14,9 @@ import org.bytedeco.javacpp.Pointer;
 /**
  * Owns one native object, and makes it safe to close it at any time from any thread.
  *
+ * <p>Locks of several handles are taken in one order everywhere, so that no two threads wait for each other: adapters by age (see
+ * {@link #sharedAll}), then the session or the cache that is used with them. A model is shared and never locked exclusively.
+ *
  * <p>The native object is counted: by its owner until {@link #close}, by each call while it runs, and by the objects made from
  * it (an adapter counts its model). It is freed when nobody counts it any more. So a model may be closed before its adapters,
  * and anything during a call of another thread, which then ends normally; whoever comes after {@code close} gets an
@@ -67,6 +70,17 @@ public final class NativeHandle<P extends Pointer> implements AutoCloseable {
     /** Calls with the native object, side by side with other such calls. */
     public <R> R shared(Function<P, R> call) {
         return with(lock.readLock(), call);
+    }
+
+    /** Calls what may be called at any time, while other calls use the object or wait for it. Does nothing once it is closed. */
+    public void signal(Consumer<P> call) {
+        if (resource.retain()) {
+            try {
+                call.accept(pointer);
+            } finally {
+                resource.release();
+            }
+        }
     }
 
     /** Calls with the native object, while no other call uses it. */

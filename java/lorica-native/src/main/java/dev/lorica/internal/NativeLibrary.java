@@ -64,7 +64,15 @@ public final class NativeLibrary {
             System.setProperty("org.bytedeco.javacpp.maxPhysicalBytes", "0");
         }
         Loader.load(dev.lorica.internal.c.Lorica.class);
+        dev.lorica.internal.c.Lorica.lorica_set_thread_limit(
+                Runtime.getRuntime().availableProcessors());
         unpackGpuLibrary();
+    }
+
+    /** Tells the library what the heap may yet take, which is not there for its plans; to be called before one is made. */
+    public static void reserveHeap() {
+        Runtime runtime = Runtime.getRuntime();
+        dev.lorica.internal.c.Lorica.lorica_set_reserved_memory(runtime.maxMemory() - runtime.totalMemory());
     }
 
     /** The CUDA backend, if the artifact with the classifier {@code linux-x86_64-gpu} is on the class path. */

@@ -22,13 +22,17 @@ public final class NativeModel implements AutoCloseable {
     }
 
     /** @param precision one of the constants above */
-    public static NativeModel load(String file, String device, int precision, int threads) {
+    public static NativeModel load(String file, String device, int precision, int threads, boolean useMmap) {
         NativeLibrary.load();
         lorica_model pointer = new lorica_model();
         try (BytePointer path = Text.copy("the path", file);
                 BytePointer on = Text.copy("the device", device);
-                lorica_model_params params = Lorica.lorica_model_default_params()) {
-            params.device(on).precision(precision).n_threads(threads);
+                lorica_model_params params = Structs.defaults(
+                        new lorica_model_params(),
+                        lorica_model_params::struct_size,
+                        Lorica::lorica_model_default_params)) {
+            params.device(on).precision(precision).n_threads(threads).use_mmap(useMmap);
+            NativeLibrary.reserveHeap();
             check(Lorica.lorica_model_load(path, params, pointer));
         }
         return new NativeModel(pointer);
@@ -59,7 +63,7 @@ public final class NativeModel implements AutoCloseable {
 
     public <R> R info(Info<R> info) {
         return handle.shared(model -> {
-            try (lorica_model_info i = new lorica_model_info()) {
+            try (lorica_model_info i = Structs.sized(new lorica_model_info(), lorica_model_info::struct_size)) {
                 check(Lorica.lorica_model_get_info(model, i));
                 return info.of(
                         Text.of(i.architecture()),
@@ -82,6 +86,11 @@ public final class NativeModel implements AutoCloseable {
                         i.weight_bytes());
             }
         });
+    }
+
+    /** Compares the files of a mapped model with what they were when it was loaded. */
+    public void requireUnchanged() {
+        check(handle.shared(Lorica::lorica_model_check));
     }
 
     /** @throws IllegalStateException if it is closed */

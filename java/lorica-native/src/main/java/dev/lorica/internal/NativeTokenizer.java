@@ -47,7 +47,8 @@ public final class NativeTokenizer implements AutoCloseable {
 
     public <R> R info(Info<R> info) {
         return handle.shared(tokenizer -> {
-            try (lorica_tokenizer_info i = new lorica_tokenizer_info()) {
+            try (lorica_tokenizer_info i =
+                    Structs.sized(new lorica_tokenizer_info(), lorica_tokenizer_info::struct_size)) {
                 check(Lorica.lorica_tokenizer_get_info(tokenizer, i));
                 return info.of(
                         Text.of(i.model()),

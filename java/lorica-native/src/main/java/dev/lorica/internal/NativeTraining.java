@@ -5,11 +5,11 @@ import static dev.lorica.internal.Status.check;
 import dev.lorica.internal.c.Lorica;
 import dev.lorica.internal.c.lorica_batch;
 import dev.lorica.internal.c.lorica_batch_result;
+import dev.lorica.internal.c.lorica_memory_plan;
 import dev.lorica.internal.c.lorica_optimizer_step_params;
-import dev.lorica.internal.c.lorica_train;
-import dev.lorica.internal.c.lorica_train_params;
-import dev.lorica.internal.c.lorica_train_plan;
-import dev.lorica.internal.c.lorica_train_speed;
+import dev.lorica.internal.c.lorica_session;
+import dev.lorica.internal.c.lorica_session_params;
+import dev.lorica.internal.c.lorica_session_speed;
 import java.lang.ref.Reference;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.FloatPointer;
@@ -17,9 +17,9 @@ import org.bytedeco.javacpp.IntPointer;
 
 /** A training session, as the native library holds it: gradients, the optimizer's state, and memory for batches up to a shape. */
 public final class NativeTraining implements AutoCloseable {
-    public static final int CHECKPOINTING_AUTO = Lorica.LORICA_CHECKPOINTING_AUTO;
-    public static final int CHECKPOINTING_OFF = Lorica.LORICA_CHECKPOINTING_OFF;
-    public static final int CHECKPOINTING_ON = Lorica.LORICA_CHECKPOINTING_ON;
+    public static final int CHECKPOINTING_AUTO = Lorica.LORICA_RECOMPUTATION_AUTO;
+    public static final int CHECKPOINTING_OFF = Lorica.LORICA_RECOMPUTATION_OFF;
+    public static final int CHECKPOINTING_ON = Lorica.LORICA_RECOMPUTATION_ON;
     public static final int OPTIMIZER_ADAMW = Lorica.LORICA_OPTIMIZER_ADAMW;
     public static final int OPTIMIZER_ADAMW_8BIT = Lorica.LORICA_OPTIMIZER_ADAMW_8BIT;
 
@@ -43,17 +43,20 @@ public final class NativeTraining implements AutoCloseable {
             long seed,
             long memoryLimit) {
 
-        lorica_train_params toNative() {
-            return Lorica.lorica_train_default_params()
+        lorica_session_params toNative() {
+            return Structs.defaults(
+                            new lorica_session_params(),
+                            lorica_session_params::struct_size,
+                            Lorica::lorica_session_default_params)
                     .max_tokens(maxTokens)
                     .max_sequences(maxSequences)
                     .max_sequence_length(maxSequenceLength)
-                    .checkpointing(checkpointing)
+                    .recomputation(checkpointing)
                     .optimizer(optimizer)
-                    .neftune_alpha((float) neftuneAlpha)
-                    .beta1((float) beta1)
-                    .beta2((float) beta2)
-                    .eps((float) epsilon)
+                    .neftune_alpha(neftuneAlpha)
+                    .beta1(beta1)
+                    .beta2(beta2)
+                    .eps(epsilon)
                     .seed(seed)
                     .memory_limit(memoryLimit);
         }
@@ -66,20 +69,21 @@ public final class NativeTraining implements AutoCloseable {
     public record Loss(double sum, long trained) {}
 
     private final NativeAdapter adapter;
-    private final NativeHandle<lorica_train> handle;
+    private final NativeHandle<lorica_session> handle;
     private final Buffers buffers;
 
     public NativeTraining(NativeAdapter adapter, Params given) {
         this.adapter = adapter;
         NativeModel model = adapter.model;
-        lorica_train pointer = new lorica_train();
-        try (lorica_train_params params = given.toNative()) {
+        lorica_session pointer = new lorica_session();
+        NativeLibrary.reserveHeap();
+        try (lorica_session_params params = given.toNative()) {
             check(model.handle.shared(
-                    m -> adapter.handle.exclusive(a -> Lorica.lorica_train_create(m, a, params, pointer))));
+                    m -> adapter.handle.exclusive(a -> Lorica.lorica_session_create(m, a, params, pointer))));
         }
         // Freeing a session touches its adapter, so that is counted as well.
         handle = new NativeHandle<>(
-                "the training session", pointer, Lorica::lorica_train_free, model.handle, adapter.handle);
+                "the training session", pointer, Lorica::lorica_session_free, model.handle, adapter.handle);
         buffers = new Buffers(given.maxTokens(), given.maxSequences());
     }
 
@@ -100,10 +104,11 @@ public final class NativeTraining implements AutoCloseable {
 
     /** What such a session would need, without allocating it. */
     public static <R> R plan(NativeAdapter adapter, Params given, Plan<R> plan) {
-        try (lorica_train_params params = given.toNative();
-                lorica_train_plan p = new lorica_train_plan()) {
+        NativeLibrary.reserveHeap();
+        try (lorica_session_params params = given.toNative();
+                lorica_memory_plan p = Structs.sized(new lorica_memory_plan(), lorica_memory_plan::struct_size)) {
             check(adapter.model.handle.shared(
-                    m -> adapter.handle.shared(a -> Lorica.lorica_train_get_plan(m, a, params, p))));
+                    m -> adapter.handle.shared(a -> Lorica.lorica_session_get_plan(m, a, params, p))));
             return plan.of(
                     p.weights(),
                     p.adapter(),
@@ -120,8 +125,8 @@ public final class NativeTraining implements AutoCloseable {
 
     /** A tensor's own multiples of the learning rate and of the weight decay. */
     public void setGroup(int tensor, double learningRateFactor, double weightDecayFactor) {
-        check(handle.exclusive(train ->
-                Lorica.lorica_train_set_group(train, tensor, (float) learningRateFactor, (float) weightDecayFactor)));
+        check(handle.exclusive(
+                train -> Lorica.lorica_session_set_group(train, tensor, learningRateFactor, weightDecayFactor)));
     }
 
     /** What becomes of a measured speed. */
@@ -132,8 +137,9 @@ public final class NativeTraining implements AutoCloseable {
     /** Measures, for some milliseconds, what the device can do. */
     public <R> R measureSpeed(Speed<R> speed) {
         return handle.exclusive(train -> {
-            try (lorica_train_speed s = new lorica_train_speed()) {
-                check(Lorica.lorica_train_measure_speed(train, s));
+            try (lorica_session_speed s =
+                    Structs.sized(new lorica_session_speed(), lorica_session_speed::struct_size)) {
+                check(Lorica.lorica_session_measure_speed(train, s));
                 return speed.of(s.flops_per_token(), s.peak_flops());
             }
         });
@@ -141,7 +147,7 @@ public final class NativeTraining implements AutoCloseable {
 
     /** Adds the gradients of the loss sum to the session's. */
     public Loss forwardBackward(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths) {
-        return loss(tokens, labels, positions, sequenceLengths, Lorica::lorica_train_forward_backward);
+        return loss(tokens, labels, positions, sequenceLengths, Lorica::lorica_session_forward_backward);
     }
 
     /**
@@ -157,18 +163,19 @@ public final class NativeTraining implements AutoCloseable {
                 sequenceLengths,
                 losses == null
                         ? (train, batch, result) ->
-                                Lorica.lorica_train_evaluate(train, batch, (FloatPointer) null, result)
-                        : (train, batch, result) -> Lorica.lorica_train_evaluate(train, batch, losses, result));
+                                Lorica.lorica_session_evaluate(train, batch, (FloatPointer) null, result)
+                        : (train, batch, result) -> Lorica.lorica_session_evaluate(train, batch, losses, result));
     }
 
     private interface LossCall {
-        int on(lorica_train train, lorica_batch batch, lorica_batch_result result);
+        int on(lorica_session train, lorica_batch batch, lorica_batch_result result);
     }
 
     private Loss loss(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, LossCall call) {
         return adapter.handle.exclusive(a -> handle.exclusive(train -> {
             buffers.fill(tokens, labels, positions, sequenceLengths);
-            try (lorica_batch_result result = new lorica_batch_result()) {
+            try (lorica_batch_result result =
+                    Structs.sized(new lorica_batch_result(), lorica_batch_result::struct_size)) {
                 check(call.on(train, buffers.batch, result));
                 return new Loss(result.loss_sum(), result.n_trained());
             } finally {
@@ -177,16 +184,24 @@ public final class NativeTraining implements AutoCloseable {
         }));
     }
 
+    /** From any thread: while cancelled, losses end soon with a CancelledException, also one that is computed already. */
+    public void cancel(boolean cancelled) {
+        handle.signal(session -> Lorica.lorica_session_cancel(session, cancelled));
+    }
+
     /** One AdamW step with the gradients scaled by {@code gradScale}; they are zero afterwards. Returns their norm. */
     public double optimizerStep(double learningRate, double weightDecay, double gradScale, double maxGradNorm) {
-        float[] norm = new float[1];
-        try (lorica_optimizer_step_params params = new lorica_optimizer_step_params()) {
-            params.learning_rate((float) learningRate)
-                    .weight_decay((float) weightDecay)
-                    .grad_scale((float) gradScale)
-                    .max_grad_norm((float) maxGradNorm);
+        double[] norm = new double[1];
+        try (lorica_optimizer_step_params params = Structs.defaults(
+                new lorica_optimizer_step_params(),
+                lorica_optimizer_step_params::struct_size,
+                Lorica::lorica_optimizer_step_default_params)) {
+            params.learning_rate(learningRate)
+                    .weight_decay(weightDecay)
+                    .grad_scale(gradScale)
+                    .max_grad_norm(maxGradNorm);
             check(adapter.changing(
-                    a -> handle.exclusive(train -> Lorica.lorica_train_optimizer_step(train, params, norm))));
+                    a -> handle.exclusive(train -> Lorica.lorica_session_optimizer_step(train, params, norm))));
         }
         return norm[0];
     }
@@ -194,14 +209,14 @@ public final class NativeTraining implements AutoCloseable {
     /** Writes everything that the next step depends on, as it was after the last step. */
     public void saveState(String file) {
         try (BytePointer path = Text.copy("the path", file)) {
-            check(adapter.handle.shared(a -> handle.exclusive(train -> Lorica.lorica_train_save_state(train, path))));
+            check(adapter.handle.shared(a -> handle.exclusive(train -> Lorica.lorica_session_save_state(train, path))));
         }
     }
 
     /** Takes over what {@link #saveState} wrote, the adapter's values included. */
     public void loadState(String file) {
         try (BytePointer path = Text.copy("the path", file)) {
-            check(adapter.changing(a -> handle.exclusive(train -> Lorica.lorica_train_load_state(train, path))));
+            check(adapter.changing(a -> handle.exclusive(train -> Lorica.lorica_session_load_state(train, path))));
         }
     }
 
@@ -216,7 +231,8 @@ public final class NativeTraining implements AutoCloseable {
         private final IntPointer labels;
         private final IntPointer positions;
         private final IntPointer sequenceLengths;
-        private final lorica_batch batch = new lorica_batch();
+        private final lorica_batch batch =
+                Structs.defaults(new lorica_batch(), lorica_batch::struct_size, Lorica::lorica_batch_default);
 
         Buffers(int maxTokens, int maxSequences) {
             tokens = new IntPointer(maxTokens);

@@ -1,5 +1,6 @@
 package dev.lorica.internal;
 
+import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.DeviceException;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
@@ -34,6 +35,7 @@ public final class Status {
             case Lorica.LORICA_ERROR_NON_FINITE -> new NonFiniteException(message);
             case Lorica.LORICA_ERROR_MISMATCH -> new MismatchException(message);
             case Lorica.LORICA_ERROR_INTERNAL -> new InternalErrorException(message);
+            case Lorica.LORICA_ERROR_CANCELLED -> new CancelledException(message);
             default -> new InternalErrorException("unknown status " + status + ": " + message);
         };
     }

@@ -125,6 +125,30 @@ class NativeHandleTest {
     }
 
     @Test
+    void aSignalPassesAnExclusiveCallAndNothingElse() throws Exception {
+        NativeHandle<Pointer> context = handle("context");
+        CountDownLatch inside = new CountDownLatch(1);
+        CountDownLatch signalled = new CountDownLatch(1);
+        ExecutorService executor = Executors.newSingleThreadExecutor();
+        try {
+            Future<Object> call = executor.submit(() -> context.exclusive(p -> {
+                inside.countDown();
+                await(signalled);
+                return null;
+            }));
+            await(inside);
+            context.signal(p -> signalled.countDown());
+            call.get();
+        } finally {
+            executor.shutdown();
+        }
+        context.close();
+        context.signal(p -> {
+            throw new AssertionError("it is freed");
+        });
+    }
+
+    @Test
     void exclusiveCallsDoNot() throws Exception {
         NativeHandle<Pointer> model = handle("model");
         AtomicInteger inside = new AtomicInteger();

@@ -26,10 +26,10 @@ class NativeLibraryTest {
 
     @Test
     void saysWhichLibraryIsMissing() {
-        String reason = "/tmp/libjnilorica.so: libgomp.so.1: cannot open shared object file: No such file or directory";
+        String reason = "/tmp/libjnilorica.so: libhwy.so.1: cannot open shared object file: No such file or directory";
 
         assertThat(NativeLibrary.explain(reason))
-                .startsWith("the native library needs libgomp.so.1, which this system does not");
+                .startsWith("the native library needs libhwy.so.1, which this system does not");
     }
 
     @Test

@@ -3,6 +3,7 @@ package dev.lorica.internal;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.DeviceException;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
@@ -32,6 +33,7 @@ class StatusTest {
         assertThat(Status.exception(Lorica.LORICA_ERROR_NON_FINITE, "m")).isInstanceOf(NonFiniteException.class);
         assertThat(Status.exception(Lorica.LORICA_ERROR_MISMATCH, "m")).isInstanceOf(MismatchException.class);
         assertThat(Status.exception(Lorica.LORICA_ERROR_INTERNAL, "m")).isInstanceOf(InternalErrorException.class);
+        assertThat(Status.exception(Lorica.LORICA_ERROR_CANCELLED, "m")).isInstanceOf(CancelledException.class);
         assertThat(Status.exception(77, "m"))
                 .isInstanceOf(InternalErrorException.class)
                 .hasMessageContaining("77");

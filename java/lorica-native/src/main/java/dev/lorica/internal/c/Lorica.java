@@ -9,6 +9,38 @@ import org.bytedeco.javacpp.annotation.*;
 public class Lorica extends dev.lorica.internal.c.presets.LoricaPresets {
     static { Loader.load(); }
 
+// Parsed from lorica/status.h
+
+/*
+ * status.h: what a call of lorica.h ends with, and the lines that it logs. Included by lorica.h; the library's own sources
+ * include this and not the whole interface.
+ */
+// #ifndef LORICA_STATUS_H
+// #define LORICA_STATUS_H
+
+/** enum lorica_status */
+public static final int
+    LORICA_OK = 0,
+    LORICA_ERROR_INVALID_ARGUMENT = 1, /* a value out of range, a NULL where none may be, a handle misused */
+    LORICA_ERROR_IO = 2,               /* a file cannot be opened, read, written, renamed; errno is in the message */
+    LORICA_ERROR_FORMAT = 3,           /* a file is damaged or is not what it claims to be */
+    LORICA_ERROR_UNSUPPORTED = 4,      /* a sound file or request that this build cannot serve */
+    LORICA_ERROR_OUT_OF_MEMORY = 5,    /* the plan does not fit, or an allocation failed */
+    LORICA_ERROR_DEVICE = 6,           /* the device is missing or a kernel failed */
+    LORICA_ERROR_NON_FINITE = 7,       /* a loss or gradient is NaN or infinite; the message names step and layer */
+    LORICA_ERROR_MISMATCH = 8,         /* two sound things that do not fit: adapter and base, state and session */
+    LORICA_ERROR_INTERNAL = 9,         /* a defect of this library */
+    LORICA_ERROR_CANCELLED = 10;        /* another thread asked for it, by one of the functions that cancel */
+
+/** enum lorica_log_level */
+public static final int LORICA_LOG_DEBUG = 0, LORICA_LOG_INFO = 1, LORICA_LOG_WARN = 2;
+// Targeting lorica_log_callback.java
+
+
+
+// #endif /* LORICA_STATUS_H */
+
+
 // Parsed from lorica/lorica.h
 
 /*
@@ -17,24 +49,25 @@ public class Lorica extends dev.lorica.internal.c.presets.LoricaPresets {
  * A LoRA trained on a 4-bit file, in one screen (error checks left out; every call returns a status):
  *
  *     lorica_model * model;
- *     lorica_model_params mp = lorica_model_default_params();
- *     lorica_model_load("llama-q4_0.gguf", &mp, &model);
+ *     lorica_model_load("llama-q4_0.gguf", NULL, &model);     // NULL: the default parameters
  *
  *     lorica_adapter * adapter;
- *     lorica_adapter_params ap = lorica_adapter_default_params();
+ *     lorica_adapter_params ap = {sizeof ap};
+ *     lorica_adapter_default_params(&ap);
  *     ap.rank = 16; ap.alpha = 32; ap.target_modules = "q_proj,v_proj";
  *     lorica_adapter_create(model, &ap, &adapter);
  *
- *     lorica_train * train;
- *     lorica_train_params tp = lorica_train_default_params();
- *     tp.max_tokens = 2048;                                   // the largest micro-batch this session will see
- *     lorica_train_create(model, adapter, &tp, &train);
+ *     lorica_session * session;
+ *     lorica_session_params sp = {sizeof sp};
+ *     lorica_session_default_params(&sp);
+ *     sp.max_tokens = 2048;                                   // the largest micro-batch that this session will see
+ *     lorica_session_create(model, adapter, &sp, &session);
  *
  *     for each accumulation group:
  *         for each micro-batch:
- *             lorica_train_forward_backward(train, &batch, &result);        // adds sums into the gradients
+ *             lorica_session_forward_backward(session, &batch, &result);      // adds sums into the gradients
  *             trained += result.n_trained;
- *         lorica_train_optimizer_step(train, &step, &grad_norm);            // step.grad_scale = 1 / trained
+ *         lorica_session_optimizer_step(session, &step, &grad_norm);          // step.grad_scale = 1 / trained
  *
  *     lorica_adapter_save(adapter, "adapter.gguf");           // llama.cpp loads it with --lora
  *
@@ -43,10 +76,16 @@ public class Lorica extends dev.lorica.internal.c.presets.LoricaPresets {
  *   T is the number of tokens in a packed micro-batch, V the vocabulary, r the rank.
  *   Strings are UTF-8 and NUL-terminated unless a length stands beside them.
  *   A pointer in a parameter is borrowed for the call only. A handle returned through `**out` is the caller's; it is
- *   released with the *_free function of its type, which accepts NULL. A model outlives the adapters, training
- *   sessions and contexts made from it, an adapter the sessions and contexts made with it.
+ *   released with the *_free function of its type, which accepts NULL, in any order: what an object was made from lives
+ *   on inside of it.
+ *   Structs begin with struct_size, which the caller sets to sizeof before the call, of those that it gives and of those
+ *   that it receives. So they can grow at their end: a library reads and writes no more than the caller knows, takes
+ *   defaults for the rest, and refuses a larger struct unless what it does not know is zero.
+ *   Words: a *training session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text
+ *   is run through; *recomputation* is computing activations again in the backward pass instead of keeping them; a
+ *   *checkpoint* is a saved state.
  *   Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at a time,
- *   but for lorica_model and lorica_tokenizer, which are immutable and may be shared.
+ *   except lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that cancel.
  *   Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it returns
  *   LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed, and
  *   nothing exits, throws or aborts across this boundary.
@@ -54,6 +93,7 @@ public class Lorica extends dev.lorica.internal.c.presets.LoricaPresets {
 // #ifndef LORICA_H
 // #define LORICA_H
 
+// #include <lorica/status.h>
 // #include <stdbool.h>
 // #include <stddef.h>
 // #include <stdint.h>
@@ -73,19 +113,6 @@ public class Lorica extends dev.lorica.internal.c.presets.LoricaPresets {
  * Status, version, log
  * ------------------------------------------------------------------------------------------------------------- */
 
-/** enum lorica_status */
-public static final int
-    LORICA_OK = 0,
-    LORICA_ERROR_INVALID_ARGUMENT = 1, /* a value out of range, a NULL where none may be, a handle misused */
-    LORICA_ERROR_IO = 2,               /* a file cannot be opened, read, written, renamed; errno is in the message */
-    LORICA_ERROR_FORMAT = 3,           /* a file is damaged or is not what it claims to be */
-    LORICA_ERROR_UNSUPPORTED = 4,      /* a sound file or request that this build cannot serve */
-    LORICA_ERROR_OUT_OF_MEMORY = 5,    /* the plan does not fit, or an allocation failed */
-    LORICA_ERROR_DEVICE = 6,           /* the device is missing or a kernel failed */
-    LORICA_ERROR_NON_FINITE = 7,       /* a loss or gradient is NaN or infinite; the message names step and layer */
-    LORICA_ERROR_MISMATCH = 8,         /* two sound things that do not fit: adapter and base, state and session */
-    LORICA_ERROR_INTERNAL = 9;          /* a defect of this library */
-
 /* Version of the library as "major.minor.patch". Static storage. */
 public static native @Cast("const char*") BytePointer lorica_version();
 
@@ -93,14 +120,20 @@ public static native @Cast("const char*") BytePointer lorica_version();
  * the next failing call on this thread. */
 public static native @Cast("const char*") BytePointer lorica_last_error();
 
-/** enum lorica_log_level */
-public static final int LORICA_LOG_DEBUG = 0, LORICA_LOG_INFO = 1, LORICA_LOG_WARN = 2;
-// Targeting lorica_log_callback.java
-
-
-
 /* Replaces the log callback of the process; NULL silences the log, which is the default. */
 public static native void lorica_log_set(lorica_log_callback callback, Pointer user_data);
+
+/* What computes is one pool of threads for the whole process. It is as large as the number of processors that affinity
+ * and control groups (version 1 and 2) leave this process, or as n_threads somewhere asks for; its threads are made when
+ * they are first wanted, and where the system gives none the others do the work. Calls that run at the same time share
+ * them: of k calls each computes on a k-th of the processors, its own thread included. Results do not depend on any of
+ * it. n_threads lowers the number for whoever asks for "all" (a JVM's availableProcessors, say); 0: as it was. Has no
+ * effect on models that are loaded. */
+public static native void lorica_set_thread_limit(int n_threads);
+
+/* Bytes that something else in this process will yet take, such as the heap of a JVM on its way to its largest size: they
+ * are not available to the plans of the devices that compute in the machine's memory. 0 at first. */
+public static native void lorica_set_reserved_memory(@Cast("int64_t") long n_bytes);
 // Targeting lorica_gguf.java
 
 
@@ -108,9 +141,9 @@ public static native void lorica_log_set(lorica_log_callback callback, Pointer u
 
 
 
-/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too). Of a model in several files
- * (NAME-00001-of-00003.gguf) the first is given, and the others are found beside it.
- * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first). */
+/* Opens and validates a GGUF v2 or v3 file (any architecture, adapters and vocabulary-only files too). Of a model in
+ * several files (NAME-00001-of-00003.gguf) the first is given, and the others are found beside it. Errors: IO, FORMAT,
+ * INVALID_ARGUMENT (one of several files, but not the first). */
 public static native @Cast("lorica_status") int lorica_gguf_open(@Cast("const char*") BytePointer path, @Cast("lorica_gguf**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_gguf_open(@Cast("const char*") BytePointer path, @ByPtrPtr lorica_gguf out);
 public static native @Cast("lorica_status") int lorica_gguf_open(String path, @ByPtrPtr lorica_gguf out);
@@ -149,9 +182,9 @@ public static native void lorica_tokenizer_free(lorica_tokenizer tokenizer);
 /* Strings in *out are owned by the tokenizer. */
 public static native @Cast("lorica_status") int lorica_tokenizer_get_info(@Const lorica_tokenizer tokenizer, lorica_tokenizer_info out);
 
-/* Splits `text` (n_bytes bytes, need not be NUL-terminated, any bytes: what is not UTF-8 is treated as U+FFFD) into token
- * ids, equal to llama.cpp's. add_special: put BOS/EOS where the vocabulary asks for them. parse_special: control tokens
- * written out in the text ("<|im_end|>") become their ids instead of plain text; false for text from strangers.
+/* Splits `text` (n_bytes bytes, need not be NUL-terminated, any bytes: what is not UTF-8 is treated as U+FFFD) into
+ * token ids, equal to llama.cpp's. add_special: put BOS/EOS where the vocabulary asks for them. parse_special: control
+ * tokens written out in the text ("<|im_end|>") become their ids instead of plain text; false for text from strangers.
  * Writes at most `capacity` ids and always the full count to *n_tokens: capacity 0 with ids NULL asks for the count.
  * A count above the capacity is not an error; the first `capacity` ids are written. */
 public static native @Cast("lorica_status") int lorica_tokenizer_encode(@Const lorica_tokenizer tokenizer, @Cast("const char*") BytePointer text, @Cast("int64_t") long n_bytes,
@@ -203,8 +236,9 @@ public static native @Cast("lorica_status") int lorica_tokenizer_encode_batch(@C
                                                        @Cast("int64_t") long n_texts, int n_threads, int[] ids,
                                                        @Cast("int64_t") long _capacity, @Cast("int64_t*") long[] id_offsets);
 
-/* The bytes that ids stand for, at most `capacity` of them, the full count in *n_bytes. Control tokens are left out unless
- * `special`. SentencePiece's leading space is removed as llama.cpp does. Errors: INVALID_ARGUMENT for an id out of range. */
+/* The bytes that ids stand for, at most `capacity` of them, the full count in *n_bytes. Control tokens are left out
+ * unless `special`. SentencePiece's leading space is removed as llama.cpp does. Errors: INVALID_ARGUMENT for an id out
+ * of range. */
 public static native @Cast("lorica_status") int lorica_tokenizer_decode(@Const lorica_tokenizer tokenizer, @Const IntPointer ids, @Cast("int64_t") long n_ids,
                                                  @Cast("bool") boolean special, @Cast("char*") BytePointer text, @Cast("int64_t") long _capacity, @Cast("int64_t*") LongPointer n_bytes);
 public static native @Cast("lorica_status") int lorica_tokenizer_decode(@Const lorica_tokenizer tokenizer, @Const IntBuffer ids, @Cast("int64_t") long n_ids,
@@ -261,7 +295,7 @@ public static final int
 
 
 
-public static native @ByVal lorica_model_params lorica_model_default_params();
+public static native @Cast("lorica_status") int lorica_model_default_params(lorica_model_params params);
 // Targeting lorica_model_info.java
 
 
@@ -269,8 +303,8 @@ public static native @ByVal lorica_model_params lorica_model_default_params();
 
 
 
-/* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there, so that
- * the message says why a device is not there. */
+/* Looks for the device that lorica_model_load would take with these parameters (NULL: the defaults). Errors: as there,
+ * so that the message says why a device is not there. */
 public static native @Cast("lorica_status") int lorica_device_probe(@Const lorica_model_params params, lorica_device_info out);
 // Targeting lorica_cuda_info.java
 
@@ -283,19 +317,31 @@ public static native @Cast("lorica_status") int lorica_device_probe(@Const loric
 public static native @Cast("lorica_status") int lorica_cuda_probe(lorica_cuda_info out);
 /* Device "cuda:index". Errors: DEVICE when there is none of this number. */
 public static native @Cast("lorica_status") int lorica_cuda_device_probe(int index, lorica_cuda_device_info out);
-/* Where liblorica-cuda.so is, when it is not beside liblorica.so; NULL: there. The environment variable LORICA_CUDA_LIBRARY
- * goes before it. Has no effect on devices in use. */
+/* Where liblorica-cuda.so is, when it is not beside liblorica.so; NULL: there. The environment variable
+ * LORICA_CUDA_LIBRARY goes before it. Has no effect on devices in use. */
 public static native @Cast("lorica_status") int lorica_cuda_set_library(@Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_cuda_set_library(String path);
 
-/* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header, shape,
- * type, offset and metadata value is validated first. Of a model in several files the first is given, see lorica_gguf_open.
- * Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED (architecture, tensor type,
- * tokenizer is not looked at), DEVICE. */
+/* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header,
+ * shape, type, offset and metadata value is validated first. Of a model in several files the first is given, see
+ * lorica_gguf_open. Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED
+ * (architecture, tensor type, tokenizer is not looked at), DEVICE. */
 public static native @Cast("lorica_status") int lorica_model_load(@Cast("const char*") BytePointer path, @Const lorica_model_params params, @Cast("lorica_model**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_model_load(@Cast("const char*") BytePointer path, @Const lorica_model_params params, @ByPtrPtr lorica_model out);
 public static native @Cast("lorica_status") int lorica_model_load(String path, @Const lorica_model_params params, @ByPtrPtr lorica_model out);
 public static native void lorica_model_free(lorica_model model);
+
+/* Whether the files of a mapped model are what they were when it was loaded: size, time of modification and a sample.
+ * lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors: MISMATCH, what
+ * was computed meanwhile may be wrong; IO.
+ *
+ * Of a mapped file that is cut while it is in use, the missing pages read as zeros, and the call that read them fails
+ * with IO, as do all later ones with this model. For that the library has a handler of SIGBUS, installed when the first
+ * file is mapped, which looks after its own mappings only and hands every other SIGBUS to the handler that it found. It
+ * unwinds nothing: the instruction goes on with the page of zeros. A JVM's handler keeps working, since it is called as
+ * the system would call it, and with libjsig loaded the two change places; a handler that somebody installs later and
+ * that does not hand on takes the guard away, and a cut file is the end of the process again. */
+public static native @Cast("lorica_status") int lorica_model_check(@Const lorica_model model);
 public static native @Cast("lorica_status") int lorica_model_get_info(@Const lorica_model model, lorica_model_info out);
 // Targeting lorica_adapter.java
 
@@ -310,7 +356,7 @@ public static final int
 
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
-public static native @ByVal lorica_adapter_params lorica_adapter_default_params();
+public static native @Cast("lorica_status") int lorica_adapter_default_params(lorica_adapter_params params);
 // Targeting lorica_adapter_info.java
 
 
@@ -320,38 +366,37 @@ public static native @Cast("lorica_status") int lorica_adapter_create(@Const lor
 public static native @Cast("lorica_status") int lorica_adapter_create(@Const lorica_model model, @Const lorica_adapter_params params,
                                                @ByPtrPtr lorica_adapter out);
 
-/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does not fit the model:
- * architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
+/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does
+ * not fit the model: architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, @Cast("const char*") BytePointer path, @Cast("lorica_adapter**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, @Cast("const char*") BytePointer path, @ByPtrPtr lorica_adapter out);
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, String path, @ByPtrPtr lorica_adapter out);
 
-/* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i] (NULL: 1 for
- * each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen, and they may be freed. It can
- * be run, merged and saved as any other. A DoRA can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT,
- * UNSUPPORTED, OUT_OF_MEMORY. */
-public static native @Cast("lorica_status") int lorica_adapter_stack(@Cast("const lorica_adapter*const*") PointerPointer adapters, @Const FloatPointer factors,
+/* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i]
+ * (NULL: 1 for each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen,
+ * and they may be freed. It can be run, merged and saved as any other. A DoRA can be given a factor, but not be added
+ * to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Cast("const lorica_adapter*const*") PointerPointer adapters, @Const DoublePointer factors,
                                               int n_adapters, @Cast("lorica_adapter**") PointerPointer out);
-public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const FloatPointer factors,
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const DoublePointer factors,
                                               int n_adapters, @ByPtrPtr lorica_adapter out);
-public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const FloatBuffer factors,
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const DoubleBuffer factors,
                                               int n_adapters, @ByPtrPtr lorica_adapter out);
-public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const float[] factors,
+public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const double[] factors,
                                               int n_adapters, @ByPtrPtr lorica_adapter out);
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
- * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its B.
- * A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge makes a model of it
- * that llama.cpp runs.
- * Errors: IO; the old file then stays as it was. */
+ * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
+ * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge
+ * makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
 public static native void lorica_adapter_free(lorica_adapter adapter);
 public static native @Cast("lorica_status") int lorica_adapter_get_info(@Const lorica_adapter adapter, lorica_adapter_info out);
 
-/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is multiplied, and how far
- * m is from |W|. */
-public static native @Cast("lorica_status") int lorica_adapter_set_scale(lorica_adapter adapter, float factor);
+/* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is
+ * multiplied, and how far m is from |W|. */
+public static native @Cast("lorica_status") int lorica_adapter_set_scale(lorica_adapter adapter, double factor);
 // Targeting lorica_adapter_tensor.java
 
 
@@ -367,26 +412,26 @@ public static native @Cast("lorica_status") int lorica_adapter_get_tensor(@Const
 public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica_adapter adapter, int i, @Const FloatPointer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica_adapter adapter, int i, @Const FloatBuffer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica_adapter adapter, int i, @Const float[] data, @Cast("int64_t") long n);
-// Targeting lorica_export_params.java
+// Targeting lorica_write_params.java
 
 
 
 /* type NULL, n_threads 0. */
-public static native @ByVal lorica_export_params lorica_export_default_params();
+public static native @Cast("lorica_status") int lorica_write_default_params(lorica_write_params params);
 
-/* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes the factor of lorica_adapter_set_scale. The
- * sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT
- * (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE,
- * IO. */
+/* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
+ * the factor of lorica_adapter_set_scale. The sum is computed in f32 and rounded once, to the type that the tensor
+ * gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
+ * UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, @Cast("const char*") BytePointer path,
-                                      @Const lorica_export_params params);
+                                      @Const lorica_write_params params);
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, String path,
-                                      @Const lorica_export_params params);
+                                      @Const lorica_write_params params);
 
-/* The same for the GGUF file of any architecture, without an adapter; params->type must be given. Errors: as lorica_merge,
- * FORMAT. */
-public static native @Cast("lorica_status") int lorica_quantize(@Cast("const char*") BytePointer source, @Cast("const char*") BytePointer target, @Const lorica_export_params params);
-public static native @Cast("lorica_status") int lorica_quantize(String source, String target, @Const lorica_export_params params);
+/* The same for the GGUF file of any architecture, without an adapter; params->type must be given. Errors: as
+ * lorica_merge, FORMAT. */
+public static native @Cast("lorica_status") int lorica_quantize(@Cast("const char*") BytePointer source, @Cast("const char*") BytePointer target, @Const lorica_write_params params);
+public static native @Cast("lorica_status") int lorica_quantize(String source, String target, @Const lorica_write_params params);
 // Targeting lorica_gguf_writer.java
 
 
@@ -399,217 +444,253 @@ public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32(loric
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32(lorica_gguf_writer writer, String key, float value);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_bool(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("bool") boolean value);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_bool(lorica_gguf_writer writer, String key, @Cast("bool") boolean value);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_string(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer value);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_string(lorica_gguf_writer writer, String key, String value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_string(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                       @Cast("const char*") BytePointer value);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_string(lorica_gguf_writer writer, String key,
+                                                       String value);
 /* String i is bytes [offsets[i], offsets[i + 1]) of `bytes`; offsets has n + 1 entries, ascending. */
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer bytes,
-                                                        @Cast("const int64_t*") LongPointer offsets, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key, String bytes,
-                                                        @Cast("const int64_t*") LongBuffer offsets, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer bytes,
-                                                        @Cast("const int64_t*") long[] offsets, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key, String bytes,
-                                                        @Cast("const int64_t*") LongPointer offsets, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Cast("const char*") BytePointer bytes,
-                                                        @Cast("const int64_t*") LongBuffer offsets, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key, String bytes,
-                                                        @Cast("const int64_t*") long[] offsets, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const IntPointer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key, @Const IntBuffer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const int[] values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key, @Const IntPointer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const IntBuffer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key, @Const int[] values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const FloatPointer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key, @Const FloatBuffer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const float[] values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key, @Const FloatPointer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key, @Const FloatBuffer values,
-                                                     @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key, @Const float[] values,
-                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                        @Cast("const char*") BytePointer bytes, @Cast("const int64_t*") LongPointer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key,
+                                                        String bytes, @Cast("const int64_t*") LongBuffer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                        @Cast("const char*") BytePointer bytes, @Cast("const int64_t*") long[] offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key,
+                                                        String bytes, @Cast("const int64_t*") LongPointer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                        @Cast("const char*") BytePointer bytes, @Cast("const int64_t*") LongBuffer offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key,
+                                                        String bytes, @Cast("const int64_t*") long[] offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                     @Const IntPointer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key,
+                                                     @Const IntBuffer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                     @Const int[] values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key,
+                                                     @Const IntPointer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                     @Const IntBuffer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key,
+                                                     @Const int[] values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                     @Const FloatPointer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key,
+                                                     @Const FloatBuffer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                     @Const float[] values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key,
+                                                     @Const FloatPointer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                     @Const FloatBuffer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_f32s(lorica_gguf_writer writer, String key,
+                                                     @Const float[] values, @Cast("int64_t") long n);
 // Targeting lorica_tensor_source.java
 
 
 
-/* Adds tensor name[rows, cols], in ggml's order ne = (cols, rows), or ne = (cols) when rows is 0, converted to `type`. The
- * source is opened now and read by lorica_gguf_writer_write. Errors: IO, FORMAT (the source ends before the tensor),
- * UNSUPPORTED. */
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_tensor(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Cast("const char*") BytePointer type,
-                                                       @Cast("int64_t") long rows, @Cast("int64_t") long cols, @Const lorica_tensor_source source);
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_tensor(lorica_gguf_writer writer, String name, String type,
-                                                       @Cast("int64_t") long rows, @Cast("int64_t") long cols, @Const lorica_tensor_source source);
+/* Adds tensor name[rows, cols], in ggml's order ne = (cols, rows), or ne = (cols) when rows is 0, converted to `type`.
+ * The source is opened now and read by lorica_gguf_writer_write. Errors: IO, FORMAT (the source ends before the
+ * tensor), UNSUPPORTED. */
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_tensor(lorica_gguf_writer writer, @Cast("const char*") BytePointer name,
+                                                       @Cast("const char*") BytePointer type, @Cast("int64_t") long rows, @Cast("int64_t") long cols,
+                                                       @Const lorica_tensor_source source);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_tensor(lorica_gguf_writer writer, String name,
+                                                       String type, @Cast("int64_t") long rows, @Cast("int64_t") long cols,
+                                                       @Const lorica_tensor_source source);
 /* Adds the F32 vector values[n], which is copied. */
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Const FloatPointer values,
-                                                       @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name, @Const FloatBuffer values,
-                                                       @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Const float[] values,
-                                                       @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name, @Const FloatPointer values,
-                                                       @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name, @Const FloatBuffer values,
-                                                       @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name, @Const float[] values,
-                                                       @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name,
+                                                       @Const FloatPointer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name,
+                                                       @Const FloatBuffer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name,
+                                                       @Const float[] values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name,
+                                                       @Const FloatPointer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, @Cast("const char*") BytePointer name,
+                                                       @Const FloatBuffer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lorica_gguf_writer writer, String name,
+                                                       @Const float[] values, @Cast("int64_t") long n);
 /* Errors: IO, NON_FINITE; a file that was there before then stays as it was. */
 public static native @Cast("lorica_status") int lorica_gguf_writer_write(lorica_gguf_writer writer, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_gguf_writer_write(lorica_gguf_writer writer, String path);
-// Targeting lorica_train.java
+// Targeting lorica_session.java
 
 
 
-/** enum lorica_checkpointing */
+/** enum lorica_recomputation */
 public static final int
-    LORICA_CHECKPOINTING_AUTO = 0, /* recompute as few layers as leave a tenth of the free memory, or fit into memory_limit */
-    LORICA_CHECKPOINTING_OFF = 1,  /* keep all activations */
-    LORICA_CHECKPOINTING_ON = 2;    /* of each layer but the last keep its input and the output of its attention, and recompute the
-                                      rest in the backward pass */
+    LORICA_RECOMPUTATION_AUTO = 0, /* recompute as few layers as leave a tenth of the free memory, or fit into memory_limit */
+    LORICA_RECOMPUTATION_OFF = 1, /* keep all activations */
+    LORICA_RECOMPUTATION_ON = 2;   /* of each layer but the last keep its input and the output of its attention, and
+                                     recompute the rest in the backward pass */
 
 /** enum lorica_optimizer */
 public static final int
     LORICA_OPTIMIZER_ADAMW = 0,
-    LORICA_OPTIMIZER_ADAMW_8BIT = 1; /* moments in 8 bits, 256 elements to a block (Dettmers et al. 2022): a quarter of the memory.
-                                       Devices cpu and reference. */
-// Targeting lorica_train_params.java
+    LORICA_OPTIMIZER_ADAMW_8BIT = 1; /* moments in 8 bits, 256 elements to a block (Dettmers et al. 2022): a quarter of
+                                       the memory. Devices cpu and reference. */
+// Targeting lorica_session_params.java
 
 
 
-/* max_tokens 512, checkpointing auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
-public static native @ByVal lorica_train_params lorica_train_default_params();
-// Targeting lorica_train_plan.java
+/* max_tokens 512, recomputation auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
+public static native @Cast("lorica_status") int lorica_session_default_params(lorica_session_params params);
+// Targeting lorica_memory_plan.java
 
 
 
 /* Computes the plan without allocating. */
-public static native @Cast("lorica_status") int lorica_train_get_plan(@Const lorica_model model, @Const lorica_adapter adapter,
-                                               @Const lorica_train_params params, lorica_train_plan out);
+public static native @Cast("lorica_status") int lorica_session_get_plan(@Const lorica_model model, @Const lorica_adapter adapter,
+                                               @Const lorica_session_params params, lorica_memory_plan out);
 
 /* Allocates all that the plan names, once. The adapter's A and B are trained in place. Errors: OUT_OF_MEMORY with the
  * setting that would fit; the adapter is already in another session. */
-public static native @Cast("lorica_status") int lorica_train_create(@Const lorica_model model, lorica_adapter adapter,
-                                             @Const lorica_train_params params, @Cast("lorica_train**") PointerPointer out);
-public static native @Cast("lorica_status") int lorica_train_create(@Const lorica_model model, lorica_adapter adapter,
-                                             @Const lorica_train_params params, @ByPtrPtr lorica_train out);
-public static native void lorica_train_free(lorica_train train);
+public static native @Cast("lorica_status") int lorica_session_create(@Const lorica_model model, lorica_adapter adapter,
+                                             @Const lorica_session_params params, @Cast("lorica_session**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_session_create(@Const lorica_model model, lorica_adapter adapter,
+                                             @Const lorica_session_params params, @ByPtrPtr lorica_session out);
+public static native void lorica_session_free(lorica_session session);
 // Targeting lorica_batch.java
 
 
+
+/* No positions, number -1, no tokens. */
+public static native @Cast("lorica_status") int lorica_batch_default(lorica_batch batch);
 // Targeting lorica_batch_result.java
 
 
 
 /* Adds the gradients of loss_sum (a sum, not a mean) to the session's gradients. Errors: INVALID_ARGUMENT (larger than
  * the plan, an id outside the vocabulary, lengths that do not add up, no trained label), NON_FINITE (the gradients are
- * of no use then; call lorica_train_zero_gradients before going on). */
-public static native @Cast("lorica_status") int lorica_train_forward_backward(lorica_train train, @Const lorica_batch batch,
+ * of no use then; call lorica_session_zero_gradients before going on). */
+public static native @Cast("lorica_status") int lorica_session_forward_backward(lorica_session session, @Const lorica_batch batch,
                                                        lorica_batch_result out);
 
-/* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each position
- * [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
-public static native @Cast("lorica_status") int lorica_train_evaluate(lorica_train train, @Const lorica_batch batch, FloatPointer token_nll,
+/* From another thread, at any time: while cancelled is true, lorica_session_forward_backward and lorica_session_evaluate
+ * return CANCELLED as soon as the operation that runs is done, a running call included; optimizer steps, and what saves
+ * and loads, are not stopped half way. After a cancelled lorica_session_forward_backward the gradients are of no use; call
+ * lorica_session_zero_gradients before going on. */
+public static native void lorica_session_cancel(lorica_session session, @Cast("bool") boolean cancelled);
+
+/* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each
+ * position [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
+public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch, FloatPointer token_nll,
                                                lorica_batch_result out);
-public static native @Cast("lorica_status") int lorica_train_evaluate(lorica_train train, @Const lorica_batch batch, FloatBuffer token_nll,
+public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch, FloatBuffer token_nll,
                                                lorica_batch_result out);
-public static native @Cast("lorica_status") int lorica_train_evaluate(lorica_train train, @Const lorica_batch batch, float[] token_nll,
+public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch, float[] token_nll,
                                                lorica_batch_result out);
 // Targeting lorica_optimizer_step_params.java
 
 
 
+/* learning_rate 0, no decay, grad_scale 1, no clipping. */
+public static native @Cast("lorica_status") int lorica_optimizer_step_default_params(lorica_optimizer_step_params params);
+
 /* One AdamW step (Loshchilov & Hutter 2019, bias-corrected) on all trainable tensors, then gradients are zeroed.
  * *grad_norm receives the scaled norm before clipping. Errors: NON_FINITE, nothing is updated then. */
-public static native @Cast("lorica_status") int lorica_train_optimizer_step(lorica_train train, @Const lorica_optimizer_step_params params,
-                                                     FloatPointer grad_norm);
-public static native @Cast("lorica_status") int lorica_train_optimizer_step(lorica_train train, @Const lorica_optimizer_step_params params,
-                                                     FloatBuffer grad_norm);
-public static native @Cast("lorica_status") int lorica_train_optimizer_step(lorica_train train, @Const lorica_optimizer_step_params params,
-                                                     float[] grad_norm);
+public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session, @Const lorica_optimizer_step_params params,
+                                                     DoublePointer grad_norm);
+public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session, @Const lorica_optimizer_step_params params,
+                                                     DoubleBuffer grad_norm);
+public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session, @Const lorica_optimizer_step_params params,
+                                                     double[] grad_norm);
 
-/* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at the start.
- * LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember them. */
-public static native @Cast("lorica_status") int lorica_train_set_group(lorica_train train, int i, float learning_rate_factor,
-                                                float weight_decay_factor);
+/* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at
+ * the start. LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember
+ * them. */
+public static native @Cast("lorica_status") int lorica_session_set_group(lorica_session session, int i, double learning_rate_factor,
+                                                double weight_decay_factor);
 
-public static native @Cast("lorica_status") int lorica_train_zero_gradients(lorica_train train);
-// Targeting lorica_train_speed.java
+public static native @Cast("lorica_status") int lorica_session_zero_gradients(lorica_session session);
+// Targeting lorica_session_speed.java
 
 
 
 /* Takes about 20 ms. */
-public static native @Cast("lorica_status") int lorica_train_measure_speed(lorica_train train, lorica_train_speed out);
+public static native @Cast("lorica_status") int lorica_session_measure_speed(lorica_session session, lorica_session_speed out);
 
 /* Steps done, including those of a loaded state. */
-public static native @Cast("int64_t") long lorica_train_step_count(@Const lorica_train train);
+public static native @Cast("int64_t") long lorica_session_step_count(@Const lorica_session session);
 
 /* Copies the gradient sums of adapter tensor i out (for tests and all-reduce), or into the session. n = rows * cols. */
-public static native @Cast("lorica_status") int lorica_train_get_gradient(@Const lorica_train train, int i, FloatPointer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_train_get_gradient(@Const lorica_train train, int i, FloatBuffer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_train_get_gradient(@Const lorica_train train, int i, float[] data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica_train train, int i, @Const FloatPointer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica_train train, int i, @Const FloatBuffer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_train_set_gradient(lorica_train train, int i, @Const float[] data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatPointer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatBuffer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, float[] data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const FloatPointer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const FloatBuffer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const float[] data, @Cast("int64_t") long n);
 
-/* Everything that the next step depends on, as it was after the last step: the adapter, moments, step count, position of the
- * dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written atomically; loading
- * checks a checksum and that it belongs to this adapter's shapes and this optimizer. Errors: IO, FORMAT, MISMATCH, UNSUPPORTED; nothing is changed
- * then. */
-public static native @Cast("lorica_status") int lorica_train_save_state(@Const lorica_train train, @Cast("const char*") BytePointer path);
-public static native @Cast("lorica_status") int lorica_train_save_state(@Const lorica_train train, String path);
-public static native @Cast("lorica_status") int lorica_train_load_state(lorica_train train, @Cast("const char*") BytePointer path);
-public static native @Cast("lorica_status") int lorica_train_load_state(lorica_train train, String path);
-// Targeting lorica_context.java
+/* The gradient sums of all adapter tensors, one after another in their order: n is lorica_adapter_info.n_params. What
+ * sessions on several machines, each with its own micro-batches, have summed up is so added into one (+=), whose step is
+ * then that of all. */
+public static native @Cast("lorica_status") int lorica_session_get_gradients(@Const lorica_session session, FloatPointer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradients(@Const lorica_session session, FloatBuffer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradients(@Const lorica_session session, float[] data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradients(lorica_session session, @Const FloatPointer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradients(lorica_session session, @Const FloatBuffer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradients(lorica_session session, @Const float[] data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_add_gradients(lorica_session session, @Const FloatPointer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_add_gradients(lorica_session session, @Const FloatBuffer data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_add_gradients(lorica_session session, @Const float[] data, @Cast("int64_t") long n);
+
+/* Everything that the next step depends on, as it was after the last step: the adapter, moments, step count, position
+ * of the dropout stream. Gradients added up since then are not part of it, and loading sets them to zero. Written
+ * atomically; loading checks a checksum and that it belongs to this adapter's shapes and this optimizer. Errors: IO,
+ * FORMAT, MISMATCH, UNSUPPORTED; nothing is changed then. */
+public static native @Cast("lorica_status") int lorica_session_save_state(@Const lorica_session session, @Cast("const char*") BytePointer path);
+public static native @Cast("lorica_status") int lorica_session_save_state(@Const lorica_session session, String path);
+public static native @Cast("lorica_status") int lorica_session_load_state(lorica_session session, @Cast("const char*") BytePointer path);
+public static native @Cast("lorica_status") int lorica_session_load_state(lorica_session session, String path);
+// Targeting lorica_kv_cache.java
 
 
 
 /* adapter may be NULL: the base alone. n_ctx positions are allocated. Errors: OUT_OF_MEMORY. */
-public static native @Cast("lorica_status") int lorica_context_create(@Const lorica_model model, @Const lorica_adapter adapter,
-                                               int n_ctx, @Cast("lorica_context**") PointerPointer out);
-public static native @Cast("lorica_status") int lorica_context_create(@Const lorica_model model, @Const lorica_adapter adapter,
-                                               int n_ctx, @ByPtrPtr lorica_context out);
-public static native void lorica_context_free(lorica_context context);
+public static native @Cast("lorica_status") int lorica_kv_cache_create(@Const lorica_model model, @Const lorica_adapter adapter,
+                                               int n_ctx, @Cast("lorica_kv_cache**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_kv_cache_create(@Const lorica_model model, @Const lorica_adapter adapter,
+                                               int n_ctx, @ByPtrPtr lorica_kv_cache out);
+public static native void lorica_kv_cache_free(lorica_kv_cache cache);
 
 /* Positions filled so far. */
-public static native int lorica_context_n_past(@Const lorica_context context);
+public static native int lorica_kv_cache_n_past(@Const lorica_kv_cache cache);
 
 /* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
  * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
- * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into the order in
- * which it reads them then: as many bytes once more, shared by the contexts of a model while any of them lives, and left out where
- * they would take more than three quarters of the memory that is available. Errors: INVALID_ARGUMENT (an id outside the vocabulary,
- * more positions than n_ctx). */
-public static native @Cast("lorica_status") int lorica_context_eval(lorica_context context, @Const IntPointer tokens, int n_tokens,
+ * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into
+ * the order in which it reads them then: as many bytes once more, shared by the KV caches of a model while any of
+ * them lives, and left out where they would take more than three quarters of the memory that is available. Errors:
+ * INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
+public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const IntPointer tokens, int n_tokens,
                                              @Cast("bool") boolean all_logits, FloatPointer logits);
-public static native @Cast("lorica_status") int lorica_context_eval(lorica_context context, @Const IntBuffer tokens, int n_tokens,
+public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const IntBuffer tokens, int n_tokens,
                                              @Cast("bool") boolean all_logits, FloatBuffer logits);
-public static native @Cast("lorica_status") int lorica_context_eval(lorica_context context, @Const int[] tokens, int n_tokens,
+public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const int[] tokens, int n_tokens,
                                              @Cast("bool") boolean all_logits, float[] logits);
 
-/* From now on applies the sum of n_adapters adapters, each times factors[i] (NULL: 1 for each); 0: the base alone. The model is not
- * loaded again. Empties the cache, whose keys and values belong to what was applied before. A single adapter with factor 1 is applied
- * as it is; of anything else a copy is made (see lorica_adapter_stack), so one call costs about what copying A and B costs.
- * Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not finite), OUT_OF_MEMORY; nothing is changed then. */
-public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Cast("const lorica_adapter*const*") PointerPointer adapters,
-                                                     @Const FloatPointer factors, int n_adapters);
-public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Const @ByPtrPtr lorica_adapter adapters,
-                                                     @Const FloatPointer factors, int n_adapters);
-public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Const @ByPtrPtr lorica_adapter adapters,
-                                                     @Const FloatBuffer factors, int n_adapters);
-public static native @Cast("lorica_status") int lorica_context_set_adapters(lorica_context context, @Const @ByPtrPtr lorica_adapter adapters,
-                                                     @Const float[] factors, int n_adapters);
+/* From another thread, at any time: while cancelled is true, lorica_kv_cache_eval returns CANCELLED as soon as the
+ * operation that runs is done, a running call included. What it had appended before stays: whole pieces of the prompt,
+ * see lorica_kv_cache_n_past. */
+public static native void lorica_kv_cache_cancel(lorica_kv_cache cache, @Cast("bool") boolean cancelled);
+
+/* From now on applies the sum of n_adapters adapters, each times factors[i] (NULL: 1 for each); 0: the base alone. The
+ * model is not loaded again. Empties the cache, whose keys and values belong to what was applied before. A single
+ * adapter with factor 1 is applied as it is; of anything else a copy is made (see lorica_adapter_stack), so one call
+ * costs about what copying A and B costs. Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not
+ * finite), OUT_OF_MEMORY; nothing is changed then. */
+public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Cast("const lorica_adapter*const*") PointerPointer adapters,
+                                                     @Const DoublePointer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
+                                                     @Const DoublePointer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
+                                                     @Const DoubleBuffer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
+                                                     @Const double[] factors, int n_adapters);
 
 /* Forgets all positions from n_past on; n_past 0 empties the cache. */
-public static native @Cast("lorica_status") int lorica_context_truncate(lorica_context context, int n_past);
+public static native @Cast("lorica_status") int lorica_kv_cache_truncate(lorica_kv_cache cache, int n_past);
 
 // #ifdef __cplusplus
 // #endif

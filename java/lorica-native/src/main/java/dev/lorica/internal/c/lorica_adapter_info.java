@@ -27,14 +27,15 @@ public class lorica_adapter_info extends Pointer {
         return new lorica_adapter_info((Pointer)this).offsetAddress(i);
     }
 
-    public native int rank(); public native lorica_adapter_info rank(int setter);  /* of the first pair; pairs of a loaded adapter may differ */
-    public native float alpha(); public native lorica_adapter_info alpha(float setter);
-    public native float scale(); public native lorica_adapter_info scale(float setter);   /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
-    public native float dropout(); public native lorica_adapter_info dropout(float setter);
+    public native @Cast("size_t") long struct_size(); public native lorica_adapter_info struct_size(long setter); /* sizeof, set by the caller */
+    public native int rank(); public native lorica_adapter_info rank(int setter); /* of the first pair; pairs of a loaded adapter may differ */
+    public native double alpha(); public native lorica_adapter_info alpha(double setter);
+    public native double scale(); public native lorica_adapter_info scale(double setter); /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
+    public native double dropout(); public native lorica_adapter_info dropout(double setter);
     public native @Cast("bool") boolean use_rslora(); public native lorica_adapter_info use_rslora(boolean setter);
     public native @Cast("bool") boolean use_dora(); public native lorica_adapter_info use_dora(boolean setter);
-    public native int n_pairs(); public native lorica_adapter_info n_pairs(int setter);   /* (A, B) pairs */
-    public native @Cast("int64_t") long n_params(); public native lorica_adapter_info n_params(long setter);  /* trainable elements */
+    public native int n_pairs(); public native lorica_adapter_info n_pairs(int setter);             /* (A, B) pairs */
+    public native @Cast("int64_t") long n_params(); public native lorica_adapter_info n_params(long setter);            /* trainable elements */
     public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_info target_modules(BytePointer setter); /* Hugging Face short names, comma-separated; owned by the adapter */
     public native @Cast("const char*") BytePointer base_fingerprint(); public native lorica_adapter_info base_fingerprint(BytePointer setter); /* of the base it was trained on, "" when the file does not say; owned by the adapter */
 }

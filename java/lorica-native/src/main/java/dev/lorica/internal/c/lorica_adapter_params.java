@@ -27,18 +27,19 @@ public class lorica_adapter_params extends Pointer {
         return new lorica_adapter_params((Pointer)this).offsetAddress(i);
     }
 
+    public native @Cast("size_t") long struct_size(); public native lorica_adapter_params struct_size(long setter); /* sizeof, set by the caller */
     public native int rank(); public native lorica_adapter_params rank(int setter);
-    public native float alpha(); public native lorica_adapter_params alpha(float setter);
-    public native float dropout(); public native lorica_adapter_params dropout(float setter);               /* probability that an element of x is zeroed before A, while training; [0, 1) */
-    public native @Cast("bool") boolean use_rslora(); public native lorica_adapter_params use_rslora(boolean setter);             /* scale alpha / sqrt(rank) instead of alpha / rank */
-    public native @Cast("bool") boolean use_dora(); public native lorica_adapter_params use_dora(boolean setter);               /* DoRA (Liu et al. 2024): y = m / |W + scale B A| (x W^T + scale u B^T), norms by row. m has one
-                                    trained element per row of W and begins as |W|; the norm is a constant to the gradient,
-                                    as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
+    public native double alpha(); public native lorica_adapter_params alpha(double setter);
+    public native double dropout(); public native lorica_adapter_params dropout(double setter);  /* probability that an element of x is zeroed before A, while training; [0, 1) */
+    public native @Cast("bool") boolean use_rslora(); public native lorica_adapter_params use_rslora(boolean setter); /* scale alpha / sqrt(rank) instead of alpha / rank */
+    public native @Cast("bool") boolean use_dora(); public native lorica_adapter_params use_dora(boolean setter);   /* DoRA (Liu et al. 2024): y = m / |W + scale B A| (x W^T + scale u B^T), norms by row. m has one
+                        trained element per row of W and begins as |W|; the norm is a constant to the gradient,
+                        as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
     public native @Cast("lorica_lora_init") int init(); public native lorica_adapter_params init(int setter);
     public native @Cast("uint64_t") long seed(); public native lorica_adapter_params seed(long setter);               /* the same seed gives the same A on every device and platform */
     public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_params target_modules(BytePointer setter); /* comma-separated: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, GGUF's
                                     attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down, full tensor names such
-                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head). A name may
-                                    carry a rank and an alpha of its own: "q_proj,v_proj:8,blk.3.attn_q:4:16". Later
+                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head). A name
+                                    may carry a rank and an alpha of its own: "q_proj,v_proj:8,blk.3.attn_q:4:16". Later
                                     names overrule earlier ones. */
 }

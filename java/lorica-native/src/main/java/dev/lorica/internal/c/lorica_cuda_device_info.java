@@ -27,6 +27,7 @@ public class lorica_cuda_device_info extends Pointer {
         return new lorica_cuda_device_info((Pointer)this).offsetAddress(i);
     }
 
+    public native @Cast("size_t") long struct_size(); public native lorica_cuda_device_info struct_size(long setter); /* sizeof, set by the caller */
     public native @Cast("char") byte name(int i); public native lorica_cuda_device_info name(int i, byte setter);
     @MemberGetter public native @Cast("char*") BytePointer name();
     public native @Cast("char") byte pci_bus_id(int i); public native lorica_cuda_device_info pci_bus_id(int i, byte setter);

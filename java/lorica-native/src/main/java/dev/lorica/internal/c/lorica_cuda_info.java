@@ -28,11 +28,13 @@ public class lorica_cuda_info extends Pointer {
         return new lorica_cuda_info((Pointer)this).offsetAddress(i);
     }
 
-    public native int driver_version(); public native lorica_cuda_info driver_version(int setter);  /* the newest CUDA that the driver runs, 13000 for 13.0; 0: no driver, or no library to ask it with */
+    public native @Cast("size_t") long struct_size(); public native lorica_cuda_info struct_size(long setter); /* sizeof, set by the caller */
+    public native int driver_version(); public native lorica_cuda_info driver_version(int setter);  /* the newest CUDA that the driver runs, 13000 for 13.0; 0: no driver, or no library to ask
+                                it with */
     public native int runtime_version(); public native lorica_cuda_info runtime_version(int setter); /* the CUDA that liblorica-cuda.so was built with; 0: that library cannot be opened */
     public native int n_devices(); public native lorica_cuda_info n_devices(int setter);
     public native @Cast("char") byte problem(int i); public native lorica_cuda_info problem(int i, byte setter);
-    @MemberGetter public native @Cast("char*") BytePointer problem();       /* why no GPU can be used; "" where one may be */
+    @MemberGetter public native @Cast("char*") BytePointer problem(); /* why no GPU can be used; "" where one may be */
     public native @Cast("char") byte remedy(int i); public native lorica_cuda_info remedy(int i, byte setter);
-    @MemberGetter public native @Cast("char*") BytePointer remedy();        /* what to do about that */
+    @MemberGetter public native @Cast("char*") BytePointer remedy();  /* what to do about that */
 }

@@ -28,6 +28,7 @@ public class lorica_device_info extends Pointer {
         return new lorica_device_info((Pointer)this).offsetAddress(i);
     }
 
+    public native @Cast("size_t") long struct_size(); public native lorica_device_info struct_size(long setter); /* sizeof, set by the caller */
     public native @Cast("char") byte name(int i); public native lorica_device_info name(int i, byte setter);
     @MemberGetter public native @Cast("char*") BytePointer name();            /* "cpu", "cuda:0" */
     public native @Cast("char") byte detail(int i); public native lorica_device_info detail(int i, byte setter);
@@ -35,5 +36,5 @@ public class lorica_device_info extends Pointer {
     public native @Cast("char") byte reason(int i); public native lorica_device_info reason(int i, byte setter);
     @MemberGetter public native @Cast("char*") BytePointer reason();         /* as lorica_model_info.device_reason */
     public native @Cast("int64_t") long available_memory(); public native lorica_device_info available_memory(long setter); /* bytes */
-    public native double peak_flops(); public native lorica_device_info peak_flops(double setter);        /* per second, measured by the call as lorica_train_measure_speed does; 0: not known */
+    public native double peak_flops(); public native lorica_device_info peak_flops(double setter);        /* per second, measured by the call as lorica_session_measure_speed does; 0: not known */
 }

@@ -27,6 +27,7 @@ public class lorica_gguf_tensor extends Pointer {
         return new lorica_gguf_tensor((Pointer)this).offsetAddress(i);
     }
 
+    public native @Cast("size_t") long struct_size(); public native lorica_gguf_tensor struct_size(long setter); /* sizeof, set by the caller */
     public native @Cast("const char*") BytePointer name(); public native lorica_gguf_tensor name(BytePointer setter); /* owned by the handle */
     public native @Cast("const char*") BytePointer type(); public native lorica_gguf_tensor type(BytePointer setter); /* ggml's name: "F32", "Q4_0", "Q4_K", … static storage */
     public native int n_dims(); public native lorica_gguf_tensor n_dims(int setter);    /* 1 to 4 */

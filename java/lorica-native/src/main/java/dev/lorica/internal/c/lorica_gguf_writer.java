@@ -10,8 +10,8 @@ import static dev.lorica.internal.c.Lorica.*;
 
 
 /* A GGUF v3 file in the making: first metadata and tensors in the order in which they are to stand in the file, then
- * lorica_gguf_writer_write, which reads the tensors. Errors: INVALID_ARGUMENT for a name that is empty, too long or there
- * already, and for shapes that are no whole number of blocks. */
+ * lorica_gguf_writer_write, which reads the tensors. Errors: INVALID_ARGUMENT for a name that is empty, too long or
+ * there already, and for shapes that are no whole number of blocks. */
 @Opaque @Properties(inherit = dev.lorica.internal.c.presets.LoricaPresets.class)
 public class lorica_gguf_writer extends Pointer {
     /** Empty constructor. Calls {@code super((Pointer)null)}. */

@@ -27,13 +27,15 @@ public class lorica_model_info extends Pointer {
         return new lorica_model_info((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("const char*") BytePointer architecture(); public native lorica_model_info architecture(BytePointer setter); /* "llama" */
-    public native @Cast("const char*") BytePointer name(); public native lorica_model_info name(BytePointer setter);         /* general.name, "" when absent */
-    public native @Cast("const char*") BytePointer file_type(); public native lorica_model_info file_type(BytePointer setter);    /* the tensor type that most weights have: "Q4_0" */
-    public native @Cast("const char*") BytePointer device(); public native lorica_model_info device(BytePointer setter);       /* the device chosen: "cpu", "cuda:0" */
+    public native @Cast("size_t") long struct_size(); public native lorica_model_info struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("const char*") BytePointer architecture(); public native lorica_model_info architecture(BytePointer setter);  /* "llama" */
+    public native @Cast("const char*") BytePointer name(); public native lorica_model_info name(BytePointer setter);          /* general.name, "" when absent */
+    public native @Cast("const char*") BytePointer file_type(); public native lorica_model_info file_type(BytePointer setter);     /* the tensor type that most weights have: "Q4_0" */
+    public native @Cast("const char*") BytePointer device(); public native lorica_model_info device(BytePointer setter);        /* the device chosen: "cpu", "cuda:0" */
     public native @Cast("const char*") BytePointer device_detail(); public native lorica_model_info device_detail(BytePointer setter); /* which, and with which kernels: "AMX-BF16, bf16, 2 threads" */
-    public native @Cast("const char*") BytePointer device_reason(); public native lorica_model_info device_reason(BytePointer setter); /* why "auto" took it: "no GPU: no NVIDIA driver (libcuda.so.1 not found)"; "" where it was named */
-    public native @Cast("const char*") BytePointer fingerprint(); public native lorica_model_info fingerprint(BytePointer setter);  /* 16 hex digits over architecture, shapes and sampled weights; names the base in adapters */
+    public native @Cast("const char*") BytePointer device_reason(); public native lorica_model_info device_reason(BytePointer setter); /* why "auto" took it: "no GPU: no NVIDIA driver (libcuda.so.1 not found)"; "" where it
+                                   was named */
+    public native @Cast("const char*") BytePointer fingerprint(); public native lorica_model_info fingerprint(BytePointer setter); /* 16 hex digits over architecture, shapes and sampled weights; names the base in adapters */
     public native int n_layer(); public native lorica_model_info n_layer(int setter);
     public native int n_embd(); public native lorica_model_info n_embd(int setter);
     public native int n_head(); public native lorica_model_info n_head(int setter);
@@ -42,7 +44,7 @@ public class lorica_model_info extends Pointer {
     public native int n_ff(); public native lorica_model_info n_ff(int setter);
     public native int n_vocab(); public native lorica_model_info n_vocab(int setter);
     public native int n_ctx_train(); public native lorica_model_info n_ctx_train(int setter);
-    public native @Cast("bool") boolean tied_output(); public native lorica_model_info tied_output(boolean setter);          /* the output head is the embedding matrix */
-    public native @Cast("int64_t") long n_params(); public native lorica_model_info n_params(long setter);          /* elements of all weight tensors */
-    public native @Cast("int64_t") long weight_bytes(); public native lorica_model_info weight_bytes(long setter);      /* bytes of all weight tensors in the file */
+    public native @Cast("bool") boolean tied_output(); public native lorica_model_info tied_output(boolean setter);     /* the output head is the embedding matrix */
+    public native @Cast("int64_t") long n_params(); public native lorica_model_info n_params(long setter);     /* elements of all weight tensors */
+    public native @Cast("int64_t") long weight_bytes(); public native lorica_model_info weight_bytes(long setter); /* bytes of all weight tensors in the file */
 }

@@ -27,8 +27,9 @@ public class lorica_optimizer_step_params extends Pointer {
         return new lorica_optimizer_step_params((Pointer)this).offsetAddress(i);
     }
 
-    public native float learning_rate(); public native lorica_optimizer_step_params learning_rate(float setter);
-    public native float weight_decay(); public native lorica_optimizer_step_params weight_decay(float setter);  /* decoupled: p -= lr * wd * p before the update; every tensor is decayed */
-    public native float grad_scale(); public native lorica_optimizer_step_params grad_scale(float setter);    /* gradients are multiplied by it first: 1 / trained tokens of the accumulation group */
-    public native float max_grad_norm(); public native lorica_optimizer_step_params max_grad_norm(float setter); /* clip the total L2 norm of the scaled gradients by max / (norm + 1e-6); <= 0: never */
+    public native @Cast("size_t") long struct_size(); public native lorica_optimizer_step_params struct_size(long setter); /* sizeof, set by the caller */
+    public native double learning_rate(); public native lorica_optimizer_step_params learning_rate(double setter);
+    public native double weight_decay(); public native lorica_optimizer_step_params weight_decay(double setter);  /* decoupled: p -= lr * wd * p before the update; every tensor is decayed */
+    public native double grad_scale(); public native lorica_optimizer_step_params grad_scale(double setter);    /* gradients are multiplied by it first: 1 / trained tokens of the accumulation group */
+    public native double max_grad_norm(); public native lorica_optimizer_step_params max_grad_norm(double setter); /* clip the total L2 norm of the scaled gradients by max / (norm + 1e-6); <= 0: never */
 }

@@ -28,9 +28,10 @@ public class lorica_tensor_source extends Pointer {
         return new lorica_tensor_source((Pointer)this).offsetAddress(i);
     }
 
+    public native @Cast("size_t") long struct_size(); public native lorica_tensor_source struct_size(long setter); /* sizeof, set by the caller */
     public native @Cast("const char*") BytePointer path(); public native lorica_tensor_source path(BytePointer setter);
-    public native @Cast("uint64_t") long offset(); public native lorica_tensor_source offset(long setter);       /* bytes from the start of that file */
-    public native @Cast("const char*") BytePointer type(); public native lorica_tensor_source type(BytePointer setter);     /* "F32", "F16" or "BF16" */
-    public native int n_rope_heads(); public native lorica_tensor_source n_rope_heads(int setter);  /* > 0: the rows are heads in Hugging Face's RoPE order and are put into GGUF's, that of "llama":
-                              row j + k * d/2 of a head of d rows becomes its row 2j + k */
+    public native @Cast("uint64_t") long offset(); public native lorica_tensor_source offset(long setter);      /* bytes from the start of that file */
+    public native @Cast("const char*") BytePointer type(); public native lorica_tensor_source type(BytePointer setter);    /* "F32", "F16" or "BF16" */
+    public native int n_rope_heads(); public native lorica_tensor_source n_rope_heads(int setter); /* > 0: the rows are heads in Hugging Face's RoPE order and are put into GGUF's, that of
+                             "llama": row j + k * d/2 of a head of d rows becomes its row 2j + k */
 }

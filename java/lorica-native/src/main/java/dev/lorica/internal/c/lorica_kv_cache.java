@@ -10,13 +10,13 @@ import static dev.lorica.internal.c.Lorica.*;
 
 
 /* ---------------------------------------------------------------------------------------------------------------
- * Training
+ * Running: a KV cache is what texts are put through
  * ------------------------------------------------------------------------------------------------------------- */
 
 @Opaque @Properties(inherit = dev.lorica.internal.c.presets.LoricaPresets.class)
-public class lorica_train extends Pointer {
+public class lorica_kv_cache extends Pointer {
     /** Empty constructor. Calls {@code super((Pointer)null)}. */
-    public lorica_train() { super((Pointer)null); }
+    public lorica_kv_cache() { super((Pointer)null); }
     /** Pointer cast constructor. Invokes {@link Pointer#Pointer(Pointer)}. */
-    public lorica_train(Pointer p) { super(p); }
+    public lorica_kv_cache(Pointer p) { super(p); }
 }

@@ -10,13 +10,13 @@ import static dev.lorica.internal.c.Lorica.*;
 
 
 /* ---------------------------------------------------------------------------------------------------------------
- * Running: a context is a KV cache and what has been put through it
+ * Training
  * ------------------------------------------------------------------------------------------------------------- */
 
 @Opaque @Properties(inherit = dev.lorica.internal.c.presets.LoricaPresets.class)
-public class lorica_context extends Pointer {
+public class lorica_session extends Pointer {
     /** Empty constructor. Calls {@code super((Pointer)null)}. */
-    public lorica_context() { super((Pointer)null); }
+    public lorica_session() { super((Pointer)null); }
     /** Pointer cast constructor. Invokes {@link Pointer#Pointer(Pointer)}. */
-    public lorica_context(Pointer p) { super(p); }
+    public lorica_session(Pointer p) { super(p); }
 }

@@ -21,8 +21,9 @@ struct lorica_gguf_writer {
 
 namespace {
 
-lorica::ExportConfig export_config(const lorica_export_params * params) {
-    const lorica_export_params p = params ? *params : lorica_export_default_params();
+lorica::ExportConfig export_config(const lorica_write_params * params) {
+    lorica_write_params p{sizeof p, nullptr, 0};
+    if (params) lorica::api::read_struct(params, "params", p);
     if (p.n_threads < 0)
         lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_threads is ", p.n_threads, "; it must be at least 0");
     lorica::ExportConfig config;
@@ -47,10 +48,14 @@ template <typename T> std::span<const T> checked_span(const T * values, int64_t 
 
 }  // namespace
 
-lorica_export_params lorica_export_default_params(void) { return {nullptr, 0}; }
+lorica_status lorica_write_default_params(lorica_write_params * params) {
+    return guarded([&] {
+        lorica::api::write_struct(lorica_write_params{sizeof(lorica_write_params), nullptr, 0}, "params", params);
+    });
+}
 
 lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
-                           const lorica_export_params * params) {
+                           const lorica_write_params * params) {
     return guarded([&] {
         require(model, "model");
         require(path, "path");
@@ -58,7 +63,7 @@ lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * ad
     });
 }
 
-lorica_status lorica_quantize(const char * source, const char * target, const lorica_export_params * params) {
+lorica_status lorica_quantize(const char * source, const char * target, const lorica_write_params * params) {
     return guarded([&] {
         require(source, "source");
         require(target, "target");
@@ -127,17 +132,18 @@ lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const c
         require(writer, "writer");
         require(name, "name");
         require(type, "type");
-        require(source, "source");
-        require(source->path, "source.path");
-        require(source->type, "source.type");
+        lorica_tensor_source from{};
+        lorica::api::read_struct(source, "source", from);
+        require(from.path, "source.path");
+        require(from.type, "source.type");
         if (rows < 0 || cols < 1)
             lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "tensor ", name, " has ", rows, " rows and ", cols, " columns");
-        const std::string path = source->path;
+        const std::string path = from.path;
         auto & file = writer->files[path];
         if (!file) file = std::make_shared<lorica::MappedFile>(path);
-        const ggml_type from = lorica::plain_type(source->type), to = lorica::plain_type(type);
+        const ggml_type from_type = lorica::plain_type(from.type), to = lorica::plain_type(type);
         const int64_t n_rows = std::max<int64_t>(rows, 1);
-        auto values = lorica::rows_of_file(file, path, source->offset, from, n_rows, cols, source->n_rope_heads);
+        auto values = lorica::rows_of_file(file, path, from.offset, from_type, n_rows, cols, from.n_rope_heads);
         const int64_t ne[] = {cols, rows};
         writer->writer.add_tensor(name, to, std::span(ne, rows > 0 ? 2 : 1),
                                   writer->streams.stream(name, to, n_rows, cols, std::move(values)));

@@ -1,0 +1,266 @@
+#include "common/thread_pool.h"
+
+#include <bit>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#include <signal.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#include <unistd.h>
+#endif
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+#include "common/log.h"
+#include "common/machine.h"
+
+namespace lorica {
+
+namespace {
+
+// About 50 µs. Within that time the next operation follows, or nothing does for long; and a thread that has not done
+// its piece by then has lost its core, perhaps to the one that waits for it.
+constexpr int n_spins = 1000;
+
+constexpr uint32_t one_place = uint32_t{1} << 16, inside_mask = one_place - 1;
+
+thread_local bool inside = false;   // of a call, or a thread of the pool
+thread_local int caller_depth = 0;  // of Caller
+thread_local int own_slot = -1;     // as long as this thread is a caller; -1: none was free
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+int64_t now() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+// Threads of the pool answer no signals of the process, which are for threads that know what to do with them (a JVM has
+// its own). Those that a thread raises by what it does stay.
+class SignalsBlocked {
+public:
+#if defined(_WIN32)
+    SignalsBlocked() {}
+#else
+    SignalsBlocked() {
+        sigset_t all;
+        sigfillset(&all);
+        for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) sigdelset(&all, own);
+        pthread_sigmask(SIG_SETMASK, &all, &before_);
+    }
+    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+private:
+    sigset_t before_;
+#endif
+};
+
+// A thread inherits the processors of the one that made it, which may have been bound to one.
+void use_all_processors() {
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(getpid(), sizeof set, &set) == 0) sched_setaffinity(0, sizeof set, &set);
+#endif
+}
+
+void set_name() {
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "lorica");
+#endif
+}
+
+}  // namespace
+
+ThreadPool & ThreadPool::instance() {
+    static ThreadPool & pool = *new ThreadPool;
+    return pool;
+}
+
+ThreadPool::ThreadPool() : limit_(std::min(usable_processors(), most_threads)), capacity_(limit_.load()) {}
+
+void ThreadPool::set_limit(int n_threads) {
+    const int usable = std::min(usable_processors(), most_threads);
+    const int limit = n_threads > 0 ? std::min(n_threads, usable) : usable;
+    limit_ = limit;
+    capacity_ = limit;
+}
+
+bool ThreadPool::is_inside() { return inside; }
+
+ThreadPool::Caller::Caller() : outermost_(!inside && caller_depth == 0) {
+    ++caller_depth;
+    if (!outermost_) return;
+    ThreadPool & pool = instance();
+    pool.n_callers_.fetch_add(1);
+    uint64_t taken = pool.taken_.load(std::memory_order_relaxed);
+    own_slot = -1;
+    while (~taken != 0) {
+        const int free = std::countr_one(taken);
+        if (pool.taken_.compare_exchange_weak(taken, taken | uint64_t{1} << free, std::memory_order_acquire)) {
+            own_slot = free;
+            break;
+        }
+    }
+}
+
+ThreadPool::Caller::~Caller() {
+    --caller_depth;
+    if (!outermost_) return;
+    ThreadPool & pool = instance();
+    if (own_slot >= 0) pool.taken_.fetch_and(~(uint64_t{1} << own_slot), std::memory_order_release);
+    pool.n_callers_.fetch_sub(1);
+}
+
+void ThreadPool::call_in(Slot & slot, int rank) noexcept {
+    try {
+        slot.call(slot.context, rank);
+    } catch (...) {
+        if (!slot.failed.exchange(true)) slot.error = std::current_exception();
+    }
+}
+
+void ThreadPool::run_call(int n_threads, Call call, const void * context) {
+    const Caller caller;
+    n_threads = std::min(n_threads, most_threads);
+    int capacity = capacity_.load(std::memory_order_relaxed);
+    while (capacity < n_threads && !capacity_.compare_exchange_weak(capacity, n_threads)) {
+    }
+    capacity = std::max(capacity, n_threads);
+    const int n_callers = n_callers_.load(), share = (capacity + n_callers - 1) / n_callers;
+    const int places = std::min(n_threads, share) - 1;
+    if (places > 0) add_workers(std::min(capacity - 1, places * n_callers));
+    inside = true;
+    if (places < 1 || own_slot < 0 || n_workers() == 0) {
+        struct Outside {
+            ~Outside() { inside = false; }
+        } outside;
+        return call(context, 0);
+    }
+    const int index = own_slot;
+    Slot & slot = slots_[static_cast<size_t>(index)];
+    offer(slot, index, places, call, context);
+    call_in(slot, 0);
+    inside = false;
+
+    const uint32_t before = slot.state.fetch_and(inside_mask, std::memory_order_acq_rel);
+    if (before >= one_place) open_.fetch_and(~(uint64_t{1} << index));
+    for (int spins = 0;; ++spins) {
+        const uint32_t state = slot.state.load(std::memory_order_acquire);
+        if (state == 0) break;
+        if (spins < n_spins) {
+            pause();
+        } else {
+            slot.state.wait(state, std::memory_order_acquire);
+        }
+    }
+    if (slot.failed.load(std::memory_order_relaxed)) {
+        slot.failed.store(false, std::memory_order_relaxed);
+        std::rethrow_exception(std::exchange(slot.error, nullptr));
+    }
+}
+
+void ThreadPool::offer(Slot & slot, int index, int places, Call call, const void * context) {
+    slot.call = call;
+    slot.context = context;
+    slot.state.store(static_cast<uint32_t>(places) * one_place, std::memory_order_release);
+    open_.fetch_or(uint64_t{1} << index);
+    // Who says that it sleeps looks once more after that, who offers looks after that who sleeps: one sees the other.
+    const int n = n_workers();
+    for (int i = 0, coming = 0; i < n && coming < places && may_help(i); ++i) {
+        Worker & worker = *workers_[static_cast<size_t>(i)];
+        uint32_t state = worker.state.load();
+        if (state == Worker::asleep && worker.state.compare_exchange_strong(state, Worker::looking)) {
+            worker.state.notify_one();
+            ++coming;
+        } else if (state == Worker::looking) {
+            ++coming;
+        }
+    }
+}
+
+void ThreadPool::add_workers(int wanted) {
+    if (n_workers() >= wanted) return;
+    const std::unique_lock lock(making_, std::try_to_lock);
+    if (!lock || now() < make_again_at_) return;
+    const SignalsBlocked blocked;
+    for (int i = n_workers(); i < wanted; ++i) {
+        try {
+            auto & worker = workers_[static_cast<size_t>(i)];
+            if (!worker) worker = std::make_unique<Worker>();
+            std::thread([this, i] { work(i); }).detach();
+        } catch (const std::exception & error) {
+            make_again_at_ = now() + 1'000'000'000;
+            if (!warned_) {
+                log(LORICA_LOG_WARN, "the system gives no more threads (", error.what(), "): computing on ", i + 1,
+                    " instead of ", wanted + 1);
+            }
+            warned_ = true;
+            return;
+        }
+        n_workers_.store(i + 1, std::memory_order_release);
+    }
+}
+
+// So that callers and the threads that help them are not more than the processors.
+bool ThreadPool::may_help(int index) const {
+    return index + n_callers_.load(std::memory_order_relaxed) < capacity_.load(std::memory_order_relaxed);
+}
+
+bool ThreadPool::help(int index, Worker & self) {
+    uint64_t open = open_.load();
+    if (open == 0 || !may_help(index)) return false;
+    // Others begin elsewhere, so that several callers get their share.
+    const int turn = index % n_slots;
+    for (open = std::rotr(open, turn); open != 0; open &= open - 1) {
+        const int at = (std::countr_zero(open) + turn) % n_slots;
+        Slot & slot = slots_[static_cast<size_t>(at)];
+        uint32_t state = slot.state.load(std::memory_order_relaxed);
+        while (state >= one_place) {
+            if (!slot.state.compare_exchange_weak(state, state - one_place + 1, std::memory_order_acquire)) continue;
+            const uint32_t place = state / one_place;
+            if (place == 1) open_.fetch_and(~(uint64_t{1} << at));
+            self.state.store(Worker::busy, std::memory_order_relaxed);
+            call_in(slot, static_cast<int>(place));
+            self.state.store(Worker::looking, std::memory_order_relaxed);
+            if ((slot.state.fetch_sub(1, std::memory_order_acq_rel) & inside_mask) == 1) slot.state.notify_one();
+            return true;
+        }
+    }
+    return false;
+}
+
+void ThreadPool::work(int index) {
+    inside = true;
+    use_all_processors();
+    set_name();
+    Worker & self = *workers_[static_cast<size_t>(index)];
+    for (int spins = 0;;) {
+        if (help(index, self)) {
+            spins = 0;
+        } else if (++spins < n_spins) {
+            pause();
+        } else {
+            self.state.store(Worker::asleep);
+            if (open_.load() != 0 && may_help(index)) {
+                self.state.store(Worker::looking);
+            } else {
+                self.state.wait(Worker::asleep);
+            }
+            spins = 0;
+        }
+    }
+}
+
+}  // namespace lorica
