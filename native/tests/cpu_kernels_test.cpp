@@ -511,8 +511,8 @@ std::vector<Segment> packed(const std::vector<int32_t> & lengths) {
     return result;
 }
 
-AttentionShape heads(int32_t n_head, int32_t n_head_kv, int32_t head_dim) {
-    return {n_head, n_head_kv, head_dim, 1 / std::sqrt(static_cast<double>(head_dim))};
+AttentionShape heads(int32_t n_head, int32_t n_head_kv, int32_t head_dim, MaskSpec mask = {}, double softcap = 0) {
+    return {n_head, n_head_kv, head_dim, 1 / std::sqrt(static_cast<double>(head_dim)), mask, softcap};
 }
 
 std::vector<AttentionCase> training_cases() {
@@ -530,6 +530,18 @@ std::vector<AttentionCase> training_cases() {
         {"wide head", packed({90}), heads(2, 1, 256)},
         {"prefix in the cache", {{0, 40, 0, 150}, {40, 7, 150, 300}}, heads(6, 2, 64)},
         {"gaps between segments", {{3, 20, 5, 20}, {30, 9, 40, 9}}, heads(4, 1, 16)},
+        {"window of few", packed({1, 30, 200}), heads(3, 1, 32, {6, 0})},
+        {"window of a panel", packed({130, 33}), heads(2, 2, 64, {31, 0})},
+        {"window of a block", packed({300}), heads(4, 1, 64, {63, 0})},
+        {"window over chunks", packed({1100, 20}), heads(2, 1, 64, {299, 0})},
+        {"window of a chunk behind a prefix", {{0, 90, 0, 700}}, heads(2, 1, 40, {511, 0})},
+        {"window wider than the text", packed({70, 9}), heads(2, 1, 32, {1000, 0})},
+        {"both ways", packed({1, 2, 100, 33}), heads(4, 2, 64, {MaskSpec::all, MaskSpec::all})},
+        {"both ways, long", packed({600}), heads(2, 1, 32, {MaskSpec::all, MaskSpec::all})},
+        {"symmetric window", packed({300, 7}), heads(3, 1, 64, {64, 64})},
+        {"symmetric window over chunks", packed({1100}), heads(2, 1, 32, {20, 20})},
+        {"soft cap", packed({1, 100, 33}), heads(4, 2, 64, {}, 5)},
+        {"soft cap and window over chunks", packed({700}), heads(2, 1, 64, {100, 0}, 3)},
     };
 }
 
@@ -540,6 +552,10 @@ std::vector<AttentionCase> decoding_cases() {
         {"several sequences", {{0, 1, 0, 300}, {1, 1, 300, 77}, {2, 3, 377, 520}}, heads(8, 2, 40)},
         {"odd head and cache", {{0, 2, 0, 513}}, heads(3, 1, 21)},
         {"tokens over a border of parts", {{0, 4, 0, 514}}, heads(4, 4, 64)},
+        {"window in the cache", {{0, 1, 0, 1000}}, heads(9, 3, 64, {199, 0})},
+        {"window of a part", {{0, 4, 0, 514}, {4, 1, 514, 300}}, heads(4, 2, 40, {127, 0})},
+        {"window of few in the cache", {{0, 3, 0, 260}}, heads(2, 1, 64, {2, 0})},
+        {"soft cap in the cache", {{0, 2, 0, 400}}, heads(4, 2, 64, {300, 0}, 5)},
     };
 }
 
@@ -562,32 +578,43 @@ AttentionReference plain_loops(const AttentionCase & c, const Rows & q, const Ro
         for (int64_t i = 0; i < s.q_len; ++i) {
             for (int64_t h = 0; h < shape.n_head; ++h) {
                 const int64_t row = s.q_begin + i, qc = h * hd, kc = h / (shape.n_head / shape.n_head_kv) * hd;
-                const int64_t n = i + s.kv_len - s.q_len + 1;
-                std::vector<double> p(static_cast<size_t>(n)), dp(static_cast<size_t>(n));
+                // Written a second time: key j is at distance place - j.
+                const int64_t place = i + s.kv_len - s.q_len;
+                int64_t first_key = 0, end_key = s.kv_len;
+                while (place - first_key > shape.mask.back) ++first_key;
+                while (end_key - 1 - place > shape.mask.ahead) --end_key;
+                const int64_t n = end_key - first_key, kv_begin = s.kv_begin + first_key;
+                std::vector<double> p(static_cast<size_t>(n)), dp(static_cast<size_t>(n)),
+                    slope(static_cast<size_t>(n), 1);
                 double max = -std::numeric_limits<double>::infinity(), sum = 0, delta = 0;
                 for (int64_t j = 0; j < n; ++j) {
                     double score = 0;
-                    for (int64_t x = 0; x < hd; ++x) score += q.at(row, qc + x) * k.at(s.kv_begin + j, kc + x);
-                    p[static_cast<size_t>(j)] = score * shape.scale;
-                    max = std::max(max, score * shape.scale);
+                    for (int64_t x = 0; x < hd; ++x) score += q.at(row, qc + x) * k.at(kv_begin + j, kc + x);
+                    score *= shape.scale;
+                    if (shape.softcap > 0) score = shape.softcap * std::tanh(score / shape.softcap);
+                    p[static_cast<size_t>(j)] = score;
+                    max = std::max(max, score);
                 }
+                for (size_t j = 0; shape.softcap > 0 && j < p.size(); ++j)
+                    slope[j] = 1 - p[j] / shape.softcap * (p[j] / shape.softcap);
                 for (double & score : p) sum += score = std::exp(score - max);
                 for (int64_t j = 0; j < n; ++j) {
                     p[static_cast<size_t>(j)] /= sum;
                     for (int64_t x = 0; x < hd; ++x) {
                         result.o[static_cast<size_t>(row * q_cols + qc + x)] +=
-                            p[static_cast<size_t>(j)] * v.at(s.kv_begin + j, kc + x);
-                        dp[static_cast<size_t>(j)] += d_o.at(row, qc + x) * v.at(s.kv_begin + j, kc + x);
+                            p[static_cast<size_t>(j)] * v.at(kv_begin + j, kc + x);
+                        dp[static_cast<size_t>(j)] += d_o.at(row, qc + x) * v.at(kv_begin + j, kc + x);
                     }
                     delta += p[static_cast<size_t>(j)] * dp[static_cast<size_t>(j)];
                 }
                 result.lse[static_cast<size_t>(row * shape.n_head + h)] = max + std::log(sum);
                 for (int64_t j = 0; j < n; ++j) {
-                    const double ds = p[static_cast<size_t>(j)] * (dp[static_cast<size_t>(j)] - delta) * shape.scale;
-                    const auto at_k = static_cast<size_t>((s.kv_begin + j) * kv_cols + kc),
+                    const double ds = p[static_cast<size_t>(j)] * (dp[static_cast<size_t>(j)] - delta) * shape.scale *
+                                      slope[static_cast<size_t>(j)];
+                    const auto at_k = static_cast<size_t>((kv_begin + j) * kv_cols + kc),
                                at_q = static_cast<size_t>(row * q_cols + qc);
                     for (int64_t x = 0; x < hd; ++x) {
-                        result.dq[at_q + static_cast<size_t>(x)] += ds * k.at(s.kv_begin + j, kc + x);
+                        result.dq[at_q + static_cast<size_t>(x)] += ds * k.at(kv_begin + j, kc + x);
                         result.dk[at_k + static_cast<size_t>(x)] += ds * q.at(row, qc + x);
                         result.dv[at_k + static_cast<size_t>(x)] += p[static_cast<size_t>(j)] * d_o.at(row, qc + x);
                     }

@@ -15,9 +15,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-HWY_INLINE Vec sigmoid(Vec x) {
+HWY_INLINE Vec one_over_one_plus(Vec x) {
     const Vec one = hn::Set(Floats(), 1.0f);
-    const Vec divisor = hn::Add(one, exp_clamped(hn::Neg(x)));
+    const Vec divisor = hn::Add(one, x);
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
     // A division takes as long as all the rest. The estimate has 14 bits, a step of Newton doubles them.
     const Vec estimate = hn::ApproximateReciprocal(divisor);
@@ -26,6 +26,8 @@ HWY_INLINE Vec sigmoid(Vec x) {
     return hn::Div(one, divisor);
 #endif
 }
+
+HWY_INLINE Vec sigmoid(Vec x) { return one_over_one_plus(exp_clamped(hn::Neg(x))); }
 
 // Of each function its value and, where it is asked for, its derivative; what both need is computed once.
 struct Silu {
@@ -44,8 +46,10 @@ struct GeluTanh {
     static constexpr float twice_root = 1.5957691216057308f, cubic = 0.044715f;
     Vec x, x2, s;
     HWY_INLINE explicit GeluTanh(Vec at) : x(at), x2(hn::Mul(at, at)) {
-        const Vec inner = hn::MulAdd(x2, hn::Set(Floats(), twice_root * cubic), hn::Set(Floats(), twice_root));
-        s = sigmoid(hn::Mul(x, inner));
+        const Floats d;
+        // -2 u log2(e)
+        const Vec inner = hn::MulAdd(x2, hn::Set(d, -log2_e * twice_root * cubic), hn::Set(d, -log2_e * twice_root));
+        s = one_over_one_plus(exp2_clamped(hn::Min(hn::Set(d, 126.0f), hn::Mul(x, inner))));
     }
     HWY_INLINE Vec value() const { return hn::Mul(x, s); }
     // s (1 + x (1 - s) (2 u)')
@@ -63,8 +67,8 @@ struct GeluErf {
     HWY_INLINE explicit GeluErf(Vec at) : x(at) {
         const Floats d;
         const Vec one = hn::Set(d, 1.0f);
-        bell = exp_clamped(hn::Mul(hn::Mul(x, x), hn::Set(d, -0.5f)));
-        const Vec t = hn::Div(one, hn::MulAdd(hn::Abs(x), hn::Set(d, 0.3f), one));
+        bell = exp2_clamped(hn::Mul(hn::Mul(x, x), hn::Set(d, -0.5f * log2_e)));
+        const Vec t = one_over_one_plus(hn::Mul(hn::Abs(x), hn::Set(d, 0.3f)));
         Vec p = hn::MulAdd(hn::Set(d, 0.037409344f), t, hn::Set(d, -0.164424498f));
         p = hn::MulAdd(p, t, hn::Set(d, 0.218794538f));
         p = hn::MulAdd(p, t, hn::Set(d, -0.0651385604f));

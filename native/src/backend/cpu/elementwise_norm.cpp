@@ -46,22 +46,50 @@ struct Statistics {
     float mean;
     double inverse;
 };
+// sum_lanes of two sums in one pass; n in whole vectors.
+struct TwoSums {
+    double first, second;
+};
+template <typename F> HWY_INLINE TwoSums sum_two(int64_t n, const F & f) {
+    constexpr int64_t lanes = n_lanes;
+    Vec a0 = hn::Zero(Floats()), a1 = a0, b0 = a0, b1 = a0;
+    int64_t i = 0;
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+        f(i, a0, b0);
+        f(i + lanes, a1, b1);
+    }
+    if (i < n) f(i, a0, b0);
+    return {hn::ReduceSum(Floats(), hn::Add(a0, a1)), hn::ReduceSum(Floats(), hn::Add(b0, b1))};
+}
+
+// Of a layer norm in one pass: sums of differences to a number near the mean, the mean of the first elements. How far
+// off it is counts by its square next to the variance, which an outlier among them raises as well.
 template <bool Layer, typename X> HWY_INLINE Statistics statistics(const X * x, int64_t n, double eps) {
     if constexpr (!Layer) return {0, inverse_rms(x, n, eps)};
-    const double sum = sum_lanes(n, [&](Vec s, int64_t i, auto lanes) { return hn::Add(s, lanes.get(x + i)); });
-    const auto mean = static_cast<float>(sum / static_cast<double>(n));
-    // Lanes behind the end must not count: their difference to the mean is none.
-    const Vec centre = hn::Set(Floats(), mean);
+    constexpr int64_t n_first = 32;
+    float first = 0;
+    if (n >= n_first) {
+        Vec sum = hn::Zero(Floats());
+        for (int64_t i = 0; i < n_first; i += static_cast<int64_t>(n_lanes)) sum = hn::Add(sum, load(x + i));
+        first = hn::ReduceSum(Floats(), sum) / n_first;
+    } else {
+        for (int64_t i = 0; i < n; ++i) first += static_cast<float>(x[i]) / static_cast<float>(n);
+    }
+    const Vec near = hn::Set(Floats(), first);
     const int64_t whole = n / static_cast<int64_t>(n_lanes) * static_cast<int64_t>(n_lanes);
-    double squares = sum_lanes(whole, [&](Vec s, int64_t i, auto lanes) {
-        const Vec v = hn::Sub(lanes.get(x + i), centre);
-        return hn::MulAdd(v, v, s);
+    auto [sum, squares] = sum_two(whole, [&](int64_t i, Vec & s, Vec & s2) HWY_ATTR {
+        const Vec v = hn::Sub(load(x + i), near);
+        s = hn::Add(s, v);
+        s2 = hn::MulAdd(v, v, s2);
     });
     for (int64_t i = whole; i < n; ++i) {
-        const float v = static_cast<float>(x[i]) - mean;
-        squares += static_cast<double>(v * v);
+        const double v = static_cast<double>(static_cast<float>(x[i])) - first;
+        sum += v;
+        squares += v * v;
     }
-    return {mean, 1 / std::sqrt(squares / static_cast<double>(n) + eps)};
+    const double offset = sum / static_cast<double>(n);
+    const double variance = squares / static_cast<double>(n) - offset * offset;
+    return {static_cast<float>(first + offset), 1 / std::sqrt(std::max(variance, 0.0) + eps)};
 }
 
 // bias and residual may be null.
@@ -97,16 +125,25 @@ void norm_backward_row(const DY * dy, const X * x, const float * weight, int64_t
     const Vec mean = hn::Set(Floats(), m);
     const auto centered = [&](int64_t i, auto lanes)
                               HWY_ATTR { return Layer ? hn::Sub(lanes.get(x + i), mean) : lanes.get(x + i); };
-    // Lanes behind the end have a dy of zero.
-    const double dot = sum_lanes(n, [&](Vec sum, int64_t i, auto lanes) {
-        return hn::MulAdd(hn::Mul(lanes.get(dy + i), lanes.get(weight + i)), centered(i, lanes), sum);
-    });
-    double through_mean = 0;
+    double dot, through_mean = 0;
     if constexpr (Layer) {
-        const double sum = sum_lanes(n, [&](Vec sum, int64_t i, auto lanes) {
-            return hn::MulAdd(lanes.get(dy + i), lanes.get(weight + i), sum);
+        const int64_t whole = n / static_cast<int64_t>(n_lanes) * static_cast<int64_t>(n_lanes);
+        auto [sum, product] = sum_two(whole, [&](int64_t i, Vec & of_g, Vec & of_product) HWY_ATTR {
+            const Vec g = hn::Mul(load(dy + i), load(weight + i));
+            of_g = hn::Add(of_g, g);
+            of_product = hn::MulAdd(g, centered(i, Whole{}), of_product);
         });
+        for (int64_t i = whole; i < n; ++i) {
+            const float g = static_cast<float>(dy[i]) * weight[i];
+            sum += g;
+            product += static_cast<double>(g) * (static_cast<double>(static_cast<float>(x[i])) - m);
+        }
+        dot = product;
         through_mean = s * sum / static_cast<double>(n);
+    } else {
+        dot = sum_lanes(n, [&](Vec sum, int64_t i, auto lanes) {
+            return hn::MulAdd(hn::Mul(lanes.get(dy + i), lanes.get(weight + i)), centered(i, lanes), sum);
+        });
     }
     const Vec scale = hn::Set(Floats(), static_cast<float>(s));
     const Vec along_x = hn::Set(Floats(), static_cast<float>(s * s * s * dot / static_cast<double>(n)));

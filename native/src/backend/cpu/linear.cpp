@@ -183,8 +183,10 @@ bool any_dropout(std::span<const LinearBackward> layers) {
 
 void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, bool accumulate,
                      Matrix dx) {
+    if (layers.empty()) return;
     const Scratch::Mark mark(context.scratch);
-    const Backward backward(context, x.rows, layers);
+    // x may be missing where no layer needs it.
+    const Backward backward(context, layers.front().dy.rows, layers);
     if (any_gradient(layers)) {
         const bool needs_x = std::any_of(layers.begin(), layers.end(), [](const auto & l) { return l.needs_x(); });
         backward.add_gradients(needs_x ? as_act(context, x) : x, nullptr);
