@@ -97,22 +97,24 @@ template <bool Layer, typename X, typename Y>
 Statistics norm_row(const X * x, const float * weight, const float * bias, const float * residual, int64_t n,
                     double eps, Y * y) {
     const Statistics s = statistics<Layer>(x, n, eps);
-    const Vec scale = hn::Set(Floats(), static_cast<float>(s.inverse)), mean = hn::Set(Floats(), s.mean);
+    const Vec scale = hn::Set(Floats(), static_cast<float>(s.inverse));
+    const Vec shift = hn::Set(Floats(), static_cast<float>(s.mean * s.inverse));
     const auto normed = [&](int64_t i, auto lanes) HWY_ATTR {
         const Vec v = lanes.get(x + i);
-        return hn::Mul(hn::Mul(Layer ? hn::Sub(v, mean) : v, scale), lanes.get(weight + i));
+        return Layer ? hn::MulSub(v, scale, shift) : hn::Mul(v, scale);
     };
-    if (bias && residual) {
+    if (bias) {
         for_lanes(n, [&](int64_t i, auto lanes) {
-            lanes.put(hn::Add(lanes.get(residual + i), hn::Add(normed(i, lanes), lanes.get(bias + i))), y + i);
+            const Vec value = hn::MulAdd(normed(i, lanes), lanes.get(weight + i), lanes.get(bias + i));
+            lanes.put(residual ? hn::Add(lanes.get(residual + i), value) : value, y + i);
         });
-    } else if (bias) {
-        for_lanes(n, [&](int64_t i, auto lanes) { lanes.put(hn::Add(normed(i, lanes), lanes.get(bias + i)), y + i); });
     } else if (residual) {
-        for_lanes(n,
-                  [&](int64_t i, auto lanes) { lanes.put(hn::Add(lanes.get(residual + i), normed(i, lanes)), y + i); });
+        for_lanes(n, [&](int64_t i, auto lanes) {
+            lanes.put(hn::MulAdd(normed(i, lanes), lanes.get(weight + i), lanes.get(residual + i)), y + i);
+        });
     } else {
-        for_lanes(n, [&](int64_t i, auto lanes) { lanes.put(normed(i, lanes), y + i); });
+        for_lanes(n,
+                  [&](int64_t i, auto lanes) { lanes.put(hn::Mul(normed(i, lanes), lanes.get(weight + i)), y + i); });
     }
     return s;
 }
