@@ -15,6 +15,10 @@ their tests are skipped where it is not.
 Hugging Face is asked where llama.cpp differs from it: it takes A to Z for the only capitals of tekken and gpt-4o, knows no
 normalization form C, and of a Hangul syllable sees WordPiece's first letter alone.
 
+Of the tokenizers that scripts/fetch_tokenizers.sh fetches, and of BERT's in ../shared, a thousand difficult texts go into
+java/lorica-core/src/test/resources/tokenizers: texts.txt has one a line, NAME.txt in the same line the CRC-32 of its ids (32 bits
+each, little-endian, control tokens in the text taken for such) and their number.
+
 A golden file has one case a line: two digits (add_special, parse_special), a tab, the text, a tab, the ids. In the text
 \\n, \\t, \\r, \\\\ and \\xNN stand for what they stand for in C.
 """
@@ -22,7 +26,12 @@ import argparse
 import ctypes
 import io
 import json
+import os
+import random
+import struct
 import tempfile
+import unicodedata
+import zlib
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -316,6 +325,57 @@ def write_goldens_of_hugging_face():
         write_golden("bert-bge", HuggingFaceVocabulary(BERT))
 
 
+TOKENIZERS = Path(os.environ.get("LORICA_TOKENIZERS", Path.home() / ".cache/lorica/tokenizers"))
+TOKENIZER_FOLDERS = {path.name: path for path in sorted(TOKENIZERS.glob("*"))} | {
+    "minilm": SHARED / "models/minilm-l6-hf", "austen-7m": SHARED / "models/austen-7m-hf"}
+JAVA_DATA = REPOSITORY / "java/lorica-core/src/test/resources/tokenizers"
+
+WORDS = ["the", "The", "THE", "don't", "WE'VE", "o'Clock", "iPhoneX", "HTTPServer", "naïve", "ÉCOLE", "Straße", "привет", "МИР", "你好", "世界",
+         "こんにちは", "안녕하세요", "سلام", "שלום", "नमस्ते", "สวัสดี", "1234567", "3.14", "½", "٣٤٥", "def", "return", "__init__", "x+=1;",
+         "e\u0301", "\u1112\u1161\u11ab", "🙂", "👩\u200d🚀", "🇩🇪", "ﬁ", "Ǆ", "ǅ", "İ", "ß", "\u00a0", "\u200b", "---", "...", "!?", "//", "\\n", "<br/>",
+         "'s", "'S", "'ll", "'T", "\u2019s", "<|im_start|>", "<|endoftext|>", "<s>", "</s>", "<bos>", "[INST]", "[CLS]", "<unk>"]
+SPACES_BETWEEN = ["", "", " ", " ", " ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n", "\n ", "\u3000", "\u2003", "\u0085"]
+# Scripts, marks, numbers, symbols, presentation forms, letters outside the basic plane.
+BLOCKS = [(0x20, 0x7F), (0xA0, 0x250), (0x250, 0x300), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xE80), (0xE80, 0x1100),
+          (0x1100, 0x1200), (0x1E00, 0x2000), (0x2000, 0x2070), (0x2070, 0x2C00), (0x3000, 0x3400), (0x4E00, 0x5000), (0xA640, 0xA800),
+          (0xAC00, 0xAD00), (0xF900, 0xFB50), (0xFB50, 0xFE00), (0xFE70, 0xFFF0), (0x10000, 0x10500), (0x1D100, 0x1D800), (0x1F300, 0x1F700)]
+
+
+def difficult_texts():
+    rng = random.Random(21)
+
+    def character():
+        while True:
+            code = rng.randrange(*rng.choice(BLOCKS))
+            if unicodedata.category(chr(code)) not in ("Cn", "Cs"):
+                return chr(code)
+
+    texts = list(dict.fromkeys(text for text in TEXTS if text))
+    while len(texts) < 1000:
+        parts = []
+        for _ in range(rng.randint(1, 14)):
+            parts.append(rng.choice(WORDS) if rng.random() < 0.6 else "".join(character() for _ in range(rng.randint(1, 6))))
+            parts.append(rng.choice(SPACES_BETWEEN) * rng.choice([1, 1, 1, 2, 3]))
+        texts.append("".join(parts))
+    return texts
+
+
+def write_difficult_texts():
+    JAVA_DATA.mkdir(parents=True, exist_ok=True)
+    texts = difficult_texts()
+    (JAVA_DATA / "texts.txt").write_text("".join(escape(text) + "\n" for text in texts))
+    for name, folder in TOKENIZER_FOLDERS.items():
+        if (folder / "tokenizer.json").exists():
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            lines = []
+            for text in texts:
+                ids = tokenizer.encode(text, add_special_tokens=False).ids
+                lines.append(f"{zlib.crc32(struct.pack(f'<{len(ids)}I', *ids)):08x} {len(ids)}\n")
+            (JAVA_DATA / f"{name}.txt").write_text("".join(lines))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--libllama", help="shared library with llama.h's functions")
@@ -323,6 +383,7 @@ def main():
     if arguments.libllama:
         write_goldens_of_llama_cpp(ctypes.CDLL(arguments.libllama))
     write_goldens_of_hugging_face()
+    write_difficult_texts()
 
 
 if __name__ == "__main__":

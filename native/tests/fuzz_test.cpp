@@ -103,8 +103,10 @@ TEST_F(FuzzTest, TensorsOfOtherFiles) {
         data.resize(40);
         int64_t numbers[5];
         std::memcpy(numbers, data.data(), sizeof numbers);
-        const lorica_tensor_source source{sizeof(lorica_tensor_source), path.c_str(), static_cast<uint64_t>(numbers[0]),
-                                          numbers[3] % 2 ? "F32" : "BF16", static_cast<int32_t>(numbers[4])};
+        const int64_t order[] = {numbers[3], numbers[4]};
+        const lorica_tensor_source source{sizeof(lorica_tensor_source),      path.c_str(),
+                                          static_cast<uint64_t>(numbers[0]), numbers[3] % 2 ? "F32" : "BF16",
+                                          numbers[1] == 2 ? order : nullptr, numbers[4] % 2 != 0};
         lorica_gguf_writer * writer = nullptr;
         ASSERT_EQ(lorica_gguf_writer_create(&writer), LORICA_OK);
         const int64_t before = live_bytes();

@@ -438,6 +438,8 @@ LORICA_API lorica_status lorica_gguf_writer_set_string(lorica_gguf_writer * writ
 /* String i is bytes [offsets[i], offsets[i + 1]) of `bytes`; offsets has n + 1 entries, ascending. */
 LORICA_API lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const char * key,
                                                         const char * bytes, const int64_t * offsets, int64_t n);
+LORICA_API lorica_status lorica_gguf_writer_set_bools(lorica_gguf_writer * writer, const char * key,
+                                                      const bool * values, int64_t n);
 LORICA_API lorica_status lorica_gguf_writer_set_i32s(lorica_gguf_writer * writer, const char * key,
                                                      const int32_t * values, int64_t n);
 LORICA_API lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer, const char * key,
@@ -447,10 +449,11 @@ LORICA_API lorica_status lorica_gguf_writer_set_f32s(lorica_gguf_writer * writer
 typedef struct lorica_tensor_source {
     size_t struct_size; /* sizeof, set by the caller */
     const char * path;
-    uint64_t offset;      /* bytes from the start of that file */
-    const char * type;    /* "F32", "F16" or "BF16" */
-    int32_t n_rope_heads; /* > 0: the rows are heads in Hugging Face's RoPE order and are put into GGUF's, that of
-                             "llama": row j + k * d/2 of a head of d rows becomes its row 2j + k */
+    uint64_t offset;           /* bytes from the start of that file */
+    const char * type;         /* "F32", "F16" or "BF16" */
+    const int64_t * row_order; /* [rows] row i of the tensor is row row_order[i] of the source; copied. NULL: row i */
+    bool transposed; /* the source has the tensor's columns as rows: it is a matrix of cols rows and `rows` columns. Not
+                        with row_order */
 } lorica_tensor_source;
 
 /* Adds tensor name[rows, cols], in ggml's order ne = (cols, rows), or ne = (cols) when rows is 0, converted to `type`.

@@ -116,6 +116,11 @@ lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const 
     });
 }
 
+lorica_status lorica_gguf_writer_set_bools(lorica_gguf_writer * writer, const char * key, const bool * values,
+                                           int64_t n) {
+    return set_value(writer, key, [&](lorica::GgufWriter & w) { w.set_bools(key, checked_span(values, n)); });
+}
+
 lorica_status lorica_gguf_writer_set_i32s(lorica_gguf_writer * writer, const char * key, const int32_t * values,
                                           int64_t n) {
     return set_value(writer, key, [&](lorica::GgufWriter & w) { w.set_i32s(key, checked_span(values, n)); });
@@ -143,7 +148,8 @@ lorica_status lorica_gguf_writer_add_tensor(lorica_gguf_writer * writer, const c
         if (!file) file = std::make_shared<lorica::MappedFile>(path);
         const ggml_type from_type = lorica::plain_type(from.type), to = lorica::plain_type(type);
         const int64_t n_rows = std::max<int64_t>(rows, 1);
-        auto values = lorica::rows_of_file(file, path, from.offset, from_type, n_rows, cols, from.n_rope_heads);
+        const std::span<const int64_t> order(from.row_order, from.row_order ? static_cast<size_t>(n_rows) : 0);
+        auto values = lorica::rows_of_file(file, path, from.offset, from_type, n_rows, cols, order, from.transposed);
         const int64_t ne[] = {cols, rows};
         writer->writer.add_tensor(name, to, std::span(ne, rows > 0 ? 2 : 1),
                                   writer->streams.stream(name, to, n_rows, cols, std::move(values)));

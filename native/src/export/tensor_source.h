@@ -3,6 +3,9 @@
 
 #include <ggml.h>
 
+#include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 
 #include "common/mapped_file.h"
@@ -13,10 +16,11 @@ namespace lorica {
 // "F32", "F16", "BF16". Errors: UNSUPPORTED.
 ggml_type plain_type(const std::string & name);
 
-// Rows of n_per_row numbers of `type` from byte `offset` of the file; row numbers are those of the GGUF tensor.
-// n_rope_heads: see lorica_tensor_source. Errors: FORMAT when the file ends before the last row; INVALID_ARGUMENT when
-// the rows are no heads.
+// Rows of n_per_row numbers of `type` from byte `offset` of the file. row_order, empty or n_rows long, and
+// `transposed`: see lorica_tensor_source. Errors: FORMAT when the file ends before the last row that is read;
+// INVALID_ARGUMENT for a row before the first, and for both row_order and `transposed`.
 RowSource rows_of_file(std::shared_ptr<const MappedFile> file, const std::string & path, uint64_t offset,
-                       ggml_type type, int64_t n_rows, int64_t n_per_row, int32_t n_rope_heads);
+                       ggml_type type, int64_t n_rows, int64_t n_per_row, std::span<const int64_t> row_order,
+                       bool transposed);
 
 }  // namespace lorica

@@ -83,6 +83,10 @@ void GgufWriter::set_strings(std::string_view key, const std::vector<std::string
     gguf_set_arr_str(impl_->context.get(), impl_->new_key(key).c_str(), pointers.data(), pointers.size());
 }
 
+void GgufWriter::set_bools(std::string_view key, std::span<const bool> values) {
+    gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_BOOL, values.data(), values.size());
+}
+
 void GgufWriter::set_i32s(std::string_view key, std::span<const int32_t> values) {
     gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_INT32, values.data(), values.size());
 }

@@ -16,8 +16,9 @@ import picocli.CommandLine.Parameters;
         header = "Make a GGUF file from a Llama as Hugging Face publishes it.",
         description = {
             "",
-            "Reads config.json, model.safetensors (in one piece or several), and tokenizer.json or tokenizer.model. The file has the "
-                    + "vocabulary and the chat template in it."
+            "Reads config.json, model.safetensors (in one piece or several), and tokenizer.json, tokenizer.model or vocab.txt. The "
+                    + "file has the vocabulary and the chat template in it, and is laid out as llama.cpp's converter does it. "
+                    + "Settings that cannot be kept are refused by name."
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",

@@ -20,7 +20,7 @@ final class Vocabulary {
     private final List<Integer> types = new ArrayList<>();
     private final List<Float> scores = new ArrayList<>();
 
-    /** {@code llama} or {@code gpt2}. */
+    /** {@code llama}, {@code gpt2} or {@code bert}. */
     String model;
     /** {@code tokenizer.ggml.pre}, {@code null} where there is none. */
     String pre;
@@ -28,6 +28,10 @@ final class Vocabulary {
     List<String> merges;
     /** {@code null}: not said. */
     Boolean addSpacePrefix;
+    /** Of BERT's WordPiece. */
+    boolean lowercase;
+
+    boolean stripAccents;
 
     int size() {
         return tokens.size();
@@ -67,7 +71,10 @@ final class Vocabulary {
             writer.set("tokenizer.ggml.pre", pre);
         }
         writer.set("tokenizer.ggml.tokens", tokens);
-        if (merges == null) {
+        if (model.equals("bert")) {
+            writer.set("tokenizer.ggml.normalizer.lowercase", lowercase);
+            writer.set("tokenizer.ggml.normalizer.strip_accents", stripAccents);
+        } else if (merges == null) {
             float[] values = new float[scores.size()];
             for (int i = 0; i < values.length; i++) {
                 values[i] = scores.get(i);

@@ -10,7 +10,7 @@ public final class TokenizerReader {
     /** @param size rows of the embedding */
     public static void read(Path folder, int size) {
         try (NativeGgufWriter writer = new NativeGgufWriter()) {
-            new HuggingFaceTokenizer(folder, JsonFiles.read(folder.resolve("config.json")), size).writeTo(writer);
+            new HuggingFaceTokenizer(folder, JsonFiles.read(folder.resolve("config.json")), size).writeTo(writer, size);
         }
     }
 }

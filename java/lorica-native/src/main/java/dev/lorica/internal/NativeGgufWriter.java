@@ -23,6 +23,25 @@ public final class NativeGgufWriter implements AutoCloseable {
         handle = new NativeHandle<>("the GGUF writer", pointer, Lorica::lorica_gguf_writer_free);
     }
 
+    /** Of the types that the methods below take; numbers that are not whole become floats. */
+    public void set(String key, Object value) {
+        if (value instanceof Integer number) {
+            set(key, number.intValue());
+        } else if (value instanceof Number number) {
+            set(key, number.floatValue());
+        } else if (value instanceof Boolean truth) {
+            set(key, truth.booleanValue());
+        } else if (value instanceof boolean[] truths) {
+            set(key, truths);
+        } else if (value instanceof String text) {
+            set(key, text);
+        } else {
+            @SuppressWarnings("unchecked")
+            List<String> texts = (List<String>) value;
+            set(key, texts);
+        }
+    }
+
     public void set(String key, int value) {
         with(key, (writer, name) -> Lorica.lorica_gguf_writer_set_u32(writer, name, value));
     }
@@ -39,6 +58,10 @@ public final class NativeGgufWriter implements AutoCloseable {
         try (BytePointer text = Text.copy(key, value)) {
             with(key, (writer, name) -> Lorica.lorica_gguf_writer_set_string(writer, name, text));
         }
+    }
+
+    public void set(String key, boolean[] values) {
+        with(key, (writer, name) -> Lorica.lorica_gguf_writer_set_bools(writer, name, values, values.length));
     }
 
     public void set(String key, int[] values) {
@@ -68,16 +91,26 @@ public final class NativeGgufWriter implements AutoCloseable {
      * @param rows      0 for a vector
      * @param file      with the bytes, from {@code offset} on
      * @param from      their type
-     * @param ropeHeads heads whose rows change from Hugging Face's order to GGUF's; 0: none
+     * @param rowOrder   row {@code i} is row {@code rowOrder[i]} of the file; {@code null}: row {@code i}
+     * @param transposed the file has the columns as rows
      */
     public void add(
-            String name, String type, long rows, long columns, String file, long offset, String from, int ropeHeads) {
+            String name,
+            String type,
+            long rows,
+            long columns,
+            String file,
+            long offset,
+            String from,
+            long[] rowOrder,
+            boolean transposed) {
         try (BytePointer path = Text.copy("the path", file);
                 BytePointer is = Text.copy("the type", from);
                 BytePointer becomes = Text.copy("the type", type);
+                LongPointer order = rowOrder == null ? new LongPointer() : new LongPointer(rowOrder);
                 lorica_tensor_source source =
                         Structs.sized(new lorica_tensor_source(), lorica_tensor_source::struct_size)) {
-            source.path(path).offset(offset).type(is).n_rope_heads(ropeHeads);
+            source.path(path).offset(offset).type(is).row_order(order).transposed(transposed);
             with(name, (writer, n) -> Lorica.lorica_gguf_writer_add_tensor(writer, n, becomes, rows, columns, source));
         }
     }

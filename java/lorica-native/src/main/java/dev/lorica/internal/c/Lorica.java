@@ -461,6 +461,14 @@ public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(l
                                                         @Cast("const char*") BytePointer bytes, @Cast("const int64_t*") LongBuffer offsets, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_strings(lorica_gguf_writer writer, String key,
                                                         String bytes, @Cast("const int64_t*") long[] offsets, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                      @Cast("const bool*") BoolPointer values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lorica_gguf_writer writer, String key,
+                                                      @Cast("const bool*") boolean[] values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
+                                                      @Cast("const bool*") boolean[] values, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lorica_gguf_writer writer, String key,
+                                                      @Cast("const bool*") BoolPointer values, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
                                                      @Const IntPointer values, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key,

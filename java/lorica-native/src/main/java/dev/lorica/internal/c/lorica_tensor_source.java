@@ -32,6 +32,7 @@ public class lorica_tensor_source extends Pointer {
     public native @Cast("const char*") BytePointer path(); public native lorica_tensor_source path(BytePointer setter);
     public native @Cast("uint64_t") long offset(); public native lorica_tensor_source offset(long setter);      /* bytes from the start of that file */
     public native @Cast("const char*") BytePointer type(); public native lorica_tensor_source type(BytePointer setter);    /* "F32", "F16" or "BF16" */
-    public native int n_rope_heads(); public native lorica_tensor_source n_rope_heads(int setter); /* > 0: the rows are heads in Hugging Face's RoPE order and are put into GGUF's, that of
-                             "llama": row j + k * d/2 of a head of d rows becomes its row 2j + k */
+    public native @Cast("const int64_t*") LongPointer row_order(); public native lorica_tensor_source row_order(LongPointer setter); /* [rows] row i of the tensor is row row_order[i] of the source; copied. NULL: row i */
+    public native @Cast("bool") boolean transposed(); public native lorica_tensor_source transposed(boolean setter); /* the source has the tensor's columns as rows: it is a matrix of cols rows and `rows` columns. Not
+                        with row_order */
 }

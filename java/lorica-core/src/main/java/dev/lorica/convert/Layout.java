@@ -1,0 +1,144 @@
+package dev.lorica.convert;
+
+import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.files.SafetensorsFile;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Predicate;
+
+/**
+ * What a family says of a model: the architecture's name, its metadata, and its tensors, each held against the file as soon as it is
+ * named. Whatever is sized by a number of {@code config.json} comes after a tensor that has this size.
+ */
+final class Layout {
+    private final Path folder;
+    private final Map<String, SafetensorsFile> fileOf;
+    private final Set<String> unused;
+    private final List<ModelTensor> tensors = new ArrayList<>();
+    private final Map<String, float[]> vectors = new LinkedHashMap<>();
+    private final Map<String, Object> metadata = new LinkedHashMap<>();
+    private String architecture;
+    private String root = "";
+    /** Rows of the embedding that are taken; the others have no token. 0: all. */
+    private int vocabulary;
+
+    Layout(Path folder, Map<String, SafetensorsFile> fileOf) {
+        this.folder = folder;
+        this.fileOf = fileOf;
+        this.unused = new LinkedHashSet<>(fileOf.keySet());
+    }
+
+    // ---- what families say
+
+    Layout architecture(String name) {
+        architecture = name;
+        return this;
+    }
+
+    /** Metadata under the architecture's name: a whole number, a number, a text, a truth, or arrays of these. */
+    Layout set(String key, Object value) {
+        metadata.put(architecture + "." + key, value);
+        return this;
+    }
+
+    /** Metadata under its own name. */
+    Layout setPlain(String key, Object value) {
+        metadata.put(key, value);
+        return this;
+    }
+
+    /** Names of the base model begin with the first of these under which `marker` is there. */
+    Layout root(String marker, String... candidates) {
+        for (String candidate : candidates) {
+            if (fileOf.containsKey(candidate + marker)) {
+                root = candidate;
+                return this;
+            }
+        }
+        root = candidates[0];
+        return this;
+    }
+
+    boolean has(String hf) {
+        return fileOf.containsKey(root + hf);
+    }
+
+    boolean hasPlain(String hf) {
+        return fileOf.containsKey(hf);
+    }
+
+    /** A tensor of the base model. */
+    void tensor(String gguf, String hf, int... shape) {
+        plainTensor(gguf, root + hf, RowOrder.SAME, 0, shape);
+    }
+
+    void tensor(String gguf, String hf, RowOrder order, int... shape) {
+        plainTensor(gguf, root + hf, order, 0, shape);
+    }
+
+    /** @param added to every value: Gemma's norms multiply by 1 + w */
+    void shifted(String gguf, String hf, float added, int size) {
+        plainTensor(gguf, root + hf, RowOrder.SAME, added, size);
+    }
+
+    /** A tensor beside the base model, such as the head. */
+    void plainTensor(String gguf, String hf, RowOrder order, float added, int... shape) {
+        SafetensorsFile file = fileOf.get(hf);
+        if (file == null) {
+            throw new FileFormatException(folder + ": tensor \"" + hf + "\" is missing");
+        }
+        SafetensorsFile.Tensor tensor = file.tensors().get(hf);
+        ModelTensor plan = new ModelTensor(gguf, file, tensor, order, added, shape);
+        if (!plan.fits()) {
+            throw new FileFormatException(file.path() + ": tensor \"" + hf + "\" has the shape " + tensor.shape()
+                    + "; config.json asks for " + plan.expected());
+        }
+        unused.remove(hf);
+        tensors.add(plan);
+    }
+
+    /** Values that no tensor of the file has. */
+    void vector(String gguf, float[] values) {
+        vectors.put(gguf, values);
+    }
+
+    void vocabulary(int rows) {
+        vocabulary = rows;
+    }
+
+    /** Tensors without meaning for the model. */
+    void ignore(Predicate<String> names) {
+        unused.removeIf(names);
+    }
+
+    // ---- what is made of it
+
+    String architecture() {
+        return architecture;
+    }
+
+    int vocabulary() {
+        return vocabulary;
+    }
+
+    Map<String, Object> metadata() {
+        return metadata;
+    }
+
+    List<ModelTensor> tensors() {
+        return tensors;
+    }
+
+    Map<String, float[]> vectors() {
+        return vectors;
+    }
+
+    Set<String> unused() {
+        return unused;
+    }
+}

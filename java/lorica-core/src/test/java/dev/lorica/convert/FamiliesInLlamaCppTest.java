@@ -1,0 +1,97 @@
+package dev.lorica.convert;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import com.fasterxml.jackson.core.type.TypeReference;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.TestModels;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/**
+ * Models of transformers, converted here and run by llama.cpp itself: it continues prompts as transformers does
+ * (scripts/make_convert_goldens.py).
+ */
+class FamiliesInLlamaCppTest {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final String NEW_TOKENS = "8";
+
+    @TempDir
+    Path folder;
+
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "llama_biases",
+                "llama_yarn",
+                "qwen2",
+                "qwen2_yarn",
+                "granite",
+                "phi4_mini",
+                "gpt2",
+                "falcon_7b",
+                "falcon_40b",
+                "gptneox",
+                "gptneox_serial",
+                "gemma",
+                "gemma3",
+                "olmo2"
+            })
+    void continuesPromptsAsTransformersDoes(String name) throws Exception {
+        assumeTrue(System.getProperty("os.name").equals("Linux"), "its binding brings a library for Linux");
+        assumeTrue(
+                List.of("amd64", "x86_64").contains(System.getProperty("os.arch")),
+                "its binding's library is for x86_64");
+        Path source = TestModels.repository("java/lorica-core/src/test/resources/convert/" + name);
+        Map<String, String> expected =
+                JSON.readValue(source.resolve("greedy.json").toFile(), new TypeReference<>() {});
+        Path model = folder.resolve("model.gguf");
+        HuggingFaceConverter.convert(source, model, "F32");
+        Path prompts = folder.resolve("prompts.json");
+        Path texts = folder.resolve("texts.json");
+        Path log = folder.resolve("llama.cpp.log");
+        JSON.writeValue(prompts.toFile(), new ArrayList<>(expected.keySet()));
+
+        Process process = new ProcessBuilder(
+                        Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                        "-cp",
+                        System.getProperty("java.class.path"),
+                        "dev.lorica.generate.LlamaCpp",
+                        model.toString(),
+                        "none",
+                        prompts.toString(),
+                        texts.toString(),
+                        NEW_TOKENS)
+                .redirectErrorStream(true)
+                .redirectOutput(log.toFile())
+                .start();
+        boolean ended = process.waitFor(5, TimeUnit.MINUTES);
+        if (!ended) {
+            process.destroyForcibly();
+        }
+        assertThat(ended && process.exitValue() == 0)
+                .as(() -> "llama.cpp ended: " + tail(log))
+                .isTrue();
+
+        List<String> theirs = JSON.readValue(texts.toFile(), new TypeReference<>() {});
+        assertThat(theirs).isEqualTo(new ArrayList<>(expected.values()));
+    }
+
+    private static String tail(Path log) {
+        try {
+            String text = Files.readString(log);
+            return text.substring(Math.max(0, text.length() - 2000));
+        } catch (IOException e) {
+            return e.toString();
+        }
+    }
+}
