@@ -75,7 +75,7 @@ void make_context(Context & context, unsigned char * stack, void (*entry)()) {
 struct Copy {
     void * to;
     const void * from;
-    int n_bytes;
+    int n_bytes, size;
 };
 
 struct Fiber {
@@ -254,18 +254,21 @@ void warp_collective(const char * what, void * own, void (*all)(void * const * l
 unsigned char * shared_memory() { return block.shared_begin; }
 int current_warp() { return block.current->index / 32; }
 
-void copy_async(void * to, const void * from, int n_bytes) {
-    if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16 || n_bytes < 0 || n_bytes > 16) {
+void copy_async(void * to, const void * from, int n_bytes, int size) {
+    const auto unaligned = [&](const void * p) {
+        return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size);
+    };
+    if (unaligned(to) || unaligned(from) || n_bytes < 0 || n_bytes > size) {
         die("cp.async: misaligned address or bad size");
     }
-    block.current->copies.back().push_back({to, from, n_bytes});
+    block.current->copies.back().push_back({to, from, n_bytes, size});
 }
 void copy_async_commit() { block.current->copies.emplace_back(); }
 void copy_async_wait(int n_pending) {
     auto & groups = block.current->copies;
     while (static_cast<int>(groups.size()) > n_pending + 1) {
         for (const Copy & copy : groups.front()) {
-            std::memset(copy.to, 0, 16);
+            std::memset(copy.to, 0, static_cast<size_t>(copy.size));
             if (copy.n_bytes) std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.n_bytes));
         }
         groups.pop_front();
@@ -392,7 +395,9 @@ cudaError_t cudaDeviceGetAttribute(int * value, cudaDeviceAttr attribute, int in
              : attribute == cudaDevAttrClockRate              ? 0
              : attribute == cudaDevAttrComputeCapabilityMajor ? properties.major
              : attribute == cudaDevAttrComputeCapabilityMinor ? properties.minor
-                                                              : 100 * 1024;
+             : properties.major == 9                          ? 227 << 10
+             : properties.major == 8 && properties.minor == 0 ? 163 << 10
+                                                              : 99 << 10;
     return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *) {

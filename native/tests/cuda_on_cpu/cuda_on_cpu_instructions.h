@@ -18,8 +18,14 @@ inline uint32_t pack_bf16(float low, float high) {
 }
 
 inline void copy_async(void * to, const void * from, int n_bytes) { cuda_on_cpu::copy_async(to, from, n_bytes); }
+inline void copy_async(void * to, const void * from) { cuda_on_cpu::copy_async(to, from, 16); }
+inline void copy_async_4(void * to, const void * from, bool there) {
+    cuda_on_cpu::copy_async(to, from, there ? 4 : 0, 4);
+}
 inline void copy_async_commit() { cuda_on_cpu::copy_async_commit(); }
 template <int n_pending> void copy_async_wait() { cuda_on_cpu::copy_async_wait(n_pending); }
+
+inline float exp2_fast(float x) { return std::exp2(x); }
 
 struct LoadMatrices {
     uint32_t r[4];

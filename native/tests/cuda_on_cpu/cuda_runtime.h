@@ -54,7 +54,8 @@ void warp_collective(const char * what, void * own, void (*all)(void * const * l
 unsigned char * shared_memory();
 // Of the thread that runs: for instructions whose effect comes later.
 int current_warp();
-void copy_async(void * to, const void * from, int n_bytes);
+// n_bytes of `size`, 4 or 16; the rest becomes zero.
+void copy_async(void * to, const void * from, int n_bytes, int size = 16);
 void copy_async_commit();
 void copy_async_wait(int n_pending);
 
@@ -90,6 +91,12 @@ using std::max;
 using std::min;
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    const uint64_t both = uint64_t{y} << 32 | x;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>(both >> (selector >> (4 * i) & 7) * 8 & 255) << (8 * i);
+    return result;
+}
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 template <typename T> T __ldg(const T * p) { return *p; }

@@ -3,6 +3,7 @@
 // registers.
 #pragma once
 
+#include "backend/cuda/attention_plan.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/tile.cuh"
@@ -12,6 +13,9 @@ namespace lorica::cuda {
 
 constexpr int attention_threads = 128;
 constexpr float log2_e = 1.4426950408889634f;
+
+inline MaskSpec mask_of(const AttentionShape &) { return {}; }
+inline double softcap_of(const AttentionShape &) { return 0; }
 
 // A matrix of heads as kernels take it.
 template <typename T> struct HeadsOf {
@@ -35,7 +39,7 @@ void attention_forward_plain(const Context & context, Matrix q, Matrix k, Matrix
 void attention_backward_plain(const Context & context, Matrix q, Matrix k, Matrix v, Matrix lse, Matrix d_o,
                               const AttentionTiles & q_tiles, const AttentionTiles & kv_tiles,
                               const AttentionShape & shape, const float * delta, Matrix dq, Matrix dk, Matrix dv);
-// delta[t, h] = o_th . do_th
+// delta[h, t] = o_th . do_th
 void attention_delta(const Context & context, Matrix o, Matrix d_o, const AttentionShape & shape, float * delta);
 constexpr int max_head_dim = 256;
 
@@ -54,20 +58,41 @@ inline bool heads_are_aligned(std::initializer_list<Matrix> matrices, int32_t he
     return head_dim % 8 == 0;
 }
 
-// Calls f(std::integral_constant<int, D>, std::bool_constant<aligned>), D being head_dim rounded up to what is
-// compiled.
-template <typename F> void with_head_dim(int32_t head_dim, bool aligned, F f) {
-    auto with_alignment = [&](auto d) {
-        if (aligned) {
-            f(d, std::true_type());
-        } else {
-            f(d, std::false_type());
+// What a score is before its softmax, from the product q . k: times factor, or softcap tanh(scale / softcap q . k). As
+// exponents are made it is in units of log2(e).
+struct Scores {
+    float to_tanh;  // scale / softcap, or 0: without one
+    float factor;   // scale or softcap, in those units
+    float natural;  // the same, not in those units
+    float scale;    // of the derivative
+
+    static Scores of(const AttentionShape & shape) {
+        Scores s{};
+        const bool capped = softcap_of(shape) > 0;
+        s.scale = static_cast<float>(shape.scale);
+        s.to_tanh = capped ? static_cast<float>(shape.scale / softcap_of(shape)) : 0.0f;
+        s.natural = capped ? static_cast<float>(softcap_of(shape)) : s.scale;
+        s.factor = s.natural * log2_e;
+        return s;
+    }
+    // tanh of all products, where there is a softcap.
+    template <int frags, int n> __device__ __forceinline__ void cap(float (&s)[frags][n][4]) const {
+        if (to_tanh == 0) return;
+#pragma unroll
+        for (int r = 0; r < frags; ++r) {
+#pragma unroll
+            for (int f = 0; f < n; ++f) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) s[r][f][e] = capped(s[r][f][e]);
+            }
         }
-    };
-    if (head_dim <= 64) return with_alignment(std::integral_constant<int, 64>());
-    if (head_dim <= 128) return with_alignment(std::integral_constant<int, 128>());
-    fail(LORICA_ERROR_INTERNAL, "heads of ", head_dim, " elements in the tensor-core kernels of attention");
-}
+    }
+    __device__ __forceinline__ float capped(float product) const {
+        return to_tanh == 0 ? product : 1.0f - 2.0f / (1.0f + expf(2.0f * product * to_tanh));
+    }
+    // The derivative of `natural` capped(product) by the product, over `scale`.
+    __device__ __forceinline__ float slope(float capped) const { return to_tanh == 0 ? 1.0f : 1.0f - capped * capped; }
+};
 
 // Accumulators c[16 x 16 n] (two neighbours of 8 columns each) as operand a of columns 16 i to 16 i + 15.
 template <int n> __device__ __forceinline__ void as_operand(uint32_t (&a)[4], const float (&c)[n][4], int i) {
@@ -77,40 +102,51 @@ template <int n> __device__ __forceinline__ void as_operand(uint32_t (&a)[4], co
     a[3] = pack_bf16(c[2 * i + 1][2], c[2 * i + 1][3]);
 }
 
-// c[16 x cols] = rows [row, row + 16) of `left` times all rows of `right`, transposed.
-template <int cols, typename Left, typename Right, int depth_chunks = Left::chunks>
-__device__ __forceinline__ void multiply_transposed(float (&c)[cols / 8][4], const Left & left, int row,
+// c[r] = rows [row + 16 r, + 16) of `left` times all rows of `right`, transposed.
+template <int cols, int frags, typename Left, typename Right>
+__device__ __forceinline__ void multiply_transposed(float (&c)[frags][cols / 8][4], const Left & left, int row,
                                                     const Right & right) {
 #pragma unroll
-    for (int f = 0; f < cols / 8; ++f) c[f][0] = c[f][1] = c[f][2] = c[f][3] = 0;
+    for (int r = 0; r < frags; ++r) {
 #pragma unroll
-    for (int k = 0; k < depth_chunks * 8; k += 16) {
-        uint32_t a[4];
-        left.operand_a(a, row, k);
+        for (int f = 0; f < cols / 8; ++f) c[r][f][0] = c[r][f][1] = c[r][f][2] = c[r][f][3] = 0;
+    }
+#pragma unroll
+    for (int k = 0; k < Left::cols; k += 16) {
+        uint32_t a[frags][4];
+#pragma unroll
+        for (int r = 0; r < frags; ++r) left.operand_a(a[r], row + 16 * r, k);
 #pragma unroll
         for (int f = 0; f < cols / 16; ++f) {
             uint32_t b[4];
             right.operands_b(b, f * 16, k);
-            multiply_add(c[2 * f], a, b[0], b[1]);
-            multiply_add(c[2 * f + 1], a, b[2], b[3]);
+#pragma unroll
+            for (int r = 0; r < frags; ++r) {
+                multiply_add(c[r][2 * f], a[r], b[0], b[1]);
+                multiply_add(c[r][2 * f + 1], a[r], b[2], b[3]);
+            }
         }
     }
 }
 
-// c[16 x cols] += p[16 x depth] times the tile `right`[depth, cols].
-template <int depth, int cols, typename Right>
-__device__ __forceinline__ void multiply_add_rows(float (&c)[cols / 8][4], const float (&p)[depth / 8][4],
+// c[r][16 x cols] += p[r][16 x depth] times the tile `right`[depth, cols].
+template <int depth, int cols, int frags, typename Right>
+__device__ __forceinline__ void multiply_add_rows(float (&c)[frags][cols / 8][4], const float (&p)[frags][depth / 8][4],
                                                   const Right & right) {
 #pragma unroll
     for (int k = 0; k < depth / 16; ++k) {
-        uint32_t a[4];
-        as_operand(a, p, k);
+        uint32_t a[frags][4];
+#pragma unroll
+        for (int r = 0; r < frags; ++r) as_operand(a[r], p[r], k);
 #pragma unroll
         for (int f = 0; f < cols / 16; ++f) {
             uint32_t b[4];
             right.operands_b_by_rows(b, k * 16, f * 16);
-            multiply_add(c[2 * f], a, b[0], b[1]);
-            multiply_add(c[2 * f + 1], a, b[2], b[3]);
+#pragma unroll
+            for (int r = 0; r < frags; ++r) {
+                multiply_add(c[r][2 * f], a[r], b[0], b[1]);
+                multiply_add(c[r][2 * f + 1], a[r], b[2], b[3]);
+            }
         }
     }
 }

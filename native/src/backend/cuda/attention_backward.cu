@@ -1,204 +1,304 @@
 // The derivative of attention (Dao 2023, "FlashAttention-2", algorithm 2), in two passes that each make the
-// probabilities again: one block per tile of keys for dk and dv, one per tile of queries for dq. So every sum is made
-// by one thread in a fixed order, without atomic additions. With s = scale q k^T, p = exp(s - lse), o = p v:
-//   dv_j += p_ij do_i;  dp_ij = do_i . v_j;  ds_ij = p_ij (dp_ij - delta_i), delta_i = do_i . o_i;
-//   dq_i = scale sum_j ds_ij k_j;  dk_j += scale ds_ij q_i.
+// probabilities again: blocks that take a tile of keys make dk and dv, blocks that take a tile of queries make dq. So
+// every sum is made by one thread in a fixed order, without atomic additions. With s = score(q k^T), p = exp(s - lse),
+// o = p v:
+//   dv_j += p_ij do_i;  dp_ij = do_i . v_j;  ds_ij = p_ij (dp_ij - delta_i) s'_ij, delta_i = do_i . o_i;
+//   dq_i = scale sum_j ds_ij k_j;  dk_j += scale ds_ij q_i,  where s' is 1, or 1 - tanh^2 under a softcap.
 #include "backend/cuda/attention.cuh"
 
 namespace lorica::cuda {
 
 namespace {
 
-constexpr int step_rows = 32;  // queries or keys at a time
+constexpr int tile_rows = 64;  // of keys, or of queries
+constexpr int warps = attention_threads / warp_size;
+static_assert(tile_rows == warps * 16);
 
 struct Arguments {
-    Heads q, k, v, o, d_o, dq, dk, dv;
+    Heads q, k, v, d_o, dq, dk, dv;
     const float * lse;
     int64_t lse_stride;
-    const float * delta;  // [rows, n_head]
-    const AttentionTile * tiles;
-    int n_head, heads_per_kv, dim;
-    float scale;
+    const float * delta;  // [n_head, rows]
+    int64_t rows;
+    const AttentionTile *kv_tiles, *q_tiles;
+    unsigned kv_blocks;  // the first blocks of the grid; the others take queries
+    int n_head, n_head_kv, heads_per_kv, dim;
+    MaskSpec mask;
+    Scores scores;
 };
 
-template <int D> constexpr size_t shared_bytes() {
-    return (size_t{2} * backward_kv_rows + 4 * step_rows) * D * sizeof(bf16);
-}
-static_assert(backward_kv_rows == backward_q_rows);
+// step_rows: queries or keys at a time.
+template <int D_, int step_rows_, bool aligned_> struct Shape {
+    static constexpr int D = D_, step_rows = step_rows_;
+    static constexpr bool aligned = aligned_;
+    using Own = Tile<tile_rows, D>;
+    using Other = Tile<step_rows, D>;
+    static constexpr size_t statistics = 2 * step_rows;  // floats of a stage: lse and delta
+    static constexpr size_t shared_bytes =
+        (size_t{2} * Own::n_elements + 4 * Other::n_elements) * sizeof(bf16) + 2 * statistics * sizeof(float);
 
-// 64 keys of one kv head; all queries that see them, of all heads that share them, 32 at a time. Scores are made
+    bf16 * memory;
+    __device__ __forceinline__ Own own(int i) const { return {memory + i * Own::n_elements}; }
+    __device__ __forceinline__ Other other(int stage, int i) const {
+        return {memory + 2 * Own::n_elements + (stage * 2 + i) * Other::n_elements};
+    }
+    __device__ __forceinline__ float * lse(int stage) const {
+        return reinterpret_cast<float *>(memory + 2 * Own::n_elements + 4 * Other::n_elements) + stage * statistics;
+    }
+    __device__ __forceinline__ float * delta(int stage) const { return lse(stage) + step_rows; }
+};
+
+// 64 keys of one kv head; all queries that see them, of all heads that share them, some at a time. Scores are made
 // transposed, so that a warp's rows are keys.
-template <int D, bool aligned>
-__global__ void __launch_bounds__(attention_threads) attention_backward_kv_kernel(const __grid_constant__ Arguments p) {
-    using KvTile = Tile<backward_kv_rows, D>;
-    using QTile = Tile<step_rows, D>;
-    auto * memory = reinterpret_cast<bf16 *>(shared_memory());
-    const KvTile k_tile{memory}, v_tile{memory + KvTile::n_elements};
-    auto q_tile = [&](int stage) { return QTile{memory + 2 * KvTile::n_elements + stage * 2 * QTile::n_elements}; };
-    auto do_tile = [&](int stage) {
-        return QTile{memory + 2 * KvTile::n_elements + (stage * 2 + 1) * QTile::n_elements};
-    };
-
-    const AttentionTile tile = p.tiles[blockIdx.x];
-    const auto kv_head = static_cast<int>(blockIdx.y);
+template <typename S>
+__device__ __forceinline__ void keys_and_values(const Arguments & p, const AttentionTile & tile, int kv_head) {
+    constexpr int D = S::D, step_rows = S::step_rows;
+    using ReadOwn = TileReader<typename S::Own, attention_threads, S::aligned>;
+    using ReadOther = TileReader<typename S::Other, attention_threads, S::aligned>;
+    const S shared{reinterpret_cast<bf16 *>(shared_memory())};
     const int64_t kv_row = tile.segment.kv_begin + tile.begin;
-    const int offset = tile.segment.kv_len - tile.segment.q_len;  // query i sees keys up to i + offset
-    const int first_query = max(tile.begin - offset, 0) / step_rows * step_rows;
-    const int steps_per_head = (tile.segment.q_len - first_query + step_rows - 1) / step_rows;
+    const int last_key = tile.begin + tile.n - 1;
+    const int first_query = p.mask.seeing(tile.segment, tile.begin).first / step_rows * step_rows;
+    const int end_query = p.mask.seeing(tile.segment, last_key).end;
+    // None see a tile of keys that lie before every query's window.
+    const int steps_per_head = max(end_query - first_query + step_rows - 1, 0) / step_rows;
     const int n_steps = steps_per_head * p.heads_per_kv;
 
-    auto head_of = [&](int step) { return kv_head * p.heads_per_kv + step / steps_per_head; };
-    auto query_of = [&](int step) { return first_query + step % steps_per_head * step_rows; };
-    auto load_q = [&](int step) {
-        const int64_t row = tile.segment.q_begin + query_of(step);
-        const int n = tile.segment.q_len - query_of(step), head = head_of(step);
-        q_tile(step % 2).template load<attention_threads, aligned>(p.q.at(row, head, p.dim), p.q.stride, n, p.dim);
-        do_tile(step % 2).template load<attention_threads, aligned>(p.d_o.at(row, head, p.dim), p.d_o.stride, n, p.dim);
+    // The next step to be read. Heads follow one another.
+    int next_query = first_query, next_head = kv_head * p.heads_per_kv;
+    ReadOther read_q, read_do;
+    auto begin_head = [&] {
+        const int64_t row = tile.segment.q_begin + first_query;
+        read_q = {p.q.at(row, next_head, p.dim), p.q.stride};
+        read_do = {p.d_o.at(row, next_head, p.dim), p.d_o.stride};
+        next_query = first_query;
     };
-    k_tile.template load<attention_threads, aligned>(p.k.at(kv_row, kv_head, p.dim), p.k.stride, tile.n, p.dim);
-    v_tile.template load<attention_threads, aligned>(p.v.at(kv_row, kv_head, p.dim), p.v.stride, tile.n, p.dim);
-    load_q(0);
+    auto load_q = [&](int stage) {
+        const int n = end_query - next_query;
+        read_q.load(shared.other(stage, 0), n, p.dim);
+        read_do.load(shared.other(stage, 1), n, p.dim);
+        const auto i = static_cast<int>(threadIdx.x) % step_rows;
+        const int64_t row = tile.segment.q_begin + next_query + (i < n ? i : 0);
+        if (threadIdx.x < step_rows) {
+            copy_async_4(shared.lse(stage) + i, p.lse + row * p.lse_stride + next_head, i < n);
+        } else if (threadIdx.x < 2 * step_rows) {
+            copy_async_4(shared.delta(stage) + i, p.delta + next_head * p.rows + row, i < n);
+        }
+        read_q.advance(step_rows * p.q.stride);
+        read_do.advance(step_rows * p.d_o.stride);
+        next_query += step_rows;
+        if (next_query >= end_query) {
+            ++next_head;
+            begin_head();
+        }
+    };
+    begin_head();
+    ReadOwn(p.k.at(kv_row, kv_head, p.dim), p.k.stride).load(shared.own(0), tile.n, p.dim);
+    ReadOwn(p.v.at(kv_row, kv_head, p.dim), p.v.stride).load(shared.own(1), tile.n, p.dim);
+    if (n_steps > 0) load_q(0);
     copy_async_commit();
 
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
     const int own_key = tile.begin + warp * 16 + lane / 4;  // and own_key + 8
-    const float factor = p.scale * log2_e;
-    float dk[D / 8][4] = {}, dv[D / 8][4] = {};
+    float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};
+    int query = first_query;
 
     for (int step = 0; step < n_steps; ++step) {
-        if (step + 1 < n_steps) load_q(step + 1);
-        copy_async_commit();
-        copy_async_wait<1>();
+        const int stage = step % 2;
+        copy_async_wait<0>();
         __syncthreads();
+        if (step + 1 < n_steps) load_q(stage ^ 1);
+        copy_async_commit();
 
-        const QTile q = q_tile(step % 2), d_o = do_tile(step % 2);
-        float probability[step_rows / 8][4], ds[step_rows / 8][4];
-        multiply_transposed<step_rows>(probability, k_tile, warp * 16, q);
-        multiply_transposed<step_rows>(ds, v_tile, warp * 16, d_o);
+        float probability[1][step_rows / 8][4], ds[1][step_rows / 8][4];
+        multiply_transposed<step_rows>(probability, shared.own(0), warp * 16, shared.other(stage, 0));
+        multiply_transposed<step_rows>(ds, shared.own(1), warp * 16, shared.other(stage, 1));
+        p.scores.cap(probability);
+        const bool whole = query + step_rows <= end_query && p.mask.visible(tile.segment, query).end > last_key &&
+                           p.mask.visible(tile.segment, query + step_rows - 1).first <= tile.begin;
 #pragma unroll
         for (int f = 0; f < step_rows / 8; ++f) {
+            const int i = f * 8 + lane % 4 * 2;
+            const float2 lse = *reinterpret_cast<const float2 *>(shared.lse(stage) + i);
+            const float2 delta = *reinterpret_cast<const float2 *>(shared.delta(stage) + i);
 #pragma unroll
             for (int column = 0; column < 2; ++column) {
-                const int query = query_of(step) + f * 8 + lane % 4 * 2 + column;
-                const bool there = query < tile.segment.q_len;
-                const int64_t row = tile.segment.q_begin + query;
-                const float lse = there ? p.lse[row * p.lse_stride + head_of(step)] * log2_e : 0.0f;
-                const float delta = there ? p.delta[row * p.n_head + head_of(step)] : 0.0f;
+                const float less = -(column ? lse.y : lse.x) * log2_e, minus = column ? delta.y : delta.x;
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    float & s = probability[f][2 * half + column];
-                    float & d = ds[f][2 * half + column];
-                    s = there && own_key + half * 8 <= query + offset ? exp2f(s * factor - lse) : 0.0f;
-                    d = s * (d - delta);
+                    float & s = probability[0][f][2 * half + column];
+                    float & d = ds[0][f][2 * half + column];
+                    const float slope = p.scores.slope(s);
+                    s = exp2_fast(s * p.scores.factor + less);
+                    d = s * (d - minus) * slope;
                 }
             }
         }
-        multiply_add_rows<step_rows, D>(dv, probability, d_o);
-        multiply_add_rows<step_rows, D>(dk, ds, q);
-        __syncthreads();
+        if (!whole) {
+#pragma unroll
+            for (int f = 0; f < step_rows / 8; ++f) {
+#pragma unroll
+                for (int column = 0; column < 2; ++column) {
+                    const int q = query + f * 8 + lane % 4 * 2 + column;
+                    const MaskSpec::Range seen = p.mask.visible(tile.segment, q);
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) {
+                        const int key = own_key + half * 8;
+                        if (q < end_query && key >= seen.first && key < seen.end) continue;
+                        probability[0][f][2 * half + column] = ds[0][f][2 * half + column] = 0;
+                    }
+                }
+            }
+        }
+        multiply_add_rows<step_rows, D>(dv, probability, shared.other(stage, 1));
+        multiply_add_rows<step_rows, D>(dk, ds, shared.other(stage, 0));
+        query += step_rows;
+        if (query >= end_query) query = first_query;
     }
-    store_rows<D>(p.dk.at(kv_row, kv_head, p.dim), p.dk.stride, warp * 16, tile.n, p.dim, dk, p.scale, p.scale);
-    store_rows<D>(p.dv.at(kv_row, kv_head, p.dim), p.dv.stride, warp * 16, tile.n, p.dim, dv, 1.0f, 1.0f);
+    const float scale = p.scores.scale;
+    store_rows<D>(p.dk.at(kv_row, kv_head, p.dim), p.dk.stride, warp * 16, tile.n, p.dim, dk[0], scale, scale);
+    store_rows<D>(p.dv.at(kv_row, kv_head, p.dim), p.dv.stride, warp * 16, tile.n, p.dim, dv[0], 1.0f, 1.0f);
 }
 
-// 64 queries of one head; all keys that they see, 32 at a time.
-template <int D, bool aligned>
-__global__ void __launch_bounds__(attention_threads) attention_backward_q_kernel(const __grid_constant__ Arguments p) {
-    using QTile = Tile<backward_q_rows, D>;
-    using KvTile = Tile<step_rows, D>;
-    auto * memory = reinterpret_cast<bf16 *>(shared_memory());
-    const QTile q_tile{memory}, do_tile{memory + QTile::n_elements};
-    auto k_tile = [&](int stage) { return KvTile{memory + 2 * QTile::n_elements + stage * 2 * KvTile::n_elements}; };
-    auto v_tile = [&](int stage) {
-        return KvTile{memory + 2 * QTile::n_elements + (stage * 2 + 1) * KvTile::n_elements};
-    };
-
-    const AttentionTile tile = p.tiles[blockIdx.x];
-    const auto head = static_cast<int>(blockIdx.y);
+// 64 queries of one head; all keys that they see, some at a time.
+template <typename S>
+__device__ __forceinline__ void queries(const Arguments & p, const AttentionTile & tile, int head) {
+    constexpr int D = S::D, step_rows = S::step_rows;
+    using ReadOwn = TileReader<typename S::Own, attention_threads, S::aligned>;
+    using ReadOther = TileReader<typename S::Other, attention_threads, S::aligned>;
+    const S shared{reinterpret_cast<bf16 *>(shared_memory())};
     const int kv_head = head / p.heads_per_kv;
     const int64_t q_row = tile.segment.q_begin + tile.begin;
-    const int offset = tile.segment.kv_len - tile.segment.q_len;
-    const int n_keys = tile.begin + tile.n + offset;
-    const int n_steps = (n_keys + step_rows - 1) / step_rows;
+    const MaskSpec::Range of_first = p.mask.visible(tile.segment, tile.begin);
+    const MaskSpec::Range of_last = p.mask.visible(tile.segment, tile.begin + tile.n - 1);
+    const int first_step = of_first.first / step_rows, n_steps = (of_last.end + step_rows - 1) / step_rows;
 
+    const int64_t first_row = tile.segment.kv_begin + int64_t{first_step} * step_rows;
+    ReadOther read_k(p.k.at(first_row, kv_head, p.dim), p.k.stride);
+    ReadOther read_v(p.v.at(first_row, kv_head, p.dim), p.v.stride);
     auto load_kv = [&](int step) {
-        const int64_t row = tile.segment.kv_begin + step * step_rows;
-        const int n = n_keys - step * step_rows;
-        k_tile(step % 2).template load<attention_threads, aligned>(p.k.at(row, kv_head, p.dim), p.k.stride, n, p.dim);
-        v_tile(step % 2).template load<attention_threads, aligned>(p.v.at(row, kv_head, p.dim), p.v.stride, n, p.dim);
+        const int n = of_last.end - step * step_rows;
+        read_k.load(shared.other(step % 2, 0), n, p.dim);
+        read_v.load(shared.other(step % 2, 1), n, p.dim);
+        read_k.advance(step_rows * p.k.stride);
+        read_v.advance(step_rows * p.v.stride);
     };
-    q_tile.template load<attention_threads, aligned>(p.q.at(q_row, head, p.dim), p.q.stride, tile.n, p.dim);
-    do_tile.template load<attention_threads, aligned>(p.d_o.at(q_row, head, p.dim), p.d_o.stride, tile.n, p.dim);
-    load_kv(0);
+    ReadOwn(p.q.at(q_row, head, p.dim), p.q.stride).load(shared.own(0), tile.n, p.dim);
+    ReadOwn(p.d_o.at(q_row, head, p.dim), p.d_o.stride).load(shared.own(1), tile.n, p.dim);
+    load_kv(first_step);
     copy_async_commit();
 
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
     const int own_row = warp * 16 + lane / 4;  // and own_row + 8
-    const float factor = p.scale * log2_e;
-    float lse[2], delta[2];
+    float less[2], delta[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = own_row + half * 8;
         const bool there = row < tile.n;
-        lse[half] = there ? p.lse[(q_row + row) * p.lse_stride + head] * log2_e : 0.0f;
-        delta[half] = there ? p.delta[(q_row + row) * p.n_head + head] : 0.0f;
+        less[half] = there ? -p.lse[(q_row + row) * p.lse_stride + head] * log2_e : 0.0f;
+        delta[half] = there ? p.delta[head * p.rows + q_row + row] : 0.0f;
     }
-    float dq[D / 8][4] = {};
+    float dq[1][D / 8][4] = {};
 
-    for (int step = 0; step < n_steps; ++step) {
+    for (int step = first_step; step < n_steps; ++step) {
+        copy_async_wait<0>();
+        __syncthreads();
         if (step + 1 < n_steps) load_kv(step + 1);
         copy_async_commit();
-        copy_async_wait<1>();
-        __syncthreads();
 
-        float probability[step_rows / 8][4], ds[step_rows / 8][4];
-        multiply_transposed<step_rows>(probability, q_tile, warp * 16, k_tile(step % 2));
-        multiply_transposed<step_rows>(ds, do_tile, warp * 16, v_tile(step % 2));
+        float probability[1][step_rows / 8][4], ds[1][step_rows / 8][4];
+        multiply_transposed<step_rows>(probability, shared.own(0), warp * 16, shared.other(step % 2, 0));
+        multiply_transposed<step_rows>(ds, shared.own(1), warp * 16, shared.other(step % 2, 1));
+        p.scores.cap(probability);
 #pragma unroll
         for (int f = 0; f < step_rows / 8; ++f) {
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                const int half = e / 2, row = own_row + half * 8, key = step * step_rows + f * 8 + lane % 4 * 2 + e % 2;
-                const bool seen = row < tile.n && key <= tile.begin + row + offset;
-                const float s = seen ? exp2f(probability[f][e] * factor - lse[half]) : 0.0f;
-                ds[f][e] = s * (ds[f][e] - delta[half]);
+                const float s = probability[0][f][e];
+                ds[0][f][e] =
+                    exp2_fast(s * p.scores.factor + less[e / 2]) * (ds[0][f][e] - delta[e / 2]) * p.scores.slope(s);
             }
         }
-        multiply_add_rows<step_rows, D>(dq, ds, k_tile(step % 2));
-        __syncthreads();
+        if (step * step_rows < of_last.first || (step + 1) * step_rows > of_first.end) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const MaskSpec::Range seen = p.mask.visible(tile.segment, tile.begin + own_row + half * 8);
+#pragma unroll
+                for (int f = 0; f < step_rows / 8; ++f) {
+#pragma unroll
+                    for (int e = 2 * half; e < 2 * half + 2; ++e) {
+                        const int key = step * step_rows + f * 8 + lane % 4 * 2 + e % 2;
+                        if (key < seen.first || key >= seen.end) ds[0][f][e] = 0;
+                    }
+                }
+            }
+        }
+        multiply_add_rows<step_rows, D>(dq, ds, shared.other(step % 2, 0));
     }
-    store_rows<D>(p.dq.at(q_row, head, p.dim), p.dq.stride, warp * 16, tile.n, p.dim, dq, p.scale, p.scale);
+    const float scale = p.scores.scale;
+    store_rows<D>(p.dq.at(q_row, head, p.dim), p.dq.stride, warp * 16, tile.n, p.dim, dq[0], scale, scale);
+}
+
+// Both kinds in one grid: there are few tiles of keys, and of unequal work; those of queries fill the end. Of either
+// kind those with the most work come first, of all heads.
+template <typename S>
+__global__ void __launch_bounds__(attention_threads, 2) attention_backward_kernel(const __grid_constant__ Arguments p) {
+    if (blockIdx.x < p.kv_blocks) {
+        const auto heads = static_cast<unsigned>(p.n_head_kv);
+        keys_and_values<S>(p, p.kv_tiles[blockIdx.x / heads], static_cast<int>(blockIdx.x % heads));
+    } else {
+        const unsigned block = blockIdx.x - p.kv_blocks, heads = static_cast<unsigned>(p.n_head);
+        queries<S>(p, p.q_tiles[block / heads], static_cast<int>(block % heads));
+    }
+}
+
+template <typename S> void run(const Context & context, const Arguments & p, int64_t n_q_tiles) {
+    const auto blocks = p.kv_blocks + static_cast<unsigned>(n_q_tiles * p.n_head);
+    launch("attention_backward", context.stream, attention_backward_kernel<S>,
+           {dim3(blocks), attention_threads, S::shared_bytes}, p);
 }
 
 }  // namespace
 
 void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
-                        const AttentionTiles & q_tiles, const AttentionTiles & kv_tiles, const AttentionShape & shape,
-                        float * delta, Matrix dq, Matrix dk, Matrix dv) {
+                        const AttentionPlan & plan, const AttentionShape & shape, float * delta, Matrix dq, Matrix dk,
+                        Matrix dv) {
     attention_delta(context, o, d_o, shape, delta);
     if (is_plain_attention(context, shape)) {
-        return attention_backward_plain(context, q, k, v, lse, d_o, q_tiles, kv_tiles, shape, delta, dq, dk, dv);
+        return attention_backward_plain(context, q, k, v, lse, d_o, plan.rows_of_64(), plan.keys_of_64(), shape, delta,
+                                        dq, dk, dv);
     }
-    Arguments p{heads(q),        heads(k),
-                heads(v),        heads(o),
-                heads(d_o),      heads(dq),
-                heads(dk),       heads(dv),
-                lse.as<float>(), lse.stride,
-                delta,           nullptr,
-                shape.n_head,    shape.n_head / shape.n_head_kv,
-                shape.head_dim,  static_cast<float>(shape.scale)};
-    with_head_dim(shape.head_dim, heads_are_aligned({q, k, v, d_o}, shape.head_dim), [&](auto d, auto aligned) {
-        p.tiles = kv_tiles.tiles;
-        launch("attention_backward_kv", context.stream, attention_backward_kv_kernel<d(), aligned()>,
-               {dim3(static_cast<unsigned>(kv_tiles.n), static_cast<unsigned>(shape.n_head_kv)), attention_threads,
-                shared_bytes<d()>()},
-               p);
-        p.tiles = q_tiles.tiles;
-        launch("attention_backward_q", context.stream, attention_backward_q_kernel<d(), aligned()>,
-               {dim3(static_cast<unsigned>(q_tiles.n), static_cast<unsigned>(shape.n_head)), attention_threads,
-                shared_bytes<d()>()},
-               p);
-    });
+    const Arguments p{heads(q),
+                      heads(k),
+                      heads(v),
+                      heads(d_o),
+                      heads(dq),
+                      heads(dk),
+                      heads(dv),
+                      lse.as<float>(),
+                      lse.stride,
+                      delta,
+                      q.rows,
+                      plan.keys_of_64().tiles,
+                      plan.rows_of_64().tiles,
+                      static_cast<unsigned>(plan.keys_of_64().n * shape.n_head_kv),
+                      shape.n_head,
+                      shape.n_head_kv,
+                      shape.n_head / shape.n_head_kv,
+                      shape.head_dim,
+                      mask_of(shape),
+                      Scores::of(shape)};
+    const int64_t n = plan.rows_of_64().n;
+    const bool aligned = heads_are_aligned({q, k, v, d_o}, shape.head_dim);
+    const bool narrow = shape.head_dim <= 64;
+    if (!aligned) {
+        if (narrow) return run<Shape<64, 16, false>>(context, p, n);
+        return run<Shape<128, 16, false>>(context, p, n);
+    }
+    if (narrow) return run<Shape<64, 32, true>>(context, p, n);
+    // 64 KiB, or 48 so that two blocks fit where a multiprocessor has 100.
+    if (plan.has_rows_of_128()) return run<Shape<128, 32, true>>(context, p, n);
+    return run<Shape<128, 16, true>>(context, p, n);
 }
 
 }  // namespace lorica::cuda

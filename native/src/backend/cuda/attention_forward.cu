@@ -1,132 +1,176 @@
-// o = softmax(scale q k^T + causal mask) v, and log-sum-exp (Dao 2023, "FlashAttention-2", algorithm 1). A block of
-// threads takes 64 queries of one head and goes through their keys 64 at a time, the next ones on their way into shared
-// memory.
+// o = softmax(softcap(scale q k^T) + mask) v, and log-sum-exp (Dao 2023, "FlashAttention-2", algorithm 1). A block of
+// threads takes 128 queries of one head, or 64, and goes through the keys that they see some at a time, the next ones
+// on their way into shared memory.
 #include "backend/cuda/attention.cuh"
 
 namespace lorica::cuda {
 
 namespace {
 
-constexpr int q_rows = forward_q_rows, kv_rows = 64;
-
 struct Arguments {
     Heads q, k, v, o;
     float * lse;  // null: not kept
     int64_t lse_stride;
     const AttentionTile * tiles;
-    int heads_per_kv, dim;
-    float scale;
+    int n_head, heads_per_kv, dim;
+    MaskSpec mask;
+    Scores scores;
 };
 
-template <int D> constexpr size_t shared_bytes() { return (size_t{q_rows} + 4 * kv_rows) * D * sizeof(bf16); }
+// frags: of 16 queries, for each warp. Every fragment of keys that a warp reads from shared memory serves all of them.
+template <int D_, int frags_, int kv_rows_, bool aligned_> struct Shape {
+    static constexpr int D = D_, frags = frags_, kv_rows = kv_rows_;
+    static constexpr bool aligned = aligned_;
+    static constexpr int q_rows = attention_threads / warp_size * 16 * frags;
+    static constexpr size_t shared_bytes = (size_t{q_rows} + 4 * kv_rows) * D * sizeof(bf16);
+};
 
-template <int D, bool aligned>
-__global__ void __launch_bounds__(attention_threads) attention_forward_kernel(const __grid_constant__ Arguments p) {
-    using QTile = Tile<q_rows, D>;
+// Two blocks on a multiprocessor: 255 registers for each thread.
+template <typename S>
+__global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel(const __grid_constant__ Arguments p) {
+    constexpr int D = S::D, kv_rows = S::kv_rows, frags = S::frags;
+    using QTile = Tile<S::q_rows, D>;
     using KvTile = Tile<kv_rows, D>;
+    using ReadQ = TileReader<QTile, attention_threads, S::aligned>;
+    using ReadKv = TileReader<KvTile, attention_threads, S::aligned>;
     auto * memory = reinterpret_cast<bf16 *>(shared_memory());
     const QTile q_tile{memory};
     auto k_tile = [&](int stage) { return KvTile{memory + QTile::n_elements + stage * 2 * KvTile::n_elements}; };
     auto v_tile = [&](int stage) { return KvTile{memory + QTile::n_elements + (stage * 2 + 1) * KvTile::n_elements}; };
 
-    const AttentionTile tile = p.tiles[blockIdx.x];
-    const auto head = static_cast<int>(blockIdx.y);
+    // Read anew where a mask needs it, which is seldom: registers are short.
+    const AttentionTile * const tile_at = p.tiles + blockIdx.x / static_cast<unsigned>(p.n_head);
+    const AttentionTile tile = *tile_at;
+    const auto head = static_cast<int>(blockIdx.x % static_cast<unsigned>(p.n_head));
     const int kv_head = head / p.heads_per_kv;
     const int64_t q_row = tile.segment.q_begin + tile.begin;
-    const int offset = tile.segment.kv_len - tile.segment.q_len;  // query i sees keys up to i + offset
-    const int n_keys = tile.begin + tile.n + offset;
-    const int n_steps = (n_keys + kv_rows - 1) / kv_rows;
+    const MaskSpec::Range of_first = p.mask.visible(tile.segment, tile.begin);
+    const MaskSpec::Range of_last = p.mask.visible(tile.segment, tile.begin + tile.n - 1);
+    const int first_step = of_first.first / kv_rows, n_steps = (of_last.end + kv_rows - 1) / kv_rows;
 
+    const int64_t first_row = tile.segment.kv_begin + int64_t{first_step} * kv_rows;
+    ReadKv read_k(p.k.at(first_row, kv_head, p.dim), p.k.stride);
+    ReadKv read_v(p.v.at(first_row, kv_head, p.dim), p.v.stride);
     auto load_kv = [&](int step) {
-        const int64_t row = tile.segment.kv_begin + step * kv_rows;
-        const int n = n_keys - step * kv_rows;
-        k_tile(step % 2).template load<attention_threads, aligned>(p.k.at(row, kv_head, p.dim), p.k.stride, n, p.dim);
-        v_tile(step % 2).template load<attention_threads, aligned>(p.v.at(row, kv_head, p.dim), p.v.stride, n, p.dim);
+        const int n = of_last.end - step * kv_rows;
+        read_k.load(k_tile(step % 2), n, p.dim);
+        read_v.load(v_tile(step % 2), n, p.dim);
+        read_k.advance(kv_rows * p.k.stride);
+        read_v.advance(kv_rows * p.v.stride);
     };
-    q_tile.template load<attention_threads, aligned>(p.q.at(q_row, head, p.dim), p.q.stride, tile.n, p.dim);
-    load_kv(0);
+    ReadQ(p.q.at(q_row, head, p.dim), p.q.stride).load(q_tile, tile.n, p.dim);
+    load_kv(first_step);
     copy_async_commit();
 
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
-    const int own_row = warp * 16 + lane / 4;  // and own_row + 8
-    const float factor = p.scale * log2_e;
-    float o[D / 8][4] = {};
-    float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    const int own_row = warp * 16 * frags + lane / 4;  // and every eighth behind it
+    float o[frags][D / 8][4] = {};
+    float max[2 * frags], sum[2 * frags];
+#pragma unroll
+    for (int i = 0; i < 2 * frags; ++i) max[i] = -INFINITY, sum[i] = 0;
 
-    for (int step = 0; step < n_steps; ++step) {
+    for (int step = first_step; step < n_steps; ++step) {
+        // Behind the barrier this step's keys are there, and all have done with those before, whose place is free.
+        copy_async_wait<0>();
+        __syncthreads();
         if (step + 1 < n_steps) load_kv(step + 1);
         copy_async_commit();
-        copy_async_wait<1>();
-        __syncthreads();
 
-        float s[kv_rows / 8][4];
-        multiply_transposed<kv_rows>(s, q_tile, warp * 16, k_tile(step % 2));
-        if ((step + 1) * kv_rows > tile.begin + offset + 1) {
+        float s[frags][kv_rows / 8][4];
+        multiply_transposed<kv_rows>(s, q_tile, warp * 16 * frags, k_tile(step % 2));
+        p.scores.cap(s);
+        if (step * kv_rows < of_last.first || (step + 1) * kv_rows > of_first.end) {
             // keys that some query of the tile does not see
+            const AttentionTile own = *tile_at;
 #pragma unroll
-            for (int f = 0; f < kv_rows / 8; ++f) {
+            for (int i = 0; i < 2 * frags; ++i) {
+                const MaskSpec::Range seen = p.mask.visible(own.segment, own.begin + own_row + i * 8);
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    const int key = step * kv_rows + f * 8 + lane % 4 * 2 + e % 2;
-                    if (key > tile.begin + own_row + e / 2 * 8 + offset) s[f][e] = -INFINITY;
+                for (int f = 0; f < kv_rows / 8; ++f) {
+#pragma unroll
+                    for (int e = 0; e < 2; ++e) {
+                        const int key = step * kv_rows + f * 8 + lane % 4 * 2 + e;
+                        if (key < seen.first || key >= seen.end) s[i / 2][f][i % 2 * 2 + e] = -INFINITY;
+                    }
                 }
             }
         }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            float row_max = max[half];
+        for (int i = 0; i < 2 * frags; ++i) {
+            const int r = i / 2, e0 = i % 2 * 2;
+            float row_max = max[i];
 #pragma unroll
-            for (int f = 0; f < kv_rows / 8; ++f) row_max = fmaxf(row_max, fmaxf(s[f][2 * half], s[f][2 * half + 1]));
+            for (int f = 0; f < kv_rows / 8; ++f) row_max = fmaxf(row_max, fmaxf(s[r][f][e0], s[r][f][e0 + 1]));
             row_max = fmaxf(row_max, __shfl_xor_sync(0xffffffffu, row_max, 1));
             row_max = fmaxf(row_max, __shfl_xor_sync(0xffffffffu, row_max, 2));
-            const float shrink = exp2f((max[half] - row_max) * factor);
-            max[half] = row_max;
-            sum[half] *= shrink;
+            // A row that has seen no key yet has nothing to be shrunk.
+            const float less = row_max == -INFINITY ? 0.0f : -row_max * p.scores.factor;
+            const float shrink = exp2_fast(max[i] * p.scores.factor + less);
+            max[i] = row_max;
+            sum[i] *= shrink;
 #pragma unroll
             for (int f = 0; f < kv_rows / 8; ++f) {
 #pragma unroll
-                for (int e = 2 * half; e < 2 * half + 2; ++e) {
-                    s[f][e] = exp2f((s[f][e] - row_max) * factor);
-                    sum[half] += s[f][e];
+                for (int e = e0; e < e0 + 2; ++e) {
+                    s[r][f][e] = exp2_fast(s[r][f][e] * p.scores.factor + less);
+                    sum[i] += s[r][f][e];
                 }
             }
 #pragma unroll
             for (int f = 0; f < D / 8; ++f) {
-                o[f][2 * half] *= shrink;
-                o[f][2 * half + 1] *= shrink;
+                o[r][f][e0] *= shrink;
+                o[r][f][e0 + 1] *= shrink;
             }
         }
         multiply_add_rows<kv_rows, D>(o, s, v_tile(step % 2));
-        __syncthreads();
     }
 
+    const AttentionTile own = *tile_at;
+    const int64_t first_query = own.segment.q_begin + own.begin;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        sum[half] += __shfl_xor_sync(0xffffffffu, sum[half], 1);
-        sum[half] += __shfl_xor_sync(0xffffffffu, sum[half], 2);
-        const int row = own_row + half * 8;
-        if (p.lse && lane % 4 == 0 && row < tile.n) {
-            p.lse[(q_row + row) * p.lse_stride + head] = max[half] * p.scale + logf(sum[half]);
+    for (int i = 0; i < 2 * frags; ++i) {
+        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 1);
+        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 2);
+        const int row = own_row + i * 8;
+        if (p.lse && lane % 4 == 0 && row < own.n) {
+            p.lse[(first_query + row) * p.lse_stride + head] = max[i] * p.scores.natural + logf(sum[i]);
         }
     }
-    store_rows<D>(p.o.at(q_row, head, p.dim), p.o.stride, warp * 16, tile.n, p.dim, o, 1.0f / sum[0], 1.0f / sum[1]);
+#pragma unroll
+    for (int r = 0; r < frags; ++r) {
+        store_rows<D>(p.o.at(first_query, head, p.dim), p.o.stride, warp * 16 * frags + 16 * r, own.n, p.dim, o[r],
+                      1.0f / sum[2 * r], 1.0f / sum[2 * r + 1]);
+    }
+}
+
+template <typename S> void run(const Context & context, Arguments p, const AttentionTiles & tiles) {
+    p.tiles = tiles.tiles;
+    launch("attention_forward", context.stream, attention_forward_kernel<S>,
+           {dim3(static_cast<unsigned>(tiles.n * p.n_head)), attention_threads, S::shared_bytes}, p);
 }
 
 }  // namespace
 
-void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
+void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionPlan & plan,
                        const AttentionShape & shape, Matrix o, Matrix lse) {
-    if (is_plain_attention(context, shape)) return attention_forward_plain(context, q, k, v, q_tiles, shape, o, lse);
-    const Arguments p{heads(q),        heads(k),
-                      heads(v),        heads(o),
-                      lse.as<float>(), lse.stride,
-                      q_tiles.tiles,   shape.n_head / shape.n_head_kv,
-                      shape.head_dim,  static_cast<float>(shape.scale)};
-    with_head_dim(shape.head_dim, heads_are_aligned({q, k, v}, shape.head_dim), [&](auto d, auto aligned) {
-        const Extent extent{dim3(static_cast<unsigned>(q_tiles.n), static_cast<unsigned>(shape.n_head)),
-                            attention_threads, shared_bytes<d()>()};
-        launch("attention_forward", context.stream, attention_forward_kernel<d(), aligned()>, extent, p);
-    });
+    if (is_plain_attention(context, shape))
+        return attention_forward_plain(context, q, k, v, plan.rows_of_64(), shape, o, lse);
+    const Arguments p{heads(q),       heads(k),        heads(v),
+                      heads(o),       lse.as<float>(), lse.stride,
+                      nullptr,        shape.n_head,    shape.n_head / shape.n_head_kv,
+                      shape.head_dim, mask_of(shape),  Scores::of(shape)};
+    const bool aligned = heads_are_aligned({q, k, v}, shape.head_dim);
+    const bool narrow = shape.head_dim <= 64;
+    if (aligned && plan.has_rows_of_128()) {
+        if (narrow) return run<Shape<64, 2, 64, true>>(context, p, plan.rows_of_128());
+        return run<Shape<128, 2, 32, true>>(context, p, plan.rows_of_128());
+    }
+    if (aligned) {
+        if (narrow) return run<Shape<64, 1, 32, true>>(context, p, plan.rows_of_64());
+        return run<Shape<128, 1, 32, true>>(context, p, plan.rows_of_64());
+    }
+    if (narrow) return run<Shape<64, 1, 32, false>>(context, p, plan.rows_of_64());
+    return run<Shape<128, 1, 32, false>>(context, p, plan.rows_of_64());
 }
 
 }  // namespace lorica::cuda

@@ -13,10 +13,12 @@ template <typename T> struct Arguments {
     HeadsOf<T> q, k, v, o, d_o, dq, dk, dv;
     float * lse;
     int64_t lse_stride;
-    const float * delta;  // [rows, n_head]
+    const float * delta;  // [n_head, rows]
+    int64_t rows;
     const AttentionTile * tiles;
-    int n_head, heads_per_kv, dim;
-    float scale;
+    int heads_per_kv, dim;
+    MaskSpec mask;
+    Scores scores;
 };
 
 // A lane's elements of a row of a head: every 32nd.
@@ -52,14 +54,14 @@ __global__ void __launch_bounds__(attention_threads) attention_forward_plain_ker
     const int kv_head = head / p.heads_per_kv;
     for (int i = static_cast<int>(threadIdx.x) / warp_size; i < tile.n; i += warps) {
         const int64_t row = tile.segment.q_begin + tile.begin + i;
-        const int n_keys = tile.begin + i + 1 + tile.segment.kv_len - tile.segment.q_len;
+        const MaskSpec::Range seen = p.mask.visible(tile.segment, tile.begin + i);
         float q[n], o[n] = {}, max = -INFINITY, sum = 0;
         load_row(q, p.q.at(row, head, p.dim), p.dim);
-        for (int key = 0; key < n_keys; ++key) {
+        for (int key = seen.first; key < seen.end; ++key) {
             float k[n], v[n];
             load_row(k, p.k.at(tile.segment.kv_begin + key, kv_head, p.dim), p.dim);
             load_row(v, p.v.at(tile.segment.kv_begin + key, kv_head, p.dim), p.dim);
-            const float s = dot(q, k) * p.scale, new_max = fmaxf(max, s);
+            const float s = p.scores.capped(dot(q, k)) * p.scores.natural, new_max = fmaxf(max, s);
             const float shrink = expf(max - new_max), weight = expf(s - new_max);
             max = new_max;
             sum = sum * shrink + weight;
@@ -77,25 +79,27 @@ __global__ void __launch_bounds__(attention_threads) attention_backward_kv_plain
     const __grid_constant__ Arguments<T> p) {
     const AttentionTile tile = p.tiles[blockIdx.x];
     const auto kv_head = static_cast<int>(blockIdx.y);
-    const int offset = tile.segment.kv_len - tile.segment.q_len;  // query i sees keys up to i + offset
     for (int i = static_cast<int>(threadIdx.x) / warp_size; i < tile.n; i += warps) {
         const int key = tile.begin + i;
         const int64_t kv_row = tile.segment.kv_begin + key;
+        const MaskSpec::Range seen = p.mask.seeing(tile.segment, key);
         float k[n], v[n], dk[n] = {}, dv[n] = {};
         load_row(k, p.k.at(kv_row, kv_head, p.dim), p.dim);
         load_row(v, p.v.at(kv_row, kv_head, p.dim), p.dim);
         for (int head = kv_head * p.heads_per_kv; head < (kv_head + 1) * p.heads_per_kv; ++head) {
-            for (int query = max(key - offset, 0); query < tile.segment.q_len; ++query) {
+            for (int query = seen.first; query < seen.end; ++query) {
                 const int64_t row = tile.segment.q_begin + query;
                 float q[n], d_o[n];
                 load_row(q, p.q.at(row, head, p.dim), p.dim);
                 load_row(d_o, p.d_o.at(row, head, p.dim), p.dim);
-                const float probability = expf(dot(q, k) * p.scale - p.lse[row * p.lse_stride + head]);
+                const float s = p.scores.capped(dot(q, k));
+                const float probability = expf(s * p.scores.natural - p.lse[row * p.lse_stride + head]);
                 add(dv, probability, d_o);
-                add(dk, probability * (dot(d_o, v) - p.delta[row * p.n_head + head]), q);
+                const float d_probability = dot(d_o, v) - p.delta[head * p.rows + row];
+                add(dk, probability * d_probability * p.scores.slope(s), q);
             }
         }
-        store_row(p.dk.at(kv_row, kv_head, p.dim), dk, p.dim, p.scale);
+        store_row(p.dk.at(kv_row, kv_head, p.dim), dk, p.dim, p.scores.scale);
         store_row(p.dv.at(kv_row, kv_head, p.dim), dv, p.dim, 1.0f);
     }
 }
@@ -109,18 +113,19 @@ __global__ void __launch_bounds__(attention_threads) attention_backward_q_plain_
     const int kv_head = head / p.heads_per_kv;
     for (int i = static_cast<int>(threadIdx.x) / warp_size; i < tile.n; i += warps) {
         const int64_t row = tile.segment.q_begin + tile.begin + i;
-        const int n_keys = tile.begin + i + 1 + tile.segment.kv_len - tile.segment.q_len;
-        const float lse = p.lse[row * p.lse_stride + head], delta = p.delta[row * p.n_head + head];
+        const MaskSpec::Range seen = p.mask.visible(tile.segment, tile.begin + i);
+        const float lse = p.lse[row * p.lse_stride + head], delta = p.delta[head * p.rows + row];
         float q[n], d_o[n], dq[n] = {};
         load_row(q, p.q.at(row, head, p.dim), p.dim);
         load_row(d_o, p.d_o.at(row, head, p.dim), p.dim);
-        for (int key = 0; key < n_keys; ++key) {
+        for (int key = seen.first; key < seen.end; ++key) {
             float k[n], v[n];
             load_row(k, p.k.at(tile.segment.kv_begin + key, kv_head, p.dim), p.dim);
             load_row(v, p.v.at(tile.segment.kv_begin + key, kv_head, p.dim), p.dim);
-            add(dq, expf(dot(q, k) * p.scale - lse) * (dot(d_o, v) - delta), k);
+            const float s = p.scores.capped(dot(q, k));
+            add(dq, expf(s * p.scores.natural - lse) * (dot(d_o, v) - delta) * p.scores.slope(s), k);
         }
-        store_row(p.dq.at(row, head, p.dim), dq, p.dim, p.scale);
+        store_row(p.dq.at(row, head, p.dim), dq, p.dim, p.scores.scale);
     }
 }
 
@@ -137,7 +142,7 @@ __global__ void __launch_bounds__(attention_threads) attention_delta_kernel(Head
         sum += to_float(o_row[i]) * to_float(d_o_row[i]);
     }
     sum = warp_sum(sum);
-    if (threadIdx.x % warp_size == 0) delta[index] = sum;
+    if (threadIdx.x % warp_size == 0) delta[head * rows + row] = sum;
 }
 
 Extent rows_and_heads(const AttentionTiles & tiles, int32_t n_head) {
@@ -159,7 +164,8 @@ void attention_forward_plain(const Context & context, Matrix q, Matrix k, Matrix
         p.tiles = q_tiles.tiles;
         p.heads_per_kv = shape.n_head / shape.n_head_kv;
         p.dim = shape.head_dim;
-        p.scale = static_cast<float>(shape.scale);
+        p.mask = mask_of(shape);
+        p.scores = Scores::of(shape);
         with_lane_elements(shape.head_dim, [&](auto n) {
             launch("attention_forward_plain", context.stream, attention_forward_plain_kernel<T, n()>,
                    rows_and_heads(q_tiles, shape.n_head), p);
@@ -182,11 +188,12 @@ void attention_backward_plain(const Context & context, Matrix q, Matrix k, Matri
                        lse.as<float>(),
                        lse.stride,
                        delta,
+                       q.rows,
                        kv_tiles.tiles,
-                       shape.n_head,
                        shape.n_head / shape.n_head_kv,
                        shape.head_dim,
-                       static_cast<float>(shape.scale)};
+                       mask_of(shape),
+                       Scores::of(shape)};
         with_lane_elements(shape.head_dim, [&](auto n) {
             launch("attention_backward_kv_plain", context.stream, attention_backward_kv_plain_kernel<T, n()>,
                    rows_and_heads(kv_tiles, shape.n_head_kv), p);

@@ -7,25 +7,26 @@
 
 namespace lorica::cuda {
 
-static_assert(forward_q_rows == backward_q_rows);
-
 namespace {
 
 // A tile of each kind per token at most, and queries on their own.
-int64_t capacity_for(int64_t max_tokens) { return 2 * max_tokens + decode_max_total; }
+int64_t capacity_for(const WorkspaceShape & shape, bool with_rows_of_128) {
+    const int64_t keys = shape.training ? std::max(shape.max_tokens, shape.max_sequence_length) : 0;
+    return (with_rows_of_128 ? 2 : 1) * shape.max_tokens + keys + decode_max_total;
+}
 
-void append_tiles(std::vector<AttentionTile> & tiles, std::span<const Segment> segments, bool of_kv, int32_t rows) {
+// Tiles of queries, or of keys. Those with the most work under a causal mask come first, so that no long one is left
+// for the end: late queries see many keys, early keys are seen by many queries.
+void append_tiles(std::vector<AttentionTile> & tiles, std::span<const Segment> segments, bool of_keys, int32_t rows) {
     const auto first = static_cast<std::ptrdiff_t>(tiles.size());
     for (const Segment & segment : segments) {
-        const int32_t length = of_kv ? segment.kv_len : segment.q_len;
+        const int32_t length = of_keys ? segment.kv_len : segment.q_len;
         for (int32_t begin = 0; begin < length; begin += rows)
             tiles.push_back({segment, begin, std::min(rows, length - begin)});
     }
-    // Those with the most work first, so that no long one is left for the end: late queries see many keys, early keys
-    // are seen by many queries.
     std::stable_sort(tiles.begin() + first, tiles.end(), [&](const AttentionTile & a, const AttentionTile & b) {
         auto work = [&](const AttentionTile & t) {
-            return of_kv ? t.segment.kv_len - t.begin : t.begin + t.segment.kv_len - t.segment.q_len;
+            return of_keys ? t.segment.kv_len - t.begin : t.begin + t.segment.kv_len - t.segment.q_len;
         };
         return work(a) > work(b);
     });
@@ -33,8 +34,8 @@ void append_tiles(std::vector<AttentionTile> & tiles, std::span<const Segment> s
 
 }  // namespace
 
-size_t AttentionPlan::workspace_bytes(int64_t max_tokens) {
-    return static_cast<size_t>(capacity_for(max_tokens)) * sizeof(AttentionTile);
+size_t AttentionPlan::workspace_bytes(const WorkspaceShape & shape, bool with_rows_of_128) {
+    return static_cast<size_t>(capacity_for(shape, with_rows_of_128)) * sizeof(AttentionTile);
 }
 
 AttentionPlan::~AttentionPlan() {
@@ -43,15 +44,17 @@ AttentionPlan::~AttentionPlan() {
     if (copied_) cudaEventDestroy(copied_);
 }
 
-void AttentionPlan::reserve(int64_t max_tokens) {
-    const int64_t capacity = capacity_for(max_tokens);
+void AttentionPlan::reserve(const WorkspaceShape & shape) {
+    const int64_t capacity = capacity_for(shape, with_rows_of_128_);
+    valid_ &= training_ || !shape.training;
+    training_ |= shape.training;
     if (capacity <= capacity_) return;
     cudaFree(device_);
     cudaFreeHost(host_);
     device_ = host_ = nullptr;
     capacity_ = 0;
     valid_ = false;
-    const size_t n_bytes = workspace_bytes(max_tokens);
+    const size_t n_bytes = workspace_bytes(shape, with_rows_of_128_);
     device_ = static_cast<decltype(device_)>(allocate(n_bytes, "attention"));
     check(cudaHostAlloc(reinterpret_cast<void **>(&host_), n_bytes, cudaHostAllocDefault),
           "pinned memory for attention");
@@ -64,11 +67,13 @@ void AttentionPlan::update(std::span<const Segment> segments, cudaStream_t strea
     valid_ = false;
     segments_.assign(segments.begin(), segments.end());
     std::vector<AttentionTile> tiles;
-    append_tiles(tiles, segments, false, forward_q_rows);
-    n_forward_ = static_cast<int64_t>(tiles.size());
+    append_tiles(tiles, segments, false, 64);
+    n_64_ = static_cast<int64_t>(tiles.size());
+    if (with_rows_of_128_) append_tiles(tiles, segments, false, 128);
+    n_128_ = static_cast<int64_t>(tiles.size()) - n_64_;
+    if (training_) append_tiles(tiles, segments, true, 64);
+    n_keys_ = static_cast<int64_t>(tiles.size()) - n_64_ - n_128_;
     const bool cached = std::ranges::any_of(segments, [](const Segment & s) { return s.kv_len != s.q_len; });
-    if (!cached) append_tiles(tiles, segments, true, backward_kv_rows);
-    n_kv_ = static_cast<int64_t>(tiles.size()) - n_forward_;
 
     int32_t longest = 0, most_queries = 0;
     int64_t total = 0;

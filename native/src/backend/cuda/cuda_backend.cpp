@@ -56,7 +56,7 @@ public:
         state_->enter();
         staging_ = std::make_unique<Staging>();
         workspace_ = std::make_unique<Workspace>();
-        plan_ = std::make_unique<AttentionPlan>();
+        plan_ = std::make_unique<AttentionPlan>(state_->has_much_shared_memory());
         graphs_ = std::make_unique<GraphCache>();
         partial_sums_ = static_cast<double *>(cuda::allocate(n_partial_sums * sizeof(double), "sums"));
     }
@@ -122,14 +122,14 @@ public:
     }
 
     size_t workspace_bytes(const WorkspaceShape & shape) const override {
-        return operations_bytes(shape) + AttentionPlan::workspace_bytes(shape.max_tokens);
+        return operations_bytes(shape) + AttentionPlan::workspace_bytes(shape, state_->has_much_shared_memory());
     }
     void reserve(const WorkspaceShape & shape) override {
         state_->enter();
         check(cudaStreamSynchronize(state_->stream()), "reserve");
         graphs_->clear();
         workspace_->reserve(operations_bytes(shape));
-        plan_->reserve(shape.max_tokens);
+        plan_->reserve(shape);
     }
 
     // Kernels read whole words around a block: 16 bytes follow the last one.
@@ -211,7 +211,7 @@ public:
         if (!lse && plan_->queries().n > 0) {
             return attention_decode(c, q, k, v, plan_->queries(), plan_->n_parts(), shape, o);
         }
-        attention_forward(c, q, k, v, plan_->forward(), shape, o, lse);
+        attention_forward(c, q, k, v, *plan_, shape, o, lse);
     }
     void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
                             std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
@@ -221,8 +221,7 @@ public:
         plan_->update(segments, c.stream);
         const Workspace::Mark mark(*workspace_);
         auto * delta = workspace_->take<float>(q.rows * shape.n_head);
-        cuda::attention_backward(c, q, k, v, o, lse, d_o, plan_->backward_q(), plan_->backward_kv(), shape, delta, dq,
-                                 dk, dv);
+        cuda::attention_backward(c, q, k, v, o, lse, d_o, *plan_, shape, delta, dq, dk, dv);
     }
     void gated(Matrix gate, Matrix up, Act act, Matrix h) override {
         expect(act == Act::silu, "gate but silu");

@@ -53,6 +53,15 @@ __device__ __forceinline__ void copy_async(void * to_shared, const void * from, 
                  "r"(n_bytes)
                  : "memory");
 }
+__device__ __forceinline__ void copy_async(void * to_shared, const void * from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to_shared)), "l"(from) : "memory");
+}
+// Copies 4 bytes, or makes them zero.
+__device__ __forceinline__ void copy_async_4(void * to_shared, const void * from, bool there) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to_shared)), "l"(from),
+                 "r"(there ? 4 : 0)
+                 : "memory");
+}
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most n_pending groups of this thread's are under way.
 template <int n_pending> __device__ __forceinline__ void copy_async_wait() {
@@ -82,6 +91,13 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
         "{%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// 2^x to 2 units in the last place; what is below the smallest normal number becomes 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #endif

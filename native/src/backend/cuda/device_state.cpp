@@ -38,12 +38,17 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
         fail(LORICA_ERROR_DEVICE, "cuda:", index, device.name.empty() ? "" : ", ", device.name, ": ", device.problem,
              "; ", device.remedy);
     }
-    wgmma_ = has_wgmma() && device.compute_major == 9 && is_set("LORICA_CUDA_WGMMA", "1");
+    wgmma_ = has_wgmma() && device.compute_major == 9 && !is_set("LORICA_CUDA_WGMMA", "0");
     graphs_ = !is_set("LORICA_CUDA_GRAPHS", "0") && !launches_are_awaited();
     enter();
     detail_ = device.name + ", compute capability " + std::to_string(device.compute_major) + "." +
               std::to_string(device.compute_minor);
     check(cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+    n_multiprocessors_ = static_cast<int>(setting("LORICA_CUDA_MULTIPROCESSORS", n_multiprocessors_));
+    int shared_bytes = 0;
+    check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
+          "cudaDeviceGetAttribute");
+    has_much_shared_memory_ = shared_bytes > 128 << 10;
     int clock_khz = 0;
     if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, index) != cudaSuccess) cudaGetLastError();
     peak_ = nominal_peak(device.compute_major, device.compute_minor, n_multiprocessors_, clock_khz);

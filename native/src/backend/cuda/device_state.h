@@ -29,11 +29,14 @@ public:
 
     cudaStream_t stream() const { return stream_; }
     std::string detail(Dtype act) const;
+    // Which tiles products take depends on it: LORICA_CUDA_MULTIPROCESSORS makes it another one.
     int n_multiprocessors() const { return n_multiprocessors_; }
     double peak() const { return peak_; }  // operations per second in bf16; 0: not known
-    // Products use the instructions of compute capability 9.0: where the device and this build have them, and the
-    // environment variable LORICA_CUDA_WGMMA is 1.
+    // Products use the instructions of compute capability 9.0: where the device and this build have them, unless the
+    // environment variable LORICA_CUDA_WGMMA is 0.
     bool wgmma() const { return wgmma_; }
+    // More than the 100 KiB of a multiprocessor of compute capability 8.6, 8.9 or 12.0.
+    bool has_much_shared_memory() const { return has_much_shared_memory_; }
     // Repeated work is recorded as CUDA graphs, unless the environment variable LORICA_CUDA_GRAPHS is 0 or recording
     // failed.
     bool graphs() const { return graphs_; }
@@ -54,7 +57,7 @@ private:
     std::string detail_;
     int n_multiprocessors_ = 0;
     double peak_ = 0;
-    bool wgmma_ = false;
+    bool wgmma_ = false, has_much_shared_memory_ = false;
     std::atomic<bool> graphs_ = true;
     std::mutex mutex_;
     std::map<std::pair<const std::byte *, Dtype>, void *> expanded_;

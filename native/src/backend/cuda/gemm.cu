@@ -38,7 +38,7 @@ struct Arguments {
     int64_t iterations;  // stages of all terms
     int n_splits;        // along them
     float * partial;     // [n_splits, m, n] when n_splits > 1
-    bool pairs;          // neighbours of c, and of the residual, may be accessed together
+    bool eights;         // see has_eights()
 };
 
 template <typename F> __device__ __forceinline__ void with_fused_type(int type, F f) {
@@ -70,13 +70,28 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
 
     const int64_t begin = p.iterations * blockIdx.y / p.n_splits, end = p.iterations * (blockIdx.y + 1) / p.n_splits;
 
-    // Where the next stage is read from.
-    int term = 0;
-    int64_t k = begin * depth;
-    while (term + 1 < p.gemm.n_terms && k >= (p.gemm.terms[term].k + depth - 1) / depth * depth) {
-        k -= (p.gemm.terms[term].k + depth - 1) / depth * depth;
+    // Where the next stage is read from: k_left of the term's k are still to come.
+    int term = 0, k_left = 0;
+    TileReader<TileA, S::threads> read_a;
+    TileReader<TileB, S::threads> read_b;
+    int64_t a_step = 0, b_step = 0;
+    auto begin_term = [&](int64_t k) {
+        const GemmTerm & t = p.gemm.terms[term];
+        const auto * a = static_cast<const bf16 *>(t.a);
+        k_left = static_cast<int>(t.k - k);
+        read_a = {a_by_columns ? a + k * t.a_stride + m0 : a + m0 * t.a_stride + k, t.a_stride};
+        a_step = a_by_columns ? depth * t.a_stride : depth;
+        if (with_blocks && t.b_type != GemmTerm::dense) return;
+        const auto * b = static_cast<const bf16 *>(t.b);
+        read_b = {b_by_rows ? b + k * t.b_stride + n0 : b + n0 * t.b_stride + k, t.b_stride};
+        b_step = b_by_rows ? depth * t.b_stride : depth;
+    };
+    int64_t first_k = begin * depth;
+    while (term + 1 < p.gemm.n_terms && first_k >= (p.gemm.terms[term].k + depth - 1) / depth * depth) {
+        first_k -= (p.gemm.terms[term].k + depth - 1) / depth * depth;
         ++term;
     }
+    begin_term(first_k);
 
     // Pieces of blocks on their way into a tile of b.
     constexpr int pieces_per_row = (b_by_rows ? S::cols : depth) / piece_size;
@@ -86,23 +101,15 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     int raw_type = GemmTerm::dense, raw_left = 0;
 
     auto start = [&](int stage) {
-        const GemmTerm & t = p.gemm.terms[term];
-        const auto k_left = static_cast<int>(min(t.k - k, int64_t{depth}));
-        const auto * a = static_cast<const bf16 *>(t.a);
-        if constexpr (a_by_columns) {
-            tile_a(stage).template load<S::threads, true>(a + k * t.a_stride + m0, t.a_stride, k_left, m_left);
-        } else {
-            tile_a(stage).template load<S::threads, true>(a + m0 * t.a_stride + k, t.a_stride, m_left, k_left);
-        }
-        raw_type = t.b_type;
-        if (!with_blocks || t.b_type == GemmTerm::dense) {
-            const auto * b = static_cast<const bf16 *>(t.b);
-            if constexpr (b_by_rows) {
-                tile_b(stage).template load<S::threads, true>(b + k * t.b_stride + n0, t.b_stride, k_left, n_left);
-            } else {
-                tile_b(stage).template load<S::threads, true>(b + n0 * t.b_stride + k, t.b_stride, n_left, k_left);
-            }
+        read_a.load(tile_a(stage), a_by_columns ? k_left : m_left, a_by_columns ? m_left : k_left);
+        read_a.advance(a_step);
+        raw_type = with_blocks ? p.gemm.terms[term].b_type : GemmTerm::dense;
+        if (raw_type == GemmTerm::dense) {
+            read_b.load(tile_b(stage), b_by_rows ? k_left : n_left, b_by_rows ? n_left : k_left);
+            read_b.advance(b_step);
         } else if constexpr (with_blocks) {
+            const GemmTerm & t = p.gemm.terms[term];
+            const int64_t k = t.k - k_left;
             raw_left = k_left;
             with_fused_type(t.b_type, [&](auto type) {
 #pragma unroll
@@ -117,10 +124,10 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
                 }
             });
         }
-        k += depth;
-        if (k >= t.k && term + 1 < p.gemm.n_terms) {
-            k = 0;
+        k_left -= depth;
+        if (k_left <= 0 && term + 1 < p.gemm.n_terms) {
             ++term;
+            begin_term(0);
         }
     };
     auto finish = [&](int stage) {
@@ -201,29 +208,32 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
         if (ahead < n) finish(ahead % stages);
     }
 
-    // c: rows g and g + 8, columns 2t and 2t + 1 of each fragment
+    // All have read the last stages, whose place the sums take. Rows g and g + 8, columns 2t and 2t + 1 of each
+    // fragment.
+    copy_async_wait<0>();
+    __syncthreads();
+    using Result = ResultTile<S::rows, S::cols, S::threads>;
+    static_assert(Result::shared_bytes <= S::shared_bytes);
+    const Result result{reinterpret_cast<float *>(memory)};
 #pragma unroll
     for (int fm = 0; fm < frags_m; ++fm) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int64_t row = m0 + warp_m + fm * 16 + half * 8 + lane / 4;
-            if (row >= p.gemm.m) continue;
 #pragma unroll
             for (int fn = 0; fn < frags_n; ++fn) {
-                const int64_t col = n0 + warp_n + fn * 8 + lane % 4 * 2;
-                const float first = sums[fm][fn][2 * half], second = sums[fm][fn][2 * half + 1];
-                if (p.n_splits > 1) {
-                    float * partial = p.partial + (blockIdx.y * p.gemm.m + row) * p.gemm.n;
-                    if (col < p.gemm.n) partial[col] = first;
-                    if (col + 1 < p.gemm.n) partial[col + 1] = second;
-                } else if (p.pairs && col + 1 < p.gemm.n) {
-                    store_pair(p.gemm, row, col, first, second);
-                } else {
-                    if (col < p.gemm.n) store(p.gemm, row, col, first);
-                    if (col + 1 < p.gemm.n) store(p.gemm, row, col + 1, second);
-                }
+                result.put(warp_m + fm * 16 + half * 8 + lane / 4, warp_n + fn * 8 + lane % 4 * 2,
+                           sums[fm][fn][2 * half], sums[fm][fn][2 * half + 1]);
             }
         }
+    }
+    __syncthreads();
+    if (p.n_splits == 1) return result.store_all(p.gemm, m0, n0, p.eights);
+    float * partial = p.partial + blockIdx.y * p.gemm.m * p.gemm.n;
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < S::rows * S::cols; i += S::threads) {
+        const int row = i / S::cols, col = i % S::cols;
+        if (row < m_left && col < n_left)
+            partial[(m0 + row) * p.gemm.n + n0 + col] = result.data[row * Result::stride + col];
     }
 }
 
@@ -256,9 +266,13 @@ void run(const Context & context, Arguments p, const char * name) {
 
 template <GemmLayout layout, bool with_blocks>
 void run_wide(const Context & context, const Arguments & p, const char * name) {
-    // Small tiles while large ones would leave multiprocessors without work.
-    const int64_t large = divide_up(p.gemm.m, Large::rows) * divide_up(p.gemm.n, Large::cols);
-    if (p.gemm.m <= Medium::rows || large < context.n_multiprocessors) {
+    // What the multiprocessor with the most tiles has to do, in elements of c. Small tiles go about 0.6 times as fast:
+    // they read twice as much of a and b from shared memory for each product.
+    const auto time = [&](int64_t rows, int64_t cols) {
+        const int64_t tiles = divide_up(p.gemm.m, rows) * divide_up(p.gemm.n, cols);
+        return static_cast<double>(divide_up(tiles, context.n_multiprocessors) * rows * cols);
+    };
+    if (p.gemm.m <= Medium::rows || time(Medium::rows, Medium::cols) / 0.6 < time(Large::rows, Large::cols)) {
         run<Medium, layout, with_blocks>(context, p, name);
     } else {
         run<std::conditional_t<with_blocks, LargeOfBlocks, Large>, layout, with_blocks>(context, p, name);
@@ -269,7 +283,17 @@ bool is_aligned(const void * p, size_t to) { return reinterpret_cast<uintptr_t>(
 
 }  // namespace
 
-bool has_pairs(const GemmResult & r) { return !r.transposed && r.stride % 2 == 0 && is_aligned(r.c, r.bf16 ? 4 : 8); }
+bool has_eights(const GemmResult & r, int64_t n) {
+    const auto fits = [&](const void * c, int64_t stride) {
+        return is_aligned(c, 16) && stride % (r.bf16 ? 8 : 4) == 0;
+    };
+    for (int i = 0; i < r.n_parts; ++i) {
+        if (!fits(r.parts[i].c, r.parts[i].stride) || (!r.parts_of_rows && r.parts[i].begin % 8)) return false;
+    }
+    // A mask's numbers come in fours.
+    return !r.transposed && (!r.dropout_threshold || n % 4 == 0) && (r.n_parts || fits(r.c, r.stride)) &&
+           (!r.residual || (is_aligned(r.residual, 16) && r.residual_stride % 4 == 0));
+}
 
 void Gemm::add(const GemmTerm & term) {
     if (n_terms == max_gemm_terms)
@@ -299,7 +323,7 @@ void gemm(const Context & context, const Gemm & problem) {
         }
     }
     if (context.wgmma && suits_wgmma(problem)) return gemm_wgmma(context, problem);
-    p.pairs = has_pairs(problem.result);
+    p.eights = has_eights(problem.result, problem.n);
     switch (problem.layout) {
         case GemmLayout::forward:
             if (with_blocks) return run_wide<GemmLayout::forward, true>(context, p, "linear_blocks");

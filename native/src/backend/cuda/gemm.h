@@ -26,6 +26,14 @@ struct GemmTerm {
     static constexpr int dense = -1;
 };
 
+// A part of a result that lies elsewhere: its rows, or its columns, from `begin` on.
+struct GemmPart {
+    int64_t begin = 0;
+    void * c = nullptr;
+    int64_t stride = 0;
+};
+constexpr int max_gemm_parts = 4;
+
 // Where sums go, in this order: times scale, masked and scaled by dropout, plus residual, plus c, to c.
 struct GemmResult {
     void * c = nullptr;
@@ -39,6 +47,10 @@ struct GemmResult {
     uint32_t dropout_threshold = 0;  // 0: none; elements are numbered m * n_columns + n
     float dropout_keep = 1;
     Seed dropout_seed;
+    // Where given, c and stride are those of the last part that begins at or before a row (or column).
+    GemmPart parts[max_gemm_parts];
+    int n_parts = 0;
+    bool parts_of_rows = false;
 
     static GemmResult to(const Matrix & c) {
         GemmResult result;
@@ -49,8 +61,8 @@ struct GemmResult {
     }
 };
 
-// True when elements (m, n) and (m, n + 1), n even, can be stored at once.
-bool has_pairs(const GemmResult & result);
+// True when elements (m, n) to (m, n + 7), n a multiple of 8, can be stored at once.
+bool has_eights(const GemmResult & result, int64_t n);
 
 constexpr int max_gemm_terms = 8;
 struct Gemm {

@@ -26,7 +26,7 @@ constexpr size_t shared_bytes = size_t{stages<cols>} * (tile_rows + cols) * row_
 struct Arguments {
     Gemm gemm;
     int64_t iterations;  // stages of all terms
-    bool pairs;          // neighbours of c, and of the residual, may be accessed together
+    bool eights;         // see has_eights()
 };
 
 template <GemmLayout layout, int cols>
@@ -55,29 +55,35 @@ __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_con
     const auto m_left = static_cast<int>(min(p.gemm.m - m0, int64_t{tile_rows}));
     const auto n_left = static_cast<int>(min(p.gemm.n - n0, int64_t{cols}));
 
-    // Where the next stage is read from.
-    int term = 0;
-    int64_t k = 0;
-    auto start = [&](int stage) {
+    // Where the next stage is read from: k_left of the term's k are still to come.
+    int term = 0, k_left = 0;
+    TileReader<TileA, threads> read_a;
+    TileReader<TileB, threads> read_b;
+    int64_t b_step = 0;
+    auto begin_term = [&] {
         const GemmTerm & t = p.gemm.terms[term];
-        const auto k_left = static_cast<int>(min(t.k - k, int64_t{depth}));
-        const auto * a = static_cast<const bf16 *>(t.a);
         const auto * b = static_cast<const bf16 *>(t.b);
-        tile_a(stage).template load<threads, true>(a + m0 * t.a_stride + k, t.a_stride, m_left, k_left);
+        k_left = static_cast<int>(t.k);
+        read_a = {static_cast<const bf16 *>(t.a) + m0 * t.a_stride, t.a_stride};
+        read_b = {b_by_rows ? b + n0 : b + n0 * t.b_stride, t.b_stride};
+        b_step = b_by_rows ? depth * t.b_stride : depth;
+    };
+    begin_term();
+    auto start = [&](int stage) {
+        read_a.load(tile_a(stage), m_left, k_left);
+        read_a.advance(depth);
         if constexpr (b_by_rows) {
+            TileReader<TileB, threads> part = read_b;
 #pragma unroll
-            for (int i = 0; i < n_b_tiles; ++i) {
-                const int n = n_left - i * 64;
-                const bf16 * from = b + k * t.b_stride + n0 + (n > 0 ? i * 64 : 0);
-                tile_b(stage, i).template load<threads, true>(from, t.b_stride, k_left, n);
-            }
+            for (int i = 0; i < n_b_tiles; ++i, part.advance(64)) part.load(tile_b(stage, i), k_left, n_left - i * 64);
         } else {
-            tile_b(stage, 0).template load<threads, true>(b + n0 * t.b_stride + k, t.b_stride, n_left, k_left);
+            read_b.load(tile_b(stage, 0), n_left, k_left);
         }
-        k += depth;
-        if (k >= t.k && term + 1 < p.gemm.n_terms) {
-            k = 0;
+        read_b.advance(b_step);
+        k_left -= depth;
+        if (k_left <= 0 && term + 1 < p.gemm.n_terms) {
             ++term;
+            begin_term();
         }
     };
 
@@ -113,23 +119,22 @@ __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_con
     products_wait<0>();
     products_settle(sums);
 
+    // All have done with the last stages, whose place the sums take.
+    copy_async_wait<0>();
+    __syncthreads();
+    using Result = ResultTile<tile_rows, cols, threads>;
+    static_assert(Result::shared_bytes + tile_alignment <= shared_bytes<cols>);
+    const Result result{reinterpret_cast<float *>(memory)};
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const int64_t row = m0 + warp * 16 + half * 8 + lane / 4;
-        if (row >= p.gemm.m) continue;
 #pragma unroll
         for (int f = 0; f < cols / 8; ++f) {
-            const int64_t col = n0 + f * 8 + lane % 4 * 2;
-            const float first = sums[f][2 * half], second = sums[f][2 * half + 1];
-            if (p.pairs && col + 1 < p.gemm.n) {
-                store_pair<false>(p.gemm, row, col, first, second);
-            } else {
-                if (col < p.gemm.n) store<false>(p.gemm, row, col, first);
-                if (col + 1 < p.gemm.n) store<false>(p.gemm, row, col + 1, second);
-            }
+            result.put(warp * 16 + half * 8 + lane / 4, f * 8 + lane % 4 * 2, sums[f][2 * half], sums[f][2 * half + 1]);
         }
     }
+    __syncthreads();
+    result.store_all(p.gemm, m0, n0, p.eights);
 #else
     (void)p;
     __trap();  // never launched: see has_wgmma()
@@ -143,8 +148,13 @@ template <GemmLayout layout, int cols> void run(const Context & context, const A
 }
 
 template <GemmLayout layout> void run(const Context & context, const Arguments & p, const char * name) {
-    const int64_t wide = divide_up(p.gemm.m, tile_rows) * divide_up(p.gemm.n, 256);
-    if (p.gemm.n >= 256 && wide >= context.n_multiprocessors) {
+    // What the multiprocessor with the most tiles has to do, in columns of tiles. Those of 128 read their operands from
+    // the L2 cache half as often again for each product.
+    const auto time = [&](int64_t cols) {
+        const int64_t tiles = divide_up(p.gemm.m, tile_rows) * divide_up(p.gemm.n, cols);
+        return static_cast<double>(divide_up(tiles, context.n_multiprocessors) * cols);
+    };
+    if (p.gemm.n >= 256 && time(256) <= time(128) / 0.85) {
         run<layout, 256>(context, p, name);
     } else {
         run<layout, 128>(context, p, name);
@@ -162,17 +172,14 @@ bool has_wgmma() {
 }
 
 bool suits_wgmma(const Gemm & problem) {
-    // A function called anywhere in the kernel, as dropout is, would make its products wait for one another.
-    if (problem.layout == GemmLayout::gradient || problem.m <= 64 || problem.n < 128 ||
-        problem.result.dropout_threshold)
-        return false;
+    if (problem.layout == GemmLayout::gradient || problem.m <= 64 || problem.n < 128) return false;
     return std::all_of(problem.terms, problem.terms + problem.n_terms,
                        [](const GemmTerm & t) { return t.b_type == GemmTerm::dense; }) &&
            problem.terms[0].k >= 2 * depth;
 }
 
 void gemm_wgmma(const Context & context, const Gemm & problem) {
-    Arguments p{problem, 0, has_pairs(problem.result)};
+    Arguments p{problem, 0, has_eights(problem.result, problem.n)};
     for (int i = 0; i < problem.n_terms; ++i) p.iterations += divide_up(problem.terms[i].k, depth);
     if (problem.layout == GemmLayout::forward) {
         run<GemmLayout::forward>(context, p, "linear_wgmma");

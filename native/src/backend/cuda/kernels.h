@@ -9,6 +9,11 @@
 #include <cstdint>
 #include <span>
 
+#if defined(__CUDACC__)
+#define LORICA_HOST_DEVICE __host__ __device__
+#else
+#define LORICA_HOST_DEVICE
+#endif
 namespace lorica::cuda {
 
 // What an operation works with.
@@ -44,8 +49,18 @@ void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix
 void scatter_add_rows(const Context & context, Matrix dy, const int32_t * rows, Matrix dx);
 // y = dropout(x), bf16 or f32; p == 0: a copy.
 void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropout, Matrix y);
-// y = scale x of a dense f32 matrix, bf16 or f32.
+// y = scale x of a dense f32 matrix, act.
 void convert(const Context & context, const float * x, int64_t rows, int64_t cols, float scale, Matrix y);
+// Several of them by one launch, all to act.
+struct Conversion {
+    const float * x;
+    int64_t rows, cols;
+    float scale;
+    void * y;
+    int64_t stride;
+};
+constexpr int max_conversions = 8;
+void convert(const Context & context, std::span<const Conversion> conversions);
 
 void add_noise(const Context & context, Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);
 
@@ -115,13 +130,33 @@ struct AttentionTiles {
     int64_t n;
 };
 
-void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
+// TEMPORARY until backend/mask.h
+struct MaskSpec {
+    static constexpr int32_t all = 0x7fffffff;
+    int32_t back = all, ahead = 0;
+    struct Range {
+        int32_t first, end;
+    };
+    LORICA_HOST_DEVICE constexpr Range visible(const Segment & segment, int32_t query) const {
+        const int32_t place = query + segment.kv_len - segment.q_len;
+        return {place > back ? place - back : 0,
+                ahead < segment.kv_len - 1 - place ? place + ahead + 1 : segment.kv_len};
+    }
+    LORICA_HOST_DEVICE constexpr Range seeing(const Segment & segment, int32_t key) const {
+        const int32_t query = key - (segment.kv_len - segment.q_len);  // at the key's place
+        const int32_t first = query > ahead ? query - ahead : 0;
+        const int32_t end = back < segment.q_len - 1 - query ? query + back + 1 : segment.q_len;
+        return {first, end > first ? end : first};
+    }
+    bool operator==(const MaskSpec &) const = default;
+};
+class AttentionPlan;
+void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionPlan & plan,
                        const AttentionShape & shape, Matrix o, Matrix lse);
 // delta: device memory for q.rows * n_head floats.
 void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
-                        const AttentionTiles & q_tiles, const AttentionTiles & kv_tiles, const AttentionShape & shape,
-                        float * delta, Matrix dq, Matrix dk, Matrix dv);
-constexpr int32_t forward_q_rows = 64, backward_q_rows = 64, backward_kv_rows = 64;
+                        const AttentionPlan & plan, const AttentionShape & shape, float * delta, Matrix dq, Matrix dk,
+                        Matrix dv);
 
 // Few queries per segment: tiles of one query each, whose keys are shared out to n_parts blocks, a power of two so that
 // few numbers of keys need a grid of their own.

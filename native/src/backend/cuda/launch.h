@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 namespace lorica::cuda {
 
@@ -31,6 +32,13 @@ inline void * allocate(size_t n_bytes, const char * what, const char * hint = ""
 
 constexpr int64_t divide_up(int64_t x, int64_t by) { return (x + by - 1) / by; }
 constexpr int64_t round_up(int64_t x, int64_t to) { return divide_up(x, to) * to; }
+
+// A number from the environment, for tests and for looking closely; else otherwise.
+inline int64_t setting(const char * variable, int64_t otherwise) {
+    const char * chosen = std::getenv(variable);
+    const int64_t number = chosen ? std::atoll(chosen) : 0;
+    return number > 0 ? number : otherwise;
+}
 
 // For looking closely. LORICA_CUDA_SYNC=1: every launch waits for its kernel, so that an error comes with its name.
 // LORICA_CUDA_PROFILE=1: and its time is taken; a table of kernels goes to standard error when the program ends. With

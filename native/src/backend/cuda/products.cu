@@ -7,7 +7,16 @@ namespace lorica::cuda {
 
 namespace {
 
-constexpr int64_t panel_limit = int64_t{64} << 20;  // elements
+// Elements of W that are expanded at once: gate and up of an 8B model, [28,672, 4,096], are.
+int64_t panel_limit() {
+    static const int64_t limit = setting("LORICA_CUDA_PANEL", int64_t{128} << 20);
+    return limit;
+}
+// In how many columns or rows, a multiple of `of`, `all` are made in equal parts that fit `per_one` elements each.
+int64_t equal_parts(int64_t all, int64_t per_one, int64_t of) {
+    const int64_t most = std::max(panel_limit() / per_one / of * of, of);
+    return round_up(divide_up(all, divide_up(all, most)), of);
+}
 
 bool multiplies_directly(const Context & context, const Weight & w, int64_t rows) {
     const ggml_type dense = context.act == Dtype::f32 ? GGML_TYPE_F32 : GGML_TYPE_BF16;
@@ -33,7 +42,8 @@ GemmResult columns(GemmResult result, int64_t first) {
 
 size_t panel_bytes(const WorkspaceShape & shape, Dtype act) {
     const int64_t in = round_up(shape.max_features, 32);
-    return static_cast<size_t>(std::min(panel_limit, std::max(3 * in, shape.n_vocab) * in)) * dtype_size(act) +
+    return static_cast<size_t>(std::min(std::max(panel_limit(), 256 * 3 * in), std::max(3 * in, shape.n_vocab) * in)) *
+               dtype_size(act) +
            Workspace::alignment;
 }
 
@@ -57,7 +67,7 @@ void multiply_forward(const Context & context, Matrix x, const Weight & w, const
         return cuda::gemm(context, gemm);
     }
     const int64_t stride = round_up(w.in, 8);
-    const int64_t rows_at_once = std::min(w.out, std::max<int64_t>(panel_limit / stride / 128 * 128, 1));
+    const int64_t rows_at_once = std::min(w.out, equal_parts(w.out, stride, 128));
     auto * panel = take_panel(context, rows_at_once * stride);
     for (int64_t first = 0; first < w.out; first += rows_at_once) {
         gemm.n = std::min(rows_at_once, w.out - first);
@@ -85,9 +95,7 @@ void multiply_backward(const Context & context, std::span<const BackwardTerm> la
     }
     // A dropout mask is numbered by the columns of the whole result; such results have no weights to expand.
     const int64_t columns_at_once =
-        expanded_rows == 0
-            ? in
-            : std::min(round_up(in, 32), std::max<int64_t>(panel_limit / expanded_rows / 256 * 256, 256));
+        expanded_rows == 0 ? in : std::min(round_up(in, 32), equal_parts(in, expanded_rows, 256));
     auto * panel = expanded_rows ? take_panel(context, expanded_rows * columns_at_once) : nullptr;
     for (int64_t first = 0; first < in; first += columns_at_once) {
         gemm.n = std::min(columns_at_once, in - first);
@@ -124,7 +132,7 @@ void multiply_backward_by_rows(const Context & context, Matrix dy, const Weight 
         return cuda::gemm(context, gemm);
     }
     const int64_t stride = round_up(w.in, 8);
-    const int64_t rows_at_once = std::min(w.out, std::max<int64_t>(panel_limit / stride / 128 * 128, 8));
+    const int64_t rows_at_once = std::min(w.out, equal_parts(w.out, stride, 128));
     auto * panel = take_panel(context, rows_at_once * stride);
     for (int64_t first = 0; first < w.out; first += rows_at_once) {
         const int64_t rows = std::min(rows_at_once, w.out - first);

@@ -8,7 +8,8 @@
 
 namespace lorica::cuda {
 
-template <int rows, int cols> struct Tile {
+template <int rows_, int cols_> struct Tile {
+    static constexpr int rows = rows_, cols = cols_;
     static constexpr int chunks = cols / 8;  // of a row
     static constexpr int n_elements = rows * cols;
     static_assert(chunks == 2 || chunks == 4 || chunks % 8 == 0);
@@ -20,24 +21,6 @@ template <int rows, int cols> struct Tile {
         return row * cols + (chunk ^ twist) * 8;
     }
     __device__ __forceinline__ bf16 * chunk(int row, int c) const { return data + chunk_offset(row, c); }
-
-    // Copies from a matrix: n_rows and n_cols of it are there, the rest of the tile becomes zero. Aligned: the address
-    // of every row is a multiple of 16. The copy is complete after copy_async_commit and _wait, and __syncthreads().
-    template <int n_threads, bool aligned>
-    __device__ __forceinline__ void load(const bf16 * from, int64_t stride, int n_rows, int n_cols) const {
-        static_assert(rows * chunks % n_threads == 0 || n_threads % (rows * chunks) == 0);
-        for (int i = static_cast<int>(threadIdx.x); i < rows * chunks; i += n_threads) {
-            const int r = i / chunks, c = i % chunks;
-            const int present = r < n_rows ? min(max(n_cols - c * 8, 0), 8) : 0;
-            bf16 * to = chunk(r, c);
-            const bf16 * source = from + (present ? r * stride + c * 8 : 0);
-            if constexpr (aligned) {
-                copy_async(to, source, 2 * present);
-            } else {
-                for (int j = 0; j < 8; ++j) to[j] = j < present ? source[j] : bf16{0};
-            }
-        }
-    }
 
     // Operand a[16x16] at (row, col) of the tile, multiples of 16.
     __device__ __forceinline__ void operand_a(uint32_t (&a)[4], int row, int col) const {
@@ -60,6 +43,58 @@ template <int rows, int cols> struct Tile {
         const int lane = static_cast<int>(threadIdx.x) % warp_size;
         load_matrices_transposed(b, chunk(k0 + lane / 8 % 2 * 8 + lane % 8, n0 / 8 + lane / 16));
     }
+};
+
+// Copies one tile after another from a matrix into shared memory, by n_threads threads. What a thread's chunks have in
+// common is computed once: they lie in one column of chunks, some rows apart. Aligned: the address of every row is a
+// multiple of 16.
+template <typename T, int n_threads, bool aligned = true> class TileReader {
+    static constexpr int rows_at_once = n_threads / T::chunks;
+    static constexpr int copies = (T::rows + rows_at_once - 1) / rows_at_once;  // of a thread
+    static_assert(n_threads % T::chunks == 0 && (T::rows % rows_at_once == 0 || copies == 1));
+    // Then the permutation of chunks is the same in all rows of a thread.
+    static_assert(copies == 1 || rows_at_once % 8 == 0);
+
+public:
+    // `from`: the first element of the first tile; stride: of its rows, in elements.
+    __device__ __forceinline__ TileReader(const bf16 * from, int64_t stride)
+        : from_(from + own_row() * stride + own_chunk() * 8), row_step_(rows_at_once * stride) {}
+    TileReader() = default;
+
+    // The next tile begins so many elements later.
+    __device__ __forceinline__ void advance(int64_t n_elements) { from_ += n_elements; }
+
+    // n_rows and n_cols of the matrix are there, from the tile's first element on; the rest of the tile becomes zero.
+    // The copy is complete after copy_async_commit and _wait, and __syncthreads().
+    __device__ __forceinline__ void load(const T & tile, int n_rows, int n_cols) const {
+        if (copies == 1 && T::rows < rows_at_once && own_row() >= T::rows) return;
+        bf16 * to = tile.chunk(own_row(), own_chunk());
+        const bf16 * source = from_;
+        if (aligned && n_rows >= T::rows && n_cols >= T::cols) {
+#pragma unroll
+            for (int i = 0; i < copies; ++i, source += row_step_) copy_async(to + i * rows_at_once * T::cols, source);
+            return;
+        }
+        const int present = min(max(n_cols - own_chunk() * 8, 0), 8);
+#pragma unroll
+        for (int i = 0; i < copies; ++i, source += row_step_) {
+            const int here = own_row() + i * rows_at_once < n_rows ? present : 0;
+            bf16 * own = to + i * rows_at_once * T::cols;
+            if constexpr (aligned) {
+                copy_async(own, here ? source : from_, 2 * here);
+            } else {
+#pragma unroll
+                for (int j = 0; j < 8; ++j) own[j] = j < here ? source[j] : bf16{0};
+            }
+        }
+    }
+
+private:
+    static __device__ __forceinline__ int own_row() { return static_cast<int>(threadIdx.x / unsigned{T::chunks}); }
+    static __device__ __forceinline__ int own_chunk() { return static_cast<int>(threadIdx.x % unsigned{T::chunks}); }
+
+    const bf16 * from_;
+    int64_t row_step_;
 };
 
 }  // namespace lorica::cuda
