@@ -7,31 +7,44 @@ namespace lorica::cuda {
 
 namespace {
 
-// One thread per piece.
+constexpr int dequantize_threads = 128, dequantize_warps = dequantize_threads / warp_size;
+constexpr size_t warp_bytes = warp_size * piece_size * sizeof(bf16);
+
+// Block (row, group of pieces): a warp takes 32 neighbouring pieces of a row, one per lane. Of bf16 they pass through
+// shared memory, so that neighbouring lanes write neighbouring 16 bytes.
 template <ggml_type type, typename T>
-__global__ void dequantize_kernel(const uint8_t * blocks, int64_t row_bytes, int64_t rows, int64_t first_piece,
-                                  int64_t cols, T * to, int64_t stride) {
-    const int64_t pieces = (cols + piece_size - 1) / piece_size;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces;
-         i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t row = i / pieces, piece = i % pieces;
-        const int n = static_cast<int>(min(cols - piece * piece_size, int64_t{piece_size}));
-        float v[piece_size];
-        expand_piece<type>(blocks + row * row_bytes, first_piece + piece, n, v);
-        T * first = to + row * stride + piece * piece_size;
-        if constexpr (sizeof(T) == 4) {
+__global__ void __launch_bounds__(dequantize_threads) dequantize_kernel(const uint8_t * blocks, int64_t row_bytes,
+                                                                        int64_t first_piece, int cols, T * to,
+                                                                        int64_t stride) {
+    const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
+    const int group = (static_cast<int>(blockIdx.y) * dequantize_warps + warp) * warp_size;  // its first piece
+    const int piece = group + lane;
+    float v[piece_size];
+    if (piece * piece_size < cols) {
+        const int n = min(cols - piece * piece_size, piece_size);
+        expand_piece<type>(blocks + blockIdx.x * row_bytes, first_piece + piece, n, v);
+    }
+    T * row = to + blockIdx.x * stride;
+    if constexpr (sizeof(T) == 4) {
 #pragma unroll
-            for (int c = 0; c < piece_size; ++c) {
-                if (c < n) first[c] = v[c];
-            }
-            continue;
+        for (int c = 0; c < piece_size; ++c) {
+            if (piece * piece_size + c < cols) row[piece * piece_size + c] = v[c];
         }
-        auto * out = reinterpret_cast<uint4 *>(first);
+    } else {
+        // Chunks of a piece are permuted so that eight lanes always meet eight different banks.
+        auto * own = reinterpret_cast<uint4 *>(shared_memory() + warp * warp_bytes);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-            if (c * 8 >= n) break;
-            out[c] = {pack_bf16(v[8 * c], v[8 * c + 1]), pack_bf16(v[8 * c + 2], v[8 * c + 3]),
-                      pack_bf16(v[8 * c + 4], v[8 * c + 5]), pack_bf16(v[8 * c + 6], v[8 * c + 7])};
+            own[lane * 4 + (c ^ (lane >> 1 & 3))] = {
+                pack_bf16(v[8 * c], v[8 * c + 1]), pack_bf16(v[8 * c + 2], v[8 * c + 3]),
+                pack_bf16(v[8 * c + 4], v[8 * c + 5]), pack_bf16(v[8 * c + 6], v[8 * c + 7])};
+        }
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int chunk = i * warp_size + lane, from = chunk / 4;
+            const int col = group * piece_size + chunk * 8;
+            if (col < cols) *reinterpret_cast<uint4 *>(row + col) = own[from * 4 + (chunk % 4 ^ (from >> 1 & 3))];
         }
     }
 }
@@ -64,9 +77,12 @@ void dequantize(const Context & context, const Weight & w, int64_t first_row, in
     const auto * blocks = reinterpret_cast<const uint8_t *>(w.data) + first_row * static_cast<int64_t>(w.row_bytes);
     with_device_type(w.type, [&](auto type) {
         with_type(context.act, [&]<typename T>(T *) {
+            const int64_t groups = divide_up(cols, int64_t{dequantize_threads} * piece_size);
             launch("dequantize", context.stream, dequantize_kernel<decltype(type)::value, T>,
-                   grid_over(rows * divide_up(cols, piece_size)), blocks, static_cast<int64_t>(w.row_bytes), rows,
-                   first_col / piece_size, cols, static_cast<T *>(to), stride);
+                   {dim3(static_cast<unsigned>(rows), static_cast<unsigned>(groups)), dequantize_threads,
+                    dequantize_warps * warp_bytes},
+                   blocks, static_cast<int64_t>(w.row_bytes), first_col / piece_size, static_cast<int>(cols),
+                   static_cast<T *>(to), stride);
         });
     });
 }

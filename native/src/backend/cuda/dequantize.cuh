@@ -196,6 +196,130 @@ __device__ __forceinline__ float fp4_level(uint32_t i) {
     return table_entry(i, 0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu);
 }
 
+// Byte i of a word as a number: it is put into the mantissa of 2^23, which costs less than a conversion.
+__device__ __forceinline__ float byte_as_float(uint32_t word, int i) {
+    return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440u | static_cast<uint32_t>(i))) - 8388608.0f;
+}
+
+// Bits of a quant where values are scale * quant + offset; 0: other types.
+constexpr int quant_bits(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q2_K: return 2;
+        case GGML_TYPE_Q3_K: return 3;
+        case GGML_TYPE_Q4_0:
+        case GGML_TYPE_Q4_1:
+        case GGML_TYPE_Q4_K: return 4;
+        case GGML_TYPE_Q5_0:
+        case GGML_TYPE_Q5_1:
+        case GGML_TYPE_Q5_K: return 5;
+        case GGML_TYPE_Q6_K: return 6;
+        case GGML_TYPE_Q8_0: return 8;
+        default: return 0;
+    }
+}
+// True where ggml multiplies a quant less a constant, so that one rounding makes a value; else it rounds the product,
+// then the sum.
+constexpr bool has_constant_offset(ggml_type type) {
+    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q3_K ||
+           type == GGML_TYPE_Q6_K;
+}
+// Elements that share a scale.
+constexpr int scale_group(ggml_type type) {
+    return type == GGML_TYPE_Q2_K || type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q6_K ? 16 : 32;
+}
+
+// A piece of such a type: quants as bytes in order; scale and offset of either half.
+struct Quants {
+    uint32_t q[8];
+    float scale[2], offset[2];
+};
+
+template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawPiece & raw) {
+    static_assert(quant_bits(type) > 0);
+    const uint32_t * w = raw.w;
+    Quants quants;
+    auto nibbles = [&] {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            quants.q[i] = w[i] & 0x0f0f0f0fu;
+            quants.q[4 + i] = w[i] >> 4 & 0x0f0f0f0fu;
+        }
+    };
+    auto fifth_bits = [&](uint32_t bits) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            // bit k of four to byte k
+            quants.q[i] |= ((bits >> (4 * i) & 15) * 0x00204081u & 0x01010101u) << 4;
+        }
+    };
+    auto bytes = [&] {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) quants.q[i] = w[i];
+    };
+    auto set = [&](int half, float scale, float offset) {
+        quants.scale[half] = scale;
+        quants.offset[half] = offset;
+    };
+    auto set_both = [&](float scale, float offset) {
+        set(0, scale, offset);
+        set(1, scale, offset);
+    };
+    if constexpr (type == GGML_TYPE_Q4_0) {
+        const float d = half_bits_to_float(w[4]);
+        nibbles();
+        set_both(d, -8 * d);
+    } else if constexpr (type == GGML_TYPE_Q4_1) {
+        nibbles();
+        set_both(half_bits_to_float(w[4] & 0xffff), half_bits_to_float(w[4] >> 16));
+    } else if constexpr (type == GGML_TYPE_Q5_0) {
+        const float d = half_bits_to_float(w[4]);
+        nibbles();
+        fifth_bits(w[5]);
+        set_both(d, -16 * d);
+    } else if constexpr (type == GGML_TYPE_Q5_1) {
+        nibbles();
+        fifth_bits(w[5]);
+        set_both(half_bits_to_float(w[4] & 0xffff), half_bits_to_float(w[4] >> 16));
+    } else if constexpr (type == GGML_TYPE_Q8_0) {
+        const float d = half_bits_to_float(w[8]);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) quants.q[i] = w[i] ^ 0x80808080u;
+        set_both(d, -128 * d);
+    } else if constexpr (type == GGML_TYPE_Q2_K) {
+        const float d = half_bits_to_float(w[9] & 0xffff), dmin = half_bits_to_float(w[9] >> 16);
+        const int shift = static_cast<int>(w[10] % 4) * 2;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) quants.q[i] = w[i] >> shift & 0x03030303u;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const uint32_t s = byte_of(w[8], half);
+            set(half, d * static_cast<float>(s & 15), -(dmin * static_cast<float>(s >> 4)));
+        }
+    } else if constexpr (type == GGML_TYPE_Q3_K) {
+        const float d = half_bits_to_float(w[9]);
+        bytes();
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float scale = d * static_cast<float>(static_cast<int>(byte_of(w[8], half)) - 32);
+            set(half, scale, -4 * scale);
+        }
+    } else if constexpr (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) {
+        bytes();
+        set_both(half_bits_to_float(w[8] & 0xffff) * static_cast<float>(w[9] & 255),
+                 -(half_bits_to_float(w[8] >> 16) * static_cast<float>(w[9] >> 8)));
+    } else {
+        static_assert(type == GGML_TYPE_Q6_K);
+        const float d = half_bits_to_float(w[9]);
+        bytes();
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float scale = d * static_cast<float>(static_cast<int8_t>(byte_of(w[8], half)));
+            set(half, scale, -32 * scale);
+        }
+    }
+    return quants;
+}
+
 template <ggml_type type> __device__ __forceinline__ void expand_raw(const RawPiece & raw, float * v) {
     const uint32_t * w = raw.w;
     // v[i] of 16 bytes with elements 0 to 15 in the low and 16 to 31 in the high nibbles
@@ -203,67 +327,28 @@ template <ggml_type type> __device__ __forceinline__ void expand_raw(const RawPi
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
             const uint32_t both = byte_of(w[i / 4], i % 4);
-            v[i] = value(both & 15, i);
-            v[16 + i] = value(both >> 4, 16 + i);
+            v[i] = value(both & 15);
+            v[16 + i] = value(both >> 4);
         }
     };
-    auto bytes = [&](auto value) {
+    if constexpr (quant_bits(type) > 0) {
+        const Quants quants = quants_of<type>(raw);
 #pragma unroll
-        for (int i = 0; i < 32; ++i) v[i] = value(byte_of(w[i / 4], i % 4), i);
-    };
-    // Products and sums are rounded one by one, as ggml's are.
-    if constexpr (type == GGML_TYPE_Q4_0) {
-        const float d = half_bits_to_float(w[4]);
-        nibbles([&](uint32_t q, int) { return static_cast<float>(static_cast<int>(q) - 8) * d; });
-    } else if constexpr (type == GGML_TYPE_Q4_1) {
-        const float d = half_bits_to_float(w[4] & 0xffff), m = half_bits_to_float(w[4] >> 16);
-        nibbles([&](uint32_t q, int) { return __fadd_rn(__fmul_rn(static_cast<float>(q), d), m); });
-    } else if constexpr (type == GGML_TYPE_Q5_0) {
-        const float d = half_bits_to_float(w[4]);
-        nibbles(
-            [&](uint32_t q, int i) { return static_cast<float>(static_cast<int>(q | (w[5] >> i & 1) << 4) - 16) * d; });
-    } else if constexpr (type == GGML_TYPE_Q5_1) {
-        const float d = half_bits_to_float(w[4] & 0xffff), m = half_bits_to_float(w[4] >> 16);
-        nibbles([&](uint32_t q, int i) {
-            return __fadd_rn(__fmul_rn(static_cast<float>(q | (w[5] >> i & 1) << 4), d), m);
-        });
-    } else if constexpr (type == GGML_TYPE_Q8_0) {
-        const float d = half_bits_to_float(w[8]);
-        bytes([&](uint32_t q, int) { return static_cast<float>(static_cast<int8_t>(q)) * d; });
+        for (int i = 0; i < piece_size; ++i) {
+            const float q = byte_as_float(quants.q[i / 4], i % 4), scale = quants.scale[i / 16];
+            v[i] = has_constant_offset(type) ? fmaf(q, scale, quants.offset[i / 16])
+                                             : __fadd_rn(__fmul_rn(scale, q), quants.offset[i / 16]);
+        }
     } else if constexpr (type == GGML_TYPE_IQ4_NL) {
         const float d = half_bits_to_float(w[4]);
-        nibbles([&](uint32_t q, int) { return d * iq4_level(q); });
+        nibbles([&](uint32_t q) { return d * iq4_level(q); });
     } else if constexpr (type == GGML_TYPE_MXFP4) {
         // half of 2^(e - 127), which may be subnormal
         const float d = __uint_as_float(w[4] < 2 ? 0x00200000u << w[4] : (w[4] - 1) << 23);
-        nibbles([&](uint32_t q, int) { return fp4_level(q) * d; });
-    } else if constexpr (type == GGML_TYPE_Q2_K) {
-        const float d = half_bits_to_float(w[9] & 0xffff), dmin = half_bits_to_float(w[9] >> 16);
-        const int shift = static_cast<int>(w[10] % 4) * 2;
-        bytes([&](uint32_t q, int i) {
-            const uint32_t s = byte_of(w[8], i / 16);
-            const float scale = d * static_cast<float>(s & 15), min = dmin * static_cast<float>(s >> 4);
-            return __fadd_rn(__fmul_rn(scale, static_cast<float>(q >> shift & 3)), -min);
-        });
-    } else if constexpr (type == GGML_TYPE_Q3_K) {
-        const float d = half_bits_to_float(w[9]);
-        bytes([&](uint32_t q, int i) {
-            const float scale = d * static_cast<float>(static_cast<int>(byte_of(w[8], i / 16)) - 32);
-            return scale * static_cast<float>(static_cast<int>(q) - 4);
-        });
-    } else if constexpr (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) {
-        const float scale = half_bits_to_float(w[8] & 0xffff) * static_cast<float>(w[9] & 255);
-        const float min = half_bits_to_float(w[8] >> 16) * static_cast<float>(w[9] >> 8);
-        bytes([&](uint32_t q, int) { return __fadd_rn(__fmul_rn(scale, static_cast<float>(q)), -min); });
-    } else if constexpr (type == GGML_TYPE_Q6_K) {
-        const float d = half_bits_to_float(w[9]);
-        bytes([&](uint32_t q, int i) {
-            const float scale = d * static_cast<float>(static_cast<int8_t>(byte_of(w[8], i / 16)));
-            return scale * static_cast<float>(static_cast<int>(q) - 32);
-        });
+        nibbles([&](uint32_t q) { return fp4_level(q) * d; });
     } else if constexpr (type == GGML_TYPE_IQ4_XS) {
         const float scale = half_bits_to_float(w[4]) * static_cast<float>(static_cast<int>(w[5]) - 32);
-        nibbles([&](uint32_t q, int) { return scale * iq4_level(q); });
+        nibbles([&](uint32_t q) { return scale * iq4_level(q); });
     } else {
         static_assert(is_plain(type));
 #pragma unroll
@@ -272,6 +357,42 @@ template <ggml_type type> __device__ __forceinline__ void expand_raw(const RawPi
             v[2 * i + 1] = type == GGML_TYPE_F16 ? half_bits_to_float(w[i] >> 16) : high_bf16(w[i]);
         }
     }
+}
+
+// Quant i of a piece with 2^bits added, of up to six bits: they are put into the mantissa of such a number.
+template <int bits> __device__ __forceinline__ float raised_quant(uint32_t word, int i) {
+    static_assert(bits <= 6);
+    constexpr uint32_t exponent = 127 + bits;
+    const uint32_t top = word << (7 - bits) | (exponent & 1 ? 0x80808080u : 0u);
+    return __uint_as_float(__byte_perm(top, exponent >> 1 << 24, 0x7044u | static_cast<uint32_t>(i) << 8));
+}
+
+// sum_i v_i x_i without the values themselves: scale and offset are taken out of the sums. sums: those of x's halves.
+template <ggml_type type, typename X>
+__device__ __forceinline__ float dot_of_quants(const Quants & quants, const X & x, float2 sums) {
+    constexpr int bits = quant_bits(type);
+    float dot[2] = {0, 0};
+#pragma unroll
+    for (int i = 0; i < piece_size; i += 4) {
+        const float4 four = x[i / 4];
+        const uint32_t word = quants.q[i / 4];
+        auto q = [&](int j) {
+            if constexpr (bits <= 6) {
+                return raised_quant<bits>(word, j);
+            } else {
+                return byte_as_float(word, j);
+            }
+        };
+        float & sum = dot[i / 16];
+        sum = fmaf(q(3), four.w, fmaf(q(2), four.z, fmaf(q(1), four.y, fmaf(q(0), four.x, sum))));
+    }
+    constexpr float raised = bits <= 6 ? static_cast<float>(1 << bits) : 0.0f;
+    if constexpr (scale_group(type) == 16) {
+        return fmaf(quants.scale[0], dot[0] - raised * sums.x, quants.offset[0] * sums.x) +
+               fmaf(quants.scale[1], dot[1] - raised * sums.y, quants.offset[1] * sums.y);
+    }
+    const float both = sums.x + sums.y;
+    return fmaf(quants.scale[0], dot[0] + dot[1] - raised * both, quants.offset[0] * both);
 }
 
 // Calls f(std::integral_constant<ggml_type, type>) for a type with blocks on the device.

@@ -39,6 +39,8 @@ struct Input {
     float norm_eps;
     View<float> inverse_rms;  // receives 1 / rms, or null
 
+    bool together;  // four neighbours of x, and of the weight, can be read at once
+
     // Adds the element's square to those that the thread has seen of the row.
     __device__ __forceinline__ float load(int row, int64_t col, float & squares) const {
         float value = load_element(x, is_bf16, row * stride + col);
@@ -47,6 +49,28 @@ struct Input {
             value *= norm_weight[col];
         }
         return value;
+    }
+    // Four elements from col on, a multiple of four; behind the row there are zeros.
+    __device__ __forceinline__ float4 load_four(int row, int64_t col, float & squares) const {
+        if (!together || col + 4 > k) {
+            float v[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[i] = col + i < k ? load(row, col + i, squares) : 0.0f;
+            return {v[0], v[1], v[2], v[3]};
+        }
+        float4 v;
+        if (is_bf16) {
+            const uint2 pairs = *reinterpret_cast<const uint2 *>(static_cast<const bf16 *>(x) + row * stride + col);
+            v = {low_bf16(pairs.x), high_bf16(pairs.x), low_bf16(pairs.y), high_bf16(pairs.y)};
+        } else {
+            v = *reinterpret_cast<const float4 *>(static_cast<const float *>(x) + row * stride + col);
+        }
+        if (norm_weight) {
+            squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+            const float4 weight = *reinterpret_cast<const float4 *>(norm_weight + col);
+            v = {v.x * weight.x, v.y * weight.y, v.z * weight.z, v.w * weight.w};
+        }
+        return v;
     }
     // What the row's sums are multiplied by, from the squares that all threads of the block have seen. partial: shared
     // memory for a float of each warp, that of no other row.
@@ -108,6 +132,8 @@ __global__ void __launch_bounds__(threads, max_rows == 1 ? 3 : 2) matvec_kernel(
 
     // Pieces of blocks are read a chunk ahead, while the chunk before is multiplied and x is staged.
     constexpr bool ahead = !is_plain(type);
+    // One row of x is multiplied by quants; for several the values are made once.
+    constexpr bool by_quants = max_rows == 1 && quant_bits(type) > 0;
     RawPiece raw[ahead ? rows_per_warp : 1];
     auto read = [&](int64_t k0) {
         if constexpr (ahead) {
@@ -125,9 +151,17 @@ __global__ void __launch_bounds__(threads, max_rows == 1 ? 3 : 2) matvec_kernel(
 #pragma unroll
         for (int row = 0; row < max_rows; ++row) {
             if (row >= input.rows) break;
-            for (int col = static_cast<int>(threadIdx.x); col < chunk; col += threads) {
-                x[row * chunk_floats + col / piece_size * piece_stride + col % piece_size] =
-                    k0 + col < input.k ? input.load(row, k0 + col, squares[row]) : 0.0f;
+            static_assert(chunk == 4 * threads);
+            const int col = static_cast<int>(threadIdx.x) * 4;
+            const float4 four = input.load_four(row, k0 + col, squares[row]);
+            float * own = x + row * chunk_floats + col / piece_size * piece_stride;
+            *reinterpret_cast<float4 *>(own + col % piece_size) = four;
+            if constexpr (by_quants) {
+                // The sums of a piece's halves lie behind it.
+                float sum = four.x + four.y + four.z + four.w;
+                sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+                sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+                if (lane % 4 == 0) own[piece_size + col % piece_size / 16] = sum;
             }
         }
         __syncthreads();
@@ -143,23 +177,31 @@ __global__ void __launch_bounds__(threads, max_rows == 1 ? 3 : 2) matvec_kernel(
 #pragma unroll
         for (int r = 0; r < rows_per_warp; ++r) {
             if (!blocks[r]) break;
-            float w[piece_size];
-            if constexpr (ahead) {
-                expand_raw<type>(current[r], w);
+            if constexpr (by_quants) {
+                const float * own = x + lane * piece_stride;
+                const float2 halves = *reinterpret_cast<const float2 *>(own + piece_size);
+                sums[r][0] +=
+                    dot_of_quants<type>(quants_of<type>(current[r]), reinterpret_cast<const float4 *>(own), halves);
             } else {
-                expand_piece<type>(blocks[r], piece, n, w);
-            }
-#pragma unroll
-            for (int t = 0; t < max_rows; ++t) {
-                if (t >= input.rows) break;
-                const auto * x_t = reinterpret_cast<const float4 *>(x + t * chunk_floats + lane * piece_stride);
-                float sum = 0;
-#pragma unroll
-                for (int i = 0; i < piece_size / 4; ++i) {
-                    const float4 four = x_t[i];
-                    sum += four.x * w[4 * i] + four.y * w[4 * i + 1] + four.z * w[4 * i + 2] + four.w * w[4 * i + 3];
+                float w[piece_size];
+                if constexpr (ahead) {
+                    expand_raw<type>(current[r], w);
+                } else {
+                    expand_piece<type>(blocks[r], piece, n, w);
                 }
-                sums[r][t] += sum;
+#pragma unroll
+                for (int t = 0; t < max_rows; ++t) {
+                    if (t >= input.rows) break;
+                    const auto * x_t = reinterpret_cast<const float4 *>(x + t * chunk_floats + lane * piece_stride);
+                    float sum = 0;
+#pragma unroll
+                    for (int i = 0; i < piece_size / 4; ++i) {
+                        const float4 four = x_t[i];
+                        sum +=
+                            four.x * w[4 * i] + four.y * w[4 * i + 1] + four.z * w[4 * i + 2] + four.w * w[4 * i + 3];
+                    }
+                    sums[r][t] += sum;
+                }
             }
         }
     }
@@ -247,6 +289,8 @@ Input input_of(const Matrix & x, const Norm * norm) {
     input.k = x.cols;
     input.is_bf16 = x.type == Dtype::bf16;
     input.rows = static_cast<int>(x.rows);
+    const auto fits = [](const void * p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
+    input.together = fits(x.data, 4 * dtype_size(x.type)) && x.stride % 4 == 0 && (!norm || fits(norm->weight.data, 16));
     if (norm) {
         input.norm_weight = norm->weight.f32();
         input.norm_eps = static_cast<float>(norm->eps);
