@@ -1,6 +1,7 @@
 // Linear layers with LoRA: y = [residual +] x W^T + scale (dropout(x) A^T) B^T, and its derivative. The adapter's
 // second product is another stretch of k in the product with W, so that its sums stay in registers; its first is a
-// narrow product of its own.
+// narrow product of its own. The adapters of layers with one input are stacked where they can be, so that x is read
+// once for all of them: A as [sum of ranks, in], u and v side by side.
 #include "backend/cuda/launch.h"
 #include "backend/cuda/products.h"
 
@@ -21,12 +22,42 @@ Matrix take_matrix(const Context & context, int64_t rows, int64_t cols, int64_t 
     return {memory, context.act, rows, cols, stride};
 }
 
-// A[rank, in] or B[out, rank] as an operand, times scale.
-Matrix adapter_operand(const Context & context, const void * values, int64_t rows, int64_t cols, double scale) {
-    const int64_t stride = round_up(cols, 8);
-    const Matrix y = take_matrix(context, rows, cols, stride);
-    convert(context, static_cast<const float *>(values), rows, cols, static_cast<float>(scale), y);
-    return y;
+// The adapters of layers as operands, converted by one launch.
+struct Adapters {
+    Matrix a;                     // [sum of ranks, in], each part from a row of its own on
+    std::vector<Matrix> a_of, b;  // of each layer; empty: it has none
+    std::vector<int64_t> first;   // row of a, column of u and v, where layer i begins
+    bool stacked;                 // one product serves all
+};
+
+template <typename Layers> Adapters adapters_of(const Context & context, const Layers & layers, bool b_scaled) {
+    Adapters all{{}, {}, {}, {}, true};
+    int64_t rank = 0, in = 0, n = 0;
+    for (const auto & layer : layers) {
+        all.first.push_back(rank);
+        if (!layer.lora) continue;
+        rank += layer.lora.rank;
+        in = layer.weight->in;
+        // Parts begin at multiples of eight, as operands do. A mask of its own needs an x of its own.
+        all.stacked &= layer.lora.rank % 8 == 0 && layer.lora.dropout.p == 0 && ++n <= max_gemm_parts;
+    }
+    all.a_of.resize(layers.size());
+    all.b.resize(layers.size());
+    if (rank == 0) return all;
+    all.a = take_matrix(context, rank, in, round_up(in, 8));
+    std::vector<Conversion> conversions;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const Lora & lora = layers[i].lora;
+        if (!lora) continue;
+        const int64_t out = layers[i].weight->out;
+        all.a_of[i] = all.a.slice_rows(all.first[i], lora.rank);
+        all.b[i] = take_matrix(context, out, lora.rank, round_up(lora.rank, 8));
+        conversions.push_back({static_cast<const float *>(lora.a), lora.rank, in, 1, all.a_of[i].data, all.a.stride});
+        conversions.push_back({static_cast<const float *>(lora.b), out, lora.rank,
+                               b_scaled ? static_cast<float>(lora.scale) : 1, all.b[i].data, all.b[i].stride});
+    }
+    convert(context, conversions);
+    return all;
 }
 
 GemmTerm dense_term(const Matrix & a, const Matrix & b, int64_t k) { return {a.data, a.stride, b.data, b.stride, k}; }
@@ -63,16 +94,26 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
     if (x.rows <= matvec_max_rows) return linear_few_rows(context, x, nullptr, layers);
     const Workspace::Mark mark(context.workspace);
     const Matrix input = operand(context, x);
-    for (const LinearForward & layer : layers) {
+    const Adapters adapters = adapters_of(context, layers, true);
+    if (adapters.a && adapters.stacked) {
+        GemmResult result;
+        result.bf16 = context.act == Dtype::bf16;
+        for (size_t i = 0; i < layers.size(); ++i) {
+            if (!layers[i].lora) continue;
+            result.parts[result.n_parts++] = {adapters.first[i], layers[i].u.data, layers[i].u.stride};
+        }
+        gemm(context, adapter_product(GemmLayout::forward, x.rows, adapters.a.rows,
+                                      dense_term(input, adapters.a, x.cols), result));
+    }
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const LinearForward & layer = layers[i];
         const Workspace::Mark one_layer(context.workspace);
         const Lora & lora = layer.lora;
-        const int64_t in = layer.weight->in, out = layer.weight->out;
-        if (lora) {
+        if (lora && !adapters.stacked) {
             const Workspace::Mark first_product(context.workspace);
             const Matrix dropped = lora.dropout.p > 0 ? operand(context, input, lora.dropout) : input;
-            const Matrix a = adapter_operand(context, lora.a, lora.rank, in, 1);
-            gemm(context, adapter_product(GemmLayout::forward, x.rows, lora.rank, dense_term(dropped, a, in),
-                                          GemmResult::to(layer.u)));
+            gemm(context, adapter_product(GemmLayout::forward, x.rows, lora.rank,
+                                          dense_term(dropped, adapters.a_of[i], x.cols), GemmResult::to(layer.u)));
         }
         if (!layer.y) continue;
         GemmResult result = GemmResult::to(layer.y);
@@ -81,10 +122,7 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
             result.residual_stride = layer.residual.stride;
         }
         GemmTerm second;
-        if (lora) {
-            const Matrix b = adapter_operand(context, lora.b, out, lora.rank, lora.scale);
-            second = dense_term(operand(context, layer.u), b, lora.rank);
-        }
+        if (lora) second = dense_term(operand(context, layer.u), adapters.b[i], lora.rank);
         multiply_forward(context, input, *layer.weight, lora ? &second : nullptr, result);
     }
 }
@@ -96,6 +134,11 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
     const bool any_gradient =
         std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora && layer.lora.da; });
     const Matrix input = any_gradient ? operand(context, x) : x;
+    const Adapters adapters = adapters_of(context, layers, false);
+    const bool stacked = adapters.stacked;
+    const Matrix all_v = adapters.a && stacked
+                             ? take_matrix(context, n_tokens, adapters.a.rows, round_up(adapters.a.rows, 8))
+                             : Matrix{};
 
     std::vector<BackwardTerm> weights;
     std::vector<GemmTerm> without_dropout;
@@ -104,7 +147,11 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         Dropout dropout;
     };
     std::vector<Dropped> with_dropout;
-    for (const LinearBackward & layer : layers) {
+    GemmResult all_da = add_to(nullptr, in);
+    all_da.parts_of_rows = true;
+    bool every_da = true;
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const LinearBackward & layer = layers[i];
         const Lora & lora = layer.lora;
         const int64_t out = layer.weight->out;
         const Matrix dy = operand(context, layer.dy);
@@ -112,14 +159,20 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         if (!lora) continue;
 
         // v = scale dy B, the gradient of u
-        const int64_t stride = round_up(lora.rank, 8);
-        const Matrix v = take_matrix(context, n_tokens, lora.rank, stride);
+        Matrix v;
+        if (stacked) {
+            v = {
+                static_cast<std::byte *>(all_v.data) + static_cast<size_t>(adapters.first[i]) * dtype_size(context.act),
+                context.act, n_tokens, lora.rank, all_v.stride};
+        } else {
+            v = take_matrix(context, n_tokens, lora.rank, round_up(lora.rank, 8));
+        }
         {
             const Workspace::Mark one_product(context.workspace);
-            const Matrix b = adapter_operand(context, lora.b, out, lora.rank, 1);
             GemmResult result = GemmResult::to(v);
             result.scale = static_cast<float>(lora.scale);
-            gemm(context, adapter_product(GemmLayout::backward, n_tokens, lora.rank, dense_term(dy, b, out), result));
+            gemm(context, adapter_product(GemmLayout::backward, n_tokens, lora.rank, dense_term(dy, adapters.b[i], out),
+                                          result));
         }
         if (lora.db) {
             const Workspace::Mark one_product(context.workspace);
@@ -129,18 +182,37 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
             const Matrix u = operand(context, layer.u);
             gemm(context, adapter_product(GemmLayout::gradient, lora.rank, out, dense_term(u, dy, n_tokens), result));
         }
+        every_da &= lora.da != nullptr;
+        all_da.parts[all_da.n_parts++] = {adapters.first[i], lora.da, in};
+        if (stacked) continue;
         if (lora.da) {
             const Workspace::Mark one_product(context.workspace);
             const Matrix dropped = lora.dropout.p > 0 ? operand(context, input, lora.dropout) : input;
             gemm(context, adapter_product(GemmLayout::gradient, lora.rank, in, dense_term(v, dropped, n_tokens),
                                           add_to(lora.da, in)));
         }
-        if (!dx) continue;
-        const GemmTerm through_adapter = dense_term(v, adapter_operand(context, lora.a, lora.rank, in, 1), lora.rank);
+        const GemmTerm through_adapter = dense_term(v, adapters.a_of[i], lora.rank);
         if (lora.dropout.p > 0) {
             with_dropout.push_back({through_adapter, lora.dropout});
         } else {
             without_dropout.push_back(through_adapter);
+        }
+    }
+    if (all_v) {
+        without_dropout.push_back(dense_term(all_v, adapters.a, all_v.cols));
+        if (every_da) {
+            gemm(context,
+                 adapter_product(GemmLayout::gradient, all_v.cols, in, dense_term(all_v, input, n_tokens), all_da));
+        } else {
+            for (size_t i = 0; i < layers.size(); ++i) {
+                const Lora & lora = layers[i].lora;
+                if (!lora || !lora.da) continue;
+                const Matrix v{static_cast<std::byte *>(all_v.data) +
+                                   static_cast<size_t>(adapters.first[i]) * dtype_size(context.act),
+                               context.act, n_tokens, lora.rank, all_v.stride};
+                gemm(context, adapter_product(GemmLayout::gradient, lora.rank, in, dense_term(v, input, n_tokens),
+                                              add_to(lora.da, in)));
+            }
         }
     }
     if (!dx) return;

@@ -5,6 +5,7 @@
 #include "backend/cuda/random.cuh"
 #include "backend/cuda/view.cuh"
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
@@ -210,11 +211,30 @@ __global__ void copy_with_dropout_kernel(View<const X> x, Seed from_seed, uint32
     }
 }
 
-template <typename Y> __global__ void convert_kernel(View<const float> x, float scale, View<Y> y) {
-    const int64_t n = y.rows * y.cols;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t t = i / y.cols, c = i % y.cols;
-        y.row(t)[c] = from_float<Y>(scale * x.row(t)[c]);
+struct Conversions {
+    Conversion of[max_conversions];
+};
+template <typename Y>
+__global__ void __launch_bounds__(row_threads) convert_kernel(const __grid_constant__ Conversions all) {
+    const Conversion & p = all.of[blockIdx.y];
+    auto * y = static_cast<Y *>(p.y);
+    const int64_t n = p.rows * p.cols, first = blockIdx.x * int64_t{row_threads} + threadIdx.x;
+    const int64_t step = int64_t{gridDim.x} * row_threads;
+    if (p.stride == p.cols && n % 4 == 0 && reinterpret_cast<uintptr_t>(p.x) % 16 == 0) {
+        for (int64_t i = first; i < n / 4; i += step) {
+            const float4 v = reinterpret_cast<const float4 *>(p.x)[i];
+            if constexpr (sizeof(Y) == 2) {
+                reinterpret_cast<uint2 *>(y)[i] = {pack_bf16(p.scale * v.x, p.scale * v.y),
+                                                   pack_bf16(p.scale * v.z, p.scale * v.w)};
+            } else {
+                reinterpret_cast<float4 *>(y)[i] = {p.scale * v.x, p.scale * v.y, p.scale * v.z, p.scale * v.w};
+            }
+        }
+        return;
+    }
+    for (int64_t i = first; i < n; i += step) {
+        const int64_t t = i / p.cols, c = i - t * p.cols;
+        y[t * p.stride + c] = from_float<Y>(p.scale * p.x[i]);
     }
 }
 
@@ -324,10 +344,25 @@ void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropou
 }
 
 void convert(const Context & context, const float * x, int64_t rows, int64_t cols, float scale, Matrix y) {
-    with_type(y.type, [&]<typename Y>(Y *) {
-        launch("convert", context.stream, convert_kernel<Y>, grid_over(y.rows * y.cols),
-               View<const float>{x, rows, cols, cols}, scale, view<Y>(y));
-    });
+    const Conversion one{x, rows, cols, scale, y.data, y.stride};
+    convert(context, {&one, 1});
+}
+
+void convert(const Context & context, std::span<const Conversion> conversions) {
+    if (conversions.empty()) return;
+    if (conversions.size() > max_conversions) {
+        convert(context, conversions.first(max_conversions));
+        return convert(context, conversions.subspan(max_conversions));
+    }
+    Conversions p{};
+    int64_t most = 0;
+    for (size_t i = 0; i < conversions.size(); ++i) {
+        p.of[i] = conversions[i];
+        most = std::max(most, conversions[i].rows * conversions[i].cols);
+    }
+    Extent extent = grid_over(divide_up(most, 4), row_threads);
+    extent.blocks.y = static_cast<unsigned>(conversions.size());
+    with_type(context.act, [&]<typename Y>(Y *) { launch("convert", context.stream, convert_kernel<Y>, extent, p); });
 }
 
 void add_noise(const Context & context, Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) {
