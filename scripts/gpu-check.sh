@@ -3,22 +3,25 @@
 # nvcc 12.8 on), but neither JVM nor network, and prints one table. Each stage reports and the next goes on.
 #
 #   scripts/gpu-check.sh --pack FOLDER             on a build machine (in scripts/devroot.sh): collects what the other one lacks
-#   scripts/gpu-check.sh [--prefix FOLDER] [--quick] [--device cuda:N] [--out FOLDER] [--dry-run]
+#   scripts/gpu-check.sh --pack-built FOLDER       builds there, and packs programs and libraries that run without a compiler
+#   scripts/gpu-check.sh [--prefix FOLDER | --build FOLDER] [--budget SECONDS] [--device cuda:N] [--out FOLDER] [--dry-run]
 #
 # --prefix   the folder that --pack made: ggml's base library, Highway and GoogleTest with headers and CMake files (6 MB), for
 #            systems whose C library is no older than that of the machine that packed it. Without it they must be installed.
-# --quick    within ten minutes: the stages in order of what they tell, fewer repetitions, little of compute-sanitizer
+# --build    the folder that --pack-built made, or one that is built already (-DLORICA_CUDA=ON; targets as below)
+# --budget   seconds for all of it: stages come in order of what they tell, what does not fit any more is left out, and repetitions
+#            and sanitizers are fewer. 240 tells whether the kernels are right and how fast an 8B model is; 600 nearly all
 # --dry-run  what would be done and with which limits, and which tools are there; needs no GPU
-# --build    a folder that is built already (-DLORICA_CUDA=ON; targets as below), instead of building one
-# --shapes   of the timings (tiny1b,llama8b); models of random weights are kept below --out
-# --out      where logs, the table, results.json and the JSON of the timings go (build/gpu-check)
+# --shapes   of the timings (llama8b,tiny1b); models of random weights are kept below --out
+# --out      where logs, the table, results.json and the JSON of the timings go (build/gpu-check), all of them in results.tar.gz, too
 #
+# Every test runs in a process of its own: a kernel that fails or hangs takes no other test with it.
 # With PEERS_PYTHON, a Python with torch and peft, training is compared with PyTorch + PEFT on the same GPU.
 # Exit status: 0 when every check passed. Timings are reported and not judged.
 set -uo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-out=$repository/build/gpu-check prefix='' device=cuda:0 quick='' dry='' build='' shapes=tiny1b,llama8b
+out=$repository/build/gpu-check prefix='' device=cuda:0 budget='' dry='' build='' shapes=llama8b,tiny1b
 
 die() {
     printf 'gpu-check: %s\n' "$*" >&2
@@ -55,6 +58,24 @@ lorica_import(GTest::gtest_main STATIC libgtest_main.a GTest::gtest)'
     du -sh "$to"
 }
 
+pack_built() {
+    local to=$1 work=$1/build name library
+    mkdir -p "$to"
+    cmake -S "$repository/native" -B "$work" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${CUDAARCHS:-90a}" -DCMAKE_BUILD_TYPE=Release
+    cmake --build "$work" -j "$(nproc)" --target lorica_cuda backend_parity_test cuda_session_test lorica-bench
+    for name in backend_parity_test cuda_session_test lorica-bench liblorica-cuda.so; do
+        strip -o "$to/$name" "$work/$name"
+    done
+    # What the system there may lack, next to them: see LD_LIBRARY_PATH below.
+    for library in $(ldd "$to"/{backend_parity_test,lorica-bench,liblorica-cuda.so} |
+        sed -n 's/.* => \(\/[^ ]*\/\(libggml\|libhwy\|libgomp\|libstdc++\|libgcc_s\|libdnnl\|libtbb\)[^ ]*\) .*/\1/p' | sort -u); do
+        cp -L "$library" "$to/"
+    done
+    rm -rf "$work"
+    grep -aohE 'GLIBC_2\.[0-9]+' "$to"/* | sort -uV | tail -n 1 | sed 's/GLIBC_//' >"$to/glibc"
+    du -sh "$to"
+}
+
 config() { # package, prefix of its variables, version, targets
     # shellcheck disable=SC2016
     printf '# %s %s, packed by gpu-check.sh\nset(%s_VERSION %s)\n%s\n%s\n' "$1" "$3" "$2" "$3" 'get_filename_component(lorica_packed "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
@@ -72,6 +93,7 @@ endmacro()' "$4"
 while [ $# -gt 0 ]; do
     case $1 in
         --pack) [ $# -ge 2 ] || die "--pack needs a folder"; set -e; pack "$2"; exit ;;
+        --pack-built) [ $# -ge 2 ] || die "--pack-built needs a folder"; set -e; pack_built "$2"; exit ;;
         --prefix) [ -d "${2-}" ] || die "--prefix needs a folder"; prefix=$(cd "$2" && pwd -P); shift ;;
         --device)
             [[ ${2-} =~ ^(cpu|cuda(:[0-9]+)?)$ ]] || die "--device is cuda:N, not '${2-}'"
@@ -81,7 +103,11 @@ while [ $# -gt 0 ]; do
         --build) [ -d "${2-}" ] || die "--build needs a folder"; build=$(cd "$2" && pwd -P); shift ;;
         --shapes) shapes=${2:?--shapes needs names}; shift ;;
         --out) out=${2:?--out needs a folder}; shift ;;
-        --quick) quick=yes ;;
+        --budget)
+            [[ ${2-} =~ ^[1-9][0-9]*$ ]] || die "--budget is a number of seconds, not '${2-}'"
+            budget=$2
+            shift
+            ;;
         --dry-run) dry=yes ;;
         -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit ;;
         *) die "unknown argument $1 (--help)" ;;
@@ -95,8 +121,7 @@ mkdir -p "$out" || die "cannot make $out"
 out=$(cd "$out" && pwd -P)
 table=$out/table.md results=$out/results.json
 models=$out/models
-failed=0 n_results=0
-budget=${quick:+570}   # seconds for all of it; none without --quick
+failed=0 n_results=0 n_runs=0 parallel=6
 
 in_json() { printf '%s' "$1" | tr -d '\000-\037' | sed 's/\\/\\\\/g; s/"/\\"/g'; }
 row() { # name, result, detail, seconds
@@ -110,6 +135,8 @@ row() { # name, result, detail, seconds
 finish() {
     [ -n "$dry" ] || printf '\n]\n' >>"$results"
     [ -z "${writer:-}" ] || kill -- "-$writer" 2>/dev/null
+    [ -n "$dry" ] || (cd "$out" && find . -maxdepth 2 \( -name '*.log' -o -name '*.out' -o -name '*.json' -o -name table.md \) ! -path './build/*' ! -path './models/*' -print0 |
+        tar -czf results.tar.gz --null -T - 2>/dev/null)
 }
 
 # stage NAME LIMIT COMMAND…: sets status, log and took. A stage that begins when the time is up is left out.
@@ -136,21 +163,57 @@ stage() {
 why() { # the lines that tell what went wrong
     grep -hE 'Failure|[Ee]rror|ERROR SUMMARY|CUDA:|FAILED|cannot|lorica-bench' "$log.out" "$log" 2>/dev/null | head -n 4 | tr '\n|' ';/' | cut -c1-300
 }
-# A kernel that fails takes the rest of its process with it: each test that failed is run again alone, where every launch is awaited,
-# so that an error comes with its kernel's name. Says which still fail.
-alone() { # command…
-    local test names still='' why_not
-    names=$(sed -n 's/^\[  FAILED  \] \([^ ,]*\)\(,.*\)\{0,1\} ([0-9]* ms)$/\1/p' "$log.out" | sort -u)
-    [ -n "$names" ] || return 0
-    for test in $(head -n 12 <<<"$names"); do
-        [ -z "$budget" ] || [ "$SECONDS" -lt "$budget" ] || break
-        if ! LORICA_CUDA_SYNC=1 timeout --kill-after=10 60 "$@" --gtest_filter="$test" >"$log.alone" 2>&1; then
-            why_not=$(grep -m 1 -hoE 'CUDA: .*|relative error.*' "$log.alone" | cut -c1-120)
-            still+="${still:+, }$test${why_not:+ ($why_not)}"
-        fi
-        cat "$log.alone" >>"$log"
-    done
-    row "of which alone" "$([ -n "$still" ] && echo FAIL || echo pass)" "$(wc -l <<<"$names") failed together; alone still: ${still:-none}"
+# One test in a process of its own, for `tests`. Writes its exit status and name.
+one_test() { # folder, seconds, program, test
+    local file=$1/${4//[^A-Za-z0-9_.]/_}.log
+    timeout --kill-after=5 "$2" "$3" --gtest_filter="$4" >"$file" 2>&1
+    printf '%s %s\n' $? "$4"
+}
+export -f one_test
+# tests NAME LIMIT PROGRAM FILTER: each test alone, several at a time; says which fail, with the kernel's name where a second run
+# that awaits every launch gives it, and which hang.
+tests() {
+    local name=$1 limit=$2 program=$3 filter=$4 folder=$out/tests-$((++n_runs)) list total bad='' hanging='' result test why_not
+    if [ -n "$dry" ]; then
+        stage "$name" "$limit" "$program" "--gtest_filter=$filter"
+        return
+    fi
+    mkdir -p "$folder"
+    list=$("$program" --gtest_filter="$filter" --gtest_list_tests 2>/dev/null | awk '/^[^ ]/ { suite = $1 } /^  / { print suite $1 }')
+    total=$(grep -c . <<<"$list")
+    if [ "$total" = 0 ]; then
+        row "$name" skipped "no such tests"
+        return
+    fi
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    stage "$name" "$limit" xargs -P "$parallel" -I{} bash -c 'one_test "$0" 60 "$1" "$2"' "$folder" "$program" {} <<<"$list"
+    [ "$status" != late ] || return
+    while read -r result test; do
+        case $result in
+            0) ;;
+            124 | 137) hanging+="${hanging:+, }$test" ;;
+            *)
+                if [ -z "$budget" ] || [ "$SECONDS" -lt "$budget" ]; then
+                    why_not=$(LORICA_CUDA_SYNC=1 timeout --kill-after=5 60 "$program" --gtest_filter="$test" 2>&1 |
+                        tee "$folder/${test//[^A-Za-z0-9_.]/_}.sync.log" | grep -m 1 -hoE 'CUDA: .*|relative error.*|element [0-9]+ of .*' | cut -c1-120)
+                fi
+                bad+="${bad:+, }$test${why_not:+ ($why_not)}"
+                ;;
+        esac
+    done <"$log.out"
+    local done_
+    done_=$(grep -c . "$log.out")
+    if [ -n "$bad$hanging" ]; then
+        failed=1
+        row "$name" FAIL "of $done_ tests fail: ${bad:-none}; hang: ${hanging:-none} (logs in $folder)" "$took"
+    elif [ "$done_" -lt "$total" ]; then
+        failed=1
+        row "$name" "TIME OUT" "$done_ of $total tests pass; the time was up" "$took"
+    elif [ "$(grep -lF '[  SKIPPED ]' "$folder"/*.log 2>/dev/null | wc -l)" = "$total" ]; then
+        row "$name" skipped "all $total tests" "$took"
+    else
+        row "$name" pass "$total tests, each in its own process" "$took"
+    fi
 }
 failure() { # name
     failed=1
@@ -170,9 +233,6 @@ check() { # name, limit, command…: passes or fails
             ;;
         *)
             failure "$1"
-            local outcome=$status
-            [[ " $* " != *--gtest_filter=* ]] || alone "${@:3}"
-            status=$outcome
             ;;
     esac
     [ "$status" = 0 ] || [ "$status" = dry ]
@@ -190,7 +250,7 @@ training() { # name, arguments of lorica-bench steps…
         *) failure "$1"; return ;;
     esac
     last_loss=$(value loss)
-    if [ "${LORICA_CUDA_WGMMA:-0}" = 1 ] && ! grep -q ', wgmma' "$log.out"; then
+    if [ "${LORICA_CUDA_WGMMA:-0}" != 0 ] && ! grep -q ', wgmma' "$log.out"; then
         row "$1" "left out" "this GPU or build has no wgmma" "$took"
         last_loss=
         return
@@ -261,10 +321,15 @@ else
     } | tee -a "$table"
 fi
 repetitions=5
-[ -z "$quick" ] || repetitions=3
+[ -z "$budget" ] || repetitions=3
 
 # ---- building
 
+if [ -n "$build" ] && [ -e "$build/glibc" ]; then
+    needed=$(cat "$build/glibc") found=$(getconf GNU_LIBC_VERSION | sed 's/.* //')
+    at_least "$needed" "$found" || die "the C library here is $found, and the programs in $build need $needed: build them here instead"
+    export LORICA_REPOSITORY=$repository LORICA_CUDA_LIBRARY=$build/liblorica-cuda.so LD_LIBRARY_PATH=$build:${LD_LIBRARY_PATH-}
+fi
 if [ -z "$build" ]; then
     build=$out/build
     capability=$(printf '%s' "$gpu" | cut -d, -f2 | tr -dc 0-9)
@@ -293,54 +358,100 @@ fi
 
 # ---- checks
 
+# With few multiprocessors and small panels to choose by, the tests' matrices are multiplied by the kernels, and in the parts, that
+# an 8B model's are.
 parity=$build/backend_parity_test session=$build/cuda_session_test
-check "operations against the reference" 240 "$parity" --gtest_filter='*BackendParity*'
-check "whole model: gradients, recorded steps, generation" 180 "$session" --gtest_filter='-*ManySteps*'
-check "wgmma: products against the reference" 120 env LORICA_CUDA_WGMMA=1 "$parity" --gtest_filter='*BackendParity.Linear*bf16:*BackendParity.Head*bf16'
-check "wgmma: whole model" 120 env LORICA_CUDA_WGMMA=1 "$session" --gtest_filter='*Gradients*:*Recorded*'
-check "loss of 200 steps against cpu" 180 env LORICA_TEST_CUDA_STEPS=200 "$session" --gtest_filter='*ManySteps*'
+products='*BackendParity.Linear*:*BackendParity.Head*:*BackendParity.*TheLayer*'
+as_large=(env LORICA_CUDA_MULTIPROCESSORS=4 LORICA_CUDA_PANEL=32768)
+with() { # VARIABLE=VALUE… -- COMMAND…: a function with an environment
+    local names=()
+    while [ "$1" != -- ]; do
+        export "${1?}"
+        names+=("${1%%=*}")
+        shift
+    done
+    shift
+    "$@"
+    unset "${names[@]}"
+}
+tests "operations against the reference" 150 "$parity" '*BackendParity*'
+with LORICA_CUDA_MULTIPROCESSORS=4 LORICA_CUDA_PANEL=32768 -- \
+    tests "the same with large tiles and several panels" 60 "$parity" "$products"
+with LORICA_CUDA_MULTIPROCESSORS=4 LORICA_CUDA_WGMMA=1 -- tests "wgmma: products against the reference" 60 "$parity" "$products"
+tests "whole model: gradients, recorded steps, generation" 120 "$session" '-*ManySteps*'
+with LORICA_CUDA_WGMMA=1 -- tests "wgmma: whole model" 60 "$session" '*Gradients*:*Recorded*'
 
 # ---- timings
 
-if [ -n "$writer" ]; then
+await_models() {
+    [ -n "$writer" ] || return 0
     while kill -0 "$writer" 2>/dev/null && { [ -z "$budget" ] || [ "$SECONDS" -lt "$budget" ]; }; do sleep 1; done
+}
+first_timings() { # shape: what tells most
+    common=(--shape "$1" --type q4_k --sequence-length 2048)
+    with LORICA_CUDA_WGMMA=0 -- training "$1 Q4_K, 2048 tokens, mma" "${common[@]}" --tokens 2048
+    mma_loss=$last_loss
+    with LORICA_CUDA_WGMMA=1 -- training "$1 Q4_K, 2048 tokens, wgmma" "${common[@]}" --tokens 2048
+    if [ -z "$dry" ] && [ "$status" = 0 ] && [ -n "$mma_loss" ] && [ -n "$last_loss" ]; then
+        verdict=$(LC_ALL=C awk -v a="$mma_loss" -v b="$last_loss" 'BEGIN { print (a - b) ^ 2 < (0.01 * a) ^ 2 ? "pass" : "FAIL" }')
+        [ "$verdict" = pass ] || failed=1
+        row "$1, loss with and without wgmma" "$verdict" "$last_loss, $mma_loss"
+    fi
+    decoding "$1 Q4_K, decoding" --shape "$1" --type q4_k
+    kernels "$1 Q4_K, 2048 tokens, kernels" steps --no-ceiling "${common[@]}" --tokens 2048
+    kernels "$1 Q4_K, decoding, kernels" decode --shape "$1" --type q4_k --prompt 1
+}
+more_timings() { # shape
+    common=(--shape "$1" --type q4_k --sequence-length 2048)
+    training "$1 Q4_K, 8192 tokens" "${common[@]}" --tokens 8192
+    with LORICA_CUDA_GRAPHS=0 -- training "$1 Q4_K, 2048 tokens, no graphs" "${common[@]}" --tokens 2048
+    with LORICA_CUDA_GRAPHS=0 -- decoding "$1 Q4_K, decoding, no graphs" --shape "$1" --type q4_k
+    kernels "$1 Q4_K, 8192 tokens, kernels" steps --no-ceiling "${common[@]}" --tokens 8192
+}
+await_models
+first_timings "${shapes%%,*}"
+
+# ---- what the tests on a CPU cannot see: races between warps, barriers, addresses; and counters
+
+sanitizer=(compute-sanitizer --error-exitcode 9)
+few='*BackendParity.AttentionOverACache*bf16:*BackendParity.LinearOfManyRows*bf16'
+if [ "$(tool compute-sanitizer)" = yes ] || [ -n "$dry" ]; then
+    check "racecheck of a few operations" 60 "${as_large[@]}" "${sanitizer[@]}" --tool racecheck "$parity" --gtest_filter="$few"
+    check "synccheck of a few operations" 60 "${as_large[@]}" "${sanitizer[@]}" --tool synccheck "$parity" --gtest_filter="$few"
+    check "memcheck of a few operations" 60 "${as_large[@]}" "${sanitizer[@]}" --tool memcheck "$parity" --gtest_filter="$few"
+else
+    row "compute-sanitizer" "left out" "it is not on the PATH"
 fi
-for shape in ${shapes//,/ }; do
-    common=(--shape "$shape" --type q4_k --sequence-length 2048)
-    for tokens in 2048 8192; do
-        training "$shape Q4_K, $tokens tokens" "${common[@]}" --tokens "$tokens"
-        mma_loss=$last_loss
-        LORICA_CUDA_WGMMA=1 training "$shape Q4_K, $tokens tokens, wgmma" "${common[@]}" --tokens "$tokens"
-        if [ -z "$dry" ] && [ "$status" = 0 ] && [ -n "$mma_loss" ] && [ -n "$last_loss" ]; then
-            verdict=$(LC_ALL=C awk -v a="$mma_loss" -v b="$last_loss" 'BEGIN { print (a - b) ^ 2 < (0.01 * a) ^ 2 ? "pass" : "FAIL" }')
-            [ "$verdict" = pass ] || failed=1
-            row "$shape, loss with and without wgmma" "$verdict" "$last_loss, $mma_loss"
-        fi
-    done
-    LORICA_CUDA_GRAPHS=0 training "$shape Q4_K, 2048 tokens, no graphs" "${common[@]}" --tokens 2048
-    kernels "$shape Q4_K, 2048 tokens, kernels" steps --no-ceiling "${common[@]}" --tokens 2048
-    LORICA_CUDA_WGMMA=1 kernels "$shape Q4_K, 8192 tokens, wgmma, kernels" steps --no-ceiling "${common[@]}" --tokens 8192
-    decoding "$shape Q4_K, decoding" --shape "$shape" --type q4_k
-    LORICA_CUDA_GRAPHS=0 decoding "$shape Q4_K, decoding, no graphs" --shape "$shape" --type q4_k
-    kernels "$shape Q4_K, decoding, kernels" decode --shape "$shape" --type q4_k --prompt 1
+if [ "$(tool ncu)" = yes ] || [ -n "$dry" ]; then
+    stage "counters of products and attention" 90 ncu --clock-control none --section SpeedOfLight --section LaunchStats \
+        -k 'regex:gemm|attention' -c 12 "$build/lorica-bench" steps --shape "${shapes%%,*}" --type q4_k --sequence-length 2048 --tokens 2048 \
+        --device "$device" --no-ceiling --repetitions 1 --cache "$models"
+    case $status in
+        dry | late) ;;
+        0) row "counters of products and attention" "done" "$(grep -hE 'Compute \(SM\) Throughput|Memory Throughput' "$log.out" | tr -s ' ' | head -n 8 | tr '\n' ';' | cut -c1-240)" "$took" ;;
+        *) row "counters of products and attention" "left out" "counters cannot be read here: $(grep -m 1 -h 'ERR' "$log" "$log.out" | cut -c1-120)" "$took" ;;
+    esac
+else
+    row "counters" "left out" "there is no ncu on the PATH"
+fi
+
+# ---- the rest
+
+check "loss of 200 steps against cpu" 180 env LORICA_TEST_CUDA_STEPS=200 "$session" --gtest_filter='*ManySteps*'
+rest=,$shapes
+for shape in ${rest//,/ }; do
+    [ "$shape" = "${shapes%%,*}" ] || first_timings "$shape"
+    more_timings "$shape"
 done
-
-# ---- compute-sanitizer
-
 if [ "$(tool compute-sanitizer)" = yes ] || [ -n "$dry" ]; then
     # An allocation that must fail is no error of ours, hence the filters.
     small='*BackendParity.LinearOverShapes*:*BackendParity.LinearOfManyRows*:*BackendParity.Attention*:*BackendParity.HeadOverShapes*:*BackendParity.Rmsnorm*:*BackendParity.Rope*:*BackendParity.*BehindANorm*:*BackendParity.Swiglu*:*Dora*:*8bit*'
-    [ -z "$quick" ] || small='*BackendParity.LinearOfManyRows*:*BackendParity.AttentionOverACache*'
-    sanitizer=(compute-sanitizer --error-exitcode 9)
     check "memcheck of operations" 600 "${sanitizer[@]}" --tool memcheck "$parity" --gtest_filter="$small"
-    check "memcheck of operations, wgmma" 300 env LORICA_CUDA_WGMMA=1 "${sanitizer[@]}" --tool memcheck "$parity" --gtest_filter='*LinearOfManyRows*bf16'
     check "memcheck of a session" 600 "${sanitizer[@]}" --tool memcheck "$session" --gtest_filter='*Dropout*'
-    if [ -z "$quick" ]; then
-        check "racecheck of operations" 900 "${sanitizer[@]}" --tool racecheck "$parity" --gtest_filter='*AttentionOverACache*:*LinearOfManyRows*:*8bit*:*Dora*'
+    if [ -z "$budget" ]; then
+        check "racecheck of operations" 900 "${sanitizer[@]}" --tool racecheck "$parity" --gtest_filter='*Attention*:*Linear*:*8bit*:*Dora*'
         check "initcheck of a session" 600 "${sanitizer[@]}" --tool initcheck "$session" --gtest_filter='*Dropout*'
     fi
-else
-    row "compute-sanitizer" "left out" "it is not on the PATH"
 fi
 
 # ---- PyTorch + PEFT
@@ -357,5 +468,5 @@ elif [ -z "$dry" ]; then
     row "PyTorch + PEFT" "left out" "PEERS_PYTHON names no Python with torch on a GPU and peft"
 fi
 
-[ -n "$dry" ] || printf '\nThe table is in %s, as JSON in %s; logs and the JSON of the timings are beside them.\n' "$table" "$results"
+[ -n "$dry" ] || printf '\nThe table is in %s, as JSON in %s; both, logs and the JSON of the timings are in %s.\n' "$table" "$results" "$out/results.tar.gz"
 exit "$failed"

@@ -257,7 +257,10 @@ std::string default_cache_folder() {
 }
 
 std::vector<std::string> example_texts() {
-    const std::string path = LORICA_REPOSITORY "/models/data/pride_and_prejudice_train.json";
+    // A program that was built elsewhere is told where the repository lies here.
+    const char * repository = std::getenv("LORICA_REPOSITORY");
+    const std::string path = std::string(repository && *repository ? repository : LORICA_REPOSITORY) +
+                             "/models/data/pride_and_prejudice_train.json";
     std::ifstream file(path, std::ios::binary);
     if (!file) fail(LORICA_ERROR_IO, path, " cannot be read; the benchmarks take their example texts from it");
     const std::string json((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
