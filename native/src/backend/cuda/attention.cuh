@@ -14,8 +14,6 @@ namespace lorica::cuda {
 constexpr int attention_threads = 128;
 constexpr float log2_e = 1.4426950408889634f;
 
-inline MaskSpec mask_of(const AttentionShape &) { return {}; }
-inline double softcap_of(const AttentionShape &) { return 0; }
 
 // A matrix of heads as kernels take it.
 template <typename T> struct HeadsOf {
@@ -68,10 +66,10 @@ struct Scores {
 
     static Scores of(const AttentionShape & shape) {
         Scores s{};
-        const bool capped = softcap_of(shape) > 0;
+        const bool capped = shape.softcap > 0;
         s.scale = static_cast<float>(shape.scale);
-        s.to_tanh = capped ? static_cast<float>(shape.scale / softcap_of(shape)) : 0.0f;
-        s.natural = capped ? static_cast<float>(softcap_of(shape)) : s.scale;
+        s.to_tanh = capped ? static_cast<float>(shape.scale / shape.softcap) : 0.0f;
+        s.natural = capped ? static_cast<float>(shape.softcap) : s.scale;
         s.factor = s.natural * log2_e;
         return s;
     }

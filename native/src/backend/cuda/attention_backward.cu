@@ -286,7 +286,7 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
                       shape.n_head_kv,
                       shape.n_head / shape.n_head_kv,
                       shape.head_dim,
-                      mask_of(shape),
+                      shape.mask,
                       Scores::of(shape)};
     const int64_t n = plan.rows_of_64().n;
     const bool aligned = heads_are_aligned({q, k, v, d_o}, shape.head_dim);

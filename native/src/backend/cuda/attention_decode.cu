@@ -194,7 +194,7 @@ void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, con
                              shape.head_dim,
                              n_parts,
                              heads_are_aligned({q, k, v}, shape.head_dim),
-                             mask_of(shape),
+                             shape.mask,
                              Scores::of(shape)};
         auto run = [&](auto own_elements, auto group) {
             const int64_t groups = int64_t{shape.n_head_kv} * divide_up(heads_per_kv, group());

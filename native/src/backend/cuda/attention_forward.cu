@@ -158,7 +158,7 @@ void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, co
     const Arguments p{heads(q),       heads(k),        heads(v),
                       heads(o),       lse.as<float>(), lse.stride,
                       nullptr,        shape.n_head,    shape.n_head / shape.n_head_kv,
-                      shape.head_dim, mask_of(shape),  Scores::of(shape)};
+                      shape.head_dim, shape.mask,  Scores::of(shape)};
     const bool aligned = heads_are_aligned({q, k, v}, shape.head_dim);
     const bool narrow = shape.head_dim <= 64;
     if (aligned && plan.has_rows_of_128()) {

@@ -164,7 +164,7 @@ void attention_forward_plain(const Context & context, Matrix q, Matrix k, Matrix
         p.tiles = q_tiles.tiles;
         p.heads_per_kv = shape.n_head / shape.n_head_kv;
         p.dim = shape.head_dim;
-        p.mask = mask_of(shape);
+        p.mask = shape.mask;
         p.scores = Scores::of(shape);
         with_lane_elements(shape.head_dim, [&](auto n) {
             launch("attention_forward_plain", context.stream, attention_forward_plain_kernel<T, n()>,
@@ -192,7 +192,7 @@ void attention_backward_plain(const Context & context, Matrix q, Matrix k, Matri
                        kv_tiles.tiles,
                        shape.n_head / shape.n_head_kv,
                        shape.head_dim,
-                       mask_of(shape),
+                       shape.mask,
                        Scores::of(shape)};
         with_lane_elements(shape.head_dim, [&](auto n) {
             launch("attention_backward_kv_plain", context.stream, attention_backward_kv_plain_kernel<T, n()>,

@@ -11,7 +11,7 @@ namespace {
 
 // A tile of each kind per token at most, and queries on their own.
 int64_t capacity_for(const WorkspaceShape & shape, bool with_rows_of_128) {
-    const int64_t keys = shape.training ? std::max(shape.max_tokens, shape.max_sequence_length) : 0;
+    const int64_t keys = shape.training ? std::max(shape.max_tokens, shape.max_kv_rows) : 0;
     return (with_rows_of_128 ? 2 : 1) * shape.max_tokens + keys + decode_max_total;
 }
 

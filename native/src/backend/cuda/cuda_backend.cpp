@@ -205,7 +205,6 @@ public:
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
-        expect(shape.is_plain(), "attention with a window, both ways or with a soft cap");
         const Context c = context();
         plan_->update(segments, c.stream);
         if (!lse && plan_->queries().n > 0) {
@@ -216,7 +215,6 @@ public:
     void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
                             std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
                             Matrix dv) override {
-        expect(shape.is_plain() && q.rows == k.rows, "attention with a window, both ways, with a soft cap or a prefix");
         const Context c = context();
         plan_->update(segments, c.stream);
         const Workspace::Mark mark(*workspace_);

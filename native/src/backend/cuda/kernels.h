@@ -9,11 +9,6 @@
 #include <cstdint>
 #include <span>
 
-#if defined(__CUDACC__)
-#define LORICA_HOST_DEVICE __host__ __device__
-#else
-#define LORICA_HOST_DEVICE
-#endif
 namespace lorica::cuda {
 
 // What an operation works with.
@@ -130,26 +125,6 @@ struct AttentionTiles {
     int64_t n;
 };
 
-// TEMPORARY until backend/mask.h
-struct MaskSpec {
-    static constexpr int32_t all = 0x7fffffff;
-    int32_t back = all, ahead = 0;
-    struct Range {
-        int32_t first, end;
-    };
-    LORICA_HOST_DEVICE constexpr Range visible(const Segment & segment, int32_t query) const {
-        const int32_t place = query + segment.kv_len - segment.q_len;
-        return {place > back ? place - back : 0,
-                ahead < segment.kv_len - 1 - place ? place + ahead + 1 : segment.kv_len};
-    }
-    LORICA_HOST_DEVICE constexpr Range seeing(const Segment & segment, int32_t key) const {
-        const int32_t query = key - (segment.kv_len - segment.q_len);  // at the key's place
-        const int32_t first = query > ahead ? query - ahead : 0;
-        const int32_t end = back < segment.q_len - 1 - query ? query + back + 1 : segment.q_len;
-        return {first, end > first ? end : first};
-    }
-    bool operator==(const MaskSpec &) const = default;
-};
 class AttentionPlan;
 void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionPlan & plan,
                        const AttentionShape & shape, Matrix o, Matrix lse);
