@@ -100,6 +100,7 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 template <typename T> T __ldg(const T * p) { return *p; }
+template <typename T> void __stcg(T * p, T value) { *p = value; }
 
 // ---- the runtime
 

@@ -46,20 +46,19 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
     const int64_t q_row = tile.segment.q_begin + tile.begin;
     const MaskSpec::Range of_first = p.mask.visible(tile.segment, tile.begin);
     const MaskSpec::Range of_last = p.mask.visible(tile.segment, tile.begin + tile.n - 1);
-    const int first_step = of_first.first / kv_rows, n_steps = (of_last.end + kv_rows - 1) / kv_rows;
+    const int first_key = of_first.first / kv_rows * kv_rows, end_key = of_last.end;
 
-    const int64_t first_row = tile.segment.kv_begin + int64_t{first_step} * kv_rows;
-    ReadKv read_k(p.k.at(first_row, kv_head, p.dim), p.k.stride);
-    ReadKv read_v(p.v.at(first_row, kv_head, p.dim), p.v.stride);
-    auto load_kv = [&](int step) {
-        const int n = of_last.end - step * kv_rows;
-        read_k.load(k_tile(step % 2), n, p.dim);
-        read_v.load(v_tile(step % 2), n, p.dim);
+    ReadKv read_k(p.k.at(tile.segment.kv_begin + first_key, kv_head, p.dim), p.k.stride);
+    ReadKv read_v(p.v.at(tile.segment.kv_begin + first_key, kv_head, p.dim), p.v.stride);
+    auto load_kv = [&](int key) {
+        const int stage = key / kv_rows % 2;
+        read_k.load_by(p.k.stride, k_tile(stage), end_key - key, p.dim);
+        read_v.load_by(p.v.stride, v_tile(stage), end_key - key, p.dim);
         read_k.advance(kv_rows * p.k.stride);
         read_v.advance(kv_rows * p.v.stride);
     };
     ReadQ(p.q.at(q_row, head, p.dim), p.q.stride).load(q_tile, tile.n, p.dim);
-    load_kv(first_step);
+    load_kv(first_key);
     copy_async_commit();
 
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -69,17 +68,18 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
 #pragma unroll
     for (int i = 0; i < 2 * frags; ++i) max[i] = -INFINITY, sum[i] = 0;
 
-    for (int step = first_step; step < n_steps; ++step) {
+    for (int first = first_key; first < end_key; first += kv_rows) {
+        const int stage = first / kv_rows % 2;
         // Behind the barrier this step's keys are there, and all have done with those before, whose place is free.
         copy_async_wait<0>();
         __syncthreads();
-        if (step + 1 < n_steps) load_kv(step + 1);
+        if (first + kv_rows < end_key) load_kv(first + kv_rows);
         copy_async_commit();
 
         float s[frags][kv_rows / 8][4];
-        multiply_transposed<kv_rows>(s, q_tile, warp * 16 * frags, k_tile(step % 2));
+        multiply_transposed<kv_rows>(s, q_tile, warp * 16 * frags, k_tile(stage));
         p.scores.cap(s);
-        if (step * kv_rows < of_last.first || (step + 1) * kv_rows > of_first.end) {
+        if (first < of_last.first || first + kv_rows > of_first.end) {
             // keys that some query of the tile does not see
             const AttentionTile own = *tile_at;
 #pragma unroll
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
                 for (int f = 0; f < kv_rows / 8; ++f) {
 #pragma unroll
                     for (int e = 0; e < 2; ++e) {
-                        const int key = step * kv_rows + f * 8 + lane % 4 * 2 + e;
+                        const int key = first + f * 8 + lane % 4 * 2 + e;
                         if (key < seen.first || key >= seen.end) s[i / 2][f][i % 2 * 2 + e] = -INFINITY;
                     }
                 }
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
                 o[r][f][e0 + 1] *= shrink;
             }
         }
-        multiply_add_rows<kv_rows, D>(o, s, v_tile(step % 2));
+        multiply_add_rows<kv_rows, D>(o, s, v_tile(stage));
     }
 
     const AttentionTile own = *tile_at;
@@ -158,7 +158,7 @@ void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, co
     const Arguments p{heads(q),       heads(k),        heads(v),
                       heads(o),       lse.as<float>(), lse.stride,
                       nullptr,        shape.n_head,    shape.n_head / shape.n_head_kv,
-                      shape.head_dim, shape.mask,  Scores::of(shape)};
+                      shape.head_dim, shape.mask,      Scores::of(shape)};
     const bool aligned = heads_are_aligned({q, k, v}, shape.head_dim);
     const bool narrow = shape.head_dim <= 64;
     if (aligned && plan.has_rows_of_128()) {

@@ -6,6 +6,7 @@
 #include "backend/cuda/view.cuh"
 
 #include <algorithm>
+#include <cmath>
 
 namespace lorica::cuda {
 
@@ -18,32 +19,70 @@ int64_t rows_at_once(int64_t n_rows, int64_t n_vocab) {
     return std::min(n_rows, std::max<int64_t>(logits_limit / n_vocab / 128 * 128, 128));
 }
 
-// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes softmax(z) - [label] as T. Of
-// bf16 element i lies where elements i / 2 of z were; a chunk is read by all before any of it is written, and all
-// before it has been read.
+struct Logits {
+    float factor, to_tanh;  // factor z, or factor tanh(to_tanh z) where there is a cap
+    float scale;
+
+    static Logits of(const LogitSpec & spec) {
+        const bool capped = spec.cap > 0;
+        return {static_cast<float>(capped ? spec.cap : spec.scale),
+                capped ? static_cast<float>(spec.scale / spec.cap) : 0.0f, static_cast<float>(spec.scale)};
+    }
+    bool is_plain() const { return factor == 1 && to_tanh == 0; }
+    __device__ __forceinline__ float of(float z) const { return factor * (to_tanh == 0 ? z : tanhf(to_tanh * z)); }
+    // The derivative, from what of() gave.
+    __device__ __forceinline__ float slope(float logit) const {
+        const float t = logit / factor;
+        return to_tanh == 0 ? factor : scale * (1.0f - t * t);
+    }
+};
+
+// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes softmax(z) - [label] as T, times
+// the row's weight. Of bf16 element i lies where elements i / 2 of z were; a chunk is read by all before any of it is
+// written, and all before it has been read.
 template <typename T>
 __global__ void __launch_bounds__(threads) softmax_cross_entropy_kernel(float * logits, int64_t stride, int64_t n,
-                                                                        const int32_t * labels, float * nll,
-                                                                        bool gradient) {
+                                                                        const __grid_constant__ Logits spec,
+                                                                        const int32_t * labels, const float * weights,
+                                                                        float * nll, bool gradient) {
     auto * partial = reinterpret_cast<float *>(shared_memory());
     float * z = logits + blockIdx.x * stride;
     const int32_t label = labels[blockIdx.x];
-    float max = z[0];
-    for (int64_t i = threadIdx.x; i < n; i += threads) max = fmaxf(max, z[i]);
+    // The maximum and the sum below it in one pass: what was summed is shrunk where a larger one comes. Rows begin at
+    // multiples of four.
+    float max = -INFINITY, sum = 0;
+    for (int64_t i = int64_t{threadIdx.x} * 4; i < n; i += threads * 4) {
+        float v[4];
+        if (i + 4 <= n) {
+            const float4 four = *reinterpret_cast<const float4 *>(z + i);
+            v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+#pragma unroll
+            for (int e = 0; e < 4; ++e) v[e] = spec.of(v[e]);
+        } else {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) v[e] = i + e < n ? spec.of(z[i + e]) : -INFINITY;
+        }
+        const float before = max;
+        max = fmaxf(fmaxf(max, fmaxf(v[0], v[1])), fmaxf(v[2], v[3]));
+        sum *= expf(before - max);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum += expf(v[e] - max);
+    }
+    const float own = max;
     max = block_max<threads>(max, partial);
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < n; i += threads) sum += expf(z[i] - max);
-    sum = block_sum<threads>(sum, partial + threads / warp_size);
-    if (threadIdx.x == 0) nll[blockIdx.x] = logf(sum) + (max - z[label]);
+    sum = block_sum<threads>(own > -INFINITY ? sum * expf(own - max) : 0.0f, partial + threads / warp_size);
+    if (threadIdx.x == 0) nll[blockIdx.x] = logf(sum) + (max - spec.of(z[label]));
     if (!gradient) return;
-    const float scale = 1.0f / sum;
+    const float scale = 1.0f / sum, weight = weights ? weights[blockIdx.x] : 1.0f;
     auto * dz = reinterpret_cast<T *>(z);
     for (int64_t begin = 0; begin < n; begin += chunk) {
         float value[elements_per_thread];
 #pragma unroll
         for (int e = 0; e < elements_per_thread; ++e) {
             const int64_t i = begin + e * threads + threadIdx.x;
-            value[e] = i < n ? expf(z[i] - max) * scale - (i == label ? 1.0f : 0.0f) : 0.0f;
+            if (i >= n) break;
+            const float logit = spec.of(z[i]);
+            value[e] = weight * (expf(logit - max) * scale - (i == label ? 1.0f : 0.0f)) * spec.slope(logit);
         }
         __syncthreads();
 #pragma unroll
@@ -51,6 +90,12 @@ __global__ void __launch_bounds__(threads) softmax_cross_entropy_kernel(float * 
             const int64_t i = begin + e * threads + threadIdx.x;
             if (i < n) dz[i] = from_float<T>(value[e]);
         }
+    }
+}
+
+__global__ void __launch_bounds__(threads) logits_kernel(float * z, int64_t n, const __grid_constant__ Logits spec) {
+    for (int64_t i = blockIdx.x * int64_t{threads} + threadIdx.x; i < n; i += int64_t{gridDim.x} * threads) {
+        z[i] = spec.of(z[i]);
     }
 }
 
@@ -64,42 +109,63 @@ size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
            static_cast<size_t>(rows * features) * dtype_size(act) + panel_bytes(shape, act) + 8 * Workspace::alignment;
 }
 
-void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
+void linear_cross_entropy(const Context & context, Matrix x, const Head & head, const int32_t * labels, float * nll,
                           Matrix dx) {
     if (x.rows == 0) return;
     const Workspace::Mark mark(context.workspace);
-    const int64_t n_rows = rows_at_once(x.rows, head.out), stride = round_up(head.out, 4);
+    const Weight & w = *head.weight;
+    const bool gradient = dx || head.dw;
+    const int64_t n_rows = rows_at_once(x.rows, w.out), stride = round_up(w.out, 4);
     auto * logits = context.workspace.take<float>(n_rows * stride);
     for (int64_t first = 0; first < x.rows; first += n_rows) {
         const Workspace::Mark one_chunk(context.workspace);
         const int64_t rows = std::min(n_rows, x.rows - first);
-        const Matrix z{logits, Dtype::f32, rows, head.out, stride};
-        multiply_forward(context, operand(context, x.slice_rows(first, rows)), head, nullptr, GemmResult::to(z));
+        const Matrix z{logits, Dtype::f32, rows, w.out, stride};
+        const Matrix input = operand(context, x.slice_rows(first, rows));
+        multiply_forward(context, input, w, nullptr, GemmResult::to(z));
         const Extent extent{dim3(static_cast<unsigned>(rows)), threads, 2 * threads / warp_size * sizeof(float)};
         with_type(context.act, [&]<typename T>(T *) {
             launch("softmax_cross_entropy", context.stream, softmax_cross_entropy_kernel<T>, extent, logits, stride,
-                   head.out, labels + first, nll + first, bool(dx));
+                   w.out, Logits::of(head.logits), labels + first,
+                   head.row_weights ? head.row_weights + first : nullptr, nll + first, gradient);
         });
-        if (!dx) continue;
+        if (!gradient) continue;
         const int64_t per_logit = context.act == Dtype::f32 ? 1 : 2;
-        const Matrix dz{logits, context.act, rows, head.out, per_logit * stride};
+        const Matrix dz{logits, context.act, rows, w.out, per_logit * stride};
+        if (head.dw) {
+            GemmResult result;
+            result.c = head.dw;
+            result.stride = w.in;
+            result.accumulate = true;
+            Gemm product(GemmLayout::gradient, w.out, w.in, result);
+            product.add({dz.data, dz.stride, input.data, input.stride, rows});
+            gemm(context, product);
+        }
+        if (!dx) continue;
         const Matrix target = dx.slice_rows(first, rows);
         if (target.type == Dtype::f32) {
-            multiply_backward_by_rows(context, dz, head, GemmResult::to(target));
+            multiply_backward_by_rows(context, dz, w, GemmResult::to(target));
             continue;
         }
-        const Matrix sums{context.workspace.take<float>(rows * head.in), Dtype::f32, rows, head.in, head.in};
-        multiply_backward_by_rows(context, dz, head, GemmResult::to(sums));
-        convert(context, sums.as<float>(), rows, head.in, 1, target);
+        const Matrix sums{context.workspace.take<float>(rows * w.in), Dtype::f32, rows, w.in, w.in};
+        multiply_backward_by_rows(context, dz, w, GemmResult::to(sums));
+        convert(context, sums.as<float>(), rows, w.in, 1, target);
     }
 }
 
-void logits(const Context & context, Matrix x, const Weight & head, float * out) {
-    const Matrix y{out, Dtype::f32, x.rows, head.out, head.out};
+void logits(const Context & context, Matrix x, const Head & head, float * out) {
+    const Weight & w = *head.weight;
+    const Matrix y{out, Dtype::f32, x.rows, w.out, w.out};
     if (x.rows == 0) return;
-    if (x.rows <= matvec_max_rows) return matvec(context, x, head, y);
-    const Workspace::Mark mark(context.workspace);
-    multiply_forward(context, operand(context, x), head, nullptr, GemmResult::to(y));
+    if (x.rows <= matvec_max_rows) {
+        matvec(context, x, w, y);
+    } else {
+        const Workspace::Mark mark(context.workspace);
+        multiply_forward(context, operand(context, x), w, nullptr, GemmResult::to(y));
+    }
+    const Logits spec = Logits::of(head.logits);
+    const int64_t n = x.rows * w.out;
+    if (!spec.is_plain()) launch("logits", context.stream, logits_kernel, grid_over(n, threads), out, n, spec);
 }
 
 }  // namespace lorica::cuda

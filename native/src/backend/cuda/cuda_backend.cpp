@@ -19,8 +19,8 @@ namespace {
 
 using namespace cuda;
 
-// Pinned memory for small copies to the device, which then need not wait for it. Used in turn; at its end it waits
-// once.
+// Pinned memory for small copies: to the device, which then need not wait for it (used in turn; at its end it waits
+// once), or back.
 class Staging {
 public:
     static constexpr size_t size = size_t{4} << 20, largest = size_t{512} << 10;
@@ -39,6 +39,11 @@ public:
         std::memcpy(own, host, n_bytes);
         check(cudaMemcpyAsync(device, own, n_bytes, cudaMemcpyHostToDevice, stream), "copy to the GPU");
         position_ += (n_bytes + 63) / 64 * 64;
+    }
+    void copy_back(void * host, const void * device, size_t n_bytes, cudaStream_t stream) {
+        check(cudaMemcpyAsync(memory_, device, n_bytes, cudaMemcpyDeviceToHost, stream), "copy from the GPU");
+        check(cudaStreamSynchronize(stream), "a kernel failed (LORICA_CUDA_SYNC=1 tells which)");
+        std::memcpy(host, memory_, n_bytes);
     }
 
 private:
@@ -102,6 +107,12 @@ public:
     void copy_to_host(void * host, const void * device, size_t n_bytes) override {
         if (n_bytes == 0) return;
         state_->enter();
+        if (n_bytes <= Staging::size) {
+            // Logits of a token above all. Memory that is not pinned the driver copies in pieces of its own.
+            const std::lock_guard lock(staging_mutex_);
+            if (!returning_) returning_ = std::make_unique<Staging>();
+            return returning_->copy_back(host, device, n_bytes, state_->stream());
+        }
         check(cudaMemcpyAsync(host, device, n_bytes, cudaMemcpyDeviceToHost, state_->stream()), "copy from the GPU");
         synchronize();
     }
@@ -154,25 +165,27 @@ public:
     }
 
     void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) override {
-        expect(options.scale == 1 && !options.virtual_rows && !options.accumulate, "scaled or added embeddings");
-        cuda::embed(context(), readable(table), ids, x);
+        cuda::embed(context(), readable(table), ids, options, x);
+    }
+    void embed_backward(Matrix dx, const int32_t * ids, const int32_t * rows, int64_t n, double scale,
+                        void * d_table) override {
+        cuda::embed_backward(context(), dx, ids, rows, n, scale, static_cast<float *>(d_table));
     }
     void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y) override {
-        expect(norm.is_plain_rms() && !residual && x.type == Dtype::f32, "norm of this kind");
-        cuda::rmsnorm(context(), x, norm, y);
+        cuda::norm(context(), x, norm, residual, y);
     }
     void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act) override {
-        expect(norm.is_plain_rms() && accumulate && x.type == Dtype::f32 && dx.type == Dtype::f32, "norm of this kind");
-        cuda::rmsnorm_backward(context(), dy, x, norm, dx, dx_act);
+        cuda::norm_backward(context(), dy, x, norm, accumulate, dx, dx_act);
+    }
+    void norm_gradient(Matrix dy, Matrix x, const Norm & norm, void * dw, void * db) override {
+        cuda::norm_gradient(context(), dy, x, norm, static_cast<float *>(dw), static_cast<float *>(db));
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override {
-        expect(std::ranges::none_of(layers, has_bias_or_gate), "biases and gated adapters");
         const Readable own(*this, layers);
         cuda::linear(context(), x, own.layers);
     }
     void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed) override {
-        if (x.rows > matvec_max_rows || !norm.is_plain_rms() || std::ranges::any_of(layers, has_bias_or_gate))
-            return Backend::norm_linear(x, norm, layers, normed);
+        if (x.rows > matvec_max_rows || !norm.is_plain_rms()) return Backend::norm_linear(x, norm, layers, normed);
         const Readable own(*this, layers);
         cuda::linear_few_rows(context(), x, &norm, own.layers);
     }
@@ -181,27 +194,20 @@ public:
         const LinearForward layers[] = {gate, up};
         const Readable<LinearForward> own(*this, layers);
         const bool alike = own.weights[0].type == own.weights[1].type && own.weights[0].out == own.weights[1].out;
-        if (x.rows > matvec_max_rows || !alike || act != Act::silu || !norm.is_plain_rms() ||
-            std::ranges::any_of(layers, has_bias_or_gate))
+        if (x.rows > matvec_max_rows || !alike || !norm.is_plain_rms())
             return Backend::norm_linear_gated(x, norm, gate, up, act, normed, h);
-        cuda::linear_swiglu_few_rows(context(), x, norm, own.layers, h);
+        cuda::linear_gated_few_rows(context(), x, norm, own.layers, act, h);
     }
     void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) override {
-        expect(!accumulate &&
-                   std::ranges::none_of(
-                       layers, [](const LinearBackward & layer) { return layer.dw || layer.dbias || layer.lora.gate; }),
-               "trained weights, biases and gated adapters");
         const Readable own(*this, layers);
-        cuda::linear_backward(context(), x, own.layers, dx);
+        cuda::linear_backward(context(), x, own.layers, accumulate, dx);
     }
     void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) override {
-        expect(!rope.halves && rope.magnitude == 1, "rope by halves or with a magnitude");
-        cuda::rope(context(), x, positions, rope.head_dim, rope.inverse_frequency, direction != RopeDirection::forward);
+        cuda::rope(context(), x, positions, rope, direction);
     }
     void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
                          const Rope & rope, Matrix k_cache, Matrix v_cache) override {
-        expect(!rope.halves && rope.magnitude == 1 && !rows, "rope by halves or with a magnitude, or rows of a cache");
-        cuda::rope_into_cache(context(), q, k, v, positions, rope.head_dim, rope.inverse_frequency, k_cache, v_cache);
+        cuda::rope_into_cache(context(), q, k, v, positions, rows, rope, k_cache, v_cache);
     }
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
@@ -221,30 +227,33 @@ public:
         auto * delta = workspace_->take<float>(q.rows * shape.n_head);
         cuda::attention_backward(c, q, k, v, o, lse, d_o, *plan_, shape, delta, dq, dk, dv);
     }
-    void gated(Matrix gate, Matrix up, Act act, Matrix h) override {
-        expect(act == Act::silu, "gate but silu");
-        cuda::swiglu(context(), gate, up, h);
-    }
+    void gated(Matrix gate, Matrix up, Act act, Matrix h) override { cuda::gated(context(), gate, up, act, h); }
     void gated_backward(Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup) override {
-        expect(act == Act::silu, "gate but silu");
-        cuda::swiglu_backward(context(), gate, up, dh, dgate, dup);
+        cuda::gated_backward(context(), gate, up, act, dh, dgate, dup);
     }
-    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override {
-        expect(x.type == Dtype::f32 && y.type == Dtype::f32, "rows of activations gathered");
-        cuda::gather_rows(context(), x, rows, y);
+    void activation(Matrix x, Act act, Matrix h) override { cuda::gated(context(), x, {}, act, h); }
+    void activation_backward(Matrix x, Act act, Matrix dh, Matrix dx) override {
+        cuda::gated_backward(context(), x, {}, act, dh, dx, {});
     }
+    void scale(Matrix x, double factor, Matrix y) override { cuda::scale(context(), x, factor, y); }
+    void scale_rows(Matrix x, const float * factors, Matrix y) override { cuda::scale_rows(context(), x, factors, y); }
+    void segment_mean(Matrix x, std::span<const Segment> segments, Matrix y) override {
+        cuda::segment_mean(context(), x, segments, y);
+    }
+    void segment_mean_backward(Matrix dy, std::span<const Segment> segments, Matrix dx) override {
+        cuda::segment_mean_backward(context(), dy, segments, dx);
+    }
+    void gather_rows(Matrix x, const int32_t * rows, Matrix y) override { cuda::gather_rows(context(), x, rows, y); }
     void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) override {
-        expect(dy.type == Dtype::f32 && dx.type == Dtype::f32, "rows of activations scattered");
         cuda::scatter_add_rows(context(), dy, rows, dx);
     }
     void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) override {
-        expect_plain(head.logits);
-        expect(!head.row_weights && !head.dw, "weights of tokens or a trained head");
-        cuda::linear_cross_entropy(context(), x, readable(*head.weight), labels, static_cast<float *>(nll), dx);
+        const Readable<Head> own(*this, {&head, 1});
+        cuda::linear_cross_entropy(context(), x, own.layers[0], labels, static_cast<float *>(nll), dx);
     }
     void logits(Matrix x, const Head & head, float * out) override {
-        expect_plain(head.logits);
-        cuda::logits(context(), x, readable(*head.weight), out);
+        const Readable<Head> own(*this, {&head, 1});
+        cuda::logits(context(), x, own.layers[0], out);
     }
     double sum_of_squares(const void * x, int64_t n) override {
         if (n == 0) return 0;
@@ -286,13 +295,11 @@ public:
         cuda::dora_factors(context(), lora, in, out, rows);
     }
     void scale_columns(Matrix x, const void * factors, Vector bias, Matrix residual, Matrix y) override {
-        expect(factors && !bias, "sums of matrices and biases");
-        cuda::scale_columns(context(), x, static_cast<const float *>(factors), residual, y);
+        cuda::scale_columns(context(), x, static_cast<const float *>(factors), bias.f32(), residual, y);
     }
     void dora_backward(Matrix dy, Matrix y, Vector bias, Matrix residual, const DoraRows & rows, void * d_magnitudes,
                        Matrix dx) override {
-        expect(!bias, "DoRA with a bias");
-        cuda::dora_backward(context(), dy, y, residual, rows, static_cast<float *>(d_magnitudes), dx);
+        cuda::dora_backward(context(), dy, y, bias.f32(), residual, rows, static_cast<float *>(d_magnitudes), dx);
     }
 
     void add_noise(Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed) override {
@@ -309,15 +316,6 @@ public:
     }
 
 private:
-    // Refuses what the kernels do not know.
-    void expect(bool known, const char * what) const {
-        if (!known) fail(LORICA_ERROR_UNSUPPORTED, "device \"", name(), "\" has no ", what, " yet; device \"cpu\" has");
-    }
-    void expect_plain(const LogitSpec & logits) const {
-        expect(logits.scale == 1 && logits.cap == 0, "scaled or capped logits");
-    }
-    static bool has_bias_or_gate(const LinearForward & layer) { return layer.bias || layer.lora.gate; }
-
     // Every operation begins here.
     Context context() {
         state_->enter();
@@ -343,8 +341,10 @@ private:
         const size_t delta = shape.training ? static_cast<size_t>(shape.max_tokens * shape.n_head) * sizeof(float) : 0;
         const size_t decode =
             shape.n_head ? decode_workspace_bytes(std::min(shape.max_tokens, decode_max_total), heads) : 0;
-        return std::max({linear_workspace_bytes(shape, act_), cross_entropy_workspace_bytes(shape, act_),
-                         dora_workspace_bytes(shape), delta + Workspace::alignment, decode});
+        return std::max({linear_workspace_bytes(shape, act_, state_->n_multiprocessors()),
+                         cross_entropy_workspace_bytes(shape, act_), dora_workspace_bytes(shape),
+                         norm_workspace_bytes(shape, state_->n_multiprocessors()), delta + Workspace::alignment,
+                         decode});
     }
 
     std::shared_ptr<DeviceState> state_;
@@ -352,7 +352,7 @@ private:
     Dtype act_;
     decltype(CudaBackendRequest::dequantize_row) dequantize_row_;
     std::mutex staging_mutex_;  // memory functions may be called from any thread
-    std::unique_ptr<Staging> staging_;
+    std::unique_ptr<Staging> staging_, returning_;
     std::unique_ptr<Workspace> workspace_;
     std::unique_ptr<AttentionPlan> plan_;
     std::unique_ptr<GraphCache> graphs_;

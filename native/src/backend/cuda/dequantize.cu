@@ -49,21 +49,34 @@ __global__ void __launch_bounds__(dequantize_threads) dequantize_kernel(const ui
     }
 }
 
+struct EmbedArguments {
+    const uint8_t * blocks;
+    int64_t row_bytes;
+    const int32_t * ids;
+    const float * virtual_rows;
+    float scale;
+    bool accumulate;
+    View<float> x;
+};
+
+// Block (row, group of pieces).
 template <ggml_type type>
-__global__ void embed_kernel(const uint8_t * blocks, int64_t row_bytes, const int32_t * tokens, float * x, int64_t rows,
-                             int64_t cols, int64_t stride) {
-    const int64_t pieces = (cols + piece_size - 1) / piece_size;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * pieces;
-         i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t row = i / pieces, piece = i % pieces;
-        const int n = static_cast<int>(min(cols - piece * piece_size, int64_t{piece_size}));
-        float v[piece_size];
-        expand_piece<type>(blocks + tokens[row] * row_bytes, piece, n, v);
-        float * out = x + row * stride + piece * piece_size;
+__global__ void __launch_bounds__(dequantize_threads) embed_kernel(const __grid_constant__ EmbedArguments p) {
+    const int64_t piece = int64_t{blockIdx.y} * dequantize_threads + threadIdx.x, first = piece * piece_size;
+    if (first >= p.x.cols) return;
+    const int32_t id = p.ids[blockIdx.x];
+    const auto n = static_cast<int>(min(p.x.cols - first, int64_t{piece_size}));
+    float * out = p.x.row(blockIdx.x) + first;
+    if (id < 0) {
+        const float * from = p.virtual_rows + int64_t{-1 - id} * p.x.cols + first;
+        for (int c = 0; c < n; ++c) out[c] = p.accumulate ? out[c] + from[c] : from[c];
+        return;
+    }
+    float v[piece_size];
+    expand_piece<type>(p.blocks + id * p.row_bytes, piece, n, v);
 #pragma unroll
-        for (int c = 0; c < piece_size; ++c) {
-            if (c < n) out[c] = v[c];
-        }
+    for (int c = 0; c < piece_size; ++c) {
+        if (c < n) out[c] = p.accumulate ? out[c] + p.scale * v[c] : p.scale * v[c];
     }
 }
 
@@ -87,12 +100,18 @@ void dequantize(const Context & context, const Weight & w, int64_t first_row, in
     });
 }
 
-void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x) {
-    with_device_type(embedding.type, [&](auto type) {
+void embed(const Context & context, const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) {
+    const EmbedArguments p{reinterpret_cast<const uint8_t *>(table.data),
+                           static_cast<int64_t>(table.row_bytes),
+                           ids,
+                           options.virtual_rows.as<float>(),
+                           static_cast<float>(options.scale),
+                           options.accumulate,
+                           view<float>(x)};
+    const int64_t groups = divide_up(x.cols, int64_t{dequantize_threads} * piece_size);
+    with_device_type(table.type, [&](auto type) {
         launch("embed", context.stream, embed_kernel<decltype(type)::value>,
-               grid_over(x.rows * divide_up(x.cols, piece_size), 128),
-               reinterpret_cast<const uint8_t *>(embedding.data), static_cast<int64_t>(embedding.row_bytes), tokens,
-               x.as<float>(), x.rows, x.cols, x.stride);
+               {dim3(static_cast<unsigned>(x.rows), static_cast<unsigned>(groups)), dequantize_threads, 0}, p);
     });
 }
 

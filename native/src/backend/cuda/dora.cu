@@ -69,32 +69,46 @@ __global__ void __launch_bounds__(threads) dora_factors_kernel(const __grid_cons
     p.slopes[o] = static_cast<float>(magnitude == 0 ? 0.0 : p.strength / magnitude);
 }
 
-template <typename X, typename Y>
-__global__ void scale_columns_kernel(View<const X> x, const float * factors, View<const float> residual, View<Y> y) {
-    const int64_t n = x.rows * x.cols;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t t = i / x.cols, o = i % x.cols;
-        const float rest = residual.data ? residual.row(t)[o] : 0.0f;
-        y.row(t)[o] = from_float<Y>(rest + factors[o] * to_float(x.row(t)[o]));
+// factors: null: all are 1.
+__global__ void __launch_bounds__(threads) scale_columns_kernel(const __grid_constant__ AnyRows x,
+                                                                const float * factors, const float * bias,
+                                                                const __grid_constant__ AnyRows residual,
+                                                                const __grid_constant__ AnyRows y) {
+    const int64_t t = blockIdx.x;
+    for (int64_t o = threadIdx.x * 4; o < y.cols; o += threads * 4) {
+        const float4 four = x.four(t, o, y.cols);
+        float v[] = {four.x, four.y, four.z, four.w};
+        float4 rest{0, 0, 0, 0};
+        if (residual.data) rest = residual.four(t, o, y.cols);
+        const float rests[] = {rest.x, rest.y, rest.z, rest.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (o + i >= y.cols) break;
+            if (factors) v[i] *= factors[o + i];
+            if (bias) v[i] += bias[o + i];
+            v[i] += rests[i];
+        }
+        y.put(t, o, y.cols, {v[0], v[1], v[2], v[3]});
     }
 }
 
 // A block takes 32 columns; its warps take every eighth row each, and their sums are added in order. dx may be dy.
-template <typename Dy, typename Y, typename Dx>
-__global__ void __launch_bounds__(threads) dora_backward_kernel(View<const Dy> dy, View<const Y> y,
-                                                                View<const float> residual, const float * factors,
-                                                                const float * slopes, float * d_magnitudes,
-                                                                View<Dx> dx) {
+__global__ void __launch_bounds__(threads) dora_backward_kernel(const __grid_constant__ AnyRows dy,
+                                                                const __grid_constant__ AnyRows y, const float * bias,
+                                                                const __grid_constant__ AnyRows residual,
+                                                                const float * factors, const float * slopes,
+                                                                float * d_magnitudes,
+                                                                const __grid_constant__ AnyRows dx) {
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
     const int64_t o = int64_t{blockIdx.x} * warp_size + lane;
     double sum = 0;
     if (o < dy.cols) {
-        const float factor = factors[o];
+        const float factor = factors[o], of_bias = bias ? bias[o] : 0.0f;
         for (int64_t t = warp; t < dy.rows; t += warps) {
-            const float d = to_float(dy.row(t)[o]);
-            const float own = to_float(y.row(t)[o]) - (residual.data ? residual.row(t)[o] : 0.0f);
+            const float d = dy.one(t, o);
+            const float own = y.one(t, o) - of_bias - (residual.data ? residual.one(t, o) : 0.0f);
             sum += static_cast<double>(d) * static_cast<double>(own);
-            dx.row(t)[o] = from_float<Dx>(factor * d);
+            dx.put_one(t, o, factor * d);
         }
     }
     auto * sums = reinterpret_cast<double *>(shared_memory());
@@ -141,27 +155,18 @@ void dora_factors(const Context & context, const Lora & lora, int64_t in, int64_
            {dim3(static_cast<unsigned>(divide_up(out, warps))), threads, 0}, p);
 }
 
-void scale_columns(const Context & context, Matrix x, const float * factors, Matrix residual, Matrix y) {
-    with_type(x.type, [&]<typename X>(X *) {
-        with_type(y.type, [&]<typename Y>(Y *) {
-            launch("scale_columns", context.stream, scale_columns_kernel<X, Y>, grid_over(x.rows * x.cols),
-                   view<const X>(x), factors, view<const float>(residual), view<Y>(y));
-        });
-    });
+void scale_columns(const Context & context, Matrix x, const float * factors, const float * bias, Matrix residual,
+                   Matrix y) {
+    launch("scale_columns", context.stream, scale_columns_kernel, {dim3(static_cast<unsigned>(y.rows)), threads, 0},
+           any_rows(x), factors, bias, any_rows(residual), any_rows(y));
 }
 
-void dora_backward(const Context & context, Matrix dy, Matrix y, Matrix residual, const DoraRows & rows,
-                   float * d_magnitudes, Matrix dx) {
-    const Extent extent{dim3(static_cast<unsigned>(divide_up(dy.cols, warp_size))), threads, threads * sizeof(double)};
-    with_type(dy.type, [&]<typename Dy>(Dy *) {
-        with_type(y.type, [&]<typename Y>(Y *) {
-            with_type(dx.type, [&]<typename Dx>(Dx *) {
-                launch("dora_backward", context.stream, dora_backward_kernel<Dy, Y, Dx>, extent, view<const Dy>(dy),
-                       view<const Y>(y), view<const float>(residual), static_cast<const float *>(rows.factors),
-                       static_cast<const float *>(rows.slopes), d_magnitudes, view<Dx>(dx));
-            });
-        });
-    });
+void dora_backward(const Context & context, Matrix dy, Matrix y, const float * bias, Matrix residual,
+                   const DoraRows & rows, float * d_magnitudes, Matrix dx) {
+    launch("dora_backward", context.stream, dora_backward_kernel,
+           {dim3(static_cast<unsigned>(divide_up(dy.cols, warp_size))), threads, threads * sizeof(double)},
+           any_rows(dy), any_rows(y), bias, any_rows(residual), static_cast<const float *>(rows.factors),
+           static_cast<const float *>(rows.slopes), d_magnitudes, any_rows(dx));
 }
 
 }  // namespace lorica::cuda

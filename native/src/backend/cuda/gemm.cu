@@ -292,6 +292,7 @@ bool has_eights(const GemmResult & r, int64_t n) {
     }
     // A mask's numbers come in fours.
     return !r.transposed && (!r.dropout_threshold || n % 4 == 0) && (r.n_parts || fits(r.c, r.stride)) &&
+           (!r.bias || is_aligned(r.bias, 16)) &&
            (!r.residual || (is_aligned(r.residual, 16) && r.residual_stride % 4 == 0));
 }
 

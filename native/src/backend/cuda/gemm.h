@@ -34,7 +34,8 @@ struct GemmPart {
 };
 constexpr int max_gemm_parts = 4;
 
-// Where sums go, in this order: times scale, masked and scaled by dropout, plus residual, plus c, to c.
+// Where sums go, in this order: times scale, masked and scaled by dropout, times gate, plus bias, plus residual, plus
+// c, to c.
 struct GemmResult {
     void * c = nullptr;
     int64_t stride = 0;
@@ -42,6 +43,9 @@ struct GemmResult {
     bool transposed = false;  // c[n, m]
     bool accumulate = false;
     float scale = 1;
+    const float * gate = nullptr;  // of row m for every gate_columns columns
+    int64_t gate_stride = 0, gate_columns = 1;
+    const float * bias = nullptr;  // of each column
     const float * residual = nullptr;
     int64_t residual_stride = 0;
     uint32_t dropout_threshold = 0;  // 0: none; elements are numbered m * n_columns + n

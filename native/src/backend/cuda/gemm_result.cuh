@@ -27,6 +27,8 @@ __device__ __forceinline__ float finished(const Gemm & p, int64_t m, int64_t n, 
         const uint32_t random = random_number(r.dropout_seed.get(), static_cast<uint64_t>(m * p.n + n));
         sum = random < r.dropout_threshold ? 0.0f : sum * r.dropout_keep;
     }
+    if (r.gate) sum *= r.gate[m * r.gate_stride + n / r.gate_columns];
+    if (r.bias) sum += r.bias[n];
     if (r.residual) sum += r.residual[m * r.residual_stride + n];
     return sum;
 }
@@ -62,6 +64,11 @@ __device__ __forceinline__ void store_eight(const Gemm & p, int64_t m, int64_t n
             for (int j = 0; j < 4; ++j) v[i + j] *= random.value[j] < r.dropout_threshold ? 0.0f : r.dropout_keep;
         }
     }
+    if (r.gate) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] *= r.gate[m * r.gate_stride + (n + i) / r.gate_columns];
+    }
+    if (r.bias) add(r.bias + n);
     if (r.residual) add(r.residual + m * r.residual_stride + n);
     if (r.bf16) {
         auto * c = reinterpret_cast<uint4 *>(place_of<bf16>(r, m, n));

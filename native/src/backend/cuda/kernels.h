@@ -28,20 +28,40 @@ bool is_device_type(ggml_type type);
 // of 8.
 void dequantize(const Context & context, const Weight & w, int64_t first_row, int64_t rows, int64_t first_col,
                 int64_t cols, void * to, int64_t stride);
-void embed(const Context & context, const Weight & embedding, const int32_t * tokens, Matrix x);
+void embed(const Context & context, const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x);
+
+// ---- norms.cu
+
+size_t norm_workspace_bytes(const WorkspaceShape & shape, int n_multiprocessors);
+void norm(const Context & context, Matrix x, const Norm & norm, Matrix residual, Matrix y);
+void norm_backward(const Context & context, Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx,
+                   Matrix dx_act);
+void norm_gradient(const Context & context, Matrix dy, Matrix x, const Norm & norm, float * dw, float * db);
+// sums += the sum of the rows of dy.
+void add_row_sums(const Context & context, Matrix dy, float * sums);
+
+// ---- rope.cu
+
+void rope(const Context & context, Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction);
+void rope_into_cache(const Context & context, Matrix q, Matrix k, Matrix v, const int32_t * positions,
+                     const int32_t * rows, const Rope & rope, Matrix k_cache, Matrix v_cache);
+
+// ---- activation.cu
+
+// up, dup empty: without a gate.
+void gated(const Context & context, Matrix gate, Matrix up, Act act, Matrix h);
+void gated_backward(const Context & context, Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup);
 
 // ---- rows.cu
 
-void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y);
-void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act);
-void rope(const Context & context, Matrix x, const int32_t * positions, int32_t head_dim,
-          std::span<const double> inverse_frequency, bool inverse);
-void rope_into_cache(const Context & context, Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
-                     std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache);
-void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h);
-void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup);
+void embed_backward(const Context & context, Matrix dx, const int32_t * ids, const int32_t * rows, int64_t n,
+                    double scale, float * d_table);
 void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix y);
 void scatter_add_rows(const Context & context, Matrix dy, const int32_t * rows, Matrix dx);
+void scale(const Context & context, Matrix x, double factor, Matrix y);
+void scale_rows(const Context & context, Matrix x, const float * factors, Matrix y);
+void segment_mean(const Context & context, Matrix x, std::span<const Segment> segments, Matrix y);
+void segment_mean_backward(const Context & context, Matrix dy, std::span<const Segment> segments, Matrix dx);
 // y = dropout(x), bf16 or f32; p == 0: a copy.
 void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropout, Matrix y);
 // y = scale x of a dense f32 matrix, act.
@@ -64,9 +84,10 @@ void add_noise(const Context & context, Matrix x, std::span<const Segment> segme
 size_t dora_workspace_bytes(const WorkspaceShape & shape);
 void row_squares(const Context & context, const Weight & w, float * squares);
 void dora_factors(const Context & context, const Lora & lora, int64_t in, int64_t out, const DoraRows & rows);
-void scale_columns(const Context & context, Matrix x, const float * factors, Matrix residual, Matrix y);
-void dora_backward(const Context & context, Matrix dy, Matrix y, Matrix residual, const DoraRows & rows,
-                   float * d_magnitudes, Matrix dx);
+void scale_columns(const Context & context, Matrix x, const float * factors, const float * bias, Matrix residual,
+                   Matrix y);
+void dora_backward(const Context & context, Matrix dy, Matrix y, const float * bias, Matrix residual,
+                   const DoraRows & rows, float * d_magnitudes, Matrix dx);
 
 // ---- optimizer.cu
 
@@ -90,27 +111,28 @@ double nominal_peak(int major, int minor, int n_multiprocessors, int clock_khz);
 
 // ---- linear.cu
 
-size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act);
+size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act, int n_multiprocessors);
 void linear(const Context & context, Matrix x, std::span<const LinearForward> layers);
-void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx);
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, bool accumulate,
+                     Matrix dx);
 
 // ---- matvec.cu
 
 constexpr int64_t matvec_max_rows = 8;
 // What `linear` does, for few rows of x or, with a norm, of rmsnorm(x).
 void linear_few_rows(const Context & context, Matrix x, const Norm * norm, std::span<const LinearForward> layers);
-// And h = silu(gate) up of the outputs of two layers with weights of one type and shape.
-void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm,
-                            std::span<const LinearForward> gate_and_up, Matrix h);
+// And h = act(gate) up of the outputs of two layers with weights of one type and shape.
+void linear_gated_few_rows(const Context & context, Matrix x, const Norm & norm,
+                           std::span<const LinearForward> gate_and_up, Act act, Matrix h);
 // y = x W^T, f32.
 void matvec(const Context & context, Matrix x, const Weight & w, Matrix y);
 
 // ---- cross_entropy.cu
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, Dtype act);
-void linear_cross_entropy(const Context & context, Matrix x, const Weight & head, const int32_t * labels, float * nll,
+void linear_cross_entropy(const Context & context, Matrix x, const Head & head, const int32_t * labels, float * nll,
                           Matrix dx);
-void logits(const Context & context, Matrix x, const Weight & head, float * out);
+void logits(const Context & context, Matrix x, const Head & head, float * out);
 
 // ---- attention: attention_plan.cpp, attention_forward.cu, attention_backward.cu, attention_decode.cu,
 // attention_plain.cu

@@ -14,8 +14,6 @@ namespace lorica::cuda {
 
 namespace {
 
-constexpr int64_t max_layers = 3;  // that share an input, in the workspace's reckoning: q, k and v
-
 Matrix take_matrix(const Context & context, int64_t rows, int64_t cols, int64_t stride) {
     void * memory = context.act == Dtype::f32 ? static_cast<void *>(context.workspace.take<float>(rows * stride))
                                               : context.workspace.take<uint16_t>(rows * stride);
@@ -39,7 +37,8 @@ template <typename Layers> Adapters adapters_of(const Context & context, const L
         rank += layer.lora.rank;
         in = layer.weight->in;
         // Parts begin at multiples of eight, as operands do. A mask of its own needs an x of its own.
-        all.stacked &= layer.lora.rank % 8 == 0 && layer.lora.dropout.p == 0 && ++n <= max_gemm_parts;
+        all.stacked &=
+            !layer.lora.gate && layer.lora.rank % 8 == 0 && layer.lora.dropout.p == 0 && ++n <= max_gemm_parts;
     }
     all.a_of.resize(layers.size());
     all.b.resize(layers.size());
@@ -78,15 +77,28 @@ GemmResult add_to(void * gradient, int64_t stride) {
     return result;
 }
 
+// u or v of an adapter.
+GemmResult gated_to(const Matrix & y, const Lora & lora) {
+    GemmResult result = GemmResult::to(y);
+    if (lora.gate) {
+        result.gate = lora.gate.as<float>();
+        result.gate_stride = lora.gate.stride;
+        result.gate_columns = lora.rank / lora.gate.cols;
+    }
+    return result;
+}
+
 }  // namespace
 
-size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
+size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act, int n_multiprocessors) {
+    const int64_t max_layers = shape.max_shared;
     const int64_t features = round_up(shape.max_features, 8), rank = round_up(shape.max_rank, 8);
     // Copies of x and of every dy where they are no operands as they are, one with dropout; u and v; adapters.
     const int64_t elements = shape.max_tokens * (features * (max_layers + shape.dropout) + 2 * max_layers * rank) +
                              (shape.max_rank ? 2 * max_layers * rank * features : 0);
     return static_cast<size_t>(elements) * dtype_size(act) + panel_bytes(shape, act) +
-           gemm_workspace_bytes(std::max(features, shape.max_tokens), rank) + 32 * Workspace::alignment;
+           gemm_workspace_bytes(std::max(features, shape.max_tokens), rank) +
+           norm_workspace_bytes(shape, n_multiprocessors) + 32 * Workspace::alignment;
 }
 
 void linear(const Context & context, Matrix x, std::span<const LinearForward> layers) {
@@ -113,7 +125,7 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
             const Workspace::Mark first_product(context.workspace);
             const Matrix dropped = lora.dropout.p > 0 ? operand(context, input, lora.dropout) : input;
             gemm(context, adapter_product(GemmLayout::forward, x.rows, lora.rank,
-                                          dense_term(dropped, adapters.a_of[i], x.cols), GemmResult::to(layer.u)));
+                                          dense_term(dropped, adapters.a_of[i], x.cols), gated_to(layer.u, lora)));
         }
         if (!layer.y) continue;
         GemmResult result = GemmResult::to(layer.y);
@@ -121,18 +133,20 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
             result.residual = layer.residual.as<float>();
             result.residual_stride = layer.residual.stride;
         }
+        result.bias = layer.bias.f32();
         GemmTerm second;
         if (lora) second = dense_term(operand(context, layer.u), adapters.b[i], lora.rank);
         multiply_forward(context, input, *layer.weight, lora ? &second : nullptr, result);
     }
 }
 
-void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, Matrix dx) {
+void linear_backward(const Context & context, Matrix x, std::span<const LinearBackward> layers, bool accumulate,
+                     Matrix dx) {
     if (x.rows == 0) return;
     const Workspace::Mark mark(context.workspace);
     const int64_t n_tokens = x.rows, in = layers.front().weight->in;
     const bool any_gradient =
-        std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora && layer.lora.da; });
+        std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora.da || layer.dw; });
     const Matrix input = any_gradient ? operand(context, x) : x;
     const Adapters adapters = adapters_of(context, layers, false);
     const bool stacked = adapters.stacked;
@@ -156,6 +170,12 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         const int64_t out = layer.weight->out;
         const Matrix dy = operand(context, layer.dy);
         weights.push_back({dy, layer.weight});
+        if (layer.dbias) add_row_sums(context, layer.dy, static_cast<float *>(layer.dbias));
+        if (layer.dw) {
+            Gemm product(GemmLayout::gradient, out, in, add_to(layer.dw, in));
+            product.add(dense_term(dy, input, n_tokens));
+            gemm(context, product);
+        }
         if (!lora) continue;
 
         // v = scale dy B, the gradient of u
@@ -169,7 +189,7 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         }
         {
             const Workspace::Mark one_product(context.workspace);
-            GemmResult result = GemmResult::to(v);
+            GemmResult result = gated_to(v, lora);
             result.scale = static_cast<float>(lora.scale);
             gemm(context, adapter_product(GemmLayout::backward, n_tokens, lora.rank, dense_term(dy, adapters.b[i], out),
                                           result));
@@ -217,7 +237,9 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
     }
     if (!dx) return;
 
-    multiply_backward(context, weights, without_dropout, n_tokens, GemmResult::to(dx));
+    GemmResult to_dx = GemmResult::to(dx);
+    to_dx.accumulate = accumulate;
+    multiply_backward(context, weights, without_dropout, n_tokens, to_dx);
     for (const Dropped & adapter : with_dropout) {
         GemmResult result = GemmResult::to(dx);
         result.accumulate = true;

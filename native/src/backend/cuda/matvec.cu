@@ -1,6 +1,7 @@
 // Products of few rows of x (decoding): as fast as the weights can be read. A warp makes a few elements of y; its lanes
 // read neighbouring pieces of a row of W, expand them in registers and multiply them with x, which lies in shared
 // memory. Every block reads all of x, so that each knows its norm.
+#include "backend/cuda/activation.cuh"
 #include "backend/cuda/dequantize.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
@@ -93,6 +94,7 @@ struct Layer {
     int64_t u_stride, rank;
     const float * b;
     float scale;
+    const float * bias;
     const float * residual;
     int64_t residual_stride;
     void * y;
@@ -103,16 +105,18 @@ constexpr int max_layers = 3;
 struct Arguments {
     Input input;
     int n_layers;
-    // Where given, a warp makes element i of two layers, and of h = silu(first) second.
+    // Where given, a warp makes element i of two layers, and of h = act(first) second.
     void * h;
+    Act act;
     bool h_bf16;
     int64_t h_stride;
     Layer layers[max_layers];
 };
 
-// Three blocks on a multiprocessor have 27 KB of 4-bit weights on their way; an H100 takes 20 for its memory's latency.
+// Two blocks on a multiprocessor, which is what leaves every thread the registers it wants, have 18 KB of 4-bit weights
+// on their way; an H100 takes 18 for its memory's latency.
 template <ggml_type type, int max_rows>
-__global__ void __launch_bounds__(threads, max_rows == 1 ? 3 : 2) matvec_kernel(const __grid_constant__ Arguments p) {
+__global__ void __launch_bounds__(threads, 2) matvec_kernel(const __grid_constant__ Arguments p) {
     const Input & input = p.input;
     auto * x = reinterpret_cast<float *>(shared_memory());
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -135,16 +139,14 @@ __global__ void __launch_bounds__(threads, max_rows == 1 ? 3 : 2) matvec_kernel(
     // One row of x is multiplied by quants; for several the values are made once.
     constexpr bool by_quants = max_rows == 1 && quant_bits(type) > 0;
     RawPiece raw[ahead ? rows_per_warp : 1];
-    auto read = [&](int64_t k0) {
+    auto read = [&](int r, int64_t k0) {
         if constexpr (ahead) {
             const int64_t piece = k0 / piece_size + lane;
-#pragma unroll
-            for (int r = 0; r < rows_per_warp; ++r) {
-                if (piece * piece_size < input.k && blocks[r]) load_raw<type>(blocks[r], piece, raw[r]);
-            }
+            if (piece * piece_size < input.k && blocks[r]) load_raw<type>(blocks[r], piece, raw[r]);
         }
     };
-    read(0);
+#pragma unroll
+    for (int r = 0; r < rows_per_warp; ++r) read(r, 0);
 
     for (int64_t k0 = 0; k0 < input.k; k0 += chunk) {
         __syncthreads();
@@ -168,24 +170,23 @@ __global__ void __launch_bounds__(threads, max_rows == 1 ? 3 : 2) matvec_kernel(
         const int64_t piece = k0 / piece_size + lane;
         const auto n = static_cast<int>(min(input.k - piece * piece_size, int64_t{piece_size}));
         if (n <= 0) continue;
-        RawPiece current[ahead ? rows_per_warp : 1];
-        if constexpr (ahead) {
-#pragma unroll
-            for (int r = 0; r < rows_per_warp; ++r) current[r] = raw[r];
-            read(k0 + chunk);
-        }
 #pragma unroll
         for (int r = 0; r < rows_per_warp; ++r) {
             if (!blocks[r]) break;
+            RawPiece current;
+            if constexpr (ahead) {
+                current = raw[r];
+                read(r, k0 + chunk);
+            }
             if constexpr (by_quants) {
                 const float * own = x + lane * piece_stride;
                 const float2 halves = *reinterpret_cast<const float2 *>(own + piece_size);
                 sums[r][0] +=
-                    dot_of_quants<type>(quants_of<type>(current[r]), reinterpret_cast<const float4 *>(own), halves);
+                    dot_of_quants<type>(quants_of<type>(current), reinterpret_cast<const float4 *>(own), halves);
             } else {
                 float w[piece_size];
                 if constexpr (ahead) {
-                    expand_raw<type>(current[r], w);
+                    expand_raw<type>(current, w);
                 } else {
                     expand_piece<type>(blocks[r], piece, n, w);
                 }
@@ -222,11 +223,12 @@ __global__ void __launch_bounds__(threads, max_rows == 1 ? 3 : 2) matvec_kernel(
             }
             float sum = warp_sum(sums[r][t] * factor + of.scale * adapter);
             if (lane != 0) continue;
+            if (of.bias) sum += of.bias[col];
             if (of.residual) sum += of.residual[t * of.residual_stride + col];
             y[r] = store_element(of.y, of.y_bf16, t * of.y_stride + col, sum);
         }
         if (p.h && blocks[0] && lane == 0) {
-            store_element(p.h, p.h_bf16, t * p.h_stride + place, y[0] / (1.0f + expf(-y[0])) * y[1]);
+            store_element(p.h, p.h_bf16, t * p.h_stride + place, activated(p.act, y[0]) * y[1]);
         }
     }
 }
@@ -238,6 +240,8 @@ struct Projection {
     uint32_t dropout_threshold;
     float dropout_keep;
     Seed dropout_seed;
+    const float * gate;  // null: none; of every gate_rows rows of A
+    int64_t gate_stride, gate_rows;
     void * u;
     bool u_bf16;
     int64_t u_stride;
@@ -277,7 +281,8 @@ __global__ void __launch_bounds__(threads) lora_a_kernel(const __grid_constant__
     for (int t = 0; t < max_rows; ++t) {
         if (t >= input.rows) break;
         const float factor = input.factor(t, squares[t], partial + 2 * t * warps);
-        const float sum = factor * block_sum<threads>(sums[t], partial + (2 * t + 1) * warps);
+        float sum = factor * block_sum<threads>(sums[t], partial + (2 * t + 1) * warps);
+        if (layer.gate) sum *= layer.gate[t * layer.gate_stride + row / layer.gate_rows];
         if (threadIdx.x == 0) store_element(layer.u, layer.u_bf16, t * layer.u_stride + row, sum);
     }
 }
@@ -290,7 +295,8 @@ Input input_of(const Matrix & x, const Norm * norm) {
     input.is_bf16 = x.type == Dtype::bf16;
     input.rows = static_cast<int>(x.rows);
     const auto fits = [](const void * p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; };
-    input.together = fits(x.data, 4 * dtype_size(x.type)) && x.stride % 4 == 0 && (!norm || fits(norm->weight.data, 16));
+    input.together =
+        fits(x.data, 4 * dtype_size(x.type)) && x.stride % 4 == 0 && (!norm || fits(norm->weight.data, 16));
     if (norm) {
         input.norm_weight = norm->weight.f32();
         input.norm_eps = static_cast<float>(norm->eps);
@@ -319,6 +325,9 @@ void project(const Context & context, const Input & input, std::span<const Linea
                                   dropout_threshold(dropout.p),
                                   static_cast<float>(1 / (1 - static_cast<double>(dropout.p))),
                                   seed_of(dropout),
+                                  of.lora.gate.as<float>(),
+                                  of.lora.gate.stride,
+                                  of.lora.gate ? of.lora.rank / of.lora.gate.cols : 1,
                                   of.u.data,
                                   of.u.type == Dtype::bf16,
                                   of.u.stride};
@@ -355,6 +364,7 @@ Job job_of(const LinearForward & of) {
         layer.b = static_cast<const float *>(of.lora.b);
         layer.scale = static_cast<float>(of.lora.scale);
     }
+    layer.bias = of.bias.f32();
     if (of.residual) {
         layer.residual = of.residual.as<float>();
         layer.residual_stride = of.residual.stride;
@@ -363,10 +373,11 @@ Job job_of(const LinearForward & of) {
 }
 
 // Jobs of one type share launches. h: of the two there are then, of one type and shape.
-void run(const Context & context, const char * name, const Input & input, std::vector<Job> jobs, Matrix h) {
+void run(const Context & context, const char * name, const Input & input, std::vector<Job> jobs, Act act, Matrix h) {
     Arguments p{};
     p.input = input;
     p.h = h.data;
+    p.act = act;
     p.h_bf16 = h.type == Dtype::bf16;
     p.h_stride = h.stride;
     const size_t shared_floats = static_cast<size_t>(input.rows) * (chunk_floats + (input.norm_weight ? warps : 0));
@@ -398,7 +409,7 @@ void run(const Context & context, const char * name, const Input & input, std::v
 }
 
 void run_layers(const Context & context, const char * name, Matrix x, const Norm * norm,
-                std::span<const LinearForward> layers, Matrix h) {
+                std::span<const LinearForward> layers, Act act, Matrix h) {
     if (x.rows == 0) return;
     const Input input = input_of(x, norm);
     project(context, input, layers);
@@ -406,22 +417,22 @@ void run_layers(const Context & context, const char * name, Matrix x, const Norm
     for (const LinearForward & layer : layers) {
         if (layer.y) jobs.push_back(job_of(layer));
     }
-    run(context, name, input, std::move(jobs), h);
+    run(context, name, input, std::move(jobs), act, h);
 }
 
 }  // namespace
 
 void linear_few_rows(const Context & context, Matrix x, const Norm * norm, std::span<const LinearForward> layers) {
-    run_layers(context, "matvec", x, norm, layers, {});
+    run_layers(context, "matvec", x, norm, layers, Act::silu, {});
 }
 
-void linear_swiglu_few_rows(const Context & context, Matrix x, const Norm & norm,
-                            std::span<const LinearForward> gate_and_up, Matrix h) {
-    run_layers(context, "matvec_swiglu", x, &norm, gate_and_up, h);
+void linear_gated_few_rows(const Context & context, Matrix x, const Norm & norm,
+                           std::span<const LinearForward> gate_and_up, Act act, Matrix h) {
+    run_layers(context, "matvec_gated", x, &norm, gate_and_up, act, h);
 }
 
 void matvec(const Context & context, Matrix x, const Weight & w, Matrix y) {
-    if (x.rows > 0) run(context, "matvec", input_of(x, nullptr), {job_of(w, y)}, {});
+    if (x.rows > 0) run(context, "matvec", input_of(x, nullptr), {job_of(w, y)}, Act::silu, {});
 }
 
 }  // namespace lorica::cuda

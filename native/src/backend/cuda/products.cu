@@ -35,6 +35,7 @@ std::byte * take_panel(const Context & context, int64_t n) {
 GemmResult columns(GemmResult result, int64_t first) {
     result.c = static_cast<std::byte *>(result.c) + first * (result.bf16 ? 2 : 4);
     if (result.residual) result.residual += first;
+    if (result.bias) result.bias += first;
     return result;
 }
 

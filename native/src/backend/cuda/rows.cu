@@ -17,173 +17,88 @@ constexpr int row_threads = 256;
 
 Extent one_block_per_row(const Matrix & x) { return {dim3(static_cast<unsigned>(x.rows)), row_threads, 64}; }
 
-// ---- rmsnorm: r = 1 / sqrt(mean(x^2) + eps)
-
-__device__ __forceinline__ float inverse_rms(const float * x, int64_t n, float eps, float * partial) {
-    float sum = 0;
-    for (int64_t i = threadIdx.x; i < n; i += row_threads) sum += x[i] * x[i];
-    return 1.0f / sqrtf(block_sum<row_threads>(sum, partial) / static_cast<float>(n) + eps);
-}
-
-template <typename Y>
-__global__ void rmsnorm_kernel(View<const float> x, const float * weight, float eps, View<Y> y, View<float> inverse) {
-    auto * partial = reinterpret_cast<float *>(shared_memory());
-    const float * x_t = x.row(blockIdx.x);
-    Y * y_t = y.row(blockIdx.x);
-    const float r = inverse_rms(x_t, x.cols, eps, partial);
-    if (inverse.data && threadIdx.x == 0) *inverse.row(blockIdx.x) = r;
-    for (int64_t i = threadIdx.x; i < x.cols; i += row_threads) y_t[i] = from_float<Y>(x_t[i] * r * weight[i]);
-}
-
-// dx_i += r w_i dy_i - x_i r^3 / n sum_j w_j dy_j x_j
-template <typename Dy, typename Act>
-__global__ void rmsnorm_backward_kernel(View<const Dy> dy, View<const float> x, const float * weight, float eps,
-                                        View<float> dx, View<Act> dx_act) {
-    auto * partial = reinterpret_cast<float *>(shared_memory());
-    const float * x_t = x.row(blockIdx.x);
-    const Dy * dy_t = dy.row(blockIdx.x);
-    float * dx_t = dx.row(blockIdx.x);
-    Act * act_t = dx_act.data ? dx_act.row(blockIdx.x) : nullptr;
-    const float r = inverse_rms(x_t, x.cols, eps, partial);
-    float dot = 0;
-    for (int64_t i = threadIdx.x; i < x.cols; i += row_threads) dot += weight[i] * to_float(dy_t[i]) * (x_t[i] * r);
-    dot = block_sum<row_threads>(dot, partial + row_threads / warp_size);
-    const float along_x = r * r * dot / static_cast<float>(x.cols);
-    for (int64_t i = threadIdx.x; i < x.cols; i += row_threads) {
-        const float sum = dx_t[i] + (r * weight[i] * to_float(dy_t[i]) - x_t[i] * along_x);
-        dx_t[i] = sum;
-        if (act_t) act_t[i] = from_float<Act>(sum);
-    }
-}
-
-// ---- rope
-
-constexpr int max_frequencies = 128;
-struct Frequencies {
-    double inverse[max_frequencies];
-    int n;
-};
-
-struct Rotation {
-    float cosine, sine;
-};
-// Angles grow beyond what a float resolves, so that whole turns are taken off in double.
-__device__ __forceinline__ Rotation rotation(int32_t position, double inverse_frequency) {
-    constexpr double turn = 6.283185307179586476925;
-    const double angle = position * inverse_frequency;
-    const auto rest = static_cast<float>(angle - turn * rint(angle / turn));
-    return {cosf(rest), sinf(rest)};
-}
-
-// One thread per token and frequency, for all heads.
-template <typename T>
-__global__ void rope_kernel(View<T> x, const int32_t * positions, int head_dim, const __grid_constant__ Frequencies f,
-                            float direction) {
-    const int64_t index = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-    if (index >= x.rows * f.n) return;
-    const int64_t t = index / f.n;
-    const auto i = static_cast<int>(index % f.n);
-    const Rotation by = rotation(positions[t], f.inverse[i]);
-    const float cosine = by.cosine, sine = direction * by.sine;
-    T * pair = x.row(t) + 2 * i;
-    for (int64_t head = 0; head < x.cols; head += head_dim) {
-        const float x0 = to_float(pair[head]), x1 = to_float(pair[head + 1]);
-        pair[head] = from_float<T>(x0 * cosine - x1 * sine);
-        pair[head + 1] = from_float<T>(x0 * sine + x1 * cosine);
-    }
-}
-
-// Block (token, head): the heads of q, then those of k, then those of v.
-template <typename T>
-__global__ void rope_into_cache_kernel(View<T> q, View<const T> k, View<const T> v, const int32_t * positions,
-                                       int head_dim, const __grid_constant__ Frequencies f, View<T> k_cache,
-                                       View<T> v_cache) {
-    const int64_t t = blockIdx.x, n_head = q.cols / head_dim, n_head_kv = k.cols / head_dim;
-    const int32_t position = positions[t];
-    int64_t head = blockIdx.y;
-    const bool of_q = head < n_head, of_v = head >= n_head + n_head_kv;
-    head -= of_q ? 0 : of_v ? n_head + n_head_kv : n_head;
-    const T * from = (of_q ? q.row(t) : of_v ? v.row(t) : k.row(t)) + head * head_dim;
-    T * to = (of_q ? q.row(t) : of_v ? v_cache.row(position) : k_cache.row(position)) + head * head_dim;
-    const int n_pairs = of_v ? 0 : f.n;
-    for (int i = static_cast<int>(threadIdx.x); i < n_pairs; i += warp_size) {
-        const Rotation by = rotation(position, f.inverse[i]);
-        const float x0 = to_float(from[2 * i]), x1 = to_float(from[2 * i + 1]);
-        to[2 * i] = from_float<T>(x0 * by.cosine - x1 * by.sine);
-        to[2 * i + 1] = from_float<T>(x0 * by.sine + x1 * by.cosine);
-    }
-    if (of_q) return;
-    for (int i = 2 * n_pairs + static_cast<int>(threadIdx.x); i < head_dim; i += warp_size) to[i] = from[i];
-}
-
-// ---- swiglu: a block per row, or several for few long ones, n neighbours per thread at a time
-
-// n elements that are read and written by one instruction, or two of f32.
-template <typename T, int n> struct alignas(n == 1 ? sizeof(T) : 16) Neighbours {
-    T x[n];
-};
-template <int n, typename T>
-__device__ __forceinline__ Neighbours<std::remove_const_t<T>, n> load_neighbours(T * from) {
-    return *reinterpret_cast<const Neighbours<std::remove_const_t<T>, n> *>(from);
-}
-template <int n, typename T> __device__ __forceinline__ void store_neighbours(T * to, const Neighbours<T, n> & x) {
-    *reinterpret_cast<Neighbours<T, n> *>(to) = x;
-}
-constexpr int most_neighbours = 8;
-template <typename... Matrices> bool have_neighbours(const Matrices &... matrices) {
-    return ((matrices.cols % most_neighbours == 0 && matrices.stride % most_neighbours == 0 &&
-             reinterpret_cast<uintptr_t>(matrices.data) % 16 == 0) &&
-            ...);
-}
-
-template <typename T, int n>
-__global__ void __launch_bounds__(row_threads) swiglu_kernel(View<const T> gate, View<const T> up, View<T> h) {
-    const int64_t t = blockIdx.x, first = (int64_t{blockIdx.y} * row_threads + threadIdx.x) * n;
-    for (int64_t c = first; c < h.cols; c += int64_t{gridDim.y} * row_threads * n) {
-        const auto g = load_neighbours<n>(gate.row(t) + c), u = load_neighbours<n>(up.row(t) + c);
-        Neighbours<T, n> out;
-#pragma unroll
-        for (int i = 0; i < n; ++i) {
-            const float x = to_float(g.x[i]);
-            out.x[i] = from_float<T>(x / (1.0f + expf(-x)) * to_float(u.x[i]));
-        }
-        store_neighbours<n>(h.row(t) + c, out);
-    }
-}
-
-// s = 1 / (1 + exp(-g)): dsilu/dg = s + g s (1 - s). dgate and dup may be gate and up.
-template <typename T, int n>
-__global__ void __launch_bounds__(row_threads) swiglu_backward_kernel(View<const T> gate, View<const T> up,
-                                                                      View<const T> dh, View<T> dgate, View<T> dup) {
-    const int64_t t = blockIdx.x;
-    for (int64_t c = int64_t{threadIdx.x} * n; c < dh.cols; c += int64_t{row_threads} * n) {
-        const auto gates = load_neighbours<n>(gate.row(t) + c), ups = load_neighbours<n>(up.row(t) + c);
-        const auto dhs = load_neighbours<n>(dh.row(t) + c);
-        Neighbours<T, n> dgates, dups;
-#pragma unroll
-        for (int i = 0; i < n; ++i) {
-            const float g = to_float(gates.x[i]), u = to_float(ups.x[i]), d = to_float(dhs.x[i]);
-            const float s = 1.0f / (1.0f + expf(-g));
-            dgates.x[i] = from_float<T>(d * u * (s + g * s * (1.0f - s)));
-            dups.x[i] = from_float<T>(d * g * s);
-        }
-        store_neighbours<n>(dgate.row(t) + c, dgates);
-        store_neighbours<n>(dup.row(t) + c, dups);
-    }
-}
-
 // ---- whole rows
 
-__global__ void gather_rows_kernel(View<const float> x, const int32_t * rows, View<float> y) {
-    const float * from = x.row(rows[blockIdx.x]);
-    float * to = y.row(blockIdx.x);
-    for (int64_t i = threadIdx.x; i < y.cols; i += row_threads) to[i] = from[i];
+__global__ void __launch_bounds__(row_threads) gather_rows_kernel(const __grid_constant__ AnyRows x,
+                                                                  const int32_t * rows,
+                                                                  const __grid_constant__ AnyRows y) {
+    const int64_t from = rows[blockIdx.x], to = blockIdx.x;
+    for (int64_t i = threadIdx.x * 4; i < y.cols; i += row_threads * 4) y.put(to, i, y.cols, x.four(from, i, y.cols));
 }
 
-__global__ void scatter_add_rows_kernel(View<const float> dy, const int32_t * rows, View<float> dx) {
-    const float * from = dy.row(blockIdx.x);
-    float * to = dx.row(rows[blockIdx.x]);
-    for (int64_t i = threadIdx.x; i < dy.cols; i += row_threads) to[i] += from[i];
+__global__ void __launch_bounds__(row_threads) scatter_add_rows_kernel(const __grid_constant__ AnyRows dy,
+                                                                       const int32_t * rows,
+                                                                       const __grid_constant__ AnyRows dx) {
+    const int64_t from = blockIdx.x, to = rows[blockIdx.x];
+    for (int64_t i = threadIdx.x * 4; i < dy.cols; i += row_threads * 4) {
+        const float4 a = dy.four(from, i, dy.cols), b = dx.four(to, i, dy.cols);
+        dx.put(to, i, dy.cols, {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w});
+    }
+}
+
+// factors: of each row, or null for one of all.
+__global__ void __launch_bounds__(row_threads) scale_kernel(const __grid_constant__ AnyRows x, float factor,
+                                                            const float * factors, const __grid_constant__ AnyRows y) {
+    const int64_t t = blockIdx.x;
+    const float by = factors ? factors[t] : factor;
+    for (int64_t i = threadIdx.x * 4; i < y.cols; i += row_threads * 4) {
+        const float4 v = x.four(t, i, y.cols);
+        y.put(t, i, y.cols, {by * v.x, by * v.y, by * v.z, by * v.w});
+    }
+}
+
+// Ids rise: the first of equal ones adds them all, in their order.
+__global__ void __launch_bounds__(row_threads) embed_backward_kernel(View<const float> dx, const int32_t * ids,
+                                                                     const int32_t * rows, int64_t n, float scale,
+                                                                     float * d_table) {
+    const int64_t i = blockIdx.x;
+    const int32_t id = ids[i];
+    if (i > 0 && ids[i - 1] == id) return;
+    float * to = d_table + id * dx.cols;
+    for (int64_t c = threadIdx.x; c < dx.cols; c += row_threads) {
+        float sum = to[c];
+        for (int64_t j = i; j < n && ids[j] == id; ++j) sum += scale * dx.row(rows[j])[c];
+        to[c] = sum;
+    }
+}
+
+constexpr int segments_at_once = 64;
+struct Segments {
+    Segment of[segments_at_once];
+};
+
+// Block (columns, segment).
+__global__ void __launch_bounds__(row_threads) segment_mean_kernel(View<const float> x,
+                                                                   const __grid_constant__ Segments segments,
+                                                                   View<float> y) {
+    const Segment & segment = segments.of[blockIdx.y];
+    const int64_t c = int64_t{blockIdx.x} * row_threads + threadIdx.x;
+    if (c >= x.cols) return;
+    double sum = 0;
+    for (int32_t i = 0; i < segment.q_len; ++i) sum += static_cast<double>(x.row(segment.q_begin + i)[c]);
+    y.row(blockIdx.y)[c] = static_cast<float>(sum / segment.q_len);
+}
+
+// Block (columns, segment).
+__global__ void __launch_bounds__(row_threads) segment_mean_backward_kernel(View<const float> dy,
+                                                                            const __grid_constant__ Segments segments,
+                                                                            View<float> dx) {
+    const Segment & segment = segments.of[blockIdx.y];
+    const int64_t c = int64_t{blockIdx.x} * row_threads + threadIdx.x;
+    if (c >= dx.cols) return;
+    const float share = dy.row(blockIdx.y)[c] / static_cast<float>(segment.q_len);
+    for (int32_t i = 0; i < segment.q_len; ++i) dx.row(segment.q_begin + i)[c] += share;
+}
+
+template <typename F> void with_segments(std::span<const Segment> segments, int64_t cols, F f) {
+    for (size_t first = 0; first < segments.size(); first += segments_at_once) {
+        const auto part = segments.subspan(first, std::min<size_t>(segments_at_once, segments.size() - first));
+        Segments of{};
+        std::ranges::copy(part, of.of);
+        f(static_cast<int64_t>(first), static_cast<int64_t>(part.size()), of,
+          Extent{dim3(static_cast<unsigned>(divide_up(cols, row_threads)), static_cast<unsigned>(part.size())),
+                 row_threads, 0});
+    }
 }
 
 // ---- copies
@@ -192,9 +107,10 @@ __global__ void scatter_add_rows_kernel(View<const float> dy, const int32_t * ro
 template <typename X, typename Y>
 __global__ void copy_with_dropout_kernel(View<const X> x, Seed from_seed, uint32_t threshold, float keep, View<Y> y) {
     const uint64_t seed = threshold ? from_seed.get() : 0;
-    const int64_t quads = (y.cols + 3) / 4, n = y.rows * quads;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t t = i / quads, first = i % quads * 4;
+    const int64_t quads = (y.cols + 3) / 4, t = blockIdx.x;
+    for (int64_t i = blockIdx.y * int64_t{row_threads} + threadIdx.x; i < quads;
+         i += int64_t{gridDim.y} * row_threads) {
+        const int64_t first = i * 4;
         const X * from = x.row(t);
         Y * to = y.row(t);
         uint64_t block = ~uint64_t{0};
@@ -251,94 +167,54 @@ __global__ void add_noise_kernel(View<float> x, int64_t first_row, double magnit
     }
 }
 
-Frequencies frequencies_of(std::span<const double> inverse_frequency) {
-    if (inverse_frequency.size() > max_frequencies) {
-        fail(LORICA_ERROR_UNSUPPORTED, "the cuda device rotates at most ", 2 * max_frequencies,
-             " elements of a head, not ", 2 * inverse_frequency.size());
-    }
-    Frequencies frequencies{};
-    frequencies.n = static_cast<int>(inverse_frequency.size());
-    for (size_t i = 0; i < inverse_frequency.size(); ++i) frequencies.inverse[i] = inverse_frequency[i];
-    return frequencies;
-}
-
 }  // namespace
 
-void rmsnorm(const Context & context, Matrix x, const Norm & norm, Matrix y) {
-    with_type(y.type, [&]<typename Y>(Y *) {
-        launch("rmsnorm", context.stream, rmsnorm_kernel<Y>, one_block_per_row(x), view<const float>(x),
-               norm.weight.f32(), static_cast<float>(norm.eps), view<Y>(y), view<float>(norm.statistics));
-    });
-}
-
-void rmsnorm_backward(const Context & context, Matrix dy, Matrix x, const Norm & norm, Matrix dx, Matrix dx_act) {
-    with_type(dy.type, [&]<typename Dy>(Dy *) {
-        with_type(dx_act.type, [&]<typename Act>(Act *) {
-            launch("rmsnorm_backward", context.stream, rmsnorm_backward_kernel<Dy, Act>, one_block_per_row(x),
-                   view<const Dy>(dy), view<const float>(x), norm.weight.f32(), static_cast<float>(norm.eps),
-                   view<float>(dx), view<Act>(dx_act));
-        });
-    });
-}
-
-void rope(const Context & context, Matrix x, const int32_t * positions, int32_t head_dim,
-          std::span<const double> inverse_frequency, bool inverse) {
-    const Frequencies frequencies = frequencies_of(inverse_frequency);
-    const Extent extent{dim3(static_cast<unsigned>(divide_up(x.rows * frequencies.n, row_threads))), row_threads, 0};
-    with_type(x.type, [&]<typename T>(T *) {
-        launch("rope", context.stream, rope_kernel<T>, extent, view<T>(x), positions, head_dim, frequencies,
-               inverse ? -1.0f : 1.0f);
-    });
-}
-
-void rope_into_cache(const Context & context, Matrix q, Matrix k, Matrix v, const int32_t * positions, int32_t head_dim,
-                     std::span<const double> inverse_frequency, Matrix k_cache, Matrix v_cache) {
-    const Frequencies frequencies = frequencies_of(inverse_frequency);
-    const auto n_heads = static_cast<unsigned>((q.cols + k.cols + v.cols) / head_dim);
-    with_type(q.type, [&]<typename T>(T *) {
-        launch("rope_into_cache", context.stream, rope_into_cache_kernel<T>,
-               {dim3(static_cast<unsigned>(q.rows), n_heads), warp_size, 0}, view<T>(q), view<const T>(k),
-               view<const T>(v), positions, head_dim, frequencies, view<T>(k_cache), view<T>(v_cache));
-    });
-}
-
-void swiglu(const Context & context, Matrix gate, Matrix up, Matrix h) {
-    with_type(h.type, [&]<typename T>(T *) {
-        const bool neighbours = have_neighbours(gate, up, h);
-        const auto kernel = neighbours ? swiglu_kernel<T, most_neighbours> : swiglu_kernel<T, 1>;
-        Extent extent = one_block_per_row(h);
-        const int64_t blocks_of_row = divide_up(h.cols, row_threads * (neighbours ? most_neighbours : 1));
-        if (h.rows <= matvec_max_rows) extent.blocks.y = static_cast<unsigned>(blocks_of_row);
-        launch("swiglu", context.stream, kernel, extent, view<const T>(gate), view<const T>(up), view<T>(h));
-    });
-}
-
-void swiglu_backward(const Context & context, Matrix gate, Matrix up, Matrix dh, Matrix dgate, Matrix dup) {
-    with_type(dh.type, [&]<typename T>(T *) {
-        const auto kernel = have_neighbours(gate, up, dh, dgate, dup) ? swiglu_backward_kernel<T, most_neighbours>
-                                                                      : swiglu_backward_kernel<T, 1>;
-        launch("swiglu_backward", context.stream, kernel, one_block_per_row(dh), view<const T>(gate), view<const T>(up),
-               view<const T>(dh), view<T>(dgate), view<T>(dup));
-    });
-}
-
 void gather_rows(const Context & context, Matrix x, const int32_t * rows, Matrix y) {
-    launch("gather_rows", context.stream, gather_rows_kernel, one_block_per_row(y), view<const float>(x), rows,
-           view<float>(y));
+    launch("gather_rows", context.stream, gather_rows_kernel, one_block_per_row(y), any_rows(x), rows, any_rows(y));
 }
 
 void scatter_add_rows(const Context & context, Matrix dy, const int32_t * rows, Matrix dx) {
-    launch("scatter_add_rows", context.stream, scatter_add_rows_kernel, one_block_per_row(dy), view<const float>(dy),
-           rows, view<float>(dx));
+    launch("scatter_add_rows", context.stream, scatter_add_rows_kernel, one_block_per_row(dy), any_rows(dy), rows,
+           any_rows(dx));
+}
+
+void embed_backward(const Context & context, Matrix dx, const int32_t * ids, const int32_t * rows, int64_t n,
+                    double scale, float * d_table) {
+    launch("embed_backward", context.stream, embed_backward_kernel, {dim3(static_cast<unsigned>(n)), row_threads, 0},
+           view<const float>(dx), ids, rows, n, static_cast<float>(scale), d_table);
+}
+
+void scale(const Context & context, Matrix x, double factor, Matrix y) {
+    launch("scale", context.stream, scale_kernel, one_block_per_row(y), any_rows(x), static_cast<float>(factor),
+           nullptr, any_rows(y));
+}
+
+void scale_rows(const Context & context, Matrix x, const float * factors, Matrix y) {
+    launch("scale_rows", context.stream, scale_kernel, one_block_per_row(y), any_rows(x), 1.0f, factors, any_rows(y));
+}
+
+void segment_mean(const Context & context, Matrix x, std::span<const Segment> segments, Matrix y) {
+    with_segments(segments, x.cols, [&](int64_t first, int64_t n, const Segments & of, const Extent & extent) {
+        launch("segment_mean", context.stream, segment_mean_kernel, extent, view<const float>(x), of,
+               view<float>(y.slice_rows(first, n)));
+    });
+}
+
+void segment_mean_backward(const Context & context, Matrix dy, std::span<const Segment> segments, Matrix dx) {
+    with_segments(segments, dx.cols, [&](int64_t first, int64_t n, const Segments & of, const Extent & extent) {
+        launch("segment_mean_backward", context.stream, segment_mean_backward_kernel, extent,
+               view<const float>(dy.slice_rows(first, n)), of, view<float>(dx));
+    });
 }
 
 void copy_with_dropout(const Context & context, Matrix x, const Dropout & dropout, Matrix y) {
     const auto keep = static_cast<float>(1 / (1 - static_cast<double>(dropout.p)));
     with_type(x.type, [&]<typename X>(X *) {
         with_type(y.type, [&]<typename Y>(Y *) {
+            const int64_t blocks_of_row = divide_up(y.cols, 4 * row_threads);
             launch("copy_with_dropout", context.stream, copy_with_dropout_kernel<X, Y>,
-                   grid_over(y.rows * divide_up(y.cols, 4)), view<const X>(x), seed_of(dropout),
-                   dropout_threshold(dropout.p), keep, view<Y>(y));
+                   {dim3(static_cast<unsigned>(y.rows), static_cast<unsigned>(blocks_of_row)), row_threads, 0},
+                   view<const X>(x), seed_of(dropout), dropout_threshold(dropout.p), keep, view<Y>(y));
         });
     });
 }

@@ -58,7 +58,7 @@ template <typename T, int n_threads, bool aligned = true> class TileReader {
 public:
     // `from`: the first element of the first tile; stride: of its rows, in elements.
     __device__ __forceinline__ TileReader(const bf16 * from, int64_t stride)
-        : from_(from + own_row() * stride + own_chunk() * 8), row_step_(rows_at_once * stride) {}
+        : from_(from + own_row() * stride + own_chunk() * 8), row_step_(static_cast<int>(rows_at_once * stride)) {}
     TileReader() = default;
 
     // The next tile begins so many elements later.
@@ -67,17 +67,30 @@ public:
     // n_rows and n_cols of the matrix are there, from the tile's first element on; the rest of the tile becomes zero.
     // The copy is complete after copy_async_commit and _wait, and __syncthreads().
     __device__ __forceinline__ void load(const T & tile, int n_rows, int n_cols) const {
+        load(tile, n_rows, n_cols, row_step_);
+    }
+    // The same where the stride is a kernel's argument, so that nothing of it need stay in the thread's registers.
+    __device__ __forceinline__ void load_by(int64_t stride, const T & tile, int n_rows, int n_cols) const {
+        load(tile, n_rows, n_cols, rows_at_once * stride);
+    }
+
+private:
+    static __device__ __forceinline__ int own_row() { return static_cast<int>(threadIdx.x / unsigned{T::chunks}); }
+    static __device__ __forceinline__ int own_chunk() { return static_cast<int>(threadIdx.x % unsigned{T::chunks}); }
+
+    template <typename Step>
+    __device__ __forceinline__ void load(const T & tile, int n_rows, int n_cols, Step row_step) const {
         if (copies == 1 && T::rows < rows_at_once && own_row() >= T::rows) return;
         bf16 * to = tile.chunk(own_row(), own_chunk());
         const bf16 * source = from_;
         if (aligned && n_rows >= T::rows && n_cols >= T::cols) {
 #pragma unroll
-            for (int i = 0; i < copies; ++i, source += row_step_) copy_async(to + i * rows_at_once * T::cols, source);
+            for (int i = 0; i < copies; ++i, source += row_step) copy_async(to + i * rows_at_once * T::cols, source);
             return;
         }
         const int present = min(max(n_cols - own_chunk() * 8, 0), 8);
 #pragma unroll
-        for (int i = 0; i < copies; ++i, source += row_step_) {
+        for (int i = 0; i < copies; ++i, source += row_step) {
             const int here = own_row() + i * rows_at_once < n_rows ? present : 0;
             bf16 * own = to + i * rows_at_once * T::cols;
             if constexpr (aligned) {
@@ -89,12 +102,8 @@ public:
         }
     }
 
-private:
-    static __device__ __forceinline__ int own_row() { return static_cast<int>(threadIdx.x / unsigned{T::chunks}); }
-    static __device__ __forceinline__ int own_chunk() { return static_cast<int>(threadIdx.x % unsigned{T::chunks}); }
-
     const bf16 * from_;
-    int64_t row_step_;
+    int row_step_;  // one register, and one instruction for the next address
 };
 
 }  // namespace lorica::cuda
