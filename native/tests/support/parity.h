@@ -116,10 +116,14 @@ private:
         }
         return Dtype::f32;
     }
-    // Parameters are dense; every other matrix gets a stride of its own that is no round number.
+    // Parameters are dense; every other matrix gets a stride of its own that is no round number. With the environment
+    // variable LORICA_TEST_ALIGNED every row begins at a multiple of 16 bytes, as a session's do.
     DeviceMatrix & add(Role role, int64_t rows, int64_t cols) {
         const bool dense = role == Role::param || role == Role::f32;
-        const int64_t padding = dense ? 0 : 3 + 2 * static_cast<int64_t>(matrices_.size());
+        const auto number = static_cast<int64_t>(matrices_.size());
+        const int64_t padding = dense                                ? 0
+                                : std::getenv("LORICA_TEST_ALIGNED") ? 7 - (cols + 7) % 8 + 8 * number
+                                                                     : 3 + 2 * number;
         return matrices_.emplace_back(backend, format(backend.formats(), role), rows, cols, cols + padding);
     }
     Matrix report(const std::string & name, DeviceMatrix & matrix) {
