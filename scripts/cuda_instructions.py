@@ -29,7 +29,8 @@ repository = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HMMA, HGMMA, LDSM, LDGSTS = 0x23C, 0x9F0, 0x83B, 0xFAE
 BRA, EXIT = 0x947, 0x94D
 HMMA_CYCLES = 6.4  # m16n8k16: 2,048 products at 512 a cycle and scheduler, of which mma.sync reaches 62 %
-# Kernels without tensor cores whose loops are of interest.
+# Kernels without tensor cores whose loops are of interest, and the arithmetic that marks them: FFMA; FADD, FMUL and conversions.
+FLOATING = {kind << 8 | o for kind in (2, 4, 6, 8, 12) for o in (0x20, 0x21, 0x23, 0x3E)}
 others = ("matvec_kernel", "dequantize_kernel")
 
 
@@ -76,13 +77,13 @@ class Code:
     def loops(self):
         return [(target, i) for i, target in self.targets.items() if target < i]
 
-    def turn(self, begin, end):
-        """The operations on the way through [begin, end] that has the most tensor and copy instructions and, of those, is shortest."""
+    def turn(self, begin, end, wanted):
+        """The operations on the way through [begin, end] that has the most wanted and copy instructions and, of those, is shortest."""
         best = {begin: ((0, 0), None)}  # instruction: (score so far), where from
         for i in range(begin, end + 1):
             if i not in best:
                 continue
-            weight = 1000 if self.operations[i] in (HMMA, HGMMA, LDGSTS) else 0
+            weight = 1000 if self.operations[i] == LDGSTS or self.operations[i] in wanted else 0
             score = (best[i][0][0] + weight, best[i][0][1] - 1)
             if i == end:
                 break
@@ -109,7 +110,8 @@ class Code:
 
     def main_turn(self, wanted):
         """Of the loops the one with the most of these instructions in a turn, and of those the shortest."""
-        turns = [self.turn(*loop) for loop in self.loops()]
+        ends = [i for i, o in enumerate(self.operations) if o == EXIT]
+        turns = [self.turn(*loop, wanted) for loop in self.loops()] or [self.turn(0, max(ends), wanted)]
         return max((t for t in turns if t), key=lambda t: (sum(o in wanted for o in t), -len(t)), default=[])
 
 
@@ -161,7 +163,7 @@ def measure(cubin, usage):
         tensor = any(o in (HMMA, HGMMA) for o in code.operations)
         if not tensor and not any(o in kernel for o in others):
             continue
-        turn = code.main_turn((HMMA, HGMMA) if tensor else (0x223, 0x224, 0x231))  # FFMA, …
+        turn = code.main_turn({HMMA, HGMMA} if tensor else FLOATING)
         counts = collections.Counter(turn)
         busy = counts[HMMA] * HMMA_CYCLES
         if counts[HGMMA]:  # m64nNk16: 64 N 16 / 4 products for each scheduler, N from the kernel's name
