@@ -7,7 +7,7 @@
 table says what it is made of. These are estimates: nothing in them was measured on a GPU.
 
 A kernel on tensor cores takes the longest of three: what its tensor cores need, what its schedulers need to issue its instructions
-(one a cycle each), and what its operands need from the L2 cache; a part of it is lost to the fewer tiles of the last wave, to the
+(one a cycle each), and what its operands need from the L2 cache or from shared memory; a part of it is lost to the fewer tiles of the last wave, to the
 beginning and the end of each tile. Others take their bytes at a share of the memory's rate.
 """
 import argparse
@@ -68,7 +68,9 @@ class Estimate:
         """turns: of all warps together."""
         row = self.kernel(*kernel)
         # A scheduler holds one warp of each resident block; instructions and tensor cores overlap between them only.
-        turn = max(row["issue"], row["tensor"]) * 1.15 if blocks_per_sm > 1 else row["issue"] + row["tensor"]
+        # Shared memory gives or takes 32 bytes a cycle and scheduler, and an operand or a copy of a warp is 512.
+        shared = (row["ldmatrix"] + row["copies"]) * 512 / 32
+        turn = max(row["issue"], row["tensor"], shared) * 1.15 if blocks_per_sm > 1 else row["issue"] + row["tensor"]
         return turns * turn / (4 * self.gpu["sm"]) / self.gpu["clock"] / 1e9
 
     def step(self):
@@ -76,7 +78,7 @@ class Estimate:
         # x W^T of q, k, v, o, gate, up, down; dx as one product for layers with one input.
         forward = sum(self.product(t, n, k + RANK) for n, k in ((EMBD, EMBD), (KV, EMBD), (KV, EMBD), (EMBD, EMBD), (FF, EMBD), (FF, EMBD), (EMBD, FF)))
         backward = sum(self.product(t, n, k, True) for n, k in ((EMBD, EMBD + 2 * KV + 3 * RANK), (EMBD, EMBD + RANK), (EMBD, 2 * FF + 2 * RANK), (FF, EMBD + RANK)))
-        self.add("products with W, forward", LAYERS * forward, "tensor cores, waves, ends of tiles")
+        self.add("products with W, forward", LAYERS * forward, "the L2 cache (a tile of 128 x 256 wants 48 bytes a cycle), waves, ends of tiles")
         self.add("products with W, backward", LAYERS * backward, "the same")
         head = self.product(t, VOCAB, EMBD) + self.product(t, EMBD, VOCAB, True)
         self.add("head", head, "two products over the vocabulary")
@@ -91,7 +93,7 @@ class Estimate:
         # Forward: a warp's turn is 32 queries by 32 keys. Backward: 16 by 32, in two kinds of blocks.
         forward = self.attention(("attention_forward", "128, 2, 32"), 0, pairs * 1.06 / (32 * 32))
         backward = self.attention(("attention_backward", "128, 32, true"), 0, 2 * pairs * 1.06 / (16 * 32))
-        self.add("attention, forward", LAYERS * forward, "issue or tensor cores, two blocks a multiprocessor")
+        self.add("attention, forward", LAYERS * forward, "tensor cores or shared memory, two blocks a multiprocessor")
         self.add("attention, backward", LAYERS * backward, "the same; keys and queries together")
         # Reads of x for u and da, dy for v and db, each output once; converted adapters.
         act = 2

@@ -62,8 +62,8 @@ pack_built() {
     local to=$1 work=$1/build name library
     mkdir -p "$to"
     cmake -S "$repository/native" -B "$work" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${CUDAARCHS:-90a}" -DCMAKE_BUILD_TYPE=Release
-    cmake --build "$work" -j "$(nproc)" --target lorica_cuda backend_parity_test cuda_session_test lorica-bench
-    for name in backend_parity_test cuda_session_test lorica-bench liblorica-cuda.so; do
+    cmake --build "$work" -j "$(nproc)" --target lorica_cuda backend_parity_test backend_parity_rows_test cuda_session_test cuda_attention_test lorica-bench
+    for name in backend_parity_test backend_parity_rows_test cuda_session_test cuda_attention_test lorica-bench liblorica-cuda.so; do
         strip -o "$to/$name" "$work/$name"
     done
     # What the system there may lack, next to them: see LD_LIBRARY_PATH below.
@@ -338,7 +338,7 @@ if [ -z "$build" ]; then
     [ "$(tool ninja)" = no ] || generator=(-G Ninja)
     check configure 120 cmake -S "$repository/native" -B "$build" "${generator[@]}" -DLORICA_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${capability:-90a}" \
         ${prefix:+-DCMAKE_PREFIX_PATH="$prefix"} -DCMAKE_BUILD_TYPE=Release -DFETCHCONTENT_FULLY_DISCONNECTED=ON || exit 1
-    check build 600 cmake --build "$build" -j "$(nproc)" --target lorica_cuda backend_parity_test cuda_session_test lorica-bench || exit 1
+    check build 600 cmake --build "$build" -j "$(nproc)" --target lorica_cuda backend_parity_test backend_parity_rows_test cuda_session_test cuda_attention_test lorica-bench || exit 1
 fi
 export LORICA_TEST_DEVICES=$device
 export LD_LIBRARY_PATH=${prefix:+$prefix/lib:}${LD_LIBRARY_PATH-}
@@ -375,6 +375,9 @@ with() { # VARIABLE=VALUE… -- COMMAND…: a function with an environment
     unset "${names[@]}"
 }
 tests "operations against the reference" 150 "$parity" '*BackendParity*'
+tests "operations on rows against the reference" 60 "$build/backend_parity_rows_test" '*BackendParity*'
+with LORICA_TEST_ALIGNED=1 -- tests "operations on aligned rows" 90 "$parity" '*BackendParity*bf16'
+tests "attention of an 8B model" 60 "$build/cuda_attention_test" '*'
 with LORICA_CUDA_MULTIPROCESSORS=4 LORICA_CUDA_PANEL=32768 -- \
     tests "the same with large tiles and several panels" 60 "$parity" "$products"
 with LORICA_CUDA_MULTIPROCESSORS=4 LORICA_CUDA_WGMMA=1 -- tests "wgmma: products against the reference" 60 "$parity" "$products"
@@ -445,7 +448,7 @@ for shape in ${rest//,/ }; do
 done
 if [ "$(tool compute-sanitizer)" = yes ] || [ -n "$dry" ]; then
     # An allocation that must fail is no error of ours, hence the filters.
-    small='*BackendParity.LinearOverShapes*:*BackendParity.LinearOfManyRows*:*BackendParity.Attention*:*BackendParity.HeadOverShapes*:*BackendParity.Rmsnorm*:*BackendParity.Rope*:*BackendParity.*BehindANorm*:*BackendParity.Swiglu*:*Dora*:*8bit*'
+    small='*BackendParity.LinearOverShapes*:*BackendParity.LinearOfManyRows*:*BackendParity.Attention*:*BackendParity.HeadOverShapes*:*BackendParity.*BehindANorm*:*BackendParity.Swiglu*:*Dora*:*8bit*'
     check "memcheck of operations" 600 "${sanitizer[@]}" --tool memcheck "$parity" --gtest_filter="$small"
     check "memcheck of a session" 600 "${sanitizer[@]}" --tool memcheck "$session" --gtest_filter='*Dropout*'
     if [ -z "$budget" ]; then
