@@ -187,6 +187,15 @@ public:
         }
     }
 
+    void name_in(Recording & recording) const {
+        for (const std::vector<float> & values : kept_)
+            recording.name_memory(values.data(), values.size() * sizeof(float), "weight");
+        for (const Trained & t : trained) {
+            for (const Values * values : {&t.a, &t.b, &t.factors})
+                recording.name_memory(values->data(), values->size() * sizeof(double), "parameter");
+        }
+    }
+
     struct Trained {
         int16_t linear;
         Values a, b, m, da, db, dm, factors, slopes;
@@ -270,9 +279,9 @@ private:
 };
 
 // One pass over 7 tokens in two segments.
-class Run {
+class Pass {
 public:
-    Run(Model1 & model, const Wanted & wanted, std::shared_ptr<Recording> recording = nullptr)
+    Pass(Model1 & model, const Wanted & wanted, std::shared_ptr<Recording> recording = nullptr)
         : model_(model), plan_(derive(model.program, model.sites(), wanted)), backend_(reference()) {
         if (recording) backend_ = record(std::move(recording), std::move(backend_));
         const Layout layout(plan_, backend_->formats(), n_tokens, 2);
@@ -322,8 +331,6 @@ private:
     bool shares_gradient_ = false;
 };
 
-bool is_outer_stream_of_products(const Program & program) { return reads_twin(program); }
-
 void check(uint64_t seed) {
     const Program program = random_program(seed);
     Draw draw(seed + 1000000);
@@ -341,21 +348,28 @@ void check(uint64_t seed) {
     Wanted wanted;
     wanted.backward = true;
     wanted.dx = draw.coin();
+    wanted.twin_out = wanted.dx && reads_twin(program) && draw.coin();
     wanted.recomputed = draw.below(3) == 0;
-    wanted.twin_in = is_outer_stream_of_products(program) && draw.coin();
+    wanted.twin_in = reads_twin(program) && draw.coin();
 
     const auto recording = std::make_shared<Recording>();
-    Run run(model, wanted, recording);
+    model.name_in(*recording);
+    Pass run(model, wanted, recording);
     const Values start = model.doubles(n_tokens * n_embd, 1), weights = model.doubles(n_tokens * n_embd, 1);
+    for (const Values * given : {&run.x, &run.dy, &run.twin})
+        recording->name_memory(given->data(), given->size() * sizeof(double), "given");
     run.x = start;
     run.forward();
     run.forget_temporary();
     run.dy = weights;
     run.twin = weights;
     run.backward();
+    EXPECT_EQ(recording->text().find("=undefined"), std::string::npos)
+        << "program " << seed << " reads memory that holds nothing or something else:\n"
+        << recording->text();
 
     const auto loss = [&](const Values & x) {
-        Run again(model, {});
+        Pass again(model, {});
         again.x = x;
         again.forward();
         return dot(again.y, weights);
@@ -383,6 +397,9 @@ void check(uint64_t seed) {
     if (wanted.dx) {
         run.x = start;
         const Values dx = run.dx();
+        if (run.plan().leaves_twin) {
+            EXPECT_EQ(run.twin, dx) << "program " << seed;
+        }
         expect_derivative(run.x, dx, "x");
     }
 }
@@ -392,6 +409,52 @@ TEST(ScheduleProperty, TheDerivedBackwardOfRandomProgramsIsTheDerivativeOfTheirF
         ASSERT_NO_FATAL_FAILURE(check(seed));
         if (testing::Test::HasFailure()) break;
     }
+}
+
+// Token by token through a cache, against all tokens at once.
+TEST(ScheduleProperty, DecodingOfRandomProgramsIsTheirForward) {
+    int n_checked = 0;
+    for (uint64_t seed = 0; seed < 400; ++seed) {
+        const Program program = random_program(seed);
+        // A program of one attention: a cache is of one layer, and a second attention would need another. Nor is there
+        // a next token to be seen.
+        const bool decodes = program.attentions.size() == 1 && program.attentions[0].mask.ahead == 0;
+        if (!decodes) continue;
+        ++n_checked;
+        Model1 model(program, seed);
+        model.train(0, seed % 3 == 0);
+        Pass whole(model, {});
+        const Values start = model.doubles(n_tokens * n_embd, 1);
+        whole.x = start;
+        whole.forward();
+
+        Wanted wanted;
+        wanted.cache = true;
+        const BlockPlan plan = derive(program, model.sites(), wanted);
+        const auto backend = reference();
+        const Layout layout(plan, backend->formats(), 1, 2);
+        std::vector<double> temporary(layout.temporary_bytes() / 8 + 8, std::nan(""));
+        PlacedSlots slots = layout.place(nullptr, temporary.data());
+        Values x(n_embd), y(n_embd), k(4 * 16, std::nan("")), v(k);
+        const int64_t cols = int64_t{program.attentions[0].n_head_kv} * program.attentions[0].head_dim;
+        slots.place(plan, Slot::input, matrix(x, 1, n_embd));
+        slots.place(plan, Slot::output, matrix(y, 1, n_embd));
+        for (int32_t t = 0; t < 4; ++t) {  // of the first segment
+            slots.place(plan, Slot::k_cache, {k.data(), Dtype::f64, 4, cols, cols});
+            slots.place(plan, Slot::v_cache, {v.data(), Dtype::f64, 4, cols, cols});
+            std::copy_n(start.begin() + t * n_embd, n_embd, x.begin());
+            const Segment segment{0, 1, 0, t + 1};
+            Bound b{program, model.weights, plan, slots.forward, 1, 0};
+            b.adapter = &model;
+            b.positions = &t;
+            b.segments = {&segment, 1};
+            run(plan.forward, b, *backend);
+            for (int64_t i = 0; i < n_embd; ++i)
+                ASSERT_NEAR(y[static_cast<size_t>(i)], whole.y[static_cast<size_t>(t * n_embd + i)], 1e-9)
+                    << "token " << t << " of program " << seed;
+        }
+    }
+    EXPECT_GT(n_checked, 50);
 }
 
 }  // namespace

@@ -360,6 +360,24 @@ TEST_F(SessionTest, NonFiniteNumbersStopTheStepAndNameTheirPlace) {
     EXPECT_THAT(error_of([&] { session.forward_backward(batch(1).view()); }), HasSubstr("layer 1"));
 }
 
+// What was planned for this model and these settings when a block's memory was laid out by hand.
+TEST_F(SessionTest, ThePlanTakesNoMoreMemoryThanOneLaidOutByHand) {
+    TestModel mini;
+    mini.n_layer = 4;
+    mini.n_embd = 256;
+    mini.n_ff = 512;
+    mini.head_dim = 64;
+    mini.n_vocab = 2000;
+    const auto model = load(write_test_model(dir / "mini.gguf", mini), "cpu", Dtype::bf16);
+    AdapterConfig adapter_config;
+    const auto adapter = Adapter::create(model, adapter_config);
+    SessionConfig config;
+    config.checkpointing = Checkpointing::off;
+    EXPECT_LE(Session::plan(*model, adapter.get(), config).activations, 17721344);
+    config.checkpointing = Checkpointing::on;
+    EXPECT_LE(Session::plan(*model, adapter.get(), config).activations, 10778624);
+}
+
 TEST_F(SessionTest, ThePlanRecomputesAsFewLayersAsItCan) {
     const auto model = eight_layers();
     const auto adapter = Adapter::create(model, small_adapter());

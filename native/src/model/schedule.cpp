@@ -45,6 +45,7 @@ public:
         has_gradient_.assign(p_.values.size(), false);
         if (!is_epilogue()) has_gradient_[at(stream_of(p_.output))] = true;
         for (const Unit & unit : order) emit_backward(unit, writes_twin);
+        plan_.leaves_twin = w_.twin_out && twin_is_current_ && is_outer(p_.input);
         plan_.backward.swap(calls_);
         return std::move(plan_);
     }
@@ -422,6 +423,8 @@ private:
         return in_storage(value_slots_, v, value_slots_[at(store.id)]);
     }
     // Statistics of a norm, log-sum-exp of an attention.
+    // Empty where a recomputed layer has not made them again: a norm's backward then computes what it needs of them.
+    SlotId made_statistics(int n) { return w_.recomputed && !remade_[at(n)] ? no_slot : statistics(n); }
     SlotId statistics(int n) {
         if (is_epilogue() || (node(n).op == Op::attention && w_.cache)) return no_slot;
         statistics_slots_.resize(p_.nodes.size(), no_slot);
@@ -676,7 +679,12 @@ private:
             for (int j = 0; j < node(first).n_in; ++j) mark(read, node(first).in[at(j)]);
             if (n.residual && outputs) mark(read, n.residual);
         }
-        for (size_t i = kept.size(); i-- > 0;) emit(kept[i].unit, kept[i].with_gated, kept[i].without_outputs);
+        remade_.assign(p_.nodes.size(), false);
+        for (size_t i = kept.size(); i-- > 0;) {
+            const Unit & unit = kept[i].unit;
+            remade_[at(unit.norm >= 0 ? unit.norm : unit.main)] = true;
+            emit(unit, kept[i].with_gated, kept[i].without_outputs);
+        }
         restored_.assign(p_.values.size(), true);
     }
     void mark(std::vector<bool> & read, Value v) const {
@@ -814,7 +822,7 @@ private:
             const bool passes = runs_[at(unit.norm)];
             restore(norm.in[0]);
             if (passes) begin_sum(norm.in[0]);
-            const SlotId x = slot(norm.in[0]), stats = statistics(unit.norm), normed = slot(n.in[0]);
+            const SlotId x = slot(norm.in[0]), stats = made_statistics(unit.norm), normed = slot(n.in[0]);
             const SlotId d_normed = gradient(n.in[0]), dx = passes ? gradient(norm.in[0]) : no_slot;
             const SlotId act = passes ? written_twin(norm.in[0], unit.norm, writes_twin) : no_slot;
             Call & all = call(Call::norm_linear_backward, norm.spec);
@@ -907,7 +915,7 @@ private:
         } else {
             begin_gradient(x);
         }
-        const SlotId x_slot = slot(x), stats = statistics(i), dy = gradient(n.out[0]), dx = gradient(x);
+        const SlotId x_slot = slot(x), stats = made_statistics(i), dy = gradient(n.out[0]), dx = gradient(x);
         const SlotId act = written_twin(x, i, writes_twin);
         Call & all = call(Call::norm_backward, n.spec);
         all.x = x_slot;
@@ -979,8 +987,9 @@ private:
     std::vector<bool> runs_;                 // backward, by node
     std::vector<bool> read_, kept_;          // by value; kept_ by storage
     std::vector<bool> statistics_read_, u_read_;
-    std::vector<bool> restored_, undone_;
-    std::vector<bool> has_gradient_;  // something was written, by stream
+    std::vector<bool> restored_, undone_;  // by value
+    std::vector<bool> remade_;             // of a recomputed layer, by node
+    std::vector<bool> has_gradient_;       // something was written, by stream
     std::vector<SlotId> value_slots_, gradient_slots_, statistics_slots_, u_slots_;
     bool twin_is_current_ = false;
 };

@@ -134,6 +134,7 @@ struct Call {
 struct BlockPlan {
     std::vector<Call> forward, backward;
     std::vector<Slot> slots;
+    bool leaves_twin = false;  // what Wanted::twin_out asks for: not where a product is the last to add to it
 
     // The slot that holds it, which may be it.
     SlotId root(SlotId slot) const {

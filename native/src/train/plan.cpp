@@ -15,16 +15,22 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
     }
     const Architecture & architecture = model.architecture();
     const int32_t last = architecture.shape.n_layer - 1;
-    for (int32_t l = 0; l <= last; ++l) {
+    training_.resize(static_cast<size_t>(last + 1));
+    evaluation_.resize(static_cast<size_t>(last + 1));
+    bool has_twin = false;  // the layer above has left one
+    for (int32_t l = last; l >= 0; --l) {
+        const auto i = static_cast<size_t>(l);
         const TrainedSites sites = attached.sites(l);
-        evaluation_.push_back(&plans_.of(architecture.layer(l), sites, {}));
+        training_[i] = evaluation_[i] = &plans_.of(architecture.layer(l), sites, {});
+        if (l < first_) continue;
         Wanted wanted;
-        wanted.backward = l >= first_;
+        wanted.backward = true;
         wanted.dx = l > first_;
-        wanted.twin_in = wanted.backward && l < last && reads_twin(architecture.layer(l));
+        wanted.twin_in = has_twin;
         wanted.twin_out = wanted.dx && reads_twin(architecture.layer(l - 1));
-        wanted.recomputed = wanted.backward && l < first_ + recomputed_layers;
-        training_.push_back(wanted.backward ? &plans_.of(architecture.layer(l), sites, wanted) : evaluation_.back());
+        wanted.recomputed = l < first_ + recomputed_layers;
+        training_[i] = &plans_.of(architecture.layer(l), sites, wanted);
+        has_twin = training_[i]->leaves_twin;
     }
     Wanted noise;
     noise.noise = true;

@@ -3,6 +3,7 @@
 #include "common/random.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
+#include "model/arch/architectures.h"
 
 #include <cmath>
 #include <cstdio>
@@ -70,6 +71,14 @@ public:
         std::vector<float> values = random_values(model_.seed, stream_++, n);
         for (float & value : values) {
             value = 1.0f + 0.1f * value;
+        }
+        add(name, GGML_TYPE_F32, n, 0, values);
+    }
+
+    void add_bias(const std::string & name, int64_t n) {
+        std::vector<float> values = random_values(model_.seed, stream_++, n);
+        for (float & value : values) {
+            value *= 0.1f;
         }
         add(name, GGML_TYPE_F32, n, 0, values);
     }
@@ -183,57 +192,60 @@ std::vector<ggml_type> all_weight_types() {
 std::string write_test_model(const std::string & path, const TestModel & model) {
     ModelWriter writer(model);
     GgufWriter & gguf = writer.gguf();
-    const auto u32 = [&](const char * key, int64_t value) { gguf.set_u32(key, static_cast<uint32_t>(value)); };
+    const auto key = [&](const std::string & name) { return model.architecture + "." + name; };
+    const auto u32 = [&](const std::string & name, int64_t value) {
+        gguf.set_u32(key(name), static_cast<uint32_t>(value));
+    };
 
     const int64_t head_dim = model.head_dim != 0 ? model.head_dim : model.n_embd / model.n_head;
-    gguf.set_string("general.architecture", "llama");
+    gguf.set_string("general.architecture", model.architecture);
     gguf.set_string("general.name", "test model");
     gguf.set_u32("general.quantization_version", GGML_QNT_VERSION);
-    u32("llama.vocab_size", model.n_vocab);
-    u32("llama.context_length", model.n_ctx);
-    u32("llama.embedding_length", model.n_embd);
-    u32("llama.block_count", model.n_layer);
-    u32("llama.feed_forward_length", model.n_ff);
-    u32("llama.attention.head_count", model.n_head);
-    u32("llama.attention.head_count_kv", model.n_head_kv);
-    u32("llama.rope.dimension_count", head_dim);
+    u32("vocab_size", model.n_vocab);
+    u32("context_length", model.n_ctx);
+    u32("embedding_length", model.n_embd);
+    u32("block_count", model.n_layer);
+    u32("feed_forward_length", model.n_ff);
+    u32("attention.head_count", model.n_head);
+    u32("attention.head_count_kv", model.n_head_kv);
+    u32("rope.dimension_count", head_dim);
     if (head_dim * model.n_head != model.n_embd) {
-        u32("llama.attention.key_length", head_dim);
-        u32("llama.attention.value_length", head_dim);
+        u32("attention.key_length", head_dim);
+        u32("attention.value_length", head_dim);
     }
-    gguf.set_f32("llama.attention.layer_norm_rms_epsilon", model.rms_eps);
-    gguf.set_f32("llama.rope.freq_base", model.rope_freq_base);
+    gguf.set_f32(key("attention.layer_norm_rms_epsilon"), model.rms_eps);
+    gguf.set_f32(key("rope.freq_base"), model.rope_freq_base);
     if (!model.rope_scaling_type.empty()) {
-        gguf.set_string("llama.rope.scaling.type", model.rope_scaling_type);
-        gguf.set_f32("llama.rope.scaling.factor", model.rope_scaling_factor);
+        gguf.set_string(key("rope.scaling.type"), model.rope_scaling_type);
+        gguf.set_f32(key("rope.scaling.factor"), model.rope_scaling_factor);
     }
+    if (model.add_metadata) model.add_metadata(gguf);
     set_tokenizer(gguf, model.n_vocab);
 
-    const int64_t n_embd_q = head_dim * model.n_head, n_embd_kv = head_dim * model.n_head_kv;
-    writer.add_linear("token_embd.weight", model.embd_type.value_or(model.type), model.n_embd, model.n_vocab);
-    if (model.rope_freqs) {
-        std::vector<float> factors;
-        for (int64_t i = 0; i < head_dim / 2; ++i) {
-            factors.push_back(1.0f + 7.0f * static_cast<float>(i) /
-                                         static_cast<float>(std::max<int64_t>(head_dim / 2 - 1, 1)));
+    // A file of metadata alone is enough for a description.
+    gguf.write(path);
+    const std::vector<TensorSpec> tensors = tensors_of(describe(GgufFile::open(path)));
+    for (const TensorSpec & tensor : tensors) {
+        switch (tensor.kind) {
+            case TensorSpec::embedding:
+                writer.add_linear(tensor.gguf, model.embd_type.value_or(model.type), tensor.cols, tensor.rows);
+                break;
+            case TensorSpec::linear: writer.add_linear(tensor.gguf, model.type, tensor.cols, tensor.rows); break;
+            case TensorSpec::norm: writer.add_norm(tensor.gguf, tensor.rows); break;
+            case TensorSpec::bias: writer.add_bias(tensor.gguf, tensor.rows); break;
+            case TensorSpec::head:
+                if (model.tied_output && tensor.is_optional) break;
+                writer.add_linear(tensor.gguf, model.output_type.value_or(model.type), tensor.cols, tensor.rows);
+                break;
         }
-        writer.add("rope_freqs.weight", GGML_TYPE_F32, head_dim / 2, 0, factors);
-    }
-    for (int32_t layer = 0; layer < model.n_layer; ++layer) {
-        const std::string block = "blk." + std::to_string(layer) + ".";
-        writer.add_norm(block + "attn_norm.weight", model.n_embd);
-        writer.add_linear(block + "attn_q.weight", model.type, model.n_embd, n_embd_q);
-        writer.add_linear(block + "attn_k.weight", model.type, model.n_embd, n_embd_kv);
-        writer.add_linear(block + "attn_v.weight", model.type, model.n_embd, n_embd_kv);
-        writer.add_linear(block + "attn_output.weight", model.type, n_embd_q, model.n_embd);
-        writer.add_norm(block + "ffn_norm.weight", model.n_embd);
-        writer.add_linear(block + "ffn_gate.weight", model.type, model.n_embd, model.n_ff);
-        writer.add_linear(block + "ffn_up.weight", model.type, model.n_embd, model.n_ff);
-        writer.add_linear(block + "ffn_down.weight", model.type, model.n_ff, model.n_embd);
-    }
-    writer.add_norm("output_norm.weight", model.n_embd);
-    if (!model.tied_output) {
-        writer.add_linear("output.weight", model.output_type.value_or(model.type), model.n_embd, model.n_vocab);
+        if (model.rope_freqs && tensor.kind == TensorSpec::embedding && tensor.number == 0) {
+            std::vector<float> factors;
+            for (int64_t i = 0; i < head_dim / 2; ++i) {
+                factors.push_back(1.0f + 7.0f * static_cast<float>(i) /
+                                             static_cast<float>(std::max<int64_t>(head_dim / 2 - 1, 1)));
+            }
+            writer.add("rope_freqs.weight", GGML_TYPE_F32, head_dim / 2, 0, factors);
+        }
     }
     gguf.write(path);
     return path;

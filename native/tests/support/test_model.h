@@ -1,4 +1,5 @@
-// Small Llama models with random weights, written as GGUF files: what the tests of the engine run on.
+// Small models with random weights, written as GGUF files: what the tests of the engine run on. Which tensors a model
+// has is what its description says.
 //
 //     TempDir dir;
 //     TestModel shape;
@@ -10,14 +11,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "gguf/gguf_writer.h"
+
 namespace lorica::test {
 
 struct TestModel {
+    std::string architecture = "llama";
+    std::function<void(GgufWriter &)> add_metadata;  // keys that this architecture needs beside those below
+
     int32_t n_layer = 2;
     int32_t n_embd = 64;  // the quantized types need rows of whole blocks: 32 elements, 256 for K, IQ and TQ types
     int32_t n_head = 4;
@@ -27,7 +34,7 @@ struct TestModel {
     int32_t n_ctx = 512;
     bool tied_output = false;
 
-    ggml_type type = GGML_TYPE_F32;        // of the seven linear weights of each layer
+    ggml_type type = GGML_TYPE_F32;        // of the linear weights of each layer
     std::optional<ggml_type> embd_type;    // of token_embd; `type` when absent
     std::optional<ggml_type> output_type;  // of output; `type` when absent
 
