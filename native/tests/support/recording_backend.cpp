@@ -109,7 +109,10 @@ void Recording::clear() {
 
 void Recording::forget(const void * begin, size_t n_bytes) {
     const auto * first = static_cast<const std::byte *>(begin);
-    std::erase_if(regions_, [&](const Region & r) { return r.begin >= first && r.begin < first + n_bytes; });
+    const auto end_of = [](const Region & r) {
+        return r.begin + (r.rows == 0 ? 0 : static_cast<size_t>(r.rows - 1) * r.stride_bytes + r.row_bytes);
+    };
+    std::erase_if(regions_, [&](const Region & r) { return r.begin < first + n_bytes && end_of(r) > first; });
     std::erase_if(named_, [&](const Named & n) { return n.begin >= first && n.begin < first + n_bytes; });
 }
 
