@@ -469,6 +469,53 @@ LORICA_API lorica_status lorica_gguf_writer_add_vector(lorica_gguf_writer * writ
 LORICA_API lorica_status lorica_gguf_writer_write(lorica_gguf_writer * writer, const char * path);
 
 /* ---------------------------------------------------------------------------------------------------------------
+ * Architectures: which tensors a model has, and what they are called
+ * ------------------------------------------------------------------------------------------------------------- */
+
+/* The table of a model's tensors, in the order of the computation. It is the one that models are loaded by. */
+typedef struct lorica_architecture lorica_architecture;
+
+typedef enum lorica_tensor_kind {
+    LORICA_TENSOR_EMBEDDING = 0,
+    LORICA_TENSOR_LINEAR = 1, /* what adapters may sit on */
+    LORICA_TENSOR_NORM = 2,
+    LORICA_TENSOR_BIAS = 3,
+    LORICA_TENSOR_HEAD = 4
+} lorica_tensor_kind;
+
+/* How the rows in a GGUF file differ from those in Hugging Face's. Whatever else has an element per row follows: a
+ * LoRA's B, a DoRA's magnitudes, a bias. */
+typedef enum lorica_row_order {
+    LORICA_ROWS_SAME = 0,
+    LORICA_ROWS_ROPE_PAIRS = 1, /* within each of n_head heads of head_dim rows, Hugging Face's row j + k * head_dim / 2
+                                   is GGUF's row 2j + k */
+    LORICA_ROWS_GROUPED_QKV = 2 /* GGUF has [kv group][its q heads, k, v], Hugging Face [q][k][v] */
+} lorica_row_order;
+
+typedef struct lorica_architecture_tensor {
+    size_t struct_size; /* sizeof, set by the caller */
+    lorica_tensor_kind kind;
+    int32_t layer;        /* -1: of none */
+    const char * name;    /* in GGUF files: "blk.0.attn_q.weight"; owned by the handle */
+    const char * hf_name; /* in Hugging Face's: "model.layers.0.self_attn.q_proj.weight"; owned by the handle */
+    int64_t rows, cols;   /* W[rows, cols]: out and in; cols 1 for a vector of `rows` elements */
+    lorica_row_order row_order;
+    int32_t n_head, n_head_kv, head_dim; /* of the row order; 0 where it needs none */
+    bool conv1d;                         /* Hugging Face stores it transposed, [in, out] */
+    bool is_optional;                    /* may be missing: the embedding stands in for the head */
+} lorica_architecture_tensor;
+
+/* Of a loaded model, or of the metadata that a writer holds, before it has any tensors: general.architecture, the
+ * numbers of that architecture, and its vocab_size. Errors: UNSUPPORTED, FORMAT. */
+LORICA_API lorica_status lorica_architecture_of_model(const lorica_model * model, lorica_architecture ** out);
+LORICA_API lorica_status lorica_architecture_of_metadata(const lorica_gguf_writer * writer, lorica_architecture ** out);
+LORICA_API void lorica_architecture_free(lorica_architecture * architecture);
+
+LORICA_API int32_t lorica_architecture_n_tensors(const lorica_architecture * architecture);
+LORICA_API lorica_status lorica_architecture_get_tensor(const lorica_architecture * architecture, int32_t i,
+                                                        lorica_architecture_tensor * out);
+
+/* ---------------------------------------------------------------------------------------------------------------
  * Training
  * ------------------------------------------------------------------------------------------------------------- */
 

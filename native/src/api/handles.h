@@ -30,6 +30,9 @@ namespace lorica::api {
 std::vector<Adapter::Part> adapter_parts(const lorica_adapter * const * adapters, const double * factors,
                                          int32_t n_adapters);
 
+// What a file of the writer would begin with.
+std::vector<std::byte> metadata_of(const lorica_gguf_writer & writer);
+
 }  // namespace lorica::api
 
 struct lorica_session {

@@ -48,6 +48,8 @@ template <typename T> std::span<const T> checked_span(const T * values, int64_t 
 
 }  // namespace
 
+std::vector<std::byte> lorica::api::metadata_of(const lorica_gguf_writer & writer) { return writer.writer.header(); }
+
 lorica_status lorica_write_default_params(lorica_write_params * params) {
     return guarded([&] {
         lorica::api::write_struct(lorica_write_params{sizeof(lorica_write_params), nullptr, 0}, "params", params);

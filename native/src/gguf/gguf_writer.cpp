@@ -199,12 +199,18 @@ void GgufWriter::add_tensor(std::string_view name, ggml_type type, std::initiali
     });
 }
 
+std::vector<std::byte> GgufWriter::header() const {
+    const gguf_context * context = impl_->context.get();
+    std::vector<std::byte> bytes(gguf_get_meta_size(context));
+    gguf_get_meta_data(context, bytes.data());
+    return bytes;
+}
+
 void GgufWriter::write(const std::string & path) const {
     const gguf_context * context = impl_->context.get();
     AtomicFile file(path);
 
-    std::vector<std::byte> header(gguf_get_meta_size(context));
-    gguf_get_meta_data(context, header.data());
+    const std::vector<std::byte> header = this->header();
     file.write(header.data(), header.size());
 
     const uint64_t alignment = gguf_get_alignment(context);

@@ -52,6 +52,8 @@ public:
     // The same for data that lives until write() returns.
     void add_tensor(std::string_view name, ggml_type type, std::initializer_list<int64_t> ne, const void * data);
 
+    // The file's beginning, before the data of the first tensor: all there is of a file without tensors.
+    std::vector<std::byte> header() const;
     // Errors: IO; the file that was there then stays as it was. May be called again.
     void write(const std::string & path) const;
 

@@ -12,8 +12,8 @@ public class Lorica extends dev.lorica.internal.c.presets.LoricaPresets {
 // Parsed from lorica/status.h
 
 /*
- * status.h: what a call of lorica.h ends with, and the lines that it logs. Included by lorica.h; the library's own sources
- * include this and not the whole interface.
+ * status.h: what a call of lorica.h ends with, and the lines that it logs. Included by lorica.h; the library's own
+ * sources include this and not the whole interface.
  */
 // #ifndef LORICA_STATUS_H
 // #define LORICA_STATUS_H
@@ -78,17 +78,16 @@ public static final int LORICA_LOG_DEBUG = 0, LORICA_LOG_INFO = 1, LORICA_LOG_WA
  *   A pointer in a parameter is borrowed for the call only. A handle returned through `**out` is the caller's; it is
  *   released with the *_free function of its type, which accepts NULL, in any order: what an object was made from lives
  *   on inside of it.
- *   Structs begin with struct_size, which the caller sets to sizeof before the call, of those that it gives and of those
- *   that it receives. So they can grow at their end: a library reads and writes no more than the caller knows, takes
- *   defaults for the rest, and refuses a larger struct unless what it does not know is zero.
- *   Words: a *training session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text
- *   is run through; *recomputation* is computing activations again in the backward pass instead of keeping them; a
- *   *checkpoint* is a saved state.
- *   Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at a time,
- *   except lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that cancel.
- *   Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it returns
- *   LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed, and
- *   nothing exits, throws or aborts across this boundary.
+ *   Structs begin with struct_size, which the caller sets to sizeof before the call, of those that it gives and of
+ * those that it receives. So they can grow at their end: a library reads and writes no more than the caller knows,
+ * takes defaults for the rest, and refuses a larger struct unless what it does not know is zero. Words: a *training
+ * session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text is run through;
+ * *recomputation* is computing activations again in the backward pass instead of keeping them; a *checkpoint* is a
+ * saved state. Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at
+ * a time, except lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that
+ * cancel. Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it
+ * returns LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed,
+ * and nothing exits, throws or aborts across this boundary.
  */
 // #ifndef LORICA_H
 // #define LORICA_H
@@ -124,15 +123,15 @@ public static native @Cast("const char*") BytePointer lorica_last_error();
 public static native void lorica_log_set(lorica_log_callback callback, Pointer user_data);
 
 /* What computes is one pool of threads for the whole process. It is as large as the number of processors that affinity
- * and control groups (version 1 and 2) leave this process, or as n_threads somewhere asks for; its threads are made when
- * they are first wanted, and where the system gives none the others do the work. Calls that run at the same time share
- * them: of k calls each computes on a k-th of the processors, its own thread included. Results do not depend on any of
- * it. n_threads lowers the number for whoever asks for "all" (a JVM's availableProcessors, say); 0: as it was. Has no
- * effect on models that are loaded. */
+ * and control groups (version 1 and 2) leave this process, or as n_threads somewhere asks for; its threads are made
+ * when they are first wanted, and where the system gives none the others do the work. Calls that run at the same time
+ * share them: of k calls each computes on a k-th of the processors, its own thread included. Results do not depend on
+ * any of it. n_threads lowers the number for whoever asks for "all" (a JVM's availableProcessors, say); 0: as it was.
+ * Has no effect on models that are loaded. */
 public static native void lorica_set_thread_limit(int n_threads);
 
-/* Bytes that something else in this process will yet take, such as the heap of a JVM on its way to its largest size: they
- * are not available to the plans of the devices that compute in the machine's memory. 0 at first. */
+/* Bytes that something else in this process will yet take, such as the heap of a JVM on its way to its largest size:
+ * they are not available to the plans of the devices that compute in the machine's memory. 0 at first. */
 public static native void lorica_set_reserved_memory(@Cast("int64_t") long n_bytes);
 // Targeting lorica_gguf.java
 
@@ -332,8 +331,8 @@ public static native @Cast("lorica_status") int lorica_model_load(String path, @
 public static native void lorica_model_free(lorica_model model);
 
 /* Whether the files of a mapped model are what they were when it was loaded: size, time of modification and a sample.
- * lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors: MISMATCH, what
- * was computed meanwhile may be wrong; IO.
+ * lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors: MISMATCH,
+ * what was computed meanwhile may be wrong; IO.
  *
  * Of a mapped file that is cut while it is in use, the missing pages read as zeros, and the call that read them fails
  * with IO, as do all later ones with this model. For that the library has a handler of SIGBUS, installed when the first
@@ -522,6 +521,41 @@ public static native @Cast("lorica_status") int lorica_gguf_writer_add_vector(lo
 /* Errors: IO, NON_FINITE; a file that was there before then stays as it was. */
 public static native @Cast("lorica_status") int lorica_gguf_writer_write(lorica_gguf_writer writer, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_gguf_writer_write(lorica_gguf_writer writer, String path);
+// Targeting lorica_architecture.java
+
+
+
+/** enum lorica_tensor_kind */
+public static final int
+    LORICA_TENSOR_EMBEDDING = 0,
+    LORICA_TENSOR_LINEAR = 1, /* what adapters may sit on */
+    LORICA_TENSOR_NORM = 2,
+    LORICA_TENSOR_BIAS = 3,
+    LORICA_TENSOR_HEAD = 4;
+
+/* How the rows in a GGUF file differ from those in Hugging Face's. Whatever else has an element per row follows: a
+ * LoRA's B, a DoRA's magnitudes, a bias. */
+/** enum lorica_row_order */
+public static final int
+    LORICA_ROWS_SAME = 0,
+    LORICA_ROWS_ROPE_PAIRS = 1, /* within each of n_head heads of head_dim rows, Hugging Face's row j + k * head_dim / 2
+                                   is GGUF's row 2j + k */
+    LORICA_ROWS_GROUPED_QKV = 2; /* GGUF has [kv group][its q heads, k, v], Hugging Face [q][k][v] */
+// Targeting lorica_architecture_tensor.java
+
+
+
+/* Of a loaded model, or of the metadata that a writer holds, before it has any tensors: general.architecture, the
+ * numbers of that architecture, and its vocab_size. Errors: UNSUPPORTED, FORMAT. */
+public static native @Cast("lorica_status") int lorica_architecture_of_model(@Const lorica_model model, @Cast("lorica_architecture**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_architecture_of_model(@Const lorica_model model, @ByPtrPtr lorica_architecture out);
+public static native @Cast("lorica_status") int lorica_architecture_of_metadata(@Const lorica_gguf_writer writer, @Cast("lorica_architecture**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_architecture_of_metadata(@Const lorica_gguf_writer writer, @ByPtrPtr lorica_architecture out);
+public static native void lorica_architecture_free(lorica_architecture architecture);
+
+public static native int lorica_architecture_n_tensors(@Const lorica_architecture architecture);
+public static native @Cast("lorica_status") int lorica_architecture_get_tensor(@Const lorica_architecture architecture, int i,
+                                                        lorica_architecture_tensor out);
 // Targeting lorica_session.java
 
 
@@ -550,14 +584,15 @@ public static native @Cast("lorica_status") int lorica_session_default_params(lo
 
 /* Computes the plan without allocating. */
 public static native @Cast("lorica_status") int lorica_session_get_plan(@Const lorica_model model, @Const lorica_adapter adapter,
-                                               @Const lorica_session_params params, lorica_memory_plan out);
+                                                 @Const lorica_session_params params, lorica_memory_plan out);
 
-/* Allocates all that the plan names, once. The adapter's A and B are trained in place. Errors: OUT_OF_MEMORY with the
- * setting that would fit; the adapter is already in another session. */
+/* Allocates all that the plan names, once. The adapter's tensors are trained in place. Without an adapter (NULL) the
+ * session only evaluates the model as it is, and refuses what is about gradients, steps and states. Errors:
+ * OUT_OF_MEMORY with the setting that would fit; INVALID_ARGUMENT, the adapter is in another session already. */
 public static native @Cast("lorica_status") int lorica_session_create(@Const lorica_model model, lorica_adapter adapter,
-                                             @Const lorica_session_params params, @Cast("lorica_session**") PointerPointer out);
+                                               @Const lorica_session_params params, @Cast("lorica_session**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_session_create(@Const lorica_model model, lorica_adapter adapter,
-                                             @Const lorica_session_params params, @ByPtrPtr lorica_session out);
+                                               @Const lorica_session_params params, @ByPtrPtr lorica_session out);
 public static native void lorica_session_free(lorica_session session);
 // Targeting lorica_batch.java
 
@@ -573,22 +608,22 @@ public static native @Cast("lorica_status") int lorica_batch_default(lorica_batc
  * the plan, an id outside the vocabulary, lengths that do not add up, no trained label), NON_FINITE (the gradients are
  * of no use then; call lorica_session_zero_gradients before going on). */
 public static native @Cast("lorica_status") int lorica_session_forward_backward(lorica_session session, @Const lorica_batch batch,
-                                                       lorica_batch_result out);
+                                                         lorica_batch_result out);
 
-/* From another thread, at any time: while cancelled is true, lorica_session_forward_backward and lorica_session_evaluate
- * return CANCELLED as soon as the operation that runs is done, a running call included; optimizer steps, and what saves
- * and loads, are not stopped half way. After a cancelled lorica_session_forward_backward the gradients are of no use; call
- * lorica_session_zero_gradients before going on. */
+/* From another thread, at any time: while cancelled is true, lorica_session_forward_backward and
+ * lorica_session_evaluate return CANCELLED as soon as the operation that runs is done, a running call included;
+ * optimizer steps, and what saves and loads, are not stopped half way. After a cancelled
+ * lorica_session_forward_backward the gradients are of no use; call lorica_session_zero_gradients before going on. */
 public static native void lorica_session_cancel(lorica_session session, @Cast("bool") boolean cancelled);
 
 /* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each
  * position [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
-public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch, FloatPointer token_nll,
-                                               lorica_batch_result out);
-public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch, FloatBuffer token_nll,
-                                               lorica_batch_result out);
-public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch, float[] token_nll,
-                                               lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch,
+                                                 FloatPointer token_nll, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch,
+                                                 FloatBuffer token_nll, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_evaluate(lorica_session session, @Const lorica_batch batch,
+                                                 float[] token_nll, lorica_batch_result out);
 // Targeting lorica_optimizer_step_params.java
 
 
@@ -598,18 +633,18 @@ public static native @Cast("lorica_status") int lorica_optimizer_step_default_pa
 
 /* One AdamW step (Loshchilov & Hutter 2019, bias-corrected) on all trainable tensors, then gradients are zeroed.
  * *grad_norm receives the scaled norm before clipping. Errors: NON_FINITE, nothing is updated then. */
-public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session, @Const lorica_optimizer_step_params params,
-                                                     DoublePointer grad_norm);
-public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session, @Const lorica_optimizer_step_params params,
-                                                     DoubleBuffer grad_norm);
-public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session, @Const lorica_optimizer_step_params params,
-                                                     double[] grad_norm);
+public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session,
+                                                       @Const lorica_optimizer_step_params params, DoublePointer grad_norm);
+public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session,
+                                                       @Const lorica_optimizer_step_params params, DoubleBuffer grad_norm);
+public static native @Cast("lorica_status") int lorica_session_optimizer_step(lorica_session session,
+                                                       @Const lorica_optimizer_step_params params, double[] grad_norm);
 
 /* Parameter groups: what the steps to come multiply learning rate and weight decay by for adapter tensor i; 1 and 1 at
  * the start. LoRA+ (Hayou et al. 2024) is a factor above 1 on the learning rate of every B. The state does not remember
  * them. */
 public static native @Cast("lorica_status") int lorica_session_set_group(lorica_session session, int i, double learning_rate_factor,
-                                                double weight_decay_factor);
+                                                  double weight_decay_factor);
 
 public static native @Cast("lorica_status") int lorica_session_zero_gradients(lorica_session session);
 // Targeting lorica_session_speed.java
@@ -623,16 +658,22 @@ public static native @Cast("lorica_status") int lorica_session_measure_speed(lor
 public static native @Cast("int64_t") long lorica_session_step_count(@Const lorica_session session);
 
 /* Copies the gradient sums of adapter tensor i out (for tests and all-reduce), or into the session. n = rows * cols. */
-public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatPointer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatBuffer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, float[] data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const FloatPointer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const FloatBuffer data, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const float[] data, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatPointer data,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatBuffer data,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, float[] data,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const FloatPointer data,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const FloatBuffer data,
+                                                     @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_set_gradient(lorica_session session, int i, @Const float[] data,
+                                                     @Cast("int64_t") long n);
 
 /* The gradient sums of all adapter tensors, one after another in their order: n is lorica_adapter_info.n_params. What
- * sessions on several machines, each with its own micro-batches, have summed up is so added into one (+=), whose step is
- * then that of all. */
+ * sessions on several machines, each with its own micro-batches, have summed up is so added into one (+=), whose step
+ * is then that of all. */
 public static native @Cast("lorica_status") int lorica_session_get_gradients(@Const lorica_session session, FloatPointer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_session_get_gradients(@Const lorica_session session, FloatBuffer data, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_session_get_gradients(@Const lorica_session session, float[] data, @Cast("int64_t") long n);
@@ -657,9 +698,9 @@ public static native @Cast("lorica_status") int lorica_session_load_state(lorica
 
 /* adapter may be NULL: the base alone. n_ctx positions are allocated. Errors: OUT_OF_MEMORY. */
 public static native @Cast("lorica_status") int lorica_kv_cache_create(@Const lorica_model model, @Const lorica_adapter adapter,
-                                               int n_ctx, @Cast("lorica_kv_cache**") PointerPointer out);
+                                                int n_ctx, @Cast("lorica_kv_cache**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_kv_cache_create(@Const lorica_model model, @Const lorica_adapter adapter,
-                                               int n_ctx, @ByPtrPtr lorica_kv_cache out);
+                                                int n_ctx, @ByPtrPtr lorica_kv_cache out);
 public static native void lorica_kv_cache_free(lorica_kv_cache cache);
 
 /* Positions filled so far. */
@@ -672,11 +713,11 @@ public static native int lorica_kv_cache_n_past(@Const lorica_kv_cache cache);
  * them lives, and left out where they would take more than three quarters of the memory that is available. Errors:
  * INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
 public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const IntPointer tokens, int n_tokens,
-                                             @Cast("bool") boolean all_logits, FloatPointer logits);
+                                              @Cast("bool") boolean all_logits, FloatPointer logits);
 public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const IntBuffer tokens, int n_tokens,
-                                             @Cast("bool") boolean all_logits, FloatBuffer logits);
+                                              @Cast("bool") boolean all_logits, FloatBuffer logits);
 public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const int[] tokens, int n_tokens,
-                                             @Cast("bool") boolean all_logits, float[] logits);
+                                              @Cast("bool") boolean all_logits, float[] logits);
 
 /* From another thread, at any time: while cancelled is true, lorica_kv_cache_eval returns CANCELLED as soon as the
  * operation that runs is done, a running call included. What it had appended before stays: whole pieces of the prompt,
@@ -689,13 +730,13 @@ public static native void lorica_kv_cache_cancel(lorica_kv_cache cache, @Cast("b
  * costs about what copying A and B costs. Errors: INVALID_ARGUMENT (another model's adapter, a factor that is not
  * finite), OUT_OF_MEMORY; nothing is changed then. */
 public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Cast("const lorica_adapter*const*") PointerPointer adapters,
-                                                     @Const DoublePointer factors, int n_adapters);
+                                                      @Const DoublePointer factors, int n_adapters);
 public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
-                                                     @Const DoublePointer factors, int n_adapters);
+                                                      @Const DoublePointer factors, int n_adapters);
 public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
-                                                     @Const DoubleBuffer factors, int n_adapters);
+                                                      @Const DoubleBuffer factors, int n_adapters);
 public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
-                                                     @Const double[] factors, int n_adapters);
+                                                      @Const double[] factors, int n_adapters);
 
 /* Forgets all positions from n_past on; n_past 0 empties the cache. */
 public static native @Cast("lorica_status") int lorica_kv_cache_truncate(lorica_kv_cache cache, int n_past);

@@ -28,7 +28,7 @@ public class lorica_adapter_info extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_adapter_info struct_size(long setter); /* sizeof, set by the caller */
-    public native int rank(); public native lorica_adapter_info rank(int setter); /* of the first pair; pairs of a loaded adapter may differ */
+    public native int rank(); public native lorica_adapter_info rank(int setter);       /* of the first pair; pairs of a loaded adapter may differ */
     public native double alpha(); public native lorica_adapter_info alpha(double setter);
     public native double scale(); public native lorica_adapter_info scale(double setter); /* alpha / rank or alpha / sqrt(rank), times the factor of lorica_adapter_set_scale */
     public native double dropout(); public native lorica_adapter_info dropout(double setter);

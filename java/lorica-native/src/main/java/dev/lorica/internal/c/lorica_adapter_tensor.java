@@ -30,7 +30,7 @@ public class lorica_adapter_tensor extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_adapter_tensor struct_size(long setter); /* sizeof, set by the caller */
-    public native @Cast("const char*") BytePointer name(); public native lorica_adapter_tensor name(BytePointer setter); /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
+    public native @Cast("const char*") BytePointer name(); public native lorica_adapter_tensor name(BytePointer setter);  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
     public native @Cast("int64_t") long rows(); public native lorica_adapter_tensor rows(long setter);
     public native @Cast("int64_t") long cols(); public native lorica_adapter_tensor cols(long setter);
     public native double alpha(); public native lorica_adapter_tensor alpha(double setter); /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */

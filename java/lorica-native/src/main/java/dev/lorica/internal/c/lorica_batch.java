@@ -28,7 +28,7 @@ public class lorica_batch extends Pointer {
         return new lorica_batch((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("size_t") long struct_size(); public native lorica_batch struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("size_t") long struct_size(); public native lorica_batch struct_size(long setter);        /* sizeof, set by the caller */
     public native @Const IntPointer tokens(); public native lorica_batch tokens(IntPointer setter);    /* [n_tokens] */
     public native @Const IntPointer labels(); public native lorica_batch labels(IntPointer setter);    /* [n_tokens] what position t is to predict: the id that follows it (already shifted), or
                                   -100: not trained. The last position of a sequence therefore has -100. */
@@ -36,6 +36,6 @@ public class lorica_batch extends Pointer {
     public native @Const IntPointer sequence_lengths(); public native lorica_batch sequence_lengths(IntPointer setter); /* [n_sequences], each >= 1, their sum n_tokens */
     public native int n_tokens(); public native lorica_batch n_tokens(int setter);
     public native int n_sequences(); public native lorica_batch n_sequences(int setter);
-    public native @Cast("int64_t") long number(); public native lorica_batch number(long setter); /* of the micro-batch in the whole training, which seeds dropout and noise: with the same number they
-                       are the same, in any session and order; < 0: one more than that of the last */
+    public native @Cast("int64_t") long number(); public native lorica_batch number(long setter); /* of the micro-batch in the whole training, which seeds dropout and noise: with the same number
+                       they are the same, in any session and order; < 0: one more than that of the last */
 }

@@ -28,6 +28,6 @@ public class lorica_batch_result extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_batch_result struct_size(long setter); /* sizeof, set by the caller */
-    public native double loss_sum(); public native lorica_batch_result loss_sum(double setter);   /* sum over trained labels of -log p(label) */
-    public native @Cast("int64_t") long n_trained(); public native lorica_batch_result n_trained(long setter); /* labels that are not -100 */
+    public native double loss_sum(); public native lorica_batch_result loss_sum(double setter);    /* sum over trained labels of -log p(label) */
+    public native @Cast("int64_t") long n_trained(); public native lorica_batch_result n_trained(long setter);  /* labels that are not -100 */
 }

@@ -28,7 +28,7 @@ public class lorica_cuda_info extends Pointer {
         return new lorica_cuda_info((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("size_t") long struct_size(); public native lorica_cuda_info struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("size_t") long struct_size(); public native lorica_cuda_info struct_size(long setter);      /* sizeof, set by the caller */
     public native int driver_version(); public native lorica_cuda_info driver_version(int setter);  /* the newest CUDA that the driver runs, 13000 for 13.0; 0: no driver, or no library to ask
                                 it with */
     public native int runtime_version(); public native lorica_cuda_info runtime_version(int setter); /* the CUDA that liblorica-cuda.so was built with; 0: that library cannot be opened */

@@ -28,7 +28,7 @@ public class lorica_device_info extends Pointer {
         return new lorica_device_info((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("size_t") long struct_size(); public native lorica_device_info struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("size_t") long struct_size(); public native lorica_device_info struct_size(long setter);       /* sizeof, set by the caller */
     public native @Cast("char") byte name(int i); public native lorica_device_info name(int i, byte setter);
     @MemberGetter public native @Cast("char*") BytePointer name();            /* "cpu", "cuda:0" */
     public native @Cast("char") byte detail(int i); public native lorica_device_info detail(int i, byte setter);

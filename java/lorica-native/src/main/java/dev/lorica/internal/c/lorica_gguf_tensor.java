@@ -28,11 +28,11 @@ public class lorica_gguf_tensor extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_gguf_tensor struct_size(long setter); /* sizeof, set by the caller */
-    public native @Cast("const char*") BytePointer name(); public native lorica_gguf_tensor name(BytePointer setter); /* owned by the handle */
-    public native @Cast("const char*") BytePointer type(); public native lorica_gguf_tensor type(BytePointer setter); /* ggml's name: "F32", "Q4_0", "Q4_K", … static storage */
-    public native int n_dims(); public native lorica_gguf_tensor n_dims(int setter);    /* 1 to 4 */
+    public native @Cast("const char*") BytePointer name(); public native lorica_gguf_tensor name(BytePointer setter);  /* owned by the handle */
+    public native @Cast("const char*") BytePointer type(); public native lorica_gguf_tensor type(BytePointer setter);  /* ggml's name: "F32", "Q4_0", "Q4_K", … static storage */
+    public native int n_dims(); public native lorica_gguf_tensor n_dims(int setter);     /* 1 to 4 */
     public native @Cast("int64_t") long ne(int i); public native lorica_gguf_tensor ne(int i, long setter);
-    @MemberGetter public native @Cast("int64_t*") LongPointer ne();     /* ggml order: ne[0] is the contiguous dimension; unused dimensions are 1 */
-    public native @Cast("uint64_t") long offset(); public native lorica_gguf_tensor offset(long setter);   /* bytes from the start of the file that it lies in */
+    @MemberGetter public native @Cast("int64_t*") LongPointer ne();      /* ggml order: ne[0] is the contiguous dimension; unused dimensions are 1 */
+    public native @Cast("uint64_t") long offset(); public native lorica_gguf_tensor offset(long setter);    /* bytes from the start of the file that it lies in */
     public native @Cast("uint64_t") long n_bytes(); public native lorica_gguf_tensor n_bytes(long setter);
 }

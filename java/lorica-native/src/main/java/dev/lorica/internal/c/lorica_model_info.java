@@ -27,7 +27,7 @@ public class lorica_model_info extends Pointer {
         return new lorica_model_info((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("size_t") long struct_size(); public native lorica_model_info struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("size_t") long struct_size(); public native lorica_model_info struct_size(long setter);         /* sizeof, set by the caller */
     public native @Cast("const char*") BytePointer architecture(); public native lorica_model_info architecture(BytePointer setter);  /* "llama" */
     public native @Cast("const char*") BytePointer name(); public native lorica_model_info name(BytePointer setter);          /* general.name, "" when absent */
     public native @Cast("const char*") BytePointer file_type(); public native lorica_model_info file_type(BytePointer setter);     /* the tensor type that most weights have: "Q4_0" */

@@ -27,7 +27,7 @@ public class lorica_model_params extends Pointer {
         return new lorica_model_params((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("size_t") long struct_size(); public native lorica_model_params struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("size_t") long struct_size(); public native lorica_model_params struct_size(long setter);  /* sizeof, set by the caller */
     public native @Cast("const char*") BytePointer device(); public native lorica_model_params device(BytePointer setter); /* "auto" (the first GPU that works, else the CPU), "cpu", "reference" (plain loops, to compare
                             with), "cuda" or "cuda:N" */
     public native @Cast("lorica_precision") int precision(); public native lorica_model_params precision(int setter);

@@ -27,7 +27,7 @@ public class lorica_session_params extends Pointer {
         return new lorica_session_params((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("size_t") long struct_size(); public native lorica_session_params struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("size_t") long struct_size(); public native lorica_session_params struct_size(long setter);          /* sizeof, set by the caller */
     public native int max_tokens(); public native lorica_session_params max_tokens(int setter);          /* the most tokens of one micro-batch (T) */
     public native int max_sequences(); public native lorica_session_params max_sequences(int setter);       /* the most sequences packed into it; 0: max_tokens */
     public native int max_sequence_length(); public native lorica_session_params max_sequence_length(int setter); /* the longest single sequence; 0: max_tokens */

@@ -27,7 +27,7 @@ public class lorica_tokenizer_info extends Pointer {
         return new lorica_tokenizer_info((Pointer)this).offsetAddress(i);
     }
 
-    public native @Cast("size_t") long struct_size(); public native lorica_tokenizer_info struct_size(long setter); /* sizeof, set by the caller */
+    public native @Cast("size_t") long struct_size(); public native lorica_tokenizer_info struct_size(long setter);         /* sizeof, set by the caller */
     public native @Cast("const char*") BytePointer model(); public native lorica_tokenizer_info model(BytePointer setter);         /* "llama" (SentencePiece-style), "gpt2" (byte-level BPE), "bert" (WordPiece) */
     public native @Cast("const char*") BytePointer pre(); public native lorica_tokenizer_info pre(BytePointer setter);           /* pre-tokenizer of byte-level BPE, "" where there is none */
     public native @Cast("const char*") BytePointer chat_template(); public native lorica_tokenizer_info chat_template(BytePointer setter); /* Jinja source as stored in the file, NULL when the file has none */

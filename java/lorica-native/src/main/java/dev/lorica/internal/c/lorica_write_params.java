@@ -33,11 +33,11 @@ public class lorica_write_params extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_write_params struct_size(long setter); /* sizeof, set by the caller */
-    public native @Cast("const char*") BytePointer type(); public native lorica_write_params type(BytePointer setter); /* of the matrices in the new file: any of ggml's types ("F32", "F16", "BF16", "Q8_0", "IQ4_NL",
-                          …) or a mix of llama.cpp's (Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M),
-                          which gives some tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it,
-                          the output head gets at least Q6_K, and a tensor whose rows are no whole number of blocks the
-                          next larger type that fits. NULL: every tensor keeps its type, but those that an adapter
-                          changes become F16. Norms and other vectors are always copied. */
-    public native int n_threads(); public native lorica_write_params n_threads(int setter); /* 0: all cores that this process may run on. The result does not depend on it. */
+    public native @Cast("const char*") BytePointer type(); public native lorica_write_params type(BytePointer setter);  /* of the matrices in the new file: any of ggml's types ("F32", "F16", "BF16", "Q8_0", "IQ4_NL",
+                           …) or a mix of llama.cpp's (Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M),
+                           which gives some tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it,
+                           the output head gets at least Q6_K, and a tensor whose rows are no whole number of blocks the
+                           next larger type that fits. NULL: every tensor keeps its type, but those that an adapter
+                           changes become F16. Norms and other vectors are always copied. */
+    public native int n_threads(); public native lorica_write_params n_threads(int setter);  /* 0: all cores that this process may run on. The result does not depend on it. */
 }

@@ -1,0 +1,135 @@
+// The table of tensors that the C ABI serves is the one that files are read by.
+#include <gmock/gmock.h>
+#include <lorica/lorica.h>
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "gguf/gguf_file.h"
+#include "support/c_structs.h"
+#include "support/temp_dir.h"
+#include "support/test_model.h"
+
+namespace lorica {
+namespace {
+
+using testing::HasSubstr;
+
+struct Free {
+    void operator()(lorica_architecture * architecture) const { lorica_architecture_free(architecture); }
+    void operator()(lorica_model * model) const { lorica_model_free(model); }
+    void operator()(lorica_gguf_writer * writer) const { lorica_gguf_writer_free(writer); }
+};
+using Table = std::unique_ptr<lorica_architecture, Free>;
+using Model = std::unique_ptr<lorica_model, Free>;
+using Writer = std::unique_ptr<lorica_gguf_writer, Free>;
+
+std::map<std::string, lorica_architecture_tensor> by_name(const lorica_architecture * table) {
+    std::map<std::string, lorica_architecture_tensor> tensors;
+    for (int32_t i = 0; i < lorica_architecture_n_tensors(table); ++i) {
+        lorica_architecture_tensor tensor{sizeof tensor};
+        EXPECT_EQ(lorica_architecture_get_tensor(table, i, &tensor), LORICA_OK) << lorica_last_error();
+        EXPECT_TRUE(tensors.emplace(tensor.name, tensor).second) << tensor.name;
+    }
+    return tensors;
+}
+
+Table of_file(const std::string & path, Model & model) {
+    auto params = test::defaults(lorica_model_default_params);
+    params.device = "cpu";
+    lorica_model * loaded = nullptr;
+    EXPECT_EQ(lorica_model_load(path.c_str(), &params, &loaded), LORICA_OK) << lorica_last_error();
+    model.reset(loaded);
+    lorica_architecture * table = nullptr;
+    EXPECT_EQ(lorica_architecture_of_model(loaded, &table), LORICA_OK) << lorica_last_error();
+    return Table(table);
+}
+
+TEST(ApiArchitecture, NamesTheTensorsOfAFileWithTheirShapes) {
+    for (const bool tied : {false, true}) {
+        test::TempDir dir;
+        test::TestModel shape;
+        shape.tied_output = tied;
+        const std::string path = test::write_test_model(dir / "model.gguf", shape);
+        Model model;
+        const Table table = of_file(path, model);
+        auto tensors = by_name(table.get());
+        const GgufFile file = GgufFile::open(path);
+        for (const TensorView & view : file.tensors()) {
+            ASSERT_TRUE(tensors.contains(view.name)) << view.name;
+            const lorica_architecture_tensor & tensor = tensors[view.name];
+            if (view.n_dims == 1) {
+                EXPECT_EQ(tensor.cols, 1) << view.name;
+                EXPECT_EQ(tensor.rows, view.ne[0]) << view.name;
+            } else {
+                EXPECT_EQ(tensor.cols, view.ne[0]) << view.name;
+                EXPECT_EQ(tensor.rows, view.ne[1]) << view.name;
+            }
+            tensors.erase(view.name);
+        }
+        for (const auto & [name, tensor] : tensors) EXPECT_TRUE(tensor.is_optional) << name << " is not in the file";
+        EXPECT_EQ(tensors.size(), tied ? 1u : 0u);
+    }
+}
+
+TEST(ApiArchitecture, SaysWhatHuggingFaceCallsThemAndHowTheirRowsDiffer) {
+    test::TempDir dir;
+    Model model;
+    const Table table = of_file(test::write_test_model(dir / "model.gguf", {}), model);
+    const auto tensors = by_name(table.get());
+    const lorica_architecture_tensor & k = tensors.at("blk.1.attn_k.weight");
+    EXPECT_STREQ(k.hf_name, "model.layers.1.self_attn.k_proj.weight");
+    EXPECT_EQ(k.kind, LORICA_TENSOR_LINEAR);
+    EXPECT_EQ(k.layer, 1);
+    EXPECT_EQ(k.row_order, LORICA_ROWS_ROPE_PAIRS);
+    EXPECT_EQ(k.n_head, 2);
+    EXPECT_EQ(k.head_dim, 16);
+    EXPECT_EQ(tensors.at("blk.1.attn_v.weight").row_order, LORICA_ROWS_SAME);
+    EXPECT_STREQ(tensors.at("token_embd.weight").hf_name, "model.embed_tokens.weight");
+    EXPECT_EQ(tensors.at("token_embd.weight").kind, LORICA_TENSOR_EMBEDDING);
+    EXPECT_EQ(tensors.at("token_embd.weight").layer, -1);
+    EXPECT_EQ(tensors.at("output_norm.weight").kind, LORICA_TENSOR_NORM);
+    EXPECT_EQ(tensors.at("output.weight").kind, LORICA_TENSOR_HEAD);
+    lorica_architecture_tensor tensor{sizeof tensor};
+    EXPECT_EQ(lorica_architecture_get_tensor(table.get(), -1, &tensor), LORICA_ERROR_INVALID_ARGUMENT);
+    EXPECT_EQ(lorica_architecture_get_tensor(table.get(), 1 << 20, &tensor), LORICA_ERROR_INVALID_ARGUMENT);
+}
+
+// What a converter asks before there is a file.
+TEST(ApiArchitecture, OfMetadataIsTheTableOfTheModelThatIsWrittenWithIt) {
+    test::TempDir dir;
+    Model model;
+    const Table of_model = of_file(test::write_test_model(dir / "model.gguf", {}), model);
+    lorica_gguf_writer * created = nullptr;
+    ASSERT_EQ(lorica_gguf_writer_create(&created), LORICA_OK);
+    const Writer writer(created);
+    lorica_architecture * table = nullptr;
+    EXPECT_EQ(lorica_architecture_of_metadata(created, &table), LORICA_ERROR_FORMAT);
+    EXPECT_THAT(lorica_last_error(), HasSubstr("general.architecture is missing"));
+    ASSERT_EQ(lorica_gguf_writer_set_string(created, "general.architecture", "llama"), LORICA_OK);
+    ASSERT_EQ(lorica_gguf_writer_set_u32(created, "llama.attention.head_count_kv", 2), LORICA_OK);
+    const std::pair<const char *, uint32_t> numbers[] = {
+        {"llama.block_count", 2},          {"llama.embedding_length", 64}, {"llama.attention.head_count", 4},
+        {"llama.feed_forward_length", 96}, {"llama.context_length", 512},  {"llama.vocab_size", 300}};
+    for (const auto & [key, value] : numbers) {
+        EXPECT_EQ(lorica_architecture_of_metadata(created, &table), LORICA_ERROR_FORMAT) << "without " << key;
+        ASSERT_EQ(lorica_gguf_writer_set_u32(created, key, value), LORICA_OK);
+    }
+    ASSERT_EQ(lorica_architecture_of_metadata(created, &table), LORICA_OK) << lorica_last_error();
+    const Table of_metadata(table);
+    const auto one = by_name(of_model.get()), other = by_name(of_metadata.get());
+    ASSERT_EQ(one.size(), other.size());
+    for (const auto & [name, tensor] : one) {
+        const lorica_architecture_tensor & same = other.at(name);
+        EXPECT_STREQ(tensor.hf_name, same.hf_name);
+        EXPECT_EQ(tensor.kind, same.kind);
+        EXPECT_EQ(tensor.rows, same.rows);
+        EXPECT_EQ(tensor.cols, same.cols);
+        EXPECT_EQ(tensor.row_order, same.row_order);
+    }
+}
+
+}  // namespace
+}  // namespace lorica
