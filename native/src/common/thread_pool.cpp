@@ -10,7 +10,9 @@
 #include <signal.h>
 #endif
 #if defined(__linux__)
+#include <linux/futex.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #endif
 #if defined(__x86_64__) || defined(__i386__)
@@ -24,11 +26,8 @@ namespace lorica {
 
 namespace {
 
-// About 50 µs. Within that time the next operation follows, or nothing does for long; and a thread that has not done
-// its piece by then has lost its core, perhaps to the one that waits for it.
-constexpr int n_spins = 1000;
-
-constexpr uint32_t one_place = uint32_t{1} << 16, inside_mask = one_place - 1;
+// Of a slot's state. somebody_waits: the caller sleeps until nobody is inside.
+constexpr uint32_t one_place = uint32_t{1} << 16, inside_mask = one_place - 1, somebody_waits = uint32_t{1} << 31;
 
 thread_local bool inside = false;   // of a call, or a thread of the pool
 thread_local int caller_depth = 0;  // of Caller
@@ -68,6 +67,55 @@ private:
 };
 
 // A thread inherits the processors of the one that made it, which may have been bound to one.
+// Until this time nobody spins: somebody else wants the processors. Then a thread that sleeps where it has nothing to
+// do is given one at once when it wakes, while one that spins uses up what it gets.
+std::atomic<int64_t> crowded_until = 0;
+
+// Waits a moment for what is only a moment away: the next operation, or the end of another thread's piece. About 50 µs;
+// what has not come by then takes long, or its thread has lost its core, perhaps to the one that waits for it.
+template <typename Done> bool comes_soon(const Done & done, bool is_owed) {
+    constexpr int64_t longest = 50'000, lost = 200'000, how_long = 20'000'000;
+    constexpr int at_once = 20;
+    for (int i = 0; i < at_once; ++i) {
+        if (done()) return true;
+        pause();
+    }
+    const int64_t begin = now();
+    if (begin < crowded_until.load(std::memory_order_relaxed)) return false;
+    for (int64_t before = begin;;) {
+        for (int i = 0; i < at_once; ++i) {
+            if (done()) return true;
+            pause();
+        }
+        const int64_t time = now();
+        // Between two looks at the clock another thread was here.
+        if (time - before > lost || (is_owed && time - begin > longest)) {
+            crowded_until.store(time + how_long, std::memory_order_relaxed);
+            return done();
+        }
+        if (time - begin > longest) return false;
+        before = time;
+    }
+}
+
+// std::atomic::wait yields a few times before it sleeps, and who yields where others want the processor loses it for a
+// whole slice.
+void sleep_while(std::atomic<uint32_t> & value, uint32_t expected) {
+#if defined(__linux__)
+    syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+#else
+    value.wait(expected);
+#endif
+}
+
+void wake(std::atomic<uint32_t> & value) {
+#if defined(__linux__)
+    syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+#else
+    value.notify_one();
+#endif
+}
+
 void use_all_processors() {
 #if defined(__linux__)
     cpu_set_t set;
@@ -156,14 +204,11 @@ void ThreadPool::run_call(int n_threads, Call call, const void * context) {
 
     const uint32_t before = slot.state.fetch_and(inside_mask, std::memory_order_acq_rel);
     if (before >= one_place) open_.fetch_and(~(uint64_t{1} << index));
-    for (int spins = 0;; ++spins) {
-        const uint32_t state = slot.state.load(std::memory_order_acquire);
-        if (state == 0) break;
-        if (spins < n_spins) {
-            pause();
-        } else {
-            slot.state.wait(state, std::memory_order_acquire);
-        }
+    if (!comes_soon([&] { return slot.state.load(std::memory_order_acquire) == 0; }, true)) {
+        uint32_t state = slot.state.fetch_or(somebody_waits) | somebody_waits;
+        for (; (state & inside_mask) != 0; state = slot.state.load(std::memory_order_acquire))
+            sleep_while(slot.state, state);
+        slot.state.store(0, std::memory_order_relaxed);
     }
     if (slot.failed.load(std::memory_order_relaxed)) {
         slot.failed.store(false, std::memory_order_relaxed);
@@ -182,7 +227,7 @@ void ThreadPool::offer(Slot & slot, int index, int places, Call call, const void
         Worker & worker = *workers_[static_cast<size_t>(i)];
         uint32_t state = worker.state.load();
         if (state == Worker::asleep && worker.state.compare_exchange_strong(state, Worker::looking)) {
-            worker.state.notify_one();
+            wake(worker.state);
             ++coming;
         } else if (state == Worker::looking) {
             ++coming;
@@ -227,14 +272,14 @@ bool ThreadPool::help(int index, Worker & self) {
         const int at = (std::countr_zero(open) + turn) % n_slots;
         Slot & slot = slots_[static_cast<size_t>(at)];
         uint32_t state = slot.state.load(std::memory_order_relaxed);
-        while (state >= one_place) {
+        while ((state & ~somebody_waits) >= one_place) {
             if (!slot.state.compare_exchange_weak(state, state - one_place + 1, std::memory_order_acquire)) continue;
             const uint32_t place = state / one_place;
             if (place == 1) open_.fetch_and(~(uint64_t{1} << at));
             self.state.store(Worker::busy, std::memory_order_relaxed);
             call_in(slot, static_cast<int>(place));
             self.state.store(Worker::looking, std::memory_order_relaxed);
-            if ((slot.state.fetch_sub(1, std::memory_order_acq_rel) & inside_mask) == 1) slot.state.notify_one();
+            if (slot.state.fetch_sub(1, std::memory_order_acq_rel) == (somebody_waits | 1)) wake(slot.state);
             return true;
         }
     }
@@ -246,19 +291,13 @@ void ThreadPool::work(int index) {
     use_all_processors();
     set_name();
     Worker & self = *workers_[static_cast<size_t>(index)];
-    for (int spins = 0;;) {
-        if (help(index, self)) {
-            spins = 0;
-        } else if (++spins < n_spins) {
-            pause();
+    for (;;) {
+        if (comes_soon([&] { return help(index, self); }, false)) continue;
+        self.state.store(Worker::asleep);
+        if (open_.load() != 0 && may_help(index)) {
+            self.state.store(Worker::looking);
         } else {
-            self.state.store(Worker::asleep);
-            if (open_.load() != 0 && may_help(index)) {
-                self.state.store(Worker::looking);
-            } else {
-                self.state.wait(Worker::asleep);
-            }
-            spins = 0;
+            sleep_while(self.state, Worker::asleep);
         }
     }
 }
