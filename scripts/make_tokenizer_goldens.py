@@ -356,7 +356,8 @@ def difficult_texts():
         for _ in range(rng.randint(1, 14)):
             parts.append(rng.choice(WORDS) if rng.random() < 0.6 else "".join(character() for _ in range(rng.randint(1, 6))))
             parts.append(rng.choice(SPACES_BETWEEN) * rng.choice([1, 1, 1, 2, 3]))
-        texts.append("".join(parts))
+        # A punctuation mark since Unicode 12; the WordPiece of Hugging Face's library has older tables.
+        texts.append("".join(parts).replace("\u0c77", ""))
     return texts
 
 
