@@ -40,7 +40,7 @@ public:
     Value make(Value x) {
         const uint32_t n = 1 + draw_.below(3);
         for (uint32_t i = 0; i < n; ++i) {
-            switch (draw_.below(6)) {
+            switch (draw_.below(7)) {
                 case 0: x = add(attention(norm(x)), n_embd, x); break;
                 case 1: x = add(feed_forward(norm(x)), 24, x); break;
                 case 2: {  // parallel, one norm
@@ -62,6 +62,9 @@ public:
                     x = add(feed_forward(norm(a)), 24, c);
                     break;
                 }
+                case 6:  // products read the stream and add to its gradient
+                    x = add(feed_forward(x), 24, x, false);
+                    break;
                 case 5: {  // the stream is what a norm leaves (BERT)
                     const Value s = add(attention(x), n_embd, x, false);
                     const Value a = b_.norm(s, layer_or_rms());

@@ -73,6 +73,15 @@ Node & Block::add_node(Op op, size_t spec) {
     return program_.nodes.back();
 }
 
+// What is added to becomes hidden. Sums are a chain: the gradient of all its values lies in one place.
+void Block::take_residual(Value x) {
+    if (!x) return;
+    int n = 0;
+    for (const Node & node : program_.nodes) n += node.residual == x;
+    if (n > 1) fail(LORICA_ERROR_INTERNAL, "a description adds to one value twice; sums must be a chain");
+    program_.values[static_cast<size_t>(x.id)].format = Format::hidden;
+}
+
 Value Block::input(int64_t cols) {
     program_.input = add_value(Format::hidden, cols);
     return program_.input;
@@ -106,7 +115,7 @@ Value Block::norm(Value x, NormOf norm, Plus residual) {
     node.n_in = node.n_out = 1;
     node.in[0] = x;
     node.residual = residual.value;
-    if (residual.value) program_.values[static_cast<size_t>(residual.value.id)].format = Format::hidden;
+    take_residual(residual.value);
     return node.out[0] = add_value(residual.value ? Format::hidden : Format::act, cols);
 }
 
@@ -116,7 +125,7 @@ std::array<Value, 4> Block::linears(Value x, std::span<const Linear> layers, Plu
     node.in[0] = x;
     node.n_out = static_cast<int8_t>(layers.size());
     node.residual = residual.value;
-    if (residual.value) program_.values[static_cast<size_t>(residual.value.id)].format = Format::hidden;
+    take_residual(residual.value);
     for (size_t i = 0; i < layers.size(); ++i) {
         LinearSpec spec = layers[i].spec;
         spec.in = program_[x].cols;

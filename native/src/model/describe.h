@@ -84,6 +84,7 @@ private:
     std::array<Value, 4> ropes(const RopeSpec & rope, std::span<const Value> x);
     Value part(Value x, int64_t & first, int64_t cols);
     Value input(int64_t cols);
+    void take_residual(Value x);
     Value add_value(Format format, int64_t cols, size_t output = 0);
     Value add_embedding(Value x, EmbedSpec spec);
     Node & add_node(Op op, size_t spec);
