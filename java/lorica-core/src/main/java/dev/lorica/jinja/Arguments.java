@@ -3,8 +3,8 @@ package dev.lorica.jinja;
 import java.util.List;
 import java.util.Map;
 
-/** What a filter, test, function or method is given besides its subject. */
-record Arguments(String of, List<Object> values, Map<String, Object> named) {
+/** What a filter, test, function or method is given besides its subject, and the rendering that it belongs to. */
+record Arguments(Run run, String of, List<Object> values, Map<String, Object> named) {
 
     /** The argument at {@code index} or of this name; {@code otherwise} when neither is given. */
     Object get(int index, String name, Object otherwise) {
@@ -18,17 +18,26 @@ record Arguments(String of, List<Object> values, Map<String, Object> named) {
         return get(index, name, null);
     }
 
-    String text(int index, String name, String otherwise) {
-        Object value = get(index, name, otherwise);
+    /** {@code null}: not given, or None. */
+    String text(int index, String name) {
+        Object value = get(index, name, null);
         if (value != null && !(value instanceof String)) {
-            throw new JinjaException(of + ": " + name + " must be a text, not " + Values.repr(value));
+            throw new JinjaException(of + ": " + name + " must be a text, not " + Values.shown(run, value));
         }
         return (String) value;
     }
 
+    String requireText(int index, String name) {
+        String text = text(index, name);
+        if (text == null) {
+            throw new JinjaException(of + " needs a text: " + name);
+        }
+        return text;
+    }
+
     int integer(int index, String name, int otherwise) {
         return (int) Math.max(
-                Integer.MIN_VALUE, Math.min(Integer.MAX_VALUE, Values.toLong(get(index, name, (long) otherwise))));
+                Integer.MIN_VALUE, Math.min(Integer.MAX_VALUE, Values.toLong(run, get(index, name, (long) otherwise))));
     }
 
     boolean isTrue(int index, String name, boolean otherwise) {
@@ -37,6 +46,6 @@ record Arguments(String of, List<Object> values, Map<String, Object> named) {
 
     /** What is left behind the first {@code n}. */
     Arguments behind(int n, String of) {
-        return new Arguments(of, values.subList(Math.min(n, values.size()), values.size()), named);
+        return new Arguments(run, of, values.subList(Math.min(n, values.size()), values.size()), named);
     }
 }

@@ -1,9 +1,10 @@
 package dev.lorica.jinja;
 
+import java.math.BigInteger;
 import java.time.DayOfWeek;
 import java.time.LocalDate;
 import java.time.format.TextStyle;
-import java.util.ArrayList;
+import java.util.AbstractList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -14,72 +15,100 @@ import java.util.Map;
 final class Functions {
     private Functions() {}
 
-    static Map<String, Object> global(Scope.Run run) {
+    static Map<String, Object> global(Run run) {
         Map<String, Object> functions = new HashMap<>();
         define(functions, "range", Functions::range);
-        define(functions, "dict", (values, named) -> {
+        define(functions, "dict", arguments -> {
             Map<Object, Object> map = new LinkedHashMap<>();
-            for (Object value : values) {
-                ((Map<?, ?>) requireMap(value)).forEach(map::put);
+            for (Object value : arguments.values()) {
+                run.elements(4L * requireMap(run, value).size());
+                requireMap(run, value).forEach(map::put);
             }
-            map.putAll(named);
+            map.putAll(arguments.named());
             return map;
         });
-        define(functions, "namespace", (values, named) -> {
+        define(functions, "namespace", arguments -> {
             Namespace namespace = new Namespace();
-            for (Object value : values) {
-                requireMap(value).forEach((key, element) -> namespace.set(Values.text(key), element));
+            run.elements(8);
+            for (Object value : arguments.values()) {
+                run.elements(4L * requireMap(run, value).size());
+                requireMap(run, value).forEach((key, element) -> namespace.set(Values.text(run, key), element));
             }
-            named.forEach(namespace::set);
+            arguments.named().forEach(namespace::set);
             return namespace;
         });
-        define(functions, "raise_exception", (values, named) -> {
-            throw JinjaException.raised(
-                    Values.text(new Arguments("raise_exception", values, named).require(0, "message")));
+        define(functions, "raise_exception", arguments -> {
+            throw JinjaException.raised(Values.text(run, arguments.require(0, "message")));
         });
         define(
                 functions,
                 "strftime_now",
-                (values, named) ->
-                        strftime(new Arguments("strftime_now", values, named).text(0, "format", ""), run.date));
+                arguments -> strftime(run, arguments.requireText(0, "format"), run.date));
         return functions;
     }
 
     private static void define(Map<String, Object> functions, String name, Callable function) {
-        functions.put(name, function);
+        functions.put(name, (Callable) arguments -> function.call(arguments.behind(0, name)));
     }
 
-    private static Map<?, ?> requireMap(Object value) {
+    private static Map<?, ?> requireMap(Run run, Object value) {
         if (value instanceof Map<?, ?> map) {
             return map;
         }
-        throw new JinjaException(Values.repr(value) + " is no dictionary");
+        throw new JinjaException(Values.shown(run, value) + " is no dictionary");
     }
 
-    private static Object range(List<Object> values, Map<String, Object> named) {
+    private static Object range(Arguments arguments) {
+        Run run = arguments.run();
+        List<Object> values = arguments.values();
         if (values.isEmpty() || values.size() > 3) {
             throw new JinjaException("range takes one to three numbers");
         }
-        long begin = values.size() == 1 ? 0 : Values.toLong(values.get(0));
-        long end = Values.toLong(values.get(values.size() == 1 ? 0 : 1));
-        long step = values.size() < 3 ? 1 : Values.toLong(values.get(2));
+        long begin = values.size() == 1 ? 0 : Values.toLong(run, values.get(0));
+        long end = Values.toLong(run, values.get(values.size() == 1 ? 0 : 1));
+        long step = values.size() < 3 ? 1 : Values.toLong(run, values.get(2));
         if (step == 0) {
             throw new JinjaException("range with step 0");
         }
-        List<Object> numbers = new ArrayList<>();
-        for (long i = begin; step > 0 ? i < end : i > end; i += step) {
-            numbers.add(i);
-            Values.checkElements(numbers.size());
-        }
-        return numbers;
+        return new Range(begin, end, step);
     }
 
-    private static String strftime(String format, LocalDate date) {
+    /** Numbers that are made when they are looked at: a loop over many takes no memory. */
+    private static final class Range extends AbstractList<Object> {
+        private final long begin;
+        private final long step;
+        private final int size;
+
+        Range(long begin, long end, long step) {
+            this.begin = begin;
+            this.step = step;
+            BigInteger distance = BigInteger.valueOf(end).subtract(BigInteger.valueOf(begin));
+            BigInteger stride = BigInteger.valueOf(step);
+            BigInteger count = distance.signum() == stride.signum()
+                    ? distance.abs().subtract(BigInteger.ONE).divide(stride.abs()).add(BigInteger.ONE)
+                    : BigInteger.ZERO;
+            size = count.min(BigInteger.valueOf(Integer.MAX_VALUE)).intValue();
+            Run.checkElements(size);
+        }
+
+        @Override
+        public Object get(int index) {
+            return begin + index * step;
+        }
+
+        @Override
+        public int size() {
+            return size;
+        }
+    }
+
+    private static String strftime(Run run, String format, LocalDate date) {
+        run.walk(4L * format.length());
         StringBuilder text = new StringBuilder();
         for (int i = 0; i < format.length(); i++) {
             char c = format.charAt(i);
             if (c != '%' || i + 1 == format.length()) {
-                text.append(c);
+                run.append(text, c);
                 continue;
             }
             char directive = format.charAt(++i);
@@ -88,7 +117,7 @@ final class Functions {
                 directive = format.charAt(++i);
             }
             String part = directive(directive, date);
-            text.append(bare && part.startsWith("0") && part.length() > 1 ? part.substring(1) : part);
+            run.append(text, bare && part.startsWith("0") && part.length() > 1 ? part.substring(1) : part);
         }
         return text.toString();
     }

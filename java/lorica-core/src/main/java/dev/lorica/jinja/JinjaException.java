@@ -6,6 +6,9 @@ import dev.lorica.exceptions.LoricaException;
 public final class JinjaException extends LoricaException {
     private static final long serialVersionUID = 1L;
 
+    /** Characters of a template's own words that are shown. */
+    private static final int MOST_SHOWN = 1000;
+
     private final boolean raised;
 
     JinjaException(String message) {
@@ -19,7 +22,8 @@ public final class JinjaException extends LoricaException {
 
     /** What {@code raise_exception} of a template throws: the message is the template's own. */
     static JinjaException raised(String message) {
-        return new JinjaException(message, true);
+        String shown = message.length() > MOST_SHOWN ? message.substring(0, MOST_SHOWN) + "…" : message;
+        return new JinjaException(shown.strip().replaceAll("\\s*[\\r\\n]\\s*", " "), true);
     }
 
     /** Whether the template itself refused its input, by {@code raise_exception}. */

@@ -17,9 +17,13 @@ import java.util.Objects;
  * }</pre>
  *
  * Values are {@link String}, {@link Boolean}, {@link Number}, {@link List}, {@link Map} with text keys, and {@code null} for
- * None. Immutable; any number of threads may use one at the same time.
+ * None. The noncharacters U+FDD0 to U+FDEF, which no text has, are written as they are wherever others would be escaped: who
+ * renders may mark a place with one. Immutable; any number of threads may use one at the same time.
  */
 public final class JinjaTemplate {
+    /** Characters of a source; the longest that models carry have some ten thousand. */
+    private static final int MAX_SOURCE = 1 << 20;
+
     private final Statement body;
 
     private JinjaTemplate(Statement body) {
@@ -40,8 +44,15 @@ public final class JinjaTemplate {
     /** The characters from {@code begin} up to but not including {@code end}. */
     public record Span(int begin, int end) {}
 
+    static boolean isMark(int c) {
+        return c >= 0xfdd0 && c <= 0xfdef;
+    }
+
     /** @throws JinjaException if that is not a template; the message has the line */
     public static JinjaTemplate compile(String source) {
+        if (source.length() > MAX_SOURCE) {
+            throw new JinjaException("a template of " + source.length() + " characters; the most is " + MAX_SOURCE);
+        }
         return new JinjaTemplate(new Parser(new Lexer(Objects.requireNonNull(source, "source")).tokens()).template());
     }
 
@@ -50,7 +61,7 @@ public final class JinjaTemplate {
      * @throws JinjaException if the template refuses its input, fails on it or exceeds a limit
      */
     public Rendering render(Map<String, Object> variables, LocalDate date) {
-        Scope.Run run = new Scope.Run(date);
+        Run run = new Run(date);
         Scope scope = new Scope(run, Functions.global(run));
         variables.forEach(scope::set);
         StringBuilder out = new StringBuilder();
@@ -60,7 +71,8 @@ public final class JinjaTemplate {
         try {
             body.run(scope, out);
         } catch (StackOverflowError e) {
-            throw new JinjaException("the template calls itself too often");
+            // The stack of this thread is smaller than what the levels of a rendering may take.
+            throw new JinjaException("nested too deeply");
         } catch (Loop.Jump e) {
             throw new JinjaException("break or continue outside of a loop");
         }

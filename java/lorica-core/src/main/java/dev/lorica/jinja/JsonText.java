@@ -2,38 +2,41 @@ package dev.lorica.jinja;
 
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 
 /** What Python's {@code json.dumps} writes. */
 final class JsonText {
+    private final Run run;
     private final String indent;
     private final boolean ascii;
     private final boolean sorted;
     private final StringBuilder out = new StringBuilder();
 
-    private JsonText(String indent, boolean ascii, boolean sorted) {
+    private JsonText(Run run, String indent, boolean ascii, boolean sorted) {
+        this.run = run;
         this.indent = indent;
         this.ascii = ascii;
         this.sorted = sorted;
     }
 
     /** @param indent of each level; {@code null}: all in one line */
-    static String of(Object value, String indent, boolean ascii, boolean sorted) {
-        JsonText json = new JsonText(indent, ascii, sorted);
+    static String of(Run run, Object value, String indent, boolean ascii, boolean sorted) {
+        JsonText json = new JsonText(run, indent, ascii, sorted);
         json.write(value, 0);
         return json.out.toString();
     }
 
     private void write(Object value, int level) {
-        Scope.checkLength(out.length());
+        run.enter(1);
         if (value == null) {
-            out.append("null");
+            run.append(out, "null");
         } else if (value instanceof Boolean) {
-            out.append(value);
+            run.append(out, value.toString());
         } else if (value instanceof Number number) {
             String text = Values.number(number);
-            out.append(
+            run.append(out, 
                     switch (text) {
                         case "nan" -> "NaN";
                         case "inf" -> "Infinity";
@@ -43,28 +46,33 @@ final class JsonText {
         } else if (value instanceof String text) {
             quote(text);
         } else if (value instanceof Collection<?> list) {
-            List<Object> elements = new ArrayList<>(list);
+            List<Object> elements = Values.copy(run, list);
             bracket('[', ']', elements, element -> write(element, level + 1), level);
         } else if (value instanceof Map<?, ?> map) {
-            List<Object> keys = new ArrayList<>(map.keySet());
+            List<Object> keys = Values.copy(run, map);
             if (sorted) {
-                keys.sort(Values::compare);
+                try {
+                    keys.sort((a, b) -> Values.compare(run, a, b));
+                } catch (IllegalArgumentException e) {
+                    throw new JinjaException("tojson: these keys cannot be sorted");
+                }
             }
             bracket(
                     '{',
                     '}',
                     keys,
                     key -> {
-                        quote(key instanceof String text ? text : of(key, null, ascii, false));
-                        out.append(": ");
+                        quote(key instanceof String text ? text : of(run, key, null, ascii, false));
+                        run.append(out, ": ");
                         write(map.get(key), level + 1);
                     },
                     level);
         } else {
             throw value instanceof Undefined undefined
                     ? undefined.error()
-                    : new JinjaException("tojson: " + Values.repr(value) + " cannot be written as JSON");
+                    : new JinjaException("tojson: " + Values.shown(run, value) + " cannot be written as JSON");
         }
+        run.leave(1);
     }
 
     private interface Writer {
@@ -72,45 +80,49 @@ final class JsonText {
     }
 
     private void bracket(char open, char close, List<Object> elements, Writer writer, int level) {
-        out.append(open);
+        run.append(out, open);
         for (int i = 0; i < elements.size(); i++) {
-            out.append(i == 0 ? "" : indent == null ? ", " : ",");
+            run.append(out, i == 0 ? "" : indent == null ? ", " : ",");
             lineBreak(level + 1);
             writer.write(elements.get(i));
         }
         if (!elements.isEmpty()) {
             lineBreak(level);
         }
-        out.append(close);
+        run.append(out, close);
     }
 
     private void lineBreak(int level) {
         if (indent != null) {
-            out.append('\n').append(indent.repeat(level));
+            run.append(out, '\n');
+            for (int i = 0; i < level; i++) {
+                run.append(out, indent);
+            }
         }
     }
 
     private void quote(String text) {
-        out.append('"');
+        run.walk(text.length());
+        run.append(out, '"');
         for (int i = 0; i < text.length(); i++) {
             char c = text.charAt(i);
             switch (c) {
-                case '"' -> out.append("\\\"");
-                case '\\' -> out.append("\\\\");
-                case '\n' -> out.append("\\n");
-                case '\r' -> out.append("\\r");
-                case '\t' -> out.append("\\t");
-                case '\b' -> out.append("\\b");
-                case '\f' -> out.append("\\f");
+                case '"' -> run.append(out, "\\\"");
+                case '\\' -> run.append(out, "\\\\");
+                case '\n' -> run.append(out, "\\n");
+                case '\r' -> run.append(out, "\\r");
+                case '\t' -> run.append(out, "\\t");
+                case '\b' -> run.append(out, "\\b");
+                case '\f' -> run.append(out, "\\f");
                 default -> {
-                    if (c < 0x20 || ascii && c > 0x7e) {
+                    if (c < 0x20 || ascii && c > 0x7e && !JinjaTemplate.isMark(c)) {
                         out.append(String.format("\\u%04x", (int) c));
                     } else {
-                        out.append(c);
+                        run.append(out, c);
                     }
                 }
             }
         }
-        out.append('"');
+        run.append(out, '"');
     }
 }

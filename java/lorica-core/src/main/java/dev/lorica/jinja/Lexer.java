@@ -63,7 +63,7 @@ final class Lexer {
             boolean strip = sign == '-';
             text(
                     strip
-                            ? Values.strip(before, null, false, true)
+                            ? Texts.strip(before, null, false, true)
                             : sign == '+' || kind == '{' ? before : withoutIndent(before));
             countLines(before);
             at = tag + (sign == '-' || sign == '+' ? 3 : 2);
@@ -99,7 +99,7 @@ final class Lexer {
         int lineStart = before.lastIndexOf('\n') + 1;
         boolean begins = lineStart > 0 || lineBegins;
         return begins
-                        && Values.strip(before.substring(lineStart), null, true, true)
+                        && Texts.strip(before.substring(lineStart), null, true, true)
                                 .isEmpty()
                 ? before.substring(0, lineStart)
                 : before;
@@ -142,7 +142,7 @@ final class Lexer {
                 String content = source.substring(at, tag);
                 text(
                         sign == '-'
-                                ? Values.strip(content, null, false, true)
+                                ? Texts.strip(content, null, false, true)
                                 : sign == '+' ? content : withoutIndent(content));
                 countLines(content);
                 at = end + 2;
@@ -156,7 +156,7 @@ final class Lexer {
     /** Where {@code word} ends, if it is the next thing from {@code from} on; otherwise −1. */
     private int keyword(int from, String word) {
         int i = from;
-        while (i < source.length() && Values.isSpace(source.charAt(i))) {
+        while (i < source.length() && Texts.isSpace(source.charAt(i))) {
             i++;
         }
         int end = i + word.length();
@@ -168,7 +168,7 @@ final class Lexer {
     private void behindTag(char sign, boolean dropsLineBreak) {
         int from = at;
         if (sign == '-') {
-            while (at < source.length() && Values.isSpace(source.charAt(at))) {
+            while (at < source.length() && Texts.isSpace(source.charAt(at))) {
                 at++;
             }
         } else if (dropsLineBreak && sign != '+' && at < source.length() && source.charAt(at) == '\n') {
@@ -213,7 +213,7 @@ final class Lexer {
     }
 
     private void skipBlanks() {
-        while (at < source.length() && Values.isSpace(source.charAt(at))) {
+        while (at < source.length() && Texts.isSpace(source.charAt(at))) {
             line += source.charAt(at) == '\n' ? 1 : 0;
             at++;
         }

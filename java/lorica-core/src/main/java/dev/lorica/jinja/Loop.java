@@ -2,7 +2,6 @@ package dev.lorica.jinja;
 
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 
 /** {@code {% for … in … if … %}}, and the variable {@code loop} in it. */
 final class Loop implements Statement {
@@ -43,7 +42,8 @@ final class Loop implements Statement {
                 case "previtem" -> index > 0 ? items.get(index - 1) : new Undefined("loop.previtem");
                 case "nextitem" -> index + 1 < length ? items.get(index + 1) : new Undefined("loop.nextitem");
                 case "cycle" ->
-                    (Callable) (values, named) -> {
+                    (Callable) arguments -> {
+                        List<Object> values = arguments.values();
                         if (values.isEmpty()) {
                             throw new JinjaException("loop.cycle needs arguments");
                         }
@@ -54,9 +54,9 @@ final class Loop implements Statement {
             };
         }
 
-        private Object changed(List<Object> values, Map<String, Object> named) {
-            boolean changed = !values.equals(lastSeen);
-            lastSeen = values;
+        private Object changed(Arguments arguments) {
+            boolean changed = lastSeen == null || !Values.equal(arguments.run(), arguments.values(), lastSeen);
+            lastSeen = arguments.values();
             return changed;
         }
     }
@@ -81,8 +81,9 @@ final class Loop implements Statement {
 
     @Override
     public void run(Scope scope, StringBuilder out) {
-        List<Object> all = Values.iterate(items.value(scope));
+        List<Object> all = Values.iterate(scope.run, items.value(scope));
         if (filter != null) {
+            scope.run.elements(all.size());
             List<Object> chosen = new ArrayList<>();
             for (Object item : all) {
                 Scope inner = scope.inner();

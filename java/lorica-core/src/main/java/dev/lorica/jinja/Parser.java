@@ -4,7 +4,7 @@ import dev.lorica.jinja.JinjaTemplate.Span;
 import dev.lorica.jinja.Lexer.Kind;
 import dev.lorica.jinja.Lexer.Token;
 import java.util.ArrayList;
-import java.util.HashSet;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -19,6 +19,8 @@ final class Parser {
     private final List<Token> tokens;
     private int at;
     private int depth;
+    /** The deepest that was reached since it was set. */
+    private int deepest;
 
     Parser(List<Token> tokens) {
         this.tokens = tokens;
@@ -43,13 +45,13 @@ final class Parser {
             switch (token.kind()) {
                 case TEXT -> {
                     at++;
-                    list.add((scope, out) -> Scope.append(out, token.text()));
+                    list.add((scope, out) -> scope.run.append(out, token.text()));
                 }
                 case OUTPUT_BEGIN -> {
                     at++;
                     Expression value = expressions();
                     expect(Kind.OUTPUT_END);
-                    list.add(located(token, (scope, out) -> Scope.append(out, Values.text(value.value(scope)))));
+                    list.add(located(token, (scope, out) -> scope.run.append(out, Values.text(scope.run, value.value(scope)))));
                 }
                 case BLOCK_BEGIN -> {
                     if (ends.contains(tokens.get(at + 1).text())) {
@@ -162,20 +164,25 @@ final class Parser {
         return names;
     }
 
+    private record Branch(Expression condition, Statement then) {}
+
     private Statement condition() {
-        Expression condition = tupleOr(this::expression);
-        Statement then = body("elif", "else", "endif");
-        Statement otherwise;
-        if (takeWord("elif")) {
-            otherwise = condition();
-        } else if (takeWord("else")) {
-            otherwise = body("endif");
-            end("endif");
-        } else {
-            end("endif");
-            otherwise = (scope, out) -> {};
-        }
-        return (scope, out) -> (Values.isTrue(condition.value(scope)) ? then : otherwise).run(scope, out);
+        List<Branch> branches = new ArrayList<>();
+        do {
+            Expression condition = tupleOr(this::expression);
+            branches.add(new Branch(condition, body("elif", "else", "endif")));
+        } while (takeWord("elif"));
+        Statement otherwise = takeWord("else") ? body("endif") : (scope, out) -> {};
+        end("endif");
+        return (scope, out) -> {
+            for (Branch branch : branches) {
+                if (Values.isTrue(branch.condition.value(scope))) {
+                    branch.then.run(scope, out);
+                    return;
+                }
+            }
+            otherwise.run(scope, out);
+        };
     }
 
     private Statement set() {
@@ -200,7 +207,7 @@ final class Parser {
         if (names.size() > 1) {
             throw unexpected();
         }
-        UnaryFilter filter = filters();
+        Step filter = filters();
         Statement body = body("endset");
         end("endset");
         return (scope, out) -> scope.set(first.text(), filter.apply(scope, capture(body, scope.inner())));
@@ -234,72 +241,116 @@ final class Parser {
         return parameters;
     }
 
-    private Statement macro() {
-        String name = expect(Kind.NAME).text();
-        List<Parameter> parameters = parameters();
-        Statement body = body("endmacro");
-        end("endmacro");
-        return (scope, out) -> scope.set(name, callable(name, parameters, body, scope));
+    /** A macro or what is inside a call, as it stands in the source. */
+    private record Definition(
+            String name, List<Parameter> parameters, Statement body, int levels, boolean takesMore, boolean takesNamed) {}
+
+    /** Up to {@code {% end %}}; a body that looks at varargs or kwargs is given what it has no parameter for. */
+    private Definition definition(String name, List<Parameter> parameters, String end) {
+        int before = deepest;
+        int first = at;
+        deepest = depth;
+        Statement body = body(end);
+        end(end);
+        int levels = deepest - depth;
+        deepest = Math.max(before, deepest);
+        return new Definition(
+                name, parameters, body, levels, mentions(first, "varargs"), mentions(first, "kwargs"));
     }
 
-    private static Callable callable(String name, List<Parameter> parameters, Statement body, Scope defined) {
-        Set<String> known = new HashSet<>();
-        parameters.forEach(parameter -> known.add(parameter.name));
-        return (arguments, named) -> {
-            defined.run.step();
+    private boolean mentions(int first, String name) {
+        for (int i = first; i < at; i++) {
+            if (tokens.get(i).is(Kind.NAME, name)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    private Statement macro() {
+        String name = expect(Kind.NAME).text();
+        Definition macro = definition(name, parameters(), "endmacro");
+        return (scope, out) -> scope.set(name, callable(macro, scope));
+    }
+
+    private static Callable callable(Definition macro, Scope defined) {
+        // It holds the scope that it was defined in.
+        defined.run.bytes(512);
+        return arguments -> {
             Scope scope = defined.inner();
-            if (arguments.size() > parameters.size()) {
-                throw new JinjaException(name + " takes at most " + parameters.size() + " arguments");
+            bind(macro, arguments, scope);
+            scope.run.enter(1 + macro.levels);
+            try {
+                return capture(macro.body, scope);
+            } finally {
+                scope.run.leave(1 + macro.levels);
             }
-            for (String given : named.keySet()) {
-                if (!known.contains(given) && !given.equals("caller")) {
-                    throw new JinjaException(name + " has no parameter " + given);
-                }
-            }
-            for (int i = 0; i < parameters.size(); i++) {
-                Parameter parameter = parameters.get(i);
-                Object value = new Undefined(parameter.name);
-                if (i < arguments.size()) {
-                    value = arguments.get(i);
-                } else if (named.containsKey(parameter.name)) {
-                    value = named.get(parameter.name);
-                } else if (parameter.defaultValue != null) {
-                    value = parameter.defaultValue.value(scope);
-                }
-                scope.set(parameter.name, value);
-            }
-            if (named.containsKey("caller")) {
-                scope.set("caller", named.get("caller"));
-            }
-            return capture(body, scope);
         };
+    }
+
+    private static void bind(Definition macro, Arguments arguments, Scope scope) {
+        List<Object> values = arguments.values();
+        int known = Math.min(values.size(), macro.parameters.size());
+        if (values.size() > known && !macro.takesMore) {
+            throw new JinjaException(macro.name + " takes at most " + known + " arguments");
+        }
+        Map<String, Object> more = new LinkedHashMap<>(arguments.named());
+        for (int i = 0; i < macro.parameters.size(); i++) {
+            Parameter parameter = macro.parameters.get(i);
+            Object value = new Undefined(parameter.name);
+            boolean named = more.containsKey(parameter.name);
+            if (i < known) {
+                if (named) {
+                    throw new JinjaException(macro.name + " is given " + parameter.name + " twice");
+                }
+                value = values.get(i);
+            } else if (named) {
+                value = more.remove(parameter.name);
+            } else if (parameter.defaultValue != null) {
+                value = parameter.defaultValue.value(scope);
+            }
+            scope.set(parameter.name, value);
+        }
+        if (more.containsKey("caller")) {
+            scope.set("caller", more.remove("caller"));
+        }
+        if (!more.isEmpty() && !macro.takesNamed) {
+            throw new JinjaException(
+                    macro.name + " has no parameter " + more.keySet().iterator().next());
+        }
+        if (macro.takesMore) {
+            scope.set("varargs", new Tuple(new ArrayList<>(values.subList(known, values.size()))));
+        }
+        if (macro.takesNamed) {
+            scope.set("kwargs", more);
+        }
     }
 
     private Statement callBlock() {
         List<Parameter> parameters = next().is(Kind.OPERATOR, "(") ? parameters() : List.of();
         Expression callee = primary();
-        List<Argument> arguments = new ArrayList<>();
+        List<Step> steps = new ArrayList<>();
         while (!next().is(Kind.OPERATOR, "(")) {
-            callee = postfixOnce(callee);
+            steps.add(postfixOnce());
         }
-        arguments.addAll(arguments());
-        Statement body = body("endcall");
-        end("endcall");
-        Expression function = callee;
+        List<Argument> arguments = arguments();
+        Definition caller = definition("caller", parameters, "endcall");
         return (scope, out) -> {
-            List<Object> values = new ArrayList<>();
-            Map<String, Object> named = new LinkedHashMap<>();
-            evaluate(arguments, scope, values, named);
-            named.put("caller", callable("caller", parameters, body, scope));
-            Scope.append(out, Values.text(call(function.value(scope), values, named)));
+            Object called = all(steps, scope, callee.value(scope));
+            Arguments given = evaluate(arguments, scope, "call");
+            given.named().put("caller", callable(caller, scope));
+            scope.run.append(out, Values.text(scope.run, call(called, given)));
         };
     }
 
     private Statement filterBlock() {
-        UnaryFilter filter = filter(expect(Kind.NAME)).then(filters());
+        Step filter = filter(expect(Kind.NAME)).then(filters());
         Statement body = body("endfilter");
         end("endfilter");
-        return (scope, out) -> Scope.append(out, Values.text(filter.apply(scope, capture(body, scope.inner()))));
+        return (scope, out) -> {
+            Object filtered = filter.apply(scope, capture(body, scope.inner()));
+            scope.run.append(out, Values.text(scope.run, filtered));
+        };
     }
 
     private Statement with() {
@@ -362,6 +413,7 @@ final class Parser {
 
     private static Expression list(List<Expression> elements) {
         return scope -> {
+            scope.run.elements(elements.size());
             List<Object> values = new ArrayList<>(elements.size());
             for (Expression element : elements) {
                 values.add(element.value(scope));
@@ -372,47 +424,54 @@ final class Parser {
 
     private static Expression tuple(List<Expression> elements) {
         Expression list = list(elements);
-        return scope -> new Tuple(Values.iterate(list.value(scope)));
+        return scope -> new Tuple(Values.iterate(scope.run, list.value(scope)));
     }
 
     private Expression expression() {
         enter();
         Expression value = orExpression();
+        int chain = 0;
         while (takeWord("if")) {
+            chain++;
+            enter();
             Expression then = value;
             Expression condition = orExpression();
             Expression otherwise =
                     takeWord("else") ? expression() : scope -> new Undefined("the value of an if without else");
             value = scope -> (Values.isTrue(condition.value(scope)) ? then : otherwise).value(scope);
         }
-        depth--;
+        depth -= chain + 1;
         return value;
     }
 
     private Expression orExpression() {
-        Expression left = andExpression();
-        while (takeWord("or")) {
-            Expression a = left;
-            Expression b = andExpression();
-            left = scope -> {
-                Object value = a.value(scope);
-                return Values.isTrue(value) ? value : b.value(scope);
-            };
-        }
-        return left;
+        return chain(this::andExpression, "or", true);
     }
 
     private Expression andExpression() {
-        Expression left = notExpression();
-        while (takeWord("and")) {
-            Expression a = left;
-            Expression b = notExpression();
-            left = scope -> {
-                Object value = a.value(scope);
-                return Values.isTrue(value) ? b.value(scope) : value;
-            };
+        return chain(this::notExpression, "and", false);
+    }
+
+    /** The first value that is as true as {@code decides} says, else the last. */
+    private Expression chain(Rule rule, String word, boolean decides) {
+        Expression first = rule.parse();
+        if (!isWord(word)) {
+            return first;
         }
-        return left;
+        List<Expression> operands = new ArrayList<>(List.of(first));
+        while (takeWord(word)) {
+            operands.add(rule.parse());
+        }
+        return scope -> {
+            Object value = null;
+            for (Expression operand : operands) {
+                value = operand.value(scope);
+                if (Values.isTrue(value) == decides) {
+                    return value;
+                }
+            }
+            return value;
+        };
     }
 
     private Expression notExpression() {
@@ -426,7 +485,7 @@ final class Parser {
     }
 
     private interface Comparison {
-        boolean holds(Object a, Object b);
+        boolean holds(Run run, Object a, Object b);
     }
 
     private Comparison comparisonSign() {
@@ -435,22 +494,22 @@ final class Parser {
             Comparison comparison =
                     switch (token.text()) {
                         case "==" -> Values::equal;
-                        case "!=" -> (a, b) -> !Values.equal(a, b);
-                        case "<" -> (a, b) -> Values.compare(a, b) < 0;
-                        case "<=" -> (a, b) -> Values.compare(a, b) <= 0;
-                        case ">" -> (a, b) -> Values.compare(a, b) > 0;
-                        case ">=" -> (a, b) -> Values.compare(a, b) >= 0;
+                        case "!=" -> (run, a, b) -> !Values.equal(run, a, b);
+                        case "<" -> (run, a, b) -> Values.compare(run, a, b) < 0;
+                        case "<=" -> (run, a, b) -> Values.compare(run, a, b) <= 0;
+                        case ">" -> (run, a, b) -> Values.compare(run, a, b) > 0;
+                        case ">=" -> (run, a, b) -> Values.compare(run, a, b) >= 0;
                         default -> null;
                     };
             at += comparison == null ? 0 : 1;
             return comparison;
         }
         if (takeWord("in")) {
-            return (a, b) -> Values.contains(b, a);
+            return (run, a, b) -> Values.contains(run, b, a);
         }
         if (isWord("not") && tokens.get(at + 1).is(Kind.NAME, "in")) {
             at += 2;
-            return (a, b) -> !Values.contains(b, a);
+            return (run, a, b) -> !Values.contains(run, b, a);
         }
         return null;
     }
@@ -471,7 +530,7 @@ final class Parser {
             Object left = first.value(scope);
             for (int i = 0; i < signs.size(); i++) {
                 Object right = operands.get(i + 1).value(scope);
-                if (!signs.get(i).holds(left, right)) {
+                if (!signs.get(i).holds(scope.run, left, right)) {
                     return false;
                 }
                 left = right;
@@ -481,76 +540,101 @@ final class Parser {
     }
 
     private Expression sum() {
-        Expression left = concatenation();
-        while (isOperator("+") || isOperator("-")) {
-            String sign = tokens.get(at++).text();
-            left = binary(sign, left, concatenation());
-        }
-        return left;
+        return binary(this::concatenation, "+", "-");
     }
 
     private Expression concatenation() {
-        Expression left = product();
-        while (take("~")) {
-            Expression a = left;
-            Expression b = product();
-            left = scope -> Values.add(Values.text(a.value(scope)), Values.text(b.value(scope)));
+        Expression first = product();
+        if (!isOperator("~")) {
+            return first;
         }
-        return left;
+        List<Expression> parts = new ArrayList<>(List.of(first));
+        while (take("~")) {
+            parts.add(product());
+        }
+        return scope -> {
+            StringBuilder text = new StringBuilder();
+            for (Expression part : parts) {
+                scope.run.append(text, Values.text(scope.run, part.value(scope)));
+            }
+            return text.toString();
+        };
     }
 
     private Expression product() {
-        Expression left = power();
-        while (isOperator("*") || isOperator("/") || isOperator("//") || isOperator("%")) {
-            String sign = tokens.get(at++).text();
-            left = binary(sign, left, power());
-        }
-        return left;
+        return binary(this::power, "*", "/", "//", "%");
     }
 
     private Expression power() {
-        Expression left = unary(true);
-        while (take("**")) {
-            left = binary("**", left, unary(true));
-        }
-        return left;
+        return binary(() -> unary(true), "**");
     }
 
-    private static Expression binary(String sign, Expression a, Expression b) {
+    /** Operands with one of these signs between them, from left to right. */
+    private Expression binary(Rule rule, String... signs) {
+        Expression first = rule.parse();
+        List<String> between = new ArrayList<>();
+        List<Expression> operands = new ArrayList<>();
+        while (next().kind() == Kind.OPERATOR && Arrays.asList(signs).contains(next().text())) {
+            between.add(tokens.get(at++).text());
+            operands.add(rule.parse());
+        }
+        if (between.isEmpty()) {
+            return first;
+        }
         return scope -> {
-            scope.run.step();
-            return Values.arithmetic(sign, a.value(scope), b.value(scope));
+            Object value = first.value(scope);
+            for (int i = 0; i < between.size(); i++) {
+                Object operand = operands.get(i).value(scope);
+                value = Values.arithmetic(scope.run, between.get(i), value, operand);
+            }
+            return value;
         };
     }
 
     private Expression unary(boolean withFilters) {
         enter();
-        Expression value;
+        Expression base;
         if (take("-")) {
             Expression operand = unary(false);
-            value = scope -> Values.arithmetic("-", 0L, operand.value(scope));
+            base = scope -> Values.arithmetic(scope.run, "-", 0L, operand.value(scope));
         } else if (take("+")) {
-            value = unary(false);
+            base = unary(false);
         } else {
-            value = primary();
+            base = primary();
         }
+        List<Step> steps = new ArrayList<>();
         while (isOperator(".") || isOperator("[") || isOperator("(")) {
-            value = postfixOnce(value);
+            steps.add(postfixOnce());
         }
         while (withFilters) {
             if (take("|")) {
-                UnaryFilter filter = filter(expect(Kind.NAME));
-                Expression operand = value;
-                value = scope -> filter.apply(scope, operand.value(scope));
+                steps.add(filter(expect(Kind.NAME)));
             } else if (takeWord("is")) {
-                value = test(value);
+                steps.add(test());
             } else if (isOperator("(")) {
-                value = postfixOnce(value);
+                steps.add(postfixOnce());
             } else {
                 break;
             }
         }
         depth--;
+        return steps.isEmpty() ? base : scope -> all(steps, scope, base.value(scope));
+    }
+
+    /** What is done to a value: an attribute or element is taken, it is called, filtered or tested. */
+    private interface Step {
+        Object apply(Scope scope, Object value);
+
+        default Step then(Step next) {
+            return (scope, value) -> next.apply(scope, apply(scope, value));
+        }
+    }
+
+    private static Object all(List<Step> steps, Scope scope, Object first) {
+        Object value = first;
+        for (Step step : steps) {
+            value = step.apply(scope, value);
+        }
         return value;
     }
 
@@ -563,16 +647,13 @@ final class Parser {
                 while (next().kind() == Kind.STRING) {
                     text.append(tokens.get(at++).text());
                 }
-                String constant = text.toString();
-                return scope -> constant;
+                return constant(text.toString());
             }
             case INTEGER -> {
-                Object constant = Values.integer(token.text());
-                return scope -> constant;
+                return constant(Values.integer(token.text()));
             }
             case FLOAT -> {
-                Object constant = Double.valueOf(token.text());
-                return scope -> constant;
+                return constant(Double.valueOf(token.text()));
             }
             case NAME -> {
                 return name(token);
@@ -602,17 +683,24 @@ final class Parser {
         throw unexpected();
     }
 
+    private static Expression constant(Object value) {
+        return scope -> {
+            scope.run.step();
+            return value;
+        };
+    }
+
     private Expression name(Token token) {
         String name = token.text();
         switch (name) {
             case "true", "True" -> {
-                return scope -> true;
+                return constant(true);
             }
             case "false", "False" -> {
-                return scope -> false;
+                return constant(false);
             }
             case "none", "None" -> {
-                return scope -> null;
+                return constant(null);
             }
             default -> {
                 if (WORDS.contains(name)) {
@@ -647,52 +735,47 @@ final class Parser {
             }
         }
         return scope -> {
+            scope.run.elements(4L * keys.size());
             Map<Object, Object> map = new LinkedHashMap<>();
             for (int i = 0; i < keys.size(); i++) {
-                map.put(keys.get(i).value(scope), values.get(i).value(scope));
+                Object key = Values.key(scope.run, keys.get(i).value(scope));
+                map.put(key, values.get(i).value(scope));
             }
             return map;
         };
     }
 
-    private Expression postfixOnce(Expression object) {
+    private Step postfixOnce() {
         if (take(".")) {
             Token name = next();
             at++;
             if (name.kind() == Kind.INTEGER) {
                 Object index = Values.integer(name.text());
-                return scope -> Values.item(object.value(scope), index);
+                return (scope, object) -> Values.item(scope.run, object, index);
             }
             if (name.kind() != Kind.NAME) {
                 at--;
                 throw unexpected();
             }
-            return scope -> Values.attribute(object.value(scope), name.text());
+            return (scope, object) -> Values.attribute(scope.run, object, name.text());
         }
         if (take("[")) {
-            return subscript(object);
+            return subscript();
         }
         List<Argument> arguments = arguments();
-        return scope -> {
-            scope.run.step();
-            Object function = object.value(scope);
-            List<Object> values = new ArrayList<>(arguments.size());
-            Map<String, Object> named = new LinkedHashMap<>();
-            evaluate(arguments, scope, values, named);
-            return call(function, values, named);
-        };
+        return (scope, function) -> call(function, evaluate(arguments, scope, "the call"));
     }
 
-    private static Object call(Object function, List<Object> arguments, Map<String, Object> named) {
+    private static Object call(Object function, Arguments arguments) {
         if (function instanceof Callable callable) {
-            return callable.call(arguments, named);
+            return callable.call(arguments);
         }
         throw function instanceof Undefined undefined
                 ? undefined.error()
-                : new JinjaException(Values.repr(function) + " is no function");
+                : new JinjaException(Values.shown(arguments.run(), function) + " is no function");
     }
 
-    private Expression subscript(Expression object) {
+    private Step subscript() {
         Expression[] slice = new Expression[3];
         int part = 0;
         boolean colon = false;
@@ -710,8 +793,9 @@ final class Parser {
             }
         }
         if (colon) {
-            return scope -> Values.slice(
-                    object.value(scope),
+            return (scope, object) -> Values.slice(
+                    scope.run,
+                    object,
                     slice[0] == null ? null : slice[0].value(scope),
                     slice[1] == null ? null : slice[1].value(scope),
                     slice[2] == null ? null : slice[2].value(scope));
@@ -719,9 +803,10 @@ final class Parser {
         if (slice[0] == null) {
             throw unexpected();
         }
-        return scope -> Values.item(object.value(scope), slice[0].value(scope));
+        return (scope, object) -> Values.item(scope.run, object, slice[0].value(scope));
     }
 
+    /** @param name {@code null}: by its place; {@code *} and {@code **}: several, from a list or a dictionary */
     private record Argument(String name, Expression value) {}
 
     private List<Argument> arguments() {
@@ -729,7 +814,9 @@ final class Parser {
         List<Argument> arguments = new ArrayList<>();
         while (!take(")")) {
             String name = null;
-            if (next().kind() == Kind.NAME && tokens.get(at + 1).is(Kind.OPERATOR, "=")) {
+            if (isOperator("*") || isOperator("**")) {
+                name = tokens.get(at++).text();
+            } else if (next().kind() == Kind.NAME && tokens.get(at + 1).is(Kind.OPERATOR, "=")) {
                 name = expect(Kind.NAME).text();
                 at++;
             }
@@ -741,51 +828,52 @@ final class Parser {
         return arguments;
     }
 
-    private static void evaluate(
-            List<Argument> arguments, Scope scope, List<Object> values, Map<String, Object> named) {
+    private static Arguments evaluate(List<Argument> arguments, Scope scope, String of) {
+        Run run = scope.run;
+        run.steps(4 + arguments.size());
+        List<Object> values = new ArrayList<>(arguments.size());
+        Map<String, Object> named = new LinkedHashMap<>();
         for (Argument argument : arguments) {
             Object value = argument.value.value(scope);
             if (argument.name == null) {
                 values.add(value);
+            } else if (argument.name.equals("*")) {
+                List<Object> several = Values.iterate(run, value);
+                run.elements((long) values.size() + several.size());
+                values.addAll(several);
+            } else if (argument.name.equals("**")) {
+                if (!(value instanceof Map<?, ?> several)) {
+                    throw new JinjaException(
+                            Values.shown(run, value) + " behind ** is no dictionary");
+                }
+                run.elements((long) named.size() + several.size());
+                several.forEach((key, element) -> named.put(Values.text(run, key), element));
             } else {
                 named.put(argument.name, value);
             }
         }
-    }
-
-    private interface UnaryFilter {
-        Object apply(Scope scope, Object value);
-
-        default UnaryFilter then(UnaryFilter next) {
-            return (scope, value) -> next.apply(scope, apply(scope, value));
-        }
+        return new Arguments(run, of, values, named);
     }
 
     /** Filters behind each other, possibly none: {@code | a | b}. */
-    private UnaryFilter filters() {
-        UnaryFilter all = (scope, value) -> value;
+    private Step filters() {
+        List<Step> steps = new ArrayList<>();
         while (take("|")) {
-            all = all.then(filter(expect(Kind.NAME)));
+            steps.add(filter(expect(Kind.NAME)));
         }
-        return all;
+        return (scope, value) -> all(steps, scope, value);
     }
 
-    private UnaryFilter filter(Token name) {
+    private Step filter(Token name) {
         List<Argument> arguments = isOperator("(") ? arguments() : List.of();
         Filters.Filter filter = Filters.named(name.text());
         if (filter == null) {
             throw new JinjaException("there is no filter \"" + name.text() + "\"").at(name.line());
         }
-        return (scope, value) -> {
-            scope.run.step();
-            List<Object> values = new ArrayList<>(arguments.size());
-            Map<String, Object> named = new LinkedHashMap<>();
-            evaluate(arguments, scope, values, named);
-            return filter.apply(value, new Arguments(name.text(), values, named));
-        };
+        return (scope, value) -> filter.apply(value, evaluate(arguments, scope, name.text()));
     }
 
-    private Expression test(Expression value) {
+    private Step test() {
         boolean negated = takeWord("not");
         Token name = expect(Kind.NAME);
         List<Argument> arguments = List.of();
@@ -793,21 +881,18 @@ final class Parser {
             arguments = arguments();
         } else if (beginsArgument()) {
             Expression argument = primary();
+            List<Step> steps = new ArrayList<>();
             while (isOperator(".") || isOperator("[") || isOperator("(")) {
-                argument = postfixOnce(argument);
+                steps.add(postfixOnce());
             }
-            arguments = List.of(new Argument(null, argument));
+            arguments = List.of(new Argument(null, scope -> all(steps, scope, argument.value(scope))));
         }
         Tests.Test test = Tests.named(name.text());
         if (test == null) {
             throw new JinjaException("there is no test \"" + name.text() + "\"").at(name.line());
         }
         List<Argument> given = arguments;
-        return scope -> {
-            List<Object> values = new ArrayList<>(given.size());
-            evaluate(given, scope, values, new LinkedHashMap<>());
-            return test.holds(value.value(scope), new Arguments(name.text(), values, Map.of())) != negated;
-        };
+        return (scope, value) -> test.holds(value, evaluate(given, scope, name.text())) != negated;
     }
 
     private boolean beginsArgument() {
@@ -875,7 +960,8 @@ final class Parser {
     }
 
     private void enter() {
-        if (++depth > MAX_DEPTH) {
+        deepest = Math.max(deepest, ++depth);
+        if (depth > MAX_DEPTH) {
             throw new JinjaException("nested too deeply").at(next().line());
         }
     }

@@ -1,7 +1,6 @@
 package dev.lorica.jinja;
 
 import java.util.Collection;
-import java.util.Locale;
 import java.util.Map;
 
 /** What stands behind {@code is}. */
@@ -37,16 +36,22 @@ final class Tests {
                         || value instanceof Map
                         || value instanceof Undefined;
             case "callable" -> (value, arguments) -> value instanceof Callable;
-            case "even" -> (value, arguments) -> Values.toLong(value) % 2 == 0;
-            case "odd" -> (value, arguments) -> Values.toLong(value) % 2 != 0;
+            case "even" -> (value, arguments) -> Values.toLong(arguments.run(), value) % 2 == 0;
+            case "odd" -> (value, arguments) -> Values.toLong(arguments.run(), value) % 2 != 0;
             case "divisibleby" ->
-                (value, arguments) -> Values.toLong(value) % Values.toLong(arguments.require(0, "num")) == 0;
+                (value, arguments) -> {
+                    long divisor = Values.toLong(arguments.run(), arguments.require(0, "num"));
+                    if (divisor == 0) {
+                        throw new JinjaException("divisibleby: division by zero");
+                    }
+                    return Values.toLong(arguments.run(), value) % divisor == 0;
+                };
             case "lower" ->
                 (value, arguments) ->
-                        Values.text(value).equals(Values.text(value).toLowerCase(Locale.ROOT));
+                        isSame(arguments, value, Texts.lower(arguments.run(), Values.text(arguments.run(), value)));
             case "upper" ->
                 (value, arguments) ->
-                        Values.text(value).equals(Values.text(value).toUpperCase(Locale.ROOT));
+                        isSame(arguments, value, Texts.upper(arguments.run(), Values.text(arguments.run(), value)));
             case "sameas" ->
                 (value, arguments) -> {
                     Object other = arguments.require(0, "other");
@@ -54,18 +59,22 @@ final class Tests {
                     return value == other
                             || (value instanceof Boolean || value instanceof String) && value.equals(other);
                 };
-            case "in" -> (value, arguments) -> Values.contains(arguments.require(0, "seq"), value);
-            case "eq", "equalto", "==" -> (value, arguments) -> Values.equal(value, arguments.require(0, "other"));
-            case "ne", "!=" -> (value, arguments) -> !Values.equal(value, arguments.require(0, "other"));
+            case "in" -> (value, arguments) -> Values.contains(arguments.run(), arguments.require(0, "seq"), value);
+            case "eq", "equalto", "==" -> (value, arguments) -> Values.equal(arguments.run(), value, arguments.require(0, "other"));
+            case "ne", "!=" -> (value, arguments) -> !Values.equal(arguments.run(), value, arguments.require(0, "other"));
             case "lt", "lessthan", "<" ->
-                (value, arguments) -> Values.compare(value, arguments.require(0, "other")) < 0;
-            case "le", "<=" -> (value, arguments) -> Values.compare(value, arguments.require(0, "other")) <= 0;
+                (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) < 0;
+            case "le", "<=" -> (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) <= 0;
             case "gt", "greaterthan", ">" ->
-                (value, arguments) -> Values.compare(value, arguments.require(0, "other")) > 0;
-            case "ge", ">=" -> (value, arguments) -> Values.compare(value, arguments.require(0, "other")) >= 0;
-            case "filter" -> (value, arguments) -> Filters.named(Values.text(value)) != null;
-            case "test" -> (value, arguments) -> named(Values.text(value)) != null;
+                (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) > 0;
+            case "ge", ">=" -> (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) >= 0;
+            case "filter" -> (value, arguments) -> Filters.named(Values.text(arguments.run(), value)) != null;
+            case "test" -> (value, arguments) -> named(Values.text(arguments.run(), value)) != null;
             default -> null;
         };
+    }
+
+    private static boolean isSame(Arguments arguments, Object value, String changed) {
+        return Values.text(arguments.run(), value).equals(changed);
     }
 }

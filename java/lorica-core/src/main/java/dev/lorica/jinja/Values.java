@@ -6,9 +6,13 @@ import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 
-/** What Python does with values: truth, text form, comparison, arithmetic, elements, slices. */
+/**
+ * What Python does with values: truth, text form, comparison, arithmetic, elements, slices. A value may hold another many times
+ * over, so that walking through it takes far longer than making it took; whatever walks counts its steps.
+ */
 final class Values {
-    private static final int MAX_ELEMENTS = 1_000_000;
+    /** Characters of a value in a message. */
+    private static final int MOST_SHOWN = 200;
 
     private Values() {}
 
@@ -39,11 +43,11 @@ final class Values {
         try {
             return Long.valueOf(digits);
         } catch (NumberFormatException e) {
-            throw new JinjaException("the number " + digits + " is too large");
+            throw new JinjaException("the number " + Texts.brief(digits, MOST_SHOWN) + " is too large");
         }
     }
 
-    static long toLong(Object value) {
+    static long toLong(Run run, Object value) {
         if (isInteger(value)) {
             return ((Number) value).longValue();
         }
@@ -52,92 +56,116 @@ final class Values {
         }
         throw value instanceof Undefined undefined
                 ? undefined.error()
-                : new JinjaException(repr(value) + " is no integer");
+                : new JinjaException(shown(run, value) + " is no integer");
     }
 
     // ---- text ----
 
     /** Python's {@code str()}. */
-    static String text(Object value) {
+    static String text(Run run, Object value) {
         if (value instanceof String s) {
             return s;
         }
-        return value instanceof Undefined ? "" : repr(value);
+        return value instanceof Undefined ? "" : repr(run, value);
     }
 
     /** Python's {@code repr()}. */
-    static String repr(Object value) {
+    static String repr(Run run, Object value) {
         StringBuilder out = new StringBuilder();
-        repr(value, out);
+        repr(run, value, out, Integer.MAX_VALUE);
         return out.toString();
     }
 
-    private static void repr(Object value, StringBuilder out) {
-        Scope.checkLength(out.length());
+    /** The beginning of its {@code repr()}, for messages. */
+    static String shown(Run run, Object value) {
+        StringBuilder out = new StringBuilder();
+        repr(run, value, out, MOST_SHOWN);
+        return Texts.brief(out.toString(), MOST_SHOWN);
+    }
+
+    /** @param enough the rest is left out behind so many characters */
+    private static void repr(Run run, Object value, StringBuilder out, int enough) {
+        if (out.length() > enough) {
+            return;
+        }
+        run.enter(1);
         if (value == null) {
-            out.append("None");
+            run.append(out, "None");
         } else if (value instanceof Boolean b) {
-            out.append(b ? "True" : "False");
+            run.append(out, b ? "True" : "False");
         } else if (value instanceof String s) {
-            quote(s, out);
+            quote(run, Texts.brief(s, enough), out);
         } else if (value instanceof Collection<?> list) {
             boolean tuple = list instanceof Tuple;
             String separator = "";
-            out.append(tuple ? '(' : '[');
+            run.append(out, tuple ? '(' : '[');
             for (Object element : list) {
-                out.append(separator);
-                repr(element, out);
+                run.append(out, separator);
+                repr(run, element, out, enough);
                 separator = ", ";
+                if (out.length() > enough) {
+                    break;
+                }
             }
-            out.append(tuple ? list.size() == 1 ? ",)" : ")" : "]");
+            run.append(out, tuple ? list.size() == 1 ? ",)" : ")" : "]");
         } else if (value instanceof Map<?, ?> map) {
             String separator = "";
-            out.append('{');
+            run.append(out, '{');
             for (Map.Entry<?, ?> entry : map.entrySet()) {
-                out.append(separator);
-                repr(entry.getKey(), out);
-                out.append(": ");
-                repr(entry.getValue(), out);
+                run.append(out, separator);
+                repr(run, entry.getKey(), out, enough);
+                run.append(out, ": ");
+                repr(run, entry.getValue(), out, enough);
                 separator = ", ";
+                if (out.length() > enough) {
+                    break;
+                }
             }
-            out.append('}');
+            run.append(out, '}');
         } else if (value instanceof Number number) {
-            out.append(number(number));
+            run.append(out, number(number));
         } else {
-            out.append(
+            run.append(
+                    out,
                     value instanceof Undefined
                             ? "Undefined"
                             : "<" + value.getClass().getSimpleName() + ">");
         }
+        run.leave(1);
     }
 
-    private static void quote(String text, StringBuilder out) {
+    private static void quote(Run run, String text, StringBuilder out) {
         char mark = text.indexOf('\'') >= 0 && text.indexOf('"') < 0 ? '"' : '\'';
-        out.append(mark);
-        text.codePoints().forEach(c -> {
+        run.walk(text.length());
+        run.append(out, mark);
+        for (int i = 0; i < text.length(); ) {
+            int c = text.codePointAt(i);
+            i += Character.charCount(c);
             switch (c) {
-                case '\n' -> out.append("\\n");
-                case '\r' -> out.append("\\r");
-                case '\t' -> out.append("\\t");
-                case '\\' -> out.append("\\\\");
+                case '\n' -> run.append(out, "\\n");
+                case '\r' -> run.append(out, "\\r");
+                case '\t' -> run.append(out, "\\t");
+                case '\\' -> run.append(out, "\\\\");
                 default -> {
                     if (c == mark) {
-                        out.append('\\').append(mark);
+                        run.append(out, "\\" + mark);
                     } else if (c < 0x20 || c == 0x7f || c > 0x7f && !isPrintable(c)) {
-                        out.append(
-                                c < 0x100
-                                        ? String.format("\\x%02x", c)
-                                        : c < 0x10000 ? String.format("\\u%04x", c) : String.format("\\U%08x", c));
+                        run.append(out, Texts.escaped(c));
+                    } else if (c < 0x10000) {
+                        run.append(out, (char) c);
                     } else {
-                        out.appendCodePoint(c);
+                        run.append(out, Character.toString(c));
                     }
                 }
             }
-        });
-        out.append(mark);
+        }
+        run.append(out, mark);
     }
 
     private static boolean isPrintable(int c) {
+        if (JinjaTemplate.isMark(c)) {
+            return true;
+        }
         return switch (Character.getType(c)) {
             case Character.CONTROL,
                     Character.FORMAT,
@@ -178,65 +206,48 @@ final class Values {
         return plain.indexOf('.') < 0 ? plain + ".0" : plain;
     }
 
-    /** What Python counts as white space in {@code str.strip}. */
-    static boolean isSpace(int c) {
-        return c >= 0x09 && c <= 0x0d
-                || c >= 0x1c && c <= 0x20
-                || c == 0x85
-                || c == 0xa0
-                || c == 0x1680
-                || c >= 0x2000 && c <= 0x200a
-                || c == 0x2028
-                || c == 0x2029
-                || c == 0x202f
-                || c == 0x205f
-                || c == 0x3000;
-    }
-
-    /** @param characters what is taken off; {@code null}: white space */
-    static String strip(String text, String characters, boolean left, boolean right) {
-        int from = 0;
-        int to = text.length();
-        while (left && from < to && isStripped(text.charAt(from), characters)) {
-            from++;
-        }
-        while (right && to > from && isStripped(text.charAt(to - 1), characters)) {
-            to--;
-        }
-        return text.substring(from, to);
-    }
-
-    private static boolean isStripped(char c, String characters) {
-        return characters == null ? isSpace(c) : characters.indexOf(c) >= 0;
-    }
-
     // ---- comparison ----
 
-    static boolean equal(Object a, Object b) {
+    static boolean equal(Run run, Object a, Object b) {
         if (a instanceof Undefined && b instanceof Undefined) {
             return true;
         }
         if (isNumeric(a) && isNumeric(b)) {
-            return isReal(a) || isReal(b) ? toDouble(a) == toDouble(b) : toLong(a) == toLong(b);
+            run.step();
+            return isReal(a) || isReal(b) ? toDouble(a) == toDouble(b) : toLong(run, a) == toLong(run, b);
+        }
+        if (a instanceof String x && b instanceof String y) {
+            run.steps(1 + (x.length() == y.length() ? x.length() / 64 : 0));
+            return x.equals(y);
         }
         if (a instanceof List<?> x && b instanceof List<?> y) {
+            if (x.size() != y.size() || x instanceof Tuple != y instanceof Tuple) {
+                return false;
+            }
+            run.enter(1);
+            boolean equal = true;
+            for (int i = 0; equal && i < x.size(); i++) {
+                equal = equal(run, x.get(i), y.get(i));
+            }
+            run.leave(1);
+            return equal;
+        }
+        if (a instanceof Map<?, ?> x && b instanceof Map<?, ?> y) {
             if (x.size() != y.size()) {
                 return false;
             }
-            for (int i = 0; i < x.size(); i++) {
-                if (!equal(x.get(i), y.get(i))) {
-                    return false;
-                }
+            run.enter(1);
+            boolean equal = true;
+            for (Map.Entry<?, ?> entry : x.entrySet()) {
+                equal = equal
+                        && y.containsKey(key(run, entry.getKey()))
+                        && equal(run, entry.getValue(), y.get(entry.getKey()));
             }
-            return true;
+            run.leave(1);
+            return equal;
         }
-        if (a instanceof Map<?, ?> x && b instanceof Map<?, ?> y) {
-            return x.size() == y.size()
-                    && x.entrySet().stream()
-                            .allMatch(entry ->
-                                    y.containsKey(entry.getKey()) && equal(entry.getValue(), y.get(entry.getKey())));
-        }
-        return a == null ? b == null : a.equals(b);
+        run.step();
+        return a == b;
     }
 
     static boolean isNumeric(Object value) {
@@ -251,83 +262,95 @@ final class Values {
         return value instanceof Boolean b ? b ? 1 : 0 : ((Number) value).doubleValue();
     }
 
-    static int compare(Object a, Object b) {
+    static int compare(Run run, Object a, Object b) {
+        run.step();
         if (isNumeric(a) && isNumeric(b)) {
             return isReal(a) || isReal(b)
                     ? Double.compare(toDouble(a), toDouble(b))
-                    : Long.compare(toLong(a), toLong(b));
+                    : Long.compare(toLong(run, a), toLong(run, b));
         }
         if (a instanceof String x && b instanceof String y) {
-            return compareCodePoints(x, y);
+            return Texts.compare(run, x, y);
         }
         if (a instanceof List<?> x && b instanceof List<?> y) {
+            run.enter(1);
+            int order = Integer.compare(x.size(), y.size());
             for (int i = 0; i < Math.min(x.size(), y.size()); i++) {
-                if (!equal(x.get(i), y.get(i))) {
-                    return compare(x.get(i), y.get(i));
+                if (!equal(run, x.get(i), y.get(i))) {
+                    order = compare(run, x.get(i), y.get(i));
+                    break;
                 }
             }
-            return Integer.compare(x.size(), y.size());
+            run.leave(1);
+            return order;
         }
         if (a instanceof Undefined || b instanceof Undefined) {
             throw ((Undefined) (a instanceof Undefined ? a : b)).error();
         }
-        throw new JinjaException(repr(a) + " and " + repr(b) + " cannot be compared");
+        throw new JinjaException(shown(run, a) + " and " + shown(run, b) + " cannot be compared");
     }
 
-    private static int compareCodePoints(String a, String b) {
-        int[] x = a.codePoints().toArray();
-        int[] y = b.codePoints().toArray();
-        for (int i = 0; i < Math.min(x.length, y.length); i++) {
-            if (x[i] != y[i]) {
-                return Integer.compare(x[i], y[i]);
-            }
-        }
-        return Integer.compare(x.length, y.length);
-    }
-
-    static boolean contains(Object container, Object value) {
+    static boolean contains(Run run, Object container, Object value) {
         if (container instanceof String text) {
             if (value instanceof String part) {
-                return text.contains(part);
+                return Texts.indexOf(run, text, part, 0) >= 0;
             }
-            throw new JinjaException("only a text can be in a text, not " + repr(value));
+            throw new JinjaException("only a text can be in a text, not " + shown(run, value));
         }
         if (container instanceof Map<?, ?> map) {
-            return map.containsKey(value);
+            return map.containsKey(key(run, value));
         }
-        for (Object element : iterate(container)) {
-            if (equal(element, value)) {
+        for (Object element : iterate(run, container)) {
+            if (equal(run, element, value)) {
                 return true;
             }
         }
         return false;
     }
 
+    /** The value as a key of a dictionary, which in Python too a list cannot be. */
+    static Object key(Run run, Object value) {
+        if (!isKey(value)) {
+            throw new JinjaException(shown(run, value) + " cannot be a key of a dictionary");
+        }
+        run.steps(1 + (value instanceof String text ? text.length() / 64 : 0));
+        if (value instanceof Double real && real == Math.rint(real) && Math.abs(real) < 1e15) {
+            return (long) (double) real;
+        }
+        return isInteger(value) ? (Object) ((Number) value).longValue() : value;
+    }
+
+    private static boolean isKey(Object value) {
+        return value == null || value instanceof String || isNumeric(value);
+    }
+
     // ---- arithmetic ----
 
-    static Object add(String a, String b) {
-        Scope.checkLength((long) a.length() + b.length());
+    static Object add(Run run, String a, String b) {
+        run.make((long) a.length() + b.length());
         return a.concat(b);
     }
 
-    static Object arithmetic(String sign, Object a, Object b) {
+    static Object arithmetic(Run run, String sign, Object a, Object b) {
+        run.step();
         if (a instanceof Undefined || b instanceof Undefined) {
             throw ((Undefined) (a instanceof Undefined ? a : b)).error();
         }
         if (sign.equals("+") && a instanceof String x && b instanceof String y) {
-            return add(x, y);
+            return add(run, x, y);
         }
         if (sign.equals("+") && a instanceof List<?> x && b instanceof List<?> y) {
-            checkElements((long) x.size() + y.size());
-            List<Object> both = new ArrayList<>(x);
+            run.elements((long) x.size() + y.size());
+            List<Object> both = new ArrayList<>(x.size() + y.size());
+            both.addAll(x);
             both.addAll(y);
-            return both;
+            return a instanceof Tuple && b instanceof Tuple ? new Tuple(both) : both;
         }
         if (sign.equals("*") && isInteger(b) && (a instanceof String || a instanceof List)) {
-            return repeat(a, toLong(b));
+            return repeat(run, a, toLong(run, b));
         }
         if (sign.equals("*") && isInteger(a) && (b instanceof String || b instanceof List)) {
-            return repeat(b, toLong(a));
+            return repeat(run, b, toLong(run, a));
         }
         if (!isNumeric(a) || !isNumeric(b)) {
             throw new JinjaException("\"" + sign + "\" is not for " + kind(a) + " and " + kind(b));
@@ -335,9 +358,9 @@ final class Values {
         try {
             return isReal(a) || isReal(b) || sign.equals("/")
                     ? real(sign, toDouble(a), toDouble(b))
-                    : integral(sign, toLong(a), toLong(b));
+                    : integral(sign, toLong(run, a), toLong(run, b));
         } catch (ArithmeticException e) {
-            throw new JinjaException(repr(a) + " " + sign + " " + repr(b) + ": "
+            throw new JinjaException(shown(run, a) + " " + sign + " " + shown(run, b) + ": "
                     + (isTrue(b) ? "the result is too large" : "division by zero"));
         }
     }
@@ -355,6 +378,9 @@ final class Values {
 
     private static Object power(long a, long b) {
         if (b < 0) {
+            if (a == 0) {
+                throw new ArithmeticException();
+            }
             return Math.pow(a, b);
         }
         if (b > 63 && Math.abs(a) > 1) {
@@ -382,25 +408,19 @@ final class Values {
         };
     }
 
-    private static Object repeat(Object value, long times) {
+    private static Object repeat(Run run, Object value, long times) {
         int n = (int) Math.max(0, Math.min(times, Integer.MAX_VALUE));
         if (value instanceof String text) {
-            Scope.checkLength((long) text.length() * n);
+            run.make((long) text.length() * n);
             return text.repeat(n);
         }
         List<?> list = (List<?>) value;
-        checkElements((long) list.size() * n);
+        run.elements((long) list.size() * n);
         List<Object> repeated = new ArrayList<>();
         for (int i = 0; i < n && !list.isEmpty(); i++) {
             repeated.addAll(list);
         }
-        return repeated;
-    }
-
-    static void checkElements(long count) {
-        if (count > MAX_ELEMENTS) {
-            throw new JinjaException("a list of more than " + MAX_ELEMENTS + " elements");
-        }
+        return value instanceof Tuple ? new Tuple(repeated) : repeated;
     }
 
     // ---- elements ----
@@ -422,19 +442,24 @@ final class Values {
     }
 
     /** What a loop walks through: elements, keys, characters. */
-    static List<Object> iterate(Object value) {
+    static List<Object> iterate(Run run, Object value) {
         if (value instanceof List<?> list) {
             @SuppressWarnings("unchecked")
             List<Object> elements = (List<Object>) list;
             return elements;
         }
         if (value instanceof Collection<?> elements) {
+            run.elements(elements.size());
             return new ArrayList<>(elements);
         }
         if (value instanceof Map<?, ?> map) {
+            run.elements(map.size());
             return new ArrayList<>(map.keySet());
         }
         if (value instanceof String text) {
+            run.elements(text.length());
+            // Each character is a text of its own.
+            run.bytes(56L * text.length());
             List<Object> characters = new ArrayList<>(text.length());
             text.codePoints().forEach(c -> characters.add(Character.toString(c)));
             return characters;
@@ -442,18 +467,29 @@ final class Values {
         if (value instanceof Undefined) {
             return List.of();
         }
-        throw new JinjaException(repr(value) + " has no elements");
+        throw new JinjaException(shown(run, value) + " has no elements");
     }
 
-    static long length(Object value) {
+    /** A list of its own. */
+    static List<Object> copy(Run run, Object value) {
+        List<Object> elements = iterate(run, value);
+        run.elements(elements.size());
+        return new ArrayList<>(elements);
+    }
+
+    static long length(Run run, Object value) {
         if (value instanceof String text) {
+            run.walk(text.length());
             return text.codePointCount(0, text.length());
         }
-        return iterate(value).size();
+        return value instanceof Map<?, ?> map
+                ? map.size()
+                : iterate(run, value).size();
     }
 
     /** {@code value.name}: a method or what the value offers by that name, else the element with that key. */
-    static Object attribute(Object value, String name) {
+    static Object attribute(Run run, Object value, String name) {
+        run.step();
         if (value instanceof Undefined undefined) {
             throw undefined.error();
         }
@@ -474,54 +510,88 @@ final class Values {
     }
 
     /** {@code value[key]}: the element, else what the value offers by that name. */
-    static Object item(Object value, Object key) {
+    static Object item(Run run, Object value, Object key) {
+        run.step();
         if (value instanceof Undefined undefined) {
             throw undefined.error();
         }
-        if (value instanceof Map<?, ?> map && map.containsKey(key)) {
-            return map.get(key);
+        if (value instanceof Map<?, ?> map && isKey(key)) {
+            Object known = key(run, key);
+            if (map.containsKey(known)) {
+                return map.get(known);
+            }
         }
         if ((value instanceof String || value instanceof List) && (isInteger(key) || key instanceof Boolean)) {
-            List<Object> elements = iterate(value);
-            long index = toLong(key);
-            long at = index < 0 ? index + elements.size() : index;
-            return at >= 0 && at < elements.size() ? elements.get((int) at) : new Undefined("element " + index);
+            long index = toLong(run, key);
+            long n = length(run, value);
+            long at = index < 0 ? index + n : index;
+            if (at < 0 || at >= n) {
+                return new Undefined("element " + index);
+            }
+            if (value instanceof String text) {
+                int from = text.offsetByCodePoints(0, (int) at);
+                return Character.toString(text.codePointAt(from));
+            }
+            return ((List<?>) value).get((int) at);
         }
-        return key instanceof String name ? attribute(value, name) : new Undefined(text(key));
+        return key instanceof String name ? attribute(run, value, name) : new Undefined(shown(run, key));
     }
 
     /** Python's slice; {@code null}: not given. */
-    static Object slice(Object value, Object from, Object to, Object by) {
+    static Object slice(Run run, Object value, Object from, Object to, Object by) {
         if (value instanceof Undefined undefined) {
             throw undefined.error();
         }
         if (!(value instanceof String) && !(value instanceof List)) {
-            throw new JinjaException(repr(value) + " cannot be sliced");
+            throw new JinjaException(shown(run, value) + " cannot be sliced");
         }
-        List<Object> elements = iterate(value);
-        int n = elements.size();
-        long step = by == null ? 1 : toLong(by);
+        long step = by == null ? 1 : toLong(run, by);
         if (step == 0) {
             throw new JinjaException("a slice with step 0");
         }
-        long begin = from == null ? (step > 0 ? 0 : n - 1) : bound(toLong(from), n, step);
-        long end = to == null ? (step > 0 ? n : -1) : bound(toLong(to), n, step);
+        int n = (int) length(run, value);
+        long begin = from == null ? (step > 0 ? 0 : n - 1) : bound(toLong(run, from), n, step);
+        long end = to == null ? (step > 0 ? n : -1) : bound(toLong(run, to), n, step);
+        if (value instanceof String text) {
+            return sliced(run, text, (int) begin, (int) end, step);
+        }
+        List<?> elements = (List<?>) value;
+        run.elements(count(begin, end, step));
         List<Object> part = new ArrayList<>();
-        for (long i = begin; step > 0 ? i < end : i > end; i += step) {
+        for (long i = begin, left = count(begin, end, step); left > 0; i += step, left--) {
             part.add(elements.get((int) i));
         }
-        return value instanceof String ? joined(part) : part;
+        return value instanceof Tuple ? new Tuple(part) : part;
+    }
+
+    /** How many places there are from {@code begin} to {@code end}. */
+    private static long count(long begin, long end, long step) {
+        return step > 0
+                ? begin < end ? (end - begin - 1) / step + 1 : 0
+                : begin > end ? step == Long.MIN_VALUE ? 1 : (begin - end - 1) / -step + 1 : 0;
+    }
+
+    private static String sliced(Run run, String text, int begin, int end, long step) {
+        if (step == 1) {
+            run.make(text.length());
+            int first = text.offsetByCodePoints(0, begin);
+            return begin >= end ? "" : text.substring(first, text.offsetByCodePoints(first, end - begin));
+        }
+        run.walk(4L * text.length());
+        run.make(text.length());
+        run.bytes(4L * text.length());
+        int[] characters = text.codePoints().toArray();
+        StringBuilder part = new StringBuilder();
+        long i = begin;
+        for (long left = count(begin, end, step); left > 0; i += step, left--) {
+            part.appendCodePoint(characters[(int) i]);
+        }
+        return part.toString();
     }
 
     private static long bound(long index, int n, long step) {
         long at = index < 0 ? index + n : index;
         return step > 0 ? Math.max(0, Math.min(at, n)) : Math.max(-1, Math.min(at, n - 1));
-    }
-
-    private static String joined(List<Object> characters) {
-        StringBuilder text = new StringBuilder();
-        characters.forEach(c -> text.append((String) c));
-        return text.toString();
     }
 
     /** Assigns to one name, or the elements of {@code value} to several. */
@@ -530,10 +600,12 @@ final class Values {
             scope.set(names.get(0), value);
             return;
         }
-        List<Object> elements = iterate(value);
+        List<Object> elements = iterate(scope.run, value);
         if (elements.size() != names.size()) {
-            throw new JinjaException(elements.size() + " values for " + String.join(", ", names));
+            throw new JinjaException(elements.size() + " values for "
+                    + Texts.brief(String.join(", ", names), MOST_SHOWN));
         }
+        scope.run.steps(names.size());
         for (int i = 0; i < names.size(); i++) {
             scope.set(names.get(i), elements.get(i));
         }

@@ -151,7 +151,7 @@ class JinjaTemplateTest {
                 "{{ x.y.z }}                       § line 1: x is undefined",
                 "{% for i in range(10**9) %}{% endfor %} § line 1: a list of more than 1000000 elements",
                 "{{ 'x' * 10**9 }}                 § line 1: the template produces more than 64 million characters",
-                "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }} § the template calls itself too often",
+                "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }} § line 1: nested too deeply",
                 "{% break %}                       § break or continue outside of a loop",
                 "{{ raise_exception('my own words') }} § my own words"
             })
