@@ -2,6 +2,7 @@
 """What transformers makes of conversations, for the tests of chat templates.
 
     scripts/make_chat_goldens.py TEMPLATES OUTPUT
+    scripts/make_chat_goldens.py --tools TEMPLATES OUTPUT
 
 TEMPLATES is a folder with chat templates as models carry them (tokenizer.chat_template), one file NAME.jinja each. OUTPUT is
 written: gzipped JSON with the conversations and, for every template, the SHA-256 of its source, the special tokens it was
@@ -9,6 +10,8 @@ rendered with and what transformers' apply_chat_template makes of every conversa
 the user, with the beginning of an answer. A conversation that the template refuses has null. Pieces of the language follow,
 each with what becomes of it. The templates themselves are not kept; a test reads them again where they are at hand
 (-Dlorica.chatTemplates=TEMPLATES).
+
+With --tools, the conversations are those in which tools are called, the assistant only thinks, or the assistant begins.
 """
 
 import datetime
@@ -109,6 +112,52 @@ TOOL_CONVERSATION = [
 ]
 
 
+def call(name, arguments, id="abcdef123"):
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calls(*tool_calls, **more):
+    return {"role": "assistant", **more, "tool_calls": list(tool_calls)}
+
+
+def answered(content, id="abcdef123"):
+    return {"role": "tool", "tool_call_id": id, "name": "weather", "content": content}
+
+
+BATH = {"place": "Bath", "days": 1}
+RAIN = user("Will it rain in Bath?")
+
+# (messages, tools); null and absent content, several calls, other forms of arguments and answers, and who begins
+TOOL_CONVERSATIONS = [
+    (TOOL_CONVERSATION, TOOLS),
+    ([RAIN, calls(call("weather", BATH), content=None), answered("0.9"), assistant("Most likely.")], TOOLS),
+    ([RAIN, calls(call("weather", BATH)), answered("0.9"), assistant("Most likely.")], TOOLS),
+    ([RAIN, calls(call("weather", BATH), content="Let me look. "), answered("0.9"), assistant("Most likely.")], TOOLS),
+    (
+        [
+            RAIN,
+            calls(call("weather", BATH, "aaaaaaaa1"), call("weather", {"place": "Ely"}, "aaaaaaaa2"), content=""),
+            answered("0.9", "aaaaaaaa1"),
+            answered("0.1", "aaaaaaaa2"),
+            assistant("Here, not there."),
+        ],
+        TOOLS,
+    ),
+    ([RAIN, calls(call("weather", '{"place": "Bath"}'), content=""), answered("0.9"), assistant("Yes.")], TOOLS),
+    ([RAIN, calls(call("weather", BATH), content=None), answered({"rain": 0.9, "wind": [1, None]}), assistant("Yes.")], TOOLS),
+    ([RAIN, calls(call("weather", BATH), content=None), answered({"content": "wet"}), assistant("Yes.")], TOOLS),
+    ([RAIN, calls(call("weather", {}), content=None), answered("0.9"), assistant("Yes.")], None),
+    ([RAIN, calls(content="No calls."), user("Sure?"), assistant("Yes.")], TOOLS),
+    ([system("Be brief."), RAIN, calls(call("weather", BATH), content=None), answered("0.9"), assistant("Yes.")], TOOLS),
+    ([system("Be brief."), RAIN, assistant("Yes."), user("And then?"), calls(call("weather", BATH), content=None)], TOOLS + TOOLS),
+    ([RAIN, {"role": "assistant", "content": "", "reasoning_content": "It is Bath."}], None),
+    ([RAIN, {"role": "assistant", "content": "Yes.", "reasoning_content": "It is Bath."}], None),
+    ([RAIN, assistant("<think>\nIt is Bath.\n</think>\n\n")], None),
+    ([assistant("I speak first."), user("Do you?"), assistant("I do.")], None),
+    ([system("Be brief."), assistant("I speak first."), user("Do you?"), assistant("I do.")], None),
+    ([RAIN, {"role": "assistant", "content": None, "function_call": {"name": "weather", "arguments": "{}"}}], TOOLS),
+]
+
 # the language itself, piece by piece; each is rendered with the variables below
 SNIPPETS = r"""
 {{ 1 + 2 * 3 }} {{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 10 }} {{ 1.5 + 1 }} {{ 1e20 }} {{ 1e-5 }} {{ 10 / 5 }}
@@ -184,15 +233,43 @@ def render(tokenizer, conversation, **options):
         return None
 
 
-def main():
-    folder, output = map(pathlib.Path, sys.argv[1:])
-    chat_template_utils.datetime = FixedDate
+def tokenizer_of(name, source):
+    bos, eos = next((pair for word, pair in BOS_EOS.items() if word in name.replace("_", "")), ("<s>", "</s>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token=bos, eos_token=eos)
+    tokenizer.chat_template = source
+    return tokenizer, bos, eos
+
+
+def write(golden, output):
+    with open(output, "wb") as file:
+        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="") as zipped:
+            zipped.write(json.dumps(golden, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def tool_goldens(folder, output):
     templates = []
     for path in sorted(folder.glob("*.jinja")):
         source = path.read_bytes().decode()
-        bos, eos = next((pair for word, pair in BOS_EOS.items() if word in path.stem.replace("_", "")), ("<s>", "</s>"))
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token=bos, eos_token=eos)
-        tokenizer.chat_template = source
+        tokenizer, bos, eos = tokenizer_of(path.stem, source)
+        texts = [render(tokenizer, messages, tools=tools) for messages, tools in TOOL_CONVERSATIONS]
+        templates.append(
+            {"name": path.stem, "sha256": hashlib.sha256(source.encode()).hexdigest(), "bos": bos, "eos": eos, "texts": texts}
+        )
+        print(f"{path.stem}: {sum(text is not None for text in texts)} of {len(texts)} texts")
+    conversations = [{"messages": messages, "tools": tools} for messages, tools in TOOL_CONVERSATIONS]
+    write({"conversations": conversations, "templates": templates}, output)
+
+
+def main():
+    chat_template_utils.datetime = FixedDate
+    if sys.argv[1] == "--tools":
+        tool_goldens(*map(pathlib.Path, sys.argv[2:]))
+        return
+    folder, output = map(pathlib.Path, sys.argv[1:])
+    templates = []
+    for path in sorted(folder.glob("*.jinja")):
+        source = path.read_bytes().decode()
+        tokenizer, bos, eos = tokenizer_of(path.stem, source)
         texts = [render(tokenizer, conversation) for conversation in CONVERSATIONS]
         prompts = [
             render(tokenizer, conversation, add_generation_prompt=True)
@@ -228,9 +305,7 @@ def main():
         "variables": VARIABLES,
         "snippets": snippets(),
     }
-    with open(output, "wb") as file:
-        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="") as zipped:
-            zipped.write(json.dumps(golden, ensure_ascii=False, separators=(",", ":")).encode())
+    write(golden, output)
 
 
 if __name__ == "__main__":

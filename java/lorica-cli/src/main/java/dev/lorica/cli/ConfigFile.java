@@ -1,14 +1,7 @@
 package dev.lorica.cli;
 
-import com.fasterxml.jackson.core.JacksonException;
-import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
-import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -166,24 +159,7 @@ final class ConfigFile {
     }
 
     private void read() {
-        YAMLMapper yaml = YAMLMapper.builder()
-                .enable(JsonParser.Feature.STRICT_DUPLICATE_DETECTION)
-                .build();
-        JsonNode root;
-        try {
-            root = yaml.readTree(Files.readString(file));
-        } catch (NoSuchFileException e) {
-            throw new FileAccessException("--config " + file + " does not exist", e);
-        } catch (JacksonException e) {
-            String line =
-                    e.getLocation() == null ? "" : ", line " + e.getLocation().getLineNr();
-            throw new FileFormatException(
-                    "--config " + file + line + ": "
-                            + e.getOriginalMessage().lines().findFirst().orElse("not YAML"),
-                    e);
-        } catch (IOException e) {
-            throw new FileAccessException("--config " + file + " cannot be read: " + e.getMessage(), e);
-        }
+        JsonNode root = YamlFile.read("--config", file);
         if (!root.isObject()) {
             throw new FileFormatException("--config " + file + " is not a list of options, one \"name: value\" a line");
         }

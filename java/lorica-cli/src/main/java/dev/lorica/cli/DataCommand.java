@@ -85,6 +85,7 @@ final class DataCommand implements Callable<Integer> {
         if (examples < 0) {
             throw new IllegalArgumentException("--examples is " + examples + "; it must be 0 or more");
         }
+        HubFiles.fetchData(terminal, data.stream().map(DataSource::path).toList());
         try (Model base = Model.load(HubFiles.model(terminal, model))) {
             TrainingReport report = new TrainingReport(terminal);
             DataConfig config = dataOptions.config(base);

@@ -12,6 +12,7 @@ import dev.lorica.data.Overflow;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TextTemplate;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.data.Unshown;
 import dev.lorica.exceptions.InvalidArgumentException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -99,6 +100,13 @@ final class DataOptions {
                     + "Default: ${DEFAULT-VALUE}")
     String overflow = "drop";
 
+    @Option(
+            names = "--unshown",
+            paramLabel = "WAY",
+            description = "What becomes of conversations that the chat template cannot show or does not take: skip or "
+                    + "error. They are counted and reported. Default: ${DEFAULT-VALUE}")
+    String unshown = "skip";
+
     @Option(names = "--train-on-prompt", description = "Learn the prompts too, not only responses.")
     boolean trainOnPrompt;
 
@@ -123,11 +131,15 @@ final class DataOptions {
     DataConfig config(TokenizerInfo tokenizer, int modelContext) {
         int length = maxLength != null ? maxLength : Math.min(DEFAULT_MAX_LENGTH, modelContext);
         return new DataConfig(
-                template(tokenizer), length, Choices.of("--overflow", overflow, Overflow.class), trainOnPrompt);
+                template(tokenizer),
+                length,
+                Choices.of("--overflow", overflow, Overflow.class),
+                trainOnPrompt,
+                Choices.of("--unshown", unshown, Unshown.class));
     }
 
     static DataConfig withTemplate(DataConfig config, PromptTemplate template) {
-        return new DataConfig(template, config.maxLength(), config.overflow(), config.trainOnPrompt());
+        return config.withTemplate(template);
     }
 
     /** Several files in one, each as often as it weighs; {@code each} hears of every file. */

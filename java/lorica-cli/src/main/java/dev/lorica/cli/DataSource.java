@@ -1,5 +1,6 @@
 package dev.lorica.cli;
 
+import dev.lorica.hub.HubName;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import picocli.CommandLine.ITypeConverter;
@@ -9,7 +10,7 @@ record DataSource(Path path, double weight) {
     static DataSource of(String text) {
         Path whole = Path.of(text);
         int colon = text.lastIndexOf(':');
-        if (colon > 0 && !Files.exists(whole)) {
+        if (colon > (HubName.is(text) ? 2 : 0) && !Files.exists(whole)) {
             try {
                 return new DataSource(Path.of(text.substring(0, colon)), Double.parseDouble(text.substring(colon + 1)));
             } catch (NumberFormatException e) {
@@ -27,7 +28,9 @@ record DataSource(Path path, double weight) {
     }
 
     DataSource absolute() {
-        return new DataSource(path.toAbsolutePath().normalize(), weight);
+        return HubName.is(path.toString())
+                ? this
+                : new DataSource(path.toAbsolutePath().normalize(), weight);
     }
 
     /** As it is written on the command line. */

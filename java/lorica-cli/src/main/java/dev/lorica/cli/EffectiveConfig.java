@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.dataformat.yaml.YAMLGenerator;
 import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.hub.HubName;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -70,6 +71,8 @@ final class EffectiveConfig {
         if (value instanceof DataSource source) {
             return source.absolute().toString();
         }
-        return value instanceof Path path ? path.toAbsolutePath().normalize().toString() : value;
+        return value instanceof Path path && !HubName.is(path.toString())
+                ? path.toAbsolutePath().normalize().toString()
+                : value instanceof Path ? value.toString() : value;
     }
 }

@@ -143,6 +143,7 @@ final class EvalCommand implements Callable<Integer> {
     }
 
     private void measureData(Model base, Adapter tuned, List<Evaluator> evaluators) {
+        HubFiles.fetchData(terminal, List.of(data));
         Dataset records = dataOptions.load(data);
         DataConfig given = dataOptions.config(base);
         PromptTemplate template = given.template() != null
@@ -150,7 +151,7 @@ final class EvalCommand implements Callable<Integer> {
                 : tuned != null && tuned.template() != null
                         ? tuned.template()
                         : PromptTemplate.forDataset(records, base.tokenizer().info());
-        DataConfig config = new DataConfig(template, given.maxLength(), given.overflow(), given.trainOnPrompt());
+        DataConfig config = given.withTemplate(template);
         TokenizedDataset examples = TokenizedDataset.of(records, base.tokenizer(), config);
         new TrainingReport(terminal).data("data", examples.report());
 

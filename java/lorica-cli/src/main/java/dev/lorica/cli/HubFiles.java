@@ -6,6 +6,7 @@ import dev.lorica.hub.HubConfig;
 import dev.lorica.hub.HubListener;
 import dev.lorica.hub.HubName;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.function.BiFunction;
 
 /** Models and adapters that options name, downloaded first where the name is one on the hub. */
@@ -25,6 +26,20 @@ final class HubFiles {
 
     static Path folder(Terminal terminal, Path path) {
         return local(terminal, path, Hub::folder);
+    }
+
+    /** Downloads what is named on the hub, so that reading it finds it here. */
+    static void fetchData(Terminal terminal, List<Path> paths) {
+        for (Path path : paths) {
+            if (HubName.is(path.toString())) {
+                DownloadLine line = new DownloadLine(terminal);
+                try {
+                    new Hub(HubConfig.fromEnvironment(), line).data(HubName.parse(path.toString()));
+                } finally {
+                    line.end();
+                }
+            }
+        }
     }
 
     /** Size of a model, of all its files where it has several. */

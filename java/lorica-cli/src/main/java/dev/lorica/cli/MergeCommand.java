@@ -93,6 +93,7 @@ final class MergeCommand implements Callable<Integer> {
         Map<String, Object> json = new LinkedHashMap<>();
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
+            HubFiles.fetchData(terminal, evalData == null ? List.of() : List.of(evalData));
             Dataset records = evalData == null ? null : dataOptions.load(evalData);
             DataConfig dataConfig = dataConfig(base, tuned);
             long start = System.nanoTime();
@@ -124,9 +125,7 @@ final class MergeCommand implements Callable<Integer> {
 
     private DataConfig dataConfig(Model base, Adapter tuned) {
         DataConfig given = dataOptions.config(base);
-        return given.template() != null || tuned.template() == null
-                ? given
-                : new DataConfig(tuned.template(), given.maxLength(), given.overflow(), given.trainOnPrompt());
+        return given.template() != null || tuned.template() == null ? given : given.withTemplate(tuned.template());
     }
 
     private void compare(Evaluation untrained, Evaluation live, Evaluation merged, Map<String, Object> json) {

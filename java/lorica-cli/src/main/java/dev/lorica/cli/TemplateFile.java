@@ -1,14 +1,8 @@
 package dev.lorica.cli;
 
-import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
 import dev.lorica.data.TextTemplate;
-import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
-import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -34,19 +28,7 @@ final class TemplateFile {
     private TemplateFile() {}
 
     static TextTemplate read(Path file) {
-        JsonNode root;
-        try {
-            root = new YAMLMapper().readTree(Files.readString(file));
-        } catch (NoSuchFileException e) {
-            throw new FileAccessException("--template " + file + " does not exist", e);
-        } catch (JacksonException e) {
-            throw new FileFormatException(
-                    "--template " + file + ": "
-                            + e.getOriginalMessage().lines().findFirst().orElse("not YAML"),
-                    e);
-        } catch (IOException e) {
-            throw new FileAccessException("--template " + file + " cannot be read: " + e.getMessage(), e);
-        }
+        JsonNode root = YamlFile.read("--template", file);
         String prompt = null;
         String withInput = null;
         String name = file.getFileName().toString();

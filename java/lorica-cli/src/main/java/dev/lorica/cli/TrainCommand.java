@@ -192,6 +192,7 @@ final class TrainCommand implements Callable<Integer> {
         if (evalData != null) {
             files.add(evalData);
         }
+        HubFiles.fetchData(terminal, files);
         dataOptions.check(files);
     }
 

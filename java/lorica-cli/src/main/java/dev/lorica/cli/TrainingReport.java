@@ -5,6 +5,7 @@ import dev.lorica.data.DataReport;
 import dev.lorica.train.MemoryPlan;
 import dev.lorica.train.TrainingPlan;
 import java.io.PrintStream;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -55,6 +56,27 @@ final class TrainingReport {
         if (data.empty() > 0) {
             row("", Format.count(data.empty(), "record") + " without a response: left out");
         }
+        if (data.unshown() > 0) {
+            row(
+                    "",
+                    Format.count(data.unshown(), "conversation")
+                            + " that the template cannot show: left out (--unshown)");
+            row("", "the first: " + data.firstUnshown());
+        }
+        if (data.emptyTurns() > 0) {
+            row(
+                    "",
+                    Format.count(data.emptyTurns(), "turn")
+                            + " of the assistant of which the template shows nothing: not learned");
+        }
+        if (!data.notShown().isEmpty()) {
+            List<String> names = new ArrayList<>();
+            data.notShown().forEach((what, count) -> names.add(what + " (" + Format.count(count) + ")"));
+            row("", "warning: the template does not show " + String.join(", ", names));
+        }
+        if (!data.unusedFields().isEmpty()) {
+            row("", "fields not used: " + String.join(", ", data.unusedFields()));
+        }
         if (data.duplicates() > 0) {
             row("", Format.count(data.duplicates(), "example") + " equal to one before: learned again");
         }
@@ -103,6 +125,11 @@ final class TrainingReport {
         json.put("duplicates", data.duplicates() < 0 ? null : data.duplicates());
         json.put("unstable_conversations", data.unstable());
         json.put("turns_without_end", data.turnsWithoutEnd());
+        json.put("unshown", data.unshown());
+        json.put("first_unshown", data.firstUnshown());
+        json.put("empty_turns", data.emptyTurns());
+        json.put("not_shown", data.notShown());
+        json.put("unused_fields", data.unusedFields());
         json.put("longest", data.longest());
         json.put("tokens", data.tokens());
         json.put("trained_tokens", data.trainedTokens());

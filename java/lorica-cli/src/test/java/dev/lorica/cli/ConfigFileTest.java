@@ -254,6 +254,23 @@ class ConfigFileTest {
         assertThatThrownBy(() -> expand("epochs: 1\nepochs: 2\n")).hasMessageContaining("line 2");
     }
 
+    /** The reader of YAML takes the first for a text of its own, and does not look at the others. */
+    @Test
+    void aliasesAndFurtherDocumentsAndHugeFilesAreRefusedAtOnce() {
+        assertThatThrownBy(() -> expand("epochs: &n 2\nlora_r: *n\n"))
+                .hasMessageContaining("line 2: aliases (*n) are not read; write out what is meant");
+        assertThatThrownBy(() -> expand("base: &b {epochs: 1}\nother:\n  <<: *b\n"))
+                .hasMessageContaining("line 3: aliases (*b) are not read");
+        assertThatThrownBy(() -> expand("epochs: 1\n---\nepochs: 2\n"))
+                .hasMessageContaining("line 2: a second document begins; only one is meant");
+        long begun = System.nanoTime();
+        assertThatThrownBy(() -> expand("output: \"" + "a\\n".repeat(4 << 20) + "\"\n"))
+                .hasMessageContaining("has more than 256 KiB; a list of options is meant");
+        assertThatThrownBy(() -> expand("output: " + "[".repeat(100_000) + "\n")).isInstanceOf(LoricaException.class);
+        assertThatThrownBy(() -> expand("output: [" + "&a [".repeat(20_000) + "\n")).isInstanceOf(LoricaException.class);
+        assertThat(System.nanoTime() - begun).isLessThan(60_000_000_000L);
+    }
+
     @Test
     void aFileThatIsNotThereIsNamed() {
         Program.run("train", "--config", "none.yaml").failsWith(ExitCode.FAILED, "--config none.yaml does not exist");

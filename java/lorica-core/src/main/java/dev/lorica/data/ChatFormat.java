@@ -6,9 +6,12 @@ import dev.lorica.jinja.JinjaException;
 import dev.lorica.jinja.JinjaTemplate;
 import java.util.ArrayList;
 import java.util.BitSet;
+import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
 
 /**
@@ -38,6 +41,7 @@ final class ChatFormat {
     /** Characters at the end of an answer that must be in the text; what stands before them a template may change. */
     private static final int SEEN_OF_ANSWER = 16;
 
+    private static final String BEGIN_OF_THOUGHT = "<think>";
     private static final String END_OF_THOUGHT = "</think>";
 
     private final ChatTemplate template;
@@ -48,6 +52,10 @@ final class ChatFormat {
     private final List<String> controls = new ArrayList<>();
     private final BitSet controlBegins = new BitSet();
     private final AtomicLong unstable = new AtomicLong();
+    private final AtomicLong emptyTurns = new AtomicLong();
+    private final Map<String, AtomicLong> notShown = new ConcurrentHashMap<>();
+    /** What the template writes in front of an answer; {@code null}: not yet known. */
+    private volatile String opening;
 
     ChatFormat(ChatTemplate template, Tokenizer tokenizer) {
         this.template = template;
@@ -72,47 +80,180 @@ final class ChatFormat {
         return unstable.get();
     }
 
-    /** The examples that a record gives: mostly one. Each ends with what is learned. */
+    /** Turns that would be learned, were there anything left of them in the text. */
+    long emptyTurns() {
+        return emptyTurns.get();
+    }
+
+    /** What records hold and the template does not show, by name, and how often. */
+    Map<String, Long> notShown() {
+        Map<String, Long> counts = new TreeMap<>();
+        notShown.forEach((name, count) -> counts.put(name, count.get()));
+        return counts;
+    }
+
+    /**
+     * The examples that a record gives: mostly one, none where nothing is learned. Each ends with what is learned.
+     *
+     * @throws TurnException if the template cannot show it
+     */
     List<List<Segment>> examples(DataRecord record) {
+        Conversation whole = conversation(record);
         try {
-            return examples(conversation(record));
+            return examples(whole);
         } catch (JinjaException e) {
-            throw refused(record, e);
+            throw refused(whole, e);
         }
     }
 
     private List<List<Segment>> examples(Conversation whole) {
-        int length = whole.learnedLength();
-        Conversation learned = whole.first(length);
+        Conversation learned = whole.first(whole.learnedLength());
         JinjaTemplate.Rendering all = render(learned, false);
+        Conversation left = withoutEmptyTurns(learned, all.text());
+        for (int length = left.learnedLength(); length < learned.messages().size(); length = left.learnedLength()) {
+            countEmptyTurns(learned, left, length);
+            if (length == 0) {
+                return List.of();
+            }
+            learned = learned.first(length);
+            all = render(learned, false);
+            left = withoutEmptyTurns(learned, all.text());
+        }
+        countEmptyTurns(learned, left, 0);
+        learned = left;
         requireAnswers(learned, all.text());
-        List<int[]> spans = marksGenerations ? marked(all) : spans(learned, all.text());
+        countNotShown(learned, all.text());
+        List<int[]> marked = marksGenerations ? marked(all) : List.of();
+        List<int[]> spans = marksAllTurns(marked, learned) ? marked : spans(learned, all.text());
         if (spans != null) {
             return List.of(segments(all.text(), spans, learned));
         }
         unstable.incrementAndGet();
         List<List<Segment>> examples = new ArrayList<>();
-        for (int i = 0; i < length; i++) {
-            Message message = whole.messages().get(i);
+        for (int i = 0; i < learned.messages().size(); i++) {
+            Message message = learned.messages().get(i);
             if (message.isAssistant() && message.trained()) {
-                examples.add(single(whole.first(i + 1)));
+                examples.add(single(learned.first(i + 1)));
             }
         }
         return examples;
     }
 
-    /** Some templates of models that also see take only content in parts, and write nothing of a text. */
-    private void requireAnswers(Conversation conversation, String text) {
-        for (Message message : conversation.messages()) {
-            if (message.isAssistant() && message.trained()) {
-                String content = guarded(message.content());
-                String answer = content.substring(behindThought(content)).strip();
-                if (!text.contains(answer.substring(Math.max(0, answer.length() - SEEN_OF_ANSWER)))) {
-                    throw new DataException(
-                            "the chat template (" + template.name() + ") does not write what the assistant says");
-                }
+    /** A turn of which nothing is left must not be learned: it would teach to say nothing. */
+    private Conversation withoutEmptyTurns(Conversation conversation, String text) {
+        Conversation left = conversation;
+        for (int i = 0; i < conversation.messages().size(); i++) {
+            Message message = conversation.messages().get(i);
+            if (message.isAssistant() && message.trained() && !remains(conversation, i, text)) {
+                left = left.with(i, message.withTrained(false));
             }
         }
+        return left;
+    }
+
+    private void countEmptyTurns(Conversation whole, Conversation left, int from) {
+        for (int i = from; i < whole.messages().size(); i++) {
+            Message message = whole.messages().get(i);
+            boolean said = !message.content().isBlank() || !message.others().isEmpty();
+            boolean dropped = message.trained() && !left.messages().get(i).trained();
+            emptyTurns.addAndGet(dropped && said ? 1 : 0);
+        }
+    }
+
+    private boolean remains(Conversation conversation, int i, String text) {
+        Message message = conversation.messages().get(i);
+        String content = guarded(message.content());
+        if (!content.substring(behindThought(content)).isBlank()) {
+            return true;
+        }
+        String thought = content.replace(END_OF_THOUGHT, "").replace(BEGIN_OF_THOUGHT, "");
+        if (!thought.isBlank() && writes(text, thought)) {
+            return true;
+        }
+        return !message.others().isEmpty()
+                && !text.equals(textOrNull(conversation.with(i, message.without(message.others()))));
+    }
+
+    /** {@code null}: the template refuses it. */
+    private String textOrNull(Conversation conversation) {
+        try {
+            return render(conversation, false).text();
+        } catch (JinjaException e) {
+            return null;
+        }
+    }
+
+    /** Whether the text has the end of what was said in it; what stands before that a template may change. */
+    private static boolean writes(String text, String content) {
+        String answer = content.strip();
+        return text.contains(answer.substring(Math.max(0, answer.length() - SEEN_OF_ANSWER)));
+    }
+
+    /** Some templates of models that also see take only content in parts, and write nothing of a text. */
+    private void requireAnswers(Conversation conversation, String text) {
+        for (int i = 0; i < conversation.messages().size(); i++) {
+            Message message = conversation.messages().get(i);
+            String content = guarded(message.content());
+            if (message.isAssistant()
+                    && message.trained()
+                    && !writes(text, content.substring(behindThought(content)))) {
+                throw notWritten(conversation, i);
+            }
+        }
+    }
+
+    private TurnException notWritten(Conversation conversation, int i) {
+        return new TurnException(
+                i + 1,
+                conversation.messages().get(i).role(),
+                "the chat template (" + template.name() + ") does not write what the assistant says",
+                null);
+    }
+
+    /** A field is not shown if the text is the same without it. */
+    private void countNotShown(Conversation conversation, String text) {
+        Map<String, Integer> fields = new TreeMap<>();
+        for (Message message : conversation.messages()) {
+            message.others().forEach(name -> fields.merge(name, 1, Integer::sum));
+            String content = guarded(message.content());
+            String said = content.substring(behindThought(content));
+            if (!message.isAssistant() && !message.more().containsKey(Message.CONTENT) && !writes(text, said)) {
+                count("what " + message.role() + " says", 1);
+            }
+        }
+        if (conversation.tools() != null && text.equals(textOrNull(new Conversation(conversation.messages(), null)))) {
+            count("tools", 1);
+        }
+        if (fields.isEmpty()) {
+            return;
+        }
+        boolean none = text.equals(textOrNull(without(conversation, fields.keySet())));
+        fields.forEach((name, count) -> {
+            if (none || text.equals(textOrNull(without(conversation, List.of(name))))) {
+                count(name, count);
+            }
+        });
+    }
+
+    private static Conversation without(Conversation conversation, Collection<String> fields) {
+        return new Conversation(
+                conversation.messages().stream()
+                        .map(message -> message.without(fields))
+                        .toList(),
+                conversation.tools());
+    }
+
+    private void count(String name, int times) {
+        notShown.computeIfAbsent(name, key -> new AtomicLong()).addAndGet(times);
+    }
+
+    /** Where a template marks only some turns, which are meant cannot be told. */
+    private static boolean marksAllTurns(List<int[]> marked, Conversation conversation) {
+        return !marked.isEmpty()
+                && marked.size()
+                        == conversation.messages().stream()
+                                .filter(Message::isAssistant)
+                                .count();
     }
 
     /** Templates may leave out what was thought. */
@@ -135,7 +276,9 @@ final class ChatFormat {
             List<int[]> spans = spans(asked, text);
             return segments(text, spans == null ? List.of() : spans, asked);
         } catch (JinjaException e) {
-            throw refused(record, e);
+            throw new DataException(refused(asked, e).at(record, ""), e);
+        } catch (TurnException e) {
+            throw new DataException(e.at(record, ""), e);
         }
     }
 
@@ -148,29 +291,44 @@ final class ChatFormat {
 
     private Conversation conversation(DataRecord record) {
         if (record.isText()) {
-            throw new DataException((record.line() > 0 ? "line " + record.line() : "a record")
-                    + " is a plain text, which a chat template is not for; take --template plain");
+            throw new DataException(
+                    record.where("") + " is a plain text, which a chat template is not for; take --template plain");
         }
         return record.asConversation().withSystem(template.system());
     }
 
-    private DataException refused(DataRecord record, JinjaException e) {
-        return new DataException(
-                (record.line() > 0 ? "line " + record.line() : "a conversation")
-                        + (e.isRaised() ? ": the chat template (" : ": the chat template fails (") + template.name()
-                        + ")"
-                        + (e.isRaised() ? " does not take this conversation: " : ": ") + e.getMessage(),
-                e);
+    /** Which turn it is: with all that are fewer the template does not fail. */
+    private TurnException refused(Conversation conversation, JinjaException e) {
+        int count = conversation.messages().size();
+        JinjaException cause = e;
+        for (boolean fails = true; fails && count > 1; ) {
+            try {
+                render(conversation.first(count - 1), false);
+                fails = false;
+            } catch (JinjaException shorter) {
+                cause = shorter;
+                count--;
+            }
+        }
+        return new TurnException(
+                count,
+                conversation.messages().get(count - 1).role(),
+                "the chat template ("
+                        + (cause.isRaised()
+                                ? template.name() + ") does not take this conversation: "
+                                : template.name() + ") fails: ")
+                        + cause.getMessage(),
+                cause);
     }
 
     private JinjaTemplate.Rendering render(Conversation conversation, boolean addGenerationPrompt) {
         List<Object> messages = new ArrayList<>(conversation.messages().size());
         for (Message message : conversation.messages()) {
-            messages.add(message.variables(guarded(message.content())));
+            messages.add(guarded((Object) message.variables()));
         }
         Map<String, Object> variables = new LinkedHashMap<>();
         variables.put("messages", messages);
-        variables.put("tools", conversation.tools());
+        variables.put("tools", guarded(conversation.tools()));
         variables.put("documents", null);
         variables.put("add_generation_prompt", addGenerationPrompt);
         if (bos != null) {
@@ -180,6 +338,24 @@ final class ChatFormat {
             variables.put("eos_token", eos);
         }
         return jinja.render(variables, ChatTemplate.DATE);
+    }
+
+    /** With a mark inside whatever reads like a control token, in texts wherever they are. */
+    private Object guarded(Object value) {
+        if (value instanceof String text) {
+            return guarded(text);
+        }
+        if (value instanceof List<?> list) {
+            List<Object> elements = new ArrayList<>(list.size());
+            list.forEach(element -> elements.add(guarded(element)));
+            return elements;
+        }
+        if (value instanceof Map<?, ?> map) {
+            Map<String, Object> entries = new LinkedHashMap<>();
+            map.forEach((key, entry) -> entries.put(guarded((String) key), guarded(entry)));
+            return entries;
+        }
+        return value;
     }
 
     /** With a mark inside whatever reads like a control token. */
@@ -240,12 +416,61 @@ final class ChatFormat {
 
     /** Where the prompt of turn {@code i} ends in {@code text}, −1: the text does not begin with it. */
     private int begin(Conversation conversation, int i, String text) {
-        if (i == 0) {
-            // Nothing was asked: the turn is all that the text begins with, but for BOS.
-            return bos != null && text.startsWith(bos) ? bos.length() : 0;
+        boolean asked = conversation.messages().subList(0, i).stream()
+                .anyMatch(message -> !message.role().equals("system"));
+        if (asked) {
+            String prompt = render(conversation.first(i), true).text();
+            return text.startsWith(prompt) ? prompt.length() : -1;
         }
-        String prompt = render(conversation.first(i), true).text();
-        return text.startsWith(prompt) ? prompt.length() : -1;
+        return beginOfFirst(conversation.first(i + 1), text);
+    }
+
+    /** The assistant speaks first; not every template has a prompt for that. */
+    private int beginOfFirst(Conversation conversation, String text) {
+        int last = conversation.messages().size() - 1;
+        if (last > 0) {
+            try {
+                String prompt = render(conversation.first(last), true).text();
+                if (text.startsWith(prompt)) {
+                    return prompt.length();
+                }
+            } catch (JinjaException e) {
+                // A template that wants a question says so; what it writes in front of an answer is found below.
+            }
+        }
+        int difference = difference(conversation, text);
+        int behindBlanks = withoutBlanks(text, difference);
+        for (int end : new int[] {difference, behindBlanks}) {
+            for (int length = opening().length(); length >= SAME_ENDING; length--) {
+                if (text.startsWith(opening().substring(0, length), end - length)) {
+                    return end;
+                }
+            }
+        }
+        return behindBlanks;
+    }
+
+    private static int withoutBlanks(String text, int end) {
+        int at = end;
+        while (at > 0 && (text.charAt(at - 1) == ' ' || text.charAt(at - 1) == '\n')) {
+            at--;
+        }
+        return at;
+    }
+
+    /** What {@code add_generation_prompt} adds behind a question. */
+    private String opening() {
+        if (opening == null) {
+            Conversation question = Conversation.of(Message.user("?"));
+            String asked = textOrNull(question);
+            if (asked == null) {
+                opening = "";
+            } else {
+                String prompt = render(question, true).text();
+                opening = prompt.substring(commonEnd(prompt, asked));
+            }
+        }
+        return opening;
     }
 
     /** Characters with which both begin, but not so many that a control token is cut in two. */
@@ -295,7 +520,7 @@ final class ChatFormat {
                 ? text.substring(0, begin(conversation, 0, text))
                 : render(conversation.first(last), true).text();
         if (!text.startsWith(prompt)) {
-            int begin = beginOfAnswer(conversation, text);
+            int begin = withoutBlanks(text, difference(conversation, text));
             String before = text.substring(0, begin);
             // A template that begins an answer (<think>) where it writes none keeps its own way; there is no common
             // one.
@@ -308,21 +533,16 @@ final class ChatFormat {
         return segments;
     }
 
-    /** Where in {@code text} the last answer is, with the blanks in front of it: where another answer makes a difference. */
-    private int beginOfAnswer(Conversation conversation, String text) {
-        List<Message> messages = new ArrayList<>(conversation.messages());
-        messages.set(messages.size() - 1, Message.assistant(OTHER_ANSWER));
-        String other =
-                render(new Conversation(messages, conversation.tools()), false).text();
+    /** Where in {@code text} the last answer is: where another answer makes a difference. */
+    private int difference(Conversation conversation, String text) {
+        int last = conversation.messages().size() - 1;
+        String other = render(conversation.with(last, Message.assistant(OTHER_ANSWER)), false)
+                .text();
         int begin = other.lastIndexOf(OTHER_ANSWER);
-        if (begin < 0 || !text.startsWith(other.substring(0, begin))) {
-            throw new DataException(
-                    "the chat template (" + template.name() + ") does not write what the assistant says");
+        if (begin < 0) {
+            throw notWritten(conversation, last);
         }
-        while (begin > 0 && (text.charAt(begin - 1) == ' ' || text.charAt(begin - 1) == '\n')) {
-            begin--;
-        }
-        return begin;
+        return commonEnd(other.substring(0, begin), text);
     }
 
     private static int commonSuffix(String a, String b) {

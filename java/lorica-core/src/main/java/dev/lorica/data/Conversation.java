@@ -21,6 +21,13 @@ public record Conversation(List<Message> messages, Object tools) {
         return new Conversation(List.of(messages), null);
     }
 
+    /** With one message instead of another. */
+    Conversation with(int index, Message message) {
+        List<Message> all = new ArrayList<>(messages);
+        all.set(index, message);
+        return new Conversation(all, tools);
+    }
+
     /** The first {@code count} messages. */
     Conversation first(int count) {
         return new Conversation(messages.subList(0, count), tools);
@@ -43,7 +50,7 @@ public record Conversation(List<Message> messages, Object tools) {
             Message message = messages.get(i);
             if (message.isAssistant()
                     && message.trained()
-                    && !(message.content().isBlank() && message.more().isEmpty())) {
+                    && !(message.content().isBlank() && message.others().isEmpty())) {
                 return i + 1;
             }
         }

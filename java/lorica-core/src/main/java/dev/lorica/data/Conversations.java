@@ -3,6 +3,7 @@ package dev.lorica.data;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.MissingNode;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -12,6 +13,8 @@ import java.util.Map;
 /** Reads messages as chat sets have them: {@code role} and {@code content}, or ShareGPT's {@code from} and {@code value}. */
 final class Conversations {
     private static final ObjectMapper MAPPER = new ObjectMapper();
+
+    private static final String CALLS = "tool_calls";
 
     /** What ShareGPT's sets and their relatives call who speaks. */
     private static final Map<String, String> ROLES = Map.ofEntries(
@@ -116,7 +119,16 @@ final class Conversations {
                 throw new DataException(raw.where() + ": field \"tools\" is a text but not JSON", e);
             }
         }
-        return tools == null || !tools.isArray() || tools.isEmpty() ? null : plain(tools);
+        if (tools == null || !tools.isArray() || tools.isEmpty()) {
+            return null;
+        }
+        List<Object> described = new ArrayList<>();
+        for (JsonNode tool : tools) {
+            // LLaMA-Factory's sets leave out what is around a function.
+            boolean bare = tool.isObject() && tool.has("name") && !tool.has("function") && !tool.has("type");
+            described.add(bare ? Map.of("type", "function", "function", plain(tool)) : plain(tool));
+        }
+        return described;
     }
 
     private static Object plain(JsonNode node) {
@@ -125,13 +137,42 @@ final class Conversations {
 
     private static List<Message> messages(Raw raw, String field, JsonNode nodes, boolean trained) {
         List<Message> messages = new ArrayList<>(nodes.size() + 1);
+        int calls = 0;
         for (int i = 0; i < nodes.size(); i++) {
-            messages.add(message(raw.where() + ", " + field + "[" + i + "]", nodes.get(i), trained));
+            Message message = message(raw.where() + ", " + field + "[" + i + "]", nodes.get(i), trained, calls);
+            boolean called = message.more().get(CALLS) instanceof List<?>
+                    && !nodes.get(i).has(CALLS);
+            calls += called ? ((List<?>) message.more().get(CALLS)).size() : 0;
+            messages.add(message.role().equals("tool") ? answered(messages, message) : message);
         }
         return messages;
     }
 
-    private static Message message(String where, JsonNode node, boolean trained) {
+    /**
+     * What a tool answered, with the id of the call that it answers. Forms that have no ids say by their order which that is; the
+     * template may want to know.
+     */
+    private static Message answered(List<Message> before, Message message) {
+        int answers = 0;
+        int at = before.size() - 1;
+        while (at >= 0 && before.get(at).role().equals("tool")) {
+            answers++;
+            at--;
+        }
+        if (at < 0
+                || message.more().containsKey("tool_call_id")
+                || !(before.get(at).more().get(CALLS) instanceof List<?> calls)
+                || answers >= calls.size()
+                || !(calls.get(answers) instanceof Map<?, ?> call)
+                || !call.containsKey("id")) {
+            return message;
+        }
+        Map<String, Object> more = new LinkedHashMap<>(message.more());
+        more.put("tool_call_id", call.get("id"));
+        return new Message(message.role(), message.content(), message.trained(), more);
+    }
+
+    private static Message message(String where, JsonNode node, boolean trained, int callsBefore) {
         if (!node.isObject()) {
             throw new DataException(
                     where + " is " + JsonRecords.kind(node) + "; an object with role and content is meant");
@@ -155,15 +196,92 @@ final class Conversations {
                 }
             }
         });
-        String content = content(where, node, contentField, more.containsKey("tool_calls"));
-        boolean counts =
-                node.path("weight").asDouble(1) != 0 && node.path("train").asBoolean(true);
-        return new Message(role(where, role.asText(), shareGpt), content, trained && counts, more);
+        String speaker = role(where, role.asText(), shareGpt);
+        boolean learned = trained && counts(where, node);
+        JsonNode content = node.get(contentField);
+        if (role.asText().equals("function_call")) {
+            // LLaMA-Factory: the text of the turn is the call.
+            more.put(CALLS, calls(where, parsedCall(where, content), callsBefore));
+            more.put(Message.CONTENT, null);
+            return new Message(speaker, "", learned, more);
+        }
+        if (more.get("function_call") != null && !more.containsKey(CALLS)) {
+            // OpenAI's name for a single call, before there were several.
+            more.remove("function_call");
+            more.put(CALLS, calls(where, node.get("function_call"), callsBefore));
+        }
+        String text = content(where, node, contentField, speaker, more);
+        return new Message(speaker, text, learned, more);
+    }
+
+    private static JsonNode parsedCall(String where, JsonNode content) {
+        JsonNode call = content;
+        if (content != null && content.isTextual()) {
+            try {
+                call = MAPPER.readTree(content.asText());
+            } catch (JsonProcessingException e) {
+                throw new DataException(
+                        where + " is from function_call but holds no call in JSON, such as"
+                                + " {\"name\": …, \"arguments\": {…}}",
+                        e);
+            }
+        }
+        return call;
+    }
+
+    /** One call or several, each with a name and arguments, as calls of tools with ids. */
+    private static List<Object> calls(String where, JsonNode given, int callsBefore) {
+        List<Object> calls = new ArrayList<>();
+        for (JsonNode call :
+                given != null && given.isArray() ? given : List.of(given == null ? MissingNode.getInstance() : given)) {
+            if (!call.path("name").isTextual()) {
+                throw new DataException(where + ": a call of a function has no name");
+            }
+            JsonNode arguments = call.path("arguments");
+            if (arguments.isTextual()) {
+                arguments = parsedArguments(arguments);
+            }
+            Map<String, Object> function = new LinkedHashMap<>();
+            function.put("name", call.get("name").asText());
+            function.put("arguments", arguments.isMissingNode() || arguments.isNull() ? Map.of() : plain(arguments));
+            Map<String, Object> tool = new LinkedHashMap<>();
+            // Nine letters and digits, as Mistral's formats want them.
+            tool.put("id", String.format(Locale.ROOT, "call%05d", (callsBefore + calls.size()) % 100_000));
+            tool.put("type", "function");
+            tool.put("function", function);
+            calls.add(tool);
+        }
+        return calls;
+    }
+
+    private static JsonNode parsedArguments(JsonNode text) {
+        try {
+            JsonNode arguments = MAPPER.readTree(text.asText());
+            return arguments != null && arguments.isObject() ? arguments : text;
+        } catch (JsonProcessingException e) {
+            return text;
+        }
+    }
+
+    /** Whether a message counts: all or nothing, for a share there is no weight of a token yet. */
+    private static boolean counts(String where, JsonNode node) {
+        JsonNode weight = node.path("weight");
+        if (!weight.isMissingNode() && !weight.isNull()) {
+            double value = weight.isBoolean() ? (weight.asBoolean() ? 1 : 0) : weight.asDouble(Double.NaN);
+            if (value != 0 && value != 1) {
+                throw new DataException(
+                        where + " has weight " + weight.asText() + "; it must be 0 (not learned) or 1 (learned)");
+            }
+            if (value == 0) {
+                return false;
+            }
+        }
+        return node.path("train").asBoolean(true);
     }
 
     private static String role(String where, String role, boolean shareGpt) {
         String known = ROLES.get(role.toLowerCase(Locale.ROOT));
-        if (known != null && (shareGpt || !role.equals("function"))) {
+        if (known != null) {
             return known;
         }
         if (shareGpt) {
@@ -173,13 +291,19 @@ final class Conversations {
         return role;
     }
 
-    private static String content(String where, JsonNode node, String field, boolean mayLack) {
+    /** The text of a message. What is no text goes into {@code more}, where the template finds it. */
+    private static String content(String where, JsonNode node, String field, String role, Map<String, Object> more) {
         JsonNode content = node.get(field);
         if (content == null || content.isNull()) {
-            if (mayLack) {
-                return "";
+            if (more.isEmpty()) {
+                throw new DataException(where + " has no content; found " + Dataset.quoted(Dataset.names(node)));
             }
-            throw new DataException(where + " has no content; found " + Dataset.quoted(Dataset.names(node)));
+            more.put(Message.CONTENT, content == null ? Message.ABSENT : null);
+            return "";
+        }
+        if (role.equals("tool") && (content.isObject() || content.isArray() && !isParts(content))) {
+            more.put(Message.CONTENT, plain(content));
+            return content.toString();
         }
         if (content.isArray()) {
             StringBuilder text = new StringBuilder();
@@ -195,6 +319,13 @@ final class Conversations {
         if (!content.isValueNode()) {
             throw new DataException(where + ": content is " + JsonRecords.kind(content) + "; a text is meant");
         }
+        if (role.equals("tool") && !content.isTextual()) {
+            more.put(Message.CONTENT, plain(content));
+        }
         return content.asText();
+    }
+
+    private static boolean isParts(JsonNode content) {
+        return content.path(0).path("text").isTextual();
     }
 }

@@ -9,6 +9,7 @@ import de.siegmar.fastcsv.reader.CsvRecord;
 import java.io.Reader;
 import java.io.UncheckedIOException;
 import java.nio.charset.CharacterCodingException;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
@@ -19,6 +20,7 @@ import java.util.Set;
  * says. Line breaks inside quotes belong to the text, and those of Windows too.
  */
 final class CsvRecords implements RecordReader {
+    private final Path path;
     private final String file;
     private final CsvReader<CsvRecord> reader;
     private final CloseableIterator<CsvRecord> rows;
@@ -26,15 +28,16 @@ final class CsvRecords implements RecordReader {
     private long records;
     private long line = 1;
 
-    CsvRecords(String file, Reader in, byte[] head) {
-        this.file = file;
+    CsvRecords(Path path, Reader in, byte[] head) {
+        this.path = path;
+        this.file = path.toString();
         String firstLine = DataFile.text(head).lines().findFirst().orElse("");
         reader = CsvReader.builder()
                 .fieldSeparator(separator(firstLine))
                 .skipEmptyLines(true)
                 .allowMissingFields(true)
                 .allowExtraFields(true)
-                .ofCsvRecord(in);
+                .ofCsvRecord(new QuoteCheck(in, separator(firstLine)));
         rows = reader.iterator();
         CsvRecord header = row();
         if (header == null) {
@@ -103,20 +106,20 @@ final class CsvRecords implements RecordReader {
             CsvRecord row = rows.next();
             line = row.getStartingLineNumber();
             return row;
-        } catch (CsvParseException e) {
-            throw new DataException(file + ", behind line " + line + ": " + reason(e), e);
-        } catch (UncheckedIOException e) {
+        } catch (CsvParseException | UncheckedIOException e) {
+            Throwable cause = e.getCause() == null ? e : e.getCause();
+            if (cause instanceof CharacterCodingException malformed) {
+                throw DataFile.malformed(path, malformed);
+            }
+            if (cause instanceof QuoteCheck.QuoteException quote) {
+                throw new DataException(file + ", " + quote.getMessage(), e);
+            }
             throw new DataException(
-                    e.getCause() instanceof CharacterCodingException
-                            ? file + ", behind line " + line + ": not valid UTF-8"
-                            : file + " cannot be read: " + e.getCause().getMessage(),
+                    e instanceof CsvParseException
+                            ? file + ", behind line " + line + ": not valid CSV: " + cause.getMessage()
+                            : file + " cannot be read: " + cause.getMessage(),
                     e);
         }
-    }
-
-    private static String reason(Throwable e) {
-        Throwable cause = e.getCause() == null ? e : e.getCause();
-        return cause instanceof CharacterCodingException ? "not valid UTF-8" : "not valid CSV: " + cause.getMessage();
     }
 
     @Override

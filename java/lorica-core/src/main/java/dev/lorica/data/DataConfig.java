@@ -9,14 +9,27 @@ import java.util.Objects;
  * @param maxLength     the most tokens of one example, BOS and EOS included
  * @param overflow      what becomes of longer ones
  * @param trainOnPrompt whether the prompt is learned too; otherwise only the response and EOS are
+ * @param unshown       what becomes of conversations that the template cannot show
  */
-public record DataConfig(PromptTemplate template, int maxLength, Overflow overflow, boolean trainOnPrompt) {
+public record DataConfig(
+        PromptTemplate template, int maxLength, Overflow overflow, boolean trainOnPrompt, Unshown unshown) {
     public DataConfig {
         Objects.requireNonNull(overflow, "overflow");
+        Objects.requireNonNull(unshown, "unshown");
         if (maxLength < 2 || maxLength > ExampleStore.CHUNK) {
             throw new DataException(
                     "max length is " + maxLength + "; it must be at least 2 and at most " + ExampleStore.CHUNK);
         }
+    }
+
+    /** With another template. */
+    public DataConfig withTemplate(PromptTemplate template) {
+        return new DataConfig(template, maxLength, overflow, trainOnPrompt, unshown);
+    }
+
+    /** Conversations that the template cannot show are left out. */
+    public DataConfig(PromptTemplate template, int maxLength, Overflow overflow, boolean trainOnPrompt) {
+        this(template, maxLength, overflow, trainOnPrompt, Unshown.SKIP);
     }
 
     /** The data set's own template, responses only, longer examples left out. */

@@ -1,9 +1,12 @@
 package dev.lorica.data;
 
+import java.util.Arrays;
 import java.util.Collection;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.Set;
 
 /**
  * The fields of a record that are used.
@@ -20,6 +23,9 @@ import java.util.Optional;
 public record DataFields(String prompt, String input, String response, String system, String messages, String history) {
     /** The field that is looked at for what was said before. */
     static final String KNOWN_HISTORY = "history";
+
+    /** Beside messages, what the assistant may call. */
+    private static final String TOOLS = "tools";
 
     private record Pair(String prompt, String response) {}
 
@@ -111,6 +117,14 @@ public record DataFields(String prompt, String input, String response, String sy
                 names.system() != null ? names.system() : system,
                 messages,
                 history);
+    }
+
+    /** Those of {@code present} that are not looked at. */
+    List<String> unused(List<String> present) {
+        Set<String> used = new HashSet<>(Arrays.asList(prompt, input, response, system, messages, history, TOOLS));
+        return present.stream()
+                .filter(name -> !used.contains(name) && !name.equals(KNOWN_HISTORY))
+                .toList();
     }
 
     DataFields withHistory() {

@@ -5,12 +5,18 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.Reader;
+import java.nio.ByteBuffer;
+import java.nio.CharBuffer;
+import java.nio.charset.CharacterCodingException;
 import java.nio.charset.Charset;
+import java.nio.charset.CharsetDecoder;
+import java.nio.charset.CoderResult;
 import java.nio.charset.CodingErrorAction;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Locale;
 import java.util.zip.GZIPInputStream;
 
@@ -19,6 +25,11 @@ final class DataFile {
     private static final int SNIFFED_BYTES = 4096;
 
     private DataFile() {}
+
+    /** The records of all, one file behind the other. */
+    static RecordReader open(List<Path> paths) {
+        return paths.size() == 1 ? open(paths.get(0)) : new SeveralFiles(paths);
+    }
 
     static RecordReader open(Path path) {
         InputStream in = null;
@@ -69,13 +80,13 @@ final class DataFile {
             if (name.endsWith(".csv")
                     || name.endsWith(".tsv")
                     || !json && !name.contains(".json") && isKnownHeader(head)) {
-                return new CsvRecords(path.toString(), reader(in, head), head);
+                return new CsvRecords(path, reader(in, head), head);
             }
             if (name.endsWith(".txt") || name.endsWith(".md")) {
-                return new TextRecords(path.toString(), reader(in, head));
+                return new TextRecords(path, reader(in, head));
             }
             if (json) {
-                return new JsonRecords(path.toString(), in);
+                return new JsonRecords(path, reader(in, head));
             }
             other = "not JSON: it begins with \"" + preview(head) + "\"";
         }
@@ -93,20 +104,76 @@ final class DataFile {
 
     /** Characters, without a byte order mark, and an error where bytes are none. */
     private static Reader reader(InputStream in, byte[] head) throws IOException {
-        int mark = startsWith(head, 0xEF, 0xBB, 0xBF) ? 3 : isUtf16(head) ? 2 : 0;
-        in.skipNBytes(mark);
-        return new InputStreamReader(
-                in,
-                charset(head)
-                        .newDecoder()
-                        .onMalformedInput(CodingErrorAction.REPORT)
-                        .onUnmappableCharacter(CodingErrorAction.REPORT));
+        in.skipNBytes(
+                startsWith(head, 0xEF, 0xBB, 0xBF) ? 3 : isUtf32(head) && hasMark(head) ? 4 : isUtf16(head) ? 2 : 0);
+        return new InputStreamReader(in, decoder(head));
     }
 
+    private static CharsetDecoder decoder(byte[] head) {
+        return charset(head)
+                .newDecoder()
+                .onMalformedInput(CodingErrorAction.REPORT)
+                .onUnmappableCharacter(CodingErrorAction.REPORT);
+    }
+
+    /** What is wrong with bytes that are no characters, and on which line: the file is read once more for that. */
+    static DataException malformed(Path path, CharacterCodingException e) {
+        long line = 1;
+        String charset = "UTF-8";
+        try (InputStream in = decompressed(path)) {
+            byte[] head = head(in);
+            charset = charset(head).name();
+            CharsetDecoder decoder = decoder(head);
+            ByteBuffer bytes = ByteBuffer.allocate(1 << 16);
+            CharBuffer characters = CharBuffer.allocate(1 << 16);
+            for (boolean more = true; more; ) {
+                int read = in.readNBytes(bytes.array(), bytes.position(), bytes.remaining());
+                more = bytes.hasRemaining() && read == bytes.remaining();
+                bytes.limit(bytes.position() + read).position(0);
+                CoderResult result = decoder.decode(bytes, characters, !more);
+                characters.flip();
+                line += characters.chars().filter(c -> c == '\n').count();
+                characters.clear();
+                if (result.isError()) {
+                    break;
+                }
+                bytes.compact();
+            }
+        } catch (IOException again) {
+            e.addSuppressed(again);
+        }
+        return new DataException(path + ", line " + line + ": not valid " + charset, e);
+    }
+
+    private static InputStream decompressed(Path path) throws IOException {
+        InputStream in = new BufferedInputStream(Files.newInputStream(path), 1 << 16);
+        return startsWith(head(in), 0x1f, 0x8b)
+                ? new BufferedInputStream(new GZIPInputStream(in, 1 << 16), 1 << 16)
+                : in;
+    }
+
+    /** By its mark, or, as JSON without one begins with ASCII, by where the zeros are. */
     private static Charset charset(byte[] head) {
-        return startsWith(head, 0xFE, 0xFF)
-                ? StandardCharsets.UTF_16BE
-                : startsWith(head, 0xFF, 0xFE) ? StandardCharsets.UTF_16LE : StandardCharsets.UTF_8;
+        if (isUtf32(head)) {
+            return Charset.forName(head[0] == 0 ? "UTF-32BE" : "UTF-32LE");
+        }
+        if (startsWith(head, 0xFE, 0xFF) || head.length > 1 && head[0] == 0) {
+            return StandardCharsets.UTF_16BE;
+        }
+        return startsWith(head, 0xFF, 0xFE) || head.length > 1 && head[1] == 0
+                ? StandardCharsets.UTF_16LE
+                : StandardCharsets.UTF_8;
+    }
+
+    private static boolean isUtf32(byte[] head) {
+        return startsWith(head, 0, 0, 0xFE, 0xFF)
+                || startsWith(head, 0xFF, 0xFE, 0, 0)
+                || head.length > 3 && (head[0] == 0 && head[1] == 0 && head[2] == 0)
+                || head.length > 3 && (head[1] == 0 && head[2] == 0 && head[3] == 0);
+    }
+
+    private static boolean hasMark(byte[] head) {
+        return startsWith(head, 0, 0, 0xFE, 0xFF) || startsWith(head, 0xFF, 0xFE, 0, 0);
     }
 
     private static boolean isUtf16(byte[] head) {
@@ -124,10 +191,6 @@ final class DataFile {
     }
 
     private static boolean isJson(byte[] head) {
-        // UTF-16 and UTF-32 without a mark are left to Jackson, which tells them apart by their zeros.
-        if (head.length > 1 && (head[0] == 0 || head[1] == 0) && !isUtf16(head)) {
-            return true;
-        }
         String text = text(head).stripLeading();
         return text.isEmpty() || text.charAt(0) == '[' || text.charAt(0) == '{';
     }

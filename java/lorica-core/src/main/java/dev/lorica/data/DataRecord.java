@@ -82,6 +82,12 @@ public record DataRecord(
         return new DataRecord(system, null, "", "", new Conversation(all, null), line);
     }
 
+    /** For messages: {@code train.jsonl, line 12}. */
+    String where(String file) {
+        String named = file.isEmpty() ? "" : file + ", ";
+        return line > 0 ? named + "line " + line : named + "a record";
+    }
+
     /** Characters, roughly, for how much of a set may be in memory. */
     long size() {
         long size = system.length() + input.length() + response.length() + (prompt == null ? 0 : prompt.length());

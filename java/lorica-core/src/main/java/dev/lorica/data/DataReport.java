@@ -1,9 +1,12 @@
 package dev.lorica.data;
 
+import java.util.Collections;
 import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
 
 /**
- * What became of a data set on its way to tokens. {@code records = examples + empty + dropped}, unless one record gives several
+ * What became of a data set on its way to tokens. {@code records = examples + empty + dropped + unshown}, unless one record gives several
  * examples, as a text in windows does, or a conversation whose template is not stable.
  *
  * @param name            the file it came from, {@code ""} for records from elsewhere
@@ -25,6 +28,11 @@ import java.util.List;
  * @param duplicates      examples with the very tokens of one before; −1: too many examples to tell
  * @param unstable        conversations of which every turn became an example, because the template writes a turn otherwise later
  * @param turnsWithoutEnd turns of the assistant that the template ends with no token of the vocabulary that ends a generation
+ * @param unshown         conversations left out because the template cannot show them
+ * @param firstUnshown    the first of them: file, line, turn and reason; {@code null}: there is none
+ * @param emptyTurns      turns of the assistant that are not learned because the template shows nothing of what is in them
+ * @param notShown        what conversations hold that the template does not show, by name, and how often
+ * @param unusedFields    fields of the first record that nothing is made of
  * @param endsWithEos     whether examples end with EOS; only a vocabulary without one makes that false
  * @param lengths         how long the examples are, before anything was cut or left out
  * @param sample          the first example, decoded again from its tokens
@@ -49,6 +57,11 @@ public record DataReport(
         long duplicates,
         long unstable,
         long turnsWithoutEnd,
+        long unshown,
+        String firstUnshown,
+        long emptyTurns,
+        Map<String, Long> notShown,
+        List<String> unusedFields,
         boolean endsWithEos,
         Lengths lengths,
         List<Stretch> sample) {
@@ -58,6 +71,8 @@ public record DataReport(
 
     public DataReport {
         sample = List.copyOf(sample);
+        notShown = Collections.unmodifiableMap(new TreeMap<>(notShown));
+        unusedFields = List.copyOf(unusedFields);
     }
 
     /** Of a part of the examples. */
@@ -82,6 +97,11 @@ public record DataReport(
                 duplicates,
                 unstable,
                 turnsWithoutEnd,
+                unshown,
+                firstUnshown,
+                emptyTurns,
+                notShown,
+                unusedFields,
                 endsWithEos,
                 lengths,
                 sample);

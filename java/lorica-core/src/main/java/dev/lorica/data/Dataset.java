@@ -1,6 +1,7 @@
 package dev.lorica.data;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.lorica.hub.Hub;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -27,18 +28,27 @@ public final class Dataset implements Iterable<DataRecord> {
     private static final long MOST_CACHED =
             Math.min(64L << 20, Runtime.getRuntime().maxMemory() / 32);
 
-    private final Path file;
+    private final List<Path> files;
     private final String name;
     private final String format;
     private final DataFields fields;
+    private final List<String> unused;
     private final boolean conversation;
     private final long size;
     private final List<DataRecord> records;
 
     private Dataset(
-            Path file, String format, DataFields fields, boolean conversation, long size, List<DataRecord> records) {
-        this.file = file;
-        this.name = file == null ? "" : file.toString();
+            String name,
+            List<Path> files,
+            String format,
+            DataFields fields,
+            List<String> unused,
+            boolean conversation,
+            long size,
+            List<DataRecord> records) {
+        this.files = files;
+        this.unused = unused;
+        this.name = name;
         this.format = format;
         this.fields = fields;
         this.conversation = conversation;
@@ -48,7 +58,7 @@ public final class Dataset implements Iterable<DataRecord> {
 
     /**
      * Reads a JSON array, JSONL, CSV, Parquet or a plain text, and finds out by itself which it is and which fields hold what is
-     * to be learned.
+     * to be learned. {@code hf:OWNER/SET[:SPLIT]} is a data set on Hugging Face's hub.
      *
      * @throws DataException if the file cannot be read or is not what it should be; the message names file, line, record and
      *                       field
@@ -78,7 +88,8 @@ public final class Dataset implements Iterable<DataRecord> {
      * @throws DataException as {@link #load(Path, FieldNames)} would throw it for that record
      */
     public static void check(Path file, FieldNames names) {
-        try (RecordReader in = DataFile.open(file)) {
+        List<Path> files = Hub.data(file);
+        try (RecordReader in = DataFile.open(files)) {
             Raw raw = first(in, file);
             record(raw, choose(raw, names));
         }
@@ -94,14 +105,15 @@ public final class Dataset implements Iterable<DataRecord> {
 
     /** As {@link #load(Path)}, with the names of fields that are called otherwise. */
     public static Dataset load(Path file, FieldNames names) {
-        return load(file, names, false);
+        return load(file, Hub.data(file), names, false);
     }
 
     /** withHistory: a record has something that was said before, which makes conversations of all. */
-    private static Dataset load(Path file, FieldNames names, boolean withHistory) {
-        try (RecordReader in = DataFile.open(file)) {
+    private static Dataset load(Path file, List<Path> files, FieldNames names, boolean withHistory) {
+        try (RecordReader in = DataFile.open(files)) {
             Raw raw = first(in, file);
             DataFields fields = withHistory ? choose(raw, names).withHistory() : choose(raw, names);
+            List<String> unused = fields.unused(names(raw.fields()));
             List<DataRecord> cached = new ArrayList<>();
             long characters = 0;
             long size = 0;
@@ -109,7 +121,7 @@ public final class Dataset implements Iterable<DataRecord> {
             for (; raw != null; raw = in.next(), size++) {
                 DataRecord record = record(raw, fields);
                 if (!withHistory && !conversation && hasHistory(raw, fields)) {
-                    return load(file, names, true);
+                    return load(file, files, names, true);
                 }
                 if (record.isConversation() != conversation) {
                     throw new DataException(raw.where() + " is " + (conversation ? "no" : "a")
@@ -122,7 +134,7 @@ public final class Dataset implements Iterable<DataRecord> {
                     cached.add(record);
                 }
             }
-            return new Dataset(file, in.format(), fields, conversation, size, cached);
+            return new Dataset(file.toString(), files, in.format(), fields, unused, conversation, size, cached);
         }
     }
 
@@ -137,10 +149,13 @@ public final class Dataset implements Iterable<DataRecord> {
             throw new DataException(
                     "a data set holds either questions with answers, conversations or plain texts, not both");
         }
+        for (int i = 0; i < records.size(); i++) {
+            Characters.check(records.get(i), "record " + (i + 1));
+        }
         DataFields fields = text
                 ? DataFields.text("text")
                 : conversation ? DataFields.conversation("messages") : DataFields.of("prompt", "response");
-        return new Dataset(null, "memory", fields, conversation, records.size(), records);
+        return new Dataset("", List.of(), "memory", fields, List.of(), conversation, records.size(), records);
     }
 
     /** The file that it was read from, {@code ""} for records from elsewhere. */
@@ -155,6 +170,11 @@ public final class Dataset implements Iterable<DataRecord> {
 
     public DataFields fields() {
         return fields;
+    }
+
+    /** Fields of the first record that nothing is made of. */
+    List<String> unusedFields() {
+        return unused;
     }
 
     /** Whether its records are conversations. */
@@ -207,7 +227,7 @@ public final class Dataset implements Iterable<DataRecord> {
 
         private Records() {
             cached = records == null ? null : records.iterator();
-            in = records == null ? DataFile.open(file) : null;
+            in = records == null ? DataFile.open(files) : null;
             advance();
         }
 
@@ -251,6 +271,12 @@ public final class Dataset implements Iterable<DataRecord> {
     }
 
     private static DataRecord record(Raw raw, DataFields fields) {
+        DataRecord record = made(raw, fields);
+        Characters.check(record, raw.where());
+        return record;
+    }
+
+    private static DataRecord made(Raw raw, DataFields fields) {
         String system = text(raw, fields.system(), false);
         if (fields.isConversation()) {
             Conversation conversation =

@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Map;
 
 /**
  * Turns records into examples and prompts into ids. Training and generation both come here, so that a tuned model is
@@ -65,9 +66,15 @@ public final class ExampleEncoder {
 
     /** What becomes of a record. */
     interface Sink {
-        /** @param examples of any length; none where there is nothing in the record to learn */
-        void accept(DataRecord record, List<Example> examples);
+        /**
+         * @param examples of any length; none where there is nothing in the record to learn
+         * @param unshown  why the template cannot show the record, {@code null}: it can
+         */
+        void accept(DataRecord record, List<Example> examples, TurnException unshown);
     }
+
+    /** A record as text. */
+    private record Shown(List<List<Segment>> examples, TurnException unshown) {}
 
     /** Every record in order. */
     void encode(Iterator<DataRecord> records, Sink sink) {
@@ -88,26 +95,33 @@ public final class ExampleEncoder {
 
     private void encode(List<DataRecord> records, Sink sink) {
         // A chat template is run several times for a conversation; that is more work than its tokens are.
-        List<List<List<Segment>>> all = (chat == null ? records.stream() : records.parallelStream())
-                .map(this::segments)
+        List<Shown> all = (chat == null ? records.stream() : records.parallelStream())
+                .map(this::shown)
                 .toList();
-        List<List<Segment>> examples = all.stream().flatMap(List::stream).toList();
+        List<List<Segment>> examples =
+                all.stream().flatMap(shown -> shown.examples.stream()).toList();
         List<List<int[]>> parts = encodeSegments(examples);
         int next = 0;
         for (int i = 0; i < records.size(); i++) {
             List<Example> encoded = new ArrayList<>();
-            for (List<Segment> segments : all.get(i)) {
+            for (List<Segment> segments : all.get(i).examples) {
                 encoded.add(join(segments, parts.get(next++), true));
             }
-            sink.accept(records.get(i), encoded);
+            sink.accept(records.get(i), encoded, all.get(i).unshown);
         }
     }
 
-    private List<List<Segment>> segments(DataRecord record) {
+    private Shown shown(DataRecord record) {
         if (record.isEmpty()) {
-            return List.of();
+            return new Shown(List.of(), null);
         }
-        return template instanceof TextTemplate text ? List.of(text.segments(record)) : chat.examples(record);
+        try {
+            return new Shown(
+                    template instanceof TextTemplate text ? List.of(text.segments(record)) : chat.examples(record),
+                    null);
+        } catch (TurnException e) {
+            return new Shown(List.of(), e);
+        }
     }
 
     /** Ids of plain text behind other text of the same whole. */
@@ -213,6 +227,16 @@ public final class ExampleEncoder {
     /** What the assistant said in a turn that no token ends, up to now. */
     long turnsWithoutEnd() {
         return turnsWithoutEnd;
+    }
+
+    /** Turns of which the template leaves nothing, up to now. */
+    long emptyTurns() {
+        return chat == null ? 0 : chat.emptyTurns();
+    }
+
+    /** What records hold and the template does not show, and how often, up to now. */
+    Map<String, Long> notShown() {
+        return chat == null ? Map.of() : chat.notShown();
     }
 
     /** Conversations of which every turn became an example of its own, up to now. */

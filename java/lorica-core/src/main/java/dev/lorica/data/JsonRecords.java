@@ -8,10 +8,10 @@ import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import java.io.CharConversionException;
 import java.io.IOException;
-import java.io.InputStream;
+import java.io.Reader;
 import java.nio.charset.CharacterCodingException;
+import java.nio.file.Path;
 
 /**
  * Reads JSON objects one after another, from a JSON array or from JSONL; which of the two it is, the first character
@@ -20,14 +20,16 @@ import java.nio.charset.CharacterCodingException;
 final class JsonRecords implements RecordReader {
     private static final ObjectMapper MAPPER = new ObjectMapper();
 
+    private final Path path;
     private final String file;
-    private final InputStream in;
+    private final Reader in;
     private final JsonParser parser;
     private final boolean array;
     private long records;
 
-    JsonRecords(String file, InputStream in) throws IOException {
-        this.file = file;
+    JsonRecords(Path path, Reader in) throws IOException {
+        this.path = path;
+        this.file = path.toString();
         this.in = in;
         try {
             parser = new JsonFactory().createParser(in);
@@ -37,6 +39,8 @@ final class JsonRecords implements RecordReader {
             }
         } catch (JsonProcessingException e) {
             throw damaged(e, 1);
+        } catch (CharacterCodingException e) {
+            throw DataFile.malformed(path, e);
         }
     }
 
@@ -77,8 +81,8 @@ final class JsonRecords implements RecordReader {
             return new Raw(object, begin, where);
         } catch (JsonProcessingException e) {
             throw damaged(e, begin);
-        } catch (CharacterCodingException | CharConversionException e) {
-            throw new DataException(file + ", record " + records + ": not valid UTF-8", e);
+        } catch (CharacterCodingException e) {
+            throw DataFile.malformed(path, e);
         } catch (IOException e) {
             throw new DataException(file + " cannot be read: " + e.getMessage(), e);
         }

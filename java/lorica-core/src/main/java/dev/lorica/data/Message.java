@@ -1,20 +1,29 @@
 package dev.lorica.data;
 
+import java.util.Collection;
 import java.util.Collections;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Set;
 
 /**
  * One turn of a conversation.
  *
  * @param role    who speaks: {@code system}, {@code user}, {@code assistant}, {@code tool}
- * @param content what is said
+ * @param content what is said, {@code ""} if nothing is
  * @param trained whether the model learns to say it, if it is the assistant who speaks; a message with {@code "weight": 0} or
  *                {@code "train": false} is only there for those behind it
- * @param more    what else a template may look at, such as {@code name} or {@code tool_calls}
+ * @param more    what else a template may look at, such as {@code name} or {@code tool_calls}; {@code content} among it is
+ *                what a template sees as that where it is no text: {@code null}, or the object that a tool answered
  */
 public record Message(String role, String content, boolean trained, Map<String, Object> more) {
+    /** As {@code content} in {@code more}: the message has no such field, not even an empty one. */
+    static final Object ABSENT = new Object();
+
+    static final String CONTENT = "content";
+
     public Message {
         Objects.requireNonNull(role, "role");
         Objects.requireNonNull(content, "content");
@@ -41,12 +50,33 @@ public record Message(String role, String content, boolean trained, Map<String, 
         return role.equals("assistant");
     }
 
+    /** What is in {@code more} besides its content. */
+    Set<String> others() {
+        Set<String> others = new LinkedHashSet<>(more.keySet());
+        others.remove(CONTENT);
+        return others;
+    }
+
+    Message withTrained(boolean trained) {
+        return new Message(role, content, trained, more);
+    }
+
+    /** Without these in {@code more}. */
+    Message without(Collection<String> names) {
+        Map<String, Object> left = new LinkedHashMap<>(more);
+        left.keySet().removeAll(names);
+        return new Message(role, content, trained, left);
+    }
+
     /** As a template sees it. */
-    Map<String, Object> variables(String content) {
+    Map<String, Object> variables() {
         Map<String, Object> variables = new LinkedHashMap<>();
         variables.put("role", role);
-        variables.put("content", content);
+        variables.put(CONTENT, content);
         variables.putAll(more);
+        if (variables.get(CONTENT) == ABSENT) {
+            variables.remove(CONTENT);
+        }
         return variables;
     }
 }

@@ -5,18 +5,21 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.Reader;
 import java.nio.charset.CharacterCodingException;
+import java.nio.file.Path;
 
 /** Reads a plain text in pieces that end with a line. Together they are the text, with all its line breaks as {@code \n}. */
 final class TextRecords implements RecordReader {
     private static final int PIECE = 1 << 15;
 
+    private final Path path;
     private final String file;
     private final BufferedReader in;
     private long line = 1;
     private boolean afterReturn;
 
-    TextRecords(String file, Reader in) {
-        this.file = file;
+    TextRecords(Path path, Reader in) {
+        this.path = path;
+        this.file = path.toString();
         this.in = new BufferedReader(in, 1 << 16);
     }
 
@@ -45,7 +48,7 @@ final class TextRecords implements RecordReader {
                 }
             }
         } catch (CharacterCodingException e) {
-            throw new DataException(file + ", behind line " + line + ": not valid UTF-8", e);
+            throw DataFile.malformed(path, e);
         } catch (IOException e) {
             throw new DataException(file + " cannot be read: " + e.getMessage(), e);
         }

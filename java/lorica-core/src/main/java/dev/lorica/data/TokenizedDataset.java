@@ -200,6 +200,9 @@ public final class TokenizedDataset {
 
     /** Takes examples as they come, and counts. */
     private static final class Collector {
+        /** So many conversations that cannot be shown, and none that can: neither will the rest. */
+        private static final int MOST_UNSHOWN = 1000;
+
         private final Dataset data;
         private final Tokenizer tokenizer;
         private final DataConfig config;
@@ -214,6 +217,8 @@ public final class TokenizedDataset {
         private long overLong;
         private long truncated;
         private long dropped;
+        private long unshown;
+        private String firstUnshown;
         private int longest;
         private long longestLine;
         private long tokens;
@@ -229,8 +234,12 @@ public final class TokenizedDataset {
         }
 
         void encode(Dataset.Records all) {
-            encoder.encode(all, (record, examples) -> {
+            encoder.encode(all, (record, examples, refusal) -> {
                 records++;
+                if (refusal != null) {
+                    refuse(refusal.at(record, data.name()));
+                    return;
+                }
                 withInput += record.input().isEmpty() ? 0 : 1;
                 boolean learned = false;
                 for (Example example : examples) {
@@ -245,6 +254,16 @@ public final class TokenizedDataset {
                 }
                 empty += learned ? 0 : 1;
             });
+        }
+
+        private void refuse(String refusal) {
+            if (config.unshown() == Unshown.ERROR) {
+                throw new DataException(refusal);
+            }
+            firstUnshown = firstUnshown == null ? refusal : firstUnshown;
+            if (++unshown == MOST_UNSHOWN && store.size() == 0) {
+                throw nothingLeft();
+            }
         }
 
         private void add(Example whole, DataRecord record) {
@@ -349,6 +368,11 @@ public final class TokenizedDataset {
                     seen.duplicates(),
                     encoder.unstableConversations(),
                     encoder.turnsWithoutEnd(),
+                    unshown,
+                    firstUnshown,
+                    encoder.emptyTurns(),
+                    encoder.notShown(),
+                    data.unusedFields(),
                     tokenizer.info().eos() >= 0,
                     lengths,
                     stretches(store.get(0), tokenizer));
@@ -356,6 +380,11 @@ public final class TokenizedDataset {
 
         private DataException nothingLeft() {
             String name = data.name().isEmpty() ? "the data set" : data.name();
+            if (unshown > 0 && dropped == 0) {
+                return new DataException(name + ": nothing to train on: the chat template can show none of the first "
+                        + records + (records == 1 ? " conversation; " : " conversations; the first: ")
+                        + firstUnshown);
+            }
             if (dropped == 0) {
                 return new DataException(name + ": nothing to train on: all " + records + " responses are empty");
             }

@@ -54,11 +54,16 @@ public final class Evaluator {
      * in each window the second half is predicted from all that stands before it, and if the vocabulary asks for BOS, it takes
      * the place of the first token.
      *
-     * @throws InvalidArgumentException if the text has fewer tokens than two windows
+     * @throws InvalidArgumentException if the text has fewer tokens than two windows, or a window more than the model's context
      */
     public TextEvaluation evaluateText(String text, int window) {
         if (window < 4) {
             throw new InvalidArgumentException("windows of " + window + " tokens are too short; at least 4 are needed");
+        }
+        int context = model.info().contextLength();
+        if (window > context) {
+            throw new InvalidArgumentException("windows of " + window + " tokens are more than the model's context of "
+                    + context + ", beyond which it predicts nothing of worth");
         }
         int[] ids = model.tokenizer().encode(text, true, false);
         if (ids.length < 2 * window) {

@@ -158,7 +158,7 @@ public final class SafetensorsFile implements AutoCloseable {
         long bytes = elementBytes;
         try {
             for (JsonNode dimension : dimensions) {
-                if (!dimension.canConvertToExactIntegral() || !dimension.canConvertToLong() || dimension.asLong() < 0) {
+                if (!isWhole(dimension) || dimension.asLong() < 0) {
                     throw damaged(path, "tensor \"" + name + "\" has the dimension " + dimension);
                 }
                 shape.add(dimension.asLong());
@@ -169,8 +169,8 @@ public final class SafetensorsFile implements AutoCloseable {
         }
         JsonNode offsets = told.path("data_offsets");
         if (offsets.size() != 2
-                || !offsets.path(0).canConvertToLong()
-                || !offsets.path(1).canConvertToLong()) {
+                || !isWhole(offsets.path(0))
+                || !isWhole(offsets.path(1))) {
             throw damaged(path, "tensor \"" + name + "\" has no data_offsets [begin, end]");
         }
         long begin = offsets.get(0).asLong();
@@ -188,6 +188,11 @@ public final class SafetensorsFile implements AutoCloseable {
                             + type.asText() + " needs " + bytes);
         }
         return new Tensor(name, type.asText(), List.copyOf(shape), dataStart + begin, bytes);
+    }
+
+    /** 8, not 8.0, let alone 8.5. */
+    private static boolean isWhole(JsonNode number) {
+        return number.isIntegralNumber() && number.canConvertToLong();
     }
 
     private static void checkCover(Path path, Collection<Tensor> tensors, long start, long size) {

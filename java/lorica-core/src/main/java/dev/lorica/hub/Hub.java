@@ -30,6 +30,12 @@ public final class Hub {
             "(?:config|generation_config|tokenizer|tokenizer_config|special_tokens_map"
                     + "|added_tokens|model\\.safetensors\\.index)\\.json|tokenizer\\.model|chat_template\\.jinja|model(?:-\\d+-of-\\d+)?\\.safetensors");
 
+    /** Where the hub keeps the Parquet files that it makes of data sets in other forms. */
+    private static final String CONVERTED = "refs/convert/parquet";
+
+    private static final Pattern DATA_FILE =
+            Pattern.compile("\\.(?:parquet|jsonl?|csv|tsv|txt)(?:\\.gz)?$", Pattern.CASE_INSENSITIVE);
+
     private final HubConfig config;
     private final HubListener listener;
     private final HubClient client;
@@ -57,6 +63,13 @@ public final class Hub {
     /** The path as it is, or the folder of a model in safetensors that it names on the hub, as the environment says. */
     public static Path folder(Path path) {
         return local(path, hub -> hub.folder(HubName.parse(path)));
+    }
+
+    /** The path as it is, or the Parquet files of the data set that it names on the hub, as the environment says. */
+    public static List<Path> data(Path path) {
+        return HubName.is(path.toString())
+                ? new Hub(HubConfig.fromEnvironment(), HubListener.SILENT).data(HubName.parse(path))
+                : List.of(path);
     }
 
     private static Path local(Path path, Function<Hub, Path> find) {
@@ -146,6 +159,35 @@ public final class Hub {
         return contents.get("config.json").getParent();
     }
 
+    /**
+     * The files of a part of a data set, in their order. Which, when the name gives none: {@code train}, or the only one there is. Parquet
+     * files of the data set are taken, or else those that the hub has made of it; another file is taken when it is named.
+     *
+     * @throws HubException naming what there is when that does not decide it
+     */
+    public List<Path> data(HubName given) {
+        HubName name = given.ofData();
+        if (name.file() != null && DATA_FILE.matcher(name.file()).find()) {
+            return List.of(file(name, name.file()));
+        }
+        Contents contents = contents(name);
+        if (contents.files.stream().noneMatch(DataParts::isParquet)
+                && name.revision().equals("main")) {
+            HubName converted = name.at(CONVERTED);
+            try {
+                Contents made = contents(converted);
+                return made.getAll(DataParts.choose(converted, made.files));
+            } catch (HubException | FileAccessException e) {
+                throw new HubException(
+                        name.inWords() + " holds no Parquet files, and the hub has made none of it"
+                                + (contents.files.isEmpty() ? "" : "; it holds " + Choice.listed(contents.files))
+                                + "; a file is named as " + name.inWords() + ":FILE",
+                        e);
+            }
+        }
+        return contents.getAll(DataParts.choose(name, contents.files));
+    }
+
     /** One file of a repository, by its path there. */
     public Path file(HubName name, String path) {
         HubCache cache = new HubCache(config.cache(), name);
@@ -176,6 +218,10 @@ public final class Hub {
             this.name = name;
             this.commit = commit;
             this.files = files;
+        }
+
+        List<Path> getAll(List<String> paths) {
+            return paths.stream().map(this::get).toList();
         }
 
         Path get(String path) {

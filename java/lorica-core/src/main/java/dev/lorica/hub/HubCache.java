@@ -19,7 +19,7 @@ import java.util.stream.Stream;
  * One repository in the cache, laid out as Hugging Face's programs have it:
  *
  * <pre>
- * models--OWNER--REPO/blobs/CHECKSUM              the files
+ * models--OWNER--REPO/blobs/CHECKSUM              the files; datasets--OWNER--SET where it is a data set
  *                     refs/REVISION               the commit that a branch or tag was at
  *                     snapshots/COMMIT/PATH       links to the files
  * .locks/models--OWNER--REPO/CHECKSUM.lock        held while a file is downloaded
@@ -34,7 +34,8 @@ final class HubCache {
 
     HubCache(Path root, HubName name) {
         this.root = root.toAbsolutePath();
-        this.folder = this.root.resolve("models--" + name.owner() + "--" + name.repository());
+        this.folder =
+                this.root.resolve((name.data() ? "datasets--" : "models--") + name.owner() + "--" + name.repository());
     }
 
     /** The commit that a revision was at when it was last asked for, {@code null} when it never was. */

@@ -67,7 +67,8 @@ final class HubClient {
     // ---- what is asked
 
     Listing list(HubName name) throws IOException {
-        URI uri = address("/api/models/" + name.id() + "/revision/" + encoded(name.revision()));
+        URI uri = address("/api/" + (name.data() ? "datasets/" : "models/") + name.id() + "/revision/"
+                + encoded(name.revision()));
         try (Answer answer = request(name, "GET", uri, Map.of(), false)) {
             byte[] body = answer.body().readNBytes(MOST_LISTING_BYTES + 1);
             if (body.length > MOST_LISTING_BYTES) {
@@ -125,7 +126,7 @@ final class HubClient {
 
     private URI fileAddress(HubName name, String file) {
         String path = Arrays.stream(file.split("/")).map(HubClient::encoded).collect(Collectors.joining("/"));
-        return address("/" + name.id() + "/resolve/" + encoded(name.revision()) + "/" + path);
+        return address("/" + name.place() + "/resolve/" + encoded(name.revision()) + "/" + path);
     }
 
     private URI address(String path) {
@@ -306,8 +307,8 @@ final class HubClient {
                 ? "set HF_TOKEN to the token of an account that may read it"
                 : "the account of the token in use may not read it";
         if (code.equals("GatedRepo")) {
-            return new HubException(
-                    what + " is gated: ask for access at " + config.endpoint() + "/" + name.id() + "; then " + access);
+            return new HubException(what + " is gated: ask for access at " + config.endpoint() + "/" + name.place()
+                    + "; then " + access);
         }
         return new HubException(
                 switch (answer.status()) {

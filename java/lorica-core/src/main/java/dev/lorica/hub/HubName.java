@@ -6,17 +6,23 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * What {@code hf:OWNER/REPO[@REVISION][:FILE]} names.
+ * What {@code hf:OWNER/REPO[@REVISION][:FILE]} names: a model or an adapter, or where data are meant a data set.
  *
  * @param revision a branch, a tag or a commit; {@code main} when none is given
- * @param file     a file or folder in the repository, or a type such as {@code Q4_K_M}; {@code null} when none is given
+ * @param file     a file or folder in the repository, or a type such as {@code Q4_K_M}, or a part of a data set such as
+ *                 {@code train}; {@code null} when none is given
+ * @param data     whether it is a data set, which the hub keeps apart
  */
-public record HubName(String owner, String repository, String revision, String file) {
+public record HubName(String owner, String repository, String revision, String file, boolean data) {
     private static final String PREFIX = "hf:";
     private static final String PART = "[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?";
     private static final Pattern FORM = Pattern.compile("hf:(" + PART + ")/(" + PART + ")(?:@([^:@]+))?(?::(.+))?");
     private static final Pattern REVISION = Pattern.compile("[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}");
     private static final Pattern COMMIT = Pattern.compile("[0-9a-f]{40}");
+
+    public HubName(String owner, String repository, String revision, String file) {
+        this(owner, repository, revision, file, false);
+    }
 
     public HubName {
         if (!isSafe(revision) || !REVISION.matcher(revision).matches()) {
@@ -54,6 +60,16 @@ public record HubName(String owner, String repository, String revision, String f
         return owner + "/" + repository;
     }
 
+    /** As the name of a data set. */
+    HubName ofData() {
+        return new HubName(owner, repository, revision, file, true);
+    }
+
+    /** Where on the hub's site it is. */
+    String place() {
+        return data ? "datasets/" + id() : id();
+    }
+
     /** Whether the revision can never mean anything else. */
     boolean isCommit() {
         return isCommit(revision);
@@ -64,11 +80,11 @@ public record HubName(String owner, String repository, String revision, String f
     }
 
     HubName at(String newRevision) {
-        return new HubName(owner, repository, newRevision, file);
+        return new HubName(owner, repository, newRevision, file, data);
     }
 
     HubName with(String newFile) {
-        return new HubName(owner, repository, revision, newFile);
+        return new HubName(owner, repository, revision, newFile, data);
     }
 
     /** A path that stays where it is resolved: relative, without {@code ..}, and a plain name on every system. */

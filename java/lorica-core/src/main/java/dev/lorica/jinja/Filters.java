@@ -24,8 +24,8 @@ final class Filters {
     static Filter named(String name) {
         return switch (name) {
             case "trim" ->
-                (value, arguments) -> Texts.strip(
-                        arguments.run(), text(value, arguments), arguments.text(0, "chars"), true, true);
+                (value, arguments) ->
+                        Texts.strip(arguments.run(), text(value, arguments), arguments.text(0, "chars"), true, true);
             case "upper" -> (value, arguments) -> Texts.upper(arguments.run(), text(value, arguments));
             case "lower" -> (value, arguments) -> Texts.lower(arguments.run(), text(value, arguments));
             case "capitalize" -> (value, arguments) -> Texts.capitalize(arguments.run(), text(value, arguments));
@@ -274,7 +274,8 @@ final class Filters {
         List<Object> parts = new ArrayList<>();
         for (Object part : Texts.split(run, Values.text(run, attribute), ".", -1)) {
             String name = (String) part;
-            boolean number = !name.isEmpty() && name.length() < 10 && name.chars().allMatch(c -> c >= '0' && c <= '9');
+            boolean number =
+                    !name.isEmpty() && name.length() < 10 && name.chars().allMatch(c -> c >= '0' && c <= '9');
             parts.add(number ? Values.integer(name) : name);
         }
         return value -> {
@@ -344,8 +345,8 @@ final class Filters {
             boolean tuple = found instanceof Tuple;
             Object known = tuple ? found : Values.key(run, found);
             run.elements(4);
-            if (seen.add(new Known(
-                    known instanceof String ? "text" : tuple ? "tuple" : "other", Values.text(run, known)))) {
+            if (seen.add(
+                    new Known(known instanceof String ? "text" : tuple ? "tuple" : "other", Values.text(run, known)))) {
                 firsts.add(element);
             }
         }
@@ -408,8 +409,7 @@ final class Filters {
 
     private static Object chosen(Object value, Arguments arguments, boolean byAttribute, boolean wanted) {
         Run run = arguments.run();
-        UnaryOperator<Object> path =
-                byAttribute ? path(run, arguments.require(0, "attribute")) : element -> element;
+        UnaryOperator<Object> path = byAttribute ? path(run, arguments.require(0, "attribute")) : element -> element;
         int before = byAttribute ? 1 : 0;
         Tests.Test test = (subject, none) -> Values.isTrue(subject);
         String name = "";

@@ -40,10 +40,7 @@ final class Functions {
         define(functions, "raise_exception", arguments -> {
             throw JinjaException.raised(Values.text(run, arguments.require(0, "message")));
         });
-        define(
-                functions,
-                "strftime_now",
-                arguments -> strftime(run, arguments.requireText(0, "format"), run.date));
+        define(functions, "strftime_now", arguments -> strftime(run, arguments.requireText(0, "format"), run.date));
         return functions;
     }
 
@@ -85,7 +82,10 @@ final class Functions {
             BigInteger distance = BigInteger.valueOf(end).subtract(BigInteger.valueOf(begin));
             BigInteger stride = BigInteger.valueOf(step);
             BigInteger count = distance.signum() == stride.signum()
-                    ? distance.abs().subtract(BigInteger.ONE).divide(stride.abs()).add(BigInteger.ONE)
+                    ? distance.abs()
+                            .subtract(BigInteger.ONE)
+                            .divide(stride.abs())
+                            .add(BigInteger.ONE)
                     : BigInteger.ZERO;
             size = count.min(BigInteger.valueOf(Integer.MAX_VALUE)).intValue();
             Run.checkElements(size);

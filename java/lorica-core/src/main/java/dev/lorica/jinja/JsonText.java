@@ -1,8 +1,6 @@
 package dev.lorica.jinja;
 
-import java.util.ArrayList;
 import java.util.Collection;
-import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 
@@ -36,7 +34,8 @@ final class JsonText {
             run.append(out, value.toString());
         } else if (value instanceof Number number) {
             String text = Values.number(number);
-            run.append(out, 
+            run.append(
+                    out,
                     switch (text) {
                         case "nan" -> "NaN";
                         case "inf" -> "Infinity";

@@ -85,12 +85,9 @@ final class Methods {
 
     private static Callable ofText(String text, String name) {
         return switch (name) {
-            case "strip" ->
-                arguments -> Texts.strip(arguments.run(), text, arguments.text(0, "chars"), true, true);
-            case "lstrip" ->
-                arguments -> Texts.strip(arguments.run(), text, arguments.text(0, "chars"), true, false);
-            case "rstrip" ->
-                arguments -> Texts.strip(arguments.run(), text, arguments.text(0, "chars"), false, true);
+            case "strip" -> arguments -> Texts.strip(arguments.run(), text, arguments.text(0, "chars"), true, true);
+            case "lstrip" -> arguments -> Texts.strip(arguments.run(), text, arguments.text(0, "chars"), true, false);
+            case "rstrip" -> arguments -> Texts.strip(arguments.run(), text, arguments.text(0, "chars"), false, true);
             case "upper" -> arguments -> Texts.upper(arguments.run(), text);
             case "lower" -> arguments -> Texts.lower(arguments.run(), text);
             // A capital wherever a letter follows something else, as Python has it: they'Re.
@@ -116,22 +113,19 @@ final class Methods {
             case "rsplit" ->
                 arguments -> Texts.splitFromEnd(
                         arguments.run(), text, arguments.text(0, "sep"), arguments.integer(1, "maxsplit", -1));
-            case "splitlines" -> arguments -> Texts.lines(arguments.run(), text, arguments.isTrue(0, "keepends", false));
+            case "splitlines" ->
+                arguments -> Texts.lines(arguments.run(), text, arguments.isTrue(0, "keepends", false));
             case "partition" ->
                 arguments -> {
                     String separator = Texts.nonEmpty(arguments.text(0, "sep"));
                     int at = Texts.indexOf(arguments.run(), text, separator, 0);
-                    return at < 0
-                            ? new Tuple(List.of(text, "", ""))
-                            : parted(arguments.run(), text, at, separator);
+                    return at < 0 ? new Tuple(List.of(text, "", "")) : parted(arguments.run(), text, at, separator);
                 };
             case "rpartition" ->
                 arguments -> {
                     String separator = Texts.nonEmpty(arguments.text(0, "sep"));
                     int at = Texts.lastIndexOf(arguments.run(), text, separator, text.length());
-                    return at < 0
-                            ? new Tuple(List.of("", "", text))
-                            : parted(arguments.run(), text, at, separator);
+                    return at < 0 ? new Tuple(List.of("", "", text)) : parted(arguments.run(), text, at, separator);
                 };
             case "replace" ->
                 arguments -> Texts.replace(
@@ -141,14 +135,11 @@ final class Methods {
                         arguments.requireText(1, "new"),
                         arguments.integer(2, "count", -1));
             case "find" ->
-                arguments -> place(
-                        text, Texts.indexOf(arguments.run(), text, arguments.requireText(0, "sub"), 0));
+                arguments -> place(text, Texts.indexOf(arguments.run(), text, arguments.requireText(0, "sub"), 0));
             case "rfind" ->
                 arguments -> place(
-                        text,
-                        Texts.lastIndexOf(arguments.run(), text, arguments.requireText(0, "sub"), text.length()));
-            case "count" ->
-                arguments -> Texts.count(arguments.run(), text, Texts.nonEmpty(arguments.text(0, "sub")));
+                        text, Texts.lastIndexOf(arguments.run(), text, arguments.requireText(0, "sub"), text.length()));
+            case "count" -> arguments -> Texts.count(arguments.run(), text, Texts.nonEmpty(arguments.text(0, "sub")));
             case "join" ->
                 arguments -> Texts.join(
                         arguments.run(), text, Values.iterate(arguments.run(), arguments.require(0, "iterable")));
@@ -156,8 +147,10 @@ final class Methods {
             case "isalpha" -> arguments -> all(arguments, text, Character::isLetter);
             case "isalnum" -> arguments -> all(arguments, text, Character::isLetterOrDigit);
             case "isspace" -> arguments -> all(arguments, text, Texts::isSpace);
-            case "isupper" -> arguments -> isCase(text, Texts.lower(arguments.run(), text), Texts.upper(arguments.run(), text));
-            case "islower" -> arguments -> isCase(text, Texts.upper(arguments.run(), text), Texts.lower(arguments.run(), text));
+            case "isupper" ->
+                arguments -> isCase(text, Texts.lower(arguments.run(), text), Texts.upper(arguments.run(), text));
+            case "islower" ->
+                arguments -> isCase(text, Texts.upper(arguments.run(), text), Texts.lower(arguments.run(), text));
             default -> null;
         };
     }

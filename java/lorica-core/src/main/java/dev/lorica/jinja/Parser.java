@@ -51,7 +51,8 @@ final class Parser {
                     at++;
                     Expression value = expressions();
                     expect(Kind.OUTPUT_END);
-                    list.add(located(token, (scope, out) -> scope.run.append(out, Values.text(scope.run, value.value(scope)))));
+                    list.add(located(
+                            token, (scope, out) -> scope.run.append(out, Values.text(scope.run, value.value(scope)))));
                 }
                 case BLOCK_BEGIN -> {
                     if (ends.contains(tokens.get(at + 1).text())) {
@@ -243,7 +244,12 @@ final class Parser {
 
     /** A macro or what is inside a call, as it stands in the source. */
     private record Definition(
-            String name, List<Parameter> parameters, Statement body, int levels, boolean takesMore, boolean takesNamed) {}
+            String name,
+            List<Parameter> parameters,
+            Statement body,
+            int levels,
+            boolean takesMore,
+            boolean takesNamed) {}
 
     /** Up to {@code {% end %}}; a body that looks at varargs or kwargs is given what it has no parameter for. */
     private Definition definition(String name, List<Parameter> parameters, String end) {
@@ -254,8 +260,7 @@ final class Parser {
         end(end);
         int levels = deepest - depth;
         deepest = Math.max(before, deepest);
-        return new Definition(
-                name, parameters, body, levels, mentions(first, "varargs"), mentions(first, "kwargs"));
+        return new Definition(name, parameters, body, levels, mentions(first, "varargs"), mentions(first, "kwargs"));
     }
 
     private boolean mentions(int first, String name) {
@@ -843,8 +848,7 @@ final class Parser {
                 values.addAll(several);
             } else if (argument.name.equals("**")) {
                 if (!(value instanceof Map<?, ?> several)) {
-                    throw new JinjaException(
-                            Values.shown(run, value) + " behind ** is no dictionary");
+                    throw new JinjaException(Values.shown(run, value) + " behind ** is no dictionary");
                 }
                 run.elements((long) named.size() + several.size());
                 several.forEach((key, element) -> named.put(Values.text(run, key), element));

@@ -14,8 +14,8 @@ final class Run {
 
     static final int MAX_ELEMENTS = 1_000_000;
 
-    /** Far above what any template for a conversation of a thousand turns needs, and reached in about two seconds. */
-    private static final long MAX_STEPS = 100_000_000;
+    /** Far above what any template for a conversation of a thousand turns needs, and reached in about a second. */
+    private static final long MAX_STEPS = 20_000_000;
 
     /** Of all values that are made, whether or not they are still held. */
     private static final long MAX_BYTES = 256L << 20;

@@ -60,14 +60,18 @@ final class Tests {
                             || (value instanceof Boolean || value instanceof String) && value.equals(other);
                 };
             case "in" -> (value, arguments) -> Values.contains(arguments.run(), arguments.require(0, "seq"), value);
-            case "eq", "equalto", "==" -> (value, arguments) -> Values.equal(arguments.run(), value, arguments.require(0, "other"));
-            case "ne", "!=" -> (value, arguments) -> !Values.equal(arguments.run(), value, arguments.require(0, "other"));
+            case "eq", "equalto", "==" ->
+                (value, arguments) -> Values.equal(arguments.run(), value, arguments.require(0, "other"));
+            case "ne", "!=" ->
+                (value, arguments) -> !Values.equal(arguments.run(), value, arguments.require(0, "other"));
             case "lt", "lessthan", "<" ->
                 (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) < 0;
-            case "le", "<=" -> (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) <= 0;
+            case "le", "<=" ->
+                (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) <= 0;
             case "gt", "greaterthan", ">" ->
                 (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) > 0;
-            case "ge", ">=" -> (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) >= 0;
+            case "ge", ">=" ->
+                (value, arguments) -> Values.compare(arguments.run(), value, arguments.require(0, "other")) >= 0;
             case "filter" -> (value, arguments) -> Filters.named(Values.text(arguments.run(), value)) != null;
             case "test" -> (value, arguments) -> named(Values.text(arguments.run(), value)) != null;
             default -> null;

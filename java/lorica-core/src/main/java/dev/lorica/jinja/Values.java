@@ -482,9 +482,7 @@ final class Values {
             run.walk(text.length());
             return text.codePointCount(0, text.length());
         }
-        return value instanceof Map<?, ?> map
-                ? map.size()
-                : iterate(run, value).size();
+        return value instanceof Map<?, ?> map ? map.size() : iterate(run, value).size();
     }
 
     /** {@code value.name}: a method or what the value offers by that name, else the element with that key. */
@@ -602,8 +600,8 @@ final class Values {
         }
         List<Object> elements = iterate(scope.run, value);
         if (elements.size() != names.size()) {
-            throw new JinjaException(elements.size() + " values for "
-                    + Texts.brief(String.join(", ", names), MOST_SHOWN));
+            throw new JinjaException(
+                    elements.size() + " values for " + Texts.brief(String.join(", ", names), MOST_SHOWN));
         }
         scope.run.steps(names.size());
         for (int i = 0; i < names.size(); i++) {

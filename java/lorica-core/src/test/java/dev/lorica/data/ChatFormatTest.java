@@ -23,6 +23,7 @@ import java.util.zip.GZIPInputStream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -34,6 +35,9 @@ class ChatFormatTest {
     private static final String ENDED =
             "{% for m in messages %}{{ '<' + m.role + '>\n' + m.content + eos_token + '\n' }}"
                     + "{% endfor %}{% if add_generation_prompt %}{{ '<assistant>\n' }}{% endif %}";
+
+    @TempDir
+    static Path folder;
 
     private static Tokenizer tokenizer;
     private static String eos;
@@ -95,6 +99,71 @@ class ChatFormatTest {
         assertThat(conversations.size()).isEqualTo(20);
         assertThat(texts).isGreaterThanOrEqualTo(15);
         assertThat(prompts).isEqualTo(3);
+    }
+
+    /** Tools, calls and their answers, thoughts and first words: the same text, the same refusals. */
+    @ParameterizedTest
+    @CsvSource({
+        "qwen2.5, trl-qwen2_5",
+        "llama3, trl-llama3",
+        "llama3.1, trl-llama3_1",
+        "llama3.2, trl-llama3_2",
+        "mistral-v3, mistral-v0.3",
+        "gemma, trl-gemma",
+        "phi3, trl-phi3"
+    })
+    void namedTemplatesShowToolsAsThoseOfTheModels(String name, String model) throws IOException {
+        JsonNode goldens = goldens("tool_goldens");
+        JsonNode golden = null;
+        for (JsonNode candidate : goldens.get("templates")) {
+            golden = candidate.get("name").asText().equals(model) ? candidate : golden;
+        }
+        JinjaTemplate template =
+                JinjaTemplate.compile(ChatTemplate.named(name).orElseThrow().source());
+        JsonNode conversations = goldens.get("conversations");
+        assertThat(conversations.size()).isEqualTo(18);
+        for (int i = 0; i < conversations.size(); i++) {
+            checkTools(
+                    template, golden, conversations.get(i), golden.get("texts").get(i));
+        }
+    }
+
+    /** A record of a file as what is given to the template. */
+    private static void checkTools(JinjaTemplate template, JsonNode golden, JsonNode conversation, JsonNode expected) {
+        Map<String, Object> variables = new LinkedHashMap<>();
+        variables.put("messages", JSON.convertValue(conversation.get("messages"), Object.class));
+        variables.put("tools", JSON.convertValue(conversation.get("tools"), Object.class));
+        variables.put("add_generation_prompt", false);
+        variables.put("bos_token", golden.get("bos").textValue());
+        variables.put("eos_token", golden.get("eos").asText());
+        if (expected.isNull()) {
+            assertThatExceptionOfType(JinjaException.class)
+                    .as(conversation.toString())
+                    .isThrownBy(() -> template.render(variables, ChatTemplate.DATE));
+        } else {
+            assertThat(template.render(variables, ChatTemplate.DATE).text())
+                    .as(conversation.toString())
+                    .isEqualTo(expected.asText());
+        }
+    }
+
+    /** Templates as models carry them, on the conversations with tools; they are not ours to keep. */
+    @Test
+    void realTemplatesShowToolsToTheByte() throws IOException {
+        String folder = System.getProperty("lorica.chatTemplates");
+        assumeTrue(folder != null, "-Dlorica.chatTemplates=FOLDER names no folder with templates of real models");
+        JsonNode goldens = goldens("tool_goldens");
+        for (JsonNode golden : goldens.get("templates")) {
+            JinjaTemplate template = JinjaTemplate.compile(
+                    Files.readString(Path.of(folder, golden.get("name").asText() + ".jinja")));
+            for (int i = 0; i < goldens.get("conversations").size(); i++) {
+                checkTools(
+                        template,
+                        golden,
+                        goldens.get("conversations").get(i),
+                        golden.get("texts").get(i));
+            }
+        }
     }
 
     private static void check(
@@ -366,7 +435,36 @@ class ChatFormatTest {
     }
 
     @Test
-    void saysWhichLineATemplateRefuses() {
+    void aConversationThatTheTemplateRefusesIsLeftOutAndNamedOrAnError() throws IOException {
+        Path file = folder.resolve("chats.jsonl");
+        Files.writeString(
+                file,
+                """
+                {"messages": [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}]}
+                {"messages": [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}, \
+                {"role": "assistant", "content": "B again."}, {"role": "user", "content": "C?"}, \
+                {"role": "assistant", "content": "D."}]}
+                {"messages": [{"role": "user", "content": "E?"}, {"role": "assistant", "content": "F."}]}
+                """);
+        ChatTemplate gemma = ChatTemplate.named("gemma").orElseThrow();
+        String refusal =
+                file + ", line 2, turn 3 (assistant): the chat template (gemma) does not take this conversation:"
+                        + " user and assistant must take turns, and the user begins";
+
+        TokenizedDataset left = TokenizedDataset.of(
+                Dataset.load(file), tokenizer, new DataConfig(gemma, 64, Overflow.DROP, false, Unshown.SKIP));
+
+        assertThat(left.size()).isEqualTo(2);
+        assertThat(left.report().unshown()).isEqualTo(1);
+        assertThat(left.report().firstUnshown()).isEqualTo(refusal);
+        assertThatExceptionOfType(DataException.class)
+                .isThrownBy(() -> TokenizedDataset.of(
+                        Dataset.load(file), tokenizer, new DataConfig(gemma, 64, Overflow.DROP, false, Unshown.ERROR)))
+                .withMessage(refusal);
+    }
+
+    @Test
+    void thatNoConversationCanBeShownIsAnError() {
         ChatTemplate gemma = ChatTemplate.named("gemma").orElseThrow();
         DataRecord record = new DataRecord(
                 "", null, "", "", Conversation.of(Message.system("S"), Message.user("A"), Message.assistant("B")), 12);
@@ -374,8 +472,144 @@ class ChatFormatTest {
         assertThatExceptionOfType(DataException.class)
                 .isThrownBy(() -> TokenizedDataset.of(
                         Dataset.of(List.of(record)), tokenizer, new DataConfig(gemma, 64, Overflow.DROP, false)))
-                .withMessage(
-                        "line 12: the chat template (gemma) does not take this conversation: this format has no system prompt");
+                .withMessage("the data set: nothing to train on: the chat template can show none of the first 1"
+                        + " conversation; line 12, turn 1 (system): the chat template (gemma) does not take this"
+                        + " conversation: this format has no system prompt");
+    }
+
+    /** What stands in front of it, a system prompt of the template's own and the name of who speaks, nobody says. */
+    @ParameterizedTest
+    @ValueSource(
+            strings = {"chatml", "qwen2.5", "smollm2", "llama3", "llama3.1", "zephyr", "phi3", "vicuna", "mistral-v7"})
+    void ofAConversationThatTheAssistantBeginsItsFirstWordsAreLearnedAlone(String name) {
+        String source = ChatTemplate.named(name).orElseThrow().source();
+        Message[] asked = {Message.user("A?"), Message.assistant("I speak first.")};
+        String said = learned(one(source, asked)).get(0);
+
+        Example first = one(source, Message.assistant("I speak first."), Message.user("B?"), Message.assistant("C."));
+        Example behind = one(
+                source,
+                Message.system("S"),
+                Message.assistant("I speak first."),
+                Message.user("B?"),
+                Message.assistant("C."));
+
+        assertThat(learned(first)).hasSize(2);
+        assertThat(said).isIn(learned(first).get(0), learned(first).get(0) + eos);
+        assertThat(learned(behind)).hasSize(2);
+        assertThat(said).isIn(learned(behind).get(0), learned(behind).get(0) + eos);
+    }
+
+    private static final String CALL =
+            "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"abcdef123\", \"type\": \"function\","
+                    + " \"function\": {\"name\": \"weather\", \"arguments\": {\"place\": \"Bath\"}}}]}";
+
+    private static TokenizedDataset load(String template, String record) throws IOException {
+        Path file = Files.createTempFile(folder, "chat", ".jsonl");
+        Files.writeString(file, record);
+        return TokenizedDataset.of(
+                Dataset.load(file),
+                tokenizer,
+                new DataConfig(ChatTemplate.named(template).orElseThrow(), 4096, Overflow.ERROR, false, Unshown.ERROR));
+    }
+
+    private static List<String> allLearned(TokenizedDataset data) {
+        List<String> all = new ArrayList<>();
+        data.examples().forEach(example -> all.addAll(learned(example)));
+        return all;
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '@',
+            quoteCharacter = '§',
+            value = {
+                "qwen2.5 @ <tool_call>\\n{\"name\": \"weather\", \"arguments\": {\"place\": \"Bath\"}}\\n</tool_call><|im_end|>",
+                "llama3.1 @ {\"name\": \"weather\", \"parameters\": {\"place\": \"Bath\"}}<|eot_id|>",
+                "mistral-v3 @ [TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"place\": \"Bath\"}, \"id\": \"abcdef123\"}]",
+                "mistral-nemo @ [TOOL_CALLS][{\"name\": \"weather\", \"arguments\": {\"place\": \"Bath\"}, \"id\": \"abcdef123\"}]"
+            })
+    void aCallOfAToolIsLearned(String template, String call) throws IOException {
+        TokenizedDataset data = load(
+                template,
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"Rain?\"}, " + CALL
+                        + ", {\"role\": \"tool\", \"tool_call_id\": \"abcdef123\", \"content\": \"0.9\"},"
+                        + " {\"role\": \"assistant\", \"content\": \"Yes.\"}]}");
+
+        assertThat(allLearned(data)).hasSize(2);
+        assertThat(allLearned(data).get(0).strip()).startsWith(call.replace("\\n", "\n"));
+        assertThat(allLearned(data).get(1).strip()).startsWith("Yes.");
+        assertThat(data.report().emptyTurns()).isZero();
+    }
+
+    @Test
+    void formsOfCallsAreOne() throws IOException {
+        String begin = "{\"messages\": [{\"role\": \"user\", \"content\": \"Rain?\"}, ";
+        String older = begin
+                + "{\"role\": \"assistant\", \"content\": null, \"function_call\": {\"name\": \"weather\","
+                + " \"arguments\": \"{\\\"place\\\": \\\"Bath\\\"}\"}},"
+                + " {\"role\": \"function\", \"name\": \"weather\", \"content\": \"0.9\"},"
+                + " {\"role\": \"assistant\", \"content\": \"Yes.\"}]}";
+        String factory =
+                "{\"conversations\": [{\"from\": \"human\", \"value\": \"Rain?\"}, {\"from\": \"function_call\","
+                        + " \"value\": \"{\\\"name\\\": \\\"weather\\\", \\\"arguments\\\": {\\\"place\\\": \\\"Bath\\\"}}\"},"
+                        + " {\"from\": \"observation\", \"value\": \"0.9\"}, {\"from\": \"gpt\", \"value\": \"Yes.\"}]}";
+        String now = begin + CALL + ", {\"role\": \"tool\", \"tool_call_id\": \"abcdef123\", \"content\": \"0.9\"},"
+                + " {\"role\": \"assistant\", \"content\": \"Yes.\"}]}";
+
+        for (String template : List.of("qwen2.5", "llama3.1", "mistral-v3")) {
+            List<String> expected = allLearned(load(template, now.replace("abcdef123", "call00000")));
+            assertThat(allLearned(load(template, older))).isEqualTo(expected);
+            assertThat(allLearned(load(template, factory))).isEqualTo(expected);
+        }
+    }
+
+    @Test
+    void aTurnOfWhichTheTemplateShowsNothingIsNotLearnedButCountedAndNamed() throws IOException {
+        TokenizedDataset data = load(
+                "chatml",
+                "{\"tools\": [{\"name\": \"weather\"}], \"messages\": [{\"role\": \"user\", \"content\": \"Rain?\"}, "
+                        + CALL.replace("null", "\"\"")
+                        + ", {\"role\": \"tool\", \"content\": \"0.9\"}, {\"role\": \"assistant\", \"content\": \"Yes.\"},"
+                        + " {\"role\": \"user\", \"content\": \"Why?\"},"
+                        + " {\"role\": \"assistant\", \"content\": \"\", \"reasoning_content\": \"Hm.\"}]}");
+
+        assertThat(allLearned(data)).hasSize(1).first().asString().startsWith("Yes.");
+        assertThat(data.report().emptyTurns()).isEqualTo(2);
+        assertThat(data.report().notShown())
+                .containsExactly(Map.entry("tool_call_id", 1L), Map.entry("tool_calls", 1L), Map.entry("tools", 1L));
+    }
+
+    @Test
+    void whatTheTemplateLeavesOutIsNamed() throws IOException {
+        TokenizedDataset data = load(
+                "zephyr",
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"Rain?\"},"
+                        + " {\"role\": \"assistant\", \"content\": \"I ask.\", \"mood\": \"calm\"},"
+                        + " {\"role\": \"tool\", \"content\": \"zero point nine\"},"
+                        + " {\"role\": \"assistant\", \"content\": \"Yes.\"}]}");
+
+        assertThat(data.report().notShown()).containsExactly(Map.entry("mood", 1L), Map.entry("what tool says", 1L));
+    }
+
+    /** A value in a call is written by a stranger as much as a message is. */
+    @Test
+    void controlTokensInCallsAndAnswersOfToolsAreText() throws IOException {
+        TokenizedDataset data = load(
+                "qwen2.5",
+                ("{\"messages\": [{\"role\": \"user\", \"content\": \"Rain?\"}, " + CALL
+                                + ", {\"role\": \"tool\", \"content\": {\"rain\": \"EOS\"}},"
+                                + " {\"role\": \"assistant\", \"content\": \"Yes.\"}]}")
+                        .replace("Bath", "EOS")
+                        .replace("EOS", eos));
+
+        int end = tokenizer.info().eos();
+        Example example = data.examples().get(0);
+        long ends = Arrays.stream(example.ids()).filter(id -> id == end).count();
+        assertThat(tokenizer.decode(example.ids(), true))
+                .contains("{\"place\": \"" + eos + "\"}")
+                .contains("{'rain': '" + eos + "'}");
+        assertThat(ends).isEqualTo(1);
     }
 
     @Test
@@ -417,7 +651,11 @@ class ChatFormatTest {
     }
 
     private static JsonNode goldens() throws IOException {
-        try (InputStream in = ChatFormatTest.class.getResourceAsStream("/chat/goldens.json.gz")) {
+        return goldens("goldens");
+    }
+
+    private static JsonNode goldens(String name) throws IOException {
+        try (InputStream in = ChatFormatTest.class.getResourceAsStream("/chat/" + name + ".json.gz")) {
             return JSON.readTree(new GZIPInputStream(in));
         }
     }

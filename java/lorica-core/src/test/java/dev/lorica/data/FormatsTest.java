@@ -2,8 +2,10 @@ package dev.lorica.data;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.catchThrowableOfType;
+import static org.assertj.core.api.Assertions.tuple;
 
 import dev.lorica.Tokenizer;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.io.UncheckedIOException;
@@ -65,7 +67,7 @@ class FormatsTest {
         assertFails(() -> Dataset.load(write("d.csv", "question,answer\nA,B\n\"C\nD\",E\nF\n")))
                 .endsWith("d.csv, line 5 (record 3) has 1 columns, the first line has 2; is a quotation mark missing?");
         assertFails(() -> Dataset.load(write("e.csv", "question,answer\nA,\"B\" x\n")))
-                .contains("e.csv", "line 1");
+                .contains("e.csv, line 2: the field that a quotation mark begins on line 2 goes on behind the mark");
         assertFails(() -> Dataset.load(write("f.csv", "frage,antwort\nA,B\n")))
                 .contains("line 2 (record 1): no known pair of fields; found \"frage\", \"antwort\"");
         assertFails(() -> Dataset.load(write("g.csv", "question,question\nA,B\n")))
@@ -74,6 +76,104 @@ class FormatsTest {
                 .endsWith("no field \"answer\"; found \"question\", \"answr\"; did you mean \"answr\"?");
         assertFails(() -> Dataset.load(write("i.csv", "question,answer\nA,\u00e9\n", "ISO-8859-1")))
                 .contains("i.csv", "not valid UTF-8");
+    }
+
+    /** Everything behind it would be one field. */
+    @Test
+    void namesTheLineWhereAQuotationMarkBeginsThatIsNeverClosed() {
+        String rows = "A,B\n".repeat(100);
+
+        assertFails(() -> Dataset.load(write("j.csv", "question,answer\n" + rows + "C,\"D\n" + rows)))
+                .endsWith("j.csv, line 102: a quotation mark that begins a field here is never closed");
+        assertFails(() -> Dataset.load(write("k.csv", "question,answer\n" + rows + "C,\"D\n" + rows + "E,\"F\"\n")))
+                .contains("k.csv, line 203: the field that a quotation mark begins on line 102 goes on");
+        assertThat(Dataset.load(write("l.csv", "question,answer\nA,\"B \"\"C\"\"\n\"\nD,E \"F\" G\n\"\",\"\"")))
+                .extracting(DataRecord::response)
+                .containsExactly("B \"C\"\n", "E \"F\" G", "");
+    }
+
+    @Test
+    void namesTheLineOfBytesThatAreNoCharacters() throws IOException {
+        String before = "{\"prompt\":\"A\",\"completion\":\"B\"}\n".repeat(1000);
+        byte[][] wrong = {
+            {(byte) 0xc0, (byte) 0xaf}, // "/" in two bytes
+            {(byte) 0xe0, (byte) 0x80, (byte) 0xaf}, // and in three
+            {(byte) 0xed, (byte) 0xa0, (byte) 0x80}, // half of a surrogate pair
+            {(byte) 0xf5, (byte) 0x80, (byte) 0x80, (byte) 0x80},
+            {(byte) 0xff}
+        };
+        for (int i = 0; i < wrong.length; i++) {
+            ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+            bytes.writeBytes((before + "{\"prompt\":\"").getBytes(StandardCharsets.UTF_8));
+            bytes.writeBytes(wrong[i]);
+            bytes.writeBytes("\",\"completion\":\"B\"}\n".getBytes(StandardCharsets.UTF_8));
+            Path json = Files.write(folder.resolve("wrong" + i + ".jsonl"), bytes.toByteArray());
+            assertFails(() -> Dataset.load(json)).endsWith(json + ", line 1001: not valid UTF-8");
+            Path text = Files.write(folder.resolve("wrong" + i + ".txt"), bytes.toByteArray());
+            assertFails(() -> Dataset.load(text)).endsWith(text + ", line 1001: not valid UTF-8");
+        }
+    }
+
+    /** UTF-8 has no bytes for them, and a question mark instead would be learned. */
+    @Test
+    void namesTheLineOfHalfASurrogatePair() {
+        String good = "{\"prompt\":\"\\ud83d\\ude00\",\"completion\":\"B\"}\n";
+        for (String half : List.of("\\ud83d", "\\ude00", "\\ud83d\\ud83d\\ude00", "\\ude00\\ud83d")) {
+            assertFails(() -> Dataset.load(
+                            write("half.jsonl", good + "{\"prompt\":\"A\",\"completion\":\"so " + half + "\"}")))
+                    .contains("half.jsonl, line 2 (record 2) has half of a surrogate pair", "behind \"so ");
+        }
+        assertFails(() -> Dataset.load(write(
+                        "call.jsonl",
+                        "{\"messages\":[{\"role\":\"user\",\"content\":\"A\"},{\"role\":\"assistant\",\"tool_calls\":"
+                                + "[{\"function\":{\"name\":\"f\",\"arguments\":{\"a\":\"\\udc00\"}}}]}]}")))
+                .contains("call.jsonl, line 1", "\\udc00");
+        assertFails(() -> Dataset.of(List.of(DataRecord.of("A", "B"), DataRecord.of("A", "\ud800"))))
+                .startsWith("record 2 has half of a surrogate pair");
+        assertThat(Dataset.load(write("good.jsonl", good)))
+                .extracting(DataRecord::prompt)
+                .containsExactly("😀");
+    }
+
+    @Test
+    void aWeightBetweenNothingAndAllIsRefused() {
+        String record = "{\"messages\":[{\"role\":\"user\",\"content\":\"A\"},"
+                + "{\"role\":\"assistant\",\"content\":\"B\",\"weight\":%s}]}\n";
+        for (String weight : List.of("0.5", "2", "-1", "\"half\"")) {
+            assertFails(() -> Dataset.load(write("w.jsonl", record.formatted("1") + record.formatted(weight))))
+                    .endsWith("line 2 (record 2), messages[1] has weight " + weight.replace("\"", "")
+                            + "; it must be 0 (not learned) or 1 (learned)");
+        }
+        for (String weight : List.of("1", "1.0", "true", "null")) {
+            assertThat(Dataset.load(write("w.jsonl", record.formatted(weight)))
+                            .head(1)
+                            .get(0)
+                            .conversation()
+                            .messages())
+                    .extracting(Message::trained)
+                    .containsExactly(true, true);
+        }
+        assertThat(Dataset.load(write("w.jsonl", record.formatted("0")))
+                        .head(1)
+                        .get(0)
+                        .conversation()
+                        .messages())
+                .extracting(Message::trained)
+                .containsExactly(true, false);
+    }
+
+    @Test
+    void namesFieldsThatNothingIsMadeOf() {
+        assertThat(Dataset.load(write("u.jsonl", "{\"text\":\"A\",\"label\":1}"))
+                        .unusedFields())
+                .containsExactly("label");
+        assertThat(Dataset.load(write("v.csv", "id,instruction,input,output,source\n1,A,B,C,D\n"))
+                        .unusedFields())
+                .containsExactly("id", "source");
+        assertThat(Dataset.load(write(
+                                "x.jsonl", "{\"messages\":[{\"role\":\"assistant\",\"content\":\"A\"}],\"tools\":[]}"))
+                        .unusedFields())
+                .isEmpty();
     }
 
     @Test
@@ -152,7 +252,15 @@ class FormatsTest {
 
     /** Written with pyarrow by scripts/make_parquet_fixtures.py. */
     @ParameterizedTest
-    @ValueSource(strings = {"questions-snappy", "questions-zstd", "questions-none", "questions-gzip"})
+    @ValueSource(
+            strings = {
+                "questions-snappy",
+                "questions-zstd",
+                "questions-none",
+                "questions-gzip",
+                "questions-brotli",
+                "questions-lz4"
+            })
     void readsParquet(String name) {
         Dataset data = Dataset.load(resource(name + ".parquet"));
 
@@ -162,6 +270,27 @@ class FormatsTest {
                 .containsExactly(
                         new DataRecord("Who is number 0?", "", "He is “0”.\nIndeed.", 1),
                         new DataRecord("Who is number 1?", "context 1", "He is “1”.\nIndeed.", 2));
+    }
+
+    @Test
+    void readsClassLabelsByTheirNames() {
+        Dataset data = Dataset.load(resource("labels.parquet"), "text", "label");
+
+        assertThat(data)
+                .extracting(DataRecord::prompt, DataRecord::response)
+                .containsExactly(tuple("Dull.", "negative"), tuple("A delight.", "positive"), tuple("Unseen.", "-1"));
+        assertThat(Dataset.load(resource("labels.parquet")).unusedFields()).containsExactly("label", "tags");
+    }
+
+    @Test
+    void saysWhatOfParquetItCannotRead() {
+        assertFails(() -> Dataset.load(resource("lzo.parquet")))
+                .endsWith(
+                        "lzo.parquet: it is compressed with LZO, which is not read; zstd, snappy, gzip, brotli and lz4"
+                                + " are");
+        assertFails(() -> Dataset.load(resource("malformed.parquet")))
+                .endsWith(
+                        "malformed.parquet, behind record 1: field \"completion\" of the next record is not valid UTF-8");
     }
 
     @Test

@@ -86,6 +86,15 @@ class EvaluatorTest {
     }
 
     @Test
+    void windowsBeyondTheContextOfTheModelAreRefused() {
+        int context = model.info().contextLength();
+
+        assertThatThrownBy(() -> new Evaluator(model, null).evaluateText(TEXT.repeat(100), context + 1))
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessageContaining("windows of " + (context + 1) + " tokens are more than the model's context of " + context);
+    }
+
+    @Test
     void theLossDoesNotDependOnTheBatchSize() {
         TokenizedDataset data = TokenizedDataset.of(
                 Dataset.of(List.of(

@@ -47,6 +47,11 @@ final class FakeHub implements AutoCloseable {
     volatile String etag;
     volatile Long size;
     volatile List<String> listing;
+    /** What the hub has made of a data set; {@code null}: nothing. */
+    volatile List<String> converted;
+    /** Whether the repository is a data set. */
+    volatile boolean dataSet;
+
     volatile boolean largeFilesElsewhere;
     /** Pause before each piece of a body. */
     volatile long slowness;
@@ -158,12 +163,23 @@ final class FakeHub implements AutoCloseable {
     private void hub(HttpExchange exchange) throws IOException {
         note("hub", exchange);
         String path = exchange.getRequestURI().getPath();
-        if (path.startsWith("/api/models/test/repo/revision/")) {
+        if (path.startsWith(dataSet ? "/api/datasets/" : "/api/models/")) {
+            path = "/api/" + path.split("/", 4)[3];
+        } else if (dataSet == path.startsWith("/datasets/")) {
+            path = dataSet ? path.substring("/datasets".length()) : path;
+        } else {
+            status(404, "X-Error-Code", "RepoNotFound").answer(exchange);
+            return;
+        }
+        if (path.startsWith("/api/test/repo/revision/")) {
             Trick trick = listingTricks.poll();
+            boolean asksForConverted = path.endsWith("/refs/convert/parquet");
             if (trick != null) {
                 trick.answer(exchange);
+            } else if (asksForConverted && converted == null) {
+                status(404, "X-Error-Code", "RevisionNotFound").answer(exchange);
             } else {
-                list(exchange);
+                list(exchange, asksForConverted ? converted : listing);
             }
             return;
         }
@@ -212,8 +228,8 @@ final class FakeHub implements AutoCloseable {
                 exchange.getRequestHeaders().getFirst("Authorization")));
     }
 
-    private void list(HttpExchange exchange) throws IOException {
-        List<String> names = listing != null ? listing : List.copyOf(files.keySet());
+    private void list(HttpExchange exchange, List<String> given) throws IOException {
+        List<String> names = given != null ? given : List.copyOf(files.keySet());
         byte[] json = new ObjectMapper()
                 .writeValueAsBytes(Map.of(
                         "sha",
@@ -255,7 +271,8 @@ final class FakeHub implements AutoCloseable {
         }
     }
 
-    private static String file(String path) {
+    private static String file(String whole) {
+        String path = whole.startsWith("/datasets/") ? whole.substring("/datasets".length()) : whole;
         String[] parts = path.split("/", 6);
         return parts.length < 6 ? "" : URLDecoder.decode(parts[5], StandardCharsets.UTF_8);
     }

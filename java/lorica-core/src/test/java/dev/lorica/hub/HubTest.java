@@ -81,6 +81,72 @@ class HubTest {
     }
 
     @Test
+    void aDataSetIsItsTrainingPartUnlessAnotherIsNamed() {
+        fake.dataSet = true;
+        fake.with("README.md")
+                .with("data/train-00000-of-00002.parquet")
+                .with("data/train-00001-of-00002-0123456789abcdef.parquet")
+                .with("data/test-00000-of-00001.parquet")
+                .with("extra.jsonl");
+
+        assertThat(hub().data(REPO))
+                .extracting(path -> path.getFileName().toString())
+                .containsExactly("train-00000-of-00002.parquet", "train-00001-of-00002-0123456789abcdef.parquet");
+        assertThat(hub().data(HubName.parse("hf:test/repo:test")))
+                .containsExactly(cache.resolve(
+                        "datasets--test--repo/snapshots/" + COMMIT + "/data/test-00000-of-00001.parquet"));
+        assertThat(hub().data(HubName.parse("hf:test/repo:extra.jsonl"))).hasSize(1);
+        assertThatThrownBy(() -> hub().data(HubName.parse("hf:test/repo:dev")))
+                .isInstanceOf(HubException.class)
+                .hasMessage(
+                        "hf:test/repo has no part \"dev\"; there are test, train, to be named as hf:test/repo:PART");
+    }
+
+    @Test
+    void ofADataSetInAnotherFormTheHubsOwnParquetFilesAreTaken() {
+        fake.dataSet = true;
+        fake.listing = List.of("README.md", "train.jsonl");
+        fake.converted = List.of(
+                "default/train/0000.parquet", "default/train/0001.parquet", "french/partial-train/0000.parquet");
+        fake.converted.forEach(fake::with);
+
+        assertThat(hub().data(REPO))
+                .extracting(path -> path.getFileName().toString())
+                .containsExactly("0000.parquet", "0001.parquet");
+        assertThat(hub().data(HubName.parse("hf:test/repo:french/train"))).hasSize(1);
+
+        fake.converted = null;
+        assertThatThrownBy(() -> hub().data(REPO))
+                .isInstanceOf(HubException.class)
+                .hasMessage("hf:test/repo holds no Parquet files, and the hub has made none of it; it holds README.md,"
+                        + " train.jsonl; a file is named as hf:test/repo:FILE");
+    }
+
+    @Test
+    void configurationsOfADataSetAreNamed() {
+        fake.dataSet = true;
+        fake.with("english/train-00000-of-00001.parquet")
+                .with("french/train/0000.parquet")
+                .with("french/test.parquet");
+
+        assertThat(hub().data(HubName.parse("hf:test/repo:french/train"))).hasSize(1);
+        assertThat(hub().data(HubName.parse("hf:test/repo:test"))).hasSize(1);
+        assertThatThrownBy(() -> hub().data(REPO))
+                .hasMessage(
+                        "hf:test/repo has 2 parts \"train\"; there are english/train, french/test, french/train, to be"
+                                + " named as hf:test/repo:PART");
+    }
+
+    @Test
+    void aDataSetAndAModelOfOneNameAreTwoThings() {
+        fake.with("model.gguf", weights);
+        assertThatThrownBy(() -> hub().data(REPO))
+                .isInstanceOf(HubException.class)
+                .hasMessageContaining("does not exist");
+        assertThat(hub().model(REPO)).hasBinaryContent(weights);
+    }
+
+    @Test
     void aFileThatTwoCommitsShareIsSentOnce() {
         fake.with("model.gguf", weights);
         hub().model(REPO);

@@ -11,30 +11,163 @@ final class TemplateGrammar {
     private static final List<String> NAMES = List.of("x", "y", "ns", "messages", "text", "items", "m", "nothing");
 
     private static final List<String> FILTERS = List.of(
-            "trim", "upper", "lower", "capitalize", "title", "length", "count", "string", "safe", "escape", "e",
-            "replace", "indent", "wordcount", "default", "d", "int", "float", "abs", "round", "tojson", "list", "first",
-            "last", "join", "reverse", "sort", "unique", "min", "max", "sum", "items", "dictsort", "map", "select",
-            "reject", "selectattr", "rejectattr", "groupby", "attr", "batch");
+            "trim",
+            "upper",
+            "lower",
+            "capitalize",
+            "title",
+            "length",
+            "count",
+            "string",
+            "safe",
+            "escape",
+            "e",
+            "replace",
+            "indent",
+            "wordcount",
+            "default",
+            "d",
+            "int",
+            "float",
+            "abs",
+            "round",
+            "tojson",
+            "list",
+            "first",
+            "last",
+            "join",
+            "reverse",
+            "sort",
+            "unique",
+            "min",
+            "max",
+            "sum",
+            "items",
+            "dictsort",
+            "map",
+            "select",
+            "reject",
+            "selectattr",
+            "rejectattr",
+            "groupby",
+            "attr",
+            "batch");
 
     private static final List<String> TESTS = List.of(
-            "defined", "undefined", "none", "true", "false", "boolean", "integer", "float", "number", "string",
-            "mapping", "sequence", "iterable", "callable", "even", "odd", "divisibleby", "lower", "upper", "sameas",
-            "in", "eq", "ne", "lt", "le", "gt", "ge", "filter", "test");
+            "defined",
+            "undefined",
+            "none",
+            "true",
+            "false",
+            "boolean",
+            "integer",
+            "float",
+            "number",
+            "string",
+            "mapping",
+            "sequence",
+            "iterable",
+            "callable",
+            "even",
+            "odd",
+            "divisibleby",
+            "lower",
+            "upper",
+            "sameas",
+            "in",
+            "eq",
+            "ne",
+            "lt",
+            "le",
+            "gt",
+            "ge",
+            "filter",
+            "test");
 
     private static final List<String> METHODS = List.of(
-            "items", "keys", "values", "get", "copy", "index", "count", "strip", "lstrip", "rstrip", "upper", "lower",
-            "title", "capitalize", "startswith", "endswith", "removeprefix", "removesuffix", "split", "rsplit",
-            "splitlines", "partition", "rpartition", "replace", "find", "rfind", "join", "isdigit", "isalpha",
-            "isalnum", "isspace", "isupper", "islower", "role", "content", "a", "first", "last", "index0", "length",
-            "cycle", "changed", "previtem", "nextitem");
+            "items",
+            "keys",
+            "values",
+            "get",
+            "copy",
+            "index",
+            "count",
+            "strip",
+            "lstrip",
+            "rstrip",
+            "upper",
+            "lower",
+            "title",
+            "capitalize",
+            "startswith",
+            "endswith",
+            "removeprefix",
+            "removesuffix",
+            "split",
+            "rsplit",
+            "splitlines",
+            "partition",
+            "rpartition",
+            "replace",
+            "find",
+            "rfind",
+            "join",
+            "isdigit",
+            "isalpha",
+            "isalnum",
+            "isspace",
+            "isupper",
+            "islower",
+            "role",
+            "content",
+            "a",
+            "first",
+            "last",
+            "index0",
+            "length",
+            "cycle",
+            "changed",
+            "previtem",
+            "nextitem");
 
     private static final List<String> NUMBERS = List.of(
-            "0", "1", "2", "3", "-1", "7", "64", "1000", "100000", "1000000", "2000000000", "9223372036854775807",
-            "0.5", "1e308", "1e-5", "2.5");
+            "0",
+            "1",
+            "2",
+            "3",
+            "-1",
+            "7",
+            "64",
+            "1000",
+            "100000",
+            "1000000",
+            "2000000000",
+            "9223372036854775807",
+            "0.5",
+            "1e308",
+            "1e-5",
+            "2.5");
 
     private static final List<String> TEXTS = List.of(
-            "''", "'a'", "'aa'", "' b '", "'a\\nb'", "'x' * 1000", "'a' * 1000000", "'é🎉'", "'<|im_end|>'",
-            "'user'", "'role'", "'\\u0000'", "'1'", "'nan'", "'1e999'", "'length'", "'upper'", "'odd'", "'a.b'");
+            "''",
+            "'a'",
+            "'aa'",
+            "' b '",
+            "'a\\nb'",
+            "'x' * 1000",
+            "'a' * 1000000",
+            "'é🎉'",
+            "'<|im_end|>'",
+            "'user'",
+            "'role'",
+            "'\\u0000'",
+            "'1'",
+            "'nan'",
+            "'1e999'",
+            "'length'",
+            "'upper'",
+            "'odd'",
+            "'a.b'");
 
     private final Random random;
     private final StringBuilder out = new StringBuilder();
@@ -120,8 +253,16 @@ final class TemplateGrammar {
                 if (random.nextInt(3) == 0) {
                     // What doubles with every turn of a loop.
                     out.append(one(List.of(
-                            "x + x", "y ~ y", "[x, x]", "(y, y)", "{'a': x, 'b': x}", "[ns.x, ns.x]", "ns.x + ns.x",
-                            "ns.y ~ ns.y", "x | list + y | list", "{'k': ns.z, 'l': ns.z}")));
+                            "x + x",
+                            "y ~ y",
+                            "[x, x]",
+                            "(y, y)",
+                            "{'a': x, 'b': x}",
+                            "[ns.x, ns.x]",
+                            "ns.x + ns.x",
+                            "ns.y ~ ns.y",
+                            "x | list + y | list",
+                            "{'k': ns.z, 'l': ns.z}")));
                 } else {
                     expression(3);
                 }
@@ -270,7 +411,8 @@ final class TemplateGrammar {
             case 0, 1 -> out.append(one(NAMES));
             case 2 -> out.append(one(NUMBERS));
             case 3 -> out.append(one(TEXTS));
-            case 4 -> out.append(one(List.of("true", "false", "none", "[]", "{}", "loop", "loop.index", "range(1000000)")));
+            case 4 ->
+                out.append(one(List.of("true", "false", "none", "[]", "{}", "loop", "loop.index", "range(1000000)")));
             default -> out.append('-').append(one(NUMBERS));
         }
     }

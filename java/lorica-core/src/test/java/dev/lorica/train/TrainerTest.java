@@ -129,6 +129,26 @@ class TrainerTest {
     }
 
     @Test
+    void aWarmUpThatIsLongerThanTheRunIsRefused() {
+        try (Adapter adapter =
+                Adapter.create(model, LoraConfig.builder().rank(2).build())) {
+            Trainer trainer = new Trainer(
+                    model, adapter, config().maxSteps(3).warmupSteps(4).build());
+
+            assertThatThrownBy(() -> trainer.plan(ten, null))
+                    .isInstanceOf(InvalidArgumentException.class)
+                    .hasMessageContaining("the warm-up takes 4 steps, the whole run only 3");
+            assertThat(new Trainer(
+                                    model,
+                                    adapter,
+                                    config().maxSteps(3).warmupSteps(3).build())
+                            .plan(ten, null)
+                            .warmupSteps())
+                    .isEqualTo(3);
+        }
+    }
+
+    @Test
     void listenersHearEverythingInOrder() {
         List<String> heard = new ArrayList<>();
         try (Adapter adapter =
