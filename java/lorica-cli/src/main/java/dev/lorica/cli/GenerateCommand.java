@@ -133,7 +133,14 @@ final class GenerateCommand implements Callable<Integer> {
                 messages.add(Message.system(system));
             }
             if (question.chat) {
-                chat(generator, template, messages, config);
+                ChatHistory history = new ChatHistory(
+                        template,
+                        system,
+                        base.tokenizer(),
+                        info.contextLength(),
+                        config.maxNewTokens(),
+                        terminal.err()::println);
+                chat(generator, template, history, config);
             } else {
                 messages.add(Message.user(question.instruction));
                 show(generator.chat(messages, template, config));
@@ -143,7 +150,7 @@ final class GenerateCommand implements Callable<Integer> {
     }
 
     /** Question and answer by turns, until there are no more questions. */
-    private void chat(Generator generator, PromptTemplate template, List<Message> messages, GenerationConfig config) {
+    private void chat(Generator generator, PromptTemplate template, ChatHistory history, GenerationConfig config) {
         BufferedReader in = new BufferedReader(new InputStreamReader(terminal.in(), StandardCharsets.UTF_8));
         try {
             while (true) {
@@ -156,8 +163,7 @@ final class GenerateCommand implements Callable<Integer> {
                     return;
                 }
                 if (!line.isBlank()) {
-                    messages.add(Message.user(line));
-                    messages.add(Message.assistant(show(generator.chat(messages, template, config))));
+                    history.answered(show(generator.chat(history.ask(line), template, config)));
                 }
             }
         } catch (IOException e) {

@@ -60,7 +60,10 @@ final class YamlFile {
                 throw new FileFormatException(
                         name + " has more than " + (MOST_BYTES >> 10) + " KiB; a list of options is meant");
             }
-            return StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(bytes)).toString();
+            return StandardCharsets.UTF_8
+                    .newDecoder()
+                    .decode(ByteBuffer.wrap(bytes))
+                    .toString();
         }
     }
 
@@ -72,8 +75,7 @@ final class YamlFile {
             for (JsonToken token = parser.nextToken(); token != null; token = parser.nextToken()) {
                 int line = parser.currentTokenLocation().getLineNr();
                 if (behind) {
-                    throw new FileFormatException(
-                            name + line(line) + ": a second document begins; only one is meant");
+                    throw new FileFormatException(name + line(line) + ": a second document begins; only one is meant");
                 }
                 if (parser.isCurrentAlias()) {
                     throw new FileFormatException(name + line(line) + ": aliases (*" + parser.getText()

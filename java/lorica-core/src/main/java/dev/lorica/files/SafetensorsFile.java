@@ -168,9 +168,7 @@ public final class SafetensorsFile implements AutoCloseable {
             throw damaged(path, "tensor \"" + name + "\" has the shape " + dimensions + ", which is too large");
         }
         JsonNode offsets = told.path("data_offsets");
-        if (offsets.size() != 2
-                || !isWhole(offsets.path(0))
-                || !isWhole(offsets.path(1))) {
+        if (offsets.size() != 2 || !isWhole(offsets.path(0)) || !isWhole(offsets.path(1))) {
             throw damaged(path, "tensor \"" + name + "\" has no data_offsets [begin, end]");
         }
         long begin = offsets.get(0).asLong();

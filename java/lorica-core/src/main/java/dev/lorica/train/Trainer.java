@@ -125,8 +125,9 @@ public final class Trainer {
         int stepsPerEpoch = stepsPerEpoch(config, microBatches);
         int totalSteps = totalSteps(config, stepsPerEpoch);
         if (config.warmupSteps() > totalSteps) {
-            throw new InvalidArgumentException("the warm-up takes " + config.warmupSteps() + " steps, the whole run only "
-                    + totalSteps + ", so its learning rate would never be reached; shorten the one or lengthen the other");
+            throw new InvalidArgumentException(
+                    "the warm-up takes " + config.warmupSteps() + " steps, the whole run only " + totalSteps
+                            + ", so its learning rate would never be reached; shorten the one or lengthen the other");
         }
         BatchShape shape = shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch));
         return new TrainingPlan(

@@ -91,7 +91,8 @@ class EvaluatorTest {
 
         assertThatThrownBy(() -> new Evaluator(model, null).evaluateText(TEXT.repeat(100), context + 1))
                 .isInstanceOf(InvalidArgumentException.class)
-                .hasMessageContaining("windows of " + (context + 1) + " tokens are more than the model's context of " + context);
+                .hasMessageContaining(
+                        "windows of " + (context + 1) + " tokens are more than the model's context of " + context);
     }
 
     @Test

@@ -131,7 +131,8 @@ class SafetensorsFileTest {
                 0,
                 "which is too large");
         refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,8]}}", 8, "has the dimension -1");
-        for (String offsets : List.of("[0.5,8.5]", "[0,8.5]", "[0.0,8]", "[0,8e0]", "[\"0\",8]", "[0,99999999999999999999]")) {
+        for (String offsets :
+                List.of("[0.5,8.5]", "[0,8.5]", "[0.0,8]", "[0,8e0]", "[\"0\",8]", "[0,99999999999999999999]")) {
             refused(
                     "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":" + offsets + "}}",
                     8,
