@@ -56,6 +56,25 @@ class DataCommandTest {
     }
 
     @Test
+    void saysWhatIsNotShownNotLearnedNotUsedAndLeftOut() throws IOException {
+        String begin = "{\"source\": \"x\", \"messages\": [{\"role\": \"user\", \"content\": \"A?\"}, {\"role\": \"assistant\", ";
+        Path chats = write(
+                "chats.jsonl",
+                begin + "\"content\": \"\", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {}}}]},"
+                        + " {\"role\": \"user\", \"content\": \"B?\"}, {\"role\": \"assistant\", \"content\": \"C.\"}]}\n"
+                        + begin + "\"content\": null, \"name\": \"D\"}]}\n");
+
+        assertThat(data(chats, "--chat-template", "chatml").succeeds().out().replaceAll("\\s+", " "))
+                .contains("1 conversation that the template cannot show: left out (--unshown)")
+                .contains("the first: " + chats + ", line 2, turn 2 (assistant): the chat template (chatml) fails")
+                .contains("1 turn of the assistant of which the template shows nothing: not learned")
+                .contains("warning: the template does not show tool_calls (1)")
+                .contains("fields not used: source");
+        data(chats, "--chat-template", "chatml", "--unshown", "error")
+                .failsWith(ExitCode.FAILED, "chats.jsonl, line 2, turn 2 (assistant)");
+    }
+
+    @Test
     void severalFilesHaveWeights() throws IOException {
         Path csv = write("a.csv", "\uFEFFquestion,answer\r\nA?,B.\r\nC?,\"D,\r\nE.\"\r\n");
         Path json = write("b.json", "[{\"prompt\":\"F?\",\"completion\":\"G.\"}]");

@@ -16,14 +16,17 @@ public final class JinjaException extends LoricaException {
     }
 
     private JinjaException(String message, boolean raised) {
-        super(message);
+        super(oneLine(message));
         this.raised = raised;
     }
 
     /** What {@code raise_exception} of a template throws: the message is the template's own. */
     static JinjaException raised(String message) {
-        String shown = message.length() > MOST_SHOWN ? message.substring(0, MOST_SHOWN) + "…" : message;
-        return new JinjaException(shown.strip().replaceAll("\\s*[\\r\\n]\\s*", " "), true);
+        return new JinjaException(message, true);
+    }
+
+    private static String oneLine(String message) {
+        return Texts.brief(message, MOST_SHOWN).strip().replaceAll("\\s*[\\r\\n]\\s*", " ");
     }
 
     /** Whether the template itself refused its input, by {@code raise_exception}. */

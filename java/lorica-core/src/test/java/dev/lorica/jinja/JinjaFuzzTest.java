@@ -144,6 +144,7 @@ class JinjaFuzzTest {
                 "{{ 'a'.join(range(1000000)|map('string')|list * 1) * 100 }}",
                 "{{ f(*range(1000000)) }}{{ dict(**dict(a=1)) }}",
                 "{{ (0.1).x }}{{ 2 ** 9223372036854775807 }}",
+                "{{ m['a\\n' * 20000000].x }}",
                 "{{ raise_exception('a' * 60000000) }}"
             })
     void hostileTemplatesEndSoon(String source) {
