@@ -35,7 +35,7 @@ class JinjaFuzzTest {
 
     @Test
     void anyTemplateEndsSoonWithATextOrOneLine() {
-        int count = Integer.getInteger("lorica.jinjaFuzz", 1000);
+        int count = Integer.getInteger("lorica.jinjaFuzz", 300);
         long first = Long.getLong("lorica.jinjaFuzzSeed", 1);
         int rendered = 0;
         int compiled = 0;
