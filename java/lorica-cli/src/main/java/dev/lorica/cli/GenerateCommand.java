@@ -198,6 +198,7 @@ final class GenerateCommand implements Callable<Integer> {
                     case STOP_STRING -> ", ended by a stop string";
                     case MAX_NEW_TOKENS -> ", ended by --max-tokens";
                     case CONTEXT_FULL -> ", ended because the model's context is full";
+                    case CANCELLED -> ", cancelled";
                 };
         return "[" + Format.count(result.generatedTokens(), "token") + " in " + Format.seconds(result.seconds()) + ", "
                 + Format.count(Math.round(result.tokensPerSecond())) + " tok/s" + why + "]";
