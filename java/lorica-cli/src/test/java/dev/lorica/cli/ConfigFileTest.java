@@ -262,7 +262,7 @@ class ConfigFileTest {
         assertThatThrownBy(() -> expand("base: &b {epochs: 1}\nother:\n  <<: *b\n"))
                 .hasMessageContaining("line 3: aliases (*b) are not read");
         assertThatThrownBy(() -> expand("epochs: 1\n---\nepochs: 2\n"))
-                .hasMessageContaining("line 2: a second document begins; only one is meant");
+                .hasMessageContaining("line 3: a second document begins; only one is meant");
         long begun = System.nanoTime();
         assertThatThrownBy(() -> expand("output: \"" + "a\\n".repeat(4 << 20) + "\"\n"))
                 .hasMessageContaining("has more than 256 KiB; a list of options is meant");

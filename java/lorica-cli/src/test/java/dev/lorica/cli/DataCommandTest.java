@@ -57,7 +57,8 @@ class DataCommandTest {
 
     @Test
     void saysWhatIsNotShownNotLearnedNotUsedAndLeftOut() throws IOException {
-        String begin = "{\"source\": \"x\", \"messages\": [{\"role\": \"user\", \"content\": \"A?\"}, {\"role\": \"assistant\", ";
+        String begin =
+                "{\"source\": \"x\", \"messages\": [{\"role\": \"user\", \"content\": \"A?\"}, {\"role\": \"assistant\", ";
         Path chats = write(
                 "chats.jsonl",
                 begin + "\"content\": \"\", \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {}}}]},"
