@@ -20,7 +20,7 @@ import java.nio.file.Path;
 /** Reads YAML that people write: one document, of a size that people write, in which everything is said where it stands. */
 final class YamlFile {
     /** Far more than any list of options takes. */
-    private static final int MOST_BYTES = 256 << 10;
+    private static final int MOST_BYTES = 64 << 10;
 
     private static final YAMLMapper YAML = YAMLMapper.builder()
             .enable(JsonParser.Feature.STRICT_DUPLICATE_DETECTION)

@@ -265,10 +265,10 @@ class ConfigFileTest {
                 .hasMessageContaining("line 3: a second document begins; only one is meant");
         long begun = System.nanoTime();
         assertThatThrownBy(() -> expand("output: \"" + "a\\n".repeat(4 << 20) + "\"\n"))
-                .hasMessageContaining("has more than 256 KiB; a list of options is meant");
-        assertThatThrownBy(() -> expand("output: " + "[".repeat(100_000) + "\n"))
+                .hasMessageContaining("has more than 64 KiB; a list of options is meant");
+        assertThatThrownBy(() -> expand("output: " + "[".repeat(60_000) + "\n"))
                 .isInstanceOf(LoricaException.class);
-        assertThatThrownBy(() -> expand("output: [" + "&a [".repeat(20_000) + "\n"))
+        assertThatThrownBy(() -> expand("output: [" + "&a [".repeat(15_000) + "\n"))
                 .isInstanceOf(LoricaException.class);
         assertThat(System.nanoTime() - begun).isLessThan(60_000_000_000L);
     }
