@@ -19,7 +19,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Models of transformers, converted here and run by llama.cpp itself: it continues prompts as transformers does
- * (scripts/make_convert_goldens.py).
+ * (scripts/make_convert_goldens.py). GPT-2 is not among them: this release does not load it without an output tensor of its own.
  */
 class FamiliesInLlamaCppTest {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -37,7 +37,6 @@ class FamiliesInLlamaCppTest {
                 "qwen2_yarn",
                 "granite",
                 "phi4_mini",
-                "gpt2",
                 "falcon_7b",
                 "falcon_40b",
                 "gptneox",
