@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measures Lorica next to what else one could use on the same machine, taking turns: A B A B, the median of the ratios.
 
-    steps     PyTorch + PEFT in bf16 and lorica-bench: whole training steps, random weights of the same shape, the same
+    steps     PyTorch + PEFT, in bf16 or f32, whichever is faster here, and lorica-bench: whole training steps, random weights of the same shape, the same
               number of tokens in sequences of the same length
-    trainer   Hugging Face Trainer and `lorica train` on the tutorial's own job: same model file, data, template and
+    trainer   Hugging Face Trainer, in the faster of the two as well, and `lorica train` on the tutorial's own job: same model file, data, template and
               hyper-parameters; wall clock of the whole program, and of training alone
     llama     llama.cpp's llama-bench and lorica-bench: prompt processing and decoding (needs llama-bench)
 
@@ -70,12 +70,12 @@ def peft_worker(job):
         use_cache=False,
     )
     device = torch.device(job["device"])
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(getattr(torch, job["dtype"]))
     with device:
         model = transformers.LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     modules = ALL_LINEAR if job["targets"] == ["all-linear"] else job["targets"]
-    # Adapters in bf16 as well: faster than PEFT's default, which converts to float32 and back around each of them.
+    # Adapters in the same type: faster than PEFT's default, which converts to float32 and back around each of them.
     model = peft.get_peft_model(
         model,
         peft.LoraConfig(r=16, lora_alpha=32, target_modules=modules, task_type="CAUSAL_LM"),
@@ -109,19 +109,20 @@ def peft_worker(job):
     )
 
 
-def load_for_trainer(path):
+def load_for_trainer(path, name):
     import torch
     import transformers
 
+    dtype = getattr(torch, name)
     if path.is_dir():
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         return model, transformers.AutoTokenizer.from_pretrained(path)
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
-    # The weights are plain bf16 now, but Trainer refuses what says that it came from a GGUF file.
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+    # The weights are plain numbers now, but Trainer refuses what says that it came from a GGUF file.
     config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(loaded.state_dict())
     return model, transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
@@ -135,7 +136,7 @@ def trainer_worker(job):
     torch.set_num_threads(job["threads"])
     transformers.logging.set_verbosity_error()
     transformers.set_seed(42)
-    model, tokenizer = load_for_trainer(Path(job["trainer_model"]))
+    model, tokenizer = load_for_trainer(Path(job["trainer_model"]), job["dtype"])
     # PEFT's defaults here, as a user would have them.
     model = peft.get_peft_model(
         model, peft.LoraConfig(r=16, lora_alpha=32, target_modules=ALL_LINEAR, task_type="CAUSAL_LM")
@@ -169,7 +170,8 @@ def trainer_worker(job):
                 lr_scheduler_type="linear",
                 weight_decay=0.0,
                 max_grad_norm=1.0,
-                bf16=True,
+                bf16=job["dtype"] == "bfloat16",
+                max_steps=job.get("max_steps", -1),
                 use_cpu=True,
                 report_to=[],
                 disable_tqdm=True,
@@ -218,6 +220,20 @@ def worker_command(kind, job):
     return [sys.executable, __file__, kind + "-worker", json.dumps(job)]
 
 
+DTYPES = ["bfloat16", "float32"]
+STEPS_TO_CHOOSE = 3
+
+
+def faster_dtype(job, log):
+    """The type in which PEFT does this job's steps faster on this machine, and the seconds of a step in both."""
+    seconds = {}
+    for dtype in DTYPES:
+        peft = Process(worker_command("peft", {**job, "dtype": dtype}), log)
+        seconds[dtype] = min(peft.step() for _ in range(STEPS_TO_CHOOSE))
+        peft.finish()
+    return min(DTYPES, key=seconds.get), seconds
+
+
 def compare_steps(options, shape, targets, recompute, tokens):
     job = {
         "shape": shape,
@@ -229,6 +245,7 @@ def compare_steps(options, shape, targets, recompute, tokens):
         "device": options.device,
     }
     with open(options.output / "peers.log", "a") as log:
+        job["dtype"], seconds = faster_dtype(job, log)
         peft = Process(worker_command("peft", job), log)
         lorica = Process(
             [
@@ -259,6 +276,7 @@ def compare_steps(options, shape, targets, recompute, tokens):
         theirs, ours = peft.finish(), lorica.finish()
     result = {
         **job,
+        "peft_seconds_to_choose": seconds,
         "type": ours["result"]["model"]["type"],
         "versions": theirs["versions"],
         "peft_tokens_per_second": summary([tokens / a for a, _ in times]),
@@ -272,7 +290,7 @@ def compare_steps(options, shape, targets, recompute, tokens):
     save(options, name, "peers-steps", ours["machine"], result)
     print(
         f"{shape} {targets} {tokens} tokens, recompute {'on' if recompute else 'off'}: "
-        f"PEFT {result['peft_tokens_per_second']['median']:.1f}, "
+        f"PEFT in {job['dtype']} {result['peft_tokens_per_second']['median']:.1f}, "
         f"Lorica {result['lorica_tokens_per_second']['median']:.1f} tok/s, "
         f"ratio {result['ratio']['median']:.2f}",
         file=sys.stderr,
@@ -308,6 +326,9 @@ def compare_trainer(options):
     }
     rows = []
     with open(options.output / "peers.log", "a") as log:
+        trials = {d: {**job, "dtype": d, "max_steps": STEPS_TO_CHOOSE} for d in DTYPES}
+        seconds = {d: run_to_json(worker_command("trainer", trial), log)[0]["seconds"] for d, trial in trials.items()}
+        job["dtype"] = min(DTYPES, key=seconds.get)
         for _ in range(options.trainer_rounds):
             theirs, their_wall = run_to_json(worker_command("trainer", job), log)
             with tempfile.TemporaryDirectory() as output:

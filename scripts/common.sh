@@ -41,7 +41,7 @@ host_lacks() { # names what is missing to build on this system as it is; nothing
     found=$(cmake --version 2>/dev/null | sed -n '1s/^cmake version //p')
     [ "$(printf '%s\n' $minimum "${found:-0}" | sort -V | head -n1)" = $minimum ] || echo "cmake $minimum"
     found=$(java_release)
-    [ "${found:-0}" -ge 17 ] || echo "JDK 17"
+    [ "${found:-0}" -ge 21 ] || echo "JDK 21" # javac 17 cannot read the Parquet library; what comes out runs on 17
     command -v mvn >/dev/null || echo maven
     ggml=$(ggml_version)
     if ! has_headers ggml.h gguf.h || ! pkg-config --atleast-version="$ggml" ggml 2>/dev/null; then echo "ggml $ggml"; fi

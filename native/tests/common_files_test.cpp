@@ -6,8 +6,10 @@
 #include "support/raw_gguf.h"
 #include "support/temp_dir.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -75,6 +77,57 @@ TEST(AtomicFileTest, lets_two_writers_of_one_name_finish_in_turn) {
     EXPECT_EQ(text_of(dir / "out"), "second");
     first.commit();
     EXPECT_EQ(text_of(dir / "out"), "first");
+}
+
+TEST(AtomicFileTest, removes_what_a_killed_writer_left_and_nothing_else) {
+    TempDir dir;
+    const pid_t child = ::fork();
+    if (child == 0) {
+        AtomicFile file(dir / "out");
+        ::_exit(0);  // without a destructor, as when it is killed
+    }
+    ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+    ASSERT_EQ(n_files(dir), 1u);
+    const std::string elsewhere = dir / "out.tmp-abc-1", another = dir / "other.tmp-1-1", longer = dir / "out.tmp-1-1x";
+    for (const std::string & name : {elsewhere, another, longer}) write_text(name, "of somebody");
+    {
+        AtomicFile at_work(dir / "out");
+        EXPECT_EQ(n_files(dir), 4u);  // and that of the child is gone
+        AtomicFile second(dir / "out");
+        EXPECT_EQ(n_files(dir), 5u);  // the first one's is locked
+        at_work.write("1", 1);
+        at_work.commit();
+    }
+    EXPECT_EQ(text_of(dir / "out"), "1");
+    EXPECT_EQ(n_files(dir), 4u);
+    for (const std::string & name : {elsewhere, another, longer}) EXPECT_TRUE(std::filesystem::exists(name)) << name;
+}
+
+TEST(AtomicFileTest, removes_that_of_a_process_whose_number_has_come_again) {
+    TempDir dir;
+    const std::string left = dir / ("out.tmp-" + std::to_string(::getpid()) + "-77");
+    write_text(left, "half");
+    AtomicFile first(dir / "out");
+    EXPECT_TRUE(std::filesystem::exists(left));  // it could be a moment old
+    const timespec long_ago[] = {{1000, 0}, {1000, 0}};
+    ASSERT_EQ(::utimensat(AT_FDCWD, left.c_str(), long_ago, 0), 0);
+    AtomicFile second(dir / "out");
+    EXPECT_FALSE(std::filesystem::exists(left));
+}
+
+TEST(AtomicFileTest, names_of_one_file_are_told_from_others) {
+    TempDir dir;
+    write_text(dir / "a", "a");
+    write_text(dir / "b", "a");
+    std::filesystem::create_symlink(dir / "a", dir / "link");
+    std::filesystem::create_hard_link(dir / "a", dir / "hard");
+    std::filesystem::create_directory_symlink(dir.path(), dir / "folder");
+    for (const char * name : {"a", "link", "hard", "folder/a", "folder/folder/link", "./a"}) {
+        test::expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("choose another name"),
+                           [&] { require_other_file(dir / name, dir / "a"); });
+    }
+    require_other_file(dir / "b", dir / "a");
+    require_other_file(dir / "new", dir / "a");
 }
 
 TEST(AtomicFileTest, keeps_permissions_and_follows_symbolic_links) {

@@ -9,6 +9,7 @@
 #include <lorica/lorica.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 namespace lorica {
@@ -21,9 +22,13 @@ using testing::StartsWith;
 
 class CudaDevice : public testing::Test {
 protected:
-    void SetUp() override { library(LORICA_CUDA_ON_CPU_LIBRARY); }
+    void SetUp() override {
+        library(LORICA_CUDA_ON_CPU_LIBRARY);
+        setenv("LORICA_PCI_DEVICES", "/what/is/on/the/bus/is/not/known", 1);
+    }
     void TearDown() override {
         unsetenv("LORICA_CUDA_LIBRARY");
+        unsetenv("LORICA_PCI_DEVICES");
         unsetenv("LORICA_CUDA_ON_CPU_MACHINE");
         lorica_cuda_set_library(nullptr);
     }
@@ -107,6 +112,20 @@ TEST_F(CudaDevice, AMissingDriverIsNamed) {
     machine("driver=0");
     expect_no_gpu(HasSubstr("no NVIDIA driver (libcuda.so.1 not found)"),
                   "install an NVIDIA driver that runs CUDA 13.0");
+}
+
+TEST_F(CudaDevice, AMachineWithoutAGpuIsNotToldToInstallADriver) {
+    machine("driver=0");
+    const TempDir bus;
+    setenv("LORICA_PCI_DEVICES", bus.path().c_str(), 1);
+    expect_no_gpu(HasSubstr("this machine has no NVIDIA GPU"), "nothing is to be done");
+    const std::filesystem::path device = bus / "0000:01:00.0";
+    std::filesystem::create_directory(device);
+    std::ofstream(device / "vendor") << "0x10de\n";
+    std::ofstream(device / "class") << "0x040300\n";  // the sound of one
+    expect_no_gpu(HasSubstr("this machine has no NVIDIA GPU"), "nothing is to be done");
+    std::ofstream(device / "class") << "0x030200\n";
+    expect_no_gpu(HasSubstr("no NVIDIA driver"), "install an NVIDIA driver");
 }
 
 TEST_F(CudaDevice, AnOldDriverIsNamedWithBothVersions) {

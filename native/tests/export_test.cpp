@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
@@ -168,6 +169,22 @@ TEST_F(ExportTest, WhatCannotBeWrittenLeavesTheOldFile) {
                 HasSubstr("another model"));
     std::ifstream old(dir / "old.gguf");
     EXPECT_EQ(std::string(std::istreambuf_iterator<char>(old), {}), "old");
+}
+
+TEST_F(ExportTest, NoOutputIsItsInputUnderWhateverName) {
+    const auto source = model(GGML_TYPE_F32);
+    std::filesystem::create_symlink(dir / "model.gguf", dir / "link.gguf");
+    std::filesystem::create_hard_link(dir / "model.gguf", dir / "hard.gguf");
+    const auto size = std::filesystem::file_size(dir / "model.gguf");
+    for (const char * name : {"model.gguf", "link.gguf", "hard.gguf"}) {
+        EXPECT_THAT(error_of([&] { quantize_model(dir / "model.gguf", dir / name, {"F16", 1}); }),
+                    HasSubstr("choose another name"));
+        EXPECT_THAT(error_of([&] { quantize_model(dir / name, dir / "model.gguf", {"F16", 1}); }),
+                    HasSubstr("choose another name"));
+        EXPECT_THAT(error_of([&] { merge_model(*source, nullptr, dir / name, {"F16", 1}); }),
+                    HasSubstr("choose another name"));
+    }
+    EXPECT_EQ(std::filesystem::file_size(dir / "model.gguf"), size);
 }
 
 // The layers of the Q6_K tensors that llama.cpp's log shows for a Llama of 32 layers.

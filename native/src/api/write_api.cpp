@@ -3,6 +3,7 @@
 
 #include "api/api.h"
 #include "api/handles.h"
+#include "common/atomic_file.h"
 #include "export/export_model.h"
 #include "export/row_stream.h"
 #include "export/tensor_source.h"
@@ -174,6 +175,7 @@ lorica_status lorica_gguf_writer_write(lorica_gguf_writer * writer, const char *
     return guarded([&] {
         require(writer, "writer");
         require(path, "path");
+        for (const auto & [source, file] : writer->files) lorica::require_other_file(path, source);
         writer->writer.write(path);
     });
 }

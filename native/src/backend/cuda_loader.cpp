@@ -8,6 +8,8 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <mutex>
 
@@ -53,6 +55,29 @@ std::string library_path() {
     return library_name;
 }
 
+// Whether there may be an NVIDIA GPU, driver or not: Linux lists what is on the bus. LORICA_PCI_DEVICES, for tests, is
+// another list.
+bool may_have_gpu() {
+    const char * given = std::getenv("LORICA_PCI_DEVICES");
+    std::error_code error;
+    std::filesystem::directory_iterator devices(given && *given ? given : "/sys/bus/pci/devices", error);
+    if (error || std::filesystem::exists("/dev/dxg", error)) return true;  // not known; WSL shows none on the bus
+    for (const auto & device : devices) {
+        std::string vendor, kind;
+        std::ifstream(device.path() / "vendor") >> vendor;
+        std::ifstream(device.path() / "class") >> kind;
+        if (vendor == "0x10de" && kind.starts_with("0x03")) return true;
+    }
+    return false;
+}
+
+// A driver is of no use to a machine without a GPU.
+void explain_missing_gpu(CudaMachine & machine) {
+    if (!machine.problem.starts_with("no NVIDIA driver") || may_have_gpu()) return;
+    machine.problem = "this machine has no NVIDIA GPU";
+    machine.remedy = "nothing is to be done: the CPU is used, device \"cpu\" or \"auto\"";
+}
+
 // Why there is no library to open. Without a driver one would be of no use, so that comes first.
 void explain_missing_library(const std::string & path, CudaMachine & machine) {
     if (void * driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) {
@@ -76,6 +101,7 @@ CudaLibrary open_library(CudaMachine & machine) {
     if (!handle) {
         if (library.path.find('/') != std::string::npos && access(library.path.c_str(), F_OK) != 0) {
             explain_missing_library(library.path, machine);
+            explain_missing_gpu(machine);
             return library;
         }
         handle = dlopen(library.path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -96,6 +122,7 @@ CudaLibrary open_library(CudaMachine & machine) {
         machine.problem = library.path + " belongs to another release than this library";
         machine.remedy = "install both from the same one";
     }
+    explain_missing_gpu(machine);
     return library;
 }
 

@@ -3,7 +3,9 @@
 #include "common/error.h"
 #include "common/log.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,7 +13,9 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <utility>
 
@@ -38,6 +42,52 @@ void sync_folder(const std::string & folder) {
     if (fd >= 0) {
         ::close(fd);
     }
+}
+
+// A lock of the open file, which ends with it, however the process ends. False when somebody else has it; where the
+// file system knows no locks, `otherwise`.
+bool lock(int fd, bool otherwise) {
+    struct flock whole{};
+    whole.l_type = F_WRLCK;
+    whole.l_whence = SEEK_SET;
+    if (::fcntl(fd, F_OFD_SETLK, &whole) == 0) return true;
+    return errno != EAGAIN && errno != EACCES && otherwise;
+}
+
+// The process in `<base>.tmp-<process>-<number>`, 0 for other names.
+pid_t writer_of(std::string_view name, std::string_view base) {
+    constexpr std::string_view mark = ".tmp-";
+    if (!name.starts_with(base) || !name.substr(base.size()).starts_with(mark)) return 0;
+    name.remove_prefix(base.size() + mark.size());
+    pid_t process = 0;
+    uint64_t number = 0;
+    const char * const end = name.data() + name.size();
+    const auto first = std::from_chars(name.data(), end, process);
+    if (first.ec != std::errc() || first.ptr == end || *first.ptr != '-') return 0;
+    const auto second = std::from_chars(first.ptr + 1, end, number);
+    return second.ec == std::errc() && second.ptr == end ? process : 0;
+}
+
+// What writers of `target` left that were killed. One that is at work holds a lock; numbers of processes alone do not
+// tell, since they come again, and are others in a container.
+void remove_abandoned(const std::string & target) {
+    const std::string folder = folder_of(target), base = std::filesystem::path(target).filename().string();
+    DIR * const entries = ::opendir(folder.c_str());
+    if (!entries) return;
+    while (const dirent * entry = ::readdir(entries)) {
+        const pid_t process = writer_of(entry->d_name, base);
+        if (process <= 0) continue;
+        const bool is_gone = ::kill(process, 0) != 0 && errno == ESRCH;
+        const std::string path = folder + "/" + entry->d_name;
+        const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd < 0) continue;
+        struct stat status{};
+        // Between its making and its lock there is a moment.
+        const bool is_new = ::fstat(fd, &status) != 0 || std::time(nullptr) - status.st_mtime < 5;
+        if (S_ISREG(status.st_mode) && lock(fd, is_gone) && (is_gone || !is_new)) ::unlink(path.c_str());
+        ::close(fd);
+    }
+    ::closedir(entries);
 }
 
 }  // namespace
@@ -67,6 +117,7 @@ AtomicFile::AtomicFile(const std::string & path) : path_(path), target_(path) {
         mode = status.st_mode & 07777;
     }
 
+    remove_abandoned(target_);
     static std::atomic<uint32_t> counter = 0;
     do {
         temporary_ = target_ + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
@@ -75,6 +126,7 @@ AtomicFile::AtomicFile(const std::string & path) : path_(path), target_(path) {
     if (fd_ < 0) {
         fail(LORICA_ERROR_IO, path, ": cannot create the file in ", folder_of(target_), ": ", std::strerror(errno));
     }
+    lock(fd_, true);
     if (mode != 0) {
         // Not owning the old file is no reason to refuse: the new one then has default permissions.
         (void)!::fchmod(fd_, mode);
@@ -152,6 +204,13 @@ void AtomicFile::commit() {
     }
     temporary_.clear();
     sync_folder(folder_of(target_));
+}
+
+void require_other_file(const std::string & target, const std::string & source) {
+    std::error_code error;
+    if (std::filesystem::equivalent(target, source, error)) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, target, " is ", source, " itself, or a link to it; choose another name");
+    }
 }
 
 }  // namespace lorica

@@ -9,7 +9,8 @@
 namespace lorica {
 
 // Writes to a temporary name in the same folder; commit() syncs it and renames it over the target. Until then, and
-// after any failure, the file that was there stays as it was, and the destructor removes the temporary.
+// after any failure, the file that was there stays as it was, and the destructor removes the temporary. That of a
+// process that was killed, `<target>.tmp-<process>-<number>`, is removed by the next writer of the same target.
 //
 //     AtomicFile file(path);
 //     file.write(data, n);
@@ -40,5 +41,8 @@ private:
     std::vector<std::byte> buffer_;
     uint64_t n_written_ = 0;
 };
+
+// INVALID_ARGUMENT when the two names, through whatever links, are one file.
+void require_other_file(const std::string & target, const std::string & source);
 
 }  // namespace lorica

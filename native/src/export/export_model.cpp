@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "common/atomic_file.h"
 #include "common/error.h"
 #include "common/quote.h"
 #include "export/row_stream.h"
@@ -96,8 +97,24 @@ GgufWriter::DataSource after(const GgufFile & file, const TensorView * before, G
     };
 }
 
+// No file of the model may be replaced by what is made of it.
+void require_other_files(const std::string & target, const GgufFile & source) {
+    const std::string & first = source.path();
+    const int64_t count = source.find_int("split.count").value_or(1);
+    const std::string mark = "-00001-of-";
+    const size_t at = first.rfind(mark);
+    require_other_file(target, first);
+    for (int64_t i = 2; count > 1 && at != std::string::npos && i <= count; ++i) {
+        const std::string number = std::to_string(i);
+        std::string other = first;
+        other.replace(at + 6 - number.size(), number.size(), number);  // of the five digits behind '-', the last ones
+        require_other_file(target, other);
+    }
+}
+
 void write_model(const GgufFile & file, const std::map<std::string, Delta> & deltas, const std::string & path,
                  const ExportConfig & config) {
+    require_other_files(path, file);
     std::optional<TensorTypes> types;
     if (config.type) types.emplace(*config.type, file);
 

@@ -30,7 +30,10 @@ final class PlayedGpus {
     }
 
     static PlayedGpus withoutLibrary(String machine) {
-        return new PlayedGpus().with("LORICA_CUDA_ON_CPU_MACHINE", machine).with("LORICA_CUDA_LIBRARY", "");
+        return new PlayedGpus()
+                .with("LORICA_CUDA_ON_CPU_MACHINE", machine)
+                .with("LORICA_CUDA_LIBRARY", "")
+                .with("LORICA_PCI_DEVICES", "/what/is/on/the/bus/is/not/known");
     }
 
     static Path library() {

@@ -13,6 +13,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Set;
 
 /**
  * A LoRA adapter: what is trained. Made by {@link #create} or {@link #load}.
@@ -46,6 +47,7 @@ public final class Adapter implements AutoCloseable {
     private final Model model;
     private final NativeAdapter engine;
     private volatile AdapterMetadata metadata;
+    private volatile Place place;
 
     static {
         Inner.ADAPTER.of(Adapter.class, adapter -> adapter.engine);
@@ -70,13 +72,22 @@ public final class Adapter implements AutoCloseable {
                         config.init().code,
                         config.seed(),
                         TargetModules.of(config, model.info().layers())));
-        return new Adapter(model, engine, AdapterMetadata.of(model, config));
+        Adapter adapter = new Adapter(model, engine, AdapterMetadata.of(model, config));
+        if (config.init() == LoraConfig.Init.ORTHOGONAL) {
+            try {
+                OrthogonalInit.fill(adapter, config.seed());
+            } catch (RuntimeException e) {
+                adapter.close();
+                throw e;
+            }
+        }
+        return adapter;
     }
 
     /**
      * An adapter that was saved.
      *
-     * @param name its folder, the folder of a PEFT adapter, a GGUF LoRA file of Lorica's or llama.cpp's, or the name of such on
+     * @param name its folder, the folder of a PEFT or an mlx-lm adapter, a GGUF LoRA file of Lorica's or llama.cpp's, or the name of such on
      *             Hugging Face's hub
      */
     public static Adapter load(Model model, Path name) {
@@ -86,29 +97,42 @@ public final class Adapter implements AutoCloseable {
             return load(model, path.toAbsolutePath().getParent());
         }
         Path weights = folder ? path.resolve(FILE_NAME) : path;
-        boolean peft = folder && !Files.exists(weights) && PeftFolder.is(path);
-        if (!peft && !Files.exists(weights)) {
+        boolean ours = folder || weights.endsWith(FILE_NAME);
+        Path home = ours ? weights.toAbsolutePath().getParent() : null;
+        if (ours) {
+            AdapterFolder.finish(home);
+        }
+        boolean gguf = folder && AdapterFolder.has(path, FILE_NAME);
+        boolean mlx = folder && !gguf && MlxFolder.is(path);
+        boolean peft = folder && !gguf && !mlx && PeftFolder.is(path);
+        if (!peft && !mlx && !Files.exists(weights)) {
             throw new FileAccessException(
                     folder
                             ? path + " holds no " + FILE_NAME + ": it is not an adapter's folder"
                             : path + " does not exist");
         }
-        AdapterMetadata metadata = folder || weights.endsWith(FILE_NAME)
-                ? AdapterMetadata.read(weights.toAbsolutePath().getParent())
-                : null;
+        AdapterMetadata metadata = ours ? AdapterMetadata.read(home) : null;
         AdapterMetadata.BaseModel base = AdapterMetadata.BaseModel.of(model);
         if (metadata != null && !base.fingerprint().equals(metadata.baseModel().fingerprint())) {
             throw new MismatchException(
                     path + " was trained on " + metadata.baseModel().inWords() + ", not on " + base.inWords()
                             + ": load it with the model that it was trained on");
         }
-        if (peft) {
-            Adapter adapter = PeftFolder.read(model, path);
-            adapter.metadata = metadata != null ? metadata : adapter.metadata;
-            return adapter;
+        if (ours) {
+            AdapterFolder.verify(home);
         }
+        Adapter adapter =
+                peft ? PeftFolder.read(model, path) : mlx ? MlxFolder.read(model, path) : read(model, weights);
+        adapter.metadata = metadata != null ? metadata : adapter.metadata;
+        if (ours) {
+            adapter.place = new Place(home.normalize(), adapter.engine.changes());
+        }
+        return adapter;
+    }
+
+    private static Adapter read(Model model, Path weights) {
         NativeAdapter engine = NativeAdapter.load(Inner.MODEL.of(model), weights.toString());
-        return new Adapter(model, engine, metadata != null ? metadata : AdapterMetadata.of(model, null));
+        return new Adapter(model, engine, AdapterMetadata.of(model, null));
     }
 
     /**
@@ -166,14 +190,71 @@ public final class Adapter implements AutoCloseable {
         return metadata.template();
     }
 
+    /** Kinds of files with the weights in them. */
+    public enum Format {
+        /** {@value #FILE_NAME}, which llama.cpp loads. */
+        GGUF(List.of(FILE_NAME)),
+        /** {@value #PEFT_FILE_NAME} and {@value #PEFT_CONFIG_NAME}, which PEFT loads. */
+        PEFT(List.of(PEFT_FILE_NAME, PEFT_CONFIG_NAME));
+
+        private final List<String> files;
+
+        Format(List<String> files) {
+            this.files = files;
+        }
+    }
+
     /**
-     * Saves it in {@code folder}, which is made when it does not exist. Each of the two files is replaced as a whole or not at
-     * all.
+     * Saves it in {@code folder}, which is made when it does not exist, for llama.cpp. Files of another adapter that were saved
+     * there are replaced, all together or not at all; those that {@link #exportPeft} wrote there of this very adapter stay.
      */
     public void save(Path folder) {
+        save(folder, Set.of(Format.GGUF), null, true);
+    }
+
+    /**
+     * Saves it in {@code folder}, which is made when it does not exist, in these formats; an adapter that was there is replaced as a
+     * whole or not at all.
+     *
+     * @param baseModel as for {@link #exportPeft(Path, String)}
+     */
+    public void save(Path folder, Set<Format> formats, String baseModel) {
+        save(folder, formats, baseModel, false);
+        for (Format other : Format.values()) {
+            // Of a stranger's making, and no longer what is in the folder.
+            if (!formats.contains(other)) {
+                other.files.forEach(name -> AtomicFile.deleteQuietly(folder.resolve(name)));
+            }
+        }
+    }
+
+    private void save(Path folder, Set<Format> formats, String baseModel, boolean besideOthers) {
         makeFolder(folder);
-        engine.save(folder.resolve(FILE_NAME).toString());
-        metadata.write(folder);
+        long now = engine.changes();
+        List<String> kept =
+                besideOthers && isIn(folder, now) ? List.of(FILE_NAME, PEFT_FILE_NAME, PEFT_CONFIG_NAME) : List.of();
+        AdapterFolder.replace(folder, metadata, kept, staged -> {
+            if (formats.contains(Format.GGUF)) {
+                engine.save(staged.resolve(FILE_NAME).toString());
+            }
+            if (formats.contains(Format.PEFT)) {
+                PeftFolder.write(this, staged, baseModel != null ? baseModel : PeftFolder.baseModelOf(model));
+            }
+        });
+        place = new Place(folder.toAbsolutePath().normalize(), now);
+    }
+
+    /** Where it was last saved or loaded, and how often it had been changed then. */
+    private record Place(Path folder, long changes) {}
+
+    private boolean isIn(Path folder, long changes) {
+        return new Place(folder.toAbsolutePath().normalize(), changes).equals(place);
+    }
+
+    /** Whether an adapter is in the folder, in either format; what was broken off while it was saved is finished first. */
+    public static boolean isIn(Path folder) {
+        AdapterFolder.finish(folder);
+        return Files.exists(folder.resolve(FILE_NAME)) || PeftFolder.is(folder);
     }
 
     /**
@@ -185,9 +266,7 @@ public final class Adapter implements AutoCloseable {
      *                  name that the model's file gives
      */
     public void exportPeft(Path folder, String baseModel) {
-        makeFolder(folder);
-        PeftFolder.write(this, folder, baseModel != null ? baseModel : PeftFolder.baseModelOf(model));
-        metadata.write(folder);
+        save(folder, Set.of(Format.PEFT), baseModel, true);
     }
 
     /** {@link #exportPeft(Path, String)} with the base model's own name. */

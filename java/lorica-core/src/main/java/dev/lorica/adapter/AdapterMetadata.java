@@ -3,6 +3,7 @@ package dev.lorica.adapter;
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Lorica;
 import dev.lorica.Model;
 import dev.lorica.ModelInfo;
@@ -125,12 +126,32 @@ public record AdapterMetadata(
         }
     }
 
-    void write(Path folder) {
+    /** @param files names and SHA-256 of the weights that it belongs to */
+    void write(Path folder, Map<String, String> files) {
+        ObjectNode json = Json.MAPPER.valueToTree(this);
+        json.set("files", Json.MAPPER.valueToTree(files));
         try {
-            AtomicFile.write(folder.resolve(FILE_NAME), Json.MAPPER.writeValueAsBytes(this));
+            AtomicFile.write(folder.resolve(FILE_NAME), Json.MAPPER.writeValueAsBytes(json));
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }
+    }
+
+    /** Names and checksums of the files that it was written with; none where it does not say. */
+    static Map<String, String> files(Path folder) {
+        Map<String, String> files = new LinkedHashMap<>();
+        try {
+            Json.MAPPER
+                    .readTree(Files.readAllBytes(folder.resolve(FILE_NAME)))
+                    .path("files")
+                    .fields()
+                    .forEachRemaining(
+                            entry -> files.put(entry.getKey(), entry.getValue().asText()));
+        } catch (IOException e) {
+            return Map.of(); // there is none, or reading it will say what is wrong
+        }
+        files.keySet().removeIf(name -> !name.matches("[A-Za-z0-9_]+\\.[a-z]+"));
+        return files;
     }
 
     private static String firstLine(JacksonException e) {

@@ -50,7 +50,12 @@ public record LoraConfig(
         /** A ~ U(−1/√in, 1/√in): PEFT's {@code True}. */
         DEFAULT(NativeAdapter.INIT_DEFAULT),
         /** A ~ N(0, 1/r²): PEFT's {@code "gaussian"}. */
-        GAUSSIAN(NativeAdapter.INIT_GAUSSIAN);
+        GAUSSIAN(NativeAdapter.INIT_GAUSSIAN),
+        /**
+         * A and B from the even and the odd rows of an orthogonal matrix, so that B A is zero and neither of them is: PEFT's
+         * {@code "orthogonal"}. Needs even ranks.
+         */
+        ORTHOGONAL(NativeAdapter.INIT_DEFAULT);
 
         final int code;
 

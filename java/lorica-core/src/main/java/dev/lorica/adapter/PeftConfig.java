@@ -52,7 +52,7 @@ record PeftConfig(
             .build();
     private static final long MAX_BYTES = 1 << 24;
     /** Ways of initialising that leave the base as it is. The others subtract from it what the adapter begins with. */
-    private static final List<String> HARMLESS_INITS = List.of("true", "false", "gaussian", "eva");
+    private static final List<String> HARMLESS_INITS = List.of("true", "false", "gaussian", "orthogonal", "eva");
 
     static PeftConfig read(Path file) {
         JsonNode json = parse(file);

@@ -260,7 +260,8 @@ final class PeftFolder {
             boolean pickled = Files.exists(folder.resolve("adapter_model.bin"));
             throw new FileAccessException(folder + " holds no " + WEIGHTS
                     + (pickled
-                            ? "; adapter_model.bin is a pickle, which can run code and is not read: save the adapter again with safetensors"
+                            ? "; adapter_model.bin is a pickle, which can run code and is not read: save the adapter"
+                                    + " again with safetensors"
                             : ""));
         }
         return SafetensorsFile.open(folder.resolve(WEIGHTS));
@@ -308,7 +309,7 @@ final class PeftFolder {
         }
     }
 
-    private static void checkFinite(SafetensorsFile weights, SafetensorsFile.Tensor tensor, float[] values) {
+    static void checkFinite(SafetensorsFile weights, SafetensorsFile.Tensor tensor, float[] values) {
         for (int i = 0; i < values.length; i++) {
             if (!Float.isFinite(values[i])) {
                 throw new FileFormatException(weights.path() + ": \"" + tensor.name() + "\": value " + i + " is "
@@ -344,7 +345,7 @@ final class PeftFolder {
     }
 
     /** B[out, r] with rows in GGUF's order, from Hugging Face's. */
-    private static float[] toGguf(float[] b, int heads, int headDim) {
+    static float[] toGguf(float[] b, int heads, int headDim) {
         return heads == 0 ? b : reordered(b, heads, headDim, false);
     }
 

@@ -3,10 +3,10 @@ package dev.lorica.convert;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
+import dev.lorica.files.AtomicFile;
 import dev.lorica.files.SafetensorsFile;
 import dev.lorica.hub.Hub;
 import dev.lorica.internal.NativeGgufWriter;
-import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashMap;
@@ -56,16 +56,16 @@ public final class HuggingFaceConverter implements AutoCloseable {
                 converter.write(layout, tokenizer, output, plain);
                 return;
             }
-            Path scratch = output.resolveSibling(
-                    output.getFileName() + ".tmp-" + ProcessHandle.current().pid());
+            Path beside = output.resolveSibling(output.getFileName() + ".f32");
+            AtomicFile.removeAbandoned(beside);
+            Path scratch = AtomicFile.reserve(beside);
             try {
                 converter.write(layout, tokenizer, scratch, "F32");
                 ModelFiles.quantize(scratch, output, type, 0);
             } finally {
-                Files.deleteIfExists(scratch);
+                AtomicFile.deleteQuietly(scratch);
+                AtomicFile.release(scratch);
             }
-        } catch (IOException e) {
-            throw new FileAccessException(folder + " cannot be read: " + e.getMessage(), e);
         }
     }
 

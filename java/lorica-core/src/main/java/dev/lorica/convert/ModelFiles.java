@@ -2,10 +2,13 @@ package dev.lorica.convert;
 
 import dev.lorica.adapter.Adapter;
 import dev.lorica.eval.Evaluator;
+import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.hub.Hub;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeGguf;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 
 /**
@@ -40,8 +43,13 @@ public final class ModelFiles {
     }
 
     private static void requireAnother(Path input, Path output) {
-        if (input.toAbsolutePath().normalize().equals(output.toAbsolutePath().normalize())) {
-            throw new InvalidArgumentException(output + " is the model itself; choose another name for the new file");
+        try {
+            if (Files.exists(output) && Files.isSameFile(input, output)) {
+                throw new InvalidArgumentException(
+                        output + " is the model itself; choose another name for the new file");
+            }
+        } catch (IOException e) {
+            throw new FileAccessException(output + " cannot be compared with " + input + ": " + e.getMessage(), e);
         }
     }
 }

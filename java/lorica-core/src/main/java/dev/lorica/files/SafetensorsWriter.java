@@ -1,15 +1,11 @@
 package dev.lorica.files;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
-import dev.lorica.exceptions.FileAccessException;
 import java.io.IOException;
+import java.io.OutputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.channels.FileChannel;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
@@ -48,24 +44,12 @@ public final class SafetensorsWriter {
     /** Writes the file; one that was there stays as it was until this one is complete. */
     public void write(Path file) {
         entries.sort(Comparator.comparing(Entry::name));
-        // Not createTempFile, whose files nobody else may read.
-        Path temporary = file.resolveSibling(
-                file.getFileName() + ".tmp-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
-        try {
-            try (FileChannel channel =
-                    FileChannel.open(temporary, StandardOpenOption.WRITE, StandardOpenOption.CREATE_NEW)) {
-                writeFully(channel, header());
-                for (Entry entry : entries) {
-                    write(channel, entry);
-                }
-                channel.force(true);
+        AtomicFile.write(file, out -> {
+            write(out, header());
+            for (Entry entry : entries) {
+                write(out, entry);
             }
-            Files.move(temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
-        } catch (IOException e) {
-            throw new FileAccessException(file + " cannot be written: " + e.getMessage(), e);
-        } finally {
-            deleteQuietly(temporary);
-        }
+        });
     }
 
     /** Length and JSON, padded with spaces so that the data begins aligned. */
@@ -97,7 +81,7 @@ public final class SafetensorsWriter {
         return buffer.flip();
     }
 
-    private static void write(FileChannel channel, Entry entry) throws IOException {
+    private static void write(OutputStream out, Entry entry) throws IOException {
         float[] values = entry.values().get();
         if (4L * values.length != entry.bytes()) {
             throw new IllegalStateException(
@@ -107,21 +91,11 @@ public final class SafetensorsWriter {
         for (int start = 0; start < values.length; start += PIECE / 4) {
             int count = Math.min(PIECE / 4, values.length - start);
             buffer.clear().asFloatBuffer().put(values, start, count);
-            writeFully(channel, buffer.limit(4 * count));
+            write(out, buffer.limit(4 * count));
         }
     }
 
-    private static void writeFully(FileChannel channel, ByteBuffer buffer) throws IOException {
-        while (buffer.hasRemaining()) {
-            channel.write(buffer);
-        }
-    }
-
-    private static void deleteQuietly(Path temporary) {
-        try {
-            Files.deleteIfExists(temporary);
-        } catch (IOException e) {
-            // What matters is whether the file itself was written.
-        }
+    private static void write(OutputStream out, ByteBuffer buffer) throws IOException {
+        out.write(buffer.array(), 0, buffer.limit());
     }
 }

@@ -5,8 +5,8 @@ import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.AtomicFile;
+import dev.lorica.files.Sha256;
 import java.io.IOException;
-import java.io.InputStream;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileVisitResult;
@@ -17,11 +17,8 @@ import java.nio.file.SimpleFileVisitor;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.BasicFileAttributes;
-import java.security.DigestInputStream;
-import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.Comparator;
-import java.util.HexFormat;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.BiConsumer;
@@ -210,7 +207,7 @@ public final class Checkpoint {
         }
         StringBuilder manifest = new StringBuilder();
         for (Path file : files) {
-            manifest.append(checksum(file))
+            manifest.append(Sha256.of(file))
                     .append("  ")
                     .append(file.getFileName())
                     .append('\n');
@@ -233,7 +230,7 @@ public final class Checkpoint {
                 if (!Files.exists(file)) {
                     throw new FileFormatException(folder + " is not whole: " + parts[1] + " is missing");
                 }
-                if (!checksum(file).equals(parts[0])) {
+                if (!Sha256.of(file).equals(parts[0])) {
                     throw new FileFormatException(folder + " is damaged: " + parts[1] + " does not have its checksum");
                 }
                 missing.remove(parts[1]);
@@ -246,17 +243,6 @@ public final class Checkpoint {
         if (!missing.isEmpty()) {
             throw new FileFormatException(folder + " is not whole: " + MANIFEST + " does not name " + missing.get(0));
         }
-    }
-
-    private static String checksum(Path file) throws IOException {
-        MessageDigest digest = TrainerState.sha256();
-        try (InputStream in = new DigestInputStream(Files.newInputStream(file), digest)) {
-            byte[] buffer = new byte[1 << 16];
-            while (in.read(buffer) >= 0) {
-                // the digest is what is wanted
-            }
-        }
-        return HexFormat.of().formatHex(digest.digest());
     }
 
     /** Makes renames in {@code folder} last. Some systems cannot open folders, and do not need it. */

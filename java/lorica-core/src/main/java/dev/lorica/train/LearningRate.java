@@ -8,10 +8,16 @@ package dev.lorica.train;
  * ignores the warm-up otherwise.
  */
 public final class LearningRate {
+    /** Of transformers, where neither a timescale nor a warm-up is given. */
+    private static final int DEFAULT_TIMESCALE = 10_000;
+
     private final SchedulerType type;
     private final double peak;
     private final double end;
     private final double power;
+    private final double cycles;
+    private final int decaySteps;
+    private final int timescale;
     private final int warmupSteps;
     private final int totalSteps;
 
@@ -20,8 +26,15 @@ public final class LearningRate {
         this.peak = config.learningRate();
         this.end = config.minLearningRate();
         this.power = config.schedulerPower();
+        this.cycles = config.schedulerCycles();
+        this.decaySteps = config.decaySteps();
+        this.timescale = config.timescale();
         this.warmupSteps = warmupSteps(config, totalSteps);
         this.totalSteps = totalSteps;
+    }
+
+    private static double halfCosine(double progress) {
+        return Math.max(0, 0.5 * (1 + Math.cos(Math.PI * progress)));
     }
 
     static int warmupSteps(TrainingConfig config, int totalSteps) {
@@ -39,7 +52,8 @@ public final class LearningRate {
      */
     public double at(int step) {
         if (step < warmupSteps) {
-            return peak * step / warmupSteps;
+            double share = (double) step / warmupSteps;
+            return type == SchedulerType.WARMUP_STABLE_DECAY ? end + (peak - end) * share : peak * step / warmupSteps;
         }
         double span = Math.max(1, totalSteps - warmupSteps);
         double remaining = Math.max(0, (totalSteps - step) / span);
@@ -48,6 +62,19 @@ public final class LearningRate {
             case LINEAR -> peak * remaining;
             case COSINE ->
                 end + (peak - end) * Math.max(0, 0.5 * (1 + Math.cos(Math.PI * (step - warmupSteps) / span)));
+            case COSINE_WITH_RESTARTS -> {
+                double progress = (step - warmupSteps) / span;
+                yield progress >= 1 ? 0 : peak * halfCosine(cycles * progress % 1);
+            }
+            case INVERSE_SQRT -> {
+                double scale = timescale > 0 ? timescale : warmupSteps > 0 ? warmupSteps : DEFAULT_TIMESCALE;
+                yield peak / Math.sqrt((step + scale - warmupSteps) / scale);
+            }
+            case WARMUP_STABLE_DECAY -> {
+                int begins = Math.max(warmupSteps, totalSteps - decaySteps);
+                double progress = Math.min(1, Math.max(0, (double) (step - begins) / decaySteps));
+                yield end + (peak - end) * halfCosine(progress);
+            }
             case POLYNOMIAL -> end + (peak - end) * Math.pow(remaining, power);
         };
     }

@@ -11,11 +11,20 @@ public enum SchedulerType {
     COSINE,
     /** Down to {@link TrainingConfig#minLearningRate} as what remains, to the power of {@link TrainingConfig#schedulerPower}. */
     POLYNOMIAL,
+    /** Down to 0 along half a cosine, {@link TrainingConfig#schedulerCycles} times from the peak. */
+    COSINE_WITH_RESTARTS,
+    /** As one over the root of the steps since the warm-up began, measured in {@link TrainingConfig#timescale}. */
+    INVERSE_SQRT,
+    /**
+     * As it is, and in the last {@link TrainingConfig#decaySteps} down to {@link TrainingConfig#minLearningRate} along half a cosine;
+     * warm-up rises from there.
+     */
+    WARMUP_STABLE_DECAY,
     /** As it is. */
     CONSTANT;
 
     /**
-     * {@code "linear"}, {@code "cosine"}, {@code "polynomial"} or {@code "constant"}; also {@code "constant_with_warmup"} and
+     * The type of one of these names in lower case; also {@code "constant_with_warmup"} and
      * {@code "cosine_with_min_lr"}, which are the same here.
      */
     public static SchedulerType of(String name) {
@@ -23,10 +32,14 @@ public enum SchedulerType {
             case "linear" -> LINEAR;
             case "cosine", "cosine_with_min_lr" -> COSINE;
             case "polynomial" -> POLYNOMIAL;
+            case "cosine_with_restarts" -> COSINE_WITH_RESTARTS;
+            case "inverse_sqrt" -> INVERSE_SQRT;
+            case "warmup_stable_decay" -> WARMUP_STABLE_DECAY;
             case "constant", "constant_with_warmup" -> CONSTANT;
             default ->
                 throw new InvalidArgumentException("unknown learning rate scheduler \"" + name
-                        + "\": linear, cosine, polynomial and constant exist");
+                        + "\": linear, cosine, cosine_with_restarts, polynomial, inverse_sqrt,"
+                        + " warmup_stable_decay and constant exist");
         };
     }
 

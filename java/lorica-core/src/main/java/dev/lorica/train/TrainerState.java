@@ -10,13 +10,13 @@ import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.files.AtomicFile;
+import dev.lorica.files.Sha256;
 import dev.lorica.internal.json.Json;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.MessageDigest;
-import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
@@ -108,7 +108,7 @@ record TrainerState(
 
     /** Tells data sets apart by what is learned from them: ids, and which of them are trained on, in their order. */
     static String checksum(TokenizedDataset data) {
-        MessageDigest digest = sha256();
+        MessageDigest digest = Sha256.digest();
         for (Example example : data.examples()) {
             ByteBuffer bytes = ByteBuffer.allocate(4 + 5 * example.length()).putInt(example.length());
             for (int i = 0; i < example.length(); i++) {
@@ -117,14 +117,6 @@ record TrainerState(
             digest.update(bytes.array());
         }
         return HexFormat.of().formatHex(digest.digest(), 0, 8);
-    }
-
-    static MessageDigest sha256() {
-        try {
-            return MessageDigest.getInstance("SHA-256");
-        } catch (NoSuchAlgorithmException e) {
-            throw new IllegalStateException(e);
-        }
     }
 
     /** What makes it impossible to go on as if nothing had happened. */

@@ -25,6 +25,11 @@ import java.util.Objects;
  * @param minLearningRate           {@code lr_scheduler_kwargs: min_lr, lr_end}: where {@link SchedulerType#COSINE} and
  *                                  {@link SchedulerType#POLYNOMIAL} end (0; theirs is 1e-7 for polynomial)
  * @param schedulerPower            {@code lr_scheduler_kwargs: power}: of {@link SchedulerType#POLYNOMIAL}
+ * @param schedulerCycles           {@code lr_scheduler_kwargs: num_cycles}: of {@link SchedulerType#COSINE_WITH_RESTARTS}
+ * @param decaySteps                {@code lr_scheduler_kwargs: num_decay_steps}: the last steps, in which
+ *                                  {@link SchedulerType#WARMUP_STABLE_DECAY} falls; needed for it
+ * @param timescale                 {@code lr_scheduler_kwargs: timescale}: steps of {@link SchedulerType#INVERSE_SQRT}; 0: those of the
+ *                                  warm-up, or 10,000 without one
  * @param warmupSteps               {@code warmup_steps}: steps during which the rate rises from 0
  * @param warmupRatio               {@code warmup_ratio}: the same as a share of all steps, rounded up; counts when
  *                                  {@code warmupSteps} is 0
@@ -69,6 +74,9 @@ public record TrainingConfig(
         SchedulerType schedulerType,
         double minLearningRate,
         double schedulerPower,
+        double schedulerCycles,
+        int decaySteps,
+        int timescale,
         int warmupSteps,
         double warmupRatio,
         Optimizer optimizer,
@@ -107,18 +115,33 @@ public record TrainingConfig(
         check(evalBatchSize >= 0, "eval batch size", evalBatchSize, "0 (as the batch size) or more");
         check(gradientAccumulationSteps >= 1, "gradient accumulation steps", gradientAccumulationSteps, "at least 1");
         check(learningRate > 0 && Double.isFinite(learningRate), "learning rate", learningRate, "more than 0");
-        boolean endsAbove0 = schedulerType == SchedulerType.COSINE || schedulerType == SchedulerType.POLYNOMIAL;
+        boolean endsAbove0 = schedulerType == SchedulerType.COSINE
+                || schedulerType == SchedulerType.POLYNOMIAL
+                || schedulerType == SchedulerType.WARMUP_STABLE_DECAY;
         check(
                 minLearningRate == 0 || endsAbove0,
                 "min learning rate",
                 minLearningRate,
-                "0 with the scheduler " + schedulerType + "; cosine and polynomial can end above 0");
+                "0 with the scheduler " + schedulerType
+                        + "; cosine, polynomial and warmup_stable_decay can end above 0");
         check(
                 minLearningRate >= 0 && minLearningRate <= learningRate,
                 "min learning rate",
                 minLearningRate,
                 "between 0 and the learning rate, " + learningRate);
         check(schedulerPower > 0 && Double.isFinite(schedulerPower), "scheduler power", schedulerPower, "more than 0");
+        check(
+                schedulerCycles > 0 && Double.isFinite(schedulerCycles),
+                "scheduler cycles",
+                schedulerCycles,
+                "more than 0");
+        boolean decays = schedulerType == SchedulerType.WARMUP_STABLE_DECAY;
+        check(
+                decays ? decaySteps >= 1 : decaySteps == 0,
+                "decay steps",
+                decaySteps,
+                decays ? "at least 1 for the scheduler warmup_stable_decay" : "0 with the scheduler " + schedulerType);
+        check(timescale >= 0, "timescale", timescale, "0 (as the warm-up) or more");
         check(warmupSteps >= 0, "warmup steps", warmupSteps, "0 or more");
         check(warmupRatio >= 0 && warmupRatio <= 1, "warmup ratio", warmupRatio, "between 0 and 1");
         check(
@@ -189,6 +212,9 @@ public record TrainingConfig(
         b.schedulerType = schedulerType;
         b.minLearningRate = minLearningRate;
         b.schedulerPower = schedulerPower;
+        b.schedulerCycles = schedulerCycles;
+        b.decaySteps = decaySteps;
+        b.timescale = timescale;
         b.warmupSteps = warmupSteps;
         b.warmupRatio = warmupRatio;
         b.optimizer = optimizer;
@@ -228,6 +254,9 @@ public record TrainingConfig(
         private SchedulerType schedulerType = SchedulerType.LINEAR;
         private double minLearningRate = 0;
         private double schedulerPower = 1;
+        private double schedulerCycles = 1;
+        private int decaySteps = 0;
+        private int timescale = 0;
         private int warmupSteps = 0;
         private double warmupRatio = 0;
         private Optimizer optimizer = Optimizer.ADAMW;
@@ -298,6 +327,21 @@ public record TrainingConfig(
 
         public Builder schedulerPower(double value) {
             schedulerPower = value;
+            return this;
+        }
+
+        public Builder schedulerCycles(double value) {
+            schedulerCycles = value;
+            return this;
+        }
+
+        public Builder decaySteps(int value) {
+            decaySteps = value;
+            return this;
+        }
+
+        public Builder timescale(int value) {
+            timescale = value;
             return this;
         }
 
@@ -441,6 +485,9 @@ public record TrainingConfig(
                     schedulerType,
                     minLearningRate,
                     schedulerPower,
+                    schedulerCycles,
+                    decaySteps,
+                    timescale,
                     warmupSteps,
                     warmupRatio,
                     optimizer,

@@ -15,6 +15,7 @@ import dev.lorica.train.TrainingResult;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -43,14 +44,14 @@ class AdapterMetadataTest {
 
     @Test
     void comesBackAsItWasWritten() {
-        METADATA.write(folder);
+        METADATA.write(folder, Map.of());
 
         assertThat(AdapterMetadata.read(folder)).isEqualTo(METADATA);
     }
 
     @Test
     void isWrittenForPeopleToRead() throws Exception {
-        METADATA.write(folder);
+        METADATA.write(folder, Map.of());
 
         assertThat(Files.readString(folder.resolve("lorica_adapter.json")))
                 .contains("\"fingerprint\" : \"0123456789abcdef\"")
@@ -62,7 +63,7 @@ class AdapterMetadataTest {
 
     @Test
     void fieldsOfLaterVersionsAreIgnored() throws Exception {
-        METADATA.write(folder);
+        METADATA.write(folder, Map.of());
         Path file = folder.resolve("lorica_adapter.json");
         Files.writeString(file, Files.readString(file).replaceFirst("\\{", "{ \"from_the_future\" : [1],"));
 
@@ -71,7 +72,7 @@ class AdapterMetadataTest {
 
     @Test
     void settingsThatAnEarlierVersionDidNotKnowHaveTheirDefaults() throws Exception {
-        METADATA.write(folder);
+        METADATA.write(folder, Map.of());
         Path file = folder.resolve("lorica_adapter.json");
         ObjectNode json = (ObjectNode) Json.MAPPER.readTree(file.toFile());
         ObjectNode training = (ObjectNode) json.get("training");
@@ -90,7 +91,7 @@ class AdapterMetadataTest {
 
     @Test
     void whatALaterVersionTrainedWithDoesNotMakeAnAdapterUnreadable() throws Exception {
-        METADATA.write(folder);
+        METADATA.write(folder, Map.of());
         Path file = folder.resolve("lorica_adapter.json");
         ObjectNode json = (ObjectNode) Json.MAPPER.readTree(file.toFile());
         ((ObjectNode) json.get("training")).put("optimizer", "of the future");

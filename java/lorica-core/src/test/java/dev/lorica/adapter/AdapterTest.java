@@ -3,6 +3,7 @@ package dev.lorica.adapter;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatIllegalStateException;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
 import dev.lorica.Model;
 import dev.lorica.TestModels;
@@ -69,6 +70,34 @@ class AdapterTest {
             assertThat(one.values(0)).isEqualTo(same.values(0)).isNotEqualTo(other.values(0));
             assertThat(one.values(1)).containsOnly(0f);
         }
+    }
+
+    @Test
+    void orthogonalBeginsWithoutEffectAndWithBothMatrices() {
+        LoraConfig.Builder config = LoraConfig.builder()
+                .rank(4)
+                .init(LoraConfig.Init.ORTHOGONAL)
+                .targetModules("k_proj")
+                .seed(3);
+        try (Adapter adapter = Adapter.create(model, config.build());
+                Adapter same = Adapter.create(model, config.build())) {
+            float[] a = adapter.values(0);
+            float[] b = adapter.values(1);
+            assertThat(same.values(0)).isEqualTo(a);
+            assertThat(same.values(1)).isEqualTo(b).doesNotContain(0f);
+            int in = (int) adapter.tensors().get(0).columns();
+            for (int row = 0; row < b.length / 4; row += 7) {
+                for (int column = 0; column < in; column += 5) {
+                    double sum = 0;
+                    for (int k = 0; k < 4; k++) {
+                        sum += (double) b[4 * row + k] * a[k * in + column];
+                    }
+                    assertThat(sum).isCloseTo(0, within(1e-7));
+                }
+            }
+        }
+        assertThatThrownBy(() -> Adapter.create(model, config.rank(3).build()))
+                .hasMessageContaining("needs even ranks");
     }
 
     @Test

@@ -177,7 +177,98 @@ class LearningRateTest {
         assertThatThrownBy(() -> TrainingConfig.builder().minLearningRate(1e-5).build())
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("min learning rate is 1.0E-5")
-                .hasMessageContaining("cosine and polynomial");
+                .hasMessageContaining("cosine, polynomial and warmup_stable_decay");
+    }
+
+    @Test
+    void cosineWithRestarts() {
+        TrainingConfig.Builder config =
+                TrainingConfig.builder().learningRate(1).schedulerType(SchedulerType.of("cosine_with_restarts"));
+        assertClose(
+                config.warmupSteps(2).schedulerCycles(3).build(),
+                0,
+                0.5,
+                1,
+                0.793892626,
+                0.345491503,
+                0.0244717419,
+                0.904508497,
+                0.5,
+                0.0954915028,
+                0.975528258,
+                0.654508497,
+                0.206107374);
+        assertClose(
+                config.warmupSteps(0).schedulerCycles(1).build(),
+                1,
+                0.904508497,
+                0.654508497,
+                0.345491503,
+                0.0954915028);
+        assertThat(new LearningRate(config.build(), 5).at(5)).isZero();
+    }
+
+    @Test
+    void inverseSquareRoot() {
+        TrainingConfig.Builder config =
+                TrainingConfig.builder().learningRate(1).schedulerType(SchedulerType.of("inverse_sqrt"));
+        assertClose(
+                config.warmupSteps(3).build(),
+                0,
+                0.333333333,
+                0.666666667,
+                1,
+                0.866025404,
+                0.774596669,
+                0.707106781,
+                0.654653671,
+                0.612372436,
+                0.577350269);
+        assertClose(
+                config.timescale(5).build(),
+                0,
+                0.333333333,
+                0.666666667,
+                1,
+                0.912870929,
+                0.845154255,
+                0.790569415,
+                0.745355992);
+        assertClose(
+                config.timescale(0).warmupSteps(0).build(),
+                1,
+                0.999950004,
+                0.999900015,
+                0.999850034,
+                0.99980006,
+                0.999750094);
+    }
+
+    @Test
+    void warmupStableDecay() {
+        TrainingConfig.Builder config = TrainingConfig.builder()
+                .learningRate(1)
+                .schedulerType(SchedulerType.of("warmup_stable_decay"))
+                .warmupSteps(2)
+                .decaySteps(4);
+        assertClose(config.build(), 0, 0.5, 1, 1, 1, 1, 1, 1, 1, 0.853553391, 0.5, 0.146446609);
+        // min_lr_ratio 0.1: what remains of the same curve lies above 0.1
+        LearningRate above = new LearningRate(config.minLearningRate(0.1).build(), 12);
+        assertThat(above.at(0)).isEqualTo(0.1);
+        assertThat(above.at(1)).isCloseTo(0.55, within(1e-12));
+        assertThat(above.at(9)).isCloseTo(0.1 + 0.9 * 0.853553391, within(1e-8));
+        assertThat(above.at(12)).isCloseTo(0.1, within(1e-12));
+        assertThatThrownBy(() -> config.decaySteps(0).build())
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessageContaining("decay steps is 0; it must be at least 1 for the scheduler warmup_stable_decay");
+    }
+
+    /** To the nine digits with which they were printed. */
+    private static void assertClose(TrainingConfig config, double... expected) {
+        LearningRate rate = new LearningRate(config, expected.length);
+        for (int step = 0; step < expected.length; step++) {
+            assertThat(rate.at(step)).as("step " + step).isCloseTo(expected[step], within(1e-9));
+        }
     }
 
     private static void assertRates(SchedulerType type, int totalSteps, int warmupSteps, double... expected) {
