@@ -12,11 +12,12 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 /** The library as modules, in a JVM of its own: all other tests have it on the class path. */
 class ModulePathTest {
     @Test
-    void loadsTheNativeLibraryAndAModel() throws Exception {
+    void trainsSavesAndLoads(@TempDir Path folder) throws Exception {
         List<String> path = List.of(System.getProperty("java.class.path").split(File.pathSeparator));
         String tests = path.get(0);
         String modules = path.stream()
@@ -36,13 +37,14 @@ class ModulePathTest {
                         "-cp",
                         tests,
                         embedding.Program.class.getName(),
-                        TestModels.austen().toString())
+                        TestModels.austen().toString(),
+                        folder.toString())
                 .redirectErrorStream(true)
                 .start();
         String output = new String(program.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         assertThat(program.waitFor(60, TimeUnit.SECONDS)).isTrue();
 
-        assertThat(output).contains("module dev.lorica\n", "llama a module\n");
+        assertThat(output).contains("module dev.lorica\n", "trained with adamw\n");
         assertThat(program.exitValue()).isZero();
     }
 

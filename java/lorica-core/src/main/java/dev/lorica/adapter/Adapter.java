@@ -5,6 +5,7 @@ import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.MismatchException;
+import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.files.AtomicFile;
 import dev.lorica.hub.Hub;
 import dev.lorica.internal.Inner;
@@ -229,6 +230,7 @@ public final class Adapter implements AutoCloseable {
     }
 
     private void save(Path folder, Set<Format> formats, String baseModel, boolean besideOthers) {
+        requireFinite();
         makeFolder(folder);
         long now = engine.changes();
         List<String> kept =
@@ -310,6 +312,22 @@ public final class Adapter implements AutoCloseable {
             }
         }
         return false;
+    }
+
+    /** @throws NonFiniteException if a matrix holds what is no finite number, as nothing of that is of any use; it is named */
+    public void requireFinite() {
+        List<Tensor> tensors = tensors();
+        for (int i = 0; i < tensors.size(); i++) {
+            float[] values = new float
+                    [Math.toIntExact(tensors.get(i).rows() * tensors.get(i).columns())];
+            engine.get(i, values);
+            for (float value : values) {
+                if (!Float.isFinite(value)) {
+                    throw new NonFiniteException(
+                            tensors.get(i).name() + " of the adapter holds numbers that are not finite");
+                }
+            }
+        }
     }
 
     /** A copy of the matrix at {@code index} of {@link #tensors}, [rows, columns]. */

@@ -63,8 +63,9 @@ public final class Packer {
         int[] order = permutation(data.size(), seed + epoch);
         Random random = new Random(seed + epoch);
         int whole = data.size() / batchSize * batchSize;
-        for (int from = 0; from < whole; from += SORTED_TOGETHER * batchSize) {
-            int to = Math.min(from + SORTED_TOGETHER * batchSize, whole);
+        int stretch = (int) Math.min((long) SORTED_TOGETHER * batchSize, Math.max(1, whole));
+        for (int from = 0; from < whole; from += stretch) {
+            int to = Math.min(from + stretch, whole);
             int[] sorted = IntStream.range(from, to)
                     .mapToObj(i -> order[i])
                     .sorted(Comparator.comparing(data::length))
@@ -121,7 +122,7 @@ public final class Packer {
         @Override
         public Batch get(int index) {
             List<Example> all = data.examples();
-            List<Example> examples = new ArrayList<>(batchSize);
+            List<Example> examples = new ArrayList<>(to(index) - from(index));
             for (int i = from(Objects.checkIndex(index, size())); i < to(index); i++) {
                 examples.add(all.get(example(i)));
             }
@@ -157,7 +158,7 @@ public final class Packer {
         }
 
         private int from(int index) {
-            return index * batchSize;
+            return (int) Math.min((long) index * batchSize, data.size());
         }
 
         private int to(int index) {

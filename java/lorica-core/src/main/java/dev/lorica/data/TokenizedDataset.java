@@ -7,6 +7,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.RandomAccess;
+import java.util.function.BooleanSupplier;
 
 /**
  * A data set as a model sees it: examples no longer than the maximum length, each with something in it to learn.
@@ -31,13 +32,41 @@ public final class TokenizedDataset {
      * @throws DataException if nothing is left to train on, or an example is too long where that is an error
      */
     public static TokenizedDataset of(Dataset data, Tokenizer tokenizer, DataConfig config) {
-        return of(data, tokenizer, config, new ExampleStore());
+        return of(data, tokenizer, config, () -> false);
+    }
+
+    /**
+     * The same, which can be ended.
+     *
+     * @param stop asked before each record
+     * @return {@code null} when {@code stop} became true before the end
+     */
+    public static TokenizedDataset of(Dataset data, Tokenizer tokenizer, DataConfig config, BooleanSupplier stop) {
+        try {
+            return of(data, tokenizer, config, new ExampleStore(), stop);
+        } catch (Stopped e) {
+            return null;
+        }
+    }
+
+    /** Leaves the reading of records, wherever that is. */
+    private static final class Stopped extends RuntimeException {
+        private static final long serialVersionUID = 1;
+
+        Stopped() {
+            super(null, null, false, false);
+        }
     }
 
     static TokenizedDataset of(Dataset data, Tokenizer tokenizer, DataConfig config, ExampleStore store) {
+        return of(data, tokenizer, config, store, () -> false);
+    }
+
+    private static TokenizedDataset of(
+            Dataset data, Tokenizer tokenizer, DataConfig config, ExampleStore store, BooleanSupplier stop) {
         PromptTemplate template =
                 config.template() != null ? config.template() : PromptTemplate.forDataset(data, tokenizer.info());
-        Collector collector = new Collector(data, tokenizer, config, template, store);
+        Collector collector = new Collector(data, tokenizer, config, template, store, stop);
         try (Dataset.Records records = data.open()) {
             if (data.isContinuous()) {
                 collector.windows(records);
@@ -208,6 +237,7 @@ public final class TokenizedDataset {
         private final DataConfig config;
         private final PromptTemplate template;
         private final ExampleStore store;
+        private final BooleanSupplier stop;
         private final ExampleEncoder encoder;
         private final Lengths lengths = new Lengths();
         private final Fingerprints seen = new Fingerprints();
@@ -224,17 +254,25 @@ public final class TokenizedDataset {
         private long tokens;
         private long trainedTokens;
 
-        Collector(Dataset data, Tokenizer tokenizer, DataConfig config, PromptTemplate template, ExampleStore store) {
+        Collector(
+                Dataset data,
+                Tokenizer tokenizer,
+                DataConfig config,
+                PromptTemplate template,
+                ExampleStore store,
+                BooleanSupplier stop) {
             this.data = data;
             this.tokenizer = tokenizer;
             this.config = config;
             this.template = template;
             this.store = store;
+            this.stop = stop;
             this.encoder = new ExampleEncoder(tokenizer, template, config.trainOnPrompt());
         }
 
         void encode(Dataset.Records all) {
             encoder.encode(all, (record, examples, refusal) -> {
+                goOn();
                 records++;
                 if (refusal != null) {
                     refuse(refusal.at(record, data.name()));
@@ -263,6 +301,12 @@ public final class TokenizedDataset {
             firstUnshown = firstUnshown == null ? refusal : firstUnshown;
             if (++unshown == MOST_UNSHOWN && store.size() == 0) {
                 throw nothingLeft();
+            }
+        }
+
+        private void goOn() {
+            if (stop.getAsBoolean()) {
+                throw new Stopped();
             }
         }
 
@@ -307,6 +351,7 @@ public final class TokenizedDataset {
             int at = begin;
             int last = 0;
             while (all.hasNext()) {
+                goOn();
                 String piece = all.next().response();
                 int[] ids = records++ == 0 ? tokenizer.encode(piece, false, false) : encoder.encodeInside(piece, false);
                 for (int id : ids) {

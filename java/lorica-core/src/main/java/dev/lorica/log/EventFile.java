@@ -2,13 +2,12 @@ package dev.lorica.log;
 
 import java.io.Closeable;
 import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardOpenOption;
 import java.util.function.BiPredicate;
 import java.util.zip.CRC32C;
 
@@ -28,15 +27,16 @@ final class EventFile implements Closeable {
     private static final int BYTES = 2;
     private static final int FIXED32 = 5;
 
-    private final FileChannel channel;
+    /** Not a channel, which an interrupt of the thread would close. */
+    private final RandomAccessFile file;
 
-    private EventFile(FileChannel channel) {
-        this.channel = channel;
+    private EventFile(RandomAccessFile file) {
+        this.file = file;
     }
 
     static EventFile create(Path file, double wallTime) throws IOException {
-        EventFile events =
-                new EventFile(FileChannel.open(file, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE));
+        Files.createFile(file);
+        EventFile events = new EventFile(new RandomAccessFile(file.toFile(), "rw"));
         events.write(buffer(32)
                 .put(tag(1, FIXED64))
                 .putDouble(wallTime)
@@ -49,10 +49,10 @@ final class EventFile implements Closeable {
     /** Goes on with a file, from the first scalar that is not to be kept, or the first record that is not whole. */
     static EventFile resume(Path file, BiPredicate<Long, String> keep) throws IOException {
         long end = end(ByteBuffer.wrap(Files.readAllBytes(file)).order(ByteOrder.LITTLE_ENDIAN), keep);
-        FileChannel channel = FileChannel.open(file, StandardOpenOption.WRITE);
-        channel.truncate(end);
-        channel.position(end);
-        return new EventFile(channel);
+        RandomAccessFile open = new RandomAccessFile(file.toFile(), "rw");
+        open.setLength(end);
+        open.seek(end);
+        return new EventFile(open);
     }
 
     void scalar(double wallTime, long step, String name, float value) throws IOException {
@@ -74,12 +74,12 @@ final class EventFile implements Closeable {
     }
 
     void force() throws IOException {
-        channel.force(false);
+        file.getFD().sync();
     }
 
     @Override
     public void close() throws IOException {
-        channel.close();
+        file.close();
     }
 
     private void write(ByteBuffer event) throws IOException {
@@ -87,13 +87,8 @@ final class EventFile implements Closeable {
         byte[] data = new byte[event.remaining()];
         event.get(data);
         ByteBuffer record = buffer(HEADER + data.length + FOOTER).putLong(data.length);
-        record.putInt(maskedChecksum(record.array(), 0, 8))
-                .put(data)
-                .putInt(maskedChecksum(data, 0, data.length))
-                .flip();
-        while (record.hasRemaining()) {
-            channel.write(record);
-        }
+        record.putInt(maskedChecksum(record.array(), 0, 8)).put(data).putInt(maskedChecksum(data, 0, data.length));
+        file.write(record.array());
     }
 
     private static long end(ByteBuffer bytes, BiPredicate<Long, String> keep) {

@@ -10,12 +10,10 @@ import dev.lorica.train.TrainingPlan;
 import dev.lorica.train.TrainingProgress;
 import dev.lorica.train.TrainingResult;
 import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.channels.FileChannel;
+import java.io.RandomAccessFile;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardOpenOption;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.function.Consumer;
@@ -33,7 +31,9 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
 
     private final Path file;
     private final Consumer<String> problem;
-    private FileChannel channel;
+    /** Not a channel, which an interrupt of the thread would close. */
+    private RandomAccessFile open;
+
     private boolean fresh;
     private double epoch;
 
@@ -57,18 +57,18 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
             return;
         }
         try {
-            open();
+            begin();
             long end = end(resumption);
-            channel.truncate(end);
-            channel.position(end);
+            open.setLength(end);
+            open.seek(end);
         } catch (IOException e) {
             fail(e);
         }
     }
 
-    private void open() throws IOException {
+    private void begin() throws IOException {
         fresh = false;
-        channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+        open = new RandomAccessFile(file.toFile(), "rw");
     }
 
     /** The length of the file up to the records that the checkpoint knows of. */
@@ -131,8 +131,8 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
     @Override
     public void onSave(int step, Path checkpoint) {
         try {
-            if (channel != null) {
-                channel.force(false);
+            if (open != null) {
+                open.getFD().sync();
             }
         } catch (IOException e) {
             fail(e);
@@ -146,11 +146,11 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
 
     @Override
     public void close() {
-        FileChannel open = channel;
-        channel = null;
+        RandomAccessFile last = open;
+        open = null;
         try {
-            if (open != null) {
-                open.close();
+            if (last != null) {
+                last.close();
             }
         } catch (IOException e) {
             fail(e);
@@ -160,15 +160,11 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
     private void append(Map<String, Object> record) {
         try {
             if (fresh) {
-                open();
-                channel.truncate(0);
+                begin();
+                open.setLength(0);
             }
-            if (channel != null) {
-                ByteBuffer line =
-                        ByteBuffer.wrap((JSON.writeValueAsString(record) + "\n").getBytes(StandardCharsets.UTF_8));
-                while (line.hasRemaining()) {
-                    channel.write(line);
-                }
+            if (open != null) {
+                open.write((JSON.writeValueAsString(record) + "\n").getBytes(StandardCharsets.UTF_8));
             }
         } catch (IOException e) {
             fail(e);
@@ -178,7 +174,7 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
     private void fail(IOException e) {
         fresh = false;
         problem.accept(file + " cannot be written: " + e.getMessage());
-        if (channel != null) {
+        if (open != null) {
             close();
         }
     }

@@ -5,8 +5,13 @@ import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.AtomicFile;
+import dev.lorica.files.GgufFile;
 import dev.lorica.files.Sha256;
 import java.io.IOException;
+import java.io.RandomAccessFile;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.FloatBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileVisitResult;
@@ -44,11 +49,11 @@ public final class Checkpoint {
     private static final Pattern UNFINISHED = Pattern.compile("checkpoint-[0-9]+(\\.old)?\\.tmp");
 
     private final Path path;
-    private final TrainerState state;
+    private final int step;
 
-    private Checkpoint(Path path, TrainerState state) {
+    private Checkpoint(Path path, int step) {
         this.path = path;
-        this.state = state;
+        this.step = step;
     }
 
     /**
@@ -58,7 +63,8 @@ public final class Checkpoint {
      */
     public static Checkpoint open(Path path) {
         verify(path);
-        return new Checkpoint(path, TrainerState.read(path.resolve(TrainerState.FILE_NAME)));
+        requireFinite(path.resolve(Adapter.FILE_NAME));
+        return new Checkpoint(path, TrainerState.read(path.resolve(TrainerState.FILE_NAME)).step);
     }
 
     /**
@@ -97,11 +103,22 @@ public final class Checkpoint {
 
     /** Optimizer steps done. */
     public int step() {
-        return state.step();
+        return step;
     }
 
+    /** Read anew each time: a run works on it. */
     TrainerState state() {
-        return state;
+        return TrainerState.read(path.resolve(TrainerState.FILE_NAME));
+    }
+
+    /** Whether the checkpoint of a step is there and whole. */
+    static boolean isWhole(Path folder, int step) {
+        try {
+            open(path(folder, step));
+            return true;
+        } catch (LoricaException e) {
+            return false;
+        }
     }
 
     Path trainingState() {
@@ -112,9 +129,9 @@ public final class Checkpoint {
         return folder.resolve("checkpoint-" + step);
     }
 
-    /** Writes the checkpoint of {@code state.step()}; when that fails, what was there before is still there. */
-    static Path write(Path folder, TrainerState state, Adapter adapter, TrainSession session) {
-        Path target = path(folder, state.step());
+    /** Writes the checkpoint of {@code state}; when that fails, what was there before is still there. */
+    static Path write(Path folder, TrainerState state, Adapter adapter, LocalSession session) {
+        Path target = path(folder, state.step);
         Path temporary = folder.resolve(target.getFileName() + ".tmp");
         try {
             deleteTree(temporary);
@@ -242,6 +259,28 @@ public final class Checkpoint {
         }
         if (!missing.isEmpty()) {
             throw new FileFormatException(folder + " is not whole: " + MANIFEST + " does not name " + missing.get(0));
+        }
+    }
+
+    /** Of a file of f32 tensors. A run cannot go on from weights that are no numbers, however whole they are. */
+    private static void requireFinite(Path weights) {
+        try (GgufFile gguf = GgufFile.open(weights);
+                RandomAccessFile file = new RandomAccessFile(weights.toFile(), "r")) {
+            for (GgufFile.Tensor tensor : gguf.tensors()) {
+                byte[] bytes = new byte[Math.toIntExact(tensor.bytes())];
+                file.seek(tensor.offset());
+                file.readFully(bytes);
+                FloatBuffer values =
+                        ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer();
+                while (tensor.type().equals("F32") && values.hasRemaining()) {
+                    if (!Float.isFinite(values.get())) {
+                        throw new FileFormatException(
+                                weights + ": " + tensor.name() + " holds numbers that are not finite");
+                    }
+                }
+            }
+        } catch (IOException e) {
+            throw new FileAccessException(weights + " cannot be read: " + AtomicFile.reason(e), e);
         }
     }
 

@@ -10,6 +10,15 @@ public enum IntervalStrategy {
     /** At the end of each epoch. */
     EPOCH;
 
+    /** Whether it is time after this step. */
+    boolean isDue(int step, int steps, boolean endOfEpoch) {
+        return switch (this) {
+            case NO -> false;
+            case STEPS -> step % steps == 0;
+            case EPOCH -> endOfEpoch;
+        };
+    }
+
     @Override
     public String toString() {
         return name().toLowerCase(Locale.ROOT);

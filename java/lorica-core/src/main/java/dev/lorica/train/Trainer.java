@@ -4,16 +4,11 @@ import dev.lorica.Model;
 import dev.lorica.TokenizerInfo;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterMetadata;
-import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.Dataset;
-import dev.lorica.data.Example;
 import dev.lorica.data.Packer;
 import dev.lorica.data.TokenizedDataset;
-import dev.lorica.eval.Evaluation;
-import dev.lorica.eval.Evaluator;
-import dev.lorica.eval.Loss;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MemoryException;
@@ -21,15 +16,9 @@ import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.internal.json.Json;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
-import java.util.Locale;
 import java.util.Objects;
 import java.util.concurrent.CopyOnWriteArrayList;
-import java.util.function.Supplier;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
 
 /**
  * Trains an adapter.
@@ -59,17 +48,11 @@ import org.slf4j.LoggerFactory;
 public final class Trainer {
     private static final int MOST_PLANNED_TOKENS = 1 << 24;
 
-    private static final Logger LOG = LoggerFactory.getLogger(Trainer.class);
-    /** Of those on which a number went wrong. */
-    private static final int NAMED_EXAMPLES = 4;
-
-    private static final int NAMED_TOKENS = 8;
-
     private final Model model;
     private final Adapter adapter;
     private final TrainingConfig config;
     private final List<TrainerListener> listeners = new CopyOnWriteArrayList<>();
-    private volatile boolean stopRequested;
+    private final StopSignal stop = new StopSignal();
     private Path folder;
     private Checkpoint resumeFrom;
 
@@ -103,7 +86,22 @@ public final class Trainer {
 
     /** Trains on responses only, in the data set's own template; examples longer than {@code maxLength} are left out. */
     public TrainingResult train(Dataset data) {
-        return train(TokenizedDataset.of(data, model.tokenizer(), DataConfig.ofMaxLength(config.maxLength())));
+        TokenizedDataset examples = null;
+        try {
+            examples = TokenizedDataset.of(
+                    data, model.tokenizer(), DataConfig.ofMaxLength(config.maxLength()), stop::raised);
+        } catch (LoricaException e) {
+            // An interrupt closes the file that is being read.
+            if (!stop.raised()) {
+                throw e;
+            }
+        }
+        if (examples != null) {
+            return train(examples);
+        }
+        resumeFrom = null;
+        stop.reset();
+        return new TrainingResult(0, 0, Double.NaN, 0, 0, 0, true, false, 0, null);
     }
 
     public TrainingResult train(TokenizedDataset data) {
@@ -113,10 +111,11 @@ public final class Trainer {
     /**
      * Ends training after the micro-batch that is running; {@code train} then returns a result that says so. What was
      * accumulated for a step that is not complete is given up; where there is a folder for checkpoints, one is written.
-     * Callable from any thread, also before {@code train}.
+     * Callable from any thread, also before {@code train}. An interrupt of the thread that trains is such a request too, and is
+     * there again when {@code train} returns.
      */
     public void requestStop() {
-        stopRequested = true;
+        stop.request();
     }
 
     /** What {@link #train(TokenizedDataset, TokenizedDataset)} is going to do, and what memory that needs. */
@@ -141,7 +140,7 @@ public final class Trainer {
                 shape.sequences(),
                 shape.sequenceLength(),
                 adapter.info().parameters(),
-                TrainSession.plan(adapter, config, shape));
+                LocalSession.plan(adapter, config, shape));
     }
 
     /**
@@ -149,14 +148,19 @@ public final class Trainer {
      * allocated.
      */
     public MemoryPlan memoryPlan(int sequences, int sequenceLength) {
-        return TrainSession.plan(
-                adapter,
-                config,
-                new BatchShape(Math.multiplyExact(sequences, sequenceLength), sequences, sequenceLength));
+        requirePositive("sequences", sequences);
+        requirePositive("sequenceLength", sequenceLength);
+        if ((long) sequences * sequenceLength > Integer.MAX_VALUE) {
+            throw new InvalidArgumentException(
+                    sequences + " sequences of " + sequenceLength + " tokens are too many for one batch");
+        }
+        return LocalSession.plan(
+                adapter, config, new BatchShape(sequences * sequenceLength, sequences, sequenceLength));
     }
 
     /** The most sequences of {@code sequenceLength} tokens that a micro-batch can have and fit in memory; 0: not even one. */
     public int largestBatchSize(int sequenceLength) {
+        requirePositive("sequenceLength", sequenceLength);
         int fits = 0;
         int limit = Math.max(1, MOST_PLANNED_TOKENS / sequenceLength);
         int tooLarge = limit + 1;
@@ -186,23 +190,45 @@ public final class Trainer {
         if (config.earlyStoppingPatience() > 0 && evalData == null) {
             throw new InvalidArgumentException("to stop early, data to evaluate on must be given");
         }
-        TrainingPlan plan = plan(data, evalData);
-        BatchShape shape = new BatchShape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
-        try (TrainSession session = new TrainSession(adapter, config, shape)) {
-            Run run = new Run(plan, session, data, evalData);
-            Resumption resumption = resumeFrom == null ? null : run.restore(resumeFrom);
-            listeners.forEach(listener -> listener.onStart(plan));
-            if (resumption != null) {
-                listeners.forEach(listener -> listener.onResume(resumption));
+        try {
+            TrainingPlan plan = plan(data, evalData);
+            BatchShape shape = new BatchShape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
+            try (LocalSession session = new LocalSession(adapter, config, shape)) {
+                return train(plan, session, data, evalData);
             }
-            TrainingResult result = run.run();
-            describe(data, result);
-            listeners.forEach(listener -> listener.onEnd(result));
-            return result;
         } finally {
-            stopRequested = false;
             resumeFrom = null;
+            stop.reset();
         }
+    }
+
+    private TrainingResult train(
+            TrainingPlan plan, LocalSession session, TokenizedDataset data, TokenizedDataset evalData) {
+        TrainingLoop loop = new TrainingLoop(
+                new TrainingLoop.Setting(
+                        model,
+                        adapter,
+                        plan,
+                        data,
+                        evalData,
+                        folder,
+                        listeners,
+                        stop::raised,
+                        result -> describe(data, result)),
+                session,
+                session,
+                folder != null || resumeFrom != null);
+        // An interrupt that came before would break what listeners write.
+        stop.raised();
+        Resumption resumption = resumeFrom == null ? null : loop.restore(resumeFrom);
+        listeners.forEach(listener -> listener.onStart(plan));
+        if (resumption != null) {
+            listeners.forEach(listener -> listener.onResume(resumption));
+        }
+        TrainingResult result = loop.run();
+        describe(data, result);
+        listeners.forEach(listener -> listener.onEnd(result));
+        return result;
     }
 
     /** Tells the adapter how it came to be. */
@@ -214,6 +240,12 @@ public final class Trainer {
                         new AdapterMetadata.SpecialTokens(tokens.addBos() ? tokens.bos() : -1, tokens.eos()),
                         Json.toMap(config),
                         Json.toMap(result)));
+    }
+
+    private static void requirePositive(String name, int value) {
+        if (value < 1) {
+            throw new InvalidArgumentException(name + " is " + value + "; it must be at least 1");
+        }
     }
 
     static int stepsPerEpoch(TrainingConfig config, int microBatches) {
@@ -235,12 +267,12 @@ public final class Trainer {
     private BatchShape shape(TokenizedDataset data, TokenizedDataset evalData, int epochs) {
         BatchShape shape = new BatchShape(1, 1, 1);
         for (int epoch = 0; epoch < (config.shuffle() ? epochs : 1); epoch++) {
-            shape = shape.max(BatchShape.of(batches(data, epoch)));
+            shape = shape.max(BatchShape.of(batches(config, data, epoch)));
         }
-        return evalData == null ? shape : shape.max(BatchShape.of(Packer.inOrder(evalData, evalBatchSize())));
+        return evalData == null ? shape : shape.max(BatchShape.of(Packer.inOrder(evalData, evalBatchSize(config))));
     }
 
-    private Packer.Batches batches(TokenizedDataset data, int epoch) {
+    static Packer.Batches batches(TrainingConfig config, TokenizedDataset data, int epoch) {
         if (config.groupByLength()) {
             return Packer.groupedByLength(data, config.batchSize(), config.seed(), epoch);
         }
@@ -249,414 +281,11 @@ public final class Trainer {
                 : Packer.inOrder(data, config.batchSize());
     }
 
-    private int evalBatchSize() {
+    static int evalBatchSize(TrainingConfig config) {
         return config.evalBatchSize() > 0 ? config.evalBatchSize() : config.batchSize();
     }
 
     private static int ceilDiv(int a, int b) {
-        return (a + b - 1) / b;
-    }
-
-    /** One training run: the loop, and what it counts. */
-    private final class Run {
-        private final TrainingPlan plan;
-        private final TrainSession session;
-        private final TokenizedDataset data;
-        private final TokenizedDataset evalData;
-        private final LearningRate learningRate;
-        private final TrainSession.Speed speed;
-
-        private final String dataChecksum;
-        private final String evalChecksum;
-
-        private final long start = System.nanoTime();
-        private double secondsBefore;
-        private int step;
-        private int pass;
-        private int microBatch;
-        private double epoch;
-        private Tally total = new Tally();
-        private Tally sinceLog = new Tally();
-        private Evaluation evaluation;
-        private boolean evaluationPending;
-        private int bestStep;
-        private double bestLoss = Double.POSITIVE_INFINITY;
-        private int evaluationsWithoutGain;
-        private boolean savePending;
-        private int savedStep;
-        private Path lastCheckpoint;
-
-        Run(TrainingPlan plan, TrainSession session, TokenizedDataset data, TokenizedDataset evalData) {
-            this.plan = plan;
-            this.session = session;
-            this.speed = session.measureSpeed();
-            this.data = data;
-            this.evalData = evalData;
-            this.learningRate = new LearningRate(config, plan.totalSteps());
-            boolean needed = folder != null || resumeFrom != null;
-            this.dataChecksum = needed ? TrainerState.checksum(data) : null;
-            this.evalChecksum = needed && evalData != null ? TrainerState.checksum(evalData) : null;
-        }
-
-        Resumption restore(Checkpoint checkpoint) {
-            TrainerState state = checkpoint.state();
-            AdapterMetadata.BaseModel base = AdapterMetadata.BaseModel.of(model);
-            if (!state.baseModel().fingerprint().equals(base.fingerprint())) {
-                throw new MismatchException(checkpoint.path() + " belongs to a run on "
-                        + state.baseModel().inWords() + ", not on " + base.inWords());
-            }
-            List<String> obstacles = state.obstacles(config, adapter.info(), dataChecksum);
-            if (!obstacles.isEmpty()) {
-                throw new MismatchException("the run cannot go on from " + checkpoint.path() + ": "
-                        + String.join("; ", obstacles) + ". Give it what it had, or begin anew in another folder");
-            }
-            session.loadState(checkpoint.trainingState());
-            secondsBefore = state.seconds();
-            step = state.step();
-            pass = state.pass();
-            microBatch = state.microBatch();
-            epoch = state.epoch();
-            total = new Tally(state.total());
-            sinceLog = new Tally(state.sinceLog());
-            evaluation = state.evaluation();
-            evaluationPending = state.evaluationPending() && evalData != null;
-            savePending = evaluationPending;
-            bestStep = state.bestStep();
-            bestLoss = bestStep == 0 ? Double.POSITIVE_INFINITY : state.bestLoss();
-            evaluationsWithoutGain = state.evaluationsWithoutGain();
-            savedStep = step;
-            lastCheckpoint = checkpoint.path();
-            List<String> changes = new ArrayList<>(state.changes(config, evalChecksum));
-            if (config.loadBestModelAtEnd() && bestStep != 0 && !isWhole(Checkpoint.path(folder, bestStep))) {
-                changes.add("the best checkpoint so far, of step " + bestStep + ", is not in " + folder
-                        + ": the search for it begins anew");
-                bestStep = 0;
-                bestLoss = Double.POSITIVE_INFINITY;
-            }
-            return new Resumption(step, plan.totalSteps(), epoch, checkpoint.path(), evaluationPending, changes);
-        }
-
-        private static boolean isWhole(Path checkpoint) {
-            try {
-                Checkpoint.open(checkpoint);
-                return true;
-            } catch (LoricaException e) {
-                return false;
-            }
-        }
-
-        TrainingResult run() {
-            if (folder != null) {
-                Checkpoint.deleteUnfinished(folder);
-            }
-            boolean stopped = !settle();
-            while (!stopped && step < plan.totalSteps() && !patienceIsOver()) {
-                stopped = !trainPass();
-            }
-            model.requireUnchanged(); // what was trained on another file than it began with is no result
-            boolean stoppedEarly = !stopped && step < plan.totalSteps();
-            if (stopped && step > 0 && savedStep != step) {
-                save();
-            }
-            if (!stopped && config.loadBestModelAtEnd() && bestStep != 0 && bestStep != step) {
-                session.loadState(
-                        Checkpoint.open(Checkpoint.path(folder, bestStep)).trainingState());
-                Evaluation best = naming(
-                        () -> Evaluator.evaluate(session::evaluate, evalData, evalBatchSize(), () -> false),
-                        () -> "evaluation after step " + step + " of " + plan.totalSteps());
-                return result(false, stoppedEarly, best);
-            }
-            return result(stopped, stoppedEarly, evaluation);
-        }
-
-        /** Goes on with the pass to its end; false when training is to stop before. */
-        private boolean trainPass() {
-            Packer.Batches batches = batches(data, pass);
-            while (microBatch < batches.size()) {
-                int end = Math.min(microBatch + config.gradientAccumulationSteps(), batches.size());
-                Tally group = accumulate(batches, microBatch, end);
-                if (group == null) {
-                    return false;
-                }
-                int begin = microBatch;
-                epoch = pass + (double) end / batches.size();
-                microBatch = end;
-                boolean endOfPass = end == batches.size();
-                step(group, () -> inWords(batches, begin, end), endOfPass);
-                if (endOfPass) {
-                    pass++;
-                    microBatch = 0;
-                }
-                if (!settle()) {
-                    return false;
-                }
-                if (endOfPass || step == plan.totalSteps() || patienceIsOver()) {
-                    return true;
-                }
-            }
-            return true;
-        }
-
-        private boolean patienceIsOver() {
-            return config.earlyStoppingPatience() > 0 && evaluationsWithoutGain >= config.earlyStoppingPatience();
-        }
-
-        /** Adds up the gradients of micro-batches; {@code null} when training is to stop before that is complete. */
-        private Tally accumulate(Packer.Batches batches, int from, int end) {
-            Tally tally = new Tally();
-            for (int i = from; i < end; i++) {
-                if (stopRequested) {
-                    return null;
-                }
-                Batch batch = batches.get(i);
-                int microBatch = i;
-                tally.add(
-                        batch,
-                        naming(
-                                () -> session.forwardBackward(batch),
-                                () -> inWords(batches, microBatch, microBatch + 1)));
-                listeners.forEach(TrainerListener::onMicroBatch);
-            }
-            return tally;
-        }
-
-        private void step(Tally group, Supplier<String> examples, boolean endOfEpoch) {
-            double rate = learningRate.at(step);
-            double norm = naming(
-                    () -> session.optimizerStep(rate, config.weightDecay(), 1.0 / group.trained, config.maxGradNorm()),
-                    examples);
-            step++;
-            group.stop();
-            total.add(group);
-            sinceLog.add(group);
-
-            TrainingProgress progress = progress(group, rate, norm);
-            listeners.forEach(listener -> listener.onStep(progress));
-            boolean last = step == plan.totalSteps();
-            if (step % config.loggingSteps() == 0 || last) {
-                TrainingProgress log = progress(sinceLog, rate, norm);
-                listeners.forEach(listener -> listener.onLog(log));
-                sinceLog = new Tally();
-            }
-            boolean evaluates = evalData != null && config.evalStrategy() != IntervalStrategy.NO;
-            evaluationPending = evaluates && (last || isDue(config.evalStrategy(), config.evalSteps(), endOfEpoch));
-            savePending = folder != null && isDue(config.saveStrategy(), config.saveSteps(), endOfEpoch);
-        }
-
-        private boolean isDue(IntervalStrategy strategy, int steps, boolean endOfEpoch) {
-            return switch (strategy) {
-                case NO -> false;
-                case STEPS -> step % steps == 0;
-                case EPOCH -> endOfEpoch;
-            };
-        }
-
-        /** Does what is due after a step; false when training is to stop before that is done. */
-        private boolean settle() {
-            if (evaluationPending) {
-                Evaluation result = naming(
-                        () -> Evaluator.evaluate(session::evaluate, evalData, evalBatchSize(), () -> stopRequested),
-                        () -> "evaluation after step " + step + " of " + plan.totalSteps());
-                if (result == null) {
-                    return false;
-                }
-                evaluationPending = false;
-                evaluation = result;
-                listeners.forEach(listener -> listener.onEvaluate(step, result));
-                boolean gain = result.loss() < bestLoss - config.earlyStoppingThreshold();
-                evaluationsWithoutGain = gain ? 0 : evaluationsWithoutGain + 1;
-                if (result.loss() < bestLoss) {
-                    int bestBefore = bestStep;
-                    double lossBefore = bestLoss;
-                    bestStep = step;
-                    bestLoss = result.loss();
-                    if (config.loadBestModelAtEnd()) {
-                        savePending = false;
-                        if (!save()) {
-                            // What is not kept cannot be loaded at the end.
-                            bestStep = bestBefore;
-                            bestLoss = lossBefore;
-                        }
-                    }
-                }
-            }
-            if (savePending) {
-                savePending = false;
-                save();
-            }
-            return true;
-        }
-
-        /** Whether that succeeded. */
-        private boolean save() {
-            if (folder == null) {
-                return false;
-            }
-            try {
-                describe(data, result(true, false, evaluation));
-                Path checkpoint = Checkpoint.write(folder, state(), adapter, session);
-                savedStep = step;
-                lastCheckpoint = checkpoint;
-                listeners.forEach(listener -> listener.onSave(step, checkpoint));
-                Checkpoint.rotate(folder, config.saveTotalLimit(), config.loadBestModelAtEnd() ? bestStep : 0);
-            } catch (MismatchException e) {
-                throw e; // the model's file is another one: going on is of no use
-            } catch (LoricaException e) {
-                LOG.warn("checkpoint of step {}: {}", step, e.getMessage());
-                listeners.forEach(listener -> listener.onSaveFailed(step, e));
-            }
-            return savedStep == step;
-        }
-
-        private TrainerState state() {
-            return new TrainerState(
-                    TrainerState.VERSION,
-                    step,
-                    pass,
-                    microBatch,
-                    epoch,
-                    total.sums(),
-                    sinceLog.sums(),
-                    seconds(),
-                    evaluation,
-                    evaluationPending,
-                    bestStep,
-                    bestStep == 0 ? 0 : bestLoss,
-                    evaluationsWithoutGain,
-                    config,
-                    AdapterMetadata.BaseModel.of(model),
-                    adapter.info(),
-                    dataChecksum,
-                    evalChecksum);
-        }
-
-        private TrainingResult result(boolean stopped, boolean stoppedEarly, Evaluation last) {
-            return new TrainingResult(
-                    step,
-                    epoch,
-                    total.meanLoss(),
-                    total.tokens,
-                    total.trained,
-                    seconds(),
-                    stopped,
-                    stoppedEarly,
-                    bestStep,
-                    last);
-        }
-
-        private TrainingProgress progress(Tally over, double rate, double norm) {
-            double seconds = seconds();
-            return new TrainingProgress(
-                    step,
-                    plan.totalSteps(),
-                    epoch,
-                    over.meanLoss(),
-                    rate,
-                    norm,
-                    total.tokens,
-                    total.trained,
-                    over.tokens / over.seconds,
-                    speed.utilization(over.tokens / over.seconds),
-                    seconds,
-                    seconds / step * (plan.totalSteps() - step));
-        }
-
-        private double seconds() {
-            return secondsBefore + (System.nanoTime() - start) / 1e9;
-        }
-
-        /** Says at which step and on which data a number went wrong, what usually helps, and what is left. */
-        private <T> T naming(Supplier<T> call, Supplier<String> where) {
-            try {
-                return call.get();
-            } catch (NonFiniteException e) {
-                throw new NonFiniteException(
-                        String.format(
-                                Locale.ROOT,
-                                "%s: %s; try a lower learning rate (it is %.3g) or a longer warm-up%s",
-                                where.get(),
-                                e.getMessage(),
-                                learningRate.at(Math.min(step, plan.totalSteps() - 1)),
-                                lastCheckpoint == null ? "" : "; " + lastCheckpoint + " is as it was"),
-                        e);
-            }
-        }
-
-        /**
-         * {@code training step 3 of 9, examples 4 ("Mr. Collins is"), 11 ("At Longbourn")}: places in the data from 1, and how what
-         * is trained on begins.
-         */
-        private String inWords(Packer.Batches batches, int from, int end) {
-            List<String> examples = new ArrayList<>();
-            int more = 0;
-            for (int i = from; i < end; i++) {
-                for (int index : batches.numbers(i)) {
-                    if (examples.size() < NAMED_EXAMPLES) {
-                        examples.add(
-                                (index + 1) + " (\"" + beginning(data.examples().get(index)) + "\")");
-                    } else {
-                        more++;
-                    }
-                }
-            }
-            return "training step " + (step + 1) + " of " + plan.totalSteps() + ", "
-                    + (examples.size() == 1 ? "example " : "examples ") + String.join(", ", examples)
-                    + (more > 0 ? " and " + more + " more" : "");
-        }
-
-        private String beginning(Example example) {
-            int first = 0;
-            while (first < example.length() - 1 && !example.trained()[first]) {
-                first++;
-            }
-            int end = Math.min(first + NAMED_TOKENS, example.length());
-            return model.tokenizer()
-                    .decode(Arrays.copyOfRange(example.ids(), first, end))
-                    .replaceAll("\\s+", " ")
-                    .strip();
-        }
-    }
-
-    /** Sums over some steps. The clock runs from the making of it until {@link #stop}. */
-    private static final class Tally {
-        private final long start = System.nanoTime();
-        private double lossSum;
-        private long trained;
-        private long tokens;
-        private double seconds;
-
-        Tally() {}
-
-        Tally(TrainerState.Sums sums) {
-            lossSum = sums.lossSum();
-            trained = sums.trained();
-            tokens = sums.tokens();
-            seconds = sums.seconds();
-        }
-
-        TrainerState.Sums sums() {
-            return new TrainerState.Sums(lossSum, trained, tokens, seconds);
-        }
-
-        void add(Batch batch, Loss loss) {
-            lossSum += loss.sum();
-            trained += loss.trained();
-            tokens += batch.tokenCount();
-        }
-
-        void add(Tally other) {
-            lossSum += other.lossSum;
-            trained += other.trained;
-            tokens += other.tokens;
-            seconds += other.seconds;
-        }
-
-        void stop() {
-            seconds = Math.max(1e-9, (System.nanoTime() - start) / 1e9);
-        }
-
-        double meanLoss() {
-            return trained == 0 ? Double.NaN : lossSum / trained;
-        }
+        return (int) ((a + (long) b - 1) / b);
     }
 }

@@ -1,5 +1,6 @@
 package dev.lorica.train;
 
+import com.fasterxml.jackson.annotation.JsonAutoDetect;
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.adapter.AdapterInfo;
@@ -23,52 +24,58 @@ import java.util.List;
 import java.util.Objects;
 
 /**
- * Where a run was after an optimizer step, but for what the native session knows: the file {@value #FILE_NAME} of a checkpoint.
- *
- * @param version                of this format
- * @param step                   optimizer steps done
- * @param pass                   passes over the data that are complete
- * @param microBatch             the micro-batch of the pass after it with which to go on
- * @param epoch                  passes over the data, with a fraction
- * @param total                  sums over the whole run
- * @param sinceLog               sums since the last log
- * @param seconds                time taken so far
- * @param evaluation             the last evaluation, {@code null}: none yet
- * @param evaluationPending      whether the evaluation that is due after this step is still to be done
- * @param bestStep               the step with the lowest evaluation loss; 0: none yet
- * @param bestLoss               that loss
- * @param evaluationsWithoutGain evaluations since the last that counts as a gain for early stopping
- * @param config                 how the run trains
- * @param baseModel              what it trains on
- * @param adapter                what it trains
- * @param data                   checksum of the examples
- * @param evalData               checksum of what it evaluates on, {@code null}: nothing
+ * Where a run is after an optimizer step, and what it counted, except for what the session knows. The loop works on it, and a
+ * checkpoint holds it as the file {@value #FILE_NAME}.
  */
-record TrainerState(
-        int version,
-        int step,
-        int pass,
-        int microBatch,
-        double epoch,
-        Sums total,
-        Sums sinceLog,
-        double seconds,
-        Evaluation evaluation,
-        boolean evaluationPending,
-        int bestStep,
-        double bestLoss,
-        int evaluationsWithoutGain,
-        TrainingConfig config,
-        AdapterMetadata.BaseModel baseModel,
-        AdapterInfo adapter,
-        String data,
-        String evalData) {
-
+@JsonAutoDetect(
+        fieldVisibility = JsonAutoDetect.Visibility.NON_PRIVATE,
+        getterVisibility = JsonAutoDetect.Visibility.NONE,
+        isGetterVisibility = JsonAutoDetect.Visibility.NONE)
+final class TrainerState {
     static final String FILE_NAME = "trainer_state.json";
     static final int VERSION = 1;
 
-    /** Sums over some steps. */
-    record Sums(double lossSum, long trained, long tokens, double seconds) {}
+    /** Of this format. */
+    int version = VERSION;
+    /** Optimizer steps done. */
+    int step;
+    /** Passes over the data that are complete. */
+    int pass;
+    /** The micro-batch of the pass after these with which to go on. */
+    int microBatch;
+    /** Passes over the data, with a fraction. */
+    double epoch;
+    /** Of the whole run. */
+    Sums total = Sums.NONE;
+
+    Sums sinceLog = Sums.NONE;
+    /** Time taken up to the checkpoint. */
+    double seconds;
+    /** The last one; {@code null}: none yet. */
+    Evaluation evaluation;
+    /** Whether the evaluation that is due after this step is still to be done. */
+    boolean evaluationPending;
+    /** The step with the lowest evaluation loss; 0: none yet. */
+    int bestStep;
+    /** That loss. */
+    double bestLoss;
+    /** Evaluations since the last that counts as a gain for early stopping. */
+    int evaluationsWithoutGain;
+    /** How the run trains. */
+    TrainingConfig config;
+    /** What it trains on. */
+    AdapterMetadata.BaseModel baseModel;
+    /** What it trains. */
+    AdapterInfo adapter;
+    /** Checksum of the examples. */
+    String data;
+    /** Checksum of what it evaluates on; {@code null}: nothing. */
+    String evalData;
+
+    /** Whether an evaluation found a lower loss than all before. */
+    boolean isBest(double loss) {
+        return bestStep == 0 || loss < bestLoss;
+    }
 
     void write(Path file) {
         try {
@@ -120,9 +127,11 @@ record TrainerState(
     }
 
     /** What makes it impossible to go on as if nothing had happened. */
-    List<String> obstacles(TrainingConfig now, AdapterInfo nowAdapter, String nowData) {
+    List<String> obstacles(TrainerState run) {
+        TrainingConfig now = run.config;
+        AdapterInfo nowAdapter = run.adapter;
         List<String> obstacles = new ArrayList<>();
-        if (!data.equals(nowData)) {
+        if (!data.equals(run.data)) {
             obstacles.add("the training data are others, or were made into other tokens");
         }
         compare(obstacles, "batch size", config.batchSize(), now.batchSize());
@@ -145,7 +154,8 @@ record TrainerState(
     }
 
     /** Settings with which the run does not end as it would have. */
-    List<String> changes(TrainingConfig now, String nowEvalData) {
+    List<String> changes(TrainerState run) {
+        TrainingConfig now = run.config;
         List<String> changes = new ArrayList<>();
         compare(changes, "epochs", config.epochs(), now.epochs());
         compare(changes, "max steps", config.maxSteps(), now.maxSteps());
@@ -162,7 +172,7 @@ record TrainerState(
         compare(changes, "adam beta1", config.adamBeta1(), now.adamBeta1());
         compare(changes, "adam beta2", config.adamBeta2(), now.adamBeta2());
         compare(changes, "adam epsilon", config.adamEpsilon(), now.adamEpsilon());
-        if (!Objects.equals(evalData, nowEvalData)) {
+        if (!Objects.equals(evalData, run.evalData)) {
             changes.add("the evaluation data are others");
         }
         return changes;

@@ -21,10 +21,15 @@ import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MismatchException;
+import dev.lorica.files.GgufFile;
+import dev.lorica.files.Sha256;
 import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -163,6 +168,33 @@ class CheckpointTest {
         Files.delete(Checkpoint.path(folder, 8).resolve(Checkpoint.MANIFEST));
         assertThatThrownBy(() -> Checkpoint.open(Checkpoint.path(folder, 8)))
                 .hasMessageContaining("no whole checkpoint");
+    }
+
+    /** As a version before, which did not look at what it saved, may have left it. */
+    @Test
+    void weightsThatAreNoNumbersArePassedOver() throws IOException {
+        run(config().saveSteps(4).build(), folder, null);
+        Path weights = Checkpoint.path(folder, 8).resolve(Adapter.FILE_NAME);
+        byte[] bytes = Files.readAllBytes(weights);
+        String before = checksum(bytes);
+        try (GgufFile gguf = GgufFile.open(weights)) {
+            GgufFile.Tensor last = gguf.tensors().get(gguf.tensors().size() - 1);
+            ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).putFloat((int) last.offset() + 4, Float.NaN);
+        }
+        Files.write(weights, bytes);
+        Path manifest = Checkpoint.path(folder, 8).resolve(Checkpoint.MANIFEST);
+        Files.writeString(manifest, Files.readString(manifest).replace(before, checksum(bytes)));
+
+        List<String> passedOver = new ArrayList<>();
+        Checkpoint latest = Checkpoint.latest(folder, (path, reason) -> passedOver.add(reason.getMessage()))
+                .orElseThrow();
+
+        assertThat(latest.step()).isEqualTo(4);
+        assertThat(passedOver).singleElement().asString().contains("numbers that are not finite");
+    }
+
+    private static String checksum(byte[] bytes) {
+        return HexFormat.of().formatHex(Sha256.digest().digest(bytes));
     }
 
     @Test
@@ -344,10 +376,7 @@ class CheckpointTest {
     }
 
     private double evaluationAt(int step) {
-        return Checkpoint.open(Checkpoint.path(folder, step))
-                .state()
-                .evaluation()
-                .loss();
+        return Checkpoint.open(Checkpoint.path(folder, step)).state().evaluation.loss();
     }
 
     private static TrainingConfig.Builder config() {

@@ -42,7 +42,7 @@ class ConcurrentCallsTest {
                 Adapter one = adapter(model, 1);
                 Adapter other = adapter(model, 2);
                 Generator late = new Generator(model);
-                TrainSession session = new TrainSession(one, TrainingConfig.defaults(), new BatchShape(8, 2, 8))) {
+                LocalSession session = new LocalSession(one, TrainingConfig.defaults(), new BatchShape(8, 2, 8))) {
             List<ScaledAdapter> forwards = List.of(new ScaledAdapter(one, 1), new ScaledAdapter(other, 0.5));
             List<ScaledAdapter> backwards = List.of(new ScaledAdapter(other, 1), new ScaledAdapter(one, 0.5));
             Batch batch = Batch.of(new int[] {1, 2, 3}, new int[] {2, 3, Batch.IGNORE}, 3);
@@ -80,7 +80,7 @@ class ConcurrentCallsTest {
                         folder.resolve("state-" + Thread.currentThread().getId()));
                 return null;
             });
-            calls.put("plan", () -> TrainSession.plan(other, TrainingConfig.defaults(), new BatchShape(8, 2, 8)));
+            calls.put("plan", () -> LocalSession.plan(other, TrainingConfig.defaults(), new BatchShape(8, 2, 8)));
             calls.put("make and close", () -> {
                 adapter(model, 3).close();
                 return null;

@@ -408,7 +408,7 @@ class TrainerTest {
                 Adapter.create(model, LoraConfig.builder().rank(2).build())) {
             BatchShape shape = new BatchShape(1 << 24, 1, 1 << 24);
 
-            assertThatThrownBy(() -> new TrainSession(adapter, config().build(), shape))
+            assertThatThrownBy(() -> new LocalSession(adapter, config().build(), shape))
                     .isInstanceOf(MemoryException.class);
         }
     }
@@ -417,7 +417,7 @@ class TrainerTest {
     void batchesThatTheLibraryCannotTakeAreRefusedAndTheSessionGoesOn() {
         try (Adapter adapter =
                         Adapter.create(model, LoraConfig.builder().rank(2).build());
-                TrainSession session = new TrainSession(adapter, config().build(), new BatchShape(8, 2, 8))) {
+                LocalSession session = new LocalSession(adapter, config().build(), new BatchShape(8, 2, 8))) {
             int[] nothing = {};
             List<Batch> refused = List.of(
                     new Batch(nothing, nothing, nothing, nothing),

@@ -10,8 +10,8 @@ import dev.lorica.internal.NativeTraining;
 import java.nio.file.Path;
 import java.util.List;
 
-/** One native training session: gradients, optimizer state and scratch memory for batches up to a planned shape. */
-final class TrainSession implements AutoCloseable {
+/** A training session of this machine: gradients, optimizer state and scratch memory for batches up to a planned shape. */
+final class LocalSession implements GradientSource, AutoCloseable {
 
     /**
      * @param flopsPerToken operations that a token counts as
@@ -26,7 +26,7 @@ final class TrainSession implements AutoCloseable {
     private final BatchShape shape;
     private final NativeTraining engine;
 
-    TrainSession(Adapter adapter, TrainingConfig config, BatchShape shape) {
+    LocalSession(Adapter adapter, TrainingConfig config, BatchShape shape) {
         this.shape = shape;
         engine = new NativeTraining(Inner.ADAPTER.of(adapter), params(config, shape));
         if (config.loraplusLrRatio() != 1) {
@@ -66,6 +66,20 @@ final class TrainSession implements AutoCloseable {
     /** Measures, for some milliseconds, what the device can do. */
     Speed measureSpeed() {
         return engine.measureSpeed(Speed::new);
+    }
+
+    @Override
+    public GradientSums accumulate(List<Batch> group, Watch watch) {
+        GradientSums sums = GradientSums.NONE;
+        for (int i = 0; i < group.size(); i++) {
+            if (!watch.begins(i)) {
+                return null;
+            }
+            Batch batch = group.get(i);
+            sums = sums.plus(new GradientSums(forwardBackward(batch), batch.tokenCount()));
+            watch.ends(i);
+        }
+        return sums;
     }
 
     /** Adds the gradients of the loss sum to the session's. */
