@@ -1,5 +1,5 @@
-// Text to token ids and back, by the vocabulary of a GGUF file: equal to llama.cpp, and to the model's own tokenizer where
-// llama.cpp only comes near it (see pre_tokenizer.cpp, word_piece.cpp).
+// Text to token ids and back, by the vocabulary of a GGUF file: equal to llama.cpp, and to the model's own tokenizer
+// where llama.cpp only comes near it (see pre_tokenizer.cpp, word_piece.cpp).
 //
 //     const Tokenizer tokenizer(GgufFile::open("model.gguf"));
 //     const std::vector<int32_t> ids = tokenizer.encode("Hello", {.add_special = true});

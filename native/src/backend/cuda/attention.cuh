@@ -14,7 +14,6 @@ namespace lorica::cuda {
 constexpr int attention_threads = 128;
 constexpr float log2_e = 1.4426950408889634f;
 
-
 // A matrix of heads as kernels take it.
 template <typename T> struct HeadsOf {
     T * data;

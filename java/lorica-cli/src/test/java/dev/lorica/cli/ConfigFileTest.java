@@ -266,8 +266,7 @@ class ConfigFileTest {
         long begun = System.nanoTime();
         assertThatThrownBy(() -> expand("output: \"" + "a\\n".repeat(4 << 20) + "\"\n"))
                 .hasMessageContaining("has more than 64 KiB; a list of options is meant");
-        assertThatThrownBy(() -> expand("output: " + "[".repeat(60_000) + "\n"))
-                .isInstanceOf(LoricaException.class);
+        assertThatThrownBy(() -> expand("output: " + "[".repeat(60_000) + "\n")).isInstanceOf(LoricaException.class);
         assertThatThrownBy(() -> expand("output: [" + "&a [".repeat(15_000) + "\n"))
                 .isInstanceOf(LoricaException.class);
         assertThat(System.nanoTime() - begun).isLessThan(60_000_000_000L);
