@@ -54,7 +54,7 @@ TEST_F(CudaDevice, AutoTakesTheGpuThatWorks) {
     lorica_device_info info{sizeof(lorica_device_info)};
     ASSERT_EQ(lorica_device_probe(nullptr, &info), LORICA_OK) << lorica_last_error();
     EXPECT_STREQ(info.name, "cuda:0");
-    EXPECT_STREQ(info.detail, "NVIDIA H100, compute capability 9.0, bf16");
+    EXPECT_STREQ(info.detail, "NVIDIA H100, compute capability 9.0, bf16, wgmma");
     EXPECT_STREQ(info.reason, "the first GPU");
     EXPECT_NEAR(static_cast<double>(info.available_memory), 81920.0 * (1 << 20), 1 << 20);
 }
@@ -222,8 +222,8 @@ TEST_F(CudaDevice, AModelSaysWhichDeviceItIsOnAndWhy) {
         lorica_model_free(model);
         return text;
     };
-    EXPECT_EQ(describe("auto"), "cuda:0|NVIDIA H100, compute capability 9.0, bf16|the first GPU");
-    EXPECT_EQ(describe("cuda"), "cuda:0|NVIDIA H100, compute capability 9.0, bf16|");
+    EXPECT_EQ(describe("auto"), "cuda:0|NVIDIA H100, compute capability 9.0, bf16, wgmma|the first GPU");
+    EXPECT_EQ(describe("cuda"), "cuda:0|NVIDIA H100, compute capability 9.0, bf16, wgmma|");
     machine("no-gpu");
     EXPECT_THAT(describe("auto"), testing::MatchesRegex("cpu\\|.*\\|no GPU: the NVIDIA driver shows no GPU"));
 }
