@@ -223,7 +223,8 @@ class FuzzTest {
                     .as("bytes allocated for input %d", i)
                     .isLessThan(2 * largest + 200L * input.length + (4 << 20));
         }
-        // Neither all nor nothing is refused, where the unchanged files count too: the test would be blind. A strict reader,
+        // Neither all nor nothing is refused, where the unchanged files count too: the test would be blind. A strict
+        // reader,
         // as that of config.json is, may take none of the changed ones.
         assertThat(read).isBetween(1L, INPUTS + contents.size() - 1);
     }

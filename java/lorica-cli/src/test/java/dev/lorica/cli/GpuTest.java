@@ -36,7 +36,8 @@ class GpuTest {
                 .succeeds();
 
         assertThat(generated.err())
-                .contains("device: cuda:0 (NVIDIA H100 80GB HBM3, compute capability 9.0, bf16, wgmma); the first GPU\n");
+                .contains(
+                        "device: cuda:0 (NVIDIA H100 80GB HBM3, compute capability 9.0, bf16, wgmma); the first GPU\n");
         assertThat(generated.out()).isNotBlank();
     }
 
