@@ -126,6 +126,83 @@ TEST(WholeModelGradient, EqualsFiniteDifferencesWithDora) {
     expect_gradients_match_finite_differences(shape, config);
 }
 
+// sum_t weights[t] nll[t], in f64: the loss of one label at a time.
+double weighted_loss(std::shared_ptr<Adapter> adapter, const Batch & batch, const std::vector<float> & weights) {
+    Session session(std::move(adapter), session_config());
+    double sum = 0;
+    for (size_t t = 0; t < weights.size(); ++t) {
+        if (batch.labels[t] == -100) continue;
+        Batch alone = batch;
+        std::fill(alone.labels.begin(), alone.labels.end(), -100);
+        alone.labels[t] = batch.labels[t];
+        sum += weights[t] * session.evaluate(alone.view(), {}).loss_sum;
+    }
+    return sum;
+}
+
+TEST(WholeModelGradient, OfWeightedTokensEqualsFiniteDifferences) {
+    for (const bool tied : {false, true}) {
+        TestModel shape;
+        shape.tied_output = tied;
+        const TempDir dir;
+        const auto model = load(write_test_model(dir / "model.gguf", shape), "reference", Dtype::f64);
+        const auto adapter = busy_adapter(model, adapter_config());
+        const Batch batch = random_batch(5, {7, 1, 9}, shape.n_vocab);
+        const std::vector<float> weights = exact_values(6, static_cast<int64_t>(batch.tokens.size()), 1);
+        std::vector<std::vector<float>> exact;
+        {
+            Session session(adapter, session_config());
+            std::vector<float> nll(batch.tokens.size());
+            session.forward(batch.view(), nll);
+            session.backward(weights);
+            exact = gradients(session);
+        }
+        for (const int32_t i : {0, 3, adapter->n_tensors() - 1}) {
+            constexpr double step = 0x1p-11;
+            const std::vector<float> start = adapter->read(adapter->params(), i);
+            std::vector<float> direction(start.size());
+            double predicted = 0, size = 0;
+            for (size_t j = 0; j < start.size(); ++j) {
+                direction[j] = random_u32(70 + static_cast<uint64_t>(i), j) % 2 ? 1.0f : -1.0f;
+                predicted += static_cast<double>(exact[static_cast<size_t>(i)][j]) * direction[j];
+                size += std::abs(static_cast<double>(exact[static_cast<size_t>(i)][j]));
+            }
+            const auto loss_at = [&](double steps) {
+                std::vector<float> moved = start;
+                for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
+                put(*adapter, i, moved);
+                return weighted_loss(adapter, batch, weights);
+            };
+            const double measured = (8 * (loss_at(1) - loss_at(-1)) - (loss_at(2) - loss_at(-2))) / (12 * step);
+            put(*adapter, i, start);
+            EXPECT_LE(std::abs(measured - predicted), 1e-6 * std::max(std::abs(predicted), 0.05 * size))
+                << adapter->tensor(i).name << " " << predicted;
+            EXPECT_GT(size, 0);
+        }
+    }
+}
+
+TEST(WholeModelGradient, OfWeightedTokensIsTheSameOnCpuAndReference) {
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", {});
+    const Batch batch = random_batch(5, {30, 1, 24}, 300);
+    const std::vector<float> weights = exact_values(6, static_cast<int64_t>(batch.tokens.size()), 1);
+    std::vector<std::vector<std::vector<float>>> results;
+    for (const auto & [device, act] : {std::pair{"reference", Dtype::f64}, {"cpu", Dtype::f32}, {"cpu", Dtype::bf16}}) {
+        for (const Checkpointing checkpointing : {Checkpointing::off, Checkpointing::on}) {
+            Session session(busy_adapter(load(path, device, act), adapter_config(0.1f)), session_config(checkpointing));
+            std::vector<float> nll(batch.tokens.size());
+            session.forward(batch.view(), nll);
+            session.backward(weights);
+            results.push_back(gradients(session));
+        }
+    }
+    for (size_t i = 0; i < results[0].size(); ++i) {
+        for (const size_t f32 : {2u, 3u}) EXPECT_LE(relative_error(results[f32][i], results[0][i]), 1e-5);
+        for (const size_t bf16 : {4u, 5u}) EXPECT_LE(relative_error(results[bf16][i], results[0][i]), 4e-2);
+    }
+}
+
 // ---- devices, precisions, weight types ----
 
 struct Loss {

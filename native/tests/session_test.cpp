@@ -7,7 +7,9 @@
 
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 #include "common/error.h"
 #include "generate/context.h"
@@ -313,6 +315,87 @@ TEST_F(SessionTest, GradientsAreSumsAndTheStepClearsThem) {
     EXPECT_NEAR(session.optimizer_step({1e-3, 0, 0.5, 1}), 0.5 * std::sqrt(squares), 1e-4 * std::sqrt(squares));
     for (const auto & gradient : gradients(session)) {
         EXPECT_TRUE(std::all_of(gradient.begin(), gradient.end(), [](float x) { return x == 0; }));
+    }
+}
+
+TEST_F(SessionTest, WeightsOfOneAreTheSupervisedStepToTheBit) {
+    for (const Dtype act : {Dtype::f32, Dtype::bf16}) {
+        const auto adapter = busy_adapter(load(path, "cpu", act), small_adapter(0.2f));
+        const Batch b = batch(4);
+        Session session(adapter, small_session());
+        session.set_micro_batch_number(7);
+        const LossSum whole = session.forward_backward(b.view());
+        const auto expected = gradients(session);
+        session.zero_gradients();
+        session.set_micro_batch_number(7);
+        std::vector<float> nll(b.tokens.size(), -1);
+        const LossSum half = session.forward(b.view(), nll);
+        EXPECT_EQ(half.loss_sum, whole.loss_sum);
+        EXPECT_EQ(half.n_trained, whole.n_trained);
+        EXPECT_NEAR(std::accumulate(nll.begin(), nll.end(), 0.0), whole.loss_sum, 1e-5 * whole.loss_sum);
+        session.backward(std::vector<float>(b.tokens.size(), 1));
+        EXPECT_EQ(gradients(session), expected);
+    }
+}
+
+TEST_F(SessionTest, WeightsThatLeaveOutSequencesGiveTheGradientsOfTheOthers) {
+    const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
+    const Batch b = batch(4);
+    Session session(adapter, small_session());
+    session.forward_backward(part(b, 2).view());
+    const auto expected = gradients(session);
+    session.zero_gradients();
+    std::vector<float> weights(b.tokens.size(), 0), nll(b.tokens.size());
+    std::fill(weights.begin() + 25, weights.end(), -0.5f);
+    session.forward(b.view(), nll);
+    session.backward(weights);
+    const auto scaled = gradients(session);
+    for (size_t i = 0; i < expected.size(); ++i) {
+        std::vector<float> halves = expected[i];
+        for (float & x : halves) x *= -0.5f;
+        EXPECT_LE(relative_error(scaled[i], halves), 1e-5) << adapter->tensor(static_cast<int32_t>(i)).name;
+    }
+}
+
+TEST_F(SessionTest, BackwardWantsTheForwardPassBeforeIt) {
+    const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
+    Session session(adapter, small_session());
+    const Batch b = batch(4);
+    std::vector<float> nll(b.tokens.size());
+    const std::vector<float> weights(b.tokens.size(), 0.5f);
+    const auto refused = [&] { return error_of([&] { session.backward(weights); }); };
+    EXPECT_THAT(refused(), HasSubstr("no forward pass"));
+    for (const auto & between : std::vector<std::function<void()>>{
+             [&] { session.evaluate(b.view(), {}); }, [&] { session.evaluate(b.view(), {}, false); },
+             [&] { session.forward_backward(b.view()); }, [&] { session.optimizer_step({1e-3, 0, 1, 1}); },
+             [&] { session.backward(weights); }}) {
+        session.forward(b.view(), nll);
+        between();
+        EXPECT_THAT(refused(), HasSubstr("no forward pass"));
+    }
+    session.forward(b.view(), nll);
+    EXPECT_THAT(error_of([&] { session.backward(std::span(weights).first(3)); }), HasSubstr("3 weights"));
+    std::vector<float> wrong = weights;
+    wrong[0] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_THAT(error_of([&] { session.backward(wrong); }), HasSubstr("weight of token 0"));
+    EXPECT_EQ(error_of([&] { session.backward(weights); }), "no error");
+}
+
+TEST_F(SessionTest, WithoutItsAdapterASessionEvaluatesTheBaseToTheBit) {
+    for (const bool use_dora : {false, true}) {
+        AdapterConfig config = small_adapter(0.2f);
+        config.use_dora = use_dora;
+        const auto model = load(path, "cpu", Dtype::bf16);
+        Session session(busy_adapter(model, config), small_session());
+        const Batch b = batch(4);
+        std::vector<float> bare(b.tokens.size()), off(b.tokens.size()), on(b.tokens.size());
+        const LossSum expected = Session(model, nullptr, small_session()).evaluate(b.view(), bare);
+        session.forward_backward(b.view());
+        const auto before = gradients(session);
+        EXPECT_EQ(session.evaluate(b.view(), off, false).loss_sum, expected.loss_sum);
+        EXPECT_EQ(off, bare);
+        EXPECT_NE(session.evaluate(b.view(), on).loss_sum, expected.loss_sum);
+        EXPECT_EQ(gradients(session), before);
     }
 }
 

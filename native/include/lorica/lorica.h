@@ -607,16 +607,32 @@ typedef struct lorica_batch_result {
 LORICA_API lorica_status lorica_session_forward_backward(lorica_session * session, const lorica_batch * batch,
                                                          lorica_batch_result * out);
 
-/* From another thread, at any time: while cancelled is true, lorica_session_forward_backward and
- * lorica_session_evaluate return CANCELLED as soon as the operation that runs is done, a running call included;
- * optimizer steps, and what saves and loads, are not stopped half way. After a cancelled
- * lorica_session_forward_backward the gradients are of no use; call lorica_session_zero_gradients before going on. */
+/* The same in two halves, for losses that depend on the log-probabilities of several tokens: preferences, rewards,
+ * one's own. lorica_session_forward writes -log p(label) for each position, token_nll[n_tokens], 0 where the label is
+ * -100; lorica_session_backward adds the gradients of sum_t weights[t] token_nll[t] to the session's,
+ * weights[n_tokens]. So the gradients of a loss L are those of weights d L / d token_nll, and weights 1 are
+ * lorica_session_forward_backward, to the bit. Weights of positions without a label are not read. Between the two the
+ * session and the adapter must be left alone: an evaluation, a step or another micro-batch in between makes
+ * lorica_session_backward return INVALID_ARGUMENT, and one forward serves one backward. Errors: as
+ * lorica_session_forward_backward; NON_FINITE for weights too. */
+LORICA_API lorica_status lorica_session_forward(lorica_session * session, const lorica_batch * batch, float * token_nll,
+                                                lorica_batch_result * out);
+LORICA_API lorica_status lorica_session_backward(lorica_session * session, const float * weights, int32_t n_weights);
+
+/* From another thread, at any time: while cancelled is true, calls that put a micro-batch through the model return
+ * CANCELLED as soon as the operation that runs is done, a running call included; optimizer steps, and what saves and
+ * loads, are not stopped half way. After a cancelled lorica_session_forward_backward or lorica_session_backward the
+ * gradients are of no use; call lorica_session_zero_gradients before going on. */
 LORICA_API void lorica_session_cancel(lorica_session * session, bool cancelled);
 
 /* Loss alone, without dropout and noise, gradients untouched. token_nll, when not NULL, receives -log p(label) for each
  * position [n_tokens], 0 where the label is -100. Errors: INVALID_ARGUMENT, NON_FINITE. */
 LORICA_API lorica_status lorica_session_evaluate(lorica_session * session, const lorica_batch * batch,
                                                  float * token_nll, lorica_batch_result * out);
+
+/* The same of the model without the session's adapter: what preference losses call the reference. */
+LORICA_API lorica_status lorica_session_evaluate_base(lorica_session * session, const lorica_batch * batch,
+                                                      float * token_nll, lorica_batch_result * out);
 
 typedef struct lorica_optimizer_step_params {
     size_t struct_size; /* sizeof, set by the caller */

@@ -93,6 +93,19 @@ void write_result(const lorica::LossSum & loss, lorica_batch_result * out) {
                               out);
 }
 
+void evaluate(lorica_session * handle, const lorica_batch * batch, float * token_nll, lorica_batch_result * out,
+              bool with_adapter) {
+    require(handle, "session");
+    require(out, "out");
+    lorica::api::checked_struct_size(out->struct_size, "out");
+    const lorica::PackedBatch input = packed(checked_batch(batch));
+    const size_t n = token_nll ? input.tokens.size() : 0;
+    lorica::LossSum loss;
+    lorica::api::compute(*handle->model, handle->cancelled,
+                         [&] { loss = handle->session.evaluate(input, {token_nll, n}, with_adapter); });
+    write_result(loss, out);
+}
+
 const lorica::Adapter::Tensor & checked_tensor(const lorica_session * handle, int32_t i) {
     require(handle, "session");
     const lorica::Adapter & adapter = handle->session.adapter();
@@ -185,23 +198,45 @@ lorica_status lorica_session_forward_backward(lorica_session * handle, const lor
     });
 }
 
+lorica_status lorica_session_forward(lorica_session * handle, const lorica_batch * batch, float * token_nll,
+                                     lorica_batch_result * out) {
+    return guarded([&] {
+        require(handle, "session");
+        require(token_nll, "token_nll");
+        require(out, "out");
+        lorica::api::checked_struct_size(out->struct_size, "out");
+        const lorica_batch input = checked_batch(batch);
+        lorica::LossSum loss;
+        lorica::api::compute(*handle->model, handle->cancelled, [&] {
+            if (input.number >= 0) handle->session.set_micro_batch_number(input.number);
+            loss = handle->session.forward(packed(input), {token_nll, static_cast<size_t>(input.n_tokens)});
+        });
+        write_result(loss, out);
+    });
+}
+
+lorica_status lorica_session_backward(lorica_session * handle, const float * weights, int32_t n_weights) {
+    return guarded([&] {
+        require(handle, "session");
+        require(weights, "weights");
+        if (n_weights < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_weights is ", n_weights);
+        lorica::api::compute(*handle->model, handle->cancelled,
+                             [&] { handle->session.backward({weights, static_cast<size_t>(n_weights)}); });
+    });
+}
+
 void lorica_session_cancel(lorica_session * handle, bool cancelled) {
     if (handle) handle->cancelled = cancelled;
 }
 
 lorica_status lorica_session_evaluate(lorica_session * handle, const lorica_batch * batch, float * token_nll,
                                       lorica_batch_result * out) {
-    return guarded([&] {
-        require(handle, "session");
-        require(out, "out");
-        lorica::api::checked_struct_size(out->struct_size, "out");
-        const lorica::PackedBatch input = packed(checked_batch(batch));
-        const size_t n = token_nll ? input.tokens.size() : 0;
-        lorica::LossSum loss;
-        lorica::api::compute(*handle->model, handle->cancelled,
-                             [&] { loss = handle->session.evaluate(input, {token_nll, n}); });
-        write_result(loss, out);
-    });
+    return guarded([&] { evaluate(handle, batch, token_nll, out, true); });
+}
+
+lorica_status lorica_session_evaluate_base(lorica_session * handle, const lorica_batch * batch, float * token_nll,
+                                           lorica_batch_result * out) {
+    return guarded([&] { evaluate(handle, batch, token_nll, out, false); });
 }
 
 lorica_status lorica_session_optimizer_step(lorica_session * handle, const lorica_optimizer_step_params * params,

@@ -47,6 +47,7 @@ void Session::check(const PackedBatch & batch) const {
 
 void Session::upload(const PackedBatch & batch) {
     check(batch);
+    has_forward_ = false;
     n_tokens_ = static_cast<int64_t>(batch.tokens.size());
     segments_.clear();
     std::vector<int32_t> positions(batch.positions.begin(), batch.positions.end());

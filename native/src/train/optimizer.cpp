@@ -88,6 +88,7 @@ double Session::optimizer_step(const OptimizerStep & step) {
     params.eps = config_.eps;
     params.grad_scale = step.grad_scale * clip;
     params.step = ++step_count_;
+    has_forward_ = false;
     update(step, params);
     adapter_->params_changed();
     zero_gradients();

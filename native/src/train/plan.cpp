@@ -17,11 +17,13 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
     const int32_t last = architecture.shape.n_layer - 1;
     training_.resize(static_cast<size_t>(last + 1));
     evaluation_.resize(static_cast<size_t>(last + 1));
+    bare_.resize(static_cast<size_t>(last + 1));
     bool has_twin = false;  // the layer above has left one
     for (int32_t l = last; l >= 0; --l) {
         const auto i = static_cast<size_t>(l);
         const TrainedSites sites = attached.sites(l);
         training_[i] = evaluation_[i] = &plans_.of(architecture.layer(l), sites, {});
+        bare_[i] = &plans_.of(architecture.layer(l), {}, {});
         if (l < first_) continue;
         Wanted wanted;
         wanted.backward = true;
@@ -74,10 +76,11 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     // is going on then. Frozen layers, recomputed ones and evaluation may also take the memory right behind, which the
     // lowest layer that keeps its activations has for them: its forward pass comes later or not at all, its backward
     // pass is over.
-    std::vector<Layout> training, evaluation;
+    std::vector<Layout> training, evaluation, bare;
     for (int32_t l = 0; l < n_layer; ++l) {
         training.push_back(layout(*training_[static_cast<size_t>(l)]));
         evaluation.push_back(layout(*evaluation_[static_cast<size_t>(l)]));
+        bare.push_back(layout(*bare_[static_cast<size_t>(l)]));
     }
     const int32_t lowest = first_ + recomputed_layers_;
     const Layout prologue = layout(*noisy_prologue_), epilogue = layout(*epilogue_),
@@ -87,7 +90,7 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     size_t everything = 0;
     for (int32_t l = 0; l < n_layer; ++l) {
         const auto i = static_cast<size_t>(l);
-        everything = std::max(everything, evaluation[i].temporary_bytes());
+        everything = std::max({everything, evaluation[i].temporary_bytes(), bare[i].temporary_bytes()});
         if (l < first_) continue;
         size_t & needed = l < lowest ? everything : scratch;
         needed = std::max(needed, training[i].temporary_bytes());
@@ -104,6 +107,7 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     for (size_t i = 0; i < kept.size(); ++i) {
         m.training.push_back(training[i].place(kept[i], temporary));
         m.evaluation.push_back(evaluation[i].place(nullptr, temporary));
+        m.bare.push_back(bare[i].place(nullptr, temporary));
     }
     m.prologue = prologue.place(nullptr, temporary);
     m.epilogue =
@@ -125,8 +129,10 @@ void SessionPlan::place_outer(SessionMemory & m) const {
     m.prologue.place(*noisy_prologue_, Slot::output, m.x.front());
     for (int32_t l = 0; l < n_layer; ++l) {
         const auto i = static_cast<size_t>(l);
-        for (const Slot::Place place : {Slot::input, Slot::output})
+        for (const Slot::Place place : {Slot::input, Slot::output}) {
             m.evaluation[i].place(*evaluation_[i], place, m.x.front());
+            m.bare[i].place(*bare_[i], place, m.x.front());
+        }
         const size_t kept = l < first_ ? 0 : static_cast<size_t>(l - first_);
         m.training[i].place(*training_[i], Slot::input, m.x[kept]);
         m.training[i].place(*training_[i], Slot::output, m.x[l < first_ ? 0 : kept + 1]);

@@ -21,7 +21,7 @@ struct SessionMemory {
     Matrix twin;  // act: that gradient, as products read it
     Matrix nll;   // hidden
     PlacedSlots prologue, epilogue, evaluated_epilogue;
-    std::vector<PlacedSlots> training, evaluation;  // of the layers
+    std::vector<PlacedSlots> training, evaluation, bare;  // of the layers
 };
 
 class SessionPlan {
@@ -32,6 +32,7 @@ public:
     int32_t first_layer() const { return first_; }  // with gradients
     const BlockPlan & training(int32_t layer) const { return *training_[static_cast<size_t>(layer)]; }
     const BlockPlan & evaluation(int32_t layer) const { return *evaluation_[static_cast<size_t>(layer)]; }
+    const BlockPlan & bare(int32_t layer) const { return *bare_[static_cast<size_t>(layer)]; }  // without the adapter
     const BlockPlan & prologue(bool with_noise) const { return with_noise ? *noisy_prologue_ : *prologue_; }
     const BlockPlan & epilogue() const { return *epilogue_; }
     const BlockPlan & evaluated_epilogue() const { return *evaluated_epilogue_; }
@@ -49,7 +50,7 @@ private:
     bool has_dropout_ = false;
     Plans plans_;
     const BlockPlan *prologue_, *noisy_prologue_, *epilogue_, *evaluated_epilogue_;
-    std::vector<const BlockPlan *> training_, evaluation_;
+    std::vector<const BlockPlan *> training_, evaluation_, bare_;
 };
 
 }  // namespace lorica

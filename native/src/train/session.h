@@ -51,8 +51,15 @@ public:
     Session & operator=(const Session &) = delete;
 
     LossSum forward_backward(const PackedBatch & batch);
-    // token_nll: empty, or one value per token.
-    LossSum evaluate(const PackedBatch & batch, std::span<float> token_nll);
+    // The same in two halves, for losses that are functions of the tokens' own: backward adds the gradients of the sum
+    // of weights[t] nll[t], where weights has one number per token. Nothing but zero_gradients may come between. The
+    // gradient of a token's loss does not depend on its weight: forward leaves those of weight 1, and backward scales
+    // their rows.
+    LossSum forward(const PackedBatch & batch, std::span<float> token_nll);
+    void backward(std::span<const float> weights);
+    // token_nll: empty, or one value per token. Without the adapter it is the model as it was loaded: the reference of
+    // preference losses.
+    LossSum evaluate(const PackedBatch & batch, std::span<float> token_nll, bool with_adapter = true);
     double optimizer_step(const OptimizerStep & step);
     void set_group(int32_t tensor, TensorGroup group);
     void zero_gradients();
@@ -102,6 +109,10 @@ private:
     // Of training: activations are kept, and the input may get noise.
     void embed(bool training);
     void forward(bool training);
+    void forward_without_adapter();
+    void begin_training(const PackedBatch & batch);
+    // Multiplies what the head left by weights of the trained rows.
+    void scale_head_gradient();
     // Of everything random in the micro-batch to come.
     uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
     void update(const OptimizerStep & step, AdamwParams params);
@@ -131,6 +142,8 @@ private:
     int64_t n_tokens_ = 0;
     std::vector<Segment> segments_;
     std::vector<int32_t> trained_rows_;
+
+    bool has_forward_ = false;  // of this batch with gradients, so that backward may follow
 
     int64_t step_count_ = 0;
     int64_t micro_batch_count_ = 0;          // position of the dropout stream

@@ -104,6 +104,7 @@ void Session::load_state(const std::string & path) {
     for (size_t i = 0; i < arrays.size(); ++i)
         backend_->copy_to_device(targets[i].first, arrays[i].data(), arrays[i].size());
     adapter_->params_changed();
+    has_forward_ = false;
     step_count_ = header.step_count;
     micro_batch_count_ = stepped_micro_batch_count_ = header.micro_batch_count;
     config_.seed = header.seed;

@@ -59,6 +59,17 @@ void Session::forward(bool training) {
     }
 }
 
+void Session::forward_without_adapter() {
+    const Architecture & architecture = model_->architecture();
+    for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
+        const auto i = static_cast<size_t>(l);
+        const BlockPlan & plan = plan_->bare(l);
+        Bound b = bound(architecture.layer(l), model_->layers()[i], plan, memory_.bare[i].forward, l);
+        b.adapter = nullptr;
+        run(plan.forward, b, *backend_);
+    }
+}
+
 void Session::head(bool with_gradient) {
     const BlockPlan & plan = with_gradient ? plan_->epilogue() : plan_->evaluated_epilogue();
     const PlacedSlots & slots = with_gradient ? memory_.epilogue : memory_.evaluated_epilogue;
@@ -100,7 +111,7 @@ void Session::check_training() const {
     if (!adapter_) fail(LORICA_ERROR_INVALID_ARGUMENT, "this session has no adapter: it can only evaluate");
 }
 
-LossSum Session::forward_backward(const PackedBatch & batch) {
+void Session::begin_training(const PackedBatch & batch) {
     check_training();
     upload(batch);
     if (trained_rows_.empty()) {
@@ -109,6 +120,10 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
     attached_->set_dropout_seed(*backend_, micro_batch_seed(), memory_.dropout_seeds);
     embed(true);
     ++micro_batch_count_;
+}
+
+LossSum Session::forward_backward(const PackedBatch & batch) {
+    begin_training(batch);
     double sum = 0;
     if (backend_->runs_ahead()) {
         backend_->repeat(segments_, shape_key(), [&] {
@@ -128,6 +143,61 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
     return {sum, static_cast<int64_t>(trained_rows_.size())};
 }
 
+// Of what a device repeats apart from forward_backward.
+enum Half : uint64_t { forward_half = 1, backward_half, weighted_backward_half };
+
+LossSum Session::forward(const PackedBatch & batch, std::span<float> token_nll) {
+    begin_training(batch);
+    std::fill(token_nll.begin(), token_nll.end(), 0.0f);
+    backend_->repeat(segments_, derive_seed(shape_key(), forward_half), [&] {
+        forward(true);
+        head(true);
+    });
+    const double sum = loss(token_nll);
+    if (!std::isfinite(sum)) fail_non_finite_loss();
+    has_forward_ = true;
+    return {sum, static_cast<int64_t>(trained_rows_.size())};
+}
+
+void Session::backward(std::span<const float> weights) {
+    check_training();
+    if (!has_forward_) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "there is no forward pass to go back through: call forward first, and nothing between it and backward; "
+             "evaluations, steps and other micro-batches use the same memory");
+    }
+    if (static_cast<int64_t>(weights.size()) != n_tokens_) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "there are ", weights.size(), " weights; the micro-batch has ", n_tokens_,
+             " tokens");
+    }
+    std::vector<float> of_rows;
+    for (const int32_t t : trained_rows_) {
+        of_rows.push_back(weights[static_cast<size_t>(t)]);
+        if (!std::isfinite(of_rows.back())) {
+            fail(LORICA_ERROR_NON_FINITE, "the weight of token ", t, " is not finite after ", step_count_,
+                 " optimizer steps");
+        }
+    }
+    has_forward_ = false;
+    const bool weighted = std::any_of(of_rows.begin(), of_rows.end(), [](float weight) { return weight != 1; });
+    if (weighted) backend_->copy_to_device(memory_.nll.data, of_rows.data(), of_rows.size() * sizeof(float));
+    backend_->repeat(segments_, derive_seed(shape_key(), weighted ? weighted_backward_half : backward_half), [&] {
+        if (weighted) scale_head_gradient();
+        backward();
+    });
+}
+
+void Session::scale_head_gradient() {
+    // The losses have been read: the weights lie where they were.
+    const auto * const weights = memory_.nll.as<const float>();
+    for (const Call & call : plan_->epilogue().forward) {
+        if (call.kind != Call::head) continue;
+        const Matrix dx = memory_.epilogue.forward[static_cast<size_t>(call.dx)].slice_rows(
+            0, static_cast<int64_t>(trained_rows_.size()));
+        backend_->scale_rows(dx, weights, dx);
+    }
+}
+
 uint64_t Session::shape_key() const {
     uint64_t key = trained_rows_.size();
     for (const LoraPair & pair : adapter_->pairs())
@@ -135,13 +205,17 @@ uint64_t Session::shape_key() const {
     return key;
 }
 
-LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll) {
+LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll, bool with_adapter) {
     upload(batch);
     std::fill(token_nll.begin(), token_nll.end(), 0.0f);
     if (trained_rows_.empty()) return {};
     attached_->set_dropout_seed(*backend_, std::nullopt);
     embed(false);
-    forward(false);
+    if (with_adapter) {
+        forward(false);
+    } else {
+        forward_without_adapter();
+    }
     head(false);
     const double sum = loss(token_nll);
     if (!std::isfinite(sum)) {

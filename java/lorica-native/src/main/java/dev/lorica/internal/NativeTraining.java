@@ -151,6 +151,40 @@ public final class NativeTraining implements AutoCloseable {
     }
 
     /**
+     * The first half of {@link #forwardBackward}.
+     *
+     * @param losses [tokens] receives −log p of each label, 0 where there is none
+     */
+    public Loss forward(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, float[] losses) {
+        return loss(
+                tokens,
+                labels,
+                positions,
+                sequenceLengths,
+                (train, batch, result) -> Lorica.lorica_session_forward(train, batch, losses, result));
+    }
+
+    /** The second half: adds the gradients of the sum of {@code weights[t]} times the loss of position t to the session's. */
+    public void backward(float[] weights) {
+        check(adapter.handle.exclusive(a ->
+                handle.exclusive(train -> Lorica.lorica_session_backward(train, weights, weights.length))));
+    }
+
+    /**
+     * Loss of the model without the adapter.
+     *
+     * @param losses [tokens] receives −log p of each label, 0 where there is none
+     */
+    public Loss evaluateBase(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, float[] losses) {
+        return loss(
+                tokens,
+                labels,
+                positions,
+                sequenceLengths,
+                (train, batch, result) -> Lorica.lorica_session_evaluate_base(train, batch, losses, result));
+    }
+
+    /**
      * Loss alone: no dropout, gradients untouched.
      *
      * @param losses [tokens] receives −log p of each label, 0 where there is none; {@code null}: not wanted
