@@ -100,8 +100,15 @@ TEST_F(ModelMetadata, AFactorOfRopeWithoutATypeIsLinear) {
 }
 
 TEST_F(ModelMetadata, WhatIsNotComputedIsRefusedByItsKey) {
-    refused(with([](GgufWriter & writer) { writer.set_string("llama.rope.scaling.type", "yarn"); }),
-            LORICA_ERROR_UNSUPPORTED, HasSubstr("yarn"));
+    refused(with([](GgufWriter & writer) { writer.set_string("llama.rope.scaling.type", "ntk"); }),
+            LORICA_ERROR_UNSUPPORTED, HasSubstr("ntk"));
+    refused(with([](GgufWriter & writer) { writer.set_string("llama.rope.scaling.type", "longrope"); }),
+            LORICA_ERROR_FORMAT, HasSubstr("rope_factors_short.weight"));
+    refused(with([](GgufWriter & writer) {
+                writer.set_string("llama.rope.scaling.type", "yarn");
+                writer.set_f32("llama.rope.scaling.yarn_ext_factor", 0.5f);
+            }),
+            LORICA_ERROR_UNSUPPORTED, HasSubstr("yarn_ext_factor is 0.5"));
     refused(with([](GgufWriter & writer) { writer.set_bool("llama.attention.causal", false); }),
             LORICA_ERROR_UNSUPPORTED, HasSubstr("llama.attention.causal"));
     for (const char * key :

@@ -211,6 +211,7 @@ Bound Context::bound(const Program & program, const ProgramWeights & weights, co
     Bound b{program, weights, plan, slots.forward, segment.q_len, layer};
     b.adapter = adapter_ ? attached_.get() : nullptr;
     b.positions = buffers_.positions;
+    b.longest_sequence = n_ctx_;
     b.segments = {&segment, 1};
     b.tokens = buffers_.tokens;
     return b;

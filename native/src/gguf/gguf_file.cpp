@@ -680,6 +680,21 @@ std::optional<std::vector<int64_t>> GgufFile::find_ints(std::string_view key) co
     return values;
 }
 
+std::optional<std::vector<bool>> GgufFile::find_bools(std::string_view key) const {
+    const Entry * entry = impl_->find(key);
+    if (entry == nullptr) {
+        return std::nullopt;
+    }
+    if (!entry->is_array || entry->type != GGUF_TYPE_BOOL) {
+        impl_->wrong_type(*entry, "array of bool");
+    }
+    std::vector<bool> values;
+    for (uint64_t i = 0; i < entry->count; ++i) {
+        values.push_back(load<uint8_t>(entry->value + i) != 0);
+    }
+    return values;
+}
+
 std::optional<std::vector<double>> GgufFile::find_floats(std::string_view key) const {
     const Entry * entry = impl_->find(key);
     if (entry == nullptr) {

@@ -74,6 +74,7 @@ public:
     std::optional<std::string> find_string(std::string_view key) const;
     std::optional<std::vector<std::string>> find_strings(std::string_view key) const;
     std::optional<std::vector<int64_t>> find_ints(std::string_view key) const;
+    std::optional<std::vector<bool>> find_bools(std::string_view key) const;
     std::optional<std::vector<double>> find_floats(std::string_view key) const;
 
     // Metadata entry i as it lies in the file: `type` is gguf.h's gguf_type, of the elements when it is an array.

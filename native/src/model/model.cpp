@@ -140,11 +140,20 @@ Vector Model::load_vector(const std::string & name, int64_t n) {
     return static_cast<const float *>(memory);
 }
 
+// Factors of frequencies, which the reader has read.
+bool Model::is_of_rope(std::string_view tensor) const {
+    if (tensor == "rope_freqs.weight") return true;
+    if (tensor != "rope_factors_long.weight" && tensor != "rope_factors_short.weight") return false;
+    return std::ranges::any_of(architecture_.kinds, [](const Program & layer) {
+        return std::ranges::any_of(layer.ropes, [](const RopeSpec & rope) { return rope.original_context > 0; });
+    });
+}
+
 // A tensor that the engine does not know would be left out of the computation without a word.
 void Model::check_all_tensors_used() const {
     const std::set<std::string> used(used_.begin(), used_.end());
     for (const TensorView & view : file_.tensors()) {
-        if (!used.contains(view.name) && view.name != "rope_freqs.weight" && !view.name.ends_with(".attn_rot_embd")) {
+        if (!used.contains(view.name) && !is_of_rope(view.name) && !view.name.ends_with(".attn_rot_embd")) {
             fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", view.name, " is no part of the architecture '",
                  shape().architecture, "' as it is computed here");
         }
@@ -157,7 +166,7 @@ void Model::describe() {
     Fingerprint fingerprint;
     fingerprint.add(shape().architecture);
     for (const TensorView & view : file_.tensors()) {
-        if (view.name == "rope_freqs.weight") continue;
+        if (is_of_rope(view.name)) continue;
         n_params_ += view.n_elements();
         weight_bytes_ += static_cast<int64_t>(view.n_bytes);
         bytes_by_type[type_name(view.type)] += view.n_elements();

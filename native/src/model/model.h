@@ -68,6 +68,7 @@ private:
     Weight load_matrix(const std::string & name, int64_t out, int64_t in);
     Vector load_vector(const std::string & name, int64_t n);
     const TensorView & tensor(const std::string & name);
+    bool is_of_rope(std::string_view tensor) const;
     void check_all_tensors_used() const;
     void describe();
 

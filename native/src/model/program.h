@@ -89,7 +89,14 @@ struct RopeSpec {
     bool halves = false;
     int32_t head_dim = 0;
     double magnitude = 1;
+    // LongRoPE: other frequencies where sequences may be longer than original_context; 0: there are none.
+    std::vector<double> long_inverse_frequency = {};
+    int32_t original_context = 0;
 
+    // The frequencies for sequences of at most so many tokens.
+    const std::vector<double> & frequencies(int64_t max_length) const {
+        return original_context > 0 && max_length > original_context ? long_inverse_frequency : inverse_frequency;
+    }
     bool operator==(const RopeSpec &) const = default;
 };
 

@@ -29,6 +29,7 @@ struct Bound {
     const AttachedSites * adapter = nullptr;
 
     const int32_t * positions = nullptr;  // device memory [n_tokens]
+    int64_t longest_sequence = 0;         // that there may ever be: decides about the frequencies of LongRoPE
     std::span<const Segment> segments;    // kv ranges index the rows of the keys that are attended to
 
     const int32_t * tokens = nullptr;  // of embeddings

@@ -29,6 +29,7 @@ Bound Session::bound(const Program & program, const ProgramWeights & weights, co
     Bound b{program, weights, plan, slots, n_tokens_, layer};
     b.adapter = adapter_ ? attached_.get() : nullptr;
     b.positions = memory_.positions;
+    b.longest_sequence = config_.longest_sequence();
     b.segments = segments_;
     b.tokens = memory_.tokens;
     b.n_picked = static_cast<int64_t>(trained_rows_.size());

@@ -6,7 +6,20 @@
 #include "model/describe.h"
 
 //      function, name in general.architecture
-#define LORICA_ARCHITECTURES(X) X(llama, "llama")
+#define LORICA_ARCHITECTURES(X) \
+    X(llama, "llama")           \
+    X(qwen2, "qwen2")           \
+    X(qwen3, "qwen3")           \
+    X(gemma, "gemma")           \
+    X(gemma2, "gemma2")         \
+    X(gemma3, "gemma3")         \
+    X(phi3, "phi3")             \
+    X(granite, "granite")       \
+    X(smollm3, "smollm3")       \
+    X(olmo2, "olmo2")           \
+    X(gpt2, "gpt2")             \
+    X(falcon, "falcon")         \
+    X(gptneox, "gptneox")
 
 namespace lorica {
 

@@ -1,5 +1,6 @@
 // Llama 2 and 3, Mistral, SmolLM2 and others that are stored as "llama" (Touvron et al. 2023, "LLaMA", section 2.2;
-// grouped-query attention: Ainslie et al. 2023).
+// grouped-query attention: Ainslie et al. 2023). Some have biases, which the tensors of the first layer tell; Mistral
+// 7B v0.1 has a window (Jiang et al. 2023, section 2).
 #include "model/arch/architectures.h"
 
 namespace lorica {
@@ -8,25 +9,30 @@ Architecture llama(const Reader & file) {
     const Shape s = file.shape();
     const double eps = file.positive("attention.layer_norm_rms_epsilon", 1e-5);
     file.refuse_experts();
-    file.check_keys();
+    file.check_keys({"attention.sliding_window"});
     const RopeSpec rope = file.rope(s, false);
+    AttentionSpec attention = s.attention();
+    attention.mask = file.window("attention.sliding_window");
+    const auto linear = [&](const std::string & gguf, std::string hf, int64_t out) {
+        return Linear(gguf, std::move(hf), out).bias(file.has_tensor("blk.0." + gguf + ".bias"));
+    };
 
     Describe d(s);
     d.prologue([&](Block & b) { return b.embed({"token_embd", "model.embed_tokens"}, s.n_vocab, s.n_embd); });
     d.layers("blk.{}", "model.layers.{}", [&](Block & b, Value x, int32_t) {
         const Value n1 = b.norm(x, Rms("attn_norm", "input_layernorm", eps));
         const auto [q, k, v] =
-            b.linear(n1, Linear("attn_q", "self_attn.q_proj", s.q_dim()).rope_rows(s.n_head, s.head_dim),
-                     Linear("attn_k", "self_attn.k_proj", s.kv_dim()).rope_rows(s.n_head_kv, s.head_dim),
-                     Linear("attn_v", "self_attn.v_proj", s.kv_dim()));
+            b.linear(n1, linear("attn_q", "self_attn.q_proj", s.q_dim()).rope_rows(s.n_head, s.head_dim),
+                     linear("attn_k", "self_attn.k_proj", s.kv_dim()).rope_rows(s.n_head_kv, s.head_dim),
+                     linear("attn_v", "self_attn.v_proj", s.kv_dim()));
         const auto [qr, kr] = b.rope(rope, q, k);
-        const Value o = b.attention(qr, kr, v, s.attention());
-        const Value mid = b.linear(o, Linear("attn_output", "self_attn.o_proj", s.n_embd), plus(x));
+        const Value o = b.attention(qr, kr, v, attention);
+        const Value mid = b.linear(o, linear("attn_output", "self_attn.o_proj", s.n_embd), plus(x));
         const Value n2 = b.norm(mid, Rms("ffn_norm", "post_attention_layernorm", eps));
         const auto [gate, up] =
-            b.linear(n2, Linear("ffn_gate", "mlp.gate_proj", s.n_ff), Linear("ffn_up", "mlp.up_proj", s.n_ff));
+            b.linear(n2, linear("ffn_gate", "mlp.gate_proj", s.n_ff), linear("ffn_up", "mlp.up_proj", s.n_ff));
         const Value h = b.gated(Act::silu, gate, up);
-        return b.linear(h, Linear("ffn_down", "mlp.down_proj", s.n_embd), plus(mid));
+        return b.linear(h, linear("ffn_down", "mlp.down_proj", s.n_embd), plus(mid));
     });
     d.epilogue([&](Block & b, Value x) {
         const Value normed = b.norm(x, Rms("output_norm", "model.norm", eps));

@@ -67,6 +67,8 @@ double Reader::number(const std::string & key, double otherwise) const {
     return file_.find_float(architecture_ + "." + key).value_or(otherwise);
 }
 
+double Reader::optional_positive(const std::string & key) const { return has(key) ? positive(key, 1) : 0; }
+
 bool Reader::has(const std::string & key) const {
     for (int64_t i = 0; i < file_.n_kv(); ++i) {
         if (file_.key(i) == architecture_ + "." + key) return true;
@@ -205,11 +207,11 @@ void Reader::check_keys(std::initializer_list<std::string_view> own) const {
         "rope.freq_base", "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor",
         "rope.scaling.yarn_ext_factor", "expert_count", "attention.scale", "logit_scale", "embedding_scale",
         "residual_scale", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
-        "attention.max_alibi_bias",
+        "attention.max_alibi_bias", "rope.scaling.original_context_length", "rope.scaling.yarn_beta_fast",
+        "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier",
         // without an effect on what is computed here
-        "expert_used_count", "pooling_type", "rope.scaling.finetuned", "rope.scaling.original_context_length",
-        "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-        "rope.scaling.yarn_log_multiplier", "tensor_data_layout"};
+        "expert_used_count", "pooling_type", "rope.scaling.finetuned", "rope.scaling.yarn_attn_factor",
+        "tensor_data_layout"};
     const auto is_own = [&](std::string_view name) { return std::find(own.begin(), own.end(), name) != own.end(); };
     const std::string prefix = architecture_ + ".";
     for (int64_t i = 0; i < file_.n_kv(); ++i) {
@@ -226,14 +228,40 @@ void Reader::check_keys(std::initializer_list<std::string_view> own) const {
     for (const char * key : {"attention.scale", "logit_scale", "embedding_scale", "residual_scale"}) {
         if (!is_own(key)) only(key, 1, 1);
     }
-    for (const char * key : {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv",
-                             "attention.max_alibi_bias", "rope.scaling.yarn_ext_factor"}) {
+    for (const char * key :
+         {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.max_alibi_bias"}) {
         if (!is_own(key)) only(key, 0, 0);
     }
-    if (!is_own("rope.scaling.attn_factor")) only("rope.scaling.attn_factor", 1, 1);
+    const std::string scaling = this->scaling();
+    const double yarn = scaling == "yarn" ? 1 : 0;
+    only("rope.scaling.yarn_ext_factor", yarn, yarn);
+    if (scaling != "yarn" && scaling != "longrope") only("rope.scaling.attn_factor", 1, 1);
 }
 
-RopeSpec Reader::rope(const Shape & shape, bool halves) const {
+MaskSpec Reader::window(const std::string & key, int32_t otherwise) const {
+    const int32_t keys = optional_integer(key, 0, std::numeric_limits<int32_t>::max()).value_or(otherwise);
+    MaskSpec mask;
+    if (keys > 0) mask.back = keys - 1;
+    return mask;
+}
+
+std::vector<bool> Reader::pattern(const Shape & shape, const std::string & key, int32_t otherwise) const {
+    const auto n_layer = static_cast<size_t>(shape.n_layer);
+    const std::string full = architecture_ + "." + key;
+    if (is_array(full)) {
+        const std::vector<bool> values = *file_.find_bools(full);
+        if (values.size() != n_layer) {
+            fail(LORICA_ERROR_FORMAT, file_.path(), ": ", full, " must have a value for each of ", n_layer, " layers");
+        }
+        return values;
+    }
+    const int32_t period = optional_integer(key, 1, 4096).value_or(otherwise);
+    std::vector<bool> windowed;
+    for (int32_t l = 0; l < shape.n_layer; ++l) windowed.push_back((l + 1) % period != 0);
+    return windowed;
+}
+
+RopeSpec Reader::unscaled_rope(const Shape & shape, bool halves, double base) const {
     RopeSpec rope;
     rope.halves = halves;
     rope.head_dim = shape.head_dim;
@@ -243,28 +271,90 @@ RopeSpec Reader::rope(const Shape & shape, bool halves) const {
     if (n_rot % 2 != 0) {
         fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".rope.dimension_count is odd (", n_rot, ")");
     }
+    for (int32_t i = 0; i < n_rot / 2; ++i) rope.inverse_frequency.push_back(std::pow(base, -2.0 * i / n_rot));
+    return rope;
+}
+
+// The factors of longrope are enough: llama.cpp takes them whatever the key says, and its converter of Phi-3 writes
+// none.
+std::string Reader::scaling() const {
+    if (has_tensor("rope_factors_short.weight")) return "longrope";
+    return file_.find_string(architecture_ + ".rope.scaling.type").value_or("linear");
+}
+
+int32_t Reader::original_context() const {
+    constexpr int64_t largest = std::numeric_limits<int32_t>::max();
+    const auto said = optional_integer("rope.scaling.original_context_length", 1, largest);
+    return said ? *said : integer("context_length", 1, largest);
+}
+
+RopeSpec Reader::rope(const Shape & shape, bool halves) const {
     const double base = positive("rope.freq_base", 10000.0);
-    double linear_factor = 1;
+    RopeSpec rope = unscaled_rope(shape, halves, base);
+    const auto n_rot = static_cast<int32_t>(2 * rope.inverse_frequency.size());
     // As llama.cpp reads it: a factor without a type is linear, the factor's older name counts where the newer one is
     // not there, and 0 is no factor.
-    const std::string scaling = file_.find_string(architecture_ + ".rope.scaling.type").value_or("linear");
+    const std::string scaling = this->scaling();
     if (scaling == "linear") {
         const double factor = number("rope.scaling.factor", number("rope.scale_linear", 0));
         if (!(factor >= 0) || !std::isfinite(factor)) {
             fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".rope.scaling.factor is ", factor,
                  "; it must be positive");
         }
-        if (factor > 0) linear_factor = factor;
+        if (factor > 0) {
+            for (double & one : rope.inverse_frequency) one /= factor;
+        }
+    } else if (scaling == "yarn") {
+        yarn(rope, n_rot, base);
+    } else if (scaling == "longrope") {
+        longrope(rope, n_rot);
     } else if (scaling != "none") {
         fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": RoPE scaling '", scaling,
-             "' is not supported (none, linear and rope_freqs are)");
-    }
-    for (int32_t i = 0; i < n_rot / 2; ++i) {
-        rope.inverse_frequency.push_back(std::pow(base, -2.0 * i / n_rot) / linear_factor);
+             "' is not supported (none, linear, yarn, longrope and rope_freqs are)");
     }
     const std::vector<float> factors = this->factors("rope_freqs.weight", n_rot / 2);
     for (size_t i = 0; i < factors.size(); ++i) rope.inverse_frequency[i] /= factors[i];
     return rope;
+}
+
+// Frequencies that turn often within the original context stay, those that turn less than once are divided by the
+// factor, and between the two there is a ramp (Peng et al. 2023, equations 18 to 23).
+void Reader::yarn(RopeSpec & rope, int32_t n_rot, double base) const {
+    const double factor = positive("rope.scaling.factor", 1.0);
+    const int32_t original = original_context();
+    // The pair that makes so many turns.
+    const auto pair_of = [&](double turns) {
+        constexpr double two_pi = 6.283185307179586;
+        return n_rot * std::log(original / (turns * two_pi)) / (2 * std::log(base));
+    };
+    const double low = std::max(0.0, std::floor(pair_of(positive("rope.scaling.yarn_beta_fast", 32.0))));
+    const double high = std::min(n_rot - 1.0, std::ceil(pair_of(positive("rope.scaling.yarn_beta_slow", 1.0))));
+    for (size_t i = 0; i < rope.inverse_frequency.size(); ++i) {
+        const double ramp = (static_cast<double>(i) - low) / std::max(0.001, high - low);
+        const double divided = std::clamp(ramp, 0.0, 1.0);
+        rope.inverse_frequency[i] *= divided / factor + (1 - divided);
+    }
+    // Section 3.4. A log multiplier is DeepSeek's mscale_all_dim, by which the factor is divided again.
+    const double logarithm = 0.1 * std::log(std::max(1.0, factor));
+    rope.magnitude = positive("rope.scaling.attn_factor", 1.0) * (1 + logarithm) /
+                     (1 + logarithm * optional_positive("rope.scaling.yarn_log_multiplier"));
+}
+
+void Reader::longrope(RopeSpec & rope, int32_t n_rot) const {
+    if (file_.tensors().empty()) return;  // metadata alone, from which nobody computes
+    const std::vector<float> near = factors("rope_factors_short.weight", n_rot / 2);
+    const std::vector<float> far = factors("rope_factors_long.weight", n_rot / 2);
+    if (near.empty() || far.empty()) {
+        fail(LORICA_ERROR_FORMAT, file_.path(),
+             ": longrope needs the tensors rope_factors_short.weight and rope_factors_long.weight");
+    }
+    rope.original_context = original_context();
+    rope.long_inverse_frequency = rope.inverse_frequency;
+    for (size_t i = 0; i < rope.inverse_frequency.size(); ++i) {
+        rope.inverse_frequency[i] /= near[i];
+        rope.long_inverse_frequency[i] /= far[i];
+    }
+    rope.magnitude = positive("rope.scaling.attn_factor", 1.0);
 }
 
 }  // namespace lorica

@@ -29,20 +29,33 @@ public:
     double number(const std::string & key, double otherwise) const;
     bool has(const std::string & key) const;
     bool boolean(const std::string & key, bool otherwise) const;
+    double optional_positive(const std::string & key) const;  // 0: not there
+    bool has_tensor(const std::string & name) const { return file_.find_tensor(name) != nullptr; }
+    bool has_tensors() const { return !file_.tensors().empty(); }  // or is metadata alone
     // A tensor beside the weights: F32 with n positive elements; empty where there is none.
     std::vector<float> factors(const std::string & tensor, int64_t n) const;
 
     // What all decoders have. The vocabulary is as large as the embedding or, in a file without tensors, as vocab_size.
     Shape shape() const;
     // base^(-2i / n_rot) / factor_i by the keys and the tensor rope_freqs.weight, where n_rot is rope.dimension_count
-    // or head_dim. Scaling: none, linear, and Llama 3's, which converters store in rope_freqs.weight.
+    // or head_dim. Scaling: none; linear; Llama 3's, which converters store in rope_freqs.weight; yarn (Peng et al.
+    // 2023, section 3); longrope (Ding et al. 2024), whose factors are tensors.
     RopeSpec rope(const Shape & shape, bool halves) const;
+    RopeSpec unscaled_rope(const Shape & shape, bool halves, double base) const;
+    // Causal, of the number of keys that the key gives; 0 or not there: all.
+    MaskSpec window(const std::string & key, int32_t otherwise = 0) const;
+    // Which layers see a window alone: an array of the file's; or all except every n-th, where the key gives n.
+    std::vector<bool> pattern(const Shape & shape, const std::string & key, int32_t otherwise) const;
     void refuse_experts() const;
     // Refuses keys that change what other programs compute and that no description here obeys, and warns of keys that
     // are neither among those that all architectures share nor among `own`.
     void check_keys(std::initializer_list<std::string_view> own = {}) const;
 
 private:
+    std::string scaling() const;
+    int32_t original_context() const;
+    void yarn(RopeSpec & rope, int32_t n_rot, double base) const;
+    void longrope(RopeSpec & rope, int32_t n_rot) const;
     std::optional<int64_t> find(const std::string & key) const;
     bool is_array(const std::string & key) const;
     void check_vocabulary(int32_t n_rows) const;
