@@ -103,7 +103,7 @@ def main():
             model.save_pretrained(saved)
             in_peft = PeftModel.from_pretrained(load_base(arguments.gguf), saved).eval()
             if settings.get("use_dora"):  # there is no such LoRA file; folded into the model it can be written
-                lorica.run("merge", "--model", lorica.gguf, "--adapter", saved, "--type", "F32", "--output", merged)
+                lorica.run("merge", "--model", lorica.gguf, "--adapter", saved, "--type", "F32", "--output", merged, "--overwrite")
                 ours = lorica.logits("none", tokens, scratch, merged)
             else:
                 lorica.run("export", "--model", lorica.gguf, "--adapter", saved, "--format", "gguf", "--output", converted)

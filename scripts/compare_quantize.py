@@ -111,7 +111,7 @@ def main():
         for title, model in models:
             for name in TYPES:
                 ours, theirs = folder / "ours.gguf", folder / "theirs.gguf"
-                lorica("quantize", model, ours, "--type", name)
+                lorica("quantize", model, ours, "--type", name, "--overwrite")
                 quantize_with_llama(llama, model, theirs, name)
                 n, other_type, other_bytes = compare(ours, theirs)
                 same = other_type == other_bytes == 0

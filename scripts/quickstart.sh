@@ -11,11 +11,16 @@ if ! program_is_current; then
     build_program
 fi
 
+overwrite=true # what an earlier quickstart made; a folder of yours is not written over unasked
+for argument in "$@"; do
+    case $argument in --output* | -o*) overwrite=false ;; esac
+done
 cat >"$build/quickstart.yaml" <<YAML
 model: "$checkout/models/austen-7m-q4_0.gguf"
 data: "$checkout/models/data/pride_and_prejudice_train.json"
 eval-data: "$checkout/models/data/pride_and_prejudice_eval.json"
 output: "$build/quickstart"
+overwrite: $overwrite
 ask: "Who is Mr. Collins?"
 target-modules: all-linear
 lora-r: 16

@@ -1,10 +1,12 @@
 package dev.lorica.cli;
 
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.exceptions.LoricaException;
-import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
+import java.util.Set;
 
 /** The files of an adapter's folder. */
 enum AdapterFormat {
@@ -12,21 +14,30 @@ enum AdapterFormat {
     GGUF,
     BOTH;
 
+    private static final List<String> ALL =
+            List.of(Adapter.FILE_NAME, Adapter.PEFT_FILE_NAME, Adapter.PEFT_CONFIG_NAME, AdapterMetadata.FILE_NAME);
+
+    /** Sees to it, before anything is computed, that writing into the folder loses nothing. */
+    void check(Path folder, boolean overwrite, Inputs inputs) {
+        for (String name : ALL) {
+            Path file = folder.resolve(name);
+            inputs.refuse("--output " + folder, file);
+            if (Files.exists(file) && !overwrite) {
+                throw new LoricaException("--output " + folder + " holds " + name
+                        + " already; choose another folder, or replace what is in it with --overwrite");
+            }
+        }
+    }
+
     /** Writes those files, and takes away those of the other format that an earlier adapter left: they would not be this one. */
     void write(Adapter adapter, Path folder, String baseModelName) {
-        if (this != PEFT) {
-            adapter.save(folder);
-        }
-        if (this != GGUF) {
-            adapter.exportPeft(folder, baseModelName);
-        }
-        if (this == PEFT) {
-            delete(folder.resolve(Adapter.FILE_NAME));
-        }
-        if (this == GGUF) {
-            delete(folder.resolve(Adapter.PEFT_CONFIG_NAME));
-            delete(folder.resolve(Adapter.PEFT_FILE_NAME));
-        }
+        Set<Adapter.Format> formats =
+                switch (this) {
+                    case PEFT -> Set.of(Adapter.Format.PEFT);
+                    case GGUF -> Set.of(Adapter.Format.GGUF);
+                    case BOTH -> Set.of(Adapter.Format.GGUF, Adapter.Format.PEFT);
+                };
+        adapter.save(folder, formats, baseModelName);
     }
 
     /** What its files take, less than a page of names and numbers aside: the parameters are in f32. */
@@ -37,13 +48,5 @@ enum AdapterFormat {
     /** The one of its files to tell people of. */
     String mainFile() {
         return this == PEFT ? Adapter.PEFT_FILE_NAME : Adapter.FILE_NAME;
-    }
-
-    private static void delete(Path file) {
-        try {
-            Files.deleteIfExists(file);
-        } catch (IOException e) {
-            throw new LoricaException(file + " is of an earlier adapter and cannot be deleted: " + e.getMessage(), e);
-        }
     }
 }

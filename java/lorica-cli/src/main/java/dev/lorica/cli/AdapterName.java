@@ -30,6 +30,13 @@ record AdapterName(Path path, double scale) {
                 : new AdapterName(Path.of(matcher.group(1)), Double.parseDouble(matcher.group(2)));
     }
 
+    /** The files and folders of the adapters, on this machine. */
+    static List<Path> paths(Terminal terminal, List<String> names) {
+        return names.stream()
+                .map(name -> HubFiles.adapter(terminal, of(name).path))
+                .toList();
+    }
+
     /** The one adapter, or the sum of several; {@code null} when there are no names. */
     static Adapter load(Terminal terminal, Model base, List<String> names) {
         List<AdapterName> wanted = names.stream().map(AdapterName::of).toList();

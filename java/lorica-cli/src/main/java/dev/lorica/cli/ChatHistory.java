@@ -18,6 +18,7 @@ final class ChatHistory {
     private final boolean oneByOne;
     private final String system;
     private final ExampleEncoder encoder;
+    private final int context;
     private final int most;
     private final Consumer<String> note;
     private final List<Message> turns = new ArrayList<>();
@@ -37,6 +38,7 @@ final class ChatHistory {
             Consumer<String> note) {
         this.system = system;
         this.note = note;
+        this.context = context;
         oneByOne = template instanceof TextTemplate;
         encoder = new ExampleEncoder(tokenizer, template, false);
         most = Math.max(context / 4, context - answer);
@@ -46,13 +48,19 @@ final class ChatHistory {
         }
     }
 
-    /** The messages that this question is asked with. */
+    /** The messages that this question is asked with; none when it alone is longer than the model's context. */
     List<Message> ask(String question) {
+        int alone = encoder.prompt(record(List.of(Message.user(question)))).length;
+        if (alone >= context) {
+            note.accept("note: the question has " + Format.count(alone, "token")
+                    + "; the model's context has room for " + Format.count(context) + ". Ask a shorter one");
+            return List.of();
+        }
         if (oneByOne) {
             turns.clear();
         }
         turns.add(Message.user(question));
-        while (turns.size() > 1 && encoder.prompt(record()).length > most) {
+        while (turns.size() > 1 && encoder.prompt(record(turns)).length > most) {
             if (!forgets) {
                 forgets = true;
                 note.accept(
@@ -61,14 +69,14 @@ final class ChatHistory {
             }
             turns.subList(0, Math.min(2, turns.size() - 1)).clear();
         }
-        return messages();
+        return messages(turns);
     }
 
     void answered(String answer) {
         turns.add(Message.assistant(answer));
     }
 
-    private List<Message> messages() {
+    private List<Message> messages(List<Message> turns) {
         List<Message> messages = new ArrayList<>(turns);
         if (system != null) {
             messages.add(0, Message.system(system));
@@ -76,7 +84,7 @@ final class ChatHistory {
         return messages;
     }
 
-    private DataRecord record() {
-        return DataRecord.conversation(messages().toArray(Message[]::new));
+    private DataRecord record(List<Message> turns) {
+        return DataRecord.conversation(messages(turns).toArray(Message[]::new));
     }
 }

@@ -16,6 +16,7 @@ import java.util.function.Consumer;
 import picocli.CommandLine.Option;
 
 /** What a run writes down while it goes on, and how it goes on after its process has ended. */
+@Section("Checkpoints and logs")
 final class CheckpointOptions {
     private static final TrainingConfig DEFAULTS = TrainingConfig.defaults();
 
@@ -30,6 +31,12 @@ final class CheckpointOptions {
             paramLabel = "N",
             description = "Steps from one checkpoint to the next; 500 if nothing is said.")
     Integer saveSteps;
+
+    @Option(
+            names = "--saves-per-epoch",
+            paramLabel = "N",
+            description = "The same as so many checkpoints in each epoch.")
+    Integer savesPerEpoch;
 
     @Option(
             names = "--save-total-limit",
@@ -84,7 +91,7 @@ final class CheckpointOptions {
             } else if (!Checkpoint.list(output).isEmpty()) {
                 throw new LoricaException(
                         output + " holds checkpoints of another run: go on from them with --resume auto, "
-                                + "delete them with --overwrite-output-dir, or choose another folder");
+                                + "delete them with --overwrite, or choose another folder");
             }
             return null;
         }

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import picocli.CommandLine.Option;
 
 /** What every command understands. */
+@Section("Other")
 final class CommonOptions {
     @Option(
             names = "--json",

@@ -5,8 +5,8 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.concurrent.Callable;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -50,7 +50,10 @@ final class ConvertCommand implements Callable<Integer> {
                     "F16, BF16, F32, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: ${DEFAULT-VALUE}")
     private String type = "F16";
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Option(names = "--overwrite", description = "Replace OUTPUT if it is there already.")
+    private boolean overwrite;
+
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     ConvertCommand(Terminal terminal) {
@@ -60,7 +63,10 @@ final class ConvertCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         long start = System.nanoTime();
-        HuggingFaceConverter.convert(HubFiles.folder(terminal, input), output, type);
+        Path source = HubFiles.folder(terminal, input);
+        try (OutputFile file = OutputFile.prepare(output, overwrite, new Inputs().add(source))) {
+            HuggingFaceConverter.convert(source, output, type);
+        }
         double seconds = (System.nanoTime() - start) / 1e9;
         long bytes = HubFiles.bytes(output);
         terminal.out()

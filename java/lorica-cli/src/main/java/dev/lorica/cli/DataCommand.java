@@ -12,8 +12,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** {@code lorica data}: what training would make of data files. */
@@ -22,8 +22,8 @@ import picocli.CommandLine.Option;
         header = "Show what training would learn from data files.",
         description = {
             "",
-            "Formats, lengths, what is cut, left out, doubled and learned, and examples as the model sees them. The options are "
-                    + "those of train; nothing is trained."
+            "Formats, lengths, what is cut, left out, doubled and learned, and examples as the model sees them. The"
+                    + " options are those of train; nothing is trained."
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
@@ -32,7 +32,7 @@ import picocli.CommandLine.Option;
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica data --model llama.gguf --data chats.jsonl --max-length 2048",
-            "  lorica data --model llama.gguf --data questions.csv --chat-template llama3 --examples 5"
+            "  lorica data --model llama.gguf --data questions.csv --chat-template llama3"
         })
 final class DataCommand implements Callable<Integer> {
     private static final int ROWS = 12;
@@ -70,10 +70,10 @@ final class DataCommand implements Callable<Integer> {
     @Option(names = "--seed", paramLabel = "N", description = "For the order of examples. Default: ${DEFAULT-VALUE}")
     private long seed = 42;
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nData:%n")
+    @Mixin
     private DataOptions dataOptions = new DataOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     DataCommand(Terminal terminal) {

@@ -18,10 +18,13 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import java.util.function.Consumer;
+import java.util.stream.Stream;
 import picocli.CommandLine.Option;
 
 /** Which fields of a data file are used, and how they become tokens. */
+@Section("Data")
 final class DataOptions {
     static final int DEFAULT_MAX_LENGTH = 1024;
 
@@ -68,10 +71,10 @@ final class DataOptions {
             names = "--template",
             paramLabel = "NAME|FILE",
             description =
-                    "What stands around a prompt: instruction (### Instruction: … ### Response: …), plain (nothing), "
-                            + "chat (the model's chat template), or a YAML file with prompt and prompt_with_input, in which "
-                            + "{instruction}, {input} and {system} stand. Default: chat for conversations, plain for texts and for "
-                            + "prompts that carry ### Response: already, else instruction.")
+                    "What stands around a prompt: instruction (### Instruction: … ### Response: …), plain (nothing),"
+                            + " chat (the model's chat template), or a YAML file with prompt and prompt_with_input, in"
+                            + " which {instruction}, {input} and {system} stand. Default: chat for conversations, plain"
+                            + " for texts and for prompts that carry ### Response: already, else instruction.")
     String template;
 
     @Option(
@@ -107,11 +110,23 @@ final class DataOptions {
                     + "error. They are counted and reported. Default: ${DEFAULT-VALUE}")
     String unshown = "skip";
 
+    @Option(names = "--max-samples", paramLabel = "N", description = "Take the first N records of each data file only.")
+    Integer maxSamples;
+
     @Option(names = "--train-on-prompt", description = "Learn the prompts too, not only responses.")
     boolean trainOnPrompt;
 
     Dataset load(Path file) {
-        return Dataset.load(file, fieldNames());
+        return load(file, maxSamples, "--max-samples");
+    }
+
+    /** @param most records to take; {@code null}: all */
+    Dataset load(Path file, Integer most, String option) {
+        if (most != null && most < 1) {
+            throw new InvalidArgumentException(option + " cannot be " + most + "; it is 1 or more");
+        }
+        Dataset all = Dataset.load(file, fieldNames());
+        return most == null ? all : all.first(most);
     }
 
     /** Whether such files can be what is meant, before a model is loaded or even downloaded for them. */
@@ -119,8 +134,21 @@ final class DataOptions {
         files.forEach(file -> Dataset.check(file, fieldNames()));
     }
 
+    /** Those of its values that are files. */
+    List<Path> files() {
+        return Stream.of(template, chatTemplate)
+                .filter(Objects::nonNull)
+                .map(Path::of)
+                .filter(Files::exists)
+                .toList();
+    }
+
     private FieldNames fieldNames() {
         return new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField);
+    }
+
+    static int defaultMaxLength(int modelContext) {
+        return Math.min(DEFAULT_MAX_LENGTH, modelContext);
     }
 
     /** What was asked for; the template is {@code null} where none was. */
@@ -129,7 +157,7 @@ final class DataOptions {
     }
 
     DataConfig config(TokenizerInfo tokenizer, int modelContext) {
-        int length = maxLength != null ? maxLength : Math.min(DEFAULT_MAX_LENGTH, modelContext);
+        int length = maxLength != null ? maxLength : defaultMaxLength(modelContext);
         return new DataConfig(
                 template(tokenizer),
                 length,

@@ -5,6 +5,7 @@ import dev.lorica.Precision;
 import picocli.CommandLine.Option;
 
 /** Where to compute. */
+@Section("Device")
 final class DeviceOptions {
     @Option(
             names = "--device",

@@ -3,12 +3,10 @@ package dev.lorica.cli;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.dataformat.yaml.YAMLGenerator;
 import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
-import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.files.AtomicFile;
 import dev.lorica.hub.HubName;
-import java.io.IOException;
-import java.nio.file.Files;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -25,7 +23,7 @@ final class EffectiveConfig {
 
     /** What is not about the run but about this call of the program. */
     private static final Set<String> LEFT_OUT =
-            Set.of("--config", "--resume", "--overwrite-output-dir", "--json", "--verbose", "--help");
+            Set.of("--config", "--resume", "--overwrite", "--json", "--verbose", "--help");
 
     private static final YAMLMapper YAML = YAMLMapper.builder()
             .disable(YAMLGenerator.Feature.WRITE_DOC_START_MARKER)
@@ -38,13 +36,10 @@ final class EffectiveConfig {
 
     static void write(CommandSpec command, Path folder) {
         Path file = folder.resolve(FILE_NAME);
-        Path temporary = folder.resolve(FILE_NAME + ".tmp");
         try {
-            Files.writeString(temporary, yaml(command));
-            Files.move(temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
-        } catch (IOException e) {
-            temporary.toFile().delete();
-            throw new FileAccessException(file + " cannot be written: " + e.getMessage(), e);
+            AtomicFile.write(file, yaml(command).getBytes(StandardCharsets.UTF_8));
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
         }
     }
 

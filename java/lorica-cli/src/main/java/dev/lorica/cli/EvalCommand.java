@@ -5,6 +5,7 @@ import dev.lorica.adapter.Adapter;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
+import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.AnswerEvaluation;
@@ -24,8 +25,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import java.util.function.Function;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** {@code lorica eval}: a model measured, with an adapter beside it where there is one. */
@@ -34,11 +35,11 @@ import picocli.CommandLine.Option;
         header = "Measure a model, and an adapter beside it: loss, perplexity, answers.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica eval --model FILE [--adapter DIR|FILE[:SCALE]]… [--data FILE] [--text FILE] [OPTION]…",
+        customSynopsis = "lorica eval --model FILE [--data FILE] [--text FILE] [OPTION]…",
         optionListHeading = "%nWhat to measure:%n",
         footerHeading = "%nExamples:%n",
         footer = {
-            "  lorica eval --model llama.gguf --adapter my-adapter --data held-out.json --answers 40",
+            "  lorica eval -m llama.gguf -a my-adapter --data held-out.json --answers 40",
             "  lorica eval --model llama.gguf --text novel.txt --ctx-size 512"
         })
 final class EvalCommand implements Callable<Integer> {
@@ -99,15 +100,16 @@ final class EvalCommand implements Callable<Integer> {
             description = "Examples processed at once; does not change the result. Default: ${DEFAULT-VALUE}")
     private int batchSize = 4;
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nData:%n")
+    @Mixin
     private DataOptions dataOptions = new DataOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    @Mixin
     private DeviceOptions device = new DeviceOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
+    private List<Map<String, Object>> answersShown = List.of();
     private final List<String[]> rows = new ArrayList<>();
     private final Map<String, Map<String, Object>> json = new LinkedHashMap<>();
 
@@ -170,8 +172,19 @@ final class EvalCommand implements Callable<Integer> {
                     .temperature(0)
                     .maxNewTokens(maxTokens)
                     .build();
-            List<AnswerEvaluation> answered =
-                    each(evaluators, evaluator -> evaluator.evaluateAnswers(questions, template, greedy));
+            List<List<String>> texts = new ArrayList<>();
+            List<AnswerEvaluation> answered = each(evaluators, evaluator -> {
+                List<String> came = new ArrayList<>();
+                texts.add(came);
+                CountLine count = new CountLine(terminal, "answers");
+                AnswerEvaluation result = evaluator.evaluateAnswers(questions, template, greedy, (question, answer) -> {
+                    came.add(answer);
+                    count.show(came.size(), questions.size());
+                });
+                count.end();
+                return result;
+            });
+            show(questions, texts);
             row("exact match", answered, result -> Format.percent(result.exactMatch(), 1));
             row("F1", answered, result -> Format.percent(result.f1(), 1));
             record(answered, (values, result) -> {
@@ -182,6 +195,43 @@ final class EvalCommand implements Callable<Integer> {
         }
     }
 
+    /** Every question with what was expected and what came. */
+    private void show(List<DataRecord> questions, List<List<String>> texts) {
+        List<Map<String, Object>> shown = new ArrayList<>();
+        List<String> names = new ArrayList<>(json.keySet());
+        for (int i = 0; i < questions.size(); i++) {
+            DataRecord question = questions.get(i);
+            Map<String, Object> one = new LinkedHashMap<>();
+            one.put("question", question.isConversation() ? lastQuestion(question) : question.prompt());
+            one.put("expected", question.answer());
+            for (int e = 0; e < texts.size(); e++) {
+                one.put(names.get(e), texts.get(e).get(i));
+            }
+            shown.add(one);
+        }
+        answersShown = shown;
+        shown.forEach(one -> {
+            terminal.out().println();
+            one.forEach((name, text) -> answer(name, text.toString().strip()));
+        });
+    }
+
+    private static String lastQuestion(DataRecord record) {
+        return record.conversation().messages().stream()
+                .filter(message -> message.role().equals("user"))
+                .reduce((first, second) -> second)
+                .map(Message::content)
+                .orElse("");
+    }
+
+    private void answer(String name, String text) {
+        String heading = terminal.bold(String.format("%-9s", name));
+        for (String line : terminal.wrap(text.replaceAll("\\R", " "), 10)) {
+            terminal.out().println(heading + " " + line);
+            heading = " ".repeat(9);
+        }
+    }
+
     private void measureText(Model base, List<Evaluator> evaluators) {
         if (window > base.info().contextLength()) {
             terminal.err()
@@ -189,7 +239,12 @@ final class EvalCommand implements Callable<Integer> {
                             + base.info().contextLength() + " positions that the model was trained with");
         }
         String content = read(text);
-        List<TextEvaluation> results = each(evaluators, evaluator -> evaluator.evaluateText(content, window));
+        List<TextEvaluation> results = each(evaluators, evaluator -> {
+            CountLine count = new CountLine(terminal, "windows of the text");
+            TextEvaluation result = evaluator.evaluateText(content, window, count::show);
+            count.end();
+            return result;
+        });
         TextEvaluation any = results.get(0);
         new TrainingReport(terminal)
                 .row(
@@ -244,7 +299,11 @@ final class EvalCommand implements Callable<Integer> {
 
     private void print() {
         if (terminal.json()) {
-            terminal.printJson(json);
+            Map<String, Object> all = new LinkedHashMap<>(json);
+            if (!answersShown.isEmpty()) {
+                all.put("answers", answersShown);
+            }
+            terminal.printJson(all);
             return;
         }
         rows.add(0, adapters.isEmpty() ? new String[] {"", "base"} : new String[] {"", "base", "with adapter"});

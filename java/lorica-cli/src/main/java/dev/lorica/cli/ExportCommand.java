@@ -8,8 +8,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** {@code lorica export}: an adapter in another format. */
@@ -19,12 +19,12 @@ import picocli.CommandLine.Option;
         description = {"", "Reads either format: a folder of PEFT's or of Lorica's, or a GGUF LoRA file."},
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica export --model FILE --adapter DIR|FILE[:SCALE]… --output DIR [OPTION]…",
+        customSynopsis = "lorica export --model FILE --adapter DIR --output DIR [OPTION]…",
         optionListHeading = "%nOptions:%n",
         footerHeading = "%nExamples:%n",
         footer = {
-            "  lorica export --model llama.gguf --adapter my-adapter --format peft --output my-peft-adapter",
-            "  lorica export --model llama.gguf --adapter peft-adapter --format gguf --output my-adapter"
+            "  lorica export -m llama.gguf -a my-adapter --format peft --output my-peft-adapter",
+            "  lorica export -m llama.gguf -a peft-adapter --format gguf --output my-adapter"
         })
 final class ExportCommand implements Callable<Integer> {
     private final Terminal terminal;
@@ -56,14 +56,18 @@ final class ExportCommand implements Callable<Integer> {
             description = "Folder for the new files.")
     private Path output;
 
+    @Option(names = "--overwrite", description = "Replace an adapter that is in the folder already.")
+    private boolean overwrite;
+
     @Option(
             names = "--base-model-name",
             paramLabel = "NAME",
             description =
-                    "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
+                    "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's"
+                            + " file")
     private String baseModelName;
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     ExportCommand(Terminal terminal) {
@@ -73,7 +77,11 @@ final class ExportCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         AdapterFormat wanted = Choices.of("--format", format, AdapterFormat.class);
-        try (Model base = Model.load(HubFiles.model(terminal, model));
+        Path modelFile = HubFiles.model(terminal, model);
+        Inputs inputs = new Inputs().add(modelFile);
+        AdapterName.paths(terminal, adapters).forEach(inputs::add);
+        wanted.check(output, overwrite, inputs);
+        try (Model base = Model.load(modelFile);
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             if (wanted == AdapterFormat.GGUF && tuned.info().useDora()) {
                 throw new LoricaException(

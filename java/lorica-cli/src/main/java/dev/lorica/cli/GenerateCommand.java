@@ -3,11 +3,12 @@ package dev.lorica.cli;
 import dev.lorica.Model;
 import dev.lorica.ModelInfo;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.data.DataRecord;
+import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.generate.Generation;
-import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.GenerationResult;
 import dev.lorica.generate.Generator;
 import java.io.BufferedReader;
@@ -20,9 +21,13 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
-import picocli.CommandLine.ArgGroup;
+import java.util.stream.Stream;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Spec;
 
 /** {@code lorica generate}: text from a model, with an adapter or without. */
 @Command(
@@ -30,17 +35,20 @@ import picocli.CommandLine.Option;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica generate --model FILE [--adapter DIR|FILE[:SCALE]]… (-i | -p TEXT | --chat) [OPTION]…",
+        customSynopsis = "lorica generate --model FILE (-i TEXT | -p TEXT | --chat) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {
-            "  lorica generate --model llama.gguf --adapter my-adapter --instruction \"Who is Mr. Collins?\"",
-            "  lorica generate --model llama.gguf --adapter austen --adapter brief:0.5 -i \"Who is Mr. Collins?\"",
+            "  lorica generate --model llama.gguf --adapter my-adapter -i \"Who is he?\"",
+            "  lorica generate --model llama.gguf -a austen -a brief:0.5 -i \"Who is he?\"",
             "  lorica generate --model llama.gguf --chat --system \"Answer in one sentence.\"",
-            "  lorica generate --model llama.gguf --prompt \"It is a truth universally\" --temperature 0 -n 40"
+            "  lorica generate --model llama.gguf --prompt \"It is a truth\" --temperature 0 -n 40"
         })
 final class GenerateCommand implements Callable<Integer> {
     private final Terminal terminal;
+
+    @Spec
+    private CommandSpec spec;
 
     @Option(
             names = {"-m", "--model"},
@@ -56,30 +64,23 @@ final class GenerateCommand implements Callable<Integer> {
                     + AdapterName.DESCRIPTION)
     private List<String> adapters = new ArrayList<>();
 
-    @ArgGroup(multiplicity = "1")
-    private Question question;
+    @Option(
+            names = {"-i", "--instruction"},
+            paramLabel = "TEXT",
+            description = "A question; it is put into the template that the adapter was trained with, or else into the "
+                    + "model's chat template.")
+    private String instruction;
 
-    /** One of these. */
-    static final class Question {
-        @Option(
-                names = {"-i", "--instruction"},
-                paramLabel = "TEXT",
-                description =
-                        "A question; it is put into the template that the adapter was trained with, or else into the "
-                                + "model's chat template.")
-        private String instruction;
+    @Option(
+            names = "--chat",
+            description = "A conversation: every line of standard input is a question, until it ends.")
+    private boolean chat;
 
-        @Option(
-                names = "--chat",
-                description = "A conversation: every line of standard input is a question, until it ends.")
-        private boolean chat;
-
-        @Option(
-                names = {"-p", "--prompt"},
-                paramLabel = "TEXT",
-                description = "A beginning, taken as it stands.")
-        private String prompt;
-    }
+    @Option(
+            names = {"-p", "--prompt"},
+            paramLabel = "TEXT",
+            description = "A beginning, taken as it stands.")
+    private String prompt;
 
     @Option(
             names = "--system",
@@ -90,20 +91,21 @@ final class GenerateCommand implements Callable<Integer> {
     @Option(
             names = "--chat-template",
             paramLabel = "NAME|FILE",
-            description =
-                    "A chat template instead of the adapter's or the model's: a file with Jinja, chatml, llama3, zephyr, …")
+            description = "A chat template instead of the adapter's or the model's: a file with Jinja, chatml, llama3,"
+                    + " zephyr, …")
     private String chatTemplate;
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nSampling:%n")
+    @Mixin
     private SamplingOptions sampling = new SamplingOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    @Mixin
     private DeviceOptions device = new DeviceOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     private ModelInfo info;
+    private ExampleEncoder encoder;
 
     GenerateCommand(Terminal terminal) {
         this.terminal = terminal;
@@ -111,8 +113,18 @@ final class GenerateCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        GenerationConfig config = sampling.config();
-        if (question.prompt != null && (system != null || chatTemplate != null)) {
+        long ways = Stream.of(instruction != null, chat, prompt != null)
+                .filter(given -> given)
+                .count();
+        if (ways != 1) {
+            throw new ParameterException(
+                    spec.commandLine(),
+                    ways == 0
+                            ? "nothing is asked: give --instruction TEXT, --prompt TEXT or --chat"
+                            : "--instruction, --prompt and --chat exclude each other");
+        }
+        sampling.check();
+        if (prompt != null && (system != null || chatTemplate != null)) {
             throw new IllegalArgumentException(
                     "--system and --chat-template are not for --prompt, which is taken as it stands");
         }
@@ -120,37 +132,57 @@ final class GenerateCommand implements Callable<Integer> {
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
             info = base.info();
-            PromptTemplate template = question.prompt != null
-                    ? null
+            PromptTemplate template = prompt != null
+                    ? PromptTemplate.PLAIN
                     : chatTemplate == null ? generator.template() : DataOptions.chatTemplate(base, chatTemplate, null);
+            encoder = new ExampleEncoder(base.tokenizer(), template, false);
             terminal.err().println(terminal.faint("device: " + info.deviceInWords()));
-            if (question.prompt != null) {
-                show(generator.generate(question.prompt, config));
+            if (prompt != null) {
+                showAll(generator, encoder.prompt(prompt, ""));
                 return ExitCode.OK;
             }
             List<Message> messages = new ArrayList<>();
             if (system != null) {
                 messages.add(Message.system(system));
             }
-            if (question.chat) {
+            if (chat) {
                 ChatHistory history = new ChatHistory(
                         template,
                         system,
                         base.tokenizer(),
                         info.contextLength(),
-                        config.maxNewTokens(),
+                        sampling.maxTokens,
                         terminal.err()::println);
-                chat(generator, template, history, config);
+                chat(generator, history);
             } else {
-                messages.add(Message.user(question.instruction));
-                show(generator.chat(messages, template, config));
+                messages.add(Message.user(instruction));
+                showAll(generator, ids(messages));
             }
         }
         return ExitCode.OK;
     }
 
+    private int[] ids(List<Message> messages) {
+        return encoder.prompt(DataRecord.conversation(messages.toArray(Message[]::new)));
+    }
+
+    /** As many texts as were asked for, each with a seed of its own. */
+    private void showAll(Generator generator, int[] ids) {
+        List<Map<String, Object>> texts = new ArrayList<>();
+        for (int i = 0; i < sampling.returnSequences; i++) {
+            texts.add(json(show(generator, ids, sampling.seed + i)));
+        }
+        if (terminal.json()) {
+            Map<String, Object> json = texts.get(0);
+            if (texts.size() > 1) {
+                json.put("texts", texts.stream().map(text -> text.get("text")).toList());
+            }
+            printJson(json);
+        }
+    }
+
     /** Question and answer by turns, until there are no more questions. */
-    private void chat(Generator generator, PromptTemplate template, ChatHistory history, GenerationConfig config) {
+    private void chat(Generator generator, ChatHistory history) {
         BufferedReader in = new BufferedReader(new InputStreamReader(terminal.in(), StandardCharsets.UTF_8));
         try {
             while (true) {
@@ -162,33 +194,47 @@ final class GenerateCommand implements Callable<Integer> {
                 if (line == null) {
                     return;
                 }
-                if (!line.isBlank()) {
-                    history.answered(show(generator.chat(history.ask(line), template, config)));
+                if (line.isBlank()) {
+                    continue;
                 }
+                List<Message> asked = history.ask(line);
+                if (asked.isEmpty()) {
+                    continue;
+                }
+                GenerationResult result = show(generator, ids(asked), sampling.seed);
+                if (terminal.json()) {
+                    printJson(json(result));
+                }
+                history.answered(result.text());
             }
         } catch (IOException e) {
             throw new FileAccessException("standard input cannot be read: " + e.getMessage(), e);
         }
     }
 
-    /** Prints a text while it comes; returns it. */
-    private String show(Generation generation) {
-        for (String piece : generation) {
-            terminal.out().print(piece);
-            terminal.out().flush();
+    /** Prints a text while it comes. Ctrl-C ends it, where it is one of many in a conversation. */
+    @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
+    private GenerationResult show(Generator generator, int[] ids, long seed) {
+        Generation generation = generator.generate(ids, sampling.config(seed, ids.length));
+        try (Interrupt interrupt = chat ? new Interrupt(generation::cancel) : null) {
+            for (String piece : generation) {
+                terminal.out().print(piece);
+                terminal.out().flush();
+            }
         }
         terminal.out().println();
         GenerationResult result = generation.result();
-        if (terminal.json()) {
-            Map<String, Object> json = json(result);
-            json.put("device", info.device());
-            json.put("device_detail", info.deviceDetail());
-            json.put("device_reason", info.deviceReason());
-            terminal.printJson(json);
-        } else if (terminal.errIsTerminal()) {
+        if (!terminal.json() && terminal.errIsTerminal()) {
             terminal.err().println(terminal.faint(summary(result)));
         }
-        return result.text();
+        return result;
+    }
+
+    private void printJson(Map<String, Object> json) {
+        json.put("device", info.device());
+        json.put("device_detail", info.deviceDetail());
+        json.put("device_reason", info.deviceReason());
+        terminal.printJson(json);
     }
 
     private static String summary(GenerationResult result) {
@@ -198,7 +244,7 @@ final class GenerateCommand implements Callable<Integer> {
                     case STOP_STRING -> ", ended by a stop string";
                     case MAX_NEW_TOKENS -> ", ended by --max-tokens";
                     case CONTEXT_FULL -> ", ended because the model's context is full";
-                    case CANCELLED -> ", cancelled";
+                    case CANCELLED -> ", ended by Ctrl-C";
                 };
         return "[" + Format.count(result.generatedTokens(), "token") + " in " + Format.seconds(result.seconds()) + ", "
                 + Format.count(Math.round(result.tokensPerSecond())) + " tok/s" + why + "]";

@@ -17,15 +17,20 @@ final class HubFiles {
     private HubFiles() {}
 
     static Path model(Terminal terminal, Path path) {
-        return local(terminal, path, Hub::model);
+        return local(terminal, path, Hub::model, Misnamed.What.MODEL);
+    }
+
+    /** A model, or the file or folder of an adapter. */
+    static Path modelOrAdapter(Terminal terminal, Path path) {
+        return local(terminal, path, Hub::model, Misnamed.What.MODEL_OR_ADAPTER);
     }
 
     static Path adapter(Terminal terminal, Path path) {
-        return local(terminal, path, Hub::adapter);
+        return local(terminal, path, Hub::adapter, Misnamed.What.ADAPTER);
     }
 
     static Path folder(Terminal terminal, Path path) {
-        return local(terminal, path, Hub::folder);
+        return local(terminal, path, Hub::folder, Misnamed.What.FOLDER);
     }
 
     /** Downloads what is named on the hub, so that reading it finds it here. */
@@ -49,8 +54,12 @@ final class HubFiles {
         }
     }
 
-    private static Path local(Terminal terminal, Path path, BiFunction<Hub, HubName, Path> find) {
-        if (path == null || !HubName.is(path.toString())) {
+    private static Path local(Terminal terminal, Path path, BiFunction<Hub, HubName, Path> find, Misnamed.What what) {
+        if (path == null) {
+            return null;
+        }
+        if (!HubName.is(path.toString())) {
+            Misnamed.check(path, what);
             return path;
         }
         HubName name = HubName.parse(path.toString());

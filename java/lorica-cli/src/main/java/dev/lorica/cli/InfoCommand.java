@@ -8,6 +8,7 @@ import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.GgufFile;
+import dev.lorica.files.SafetensorsFile;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -16,6 +17,7 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
@@ -42,7 +44,9 @@ final class InfoCommand implements Callable<Integer> {
 
     private final Terminal terminal;
 
-    @Parameters(paramLabel = "FILE", description = "A GGUF model, a GGUF adapter, or the folder of an adapter.")
+    @Parameters(
+            paramLabel = "FILE",
+            description = "A GGUF model, a GGUF adapter, or the folder of an adapter, PEFT's or Lorica's.")
     private Path file;
 
     @Option(names = "--metadata", description = "List the file's metadata too.")
@@ -60,9 +64,18 @@ final class InfoCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        file = HubFiles.model(terminal, file);
+        file = HubFiles.modelOrAdapter(terminal, file);
         boolean folder = Files.isDirectory(file);
         Path gguf = folder ? file.resolve(Adapter.FILE_NAME) : file;
+        if (folder && !Files.exists(gguf) && Files.exists(file.resolve(Adapter.PEFT_CONFIG_NAME))) {
+            Map<String, Object> facts = peft(file);
+            if (terminal.json()) {
+                terminal.printJson(facts);
+            } else {
+                print(facts);
+            }
+            return ExitCode.OK;
+        }
         if (folder && !Files.exists(gguf)) {
             throw new LoricaException(file + " is a folder without " + Adapter.FILE_NAME
                     + " in it; a GGUF file or the folder of an " + "adapter is meant");
@@ -166,6 +179,65 @@ final class InfoCommand implements Callable<Integer> {
         });
     }
 
+    /** An adapter as PEFT writes it: what its configuration and the names of its tensors say. */
+    private Map<String, Object> peft(Path folder) {
+        JsonNode config;
+        Path file = folder.resolve(Adapter.PEFT_CONFIG_NAME);
+        try {
+            config = JSON.readTree(file.toFile());
+        } catch (IOException e) {
+            throw new LoricaException(
+                    file + " is damaged: " + e.getMessage().lines().findFirst().orElse(""), e);
+        }
+        Map<String, Object> facts = new LinkedHashMap<>();
+        facts.put("file", folder.toString());
+        facts.put("kind", "adapter");
+        facts.put("format", "PEFT");
+        facts.put("base", config.path("base_model_name_or_path").asText(""));
+        facts.put(
+                "type",
+                config.path("use_dora").asBoolean()
+                        ? "dora"
+                        : config.path("peft_type").asText("?").toLowerCase(Locale.ROOT));
+        facts.put("rank", config.path("r"));
+        facts.put("alpha", config.path("lora_alpha"));
+        if (config.path("use_rslora").asBoolean()) {
+            facts.put("rslora", true);
+        }
+        JsonNode modules = config.path("target_modules");
+        List<String> names = new ArrayList<>();
+        modules.forEach(module -> names.add(module.asText()));
+        facts.put("modules", modules.isArray() ? names.stream().sorted().toList() : modules.asText());
+        Path weights = folder.resolve(Adapter.PEFT_FILE_NAME);
+        if (!Files.exists(weights)) {
+            facts.put("weights", "missing: " + weights.getFileName());
+        } else {
+            try (SafetensorsFile tensorsOf = SafetensorsFile.open(weights)) {
+                facts.put("file_bytes", weights.toFile().length());
+                facts.put(
+                        "pairs",
+                        tensorsOf.tensors().keySet().stream()
+                                .filter(name -> name.contains(".lora_A"))
+                                .count());
+                facts.put(
+                        "parameters",
+                        tensorsOf.tensors().values().stream()
+                                .mapToLong(tensor -> tensor.shape().stream().reduce(1L, Math::multiplyExact))
+                                .sum());
+                Map<String, Long> types = new TreeMap<>();
+                tensorsOf.tensors().values().forEach(tensor -> types.merge(tensor.type(), 1L, Long::sum));
+                facts.put("types", types);
+                if (tensors) {
+                    Map<String, Object> shapes = new LinkedHashMap<>();
+                    tensorsOf.tensors().forEach((name, tensor) -> shapes.put(name, tensor.shape()));
+                    facts.put("tensors", shapes);
+                }
+            }
+        }
+        describeTraining(folder, facts);
+        return facts;
+    }
+
     /** What the side file next to the weights says, if there is one. */
     private static void describeTraining(Path path, Map<String, Object> facts) {
         Path side =
@@ -194,15 +266,26 @@ final class InfoCommand implements Callable<Integer> {
         }
     }
 
-    private void print(GgufFile contents, Map<String, JsonNode> values, Map<String, Object> facts) {
+    private void print(Map<String, Object> facts) {
         Map<String, String> rows = new LinkedHashMap<>();
         facts.forEach((name, value) -> {
-            String shown = shown(name, value);
+            String shown = value instanceof Map<?, ?> && name.equals("tensors") ? "" : shown(name, value);
             if (!shown.isEmpty()) {
                 rows.put(name.replace('_', ' '), shown);
             }
         });
         table(rows);
+        if (facts.get("tensors") instanceof Map<?, ?> shapes) {
+            terminal.out().println();
+            terminal.out().println(terminal.bold("Tensors"));
+            Map<String, String> entries = new LinkedHashMap<>();
+            shapes.forEach((name, shape) -> entries.put(name.toString(), shape.toString()));
+            table(entries);
+        }
+    }
+
+    private void print(GgufFile contents, Map<String, JsonNode> values, Map<String, Object> facts) {
+        print(facts);
         if (metadata) {
             terminal.out().println();
             terminal.out().println(terminal.bold("Metadata"));

@@ -12,6 +12,7 @@ import java.util.stream.IntStream;
 import picocli.CommandLine.Option;
 
 /** What a new adapter looks like. Names, and what they mean, are those of PEFT's LoraConfig. */
+@Section("LoRA")
 final class LoraOptions {
     private static final LoraConfig DEFAULTS = LoraConfig.defaults();
     private static final Pattern RANGE = Pattern.compile("([0-9]{1,4})(?:-([0-9]{1,4}))?");
@@ -52,6 +53,12 @@ final class LoraOptions {
     List<String> layers = new ArrayList<>();
 
     @Option(
+            names = "--num-layers",
+            paramLabel = "N",
+            description = "Adapt the last N layers only; -1: all. Default: -1")
+    int lastLayers = -1;
+
+    @Option(
             names = "--rank-pattern",
             paramLabel = "NAME=N",
             split = ",",
@@ -68,24 +75,32 @@ final class LoraOptions {
     @Option(
             names = "--use-dora",
             description =
-                    "Train the norms of the weights' rows too (DoRA). llama.cpp has no such adapters: lorica merge makes "
-                            + "models for it.")
+                    "Train the norms of the weights' rows too (DoRA). llama.cpp has no such adapters: lorica merge"
+                            + " makes models for it.")
     boolean useDora;
 
     @Option(
             names = "--init-lora-weights",
             paramLabel = "WAY",
-            description = "How A begins: true (uniform, as PEFT does) or gaussian. Default: ${DEFAULT-VALUE}")
+            description =
+                    "How it begins: true (uniform A, as PEFT does), gaussian, or orthogonal. Default: ${DEFAULT-VALUE}")
     String init = "true";
 
-    LoraConfig config(long seed) {
+    /** What needs no model to be found wrong. */
+    void check(long seed) {
+        config(seed, Integer.MAX_VALUE);
+    }
+
+    /** @param modelLayers of the model that is adapted */
+    LoraConfig config(long seed, int modelLayers) {
         LoraConfig.Init start =
                 switch (init.toLowerCase(Locale.ROOT)) {
                     case "true", "default" -> LoraConfig.Init.DEFAULT;
                     case "gaussian" -> LoraConfig.Init.GAUSSIAN;
+                    case "orthogonal" -> LoraConfig.Init.ORTHOGONAL;
                     default ->
-                        throw new IllegalArgumentException(
-                                "--init-lora-weights cannot be \"" + init + "\"; it is one of true, gaussian");
+                        throw new IllegalArgumentException("--init-lora-weights cannot be \"" + init
+                                + "\"; it is one of true, gaussian, orthogonal");
                 };
         return LoraConfig.builder()
                 .rank(rank)
@@ -93,7 +108,7 @@ final class LoraOptions {
                 .dropout(dropout)
                 .useRslora(useRslora)
                 .useDora(useDora)
-                .layersToTransform(layerNumbers())
+                .layersToTransform(layerNumbers(modelLayers))
                 .rankPattern(rankPattern)
                 .alphaPattern(alphaPattern)
                 .init(start)
@@ -101,13 +116,29 @@ final class LoraOptions {
                 .targetModules(targetModules.stream()
                         .map(String::strip)
                         .filter(name -> !name.isEmpty())
+                        .map(name -> name.equals("all") ? LoraConfig.ALL_LINEAR : name) // LLaMA-Factory's word
                         .toList())
                 .build();
     }
 
     /** {@code 0-7,12} as numbers. */
-    private List<Integer> layerNumbers() {
+    private List<Integer> layerNumbers(int modelLayers) {
         List<Integer> numbers = new ArrayList<>();
+        if (lastLayers != -1) {
+            if (!layers.isEmpty()) {
+                throw new IllegalArgumentException("--num-layers and --layers-to-transform exclude each other");
+            }
+            if (lastLayers < 1 || lastLayers > modelLayers) {
+                throw new IllegalArgumentException("--num-layers cannot be " + lastLayers
+                        + (modelLayers == Integer.MAX_VALUE
+                                ? "; it is 1 or more, or -1"
+                                : "; the model has " + modelLayers + " layers"));
+            }
+            if (modelLayers == Integer.MAX_VALUE) {
+                return numbers;
+            }
+            IntStream.range(modelLayers - lastLayers, modelLayers).forEach(numbers::add);
+        }
         for (String part : layers) {
             Matcher range = RANGE.matcher(part.strip());
             if (!range.matches()) {

@@ -11,6 +11,7 @@ import java.util.concurrent.Callable;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.UsageMessageSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParseResult;
@@ -29,7 +30,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica train --model llama.gguf --data questions.json --output my-adapter",
-            "  lorica generate --model llama.gguf --adapter my-adapter --instruction \"Who is Mr. Collins?\"",
+            "  lorica generate --model llama.gguf --adapter my-adapter -i \"Who is he?\"",
             "",
             "'lorica COMMAND --help' explains a command.",
             "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."
@@ -101,15 +102,18 @@ public final class LoricaCli implements Callable<Integer> {
                 .addSubcommand(new InfoCommand(terminal))
                 .addSubcommand(new TokenizeCommand(terminal))
                 .addSubcommand(new DoctorCommand(terminal));
+        program.getSubcommands().values().forEach(command -> command.getHelpSectionMap()
+                .put(UsageMessageSpec.SECTION_KEY_OPTION_LIST, OptionSections::render));
         return program.setOut(new PrintWriter(terminal.out(), true, StandardCharsets.UTF_8))
                 .setErr(new PrintWriter(terminal.err(), true, StandardCharsets.UTF_8))
-                .setUsageHelpWidth(100)
-                .setUsageHelpLongOptionsMaxWidth(40)
+                .setUsageHelpWidth(80)
+                .setUsageHelpLongOptionsMaxWidth(32)
                 .setCaseInsensitiveEnumValuesAllowed(true)
                 .setAbbreviatedOptionsAllowed(false)
                 .setOverwrittenOptionsAllowed(false)
                 .setExecutionStrategy(parsed -> {
                     terminal.useJson(has(parsed, "--json"));
+                    WrongUsage.refuseTwice(parsed);
                     return new CommandLine.RunLast().execute(parsed);
                 })
                 .setParameterExceptionHandler(LoricaCli::wrongUsage)
@@ -126,26 +130,13 @@ public final class LoricaCli implements Callable<Integer> {
     private static int wrongUsage(ParameterException e, String[] args) {
         CommandLine command = e.getCommandLine();
         PrintWriter err = command.getErr();
-        List<String> unknown = command.getUnmatchedArguments().stream()
-                .filter(word -> word.startsWith("-"))
-                .toList();
-        if (!unknown.isEmpty()) {
-            // Its value is unmatched as well, and a required option may be missing for the same reason: the name is to
-            // blame.
-            e = new UnmatchedArgumentException(command, unknown);
-        }
-        err.println("error: " + inOurWords(oneLine(e.getMessage())));
-        if (e instanceof UnmatchedArgumentException unmatched) {
+        ParameterException cause = WrongUsage.cause(e);
+        err.println("error: " + oneLine(WrongUsage.inWords(cause)));
+        if (cause instanceof UnmatchedArgumentException unmatched) {
             UnmatchedArgumentException.printSuggestions(unmatched, err);
         }
         err.println("Try '" + command.getCommandSpec().qualifiedName() + " --help'.");
         return ExitCode.USAGE;
-    }
-
-    private static String inOurWords(String picocli) {
-        return picocli.replaceFirst("^Error: ", "")
-                .replaceFirst(" is not a double$", " is not a number")
-                .replaceFirst(" is not (an int|a long)$", " is not a whole number");
     }
 
     private static int failed(Terminal terminal, Throwable e, ParseResult parsed) {

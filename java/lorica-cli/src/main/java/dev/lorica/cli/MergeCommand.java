@@ -13,8 +13,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** {@code lorica merge}: a model with an adapter folded in. */
@@ -23,17 +23,18 @@ import picocli.CommandLine.Option;
         header = "Write a model with an adapter folded in, for programs that know no adapters.",
         description = {
             "",
-            "Merging into few bits can lose what was learned: --eval-data measures how much, on examples that were not trained on."
+            "Merging into few bits can lose what was learned: --eval-data measures how much, on examples that were not"
+                    + " trained on."
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica merge --model FILE --adapter DIR|FILE[:SCALE]… --output FILE [OPTION]…",
+        customSynopsis = "lorica merge --model FILE --adapter DIR --output FILE [OPTION]…",
         optionListHeading = "%nOptions:%n",
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica merge --model llama.gguf --adapter my-adapter --output merged.gguf",
-            "  lorica merge --model llama.gguf --adapter my-adapter --output merged.gguf --type Q4_K_M \\",
-            "      --eval-data held-out.json"
+            "  lorica merge --model llama.gguf --adapter my-adapter --output merged.gguf \\",
+            "      --type Q4_K_M --eval-data held-out.json"
         })
 final class MergeCommand implements Callable<Integer> {
     private static final int EVAL_BATCH = 8;
@@ -61,12 +62,15 @@ final class MergeCommand implements Callable<Integer> {
             description = "The GGUF file to write.")
     private Path output;
 
+    @Option(names = "--overwrite", description = "Replace the file if it is there already.")
+    private boolean overwrite;
+
     @Option(
             names = "--type",
             paramLabel = "TYPE",
             description =
-                    "F32, F16, BF16, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: each tensor as in the model, what "
-                            + "the adapter changes in F16")
+                    "F32, F16, BF16, Q8_0, Q4_K_M or another type of ggml's or llama.cpp's. Default: each tensor as in"
+                            + " the model, what the adapter changes in F16")
     private String type;
 
     @Option(
@@ -75,13 +79,13 @@ final class MergeCommand implements Callable<Integer> {
             description = "Examples to compare on: the model with the adapter, and the new file.")
     private Path evalData;
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nData:%n")
+    @Mixin
     private DataOptions dataOptions = new DataOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    @Mixin
     private DeviceOptions device = new DeviceOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     MergeCommand(Terminal terminal) {
@@ -91,13 +95,20 @@ final class MergeCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         Map<String, Object> json = new LinkedHashMap<>();
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        Path modelFile = HubFiles.model(terminal, model);
+        Inputs inputs = new Inputs().add(modelFile).add(evalData);
+        AdapterName.paths(terminal, adapters).forEach(inputs::add);
+        // Before a model is loaded for it, and again before it is written.
+        OutputFile.prepare(output, overwrite, inputs).close();
+        try (Model base = Model.load(modelFile, device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             HubFiles.fetchData(terminal, evalData == null ? List.of() : List.of(evalData));
             Dataset records = evalData == null ? null : dataOptions.load(evalData);
             DataConfig dataConfig = dataConfig(base, tuned);
             long start = System.nanoTime();
-            ModelFiles.merge(tuned, output, type);
+            try (OutputFile file = OutputFile.prepare(output, overwrite, inputs)) {
+                ModelFiles.merge(tuned, output, type);
+            }
             double seconds = (System.nanoTime() - start) / 1e9;
             long bytes = HubFiles.bytes(output);
             terminal.out()

@@ -1,6 +1,7 @@
 package dev.lorica.cli;
 
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.log.JsonlLog;
 import dev.lorica.train.Checkpoint;
@@ -15,6 +16,9 @@ import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.Comparator;
+import java.util.List;
+import java.util.regex.Pattern;
 import java.util.stream.Stream;
 
 /**
@@ -25,23 +29,49 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
     /** There while a run writes into the folder. */
     private static final String LOCK = ".lorica.lock";
 
-    /** Makes the folder, and sees to it that it can be written to and that nothing of someone else's is in it. */
-    static OutputFolder prepare(Path path, boolean overwrite) {
+    /** The files that a run writes, its checkpoints aside. */
+    static final List<String> WRITTEN = List.of(
+            Adapter.FILE_NAME,
+            Adapter.PEFT_FILE_NAME,
+            Adapter.PEFT_CONFIG_NAME,
+            AdapterMetadata.FILE_NAME,
+            EffectiveConfig.FILE_NAME,
+            JsonlLog.FILE_NAME);
+
+    /** What a run that was killed leaves half written; no file of someone else's is called so. */
+    private static final Pattern LEFT_OVER = Pattern.compile(
+            "(adapter\\.gguf|adapter_config\\.json|adapter_model\\.safetensors|lorica_adapter\\.json|README\\.md|report\\.html|train_report\\.json|train_config\\.yaml)"
+                    + "\\.tmp(-\\d+-\\d+)?|checkpoint-\\d+(\\.old)?\\.tmp|\\.lorica.*\\.tmp(-\\d+-\\d+)?");
+
+    /**
+     * Makes the folder, and sees to it that it can be written to and that nothing is in it that would be lost. What a killed run
+     * left half written is taken away.
+     *
+     * @param overwrite whether an adapter may be replaced, and files of others may lie in the folder
+     * @param resume    whether a run in it is to go on
+     */
+    static OutputFolder prepare(Path path, boolean overwrite, boolean resume) {
         if (Files.exists(path) && !Files.isDirectory(path)) {
             throw new LoricaException("--output " + path + " is a file; a folder is meant");
         }
         boolean isNew = !Files.exists(path);
-        boolean hasAdapter =
-                Files.exists(path.resolve(Adapter.FILE_NAME)) || Files.exists(path.resolve(Adapter.PEFT_FILE_NAME));
+        boolean hasAdapter = Adapter.isIn(path);
         try {
             Files.createDirectories(path);
+            if (hasAdapter && !overwrite && !resume) {
+                throw new LoricaException(
+                        "--output " + path + " holds a finished adapter: go on from its checkpoints with "
+                                + "--resume auto, replace it with --overwrite, or choose another folder");
+            }
             if (!hasAdapter && !overwrite && !isEmpty(path) && !isOurs(path)) {
                 throw new LoricaException(
                         "--output " + path + " has files in it, and none of them is an adapter; choose another "
-                                + "folder, or write into it with --overwrite-output-dir");
+                                + "folder, or write into it with --overwrite");
             }
             Files.delete(Files.createTempFile(path, ".lorica", ".tmp"));
-            return new OutputFolder(path, isNew, hasAdapter, lock(path));
+            FileChannel lock = lock(path);
+            removeLeftOvers(path);
+            return new OutputFolder(path, isNew, hasAdapter, lock);
         } catch (IOException e) {
             throw new LoricaException("--output " + path + " cannot be written to: " + reason(e), e);
         }
@@ -122,7 +152,25 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
 
     private static boolean isEmpty(Path folder) throws IOException {
         try (Stream<Path> files = Files.list(folder)) {
-            return files.allMatch(file -> file.endsWith(LOCK));
+            return files.map(file -> file.getFileName().toString())
+                    .allMatch(
+                            name -> name.equals(LOCK) || LEFT_OVER.matcher(name).matches());
+        }
+    }
+
+    private static void removeLeftOvers(Path folder) throws IOException {
+        List<Path> found;
+        try (Stream<Path> files = Files.list(folder)) {
+            found = files.filter(file ->
+                            LEFT_OVER.matcher(file.getFileName().toString()).matches())
+                    .toList();
+        }
+        for (Path file : found) {
+            try (Stream<Path> tree = Files.walk(file)) {
+                for (Path one : tree.sorted(Comparator.reverseOrder()).toList()) {
+                    Files.deleteIfExists(one);
+                }
+            }
         }
     }
 }

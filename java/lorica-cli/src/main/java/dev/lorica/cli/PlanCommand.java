@@ -14,8 +14,8 @@ import java.util.Map;
 import java.util.concurrent.Callable;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
 /** {@code lorica plan}: what memory training would need, before any is taken. */
@@ -33,7 +33,7 @@ import picocli.CommandLine.Option;
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica plan --model llama.gguf --max-length 2048 --batch-size 4",
-            "  lorica plan --model llama.gguf --lora-r 8 --target-modules q_proj,v_proj --available 8GiB"
+            "  lorica plan --model llama.gguf --target-modules q_proj,v_proj --available 8GiB"
         })
 final class PlanCommand implements Callable<Integer> {
     private static final Pattern SIZE = Pattern.compile("(\\d+(?:\\.\\d+)?)\\s*([kmgt]?)(?:i?b)?");
@@ -47,8 +47,13 @@ final class PlanCommand implements Callable<Integer> {
             description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
-    @Option(names = "--max-length", paramLabel = "N", description = "Tokens of each example. Default: ${DEFAULT-VALUE}")
-    private int maxLength = 512;
+    @Option(
+            names = "--max-length",
+            paramLabel = "N",
+            description =
+                    "Tokens of each example. Default: 1024, or the model's context where that is smaller, as train has"
+                            + " it.")
+    private Integer maxLength;
 
     @Option(
             names = "--batch-size",
@@ -65,13 +70,13 @@ final class PlanCommand implements Callable<Integer> {
             description = "Plan for this much memory, such as 8GiB, instead of what is free here.")
     private String available;
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nLoRA:%n")
+    @Mixin
     private LoraOptions lora = new LoraOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    @Mixin
     private DeviceOptions device = new DeviceOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     PlanCommand(Terminal terminal) {
@@ -80,11 +85,17 @@ final class PlanCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        positive("--max-length", maxLength);
+        if (maxLength != null) {
+            positive("--max-length", maxLength);
+        }
         positive("--batch-size", batchSize);
         long limit = available == null ? 0 : bytes(available);
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
-                Adapter adapter = Adapter.create(base, lora.config(0))) {
+                Adapter adapter =
+                        Adapter.create(base, lora.config(0, base.info().layers()))) {
+            if (maxLength == null) {
+                maxLength = DataOptions.defaultMaxLength(base.info().contextLength());
+            }
             new TrainingReport(terminal).model(base.info());
             Way kept = way(base, adapter, Checkpointing.OFF, limit);
             Way recomputed = way(base, adapter, Checkpointing.ON, limit);

@@ -6,6 +6,7 @@ import java.util.List;
 import picocli.CommandLine.Option;
 
 /** How text is generated. Names and defaults are llama.cpp's. */
+@Section("Sampling")
 final class SamplingOptions {
     private static final GenerationConfig DEFAULTS = GenerationConfig.defaults();
 
@@ -14,6 +15,18 @@ final class SamplingOptions {
             paramLabel = "N",
             description = "Most tokens to generate; also --max-new-tokens. Default: ${DEFAULT-VALUE}")
     int maxTokens = DEFAULTS.maxNewTokens();
+
+    @Option(
+            names = "--max-length",
+            paramLabel = "N",
+            description = "Most tokens of prompt and text together, instead of --max-tokens.")
+    Integer maxLength;
+
+    @Option(
+            names = "--num-return-sequences",
+            paramLabel = "N",
+            description = "Texts to generate, each with the next seed. Default: ${DEFAULT-VALUE}")
+    int returnSequences = 1;
 
     @Option(
             names = "--temperature",
@@ -60,9 +73,26 @@ final class SamplingOptions {
             description = "The same seed gives the same text. Default: ${DEFAULT-VALUE}")
     long seed = DEFAULTS.seed();
 
-    GenerationConfig config() {
+    /** What needs no model to be found wrong. */
+    void check() {
+        if (returnSequences < 1) {
+            throw new IllegalArgumentException(
+                    "--num-return-sequences cannot be " + returnSequences + "; it is 1 or more");
+        }
+        if (maxLength != null && maxLength < 1) {
+            throw new IllegalArgumentException("--max-length cannot be " + maxLength + "; it is 1 or more");
+        }
+        config(seed, 0);
+    }
+
+    /** @param promptTokens of what is gone on with */
+    GenerationConfig config(long seed, int promptTokens) {
+        if (maxLength != null && maxLength <= promptTokens) {
+            throw new IllegalArgumentException("--max-length is " + maxLength + ", and the prompt alone has "
+                    + Format.count(promptTokens, "token"));
+        }
         return GenerationConfig.builder()
-                .maxNewTokens(maxTokens)
+                .maxNewTokens(maxLength != null ? maxLength - promptTokens : maxTokens)
                 .temperature(temperature)
                 .topK(topK)
                 .topP(topP)

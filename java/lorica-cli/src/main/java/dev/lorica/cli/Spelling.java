@@ -15,10 +15,16 @@ final class Spelling {
 
     static {
         others("--model", "--model-name-or-path", "--base-model");
-        others("--data", "--train-file", "--dataset", "--dataset-path");
-        others("--output", "--output-dir");
-        others("--overwrite-output-dir", "--overwrite-output");
-        others("--adapter", "--adapter-name-or-path", "--lora");
+        others("--data", "--train-file", "--dataset", "--dataset-path", "--dataset-name");
+        others("--output", "--output-dir", "--save-path", "--gguf-path");
+        others("--overwrite", "--overwrite-output-dir", "--overwrite-output");
+        others(
+                "--adapter",
+                "--adapter-name-or-path",
+                "--lora",
+                "--adapter-path",
+                "--resume-adapter-file",
+                "--lora-model-dir");
         others("--eval-data", "--validation-file", "--eval-file", "--eval-dataset");
 
         others("--eval-split", "--val-set-size", "--val-size", "--test-size");
@@ -40,12 +46,14 @@ final class Spelling {
                 "--model-max-length");
         others("--train-on-prompt", "--train-on-prompts", "--train-on-inputs");
 
-        others("--lora-r", "--lora-rank", "--rank");
+        others("--lora-r", "--lora-rank", "--rank", "--r");
         others("--lora-alpha", "--alpha");
         others("--target-modules", "--lora-target-modules", "--lora-target");
         others("--layers-to-transform", "--lora-layers-to-transform", "--peft-layers-to-transform");
         others("--use-rslora", "--peft-use-rslora");
         others("--use-dora", "--peft-use-dora");
+        others("--init-lora-weights", "--peft-init-lora-weights");
+        others("--loraplus-lr-ratio", "--loraplus-ratio");
 
         others("--epochs", "--num-train-epochs", "--num-epochs");
         others("--batch-size", "--per-device-train-batch-size", "--per-gpu-train-batch-size", "--micro-batch-size");
@@ -53,6 +61,12 @@ final class Spelling {
         others("--optim", "--optimizer");
         others("--neftune-noise-alpha", "--neftune-alpha");
         others("--lr-scheduler-type", "--lr-scheduler");
+        others("--max-steps", "--iters");
+        others("--gradient-accumulation-steps", "--grad-accumulation-steps");
+        others("--gradient-checkpointing", "--grad-checkpoint");
+        others("--max-samples", "--max-train-samples");
+        others("--eval-steps", "--steps-per-eval");
+        others("--save-steps", "--save-every");
         others("--max-grad-norm", "--max-gradient-norm");
         others("--logging-steps", "--steps-per-report");
 
@@ -63,7 +77,7 @@ final class Spelling {
 
         others("--ctx-size", "--n-ctx");
 
-        others("--max-tokens", "--max-new-tokens", "--n-predict");
+        others("--max-tokens", "--max-new-tokens", "--n-predict", "--max-gen-length");
         others("--temperature", "--temp");
         others("--repetition-penalty", "--repeat-penalty");
         others("--repetition-window", "--repeat-last-n");
@@ -109,7 +123,28 @@ final class Spelling {
         }
         int end = arg.indexOf('=') < 0 ? arg.length() : arg.indexOf('=');
         String dashed = arg.substring(0, end).replace('_', '-');
-        String name = OURS.getOrDefault(dashed, dashed);
+        // Where mlx-lm trains, this is what is written; elsewhere it is what is read.
+        boolean written =
+                dashed.equals("--adapter-path") && command.getCommandName().equals("train");
+        String name = written ? "--output" : OURS.getOrDefault(dashed, dashed);
         return command.getCommandSpec().findOption(name) == null ? arg : name + arg.substring(end);
+    }
+
+    /** Letters to insert, delete or replace (Levenshtein). */
+    static int distance(String a, String b) {
+        int[] row = new int[b.length() + 1];
+        for (int j = 0; j <= b.length(); j++) {
+            row[j] = j;
+        }
+        for (int i = 1; i <= a.length(); i++) {
+            int diagonal = row[0];
+            row[0] = i;
+            for (int j = 1; j <= b.length(); j++) {
+                int replaced = diagonal + (a.charAt(i - 1) == b.charAt(j - 1) ? 0 : 1);
+                diagonal = row[j];
+                row[j] = Math.min(replaced, 1 + Math.min(row[j], row[j - 1]));
+            }
+        }
+        return row[b.length()];
     }
 }

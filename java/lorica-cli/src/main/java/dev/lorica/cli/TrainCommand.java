@@ -34,8 +34,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.OptionalLong;
 import java.util.concurrent.Callable;
-import picocli.CommandLine.ArgGroup;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
@@ -55,8 +55,8 @@ import picocli.CommandLine.Spec;
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica train --model llama.gguf --data questions.json --output my-adapter",
-            "  lorica train --model llama.gguf --data train.jsonl --output my-adapter --lora-r 8 \\",
-            "      --target-modules q_proj,v_proj --epochs 1 --batch-size 2 --gradient-accumulation-steps 8"
+            "  lorica train --model llama.gguf --data train.jsonl --output my-adapter \\",
+            "      --lora-r 8 --target-modules q_proj,v_proj --epochs 1 --batch-size 2 --gradient-accumulation-steps 8"
         })
 final class TrainCommand implements Callable<Integer> {
     private static final int ANSWER_TOKENS = 64;
@@ -84,9 +84,9 @@ final class TrainCommand implements Callable<Integer> {
             required = true,
             paramLabel = "FILE[:WEIGHT]",
             converter = DataSource.Converter.class,
-            description = "JSON, JSONL, CSV or Parquet with messages, instruction/response, question/answer, "
-                    + "prompt/completion or text, or a text file; may be given several times. With :0.5 half of its examples "
-                    + "are taken, with :2 each twice.")
+            description = "JSON, JSONL, CSV or Parquet with messages, instruction/response, question/answer,"
+                    + " prompt/completion or text, or a text file; may be given several times. With :0.5 half of its"
+                    + " examples are taken, with :2 each twice.")
     private List<DataSource> data = new ArrayList<>();
 
     @Option(
@@ -97,8 +97,9 @@ final class TrainCommand implements Callable<Integer> {
     private Path output;
 
     @Option(
-            names = "--overwrite-output-dir",
-            description = "Write into that folder even if it has other files in it; checkpoints in it are deleted.")
+            names = "--overwrite",
+            description =
+                    "Write into that folder even if it holds an adapter or other files; its checkpoints are deleted.")
     private boolean overwrite;
 
     @Option(
@@ -120,6 +121,12 @@ final class TrainCommand implements Callable<Integer> {
     private Double evalSplit;
 
     @Option(
+            names = "--max-eval-samples",
+            paramLabel = "N",
+            description = "Take the first N records of --eval-data only.")
+    private Integer maxEvalSamples;
+
+    @Option(
             names = "--adapter-format",
             paramLabel = "FORMAT",
             description =
@@ -130,7 +137,8 @@ final class TrainCommand implements Callable<Integer> {
             names = "--base-model-name",
             paramLabel = "NAME",
             description =
-                    "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's file")
+                    "What PEFT is to load as the base: a name on the hub or a path. Default: the name in the model's"
+                            + " file")
     private String baseModelName;
 
     @Option(
@@ -139,22 +147,22 @@ final class TrainCommand implements Callable<Integer> {
             description = "Ask this before training and after it; may be given several times.")
     private List<String> questions = new ArrayList<>();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nData:%n")
+    @Mixin
     private DataOptions dataOptions = new DataOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nLoRA:%n")
+    @Mixin
     private LoraOptions lora = new LoraOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nTraining:%n")
+    @Mixin
     private TrainingOptions training = new TrainingOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nCheckpoints and logs:%n")
+    @Mixin
     private CheckpointOptions checkpoints = new CheckpointOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nDevice:%n")
+    @Mixin
     private DeviceOptions device = new DeviceOptions();
 
-    @ArgGroup(exclusive = false, validate = false, heading = "%nOther:%n")
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     private AdapterFormat format;
@@ -172,9 +180,14 @@ final class TrainCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         check();
-        try (OutputFolder folder = OutputFolder.prepare(output, overwrite)) {
+        try (OutputFolder folder = OutputFolder.prepare(output, overwrite, checkpoints.resumes())) {
             Checkpoint checkpoint = checkpoints.checkpoint(
                     output, overwrite, line -> terminal.err().println(line));
+            if (checkpoint == null && folder.hasAdapter() && !overwrite) {
+                throw new LoricaException(
+                        "--output " + output + " holds a finished adapter, and no checkpoint to go on from; "
+                                + "replace it with --overwrite, or choose another folder");
+            }
             return train(folder, checkpoint);
         }
     }
@@ -187,11 +200,19 @@ final class TrainCommand implements Callable<Integer> {
         }
         training.config(
                 dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
-        lora.config(training.seed);
+        lora.check(training.seed);
         List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
         if (evalData != null) {
             files.add(evalData);
         }
+        Inputs inputs = new Inputs().add(model).add(start);
+        files.forEach(inputs::add);
+        dataOptions.files().forEach(inputs::add);
+        for (String name : OutputFolder.WRITTEN) {
+            inputs.refuse("--output " + output, output.resolve(name));
+        }
+        Checkpoint.list(output).forEach(checkpoint -> inputs.refuseBelow("--output " + output, checkpoint));
+        files.forEach(file -> Misnamed.check(file, Misnamed.What.DATA));
         HubFiles.fetchData(terminal, files);
         dataOptions.check(files);
     }
@@ -200,14 +221,11 @@ final class TrainCommand implements Callable<Integer> {
         modelFile = HubFiles.model(terminal, model);
         try (Model base = Model.load(modelFile, device.config());
                 Adapter adapter = start == null
-                        ? Adapter.create(base, lora.config(training.seed))
+                        ? Adapter.create(
+                                base, lora.config(training.seed, base.info().layers()))
                         : Adapter.load(base, HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
-            }
-            if (folder.hasAdapter() && !output.equals(start) && checkpoint == null) {
-                terminal.err()
-                        .println("note: " + output + " holds an adapter already; it is replaced when training is done");
             }
             folder.requireSpace(format.bytes(adapter.info().parameters()));
             return train(base, adapter, checkpoint);
@@ -231,12 +249,17 @@ final class TrainCommand implements Callable<Integer> {
         } else if (evalData != null) {
             DataConfig same =
                     DataOptions.withTemplate(dataConfig, examples.report().template());
-            held = TokenizedDataset.of(dataOptions.load(evalData), base.tokenizer(), same);
+            held = TokenizedDataset.of(
+                    dataOptions.load(evalData, maxEvalSamples, "--max-eval-samples"), base.tokenizer(), same);
             report.data("eval data", held.report());
         }
         DataReport dataReport = examples.report();
 
-        TrainingConfig trainingConfig = training.config(dataConfig.maxLength(), checkpoints);
+        TrainingConfig asGiven = training.config(dataConfig.maxLength(), checkpoints);
+        TrainingConfig trainingConfig = training.perEpoch(
+                asGiven,
+                new Trainer(base, adapter, asGiven).plan(examples, held).stepsPerEpoch(),
+                checkpoints);
         Trainer trainer =
                 new Trainer(base, adapter, trainingConfig).checkpoints(output).resume(checkpoint);
         TrainingPlan plan = trainer.plan(examples, held);

@@ -9,6 +9,7 @@ import java.util.Locale;
 import picocli.CommandLine.Option;
 
 /** How to train. Names, and what they mean, are those of Hugging Face's TrainingArguments, old and new. */
+@Section("Training")
 final class TrainingOptions {
     private static final TrainingConfig DEFAULTS = TrainingConfig.defaults();
 
@@ -36,17 +37,37 @@ final class TrainingOptions {
     @Option(
             names = "--lr-scheduler-type",
             paramLabel = "NAME",
-            description = "linear, cosine, polynomial or constant. Default: ${DEFAULT-VALUE}")
+            description =
+                    "linear, cosine, cosine_with_restarts, polynomial, inverse_sqrt, warmup_stable_decay or constant. "
+                            + "Default: ${DEFAULT-VALUE}")
     String schedulerType = DEFAULTS.schedulerType().toString();
 
     @Option(
             names = "--min-learning-rate",
             paramLabel = "RATE",
-            description = "Where cosine and polynomial end. Default: 0")
+            description = "Where cosine, polynomial and warmup_stable_decay end. Default: 0")
     double minLearningRate = DEFAULTS.minLearningRate();
 
     @Option(names = "--lr-scheduler-power", paramLabel = "X", description = "Power of the polynomial. Default: 1")
     double schedulerPower = DEFAULTS.schedulerPower();
+
+    @Option(
+            names = "--lr-scheduler-num-cycles",
+            paramLabel = "X",
+            description = "How often cosine_with_restarts falls. Default: 1")
+    double schedulerCycles = DEFAULTS.schedulerCycles();
+
+    @Option(
+            names = "--lr-decay-steps",
+            paramLabel = "N",
+            description = "The last steps, in which warmup_stable_decay falls.")
+    int decaySteps = DEFAULTS.decaySteps();
+
+    @Option(
+            names = "--lr-timescale",
+            paramLabel = "N",
+            description = "Steps of inverse_sqrt; 0: those of the warm-up, or 10000. Default: 0")
+    int timescale = DEFAULTS.timescale();
 
     @Option(
             names = "--warmup-steps",
@@ -130,6 +151,12 @@ final class TrainingOptions {
     Integer evalSteps;
 
     @Option(
+            names = "--evals-per-epoch",
+            paramLabel = "N",
+            description = "The same as so many evaluations in each epoch.")
+    Integer evalsPerEpoch;
+
+    @Option(
             names = "--eval-batch-size",
             paramLabel = "N",
             description = "Examples evaluated at once; does not change the result. Default: as --batch-size.")
@@ -163,6 +190,12 @@ final class TrainingOptions {
             throw new IllegalArgumentException(
                     "--warmup-steps " + warmupSteps + ": a whole number of steps, or a share of all steps below 1");
         }
+        requireOneOf(evalsPerEpoch, "--evals-per-epoch", evalSteps, "--eval-steps");
+        requireOneOf(evalsPerEpoch, "--evals-per-epoch", evalStrategy, "--eval-strategy");
+        requireOneOf(checkpoints.savesPerEpoch, "--saves-per-epoch", checkpoints.saveSteps, "--save-steps");
+        requireOneOf(checkpoints.savesPerEpoch, "--saves-per-epoch", checkpoints.saveStrategy, "--save-strategy");
+        requirePositive(evalsPerEpoch, "--evals-per-epoch");
+        requirePositive(checkpoints.savesPerEpoch, "--saves-per-epoch");
         boolean share = warmupSteps > 0 && warmupSteps < 1;
         TrainingConfig.Builder config = TrainingConfig.builder()
                 .epochs(epochs)
@@ -173,6 +206,9 @@ final class TrainingOptions {
                 .schedulerType(SchedulerType.of(schedulerType))
                 .minLearningRate(minLearningRate)
                 .schedulerPower(schedulerPower)
+                .schedulerCycles(schedulerCycles)
+                .decaySteps(decaySteps)
+                .timescale(timescale)
                 .warmupSteps(share ? 0 : (int) warmupSteps)
                 .warmupRatio(share ? warmupSteps : warmupRatio)
                 .optimizer(Optimizer.of(optimizer))
@@ -195,6 +231,34 @@ final class TrainingOptions {
                 .seed(seed)
                 .checkpointing(checkpointing());
         return checkpoints.apply(config).build();
+    }
+
+    /** The same with what is counted in epochs counted in steps. */
+    TrainingConfig perEpoch(TrainingConfig config, int stepsPerEpoch, CheckpointOptions checkpoints) {
+        TrainingConfig.Builder steps = config.toBuilder();
+        if (evalsPerEpoch != null) {
+            steps.evalStrategy(IntervalStrategy.STEPS).evalSteps(every(stepsPerEpoch, evalsPerEpoch));
+        }
+        if (checkpoints.savesPerEpoch != null) {
+            steps.saveStrategy(IntervalStrategy.STEPS).saveSteps(every(stepsPerEpoch, checkpoints.savesPerEpoch));
+        }
+        return steps.build();
+    }
+
+    private static int every(int stepsPerEpoch, int times) {
+        return Math.max(1, stepsPerEpoch / times);
+    }
+
+    private static void requireOneOf(Object one, String its, Object other, String theirs) {
+        if (one != null && other != null) {
+            throw new IllegalArgumentException(its + " and " + theirs + " exclude each other");
+        }
+    }
+
+    private static void requirePositive(Integer value, String option) {
+        if (value != null && value < 1) {
+            throw new IllegalArgumentException(option + " cannot be " + value + "; it is 1 or more");
+        }
     }
 
     /** The strategy that was named; else steps if their number was given. */

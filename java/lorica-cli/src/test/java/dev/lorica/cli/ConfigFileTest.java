@@ -193,7 +193,7 @@ class ConfigFileTest {
                         "--rank-pattern=v_proj=4",
                         "--rank-pattern=layers.0.mlp=2",
                         "--output=out",
-                        "--overwrite-output-dir");
+                        "--overwrite");
     }
 
     @Test
@@ -225,11 +225,233 @@ class ConfigFileTest {
                 .containsExactly("train", "--template=llama3", "--max-length=512", "--eval-data", "e.json");
     }
 
+    @Test
+    void takesTheExampleOfAxolotl() throws IOException {
+        assertThat(expand(example("axolotl.yml")))
+                .containsExactly(
+                        "train",
+                        "--model=NousResearch/Llama-3.2-1B",
+                        "--data=questions.jsonl",
+                        "--eval-split=0.1",
+                        "--output=./outputs/lora-out",
+                        "--max-length=2048",
+                        "--lora-r=16",
+                        "--lora-alpha=32",
+                        "--lora-dropout=0.05",
+                        "--target-modules=gate_proj,down_proj,up_proj,q_proj,v_proj,k_proj,o_proj",
+                        "--gradient-accumulation-steps=2",
+                        "--batch-size=2",
+                        "--epochs=1",
+                        "--optim=adamw_8bit",
+                        "--lr-scheduler-type=cosine",
+                        "--learning-rate=2.0E-4",
+                        "--gradient-checkpointing=true",
+                        "--logging-steps=1",
+                        "--warmup-steps=10",
+                        "--evals-per-epoch=4",
+                        "--saves-per-epoch=1",
+                        "--weight-decay=0.0");
+        assertThat(notes)
+                .hasSize(2)
+                .anyMatch(
+                        note -> note.endsWith("asked for, and will not happen: wandb_project, loss_watchdog_threshold,"
+                                + " loss_watchdog_patience"))
+                .anyMatch(note -> note.contains("these mean nothing here: ") && note.contains("flash_attention"));
+    }
+
+    @Test
+    void takesTheExampleOfLlamaFactory() throws IOException {
+        Files.writeString(
+                folder.resolve("dataset_info.json"),
+                """
+                {"identity": {"file_name": "identity.json"},
+                 "alpaca_en_demo": {"file_name": "demo.json",
+                   "columns": {"prompt": "ask", "query": "about", "response": "reply"}},
+                 "far": {"hf_hub_url": "owner/far"}, "pairs": {"file_name": "p.json", "ranking": true}}
+                """);
+        String yaml = example("llama-factory.yaml").replace("DATASETS", folder.toString());
+        assertThat(expand(yaml))
+                .containsExactly(
+                        "train",
+                        "--model=meta-llama/Meta-Llama-3-8B-Instruct",
+                        "--lora-r=8",
+                        "--target-modules=all-linear",
+                        "--data=" + folder.resolve("identity.json"),
+                        "--data=" + folder.resolve("demo.json"),
+                        "--prompt-field=ask",
+                        "--input-field=about",
+                        "--response-field=reply",
+                        "--template=llama3",
+                        "--max-length=2048",
+                        "--max-samples=1000",
+                        "--output=saves/llama3-8b/lora/sft",
+                        "--logging-steps=10",
+                        "--save-steps=500",
+                        "--overwrite",
+                        "--report-to=none",
+                        "--batch-size=1",
+                        "--gradient-accumulation-steps=8",
+                        "--learning-rate=1.0E-4",
+                        "--epochs=3.0",
+                        "--lr-scheduler-type=cosine",
+                        "--warmup-ratio=0.1",
+                        "--eval-split=0.1",
+                        "--eval-batch-size=1",
+                        "--eval-strategy=steps",
+                        "--eval-steps=500")
+                .doesNotContain("--max-eval-samples");
+        assertThat(notes).anyMatch(note -> note.endsWith("asked for, and will not happen: plot_loss"));
+        assertThatThrownBy(() -> expand(yaml.replace("identity,alpaca_en_demo", "far,pairs")))
+                .hasMessageContaining("far has no file_name")
+                .hasMessageContaining("only files of this machine are read");
+    }
+
+    @Test
+    void takesTheExampleOfMlx() throws IOException {
+        Path data = Files.createDirectory(folder.resolve("data"));
+        Files.writeString(data.resolve("train.jsonl"), "");
+        Files.writeString(data.resolve("valid.jsonl"), "");
+        assertThat(expand(example("mlx-lm.yaml").replace("DATA_FOLDER", data.toString())))
+                .containsExactlyInAnyOrder(
+                        "train",
+                        "--model=mlx_model",
+                        "--optim=adamw",
+                        "--adam-beta1=0.9",
+                        "--adam-beta2=0.98",
+                        "--adam-epsilon=1.0E-6",
+                        "--weight-decay=0.05",
+                        "--data=" + data.resolve("train.jsonl"),
+                        "--eval-data=" + data.resolve("valid.jsonl"),
+                        "--seed=0",
+                        "--num-layers=16",
+                        "--batch-size=4",
+                        "--max-steps=1000",
+                        "--max-eval-samples=100",
+                        "--learning-rate=1.0E-5",
+                        "--logging-steps=10",
+                        "--eval-steps=200",
+                        "--gradient-accumulation-steps=1",
+                        "--output=adapters",
+                        "--save-steps=100",
+                        "--max-length=2048",
+                        "--gradient-checkpointing=false",
+                        "--target-modules=q_proj,v_proj",
+                        "--lora-r=8",
+                        "--lora-alpha=160.0",
+                        "--lora-dropout=0.0");
+        assertThat(expand("lr_schedule: {name: cosine_decay, warmup: 100, arguments: [1.0e-5, 1000, 1.0e-7]}\n"))
+                .containsExactly(
+                        "train",
+                        "--lr-scheduler-type=cosine",
+                        "--learning-rate=1.0E-5",
+                        "--min-learning-rate=1.0E-7",
+                        "--warmup-steps=100");
+        assertThatThrownBy(() -> expand("lr_schedule: {name: step_decay, arguments: [1, 2, 3]}\n"))
+                .hasMessageContaining("only cosine_decay or linear_schedule");
+        assertThatThrownBy(() -> expand("fine_tune_type: full\n")).hasMessageContaining("only dora or lora");
+    }
+
+    @Test
+    void takesTheArgumentsOfTrl() throws IOException {
+        assertThat(expand(example("trl.yaml")))
+                .contains("--data=questions.jsonl", "--lora-r=32", "--lora-alpha=16", "--gradient-checkpointing=true");
+        assertThat(notes).anyMatch(note -> note.contains("will not happen: push_to_hub"));
+    }
+
+    @Test
+    void takesThePlainNamesOfPeft() throws IOException {
+        assertThat(
+                        expand(
+                                """
+                r: 8
+                lora_alpha: 16
+                lora_dropout: 0.1
+                target_modules: [q_proj]
+                bias: none
+                task_type: CAUSAL_LM
+                peft_type: LORA
+                fan_in_fan_out: false
+                modules_to_save: null
+                init_lora_weights: orthogonal
+                use_rslora: true
+                inference_mode: false
+                """))
+                .containsExactly(
+                        "train",
+                        "--lora-r=8",
+                        "--lora-alpha=16",
+                        "--lora-dropout=0.1",
+                        "--target-modules=q_proj",
+                        "--init-lora-weights=orthogonal",
+                        "--use-rslora");
+        assertThatThrownBy(() -> expand("modules_to_save: [lm_head]\nbias: all\nr: 8\n"))
+                .hasMessageContaining("modules_to_save is not supported")
+                .hasMessageContaining("bias cannot be all here, only none");
+    }
+
+    @Test
+    void namesAllThatIsUnknownAtOnce() {
+        assertThatThrownBy(
+                        () -> expand("lora_rnak: 8\nsomething_else: 1\nlr_scheduler_kwargs: {curve: 2}\nstage: dpo\n"))
+                .hasMessageContaining(
+                        "no options are called \"lora_rnak\" (did you mean lora_rank?), \"something_else\", "
+                                + "\"lr_scheduler_kwargs.curve\"")
+                .hasMessageContaining("stage cannot be dpo here");
+    }
+
+    @Test
+    void theCommandLineTakesWhatTheFileTakes() throws IOException {
+        assertThat(commandLine(
+                        "--bf16",
+                        "--bias",
+                        "none",
+                        "--packing",
+                        "True",
+                        "--max_length",
+                        "64",
+                        "--use-dora",
+                        "True",
+                        "--group-by-length",
+                        "false",
+                        "--lora_target",
+                        "all",
+                        "--r=8",
+                        "--warmup-steps",
+                        "3"))
+                .containsExactly(
+                        "train",
+                        "--max-length",
+                        "64",
+                        "--use-dora",
+                        "--target-modules",
+                        "all",
+                        "--lora-r=8",
+                        "--warmup-steps",
+                        "3");
+        assertThat(notes).anyMatch(note -> note.equals("note: these mean nothing here: --bf16, --packing"));
+        assertThatThrownBy(() -> commandLine("--bias", "all")).hasMessage("--bias cannot be all here, only none");
+        assertThat(commandLine("--ask", "--bf16", "--nonsense"))
+                .containsExactly("train", "--ask", "--bf16", "--nonsense");
+    }
+
+    private String[] commandLine(String... args) {
+        List<String> all = new ArrayList<>(List.of("train"));
+        all.addAll(List.of(args));
+        String[] ours = Spelling.ours(LoricaCli.commandLine(Terminal.system()), all.toArray(String[]::new));
+        return ConfigFile.expand(train().getCommandSpec(), ours, notes::add);
+    }
+
+    private static String example(String name) throws IOException {
+        try (var in = ConfigFileTest.class.getResourceAsStream("/config/" + name)) {
+            return new String(in.readAllBytes(), java.nio.charset.StandardCharsets.UTF_8);
+        }
+    }
+
     @ParameterizedTest
     @CsvSource({
-        "lora_rnak: 8, did you mean lora_rank?",
-        "learning_rat: 1, did you mean learning_rate?",
-        "num_train_epoch: 1, did you mean num_train_epochs?",
+        "lora_rnak: 8, (did you mean lora_rank?)",
+        "learning_rat: 1, (did you mean learning_rate?)",
+        "num_train_epoch: 1, (did you mean num_train_epochs?)",
         "something_else_entirely: 1, no option is called \"something_else_entirely\"",
         "stage: dpo, 'stage cannot be dpo here, only sft'",
         "train_on_prompt: maybe, it must be true or false",

@@ -122,8 +122,9 @@ class EndToEndTest {
 
         List<String> more = new ArrayList<>(flags);
         more.addAll(List.of("--adapter", output.toString()));
-        JsonNode second =
-                train(data(), output, more.toArray(String[]::new)).succeeds().json();
+        JsonNode second = train(data(), folder.resolve("second"), more.toArray(String[]::new))
+                .succeeds()
+                .json();
 
         assertThat(second.get("loss").asDouble()).isLessThan(first.get("loss").asDouble());
     }

@@ -91,7 +91,7 @@ class ModelFilesCommandsTest {
                         "--adapter",
                         adapter.toString(),
                         "--output",
-                        peft.toString())
+                        folder.resolve("other").toString())
                 .failsWith(ExitCode.FAILED, "was trained on");
     }
 

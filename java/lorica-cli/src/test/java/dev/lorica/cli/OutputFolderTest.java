@@ -10,6 +10,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 class OutputFolderTest {
     @TempDir
@@ -17,7 +19,7 @@ class OutputFolderTest {
 
     @Test
     void takesAnEmptyFolderAndLeavesItWhenNothingWasSaved() throws IOException {
-        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
+        try (OutputFolder output = OutputFolder.prepare(folder, false, false)) {
             assertThat(output.hasAdapter()).isFalse();
             assertThat(folder).isDirectoryNotContaining("glob:**/*adapter*");
         }
@@ -27,10 +29,10 @@ class OutputFolderTest {
     @Test
     void takesAwayAFolderThatItMadeWhenNothingWasSaved() throws IOException {
         Path kept = folder.resolve("a/kept");
-        try (OutputFolder output = OutputFolder.prepare(folder.resolve("a/lost"), false)) {
+        try (OutputFolder output = OutputFolder.prepare(folder.resolve("a/lost"), false, false)) {
             assertThat(output.path()).isDirectory();
         }
-        try (OutputFolder output = OutputFolder.prepare(kept, false)) {
+        try (OutputFolder output = OutputFolder.prepare(kept, false, false)) {
             Files.writeString(output.path().resolve(Adapter.FILE_NAME), "saved");
         }
 
@@ -42,25 +44,68 @@ class OutputFolderTest {
         Files.writeString(folder.resolve("thesis.doc"), "years of work");
 
         assertThatExceptionOfType(LoricaException.class)
-                .isThrownBy(() -> OutputFolder.prepare(folder, false))
+                .isThrownBy(() -> OutputFolder.prepare(folder, false, false))
                 .withMessageContaining("none of them is an adapter")
-                .withMessageContaining("--overwrite-output-dir");
-        OutputFolder.prepare(folder, true).close();
+                .withMessageContaining("--overwrite");
+        OutputFolder.prepare(folder, true, false).close();
         assertThat(folder.resolve("thesis.doc")).hasContent("years of work");
     }
 
     @Test
-    void takesAnAdaptersFolder() throws IOException {
+    void aFinishedAdapterIsReplacedOrGoneOnFromOnlyWhenThatIsSaid() throws IOException {
         Files.writeString(folder.resolve(Adapter.FILE_NAME), "an adapter");
 
-        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
-            assertThat(output.hasAdapter()).isTrue();
+        assertThatExceptionOfType(LoricaException.class)
+                .isThrownBy(() -> OutputFolder.prepare(folder, false, false))
+                .withMessageContaining("holds a finished adapter")
+                .withMessageContaining("--resume")
+                .withMessageContaining("--overwrite");
+        for (boolean overwrite : new boolean[] {false, true}) {
+            try (OutputFolder output = OutputFolder.prepare(folder, overwrite, !overwrite)) {
+                assertThat(output.hasAdapter()).isTrue();
+            }
         }
+        assertThat(folder.resolve(Adapter.FILE_NAME)).hasContent("an adapter");
+    }
+
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "train_config.yaml.tmp",
+                "train_config.yaml.tmp-12-0",
+                "adapter.gguf.tmp-4711-3",
+                "adapter_model.safetensors.tmp-1-99",
+                "adapter_config.json.tmp-1-1",
+                "lorica_adapter.json.tmp-1-1",
+                "checkpoint-12.tmp",
+                "checkpoint-12.old.tmp",
+                ".lorica123.tmp"
+            })
+    void whatAKilledRunLeftHalfWrittenIsNobodyElsesAndTakenAway(String name) throws IOException {
+        if (name.startsWith("checkpoint")) {
+            Files.createDirectories(folder.resolve(name));
+            Files.writeString(folder.resolve(name).resolve("adapter.gguf"), "half");
+        } else {
+            Files.writeString(folder.resolve(name), "half");
+        }
+        OutputFolder.prepare(folder, false, true).close();
+        assertThat(folder).isEmptyDirectory();
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"notes.tmp", "adapter.gguf.tmp-x", "checkpoint-a.tmp", "train_config.yaml.bak"})
+    void whatOnlyLooksLikeThatIsLeftAlone(String name) throws IOException {
+        Files.writeString(folder.resolve(name), "of somebody");
+        assertThatExceptionOfType(LoricaException.class)
+                .isThrownBy(() -> OutputFolder.prepare(folder, false, true))
+                .withMessageContaining("none of them is an adapter");
+        OutputFolder.prepare(folder, true, false).close();
+        assertThat(folder.resolve(name)).hasContent("of somebody");
     }
 
     @Test
     void refusesAFolderWithoutRoomForTheAdapter() {
-        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
+        try (OutputFolder output = OutputFolder.prepare(folder, false, false)) {
             output.requireSpace(1);
             assertThatExceptionOfType(LoricaException.class)
                     .isThrownBy(() -> output.requireSpace(Long.MAX_VALUE))
@@ -71,14 +116,14 @@ class OutputFolderTest {
 
     @Test
     void refusesAFolderThatAnotherRunWritesInto() throws Exception {
-        try (OutputFolder output = OutputFolder.prepare(folder, false)) {
+        try (OutputFolder output = OutputFolder.prepare(folder, false, false)) {
             assertThatExceptionOfType(LoricaException.class)
-                    .isThrownBy(() -> OutputFolder.prepare(folder, true))
-                    .withMessage(
-                            "--output " + folder
-                                    + " is in use: another run writes into it; choose another folder, or wait until it is done");
+                    .isThrownBy(() -> OutputFolder.prepare(folder, true, false))
+                    .withMessage("--output " + folder
+                            + " is in use: another run writes into it; choose another folder, or wait until it"
+                            + " is done");
         }
-        OutputFolder.prepare(folder, false).close();
+        OutputFolder.prepare(folder, false, false).close();
 
         // A run of another process, which is killed after it was met.
         Process other = new ProcessBuilder(
@@ -91,12 +136,12 @@ class OutputFolderTest {
         try {
             assertThat(other.getInputStream().read()).isEqualTo('!');
             assertThatExceptionOfType(LoricaException.class)
-                    .isThrownBy(() -> OutputFolder.prepare(folder, false))
+                    .isThrownBy(() -> OutputFolder.prepare(folder, false, false))
                     .withMessageContaining("is in use: another run writes into it");
         } finally {
             other.destroyForcibly().waitFor();
         }
-        OutputFolder.prepare(folder, false).close();
+        OutputFolder.prepare(folder, false, false).close();
         assertThat(folder).isEmptyDirectory();
     }
 
@@ -105,7 +150,7 @@ class OutputFolderTest {
         private HoldsAFolder() {}
 
         public static void main(String[] args) throws InterruptedException {
-            try (OutputFolder output = OutputFolder.prepare(Path.of(args[0]), false)) {
+            try (OutputFolder output = OutputFolder.prepare(Path.of(args[0]), false, false)) {
                 System.out.print("!");
                 System.out.flush();
                 Thread.sleep(60_000);
@@ -118,10 +163,10 @@ class OutputFolderTest {
         Path file = Files.writeString(folder.resolve("file"), "x");
 
         assertThatExceptionOfType(LoricaException.class)
-                .isThrownBy(() -> OutputFolder.prepare(file, false))
+                .isThrownBy(() -> OutputFolder.prepare(file, false, false))
                 .withMessageContaining("is a file; a folder is meant");
         assertThatExceptionOfType(LoricaException.class)
-                .isThrownBy(() -> OutputFolder.prepare(file.resolve("below"), false))
+                .isThrownBy(() -> OutputFolder.prepare(file.resolve("below"), false, false))
                 .withMessageEndingWith("below cannot be written to: Not a directory");
     }
 }

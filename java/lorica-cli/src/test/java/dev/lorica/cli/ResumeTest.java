@@ -172,7 +172,7 @@ class ResumeTest {
         Path output = folder.resolve("twice");
         Program.run(arguments(output)).succeeds();
 
-        Program.run(arguments(output)).failsWith(ExitCode.FAILED, "holds checkpoints of another run", "--resume auto");
+        Program.run(arguments(output)).failsWith(ExitCode.FAILED, "holds a finished adapter", "--resume auto");
         Program.run(arguments(output, "--resume", "--seed", "3"))
                 .failsWith(ExitCode.FAILED, "cannot go on", "seed was 42 and is 3");
         Program.run(arguments(output, "--overwrite-output-dir", "--max-steps", "2", "--save-strategy", "no"))

@@ -5,6 +5,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.Test;
@@ -26,12 +28,27 @@ class UsageTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"train", "data", "generate", "eval", "info", "tokenize"})
+    @ValueSource(
+            strings = {
+                "train",
+                "plan",
+                "data",
+                "generate",
+                "eval",
+                "export",
+                "merge",
+                "quantize",
+                "convert",
+                "info",
+                "tokenize",
+                "doctor"
+            })
     void everyCommandHasHelpWithExamples(String command) {
         Program program = Program.run(command, "--help").succeeds();
 
-        assertThat(program.out()).contains("Usage: lorica " + command, "Examples:\n  ", "--json");
-        assertThat(program.out().lines()).allMatch(line -> line.length() <= 100);
+        assertThat(program.out()).contains("Usage: lorica " + command, "--json");
+        assertThat(program.out()).containsPattern("Examples?:\n  ");
+        assertThat(program.out().lines()).allMatch(line -> line.length() <= 80);
     }
 
     @Test
@@ -86,6 +103,114 @@ class UsageTest {
     }
 
     @Test
+    void anOptionThatIsGivenTwiceIsAnErrorInEverySectionOfEveryCommand() {
+        int checked = 0;
+        for (String name :
+                LoricaCli.commandLine(Terminal.system()).getSubcommands().keySet()) {
+            CommandLine fresh =
+                    LoricaCli.commandLine(Terminal.system()).getSubcommands().get(name);
+            for (OptionSpec option : fresh.getCommandSpec().options()) {
+                if (option.usageHelp() || option.isMultiValue()) {
+                    continue;
+                }
+                boolean flag = option.arity().max() == 0;
+                List<String> arguments = new ArrayList<>(List.of(name));
+                for (String spelled :
+                        List.of(option.longestName(), option.longestName().replace("-", "_"))) {
+                    String written = "--" + spelled.substring(2);
+                    arguments.add(flag ? written : written + "=" + (option.type() == String.class ? "auto" : "1"));
+                }
+                Program.run(arguments.toArray(String[]::new))
+                        .failsWith(ExitCode.USAGE, option.longestName() + " is given twice");
+                checked++;
+            }
+        }
+        assertThat(checked).isGreaterThan(150);
+        Program.run("train", "--lora-alpha", "64", "--target-modules", "q_proj", "--lora-r", "4", "--lora_rank", "8")
+                .failsWith(ExitCode.USAGE, "--lora-r is given twice");
+        Program.run("train", "-m", "a", "--model_name_or_path", "b")
+                .failsWith(ExitCode.USAGE, "--model is given twice");
+        Program.run("generate", "-m", "a", "-i", "A", "-i", "B")
+                .failsWith(ExitCode.USAGE, "--instruction is given twice");
+        Program.run(
+                        "train",
+                        "-m",
+                        "a",
+                        "-d",
+                        "d",
+                        "-o",
+                        "o",
+                        "--rank-pattern",
+                        "q_proj=4,v_proj=2",
+                        "--rank-pattern=q_proj=8")
+                .failsWith(ExitCode.USAGE, "--rank-pattern gives \"q_proj\" twice");
+    }
+
+    @Test
+    void aListInTwoPartsLeavesTheRestOfItsSectionAlone() {
+        CommandLine program = LoricaCli.commandLine(Terminal.system());
+        program.parseArgs(
+                "train",
+                "-m=a",
+                "-d=b",
+                "-o=c",
+                "--lora-alpha=64",
+                "--target-modules=q_proj",
+                "--lora-r=4",
+                "--target-modules=v_proj",
+                "--save-steps=7",
+                "--report-to=none",
+                "--report-to=tensorboard",
+                "--ask=x",
+                "--ask=y");
+        CommandLine train = program.getSubcommands().get("train");
+        assertThat((Object) train.getCommandSpec().findOption("--lora-alpha").getValue())
+                .isEqualTo(64.0);
+        assertThat((Object) train.getCommandSpec().findOption("--lora-r").getValue())
+                .isEqualTo(4);
+        assertThat((Object)
+                        train.getCommandSpec().findOption("--target-modules").getValue())
+                .isEqualTo(List.of("q_proj", "v_proj"));
+        assertThat((Object) train.getCommandSpec().findOption("--save-steps").getValue())
+                .isEqualTo(7);
+        CommandLine generate = program.getSubcommands().get("generate");
+        program.parseArgs("generate", "-m=a", "-p=b", "--temperature=0", "--stop=x", "--top-k=3", "--stop=y");
+        assertThat((Object)
+                        generate.getCommandSpec().findOption("--temperature").getValue())
+                .isEqualTo(0.0);
+        assertThat((Object) generate.getCommandSpec().findOption("--top-k").getValue())
+                .isEqualTo(3);
+        assertThat((Object) generate.getCommandSpec().findOption("--stop").getValue())
+                .isEqualTo(List.of("x", "y"));
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = ';',
+            value = {
+                "train; missing: --model=FILE, --data=FILE[:WEIGHT], --output=DIR",
+                "quantize; missing: INPUT",
+                "quantize a; missing: OUTPUT",
+                "quantize a b c; what is 'c' meant to be?",
+                "train --lora-r; --lora-r needs a value: N",
+                "train --lora-r --model; --lora-r needs a value: N",
+                "train --lora-r many; '--lora-r' 'many' is not a whole number",
+                "train --lora-r 99999999999; '--lora-r' '99999999999' is not a whole number",
+                "train --learning-rate fast; '--learning-rate' 'fast' is not a number",
+                "train --rank-pattern q; '--rank-pattern' 'q': NAME=N is meant",
+                "train --rank-pattern q=x; '--rank-pattern'",
+                "generate --temperature; --temperature needs a value: X",
+                "tokenize; missing: FILE.gguf",
+                "generate --chat=maybe; '--chat'"
+            })
+    void nothingOfTheParserReachesAUser(String line, String message) {
+        Program program = Program.run(line.split(" ")).failsWith(ExitCode.USAGE, message);
+        assertThat(program.err())
+                .doesNotContain("picocli", "java.", "Exception", "arg[", "ParameterException", "index 0", "for option")
+                .doesNotContain("Expected parameter", "should be specified");
+    }
+
+    @Test
     void refusesUnknownCommandsAndSaysWhatIsMeant() {
         Program.run("trainn").failsWith(ExitCode.USAGE, "'trainn'", "Did you mean: lorica train");
     }
@@ -93,9 +218,10 @@ class UsageTest {
     @Test
     void namesMissingOptions() {
         Program.run("train", "--model", "x.gguf").failsWith(ExitCode.USAGE, "--data=FILE", "--output=DIR");
-        Program.run("generate", "--model", "x.gguf").failsWith(ExitCode.USAGE, "-i=TEXT | --chat | -p=TEXT");
+        Program.run("generate", "--model", "x.gguf")
+                .failsWith(ExitCode.USAGE, "nothing is asked", "--instruction TEXT");
         Program.run("generate", "--model", "x.gguf", "-i", "a", "-p", "b")
-                .failsWith(ExitCode.USAGE, "mutually exclusive");
+                .failsWith(ExitCode.USAGE, "--instruction, --prompt and --chat exclude each other");
     }
 
     @ParameterizedTest

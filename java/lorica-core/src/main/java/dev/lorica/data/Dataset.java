@@ -202,6 +202,15 @@ public final class Dataset implements Iterable<DataRecord> {
         return head;
     }
 
+    /** The same data with its first {@code count} records only; itself where there are not more. */
+    public Dataset first(int count) {
+        if (count < 1) {
+            throw new DataException("of " + (name.isEmpty() ? "the data" : name) + " " + count
+                    + " records are asked for; at least 1 is needed");
+        }
+        return count >= size ? this : new Dataset(file, format, fields, conversation, count, head(count));
+    }
+
     boolean allMatch(Predicate<DataRecord> predicate) {
         try (Records all = open()) {
             while (all.hasNext()) {

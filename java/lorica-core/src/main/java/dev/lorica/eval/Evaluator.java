@@ -18,6 +18,7 @@ import dev.lorica.generate.Generator;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeTraining;
 import java.util.Arrays;
+import java.util.function.BiConsumer;
 import java.util.function.BooleanSupplier;
 import java.util.function.Function;
 
@@ -57,6 +58,16 @@ public final class Evaluator {
      * @throws InvalidArgumentException if the text has fewer tokens than two windows, or a window more than the model's context
      */
     public TextEvaluation evaluateText(String text, int window) {
+        return evaluateText(text, window, (done, all) -> {});
+    }
+
+    /** Hears how many windows of a text are done. */
+    public interface Progress {
+        void windows(int done, int all);
+    }
+
+    /** As above; {@code progress} is told after each window. */
+    public TextEvaluation evaluateText(String text, int window, Progress progress) {
         if (window < 4) {
             throw new InvalidArgumentException("windows of " + window + " tokens are too short; at least 4 are needed");
         }
@@ -92,6 +103,7 @@ public final class Evaluator {
                     squares += (double) losses[t] * losses[t];
                 }
                 scored += window - 1 - window / 2;
+                progress.windows(w + 1, windows);
             }
             double mean = sum / scored;
             double variance = Math.max(0, squares / scored - mean * mean);
@@ -114,6 +126,15 @@ public final class Evaluator {
      */
     public AnswerEvaluation evaluateAnswers(
             Iterable<DataRecord> data, PromptTemplate template, GenerationConfig config) {
+        return evaluateAnswers(data, template, config, (question, answer) -> {});
+    }
+
+    /** As above; {@code each} hears of every answer as it comes. */
+    public AnswerEvaluation evaluateAnswers(
+            Iterable<DataRecord> data,
+            PromptTemplate template,
+            GenerationConfig config,
+            BiConsumer<DataRecord, String> each) {
         long start = System.nanoTime();
         ExampleEncoder encoder = new ExampleEncoder(model.tokenizer(), template, false);
         int matches = 0;
@@ -128,6 +149,7 @@ public final class Evaluator {
                 Generation generation = generator.generate(encoder.prompt(question), config);
                 StringBuilder answer = new StringBuilder();
                 generation.forEach(answer::append);
+                each.accept(question, answer.toString());
                 matches += AnswerScore.exactMatch(answer.toString(), question.answer()) ? 1 : 0;
                 f1 += AnswerScore.f1(answer.toString(), question.answer());
                 examples++;
