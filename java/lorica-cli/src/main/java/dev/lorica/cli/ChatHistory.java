@@ -52,8 +52,8 @@ final class ChatHistory {
     List<Message> ask(String question) {
         int alone = encoder.prompt(record(List.of(Message.user(question)))).length;
         if (alone >= context) {
-            note.accept("note: the question has " + Format.count(alone, "token")
-                    + "; the model's context has room for " + Format.count(context) + ". Ask a shorter one");
+            note.accept("note: the question has " + Format.count(alone, "token") + "; the model's context has room for "
+                    + Format.count(context) + ". Ask a shorter one");
             return List.of();
         }
         if (oneByOne) {

@@ -208,7 +208,9 @@ public final class Dataset implements Iterable<DataRecord> {
             throw new DataException("of " + (name.isEmpty() ? "the data" : name) + " " + count
                     + " records are asked for; at least 1 is needed");
         }
-        return count >= size ? this : new Dataset(file, format, fields, conversation, count, head(count));
+        return count >= size
+                ? this
+                : new Dataset(name, files, format, fields, unused, conversation, count, head(count));
     }
 
     boolean allMatch(Predicate<DataRecord> predicate) {
