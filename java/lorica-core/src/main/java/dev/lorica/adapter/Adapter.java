@@ -72,7 +72,7 @@ public final class Adapter implements AutoCloseable {
                         config.useDora(),
                         config.init().code,
                         config.seed(),
-                        TargetModules.of(config, model.info().layers())));
+                        TargetModules.of(config, model)));
         Adapter adapter = new Adapter(model, engine, AdapterMetadata.of(model, config));
         if (config.init() == LoraConfig.Init.ORTHOGONAL) {
             try {

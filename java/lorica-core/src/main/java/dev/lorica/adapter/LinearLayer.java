@@ -1,58 +1,71 @@
 package dev.lorica.adapter;
 
-import dev.lorica.ModelInfo;
+import dev.lorica.Model;
+import dev.lorica.internal.Inner;
+import dev.lorica.internal.RowOrder;
+import dev.lorica.internal.TensorTable;
+import java.util.ArrayList;
+import java.util.List;
 
-/** A linear layer of a block: {@code model.layers.0.self_attn.q_proj} for Hugging Face, {@code blk.0.attn_q} for GGUF. */
-record LinearLayer(int index, Module module) {
+/**
+ * A linear layer of a block, as the model's description has it.
+ *
+ * @param index      of the block
+ * @param gguf       {@code blk.0.attn_q}
+ * @param peft       what Hugging Face calls it, {@code model.layers.0.self_attn.q_proj}
+ * @param order      of its rows, which B's and the magnitudes follow
+ * @param transposed Hugging Face stores its weight [in, out], as PEFT's {@code fan_in_fan_out} says
+ */
+record LinearLayer(int index, String gguf, String peft, RowOrder order, boolean transposed) {
+    private static final String WEIGHT = ".weight";
 
-    enum Module {
-        Q("self_attn.q_proj", "attn_q"),
-        K("self_attn.k_proj", "attn_k"),
-        V("self_attn.v_proj", "attn_v"),
-        O("self_attn.o_proj", "attn_output"),
-        GATE("mlp.gate_proj", "ffn_gate"),
-        UP("mlp.up_proj", "ffn_up"),
-        DOWN("mlp.down_proj", "ffn_down");
-
-        private final String peft;
-        private final String gguf;
-
-        Module(String peft, String gguf) {
-            this.peft = peft;
-            this.gguf = gguf;
-        }
-
-        String shortName() {
-            return peft.substring(peft.indexOf('.') + 1);
-        }
-
-        /** Whether {@code name} is one of its names without a layer: {@code q_proj}, {@code attn_q}. */
-        boolean isNamed(String name) {
-            return name.equals(shortName()) || name.equals(gguf);
-        }
-
-        /** Heads whose rows RoPE rotates, 0 where it does not. */
-        int ropeHeads(ModelInfo model) {
-            return this == Q ? model.heads() : this == K ? model.kvHeads() : 0;
-        }
-    }
-
-    String peft() {
-        return "model.layers." + index + "." + module.peft;
-    }
-
-    String gguf() {
-        return "blk." + index + "." + module.gguf;
-    }
-
-    /** Of a tensor of the base or of an adapter: {@code blk.0.attn_q.weight.lora_a}. */
-    static LinearLayer ofTensor(String name) {
-        String[] parts = name.split("\\.");
-        for (Module module : Module.values()) {
-            if (module.gguf.equals(parts[2])) {
-                return new LinearLayer(Integer.parseInt(parts[1]), module);
+    /** All of the model, in the order of the computation. */
+    static List<LinearLayer> of(Model model) {
+        List<LinearLayer> layers = new ArrayList<>();
+        for (TensorTable.Tensor tensor : TensorTable.of(Inner.MODEL.of(model))) {
+            if (tensor.kind() == TensorTable.Kind.LINEAR && tensor.layer() >= 0) {
+                layers.add(new LinearLayer(
+                        tensor.layer(),
+                        withoutWeight(tensor.name()),
+                        withoutWeight(tensor.hfName()),
+                        tensor.order(),
+                        tensor.transposed()));
             }
         }
-        throw new IllegalStateException(name);
+        return layers;
+    }
+
+    private static String withoutWeight(String name) {
+        return name.substring(0, name.length() - WEIGHT.length());
+    }
+
+    /** Of a tensor of an adapter: {@code blk.0.attn_q.weight.lora_a}. */
+    static LinearLayer ofTensor(List<LinearLayer> layers, String tensor) {
+        return layers.stream()
+                .filter(layer -> tensor.startsWith(layer.gguf + WEIGHT + "."))
+                .findFirst()
+                .orElseThrow(() -> new IllegalStateException(tensor));
+    }
+
+    /** {@code q_proj}. */
+    String shortName() {
+        return peft.substring(peft.lastIndexOf('.') + 1);
+    }
+
+    /** Whether {@code name} is one of its names without a block: {@code q_proj}, {@code attn_q}. */
+    boolean isNamed(String name) {
+        return name.equals(shortName()) || name.equals(gguf.substring(gguf.lastIndexOf('.') + 1));
+    }
+
+    /** Its name in PEFT within the block and all of its ends, the shortest first: {@code q_proj}, {@code self_attn.q_proj}. */
+    List<String> ends() {
+        String block = "." + index + ".";
+        String module = peft.substring(peft.indexOf(block) + block.length());
+        List<String> ends = new ArrayList<>();
+        for (int dot = module.lastIndexOf('.'); dot >= 0; dot = module.lastIndexOf('.', dot - 1)) {
+            ends.add(module.substring(dot + 1));
+        }
+        ends.add(module);
+        return ends;
     }
 }

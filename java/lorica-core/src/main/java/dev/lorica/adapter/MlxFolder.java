@@ -3,7 +3,6 @@ package dev.lorica.adapter;
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.Model;
-import dev.lorica.ModelInfo;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.MismatchException;
@@ -14,6 +13,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -27,7 +27,7 @@ import java.util.regex.Pattern;
  */
 final class MlxFolder {
     static final String WEIGHTS = "adapters.safetensors";
-    private static final Pattern NAME = Pattern.compile("(model\\.layers\\.(\\d{1,4})\\.(.+))\\.(lora_a|lora_b|m)");
+    private static final Pattern NAME = Pattern.compile("(.+)\\.(lora_a|lora_b|m)");
 
     private MlxFolder() {}
 
@@ -37,9 +37,9 @@ final class MlxFolder {
 
     static Adapter read(Model model, Path folder) {
         JsonNode config = config(folder.resolve(PeftFolder.CONFIG));
-        ModelInfo info = model.info();
+        List<LinearLayer> all = LinearLayer.of(model);
         try (SafetensorsFile weights = SafetensorsFile.open(folder.resolve(WEIGHTS))) {
-            Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers = layers(weights, info.layers());
+            Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers = layers(weights, all, model.info().layers());
             double scale = config.path("lora_parameters").path("scale").asDouble(0);
             if (!(scale > 0) || !Double.isFinite(scale)) {
                 throw new FileFormatException(
@@ -65,7 +65,7 @@ final class MlxFolder {
                             .targetModules(names)
                             .build());
             try {
-                fill(adapter, weights, layers, info);
+                fill(adapter, weights, layers, all);
                 return adapter;
             } catch (RuntimeException e) {
                 adapter.close();
@@ -78,11 +78,11 @@ final class MlxFolder {
             Adapter adapter,
             SafetensorsFile weights,
             Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers,
-            ModelInfo info) {
+            List<LinearLayer> all) {
         List<Adapter.Tensor> tensors = adapter.tensors();
         for (int i = 0; i < tensors.size(); i++) {
             Adapter.Tensor tensor = tensors.get(i);
-            LinearLayer layer = LinearLayer.ofTensor(tensor.name());
+            LinearLayer layer = LinearLayer.ofTensor(all, tensor.name());
             String part = tensor.isA() ? "lora_a" : tensor.name().endsWith(".lora_b") ? "lora_b" : "m";
             SafetensorsFile.Tensor stored = layers.get(layer).get(part);
             List<Long> shape = part.equals("m") ? List.of(tensor.rows()) : List.of(tensor.columns(), tensor.rows());
@@ -93,9 +93,7 @@ final class MlxFolder {
             float[] values = weights.read(stored);
             PeftFolder.checkFinite(weights, stored, values);
             float[] ours = part.equals("m") ? values : transposed(values, (int) tensor.columns(), (int) tensor.rows());
-            adapter.setValues(
-                    i,
-                    tensor.isA() ? ours : PeftFolder.toGguf(ours, layer.module().ropeHeads(info), info.headDim()));
+            adapter.setValues(i, tensor.isA() ? ours : layer.order().toGguf(ours));
         }
     }
 
@@ -118,23 +116,19 @@ final class MlxFolder {
         }
     }
 
-    private static Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers(SafetensorsFile weights, int count) {
-        Map<String, LinearLayer> known = new LinkedHashMap<>();
-        for (int i = 0; i < count; i++) {
-            for (LinearLayer.Module module : LinearLayer.Module.values()) {
-                LinearLayer layer = new LinearLayer(i, module);
-                known.put(layer.peft(), layer);
-            }
-        }
+    private static Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers(
+            SafetensorsFile weights, List<LinearLayer> all, int blocks) {
+        Map<String, LinearLayer> known = new HashMap<>();
+        all.forEach(layer -> known.put(layer.peft(), layer));
         Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers = new LinkedHashMap<>();
         for (SafetensorsFile.Tensor tensor : weights.tensors().values()) {
             Matcher name = NAME.matcher(tensor.name());
             LinearLayer layer = name.matches() ? known.get(name.group(1)) : null;
             if (layer == null) {
                 throw new MismatchException(weights.path() + " holds \"" + tensor.name()
-                        + "\", which is of no linear layer of this model's " + count + " blocks");
+                        + "\", which is of no linear layer of this model's " + blocks + " blocks");
             }
-            layers.computeIfAbsent(layer, l -> new LinkedHashMap<>()).put(name.group(4), tensor);
+            layers.computeIfAbsent(layer, l -> new LinkedHashMap<>()).put(name.group(2), tensor);
         }
         if (layers.isEmpty()) {
             throw new FileFormatException(weights.path() + " holds no tensors");

@@ -29,6 +29,7 @@ import java.util.regex.PatternSyntaxException;
  * @param loraDropout while training
  * @param useRslora   scale by alpha / √rank
  * @param useDora     with magnitudes
+ * @param fanInFanOut the layers' weights are stored [in, out]
  * @param targetNames {@code target_modules} as a list of names; empty when it is a pattern
  * @param targetPattern {@code target_modules} as a pattern, {@code null} when it is a list
  */
@@ -39,6 +40,7 @@ record PeftConfig(
         double loraDropout,
         boolean useRslora,
         boolean useDora,
+        boolean fanInFanOut,
         List<String> targetNames,
         BoundedPattern targetPattern,
         List<String> excludedNames,
@@ -66,6 +68,7 @@ record PeftConfig(
                 dropout(file, json.path("lora_dropout")),
                 json.path("use_rslora").asBoolean(false),
                 json.path("use_dora").asBoolean(false),
+                json.path("fan_in_fan_out").asBoolean(false),
                 target.isTextual() ? List.of() : names(file, "target_modules", required(file, json, "target_modules")),
                 pattern(
                         file,
@@ -161,7 +164,6 @@ record PeftConfig(
             throw new UnsupportedException(file + ": bias " + json.path("bias") + " is not supported; \"none\" is");
         }
         for (String key : List.of(
-                "fan_in_fan_out",
                 "lora_bias",
                 "modules_to_save",
                 "layers_pattern",

@@ -4,10 +4,10 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.Model;
-import dev.lorica.ModelInfo;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.MismatchException;
+import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.files.AtomicFile;
 import dev.lorica.files.GgufFile;
 import dev.lorica.files.SafetensorsFile;
@@ -27,8 +27,8 @@ import java.util.Set;
  * <p>PEFT loads silently what does not fit. This reader names every key that is missing or unexpected, and refuses what it
  * does not compute.
  *
- * <p>GGUF files of Llama models store the rows of q_proj and k_proj in another order than Hugging Face: within a head of d rows,
- * row 2j + k here is row j + k·d/2 there. B's rows and DoRA's magnitudes follow; A is the same.
+ * <p>B's rows and DoRA's magnitudes follow the order of the rows of the layer's weight, which is another in some GGUF files than in
+ * Hugging Face's; A is the same.
  */
 final class PeftFolder {
     static final String CONFIG = "adapter_config.json";
@@ -70,37 +70,38 @@ final class PeftFolder {
 
     static void write(Adapter adapter, Path folder, String baseModel) {
         List<Adapter.Tensor> tensors = adapter.tensors();
-        ModelInfo model = adapter.model().info();
+        List<LinearLayer> layers = LinearLayer.of(adapter.model());
         SafetensorsWriter weights = new SafetensorsWriter().metadata("format", "pt");
         for (int i = 0; i < tensors.size(); i++) {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
-            LinearLayer layer = LinearLayer.ofTensor(tensor.name());
+            LinearLayer layer = LinearLayer.ofTensor(layers, tensor.name());
             Part part = Part.of(tensor);
             weights.add(
                     part.key(layer),
                     part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
                     () -> part == Part.A
                             ? adapter.values(index)
-                            : toPeft(adapter.values(index), layer.module().ropeHeads(model), model.headDim()));
+                            : layer.order().toHuggingFace(adapter.values(index)));
         }
         weights.write(folder.resolve(WEIGHTS));
         try {
-            AtomicFile.write(folder.resolve(CONFIG), JSON.writeValueAsBytes(config(adapter, tensors, baseModel)));
+            AtomicFile.write(folder.resolve(CONFIG), JSON.writeValueAsBytes(config(adapter, tensors, layers, baseModel)));
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }
     }
 
-    private static Map<String, Object> config(Adapter adapter, List<Adapter.Tensor> tensors, String baseModel) {
+    private static Map<String, Object> config(
+            Adapter adapter, List<Adapter.Tensor> tensors, List<LinearLayer> all, String baseModel) {
         AdapterInfo info = adapter.info();
         double alpha = info.alpha() != 0 ? info.alpha() : tensors.get(0).alpha();
         Map<String, Object> ranks = new LinkedHashMap<>();
         Map<String, Object> alphas = new LinkedHashMap<>();
-        Map<LinearLayer.Module, List<LinearLayer>> layers = new LinkedHashMap<>();
+        Set<LinearLayer> layers = new LinkedHashSet<>();
         for (int i = 0; i < 2 * info.pairs(); i += 2) {
-            LinearLayer layer = LinearLayer.ofTensor(tensors.get(i).name());
-            layers.computeIfAbsent(layer.module(), module -> new ArrayList<>()).add(layer);
+            LinearLayer layer = LinearLayer.ofTensor(all, tensors.get(i).name());
+            layers.add(layer);
             if (tensors.get(i).rows() != info.rank()) {
                 ranks.put(layer.peft(), tensors.get(i).rows());
             }
@@ -108,15 +109,6 @@ final class PeftFolder {
                 alphas.put(layer.peft(), number(tensors.get(i).alpha()));
             }
         }
-        List<String> targets = new ArrayList<>();
-        layers.forEach((module, places) -> {
-            if (places.size() == adapter.model().info().layers()) {
-                targets.add(module.shortName());
-            } else {
-                places.forEach(layer -> targets.add(layer.peft()));
-            }
-        });
-
         Map<String, Object> config = new LinkedHashMap<>();
         config.put("peft_type", "LORA");
         config.put("task_type", "CAUSAL_LM");
@@ -125,16 +117,30 @@ final class PeftFolder {
         config.put("r", info.rank());
         config.put("lora_alpha", number(alpha));
         config.put("lora_dropout", number(info.dropout()));
-        config.put("target_modules", targets);
+        config.put("target_modules", targetModules(layers, all));
         config.put("rank_pattern", ranks);
         config.put("alpha_pattern", alphas);
         config.put("use_rslora", info.useRslora());
         config.put("use_dora", info.useDora());
         config.put("bias", "none");
-        config.put("fan_in_fan_out", false);
+        config.put("fan_in_fan_out", layers.stream().allMatch(LinearLayer::transposed));
         config.put("init_lora_weights", true);
         config.put("modules_to_save", null);
         return config;
+    }
+
+    /** Short names where they say it, of which PEFT takes every layer that ends with them; full ones otherwise. */
+    private static Set<String> targetModules(Set<LinearLayer> layers, List<LinearLayer> all) {
+        Set<String> names = new LinkedHashSet<>();
+        for (LinearLayer layer : layers) {
+            names.add(layer.ends().stream()
+                    .filter(end -> all.stream()
+                            .filter(other -> PeftConfig.isNamed(other.peft(), end))
+                            .allMatch(layers::contains))
+                    .findFirst()
+                    .orElse(layer.peft()));
+        }
+        return names;
     }
 
     /** 32 and not 32.0; 0.05 and not the digits that it has as a float made wider. */
@@ -170,8 +176,8 @@ final class PeftFolder {
 
     static Adapter read(Model model, Path folder) {
         PeftConfig config = PeftConfig.read(folder.resolve(CONFIG));
-        ModelInfo info = model.info();
-        Set<LinearLayer> targets = targets(config, info.layers());
+        List<LinearLayer> all = LinearLayer.of(model);
+        Set<LinearLayer> targets = targets(config, all, model.info().layers());
         try (SafetensorsFile weights = openWeights(folder)) {
             checkKeys(weights, targets, config.useDora());
             List<String> names = new ArrayList<>();
@@ -200,7 +206,7 @@ final class PeftFolder {
                 for (int i = 0; i < tensors.size(); i++) {
                     Adapter.Tensor tensor = tensors.get(i);
                     Part part = Part.of(tensor);
-                    LinearLayer layer = LinearLayer.ofTensor(tensor.name());
+                    LinearLayer layer = LinearLayer.ofTensor(all, tensor.name());
                     SafetensorsFile.Tensor stored = weights.tensors().get(part.key(layer));
                     List<Long> shape =
                             part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns());
@@ -210,9 +216,7 @@ final class PeftFolder {
                     }
                     float[] values = weights.read(stored);
                     checkFinite(weights, stored, values);
-                    float[] ours = part == Part.A
-                            ? values
-                            : toGguf(values, layer.module().ropeHeads(info), info.headDim());
+                    float[] ours = part == Part.A ? values : layer.order().toGguf(values);
                     changesNothing &= switch (part) {
                         case A -> true;
                         case B -> isZero(values);
@@ -232,25 +236,26 @@ final class PeftFolder {
         }
     }
 
-    private static Set<LinearLayer> targets(PeftConfig config, int layers) {
+    private static Set<LinearLayer> targets(PeftConfig config, List<LinearLayer> all, int blocks) {
         Set<LinearLayer> targets = new LinkedHashSet<>();
         Set<String> unused = new LinkedHashSet<>(config.targetNames());
-        for (int i = 0; i < layers; i++) {
-            for (LinearLayer.Module module : LinearLayer.Module.values()) {
-                LinearLayer layer = new LinearLayer(i, module);
-                unused.removeIf(name -> PeftConfig.isNamed(layer.peft(), name));
-                if (config.targets(layer.peft(), i)) {
-                    targets.add(layer);
-                }
+        for (LinearLayer layer : all) {
+            unused.removeIf(name -> PeftConfig.isNamed(layer.peft(), name));
+            if (config.targets(layer.peft(), layer.index())) {
+                targets.add(layer);
             }
         }
         if (!unused.isEmpty()) {
             throw new MismatchException(config.file() + ": target_modules names " + some(unused)
-                    + ", which is no linear layer of this model's " + layers
+                    + ", which is no linear layer of this model's " + blocks
                     + " blocks; the output head and the embedding cannot be adapted");
         }
         if (targets.isEmpty()) {
             throw new MismatchException(config.file() + ": target_modules fits no layer of this model");
+        }
+        if (config.fanInFanOut() && !targets.stream().allMatch(LinearLayer::transposed)) {
+            throw new UnsupportedException(
+                    config.file() + ": fan_in_fan_out is set, which is not supported for this model's layers");
         }
         return targets;
     }
@@ -335,37 +340,5 @@ final class PeftFolder {
             }
         }
         return true;
-    }
-
-    // ---- the order of rows
-
-    /** B[out, r] with rows in Hugging Face's order, from GGUF's. */
-    private static float[] toPeft(float[] b, int heads, int headDim) {
-        return heads == 0 ? b : reordered(b, heads, headDim, true);
-    }
-
-    /** B[out, r] with rows in GGUF's order, from Hugging Face's. */
-    static float[] toGguf(float[] b, int heads, int headDim) {
-        return heads == 0 ? b : reordered(b, heads, headDim, false);
-    }
-
-    private static float[] reordered(float[] values, int heads, int headDim, boolean toPeft) {
-        int rowLength = values.length / (heads * headDim);
-        float[] result = new float[values.length];
-        for (int head = 0; head < heads; head++) {
-            for (int j = 0; j < headDim / 2; j++) {
-                for (int k = 0; k < 2; k++) {
-                    int gguf = head * headDim + 2 * j + k;
-                    int peft = head * headDim + j + k * headDim / 2;
-                    System.arraycopy(
-                            values,
-                            (toPeft ? gguf : peft) * rowLength,
-                            result,
-                            (toPeft ? peft : gguf) * rowLength,
-                            rowLength);
-                }
-            }
-        }
-        return result;
     }
 }

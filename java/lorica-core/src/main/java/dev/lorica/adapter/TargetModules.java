@@ -1,5 +1,6 @@
 package dev.lorica.adapter;
 
+import dev.lorica.Model;
 import dev.lorica.exceptions.InvalidArgumentException;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -15,25 +16,27 @@ import java.util.regex.PatternSyntaxException;
 final class TargetModules {
     private TargetModules() {}
 
-    static String of(LoraConfig config, int layers) {
+    static String of(LoraConfig config, Model model) {
         boolean plain = config.rankPattern().isEmpty()
                 && config.alphaPattern().isEmpty()
                 && config.layersToTransform().isEmpty();
         if (plain) {
             return String.join(",", config.targetModules());
         }
+        int layers = model.info().layers();
         for (int layer : config.layersToTransform()) {
             if (layer < 0 || layer >= layers) {
                 throw new InvalidArgumentException(
                         "layers to transform names layer " + layer + "; this model has layers 0 to " + (layers - 1));
             }
         }
+        List<LinearLayer> all = LinearLayer.of(model);
         Map<LinearLayer, String> suffixes = new LinkedHashMap<>();
         List<String> unknown = new ArrayList<>();
         for (String target : config.targetModules()) {
             int colon = target.indexOf(':');
             String name = colon < 0 ? target : target.substring(0, colon);
-            List<LinearLayer> meant = layersOf(name, config.layersToTransform(), layers);
+            List<LinearLayer> meant = layersOf(name, config.layersToTransform(), all);
             meant.forEach(layer -> suffixes.put(layer, colon < 0 ? "" : target.substring(colon)));
             if (meant.isEmpty()) {
                 unknown.add(target);
@@ -55,17 +58,14 @@ final class TargetModules {
     }
 
     /** The layers that {@code name} stands for; a full name stands for itself, whatever layers are to be transformed. */
-    private static List<LinearLayer> layersOf(String name, List<Integer> transformed, int layers) {
+    private static List<LinearLayer> layersOf(String name, List<Integer> transformed, List<LinearLayer> all) {
         List<LinearLayer> meant = new ArrayList<>();
-        for (int i = 0; i < layers; i++) {
-            for (LinearLayer.Module module : LinearLayer.Module.values()) {
-                LinearLayer layer = new LinearLayer(i, module);
-                boolean full =
-                        name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
-                boolean everywhere = name.equals(LoraConfig.ALL_LINEAR) || module.isNamed(name);
-                if (full || everywhere && (transformed.isEmpty() || transformed.contains(i))) {
-                    meant.add(layer);
-                }
+        for (LinearLayer layer : all) {
+            boolean full =
+                    name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
+            boolean everywhere = name.equals(LoraConfig.ALL_LINEAR) || layer.isNamed(name);
+            if (full || everywhere && (transformed.isEmpty() || transformed.contains(layer.index()))) {
+                meant.add(layer);
             }
         }
         return meant;

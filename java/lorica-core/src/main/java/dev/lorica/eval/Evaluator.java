@@ -3,7 +3,6 @@ package dev.lorica.eval;
 import dev.lorica.Model;
 import dev.lorica.TokenizerInfo;
 import dev.lorica.adapter.Adapter;
-import dev.lorica.adapter.LoraConfig;
 import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
 import dev.lorica.data.DataRecord;
@@ -27,10 +26,6 @@ import java.util.function.Function;
  * depend on the batch size), how well it predicts a text, how well it answers questions.
  */
 public final class Evaluator {
-    /** The base alone is the base with an adapter that changes nothing: B is zero until it is trained. */
-    private static final LoraConfig NO_CHANGE =
-            LoraConfig.builder().rank(1).targetModules("q_proj").build();
-
     private final Model model;
     private final Adapter adapter;
 
@@ -163,9 +158,9 @@ public final class Evaluator {
     }
 
     private <R> R inSession(BatchShape shape, Function<NativeTraining, R> work) {
-        try (Adapter none = adapter == null ? Adapter.create(model, NO_CHANGE) : null;
-                NativeTraining session =
-                        new NativeTraining(Inner.ADAPTER.of(adapter == null ? none : adapter), params(shape))) {
+        try (NativeTraining session = adapter == null
+                ? new NativeTraining(Inner.MODEL.of(model), params(shape))
+                : new NativeTraining(Inner.ADAPTER.of(adapter), params(shape))) {
             return work.apply(session);
         }
     }

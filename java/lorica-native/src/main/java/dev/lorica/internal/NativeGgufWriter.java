@@ -14,7 +14,7 @@ import org.bytedeco.javacpp.LongPointer;
 
 /** A GGUF file in the making. Tensors go from file to file without passing through Java. */
 public final class NativeGgufWriter implements AutoCloseable {
-    private final NativeHandle<lorica_gguf_writer> handle;
+    final NativeHandle<lorica_gguf_writer> handle;
 
     public NativeGgufWriter() {
         NativeLibrary.load();

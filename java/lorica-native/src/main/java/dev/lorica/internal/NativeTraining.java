@@ -3,6 +3,7 @@ package dev.lorica.internal;
 import static dev.lorica.internal.Status.check;
 
 import dev.lorica.internal.c.Lorica;
+import dev.lorica.internal.c.lorica_adapter;
 import dev.lorica.internal.c.lorica_batch;
 import dev.lorica.internal.c.lorica_batch_result;
 import dev.lorica.internal.c.lorica_memory_plan;
@@ -11,6 +12,7 @@ import dev.lorica.internal.c.lorica_session;
 import dev.lorica.internal.c.lorica_session_params;
 import dev.lorica.internal.c.lorica_session_speed;
 import java.lang.ref.Reference;
+import java.util.function.Function;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.IntPointer;
@@ -68,23 +70,40 @@ public final class NativeTraining implements AutoCloseable {
      */
     public record Loss(double sum, long trained) {}
 
+    /** {@code null}: the model as it is, which is only evaluated. */
     private final NativeAdapter adapter;
+
     private final NativeHandle<lorica_session> handle;
     private final Buffers buffers;
 
     public NativeTraining(NativeAdapter adapter, Params given) {
+        this(adapter.model, adapter, given);
+    }
+
+    /** Of a model without an adapter: it takes losses and nothing else. */
+    public NativeTraining(NativeModel model, Params given) {
+        this(model, null, given);
+    }
+
+    private NativeTraining(NativeModel model, NativeAdapter adapter, Params given) {
         this.adapter = adapter;
-        NativeModel model = adapter.model;
         lorica_session pointer = new lorica_session();
         NativeLibrary.reserveHeap();
         try (lorica_session_params params = given.toNative()) {
             check(model.handle.shared(
-                    m -> adapter.handle.exclusive(a -> Lorica.lorica_session_create(m, a, params, pointer))));
+                    m -> withAdapter(a -> Lorica.lorica_session_create(m, a, params, pointer))));
         }
         // Freeing a session touches its adapter, so that is counted as well.
-        handle = new NativeHandle<>(
-                "the training session", pointer, Lorica::lorica_session_free, model.handle, adapter.handle);
+        handle = adapter == null
+                ? new NativeHandle<>("the training session", pointer, Lorica::lorica_session_free, model.handle)
+                : new NativeHandle<>(
+                        "the training session", pointer, Lorica::lorica_session_free, model.handle, adapter.handle);
         buffers = new Buffers(given.maxTokens(), given.maxSequences());
+    }
+
+    /** Nobody else uses the adapter meanwhile, where there is one. */
+    private <R> R withAdapter(Function<lorica_adapter, R> call) {
+        return adapter == null ? call.apply(null) : adapter.handle.exclusive(call);
     }
 
     /** What becomes of a plan. */
@@ -206,7 +225,7 @@ public final class NativeTraining implements AutoCloseable {
     }
 
     private Loss loss(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, LossCall call) {
-        return adapter.handle.exclusive(a -> handle.exclusive(train -> {
+        return withAdapter(a -> handle.exclusive(train -> {
             buffers.fill(tokens, labels, positions, sequenceLengths);
             try (lorica_batch_result result =
                     Structs.sized(new lorica_batch_result(), lorica_batch_result::struct_size)) {

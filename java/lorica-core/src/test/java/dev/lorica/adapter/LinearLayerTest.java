@@ -1,0 +1,45 @@
+package dev.lorica.adapter;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import dev.lorica.Model;
+import dev.lorica.TestModels;
+import dev.lorica.internal.RowOrder;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+
+class LinearLayerTest {
+    @Test
+    void aModelsLinearLayersComeFromItsDescription() {
+        try (Model model =
+                Model.load(TestModels.repository("native/tests/data/model_goldens/grouped_heads_f32/model.gguf"))) {
+            List<LinearLayer> layers = LinearLayer.of(model);
+
+            assertThat(layers).hasSize(7 * model.info().layers());
+            assertThat(layers.get(0))
+                    .isEqualTo(new LinearLayer(
+                            0,
+                            "blk.0.attn_q",
+                            "model.layers.0.self_attn.q_proj",
+                            new RowOrder(
+                                    RowOrder.Kind.ROPE_PAIRS,
+                                    model.info().heads(),
+                                    model.info().heads(),
+                                    model.info().headDim()),
+                            false));
+            assertThat(layers.get(13).gguf()).isEqualTo("blk.1.ffn_down");
+            assertThat(LinearLayer.ofTensor(layers, "blk.1.ffn_up.weight.lora_b"))
+                    .isEqualTo(layers.get(12));
+        }
+    }
+
+    @Test
+    void aNameIsOneOfPeftsOrOneOfGgufsWithoutTheBlock() {
+        LinearLayer layer = new LinearLayer(3, "blk.3.ffn_down", "transformer.h.3.mlp.c_proj", RowOrder.SAME, true);
+
+        assertThat(layer.isNamed("c_proj")).isTrue();
+        assertThat(layer.isNamed("ffn_down")).isTrue();
+        assertThat(layer.isNamed("mlp.c_proj")).isFalse();
+        assertThat(layer.ends()).containsExactly("c_proj", "mlp.c_proj");
+    }
+}

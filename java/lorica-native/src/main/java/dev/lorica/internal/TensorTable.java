@@ -1,0 +1,107 @@
+package dev.lorica.internal;
+
+import static dev.lorica.internal.Status.check;
+
+import dev.lorica.internal.c.Lorica;
+import dev.lorica.internal.c.lorica_architecture;
+import dev.lorica.internal.c.lorica_architecture_tensor;
+import java.util.ArrayList;
+import java.util.List;
+
+/** The tensors of a model as its description has them: names in both worlds, shapes, orders of rows. The one table of this kind. */
+public final class TensorTable {
+    private TensorTable() {}
+
+    public enum Kind {
+        EMBEDDING(Lorica.LORICA_TENSOR_EMBEDDING),
+        /** What adapters may sit on. */
+        LINEAR(Lorica.LORICA_TENSOR_LINEAR),
+        NORM(Lorica.LORICA_TENSOR_NORM),
+        BIAS(Lorica.LORICA_TENSOR_BIAS),
+        HEAD(Lorica.LORICA_TENSOR_HEAD);
+
+        private final int code;
+
+        Kind(int code) {
+            this.code = code;
+        }
+    }
+
+    /**
+     * One tensor.
+     *
+     * @param layer      −1: of none
+     * @param name       in GGUF files, {@code blk.0.attn_q.weight}
+     * @param hfName     in Hugging Face's, {@code model.layers.0.self_attn.q_proj.weight}
+     * @param rows       of a vector its length
+     * @param columns    of a vector 1
+     * @param transposed Hugging Face stores it [columns, rows]
+     * @param optional   may be missing: the embedding stands in for the head
+     */
+    public record Tensor(
+            Kind kind,
+            int layer,
+            String name,
+            String hfName,
+            long rows,
+            long columns,
+            RowOrder order,
+            boolean transposed,
+            boolean optional) {}
+
+    /** In the order of the computation. */
+    public static List<Tensor> of(NativeModel model) {
+        lorica_architecture pointer = new lorica_architecture();
+        check(model.handle.shared(m -> Lorica.lorica_architecture_of_model(m, pointer)));
+        return read(pointer);
+    }
+
+    /** Of the model whose metadata the writer holds: the architecture, its numbers, its {@code vocab_size}. */
+    public static List<Tensor> of(NativeGgufWriter metadata) {
+        lorica_architecture pointer = new lorica_architecture();
+        check(metadata.handle.exclusive(w -> Lorica.lorica_architecture_of_metadata(w, pointer)));
+        return read(pointer);
+    }
+
+    private static List<Tensor> read(lorica_architecture pointer) {
+        List<Tensor> tensors = new ArrayList<>();
+        try (lorica_architecture_tensor t =
+                Structs.sized(new lorica_architecture_tensor(), lorica_architecture_tensor::struct_size)) {
+            for (int i = 0; i < Lorica.lorica_architecture_n_tensors(pointer); i++) {
+                check(Lorica.lorica_architecture_get_tensor(pointer, i, t));
+                tensors.add(new Tensor(
+                        kind(t.kind()),
+                        t.layer(),
+                        Text.of(t.name()),
+                        Text.of(t.hf_name()),
+                        t.rows(),
+                        t.cols(),
+                        order(t),
+                        t.conv1d(),
+                        t.is_optional()));
+            }
+        } finally {
+            Lorica.lorica_architecture_free(pointer);
+        }
+        return tensors;
+    }
+
+    private static Kind kind(int code) {
+        for (Kind kind : Kind.values()) {
+            if (kind.code == code) {
+                return kind;
+            }
+        }
+        throw new IllegalStateException("tensor kind " + code);
+    }
+
+    private static RowOrder order(lorica_architecture_tensor t) {
+        int order = t.row_order();
+        if (order == Lorica.LORICA_ROWS_SAME) {
+            return RowOrder.SAME;
+        }
+        RowOrder.Kind kind =
+                order == Lorica.LORICA_ROWS_ROPE_PAIRS ? RowOrder.Kind.ROPE_PAIRS : RowOrder.Kind.GROUPED_QKV;
+        return new RowOrder(kind, t.n_head(), t.n_head_kv(), t.head_dim());
+    }
+}
