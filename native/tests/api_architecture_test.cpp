@@ -131,5 +131,26 @@ TEST(ApiArchitecture, OfMetadataIsTheTableOfTheModelThatIsWrittenWithIt) {
     }
 }
 
+TEST(ApiArchitecture, OfMetadataHasTheBiasesThatAreNamed) {
+    lorica_gguf_writer * created = nullptr;
+    ASSERT_EQ(lorica_gguf_writer_create(&created), LORICA_OK);
+    const Writer writer(created);
+    ASSERT_EQ(lorica_gguf_writer_set_string(created, "general.architecture", "llama"), LORICA_OK);
+    const std::pair<const char *, uint32_t> numbers[] = {
+        {"llama.block_count", 2},          {"llama.embedding_length", 64}, {"llama.attention.head_count", 4},
+        {"llama.feed_forward_length", 96}, {"llama.context_length", 512},  {"llama.vocab_size", 300}};
+    for (const auto & [key, value] : numbers) ASSERT_EQ(lorica_gguf_writer_set_u32(created, key, value), LORICA_OK);
+    const std::string name = "blk.0.attn_q.bias";
+    const int64_t offsets[] = {0, static_cast<int64_t>(name.size())};
+    ASSERT_EQ(lorica_gguf_writer_set_strings(created, "lorica.tensors", name.data(), offsets, 1), LORICA_OK);
+    lorica_architecture * table = nullptr;
+    ASSERT_EQ(lorica_architecture_of_metadata(created, &table), LORICA_OK) << lorica_last_error();
+    const Table owned(table);
+    const auto tensors = by_name(table);
+    ASSERT_TRUE(tensors.contains("blk.1.attn_q.bias"));
+    EXPECT_EQ(tensors.at("blk.1.attn_q.bias").row_order, LORICA_ROWS_ROPE_PAIRS);
+    EXPECT_FALSE(tensors.contains("blk.0.attn_v.bias"));
+}
+
 }  // namespace
 }  // namespace lorica

@@ -489,7 +489,7 @@ typedef enum lorica_row_order {
     LORICA_ROWS_SAME = 0,
     LORICA_ROWS_ROPE_PAIRS = 1, /* within each of n_head heads of head_dim rows, Hugging Face's row j + k * head_dim / 2
                                    is GGUF's row 2j + k */
-    LORICA_ROWS_GROUPED_QKV = 2 /* GGUF has [kv group][its q heads, k, v], Hugging Face [q][k][v] */
+    LORICA_ROWS_GROUPED_QKV = 2 /* GGUF has [q][k][v], Hugging Face [kv group][its q heads, k, v] */
 } lorica_row_order;
 
 typedef struct lorica_architecture_tensor {
@@ -506,7 +506,8 @@ typedef struct lorica_architecture_tensor {
 } lorica_architecture_tensor;
 
 /* Of a loaded model, or of the metadata that a writer holds, before it has any tensors: general.architecture, the
- * numbers of that architecture, and its vocab_size. Errors: UNSUPPORTED, FORMAT. */
+ * numbers of that architecture, its vocab_size and, in the array lorica.tensors, names of tensors of the first layer
+ * that only some models of the architecture have ("blk.0.attn_q.bias"). Errors: UNSUPPORTED, FORMAT. */
 LORICA_API lorica_status lorica_architecture_of_model(const lorica_model * model, lorica_architecture ** out);
 LORICA_API lorica_status lorica_architecture_of_metadata(const lorica_gguf_writer * writer, lorica_architecture ** out);
 LORICA_API void lorica_architecture_free(lorica_architecture * architecture);

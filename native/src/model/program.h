@@ -46,7 +46,7 @@ struct Names {
 };
 
 // How the rows of a tensor in a GGUF file differ from those in Hugging Face's: rope_pairs has the two halves of each
-// head interleaved; grouped_qkv has [kv group][its q heads, k, v] there and [q][k][v] here. B, magnitudes, biases and
+// head interleaved; grouped_qkv has [q][k][v] there and [kv group][its q heads, k, v] here. B, magnitudes, biases and
 // whatever else has an element per row follow.
 enum class RowOrder : uint8_t { same, rope_pairs, grouped_qkv };
 

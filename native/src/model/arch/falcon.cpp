@@ -10,7 +10,7 @@ Architecture falcon(const Reader & file) {
     file.check_keys();
     const RopeSpec rope = file.rope(s, true);
     const bool two_norms =
-        file.has_tensors() ? file.has_tensor("blk.0.attn_norm_2.weight") : s.n_head_kv > 1;  // Falcon 40B
+        file.lists_tensors() ? file.has_tensor("blk.0.attn_norm_2.weight") : s.n_head_kv > 1;  // Falcon 40B
     const Linear qkv_layer = Linear("attn_qkv", "self_attention.query_key_value", s.q_dim() + 2 * s.kv_dim())
                                  .grouped_qkv_rows(s.n_head, s.n_head_kv, s.head_dim);
     const Linear up_layer("ffn_up", "mlp.dense_h_to_4h", s.n_ff);

@@ -76,6 +76,16 @@ bool Reader::has(const std::string & key) const {
     return false;
 }
 
+constexpr std::string_view tensors_key = "lorica.tensors";
+
+bool Reader::has_tensor(const std::string & name) const {
+    if (!file_.tensors().empty()) return file_.find_tensor(name) != nullptr;
+    const std::vector<std::string> names = file_.find_strings(tensors_key).value_or(std::vector<std::string>());
+    return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+bool Reader::lists_tensors() const { return !file_.tensors().empty() || file_.find_strings(tensors_key); }
+
 bool Reader::boolean(const std::string & key, bool otherwise) const {
     return file_.find_bool(architecture_ + "." + key).value_or(otherwise);
 }

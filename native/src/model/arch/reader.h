@@ -30,8 +30,9 @@ public:
     bool has(const std::string & key) const;
     bool boolean(const std::string & key, bool otherwise) const;
     double optional_positive(const std::string & key) const;  // 0: not there
-    bool has_tensor(const std::string & name) const { return file_.find_tensor(name) != nullptr; }
-    bool has_tensors() const { return !file_.tensors().empty(); }  // or is metadata alone
+    // A tensor of the file or, where there is metadata alone, one that its array lorica.tensors names.
+    bool has_tensor(const std::string & name) const;
+    bool lists_tensors() const;
     // A tensor beside the weights: F32 with n positive elements; empty where there is none.
     std::vector<float> factors(const std::string & tensor, int64_t n) const;
 

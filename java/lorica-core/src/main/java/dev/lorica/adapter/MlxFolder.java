@@ -39,7 +39,8 @@ final class MlxFolder {
         JsonNode config = config(folder.resolve(PeftFolder.CONFIG));
         List<LinearLayer> all = LinearLayer.of(model);
         try (SafetensorsFile weights = SafetensorsFile.open(folder.resolve(WEIGHTS))) {
-            Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers = layers(weights, all, model.info().layers());
+            Map<LinearLayer, Map<String, SafetensorsFile.Tensor>> layers =
+                    layers(weights, all, model.info().layers());
             double scale = config.path("lora_parameters").path("scale").asDouble(0);
             if (!(scale > 0) || !Double.isFinite(scale)) {
                 throw new FileFormatException(

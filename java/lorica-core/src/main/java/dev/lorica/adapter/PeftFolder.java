@@ -80,13 +80,12 @@ final class PeftFolder {
             weights.add(
                     part.key(layer),
                     part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
-                    () -> part == Part.A
-                            ? adapter.values(index)
-                            : layer.order().toHuggingFace(adapter.values(index)));
+                    () -> part == Part.A ? adapter.values(index) : layer.order().toHuggingFace(adapter.values(index)));
         }
         weights.write(folder.resolve(WEIGHTS));
         try {
-            AtomicFile.write(folder.resolve(CONFIG), JSON.writeValueAsBytes(config(adapter, tensors, layers, baseModel)));
+            AtomicFile.write(
+                    folder.resolve(CONFIG), JSON.writeValueAsBytes(config(adapter, tensors, layers, baseModel)));
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }

@@ -12,8 +12,9 @@ import java.util.TreeSet;
 import java.util.stream.IntStream;
 
 /**
- * What llama.cpp's GGUF files have of each family: names, shapes, orders of rows, and the keys that hold the settings of a
- * {@code config.json}. One method per family.
+ * What llama.cpp's GGUF files have of each family: the keys that hold the settings of a {@code config.json}. Tensors are those of the
+ * engine's description of the architecture, which is asked for as soon as its numbers are known; of encoders, which have none
+ * yet, they are named here. One method per family.
  */
 final class Families {
     /** Says all of a model into the layout, and of every setting whether it is kept. */
@@ -70,8 +71,13 @@ final class Families {
 
     private static void llama(HuggingFaceConfig config, Layout layout) {
         Shape shape = Shape.of(config, 0);
-        Decoder decoder = new Decoder(config, layout.architecture("llama"), shape, true);
-        decoder.biases(config.flag("attention_bias", false), config.flag("mlp_bias", false));
+        Decoder decoder = new Decoder(config, layout.architecture("llama"), shape);
+        if (config.flag("attention_bias", false)) {
+            decoder.tensors.present("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias");
+        }
+        if (config.flag("mlp_bias", false)) {
+            decoder.tensors.present("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias");
+        }
         decoder.write(1e-6, 10000, false);
         // llama.cpp knows no window of Llama's; Lorica reads it.
         window(config, layout);
@@ -80,7 +86,8 @@ final class Families {
 
     private static void mistral3(HuggingFaceConfig config, Layout layout) {
         Shape shape = Shape.of(config, 0);
-        Decoder decoder = new Decoder(config, layout.architecture("mistral3"), shape, true);
+        Decoder decoder = new Decoder(config, layout.architecture("mistral3"), shape);
+        decoder.tensors.as("llama");
         Rope rope = decoder.write(1e-5, 1e6, false);
         JsonNode told = config.node("rope_parameters");
         if (told.hasNonNull("llama_4_scaling_beta")) {
@@ -91,16 +98,14 @@ final class Families {
     }
 
     private static void qwen2(HuggingFaceConfig config, Layout layout) {
-        Decoder decoder = new Decoder(config, layout.architecture("qwen2"), Shape.of(config, 0), false);
-        decoder.qkvBias = true;
+        Decoder decoder = new Decoder(config, layout.architecture("qwen2"), Shape.of(config, 0));
         decoder.write(1e-6, 10000, false);
         noWindow(config);
         config.only("use_mrope", false);
     }
 
     private static void qwen3(HuggingFaceConfig config, Layout layout) {
-        Decoder decoder = new Decoder(config, layout.architecture("qwen3"), Shape.of(config, 128), false);
-        decoder.qkNorm = decoder.shape.headDim();
+        Decoder decoder = new Decoder(config, layout.architecture("qwen3"), Shape.of(config, 128));
         decoder.write(1e-6, 10000, false);
         config.only("attention_bias", false);
         noWindow(config);
@@ -112,8 +117,9 @@ final class Families {
             config.refuse("head_dim is " + shape.headDim() + " for " + shape.heads() + " heads of " + shape.embedding()
                     + " features");
         }
-        Decoder decoder = new Decoder(config, layout.architecture("granite"), shape, true);
-        decoder.biases(config.flag("attention_bias", false), config.flag("mlp_bias", false));
+        Decoder decoder = new Decoder(config, layout.architecture("granite"), shape);
+        config.only("attention_bias", false);
+        config.only("mlp_bias", false);
         decoder.write(1e-6, 10000, false);
         layout.set("attention.scale", config.number("attention_multiplier", 1))
                 .set("embedding_scale", config.number("embedding_multiplier", 1))
@@ -123,7 +129,7 @@ final class Families {
 
     private static void smollm3(HuggingFaceConfig config, Layout layout) {
         Shape shape = Shape.of(config, 0);
-        new Decoder(config, layout.architecture("smollm3"), shape, true).write(1e-6, 2e6, true);
+        new Decoder(config, layout.architecture("smollm3"), shape).write(1e-6, 2e6, true);
         config.only("attention_bias", false);
         config.only("mlp_bias", false);
         config.only("no_rope_layer_interval", 4);
@@ -142,26 +148,8 @@ final class Families {
     private static void phi3(HuggingFaceConfig config, Layout layout) {
         Shape shape = Shape.of(config, 0);
         layout.architecture("phi3").root("embed_tokens.weight", LLAMA_ROOTS);
-        int embedding = shape.embedding();
-        layout.tensor("token_embd.weight", "embed_tokens.weight", shape.vocabulary(), embedding);
-        for (int i = 0; i < shape.layers(); i++) {
-            String gguf = "blk." + i + ".";
-            String hf = "layers." + i + ".";
-            layout.tensor(gguf + "attn_norm.weight", hf + "input_layernorm.weight", embedding);
-            layout.tensor(
-                    gguf + "attn_qkv.weight", hf + "self_attn.qkv_proj.weight", shape.q() + 2 * shape.kv(), embedding);
-            layout.tensor(gguf + "attn_output.weight", hf + "self_attn.o_proj.weight", embedding, shape.q());
-            layout.tensor(gguf + "ffn_norm.weight", hf + "post_attention_layernorm.weight", embedding);
-            layout.tensor(
-                    gguf + "ffn_up.weight",
-                    hf + "mlp.gate_up_proj.weight",
-                    Math.multiplyExact(2, shape.feedForward()),
-                    embedding);
-            layout.tensor(gguf + "ffn_down.weight", hf + "mlp.down_proj.weight", embedding, shape.feedForward());
-        }
-        layout.tensor("output_norm.weight", "norm.weight", embedding);
-        head(config, layout, shape, false);
         shape.writeTo(layout, config.positive("max_position_embeddings"));
+        new DescribedTensors(layout).head(config, false).write();
         layout.set("attention.layer_norm_rms_epsilon", config.number("rms_norm_eps", 1e-5));
 
         Rope rope = Rope.of(config, 10000);
@@ -200,21 +188,6 @@ final class Families {
         int context = config.positive("n_positions");
         int vocabulary = config.positive("vocab_size");
         int feedForward = config.positive("n_inner", Math.multiplyExact(4, embedding));
-        layout.tensor("token_embd.weight", "wte.weight", vocabulary, embedding);
-        layout.tensor("position_embd.weight", "wpe.weight", context, embedding);
-        for (int i = 0; i < layers; i++) {
-            String gguf = "blk." + i + ".";
-            String hf = "h." + i + ".";
-            layerNorm(layout, gguf + "attn_norm", hf + "ln_1", embedding);
-            conv1d(layout, gguf + "attn_qkv", hf + "attn.c_attn", Math.multiplyExact(3, embedding), embedding);
-            conv1d(layout, gguf + "attn_output", hf + "attn.c_proj", embedding, embedding);
-            layerNorm(layout, gguf + "ffn_norm", hf + "ln_2", embedding);
-            conv1d(layout, gguf + "ffn_up", hf + "mlp.c_fc", feedForward, embedding);
-            conv1d(layout, gguf + "ffn_down", hf + "mlp.c_proj", embedding, feedForward);
-        }
-        layerNorm(layout, "output_norm", "ln_f", embedding);
-        head(config, layout, vocabulary, embedding, true);
-        layout.ignore(name -> name.endsWith(".attn.bias") || name.endsWith(".attn.masked_bias"));
         layout.set("block_count", layers)
                 .set("context_length", context)
                 .set("embedding_length", embedding)
@@ -222,6 +195,8 @@ final class Families {
                 .set("attention.head_count", heads)
                 .set("attention.layer_norm_epsilon", config.number("layer_norm_epsilon", 1e-5))
                 .set("vocab_size", vocabulary);
+        new DescribedTensors(layout).head(config, true).write();
+        layout.ignore(name -> name.endsWith(".attn.bias") || name.endsWith(".attn.masked_bias"));
         config.only("activation_function", "gelu_new", "gelu_pytorch_tanh");
         config.only("n_ctx", context);
         config.only("scale_attn_weights", true);
@@ -235,11 +210,6 @@ final class Families {
                 "summary_activation",
                 "summary_proj_to_labels",
                 "summary_first_dropout");
-    }
-
-    private static void conv1d(Layout layout, String gguf, String hf, int out, int in) {
-        layout.tensor(gguf + ".weight", hf + ".weight", RowOrder.TRANSPOSED, out, in);
-        layout.tensor(gguf + ".bias", hf + ".bias", out);
     }
 
     private static void falcon(HuggingFaceConfig config, Layout layout) {
@@ -260,27 +230,6 @@ final class Families {
         }
         boolean twoNorms = grouped && config.positive("num_ln_in_parallel_attn", 2) == 2;
         config.harmless("num_ln_in_parallel_attn");
-        int qkv = (heads + 2 * kvHeads) * headDim;
-        layout.tensor("token_embd.weight", "word_embeddings.weight", vocabulary, embedding);
-        for (int i = 0; i < layers; i++) {
-            String gguf = "blk." + i + ".";
-            String hf = "h." + i + ".";
-            layerNorm(layout, gguf + "attn_norm", hf + (twoNorms ? "ln_mlp" : "input_layernorm"), embedding);
-            if (twoNorms) {
-                layerNorm(layout, gguf + "attn_norm_2", hf + "ln_attn", embedding);
-            }
-            layout.tensor(
-                    gguf + "attn_qkv.weight",
-                    hf + "self_attention.query_key_value.weight",
-                    new RowOrder.GroupedQkv(heads, kvHeads, headDim),
-                    qkv,
-                    embedding);
-            layout.tensor(gguf + "attn_output.weight", hf + "self_attention.dense.weight", embedding, embedding);
-            layout.tensor(gguf + "ffn_up.weight", hf + "mlp.dense_h_to_4h.weight", feedForward, embedding);
-            layout.tensor(gguf + "ffn_down.weight", hf + "mlp.dense_4h_to_h.weight", embedding, feedForward);
-        }
-        layerNorm(layout, "output_norm", "ln_f", embedding);
-        head(config, layout, vocabulary, embedding, true);
         int context = config.positive("max_position_embeddings", 2048);
         layout.set("context_length", context)
                 .set("tensor_data_layout", "jploski")
@@ -291,6 +240,10 @@ final class Families {
                 .set("attention.head_count_kv", kvHeads)
                 .set("attention.layer_norm_epsilon", config.number("layer_norm_epsilon", 1e-5))
                 .set("vocab_size", vocabulary);
+        new DescribedTensors(layout)
+                .present(twoNorms ? "attn_norm_2.weight" : "attn_norm.weight")
+                .head(config, true)
+                .write();
         Rope.of(config, 10000).writeTo(layout, headDim, context);
         config.only("alibi", false);
         config.only("bias", false);
@@ -310,24 +263,6 @@ final class Families {
         int feedForward = config.positive("intermediate_size");
         int vocabulary = config.positive("vocab_size");
         int headDim = embedding / heads;
-        RowOrder order = new RowOrder.GroupedQkv(heads, heads, headDim);
-        layout.tensor("token_embd.weight", "embed_in.weight", vocabulary, embedding);
-        for (int i = 0; i < layers; i++) {
-            String gguf = "blk." + i + ".";
-            String hf = "layers." + i + ".";
-            layerNorm(layout, gguf + "attn_norm", hf + "input_layernorm", embedding);
-            int qkv = Math.multiplyExact(3, embedding);
-            layout.tensor(gguf + "attn_qkv.weight", hf + "attention.query_key_value.weight", order, qkv, embedding);
-            layout.tensor(gguf + "attn_qkv.bias", hf + "attention.query_key_value.bias", order, qkv);
-            linear(layout, gguf + "attn_output", hf + "attention.dense", embedding, embedding);
-            layerNorm(layout, gguf + "ffn_norm", hf + "post_attention_layernorm", embedding);
-            linear(layout, gguf + "ffn_up", hf + "mlp.dense_h_to_4h", feedForward, embedding);
-            linear(layout, gguf + "ffn_down", hf + "mlp.dense_4h_to_h", embedding, feedForward);
-        }
-        layerNorm(layout, "output_norm", "final_layer_norm", embedding);
-        if (!config.flag("tie_word_embeddings", false)) {
-            layout.plainTensor("output.weight", "embed_out.weight", RowOrder.SAME, 0, vocabulary, embedding);
-        }
         layout.ignore(name -> name.endsWith(".attention.bias")
                 || name.endsWith(".attention.masked_bias")
                 || name.endsWith(".rotary_emb.inv_freq"));
@@ -340,6 +275,7 @@ final class Families {
                 .set("use_parallel_residual", config.flag("use_parallel_residual", true))
                 .set("attention.layer_norm_epsilon", config.number("layer_norm_eps", 1e-5))
                 .set("vocab_size", vocabulary);
+        new DescribedTensors(layout).head(config, false).write();
         Rope rope = Rope.of(config, "full_attention", "rotary_emb_base", 10000);
         rope.writeTo(layout, (int) (headDim * rope.partialFactor(config.number("rotary_pct", 0.25))), context);
         config.only("hidden_act", "gelu");
@@ -352,14 +288,14 @@ final class Families {
 
     private static void gemma(HuggingFaceConfig config, Layout layout) {
         Shape shape = Shape.of(config, 256);
-        Decoder decoder = new Decoder(config, layout.architecture("gemma"), shape, false);
+        Decoder decoder = new Decoder(config, layout.architecture("gemma"), shape);
         decoder.gemma(false);
         decoder.write(1e-6, 10000, true);
     }
 
     private static void gemma2(HuggingFaceConfig config, Layout layout) {
         Shape shape = Shape.of(config, 256);
-        Decoder decoder = new Decoder(config, layout.architecture("gemma2"), shape, false);
+        Decoder decoder = new Decoder(config, layout.architecture("gemma2"), shape);
         decoder.gemma(true);
         decoder.write(1e-6, 10000, true);
         if (config.has("attn_logit_softcapping")) {
@@ -390,9 +326,8 @@ final class Families {
                 config.positive("head_dim", 256),
                 config.positive("intermediate_size", 9216),
                 config.positive("vocab_size", 262208));
-        Decoder decoder = new Decoder(config, layout.architecture("gemma3"), shape, false);
+        Decoder decoder = new Decoder(config, layout.architecture("gemma3"), shape);
         decoder.gemma(true);
-        decoder.qkNorm = shape.headDim();
         decoder.cutsVocabulary = true;
         decoder.context = 131072;
         decoder.write(1e-6, 1e6, true);
@@ -455,10 +390,7 @@ final class Families {
     }
 
     private static Decoder olmo(HuggingFaceConfig config, Layout layout) {
-        Decoder decoder = new Decoder(config, layout.architecture("olmo2"), Shape.of(config, 0), false);
-        decoder.postNorms = true;
-        decoder.preNorms = false;
-        decoder.wideQkNorm = true;
+        Decoder decoder = new Decoder(config, layout.architecture("olmo2"), Shape.of(config, 0));
         config.only("attention_bias", false);
         return decoder;
     }
@@ -481,8 +413,9 @@ final class Families {
         encoder(config, layout, "roberta.", config.json().path("pad_token_id").asInt(1) + 1);
         int embedding = config.positive("hidden_size");
         if (layout.hasPlain("classifier.dense.weight")) {
-            layout.plainTensor("cls.weight", "classifier.dense.weight", RowOrder.SAME, 0, embedding, embedding);
-            layout.plainTensor("cls.bias", "classifier.dense.bias", RowOrder.SAME, 0, embedding);
+            layout.plainTensor(
+                    "cls.weight", "classifier.dense.weight", ModelTensor.Reading.PLAIN, embedding, embedding);
+            layout.plainTensor("cls.bias", "classifier.dense.bias", ModelTensor.Reading.PLAIN, embedding);
         }
         classifier(config, layout, "classifier.out_proj", embedding);
         layout.ignore(name -> name.startsWith("lm_head."));
@@ -505,7 +438,7 @@ final class Families {
         layout.tensor(
                 "position_embd.weight",
                 "embeddings.position_embeddings.weight",
-                firstPosition == 0 ? RowOrder.SAME : new RowOrder.From(firstPosition),
+                firstPosition == 0 ? ModelTensor.Reading.PLAIN : ModelTensor.Reading.from(firstPosition),
                 positions,
                 embedding);
         layout.tensor("token_types.weight", "embeddings.token_type_embeddings.weight", types, embedding);
@@ -563,8 +496,8 @@ final class Families {
             layerNorm(layout, gguf + "layer_output_norm", hf + "output_layer_norm", embedding);
         }
         if (layout.hasPlain("pre_classifier.weight")) {
-            layout.plainTensor("cls.weight", "pre_classifier.weight", RowOrder.SAME, 0, embedding, embedding);
-            layout.plainTensor("cls.bias", "pre_classifier.bias", RowOrder.SAME, 0, embedding);
+            layout.plainTensor("cls.weight", "pre_classifier.weight", ModelTensor.Reading.PLAIN, embedding, embedding);
+            layout.plainTensor("cls.bias", "pre_classifier.bias", ModelTensor.Reading.PLAIN, embedding);
             // BERT and RoBERTa have a tanh behind this layer, DistilBERT a ReLU, and llama.cpp no key for it.
             layout.set("classifier.activation", "relu");
         }
@@ -615,8 +548,8 @@ final class Families {
         }
         JsonNode labels = config.json().path("id2label");
         int count = labels.isObject() ? labels.size() : config.positive("num_labels", 2);
-        layout.plainTensor("cls.output.weight", name + ".weight", RowOrder.SAME, 0, count, embedding);
-        layout.plainTensor("cls.output.bias", name + ".bias", RowOrder.SAME, 0, count);
+        layout.plainTensor("cls.output.weight", name + ".weight", ModelTensor.Reading.PLAIN, count, embedding);
+        layout.plainTensor("cls.output.bias", name + ".bias", ModelTensor.Reading.PLAIN, count);
         List<String> names = new ArrayList<>();
         for (int i = 0; i < count; i++) {
             names.add(labels.path(Integer.toString(i)).asText("LABEL_" + i));
@@ -636,21 +569,6 @@ final class Families {
         boolean isOld = layout.has(hf + ".gamma");
         layout.tensor(gguf + ".weight", hf + (isOld ? ".gamma" : ".weight"), size);
         layout.tensor(gguf + ".bias", hf + (isOld ? ".beta" : ".bias"), size);
-    }
-
-    private static void head(HuggingFaceConfig config, Layout layout, Shape shape, boolean tiedByDefault) {
-        head(config, layout, shape.vocabulary(), shape.embedding(), tiedByDefault);
-    }
-
-    private static void head(
-            HuggingFaceConfig config, Layout layout, int vocabulary, int embedding, boolean tiedByDefault) {
-        String name =
-                layout.hasPlain("language_model.lm_head.weight") ? "language_model.lm_head.weight" : "lm_head.weight";
-        if (config.flag("tie_word_embeddings", tiedByDefault)) {
-            layout.ignore(name::equals);
-        } else {
-            layout.plainTensor("output.weight", name, RowOrder.SAME, 0, vocabulary, embedding);
-        }
     }
 
     /** Of all layers, where there is one. */
@@ -730,26 +648,17 @@ final class Families {
         }
     }
 
-    /** A decoder with q, k, v, gate and up apart: Llama's blocks and their variations. */
+    /** What Llama's configurations and those after it have in common. */
     private static final class Decoder {
         private final HuggingFaceConfig config;
         private final Layout layout;
         private final Shape shape;
-        private final RowOrder q;
-        private final RowOrder k;
-        private boolean qkvBias;
-        private boolean outputBias;
-        private boolean feedForwardBias;
-        private boolean preNorms = true;
-        private boolean postNorms;
-        private boolean wideQkNorm;
-        private int qkNorm;
+        private final DescribedTensors tensors;
         private boolean isGemma;
         private boolean cutsVocabulary;
         private int context;
 
-        /** @param pairs RoPE rotates neighbouring rows in GGUF */
-        Decoder(HuggingFaceConfig config, Layout layout, Shape shape, boolean pairs) {
+        Decoder(HuggingFaceConfig config, Layout layout, Shape shape) {
             this.config = config;
             this.layout = layout;
             this.shape = shape;
@@ -757,24 +666,17 @@ final class Families {
                 throw new FileFormatException(config.file() + ": " + shape.heads() + " heads and " + shape.kvHeads()
                         + " of keys, of " + shape.headDim() + " features each");
             }
-            q = pairs ? new RowOrder.RopePairs(shape.heads()) : RowOrder.SAME;
-            k = pairs ? new RowOrder.RopePairs(shape.kvHeads()) : RowOrder.SAME;
+            tensors = new DescribedTensors(layout);
         }
 
-        void biases(boolean attention, boolean feedForward) {
-            qkvBias = attention;
-            outputBias = attention;
-            feedForwardBias = feedForward;
-        }
-
-        void gemma(boolean norms) {
+        void gemma(boolean isLater) {
             isGemma = true;
-            postNorms = norms;
+            tensors.addedToNorms(1);
             config.only("attention_bias", false);
             config.only("use_bidirectional_attention", false);
             // The first Gemma's configuration says gelu; it was trained with the approximation, and is run with it.
             String activation = config.text("hidden_activation", config.text("hidden_act", "gelu_pytorch_tanh"));
-            if (!activation.equals("gelu_pytorch_tanh") && (norms || !activation.equals("gelu"))) {
+            if (!activation.equals("gelu_pytorch_tanh") && (isLater || !activation.equals("gelu"))) {
                 config.refuse("the activation is \"" + JsonFiles.shown(activation) + "\"");
             }
             config.harmless("hidden_act");
@@ -784,26 +686,16 @@ final class Families {
             layout.root("embed_tokens.weight", LLAMA_ROOTS);
             layout.ignore(name ->
                     name.matches("(model\\.)?(vision_tower|multi_modal_projector)\\..*|.*\\.rotary_emb\\.inv_freq"));
-            int embedding = shape.embedding();
-            layout.tensor(
-                    "token_embd.weight",
-                    "embed_tokens.weight",
-                    cutsVocabulary ? new RowOrder.From(0) : RowOrder.SAME,
-                    cutsVocabulary ? vocabularyOfTokenizer() : shape.vocabulary(),
-                    embedding);
-            for (int i = 0; i < shape.layers(); i++) {
-                block("blk." + i + ".", "layers." + i + ".");
-            }
-            norm("output_norm", "norm", embedding);
-            head(config, layout, shape, tiedByDefault);
             int length = context > 0
                     ? config.positive("max_position_embeddings", context)
                     : config.positive("max_position_embeddings");
             shape.writeTo(layout, length);
             if (cutsVocabulary) {
                 layout.set("vocab_size", vocabularyOfTokenizer());
+                tensors.cutsEmbedding();
             }
             layout.set("attention.layer_norm_rms_epsilon", config.number("rms_norm_eps", epsilon));
+            tensors.head(config, tiedByDefault).write();
             Rope rope = Rope.of(config, ropeBase);
             rope.writeTo(layout, shape.headDim(), length);
             if (!isGemma) {
@@ -815,57 +707,6 @@ final class Families {
 
         private int vocabularyOfTokenizer() {
             return layout.vocabulary() > 0 ? Math.min(layout.vocabulary(), shape.vocabulary()) : shape.vocabulary();
-        }
-
-        private void block(String gguf, String hf) {
-            int embedding = shape.embedding();
-            if (preNorms) {
-                norm(gguf + "attn_norm", hf + "input_layernorm", embedding);
-            }
-            linear(gguf + "attn_q", hf + "self_attn.q_proj", q, qkvBias, shape.q(), embedding);
-            linear(gguf + "attn_k", hf + "self_attn.k_proj", k, qkvBias, shape.kv(), embedding);
-            linear(gguf + "attn_v", hf + "self_attn.v_proj", RowOrder.SAME, qkvBias, shape.kv(), embedding);
-            linear(gguf + "attn_output", hf + "self_attn.o_proj", RowOrder.SAME, outputBias, embedding, shape.q());
-            if (qkNorm > 0 || wideQkNorm) {
-                norm(gguf + "attn_q_norm", hf + "self_attn.q_norm", wideQkNorm ? shape.q() : qkNorm);
-                norm(gguf + "attn_k_norm", hf + "self_attn.k_norm", wideQkNorm ? shape.kv() : qkNorm);
-            }
-            if (postNorms) {
-                norm(gguf + "post_attention_norm", hf + "post_attention_layernorm", embedding);
-                norm(gguf + "post_ffw_norm", hf + "post_feedforward_layernorm", embedding);
-            }
-            if (preNorms) {
-                norm(
-                        gguf + "ffn_norm",
-                        hf + (postNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm"),
-                        embedding);
-            }
-            linear(
-                    gguf + "ffn_gate",
-                    hf + "mlp.gate_proj",
-                    RowOrder.SAME,
-                    feedForwardBias,
-                    shape.feedForward(),
-                    embedding);
-            linear(gguf + "ffn_up", hf + "mlp.up_proj", RowOrder.SAME, feedForwardBias, shape.feedForward(), embedding);
-            linear(
-                    gguf + "ffn_down",
-                    hf + "mlp.down_proj",
-                    RowOrder.SAME,
-                    feedForwardBias,
-                    embedding,
-                    shape.feedForward());
-        }
-
-        private void norm(String gguf, String hf, int size) {
-            layout.shifted(gguf + ".weight", hf + ".weight", isGemma ? 1 : 0, size);
-        }
-
-        private void linear(String gguf, String hf, RowOrder order, boolean bias, int out, int in) {
-            layout.tensor(gguf + ".weight", hf + ".weight", order, out, in);
-            if (bias) {
-                layout.tensor(gguf + ".bias", hf + ".bias", order, out);
-            }
         }
     }
 }

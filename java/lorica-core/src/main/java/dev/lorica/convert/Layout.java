@@ -23,6 +23,7 @@ final class Layout {
     private final Map<String, float[]> vectors = new LinkedHashMap<>();
     private final Map<String, Object> metadata = new LinkedHashMap<>();
     private String architecture;
+    private String described = "";
     private String root = "";
     /** Rows of the embedding that are taken; the others have no token. 0: all. */
     private int vocabulary;
@@ -52,15 +53,16 @@ final class Layout {
         return this;
     }
 
-    /** Names of the base model begin with the first of these under which `marker` is there. */
+    /** Names of the base model, which begin with the first of these in a description, begin with the first under which `marker` is there. */
     Layout root(String marker, String... candidates) {
+        described = candidates[0];
+        root = candidates[0];
         for (String candidate : candidates) {
             if (fileOf.containsKey(candidate + marker)) {
                 root = candidate;
                 return this;
             }
         }
-        root = candidates[0];
         return this;
     }
 
@@ -74,26 +76,30 @@ final class Layout {
 
     /** A tensor of the base model. */
     void tensor(String gguf, String hf, int... shape) {
-        plainTensor(gguf, root + hf, RowOrder.SAME, 0, shape);
+        plainTensor(gguf, root + hf, ModelTensor.Reading.PLAIN, shape);
     }
 
-    void tensor(String gguf, String hf, RowOrder order, int... shape) {
-        plainTensor(gguf, root + hf, order, 0, shape);
+    void tensor(String gguf, String hf, ModelTensor.Reading reading, int... shape) {
+        plainTensor(gguf, root + hf, reading, shape);
     }
 
-    /** @param added to every value: Gemma's norms multiply by 1 + w */
-    void shifted(String gguf, String hf, float added, int size) {
-        plainTensor(gguf, root + hf, RowOrder.SAME, added, size);
+    /** What a name of a description is called in this folder. */
+    String inFolder(String hf) {
+        if (hf.startsWith(described)) {
+            return root + hf.substring(described.length());
+        }
+        // the head of a model that sees pictures too
+        return !fileOf.containsKey(hf) && fileOf.containsKey("language_model." + hf) ? "language_model." + hf : hf;
     }
 
-    /** A tensor beside the base model, such as the head. */
-    void plainTensor(String gguf, String hf, RowOrder order, float added, int... shape) {
+    /** A tensor under its own name. */
+    void plainTensor(String gguf, String hf, ModelTensor.Reading reading, int... shape) {
         SafetensorsFile file = fileOf.get(hf);
         if (file == null) {
             throw new FileFormatException(folder + ": tensor \"" + hf + "\" is missing");
         }
         SafetensorsFile.Tensor tensor = file.tensors().get(hf);
-        ModelTensor plan = new ModelTensor(gguf, file, tensor, order, added, shape);
+        ModelTensor plan = new ModelTensor(gguf, file, tensor, reading, shape);
         if (!plan.fits()) {
             throw new FileFormatException(file.path() + ": tensor \"" + hf + "\" has the shape " + tensor.shape()
                     + "; config.json asks for " + plan.expected());
@@ -114,6 +120,11 @@ final class Layout {
     /** Tensors without meaning for the model. */
     void ignore(Predicate<String> names) {
         unused.removeIf(names);
+    }
+
+    /** What the engine says of the numbers, as a fault of the folder's. */
+    String inWords(RuntimeException e) {
+        return folder + ": " + e.getMessage().replaceFirst("^the metadata: ", "");
     }
 
     // ---- what is made of it

@@ -90,8 +90,7 @@ public final class NativeTraining implements AutoCloseable {
         lorica_session pointer = new lorica_session();
         NativeLibrary.reserveHeap();
         try (lorica_session_params params = given.toNative()) {
-            check(model.handle.shared(
-                    m -> withAdapter(a -> Lorica.lorica_session_create(m, a, params, pointer))));
+            check(model.handle.shared(m -> withAdapter(a -> Lorica.lorica_session_create(m, a, params, pointer))));
         }
         // Freeing a session touches its adapter, so that is counted as well.
         handle = adapter == null
@@ -185,8 +184,8 @@ public final class NativeTraining implements AutoCloseable {
 
     /** The second half: adds the gradients of the sum of {@code weights[t]} times the loss of position t to the session's. */
     public void backward(float[] weights) {
-        check(adapter.handle.exclusive(a ->
-                handle.exclusive(train -> Lorica.lorica_session_backward(train, weights, weights.length))));
+        check(adapter.handle.exclusive(
+                a -> handle.exclusive(train -> Lorica.lorica_session_backward(train, weights, weights.length))));
     }
 
     /**

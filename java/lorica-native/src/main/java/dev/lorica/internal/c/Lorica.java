@@ -540,13 +540,14 @@ public static final int
     LORICA_ROWS_SAME = 0,
     LORICA_ROWS_ROPE_PAIRS = 1, /* within each of n_head heads of head_dim rows, Hugging Face's row j + k * head_dim / 2
                                    is GGUF's row 2j + k */
-    LORICA_ROWS_GROUPED_QKV = 2; /* GGUF has [kv group][its q heads, k, v], Hugging Face [q][k][v] */
+    LORICA_ROWS_GROUPED_QKV = 2; /* GGUF has [q][k][v], Hugging Face [kv group][its q heads, k, v] */
 // Targeting lorica_architecture_tensor.java
 
 
 
 /* Of a loaded model, or of the metadata that a writer holds, before it has any tensors: general.architecture, the
- * numbers of that architecture, and its vocab_size. Errors: UNSUPPORTED, FORMAT. */
+ * numbers of that architecture, its vocab_size and, in the array lorica.tensors, names of tensors of the first layer
+ * that only some models of the architecture have ("blk.0.attn_q.bias"). Errors: UNSUPPORTED, FORMAT. */
 public static native @Cast("lorica_status") int lorica_architecture_of_model(@Const lorica_model model, @Cast("lorica_architecture**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_architecture_of_model(@Const lorica_model model, @ByPtrPtr lorica_architecture out);
 public static native @Cast("lorica_status") int lorica_architecture_of_metadata(@Const lorica_gguf_writer writer, @Cast("lorica_architecture**") PointerPointer out);
