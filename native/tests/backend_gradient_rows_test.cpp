@@ -87,11 +87,11 @@ TEST(BackendGradient, RopeRotatesBack) {
     const std::vector<int32_t> positions{0, 3, 17, 4000};
     for (const size_t n_pairs : {4, 3, 1, 0}) {
         for (const bool halves : {false, true}) {
-            for (const double magnitude : {1.0, 1.3}) {
-                SCOPED_TRACE(testing::Message()
-                             << n_pairs << (halves ? " halves" : " pairs") << " times " << magnitude);
+            for (const auto & [magnitude, temperature] : {std::pair{1.0, 0.0}, {1.3, 0.0}, {1.3, 0.5}}) {
+                SCOPED_TRACE(testing::Message() << n_pairs << (halves ? " halves" : " pairs") << " times " << magnitude
+                                                << ", temperature " << temperature);
                 const Values all_frequencies{1.0, 0.1, 0.01, 0.001};
-                const Rope rope{{all_frequencies.data(), n_pairs}, head_dim, halves, magnitude};
+                const Rope rope{{all_frequencies.data(), n_pairs}, head_dim, halves, magnitude, temperature, 16};
                 const int64_t cols = n_head * head_dim;
                 Values x = normal(1, n_tokens * cols), w = normal(2, n_tokens * cols);
 

@@ -165,7 +165,7 @@ TEST_P(BackendParity, NormGradientOfEveryKind) {
 struct RopeCase {
     int32_t n_head, head_dim, n_rotated;
     bool halves = false;
-    double magnitude = 1;
+    double magnitude = 1, temperature = 0;
 };
 
 Values frequencies_of(const RopeCase & c) {
@@ -175,20 +175,29 @@ Values frequencies_of(const RopeCase & c) {
 }
 
 constexpr RopeCase rope_cases[] = {
-    {1, 16, 16},         {4, 32, 32},
-    {9, 64, 64},         {3, 80, 80},
-    {8, 128, 128},       {4, 64, 16},
-    {2, 80, 20},         {3, 32, 2},
-    {1, 16, 16, true},   {9, 64, 64, true},
-    {3, 80, 20, true},   {8, 128, 128, true, 1.19},
-    {2, 96, 72, true},   {4, 64, 16, false, 0.9},
-    {2, 256, 256, true}, {1, 32, 0},
+    {1, 16, 16},
+    {4, 32, 32},
+    {9, 64, 64},
+    {3, 80, 80},
+    {8, 128, 128},
+    {4, 64, 16},
+    {2, 80, 20},
+    {3, 32, 2},
+    {1, 16, 16, true},
+    {9, 64, 64, true},
+    {3, 80, 20, true},
+    {8, 128, 128, true, 1.19},
+    {2, 96, 72, true},
+    {4, 64, 16, false, 0.9},
+    {2, 256, 256, true},
+    {1, 32, 0},
+    {2, 64, 64, false, 1.1, 0.1},
 };
 
 TEST_P(BackendParity, RopeThereAndBack) {
     for (const RopeCase & c : rope_cases) {
         const Values inverse_frequency = frequencies_of(c);
-        const Rope rope{inverse_frequency, c.head_dim, c.halves, c.magnitude};
+        const Rope rope{inverse_frequency, c.head_dim, c.halves, c.magnitude, c.temperature, 16};
         const int64_t cols = int64_t{c.n_head} * c.head_dim;
         for (const int64_t n_tokens : {1, 2, 31, 100}) {
             SCOPED_TRACE(testing::Message() << c.n_head << " heads of " << c.head_dim << ", " << c.n_rotated
@@ -254,9 +263,10 @@ TEST_P(BackendParity, RopeIntoACache) {
                                         {{1, 16, 2}, 1},
                                         {{4, 64, 64, true}, 2},
                                         {{4, 64, 32, true, 1.2}, 2},
+                                        {{4, 64, 64, false, 0.8, 0.5}, 2},
                                         {{2, 64, 0}, 2}}) {
         const Values inverse_frequency = frequencies_of(c);
-        const Rope rope{inverse_frequency, c.head_dim, c.halves, c.magnitude};
+        const Rope rope{inverse_frequency, c.head_dim, c.halves, c.magnitude, c.temperature, 16};
         for (const int32_t n_past : {0, 5, 100}) {
             for (const int64_t n_tokens : {1, 3, 40}) {
                 for (const bool elsewhere : {false, true}) {

@@ -120,7 +120,9 @@ private:
             for (uint32_t i = 0; i < 1 + draw_.below(4); ++i) rope.inverse_frequency.push_back(1.0 / (1 + i));
             rope.magnitude = draw_.coin() ? 1 : 1.25;
             if (draw_.below(4) == 0) {
-                q = b_.rope(rope, q);
+                RopeSpec of_q = rope;
+                of_q.temperature = draw_.coin() ? 0 : 0.5;
+                q = b_.rope(of_q, q);
                 k = b_.rope(rope, k);
             } else {
                 const auto [qr, kr] = b_.rope(rope, q, k);

@@ -17,6 +17,7 @@
 
 #include <ggml.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -152,15 +153,28 @@ enum class Act : uint8_t { silu, gelu_tanh, gelu_erf, relu, tanh };
 
 // Rotary position embedding (Su et al. 2021, eq. 34): number i of n pairs of a head turns by positions[t] *
 // inverse_frequency[i] and grows by `magnitude` (YaRN, Peng et al. 2023, section 3.4, and longrope). What is behind the
-// 2 n rotated numbers of a head stays as it is.
+// 2 n rotated numbers of a head stays as it is. With a temperature (Ministral 3, after Llama 4) they grow further by
+// 1 + temperature log(1 + floor(positions[t] / temperature_length)).
 struct Rope {
     std::span<const double> inverse_frequency;  // of n pairs; may be empty
     int32_t head_dim = 0;
     bool halves = false;  // pairs are (i, i + n), as GPT-NeoX has them; else (2 i, 2 i + 1), as Llama's GGUF files do
     double magnitude = 1;
+    double temperature = 0;
+    int32_t temperature_length = 1;
 };
-// With y = magnitude R x: dx = magnitude R^T dy; undo: x = R^T y / magnitude.
+// With y = m R x: dx = m R^T dy; undo: x = R^T y / m.
 enum class RopeDirection : uint8_t { forward, backward, undo };
+
+// m at a position.
+inline double growth(const Rope & rope, int32_t position) {
+    if (rope.temperature == 0) return rope.magnitude;
+    return rope.magnitude * (1 + rope.temperature * std::log1p(position / rope.temperature_length));
+}
+inline double growth(const Rope & rope, RopeDirection direction, int32_t position) {
+    const double m = growth(rope, position);
+    return direction == RopeDirection::undo ? 1 / m : m;
+}
 
 struct EmbedOptions {
     double scale = 1;          // of the table's rows
@@ -317,8 +331,8 @@ public:
     // In place. x[T, n_head * head_dim] act.
     virtual void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) = 0;
 
-    // The newest tokens of a cache: q is rotated as rope() does it; row rows[t] of k_cache receives k[t] rotated, that
-    // of v_cache v[t]. rows null: positions. k is not defined afterwards. All act.
+    // The newest tokens of a cache: q is rotated as rope() does it; row rows[t] of k_cache receives k[t] rotated
+    // without the temperature, that of v_cache v[t]. rows null: positions. k is not defined afterwards. All act.
     virtual void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
                                  const Rope & rope, Matrix k_cache, Matrix v_cache) = 0;
 

@@ -89,6 +89,8 @@ struct RopeSpec {
     bool halves = false;
     int32_t head_dim = 0;
     double magnitude = 1;
+    double temperature = 0;  // of q alone
+    int32_t temperature_length = 1;
     // LongRoPE: other frequencies where sequences may be longer than original_context; 0: there are none.
     std::vector<double> long_inverse_frequency = {};
     int32_t original_context = 0;

@@ -605,12 +605,24 @@ private:
         });
     }
 
+    // Whether k is rotated as q is, without its temperature.
+    bool is_rope_of_cache(int16_t of_q, int rope_of_k) const {
+        if (rope_of_k < 0 || node(rope_of_k).op != Op::rope) return false;
+        RopeSpec spec = p_.ropes[at(of_q)];
+        if (node(rope_of_k).spec == of_q) return spec.temperature == 0;
+        spec.temperature = 0;
+        spec.temperature_length = 1;
+        return spec == p_.ropes[at(node(rope_of_k).spec)];
+    }
+
     void emit_attention(int n) {
         const Node & attention = node(n);
         SlotId q = slot(attention.in[0]), k = slot(attention.in[1]), v = slot(attention.in[2]);
         if (w_.cache) {
             const int rope = maker(whole(attention.in[0]));
             const bool rotates = rope >= 0 && node(rope).op == Op::rope;
+            if (rotates && !is_rope_of_cache(node(rope).spec, maker(whole(attention.in[1]))))
+                fail(LORICA_ERROR_INTERNAL, "q and k of a description are rotated differently");
             const SlotId k_cache = outer(Slot::k_cache, Format::act, info(attention.in[1]).cols);
             const SlotId v_cache = outer(Slot::v_cache, Format::act, info(attention.in[2]).cols);
             Call & into = call(Call::rope_into_cache, rotates ? node(rope).spec : int16_t{-1});

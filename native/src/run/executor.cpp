@@ -116,7 +116,12 @@ private:
     Rope rope(const Call & c) const {
         if (c.spec < 0) return {{}, b_.program.attentions.front().head_dim};
         const RopeSpec & spec = b_.program.ropes[index(c)];
-        return {spec.frequencies(b_.longest_sequence), spec.head_dim, spec.halves, spec.magnitude};
+        return {spec.frequencies(b_.longest_sequence),
+                spec.head_dim,
+                spec.halves,
+                spec.magnitude,
+                spec.temperature,
+                spec.temperature_length};
     }
     AttentionShape attention(const Call & c) const { return b_.program.attentions[index(c)].shape(); }
     Vector bias(const LayerCall & layer) const {

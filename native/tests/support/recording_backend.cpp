@@ -327,7 +327,7 @@ public:
     }
     void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) override {
         const bool inverse = direction != RopeDirection::forward;
-        const bool undoes = direction == RopeDirection::undo && rope.magnitude != 1;
+        const bool undoes = direction == RopeDirection::undo && (rope.magnitude != 1 || rope.temperature != 0);
         Call call(*this, undoes ? "rope_undo" : inverse ? "rope_back" : "rope");
         const std::string base = base_of(x), rotated = ".rope";
         call.rope(positions, x.rows, rope);
@@ -646,6 +646,8 @@ private:
                           static_cast<int64_t>(2 * rope.inverse_frequency.size())));
             if (rope.halves) text("halves");
             if (rope.magnitude != 1) text("magnitude=" + number(rope.magnitude));
+            if (rope.temperature != 0)
+                text("temperature=" + number(rope.temperature) + "/" + std::to_string(rope.temperature_length));
         }
         void attention(std::span<const Segment> segments, const AttentionShape & shape) {
             text(std::to_string(shape.n_head) + "/" + std::to_string(shape.n_head_kv) + "x" +

@@ -109,7 +109,9 @@ public:
     void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows,
                          const Rope & how, Matrix k_cache, Matrix v_cache) override {
         rope(q, positions, how, RopeDirection::forward);
-        rope(k, positions, how, RopeDirection::forward);
+        Rope of_k = how;
+        of_k.temperature = 0;
+        rope(k, positions, of_k, RopeDirection::forward);
         const size_t row_bytes = static_cast<size_t>(k.cols) * dtype_size(k.type);
         for (int64_t t = 0; t < k.rows; ++t) {
             const int64_t row = rows ? rows[t] : positions[t];

@@ -28,16 +28,17 @@ public:
         return static_cast<size_t>(n_rows * head_dim * n_ropes) * 2 * sizeof(float);
     }
     void reserve(int64_t n_rows, int64_t head_dim, int32_t n_ropes);
-    // factor times sines and cosines. Of neighbours [position][2][2 n_pairs]: the multipliers of each number, then of
+    // Sines and cosines times growth(). Of neighbours [position][2][2 n_pairs]: the multipliers of each number, then of
     // the other number of its pair; of halves [position][2][n_pairs].
-    const float * rows(std::span<const int32_t> positions, const Rope & rope, double factor, int n_threads);
+    const float * rows(std::span<const int32_t> positions, const Rope & rope, RopeDirection direction, int n_threads);
 
 private:
     struct Entry {
         std::vector<int32_t> positions;
         std::vector<double> inverse_frequency;
-        double factor = 0;
-        bool halves = false;
+        double magnitude = 0, temperature = 0;
+        int32_t temperature_length = 0;
+        bool undoes = false, halves = false;
         std::vector<float> rows;
     };
     std::vector<Entry> entries_ = std::vector<Entry>(1);

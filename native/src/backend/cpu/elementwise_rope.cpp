@@ -48,12 +48,13 @@ void rotation(double position, const double * inverse_frequency, int64_t n_pairs
     }
 }
 
-void rotations(const int32_t * positions, std::span<const double> inverse_frequency, double factor, bool halves,
-               float * table, int64_t begin, int64_t end) {
-    const auto n_pairs = static_cast<int64_t>(inverse_frequency.size()), width = (halves ? 1 : 2) * n_pairs;
+void rotations(const int32_t * positions, const Rope & rope, RopeDirection direction, float * table, int64_t begin,
+               int64_t end) {
+    const auto n_pairs = static_cast<int64_t>(rope.inverse_frequency.size()), width = (rope.halves ? 1 : 2) * n_pairs;
     for (int64_t r = begin; r < end; ++r) {
         float * row = table + r * 2 * width;
-        rotation(positions[r], inverse_frequency.data(), n_pairs, factor, halves, row, row + width);
+        rotation(positions[r], rope.inverse_frequency.data(), n_pairs, growth(rope, direction, positions[r]),
+                 rope.halves, row, row + width);
     }
 }
 
@@ -115,10 +116,13 @@ void RotationTable::reserve(int64_t n_rows, int64_t head_dim, int32_t n_ropes) {
     }
 }
 
-const float * RotationTable::rows(std::span<const int32_t> positions, const Rope & rope, double factor, int n_threads) {
+const float * RotationTable::rows(std::span<const int32_t> positions, const Rope & rope, RopeDirection direction,
+                                  int n_threads) {
+    const bool undoes = direction == RopeDirection::undo && (rope.magnitude != 1 || rope.temperature != 0);
     const auto same = [&](const Entry & entry) {
-        return entry.factor == factor && entry.halves == rope.halves &&
-               std::ranges::equal(positions, entry.positions) &&
+        return entry.magnitude == rope.magnitude && entry.temperature == rope.temperature &&
+               entry.temperature_length == rope.temperature_length && entry.undoes == undoes &&
+               entry.halves == rope.halves && std::ranges::equal(positions, entry.positions) &&
                std::ranges::equal(rope.inverse_frequency, entry.inverse_frequency);
     };
     const auto known = std::ranges::find_if(entries_, same);
@@ -127,25 +131,25 @@ const float * RotationTable::rows(std::span<const int32_t> positions, const Rope
     next_ = (next_ + 1) % entries_.size();
     entry.positions.assign(positions.begin(), positions.end());
     entry.inverse_frequency.assign(rope.inverse_frequency.begin(), rope.inverse_frequency.end());
-    entry.factor = factor;
+    entry.magnitude = rope.magnitude;
+    entry.temperature = rope.temperature;
+    entry.temperature_length = rope.temperature_length;
+    entry.undoes = undoes;
     entry.halves = rope.halves;
     entry.rows.resize((rope.halves ? 2 : 4) * positions.size() * rope.inverse_frequency.size());
     const auto compute = HWY_DYNAMIC_POINTER(rotations);
     const auto n_rows = static_cast<int64_t>(positions.size());
     // An angle costs as much as some twenty additions.
-    parallel_ranges(n_rows, static_cast<int64_t>(20 * rope.inverse_frequency.size()), n_threads,
-                    [&](int64_t begin, int64_t end) {
-                        compute(entry.positions.data(), entry.inverse_frequency, factor, rope.halves, entry.rows.data(),
-                                begin, end);
-                    });
+    parallel_ranges(
+        n_rows, static_cast<int64_t>(20 * rope.inverse_frequency.size()), n_threads,
+        [&](int64_t begin, int64_t end) { compute(positions.data(), rope, direction, entry.rows.data(), begin, end); });
     return entry.rows.data();
 }
 
 void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction, RotationTable & table,
           int n_threads) {
     if (rope.inverse_frequency.empty()) return;
-    const double factor = direction == RopeDirection::undo ? 1 / rope.magnitude : rope.magnitude;
-    const float * rotations = table.rows({positions, static_cast<size_t>(x.rows)}, rope, factor, n_threads);
+    const float * rotations = table.rows({positions, static_cast<size_t>(x.rows)}, rope, direction, n_threads);
     const auto rows = HWY_DYNAMIC_POINTER(rope_rows);
     const auto n_pairs = static_cast<int64_t>(rope.inverse_frequency.size());
     const bool inverse = direction != RopeDirection::forward;

@@ -16,17 +16,25 @@ struct Frequencies {
     bool halves;      // pairs are (i, i + n), else (2 i, 2 i + 1)
     float factor;     // of what is rotated
     float direction;  // -1: back
+    float temperature;
+    int temperature_length;
+    bool undoes;
 };
 
 struct Rotation {
     float cosine, sine;
 };
 // Angles grow beyond what a float resolves, so that whole turns are taken off in double.
-__device__ __forceinline__ Rotation rotation(const Frequencies & f, int32_t position, int i) {
+__device__ __forceinline__ Rotation rotation(const Frequencies & f, int32_t position, int i, bool has_temperature) {
     constexpr double turn = 6.283185307179586476925;
     const double angle = position * f.inverse[i];
     const auto rest = static_cast<float>(angle - turn * rint(angle / turn));
-    return {f.factor * cosf(rest), f.factor * f.direction * sinf(rest)};
+    float factor = f.factor;
+    if (has_temperature && f.temperature != 0) {
+        const float growth = 1 + f.temperature * log1pf(static_cast<float>(position / f.temperature_length));
+        factor *= f.undoes ? 1 / growth : growth;
+    }
+    return {factor * cosf(rest), factor * f.direction * sinf(rest)};
 }
 // Where the two numbers of pair i lie in a head.
 __device__ __forceinline__ int first_of(const Frequencies & f, int i) { return f.halves ? i : 2 * i; }
@@ -40,7 +48,7 @@ __global__ void __launch_bounds__(threads) rope_kernel(View<T> x, const int32_t 
     if (index >= x.rows * n) return;
     const int64_t t = index / n;
     const auto i = static_cast<int>(index % n);
-    const Rotation by = rotation(f, positions[t], i);
+    const Rotation by = rotation(f, positions[t], i, true);
     T * row = x.row(t);
     const int first = first_of(f, i), second = second_of(f, i);
 #pragma unroll 4
@@ -71,7 +79,7 @@ __global__ void rope_into_cache_kernel(View<T> q, View<const T> k, View<const T>
     T * to = (of_q ? q.row(t) : of_v ? v_cache.row(row) : k_cache.row(row)) + head * f.head_dim;
     const int n_pairs = of_v ? 0 : f.n;
     for (int i = static_cast<int>(threadIdx.x); i < n_pairs; i += warp_size) {
-        const Rotation by = rotation(f, position, i);
+        const Rotation by = rotation(f, position, i, of_q);
         const int first = first_of(f, i), second = second_of(f, i);
         const float x0 = to_float(from[first]), x1 = to_float(from[second]);
         to[first] = from_float<T>(x0 * by.cosine - x1 * by.sine);
@@ -93,6 +101,9 @@ Frequencies frequencies_of(const Rope & rope, RopeDirection direction) {
     f.halves = rope.halves;
     f.factor = static_cast<float>(direction == RopeDirection::undo ? 1 / rope.magnitude : rope.magnitude);
     f.direction = direction == RopeDirection::forward ? 1.0f : -1.0f;
+    f.temperature = static_cast<float>(rope.temperature);
+    f.temperature_length = rope.temperature_length;
+    f.undoes = direction == RopeDirection::undo;
     for (size_t i = 0; i < inverse_frequency.size(); ++i) f.inverse[i] = inverse_frequency[i];
     return f;
 }

@@ -8,13 +8,13 @@
 
 namespace lorica::reference {
 
-// A pair turns by the angle position * inverse_frequency[i] and grows by m. Its derivative is the transpose, m times
-// the rotation by the negative angle; its inverse is that divided by m^2.
+// A pair turns by the angle position * inverse_frequency[i] and grows by m = growth(). Its derivative is the transpose,
+// m times the rotation by the negative angle; its inverse is that divided by m^2.
 template <typename Real> void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) {
     const bool forward = direction == RopeDirection::forward;
-    const double factor = direction == RopeDirection::undo ? 1 / rope.magnitude : rope.magnitude;
     const auto n = static_cast<int64_t>(rope.inverse_frequency.size());
     for (int64_t t = 0; t < x.rows; ++t) {
+        const double factor = growth(rope, direction, positions[t]);
         for (int64_t i = 0; i < n; ++i) {
             const double angle = positions[t] * rope.inverse_frequency[i];
             const double cosine = factor * std::cos(angle);
@@ -34,7 +34,9 @@ template <typename Real>
 void rope_into_cache(Matrix q, Matrix k, Matrix v, const int32_t * positions, const int32_t * rows, const Rope & how,
                      Matrix k_cache, Matrix v_cache) {
     rope<Real>(q, positions, how, RopeDirection::forward);
-    rope<Real>(k, positions, how, RopeDirection::forward);
+    Rope of_k = how;
+    of_k.temperature = 0;
+    rope<Real>(k, positions, of_k, RopeDirection::forward);
     for (int64_t t = 0; t < k.rows; ++t) {
         const int64_t row = rows ? rows[t] : positions[t];
         std::copy_n(k.row_as<Real>(t), k.cols, k_cache.row_as<Real>(row));

@@ -14,6 +14,7 @@
     X(gemma2, "gemma2")         \
     X(gemma3, "gemma3")         \
     X(phi3, "phi3")             \
+    X(mistral3, "mistral3")     \
     X(granite, "granite")       \
     X(smollm3, "smollm3")       \
     X(olmo2, "olmo2")           \

@@ -5,12 +5,18 @@
 
 namespace lorica {
 
-Architecture llama(const Reader & file) {
+namespace {
+
+Architecture llama_with(const Reader & file, double temperature) {
     const Shape s = file.shape();
     const double eps = file.positive("attention.layer_norm_rms_epsilon", 1e-5);
     file.refuse_experts();
-    file.check_keys({"attention.sliding_window"});
     const RopeSpec rope = file.rope(s, false);
+    RopeSpec rope_of_q = rope;
+    if (temperature != 0) {
+        rope_of_q.temperature = temperature;
+        rope_of_q.temperature_length = file.original_context();
+    }
     AttentionSpec attention = s.attention();
     attention.mask = file.window("attention.sliding_window");
     const auto linear = [&](const std::string & gguf, std::string hf, int64_t out) {
@@ -25,7 +31,14 @@ Architecture llama(const Reader & file) {
             b.linear(n1, linear("attn_q", "self_attn.q_proj", s.q_dim()).rope_rows(s.n_head, s.head_dim),
                      linear("attn_k", "self_attn.k_proj", s.kv_dim()).rope_rows(s.n_head_kv, s.head_dim),
                      linear("attn_v", "self_attn.v_proj", s.kv_dim()));
-        const auto [qr, kr] = b.rope(rope, q, k);
+        Value qr, kr;
+        if (temperature == 0) {
+            const auto [both_q, both_k] = b.rope(rope, q, k);
+            qr = both_q, kr = both_k;
+        } else {
+            qr = b.rope(rope_of_q, q);
+            kr = b.rope(rope, k);
+        }
         const Value o = b.attention(qr, kr, v, attention);
         const Value mid = b.linear(o, linear("attn_output", "self_attn.o_proj", s.n_embd), plus(x));
         const Value n2 = b.norm(mid, Rms("ffn_norm", "post_attention_layernorm", eps));
@@ -39,6 +52,18 @@ Architecture llama(const Reader & file) {
         return b.head(normed, {"output", "lm_head"}, s.n_vocab, "token_embd");
     });
     return d.done();
+}
+
+}  // namespace
+
+Architecture llama(const Reader & file) {
+    file.check_keys({"attention.sliding_window"});
+    return llama_with(file, 0);
+}
+
+Architecture mistral3(const Reader & file) {
+    file.check_keys({"attention.sliding_window", "attention.temperature_scale"});
+    return llama_with(file, file.number("attention.temperature_scale", 0));
 }
 
 }  // namespace lorica

@@ -276,7 +276,7 @@ RopeSpec Reader::unscaled_rope(const Shape & shape, bool halves, double base) co
     rope.halves = halves;
     rope.head_dim = shape.head_dim;
     // llama.cpp refuses parts of heads for "llama" as well.
-    const int32_t least = architecture_ == "llama" ? shape.head_dim : 2;
+    const int32_t least = architecture_ == "llama" || architecture_ == "mistral3" ? shape.head_dim : 2;
     const int32_t n_rot = optional_integer("rope.dimension_count", least, shape.head_dim).value_or(shape.head_dim);
     if (n_rot % 2 != 0) {
         fail(LORICA_ERROR_FORMAT, file_.path(), ": ", architecture_, ".rope.dimension_count is odd (", n_rot, ")");

@@ -42,6 +42,7 @@ public:
     // or head_dim. Scaling: none; linear; Llama 3's, which converters store in rope_freqs.weight; yarn (Peng et al.
     // 2023, section 3); longrope (Ding et al. 2024), whose factors are tensors.
     RopeSpec rope(const Shape & shape, bool halves) const;
+    int32_t original_context() const;  // that scaling starts from
     RopeSpec unscaled_rope(const Shape & shape, bool halves, double base) const;
     // Causal, of the number of keys that the key gives; 0 or not there: all.
     MaskSpec window(const std::string & key, int32_t otherwise = 0) const;
@@ -54,7 +55,6 @@ public:
 
 private:
     std::string scaling() const;
-    int32_t original_context() const;
     void yarn(RopeSpec & rope, int32_t n_rot, double base) const;
     void longrope(RopeSpec & rope, int32_t n_rot) const;
     std::optional<int64_t> find(const std::string & key) const;
