@@ -14,6 +14,7 @@ namespace {
 
 using namespace test;
 using testing::ElementsAre;
+using testing::EndsWith;
 using testing::HasSubstr;
 
 class DescribeTest : public testing::Test {
@@ -96,15 +97,38 @@ TEST_F(DescribeTest, LayersThatAreDescribedAlikeShareAProgram) {
 
 TEST_F(DescribeTest, AnUnknownArchitectureIsRefusedInOneLineWithThoseThatAreKnown) {
     GgufWriter writer;
-    writer.set_string("general.architecture", "mamba");
-    writer.write(dir / "mamba.gguf");
+    writer.set_string("general.architecture", "novelty");
+    writer.write(dir / "novelty.gguf");
     try {
-        describe(GgufFile::open(dir / "mamba.gguf"));
+        describe(GgufFile::open(dir / "novelty.gguf"));
         FAIL() << "it was described";
     } catch (const Error & error) {
-        EXPECT_THAT(error.what(), HasSubstr("'mamba' is not supported (llama"));
+        EXPECT_THAT(error.what(), HasSubstr("'novelty' is not supported (llama"));
         EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
     }
+}
+
+TEST_F(DescribeTest, AnArchitectureThatNeedsMoreIsRefusedInOneLineWithWhatIsMissing) {
+    const auto refusal = [&](const std::string & architecture, bool has_experts) {
+        GgufWriter writer;
+        if (has_experts) writer.copy_metadata(GgufFile::open(path), {"general.architecture"});
+        writer.set_string("general.architecture", architecture);
+        if (has_experts) writer.set_u32("llama.expert_count", 8);
+        writer.write(dir / "other.gguf");
+        try {
+            describe(GgufFile::open(dir / "other.gguf"));
+        } catch (const Error & error) {
+            EXPECT_EQ(error.status(), LORICA_ERROR_UNSUPPORTED);
+            return std::string(error.what());
+        }
+        return std::string("it was described");
+    };
+    EXPECT_THAT(refusal("lfm2", false),
+                EndsWith(": architecture 'lfm2' needs short convolutions, which Lorica does not have"));
+    EXPECT_THAT(refusal("qwen35", false), HasSubstr("needs the gated delta rule,"));
+    EXPECT_THAT(refusal("qwen3moe", false), HasSubstr("needs mixtures of experts,"));
+    EXPECT_THAT(refusal("gemma4", false), HasSubstr("needs embeddings per layer and keys that layers share,"));
+    EXPECT_THAT(refusal("llama", true), HasSubstr("'llama' with experts needs mixtures of experts,"));
 }
 
 TEST_F(DescribeTest, APartOfAFusedLayerBeginsAtAMultipleOf8) {

@@ -327,11 +327,12 @@ typedef struct lorica_adapter_params {
                         as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
     lorica_lora_init init;
     uint64_t seed;               /* the same seed gives the same A on every device and platform */
-    const char * target_modules; /* comma-separated: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, GGUF's
-                                    attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down, full tensor names such
-                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head). A name
-                                    may carry a rank and an alpha of its own: "q_proj,v_proj:8,blk.3.attn_q:4:16". Later
-                                    names overrule earlier ones. */
+    const char * target_modules; /* comma-separated names of linear layers, Hugging Face's (q_proj, c_attn, mlp.c_proj)
+                                    or GGUF's (attn_q, attn_qkv): those that end so, from a dot on; full names such as
+                                    blk.3.attn_q; "all-linear" (every linear layer but the output head); "default"
+                                    (PEFT's where nothing is named: q_proj and v_proj, or the one layer of q, k and v).
+                                    A name may carry a rank and an alpha of its own:
+                                    "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones. */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "adapter/targets.h"
 #include "common/error.h"
@@ -42,13 +43,14 @@ int32_t Adapter::add_tensor(Kind kind, const char * suffix, int64_t rows, int64_
 }
 
 void Adapter::allocate() {
+    std::set<std::string> listed;  // GPT-2 has two layers of one short name
     for (const Names & names : linear_names(model_->architecture())) {
         const bool has = std::any_of(pairs_.begin(), pairs_.end(), [&](const LoraPair & pair) {
             const LinearSpec & spec =
                 model_->architecture().layer(pair.layer).linears[static_cast<size_t>(pair.linear)];
             return spec.names.gguf == names.gguf && spec.short_name() == names.hf;
         });
-        if (has) target_modules_ += (target_modules_.empty() ? "" : ",") + names.hf;
+        if (has && listed.insert(names.hf).second) target_modules_ += (target_modules_.empty() ? "" : ",") + names.hf;
     }
     Backend & device = model_->device();
     if (config_.use_dora && !device.has_dora()) {

@@ -59,7 +59,29 @@ void check_size(int32_t rank, double alpha, int32_t largest_rank) {
     const int32_t last = architecture.shape.n_layer - 1;
     fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", name, "' does not exist; there are ", known,
          "tensor names from ", architecture.layer_name(0), architecture.layer(0).linears.front().names.gguf, " to ",
-         architecture.layer_name(last), architecture.layer(last).linears.back().names.gguf, ", and all-linear");
+         architecture.layer_name(last), architecture.layer(last).linears.back().names.gguf,
+         ", all-linear, and default");
+}
+
+// "q_proj", "self_attn.q_proj", as PEFT compares names: from their end or from a dot on.
+bool is_end_of(std::string_view name, std::string_view whole) {
+    if (!whole.ends_with(name)) return false;
+    return name.size() == whole.size() || (!name.empty() && whole[whole.size() - name.size() - 1] == '.');
+}
+
+bool is_named(const LinearSpec & linear, std::string_view name) {
+    return name == linear.names.gguf || is_end_of(name, linear.names.hf);
+}
+
+// What PEFT adapts where no target_modules are given (utils/constants.py): q_proj and v_proj, or the layer that is all
+// of q, k and v.
+bool is_default(const LinearSpec & linear) {
+    return linear.names.gguf == "attn_q" || linear.names.gguf == "attn_v" || linear.names.gguf == "attn_qkv";
+}
+
+bool is_meant(const LinearSpec & linear, std::string_view name) {
+    if (name == "all-linear") return true;
+    return name == "default" ? is_default(linear) : is_named(linear, name);
 }
 
 }  // namespace
@@ -67,13 +89,13 @@ void check_size(int32_t rank, double alpha, int32_t largest_rank) {
 std::optional<LinearPlace> find_linear(const Architecture & architecture, std::string name) {
     if (name.ends_with(".weight")) name.resize(name.size() - 7);
     for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
-        const std::string layer = architecture.layer_name(l);
-        if (!name.starts_with(layer)) continue;
         const std::vector<LinearSpec> & linears = architecture.layer(l).linears;
-        for (size_t i = 0; i < linears.size(); ++i) {
+        for (const std::string & layer : {architecture.layer_name(l), architecture.layer_hf_name(l)}) {
+            if (!name.starts_with(layer)) continue;
             const std::string_view rest = std::string_view(name).substr(layer.size());
-            if (rest == linears[i].names.gguf || rest == linears[i].short_name())
-                return LinearPlace{l, static_cast<int16_t>(i)};
+            for (size_t i = 0; i < linears.size(); ++i) {
+                if (is_named(linears[i], rest)) return LinearPlace{l, static_cast<int16_t>(i)};
+            }
         }
     }
     return std::nullopt;
@@ -95,9 +117,7 @@ std::vector<Target> parse_targets(const Architecture & architecture, const std::
         for (int32_t l = 0; l < shape.n_layer; ++l) {
             const std::vector<LinearSpec> & linears = architecture.layer(l).linears;
             for (size_t i = 0; i < linears.size(); ++i) {
-                const bool named = target.name == "all-linear" || target.name == linears[i].names.gguf ||
-                                   target.name == linears[i].short_name();
-                if (!named) continue;
+                if (!is_meant(linears[i], target.name)) continue;
                 targets[{l, static_cast<int16_t>(i)}] = target;
                 found = true;
             }

@@ -25,7 +25,7 @@ struct LinearPlace {
     int32_t layer;
     int16_t linear;
 };
-// "blk.3.attn_q", with or without ".weight".
+// "blk.3.attn_q" or "model.layers.3.self_attn.q_proj", with or without ".weight".
 std::optional<LinearPlace> find_linear(const Architecture & architecture, std::string name);
 
 }  // namespace lorica

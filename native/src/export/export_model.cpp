@@ -133,8 +133,10 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
         const TensorView * const last = std::exchange(before, &tensor);
         const auto found = deltas.find(tensor.name);
         const Delta * delta = found == deltas.end() ? nullptr : &found->second;
-        // Norms, biases and RoPE factors: they are small, and some readers want them as they are.
-        const bool is_matrix = tensor.ne[1] > 1 && tensor.name.ends_with(".weight");
+        // Norms, biases and RoPE factors: they are small, and some readers want them as they are. So do llama.cpp's of
+        // the embeddings of positions.
+        const bool is_matrix =
+            tensor.ne[1] > 1 && tensor.name.ends_with(".weight") && tensor.name != "position_embd.weight";
         ggml_type type = tensor.type;
         if (types && is_matrix) {
             type = types->of(tensor);

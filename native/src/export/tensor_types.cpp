@@ -116,7 +116,8 @@ TensorTypes::TensorTypes(const std::string & name, const GgufFile & model) {
     const TensorView * q = model.find_tensor("blk.0.attn_q.weight");
     const TensorView * k = model.find_tensor("blk.0.attn_k.weight");
     if (q && k) n_gqa_ = std::max<int64_t>(q->ne[1] / k->ne[1], 1);
-    is_70b_ = architecture == "llama" && n_layer_ == 80 && n_gqa_ > 1;
+    is_falcon_ = architecture == "falcon";
+    is_70b_ = (architecture == "llama" || architecture == "qwen2") && n_layer_ == 80 && n_gqa_ > 1;
 }
 
 ggml_type TensorTypes::of(const TensorView & tensor) const {
@@ -128,7 +129,7 @@ ggml_type TensorTypes::of(const TensorView & tensor) const {
 ggml_type TensorTypes::wanted(const std::string & name, int64_t n_per_row) const {
     if (!is_quantized()) return type_;
     if (name == "output.weight" || (tied_output_ && name == "token_embd.weight")) {
-        if (n_per_row % ggml_blck_size(type_) != 0) return GGML_TYPE_Q8_0;
+        if (is_falcon_ || n_per_row % ggml_blck_size(type_) != 0) return GGML_TYPE_Q8_0;
         return type_ == GGML_TYPE_Q8_0 ? type_ : GGML_TYPE_Q6_K;
     }
     const int64_t layer = layer_of(name), n = n_layer_;
@@ -153,16 +154,30 @@ ggml_type TensorTypes::wanted(const std::string & name, int64_t n_per_row) const
     if (name.ends_with("ffn_down.weight")) {
         switch (mix_) {
             case Mix::q2_k: return GGML_TYPE_Q3_K;
-            case Mix::q3_k_m: return layer < n / 16 ? GGML_TYPE_Q5_K : GGML_TYPE_Q4_K;
-            case Mix::q3_k_l: return GGML_TYPE_Q5_K;
-            case Mix::q4_k_s: return layer < n / 8 ? GGML_TYPE_Q5_K : type_;
+            case Mix::q3_k_m:
+                if (layer < n / 16) return GGML_TYPE_Q5_K;
+                return is_falcon_ && !more_bits ? GGML_TYPE_Q3_K : GGML_TYPE_Q4_K;
+            case Mix::q3_k_l: return is_falcon_ ? GGML_TYPE_Q4_K : GGML_TYPE_Q5_K;
+            case Mix::q4_k_s: return layer < n / 8 && !is_falcon_ ? GGML_TYPE_Q5_K : type_;
             case Mix::q4_k_m:
+                if (is_falcon_) return layer < n / 16 ? GGML_TYPE_Q6_K : more_bits ? GGML_TYPE_Q5_K : type_;
+                return more_bits ? GGML_TYPE_Q6_K : type_;
             case Mix::q5_k_m: return more_bits ? GGML_TYPE_Q6_K : type_;
             case Mix::iq4: return layer < n / 8 ? GGML_TYPE_Q5_K : type_;
             default: return type_;
         }
     }
+    if (name.ends_with("attn_qkv.weight")) {
+        switch (mix_) {
+            case Mix::q3_k_m:
+            case Mix::q3_k_l: return GGML_TYPE_Q4_K;
+            case Mix::q4_k_m: return GGML_TYPE_Q5_K;
+            case Mix::q5_k_m: return GGML_TYPE_Q6_K;
+            default: return type_;
+        }
+    }
     if (name.ends_with("attn_output.weight")) {
+        if (is_falcon_) return mix_ == Mix::q3_k_l ? GGML_TYPE_Q4_K : type_;
         switch (mix_) {
             case Mix::q2_k: return GGML_TYPE_Q3_K;
             case Mix::q3_k_m: return GGML_TYPE_Q4_K;

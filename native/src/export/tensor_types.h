@@ -34,7 +34,7 @@ private:
     Mix mix_ = Mix::none;
     std::optional<uint32_t> file_type_;
     int64_t n_layer_ = 0, n_gqa_ = 1;
-    bool tied_output_ = false, is_70b_ = false;
+    bool tied_output_ = false, is_70b_ = false, is_falcon_ = false;
 };
 
 }  // namespace lorica

@@ -278,6 +278,7 @@ void add_tensors(std::vector<TensorSpec> & all, const Program & program, int32_t
 }  // namespace
 
 std::string Architecture::layer_name(int32_t l) const { return with_layer(layer_gguf, l); }
+std::string Architecture::layer_hf_name(int32_t l) const { return with_layer(layer_hf, l); }
 
 std::vector<TensorSpec> tensors_of(const Architecture & architecture) {
     std::vector<TensorSpec> all;

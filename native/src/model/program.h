@@ -189,7 +189,8 @@ struct Architecture {
     std::vector<uint16_t> kind_of_layer;
 
     const Program & layer(int32_t l) const { return kinds[kind_of_layer[static_cast<size_t>(l)]]; }
-    std::string layer_name(int32_t l) const;  // "blk.3."
+    std::string layer_name(int32_t l) const;     // "blk.3."
+    std::string layer_hf_name(int32_t l) const;  // "model.layers.3."
 };
 
 // One tensor of a model, for whoever reads or writes files.

@@ -130,7 +130,8 @@ std::vector<float> Reader::factors(const std::string & tensor, int64_t n) const 
 
 void Reader::refuse_experts() const {
     if (optional_integer("expert_count", 0, 4096).value_or(0) > 0) {
-        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": mixture-of-experts models are not supported");
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": architecture '", architecture_,
+             "' with experts needs mixtures of experts, which Lorica does not have");
     }
 }
 

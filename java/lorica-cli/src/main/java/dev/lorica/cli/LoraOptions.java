@@ -41,8 +41,8 @@ final class LoraOptions {
             arity = "1..*",
             split = ",",
             description =
-                    "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj, GGUF's names for them, or all-linear. "
-                            + "Default: all-linear")
+                    "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names for them, "
+                            + "all-linear, or default: what PEFT adapts where none are named. Default: all-linear")
     List<String> targetModules = new ArrayList<>(DEFAULTS.targetModules());
 
     @Option(

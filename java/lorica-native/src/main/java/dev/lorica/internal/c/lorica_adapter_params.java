@@ -37,9 +37,10 @@ public class lorica_adapter_params extends Pointer {
                         as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
     public native @Cast("lorica_lora_init") int init(); public native lorica_adapter_params init(int setter);
     public native @Cast("uint64_t") long seed(); public native lorica_adapter_params seed(long setter);               /* the same seed gives the same A on every device and platform */
-    public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_params target_modules(BytePointer setter); /* comma-separated: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, GGUF's
-                                    attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down, full tensor names such
-                                    as blk.3.attn_q, or "all-linear" (every linear layer but the output head). A name
-                                    may carry a rank and an alpha of its own: "q_proj,v_proj:8,blk.3.attn_q:4:16". Later
-                                    names overrule earlier ones. */
+    public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_params target_modules(BytePointer setter); /* comma-separated names of linear layers, Hugging Face's (q_proj, c_attn, mlp.c_proj)
+                                    or GGUF's (attn_q, attn_qkv): those that end so, from a dot on; full names such as
+                                    blk.3.attn_q; "all-linear" (every linear layer but the output head); "default"
+                                    (PEFT's where nothing is named: q_proj and v_proj, or the one layer of q, k and v).
+                                    A name may carry a rank and an alpha of its own:
+                                    "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones. */
 }
