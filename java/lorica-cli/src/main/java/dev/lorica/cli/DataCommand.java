@@ -70,6 +70,13 @@ final class DataCommand implements Callable<Integer> {
     @Option(names = "--seed", paramLabel = "N", description = "For the order of examples. Default: ${DEFAULT-VALUE}")
     private long seed = 42;
 
+    @Option(
+            names = "--objective",
+            paramLabel = "NAME",
+            description =
+                    "The objective that the data are for, as of train; of pairs both sides are shown. Default: sft")
+    private String objective = "sft";
+
     @Mixin
     private DataOptions dataOptions = new DataOptions();
 
@@ -85,6 +92,9 @@ final class DataCommand implements Callable<Integer> {
         if (examples < 0) {
             throw new IllegalArgumentException("--examples is " + examples + "; it must be 0 or more");
         }
+        ObjectiveOptions chosen = new ObjectiveOptions();
+        chosen.name = objective;
+        dataOptions.records = chosen.records();
         HubFiles.fetchData(terminal, data.stream().map(DataSource::path).toList());
         try (Model base = Model.load(HubFiles.model(terminal, model))) {
             TrainingReport report = new TrainingReport(terminal);
@@ -102,7 +112,7 @@ final class DataCommand implements Callable<Integer> {
             for (DataReport file : files) {
                 histogram(file, files.size() > 1);
             }
-            for (int i = 0; i < Math.min(examples, all.size()); i++) {
+            for (int i = 0; i < Math.min(examples, all.size()) * all.sequencesPerExample(); i++) {
                 report.example(TokenizedDataset.stretches(all.examples().get(i), base.tokenizer()));
             }
             if (terminal.json()) {

@@ -10,6 +10,7 @@ import dev.lorica.data.Dataset;
 import dev.lorica.data.FieldNames;
 import dev.lorica.data.Overflow;
 import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.RecordKind;
 import dev.lorica.data.TextTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.data.Unshown;
@@ -116,6 +117,9 @@ final class DataOptions {
     @Option(names = "--train-on-prompt", description = "Learn the prompts too, not only responses.")
     boolean trainOnPrompt;
 
+    /** What a record is to be. */
+    RecordKind records = RecordKind.ANSWERS;
+
     Dataset load(Path file) {
         return load(file, maxSamples, "--max-samples");
     }
@@ -125,13 +129,17 @@ final class DataOptions {
         if (most != null && most < 1) {
             throw new InvalidArgumentException(option + " cannot be " + most + "; it is 1 or more");
         }
-        Dataset all = Dataset.load(file, fieldNames());
+        Dataset all = Dataset.load(file, fieldNames(), records);
         return most == null ? all : all.first(most);
     }
 
     /** Whether such files can be what is meant, before a model is loaded or even downloaded for them. */
     void check(List<Path> files) {
-        files.forEach(file -> Dataset.check(file, fieldNames()));
+        if (trainOnPrompt && records != RecordKind.ANSWERS) {
+            throw new InvalidArgumentException(
+                    "--train-on-prompt is for --objective sft; a preference is one of answers to the same prompt");
+        }
+        files.forEach(file -> Dataset.check(file, fieldNames(), records));
     }
 
     /** Those of its values that are files. */

@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.train.TrainingProgress;
 import java.io.PrintStream;
+import java.util.Map;
 
 /**
  * Training as it goes, on standard error: on a terminal a bar that stays at the bottom, with a line of the log above it
@@ -85,9 +86,18 @@ final class ProgressLine {
         return line.length() <= width ? line : line.substring(0, Math.max(0, width));
     }
 
+    /** Of what an objective logs, what says most: how far apart the answers are, and of how many the better one leads. */
+    static String metrics(Map<String, Double> metrics) {
+        Double margin = metrics.get("rewards/margins");
+        Double share = metrics.get("rewards/accuracies");
+        return (margin == null ? "" : "  margin " + Format.fixed(margin, 4))
+                + (share == null ? "" : "  accuracy " + Format.percent(share, 1));
+    }
+
     private static String numbers(TrainingProgress p) {
         return "  loss " + Format.fixed(p.loss(), 4)
                 + "  lr " + Format.scientific(p.learningRate())
+                + metrics(p.metrics())
                 + "  grad " + Format.fixed(p.gradNorm(), 3)
                 + "  " + Format.count(Math.round(p.tokensPerSecond())) + " tok/s";
     }

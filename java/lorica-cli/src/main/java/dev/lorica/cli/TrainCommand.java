@@ -12,7 +12,6 @@ import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
-import dev.lorica.eval.Evaluator;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationConfig;
@@ -148,6 +147,9 @@ final class TrainCommand implements Callable<Integer> {
     private List<String> questions = new ArrayList<>();
 
     @Mixin
+    private ObjectiveOptions objective = new ObjectiveOptions();
+
+    @Mixin
     private DataOptions dataOptions = new DataOptions();
 
     @Mixin
@@ -198,6 +200,8 @@ final class TrainCommand implements Callable<Integer> {
         if (evalSplit != null && evalData != null) {
             throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
         }
+        dataOptions.records = objective.records();
+        training.defaultLearningRate = objective.defaultLearningRate(training.defaultLearningRate);
         training.config(
                 dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
         lora.check(training.seed);
@@ -258,21 +262,30 @@ final class TrainCommand implements Callable<Integer> {
         TrainingConfig asGiven = training.config(dataConfig.maxLength(), checkpoints);
         TrainingConfig trainingConfig = training.perEpoch(
                 asGiven,
-                new Trainer(base, adapter, asGiven).plan(examples, held).stepsPerEpoch(),
+                new Trainer(base, adapter, asGiven, objective.objective())
+                        .plan(examples, held)
+                        .stepsPerEpoch(),
                 checkpoints);
-        Trainer trainer =
-                new Trainer(base, adapter, trainingConfig).checkpoints(output).resume(checkpoint);
+        Trainer trainer = new Trainer(base, adapter, trainingConfig, objective.objective())
+                .precomputeReference(objective.precomputeReference)
+                .checkpoints(output)
+                .resume(checkpoint);
         TrainingPlan plan = trainer.plan(examples, held);
         report.memory(plan.memory());
         report.steps(plan);
         report.parameters(adapter.info().parameters(), base.info().parameters());
-        report.example(dataReport.sample());
+        if (!objective.isPlain()) {
+            report.row("objective", objective.objective().inWords());
+        }
+        report.example(dataReport);
         warnAbout(base, dataConfig.maxLength());
 
         // What does not fit is refused by the trainer, at once and with the setting that would.
         boolean begins = plan.memory().fits() && checkpoint == null;
         List<String> before = begins ? answers("Before", base, adapter, dataReport.template()) : List.of();
-        Evaluation untrained = held == null || !begins ? null : evaluate(base, adapter, held);
+        // An adapter that training goes on with is its own reference: there is nothing to be seen yet.
+        boolean isReference = objective.objective().usesReference() && adapter.hasEffect();
+        Evaluation untrained = held == null || !begins || isReference ? null : evaluate(trainer, held);
 
         TrainingResult result = run(trainer, examples, held);
 
@@ -389,14 +402,21 @@ final class TrainCommand implements Callable<Integer> {
                 entry.put("grad_norm", now.gradNorm());
                 entry.put("tokens_per_second", now.tokensPerSecond());
                 entry.put("utilization", now.utilization());
+                entry.putAll(now.metrics());
                 log.add(entry);
             }
 
             @Override
             public void onEvaluate(int step, Evaluation evaluation) {
                 progress.line("eval after step " + step + ": " + inWords(evaluation));
-                log.add(Map.of(
-                        "step", step, "eval_loss", evaluation.loss(), "eval_perplexity", evaluation.perplexity()));
+                Map<String, Object> entry = new LinkedHashMap<>();
+                entry.put("step", step);
+                entry.put("eval_loss", evaluation.loss());
+                if (evaluation.hasPerplexity()) {
+                    entry.put("eval_perplexity", evaluation.perplexity());
+                }
+                evaluation.metrics().forEach((name, value) -> entry.put("eval_" + name, value));
+                log.add(entry);
             }
         });
         Runnable orderlyEnd = () -> {
@@ -411,15 +431,17 @@ final class TrainCommand implements Callable<Integer> {
         }
     }
 
-    private Evaluation evaluate(Model base, Adapter adapter, TokenizedDataset held) {
-        Evaluation untrained = new Evaluator(base, adapter).evaluate(held, training.batchSize);
+    private Evaluation evaluate(Trainer trainer, TokenizedDataset held) {
+        Evaluation untrained = trainer.evaluate(held);
         terminal.err().println("eval before training: " + inWords(untrained));
         return untrained;
     }
 
     private static String inWords(Evaluation evaluation) {
-        return "loss " + Format.fixed(evaluation.loss(), 4) + ", perplexity "
-                + Format.fixed(evaluation.perplexity(), 2);
+        return "loss " + Format.fixed(evaluation.loss(), 4)
+                + (evaluation.hasPerplexity()
+                        ? ", perplexity " + Format.fixed(evaluation.perplexity(), 2)
+                        : ProgressLine.metrics(evaluation.metrics()).replace("  ", ", "));
     }
 
     private List<String> answers(String when, Model base, Adapter adapter, PromptTemplate template) {
@@ -480,9 +502,12 @@ final class TrainCommand implements Callable<Integer> {
         if (untrained != null && result.evaluation() != null) {
             terminal.out()
                     .println("  eval loss " + Format.fixed(untrained.loss(), 4) + " → "
-                            + Format.fixed(result.evaluation().loss(), 4) + ", perplexity "
-                            + Format.fixed(untrained.perplexity(), 2) + " → "
-                            + Format.fixed(result.evaluation().perplexity(), 2));
+                            + Format.fixed(result.evaluation().loss(), 4)
+                            + (result.evaluation().hasPerplexity()
+                                    ? ", perplexity " + Format.fixed(untrained.perplexity(), 2) + " → "
+                                            + Format.fixed(result.evaluation().perplexity(), 2)
+                                    : ProgressLine.metrics(result.evaluation().metrics())
+                                            .replace("  ", ", ")));
         }
         terminal.out().println();
 
@@ -505,7 +530,16 @@ final class TrainCommand implements Callable<Integer> {
                 result.evaluation() == null ? null : result.evaluation().loss());
         json.put(
                 "eval_perplexity",
-                result.evaluation() == null ? null : result.evaluation().perplexity());
+                result.evaluation() == null || !result.evaluation().hasPerplexity()
+                        ? null
+                        : result.evaluation().perplexity());
+        if (!objective.isPlain()) {
+            json.put("objective", objective.objective().name());
+            json.put("objective_settings", objective.objective().settings());
+            json.put(
+                    "eval_metrics",
+                    result.evaluation() == null ? null : result.evaluation().metrics());
+        }
         json.put("best_step", result.bestStep() == 0 ? null : result.bestStep());
         json.put("stopped_early", result.stoppedEarly());
         json.put("config", output.resolve(EffectiveConfig.FILE_NAME).toString());

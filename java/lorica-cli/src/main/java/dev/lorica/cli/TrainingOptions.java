@@ -31,8 +31,14 @@ final class TrainingOptions {
             description = "Micro-batches of one optimizer step. Default: ${DEFAULT-VALUE}")
     int gradientAccumulationSteps = DEFAULTS.gradientAccumulationSteps();
 
-    @Option(names = "--learning-rate", paramLabel = "RATE", description = "Its peak. Default: 2e-4")
-    double learningRate = DEFAULTS.learningRate();
+    @Option(
+            names = "--learning-rate",
+            paramLabel = "RATE",
+            description = "Its peak. Default: 2e-4; for objectives other than sft 1e-5")
+    Double learningRate;
+
+    /** Where none is given. */
+    double defaultLearningRate = DEFAULTS.learningRate();
 
     @Option(
             names = "--lr-scheduler-type",
@@ -202,7 +208,7 @@ final class TrainingOptions {
                 .maxSteps(maxSteps)
                 .batchSize(batchSize)
                 .gradientAccumulationSteps(gradientAccumulationSteps)
-                .learningRate(learningRate)
+                .learningRate(learningRate != null ? learningRate : defaultLearningRate)
                 .schedulerType(SchedulerType.of(schedulerType))
                 .minLearningRate(minLearningRate)
                 .schedulerPower(schedulerPower)

@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.ModelInfo;
 import dev.lorica.data.DataReport;
+import dev.lorica.data.PairReport;
 import dev.lorica.train.MemoryPlan;
 import dev.lorica.train.TrainingPlan;
 import java.io.PrintStream;
@@ -53,7 +54,9 @@ final class TrainingReport {
                     Format.count(data.overLong(), "example") + " longer than " + data.maxLength() + " tokens: " + fate
                             + " (--max-length, --overflow)");
         }
-        if (data.empty() > 0) {
+        if (data.pairs() != null) {
+            pairs(data.pairs());
+        } else if (data.empty() > 0) {
             row("", Format.count(data.empty(), "record") + " without a response: left out");
         }
         if (data.unshown() > 0) {
@@ -99,6 +102,24 @@ final class TrainingReport {
         }
     }
 
+    private void pairs(PairReport pairs) {
+        if (pairs.empty() > 0) {
+            row(
+                    "",
+                    Format.count(pairs.empty(), "pair") + " with an empty side: left out; the first: "
+                            + pairs.firstEmpty());
+        }
+        if (pairs.equal() > 0) {
+            row(
+                    "",
+                    Format.count(pairs.equal(), "pair") + " with equal sides: left out; the first: "
+                            + pairs.firstEqual());
+        }
+        if (pairs.cut() > 0) {
+            row("", Format.count(pairs.cut(), "pair") + " with a cut side; the first: " + pairs.firstCut());
+        }
+    }
+
     /** How much is learned. */
     void part(String title, DataReport data) {
         row(
@@ -133,13 +154,32 @@ final class TrainingReport {
         json.put("longest", data.longest());
         json.put("tokens", data.tokens());
         json.put("trained_tokens", data.trainedTokens());
+        if (data.pairs() != null) {
+            json.put("equal_pairs", data.pairs().equal());
+            json.put("empty_pairs", data.pairs().empty());
+            json.put("cut_pairs", data.pairs().cut());
+        }
         return json;
+    }
+
+    /** The first example, of a pair both sides. */
+    void example(DataReport data) {
+        if (data.pairs() == null) {
+            example(data.sample());
+            return;
+        }
+        example("The better side of a pair", data.sample());
+        example("The worse one", data.rejectedSample());
     }
 
     /** One example as the model sees it; what is trained on stands between ⟦ and ⟧. */
     void example(List<DataReport.Stretch> stretches) {
+        example("An example", stretches);
+    }
+
+    private void example(String title, List<DataReport.Stretch> stretches) {
         out.println();
-        out.println("An example; ⟦ " + terminal.green("what is trained on") + " ⟧ is marked:");
+        out.println(title + "; ⟦ " + terminal.green("what is trained on") + " ⟧ is marked:");
         StringBuilder text = new StringBuilder();
         for (DataReport.Stretch stretch : stretches) {
             String shown = shorten(stretch.text());

@@ -6,13 +6,14 @@ import dev.lorica.train.TrainingProgress;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
+import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class FormatTest {
     private static final TrainingProgress HALF =
-            new TrainingProgress(60, 120, 1.5, 2.34567, 1e-4, 0.5, 10_000, 5_000, 1234.5, 0.123, 30, 30.4);
+            new TrainingProgress(60, 120, 1.5, 2.34567, 1e-4, 0.5, 10_000, 5_000, 1234.5, 0.123, 30, 30.4, Map.of());
 
     @Test
     void writesNumbersForPeople() {

@@ -13,8 +13,26 @@ import java.util.Objects;
  *                        position of a sequence therefore has {@link #IGNORE}.
  * @param positions       [T] position within the sequence, for RoPE
  * @param sequenceLengths tokens of each sequence, each at least 1; their sum is T
+ * @param notes           what an objective wants to know beside
  */
-public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths) {
+public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, Notes notes) {
+
+    /**
+     * What an objective knows of a batch beside its tokens.
+     *
+     * @param perExample sequences of an example: 2 of a pair, the better one first
+     * @param values     [S] the number of each sequence, such as 1 for a good answer; {@code null}: there are none
+     * @param reference  [T] log p of each label by the model as it was before; {@code null}: not known yet
+     * @param prompt     [T] whether a position with a label belongs to the prompt; {@code null}: none does
+     */
+    public record Notes(int perExample, float[] values, float[] reference, boolean[] prompt) {
+        static final Notes NONE = new Notes(1, null, null, null);
+
+        /** With what the model said before. */
+        public Notes withReference(float[] logProbs) {
+            return new Notes(perExample, values, logProbs, prompt);
+        }
+    }
 
     /** Label of a position that is not trained on. */
     public static final int IGNORE = -100;
@@ -24,6 +42,7 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
         Objects.requireNonNull(labels, "labels");
         Objects.requireNonNull(positions, "positions");
         Objects.requireNonNull(sequenceLengths, "sequenceLengths");
+        notes = notes == null ? Notes.NONE : notes;
         if (labels.length != tokens.length || positions.length != tokens.length) {
             throw new InvalidArgumentException("tokens, labels and positions must be equally long, not " + tokens.length
                     + ", " + labels.length + " and " + positions.length);
@@ -39,6 +58,15 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
             throw new InvalidArgumentException(
                     "sequence lengths add up to " + sum + ", but there are " + tokens.length + " tokens");
         }
+    }
+
+    public Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths) {
+        this(tokens, labels, positions, sequenceLengths, null);
+    }
+
+    /** The same, of which an objective knows more. */
+    public Batch with(Notes notes) {
+        return new Batch(tokens, labels, positions, sequenceLengths, notes);
     }
 
     /** Positions 0, 1, 2, … within each sequence. */

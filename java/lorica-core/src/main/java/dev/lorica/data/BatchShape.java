@@ -17,7 +17,7 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) {
         BatchShape shape = new BatchShape(1, 1, 1);
         for (int i = 0; i < batches.size(); i++) {
             shape = shape.max(
-                    new BatchShape(Math.toIntExact(batches.tokens(i)), batches.examples(i), batches.longest(i)));
+                    new BatchShape(Math.toIntExact(batches.tokens(i)), batches.sequences(i), batches.longest(i)));
         }
         return shape;
     }

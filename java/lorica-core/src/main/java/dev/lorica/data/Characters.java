@@ -15,6 +15,9 @@ final class Characters {
         check(record.prompt(), where);
         check(record.input(), where);
         check(record.response(), where);
+        if (record.rejected() != null) {
+            check(record.rejected(), where);
+        }
         if (record.isConversation()) {
             for (Message message : record.conversation().messages()) {
                 check(message.role(), where);

@@ -110,7 +110,7 @@ final class Conversations {
         return new Conversation(all, tools(raw));
     }
 
-    private static Object tools(Raw raw) {
+    static Object tools(Raw raw) {
         JsonNode tools = raw.fields().get("tools");
         if (tools != null && tools.isTextual() && tools.asText().strip().startsWith("[")) {
             try {
@@ -135,7 +135,7 @@ final class Conversations {
         return MAPPER.convertValue(node, Object.class);
     }
 
-    private static List<Message> messages(Raw raw, String field, JsonNode nodes, boolean trained) {
+    static List<Message> messages(Raw raw, String field, JsonNode nodes, boolean trained) {
         List<Message> messages = new ArrayList<>(nodes.size() + 1);
         int calls = 0;
         for (int i = 0; i < nodes.size(); i++) {

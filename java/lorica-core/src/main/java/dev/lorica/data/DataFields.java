@@ -19,8 +19,19 @@ import java.util.Set;
  * @param messages field with the messages of a conversation, or {@code null} where records are none
  * @param history  field with what was said before the prompt, as pairs of a prompt and a response (Alpaca's {@code history}), or
  *                 {@code null} where no record has any. With it records are conversations
+ * @param rejected field with the worse answer of a pair, whose better one is in {@code response}; {@code null}: no pairs. The
+ *                 prompt of pairs may be {@code null}: it is what both begin with
+ * @param label    field that says whether the response is a good one; {@code null}: none does
  */
-public record DataFields(String prompt, String input, String response, String system, String messages, String history) {
+public record DataFields(
+        String prompt,
+        String input,
+        String response,
+        String system,
+        String messages,
+        String history,
+        String rejected,
+        String label) {
     /** The field that is looked at for what was said before. */
     static final String KNOWN_HISTORY = "history";
 
@@ -41,6 +52,10 @@ public record DataFields(String prompt, String input, String response, String sy
             new Pair("prompt", "response"),
             new Pair(null, "text"));
 
+    static final String CHOSEN = "chosen";
+    static final String REJECTED = "rejected";
+    private static final String LABEL = "label";
+
     private static final List<String> KNOWN_PROMPTS = List.of("instruction", "question", "prompt");
     private static final List<String> KNOWN_RESPONSES = List.of("response", "output", "answer", "completion");
 
@@ -48,6 +63,10 @@ public record DataFields(String prompt, String input, String response, String sy
         if ((messages == null) == (response == null)) {
             throw new IllegalArgumentException("either a response or messages");
         }
+    }
+
+    public DataFields(String prompt, String input, String response, String system, String messages, String history) {
+        this(prompt, input, response, system, messages, history, null, null);
     }
 
     public DataFields(String prompt, String input, String response) {
@@ -80,6 +99,28 @@ public record DataFields(String prompt, String input, String response, String sy
                                 && present.contains(pair.response))
                         .findFirst()
                         .map(pair -> new DataFields(pair.prompt, inputBeside(pair.prompt, present), pair.response));
+    }
+
+    /** Those of pairs among {@code present}; empty when there are none. */
+    static Optional<DataFields> detectPairs(Collection<String> present, FieldNames names) {
+        String chosen = names.response() != null ? names.response() : CHOSEN;
+        if (!present.contains(chosen) || !present.contains(REJECTED)) {
+            return Optional.empty();
+        }
+        String prompt =
+                names.prompt() != null ? names.prompt() : detectPrompt(present).orElse(null);
+        return Optional.of(
+                new DataFields(prompt, inputBeside(prompt, present), chosen, "system", null, null, REJECTED, null));
+    }
+
+    /** With what says whether a response is a good one. */
+    DataFields withLabel() {
+        return new DataFields(prompt, input, response, system, messages, history, rejected, LABEL);
+    }
+
+    /** Whether records are pairs of a better and a worse answer. */
+    public boolean isPairs() {
+        return rejected != null;
     }
 
     /** The known prompt field among {@code present}, for a user who named only the response. */
@@ -116,24 +157,27 @@ public record DataFields(String prompt, String input, String response, String sy
                 response,
                 names.system() != null ? names.system() : system,
                 messages,
-                history);
+                history,
+                rejected,
+                label);
     }
 
     /** Those of {@code present} that are not looked at. */
     List<String> unused(List<String> present) {
-        Set<String> used = new HashSet<>(Arrays.asList(prompt, input, response, system, messages, history, TOOLS));
+        Set<String> used = new HashSet<>(
+                Arrays.asList(prompt, input, response, system, messages, history, rejected, label, TOOLS));
         return present.stream()
                 .filter(name -> !used.contains(name) && !name.equals(KNOWN_HISTORY))
                 .toList();
     }
 
     DataFields withHistory() {
-        return new DataFields(prompt, input, response, system, messages, KNOWN_HISTORY);
+        return new DataFields(prompt, input, response, system, messages, KNOWN_HISTORY, rejected, label);
     }
 
     /** Whether records are plain texts without a prompt. */
     public boolean isText() {
-        return prompt == null && messages == null;
+        return prompt == null && messages == null && rejected == null;
     }
 
     public boolean isConversation() {
@@ -144,6 +188,9 @@ public record DataFields(String prompt, String input, String response, String sy
     @Override
     public String toString() {
         String pair = messages != null ? messages : prompt == null ? response : prompt + "/" + response;
-        return history == null ? pair : history + "/" + pair;
+        return (history == null ? "" : history + "/")
+                + pair
+                + (rejected == null ? "" : "/" + rejected)
+                + (label == null ? "" : "/" + label);
     }
 }

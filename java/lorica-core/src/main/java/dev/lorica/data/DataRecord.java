@@ -13,13 +13,43 @@ import java.util.Objects;
  * @param response     what the model is to say; {@code ""} in conversations
  * @param conversation the conversation, {@code null}: it is none
  * @param line         line of the file on which the record begins, 0 when it comes from no file
+ * @param rejected     of a pair: the same with the answer that is worse than this one's; {@code null}: it is no pair
+ * @param value        a number that is learned from: 1 where the answer is a good one and 0 where it is not; {@code null}: none
  */
 public record DataRecord(
-        String system, String prompt, String input, String response, Conversation conversation, long line) {
+        String system,
+        String prompt,
+        String input,
+        String response,
+        Conversation conversation,
+        long line,
+        DataRecord rejected,
+        Float value) {
     public DataRecord {
         Objects.requireNonNull(system, "system");
         Objects.requireNonNull(input, "input");
         Objects.requireNonNull(response, "response");
+    }
+
+    /** No pair, and without a number. */
+    public DataRecord(
+            String system, String prompt, String input, String response, Conversation conversation, long line) {
+        this(system, prompt, input, response, conversation, line, null, null);
+    }
+
+    /** A prompt with two answers, from no file. */
+    public static DataRecord pair(String prompt, String chosen, String rejected) {
+        return of(prompt, chosen).over(of(prompt, rejected));
+    }
+
+    /** As what is better than {@code rejected}. */
+    public DataRecord over(DataRecord rejected) {
+        return new DataRecord(system, prompt, input, response, conversation, line, rejected, value);
+    }
+
+    /** With a number that is learned from. */
+    public DataRecord withValue(float value) {
+        return new DataRecord(system, prompt, input, response, conversation, line, rejected, value);
     }
 
     /** Without a system prompt. */
@@ -96,6 +126,6 @@ public record DataRecord(
                 size += message.content().length() + 64L;
             }
         }
-        return size;
+        return size + (rejected == null ? 0 : rejected.size());
     }
 }

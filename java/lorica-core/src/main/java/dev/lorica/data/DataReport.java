@@ -36,6 +36,8 @@ import java.util.TreeMap;
  * @param endsWithEos     whether examples end with EOS; only a vocabulary without one makes that false
  * @param lengths         how long the examples are, before anything was cut or left out
  * @param sample          the first example, decoded again from its tokens
+ * @param pairs           of pairs: what was odd about some; {@code null}: the data are none
+ * @param rejectedSample  of pairs: the worse side of the first; {@code sample} is the better one
  */
 public record DataReport(
         String name,
@@ -64,13 +66,16 @@ public record DataReport(
         List<String> unusedFields,
         boolean endsWithEos,
         Lengths lengths,
-        List<Stretch> sample) {
+        List<Stretch> sample,
+        PairReport pairs,
+        List<Stretch> rejectedSample) {
 
     /** Text of neighbouring tokens that are all trained on, or all not. Control tokens are spelled out. */
     public record Stretch(String text, boolean trained) {}
 
     public DataReport {
         sample = List.copyOf(sample);
+        rejectedSample = List.copyOf(rejectedSample);
         notShown = Collections.unmodifiableMap(new TreeMap<>(notShown));
         unusedFields = List.copyOf(unusedFields);
     }
@@ -104,6 +109,8 @@ public record DataReport(
                 unusedFields,
                 endsWithEos,
                 lengths,
-                sample);
+                sample,
+                pairs,
+                rejectedSample);
     }
 }

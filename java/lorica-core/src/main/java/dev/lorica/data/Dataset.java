@@ -88,10 +88,15 @@ public final class Dataset implements Iterable<DataRecord> {
      * @throws DataException as {@link #load(Path, FieldNames)} would throw it for that record
      */
     public static void check(Path file, FieldNames names) {
+        check(file, names, RecordKind.ANSWERS);
+    }
+
+    /** As {@link #check(Path, FieldNames)}, for records that are to be of that kind. */
+    public static void check(Path file, FieldNames names, RecordKind kind) {
         List<Path> files = Hub.data(file);
         try (RecordReader in = DataFile.open(files)) {
             Raw raw = first(in, file);
-            record(raw, choose(raw, names));
+            record(raw, choose(raw, names, kind));
         }
     }
 
@@ -105,14 +110,23 @@ public final class Dataset implements Iterable<DataRecord> {
 
     /** As {@link #load(Path)}, with the names of fields that are called otherwise. */
     public static Dataset load(Path file, FieldNames names) {
-        return load(file, Hub.data(file), names, false);
+        return load(file, names, RecordKind.ANSWERS);
+    }
+
+    /**
+     * As {@link #load(Path)}, with records of that kind: pairs are a prompt with {@code chosen} and {@code rejected}, which may be
+     * texts or messages, and of which both may begin with the prompt instead; labelled ones have a {@code label} beside a prompt
+     * and its answer.
+     */
+    public static Dataset load(Path file, FieldNames names, RecordKind kind) {
+        return load(file, Hub.data(file), names, kind, false);
     }
 
     /** withHistory: a record has something that was said before, which makes conversations of all. */
-    private static Dataset load(Path file, List<Path> files, FieldNames names, boolean withHistory) {
+    private static Dataset load(Path file, List<Path> files, FieldNames names, RecordKind kind, boolean withHistory) {
         try (RecordReader in = DataFile.open(files)) {
             Raw raw = first(in, file);
-            DataFields fields = withHistory ? choose(raw, names).withHistory() : choose(raw, names);
+            DataFields fields = withHistory ? choose(raw, names, kind).withHistory() : choose(raw, names, kind);
             List<String> unused = fields.unused(names(raw.fields()));
             List<DataRecord> cached = new ArrayList<>();
             long characters = 0;
@@ -121,7 +135,7 @@ public final class Dataset implements Iterable<DataRecord> {
             for (; raw != null; raw = in.next(), size++) {
                 DataRecord record = record(raw, fields);
                 if (!withHistory && !conversation && hasHistory(raw, fields)) {
-                    return load(file, files, names, true);
+                    return load(file, files, names, kind, true);
                 }
                 if (record.isConversation() != conversation) {
                     throw new DataException(raw.where() + " is " + (conversation ? "no" : "a")
@@ -149,12 +163,31 @@ public final class Dataset implements Iterable<DataRecord> {
             throw new DataException(
                     "a data set holds either questions with answers, conversations or plain texts, not both");
         }
+        boolean pairs = records.get(0).rejected() != null;
+        boolean labelled = records.get(0).value() != null;
+        if (records.stream()
+                .anyMatch(record -> (record.rejected() != null) != pairs || (record.value() != null) != labelled)) {
+            throw new DataException("either all records of a data set are pairs, or none; so it is with numbers");
+        }
         for (int i = 0; i < records.size(); i++) {
             Characters.check(records.get(i), "record " + (i + 1));
         }
         DataFields fields = text
                 ? DataFields.text("text")
                 : conversation ? DataFields.conversation("messages") : DataFields.of("prompt", "response");
+        if (pairs) {
+            fields = new DataFields(
+                    conversation ? null : "prompt",
+                    null,
+                    DataFields.CHOSEN,
+                    "system",
+                    null,
+                    null,
+                    DataFields.REJECTED,
+                    null);
+        } else if (labelled) {
+            fields = fields.withLabel();
+        }
         return new Dataset("", List.of(), "memory", fields, List.of(), conversation, records.size(), records);
     }
 
@@ -288,6 +321,14 @@ public final class Dataset implements Iterable<DataRecord> {
     }
 
     private static DataRecord made(Raw raw, DataFields fields) {
+        if (fields.isPairs()) {
+            return Preferences.pair(raw, fields, text(raw, fields.system(), false));
+        }
+        DataRecord record = answer(raw, fields);
+        return fields.label() == null ? record : record.withValue(Preferences.label(raw, fields.label()));
+    }
+
+    private static DataRecord answer(Raw raw, DataFields fields) {
         String system = text(raw, fields.system(), false);
         if (fields.isConversation()) {
             Conversation conversation =
@@ -307,7 +348,7 @@ public final class Dataset implements Iterable<DataRecord> {
     /** Pairs, that is: a field of that name may also be about the past. */
     private static boolean hasHistory(Raw raw, DataFields fields) {
         JsonNode history = raw.fields().get(DataFields.KNOWN_HISTORY);
-        if (history == null || fields.isText() || fields.isConversation()) {
+        if (history == null || fields.isText() || fields.isConversation() || fields.isPairs()) {
             return false;
         }
         return history.isTextual()
@@ -315,12 +356,24 @@ public final class Dataset implements Iterable<DataRecord> {
                 : history.path(0).isArray();
     }
 
-    private static DataFields choose(Raw first, FieldNames given) {
+    private static DataFields choose(Raw first, FieldNames given, RecordKind kind) {
         List<String> present = names(first.fields());
         for (String named : new String[] {given.prompt(), given.response(), given.messages(), given.text()}) {
             if (named != null && !present.contains(named)) {
                 throw missing(first, named);
             }
+        }
+        if (kind == RecordKind.PAIRS) {
+            return DataFields.detectPairs(present, given)
+                    .orElseThrow(() -> new DataException(first.where() + ": no pair of answers; found "
+                            + quoted(present) + ", meant chosen and rejected, with a prompt or each with its own"))
+                    .with(given);
+        }
+        if (kind == RecordKind.LABELLED) {
+            if (!present.contains("label")) {
+                throw missing(first, "label");
+            }
+            return choose(first, given, RecordKind.ANSWERS).withLabel();
         }
         if (given.text() != null) {
             return DataFields.text(given.text());
@@ -348,6 +401,10 @@ public final class Dataset implements Iterable<DataRecord> {
     }
 
     private static DataException unknownFields(Raw first, List<String> present) {
+        if (present.contains(DataFields.CHOSEN) && present.contains(DataFields.REJECTED)) {
+            return new DataException(first.where() + " is a pair of a chosen and a rejected answer; it is learned from"
+                    + " with an objective for pairs, such as --objective dpo");
+        }
         return new DataException(first.where() + ": no known pair of fields; found " + quoted(present) + ", meant "
                 + DataFields.knownInWords() + "; name your own with --prompt-field and --response-field");
     }

@@ -68,9 +68,10 @@ public final class ExampleEncoder {
     interface Sink {
         /**
          * @param examples of any length; none where there is nothing in the record to learn
+         * @param rejected of a pair: those of its worse side; {@code null}: it is none
          * @param unshown  why the template cannot show the record, {@code null}: it can
          */
-        void accept(DataRecord record, List<Example> examples, TurnException unshown);
+        void accept(DataRecord record, List<Example> examples, List<Example> rejected, TurnException unshown);
     }
 
     /** A record as text. */
@@ -94,21 +95,40 @@ public final class ExampleEncoder {
     }
 
     private void encode(List<DataRecord> records, Sink sink) {
+        List<DataRecord> sides = new ArrayList<>(records.size());
+        for (DataRecord record : records) {
+            sides.add(record);
+            if (record.rejected() != null) {
+                sides.add(record.rejected());
+            }
+        }
         // A chat template is run several times for a conversation; that is more work than its tokens are.
-        List<Shown> all = (chat == null ? records.stream() : records.parallelStream())
+        List<Shown> all = (chat == null ? sides.stream() : sides.parallelStream())
                 .map(this::shown)
                 .toList();
         List<List<Segment>> examples =
                 all.stream().flatMap(shown -> shown.examples.stream()).toList();
         List<List<int[]>> parts = encodeSegments(examples);
-        int next = 0;
-        for (int i = 0; i < records.size(); i++) {
-            List<Example> encoded = new ArrayList<>();
-            for (List<Segment> segments : all.get(i).examples) {
-                encoded.add(join(segments, parts.get(next++), true));
+        Iterator<Shown> shown = all.iterator();
+        Iterator<List<int[]>> ids = parts.iterator();
+        for (DataRecord record : records) {
+            Shown side = shown.next();
+            List<Example> encoded = joined(side, ids);
+            if (record.rejected() == null) {
+                sink.accept(record, encoded, null, side.unshown);
+                continue;
             }
-            sink.accept(records.get(i), encoded, all.get(i).unshown);
+            Shown other = shown.next();
+            sink.accept(record, encoded, joined(other, ids), side.unshown != null ? side.unshown : other.unshown);
         }
+    }
+
+    private List<Example> joined(Shown shown, Iterator<List<int[]>> ids) {
+        List<Example> examples = new ArrayList<>();
+        for (List<Segment> segments : shown.examples) {
+            examples.add(join(segments, ids.next(), true));
+        }
+        return examples;
     }
 
     private Shown shown(DataRecord record) {

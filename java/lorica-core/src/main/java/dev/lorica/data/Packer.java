@@ -1,7 +1,6 @@
 package dev.lorica.data;
 
 import java.util.AbstractList;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
@@ -121,12 +120,8 @@ public final class Packer {
 
         @Override
         public Batch get(int index) {
-            List<Example> all = data.examples();
-            List<Example> examples = new ArrayList<>(to(index) - from(index));
-            for (int i = from(Objects.checkIndex(index, size())); i < to(index); i++) {
-                examples.add(all.get(example(i)));
-            }
-            return pack(examples);
+            Objects.checkIndex(index, size());
+            return data.batch(numbers(index));
         }
 
         /** Tokens of a batch. */
@@ -142,7 +137,7 @@ public final class Packer {
         public int longest(int index) {
             int longest = 0;
             for (int i = from(index); i < to(index); i++) {
-                longest = Math.max(longest, data.length(example(i)));
+                longest = Math.max(longest, data.longestSequence(example(i)));
             }
             return longest;
         }
@@ -155,6 +150,11 @@ public final class Packer {
         /** Examples of a batch. */
         public int examples(int index) {
             return to(index) - from(index);
+        }
+
+        /** Sequences of a batch, which are more than its examples where these are pairs. */
+        public int sequences(int index) {
+            return examples(index) * data.sequencesPerExample();
         }
 
         private int from(int index) {

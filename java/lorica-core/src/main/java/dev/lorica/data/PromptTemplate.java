@@ -49,7 +49,7 @@ public sealed interface PromptTemplate permits TextTemplate, ChatTemplate {
                             + " holds conversations, and the model has no chat"
                             + " template; choose one with --chat-template: " + ChatTemplate.namesInWords()));
         }
-        if (data.fields().isText()) {
+        if (data.fields().isText() || data.fields().isPairs() && data.fields().prompt() == null) {
             return PLAIN;
         }
         return data.allMatch(record -> record.prompt().contains("### Response:")) ? PLAIN : INSTRUCTION;

@@ -20,12 +20,30 @@ import java.util.function.BooleanSupplier;
  * It may be larger than memory: what does not fit well is in a temporary file. Immutable.
  */
 public final class TokenizedDataset {
-    private final Examples examples;
+    private final Examples sequences;
     private final DataReport report;
+    private final Notes notes;
 
-    private TokenizedDataset(Examples examples, DataReport report) {
-        this.examples = examples;
+    /**
+     * What stands beside the sequences, which no report knows of.
+     *
+     * @param perExample   sequences of an example: 2 of a pair, the better one first
+     * @param values       [sequences] a number that is learned from; {@code null}: there are none
+     * @param reference    [sequences][tokens] log p of what is learned, by the model as it was before; {@code null}: not known
+     * @param withPrompts  whether the prompts of the first of each example are scored too
+     */
+    private record Notes(int perExample, float[] values, float[][] reference, boolean withPrompts) {
+        static final Notes NONE = new Notes(1, null, null, false);
+    }
+
+    private TokenizedDataset(Examples sequences, DataReport report) {
+        this(sequences, report, Notes.NONE);
+    }
+
+    private TokenizedDataset(Examples sequences, DataReport report, Notes notes) {
+        this.sequences = sequences;
         this.report = report;
+        this.notes = notes;
     }
 
     /**
@@ -74,7 +92,8 @@ public final class TokenizedDataset {
                 collector.encode(records);
             }
         }
-        return new TokenizedDataset(store, collector.report());
+        return new TokenizedDataset(
+                store, collector.report(), new Notes(data.fields().isPairs() ? 2 : 1, collector.values(), null, false));
     }
 
     /** Examples without a report. */
@@ -84,30 +103,111 @@ public final class TokenizedDataset {
         return new TokenizedDataset(store, null);
     }
 
-    /** The examples; each is made anew when it is asked for. */
+    /** The examples, of pairs both sides one after the other; each is made anew when it is asked for. */
     public List<Example> examples() {
         return new View();
+    }
+
+    /** How many {@link #examples()} belong together: 2 where the data are pairs, the better side first. */
+    public int sequencesPerExample() {
+        return notes.perExample;
+    }
+
+    /** The number of each of {@link #examples()} that is learned from; {@code null}: there are none. */
+    public float[] values() {
+        return notes.values == null ? null : notes.values.clone();
+    }
+
+    /** With log p of what is learned in each of {@link #examples()}, one number for each token. */
+    public TokenizedDataset withReference(float[][] logProbs) {
+        return new TokenizedDataset(
+                sequences, report, new Notes(notes.perExample, notes.values, logProbs, notes.withPrompts));
+    }
+
+    /** With the prompts of the better sides scored too, for objectives that ask for that. */
+    public TokenizedDataset withScoredPrompts() {
+        return new TokenizedDataset(
+                sequences, report, new Notes(notes.perExample, notes.values, notes.reference, true));
+    }
+
+    /** These examples, packed. */
+    Batch batch(int[] numbers) {
+        List<Example> packed = new ArrayList<>(numbers.length * notes.perExample);
+        float[] values = notes.values == null ? null : new float[numbers.length * notes.perExample];
+        List<float[]> known = new ArrayList<>();
+        int total = 0;
+        for (int number : numbers) {
+            for (int side = 0; side < notes.perExample; side++) {
+                int at = number * notes.perExample + side;
+                if (values != null) {
+                    values[packed.size()] = notes.values[at];
+                }
+                packed.add(sequences.get(at));
+                total += sequences.length(at);
+                if (notes.reference != null) {
+                    known.add(notes.reference[at]);
+                }
+            }
+        }
+        Batch batch = Packer.pack(packed);
+        float[] reference = notes.reference == null ? null : new float[total];
+        int at = 0;
+        for (float[] part : known) {
+            System.arraycopy(part, 0, reference, at, part.length);
+            at += part.length;
+        }
+        boolean[] prompt = notes.withPrompts ? scorePrompts(batch) : null;
+        return batch.with(new Batch.Notes(notes.perExample, values, reference, prompt));
+    }
+
+    /** Gives the first sequence of each example labels where it has none, and says where that is. */
+    private boolean[] scorePrompts(Batch batch) {
+        boolean[] prompt = new boolean[batch.tokenCount()];
+        int at = 0;
+        for (int s = 0; s < batch.sequenceCount(); s++) {
+            int end = at + batch.sequenceLengths()[s];
+            for (int t = at; s % notes.perExample == 0 && t < end - 1; t++) {
+                prompt[t] = batch.labels()[t] == Batch.IGNORE;
+                batch.labels()[t] = batch.tokens()[t + 1];
+            }
+            at = end;
+        }
+        return prompt;
     }
 
     private final class View extends AbstractList<Example> implements RandomAccess {
         @Override
         public Example get(int index) {
-            return examples.get(index);
+            return sequences.get(index);
         }
 
         @Override
         public int size() {
-            return examples.size();
+            return sequences.size();
         }
     }
 
+    /** Examples, in which a pair counts as one. */
     public int size() {
-        return examples.size();
+        return sequences.size() / notes.perExample;
     }
 
     /** Tokens of an example, known without reading it. */
     public int length(int index) {
-        return examples.length(index);
+        int length = 0;
+        for (int side = 0; side < notes.perExample; side++) {
+            length += sequences.length(index * notes.perExample + side);
+        }
+        return length;
+    }
+
+    /** Tokens of the longest sequence of an example. */
+    int longestSequence(int index) {
+        int longest = 0;
+        for (int side = 0; side < notes.perExample; side++) {
+            longest = Math.max(longest, sequences.length(index * notes.perExample + side));
+        }
+        return longest;
     }
 
     public DataReport report() {
@@ -123,7 +223,7 @@ public final class TokenizedDataset {
      * @param share between 0 and 1; rounded up to whole examples
      */
     public Split split(double share, long seed) {
-        int n = examples.size();
+        int n = size();
         int held = (int) Math.ceil(share * n);
         if (!(share > 0 && share < 1) || held >= n) {
             throw new DataException(
@@ -147,7 +247,7 @@ public final class TokenizedDataset {
         if (weight == 1) {
             return this;
         }
-        int n = examples.size();
+        int n = size();
         int whole = (int) weight;
         int some = (int) Math.round((weight - whole) * n);
         int[] extra = Arrays.copyOf(Packer.permutation(n, seed), whole == 0 ? Math.max(1, some) : some);
@@ -173,7 +273,18 @@ public final class TokenizedDataset {
         long tokens = 0;
         long trainedTokens = 0;
         List<Examples> examples = new ArrayList<>();
+        Notes notes = parts.get(0).notes;
+        float[] values = new float[0];
         for (TokenizedDataset part : parts) {
+            if (part.notes.perExample != notes.perExample || (part.notes.values == null) != (notes.values == null)) {
+                throw new DataException(part.report.name() + " holds other records than " + main.name()
+                        + ": pairs, answers with labels and answers alone do not go together");
+            }
+            if (part.notes.values != null) {
+                int begin = values.length;
+                values = Arrays.copyOf(values, begin + part.notes.values.length);
+                System.arraycopy(part.notes.values, 0, values, begin, part.notes.values.length);
+            }
             DataReport report = part.report;
             if (isText(main)) {
                 main = report;
@@ -184,12 +295,15 @@ public final class TokenizedDataset {
             }
             tokens += report.tokens();
             trainedTokens += report.trainedTokens();
-            examples.add(part.examples);
+            examples.add(part.sequences);
         }
         Examples all = Examples.concat(examples);
         String names =
                 String.join(", ", parts.stream().map(part -> part.report.name()).toList());
-        return new TokenizedDataset(all, main.ofPart(names, all.size(), tokens, trainedTokens));
+        return new TokenizedDataset(
+                all,
+                main.ofPart(names, all.size() / notes.perExample, tokens, trainedTokens),
+                new Notes(notes.perExample, notes.values == null ? null : values, null, false));
     }
 
     private static boolean isText(DataReport report) {
@@ -197,15 +311,26 @@ public final class TokenizedDataset {
     }
 
     private TokenizedDataset part(int[] chosen, String name) {
-        Examples part = examples.select(chosen);
+        int[] places = new int[Math.multiplyExact(chosen.length, notes.perExample)];
+        for (int i = 0; i < places.length; i++) {
+            places[i] = chosen[i / notes.perExample] * notes.perExample + i % notes.perExample;
+        }
+        Examples part = sequences.select(places);
+        float[] values = notes.values == null ? null : new float[places.length];
         long tokens = 0;
         long trainedTokens = 0;
-        for (int i = 0; i < chosen.length; i++) {
+        for (int i = 0; i < places.length; i++) {
             Example example = part.get(i);
             tokens += example.length();
             trainedTokens += example.trainedTokens();
+            if (values != null) {
+                values[i] = notes.values[places[i]];
+            }
         }
-        return new TokenizedDataset(part, report.ofPart(name, chosen.length, tokens, trainedTokens));
+        return new TokenizedDataset(
+                part,
+                report.ofPart(name, chosen.length, tokens, trainedTokens),
+                new Notes(notes.perExample, values, null, false));
     }
 
     /** The example as text again, split where training begins or ends. */
@@ -253,6 +378,8 @@ public final class TokenizedDataset {
         private long longestLine;
         private long tokens;
         private long trainedTokens;
+        private PairReport pairs;
+        private float[] values;
 
         Collector(
                 Dataset data,
@@ -268,10 +395,17 @@ public final class TokenizedDataset {
             this.store = store;
             this.stop = stop;
             this.encoder = new ExampleEncoder(tokenizer, template, config.trainOnPrompt());
+            this.pairs = data.fields().isPairs() ? PairReport.NONE : null;
+            this.values = data.fields().label() != null ? new float[16] : null;
+        }
+
+        /** The number of each sequence; {@code null}: there are none. */
+        float[] values() {
+            return values == null ? null : Arrays.copyOf(values, store.size());
         }
 
         void encode(Dataset.Records all) {
-            encoder.encode(all, (record, examples, refusal) -> {
+            encoder.encode(all, (record, examples, rejected, refusal) -> {
                 goOn();
                 records++;
                 if (refusal != null) {
@@ -279,6 +413,10 @@ public final class TokenizedDataset {
                     return;
                 }
                 withInput += record.input().isEmpty() ? 0 : 1;
+                if (rejected != null) {
+                    pair(record, examples, rejected);
+                    return;
+                }
                 boolean learned = false;
                 for (Example example : examples) {
                     if (example.length() > longest) {
@@ -292,6 +430,53 @@ public final class TokenizedDataset {
                 }
                 empty += learned ? 0 : 1;
             });
+        }
+
+        /** Both sides or none: a pair is one example. */
+        private void pair(DataRecord record, List<Example> chosen, List<Example> rejected) {
+            String where = record.where(data.name());
+            if (chosen.size() > 1 || rejected.size() > 1) {
+                refuse(where + ": the template makes several examples of a side, because it writes earlier turns "
+                        + "otherwise later; a pair differs in its last turn alone");
+                return;
+            }
+            if (chosen.isEmpty()
+                    || rejected.isEmpty()
+                    || chosen.get(0).trainedTokens() == 0
+                    || rejected.get(0).trainedTokens() == 0) {
+                pairs = pairs.withEmpty(where);
+                empty++;
+                return;
+            }
+            Example good = chosen.get(0);
+            Example bad = rejected.get(0);
+            if (Arrays.equals(good.ids(), bad.ids())) {
+                pairs = pairs.withEqual(where);
+                return;
+            }
+            int length = Math.max(good.length(), bad.length());
+            lengths.add(length);
+            if (length > longest) {
+                longest = length;
+                longestLine = record.line();
+            }
+            if (length > config.maxLength()) {
+                overLong++;
+                requireShort(record, length);
+                good = good.prefix(Math.min(good.length(), config.maxLength()));
+                bad = bad.prefix(Math.min(bad.length(), config.maxLength()));
+                if (config.overflow() == Overflow.DROP
+                        || good.trainedTokens() == 0
+                        || bad.trainedTokens() == 0
+                        || Arrays.equals(good.ids(), bad.ids())) {
+                    dropped++;
+                    return;
+                }
+                truncated++;
+                pairs = pairs.withCut(where);
+            }
+            keep(good);
+            keep(bad);
         }
 
         private void refuse(String refusal) {
@@ -315,11 +500,7 @@ public final class TokenizedDataset {
             lengths.add(whole.length());
             if (whole.length() > config.maxLength()) {
                 overLong++;
-                if (config.overflow() == Overflow.ERROR) {
-                    throw new DataException(place(record) + " has " + whole.length()
-                            + " tokens, more than the maximum of " + config.maxLength()
-                            + "; raise --max-length, or choose --overflow drop or truncate");
-                }
+                requireShort(record, whole.length());
                 example = whole.prefix(config.maxLength());
                 if (config.overflow() == Overflow.DROP || example.trainedTokens() == 0) {
                     dropped++;
@@ -327,7 +508,18 @@ public final class TokenizedDataset {
                 }
                 truncated++;
             }
+            if (values != null) {
+                values = store.size() < values.length ? values : Arrays.copyOf(values, 2 * values.length);
+                values[store.size()] = record.value();
+            }
             keep(example);
+        }
+
+        private void requireShort(DataRecord record, int length) {
+            if (config.overflow() == Overflow.ERROR) {
+                throw new DataException(place(record) + " has " + length + " tokens, more than the maximum of "
+                        + config.maxLength() + "; raise --max-length, or choose --overflow drop or truncate");
+            }
         }
 
         private void keep(Example example) {
@@ -400,7 +592,7 @@ public final class TokenizedDataset {
                     template,
                     records,
                     withInput,
-                    store.size(),
+                    pairs == null ? store.size() : store.size() / 2,
                     empty,
                     config.maxLength(),
                     overLong,
@@ -420,7 +612,9 @@ public final class TokenizedDataset {
                     data.unusedFields(),
                     tokenizer.info().eos() >= 0,
                     lengths,
-                    stretches(store.get(0), tokenizer));
+                    stretches(store.get(0), tokenizer),
+                    pairs,
+                    pairs == null ? List.of() : stretches(store.get(1), tokenizer));
         }
 
         private DataException nothingLeft() {
@@ -431,7 +625,11 @@ public final class TokenizedDataset {
                         + firstUnshown);
             }
             if (dropped == 0) {
-                return new DataException(name + ": nothing to train on: all " + records + " responses are empty");
+                return new DataException(name + ": nothing to train on: "
+                        + (pairs == null
+                                ? "all " + records + " responses are empty"
+                                : "of " + records + " pairs, " + pairs.equal() + " have equal sides and "
+                                        + pairs.empty() + " an empty one"));
             }
             return new DataException(name + ": nothing to train on: of " + records + " examples, " + dropped
                     + " have more than " + config.maxLength() + " tokens (the longest " + longest + ")"

@@ -1,15 +1,36 @@
 package dev.lorica.eval;
 
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.Map;
+
 /**
  * How well a model predicts a data set.
  *
- * @param loss          mean of −log p over the tokens that would be trained on, each weighted alike
+ * @param loss          mean of −log p over the tokens that would be trained on, each weighted alike; of another objective its
+ *                      mean over examples
  * @param trainedTokens how many these are
  * @param tokens        tokens processed
  * @param examples      examples
  * @param seconds       time taken
+ * @param metrics       what the objective logs, by TRL's names: {@code rewards/margins}; none in plain fine-tuning
  */
-public record Evaluation(double loss, long trainedTokens, long tokens, int examples, double seconds) {
+public record Evaluation(
+        double loss, long trainedTokens, long tokens, int examples, double seconds, Map<String, Double> metrics) {
+    public Evaluation {
+        metrics = metrics == null ? Map.of() : Collections.unmodifiableMap(new LinkedHashMap<>(metrics));
+    }
+
+    /** Of plain fine-tuning, which has no metrics but the loss. */
+    public Evaluation(double loss, long trainedTokens, long tokens, int examples, double seconds) {
+        this(loss, trainedTokens, tokens, examples, seconds, Map.of());
+    }
+
+    /** Whether the loss is a mean of −log p over tokens, of which there is a perplexity. */
+    public boolean hasPerplexity() {
+        return metrics.isEmpty();
+    }
+
     public double perplexity() {
         return Math.exp(loss);
     }

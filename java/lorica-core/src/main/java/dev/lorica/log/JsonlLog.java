@@ -113,6 +113,7 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
         record.put("tokens_per_second", progress.tokensPerSecond());
         record.put("utilization", progress.utilization());
         record.put("seconds", progress.seconds());
+        record.putAll(progress.metrics());
         append(record);
     }
 
@@ -122,9 +123,12 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
         record.put("step", step);
         record.put("epoch", epoch);
         record.put("eval_loss", evaluation.loss());
-        record.put("eval_perplexity", evaluation.perplexity());
+        if (evaluation.hasPerplexity()) {
+            record.put("eval_perplexity", evaluation.perplexity());
+        }
         record.put("eval_tokens", evaluation.trainedTokens());
         record.put("eval_seconds", evaluation.seconds());
+        evaluation.metrics().forEach((name, value) -> record.put("eval_" + name, value));
         append(record);
     }
 

@@ -77,12 +77,16 @@ public final class TensorBoardLog implements TrainerListener, AutoCloseable {
         if (progress.utilization() > 0) {
             write(progress.step(), "train/utilization", progress.utilization());
         }
+        progress.metrics().forEach((name, value) -> write(progress.step(), "train/" + name, value));
     }
 
     @Override
     public void onEvaluate(int step, Evaluation evaluation) {
         write(step, "eval/loss", evaluation.loss());
-        write(step, "eval/perplexity", evaluation.perplexity());
+        if (evaluation.hasPerplexity()) {
+            write(step, "eval/perplexity", evaluation.perplexity());
+        }
+        evaluation.metrics().forEach((name, value) -> write(step, "eval/" + name, value));
     }
 
     @Override

@@ -28,8 +28,8 @@ final class ExampleNames {
         for (int i = from; i < end; i++) {
             for (int index : batches.numbers(i)) {
                 if (examples.size() < NAMED_EXAMPLES) {
-                    examples.add(
-                            (index + 1) + " (\"" + beginning(data.examples().get(index)) + "\")");
+                    examples.add((index + 1) + " (\""
+                            + beginning(data.examples().get(index * data.sequencesPerExample())) + "\")");
                 } else {
                     more++;
                 }

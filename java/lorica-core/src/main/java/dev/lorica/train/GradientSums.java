@@ -1,23 +1,29 @@
 package dev.lorica.train;
 
-import dev.lorica.eval.Loss;
-
 /**
  * What the micro-batches of one optimizer step add up to, their gradients apart.
  *
- * @param loss   the sum, and what it and the gradients are divided by: for now the positions that are trained on, so that every
- *               token counts alike
- * @param tokens tokens processed
+ * @param lossSum the sum of losses
+ * @param units   what it and the gradients are divided by: the positions that are trained on in plain fine-tuning, so that every
+ *                token counts alike; of other objectives what they count, as a rule examples
+ * @param trained positions that are trained on
+ * @param tokens  tokens processed
+ * @param metrics what the objective wants to be logged
  */
-public record GradientSums(Loss loss, long tokens) {
-    public static final GradientSums NONE = new GradientSums(new Loss(0, 0), 0);
+record GradientSums(double lossSum, double units, long trained, long tokens, Metrics metrics) {
+    static final GradientSums NONE = new GradientSums(0, 0, 0, 0, Metrics.NONE);
 
-    public GradientSums plus(GradientSums other) {
-        return new GradientSums(loss.plus(other.loss), tokens + other.tokens);
+    GradientSums plus(GradientSums other) {
+        return new GradientSums(
+                lossSum + other.lossSum,
+                units + other.units,
+                trained + other.trained,
+                tokens + other.tokens,
+                metrics.plus(other.metrics));
     }
 
     /** By which the sums of gradients are multiplied. */
-    public double scale() {
-        return 1.0 / loss.trained();
+    double scale() {
+        return 1.0 / units;
     }
 }

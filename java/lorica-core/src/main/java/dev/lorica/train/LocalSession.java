@@ -5,6 +5,7 @@ import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
 import dev.lorica.eval.Loss;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeTraining;
 import java.nio.file.Path;
@@ -25,9 +26,16 @@ final class LocalSession implements GradientSource, AutoCloseable {
 
     private final BatchShape shape;
     private final NativeTraining engine;
+    private final Objective objective;
 
+    /** Of plain fine-tuning. */
     LocalSession(Adapter adapter, TrainingConfig config, BatchShape shape) {
+        this(adapter, config, Objective.sft(), shape);
+    }
+
+    LocalSession(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
         this.shape = shape;
+        this.objective = objective;
         engine = new NativeTraining(Inner.ADAPTER.of(adapter), params(config, shape));
         if (config.loraplusLrRatio() != 1) {
             setGroups(adapter.tensors(), config.loraplusLrRatio());
@@ -76,10 +84,106 @@ final class LocalSession implements GradientSource, AutoCloseable {
                 return null;
             }
             Batch batch = group.get(i);
-            sums = sums.plus(new GradientSums(forwardBackward(batch), batch.tokenCount()));
+            sums = sums.plus(gradients(batch));
             watch.ends(i);
         }
         return sums;
+    }
+
+    private GradientSums gradients(Batch batch) {
+        if (objective == Sft.INSTANCE) {
+            Loss loss = forwardBackward(batch);
+            return new GradientSums(loss.sum(), loss.trained(), loss.trained(), batch.tokenCount(), Metrics.NONE);
+        }
+        requireFits(batch);
+        // Whatever comes between forward and backward takes the memory of the one away from the other.
+        float[] reference = reference(batch);
+        double kl = kl(batch);
+        float[] losses = new float[batch.tokenCount()];
+        Loss loss = loss(
+                engine.forward(batch.tokens(), batch.labels(), batch.positions(), batch.sequenceLengths(), losses));
+        ObjectiveResult result = score(batch, losses, reference, kl);
+        engine.backward(result.weights());
+        return sums(result, loss, batch);
+    }
+
+    /** What the objective makes of a batch, without dropout, gradients untouched. */
+    GradientSums measure(Batch batch) {
+        requireFits(batch);
+        float[] reference = reference(batch);
+        double kl = kl(batch);
+        float[] losses = new float[batch.tokenCount()];
+        Loss loss = losses(batch, losses, true);
+        return sums(score(batch, losses, reference, kl), loss, batch);
+    }
+
+    private static GradientSums sums(ObjectiveResult result, Loss loss, Batch batch) {
+        return new GradientSums(result.lossSum(), result.units(), loss.trained(), batch.tokenCount(), result.metrics());
+    }
+
+    private ObjectiveResult score(Batch batch, float[] losses, float[] reference, double kl) {
+        ObjectiveResult result = new ObjectiveResult(batch.tokenCount());
+        objective.score(new ScoredBatch(batch, negated(losses), reference, kl), result);
+        if (!Double.isFinite(result.lossSum()) || !(result.units() > 0)) {
+            throw new NonFiniteException("the objective " + objective.inWords() + " made a loss of " + result.lossSum()
+                    + " over " + result.units() + " units");
+        }
+        return result;
+    }
+
+    /** log p of each label by the reference: as it is known, or by the model without its adapter. */
+    private float[] reference(Batch batch) {
+        if (!objective.usesReference()) {
+            return null;
+        }
+        if (batch.notes().reference() != null) {
+            return batch.notes().reference();
+        }
+        return logProbs(batch, false);
+    }
+
+    /** log p of each label, 0 where there is none. */
+    float[] logProbs(Batch batch, boolean withAdapter) {
+        float[] losses = new float[batch.tokenCount()];
+        losses(batch, losses, withAdapter);
+        return negated(losses);
+    }
+
+    private Loss losses(Batch batch, float[] losses, boolean withAdapter) {
+        requireFits(batch);
+        return loss(
+                withAdapter
+                        ? engine.evaluate(
+                                batch.tokens(), batch.labels(), batch.positions(), batch.sequenceLengths(), losses)
+                        : engine.evaluateBase(
+                                batch.tokens(), batch.labels(), batch.positions(), batch.sequenceLengths(), losses));
+    }
+
+    private static float[] negated(float[] losses) {
+        float[] logProbs = new float[losses.length];
+        for (int t = 0; t < losses.length; t++) {
+            logProbs[t] = -losses[t];
+        }
+        return logProbs;
+    }
+
+    private double kl(Batch batch) {
+        if (!objective.usesKl()) {
+            return 0;
+        }
+        Batch mismatched = Mismatched.of(batch, shape.sequenceLength());
+        float[] model = new float[mismatched.tokenCount()];
+        float[] base = new float[mismatched.tokenCount()];
+        if (mismatched.trainedCount() == 0) {
+            return 0;
+        }
+        losses(mismatched, model, true);
+        losses(mismatched, base, false);
+        double sum = 0;
+        for (int t = 0; t < model.length; t++) {
+            sum += (double) base[t] - model[t];
+        }
+        return Math.max(0, sum / mismatched.sequenceCount());
     }
 
     /** Adds the gradients of the loss sum to the session's. */

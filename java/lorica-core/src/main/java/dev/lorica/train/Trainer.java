@@ -4,11 +4,14 @@ import dev.lorica.Model;
 import dev.lorica.TokenizerInfo;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterMetadata;
+import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.Packer;
+import dev.lorica.data.RecordKind;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MemoryException;
@@ -16,7 +19,10 @@ import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.internal.json.Json;
 import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.concurrent.CopyOnWriteArrayList;
 
@@ -36,6 +42,8 @@ import java.util.concurrent.CopyOnWriteArrayList;
  * so every token counts alike and accumulation changes nothing but memory. The last group of an epoch may be smaller and is
  * stepped like the others. Each {@code train} begins anew with the optimizer's state, and goes on with the adapter as it is.
  *
+ * <p>What is made small is an {@link Objective}: plain fine-tuning, unless another is given.
+ *
  * <p>A run that is to survive its process writes checkpoints, and goes on from one to the very bytes in which it would have
  * ended:
  *
@@ -51,16 +59,24 @@ public final class Trainer {
     private final Model model;
     private final Adapter adapter;
     private final TrainingConfig config;
+    private final Objective objective;
     private final List<TrainerListener> listeners = new CopyOnWriteArrayList<>();
     private final StopSignal stop = new StopSignal();
     private Path folder;
     private Checkpoint resumeFrom;
+    private boolean precomputesReference;
 
+    /** Plain fine-tuning. */
     public Trainer(Model model, Adapter adapter, TrainingConfig config) {
+        this(model, adapter, config, Objective.sft());
+    }
+
+    public Trainer(Model model, Adapter adapter, TrainingConfig config, Objective objective) {
         adapter.requireModel(model);
         this.model = model;
         this.adapter = adapter;
         this.config = Objects.requireNonNull(config, "config");
+        this.objective = Objects.requireNonNull(objective, "objective");
     }
 
     /** Listeners hear of everything in the order in which they were added. */
@@ -78,6 +94,17 @@ public final class Trainer {
         return this;
     }
 
+    /**
+     * Whether the log-probabilities of the reference are computed once, before training, and kept: 4 bytes for each token, and one
+     * forward pass less in every pass over the data. Otherwise they are computed with each micro-batch. What the reference is does
+     * not depend on it: the model without its adapter; or, where the adapter already has an effect when training begins, the model
+     * with the adapter as it is then, which is always computed before.
+     */
+    public Trainer precomputeReference(boolean precompute) {
+        this.precomputesReference = precompute;
+        return this;
+    }
+
     /** The next {@code train} goes on from this checkpoint; {@code null}: it begins anew. */
     public Trainer resume(Checkpoint checkpoint) {
         this.resumeFrom = checkpoint;
@@ -86,6 +113,9 @@ public final class Trainer {
 
     /** Trains on responses only, in the data set's own template; examples longer than {@code maxLength} are left out. */
     public TrainingResult train(Dataset data) {
+        if (objective.records() == RecordKind.PAIRS != data.fields().isPairs()) {
+            throw wrongRecords(data.fields().isPairs() ? 2 : 1);
+        }
         TokenizedDataset examples = null;
         try {
             examples = TokenizedDataset.of(
@@ -118,6 +148,43 @@ public final class Trainer {
         stop.request();
     }
 
+    /** How good the model is at present, by what the objective makes small. */
+    public Evaluation evaluate(TokenizedDataset data) {
+        requireRecords(data);
+        TokenizedDataset scored = objective.scoresPrompts() ? data.withScoredPrompts() : data;
+        BatchShape shape = withKl(BatchShape.of(Packer.inOrder(data, evalBatchSize(config))));
+        try (LocalSession session = new LocalSession(
+                adapter, config.toBuilder().checkpointing(Checkpointing.ON).build(), objective, shape)) {
+            return TrainingLoop.evaluate(session, objective, scored, evalBatchSize(config), () -> false);
+        }
+    }
+
+    private void requireRecords(TokenizedDataset data) {
+        boolean pairs = objective.records() == RecordKind.PAIRS;
+        boolean labelled = objective.records() == RecordKind.LABELLED;
+        if (pairs != (data.sequencesPerExample() == 2) || labelled && data.values() == null) {
+            throw wrongRecords(data.sequencesPerExample());
+        }
+    }
+
+    private InvalidArgumentException wrongRecords(int perExample) {
+        String wanted =
+                switch (objective.records()) {
+                    case PAIRS -> "pairs of a chosen and a rejected answer";
+                    case LABELLED -> "answers with a label, whether they are good ones";
+                    case ANSWERS -> "single answers";
+                };
+        return new InvalidArgumentException("the objective " + objective.name() + " learns from " + wanted
+                + ", and the data hold " + (perExample == 2 ? "pairs" : "answers without one"));
+    }
+
+    /** With room for prompts that have other answers behind them. */
+    private BatchShape withKl(BatchShape shape) {
+        return objective.usesKl()
+                ? new BatchShape(shape.tokens(), shape.sequences(), Math.min(config.maxLength(), shape.tokens()))
+                : shape;
+    }
+
     /** What {@link #train(TokenizedDataset, TokenizedDataset)} is going to do, and what memory that needs. */
     public TrainingPlan plan(TokenizedDataset data, TokenizedDataset evalData) {
         int microBatches = Packer.batchCount(data, config.batchSize());
@@ -128,7 +195,11 @@ public final class Trainer {
                     "the warm-up takes " + config.warmupSteps() + " steps, the whole run only " + totalSteps
                             + ", so its learning rate would never be reached; shorten the one or lengthen the other");
         }
-        BatchShape shape = shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch));
+        requireRecords(data);
+        if (evalData != null) {
+            requireRecords(evalData);
+        }
+        BatchShape shape = withKl(shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch)));
         return new TrainingPlan(
                 config,
                 data.size(),
@@ -193,13 +264,36 @@ public final class Trainer {
         try {
             TrainingPlan plan = plan(data, evalData);
             BatchShape shape = new BatchShape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
-            try (LocalSession session = new LocalSession(adapter, config, shape)) {
-                return train(plan, session, data, evalData);
+            try (LocalSession session = new LocalSession(adapter, config, objective, shape)) {
+                return train(plan, session, scored(session, data), scored(session, evalData));
             }
         } finally {
             resumeFrom = null;
             stop.reset();
         }
+    }
+
+    /** With what the objective wants to know of it before training. */
+    private TokenizedDataset scored(LocalSession session, TokenizedDataset data) {
+        if (data == null) {
+            return null;
+        }
+        TokenizedDataset scored = objective.scoresPrompts() ? data.withScoredPrompts() : data;
+        boolean fromHere = adapter.hasEffect();
+        if (!objective.usesReference() || !(fromHere || precomputesReference)) {
+            return scored;
+        }
+        float[][] reference = new float[data.examples().size()][];
+        int next = 0;
+        for (Batch batch : Packer.inOrder(scored, config.batchSize())) {
+            float[] logProbs = session.logProbs(batch, fromHere);
+            int at = 0;
+            for (int length : batch.sequenceLengths()) {
+                reference[next++] = Arrays.copyOfRange(logProbs, at, at + length);
+                at += length;
+            }
+        }
+        return scored.withReference(reference);
     }
 
     private TrainingResult train(
@@ -214,7 +308,8 @@ public final class Trainer {
                         folder,
                         listeners,
                         stop::raised,
-                        result -> describe(data, result)),
+                        result -> describe(data, result),
+                        objective),
                 session,
                 session,
                 folder != null || resumeFrom != null);
@@ -234,11 +329,18 @@ public final class Trainer {
     /** Tells the adapter how it came to be. */
     private void describe(TokenizedDataset data, TrainingResult result) {
         TokenizerInfo tokens = model.tokenizer().info();
+        Map<String, Object> training = new LinkedHashMap<>(Json.toMap(config));
+        if (objective != Objective.sft()) {
+            Map<String, Object> settings = new LinkedHashMap<>();
+            settings.put("name", objective.name());
+            settings.putAll(objective.settings());
+            training.put("objective", settings);
+        }
         adapter.describe(adapter.metadata()
                 .trained(
                         data.report().template(),
                         new AdapterMetadata.SpecialTokens(tokens.addBos() ? tokens.bos() : -1, tokens.eos()),
-                        Json.toMap(config),
+                        training,
                         Json.toMap(result)));
     }
 

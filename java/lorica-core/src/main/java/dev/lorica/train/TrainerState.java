@@ -67,6 +67,8 @@ final class TrainerState {
     AdapterMetadata.BaseModel baseModel;
     /** What it trains. */
     AdapterInfo adapter;
+    /** What it makes small, with its settings. */
+    String objective = Objective.sft().inWords();
     /** Checksum of the examples. */
     String data;
     /** Checksum of what it evaluates on; {@code null}: nothing. */
@@ -116,6 +118,11 @@ final class TrainerState {
     /** Tells data sets apart by what is learned from them: ids, and which of them are trained on, in their order. */
     static String checksum(TokenizedDataset data) {
         MessageDigest digest = Sha256.digest();
+        if (data.values() != null) {
+            ByteBuffer values = ByteBuffer.allocate(4 * data.values().length);
+            values.asFloatBuffer().put(data.values());
+            digest.update(values.array());
+        }
         for (Example example : data.examples()) {
             ByteBuffer bytes = ByteBuffer.allocate(4 + 5 * example.length()).putInt(example.length());
             for (int i = 0; i < example.length(); i++) {
@@ -134,6 +141,7 @@ final class TrainerState {
         if (!data.equals(run.data)) {
             obstacles.add("the training data are others, or were made into other tokens");
         }
+        compare(obstacles, "objective", objective, run.objective);
         compare(obstacles, "batch size", config.batchSize(), now.batchSize());
         compare(
                 obstacles,

@@ -3,6 +3,7 @@ package dev.lorica.train;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterMetadata;
+import dev.lorica.data.Batch;
 import dev.lorica.data.Packer;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
@@ -37,7 +38,8 @@ final class TrainingLoop {
             Path folder,
             List<TrainerListener> listeners,
             BooleanSupplier stop,
-            Consumer<TrainingResult> describe) {}
+            Consumer<TrainingResult> describe,
+            Objective objective) {}
 
     private final Setting run;
     private final TrainingConfig config;
@@ -72,6 +74,7 @@ final class TrainingLoop {
         state.config = config;
         state.baseModel = AdapterMetadata.BaseModel.of(run.model());
         state.adapter = run.adapter().info();
+        state.objective = run.objective().inWords();
         if (checksums) {
             state.data = TrainerState.checksum(run.data());
             state.evalData = run.evalData() == null ? null : TrainerState.checksum(run.evalData());
@@ -247,8 +250,31 @@ final class TrainingLoop {
 
     private Evaluation evaluate(BooleanSupplier stop) {
         return naming(
-                () -> Evaluator.evaluate(session::evaluate, run.evalData(), Trainer.evalBatchSize(config), stop),
+                () -> evaluate(session, run.objective(), run.evalData(), Trainer.evalBatchSize(config), stop),
                 () -> "evaluation after step " + state.step + " of " + plan.totalSteps());
+    }
+
+    /** {@code null} when {@code stop} became true before the end. */
+    static Evaluation evaluate(
+            LocalSession session, Objective objective, TokenizedDataset data, int batchSize, BooleanSupplier stop) {
+        if (objective == Sft.INSTANCE) {
+            return Evaluator.evaluate(session::evaluate, data, batchSize, stop);
+        }
+        long start = System.nanoTime();
+        GradientSums total = GradientSums.NONE;
+        for (Batch batch : Packer.inOrder(data, batchSize)) {
+            if (stop.getAsBoolean()) {
+                return null;
+            }
+            total = total.plus(session.measure(batch));
+        }
+        return new Evaluation(
+                total.lossSum() / total.units(),
+                total.trained(),
+                total.tokens(),
+                data.size(),
+                (System.nanoTime() - start) / 1e9,
+                total.metrics().means());
     }
 
     /** Whether that succeeded. */
@@ -313,7 +339,8 @@ final class TrainingLoop {
                 tokensPerSecond,
                 speed.utilization(tokensPerSecond),
                 seconds,
-                seconds / state.step * (plan.totalSteps() - state.step));
+                seconds / state.step * (plan.totalSteps() - state.step),
+                over.metrics().means());
     }
 
     private double seconds() {

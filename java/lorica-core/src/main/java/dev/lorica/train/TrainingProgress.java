@@ -1,5 +1,7 @@
 package dev.lorica.train;
 
+import java.util.Map;
+
 /**
  * How far training is and how it goes.
  *
@@ -17,6 +19,7 @@ package dev.lorica.train;
  *                         weight; 0: the peak is not known
  * @param seconds          time since the start, evaluations included
  * @param secondsRemaining what is left at the mean speed so far
+ * @param metrics          what the objective logs, over the same steps as the loss, by TRL's names: {@code rewards/margins}
  */
 public record TrainingProgress(
         int step,
@@ -30,4 +33,5 @@ public record TrainingProgress(
         double tokensPerSecond,
         double utilization,
         double seconds,
-        double secondsRemaining) {}
+        double secondsRemaining,
+        Map<String, Double> metrics) {}

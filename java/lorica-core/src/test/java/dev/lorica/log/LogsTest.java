@@ -16,6 +16,7 @@ import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -112,11 +113,13 @@ class LogsTest {
                         "1 train/learning_rate 1.0E-4",
                         "1 train/epoch 0.25",
                         "1 train/tokens_per_second 300.0",
+                        "1 train/rewards/margins 0.125",
                         "2 train/loss 0.25",
                         "2 train/grad_norm 0.75",
                         "2 train/learning_rate 1.0E-4",
                         "2 train/epoch 0.5",
                         "2 train/tokens_per_second 300.0",
+                        "2 train/rewards/margins 0.25",
                         "2 eval/loss 0.125",
                         "2 eval/perplexity 1.1331484");
         assertThat(eventFile().getFileName().toString())
@@ -157,13 +160,29 @@ class LogsTest {
     private static void steps(TrainerListener log, int from, int to) {
         for (int step = from; step <= to; step++) {
             TrainingProgress progress = new TrainingProgress(
-                    step, 8, step / 4.0, 0.5 / step, 1e-4, 0.75, 100L * step, 40L * step, 300, 0, step, 8 - step);
+                    step,
+                    8,
+                    step / 4.0,
+                    0.5 / step,
+                    1e-4,
+                    0.75,
+                    100L * step,
+                    40L * step,
+                    300,
+                    0,
+                    step,
+                    8 - step,
+                    metrics(step));
             log.onStep(progress);
             log.onLog(progress);
             if (step % 2 == 0) {
                 log.onEvaluate(step, evaluation(step));
             }
         }
+    }
+
+    private static Map<String, Double> metrics(int step) {
+        return Map.of("rewards/margins", 0.125 * step);
     }
 
     private static Evaluation evaluation(int step) {

@@ -113,7 +113,12 @@ public final class ModelCard {
         Map<String, Object> one = new LinkedHashMap<>();
         one.put("task", task);
         one.put("dataset", dataset);
-        one.put("metrics", List.of(metric("loss", "loss", loss), metric("perplexity", "perplexity", Math.exp(loss))));
+        boolean plain = run.path("objective").isMissingNode();
+        one.put(
+                "metrics",
+                plain
+                        ? List.of(metric("loss", "loss", loss), metric("perplexity", "perplexity", Math.exp(loss)))
+                        : List.of(metric("loss", "loss", loss)));
         Map<String, Object> index = new LinkedHashMap<>();
         index.put("name", run.path("name").asText());
         index.put("results", List.of(one));
@@ -153,7 +158,10 @@ public final class ModelCard {
             boolean known = run.path("eval_loss_before").isNumber();
             double before = run.path("eval_loss_before").asDouble();
             rows.add(row("evaluation loss", (known ? fixed(before, 4) + " → " : "") + fixed(after, 4)));
-            rows.add(row("perplexity", (known ? fixed(Math.exp(before), 2) + " → " : "") + fixed(Math.exp(after), 2)));
+            if (run.path("objective").isMissingNode()) {
+                rows.add(row(
+                        "perplexity", (known ? fixed(Math.exp(before), 2) + " → " : "") + fixed(Math.exp(after), 2)));
+            }
         }
         if (run.path("loss").isNumber()) {
             rows.add(row("mean training loss", fixed(run.get("loss").asDouble(), 4)));

@@ -1,0 +1,160 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Preferences, from the command line. */
+class ObjectivesTest {
+    @TempDir
+    Path folder;
+
+    private Path pairs(String name, int from, int to) {
+        List<String> lines = new ArrayList<>();
+        for (int i = from; i < to; i++) {
+            lines.add("{\"prompt\": \"Who is number " + i + "?\", \"chosen\": \"He is " + i
+                    + " and quite kind.\", \"rejected\": \"I cannot say who that may be, number " + i + ".\"}");
+        }
+        return write(name, lines);
+    }
+
+    private Path write(String name, List<String> lines) {
+        try {
+            return Files.write(folder.resolve(name), lines);
+        } catch (IOException e) {
+            throw new AssertionError(e);
+        }
+    }
+
+    private static Program train(Path data, Path output, String... more) {
+        List<String> args = new ArrayList<>(List.of(
+                "train",
+                "--model",
+                Program.model(),
+                "--data",
+                data.toString(),
+                "--output",
+                output.toString(),
+                "--lora-r",
+                "4",
+                "--batch-size",
+                "2",
+                "--logging-steps",
+                "1"));
+        args.addAll(List.of(more));
+        return Program.run(args.toArray(String[]::new));
+    }
+
+    private static List<JsonNode> log(Path output) throws IOException {
+        List<JsonNode> records = new ArrayList<>();
+        for (String line : Files.readAllLines(output.resolve("train_log.jsonl"))) {
+            records.add(new ObjectMapper().readTree(line));
+        }
+        return records;
+    }
+
+    @Test
+    void dpoMovesTheMarginsOfPairsThatItDoesNotTrainOn() throws IOException {
+        Path output = folder.resolve("adapter");
+        Program trained = train(
+                        pairs("train.jsonl", 0, 24),
+                        output,
+                        "--objective",
+                        "dpo",
+                        "--eval-data",
+                        pairs("held.jsonl", 24, 32).toString(),
+                        "--max-steps",
+                        "12",
+                        "--learning-rate",
+                        "1e-3")
+                .succeeds();
+        assertThat(trained.out())
+                .contains("objective dpo (beta 0.1, loss_type sigmoid)")
+                .contains(
+                        "The better side of a pair", "⟦He is 0 and quite kind.", "The worse one", "⟦I cannot say who");
+        assertThat(trained.err()).contains("loss 0.6931, margin 0.0000", "step  4/12", "margin", "accuracy 100");
+
+        JsonNode last = log(output).get(log(output).size() - 1);
+        assertThat(last.get("eval_loss").asDouble()).isLessThan(0.5);
+        assertThat(last.get("eval_rewards/margins").asDouble()).isGreaterThan(0.5);
+        assertThat(last.get("eval_rewards/accuracies").asDouble()).isEqualTo(1);
+        assertThat(last.has("eval_perplexity")).isFalse();
+        assertThat(log(output).get(0).get("logps/chosen").asDouble()).isNegative();
+        JsonNode metadata = new ObjectMapper()
+                .readTree(output.resolve("lorica_adapter.json").toFile());
+        assertThat(metadata.get("training").get("objective").toString())
+                .isEqualTo("{\"name\":\"dpo\",\"beta\":0.1,\"loss_type\":\"sigmoid\"}");
+    }
+
+    @Test
+    void aRunThatWasStoppedEndsInTheSameBytes() throws IOException {
+        Path data = pairs("train.jsonl", 0, 12);
+        List<String> options = List.of("--objective", "dpo", "--max-steps", "6", "--lr-scheduler-type", "constant");
+        List<String> saving = new ArrayList<>(options);
+        saving.addAll(List.of("--save-steps", "3", "--save-strategy", "steps"));
+        Path whole = folder.resolve("whole");
+        train(data, whole, options.toArray(String[]::new)).succeeds();
+        Path parts = folder.resolve("parts");
+        List<String> first = new ArrayList<>(saving);
+        first.set(3, "3");
+        train(data, parts, first.toArray(String[]::new)).succeeds();
+        saving.add("--resume");
+        train(data, parts, saving.toArray(String[]::new)).succeeds();
+        assertThat(parts.resolve("adapter.gguf")).hasSameBinaryContentAs(whole.resolve("adapter.gguf"));
+
+        List<String> other = new ArrayList<>(saving);
+        other.addAll(List.of("--beta", "0.2"));
+        train(data, parts, other.toArray(String[]::new))
+                .failsWith(ExitCode.FAILED, "objective was dpo (beta 0.1, loss_type sigmoid) and is dpo (beta 0.2");
+    }
+
+    @Test
+    void anAdapterThatIsTrainedOnIsItsOwnReference() throws IOException {
+        Path data = pairs("train.jsonl", 0, 8);
+        Path first = folder.resolve("first");
+        train(data, first, "--objective", "dpo", "--max-steps", "4", "--learning-rate", "1e-3")
+                .succeeds();
+        Path second = folder.resolve("second");
+        train(data, second, "--objective", "dpo", "--adapter", first.toString(), "--max-steps", "1")
+                .succeeds();
+        assertThat(log(second).get(0).get("rewards/margins").asDouble()).isBetween(-1e-3, 1e-3);
+    }
+
+    @Test
+    void everyObjectiveTrains() throws IOException {
+        Path pairs = pairs("train.jsonl", 0, 4);
+        Path labelled = write(
+                "labelled.jsonl",
+                List.of(
+                        "{\"prompt\": \"Who?\", \"completion\": \"Mr. Collins.\", \"label\": true}",
+                        "{\"prompt\": \"Where?\", \"completion\": \"No idea.\", \"label\": false}"));
+        for (String name : List.of("dpo", "orpo", "simpo", "cpo", "kto")) {
+            Path output = folder.resolve(name);
+            train(name.equals("kto") ? labelled : pairs, output, "--objective", name, "--max-steps", "2")
+                    .succeeds();
+            assertThat(log(output).get(1).has("rewards/margins")).as(name).isTrue();
+        }
+    }
+
+    @Test
+    void whatDoesNotGoTogetherIsSaid() {
+        Path data = pairs("train.jsonl", 0, 4);
+        Path output = folder.resolve("adapter");
+        train(data, output).failsWith(ExitCode.FAILED, "--objective dpo");
+        train(data, output, "--objective", "dop").failsWith(ExitCode.FAILED, "there are sft, dpo, orpo");
+        train(data, output, "--beta", "0.1").failsWith(ExitCode.FAILED, "--beta has no meaning with --objective sft");
+        train(data, output, "--objective", "dpo", "--loss-type", "sigmod")
+                .failsWith(ExitCode.FAILED, "there are sigmoid, hinge");
+        train(data, output, "--objective", "dpo", "--train-on-prompt")
+                .failsWith(ExitCode.FAILED, "--train-on-prompt is for --objective sft");
+        train(data, output, "--objective", "kto").failsWith(ExitCode.FAILED, "no field \"label\"");
+    }
+}

@@ -1,0 +1,11 @@
+package dev.lorica.data;
+
+/** What a record of a data file is to be, which the objective decides. */
+public enum RecordKind {
+    /** A prompt with its answer, a conversation, or a plain text. */
+    ANSWERS,
+    /** A prompt with two answers, of which {@code chosen} is better than {@code rejected}. */
+    PAIRS,
+    /** A prompt with an answer, and a {@code label}: whether it is a good one. */
+    LABELLED
+}

@@ -1,0 +1,206 @@
+package dev.lorica.train;
+
+import dev.lorica.data.RecordKind;
+import java.util.Locale;
+import java.util.Map;
+
+/**
+ * What training makes small: a pure function from the log-probabilities of a micro-batch's sequences to a loss, and to the
+ * derivative of that loss by each of them. The engine does the rest: {@code log p} comes from its forward pass, and the derivatives
+ * are the weights with which its backward pass begins.
+ *
+ * <pre>{@code
+ * new Trainer(model, adapter, config, Objective.dpo(0.1)).train(pairs);
+ *
+ * Objective unlikelihood = Objective.of("unlikelihood", RecordKind.LABELLED, (batch, result) -> {
+ *     for (ScoredSequence s : batch.sequences()) {
+ *         double sign = s.value() > 0 ? -1 : 1;
+ *         result.loss(sign * s.meanLogProb());
+ *         result.gradient(s, sign / s.length());
+ *     }
+ * });
+ * }</pre>
+ *
+ * The loss of a step is the mean over its {@linkplain ObjectiveResult#loss(double) units}, whatever micro-batches they come in.
+ * Names, defaults and metrics are those of TRL.
+ */
+public interface Objective {
+    /** What people call it: {@code dpo}. */
+    String name();
+
+    /** What records it learns from. */
+    RecordKind records();
+
+    /** Whether it asks for {@link ScoredSequence#referenceLogProb()}. */
+    default boolean usesReference() {
+        return false;
+    }
+
+    /** Whether it asks for {@link ScoredSequence#promptLogProb()} of the first sequence of each example. */
+    default boolean scoresPrompts() {
+        return false;
+    }
+
+    /** Whether it asks for {@link ScoredBatch#kl()}. */
+    default boolean usesKl() {
+        return false;
+    }
+
+    /** All that decides what it makes of a batch, by name: a run cannot go on with other settings. */
+    default Map<String, Object> settings() {
+        return Map.of();
+    }
+
+    /** Loss and gradients of one micro-batch. */
+    void score(ScoredBatch batch, ObjectiveResult result);
+
+    /** For people: {@code dpo (beta 0.1, loss_type sigmoid)}. */
+    default String inWords() {
+        StringBuilder words = new StringBuilder(name());
+        settings().forEach((name, value) -> words.append(words.length() == name().length() ? " (" : ", ")
+                .append(name)
+                .append(' ')
+                .append(value));
+        return words.append(settings().isEmpty() ? "" : ")").toString();
+    }
+
+    /** One's own. */
+    @FunctionalInterface
+    interface Function {
+        void score(ScoredBatch batch, ObjectiveResult result);
+    }
+
+    /** An objective of one's own, without a reference. */
+    static Objective of(String name, RecordKind records, Function function) {
+        return of(name, records, false, function);
+    }
+
+    /** An objective of one's own. */
+    static Objective of(String name, RecordKind records, boolean usesReference, Function function) {
+        return new Objective() {
+            @Override
+            public String name() {
+                return name;
+            }
+
+            @Override
+            public RecordKind records() {
+                return records;
+            }
+
+            @Override
+            public boolean usesReference() {
+                return usesReference;
+            }
+
+            @Override
+            public void score(ScoredBatch batch, ObjectiveResult result) {
+                function.score(batch, result);
+            }
+        };
+    }
+
+    /** Plain fine-tuning: −log p of every token that is learned, each alike. */
+    static Objective sft() {
+        return Sft.INSTANCE;
+    }
+
+    /** Direct preference optimization (Rafailov et al. 2023). */
+    static Objective dpo(double beta) {
+        return dpo(beta, DpoLoss.SIGMOID, 0);
+    }
+
+    /**
+     * Its relatives.
+     *
+     * @param beta           how much the model is held to the reference
+     * @param labelSmoothing share of pairs that are the wrong way round, of {@link DpoLoss#ROBUST} and {@link DpoLoss#EXO_PAIR}
+     */
+    static Objective dpo(double beta, DpoLoss loss, double labelSmoothing) {
+        return new Dpo(beta, loss, labelSmoothing);
+    }
+
+    /** Odds ratio preference optimization (Hong et al. 2024): no reference, and the better answer is learned as well. */
+    static Objective orpo(double beta) {
+        return new Orpo(beta);
+    }
+
+    /** Simple preference optimization (Meng et al. 2024): no reference, log p per token, a margin. */
+    static Objective simpo(double beta, double gamma) {
+        return new Cpo(beta, CpoLoss.SIMPO, gamma, 0, 0);
+    }
+
+    /**
+     * Contrastive preference optimization (Xu et al. 2024), of which SimPO is one form.
+     *
+     * @param gamma          margin of {@link CpoLoss#SIMPO}
+     * @param alpha          weight of the loss of the better answer
+     * @param labelSmoothing share of pairs that are the wrong way round
+     */
+    static Objective cpo(double beta, CpoLoss loss, double gamma, double alpha, double labelSmoothing) {
+        return new Cpo(beta, loss, gamma, alpha, labelSmoothing);
+    }
+
+    /** Kahneman-Tversky optimization (Ethayarajh et al. 2024), from single answers that are good or not. */
+    static Objective kto(double beta) {
+        return new Kto(beta, 1, 1);
+    }
+
+    /**
+     * The same where there are more answers of one kind than of the other.
+     *
+     * @param desirableWeight   of good answers
+     * @param undesirableWeight of the others
+     */
+    static Objective kto(double beta, double desirableWeight, double undesirableWeight) {
+        return new Kto(beta, desirableWeight, undesirableWeight);
+    }
+
+    /** Forms of direct preference optimization, by TRL's names. */
+    enum DpoLoss {
+        /** −log σ(β Δ). */
+        SIGMOID,
+        /** max(0, 1 − β Δ) (SLiC, Zhao et al. 2023). */
+        HINGE,
+        /** (Δ per token − 1 / 2β)² (Azar et al. 2023). */
+        IPO,
+        /** Sigmoid that expects some pairs to be the wrong way round (Chowdhury et al. 2024). */
+        ROBUST,
+        /** (Ji et al. 2024). */
+        EXO_PAIR,
+        /** For better answers that are better than the model's (D'Oosterlinck et al. 2024). */
+        APO_ZERO,
+        /** For better answers that are worse than the model's. */
+        APO_DOWN,
+        /** Sigmoid of Δ per token. */
+        SIGMOID_NORM;
+
+        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
+        public static DpoLoss of(String name) {
+            return Settings.named(DpoLoss.class, "loss type", name);
+        }
+
+        @Override
+        public String toString() {
+            return name().toLowerCase(Locale.ROOT);
+        }
+    }
+
+    /** Forms of contrastive preference optimization, by TRL's names. */
+    enum CpoLoss {
+        SIGMOID,
+        HINGE,
+        IPO,
+        SIMPO;
+
+        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
+        public static CpoLoss of(String name) {
+            return Settings.named(CpoLoss.class, "loss type", name);
+        }
+
+        @Override
+        public String toString() {
+            return name().toLowerCase(Locale.ROOT);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+package dev.lorica.train;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+
+/** What an objective makes of a micro-batch: its loss, the derivatives of that by each log-probability, and what is to be logged. */
+public final class ObjectiveResult {
+    private final float[] weights;
+    private double lossSum;
+    private double units;
+    private Metrics metrics = Metrics.NONE;
+
+    /** @param tokens of the batch */
+    ObjectiveResult(int tokens) {
+        weights = new float[tokens];
+    }
+
+    /** Adds the loss of one unit, as a rule an example: the loss of a step is the mean over all units in it. */
+    public void loss(double value) {
+        loss(value, 1);
+    }
+
+    /** Adds the losses of several units, or of one that counts more or less than others. */
+    public void loss(double sum, double units) {
+        this.lossSum += sum;
+        this.units += units;
+    }
+
+    /** Adds {@code derivative} to that of the sum of losses by the log-probability of each token of the sequence. */
+    public void gradient(ScoredSequence sequence, double derivative) {
+        for (int i = 0; i < sequence.length(); i++) {
+            gradient(sequence, i, derivative);
+        }
+    }
+
+    /** The same of token {@code i} alone. */
+    public void gradient(ScoredSequence sequence, int i, double derivative) {
+        // The engine weights −log p.
+        weights[sequence.place(i)] -= (float) derivative;
+    }
+
+    /** The same of each token of the prompt, where that is scored. */
+    public void promptGradient(ScoredSequence sequence, double derivative) {
+        for (int i = 0; i < sequence.promptLength(); i++) {
+            weights[sequence.promptPlace(i)] -= (float) derivative;
+        }
+    }
+
+    /** A number to be logged: its mean over all calls with this name. */
+    public void metric(String name, double value) {
+        metrics = metrics.plus(name, value, 1);
+    }
+
+    double lossSum() {
+        return lossSum;
+    }
+
+    double units() {
+        return units;
+    }
+
+    /** By which the losses −log p of the positions are weighted. */
+    float[] weights() {
+        return weights;
+    }
+
+    Metrics metrics() {
+        return metrics;
+    }
+
+    /** What a pair says of a model: its rewards, and the log-probabilities that these come from. */
+    void pairMetrics(double chosenReward, double rejectedReward, double chosenLogProb, double rejectedLogProb) {
+        Map<String, Double> values = new LinkedHashMap<>();
+        values.put("rewards/chosen", chosenReward);
+        values.put("rewards/rejected", rejectedReward);
+        values.put("rewards/accuracies", chosenReward > rejectedReward ? 1.0 : 0.0);
+        values.put("rewards/margins", chosenReward - rejectedReward);
+        values.put("logps/chosen", chosenLogProb);
+        values.put("logps/rejected", rejectedLogProb);
+        values.forEach(this::metric);
+    }
+}

@@ -1,0 +1,69 @@
+package dev.lorica.train;
+
+import dev.lorica.data.Batch;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.stream.IntStream;
+
+/** The sequences of a micro-batch, in its order; of pairs the better side comes first. */
+public final class ScoredBatch {
+    private final List<ScoredSequence> sequences;
+    private final int perExample;
+    private final double kl;
+
+    /**
+     * @param logProbs  [T] of each label
+     * @param reference [T]; {@code null}: not asked for
+     * @param kl        {@link #kl()}
+     */
+    ScoredBatch(Batch batch, float[] logProbs, float[] reference, double kl) {
+        this.kl = kl;
+        this.perExample = batch.notes().perExample();
+        boolean[] prompt = batch.notes().prompt();
+        float[] values = batch.notes().values();
+        List<ScoredSequence> all = new ArrayList<>(batch.sequenceCount());
+        int at = 0;
+        for (int s = 0; s < batch.sequenceCount(); s++) {
+            int end = at + batch.sequenceLengths()[s];
+            int[] learned = places(batch, prompt, false, at, end);
+            int[] asked = prompt == null ? new int[0] : places(batch, prompt, true, at, end);
+            all.add(new ScoredSequence(
+                    learned, asked, batch.labels(), logProbs, reference, values == null ? 1 : values[s]));
+            at = end;
+        }
+        sequences = List.copyOf(all);
+    }
+
+    private static int[] places(Batch batch, boolean[] prompt, boolean ofPrompt, int from, int to) {
+        return IntStream.range(from, to)
+                .filter(t -> batch.labels()[t] != Batch.IGNORE && (prompt != null && prompt[t]) == ofPrompt)
+                .toArray();
+    }
+
+    public List<ScoredSequence> sequences() {
+        return sequences;
+    }
+
+    /** Examples: pairs count once. */
+    public int size() {
+        return sequences.size() / perExample;
+    }
+
+    /** The better side of pair {@code i}. */
+    public ScoredSequence chosen(int i) {
+        return sequences.get(i * perExample);
+    }
+
+    /** The worse side of pair {@code i}. */
+    public ScoredSequence rejected(int i) {
+        return sequences.get(i * perExample + 1);
+    }
+
+    /**
+     * An estimate of how far the model is from the reference: the mean of log p − log p of the reference over prompts that are each
+     * followed by the answer of the example before, not less than 0. Only for objectives that ask for it.
+     */
+    public double kl() {
+        return kl;
+    }
+}

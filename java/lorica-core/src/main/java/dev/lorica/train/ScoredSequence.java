@@ -1,0 +1,105 @@
+package dev.lorica.train;
+
+/**
+ * A sequence as an objective sees it: what is learned of it, token by token, with log p by the model and, where the objective asks
+ * for it, by the reference. The prompt is not part of it.
+ */
+public final class ScoredSequence {
+    private final int[] places;
+    private final int[] promptPlaces;
+    private final int[] tokens;
+    private final float[] logProbs;
+    private final float[] reference;
+    private final float value;
+
+    /**
+     * @param places       of what is learned, in the batch
+     * @param promptPlaces of what is scored beside it
+     * @param tokens       [T] what each position predicts
+     * @param logProbs     [T]
+     * @param reference    [T]; {@code null}: not asked for
+     */
+    ScoredSequence(int[] places, int[] promptPlaces, int[] tokens, float[] logProbs, float[] reference, float value) {
+        this.places = places;
+        this.promptPlaces = promptPlaces;
+        this.tokens = tokens;
+        this.logProbs = logProbs;
+        this.reference = reference;
+        this.value = value;
+    }
+
+    /** Tokens that are learned. */
+    public int length() {
+        return places.length;
+    }
+
+    public int token(int i) {
+        return tokens[places[i]];
+    }
+
+    /** log p of token {@code i}. */
+    public double logProb(int i) {
+        return logProbs[places[i]];
+    }
+
+    /** Of all tokens together: their sum. */
+    public double logProb() {
+        return sum(logProbs, places);
+    }
+
+    public double meanLogProb() {
+        return logProb() / length();
+    }
+
+    /** log p of token {@code i} by the reference. */
+    public double referenceLogProb(int i) {
+        return reference()[places[i]];
+    }
+
+    public double referenceLogProb() {
+        return sum(reference(), places);
+    }
+
+    /** How much likelier the model has made it than the reference does. */
+    public double logRatio() {
+        return logProb() - referenceLogProb();
+    }
+
+    /** The number that the record has for it, such as 1 for a good answer and 0 for another; 1 where it has none. */
+    public double value() {
+        return value;
+    }
+
+    /** Tokens of the prompt that are scored. */
+    public int promptLength() {
+        return promptPlaces.length;
+    }
+
+    /** log p of the prompt, except for its first token. */
+    public double promptLogProb() {
+        return sum(logProbs, promptPlaces);
+    }
+
+    int place(int i) {
+        return places[i];
+    }
+
+    int promptPlace(int i) {
+        return promptPlaces[i];
+    }
+
+    private float[] reference() {
+        if (reference == null) {
+            throw new IllegalStateException("the objective does not say that it uses a reference");
+        }
+        return reference;
+    }
+
+    private static double sum(float[] values, int[] places) {
+        double sum = 0;
+        for (int place : places) {
+            sum += values[place];
+        }
+        return sum;
+    }
+}

@@ -1,0 +1,28 @@
+package dev.lorica.train;
+
+import dev.lorica.data.RecordKind;
+
+/** Plain fine-tuning; {@link LocalSession} does it without asking, in one call. */
+final class Sft implements Objective {
+    static final Sft INSTANCE = new Sft();
+
+    private Sft() {}
+
+    @Override
+    public String name() {
+        return "sft";
+    }
+
+    @Override
+    public RecordKind records() {
+        return RecordKind.ANSWERS;
+    }
+
+    @Override
+    public void score(ScoredBatch batch, ObjectiveResult result) {
+        for (ScoredSequence sequence : batch.sequences()) {
+            result.loss(-sequence.logProb(), sequence.length());
+            result.gradient(sequence, -1);
+        }
+    }
+}
