@@ -1,7 +1,9 @@
 #include "common/thread_pool.h"
 
 #include <bit>
+#include <cerrno>
 #include <chrono>
+#include <ctime>
 #include <thread>
 #include <utility>
 
@@ -66,22 +68,29 @@ private:
 #endif
 };
 
-// A thread inherits the processors of the one that made it, which may have been bound to one.
-// Until this time nobody spins: somebody else wants the processors. Then a thread that sleeps where it has nothing to
-// do is given one at once when it wakes, while one that spins uses up what it gets.
+// Until this time somebody else wants the processors. Then nobody spins, since a thread that sleeps where it has
+// nothing to do is given a processor at once when it wakes, while one that spins uses up what it gets; and a caller
+// leaves the others their share, see leave_the_rest().
 std::atomic<int64_t> crowded_until = 0;
+
+void crowded_from(int64_t time) {
+    constexpr int64_t how_long = 20'000'000;
+    crowded_until.store(time + how_long, std::memory_order_relaxed);
+}
+
+bool is_crowded(int64_t time) { return time < crowded_until.load(std::memory_order_relaxed); }
 
 // Waits a moment for what is only a moment away: the next operation, or the end of another thread's piece. About 50 µs;
 // what has not come by then takes long, or its thread has lost its core, perhaps to the one that waits for it.
 template <typename Done> bool comes_soon(const Done & done, bool is_owed) {
-    constexpr int64_t longest = 50'000, lost = 200'000, how_long = 20'000'000;
+    constexpr int64_t longest = 50'000, lost = 200'000;
     constexpr int at_once = 20;
     for (int i = 0; i < at_once; ++i) {
         if (done()) return true;
         pause();
     }
     const int64_t begin = now();
-    if (begin < crowded_until.load(std::memory_order_relaxed)) return false;
+    if (is_crowded(begin)) return false;
     for (int64_t before = begin;;) {
         for (int i = 0; i < at_once; ++i) {
             if (done()) return true;
@@ -90,7 +99,7 @@ template <typename Done> bool comes_soon(const Done & done, bool is_owed) {
         const int64_t time = now();
         // Between two looks at the clock another thread was here.
         if (time - before > lost || (is_owed && time - begin > longest)) {
-            crowded_until.store(time + how_long, std::memory_order_relaxed);
+            crowded_from(time);
             return done();
         }
         if (time - begin > longest) return false;
@@ -99,12 +108,16 @@ template <typename Done> bool comes_soon(const Done & done, bool is_owed) {
 }
 
 // std::atomic::wait yields a few times before it sleeps, and who yields where others want the processor loses it for a
-// whole slice.
-void sleep_while(std::atomic<uint32_t> & value, uint32_t expected) {
+// whole slice. False: `longest`, in nanoseconds and 0 for no end, has passed.
+bool sleep_while(std::atomic<uint32_t> & value, uint32_t expected, int64_t longest = 0) {
 #if defined(__linux__)
-    syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+    const timespec time = {longest / 1'000'000'000, longest % 1'000'000'000};
+    return syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, expected, longest > 0 ? &time : nullptr, nullptr, 0) == 0 ||
+           errno != ETIMEDOUT;
 #else
+    if (longest > 0) return false;
     value.wait(expected);
+    return true;
 #endif
 }
 
@@ -116,6 +129,7 @@ void wake(std::atomic<uint32_t> & value) {
 #endif
 }
 
+// A thread inherits the processors of the one that made it, which may have been bound to one.
 void use_all_processors() {
 #if defined(__linux__)
     cpu_set_t set;
@@ -199,11 +213,18 @@ void ThreadPool::run_call(int n_threads, Call call, const void * context) {
     const int index = own_slot;
     Slot & slot = slots_[static_cast<size_t>(index)];
     offer(slot, index, places, call, context);
+    const int64_t begin = now();
     call_in(slot, 0);
     inside = false;
 
     const uint32_t before = slot.state.fetch_and(inside_mask, std::memory_order_acq_rel);
-    if (before >= one_place) open_.fetch_and(~(uint64_t{1} << index));
+    if (before >= one_place) {
+        open_.fetch_and(~(uint64_t{1} << index));
+        // A thread that has a processor to itself comes within this time.
+        constexpr int64_t enough_to_come = 30'000;
+        const int64_t end = now();
+        if (end - begin > enough_to_come && n_callers_.load(std::memory_order_relaxed) == 1) crowded_from(end);
+    }
     if (!comes_soon([&] { return slot.state.load(std::memory_order_acquire) == 0; }, true)) {
         uint32_t state = slot.state.fetch_or(somebody_waits) | somebody_waits;
         for (; (state & inside_mask) != 0; state = slot.state.load(std::memory_order_acquire))
@@ -214,6 +235,29 @@ void ThreadPool::run_call(int n_threads, Call call, const void * context) {
         slot.failed.store(false, std::memory_order_relaxed);
         std::rethrow_exception(std::exchange(slot.error, nullptr));
     }
+}
+
+void ThreadPool::leave_the_rest() {
+    constexpr int64_t longest = 20'000'000, pause_after_that = 100'000'000;
+    if (own_slot < 0) return;
+    ThreadPool & pool = instance();
+    const int64_t time = now();
+    if (!is_crowded(time) || pool.n_callers_.load(std::memory_order_relaxed) > 1 ||
+        time < pool.do_not_wait_until_.load(std::memory_order_relaxed))
+        return;
+    Slot & slot = pool.slots_[static_cast<size_t>(own_slot)];
+    const uint32_t all = slot.state.load();
+    if (all < one_place || (all & inside_mask) != 0) return;
+    uint32_t state = slot.state.fetch_or(somebody_waits) | somebody_waits;
+    // Not woken by who comes, only by who leaves: one wait for a processor instead of two.
+    const auto came = [&] { return (state & ~somebody_waits) / one_place < all / one_place; };
+    bool in_time = true;
+    while (in_time && (!came() || (state & inside_mask) != 0)) {
+        in_time = sleep_while(slot.state, state, longest);
+        state = slot.state.load();
+    }
+    slot.state.fetch_and(~somebody_waits);
+    if (!came()) pool.do_not_wait_until_.store(now() + pause_after_that, std::memory_order_relaxed);
 }
 
 void ThreadPool::offer(Slot & slot, int index, int places, Call call, const void * context) {
@@ -274,12 +318,13 @@ bool ThreadPool::help(int index, Worker & self) {
         uint32_t state = slot.state.load(std::memory_order_relaxed);
         while ((state & ~somebody_waits) >= one_place) {
             if (!slot.state.compare_exchange_weak(state, state - one_place + 1, std::memory_order_acquire)) continue;
-            const uint32_t place = state / one_place;
+            const uint32_t place = (state & ~somebody_waits) / one_place;
             if (place == 1) open_.fetch_and(~(uint64_t{1} << at));
             self.state.store(Worker::busy, std::memory_order_relaxed);
             call_in(slot, static_cast<int>(place));
             self.state.store(Worker::looking, std::memory_order_relaxed);
-            if (slot.state.fetch_sub(1, std::memory_order_acq_rel) == (somebody_waits | 1)) wake(slot.state);
+            const uint32_t before = slot.state.fetch_sub(1, std::memory_order_acq_rel);
+            if ((before & (somebody_waits | inside_mask)) == (somebody_waits | 1)) wake(slot.state);
             return true;
         }
     }

@@ -56,6 +56,11 @@ public:
         }
     }
 
+    // For a caller that has done its share while nobody has come. Where others want the processors it sleeps until a
+    // thread that was woken has come and gone, for 20 ms at most: a caller that does everything before others get a
+    // processor has one thread's share of the processors and not two, and who never sleeps is preferred to nobody.
+    static void leave_the_rest();
+
     int n_workers() const { return n_workers_.load(std::memory_order_acquire); }
 
 private:
@@ -100,17 +105,36 @@ private:
     alignas(64) std::atomic<uint64_t> open_ = 0;   // slots with places
     alignas(64) std::atomic<uint64_t> taken_ = 0;  // slots that belong to a caller
     alignas(64) std::atomic<int> n_callers_ = 0;
+    std::atomic<int64_t> do_not_wait_until_ = 0;  // of the steady clock, in nanoseconds
 };
 
 // Calls f(rank) on at most n_threads threads at once; see ThreadPool::run.
 template <typename F> void parallel(int n_threads, const F & f) { ThreadPool::instance().run(n_threads, f); }
 
+// The numbers from 0 to n - 1, each for the first of n_threads threads that asks.
+class TaskNumbers {
+public:
+    TaskNumbers(int64_t n, int n_threads) : n_(n), share_((n + n_threads - 1) / std::max(n_threads, 1)) {}
+
+    // Calls f(i) for each number that this thread gets.
+    template <typename F> void take(int rank, const F & f) {
+        int64_t own = 0;
+        for (int64_t i = next_++; i < n_; i = next_++) {
+            f(i);
+            if (rank == 0 && ++own == share_ && next_ < n_) ThreadPool::leave_the_rest();
+        }
+    }
+
+private:
+    const int64_t n_, share_;
+    std::atomic<int64_t> next_ = 0;
+};
+
 // Calls f(rank, i) for each i in [0, n), in about that order, each as soon as a thread is free for it.
 template <typename F> void parallel_tasks(int64_t n, int n_threads, const F & f) {
-    std::atomic<int64_t> next = 0;
-    parallel(static_cast<int>(std::min<int64_t>(n_threads, n)), [&](int rank) {
-        for (int64_t i = next++; i < n; i = next++) f(rank, i);
-    });
+    const int threads = static_cast<int>(std::clamp<int64_t>(n, 1, std::max(n_threads, 1)));
+    TaskNumbers numbers(n, threads);
+    parallel(threads, [&](int rank) { numbers.take(rank, [&](int64_t i) { f(rank, i); }); });
 }
 
 // Calls f(rank, begin, end) over a partition of [0, n) into contiguous pieces, a few for each thread: one whose core is

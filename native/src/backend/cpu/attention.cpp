@@ -48,16 +48,16 @@ void run_tasks(std::span<const Segment> segments, AttentionUnits units, std::byt
     int64_t total = 0;
     for (const Segment & segment : segments) total += count(segment);
     const int team = static_cast<int>(std::clamp<int64_t>(total, 1, std::max(n_threads, 1)));
-    std::atomic<int64_t> next = 0;
+    TaskNumbers numbers(total, team);
     parallel(team, [&](int rank) {
         const TileScope tiles(units);
         std::byte * scratch = workspace + static_cast<size_t>(rank) * thread_bytes;
         size_t at = 0;
         int64_t before = 0;  // tasks of earlier segments
-        for (int64_t task = next++; task < total; task = next++) {
+        numbers.take(rank, [&](int64_t task) {
             while (task >= before + count(segments[at])) before += count(segments[at++]);
             run(segments[at], task - before, scratch);
-        }
+        });
     });
 }
 

@@ -509,7 +509,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
     const int threads = static_cast<int>(std::min<int64_t>(n_threads, static_cast<int64_t>(tasks.size())));
     auto * memory = static_cast<std::byte *>(scratch.take(per_thread * static_cast<size_t>(threads)));
     std::vector<RowBlocks> blocks(tasks.size());  // none until a task is begun
-    std::atomic<size_t> next = 0;
+    TaskNumbers numbers(static_cast<int64_t>(tasks.size()), threads);
     parallel(threads, [&](int rank) {
         std::byte * own = memory + per_thread * static_cast<size_t>(rank);
         const size_t panel_bytes = static_cast<size_t>(panel_cells) * panel_element(precision);
@@ -521,7 +521,7 @@ void gemm(std::span<const GemmJob> jobs, GemmPrecision precision, Scratch & scra
             const auto job = static_cast<size_t>(tasks[i].job);
             run_task(jobs[job], prepared[job], tasks[i], precision, amx, thread, blocks[i], helper);
         };
-        for (size_t i = next++; i < tasks.size(); i = next++) run(i, false);
+        numbers.take(rank, [&](int64_t i) { run(static_cast<size_t>(i), false); });
         for (;;) {
             const auto most = std::max_element(blocks.begin(), blocks.end(),
                                                [](const auto & a, const auto & b) { return a.n_left() < b.n_left(); });

@@ -148,18 +148,19 @@ void add_with_tiles(const Context & context, std::span<const TokenSum> sums) {
                  std::min<int64_t>(16, x.cols - block * 16), sums[sum].scale, tiles[sum].tile(block, step));
         }
     });
-    std::atomic<size_t> next = 0;
-    parallel(context.n_threads, [&](int) {
+    TaskNumbers numbers(static_cast<int64_t>(tasks.size()), context.n_threads);
+    parallel(context.n_threads, [&](int rank) {
         amx_configure_thread();
-        for (size_t i = next++; i < tasks.size(); i = next++) {
+        numbers.take(rank, [&](int64_t i) {
             // Equal shares of at most narrow_sides.
-            std::span<const SumBlock> rest = tasks[i].blocks;
+            const Task & task = tasks[static_cast<size_t>(i)];
+            std::span<const SumBlock> rest = task.blocks;
             for (int64_t shares = divide_up(static_cast<int64_t>(rest.size()), narrow_sides); shares > 0; --shares) {
                 const auto n = static_cast<size_t>(divide_up(static_cast<int64_t>(rest.size()), shares));
-                add_blocks(rest.first(n), tasks[i].first);
+                add_blocks(rest.first(n), task.first);
                 rest = rest.subspan(n);
             }
-        }
+        });
         amx_release_thread();
     });
 }
