@@ -37,6 +37,7 @@ Json run_decode(const Options & options) {
     const int n_adapters = options.number("adapters", 0), rank = options.number("rank", 16);
     const std::string targets = options.text("targets", "all-linear");
     const int n_prompt = options.number("prompt", 512), n_generate = options.number("generate", 128);
+    const int n_sequences = options.number("sequences", 0);
     const int repetitions = std::max(1, options.number("repetitions", 5));
     options.check_all_read();
     choice.prepare();
@@ -67,6 +68,19 @@ Json run_decode(const Options & options) {
     // Per token with the first n adapters against without, in one repetition, so that both meet the same machine.
     std::vector<std::vector<double>> adapted(adapters.size()), extra(adapters.size()), switches(adapters.size());
 
+    // Several texts at once, each with the same prompt.
+    std::unique_ptr<lorica_kv_cache, void (*)(lorica_kv_cache *)> many(nullptr, lorica_kv_cache_free);
+    std::vector<double> batched, speedup;
+    std::vector<int32_t> slots, ones(static_cast<size_t>(std::max(0, n_sequences)), 1);
+    std::vector<float> all_logits(static_cast<size_t>(std::max(0, n_sequences)) * logits.size());
+    if (n_sequences > 0) {
+        lorica_kv_cache * cache = nullptr;
+        check(lorica_kv_cache_create_many(model.get(), nullptr, n_prompt + n_generate, n_sequences, &cache));
+        many.reset(cache);
+        check(lorica_kv_cache_eval(cache, tokens.data(), n_prompt, false, logits.data()));
+        for (int i = 0; i < n_sequences; ++i) slots.push_back(i);
+    }
+
     const int64_t weight_bytes = bytes_per_token(choice.path);
     // Of a GPU, its own memory; of it no caches hold the weights of a model worth decoding.
     ReadBuffer memory(gpu ? 1 << 20 : std::max<int64_t>(int64_t{1} << 30, 3 * cache_bytes()), choice.n_threads);
@@ -86,6 +100,21 @@ Json run_decode(const Options & options) {
                              for (int t = 0; t < n_generate; ++t) eval(n_prompt + t, 1);
                          }));
         const double without = 1 / decode.back();
+        if (many) {
+            for (int s = 0; s < n_sequences; ++s) check(lorica_kv_cache_slot_copy(many.get(), 0, s, n_prompt));
+            batched.push_back(
+                n_sequences * n_generate / seconds_of([&] {
+                    for (int t = 0; t < n_generate; ++t) {
+                        std::vector<int32_t> next;
+                        for (int s = 0; s < n_sequences; ++s)
+                            next.push_back(
+                                tokens[static_cast<size_t>((n_prompt + t + 31 * s) % (n_prompt + n_generate))]);
+                        check(lorica_kv_cache_eval_many(many.get(), slots.data(), ones.data(), n_sequences, next.data(),
+                                                        all_logits.data()));
+                    }
+                }));
+            speedup.push_back(batched.back() / decode.back());
+        }
         for (int n = 1; n <= n_adapters; ++n) {
             const auto set = static_cast<size_t>(n - 1);
             switches[set].push_back(
@@ -121,6 +150,10 @@ Json run_decode(const Options & options) {
                  static_cast<double>(weight_bytes) * 1e-6, median(decode) * static_cast<double>(weight_bytes) * 1e-9,
                  median(bandwidth) * 1e-9, median(ratios), static_cast<double>(kv_bytes) * 1e-6, median(kv_ratios),
                  median(cached) * 1e-9, median(cached_ratios));
+    if (many) {
+        std::fprintf(stderr, "%d texts at once %.2f tok/s: %.2f times one by one\n", n_sequences, median(batched),
+                     median(speedup));
+    }
     Json with_adapters;
     for (size_t set = 0; set < adapted.size(); ++set) {
         std::fprintf(
@@ -148,7 +181,10 @@ Json run_decode(const Options & options) {
         .set("ratio_to_memory", summary(ratios))
         .set("ratio_to_memory_with_kv", summary(kv_ratios))
         .set("ratio_to_same_size", summary(cached_ratios))
-        .set("with_adapters", with_adapters);
+        .set("with_adapters", with_adapters)
+        .set("texts_at_once", n_sequences)
+        .set("texts_at_once_tokens_per_second", many ? summary(batched) : Json())
+        .set("texts_at_once_speedup", many ? summary(speedup) : Json());
 }
 
 }  // namespace lorica::bench

@@ -54,6 +54,7 @@ gemm
 decode
   --prompt N          tokens of the prompt (512)
   --generate N        tokens decoded after it (128)
+  --sequences N       also N texts at once, with the prompt shared (0)
   --adapters N        also with 1 to N adapters at once, of --targets and --rank (0)
 merge
   --merge-type TYPE   of the new file (f16)

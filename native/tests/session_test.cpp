@@ -279,6 +279,71 @@ TEST_F(SessionTest, ACacheFilledInAnyPiecesGivesTheLogitsOfOnePass) {
     }
 }
 
+TEST_F(SessionTest, TextsBesideOneAnotherHaveTheLogitsThatEachHasAlone) {
+    for (const auto & [device, act, tolerance] :
+         {std::tuple{"reference", Dtype::f64, 1e-6}, std::tuple{"cpu", Dtype::f32, 1e-5},
+          std::tuple{"cpu", Dtype::bf16, 2e-2}}) {
+        const auto model = load(path, device, act);
+        const auto adapter = busy_adapter(model, small_adapter());
+        const auto row = static_cast<size_t>(shape.n_vocab);
+        std::vector<std::vector<int32_t>> texts;
+        for (uint64_t i = 0; i < 5; ++i)
+            texts.push_back(random_batch(10 + i, {20 + static_cast<int32_t>(7 * i)}, shape.n_vocab).tokens);
+        Context many(model, adapter, 64, 5);
+        std::vector<size_t> done(5);
+        // Prompts of one to several tokens, then one token each; some end, others come in later.
+        for (int step = 0; step < 24; ++step) {
+            std::vector<Context::Append> appends;
+            for (const size_t i : {3u, 0u, 4u, 1u, 2u}) {
+                if (static_cast<size_t>(step) < i) continue;
+                const size_t n = std::min(done[i] == 0 ? 5 + 4 * i : 1, texts[i].size() - done[i]);
+                if (n == 0) continue;
+                appends.push_back({static_cast<int32_t>(i), std::span<const int32_t>(texts[i]).subspan(done[i], n)});
+                done[i] += n;
+            }
+            if (appends.empty()) continue;
+            std::vector<float> logits(appends.size() * row);
+            many.eval(appends, logits.data());
+            for (size_t a = 0; a < appends.size(); ++a) {
+                const auto i = static_cast<size_t>(appends[a].slot);
+                EXPECT_EQ(many.n_past(appends[a].slot), static_cast<int32_t>(done[i]));
+                std::vector<float> alone(row);
+                Context(model, adapter, 64)
+                    .eval(std::span<const int32_t>(texts[i]).first(done[i]), false, alone.data());
+                const auto first = logits.begin() + static_cast<std::ptrdiff_t>(a * row);
+                ASSERT_LE(relative_error({first, first + static_cast<std::ptrdiff_t>(row)}, alone), tolerance)
+                    << device << " text " << i << " of " << done[i] << " tokens";
+            }
+        }
+    }
+}
+
+TEST_F(SessionTest, APromptIsCopiedFromSlotToSlotToTheBit) {
+    const auto model = load(path, "cpu", Dtype::bf16);
+    const Batch b = random_batch(2, {40}, shape.n_vocab);
+    const std::span<const int32_t> tokens(b.tokens);
+    const auto row = static_cast<size_t>(shape.n_vocab);
+    Context context(model, busy_adapter(model, small_adapter()), 64, 3);
+    const Context::Append prompt{1, tokens.first(30)};
+    context.eval({&prompt, 1}, nullptr);
+    context.copy(1, 2, 25);
+    context.copy(1, 0, 30);
+    context.truncate(25, 1);
+    EXPECT_EQ(context.n_past(0), 30);
+    EXPECT_EQ(context.n_past(2), 25);
+    const Context::Append both[] = {{1, tokens.subspan(25, 1)}, {2, tokens.subspan(25, 1)}};
+    std::vector<float> logits(2 * row);
+    context.eval(both, logits.data());
+    EXPECT_TRUE(std::equal(logits.begin(), logits.begin() + static_cast<std::ptrdiff_t>(row),
+                           logits.begin() + static_cast<std::ptrdiff_t>(row)));
+    const Context::Append twice[] = {{1, tokens.first(1)}, {1, tokens.first(1)}};
+    EXPECT_THAT(error_of([&] { context.eval(twice, nullptr); }), HasSubstr("named twice"));
+    const Context::Append missing{3, tokens.first(1)};
+    EXPECT_THAT(error_of([&] { context.eval({&missing, 1}, nullptr); }), HasSubstr("slot 3 does not exist"));
+    EXPECT_THAT(error_of([&] { context.copy(2, 1, 27); }), HasSubstr("it holds 26"));
+    EXPECT_THAT(error_of([&] { context.truncate(31, 0); }), HasSubstr("it holds 30"));
+}
+
 TEST_F(SessionTest, EvaluationGivesTheLossOfTheForwardPassAndOneValuePerToken) {
     const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
     Session session(adapter, small_session());

@@ -732,8 +732,30 @@ LORICA_API void lorica_kv_cache_cancel(lorica_kv_cache * cache, bool cancelled);
 LORICA_API lorica_status lorica_kv_cache_set_adapters(lorica_kv_cache * cache, const lorica_adapter * const * adapters,
                                                       const double * factors, int32_t n_adapters);
 
-/* Forgets all positions from n_past on; n_past 0 empties the cache. */
+/* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. */
 LORICA_API lorica_status lorica_kv_cache_truncate(lorica_kv_cache * cache, int32_t n_past);
+
+/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0;
+ * adapters and cancelling about all. Weights are read once for all texts of a call, so that many take little longer
+ * than one. A text has the logits that it has by itself, up to rounding: with other rows beside them, products of rows
+ * are summed up in another order. Errors: as lorica_kv_cache_create. */
+LORICA_API lorica_status lorica_kv_cache_create_many(const lorica_model * model, const lorica_adapter * adapter,
+                                                     int32_t n_ctx, int32_t n_slots, lorica_kv_cache ** out);
+
+/* Appends to n different slots: n_tokens[i] tokens to slots[i], all of them one after another in `tokens`. logits is
+ * NULL or receives those of the last token of each, [n, V]. Errors: as lorica_kv_cache_eval, a slot that is named
+ * twice. After CANCELLED, some of the slots may be appended to: see lorica_kv_cache_slot_n_past. */
+LORICA_API lorica_status lorica_kv_cache_eval_many(lorica_kv_cache * cache, const int32_t * slots,
+                                                   const int32_t * n_tokens, int32_t n, const int32_t * tokens,
+                                                   float * logits);
+
+/* Of one slot. -1: there is no such slot. */
+LORICA_API int32_t lorica_kv_cache_slot_n_past(const lorica_kv_cache * cache, int32_t slot);
+LORICA_API lorica_status lorica_kv_cache_slot_truncate(lorica_kv_cache * cache, int32_t slot, int32_t n_past);
+
+/* Makes the first n_past positions of slot `from` the text of slot `to`: a prompt that many answers share is processed
+ * once. */
+LORICA_API lorica_status lorica_kv_cache_slot_copy(lorica_kv_cache * cache, int32_t from, int32_t to, int32_t n_past);
 
 #ifdef __cplusplus
 }

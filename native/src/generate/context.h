@@ -1,4 +1,4 @@
-// A KV cache and the forward pass through it.
+// A KV cache and the forward pass through it, of one text or of many at once.
 #pragma once
 
 #include <memory>
@@ -14,13 +14,17 @@ namespace lorica {
 class Context {
 public:
     // adapter may be null. Errors: INVALID_ARGUMENT, OUT_OF_MEMORY.
-    Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx);
+    Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx,
+            int32_t n_slots = 1);
     Context(const Context &) = delete;
     Context & operator=(const Context &) = delete;
 
-    int32_t n_ctx() const { return n_ctx_; }
-    int32_t n_past() const { return n_past_; }
-    void truncate(int32_t n_past);
+    int32_t n_ctx() const { return n_ctx_; }  // of each text
+    int32_t n_slots() const { return static_cast<int32_t>(n_past_.size()); }
+    int32_t n_past(int32_t slot = 0) const { return n_past_[checked(slot)]; }
+    void truncate(int32_t n_past, int32_t slot = 0);
+    // The text of slot `to` becomes the first n_past tokens of that of slot `from`.
+    void copy(int32_t from, int32_t to, int32_t n_past);
 
     // Goes on with the sum of these adapters, each times its factor; none: the base alone. Empties the cache. A single
     // adapter with factor 1 is applied as it is, so that its later changes are seen; of all else a copy is made.
@@ -30,22 +34,42 @@ public:
     // Appends tokens. logits: empty, or n_vocab values (of the last token), or n_vocab per token when all_logits.
     void eval(std::span<const int32_t> tokens, bool all_logits, float * logits);
 
+    // What is appended to the text of a slot.
+    struct Append {
+        int32_t slot;
+        std::span<const int32_t> tokens;
+    };
+    // Appends to several texts, each slot once; weights are read once for all of them. logits: null, or n_vocab values
+    // of each one's last token, in order.
+    void eval(std::span<const Append> appends, float * logits);
+
 private:
     struct Release {
         Backend * backend;
         void operator()(void * memory) const { backend->release(memory); }
     };
-    // The keys and values of earlier tokens: act [n_ctx, n_head_kv * head_dim], row i of the token at position i.
+    // The keys and values of earlier tokens: act [n_slots n_ctx, n_head_kv * head_dim], row slot n_ctx + i of the token
+    // at position i.
     struct Cache {
         Matrix k, v;
     };
     struct Buffers {
         std::vector<Cache> caches;  // of the layers
         Matrix x;                   // hidden: the residual stream
+        Matrix last;                // hidden: rows of x whose logits are wanted
         float * logits;
-        int32_t *tokens, *positions;
+        int32_t *tokens, *positions, *rows;
     };
-    static Buffers lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t piece);
+    // A piece of work: tokens of one text or several, and where they go.
+    struct Piece {
+        std::vector<int32_t> tokens, positions, rows;
+        std::vector<Segment> segments;
+        std::vector<int32_t> last;  // tokens whose logits are wanted
+    };
+    static Buffers lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t n_slots, int32_t piece);
+    size_t checked(int32_t slot) const;
+    void check_tokens(std::span<const int32_t> tokens, int32_t slot) const;
+    void eval_piece(const Piece & piece, float * logits);
     // The plans of a model's layers with an adapter, or of the base where it is null.
     struct Plan {
         Plans plans;
@@ -58,17 +82,18 @@ private:
     void place(const Plan & plan, void * temporary);
     WorkspaceShape workspace(int64_t max_rank) const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
-                const PlacedSlots & slots, const Segment & segment, int32_t layer = -1) const;
+                const PlacedSlots & slots, std::span<const Segment> segments, int64_t n, int32_t layer = -1) const;
     void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
     void arrange_weights();
-    void forward(const Segment & segment);          // buffers_.tokens to buffers_.x
-    void compute_logits(int64_t first, int64_t n);  // of n tokens of that, at most logits_piece, to buffers_.logits
+    void forward(std::span<const Segment> segments, int64_t n);  // buffers_.tokens to buffers_.x
+    void compute_logits(Matrix x);                               // at most logits_piece rows, to buffers_.logits
     uint64_t shape_key(int64_t n_logits) const;
 
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
-    int32_t n_ctx_, piece_, n_past_ = 0;
+    int32_t n_ctx_, piece_;
+    std::vector<int32_t> n_past_;       // of each slot
     uint64_t n_applied_ = 0;            // how often the adapters have changed
     bool arranged_ = false;             // or found that it cannot be
     std::unique_ptr<Backend> backend_;  // declared before what it releases

@@ -1,5 +1,7 @@
 #include "run/executor.h"
 
+#include <algorithm>
+
 #include "common/error.h"
 
 namespace lorica {
@@ -33,7 +35,7 @@ public:
             }
             case Call::rope: to_.rope(at(c.y), b_.positions, rope(c), c.direction); return;
             case Call::rope_into_cache:
-                to_.rope_into_cache(at(c.q), at(c.k), at(c.v), b_.positions, nullptr, rope(c), keys(c.k_cache),
+                to_.rope_into_cache(at(c.q), at(c.k), at(c.v), b_.positions, b_.cache_rows, rope(c), keys(c.k_cache),
                                     keys(c.v_cache));
                 return;
             case Call::attention:
@@ -103,7 +105,9 @@ private:
     Matrix keys(SlotId slot) const {
         const Slot::Place place = b_.plan.slots[static_cast<size_t>(slot)].place;
         if (place != Slot::k_cache && place != Slot::v_cache) return at(slot);
-        return whole(slot).slice_rows(0, b_.segments.back().kv_begin + b_.segments.back().kv_len);
+        int64_t rows = 0;
+        for (const Segment & segment : b_.segments) rows = std::max(rows, int64_t{segment.kv_begin} + segment.kv_len);
+        return whole(slot).slice_rows(0, rows);
     }
 
     Norm norm(const Call & c) const {

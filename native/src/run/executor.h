@@ -28,9 +28,10 @@ struct Bound {
     int32_t layer = -1;
     const AttachedSites * adapter = nullptr;
 
-    const int32_t * positions = nullptr;  // device memory [n_tokens]
-    int64_t longest_sequence = 0;         // that there may ever be: decides about the frequencies of LongRoPE
-    std::span<const Segment> segments;    // kv ranges index the rows of the keys that are attended to
+    const int32_t * positions = nullptr;   // device memory [n_tokens]
+    int64_t longest_sequence = 0;          // that there may ever be: decides about the frequencies of LongRoPE
+    const int32_t * cache_rows = nullptr;  // where the keys and values of each token go; null: to its position
+    std::span<const Segment> segments;     // kv ranges index the rows of the keys that are attended to
 
     const int32_t * tokens = nullptr;  // of embeddings
     double noise_alpha = 0;
