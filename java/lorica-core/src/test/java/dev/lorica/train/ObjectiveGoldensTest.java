@@ -1,0 +1,186 @@
+package dev.lorica.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.Model;
+import dev.lorica.ModelConfig;
+import dev.lorica.Precision;
+import dev.lorica.TestModels;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.LoraConfig;
+import dev.lorica.data.DataConfig;
+import dev.lorica.data.DataRecord;
+import dev.lorica.data.Dataset;
+import dev.lorica.data.RecordKind;
+import dev.lorica.data.TokenizedDataset;
+import dev.lorica.train.Objective.CpoLoss;
+import dev.lorica.train.Objective.DpoLoss;
+import java.io.IOException;
+import java.io.InputStream;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.Stream;
+import java.util.stream.StreamSupport;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/**
+ * Twenty steps with every objective next to TRL, whose losses, metrics and adapters {@code scripts/make_objective_goldens.py}
+ * wrote down.
+ */
+class ObjectiveGoldensTest {
+    private static final double TOLERANCE = 1e-4;
+
+    private static JsonNode golden;
+    private static Model model;
+    private static List<DataRecord> questions;
+
+    @BeforeAll
+    static void load() throws IOException {
+        model = Model.load(TestModels.austen(), new ModelConfig("cpu", Precision.F32, 2));
+        golden = goldens();
+        JsonNode settings = golden.get("settings");
+        int needed = settings.get("steps").asInt() * settings.get("batch_size").asInt() + 1;
+        questions = Dataset.load(TestModels.austen().resolveSibling("data/pride_and_prejudice_train.json"))
+                .head(needed);
+    }
+
+    private static JsonNode goldens() throws IOException {
+        try (InputStream file = ObjectiveGoldensTest.class.getResourceAsStream("/objectives.json")) {
+            return new ObjectMapper().readTree(file);
+        }
+    }
+
+    @AfterAll
+    static void close() {
+        model.close();
+    }
+
+    static Stream<String> cases() throws IOException {
+        Iterable<String> names = goldens()::fieldNames;
+        return StreamSupport.stream(names.spliterator(), false).filter(name -> !name.equals("settings"));
+    }
+
+    private static Objective objective(String name, JsonNode settings) {
+        double beta = settings.get("beta").asDouble();
+        double smoothing = settings.path("label_smoothing").asDouble();
+        return switch (name.split("_")[0]) {
+            case "dpo" ->
+                Objective.dpo(beta, DpoLoss.of(settings.get("loss_type").asText()), smoothing);
+            case "orpo" -> Objective.orpo(beta);
+            case "simpo" -> Objective.simpo(beta, settings.get("simpo_gamma").asDouble());
+            case "cpo" ->
+                Objective.cpo(
+                        beta,
+                        CpoLoss.of(settings.get("loss_type").asText()),
+                        0,
+                        settings.get("cpo_alpha").asDouble(),
+                        smoothing);
+            case "kto" ->
+                Objective.kto(
+                        beta,
+                        settings.get("desirable_weight").asDouble(),
+                        settings.get("undesirable_weight").asDouble());
+            default -> throw new IllegalArgumentException(name);
+        };
+    }
+
+    private static TokenizedDataset data(Objective objective) {
+        List<DataRecord> records = new ArrayList<>();
+        for (int i = 0; i + 1 < questions.size(); i++) {
+            String prompt = questions.get(i).prompt();
+            String good = questions.get(i).response();
+            String bad = questions.get(i + 1).response();
+            boolean label = i % 3 != 1;
+            records.add(
+                    objective.records() == RecordKind.PAIRS
+                            ? DataRecord.pair(prompt, good, bad)
+                            : DataRecord.of(prompt, label ? good : bad).withValue(label ? 1 : 0));
+        }
+        return TokenizedDataset.of(Dataset.of(records), model.tokenizer(), DataConfig.ofMaxLength(512));
+    }
+
+    @ParameterizedTest
+    @MethodSource("cases")
+    void followsTrl(String name) {
+        JsonNode settings = golden.get("settings");
+        JsonNode expected = golden.get(name);
+        Objective objective = objective(name, expected.get("settings"));
+        List<TrainingProgress> steps = new ArrayList<>();
+        try (Adapter adapter = Adapter.create(
+                model,
+                LoraConfig.builder()
+                        .rank(settings.get("rank").asInt())
+                        .alpha(settings.get("alpha").asDouble())
+                        .seed(settings.get("seed").asLong())
+                        .targetModules(settings.get("target_modules").asText())
+                        .build())) {
+            TrainingConfig config = TrainingConfig.builder()
+                    .shuffle(false)
+                    .batchSize(settings.get("batch_size").asInt())
+                    .learningRate(settings.get("learning_rate").asDouble())
+                    .schedulerType(SchedulerType.CONSTANT)
+                    .weightDecay(settings.get("weight_decay").asDouble())
+                    .adamEpsilon(settings.get("adam_epsilon").asDouble())
+                    .maxGradNorm(1)
+                    .maxSteps(settings.get("steps").asInt())
+                    .maxLength(512)
+                    .build();
+            Trainer trainer = new Trainer(model, adapter, config, objective);
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    steps.add(progress);
+                }
+            });
+            trainer.train(data(objective));
+            compare(steps, expected.get("steps"));
+            compare(adapter, expected.get("adapter"));
+        }
+    }
+
+    private static void compare(List<TrainingProgress> steps, JsonNode expected) {
+        assertThat(steps).hasSize(expected.size());
+        for (int i = 0; i < steps.size(); i++) {
+            Map<String, Double> values = new HashMap<>(steps.get(i).metrics());
+            values.put("loss", steps.get(i).loss());
+            JsonNode step = expected.get(i);
+            Iterable<String> names = step::fieldNames;
+            assertThat(values.keySet()).as("metrics of step %d", i + 1).containsExactlyInAnyOrderElementsOf(names);
+            for (String name : names) {
+                double value = step.get(name).asDouble();
+                assertThat(values.get(name))
+                        .as("%s of step %d", name, i + 1)
+                        .isCloseTo(value, within(TOLERANCE * Math.max(1, Math.abs(value))));
+            }
+        }
+    }
+
+    private static void compare(Adapter adapter, JsonNode expected) {
+        assertThat(adapter.tensors()).hasSize(expected.size());
+        List<Adapter.Tensor> tensors = adapter.tensors();
+        for (int i = 0; i < tensors.size(); i++) {
+            JsonNode theirs = expected.get(tensors.get(i).name());
+            float[] values = adapter.values(i);
+            int[] random = Philox.numbers(7, values.length);
+            double squares = 0;
+            double sum = 0;
+            for (int j = 0; j < values.length; j++) {
+                squares += (double) values[j] * values[j];
+                sum += (random[j] & 1) == 0 ? values[j] : -values[j];
+            }
+            double norm = theirs.get(0).asDouble();
+            assertThat(Math.sqrt(squares)).as(tensors.get(i).name()).isCloseTo(norm, within(TOLERANCE * norm));
+            assertThat(sum)
+                    .as("elements of %s", tensors.get(i).name())
+                    .isCloseTo(theirs.get(1).asDouble(), within(TOLERANCE * norm));
+        }
+    }
+}

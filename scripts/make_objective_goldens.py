@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Trains models/austen-7m with the losses of TRL, and writes what 20 steps come to.
+
+    pip install torch==2.13.0 transformers==5.18.0 peft==0.21.0 trl==1.13.0 gguf==0.19.0     # Python 3.11
+    scripts/make_objective_goldens.py
+
+Writes java/lorica-core/src/test/resources/objectives.json: for each objective the losses and metrics of every step, and
+of the adapter after them the norm of each tensor and a sum of its elements with signs. ObjectiveGoldensTest trains the
+same in lorica, in f32.
+
+Losses and metrics are computed by the code of TRL's trainers, from batches that are put together here; the loop around
+them is that of transformers' Trainer. Both sides see the same: the values that the blocks of the GGUF file stand for, A
+as lorica begins it, B = 0, the questions of the Pride and Prejudice set in their order, with their answer as the better
+one and that of the question behind it as the worse one.
+"""
+import argparse
+import json
+from collections import defaultdict
+from types import SimpleNamespace
+
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer
+from trl import DPOTrainer, KTOTrainer
+from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
+
+import compare_with_peft as peft_side
+
+TARGET = peft_side.TARGET.parent / "objectives.json"
+N_STEPS, RANK, ALPHA, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 20, 2, 4, 2, 1e-3, 0.01
+# AdamW divides a gradient by its own size: of elements with next to none it makes steps as large as of the others, and of
+# the rounding of f32 too. With an epsilon well above that rounding two programs can be compared element by element.
+EPSILON = 1e-3
+# Those whose rows are in one order on both sides.
+TARGETS = ["v_proj", "o_proj", "up_proj", "down_proj"]
+
+CASES = {
+    "dpo_sigmoid": ("dpo", dict(loss_type="sigmoid", beta=0.1)),
+    "dpo_hinge": ("dpo", dict(loss_type="hinge", beta=0.1)),
+    "dpo_ipo": ("dpo", dict(loss_type="ipo", beta=0.1)),
+    "dpo_robust": ("dpo", dict(loss_type="robust", beta=0.1, label_smoothing=0.1)),
+    "dpo_exo_pair": ("dpo", dict(loss_type="exo_pair", beta=0.1, label_smoothing=0.01)),
+    "dpo_apo_zero": ("dpo", dict(loss_type="apo_zero", beta=0.1)),
+    "dpo_apo_down": ("dpo", dict(loss_type="apo_down", beta=0.1)),
+    "dpo_sigmoid_norm": ("dpo", dict(loss_type="sigmoid_norm", beta=0.1)),
+    "orpo": ("orpo", dict(beta=0.1)),
+    "simpo": ("cpo", dict(loss_type="simpo", beta=2.0, simpo_gamma=0.5, cpo_alpha=0.0)),
+    "cpo_sigmoid": ("cpo", dict(loss_type="sigmoid", beta=0.1, cpo_alpha=1.0, label_smoothing=0.1)),
+    "cpo_ipo": ("cpo", dict(loss_type="ipo", beta=0.1, cpo_alpha=0.5)),
+    "kto": ("kto", dict(beta=0.1, desirable_weight=1.0, undesirable_weight=0.8)),
+}
+
+
+def examples():
+    """(prompt, better answer, worse answer) as ids."""
+    tokenizer = AutoTokenizer.from_pretrained(peft_side.MODEL.parent, gguf_file=peft_side.MODEL.name)
+    records = json.loads(peft_side.DATA.read_text())[:N_STEPS * BATCH_SIZE + 1]
+    prompts = [tokenizer.encode(f"### Instruction:\n{r['question']}\n\n### Response:\n", add_special_tokens=False)
+               for r in records]
+    answers = [tokenizer.encode(r["answer"], add_special_tokens=False) + [tokenizer.eos_token_id] for r in records]
+    return [(prompts[i], answers[i], answers[i + 1]) for i in range(len(records) - 1)]
+
+
+def padded(rows, value):
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+def sequences(pairs):
+    """input_ids, attention_mask, completion_mask of [(prompt, answer)]."""
+    return (padded([p + a for p, a in pairs], 0), padded([[1] * len(p + a) for p, a in pairs], 0),
+            padded([[0] * len(p) + [1] * len(a) for p, a in pairs], 0))
+
+
+def batch_of(kind, rows, step):
+    chosen, rejected = [(p, c) for p, c, _ in rows], [(p, r) for p, _, r in rows]
+    if kind == "dpo":
+        return dict(zip(("input_ids", "attention_mask", "completion_mask"), sequences(chosen + rejected)))
+    if kind == "kto":
+        # Good and other answers by turns.
+        label = [(step * BATCH_SIZE + i) % 3 != 1 for i in range(len(rows))]
+        own = [(p, c if good else r) for (p, c, r), good in zip(rows, label)]
+        other = [(p, own[i - 1][1]) for i, (p, _) in enumerate(own)]
+        batch = dict(zip(("input_ids", "attention_mask", "completion_mask"), sequences(own)))
+        batch |= dict(zip(("KL_input_ids", "KL_attention_mask", "KL_completion_mask"), sequences(other)))
+        batch["label"] = torch.tensor(label)
+        return batch
+    batch = {}
+    for side, pairs in (("chosen", chosen), ("rejected", rejected)):
+        ids, mask, completion = sequences(pairs)
+        batch |= {f"{side}_input_ids": ids, f"{side}_attention_mask": mask,
+                  f"{side}_labels": torch.where(completion == 1, ids, -100)}
+    return batch
+
+
+def trainer_of(kind, model, settings):
+    """TRL's trainer without what its constructor does: only the loss is asked of it."""
+    cls = {"dpo": DPOTrainer, "kto": KTOTrainer, "orpo": ORPOTrainer, "cpo": CPOTrainer}[kind]
+    trainer = cls.__new__(cls)
+    trainer.model, trainer.ref_model, trainer.accelerator = model, None, Accelerator(cpu=True)
+    trainer.args = SimpleNamespace(gradient_checkpointing=False, gradient_checkpointing_kwargs=None)
+    trainer.gradient_checkpointing = False
+    trainer.aux_loss_enabled = trainer.use_liger_kernel = trainer.precompute_ref_logps = False
+    trainer.is_encoder_decoder = trainer.use_weighting = trainer._is_vlm = False
+    trainer.padding_value = trainer.pad_token_id = 0
+    trainer._metrics = {"train": defaultdict(list)}
+    trainer._total_train_tokens, trainer._tp_size = 0, 1
+    trainer.ld_alpha, trainer.f_divergence_type, trainer.alpha = None, "reverse_kl", 0.0
+    trainer.calculate_KL, trainer.label_smoothing = True, 0.0
+    for name, value in settings.items():
+        setattr(trainer, name, value)
+    if kind == "dpo":
+        trainer.loss_types, trainer.loss_weights = [settings["loss_type"]], [1.0]
+    if kind == "kto":
+        trainer.loss_type = "kto"
+    return trainer
+
+
+def train(kind, settings, data):
+    base = peft_side.load_model()
+    model = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_A" in name:
+                layer, module = name.removeprefix("base_model.model.model.layers.").split(".", 1)
+                module = peft_side.MODULES[module.split(".lora_A")[0]]
+                parameter.copy_(torch.from_numpy(peft_side.first_a(int(layer), module, parameter.shape)))
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, eps=EPSILON)
+    trainer = trainer_of(kind, model, settings)
+    steps = []
+    for step in range(N_STEPS):
+        batch = batch_of(kind, data[step * BATCH_SIZE:(step + 1) * BATCH_SIZE], step)
+        optimizer.zero_grad()
+        if kind in ("dpo", "kto"):
+            trainer._metrics["train"].clear()
+            loss = trainer._compute_loss(model, batch, False)
+            metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+        else:
+            loss, metrics = trainer.get_batch_loss_metrics(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        kept = ("rewards/", "logps/", "nll_loss", "log_odds", "kl")
+        metrics = {k: float(f"{float(v):.8g}") for k, v in sorted(metrics.items()) if k.startswith(kept)}
+        if settings.get("cpo_alpha") == 0:
+            metrics.pop("nll_loss")
+        steps.append({"loss": float(f"{loss.item():.8g}"), **metrics})
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer, module = name.removeprefix("base_model.model.model.layers.").split(".", 1)
+        module, half = module.split(".lora_")
+        values = parameter.detach().double().flatten()
+        signs = 1 - 2 * torch.from_numpy((peft_side.philox(7, len(values)) & 1).astype("float64"))
+        tensors[f"blk.{layer}.{peft_side.MODULES[module]}.weight.lora_{half[0].lower()}"] = [
+            float(f"{values.norm().item():.8g}"), float(f"{(values * signs).sum().item():.8g}")]
+    return {"settings": settings, "steps": steps, "adapter": tensors}
+
+
+def write(golden):
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(golden.items())]
+    TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = examples()
+    golden = json.loads(TARGET.read_text()) if TARGET.exists() else {}
+    golden["settings"] = {"steps": N_STEPS, "rank": RANK, "alpha": ALPHA, "seed": peft_side.SEED,
+                          "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY,
+                          "adam_epsilon": EPSILON, "target_modules": ",".join(TARGETS)}
+    for name in arguments.cases:
+        kind, settings = CASES[name]
+        golden[name] = train(kind, settings, data)
+        steps = golden[name]["steps"]
+        write(golden)
+        print(f"{name}: {steps[0]['loss']:.4f} ... {steps[-1]['loss']:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
