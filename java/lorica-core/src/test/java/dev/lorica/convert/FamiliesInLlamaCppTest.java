@@ -5,13 +5,21 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.Model;
+import dev.lorica.ModelConfig;
+import dev.lorica.Precision;
 import dev.lorica.TestModels;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.LoraConfig;
+import dev.lorica.generate.GenerationConfig;
+import dev.lorica.generate.Generator;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -19,7 +27,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Models of transformers, converted here and run by llama.cpp itself: it continues prompts as transformers does
- * (scripts/make_convert_goldens.py). GPT-2 is not among them: this release does not load it without an output tensor of its own.
+ * (scripts/make_convert_goldens.py), and with an adapter on every linear layer as Lorica does. GPT-2 is not among them: this release does not load it without an output tensor of its own.
  */
 class FamiliesInLlamaCppTest {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -55,19 +63,47 @@ class FamiliesInLlamaCppTest {
                 JSON.readValue(source.resolve("greedy.json").toFile(), new TypeReference<>() {});
         Path model = folder.resolve("model.gguf");
         HuggingFaceConverter.convert(source, model, "F32");
-        Path prompts = folder.resolve("prompts.json");
+        List<String> prompts = new ArrayList<>(expected.keySet());
+        assertThat(llamaCpp(model, "none", prompts)).isEqualTo(new ArrayList<>(expected.values()));
+
+        List<String> ours = new ArrayList<>();
+        try (Model loaded = Model.load(model, new ModelConfig("cpu", Precision.F32, 1));
+                Adapter adapter = Adapter.create(
+                        loaded, LoraConfig.builder().rank(4).alpha(32).build());
+                Generator generator = new Generator(loaded, adapter)) {
+            Random random = new Random(1);
+            for (int i = 0; i < adapter.tensors().size(); i++) {
+                float[] values = adapter.values(i);
+                for (int j = 0; j < values.length; j++) {
+                    values[j] = (float) (0.3 * random.nextGaussian());
+                }
+                adapter.setValues(i, values);
+            }
+            adapter.save(folder);
+            GenerationConfig greedy =
+                    new GenerationConfig(Integer.parseInt(NEW_TOKENS), 0, 0, 1, 0, 1, 0, List.of(), 1);
+            for (String prompt : prompts) {
+                ours.add(generator.generate(prompt, greedy).result().text());
+            }
+        }
+        assertThat(ours).isNotEqualTo(new ArrayList<>(expected.values()));
+        assertThat(llamaCpp(model, folder.resolve(Adapter.FILE_NAME).toString(), prompts))
+                .isEqualTo(ours);
+    }
+
+    private List<String> llamaCpp(Path model, String adapter, List<String> prompts) throws Exception {
+        Path input = folder.resolve("prompts.json");
         Path texts = folder.resolve("texts.json");
         Path log = folder.resolve("llama.cpp.log");
-        JSON.writeValue(prompts.toFile(), new ArrayList<>(expected.keySet()));
-
+        JSON.writeValue(input.toFile(), prompts);
         Process process = new ProcessBuilder(
                         Path.of(System.getProperty("java.home"), "bin", "java").toString(),
                         "-cp",
                         System.getProperty("java.class.path"),
                         "dev.lorica.generate.LlamaCpp",
                         model.toString(),
-                        "none",
-                        prompts.toString(),
+                        adapter,
+                        input.toString(),
                         texts.toString(),
                         NEW_TOKENS)
                 .redirectErrorStream(true)
@@ -80,9 +116,7 @@ class FamiliesInLlamaCppTest {
         assertThat(ended && process.exitValue() == 0)
                 .as(() -> "llama.cpp ended: " + tail(log))
                 .isTrue();
-
-        List<String> theirs = JSON.readValue(texts.toFile(), new TypeReference<>() {});
-        assertThat(theirs).isEqualTo(new ArrayList<>(expected.values()));
+        return JSON.readValue(texts.toFile(), new TypeReference<>() {});
     }
 
     private static String tail(Path log) {
