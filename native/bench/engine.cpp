@@ -29,6 +29,7 @@ void check(lorica_status status) {
 
 ModelChoice::ModelChoice(const Options & options) {
     shape_ = options.text("shape", "s135");
+    architecture_ = options.text("architecture", "llama");
     type_ = options.text("type", "q4_0");
     cache_ = options.text("cache", default_cache_folder());
     path = options.text("model", "");
@@ -42,7 +43,7 @@ ModelChoice::ModelChoice(const Options & options) {
 }
 
 void ModelChoice::prepare() {
-    if (path.empty()) path = cached_model(cache_, named_shape(shape_), parse_type(type_));
+    if (path.empty()) path = cached_model(cache_, named_shape(shape_, architecture_), parse_type(type_));
 }
 
 ModelHandle ModelChoice::load() const {

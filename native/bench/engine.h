@@ -28,7 +28,8 @@ using ContextHandle = std::unique_ptr<lorica_kv_cache, Freed<lorica_kv_cache_fre
 using TokenizerHandle = std::unique_ptr<lorica_tokenizer, Freed<lorica_tokenizer_free>>;
 using GgufHandle = std::unique_ptr<lorica_gguf, Freed<lorica_gguf_free>>;
 
-// What most commands take: --model FILE, or --shape NAME --type TYPE in --cache FOLDER; --device D; --threads N;
+// What most commands take: --model FILE, or --shape NAME --architecture A --type TYPE in --cache FOLDER; --device D;
+// --threads N;
 // --precision P.
 struct ModelChoice {
     std::string path, name, device;
@@ -41,7 +42,7 @@ struct ModelChoice {
     ModelHandle load() const;
 
 private:
-    std::string shape_, type_, cache_;
+    std::string shape_, architecture_, type_, cache_;
 };
 
 // The GPU of a choice, to be asked about memory and rates; null for a CPU, of which machine.h knows.

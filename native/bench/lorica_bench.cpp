@@ -30,6 +30,7 @@ commands
 
 options of all commands (default)
   --shape NAME        mini, s135, tiny1b, llama7b, llama8b: random weights (s135)
+  --architecture A    of random weights: llama, qwen3, gemma3, gpt2, ... (llama)
   --type TYPE         of the weights: q4_0, q8_0, q4_k, bf16, ... (q4_0)
   --model FILE        a GGUF model instead
   --cache FOLDER      where models of random weights are kept (~/.cache/lorica/bench)

@@ -5,6 +5,7 @@
 #include "common/thread_pool.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
+#include "model/arch/architectures.h"
 
 #include <algorithm>
 #include <cctype>
@@ -13,6 +14,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -27,6 +29,8 @@ constexpr int recipe = 1;
 
 // llama.cpp's token types.
 constexpr int32_t token_normal = 1, token_unknown = 2, token_control = 3, token_byte = 6;
+
+constexpr uint32_t benchmark_window = 512;
 
 const std::string space = "\xe2\x96\x81";  // SentencePiece's sign for a space
 
@@ -80,53 +84,62 @@ void set_tokenizer(GgufWriter & writer, int64_t n_vocab) {
     writer.set_bool("tokenizer.ggml.add_eos_token", false);
 }
 
+// Beyond what all architectures have: windows, and scales that are not 1.
+void set_own_keys(GgufWriter & writer, const std::string & architecture) {
+    const std::string prefix = architecture + ".";
+    if (architecture == "gemma2" || architecture == "gemma3")
+        writer.set_u32(prefix + "attention.sliding_window", benchmark_window);
+    if (architecture == "granite") {
+        writer.set_f32(prefix + "attention.scale", 1.0f / 64);
+        writer.set_f32(prefix + "embedding_scale", 12);
+        writer.set_f32(prefix + "residual_scale", 0.22f);
+        writer.set_f32(prefix + "logit_scale", 8);
+    }
+    if (architecture == "mistral3") writer.set_f32(prefix + "attention.temperature_scale", 0.1f);
+}
+
 void write_model(const std::string & path, const Shape & shape, ggml_type type) {
     GgufWriter writer;
-    const auto u32 = [&](const char * key, int64_t value) { writer.set_u32(key, static_cast<uint32_t>(value)); };
-    writer.set_string("general.architecture", "llama");
+    const std::string prefix = shape.architecture + ".";
+    const auto u32 = [&](const char * key, int64_t value) {
+        writer.set_u32(prefix + key, static_cast<uint32_t>(value));
+    };
+    writer.set_string("general.architecture", shape.architecture);
     writer.set_string("general.name", "random " + shape.name);
     writer.set_u32("general.quantization_version", GGML_QNT_VERSION);
-    u32("llama.vocab_size", shape.n_vocab);
-    u32("llama.context_length", 4096);
-    u32("llama.embedding_length", shape.n_embd);
-    u32("llama.block_count", shape.n_layer);
-    u32("llama.feed_forward_length", shape.n_ff);
-    u32("llama.attention.head_count", shape.n_head);
-    u32("llama.attention.head_count_kv", shape.n_head_kv);
-    u32("llama.rope.dimension_count", shape.head_dim);
-    writer.set_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    writer.set_f32("llama.rope.freq_base", 10000.0f);
+    u32("vocab_size", shape.n_vocab);
+    u32("context_length", 4096);
+    u32("embedding_length", shape.n_embd);
+    u32("block_count", shape.n_layer);
+    u32("feed_forward_length", shape.n_ff);
+    u32("attention.head_count", shape.n_head);
+    u32("attention.head_count_kv", shape.n_head_kv);
+    u32("rope.dimension_count", shape.head_dim);
+    writer.set_f32(prefix + "attention.layer_norm_rms_epsilon", 1e-5f);
+    writer.set_f32(prefix + "rope.freq_base", 10000.0f);
+    set_own_keys(writer, shape.architecture);
     set_tokenizer(writer, shape.n_vocab);
 
+    // A file of metadata alone is enough for a description, which says what tensors there are.
+    writer.write(path + ".metadata");
+    const std::vector<TensorSpec> tensors = tensors_of(describe(GgufFile::open(path + ".metadata")));
+    std::filesystem::remove(path + ".metadata");
     const auto buffer = std::make_shared<std::vector<std::byte>>();  // of the tensor that is being written
-    const std::vector<float> ones(static_cast<size_t>(shape.n_embd), 1.0f);
+    std::list<std::vector<float>> vectors;
     uint64_t stream = 0;
-    const auto matrix = [&](const std::string & name, int64_t out, int64_t in) {
-        const int64_t ne[] = {in, out};
-        writer.add_tensor(name, type, ne, [=, seed = derive_seed(1, stream++)] {
-            *buffer = random_blocks(type, out, in, 1.0f / std::sqrt(static_cast<float>(in)), seed);
-            return std::span<const std::byte>(*buffer);
-        });
-    };
-    const auto norm = [&](const std::string & name) {
-        writer.add_tensor(name, GGML_TYPE_F32, {shape.n_embd}, ones.data());
-    };
-
-    matrix("token_embd.weight", shape.n_vocab, shape.n_embd);
-    for (int64_t layer = 0; layer < shape.n_layer; ++layer) {
-        const std::string block = "blk." + std::to_string(layer) + ".";
-        norm(block + "attn_norm.weight");
-        matrix(block + "attn_q.weight", shape.q_dim(), shape.n_embd);
-        matrix(block + "attn_k.weight", shape.kv_dim(), shape.n_embd);
-        matrix(block + "attn_v.weight", shape.kv_dim(), shape.n_embd);
-        matrix(block + "attn_output.weight", shape.n_embd, shape.q_dim());
-        norm(block + "ffn_norm.weight");
-        matrix(block + "ffn_gate.weight", shape.n_ff, shape.n_embd);
-        matrix(block + "ffn_up.weight", shape.n_ff, shape.n_embd);
-        matrix(block + "ffn_down.weight", shape.n_embd, shape.n_ff);
+    for (const TensorSpec & tensor : tensors) {
+        if (tensor.cols == 1) {
+            vectors.emplace_back(static_cast<size_t>(tensor.rows), tensor.kind == TensorSpec::bias ? 0.01f : 1.0f);
+            writer.add_tensor(tensor.gguf, GGML_TYPE_F32, {tensor.rows}, vectors.back().data());
+            continue;
+        }
+        const int64_t ne[] = {tensor.cols, tensor.rows};
+        writer.add_tensor(tensor.gguf, type, ne,
+                          [=, out = tensor.rows, in = tensor.cols, seed = derive_seed(1, stream++)] {
+                              *buffer = random_blocks(type, out, in, 1.0f / std::sqrt(static_cast<float>(in)), seed);
+                              return std::span<const std::byte>(*buffer);
+                          });
     }
-    norm("output_norm.weight");
-    matrix("output.weight", shape.n_vocab, shape.n_embd);
     writer.write(path);
 }
 
@@ -146,9 +159,11 @@ std::string unescaped(const std::string & text) {
 
 }  // namespace
 
-int64_t Shape::layer_weights() const { return n_embd * (2 * q_dim() + 2 * kv_dim() + 3 * n_ff); }
+int64_t Shape::layer_weights() const { return n_embd * (2 * q_dim() + 2 * kv_dim() + (is_gated() ? 3 : 2) * n_ff); }
 
-Shape named_shape(const std::string & name) {
+bool Shape::is_gated() const { return architecture != "gpt2" && architecture != "falcon" && architecture != "gptneox"; }
+
+Shape named_shape(const std::string & name, const std::string & architecture) {
     const Shape shapes[] = {
         {"mini", 4, 256, 512, 4, 2, 64, 2000},
         {"s135", 30, 576, 1536, 9, 3, 64, 32000},
@@ -157,22 +172,36 @@ Shape named_shape(const std::string & name) {
         {"llama8b", 32, 4096, 14336, 32, 8, 128, 128256},
     };
     for (const Shape & shape : shapes) {
-        if (shape.name == name) return shape;
+        if (shape.name != name) continue;
+        Shape other = shape;
+        if (architecture == "llama") return other;
+        other.architecture = architecture;
+        other.name += "-" + architecture;
+        // As many weights without a gate as with one.
+        if (!other.is_gated()) other.n_ff = other.n_ff * 3 / 2;
+        if (architecture == "gpt2" || architecture == "gptneox") other.n_head_kv = other.n_head;
+        if (architecture == "falcon") other.n_head_kv = 1;
+        return other;
     }
     fail(LORICA_ERROR_INVALID_ARGUMENT, "--shape ", name,
          ": it is one of mini, s135, tiny1b, llama7b, llama8b; or use --model FILE");
 }
 
 Shape shape_of(const std::string & name, const lorica_model_info & info) {
-    return {name, info.n_layer, info.n_embd, info.n_ff, info.n_head, info.n_head_kv, info.head_dim, info.n_vocab};
+    return {name,           info.n_layer,  info.n_embd,  info.n_ff,        info.n_head,
+            info.n_head_kv, info.head_dim, info.n_vocab, info.architecture};
 }
 
 std::vector<LinearShape> linear_shapes(const Shape & s) {
     return {
-        {"q_proj", s.q_dim(), s.n_embd, s.n_layer},  {"k_proj", s.kv_dim(), s.n_embd, s.n_layer},
-        {"v_proj", s.kv_dim(), s.n_embd, s.n_layer}, {"o_proj", s.n_embd, s.q_dim(), s.n_layer},
-        {"gate_proj", s.n_ff, s.n_embd, s.n_layer},  {"up_proj", s.n_ff, s.n_embd, s.n_layer},
-        {"down_proj", s.n_embd, s.n_ff, s.n_layer},  {"head", s.n_vocab, s.n_embd, 1},
+        {"q_proj", s.q_dim(), s.n_embd, s.n_layer},
+        {"k_proj", s.kv_dim(), s.n_embd, s.n_layer},
+        {"v_proj", s.kv_dim(), s.n_embd, s.n_layer},
+        {"o_proj", s.n_embd, s.q_dim(), s.n_layer},
+        {"gate_proj", s.n_ff, s.n_embd, s.is_gated() ? s.n_layer : 0},
+        {"up_proj", s.n_ff, s.n_embd, s.n_layer},
+        {"down_proj", s.n_embd, s.n_ff, s.n_layer},
+        {"head", s.n_vocab, s.n_embd, 1},
     };
 }
 

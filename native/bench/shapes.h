@@ -14,17 +14,19 @@ namespace lorica::bench {
 struct Shape {
     std::string name;
     int64_t n_layer, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab;
+    std::string architecture = "llama";
 
     int64_t q_dim() const { return n_head * head_dim; }
     int64_t kv_dim() const { return n_head_kv * head_dim; }
-    int64_t layer_weights() const;  // elements of the seven linear weights of one block
+    int64_t layer_weights() const;  // elements of the linear weights of one block
+    bool is_gated() const;          // the feed-forward network
     int64_t head_weights() const { return n_embd * n_vocab; }
     // N of "4N operations per token": linear weights and head, not the embedding.
     int64_t n() const { return n_layer * layer_weights() + head_weights(); }
 };
 
-// mini, s135, tiny1b, llama7b, llama8b. Errors: INVALID_ARGUMENT.
-Shape named_shape(const std::string & name);
+// mini, s135, tiny1b, llama7b, llama8b; of another architecture with about as many weights. Errors: INVALID_ARGUMENT.
+Shape named_shape(const std::string & name, const std::string & architecture = "llama");
 Shape shape_of(const std::string & name, const lorica_model_info & info);
 
 // y = x W^T and dx = dy W of one weight W[out, in], `count` times in the model.
