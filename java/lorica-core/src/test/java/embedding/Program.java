@@ -37,5 +37,6 @@ public final class Program {
                         "trained with " + TrainingConfig.of(loaded.metadata()).optimizer());
             }
         }
+        System.out.println("JavaCPP's limit is " + System.getProperty("org.bytedeco.javacpp.maxPhysicalBytes"));
     }
 }

@@ -1,5 +1,6 @@
 package dev.lorica;
 
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeDevices;
 import java.util.List;
 
@@ -18,6 +19,7 @@ public final class Lorica {
      * @throws dev.lorica.exceptions.LoricaException if it is not there; the message says why
      */
     public static DeviceInfo device(ModelConfig config) {
+        Arguments.given(config, "config");
         return NativeDevices.device(config.device(), config.precision().code, config.threads(), DeviceInfo::new);
     }
 

@@ -1,6 +1,7 @@
 package dev.lorica;
 
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeModel;
 import java.nio.file.Path;
@@ -38,6 +39,7 @@ public final class Model implements AutoCloseable {
 
     /** Opens a model on the best device. */
     public static Model load(Path file) {
+        Arguments.given(file, "file");
         return load(file, ModelConfig.defaults());
     }
 
@@ -47,6 +49,8 @@ public final class Model implements AutoCloseable {
      * @param path a GGUF file, or a name on Hugging Face's hub such as {@code hf:owner/repo:Q4_K_M} (see {@link dev.lorica.hub.Hub})
      */
     public static Model load(Path path, ModelConfig config) {
+        Arguments.given(path, "path");
+        Arguments.given(config, "config");
         Path file = Hub.model(path);
         return new Model(
                 file,
@@ -74,9 +78,9 @@ public final class Model implements AutoCloseable {
 
     /** The model's own tokenizer, read when first asked for and closed with the model. */
     public synchronized Tokenizer tokenizer() {
+        engine.requireOpen();
         if (tokenizer == null) {
-            engine.requireOpen();
-            tokenizer = Tokenizer.load(file);
+            tokenizer = Tokenizer.ofModel(file);
         }
         return tokenizer;
     }

@@ -1,7 +1,7 @@
 package dev.lorica;
 
 import dev.lorica.exceptions.InvalidArgumentException;
-import java.util.Objects;
+import dev.lorica.internal.Arguments;
 
 /**
  * Where and how a model runs.
@@ -14,8 +14,8 @@ import java.util.Objects;
  */
 public record ModelConfig(String device, Precision precision, int threads, boolean useMmap) {
     public ModelConfig {
-        Objects.requireNonNull(device, "device");
-        Objects.requireNonNull(precision, "precision");
+        Arguments.given(device, "device");
+        Arguments.given(precision, "precision");
         if (threads < 0) {
             throw new InvalidArgumentException("threads is " + threads + "; it must be 0 (all cores) or more");
         }

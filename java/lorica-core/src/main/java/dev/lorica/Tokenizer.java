@@ -2,6 +2,7 @@ package dev.lorica;
 
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeDetokenizer;
 import dev.lorica.internal.NativeTokenizer;
 import java.nio.charset.StandardCharsets;
@@ -24,7 +25,13 @@ public final class Tokenizer implements AutoCloseable {
 
     /** Reads the vocabulary of a GGUF file, which may be one that holds nothing else. */
     public static Tokenizer load(Path file) {
-        return new Tokenizer(NativeTokenizer.load(Hub.model(file).toString()));
+        Arguments.given(file, "file");
+        return new Tokenizer(NativeTokenizer.load(Hub.model(file).toString(), "the tokenizer"));
+    }
+
+    /** Of a model, with which it is closed. */
+    static Tokenizer ofModel(Path file) {
+        return new Tokenizer(NativeTokenizer.load(file.toString(), "the model"));
     }
 
     public TokenizerInfo info() {
@@ -37,6 +44,7 @@ public final class Tokenizer implements AutoCloseable {
      *                     plain text; false for text from strangers
      */
     public int[] encode(String text, boolean addSpecial, boolean parseSpecial) {
+        Arguments.given(text, "text");
         return engine.encode(text.getBytes(StandardCharsets.UTF_8), addSpecial, parseSpecial);
     }
 
@@ -46,6 +54,8 @@ public final class Tokenizer implements AutoCloseable {
      * @param parseSpecial as in {@link #encode}, for each text
      */
     public List<int[]> encodeBatch(List<String> texts, boolean[] parseSpecial) {
+        Arguments.all(texts, "texts");
+        Arguments.given(parseSpecial, "parseSpecial");
         int n = texts.size();
         if (parseSpecial.length != n) {
             throw new InvalidArgumentException(n + " texts but " + parseSpecial.length + " flags");
@@ -71,6 +81,7 @@ public final class Tokenizer implements AutoCloseable {
      * @param special whether control tokens are written out
      */
     public String decode(int[] ids, boolean special) {
+        Arguments.given(ids, "ids");
         return new String(engine.decode(ids, special), StandardCharsets.UTF_8);
     }
 

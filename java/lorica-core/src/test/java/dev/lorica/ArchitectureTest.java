@@ -9,8 +9,15 @@ import com.tngtech.archunit.core.importer.ImportOption;
 import com.tngtech.archunit.junit.AnalyzeClasses;
 import com.tngtech.archunit.junit.ArchTest;
 import com.tngtech.archunit.lang.ArchRule;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.TreeSet;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
 
 /** Which package may use which. */
 @AnalyzeClasses(packages = "dev.lorica", importOptions = ImportOption.DoNotIncludeTests.class)
@@ -53,6 +60,27 @@ class ArchitectureTest {
         classes.forEach(one -> packages.add(one.getPackageName()));
 
         assertThat(packages).containsExactlyInAnyOrderElementsOf(ORDER);
+    }
+
+    @Test
+    void noMessageOfTheLibraryNamesAnOptionOfTheProgram() throws IOException {
+        Pattern option = Pattern.compile("\"[^\"\n]*(?:^|[ (\"'])--[a-z][^\"\n]*\"");
+        List<String> found = new ArrayList<>();
+        int read = 0;
+        for (String sources : List.of("java/lorica-core/src/main", "java/lorica-native/src/main", "native/src")) {
+            try (Stream<Path> files = Files.walk(TestModels.repository(sources))) {
+                for (Path file : files.filter(file -> file.toString().matches(".*\\.(java|cpp|cu|h|cuh)"))
+                        .toList()) {
+                    read++;
+                    Files.readAllLines(file).stream()
+                            .filter(line -> !line.strip().matches("(\\*|//|/\\*).*"))
+                            .filter(line -> option.matcher(line).find())
+                            .forEach(line -> found.add(file + ": " + line.strip()));
+                }
+            }
+        }
+        assertThat(found).isEmpty();
+        assertThat(read).isGreaterThan(200);
     }
 
     @ArchTest

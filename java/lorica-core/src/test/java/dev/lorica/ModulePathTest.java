@@ -17,7 +17,7 @@ import org.junit.jupiter.api.io.TempDir;
 /** The library as modules, in a JVM of its own: all other tests have it on the class path. */
 class ModulePathTest {
     @Test
-    void trainsSavesAndLoads(@TempDir Path folder) throws Exception {
+    void trainsSavesAndLoadsAndLeavesTheLimitsOfOtherNativeLibrariesAlone(@TempDir Path folder) throws Exception {
         List<String> path = List.of(System.getProperty("java.class.path").split(File.pathSeparator));
         String tests = path.get(0);
         String modules = path.stream()
@@ -30,6 +30,7 @@ class ModulePathTest {
                 .collect(Collectors.joining(File.pathSeparator));
         Process program = new ProcessBuilder(
                         Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                        "-Dorg.bytedeco.javacpp.maxPhysicalBytes=1",
                         "--module-path",
                         modules,
                         "--add-modules",
@@ -44,7 +45,7 @@ class ModulePathTest {
         String output = new String(program.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
         assertThat(program.waitFor(60, TimeUnit.SECONDS)).isTrue();
 
-        assertThat(output).contains("module dev.lorica\n", "trained with adamw\n");
+        assertThat(output).contains("module dev.lorica\n", "trained with adamw\n", "JavaCPP's limit is 1\n");
         assertThat(program.exitValue()).isZero();
     }
 

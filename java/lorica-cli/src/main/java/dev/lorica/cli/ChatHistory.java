@@ -1,6 +1,7 @@
 package dev.lorica.cli;
 
 import dev.lorica.Tokenizer;
+import dev.lorica.data.Conversation;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
@@ -17,6 +18,7 @@ import java.util.function.Consumer;
 final class ChatHistory {
     private final boolean oneByOne;
     private final String system;
+    private final Object tools;
     private final ExampleEncoder encoder;
     private final int context;
     private final int most;
@@ -25,6 +27,7 @@ final class ChatHistory {
     private boolean forgets;
 
     /**
+     * @param tools   that the assistant may call, {@code null}: none
      * @param context tokens that the model's context has
      * @param answer  the most tokens of an answer; at least a quarter of the context is left for the conversation
      * @param note    hears, once each, of what does not go to the model
@@ -32,11 +35,13 @@ final class ChatHistory {
     ChatHistory(
             PromptTemplate template,
             String system,
+            Object tools,
             Tokenizer tokenizer,
             int context,
             int answer,
             Consumer<String> note) {
         this.system = system;
+        this.tools = tools;
         this.note = note;
         this.context = context;
         oneByOne = template instanceof TextTemplate;
@@ -48,19 +53,19 @@ final class ChatHistory {
         }
     }
 
-    /** The messages that this question is asked with; none when it alone is longer than the model's context. */
-    List<Message> ask(String question) {
-        int alone = encoder.prompt(record(List.of(Message.user(question)))).length;
+    /** The conversation that this question is asked with; {@code null} when it alone is longer than the model's context. */
+    Conversation ask(String question) {
+        int alone = tokens(List.of(Message.user(question)));
         if (alone >= context) {
             note.accept("note: the question has " + Format.count(alone, "token") + "; the model's context has room for "
                     + Format.count(context) + ". Ask a shorter one");
-            return List.of();
+            return null;
         }
         if (oneByOne) {
             turns.clear();
         }
         turns.add(Message.user(question));
-        while (turns.size() > 1 && encoder.prompt(record(turns)).length > most) {
+        while (turns.size() > 1 && tokens(turns) > most) {
             if (!forgets) {
                 forgets = true;
                 note.accept(
@@ -69,22 +74,22 @@ final class ChatHistory {
             }
             turns.subList(0, Math.min(2, turns.size() - 1)).clear();
         }
-        return messages(turns);
+        return conversation(turns);
     }
 
     void answered(String answer) {
         turns.add(Message.assistant(answer));
     }
 
-    private List<Message> messages(List<Message> turns) {
+    private Conversation conversation(List<Message> turns) {
         List<Message> messages = new ArrayList<>(turns);
         if (system != null) {
             messages.add(0, Message.system(system));
         }
-        return messages;
+        return new Conversation(messages, tools);
     }
 
-    private DataRecord record(List<Message> turns) {
-        return DataRecord.conversation(messages(turns).toArray(Message[]::new));
+    private int tokens(List<Message> turns) {
+        return encoder.prompt(DataRecord.conversation(conversation(turns))).length;
     }
 }

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import dev.lorica.Model;
 import dev.lorica.ModelInfo;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.data.Conversation;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
@@ -95,6 +96,14 @@ final class GenerateCommand implements Callable<Integer> {
                     + " zephyr, …")
     private String chatTemplate;
 
+    @Option(
+            names = "--tools",
+            paramLabel = "FILE",
+            description =
+                    "A JSON file with a list of the tools that the assistant may call, described as its chat template"
+                            + " wants them, for what is asked with -i or --chat.")
+    private Path toolsFile;
+
     @Mixin
     private SamplingOptions sampling = new SamplingOptions();
 
@@ -124,10 +133,11 @@ final class GenerateCommand implements Callable<Integer> {
                             : "--instruction, --prompt and --chat exclude each other");
         }
         sampling.check();
-        if (prompt != null && (system != null || chatTemplate != null)) {
+        if (prompt != null && (system != null || chatTemplate != null || toolsFile != null)) {
             throw new IllegalArgumentException(
-                    "--system and --chat-template are not for --prompt, which is taken as it stands");
+                    "--system, --tools and --chat-template are not for --prompt, which is taken as it stands");
         }
+        Object tools = toolsFile == null ? null : Tools.read(toolsFile);
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
@@ -137,33 +147,39 @@ final class GenerateCommand implements Callable<Integer> {
                     : chatTemplate == null ? generator.template() : DataOptions.chatTemplate(base, chatTemplate, null);
             encoder = new ExampleEncoder(base.tokenizer(), template, false);
             terminal.err().println(terminal.faint("device: " + info.deviceInWords()));
+            if (tools != null && !Tools.areShown(encoder, tools)) {
+                terminal.err()
+                        .println("note: template \"" + template.name() + "\" does not show tools; the model does not"
+                                + " hear of them");
+            }
             if (prompt != null) {
                 showAll(generator, encoder.prompt(prompt, ""));
                 return ExitCode.OK;
-            }
-            List<Message> messages = new ArrayList<>();
-            if (system != null) {
-                messages.add(Message.system(system));
             }
             if (chat) {
                 ChatHistory history = new ChatHistory(
                         template,
                         system,
+                        tools,
                         base.tokenizer(),
                         info.contextLength(),
                         sampling.maxTokens,
                         terminal.err()::println);
                 chat(generator, history);
             } else {
+                List<Message> messages = new ArrayList<>();
+                if (system != null) {
+                    messages.add(Message.system(system));
+                }
                 messages.add(Message.user(instruction));
-                showAll(generator, ids(messages));
+                showAll(generator, ids(new Conversation(messages, tools)));
             }
         }
         return ExitCode.OK;
     }
 
-    private int[] ids(List<Message> messages) {
-        return encoder.prompt(DataRecord.conversation(messages.toArray(Message[]::new)));
+    private int[] ids(Conversation conversation) {
+        return encoder.prompt(DataRecord.conversation(conversation));
     }
 
     /** As many texts as were asked for, each with a seed of its own. */
@@ -197,8 +213,8 @@ final class GenerateCommand implements Callable<Integer> {
                 if (line.isBlank()) {
                     continue;
                 }
-                List<Message> asked = history.ask(line);
-                if (asked.isEmpty()) {
+                Conversation asked = history.ask(line);
+                if (asked == null) {
                     continue;
                 }
                 GenerationResult result = show(generator, ids(asked), sampling.seed);

@@ -169,6 +169,6 @@ public final class LoricaCli implements Callable<Integer> {
     }
 
     private static String oneLine(String message) {
-        return message.strip().replaceAll("\\s*\\R\\s*", " ");
+        return LibraryWords.asOptions(message.strip().replaceAll("\\s*\\R\\s*", " "));
     }
 }

@@ -35,7 +35,7 @@ class ChatHistoryTest {
         history.ask("A?");
         history.answered("B.");
 
-        assertThat(history.ask("C?"))
+        assertThat(history.ask("C?").messages())
                 .containsExactly(Message.system("S"), Message.user("A?"), Message.assistant("B."), Message.user("C?"));
         assertThat(notes).isEmpty();
     }
@@ -45,7 +45,8 @@ class ChatHistoryTest {
         ChatHistory history = history(ChatTemplate.named("chatml").orElseThrow(), "S", 200);
         List<Message> asked = List.of();
         for (int i = 0; i < 10; i++) {
-            asked = history.ask("Question " + i + ": " + "who is it? ".repeat(5));
+            asked = history.ask("Question " + i + ": " + "who is it? ".repeat(5))
+                    .messages();
             history.answered("He is a clergyman.");
         }
 
@@ -62,7 +63,7 @@ class ChatHistoryTest {
         history.ask("A?");
         history.answered("B.");
 
-        assertThat(history.ask("C?")).containsExactly(Message.user("C?"));
+        assertThat(history.ask("C?").messages()).containsExactly(Message.user("C?"));
         assertThat(notes).singleElement().asString().contains("each is asked by itself");
     }
 
@@ -77,6 +78,6 @@ class ChatHistoryTest {
     }
 
     private ChatHistory history(PromptTemplate template, String system, int context) {
-        return new ChatHistory(template, system, tokenizer, context, 50, notes::add);
+        return new ChatHistory(template, system, null, tokenizer, context, 50, notes::add);
     }
 }

@@ -197,7 +197,7 @@ class DataCommandTest {
                 .succeeds();
         assertThat(chat.out().lines().map(String::strip)).contains(answer).hasSizeGreaterThanOrEqualTo(2);
         Program.run("generate", "-m", Program.model(), "-p", "x", "--system", "S")
-                .failsWith(ExitCode.FAILED, "--system and --chat-template are not for --prompt");
+                .failsWith(ExitCode.FAILED, "--system, --tools and --chat-template are not for --prompt");
     }
 
     @Test

@@ -72,6 +72,50 @@ class NewcomerTest {
     }
 
     @Test
+    void aConversationTakesAdaptersAndTools() throws IOException {
+        Path tools = folder.resolve("tools.json");
+        Files.writeString(
+                tools, "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"parameters\": {}}}]");
+        String[] chat = {
+            "generate",
+            "-m",
+            Program.model(),
+            "-a",
+            adapter() + ":0.5",
+            "--chat",
+            "--tools",
+            tools.toString(),
+            "-n",
+            "2"
+        };
+        JsonNode shown = Program.runWithInput("Who?\n", with(chat, "--chat-template", "qwen2.5", "--json"))
+                .succeeds()
+                .json();
+        JsonNode without = Program.runWithInput(
+                        "Who?\n",
+                        "generate",
+                        "-m",
+                        Program.model(),
+                        "--chat",
+                        "-n",
+                        "2",
+                        "--chat-template",
+                        "qwen2.5",
+                        "--json")
+                .succeeds()
+                .json();
+        assertThat(shown.get("prompt_tokens").asInt())
+                .isGreaterThan(without.get("prompt_tokens").asInt() + 50);
+
+        assertThat(Program.runWithInput("Who?\n", with(chat, "--chat-template", "chatml"))
+                        .succeeds()
+                        .err())
+                .contains("template \"chatml\" does not show tools");
+        Files.writeString(tools, "{}");
+        Program.run(chat).failsWith(ExitCode.FAILED, "is not a JSON list of tools");
+    }
+
+    @Test
     void asManyTextsAsWereAskedForAreGenerated() {
         String[] command = {"generate", "-m", Program.model(), "-p", "It is", "-n", "6", "--seed", "5"};
         JsonNode json = Program.run(with(command, "--num_return_sequences", "3", "--json"))

@@ -8,6 +8,7 @@ import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.files.AtomicFile;
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeAdapter;
 import java.io.IOException;
@@ -62,6 +63,8 @@ public final class Adapter implements AutoCloseable {
 
     /** A new adapter, which changes nothing until it is trained. */
     public static Adapter create(Model model, LoraConfig config) {
+        Arguments.given(model, "model");
+        Arguments.given(config, "config");
         NativeAdapter engine = NativeAdapter.create(
                 Inner.MODEL.of(model),
                 new NativeAdapter.Params(
@@ -92,6 +95,8 @@ public final class Adapter implements AutoCloseable {
      *             Hugging Face's hub
      */
     public static Adapter load(Model model, Path name) {
+        Arguments.given(model, "model");
+        Arguments.given(name, "name");
         Path path = Hub.adapter(name);
         boolean folder = Files.isDirectory(path);
         if (!folder && path.endsWith(PeftFolder.WEIGHTS)) {
@@ -141,10 +146,12 @@ public final class Adapter implements AutoCloseable {
      * its parts are not seen. It answers in the template of the first of them that has one.
      */
     public static Adapter stack(Model model, List<ScaledAdapter> adapters) {
+        Arguments.given(model, "model");
+        Arguments.given(adapters, "adapters");
         if (adapters.isEmpty()) {
             throw new InvalidArgumentException("there are no adapters to stack");
         }
-        adapters.forEach(one -> one.adapter().requireModel(model));
+        Arguments.all(adapters, "adapters").forEach(one -> one.adapter().requireModel(model));
         NativeAdapter engine = NativeAdapter.stack(
                 Inner.MODEL.of(model),
                 adapters.stream().map(one -> one.adapter().engine).toList(),
@@ -183,6 +190,7 @@ public final class Adapter implements AutoCloseable {
 
     /** Says how it came to be; it is saved with that. */
     public void describe(AdapterMetadata by) {
+        Arguments.given(by, "by");
         metadata = by;
     }
 
@@ -210,6 +218,7 @@ public final class Adapter implements AutoCloseable {
      * there are replaced, all together or not at all; those that {@link #exportPeft} wrote there of this very adapter stay.
      */
     public void save(Path folder) {
+        Arguments.given(folder, "folder");
         save(folder, Set.of(Format.GGUF), null, true);
     }
 
@@ -220,6 +229,8 @@ public final class Adapter implements AutoCloseable {
      * @param baseModel as for {@link #exportPeft(Path, String)}
      */
     public void save(Path folder, Set<Format> formats, String baseModel) {
+        Arguments.given(folder, "folder");
+        Arguments.given(formats, "formats");
         save(folder, formats, baseModel, false);
         for (Format other : Format.values()) {
             // Of a stranger's making, and no longer what is in the folder.
@@ -255,6 +266,7 @@ public final class Adapter implements AutoCloseable {
 
     /** Whether an adapter is in the folder, in either format; what was broken off while it was saved is finished first. */
     public static boolean isIn(Path folder) {
+        Arguments.given(folder, "folder");
         AdapterFolder.finish(folder);
         return Files.exists(folder.resolve(FILE_NAME)) || PeftFolder.is(folder);
     }
@@ -268,6 +280,7 @@ public final class Adapter implements AutoCloseable {
      *                  name that the model's file gives
      */
     public void exportPeft(Path folder, String baseModel) {
+        Arguments.given(folder, "folder");
         save(folder, Set.of(Format.PEFT), baseModel, true);
     }
 
@@ -339,6 +352,7 @@ public final class Adapter implements AutoCloseable {
 
     /** Replaces the matrix at {@code index} of {@link #tensors}, [rows, columns]. */
     public void setValues(int index, float[] values) {
+        Arguments.given(values, "values");
         if (values.length != size(index)) {
             throw new InvalidArgumentException(
                     tensors().get(index).name() + " has " + size(index) + " values, not " + values.length);

@@ -11,6 +11,7 @@ import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.files.AtomicFile;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.json.Json;
 import java.io.CharConversionException;
 import java.io.IOException;
@@ -41,6 +42,11 @@ public record AdapterMetadata(
         SpecialTokens special,
         Map<String, Object> training,
         Map<String, Object> result) {
+
+    public AdapterMetadata {
+        Arguments.given(loricaVersion, "loricaVersion");
+        Arguments.given(baseModel, "baseModel");
+    }
 
     private static final Logger LOG = LoggerFactory.getLogger(AdapterMetadata.class);
 
@@ -91,7 +97,7 @@ public record AdapterMetadata(
             // must be
             // understood: generation needs the one that the adapter was trained with.
             return new AdapterMetadata(
-                    json.path("lorica_version").asText(null),
+                    json.path("lorica_version").asText(""),
                     Json.MAPPER.treeToValue(json.get("base_model"), BaseModel.class),
                     readable(file, "lora", () -> Json.withDefaults(json.get("lora"), LoraConfig.defaults())),
                     Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),

@@ -1,13 +1,11 @@
 package dev.lorica.adapter;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeAdapter;
-import java.util.Collections;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.Objects;
 
 /**
  * What a new LoRA adapter looks like; names and meanings are those of PEFT's {@code LoraConfig}.
@@ -70,11 +68,11 @@ public record LoraConfig(
     }
 
     public LoraConfig {
-        Objects.requireNonNull(init, "init");
-        targetModules = List.copyOf(targetModules);
-        layersToTransform = List.copyOf(layersToTransform);
-        rankPattern = Collections.unmodifiableMap(new LinkedHashMap<>(rankPattern));
-        alphaPattern = Collections.unmodifiableMap(new LinkedHashMap<>(alphaPattern));
+        Arguments.given(init, "init");
+        targetModules = Arguments.all(targetModules, "targetModules");
+        layersToTransform = Arguments.all(layersToTransform, "layersToTransform");
+        rankPattern = Arguments.all(rankPattern, "rankPattern");
+        alphaPattern = Arguments.all(alphaPattern, "alphaPattern");
         check(rank >= 1, "rank", rank, "at least 1");
         check(Double.isFinite(alpha) && alpha > 0, "alpha", alpha, "more than 0");
         check(dropout >= 0 && dropout < 1, "dropout", dropout, "at least 0 and below 1");
@@ -151,7 +149,7 @@ public record LoraConfig(
         }
 
         public Builder targetModules(String... value) {
-            targetModules = List.of(value);
+            targetModules = Arguments.all("targetModules", value);
             return this;
         }
 

@@ -1,6 +1,7 @@
 package dev.lorica.adapter;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 
 /**
  * An adapter, and how strongly it is applied.
@@ -9,9 +10,7 @@ import dev.lorica.exceptions.InvalidArgumentException;
  */
 public record ScaledAdapter(Adapter adapter, double scale) {
     public ScaledAdapter {
-        if (adapter == null) {
-            throw new InvalidArgumentException("the adapter is null");
-        }
+        Arguments.given(adapter, "adapter");
         if (!Double.isFinite(scale)) {
             throw new InvalidArgumentException("the scale of an adapter is " + scale + "; it must be finite");
         }

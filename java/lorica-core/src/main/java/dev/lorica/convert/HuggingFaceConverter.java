@@ -6,6 +6,7 @@ import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.files.AtomicFile;
 import dev.lorica.files.SafetensorsFile;
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeGgufWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -42,6 +43,9 @@ public final class HuggingFaceConverter implements AutoCloseable {
      * @param type of the matrices: {@code F16}, {@code BF16}, {@code F32}, or any that {@link ModelFiles#quantize} knows
      */
     public static void convert(Path input, Path output, String type) {
+        Arguments.given(input, "input");
+        Arguments.given(output, "output");
+        Arguments.given(type, "type");
         Path folder = Hub.folder(input);
         if (!Files.isDirectory(folder)) {
             throw new FileAccessException(folder + " is no folder; that of a Hugging Face model is meant");

@@ -5,6 +5,7 @@ import dev.lorica.eval.Evaluator;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeGguf;
 import java.io.IOException;
@@ -27,6 +28,8 @@ public final class ModelFiles {
      *             learned: compare with {@link Evaluator}.
      */
     public static void merge(Adapter adapter, Path output, String type) {
+        Arguments.given(adapter, "adapter");
+        Arguments.given(output, "output");
         requireAnother(adapter.model().file(), output);
         Inner.ADAPTER.of(adapter).merge(output.toString(), type);
     }
@@ -37,6 +40,8 @@ public final class ModelFiles {
      * @param threads 0: all cores; does not change the result
      */
     public static void quantize(Path input, Path output, String type, int threads) {
+        Arguments.given(input, "input");
+        Arguments.given(output, "output");
         Path model = Hub.model(input);
         requireAnother(model, output);
         NativeGguf.quantize(model.toString(), output.toString(), type, threads);

@@ -1,7 +1,7 @@
 package dev.lorica.data;
 
 import dev.lorica.exceptions.InvalidArgumentException;
-import java.util.Objects;
+import dev.lorica.internal.Arguments;
 
 /**
  * A packed micro-batch: sequences one after another without padding. Attention never crosses from one to the next.
@@ -38,10 +38,10 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
     public static final int IGNORE = -100;
 
     public Batch {
-        Objects.requireNonNull(tokens, "tokens");
-        Objects.requireNonNull(labels, "labels");
-        Objects.requireNonNull(positions, "positions");
-        Objects.requireNonNull(sequenceLengths, "sequenceLengths");
+        Arguments.given(tokens, "tokens");
+        Arguments.given(labels, "labels");
+        Arguments.given(positions, "positions");
+        Arguments.given(sequenceLengths, "sequenceLengths");
         notes = notes == null ? Notes.NONE : notes;
         if (labels.length != tokens.length || positions.length != tokens.length) {
             throw new InvalidArgumentException("tokens, labels and positions must be equally long, not " + tokens.length
@@ -71,6 +71,9 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
 
     /** Positions 0, 1, 2, … within each sequence. */
     public static Batch of(int[] tokens, int[] labels, int... sequenceLengths) {
+        Arguments.given(tokens, "tokens");
+        Arguments.given(labels, "labels");
+        Arguments.given(sequenceLengths, "sequenceLengths");
         int[] positions = new int[tokens.length];
         int t = 0;
         for (int length : sequenceLengths) {

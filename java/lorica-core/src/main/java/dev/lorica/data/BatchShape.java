@@ -1,5 +1,7 @@
 package dev.lorica.data;
 
+import dev.lorica.internal.Arguments;
+
 /**
  * How large batches are, or can be.
  *
@@ -9,11 +11,13 @@ package dev.lorica.data;
  */
 public record BatchShape(int tokens, int sequences, int sequenceLength) {
     public static BatchShape of(Batch batch) {
+        Arguments.given(batch, "batch");
         return new BatchShape(batch.tokenCount(), batch.sequenceCount(), batch.longestSequence());
     }
 
     /** Into which each of the batches fits. */
     public static BatchShape of(Packer.Batches batches) {
+        Arguments.given(batches, "batches");
         BatchShape shape = new BatchShape(1, 1, 1);
         for (int i = 0; i < batches.size(); i++) {
             shape = shape.max(
@@ -24,6 +28,7 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) {
 
     /** Into which both fit. */
     public BatchShape max(BatchShape other) {
+        Arguments.given(other, "other");
         return new BatchShape(
                 Math.max(tokens, other.tokens),
                 Math.max(sequences, other.sequences),
@@ -32,6 +37,7 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) {
 
     /** Whether it fits into {@code other}. */
     public boolean fits(BatchShape other) {
+        Arguments.given(other, "other");
         return max(other).equals(other);
     }
 }

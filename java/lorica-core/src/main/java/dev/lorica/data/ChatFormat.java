@@ -292,7 +292,7 @@ final class ChatFormat {
     private Conversation conversation(DataRecord record) {
         if (record.isText()) {
             throw new DataException(
-                    record.where("") + " is a plain text, which a chat template is not for; take --template plain");
+                    record.where("") + " is a plain text, which a chat template is not for; take the template plain");
         }
         return record.asConversation().withSystem(template.system());
     }

@@ -2,6 +2,7 @@ package dev.lorica.data;
 
 import dev.lorica.TokenizerInfo;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.internal.Arguments;
 import dev.lorica.jinja.JinjaTemplate;
 import java.io.IOException;
 import java.io.InputStream;
@@ -12,7 +13,6 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.time.LocalDate;
 import java.util.List;
-import java.util.Objects;
 import java.util.Optional;
 import java.util.TreeMap;
 
@@ -49,14 +49,15 @@ public record ChatTemplate(String name, String source, String system) implements
             List.of("vicuna"));
 
     public ChatTemplate {
-        Objects.requireNonNull(name, "name");
-        Objects.requireNonNull(source, "source");
+        Arguments.given(name, "name");
+        Arguments.given(source, "source");
         system = system == null ? "" : system;
         JinjaTemplate.compile(source);
     }
 
     /** The template that a model carries, if it does. */
     public static Optional<ChatTemplate> of(TokenizerInfo model) {
+        Arguments.given(model, "model");
         return Optional.ofNullable(model.chatTemplate())
                 .filter(source -> !source.isBlank())
                 .map(source -> new ChatTemplate("the model's", source, ""));
@@ -64,6 +65,7 @@ public record ChatTemplate(String name, String source, String system) implements
 
     /** A format that many models share, by its name: {@code chatml}, {@code llama3}, {@code zephyr}. */
     public static Optional<ChatTemplate> named(String name) {
+        Arguments.given(name, "name");
         return NAMES.stream().filter(names -> names.contains(name)).findFirst().map(names -> {
             try (InputStream in = ChatTemplate.class.getResourceAsStream("chat/" + names.get(0) + ".jinja")) {
                 return new ChatTemplate(names.get(0), new String(in.readAllBytes(), StandardCharsets.UTF_8), "");
@@ -75,6 +77,7 @@ public record ChatTemplate(String name, String source, String system) implements
 
     /** The Jinja source in a file. */
     public static ChatTemplate load(Path file) {
+        Arguments.given(file, "file");
         try {
             return new ChatTemplate(file.getFileName().toString(), Files.readString(file), "");
         } catch (NoSuchFileException e) {

@@ -1,5 +1,6 @@
 package dev.lorica.data;
 
+import dev.lorica.internal.Arguments;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -11,14 +12,14 @@ import java.util.List;
  */
 public record Conversation(List<Message> messages, Object tools) {
     public Conversation {
-        messages = List.copyOf(messages);
+        messages = Arguments.all(messages, "messages");
         if (messages.isEmpty()) {
             throw new DataException("a conversation needs at least one message");
         }
     }
 
     public static Conversation of(Message... messages) {
-        return new Conversation(List.of(messages), null);
+        return new Conversation(Arguments.all("messages", messages), null);
     }
 
     /** With one message instead of another. */

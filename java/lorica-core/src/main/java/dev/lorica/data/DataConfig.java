@@ -1,6 +1,6 @@
 package dev.lorica.data;
 
-import java.util.Objects;
+import dev.lorica.internal.Arguments;
 
 /**
  * How records become examples.
@@ -14,8 +14,8 @@ import java.util.Objects;
 public record DataConfig(
         PromptTemplate template, int maxLength, Overflow overflow, boolean trainOnPrompt, Unshown unshown) {
     public DataConfig {
-        Objects.requireNonNull(overflow, "overflow");
-        Objects.requireNonNull(unshown, "unshown");
+        Arguments.given(overflow, "overflow");
+        Arguments.given(unshown, "unshown");
         if (maxLength < 2 || maxLength > ExampleStore.CHUNK) {
             throw new DataException(
                     "max length is " + maxLength + "; it must be at least 2 and at most " + ExampleStore.CHUNK);

@@ -1,10 +1,11 @@
 package dev.lorica.data;
 
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
 
@@ -61,7 +62,7 @@ public record DataFields(
 
     public DataFields {
         if ((messages == null) == (response == null)) {
-            throw new IllegalArgumentException("either a response or messages");
+            throw new InvalidArgumentException("either a response or messages");
         }
     }
 
@@ -75,21 +76,25 @@ public record DataFields(
 
     /** A prompt field and a response field, without an input field. */
     public static DataFields of(String prompt, String response) {
-        return new DataFields(Objects.requireNonNull(prompt, "prompt"), null, response);
+        Arguments.given(response, "response");
+        return new DataFields(Arguments.given(prompt, "prompt"), null, response);
     }
 
     /** One field with plain texts. */
     public static DataFields text(String field) {
+        Arguments.given(field, "field");
         return new DataFields(null, null, field);
     }
 
     /** One field with the messages of a conversation. */
     public static DataFields conversation(String field) {
+        Arguments.given(field, "field");
         return new DataFields(null, null, null, "system", field, null);
     }
 
     /** The first known field or pair of fields that is among {@code present}; empty when there is none. */
     public static Optional<DataFields> detect(Collection<String> present) {
+        Arguments.all(present, "present");
         Optional<DataFields> conversation =
                 KNOWN_MESSAGES.stream().filter(present::contains).findFirst().map(DataFields::conversation);
         return conversation.isPresent()

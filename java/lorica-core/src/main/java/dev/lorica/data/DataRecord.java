@@ -1,8 +1,8 @@
 package dev.lorica.data;
 
+import dev.lorica.internal.Arguments;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Objects;
 
 /**
  * One example as text, before any template: a question with its answer, a plain text, or a conversation.
@@ -26,9 +26,9 @@ public record DataRecord(
         DataRecord rejected,
         Float value) {
     public DataRecord {
-        Objects.requireNonNull(system, "system");
-        Objects.requireNonNull(input, "input");
-        Objects.requireNonNull(response, "response");
+        Arguments.given(system, "system");
+        Arguments.given(input, "input");
+        Arguments.given(response, "response");
     }
 
     /** No pair, and without a number. */
@@ -59,17 +59,24 @@ public record DataRecord(
 
     /** A question and its answer, from no file. */
     public static DataRecord of(String prompt, String response) {
-        return new DataRecord(Objects.requireNonNull(prompt, "prompt"), "", response, 0);
+        Arguments.given(response, "response");
+        return new DataRecord(Arguments.given(prompt, "prompt"), "", response, 0);
     }
 
     /** A plain text, all of which is learned, from no file. */
     public static DataRecord text(String text) {
+        Arguments.given(text, "text");
         return new DataRecord(null, "", text, 0);
     }
 
     /** A conversation, from no file, of which all that the assistant says is learned. */
     public static DataRecord conversation(Message... messages) {
-        return new DataRecord("", null, "", "", Conversation.of(messages), 0);
+        return conversation(Conversation.of(messages));
+    }
+
+    /** A conversation, from no file, with the tools that it names. */
+    public static DataRecord conversation(Conversation conversation) {
+        return new DataRecord("", null, "", "", Arguments.given(conversation, "conversation"), 0);
     }
 
     /** Whether this is a plain text without a prompt. */

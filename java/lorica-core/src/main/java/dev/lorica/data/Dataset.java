@@ -2,6 +2,7 @@ package dev.lorica.data;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.Arguments;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -64,11 +65,13 @@ public final class Dataset implements Iterable<DataRecord> {
      *                       field
      */
     public static Dataset load(Path file) {
+        Arguments.given(file, "file");
         return load(file, FieldNames.NONE);
     }
 
     /** As {@link #load(Path)}, one plain text per record, in the field named. */
     public static Dataset loadText(Path file, String textField) {
+        Arguments.given(file, "file");
         return load(file, new FieldNames(null, null, null, null, null, textField));
     }
 
@@ -79,6 +82,7 @@ public final class Dataset implements Iterable<DataRecord> {
      * @param responseField field with the response; {@code null}: found by itself
      */
     public static Dataset load(Path file, String promptField, String responseField) {
+        Arguments.given(file, "file");
         return load(file, FieldNames.of(promptField, responseField));
     }
 
@@ -93,6 +97,9 @@ public final class Dataset implements Iterable<DataRecord> {
 
     /** As {@link #check(Path, FieldNames)}, for records that are to be of that kind. */
     public static void check(Path file, FieldNames names, RecordKind kind) {
+        Arguments.given(file, "file");
+        Arguments.given(names, "names");
+        Arguments.given(kind, "kind");
         List<Path> files = Hub.data(file);
         try (RecordReader in = DataFile.open(files)) {
             Raw raw = first(in, file);
@@ -119,6 +126,9 @@ public final class Dataset implements Iterable<DataRecord> {
      * and its answer.
      */
     public static Dataset load(Path file, FieldNames names, RecordKind kind) {
+        Arguments.given(file, "file");
+        Arguments.given(names, "names");
+        Arguments.given(kind, "kind");
         return load(file, Hub.data(file), names, kind, false);
     }
 
@@ -154,7 +164,7 @@ public final class Dataset implements Iterable<DataRecord> {
 
     /** Records from elsewhere. They must all be questions, all conversations or all plain texts. */
     public static Dataset of(List<DataRecord> records) {
-        if (records.isEmpty()) {
+        if (Arguments.all(records, "records").isEmpty()) {
             throw new DataException("a data set needs at least one record");
         }
         boolean text = records.get(0).isText();
@@ -403,10 +413,10 @@ public final class Dataset implements Iterable<DataRecord> {
     private static DataException unknownFields(Raw first, List<String> present) {
         if (present.contains(DataFields.CHOSEN) && present.contains(DataFields.REJECTED)) {
             return new DataException(first.where() + " is a pair of a chosen and a rejected answer; it is learned from"
-                    + " with an objective for pairs, such as --objective dpo");
+                    + " with an objective for pairs, such as dpo");
         }
         return new DataException(first.where() + ": no known pair of fields; found " + quoted(present) + ", meant "
-                + DataFields.knownInWords() + "; name your own with --prompt-field and --response-field");
+                + DataFields.knownInWords() + "; name the prompt field and the response field");
     }
 
     private static DataException otherHalf(Raw first, List<String> present, String half) {

@@ -1,5 +1,7 @@
 package dev.lorica.data;
 
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.util.Arrays;
 
 /**
@@ -11,11 +13,13 @@ import java.util.Arrays;
  */
 public record Example(int[] ids, boolean[] trained) {
     public Example {
+        Arguments.given(ids, "ids");
+        Arguments.given(trained, "trained");
         if (ids.length != trained.length) {
-            throw new IllegalArgumentException(ids.length + " ids but " + trained.length + " flags");
+            throw new InvalidArgumentException(ids.length + " ids but " + trained.length + " flags");
         }
         if (ids.length == 0) {
-            throw new IllegalArgumentException("an example has at least one token");
+            throw new InvalidArgumentException("an example has at least one token");
         }
     }
 

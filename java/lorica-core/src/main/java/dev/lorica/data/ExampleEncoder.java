@@ -2,6 +2,7 @@ package dev.lorica.data;
 
 import dev.lorica.Tokenizer;
 import dev.lorica.TokenizerInfo;
+import dev.lorica.internal.Arguments;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Iterator;
@@ -39,6 +40,7 @@ public final class ExampleEncoder {
     private final int[] guardIds;
 
     public ExampleEncoder(Tokenizer tokenizer, PromptTemplate template, boolean trainOnPrompt) {
+        Arguments.given(tokenizer, "tokenizer");
         this.tokenizer = tokenizer;
         this.info = tokenizer.info();
         this.template = template;
@@ -50,6 +52,7 @@ public final class ExampleEncoder {
 
     /** The ids that generation begins with; {@code input} may be empty. */
     public int[] prompt(String instruction, String input) {
+        Arguments.given(instruction, "instruction");
         return prompt(new DataRecord(instruction, input, "", 0));
     }
 
@@ -58,6 +61,7 @@ public final class ExampleEncoder {
      * assistant's. The response is not looked at.
      */
     public int[] prompt(DataRecord record) {
+        Arguments.given(record, "record");
         List<Segment> segments =
                 template instanceof TextTemplate text ? List.of(text.question(record)) : chat.prompt(record);
         List<int[]> parts = encodeSegments(List.of(segments)).get(0);

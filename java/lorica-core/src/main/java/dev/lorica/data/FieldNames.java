@@ -1,5 +1,7 @@
 package dev.lorica.data;
 
+import dev.lorica.exceptions.InvalidArgumentException;
+
 /**
  * Names of fields, where a data file calls them otherwise than most. {@code null}: found by itself.
  *
@@ -17,11 +19,11 @@ public record FieldNames(String prompt, String input, String response, String sy
 
     public FieldNames {
         if (text != null && (prompt != null || response != null || messages != null)) {
-            throw new IllegalArgumentException(
-                    "--text-field excludes --prompt-field, --response-field and --messages-field");
+            throw new InvalidArgumentException(
+                    "the text field excludes the prompt field, the response field and the messages field");
         }
         if (messages != null && (prompt != null || response != null)) {
-            throw new IllegalArgumentException("--messages-field excludes --prompt-field and --response-field");
+            throw new InvalidArgumentException("the messages field excludes the prompt field and the response field");
         }
     }
 

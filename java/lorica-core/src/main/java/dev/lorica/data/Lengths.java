@@ -56,7 +56,7 @@ public final class Lengths {
     /** Examples with at least {@code from} and fewer than {@code to} tokens. */
     public long between(int from, int to) {
         long count = 0;
-        for (int length = from; length < Math.min(to, counts.length); length++) {
+        for (int length = Math.max(0, from); length < Math.min(to, counts.length); length++) {
             count += counts[length];
         }
         return count;

@@ -1,11 +1,11 @@
 package dev.lorica.data;
 
+import dev.lorica.internal.Arguments;
 import java.util.Collection;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.Map;
-import java.util.Objects;
 import java.util.Set;
 
 /**
@@ -25,24 +25,29 @@ public record Message(String role, String content, boolean trained, Map<String, 
     static final String CONTENT = "content";
 
     public Message {
-        Objects.requireNonNull(role, "role");
-        Objects.requireNonNull(content, "content");
-        more = Collections.unmodifiableMap(new LinkedHashMap<>(more));
+        Arguments.given(role, "role");
+        Arguments.given(content, "content");
+        more = Collections.unmodifiableMap(new LinkedHashMap<>(Arguments.given(more, "more")));
     }
 
     public static Message of(String role, String content) {
+        Arguments.given(role, "role");
+        Arguments.given(content, "content");
         return new Message(role, content, true, Map.of());
     }
 
     public static Message system(String content) {
+        Arguments.given(content, "content");
         return of("system", content);
     }
 
     public static Message user(String content) {
+        Arguments.given(content, "content");
         return of("user", content);
     }
 
     public static Message assistant(String content) {
+        Arguments.given(content, "content");
         return of("assistant", content);
     }
 

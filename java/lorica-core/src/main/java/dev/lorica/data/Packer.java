@@ -1,10 +1,11 @@
 package dev.lorica.data;
 
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.util.AbstractList;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
-import java.util.Objects;
 import java.util.Random;
 import java.util.stream.IntStream;
 
@@ -20,8 +21,8 @@ public final class Packer {
 
     /** All of {@code examples} in one batch, labels already shifted: position t carries the id at t + 1. */
     public static Batch pack(List<Example> examples) {
-        if (examples.isEmpty()) {
-            throw new IllegalArgumentException("a batch needs at least one example");
+        if (Arguments.all(examples, "examples").isEmpty()) {
+            throw new InvalidArgumentException("examples are none; a batch needs at least one");
         }
         int total = Math.toIntExact(examples.stream().mapToLong(Example::length).sum());
         int[] tokens = new int[total];
@@ -43,6 +44,7 @@ public final class Packer {
 
     /** Batches per epoch. */
     public static int batchCount(TokenizedDataset data, int batchSize) {
+        Arguments.given(data, "data");
         return inOrder(data, batchSize).size();
     }
 
@@ -51,6 +53,7 @@ public final class Packer {
      * {@code seed + epoch}. The same seed and epoch give the same batches on every platform.
      */
     public static Batches shuffled(TokenizedDataset data, int batchSize, long seed, int epoch) {
+        Arguments.given(data, "data");
         return new Batches(data, permutation(data.size(), seed + epoch), batchSize);
     }
 
@@ -59,9 +62,10 @@ public final class Packer {
      * that order they are sorted by length, and which batch comes when is then drawn again.
      */
     public static Batches groupedByLength(TokenizedDataset data, int batchSize, long seed, int epoch) {
+        Arguments.given(data, "data");
         int[] order = permutation(data.size(), seed + epoch);
         Random random = new Random(seed + epoch);
-        int whole = data.size() / batchSize * batchSize;
+        int whole = data.size() / Arguments.atLeast(1, batchSize, "batchSize") * batchSize;
         int stretch = (int) Math.min((long) SORTED_TOGETHER * batchSize, Math.max(1, whole));
         for (int from = 0; from < whole; from += stretch) {
             int to = Math.min(from + stretch, whole);
@@ -80,6 +84,7 @@ public final class Packer {
 
     /** The batches of one pass in the order of the data, {@code batchSize} examples each. */
     public static Batches inOrder(TokenizedDataset data, int batchSize) {
+        Arguments.given(data, "data");
         return new Batches(data, null, batchSize);
     }
 
@@ -105,12 +110,9 @@ public final class Packer {
 
         /** @param order numbers of examples; {@code null}: all in their order */
         private Batches(TokenizedDataset data, int[] order, int batchSize) {
-            if (batchSize < 1) {
-                throw new IllegalArgumentException("a batch size of " + batchSize + ": at least 1 is needed");
-            }
-            this.data = data;
+            this.data = Arguments.given(data, "data");
             this.order = order;
-            this.batchSize = batchSize;
+            this.batchSize = Arguments.atLeast(1, batchSize, "batchSize");
         }
 
         @Override
@@ -120,7 +122,6 @@ public final class Packer {
 
         @Override
         public Batch get(int index) {
-            Objects.checkIndex(index, size());
             return data.batch(numbers(index));
         }
 
@@ -158,7 +159,7 @@ public final class Packer {
         }
 
         private int from(int index) {
-            return (int) Math.min((long) index * batchSize, data.size());
+            return (int) Math.min((long) Arguments.index(index, size(), "index") * batchSize, data.size());
         }
 
         private int to(int index) {

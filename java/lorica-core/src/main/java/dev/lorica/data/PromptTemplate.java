@@ -1,6 +1,8 @@
 package dev.lorica.data;
 
 import dev.lorica.TokenizerInfo;
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 
 /**
  * What stands around a prompt, the same in training and in generation: a {@link TextTemplate}, which is a text with places in
@@ -26,11 +28,12 @@ public sealed interface PromptTemplate permits TextTemplate, ChatTemplate {
 
     /** The text template of this name. */
     static TextTemplate named(String name) {
+        Arguments.given(name, "name");
         return switch (name) {
             case "instruction" -> INSTRUCTION;
             case "plain" -> PLAIN;
             default ->
-                throw new IllegalArgumentException(
+                throw new InvalidArgumentException(
                         "no template is called \"" + name + "\"; there are instruction and plain");
         };
     }
@@ -43,11 +46,13 @@ public sealed interface PromptTemplate permits TextTemplate, ChatTemplate {
      * @throws DataException if the data are conversations and the model has no chat template
      */
     static PromptTemplate forDataset(Dataset data, TokenizerInfo model) {
+        Arguments.given(data, "data");
+        Arguments.given(model, "model");
         if (data.isConversation()) {
             return ChatTemplate.of(model)
                     .orElseThrow(() -> new DataException((data.name().isEmpty() ? "the data set" : data.name())
                             + " holds conversations, and the model has no chat"
-                            + " template; choose one with --chat-template: " + ChatTemplate.namesInWords()));
+                            + " template; choose a chat template: " + ChatTemplate.namesInWords()));
         }
         if (data.fields().isText() || data.fields().isPairs() && data.fields().prompt() == null) {
             return PLAIN;

@@ -1,6 +1,6 @@
 package dev.lorica.data;
 
-import java.util.Objects;
+import dev.lorica.internal.Arguments;
 
 /**
  * A stretch of an example's text that is tokenized by itself.
@@ -14,7 +14,7 @@ import java.util.Objects;
  */
 public record Segment(String text, boolean trained, boolean parseSpecial, boolean endsTurn) {
     public Segment {
-        Objects.requireNonNull(text, "text");
+        Arguments.given(text, "text");
     }
 
     public Segment(String text, boolean trained, boolean parseSpecial) {

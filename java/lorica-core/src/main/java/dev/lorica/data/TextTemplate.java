@@ -1,8 +1,9 @@
 package dev.lorica.data;
 
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 
 /**
  * A template that is text with {@code {instruction}}, {@code {input}} and {@code {system}} in it. It ends where the response
@@ -18,9 +19,11 @@ import java.util.Objects;
 public record TextTemplate(String name, String prompt, String promptWithInput, boolean parseSpecial)
         implements PromptTemplate {
     public TextTemplate {
-        Objects.requireNonNull(name, "name");
+        Arguments.given(prompt, "prompt");
+        Arguments.given(promptWithInput, "promptWithInput");
+        Arguments.given(name, "name");
         if (!prompt.contains("{instruction}") || !promptWithInput.contains("{instruction}")) {
-            throw new IllegalArgumentException("template \"" + name + "\" has no {instruction} in it");
+            throw new InvalidArgumentException("template \"" + name + "\" has no {instruction} in it");
         }
     }
 
@@ -31,6 +34,8 @@ public record TextTemplate(String name, String prompt, String promptWithInput, b
 
     /** The text that generation begins with; {@code input} may be empty. */
     public String render(String instruction, String input) {
+        Arguments.given(instruction, "instruction");
+        Arguments.given(input, "input");
         return render("", instruction, input);
     }
 
@@ -88,6 +93,6 @@ public record TextTemplate(String name, String prompt, String promptWithInput, b
     private DataException notForConversations(DataRecord record) {
         return new DataException(
                 (record.line() > 0 ? "line " + record.line() : "this") + " is a conversation, and template \"" + name
-                        + "\" is for a prompt and a response; choose a chat template with --chat-template");
+                        + "\" is for a prompt and a response; choose a chat template");
     }
 }

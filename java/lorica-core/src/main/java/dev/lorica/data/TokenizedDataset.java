@@ -2,6 +2,7 @@ package dev.lorica.data;
 
 import dev.lorica.Detokenizer;
 import dev.lorica.Tokenizer;
+import dev.lorica.internal.Arguments;
 import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -60,6 +61,10 @@ public final class TokenizedDataset {
      * @return {@code null} when {@code stop} became true before the end
      */
     public static TokenizedDataset of(Dataset data, Tokenizer tokenizer, DataConfig config, BooleanSupplier stop) {
+        Arguments.given(data, "data");
+        Arguments.given(tokenizer, "tokenizer");
+        Arguments.given(config, "config");
+        Arguments.given(stop, "stop");
         try {
             return of(data, tokenizer, config, new ExampleStore(), stop);
         } catch (Stopped e) {
@@ -194,6 +199,7 @@ public final class TokenizedDataset {
 
     /** Tokens of an example, known without reading it. */
     public int length(int index) {
+        Arguments.index(index, size(), "index");
         int length = 0;
         for (int side = 0; side < notes.perExample; side++) {
             length += sequences.length(index * notes.perExample + side);
@@ -266,6 +272,7 @@ public final class TokenizedDataset {
      * @throws DataException if they were made with different templates; only plain texts go with any
      */
     public static TokenizedDataset concat(List<TokenizedDataset> parts) {
+        Arguments.check(!Arguments.all(parts, "parts").isEmpty(), "parts", "empty", "at least one");
         if (parts.size() == 1) {
             return parts.get(0);
         }
@@ -291,7 +298,7 @@ public final class TokenizedDataset {
             } else if (!isText(report) && !report.template().equals(main.template())) {
                 throw new DataException(main.name() + " is for template \""
                         + main.template().name() + "\", " + report.name() + " for \""
-                        + report.template().name() + "\"; choose one for both with --template or --chat-template");
+                        + report.template().name() + "\"; choose one template for both");
             }
             tokens += report.tokens();
             trainedTokens += report.trainedTokens();
@@ -335,6 +342,8 @@ public final class TokenizedDataset {
 
     /** The example as text again, split where training begins or ends. */
     public static List<DataReport.Stretch> stretches(Example example, Tokenizer tokenizer) {
+        Arguments.given(example, "example");
+        Arguments.given(tokenizer, "tokenizer");
         List<DataReport.Stretch> stretches = new ArrayList<>();
         StringBuilder text = new StringBuilder();
         try (Detokenizer stream = tokenizer.detokenizer(true)) {
@@ -518,7 +527,7 @@ public final class TokenizedDataset {
         private void requireShort(DataRecord record, int length) {
             if (config.overflow() == Overflow.ERROR) {
                 throw new DataException(place(record) + " has " + length + " tokens, more than the maximum of "
-                        + config.maxLength() + "; raise --max-length, or choose --overflow drop or truncate");
+                        + config.maxLength() + "; raise the max length, or choose the overflow drop or truncate");
             }
         }
 
@@ -633,7 +642,7 @@ public final class TokenizedDataset {
             }
             return new DataException(name + ": nothing to train on: of " + records + " examples, " + dropped
                     + " have more than " + config.maxLength() + " tokens (the longest " + longest + ")"
-                    + (empty > 0 ? " and " + empty + " are empty" : "") + "; raise --max-length");
+                    + (empty > 0 ? " and " + empty + " are empty" : "") + "; raise the max length");
         }
     }
 }

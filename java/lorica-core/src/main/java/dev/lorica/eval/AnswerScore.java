@@ -1,5 +1,6 @@
 package dev.lorica.eval;
 
+import dev.lorica.internal.Arguments;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
@@ -15,11 +16,15 @@ public final class AnswerScore {
 
     /** Whether both are the same words in the same order. */
     public static boolean exactMatch(String answer, String expected) {
+        Arguments.given(answer, "answer");
+        Arguments.given(expected, "expected");
         return words(answer).equals(words(expected));
     }
 
     /** Harmonic mean of the share of the answer's words that were expected and the share of the expected words that came. */
     public static double f1(String answer, String expected) {
+        Arguments.given(answer, "answer");
+        Arguments.given(expected, "expected");
         List<String> given = words(answer);
         List<String> wanted = words(expected);
         if (given.isEmpty() || wanted.isEmpty()) {

@@ -14,6 +14,7 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeTraining;
 import java.util.Arrays;
@@ -31,6 +32,7 @@ public final class Evaluator {
 
     /** @param adapter {@code null}: the base alone */
     public Evaluator(Model model, Adapter adapter) {
+        Arguments.given(model, "model");
         if (adapter != null) {
             adapter.requireModel(model);
         }
@@ -40,6 +42,7 @@ public final class Evaluator {
 
     /** @param batchSize examples that are processed at once */
     public Evaluation evaluate(TokenizedDataset data, int batchSize) {
+        Arguments.given(data, "data");
         BatchShape shape = BatchShape.of(Packer.inOrder(data, batchSize));
         return inSession(shape, session -> evaluate(batch -> loss(session, batch, null), data, batchSize, () -> false));
     }
@@ -63,6 +66,8 @@ public final class Evaluator {
 
     /** As above; {@code progress} is told after each window. */
     public TextEvaluation evaluateText(String text, int window, Progress progress) {
+        Arguments.given(text, "text");
+        Arguments.given(progress, "progress");
         if (window < 4) {
             throw new InvalidArgumentException("windows of " + window + " tokens are too short; at least 4 are needed");
         }
@@ -130,6 +135,10 @@ public final class Evaluator {
             PromptTemplate template,
             GenerationConfig config,
             BiConsumer<DataRecord, String> each) {
+        Arguments.given(data, "data");
+        Arguments.given(template, "template");
+        Arguments.given(config, "config");
+        Arguments.given(each, "each");
         long start = System.nanoTime();
         ExampleEncoder encoder = new ExampleEncoder(model.tokenizer(), template, false);
         int matches = 0;
@@ -137,6 +146,7 @@ public final class Evaluator {
         int examples = 0;
         try (Generator generator = new Generator(model, adapter)) {
             for (DataRecord question : data) {
+                Arguments.check(question != null, "data", "null at one place", "a record everywhere");
                 if (question.isText()) {
                     throw new InvalidArgumentException(
                             "answers cannot be compared: the data are plain texts without questions");
@@ -194,6 +204,9 @@ public final class Evaluator {
      * @return {@code null} when {@code stop} became true before the end
      */
     public static Evaluation evaluate(LossFunction losses, TokenizedDataset data, int batchSize, BooleanSupplier stop) {
+        Arguments.given(losses, "losses");
+        Arguments.given(data, "data");
+        Arguments.given(stop, "stop");
         long start = System.nanoTime();
         Loss total = new Loss(0, 0);
         long tokens = 0;

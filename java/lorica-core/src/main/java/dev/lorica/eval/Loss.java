@@ -1,5 +1,7 @@
 package dev.lorica.eval;
 
+import dev.lorica.internal.Arguments;
+
 /**
  * The loss of one or more batches.
  *
@@ -8,6 +10,7 @@ package dev.lorica.eval;
  */
 public record Loss(double sum, long trained) {
     public Loss plus(Loss other) {
+        Arguments.given(other, "other");
         return new Loss(sum + other.sum, trained + other.trained);
     }
 

@@ -1,6 +1,7 @@
 package dev.lorica.files;
 
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.internal.Arguments;
 import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
@@ -50,11 +51,14 @@ public final class AtomicFile {
 
     /** @throws FileAccessException if it cannot be written; the old file is there then */
     public static void write(Path file, byte[] contents) {
+        Arguments.given(contents, "contents");
         write(file, out -> out.write(contents));
     }
 
     /** @throws FileAccessException if it cannot be written; the old file is there then */
     public static void write(Path file, Writer writer) {
+        Arguments.given(file, "file");
+        Arguments.given(writer, "writer");
         removeAbandoned(file);
         Path temporary = reserve(file);
         try {
@@ -74,6 +78,7 @@ public final class AtomicFile {
 
     /** A name beside {@code target} for a file or folder of that becomes it; nobody else takes it before {@link #release}. */
     public static Path reserve(Path target) {
+        Arguments.given(target, "target");
         Path temporary = target.toAbsolutePath()
                 .resolveSibling(target.getFileName() + ".tmp-"
                         + ProcessHandle.current().pid() + "-" + NUMBER.getAndIncrement());
@@ -82,11 +87,13 @@ public final class AtomicFile {
     }
 
     public static void release(Path temporary) {
+        Arguments.given(temporary, "temporary");
         ACTIVE.remove(temporary);
     }
 
     /** Takes away what killed processes left on the way to {@code target}. */
     public static void removeAbandoned(Path target) {
+        Arguments.given(target, "target");
         String name = target.getFileName().toString();
         List<Path> found;
         try (Stream<Path> files = Files.list(target.toAbsolutePath().getParent())) {
@@ -138,6 +145,7 @@ public final class AtomicFile {
 
     /** The reason without the path, which Java's messages repeat or consist of. */
     public static String reason(IOException e) {
+        Arguments.given(e, "e");
         if (e instanceof AccessDeniedException) {
             return "permission denied";
         }
@@ -155,6 +163,7 @@ public final class AtomicFile {
 
     /** Deletes a file or a folder with all that is in it. What cannot be deleted stays. */
     public static void deleteQuietly(Path path) {
+        Arguments.given(path, "path");
         if (!Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
             return;
         }

@@ -1,6 +1,7 @@
 package dev.lorica.files;
 
 import dev.lorica.hub.Hub;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeGguf;
 import java.nio.file.Path;
 import java.util.List;
@@ -34,6 +35,7 @@ public final class GgufFile implements AutoCloseable {
      * found beside it.
      */
     public static GgufFile open(Path file) {
+        Arguments.given(file, "file");
         return new GgufFile(new NativeGguf(Hub.model(file).toString()));
     }
 

@@ -7,6 +7,7 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
+import dev.lorica.internal.Arguments;
 import java.io.CharConversionException;
 import java.io.EOFException;
 import java.io.IOException;
@@ -82,6 +83,7 @@ public final class SafetensorsFile implements AutoCloseable {
 
     /** Opens and checks a file. */
     public static SafetensorsFile open(Path path) {
+        Arguments.given(path, "path");
         FileChannel channel;
         try {
             channel = FileChannel.open(path, StandardOpenOption.READ);
@@ -227,6 +229,7 @@ public final class SafetensorsFile implements AutoCloseable {
 
     /** The values of a tensor of type F32, F16 or BF16. */
     public float[] read(Tensor tensor) {
+        Arguments.given(tensor, "tensor");
         if (!List.of("F32", "F16", "BF16").contains(tensor.type())) {
             throw new UnsupportedException(path + ": tensor \"" + tensor.name() + "\" is of type " + tensor.type()
                     + "; F32, F16 and BF16 can be read");

@@ -1,6 +1,7 @@
 package dev.lorica.files;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.internal.Arguments;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.nio.ByteBuffer;
@@ -31,18 +32,23 @@ public final class SafetensorsWriter {
 
     /** An entry of the header's {@code __metadata__}. */
     public SafetensorsWriter metadata(String key, String value) {
+        Arguments.given(key, "key");
+        Arguments.given(value, "value");
         metadata.put(key, value);
         return this;
     }
 
     /** A tensor whose values are asked for when it is written; tensors are written in the order of their names. */
     public SafetensorsWriter add(String name, List<Long> shape, Supplier<float[]> values) {
-        entries.add(new Entry(name, List.copyOf(shape), values));
+        Arguments.given(name, "name");
+        Arguments.given(values, "values");
+        entries.add(new Entry(name, Arguments.all(shape, "shape"), values));
         return this;
     }
 
     /** Writes the file; one that was there stays as it was until this one is complete. */
     public void write(Path file) {
+        Arguments.given(file, "file");
         entries.sort(Comparator.comparing(Entry::name));
         AtomicFile.write(file, out -> {
             write(out, header());

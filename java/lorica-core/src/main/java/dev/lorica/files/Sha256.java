@@ -1,5 +1,6 @@
 package dev.lorica.files;
 
+import dev.lorica.internal.Arguments;
 import java.io.FileInputStream;
 import java.io.IOException;
 import java.io.InputStream;
@@ -24,6 +25,7 @@ public final class Sha256 {
 
     /** Of a file's bytes; an interrupt of the thread does not disturb it. */
     public static String of(Path file) throws IOException {
+        Arguments.given(file, "file");
         MessageDigest digest = digest();
         try (InputStream in = new FileInputStream(file.toFile())) {
             byte[] buffer = new byte[PIECE];

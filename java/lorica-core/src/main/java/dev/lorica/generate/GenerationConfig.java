@@ -1,6 +1,7 @@
 package dev.lorica.generate;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.util.List;
 
 /**
@@ -28,7 +29,7 @@ public record GenerationConfig(
         long seed) {
 
     public GenerationConfig {
-        stop = List.copyOf(stop);
+        stop = Arguments.all(stop, "stop");
         check(maxNewTokens >= 1, "max new tokens", maxNewTokens, "at least 1");
         check(
                 temperature >= 0 && Double.isFinite(temperature),
@@ -116,7 +117,7 @@ public record GenerationConfig(
         }
 
         public Builder stop(String... value) {
-            stop = List.of(value);
+            stop = Arguments.all("stop", value);
             return this;
         }
 

@@ -4,12 +4,14 @@ import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.data.ChatTemplate;
+import dev.lorica.data.Conversation;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import java.util.Arrays;
 import java.util.List;
@@ -72,9 +74,11 @@ public final class Generator implements AutoCloseable {
 
     /** @param adapters whose sum is applied unless a text is asked for with others; none: the base alone */
     public Generator(Model model, List<ScaledAdapter> adapters) {
+        Arguments.given(model, "model");
+        Arguments.given(adapters, "adapters");
         this.model = model;
-        this.adapters = List.copyOf(adapters);
-        adapters.forEach(one -> one.adapter().requireModel(model));
+        this.adapters = Arguments.all(adapters, "adapters");
+        this.adapters.forEach(one -> one.adapter().requireModel(model));
     }
 
     /**
@@ -87,6 +91,9 @@ public final class Generator implements AutoCloseable {
 
     /** Answers an instruction with these adapters, in the template of the first of them that has one. */
     public Generation ask(String instruction, GenerationConfig config, List<ScaledAdapter> adapters) {
+        Arguments.given(instruction, "instruction");
+        Arguments.given(config, "config");
+        Arguments.given(adapters, "adapters");
         return generate(encoder(template(adapters)).prompt(instruction, ""), config, adapters);
     }
 
@@ -95,13 +102,29 @@ public final class Generator implements AutoCloseable {
      * and the next question: what the conversation had before is not processed again.
      */
     public Generation chat(List<Message> messages, GenerationConfig config) {
+        Arguments.given(config, "config");
         return chat(messages, template(adapters), config);
     }
 
     /** Goes on with a conversation, in this template. */
     public Generation chat(List<Message> messages, PromptTemplate template, GenerationConfig config) {
-        DataRecord record = DataRecord.conversation(messages.toArray(Message[]::new));
-        return generate(encoder(template).prompt(record), config, adapters);
+        Arguments.given(template, "template");
+        Arguments.given(config, "config");
+        return chat(new Conversation(messages, null), template, config, adapters);
+    }
+
+    /** Goes on with a conversation, with these adapters, in the template of the first of them that has one. */
+    public Generation chat(Conversation conversation, GenerationConfig config, List<ScaledAdapter> adapters) {
+        return chat(conversation, template(adapters), config, adapters);
+    }
+
+    /** Goes on with a conversation, in which the assistant may call the tools that it names, in this template, with these adapters. */
+    public Generation chat(
+            Conversation conversation, PromptTemplate template, GenerationConfig config, List<ScaledAdapter> adapters) {
+        Arguments.given(conversation, "conversation");
+        Arguments.given(template, "template");
+        Arguments.given(config, "config");
+        return generate(encoder(template).prompt(DataRecord.conversation(conversation)), config, adapters);
     }
 
     /** What stands around what is asked: that of the first adapter that has one, else the model's own. */
@@ -110,7 +133,7 @@ public final class Generator implements AutoCloseable {
     }
 
     private PromptTemplate template(List<ScaledAdapter> adapters) {
-        return adapters.stream()
+        return Arguments.all(adapters, "adapters").stream()
                 .map(one -> one.adapter().template())
                 .filter(Objects::nonNull)
                 .findFirst()
@@ -133,6 +156,7 @@ public final class Generator implements AutoCloseable {
 
     /** Goes on with a prompt as it stands, with these adapters. */
     public Generation generate(String prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
+        Arguments.given(prompt, "prompt");
         return generate(encoder(PromptTemplate.PLAIN).prompt(prompt, ""), config, adapters);
     }
 
@@ -147,8 +171,12 @@ public final class Generator implements AutoCloseable {
 
     /** Goes on with the text of these ids, with these adapters; none: the base alone. */
     public synchronized Generation generate(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
+        Arguments.given(prompt, "prompt");
+        Arguments.given(config, "config");
+        Arguments.given(adapters, "adapters");
         requireOpen();
-        adapters.forEach(one -> one.adapter().requireModel(model));
+        List<ScaledAdapter> applied = Arguments.all(adapters, "adapters");
+        applied.forEach(one -> one.adapter().requireModel(model));
         int context = model.info().contextLength();
         if (prompt.length == 0) {
             throw new InvalidArgumentException("the prompt is empty");
@@ -157,7 +185,7 @@ public final class Generator implements AutoCloseable {
             throw new InvalidArgumentException("the prompt has " + prompt.length + " tokens, more than the " + context
                     + " of the model's context");
         }
-        current = new Generation(this, model, prompt.clone(), config, List.copyOf(adapters));
+        current = new Generation(this, model, prompt.clone(), config, applied);
         return current;
     }
 

@@ -1,6 +1,7 @@
 package dev.lorica.generate;
 
 import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.internal.Arguments;
 import java.util.Arrays;
 import java.util.HashSet;
 import java.util.Set;
@@ -28,6 +29,7 @@ public final class Sampler {
     private final RandomGenerator random;
 
     public Sampler(GenerationConfig config) {
+        Arguments.given(config, "config");
         this.config = config;
         this.random = new SplittableRandom(config.seed());
     }
@@ -38,6 +40,8 @@ public final class Sampler {
      * @return the id of the token drawn
      */
     public int sample(float[] logits, int[] seen, int count) {
+        Arguments.given(logits, "logits");
+        Arguments.given(seen, "seen");
         penalize(logits, seen, count);
         if (config.temperature() == 0) {
             return likeliest(logits);

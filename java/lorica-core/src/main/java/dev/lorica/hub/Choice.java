@@ -87,7 +87,7 @@ final class Choice {
 
     private static String instead(HubName name, List<String> files) {
         if (files.contains("adapter_config.json")) {
-            return ", but an adapter: --adapter " + name.inWords() + " applies it";
+            return ", but an adapter, which a model is given beside its own name: " + name.inWords();
         }
         if (files.contains("config.json") && files.stream().anyMatch(file -> file.endsWith(".safetensors"))) {
             return ", but a model in safetensors: lorica convert " + name.inWords() + " model.gguf makes one of it";

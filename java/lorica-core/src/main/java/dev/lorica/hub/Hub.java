@@ -2,6 +2,7 @@ package dev.lorica.hub;
 
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.HubException;
+import dev.lorica.internal.Arguments;
 import java.io.IOException;
 import java.net.ConnectException;
 import java.net.UnknownHostException;
@@ -45,28 +46,32 @@ public final class Hub {
     }
 
     Hub(HubConfig config, HubListener listener, HubClient.Pause pause) {
-        this.config = config;
-        this.listener = listener;
+        this.config = Arguments.given(config, "config");
+        this.listener = Arguments.given(listener, "listener");
         this.client = new HubClient(config, listener, pause);
     }
 
     /** The path as it is, or the file that it names on the hub, as the environment says. */
     public static Path model(Path path) {
+        Arguments.given(path, "path");
         return local(path, hub -> hub.model(HubName.parse(path)));
     }
 
     /** The path as it is, or the adapter that it names on the hub, as the environment says. */
     public static Path adapter(Path path) {
+        Arguments.given(path, "path");
         return local(path, hub -> hub.adapter(HubName.parse(path)));
     }
 
     /** The path as it is, or the folder of a model in safetensors that it names on the hub, as the environment says. */
     public static Path folder(Path path) {
+        Arguments.given(path, "path");
         return local(path, hub -> hub.folder(HubName.parse(path)));
     }
 
     /** The path as it is, or the Parquet files of the data set that it names on the hub, as the environment says. */
     public static List<Path> data(Path path) {
+        Arguments.given(path, "path");
         return HubName.is(path.toString())
                 ? new Hub(HubConfig.fromEnvironment(), HubListener.SILENT).data(HubName.parse(path))
                 : List.of(path);
@@ -85,6 +90,7 @@ public final class Hub {
      * @throws HubException naming the files there are when that does not decide it
      */
     public Path model(HubName name) {
+        Arguments.given(name, "name");
         if (name.file() != null
                 && name.file().endsWith(".gguf")
                 && Choice.parts(Choice.gguf(name, List.of(name.file()))).size() == 1) {
@@ -112,6 +118,7 @@ public final class Hub {
 
     /** An adapter: its folder (Lorica's or PEFT's), or a GGUF LoRA file. The file of the name may be a folder of the repository. */
     public Path adapter(HubName name) {
+        Arguments.given(name, "name");
         if (name.file() != null && name.file().endsWith(".gguf")) {
             return file(name, name.file());
         }
@@ -145,6 +152,7 @@ public final class Hub {
 
     /** A model as Hugging Face's own programs have it: {@code config.json}, {@code model.safetensors}, {@code tokenizer.json}. */
     public Path folder(HubName name) {
+        Arguments.given(name, "name");
         Contents contents = contents(name);
         if (!contents.files.contains("config.json")
                 || contents.files.stream().noneMatch(file -> file.endsWith(".safetensors"))) {
@@ -166,6 +174,7 @@ public final class Hub {
      * @throws HubException naming what there is when that does not decide it
      */
     public List<Path> data(HubName given) {
+        Arguments.given(given, "given");
         HubName name = given.ofData();
         if (name.file() != null && DATA_FILE.matcher(name.file()).find()) {
             return List.of(file(name, name.file()));
@@ -190,6 +199,8 @@ public final class Hub {
 
     /** One file of a repository, by its path there. */
     public Path file(HubName name, String path) {
+        Arguments.given(name, "name");
+        Arguments.given(path, "path");
         HubCache cache = new HubCache(config.cache(), name);
         Path cached = cache.find(cache.commit(name), path);
         if (cached != null && name.isCommit()) {

@@ -2,6 +2,7 @@ package dev.lorica.hub;
 
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.io.IOException;
 import java.net.URI;
 import java.nio.file.Files;
@@ -26,6 +27,9 @@ public record HubConfig(URI endpoint, Path cache, String token, boolean offline,
     private static final int DEFAULT_TIMEOUT = 30;
 
     public HubConfig {
+        Arguments.given(endpoint, "endpoint");
+        Arguments.given(cache, "cache");
+        Arguments.given(timeout, "timeout");
         if (endpoint.getHost() == null || !Set.of("http", "https").contains(String.valueOf(endpoint.getScheme()))) {
             throw new InvalidArgumentException(
                     "\"" + endpoint + "\" is not the address of a hub; https://huggingface.co is one");

@@ -1,6 +1,7 @@
 package dev.lorica.hub;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.nio.file.Path;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -25,6 +26,9 @@ public record HubName(String owner, String repository, String revision, String f
     }
 
     public HubName {
+        Arguments.given(owner, "owner");
+        Arguments.given(repository, "repository");
+        Arguments.given(revision, "revision");
         if (!isSafe(revision) || !REVISION.matcher(revision).matches()) {
             throw new InvalidArgumentException(
                     "\"" + revision + "\" cannot be a revision: a branch, a tag or a commit is meant");
@@ -36,10 +40,12 @@ public record HubName(String owner, String repository, String revision, String f
 
     /** Whether a text names something on the hub rather than a file of this machine. */
     public static boolean is(String text) {
+        Arguments.given(text, "text");
         return text.startsWith(PREFIX);
     }
 
     public static HubName parse(String text) {
+        Arguments.given(text, "text");
         Matcher matcher = FORM.matcher(text);
         if (!matcher.matches() || text.contains("..")) {
             throw new InvalidArgumentException("\"" + text + "\" is not of the form hf:OWNER/REPO[@REVISION][:FILE]");

@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import dev.lorica.eval.Evaluation;
+import dev.lorica.internal.Arguments;
 import dev.lorica.train.Resumption;
 import dev.lorica.train.TrainerListener;
 import dev.lorica.train.TrainingPlan;
@@ -39,6 +40,8 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
 
     /** @param problem is told, in one line, why the log ends here; training goes on without it */
     public JsonlLog(Path file, Consumer<String> problem) {
+        Arguments.given(file, "file");
+        Arguments.given(problem, "problem");
         this.file = file;
         this.problem = problem;
     }

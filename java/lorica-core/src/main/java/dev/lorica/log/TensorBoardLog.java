@@ -1,6 +1,7 @@
 package dev.lorica.log;
 
 import dev.lorica.eval.Evaluation;
+import dev.lorica.internal.Arguments;
 import dev.lorica.train.Resumption;
 import dev.lorica.train.TrainerListener;
 import dev.lorica.train.TrainingPlan;
@@ -41,6 +42,8 @@ public final class TensorBoardLog implements TrainerListener, AutoCloseable {
 
     /** @param problem is told, in one line, why the log ends here; training goes on without it */
     public TensorBoardLog(Path folder, Consumer<String> problem) {
+        Arguments.given(folder, "folder");
+        Arguments.given(problem, "problem");
         this.folder = folder;
         this.problem = problem;
     }

@@ -3,10 +3,12 @@ package dev.lorica.train;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.AtomicFile;
 import dev.lorica.files.GgufFile;
 import dev.lorica.files.Sha256;
+import dev.lorica.internal.Arguments;
 import java.io.IOException;
 import java.io.RandomAccessFile;
 import java.nio.ByteBuffer;
@@ -62,6 +64,7 @@ public final class Checkpoint {
      * @throws FileFormatException if it is not; the message names what is wrong
      */
     public static Checkpoint open(Path path) {
+        Arguments.given(path, "path");
         verify(path);
         requireFinite(path.resolve(Adapter.FILE_NAME));
         return new Checkpoint(path, TrainerState.read(path.resolve(TrainerState.FILE_NAME)).step);
@@ -73,6 +76,8 @@ public final class Checkpoint {
      * @param damaged is told of each that was passed over, and why
      */
     public static Optional<Checkpoint> latest(Path folder, BiConsumer<Path, LoricaException> damaged) {
+        Arguments.given(folder, "folder");
+        Arguments.given(damaged, "damaged");
         List<Path> all = list(folder);
         for (int i = all.size() - 1; i >= 0; i--) {
             try {
@@ -86,6 +91,7 @@ public final class Checkpoint {
 
     /** The checkpoints in {@code folder} by their steps, whole or not. */
     public static List<Path> list(Path folder) {
+        Arguments.given(folder, "folder");
         return children(folder, NAME).stream()
                 .sorted(Comparator.comparingInt(Checkpoint::stepOf))
                 .toList();
@@ -93,6 +99,7 @@ public final class Checkpoint {
 
     /** Deletes all checkpoints in {@code folder}. */
     public static void deleteAll(Path folder) {
+        Arguments.given(folder, "folder");
         list(folder).forEach(Checkpoint::delete);
         deleteUnfinished(folder);
     }
@@ -200,7 +207,7 @@ public final class Checkpoint {
     private static int stepOf(Path checkpoint) {
         Matcher name = NAME.matcher(checkpoint.getFileName().toString());
         if (!name.matches()) {
-            throw new IllegalArgumentException(checkpoint + " is not the name of a checkpoint");
+            throw new InvalidArgumentException(checkpoint + " is not the name of a checkpoint");
         }
         return Integer.parseInt(name.group(1));
     }

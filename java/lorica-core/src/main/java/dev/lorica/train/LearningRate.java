@@ -1,5 +1,7 @@
 package dev.lorica.train;
 
+import dev.lorica.internal.Arguments;
+
 /**
  * The learning rate of each step, as Hugging Face's {@code get_scheduler} gives it. Warm-up rises from 0, so that with warm-up
  * the first step has rate 0.
@@ -22,6 +24,7 @@ public final class LearningRate {
     private final int totalSteps;
 
     public LearningRate(TrainingConfig config, int totalSteps) {
+        Arguments.given(config, "config");
         this.type = config.schedulerType();
         this.peak = config.learningRate();
         this.end = config.minLearningRate();

@@ -1,6 +1,7 @@
 package dev.lorica.train;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeTraining;
 import java.util.Locale;
 
@@ -19,6 +20,7 @@ public enum Optimizer {
 
     /** The one of this name; every name that Hugging Face and bitsandbytes have for the two is known. */
     public static Optimizer of(String name) {
+        Arguments.given(name, "name");
         return switch (name.toLowerCase(Locale.ROOT)) {
             case "adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf" -> ADAMW;
             case "adamw_8bit", "adamw_bnb_8bit", "adamw8bit", "paged_adamw_8bit" -> ADAMW_8BIT;

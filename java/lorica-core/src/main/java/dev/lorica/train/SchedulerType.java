@@ -1,6 +1,7 @@
 package dev.lorica.train;
 
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import java.util.Locale;
 
 /** How the learning rate goes on after warm-up; the names are those of {@code lr_scheduler_type}. */
@@ -28,6 +29,7 @@ public enum SchedulerType {
      * {@code "cosine_with_min_lr"}, which are the same here.
      */
     public static SchedulerType of(String name) {
+        Arguments.given(name, "name");
         return switch (name.toLowerCase(Locale.ROOT)) {
             case "linear" -> LINEAR;
             case "cosine", "cosine_with_min_lr" -> COSINE;

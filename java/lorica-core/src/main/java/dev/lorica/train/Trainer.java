@@ -17,13 +17,13 @@ import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.json.Json;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Objects;
 import java.util.concurrent.CopyOnWriteArrayList;
 
 /**
@@ -72,16 +72,18 @@ public final class Trainer {
     }
 
     public Trainer(Model model, Adapter adapter, TrainingConfig config, Objective objective) {
+        Arguments.given(model, "model");
+        Arguments.given(adapter, "adapter");
         adapter.requireModel(model);
         this.model = model;
         this.adapter = adapter;
-        this.config = Objects.requireNonNull(config, "config");
-        this.objective = Objects.requireNonNull(objective, "objective");
+        this.config = Arguments.given(config, "config");
+        this.objective = Arguments.given(objective, "objective");
     }
 
     /** Listeners hear of everything in the order in which they were added. */
     public Trainer addListener(TrainerListener listener) {
-        listeners.add(Objects.requireNonNull(listener, "listener"));
+        listeners.add(Arguments.given(listener, "listener"));
         return this;
     }
 
@@ -113,6 +115,7 @@ public final class Trainer {
 
     /** Trains on responses only, in the data set's own template; examples longer than {@code maxLength} are left out. */
     public TrainingResult train(Dataset data) {
+        Arguments.given(data, "data");
         if (objective.records() == RecordKind.PAIRS != data.fields().isPairs()) {
             throw wrongRecords(data.fields().isPairs() ? 2 : 1);
         }
@@ -187,6 +190,7 @@ public final class Trainer {
 
     /** What {@link #train(TokenizedDataset, TokenizedDataset)} is going to do, and what memory that needs. */
     public TrainingPlan plan(TokenizedDataset data, TokenizedDataset evalData) {
+        Arguments.given(data, "data");
         int microBatches = Packer.batchCount(data, config.batchSize());
         int stepsPerEpoch = stepsPerEpoch(config, microBatches);
         int totalSteps = totalSteps(config, stepsPerEpoch);
@@ -233,7 +237,7 @@ public final class Trainer {
     public int largestBatchSize(int sequenceLength) {
         requirePositive("sequenceLength", sequenceLength);
         int fits = 0;
-        int limit = Math.max(1, MOST_PLANNED_TOKENS / sequenceLength);
+        int limit = MOST_PLANNED_TOKENS / sequenceLength;
         int tooLarge = limit + 1;
         for (int size = 1; fits + 1 < tooLarge; size = fits == 0 ? 1 : Math.min(2 * fits, (fits + tooLarge) / 2)) {
             if (memoryPlan(size, sequenceLength).fits()) {
@@ -254,6 +258,7 @@ public final class Trainer {
      * @throws MismatchException  if the run cannot go on from the checkpoint: the data, the model or settings are others
      */
     public TrainingResult train(TokenizedDataset data, TokenizedDataset evalData) {
+        Arguments.given(data, "data");
         if (config.loadBestModelAtEnd() && (evalData == null || folder == null)) {
             throw new InvalidArgumentException("to load the best model at the end, "
                     + (evalData == null ? "data to evaluate on" : "a folder for checkpoints") + " must be given");

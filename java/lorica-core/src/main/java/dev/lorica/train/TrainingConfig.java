@@ -2,8 +2,8 @@ package dev.lorica.train;
 
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.json.Json;
-import java.util.Objects;
 
 /**
  * How to train. Names and meanings are those of Hugging Face's {@code TrainingArguments}, so that a recipe can be carried over;
@@ -104,11 +104,11 @@ public record TrainingConfig(
         long memoryLimit) {
 
     public TrainingConfig {
-        Objects.requireNonNull(schedulerType, "schedulerType");
-        Objects.requireNonNull(optimizer, "optimizer");
-        Objects.requireNonNull(checkpointing, "checkpointing");
-        Objects.requireNonNull(evalStrategy, "evalStrategy");
-        Objects.requireNonNull(saveStrategy, "saveStrategy");
+        Arguments.given(schedulerType, "schedulerType");
+        Arguments.given(optimizer, "optimizer");
+        Arguments.given(checkpointing, "checkpointing");
+        Arguments.given(evalStrategy, "evalStrategy");
+        Arguments.given(saveStrategy, "saveStrategy");
         check(maxSteps == -1 || maxSteps > 0, "max steps", maxSteps, "at least 1, or -1 for as many as the epochs say");
         check(maxSteps > 0 || epochs > 0 && Double.isFinite(epochs), "epochs", epochs, "more than 0");
         check(batchSize >= 1, "batch size", batchSize, "at least 1");
@@ -193,6 +193,7 @@ public record TrainingConfig(
 
     /** With which an adapter was trained; {@code null} when that is not known, or not understood by this version. */
     public static TrainingConfig of(AdapterMetadata metadata) {
+        Arguments.given(metadata, "metadata");
         return Json.ofMap(metadata.training(), TrainingConfig.class, defaults());
     }
 

@@ -224,7 +224,7 @@ class DatasetTest {
         assertFails(() -> Dataset.load(file))
                 .isEqualTo(file + ", line 1 (record 1): no known pair of fields; found \"frage\", \"antwort\", meant"
                         + " messages, conversations, instruction/response, instruction/output, question/answer, prompt/completion,"
-                        + " prompt/answer or text; name your own with --prompt-field and --response-field");
+                        + " prompt/answer or text; name the prompt field and the response field");
     }
 
     @Test

@@ -60,8 +60,7 @@ class PromptTemplateTest {
                 .isEqualTo(new ChatTemplate("the model's", "{{ messages }}", ""));
         assertThatExceptionOfType(DataException.class)
                 .isThrownBy(() -> PromptTemplate.forDataset(chat, without))
-                .withMessageContaining(
-                        "the model has no chat template; choose one with --chat-template: chatml, gemma, ");
+                .withMessageContaining("the model has no chat template; choose a chat template: chatml, gemma, ");
     }
 
     @Test

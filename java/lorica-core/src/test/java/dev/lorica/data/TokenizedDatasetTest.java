@@ -209,7 +209,7 @@ class TokenizedDatasetTest {
                 .isThrownBy(
                         () -> TokenizedDataset.of(Dataset.of(List.of(COLLINS)), tokenizer, DataConfig.ofMaxLength(8)))
                 .withMessageContaining("1 have more than 8 tokens")
-                .withMessageContaining("raise --max-length");
+                .withMessageContaining("raise the max length");
     }
 
     private static Example encode(Tokenizer tokenizer, DataRecord record) {

@@ -599,7 +599,7 @@ class HubTest {
                 "hf:test/repo:Q4_K | a-Q4_K_M.gguf | holds no file \"Q4_K\"",
                 "hf:test/repo | README.md | hf:test/repo holds no GGUF file; it holds README.md",
                 "hf:test/repo | config.json;model.safetensors | holds no GGUF file, but a model in safetensors: lorica convert hf:test/repo",
-                "hf:test/repo | adapter_config.json | holds no GGUF file, but an adapter: --adapter hf:test/repo",
+                "hf:test/repo | adapter_config.json | holds no GGUF file, but an adapter, which a model is given beside its own name: hf:test/repo",
                 "hf:test/repo:a-00002-of-00002.gguf | a-00001-of-00002.gguf;a-00002-of-00002.gguf | is one of several files of a model; name the first, a-00001-of-00002.gguf"
             })
     void whatIsNotDecidedIsListed(String name, String files, String message) {

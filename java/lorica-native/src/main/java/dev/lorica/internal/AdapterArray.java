@@ -27,8 +27,8 @@ final class AdapterArray {
                 .sorted(Comparator.comparingLong(i -> adapters.get(i).handle.number()))
                 .mapToInt(Integer::intValue)
                 .toArray();
-        try (PointerPointer<lorica_adapter> pointers = new PointerPointer<>(room);
-                DoublePointer factors = new DoublePointer(room)) {
+        try (PointerPointer<lorica_adapter> pointers = Memory.pointers(room);
+                DoublePointer factors = Memory.doubles(room)) {
             for (int i = 0; i < scales.length; i++) {
                 factors.put(i, scales[i]);
             }

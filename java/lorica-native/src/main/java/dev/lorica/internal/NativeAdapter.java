@@ -43,7 +43,7 @@ public final class NativeAdapter implements AutoCloseable {
         lorica_adapter pointer = new lorica_adapter();
         try (BytePointer targets = Text.copy("target modules", given.targetModules());
                 lorica_adapter_params params = Structs.defaults(
-                        new lorica_adapter_params(),
+                        lorica_adapter_params::new,
                         lorica_adapter_params::struct_size,
                         Lorica::lorica_adapter_default_params)) {
             params.rank(given.rank())
@@ -70,7 +70,7 @@ public final class NativeAdapter implements AutoCloseable {
     /** @param adapters at least one, all of {@code model} */
     public static NativeAdapter stack(NativeModel model, List<NativeAdapter> adapters, double[] scales) {
         lorica_adapter pointer = AdapterArray.with(adapters, scales, (pointers, factors, n) -> {
-            try (PointerPointer<lorica_adapter> out = new PointerPointer<>(1)) {
+            try (PointerPointer<lorica_adapter> out = Memory.pointers(1)) {
                 check(Lorica.lorica_adapter_stack(pointers, factors, n, out));
                 return out.get(lorica_adapter.class);
             }
@@ -95,7 +95,7 @@ public final class NativeAdapter implements AutoCloseable {
 
     public <R> R info(Info<R> info) {
         return handle.shared(adapter -> {
-            try (lorica_adapter_info i = Structs.sized(new lorica_adapter_info(), lorica_adapter_info::struct_size)) {
+            try (lorica_adapter_info i = Structs.sized(lorica_adapter_info::new, lorica_adapter_info::struct_size)) {
                 check(Lorica.lorica_adapter_get_info(adapter, i));
                 return info.of(
                         i.rank(),
@@ -121,7 +121,7 @@ public final class NativeAdapter implements AutoCloseable {
         return handle.shared(adapter -> {
             List<R> tensors = new ArrayList<>();
             try (lorica_adapter_tensor t =
-                    Structs.sized(new lorica_adapter_tensor(), lorica_adapter_tensor::struct_size)) {
+                    Structs.sized(lorica_adapter_tensor::new, lorica_adapter_tensor::struct_size)) {
                 for (int i = 0; i < Lorica.lorica_adapter_n_tensors(adapter); i++) {
                     check(Lorica.lorica_adapter_tensor_info(adapter, i, t));
                     tensors.add(tensor.of(Text.of(t.name()), t.rows(), t.cols(), t.alpha()));
@@ -156,7 +156,7 @@ public final class NativeAdapter implements AutoCloseable {
         try (BytePointer path = Text.copy("the path", output);
                 BytePointer name = type == null ? null : Text.copy("the type", type);
                 lorica_write_params params = Structs.defaults(
-                        new lorica_write_params(),
+                        lorica_write_params::new,
                         lorica_write_params::struct_size,
                         Lorica::lorica_write_default_params)) {
             params.type(name);

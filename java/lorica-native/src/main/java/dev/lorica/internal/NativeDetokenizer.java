@@ -38,7 +38,7 @@ public final class NativeDetokenizer implements AutoCloseable {
 
     private String read(Call call) {
         return handle.exclusive(detokenizer -> {
-            try (LongPointer count = new LongPointer(1)) {
+            try (LongPointer count = Memory.longs(1)) {
                 BytePointer text = new BytePointer();
                 check(call.on(detokenizer, text, count));
                 if (count.get() == 0) {

@@ -30,10 +30,10 @@ public final class NativeDevices {
         NativeLibrary.load();
         try (BytePointer on = Text.copy("the device", name);
                 lorica_model_params params = Structs.defaults(
-                        new lorica_model_params(),
+                        lorica_model_params::new,
                         lorica_model_params::struct_size,
                         Lorica::lorica_model_default_params);
-                lorica_device_info info = Structs.sized(new lorica_device_info(), lorica_device_info::struct_size)) {
+                lorica_device_info info = Structs.sized(lorica_device_info::new, lorica_device_info::struct_size)) {
             params.device(on).precision(precision).n_threads(threads);
             NativeLibrary.reserveHeap();
             check(Lorica.lorica_device_probe(params, info));
@@ -67,7 +67,7 @@ public final class NativeDevices {
 
     public static <R, G> R cuda(Cuda<R, G> cuda, Gpu<G> gpu) {
         NativeLibrary.load();
-        try (lorica_cuda_info info = Structs.sized(new lorica_cuda_info(), lorica_cuda_info::struct_size)) {
+        try (lorica_cuda_info info = Structs.sized(lorica_cuda_info::new, lorica_cuda_info::struct_size)) {
             check(Lorica.lorica_cuda_probe(info));
             List<G> gpus = new ArrayList<>();
             for (int i = 0; i < info.n_devices(); i++) {
@@ -84,7 +84,7 @@ public final class NativeDevices {
 
     private static <G> G gpu(int index, Gpu<G> gpu) {
         try (lorica_cuda_device_info info =
-                Structs.sized(new lorica_cuda_device_info(), lorica_cuda_device_info::struct_size)) {
+                Structs.sized(lorica_cuda_device_info::new, lorica_cuda_device_info::struct_size)) {
             check(Lorica.lorica_cuda_device_probe(index, info));
             return gpu.of(
                     index,

@@ -32,7 +32,7 @@ public final class NativeGguf implements AutoCloseable {
                 BytePointer target = Text.copy("the path", output);
                 BytePointer name = Text.copy("the type", type);
                 lorica_write_params params = Structs.defaults(
-                        new lorica_write_params(),
+                        lorica_write_params::new,
                         lorica_write_params::struct_size,
                         Lorica::lorica_write_default_params)) {
             params.type(name).n_threads(threads);
@@ -78,7 +78,7 @@ public final class NativeGguf implements AutoCloseable {
     public <R> List<R> tensors(Tensor<R> tensor) {
         return handle.exclusive(gguf -> {
             List<R> tensors = new ArrayList<>();
-            try (lorica_gguf_tensor t = Structs.sized(new lorica_gguf_tensor(), lorica_gguf_tensor::struct_size)) {
+            try (lorica_gguf_tensor t = Structs.sized(lorica_gguf_tensor::new, lorica_gguf_tensor::struct_size)) {
                 for (long i = 0; i < Lorica.lorica_gguf_n_tensors(gguf); i++) {
                     check(Lorica.lorica_gguf_tensor_info(gguf, i, t));
                     List<Long> shape = new ArrayList<>();

@@ -79,8 +79,8 @@ public final class NativeGgufWriter implements AutoCloseable {
             bytes.writeBytes(values.get(i).getBytes(StandardCharsets.UTF_8));
             offsets[i + 1] = bytes.size();
         }
-        try (BytePointer all = new BytePointer(bytes.toByteArray());
-                LongPointer ends = new LongPointer(offsets)) {
+        try (BytePointer all = Memory.of(bytes.toByteArray());
+                LongPointer ends = Memory.of(offsets)) {
             with(key, (writer, name) -> Lorica.lorica_gguf_writer_set_strings(writer, name, all, ends, values.size()));
         }
     }
@@ -107,9 +107,9 @@ public final class NativeGgufWriter implements AutoCloseable {
         try (BytePointer path = Text.copy("the path", file);
                 BytePointer is = Text.copy("the type", from);
                 BytePointer becomes = Text.copy("the type", type);
-                LongPointer order = rowOrder == null ? new LongPointer() : new LongPointer(rowOrder);
+                LongPointer order = rowOrder == null ? new LongPointer() : Memory.of(rowOrder);
                 lorica_tensor_source source =
-                        Structs.sized(new lorica_tensor_source(), lorica_tensor_source::struct_size)) {
+                        Structs.sized(lorica_tensor_source::new, lorica_tensor_source::struct_size)) {
             source.path(path).offset(offset).type(is).row_order(order).transposed(transposed);
             with(name, (writer, n) -> Lorica.lorica_gguf_writer_add_tensor(writer, n, becomes, rows, columns, source));
         }

@@ -56,13 +56,6 @@ public final class NativeLibrary {
     }
 
     private static void tryLoad() {
-        // JavaCPP holds the process to a limit derived from the Java heap and counts all resident memory towards it.
-        // The
-        // mapped model and the session's arena are many times that by design, and have a plan and a limit of their own.
-        if (System.getProperty("org.bytedeco.javacpp.maxPhysicalBytes") == null
-                && System.getProperty("org.bytedeco.javacpp.maxphysicalbytes") == null) {
-            System.setProperty("org.bytedeco.javacpp.maxPhysicalBytes", "0");
-        }
         Loader.load(dev.lorica.internal.c.Lorica.class);
         dev.lorica.internal.c.Lorica.lorica_set_thread_limit(
                 Runtime.getRuntime().availableProcessors());

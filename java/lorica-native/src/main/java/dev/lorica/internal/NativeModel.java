@@ -28,7 +28,7 @@ public final class NativeModel implements AutoCloseable {
         try (BytePointer path = Text.copy("the path", file);
                 BytePointer on = Text.copy("the device", device);
                 lorica_model_params params = Structs.defaults(
-                        new lorica_model_params(),
+                        lorica_model_params::new,
                         lorica_model_params::struct_size,
                         Lorica::lorica_model_default_params)) {
             params.device(on).precision(precision).n_threads(threads).use_mmap(useMmap);
@@ -63,7 +63,7 @@ public final class NativeModel implements AutoCloseable {
 
     public <R> R info(Info<R> info) {
         return handle.shared(model -> {
-            try (lorica_model_info i = Structs.sized(new lorica_model_info(), lorica_model_info::struct_size)) {
+            try (lorica_model_info i = Structs.sized(lorica_model_info::new, lorica_model_info::struct_size)) {
                 check(Lorica.lorica_model_get_info(model, i));
                 return info.of(
                         Text.of(i.architecture()),

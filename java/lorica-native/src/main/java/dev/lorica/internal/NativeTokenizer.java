@@ -16,17 +16,18 @@ import org.bytedeco.javacpp.BytePointer;
 public final class NativeTokenizer implements AutoCloseable {
     final NativeHandle<lorica_tokenizer> handle;
 
-    private NativeTokenizer(lorica_tokenizer pointer) {
-        handle = new NativeHandle<>("the tokenizer", pointer, Lorica::lorica_tokenizer_free);
+    private NativeTokenizer(String name, lorica_tokenizer pointer) {
+        handle = new NativeHandle<>(name, pointer, Lorica::lorica_tokenizer_free);
     }
 
-    public static NativeTokenizer load(String file) {
+    /** @param name what is closed with it, for messages: {@code "the model"} */
+    public static NativeTokenizer load(String file, String name) {
         NativeLibrary.load();
         lorica_tokenizer pointer = new lorica_tokenizer();
         try (BytePointer path = Text.copy("the path", file)) {
             check(Lorica.lorica_tokenizer_load(path, pointer));
         }
-        return new NativeTokenizer(pointer);
+        return new NativeTokenizer(name, pointer);
     }
 
     /** What becomes of a vocabulary's description. */
@@ -48,7 +49,7 @@ public final class NativeTokenizer implements AutoCloseable {
     public <R> R info(Info<R> info) {
         return handle.shared(tokenizer -> {
             try (lorica_tokenizer_info i =
-                    Structs.sized(new lorica_tokenizer_info(), lorica_tokenizer_info::struct_size)) {
+                    Structs.sized(lorica_tokenizer_info::new, lorica_tokenizer_info::struct_size)) {
                 check(Lorica.lorica_tokenizer_get_info(tokenizer, i));
                 return info.of(
                         Text.of(i.model()),
@@ -70,7 +71,7 @@ public final class NativeTokenizer implements AutoCloseable {
         // A byte is at least as long as a token, but for the specials and SentencePiece's leading space.
         int[] ids = new int[arrayLength(utf8.length + 8L)];
         long[] count = new long[1];
-        try (BytePointer bytes = new BytePointer(utf8)) {
+        try (BytePointer bytes = Memory.of(utf8)) {
             encode(bytes, utf8.length, addSpecial, parseSpecial, ids, count);
             if (count[0] > ids.length) {
                 ids = new int[arrayLength(count[0])];
@@ -95,8 +96,8 @@ public final class NativeTokenizer implements AutoCloseable {
         }
         int[] ids = new int[arrayLength(offsets[n] + 8L * n)];
         long[] idOffsets = new long[n + 1];
-        try (BytePointer bytes = new BytePointer(offsets[n]);
-                BoolPointer flags = new BoolPointer(n)) {
+        try (BytePointer bytes = Memory.bytes(offsets[n]);
+                BoolPointer flags = Memory.booleans(n)) {
             for (int i = 0; i < n; i++) {
                 flags.put(i, parseSpecial[i]);
                 bytes.position(offsets[i]).put(utf8[i]);

@@ -46,8 +46,8 @@ public final class NativeTraining implements AutoCloseable {
             long memoryLimit) {
 
         lorica_session_params toNative() {
-            return Structs.defaults(
-                            new lorica_session_params(),
+            return Structs.<lorica_session_params>defaults(
+                            lorica_session_params::new,
                             lorica_session_params::struct_size,
                             Lorica::lorica_session_default_params)
                     .max_tokens(maxTokens)
@@ -124,7 +124,7 @@ public final class NativeTraining implements AutoCloseable {
     public static <R> R plan(NativeAdapter adapter, Params given, Plan<R> plan) {
         NativeLibrary.reserveHeap();
         try (lorica_session_params params = given.toNative();
-                lorica_memory_plan p = Structs.sized(new lorica_memory_plan(), lorica_memory_plan::struct_size)) {
+                lorica_memory_plan p = Structs.sized(lorica_memory_plan::new, lorica_memory_plan::struct_size)) {
             check(adapter.model.handle.shared(
                     m -> adapter.handle.shared(a -> Lorica.lorica_session_get_plan(m, a, params, p))));
             return plan.of(
@@ -155,8 +155,7 @@ public final class NativeTraining implements AutoCloseable {
     /** Measures, for some milliseconds, what the device can do. */
     public <R> R measureSpeed(Speed<R> speed) {
         return handle.exclusive(train -> {
-            try (lorica_session_speed s =
-                    Structs.sized(new lorica_session_speed(), lorica_session_speed::struct_size)) {
+            try (lorica_session_speed s = Structs.sized(lorica_session_speed::new, lorica_session_speed::struct_size)) {
                 check(Lorica.lorica_session_measure_speed(train, s));
                 return speed.of(s.flops_per_token(), s.peak_flops());
             }
@@ -227,7 +226,7 @@ public final class NativeTraining implements AutoCloseable {
         return withAdapter(a -> handle.exclusive(train -> {
             buffers.fill(tokens, labels, positions, sequenceLengths);
             try (lorica_batch_result result =
-                    Structs.sized(new lorica_batch_result(), lorica_batch_result::struct_size)) {
+                    Structs.sized(lorica_batch_result::new, lorica_batch_result::struct_size)) {
                 check(call.on(train, buffers.batch, result));
                 return new Loss(result.loss_sum(), result.n_trained());
             } finally {
@@ -245,7 +244,7 @@ public final class NativeTraining implements AutoCloseable {
     public double optimizerStep(double learningRate, double weightDecay, double gradScale, double maxGradNorm) {
         double[] norm = new double[1];
         try (lorica_optimizer_step_params params = Structs.defaults(
-                new lorica_optimizer_step_params(),
+                lorica_optimizer_step_params::new,
                 lorica_optimizer_step_params::struct_size,
                 Lorica::lorica_optimizer_step_default_params)) {
             params.learning_rate(learningRate)
@@ -277,20 +276,20 @@ public final class NativeTraining implements AutoCloseable {
         handle.close();
     }
 
-    /** Native copies of one batch at a time. Freed by JavaCPP when the session is unreachable, so never under a running call. */
+    /** Native copies of one batch at a time. Freed when the session is unreachable, so never under a running call. */
     private static final class Buffers {
         private final IntPointer tokens;
         private final IntPointer labels;
         private final IntPointer positions;
         private final IntPointer sequenceLengths;
         private final lorica_batch batch =
-                Structs.defaults(new lorica_batch(), lorica_batch::struct_size, Lorica::lorica_batch_default);
+                Structs.defaults(lorica_batch::new, lorica_batch::struct_size, Lorica::lorica_batch_default);
 
         Buffers(int maxTokens, int maxSequences) {
-            tokens = new IntPointer(maxTokens);
-            labels = new IntPointer(maxTokens);
-            positions = new IntPointer(maxTokens);
-            sequenceLengths = new IntPointer(maxSequences);
+            tokens = Memory.ints(maxTokens);
+            labels = Memory.ints(maxTokens);
+            positions = Memory.ints(maxTokens);
+            sequenceLengths = Memory.ints(maxSequences);
             batch.tokens(tokens).labels(labels).positions(positions).sequence_lengths(sequenceLengths);
         }
 

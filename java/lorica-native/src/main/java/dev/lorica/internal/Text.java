@@ -13,11 +13,12 @@ public final class Text {
         return text == null || text.isNull() ? null : text.getString(StandardCharsets.UTF_8);
     }
 
-    /** A native copy, to be closed by the caller. {@code what} names it in the message about a NUL inside. */
+    /** A native copy. {@code what} names it in the message about a NUL inside. */
     public static BytePointer copy(String what, String text) {
+        Arguments.given(text, what);
         if (text.indexOf('\0') >= 0) {
             throw new InvalidArgumentException(what + " holds a NUL character");
         }
-        return new BytePointer(text, StandardCharsets.UTF_8);
+        return Memory.of(text);
     }
 }
