@@ -209,6 +209,8 @@ final class ConfigFile {
             "lora_parameters",
             "lr_schedule",
             "optimizer_config",
+            "push_to_hub",
+            "hub_model_id",
             "val_batches");
 
     private void take(String key, JsonNode value) {
@@ -306,6 +308,12 @@ final class ConfigFile {
                                 default -> unknown.add("\"" + key + "." + inner + "\"");
                             }
                         }));
+            case "push_to_hub" -> push(key, value);
+            case "hub_model_id" -> {
+                if (!settings.path("push_to_hub").asBoolean(false)) {
+                    meaningless.add(key);
+                }
+            }
             case "val_batches" -> {
                 if (value.asInt() > 0) {
                     int batch = settings.path("batch_size").asInt(4);
@@ -313,6 +321,20 @@ final class ConfigFile {
                 }
             }
             default -> plain(key, name, value);
+        }
+    }
+
+    /** Hugging Face's {@code push_to_hub: true} with {@code hub_model_id} beside it, and ours, which says where. */
+    private void push(String key, JsonNode value) {
+        boolean isTrue = value.asText().equalsIgnoreCase("true");
+        JsonNode where = isTrue ? settings.path("hub_model_id") : value;
+        if (ForeignKeys.isOff(value)) {
+            return;
+        }
+        if (ForeignKeys.isOff(where) || where.isMissingNode()) {
+            notDone.add(key + " (hub_model_id does not say where)");
+        } else {
+            option(key, "--push-to-hub", where);
         }
     }
 

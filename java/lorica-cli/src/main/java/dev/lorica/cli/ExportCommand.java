@@ -1,7 +1,10 @@
 package dev.lorica.cli;
 
+import com.fasterxml.jackson.databind.node.JsonNodeFactory;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.cli.report.ModelCard;
 import dev.lorica.exceptions.LoricaException;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
@@ -68,15 +71,29 @@ final class ExportCommand implements Callable<Integer> {
     private String baseModelName;
 
     @Mixin
+    private HubOptions hub = new HubOptions();
+
+    @Mixin
     private CommonOptions common = new CommonOptions();
 
     ExportCommand(Terminal terminal) {
         this.terminal = terminal;
     }
 
+    /** Says what is known of an adapter that was not trained here. */
+    private void writeCard(Model base, AdapterFormat formats) {
+        ObjectNode facts = JsonNodeFactory.instance
+                .objectNode()
+                .put("name", hub.pushToHub.replaceFirst("^.*/", ""))
+                .put("base", base.info().name())
+                .put("model", base.file().toString());
+        ModelCard.write(output, facts, baseModelName, formats != AdapterFormat.PEFT, formats != AdapterFormat.GGUF);
+    }
+
     @Override
     public Integer call() {
         AdapterFormat wanted = Choices.of("--format", format, AdapterFormat.class);
+        hub.check();
         Path modelFile = HubFiles.model(terminal, model);
         Inputs inputs = new Inputs().add(modelFile);
         AdapterName.paths(terminal, adapters).forEach(inputs::add);
@@ -89,10 +106,14 @@ final class ExportCommand implements Callable<Integer> {
                                 + "lorica merge makes a model of it that llama.cpp runs");
             }
             wanted.write(tuned, output, baseModelName);
+            if (hub.pushToHub != null) {
+                writeCard(base, wanted);
+            }
         }
         terminal.out()
                 .println("Saved "
                         + terminal.bold(output.resolve(wanted.mainFile()).toString()));
+        hub.push(terminal, output);
         if (terminal.json()) {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("output", output.toString());

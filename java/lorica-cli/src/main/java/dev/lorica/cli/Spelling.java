@@ -73,6 +73,7 @@ final class Spelling {
         others("--min-learning-rate", "--min-lr", "--lr-end");
         others("--eval-strategy", "--evaluation-strategy");
         others("--eval-batch-size", "--per-device-eval-batch-size", "--per-gpu-eval-batch-size");
+        others("--hub-private", "--hub-private-repo");
         others("--resume", "--resume-from-checkpoint");
 
         others("--ctx-size", "--n-ctx");

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.data.TextTemplate;
 import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.exceptions.InvalidArgumentException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -58,7 +59,7 @@ final class TemplateFile {
                     prompt == null ? withInput.replace("{input}", "") : prompt,
                     withInput == null ? prompt.replace("{instruction}", "{instruction}\n\n{input}") : withInput,
                     parseSpecial);
-        } catch (IllegalArgumentException e) {
+        } catch (InvalidArgumentException e) {
             throw new FileFormatException("--template " + file + ": " + e.getMessage(), e);
         }
     }

@@ -162,6 +162,9 @@ final class TrainCommand implements Callable<Integer> {
     private CheckpointOptions checkpoints = new CheckpointOptions();
 
     @Mixin
+    private HubOptions hub = new HubOptions();
+
+    @Mixin
     private DeviceOptions device = new DeviceOptions();
 
     @Mixin
@@ -205,6 +208,7 @@ final class TrainCommand implements Callable<Integer> {
         training.config(
                 dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
         lora.check(training.seed);
+        hub.check();
         List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
         if (evalData != null) {
             files.add(evalData);
@@ -311,6 +315,9 @@ final class TrainCommand implements Callable<Integer> {
         }
         json.put("answers", answersJson(before, after));
         showRun(dataReport);
+        if (!result.stopped()) {
+            hub.push(terminal, output);
+        }
         if (terminal.json()) {
             json.put("log", log);
             terminal.printJson(json);

@@ -8,7 +8,9 @@ import java.net.ConnectException;
 import java.net.UnknownHostException;
 import java.net.http.HttpTimeoutException;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.function.Function;
 import java.util.regex.Pattern;
 
@@ -30,6 +32,8 @@ public final class Hub {
     private static final Pattern MODEL_FILES = Pattern.compile(
             "(?:config|generation_config|tokenizer|tokenizer_config|special_tokens_map"
                     + "|added_tokens|model\\.safetensors\\.index)\\.json|tokenizer\\.model|chat_template\\.jinja|model(?:-\\d+-of-\\d+)?\\.safetensors");
+
+    private static final String CARD = "README.md";
 
     /** Where the hub keeps the Parquet files that it makes of data sets in other forms. */
     private static final String CONVERTED = "refs/convert/parquet";
@@ -213,6 +217,44 @@ public final class Hub {
             return fetch(cache, name, path);
         } catch (IOException e) {
             return fallBack(cached, name, e);
+        }
+    }
+
+    /**
+     * Puts files into a repository, all in one commit; the repository is made if there is none. {@code README.md} is left out where the
+     * repository has one.
+     *
+     * @param files     what they are called in the repository, and where they are here
+     * @param summary   of the commit, in one line
+     * @param isPrivate whether a new repository is for its owner alone
+     * @return where the commit is to be seen
+     * @throws HubException if the hub does not take them, as without a token that may write
+     */
+    public String upload(HubName name, Map<String, Path> files, String summary, boolean isPrivate) {
+        Arguments.given(name, "name");
+        Map<String, Path> all = new LinkedHashMap<>(Arguments.all(files, "files"));
+        Arguments.given(summary, "summary");
+        Arguments.check(!all.isEmpty(), "files", "empty", "at least one");
+        if (config.offline()) {
+            throw new HubException("nothing is uploaded to " + name.inWords() + ": HF_HUB_OFFLINE forbids it");
+        }
+        if (config.token() == null) {
+            throw new HubException("to upload to " + name.inWords()
+                    + ", set HF_TOKEN to the token of an account that may write there");
+        }
+        Upload upload = new Upload(client, listener, name);
+        try {
+            upload.create(isPrivate);
+            if (all.containsKey(CARD) && client.list(name).files().contains(CARD)) {
+                all.remove(CARD);
+                listener.note(name.inWords() + " has a card already, which stays");
+            }
+            return upload.commit(all, summary);
+        } catch (IOException e) {
+            throw new HubException(
+                    "the upload to " + name.inWords() + " at "
+                            + config.endpoint().getHost() + " failed: " + reason(e),
+                    e);
         }
     }
 

@@ -12,8 +12,11 @@ import java.net.URI;
 import java.net.URLEncoder;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
+import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.ZonedDateTime;
@@ -43,6 +46,7 @@ final class HubClient {
     private static final int MOST_REDIRECTS = 8;
     private static final int MOST_ATTEMPTS = 6;
     private static final int MOST_LISTING_BYTES = 32 << 20;
+    private static final int SLOWEST_BYTES_PER_SECOND = 32 << 10;
     private static final Duration LONGEST_PAUSE = Duration.ofMinutes(5);
     private static final Set<Integer> REDIRECTS = Set.of(301, 302, 303, 307, 308);
     private static final Set<Integer> TRANSIENT = Set.of(408, 429, 500, 502, 503, 504);
@@ -62,6 +66,11 @@ final class HubClient {
                 .followRedirects(HttpClient.Redirect.NEVER)
                 .connectTimeout(config.timeout())
                 .build();
+    }
+
+    /** What goes with a request; it may go several times. */
+    private record Body(HttpRequest.BodyPublisher bytes, long size) {
+        static final Body NONE = new Body(BodyPublishers.noBody(), 0);
     }
 
     // ---- what is asked
@@ -124,16 +133,33 @@ final class HubClient {
         return request(name.with(file), "GET", fileAddress(name, file), range, false);
     }
 
+    /** Asks with something to say, and gives the answer's JSON. */
+    JsonNode post(HubName name, URI uri, Map<String, String> headers, byte[] body) throws IOException {
+        try (Answer answer =
+                request(name, "POST", uri, headers, false, new Body(BodyPublishers.ofByteArray(body), body.length))) {
+            byte[] text = answer.body().readNBytes(MOST_LISTING_BYTES);
+            return text.length == 0 ? JSON.createObjectNode() : JSON.readTree(text);
+        } catch (JacksonException | CharConversionException e) {
+            throw new HubException(uri.getHost() + " does not answer like a hub: what it says is not JSON", e);
+        }
+    }
+
+    /** Sends a file to where the hub wants it. */
+    void put(HubName name, URI uri, Map<String, String> headers, Path file) throws IOException {
+        request(name, "PUT", uri, headers, false, new Body(BodyPublishers.ofFile(file), Files.size(file)))
+                .close();
+    }
+
     private URI fileAddress(HubName name, String file) {
         String path = Arrays.stream(file.split("/")).map(HubClient::encoded).collect(Collectors.joining("/"));
         return address("/" + name.place() + "/resolve/" + encoded(name.revision()) + "/" + path);
     }
 
-    private URI address(String path) {
+    URI address(String path) {
         return URI.create(config.endpoint() + path);
     }
 
-    private static String encoded(String text) {
+    static String encoded(String text) {
         return URLEncoder.encode(text, StandardCharsets.UTF_8).replace("+", "%20");
     }
 
@@ -180,11 +206,17 @@ final class HubClient {
      */
     private Answer request(HubName name, String method, URI uri, Map<String, String> headers, boolean facts)
             throws IOException {
+        return request(name, method, uri, headers, facts, Body.NONE);
+    }
+
+    private Answer request(
+            HubName name, String method, URI uri, Map<String, String> headers, boolean facts, Body content)
+            throws IOException {
         for (int attempt = 1; ; attempt++) {
             Duration wait = Duration.ofSeconds(1L << (attempt - 1));
             try {
-                Answer answer = follow(method, uri, headers, facts);
-                if (answer.status() < 400 || answer.status() == 416) {
+                Answer answer = follow(method, uri, headers, facts, content);
+                if (answer.status() < 400 || answer.status() == 416 || answer.status() == 409) {
                     return answer;
                 }
                 answer.close();
@@ -192,7 +224,7 @@ final class HubClient {
                 if (!TRANSIENT.contains(answer.status())
                         || attempt == MOST_ATTEMPTS
                         || asked.compareTo(LONGEST_PAUSE) > 0) {
-                    throw refusal(name, uri, answer, asked);
+                    throw refusal(name, uri, answer, asked, content != Body.NONE);
                 }
                 listener.note(
                         uri.getHost() + (answer.status() == 429 ? " asks for a pause" : " answers " + answer.status())
@@ -216,15 +248,16 @@ final class HubClient {
         }
     }
 
-    private Answer follow(String method, URI first, Map<String, String> headers, boolean facts) throws IOException {
+    private Answer follow(String method, URI first, Map<String, String> headers, boolean facts, Body content)
+            throws IOException {
         URI uri = first;
         boolean atHome = true;
         for (int hop = 0; hop <= MOST_REDIRECTS; hop++) {
             // Once another host has had its say, even an address of the hub is not one that we chose.
             atHome = atHome && sameOrigin(uri, config.endpoint());
             HttpRequest.Builder request = HttpRequest.newBuilder(uri)
-                    .timeout(config.timeout())
-                    .method(method, HttpRequest.BodyPublishers.noBody())
+                    .timeout(config.timeout().plusSeconds(content.size / SLOWEST_BYTES_PER_SECOND))
+                    .method(method, content.bytes)
                     .header("User-Agent", "lorica/" + NativeDevices.version())
                     // Sizes and ranges are those of the file, not of its compression.
                     .header("Accept-Encoding", "identity");
@@ -300,12 +333,12 @@ final class HubClient {
         });
     }
 
-    private HubException refusal(HubName name, URI uri, Answer answer, Duration asked) {
+    private HubException refusal(HubName name, URI uri, Answer answer, Duration asked, boolean writes) {
         String what = name.toString();
         String code = header(answer, "X-Error-Code").orElse("");
         String access = config.token() == null
-                ? "set HF_TOKEN to the token of an account that may read it"
-                : "the account of the token in use may not read it";
+                ? "set HF_TOKEN to the token of an account that may " + (writes ? "write" : "read") + " it"
+                : "the account of the token in use may not " + (writes ? "write" : "read") + " it";
         if (code.equals("GatedRepo")) {
             return new HubException(what + " is gated: ask for access at " + config.endpoint() + "/" + name.place()
                     + "; then " + access);
@@ -324,7 +357,11 @@ final class HubClient {
                     case 429 ->
                         uri.getHost() + " asks for a pause of " + asked.toSeconds() + " s; try again then"
                                 + (config.token() == null ? ", or set HF_TOKEN, which allows more" : "");
-                    default -> uri.getHost() + " answers " + answer.status() + " to the request for " + what;
+                    default ->
+                        uri.getHost() + " answers " + answer.status() + " to the request for " + what
+                                + header(answer, "X-Error-Message")
+                                        .map(reason -> ": " + reason)
+                                        .orElse("");
                 });
     }
 }

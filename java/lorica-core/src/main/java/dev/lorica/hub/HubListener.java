@@ -13,6 +13,9 @@ public interface HubListener {
      */
     default void downloading(String file, long done, long total) {}
 
+    /** A file is about to be sent; small ones go with what they are a change of, and are not told of. */
+    default void uploading(String file, long total) {}
+
     /** One line about a choice that was made, or about why it takes longer. */
     default void note(String line) {}
 }

@@ -1,8 +1,9 @@
 package dev.lorica.data;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
+import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 
+import dev.lorica.exceptions.InvalidArgumentException;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -93,10 +94,13 @@ class PackerTest {
 
     @Test
     void refusesEmptyBatches() {
-        assertThatIllegalArgumentException().isThrownBy(() -> Packer.pack(List.of()));
-        assertThatIllegalArgumentException().isThrownBy(() -> Packer.inOrder(TokenizedDataset.of(examples(2)), 0));
-        assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[0], new boolean[0]));
-        assertThatIllegalArgumentException().isThrownBy(() -> new Example(new int[2], new boolean[1]));
+        assertThatExceptionOfType(InvalidArgumentException.class).isThrownBy(() -> Packer.pack(List.of()));
+        assertThatExceptionOfType(InvalidArgumentException.class)
+                .isThrownBy(() -> Packer.inOrder(TokenizedDataset.of(examples(2)), 0));
+        assertThatExceptionOfType(InvalidArgumentException.class)
+                .isThrownBy(() -> new Example(new int[0], new boolean[0]));
+        assertThatExceptionOfType(InvalidArgumentException.class)
+                .isThrownBy(() -> new Example(new int[2], new boolean[1]));
     }
 
     /** Example i begins with token 100 + i, has i + 2 tokens, and is trained on from its second half. */

@@ -2,9 +2,9 @@ package dev.lorica.data;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
-import static org.assertj.core.api.Assertions.assertThatIllegalArgumentException;
 
 import dev.lorica.TokenizerInfo;
+import dev.lorica.exceptions.InvalidArgumentException;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
@@ -74,10 +74,10 @@ class PromptTemplateTest {
 
     @Test
     void refusesATemplateWithoutAPlaceForThePrompt() {
-        assertThatIllegalArgumentException()
+        assertThatExceptionOfType(InvalidArgumentException.class)
                 .isThrownBy(() -> new TextTemplate("mine", "Answer: ", "{instruction}{input}", false))
                 .withMessage("template \"mine\" has no {instruction} in it");
-        assertThatIllegalArgumentException()
+        assertThatExceptionOfType(InvalidArgumentException.class)
                 .isThrownBy(() -> PromptTemplate.named("alpaca"))
                 .withMessageContaining("instruction and plain");
     }

@@ -17,6 +17,7 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.HexFormat;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Queue;
@@ -51,6 +52,13 @@ final class FakeHub implements AutoCloseable {
     volatile List<String> converted;
     /** Whether the repository is a data set. */
     volatile boolean dataSet;
+
+    /** Bodies of requests that had one, by their paths. */
+    final Map<String, String> bodies = Collections.synchronizedMap(new TreeMap<>());
+    /** Large files that were sent, by their checksums. */
+    final Map<String, byte[]> stored = Collections.synchronizedMap(new TreeMap<>());
+    /** Whether there is the repository already that somebody wants to make. */
+    volatile boolean exists;
 
     volatile boolean largeFilesElsewhere;
     /** Pause before each piece of a body. */
@@ -163,6 +171,10 @@ final class FakeHub implements AutoCloseable {
     private void hub(HttpExchange exchange) throws IOException {
         note("hub", exchange);
         String path = exchange.getRequestURI().getPath();
+        if (exchange.getRequestMethod().equals("POST")) {
+            take(exchange, path);
+            return;
+        }
         if (path.startsWith(dataSet ? "/api/datasets/" : "/api/models/")) {
             path = "/api/" + path.split("/", 4)[3];
         } else if (dataSet == path.startsWith("/datasets/")) {
@@ -214,8 +226,76 @@ final class FakeHub implements AutoCloseable {
         }
     }
 
+    /** What somebody sends; it is all there when the commit has come. */
+    private void take(HttpExchange exchange, String path) throws IOException {
+        byte[] body = exchange.getRequestBody().readAllBytes();
+        bodies.put(path, new String(body, StandardCharsets.UTF_8));
+        ObjectMapper json = new ObjectMapper();
+        switch (path) {
+            case "/api/repos/create" -> {
+                Trick trick = listingTricks.poll();
+                (trick != null ? trick : status(exists ? 409 : 200)).answer(exchange);
+            }
+            case "/api/models/test/repo/preupload/main" -> {
+                List<Map<String, Object>> modes = new ArrayList<>();
+                json.readTree(body)
+                        .path("files")
+                        .forEach(file -> modes.add(Map.of(
+                                "path",
+                                file.path("path").asText(),
+                                "uploadMode",
+                                isLarge(file.path("path").asText()) ? "lfs" : "regular")));
+                answer(exchange, Map.of("files", modes));
+            }
+            case "/test/repo.git/info/lfs/objects/batch" -> {
+                List<Map<String, Object>> objects = new ArrayList<>();
+                json.readTree(body).path("objects").forEach(object -> {
+                    String oid = object.path("oid").asText();
+                    Map<String, Object> one = new LinkedHashMap<>(
+                            Map.of("oid", oid, "size", object.path("size").asLong()));
+                    if (!stored.containsKey(oid)) {
+                        one.put(
+                                "actions",
+                                Map.of(
+                                        "upload",
+                                        Map.of(
+                                                "href",
+                                                storageAddress() + "/put/" + oid,
+                                                "header",
+                                                Map.of("X-Sign", "s")),
+                                        "verify",
+                                        Map.of("href", address() + "/verify/" + oid)));
+                    }
+                    objects.add(one);
+                });
+                answer(exchange, Map.of("objects", objects));
+            }
+            case "/api/models/test/repo/commit/main" ->
+                answer(exchange, Map.of("success", true, "commitUrl", address() + "/test/repo/commit/" + COMMIT));
+            default -> status(path.startsWith("/verify/") ? 200 : 404).answer(exchange);
+        }
+    }
+
+    private static void answer(HttpExchange exchange, Object json) throws IOException {
+        byte[] bytes = new ObjectMapper().writeValueAsBytes(json);
+        exchange.sendResponseHeaders(200, bytes.length);
+        exchange.getResponseBody().write(bytes);
+    }
+
     private void storage(HttpExchange exchange) throws IOException {
         note("storage", exchange);
+        if (exchange.getRequestMethod().equals("PUT")) {
+            String oid = exchange.getRequestURI().getPath().substring("/put/".length());
+            Trick trick = fileTricks.poll();
+            if (trick != null) {
+                exchange.getRequestBody().readAllBytes();
+                trick.answer(exchange);
+                return;
+            }
+            stored.put(oid, exchange.getRequestBody().readAllBytes());
+            status(200).answer(exchange);
+            return;
+        }
         send(exchange, Integer.MAX_VALUE);
     }
 
@@ -282,7 +362,10 @@ final class FakeHub implements AutoCloseable {
     }
 
     String etag(String file) {
-        byte[] contents = files.get(file);
+        return etag(file, files.get(file));
+    }
+
+    static String etag(String file, byte[] contents) {
         return isLarge(file)
                 ? hash("SHA-256", contents)
                 : hash("SHA-1", ("blob " + contents.length + "\0").getBytes(StandardCharsets.US_ASCII), contents);

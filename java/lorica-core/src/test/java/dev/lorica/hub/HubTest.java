@@ -21,6 +21,8 @@ import java.time.ZonedDateTime;
 import java.time.format.DateTimeFormatter;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Base64;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
@@ -78,6 +80,68 @@ class HubTest {
         int before = fake.requests.size();
         hub().file(HubName.parse("hf:test/repo@" + COMMIT), "sub/model.gguf");
         assertThat(fake.requests).hasSize(before);
+    }
+
+    @Test
+    void filesAreUploadedInOneCommitLargeOnesByTheirChecksums() throws Exception {
+        Path large = Files.write(cache.resolve("adapter.gguf"), weights);
+        Path small = Files.writeString(cache.resolve("adapter_config.json"), "{\"r\": 8}");
+        Path card = Files.writeString(cache.resolve("card"), "# Mine\n");
+        Map<String, Path> files = new LinkedHashMap<>();
+        files.put("adapter.gguf", large);
+        files.put("adapter_config.json", small);
+        files.put("README.md", card);
+        fake.nextFile(status(503)); // the storage has a bad moment
+
+        String seenAt = hub().upload(REPO, files, "An adapter", true);
+
+        assertThat(seenAt).isEqualTo(fake.address() + "/test/repo/commit/" + COMMIT);
+        assertThat(fake.bodies.get("/api/repos/create"))
+                .contains("\"name\":\"repo\"", "\"organization\":\"test\"", "\"private\":true");
+        String checksum = fake.etag("adapter.gguf", weights);
+        assertThat(fake.stored.get(checksum)).isEqualTo(weights);
+        assertThat(fake.bodies).containsKey("/verify/" + checksum);
+        List<String> lines =
+                fake.bodies.get("/api/models/test/repo/commit/main").lines().toList();
+        assertThat(lines).hasSize(4);
+        assertThat(lines.get(0)).contains("\"key\":\"header\"", "\"summary\":\"An adapter\"");
+        assertThat(lines.get(1)).contains("\"lfsFile\"", "\"path\":\"adapter.gguf\"", checksum, "\"size\":500000");
+        assertThat(lines.get(2))
+                .contains(
+                        "\"file\"",
+                        "adapter_config.json",
+                        Base64.getEncoder().encodeToString("{\"r\": 8}".getBytes(StandardCharsets.UTF_8)));
+        // The token goes to the hub, and not to where the bytes lie.
+        assertThat(fake.requests)
+                .allMatch(request -> request.host().equals("hub") == (request.authorization() != null));
+    }
+
+    @Test
+    void whatTheHubHasIsNotSentAgainAndItsCardStays() throws Exception {
+        Path large = Files.write(cache.resolve("adapter.gguf"), weights);
+        Path card = Files.writeString(cache.resolve("card"), "# Mine\n");
+        fake.exists = true;
+        fake.with("README.md");
+        fake.stored.put(fake.etag("adapter.gguf", weights), weights);
+
+        hub().upload(REPO, Map.of("adapter.gguf", large, "README.md", card), "An adapter", false);
+
+        assertThat(fake.requests).noneMatch(request -> request.method().equals("PUT"));
+        assertThat(fake.bodies.get("/api/models/test/repo/commit/main")).doesNotContain("README.md");
+        assertThat(notes).contains("hf:test/repo has a card already, which stays");
+    }
+
+    @Test
+    void anUploadThatIsNotAllowedSaysWhatIsNeeded() throws Exception {
+        Path file = Files.writeString(cache.resolve("a.json"), "{}");
+        fake.nextListing(status(403));
+        assertThatThrownBy(() -> hub().upload(REPO, Map.of("a.json", file), "x", false))
+                .isInstanceOf(HubException.class)
+                .hasMessageContaining("the account of the token in use may not write it");
+        HubConfig nobody = new HubConfig(fake.address(), cache, null, false, Duration.ofSeconds(1));
+        assertThatThrownBy(() -> new Hub(nobody, HubListener.SILENT).upload(REPO, Map.of("a.json", file), "x", false))
+                .isInstanceOf(HubException.class)
+                .hasMessageContaining("set HF_TOKEN to the token of an account that may write there");
     }
 
     @Test

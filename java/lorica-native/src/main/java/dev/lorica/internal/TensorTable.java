@@ -66,7 +66,7 @@ public final class TensorTable {
     private static List<Tensor> read(lorica_architecture pointer) {
         List<Tensor> tensors = new ArrayList<>();
         try (lorica_architecture_tensor t =
-                Structs.sized(new lorica_architecture_tensor(), lorica_architecture_tensor::struct_size)) {
+                Structs.sized(lorica_architecture_tensor::new, lorica_architecture_tensor::struct_size)) {
             for (int i = 0; i < Lorica.lorica_architecture_n_tensors(pointer); i++) {
                 check(Lorica.lorica_architecture_get_tensor(pointer, i, t));
                 tensors.add(new Tensor(
