@@ -21,6 +21,7 @@ import dev.lorica.data.Lengths;
 import dev.lorica.data.Message;
 import dev.lorica.data.Packer;
 import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.RecordKind;
 import dev.lorica.data.TextTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluator;
@@ -41,6 +42,10 @@ import dev.lorica.hub.HubName;
 import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
 import dev.lorica.train.LearningRate;
+import dev.lorica.train.Objective;
+import dev.lorica.train.ObjectiveResult;
+import dev.lorica.train.ScoredBatch;
+import dev.lorica.train.ScoredSequence;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainerListener;
 import dev.lorica.train.TrainingConfig;
@@ -87,6 +92,8 @@ class ArgumentsTest {
             "AdapterMetadata.trained.special",
             "AdapterMetadata.trained.training",
             "AdapterMetadata.trained.result",
+            "Batch.notes",
+            "Batch.with.notes",
             "ChatTemplate.system",
             "ChatTemplate.withSystem.system",
             "Conversation.tools",
@@ -98,7 +105,11 @@ class ArgumentsTest {
             "DataFields.system",
             "DataFields.messages",
             "DataFields.history",
+            "DataFields.rejected",
+            "DataFields.label",
             "DataRecord.prompt",
+            "DataRecord.rejected",
+            "DataRecord.value",
             "DataRecord.conversation",
             "Dataset.load.promptField",
             "Dataset.load.responseField",
@@ -117,6 +128,10 @@ class ArgumentsTest {
             "HubConfig.token",
             "HubName.file",
             "ModelFiles.merge.type",
+            "Notes.values",
+            "Notes.reference",
+            "Notes.prompt",
+            "Notes.withReference.logProbs",
             "Trainer.checkpoints.folder",
             "Trainer.resume.checkpoint",
             "Trainer.plan.evalData",
@@ -135,6 +150,7 @@ class ArgumentsTest {
             "Gpu",
             "MemoryPlan",
             "ModelInfo",
+            "PairReport",
             "Resumption",
             "Split",
             "Stretch",
@@ -203,6 +219,14 @@ class ArgumentsTest {
         good(Evaluator.class, () -> new Evaluator(model, adapter));
         good(Generator.class, () -> open(new Generator(model)));
         good(Trainer.class, () -> new Trainer(model, adapter, config));
+        new Trainer(model, adapter, config, Objective.of("seen", RecordKind.ANSWERS, true, (batch, result) -> {
+                    good(ScoredBatch.class, () -> batch);
+                    good(ScoredSequence.class, () -> batch.sequences().get(0));
+                    good(ObjectiveResult.class, () -> result);
+                    result.loss(1);
+                }))
+                .evaluate(examples);
+        good(Objective.class, Objective::sft);
         good(LearningRate.class, () -> new LearningRate(config, 10));
         good(GgufFile.class, () -> open(GgufFile.open(TestModels.austen())));
         good(SafetensorsFile.class, () -> open(SafetensorsFile.open(safetensors)));
@@ -251,6 +275,8 @@ class ArgumentsTest {
         good(int.class, () -> 1);
         good(long.class, () -> 1L);
         good(double.class, () -> 0.5);
+        good(Float.class, () -> 0.5f);
+        good(Double.class, () -> 0.5);
         good(boolean.class, () -> false);
         good(int[].class, () -> new int[] {1});
         good(boolean[].class, () -> new boolean[] {true});
@@ -282,9 +308,7 @@ class ArgumentsTest {
                     continue;
                 }
                 tried++;
-                Object[] arguments = arguments(call);
-                arguments[i] = null;
-                Throwable thrown = thrown(call, arguments);
+                Throwable thrown = thrown(call, i, null);
                 if (!(thrown instanceof InvalidArgumentException) || !names(thrown, call, parameters[i])) {
                     wrong.add(describe(call, parameters[i], "null", thrown));
                 }
@@ -306,9 +330,7 @@ class ArgumentsTest {
                         continue;
                     }
                     tried++;
-                    Object[] arguments = arguments(call);
-                    arguments[i] = number;
-                    Throwable thrown = thrown(call, arguments);
+                    Throwable thrown = thrown(call, i, number);
                     if (thrown != null && !(thrown instanceof LoricaException)) {
                         wrong.add(describe(call, parameters[i], String.valueOf(number), thrown));
                     }
@@ -329,9 +351,7 @@ class ArgumentsTest {
                 if (holey == null || mayBeNull(call, parameters[i])) {
                     continue;
                 }
-                Object[] arguments = arguments(call);
-                arguments[i] = holey;
-                Throwable thrown = thrown(call, arguments);
+                Throwable thrown = thrown(call, i, holey);
                 if (!(thrown instanceof InvalidArgumentException)) {
                     wrong.add(describe(call, parameters[i], "[null]", thrown));
                 }
@@ -512,9 +532,11 @@ class ArgumentsTest {
         throw new AssertionError("no " + type + " to try with");
     }
 
-    /** What the call ends with, {@code null} when it returns. */
-    private static Throwable thrown(Executable call, Object[] arguments) throws Exception {
+    /** What the call ends with that is given this at one place and what is good elsewhere; {@code null} when it returns. */
+    private static Throwable thrown(Executable call, int place, Object given) throws Exception {
         try {
+            Object[] arguments = arguments(call);
+            arguments[place] = given;
             if (call instanceof Method method) {
                 Object target = Modifier.isStatic(method.getModifiers()) ? null : value(method.getDeclaringClass());
                 Object result = method.invoke(target, arguments);

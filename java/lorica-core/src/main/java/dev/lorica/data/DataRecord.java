@@ -39,11 +39,15 @@ public record DataRecord(
 
     /** A prompt with two answers, from no file. */
     public static DataRecord pair(String prompt, String chosen, String rejected) {
+        Arguments.given(prompt, "prompt");
+        Arguments.given(chosen, "chosen");
+        Arguments.given(rejected, "rejected");
         return of(prompt, chosen).over(of(prompt, rejected));
     }
 
     /** As what is better than {@code rejected}. */
     public DataRecord over(DataRecord rejected) {
+        Arguments.given(rejected, "rejected");
         return new DataRecord(system, prompt, input, response, conversation, line, rejected, value);
     }
 

@@ -125,6 +125,7 @@ public final class TokenizedDataset {
 
     /** With log p of what is learned in each of {@link #examples()}, one number for each token. */
     public TokenizedDataset withReference(float[][] logProbs) {
+        Arguments.all("logProbs", logProbs);
         return new TokenizedDataset(
                 sequences, report, new Notes(notes.perExample, notes.values, logProbs, notes.withPrompts));
     }

@@ -1,6 +1,7 @@
 package dev.lorica.train;
 
 import dev.lorica.data.RecordKind;
+import dev.lorica.internal.Arguments;
 import java.util.Locale;
 import java.util.Map;
 
@@ -77,6 +78,9 @@ public interface Objective {
 
     /** An objective of one's own. */
     static Objective of(String name, RecordKind records, boolean usesReference, Function function) {
+        Arguments.given(name, "name");
+        Arguments.given(records, "records");
+        Arguments.given(function, "function");
         return new Objective() {
             @Override
             public String name() {
@@ -117,6 +121,7 @@ public interface Objective {
      * @param labelSmoothing share of pairs that are the wrong way round, of {@link DpoLoss#ROBUST} and {@link DpoLoss#EXO_PAIR}
      */
     static Objective dpo(double beta, DpoLoss loss, double labelSmoothing) {
+        Arguments.given(loss, "loss");
         return new Dpo(beta, loss, labelSmoothing);
     }
 
@@ -138,6 +143,7 @@ public interface Objective {
      * @param labelSmoothing share of pairs that are the wrong way round
      */
     static Objective cpo(double beta, CpoLoss loss, double gamma, double alpha, double labelSmoothing) {
+        Arguments.given(loss, "loss");
         return new Cpo(beta, loss, gamma, alpha, labelSmoothing);
     }
 
@@ -177,7 +183,7 @@ public interface Objective {
 
         /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
         public static DpoLoss of(String name) {
-            return Settings.named(DpoLoss.class, "loss type", name);
+            return Settings.named(DpoLoss.class, "loss type", Arguments.given(name, "name"));
         }
 
         @Override
@@ -195,7 +201,7 @@ public interface Objective {
 
         /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
         public static CpoLoss of(String name) {
-            return Settings.named(CpoLoss.class, "loss type", name);
+            return Settings.named(CpoLoss.class, "loss type", Arguments.given(name, "name"));
         }
 
         @Override

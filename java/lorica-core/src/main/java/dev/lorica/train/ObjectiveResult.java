@@ -1,5 +1,6 @@
 package dev.lorica.train;
 
+import dev.lorica.internal.Arguments;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
@@ -28,6 +29,7 @@ public final class ObjectiveResult {
 
     /** Adds {@code derivative} to that of the sum of losses by the log-probability of each token of the sequence. */
     public void gradient(ScoredSequence sequence, double derivative) {
+        Arguments.given(sequence, "sequence");
         for (int i = 0; i < sequence.length(); i++) {
             gradient(sequence, i, derivative);
         }
@@ -35,12 +37,14 @@ public final class ObjectiveResult {
 
     /** The same of token {@code i} alone. */
     public void gradient(ScoredSequence sequence, int i, double derivative) {
+        Arguments.given(sequence, "sequence");
         // The engine weights −log p.
         weights[sequence.place(i)] -= (float) derivative;
     }
 
     /** The same of each token of the prompt, where that is scored. */
     public void promptGradient(ScoredSequence sequence, double derivative) {
+        Arguments.given(sequence, "sequence");
         for (int i = 0; i < sequence.promptLength(); i++) {
             weights[sequence.promptPlace(i)] -= (float) derivative;
         }
@@ -48,6 +52,7 @@ public final class ObjectiveResult {
 
     /** A number to be logged: its mean over all calls with this name. */
     public void metric(String name, double value) {
+        Arguments.given(name, "name");
         metrics = metrics.plus(name, value, 1);
     }
 

@@ -1,6 +1,7 @@
 package dev.lorica.train;
 
 import dev.lorica.data.Batch;
+import dev.lorica.internal.Arguments;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.IntStream;
@@ -51,12 +52,13 @@ public final class ScoredBatch {
 
     /** The better side of pair {@code i}. */
     public ScoredSequence chosen(int i) {
-        return sequences.get(i * perExample);
+        return sequences.get(Arguments.index(i, size(), "i") * perExample);
     }
 
     /** The worse side of pair {@code i}. */
     public ScoredSequence rejected(int i) {
-        return sequences.get(i * perExample + 1);
+        Arguments.check(perExample == 2, "the batch", "no pairs", "one of pairs to have worse sides");
+        return sequences.get(Arguments.index(i, size(), "i") * perExample + 1);
     }
 
     /**

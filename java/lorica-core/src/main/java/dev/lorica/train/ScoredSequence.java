@@ -1,5 +1,7 @@
 package dev.lorica.train;
 
+import dev.lorica.internal.Arguments;
+
 /**
  * A sequence as an objective sees it: what is learned of it, token by token, with log p by the model and, where the objective asks
  * for it, by the reference. The prompt is not part of it.
@@ -34,12 +36,12 @@ public final class ScoredSequence {
     }
 
     public int token(int i) {
-        return tokens[places[i]];
+        return tokens[place(i)];
     }
 
     /** log p of token {@code i}. */
     public double logProb(int i) {
-        return logProbs[places[i]];
+        return logProbs[place(i)];
     }
 
     /** Of all tokens together: their sum. */
@@ -53,7 +55,7 @@ public final class ScoredSequence {
 
     /** log p of token {@code i} by the reference. */
     public double referenceLogProb(int i) {
-        return reference()[places[i]];
+        return reference()[place(i)];
     }
 
     public double referenceLogProb() {
@@ -81,7 +83,7 @@ public final class ScoredSequence {
     }
 
     int place(int i) {
-        return places[i];
+        return places[Arguments.index(i, places.length, "i")];
     }
 
     int promptPlace(int i) {

@@ -153,6 +153,7 @@ public final class Trainer {
 
     /** How good the model is at present, by what the objective makes small. */
     public Evaluation evaluate(TokenizedDataset data) {
+        Arguments.given(data, "data");
         requireRecords(data);
         TokenizedDataset scored = objective.scoresPrompts() ? data.withScoredPrompts() : data;
         BatchShape shape = withKl(BatchShape.of(Packer.inOrder(data, evalBatchSize(config))));
