@@ -21,6 +21,8 @@ final class LibraryWords {
                     "the messages field excludes the prompt field and the response field",
                     "--messages-field excludes --prompt-field and --response-field"),
             new Phrase("raise the max length, or choose the overflow", "raise --max-length, or choose --overflow"),
+            new Phrase(
+                    "with an objective for pairs, such as dpo", "with an objective for pairs, such as --objective dpo"),
             new Phrase("raise the max length", "raise --max-length"),
             new Phrase("which a model is given beside its own name:", "which is given beside its model: --adapter"));
 
