@@ -23,6 +23,7 @@ final class LibraryWords {
             new Phrase("raise the max length, or choose the overflow", "raise --max-length, or choose --overflow"),
             new Phrase(
                     "with an objective for pairs, such as dpo", "with an objective for pairs, such as --objective dpo"),
+            new Phrase("with an objective for pairs, such as dpo", "with --objective dpo, or another for pairs"),
             new Phrase("raise the max length", "raise --max-length"),
             new Phrase("which a model is given beside its own name:", "which is given beside its model: --adapter"));
 

@@ -114,7 +114,7 @@ class PreferencesTest {
                         RecordKind.PAIRS))
                 .hasMessageContaining("line 2");
         assertThatThrownBy(() -> Dataset.load(file("{\"prompt\": \"A\", \"chosen\": \"B\", \"rejected\": \"C\"}")))
-                .hasMessageContaining("--objective dpo");
+                .hasMessageContaining("such as dpo");
     }
 
     @Test
