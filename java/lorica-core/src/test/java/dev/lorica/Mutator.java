@@ -1,7 +1,21 @@
 package dev.lorica;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.BooleanNode;
+import com.fasterxml.jackson.databind.node.ContainerNode;
+import com.fasterxml.jackson.databind.node.DoubleNode;
+import com.fasterxml.jackson.databind.node.IntNode;
+import com.fasterxml.jackson.databind.node.LongNode;
+import com.fasterxml.jackson.databind.node.NullNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.fasterxml.jackson.databind.node.TextNode;
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
@@ -63,10 +77,15 @@ final class Mutator {
         "1".repeat(3000)
     };
 
-    private final List<byte[]> corpus;
+    private static final JsonMapper MAPPER = new JsonMapper();
 
-    Mutator(List<byte[]> corpus) {
+    private final List<byte[]> corpus;
+    private final boolean json;
+
+    /** @param json whether every other input is to be whole JSON, in which values are others, away, or elsewhere too */
+    Mutator(List<byte[]> corpus, boolean json) {
         this.corpus = corpus;
+        this.json = json;
     }
 
     /** Input {@code i} of the endless list: one of the corpus with 1 to 5 changes. */
@@ -74,10 +93,83 @@ final class Mutator {
         SplittableRandom random = new SplittableRandom(i * 0x9E3779B97F4A7C15L);
         byte[] data = corpus.get(random.nextInt(corpus.size()));
         byte[] other = corpus.get(random.nextInt(corpus.size()));
+        if (json && i % 2 == 0) {
+            return whole(random, data);
+        }
         for (int n = 1 + random.nextInt(5); n > 0; n--) {
             data = change(random, data, other);
         }
         return data;
+    }
+
+    private static byte[] whole(SplittableRandom random, byte[] data) {
+        try {
+            JsonNode tree = MAPPER.readTree(data);
+            for (int n = 1 + random.nextInt(3); n > 0; n--) {
+                List<ContainerNode<?>> places = new ArrayList<>();
+                collect(tree, places);
+                change(random, places.get(random.nextInt(places.size())));
+            }
+            return MAPPER.writeValueAsBytes(tree);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** What has something in it. */
+    private static void collect(JsonNode node, List<ContainerNode<?>> places) {
+        if (node instanceof ContainerNode<?> container) {
+            places.add(container);
+            node.forEach(child -> collect(child, places));
+        }
+    }
+
+    private static void change(SplittableRandom random, ContainerNode<?> place) {
+        if (place instanceof ArrayNode array) {
+            if (array.isEmpty() || random.nextInt(4) == 0) {
+                array.add(other(random, IntNode.valueOf(1)));
+            } else if (random.nextInt(3) == 0) {
+                array.remove(random.nextInt(array.size()));
+            } else {
+                int at = random.nextInt(array.size());
+                array.set(at, other(random, array.get(at)));
+            }
+            return;
+        }
+        ObjectNode object = (ObjectNode) place;
+        List<String> names = new ArrayList<>();
+        object.fieldNames().forEachRemaining(names::add);
+        if (names.isEmpty() || random.nextInt(6) == 0) {
+            object.put("name_of_nothing", random.nextInt());
+            return;
+        }
+        String name = names.get(random.nextInt(names.size()));
+        switch (random.nextInt(4)) {
+            case 0 -> object.remove(name);
+            case 1 -> object.set(name, object.get(names.get(random.nextInt(names.size()))));
+            default -> object.set(name, other(random, object.get(name)));
+        }
+    }
+
+    /** A value near to this one, or far from it. */
+    private static JsonNode other(SplittableRandom random, JsonNode value) {
+        if (value.isBoolean() && random.nextInt(4) > 0) {
+            return BooleanNode.valueOf(!value.asBoolean());
+        }
+        if (value.isNumber() && random.nextInt(4) > 0) {
+            double number = value.asDouble();
+            double[] near = {number + 1, number - 1, 2 * number, number / 2, -number, 0, 1e30};
+            double chosen = near[random.nextInt(near.length)];
+            return value.isIntegralNumber() ? LongNode.valueOf((long) chosen) : DoubleNode.valueOf(chosen);
+        }
+        return switch (random.nextInt(6)) {
+            case 0 -> NullNode.instance;
+            case 1 -> TextNode.valueOf(value.asText() + "x");
+            case 2 -> LongNode.valueOf(EXTREMES[random.nextInt(EXTREMES.length)]);
+            case 3 -> MAPPER.createArrayNode().add(value);
+            case 4 -> MAPPER.createObjectNode().set("a", value);
+            default -> TextNode.valueOf("");
+        };
     }
 
     private static byte[] change(SplittableRandom random, byte[] data, byte[] other) {
