@@ -46,6 +46,14 @@ int64_t layer_of(const std::string & name) {
     return layer;
 }
 
+// 0: it is not there, or an array.
+int64_t single(const GgufFile & model, const std::string & key) {
+    for (int64_t i = 0; i < model.n_kv(); ++i) {
+        if (model.key(i) == key && !model.array_length(i)) return model.find_int(key).value_or(0);
+    }
+    return 0;
+}
+
 // Where a row is no whole number of blocks: the next larger type with blocks of 32.
 ggml_type with_smaller_blocks(ggml_type type) {
     switch (type) {
@@ -116,6 +124,11 @@ TensorTypes::TensorTypes(const std::string & name, const GgufFile & model) {
     const TensorView * q = model.find_tensor("blk.0.attn_q.weight");
     const TensorView * k = model.find_tensor("blk.0.attn_k.weight");
     if (q && k) n_gqa_ = std::max<int64_t>(q->ne[1] / k->ne[1], 1);
+    if (model.find_tensor("blk.0.attn_qkv.weight")) {
+        const int64_t heads = single(model, architecture + ".attention.head_count");
+        const int64_t kv_heads = single(model, architecture + ".attention.head_count_kv");
+        if (heads > 0 && kv_heads > 0) n_gqa_ = std::max<int64_t>(heads / kv_heads, 1);
+    }
     is_falcon_ = architecture == "falcon";
     is_70b_ = (architecture == "llama" || architecture == "qwen2") && n_layer_ == 80 && n_gqa_ > 1;
 }
@@ -136,7 +149,7 @@ ggml_type TensorTypes::wanted(const std::string & name, int64_t n_per_row) const
     // The first and the last eighth of the layers, and every third between.
     const bool more_bits = layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
 
-    if (name.ends_with("attn_v.weight")) {
+    if (name.ends_with("attn_v.weight") || name.ends_with("attn_qkv.weight")) {
         ggml_type type = type_;
         switch (mix_) {
             case Mix::q2_k: type = n_gqa_ >= 4 ? GGML_TYPE_Q4_K : GGML_TYPE_Q3_K; break;
@@ -164,15 +177,6 @@ ggml_type TensorTypes::wanted(const std::string & name, int64_t n_per_row) const
                 return more_bits ? GGML_TYPE_Q6_K : type_;
             case Mix::q5_k_m: return more_bits ? GGML_TYPE_Q6_K : type_;
             case Mix::iq4: return layer < n / 8 ? GGML_TYPE_Q5_K : type_;
-            default: return type_;
-        }
-    }
-    if (name.ends_with("attn_qkv.weight")) {
-        switch (mix_) {
-            case Mix::q3_k_m:
-            case Mix::q3_k_l: return GGML_TYPE_Q4_K;
-            case Mix::q4_k_m: return GGML_TYPE_Q5_K;
-            case Mix::q5_k_m: return GGML_TYPE_Q6_K;
             default: return type_;
         }
     }
