@@ -43,7 +43,7 @@ final class Methods {
             case "get" ->
                 arguments -> {
                     Object key = Values.key(arguments.run(), arguments.require(0, "key"));
-                    return map.containsKey(key) ? map.get(key) : arguments.get(1, "default", null);
+                    return Values.has(map, key) ? map.get(key) : arguments.get(1, "default", null);
                 };
             case "copy" -> arguments -> map;
             default -> null;

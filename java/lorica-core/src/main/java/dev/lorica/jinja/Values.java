@@ -240,7 +240,7 @@ final class Values {
             boolean equal = true;
             for (Map.Entry<?, ?> entry : x.entrySet()) {
                 equal = equal
-                        && y.containsKey(key(run, entry.getKey()))
+                        && has(y, key(run, entry.getKey()))
                         && equal(run, entry.getValue(), y.get(entry.getKey()));
             }
             run.leave(1);
@@ -298,7 +298,7 @@ final class Values {
             throw new JinjaException("only a text can be in a text, not " + shown(run, value));
         }
         if (container instanceof Map<?, ?> map) {
-            return map.containsKey(key(run, value));
+            return has(map, key(run, value));
         }
         for (Object element : iterate(run, container)) {
             if (equal(run, element, value)) {
@@ -507,6 +507,15 @@ final class Values {
         return new Undefined(name);
     }
 
+    /** Callers may give maps that do not even take the question whether null is in them. */
+    static boolean has(Map<?, ?> map, Object key) {
+        try {
+            return map.containsKey(key);
+        } catch (NullPointerException e) {
+            return false;
+        }
+    }
+
     /** {@code value[key]}: the element, else what the value offers by that name. */
     static Object item(Run run, Object value, Object key) {
         run.step();
@@ -515,7 +524,7 @@ final class Values {
         }
         if (value instanceof Map<?, ?> map && isKey(key)) {
             Object known = key(run, key);
-            if (map.containsKey(known)) {
+            if (has(map, known)) {
                 return map.get(known);
             }
         }

@@ -160,6 +160,16 @@ class JinjaFuzzTest {
     }
 
     @Test
+    void nothingIsAKeyThatNoMapOfACallersHas() {
+        String source = "{{ m[none] is defined }} {{ none in m }} {{ m.get(none, 'no') }} {{ m == {none: 1} }}";
+
+        assertThat(JinjaTemplate.compile(source)
+                        .render(Map.of("m", Map.of("a", 1)), DATE)
+                        .text())
+                .isEqualTo("False False no False");
+    }
+
+    @Test
     void longSourcesAreReadInTheTimeThatTheirLengthTakes() {
         assertTimeoutPreemptively(MOST, () -> {
             assertThat(render("{% if x == 0 %}0" + "{% elif x == 1 %}1".repeat(50_000)
