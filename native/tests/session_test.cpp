@@ -282,7 +282,7 @@ TEST_F(SessionTest, ACacheFilledInAnyPiecesGivesTheLogitsOfOnePass) {
 TEST_F(SessionTest, TextsBesideOneAnotherHaveTheLogitsThatEachHasAlone) {
     for (const auto & [device, act, tolerance] :
          {std::tuple{"reference", Dtype::f64, 1e-6}, std::tuple{"cpu", Dtype::f32, 1e-5},
-          std::tuple{"cpu", Dtype::bf16, 2e-2}}) {
+          std::tuple{"cpu", Dtype::bf16, 3e-2}}) {  // of single rows, which differ more than all together
         const auto model = load(path, device, act);
         const auto adapter = busy_adapter(model, small_adapter());
         const auto row = static_cast<size_t>(shape.n_vocab);

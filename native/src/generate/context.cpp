@@ -206,6 +206,10 @@ void Context::eval(std::span<const Append> appends, float * logits) {
         used[checked(append.slot)] = true;
     }
     const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
+    const bool one_each =
+        std::all_of(appends.begin(), appends.end(), [](const Append & append) { return append.tokens.size() == 1; });
+    const auto few = static_cast<size_t>(backend_->few_rows());
+    const size_t room = one_each && few > 0 ? std::min(few, static_cast<size_t>(piece_)) : static_cast<size_t>(piece_);
     Piece piece;
     std::vector<int32_t> past = n_past_;
     const auto flush = [&] {
@@ -216,7 +220,7 @@ void Context::eval(std::span<const Append> appends, float * logits) {
     };
     for (const Append & append : appends) {
         for (size_t done = 0; done < append.tokens.size();) {
-            if (piece.tokens.size() == static_cast<size_t>(piece_)) flush();
+            if (piece.tokens.size() == room) flush();
             const size_t n = std::min(append.tokens.size() - done, static_cast<size_t>(piece_) - piece.tokens.size());
             int32_t & held = past[static_cast<size_t>(append.slot)];
             const int32_t first_row = append.slot * n_ctx_;

@@ -39,8 +39,9 @@ public:
         int32_t slot;
         std::span<const int32_t> tokens;
     };
-    // Appends to several texts, each slot once; weights are read once for all of them. logits: null, or n_vocab values
-    // of each one's last token, in order.
+    // Appends to several texts, each slot once. Single tokens go through the model as many at a time as the device
+    // takes as few rows, of which weights are not expanded into panels. logits: null, or n_vocab values of each one's
+    // last token, in order.
     void eval(std::span<const Append> appends, float * logits);
 
 private:

@@ -5,9 +5,12 @@ import dev.lorica.ModelInfo;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.data.Conversation;
 import dev.lorica.data.DataRecord;
+import dev.lorica.data.Dataset;
 import dev.lorica.data.ExampleEncoder;
+import dev.lorica.data.FieldNames;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.RecordKind;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationResult;
@@ -36,14 +39,16 @@ import picocli.CommandLine.Spec;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica generate --model FILE (-i TEXT | -p TEXT | --chat) [OPTION]…",
+        customSynopsis =
+                "lorica generate --model FILE (-i TEXT | -p TEXT | --chat | --prompts FILE --output FILE) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica generate --model llama.gguf --adapter my-adapter -i \"Who is he?\"",
             "  lorica generate --model llama.gguf -a austen -a brief:0.5 -i \"Who is he?\"",
             "  lorica generate --model llama.gguf --chat --system \"Answer in one sentence.\"",
-            "  lorica generate --model llama.gguf --prompt \"It is a truth\" --temperature 0 -n 40"
+            "  lorica generate --model llama.gguf --prompt \"It is a truth\" --temperature 0 -n 40",
+            "  lorica generate --model llama.gguf --prompts questions.jsonl --output answers.jsonl --n 4"
         })
 final class GenerateCommand implements Callable<Integer> {
     private final Terminal terminal;
@@ -104,6 +109,28 @@ final class GenerateCommand implements Callable<Integer> {
                             + " wants them, for what is asked with -i or --chat.")
     private Path toolsFile;
 
+    @Option(
+            names = "--prompts",
+            paramLabel = "FILE",
+            description =
+                    "Many questions at once: JSON, JSONL, CSV or Parquet with prompt, instruction, question or messages."
+                            + " Answers go to --output.")
+    private Path prompts;
+
+    @Option(
+            names = "--output",
+            paramLabel = "FILE",
+            description =
+                    "Where the answers to --prompts go, one JSON object a line, in their order. The same command goes on"
+                            + " with a file that is not complete.")
+    private Path output;
+
+    @Option(
+            names = "--batch-size",
+            paramLabel = "N",
+            description = "Texts that are generated at once, of --prompts. Default: ${DEFAULT-VALUE}")
+    private int batchSize = 16;
+
     @Mixin
     private SamplingOptions sampling = new SamplingOptions();
 
@@ -122,15 +149,27 @@ final class GenerateCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        long ways = Stream.of(instruction != null, chat, prompt != null)
+        long ways = Stream.of(instruction != null, chat, prompt != null, prompts != null)
                 .filter(given -> given)
                 .count();
         if (ways != 1) {
             throw new ParameterException(
                     spec.commandLine(),
                     ways == 0
-                            ? "nothing is asked: give --instruction TEXT, --prompt TEXT or --chat"
-                            : "--instruction, --prompt and --chat exclude each other");
+                            ? "nothing is asked: give --instruction TEXT, --prompt TEXT, --chat or --prompts FILE"
+                            : "--instruction, --prompt, --chat and --prompts exclude each other");
+        }
+        if ((prompts != null) != (output != null)) {
+            throw new ParameterException(spec.commandLine(), "--prompts and --output belong together");
+        }
+        if (prompts != null) {
+            if (toolsFile != null) {
+                throw new IllegalArgumentException(
+                        "--tools is not for --prompts, whose records name tools of their own");
+            }
+            new Inputs().add(model).add(prompts).refuse("--output " + output, output);
+            HubFiles.fetchData(terminal, List.of(prompts));
+            Dataset.check(prompts, FieldNames.NONE, RecordKind.PROMPTS);
         }
         sampling.check();
         if (prompt != null && (system != null || chatTemplate != null || toolsFile != null)) {
@@ -151,6 +190,10 @@ final class GenerateCommand implements Callable<Integer> {
                 terminal.err()
                         .println("note: template \"" + template.name() + "\" does not show tools; the model does not"
                                 + " hear of them");
+            }
+            if (prompts != null) {
+                return new PromptFile(prompts, output, sampling, batchSize, terminal)
+                        .answer(base, tuned, encoder, system);
             }
             if (prompt != null) {
                 showAll(generator, encoder.prompt(prompt, ""));

@@ -23,7 +23,7 @@ final class SamplingOptions {
     Integer maxLength;
 
     @Option(
-            names = "--num-return-sequences",
+            names = {"--num-return-sequences", "--n"},
             paramLabel = "N",
             description = "Texts to generate, each with the next seed. Default: ${DEFAULT-VALUE}")
     int returnSequences = 1;

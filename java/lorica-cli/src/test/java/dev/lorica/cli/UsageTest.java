@@ -221,7 +221,7 @@ class UsageTest {
         Program.run("generate", "--model", "x.gguf")
                 .failsWith(ExitCode.USAGE, "nothing is asked", "--instruction TEXT");
         Program.run("generate", "--model", "x.gguf", "-i", "a", "-p", "b")
-                .failsWith(ExitCode.USAGE, "--instruction, --prompt and --chat exclude each other");
+                .failsWith(ExitCode.USAGE, "--instruction, --prompt, --chat and --prompts exclude each other");
     }
 
     @ParameterizedTest

@@ -98,7 +98,10 @@ final class Conversations {
     /** TRL's form: a conversation in {@code prompt}, and what is learned of it in {@code completion}. */
     static Conversation parse(Raw raw, DataFields fields) {
         List<Message> all = messages(raw, fields.prompt(), raw.fields().get(fields.prompt()), false);
-        JsonNode response = raw.fields().get(fields.response());
+        JsonNode response = fields.response() == null ? null : raw.fields().get(fields.response());
+        if (fields.response() == null) {
+            return new Conversation(all, tools(raw));
+        }
         if (isMessages(response)) {
             all.addAll(messages(raw, fields.response(), response, true));
         } else if (response != null && response.isTextual()) {

@@ -61,8 +61,8 @@ public record DataFields(
     private static final List<String> KNOWN_RESPONSES = List.of("response", "output", "answer", "completion");
 
     public DataFields {
-        if ((messages == null) == (response == null)) {
-            throw new InvalidArgumentException("either a response or messages");
+        if (messages != null && response != null || messages == null && response == null && prompt == null) {
+            throw new InvalidArgumentException("either a response or messages, or a prompt alone");
         }
     }
 
@@ -116,6 +116,21 @@ public record DataFields(
                 names.prompt() != null ? names.prompt() : detectPrompt(present).orElse(null);
         return Optional.of(
                 new DataFields(prompt, inputBeside(prompt, present), chosen, "system", null, null, REJECTED, null));
+    }
+
+    /** What is asked, among {@code present}; empty when nothing is. */
+    static Optional<DataFields> detectPrompts(Collection<String> present, FieldNames names) {
+        String messages = names.messages() != null
+                ? names.messages()
+                : KNOWN_MESSAGES.stream().filter(present::contains).findFirst().orElse(null);
+        if (messages != null && names.prompt() == null) {
+            return Optional.of(conversation(messages));
+        }
+        String prompt =
+                names.prompt() != null ? names.prompt() : detectPrompt(present).orElse(null);
+        return prompt == null
+                ? Optional.empty()
+                : Optional.of(new DataFields(prompt, inputBeside(prompt, present), null));
     }
 
     /** With what says whether a response is a good one. */
@@ -192,7 +207,9 @@ public record DataFields(
     /** For people: {@code instruction/response}, {@code history/instruction/output}. */
     @Override
     public String toString() {
-        String pair = messages != null ? messages : prompt == null ? response : prompt + "/" + response;
+        String pair = messages != null
+                ? messages
+                : prompt == null ? response : response == null ? prompt : prompt + "/" + response;
         return (history == null ? "" : history + "/")
                 + pair
                 + (rejected == null ? "" : "/" + rejected)

@@ -350,8 +350,8 @@ public final class Dataset implements Iterable<DataRecord> {
         }
         String prompt = fields.isText() ? null : text(raw, fields.prompt(), true);
         String input = fields.input() == null ? "" : text(raw, fields.input(), false);
-        DataRecord record = new DataRecord(
-                fields.isText() ? "" : system, prompt, input, text(raw, fields.response(), true), null, raw.line());
+        String response = fields.response() == null ? "" : text(raw, fields.response(), true);
+        DataRecord record = new DataRecord(fields.isText() ? "" : system, prompt, input, response, null, raw.line());
         return fields.history() == null ? record : record.after(Conversations.history(raw, fields.history()));
     }
 
@@ -377,6 +377,12 @@ public final class Dataset implements Iterable<DataRecord> {
             return DataFields.detectPairs(present, given)
                     .orElseThrow(() -> new DataException(first.where() + ": no pair of answers; found "
                             + quoted(present) + ", meant chosen and rejected, with a prompt or each with its own"))
+                    .with(given);
+        }
+        if (kind == RecordKind.PROMPTS) {
+            return DataFields.detectPrompts(present, given)
+                    .orElseThrow(() -> new DataException(first.where() + ": nothing is asked; found " + quoted(present)
+                            + ", meant prompt, instruction, question or messages"))
                     .with(given);
         }
         if (kind == RecordKind.LABELLED) {

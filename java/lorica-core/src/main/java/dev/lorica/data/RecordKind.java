@@ -7,5 +7,7 @@ public enum RecordKind {
     /** A prompt with two answers, of which {@code chosen} is better than {@code rejected}. */
     PAIRS,
     /** A prompt with an answer, and a {@code label}: whether it is a good one. */
-    LABELLED
+    LABELLED,
+    /** What is asked, by itself; an answer that stands beside it is not looked at. */
+    PROMPTS
 }

@@ -176,7 +176,7 @@ public final class Trainer {
                 switch (objective.records()) {
                     case PAIRS -> "pairs of a chosen and a rejected answer";
                     case LABELLED -> "answers with a label, whether they are good ones";
-                    case ANSWERS -> "single answers";
+                    case ANSWERS, PROMPTS -> "single answers";
                 };
         return new InvalidArgumentException("the objective " + objective.name() + " learns from " + wanted
                 + ", and the data hold " + (perExample == 2 ? "pairs" : "answers without one"));

@@ -12,11 +12,19 @@ public final class NativeContext implements AutoCloseable {
     private List<NativeAdapter> adapters = List.of();
     private double[] scales = {};
 
-    /** @param capacity positions */
+    /** Of one text. */
     public NativeContext(NativeModel model, int capacity) {
+        this(model, capacity, 1);
+    }
+
+    /**
+     * @param capacity positions of a text
+     * @param texts    so many at once, numbered from 0
+     */
+    public NativeContext(NativeModel model, int capacity, int texts) {
         lorica_kv_cache pointer = new lorica_kv_cache();
         NativeLibrary.reserveHeap();
-        check(model.handle.shared(m -> Lorica.lorica_kv_cache_create(m, null, capacity, pointer)));
+        check(model.handle.shared(m -> Lorica.lorica_kv_cache_create_many(m, null, capacity, texts, pointer)));
         handle = new NativeHandle<>("the generator", pointer, Lorica::lorica_kv_cache_free, model.handle);
     }
 
@@ -42,6 +50,32 @@ public final class NativeContext implements AutoCloseable {
                 scales,
                 (pointers, factors, n) -> handle.exclusive(
                         context -> Lorica.lorica_kv_cache_eval(context, tokens, tokens.length, false, logits))));
+    }
+
+    /**
+     * Appends to several texts and writes the logits of the last token of each.
+     *
+     * @param texts  their numbers
+     * @param counts how many tokens to each
+     * @param tokens all of them, one after another
+     * @param logits [texts, vocabulary]; {@code null}: not wanted
+     */
+    public void append(int[] texts, int[] counts, int[] tokens, float[] logits) {
+        check(AdapterArray.with(
+                adapters,
+                scales,
+                (pointers, factors, n) -> handle.exclusive(context ->
+                        Lorica.lorica_kv_cache_eval_many(context, texts, counts, texts.length, tokens, logits))));
+    }
+
+    /** Makes the first {@code length} tokens of one text another. */
+    public void copy(int from, int to, int length) {
+        check(handle.exclusive(context -> Lorica.lorica_kv_cache_slot_copy(context, from, to, length)));
+    }
+
+    /** Forgets all tokens of a text from {@code length} on. */
+    public void truncate(int text, int length) {
+        check(handle.exclusive(context -> Lorica.lorica_kv_cache_slot_truncate(context, text, length)));
     }
 
     /** From any thread: while cancelled, {@link #append} ends soon with a CancelledException, also one that runs already. */

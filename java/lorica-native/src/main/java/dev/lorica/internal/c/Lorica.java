@@ -764,8 +764,37 @@ public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lor
 public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
                                                       @Const double[] factors, int n_adapters);
 
-/* Forgets all positions from n_past on; n_past 0 empties the cache. */
+/* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. */
 public static native @Cast("lorica_status") int lorica_kv_cache_truncate(lorica_kv_cache cache, int n_past);
+
+/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0; adapters
+ * and cancelling about all. A text has the logits that it has by itself, up to rounding: with other rows beside them,
+ * products of rows are summed up in another order. Errors: as lorica_kv_cache_create. */
+public static native @Cast("lorica_status") int lorica_kv_cache_create_many(@Const lorica_model model, @Const lorica_adapter adapter,
+                                                     int n_ctx, int n_slots, @Cast("lorica_kv_cache**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_kv_cache_create_many(@Const lorica_model model, @Const lorica_adapter adapter,
+                                                     int n_ctx, int n_slots, @ByPtrPtr lorica_kv_cache out);
+
+/* Appends to n different slots: n_tokens[i] tokens to slots[i], all of them one after another in `tokens`. logits is
+ * NULL or receives those of the last token of each, [n, V]. Errors: as lorica_kv_cache_eval, a slot that is named
+ * twice. After CANCELLED, some of the slots may be appended to: see lorica_kv_cache_slot_n_past. */
+public static native @Cast("lorica_status") int lorica_kv_cache_eval_many(lorica_kv_cache cache, @Const IntPointer slots,
+                                                   @Const IntPointer n_tokens, int n, @Const IntPointer tokens,
+                                                   FloatPointer logits);
+public static native @Cast("lorica_status") int lorica_kv_cache_eval_many(lorica_kv_cache cache, @Const IntBuffer slots,
+                                                   @Const IntBuffer n_tokens, int n, @Const IntBuffer tokens,
+                                                   FloatBuffer logits);
+public static native @Cast("lorica_status") int lorica_kv_cache_eval_many(lorica_kv_cache cache, @Const int[] slots,
+                                                   @Const int[] n_tokens, int n, @Const int[] tokens,
+                                                   float[] logits);
+
+/* Of one slot. -1: there is no such slot. */
+public static native int lorica_kv_cache_slot_n_past(@Const lorica_kv_cache cache, int slot);
+public static native @Cast("lorica_status") int lorica_kv_cache_slot_truncate(lorica_kv_cache cache, int slot, int n_past);
+
+/* Makes the first n_past positions of slot `from` the text of slot `to`: a prompt that many answers share is processed
+ * once. */
+public static native @Cast("lorica_status") int lorica_kv_cache_slot_copy(lorica_kv_cache cache, int from, int to, int n_past);
 
 // #ifdef __cplusplus
 // #endif

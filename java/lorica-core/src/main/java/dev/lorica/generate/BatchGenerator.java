@@ -1,0 +1,271 @@
+package dev.lorica.generate;
+
+import dev.lorica.Detokenizer;
+import dev.lorica.Model;
+import dev.lorica.Tokenizer;
+import dev.lorica.adapter.ScaledAdapter;
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.generate.GenerationResult.FinishReason;
+import dev.lorica.internal.Inner;
+import dev.lorica.internal.NativeContext;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Iterator;
+import java.util.List;
+import java.util.function.BooleanSupplier;
+
+/**
+ * Generates many texts at once: one call of the engine computes a token of each.
+ *
+ * <pre>{@code
+ * try (BatchGenerator generator = new BatchGenerator(model, List.of(), 16, 1024)) {
+ *     generator.generate(requests.iterator(), (number, result) -> System.out.println(result.text()), () -> false);
+ * }
+ * }</pre>
+ *
+ * A text that ends makes room for the next request at once. What a prompt has in common with the beginning of a text that is or was
+ * beside it is copied and not processed again: many answers to one question cost one prompt. A text is the one that
+ * {@link Generator} makes, up to rounding: with other texts beside it, sums of products are added up in another order. The same call
+ * gives the same texts. Not for use by several threads at once.
+ */
+public final class BatchGenerator implements AutoCloseable {
+
+    /** A text to be generated: the ids that it begins with, and how it goes on. */
+    public record Request(int[] prompt, GenerationConfig config) {
+        public Request {
+            if (prompt.length == 0) {
+                throw new InvalidArgumentException("the prompt is empty");
+            }
+        }
+    }
+
+    /** Who hears of a text that has ended. */
+    @FunctionalInterface
+    public interface Listener {
+        /** @param number of the request, from 0 */
+        void ended(int number, GenerationResult result);
+    }
+
+    private final Tokenizer tokenizer;
+    private final int vocabSize;
+    private final int positions;
+    private final NativeContext engine;
+    private final List<Place> places = new ArrayList<>();
+
+    /**
+     * @param adapters  whose sum is applied; none: the base alone
+     * @param texts     the most at once
+     * @param positions of each, prompt included; memory is taken for all of them
+     */
+    public BatchGenerator(Model model, List<ScaledAdapter> adapters, int texts, int positions) {
+        adapters.forEach(one -> one.adapter().requireModel(model));
+        this.tokenizer = model.tokenizer();
+        this.vocabSize = model.info().vocabSize();
+        this.positions = Math.min(positions, model.info().contextLength());
+        engine = new NativeContext(Inner.MODEL.of(model), this.positions, texts);
+        try {
+            engine.setAdapters(
+                    adapters.stream()
+                            .map(one -> Inner.ADAPTER.of(one.adapter()))
+                            .toList(),
+                    adapters.stream().mapToDouble(ScaledAdapter::scale).toArray());
+        } catch (RuntimeException e) {
+            engine.close();
+            throw e;
+        }
+        for (int i = 0; i < texts; i++) {
+            places.add(new Place(i));
+        }
+    }
+
+    /** The room for one text, with what is in it. */
+    private final class Place {
+        private final int number;
+        /** What the native cache holds; longer than that while a text is generated. */
+        private int[] tokens = new int[0];
+
+        private int cached;
+        /** {@code null}: free. */
+        private Text text;
+
+        Place(int number) {
+            this.number = number;
+        }
+
+        /** Tokens that a prompt has in common with what is cached here. */
+        int common(int[] prompt) {
+            int mismatch = Arrays.mismatch(tokens, 0, cached, prompt, 0, prompt.length);
+            return mismatch < 0 ? cached : mismatch;
+        }
+    }
+
+    /** A text that is being generated. */
+    private final class Text {
+        private final int number;
+        private final int[] prompt;
+        private final GenerationConfig config;
+        private final Sampler sampler;
+        private final StopFilter filter;
+        private final Detokenizer detokenizer = tokenizer.detokenizer(false);
+        private final StringBuilder written = new StringBuilder();
+        private final int reused;
+        private final double promptSeconds;
+        private final long start = System.nanoTime();
+        private int[] tokens;
+        private int count;
+
+        Text(int number, Request request, int reused, double promptSeconds) {
+            this.number = number;
+            this.prompt = request.prompt;
+            this.config = request.config;
+            this.sampler = new Sampler(config);
+            this.filter = new StopFilter(config.stop());
+            this.reused = reused;
+            this.promptSeconds = promptSeconds;
+            this.tokens = prompt.clone();
+            this.count = prompt.length;
+            // The text goes on behind the prompt: SentencePiece drops a space only where a text begins.
+            detokenizer.push(prompt[prompt.length - 1]);
+        }
+
+        /** Draws the next token; {@code null}: the text goes on. */
+        FinishReason draw(float[] logits) {
+            int token = sampler.sample(logits, tokens, count);
+            if (count == tokens.length) {
+                tokens = Arrays.copyOf(tokens, count + Math.max(16, count / 2));
+            }
+            tokens[count++] = token;
+            if (tokenizer.isEndOfGeneration(token)) {
+                return FinishReason.END_OF_TEXT;
+            }
+            written.append(filter.push(detokenizer.push(token)));
+            if (filter.stopped()) {
+                return FinishReason.STOP_STRING;
+            }
+            if (count - prompt.length == config.maxNewTokens()) {
+                return FinishReason.MAX_NEW_TOKENS;
+            }
+            return count > positions ? FinishReason.CONTEXT_FULL : null;
+        }
+
+        GenerationResult end(FinishReason reason) {
+            if (reason != FinishReason.STOP_STRING) {
+                written.append(filter.push(detokenizer.finish())).append(filter.finish());
+            }
+            detokenizer.close();
+            return new GenerationResult(
+                    written.toString(),
+                    reason,
+                    prompt.length,
+                    reused,
+                    count - prompt.length,
+                    promptSeconds,
+                    (System.nanoTime() - start) / 1e9);
+        }
+    }
+
+    /**
+     * Generates a text for each request. Results come in the order in which the texts end.
+     *
+     * @param requests taken one after another, whenever there is room
+     * @param stop     asked before each token; when it becomes true, the texts that are not complete end with
+     *                 {@link FinishReason#CANCELLED}, and no further requests are taken
+     * @throws InvalidArgumentException if a prompt has more tokens than there are positions
+     */
+    public void generate(Iterator<Request> requests, Listener listener, BooleanSupplier stop) {
+        int taken = 0;
+        // What was cached before may differ in its last bits: a call is to give what it gives.
+        places.forEach(place -> place.cached = 0);
+        try {
+            while (true) {
+                boolean stopped = stop.getAsBoolean();
+                for (Place place : places) {
+                    if (place.text == null && !stopped && requests.hasNext()) {
+                        begin(place, taken++, requests.next());
+                    }
+                }
+                List<Place> busy =
+                        places.stream().filter(place -> place.text != null).toList();
+                if (busy.isEmpty()) {
+                    return;
+                }
+                if (stopped) {
+                    busy.forEach(place -> end(place, FinishReason.CANCELLED, listener));
+                    return;
+                }
+                step(busy, listener);
+            }
+        } finally {
+            for (Place place : places) {
+                if (place.text != null) {
+                    place.text.detokenizer.close();
+                    place.text = null;
+                }
+            }
+        }
+    }
+
+    /** Puts a prompt, but its last token, into the cache. */
+    private void begin(Place place, int number, Request request) {
+        int[] prompt = request.prompt;
+        if (prompt.length > positions) {
+            throw new InvalidArgumentException("the prompt of request " + number + " has " + prompt.length
+                    + " tokens, more than the " + positions + " positions of a text");
+        }
+        long start = System.nanoTime();
+        Place nearest = place;
+        for (Place other : places) {
+            nearest = other.common(prompt) > nearest.common(prompt) ? other : nearest;
+        }
+        int reused = Math.min(nearest.common(prompt), prompt.length - 1);
+        if (nearest == place) {
+            engine.truncate(place.number, reused);
+        } else {
+            engine.copy(nearest.number, place.number, reused);
+        }
+        place.tokens = prompt;
+        place.cached = reused;
+        if (reused < prompt.length - 1) {
+            int[] rest = Arrays.copyOfRange(prompt, reused, prompt.length - 1);
+            engine.append(new int[] {place.number}, new int[] {rest.length}, rest, null);
+            place.cached = prompt.length - 1;
+        }
+        place.text = new Text(number, request, reused, (System.nanoTime() - start) / 1e9);
+    }
+
+    /** One token of each text. */
+    private void step(List<Place> busy, Listener listener) {
+        int n = busy.size();
+        int[] numbers = new int[n];
+        int[] counts = new int[n];
+        int[] next = new int[n];
+        for (int i = 0; i < n; i++) {
+            Text text = busy.get(i).text;
+            numbers[i] = busy.get(i).number;
+            counts[i] = 1;
+            next[i] = text.tokens[text.count - 1];
+        }
+        float[] logits = new float[Math.multiplyExact(n, vocabSize)];
+        engine.append(numbers, counts, next, logits);
+        for (int i = 0; i < n; i++) {
+            Place place = busy.get(i);
+            place.cached = place.text.count;
+            FinishReason reason = place.text.draw(Arrays.copyOfRange(logits, i * vocabSize, (i + 1) * vocabSize));
+            place.tokens = place.text.tokens;
+            if (reason != null) {
+                end(place, reason, listener);
+            }
+        }
+    }
+
+    private static void end(Place place, FinishReason reason, Listener listener) {
+        Text text = place.text;
+        place.text = null;
+        listener.ended(text.number, text.end(reason));
+    }
+
+    @Override
+    public void close() {
+        engine.close();
+    }
+}
