@@ -735,9 +735,9 @@ LORICA_API lorica_status lorica_kv_cache_set_adapters(lorica_kv_cache * cache, c
 /* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. */
 LORICA_API lorica_status lorica_kv_cache_truncate(lorica_kv_cache * cache, int32_t n_past);
 
-/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0; adapters
- * and cancelling about all. A text has the logits that it has by itself, up to rounding: with other rows beside them,
- * products of rows are summed up in another order. Errors: as lorica_kv_cache_create. */
+/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0;
+ * adapters and cancelling about all. A text has the logits that it has by itself, up to rounding: with other rows
+ * beside them, products of rows are summed up in another order. Errors: as lorica_kv_cache_create. */
 LORICA_API lorica_status lorica_kv_cache_create_many(const lorica_model * model, const lorica_adapter * adapter,
                                                      int32_t n_ctx, int32_t n_slots, lorica_kv_cache ** out);
 

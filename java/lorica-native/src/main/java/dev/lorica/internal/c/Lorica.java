@@ -767,9 +767,9 @@ public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lor
 /* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. */
 public static native @Cast("lorica_status") int lorica_kv_cache_truncate(lorica_kv_cache cache, int n_past);
 
-/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0; adapters
- * and cancelling about all. A text has the logits that it has by itself, up to rounding: with other rows beside them,
- * products of rows are summed up in another order. Errors: as lorica_kv_cache_create. */
+/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0;
+ * adapters and cancelling about all. A text has the logits that it has by itself, up to rounding: with other rows
+ * beside them, products of rows are summed up in another order. Errors: as lorica_kv_cache_create. */
 public static native @Cast("lorica_status") int lorica_kv_cache_create_many(@Const lorica_model model, @Const lorica_adapter adapter,
                                                      int n_ctx, int n_slots, @Cast("lorica_kv_cache**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_kv_cache_create_many(@Const lorica_model model, @Const lorica_adapter adapter,
