@@ -32,6 +32,7 @@ import dev.lorica.files.AtomicFile;
 import dev.lorica.files.GgufFile;
 import dev.lorica.files.SafetensorsFile;
 import dev.lorica.files.SafetensorsWriter;
+import dev.lorica.generate.BatchGenerator;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
 import dev.lorica.generate.Sampler;
@@ -62,8 +63,10 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.Collections;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.Iterator;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -218,6 +221,12 @@ class ArgumentsTest {
         good(ExampleEncoder.class, () -> new ExampleEncoder(model.tokenizer(), PromptTemplate.PLAIN, false));
         good(Evaluator.class, () -> new Evaluator(model, adapter));
         good(Generator.class, () -> open(new Generator(model)));
+        good(BatchGenerator.class, () -> open(new BatchGenerator(model, List.of(), 2, 16)));
+        good(
+                BatchGenerator.Request.class,
+                () -> new BatchGenerator.Request(new int[] {1}, GenerationConfig.defaults()));
+        good(BatchGenerator.Listener.class, () -> (BatchGenerator.Listener) (number, result) -> {});
+        good(Iterator.class, Collections::emptyIterator);
         good(Trainer.class, () -> new Trainer(model, adapter, config));
         new Trainer(model, adapter, config, Objective.of("seen", RecordKind.ANSWERS, true, (batch, result) -> {
                     good(ScoredBatch.class, () -> batch);

@@ -29,7 +29,7 @@ class ReadmeTest {
         Path readme = TestModels.repository("README.md");
         List<MatchResult> examples =
                 JAVA.matcher(Files.readString(readme)).results().toList();
-        assertThat(examples).hasSize(2);
+        assertThat(examples).hasSize(3);
         Path data = temp.resolve("data.json");
         Files.writeString(data, "[{\"question\": \"Where is Pemberley?\", \"answer\": \"In Derbyshire.\"}]");
         Path output = temp.resolve("adapter");
@@ -47,6 +47,16 @@ class ReadmeTest {
                 .replace("\"llama.gguf\"", literal(TestModels.austen()))
                 .replace("\"austen\"", literal(output))
                 .replace("\"brief\"", literal(output)));
+
+        Path pairs = temp.resolve("pairs.json");
+        Files.writeString(
+                pairs,
+                "[{\"prompt\": \"Where is Pemberley?\", \"chosen\": \"In Derbyshire.\", \"rejected\": \"In Kent.\"}]");
+        run("try (Model model = Model.load(Path.of(" + literal(TestModels.austen()) + "));\n"
+                + "Adapter adapter = Adapter.create(model, LoraConfig.defaults())) {\n"
+                + "TrainingConfig config = TrainingConfig.defaults();\n"
+                + "Path file = Path.of(" + literal(pairs) + ");\n"
+                + examples.get(2).group(1) + "System.out.println(mine.name());}");
     }
 
     private static String literal(Path path) {

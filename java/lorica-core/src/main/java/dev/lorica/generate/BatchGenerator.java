@@ -6,6 +6,7 @@ import dev.lorica.Tokenizer;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.generate.GenerationResult.FinishReason;
+import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeContext;
 import java.util.ArrayList;
@@ -33,9 +34,8 @@ public final class BatchGenerator implements AutoCloseable {
     /** A text to be generated: the ids that it begins with, and how it goes on. */
     public record Request(int[] prompt, GenerationConfig config) {
         public Request {
-            if (prompt.length == 0) {
-                throw new InvalidArgumentException("the prompt is empty");
-            }
+            Arguments.check(Arguments.given(prompt, "prompt").length > 0, "prompt", "empty", "one token at least");
+            Arguments.given(config, "config");
         }
     }
 
@@ -58,17 +58,19 @@ public final class BatchGenerator implements AutoCloseable {
      * @param positions of each, prompt included; memory is taken for all of them
      */
     public BatchGenerator(Model model, List<ScaledAdapter> adapters, int texts, int positions) {
-        adapters.forEach(one -> one.adapter().requireModel(model));
+        Arguments.given(model, "model");
+        Arguments.atLeast(1, texts, "texts");
+        Arguments.atLeast(1, positions, "positions");
+        List<ScaledAdapter> applied = Arguments.all(adapters, "adapters");
+        applied.forEach(one -> one.adapter().requireModel(model));
         this.tokenizer = model.tokenizer();
         this.vocabSize = model.info().vocabSize();
         this.positions = Math.min(positions, model.info().contextLength());
         engine = new NativeContext(Inner.MODEL.of(model), this.positions, texts);
         try {
             engine.setAdapters(
-                    adapters.stream()
-                            .map(one -> Inner.ADAPTER.of(one.adapter()))
-                            .toList(),
-                    adapters.stream().mapToDouble(ScaledAdapter::scale).toArray());
+                    applied.stream().map(one -> Inner.ADAPTER.of(one.adapter())).toList(),
+                    applied.stream().mapToDouble(ScaledAdapter::scale).toArray());
         } catch (RuntimeException e) {
             engine.close();
             throw e;
@@ -173,6 +175,9 @@ public final class BatchGenerator implements AutoCloseable {
      * @throws InvalidArgumentException if a prompt has more tokens than there are positions
      */
     public void generate(Iterator<Request> requests, Listener listener, BooleanSupplier stop) {
+        Arguments.given(requests, "requests");
+        Arguments.given(listener, "listener");
+        Arguments.given(stop, "stop");
         int taken = 0;
         // What was cached before may differ in its last bits: a call is to give what it gives.
         places.forEach(place -> place.cached = 0);
