@@ -1,6 +1,5 @@
 package dev.lorica.generate;
 
-import dev.lorica.Detokenizer;
 import dev.lorica.Model;
 import dev.lorica.Tokenizer;
 import dev.lorica.adapter.ScaledAdapter;
@@ -102,69 +101,7 @@ public final class BatchGenerator implements AutoCloseable {
     }
 
     /** A text that is being generated. */
-    private final class Text {
-        private final int number;
-        private final int[] prompt;
-        private final GenerationConfig config;
-        private final Sampler sampler;
-        private final StopFilter filter;
-        private final Detokenizer detokenizer = tokenizer.detokenizer(false);
-        private final StringBuilder written = new StringBuilder();
-        private final int reused;
-        private final double promptSeconds;
-        private final long start = System.nanoTime();
-        private int[] tokens;
-        private int count;
-
-        Text(int number, Request request, int reused, double promptSeconds) {
-            this.number = number;
-            this.prompt = request.prompt;
-            this.config = request.config;
-            this.sampler = new Sampler(config);
-            this.filter = new StopFilter(config.stop());
-            this.reused = reused;
-            this.promptSeconds = promptSeconds;
-            this.tokens = prompt.clone();
-            this.count = prompt.length;
-            // The text goes on behind the prompt: SentencePiece drops a space only where a text begins.
-            detokenizer.push(prompt[prompt.length - 1]);
-        }
-
-        /** Draws the next token; {@code null}: the text goes on. */
-        FinishReason draw(float[] logits) {
-            int token = sampler.sample(logits, tokens, count);
-            if (count == tokens.length) {
-                tokens = Arrays.copyOf(tokens, count + Math.max(16, count / 2));
-            }
-            tokens[count++] = token;
-            if (tokenizer.isEndOfGeneration(token)) {
-                return FinishReason.END_OF_TEXT;
-            }
-            written.append(filter.push(detokenizer.push(token)));
-            if (filter.stopped()) {
-                return FinishReason.STOP_STRING;
-            }
-            if (count - prompt.length == config.maxNewTokens()) {
-                return FinishReason.MAX_NEW_TOKENS;
-            }
-            return count > positions ? FinishReason.CONTEXT_FULL : null;
-        }
-
-        GenerationResult end(FinishReason reason) {
-            if (reason != FinishReason.STOP_STRING) {
-                written.append(filter.push(detokenizer.finish())).append(filter.finish());
-            }
-            detokenizer.close();
-            return new GenerationResult(
-                    written.toString(),
-                    reason,
-                    prompt.length,
-                    reused,
-                    count - prompt.length,
-                    promptSeconds,
-                    (System.nanoTime() - start) / 1e9);
-        }
-    }
+    private record Text(int number, Continuation continuation, int reused, double promptSeconds) {}
 
     /**
      * Generates a text for each request. Results come in the order in which the texts end.
@@ -203,7 +140,7 @@ public final class BatchGenerator implements AutoCloseable {
         } finally {
             for (Place place : places) {
                 if (place.text != null) {
-                    place.text.detokenizer.close();
+                    place.text.continuation.close();
                     place.text = null;
                 }
             }
@@ -235,7 +172,8 @@ public final class BatchGenerator implements AutoCloseable {
             engine.append(new int[] {place.number}, new int[] {rest.length}, rest, null);
             place.cached = prompt.length - 1;
         }
-        place.text = new Text(number, request, reused, (System.nanoTime() - start) / 1e9);
+        double seconds = (System.nanoTime() - start) / 1e9;
+        place.text = new Text(number, new Continuation(tokenizer, prompt, request.config), reused, seconds);
     }
 
     /** One token of each text. */
@@ -245,18 +183,20 @@ public final class BatchGenerator implements AutoCloseable {
         int[] counts = new int[n];
         int[] next = new int[n];
         for (int i = 0; i < n; i++) {
-            Text text = busy.get(i).text;
             numbers[i] = busy.get(i).number;
             counts[i] = 1;
-            next[i] = text.tokens[text.count - 1];
+            next[i] = busy.get(i).text.continuation.lastToken();
         }
         float[] logits = new float[Math.multiplyExact(n, vocabSize)];
         engine.append(numbers, counts, next, logits);
         for (int i = 0; i < n; i++) {
             Place place = busy.get(i);
-            place.cached = place.text.count;
-            FinishReason reason = place.text.draw(Arrays.copyOfRange(logits, i * vocabSize, (i + 1) * vocabSize));
-            place.tokens = place.text.tokens;
+            Continuation text = place.text.continuation;
+            place.cached = text.count();
+            text.draw(Arrays.copyOfRange(logits, i * vocabSize, (i + 1) * vocabSize));
+            place.tokens = text.tokens();
+            FinishReason full = text.count() > positions ? FinishReason.CONTEXT_FULL : null;
+            FinishReason reason = text.finished() != null ? text.finished() : full;
             if (reason != null) {
                 end(place, reason, listener);
             }
@@ -266,7 +206,8 @@ public final class BatchGenerator implements AutoCloseable {
     private static void end(Place place, FinishReason reason, Listener listener) {
         Text text = place.text;
         place.text = null;
-        listener.ended(text.number, text.end(reason));
+        text.continuation.finish(reason);
+        listener.ended(text.number, text.continuation.result(reason, text.reused, text.promptSeconds));
     }
 
     @Override

@@ -1,12 +1,10 @@
 package dev.lorica.generate;
 
-import dev.lorica.Detokenizer;
 import dev.lorica.Model;
 import dev.lorica.Tokenizer;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.exceptions.CancelledException;
 import dev.lorica.generate.GenerationResult.FinishReason;
-import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import java.util.NoSuchElementException;
@@ -22,9 +20,7 @@ public final class Generation implements Iterable<String> {
     private final int[] prompt;
     private final GenerationConfig config;
     private final List<ScaledAdapter> adapters;
-    private final Sampler sampler;
     private final float[] logits;
-    private final StringBuilder text = new StringBuilder();
     private Pieces pieces;
     private GenerationResult result;
     private volatile boolean cancelled;
@@ -35,7 +31,6 @@ public final class Generation implements Iterable<String> {
         this.prompt = prompt;
         this.config = config;
         this.adapters = adapters;
-        this.sampler = new Sampler(config);
         this.logits = new float[model.info().vocabSize()];
     }
 
@@ -79,13 +74,11 @@ public final class Generation implements Iterable<String> {
     }
 
     private final class Pieces implements Iterator<String> {
-        private final StopFilter filter = new StopFilter(config.stop());
-        private Detokenizer detokenizer;
-        private int[] tokens = prompt;
-        private int count = prompt.length;
+        /** {@code null} until the prompt is processed. */
+        private Continuation text;
+
         private int reused;
         private double promptSeconds;
-        private long start;
         private String next;
 
         @Override
@@ -109,73 +102,35 @@ public final class Generation implements Iterable<String> {
 
         /** Generates one token and gives the text that is certain then. */
         private String step() {
-            if (detokenizer == null) {
+            long begin = System.nanoTime();
+            if (text == null) {
                 try {
-                    begin();
+                    reused = generator.begin(Generation.this, prompt, config.maxNewTokens(), logits);
                 } catch (CancelledException e) {
-                    return end(FinishReason.CANCELLED);
+                    result = new GenerationResult(
+                            "", FinishReason.CANCELLED, prompt.length, 0, 0, 0, (System.nanoTime() - begin) / 1e9);
+                    return "";
                 }
+                promptSeconds = (System.nanoTime() - begin) / 1e9;
+                text = new Continuation(tokenizer, prompt, config);
             }
-            int token = sampler.sample(logits, tokens, count);
-            remember(token);
-            String piece = tokenizer.isEndOfGeneration(token) ? "" : filter.push(detokenizer.push(token));
-            text.append(piece);
-            FinishReason finished = finishReason(token);
+            String piece = text.draw(logits);
+            FinishReason finished = text.finished() == null ? append() : text.finished();
             return finished == null ? piece : piece + end(finished);
         }
 
-        /** Why generation ends with this token; {@code null}, and the logits of the next one, when it goes on. */
-        private FinishReason finishReason(int token) {
-            if (tokenizer.isEndOfGeneration(token)) {
-                return FinishReason.END_OF_TEXT;
-            }
-            if (filter.stopped()) {
-                return FinishReason.STOP_STRING;
-            }
-            if (count - prompt.length == config.maxNewTokens()) {
-                return FinishReason.MAX_NEW_TOKENS;
-            }
+        /** Makes the logits of the token behind the last one; a reason, if there are none. */
+        private FinishReason append() {
             try {
-                return generator.append(Generation.this, token, logits) ? null : FinishReason.CONTEXT_FULL;
+                return generator.append(Generation.this, text.lastToken(), logits) ? null : FinishReason.CONTEXT_FULL;
             } catch (CancelledException e) {
                 return FinishReason.CANCELLED;
             }
         }
 
-        private void begin() {
-            long begin = System.nanoTime();
-            start = begin;
-            reused = generator.begin(Generation.this, prompt, config.maxNewTokens(), logits);
-            detokenizer = tokenizer.detokenizer(false);
-            // The text goes on behind the prompt: SentencePiece drops a space only where a text begins.
-            detokenizer.push(prompt[prompt.length - 1]);
-            start = System.nanoTime();
-            promptSeconds = (start - begin) / 1e9;
-        }
-
-        private void remember(int token) {
-            if (count == tokens.length) {
-                tokens = Arrays.copyOf(tokens, count + Math.max(16, count / 2));
-            }
-            tokens[count++] = token;
-        }
-
-        /** Makes the result; gives the text that was held back, which is wanted unless a stop string ended it. */
         private String end(FinishReason reason) {
-            String rest = "";
-            if (detokenizer != null) {
-                rest = reason == FinishReason.STOP_STRING ? "" : filter.push(detokenizer.finish()) + filter.finish();
-                detokenizer.close();
-            }
-            text.append(rest);
-            result = new GenerationResult(
-                    text.toString(),
-                    reason,
-                    prompt.length,
-                    reused,
-                    count - prompt.length,
-                    promptSeconds,
-                    (System.nanoTime() - start) / 1e9);
+            String rest = text.finish(reason);
+            result = text.result(reason, reused, promptSeconds);
             return rest;
         }
     }
