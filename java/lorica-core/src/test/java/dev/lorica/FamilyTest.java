@@ -30,7 +30,7 @@ import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.ValueSource;
+import org.junit.jupiter.params.provider.MethodSource;
 
 /**
  * All that is done with a model, on a small one of each family as transformers wrote it: converted, planned, trained, stopped and
@@ -46,30 +46,7 @@ class FamilyTest {
     Path folder;
 
     @ParameterizedTest
-    @ValueSource(
-            strings = {
-                "llama_biases",
-                "llama_yarn",
-                "mistral_window",
-                "mistral3",
-                "qwen2",
-                "qwen2_yarn",
-                "qwen3",
-                "granite",
-                "smollm3",
-                "phi3",
-                "phi4_mini",
-                "gpt2",
-                "falcon_7b",
-                "falcon_40b",
-                "gptneox",
-                "gptneox_serial",
-                "gemma",
-                "gemma2",
-                "gemma3",
-                "olmo2",
-                "olmo3"
-            })
+    @MethodSource("dev.lorica.TestModels#families")
     void allThatIsDoneWithAModelIsDoneWithThisFamily(String name) throws IOException {
         Path source = TestModels.repository("java/lorica-core/src/test/resources/convert/" + name);
         Path file = folder.resolve("model.gguf");

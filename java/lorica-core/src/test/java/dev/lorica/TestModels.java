@@ -10,6 +10,7 @@ import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 
 /** Models of the source tree, and beside it, that tests read. */
@@ -26,6 +27,32 @@ public final class TestModels {
         Path file = repository().resolve("../shared/data/vocab").resolve(name);
         assumeTrue(Files.exists(file), () -> file + " is not there");
         return file;
+    }
+
+    /** Small models of transformers' classes, of every family: scripts/make_family_goldens.py. For {@code @MethodSource}. */
+    public static List<String> families() {
+        return List.of(
+                "llama_biases",
+                "llama_yarn",
+                "mistral_window",
+                "mistral3",
+                "qwen2",
+                "qwen2_yarn",
+                "qwen3",
+                "granite",
+                "smollm3",
+                "phi3",
+                "phi4_mini",
+                "gpt2",
+                "falcon_7b",
+                "falcon_40b",
+                "gptneox",
+                "gptneox_serial",
+                "gemma",
+                "gemma2",
+                "gemma3",
+                "olmo2",
+                "olmo3");
     }
 
     /** A file of the source tree. */

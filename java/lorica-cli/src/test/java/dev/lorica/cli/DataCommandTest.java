@@ -8,7 +8,6 @@ import dev.lorica.adapter.AdapterMetadata;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.Arrays;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -188,12 +187,12 @@ class DataCommandTest {
         assertThat(template.get("source").asText()).contains("ASSISTANT: ");
         assertThat(template.get("system").asText()).isEqualTo("Be brief.");
         String[] ask = {"generate", "-m", Program.model(), "-a", output.toString(), "--temperature", "0", "-n", "16"};
-        assertThat(Program.run(with(ask, "-i", "Who is Mr. Collins?"))
+        assertThat(Program.run(Program.with(ask, "-i", "Who is Mr. Collins?"))
                         .succeeds()
                         .out()
                         .strip())
                 .isEqualTo(answer);
-        Program chat = Program.runWithInput("Who is Mr. Collins?\n\nWhose cousin?\n", with(ask, "--chat"))
+        Program chat = Program.runWithInput("Who is Mr. Collins?\n\nWhose cousin?\n", Program.with(ask, "--chat"))
                 .succeeds();
         assertThat(chat.out().lines().map(String::strip)).contains(answer).hasSizeGreaterThanOrEqualTo(2);
         Program.run("generate", "-m", Program.model(), "-p", "x", "--system", "S")
@@ -237,13 +236,7 @@ class DataCommandTest {
     }
 
     private static Program data(Path file, String... more) {
-        return Program.run(with(new String[] {"data", "-m", Program.model(), "-d", file.toString()}, more));
-    }
-
-    private static String[] with(String[] first, String... more) {
-        String[] all = Arrays.copyOf(first, first.length + more.length);
-        System.arraycopy(more, 0, all, first.length, more.length);
-        return all;
+        return Program.run(Program.with(new String[] {"data", "-m", Program.model(), "-d", file.toString()}, more));
     }
 
     private Path write(String name, String content) throws IOException {

@@ -88,7 +88,7 @@ class NewcomerTest {
             "-n",
             "2"
         };
-        JsonNode shown = Program.runWithInput("Who?\n", with(chat, "--chat-template", "qwen2.5", "--json"))
+        JsonNode shown = Program.runWithInput("Who?\n", Program.with(chat, "--chat-template", "qwen2.5", "--json"))
                 .succeeds()
                 .json();
         JsonNode without = Program.runWithInput(
@@ -107,7 +107,7 @@ class NewcomerTest {
         assertThat(shown.get("prompt_tokens").asInt())
                 .isGreaterThan(without.get("prompt_tokens").asInt() + 50);
 
-        assertThat(Program.runWithInput("Who?\n", with(chat, "--chat-template", "chatml"))
+        assertThat(Program.runWithInput("Who?\n", Program.with(chat, "--chat-template", "chatml"))
                         .succeeds()
                         .err())
                 .contains("template \"chatml\" does not show tools");
@@ -118,7 +118,7 @@ class NewcomerTest {
     @Test
     void asManyTextsAsWereAskedForAreGenerated() {
         String[] command = {"generate", "-m", Program.model(), "-p", "It is", "-n", "6", "--seed", "5"};
-        JsonNode json = Program.run(with(command, "--num_return_sequences", "3", "--json"))
+        JsonNode json = Program.run(Program.with(command, "--num_return_sequences", "3", "--json"))
                 .succeeds()
                 .json();
         assertThat(json.get("texts")).hasSize(3);
@@ -316,21 +316,7 @@ class NewcomerTest {
     }
 
     private Path adapter() throws IOException {
-        Path output = folder.resolve("adapter");
-        Program.run(
-                        "train",
-                        "-m",
-                        Program.model(),
-                        "-d",
-                        data().toString(),
-                        "-o",
-                        output.toString(),
-                        "--max-steps=1",
-                        "--lora-r=2",
-                        "--target-modules=q_proj",
-                        "--learning-rate=1e-2")
-                .succeeds();
-        return output;
+        return Program.adapter(folder.resolve("adapter"), data());
     }
 
     private Path data() throws IOException {
@@ -338,11 +324,5 @@ class NewcomerTest {
                 folder.resolve("data.jsonl"),
                 "{\"question\": \"Who?\", \"answer\": \"He.\"}\n{\"question\": \"Where?\", \"answer\": \"There.\"}\n"
                         + "{\"question\": \"When?\", \"answer\": \"Then.\"}\n");
-    }
-
-    private static String[] with(String[] command, String... more) {
-        String[] all = java.util.Arrays.copyOf(command, command.length + more.length);
-        System.arraycopy(more, 0, all, command.length, more.length);
-        return all;
     }
 }

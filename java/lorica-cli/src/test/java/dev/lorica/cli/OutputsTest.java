@@ -102,11 +102,11 @@ class OutputsTest {
     void exportNeitherReplacesItsAdapterNorAnotherOne() throws IOException {
         Path adapter = adapter();
         String[] export = {"export", "-m", Program.model(), "-a", adapter.toString(), "-o"};
-        run(true, with(export, adapter.toString())).failsWith(ExitCode.FAILED, "would replace");
+        run(true, Program.with(export, adapter.toString())).failsWith(ExitCode.FAILED, "would replace");
         Path output = folder.resolve("exported");
-        run(false, with(export, output.toString())).succeeds();
-        run(false, with(export, output.toString())).failsWith(ExitCode.FAILED, "already", "--overwrite");
-        run(true, with(export, output.toString(), "--format", "gguf")).succeeds();
+        run(false, Program.with(export, output.toString())).succeeds();
+        run(false, Program.with(export, output.toString())).failsWith(ExitCode.FAILED, "already", "--overwrite");
+        run(true, Program.with(export, output.toString(), "--format", "gguf")).succeeds();
         assertThat(output.toFile().list()).containsExactlyInAnyOrder("adapter.gguf", "lorica_adapter.json");
     }
 
@@ -124,8 +124,9 @@ class OutputsTest {
                     "-a",
                     adapter.resolve("adapter.gguf").toString()
                 })) {
-            Program.run(with(
-                            with(new String[] {"train", "-m", Program.model(), "-o", adapter.toString(), "--overwrite"
+            Program.run(Program.with(
+                            Program.with(new String[] {
+                                "train", "-m", Program.model(), "-o", adapter.toString(), "--overwrite"
                             }),
                             input))
                     .failsWith(ExitCode.FAILED, "would replace");
@@ -156,9 +157,9 @@ class OutputsTest {
 
         run(false, train).failsWith(ExitCode.FAILED, "holds a finished adapter", "--resume", "--overwrite");
         assertThat(adapter.resolve(Adapter.FILE_NAME)).hasBinaryContent(before);
-        run(true, with(train, "--save-strategy=no")).succeeds();
+        run(true, Program.with(train, "--save-strategy=no")).succeeds();
         assertThat(adapter.resolve(Adapter.FILE_NAME).toFile().length()).isPositive();
-        Program resumed = run(false, with(train, "--resume"));
+        Program resumed = run(false, Program.with(train, "--resume"));
         assertThat(resumed.exitCode()).isEqualTo(ExitCode.FAILED);
         assertThat(resumed.err()).contains("holds a finished adapter, and no checkpoint to go on from");
     }
@@ -180,22 +181,7 @@ class OutputsTest {
     }
 
     private Path adapter() throws IOException {
-        Path output = folder.resolve("adapter");
-        Program.run(
-                        "train",
-                        "-m",
-                        Program.model(),
-                        "-d",
-                        data().toString(),
-                        "-o",
-                        output.toString(),
-                        "--max-steps=1",
-                        "--lora-r=2",
-                        "--target-modules=q_proj",
-                        "--save-steps=1",
-                        "--learning-rate=1e-2")
-                .succeeds();
-        return output;
+        return Program.adapter(folder.resolve("adapter"), data(), "--save-steps=1");
     }
 
     private Path data() throws IOException {
@@ -203,12 +189,6 @@ class OutputsTest {
     }
 
     private static Program run(boolean overwrite, String... command) {
-        return Program.run(overwrite ? with(command, "--overwrite") : command);
-    }
-
-    private static String[] with(String[] command, String... more) {
-        List<String> all = new ArrayList<>(List.of(command));
-        all.addAll(List.of(more));
-        return all.toArray(String[]::new);
+        return Program.run(overwrite ? Program.with(command, "--overwrite") : command);
     }
 }

@@ -10,6 +10,7 @@ import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.Arrays;
 
 /** Runs one command line and keeps what it wrote. */
 record Program(int exitCode, String out, String err) {
@@ -55,6 +56,34 @@ record Program(int exitCode, String out, String err) {
     /** The model that is part of the source tree. */
     static String model() {
         return repository("models/austen-7m-q4_0.gguf");
+    }
+
+    /** A command with more behind it. */
+    static String[] with(String[] command, String... more) {
+        String[] all = Arrays.copyOf(command, command.length + more.length);
+        System.arraycopy(more, 0, all, command.length, more.length);
+        return all;
+    }
+
+    /** Trains an adapter of rank 2 on q_proj for one step. */
+    static Path adapter(Path output, Path data, String... more) {
+        run(with(
+                        new String[] {
+                            "train",
+                            "-m",
+                            model(),
+                            "-d",
+                            data.toString(),
+                            "-o",
+                            output.toString(),
+                            "--max-steps=1",
+                            "--lora-r=2",
+                            "--target-modules=q_proj",
+                            "--learning-rate=1e-2"
+                        },
+                        more))
+                .succeeds();
+        return output;
     }
 
     static String repository(String path) {

@@ -29,6 +29,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Folders that transformers wrote, and the GGUF files that they must give; scripts/make_convert_goldens.py made them. */
@@ -83,30 +84,7 @@ class HuggingFaceConverterTest {
 
     /** Names, orders of rows, values to the last bit and every key: the golden files were written with the gguf package's names. */
     @ParameterizedTest
-    @ValueSource(
-            strings = {
-                "llama_biases",
-                "llama_yarn",
-                "mistral_window",
-                "qwen2",
-                "qwen2_yarn",
-                "qwen3",
-                "granite",
-                "smollm3",
-                "mistral3",
-                "phi3",
-                "phi4_mini",
-                "gpt2",
-                "falcon_7b",
-                "falcon_40b",
-                "gptneox",
-                "gptneox_serial",
-                "gemma",
-                "gemma2",
-                "gemma3",
-                "olmo2",
-                "olmo3"
-            })
+    @MethodSource("dev.lorica.TestModels#families")
     void givesTheFileOfAFamilyAsLlamaCppHasIt(String name) {
         Path output = folder.resolve("model.gguf");
         Path expected = TestModels.repository("native/tests/data/model_goldens/" + name + "/model.gguf");
