@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,7 +23,8 @@ namespace {
     std::abort();
 }
 
-constexpr size_t stack_bytes = 128 * 1024;
+// Their tops are this far apart, so that those of a block do not all fall on the same lines of the processor's cache.
+constexpr size_t stack_bytes = 128 * 1024, stack_stagger = 64 * 13;
 
 // ---- switching stacks
 
@@ -80,10 +80,12 @@ struct Copy {
 
 struct Fiber {
     enum State { ready, at_block, at_warp, done } state = ready;
-    Context context;
-    std::unique_ptr<unsigned char[]> stack;
     int index = 0;
-    std::deque<std::vector<Copy>> copies;  // the last group is still open
+    Context context;
+    unsigned char * stack = nullptr;
+    // Those that are not done yet, and how many of them were asked for when each group but the last, which is open, ended.
+    std::vector<Copy> copies;
+    std::vector<size_t> groups;
 };
 
 struct Warp {
@@ -95,6 +97,7 @@ struct Warp {
 struct Block {
     Context scheduler;
     std::vector<Fiber> fibers;
+    std::vector<std::unique_ptr<unsigned char[]>> stacks;
     std::vector<Warp> warps;
     std::vector<unsigned char> shared;
     unsigned char * shared_begin = nullptr;
@@ -125,8 +128,9 @@ void run_block(const char * name, int n_threads, bool reverse) {
     for (int i = 0; i < n_threads; ++i) {
         Fiber & fiber = block.fibers[static_cast<size_t>(i)];
         fiber.state = Fiber::ready;
-        fiber.copies.assign(1, {});
-        make_context(fiber.context, fiber.stack.get(), fiber_main);
+        fiber.copies.clear();
+        fiber.groups.clear();
+        make_context(fiber.context, fiber.stack, fiber_main);
     }
     block.warps.assign(static_cast<size_t>(n_warps), {});
     for (;;) {
@@ -205,7 +209,8 @@ void run_grid(const char * name, dim3 blocks, int threads, size_t shared_bytes, 
     while (static_cast<int>(block.fibers.size()) < threads) {
         Fiber & fiber = block.fibers.emplace_back();
         fiber.index = static_cast<int>(block.fibers.size()) - 1;
-        fiber.stack = std::make_unique<unsigned char[]>(stack_bytes);
+        const size_t stagger = static_cast<size_t>(fiber.index % 64) * stack_stagger;
+        fiber.stack = block.stacks.emplace_back(new unsigned char[stack_bytes + 64 * stack_stagger]).get() + stagger;
     }
     // Of exactly this size, so that an access beyond it can be found; filled anew, so that nothing relies on zeros.
     block.shared = std::vector<unsigned char>(shared_bytes + 128, 0xff);
@@ -261,18 +266,23 @@ void copy_async(void * to, const void * from, int n_bytes, int size) {
     if (unaligned(to) || unaligned(from) || n_bytes < 0 || n_bytes > size) {
         die("cp.async: misaligned address or bad size");
     }
-    block.current->copies.back().push_back({to, from, n_bytes, size});
+    block.current->copies.push_back({to, from, n_bytes, size});
 }
-void copy_async_commit() { block.current->copies.emplace_back(); }
+void copy_async_commit() { block.current->groups.push_back(block.current->copies.size()); }
 void copy_async_wait(int n_pending) {
-    auto & groups = block.current->copies;
-    while (static_cast<int>(groups.size()) > n_pending + 1) {
-        for (const Copy & copy : groups.front()) {
-            std::memset(copy.to, 0, static_cast<size_t>(copy.size));
-            if (copy.n_bytes) std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.n_bytes));
-        }
-        groups.pop_front();
+    auto & groups = block.current->groups;
+    const auto n_done = static_cast<ptrdiff_t>(groups.size()) - n_pending;
+    if (n_done <= 0) return;
+    auto & copies = block.current->copies;
+    const size_t n_copies = groups[static_cast<size_t>(n_done) - 1];
+    for (size_t i = 0; i < n_copies; ++i) {
+        const Copy & copy = copies[i];
+        std::memset(copy.to, 0, static_cast<size_t>(copy.size));
+        if (copy.n_bytes) std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.n_bytes));
     }
+    copies.erase(copies.begin(), copies.begin() + static_cast<ptrdiff_t>(n_copies));
+    groups.erase(groups.begin(), groups.begin() + n_done);
+    for (size_t & end : groups) end -= n_copies;
 }
 
 }  // namespace cuda_on_cpu
