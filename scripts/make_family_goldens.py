@@ -22,8 +22,8 @@ Each case is a folder of three GGUF files:
                   yarn_log_multiplier m, (1 + 0.1 ln(factor)) / (1 + 0.1 m ln(factor)); of LongRoPE it is all there is. phi3 has
                   only sequences that take the short factors, phi4_mini (original_context_length 4) only such that take
                   the long ones.
-    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA; A, B and the magnitudes are random, so that every gradient
-                  is there to be seen
+    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA, IA3 or BitFit; A, B, magnitudes, factors, norms and biases
+                  are random, so that every gradient is there to be seen
     golden.gguf   no model: a container of arrays (see `golden` below) and of the settings of the training
 
 PyTorch computes in f32 on the values that the blocks of model.gguf stand for. Each sequence goes through the model
@@ -33,7 +33,8 @@ The script also trains the Llamas with wrong optimizers (no weight decay, no cli
 losses in every case: the C++ test then could not tell it from AdamW.
 """
 import argparse
-from dataclasses import dataclass, field
+import contextlib
+from dataclasses import dataclass, field, replace
 from math import log, sqrt
 from pathlib import Path
 
@@ -42,7 +43,7 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -75,6 +76,8 @@ class Case:
     target_modules: str | list[str]
     use_rslora: bool = False
     use_dora: bool = False
+    method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit)
+    feedforward_modules: list[str] | None = None
     n_head: int = 4
     n_head_kv: int = 2
     head_dim: int = 16
@@ -269,6 +272,19 @@ CASES += [
     family("olmo3", "olmo2", "Olmo3",
            {"attention.sliding_window": WINDOW, "attention.sliding_window_pattern": [True, True, True, False]},
            rope={"full_attention": YARN, "sliding_attention": DEFAULT_ROPE}, num_hidden_layers=4, sliding_window=WINDOW),
+    # Other methods, with PEFT's own target modules of IA3.
+    replace(family("ia3_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="ia3",
+            target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    replace(gpt2("ia3_gpt2"), method="ia3", target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"]),
+    replace(falcon("ia3_falcon", 64, 96, 4, 2, new_decoder_architecture=True), method="ia3",
+            target_modules=["query_key_value", "dense_4h_to_h"], feedforward_modules=["dense_4h_to_h"]),
+    replace(family("bitfit_llama", "llama", "Llama", attention_bias=True, mlp_bias=True), method="bitfit"),
+    replace(gpt2("bitfit_gpt2"), method="bitfit"),
+    replace(family("bitfit_gemma2", "gemma2", "Gemma2",
+                   {"attention.scale": 24 ** -0.5, "attention.sliding_window": WINDOW, "attn_logit_softcapping": 2.0,
+                    "final_logit_softcapping": 1.5}, **GEMMA, num_hidden_layers=3, sliding_window=WINDOW,
+                   query_pre_attn_scalar=24, attn_logit_softcapping=2.0, final_logit_softcapping=1.5), method="bitfit",
+            weight_decay=0.0),  # GGUF has 1 + w, which would shrink to another point
 ]
 
 NAMES = {}
@@ -403,7 +419,48 @@ def make_adapter(case, model, folder):
     return model, parameters
 
 
+def make_other_adapter(case, model, folder):
+    """The same for IA3, whose model is PEFT's, and for BitFit, whose model is the base with parameters that have gradients."""
+    if case.method == "ia3":
+        model = get_peft_model(model, IA3Config(
+            target_modules=case.target_modules, feedforward_modules=case.feedforward_modules or [],
+            fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM"))
+    else:
+        model.requires_grad_(False)
+    writer = gguf.GGUFWriter(folder / "adapter.gguf", case.arch)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, case.method)
+    rng = np.random.default_rng(100 + case.seed)
+    parameters = {}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if case.method == "ia3":
+                if not parameter.requires_grad:
+                    continue
+                base = name.removeprefix("base_model.model.").removesuffix(".ia3_l.default")
+                full_name = f"{ggml_name(case, base + '.weight')}.ia3_l"
+            elif parameter.ndim != 1:
+                continue
+            else:
+                parameter.requires_grad_(True)
+                full_name = ggml_name(case, name)
+            parameter.add_(torch.from_numpy((0.2 * rng.standard_normal(parameter.shape)).astype(np.float32)))
+            parameters[full_name] = parameter
+            values = parameter.detach().numpy()
+            stored = in_other_order(case, full_name, values) if case.method == "ia3" else as_stored(case, full_name, values)
+            writer.add_tensor(full_name, stored if case.method == "ia3" else stored.reshape(-1, 1))
+    write(writer)
+    return model, parameters
+
+
+def in_other_order(case, name, values):
+    # A vector of the inputs has no rows.
+    return values if values.ndim == 2 and values.shape[0] == 1 else in_ggml_order(case, name, values)
+
+
 def in_lora_order(case, name, values):
+    if case.method != "lora":
+        return in_other_order(case, name, values)
     return values if name.endswith("lora_a") else in_ggml_order(case, name, values)
 
 
@@ -507,7 +564,8 @@ def trajectory(case, model, parameters, batches):
 
 
 def golden(case, folder):
-    model, parameters = make_adapter(case, make_model(case, folder), folder)
+    make = make_adapter if case.method == "lora" else make_other_adapter
+    model, parameters = make(case, make_model(case, folder), folder)
     rng = np.random.default_rng(200 + case.seed)
     batches = [make_batch(sequences, rng, case.n_vocab) for sequences in case.batches]
     first = batches[0]
@@ -528,8 +586,9 @@ def golden(case, folder):
     with torch.no_grad():
         logits = [run(model, tokens).logits[0] for tokens in first.tokens]
         writer.add_tensor("logits", torch.cat(logits).numpy())
-        with model.disable_adapter():
-            writer.add_tensor("base_logits", torch.stack([run(model, x).logits[0, -1] for x in first.tokens]).numpy())
+        base = make_model(case, folder) if case.method == "bitfit" else model
+        with contextlib.nullcontext() if case.method == "bitfit" else model.disable_adapter():
+            writer.add_tensor("base_logits", torch.stack([run(base, x).logits[0, -1] for x in first.tokens]).numpy())
 
         # -log p(label) of each position, 0 where it is not trained [T]
         nll = [torch.nn.functional.cross_entropy(run(model, tokens, positions).logits[0],

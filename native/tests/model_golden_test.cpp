@@ -1,6 +1,6 @@
-// The engine against PyTorch: logits, losses, every LoRA gradient and 20 AdamW steps of small Llamas, as transformers
-// and PEFT compute them. scripts/make_family_goldens.py wrote the files and says what is in them; model and adapter
-// come from its hand too, so this also proves the two file layouts.
+// The engine against PyTorch: logits, losses, every gradient and 20 AdamW steps of small models, as transformers and
+// PEFT compute them. scripts/make_family_goldens.py wrote the files and says what is in them; model and adapter come
+// from its hand too, so this also proves the two file layouts.
 //
 // Errors are measured in the maximum norm, max |actual - expected| / max |expected| over a tensor: one wrong row among
 // many right ones shows. For a single number that is the relative error. The goldens are f32 results themselves; the
@@ -323,7 +323,13 @@ const std::string cases[] = {"grouped_heads_f32",
                              "gemma2",
                              "gemma3",
                              "olmo2",
-                             "olmo3"};
+                             "olmo3",
+                             "ia3_llama",
+                             "ia3_gpt2",
+                             "ia3_falcon",
+                             "bitfit_llama",
+                             "bitfit_gpt2",
+                             "bitfit_gemma2"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 

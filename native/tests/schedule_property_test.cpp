@@ -199,12 +199,38 @@ public:
             for (const Values * values : {&t.a, &t.b, &t.factors})
                 recording.name_memory(values->data(), values->size() * sizeof(double), "parameter");
         }
+        for (const TrainedVector & v : vectors)
+            recording.name_memory(v.value.data(), v.value.size() * sizeof(double), "vector");
     }
 
     struct Trained {
         int16_t linear;
         Values a, b, m, da, db, dm, factors, slopes;
     };
+    // What is trained besides: vectors by where they are.
+    struct TrainedVector {
+        Adapter::Kind kind;
+        int16_t number;
+        Values value, gradient;
+    };
+    void train_vector(Adapter::Kind kind, int16_t number) {
+        const auto i = static_cast<size_t>(number);
+        const bool of_norm = kind == Adapter::Kind::norm_weight || kind == Adapter::Kind::norm_bias;
+        const int64_t n = of_norm                           ? program.norms[i].n
+                          : kind == Adapter::Kind::scale_in ? program.linears[i].in
+                                                            : program.linears[i].out;
+        vectors.push_back({kind, number, doubles(n, 0.3), Values(static_cast<size_t>(n))});
+        if (kind != Adapter::Kind::bias && kind != Adapter::Kind::norm_bias) {
+            for (double & value : vectors.back().value) value += 1;
+        }
+    }
+    const TrainedVector * find(Adapter::Kind kind, int16_t number) const {
+        for (const TrainedVector & v : vectors) {
+            if (v.kind == kind && v.number == number) return &v;
+        }
+        return nullptr;
+    }
+
     void train(int16_t linear, bool dora) {
         const LinearSpec & spec = program.linears[static_cast<size_t>(linear)];
         Trained t{linear, doubles(2 * spec.in, 0.3), doubles(spec.out * 2, 0.3)};
@@ -224,6 +250,15 @@ public:
         for (const Trained & t : trained) {
             sites.linears[static_cast<size_t>(t.linear)] =
                 t.factors.empty() ? TrainedSites::lora : TrainedSites::lora | TrainedSites::dora;
+        }
+        for (const TrainedVector & v : vectors) {
+            const auto i = static_cast<size_t>(v.number);
+            switch (v.kind) {
+                case Adapter::Kind::scale_in: sites.linears[i] |= TrainedSites::scale_in; break;
+                case Adapter::Kind::scale_out: sites.linears[i] |= TrainedSites::scale_out; break;
+                case Adapter::Kind::bias: sites.linears[i] |= TrainedSites::bias; break;
+                default: sites.norms.resize(program.norms.size()); sites.norms[i] = TrainedSites::weight;
+            }
         }
         return sites;
     }
@@ -258,9 +293,25 @@ public:
     }
     void * magnitude_gradients(int32_t, int16_t linear) const override {
         for (const Trained & t : trained) {
-            if (t.linear == linear) return const_cast<double *>(t.dm.data());
+            if (t.linear == linear && !t.dm.empty()) return const_cast<double *>(t.dm.data());
         }
-        return nullptr;
+        return const_cast<double *>(scales(linear).gradient.data());
+    }
+    const TrainedVector & scales(int16_t linear) const {
+        const TrainedVector * out = find(Adapter::Kind::scale_out, linear);
+        return out ? *out : *find(Adapter::Kind::scale_in, linear);
+    }
+    DoraRows factors(int32_t, int16_t linear) const override {
+        static Values ones(64, 1.0);
+        DoraRows rows{};
+        rows.strength = 1;
+        rows.magnitudes = rows.factors = const_cast<double *>(scales(linear).value.data());
+        rows.slopes = ones.data();
+        return rows;
+    }
+    TrainedTensor tensor(int32_t, Adapter::Kind kind, int16_t number) const override {
+        const TrainedVector * v = find(kind, number);
+        return v ? TrainedTensor{v->value.data(), const_cast<double *>(v->gradient.data())} : TrainedTensor{};
     }
 
     Values doubles(int64_t n, double size) {
@@ -273,6 +324,7 @@ public:
     const Program & program;
     ProgramWeights weights;
     std::vector<Trained> trained;
+    std::vector<TrainedVector> vectors;
 
 private:
     std::vector<float> & random(int64_t n, float size) {
@@ -336,20 +388,53 @@ private:
     bool shares_gradient_ = false;
 };
 
-void check(uint64_t seed) {
+enum class What { loras, factors, vectors, a_single_one };
+
+// IA3's factors on some layers, or biases and norms on some.
+void train_vectors(Model1 & model, What what, Draw & draw) {
+    const Program & program = model.program;
+    if (what == What::a_single_one) {
+        const auto last = static_cast<int16_t>(program.linears.size() - 1);
+        model.train_vector(draw.coin() ? Adapter::Kind::scale_in : Adapter::Kind::scale_out,
+                           draw.coin() ? last : static_cast<int16_t>(draw.below(static_cast<uint32_t>(last) + 1)));
+        return;
+    }
+    for (int16_t i = 0; i < static_cast<int16_t>(program.linears.size()); ++i) {
+        if (draw.below(3) == 0) continue;
+        if (what == What::factors) {
+            model.train_vector(draw.coin() ? Adapter::Kind::scale_in : Adapter::Kind::scale_out, i);
+        } else if (program.linears[static_cast<size_t>(i)].bias) {
+            model.train_vector(Adapter::Kind::bias, i);
+        }
+    }
+    for (int16_t i = 0; what == What::vectors && i < static_cast<int16_t>(program.norms.size()); ++i) {
+        if (draw.below(3) == 0) continue;
+        model.train_vector(Adapter::Kind::norm_weight, i);
+        if (program.norms[static_cast<size_t>(i)].bias) model.train_vector(Adapter::Kind::norm_bias, i);
+    }
+}
+
+void check(uint64_t seed, What what = What::loras) {
     const Program program = random_program(seed);
     Draw draw(seed + 1000000);
     Model1 model(program, seed);
     const auto n_linears = static_cast<uint32_t>(program.linears.size());
-    // Every subset but the empty one; often a single late layer.
-    if (draw.below(3) == 0) {
-        model.train(static_cast<int16_t>(n_linears - 1 - draw.below(std::min(3u, n_linears))), draw.coin());
-    } else {
-        for (uint32_t i = 0; i < n_linears; ++i) {
-            if (draw.coin()) model.train(static_cast<int16_t>(i), draw.below(3) == 0);
+    if (what != What::loras) {
+        train_vectors(model, what, draw);
+        // LoRAs beside trained biases and norms.
+        for (uint32_t i = 0; what == What::vectors && seed % 2 == 0 && i < n_linears; i += 2)
+            model.train(static_cast<int16_t>(i), false);
+        if (model.vectors.empty()) return;
+    } else
+        // Every subset but the empty one; often a single late layer.
+        if (draw.below(3) == 0) {
+            model.train(static_cast<int16_t>(n_linears - 1 - draw.below(std::min(3u, n_linears))), draw.coin());
+        } else {
+            for (uint32_t i = 0; i < n_linears; ++i) {
+                if (draw.coin()) model.train(static_cast<int16_t>(i), draw.below(3) == 0);
+            }
+            if (model.trained.empty()) model.train(0, false);
         }
-        if (model.trained.empty()) model.train(0, false);
-    }
     Wanted wanted;
     wanted.backward = true;
     wanted.dx = draw.coin();
@@ -399,6 +484,9 @@ void check(uint64_t seed) {
         expect_derivative(t.b, t.db, name + " B");
         if (!t.factors.empty()) expect_derivative(t.factors, t.dm, name + " m");
     }
+    for (Model1::TrainedVector & v : model.vectors)
+        expect_derivative(v.value, v.gradient,
+                          "vector " + std::to_string(static_cast<int>(v.kind)) + " of " + std::to_string(v.number));
     if (wanted.dx) {
         run.x = start;
         const Values dx = run.dx();
@@ -416,6 +504,20 @@ TEST(ScheduleProperty, TheDerivedBackwardOfRandomProgramsIsTheDerivativeOfTheirF
     }
 }
 
+TEST(ScheduleProperty, FactorsOfWhatGoesInOrComesOutHaveTheirDerivatives) {
+    for (uint64_t seed = 0; seed < 400; ++seed) {
+        ASSERT_NO_FATAL_FAILURE(check(seed, seed % 3 == 0 ? What::a_single_one : What::factors));
+        if (testing::Test::HasFailure()) break;
+    }
+}
+
+TEST(ScheduleProperty, BiasesAndNormsHaveTheirDerivatives) {
+    for (uint64_t seed = 0; seed < 400; ++seed) {
+        ASSERT_NO_FATAL_FAILURE(check(seed, What::vectors));
+        if (testing::Test::HasFailure()) break;
+    }
+}
+
 // Token by token through a cache, against all tokens at once.
 TEST(ScheduleProperty, DecodingOfRandomProgramsIsTheirForward) {
     int n_checked = 0;
@@ -427,7 +529,12 @@ TEST(ScheduleProperty, DecodingOfRandomProgramsIsTheirForward) {
         if (!decodes) continue;
         ++n_checked;
         Model1 model(program, seed);
-        model.train(0, seed % 3 == 0);
+        if (seed % 4 == 0) {
+            Draw draw(seed);
+            train_vectors(model, What::factors, draw);
+        } else {
+            model.train(0, seed % 3 == 0);
+        }
         Pass whole(model, {});
         const Values start = model.doubles(n_tokens * n_embd, 1);
         whole.x = start;

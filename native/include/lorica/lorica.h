@@ -316,6 +316,15 @@ typedef enum lorica_lora_init {
     LORICA_LORA_INIT_GAUSSIAN = 1 /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
 } lorica_lora_init;
 
+typedef enum lorica_method {
+    LORICA_METHOD_LORA = 0,  /* with DoRA's magnitudes or without */
+    LORICA_METHOD_IA3 = 1,   /* IA3 (Liu et al. 2022): y = l * (x W^T + bias) with a trained l[out, 1] for each target
+                                module, or, of those named in feedforward_modules too, y = (l * x) W^T + bias with
+                                l[1, in]; all begin as 1 */
+    LORICA_METHOD_BITFIT = 2 /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
+                                them; they begin as the model's. A model without biases trains its norms alone. */
+} lorica_method;
+
 typedef struct lorica_adapter_params {
     size_t struct_size; /* sizeof, set by the caller */
     int32_t rank;
@@ -332,7 +341,11 @@ typedef struct lorica_adapter_params {
                                     blk.3.attn_q; "all-linear" (every linear layer but the output head); "default"
                                     (PEFT's where nothing is named: q_proj and v_proj, or the one layer of q, k and v).
                                     A name may carry a rank and an alpha of its own:
-                                    "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones. */
+                                    "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones.
+                                    "" with IA3: PEFT's for this architecture, with its feedforward_modules; not looked
+                                    at by BitFit. */
+    lorica_method method;        /* what is above the seed is LoRA's alone */
+    const char * feedforward_modules; /* IA3: which of the target modules have their input multiplied; NULL: none */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
@@ -350,39 +363,43 @@ typedef struct lorica_adapter_info {
     const char * target_modules; /* Hugging Face short names, comma-separated; owned by the adapter */
     const char *
         base_fingerprint; /* of the base it was trained on, "" when the file does not say; owned by the adapter */
+    lorica_method method; /* rank, alpha and n_pairs are 0 where it is not LoRA; scale is the factor then */
 } lorica_adapter_info;
 
 LORICA_API lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
                                                lorica_adapter ** out);
 
-/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does
- * not fit the model: architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
+/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or what lorica wrote of another method. Errors: IO, FORMAT,
+ * MISMATCH (names what does not fit the model: architecture, a missing base tensor, a shape, an A without its B,
+ * another base's fingerprint). */
 LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const char * path, lorica_adapter ** out);
 
 /* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i]
  * (NULL: 1 for each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen,
- * and they may be freed. It can be run, merged and saved as any other. A DoRA can be given a factor, but not be added
- * to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
+ * and they may be freed. It can be run, merged and saved as any other. A DoRA, and what is of another method than LoRA,
+ * can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
 LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const double * factors,
                                               int32_t n_adapters, lorica_adapter ** out);
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
- * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge
- * makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it was. */
+ * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
+ * "ia3" and "bitfit"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
+ * was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
 LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);
 
 /* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is
- * multiplied, and how far m is from |W|. */
+ * multiplied, and how far m is from |W|; with IA3 and BitFit, how far each number is from where it began. */
 LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, double factor);
 
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
- * 2 n_pairs + p is m[out, 1]. */
+ * 2 n_pairs + p is m[out, 1]. Of IA3 each l is one, of BitFit each bias and each norm's weight [n, 1]. */
 typedef struct lorica_adapter_tensor {
     size_t struct_size; /* sizeof, set by the caller */
-    const char * name;  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
+    const char * name;  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector, ….ia3_l;
+                           "blk.0.attn_norm.weight",  "blk.0.attn_q.bias"; owned by the adapter */
     int64_t rows, cols;
     double alpha; /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */
 } lorica_adapter_tensor;
@@ -415,8 +432,9 @@ typedef struct lorica_write_params {
 LORICA_API lorica_status lorica_write_default_params(lorica_write_params * params);
 
 /* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
- * the factor of lorica_adapter_set_scale. The sum is computed in f32 and rounded once, to the type that the tensor
- * gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
+ * the factor of lorica_adapter_set_scale; with IA3 its factors times the rows, with their biases, or the columns; with
+ * BitFit the trained vectors in place of the model's. The sum is computed in f32 and rounded once, to the type that the
+ * tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
  * UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
 LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
                                       const lorica_write_params * params);

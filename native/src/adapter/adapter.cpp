@@ -16,7 +16,7 @@ Adapter::Adapter(std::shared_ptr<const Model> model, AdapterConfig config)
 }
 
 Adapter::~Adapter() {
-    for (void * memory : {params_, squares_, factors_, slopes_, products_}) {
+    for (void * memory : {params_, squares_, factors_, slopes_, products_, effect_, ones_}) {
         if (memory) model_->device().release(memory);
     }
 }
@@ -37,21 +37,33 @@ void Adapter::add_pair(int32_t layer, int16_t linear, int64_t rank, double alpha
 int32_t Adapter::add_tensor(Kind kind, const char * suffix, int64_t rows, int64_t cols, int32_t group) {
     const LoraPair & pair = pairs_[static_cast<size_t>(group)];
     const double alpha = pair.alpha == 0 ? static_cast<double>(pair.rank) : pair.alpha;
-    tensors_.push_back({pair.base_name + suffix, kind, rows, cols, group, n_params_, alpha});
+    tensors_.push_back({pair.base_name + suffix, kind, rows, cols, group, n_params_, alpha, pair.layer, pair.linear});
     n_params_ += rows * cols;
     return n_tensors() - 1;
 }
 
-void Adapter::allocate() {
+int32_t Adapter::find_tensor(int32_t layer, Kind kind, int16_t number) const {
+    if (sites_.empty()) return -1;
+    const auto found = sites_.find({layer, kind, number});
+    return found == sites_.end() ? -1 : found->second;
+}
+
+void Adapter::name_targets() {
     std::set<std::string> listed;  // GPT-2 has two layers of one short name
     for (const Names & names : linear_names(model_->architecture())) {
-        const bool has = std::any_of(pairs_.begin(), pairs_.end(), [&](const LoraPair & pair) {
-            const LinearSpec & spec =
-                model_->architecture().layer(pair.layer).linears[static_cast<size_t>(pair.linear)];
+        const bool has = std::any_of(tensors_.begin(), tensors_.end(), [&](const Tensor & tensor) {
+            const bool on_linear = tensor.kind != Kind::norm_weight && tensor.kind != Kind::norm_bias;
+            if (!on_linear) return false;
+            const std::vector<LinearSpec> & linears = model_->architecture().layer(tensor.layer).linears;
+            const LinearSpec & spec = linears[static_cast<size_t>(tensor.number)];
             return spec.names.gguf == names.gguf && spec.short_name() == names.hf;
         });
         if (has && listed.insert(names.hf).second) target_modules_ += (target_modules_.empty() ? "" : ",") + names.hf;
     }
+}
+
+void Adapter::allocate() {
+    name_targets();
     Backend & device = model_->device();
     if (config_.use_dora && !device.has_dora()) {
         fail(LORICA_ERROR_UNSUPPORTED, "device \"", device.name(), "\" cannot compute DoRA yet; device \"cpu\" can");
@@ -62,6 +74,7 @@ void Adapter::allocate() {
     }
     params_ = device.allocate(static_cast<size_t>(n_params_) * dtype_size(device.formats().param));
     if (config_.use_dora) allocate_dora();
+    if (config_.method == Method::ia3) allocate_ones();
 }
 
 const LoraPair * Adapter::find(int32_t layer, int16_t linear) const {
@@ -88,6 +101,7 @@ double Adapter::own_scale(const LoraPair & pair) const {
 // ---- a new adapter
 
 std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, const AdapterConfig & config) {
+    if (config.method != Method::lora) return create_other(std::move(model), config);
     const std::vector<Target> targets =
         parse_targets(model->architecture(), config.target_modules, config.rank, config.alpha);
     if (!(config.dropout >= 0 && config.dropout < 1)) {
@@ -127,6 +141,9 @@ std::shared_ptr<Adapter> Adapter::copy() const {
     std::shared_ptr<Adapter> other(new Adapter(model_, config_));
     other->base_fingerprint_ = base_fingerprint_;
     for (const LoraPair & pair : pairs_) other->add_pair(pair.layer, pair.linear, pair.rank, pair.alpha);
+    if (config_.method != Method::lora) {
+        for (const Tensor & t : tensors_) other->add_site(t.kind, t.name, t.rows, t.cols, t.layer, t.number);
+    }
     other->allocate();
     for (int32_t i = 0; i < n_tensors(); ++i) other->write(other->params_, i, read(i).data());
     return other;
@@ -161,6 +178,10 @@ std::vector<float> Adapter::read_values(const void * source, int64_t count) cons
 
 void Adapter::write(void * array, int32_t i, const float * values) {
     if (array == params_) params_changed();
+    put(array, i, values);
+}
+
+void Adapter::put(void * array, int32_t i, const float * values) const {
     const auto n = static_cast<size_t>(tensor(i).rows * tensor(i).cols);
     Backend & device = model_->device();
     const size_t element = dtype_size(device.formats().param);
@@ -179,8 +200,20 @@ void Adapter::set_scale_factor(double factor) {
 }
 
 void Adapter::params_changed() {
-    const std::lock_guard lock(dora_mutex_);
-    dora_is_stale_ = true;
+    const std::lock_guard lock(stale_mutex_);
+    is_stale_ = true;
+}
+
+void Adapter::update(Backend & backend) const {
+    if (config_.method == Method::lora && !config_.use_dora) return;
+    const std::lock_guard lock(stale_mutex_);
+    if (!is_stale_) return;
+    if (config_.use_dora) {
+        update_dora(backend);
+    } else {
+        update_effect();
+    }
+    is_stale_ = false;
 }
 
 }  // namespace lorica

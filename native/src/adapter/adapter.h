@@ -1,12 +1,14 @@
-// Adapters in memory: which linear layers have a pair (A, B), and one flat array of parameters that holds all tensors,
-// so that gradients, moments and optimizer run over one array of the same layout.
+// Adapters in memory: what is trained of a model, by one of several methods, and one flat array of parameters that
+// holds all tensors, so that gradients, moments and optimizer run over one array of the same layout.
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "backend/backend.h"
@@ -16,7 +18,17 @@ namespace lorica {
 
 enum class LoraInit { kaiming_uniform, gaussian };
 
+enum class Method : uint8_t {
+    lora,    // Hu et al. 2021; with DoRA's magnitudes or without
+    ia3,     // Liu et al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context
+             // learning", section 3.3: factors of what comes out of layers, or of what goes in
+    bitfit,  // Ben Zaken et al. 2021: the biases, and the norms with them
+};
+// "lora", as adapter.type has it.
+const char * name(Method method);
+
 struct AdapterConfig {
+    Method method = Method::lora;
     int32_t rank = 16;
     double alpha = 32;
     float dropout = 0;
@@ -25,6 +37,7 @@ struct AdapterConfig {
     LoraInit init = LoraInit::kaiming_uniform;
     uint64_t seed = 42;
     std::string target_modules = "all-linear";  // "q_proj,v_proj:RANK,blk.3.attn_q:RANK:ALPHA"
+    std::string feedforward_modules;            // IA3: those of them whose input is multiplied
 };
 
 // A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`.
@@ -45,8 +58,9 @@ public:
     static std::shared_ptr<Adapter> load(std::shared_ptr<const Model> model, const std::string & path);
     // The sum of adapters of one model, each times its factor, as one adapter: per layer the rows of all A one above
     // the other, and the columns of all B, with their scales, side by side. A copy; later changes to the parts are not
-    // seen. At least one part. A DoRA is no sum: it can be copied with a factor, alone. Errors: INVALID_ARGUMENT
-    // (another model's adapter, a factor that is not finite), UNSUPPORTED (a DoRA among others).
+    // seen. At least one part. Only LoRAs are sums: what else there is can be copied with a factor, alone. Errors:
+    // INVALID_ARGUMENT (another model's adapter, a factor that is not finite), UNSUPPORTED (another method among
+    // others).
     struct Part {
         std::shared_ptr<const Adapter> adapter;
         double factor;
@@ -75,23 +89,47 @@ public:
     void * params() const { return params_; }
     void params_changed();
 
-    // DoRA: by what the rows of a pair's output are multiplied. update_dora() computes it again where parameters have
-    // changed, and comes before a forward pass; the backend has workspace for max_rank() tokens.
-    void update_dora(Backend & backend) const;
+    // Computes again what depends on parameters that have changed; comes before a forward pass. The backend has
+    // workspace for max_rank() tokens.
+    void update(Backend & backend) const;
+    // DoRA: by what the rows of a pair's output are multiplied.
     DoraRows dora_rows(const LoraPair & pair) const;
+    // IA3: the same, with factors that are parameters themselves.
+    DoraRows ia3_rows(int32_t tensor) const;
     // Bytes beside the parameters.
-    int64_t dora_bytes() const;
+    int64_t extra_bytes() const;
 
-    // The tensors in the order of the array: A and B of each pair, behind them all magnitudes.
-    enum class Kind { a, b, magnitude };
+    // The tensors in the order of the array: A and B of each pair, behind them all magnitudes; of other methods as the
+    // model computes.
+    enum class Kind : uint8_t {
+        a,
+        b,
+        magnitude,
+        scale_out,  // IA3's l[out, 1]
+        scale_in,   // IA3's l[1, in]
+        bias,       // of a linear layer, in place of the model's; so the next two
+        norm_weight,
+        norm_bias,
+    };
     struct Tensor {
-        std::string name;  // "blk.0.attn_q.weight.lora_a"
+        std::string name;  // "blk.0.attn_q.weight.lora_a", "blk.0.attn_k.weight.ia3_l", "blk.0.attn_norm.weight"
         Kind kind;
         int64_t rows, cols;
         int32_t group;   // which pair
         int64_t offset;  // in elements of the array
         double alpha;    // of the pair
+        // Where it sits: number `number` of its kind in the program of the layer; -1 is the prologue, n_layer the
+        // epilogue.
+        int32_t layer;
+        int16_t number;
     };
+    // -1: there is none.
+    int32_t find_tensor(int32_t layer, Kind kind, int16_t number) const;
+    // What a tensor comes to with the factor of set_scale_factor: itself, or between what it began with and itself.
+    // Memory of the device; of other methods than LoRA.
+    const void * in_effect(int32_t tensor) const;
+    // The same on the host.
+    std::vector<float> values_in_effect(int32_t tensor) const;
     int32_t n_tensors() const { return static_cast<int32_t>(tensors_.size()); }
     const Tensor & tensor(int32_t i) const { return tensors_[static_cast<size_t>(i)]; }
     void * parameters(int32_t tensor) const;
@@ -106,10 +144,27 @@ private:
     Adapter(std::shared_ptr<const Model> model, AdapterConfig config);
     void add_pair(int32_t layer, int16_t linear, int64_t rank, double alpha);
     int32_t add_tensor(Kind kind, const char * suffix, int64_t rows, int64_t cols, int32_t group);
-    // Once all pairs are there.
+    void add_site(Kind kind, std::string name, int64_t rows, int64_t cols, int32_t layer, int16_t number);
+    void add_ia3(int32_t layer, int16_t linear, bool is_feedforward);
+    void add_bitfit();
+    // Once all tensors are there.
     void allocate();
     void allocate_dora();
+    void allocate_ones();
+    int64_t longest_vector() const;
+    static std::shared_ptr<Adapter> create_other(std::shared_ptr<const Model> model, const AdapterConfig & config);
     void initialize();
+    // Where the tensors of other methods than LoRA begin.
+    std::vector<float> start(int32_t tensor) const;
+    void update_dora(Backend & backend) const;
+    void update_effect() const;
+    static std::shared_ptr<Adapter> load_lora(std::shared_ptr<const Model> model, const std::string & path);
+    static std::shared_ptr<Adapter> load_tensors(std::shared_ptr<const Model> model, const std::string & path);
+    void save_tensors(const std::string & path) const;
+    static void check_base(const Model & model, const std::string & path, const std::string & architecture,
+                           const std::string & fingerprint);
+    void put(void * array, int32_t tensor, const float * values) const;
+    void name_targets();
     std::vector<float> read_values(const void * source, int64_t n) const;
     const Weight & weight(const LoraPair & pair) const;
     std::shared_ptr<Adapter> copy() const;
@@ -119,6 +174,7 @@ private:
     std::vector<LoraPair> pairs_;
     std::vector<Tensor> tensors_;
     std::vector<std::vector<int32_t>> by_layer_;  // by number of the linear layer: index into pairs_, or -1
+    std::map<std::tuple<int32_t, Kind, int16_t>, int32_t> sites_;  // of other methods than LoRA: which tensor
     int64_t n_params_ = 0;
     void * params_ = nullptr;
     double scale_factor_ = 1;
@@ -126,8 +182,12 @@ private:
     // DoRA. One element per magnitude; products_ is scratch for one pair.
     int64_t first_magnitude_ = 0;  // element of the array
     void *squares_ = nullptr, *factors_ = nullptr, *slopes_ = nullptr, *products_ = nullptr;
-    mutable std::mutex dora_mutex_;
-    mutable bool dora_is_stale_ = true;
+    mutable std::mutex stale_mutex_;
+    mutable bool is_stale_ = true;
+    // Of other methods: the parameters with a factor, made when there is one; and for IA3 as many ones as the longest
+    // vector has elements.
+    mutable void * effect_ = nullptr;
+    void * ones_ = nullptr;
 
     std::string target_modules_, base_fingerprint_;
 };

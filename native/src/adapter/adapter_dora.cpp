@@ -39,9 +39,6 @@ DoraRows Adapter::dora_rows(const LoraPair & pair) const {
 }
 
 void Adapter::update_dora(Backend & backend) const {
-    if (!config_.use_dora) return;
-    const std::lock_guard lock(dora_mutex_);
-    if (!dora_is_stale_) return;
     for (const LoraPair & pair : pairs_) {
         const DoraRows rows = dora_rows(pair);
         // A has the format of hidden values: its rows go through the layer as tokens do.
@@ -55,12 +52,12 @@ void Adapter::update_dora(Backend & backend) const {
         lora.scale = scale(pair);
         backend.dora_factors(lora, pair.in, pair.out, rows);
     }
-    dora_is_stale_ = false;
 }
 
-int64_t Adapter::dora_bytes() const {
-    if (!config_.use_dora) return 0;
+int64_t Adapter::extra_bytes() const {
     const Formats formats = model_->device().formats();
+    if (config_.method == Method::ia3) return longest_vector() * static_cast<int64_t>(dtype_size(formats.param));
+    if (!config_.use_dora) return 0;
     return 3 * (n_params_ - first_magnitude_) * static_cast<int64_t>(dtype_size(formats.param)) +
            max_rank() * max_out(pairs_) * static_cast<int64_t>(dtype_size(formats.hidden));
 }

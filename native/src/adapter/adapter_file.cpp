@@ -4,21 +4,31 @@
 #include "adapter/adapter.h"
 #include "adapter/lora_file.h"
 #include "adapter/targets.h"
+#include "adapter/tensor_file.h"
 #include "common/error.h"
 
 namespace lorica {
 
+void Adapter::check_base(const Model & model, const std::string & path, const std::string & architecture,
+                         const std::string & fingerprint) {
+    if (architecture != model.shape().architecture) {
+        fail(LORICA_ERROR_MISMATCH, path, " was made for architecture '", architecture, "', the model is '",
+             model.shape().architecture, "'");
+    }
+    if (!fingerprint.empty() && fingerprint != model.fingerprint()) {
+        fail(LORICA_ERROR_MISMATCH, path, " was trained on another base model (fingerprint ", fingerprint,
+             ", this model's is ", model.fingerprint(), "); load it with the model that it was trained on");
+    }
+}
+
 std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const std::string & path) {
+    return is_tensor_file(path) ? load_tensors(std::move(model), path) : load_lora(std::move(model), path);
+}
+
+std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, const std::string & path) {
     const LoraFile file = read_lora_file(path);
     const Architecture & architecture = model->architecture();
-    if (file.architecture != architecture.shape.architecture) {
-        fail(LORICA_ERROR_MISMATCH, path, " was made for architecture '", file.architecture, "', the model is '",
-             architecture.shape.architecture, "'");
-    }
-    if (!file.base_fingerprint.empty() && file.base_fingerprint != model->fingerprint()) {
-        fail(LORICA_ERROR_MISMATCH, path, " was trained on another base model (fingerprint ", file.base_fingerprint,
-             ", this model's is ", model->fingerprint(), "); load it with the model that it was trained on");
-    }
+    check_base(*model, path, file.architecture, file.base_fingerprint);
     // The alpha that llama.cpp reads makes the scale alpha / rank; with rsLoRA, what was asked for is beside it.
     const bool knows_rslora = file.use_rslora && file.rank > 0 && file.true_alpha > 0;
     AdapterConfig config;
@@ -66,6 +76,7 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
 }
 
 void Adapter::save(const std::string & path) const {
+    if (config_.method != Method::lora) return save_tensors(path);
     LoraFile file;
     file.architecture = model_->shape().architecture;
     // llama.cpp computes alpha / rank; with rsLoRA the same effect needs alpha * sqrt(rank).

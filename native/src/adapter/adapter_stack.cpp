@@ -14,13 +14,17 @@ std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std:
             fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
         if (!std::isfinite(part.factor)) fail(LORICA_ERROR_INVALID_ARGUMENT, "the factor of an adapter must be finite");
     }
-    const bool any_dora =
-        std::any_of(parts.begin(), parts.end(), [](const Part & part) { return part.adapter->config().use_dora; });
-    if (any_dora && parts.size() > 1) {
+    const auto no_sum = std::find_if(parts.begin(), parts.end(), [](const Part & part) {
+        return part.adapter->config().use_dora || part.adapter->config().method != Method::lora;
+    });
+    if (no_sum != parts.end() && parts.size() > 1) {
+        const AdapterConfig & config = no_sum->adapter->config();
         fail(LORICA_ERROR_UNSUPPORTED,
-             "a DoRA adapter cannot be added to others; apply it alone, or merge it into the model first");
+             config.use_dora ? std::string("a DoRA adapter")
+                             : std::string("an adapter of method ") + name(config.method),
+             " cannot be added to others; apply it alone, or merge it into the model first");
     }
-    if (any_dora) {
+    if (no_sum != parts.end()) {
         std::shared_ptr<Adapter> scaled = parts[0].adapter->copy();
         scaled->set_scale_factor(parts[0].adapter->scale_factor() * parts[0].factor);
         return scaled;

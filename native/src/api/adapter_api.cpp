@@ -29,6 +29,24 @@ double as_written(float value) {
     return std::strtod(text, nullptr);
 }
 
+lorica::Method method_of(lorica_method method) {
+    switch (method) {
+        case LORICA_METHOD_LORA: return lorica::Method::lora;
+        case LORICA_METHOD_IA3: return lorica::Method::ia3;
+        case LORICA_METHOD_BITFIT: return lorica::Method::bitfit;
+    }
+    lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no method ", static_cast<int>(method));
+}
+
+lorica_method method_of(lorica::Method method) {
+    switch (method) {
+        case lorica::Method::lora: return LORICA_METHOD_LORA;
+        case lorica::Method::ia3: return LORICA_METHOD_IA3;
+        case lorica::Method::bitfit: break;
+    }
+    return LORICA_METHOD_BITFIT;
+}
+
 lorica_adapter * new_handle(std::shared_ptr<lorica::Adapter> adapter) {
     auto handle = std::make_unique<lorica_adapter>();
     for (int32_t i = 0; i < adapter->n_tensors(); ++i) handle->tensor_names.push_back(adapter->tensor(i).name);
@@ -75,6 +93,8 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
             p.init == LORICA_LORA_INIT_GAUSSIAN ? lorica::LoraInit::gaussian : lorica::LoraInit::kaiming_uniform;
         config.seed = p.seed;
         config.target_modules = p.target_modules;
+        if (p.feedforward_modules) config.feedforward_modules = p.feedforward_modules;
+        config.method = method_of(p.method);
         *out = new_handle(lorica::Adapter::create(model->model, config));
     });
 }
@@ -128,7 +148,7 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         lorica_adapter_info info{};
         info.rank = adapter.config().rank;
         info.alpha = adapter.config().alpha;
-        info.scale = adapter.scale(adapter.pairs().front());
+        info.scale = adapter.pairs().empty() ? adapter.scale_factor() : adapter.scale(adapter.pairs().front());
         info.dropout = as_written(adapter.config().dropout);
         info.use_rslora = adapter.config().use_rslora;
         info.use_dora = adapter.config().use_dora;
@@ -136,6 +156,7 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.n_params = adapter.n_params();
         info.target_modules = adapter.target_modules().c_str();
         info.base_fingerprint = adapter.base_fingerprint().c_str();
+        info.method = method_of(adapter.config().method);
         lorica::api::write_struct(info, "out", out);
     });
 }

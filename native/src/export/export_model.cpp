@@ -29,17 +29,42 @@ struct Delta {
     double strength = 1;            // of its magnitudes: see DoraRows
 };
 
-std::map<std::string, Delta> deltas_of(const Adapter * adapter) {
-    std::map<std::string, Delta> deltas;
-    if (!adapter) return deltas;
+// What becomes of a tensor.
+struct Change {
+    std::optional<Delta> delta;
+    std::vector<float> row_factors, column_factors;  // IA3: [out] of what comes out, [in] of what goes in
+    std::vector<float> values;                       // a vector in its place
+};
+
+std::map<std::string, Change> changes_of(const Adapter * adapter) {
+    std::map<std::string, Change> changes;
+    if (!adapter) return changes;
     for (const LoraPair & pair : adapter->pairs()) {
         Delta delta{pair.rank, adapter->read(pair.a), adapter->read(pair.b), {}, adapter->scale_factor()};
         if (pair.m >= 0) delta.magnitudes = adapter->read(pair.m);
         const double scale = adapter->scale(pair);
         for (float & value : delta.b) value = static_cast<float>(value * scale);
-        deltas.emplace(pair.base_name, std::move(delta));
+        changes[pair.base_name].delta = std::move(delta);
     }
-    return deltas;
+    if (adapter->config().method == Method::lora) return changes;
+    const Architecture & architecture = adapter->model()->architecture();
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        const Adapter::Tensor & tensor = adapter->tensor(i);
+        std::vector<float> values = adapter->values_in_effect(i);
+        if (tensor.kind != Adapter::Kind::scale_in && tensor.kind != Adapter::Kind::scale_out) {
+            changes[tensor.name].values = std::move(values);
+            continue;
+        }
+        const LinearSpec & spec = architecture.layer(tensor.layer).linears[static_cast<size_t>(tensor.number)];
+        const std::string base = architecture.layer_name(tensor.layer) + spec.names.gguf;
+        if (tensor.kind == Adapter::Kind::scale_in) {
+            changes[base + ".weight"].column_factors = std::move(values);
+            continue;
+        }
+        if (spec.bias) changes[base + ".bias"].column_factors = values;
+        changes[base + ".weight"].row_factors = std::move(values);
+    }
+    return changes;
 }
 
 double norm(const float * x, int64_t n) {
@@ -63,6 +88,19 @@ void add_rows(const Delta & delta, int64_t first, int64_t n, int64_t n_per_row, 
             start + delta.strength * (static_cast<double>(delta.magnitudes[static_cast<size_t>(first + i)]) - start);
         const auto factor = static_cast<float>(sum > 0 ? magnitude / sum : 1);
         for (int64_t j = 0; j < n_per_row; ++j) row[j] *= factor;
+    }
+}
+
+void change_rows(const Change & change, int64_t first, int64_t n, int64_t n_per_row, float * rows) {
+    if (change.delta) add_rows(*change.delta, first, n, n_per_row, rows);
+    if (!change.values.empty()) std::copy_n(change.values.begin() + first * n_per_row, n * n_per_row, rows);
+    for (int64_t i = 0; i < n; ++i) {
+        const float factor = change.row_factors.empty() ? 1 : change.row_factors[static_cast<size_t>(first + i)];
+        for (int64_t j = 0; j < n_per_row; ++j) {
+            float & value = rows[i * n_per_row + j];
+            value *= factor;
+            if (!change.column_factors.empty()) value *= change.column_factors[static_cast<size_t>(j)];
+        }
     }
 }
 
@@ -112,7 +150,7 @@ void require_other_files(const std::string & target, const GgufFile & source) {
     }
 }
 
-void write_model(const GgufFile & file, const std::map<std::string, Delta> & deltas, const std::string & path,
+void write_model(const GgufFile & file, const std::map<std::string, Change> & changes, const std::string & path,
                  const ExportConfig & config) {
     require_other_files(path, file);
     std::optional<TensorTypes> types;
@@ -131,8 +169,8 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
     const TensorView * before = nullptr;
     for (const TensorView & tensor : file.tensors()) {
         const TensorView * const last = std::exchange(before, &tensor);
-        const auto found = deltas.find(tensor.name);
-        const Delta * delta = found == deltas.end() ? nullptr : &found->second;
+        const auto found = changes.find(tensor.name);
+        const Change * change = found == changes.end() ? nullptr : &found->second;
         // Norms, biases and RoPE factors: they are small, and some readers want them as they are. So do llama.cpp's of
         // the embeddings of positions.
         const bool is_matrix =
@@ -140,11 +178,11 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
         ggml_type type = tensor.type;
         if (types && is_matrix) {
             type = types->of(tensor);
-        } else if (delta) {
+        } else if (change && is_matrix) {
             type = GGML_TYPE_F16;
         }
         const std::span<const int64_t> ne(tensor.ne.data(), static_cast<size_t>(tensor.n_dims));
-        if (type == tensor.type && !delta) {
+        if (type == tensor.type && !change) {
             writer.add_tensor(tensor.name, type, ne, after(file, last, copy_of(tensor)));
             continue;
         }
@@ -156,7 +194,7 @@ void write_model(const GgufFile & file, const std::map<std::string, Delta> & del
         const size_t row_bytes = ggml_row_size(tensor.type, n_per_row);
         auto rows = [=, &tensor](int64_t first, int64_t n, float * out) {
             dequantize_row(tensor.type, tensor.data + static_cast<size_t>(first) * row_bytes, out, n * n_per_row);
-            if (delta) add_rows(*delta, first, n, n_per_row, out);
+            if (change) change_rows(*change, first, n, n_per_row, out);
         };
         const int64_t n_rows = tensor.n_elements() / n_per_row;
         writer.add_tensor(tensor.name, type, ne,
@@ -171,7 +209,7 @@ void merge_model(const Model & model, const Adapter * adapter, const std::string
     if (adapter && adapter->model().get() != &model) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
-    write_model(model.file(), deltas_of(adapter), path, config);
+    write_model(model.file(), changes_of(adapter), path, config);
 }
 
 void quantize_model(const std::string & source, const std::string & target, const ExportConfig & config) {

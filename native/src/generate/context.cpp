@@ -53,7 +53,7 @@ std::unique_ptr<Context::Plan> Context::plan_for(const Adapter * adapter) const 
     plan->prologue = add(architecture.prologue, {}, piece_);
     for (int32_t l = 0; l < architecture.shape.n_layer; ++l)
         plan->layers.push_back(add(architecture.layer(l), attached.sites(l), piece_));
-    plan->epilogue = add(architecture.epilogue, {}, logits_piece);
+    plan->epilogue = add(architecture.epilogue, attached.sites(architecture.shape.n_layer), logits_piece);
     return plan;
 }
 
@@ -248,7 +248,7 @@ void Context::eval_piece(const Piece & piece, float * logits) {
     backend_->copy_to_device(buffers_.positions, piece.positions.data(), piece.tokens.size() * sizeof(int32_t));
     backend_->copy_to_device(buffers_.rows, piece.rows.data(), piece.tokens.size() * sizeof(int32_t));
     if (n <= backend_->few_rows()) arrange_weights();
-    if (adapter_) adapter_->update_dora(*backend_);
+    if (adapter_) adapter_->update(*backend_);
     backend_->together(n, [&] {
         forward(piece.segments, n);
         const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
@@ -283,7 +283,7 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
 
     const int64_t n_logits = !logits ? 0 : all_logits ? n : last ? 1 : 0;  // of the last tokens
     if ((n_logits == 1 ? 1 : n) <= backend_->few_rows()) arrange_weights();
-    if (adapter_) adapter_->update_dora(*backend_);
+    if (adapter_) adapter_->update(*backend_);
     const Segment segment{0, n, 0, n_past_[0] + n};
     const auto compute = [&] {
         forward({&segment, 1}, n);
@@ -347,8 +347,8 @@ void Context::forward(std::span<const Segment> segments, int64_t n) {
 void Context::compute_logits(Matrix x) {
     const Segment rows{0, static_cast<int32_t>(x.rows), 0, static_cast<int32_t>(x.rows)};
     epilogue_.place(*plan_->epilogue, Slot::input, x);
-    Bound b =
-        bound(model_->architecture().epilogue, model_->epilogue(), *plan_->epilogue, epilogue_, {&rows, 1}, x.rows);
+    Bound b = bound(model_->architecture().epilogue, model_->epilogue(), *plan_->epilogue, epilogue_, {&rows, 1},
+                    x.rows, model_->shape().n_layer);
     b.n_picked = x.rows;
     b.logits = buffers_.logits;
     run(plan_->epilogue->forward, b, *backend_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "common/error.h"
 
@@ -17,6 +18,67 @@ struct Unit {
     int main = -1;   // node
     int gated = -1;  // forward: on its two outputs; backward: what made its input
 };
+
+// The program with a node for each scale. Such a layer's input is its own, so it leaves the node that it shared; behind
+// its output come the residual and all who read it.
+Program with_scales(const Program & program, const TrainedSites & sites) {
+    Program p = program;
+    p.nodes.clear();
+    const auto add_value = [&](int64_t cols) {
+        p.values.push_back({Format::act, cols});
+        return Value{static_cast<int16_t>(p.values.size() - 1)};
+    };
+    const auto scale = [](int16_t linear, Value x, Value y, Value residual) {
+        Node node{Op::scale, linear, 1, 1};
+        node.in[0] = x;
+        node.out[0] = y;
+        node.residual = residual;
+        return node;
+    };
+    for (const Node & node : program.nodes) {
+        if (node.op != Op::linear) {
+            p.nodes.push_back(node);
+            continue;
+        }
+        for (int8_t first = 0; first < node.n_out;) {
+            const auto number = [&](int i) { return static_cast<int16_t>(node.spec + i); };
+            const bool in = sites.has(number(first), TrainedSites::scale_in);
+            int8_t end = static_cast<int8_t>(first + 1);
+            while (!in && end < node.n_out && !sites.has(number(end), TrainedSites::scale_in)) ++end;
+            Node part{Op::linear, number(first), 1, static_cast<int8_t>(end - first)};
+            part.in[0] = node.in[0];
+            part.residual = node.residual;
+            if (in) {
+                part.in[0] = add_value(program[node.in[0]].cols);
+                p.nodes.push_back(scale(number(first), node.in[0], part.in[0], {}));
+            }
+            std::vector<Node> behind;
+            for (int8_t i = first; i < end; ++i) {
+                Value & out = part.out[at(i - first)];
+                out = node.out[at(i)];
+                if (!sites.has(number(i), TrainedSites::scale_out)) continue;
+                out = add_value(program[node.out[at(i)]].cols);
+                behind.push_back(scale(number(i), out, node.out[at(i)], std::exchange(part.residual, {})));
+            }
+            p.nodes.push_back(part);
+            p.nodes.insert(p.nodes.end(), behind.begin(), behind.end());
+            first = end;
+        }
+    }
+    for (size_t n = 0; n < p.nodes.size(); ++n) {
+        for (int8_t o = 0; o < p.nodes[n].n_out; ++o) {
+            ValueInfo & made = p.values[at(p.nodes[n].out[at(o)].id)];
+            made.maker = static_cast<int16_t>(n);
+            made.output = o;
+        }
+    }
+    for (ValueInfo & part : p.values) {
+        if (!part.part_of) continue;
+        part.maker = p[part.part_of].maker;
+        part.output = p[part.part_of].output;
+    }
+    return p;
+}
 
 class Derivation {
 public:
@@ -79,12 +141,18 @@ private:
 
     // The norm that a linear node can take with it, or -1.
     int norm_of(int n) const {
+        if (node(n).op != Op::linear) return -1;
         const Value x = node(n).in[0];
         const int m = maker(x);
-        if (node(n).op != Op::linear || m < 0 || node(m).op != Op::norm || !alone_reads(n, x)) return -1;
+        if (m < 0 || node(m).op != Op::norm || !alone_reads(n, x)) return -1;
         const bool fits = !node(m).residual && p_.norms[at(node(m).spec)].groups == 1 &&
                           info(node(m).in[0]).format == Format::hidden && info(x).format == Format::act;
-        return fits && !node(n).residual ? m : -1;
+        // The gradient of a norm's weight is computed between the two.
+        return fits && !node(n).residual && !(w_.backward && trains_norm(m)) ? m : -1;
+    }
+
+    bool trains_norm(int n) const {
+        return node(n).op == Op::norm && TrainedSites::has(sites_.norms, node(n).spec, TrainedSites::weight);
     }
 
     // The gated node that reads exactly the two outputs of a linear node, or -1.
@@ -102,14 +170,18 @@ private:
 
     // The gated node whose output a single linear layer alone reads, or -1.
     int gated_before(int n) const {
+        if (node(n).op != Op::linear) return -1;
         const Value x = node(n).in[0];
         const int g = maker(x);
-        const bool fits =
-            node(n).op == Op::linear && node(n).n_out == 1 && g >= 0 && node(g).op == Op::gated && alone_reads(n, x);
+        const bool fits = node(n).n_out == 1 && g >= 0 && node(g).op == Op::gated && alone_reads(n, x);
         return fits ? g : -1;
     }
 
     bool has_lora(int linear) const { return sites_.has(static_cast<int16_t>(linear), TrainedSites::lora); }
+    // Anything whose gradient is that of the layer, or a product of it with what goes in.
+    bool is_trained(int linear) const {
+        return sites_.has(static_cast<int16_t>(linear), TrainedSites::lora | TrainedSites::bias);
+    }
     bool has_tail(int linear) const { return sites_.has(static_cast<int16_t>(linear), TrainedSites::dora); }
 
     std::vector<Unit> forward_units() const {
@@ -170,8 +242,10 @@ private:
         for (const Node & n : p_.nodes) {
             bool any = n.residual && needs(n.residual);
             for (int i = 0; i < n.n_in; ++i) any = any || needs(n.in[at(i)]);
+            const auto number = static_cast<int>(&n - p_.nodes.data());
+            any = any || n.op == Op::scale || trains_norm(number);
             for (int i = 0; i < n.n_out; ++i) {
-                needs_[at(n.out[at(i)].id)] = any || (n.op == Op::linear && has_lora(n.spec + i));
+                needs_[at(n.out[at(i)].id)] = any || (n.op == Op::linear && is_trained(n.spec + i));
             }
         }
     }
@@ -202,12 +276,17 @@ private:
             for (int o = 0; o < n.n_out; ++o) {
                 if (!is_written(n.out[at(o)])) continue;
                 any_written = true;
-                any_trained = any_trained || (n.op == Op::linear && has_lora(n.spec + o));
+                any_trained = any_trained || (n.op == Op::linear && is_trained(n.spec + o));
             }
             if (!any_written) continue;
             if (const Value above = residual_of(n.out[0])) written_[at(above.id)] = true;
             switch (n.op) {
                 case Op::embed: break;
+                case Op::norm:
+                case Op::scale:
+                    runs_[at(i)] = needs(n.in[0]) || n.op == Op::scale || trains_norm(i);
+                    if (needs(n.in[0])) written_[at(n.in[0].id)] = true;
+                    break;
                 case Op::linear:
                     runs_[at(i)] = any_trained || needs(n.in[0]);
                     if (needs(n.in[0])) written_[at(n.in[0].id)] = true;
@@ -239,8 +318,10 @@ private:
         const int last = unit.norm >= 0 ? unit.norm : unit.gated >= 0 ? unit.gated : unit.main;
         std::vector<Value> values;
         if (last != unit.main && !runs_[at(last)]) return values;
+        const Op op = node(last).op;
+        const bool one_by_one = op == Op::linear || op == Op::norm || op == Op::scale;
         for (int i = 0; i < node(last).n_in; ++i) {
-            if (node(last).op != Op::linear || needs(node(last).in[at(i)])) values.push_back(node(last).in[at(i)]);
+            if (!one_by_one || needs(node(last).in[at(i)])) values.push_back(node(last).in[at(i)]);
         }
         return values;
     }
@@ -299,7 +380,7 @@ private:
         if (m < 0) return false;
         const Op op = node(m).op;
         if (op == Op::rope) return is_restorable(node(m).in[at(info(v).output)]);
-        return op == Op::norm || op == Op::gated || op == Op::activation;
+        return op == Op::norm || op == Op::gated || op == Op::activation || op == Op::scale;
     }
     bool is_given(Value v) const { return v == p_.input || v == p_.output; }
 
@@ -344,6 +425,7 @@ private:
                 }
                 break;
             }
+            case Op::scale: reads(n.in[0]); break;
             case Op::norm:
                 reads(n.in[0]);
                 statistics_read_[at(unit.main)] = true;
@@ -525,6 +607,7 @@ private:
             case Op::embed: emit_embed(n); return;
             case Op::linear: break;
             case Op::norm: emit_norm(unit.main, statistics(unit.main)); return;
+            case Op::scale: emit_scale(n); return;
             case Op::rope:
                 if (w_.cache && goes_into_cache(unit.main)) return;
                 for (int i = 0; i < n.n_out; ++i) emit_rope(n, i, RopeDirection::forward);
@@ -588,6 +671,15 @@ private:
         norm.y = y;
         norm.residual = residual;
         norm.statistics = stats;
+    }
+
+    void emit_scale(const Node & n) {
+        const SlotId x = slot(n.in[0]), y = slot(n.out[0]), residual = n.residual ? slot(n.residual) : no_slot;
+        Call & scale = call(Call::multiply);
+        scale.x = x;
+        scale.y = y;
+        scale.residual = residual;
+        scale.layers.push_back({n.spec});
     }
 
     void emit_rope(const Node & n, int output, RopeDirection direction) {
@@ -723,10 +815,10 @@ private:
         }
         for (int i = 0; i < node(m).n_in; ++i) restore(node(m).in[at(i)]);
         if (node(m).residual) restore(node(m).residual);
-        if (node(m).op == Op::norm) {
-            emit_norm(m, no_slot);
-        } else {
-            emit_activation(node(m));
+        switch (node(m).op) {
+            case Op::norm: emit_norm(m, no_slot); return;
+            case Op::scale: emit_scale(node(m)); return;
+            default: emit_activation(node(m));
         }
     }
     // What was rotated in place is rotated back, once nothing reads it any more.
@@ -749,6 +841,7 @@ private:
         switch (n.op) {
             case Op::linear: emit_linear_backward(unit, writes_twin); return;
             case Op::norm: emit_norm_backward(unit.main, writes_twin); return;
+            case Op::scale: emit_scale_backward(n); return;
             case Op::rope:
                 for (int i = 0; i < n.n_out; ++i) {
                     if (!is_written(n.out[at(i)])) continue;
@@ -883,6 +976,26 @@ private:
         }
     }
 
+    void emit_scale_backward(const Node & n) {
+        const Value x = n.in[0];
+        restore(x);
+        const SlotId x_slot = slot(x), dy = gradient(n.out[0]);
+        const bool passes = needs(x), sums = passes && has_gradient_[at(stream_of(x))];
+        if (passes && !sums) begin_gradient(x);
+        const SlotId dx = passes && !sums ? gradient(x) : temporary(Format::act, info(x).cols);
+        Call & scale = call(Call::multiply_backward);
+        scale.dy = dy;
+        scale.x = x_slot;
+        scale.dx = dx;
+        scale.layers.push_back({n.spec});
+        if (is_outer(x) && passes) twin_is_current_ = false;
+        if (!sums) return;
+        const SlotId sum = gradient(x);
+        Call & add = call(Call::add);
+        add.x = dx;
+        add.y = sum;
+    }
+
     // Where the gradient of what DoRA scales goes: over that of the output, unless that is a residual's as well.
     SlotId emit_tail_backward(const Node & n, int output, SlotId dy) {
         const Value y = n.out[at(output)];
@@ -917,6 +1030,13 @@ private:
         const Node & n = node(i);
         const Value x = n.in[0];
         restore(x);
+        if (trains_norm(i)) {
+            const SlotId x_slot = slot(x), dy = gradient(n.out[0]);
+            Call & own = call(Call::norm_gradient, n.spec);
+            own.x = x_slot;
+            own.dy = dy;
+        }
+        if (!needs(x)) return;
         const bool is_sum = info(x).format == Format::hidden;
         bool accumulate = is_sum;
         if (is_sum) {
@@ -1033,7 +1153,12 @@ std::vector<bool> Derivation::twin_writers() const {
 }  // namespace
 
 BlockPlan derive(const Program & program, const TrainedSites & sites, const Wanted & wanted) {
-    return Derivation(program, sites, wanted).plan();
+    const bool scales = std::any_of(sites.linears.begin(), sites.linears.end(), [](uint8_t what) {
+        return (what & (TrainedSites::scale_in | TrainedSites::scale_out)) != 0;
+    });
+    if (!scales) return Derivation(program, sites, wanted).plan();
+    const Program scaled = with_scales(program, sites);
+    return Derivation(scaled, sites, wanted).plan();
 }
 
 bool reads_twin(const Program & program) {

@@ -22,13 +22,22 @@
 
 namespace lorica {
 
-// What an adapter has on a program, by number of the linear layer.
+// What an adapter has on a program, by the numbers of its tables. An empty table: nothing.
 struct TrainedSites {
-    enum : uint8_t { none = 0, lora = 1, dora = 2 };  // dora comes with lora
-    std::vector<uint8_t> linears;                     // empty: nothing
+    enum : uint8_t {
+        none = 0,
+        lora = 1,
+        dora = 2,  // comes with lora
+        bias = 4,
+        weight = 8,      // of a norm, and its bias with it
+        scale_out = 16,  // IA3: the columns of what comes out, bias included
+        scale_in = 32,   // IA3 of a feed-forward module: those of what goes in
+    };
+    std::vector<uint8_t> linears, norms;
 
-    bool has(int16_t linear, uint8_t what) const {
-        return !linears.empty() && (linears[static_cast<size_t>(linear)] & what) != 0;
+    bool has(int16_t linear, uint8_t what) const { return has(linears, linear, what); }
+    static bool has(const std::vector<uint8_t> & table, int16_t number, uint8_t what) {
+        return !table.empty() && (table[static_cast<size_t>(number)] & what) != 0;
     }
     auto operator<=>(const TrainedSites &) const = default;
 };
@@ -93,6 +102,8 @@ struct Call {
         gated,                  // act; gate, up, h
         activation,             // act; x, y
         scale,                  // DoRA's factors of layers[0]: x, residual, y
+        multiply,               // IA3's of layers[0]: x, residual, y
+        add,                    // y += x
         pick,                   // x, y
         head,                   // spec; x, y (nll), dx
         clear,                  // y
@@ -104,6 +115,8 @@ struct Call {
         activation_backward,    // act; x, dy, dx
         attention_backward,     // spec; q, k, v, o, lse, dy, dq, dk, dv
         scale_backward,         // DoRA of layers[0]: dy, y, residual, dx
+        multiply_backward,      // IA3 of layers[0]: dy, x, dx
+        norm_gradient,          // spec; dy, x
         pick_backward,          // dy, dx
     } kind;
     int16_t spec = -1;

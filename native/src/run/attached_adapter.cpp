@@ -14,7 +14,7 @@ AttachedAdapter::AttachedAdapter(const Model & model, const Adapter * adapter, v
         n += model.architecture().layer(l).linears.size();
     }
     if (!adapter) return;
-    for (const LoraPair & pair : adapter->pairs()) first_layer_ = std::min(first_layer_, pair.layer);
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) first_layer_ = std::min(first_layer_, adapter->tensor(i).layer);
 }
 
 size_t AttachedAdapter::n_dropout_seeds(const Model & model) {
@@ -26,13 +26,25 @@ size_t AttachedAdapter::n_dropout_seeds(const Model & model) {
 TrainedSites AttachedAdapter::sites(int32_t layer) const {
     TrainedSites sites;
     if (!adapter_) return sites;
-    const auto n = static_cast<int16_t>(model_.architecture().layer(layer).linears.size());
-    for (int16_t i = 0; i < n; ++i) {
-        const LoraPair * pair = adapter_->find(layer, i);
-        uint8_t what = TrainedSites::none;
-        if (pair) what = adapter_->config().use_dora ? TrainedSites::lora | TrainedSites::dora : TrainedSites::lora;
+    const Architecture & architecture = model_.architecture();
+    const bool is_layer = layer < architecture.shape.n_layer;
+    const Program & program = is_layer ? architecture.layer(layer) : architecture.epilogue;
+    const auto has = [&](Adapter::Kind kind, size_t number, uint8_t what) {
+        const bool there = adapter_->find_tensor(layer, kind, static_cast<int16_t>(number)) >= 0;
+        return there ? what : uint8_t{TrainedSites::none};
+    };
+    for (size_t i = 0; i < program.linears.size(); ++i) {
+        uint8_t what = has(Adapter::Kind::scale_out, i, TrainedSites::scale_out);
+        what |= has(Adapter::Kind::scale_in, i, TrainedSites::scale_in);
+        what |= has(Adapter::Kind::bias, i, TrainedSites::bias);
+        if (is_layer && adapter_->find(layer, static_cast<int16_t>(i)))
+            what |= adapter_->config().use_dora ? TrainedSites::lora | TrainedSites::dora : TrainedSites::lora;
         sites.linears.push_back(what);
     }
+    for (size_t i = 0; i < program.norms.size(); ++i)
+        sites.norms.push_back(has(Adapter::Kind::norm_weight, i, TrainedSites::weight));
+    if (std::all_of(sites.norms.begin(), sites.norms.end(), [](uint8_t what) { return what == 0; }))
+        sites.norms.clear();
     return sites;
 }
 
@@ -72,8 +84,19 @@ Lora AttachedAdapter::lora(int32_t layer, int16_t linear) const {
     return lora;
 }
 
+int32_t AttachedAdapter::ia3(int32_t layer, int16_t linear) const {
+    const int32_t out = adapter_->find_tensor(layer, Adapter::Kind::scale_out, linear);
+    return out >= 0 ? out : adapter_->find_tensor(layer, Adapter::Kind::scale_in, linear);
+}
+
 void * AttachedAdapter::magnitude_gradients(int32_t layer, int16_t linear) const {
-    return gradient(adapter_->find(layer, linear)->m);
+    const LoraPair * pair = adapter_->find(layer, linear);
+    return gradient(pair ? pair->m : ia3(layer, linear));
+}
+
+TrainedTensor AttachedAdapter::tensor(int32_t layer, Adapter::Kind kind, int16_t number) const {
+    const int32_t i = adapter_ ? adapter_->find_tensor(layer, kind, number) : -1;
+    return i < 0 ? TrainedTensor{} : TrainedTensor{adapter_->in_effect(i), gradient(i)};
 }
 
 }  // namespace lorica

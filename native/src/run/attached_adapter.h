@@ -14,7 +14,7 @@ public:
     // forward.
     AttachedAdapter(const Model & model, const Adapter * adapter, void * gradients);
 
-    TrainedSites sites(int32_t layer) const;
+    TrainedSites sites(int32_t layer) const;  // n_layer: of the epilogue
     // The lowest layer with something on it; n_layer when there is none.
     int32_t first_layer() const { return first_layer_; }
 
@@ -28,9 +28,12 @@ public:
         return adapter_->dora_rows(*adapter_->find(layer, linear));
     }
     void * magnitude_gradients(int32_t layer, int16_t linear) const override;
+    DoraRows factors(int32_t layer, int16_t linear) const override { return adapter_->ia3_rows(ia3(layer, linear)); }
+    TrainedTensor tensor(int32_t layer, Adapter::Kind kind, int16_t number) const override;
 
 private:
     void * gradient(int32_t tensor) const;
+    int32_t ia3(int32_t layer, int16_t linear) const;
     // Of the seeds of all layers.
     size_t seed_number(int32_t layer, int16_t linear) const {
         return first_seed_[static_cast<size_t>(layer)] + static_cast<size_t>(linear);

@@ -46,6 +46,8 @@ public:
             case Call::scale:
                 to_.scale_columns(at(c.x), dora(c).factors, bias(c.layers[0]), at(c.residual), at(c.y));
                 return;
+            case Call::multiply: to_.scale_columns(at(c.x), factors(c).factors, {}, at(c.residual), at(c.y)); return;
+            case Call::add: to_.scale_columns(at(c.x), nullptr, {}, at(c.y), at(c.y)); return;
             case Call::pick: to_.gather_rows(at(c.x), b_.picked, at(c.y)); return;
             case Call::head: {
                 const Head head{&b_.weights.heads[index(c)], b_.program.heads[index(c)].logits};
@@ -88,6 +90,14 @@ public:
                 to_.dora_backward(at(c.dy), at(c.y), bias(c.layers[0]), at(c.residual), dora(c),
                                   b_.adapter->magnitude_gradients(b_.layer, c.layers[0].linear), at(c.dx));
                 return;
+            case Call::multiply_backward:
+                to_.dora_backward(at(c.dy), at(c.x), {}, {}, factors(c),
+                                  b_.adapter->magnitude_gradients(b_.layer, c.layers[0].linear), at(c.dx));
+                return;
+            case Call::norm_gradient:
+                to_.norm_gradient(at(c.dy), at(c.x), norm(c), trained(Adapter::Kind::norm_weight, c.spec).gradient,
+                                  trained(Adapter::Kind::norm_bias, c.spec).gradient);
+                return;
             case Call::pick_backward: to_.scatter_add_rows(at(c.dy), b_.picked, at(c.dx)); return;
         }
     }
@@ -112,8 +122,9 @@ private:
 
     Norm norm(const Call & c) const {
         const NormSpec & spec = b_.program.norms[index(c)];
-        Norm norm{b_.weights.norms[index(c)], spec.eps, at(c.statistics), spec.kind};
-        norm.bias = b_.weights.norm_biases[index(c)];
+        Norm norm{own(Adapter::Kind::norm_weight, c.spec, b_.weights.norms[index(c)]), spec.eps, at(c.statistics),
+                  spec.kind};
+        norm.bias = own(Adapter::Kind::norm_bias, c.spec, b_.weights.norm_biases[index(c)]);
         norm.groups = spec.groups;
         return norm;
     }
@@ -128,10 +139,20 @@ private:
                 spec.temperature_length};
     }
     AttentionShape attention(const Call & c) const { return b_.program.attentions[index(c)].shape(); }
+    TrainedTensor trained(Adapter::Kind kind, int16_t number) const {
+        return b_.adapter ? b_.adapter->tensor(b_.layer, kind, number) : TrainedTensor{};
+    }
+    // A vector of the model, or what is trained in its place.
+    Vector own(Adapter::Kind kind, int16_t number, Vector of_model) const {
+        const TrainedTensor own = of_model ? trained(kind, number) : TrainedTensor{};
+        return own ? Vector(own.value, to_.formats().param) : of_model;
+    }
     Vector bias(const LayerCall & layer) const {
-        return layer.has_bias ? b_.weights.biases[static_cast<size_t>(layer.linear)] : Vector{};
+        if (!layer.has_bias) return {};
+        return own(Adapter::Kind::bias, layer.linear, b_.weights.biases[static_cast<size_t>(layer.linear)]);
     }
     Lora lora(int16_t linear) const { return b_.adapter ? b_.adapter->lora(b_.layer, linear) : Lora{}; }
+    DoraRows factors(const Call & c) const { return b_.adapter->factors(b_.layer, c.layers[0].linear); }
     DoraRows dora(const Call & c) const { return b_.adapter->dora(b_.layer, c.layers[0].linear); }
 
     Matrix u_of(const LayerCall & layer, const Lora & lora) const {
@@ -158,6 +179,7 @@ private:
             const Lora pair = lora(layer.linear);
             backward_[i] = {&b_.weights.linears[static_cast<size_t>(layer.linear)], pair, u_of(layer, pair),
                             at(layer.y)};
+            backward_[i].dbias = trained(Adapter::Kind::bias, layer.linear).gradient;
         }
         return {backward_.data(), c.layers.size()};
     }

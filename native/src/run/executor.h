@@ -3,12 +3,22 @@
 
 #include <span>
 
+#include "adapter/adapter.h"
 #include "model/model.h"
 #include "run/layout.h"
 
 namespace lorica {
 
-// What sits on the linear layers of a model, as the calls of a plan ask for it.
+// A trained tensor: what counts now, and where its gradient goes (param, null when only running forward).
+struct TrainedTensor {
+    const void * value = nullptr;
+    void * gradient = nullptr;
+
+    explicit operator bool() const { return value != nullptr; }
+};
+
+// What sits on a model, as the calls of a plan ask for it. Of layers the numbers are 0, 1, …; the prologue is -1, the
+// epilogue is behind the last layer.
 class AttachedSites {
 public:
     virtual ~AttachedSites() = default;
@@ -16,6 +26,10 @@ public:
     // Of a layer with DoRA.
     virtual DoraRows dora(int32_t layer, int16_t linear) const = 0;
     virtual void * magnitude_gradients(int32_t layer, int16_t linear) const = 0;
+    // Of whatever else is trained: IA3's factors as DoraRows, whose magnitudes they are themselves; and what stands in
+    // for a tensor of the model, empty where nothing does.
+    virtual DoraRows factors(int32_t layer, int16_t linear) const = 0;
+    virtual TrainedTensor tensor(int32_t layer, Adapter::Kind kind, int16_t number) const = 0;
 };
 
 // What the calls of one program refer to.

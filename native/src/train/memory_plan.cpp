@@ -41,7 +41,7 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter * adapter, cons
     plan.weights = model.device_bytes() > 0 ? model.device_bytes() : model.weight_bytes();
     if (adapter) {
         plan.gradients = adapter->n_params() * static_cast<int64_t>(dtype_size(device.formats().param));
-        plan.adapter = plan.gradients + adapter->dora_bytes();
+        plan.adapter = plan.gradients + adapter->extra_bytes();
         plan.optimizer = optimizer_bytes(*adapter, config.optimizer);
     }
     plan.activations = static_cast<int64_t>(arena.n_bytes());

@@ -39,9 +39,11 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
     prologue_ = &plans_.of(architecture.prologue, {}, {});
     noisy_prologue_ = &plans_.of(architecture.prologue, {}, noise);
     Wanted gradient;
-    gradient.backward = gradient.dx = true;
-    evaluated_epilogue_ = &plans_.of(architecture.epilogue, {}, {});
-    epilogue_ = adapter ? &plans_.of(architecture.epilogue, {}, gradient) : evaluated_epilogue_;
+    gradient.backward = true;
+    gradient.dx = first_ < architecture.shape.n_layer;
+    const TrainedSites sites = attached.sites(architecture.shape.n_layer);
+    evaluated_epilogue_ = &plans_.of(architecture.epilogue, sites, {});
+    epilogue_ = adapter ? &plans_.of(architecture.epilogue, sites, gradient) : evaluated_epilogue_;
 }
 
 Layout SessionPlan::layout(const BlockPlan & plan) const {

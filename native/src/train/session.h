@@ -116,7 +116,7 @@ private:
     // Of everything random in the micro-batch to come.
     uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
     void update(const OptimizerStep & step, AdamwParams params);
-    void head(bool with_gradient);
+    void head(bool with_gradient, bool with_adapter = true);
     // What head() left, on the host.
     double loss(std::span<float> token_nll);
     void backward();

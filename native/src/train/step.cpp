@@ -39,7 +39,7 @@ Bound Session::bound(const Program & program, const ProgramWeights & weights, co
 }
 
 void Session::embed(bool training) {
-    if (adapter_) adapter_->update_dora(*backend_);
+    if (adapter_) adapter_->update(*backend_);
     const bool noise = training && config_.neftune_alpha > 0;
     const BlockPlan & plan = plan_->prologue(noise);
     Bound b = bound(model_->architecture().prologue, model_->prologue(), plan, memory_.prologue.forward);
@@ -71,10 +71,12 @@ void Session::forward_without_adapter() {
     }
 }
 
-void Session::head(bool with_gradient) {
+void Session::head(bool with_gradient, bool with_adapter) {
     const BlockPlan & plan = with_gradient ? plan_->epilogue() : plan_->evaluated_epilogue();
     const PlacedSlots & slots = with_gradient ? memory_.epilogue : memory_.evaluated_epilogue;
-    run(plan.forward, bound(model_->architecture().epilogue, model_->epilogue(), plan, slots.forward), *backend_);
+    Bound b = bound(model_->architecture().epilogue, model_->epilogue(), plan, slots.forward, model_->shape().n_layer);
+    if (!with_adapter) b.adapter = nullptr;
+    run(plan.forward, b, *backend_);
 }
 
 double Session::loss(std::span<float> token_nll) {
@@ -98,7 +100,9 @@ double Session::loss(std::span<float> token_nll) {
 void Session::backward() {
     const Architecture & architecture = model_->architecture();
     const BlockPlan & epilogue = plan_->epilogue();
-    run(epilogue.backward, bound(architecture.epilogue, model_->epilogue(), epilogue, memory_.epilogue.backward),
+    run(epilogue.backward,
+        bound(architecture.epilogue, model_->epilogue(), epilogue, memory_.epilogue.backward,
+              architecture.shape.n_layer),
         *backend_);
     for (int32_t l = architecture.shape.n_layer - 1; l >= plan_->first_layer(); --l) {
         const auto i = static_cast<size_t>(l);
@@ -217,7 +221,7 @@ LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll,
     } else {
         forward_without_adapter();
     }
-    head(false);
+    head(false, with_adapter);
     const double sum = loss(token_nll);
     if (!std::isfinite(sum)) {
         fail(LORICA_ERROR_NON_FINITE, "the loss of an evaluation is not finite after ", step_count_,

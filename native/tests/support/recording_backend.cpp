@@ -528,7 +528,9 @@ public:
     }
     void scale_columns(Matrix x, const void * factors, Vector bias, Matrix residual, Matrix y) override {
         Call call(*this, "scale_columns");
-        call.text(factors ? "factors(" + log_->factors_[factors] + ")" : "sum");
+        const auto of_dora = log_->factors_.find(factors);
+        const bool is_ours = of_dora == log_->factors_.end();
+        call.text(factors ? "factors(" + (is_ours ? log_->parameter_name(factors) : of_dora->second) + ")" : "sum");
         call.bias(bias, x.cols);
         call.in("x", x);
         call.in("residual", residual);
@@ -740,7 +742,7 @@ private:
     }
     std::string base_of(const Matrix & x) const {
         const std::vector<Recording::Region> found = log_->find(region_of(x));
-        return found.empty() ? "undefined" : log_->values_[found.front().value].base;
+        return found.empty() ? log_->parameter_name(x.data) : log_->values_[found.front().value].base;
     }
     std::string weight_name(const Weight & weight) const { return log_->weight_name(weight.data, 0); }
     std::string norm_name(const Norm & norm, int64_t n) const { return vector_name(norm.weight, n / norm.groups); }

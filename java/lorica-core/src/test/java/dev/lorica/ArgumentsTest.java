@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.adapter.ScaledAdapter;
@@ -86,7 +87,9 @@ class ArgumentsTest {
     private static final Set<String> MAY_BE_NULL = Set.of(
             "Adapter.exportPeft.baseModel",
             "Adapter.save.baseModel",
+            "AdapterMetadata.method",
             "AdapterMetadata.lora",
+            "AdapterMetadata.ia3",
             "AdapterMetadata.template",
             "AdapterMetadata.special",
             "AdapterMetadata.training",
@@ -267,6 +270,7 @@ class ArgumentsTest {
         good(TrainerListener.class, () -> new TrainerListener() {});
         good(TrainingConfig.class, () -> config);
         good(TrainingConfig.Builder.class, TrainingConfig::builder);
+        good(AdapterConfig.class, LoraConfig::defaults);
         good(LoraConfig.class, LoraConfig::defaults);
         good(LoraConfig.Builder.class, LoraConfig::builder);
         good(GenerationConfig.class, GenerationConfig::defaults);

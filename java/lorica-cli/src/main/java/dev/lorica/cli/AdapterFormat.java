@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterMetadata;
+import dev.lorica.adapter.Method;
 import dev.lorica.exceptions.LoricaException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -43,6 +44,23 @@ enum AdapterFormat {
     /** What its files take, less than a page of names and numbers aside: the parameters are in f32. */
     long bytes(long parameters) {
         return (this == BOTH ? 2 : 1) * Float.BYTES * parameters;
+    }
+
+    /**
+     * That in which adapters of a method can be saved.
+     *
+     * @throws IllegalArgumentException if it has none of the files that are asked for
+     */
+    AdapterFormat of(Method method) {
+        if (method != Method.BITFIT || this == GGUF) {
+            return this;
+        }
+        if (this == PEFT) {
+            throw new IllegalArgumentException(
+                    "--adapter-format peft and --method bitfit exclude each other: PEFT has no such adapters;"
+                            + " lorica merge makes a model with these biases and norms");
+        }
+        return GGUF;
     }
 
     /** The one of its files to tell people of. */

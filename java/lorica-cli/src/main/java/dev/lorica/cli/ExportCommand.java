@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.Method;
 import dev.lorica.cli.report.ModelCard;
 import dev.lorica.exceptions.LoricaException;
 import java.nio.file.Path;
@@ -100,6 +101,12 @@ final class ExportCommand implements Callable<Integer> {
         wanted.check(output, overwrite, inputs);
         try (Model base = Model.load(modelFile);
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
+            Method method = tuned.info().method();
+            if (wanted == AdapterFormat.GGUF && method != Method.LORA) {
+                throw new LoricaException("an adapter of method " + method + " cannot be a LoRA file for llama.cpp;"
+                        + " lorica merge makes a model of it that llama.cpp runs");
+            }
+            wanted.of(method);
             if (wanted == AdapterFormat.GGUF && tuned.info().useDora()) {
                 throw new LoricaException(
                         "a DoRA adapter cannot be a LoRA file for llama.cpp, which has no magnitudes; "

@@ -159,14 +159,22 @@ final class InfoCommand implements Callable<Integer> {
                 modules.add(tensor.name().replaceFirst("^blk\\.\\d+\\.", "").replaceFirst("\\.weight\\.lora_a$", ""));
             }
         }
-        facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
-        copy(values, "adapter.lora.alpha", facts, "alpha");
-        facts.put("modules", List.copyOf(modules));
-        facts.put(
-                "pairs",
-                contents.tensors().stream()
-                        .filter(tensor -> tensor.name().endsWith(".lora_a"))
-                        .count());
+        if (ranks.isEmpty()) {
+            contents.tensors()
+                    .forEach(tensor -> modules.add(
+                            tensor.name().replaceFirst("^blk\\.\\d+\\.", "").replaceFirst("\\.weight\\.ia3_l$", "")));
+            facts.put("modules", List.copyOf(modules));
+            facts.put("vectors", contents.tensors().size());
+        } else {
+            facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
+            copy(values, "adapter.lora.alpha", facts, "alpha");
+            facts.put("modules", List.copyOf(modules));
+            facts.put(
+                    "pairs",
+                    contents.tensors().stream()
+                            .filter(tensor -> tensor.name().endsWith(".lora_a"))
+                            .count());
+        }
         facts.put(
                 "parameters",
                 contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
@@ -199,8 +207,11 @@ final class InfoCommand implements Callable<Integer> {
                 config.path("use_dora").asBoolean()
                         ? "dora"
                         : config.path("peft_type").asText("?").toLowerCase(Locale.ROOT));
-        facts.put("rank", config.path("r"));
-        facts.put("alpha", config.path("lora_alpha"));
+        boolean isLora = config.has("r");
+        if (isLora) {
+            facts.put("rank", config.path("r"));
+            facts.put("alpha", config.path("lora_alpha"));
+        }
         if (config.path("use_rslora").asBoolean()) {
             facts.put("rslora", true);
         }
@@ -214,10 +225,11 @@ final class InfoCommand implements Callable<Integer> {
         } else {
             try (SafetensorsFile tensorsOf = SafetensorsFile.open(weights)) {
                 facts.put("file_bytes", weights.toFile().length());
+                String part = isLora ? ".lora_A" : ".ia3_l";
                 facts.put(
-                        "pairs",
+                        isLora ? "pairs" : "vectors",
                         tensorsOf.tensors().keySet().stream()
-                                .filter(name -> name.contains(".lora_A"))
+                                .filter(name -> name.contains(part))
                                 .count());
                 facts.put(
                         "parameters",

@@ -1,6 +1,7 @@
 package dev.lorica.cli;
 
 import dev.lorica.adapter.LoraConfig;
+import dev.lorica.adapter.Method;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -42,8 +43,8 @@ final class LoraOptions {
             split = ",",
             description =
                     "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names for them, "
-                            + "all-linear, or default: what PEFT adapts where none are named. Default: all-linear")
-    List<String> targetModules = new ArrayList<>(DEFAULTS.targetModules());
+                            + "all-linear, or default: what PEFT adapts where none are named. Default: all-linear; of IA3 PEFT's, with its feed-forward modules")
+    List<String> targetModules = new ArrayList<>();
 
     @Option(
             names = "--layers-to-transform",
@@ -86,9 +87,33 @@ final class LoraOptions {
                     "How it begins: true (uniform A, as PEFT does), gaussian, or orthogonal. Default: ${DEFAULT-VALUE}")
     String init = "true";
 
-    /** What needs no model to be found wrong. */
-    void check(long seed) {
-        config(seed, Integer.MAX_VALUE);
+    /** @throws IllegalArgumentException if anything is set that another method has not */
+    void refuseWhatIsItsOwn(Method other) {
+        Map<String, Boolean> own = new LinkedHashMap<>();
+        own.put("--lora-r", rank != DEFAULTS.rank());
+        own.put("--lora-alpha", alpha != DEFAULTS.alpha());
+        own.put("--lora-dropout", dropout != DEFAULTS.dropout());
+        own.put("--use-rslora", useRslora);
+        own.put("--use-dora", useDora);
+        own.put("--init-lora-weights", !init.equals("true"));
+        own.put("--rank-pattern", !rankPattern.isEmpty());
+        own.put("--alpha-pattern", !alphaPattern.isEmpty());
+        own.put("--layers-to-transform", !layers.isEmpty());
+        own.put("--num-layers", lastLayers != -1);
+        own.forEach((option, isSet) -> {
+            if (isSet) {
+                throw new IllegalArgumentException(
+                        option + " belongs to --method lora; --method " + other + " has none");
+            }
+        });
+    }
+
+    List<String> targetModules() {
+        return targetModules.stream()
+                .map(String::strip)
+                .filter(name -> !name.isEmpty())
+                .map(name -> name.equals("all") ? LoraConfig.ALL_LINEAR : name) // LLaMA-Factory's word
+                .toList();
     }
 
     /** @param modelLayers of the model that is adapted */
@@ -113,11 +138,7 @@ final class LoraOptions {
                 .alphaPattern(alphaPattern)
                 .init(start)
                 .seed(seed)
-                .targetModules(targetModules.stream()
-                        .map(String::strip)
-                        .filter(name -> !name.isEmpty())
-                        .map(name -> name.equals("all") ? LoraConfig.ALL_LINEAR : name) // LLaMA-Factory's word
-                        .toList())
+                .targetModules(targetModules.isEmpty() ? DEFAULTS.targetModules() : targetModules())
                 .build();
     }
 

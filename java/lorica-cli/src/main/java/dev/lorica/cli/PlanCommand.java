@@ -71,6 +71,9 @@ final class PlanCommand implements Callable<Integer> {
     private String available;
 
     @Mixin
+    private MethodOptions method = new MethodOptions();
+
+    @Mixin
     private LoraOptions lora = new LoraOptions();
 
     @Mixin
@@ -92,7 +95,7 @@ final class PlanCommand implements Callable<Integer> {
         long limit = available == null ? 0 : bytes(available);
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter adapter =
-                        Adapter.create(base, lora.config(0, base.info().layers()))) {
+                        Adapter.create(base, method.config(lora, 0, base.info().layers()))) {
             if (maxLength == null) {
                 maxLength = DataOptions.defaultMaxLength(base.info().contextLength());
             }

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.Method;
 import dev.lorica.cli.report.ModelCard;
 import dev.lorica.cli.report.ReportPage;
 import dev.lorica.cli.report.RunFolder;
@@ -39,7 +40,7 @@ import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
 
-/** {@code lorica train}: a LoRA adapter, trained on a data file. */
+/** {@code lorica train}: an adapter, trained on a data file. */
 @Command(
         name = "train",
         header = "Train a LoRA adapter on a quantized model.",
@@ -153,6 +154,9 @@ final class TrainCommand implements Callable<Integer> {
     private DataOptions dataOptions = new DataOptions();
 
     @Mixin
+    private MethodOptions method = new MethodOptions();
+
+    @Mixin
     private LoraOptions lora = new LoraOptions();
 
     @Mixin
@@ -207,7 +211,8 @@ final class TrainCommand implements Callable<Integer> {
         training.defaultLearningRate = objective.defaultLearningRate(training.defaultLearningRate);
         training.config(
                 dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
-        lora.check(training.seed);
+        method.check(lora, training.seed);
+        format = format.of(method.method());
         hub.check();
         List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
         if (evalData != null) {
@@ -230,10 +235,14 @@ final class TrainCommand implements Callable<Integer> {
         try (Model base = Model.load(modelFile, device.config());
                 Adapter adapter = start == null
                         ? Adapter.create(
-                                base, lora.config(training.seed, base.info().layers()))
+                                base,
+                                method.config(lora, training.seed, base.info().layers()))
                         : Adapter.load(base, HubFiles.adapter(terminal, start))) {
             if (start != null) {
-                terminal.err().println("note: goes on with the adapter " + start + "; the LoRA options are not used");
+                terminal.err()
+                        .println("note: goes on with the adapter " + start
+                                + "; what new ones are made with is not used");
+                format = format.of(adapter.info().method());
             }
             folder.requireSpace(format.bytes(adapter.info().parameters()));
             return train(base, adapter, checkpoint);
@@ -302,7 +311,11 @@ final class TrainCommand implements Callable<Integer> {
         }
         if (!adapter.hasEffect()) {
             terminal.err()
-                    .println("warning: the adapter changes nothing: every B is still zero, as it is before training. "
+                    .println("warning: the adapter changes nothing: "
+                            + (adapter.info().method() == Method.LORA
+                                    ? "every B is still zero, as it is"
+                                    : "all is as it was")
+                            + " before training. "
                             + "Was the learning rate 0 in all of the " + Format.count(result.steps(), "step") + "?");
         }
         format.write(adapter, output, baseModelName);
@@ -582,8 +595,10 @@ final class TrainCommand implements Callable<Integer> {
                 .println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
                         + Shell.quote(output.toString()) + (plain ? " --prompt " : " --instruction ")
                         + Shell.quote(question));
-        if (adapter.info().useDora()) {
-            terminal.out().println("llama.cpp has no DoRA; a model with this one folded in runs there:");
+        Method trained = adapter.info().method();
+        if (adapter.info().useDora() || trained != Method.LORA) {
+            String what = trained == Method.IA3 ? "IA3" : trained == Method.BITFIT ? "BitFit" : "DoRA";
+            terminal.out().println("llama.cpp has no " + what + "; a model with this one folded in runs there:");
             terminal.out()
                     .println("  " + Shell.program() + " merge --model " + Shell.quote(model.toString()) + " --adapter "
                             + Shell.quote(output.toString()) + " --output merged.gguf");

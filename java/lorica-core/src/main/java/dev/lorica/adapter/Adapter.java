@@ -14,11 +14,13 @@ import dev.lorica.internal.NativeAdapter;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
 
 /**
- * A LoRA adapter: what is trained. Made by {@link #create} or {@link #load}.
+ * An adapter: what is trained, by one {@link Method} or another. Made by {@link #create} or {@link #load}.
  *
  * <p>It is saved as a folder with {@value #FILE_NAME}, which llama.cpp loads with {@code --lora}, and
  * {@value AdapterMetadata#FILE_NAME}, which says how it was trained; {@link #exportPeft} writes the files of Hugging Face PEFT.
@@ -62,6 +64,22 @@ public final class Adapter implements AutoCloseable {
     }
 
     /** A new adapter, which changes nothing until it is trained. */
+    public static Adapter create(Model model, AdapterConfig config) {
+        Arguments.given(model, "model");
+        Arguments.given(config, "config");
+        if (config instanceof LoraConfig lora) {
+            return create(model, lora);
+        }
+        Ia3Config ia3 = config instanceof Ia3Config one ? one : Ia3Config.defaults();
+        NativeAdapter engine = NativeAdapter.create(
+                Inner.MODEL.of(model),
+                config.method().code,
+                String.join(",", ia3.targetModules()),
+                String.join(",", ia3.feedforwardModules()));
+        return new Adapter(model, engine, AdapterMetadata.of(model, config));
+    }
+
+    /** A new LoRA, which changes nothing until it is trained. */
     public static Adapter create(Model model, LoraConfig config) {
         Arguments.given(model, "model");
         Arguments.given(config, "config");
@@ -172,7 +190,19 @@ public final class Adapter implements AutoCloseable {
     }
 
     public AdapterInfo info() {
-        return engine.info(AdapterInfo::new);
+        return engine.info((rank, alpha, scale, dropout, rslora, dora, pairs, parameters, modules, base, method) ->
+                new AdapterInfo(
+                        rank,
+                        alpha,
+                        scale,
+                        dropout,
+                        rslora,
+                        dora,
+                        pairs,
+                        parameters,
+                        modules,
+                        base,
+                        Method.of(method)));
     }
 
     /** @throws InvalidArgumentException if it belongs to another model */
@@ -312,9 +342,19 @@ public final class Adapter implements AutoCloseable {
         return engine.tensors(Tensor::new);
     }
 
-    /** False for one that leaves the base as it is because every B is zero, as before training. */
+    /** False for one that leaves the base as it is, as before training: every B is zero, or all else is where it began. */
     public boolean hasEffect() {
         List<Tensor> tensors = tensors();
+        if (info().method() != Method.LORA) {
+            try (Adapter fresh = untrained(tensors)) {
+                for (int i = 0; i < tensors.size(); i++) {
+                    if (!Arrays.equals(values(i), fresh.values(i))) {
+                        return true;
+                    }
+                }
+                return false;
+            }
+        }
         for (int i = 0; i < tensors.size(); i++) {
             if (tensors.get(i).name().endsWith(".lora_b")) {
                 for (float value : values(i)) {
@@ -325,6 +365,23 @@ public final class Adapter implements AutoCloseable {
             }
         }
         return false;
+    }
+
+    /** One of another method than LoRA, with the same tensors. */
+    private Adapter untrained(List<Tensor> tensors) {
+        List<String> targets = new ArrayList<>();
+        List<String> feedforward = new ArrayList<>();
+        if (info().method() == Method.IA3) {
+            for (Tensor tensor : tensors) {
+                String module = tensor.name().replaceFirst("\\.weight\\.ia3_l$", "");
+                targets.add(module);
+                if (tensor.rows() == 1) {
+                    feedforward.add(module);
+                }
+            }
+            return create(model, (AdapterConfig) new Ia3Config(targets, feedforward));
+        }
+        return create(model, new BitFitConfig());
     }
 
     /** @throws NonFiniteException if a matrix holds what is no finite number, as nothing of that is of any use; it is named */

@@ -15,6 +15,7 @@ import java.util.List;
  * @param parameters      trainable elements
  * @param targetModules   the modules that it changes, by their Hugging Face names
  * @param baseFingerprint of the base that it was trained on, {@code ""} when its file does not say
+ * @param method          rank, alpha and pairs are 0 where it is not LoRA
  */
 public record AdapterInfo(
         int rank,
@@ -26,4 +27,5 @@ public record AdapterInfo(
         int pairs,
         long parameters,
         List<String> targetModules,
-        String baseFingerprint) {}
+        String baseFingerprint,
+        Method method) {}

@@ -28,7 +28,9 @@ import org.slf4j.LoggerFactory;
  *
  * @param loricaVersion version of the library that wrote it
  * @param baseModel     what it was trained on
- * @param lora          what it was made with
+ * @param method        what is trained
+ * @param lora          what it was made with, of a LoRA
+ * @param ia3           the same of an IA3
  * @param template      what stood around the prompts that it was trained on; generation puts the same there
  * @param special       the special tokens of the training examples
  * @param training      how it was trained, setting by setting; {@code TrainingConfig.of} reads it
@@ -37,7 +39,9 @@ import org.slf4j.LoggerFactory;
 public record AdapterMetadata(
         String loricaVersion,
         BaseModel baseModel,
+        Method method,
         LoraConfig lora,
+        Ia3Config ia3,
         PromptTemplate template,
         SpecialTokens special,
         Map<String, Object> training,
@@ -75,14 +79,23 @@ public record AdapterMetadata(
     /** Ids of the tokens around an example, −1 where there was none. */
     public record SpecialTokens(int bos, int eos) {}
 
-    static AdapterMetadata of(Model model, LoraConfig lora) {
-        return new AdapterMetadata(Lorica.version(), BaseModel.of(model), lora, null, null, null, null);
+    static AdapterMetadata of(Model model, AdapterConfig config) {
+        return new AdapterMetadata(
+                Lorica.version(),
+                BaseModel.of(model),
+                config == null ? null : config.method(),
+                config instanceof LoraConfig lora ? lora : null,
+                config instanceof Ia3Config ia3 ? ia3 : null,
+                null,
+                null,
+                null,
+                null);
     }
 
     /** The same, with how it was trained. */
     public AdapterMetadata trained(
             PromptTemplate template, SpecialTokens special, Map<String, Object> training, Map<String, Object> result) {
-        return new AdapterMetadata(Lorica.version(), baseModel, lora, template, special, training, result);
+        return new AdapterMetadata(Lorica.version(), baseModel, method, lora, ia3, template, special, training, result);
     }
 
     /** Reads the side file in {@code folder}; {@code null} when there is none. */
@@ -99,7 +112,9 @@ public record AdapterMetadata(
             return new AdapterMetadata(
                     json.path("lorica_version").asText(""),
                     Json.MAPPER.treeToValue(json.get("base_model"), BaseModel.class),
+                    readable(file, "method", () -> Json.MAPPER.treeToValue(json.get("method"), Method.class)),
                     readable(file, "lora", () -> Json.withDefaults(json.get("lora"), LoraConfig.defaults())),
+                    readable(file, "ia3", () -> Json.withDefaults(json.get("ia3"), Ia3Config.defaults())),
                     Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),
                     readable(file, "special", () -> Json.MAPPER.treeToValue(json.get("special"), SpecialTokens.class)),
                     readable(file, "training", () -> Json.MAPPER.treeToValue(json.get("training"), Settings.class)),

@@ -38,7 +38,8 @@ public record LoraConfig(
         List<String> targetModules,
         List<Integer> layersToTransform,
         Map<String, Integer> rankPattern,
-        Map<String, Double> alphaPattern) {
+        Map<String, Double> alphaPattern)
+        implements AdapterConfig {
 
     /** Every linear layer but the output head. */
     public static final String ALL_LINEAR = "all-linear";
@@ -86,6 +87,11 @@ public record LoraConfig(
         if (!good) {
             throw new InvalidArgumentException(name + " is " + value + "; it must be " + meant);
         }
+    }
+
+    @Override
+    public Method method() {
+        return Method.LORA;
     }
 
     /** Rank 16, alpha 32, no dropout, {@link #ALL_LINEAR}. */

@@ -122,7 +122,7 @@ record PeftConfig(
 
     // ---- reading it
 
-    private static JsonNode parse(Path file) {
+    static JsonNode parse(Path file) {
         try {
             if (Files.size(file) > MAX_BYTES) {
                 throw new FileFormatException(
@@ -148,7 +148,8 @@ record PeftConfig(
     private static void refuseWhatIsNotComputed(Path file, JsonNode json) {
         String type = required(file, json, "peft_type").asText();
         if (!type.equals("LORA")) {
-            throw new UnsupportedException(file + ": peft_type " + quoted(type) + " is not supported; LORA is");
+            throw new UnsupportedException(
+                    file + ": peft_type " + quoted(type) + " is not supported; LORA and IA3 are");
         }
         String task = json.path("task_type").asText("CAUSAL_LM");
         if (!isAbsent(json.path("task_type")) && !task.equals("CAUSAL_LM")) {
@@ -226,7 +227,7 @@ record PeftConfig(
         return value.asDouble();
     }
 
-    private static List<String> names(Path file, String key, JsonNode value) {
+    static List<String> names(Path file, String key, JsonNode value) {
         List<String> names = new ArrayList<>();
         for (JsonNode name : value) {
             if (!name.isTextual()) {

@@ -1,6 +1,7 @@
 package dev.lorica.adapter;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.Model;
@@ -69,9 +70,27 @@ final class PeftFolder {
     // ---- writing
 
     static void write(Adapter adapter, Path folder, String baseModel) {
+        SafetensorsWriter weights = new SafetensorsWriter().metadata("format", "pt");
+        Map<String, Object> config =
+                switch (adapter.info().method()) {
+                    case LORA -> writeLora(adapter, weights, baseModel);
+                    case IA3 -> PeftIa3.write(adapter, weights, baseModel);
+                    case BITFIT ->
+                        throw new UnsupportedException(
+                                "PEFT has no adapters of method bitfit; lorica merge makes a model"
+                                        + " with these biases and norms");
+                };
+        weights.write(folder.resolve(WEIGHTS));
+        try {
+            AtomicFile.write(folder.resolve(CONFIG), JSON.writeValueAsBytes(config));
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static Map<String, Object> writeLora(Adapter adapter, SafetensorsWriter weights, String baseModel) {
         List<Adapter.Tensor> tensors = adapter.tensors();
         List<LinearLayer> layers = LinearLayer.of(adapter.model());
-        SafetensorsWriter weights = new SafetensorsWriter().metadata("format", "pt");
         for (int i = 0; i < tensors.size(); i++) {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
@@ -82,13 +101,7 @@ final class PeftFolder {
                     part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
                     () -> part == Part.A ? adapter.values(index) : layer.order().toHuggingFace(adapter.values(index)));
         }
-        weights.write(folder.resolve(WEIGHTS));
-        try {
-            AtomicFile.write(
-                    folder.resolve(CONFIG), JSON.writeValueAsBytes(config(adapter, tensors, layers, baseModel)));
-        } catch (JsonProcessingException e) {
-            throw new IllegalStateException(e);
-        }
+        return config(adapter, tensors, layers, baseModel);
     }
 
     private static Map<String, Object> config(
@@ -129,7 +142,7 @@ final class PeftFolder {
     }
 
     /** Short names where they say it, of which PEFT takes every layer that ends with them; full ones otherwise. */
-    private static Set<String> targetModules(Set<LinearLayer> layers, List<LinearLayer> all) {
+    static Set<String> targetModules(Set<LinearLayer> layers, List<LinearLayer> all) {
         Set<String> names = new LinkedHashSet<>();
         for (LinearLayer layer : layers) {
             names.add(layer.ends().stream()
@@ -174,6 +187,12 @@ final class PeftFolder {
     // ---- reading
 
     static Adapter read(Model model, Path folder) {
+        JsonNode json = PeftConfig.parse(folder.resolve(CONFIG));
+        if (json.path("peft_type").asText().equals(PeftIa3.TYPE)) {
+            try (SafetensorsFile weights = openWeights(folder)) {
+                return PeftIa3.read(model, folder.resolve(CONFIG), json, weights);
+            }
+        }
         PeftConfig config = PeftConfig.read(folder.resolve(CONFIG));
         List<LinearLayer> all = LinearLayer.of(model);
         Set<LinearLayer> targets = targets(config, all, model.info().layers());
@@ -280,6 +299,12 @@ final class PeftFolder {
                 missing.add(Part.MAGNITUDE.key(layer));
             }
         });
+        checkKeys(weights, missing);
+    }
+
+    /** @param keys that there must be, and no other */
+    static void checkKeys(SafetensorsFile weights, Set<String> keys) {
+        Set<String> missing = new LinkedHashSet<>(keys);
         Set<String> unexpected = new LinkedHashSet<>(weights.tensors().keySet());
         unexpected.removeAll(missing);
         missing.removeAll(weights.tensors().keySet());

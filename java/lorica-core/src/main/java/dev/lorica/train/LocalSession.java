@@ -37,8 +37,26 @@ final class LocalSession implements GradientSource, AutoCloseable {
         this.shape = shape;
         this.objective = objective;
         engine = new NativeTraining(Inner.ADAPTER.of(adapter), params(config, shape));
+        switch (adapter.info().method()) {
+            case LORA -> {
+                if (config.loraplusLrRatio() != 1) {
+                    setGroups(adapter.tensors(), config.loraplusLrRatio());
+                }
+            }
+            case IA3 -> requirePlain(config);
+            case BITFIT -> {
+                requirePlain(config);
+                // Biases and norms are not drawn towards 0, as transformers' Trainer has it.
+                for (int i = 0; i < adapter.tensors().size(); i++) {
+                    engine.setGroup(i, 1, 0);
+                }
+            }
+        }
+    }
+
+    private static void requirePlain(TrainingConfig config) {
         if (config.loraplusLrRatio() != 1) {
-            setGroups(adapter.tensors(), config.loraplusLrRatio());
+            throw new InvalidArgumentException("LoRA+ is a learning rate for B, which only a LoRA has");
         }
     }
 

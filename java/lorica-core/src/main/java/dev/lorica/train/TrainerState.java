@@ -152,6 +152,7 @@ final class TrainerState {
         compare(obstacles, "shuffle", config.shuffle(), now.shuffle());
         compare(obstacles, "group by length", config.groupByLength(), now.groupByLength());
         compare(obstacles, "optimizer", config.optimizer(), now.optimizer());
+        compare(obstacles, "method", adapter.method(), nowAdapter.method());
         compare(obstacles, "rank", adapter.rank(), nowAdapter.rank());
         compare(obstacles, "alpha", adapter.alpha(), nowAdapter.alpha());
         compare(obstacles, "dropout", adapter.dropout(), nowAdapter.dropout());

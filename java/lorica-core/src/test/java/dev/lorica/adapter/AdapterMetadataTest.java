@@ -23,12 +23,14 @@ class AdapterMetadataTest {
     private static final AdapterMetadata METADATA = new AdapterMetadata(
             "0.1.0",
             new AdapterMetadata.BaseModel("austen-7m", "austen-7m-q4_0.gguf", "llama", "Q4_0", "0123456789abcdef"),
+            Method.LORA,
             LoraConfig.builder()
                     .rank(8)
                     .alpha(12.5)
                     .init(LoraConfig.Init.GAUSSIAN)
                     .targetModules("q_proj", "v_proj")
                     .build(),
+            null,
             PromptTemplate.INSTRUCTION,
             new AdapterMetadata.SpecialTokens(1, 2),
             Json.toMap(TrainingConfig.builder()

@@ -18,6 +18,9 @@ import org.bytedeco.javacpp.PointerPointer;
 public final class NativeAdapter implements AutoCloseable {
     public static final int INIT_DEFAULT = Lorica.LORICA_LORA_INIT_DEFAULT;
     public static final int INIT_GAUSSIAN = Lorica.LORICA_LORA_INIT_GAUSSIAN;
+    public static final int METHOD_LORA = Lorica.LORICA_METHOD_LORA;
+    public static final int METHOD_IA3 = Lorica.LORICA_METHOD_IA3;
+    public static final int METHOD_BITFIT = Lorica.LORICA_METHOD_BITFIT;
 
     final NativeModel model;
     final NativeHandle<lorica_adapter> handle;
@@ -59,6 +62,25 @@ public final class NativeAdapter implements AutoCloseable {
         return new NativeAdapter(model, pointer);
     }
 
+    /**
+     * An adapter of another method than LoRA.
+     *
+     * @param method one of the constants above
+     */
+    public static NativeAdapter create(NativeModel model, int method, String targetModules, String feedforwardModules) {
+        lorica_adapter pointer = new lorica_adapter();
+        try (BytePointer targets = Text.copy("target modules", targetModules);
+                BytePointer feedforward = Text.copy("feed-forward modules", feedforwardModules);
+                lorica_adapter_params params = Structs.defaults(
+                        lorica_adapter_params::new,
+                        lorica_adapter_params::struct_size,
+                        Lorica::lorica_adapter_default_params)) {
+            params.method(method).target_modules(targets).feedforward_modules(feedforward);
+            check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
+        }
+        return new NativeAdapter(model, pointer);
+    }
+
     public static NativeAdapter load(NativeModel model, String file) {
         lorica_adapter pointer = new lorica_adapter();
         try (BytePointer path = Text.copy("the path", file)) {
@@ -90,7 +112,8 @@ public final class NativeAdapter implements AutoCloseable {
                 int pairs,
                 long parameters,
                 List<String> targetModules,
-                String baseFingerprint);
+                String baseFingerprint,
+                int method);
     }
 
     public <R> R info(Info<R> info) {
@@ -107,7 +130,8 @@ public final class NativeAdapter implements AutoCloseable {
                         i.n_pairs(),
                         i.n_params(),
                         List.of(Text.of(i.target_modules()).split(",")),
-                        Text.of(i.base_fingerprint()));
+                        Text.of(i.base_fingerprint()),
+                        i.method());
             }
         });
     }

@@ -88,7 +88,8 @@ public final class ModelCard {
     }
 
     private static List<String> tags(JsonNode run, boolean gguf) {
-        List<String> tags = new ArrayList<>(List.of("lora", "lorica"));
+        String method = run.path("method").asText("lora");
+        List<String> tags = new ArrayList<>(List.of(method, "lorica"));
         if (run.path("settings").path("lora").path("use_dora").asBoolean()) {
             tags.add("dora");
         }
@@ -220,8 +221,12 @@ public final class ModelCard {
         text.append("## Use\n\n```sh\nlorica generate --model ")
                 .append(model)
                 .append(" --adapter . --instruction \"…\"\n");
+        boolean isLora = run.path("method").asText("lora").equals("lora")
+                && !run.path("settings").path("lora").path("use_dora").asBoolean();
         if (gguf) {
-            text.append("llama-cli -m ").append(model).append(" --lora adapter.gguf\n");
+            text.append(isLora ? "llama-cli -m " : "lorica merge --model ")
+                    .append(model)
+                    .append(isLora ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");
         }
         text.append("```\n");
         if (peft && baseModelName != null) {

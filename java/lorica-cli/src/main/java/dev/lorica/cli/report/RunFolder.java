@@ -72,8 +72,9 @@ public final class RunFolder {
     }
 
     private static void describe(ObjectNode run, JsonNode metadata) {
+        run.put("method", metadata.path("method").asText("lora"));
         ObjectNode settings = run.putObject("settings");
-        for (String part : new String[] {"training", "lora"}) {
+        for (String part : new String[] {"training", "lora", "ia3"}) {
             if (metadata.hasNonNull(part)) {
                 settings.set(part, metadata.get(part));
             }

@@ -350,6 +350,12 @@ public static native @Cast("lorica_status") int lorica_model_get_info(@Const lor
 public static final int
     LORICA_LORA_INIT_DEFAULT = 0, /* A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: PEFT's init_lora_weights=True */
     LORICA_LORA_INIT_GAUSSIAN = 1; /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
+
+/** enum lorica_method */
+public static final int
+    LORICA_METHOD_LORA = 0,
+    LORICA_METHOD_IA3 = 1,
+    LORICA_METHOD_BITFIT = 2;
 // Targeting lorica_adapter_params.java
 
 

@@ -1,0 +1,62 @@
+package dev.lorica.cli;
+
+import dev.lorica.adapter.AdapterConfig;
+import dev.lorica.adapter.BitFitConfig;
+import dev.lorica.adapter.Ia3Config;
+import dev.lorica.adapter.Method;
+import java.util.ArrayList;
+import java.util.List;
+import picocli.CommandLine.Option;
+
+/** What is trained, and the options of each way. */
+@Section("Method")
+final class MethodOptions {
+    @Option(
+            names = "--method",
+            paramLabel = "NAME",
+            description =
+                    "What is trained: lora, ia3 (factors of what goes in and out of layers), or bitfit (biases and"
+                            + " norms). llama.cpp runs the last two once lorica merge has folded them in. Default:"
+                            + " ${DEFAULT-VALUE}")
+    String method = "lora";
+
+    @Option(
+            names = "--feedforward-modules",
+            paramLabel = "NAMES",
+            arity = "1..*",
+            split = ",",
+            description = "IA3: those of the target modules whose input is multiplied, not their output.")
+    List<String> feedforwardModules = new ArrayList<>();
+
+    Method method() {
+        return Choices.of("--method", method, Method.class);
+    }
+
+    /** What needs no model to be found wrong. */
+    void check(LoraOptions lora, long seed) {
+        config(lora, seed, Integer.MAX_VALUE);
+    }
+
+    /**
+     * @param lora        its own options, and the target modules, which others have too
+     * @param modelLayers of the model that is adapted
+     */
+    AdapterConfig config(LoraOptions lora, long seed, int modelLayers) {
+        Method wanted = method();
+        if (wanted != Method.IA3 && !feedforwardModules.isEmpty()) {
+            throw new IllegalArgumentException("--feedforward-modules belongs to --method ia3");
+        }
+        if (wanted == Method.LORA) {
+            return lora.config(seed, modelLayers);
+        }
+        lora.refuseWhatIsItsOwn(wanted);
+        if (wanted == Method.BITFIT) {
+            if (!lora.targetModules.isEmpty()) {
+                throw new IllegalArgumentException(
+                        "--target-modules and --method bitfit exclude each other: it trains all biases and norms");
+            }
+            return new BitFitConfig();
+        }
+        return new Ia3Config(lora.targetModules(), feedforwardModules);
+    }
+}

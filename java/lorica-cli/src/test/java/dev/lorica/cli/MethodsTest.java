@@ -1,0 +1,146 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.offset;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.train.Checkpoint;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** {@code --method}: one way to train after the other through all commands. */
+class MethodsTest {
+    @TempDir
+    Path folder;
+
+    private Path data;
+
+    @BeforeEach
+    void writeData() throws IOException {
+        data = Files.writeString(
+                folder.resolve("data.jsonl"),
+                IntStream.range(0, 8)
+                        .mapToObj(i -> "{\"question\": \"What is " + i + "?\", \"answer\": \"It is " + i + ".\"}\n")
+                        .collect(Collectors.joining()));
+    }
+
+    private String[] train(Path output, String... more) {
+        List<String> arguments = new ArrayList<>(List.of(
+                "train",
+                "--model=" + Program.model(),
+                "--data=" + data,
+                "--output=" + output,
+                "--learning-rate=2e-2",
+                "--batch-size=4",
+                "--max-steps=6",
+                "--save-steps=1",
+                "--save-total-limit=2",
+                "--threads=1"));
+        arguments.addAll(List.of(more));
+        return arguments.toArray(String[]::new);
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"ia3", "bitfit"})
+    void isTrainedResumedLookedAtAskedMeasuredAndFoldedIn(String method) throws IOException {
+        Path output = folder.resolve(method);
+        Program trained = Program.run(train(output, "--method", method, "--eval-data=" + data, "--json"))
+                .succeeds();
+        JsonNode json = trained.json();
+        assertThat(json.get("eval_loss").asDouble())
+                .isLessThan(json.get("eval_loss_before").asDouble() - 0.1);
+        assertThat(trained.err()).contains("lorica merge").doesNotContain("llama-cli");
+        boolean peft = Files.exists(output.resolve(Adapter.PEFT_FILE_NAME));
+        assertThat(peft).isEqualTo(method.equals("ia3"));
+        assertThat(Files.readString(output.resolve("README.md"))).contains("- " + method, "lorica merge --model");
+
+        // The very bytes again from the checkpoint before the last.
+        Path adapter = output.resolve(Adapter.FILE_NAME);
+        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
+        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
+        Program resumed = Program.run(
+                        "train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+                .succeeds();
+        assertThat(resumed.json().get("resumed_from_step").asInt()).isEqualTo(5);
+        assertThat(adapter).hasSameBinaryContentAs(first);
+
+        JsonNode info =
+                Program.run("info", output.toString(), "--json").succeeds().json();
+        assertThat(info.get("type").asText()).isEqualTo(method);
+        assertThat(info.has("rank")).isFalse();
+        assertThat(info.get("vectors").asInt()).isPositive();
+
+        String[] ask = {"--instruction=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        String base = generate(ask, "--model=" + Program.model());
+        String tuned = generate(ask, "--model=" + Program.model(), "--adapter=" + output);
+        assertThat(tuned).isNotEqualTo(base);
+
+        Path merged = folder.resolve("merged.gguf");
+        Program.run("merge", "--model=" + Program.model(), "--adapter=" + output, "--output=" + merged, "--type=F32")
+                .succeeds();
+        assertThat(generate(ask, "--model=" + merged)).isEqualTo(tuned);
+        JsonNode live = Program.run(
+                        "eval", "--model=" + Program.model(), "--adapter=" + output, "--data=" + data, "--json")
+                .succeeds()
+                .json();
+        JsonNode folded = Program.run("eval", "--model=" + merged, "--data=" + data, "--json")
+                .succeeds()
+                .json();
+        double tunedLoss = live.get("tuned").get("loss").asDouble();
+        assertThat(tunedLoss).isLessThan(live.get("base").get("loss").asDouble());
+        assertThat(folded.get("base").get("loss").asDouble()).isCloseTo(tunedLoss, offset(0.02));
+
+        Program.run("plan", "--model=" + Program.model(), "--method=" + method, "--json")
+                .succeeds();
+        Program.run(
+                        "export",
+                        "--model=" + Program.model(),
+                        "--adapter=" + output,
+                        "--format=gguf",
+                        "--output=" + folder.resolve("exported"))
+                .failsWith(ExitCode.FAILED, "cannot be a LoRA file for llama.cpp", "lorica merge");
+        Program.run(
+                        "generate",
+                        "--model=" + Program.model(),
+                        "--adapter=" + output,
+                        "--adapter=" + output,
+                        "--prompt=x")
+                .failsWith(ExitCode.FAILED, "cannot be added to others");
+    }
+
+    private static String generate(String[] ask, String... more) {
+        List<String> arguments = new ArrayList<>(List.of("generate"));
+        arguments.addAll(List.of(more));
+        arguments.addAll(List.of(ask));
+        return Program.run(arguments.toArray(String[]::new)).succeeds().out();
+    }
+
+    @Test
+    void whatDoesNotGoTogetherIsOneLine() {
+        Path output = folder.resolve("none");
+        Program.run(train(output, "--method=ia3", "--lora-r=8"))
+                .failsWith(ExitCode.FAILED, "--lora-r belongs to --method lora; --method ia3 has none");
+        Program.run(train(output, "--feedforward-modules=down_proj"))
+                .failsWith(ExitCode.FAILED, "--feedforward-modules belongs to --method ia3");
+        Program.run(train(output, "--method=bitfit", "--target-modules=q_proj"))
+                .failsWith(ExitCode.FAILED, "--target-modules and --method bitfit exclude each other");
+        Program.run(train(output, "--method=bitfit", "--adapter-format=peft"))
+                .failsWith(ExitCode.FAILED, "PEFT has no such adapters");
+        Program.run(train(output, "--method=lore")).failsWith(ExitCode.FAILED, "--method");
+        Program.run(train(output, "--method=ia3", "--target-modules=k_proj", "--feedforward-modules=down_proj"))
+                .failsWith(ExitCode.FAILED, "'down_proj' is none of the target modules");
+        Program.run(train(output, "--method=ia3", "--loraplus-lr-ratio=4"))
+                .failsWith(ExitCode.FAILED, "LoRA+ is a learning rate for B, which only a LoRA has");
+    }
+}

@@ -1,0 +1,28 @@
+package dev.lorica.adapter;
+
+import dev.lorica.internal.Arguments;
+import java.util.List;
+
+/**
+ * What a new IA3 adapter looks like; names and meanings are those of PEFT's {@code IA3Config}. All factors begin as 1.
+ *
+ * @param targetModules      {@code target_modules}: names as in {@link LoraConfig}; empty: PEFT's for the model's architecture, with
+ *                           its feed-forward modules
+ * @param feedforwardModules {@code feedforward_modules}: those of them whose input is multiplied, not their output
+ */
+public record Ia3Config(List<String> targetModules, List<String> feedforwardModules) implements AdapterConfig {
+    public Ia3Config {
+        targetModules = Arguments.all(targetModules, "targetModules");
+        feedforwardModules = Arguments.all(feedforwardModules, "feedforwardModules");
+    }
+
+    /** PEFT's own modules. */
+    public static Ia3Config defaults() {
+        return new Ia3Config(List.of(), List.of());
+    }
+
+    @Override
+    public Method method() {
+        return Method.IA3;
+    }
+}

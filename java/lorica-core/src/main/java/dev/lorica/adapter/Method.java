@@ -1,0 +1,34 @@
+package dev.lorica.adapter;
+
+import dev.lorica.internal.NativeAdapter;
+import java.util.Locale;
+
+/** What is trained of a model. */
+public enum Method {
+    /** Pairs of small matrices beside linear layers, with DoRA's magnitudes or without: {@link LoraConfig}. */
+    LORA(NativeAdapter.METHOD_LORA),
+    /** Factors of what goes into linear layers or comes out of them (Liu et al. 2022): {@link Ia3Config}. */
+    IA3(NativeAdapter.METHOD_IA3),
+    /** Biases, and norms with them (Ben Zaken et al. 2021): {@link BitFitConfig}. */
+    BITFIT(NativeAdapter.METHOD_BITFIT);
+
+    final int code;
+
+    Method(int code) {
+        this.code = code;
+    }
+
+    static Method of(int code) {
+        for (Method method : values()) {
+            if (method.code == code) {
+                return method;
+            }
+        }
+        throw new IllegalStateException("method " + code);
+    }
+
+    @Override
+    public String toString() {
+        return name().toLowerCase(Locale.ROOT);
+    }
+}

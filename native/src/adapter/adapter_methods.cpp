@@ -1,0 +1,203 @@
+// What is trained by other methods than LoRA: which tensors, where they begin, and what a factor makes of them.
+#include <algorithm>
+#include <set>
+
+#include "adapter/adapter.h"
+#include "adapter/targets.h"
+#include "common/error.h"
+
+namespace lorica {
+
+const char * name(Method method) {
+    switch (method) {
+        case Method::lora: return "lora";
+        case Method::ia3: return "ia3";
+        case Method::bitfit: return "bitfit";
+    }
+    return "";
+}
+
+namespace {
+
+const Program & program_at(const Architecture & architecture, int32_t layer) {
+    if (layer < 0) return architecture.prologue;
+    return layer < architecture.shape.n_layer ? architecture.layer(layer) : architecture.epilogue;
+}
+
+const ProgramWeights & weights_at(const Model & model, int32_t layer) {
+    if (layer < 0) return model.prologue();
+    return layer < model.shape().n_layer ? model.layers()[static_cast<size_t>(layer)] : model.epilogue();
+}
+
+void refuse_what_is_not_theirs(const AdapterConfig & config) {
+    const bool of_lora = config.use_dora || config.use_rslora || config.dropout != 0;
+    if (!of_lora) return;
+    fail(LORICA_ERROR_INVALID_ARGUMENT,
+         config.use_dora     ? "DoRA"
+         : config.use_rslora ? "rsLoRA"
+                             : "dropout",
+         " belongs to LoRA; method ", name(config.method), " has none");
+}
+
+// PEFT's TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING, by GGUF's names; the last is the feed-forward one.
+void take_default_modules(AdapterConfig & config, const Architecture & architecture) {
+    const std::string & name = architecture.shape.architecture;
+    const auto is_any = [&](std::initializer_list<const char *> names) {
+        return std::any_of(names.begin(), names.end(), [&](const char * one) { return name == one; });
+    };
+    if (is_any({"llama", "mistral3"})) {
+        config.target_modules = "attn_k,attn_v,ffn_down";
+    } else if (is_any({"qwen2", "qwen3", "gemma", "gemma2", "gemma3"})) {
+        config.target_modules = "attn_q,attn_v,ffn_down";
+    } else if (is_any({"gpt2", "falcon", "gptneox"})) {
+        config.target_modules = "attn_qkv,ffn_down";
+    } else {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "PEFT has no target modules of IA3 for architecture '", name,
+             "'; name them, and which of them are feed-forward modules");
+    }
+    config.feedforward_modules = "ffn_down";
+}
+
+}  // namespace
+
+void Adapter::add_site(Kind kind, std::string name, int64_t rows, int64_t cols, int32_t layer, int16_t number) {
+    sites_[{layer, kind, number}] = n_tensors();
+    tensors_.push_back({std::move(name), kind, rows, cols, -1, n_params_, 0, layer, number});
+    n_params_ += rows * cols;
+}
+
+void Adapter::add_ia3(int32_t layer, int16_t linear, bool is_feedforward) {
+    const Architecture & architecture = model_->architecture();
+    const LinearSpec & spec = architecture.layer(layer).linears[static_cast<size_t>(linear)];
+    const std::string name = architecture.layer_name(layer) + spec.names.gguf + ".weight.ia3_l";
+    if (is_feedforward) {
+        add_site(Kind::scale_in, name, 1, spec.in, layer, linear);
+    } else {
+        add_site(Kind::scale_out, name, spec.out, 1, layer, linear);
+    }
+}
+
+// In the order of the computation: that of TensorSpec.
+void Adapter::add_bitfit() {
+    const Architecture & architecture = model_->architecture();
+    const int32_t n_layer = architecture.shape.n_layer;
+    std::set<std::string> of_epilogue;
+    for (const NormSpec & norm : architecture.epilogue.norms) of_epilogue.insert(norm.names.gguf);
+    for (const TensorSpec & spec : tensors_of(architecture)) {
+        if (spec.kind != TensorSpec::norm && spec.kind != TensorSpec::bias) continue;
+        const std::string base = spec.gguf.substr(0, spec.gguf.rfind('.'));
+        const int32_t layer = spec.layer >= 0 ? spec.layer : of_epilogue.contains(base) ? n_layer : -1;
+        if (layer < 0) continue;  // the prologue has no gradient
+        const Program & program = program_at(architecture, layer);
+        const std::string short_name = base.substr(spec.layer >= 0 ? architecture.layer_name(layer).size() : 0);
+        const bool of_norm = std::any_of(program.norms.begin(), program.norms.end(),
+                                         [&](const NormSpec & norm) { return norm.names.gguf == short_name; });
+        const Kind kind = spec.kind == TensorSpec::norm ? Kind::norm_weight : of_norm ? Kind::norm_bias : Kind::bias;
+        add_site(kind, spec.gguf, spec.rows, 1, layer, spec.number);
+    }
+}
+
+std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> model, const AdapterConfig & given) {
+    refuse_what_is_not_theirs(given);
+    AdapterConfig config = given;
+    config.rank = 0;
+    config.alpha = 0;
+    if (config.method == Method::ia3 && config.target_modules.empty())
+        take_default_modules(config, model->architecture());
+    std::shared_ptr<Adapter> adapter(new Adapter(model, config));
+    if (config.method == Method::ia3) {
+        const Architecture & architecture = model->architecture();
+        std::set<std::pair<int32_t, int16_t>> feedforward;
+        if (!config.feedforward_modules.empty()) {
+            for (const Target & target : parse_targets(architecture, config.feedforward_modules, 1, 1))
+                feedforward.insert({target.layer, target.linear});
+        }
+        const std::vector<Target> targets = parse_targets(architecture, config.target_modules, 1, 1);
+        for (const Target & target : targets) {
+            adapter->add_ia3(target.layer, target.linear, feedforward.erase({target.layer, target.linear}) > 0);
+        }
+        if (!feedforward.empty()) {
+            const auto [layer, linear] = *feedforward.begin();
+            const LinearSpec & spec = architecture.layer(layer).linears[static_cast<size_t>(linear)];
+            fail(
+                LORICA_ERROR_INVALID_ARGUMENT, "feedforward module '", spec.short_name(),
+                "' is none of the target modules; feedforward_modules says which of these have their input multiplied");
+        }
+    } else {
+        adapter->add_bitfit();
+    }
+    adapter->allocate();
+    adapter->base_fingerprint_ = model->fingerprint();
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) adapter->write(adapter->params_, i, adapter->start(i).data());
+    return adapter;
+}
+
+std::vector<float> Adapter::start(int32_t i) const {
+    const Tensor & t = tensor(i);
+    std::vector<float> values(static_cast<size_t>(t.rows * t.cols), 1.0f);
+    const ProgramWeights & weights = weights_at(*model_, t.layer);
+    const auto number = static_cast<size_t>(t.number);
+    const Vector * of_model = t.kind == Kind::bias          ? &weights.biases[number]
+                              : t.kind == Kind::norm_weight ? &weights.norms[number]
+                              : t.kind == Kind::norm_bias   ? &weights.norm_biases[number]
+                                                            : nullptr;
+    if (of_model) model_->device().copy_to_host(values.data(), of_model->data, values.size() * sizeof(float));
+    return values;
+}
+
+// ---- with a factor
+
+std::vector<float> Adapter::values_in_effect(int32_t i) const {
+    std::vector<float> values = read(i);
+    if (scale_factor_ == 1) return values;
+    const std::vector<float> from = start(i);
+    for (size_t j = 0; j < values.size(); ++j)
+        values[j] = static_cast<float>(from[j] + scale_factor_ * (static_cast<double>(values[j]) - from[j]));
+    return values;
+}
+
+void Adapter::update_effect() const {
+    if (scale_factor_ == 1) return;
+    Backend & device = model_->device();
+    const size_t element = dtype_size(device.formats().param);
+    if (!effect_) effect_ = device.allocate(static_cast<size_t>(n_params_) * element);
+    for (int32_t i = 0; i < n_tensors(); ++i) put(effect_, i, values_in_effect(i).data());
+}
+
+const void * Adapter::in_effect(int32_t i) const {
+    if (scale_factor_ == 1) return parameters(i);
+    const size_t element = dtype_size(model_->device().formats().param);
+    return static_cast<const std::byte *>(effect_) + static_cast<size_t>(tensor(i).offset) * element;
+}
+
+// ---- IA3
+
+int64_t Adapter::longest_vector() const {
+    int64_t longest = 0;
+    for (const Tensor & tensor : tensors_) longest = std::max(longest, tensor.rows * tensor.cols);
+    return longest;
+}
+
+void Adapter::allocate_ones() {
+    Backend & device = model_->device();
+    const auto n = static_cast<size_t>(longest_vector());
+    ones_ = device.allocate(n * dtype_size(device.formats().param));
+    if (device.formats().param == Dtype::f32) {
+        const std::vector<float> ones(n, 1);
+        device.copy_to_device(ones_, ones.data(), n * sizeof(float));
+    } else {
+        const std::vector<double> ones(n, 1);
+        device.copy_to_device(ones_, ones.data(), n * sizeof(double));
+    }
+}
+
+// The gradient of a factor is the sum of dy times what it multiplies, where DoRA's has another factor.
+DoraRows Adapter::ia3_rows(int32_t i) const {
+    DoraRows rows{};
+    rows.strength = scale_factor_;
+    rows.magnitudes = rows.factors = const_cast<void *>(in_effect(i));
+    rows.slopes = ones_;
+    return rows;
+}
+
+}  // namespace lorica

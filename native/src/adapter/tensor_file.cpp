@@ -1,0 +1,131 @@
+#include "adapter/tensor_file.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "adapter/adapter.h"
+#include "adapter/targets.h"
+#include "common/error.h"
+#include "common/quote.h"
+#include "gguf/dequantize.h"
+#include "gguf/gguf_file.h"
+#include "gguf/gguf_writer.h"
+
+namespace lorica {
+
+namespace {
+
+std::optional<Method> method_of(const std::string & type) {
+    for (const Method method : {Method::ia3, Method::bitfit}) {
+        if (type == name(method)) return method;
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+bool is_tensor_file(const std::string & path) {
+    const GgufFile file = GgufFile::open(path);
+    return file.find_string("general.type") == "adapter" && method_of(file.find_string("adapter.type").value_or(""));
+}
+
+TensorFile read_tensor_file(const std::string & path) {
+    const GgufFile file = GgufFile::open(path);
+    TensorFile all;
+    all.type = file.find_string("adapter.type").value_or("");
+    all.architecture = file.find_string("general.architecture").value_or("");
+    if (all.architecture.empty()) {
+        fail(LORICA_ERROR_FORMAT, path, ": metadata \"general.architecture\" is missing: whose adapter is it?");
+    }
+    all.base_fingerprint = file.find_string("lorica.base_fingerprint").value_or("");
+    for (const TensorView & view : file.tensors()) {
+        if (view.type != GGML_TYPE_F32) {
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(view.name), " is of type ", type_name(view.type),
+                 ", F32 is needed");
+        }
+        if (view.ne[2] != 1 || view.ne[3] != 1)
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(view.name), " has more than two dimensions");
+        TensorFile::Tensor tensor{view.name, view.ne[1], view.ne[0],
+                                  std::vector<float>(static_cast<size_t>(view.n_elements()))};
+        dequantize_row(view.type, view.data, tensor.values.data(), view.n_elements());
+        const auto bad = std::find_if_not(tensor.values.begin(), tensor.values.end(),
+                                          [](float value) { return std::isfinite(value); });
+        if (bad != tensor.values.end()) {
+            fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(view.name), ": value ", bad - tensor.values.begin(),
+                 " is ", *bad, ", a finite number is needed");
+        }
+        all.tensors.push_back(std::move(tensor));
+    }
+    if (all.tensors.empty()) fail(LORICA_ERROR_FORMAT, path, ": the adapter has no tensors");
+    return all;
+}
+
+void write_tensor_file(const std::string & path, const TensorFile & file) {
+    GgufWriter writer;
+    writer.set_string("general.type", "adapter");
+    writer.set_string("general.architecture", file.architecture);
+    writer.set_string("adapter.type", file.type);
+    if (!file.base_fingerprint.empty()) writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
+    for (const TensorFile::Tensor & tensor : file.tensors)
+        writer.add_tensor(tensor.name, GGML_TYPE_F32, {tensor.cols, tensor.rows}, tensor.values.data());
+    writer.write(path);
+}
+
+// ---- adapters from and to it
+
+std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> model, const std::string & path) {
+    const TensorFile file = read_tensor_file(path);
+    check_base(*model, path, file.architecture, file.base_fingerprint);
+    constexpr std::string_view suffix = ".ia3_l";
+    AdapterConfig config;
+    config.method = *method_of(file.type);
+    config.rank = 0;
+    config.alpha = 0;
+    config.target_modules.clear();
+    std::shared_ptr<Adapter> adapter(new Adapter(model, config));
+    adapter->base_fingerprint_ = file.base_fingerprint;
+    if (config.method == Method::bitfit) adapter->add_bitfit();
+    for (const TensorFile::Tensor & tensor : file.tensors) {
+        if (config.method != Method::ia3) break;
+        const bool is_ours = tensor.name.ends_with(suffix);
+        const auto place =
+            is_ours ? find_linear(model->architecture(), tensor.name.substr(0, tensor.name.size() - suffix.size()))
+                    : std::nullopt;
+        if (!place) {
+            fail(LORICA_ERROR_MISMATCH, path, ": tensor ", quoted(tensor.name),
+                 " sits on no linear layer of this model");
+        }
+        adapter->add_ia3(place->layer, place->linear, tensor.rows == 1 && tensor.cols > 1);
+    }
+    std::vector<const TensorFile::Tensor *> in_order;
+    for (const Tensor & tensor : adapter->tensors_) {
+        const auto stored = std::find_if(file.tensors.begin(), file.tensors.end(),
+                                         [&](const TensorFile::Tensor & one) { return one.name == tensor.name; });
+        if (stored == file.tensors.end())
+            fail(LORICA_ERROR_MISMATCH, path, ": tensor ", quoted(tensor.name), " is missing");
+        if (stored->rows != tensor.rows || stored->cols != tensor.cols) {
+            fail(LORICA_ERROR_MISMATCH, path, ": ", quoted(tensor.name), " is [", stored->rows, ", ", stored->cols,
+                 "] in the adapter and [", tensor.rows, ", ", tensor.cols, "] in the model");
+        }
+        in_order.push_back(&*stored);
+    }
+    if (file.tensors.size() != in_order.size()) {
+        fail(LORICA_ERROR_MISMATCH, path, " holds ", file.tensors.size(), " tensors; this model has ", in_order.size(),
+             " that ", file.type, " trains");
+    }
+    adapter->allocate();
+    adapter->config_.target_modules = adapter->target_modules_;
+    for (size_t i = 0; i < in_order.size(); ++i)
+        adapter->write(adapter->params_, static_cast<int32_t>(i), in_order[i]->values.data());
+    return adapter;
+}
+
+void Adapter::save_tensors(const std::string & path) const {
+    TensorFile file{model_->shape().architecture, name(config_.method), model_->fingerprint(), {}};
+    for (int32_t i = 0; i < n_tensors(); ++i)
+        file.tensors.push_back({tensor(i).name, tensor(i).rows, tensor(i).cols, read(i)});
+    write_tensor_file(path, file);
+}
+
+}  // namespace lorica

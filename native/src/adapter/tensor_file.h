@@ -1,0 +1,34 @@
+// A GGUF file of what other methods than LoRA have trained, as plain data. llama.cpp has no such adapters and stops at
+// adapter.type. Whether it fits a model is not asked here.
+//
+// Metadata: general.type "adapter", general.architecture that of the base, adapter.type "ia3" or "bitfit",
+// lorica.base_fingerprint. Tensors, F32: of IA3 <base tensor>.ia3_l with ne (1, out), or (in, 1) of a feed-forward
+// module; of BitFit the biases and norms under the base's names.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lorica {
+
+struct TensorFile {
+    struct Tensor {
+        std::string name;
+        int64_t rows = 0, cols = 0;
+        std::vector<float> values;
+    };
+    std::string architecture, type, base_fingerprint;
+    std::vector<Tensor> tensors;
+};
+
+// Whether adapter.type is one of these. Errors: IO, FORMAT.
+bool is_tensor_file(const std::string & path);
+
+// Errors: IO; FORMAT (names the key or the tensor at fault; values that are not finite).
+TensorFile read_tensor_file(const std::string & path);
+
+// Atomically. Errors: IO.
+void write_tensor_file(const std::string & path, const TensorFile & file);
+
+}  // namespace lorica

@@ -1,0 +1,267 @@
+// IA3 and BitFit on models of every family: gradients against finite differences, one result however it is computed,
+// files, factors, and models with them folded in.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "export/export_model.h"
+#include "generate/context.h"
+#include "gguf/gguf_file.h"
+#include "support/expect_error.h"
+#include "support/training.h"
+
+namespace lorica {
+namespace {
+
+using namespace test;
+using testing::HasSubstr;
+
+std::string model_of(const std::string & family) {
+    return LORICA_REPOSITORY "/native/tests/data/model_goldens/" + family + "/model.gguf";
+}
+
+struct Setting {
+    std::string name;
+    Method method;
+    std::string targets, feedforward;
+};
+
+const Setting settings[] = {
+    {"Ia3OfPeft", Method::ia3, "", ""},
+    {"Ia3OnAll", Method::ia3, "all-linear", ""},
+    {"Ia3OfAllInputs", Method::ia3, "all-linear", "all-linear"},
+    {"BitFit", Method::bitfit, "", ""},
+};
+const std::string families[] = {"grouped_heads_f32", "gpt2",       "qwen2", "qwen3",          "gemma2", "gemma3",
+                                "falcon_7b",         "falcon_40b", "phi3",  "gptneox_serial", "olmo2",  "llama_biases"};
+
+AdapterConfig config_of(const Setting & setting, const Model & model) {
+    AdapterConfig config;
+    config.method = setting.method;
+    config.target_modules = setting.targets;
+    config.feedforward_modules = setting.feedforward;
+    const std::string & architecture = model.shape().architecture;
+    // PEFT has no defaults for these.
+    if (setting.targets.empty() && setting.method == Method::ia3 && (architecture == "phi3" || architecture == "olmo2"))
+        config.target_modules = config.feedforward_modules = "ffn_down";
+    return config;
+}
+
+// At other values than those it begins with.
+std::shared_ptr<Adapter> moved_adapter(std::shared_ptr<const Model> model, const AdapterConfig & config) {
+    auto adapter = Adapter::create(std::move(model), config);
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        const Adapter::Tensor & tensor = adapter->tensor(i);
+        std::vector<float> values = adapter->read(i);
+        const std::vector<float> steps = exact_values(900 + static_cast<uint64_t>(i), tensor.rows * tensor.cols, 0.2);
+        for (size_t j = 0; j < values.size(); ++j) values[j] = std::round((values[j] + steps[j]) * 4096) / 4096;
+        adapter->write(adapter->params(), i, values.data());
+    }
+    return adapter;
+}
+
+SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
+    SessionConfig config;
+    config.max_tokens = 64;
+    config.checkpointing = checkpointing;
+    return config;
+}
+
+Batch batch_for(const Model & model) { return random_batch(5, {7, 1, 12}, model.shape().n_vocab); }
+
+std::vector<float> token_losses(std::shared_ptr<const Model> model, std::shared_ptr<Adapter> adapter,
+                                const Batch & batch) {
+    Session session(std::move(model), std::move(adapter), session_config());
+    std::vector<float> losses(batch.tokens.size());
+    session.evaluate(batch.view(), losses);
+    return losses;
+}
+
+void expect_near(const std::vector<float> & a, const std::vector<float> & b, double tolerance) {
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], tolerance) << i;
+}
+
+class AdapterMethodsTest : public testing::TestWithParam<std::tuple<std::string, Setting>> {
+protected:
+    std::shared_ptr<const Model> open(const std::string & device, Dtype act) const {
+        return load(model_of(std::get<0>(GetParam())), device, act);
+    }
+    AdapterConfig config(const Model & model) const { return config_of(std::get<1>(GetParam()), model); }
+    TempDir dir_;
+};
+
+TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
+    const auto model = open("reference", Dtype::f64);
+    const auto adapter = moved_adapter(model, config(*model));
+    const Batch batch = batch_for(*model);
+    std::vector<std::vector<float>> exact;
+    double loss = 0;
+    {
+        Session session(adapter, session_config());
+        loss = session.forward_backward(batch.view()).loss_sum;
+        exact = gradients(session);
+    }
+    const auto loss_now = [&] { return Session(adapter, session_config()).forward_backward(batch.view()).loss_sum; };
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        const std::vector<float> start = adapter->read(i);
+        const std::vector<float> & gradient = exact[static_cast<size_t>(i)];
+        std::vector<float> direction(start.size());
+        double predicted = 0, size = 0;
+        for (size_t j = 0; j < start.size(); ++j) {
+            direction[j] = random_u32(70 + static_cast<uint64_t>(i), j) % 2 ? 1.0f : -1.0f;
+            predicted += static_cast<double>(gradient[j]) * direction[j];
+            size += std::abs(static_cast<double>(gradient[j]));
+        }
+        constexpr double step = 0x1p-11;
+        const auto at = [&](double steps) {
+            std::vector<float> moved = start;
+            for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
+            adapter->write(adapter->params(), i, moved.data());
+            return loss_now();
+        };
+        const double measured = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step);
+        adapter->write(adapter->params(), i, start.data());
+        EXPECT_LE(std::abs(measured - predicted), 2e-6 * std::max(std::abs(predicted), 0.05 * size))
+            << adapter->tensor(i).name << " " << predicted;
+        EXPECT_GT(size, 0) << adapter->tensor(i).name;
+    }
+    const auto on_cpu = open("cpu", Dtype::f32);
+    const auto same = moved_adapter(on_cpu, config(*on_cpu));
+    std::vector<std::vector<float>> kept;
+    for (const Checkpointing checkpointing : {Checkpointing::off, Checkpointing::on}) {
+        Session session(same, session_config(checkpointing));
+        EXPECT_NEAR(session.forward_backward(batch.view()).loss_sum, loss, 1e-5 * loss);
+        for (size_t i = 0; i < exact.size(); ++i)
+            EXPECT_LE(relative_error(gradients(session)[i], exact[i]), 3e-5)
+                << same->tensor(static_cast<int32_t>(i)).name;
+        if (checkpointing == Checkpointing::off) kept = gradients(session);
+        EXPECT_EQ(gradients(session), kept) << "recomputed";
+    }
+}
+
+TEST_P(AdapterMethodsTest, ACacheAFileAndAMergedModelGiveTheLossesOfTraining) {
+    const auto model = open("cpu", Dtype::f32);
+    const auto adapter = moved_adapter(model, config(*model));
+    const Batch batch = random_batch(8, {12}, model->shape().n_vocab);
+    const std::vector<float> losses = token_losses(model, adapter, batch);
+    const std::vector<float> base = token_losses(model, nullptr, batch);
+    EXPECT_NE(losses, base);
+
+    // token by token
+    Context context(model, adapter, session_config().max_tokens);  // LongRoPE asks how long it may get
+    const auto n_vocab = static_cast<size_t>(model->shape().n_vocab);
+    std::vector<float> logits(n_vocab), by_cache(batch.tokens.size());
+    for (size_t t = 0; t < batch.tokens.size(); ++t) {
+        context.eval({&batch.tokens[t], 1}, false, logits.data());
+        if (batch.labels[t] < 0) continue;
+        double sum = 0;
+        for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+        by_cache[t] = static_cast<float>(std::log(sum) - logits[static_cast<size_t>(batch.labels[t])]);
+    }
+    expect_near(by_cache, losses, 2e-5);
+
+    const std::string file = dir_ / "adapter.gguf";
+    adapter->save(file);
+    const auto loaded = Adapter::load(model, file);
+    EXPECT_EQ(loaded->config().method, adapter->config().method);
+    EXPECT_EQ(loaded->target_modules(), adapter->target_modules());
+    EXPECT_EQ(token_losses(model, loaded, batch), losses);
+
+    merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2});
+    const auto merged = load(dir_ / "merged.gguf", "cpu", Dtype::f32);
+    expect_near(token_losses(merged, nullptr, batch), losses, 5e-5);
+
+    // A factor goes from the base to the adapter.
+    const std::vector<Adapter::Part> half{{adapter, 0.5}};
+    const auto scaled = Adapter::stack(model, half);
+    const std::vector<float> halfway = token_losses(model, scaled, batch);
+    EXPECT_NE(halfway, losses);
+    merge_model(*model, scaled.get(), dir_ / "half.gguf", {"F32", 2});
+    expect_near(token_losses(load(dir_ / "half.gguf", "cpu", Dtype::f32), nullptr, batch), halfway, 5e-5);
+    adapter->set_scale_factor(0);
+    expect_near(token_losses(model, adapter, batch), base, 1e-6);
+}
+
+std::string bytes_of(const std::string & path) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+}
+
+TEST_P(AdapterMethodsTest, TrainingLearnsAndGoesOnFromASavedStateInTheVeryBytes) {
+    const auto model = open("cpu", Dtype::bf16);
+    const auto run = [&](bool stops) {
+        auto adapter = Adapter::create(model, config(*model));
+        auto session = std::make_unique<Session>(adapter, session_config());
+        double first = 0, last = 0;
+        for (int step = 0; step < 6; ++step) {
+            if (stops && step == 3) {
+                session->save_state(dir_ / "state");
+                session.reset();
+                adapter = Adapter::create(model, config(*model));
+                session = std::make_unique<Session>(adapter, session_config());
+                session->load_state(dir_ / "state");
+            }
+            const LossSum loss = session->forward_backward(batch_for(*model).view());
+            (step == 0 ? first : last) = loss.loss_sum;
+            session->optimizer_step({0.02, 0, 1.0 / static_cast<double>(loss.n_trained), 1});
+        }
+        EXPECT_LT(last, first);
+        adapter->save(dir_ / "trained.gguf");
+        return bytes_of(dir_ / "trained.gguf");
+    };
+    EXPECT_EQ(run(false), run(true));
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, AdapterMethodsTest,
+                         testing::Combine(testing::ValuesIn(families), testing::ValuesIn(settings)),
+                         [](const auto & info) { return std::get<0>(info.param) + std::get<1>(info.param).name; });
+
+TEST(AdapterMethods, AFactorOfZeroKeepsItsGradient) {
+    const auto model = load(model_of("llama_biases"), "reference", Dtype::f64);
+    AdapterConfig config;
+    config.method = Method::ia3;
+    const auto adapter = moved_adapter(model, config);
+    std::vector<float> values = adapter->read(0);
+    values[3] = 0;
+    adapter->write(adapter->params(), 0, values.data());
+    const Batch batch = batch_for(*model);
+    Session session(adapter, session_config());
+    session.forward_backward(batch.view());
+    EXPECT_GT(std::abs(session.gradient(0)[3]), 1e-6);
+}
+
+TEST(AdapterMethods, WhatDoesNotGoTogetherIsRefusedInOneLine) {
+    const auto model = load(model_of("grouped_heads_f32"), "cpu", Dtype::f32);
+    AdapterConfig config;
+    config.method = Method::ia3;
+    config.target_modules = "k_proj,v_proj";
+    config.feedforward_modules = "down_proj";
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("'down_proj' is none of the target modules"),
+                 [&] { Adapter::create(model, config); });
+    config.feedforward_modules.clear();
+    config.use_dora = true;
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("DoRA belongs to LoRA; method ia3 has none"),
+                 [&] { Adapter::create(model, config); });
+    config.use_dora = false;
+    const auto adapter = Adapter::create(model, config);
+    const std::vector<Adapter::Part> two{{adapter, 1}, {adapter, 1}};
+    expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("method ia3 cannot be added to others"),
+                 [&] { Adapter::stack(model, two); });
+    const TempDir dir;
+    adapter->save(dir / "ia3.gguf");
+    const auto other = load(model_of("gpt2"), "cpu", Dtype::f32);
+    expect_error(LORICA_ERROR_MISMATCH, HasSubstr("was made for architecture 'llama'"),
+                 [&] { Adapter::load(other, dir / "ia3.gguf"); });
+    config.target_modules.clear();
+    const auto phi = load(model_of("phi3"), "cpu", Dtype::f32);
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("no target modules of IA3 for architecture 'phi3'"),
+                 [&] { Adapter::create(phi, config); });
+}
+
+}  // namespace
+}  // namespace lorica
