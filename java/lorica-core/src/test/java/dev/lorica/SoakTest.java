@@ -15,7 +15,7 @@ import dev.lorica.exceptions.MemoryException;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
-import dev.lorica.train.Checkpointing;
+import dev.lorica.train.Recomputation;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
 import java.io.IOException;
@@ -191,7 +191,7 @@ class SoakTest {
                 random -> new Trainer(
                                 model,
                                 one,
-                                step.toBuilder().checkpointing(Checkpointing.ON).build())
+                                step.toBuilder().recomputation(Recomputation.ON).build())
                         .memoryPlan(2, 64),
                 random -> new Evaluator(model, random.nextBoolean() ? other : null).evaluate(data, 2),
                 random -> {

@@ -4,45 +4,25 @@ import dev.lorica.exceptions.LoricaException;
 import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
 import dev.lorica.train.Checkpoint;
-import dev.lorica.train.IntervalStrategy;
+import dev.lorica.train.Setting;
 import dev.lorica.train.TrainerListener;
-import dev.lorica.train.TrainingConfig;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 import java.util.function.Consumer;
+import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Option;
 
 /** What a run writes down while it goes on, and how it goes on after its process has ended. */
 @Section("Checkpoints and logs")
-final class CheckpointOptions {
-    private static final TrainingConfig DEFAULTS = TrainingConfig.defaults();
-
-    @Option(
-            names = "--save-strategy",
-            paramLabel = "WHEN",
-            description = "When to write DIR/checkpoint-N: no, steps or epoch. Default: steps")
-    String saveStrategy;
-
-    @Option(
-            names = "--save-steps",
-            paramLabel = "N",
-            description = "Steps from one checkpoint to the next; 500 if nothing is said.")
-    Integer saveSteps;
-
+final class CheckpointOptions extends SettingOptions {
     @Option(
             names = "--saves-per-epoch",
             paramLabel = "N",
-            description = "The same as so many checkpoints in each epoch.")
+            description = "Checkpoints in each epoch, instead of --save-steps.")
     Integer savesPerEpoch;
-
-    @Option(
-            names = "--save-total-limit",
-            paramLabel = "N",
-            description = "Keep so many checkpoints, the newest and the best; 0: all. Default: ${DEFAULT-VALUE}")
-    int saveTotalLimit = DEFAULTS.saveTotalLimit();
 
     @Option(
             names = "--resume",
@@ -67,11 +47,26 @@ final class CheckpointOptions {
             description = "Folder for TensorBoard's files. Default: runs in --output.")
     Path loggingDir;
 
-    TrainingConfig.Builder apply(TrainingConfig.Builder config) {
-        return config.saveSteps(saveSteps != null ? saveSteps : DEFAULTS.saveSteps())
-                .saveStrategy(
-                        TrainingOptions.interval("--save-strategy", saveStrategy, saveSteps, IntervalStrategy.STEPS))
-                .saveTotalLimit(saveTotalLimit);
+    @Override
+    List<Setting> settings() {
+        return List.of(Setting.SAVE_STRATEGY, Setting.SAVE_STEPS, Setting.SAVE_TOTAL_LIMIT);
+    }
+
+    @Override
+    void adapt(Setting setting, OptionSpec.Builder option) {
+        if (setting != Setting.SAVE_TOTAL_LIMIT) {
+            option.initialValue(null); // each follows from the other
+        }
+    }
+
+    /** {@code null} where nothing was said. */
+    String saveStrategy() {
+        return value(Setting.SAVE_STRATEGY);
+    }
+
+    /** {@code null} where nothing was said. */
+    Integer saveSteps() {
+        return value(Setting.SAVE_STEPS);
     }
 
     boolean resumes() {

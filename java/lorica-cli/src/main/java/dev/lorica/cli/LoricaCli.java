@@ -102,8 +102,14 @@ public final class LoricaCli implements Callable<Integer> {
                 .addSubcommand(new InfoCommand(terminal))
                 .addSubcommand(new TokenizeCommand(terminal))
                 .addSubcommand(new DoctorCommand(terminal));
-        program.getSubcommands().values().forEach(command -> command.getHelpSectionMap()
-                .put(UsageMessageSpec.SECTION_KEY_OPTION_LIST, OptionSections::render));
+        for (CommandLine command : program.getSubcommands().values()) {
+            command.getHelpSectionMap().put(UsageMessageSpec.SECTION_KEY_OPTION_LIST, OptionSections::render);
+            for (CommandSpec mixin : command.getCommandSpec().mixins().values()) {
+                if (mixin.userObject() instanceof SettingOptions settings) {
+                    settings.addTo(command.getCommandSpec());
+                }
+            }
+        }
         return program.setOut(new PrintWriter(terminal.out(), true, StandardCharsets.UTF_8))
                 .setErr(new PrintWriter(terminal.err(), true, StandardCharsets.UTF_8))
                 .setUsageHelpWidth(80)

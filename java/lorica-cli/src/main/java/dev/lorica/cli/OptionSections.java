@@ -39,6 +39,9 @@ final class OptionSections {
     }
 
     private static String sectionOf(CommandSpec command, OptionSpec option) {
+        if (option.userObject() instanceof SettingOptions settings) {
+            return title(settings);
+        }
         return command.mixins().values().stream()
                 .filter(mixin -> mixin.options().contains(option))
                 .map(OptionSections::title)
@@ -47,7 +50,11 @@ final class OptionSections {
     }
 
     private static String title(CommandSpec mixin) {
-        Section section = mixin.userObject().getClass().getAnnotation(Section.class);
+        return title(mixin.userObject());
+    }
+
+    private static String title(Object options) {
+        Section section = options.getClass().getAnnotation(Section.class);
         return section == null ? "" : section.value();
     }
 }

@@ -2,9 +2,9 @@ package dev.lorica.cli;
 
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
-import dev.lorica.train.Checkpointing;
 import dev.lorica.train.MemoryPlan;
 import dev.lorica.train.Optimizer;
+import dev.lorica.train.Recomputation;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
 import java.nio.file.Path;
@@ -100,9 +100,9 @@ final class PlanCommand implements Callable<Integer> {
                 maxLength = DataOptions.defaultMaxLength(base.info().contextLength());
             }
             new TrainingReport(terminal).model(base.info());
-            Way kept = way(base, adapter, Checkpointing.OFF, limit);
-            Way recomputed = way(base, adapter, Checkpointing.ON, limit);
-            Way chosen = way(base, adapter, Checkpointing.AUTO, limit);
+            Way kept = way(base, adapter, Recomputation.OFF, limit);
+            Way recomputed = way(base, adapter, Recomputation.ON, limit);
+            Way chosen = way(base, adapter, Recomputation.AUTO, limit);
             if (terminal.json()) {
                 Map<String, Object> json = new LinkedHashMap<>();
                 json.put("model", model.toString());
@@ -133,12 +133,12 @@ final class PlanCommand implements Callable<Integer> {
         }
     }
 
-    private Way way(Model base, Adapter adapter, Checkpointing checkpointing, long limit) {
+    private Way way(Model base, Adapter adapter, Recomputation recomputation, long limit) {
         TrainingConfig config = TrainingConfig.builder()
                 .batchSize(batchSize)
                 .maxLength(maxLength)
                 .optimizer(Optimizer.of(optimizer))
-                .checkpointing(checkpointing)
+                .recomputation(recomputation)
                 .memoryLimit(limit)
                 .build();
         Trainer trainer = new Trainer(base, adapter, config);

@@ -1,5 +1,6 @@
 package dev.lorica.cli;
 
+import dev.lorica.train.Setting;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Map;
@@ -14,6 +15,10 @@ final class Spelling {
     private static final Map<String, String> OURS = new HashMap<>();
 
     static {
+        for (Setting setting : Setting.values()) {
+            setting.otherNames().forEach(other -> others("--" + setting.option(), "--" + other));
+        }
+
         others("--model", "--model-name-or-path", "--base-model");
         others("--data", "--train-file", "--dataset", "--dataset-path", "--dataset-name");
         others("--output", "--output-dir", "--save-path", "--gguf-path");
@@ -53,26 +58,9 @@ final class Spelling {
         others("--use-rslora", "--peft-use-rslora");
         others("--use-dora", "--peft-use-dora");
         others("--init-lora-weights", "--peft-init-lora-weights");
-        others("--loraplus-lr-ratio", "--loraplus-ratio");
 
-        others("--epochs", "--num-train-epochs", "--num-epochs");
-        others("--batch-size", "--per-device-train-batch-size", "--per-gpu-train-batch-size", "--micro-batch-size");
-        others("--learning-rate", "--lr");
-        others("--optim", "--optimizer");
-        others("--neftune-noise-alpha", "--neftune-alpha");
-        others("--lr-scheduler-type", "--lr-scheduler");
-        others("--max-steps", "--iters");
-        others("--gradient-accumulation-steps", "--grad-accumulation-steps");
-        others("--gradient-checkpointing", "--grad-checkpoint");
         others("--max-samples", "--max-train-samples");
-        others("--eval-steps", "--steps-per-eval");
-        others("--save-steps", "--save-every");
-        others("--max-grad-norm", "--max-gradient-norm");
-        others("--logging-steps", "--steps-per-report");
 
-        others("--min-learning-rate", "--min-lr", "--lr-end");
-        others("--eval-strategy", "--evaluation-strategy");
-        others("--eval-batch-size", "--per-device-eval-batch-size", "--per-gpu-eval-batch-size");
         others("--hub-private", "--hub-private-repo");
         others("--resume", "--resume-from-checkpoint");
 

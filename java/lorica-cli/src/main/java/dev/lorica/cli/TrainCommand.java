@@ -211,7 +211,7 @@ final class TrainCommand implements Callable<Integer> {
         training.defaultLearningRate = objective.defaultLearningRate(training.defaultLearningRate);
         training.config(
                 dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
-        method.check(lora, training.seed);
+        method.check(lora, training.seed());
         format = format.of(method.method());
         hub.check();
         List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
@@ -236,7 +236,8 @@ final class TrainCommand implements Callable<Integer> {
                 Adapter adapter = start == null
                         ? Adapter.create(
                                 base,
-                                method.config(lora, training.seed, base.info().layers()))
+                                method.config(
+                                        lora, training.seed(), base.info().layers()))
                         : Adapter.load(base, HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err()
@@ -255,10 +256,10 @@ final class TrainCommand implements Callable<Integer> {
 
         DataConfig dataConfig = dataOptions.config(base);
         TokenizedDataset examples = dataOptions.examples(
-                data, base.tokenizer(), dataConfig, training.seed, part -> report.data("data", part));
+                data, base.tokenizer(), dataConfig, training.seed(), part -> report.data("data", part));
         TokenizedDataset held = null;
         if (evalSplit != null) {
-            TokenizedDataset.Split split = examples.split(evalSplit, training.seed);
+            TokenizedDataset.Split split = examples.split(evalSplit, training.seed());
             examples = split.train();
             held = split.eval();
             report.part("eval data", held.report());

@@ -16,7 +16,7 @@ import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
-import dev.lorica.internal.NativeTraining;
+import dev.lorica.internal.NativeSession;
 import java.util.Arrays;
 import java.util.function.BiConsumer;
 import java.util.function.BooleanSupplier;
@@ -167,22 +167,22 @@ public final class Evaluator {
                 (double) matches / examples, f1 / examples, examples, (System.nanoTime() - start) / 1e9);
     }
 
-    private <R> R inSession(BatchShape shape, Function<NativeTraining, R> work) {
-        try (NativeTraining session = adapter == null
-                ? new NativeTraining(Inner.MODEL.of(model), params(shape))
-                : new NativeTraining(Inner.ADAPTER.of(adapter), params(shape))) {
+    private <R> R inSession(BatchShape shape, Function<NativeSession, R> work) {
+        try (NativeSession session = adapter == null
+                ? new NativeSession(Inner.MODEL.of(model), params(shape))
+                : new NativeSession(Inner.ADAPTER.of(adapter), params(shape))) {
             return work.apply(session);
         }
     }
 
     /** Nothing is kept for a backward pass, so the plan need not have room for it. */
-    private static NativeTraining.Params params(BatchShape shape) {
-        return new NativeTraining.Params(
+    private static NativeSession.Params params(BatchShape shape) {
+        return new NativeSession.Params(
                 shape.tokens(),
                 shape.sequences(),
                 shape.sequenceLength(),
-                NativeTraining.CHECKPOINTING_ON,
-                NativeTraining.OPTIMIZER_ADAMW,
+                NativeSession.RECOMPUTATION_ON,
+                NativeSession.OPTIMIZER_ADAMW,
                 0,
                 0.9,
                 0.999,
@@ -191,8 +191,8 @@ public final class Evaluator {
                 0);
     }
 
-    private static Loss loss(NativeTraining session, Batch batch, float[] losses) {
-        NativeTraining.Loss loss =
+    private static Loss loss(NativeSession session, Batch batch, float[] losses) {
+        NativeSession.Loss loss =
                 session.evaluate(batch.tokens(), batch.labels(), batch.positions(), batch.sequenceLengths(), losses);
         return new Loss(loss.sum(), loss.trained());
     }

@@ -7,7 +7,7 @@ import dev.lorica.eval.Loss;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.internal.Inner;
-import dev.lorica.internal.NativeTraining;
+import dev.lorica.internal.NativeSession;
 import java.nio.file.Path;
 import java.util.List;
 
@@ -25,7 +25,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     }
 
     private final BatchShape shape;
-    private final NativeTraining engine;
+    private final NativeSession engine;
     private final Objective objective;
 
     /** Of plain fine-tuning. */
@@ -36,7 +36,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     LocalSession(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
         this.shape = shape;
         this.objective = objective;
-        engine = new NativeTraining(Inner.ADAPTER.of(adapter), params(config, shape));
+        engine = new NativeSession(Inner.ADAPTER.of(adapter), params(config, shape));
         switch (adapter.info().method()) {
             case LORA -> {
                 if (config.loraplusLrRatio() != 1) {
@@ -71,15 +71,15 @@ final class LocalSession implements GradientSource, AutoCloseable {
 
     /** What such a session would need, without allocating it. */
     static MemoryPlan plan(Adapter adapter, TrainingConfig config, BatchShape shape) {
-        return NativeTraining.plan(Inner.ADAPTER.of(adapter), params(config, shape), MemoryPlan::new);
+        return NativeSession.plan(Inner.ADAPTER.of(adapter), params(config, shape), MemoryPlan::new);
     }
 
-    private static NativeTraining.Params params(TrainingConfig config, BatchShape shape) {
-        return new NativeTraining.Params(
+    private static NativeSession.Params params(TrainingConfig config, BatchShape shape) {
+        return new NativeSession.Params(
                 shape.tokens(),
                 shape.sequences(),
                 shape.sequenceLength(),
-                config.checkpointing().code,
+                config.recomputation().code,
                 config.optimizer().code,
                 config.neftuneNoiseAlpha(),
                 config.adamBeta1(),
@@ -223,7 +223,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
         }
     }
 
-    private static Loss loss(NativeTraining.Loss loss) {
+    private static Loss loss(NativeSession.Loss loss) {
         return new Loss(loss.sum(), loss.trained());
     }
 

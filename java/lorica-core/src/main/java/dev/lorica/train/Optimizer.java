@@ -2,15 +2,15 @@ package dev.lorica.train;
 
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
-import dev.lorica.internal.NativeTraining;
+import dev.lorica.internal.NativeSession;
 import java.util.Locale;
 
 /** What turns gradients into steps; names are those of Hugging Face's {@code optim}. */
 public enum Optimizer {
     /** Loshchilov and Hutter 2019, with two moments of 32 bits for each parameter. */
-    ADAMW(NativeTraining.OPTIMIZER_ADAMW),
+    ADAMW(NativeSession.OPTIMIZER_ADAMW),
     /** The same with moments of 8 bits in blocks of 256 (Dettmers et al. 2022): a quarter of the memory. */
-    ADAMW_8BIT(NativeTraining.OPTIMIZER_ADAMW_8BIT);
+    ADAMW_8BIT(NativeSession.OPTIMIZER_ADAMW_8BIT);
 
     final int code;
 

@@ -158,7 +158,7 @@ public final class Trainer {
         TokenizedDataset scored = objective.scoresPrompts() ? data.withScoredPrompts() : data;
         BatchShape shape = withKl(BatchShape.of(Packer.inOrder(data, evalBatchSize(config))));
         try (LocalSession session = new LocalSession(
-                adapter, config.toBuilder().checkpointing(Checkpointing.ON).build(), objective, shape)) {
+                adapter, config.toBuilder().recomputation(Recomputation.ON).build(), objective, shape)) {
             return TrainingLoop.evaluate(session, objective, scored, evalBatchSize(config), () -> false);
         }
     }
@@ -305,7 +305,7 @@ public final class Trainer {
     private TrainingResult train(
             TrainingPlan plan, LocalSession session, TokenizedDataset data, TokenizedDataset evalData) {
         TrainingLoop loop = new TrainingLoop(
-                new TrainingLoop.Setting(
+                new TrainingLoop.Run(
                         model,
                         adapter,
                         plan,

@@ -4,6 +4,11 @@ import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.json.Json;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.RecordComponent;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.Map;
 
 /**
  * How to train. Names and meanings are those of Hugging Face's {@code TrainingArguments}, so that a recipe can be carried over;
@@ -61,7 +66,7 @@ import dev.lorica.internal.json.Json;
  * @param shuffle                   whether each epoch has an order of its own
  * @param groupByLength             {@code group_by_length}: whether a micro-batch has examples of about the same length. Nothing is padded
  *                                  here, so this saves memory where lengths differ much, not time.
- * @param checkpointing             {@code gradient_checkpointing}
+ * @param recomputation             {@code gradient_checkpointing}
  * @param memoryLimit               bytes that the plan may use; 0: what the system has available
  */
 public record TrainingConfig(
@@ -100,21 +105,48 @@ public record TrainingConfig(
         long seed,
         boolean shuffle,
         boolean groupByLength,
-        Checkpointing checkpointing,
+        Recomputation recomputation,
         long memoryLimit) {
 
     public TrainingConfig {
-        Arguments.given(schedulerType, "schedulerType");
-        Arguments.given(optimizer, "optimizer");
-        Arguments.given(checkpointing, "checkpointing");
-        Arguments.given(evalStrategy, "evalStrategy");
-        Arguments.given(saveStrategy, "saveStrategy");
-        check(maxSteps == -1 || maxSteps > 0, "max steps", maxSteps, "at least 1, or -1 for as many as the epochs say");
+        Setting.EPOCHS.check(epochs);
+        Setting.MAX_STEPS.check(maxSteps);
+        Setting.BATCH_SIZE.check(batchSize);
+        Setting.EVAL_BATCH_SIZE.check(evalBatchSize);
+        Setting.GRADIENT_ACCUMULATION_STEPS.check(gradientAccumulationSteps);
+        Setting.LEARNING_RATE.check(learningRate);
+        Setting.SCHEDULER_TYPE.check(schedulerType);
+        Setting.MIN_LEARNING_RATE.check(minLearningRate);
+        Setting.SCHEDULER_POWER.check(schedulerPower);
+        Setting.SCHEDULER_CYCLES.check(schedulerCycles);
+        Setting.DECAY_STEPS.check(decaySteps);
+        Setting.TIMESCALE.check(timescale);
+        Setting.WARMUP_STEPS.check(warmupSteps);
+        Setting.WARMUP_RATIO.check(warmupRatio);
+        Setting.OPTIMIZER.check(optimizer);
+        Setting.LORAPLUS_LR_RATIO.check(loraplusLrRatio);
+        Setting.WEIGHT_DECAY.check(weightDecay);
+        Setting.MAX_GRAD_NORM.check(maxGradNorm);
+        Setting.ADAM_BETA1.check(adamBeta1);
+        Setting.ADAM_BETA2.check(adamBeta2);
+        Setting.ADAM_EPSILON.check(adamEpsilon);
+        Setting.NEFTUNE_NOISE_ALPHA.check(neftuneNoiseAlpha);
+        Setting.MAX_LENGTH.check(maxLength);
+        Setting.LOGGING_STEPS.check(loggingSteps);
+        Setting.EVAL_STRATEGY.check(evalStrategy);
+        Setting.EVAL_STEPS.check(evalSteps);
+        Setting.EARLY_STOPPING_PATIENCE.check(earlyStoppingPatience);
+        Setting.EARLY_STOPPING_THRESHOLD.check(earlyStoppingThreshold);
+        Setting.SAVE_STRATEGY.check(saveStrategy);
+        Setting.SAVE_STEPS.check(saveSteps);
+        Setting.SAVE_TOTAL_LIMIT.check(saveTotalLimit);
+        Setting.LOAD_BEST_MODEL_AT_END.check(loadBestModelAtEnd);
+        Setting.SEED.check(seed);
+        Setting.SHUFFLE.check(shuffle);
+        Setting.GROUP_BY_LENGTH.check(groupByLength);
+        Setting.RECOMPUTATION.check(recomputation);
+        Setting.MEMORY_LIMIT.check(memoryLimit);
         check(maxSteps > 0 || epochs > 0 && Double.isFinite(epochs), "epochs", epochs, "more than 0");
-        check(batchSize >= 1, "batch size", batchSize, "at least 1");
-        check(evalBatchSize >= 0, "eval batch size", evalBatchSize, "0 (as the batch size) or more");
-        check(gradientAccumulationSteps >= 1, "gradient accumulation steps", gradientAccumulationSteps, "at least 1");
-        check(learningRate > 0 && Double.isFinite(learningRate), "learning rate", learningRate, "more than 0");
         boolean endsAbove0 = schedulerType == SchedulerType.COSINE
                 || schedulerType == SchedulerType.POLYNOMIAL
                 || schedulerType == SchedulerType.WARMUP_STABLE_DECAY;
@@ -129,48 +161,13 @@ public record TrainingConfig(
                 "min learning rate",
                 minLearningRate,
                 "between 0 and the learning rate, " + learningRate);
-        check(schedulerPower > 0 && Double.isFinite(schedulerPower), "scheduler power", schedulerPower, "more than 0");
-        check(
-                schedulerCycles > 0 && Double.isFinite(schedulerCycles),
-                "scheduler cycles",
-                schedulerCycles,
-                "more than 0");
         boolean decays = schedulerType == SchedulerType.WARMUP_STABLE_DECAY;
         check(
                 decays ? decaySteps >= 1 : decaySteps == 0,
                 "decay steps",
                 decaySteps,
                 decays ? "at least 1 for the scheduler warmup_stable_decay" : "0 with the scheduler " + schedulerType);
-        check(timescale >= 0, "timescale", timescale, "0 (as the warm-up) or more");
-        check(warmupSteps >= 0, "warmup steps", warmupSteps, "0 or more");
-        check(warmupRatio >= 0 && warmupRatio <= 1, "warmup ratio", warmupRatio, "between 0 and 1");
-        check(
-                loraplusLrRatio > 0 && Double.isFinite(loraplusLrRatio),
-                "loraplus lr ratio",
-                loraplusLrRatio,
-                "more than 0");
-        check(weightDecay >= 0 && Double.isFinite(weightDecay), "weight decay", weightDecay, "0 or more");
-        check(maxGradNorm >= 0 && Double.isFinite(maxGradNorm), "max grad norm", maxGradNorm, "0 (never clip) or more");
-        check(adamBeta1 >= 0 && adamBeta1 < 1, "adam beta1", adamBeta1, "at least 0 and below 1");
-        check(adamBeta2 >= 0 && adamBeta2 < 1, "adam beta2", adamBeta2, "at least 0 and below 1");
-        check(adamEpsilon > 0 && Double.isFinite(adamEpsilon), "adam epsilon", adamEpsilon, "more than 0");
-        check(
-                neftuneNoiseAlpha >= 0 && Double.isFinite(neftuneNoiseAlpha),
-                "neftune noise alpha",
-                neftuneNoiseAlpha,
-                "0 (no noise) or more");
         check(!groupByLength || shuffle, "group by length", groupByLength, "false where the data are not shuffled");
-        check(maxLength >= 2, "max length", maxLength, "at least 2");
-        check(loggingSteps >= 1, "logging steps", loggingSteps, "at least 1");
-        check(evalSteps >= 1, "eval steps", evalSteps, "at least 1");
-        check(earlyStoppingPatience >= 0, "early stopping patience", earlyStoppingPatience, "0 (never) or more");
-        check(
-                earlyStoppingThreshold >= 0 && Double.isFinite(earlyStoppingThreshold),
-                "early stopping threshold",
-                earlyStoppingThreshold,
-                "0 or more");
-        check(saveSteps >= 1, "save steps", saveSteps, "at least 1");
-        check(saveTotalLimit >= 0, "save total limit", saveTotalLimit, "0 (all) or more");
         boolean evaluates = evalStrategy != IntervalStrategy.NO;
         check(
                 evaluates || earlyStoppingPatience == 0,
@@ -178,7 +175,6 @@ public record TrainingConfig(
                 evalStrategy,
                 "steps or epoch for early stopping");
         check(evaluates || !loadBestModelAtEnd, "eval strategy", evalStrategy, "steps or epoch to find the best model");
-        check(memoryLimit >= 0, "memory limit", memoryLimit, "0 (what is available) or more");
     }
 
     private static void check(boolean good, String name, Object value, String meant) {
@@ -203,317 +199,207 @@ public record TrainingConfig(
 
     /** A builder that starts from these values. */
     public Builder toBuilder() {
-        Builder b = new Builder();
-        b.epochs = epochs;
-        b.maxSteps = maxSteps;
-        b.batchSize = batchSize;
-        b.evalBatchSize = evalBatchSize;
-        b.gradientAccumulationSteps = gradientAccumulationSteps;
-        b.learningRate = learningRate;
-        b.schedulerType = schedulerType;
-        b.minLearningRate = minLearningRate;
-        b.schedulerPower = schedulerPower;
-        b.schedulerCycles = schedulerCycles;
-        b.decaySteps = decaySteps;
-        b.timescale = timescale;
-        b.warmupSteps = warmupSteps;
-        b.warmupRatio = warmupRatio;
-        b.optimizer = optimizer;
-        b.loraplusLrRatio = loraplusLrRatio;
-        b.weightDecay = weightDecay;
-        b.maxGradNorm = maxGradNorm;
-        b.adamBeta1 = adamBeta1;
-        b.adamBeta2 = adamBeta2;
-        b.adamEpsilon = adamEpsilon;
-        b.neftuneNoiseAlpha = neftuneNoiseAlpha;
-        b.maxLength = maxLength;
-        b.loggingSteps = loggingSteps;
-        b.evalStrategy = evalStrategy;
-        b.evalSteps = evalSteps;
-        b.earlyStoppingPatience = earlyStoppingPatience;
-        b.earlyStoppingThreshold = earlyStoppingThreshold;
-        b.saveStrategy = saveStrategy;
-        b.saveSteps = saveSteps;
-        b.saveTotalLimit = saveTotalLimit;
-        b.loadBestModelAtEnd = loadBestModelAtEnd;
-        b.seed = seed;
-        b.shuffle = shuffle;
-        b.groupByLength = groupByLength;
-        b.checkpointing = checkpointing;
-        b.memoryLimit = memoryLimit;
-        return b;
+        Builder builder = new Builder();
+        for (RecordComponent component : TrainingConfig.class.getRecordComponents()) {
+            try {
+                builder.values.put(component.getName(), component.getAccessor().invoke(this));
+            } catch (ReflectiveOperationException e) {
+                throw new IllegalStateException(e);
+            }
+        }
+        return builder;
     }
 
-    /** Every setter's meaning is that of the record's component of the same name. */
+    /** Every setter's meaning is that of the record's component of the same name; what is not set is as {@link Setting} says. */
     public static final class Builder {
-        private double epochs = 3;
-        private int maxSteps = -1;
-        private int batchSize = 4;
-        private int evalBatchSize = 0;
-        private int gradientAccumulationSteps = 1;
-        private double learningRate = 2e-4;
-        private SchedulerType schedulerType = SchedulerType.LINEAR;
-        private double minLearningRate = 0;
-        private double schedulerPower = 1;
-        private double schedulerCycles = 1;
-        private int decaySteps = 0;
-        private int timescale = 0;
-        private int warmupSteps = 0;
-        private double warmupRatio = 0;
-        private Optimizer optimizer = Optimizer.ADAMW;
-        private double loraplusLrRatio = 1;
-        private double weightDecay = 0;
-        private double maxGradNorm = 1;
-        private double adamBeta1 = 0.9;
-        private double adamBeta2 = 0.999;
-        private double adamEpsilon = 1e-8;
-        private double neftuneNoiseAlpha = 0;
-        private int maxLength = 1024;
-        private int loggingSteps = 10;
-        private IntervalStrategy evalStrategy = IntervalStrategy.EPOCH;
-        private int evalSteps = 500;
-        private int earlyStoppingPatience = 0;
-        private double earlyStoppingThreshold = 0;
-        private IntervalStrategy saveStrategy = IntervalStrategy.STEPS;
-        private int saveSteps = 500;
-        private int saveTotalLimit = 3;
-        private boolean loadBestModelAtEnd = false;
-        private long seed = 42;
-        private boolean shuffle = true;
-        private boolean groupByLength = false;
-        private Checkpointing checkpointing = Checkpointing.AUTO;
-        private long memoryLimit = 0;
+        private final Map<String, Object> values = new HashMap<>();
 
-        private Builder() {}
+        private Builder() {
+            for (Setting setting : Setting.values()) {
+                values.put(setting.component(), setting.initial());
+            }
+        }
+
+        /** @throws InvalidArgumentException for a value of another type */
+        public Builder set(Setting setting, Object value) {
+            Arguments.given(setting, "setting");
+            if (value == null || value.getClass() != setting.initial().getClass()) {
+                throw new InvalidArgumentException(
+                        setting.component() + " is " + value + "; a value such as " + setting.initial() + " is meant");
+            }
+            values.put(setting.component(), value);
+            return this;
+        }
 
         public Builder epochs(double value) {
-            epochs = value;
-            return this;
+            return with("epochs", value);
         }
 
         public Builder maxSteps(int value) {
-            maxSteps = value;
-            return this;
+            return with("maxSteps", value);
         }
 
         public Builder batchSize(int value) {
-            batchSize = value;
-            return this;
+            return with("batchSize", value);
         }
 
         public Builder evalBatchSize(int value) {
-            evalBatchSize = value;
-            return this;
+            return with("evalBatchSize", value);
         }
 
         public Builder gradientAccumulationSteps(int value) {
-            gradientAccumulationSteps = value;
-            return this;
+            return with("gradientAccumulationSteps", value);
         }
 
         public Builder learningRate(double value) {
-            learningRate = value;
-            return this;
+            return with("learningRate", value);
         }
 
         public Builder schedulerType(SchedulerType value) {
-            schedulerType = value;
-            return this;
+            return with("schedulerType", value);
         }
 
         public Builder minLearningRate(double value) {
-            minLearningRate = value;
-            return this;
+            return with("minLearningRate", value);
         }
 
         public Builder schedulerPower(double value) {
-            schedulerPower = value;
-            return this;
+            return with("schedulerPower", value);
         }
 
         public Builder schedulerCycles(double value) {
-            schedulerCycles = value;
-            return this;
+            return with("schedulerCycles", value);
         }
 
         public Builder decaySteps(int value) {
-            decaySteps = value;
-            return this;
+            return with("decaySteps", value);
         }
 
         public Builder timescale(int value) {
-            timescale = value;
-            return this;
+            return with("timescale", value);
         }
 
         public Builder warmupSteps(int value) {
-            warmupSteps = value;
-            return this;
+            return with("warmupSteps", value);
         }
 
         public Builder warmupRatio(double value) {
-            warmupRatio = value;
-            return this;
+            return with("warmupRatio", value);
         }
 
         public Builder optimizer(Optimizer value) {
-            optimizer = value;
-            return this;
+            return with("optimizer", value);
         }
 
         public Builder loraplusLrRatio(double value) {
-            loraplusLrRatio = value;
-            return this;
+            return with("loraplusLrRatio", value);
         }
 
         public Builder weightDecay(double value) {
-            weightDecay = value;
-            return this;
+            return with("weightDecay", value);
         }
 
         public Builder maxGradNorm(double value) {
-            maxGradNorm = value;
-            return this;
+            return with("maxGradNorm", value);
         }
 
         public Builder adamBeta1(double value) {
-            adamBeta1 = value;
-            return this;
+            return with("adamBeta1", value);
         }
 
         public Builder adamBeta2(double value) {
-            adamBeta2 = value;
-            return this;
+            return with("adamBeta2", value);
         }
 
         public Builder adamEpsilon(double value) {
-            adamEpsilon = value;
-            return this;
+            return with("adamEpsilon", value);
         }
 
         public Builder neftuneNoiseAlpha(double value) {
-            neftuneNoiseAlpha = value;
-            return this;
+            return with("neftuneNoiseAlpha", value);
         }
 
         public Builder maxLength(int value) {
-            maxLength = value;
-            return this;
+            return with("maxLength", value);
         }
 
         public Builder loggingSteps(int value) {
-            loggingSteps = value;
-            return this;
+            return with("loggingSteps", value);
         }
 
         public Builder evalStrategy(IntervalStrategy value) {
-            evalStrategy = value;
-            return this;
+            return with("evalStrategy", value);
         }
 
         /** Also sets {@link IntervalStrategy#STEPS}. */
         public Builder evalSteps(int value) {
-            evalSteps = value;
-            evalStrategy = IntervalStrategy.STEPS;
-            return this;
+            return with("evalStrategy", IntervalStrategy.STEPS).with("evalSteps", value);
         }
 
         public Builder earlyStoppingPatience(int value) {
-            earlyStoppingPatience = value;
-            return this;
+            return with("earlyStoppingPatience", value);
         }
 
         public Builder earlyStoppingThreshold(double value) {
-            earlyStoppingThreshold = value;
-            return this;
+            return with("earlyStoppingThreshold", value);
         }
 
         public Builder saveStrategy(IntervalStrategy value) {
-            saveStrategy = value;
-            return this;
+            return with("saveStrategy", value);
         }
 
         /** Also sets {@link IntervalStrategy#STEPS}. */
         public Builder saveSteps(int value) {
-            saveSteps = value;
-            saveStrategy = IntervalStrategy.STEPS;
-            return this;
+            return with("saveStrategy", IntervalStrategy.STEPS).with("saveSteps", value);
         }
 
         public Builder saveTotalLimit(int value) {
-            saveTotalLimit = value;
-            return this;
+            return with("saveTotalLimit", value);
         }
 
         public Builder loadBestModelAtEnd(boolean value) {
-            loadBestModelAtEnd = value;
-            return this;
+            return with("loadBestModelAtEnd", value);
         }
 
         public Builder seed(long value) {
-            seed = value;
-            return this;
+            return with("seed", value);
         }
 
         public Builder shuffle(boolean value) {
-            shuffle = value;
-            return this;
+            return with("shuffle", value);
         }
 
         public Builder groupByLength(boolean value) {
-            groupByLength = value;
-            return this;
+            return with("groupByLength", value);
         }
 
-        public Builder checkpointing(Checkpointing value) {
-            checkpointing = value;
-            return this;
+        public Builder recomputation(Recomputation value) {
+            return with("recomputation", value);
         }
 
         public Builder memoryLimit(long value) {
-            memoryLimit = value;
+            return with("memoryLimit", value);
+        }
+
+        private Builder with(String component, Object value) {
+            values.put(component, value);
             return this;
         }
 
         public TrainingConfig build() {
-            return new TrainingConfig(
-                    epochs,
-                    maxSteps,
-                    batchSize,
-                    evalBatchSize,
-                    gradientAccumulationSteps,
-                    learningRate,
-                    schedulerType,
-                    minLearningRate,
-                    schedulerPower,
-                    schedulerCycles,
-                    decaySteps,
-                    timescale,
-                    warmupSteps,
-                    warmupRatio,
-                    optimizer,
-                    loraplusLrRatio,
-                    weightDecay,
-                    maxGradNorm,
-                    adamBeta1,
-                    adamBeta2,
-                    adamEpsilon,
-                    neftuneNoiseAlpha,
-                    maxLength,
-                    loggingSteps,
-                    evalStrategy,
-                    evalSteps,
-                    earlyStoppingPatience,
-                    earlyStoppingThreshold,
-                    saveStrategy,
-                    saveSteps,
-                    saveTotalLimit,
-                    loadBestModelAtEnd,
-                    seed,
-                    shuffle,
-                    groupByLength,
-                    checkpointing,
-                    memoryLimit);
+            RecordComponent[] components = TrainingConfig.class.getRecordComponents();
+            Class<?>[] types =
+                    Arrays.stream(components).map(RecordComponent::getType).toArray(Class<?>[]::new);
+            Object[] all = Arrays.stream(components)
+                    .map(component -> values.get(component.getName()))
+                    .toArray();
+            try {
+                return TrainingConfig.class.getDeclaredConstructor(types).newInstance(all);
+            } catch (InvocationTargetException e) {
+                throw (RuntimeException) e.getCause(); // what a check found wrong
+            } catch (ReflectiveOperationException e) {
+                throw new IllegalStateException(e);
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ final class TrainingLoop {
     private static final Logger LOG = LoggerFactory.getLogger(TrainingLoop.class);
 
     /** What a run works with. */
-    record Setting(
+    record Run(
             Model model,
             Adapter adapter,
             TrainingPlan plan,
@@ -41,7 +41,7 @@ final class TrainingLoop {
             Consumer<TrainingResult> describe,
             Objective objective) {}
 
-    private final Setting run;
+    private final Run run;
     private final TrainingConfig config;
     private final TrainingPlan plan;
     private final LocalSession session;
@@ -62,7 +62,7 @@ final class TrainingLoop {
      * @param gradients leaves its sums in {@code session}, and may be that
      * @param checksums whether checkpoints are written or gone on from, which needs to tell data apart
      */
-    TrainingLoop(Setting run, LocalSession session, GradientSource gradients, boolean checksums) {
+    TrainingLoop(Run run, LocalSession session, GradientSource gradients, boolean checksums) {
         this.run = run;
         this.plan = run.plan();
         this.config = plan.config();

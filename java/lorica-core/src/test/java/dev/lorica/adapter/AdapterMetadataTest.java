@@ -8,7 +8,7 @@ import dev.lorica.data.PromptTemplate;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.internal.json.Json;
-import dev.lorica.train.Checkpointing;
+import dev.lorica.train.Recomputation;
 import dev.lorica.train.SchedulerType;
 import dev.lorica.train.TrainingConfig;
 import dev.lorica.train.TrainingResult;
@@ -35,7 +35,7 @@ class AdapterMetadataTest {
             new AdapterMetadata.SpecialTokens(1, 2),
             Json.toMap(TrainingConfig.builder()
                     .schedulerType(SchedulerType.COSINE)
-                    .checkpointing(Checkpointing.ON)
+                    .recomputation(Recomputation.ON)
                     .seed(7)
                     .build()),
             Json.toMap(new TrainingResult(

@@ -552,7 +552,7 @@ class TrainerTest {
         try (Adapter adapter =
                 Adapter.create(model, LoraConfig.builder().rank(2).build())) {
             TrainingConfig.Builder config =
-                    config().batchSize(1).evalBatchSize(10).maxSteps(2).checkpointing(Checkpointing.ON);
+                    config().batchSize(1).evalBatchSize(10).maxSteps(2).recomputation(Recomputation.ON);
             MemoryPlan whole =
                     new Trainer(model, adapter, config.build()).plan(ten, ten).memory();
             MemoryPlan trainingAlone =

@@ -18,10 +18,10 @@ import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.IntPointer;
 
 /** A training session, as the native library holds it: gradients, the optimizer's state, and memory for batches up to a shape. */
-public final class NativeTraining implements AutoCloseable {
-    public static final int CHECKPOINTING_AUTO = Lorica.LORICA_RECOMPUTATION_AUTO;
-    public static final int CHECKPOINTING_OFF = Lorica.LORICA_RECOMPUTATION_OFF;
-    public static final int CHECKPOINTING_ON = Lorica.LORICA_RECOMPUTATION_ON;
+public final class NativeSession implements AutoCloseable {
+    public static final int RECOMPUTATION_AUTO = Lorica.LORICA_RECOMPUTATION_AUTO;
+    public static final int RECOMPUTATION_OFF = Lorica.LORICA_RECOMPUTATION_OFF;
+    public static final int RECOMPUTATION_ON = Lorica.LORICA_RECOMPUTATION_ON;
     public static final int OPTIMIZER_ADAMW = Lorica.LORICA_OPTIMIZER_ADAMW;
     public static final int OPTIMIZER_ADAMW_8BIT = Lorica.LORICA_OPTIMIZER_ADAMW_8BIT;
 
@@ -29,14 +29,14 @@ public final class NativeTraining implements AutoCloseable {
      * @param maxTokens         of a batch; this and the next two are what memory is planned for
      * @param maxSequences      of a batch
      * @param maxSequenceLength tokens of one of them
-     * @param checkpointing     one of the constants above
+     * @param recomputation     one of the constants above
      * @param optimizer         one of the constants above
      */
     public record Params(
             int maxTokens,
             int maxSequences,
             int maxSequenceLength,
-            int checkpointing,
+            int recomputation,
             int optimizer,
             double neftuneAlpha,
             double beta1,
@@ -53,7 +53,7 @@ public final class NativeTraining implements AutoCloseable {
                     .max_tokens(maxTokens)
                     .max_sequences(maxSequences)
                     .max_sequence_length(maxSequenceLength)
-                    .recomputation(checkpointing)
+                    .recomputation(recomputation)
                     .optimizer(optimizer)
                     .neftune_alpha(neftuneAlpha)
                     .beta1(beta1)
@@ -76,16 +76,16 @@ public final class NativeTraining implements AutoCloseable {
     private final NativeHandle<lorica_session> handle;
     private final Buffers buffers;
 
-    public NativeTraining(NativeAdapter adapter, Params given) {
+    public NativeSession(NativeAdapter adapter, Params given) {
         this(adapter.model, adapter, given);
     }
 
     /** Of a model without an adapter: it takes losses and nothing else. */
-    public NativeTraining(NativeModel model, Params given) {
+    public NativeSession(NativeModel model, Params given) {
         this(model, null, given);
     }
 
-    private NativeTraining(NativeModel model, NativeAdapter adapter, Params given) {
+    private NativeSession(NativeModel model, NativeAdapter adapter, Params given) {
         this.adapter = adapter;
         lorica_session pointer = new lorica_session();
         NativeLibrary.reserveHeap();

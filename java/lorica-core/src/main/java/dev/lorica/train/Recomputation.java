@@ -1,23 +1,23 @@
 package dev.lorica.train;
 
-import dev.lorica.internal.NativeTraining;
+import dev.lorica.internal.NativeSession;
 import java.util.Locale;
 
 /** Whether activations are kept from the forward to the backward pass, or computed again. The gradients are the same. */
-public enum Checkpointing {
+public enum Recomputation {
     /** Compute as few layers again as leave a tenth of the free memory, or fit into {@link TrainingConfig#memoryLimit()}. */
-    AUTO(NativeTraining.CHECKPOINTING_AUTO),
+    AUTO(NativeSession.RECOMPUTATION_AUTO),
     /** Keep them: faster. */
-    OFF(NativeTraining.CHECKPOINTING_OFF),
+    OFF(NativeSession.RECOMPUTATION_OFF),
     /**
      * Of each layer but the last keep its input and what its attention put out, and compute the rest again: less memory, about a third
      * more time.
      */
-    ON(NativeTraining.CHECKPOINTING_ON);
+    ON(NativeSession.RECOMPUTATION_ON);
 
     final int code;
 
-    Checkpointing(int code) {
+    Recomputation(int code) {
         this.code = code;
     }
 
