@@ -1,38 +1,21 @@
 package dev.lorica.cli;
 
-import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.Method;
-import dev.lorica.cli.report.ModelCard;
-import dev.lorica.cli.report.ReportPage;
-import dev.lorica.cli.report.RunFolder;
-import dev.lorica.data.DataConfig;
-import dev.lorica.data.DataReport;
-import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.LoricaException;
-import dev.lorica.generate.Generation;
-import dev.lorica.generate.GenerationConfig;
-import dev.lorica.generate.Generator;
 import dev.lorica.train.Checkpoint;
-import dev.lorica.train.Resumption;
 import dev.lorica.train.Trainer;
-import dev.lorica.train.TrainerListener;
 import dev.lorica.train.TrainingConfig;
 import dev.lorica.train.TrainingPlan;
-import dev.lorica.train.TrainingProgress;
 import dev.lorica.train.TrainingResult;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.OptionalLong;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -59,8 +42,6 @@ import picocli.CommandLine.Spec;
             "      --lora-r 8 --target-modules q_proj,v_proj --epochs 1 --batch-size 2 --gradient-accumulation-steps 8"
         })
 final class TrainCommand implements Callable<Integer> {
-    private static final int ANSWER_TOKENS = 64;
-
     private final Terminal terminal;
 
     @Spec
@@ -175,12 +156,6 @@ final class TrainCommand implements Callable<Integer> {
     private CommonOptions common = new CommonOptions();
 
     private AdapterFormat format;
-    /** The model on this machine. */
-    private Path modelFile;
-
-    private final Map<String, Object> json = new LinkedHashMap<>();
-    private final List<Map<String, Object>> log = new ArrayList<>();
-    private int savedStep;
 
     TrainCommand(Terminal terminal) {
         this.terminal = terminal;
@@ -231,13 +206,12 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private int train(OutputFolder folder, Checkpoint checkpoint) {
-        modelFile = HubFiles.model(terminal, model);
+        Path modelFile = HubFiles.model(terminal, model);
         try (Model base = Model.load(modelFile, device.config());
                 Adapter adapter = start == null
                         ? Adapter.create(
                                 base,
-                                method.config(
-                                        lora, training.seed(), base.info().layers()))
+                                method.config(lora, training.seed(), base.info().layers()))
                         : Adapter.load(base, HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err()
@@ -246,62 +220,57 @@ final class TrainCommand implements Callable<Integer> {
                 format = format.of(adapter.info().method());
             }
             folder.requireSpace(format.bytes(adapter.info().parameters()));
-            return train(base, adapter, checkpoint);
+            TrainingReport report = new TrainingReport(terminal);
+            report.model(base.info());
+            TrainingData.Files files =
+                    new TrainingData.Files(data, evalData, evalSplit, maxEvalSamples, training.seed());
+            TrainingData loaded = TrainingData.load(files, dataOptions, base);
+            loaded.describe(report);
+            return train(modelFile, base, adapter, loaded, checkpoint, report);
         }
     }
 
-    private int train(Model base, Adapter adapter, Checkpoint checkpoint) {
-        TrainingReport report = new TrainingReport(terminal);
-        report.model(base.info());
-
-        DataConfig dataConfig = dataOptions.config(base);
-        TokenizedDataset examples = dataOptions.examples(
-                data, base.tokenizer(), dataConfig, training.seed(), part -> report.data("data", part));
-        TokenizedDataset held = null;
-        if (evalSplit != null) {
-            TokenizedDataset.Split split = examples.split(evalSplit, training.seed());
-            examples = split.train();
-            held = split.eval();
-            report.part("eval data", held.report());
-            report.part("data left", examples.report());
-        } else if (evalData != null) {
-            DataConfig same =
-                    DataOptions.withTemplate(dataConfig, examples.report().template());
-            held = TokenizedDataset.of(
-                    dataOptions.load(evalData, maxEvalSamples, "--max-eval-samples"), base.tokenizer(), same);
-            report.data("eval data", held.report());
-        }
-        DataReport dataReport = examples.report();
-
-        TrainingConfig asGiven = training.config(dataConfig.maxLength(), checkpoints);
+    private int train(
+            Path modelFile,
+            Model base,
+            Adapter adapter,
+            TrainingData loaded,
+            Checkpoint checkpoint,
+            TrainingReport report) {
+        TrainingConfig asGiven = training.config(loaded.maxLength(), checkpoints);
         TrainingConfig trainingConfig = training.perEpoch(
                 asGiven,
                 new Trainer(base, adapter, asGiven, objective.objective())
-                        .plan(examples, held)
+                        .plan(loaded.examples(), loaded.held())
                         .stepsPerEpoch(),
                 checkpoints);
         Trainer trainer = new Trainer(base, adapter, trainingConfig, objective.objective())
                 .precomputeReference(objective.precomputeReference)
                 .checkpoints(output)
                 .resume(checkpoint);
-        TrainingPlan plan = trainer.plan(examples, held);
+        TrainingPlan plan = trainer.plan(loaded.examples(), loaded.held());
         report.memory(plan.memory());
         report.steps(plan);
         report.parameters(adapter.info().parameters(), base.info().parameters());
         if (!objective.isPlain()) {
             report.row("objective", objective.objective().inWords());
         }
-        report.example(dataReport);
-        warnAbout(base, dataConfig.maxLength());
+        report.example(loaded.report());
+        warnAbout(base, loaded.maxLength());
 
         // What does not fit is refused by the trainer, at once and with the setting that would.
         boolean begins = plan.memory().fits() && checkpoint == null;
-        List<String> before = begins ? answers("Before", base, adapter, dataReport.template()) : List.of();
+        Questions asked = new Questions(questions);
+        PromptTemplate template = loaded.report().template();
+        List<String> before = begins ? asked.ask(terminal, "Before", base, adapter, template) : List.of();
         // An adapter that training goes on with is its own reference: there is nothing to be seen yet.
         boolean isReference = objective.objective().usesReference() && adapter.hasEffect();
-        Evaluation untrained = held == null || !begins || isReference ? null : evaluate(trainer, held);
+        Evaluation untrained =
+                loaded.held() == null || !begins || isReference ? null : evaluate(trainer, loaded.held());
 
-        TrainingResult result = run(trainer, examples, held);
+        ProgressLine line = new ProgressLine(terminal);
+        RunProgress progress = new RunProgress(line, () -> EffectiveConfig.write(spec, output));
+        TrainingResult result = run(trainer, loaded, line, progress);
 
         if (result.steps() == 0) {
             terminal.err().println("Stopped before the first step was done: nothing is saved.");
@@ -320,44 +289,29 @@ final class TrainCommand implements Callable<Integer> {
                             + "Was the learning rate 0 in all of the " + Format.count(result.steps(), "step") + "?");
         }
         format.write(adapter, output, baseModelName);
-        report(result, adapter, base, plan, dataReport, untrained);
-        List<String> after = result.stopped() ? List.of() : answers("After", base, adapter, dataReport.template());
-        if (result.stopped()) {
-            sayHowToGoOn(result);
-        } else {
-            sayHowToUse(examples, adapter);
+        RunEnding ending =
+                new RunEnding(terminal, model, modelFile, output, format, result, plan, loaded, objective.objective());
+        ending.say(untrained);
+        Map<String, Object> facts = ending.json(base, adapter, untrained);
+        if (progress.resumedFrom() > 0) {
+            facts.put("resumed_from_step", progress.resumedFrom());
         }
-        json.put("answers", answersJson(before, after));
-        showRun(dataReport);
+        List<String> after = result.stopped() ? List.of() : asked.ask(terminal, "After", base, adapter, template);
+        if (result.stopped()) {
+            ending.sayHowToGoOn(progress.savedStep());
+        } else {
+            ending.sayHowToUse(questions, adapter);
+        }
+        facts.put("answers", asked.json(before, after));
+        ending.show(facts, baseModelName);
         if (!result.stopped()) {
             hub.push(terminal, output);
         }
         if (terminal.json()) {
-            json.put("log", log);
-            terminal.printJson(json);
+            facts.put("log", progress.log());
+            terminal.printJson(facts);
         }
         return result.stopped() ? ExitCode.INTERRUPTED : ExitCode.OK;
-    }
-
-    /** The page and the card beside the adapter. A result that is saved is not lost because these cannot be written. */
-    private void showRun(DataReport data) {
-        Map<String, Object> facts = new LinkedHashMap<>(json);
-        facts.put("example", data.sample());
-        facts.put(
-                "command",
-                Shell.program() + " train --config "
-                        + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()) + " --output "
-                        + Shell.quote(output + "-again"));
-        try {
-            RunFolder.write(output, facts);
-            ObjectNode run = RunFolder.read(output);
-            ReportPage.write(output.resolve(ReportPage.FILE_NAME), List.of(run));
-            ModelCard.write(output, run, baseModelName, format != AdapterFormat.PEFT, format != AdapterFormat.GGUF);
-            json.put("report", output.resolve(ReportPage.FILE_NAME).toString());
-            terminal.out().println("The run as a page: " + output.resolve(ReportPage.FILE_NAME));
-        } catch (LoricaException e) {
-            terminal.err().println("warning: the adapter is saved, its report is not: " + e.getMessage());
-        }
     }
 
     private void warnAbout(Model base, int maxLength) {
@@ -370,270 +324,23 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
-    private TrainingResult run(Trainer trainer, TokenizedDataset examples, TokenizedDataset held) {
-        ProgressLine progress = new ProgressLine(terminal);
-        checkpoints
-                .logs(output, problem -> progress.line("warning: " + problem))
-                .forEach(trainer::addListener);
-        trainer.addListener(new TrainerListener() {
-            private boolean configIsWritten;
-
-            @Override
-            public void onResume(Resumption resumption) {
-                progress.line("goes on from " + resumption.checkpoint() + ", step " + resumption.step() + " of "
-                        + resumption.totalSteps());
-                resumption.changes().forEach(change -> progress.line("note: " + change));
-                json.put("resumed_from_step", resumption.step());
-                savedStep = resumption.step();
-            }
-
-            @Override
-            public void onStep(TrainingProgress now) {
-                if (!configIsWritten) {
-                    configIsWritten = true;
-                    try {
-                        EffectiveConfig.write(spec, output);
-                    } catch (LoricaException e) {
-                        progress.line("warning: " + e.getMessage());
-                    }
-                }
-                progress.step(now);
-            }
-
-            @Override
-            public void onSave(int step, Path checkpoint) {
-                progress.line("saved " + checkpoint);
-                savedStep = step;
-            }
-
-            @Override
-            public void onSaveFailed(int step, LoricaException reason) {
-                progress.line("warning: no checkpoint of step " + step + ": " + reason.getMessage()
-                        + "; training goes on, checkpoints before it are in place");
-            }
-
-            @Override
-            public void onLog(TrainingProgress now) {
-                progress.log(now);
-                Map<String, Object> entry = new LinkedHashMap<>();
-                entry.put("step", now.step());
-                entry.put("epoch", now.epoch());
-                entry.put("loss", now.loss());
-                entry.put("learning_rate", now.learningRate());
-                entry.put("grad_norm", now.gradNorm());
-                entry.put("tokens_per_second", now.tokensPerSecond());
-                entry.put("utilization", now.utilization());
-                entry.putAll(now.metrics());
-                log.add(entry);
-            }
-
-            @Override
-            public void onEvaluate(int step, Evaluation evaluation) {
-                progress.line("eval after step " + step + ": " + inWords(evaluation));
-                Map<String, Object> entry = new LinkedHashMap<>();
-                entry.put("step", step);
-                entry.put("eval_loss", evaluation.loss());
-                if (evaluation.hasPerplexity()) {
-                    entry.put("eval_perplexity", evaluation.perplexity());
-                }
-                evaluation.metrics().forEach((name, value) -> entry.put("eval_" + name, value));
-                log.add(entry);
-            }
-        });
+    private TrainingResult run(Trainer trainer, TrainingData loaded, ProgressLine line, RunProgress progress) {
+        checkpoints.logs(output, problem -> line.line("warning: " + problem)).forEach(trainer::addListener);
+        trainer.addListener(progress);
         Runnable orderlyEnd = () -> {
-            progress.line(
-                    "Stopping; what was trained so far will be saved. Ctrl-C again quits at once, without saving.");
+            line.line("Stopping; what was trained so far will be saved. Ctrl-C again quits at once, without saving.");
             trainer.requestStop();
         };
         try (Interrupt interrupt = new Interrupt(orderlyEnd)) {
-            return trainer.train(examples, held);
+            return trainer.train(loaded.examples(), loaded.held());
         } finally {
-            progress.end();
+            line.end();
         }
     }
 
     private Evaluation evaluate(Trainer trainer, TokenizedDataset held) {
         Evaluation untrained = trainer.evaluate(held);
-        terminal.err().println("eval before training: " + inWords(untrained));
+        terminal.err().println("eval before training: " + RunProgress.inWords(untrained));
         return untrained;
-    }
-
-    private static String inWords(Evaluation evaluation) {
-        return "loss " + Format.fixed(evaluation.loss(), 4)
-                + (evaluation.hasPerplexity()
-                        ? ", perplexity " + Format.fixed(evaluation.perplexity(), 2)
-                        : ProgressLine.metrics(evaluation.metrics()).replace("  ", ", "));
-    }
-
-    private List<String> answers(String when, Model base, Adapter adapter, PromptTemplate template) {
-        List<String> answers = new ArrayList<>();
-        if (questions.isEmpty()) {
-            return answers;
-        }
-        GenerationConfig config = GenerationConfig.builder()
-                .temperature(0)
-                .maxNewTokens(ANSWER_TOKENS)
-                .build();
-        ExampleEncoder encoder = new ExampleEncoder(base.tokenizer(), template, false);
-        try (Generator generator = new Generator(base, adapter)) {
-            for (String question : questions) {
-                terminal.out().println(terminal.bold(when + ": " + question));
-                Generation generation = generator.generate(encoder.prompt(question, ""), config);
-                for (String piece : generation) {
-                    terminal.out().print(piece);
-                    terminal.out().flush();
-                }
-                terminal.out().println();
-                terminal.out().println();
-                answers.add(generation.result().text());
-            }
-        }
-        return answers;
-    }
-
-    private List<Map<String, Object>> answersJson(List<String> before, List<String> after) {
-        List<Map<String, Object>> pairs = new ArrayList<>();
-        for (int i = 0; i < questions.size(); i++) {
-            Map<String, Object> pair = new LinkedHashMap<>();
-            pair.put("question", questions.get(i));
-            pair.put("before", i < before.size() ? before.get(i) : null);
-            pair.put("after", i < after.size() ? after.get(i) : null);
-            pairs.add(pair);
-        }
-        return pairs;
-    }
-
-    private void report(
-            TrainingResult result,
-            Adapter adapter,
-            Model base,
-            TrainingPlan plan,
-            DataReport data,
-            Evaluation untrained) {
-        OptionalLong peak = peakMemory();
-        terminal.out()
-                .println(howItEnded(result, plan)
-                        + "Saved "
-                        + terminal.bold(output.resolve(format.mainFile()).toString()));
-        terminal.out()
-                .println("  " + Format.count(result.steps(), "step") + " in " + Format.seconds(result.seconds()) + ", "
-                        + Format.count(Math.round(result.tokensPerSecond())) + " tok/s, mean loss "
-                        + Format.fixed(result.loss(), 4)
-                        + (peak.isPresent() ? ", peak memory " + Format.bytes(peak.getAsLong()) : ""));
-        if (untrained != null && result.evaluation() != null) {
-            terminal.out()
-                    .println("  eval loss " + Format.fixed(untrained.loss(), 4) + " → "
-                            + Format.fixed(result.evaluation().loss(), 4)
-                            + (result.evaluation().hasPerplexity()
-                                    ? ", perplexity " + Format.fixed(untrained.perplexity(), 2) + " → "
-                                            + Format.fixed(result.evaluation().perplexity(), 2)
-                                    : ProgressLine.metrics(result.evaluation().metrics())
-                                            .replace("  ", ", ")));
-        }
-        terminal.out().println();
-
-        json.put("status", result.stopped() ? "interrupted" : "done");
-        json.put("output", output.toString());
-        json.put("adapter", output.resolve(format.mainFile()).toString());
-        json.put("model", model.toString());
-        json.put("device", base.info().device());
-        json.put("device_detail", base.info().deviceDetail());
-        json.put("device_reason", base.info().deviceReason());
-        json.put("trainable_params", adapter.info().parameters());
-        json.put("all_params", base.info().parameters() + adapter.info().parameters());
-        json.put("steps", result.steps());
-        json.put("total_steps", plan.totalSteps());
-        json.put("epochs", result.epochs());
-        json.put("loss", result.loss());
-        json.put("eval_loss_before", untrained == null ? null : untrained.loss());
-        json.put(
-                "eval_loss",
-                result.evaluation() == null ? null : result.evaluation().loss());
-        json.put(
-                "eval_perplexity",
-                result.evaluation() == null || !result.evaluation().hasPerplexity()
-                        ? null
-                        : result.evaluation().perplexity());
-        if (!objective.isPlain()) {
-            json.put("objective", objective.objective().name());
-            json.put("objective_settings", objective.objective().settings());
-            json.put(
-                    "eval_metrics",
-                    result.evaluation() == null ? null : result.evaluation().metrics());
-        }
-        json.put("best_step", result.bestStep() == 0 ? null : result.bestStep());
-        json.put("stopped_early", result.stoppedEarly());
-        json.put("config", output.resolve(EffectiveConfig.FILE_NAME).toString());
-        json.put("tokens", result.tokens());
-        json.put("trained_tokens", result.trainedTokens());
-        json.put("seconds", result.seconds());
-        json.put("tokens_per_second", result.tokensPerSecond());
-        json.put("peak_memory_bytes", peak.isPresent() ? peak.getAsLong() : null);
-        Map<String, Object> memory = new LinkedHashMap<>(TrainingReport.parts(plan.memory()));
-        memory.put("total", plan.memory().total());
-        memory.put("available", plan.memory().available());
-        memory.put("recomputed_layers", plan.memory().recomputedLayers());
-        json.put("planned_memory_bytes", memory);
-        json.put("data", TrainingReport.json(data));
-    }
-
-    private static String howItEnded(TrainingResult result, TrainingPlan plan) {
-        String best = plan.config().loadBestModelAtEnd() && !result.stopped()
-                ? "The best adapter is that of step " + result.bestStep() + ". "
-                : "";
-        if (result.stopped() || result.stoppedEarly()) {
-            return "Stopped after step " + result.steps() + " of " + plan.totalSteps()
-                    + (result.stoppedEarly() ? ": the evaluation loss no longer falls. " : ". ") + best;
-        }
-        return best;
-    }
-
-    private void sayHowToUse(TokenizedDataset examples, Adapter adapter) {
-        boolean plain = examples.report().template().equals(PromptTemplate.PLAIN);
-        String question = !questions.isEmpty() ? questions.get(0) : plain ? "Your prompt" : "Your question";
-        terminal.out().println("Use it:");
-        terminal.out()
-                .println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
-                        + Shell.quote(output.toString()) + (plain ? " --prompt " : " --instruction ")
-                        + Shell.quote(question));
-        Method trained = adapter.info().method();
-        if (adapter.info().useDora() || trained != Method.LORA) {
-            String what = trained == Method.IA3 ? "IA3" : trained == Method.BITFIT ? "BitFit" : "DoRA";
-            terminal.out().println("llama.cpp has no " + what + "; a model with this one folded in runs there:");
-            terminal.out()
-                    .println("  " + Shell.program() + " merge --model " + Shell.quote(model.toString()) + " --adapter "
-                            + Shell.quote(output.toString()) + " --output merged.gguf");
-            return;
-        }
-        if (format == AdapterFormat.PEFT) {
-            return;
-        }
-        terminal.out().println("or with llama.cpp:");
-        terminal.out()
-                .println("  llama-cli -m " + Shell.quote(modelFile.toString()) + " --lora "
-                        + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
-    }
-
-    private void sayHowToGoOn(TrainingResult result) {
-        if (savedStep != result.steps()) {
-            terminal.out().println("The adapter is saved, but there is no checkpoint from which to go on exactly.");
-            return;
-        }
-        terminal.out().println("To go on from here as if it had not been stopped:");
-        terminal.out()
-                .println("  " + Shell.program() + " train --config "
-                        + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()) + " --resume");
-    }
-
-    /** The most memory that this process has had, where Linux tells. */
-    private static OptionalLong peakMemory() {
-        try {
-            return Files.readAllLines(Path.of("/proc/self/status")).stream()
-                    .filter(line -> line.startsWith("VmHWM:"))
-                    .mapToLong(line -> 1024 * Long.parseLong(line.replaceAll("\\D", "")))
-                    .findFirst();
-        } catch (IOException e) {
-            return OptionalLong.empty();
-        }
     }
 }

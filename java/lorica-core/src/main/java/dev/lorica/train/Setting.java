@@ -37,7 +37,13 @@ public enum Setting {
             "N",
             "Micro-batches of one optimizer step. Default: %s",
             "grad-accumulation-steps"),
-    LEARNING_RATE("learning-rate", 2e-4, Range.ABOVE_0, "RATE", "Its peak. Default: %s; for objectives other than sft 1e-5", "lr"),
+    LEARNING_RATE(
+            "learning-rate",
+            2e-4,
+            Range.ABOVE_0,
+            "RATE",
+            "Its peak. Default: %s; for objectives other than sft 1e-5",
+            "lr"),
     SCHEDULER_TYPE(
             "lr-scheduler-type",
             SchedulerType.LINEAR,

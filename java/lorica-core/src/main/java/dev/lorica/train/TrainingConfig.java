@@ -109,13 +109,17 @@ public record TrainingConfig(
         long memoryLimit) {
 
     public TrainingConfig {
+        Setting.SCHEDULER_TYPE.check(schedulerType);
+        Setting.OPTIMIZER.check(optimizer);
+        Setting.EVAL_STRATEGY.check(evalStrategy);
+        Setting.SAVE_STRATEGY.check(saveStrategy);
+        Setting.RECOMPUTATION.check(recomputation);
         Setting.EPOCHS.check(epochs);
         Setting.MAX_STEPS.check(maxSteps);
         Setting.BATCH_SIZE.check(batchSize);
         Setting.EVAL_BATCH_SIZE.check(evalBatchSize);
         Setting.GRADIENT_ACCUMULATION_STEPS.check(gradientAccumulationSteps);
         Setting.LEARNING_RATE.check(learningRate);
-        Setting.SCHEDULER_TYPE.check(schedulerType);
         Setting.MIN_LEARNING_RATE.check(minLearningRate);
         Setting.SCHEDULER_POWER.check(schedulerPower);
         Setting.SCHEDULER_CYCLES.check(schedulerCycles);
@@ -123,7 +127,6 @@ public record TrainingConfig(
         Setting.TIMESCALE.check(timescale);
         Setting.WARMUP_STEPS.check(warmupSteps);
         Setting.WARMUP_RATIO.check(warmupRatio);
-        Setting.OPTIMIZER.check(optimizer);
         Setting.LORAPLUS_LR_RATIO.check(loraplusLrRatio);
         Setting.WEIGHT_DECAY.check(weightDecay);
         Setting.MAX_GRAD_NORM.check(maxGradNorm);
@@ -133,18 +136,15 @@ public record TrainingConfig(
         Setting.NEFTUNE_NOISE_ALPHA.check(neftuneNoiseAlpha);
         Setting.MAX_LENGTH.check(maxLength);
         Setting.LOGGING_STEPS.check(loggingSteps);
-        Setting.EVAL_STRATEGY.check(evalStrategy);
         Setting.EVAL_STEPS.check(evalSteps);
         Setting.EARLY_STOPPING_PATIENCE.check(earlyStoppingPatience);
         Setting.EARLY_STOPPING_THRESHOLD.check(earlyStoppingThreshold);
-        Setting.SAVE_STRATEGY.check(saveStrategy);
         Setting.SAVE_STEPS.check(saveSteps);
         Setting.SAVE_TOTAL_LIMIT.check(saveTotalLimit);
         Setting.LOAD_BEST_MODEL_AT_END.check(loadBestModelAtEnd);
         Setting.SEED.check(seed);
         Setting.SHUFFLE.check(shuffle);
         Setting.GROUP_BY_LENGTH.check(groupByLength);
-        Setting.RECOMPUTATION.check(recomputation);
         Setting.MEMORY_LIMIT.check(memoryLimit);
         check(maxSteps > 0 || epochs > 0 && Double.isFinite(epochs), "epochs", epochs, "more than 0");
         boolean endsAbove0 = schedulerType == SchedulerType.COSINE

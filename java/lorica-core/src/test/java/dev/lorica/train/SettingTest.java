@@ -39,7 +39,8 @@ class SettingTest {
 
     @Test
     void helpShowsDefaultsAsPeopleWriteThem() {
-        assertThat(Setting.LEARNING_RATE.help()).isEqualTo("Its peak. Default: 2e-4; for objectives other than sft 1e-5");
+        assertThat(Setting.LEARNING_RATE.help())
+                .isEqualTo("Its peak. Default: 2e-4; for objectives other than sft 1e-5");
         assertThat(Setting.EPOCHS.help()).endsWith("Default: 3");
         assertThat(Setting.SCHEDULER_TYPE.help()).endsWith("Default: linear");
         assertThat(Setting.ADAM_EPSILON.help()).isEqualTo("Default: 1e-8");

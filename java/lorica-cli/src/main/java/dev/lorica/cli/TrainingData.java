@@ -1,0 +1,63 @@
+package dev.lorica.cli;
+
+import dev.lorica.Model;
+import dev.lorica.data.DataConfig;
+import dev.lorica.data.DataReport;
+import dev.lorica.data.TokenizedDataset;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Consumer;
+
+/**
+ * What a run learns from and is measured on.
+ *
+ * @param examples  that are learned
+ * @param held      {@code null}: there is nothing to evaluate on
+ * @param maxLength tokens of an example
+ * @param lines     what there is to say of it, in order
+ */
+record TrainingData(
+        TokenizedDataset examples, TokenizedDataset held, int maxLength, List<Consumer<TrainingReport>> lines) {
+
+    /** The files of a run. {@code evalData}, {@code evalSplit} and {@code maxEvalSamples} may be {@code null}. */
+    record Files(List<DataSource> data, Path evalData, Double evalSplit, Integer maxEvalSamples, long seed) {}
+
+    static TrainingData load(Files files, DataOptions options, Model base) {
+        List<Consumer<TrainingReport>> lines = new ArrayList<>();
+        DataConfig config = options.config(base);
+        TokenizedDataset examples = options.examples(
+                files.data(),
+                base.tokenizer(),
+                config,
+                files.seed(),
+                part -> lines.add(report -> report.data("data", part)));
+        TokenizedDataset held = null;
+        if (files.evalSplit() != null) {
+            TokenizedDataset.Split split = examples.split(files.evalSplit(), files.seed());
+            examples = split.train();
+            held = split.eval();
+            DataReport aside = held.report();
+            DataReport left = examples.report();
+            lines.add(report -> report.part("eval data", aside));
+            lines.add(report -> report.part("data left", left));
+        } else if (files.evalData() != null) {
+            DataConfig same = DataOptions.withTemplate(config, examples.report().template());
+            held = TokenizedDataset.of(
+                    options.load(files.evalData(), files.maxEvalSamples(), "--max-eval-samples"),
+                    base.tokenizer(),
+                    same);
+            DataReport whole = held.report();
+            lines.add(report -> report.data("eval data", whole));
+        }
+        return new TrainingData(examples, held, config.maxLength(), lines);
+    }
+
+    DataReport report() {
+        return examples.report();
+    }
+
+    void describe(TrainingReport report) {
+        lines.forEach(line -> line.accept(report));
+    }
+}
