@@ -720,7 +720,8 @@ LORICA_API lorica_status lorica_session_load_state(lorica_session * session, con
 
 typedef struct lorica_kv_cache lorica_kv_cache;
 
-/* adapter may be NULL: the base alone. n_ctx positions are allocated. Errors: OUT_OF_MEMORY. */
+/* adapter may be NULL: the base alone. n_ctx positions are allocated; of layers with a window, as many as it has and
+ * 512 more, if that is less. Errors: OUT_OF_MEMORY. */
 LORICA_API lorica_status lorica_kv_cache_create(const lorica_model * model, const lorica_adapter * adapter,
                                                 int32_t n_ctx, lorica_kv_cache ** out);
 LORICA_API void lorica_kv_cache_free(lorica_kv_cache * cache);
@@ -750,7 +751,9 @@ LORICA_API void lorica_kv_cache_cancel(lorica_kv_cache * cache, bool cancelled);
 LORICA_API lorica_status lorica_kv_cache_set_adapters(lorica_kv_cache * cache, const lorica_adapter * const * adapters,
                                                       const double * factors, int32_t n_adapters);
 
-/* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. */
+/* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. Layers with a
+ * window forget what left it: where the position n_past would see such a one, all positions are forgotten, which
+ * lorica_kv_cache_n_past says. The token that was appended last can always be cut off. */
 LORICA_API lorica_status lorica_kv_cache_truncate(lorica_kv_cache * cache, int32_t n_past);
 
 /* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0;
@@ -771,7 +774,7 @@ LORICA_API int32_t lorica_kv_cache_slot_n_past(const lorica_kv_cache * cache, in
 LORICA_API lorica_status lorica_kv_cache_slot_truncate(lorica_kv_cache * cache, int32_t slot, int32_t n_past);
 
 /* Makes the first n_past positions of slot `from` the text of slot `to`: a prompt that many answers share is processed
- * once. */
+ * once. `to` is empty afterwards where lorica_kv_cache_slot_truncate to n_past would have emptied `from`. */
 LORICA_API lorica_status lorica_kv_cache_slot_copy(lorica_kv_cache * cache, int32_t from, int32_t to, int32_t n_past);
 
 #ifdef __cplusplus

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 #include "common/error.h"
 #include "common/random.h"
@@ -12,29 +13,68 @@ namespace {
 
 constexpr int32_t prompt_piece = 512;  // tokens of a prompt that go through the model at once
 constexpr int32_t logits_piece = 32;   // rows of logits computed at once
+constexpr size_t max_reaches = 2;      // for as many, devices have plans of attention at once
 
 }  // namespace
 
-Context::Buffers Context::lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t n_slots, int32_t piece) {
-    const Formats formats = model.device().formats();
+// A window that leaves nothing out, or no room to move in, is none; nor is a second one, of which there is none in any
+// architecture yet.
+void Context::find_reaches() {
+    const std::vector<int32_t> none(n_past_.size());
+    reaches_ = {{MaskSpec::all, n_ctx_, none}};
+    for (const Program & kind : model_->architecture().kinds) {
+        for (const AttentionSpec & attention : kind.attentions) {
+            const int32_t back = attention.mask.back;
+            if (back >= n_ctx_ - piece_ || reaches_.size() == max_reaches) continue;
+            reaches_.push_back({back, back + piece_, none});
+        }
+    }
+}
+
+// 0 where none sees as far, and where there is no attention.
+size_t Context::reach_of(const Program & layer) const {
+    for (const AttentionSpec & attention : layer.attentions) {
+        for (size_t i = 1; i < reaches_.size(); ++i) {
+            if (reaches_[i].back == attention.mask.back) return i;
+        }
+    }
+    return 0;
+}
+
+Context::Buffers Context::lay_out(Arena & arena) const {
+    const Formats formats = model_->device().formats();
+    const auto piece_of_ids = [&] {
+        return static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece_)));
+    };
     Buffers b;
-    for (int32_t l = 0; l < model.shape().n_layer; ++l) {
-        Cache cache;
-        for (const AttentionSpec & attention : model.architecture().layer(l).attentions) {
+    int64_t widest = 0;  // of the caches that move
+    for (int32_t l = 0; l < model_->shape().n_layer; ++l) {
+        const Program & layer = model_->architecture().layer(l);
+        Cache cache{{}, {}, reach_of(layer)};
+        const Reach & reach = reaches_[cache.reach];
+        for (const AttentionSpec & attention : layer.attentions) {
             const int64_t cols = int64_t{attention.n_head_kv} * attention.head_dim;
-            cache.k = arena.operand(formats.act, int64_t{n_ctx} * n_slots, cols);
-            cache.v = arena.operand(formats.act, int64_t{n_ctx} * n_slots, cols);
+            cache.k = arena.operand(formats.act, int64_t{reach.rows} * n_slots(), cols);
+            cache.v = arena.operand(formats.act, int64_t{reach.rows} * n_slots(), cols);
+            if (reach.moves()) widest = std::max(widest, cols);
         }
         b.caches.push_back(cache);
     }
-    b.x = arena.matrix(formats.hidden, piece, model.shape().n_embd);
-    b.last = arena.matrix(formats.hidden, logits_piece, model.shape().n_embd);
+    b.x = arena.matrix(formats.hidden, piece_, model_->shape().n_embd);
+    b.last = arena.matrix(formats.hidden, logits_piece, model_->shape().n_embd);
+    if (widest > 0) b.moved = arena.operand(formats.act, piece_, widest);
     b.logits = static_cast<float *>(
-        arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(model.shape().n_vocab)));
-    b.tokens = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
-    b.positions = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
-    b.rows = static_cast<int32_t *>(arena.bytes(sizeof(int32_t) * static_cast<size_t>(piece)));
+        arena.bytes(sizeof(float) * static_cast<size_t>(logits_piece) * static_cast<size_t>(model_->shape().n_vocab)));
+    b.tokens = piece_of_ids();
+    b.positions = piece_of_ids();
+    for (size_t i = 0; i < reaches_.size(); ++i) b.rows.push_back(piece_of_ids());
     return b;
+}
+
+size_t Context::cache_bytes() const {
+    size_t bytes = 0;
+    for (const Cache & cache : buffers_.caches) bytes += cache.k.n_bytes() + cache.v.n_bytes();
+    return bytes;
 }
 
 std::unique_ptr<Context::Plan> Context::plan_for(const Adapter * adapter) const {
@@ -97,10 +137,11 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     piece_ = std::min(n_ctx * n_slots, prompt_piece);
     n_past_.resize(static_cast<size_t>(n_slots));
+    find_reaches();
     backend_ = model_->new_backend();
 
     Arena counting;
-    lay_out(counting, *model_, n_ctx_, n_slots, piece_);
+    lay_out(counting);
     const std::unique_ptr<Plan> plan = plan_for(adapter.get());
     const size_t needed =
         counting.n_bytes() + plan->temporary_bytes + backend_->workspace_bytes(workspace(plan->max_rank));
@@ -114,7 +155,7 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
     max_rank_ = plan->max_rank;
     arena_ = std::unique_ptr<void, Release>(backend_->allocate(counting.n_bytes()), {backend_.get()});
     Arena arena(arena_.get());
-    buffers_ = lay_out(arena, *model_, n_ctx_, n_slots, piece_);
+    buffers_ = lay_out(arena);
     apply(std::move(adapter));
 }
 
@@ -143,7 +184,7 @@ void Context::apply(std::shared_ptr<const Adapter> adapter) {
     attached_ = std::make_unique<AttachedAdapter>(*model_, adapter.get(), nullptr);
     adapter_ = std::move(adapter);
     ++n_applied_;
-    std::fill(n_past_.begin(), n_past_.end(), 0);
+    for (size_t slot = 0; slot < n_past_.size(); ++slot) truncate(0, static_cast<int32_t>(slot));
 }
 
 size_t Context::checked(int32_t slot) const {
@@ -152,35 +193,85 @@ size_t Context::checked(int32_t slot) const {
     return static_cast<size_t>(slot);
 }
 
+// Whether the cache has all keys that the token at n_past sees.
+bool Context::continues_at(int32_t n_past, size_t slot) const {
+    return std::ranges::all_of(reaches_, [&](const Reach & reach) {
+        return reach.first[slot] == 0 || n_past - reach.back >= reach.first[slot];
+    });
+}
+
 void Context::truncate(int32_t n_past, int32_t slot) {
-    int32_t & held = n_past_[checked(slot)];
-    if (n_past < 0 || n_past > held) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot cut the context to ", n_past, " tokens; it holds ", held);
+    const size_t i = checked(slot);
+    if (n_past < 0 || n_past > n_past_[i]) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot cut the context to ", n_past, " tokens; it holds ", n_past_[i]);
     }
-    held = n_past;
+    n_past_[i] = continues_at(n_past, i) ? n_past : 0;
+    if (n_past_[i] > 0) return;
+    for (Reach & reach : reaches_) reach.first[i] = 0;
+}
+
+// Rows of a cache, at most piece_, to others; buffers_.rows[0] is free between two pieces of work.
+void Context::gather(const Matrix & all, int32_t first, int32_t n, const Matrix & to) {
+    std::vector<int32_t> rows(static_cast<size_t>(n));
+    std::iota(rows.begin(), rows.end(), first);
+    backend_->copy_to_device(buffers_.rows[0], rows.data(), rows.size() * sizeof(int32_t));
+    backend_->gather_rows(all, buffers_.rows[0], to);
 }
 
 void Context::copy(int32_t from, int32_t to, int32_t n_past) {
-    if (n_past < 0 || n_past > n_past_[checked(from)]) {
+    const size_t source = checked(from), target = checked(to);
+    if (n_past < 0 || n_past > n_past_[source]) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot copy ", n_past, " tokens of slot ", from, "; it holds ",
-             n_past_[checked(from)]);
+             n_past_[source]);
     }
-    int32_t & held = n_past_[checked(to)];
     if (from == to) return truncate(n_past, to);
-    held = 0;
-    for (int32_t first = 0; first < n_past; first += piece_) {
-        const int32_t n = std::min(piece_, n_past - first);
-        std::vector<int32_t> rows;
-        for (int32_t i = 0; i < n; ++i) rows.push_back(from * n_ctx_ + first + i);
-        backend_->copy_to_device(buffers_.rows, rows.data(), rows.size() * sizeof(int32_t));
-        for (const Cache & cache : buffers_.caches) {
-            for (const Matrix & all : {cache.k, cache.v}) {
-                if (all) backend_->gather_rows(all, buffers_.rows, all.slice_rows(int64_t{to} * n_ctx_ + first, n));
+    truncate(0, to);
+    if (!continues_at(n_past, source)) return;
+    for (const Cache & cache : buffers_.caches) {
+        Reach & reach = reaches_[cache.reach];
+        for (const Matrix & all : {cache.k, cache.v}) {
+            if (!all) continue;
+            const int32_t n = n_past - reach.first[source];
+            for (int32_t first = 0; first < n; first += piece_) {
+                const int32_t count = std::min(piece_, n - first);
+                gather(all, from * reach.rows + first, count, all.slice_rows(int64_t{to} * reach.rows + first, count));
             }
         }
-        backend_->synchronize();
     }
-    held = n_past;
+    backend_->synchronize();
+    for (Reach & reach : reaches_) reach.first[target] = reach.first[source];
+    n_past_[target] = n_past;
+}
+
+// For n more tokens, at most a piece, in the caches that move. Should it fail halfway, the slot is empty.
+void Context::make_room(size_t slot, int32_t n) {
+    const int32_t held = n_past_[slot];
+    std::vector<int32_t> first;  // as they become
+    bool full = false;
+    for (const Reach & reach : reaches_) {
+        full = full || held - reach.first[slot] + n > reach.rows;
+        first.push_back(std::max(reach.first[slot], held - reach.back));
+    }
+    if (!full) return;
+    const std::vector<Reach> before = reaches_;
+    truncate(0, static_cast<int32_t>(slot));
+    for (const Cache & cache : buffers_.caches) {
+        const Reach & reach = before[cache.reach];
+        const int32_t by = first[cache.reach] - reach.first[slot];
+        const int32_t start = static_cast<int32_t>(slot) * reach.rows;
+        if (by == 0) continue;
+        for (const Matrix & all : {cache.k, cache.v}) {
+            for (int32_t done = 0; done < reach.back; done += piece_) {
+                const int32_t count = std::min(piece_, reach.back - done);
+                Matrix moved = buffers_.moved.slice_rows(0, count);
+                moved.cols = all.cols;
+                gather(all, start + by + done, count, moved);
+                gather(moved, 0, count, all.slice_rows(start + done, count));
+            }
+        }
+    }
+    for (size_t i = 0; i < reaches_.size(); ++i) reaches_[i].first[slot] = first[i];
+    n_past_[slot] = held;
 }
 
 void Context::check_tokens(std::span<const int32_t> tokens, int32_t slot) const {
@@ -218,45 +309,62 @@ void Context::eval(std::span<const Append> appends, float * logits) {
         if (logits) logits += piece.last.size() * n_vocab;
         piece = {};
     };
-    for (const Append & append : appends) {
-        for (size_t done = 0; done < append.tokens.size();) {
+    for (const Append & one : appends) {
+        for (size_t done = 0; done < one.tokens.size();) {
             if (piece.tokens.size() == room) flush();
-            const size_t n = std::min(append.tokens.size() - done, static_cast<size_t>(piece_) - piece.tokens.size());
-            int32_t & held = past[static_cast<size_t>(append.slot)];
-            const int32_t first_row = append.slot * n_ctx_;
-            piece.segments.push_back({static_cast<int32_t>(piece.tokens.size()), static_cast<int32_t>(n), first_row,
-                                      held + static_cast<int32_t>(n)});
-            for (size_t i = 0; i < n; ++i) {
-                const int32_t position = held + static_cast<int32_t>(i);
-                piece.tokens.push_back(append.tokens[done + i]);
-                piece.positions.push_back(position);
-                piece.rows.push_back(first_row + position);
-            }
+            const size_t n = std::min(one.tokens.size() - done, static_cast<size_t>(piece_) - piece.tokens.size());
+            int32_t & held = past[static_cast<size_t>(one.slot)];
+            make_room(static_cast<size_t>(one.slot), static_cast<int32_t>(n));
+            append(piece, one.slot, one.tokens.subspan(done, n), held);
             done += n;
-            if (done == append.tokens.size()) piece.last.push_back(static_cast<int32_t>(piece.tokens.size()) - 1);
+            if (done == one.tokens.size()) piece.last.push_back(static_cast<int32_t>(piece.tokens.size()) - 1);
             held += static_cast<int32_t>(n);
             // A text goes on in the next piece only once this one is in the cache.
-            if (done < append.tokens.size()) flush();
+            if (done < one.tokens.size()) flush();
         }
     }
     if (!piece.tokens.empty()) flush();
 }
 
+void Context::append(Piece & piece, int32_t slot, std::span<const int32_t> tokens, int32_t held) const {
+    const auto begin = static_cast<int32_t>(piece.tokens.size()), n = static_cast<int32_t>(tokens.size());
+    piece.tokens.insert(piece.tokens.end(), tokens.begin(), tokens.end());
+    for (int32_t i = 0; i < n; ++i) piece.positions.push_back(held + i);
+    piece.rows.resize(reaches_.size());
+    piece.segments.resize(reaches_.size());
+    for (size_t r = 0; r < reaches_.size(); ++r) {
+        const Reach & reach = reaches_[r];
+        const int32_t start = slot * reach.rows, seen = held - reach.first[static_cast<size_t>(slot)];
+        piece.segments[r].push_back({begin, n, start, seen + n});
+        for (int32_t i = 0; i < n; ++i) piece.rows[r].push_back(start + seen + i);
+    }
+}
+
+void Context::upload(const Piece & piece) {
+    const size_t n_bytes = piece.tokens.size() * sizeof(int32_t);
+    backend_->copy_to_device(buffers_.tokens, piece.tokens.data(), n_bytes);
+    backend_->copy_to_device(buffers_.positions, piece.positions.data(), n_bytes);
+    for (size_t r = 0; r < reaches_.size(); ++r) {
+        if (has_rows(r)) backend_->copy_to_device(buffers_.rows[r], piece.rows[r].data(), n_bytes);
+    }
+}
+
+// Of one text, rows that do not move are the positions.
+bool Context::has_rows(size_t reach) const { return n_slots() > 1 || reaches_[reach].moves(); }
+
 void Context::eval_piece(const Piece & piece, float * logits) {
     const auto n = static_cast<int64_t>(piece.tokens.size());
-    backend_->copy_to_device(buffers_.tokens, piece.tokens.data(), piece.tokens.size() * sizeof(int32_t));
-    backend_->copy_to_device(buffers_.positions, piece.positions.data(), piece.tokens.size() * sizeof(int32_t));
-    backend_->copy_to_device(buffers_.rows, piece.rows.data(), piece.tokens.size() * sizeof(int32_t));
+    upload(piece);
     if (n <= backend_->few_rows()) arrange_weights();
     if (adapter_) adapter_->update(*backend_);
     backend_->together(n, [&] {
-        forward(piece.segments, n);
+        forward(piece);
         const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
         for (size_t first = 0; logits && first < piece.last.size(); first += logits_piece) {
             const size_t count = std::min<size_t>(logits_piece, piece.last.size() - first);
             const Matrix last = buffers_.last.slice_rows(0, static_cast<int64_t>(count));
-            backend_->copy_to_device(buffers_.rows, &piece.last[first], count * sizeof(int32_t));
-            backend_->gather_rows(buffers_.x, buffers_.rows, last);
+            backend_->copy_to_device(buffers_.rows[0], &piece.last[first], count * sizeof(int32_t));
+            backend_->gather_rows(buffers_.x, buffers_.rows[0], last);
             compute_logits(last);
             backend_->copy_to_host(logits + first * n_vocab, buffers_.logits, count * n_vocab * sizeof(float));
         }
@@ -275,23 +383,23 @@ void Context::eval(std::span<const int32_t> tokens, bool all_logits, float * log
 
 void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits) {
     const auto n = static_cast<int32_t>(tokens.size());
-    std::vector<int32_t> positions(tokens.size());
-    for (int32_t i = 0; i < n; ++i) positions[static_cast<size_t>(i)] = n_past_[0] + i;
-    backend_->copy_to_device(buffers_.tokens, tokens.data(), tokens.size_bytes());
-    backend_->copy_to_device(buffers_.positions, positions.data(), tokens.size_bytes());
-    if (n_slots() > 1) backend_->copy_to_device(buffers_.rows, positions.data(), tokens.size_bytes());
+    make_room(0, n);
+    Piece piece;
+    append(piece, 0, tokens, n_past_[0]);
+    upload(piece);
 
     const int64_t n_logits = !logits ? 0 : all_logits ? n : last ? 1 : 0;  // of the last tokens
     if ((n_logits == 1 ? 1 : n) <= backend_->few_rows()) arrange_weights();
     if (adapter_) adapter_->update(*backend_);
-    const Segment segment{0, n, 0, n_past_[0] + n};
     const auto compute = [&] {
-        forward({&segment, 1}, n);
+        forward(piece);
         if (n_logits == 1) compute_logits(buffers_.x.slice_rows(n - 1, 1));
     };
     backend_->together(n, [&] {
         if (n == 1) {
-            backend_->repeat({&segment, 1}, shape_key(n_logits), compute);
+            std::vector<Segment> all;
+            for (const std::vector<Segment> & list : piece.segments) all.insert(all.end(), list.begin(), list.end());
+            backend_->repeat(all, shape_key(n_logits), compute);
         } else {
             compute();
         }
@@ -327,20 +435,22 @@ Bound Context::bound(const Program & program, const ProgramWeights & weights, co
     b.positions = buffers_.positions;
     b.longest_sequence = n_ctx_;
     b.segments = segments;
-    if (n_slots() > 1) b.cache_rows = buffers_.rows;
     b.tokens = buffers_.tokens;
     return b;
 }
 
-void Context::forward(std::span<const Segment> segments, int64_t n) {
+void Context::forward(const Piece & piece) {
     const Architecture & architecture = model_->architecture();
+    const auto n = static_cast<int64_t>(piece.tokens.size());
     run(plan_->prologue->forward,
-        bound(architecture.prologue, model_->prologue(), *plan_->prologue, prologue_, segments, n), *backend_);
+        bound(architecture.prologue, model_->prologue(), *plan_->prologue, prologue_, piece.segments[0], n), *backend_);
     for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
         const auto i = static_cast<size_t>(l);
         const BlockPlan & plan = *plan_->layers[i];
-        run(plan.forward, bound(architecture.layer(l), model_->layers()[i], plan, layers_[i], segments, n, l),
-            *backend_);
+        const size_t reach = buffers_.caches[i].reach;
+        Bound b = bound(architecture.layer(l), model_->layers()[i], plan, layers_[i], piece.segments[reach], n, l);
+        if (has_rows(reach)) b.cache_rows = buffers_.rows[reach];
+        run(plan.forward, b, *backend_);
     }
 }
 

@@ -22,9 +22,13 @@ public:
     int32_t n_ctx() const { return n_ctx_; }  // of each text
     int32_t n_slots() const { return static_cast<int32_t>(n_past_.size()); }
     int32_t n_past(int32_t slot = 0) const { return n_past_[checked(slot)]; }
+    // Forgets the tokens from n_past on. All of them, where a layer with a window has forgotten the keys that the token
+    // at n_past would see: n_past() says.
     void truncate(int32_t n_past, int32_t slot = 0);
-    // The text of slot `to` becomes the first n_past tokens of that of slot `from`.
+    // The text of slot `to` becomes the first n_past tokens of that of slot `from`; no tokens, where truncate() would
+    // forget all.
     void copy(int32_t from, int32_t to, int32_t n_past);
+    size_t cache_bytes() const;  // of the keys and values of all layers and slots
 
     // Goes on with the sum of these adapters, each times its factor; none: the base alone. Empties the cache. A single
     // adapter with factor 1 is applied as it is, so that its later changes are seen; of all else a copy is made.
@@ -49,25 +53,44 @@ private:
         Backend * backend;
         void operator()(void * memory) const { backend->release(memory); }
     };
-    // The keys and values of earlier tokens: act [n_slots n_ctx, n_head_kv * head_dim], row slot n_ctx + i of the token
-    // at position i.
+    // Layers that see equally far back have caches of as many rows: n_ctx for each slot, or where a window is shorter,
+    // the window and a piece. When these are full, the window moves to the front.
+    struct Reach {
+        int32_t back;                // MaskSpec::back, or all
+        int32_t rows;                // of each slot
+        std::vector<int32_t> first;  // of each slot: the position whose key is in its row 0
+
+        bool moves() const { return back != MaskSpec::all; }
+    };
+    // The keys and values of earlier tokens: act [n_slots rows, n_head_kv * head_dim], row slot rows + i - first of the
+    // token at position i.
     struct Cache {
         Matrix k, v;
+        size_t reach;
     };
     struct Buffers {
         std::vector<Cache> caches;  // of the layers
         Matrix x;                   // hidden: the residual stream
         Matrix last;                // hidden: rows of x whose logits are wanted
+        Matrix moved;               // act: rows of a cache on their way, where any cache moves
         float * logits;
-        int32_t *tokens, *positions, *rows;
+        int32_t *tokens, *positions;
+        std::vector<int32_t *> rows;  // of each reach
     };
     // A piece of work: tokens of one text or several, and where they go.
     struct Piece {
-        std::vector<int32_t> tokens, positions, rows;
-        std::vector<Segment> segments;
-        std::vector<int32_t> last;  // tokens whose logits are wanted
+        std::vector<int32_t> tokens, positions;
+        std::vector<std::vector<int32_t>> rows;      // by reach
+        std::vector<std::vector<Segment>> segments;  // by reach
+        std::vector<int32_t> last;                   // tokens whose logits are wanted
     };
-    static Buffers lay_out(Arena & arena, const Model & model, int32_t n_ctx, int32_t n_slots, int32_t piece);
+    Buffers lay_out(Arena & arena) const;
+    void find_reaches();
+    size_t reach_of(const Program & layer) const;
+    bool continues_at(int32_t n_past, size_t slot) const;
+    void gather(const Matrix & all, int32_t first, int32_t n, const Matrix & to);
+    void make_room(size_t slot, int32_t n);
+    void append(Piece & piece, int32_t slot, std::span<const int32_t> tokens, int32_t held) const;
     size_t checked(int32_t slot) const;
     void check_tokens(std::span<const int32_t> tokens, int32_t slot) const;
     void eval_piece(const Piece & piece, float * logits);
@@ -84,17 +107,20 @@ private:
     WorkspaceShape workspace(int64_t max_rank) const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 const PlacedSlots & slots, std::span<const Segment> segments, int64_t n, int32_t layer = -1) const;
+    void upload(const Piece & piece);
+    bool has_rows(size_t reach) const;
     void apply(std::shared_ptr<const Adapter> adapter);
     void eval_piece(std::span<const int32_t> tokens, bool last, bool all_logits, float * logits);
     void arrange_weights();
-    void forward(std::span<const Segment> segments, int64_t n);  // buffers_.tokens to buffers_.x
-    void compute_logits(Matrix x);                               // at most logits_piece rows, to buffers_.logits
+    void forward(const Piece & piece);  // buffers_.tokens to buffers_.x
+    void compute_logits(Matrix x);      // at most logits_piece rows, to buffers_.logits
     uint64_t shape_key(int64_t n_logits) const;
 
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_;
     std::vector<int32_t> n_past_;       // of each slot
+    std::vector<Reach> reaches_;        // the first: of layers that see all
     uint64_t n_applied_ = 0;            // how often the adapters have changed
     bool arranged_ = false;             // or found that it cannot be
     std::unique_ptr<Backend> backend_;  // declared before what it releases

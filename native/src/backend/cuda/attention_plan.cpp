@@ -63,7 +63,7 @@ void AttentionPlan::reserve(const WorkspaceShape & shape) {
 }
 
 void AttentionPlan::update(std::span<const Segment> segments, cudaStream_t stream) {
-    if (valid_ && std::ranges::equal(segments, segments_)) return;
+    if (is_of(segments)) return;
     valid_ = false;
     segments_.assign(segments.begin(), segments.end());
     std::vector<AttentionTile> tiles;
@@ -103,6 +103,37 @@ void AttentionPlan::update(std::span<const Segment> segments, cudaStream_t strea
           "attention plan");
     check(cudaEventRecord(copied_, stream), "attention plan");
     valid_ = true;
+}
+
+void AttentionPlans::reserve(const WorkspaceShape & shape) {
+    for (AttentionPlan & plan : plans_) plan.reserve(shape);
+}
+
+const AttentionPlan & AttentionPlans::of(std::span<const Segment> segments, cudaStream_t stream) {
+    for (const AttentionPlan & plan : plans_) {
+        if (plan.is_of(segments)) return plan;
+    }
+    next_ = (next_ + 1) % n_plans;
+    plans_[next_].update(segments, stream);
+    return plans_[next_];
+}
+
+std::vector<int32_t> AttentionPlans::prepare(std::span<const Segment> lists, cudaStream_t stream) {
+    std::vector<int32_t> shape;
+    for (AttentionPlan & plan : plans_) {
+        if (lists.empty()) break;
+        const auto next =
+            std::find_if(lists.begin() + 1, lists.end(), [](const Segment & segment) { return segment.q_begin == 0; });
+        const auto list = lists.first(static_cast<size_t>(next - lists.begin()));
+        lists = lists.subspan(list.size());
+        // Of equal lists, of() finds the first one's plan.
+        const bool is_known = &plan != plans_.data() && plans_.front().is_of(list);
+        if (!is_known) plan.update(list, stream);
+        shape.push_back(is_known);
+        shape.insert(shape.end(), plan.shape().begin(), plan.shape().end());
+    }
+    if (!lists.empty()) fail(LORICA_ERROR_INTERNAL, "a pass over more lists of segments than there are plans");
+    return shape;
 }
 
 }  // namespace lorica::cuda

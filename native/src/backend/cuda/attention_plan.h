@@ -1,9 +1,12 @@
-// The segments of a packed batch as the tiles that attention kernels work on. Every layer attends with the same
-// segments, though perhaps under another mask, so that a plan is made and copied to the device once per batch.
+// The segments of a packed batch as the tiles that attention kernels work on. Layers attend with the same segments,
+// though perhaps under another mask, or those whose caches are shorter with others, so that a plan is made and copied
+// to the device once per batch and list of segments.
 #pragma once
 
 #include "backend/cuda/kernels.h"
 
+#include <algorithm>
+#include <array>
 #include <span>
 #include <vector>
 
@@ -32,6 +35,7 @@ public:
     // One query each; none when decoding does not pay. Their keys are to be shared out to n_parts() blocks.
     AttentionTiles queries() const { return {device_ + n_64_ + n_128_ + n_keys_, n_queries_}; }
     int32_t n_parts() const { return n_parts_; }
+    bool is_of(std::span<const Segment> segments) const { return valid_ && std::ranges::equal(segments, segments_); }
     // What launches depend on: equal when all that differs is in the tiles, which are in device memory.
     std::span<const int32_t> shape() const { return shape_; }
 
@@ -46,6 +50,28 @@ private:
     AttentionTile * host_ = nullptr;  // pinned
     cudaEvent_t copied_ = nullptr;
     bool valid_ = false;
+};
+
+// The plans of one pass, which may attend to as many lists of segments.
+class AttentionPlans {
+public:
+    static size_t workspace_bytes(const WorkspaceShape & shape, bool with_rows_of_128) {
+        return n_plans * AttentionPlan::workspace_bytes(shape, with_rows_of_128);
+    }
+
+    explicit AttentionPlans(bool with_rows_of_128)
+        : plans_{AttentionPlan(with_rows_of_128), AttentionPlan(with_rows_of_128)} {}
+
+    void reserve(const WorkspaceShape & shape);
+    const AttentionPlan & of(std::span<const Segment> segments, cudaStream_t stream);
+    // Makes the plans of a pass that is recorded or played, each where it is in every such pass. Of several lists the
+    // next begins where a segment's queries begin at 0 again. Returns what launches depend on.
+    std::vector<int32_t> prepare(std::span<const Segment> lists, cudaStream_t stream);
+
+private:
+    static constexpr size_t n_plans = 2;
+    std::array<AttentionPlan, n_plans> plans_;
+    size_t next_ = 0;  // to be made anew
 };
 
 // More queries than that are no decoding.

@@ -61,7 +61,7 @@ public:
         state_->enter();
         staging_ = std::make_unique<Staging>();
         workspace_ = std::make_unique<Workspace>();
-        plan_ = std::make_unique<AttentionPlan>(state_->has_much_shared_memory());
+        plans_ = std::make_unique<AttentionPlans>(state_->has_much_shared_memory());
         graphs_ = std::make_unique<GraphCache>();
         partial_sums_ = static_cast<double *>(cuda::allocate(n_partial_sums * sizeof(double), "sums"));
     }
@@ -133,14 +133,14 @@ public:
     }
 
     size_t workspace_bytes(const WorkspaceShape & shape) const override {
-        return operations_bytes(shape) + AttentionPlan::workspace_bytes(shape, state_->has_much_shared_memory());
+        return operations_bytes(shape) + AttentionPlans::workspace_bytes(shape, state_->has_much_shared_memory());
     }
     void reserve(const WorkspaceShape & shape) override {
         state_->enter();
         check(cudaStreamSynchronize(state_->stream()), "reserve");
         graphs_->clear();
         workspace_->reserve(operations_bytes(shape));
-        plan_->reserve(shape);
+        plans_->reserve(shape);
     }
 
     // Kernels read whole words around a block: 16 bytes follow the last one.
@@ -212,20 +212,18 @@ public:
     void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape,
                    Matrix o, Matrix lse) override {
         const Context c = context();
-        plan_->update(segments, c.stream);
-        if (!lse && plan_->queries().n > 0) {
-            return attention_decode(c, q, k, v, plan_->queries(), plan_->n_parts(), shape, o);
-        }
-        attention_forward(c, q, k, v, *plan_, shape, o, lse);
+        const AttentionPlan & plan = plans_->of(segments, c.stream);
+        if (!lse && plan.queries().n > 0) return attention_decode(c, q, k, v, plan.queries(), plan.n_parts(), shape, o);
+        attention_forward(c, q, k, v, plan, shape, o, lse);
     }
     void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,
                             std::span<const Segment> segments, const AttentionShape & shape, Matrix dq, Matrix dk,
                             Matrix dv) override {
         const Context c = context();
-        plan_->update(segments, c.stream);
+        const AttentionPlan & plan = plans_->of(segments, c.stream);
         const Workspace::Mark mark(*workspace_);
         auto * delta = workspace_->take<float>(q.rows * shape.n_head);
-        cuda::attention_backward(c, q, k, v, o, lse, d_o, *plan_, shape, delta, dq, dk, dv);
+        cuda::attention_backward(c, q, k, v, o, lse, d_o, plan, shape, delta, dq, dk, dv);
     }
     void gated(Matrix gate, Matrix up, Act act, Matrix h) override { cuda::gated(context(), gate, up, act, h); }
     void gated_backward(Matrix gate, Matrix up, Act act, Matrix dh, Matrix dgate, Matrix dup) override {
@@ -309,8 +307,9 @@ public:
     bool runs_ahead() const override { return true; }
     void repeat(std::span<const Segment> segments, uint64_t key, const std::function<void()> & work) override {
         if (!state_->graphs()) return work();
-        plan_->update(segments, context().stream);  // its copy to the device must not become part of a record
-        if (graphs_->run(state_->stream(), plan_->shape(), key, work)) return;
+        // Copies to the device must not become part of a record.
+        const std::vector<int32_t> shape = plans_->prepare(segments, context().stream);
+        if (graphs_->run(state_->stream(), shape, key, work)) return;
         state_->give_up_graphs();
         work();
     }
@@ -354,7 +353,7 @@ private:
     std::mutex staging_mutex_;  // memory functions may be called from any thread
     std::unique_ptr<Staging> staging_, returning_;
     std::unique_ptr<Workspace> workspace_;
-    std::unique_ptr<AttentionPlan> plan_;
+    std::unique_ptr<AttentionPlans> plans_;
     std::unique_ptr<GraphCache> graphs_;
     double * partial_sums_ = nullptr;
     std::vector<std::byte *> weights_;

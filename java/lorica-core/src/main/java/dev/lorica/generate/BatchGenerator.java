@@ -159,12 +159,10 @@ public final class BatchGenerator implements AutoCloseable {
         for (Place other : places) {
             nearest = other.common(prompt) > nearest.common(prompt) ? other : nearest;
         }
-        int reused = Math.min(nearest.common(prompt), prompt.length - 1);
-        if (nearest == place) {
-            engine.truncate(place.number, reused);
-        } else {
-            engine.copy(nearest.number, place.number, reused);
-        }
+        int common = Math.min(nearest.common(prompt), prompt.length - 1);
+        int reused = nearest == place
+                ? engine.truncate(place.number, common)
+                : engine.copy(nearest.number, place.number, common);
         place.tokens = prompt;
         place.cached = reused;
         if (reused < prompt.length - 1) {

@@ -238,8 +238,7 @@ public final class Generator implements AutoCloseable {
         cache.cancel(false);
         requireGoingOn(generation); // whoever cancels later finds this cache
         // The last token is always processed, because its logits are wanted.
-        int reused = Math.min(cache.commonPrefix(prompt), prompt.length - 1);
-        cache.truncate(reused);
+        int reused = cache.truncate(Math.min(cache.commonPrefix(prompt), prompt.length - 1));
         cache.append(Arrays.copyOfRange(prompt, reused, prompt.length), logits);
         return reused;
     }

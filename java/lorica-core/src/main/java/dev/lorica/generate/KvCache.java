@@ -71,7 +71,7 @@ final class KvCache implements AutoCloseable {
         try {
             engine.append(more, logits);
         } catch (CancelledException e) {
-            engine.truncate(length); // without pieces of the prompt
+            length = engine.truncate(length); // without pieces of the prompt
             throw e;
         }
         System.arraycopy(more, 0, tokens, length, more.length);
@@ -86,10 +86,10 @@ final class KvCache implements AutoCloseable {
         engine.cancel(cancelled);
     }
 
-    /** Forgets all tokens from {@code newLength} on. */
-    void truncate(int newLength) {
-        engine.truncate(newLength);
-        length = newLength;
+    /** Forgets all tokens from {@code newLength} on. Returns how many are left: none where a window has forgotten what comes before. */
+    int truncate(int newLength) {
+        length = engine.truncate(newLength);
+        return length;
     }
 
     @Override

@@ -68,14 +68,20 @@ public final class NativeContext implements AutoCloseable {
                         Lorica.lorica_kv_cache_eval_many(context, texts, counts, texts.length, tokens, logits))));
     }
 
-    /** Makes the first {@code length} tokens of one text another. */
-    public void copy(int from, int to, int length) {
+    /** Makes the first {@code length} tokens of one text another. Returns its length: 0 where a window has forgotten what they need. */
+    public int copy(int from, int to, int length) {
         check(handle.exclusive(context -> Lorica.lorica_kv_cache_slot_copy(context, from, to, length)));
+        return length(to);
     }
 
-    /** Forgets all tokens of a text from {@code length} on. */
-    public void truncate(int text, int length) {
+    /** Forgets all tokens of a text from {@code length} on. Returns its length: 0 where a window has forgotten what comes before. */
+    public int truncate(int text, int length) {
         check(handle.exclusive(context -> Lorica.lorica_kv_cache_slot_truncate(context, text, length)));
+        return length(text);
+    }
+
+    private int length(int text) {
+        return handle.exclusive(context -> Lorica.lorica_kv_cache_slot_n_past(context, text));
     }
 
     /** From any thread: while cancelled, {@link #append} ends soon with a CancelledException, also one that runs already. */
@@ -83,9 +89,9 @@ public final class NativeContext implements AutoCloseable {
         handle.signal(cache -> Lorica.lorica_kv_cache_cancel(cache, cancelled));
     }
 
-    /** Forgets all tokens from {@code length} on. */
-    public void truncate(int length) {
-        check(handle.exclusive(context -> Lorica.lorica_kv_cache_truncate(context, length)));
+    /** {@link #truncate(int, int)} of the only text. */
+    public int truncate(int length) {
+        return truncate(0, length);
     }
 
     @Override
