@@ -82,14 +82,47 @@ template <typename Region> bool covers(const Region & a, const Region & b) {
     return column + b.row_bytes <= a.row_bytes && static_cast<int64_t>(row) + b.rows <= a.rows;
 }
 
+struct Interval {
+    const std::byte *begin, *end;
+};
+
+template <typename Region> Interval row_of(const Region & region, int64_t row) {
+    const std::byte * begin = region.begin + static_cast<size_t>(row) * region.stride_bytes;
+    return {begin, begin + region.row_bytes};
+}
+
+// Adds to `rest` what of the interval the rows of the region do not cover. Whether they cover anything of it.
+template <typename Region> bool subtract(Interval interval, const Region & region, std::vector<Interval> & rest) {
+    const auto stride = std::max<int64_t>(static_cast<int64_t>(region.stride_bytes), 1);
+    const int64_t before = interval.begin - region.begin;
+    bool covers_some = false;
+    for (int64_t row = before > 0 ? before / stride : 0; row < region.rows; ++row) {
+        const Interval own = row_of(region, row);
+        if (own.begin >= interval.end) break;
+        if (own.end <= interval.begin) continue;
+        covers_some = true;
+        if (own.begin > interval.begin) rest.push_back({interval.begin, own.begin});
+        interval.begin = std::min(own.end, interval.end);
+    }
+    if (interval.begin < interval.end) rest.push_back(interval);
+    return covers_some;
+}
+
 }  // namespace
 
+// Newest first: those of which anything is left in the region that newer ones, alone or as columns side by side, do not
+// cover.
 std::vector<Recording::Region> Recording::find(const Region & region) const {
     std::vector<Region> found;
-    for (auto r = regions_.rbegin(); r != regions_.rend(); ++r) {
+    std::vector<Interval> left;
+    for (int64_t row = 0; row < region.rows; ++row) left.push_back(row_of(region, row));
+    for (auto r = regions_.rbegin(); r != regions_.rend() && !left.empty(); ++r) {
         if (!overlap(*r, region)) continue;
-        found.push_back(*r);
-        if (covers(*r, region)) break;
+        std::vector<Interval> rest;
+        bool is_seen = false;
+        for (const Interval & interval : left) is_seen |= subtract(interval, *r, rest);
+        if (is_seen) found.push_back(*r);
+        left = std::move(rest);
     }
     return found;
 }
@@ -318,10 +351,13 @@ public:
             std::any_of(layers.begin(), layers.end(), [](const LinearBackward & layer) { return layer.needs_x(); });
         call.in(needs_x ? "x" : "", needs_x ? x : Matrix{});
         call.layers(layers);
+        // What is not needed may be gone.
+        const bool is_gone = !needs_x && base_of(x) == "undefined";
+        const std::string input = is_gone ? weight_name(*layers[0].weight) + ".input" : base_of(x);
         if (accumulate) {
-            call.accumulate("dx", dx, "d(" + base_of(x) + ")");
+            call.accumulate("dx", dx, "d(" + input + ")");
         } else {
-            call.out("dx", dx, "d(" + base_of(x) + ")");
+            call.out("dx", dx, "d(" + input + ")");
         }
         to_->linear_backward(x, layers, accumulate, dx);
     }
