@@ -3,6 +3,7 @@
 
     scripts/make_chat_goldens.py TEMPLATES OUTPUT
     scripts/make_chat_goldens.py --tools TEMPLATES OUTPUT
+    scripts/make_chat_goldens.py --add [--tools] TEMPLATES OUTPUT
 
 TEMPLATES is a folder with chat templates as models carry them (tokenizer.chat_template), one file NAME.jinja each. OUTPUT is
 written: gzipped JSON with the conversations and, for every template, the SHA-256 of its source, the special tokens it was
@@ -10,6 +11,8 @@ rendered with and what transformers' apply_chat_template makes of every conversa
 the user, with the beginning of an answer. A conversation that the template refuses has null. Pieces of the language follow,
 each with what becomes of it. The templates themselves are not kept; a test reads them again where they are at hand
 (-Dlorica.chatTemplates=TEMPLATES).
+
+With --add, what OUTPUT has of templates that are not in TEMPLATES stays.
 
 With --tools, the conversations are those in which tools are called, the assistant only thinks, or the assistant begins.
 """
@@ -36,6 +39,8 @@ BOS_EOS = {
     "qwen": (None, "<|im_end|>"),
     "smollm": ("<|im_start|>", "<|im_end|>"),
     "chatml": ("<s>", "<|im_end|>"),
+    "olmo": ("<|endoftext|>", "<|endoftext|>"),
+    "granite": ("<|end_of_text|>", "<|end_of_text|>"),
     "deepseek": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
 }
 
@@ -240,13 +245,19 @@ def tokenizer_of(name, source):
     return tokenizer, bos, eos
 
 
-def write(golden, output):
+def write(golden, output, adds):
+    if adds:
+        with gzip.open(output) as file:
+            before = json.load(file)["templates"]
+        new = {template["name"] for template in golden["templates"]}
+        golden["templates"] += [template for template in before if template["name"] not in new]
+        golden["templates"].sort(key=lambda template: template["name"])
     with open(output, "wb") as file:
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="") as zipped:
             zipped.write(json.dumps(golden, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def tool_goldens(folder, output):
+def tool_goldens(folder, output, adds):
     templates = []
     for path in sorted(folder.glob("*.jinja")):
         source = path.read_bytes().decode()
@@ -257,15 +268,17 @@ def tool_goldens(folder, output):
         )
         print(f"{path.stem}: {sum(text is not None for text in texts)} of {len(texts)} texts")
     conversations = [{"messages": messages, "tools": tools} for messages, tools in TOOL_CONVERSATIONS]
-    write({"conversations": conversations, "templates": templates}, output)
+    write({"conversations": conversations, "templates": templates}, output, adds)
 
 
 def main():
     chat_template_utils.datetime = FixedDate
-    if sys.argv[1] == "--tools":
-        tool_goldens(*map(pathlib.Path, sys.argv[2:]))
+    options = [argument for argument in sys.argv[1:] if argument.startswith("--")]
+    folder, output = (pathlib.Path(argument) for argument in sys.argv[1:] if not argument.startswith("--"))
+    adds = "--add" in options
+    if "--tools" in options:
+        tool_goldens(folder, output, adds)
         return
-    folder, output = map(pathlib.Path, sys.argv[1:])
     templates = []
     for path in sorted(folder.glob("*.jinja")):
         source = path.read_bytes().decode()
@@ -305,7 +318,7 @@ def main():
         "variables": VARIABLES,
         "snippets": snippets(),
     }
-    write(golden, output)
+    write(golden, output, adds)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,12 @@ public record ChatTemplate(String name, String source, String system) implements
             List.of("gemma"),
             List.of("phi3", "phi-3"),
             List.of("qwen2.5", "qwen25"),
+            List.of("qwen3"),
             List.of("smollm2", "smollm"),
+            List.of("smollm3"),
+            List.of("granite", "granite-3", "granite3"),
+            List.of("granite-4", "granite4"),
+            List.of("olmo2", "olmo-2", "tulu"),
             List.of("vicuna"));
 
     public ChatTemplate {

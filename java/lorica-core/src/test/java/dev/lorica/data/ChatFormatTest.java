@@ -58,7 +58,12 @@ class ChatFormatTest {
     @CsvSource({
         "chatml, chatml",
         "qwen2.5, trl-qwen2_5",
+        "qwen3, trl-qwen3",
         "smollm2, smollm2",
+        "smollm3, smollm3",
+        "granite, granite-3.3",
+        "granite-4, granite-4.0",
+        "olmo2, olmo2",
         "llama2, llama2",
         "llama3, trl-llama3",
         "llama3.1, trl-llama3_1",
@@ -105,6 +110,11 @@ class ChatFormatTest {
     @ParameterizedTest
     @CsvSource({
         "qwen2.5, trl-qwen2_5",
+        "qwen3, trl-qwen3",
+        "smollm3, smollm3",
+        "granite, granite-3.3",
+        "granite-4, granite-4.0",
+        "olmo2, olmo2",
         "llama3, trl-llama3",
         "llama3.1, trl-llama3_1",
         "llama3.2, trl-llama3_2",
@@ -190,7 +200,12 @@ class ChatFormatTest {
             strings = {
                 "chatml",
                 "qwen2.5",
+                "qwen3",
                 "smollm2",
+                "smollm3",
+                "granite",
+                "granite-4",
+                "olmo2",
                 "llama2",
                 "llama3",
                 "llama3.1",
