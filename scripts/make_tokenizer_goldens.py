@@ -15,7 +15,7 @@ their tests are skipped where it is not.
 Hugging Face is asked where llama.cpp differs from it: it takes A to Z for the only capitals of tekken and gpt-4o, knows no
 normalization form C, and of a Hangul syllable sees WordPiece's first letter alone.
 
-Of the tokenizers that scripts/fetch_tokenizers.sh fetches, and of BERT's in ../shared, a thousand difficult texts go into
+Of the tokenizers that scripts/fetch_tokenizers.sh fetches, and of BERT's and Falcon's in ../shared, a thousand difficult texts go into
 java/lorica-core/src/test/resources/tokenizers: texts.txt has one a line, NAME.txt in the same line the CRC-32 of its ids (32 bits
 each, little-endian, control tokens in the text taken for such) and their number.
 
@@ -361,20 +361,35 @@ def difficult_texts():
     return texts
 
 
+def falcon():
+    """Its vocabulary from ../shared, with the pre-tokenizer of its tokenizer.json."""
+    from gguf import GGUFReader
+    fields = GGUFReader(REAL_VOCABULARIES["falcon"]).fields
+    tokens, kinds, merges = (fields["tokenizer.ggml." + key].contents() for key in ("tokens", "token_type", "merges"))
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[tuple(merge.split(" ")) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Punctuation(behavior="contiguous"), pre_tokenizers.ByteLevel(add_prefix_space=False),
+        pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), behavior="isolated")])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token, kind in zip(tokens, kinds) if kind in (USER_DEFINED, CONTROL)])
+    return tokenizer
+
+
 def write_difficult_texts():
     JAVA_DATA.mkdir(parents=True, exist_ok=True)
     texts = difficult_texts()
     (JAVA_DATA / "texts.txt").write_text("".join(escape(text) + "\n" for text in texts))
-    for name, folder in TOKENIZER_FOLDERS.items():
-        if (folder / "tokenizer.json").exists():
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            lines = []
-            for text in texts:
-                ids = tokenizer.encode(text, add_special_tokens=False).ids
-                lines.append(f"{zlib.crc32(struct.pack(f'<{len(ids)}I', *ids)):08x} {len(ids)}\n")
-            (JAVA_DATA / f"{name}.txt").write_text("".join(lines))
+    tokenizers = {name: Tokenizer.from_file(str(folder / "tokenizer.json"))
+                  for name, folder in TOKENIZER_FOLDERS.items() if (folder / "tokenizer.json").exists()}
+    if REAL_VOCABULARIES["falcon"].exists():
+        tokenizers["falcon"] = falcon()
+    for name, tokenizer in tokenizers.items():
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        lines = []
+        for text in texts:
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            lines.append(f"{zlib.crc32(struct.pack(f'<{len(ids)}I', *ids)):08x} {len(ids)}\n")
+        (JAVA_DATA / f"{name}.txt").write_text("".join(lines))
 
 
 def main():
