@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Writes the Hugging Face folders of java/lorica-core's tests of conversion: models of make_family_goldens.py as transformers saves them,
 two Llamas and one of each family, and
-classifiers on BERT, DistilBERT and RoBERTa.
+classifiers on BERT, DistilBERT and RoBERTa. In each family's is a folder peft with an adapter on all that its case adapts, as PEFT
+saves it, and the logits of TOKENS that it computes with it.
 
-    pip install torch==2.13.0 transformers==5.18.0 gguf==0.19.0     # Python 3.11
+    pip install torch==2.13.0 transformers==5.18.0 peft==0.21.0 gguf==0.19.0     # Python 3.11
     scripts/make_convert_goldens.py
+    scripts/make_convert_goldens.py --peft     # the adapters alone, on the models that are there
 
 Converted, each must give the model.gguf of the same name in native/tests/data/model_goldens.
 """
@@ -17,8 +19,10 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import safetensors.torch
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
 
 import make_family_goldens as models
@@ -29,6 +33,7 @@ N_PROMPTS, N_GREEDY, CLEAR = 5, 8, 0.02
 # does not load a GPT-2 without an output tensor of its own.
 IN_LLAMA_CPP = ["llama_biases", "llama_yarn", "qwen2", "qwen2_yarn", "granite", "falcon_7b", "falcon_40b", "gptneox",
                 "gptneox_serial", "gemma", "gemma3", "olmo2", "phi4_mini"]
+TOKENS = [1, 40, 52, 33, 80, 17, 64, 9, 71, 28]  # as FamilyTest has them
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
@@ -97,6 +102,23 @@ def family(case, folder):
         model.resize_token_embeddings(case.n_vocab + 4)
     model.save_pretrained(folder)
     sentencepiece_tokenizer(folder, case.n_vocab, space_prefix=False)
+
+
+def peft_adapter(case, folder):
+    """Matrices in F16; A and B are random, so that every row of every layer is in the logits."""
+    model = case.model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    rng = np.random.default_rng(case.seed)
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, lora_alpha=8, target_modules=case.target_modules))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.from_numpy((0.2 * rng.standard_normal(parameter.shape)).astype(np.float16)))
+        logits = adapted(input_ids=torch.tensor([TOKENS]), use_cache=False).logits[0].float().contiguous()
+    shutil.rmtree(folder / "peft", ignore_errors=True)
+    adapted.peft_config["default"].base_model_name_or_path = case.name
+    adapted.half().save_pretrained(folder / "peft")
+    (folder / "peft/README.md").unlink(missing_ok=True)
+    safetensors.torch.save_file({"logits": logits}, folder / "peft/logits.safetensors")
 
 
 WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##e", "##s", "a", "t", "##h"] + [f"w{i}" for i in range(85)]
@@ -181,17 +203,23 @@ def encoder(name, folder):
 def main():
     parser = argparse.ArgumentParser(description="Writes Hugging Face folders for the tests of conversion.")
     parser.add_argument("--output", type=Path, default=DATA)
+    parser.add_argument("--peft", action="store_true", help="the adapters alone")
     parser.add_argument("names", nargs="*", help="of models (default: all)")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for name in HEADS:
+    for name in HEADS if not arguments.peft else ():
         if not arguments.names or name in arguments.names:
             encoder(name, arguments.output / name)
     for case in models.CASES:
-        if arguments.names and case.name not in arguments.names:
+        if case.method != "lora" or arguments.names and case.name not in arguments.names:
             continue
         folder = arguments.output / case.name
+        if arguments.peft:
+            if case.n_vocab != len(models.TOKENS) and case.name not in FOLDERS:
+                peft_adapter(case, folder)
+                print(case.name, sorted(path.name for path in (folder / "peft").iterdir()))
+            continue
         if case.name in FOLDERS:
             dtype, tokenizer, shard = FOLDERS[case.name]
             shutil.rmtree(folder, ignore_errors=True)
@@ -203,6 +231,7 @@ def main():
         elif case.n_vocab != len(models.TOKENS):
             shutil.rmtree(folder, ignore_errors=True)
             family(case, folder)
+            peft_adapter(case, folder)
         else:
             continue
         print(case.name, sorted(path.name for path in folder.iterdir()))

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.convert.HuggingFaceConverter;
@@ -26,6 +27,7 @@ import dev.lorica.train.TrainingResult;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.io.TempDir;
@@ -71,6 +73,9 @@ class FamilyTest {
                 assertThat(Logits.of(model, again, TOKENS)).isDeepEqualTo(logits);
             }
 
+            givesTheLogitsOfPeft(model, source.resolve("peft"));
+            adaptsByDefaultWhatPeftDoes(model);
+
             // PEFT's tensors mean in transformers' files what llama.cpp's mean in ours.
             Path foldedThere = folder.resolve("folded.gguf");
             HuggingFaceConverter.convert(folded(source, peft), foldedThere, "F32");
@@ -109,6 +114,68 @@ class FamilyTest {
                 assertThat(generator.generate(one.getKey(), eight).result().text())
                         .isEqualTo(one.getValue().asText());
             }
+        }
+    }
+
+    /** An adapter that PEFT saved, and the logits that it computed; written again, its tensors are PEFT's. */
+    private void givesTheLogitsOfPeft(Model model, Path saved) {
+        Path again = folder.resolve("again");
+        try (Adapter adapter = Adapter.load(model, saved);
+                SafetensorsFile golden = SafetensorsFile.open(saved.resolve("logits.safetensors"))) {
+            SafetensorsFile.Tensor stored = golden.tensors().get("logits");
+            float[] values = golden.read(stored);
+            int width = Math.toIntExact(stored.shape().get(1));
+            float[][] logits = Logits.of(model, adapter, TOKENS);
+            float[][] expected = new float[logits.length][];
+            for (int t = 0; t < logits.length; t++) {
+                // Rows of the embedding that no token uses are not converted.
+                expected[t] = Arrays.copyOfRange(values, t * width, t * width + logits[t].length);
+            }
+            assertThat(distance(logits, expected)).isLessThan(1e-5);
+            assertThat(distance(Logits.of(model, null, TOKENS), expected)).isGreaterThan(1e-2);
+            adapter.exportPeft(again, "base");
+        }
+        try (SafetensorsFile theirs = SafetensorsFile.open(saved.resolve("adapter_model.safetensors"));
+                SafetensorsFile ours = SafetensorsFile.open(again.resolve("adapter_model.safetensors"))) {
+            assertThat(ours.tensors().keySet())
+                    .containsExactlyInAnyOrderElementsOf(theirs.tensors().keySet());
+            theirs.tensors().forEach((key, tensor) -> assertThat(
+                            ours.read(ours.tensors().get(key)))
+                    .as(key)
+                    .isEqualTo(theirs.read(tensor)));
+        }
+    }
+
+    /** Where no target modules are named: in a configuration of PEFT, as a name, and as a name with layers. */
+    private void adaptsByDefaultWhatPeftDoes(Model model) throws IOException {
+        LoraConfig.Builder named = LoraConfig.builder().rank(2).targetModules(List.of(LoraConfig.DEFAULT_MODULES));
+        Path written = folder.resolve("default");
+        List<String> names;
+        float[][] logits;
+        try (Adapter adapter = Adapter.create(model, named.build())) {
+            names = adapter.tensors().stream().map(Adapter.Tensor::name).toList();
+            for (int i = 1; i < names.size(); i += 2) {
+                float[] values = adapter.values(i);
+                Arrays.fill(values, 0.1f * i);
+                adapter.setValues(i, values);
+            }
+            logits = Logits.of(model, adapter, TOKENS);
+            adapter.exportPeft(written, "base");
+        }
+        Path config = written.resolve("adapter_config.json");
+        ObjectNode json = (ObjectNode) new ObjectMapper().readTree(config.toFile());
+        Files.writeString(config, json.putNull("target_modules").toString());
+        Files.delete(written.resolve("lorica_adapter.json")); // it has the checksum of what stood there before
+        try (Adapter read = Adapter.load(model, written)) {
+            assertThat(read.tensors().stream().map(Adapter.Tensor::name)).containsExactlyElementsOf(names);
+            assertThat(Logits.of(model, read, TOKENS)).isDeepEqualTo(logits);
+        }
+        try (Adapter first =
+                Adapter.create(model, named.layersToTransform(List.of(0)).build())) {
+            assertThat(first.tensors().stream().map(Adapter.Tensor::name))
+                    .containsExactlyElementsOf(names.stream()
+                            .filter(name -> name.startsWith("blk.0."))
+                            .toList());
         }
     }
 

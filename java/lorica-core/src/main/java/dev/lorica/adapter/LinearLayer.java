@@ -18,6 +18,7 @@ import java.util.List;
  */
 record LinearLayer(int index, String gguf, String peft, RowOrder order, boolean transposed) {
     private static final String WEIGHT = ".weight";
+    private static final List<String> DEFAULTS = List.of("attn_q", "attn_v", "attn_qkv");
 
     /** All of the model, in the order of the computation. */
     static List<LinearLayer> of(Model model) {
@@ -55,6 +56,11 @@ record LinearLayer(int index, String gguf, String peft, RowOrder order, boolean 
     /** Whether {@code name} is one of its names without a block: {@code q_proj}, {@code attn_q}. */
     boolean isNamed(String name) {
         return name.equals(shortName()) || name.equals(gguf.substring(gguf.lastIndexOf('.') + 1));
+    }
+
+    /** Whether PEFT adapts layers of its kind where no target modules are named: q_proj and v_proj, or the layer that is q, k and v in one. */
+    boolean isDefault() {
+        return DEFAULTS.contains(gguf.substring(gguf.lastIndexOf('.') + 1));
     }
 
     /** Its name in PEFT within the block and all of its ends, the shortest first: {@code q_proj}, {@code self_attn.q_proj}. */

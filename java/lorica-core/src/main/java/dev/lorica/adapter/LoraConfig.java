@@ -21,7 +21,7 @@ import java.util.Map;
  * @param seed          of A's first values; the same seed gives the same A on every device and platform
  * @param targetModules {@code target_modules}: {@code q_proj}, {@code k_proj}, {@code v_proj}, {@code o_proj},
  *                      {@code gate_proj}, {@code up_proj}, {@code down_proj}, GGUF's names for them, full tensor names such as
- *                      {@code blk.3.attn_q}, or {@link #ALL_LINEAR}
+ *                      {@code blk.3.attn_q}, or {@link #ALL_LINEAR}, or {@link #DEFAULT_MODULES}
  * @param layersToTransform {@code layers_to_transform}: the layers, from 0, in which they are adapted; empty: all
  * @param rankPattern   {@code rank_pattern}: ranks of modules whose name ends with the key, a name or a regular expression; the
  *                      first that fits counts
@@ -43,6 +43,8 @@ public record LoraConfig(
 
     /** Every linear layer but the output head. */
     public static final String ALL_LINEAR = "all-linear";
+    /** What PEFT adapts where no target modules are named: q_proj and v_proj, or the layer that is q, k and v in one. */
+    public static final String DEFAULT_MODULES = "default";
 
     /** How A begins. */
     public enum Init {

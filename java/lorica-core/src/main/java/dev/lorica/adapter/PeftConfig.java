@@ -30,6 +30,7 @@ import java.util.regex.PatternSyntaxException;
  * @param useRslora   scale by alpha / √rank
  * @param useDora     with magnitudes
  * @param fanInFanOut the layers' weights are stored [in, out]
+ * @param defaultTargets {@code target_modules} is null or not there: those that PEFT takes then are meant
  * @param targetNames {@code target_modules} as a list of names; empty when it is a pattern
  * @param targetPattern {@code target_modules} as a pattern, {@code null} when it is a list
  */
@@ -41,6 +42,7 @@ record PeftConfig(
         boolean useRslora,
         boolean useDora,
         boolean fanInFanOut,
+        boolean defaultTargets,
         List<String> targetNames,
         BoundedPattern targetPattern,
         List<String> excludedNames,
@@ -69,7 +71,8 @@ record PeftConfig(
                 json.path("use_rslora").asBoolean(false),
                 json.path("use_dora").asBoolean(false),
                 json.path("fan_in_fan_out").asBoolean(false),
-                target.isTextual() ? List.of() : names(file, "target_modules", required(file, json, "target_modules")),
+                isAbsent(target),
+                isAbsent(target) || target.isTextual() ? List.of() : names(file, "target_modules", target),
                 pattern(
                         file,
                         target.isTextual() && target.asText().equals(LoraConfig.ALL_LINEAR)
@@ -84,8 +87,9 @@ record PeftConfig(
 
     // ---- what it says of a module
 
-    /** Whether {@code target_modules} and what narrows it include the module, which lies in that layer. */
-    boolean targets(String module, int layer) {
+    /** Whether {@code target_modules} and what narrows it include the layer. */
+    boolean targets(LinearLayer layer) {
+        String module = layer.peft();
         if (excludedPattern != null
                 ? excludedPattern.matches(module)
                 : excludedNames.stream().anyMatch(name -> isNamed(module, name))) {
@@ -94,9 +98,10 @@ record PeftConfig(
         if (targetPattern != null) {
             return targetPattern.matches(module);
         }
+        boolean named =
+                defaultTargets ? layer.isDefault() : targetNames.stream().anyMatch(name -> isNamed(module, name));
         return targetNames.contains(module)
-                || targetNames.stream().anyMatch(name -> isNamed(module, name))
-                        && (layersToTransform.isEmpty() || layersToTransform.contains(layer));
+                || named && (layersToTransform.isEmpty() || layersToTransform.contains(layer.index()));
     }
 
     static boolean isNamed(String module, String name) {

@@ -259,7 +259,7 @@ final class PeftFolder {
         Set<String> unused = new LinkedHashSet<>(config.targetNames());
         for (LinearLayer layer : all) {
             unused.removeIf(name -> PeftConfig.isNamed(layer.peft(), name));
-            if (config.targets(layer.peft(), layer.index())) {
+            if (config.targets(layer)) {
                 targets.add(layer);
             }
         }

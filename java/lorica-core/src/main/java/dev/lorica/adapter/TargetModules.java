@@ -63,7 +63,12 @@ final class TargetModules {
         for (LinearLayer layer : all) {
             boolean full =
                     name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
-            boolean everywhere = name.equals(LoraConfig.ALL_LINEAR) || layer.isNamed(name);
+            boolean everywhere =
+                    switch (name) {
+                        case LoraConfig.ALL_LINEAR -> true;
+                        case LoraConfig.DEFAULT_MODULES -> layer.isDefault();
+                        default -> layer.isNamed(name);
+                    };
             if (full || everywhere && (transformed.isEmpty() || transformed.contains(layer.index()))) {
                 meant.add(layer);
             }

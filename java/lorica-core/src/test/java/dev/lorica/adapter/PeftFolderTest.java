@@ -283,8 +283,6 @@ class PeftFolderTest {
     void needsWhatPeftWouldGuess() {
         copy("plain", config -> config.remove("lora_alpha"));
         refused(FileFormatException.class, "adapter_config.json has no \"lora_alpha\"");
-        copy("plain", config -> config.remove("target_modules"));
-        refused(FileFormatException.class, "has no \"target_modules\"");
         copy("plain", config -> config.put("r", 4));
         refused(MismatchException.class, "has A [8, 64] and B [64, 8], but adapter_config.json gives it the rank 4");
     }
