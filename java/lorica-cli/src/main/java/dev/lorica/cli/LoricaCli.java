@@ -101,7 +101,9 @@ public final class LoricaCli implements Callable<Integer> {
                 .addSubcommand(new ConvertCommand(terminal))
                 .addSubcommand(new InfoCommand(terminal))
                 .addSubcommand(new TokenizeCommand(terminal))
-                .addSubcommand(new DoctorCommand(terminal));
+                .addSubcommand(new DoctorCommand(terminal))
+                .addSubcommand(new CompletionCommand(terminal))
+                .addSubcommand(new ManPagesCommand(terminal));
         for (CommandLine command : program.getSubcommands().values()) {
             command.getHelpSectionMap().put(UsageMessageSpec.SECTION_KEY_OPTION_LIST, OptionSections::render);
             for (CommandSpec mixin : command.getCommandSpec().mixins().values()) {

@@ -17,15 +17,7 @@ final class OptionSections {
     private OptionSections() {}
 
     static String render(Help help) {
-        CommandSpec command = help.commandSpec();
-        Map<String, List<OptionSpec>> sections = new LinkedHashMap<>();
-        sections.put("", new ArrayList<>());
-        command.mixins().values().forEach(mixin -> sections.put(title(mixin), new ArrayList<>()));
-        for (OptionSpec option : command.options()) {
-            if (!option.hidden()) {
-                sections.get(sectionOf(command, option)).add(option);
-            }
-        }
+        Map<String, List<OptionSpec>> sections = of(help.commandSpec());
         StringBuilder text = new StringBuilder();
         sections.forEach((title, options) -> {
             if (!options.isEmpty()) {
@@ -36,6 +28,19 @@ final class OptionSections {
             }
         });
         return text.toString();
+    }
+
+    /** The options that are shown, by the title of their section; those of the command itself come first, without one. */
+    static Map<String, List<OptionSpec>> of(CommandSpec command) {
+        Map<String, List<OptionSpec>> sections = new LinkedHashMap<>();
+        sections.put("", new ArrayList<>());
+        command.mixins().values().forEach(mixin -> sections.put(title(mixin), new ArrayList<>()));
+        for (OptionSpec option : command.options()) {
+            if (!option.hidden()) {
+                sections.get(sectionOf(command, option)).add(option);
+            }
+        }
+        return sections;
     }
 
     private static String sectionOf(CommandSpec command, OptionSpec option) {

@@ -41,7 +41,9 @@ class UsageTest {
                 "convert",
                 "info",
                 "tokenize",
-                "doctor"
+                "doctor",
+                "completion",
+                "man-pages"
             })
     void everyCommandHasHelpWithExamples(String command) {
         Program program = Program.run(command, "--help").succeeds();
