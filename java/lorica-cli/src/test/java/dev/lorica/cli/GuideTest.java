@@ -1,0 +1,118 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Set;
+import java.util.regex.MatchResult;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** The guide's commands, run as they stand there on small files of the names that it uses, and its links. */
+class GuideTest {
+    private static final Path GUIDE = Path.of(Program.repository("java/guide"));
+    private static final Pattern BLOCK = Pattern.compile("(?s)```sh\n(.*?)```");
+    private static final Pattern WORD = Pattern.compile("\"([^\"]*)\"|(\\S+)");
+    private static final Pattern LINK = Pattern.compile("\\]\\(([^)#\\s]+)(#[^)\\s]*)?\\)");
+
+    /** What has a file behind it. */
+    private static final Set<String> FILES =
+            Set.of("--model", "-m", "--data", "--output", "-o", "--adapter", "-a", "--config", "--prompts");
+
+    /** Whose arguments are files. */
+    private static final Set<String> OF_FILES = Set.of("info", "report", "quantize");
+
+    @TempDir
+    private Path folder;
+
+    /** In this order: what a page makes, later ones use. */
+    @Test
+    void itsCommandsWork() throws IOException {
+        files();
+        for (String page : List.of("getting-started", "data", "methods", "adapters", "troubleshooting")) {
+            Path file = GUIDE.resolve(page + ".md");
+            List<String> commands = BLOCK.matcher(Files.readString(file))
+                    .results()
+                    .flatMap(block -> block.group(1).replace("\\\n", " ").lines())
+                    .filter(line -> line.startsWith("lorica "))
+                    .toList();
+            assertThat(commands).as(page).isNotEmpty();
+            for (String command : commands) {
+                Program program = Program.run(arguments(command));
+                assertThat(program.exitCode())
+                        .as(page + ": " + command + "\n" + program.err())
+                        .isEqualTo(ExitCode.OK);
+            }
+        }
+    }
+
+    /** Of every page in the repository: what is linked to is there. */
+    @Test
+    void linksOfAllDocumentsLeadSomewhere() throws IOException {
+        Path repository = Path.of(Program.repository("."));
+        List<Path> documents;
+        try (Stream<Path> all = Files.walk(repository)) {
+            documents = all.filter(file -> file.toString().endsWith(".md"))
+                    .filter(file -> !repository.relativize(file).toString().matches("(.*/)?(build[^/]*|target)/.*"))
+                    .toList();
+        }
+        assertThat(documents).hasSizeGreaterThan(5);
+        List<String> broken = new ArrayList<>();
+        for (Path document : documents) {
+            for (MatchResult link :
+                    LINK.matcher(Files.readString(document)).results().toList()) {
+                String target = link.group(1);
+                if (!target.matches("[a-z]+:.*") && !Files.exists(document.resolveSibling(target))) {
+                    broken.add(repository.relativize(document) + " -> " + target);
+                }
+            }
+        }
+        assertThat(broken).isEmpty();
+    }
+
+    private void files() throws IOException {
+        Files.createSymbolicLink(folder.resolve("llama.gguf"), Path.of(Program.model()));
+        String pair = "{\"question\": \"Where is Pemberley, part %d?\", \"answer\": \"In Derbyshire.\"}";
+        List<String> pairs = new ArrayList<>();
+        for (int i = 0; i < 20; i++) {
+            pairs.add(String.format(pair, i));
+        }
+        Files.writeString(folder.resolve("questions.json"), "[" + String.join(",\n", pairs) + "]");
+        Files.writeString(folder.resolve("more.jsonl"), String.join("\n", pairs.subList(0, 4)));
+        Files.writeString(folder.resolve("faq.csv"), "ask,reply\nWho?,Mr. Darcy.\nWhere?,In Kent.\n");
+        Files.writeString(
+                folder.resolve("chats.jsonl"),
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"Where?\"},"
+                        + " {\"role\": \"assistant\", \"content\": \"In Kent.\"}]}\n");
+        Files.writeString(
+                folder.resolve("pairs.jsonl"),
+                "{\"prompt\": \"Where?\", \"chosen\": \"In Derbyshire.\", \"rejected\": \"In Kent.\"}\n");
+        Files.writeString(folder.resolve("recipes.txt"), "Take two eggs, and beat them well. ".repeat(40));
+    }
+
+    private String[] arguments(String command) {
+        List<String> arguments = new ArrayList<>();
+        String before = "";
+        for (MatchResult word :
+                WORD.matcher(command.substring("lorica ".length())).results().toList()) {
+            String given = word.group(1) != null ? word.group(1) : word.group(2);
+            boolean file = FILES.contains(before)
+                    || !arguments.isEmpty()
+                            && OF_FILES.contains(arguments.get(0))
+                            && !given.startsWith("-")
+                            && !before.startsWith("-");
+            arguments.add(file ? folder.resolve(given).toString() : given);
+            before = given;
+        }
+        if (arguments.get(0).equals("train")) {
+            arguments.addAll(List.of("--max-steps", "2")); // the rest of a run is tested elsewhere
+        }
+        return arguments.toArray(String[]::new);
+    }
+}
