@@ -43,9 +43,11 @@ import dev.lorica.hub.HubListener;
 import dev.lorica.hub.HubName;
 import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
+import dev.lorica.train.GrpoConfig;
 import dev.lorica.train.LearningRate;
 import dev.lorica.train.Objective;
 import dev.lorica.train.ObjectiveResult;
+import dev.lorica.train.RewardFunction;
 import dev.lorica.train.ScoredBatch;
 import dev.lorica.train.ScoredSequence;
 import dev.lorica.train.Trainer;
@@ -75,6 +77,7 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
+import java.util.function.ToDoubleFunction;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -137,6 +140,8 @@ class ArgumentsTest {
             "Notes.values",
             "Notes.reference",
             "Notes.prompt",
+            "Notes.old",
+            "Notes.asked",
             "Notes.withReference.logProbs",
             "Trainer.checkpoints.folder",
             "Trainer.resume.checkpoint",
@@ -239,6 +244,13 @@ class ArgumentsTest {
                 }))
                 .evaluate(examples);
         good(Objective.class, Objective::sft);
+        good(GrpoConfig.class, GrpoConfig::defaults);
+        good(GrpoConfig.Builder.class, GrpoConfig::builder);
+        good(RewardFunction.class, () -> RewardFunction.of("x", completion -> 0));
+        good(
+                RewardFunction.Completion.class,
+                () -> new RewardFunction.Completion(DataRecord.of("Who?", "He."), "Who?", "She.", 2, true));
+        good(ToDoubleFunction.class, () -> (ToDoubleFunction<?>) completion -> 0);
         good(LearningRate.class, () -> new LearningRate(config, 10));
         good(GgufFile.class, () -> open(GgufFile.open(TestModels.austen())));
         good(SafetensorsFile.class, () -> open(SafetensorsFile.open(safetensors)));

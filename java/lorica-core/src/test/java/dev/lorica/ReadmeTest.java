@@ -29,7 +29,7 @@ class ReadmeTest {
         Path readme = TestModels.repository("README.md");
         List<MatchResult> examples =
                 JAVA.matcher(Files.readString(readme)).results().toList();
-        assertThat(examples).hasSize(3);
+        assertThat(examples).hasSize(4);
         Path data = temp.resolve("data.json");
         Files.writeString(data, "[{\"question\": \"Where is Pemberley?\", \"answer\": \"In Derbyshire.\"}]");
         Path output = temp.resolve("adapter");
@@ -57,6 +57,14 @@ class ReadmeTest {
                 + "TrainingConfig config = TrainingConfig.defaults();\n"
                 + "Path file = Path.of(" + literal(pairs) + ");\n"
                 + examples.get(2).group(1) + "System.out.println(mine.name());}");
+
+        Path prompts = temp.resolve("prompts.json");
+        Files.writeString(prompts, "[{\"prompt\": \"Where is Pemberley?\"}]");
+        run("try (Model model = Model.load(Path.of(" + literal(TestModels.austen()) + "));\n"
+                + "Adapter adapter = Adapter.create(model, LoraConfig.defaults())) {\n"
+                + "TrainingConfig config = TrainingConfig.builder().maxSteps(1).build();\n"
+                + "Path file = Path.of(" + literal(prompts) + ");\n"
+                + examples.get(3).group(1) + "System.out.println(brief.name());}");
     }
 
     private static String literal(Path path) {

@@ -184,11 +184,17 @@ final class DataOptions {
         List<TokenizedDataset> parts = new ArrayList<>();
         for (DataSource source : sources) {
             Dataset data = load(source.path());
-            TokenizedDataset part = TokenizedDataset.of(data, tokenizer, configFor(data, tokenizer.info(), config));
+            TokenizedDataset part = tokenized(data, tokenizer, configFor(data, tokenizer.info(), config));
             each.accept(part.report());
             parts.add(part.weighted(source.weight(), seed + parts.size()));
         }
         return TokenizedDataset.concat(parts);
+    }
+
+    TokenizedDataset tokenized(Dataset data, Tokenizer tokenizer, DataConfig config) {
+        return records == RecordKind.PROMPTS
+                ? TokenizedDataset.prompts(data, tokenizer, config)
+                : TokenizedDataset.of(data, tokenizer, config);
     }
 
     /** Plain texts stay plain beside data for which a template was chosen; conversations get the system prompt. */

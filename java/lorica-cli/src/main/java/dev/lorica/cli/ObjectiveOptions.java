@@ -2,19 +2,26 @@ package dev.lorica.cli;
 
 import dev.lorica.data.RecordKind;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.train.GrpoConfig;
 import dev.lorica.train.Objective;
 import dev.lorica.train.Objective.CpoLoss;
 import dev.lorica.train.Objective.DpoLoss;
+import dev.lorica.train.Objective.GrpoLoss;
+import dev.lorica.train.Objective.RewardScale;
+import dev.lorica.train.RewardFunction;
+import java.time.Duration;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.Consumer;
 import picocli.CommandLine.Option;
 
 /** What training makes small. Names and defaults are TRL's. */
 @Section("Objective")
 final class ObjectiveOptions {
-    private static final List<String> NAMES = List.of("sft", "dpo", "orpo", "simpo", "cpo", "kto");
+    private static final List<String> NAMES = List.of("sft", "dpo", "orpo", "simpo", "cpo", "kto", "grpo");
 
     /** What TRL calls the loss of plain fine-tuning. */
     private static final String NLL = "nll";
@@ -25,13 +32,16 @@ final class ObjectiveOptions {
      */
     private static final double PREFERENCE_LEARNING_RATE = 1e-5;
 
+    private static final int MOST_SECONDS = 86400;
+
     @Option(
             names = "--objective",
             paramLabel = "NAME",
             description =
                     "sft: answers are learned. dpo, orpo, simpo, cpo: of two answers the better is preferred; data have "
                             + "chosen and rejected, and a prompt that may also be in both. kto: good answers are preferred; data have a "
-                            + "prompt, a completion and a label. Default: ${DEFAULT-VALUE}")
+                            + "prompt, a completion and a label. grpo: answers that the model draws itself get rewards; data have "
+                            + "prompts alone. Default: ${DEFAULT-VALUE}")
     String name = "sft";
 
     @Option(
@@ -39,7 +49,7 @@ final class ObjectiveOptions {
             paramLabel = "X",
             description =
                     "How much the model is held to the reference, which is the model without the adapter; simpo, cpo, "
-                            + "orpo: the weight of the preference. If not given, 0.1, with simpo 2.")
+                            + "orpo: the weight of the preference. If not given, 0.1, with simpo 2, with grpo 0.")
     Double beta;
 
     @Option(
@@ -47,7 +57,7 @@ final class ObjectiveOptions {
             paramLabel = "NAME",
             description =
                     "dpo: sigmoid, hinge, ipo, robust, exo_pair, apo_zero, apo_down or sigmoid_norm. cpo: sigmoid, hinge "
-                            + "or ipo. If not given, sigmoid.")
+                            + "or ipo. If not given, sigmoid. grpo: dapo, grpo, bnpo or dr_grpo. If not given, dapo.")
     String lossType;
 
     @Option(
@@ -77,6 +87,62 @@ final class ObjectiveOptions {
             paramLabel = "X",
             description = "kto: weight of the other answers. If not given, 1.")
     Double undesirableWeight;
+
+    @Option(
+            names = "--reward-command",
+            paramLabel = "COMMAND",
+            description =
+                    "grpo: a command line that judges answers. It is started once for all answers of a step, reads a line of "
+                            + "JSON for each, with prompt, completion, tokens and ended, and writes a line with a number for each.")
+    String rewardCommand;
+
+    @Option(
+            names = "--reward-timeout",
+            paramLabel = "SECONDS",
+            description = "grpo: when the reward command is given up. If not given, 60.")
+    Double rewardTimeout;
+
+    @Option(
+            names = "--num-generations",
+            paramLabel = "N",
+            description = "grpo: answers that are drawn to each prompt and compared. If not given, 8.")
+    Integer numGenerations;
+
+    @Option(
+            names = "--max-completion-length",
+            paramLabel = "N",
+            description = "grpo: the most tokens of an answer; --max-length is for prompts. If not given, 512.")
+    Integer maxCompletionLength;
+
+    @Option(
+            names = "--num-iterations",
+            paramLabel = "N",
+            description = "grpo: steps that are taken with the same answers. If not given, 1.")
+    Integer numIterations;
+
+    @Option(
+            names = "--epsilon",
+            paramLabel = "X",
+            description =
+                    "grpo, with --num-iterations: how far a token's probability is moved down before it is let be, as a "
+                            + "share. If not given, 0.2.")
+    Double epsilon;
+
+    @Option(
+            names = "--epsilon-high",
+            paramLabel = "X",
+            description = "grpo, with --num-iterations: the same upwards. If not given, as --epsilon.")
+    Double epsilonHigh;
+
+    @Option(
+            names = "--scale-rewards",
+            paramLabel = "BY",
+            description =
+                    "grpo: by whose standard deviation rewards are divided: group, batch or none. If not given, group.")
+    String scaleRewards;
+
+    @Option(names = "--mask-truncated-completions", description = "grpo: learn nothing from answers that were cut off.")
+    boolean maskTruncated;
 
     @Option(
             names = "--precompute-ref-log-probs",
@@ -114,11 +180,59 @@ final class ObjectiveOptions {
                         or(cpoAlpha, 1),
                         or(labelSmoothing, 0));
             }
+            case "grpo" -> grpo();
             default -> {
                 only("kto", "--beta", "--desirable-weight", "--undesirable-weight", "--precompute-ref-log-probs");
                 yield Objective.kto(or(beta, 0.1), or(desirableWeight, 1), or(undesirableWeight, 1));
             }
         };
+    }
+
+    private Objective grpo() {
+        List<String> heeded = new ArrayList<>(List.of(
+                "--beta",
+                "--loss-type",
+                "--reward-command",
+                "--reward-timeout",
+                "--num-generations",
+                "--max-completion-length",
+                "--num-iterations",
+                "--scale-rewards",
+                "--mask-truncated-completions"));
+        if (numIterations != null && numIterations > 1) {
+            heeded.addAll(List.of("--epsilon", "--epsilon-high"));
+        } else if (epsilon != null || epsilonHigh != null) {
+            throw new InvalidArgumentException((epsilon != null ? "--epsilon" : "--epsilon-high")
+                    + " has no meaning without --num-iterations 2 or more: in a single step nothing moves so far");
+        }
+        only("grpo", heeded.toArray(String[]::new));
+        if (rewardCommand == null) {
+            throw new InvalidArgumentException("--objective grpo needs --reward-command, which judges the answers");
+        }
+        double seconds = or(rewardTimeout, 60);
+        if (!(seconds > 0 && seconds <= MOST_SECONDS)) {
+            throw new InvalidArgumentException(
+                    "--reward-timeout is " + seconds + "; it must be more than 0 and at most " + MOST_SECONDS);
+        }
+        GrpoConfig.Builder config = GrpoConfig.builder().maskTruncatedCompletions(maskTruncated);
+        given(numGenerations, config::numGenerations);
+        given(maxCompletionLength, config::maxCompletionLength);
+        given(numIterations, config::numIterations);
+        given(beta, config::beta);
+        given(epsilon, config::epsilon);
+        given(epsilonHigh, config::epsilonHigh);
+        given(lossType, name -> config.lossType(GrpoLoss.of(name)));
+        given(scaleRewards, name -> config.scaleRewards(RewardScale.of(name)));
+        boolean windows = System.getProperty("os.name").startsWith("Windows");
+        List<String> command = windows ? List.of("cmd", "/c", rewardCommand) : List.of("/bin/sh", "-c", rewardCommand);
+        return Objective.grpo(
+                config.build(), RewardFunction.command(command, Duration.ofMillis(Math.round(1000 * seconds))));
+    }
+
+    private static <T> void given(T value, Consumer<T> setting) {
+        if (value != null) {
+            setting.accept(value);
+        }
     }
 
     private String name() {
@@ -131,7 +245,8 @@ final class ObjectiveOptions {
     }
 
     RecordKind records() {
-        return objective().records();
+        // What judges the answers need not be known to look at what is asked.
+        return name().equals("grpo") ? RecordKind.PROMPTS : objective().records();
     }
 
     boolean isPlain() {
@@ -152,6 +267,15 @@ final class ObjectiveOptions {
         given.put("--cpo-alpha", cpoAlpha);
         given.put("--desirable-weight", desirableWeight);
         given.put("--undesirable-weight", undesirableWeight);
+        given.put("--reward-command", rewardCommand);
+        given.put("--reward-timeout", rewardTimeout);
+        given.put("--num-generations", numGenerations);
+        given.put("--max-completion-length", maxCompletionLength);
+        given.put("--num-iterations", numIterations);
+        given.put("--epsilon", epsilon);
+        given.put("--epsilon-high", epsilonHigh);
+        given.put("--scale-rewards", scaleRewards);
+        given.put("--mask-truncated-completions", maskTruncated ? true : null);
         given.put("--precompute-ref-log-probs", precomputeReference ? true : null);
         given.forEach((option, value) -> {
             if (value != null && !List.of(heeded).contains(option)) {

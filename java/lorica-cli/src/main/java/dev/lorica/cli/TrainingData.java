@@ -43,7 +43,7 @@ record TrainingData(
             lines.add(report -> report.part("data left", left));
         } else if (files.evalData() != null) {
             DataConfig same = DataOptions.withTemplate(config, examples.report().template());
-            held = TokenizedDataset.of(
+            held = options.tokenized(
                     options.load(files.evalData(), files.maxEvalSamples(), "--max-eval-samples"),
                     base.tokenizer(),
                     same);

@@ -122,6 +122,13 @@ final class TrainingReport {
 
     /** How much is learned. */
     void part(String title, DataReport data) {
+        if (data.trainedTokens() == 0) {
+            row(
+                    title,
+                    Format.count(data.examples(), "prompt") + ", " + Format.count(data.tokens(), "token") + ", longest "
+                            + Format.count(data.longest()) + "; answers are drawn while training");
+            return;
+        }
         row(
                 title,
                 Format.count(data.examples(), "example") + ", " + Format.count(data.tokens(), "token") + ", longest "
@@ -179,7 +186,8 @@ final class TrainingReport {
 
     private void example(String title, List<DataReport.Stretch> stretches) {
         out.println();
-        out.println(title + "; ⟦ " + terminal.green("what is trained on") + " ⟧ is marked:");
+        boolean anyTrained = stretches.stream().anyMatch(DataReport.Stretch::trained);
+        out.println(title + (anyTrained ? "; ⟦ " + terminal.green("what is trained on") + " ⟧ is marked:" : ":"));
         StringBuilder text = new StringBuilder();
         for (DataReport.Stretch stretch : stretches) {
             String shown = shorten(stretch.text());

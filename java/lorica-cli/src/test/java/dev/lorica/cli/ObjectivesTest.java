@@ -144,6 +144,51 @@ class ObjectivesTest {
         }
     }
 
+    /** With rewards for answers to three prompts by a line of shell, which sees each answer as a line. */
+    private Program grpo(Path output, String reward, String... more) {
+        Path data = write(
+                "prompts.jsonl",
+                List.of("{\"prompt\": \"Who?\"}", "{\"prompt\": \"Where?\"}", "{\"prompt\": \"Why?\"}"));
+        List<String> options = new ArrayList<>(List.of(
+                "--objective", "grpo", "--max-steps", "2", "--num-generations", "4", "--max-completion-length", "8"));
+        if (reward != null) {
+            options.addAll(List.of("--reward-command", reward));
+        }
+        options.addAll(List.of(more));
+        return train(data, output, options.toArray(String[]::new));
+    }
+
+    @Test
+    void grpoLearnsFromWhatACommandSaysOfItsAnswers() throws IOException {
+        Path output = folder.resolve("grpo");
+        String printed = grpo(output, "while read -r line; do echo \"-${#line}\"; done", "--eval-split", "0.3")
+                .succeeds()
+                .out();
+        assertThat(printed)
+                .contains("2 prompts")
+                .contains("answers are drawn while training")
+                .contains("objective grpo (num_generations 4, max_completion_length 8, loss_type dapo")
+                .contains("reward -");
+        JsonNode step = log(output).get(0);
+        assertThat(step.get("rewards/command/mean").asDouble()).isNegative();
+        assertThat(step.get("completions/max_length").asDouble()).isBetween(1.0, 8.0);
+    }
+
+    @Test
+    void aRewardCommandThatPrintsNonsenseLosesNothing() {
+        Path output = folder.resolve("grpo");
+        Path calls = folder.resolve("calls");
+        String once = "cat > /dev/null; test -e '" + calls + "' && { echo so so; exit; }; : > '" + calls
+                + "'; printf '1\\n2\\n3\\n4\\n1\\n2\\n3\\n4\\n'";
+        Program failed = grpo(output, once);
+        assertThat(failed.exitCode()).isEqualTo(ExitCode.FAILED);
+        assertThat(failed.err())
+                .contains("wrote 1 line for 4 answers; a line with a number is meant for each; "
+                        + output.resolve("checkpoint-1") + " holds what was trained before\n")
+                .doesNotContain("\tat ");
+        grpo(output, "while read -r line; do echo 1; done", "--resume").succeeds();
+    }
+
     @Test
     void whatDoesNotGoTogetherIsSaid() {
         Path data = pairs("train.jsonl", 0, 4);
@@ -155,6 +200,14 @@ class ObjectivesTest {
                 .failsWith(ExitCode.FAILED, "there are sigmoid, hinge");
         train(data, output, "--objective", "dpo", "--train-on-prompt")
                 .failsWith(ExitCode.FAILED, "--train-on-prompt is for --objective sft");
+        grpo(output, null).failsWith(ExitCode.FAILED, "--objective grpo needs --reward-command");
+        grpo(output, "cat", "--epsilon", "0.1")
+                .failsWith(ExitCode.FAILED, "--epsilon has no meaning without --num-iterations 2 or more");
+        grpo(output, "cat", "--reward-timeout", "0").failsWith(ExitCode.FAILED, "--reward-timeout is 0.0");
+        grpo(output, "cat", "--precompute-ref-log-probs")
+                .failsWith(ExitCode.FAILED, "--precompute-ref-log-probs has no meaning with --objective grpo");
+        train(data, output, "--reward-command", "cat")
+                .failsWith(ExitCode.FAILED, "--reward-command has no meaning with --objective sft");
         train(data, output, "--objective", "kto").failsWith(ExitCode.FAILED, "no field \"label\"");
     }
 }

@@ -2,6 +2,7 @@ package dev.lorica.data;
 
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
+import java.util.List;
 
 /**
  * A packed micro-batch: sequences one after another without padding. Attention never crosses from one to the next.
@@ -24,13 +25,21 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
      * @param values     [S] the number of each sequence, such as 1 for a good answer; {@code null}: there are none
      * @param reference  [T] log p of each label by the model as it was before; {@code null}: not known yet
      * @param prompt     [T] whether a position with a label belongs to the prompt; {@code null}: none does
+     * @param old        [T] log p of each label by the model that drew the answers; {@code null}: that is the model as it is
+     * @param asked      of each sequence, where these are prompts that wait for answers, what it was made from; {@code null}: they
+     *                   are none
      */
-    public record Notes(int perExample, float[] values, float[] reference, boolean[] prompt) {
+    public record Notes(
+            int perExample, float[] values, float[] reference, boolean[] prompt, float[] old, List<DataRecord> asked) {
         static final Notes NONE = new Notes(1, null, null, null);
+
+        public Notes(int perExample, float[] values, float[] reference, boolean[] prompt) {
+            this(perExample, values, reference, prompt, null, null);
+        }
 
         /** With what the model said before. */
         public Notes withReference(float[] logProbs) {
-            return new Notes(perExample, values, logProbs, prompt);
+            return new Notes(perExample, values, logProbs, prompt, old, asked);
         }
     }
 

@@ -32,9 +32,11 @@ public final class TokenizedDataset {
      * @param values       [sequences] a number that is learned from; {@code null}: there are none
      * @param reference    [sequences][tokens] log p of what is learned, by the model as it was before; {@code null}: not known
      * @param withPrompts  whether the prompts of the first of each example are scored too
+     * @param asked        [sequences] what each was made from, where they are prompts alone; {@code null}: they are none
      */
-    private record Notes(int perExample, float[] values, float[][] reference, boolean withPrompts) {
-        static final Notes NONE = new Notes(1, null, null, false);
+    private record Notes(
+            int perExample, float[] values, float[][] reference, boolean withPrompts, List<DataRecord> asked) {
+        static final Notes NONE = new Notes(1, null, null, false, null);
     }
 
     private TokenizedDataset(Examples sequences, DataReport report) {
@@ -98,7 +100,34 @@ public final class TokenizedDataset {
             }
         }
         return new TokenizedDataset(
-                store, collector.report(), new Notes(data.fields().isPairs() ? 2 : 1, collector.values(), null, false));
+                store,
+                collector.report(),
+                new Notes(data.fields().isPairs() ? 2 : 1, collector.values(), null, false, null));
+    }
+
+    /**
+     * Prompts alone, which the model is to answer by itself while it learns. Of a record only what is asked is looked at: the
+     * prompt, or a conversation up to the last that is not the assistant's. The maximum length is that of prompts; of longer
+     * ones that are to be truncated, the end is kept. All of them are kept in memory.
+     */
+    public static TokenizedDataset prompts(Dataset data, Tokenizer tokenizer, DataConfig config) {
+        Arguments.given(data, "data");
+        Arguments.given(tokenizer, "tokenizer");
+        Arguments.given(config, "config");
+        PromptTemplate template =
+                config.template() != null ? config.template() : PromptTemplate.forDataset(data, tokenizer.info());
+        ExampleStore store = new ExampleStore();
+        Collector collector = new Collector(data, tokenizer, config, template, store, () -> false);
+        List<DataRecord> asked = new ArrayList<>();
+        try (Dataset.Records records = data.open()) {
+            collector.prompts(records, asked);
+        }
+        return new TokenizedDataset(store, collector.report(), new Notes(1, null, null, false, List.copyOf(asked)));
+    }
+
+    /** Whether these are prompts alone. */
+    public boolean isPrompts() {
+        return notes.asked != null;
     }
 
     /** Examples without a report. */
@@ -127,13 +156,13 @@ public final class TokenizedDataset {
     public TokenizedDataset withReference(float[][] logProbs) {
         Arguments.all("logProbs", logProbs);
         return new TokenizedDataset(
-                sequences, report, new Notes(notes.perExample, notes.values, logProbs, notes.withPrompts));
+                sequences, report, new Notes(notes.perExample, notes.values, logProbs, notes.withPrompts, null));
     }
 
     /** With the prompts of the better sides scored too, for objectives that ask for that. */
     public TokenizedDataset withScoredPrompts() {
         return new TokenizedDataset(
-                sequences, report, new Notes(notes.perExample, notes.values, notes.reference, true));
+                sequences, report, new Notes(notes.perExample, notes.values, notes.reference, true, null));
     }
 
     /** These examples, packed. */
@@ -163,7 +192,10 @@ public final class TokenizedDataset {
             at += part.length;
         }
         boolean[] prompt = notes.withPrompts ? scorePrompts(batch) : null;
-        return batch.with(new Batch.Notes(notes.perExample, values, reference, prompt));
+        List<DataRecord> asked = notes.asked == null
+                ? null
+                : Arrays.stream(numbers).mapToObj(notes.asked::get).toList();
+        return batch.with(new Batch.Notes(notes.perExample, values, reference, prompt, null, asked));
     }
 
     /** Gives the first sequence of each example labels where it has none, and says where that is. */
@@ -283,11 +315,15 @@ public final class TokenizedDataset {
         List<Examples> examples = new ArrayList<>();
         Notes notes = parts.get(0).notes;
         float[] values = new float[0];
+        List<DataRecord> asked = new ArrayList<>();
         for (TokenizedDataset part : parts) {
-            if (part.notes.perExample != notes.perExample || (part.notes.values == null) != (notes.values == null)) {
+            if (part.notes.perExample != notes.perExample
+                    || (part.notes.values == null) != (notes.values == null)
+                    || part.isPrompts() != parts.get(0).isPrompts()) {
                 throw new DataException(part.report.name() + " holds other records than " + main.name()
-                        + ": pairs, answers with labels and answers alone do not go together");
+                        + ": pairs, answers with labels, answers alone and prompts alone do not go together");
             }
+            asked.addAll(part.isPrompts() ? part.notes.asked : List.of());
             if (part.notes.values != null) {
                 int begin = values.length;
                 values = Arrays.copyOf(values, begin + part.notes.values.length);
@@ -311,7 +347,12 @@ public final class TokenizedDataset {
         return new TokenizedDataset(
                 all,
                 main.ofPart(names, all.size() / notes.perExample, tokens, trainedTokens),
-                new Notes(notes.perExample, notes.values == null ? null : values, null, false));
+                new Notes(
+                        notes.perExample,
+                        notes.values == null ? null : values,
+                        null,
+                        false,
+                        notes.asked == null ? null : asked));
     }
 
     private static boolean isText(DataReport report) {
@@ -338,7 +379,16 @@ public final class TokenizedDataset {
         return new TokenizedDataset(
                 part,
                 report.ofPart(name, chosen.length, tokens, trainedTokens),
-                new Notes(notes.perExample, values, null, false));
+                new Notes(
+                        notes.perExample,
+                        values,
+                        null,
+                        false,
+                        notes.asked == null
+                                ? null
+                                : Arrays.stream(places)
+                                        .mapToObj(notes.asked::get)
+                                        .toList()));
     }
 
     /** The example as text again, split where training begins or ends. */
@@ -440,6 +490,37 @@ public final class TokenizedDataset {
                 }
                 empty += learned ? 0 : 1;
             });
+        }
+
+        /** What is asked, and what it was made from. */
+        void prompts(Dataset.Records all, List<DataRecord> asked) {
+            while (all.hasNext()) {
+                DataRecord record = all.next();
+                records++;
+                withInput += record.input().isEmpty() ? 0 : 1;
+                int[] ids = encoder.prompt(record);
+                if (ids.length == 0) {
+                    empty++;
+                    continue;
+                }
+                lengths.add(ids.length);
+                if (ids.length > longest) {
+                    longest = ids.length;
+                    longestLine = record.line();
+                }
+                if (ids.length > config.maxLength()) {
+                    overLong++;
+                    requireShort(record, ids.length);
+                    if (config.overflow() == Overflow.DROP) {
+                        dropped++;
+                        continue;
+                    }
+                    truncated++;
+                    ids = Arrays.copyOfRange(ids, ids.length - config.maxLength(), ids.length);
+                }
+                keep(new Example(ids, new boolean[ids.length]));
+                asked.add(record);
+            }
         }
 
         /** Both sides or none: a pair is one example. */

@@ -93,7 +93,8 @@ final class Continuation implements AutoCloseable {
                 reused,
                 count - promptLength,
                 promptSeconds,
-                (System.nanoTime() - start) / 1e9);
+                (System.nanoTime() - start) / 1e9,
+                Arrays.copyOfRange(tokens, promptLength, count));
     }
 
     @Override

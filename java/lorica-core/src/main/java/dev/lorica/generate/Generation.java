@@ -108,7 +108,14 @@ public final class Generation implements Iterable<String> {
                     reused = generator.begin(Generation.this, prompt, config.maxNewTokens(), logits);
                 } catch (CancelledException e) {
                     result = new GenerationResult(
-                            "", FinishReason.CANCELLED, prompt.length, 0, 0, 0, (System.nanoTime() - begin) / 1e9);
+                            "",
+                            FinishReason.CANCELLED,
+                            prompt.length,
+                            0,
+                            0,
+                            0,
+                            (System.nanoTime() - begin) / 1e9,
+                            new int[0]);
                     return "";
                 }
                 promptSeconds = (System.nanoTime() - begin) / 1e9;

@@ -10,6 +10,7 @@ package dev.lorica.generate;
  * @param generatedTokens tokens generated, the one that ended the text included
  * @param promptSeconds   time for processing the prompt, up to the first logits
  * @param seconds         time for generating, without the prompt
+ * @param tokens          those generated; not copied, so leave them alone
  */
 public record GenerationResult(
         String text,
@@ -18,7 +19,8 @@ public record GenerationResult(
         int reusedTokens,
         int generatedTokens,
         double promptSeconds,
-        double seconds) {
+        double seconds,
+        int[] tokens) {
 
     /** Why a generation ended. */
     public enum FinishReason {

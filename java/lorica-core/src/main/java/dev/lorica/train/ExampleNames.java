@@ -45,6 +45,8 @@ final class ExampleNames {
         while (first < example.length() - 1 && !example.trained()[first]) {
             first++;
         }
+        // Of prompts, how they end.
+        first = example.trainedTokens() == 0 ? Math.max(0, example.length() - NAMED_TOKENS) : first;
         int end = Math.min(first + NAMED_TOKENS, example.length());
         return tokenizer
                 .decode(Arrays.copyOfRange(example.ids(), first, end))

@@ -19,6 +19,9 @@ interface GradientSource {
         void ends(int number);
     }
 
+    /** Where the run is, before each group: what is drawn depends on it, and what the next steps need of this one goes there. */
+    default void at(TrainerState state) {}
+
     /**
      * Adds up the gradients of a group, which begins with none.
      *

@@ -27,6 +27,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     private final BatchShape shape;
     private final NativeSession engine;
     private final Objective objective;
+    private float[] lastLosses;
 
     /** Of plain fine-tuning. */
     LocalSession(Adapter adapter, TrainingConfig config, BatchShape shape) {
@@ -108,7 +109,12 @@ final class LocalSession implements GradientSource, AutoCloseable {
         return sums;
     }
 
-    private GradientSums gradients(Batch batch) {
+    /** log p of each label of the batch whose gradients came last. */
+    float[] lastLogProbs() {
+        return negated(lastLosses);
+    }
+
+    GradientSums gradients(Batch batch) {
         if (objective == Sft.INSTANCE) {
             Loss loss = forwardBackward(batch);
             return new GradientSums(loss.sum(), loss.trained(), loss.trained(), batch.tokenCount(), Metrics.NONE);
@@ -120,6 +126,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
         float[] losses = new float[batch.tokenCount()];
         Loss loss = loss(
                 engine.forward(batch.tokens(), batch.labels(), batch.positions(), batch.sequenceLengths(), losses));
+        lastLosses = losses;
         ObjectiveResult result = score(batch, losses, reference, kl);
         engine.backward(result.weights());
         return sums(result, loss, batch);

@@ -162,6 +162,60 @@ public interface Objective {
         return new Kto(beta, desirableWeight, undesirableWeight);
     }
 
+    /**
+     * Group relative policy optimization (Shao et al. 2024): the model learns from rewards for answers that it draws itself while it
+     * learns. Its data are {@link dev.lorica.data.TokenizedDataset#prompts prompts alone}, and a micro-batch has the answers to as
+     * many prompts as a batch has examples.
+     *
+     * @param rewards what judges the answers; several are added up
+     */
+    static Objective grpo(GrpoConfig config, RewardFunction... rewards) {
+        Arguments.given(config, "config");
+        return new Grpo(config, Arguments.all("rewards", rewards));
+    }
+
+    /** How the losses of tokens are added up, by TRL's names. */
+    enum GrpoLoss {
+        /** The mean of the means of the answers. */
+        GRPO,
+        /** The mean over the tokens of a micro-batch. */
+        BNPO,
+        /** The sum of an answer's tokens over the most that it may have: long answers are not favoured (Liu et al. 2025). */
+        DR_GRPO,
+        /** The mean over all tokens of a step (Yu et al. 2025). */
+        DAPO;
+
+        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
+        public static GrpoLoss of(String name) {
+            return Settings.named(GrpoLoss.class, "loss type", Arguments.given(name, "name"));
+        }
+
+        @Override
+        public String toString() {
+            return name().toLowerCase(Locale.ROOT);
+        }
+    }
+
+    /** By what differences of rewards are divided. */
+    enum RewardScale {
+        /** The standard deviation of the answers to the same prompt. */
+        GROUP,
+        /** The standard deviation of all answers of a step. */
+        BATCH,
+        /** Nothing. */
+        NONE;
+
+        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
+        public static RewardScale of(String name) {
+            return Settings.named(RewardScale.class, "scale of rewards", Arguments.given(name, "name"));
+        }
+
+        @Override
+        public String toString() {
+            return name().toLowerCase(Locale.ROOT);
+        }
+    }
+
     /** Forms of direct preference optimization, by TRL's names. */
     enum DpoLoss {
         /** −log σ(β Δ). */

@@ -29,7 +29,13 @@ public final class ScoredBatch {
             int[] learned = places(batch, prompt, false, at, end);
             int[] asked = prompt == null ? new int[0] : places(batch, prompt, true, at, end);
             all.add(new ScoredSequence(
-                    learned, asked, batch.labels(), logProbs, reference, values == null ? 1 : values[s]));
+                    learned,
+                    asked,
+                    batch.labels(),
+                    logProbs,
+                    reference,
+                    batch.notes().old(),
+                    values == null ? 1 : values[s]));
             at = end;
         }
         sequences = List.copyOf(all);

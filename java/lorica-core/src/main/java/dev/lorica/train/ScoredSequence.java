@@ -12,6 +12,7 @@ public final class ScoredSequence {
     private final int[] tokens;
     private final float[] logProbs;
     private final float[] reference;
+    private final float[] old;
     private final float value;
 
     /**
@@ -20,13 +21,22 @@ public final class ScoredSequence {
      * @param tokens       [T] what each position predicts
      * @param logProbs     [T]
      * @param reference    [T]; {@code null}: not asked for
+     * @param old          [T]; {@code null}: {@code logProbs}
      */
-    ScoredSequence(int[] places, int[] promptPlaces, int[] tokens, float[] logProbs, float[] reference, float value) {
+    ScoredSequence(
+            int[] places,
+            int[] promptPlaces,
+            int[] tokens,
+            float[] logProbs,
+            float[] reference,
+            float[] old,
+            float value) {
         this.places = places;
         this.promptPlaces = promptPlaces;
         this.tokens = tokens;
         this.logProbs = logProbs;
         this.reference = reference;
+        this.old = old == null ? logProbs : old;
         this.value = value;
     }
 
@@ -51,6 +61,11 @@ public final class ScoredSequence {
 
     public double meanLogProb() {
         return logProb() / length();
+    }
+
+    /** log p of token {@code i} by the model that drew it. */
+    double oldLogProb(int i) {
+        return old[place(i)];
     }
 
     /** log p of token {@code i} by the reference. */

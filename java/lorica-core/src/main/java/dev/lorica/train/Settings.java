@@ -23,6 +23,13 @@ final class Settings {
         return value;
     }
 
+    static double finite(String name, double value) {
+        if (!Double.isFinite(value)) {
+            throw new InvalidArgumentException(name + " is " + value + "; it must be a number");
+        }
+        return value;
+    }
+
     static double share(String name, double value, double most) {
         if (!(value >= 0 && value < most)) {
             throw new InvalidArgumentException(name + " is " + value + "; it must be at least 0 and less than " + most);

@@ -119,6 +119,9 @@ public final class Trainer {
         if (objective.records() == RecordKind.PAIRS != data.fields().isPairs()) {
             throw wrongRecords(data.fields().isPairs() ? 2 : 1);
         }
+        if (objective.records() == RecordKind.PROMPTS) {
+            return train(TokenizedDataset.prompts(data, model.tokenizer(), DataConfig.ofMaxLength(config.maxLength())));
+        }
         TokenizedDataset examples = null;
         try {
             examples = TokenizedDataset.of(
@@ -156,18 +159,39 @@ public final class Trainer {
         Arguments.given(data, "data");
         requireRecords(data);
         TokenizedDataset scored = objective.scoresPrompts() ? data.withScoredPrompts() : data;
-        BatchShape shape = withKl(BatchShape.of(Packer.inOrder(data, evalBatchSize(config))));
+        BatchShape shape = seen(BatchShape.of(Packer.inOrder(data, evalBatchSize(config))));
         try (LocalSession session = new LocalSession(
-                adapter, config.toBuilder().recomputation(Recomputation.ON).build(), objective, shape)) {
-            return TrainingLoop.evaluate(session, objective, scored, evalBatchSize(config), () -> false);
+                        adapter,
+                        config.toBuilder().recomputation(Recomputation.ON).build(),
+                        objective,
+                        shape);
+                Rollouts rollouts = rollouts(session, shape)) {
+            return rollouts != null
+                    ? rollouts.evaluate(data, evalBatchSize(config), () -> false)
+                    : TrainingLoop.evaluate(session, objective, scored, evalBatchSize(config), () -> false);
         }
+    }
+
+    /** {@code null}: the answers that are learned from are in the data. */
+    private Rollouts rollouts(LocalSession session, BatchShape shape) {
+        return objective instanceof Grpo grpo
+                ? new Rollouts(model, adapter, grpo, config.seed(), session, shape)
+                : null;
+    }
+
+    /** Optimizer steps that are taken with the same examples one after another. */
+    static int iterations(Objective objective) {
+        return objective instanceof Grpo grpo ? grpo.config().numIterations() : 1;
     }
 
     private void requireRecords(TokenizedDataset data) {
         boolean pairs = objective.records() == RecordKind.PAIRS;
         boolean labelled = objective.records() == RecordKind.LABELLED;
-        if (pairs != (data.sequencesPerExample() == 2) || labelled && data.values() == null) {
-            throw wrongRecords(data.sequencesPerExample());
+        boolean prompts = objective.records() == RecordKind.PROMPTS;
+        if (pairs != (data.sequencesPerExample() == 2)
+                || labelled && data.values() == null
+                || prompts != data.isPrompts()) {
+            throw wrongRecords(data.isPrompts() ? 0 : data.sequencesPerExample());
         }
     }
 
@@ -176,14 +200,20 @@ public final class Trainer {
                 switch (objective.records()) {
                     case PAIRS -> "pairs of a chosen and a rejected answer";
                     case LABELLED -> "answers with a label, whether they are good ones";
-                    case ANSWERS, PROMPTS -> "single answers";
+                    case ANSWERS -> "single answers";
+                    case PROMPTS -> "prompts alone";
                 };
+        String found = perExample == 0 ? "prompts alone" : perExample == 2 ? "pairs" : "single answers";
         return new InvalidArgumentException("the objective " + objective.name() + " learns from " + wanted
-                + ", and the data hold " + (perExample == 2 ? "pairs" : "answers without one"));
+                + ", and the data hold "
+                + (objective.records() == RecordKind.LABELLED && perExample == 1 ? "answers without one" : found));
     }
 
-    /** With room for prompts that have other answers behind them. */
-    private BatchShape withKl(BatchShape shape) {
+    /** What the session will see: with room for prompts that have other answers behind them, or answers drawn to them. */
+    private BatchShape seen(BatchShape shape) {
+        if (objective instanceof Grpo grpo) {
+            return Rollouts.shape(grpo.config(), shape);
+        }
         return objective.usesKl()
                 ? new BatchShape(shape.tokens(), shape.sequences(), Math.min(config.maxLength(), shape.tokens()))
                 : shape;
@@ -193,7 +223,7 @@ public final class Trainer {
     public TrainingPlan plan(TokenizedDataset data, TokenizedDataset evalData) {
         Arguments.given(data, "data");
         int microBatches = Packer.batchCount(data, config.batchSize());
-        int stepsPerEpoch = stepsPerEpoch(config, microBatches);
+        int stepsPerEpoch = Math.multiplyExact(stepsPerEpoch(config, microBatches), iterations(objective));
         int totalSteps = totalSteps(config, stepsPerEpoch);
         if (config.warmupSteps() > totalSteps) {
             throw new InvalidArgumentException(
@@ -204,7 +234,7 @@ public final class Trainer {
         if (evalData != null) {
             requireRecords(evalData);
         }
-        BatchShape shape = withKl(shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch)));
+        BatchShape shape = seen(shape(data, evalData, ceilDiv(totalSteps, stepsPerEpoch)));
         return new TrainingPlan(
                 config,
                 data.size(),
@@ -270,8 +300,14 @@ public final class Trainer {
         try {
             TrainingPlan plan = plan(data, evalData);
             BatchShape shape = new BatchShape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
-            try (LocalSession session = new LocalSession(adapter, config, objective, shape)) {
-                return train(plan, session, scored(session, data), scored(session, evalData));
+            try (LocalSession session = new LocalSession(adapter, config, objective, shape);
+                    Rollouts rollouts = rollouts(session, shape)) {
+                return train(
+                        plan,
+                        session,
+                        rollouts == null ? session : rollouts,
+                        scored(session, data),
+                        scored(session, evalData));
             }
         } finally {
             resumeFrom = null;
@@ -286,6 +322,14 @@ public final class Trainer {
         }
         TokenizedDataset scored = objective.scoresPrompts() ? data.withScoredPrompts() : data;
         boolean fromHere = adapter.hasEffect();
+        if (objective instanceof Grpo) {
+            if (objective.usesReference() && fromHere) {
+                throw new InvalidArgumentException(
+                        "grpo with a beta above 0 begins with a new adapter: what the reference says"
+                                + " of answers that are not drawn yet cannot be kept");
+            }
+            return data;
+        }
         if (!objective.usesReference() || !(fromHere || precomputesReference)) {
             return scored;
         }
@@ -303,7 +347,11 @@ public final class Trainer {
     }
 
     private TrainingResult train(
-            TrainingPlan plan, LocalSession session, TokenizedDataset data, TokenizedDataset evalData) {
+            TrainingPlan plan,
+            LocalSession session,
+            GradientSource gradients,
+            TokenizedDataset data,
+            TokenizedDataset evalData) {
         TrainingLoop loop = new TrainingLoop(
                 new TrainingLoop.Run(
                         model,
@@ -317,7 +365,7 @@ public final class Trainer {
                         result -> describe(data, result),
                         objective),
                 session,
-                session,
+                gradients,
                 folder != null || resumeFrom != null);
         // An interrupt that came before would break what listeners write.
         stop.raised();

@@ -43,6 +43,10 @@ final class TrainerState {
     int pass;
     /** The micro-batch of the pass after these with which to go on. */
     int microBatch;
+    /** Steps that were taken with the answers below, where a model learns from its own. */
+    int iteration;
+    /** Those, while there are more steps to be taken with them; {@code null}: the next step draws new ones. */
+    Rollouts.Answers answers;
     /** Passes over the data, with a fraction. */
     double epoch;
     /** Of the whole run. */
@@ -104,7 +108,8 @@ final class TrainerState {
                     || state.sinceLog == null
                     || state.step < 1
                     || state.pass < 0
-                    || state.microBatch < 0) {
+                    || state.microBatch < 0
+                    || state.iteration > 0 && state.answers == null) {
                 throw new FileFormatException(file + " is incomplete");
             }
             return state;

@@ -11,6 +11,7 @@ import dev.lorica.eval.Evaluator;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.exceptions.RewardException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -49,6 +50,8 @@ final class TrainingLoop {
     private final LearningRate learningRate;
     private final LocalSession.Speed speed;
     private final ExampleNames names;
+    /** Steps that are taken with each group of micro-batches. */
+    private final int iterations;
 
     private final long start = System.nanoTime();
     private double secondsBefore;
@@ -70,6 +73,7 @@ final class TrainingLoop {
         this.gradients = gradients;
         this.speed = session.measureSpeed();
         this.learningRate = new LearningRate(config, plan.totalSteps());
+        this.iterations = Trainer.iterations(run.objective());
         this.names = new ExampleNames(run.data(), run.model().tokenizer());
         state.config = config;
         state.baseModel = AdapterMetadata.BaseModel.of(run.model());
@@ -144,13 +148,17 @@ final class TrainingLoop {
             int begin = state.microBatch;
             int end = (int) Math.min((long) begin + config.gradientAccumulationSteps(), batches.size());
             long groupStart = System.nanoTime();
-            GradientSums group = accumulate(batches, begin, end);
+            GradientSums group = judged(() -> accumulate(batches, begin, end));
             if (group == null) {
                 return false;
             }
-            boolean endOfPass = end == batches.size();
-            state.epoch = state.pass + (double) end / batches.size();
-            state.microBatch = endOfPass ? 0 : end;
+            boolean again = state.iteration + 1 < iterations;
+            boolean endOfPass = !again && end == batches.size();
+            double part = (state.iteration + 1.0) / iterations;
+            state.epoch = state.pass + (begin + (end - begin) * part) / batches.size();
+            state.microBatch = again ? begin : endOfPass ? 0 : end;
+            state.iteration = again ? state.iteration + 1 : 0;
+            state.answers = again ? state.answers : null;
             state.pass += endOfPass ? 1 : 0;
             step(group, groupStart, () -> inWords(batches, begin, end), endOfPass);
             if (!settle()) {
@@ -167,9 +175,24 @@ final class TrainingLoop {
         return config.earlyStoppingPatience() > 0 && state.evaluationsWithoutGain >= config.earlyStoppingPatience();
     }
 
+    /** Where answers cannot be judged, what was trained so far is kept. */
+    private <T> T judged(Supplier<T> call) {
+        try {
+            return call.get();
+        } catch (RewardException e) {
+            if (state.step > 0 && savedStep != state.step) {
+                save();
+            }
+            throw lastCheckpoint == null
+                    ? e
+                    : new RewardException(e.getMessage() + "; " + lastCheckpoint + " holds what was trained before", e);
+        }
+    }
+
     /** The gradients of a group of micro-batches; {@code null} when training is to stop before they are complete. */
     private GradientSums accumulate(Packer.Batches batches, int begin, int end) {
         int[] running = {0, 0};
+        gradients.at(state);
         return naming(
                 () -> gradients.accumulate(batches.subList(begin, end), new GradientSource.Watch() {
                     @Override
@@ -250,7 +273,9 @@ final class TrainingLoop {
 
     private Evaluation evaluate(BooleanSupplier stop) {
         return naming(
-                () -> evaluate(session, run.objective(), run.evalData(), Trainer.evalBatchSize(config), stop),
+                () -> judged(() -> gradients instanceof Rollouts rollouts
+                        ? rollouts.evaluate(run.evalData(), Trainer.evalBatchSize(config), stop)
+                        : evaluate(session, run.objective(), run.evalData(), Trainer.evalBatchSize(config), stop)),
                 () -> "evaluation after step " + state.step + " of " + plan.totalSteps());
     }
 

@@ -1,0 +1,130 @@
+package dev.lorica.train;
+
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.internal.Arguments;
+import dev.lorica.train.Objective.GrpoLoss;
+import dev.lorica.train.Objective.RewardScale;
+
+/**
+ * How a model learns from rewards for its own answers. Names, meanings and defaults are those of TRL's {@code GRPOConfig}. Answers are
+ * drawn at temperature 1 from all tokens.
+ *
+ * @param numGenerations           {@code num_generations}: answers that are drawn to each prompt, which are compared with each other (8)
+ * @param maxCompletionLength      {@code max_completion_length}: the most tokens of an answer (512)
+ * @param beta                     {@code beta}: how much the model is held to the reference (0: not at all, and no reference is asked)
+ * @param epsilon                  {@code epsilon}: from 1 − epsilon on a token that became less likely is not pushed further (0.2)
+ * @param epsilonHigh              {@code epsilon_high}: the same for 1 + epsilonHigh, of one that became likelier (as {@code epsilon})
+ * @param numIterations            {@code num_iterations}: steps that are taken with the same answers (1; with 1 nothing is ever clipped)
+ * @param lossType                 {@code loss_type} ({@link GrpoLoss#DAPO})
+ * @param scaleRewards             {@code scale_rewards} ({@link RewardScale#GROUP})
+ * @param maskTruncatedCompletions {@code mask_truncated_completions}: whether nothing is learned from answers that did not end (false)
+ */
+public record GrpoConfig(
+        int numGenerations,
+        int maxCompletionLength,
+        double beta,
+        double epsilon,
+        double epsilonHigh,
+        int numIterations,
+        GrpoLoss lossType,
+        RewardScale scaleRewards,
+        boolean maskTruncatedCompletions) {
+
+    public GrpoConfig {
+        Arguments.given(lossType, "lossType");
+        Arguments.given(scaleRewards, "scaleRewards");
+        atLeast("num generations", numGenerations, 2);
+        atLeast("max completion length", maxCompletionLength, 1);
+        atLeast("num iterations", numIterations, 1);
+        Settings.notNegative("beta", beta);
+        Settings.share("epsilon", epsilon, 1);
+        Settings.notNegative("epsilon high", epsilonHigh);
+    }
+
+    private static void atLeast(String name, int value, int least) {
+        if (value < least) {
+            throw new InvalidArgumentException(name + " is " + value + "; it must be at least " + least);
+        }
+    }
+
+    public static GrpoConfig defaults() {
+        return builder().build();
+    }
+
+    public static Builder builder() {
+        return new Builder();
+    }
+
+    /** Every setter's meaning is that of the record's component of the same name. */
+    public static final class Builder {
+        private int numGenerations = 8;
+        private int maxCompletionLength = 512;
+        private double beta = 0;
+        private double epsilon = 0.2;
+        private Double epsilonHigh;
+        private int numIterations = 1;
+        private GrpoLoss lossType = GrpoLoss.DAPO;
+        private RewardScale scaleRewards = RewardScale.GROUP;
+        private boolean maskTruncatedCompletions;
+
+        private Builder() {}
+
+        public Builder numGenerations(int value) {
+            numGenerations = value;
+            return this;
+        }
+
+        public Builder maxCompletionLength(int value) {
+            maxCompletionLength = value;
+            return this;
+        }
+
+        public Builder beta(double value) {
+            beta = value;
+            return this;
+        }
+
+        public Builder epsilon(double value) {
+            epsilon = value;
+            return this;
+        }
+
+        public Builder epsilonHigh(double value) {
+            epsilonHigh = value;
+            return this;
+        }
+
+        public Builder numIterations(int value) {
+            numIterations = value;
+            return this;
+        }
+
+        public Builder lossType(GrpoLoss value) {
+            lossType = value;
+            return this;
+        }
+
+        public Builder scaleRewards(RewardScale value) {
+            scaleRewards = value;
+            return this;
+        }
+
+        public Builder maskTruncatedCompletions(boolean value) {
+            maskTruncatedCompletions = value;
+            return this;
+        }
+
+        public GrpoConfig build() {
+            return new GrpoConfig(
+                    numGenerations,
+                    maxCompletionLength,
+                    beta,
+                    epsilon,
+                    epsilonHigh == null ? epsilon : epsilonHigh,
+                    numIterations,
+                    lossType,
+                    scaleRewards,
+                    maskTruncatedCompletions);
+        }
+    }
+}
