@@ -46,14 +46,29 @@ record AdapterName(Path path, double scale) {
         if (wanted.size() == 1 && wanted.get(0).scale == 1) {
             return Adapter.load(base, HubFiles.adapter(terminal, wanted.get(0).path));
         }
-        List<ScaledAdapter> parts = new ArrayList<>();
+        List<ScaledAdapter> parts = loadEach(terminal, base, names);
         try {
-            for (AdapterName name : wanted) {
-                parts.add(new ScaledAdapter(Adapter.load(base, HubFiles.adapter(terminal, name.path)), name.scale));
-            }
             return Adapter.stack(base, parts);
         } finally {
-            parts.forEach(part -> part.adapter().close());
+            close(parts);
         }
+    }
+
+    /** Each of them by itself; when one cannot be loaded none is. */
+    static List<ScaledAdapter> loadEach(Terminal terminal, Model base, List<String> names) {
+        List<ScaledAdapter> parts = new ArrayList<>();
+        try {
+            for (AdapterName name : names.stream().map(AdapterName::of).toList()) {
+                parts.add(new ScaledAdapter(Adapter.load(base, HubFiles.adapter(terminal, name.path)), name.scale));
+            }
+            return parts;
+        } catch (RuntimeException e) {
+            close(parts);
+            throw e;
+        }
+    }
+
+    static void close(List<ScaledAdapter> adapters) {
+        adapters.forEach(one -> one.adapter().close());
     }
 }

@@ -11,17 +11,9 @@ import dev.lorica.data.FieldNames;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.RecordKind;
-import dev.lorica.exceptions.FileAccessException;
-import dev.lorica.generate.Generation;
-import dev.lorica.generate.GenerationResult;
 import dev.lorica.generate.Generator;
-import java.io.BufferedReader;
-import java.io.IOException;
-import java.io.InputStreamReader;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
@@ -39,14 +31,13 @@ import picocli.CommandLine.Spec;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis =
-                "lorica generate --model FILE (-i TEXT | -p TEXT | --chat | --prompts FILE --output FILE) [OPTION]…",
+        customSynopsis = "lorica generate --model FILE (-i TEXT | -p TEXT | --prompts FILE) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica generate --model llama.gguf --adapter my-adapter -i \"Who is he?\"",
             "  lorica generate --model llama.gguf -a austen -a brief:0.5 -i \"Who is he?\"",
-            "  lorica generate --model llama.gguf --chat --system \"Answer in one sentence.\"",
+            "  lorica generate --model llama.gguf -i \"Who is he?\" --system \"Answer in one sentence.\"",
             "  lorica generate --model llama.gguf --prompt \"It is a truth\" --temperature 0 -n 40",
             "  lorica generate --model llama.gguf --prompts questions.jsonl --output answers.jsonl --n 4"
         })
@@ -78,11 +69,6 @@ final class GenerateCommand implements Callable<Integer> {
     private String instruction;
 
     @Option(
-            names = "--chat",
-            description = "A conversation: every line of standard input is a question, until it ends.")
-    private boolean chat;
-
-    @Option(
             names = {"-p", "--prompt"},
             paramLabel = "TEXT",
             description = "A beginning, taken as it stands.")
@@ -91,7 +77,7 @@ final class GenerateCommand implements Callable<Integer> {
     @Option(
             names = "--system",
             paramLabel = "TEXT",
-            description = "The system prompt, for what is asked with -i or --chat.")
+            description = "The system prompt, for what is asked with -i or --prompts.")
     private String system;
 
     @Option(
@@ -106,7 +92,7 @@ final class GenerateCommand implements Callable<Integer> {
             paramLabel = "FILE",
             description =
                     "A JSON file with a list of the tools that the assistant may call, described as its chat template"
-                            + " wants them, for what is asked with -i or --chat.")
+                            + " wants them, for what is asked with -i.")
     private Path toolsFile;
 
     @Option(
@@ -140,7 +126,7 @@ final class GenerateCommand implements Callable<Integer> {
     @Mixin
     private CommonOptions common = new CommonOptions();
 
-    private ModelInfo info;
+    private ShownText shown;
     private ExampleEncoder encoder;
 
     GenerateCommand(Terminal terminal) {
@@ -149,15 +135,16 @@ final class GenerateCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        long ways = Stream.of(instruction != null, chat, prompt != null, prompts != null)
+        long ways = Stream.of(instruction != null, prompt != null, prompts != null)
                 .filter(given -> given)
                 .count();
         if (ways != 1) {
             throw new ParameterException(
                     spec.commandLine(),
                     ways == 0
-                            ? "nothing is asked: give --instruction TEXT, --prompt TEXT, --chat or --prompts FILE"
-                            : "--instruction, --prompt, --chat and --prompts exclude each other");
+                            ? "nothing is asked: give --instruction TEXT, --prompt TEXT or --prompts FILE; for a conversation: "
+                                    + Shell.program() + " chat"
+                            : "--instruction, --prompt and --prompts exclude each other");
         }
         if ((prompts != null) != (output != null)) {
             throw new ParameterException(spec.commandLine(), "--prompts and --output belong together");
@@ -180,7 +167,8 @@ final class GenerateCommand implements Callable<Integer> {
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
-            info = base.info();
+            ModelInfo info = base.info();
+            shown = new ShownText(terminal, info);
             PromptTemplate template = prompt != null
                     ? PromptTemplate.PLAIN
                     : chatTemplate == null ? generator.template() : DataOptions.chatTemplate(base, chatTemplate, null);
@@ -199,24 +187,12 @@ final class GenerateCommand implements Callable<Integer> {
                 showAll(generator, encoder.prompt(prompt, ""));
                 return ExitCode.OK;
             }
-            if (chat) {
-                ChatHistory history = new ChatHistory(
-                        template,
-                        system,
-                        tools,
-                        base.tokenizer(),
-                        info.contextLength(),
-                        sampling.maxTokens,
-                        terminal.err()::println);
-                chat(generator, history);
-            } else {
-                List<Message> messages = new ArrayList<>();
-                if (system != null) {
-                    messages.add(Message.system(system));
-                }
-                messages.add(Message.user(instruction));
-                showAll(generator, ids(new Conversation(messages, tools)));
+            List<Message> messages = new ArrayList<>();
+            if (system != null) {
+                messages.add(Message.system(system));
             }
+            messages.add(Message.user(instruction));
+            showAll(generator, ids(new Conversation(messages, tools)));
         }
         return ExitCode.OK;
     }
@@ -229,95 +205,15 @@ final class GenerateCommand implements Callable<Integer> {
     private void showAll(Generator generator, int[] ids) {
         List<Map<String, Object>> texts = new ArrayList<>();
         for (int i = 0; i < sampling.returnSequences; i++) {
-            texts.add(json(show(generator, ids, sampling.seed + i)));
+            long seed = sampling.seed + i;
+            texts.add(ShownText.json(shown.show(generator.generate(ids, sampling.config(seed, ids.length)))));
         }
         if (terminal.json()) {
             Map<String, Object> json = texts.get(0);
             if (texts.size() > 1) {
                 json.put("texts", texts.stream().map(text -> text.get("text")).toList());
             }
-            printJson(json);
+            shown.printJson(json);
         }
-    }
-
-    /** Question and answer by turns, until there are no more questions. */
-    private void chat(Generator generator, ChatHistory history) {
-        BufferedReader in = new BufferedReader(new InputStreamReader(terminal.in(), StandardCharsets.UTF_8));
-        try {
-            while (true) {
-                if (terminal.errIsTerminal()) {
-                    terminal.err().print("> ");
-                    terminal.err().flush();
-                }
-                String line = in.readLine();
-                if (line == null) {
-                    return;
-                }
-                if (line.isBlank()) {
-                    continue;
-                }
-                Conversation asked = history.ask(line);
-                if (asked == null) {
-                    continue;
-                }
-                GenerationResult result = show(generator, ids(asked), sampling.seed);
-                if (terminal.json()) {
-                    printJson(json(result));
-                }
-                history.answered(result.text());
-            }
-        } catch (IOException e) {
-            throw new FileAccessException("standard input cannot be read: " + e.getMessage(), e);
-        }
-    }
-
-    /** Prints a text while it comes. Ctrl-C ends it, where it is one of many in a conversation. */
-    @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
-    private GenerationResult show(Generator generator, int[] ids, long seed) {
-        Generation generation = generator.generate(ids, sampling.config(seed, ids.length));
-        try (Interrupt interrupt = chat ? new Interrupt(generation::cancel) : null) {
-            for (String piece : generation) {
-                terminal.out().print(piece);
-                terminal.out().flush();
-            }
-        }
-        terminal.out().println();
-        GenerationResult result = generation.result();
-        if (!terminal.json() && terminal.errIsTerminal()) {
-            terminal.err().println(terminal.faint(summary(result)));
-        }
-        return result;
-    }
-
-    private void printJson(Map<String, Object> json) {
-        json.put("device", info.device());
-        json.put("device_detail", info.deviceDetail());
-        json.put("device_reason", info.deviceReason());
-        terminal.printJson(json);
-    }
-
-    private static String summary(GenerationResult result) {
-        String why =
-                switch (result.finishReason()) {
-                    case END_OF_TEXT -> "";
-                    case STOP_STRING -> ", ended by a stop string";
-                    case MAX_NEW_TOKENS -> ", ended by --max-tokens";
-                    case CONTEXT_FULL -> ", ended because the model's context is full";
-                    case CANCELLED -> ", ended by Ctrl-C";
-                };
-        return "[" + Format.count(result.generatedTokens(), "token") + " in " + Format.seconds(result.seconds()) + ", "
-                + Format.count(Math.round(result.tokensPerSecond())) + " tok/s" + why + "]";
-    }
-
-    private static Map<String, Object> json(GenerationResult result) {
-        Map<String, Object> json = new LinkedHashMap<>();
-        json.put("text", result.text());
-        json.put("finish_reason", Choices.name(result.finishReason()));
-        json.put("prompt_tokens", result.promptTokens());
-        json.put("generated_tokens", result.generatedTokens());
-        json.put("prompt_seconds", result.promptSeconds());
-        json.put("seconds", result.seconds());
-        json.put("tokens_per_second", result.tokensPerSecond());
-        return json;
     }
 }

@@ -6,8 +6,8 @@ import sun.misc.Signal;
 import sun.misc.SignalHandler;
 
 /**
- * Ctrl-C, or the SIGTERM of a job scheduler, while this is open: the first asks for an orderly end, the second ends the program
- * at once.
+ * Ctrl-C while this is open. Of a command that is to end: the first asks for an orderly end, as the SIGTERM of a job scheduler
+ * does, the second ends the program at once. Of something that stops and leaves the program going: every one asks for that.
  */
 final class Interrupt implements AutoCloseable {
     private final Map<Signal, SignalHandler> before = new LinkedHashMap<>();
@@ -21,7 +21,20 @@ final class Interrupt implements AutoCloseable {
             requested = true;
             orderlyEnd.run();
         };
-        for (String name : new String[] {"INT", "TERM"}) {
+        handle(handler, "INT", "TERM");
+    }
+
+    private Interrupt() {}
+
+    /** Ctrl-C stops something, however often it comes, and the program goes on. */
+    static Interrupt stopping(Runnable stop) {
+        Interrupt interrupt = new Interrupt();
+        interrupt.handle(signal -> stop.run(), "INT");
+        return interrupt;
+    }
+
+    private void handle(SignalHandler handler, String... names) {
+        for (String name : names) {
             try {
                 Signal signal = new Signal(name);
                 before.put(signal, Signal.handle(signal, handler));

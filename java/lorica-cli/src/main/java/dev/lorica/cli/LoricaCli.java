@@ -93,6 +93,7 @@ public final class LoricaCli implements Callable<Integer> {
                 .addSubcommand(new PlanCommand(terminal))
                 .addSubcommand(new DataCommand(terminal))
                 .addSubcommand(new GenerateCommand(terminal))
+                .addSubcommand(new ChatCommand(terminal))
                 .addSubcommand(new EvalCommand(terminal))
                 .addSubcommand(new ReportCommand(terminal))
                 .addSubcommand(new ExportCommand(terminal))
@@ -176,7 +177,7 @@ public final class LoricaCli implements Callable<Integer> {
         return false;
     }
 
-    private static String oneLine(String message) {
+    static String oneLine(String message) {
         return LibraryWords.asOptions(message.strip().replaceAll("\\s*\\R\\s*", " "));
     }
 }

@@ -28,6 +28,7 @@ final class Terminal {
     private final InputStream in;
     private final PrintStream out;
     private final PrintStream err;
+    private final boolean inIsTerminal;
     private final boolean outIsTerminal;
     private final boolean errIsTerminal;
     private boolean json;
@@ -35,13 +36,20 @@ final class Terminal {
 
     /** For streams that are no terminals. */
     Terminal(InputStream in, PrintStream out, PrintStream err) {
-        this(in, out, err, false, false);
+        this(in, out, err, false, false, false);
     }
 
-    private Terminal(InputStream in, PrintStream out, PrintStream err, boolean outIsTerminal, boolean errIsTerminal) {
+    private Terminal(
+            InputStream in,
+            PrintStream out,
+            PrintStream err,
+            boolean inIsTerminal,
+            boolean outIsTerminal,
+            boolean errIsTerminal) {
         this.in = in;
         this.out = out;
         this.err = err;
+        this.inIsTerminal = inIsTerminal;
         this.outIsTerminal = outIsTerminal;
         this.errIsTerminal = errIsTerminal;
     }
@@ -52,6 +60,7 @@ final class Terminal {
                 System.in,
                 new PrintStream(new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8),
                 new PrintStream(new FileOutputStream(FileDescriptor.err), true, StandardCharsets.UTF_8),
+                isTerminal(0),
                 isTerminal(1),
                 isTerminal(2));
     }
@@ -66,6 +75,11 @@ final class Terminal {
 
     InputStream in() {
         return in;
+    }
+
+    /** Whether a person types what is read. */
+    boolean inIsTerminal() {
+        return inIsTerminal;
     }
 
     /** For what a person asked for. */

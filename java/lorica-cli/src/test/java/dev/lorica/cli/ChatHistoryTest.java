@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.lorica.Tokenizer;
+import dev.lorica.cli.ChatHistory.Turn;
 import dev.lorica.data.ChatTemplate;
 import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
@@ -31,46 +32,63 @@ class ChatHistoryTest {
     @Test
     void allThatWasSaidIsAskedWith() {
         ChatHistory history = history(ChatTemplate.named("chatml").orElseThrow(), "S", 1000);
+        history.add(new Turn("A?", "B."));
 
-        history.ask("A?");
-        history.answered("B.");
-
-        assertThat(history.ask("C?").messages())
-                .containsExactly(Message.system("S"), Message.user("A?"), Message.assistant("B."), Message.user("C?"));
+        String asked = asked(history, "C?");
+        assertThat(asked).containsSubsequence("S", "A?", "B.", "C?", "assistant");
+        assertThat(history.all().messages())
+                .containsExactly(Message.system("S"), Message.user("A?"), Message.assistant("B."));
         assertThat(notes).isEmpty();
     }
 
     @Test
     void theOldestTurnsGoWhenTheContextIsFullAndThatIsSaidOnce() {
         ChatHistory history = history(ChatTemplate.named("chatml").orElseThrow(), "S", 200);
-        List<Message> asked = List.of();
+        String asked = "";
         for (int i = 0; i < 10; i++) {
-            asked = history.ask("Question " + i + ": " + "who is it? ".repeat(5))
-                    .messages();
-            history.answered("He is a clergyman.");
+            String question = "Question " + i + ": " + "who is it? ".repeat(5);
+            asked = asked(history, question);
+            history.add(new Turn(question, "He is a clergyman."));
         }
 
-        assertThat(asked).hasSizeBetween(2, 19).startsWith(Message.system("S"));
-        assertThat(asked.get(1).content()).startsWith("Question ").doesNotStartWith("Question 0");
-        assertThat(asked.get(asked.size() - 1).content()).startsWith("Question 9");
+        assertThat(asked).contains("S", "Question 9").doesNotContain("Question 0", "Question 5");
         assertThat(notes).singleElement().asString().contains("the oldest turns are left out");
+        assertThat(history.all().messages()).hasSize(21);
+
+        for (int i = 0; i < 9; i++) {
+            history.undo();
+        }
+        assertThat(asked(history, "Again?")).contains("Question 0", "Again?").doesNotContain("Question 1");
     }
 
     @Test
     void withATemplateForSingleQuestionsEachIsAskedByItselfAndThatIsSaidOnce() {
         ChatHistory history = history(PromptTemplate.INSTRUCTION, null, 1000);
+        history.add(new Turn("A?", "B."));
 
-        history.ask("A?");
-        history.answered("B.");
-
-        assertThat(history.ask("C?").messages()).containsExactly(Message.user("C?"));
+        assertThat(asked(history, "C?")).contains("C?").doesNotContain("A?", "B.");
         assertThat(notes).singleElement().asString().contains("each is asked by itself");
     }
 
     @Test
+    void anotherSystemPromptAndTemplateHoldFromTheNextQuestionOn() {
+        ChatHistory history = history(ChatTemplate.named("chatml").orElseThrow(), "S", 1000);
+        history.add(new Turn("A?", "B."));
+
+        history.system("Other");
+        history.use(ChatTemplate.named("zephyr").orElseThrow());
+        assertThat(asked(history, "C?"))
+                .contains("<|user|>", "Other", "A?", "B.", "C?")
+                .doesNotContain("im_start", "S\n");
+        history.system(null);
+        history.clear();
+        assertThat(asked(history, "C?")).doesNotContain("Other", "A?");
+    }
+
+    @Test
     void aConversationWithAnAdapterThatIsTrainedTheDefaultWayGoesOn() {
-        Program chat = Program.runWithInput(
-                "Who is Mr. Collins?\nWhose cousin?\n", "generate", "-m", Program.model(), "--chat", "-n", "4");
+        Program chat =
+                Program.runWithInput("Who is Mr. Collins?\nWhose cousin?\n", "chat", "-m", Program.model(), "-n", "4");
 
         chat.succeeds();
         assertThat(chat.out().lines().filter(line -> !line.isBlank()).count()).isGreaterThanOrEqualTo(1);
@@ -78,6 +96,10 @@ class ChatHistoryTest {
     }
 
     private ChatHistory history(PromptTemplate template, String system, int context) {
-        return new ChatHistory(template, system, null, tokenizer, context, 50, notes::add);
+        return new ChatHistory(template, system, null, tokenizer, context, notes::add);
+    }
+
+    private static String asked(ChatHistory history, String question) {
+        return tokenizer.decode(history.with(question, 50).orElseThrow());
     }
 }

@@ -21,4 +21,14 @@ class CliArchitectureTest {
             .should()
             .dependOnClassesThat()
             .resideInAPackage("org.bytedeco..");
+
+    @ArchTest
+    static final ArchRule onlyTheEditorOfLinesTouchesJLine = noClasses()
+            .that()
+            .doNotHaveSimpleName("LineEditor")
+            .and()
+            .doNotHaveSimpleName("SideBySide")
+            .should()
+            .dependOnClassesThat()
+            .resideInAPackage("org.jline..");
 }

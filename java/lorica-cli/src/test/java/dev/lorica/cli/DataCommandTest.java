@@ -8,6 +8,7 @@ import dev.lorica.adapter.AdapterMetadata;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -192,7 +193,9 @@ class DataCommandTest {
                         .out()
                         .strip())
                 .isEqualTo(answer);
-        Program chat = Program.runWithInput("Who is Mr. Collins?\n\nWhose cousin?\n", Program.with(ask, "--chat"))
+        Program chat = Program.runWithInput(
+                        "Who is Mr. Collins?\n\nWhose cousin?\n",
+                        Program.with(new String[] {"chat"}, Arrays.copyOfRange(ask, 1, ask.length)))
                 .succeeds();
         assertThat(chat.out().lines().map(String::strip)).contains(answer).hasSizeGreaterThanOrEqualTo(2);
         Program.run("generate", "-m", Program.model(), "-p", "x", "--system", "S")

@@ -19,12 +19,11 @@ class NewcomerTest {
         Path adapter = adapter();
         Program chat = Program.runWithInput(
                         "Who?\nWho?\nWhere?\n",
-                        "generate",
+                        "chat",
                         "-m",
                         Program.model(),
                         "-a",
                         adapter.toString(),
-                        "--chat",
                         "--temperature",
                         "0",
                         "-n",
@@ -54,10 +53,9 @@ class NewcomerTest {
         String words = "It is a truth universally acknowledged that a single man ".repeat(9);
         Program chat = Program.runWithInput(
                         (words + "\n").repeat(4) + words.repeat(9) + "\nWho?\n",
-                        "generate",
+                        "chat",
                         "-m",
                         Program.model(),
-                        "--chat",
                         "--chat-template",
                         "chatml",
                         "-n",
@@ -76,32 +74,13 @@ class NewcomerTest {
         Path tools = folder.resolve("tools.json");
         Files.writeString(
                 tools, "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"parameters\": {}}}]");
-        String[] chat = {
-            "generate",
-            "-m",
-            Program.model(),
-            "-a",
-            adapter() + ":0.5",
-            "--chat",
-            "--tools",
-            tools.toString(),
-            "-n",
-            "2"
+        String[] chat = {"chat", "-m", Program.model(), "-a", adapter() + ":0.5", "--tools", tools.toString(), "-n", "2"
         };
         JsonNode shown = Program.runWithInput("Who?\n", Program.with(chat, "--chat-template", "qwen2.5", "--json"))
                 .succeeds()
                 .json();
         JsonNode without = Program.runWithInput(
-                        "Who?\n",
-                        "generate",
-                        "-m",
-                        Program.model(),
-                        "--chat",
-                        "-n",
-                        "2",
-                        "--chat-template",
-                        "qwen2.5",
-                        "--json")
+                        "Who?\n", "chat", "-m", Program.model(), "-n", "2", "--chat-template", "qwen2.5", "--json")
                 .succeeds()
                 .json();
         assertThat(shown.get("prompt_tokens").asInt())

@@ -34,6 +34,7 @@ class UsageTest {
                 "plan",
                 "data",
                 "generate",
+                "chat",
                 "eval",
                 "export",
                 "merge",
@@ -203,7 +204,7 @@ class UsageTest {
                 "train --rank-pattern q=x; '--rank-pattern'",
                 "generate --temperature; --temperature needs a value: X",
                 "tokenize; missing: FILE.gguf",
-                "generate --chat=maybe; '--chat'"
+                "train --use-dora=maybe; '--use-dora'"
             })
     void nothingOfTheParserReachesAUser(String line, String message) {
         Program program = Program.run(line.split(" ")).failsWith(ExitCode.USAGE, message);
@@ -223,7 +224,7 @@ class UsageTest {
         Program.run("generate", "--model", "x.gguf")
                 .failsWith(ExitCode.USAGE, "nothing is asked", "--instruction TEXT");
         Program.run("generate", "--model", "x.gguf", "-i", "a", "-p", "b")
-                .failsWith(ExitCode.USAGE, "--instruction, --prompt, --chat and --prompts exclude each other");
+                .failsWith(ExitCode.USAGE, "--instruction, --prompt and --prompts exclude each other");
     }
 
     @ParameterizedTest
