@@ -1,7 +1,9 @@
 package dev.lorica.cli;
 
 import dev.lorica.Model;
+import dev.lorica.ModelInfo;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.cli.report.ReportPage;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
@@ -27,7 +29,9 @@ import java.util.concurrent.Callable;
 import java.util.function.Function;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.Spec;
 
 /** {@code lorica eval}: a model measured, with an adapter beside it where there is one. */
 @Command(
@@ -40,10 +44,14 @@ import picocli.CommandLine.Option;
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica eval -m llama.gguf -a my-adapter --data held-out.json --answers 40",
+            "  lorica eval -m llama.gguf -a my-adapter --data held-out.json --answers 9 --report eval.html",
             "  lorica eval --model llama.gguf --text novel.txt --ctx-size 512"
         })
 final class EvalCommand implements Callable<Integer> {
     private final Terminal terminal;
+
+    @Spec
+    private CommandSpec spec;
 
     @Option(
             names = {"-m", "--model"},
@@ -100,6 +108,15 @@ final class EvalCommand implements Callable<Integer> {
             description = "Examples processed at once; does not change the result. Default: ${DEFAULT-VALUE}")
     private int batchSize = 4;
 
+    @Option(
+            names = "--report",
+            paramLabel = "FILE",
+            description = "Also write the result as a page: one HTML file that loads nothing.")
+    private Path report;
+
+    @Option(names = "--overwrite", description = "Replace a file of the name of --report that is no report.")
+    private boolean overwrite;
+
     @Mixin
     private DataOptions dataOptions = new DataOptions();
 
@@ -110,6 +127,9 @@ final class EvalCommand implements Callable<Integer> {
     private CommonOptions common = new CommonOptions();
 
     private List<Map<String, Object>> answersShown = List.of();
+    /** What the page shows beside the results. */
+    private final Map<String, Object> facts = new LinkedHashMap<>();
+
     private final List<String[]> rows = new ArrayList<>();
     private final Map<String, Map<String, Object>> json = new LinkedHashMap<>();
 
@@ -125,6 +145,12 @@ final class EvalCommand implements Callable<Integer> {
         if (answers < 0 || answers > 0 && data == null) {
             throw new IllegalArgumentException("--answers needs --data, and a number of questions");
         }
+        if (report != null) {
+            Inputs inputs = new Inputs().add(model).add(data).add(text);
+            adapters.forEach(name -> inputs.add(AdapterName.of(name).path()));
+            inputs.refuse("--report " + report, report);
+            ReportPage.requireReplaceable(report, overwrite);
+        }
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             List<Evaluator> evaluators = new ArrayList<>(List.of(new Evaluator(base, null)));
@@ -133,6 +159,9 @@ final class EvalCommand implements Callable<Integer> {
                 evaluators.add(new Evaluator(base, tuned));
                 json.put("tuned", new LinkedHashMap<>());
             }
+            ModelInfo info = base.info();
+            facts.put("base", (info.name().isEmpty() ? info.architecture() : info.name()) + " (" + info.fileType() + ")");
+            facts.put("device", info.device());
             if (data != null) {
                 measureData(base, tuned, evaluators);
             }
@@ -156,6 +185,8 @@ final class EvalCommand implements Callable<Integer> {
         DataConfig config = given.withTemplate(template);
         TokenizedDataset examples = TokenizedDataset.of(records, base.tokenizer(), config);
         new TrainingReport(terminal).data("data", examples.report());
+        facts.put("data", TrainingReport.json(examples.report()));
+        facts.put("example", examples.report().sample());
 
         List<Evaluation> results = each(evaluators, evaluator -> evaluator.evaluate(examples, batchSize));
         row("loss", results, result -> Format.fixed(result.loss(), 4));
@@ -298,10 +329,20 @@ final class EvalCommand implements Callable<Integer> {
     }
 
     private void print() {
+        if (report != null) {
+            facts.put("name", String.join(" + ", adapters.isEmpty() ? List.of(model.toString()) : adapters));
+            facts.put("results", json);
+            facts.put("answers", answersShown);
+            facts.put("command", Shell.commandLine(spec));
+            ReportPage.writeEvaluation(report, facts);
+        }
         if (terminal.json()) {
             Map<String, Object> all = new LinkedHashMap<>(json);
             if (!answersShown.isEmpty()) {
                 all.put("answers", answersShown);
+            }
+            if (report != null) {
+                all.put("report", report.toString());
             }
             terminal.printJson(all);
             return;
@@ -314,6 +355,10 @@ final class EvalCommand implements Callable<Integer> {
                 line.append(String.format("%22s", row[i]));
             }
             terminal.out().println(line);
+        }
+        if (report != null) {
+            terminal.out().println();
+            terminal.out().println("The result as a page: " + report);
         }
     }
 }

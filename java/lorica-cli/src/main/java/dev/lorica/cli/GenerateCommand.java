@@ -31,7 +31,7 @@ import picocli.CommandLine.Spec;
         header = "Generate text with a model, and an adapter if you like.",
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
-        customSynopsis = "lorica generate --model FILE (-i TEXT | -p TEXT | --prompts FILE) [OPTION]…",
+        customSynopsis = "lorica generate --model FILE (-i|-p TEXT | --prompts FILE) [OPTION]…",
         optionListHeading = "%nWhat to ask:%n",
         footerHeading = "%nExamples:%n",
         footer = {

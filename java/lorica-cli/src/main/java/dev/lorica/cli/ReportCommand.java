@@ -3,8 +3,6 @@ package dev.lorica.cli;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.cli.report.ReportPage;
 import dev.lorica.cli.report.RunFolder;
-import dev.lorica.exceptions.LoricaException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
@@ -21,7 +19,7 @@ import picocli.CommandLine.Parameters;
         description = {
             "",
             "The page is one HTML file that loads nothing: curves, memory, data, answers, settings. "
-                    + "'lorica train' makes one for its run by itself."
+                    + "'lorica train' and 'lorica sweep' make one by themselves, 'lorica eval' with --report."
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
@@ -59,10 +57,7 @@ final class ReportCommand implements Callable<Integer> {
         Path page = output != null
                 ? output
                 : folders.size() == 1 ? folders.get(0).resolve(ReportPage.FILE_NAME) : Path.of(ReportPage.FILE_NAME);
-        if (Files.exists(page) && !overwrite && !ReportPage.isReport(page)) {
-            throw new LoricaException(page + " is there already and is no report; choose another --output, or replace "
-                    + "it with --overwrite");
-        }
+        ReportPage.requireReplaceable(page, overwrite);
         ReportPage.write(page, runs);
         if (terminal.json()) {
             terminal.printJson(Map.of("report", page.toString(), "runs", runs.size()));

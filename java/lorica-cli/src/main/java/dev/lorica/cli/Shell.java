@@ -1,5 +1,8 @@
 package dev.lorica.cli;
 
+import java.util.stream.Collectors;
+import picocli.CommandLine.Model.CommandSpec;
+
 /** Command lines to be copied. */
 final class Shell {
     private Shell() {}
@@ -7,6 +10,13 @@ final class Shell {
     /** How this program was started: a wrapper says so in the property {@code lorica.command}. */
     static String program() {
         return System.getProperty("lorica.command", "lorica");
+    }
+
+    /** The command line that was given, to be given again. */
+    static String commandLine(CommandSpec command) {
+        return program() + command.root().commandLine().getParseResult().originalArgs().stream()
+                .map(word -> " " + quote(word))
+                .collect(Collectors.joining());
     }
 
     /** {@code word} as a POSIX shell reads it as one word. */

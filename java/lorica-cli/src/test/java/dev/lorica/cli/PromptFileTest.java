@@ -10,6 +10,8 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Random;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -27,6 +29,10 @@ class PromptFileTest {
     }
 
     private static Program answer(Path prompts, Path output, String... more) {
+        return Program.run(command(prompts, output, more));
+    }
+
+    private static String[] command(Path prompts, Path output, String... more) {
         List<String> args = new ArrayList<>(List.of(
                 "generate",
                 "--model",
@@ -38,11 +44,9 @@ class PromptFileTest {
                 "--batch-size",
                 "2",
                 "--n",
-                "2",
-                "--max-tokens",
-                "6"));
-        args.addAll(List.of(more));
-        return Program.run(args.toArray(String[]::new));
+                "2"));
+        args.addAll(List.of(more.length == 0 ? new String[] {"--max-tokens=6"} : more));
+        return args.toArray(String[]::new);
     }
 
     @Test
@@ -75,6 +79,48 @@ class PromptFileTest {
                 assertThat(again.err()).contains("goes on after");
             }
         }
+    }
+
+    @Test
+    void killedWhileItAnswersAndStartedAgainItEndsInTheSameFile() throws Exception {
+        Path many = folder.resolve("many.jsonl");
+        Files.write(
+                many,
+                IntStream.range(0, 30)
+                        .mapToObj(i -> "{\"question\": \"Who is number " + i + "?\"}")
+                        .toList());
+        String[] longer = {"--max-tokens=60"};
+        Path whole = folder.resolve("whole.jsonl");
+        answer(many, whole, longer).succeeds();
+        Path killed = folder.resolve("killed.jsonl");
+        long size = 0;
+        for (int kill = 0; kill < 2; kill++) {
+            List<String> command = new ArrayList<>(List.of(
+                    Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                    "-XX:+UseSerialGC",
+                    "-XX:TieredStopAtLevel=1",
+                    "-cp",
+                    System.getProperty("surefire.test.class.path", System.getProperty("java.class.path")),
+                    LoricaCli.class.getName()));
+            command.addAll(List.of(command(many, killed, longer)));
+            Process process = new ProcessBuilder(command)
+                    .redirectErrorStream(true)
+                    .redirectOutput(folder.resolve("said.txt").toFile())
+                    .start();
+            while (process.isAlive() && (!Files.exists(killed) || Files.size(killed) <= size)) {
+                Thread.sleep(2);
+            }
+            Thread.sleep(new Random().nextInt(50));
+            process.destroyForcibly();
+            assertThat(process.waitFor()).as("killed").isEqualTo(128 + 9);
+            size = Files.size(killed);
+            assertThat(size).isBetween(1L, Files.size(whole) - 1);
+        }
+
+        Program again = answer(many, killed, longer).succeeds();
+
+        assertThat(again.err()).contains("goes on after");
+        assertThat(killed).hasSameBinaryContentAs(whole);
     }
 
     @Test

@@ -126,7 +126,49 @@ class ReportTest {
                         "Configuration</h2>",
                         "<mark>")
                 .contains("Who is &lt;/script&gt;&lt;b&gt;Mr. Collins&lt;/b&gt;?")
-                .doesNotContain("<b>Mr. Collins</b>");
+                .doesNotContain("<b>Mr. Collins</b>")
+                .doesNotContainPattern("(src|href)=.?https?:");
+        assertThat(browse(run.resolve("README.md"))).contains("# adapter", "## Results");
+    }
+
+    @Test
+    void onAPhoneNothingIsWiderThanTheScreen() throws Exception {
+        Path run = train("adapter", "2");
+        Path frame = Files.writeString(
+                run.resolve("frame.html"),
+                "<iframe id=f src=report.html style='border:0;width:390px;height:800px'></iframe><script>onload = () => {"
+                        + " const page = document.getElementById('f').contentDocument.documentElement;"
+                        + " document.body.append('width ' + page.clientWidth + ' needs ' + page.scrollWidth); }</script>");
+
+        assertThat(browse(frame)).containsPattern("width (3\\d\\d) needs \\1");
+    }
+
+    @Test
+    void anEvaluationIsAPageTooWithBaseAndTunedBesideEachOther() throws Exception {
+        Path run = train("adapter", "2");
+        Path page = folder.resolve("eval.html");
+        String[] command = {
+            "eval", "--model", Program.model(), "--adapter", run.toString(), "--data", questions().toString()
+        };
+        String[] whole = Program.with(command, "--answers", "1", "-n", "4", "--report", page.toString());
+        Program.run(whole).succeeds();
+
+        JsonNode shown = data(page).path("evaluation");
+        assertThat(shown.path("name").asText()).isEqualTo(run.toString());
+        assertThat(shown.path("results").path("base").path("loss").asDouble()).isPositive();
+        assertThat(shown.path("results").path("tuned").path("f1").isNumber()).isTrue();
+        assertThat(shown.path("command").asText()).contains("eval --model", "--answers 1", page.toString());
+        String dom = browse(page);
+        assertThat(dom)
+                .contains("Result</h2>", "Answers</h2>", "Data</h2>", "<mark>", "Again</h2>")
+                .containsSubsequence("<small>expected", "<small>base", "<small>tuned");
+
+        Path mine = Files.writeString(folder.resolve("mine.html"), "mine");
+        Program.run(Program.with(command, "--report", mine.toString()))
+                .failsWith(ExitCode.FAILED, "is there already and is no report");
+        assertThat(mine).hasContent("mine");
+        Program.run(Program.with(command, "--report", questions().toString(), "--overwrite"))
+                .failsWith(ExitCode.FAILED, "--report");
     }
 
     private Path train(String name, String rank) {
@@ -155,15 +197,23 @@ class ReportTest {
     }
 
     /** What the page holds for its script. */
-    private static JsonNode data(Path page) throws IOException {
+    static JsonNode data(Path page) throws IOException {
         String html = Files.readString(page);
         String start = "<script type=\"application/json\" id=\"data\">";
         int from = html.indexOf(start) + start.length();
         return new ObjectMapper().readTree(html.substring(from, html.indexOf("</script>", from)));
     }
 
-    /** The page after its script has run; a message of level error on the console fails the test. */
     private String browse(Path page) throws IOException, InterruptedException {
+        return browse(folder, page);
+    }
+
+    /**
+     * The page after its script has run; a message of level error on the console fails the test.
+     *
+     * @param folder for what the browser writes
+     */
+    static String browse(Path folder, Path page) throws IOException, InterruptedException {
         String browser = Stream.of("chromium", "chromium-browser", "google-chrome")
                 .flatMap(name -> Stream.of(System.getenv("PATH").split(File.pathSeparator))
                         .map(directory -> Path.of(directory, name)))
@@ -182,6 +232,7 @@ class ReportTest {
                         "--disable-background-networking",
                         "--disable-component-update",
                         "--disable-sync",
+                        "--allow-file-access-from-files",
                         "--enable-logging=stderr",
                         "--user-data-dir=" + folder.resolve("browser"),
                         "--virtual-time-budget=2000",

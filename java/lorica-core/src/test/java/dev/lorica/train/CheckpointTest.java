@@ -11,6 +11,7 @@ import dev.lorica.TestModels;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.adapter.LoraConfig;
+import dev.lorica.convert.HuggingFaceConverter;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
@@ -52,15 +53,22 @@ class CheckpointTest {
     private static Model model;
     private static TokenizedDataset data;
     private static TokenizedDataset held;
+    /** What {@link #config} ends in when nothing stops it. */
+    private static Run through;
 
     @TempDir
     Path folder;
 
+    /** A model of two small layers: what is shown here has nothing to do with its size, and everything with the bytes. */
     @BeforeAll
-    static void load() {
-        model = Model.load(TestModels.austen(), new ModelConfig("cpu", Precision.AUTO, 1));
+    static void load(@TempDir Path models) {
+        Path file = models.resolve("model.gguf");
+        HuggingFaceConverter.convert(
+                TestModels.repository("java/lorica-core/src/test/resources/convert/llama_biases"), file, "F32");
+        model = Model.load(file, new ModelConfig("cpu", Precision.AUTO, 1));
         data = numbers(0, 11);
         held = numbers(11, 14);
+        through = run(config().build(), null, null);
     }
 
     @AfterAll
@@ -70,7 +78,8 @@ class CheckpointTest {
 
     @Test
     void goesOnFromEveryCheckpointToTheVeryBytes() {
-        Run through = run(config().saveSteps(1).saveTotalLimit(0).build(), folder, null);
+        Run saving = run(config().saveSteps(1).saveTotalLimit(0).build(), folder, null);
+        assertThat(saving.bytes).isEqualTo(through.bytes);
         assertThat(through.result.steps()).isEqualTo(8);
         assertThat(Checkpoint.list(folder)).hasSize(8);
 
@@ -93,7 +102,6 @@ class CheckpointTest {
     @ParameterizedTest
     @ValueSource(ints = {1, 4, 8, 11, 17, 23})
     void whatWasStoppedInTheMiddleOfAStepGoesOnToTheVeryBytes(int microBatch) {
-        Run through = run(config().build(), null, null);
         Trained stopped = new Trained();
         stopped.stopAfterMicroBatch = microBatch;
         Run first = run(config().build(), folder, null, stopped);
@@ -111,7 +119,6 @@ class CheckpointTest {
 
     @Test
     void anEvaluationThatWasInterruptedIsMadeUpFor() {
-        Run through = run(config().build(), null, null);
         Trained stopped = new Trained();
         stopped.stopAtStep = 2;
         Run first = run(config().build(), folder, null, stopped);
@@ -289,7 +296,6 @@ class CheckpointTest {
 
     @Test
     void aCheckpointThatCannotBeWrittenCostsItselfOnly() {
-        Run through = run(config().build(), null, null);
         List<Integer> failed = new ArrayList<>();
         Trained obstacle = new Trained() {
             @Override
@@ -398,7 +404,7 @@ class CheckpointTest {
                                 "What is number " + i + "?", "It is " + "one more than ".repeat(i % 4) + i))
                         .toList()),
                 model.tokenizer(),
-                DataConfig.ofMaxLength(64));
+                DataConfig.ofMaxLength(256));
     }
 
     /** Hears everything and can stop the run. */
@@ -450,11 +456,11 @@ class CheckpointTest {
             TreeMap<Integer, Double> evaluations,
             Resumption resumption) {}
 
-    private Run run(TrainingConfig config, Path checkpoints, Path from) {
+    private static Run run(TrainingConfig config, Path checkpoints, Path from) {
         return run(config, checkpoints, from, new Trained());
     }
 
-    private Run run(TrainingConfig config, Path checkpoints, Path from, Trained heard) {
+    private static Run run(TrainingConfig config, Path checkpoints, Path from, Trained heard) {
         try (Adapter adapter = Adapter.create(model, LORA)) {
             Trainer trainer =
                     new Trainer(model, adapter, config).checkpoints(checkpoints).addListener(heard);

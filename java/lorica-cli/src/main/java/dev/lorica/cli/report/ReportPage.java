@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Lorica;
+import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.AtomicFile;
 import java.io.IOException;
 import java.io.InputStream;
@@ -12,10 +13,11 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Map;
 
 /**
- * A report as one HTML file that loads nothing: curves, memory, data, answers and settings of one run, or several runs
- * over each other with a table, the best first.
+ * A report as one HTML file that loads nothing: curves, memory, data, answers and settings of one run, several runs over
+ * each other with a table, the best first, or what a model was measured to be, base and tuned beside each other.
  */
 public final class ReportPage {
     /** What it is called in the folder of a run. */
@@ -27,21 +29,33 @@ public final class ReportPage {
 
     /** @param runs as {@link RunFolder#read} gives them, at least one */
     public static void write(Path file, List<ObjectNode> runs) {
-        write(file, runs, null);
+        write(file, JSON.createObjectNode(), runs);
     }
 
     /**
-     * @param runs   as {@link RunFolder#read} gives them, at least one; those of a sweep have {@code varied}, an object
-     *               of what they differ in
-     * @param metric the fact that runs are ranked by, the smallest first; null: {@code eval_loss} where it is known,
-     *               else {@code loss}
+     * The page of a sweep.
+     *
+     * @param runs    as {@link RunFolder#read} gives them, the best first, with {@code varied}, an object of what they
+     *                differ in, and {@code page}, where the page of the run itself is
+     * @param metric  the fact that they are ranked by
+     * @param command that repeats it
      */
-    public static void write(Path file, List<ObjectNode> runs, String metric) {
+    public static void writeSweep(Path file, List<ObjectNode> runs, String metric, String command) {
         ObjectNode data = JSON.createObjectNode();
+        data.put("metric", metric);
+        data.put("command", command);
+        write(file, data, runs);
+    }
+
+    /** @param evaluation what {@code lorica eval} measured, and what it knows of that */
+    public static void writeEvaluation(Path file, Map<String, Object> evaluation) {
+        ObjectNode data = JSON.createObjectNode();
+        data.set("evaluation", JSON.valueToTree(evaluation));
+        write(file, data, List.of());
+    }
+
+    private static void write(Path file, ObjectNode data, List<ObjectNode> runs) {
         data.put("lorica_version", Lorica.version());
-        if (metric != null) {
-            data.put("metric", metric);
-        }
         data.set("runs", JSON.valueToTree(runs));
         try {
             // Within a script element only "</" and "<!--" end or change anything, and JSON has "<" in strings alone.
@@ -52,8 +66,16 @@ public final class ReportPage {
         }
     }
 
+    /** Throws where a file is there that is no report, unless it may be replaced. */
+    public static void requireReplaceable(Path file, boolean overwrite) {
+        if (Files.exists(file) && !overwrite && !isReport(file)) {
+            throw new LoricaException(file + " is there already and is no report; choose another name, or replace it "
+                    + "with --overwrite");
+        }
+    }
+
     /** Whether a file is one that {@link #write} made. */
-    public static boolean isReport(Path file) {
+    private static boolean isReport(Path file) {
         try (InputStream in = Files.newInputStream(file)) {
             return new String(in.readNBytes(400), StandardCharsets.UTF_8)
                     .contains("name=\"generator\" content=\"Lorica\"");
