@@ -58,6 +58,16 @@ final class EffectiveConfig {
                 + YAML.writeValueAsString(values);
     }
 
+    /** The options of a class that a command mixes in, with what they are now. */
+    static String valuesOf(CommandSpec command, Object mixedIn) {
+        Map<String, Object> values = new LinkedHashMap<>();
+        command.mixins().values().stream()
+                .filter(mixin -> mixin.userObject() == mixedIn)
+                .flatMap(mixin -> mixin.options().stream())
+                .forEach(option -> values.put(option.longestName(), option.getValue()));
+        return values.toString();
+    }
+
     /** Paths are made absolute, so that the file means the same in any folder. */
     private static Object plain(Object value) {
         if (value instanceof Collection<?> list) {

@@ -7,7 +7,6 @@ import dev.lorica.cli.report.ReportPage;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
-import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.AnswerEvaluation;
@@ -160,7 +159,8 @@ final class EvalCommand implements Callable<Integer> {
                 json.put("tuned", new LinkedHashMap<>());
             }
             ModelInfo info = base.info();
-            facts.put("base", (info.name().isEmpty() ? info.architecture() : info.name()) + " (" + info.fileType() + ")");
+            facts.put(
+                    "base", (info.name().isEmpty() ? info.architecture() : info.name()) + " (" + info.fileType() + ")");
             facts.put("device", info.device());
             if (data != null) {
                 measureData(base, tuned, evaluators);
@@ -233,7 +233,7 @@ final class EvalCommand implements Callable<Integer> {
         for (int i = 0; i < questions.size(); i++) {
             DataRecord question = questions.get(i);
             Map<String, Object> one = new LinkedHashMap<>();
-            one.put("question", question.isConversation() ? lastQuestion(question) : question.prompt());
+            one.put("question", Questions.inWords(question));
             one.put("expected", question.answer());
             for (int e = 0; e < texts.size(); e++) {
                 one.put(names.get(e), texts.get(e).get(i));
@@ -245,14 +245,6 @@ final class EvalCommand implements Callable<Integer> {
             terminal.out().println();
             one.forEach((name, text) -> answer(name, text.toString().strip()));
         });
-    }
-
-    private static String lastQuestion(DataRecord record) {
-        return record.conversation().messages().stream()
-                .filter(message -> message.role().equals("user"))
-                .reduce((first, second) -> second)
-                .map(Message::content)
-                .orElse("");
     }
 
     private void answer(String name, String text) {

@@ -15,6 +15,19 @@ import picocli.CommandLine.Option;
 /** What a new adapter looks like. Names, and what they mean, are those of PEFT's LoraConfig. */
 @Section("LoRA")
 final class LoraOptions {
+    /** What other methods have not. */
+    static final List<String> OWN = List.of(
+            "--lora-r",
+            "--lora-alpha",
+            "--lora-dropout",
+            "--use-rslora",
+            "--use-dora",
+            "--init-lora-weights",
+            "--rank-pattern",
+            "--alpha-pattern",
+            "--layers-to-transform",
+            "--num-layers");
+
     private static final LoraConfig DEFAULTS = LoraConfig.defaults();
     private static final Pattern RANGE = Pattern.compile("([0-9]{1,4})(?:-([0-9]{1,4}))?");
 

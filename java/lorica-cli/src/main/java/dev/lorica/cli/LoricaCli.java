@@ -8,6 +8,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
+import java.util.function.Consumer;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
@@ -65,13 +66,8 @@ public final class LoricaCli implements Callable<Integer> {
     private static int run(Terminal terminal, String... args) {
         CommandLine program = commandLine(terminal);
         try {
-            String[] ours = Spelling.ours(program, args);
-            CommandLine command = Spelling.commandOf(program, ours);
-            if (command.getCommandSpec().findOption("--config") != null) {
-                ours = ConfigFile.expand(
-                        command.getCommandSpec(), ours, line -> terminal.err().println(line));
-            }
-            return program.execute(ours);
+            return program.execute(
+                    arguments(program, args, line -> terminal.err().println(line)));
         } catch (LoricaException e) {
             terminal.err().println("error: " + oneLine(e.getMessage()));
             if (List.of(args).contains("--json")) {
@@ -87,24 +83,46 @@ public final class LoricaCli implements Callable<Integer> {
         }
     }
 
+    /**
+     * Arguments as the commands know them: other tools' spellings taken for what they mean, the file of {@code --config} in them.
+     *
+     * @param note for what is said of settings that do nothing
+     */
+    static String[] arguments(CommandLine program, String[] args, Consumer<String> note) {
+        String[] ours = Spelling.ours(program, args);
+        CommandLine command = Spelling.commandOf(program, ours);
+        return command.getCommandSpec().findOption("--config") == null
+                ? ours
+                : ConfigFile.expand(command.getCommandSpec(), ours, note);
+    }
+
     static CommandLine commandLine(Terminal terminal) {
-        CommandLine program = new CommandLine(new LoricaCli())
-                .addSubcommand(new TrainCommand(terminal))
-                .addSubcommand(new PlanCommand(terminal))
-                .addSubcommand(new DataCommand(terminal))
-                .addSubcommand(new GenerateCommand(terminal))
-                .addSubcommand(new ChatCommand(terminal))
-                .addSubcommand(new EvalCommand(terminal))
-                .addSubcommand(new ReportCommand(terminal))
-                .addSubcommand(new ExportCommand(terminal))
-                .addSubcommand(new MergeCommand(terminal))
-                .addSubcommand(new QuantizeCommand(terminal))
-                .addSubcommand(new ConvertCommand(terminal))
-                .addSubcommand(new InfoCommand(terminal))
-                .addSubcommand(new TokenizeCommand(terminal))
-                .addSubcommand(new DoctorCommand(terminal))
-                .addSubcommand(new CompletionCommand(terminal))
-                .addSubcommand(new ManPagesCommand(terminal));
+        return program(
+                terminal,
+                List.of(
+                        new TrainCommand(terminal),
+                        new SweepCommand(terminal),
+                        new PlanCommand(terminal),
+                        new DataCommand(terminal),
+                        new GenerateCommand(terminal),
+                        new ChatCommand(terminal),
+                        new EvalCommand(terminal),
+                        new ReportCommand(terminal),
+                        new ExportCommand(terminal),
+                        new MergeCommand(terminal),
+                        new QuantizeCommand(terminal),
+                        new ConvertCommand(terminal),
+                        new InfoCommand(terminal),
+                        new TokenizeCommand(terminal),
+                        new DoctorCommand(terminal),
+                        new CompletionCommand(terminal),
+                        new ManPagesCommand(terminal)));
+    }
+
+    /** The program with these commands. */
+    static CommandLine program(Terminal terminal, List<Callable<Integer>> commands) {
+        CommandLine program = new CommandLine(new LoricaCli());
+        commands.forEach(program::addSubcommand);
         for (CommandLine command : program.getSubcommands().values()) {
             command.getHelpSectionMap().put(UsageMessageSpec.SECTION_KEY_OPTION_LIST, OptionSections::render);
             for (CommandSpec mixin : command.getCommandSpec().mixins().values()) {

@@ -5,7 +5,9 @@ import dev.lorica.adapter.BitFitConfig;
 import dev.lorica.adapter.Ia3Config;
 import dev.lorica.adapter.Method;
 import java.util.ArrayList;
+import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Set;
 import picocli.CommandLine.Option;
 
 /** What is trained, and the options of each way. */
@@ -30,6 +32,21 @@ final class MethodOptions {
 
     Method method() {
         return Choices.of("--method", method, Method.class);
+    }
+
+    /** Options of the other methods, which this one refuses. */
+    Set<String> ofOthers() {
+        Set<String> names = new LinkedHashSet<>();
+        if (method() != Method.LORA) {
+            names.addAll(LoraOptions.OWN);
+        }
+        if (method() != Method.IA3) {
+            names.add("--feedforward-modules");
+        }
+        if (method() == Method.BITFIT) {
+            names.add("--target-modules");
+        }
+        return names;
     }
 
     /** What needs no model to be found wrong. */

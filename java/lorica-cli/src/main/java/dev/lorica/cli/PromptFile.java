@@ -10,7 +10,6 @@ import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.FieldNames;
-import dev.lorica.data.Message;
 import dev.lorica.data.RecordKind;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
@@ -157,23 +156,9 @@ final class PromptFile {
             DataRecord record = system == null || !given.system().isEmpty()
                     ? given
                     : new DataRecord(system, given.prompt(), given.input(), "", given.conversation(), given.line());
-            questions.add(new Question(encoder.prompt(record), asked(record)));
+            questions.add(new Question(encoder.prompt(record), Questions.inWords(record)));
         }
         return questions;
-    }
-
-    /** What an answer stands beside: the prompt, or what the user said last. */
-    private static String asked(DataRecord record) {
-        if (!record.isConversation()) {
-            return record.prompt();
-        }
-        List<Message> messages = record.conversation().messages();
-        for (int i = messages.size() - 1; i >= 0; i--) {
-            if (messages.get(i).role().equals("user")) {
-                return messages.get(i).content();
-            }
-        }
-        return "";
     }
 
     private String line(int number, Question question, GenerationResult result) throws IOException {

@@ -2,7 +2,9 @@ package dev.lorica.cli;
 
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.data.DataRecord;
 import dev.lorica.data.ExampleEncoder;
+import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationConfig;
@@ -12,14 +14,40 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** What a model is asked before training and after it. */
-record Questions(List<String> questions) {
+/**
+ * What a model is asked before training and after it.
+ *
+ * @param records the questions
+ * @param said    whether the answers are shown as they come; those to questions that nobody asked are for the report alone
+ */
+record Questions(List<DataRecord> records, boolean said) {
     private static final int ANSWER_TOKENS = 64;
 
-    /** The answers, which are shown as they come. */
+    /** What was asked; where nothing was, {@code samples}. */
+    static Questions of(List<String> asked, List<DataRecord> samples) {
+        return asked.isEmpty()
+                ? new Questions(samples, false)
+                : new Questions(
+                        asked.stream()
+                                .map(question -> DataRecord.of(question, ""))
+                                .toList(),
+                        true);
+    }
+
+    /** The question of a record, of a conversation the last one. */
+    static String inWords(DataRecord record) {
+        return !record.isConversation()
+                ? record.prompt()
+                : record.conversation().messages().stream()
+                        .filter(message -> message.role().equals("user"))
+                        .reduce((first, second) -> second)
+                        .map(Message::content)
+                        .orElse("");
+    }
+
     List<String> ask(Terminal terminal, String when, Model base, Adapter adapter, PromptTemplate template) {
         List<String> answers = new ArrayList<>();
-        if (questions.isEmpty()) {
+        if (records.isEmpty()) {
             return answers;
         }
         GenerationConfig config = GenerationConfig.builder()
@@ -28,15 +56,22 @@ record Questions(List<String> questions) {
                 .build();
         ExampleEncoder encoder = new ExampleEncoder(base.tokenizer(), template, false);
         try (Generator generator = new Generator(base, adapter)) {
-            for (String question : questions) {
-                terminal.out().println(terminal.bold(when + ": " + question));
-                Generation generation = generator.generate(encoder.prompt(question, ""), config);
-                for (String piece : generation) {
-                    terminal.out().print(piece);
-                    terminal.out().flush();
+            for (DataRecord question : records) {
+                int[] ids = encoder.prompt(question);
+                if (!said && ids.length >= base.info().contextLength()) {
+                    answers.add(null);
+                    continue;
                 }
-                terminal.out().println();
-                terminal.out().println();
+                Generation generation = generator.generate(ids, config);
+                if (said) {
+                    terminal.out().println(terminal.bold(when + ": " + inWords(question)));
+                    for (String piece : generation) {
+                        terminal.out().print(piece);
+                        terminal.out().flush();
+                    }
+                    terminal.out().println();
+                    terminal.out().println();
+                }
                 answers.add(generation.result().text());
             }
         }
@@ -46,9 +81,9 @@ record Questions(List<String> questions) {
     /** Each with its answers, {@code null} where it was not asked. */
     List<Map<String, Object>> json(List<String> before, List<String> after) {
         List<Map<String, Object>> pairs = new ArrayList<>();
-        for (int i = 0; i < questions.size(); i++) {
+        for (int i = 0; i < records.size(); i++) {
             Map<String, Object> pair = new LinkedHashMap<>();
-            pair.put("question", questions.get(i));
+            pair.put("question", inWords(records.get(i)));
             pair.put("before", i < before.size() ? before.get(i) : null);
             pair.put("after", i < after.size() ? after.get(i) : null);
             pairs.add(pair);

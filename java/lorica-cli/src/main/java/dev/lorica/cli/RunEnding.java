@@ -13,8 +13,6 @@ import dev.lorica.exceptions.LoricaException;
 import dev.lorica.train.Objective;
 import dev.lorica.train.TrainingPlan;
 import dev.lorica.train.TrainingResult;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -41,7 +39,7 @@ record RunEnding(
 
     /** @param untrained {@code null}: it was not evaluated before */
     void say(Evaluation untrained) {
-        OptionalLong peak = peakMemory();
+        OptionalLong peak = PeakMemory.bytes();
         terminal.out()
                 .println(howItEnded() + "Saved "
                         + terminal.bold(output.resolve(format.mainFile()).toString()));
@@ -76,7 +74,7 @@ record RunEnding(
 
     /** The facts of {@code --json} and of the report. */
     Map<String, Object> json(Model base, Adapter adapter, Evaluation untrained) {
-        OptionalLong peak = peakMemory();
+        OptionalLong peak = PeakMemory.bytes();
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("status", result.stopped() ? "interrupted" : "done");
         json.put("output", output.toString());
@@ -184,17 +182,5 @@ record RunEnding(
         terminal.out()
                 .println("  " + Shell.program() + " train --config "
                         + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()) + " --resume");
-    }
-
-    /** The most memory that this process has had, where Linux tells. */
-    private static OptionalLong peakMemory() {
-        try {
-            return Files.readAllLines(Path.of("/proc/self/status")).stream()
-                    .filter(line -> line.startsWith("VmHWM:"))
-                    .mapToLong(line -> 1024 * Long.parseLong(line.replaceAll("\\D", "")))
-                    .findFirst();
-        } catch (IOException e) {
-            return OptionalLong.empty();
-        }
     }
 }

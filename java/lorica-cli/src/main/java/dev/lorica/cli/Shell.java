@@ -14,9 +14,10 @@ final class Shell {
 
     /** The command line that was given, to be given again. */
     static String commandLine(CommandSpec command) {
-        return program() + command.root().commandLine().getParseResult().originalArgs().stream()
-                .map(word -> " " + quote(word))
-                .collect(Collectors.joining());
+        return program()
+                + command.root().commandLine().getParseResult().originalArgs().stream()
+                        .map(word -> " " + quote(word))
+                        .collect(Collectors.joining());
     }
 
     /** {@code word} as a POSIX shell reads it as one word. */

@@ -14,12 +14,16 @@ import dev.lorica.train.TrainingPlan;
 import dev.lorica.train.TrainingResult;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collection;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
 
@@ -155,10 +159,36 @@ final class TrainCommand implements Callable<Integer> {
     @Mixin
     private CommonOptions common = new CommonOptions();
 
+    private final Workplace workplace;
     private AdapterFormat format;
 
     TrainCommand(Terminal terminal) {
+        this(terminal, null);
+    }
+
+    /** @param workplace has what several runs share; {@code null}: this one is alone */
+    TrainCommand(Terminal terminal, Workplace workplace) {
         this.terminal = terminal;
+        this.workplace = workplace;
+    }
+
+    boolean pushes() {
+        return hub.pushToHub != null;
+    }
+
+    /** Gives options that belong to other methods than this run's the values that they have unsaid. Returns their names. */
+    Set<String> dropWhatIsOfOtherMethods() {
+        Set<String> names = method.ofOthers();
+        for (OptionSpec option : spec.options()) {
+            if (names.contains(option.longestName())) {
+                Object unsaid = option.initialValue();
+                option.setValue(
+                        unsaid instanceof Collection<?>
+                                ? new ArrayList<>()
+                                : unsaid instanceof Map<?, ?> ? new LinkedHashMap<>() : unsaid);
+            }
+        }
+        return names;
     }
 
     @Override
@@ -177,7 +207,7 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     /** What needs no model, so that none is loaded, let alone downloaded, for settings that cannot be. */
-    private void check() {
+    void check() {
         format = Choices.of("--adapter-format", adapterFormat, AdapterFormat.class);
         if (evalSplit != null && evalData != null) {
             throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
@@ -206,13 +236,21 @@ final class TrainCommand implements Callable<Integer> {
     }
 
     private int train(OutputFolder folder, Checkpoint checkpoint) {
+        if (workplace != null) {
+            return train(folder, checkpoint, workplace);
+        }
+        try (Workplace own = new Workplace()) {
+            return train(folder, checkpoint, own);
+        }
+    }
+
+    private int train(OutputFolder folder, Checkpoint checkpoint, Workplace place) {
         Path modelFile = HubFiles.model(terminal, model);
-        try (Model base = Model.load(modelFile, device.config());
-                Adapter adapter = start == null
-                        ? Adapter.create(
-                                base,
-                                method.config(lora, training.seed(), base.info().layers()))
-                        : Adapter.load(base, HubFiles.adapter(terminal, start))) {
+        Model base = place.model(modelFile, device.config());
+        try (Adapter adapter = start == null
+                ? Adapter.create(
+                        base, method.config(lora, training.seed(), base.info().layers()))
+                : Adapter.load(base, HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err()
                         .println("note: goes on with the adapter " + start
@@ -224,7 +262,9 @@ final class TrainCommand implements Callable<Integer> {
             report.model(base.info());
             TrainingData.Files files =
                     new TrainingData.Files(data, evalData, evalSplit, maxEvalSamples, training.seed());
-            TrainingData loaded = TrainingData.load(files, dataOptions, base);
+            List<Object> all =
+                    List.of(modelFile, files, dataOptions.records, EffectiveConfig.valuesOf(spec, dataOptions));
+            TrainingData loaded = place.data(all, () -> TrainingData.load(files, dataOptions, base));
             loaded.describe(report);
             return train(modelFile, base, adapter, loaded, checkpoint, report);
         }
@@ -260,7 +300,7 @@ final class TrainCommand implements Callable<Integer> {
 
         // What does not fit is refused by the trainer, at once and with the setting that would.
         boolean begins = plan.memory().fits() && checkpoint == null;
-        Questions asked = new Questions(questions);
+        Questions asked = Questions.of(questions, loaded.samples());
         PromptTemplate template = loaded.report().template();
         List<String> before = begins ? asked.ask(terminal, "Before", base, adapter, template) : List.of();
         // An adapter that training goes on with is its own reference: there is nothing to be seen yet.

@@ -2,7 +2,9 @@ package dev.lorica.cli;
 
 import dev.lorica.Model;
 import dev.lorica.data.DataConfig;
+import dev.lorica.data.DataRecord;
 import dev.lorica.data.DataReport;
+import dev.lorica.data.RecordKind;
 import dev.lorica.data.TokenizedDataset;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -15,10 +17,17 @@ import java.util.function.Consumer;
  * @param examples  that are learned
  * @param held      {@code null}: there is nothing to evaluate on
  * @param maxLength tokens of an example
+ * @param samples   questions that show what is learned: the first of what is evaluated on; none, where nothing is or where there
+ *                  are no answers
  * @param lines     what there is to say of it, in order
  */
 record TrainingData(
-        TokenizedDataset examples, TokenizedDataset held, int maxLength, List<Consumer<TrainingReport>> lines) {
+        TokenizedDataset examples,
+        TokenizedDataset held,
+        int maxLength,
+        List<DataRecord> samples,
+        List<Consumer<TrainingReport>> lines) {
+    private static final int SAMPLES = 2;
 
     /** The files of a run. {@code evalData}, {@code evalSplit} and {@code maxEvalSamples} may be {@code null}. */
     record Files(List<DataSource> data, Path evalData, Double evalSplit, Integer maxEvalSamples, long seed) {}
@@ -50,7 +59,16 @@ record TrainingData(
             DataReport whole = held.report();
             lines.add(report -> report.data("eval data", whole));
         }
-        return new TrainingData(examples, held, config.maxLength(), lines);
+        List<DataRecord> samples = List.of();
+        if (held != null && options.records == RecordKind.ANSWERS) {
+            Path asked = files.evalData() != null
+                    ? files.evalData()
+                    : files.data().get(0).path();
+            samples = options.load(asked).head(SAMPLES).stream()
+                    .filter(record -> !record.isText())
+                    .toList();
+        }
+        return new TrainingData(examples, held, config.maxLength(), samples, lines);
     }
 
     DataReport report() {

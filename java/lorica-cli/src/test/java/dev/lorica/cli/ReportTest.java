@@ -148,7 +148,13 @@ class ReportTest {
         Path run = train("adapter", "2");
         Path page = folder.resolve("eval.html");
         String[] command = {
-            "eval", "--model", Program.model(), "--adapter", run.toString(), "--data", questions().toString()
+            "eval",
+            "--model",
+            Program.model(),
+            "--adapter",
+            run.toString(),
+            "--data",
+            questions().toString()
         };
         String[] whole = Program.with(command, "--answers", "1", "-n", "4", "--report", page.toString());
         Program.run(whole).succeeds();

@@ -31,6 +31,7 @@ class UsageTest {
     @ValueSource(
             strings = {
                 "train",
+                "sweep",
                 "plan",
                 "data",
                 "generate",

@@ -225,9 +225,9 @@ class CheckpointTest {
 
     @Test
     void theBestIsKeptAndLoadedAtTheEnd() {
-        // The rate rises to the end, where it is far too high.
+        // The rate rises to the end, where it is far too high even for a model that knows nothing.
         TrainingConfig.Builder worse =
-                config().learningRate(0.3).warmupSteps(8).evalSteps(1).loadBestModelAtEnd(true);
+                config().learningRate(10).warmupSteps(8).evalSteps(1).loadBestModelAtEnd(true);
         Run run = run(worse.saveSteps(1).saveTotalLimit(1).build(), folder, null);
 
         int best = run.evaluations.entrySet().stream()
@@ -244,7 +244,7 @@ class CheckpointTest {
     @Test
     void trainingStopsEarlyAlsoAfterAResume() {
         TrainingConfig.Builder worse = config().epochs(20)
-                .learningRate(0.3)
+                .learningRate(10)
                 .evalSteps(1)
                 .earlyStoppingPatience(3)
                 .saveSteps(1)
