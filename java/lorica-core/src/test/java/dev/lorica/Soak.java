@@ -13,7 +13,6 @@ import dev.lorica.exceptions.MemoryException;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
-
 import dev.lorica.train.Recomputation;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
