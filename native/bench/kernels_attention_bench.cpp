@@ -1,4 +1,5 @@
-// Attention forward and backward on packed sequences of one length, 2048 tokens in all, and one decoding step.
+// Attention forward and backward on packed sequences of one length, 2048 tokens in all or one longer sequence, and one
+// decoding step. scripts/bench_window.py compares windows at several lengths.
 //
 //   kernels_attention_bench --benchmark_filter=forward
 //
@@ -7,6 +8,7 @@
 // SmolLM2-135M unless the name says more.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -78,11 +80,12 @@ struct Kind {
 constexpr Kind causal{}, window_64{{63, 0}}, window_512{{511, 0}}, full{{MaskSpec::all, MaskSpec::all}}, capped{{}, 50};
 
 Problem training_problem(const benchmark::State & state, Dtype type, const Kind & kind) {
-    Problem p(type, shape_of(state.range(1)), n_tokens, n_tokens);
+    const auto length = static_cast<int32_t>(state.range(0));
+    const int64_t n = std::max<int64_t>(n_tokens, length);
+    Problem p(type, shape_of(state.range(1)), n, n);
     p.shape.mask = kind.mask;
     p.shape.softcap = kind.softcap;
-    const auto length = static_cast<int32_t>(state.range(0));
-    for (int32_t at = 0; at < n_tokens; at += length) p.segments.push_back({at, length, at, length});
+    for (int32_t at = 0; at < n; at += length) p.segments.push_back({at, length, at, length});
     p.prepare(static_cast<int>(state.range(2)), true);
     return p;
 }
@@ -112,8 +115,9 @@ void forward(benchmark::State & state, Dtype type, AttentionUnits units, const K
 void backward(benchmark::State & state, Dtype type, AttentionUnits units, const Kind & kind = causal) {
     Problem p = training_problem(state, type, kind);
     const auto threads = static_cast<int>(state.range(2));
-    Buffer d_o(type, n_tokens, p.q.view.cols, 4), dq(type, n_tokens, p.q.view.cols), dk(type, n_tokens, p.k.view.cols),
-        dv(type, n_tokens, p.k.view.cols);
+    const int64_t n = p.q.view.rows;
+    Buffer d_o(type, n, p.q.view.cols, 4), dq(type, n, p.q.view.cols), dk(type, n, p.k.view.cols),
+        dv(type, n, p.k.view.cols);
     attention(p.q.view, p.k.view, p.v.view, p.segments, p.shape, p.o.view, p.lse.view, p.aligned, threads, units);
     for (auto _ : state) {
         attention_backward(p.q.view, p.k.view, p.v.view, p.o.view, p.lse.view, d_o.view, p.segments, p.shape, dq.view,
@@ -122,10 +126,11 @@ void backward(benchmark::State & state, Dtype type, AttentionUnits units, const 
     report(state, p, 5);
 }
 
-// One query after range(0) keys; bytes of K and V per second.
-void decode(benchmark::State & state, Dtype type) {
+// One query after range(0) keys; bytes of K and V per second, those that are outside a window too.
+void decode(benchmark::State & state, Dtype type, const Kind & kind = causal) {
     const auto n_keys = static_cast<int32_t>(state.range(0));
     Problem p(type, shape_of(state.range(1)), 1, n_keys);
+    p.shape.mask = kind.mask;
     p.segments = {{0, 1, 0, n_keys}};
     p.prepare(static_cast<int>(state.range(2)), false);
     for (auto _ : state) {
@@ -167,6 +172,16 @@ BENCHMARK_CAPTURE(backward, bf16_best_window_64, Dtype::bf16, AttentionUnits::am
 BENCHMARK_CAPTURE(backward, bf16_best_window_512, Dtype::bf16, AttentionUnits::amx, window_512)->Apply(one_length);
 BENCHMARK_CAPTURE(backward, bf16_best_full, Dtype::bf16, AttentionUnits::amx, full)->Apply(one_length);
 BENCHMARK_CAPTURE(backward, bf16_best_capped, Dtype::bf16, AttentionUnits::amx, capped)->Apply(one_length);
+void longer(benchmark::internal::Benchmark * b) {
+    b->ArgNames({"length", "head_dim", "threads"});
+    for (const int64_t length : {2048, 4096, 8192}) b->Args({length, 64, 1});
+}
+BENCHMARK_CAPTURE(forward, f32_window_512, Dtype::f32, AttentionUnits::fma, window_512)->Apply(longer);
+BENCHMARK_CAPTURE(forward, f32_causal, Dtype::f32, AttentionUnits::fma)->Apply(longer);
+BENCHMARK_CAPTURE(backward, f32_window_512, Dtype::f32, AttentionUnits::fma, window_512)->Apply(longer);
+BENCHMARK_CAPTURE(backward, f32_causal, Dtype::f32, AttentionUnits::fma)->Apply(longer);
+BENCHMARK_CAPTURE(decode, f32_window_512, Dtype::f32, window_512)->Apply(longer);
+BENCHMARK_CAPTURE(decode, f32_causal, Dtype::f32)->Apply(longer);
 BENCHMARK_CAPTURE(decode, f32, Dtype::f32)->Apply(caches);
 BENCHMARK_CAPTURE(decode, bf16, Dtype::bf16)->Apply(caches);
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/cpu_features.h"
 #include "backend/cpu/dot_rows.h"
@@ -786,6 +787,59 @@ TEST_P(CpuKernels, SequencesInAPackedBatchAreIsolated) {
                 return result;
             };
             EXPECT_EQ(run(q, kv, {{n, n, n, n}}), run(poisoned_q, poisoned_kv, packed({n, n, n})));
+        }
+    }
+}
+
+// What is multiplied with NaN is NaN, masked or not: rows that stay finite were computed without the poisoned ones. So
+// a query costs as much as its window and at most a block of queries and a chunk of keys more, however long the text.
+TEST_P(CpuKernels, AttentionMultipliesNothingFarOutsideTheWindow) {
+    constexpr int32_t n = 4096, window = 64, poisoned = 256;
+    constexpr int64_t reach = window + block_rows + chunk_keys;
+    AttentionShape shape = heads(3, 1, 32);
+    shape.mask = {window - 1, 0};
+    const auto poison = [](Rows & rows, int64_t first, int64_t end) {
+        for (int64_t r = first; r < end; ++r) {
+            for (int64_t i = 0; i < rows.view().cols; ++i) rows.set(r, i, std::numeric_limits<float>::quiet_NaN());
+        }
+    };
+    const auto expect_finite = [](const Rows & rows, int64_t first, int64_t end, const char * what) {
+        ASSERT_LT(first, end);
+        for (int64_t r = first; r < end; ++r) {
+            for (int64_t i = 0; i < rows.view().cols; ++i) ASSERT_TRUE(std::isfinite(rows.at(r, i))) << what << r;
+        }
+    };
+    const WorkspaceShape bounds = {
+        .max_tokens = n, .max_sequence_length = n, .n_head = 3, .n_head_kv = 1, .head_dim = 32, .training = true};
+    for (const Dtype type : dtypes) {
+        for (const AttentionUnits units : units_for(type)) {
+            Rows q = Rows::random(type, n, 96, 1), k = Rows::random(type, n, 32, 2), v = Rows::random(type, n, 32, 3),
+                 d_o = Rows::random(type, n, 96, 4);
+            poison(k, 0, poisoned);
+            poison(v, 0, poisoned);
+            poison(q, n - poisoned, n);
+            poison(d_o, n - poisoned, n);
+            std::vector<float> workspace(attention_workspace_bytes(bounds, 1, type) / sizeof(float) + 16);
+            void * aligned = workspace.data();
+            size_t space = workspace.size() * sizeof(float);
+            std::align(64, 1, aligned, space);
+            Rows o(type, n, 96), lse(Dtype::f32, n, 3), dq(type, n, 96), dk(type, n, 32), dv(type, n, 32);
+            attention(q.view(), k.view(), v.view(), packed({n}), shape, o.view(), lse.view(), aligned, 1, units);
+            attention_backward(q.view(), k.view(), v.view(), o.view(), lse.view(), d_o.view(), packed({n}), shape,
+                               dq.view(), dk.view(), dv.view(), aligned, 1, units);
+            EXPECT_TRUE(std::isnan(o.at(poisoned, 0)) && std::isnan(dk.at(n - poisoned - 1, 0)));
+            const int64_t first = poisoned + reach, end = n - poisoned - reach;
+            expect_finite(o, first, n - poisoned, "o ");
+            expect_finite(dq, first, n - poisoned, "dq ");
+            expect_finite(dk, first + reach, end, "dk ");
+            expect_finite(dv, first + reach, end, "dv ");
+
+            Rows one = Rows::random(type, 1, 96, 5), o_of_one(type, 1, 96);
+            poison(k, 0, n - window - decode_keys);
+            poison(v, 0, n - window - decode_keys);
+            attention(one.view(), k.view(), v.view(), std::vector<Segment>{{0, 1, 0, n}}, shape, o_of_one.view(), {},
+                      aligned, 1, units);
+            expect_finite(o_of_one, 0, 1, "decoded ");
         }
     }
 }

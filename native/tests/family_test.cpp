@@ -103,9 +103,11 @@ TEST_P(EveryFamily, TheCpuGivesTheGradientsOfTheReferenceRecomputedOrNot) {
         for (const Dtype act : {Dtype::f32, Dtype::bf16}) {
             const auto kept = run("cpu", act, Checkpointing::off);
             EXPECT_EQ(run("cpu", act, Checkpointing::on), kept);
-            // bf16 rounds what every layer gives; gemma3 has six with twice the norms. Measured: at most 6.5e-2.
+            // bf16 rounds what every layer gives, by itself: errors add up as the square root of the depth. Measured,
+            // at most: of two layers 3.9e-2 (olmo2, qwen3, with DoRA), of four 5.3e-2 (olmo3), of gemma3's six 6.5e-2.
+            const double tolerance = act == Dtype::f32 ? 2e-5 : 3.6e-2 * std::sqrt(GetParam().shape.n_layer);
             for (size_t i = 0; i < expected.size(); ++i)
-                EXPECT_LE(relative_error(kept[i], expected[i]), act == Dtype::f32 ? 2e-5 : 9e-2) << i;
+                EXPECT_LE(relative_error(kept[i], expected[i]), tolerance) << i;
         }
     }
 }
