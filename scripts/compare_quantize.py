@@ -5,8 +5,9 @@ types and bytes, and where any differ the perplexity of a text under both, as `l
     scripts/compare_quantize.py LIBLLAMA TEXT MODEL...
 
 LIBLLAMA is a libllama.so with its libggml*.so beside it, such as the one in the npm package @node-llama-cpp/linux-x64
-(npm pack @node-llama-cpp/linux-x64, package/bins/linux-x64). MODEL is a GGUF file in F32, F16 or BF16; of a model with a tied output a
-copy with an output of its own is made and compared too. Needs gguf and numpy.
+(npm pack @node-llama-cpp/linux-x64, package/bins/linux-x64; its name may end in a version). MODEL is a GGUF file in F32, F16 or BF16, or
+`gpt2` or `gptneox`: 16 layers of random numbers. Of a model with a tied output a copy with an output of its own is made and compared
+too. Needs gguf and numpy.
 """
 import ctypes
 import json
@@ -17,6 +18,7 @@ import sys
 import tempfile
 
 import gguf
+import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # llama.h, enum llama_ftype
@@ -32,7 +34,9 @@ class Params(ctypes.Structure):
 
 def load_llama(path):
     path = pathlib.Path(path).resolve()
-    base = ctypes.CDLL(str(path.parent / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
+    base = [ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+            for library in sorted(path.parent.glob("libggml*.so"), key=lambda library: "base" not in library.name)
+            if "cpu" not in library.name]
     llama = ctypes.CDLL(str(path))
     llama.llama_model_quantize_default_params.restype = Params
     llama.llama_model_quantize.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(Params)]
@@ -75,6 +79,53 @@ def compare(ours, theirs):
     return len(a), len(other_type), len(other_bytes)
 
 
+def random_model(architecture, path):
+    n_layer, n_embd, n_ff, n_vocab, n_ctx = 16, 256, 512, 288, 64
+    rng = np.random.default_rng(3)
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in {"context_length": n_ctx, "embedding_length": n_embd, "feed_forward_length": n_ff, "block_count": n_layer,
+                       "attention.head_count": 4}.items():
+        writer.add_uint32(f"{architecture}.{key}", value)
+    writer.add_float32(f"{architecture}.attention.layer_norm_epsilon", 1e-5)
+    if architecture == "gptneox":
+        writer.add_uint32("gptneox.rope.dimension_count", 16)
+        writer.add_bool("gptneox.use_parallel_residual", True)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([f"t{i}" for i in range(n_vocab)])
+    writer.add_token_types([1] * n_vocab)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+
+    def add(name, *shape):
+        is_f32 = len(shape) == 1 or name.startswith("position")
+        writer.add_tensor(name, (0.05 * rng.standard_normal(shape)).astype(np.float32 if is_f32 else np.float16))
+
+    def norm(name):
+        add(name + ".weight", n_embd)
+        add(name + ".bias", n_embd)
+
+    add("token_embd.weight", n_vocab, n_embd)
+    if architecture == "gpt2":
+        add("position_embd.weight", n_ctx, n_embd)
+    else:
+        add("output.weight", n_vocab, n_embd)
+    norm("output_norm")
+    for layer in range(n_layer):
+        block = f"blk.{layer}."
+        for name, rows, columns in (("attn_qkv", 3 * n_embd, n_embd), ("attn_output", n_embd, n_embd), ("ffn_up", n_ff, n_embd),
+                                    ("ffn_down", n_embd, n_ff)):
+            add(block + name + ".weight", rows, columns)
+            add(block + name + ".bias", rows)
+        norm(block + "attn_norm")
+        norm(block + "ffn_norm")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def untied(source, target):
     """A copy of a tied model in which the output is a tensor of its own."""
     reader = gguf.GGUFReader(source)
@@ -101,6 +152,9 @@ def main():
         folder = pathlib.Path(temporary)
         models = []
         for path in map(pathlib.Path, sys.argv[3:]):
+            if path.name in ("gpt2", "gptneox"):
+                path = folder / f"{path.name}.gguf"
+                random_model(path.stem, path)
             tied = all(t.name != "output.weight" for t in gguf.GGUFReader(path).tensors)
             models.append((path.stem + (", tied" if tied else ""), path))
             if tied:

@@ -66,8 +66,8 @@ record Questions(List<DataRecord> records, boolean said) {
                 if (said) {
                     terminal.out().println(terminal.bold(when + ": " + inWords(question)));
                     for (String piece : generation) {
-                        terminal.text().print(piece);
-                        terminal.text().flush();
+                        terminal.out().print(piece);
+                        terminal.out().flush();
                     }
                     terminal.out().println();
                     terminal.out().println();

@@ -120,7 +120,7 @@ final class TokenizeCommand implements Callable<Integer> {
             terminal.printJson(Map.of("text", decoded));
             return;
         }
-        terminal.text().print(decoded);
+        terminal.out().print(decoded);
         if (terminal.outIsTerminal()) {
             terminal.out().println();
         }

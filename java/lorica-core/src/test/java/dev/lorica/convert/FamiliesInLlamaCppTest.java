@@ -5,12 +5,15 @@ import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.core.type.TypeReference;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.ModelConfig;
 import dev.lorica.Precision;
 import dev.lorica.TestModels;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.LoraConfig;
+import dev.lorica.files.SafetensorsFile;
+import dev.lorica.files.SafetensorsWriter;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
 import java.io.IOException;
@@ -27,7 +30,9 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Models of transformers, converted here and run by llama.cpp itself: it continues prompts as transformers does
- * (scripts/make_convert_goldens.py), and with an adapter on every linear layer as Lorica does. GPT-2 is not among them: this release does not load it without an output tensor of its own.
+ * (scripts/make_convert_goldens.py), and with an adapter on every linear layer as Lorica does. GPT-2 has a copy of its embedding as output:
+ * without one this release does not load it ("could not load model from given file path"), and with one it does. Newer releases take
+ * the embedding.
  */
 class FamiliesInLlamaCppTest {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -47,6 +52,7 @@ class FamiliesInLlamaCppTest {
                 "phi4_mini",
                 "falcon_7b",
                 "falcon_40b",
+                "gpt2",
                 "gptneox",
                 "gptneox_serial",
                 "gemma",
@@ -62,7 +68,7 @@ class FamiliesInLlamaCppTest {
         Map<String, String> expected =
                 JSON.readValue(source.resolve("greedy.json").toFile(), new TypeReference<>() {});
         Path model = folder.resolve("model.gguf");
-        HuggingFaceConverter.convert(source, model, "F32");
+        HuggingFaceConverter.convert(name.equals("gpt2") ? withOutput(source) : source, model, "F32");
         List<String> prompts = new ArrayList<>(expected.keySet());
         assertThat(llamaCpp(model, "none", prompts)).isEqualTo(new ArrayList<>(expected.values()));
 
@@ -89,6 +95,28 @@ class FamiliesInLlamaCppTest {
         assertThat(ours).isNotEqualTo(new ArrayList<>(expected.values()));
         assertThat(llamaCpp(model, folder.resolve(Adapter.FILE_NAME).toString(), prompts))
                 .isEqualTo(ours);
+    }
+
+    /** The folder with a head of its own, which is a copy of the embedding. */
+    private Path withOutput(Path source) throws IOException {
+        Path target = Files.createDirectories(folder.resolve("source"));
+        for (String file : List.of("generation_config.json", "tokenizer.model", "tokenizer_config.json")) {
+            Files.copy(source.resolve(file), target.resolve(file));
+        }
+        ObjectNode config =
+                (ObjectNode) JSON.readTree(source.resolve("config.json").toFile());
+        JSON.writeValue(target.resolve("config.json").toFile(), config.put("tie_word_embeddings", false));
+        try (SafetensorsFile weights = SafetensorsFile.open(source.resolve("model.safetensors"))) {
+            SafetensorsWriter writer = new SafetensorsWriter().metadata("format", "pt");
+            weights.tensors().forEach((name, tensor) -> {
+                writer.add(name, tensor.shape(), () -> weights.read(tensor));
+                if (name.equals("transformer.wte.weight")) {
+                    writer.add("lm_head.weight", tensor.shape(), () -> weights.read(tensor));
+                }
+            });
+            writer.write(target.resolve("model.safetensors"));
+        }
+        return target;
     }
 
     private List<String> llamaCpp(Path model, String adapter, List<String> prompts) throws Exception {
