@@ -24,6 +24,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 import org.junit.jupiter.api.AfterAll;
@@ -32,11 +33,14 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /**
- * Twenty steps with every objective next to TRL, whose losses, metrics and adapters {@code scripts/make_objective_goldens.py}
- * wrote down.
+ * Steps with every objective next to TRL, whose losses, metrics and adapters {@code scripts/make_objective_goldens.py} wrote down. One
+ * form of each objective goes all twenty steps, to the adapter in which they end; of the others the first few are compared, whose
+ * losses and metrics come from the adapter that the steps before have left.
  */
 class ObjectiveGoldensTest {
     private static final double TOLERANCE = 1e-4;
+    private static final Set<String> WHOLE = Set.of("dpo_sigmoid", "orpo", "simpo", "cpo_sigmoid", "kto");
+    private static final int STEPS_OF_OTHERS = 4;
 
     private static JsonNode golden;
     private static Model model;
@@ -113,6 +117,7 @@ class ObjectiveGoldensTest {
         JsonNode settings = golden.get("settings");
         JsonNode expected = golden.get(name);
         Objective objective = objective(name, expected.get("settings"));
+        int n = WHOLE.contains(name) ? settings.get("steps").asInt() : STEPS_OF_OTHERS;
         List<TrainingProgress> steps = new ArrayList<>();
         try (Adapter adapter = Adapter.create(
                 model,
@@ -130,7 +135,7 @@ class ObjectiveGoldensTest {
                     .weightDecay(settings.get("weight_decay").asDouble())
                     .adamEpsilon(settings.get("adam_epsilon").asDouble())
                     .maxGradNorm(1)
-                    .maxSteps(settings.get("steps").asInt())
+                    .maxSteps(n)
                     .maxLength(512)
                     .build();
             Trainer trainer = new Trainer(model, adapter, config, objective);
@@ -141,13 +146,15 @@ class ObjectiveGoldensTest {
                 }
             });
             trainer.train(data(objective));
+            assertThat(steps).hasSize(n);
             compare(steps, expected.get("steps"));
-            compare(adapter, expected.get("adapter"));
+            if (WHOLE.contains(name)) {
+                compare(adapter, expected.get("adapter"));
+            }
         }
     }
 
     private static void compare(List<TrainingProgress> steps, JsonNode expected) {
-        assertThat(steps).hasSize(expected.size());
         for (int i = 0; i < steps.size(); i++) {
             Map<String, Double> values = new HashMap<>(steps.get(i).metrics());
             values.put("loss", steps.get(i).loss());
