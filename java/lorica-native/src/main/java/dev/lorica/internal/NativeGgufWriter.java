@@ -9,6 +9,7 @@ import java.io.ByteArrayOutputStream;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.function.BiFunction;
+import org.bytedeco.javacpp.BoolPointer;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.LongPointer;
 
@@ -61,7 +62,12 @@ public final class NativeGgufWriter implements AutoCloseable {
     }
 
     public void set(String key, boolean[] values) {
-        with(key, (writer, name) -> Lorica.lorica_gguf_writer_set_bools(writer, name, values, values.length));
+        try (BoolPointer copy = new BoolPointer(values.length)) {
+            for (int i = 0; i < values.length; i++) {
+                copy.put(i, values[i]);
+            }
+            with(key, (writer, name) -> Lorica.lorica_gguf_writer_set_bools(writer, name, copy, values.length));
+        }
     }
 
     public void set(String key, int[] values) {

@@ -353,9 +353,12 @@ public static final int
 
 /** enum lorica_method */
 public static final int
-    LORICA_METHOD_LORA = 0,
-    LORICA_METHOD_IA3 = 1,
-    LORICA_METHOD_BITFIT = 2;
+    LORICA_METHOD_LORA = 0,  /* with DoRA's magnitudes or without */
+    LORICA_METHOD_IA3 = 1,   /* IA3 (Liu et al. 2022): y = l * (x W^T + bias) with a trained l[out, 1] for each target
+                                module, or, of those named in feedforward_modules too, y = (l * x) W^T + bias with
+                                l[1, in]; all begin as 1 */
+    LORICA_METHOD_BITFIT = 2; /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
+                                them; they begin as the model's. A model without biases trains its norms alone. */
 // Targeting lorica_adapter_params.java
 
 
@@ -371,16 +374,17 @@ public static native @Cast("lorica_status") int lorica_adapter_create(@Const lor
 public static native @Cast("lorica_status") int lorica_adapter_create(@Const lorica_model model, @Const lorica_adapter_params params,
                                                @ByPtrPtr lorica_adapter out);
 
-/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or lorica's DoRA. Errors: IO, FORMAT, MISMATCH (names what does
- * not fit the model: architecture, a missing base tensor, a shape, an A without its B, another base's fingerprint). */
+/* Loads a GGUF LoRA adapter (lorica's or llama.cpp's), or what lorica wrote of another method. Errors: IO, FORMAT,
+ * MISMATCH (names what does not fit the model: architecture, a missing base tensor, a shape, an A without its B,
+ * another base's fingerprint). */
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, @Cast("const char*") BytePointer path, @Cast("lorica_adapter**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, @Cast("const char*") BytePointer path, @ByPtrPtr lorica_adapter out);
 public static native @Cast("lorica_status") int lorica_adapter_load(@Const lorica_model model, String path, @ByPtrPtr lorica_adapter out);
 
 /* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i]
  * (NULL: 1 for each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen,
- * and they may be freed. It can be run, merged and saved as any other. A DoRA can be given a factor, but not be added
- * to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
+ * and they may be freed. It can be run, merged and saved as any other. A DoRA, and what is of another method than LoRA,
+ * can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
 public static native @Cast("lorica_status") int lorica_adapter_stack(@Cast("const lorica_adapter*const*") PointerPointer adapters, @Const DoublePointer factors,
                                               int n_adapters, @Cast("lorica_adapter**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const DoublePointer factors,
@@ -392,15 +396,16 @@ public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByP
 
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
- * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops; lorica_merge
- * makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it was. */
+ * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
+ * "ia3" and "bitfit"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
+ * was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
 public static native void lorica_adapter_free(lorica_adapter adapter);
 public static native @Cast("lorica_status") int lorica_adapter_get_info(@Const lorica_adapter adapter, lorica_adapter_info out);
 
 /* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is
- * multiplied, and how far m is from |W|. */
+ * multiplied, and how far m is from |W|; with IA3 and BitFit, how far each number is from where it began. */
 public static native @Cast("lorica_status") int lorica_adapter_set_scale(lorica_adapter adapter, double factor);
 // Targeting lorica_adapter_tensor.java
 
@@ -425,8 +430,9 @@ public static native @Cast("lorica_status") int lorica_adapter_set_tensor(lorica
 public static native @Cast("lorica_status") int lorica_write_default_params(lorica_write_params params);
 
 /* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
- * the factor of lorica_adapter_set_scale. The sum is computed in f32 and rounded once, to the type that the tensor
- * gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
+ * the factor of lorica_adapter_set_scale; with IA3 its factors times the rows, with their biases, or the columns; with
+ * BitFit the trained vectors in place of the model's. The sum is computed in f32 and rounded once, to the type that the
+ * tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
  * UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, @Cast("const char*") BytePointer path,
                                       @Const lorica_write_params params);
@@ -470,10 +476,6 @@ public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lor
                                                       @Cast("const bool*") BoolPointer values, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lorica_gguf_writer writer, String key,
                                                       @Cast("const bool*") boolean[] values, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
-                                                      @Cast("const bool*") boolean[] values, @Cast("int64_t") long n);
-public static native @Cast("lorica_status") int lorica_gguf_writer_set_bools(lorica_gguf_writer writer, String key,
-                                                      @Cast("const bool*") BoolPointer values, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, @Cast("const char*") BytePointer key,
                                                      @Const IntPointer values, @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_gguf_writer_set_i32s(lorica_gguf_writer writer, String key,
@@ -617,13 +619,14 @@ public static native @Cast("lorica_status") int lorica_batch_default(lorica_batc
 public static native @Cast("lorica_status") int lorica_session_forward_backward(lorica_session session, @Const lorica_batch batch,
                                                          lorica_batch_result out);
 
-/* The same in two halves, for losses that depend on the log-probabilities of several tokens: preferences, rewards, one's
- * own. lorica_session_forward writes -log p(label) for each position, token_nll[n_tokens], 0 where the label is -100;
- * lorica_session_backward adds the gradients of sum_t weights[t] token_nll[t] to the session's, weights[n_tokens]. So the
- * gradients of a loss L are those of weights d L / d token_nll, and weights 1 are lorica_session_forward_backward, to
- * the bit. Weights of positions without a label are not read. Between the two the session and the adapter must be left
- * alone: an evaluation, a step or another micro-batch in between makes lorica_session_backward return INVALID_ARGUMENT,
- * and one forward serves one backward. Errors: as lorica_session_forward_backward; NON_FINITE for weights too. */
+/* The same in two halves, for losses that depend on the log-probabilities of several tokens: preferences, rewards,
+ * one's own. lorica_session_forward writes -log p(label) for each position, token_nll[n_tokens], 0 where the label is
+ * -100; lorica_session_backward adds the gradients of sum_t weights[t] token_nll[t] to the session's,
+ * weights[n_tokens]. So the gradients of a loss L are those of weights d L / d token_nll, and weights 1 are
+ * lorica_session_forward_backward, to the bit. Weights of positions without a label are not read. Between the two the
+ * session and the adapter must be left alone: an evaluation, a step or another micro-batch in between makes
+ * lorica_session_backward return INVALID_ARGUMENT, and one forward serves one backward. Errors: as
+ * lorica_session_forward_backward; NON_FINITE for weights too. */
 public static native @Cast("lorica_status") int lorica_session_forward(lorica_session session, @Const lorica_batch batch, FloatPointer token_nll,
                                                 lorica_batch_result out);
 public static native @Cast("lorica_status") int lorica_session_forward(lorica_session session, @Const lorica_batch batch, FloatBuffer token_nll,
@@ -728,7 +731,8 @@ public static native @Cast("lorica_status") int lorica_session_load_state(lorica
 
 
 
-/* adapter may be NULL: the base alone. n_ctx positions are allocated. Errors: OUT_OF_MEMORY. */
+/* adapter may be NULL: the base alone. n_ctx positions are allocated; of layers with a window, as many as it has and
+ * 512 more, if that is less. Errors: OUT_OF_MEMORY. */
 public static native @Cast("lorica_status") int lorica_kv_cache_create(@Const lorica_model model, @Const lorica_adapter adapter,
                                                 int n_ctx, @Cast("lorica_kv_cache**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_kv_cache_create(@Const lorica_model model, @Const lorica_adapter adapter,
@@ -770,7 +774,9 @@ public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lor
 public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lorica_kv_cache cache, @Const @ByPtrPtr lorica_adapter adapters,
                                                       @Const double[] factors, int n_adapters);
 
-/* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. */
+/* Forgets all positions from n_past on; n_past 0 empties the cache. Of several texts, of that in slot 0. Layers with a
+ * window forget what left it: where the position n_past would see such a one, all positions are forgotten, which
+ * lorica_kv_cache_n_past says. The token that was appended last can always be cut off. */
 public static native @Cast("lorica_status") int lorica_kv_cache_truncate(lorica_kv_cache cache, int n_past);
 
 /* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0;
@@ -799,7 +805,7 @@ public static native int lorica_kv_cache_slot_n_past(@Const lorica_kv_cache cach
 public static native @Cast("lorica_status") int lorica_kv_cache_slot_truncate(lorica_kv_cache cache, int slot, int n_past);
 
 /* Makes the first n_past positions of slot `from` the text of slot `to`: a prompt that many answers share is processed
- * once. */
+ * once. `to` is empty afterwards where lorica_kv_cache_slot_truncate to n_past would have emptied `from`. */
 public static native @Cast("lorica_status") int lorica_kv_cache_slot_copy(lorica_kv_cache cache, int from, int to, int n_past);
 
 // #ifdef __cplusplus

@@ -42,7 +42,9 @@ public class lorica_adapter_params extends Pointer {
                                     blk.3.attn_q; "all-linear" (every linear layer but the output head); "default"
                                     (PEFT's where nothing is named: q_proj and v_proj, or the one layer of q, k and v).
                                     A name may carry a rank and an alpha of its own:
-                                    "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones. */
+                                    "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones.
+                                    "" with IA3: PEFT's for this architecture, with its feedforward_modules; not looked
+                                    at by BitFit. */
     public native @Cast("lorica_method") int method(); public native lorica_adapter_params method(int setter);        /* what is above the seed is LoRA's alone */
     public native @Cast("const char*") BytePointer feedforward_modules(); public native lorica_adapter_params feedforward_modules(BytePointer setter); /* IA3: which of the target modules have their input multiplied; NULL: none */
 }

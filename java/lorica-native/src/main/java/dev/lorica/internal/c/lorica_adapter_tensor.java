@@ -10,7 +10,7 @@ import static dev.lorica.internal.c.Lorica.*;
 
 
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
- * 2 n_pairs + p is m[out, 1]. */
+ * 2 n_pairs + p is m[out, 1]. Of IA3 each l is one, of BitFit each bias and each norm's weight [n, 1]. */
 @Properties(inherit = dev.lorica.internal.c.presets.LoricaPresets.class)
 public class lorica_adapter_tensor extends Pointer {
     static { Loader.load(); }
@@ -30,7 +30,8 @@ public class lorica_adapter_tensor extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_adapter_tensor struct_size(long setter); /* sizeof, set by the caller */
-    public native @Cast("const char*") BytePointer name(); public native lorica_adapter_tensor name(BytePointer setter);  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector; owned by the adapter */
+    public native @Cast("const char*") BytePointer name(); public native lorica_adapter_tensor name(BytePointer setter);  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector, ….ia3_l;
+                           "blk.0.attn_norm.weight",  "blk.0.attn_q.bias"; owned by the adapter */
     public native @Cast("int64_t") long rows(); public native lorica_adapter_tensor rows(long setter);
     public native @Cast("int64_t") long cols(); public native lorica_adapter_tensor cols(long setter);
     public native double alpha(); public native lorica_adapter_tensor alpha(double setter); /* of its pair: B A is scaled by alpha / rank, or alpha / sqrt(rank) when use_rslora */

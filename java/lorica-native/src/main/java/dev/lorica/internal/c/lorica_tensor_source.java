@@ -30,8 +30,8 @@ public class lorica_tensor_source extends Pointer {
 
     public native @Cast("size_t") long struct_size(); public native lorica_tensor_source struct_size(long setter); /* sizeof, set by the caller */
     public native @Cast("const char*") BytePointer path(); public native lorica_tensor_source path(BytePointer setter);
-    public native @Cast("uint64_t") long offset(); public native lorica_tensor_source offset(long setter);      /* bytes from the start of that file */
-    public native @Cast("const char*") BytePointer type(); public native lorica_tensor_source type(BytePointer setter);    /* "F32", "F16" or "BF16" */
+    public native @Cast("uint64_t") long offset(); public native lorica_tensor_source offset(long setter);           /* bytes from the start of that file */
+    public native @Cast("const char*") BytePointer type(); public native lorica_tensor_source type(BytePointer setter);         /* "F32", "F16" or "BF16" */
     public native @Cast("const int64_t*") LongPointer row_order(); public native lorica_tensor_source row_order(LongPointer setter); /* [rows] row i of the tensor is row row_order[i] of the source; copied. NULL: row i */
     public native @Cast("bool") boolean transposed(); public native lorica_tensor_source transposed(boolean setter); /* the source has the tensor's columns as rows: it is a matrix of cols rows and `rows` columns. Not
                         with row_order */
