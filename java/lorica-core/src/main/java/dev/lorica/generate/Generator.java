@@ -16,6 +16,7 @@ import dev.lorica.internal.Inner;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Objects;
+import java.util.concurrent.locks.ReentrantLock;
 
 /**
  * Generates text, with an adapter or without.
@@ -44,6 +45,10 @@ public final class Generator implements AutoCloseable {
 
     private final Model model;
     private final List<ScaledAdapter> adapters;
+    /** Fair: with one that is not, a thread among many may wait for ever. */
+    private final ReentrantLock turn = new ReentrantLock(true);
+
+    private final Object encoderLock = new Object();
     private volatile KvCache cache;
     private Applied applied;
     private ExampleEncoder encoder;
@@ -141,12 +146,15 @@ public final class Generator implements AutoCloseable {
                 .orElse(PromptTemplate.INSTRUCTION);
     }
 
-    private synchronized ExampleEncoder encoder(PromptTemplate template) {
-        if (encoder == null || !template.equals(encoderTemplate)) {
-            encoder = new ExampleEncoder(model.tokenizer(), template, false);
-            encoderTemplate = template;
+    /** Whoever asks does not wait here for those who generate. */
+    private ExampleEncoder encoder(PromptTemplate template) {
+        synchronized (encoderLock) {
+            if (encoder == null || !template.equals(encoderTemplate)) {
+                encoder = new ExampleEncoder(model.tokenizer(), template, false);
+                encoderTemplate = template;
+            }
+            return encoder;
         }
-        return encoder;
     }
 
     /** Goes on with a prompt as it stands; control tokens written out in it become these tokens. */
@@ -170,10 +178,19 @@ public final class Generator implements AutoCloseable {
     }
 
     /** Goes on with the text of these ids, with these adapters; none: the base alone. */
-    public synchronized Generation generate(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
+    public Generation generate(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         Arguments.given(prompt, "prompt");
         Arguments.given(config, "config");
         Arguments.given(adapters, "adapters");
+        turn.lock();
+        try {
+            return current = generation(prompt, config, adapters);
+        } finally {
+            turn.unlock();
+        }
+    }
+
+    private Generation generation(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         requireOpen();
         List<ScaledAdapter> applied = Arguments.all(adapters, "adapters");
         applied.forEach(one -> one.adapter().requireModel(model));
@@ -185,8 +202,7 @@ public final class Generator implements AutoCloseable {
             throw new InvalidArgumentException("the prompt has " + prompt.length + " tokens, more than the " + context
                     + " of the model's context");
         }
-        current = new Generation(this, model, prompt.clone(), config, applied);
-        return current;
+        return new Generation(this, model, prompt.clone(), config, applied);
     }
 
     /** Ends a generation that runs on another thread, and does not wait for its prompt. */
@@ -194,12 +210,15 @@ public final class Generator implements AutoCloseable {
     public void close() {
         closed = true;
         stop();
-        synchronized (this) {
+        turn.lock();
+        try {
             current = null;
             if (cache != null) {
                 cache.close();
                 cache = null;
             }
+        } finally {
+            turn.unlock();
         }
     }
 
@@ -218,7 +237,16 @@ public final class Generator implements AutoCloseable {
     }
 
     /** Puts the prompt into the cache. Returns how many of its tokens were there already. */
-    synchronized int begin(Generation generation, int[] prompt, int maxNewTokens, float[] logits) {
+    int begin(Generation generation, int[] prompt, int maxNewTokens, float[] logits) {
+        turn.lock();
+        try {
+            return beginNow(generation, prompt, maxNewTokens, logits);
+        } finally {
+            turn.unlock();
+        }
+    }
+
+    private int beginNow(Generation generation, int[] prompt, int maxNewTokens, float[] logits) {
         requireCurrent(generation);
         int needed = (int) Math.min(model.info().contextLength(), (long) prompt.length + maxNewTokens);
         if (cache != null && cache.capacity() < needed) {
@@ -244,14 +272,19 @@ public final class Generator implements AutoCloseable {
     }
 
     /** Appends one token. False when the context is full. */
-    synchronized boolean append(Generation generation, int token, float[] logits) {
-        requireCurrent(generation);
-        if (cache.length() == cache.capacity()) {
-            return false;
+    boolean append(Generation generation, int token, float[] logits) {
+        turn.lock();
+        try {
+            requireCurrent(generation);
+            if (cache.length() == cache.capacity()) {
+                return false;
+            }
+            requireGoingOn(generation);
+            cache.append(new int[] {token}, logits);
+            return true;
+        } finally {
+            turn.unlock();
         }
-        requireGoingOn(generation);
-        cache.append(new int[] {token}, logits);
-        return true;
     }
 
     private void requireGoingOn(Generation generation) {
