@@ -171,6 +171,7 @@ INSTANTIATE_TEST_SUITE_P(Families, EveryFamily, testing::ValuesIn(families()),
 TEST(Families, HaveAModelOfEveryArchitecture) {
     std::set<std::string> tested;
     for (const Family & one : families()) tested.insert(one.shape.architecture);
+    for (const Family & one : encoders()) tested.insert(one.shape.architecture);
     std::string names;
     for (const std::string & one : tested) {
         EXPECT_THAT(architecture_names(), testing::HasSubstr(one));

@@ -240,6 +240,10 @@ typedef struct lorica_model_info {
     bool tied_output;     /* the output head is the embedding matrix */
     int64_t n_params;     /* elements of all weight tensors */
     int64_t weight_bytes; /* bytes of all weight tensors in the file */
+    bool is_encoder;      /* sees whole texts and predicts no tokens: for classifiers and embeddings */
+    int32_t n_outputs;    /* of the classifier that the file holds; 0: it holds none */
+    int32_t pooling_type; /* llama.cpp's: 0 none, 1 mean, 2 cls, 3 last, 4 rank; -1: the file does not say */
+    const char * problem; /* transformers' problem_type of the classifier, "" where the file does not say */
 } lorica_model_info;
 
 /* What a device is and can do, without a model. */
@@ -305,6 +309,10 @@ LORICA_API void lorica_model_free(lorica_model * model);
 LORICA_API lorica_status lorica_model_check(const lorica_model * model);
 LORICA_API lorica_status lorica_model_get_info(const lorica_model * model, lorica_model_info * out);
 
+/* What output i of the file's classifier is called, owned by the model; NULL where the file does not say, or i is out
+ * of range. */
+LORICA_API const char * lorica_model_label(const lorica_model * model, int32_t i);
+
 /* ---------------------------------------------------------------------------------------------------------------
  * Adapter: what is trained
  * ------------------------------------------------------------------------------------------------------------- */
@@ -346,6 +354,14 @@ typedef struct lorica_adapter_params {
                                     at by BitFit. */
     lorica_method method;        /* what is above the seed is LoRA's alone */
     const char * feedforward_modules; /* IA3: which of the target modules have their input multiplied; NULL: none */
+    /* A classifier beside it, of any method: outputs of a text, which losses of the caller's are about. It stands on
+     * the first token of an encoder, as transformers' *ForSequenceClassification has it (BERT: pooler, which stays as
+     * it is, and classifier; DistilBERT: pre_classifier and classifier; RoBERTa: dense and out_proj), or on the last
+     * token of a decoder (score, without a bias). It is trained whole and stored with the adapter, and begins as the
+     * model's where that has one of as many outputs, else as N(0, 0.02^2). */
+    int32_t n_outputs;           /* 0: none */
+    const char * const * labels; /* [n_outputs] what the outputs are called; NULL: nothing */
+    const char * problem;        /* transformers' problem_type; NULL: "" */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
@@ -364,7 +380,12 @@ typedef struct lorica_adapter_info {
     const char *
         base_fingerprint; /* of the base it was trained on, "" when the file does not say; owned by the adapter */
     lorica_method method; /* rank, alpha and n_pairs are 0 where it is not LoRA; scale is the factor then */
+    int32_t n_outputs;    /* of its classifier; 0: it has none */
+    const char * problem; /* as it was made with; owned by the adapter */
 } lorica_adapter_info;
+
+/* What output i of its classifier is called, owned by the adapter; NULL where it has no name, or i is out of range. */
+LORICA_API const char * lorica_adapter_label(const lorica_adapter * adapter, int32_t i);
 
 LORICA_API lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
                                                lorica_adapter ** out);
@@ -395,7 +416,9 @@ LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter,
 LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, double factor);
 
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
- * 2 n_pairs + p is m[out, 1]. Of IA3 each l is one, of BitFit each bias and each norm's weight [n, 1]. */
+ * 2 n_pairs + p is m[out, 1]. Of IA3 each l is one, of BitFit each bias and each norm's weight [n, 1]. Last come those
+ * of a classifier: cls.weight and cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs,
+ * n_embd], cls.output.bias. */
 typedef struct lorica_adapter_tensor {
     size_t struct_size; /* sizeof, set by the caller */
     const char * name;  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector, ….ia3_l;
@@ -433,9 +456,10 @@ LORICA_API lorica_status lorica_write_default_params(lorica_write_params * param
 
 /* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
  * the factor of lorica_adapter_set_scale; with IA3 its factors times the rows, with their biases, or the columns; with
- * BitFit the trained vectors in place of the model's. The sum is computed in f32 and rounded once, to the type that the
- * tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
- * UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
+ * BitFit the trained vectors in place of the model's, and a classifier with the keys by which llama.cpp computes with
+ * it (pooling "rank"). The sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be
+ * NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that
+ * needs an importance matrix), NON_FINITE, IO. */
 LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
                                       const lorica_write_params * params);
 
@@ -567,6 +591,7 @@ typedef struct lorica_session_params {
                              uniform noise of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
     uint64_t seed;        /* of dropout and noise */
     int64_t memory_limit; /* bytes that the plan may use; 0: what the system reports as available */
+    bool features;        /* lorica_session_embed is wanted; an encoder, and whatever has a classifier, has it anyway */
 } lorica_session_params;
 
 /* max_tokens 512, recomputation auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
@@ -610,6 +635,8 @@ typedef struct lorica_batch {
     int32_t n_sequences;
     int64_t number; /* of the micro-batch in the whole training, which seeds dropout and noise: with the same number
                        they are the same, in any session and order; < 0: one more than that of the last */
+    const int32_t * token_types; /* [n_tokens] BERT's: 0 in the first text of a sequence, 1 in the second; NULL: 0.
+                                    Models without types do not look at them */
 } lorica_batch;
 
 /* No positions, number -1, no tokens. */
@@ -638,6 +665,32 @@ LORICA_API lorica_status lorica_session_forward_backward(lorica_session * sessio
 LORICA_API lorica_status lorica_session_forward(lorica_session * session, const lorica_batch * batch, float * token_nll,
                                                 lorica_batch_result * out);
 LORICA_API lorica_status lorica_session_backward(lorica_session * session, const float * weights, int32_t n_weights);
+
+/* What a classifier makes of each sequence, outputs[n_sequences, n_outputs] of the adapter, or of the model where the
+ * adapter has none: logits, before any softmax or sigmoid. batch->labels is not looked at and may be NULL. After
+ * lorica_session_forward_outputs, lorica_session_backward_outputs adds the gradients of a loss L to the session's,
+ * given gradients[n_sequences, n_outputs] of d L / d outputs: cross-entropy, squares, a reward model's pairs, whatever
+ * the caller has. lorica_session_evaluate_outputs is without dropout and noise, and leaves gradients alone. `n` is
+ * n_sequences * n_outputs. Between forward and backward the session must be left alone, as with
+ * lorica_session_backward. Errors: INVALID_ARGUMENT (there is no classifier, a size, a position that the model has not
+ * learned), NON_FINITE. */
+LORICA_API lorica_status lorica_session_forward_outputs(lorica_session * session, const lorica_batch * batch,
+                                                        float * outputs, int64_t n);
+LORICA_API lorica_status lorica_session_backward_outputs(lorica_session * session, const float * gradients, int64_t n);
+LORICA_API lorica_status lorica_session_evaluate_outputs(lorica_session * session, const lorica_batch * batch,
+                                                         float * outputs, int64_t n);
+
+typedef enum lorica_pooling {
+    LORICA_POOLING_MEAN = 0,  /* of all tokens of a text, special ones too */
+    LORICA_POOLING_FIRST = 1, /* [CLS] */
+    LORICA_POOLING_LAST = 2
+} lorica_pooling;
+
+/* One vector for each sequence, embeddings[n_sequences, n_embd], of the hidden states behind the last layer and its
+ * norm; not normalized. n is n_sequences * n_embd. Errors: INVALID_ARGUMENT (the session was made without features),
+ * NON_FINITE. */
+LORICA_API lorica_status lorica_session_embed(lorica_session * session, const lorica_batch * batch,
+                                              lorica_pooling pooling, float * embeddings, int64_t n);
 
 /* From another thread, at any time: while cancelled is true, calls that put a micro-batch through the model return
  * CANCELLED as soon as the operation that runs is done, a running call included; optimizer steps, and what saves and

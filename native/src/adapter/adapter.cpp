@@ -53,7 +53,7 @@ void Adapter::name_targets() {
     for (const Names & names : linear_names(model_->architecture())) {
         const bool has = std::any_of(tensors_.begin(), tensors_.end(), [&](const Tensor & tensor) {
             const bool on_linear = tensor.kind != Kind::norm_weight && tensor.kind != Kind::norm_bias;
-            if (!on_linear) return false;
+            if (!on_linear || is_classifier(tensor.kind)) return false;
             const std::vector<LinearSpec> & linears = model_->architecture().layer(tensor.layer).linears;
             const LinearSpec & spec = linears[static_cast<size_t>(tensor.number)];
             return spec.names.gguf == names.gguf && spec.short_name() == names.hf;
@@ -72,6 +72,7 @@ void Adapter::allocate() {
     for (size_t p = 0; config_.use_dora && p < pairs_.size(); ++p) {
         pairs_[p].m = add_tensor(Kind::magnitude, ".lora_magnitude_vector", pairs_[p].out, 1, static_cast<int32_t>(p));
     }
+    if (config_.classifier) add_classifier();
     params_ = device.allocate(static_cast<size_t>(n_params_) * dtype_size(device.formats().param));
     if (config_.use_dora) allocate_dora();
     if (config_.method == Method::ia3) allocate_ones();
@@ -112,6 +113,7 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
     adapter->allocate();
     adapter->base_fingerprint_ = model->fingerprint();
     adapter->initialize();
+    adapter->initialize_classifier();
     return adapter;
 }
 
@@ -142,7 +144,9 @@ std::shared_ptr<Adapter> Adapter::copy() const {
     other->base_fingerprint_ = base_fingerprint_;
     for (const LoraPair & pair : pairs_) other->add_pair(pair.layer, pair.linear, pair.rank, pair.alpha);
     if (config_.method != Method::lora) {
-        for (const Tensor & t : tensors_) other->add_site(t.kind, t.name, t.rows, t.cols, t.layer, t.number);
+        for (const Tensor & t : tensors_) {
+            if (!is_classifier(t.kind)) other->add_site(t.kind, t.name, t.rows, t.cols, t.layer, t.number);
+        }
     }
     other->allocate();
     for (int32_t i = 0; i < n_tensors(); ++i) other->write(other->params_, i, read(i).data());
@@ -174,6 +178,30 @@ std::vector<float> Adapter::read_values(const void * source, int64_t count) cons
         std::copy(wide.begin(), wide.end(), values.begin());
     }
     return values;
+}
+
+std::vector<double> Adapter::read_wide(const void * array, int32_t i) const {
+    Backend & device = model_->device();
+    if (device.formats().param == Dtype::f32) {
+        const std::vector<float> values = read(array, i);
+        return {values.begin(), values.end()};
+    }
+    std::vector<double> values(static_cast<size_t>(tensor(i).rows * tensor(i).cols));
+    device.copy_to_host(values.data(), static_cast<const double *>(array) + tensor(i).offset,
+                        values.size() * sizeof(double));
+    return values;
+}
+
+void Adapter::add(void * array, int32_t i, std::span<const double> values) const {
+    std::vector<double> sum = read_wide(array, i);
+    for (size_t j = 0; j < sum.size(); ++j) sum[j] += values[j];
+    Backend & device = model_->device();
+    if (device.formats().param == Dtype::f32) {
+        const std::vector<float> narrow(sum.begin(), sum.end());
+        put(array, i, narrow.data());
+    } else {
+        device.copy_to_device(static_cast<double *>(array) + tensor(i).offset, sum.data(), sum.size() * sizeof(double));
+    }
 }
 
 void Adapter::write(void * array, int32_t i, const float * values) {

@@ -27,6 +27,15 @@ enum class Method : uint8_t {
 // "lora", as adapter.type has it.
 const char * name(Method method);
 
+// What the outputs of a classifier are trained for; told by whoever trains it, and kept with it.
+struct ClassifierConfig {
+    int64_t n_outputs = 0;            // 0: there is no classifier
+    std::vector<std::string> labels;  // of the outputs; empty: they have no names
+    std::string problem;              // transformers' problem_type: "single_label_classification", …
+
+    explicit operator bool() const { return n_outputs > 0; }
+};
+
 struct AdapterConfig {
     Method method = Method::lora;
     int32_t rank = 16;
@@ -38,6 +47,9 @@ struct AdapterConfig {
     uint64_t seed = 42;
     std::string target_modules = "all-linear";  // "q_proj,v_proj:RANK,blk.3.attn_q:RANK:ALPHA"
     std::string feedforward_modules;            // IA3: those of them whose input is multiplied
+    // Trained whole beside the rest, and stored with it: PEFT's modules_to_save. It begins as the model's where that
+    // has one of as many outputs, else as transformers', N(0, 0.02^2) without a bias.
+    ClassifierConfig classifier;
 };
 
 // A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`.
@@ -110,7 +122,12 @@ public:
         bias,       // of a linear layer, in place of the model's; so the next two
         norm_weight,
         norm_bias,
+        classifier_dense,  // W[n_embd, n_embd] and its bias; so the next two of what makes the outputs
+        classifier_dense_bias,
+        classifier_out,
+        classifier_out_bias,
     };
+    static constexpr bool is_classifier(Kind kind) { return kind >= Kind::classifier_dense; }
     struct Tensor {
         std::string name;  // "blk.0.attn_q.weight.lora_a", "blk.0.attn_k.weight.ia3_l", "blk.0.attn_norm.weight"
         Kind kind;
@@ -134,6 +151,11 @@ public:
     const Tensor & tensor(int32_t i) const { return tensors_[static_cast<size_t>(i)]; }
     void * parameters(int32_t tensor) const;
     std::vector<float> read(const void * array, int32_t tensor) const;  // from any device array of this layout
+    // The same without a loss, where parameters are f64; and values added to an array.
+    std::vector<double> read_wide(const void * array, int32_t tensor) const;
+    void add(void * array, int32_t tensor, std::span<const double> values) const;
+    // Of the classifier; -1: it has none.
+    int32_t find_classifier(Kind kind) const { return find_tensor(model_->shape().n_layer, kind, 0); }
     std::vector<float> read(int32_t tensor) const { return read(params_, tensor); }
     void write(void * array, int32_t tensor, const float * values);
 
@@ -147,6 +169,8 @@ private:
     void add_site(Kind kind, std::string name, int64_t rows, int64_t cols, int32_t layer, int16_t number);
     void add_ia3(int32_t layer, int16_t linear, bool is_feedforward);
     void add_bitfit();
+    void add_classifier();
+    void initialize_classifier();
     // Once all tensors are there.
     void allocate();
     void allocate_dora();

@@ -1,4 +1,5 @@
 // Adapters from and to GGUF files.
+#include <algorithm>
 #include <cmath>
 
 #include "adapter/adapter.h"
@@ -37,6 +38,7 @@ std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, 
     config.use_dora = file.use_dora;
     config.dropout = file.dropout;
     config.target_modules.clear();
+    config.classifier = file.classifier;
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
     adapter->base_fingerprint_ = file.base_fingerprint;
     if (file.pairs.empty()) fail(LORICA_ERROR_FORMAT, path, " holds no LoRA tensors");
@@ -72,6 +74,21 @@ std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, 
         adapter->write(adapter->params_, pair.b, file.pairs[p].b.data());
         if (file.use_dora) adapter->write(adapter->params_, pair.m, file.pairs[p].magnitudes.data());
     }
+    size_t n_found = 0;
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        const Tensor & tensor = adapter->tensor(i);
+        if (!is_classifier(tensor.kind)) continue;
+        const auto stored = std::find_if(file.classifier_tensors.begin(), file.classifier_tensors.end(),
+                                         [&](const TensorFile::Tensor & one) { return one.name == tensor.name; });
+        if (stored == file.classifier_tensors.end() || stored->rows != tensor.rows || stored->cols != tensor.cols) {
+            fail(LORICA_ERROR_MISMATCH, path, ": the classifier's ", tensor.name, " [", tensor.rows, ", ", tensor.cols,
+                 "] is not there");
+        }
+        adapter->write(adapter->params_, i, stored->values.data());
+        ++n_found;
+    }
+    if (n_found != file.classifier_tensors.size())
+        fail(LORICA_ERROR_MISMATCH, path, " holds tensors that no classifier on this model has");
     return adapter;
 }
 
@@ -102,6 +119,11 @@ void Adapter::save(const std::string & path) const {
         if (file.use_dora) magnitudes = read(pair.m);
         file.pairs.push_back(
             {pair.base_name, pair.rank, pair.in, pair.out, read(pair.a), std::move(b), std::move(magnitudes)});
+    }
+    file.classifier = config_.classifier;
+    for (int32_t i = 0; i < n_tensors(); ++i) {
+        if (is_classifier(tensor(i).kind))
+            file.classifier_tensors.push_back({tensor(i).name, tensor(i).rows, tensor(i).cols, read(i)});
     }
     write_lora_file(path, file);
 }

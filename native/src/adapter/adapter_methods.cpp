@@ -51,6 +51,11 @@ void take_default_modules(AdapterConfig & config, const Architecture & architect
         config.target_modules = "attn_q,attn_v,ffn_down";
     } else if (is_any({"gpt2", "falcon", "gptneox"})) {
         config.target_modules = "attn_qkv,ffn_down";
+    } else if (name == "bert" && !architecture.layer_hf.starts_with("distilbert")) {
+        // PEFT's "output.dense" is the end of both of these.
+        config.target_modules = "attn_k,attn_v,attn_output,ffn_down";
+        config.feedforward_modules = "attn_output,ffn_down";
+        return;
     } else {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "PEFT has no target modules of IA3 for architecture '", name,
              "'; name them, and which of them are feed-forward modules");
@@ -128,7 +133,10 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
     }
     adapter->allocate();
     adapter->base_fingerprint_ = model->fingerprint();
-    for (int32_t i = 0; i < adapter->n_tensors(); ++i) adapter->write(adapter->params_, i, adapter->start(i).data());
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        if (!is_classifier(adapter->tensor(i).kind)) adapter->write(adapter->params_, i, adapter->start(i).data());
+    }
+    adapter->initialize_classifier();
     return adapter;
 }
 
@@ -149,7 +157,7 @@ std::vector<float> Adapter::start(int32_t i) const {
 
 std::vector<float> Adapter::values_in_effect(int32_t i) const {
     std::vector<float> values = read(i);
-    if (scale_factor_ == 1) return values;
+    if (scale_factor_ == 1 || is_classifier(tensor(i).kind)) return values;
     const std::vector<float> from = start(i);
     for (size_t j = 0; j < values.size(); ++j)
         values[j] = static_cast<float>(from[j] + scale_factor_ * (static_cast<double>(values[j]) - from[j]));

@@ -1,5 +1,6 @@
 #include "adapter/lora_file.h"
 
+#include "adapter/classifier_file.h"
 #include "common/error.h"
 #include "common/quote.h"
 #include "gguf/dequantize.h"
@@ -126,6 +127,12 @@ LoraFile read_lora_file(const std::string & path) {
 
     for (const TensorView & tensor : file.tensors()) {
         const std::string_view name = tensor.name;
+        if (is_of_classifier(name)) {
+            if (tensor.type != GGML_TYPE_F32 || tensor.ne[2] != 1 || tensor.ne[3] != 1)
+                fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " is no matrix of F32");
+            lora.classifier_tensors.push_back({tensor.name, tensor.ne[1], tensor.ne[0], read_values(file, tensor)});
+            continue;
+        }
         if (use_dora && name.ends_with(suffix_m)) {
             if (!file.find_tensor(std::string(name.substr(0, name.size() - suffix_m.size())) + std::string(suffix_a))) {
                 fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " has no ", suffix_a, " beside it");
@@ -157,6 +164,7 @@ LoraFile read_lora_file(const std::string & path) {
     if (lora.pairs.empty()) {
         fail(LORICA_ERROR_FORMAT, path, ": the adapter has no tensors");
     }
+    lora.classifier = read_classifier(file);
     return lora;
 }
 
@@ -175,6 +183,9 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
     writer.set_bool("lorica.use_rslora", file.use_rslora);
     if (file.true_alpha != 0) writer.set_f64("lorica.alpha", file.true_alpha);
     writer.set_f32("lorica.dropout", file.dropout);
+    write_classifier(file.classifier, writer);
+    for (const TensorFile::Tensor & tensor : file.classifier_tensors)
+        writer.add_tensor(tensor.name, GGML_TYPE_F32, {tensor.cols, tensor.rows}, tensor.values.data());
     for (const LoraFilePair & pair : file.pairs) {
         if (pair.a.size() != static_cast<size_t>(pair.rank * pair.n_in) ||
             pair.b.size() != static_cast<size_t>(pair.n_out * pair.rank) ||

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "adapter/tensor_file.h"
+
 namespace lorica {
 
 struct LoraFilePair {
@@ -32,6 +34,8 @@ struct LoraFile {
     bool use_dora = false;            // adapter.type
     float dropout = 0;                // lorica.dropout
     std::vector<LoraFilePair> pairs;  // in the order of the file
+    ClassifierConfig classifier;
+    std::vector<TensorFile::Tensor> classifier_tensors;  // llama.cpp stops at these, which are no LoRA
 };
 
 // Reads F32, F16 and BF16. Errors: IO; FORMAT (names the key or tensor at fault: no adapter, half a pair, shapes that

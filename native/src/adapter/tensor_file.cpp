@@ -4,7 +4,7 @@
 #include <cmath>
 #include <optional>
 
-#include "adapter/adapter.h"
+#include "adapter/classifier_file.h"
 #include "adapter/targets.h"
 #include "common/error.h"
 #include "common/quote.h"
@@ -58,6 +58,7 @@ TensorFile read_tensor_file(const std::string & path) {
         all.tensors.push_back(std::move(tensor));
     }
     if (all.tensors.empty()) fail(LORICA_ERROR_FORMAT, path, ": the adapter has no tensors");
+    all.classifier = read_classifier(file);
     return all;
 }
 
@@ -67,6 +68,7 @@ void write_tensor_file(const std::string & path, const TensorFile & file) {
     writer.set_string("general.architecture", file.architecture);
     writer.set_string("adapter.type", file.type);
     if (!file.base_fingerprint.empty()) writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
+    write_classifier(file.classifier, writer);
     for (const TensorFile::Tensor & tensor : file.tensors)
         writer.add_tensor(tensor.name, GGML_TYPE_F32, {tensor.cols, tensor.rows}, tensor.values.data());
     writer.write(path);
@@ -83,11 +85,13 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
     config.rank = 0;
     config.alpha = 0;
     config.target_modules.clear();
+    config.classifier = file.classifier;
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
     adapter->base_fingerprint_ = file.base_fingerprint;
     if (config.method == Method::bitfit) adapter->add_bitfit();
     for (const TensorFile::Tensor & tensor : file.tensors) {
         if (config.method != Method::ia3) break;
+        if (is_of_classifier(tensor.name)) continue;
         const bool is_ours = tensor.name.ends_with(suffix);
         const auto place =
             is_ours ? find_linear(model->architecture(), tensor.name.substr(0, tensor.name.size() - suffix.size()))
@@ -98,6 +102,7 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
         }
         adapter->add_ia3(place->layer, place->linear, tensor.rows == 1 && tensor.cols > 1);
     }
+    adapter->allocate();
     std::vector<const TensorFile::Tensor *> in_order;
     for (const Tensor & tensor : adapter->tensors_) {
         const auto stored = std::find_if(file.tensors.begin(), file.tensors.end(),
@@ -114,7 +119,6 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
         fail(LORICA_ERROR_MISMATCH, path, " holds ", file.tensors.size(), " tensors; this model has ", in_order.size(),
              " that ", file.type, " trains");
     }
-    adapter->allocate();
     adapter->config_.target_modules = adapter->target_modules_;
     for (size_t i = 0; i < in_order.size(); ++i)
         adapter->write(adapter->params_, static_cast<int32_t>(i), in_order[i]->values.data());
@@ -122,7 +126,7 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
 }
 
 void Adapter::save_tensors(const std::string & path) const {
-    TensorFile file{model_->shape().architecture, name(config_.method), model_->fingerprint(), {}};
+    TensorFile file{model_->shape().architecture, name(config_.method), model_->fingerprint(), {}, config_.classifier};
     for (int32_t i = 0; i < n_tensors(); ++i)
         file.tensors.push_back({tensor(i).name, tensor(i).rows, tensor(i).cols, read(i)});
     write_tensor_file(path, file);

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "adapter/adapter.h"
+
 namespace lorica {
 
 struct TensorFile {
@@ -20,6 +22,7 @@ struct TensorFile {
     };
     std::string architecture, type, base_fingerprint;
     std::vector<Tensor> tensors;
+    ClassifierConfig classifier;  // its tensors are among the others
 };
 
 // Whether adapter.type is one of these. Errors: IO, FORMAT.

@@ -95,6 +95,13 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.target_modules = p.target_modules;
         if (p.feedforward_modules) config.feedforward_modules = p.feedforward_modules;
         config.method = method_of(p.method);
+        config.classifier.n_outputs = p.n_outputs;
+        if (p.n_outputs < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_outputs is ", p.n_outputs);
+        for (int32_t i = 0; p.labels && i < p.n_outputs; ++i) {
+            require(p.labels[i], "a label");
+            config.classifier.labels.emplace_back(p.labels[i]);
+        }
+        if (p.problem) config.classifier.problem = p.problem;
         *out = new_handle(lorica::Adapter::create(model->model, config));
     });
 }
@@ -157,6 +164,8 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.target_modules = adapter.target_modules().c_str();
         info.base_fingerprint = adapter.base_fingerprint().c_str();
         info.method = method_of(adapter.config().method);
+        info.n_outputs = static_cast<int32_t>(adapter.config().classifier.n_outputs);
+        info.problem = adapter.config().classifier.problem.c_str();
         lorica::api::write_struct(info, "out", out);
     });
 }
@@ -197,4 +206,10 @@ lorica_status lorica_adapter_set_tensor(lorica_adapter * handle, int32_t i, cons
         check_size(checked_tensor(handle, i), n);
         handle->adapter->write(handle->adapter->params(), i, data);
     });
+}
+
+const char * lorica_adapter_label(const lorica_adapter * handle, int32_t i) {
+    if (!handle || i < 0) return nullptr;
+    const std::vector<std::string> & labels = handle->adapter->config().classifier.labels;
+    return static_cast<size_t>(i) < labels.size() ? labels[static_cast<size_t>(i)].c_str() : nullptr;
 }

@@ -154,6 +154,16 @@ lorica_status lorica_model_get_info(const lorica_model * handle, lorica_model_in
         info.tied_output = model.tied_output();
         info.n_params = model.n_params();
         info.weight_bytes = model.weight_bytes();
+        info.is_encoder = !model.architecture().has_head();
+        info.n_outputs = static_cast<int32_t>(model.classifier().n_outputs);
+        info.pooling_type = static_cast<int32_t>(model.file().find_int(c.architecture + ".pooling_type").value_or(-1));
+        info.problem = model.classifier().problem.c_str();
         lorica::api::write_struct(info, "out", out);
     });
+}
+
+const char * lorica_model_label(const lorica_model * handle, int32_t i) {
+    if (!handle || i < 0) return nullptr;
+    const std::vector<std::string> & labels = handle->model->classifier().labels;
+    return static_cast<size_t>(i) < labels.size() ? labels[static_cast<size_t>(i)].c_str() : nullptr;
 }

@@ -62,14 +62,15 @@ lorica::SessionConfig session_config(const lorica_session_params * params) {
     config.neftune_alpha = p.neftune_alpha;
     config.seed = p.seed;
     config.memory_limit = p.memory_limit;
+    config.features = p.features;
     return config;
 }
 
-lorica_batch checked_batch(const lorica_batch * given) {
+lorica_batch checked_batch(const lorica_batch * given, bool needs_labels = true) {
     lorica_batch batch = default_batch();
     lorica::api::read_struct(given, "batch", batch);
     require(batch.tokens, "batch.tokens");
-    require(batch.labels, "batch.labels");
+    if (needs_labels) require(batch.labels, "batch.labels");
     require(batch.sequence_lengths, "batch.sequence_lengths");
     if (batch.n_tokens < 0 || batch.n_sequences < 0) {
         lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "batch has ", batch.n_tokens, " tokens in ", batch.n_sequences,
@@ -82,10 +83,25 @@ lorica::PackedBatch packed(const lorica_batch & batch) {
     const auto n = static_cast<size_t>(batch.n_tokens);
     lorica::PackedBatch result;
     result.tokens = {batch.tokens, n};
-    result.labels = {batch.labels, n};
+    if (batch.labels) result.labels = {batch.labels, n};
+    if (batch.token_types) result.types = {batch.token_types, n};
     if (batch.positions) result.positions = {batch.positions, n};
     result.sequence_lengths = {batch.sequence_lengths, static_cast<size_t>(batch.n_sequences)};
     return result;
+}
+
+size_t checked_count(int64_t n) {
+    if (n < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n is ", n);
+    return static_cast<size_t>(n);
+}
+
+lorica::Pooling pooling_of(lorica_pooling pooling) {
+    switch (pooling) {
+        case LORICA_POOLING_MEAN: return lorica::Pooling::mean;
+        case LORICA_POOLING_FIRST: return lorica::Pooling::first;
+        case LORICA_POOLING_LAST: return lorica::Pooling::last;
+    }
+    lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no pooling ", static_cast<int>(pooling));
 }
 
 void write_result(const lorica::LossSum & loss, lorica_batch_result * out) {
@@ -222,6 +238,51 @@ lorica_status lorica_session_backward(lorica_session * handle, const float * wei
         if (n_weights < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_weights is ", n_weights);
         lorica::api::compute(*handle->model, handle->cancelled,
                              [&] { handle->session.backward({weights, static_cast<size_t>(n_weights)}); });
+    });
+}
+
+lorica_status lorica_session_forward_outputs(lorica_session * handle, const lorica_batch * batch, float * outputs,
+                                             int64_t n) {
+    return guarded([&] {
+        require(handle, "session");
+        require(outputs, "outputs");
+        const lorica_batch input = checked_batch(batch, false);
+        lorica::api::compute(*handle->model, handle->cancelled, [&] {
+            if (input.number >= 0) handle->session.set_micro_batch_number(input.number);
+            handle->session.forward_outputs(packed(input), {outputs, checked_count(n)});
+        });
+    });
+}
+
+lorica_status lorica_session_backward_outputs(lorica_session * handle, const float * gradients, int64_t n) {
+    return guarded([&] {
+        require(handle, "session");
+        require(gradients, "gradients");
+        lorica::api::compute(*handle->model, handle->cancelled,
+                             [&] { handle->session.backward_outputs({gradients, checked_count(n)}); });
+    });
+}
+
+lorica_status lorica_session_evaluate_outputs(lorica_session * handle, const lorica_batch * batch, float * outputs,
+                                              int64_t n) {
+    return guarded([&] {
+        require(handle, "session");
+        require(outputs, "outputs");
+        const lorica_batch input = checked_batch(batch, false);
+        lorica::api::compute(*handle->model, handle->cancelled,
+                             [&] { handle->session.evaluate_outputs(packed(input), {outputs, checked_count(n)}); });
+    });
+}
+
+lorica_status lorica_session_embed(lorica_session * handle, const lorica_batch * batch, lorica_pooling pooling,
+                                   float * embeddings, int64_t n) {
+    return guarded([&] {
+        require(handle, "session");
+        require(embeddings, "embeddings");
+        const lorica_batch input = checked_batch(batch, false);
+        const lorica::Pooling how = pooling_of(pooling);
+        lorica::api::compute(*handle->model, handle->cancelled,
+                             [&] { handle->session.embed(packed(input), how, {embeddings, checked_count(n)}); });
     });
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "common/atomic_file.h"
@@ -50,6 +51,7 @@ std::map<std::string, Change> changes_of(const Adapter * adapter) {
     const Architecture & architecture = adapter->model()->architecture();
     for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
         const Adapter::Tensor & tensor = adapter->tensor(i);
+        if (Adapter::is_classifier(tensor.kind)) continue;
         std::vector<float> values = adapter->values_in_effect(i);
         if (tensor.kind != Adapter::Kind::scale_in && tensor.kind != Adapter::Kind::scale_out) {
             changes[tensor.name].values = std::move(values);
@@ -150,8 +152,50 @@ void require_other_files(const std::string & target, const GgufFile & source) {
     }
 }
 
-void write_model(const GgufFile & file, const std::map<std::string, Change> & changes, const std::string & path,
+// A classifier's tensors, which stand behind the model's or in the place of its own.
+struct Classified {
+    struct Tensor {
+        std::string name;
+        int64_t rows, cols;
+        std::vector<float> values;
+    };
+    std::vector<Tensor> tensors;
+
+    explicit Classified(const Adapter * adapter) {
+        if (!adapter || !adapter->config().classifier) return;
+        for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+            const Adapter::Tensor & t = adapter->tensor(i);
+            if (Adapter::is_classifier(t.kind)) tensors.push_back({t.name, t.rows, t.cols, adapter->read(i)});
+        }
+    }
+    bool has(const std::string & name) const {
+        return std::any_of(tensors.begin(), tensors.end(), [&](const Tensor & t) { return t.name == name; });
+    }
+    // The keys by which llama.cpp computes with them, and our own for what the outputs mean.
+    void describe(const Adapter * adapter, GgufWriter & writer) const {
+        if (tensors.empty()) return;
+        const Architecture & architecture = adapter->model()->architecture();
+        const ClassifierConfig & config = adapter->config().classifier;
+        const std::string prefix = architecture.shape.architecture + ".";
+        constexpr uint32_t pooling_rank = 4;
+        writer.set_u32(prefix + "pooling_type", pooling_rank);
+        if (!config.labels.empty()) writer.set_strings(prefix + "classifier.output_labels", config.labels);
+        if (!config.problem.empty()) writer.set_string("lorica.classifier.problem", config.problem);
+        if (architecture.classifier.act == Act::relu) writer.set_string(prefix + "classifier.activation", "relu");
+    }
+    void add_to(GgufWriter & writer) const {
+        for (const Tensor & t : tensors) {
+            const std::vector<int64_t> ne =
+                t.cols == 1 ? std::vector<int64_t>{t.rows} : std::vector<int64_t>{t.cols, t.rows};
+            writer.add_tensor(t.name, GGML_TYPE_F32, ne, [&t] { return std::as_bytes(std::span(t.values)); });
+        }
+    }
+};
+
+void write_model(const GgufFile & file, const Adapter * adapter, const std::string & path,
                  const ExportConfig & config) {
+    const std::map<std::string, Change> changes = changes_of(adapter);
+    const Classified classified(adapter);
     require_other_files(path, file);
     std::optional<TensorTypes> types;
     if (config.type) types.emplace(*config.type, file);
@@ -163,11 +207,13 @@ void write_model(const GgufFile & file, const std::map<std::string, Change> & ch
     }
     std::vector<std::string> except;
     if (types && !types->file_type()) except.push_back("general.file_type");  // what it says would no longer be true
+    classified.describe(adapter, writer);
     writer.copy_metadata(file, except);
 
     const RowStreams streams(config.n_threads);
     const TensorView * before = nullptr;
     for (const TensorView & tensor : file.tensors()) {
+        if (classified.has(tensor.name)) continue;
         const TensorView * const last = std::exchange(before, &tensor);
         const auto found = changes.find(tensor.name);
         const Change * change = found == changes.end() ? nullptr : &found->second;
@@ -200,6 +246,7 @@ void write_model(const GgufFile & file, const std::map<std::string, Change> & ch
         writer.add_tensor(tensor.name, type, ne,
                           after(file, last, streams.stream(tensor.name, type, n_rows, n_per_row, rows)));
     }
+    classified.add_to(writer);
     writer.write(path);
 }
 
@@ -209,7 +256,7 @@ void merge_model(const Model & model, const Adapter * adapter, const std::string
     if (adapter && adapter->model().get() != &model) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
-    write_model(model.file(), changes_of(adapter), path, config);
+    write_model(model.file(), adapter, path, config);
 }
 
 void quantize_model(const std::string & source, const std::string & target, const ExportConfig & config) {
@@ -219,7 +266,7 @@ void quantize_model(const std::string & source, const std::string & target, cons
         fail(LORICA_ERROR_UNSUPPORTED, source, " is an adapter; models are quantized");
     }
     if (file.tensors().empty()) fail(LORICA_ERROR_UNSUPPORTED, source, " holds no tensors, only a vocabulary");
-    write_model(file, {}, target, config);
+    write_model(file, nullptr, target, config);
 }
 
 }  // namespace lorica

@@ -15,7 +15,8 @@ struct ExportConfig {
 };
 
 // W + scale B A for every pair of the adapter, which may be null; IA3's factors times rows with their biases, or times
-// columns; trained vectors in their places. Errors: INVALID_ARGUMENT, UNSUPPORTED, NON_FINITE, IO.
+// columns; trained vectors in their places; a classifier's tensors, in f32. Errors: INVALID_ARGUMENT, UNSUPPORTED,
+// NON_FINITE, IO.
 void merge_model(const Model & model, const Adapter * adapter, const std::string & path, const ExportConfig & config);
 
 // Any architecture; config.type is needed. Errors: IO, FORMAT and those above.

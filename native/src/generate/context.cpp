@@ -125,6 +125,10 @@ WorkspaceShape Context::workspace(int64_t max_rank) const {
 Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapter> adapter, int32_t n_ctx,
                  int32_t n_slots)
     : model_(std::move(model)), n_ctx_(n_ctx) {
+    if (!model_->architecture().has_head()) {
+        fail(LORICA_ERROR_UNSUPPORTED, "architecture '", model_->shape().architecture,
+             "' is an encoder, which reads whole texts and writes none");
+    }
     if (n_slots < 1 || n_slots > 4096)
         fail(LORICA_ERROR_INVALID_ARGUMENT, "n_slots is ", n_slots, "; it must lie between 1 and 4096");
     if (n_ctx < 1 || n_ctx > (1 << 24))

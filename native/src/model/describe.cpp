@@ -196,7 +196,9 @@ Value Block::head(Value x, Names names, int64_t out, std::string tied_to, LogitS
 
 void Describe::prologue(const std::function<Value(Block &)> & describe) {
     Block block(architecture_.prologue);
-    architecture_.prologue.output = describe(block);
+    Program & program = architecture_.prologue;
+    program.output = describe(block);
+    program.values[static_cast<size_t>(program.output.id)].format = Format::hidden;
 }
 
 void Describe::layers(std::string gguf, std::string hf,
@@ -225,6 +227,14 @@ void Describe::epilogue(const std::function<Value(Block &, Value x)> & describe)
     pool.in[0] = x;
     const Value rows = pool.out[0] = block.add_value(Format::hidden, architecture_.shape.n_embd);
     program.output = describe(block, rows);
+    Program & features = architecture_.features;
+    features = program;
+    if (program.heads.empty()) return;
+    features.output = program.nodes.back().in[0];
+    features.nodes.pop_back();
+    features.values.pop_back();
+    features.heads.clear();
+    features.values[static_cast<size_t>(features.output.id)].format = Format::hidden;
 }
 
 // ---- tables

@@ -102,6 +102,7 @@ public:
                 const std::function<Value(Block &, Value x, int32_t layer)> & describe);
     // On the rows that are wanted.
     void epilogue(const std::function<Value(Block &, Value x)> & describe);
+    void classifier(ClassifierSpec spec) { architecture_.classifier = std::move(spec); }
     Architecture done() { return std::move(architecture_); }
 
 private:

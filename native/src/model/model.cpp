@@ -70,6 +70,7 @@ void Model::load_weights() {
     epilogue_ = load_program(architecture_.epilogue, "");
     for (int32_t l = 0; l < shape().n_layer; ++l)
         layers_.push_back(load_program(architecture_.layer(l), architecture_.layer_name(l)));
+    load_classifier();
     check_all_tensors_used();
     describe();
 }
@@ -140,6 +141,44 @@ Vector Model::load_vector(const std::string & name, int64_t n) {
     return static_cast<const float *>(memory);
 }
 
+// Computed on the host, of one row for each text.
+std::vector<float> Model::load_on_host(const std::string & name, int64_t rows, int64_t cols) {
+    const TensorView & view = tensor(name);
+    if (view.n_elements() != rows * cols || view.ne[0] != (cols == 1 ? rows : cols)) {
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": tensor ", name, " has shape [", view.ne[1], ", ", view.ne[0],
+             "]; it must be [", rows, ", ", cols, "]");
+    }
+    if (!is_supported_weight_type(view.type)) {
+        fail(LORICA_ERROR_UNSUPPORTED, file_.path(), ": tensor ", name, " has type ", type_name(view.type),
+             ", which cannot be read");
+    }
+    std::vector<float> values(static_cast<size_t>(rows * cols));
+    dequantize_row(view.type, view.data, values.data(), rows * cols);
+    return values;
+}
+
+void Model::load_classifier() {
+    const ClassifierSpec & spec = architecture_.classifier;
+    ClassifierWeights & c = classifier_;
+    const int64_t n = shape().n_embd;
+    if (spec.has_dense() && file_.find_tensor(spec.dense.gguf + ".weight")) {
+        c.dense = load_on_host(spec.dense.gguf + ".weight", n, n);
+        c.dense_bias = load_on_host(spec.dense.gguf + ".bias", n, 1);
+    }
+    const TensorView * out = file_.find_tensor(spec.out.gguf + ".weight");
+    if (!out) return;
+    c.n_outputs = out->ne[1];
+    if (c.n_outputs < 1 || c.n_outputs > (1 << 20))
+        fail(LORICA_ERROR_FORMAT, file_.path(), ": ", out->name, " has ", c.n_outputs, " rows");
+    c.out = load_on_host(out->name, c.n_outputs, n);
+    c.out_bias = file_.find_tensor(spec.out.gguf + ".bias") ? load_on_host(spec.out.gguf + ".bias", c.n_outputs, 1)
+                                                            : std::vector<float>(static_cast<size_t>(c.n_outputs));
+    c.problem = file_.find_string("lorica.classifier.problem").value_or("");
+    if (const auto labels = file_.find_strings(shape().architecture + ".classifier.output_labels")) {
+        if (static_cast<int64_t>(labels->size()) == c.n_outputs) c.labels = *labels;
+    }
+}
+
 // Factors of frequencies, which the reader has read.
 bool Model::is_of_rope(std::string_view tensor) const {
     if (tensor == "rope_freqs.weight") return true;
@@ -191,7 +230,7 @@ std::shared_ptr<const ArrangedWeights> Model::arranged_weights(Backend & backend
         for (const ProgramWeights & layer : layers_) {
             for (const Weight & weight : layer.linears) weights.push_back(&weight);
         }
-        weights.push_back(&output());
+        if (output()) weights.push_back(&output());
         // The rest is left to whoever else needs some.
         arranged = backend.arrange(weights, backend.available_memory() / 4 * 3);
         arranged_ = arranged;

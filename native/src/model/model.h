@@ -21,6 +21,15 @@ struct ProgramWeights {
     std::vector<Weight> embeds, heads;
 };
 
+// Of a file that holds a classifier: what ClassifierSpec describes, f32 on the host.
+struct ClassifierWeights {
+    std::vector<float> dense, dense_bias;  // empty where the file has none
+    int64_t n_outputs = 0;                 // 0: no outputs, only what comes before
+    std::vector<float> out, out_bias;      // [n_outputs, n_embd], [n_outputs]
+    std::vector<std::string> labels;       // of the outputs; empty where the file does not say
+    std::string problem;                   // transformers' problem_type, or ""
+};
+
 // Immutable once made; shared by adapters, sessions and contexts, which keep it alive.
 class Model {
 public:
@@ -40,7 +49,12 @@ public:
     const std::vector<ProgramWeights> & layers() const { return layers_; }
     const ProgramWeights & epilogue() const { return epilogue_; }
     const Weight & embedding() const { return prologue_.embeds.front(); }
-    const Weight & output() const { return epilogue_.heads.front(); }
+    const ClassifierWeights & classifier() const { return classifier_; }
+    // Empty of an encoder.
+    const Weight & output() const {
+        static const Weight none;
+        return epilogue_.heads.empty() ? none : epilogue_.heads.front();
+    }
     bool tied_output() const { return output().data == embedding().data; }
 
     const std::string & name() const { return name_; }
@@ -67,6 +81,8 @@ private:
     ProgramWeights load_program(const Program & program, const std::string & prefix);
     Weight load_matrix(const std::string & name, int64_t out, int64_t in);
     Vector load_vector(const std::string & name, int64_t n);
+    void load_classifier();
+    std::vector<float> load_on_host(const std::string & name, int64_t rows, int64_t cols);
     const TensorView & tensor(const std::string & name);
     bool is_of_rope(std::string_view tensor) const;
     void check_all_tensors_used() const;
@@ -81,6 +97,7 @@ private:
 
     ProgramWeights prologue_, epilogue_;
     std::vector<ProgramWeights> layers_;
+    ClassifierWeights classifier_;
     std::string name_, file_type_, fingerprint_;
     mutable std::mutex arranging_;
     mutable std::weak_ptr<const ArrangedWeights> arranged_;

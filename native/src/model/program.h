@@ -123,6 +123,19 @@ struct HeadSpec {
     }
 };
 
+// What makes outputs of a text from the hidden state of one of its tokens, in which a classifier ends:
+// out(act(dense(x))), or out(x) alone. Weights are the file's or an adapter's.
+struct ClassifierSpec {
+    enum Token : uint8_t { last, first } token = last;
+    Names dense = {};  // [n_embd, n_embd] with a bias; no name: there is none
+    Act act = Act::tanh;
+    bool trains_dense = true;  // with the outputs; BERT's pooler is a part of the base
+    Names out = {"cls.output", "score"};
+    bool bias = false;  // of out
+
+    bool has_dense() const { return !dense.gguf.empty(); }
+};
+
 struct AttentionSpec {
     int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
     double scale = 0;
@@ -187,10 +200,15 @@ struct Shape {
 struct Architecture {
     Shape shape;
     std::string layer_gguf, layer_hf;  // "blk.{}", "model.layers.{}"
+    // Of a model that looks both ways the epilogue has no head: it gives the picked rows as they are.
     Program prologue, epilogue;
+    Program features;  // the epilogue without its head: hidden states of picked rows
+    ClassifierSpec classifier;
     std::vector<Program> kinds;  // the different programs of layers
     std::vector<uint16_t> kind_of_layer;
 
+    // Predicts tokens; else it is an encoder.
+    bool has_head() const { return !epilogue.heads.empty(); }
     const Program & layer(int32_t l) const { return kinds[kind_of_layer[static_cast<size_t>(l)]]; }
     std::string layer_name(int32_t l) const;     // "blk.3."
     std::string layer_hf_name(int32_t l) const;  // "model.layers.3."

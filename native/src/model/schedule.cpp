@@ -121,6 +121,10 @@ private:
     Value whole(Value v) const { return info(v).part_of ? info(v).part_of : v; }
     int maker(Value v) const { return info(v).maker; }
     bool is_epilogue() const { return !p_.heads.empty(); }
+    // Of rows that the batch picks.
+    bool is_picked() const {
+        return std::any_of(p_.nodes.begin(), p_.nodes.end(), [](const Node & n) { return n.op == Op::pool; });
+    }
 
     // ---- the graph
 
@@ -446,7 +450,7 @@ private:
     // ---- slots
 
     SlotId new_slot(Slot slot) {
-        slot.picked = is_epilogue() && slot.place != Slot::input && slot.place != Slot::d_input;
+        slot.picked = is_picked() && slot.place != Slot::input && slot.place != Slot::d_input;
         plan_.slots.push_back(slot);
         return static_cast<SlotId>(plan_.slots.size() - 1);
     }
@@ -498,7 +502,7 @@ private:
             } else if (maker(store) >= 0 && node(maker(store)).op == Op::pool && w_.cache) {
                 found = slot(node(maker(store)).in[0]);
             } else {
-                const bool is_rows = is_epilogue() && w_.backward && node(maker(store)).op == Op::pool;
+                const bool is_rows = is_picked() && w_.backward && node(maker(store)).op == Op::pool;
                 found = new_slot({is_kept(store) || is_rows ? Slot::kept : Slot::temporary, i.format, i.cols});
             }
         }
@@ -508,7 +512,7 @@ private:
     // Empty where a recomputed layer has not made them again: a norm's backward then computes what it needs of them.
     SlotId made_statistics(int n) { return w_.recomputed && !remade_[at(n)] ? no_slot : statistics(n); }
     SlotId statistics(int n) {
-        if (is_epilogue() || (node(n).op == Op::attention && w_.cache)) return no_slot;
+        if (is_picked() || (node(n).op == Op::attention && w_.cache)) return no_slot;
         statistics_slots_.resize(p_.nodes.size(), no_slot);
         SlotId & found = statistics_slots_[at(n)];
         if (found == no_slot) {

@@ -16,8 +16,9 @@ public:
         switch (c.kind) {
             case Call::embed: {
                 const EmbedSpec & spec = b_.program.embeds[index(c)];
-                const int32_t * ids = spec.index == EmbedSpec::position ? b_.positions : b_.tokens;
-                if (spec.index == EmbedSpec::type) fail(LORICA_ERROR_INTERNAL, "a batch has no types of tokens");
+                const int32_t * ids = spec.index == EmbedSpec::position ? b_.positions
+                                      : spec.index == EmbedSpec::type   ? b_.token_types
+                                                                        : b_.tokens;
                 EmbedOptions options;
                 options.scale = spec.scale;
                 options.accumulate = c.accumulate;

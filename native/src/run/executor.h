@@ -48,6 +48,7 @@ struct Bound {
     std::span<const Segment> segments;     // kv ranges index the rows of the keys that are attended to
 
     const int32_t * tokens = nullptr;  // of embeddings
+    const int32_t * token_types = nullptr;
     double noise_alpha = 0;
     uint64_t noise_seed = 0;
 

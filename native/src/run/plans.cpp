@@ -13,7 +13,7 @@ const BlockPlan & Plans::of(const Program & program, const TrainedSites & sites,
 WorkspaceShape workspace_shape(const Model & model) {
     WorkspaceShape shape;
     shape.max_features = model.shape().n_embd;
-    shape.n_vocab = model.shape().n_vocab;
+    shape.n_vocab = model.architecture().has_head() ? model.shape().n_vocab : 0;
     std::vector<RopeSpec> ropes;
     for (const Program & kind : model.architecture().kinds) {
         for (const LinearSpec & linear : kind.linears)

@@ -1,10 +1,16 @@
 // What comes into a session: checked, and copied to the device.
+#include <algorithm>
+
 #include "common/error.h"
 #include "train/session.h"
 
 namespace lorica {
 
-void Session::check(const PackedBatch & batch) const {
+void Session::check(const PackedBatch & batch, Rows rows) const {
+    if (rows == Rows::labelled && !model_->architecture().has_head()) {
+        fail(LORICA_ERROR_UNSUPPORTED, "architecture '", model_->shape().architecture,
+             "' is an encoder: it predicts no tokens, and has no loss but that of a classifier");
+    }
     const auto n = static_cast<int64_t>(batch.tokens.size());
     if (n < 1 || n > config_.max_tokens) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the micro-batch has ", n, " tokens; this session takes 1 to ",
@@ -28,13 +34,28 @@ void Session::check(const PackedBatch & batch) const {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the sequence lengths add up to ", sum, ", the micro-batch has ", n,
              " tokens");
     const int32_t n_vocab = model_->shape().n_vocab;
+    int64_t n_types = 0, n_positions = 0;  // 0: without such a table
+    for (const EmbedSpec & e : model_->architecture().prologue.embeds) {
+        if (e.index == EmbedSpec::type) n_types = e.rows;
+        if (e.index == EmbedSpec::position) n_positions = e.rows;
+    }
+    if (n_positions > 0) {
+        const bool given = !batch.positions.empty();
+        const int32_t last = given
+                                 ? *std::max_element(batch.positions.begin(), batch.positions.end())
+                                 : *std::max_element(batch.sequence_lengths.begin(), batch.sequence_lengths.end()) - 1;
+        if (last >= n_positions) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "a token of the micro-batch has position ", last,
+                 "; this model has learned ", n_positions, " positions");
+        }
+    }
     for (int64_t t = 0; t < n; ++t) {
         const auto i = static_cast<size_t>(t);
         if (batch.tokens[i] < 0 || batch.tokens[i] >= n_vocab) {
             fail(LORICA_ERROR_INVALID_ARGUMENT, "token ", t, " has id ", batch.tokens[i], "; the vocabulary has ",
                  n_vocab);
         }
-        if (batch.labels[i] != -100 && (batch.labels[i] < 0 || batch.labels[i] >= n_vocab)) {
+        if (rows == Rows::labelled && batch.labels[i] != -100 && (batch.labels[i] < 0 || batch.labels[i] >= n_vocab)) {
             fail(LORICA_ERROR_INVALID_ARGUMENT, "label ", t, " is ", batch.labels[i],
                  "; it must be -100 or an id below ", n_vocab);
         }
@@ -42,12 +63,15 @@ void Session::check(const PackedBatch & batch) const {
             fail(LORICA_ERROR_INVALID_ARGUMENT, "position ", t, " is ", batch.positions[i],
                  "; positions are not negative");
         }
+        if (!batch.types.empty() && memory_.types && (batch.types[i] < 0 || batch.types[i] >= n_types)) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "token ", t, " has type ", batch.types[i], "; there are ", n_types);
+        }
     }
 }
 
-void Session::upload(const PackedBatch & batch) {
-    check(batch);
-    has_forward_ = false;
+void Session::upload(const PackedBatch & batch, Rows rows) {
+    check(batch, rows);
+    has_forward_ = has_outputs_ = false;
     n_tokens_ = static_cast<int64_t>(batch.tokens.size());
     segments_.clear();
     std::vector<int32_t> positions(batch.positions.begin(), batch.positions.end());
@@ -60,7 +84,13 @@ void Session::upload(const PackedBatch & batch) {
     }
     trained_rows_.clear();
     std::vector<int32_t> labels;
-    for (int32_t t = 0; t < n_tokens_; ++t) {
+    for (const Segment & segment : segments_) {
+        const int32_t end = segment.q_begin + segment.q_len;
+        if (rows == Rows::first) trained_rows_.push_back(segment.q_begin);
+        if (rows == Rows::last) trained_rows_.push_back(end - 1);
+        for (int32_t t = segment.q_begin; rows == Rows::all && t < end; ++t) trained_rows_.push_back(t);
+    }
+    for (int32_t t = 0; rows == Rows::labelled && t < n_tokens_; ++t) {
         const int32_t label = batch.labels[static_cast<size_t>(t)];
         if (label == -100) continue;
         trained_rows_.push_back(t);
@@ -73,6 +103,9 @@ void Session::upload(const PackedBatch & batch) {
     copy(memory_.positions, positions);
     copy(memory_.rows, trained_rows_);
     copy(memory_.labels, labels);
+    if (!memory_.types) return;
+    const std::vector<int32_t> zeros(batch.types.empty() ? batch.tokens.size() : 0);
+    copy(memory_.types, batch.types.empty() ? std::span<const int32_t>(zeros) : batch.types);
 }
 
 }  // namespace lorica

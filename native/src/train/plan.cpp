@@ -4,10 +4,16 @@
 
 namespace lorica {
 
+bool SessionPlan::has_features(const Model & model, const Adapter * adapter, const SessionConfig & config) {
+    const bool classifies = model.classifier().n_outputs > 0 || (adapter && adapter->config().classifier);
+    return config.features || classifies || !model.architecture().has_head();
+}
+
 SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const SessionConfig & config,
                          int32_t recomputed_layers)
     : model_(model), config_(config), recomputed_layers_(recomputed_layers) {
     const AttachedAdapter attached(model, adapter, nullptr);
+    has_features_ = has_features(model, adapter, config);
     first_ = attached.first_layer();
     if (adapter) {
         max_rank_ = adapter->max_rank();
@@ -44,6 +50,8 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
     const TrainedSites sites = attached.sites(architecture.shape.n_layer);
     evaluated_epilogue_ = &plans_.of(architecture.epilogue, sites, {});
     epilogue_ = adapter ? &plans_.of(architecture.epilogue, sites, gradient) : evaluated_epilogue_;
+    evaluated_features_ = &plans_.of(architecture.features, sites, {});
+    features_ = adapter ? &plans_.of(architecture.features, sites, gradient) : evaluated_features_;
 }
 
 Layout SessionPlan::layout(const BlockPlan & plan) const {
@@ -68,6 +76,10 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     m.positions = ids();
     m.rows = ids();
     m.labels = ids();
+    const std::vector<EmbedSpec> & embeds = model_.architecture().prologue.embeds;
+    const bool has_types =
+        std::any_of(embeds.begin(), embeds.end(), [](const EmbedSpec & e) { return e.index == EmbedSpec::type; });
+    m.types = has_types ? ids() : nullptr;
     m.dropout_seeds =
         has_dropout_ ? static_cast<uint64_t *>(arena.bytes(AttachedAdapter::n_dropout_seeds(model_) * sizeof(uint64_t)))
                      : nullptr;
@@ -87,8 +99,13 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     const int32_t lowest = first_ + recomputed_layers_;
     const Layout prologue = layout(*noisy_prologue_), epilogue = layout(*epilogue_),
                  evaluated_epilogue = layout(*evaluated_epilogue_);
+    const Layout features = layout(*features_), evaluated_features = layout(*evaluated_features_);
     size_t scratch = std::max({prologue.temporary_bytes(), epilogue.kept_bytes() + epilogue.temporary_bytes(),
                                evaluated_epilogue.temporary_bytes()});
+    if (has_features_) {
+        scratch = std::max(
+            {scratch, features.kept_bytes() + features.temporary_bytes(), evaluated_features.temporary_bytes()});
+    }
     size_t everything = 0;
     for (int32_t l = 0; l < n_layer; ++l) {
         const auto i = static_cast<size_t>(l);
@@ -115,6 +132,11 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     m.epilogue =
         epilogue.place(temporary, temporary ? static_cast<std::byte *>(temporary) + epilogue.kept_bytes() : nullptr);
     m.evaluated_epilogue = evaluated_epilogue.place(nullptr, temporary);
+    if (has_features_) {
+        m.picked_features = features.place(
+            temporary, temporary ? static_cast<std::byte *>(temporary) + features.kept_bytes() : nullptr);
+        m.evaluated_features = evaluated_features.place(nullptr, temporary);
+    }
 
     m.dx[0] = arena.matrix(formats.hidden, n, n_embd);
     const bool moves = std::any_of(training_.begin(), training_.end(),
@@ -122,6 +144,10 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     m.dx[1] = moves ? arena.matrix(formats.hidden, n, n_embd) : m.dx[0];
     m.twin = arena.operand(formats.act, n, n_embd);
     m.nll = arena.matrix(formats.hidden, n, 1);
+    if (has_features_) {
+        m.features = arena.matrix(formats.hidden, n, n_embd);
+        m.d_features = arena.matrix(formats.hidden, n, n_embd);
+    }
     place_outer(m);
     return m;
 }
@@ -144,6 +170,14 @@ void SessionPlan::place_outer(SessionMemory & m) const {
     m.epilogue.place(*epilogue_, Slot::input, m.x.back());
     m.epilogue.place(*epilogue_, Slot::nll, m.nll);
     m.epilogue.place(*epilogue_, Slot::d_input, m.dx[current]);
+    if (has_features_) {
+        m.picked_features.place(*features_, Slot::input, m.x.back());
+        m.picked_features.place(*features_, Slot::output, m.features);
+        m.picked_features.place(*features_, Slot::d_output, m.d_features);
+        m.picked_features.place(*features_, Slot::d_input, m.dx[current]);
+        m.evaluated_features.place(*evaluated_features_, Slot::input, m.x.front());
+        m.evaluated_features.place(*evaluated_features_, Slot::output, m.features);
+    }
     m.evaluated_epilogue.place(*evaluated_epilogue_, Slot::input, m.x.front());
     m.evaluated_epilogue.place(*evaluated_epilogue_, Slot::nll, m.nll);
     for (int32_t l = n_layer - 1; l >= first_; --l) {

@@ -14,13 +14,15 @@ namespace lorica {
 
 struct SessionMemory {
     int32_t *tokens, *positions, *rows, *labels;
+    int32_t * types;           // null in models without
     uint64_t * dropout_seeds;  // null without dropout
     std::vector<Matrix> x;     // hidden: input of each layer with gradients; the last is the output of the last layer
     std::array<Matrix, 2>
         dx;       // hidden: the gradient of the stream, and where it goes next in models whose blocks end in a norm
     Matrix twin;  // act: that gradient, as products read it
     Matrix nll;   // hidden
-    PlacedSlots prologue, epilogue, evaluated_epilogue;
+    Matrix features, d_features;  // hidden: of picked rows; empty where nobody asks for them
+    PlacedSlots prologue, epilogue, evaluated_epilogue, picked_features, evaluated_features;
     std::vector<PlacedSlots> training, evaluation, bare;  // of the layers
 };
 
@@ -36,6 +38,10 @@ public:
     const BlockPlan & prologue(bool with_noise) const { return with_noise ? *noisy_prologue_ : *prologue_; }
     const BlockPlan & epilogue() const { return *epilogue_; }
     const BlockPlan & evaluated_epilogue() const { return *evaluated_epilogue_; }
+    const BlockPlan & features() const { return *features_; }
+    const BlockPlan & evaluated_features() const { return *evaluated_features_; }
+    // Whether there is memory for them: they are asked for, or an encoder or a classifier gives nothing else.
+    static bool has_features(const Model & model, const Adapter * adapter, const SessionConfig & config);
 
     SessionMemory lay_out(Arena & arena) const;
 
@@ -47,9 +53,9 @@ private:
     const SessionConfig & config_;
     int32_t first_, recomputed_layers_;
     int64_t max_rank_ = 0;
-    bool has_dropout_ = false;
+    bool has_dropout_ = false, has_features_ = false;
     Plans plans_;
-    const BlockPlan *prologue_, *noisy_prologue_, *epilogue_, *evaluated_epilogue_;
+    const BlockPlan *prologue_, *noisy_prologue_, *epilogue_, *evaluated_epilogue_, *features_, *evaluated_features_;
     std::vector<const BlockPlan *> training_, evaluation_, bare_;
 };
 

@@ -7,7 +7,7 @@
 namespace lorica {
 
 Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Adapter> adapter, const SessionConfig & config)
-    : adapter_(std::move(adapter)), model_(std::move(model)), config_(config) {
+    : adapter_(std::move(adapter)), model_(std::move(model)), config_(config), classifier_(*model_, adapter_.get()) {
     const MemoryPlan plan = Session::plan(*model_, adapter_.get(), config_);
     if (!plan.fits()) refuse(*model_, adapter_.get(), config_, plan);
     backend_ = model_->new_backend();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "adapter/adapter.h"
+#include "run/classifier.h"
 #include "run/executor.h"
 #include "train/plan.h"
 #include "train/session_config.h"
@@ -17,7 +18,11 @@ struct PackedBatch {
     std::span<const int32_t> tokens, labels;
     std::span<const int32_t> positions;  // empty: counted within each sequence
     std::span<const int32_t> sequence_lengths;
+    std::span<const int32_t> types = {};  // of the tokens; empty: 0
 };
+
+// How the hidden states of a text's tokens become one.
+enum class Pooling : uint8_t { mean, first, last };
 
 struct LossSum {
     double loss_sum = 0;
@@ -60,6 +65,15 @@ public:
     // token_nll: empty, or one value per token. Without the adapter it is the model as it was loaded: the reference of
     // preference losses.
     LossSum evaluate(const PackedBatch & batch, std::span<float> token_nll, bool with_adapter = true);
+    // Outputs of the classifier, [sequences, n_outputs()], where the adapter or the model has one; labels are not
+    // looked at. Backward adds the gradients of a loss whose derivatives by the outputs are given. Nothing but
+    // zero_gradients may come between.
+    int64_t n_outputs() const { return classifier_.n_outputs(); }
+    void forward_outputs(const PackedBatch & batch, std::span<float> outputs);
+    void backward_outputs(std::span<const float> gradients);
+    void evaluate_outputs(const PackedBatch & batch, std::span<float> outputs);
+    // Hidden states of the last layer, behind the last norm: [sequences, n_embd].
+    void embed(const PackedBatch & batch, Pooling pooling, std::span<float> embeddings);
     double optimizer_step(const OptimizerStep & step);
     void set_group(int32_t tensor, TensorGroup group);
     void zero_gradients();
@@ -101,8 +115,10 @@ private:
     void allocate_optimizer();
     void release();
 
-    void upload(const PackedBatch & batch);
-    void check(const PackedBatch & batch) const;
+    // What of a batch goes to the rows that are picked.
+    enum class Rows : uint8_t { labelled, first, last, all };
+    void upload(const PackedBatch & batch, Rows rows = Rows::labelled);
+    void check(const PackedBatch & batch, Rows rows) const;
     void check_training() const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 std::span<const Matrix> slots, int32_t layer = -1) const;
@@ -110,7 +126,14 @@ private:
     void embed(bool training);
     void forward(bool training);
     void forward_without_adapter();
-    void begin_training(const PackedBatch & batch);
+    void begin_training(const PackedBatch & batch, Rows rows = Rows::labelled);
+    void begin_evaluation(const PackedBatch & batch, Rows rows);
+    void check_outputs(size_t n_values, size_t n_sequences) const;
+    Rows classified() const;
+    void run_features(bool with_gradient);
+    std::vector<double> read_features() const;
+    void write_outputs(const std::vector<double> & values, std::span<float> outputs) const;
+    void backward_through(const Program & program, const BlockPlan & plan, const PlacedSlots & slots);
     // Multiplies what the head left by weights of the trained rows.
     void scale_head_gradient();
     // Of everything random in the micro-batch to come.
@@ -144,6 +167,8 @@ private:
     std::vector<int32_t> trained_rows_;
 
     bool has_forward_ = false;  // of this batch with gradients, so that backward may follow
+    bool has_outputs_ = false;  // the same of outputs
+    Classifier classifier_;
 
     int64_t step_count_ = 0;
     int64_t micro_batch_count_ = 0;          // position of the dropout stream

@@ -32,6 +32,7 @@ Bound Session::bound(const Program & program, const ProgramWeights & weights, co
     b.longest_sequence = config_.longest_sequence();
     b.segments = segments_;
     b.tokens = memory_.tokens;
+    b.token_types = memory_.types;
     b.n_picked = static_cast<int64_t>(trained_rows_.size());
     b.picked = memory_.rows;
     b.labels = memory_.labels;
@@ -97,12 +98,12 @@ double Session::loss(std::span<float> token_nll) {
     return sum;
 }
 
-void Session::backward() {
+void Session::backward() { backward_through(model_->architecture().epilogue, plan_->epilogue(), memory_.epilogue); }
+
+// From what comes behind the layers.
+void Session::backward_through(const Program & program, const BlockPlan & behind, const PlacedSlots & slots) {
     const Architecture & architecture = model_->architecture();
-    const BlockPlan & epilogue = plan_->epilogue();
-    run(epilogue.backward,
-        bound(architecture.epilogue, model_->epilogue(), epilogue, memory_.epilogue.backward,
-              architecture.shape.n_layer),
+    run(behind.backward, bound(program, model_->epilogue(), behind, slots.backward, architecture.shape.n_layer),
         *backend_);
     for (int32_t l = architecture.shape.n_layer - 1; l >= plan_->first_layer(); --l) {
         const auto i = static_cast<size_t>(l);
@@ -116,9 +117,9 @@ void Session::check_training() const {
     if (!adapter_) fail(LORICA_ERROR_INVALID_ARGUMENT, "this session has no adapter: it can only evaluate");
 }
 
-void Session::begin_training(const PackedBatch & batch) {
+void Session::begin_training(const PackedBatch & batch, Rows rows) {
     check_training();
-    upload(batch);
+    upload(batch, rows);
     if (trained_rows_.empty()) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "no token of the micro-batch is trained on: every label is -100");
     }

@@ -87,4 +87,14 @@ std::vector<Family> families() {
     return all;
 }
 
+std::vector<Family> encoders() {
+    return {with_kv_heads(family("bert", "bert"), 4),
+            with_kv_heads(family("distilbert", "bert",
+                                 [](GgufWriter & w) {
+                                     const std::vector<std::string> no_types = {"token_embd.weight"};
+                                     w.set_strings("lorica.tensors", no_types);
+                                 }),
+                          4)};
+}
+
 }  // namespace lorica::test

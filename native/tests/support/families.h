@@ -16,6 +16,8 @@ struct Family {
 
 // Windows are of 6 tokens; layers of every kind are there.
 std::vector<Family> families();
+// Those that predict no tokens.
+std::vector<Family> encoders();
 
 inline void PrintTo(const Family & family, std::ostream * out) { *out << family.name; }
 

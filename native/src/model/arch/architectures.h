@@ -20,7 +20,8 @@
     X(olmo2, "olmo2")           \
     X(gpt2, "gpt2")             \
     X(falcon, "falcon")         \
-    X(gptneox, "gptneox")
+    X(gptneox, "gptneox")       \
+    X(bert, "bert")
 
 namespace lorica {
 

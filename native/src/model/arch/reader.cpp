@@ -86,6 +86,14 @@ bool Reader::has_tensor(const std::string & name) const {
 
 bool Reader::lists_tensors() const { return !file_.tensors().empty() || file_.find_strings(tensors_key); }
 
+int32_t Reader::n_token_types() const {
+    constexpr int64_t most = 1 << 20;
+    const TensorView * table = file_.find_tensor("token_types.weight");
+    const int64_t n = table ? table->ne[1] : file_.find_int("tokenizer.ggml.token_type_count").value_or(2);
+    if (n < 1 || n > most) fail(LORICA_ERROR_FORMAT, file_.path(), ": there are ", n, " types of tokens");
+    return static_cast<int32_t>(n);
+}
+
 bool Reader::boolean(const std::string & key, bool otherwise) const {
     return file_.find_bool(architecture_ + "." + key).value_or(otherwise);
 }
@@ -222,7 +230,7 @@ void Reader::check_keys(std::initializer_list<std::string_view> own) const {
         "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier",
         // without an effect on what is computed here
         "expert_used_count", "pooling_type", "rope.scaling.finetuned", "rope.scaling.yarn_attn_factor",
-        "tensor_data_layout"};
+        "tensor_data_layout", "classifier.output_labels"};
     const auto is_own = [&](std::string_view name) { return std::find(own.begin(), own.end(), name) != own.end(); };
     const std::string prefix = architecture_ + ".";
     for (int64_t i = 0; i < file_.n_kv(); ++i) {

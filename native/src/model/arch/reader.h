@@ -33,6 +33,8 @@ public:
     // A tensor of the file or, where there is metadata alone, one that its array lorica.tensors names.
     bool has_tensor(const std::string & name) const;
     bool lists_tensors() const;
+    // Rows of token_types.weight or, where there is metadata alone, what it says of them.
+    int32_t n_token_types() const;
     // A tensor beside the weights: F32 with n positive elements; empty where there is none.
     std::vector<float> factors(const std::string & tensor, int64_t n) const;
 
