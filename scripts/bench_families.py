@@ -39,7 +39,7 @@ def options(family, arguments):
 
 
 def decoding(family, arguments):
-    """Tokens per second; of processor time those of 96 tokens more, so that start and prompt count for nothing."""
+    """Tokens per second; of processor time those of 192 tokens more, so that start and prompt count for nothing."""
     def run(n):
         before = os.times()
         output = subprocess.run(
@@ -48,7 +48,7 @@ def decoding(family, arguments):
         after = os.times()
         return json.loads(output), after.children_user - before.children_user
     if arguments.processor_time:
-        return 96 / (run(128)[1] - run(32)[1])
+        return 192 / (run(224)[1] - run(32)[1])
     return run(32)[0]["result"]["decode_tokens_per_second"]["median"]
 
 
