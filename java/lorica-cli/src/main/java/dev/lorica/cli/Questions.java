@@ -22,6 +22,8 @@ import java.util.Map;
  */
 record Questions(List<DataRecord> records, boolean said) {
     private static final int ANSWER_TOKENS = 64;
+    /** Of an answer that nobody asked for, which is to cost little. */
+    private static final int SAMPLE_TOKENS = 32;
 
     /** What was asked; where nothing was, {@code samples}. */
     static Questions of(List<String> asked, List<DataRecord> samples) {
@@ -52,7 +54,7 @@ record Questions(List<DataRecord> records, boolean said) {
         }
         GenerationConfig config = GenerationConfig.builder()
                 .temperature(0)
-                .maxNewTokens(ANSWER_TOKENS)
+                .maxNewTokens(said ? ANSWER_TOKENS : SAMPLE_TOKENS)
                 .build();
         ExampleEncoder encoder = new ExampleEncoder(base.tokenizer(), template, false);
         try (Generator generator = new Generator(base, adapter)) {

@@ -15,12 +15,14 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
-import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -29,26 +31,38 @@ import org.junit.jupiter.params.provider.ValueSource;
 /** Programs that are ended from outside, and go on. */
 class ResumeTest {
     /** How often the program is killed; more take longer: {@code -DargLine=-Dlorica.kills=50}. */
-    private static final int KILLS = Integer.getInteger("lorica.kills", 6);
+    private static final int KILLS = Integer.getInteger("lorica.kills", 4);
 
     private static final int STEPS = 24;
 
     @TempDir
+    static Path shared;
+
+    @TempDir
     Path folder;
 
-    private Path data;
-    private Path held;
+    private static Path data;
+    private static Path held;
+    /** Runs that nothing disturbed, by their options; several tests compare with the same. */
+    private static final Map<List<String>, Path> THROUGH = new HashMap<>();
 
-    @BeforeEach
-    void writeData() throws IOException {
-        data = examples("data.jsonl", 0, 9);
-        held = examples("held.jsonl", 9, 12);
+    @BeforeAll
+    static void writeData() throws IOException {
+        data = examples(shared.resolve("data.jsonl"), 0, 9);
+        held = examples(shared.resolve("held.jsonl"), 9, 12);
+    }
+
+    private static Path through(String... more) {
+        return THROUGH.computeIfAbsent(List.of(more), key -> {
+            Path output = shared.resolve("through-" + THROUGH.size());
+            Program.run(arguments(output, more)).succeeds();
+            return output;
+        });
     }
 
     @Test
     void killedAtAnyMomentAndResumedItEndsInTheVeryBytes() throws Exception {
-        Path through = folder.resolve("through");
-        Program.run(arguments(through)).succeeds();
+        Path through = through();
         long seed = System.nanoTime();
         Random random = new Random(seed);
         int kills = 0;
@@ -102,8 +116,7 @@ class ResumeTest {
         String[] untilInterrupted = {
             "--max-steps", Integer.toString(steps), "--eval-steps", Integer.toString(STEPS), "--save-strategy", "no"
         };
-        Path through = folder.resolve("through");
-        Program.run(arguments(through, untilInterrupted)).succeeds();
+        Path through = through(untilInterrupted);
         Path output = folder.resolve("interrupted");
         // What a shell starts in the background ignores SIGINT, and so does all that it starts, these tests among them.
         List<String> command = new ArrayList<>(List.of("env", "--default-signal=INT"));
@@ -141,8 +154,7 @@ class ResumeTest {
     @Test
     void aFullDiskCostsTheNewCheckpointNotTheOldOne() throws Exception {
         Path output = folder.resolve("full");
-        Path through = folder.resolve("through");
-        Program.run(arguments(through)).succeeds();
+        Path through = through();
         Process begins = start(output, "--save-steps", "4");
         BufferedReader err = reader(begins);
         for (String line = err.readLine(); !line.contains("saved "); line = err.readLine()) {
@@ -206,12 +218,8 @@ class ResumeTest {
                         .collect(Collectors.joining()));
     }
 
-    private Path examples(String name, int from, int to) throws IOException {
-        return examples(folder.resolve(name), from, to);
-    }
-
     /** {@code more} replaces what is said here. */
-    private String[] arguments(Path output, String... more) {
+    private static String[] arguments(Path output, String... more) {
         List<String> arguments = new ArrayList<>(List.of("train", "--model=" + Program.model(), "--data=" + data));
         arguments.addAll(List.of("--eval-data=" + held, "--output=" + output, "--lora-r=2", "--target-modules=q_proj"));
         arguments.addAll(List.of("--lora-dropout=0.1", "--learning-rate=5e-3", "--lr-scheduler-type=cosine"));
@@ -227,7 +235,7 @@ class ResumeTest {
         return arguments.toArray(String[]::new);
     }
 
-    private Process start(Path output, String... more) throws IOException {
+    private static Process start(Path output, String... more) throws IOException {
         return process(java(arguments(output, more)));
     }
 
