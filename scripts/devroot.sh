@@ -7,7 +7,8 @@
 # ${LORICA_DEVROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/lorica/devroot-trixie}; delete that folder to be rid of it.
 # Only the system's own folders are its own: the home folder, the checkout, /tmp, /mnt, /srv, … are the host's, at the
 # same paths. They are mounted in the command's own mount namespace, so nothing stays mounted. Working directory,
-# environment, signals and exit status pass through.
+# environment, signals and exit status pass through. Needs root, to mount and to change the root, on every call, and
+# Debian or Ubuntu; its packages come from Debian's mirror, and nothing else is downloaded here.
 set -euo pipefail
 
 # The one list of packages. An existing root is brought up to date when it changes.
@@ -160,7 +161,7 @@ prepare_root() {
 }
 
 if [ "$(uname -s)" != Linux ] || ! command -v apt-get >/dev/null; then
-    die "this needs Debian or Ubuntu; elsewhere install g++ 13+, cmake, ninja, ggml, highway, googletest, JDK 17+, maven"
+    die "this needs Debian or Ubuntu; elsewhere install g++ 13+, cmake, ninja, ggml, highway, googletest, JDK 21+, maven"
 fi
 [ "$(id -u)" = 0 ] ||
     die "this needs root, to mount and chroot: run 'sudo -E scripts/devroot.sh …', or install the packages listed in it"

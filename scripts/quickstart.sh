@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a fine-tuned model: builds what is missing, then trains a LoRA for the small embedded model on
 # questions and answers about Pride and Prejudice, and asks it the same question before and after.
+# Building downloads what README.md names; model and data are in the repository.
 # Arguments are options of `lorica train`; one that is given replaces the one below.
 set -euo pipefail
 # shellcheck source=scripts/common.sh

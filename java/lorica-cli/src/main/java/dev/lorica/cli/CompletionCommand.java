@@ -61,8 +61,8 @@ final class CompletionCommand implements Callable<Integer> {
         if (terminal.json()) {
             terminal.printJson(Map.of("shell", shell, "script", script));
         } else {
-            terminal.out().print(script);
-            terminal.out().flush();
+            terminal.text().print(script);
+            terminal.text().flush();
         }
         return ExitCode.OK;
     }

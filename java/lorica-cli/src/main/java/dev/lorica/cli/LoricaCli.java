@@ -55,7 +55,10 @@ public final class LoricaCli implements Callable<Integer> {
     private LoricaCli() {}
 
     public static void main(String[] args) {
-        System.exit(run(Terminal.system(), args));
+        Terminal terminal = Terminal.system();
+        int code = run(terminal, args);
+        terminal.flush();
+        System.exit(code);
     }
 
     /** Runs one command line on streams of the caller's. Returns the exit code. */
@@ -63,7 +66,7 @@ public final class LoricaCli implements Callable<Integer> {
         return run(new Terminal(in, out, err), args);
     }
 
-    private static int run(Terminal terminal, String... args) {
+    static int run(Terminal terminal, String... args) {
         CommandLine program = commandLine(terminal);
         try {
             return program.execute(

@@ -38,13 +38,19 @@ final class ProgressLine {
 
     /** Writes a line that stays. */
     synchronized void log(TrainingProgress progress) {
+        String text = text(progress);
+        if (!terminal) {
+            line(text + "  ETA " + Format.duration(progress.secondsRemaining()));
+        } else {
+            line(text.length() <= width ? text : text.replaceFirst("^step ", "").replaceFirst(" of peak\\)$", ")"));
+        }
+    }
+
+    private static String text(TrainingProgress progress) {
         String share = progress.utilization() > 0 ? " (" + Format.percent(progress.utilization(), 1) + " of peak)" : "";
-        String eta = terminal ? "" : "  ETA " + Format.duration(progress.secondsRemaining());
-        line(String.format(
-                        "step %" + Integer.toString(progress.totalSteps()).length() + "d/%d",
-                        progress.step(),
-                        progress.totalSteps())
-                + "  epoch " + Format.fixed(progress.epoch(), 2) + numbers(progress) + share + eta);
+        int digits = Integer.toString(progress.totalSteps()).length();
+        return String.format("step %" + digits + "d/%d", progress.step(), progress.totalSteps()) + "  epoch "
+                + Format.fixed(progress.epoch(), 2) + numbers(progress) + share;
     }
 
     /** Writes a line above the bar. */
@@ -53,7 +59,8 @@ final class ProgressLine {
             err.println(text);
             return;
         }
-        err.print(CLEAR + text + System.lineSeparator());
+        err.print(CLEAR);
+        err.println(text);
         if (shown != null) {
             draw();
         }

@@ -68,8 +68,8 @@ record Questions(List<DataRecord> records, boolean said) {
                 if (said) {
                     terminal.out().println(terminal.bold(when + ": " + inWords(question)));
                     for (String piece : generation) {
-                        terminal.out().print(piece);
-                        terminal.out().flush();
+                        terminal.text().print(piece);
+                        terminal.text().flush();
                     }
                     terminal.out().println();
                     terminal.out().println();

@@ -151,26 +151,30 @@ record RunEnding(
         boolean plain = data.report().template().equals(PromptTemplate.PLAIN);
         String question = !questions.isEmpty() ? questions.get(0) : plain ? "Your prompt" : "Your question";
         terminal.out().println("Use it:");
-        terminal.out()
-                .println("  " + Shell.program() + " generate --model " + Shell.quote(model.toString()) + " --adapter "
-                        + Shell.quote(output.toString()) + (plain ? " --prompt " : " --instruction ")
-                        + Shell.quote(question));
+        terminal.commandLine(
+                Shell.program() + " generate",
+                "--model " + Shell.quote(model.toString()),
+                "--adapter " + Shell.quote(output.toString()),
+                (plain ? "--prompt " : "--instruction ") + Shell.quote(question));
         Method trained = adapter.info().method();
         if (adapter.info().useDora() || trained != Method.LORA) {
             String what = trained == Method.IA3 ? "IA3" : trained == Method.BITFIT ? "BitFit" : "DoRA";
             terminal.out().println("llama.cpp has no " + what + "; a model with this one folded in runs there:");
-            terminal.out()
-                    .println("  " + Shell.program() + " merge --model " + Shell.quote(model.toString()) + " --adapter "
-                            + Shell.quote(output.toString()) + " --output merged.gguf");
+            terminal.commandLine(
+                    Shell.program() + " merge",
+                    "--model " + Shell.quote(model.toString()),
+                    "--adapter " + Shell.quote(output.toString()),
+                    "--output merged.gguf");
             return;
         }
         if (format == AdapterFormat.PEFT) {
             return;
         }
         terminal.out().println("or with llama.cpp:");
-        terminal.out()
-                .println("  llama-cli -m " + Shell.quote(modelFile.toString()) + " --lora "
-                        + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
+        terminal.commandLine(
+                "llama-cli",
+                "-m " + Shell.quote(modelFile.toString()),
+                "--lora " + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
     }
 
     void sayHowToGoOn(int savedStep) {
@@ -179,8 +183,10 @@ record RunEnding(
             return;
         }
         terminal.out().println("To go on from here as if it had not been stopped:");
-        terminal.out()
-                .println("  " + Shell.program() + " train --config "
-                        + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()) + " --resume");
+        terminal.commandLine(
+                Shell.program() + " train",
+                "--config "
+                        + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()),
+                "--resume");
     }
 }

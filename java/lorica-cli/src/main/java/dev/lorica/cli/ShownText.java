@@ -19,10 +19,10 @@ final class ShownText {
     /** Prints a text while it comes. */
     GenerationResult show(Generation generation) {
         for (String piece : generation) {
-            terminal.out().print(piece);
-            terminal.out().flush();
+            terminal.text().print(piece);
+            terminal.text().flush();
         }
-        terminal.out().println();
+        terminal.text().println();
         GenerationResult result = generation.result();
         if (!terminal.json() && terminal.errIsTerminal()) {
             terminal.err().println(terminal.faint("[" + summary(result) + "]"));

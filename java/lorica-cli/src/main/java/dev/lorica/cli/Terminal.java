@@ -28,6 +28,7 @@ final class Terminal {
     private final InputStream in;
     private final PrintStream out;
     private final PrintStream err;
+    private final PrintStream text;
     private final boolean inIsTerminal;
     private final boolean outIsTerminal;
     private final boolean errIsTerminal;
@@ -47,9 +48,10 @@ final class Terminal {
             boolean outIsTerminal,
             boolean errIsTerminal) {
         this.in = in;
-        this.out = out;
-        this.err = err;
         this.inIsTerminal = inIsTerminal;
+        this.out = outIsTerminal ? wrapped(out) : out;
+        this.err = errIsTerminal ? wrapped(err) : err;
+        this.text = out;
         this.outIsTerminal = outIsTerminal;
         this.errIsTerminal = errIsTerminal;
     }
@@ -63,6 +65,16 @@ final class Terminal {
                 isTerminal(0),
                 isTerminal(1),
                 isTerminal(2));
+    }
+
+    private static PrintStream wrapped(PrintStream terminal) {
+        return new PrintStream(new WordWrap(terminal, Terminal::width), false, StandardCharsets.UTF_8);
+    }
+
+    /** What is still on its way is written; nothing else does that at the end of a process. */
+    void flush() {
+        out.flush();
+        err.flush();
     }
 
     void useJson(boolean value) {
@@ -87,6 +99,11 @@ final class Terminal {
         return json ? err : out;
     }
 
+    /** For what a model says, on the way to {@link #out()}, piece by piece: its lines are its own, also where they are long. */
+    PrintStream text() {
+        return json ? err : text;
+    }
+
     /** For progress, warnings and errors. */
     PrintStream err() {
         return err;
@@ -104,7 +121,7 @@ final class Terminal {
     /** The one object of {@code --json}. */
     void printJson(Map<String, ?> object) {
         try {
-            out.println(JSON.writeValueAsString(object));
+            text.println(JSON.writeValueAsString(object));
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }
@@ -129,6 +146,20 @@ final class Terminal {
         }
         lines.add(text.substring(from));
         return lines;
+    }
+
+    /** A command line to be copied, of words and of options with their values; on a terminal it is broken as a shell takes it. */
+    void commandLine(String... pieces) {
+        StringBuilder line = new StringBuilder("  " + pieces[0]);
+        for (int i = 1; i < pieces.length; i++) {
+            int end = i + 1 < pieces.length ? 2 : 0; // " \\"
+            if (outIsTerminal() && line.length() + 1 + pieces[i].length() + end > outWidth()) {
+                text().println(line + " \\");
+                line = new StringBuilder("     ");
+            }
+            line.append(' ').append(pieces[i]);
+        }
+        text().println(line);
     }
 
     private int outWidth() {

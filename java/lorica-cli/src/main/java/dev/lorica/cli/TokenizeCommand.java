@@ -120,7 +120,7 @@ final class TokenizeCommand implements Callable<Integer> {
             terminal.printJson(Map.of("text", decoded));
             return;
         }
-        terminal.out().print(decoded);
+        terminal.text().print(decoded);
         if (terminal.outIsTerminal()) {
             terminal.out().println();
         }

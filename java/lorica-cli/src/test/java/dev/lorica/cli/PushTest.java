@@ -13,10 +13,13 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.Collections;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -24,6 +27,8 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Uploads, to a hub on this machine; the program is another process, which has the hub's address in its environment. */
 class PushTest {
@@ -34,6 +39,7 @@ class PushTest {
 
     private final Map<String, byte[]> taken = Collections.synchronizedMap(new TreeMap<>());
     private HttpServer hub;
+    private volatile boolean refuses;
 
     @BeforeEach
     void start() throws IOException {
@@ -60,6 +66,10 @@ class PushTest {
         String path = exchange.getRequestURI().getPath();
         byte[] body = exchange.getRequestBody().readAllBytes();
         taken.put(path, body);
+        if (refuses) {
+            exchange.sendResponseHeaders(403, -1);
+            return;
+        }
         Object answer = Map.of();
         if (path.endsWith("/preupload/main")) {
             List<Object> files = new ArrayList<>();
@@ -95,7 +105,7 @@ class PushTest {
                         LoraConfig.builder().rank(2).targetModules("q_proj").build())) {
             made.save(adapter);
         }
-        Process process = program(
+        String output = runs(
                 "export",
                 "-m",
                 Program.model(),
@@ -107,27 +117,14 @@ class PushTest {
                 "austen/base",
                 "--push-to-hub",
                 "me/mine");
-        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
 
-        assertThat(process.waitFor()).as(output).isZero();
         assertThat(output).contains("uploading adapter.gguf", "Uploaded to https://hub.example/me/mine/commit/1");
         assertThat(JSON.readTree(taken.get("/api/repos/create")).path("name").asText())
                 .isEqualTo("mine");
-        List<String> paths = new ArrayList<>();
-        String card = "";
-        for (String line : new String(taken.get("/api/models/me/mine/commit/main"), StandardCharsets.UTF_8)
-                .lines()
-                .skip(1)
-                .toList()) {
-            JsonNode value = JSON.readTree(line).path("value");
-            paths.add(value.path("path").asText());
-            if (value.path("path").asText().equals("README.md")) {
-                card = new String(
-                        Base64.getDecoder().decode(value.path("content").asText()), StandardCharsets.UTF_8);
-            }
-        }
-        assertThat(paths)
-                .containsExactlyInAnyOrder(
+        Map<String, String> files = committed("me/mine");
+        String card = files.get("README.md");
+        assertThat(files)
+                .containsOnlyKeys(
                         "adapter.gguf",
                         "adapter_model.safetensors",
                         "adapter_config.json",
@@ -141,9 +138,102 @@ class PushTest {
     }
 
     @Test
+    void whatIsTrainedIsUploadedOnceItIsSaved() throws Exception {
+        Path output = folder.resolve("trained");
+        String said = runs(training(output, "--push-to-hub", "me/mine", "--hub-private"));
+
+        assertThat(said).containsSubsequence("Saved", "Uploaded to https://hub.example/me/mine/commit/1");
+        assertThat(JSON.readTree(taken.get("/api/repos/create")).path("private").asBoolean())
+                .isTrue();
+        assertHasTheFilesOf(output, committed("me/mine"));
+    }
+
+    /** As files of Hugging Face's Trainer and of LLaMA-Factory say it, and as one of ours. */
+    @ParameterizedTest
+    @ValueSource(
+            strings = {"push_to_hub: true\nhub_model_id: me/mine\nhub_private_repo: true\n", "push_to_hub: me/mine\n"})
+    void aConfigFileSaysWhere(String settings) throws Exception {
+        Path config = Files.writeString(folder.resolve("config.yaml"), settings);
+        Path output = folder.resolve("trained");
+        String said = runs(training(output, "--config", config.toString()));
+
+        assertThat(said).containsSubsequence("Saved", "Uploaded to https://hub.example/me/mine/commit/1");
+        assertThat(JSON.readTree(taken.get("/api/repos/create")).path("private").asBoolean())
+                .isEqualTo(settings.contains("private"));
+        assertHasTheFilesOf(output, committed("me/mine"));
+    }
+
+    /** An upload that fails is said, with what is left to do; what was trained is there. */
+    @Test
+    void whatWasTrainedStaysWhereTheHubRefusesIt() throws Exception {
+        refuses = true;
+        Path output = folder.resolve("trained");
+        Process process = program(training(output, "--push-to-hub", "me/mine"));
+        String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+
+        assertThat(process.waitFor()).as(said).isEqualTo(ExitCode.FAILED);
+        assertThat(said)
+                .containsSubsequence("Saved", "error: access to hf:me/mine is refused: the account of the token")
+                .doesNotContain("\tat ");
+        assertThat(output.resolve("adapter.gguf")).exists();
+    }
+
+    @Test
     void withoutATokenNothingIsComputed() {
         Program.run("export", "-m", "no.gguf", "-a", "x", "-o", folder.toString(), "--push-to-hub", "me/mine")
                 .failsWith(ExitCode.FAILED, "--push-to-hub me/mine cannot be done", "HF_TOKEN");
+    }
+
+    private String[] training(Path output, String... more) throws IOException {
+        Path data = Files.writeString(
+                folder.resolve("data.json"), "[{\"question\": \"Who is he?\", \"answer\": \"A clergyman.\"}]");
+        String[] command = {
+            "train",
+            "-m",
+            Program.model(),
+            "-d",
+            data.toString(),
+            "-o",
+            output.toString(),
+            "--max-steps=1",
+            "--lora-r=2"
+        };
+        return Program.with(command, more);
+    }
+
+    /** What the program wrote, which succeeds. */
+    private String runs(String... args) throws Exception {
+        Process process = program(args);
+        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        assertThat(process.waitFor()).as(output).isZero();
+        return output;
+    }
+
+    /** The files of a commit by name; of those that were uploaded before it, the checksums. */
+    private Map<String, String> committed(String repository) throws IOException {
+        Map<String, String> files = new TreeMap<>();
+        String commit = new String(taken.get("/api/models/" + repository + "/commit/main"), StandardCharsets.UTF_8);
+        for (String line : commit.lines().skip(1).toList()) {
+            JsonNode value = JSON.readTree(line).path("value");
+            boolean isLarge = value.path("content").isMissingNode();
+            String content = value.path(isLarge ? "oid" : "content").asText();
+            files.put(
+                    value.path("path").asText(),
+                    isLarge ? content : new String(Base64.getDecoder().decode(content), StandardCharsets.UTF_8));
+        }
+        return files;
+    }
+
+    private void assertHasTheFilesOf(Path output, Map<String, String> files) throws Exception {
+        assertThat(files.get("adapter_config.json")).isEqualTo(Files.readString(output.resolve("adapter_config.json")));
+        assertThat(files.get("README.md")).isEqualTo(Files.readString(output.resolve("README.md")));
+        for (String large : List.of("adapter.gguf", "adapter_model.safetensors")) {
+            byte[] bytes = Files.readAllBytes(output.resolve(large));
+            String sum = HexFormat.of()
+                    .formatHex(MessageDigest.getInstance("SHA-256").digest(bytes));
+            assertThat(files.get(large)).isEqualTo(sum);
+            assertThat(taken.get("/put/" + sum)).isEqualTo(bytes);
+        }
     }
 
     private Process program(String... args) throws IOException {
