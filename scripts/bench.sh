@@ -84,7 +84,7 @@ if [ "$set" = quick ]; then
     few=(--shape mini --repetitions 2)
     measure steps-mini steps "${few[@]}" --tokens 256 --sequence-length 128
     measure steps-mini-qv steps "${few[@]}" --tokens 256 --sequence-length 128 --targets q_proj,v_proj
-    measure steps-mini-recompute steps "${few[@]}" --tokens 256 --sequence-length 128 --checkpointing on
+    measure steps-mini-recompute steps "${few[@]}" --tokens 256 --sequence-length 128 --recomputation on
     measure gemm-mini gemm "${few[@]}" --tokens 256 --types q4_0
     measure ceiling-mini ceiling "${few[@]}" --tokens 256
     measure decode-mini decode "${few[@]}" --prompt 64 --generate 16
@@ -96,10 +96,10 @@ if [ "$set" = quick ]; then
 else
     measure steps-s135 steps --shape s135
     measure steps-s135-qv steps --shape s135 --targets q_proj,v_proj --repetitions 3
-    measure steps-s135-recompute steps --shape s135 --checkpointing on --repetitions 3
+    measure steps-s135-recompute steps --shape s135 --recomputation on --repetitions 3
     measure steps-tiny1b steps --shape tiny1b --repetitions 3
-    measure steps-tiny1b-512 steps --shape tiny1b --tokens 512 --checkpointing off --no-ceiling --repetitions 2
-    measure steps-tiny1b-512-recompute steps --shape tiny1b --tokens 512 --checkpointing on --no-ceiling --repetitions 2
+    measure steps-tiny1b-512 steps --shape tiny1b --tokens 512 --recomputation off --no-ceiling --repetitions 2
+    measure steps-tiny1b-512-recompute steps --shape tiny1b --tokens 512 --recomputation on --no-ceiling --repetitions 2
     if [ "$(uname -m)" = x86_64 ]; then
         limited avx512bf16 AVX512_CORE_BF16 steps-s135-avx512bf16 steps --shape s135 --tokens 1024 --repetitions 2
         limited avx512 AVX512_CORE steps-s135-avx512 steps --shape s135 --tokens 512 --repetitions 2
@@ -112,7 +112,7 @@ else
     measure start-s135 start --shape s135 --repetitions 3
     measure scaling-s135 scaling --shape s135 --repetitions 2
     if [ "$set" = full ]; then
-        measure steps-llama7b-512 steps --shape llama7b --tokens 512 --checkpointing on --no-ceiling --repetitions 1
+        measure steps-llama7b-512 steps --shape llama7b --tokens 512 --recomputation on --no-ceiling --repetitions 1
     fi
 fi
 

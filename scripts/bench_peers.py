@@ -31,7 +31,6 @@ SHAPES = {  # n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab: those of native
     "tiny1b": (22, 2048, 5632, 32, 4, 32000),
     "llama8b": (32, 4096, 14336, 32, 8, 128256),
 }
-ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def peak_bytes():
@@ -74,7 +73,7 @@ def peft_worker(job):
     with device:
         model = transformers.LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
-    modules = ALL_LINEAR if job["targets"] == ["all-linear"] else job["targets"]
+    modules = "all-linear" if job["targets"] == ["all-linear"] else job["targets"]
     # Adapters in the same type: faster than PEFT's default, which converts to float32 and back around each of them.
     model = peft.get_peft_model(
         model,
@@ -139,7 +138,7 @@ def trainer_worker(job):
     model, tokenizer = load_for_trainer(Path(job["trainer_model"]), job["dtype"])
     # PEFT's defaults here, as a user would have them.
     model = peft.get_peft_model(
-        model, peft.LoraConfig(r=16, lora_alpha=32, target_modules=ALL_LINEAR, task_type="CAUSAL_LM")
+        model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     )
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     examples, real_tokens = [], 0
@@ -260,7 +259,7 @@ def compare_steps(options, shape, targets, recompute, tokens):
                 str(tokens),
                 "--sequence-length",
                 str(job["length"]),
-                "--checkpointing",
+                "--recomputation",
                 "on" if recompute else "off",
                 "--threads",
                 str(options.threads),

@@ -10,6 +10,7 @@ Where the builds need the Debian 13 root: scripts/devroot.sh scripts/compare_bui
 
 import argparse
 import filecmp
+import functools
 import itertools
 import os
 import pathlib
@@ -34,18 +35,26 @@ def settings(quick):
     """(what it is, options of trace, LORICA_ISA)"""
     for model, recomputation, kind in itertools.product(MODELS, RECOMPUTATION, KINDS):
         yield (f"{model}, {kind}, recomputation {recomputation}",
-               MODELS[model] + KINDS[kind] + ["--checkpointing", recomputation], "")
+               MODELS[model] + KINDS[kind] + ["--recomputation", recomputation], "")
     for targets, recomputation, kind in itertools.product(TARGETS[1:], RECOMPUTATION, ["LoRA", "DoRA"]):
         yield (f"mini q4_0, {kind} on {targets}, recomputation {recomputation}",
-               MODELS["mini q4_0"] + KINDS[kind] + ["--checkpointing", recomputation, "--targets", targets], "")
+               MODELS["mini q4_0"] + KINDS[kind] + ["--recomputation", recomputation, "--targets", targets], "")
     if quick:
         return
     for isa, model, kind in itertools.product(ISAS[1:], MODELS, ["LoRA", "all at once"]):
         yield f"{model}, {kind}, LORICA_ISA={isa}", MODELS[model] + KINDS[kind], isa
 
 
+@functools.cache
+def spelled(build, option):
+    """--recomputation was --checkpointing once."""
+    known = subprocess.run([build, "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    return "--checkpointing" if option == "--recomputation" and option not in known else option
+
+
 def trace(build, options, isa, threads, folder):
     """Leaves in `folder` what a build makes."""
+    options = [spelled(build, option) for option in options]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
     if isa:
         environment["LORICA_ISA"] = isa

@@ -2,7 +2,7 @@
 """Trains models/austen-7m on the Pride and Prejudice set with PyTorch + PEFT and writes the losses of 200 steps.
 
     pip install torch==2.13.0 transformers==5.18.0 peft==0.21.0 gguf==0.19.0     # Python 3.11
-    scripts/compare_with_peft.py
+    scripts/compare_with_peft.py        # the target `lorica` must be built
 
 Writes java/lorica-core/src/test/resources/peft-losses.json, one list of losses for each of LoRA, rsLoRA, DoRA and LoRA+.
 PeftLossesTest trains the same in lorica, in f32 and without dropout, and holds each loss against that of PEFT.
@@ -22,6 +22,8 @@ from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+import lorica_tensors
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODEL = REPOSITORY / "models/austen-7m-q4_0.gguf"
 DATA = REPOSITORY / "models/data/pride_and_prejudice_train.json"
@@ -37,10 +39,7 @@ CASES = {
     "dora": {"use_dora": True},
     "loraplus": {"loraplus_lr_ratio": 8},
 }
-# In the order in which lorica numbers them.
-MODULES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-           "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-           "mlp.down_proj": "ffn_down"}
+TENSORS = lorica_tensors.of_model(MODEL).by_hf_name
 
 
 # ---- lorica's random numbers: Philox4x32-10 (Salmon et al. 2011), seeds derived by splitmix64's finalizer
@@ -71,19 +70,15 @@ def derive_seed(seed, a, b):
     return mix(mix(mix(seed) ^ a) ^ b)
 
 
-def first_a(layer, module, shape):
-    seed = derive_seed(SEED, layer, list(MODULES.values()).index(module))
+def first_a(tensor, shape):
+    """Lorica numbers the linear layers of a block in the order of the computation."""
+    block = [other.name for other in TENSORS.values() if other.is_linear and other.layer == tensor.layer]
+    seed = derive_seed(SEED, tensor.layer, block.index(tensor.name))
     uniform = (philox(seed, shape[0] * shape[1]) >> np.uint64(8)).astype(np.float64) * 2.0**-24
     return ((2 * uniform - 1) / np.sqrt(shape[1])).astype(np.float32).reshape(shape)
 
 
 # ---- the model
-
-
-def in_hugging_face_order(rows, n_head):
-    """GGUF stores the two elements that RoPE rotates together next to each other, Hugging Face half a head apart."""
-    pairs = rows.reshape(n_head, rows.shape[0] // n_head // 2, 2, rows.shape[1])
-    return pairs.transpose(0, 2, 1, 3).reshape(rows.shape)
 
 
 def load_model():
@@ -102,18 +97,9 @@ def load_model():
         tie_word_embeddings="output.weight" not in tensors,
         rope_parameters={"rope_theta": value("rope.freq_base"), "rope_type": "default"}))
 
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    for layer in range(value("block_count")):
-        prefix = f"model.layers.{layer}."
-        names |= {prefix + theirs: f"blk.{layer}.{ours}" for theirs, ours in MODULES.items()}
-        names |= {prefix + "input_layernorm": f"blk.{layer}.attn_norm",
-                  prefix + "post_attention_layernorm": f"blk.{layer}.ffn_norm"}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            ours = names[name.removesuffix(".weight")] + ".weight"
-            values = tensors[ours]
-            if ".attn_q." in ours or ".attn_k." in ours:
-                values = in_hugging_face_order(values, n_head if ".attn_q." in ours else n_head_kv)
+            values = TENSORS[name].rows_in_huggingface(tensors[TENSORS[name].name])
             parameter.copy_(torch.from_numpy(np.array(values, dtype=np.float32)))
     return model
 
@@ -141,8 +127,8 @@ def losses(data, threads, use_rslora=False, use_dora=False, loraplus_lr_ratio=No
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_A" in name:
-                layer, module = name.removeprefix("base_model.model.model.layers.").split(".", 1)
-                parameter.copy_(torch.from_numpy(first_a(int(layer), MODULES[module.split(".lora_A")[0]], parameter.shape)))
+                base = name.removeprefix("base_model.model.").split(".lora_A")[0] + ".weight"
+                parameter.copy_(torch.from_numpy(first_a(TENSORS[base], parameter.shape)))
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     if loraplus_lr_ratio:

@@ -5,15 +5,16 @@
     scripts/make_family_goldens.py                 # all of them
     scripts/make_family_goldens.py gemma3 olmo3    # some
 
+Needs the target `lorica`, built, which says what tensors a model has and what they are called (lorica_tensors.py).
+
 CASES is the one table: a configuration and a class of transformers, and what llama.cpp's GGUF files say of it. The first cases
 are Llamas in several types; then comes one or more of each family, with matrices of F16, biases and norms that are not at
 their initial values, and sequences longer than the window.
 
 Each case is a folder of three GGUF files:
 
-    model.gguf    random weights in llama.cpp's layout: names as the gguf package maps them, rows in the order of
-                  `in_ggml_order`, Gemma's norms with 1 added, GPT-2's matrices turned. Only keys that llama.cpp's own converter
-                  writes, and beyond them
+    model.gguf    random weights in llama.cpp's layout: names and the order of the rows as the engine serves them, Gemma's norms
+                  with 1 added, GPT-2's matrices turned. Only keys that llama.cpp's own converter writes, and beyond them
                     llama.attention.sliding_window    of Mistral 7B v0.1, which llama.cpp does not know: a key is seen by a
                                                       query if query - key < window
                     gemma2, gemma3: attention.scale   where query_pre_attn_scalar is not the head's size
@@ -45,6 +46,8 @@ import transformers
 from gguf import GGMLQuantizationType as Type
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
+
+import lorica_tensors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY / "native/tests/data/model_goldens"
@@ -287,44 +290,45 @@ CASES += [
             weight_decay=0.0),  # GGUF has 1 + w, which would shrink to another point
 ]
 
-NAMES = {}
+TABLES = {}
+
+
+def table(case):
+    """What tensors the model has, as the engine's description says."""
+    if case.name not in TABLES:
+        layers = ["q", "k", "v", "output"] * getattr(case.config, "attention_bias", False)
+        biases = [f"blk.0.attn_{layer}.bias" for layer in layers]
+        layers = ["gate", "up", "down"] * getattr(case.config, "mlp_bias", False)
+        biases += [f"blk.0.ffn_{layer}.bias" for layer in layers]
+        metadata = {"vocab_size": case.n_vocab} | case.metadata
+        TABLES[case.name] = lorica_tensors.of_metadata(
+            {"general.architecture": case.arch} | {f"{case.arch}.{key}": value for key, value in metadata.items()}, biases)
+    return TABLES[case.name]
 
 
 def ggml_name(case, name):
-    """model.layers.0.self_attn.q_proj.weight -> blk.0.attn_q.weight, as the gguf package maps it."""
-    if case.arch not in NAMES:
-        arch = next(arch for arch, spelling in gguf.MODEL_ARCH_NAMES.items() if spelling == case.arch)
-        NAMES[case.arch] = gguf.get_tensor_name_map(arch, 8)
-    return NAMES[case.arch].get_name(name, (".weight", ".bias"))
+    """model.layers.0.self_attn.q_proj.weight -> blk.0.attn_q.weight"""
+    names = table(case).by_hf_name
+    if name == "lm_head.weight" and name not in names:
+        name = "embed_out.weight"  # as files of GPT-NeoX have it, not transformers' class
+    return names[name].name
+
+
+def tensor_of(case, name):
+    """The one that "blk.0.attn_q.weight" or "blk.0.attn_q.weight.lora_b" is about."""
+    return next(tensor for ours, tensor in table(case).items() if name == ours or name.startswith(ours + "."))
 
 
 def in_ggml_order(case, name, rows):
-    """Rows of a weight, of B, of a bias: in the order in which llama.cpp's converters store them."""
-    config = case.config
-    n_head = config.num_attention_heads
-    n_head_kv = getattr(config, "num_key_value_heads", n_head)
-    permuted = n_head if ".attn_q." in name else n_head_kv if ".attn_k." in name else None
-    if case.arch in ("llama", "granite", "smollm3", "mistral3") and permuted:
-        # Hugging Face rotates element i of a head with element i + d/2, GGUF stores the two next to each other.
-        halves = rows.reshape(permuted, 2, len(rows) // permuted // 2, -1)
-        return np.ascontiguousarray(halves.transpose(0, 2, 1, 3).reshape(rows.shape))
-    if case.arch in ("falcon", "gptneox") and ".attn_qkv." in name:
-        # Hugging Face has groups of some heads of q, one of k and one of v, GGUF first all of q.
-        n_groups = config.num_kv_heads if case.arch == "falcon" else n_head
-        heads = rows.reshape(n_groups, n_head // n_groups + 2, config.hidden_size // n_head, -1)
-        parts = [heads[:, :-2], heads[:, -2:-1], heads[:, -1:]]
-        width = rows.shape[1:]
-        return np.concatenate([part.reshape(-1, *width) for part in parts])
-    return rows
+    """Rows of a weight, of B, of a bias: in the order in which GGUF has them."""
+    return tensor_of(case, name).rows_in_gguf(rows)
 
 
 def as_stored(case, name, values):
     """What GGUF has in the place of a parameter of transformers'."""
-    if case.arch == "gpt2" and values.ndim == 2 and name.startswith("blk."):
-        values = np.ascontiguousarray(values.T)  # Conv1D: [in, out]
     if case.arch.startswith("gemma") and values.ndim == 1:
         values = values + np.float32(1)
-    return in_ggml_order(case, name, values)
+    return tensor_of(case, name).in_gguf(values)
 
 
 # ---- the model and the adapter ----
@@ -353,7 +357,6 @@ def make_model(case, folder):
     with torch.no_grad():
         for hf_name, parameter in model.named_parameters():  # a tied head is not among them
             name = ggml_name(case, hf_name)
-            assert name, f"the gguf package has no name for {hf_name}"
             if parameter.dim() == 1:
                 start = 0 if hf_name.endswith("bias") or case.arch.startswith("gemma") else 1
                 values = (start + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)
@@ -362,7 +365,7 @@ def make_model(case, folder):
                 writer.add_tensor(name, as_stored(case, name, values))
             else:
                 # Outputs as large as inputs: attention is neither uniform nor one-hot.
-                n_in = parameter.shape[0 if case.arch == "gpt2" and name.startswith("blk.") else 1]
+                n_in = parameter.shape[0 if tensor_of(case, name).conv1d else 1]
                 values = (rng.standard_normal(parameter.shape) / np.sqrt(n_in)).astype(np.float32)
                 tensor_type = case.embedding_type if name in ("token_embd.weight", "output.weight") else case.type
                 # Blocks lie within rows, so reordering rows commutes with quantization.

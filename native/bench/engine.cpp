@@ -68,11 +68,9 @@ lorica_model_info info_of(const lorica_model * model) {
     return info;
 }
 
-Shape shape_of(const ModelChoice & choice, const lorica_model * model) { return shape_of(choice.name, info_of(model)); }
-
 Json describe(const ModelChoice & choice, const lorica_model * model) {
     const lorica_model_info info = info_of(model);
-    const Shape shape = shape_of(choice.name, info);
+    const Shape shape = shape_of(choice.name, choice.path);
     return Json()
         .set("name", choice.name)
         .set("type", info.file_type)
@@ -95,8 +93,8 @@ TrainChoice::TrainChoice(const Options & options, const std::string & default_ta
       rank(options.number("rank", 16)),
       tokens(options.number("tokens", default_tokens)),
       sequence_length(options.number("sequence-length", std::min(default_length, tokens))),
-      checkpointing(one_of<lorica_recomputation>(
-          options, "checkpointing",
+      recomputation(one_of<lorica_recomputation>(
+          options, "recomputation",
           {{"auto", LORICA_RECOMPUTATION_AUTO}, {"on", LORICA_RECOMPUTATION_ON}, {"off", LORICA_RECOMPUTATION_OFF}})) {
     if (tokens < 1 || sequence_length < 2)
         fail(LORICA_ERROR_INVALID_ARGUMENT, "--tokens of 1 and --sequence-length of 2 at least");
@@ -115,7 +113,7 @@ Training::Training(const lorica_model * model, const TrainChoice & choice) {
     auto params = defaults(lorica_session_default_params);
     params.max_tokens = choice.tokens;
     params.max_sequence_length = std::min(choice.sequence_length, choice.tokens);
-    params.recomputation = choice.checkpointing;
+    params.recomputation = choice.recomputation;
     check(lorica_session_get_plan(model, adapter.get(), &params, &plan));
     lorica_session * new_session = nullptr;
     check(lorica_session_create(model, adapter.get(), &params, &new_session));

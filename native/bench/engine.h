@@ -49,14 +49,13 @@ private:
 std::unique_ptr<Backend> open_gpu(const ModelChoice & choice);
 
 lorica_model_info info_of(const lorica_model * model);
-Shape shape_of(const ModelChoice & choice, const lorica_model * model);
 Json describe(const ModelChoice & choice, const lorica_model * model);
 
-// --targets, --rank, --tokens, --sequence-length, --checkpointing auto|on|off.
+// --targets, --rank, --tokens, --sequence-length, --recomputation auto|on|off.
 struct TrainChoice {
     std::vector<std::string> targets;
     int rank, tokens, sequence_length;
-    lorica_recomputation checkpointing = LORICA_RECOMPUTATION_AUTO;
+    lorica_recomputation recomputation = LORICA_RECOMPUTATION_AUTO;
 
     TrainChoice(const Options & options, const std::string & default_targets, int default_tokens, int default_length);
 };

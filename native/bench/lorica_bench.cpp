@@ -1,7 +1,7 @@
 // lorica-bench: how fast the engine is on this machine and how near to what the machine can do. Needs no JVM.
 //
 //   lorica-bench steps --shape s135                 whole training steps next to oneDNN's bf16 matmul
-//   lorica-bench steps --shape tiny1b --targets q_proj,v_proj --checkpointing on --tokens 512 --no-ceiling
+//   lorica-bench steps --shape tiny1b --targets q_proj,v_proj --recomputation on --tokens 512 --no-ceiling
 //   lorica-bench decode --model llama-q4_0.gguf
 //
 // The table on stderr is for people, the JSON on stdout for programs. NOTES.md says how things are measured.
@@ -43,7 +43,7 @@ steps, scaling
   --targets LIST      all-linear, or q_proj,v_proj,... (all-linear)
   --rank N            (16)
   --tokens N          of one step (2048; scaling 4096)
-  --checkpointing C   auto, on, off (auto)
+  --recomputation C   auto, on, off (auto)
 steps
   --sequence-length N (512)
   --no-ceiling        without oneDNN beside it
@@ -65,7 +65,7 @@ start
   --cold              drop the model from the page cache first
 trace
   --output FOLDER     receives the files
-  --targets, --rank, --checkpointing, and --dora --rslora --8bit --dropout-percent N --neftune N --steps N
+  --targets, --rank, --recomputation, and --dora --rslora --8bit --dropout-percent N --neftune N --steps N
 scaling
   --lengths LIST      sequence lengths (128,256,512,1024,2048,4096)
   --examples LIST     numbers of examples (1000,10000,100000)

@@ -68,7 +68,7 @@ struct Group {
 };
 
 std::vector<Group> groups_of(const Shape & shape) {
-    const std::vector<LinearShape> l = linear_shapes(shape);
+    const std::vector<LinearShape> l = shape.linears;
     return {{"qkv", {l[0], l[1], l[2]}, false},
             {"o", {l[3]}, true},
             {"gate_up", {l[4], l[5]}, false},
@@ -147,7 +147,7 @@ Json measure_head(Backend & backend, const Shape & shape, const std::string & ty
         labels.push_back(
             static_cast<int32_t>(random_u32(1, static_cast<uint64_t>(i)) % static_cast<uint32_t>(shape.n_vocab)));
     }
-    const double operations = 4.0 * static_cast<double>(m * shape.head_weights());
+    const double operations = 4.0 * static_cast<double>(m * shape.linears.back().weights());
     const auto run = [&] {
         backend.linear_cross_entropy(x.rows(m), {&head.weight}, labels.data(), nll.rows(m).data, dx.rows(m));
     };
@@ -176,13 +176,13 @@ Json run_ceiling(const Options & options) {
     options.check_all_read();
     choice.prepare();
     const ModelHandle model = choice.load();
-    const Shape shape = shape_of(choice, model.get());
+    const Shape shape = shape_of(choice.name, choice.path);
 
     Json result;
     result.set("model", describe(choice, model.get())).set("tokens", tokens);
     for (const auto & [type, name] : {std::pair{CeilingType::bf16, "bf16"}, std::pair{CeilingType::f32, "f32"}}) {
         std::string why_not;
-        const auto ceiling = Ceiling::make(linear_shapes(shape), tokens, type, choice.n_threads, why_not);
+        const auto ceiling = Ceiling::make(shape.linears, tokens, type, choice.n_threads, why_not);
         if (!ceiling) {
             std::fprintf(stderr, "%s: %s\n", name, why_not.c_str());
             result[name].set("skipped", why_not);
@@ -223,7 +223,7 @@ Json run_gemm(const Options & options) {
     WorkspaceShape workspace;
     workspace.max_tokens = tokens;
     workspace.max_sequence_length = tokens;
-    workspace.max_features = std::max({shape.n_ff, shape.n_embd, shape.q_dim()});
+    workspace.max_features = std::max({shape.n_ff, shape.n_embd, shape.n_head * shape.head_dim});
     workspace.n_vocab = shape.n_vocab;
     workspace.n_head = static_cast<int32_t>(shape.n_head);
     workspace.n_head_kv = static_cast<int32_t>(shape.n_head_kv);
@@ -232,7 +232,7 @@ Json run_gemm(const Options & options) {
     backend->reserve(workspace);
     std::string why_not;
     const auto ceiling =
-        Ceiling::make(linear_shapes(shape), tokens, f32 ? CeilingType::f32 : CeilingType::bf16, threads, why_not);
+        Ceiling::make(shape.linears, tokens, f32 ? CeilingType::f32 : CeilingType::bf16, threads, why_not);
     if (!ceiling) std::fprintf(stderr, "no ceiling: %s\n", why_not.c_str());
 
     Json result;

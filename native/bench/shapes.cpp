@@ -98,8 +98,7 @@ void set_own_keys(GgufWriter & writer, const std::string & architecture) {
     if (architecture == "mistral3") writer.set_f32(prefix + "attention.temperature_scale", 0.1f);
 }
 
-void write_model(const std::string & path, const Shape & shape, ggml_type type) {
-    GgufWriter writer;
+void set_numbers(GgufWriter & writer, const Shape & shape) {
     const std::string prefix = shape.architecture + ".";
     const auto u32 = [&](const char * key, int64_t value) {
         writer.set_u32(prefix + key, static_cast<uint32_t>(value));
@@ -118,12 +117,45 @@ void write_model(const std::string & path, const Shape & shape, ggml_type type) 
     writer.set_f32(prefix + "attention.layer_norm_rms_epsilon", 1e-5f);
     writer.set_f32(prefix + "rope.freq_base", 10000.0f);
     set_own_keys(writer, shape.architecture);
-    set_tokenizer(writer, shape.n_vocab);
+}
 
-    // A file of metadata alone is enough for a description, which says what tensors there are.
-    writer.write(path + ".metadata");
-    const std::vector<TensorSpec> tensors = tensors_of(describe(GgufFile::open(path + ".metadata")));
-    std::filesystem::remove(path + ".metadata");
+// Metadata alone is enough for a description, which says what tensors there are.
+Architecture described(const Shape & shape) {
+    GgufWriter writer;
+    set_numbers(writer, shape);
+    const std::vector<std::byte> metadata = writer.header();
+    return lorica::describe(GgufFile::from_memory(shape.name, metadata));
+}
+
+// Those of one name and size are one; a head that the embedding stands in for counts as well.
+std::vector<LinearShape> linears_of(const Architecture & architecture) {
+    std::vector<LinearShape> linears;
+    for (const TensorSpec & tensor : tensors_of(architecture)) {
+        if (tensor.kind != TensorSpec::linear && tensor.kind != TensorSpec::head) continue;
+        std::string name = tensor.hf.substr(0, tensor.hf.rfind('.'));
+        name = tensor.kind == TensorSpec::head ? "head" : name.substr(name.rfind('.') + 1);
+        const auto same = std::find_if(linears.begin(), linears.end(), [&](const LinearShape & one) {
+            return one.name == name && one.out == tensor.rows && one.in == tensor.cols;
+        });
+        if (same != linears.end()) {
+            ++same->count;
+        } else {
+            linears.push_back({name, tensor.rows, tensor.cols, 1});
+        }
+    }
+    return linears;
+}
+
+bool is_gated(const Architecture & architecture) {
+    const std::vector<Node> & nodes = architecture.layer(0).nodes;
+    return std::any_of(nodes.begin(), nodes.end(), [](const Node & node) { return node.op == Op::gated; });
+}
+
+void write_model(const std::string & path, const Shape & shape, ggml_type type) {
+    GgufWriter writer;
+    set_numbers(writer, shape);
+    set_tokenizer(writer, shape.n_vocab);
+    const std::vector<TensorSpec> tensors = tensors_of(described(shape));
     const auto buffer = std::make_shared<std::vector<std::byte>>();  // of the tensor that is being written
     std::list<std::vector<float>> vectors;
     uint64_t stream = 0;
@@ -159,9 +191,11 @@ std::string unescaped(const std::string & text) {
 
 }  // namespace
 
-int64_t Shape::layer_weights() const { return n_embd * (2 * q_dim() + 2 * kv_dim() + (is_gated() ? 3 : 2) * n_ff); }
-
-bool Shape::is_gated() const { return architecture != "gpt2" && architecture != "falcon" && architecture != "gptneox"; }
+int64_t Shape::n() const {
+    int64_t sum = 0;
+    for (const LinearShape & linear : linears) sum += linear.weights();
+    return sum;
+}
 
 Shape named_shape(const std::string & name, const std::string & architecture) {
     const Shape shapes[] = {
@@ -174,35 +208,26 @@ Shape named_shape(const std::string & name, const std::string & architecture) {
     for (const Shape & shape : shapes) {
         if (shape.name != name) continue;
         Shape other = shape;
-        if (architecture == "llama") return other;
-        other.architecture = architecture;
-        other.name += "-" + architecture;
-        // As many weights without a gate as with one.
-        if (!other.is_gated()) other.n_ff = other.n_ff * 3 / 2;
-        if (architecture == "gpt2" || architecture == "gptneox") other.n_head_kv = other.n_head;
-        if (architecture == "falcon") other.n_head_kv = 1;
+        if (architecture != "llama") {
+            other.architecture = architecture;
+            other.name += "-" + architecture;
+            if (architecture == "gpt2" || architecture == "gptneox") other.n_head_kv = other.n_head;
+            if (architecture == "falcon") other.n_head_kv = 1;
+            // As many weights without a gate as with one.
+            if (!is_gated(described(other))) other.n_ff = other.n_ff * 3 / 2;
+        }
+        other.linears = linears_of(described(other));
         return other;
     }
     fail(LORICA_ERROR_INVALID_ARGUMENT, "--shape ", name,
          ": it is one of mini, s135, tiny1b, llama7b, llama8b; or use --model FILE");
 }
 
-Shape shape_of(const std::string & name, const lorica_model_info & info) {
-    return {name,           info.n_layer,  info.n_embd,  info.n_ff,        info.n_head,
-            info.n_head_kv, info.head_dim, info.n_vocab, info.architecture};
-}
-
-std::vector<LinearShape> linear_shapes(const Shape & s) {
-    return {
-        {"q_proj", s.q_dim(), s.n_embd, s.n_layer},
-        {"k_proj", s.kv_dim(), s.n_embd, s.n_layer},
-        {"v_proj", s.kv_dim(), s.n_embd, s.n_layer},
-        {"o_proj", s.n_embd, s.q_dim(), s.n_layer},
-        {"gate_proj", s.n_ff, s.n_embd, s.is_gated() ? s.n_layer : 0},
-        {"up_proj", s.n_ff, s.n_embd, s.n_layer},
-        {"down_proj", s.n_embd, s.n_ff, s.n_layer},
-        {"head", s.n_vocab, s.n_embd, 1},
-    };
+Shape shape_of(const std::string & name, const std::string & path) {
+    const Architecture architecture = lorica::describe(GgufFile::open(path));
+    const lorica::Shape & s = architecture.shape;
+    return {name,        s.n_layer,  s.n_embd,  s.n_ff,         s.n_head,
+            s.n_head_kv, s.head_dim, s.n_vocab, s.architecture, linears_of(architecture)};
 }
 
 StepOperations step_operations(const Shape & shape, int64_t tokens, int64_t length, int64_t rank,
@@ -210,14 +235,17 @@ StepOperations step_operations(const Shape & shape, int64_t tokens, int64_t leng
     StepOperations operations{};
     const auto t = static_cast<double>(tokens);
     operations.weights = 4.0 * static_cast<double>(shape.n()) * t;
-    operations.recompute_layer = 2.0 * static_cast<double>(shape.layer_weights() - shape.n_embd * shape.n_ff) * t;
+    const LinearShape & head = shape.linears.back();
+    const LinearShape & last = shape.linears[shape.linears.size() - 2];
+    const int64_t recomputed = shape.n() - head.weights() - last.weights();
+    operations.recompute_layer = 2.0 * static_cast<double>(recomputed) / static_cast<double>(shape.n_layer) * t;
     double pairs = 0;  // of query and key
     for (int64_t left = tokens; left > 0; left -= length) {
         const auto n = static_cast<double>(std::min(left, length));
         pairs += n * (n + 1) / 2;
     }
-    operations.attention = 7 * 2.0 * pairs * static_cast<double>(shape.n_layer * shape.q_dim());
-    for (const LinearShape & linear : linear_shapes(shape)) {
+    operations.attention = 7 * 2.0 * pairs * static_cast<double>(shape.n_layer * shape.n_head * shape.head_dim);
+    for (const LinearShape & linear : shape.linears) {
         const bool target = std::find(targets.begin(), targets.end(), linear.name) != targets.end() ||
                             (linear.name != "head" && targets == std::vector<std::string>{"all-linear"});
         if (target) operations.lora += 6.0 * t * static_cast<double>(rank * (linear.in + linear.out) * linear.count);

@@ -11,35 +11,33 @@
 
 namespace lorica::bench {
 
+// y = x W^T and dx = dy W of one weight W[out, in], `count` times in the model.
+struct LinearShape {
+    std::string name;  // Hugging Face's, its last part: "q_proj"
+    int64_t out, in, count;
+
+    int64_t weights() const { return count * out * in; }
+};
+
 struct Shape {
     std::string name;
     int64_t n_layer, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab;
     std::string architecture = "llama";
+    std::vector<LinearShape> linears;  // as its description has them, the head last
 
-    int64_t q_dim() const { return n_head * head_dim; }
-    int64_t kv_dim() const { return n_head_kv * head_dim; }
-    int64_t layer_weights() const;  // elements of the linear weights of one block
-    bool is_gated() const;          // the feed-forward network
-    int64_t head_weights() const { return n_embd * n_vocab; }
     // N of "4N operations per token": linear weights and head, not the embedding.
-    int64_t n() const { return n_layer * layer_weights() + head_weights(); }
+    int64_t n() const;
 };
 
 // mini, s135, tiny1b, llama7b, llama8b; of another architecture with about as many weights. Errors: INVALID_ARGUMENT.
 Shape named_shape(const std::string & name, const std::string & architecture = "llama");
-Shape shape_of(const std::string & name, const lorica_model_info & info);
-
-// y = x W^T and dx = dy W of one weight W[out, in], `count` times in the model.
-struct LinearShape {
-    std::string name;
-    int64_t out, in, count;
-};
-std::vector<LinearShape> linear_shapes(const Shape & shape);  // the head comes last
+// Of the model in a file.
+Shape shape_of(const std::string & name, const std::string & path);
 
 // Operations of one step over sequences of `length` tokens, `tokens` in all.
 struct StepOperations {
     double weights;          // 4N per token: forward and dx
-    double recompute_layer;  // of one block, its products but the last once more
+    double recompute_layer;  // of one block, all of its products except the last once more
     double attention;        // what the causal mask leaves: two products forward, five backward
     double lora;             // forward, dx, dA, dB: 6 r (in + out) per pair and token
 };

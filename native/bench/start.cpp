@@ -199,7 +199,7 @@ Json run_scaling(const Options & options) {
     options.check_all_read();
     choice.prepare();
     const ModelHandle model = choice.load();
-    const Shape shape = shape_of(choice, model.get());
+    const Shape shape = shape_of(choice.name, choice.path);
     const int n_vocab = bench::info_of(model.get()).n_vocab;
     Training training(model.get(), train);
 

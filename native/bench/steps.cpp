@@ -49,10 +49,10 @@ std::vector<double> serve(Training & training, const lorica_batch & batch) {
 std::pair<std::unique_ptr<Ceiling>, std::string> make_ceiling(const Shape & shape, int tokens,
                                                               const ModelChoice & choice, std::string & why_not) {
     if (choice.precision != LORICA_PRECISION_F32) {
-        auto ceiling = Ceiling::make(linear_shapes(shape), tokens, CeilingType::bf16, choice.n_threads, why_not);
+        auto ceiling = Ceiling::make(shape.linears, tokens, CeilingType::bf16, choice.n_threads, why_not);
         if (ceiling) return {std::move(ceiling), "bf16"};
     }
-    return {Ceiling::make(linear_shapes(shape), tokens, CeilingType::f32, choice.n_threads, why_not), "f32"};
+    return {Ceiling::make(shape.linears, tokens, CeilingType::f32, choice.n_threads, why_not), "f32"};
 }
 
 }  // namespace
@@ -73,7 +73,7 @@ Json run_steps(const Options & options) {
     const auto peak_bytes = [&] { return gpu ? free_before - gpu->available_memory() : peak_resident_bytes(); };
     const ModelHandle model = choice.load();
     Training training(model.get(), train);
-    const Shape shape = shape_of(choice, model.get());
+    const Shape shape = shape_of(choice.name, choice.path);
     const Batch batch = Batch::random(train.tokens, train.sequence_length, info_of(model.get()).n_vocab);
 
     const double first = seconds_of([&] { training.step(batch.view()); });

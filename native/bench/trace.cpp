@@ -35,11 +35,11 @@ SessionConfig session_config(const Options & options, const Model & model, const
     config.max_tokens = n_tokens;
     config.optimizer = options.flag("8bit") ? Optimizer::adamw_8bit : Optimizer::adamw;
     config.neftune_alpha = options.number("neftune", 0);
-    const std::string checkpointing = options.text("checkpointing", "off");
-    config.checkpointing = checkpointing == "on" ? Checkpointing::on : Checkpointing::off;
-    if (checkpointing == "auto") {
+    const std::string recomputation = options.text("recomputation", "off");
+    config.recomputation = recomputation == "on" ? Recomputation::on : Recomputation::off;
+    if (recomputation == "auto") {
         config.memory_limit = Session::plan(model, &adapter, config).total() - 1;
-        config.checkpointing = Checkpointing::automatic;
+        config.recomputation = Recomputation::automatic;
     }
     return config;
 }

@@ -6,11 +6,11 @@
 #include <fstream>
 #include <sstream>
 
-#include "export/export_model.h"
 #include "generate/context.h"
 #include "gguf/gguf_file.h"
 #include "support/expect_error.h"
 #include "support/training.h"
+#include "write/write_model.h"
 
 namespace lorica {
 namespace {
@@ -62,10 +62,10 @@ std::shared_ptr<Adapter> moved_adapter(std::shared_ptr<const Model> model, const
     return adapter;
 }
 
-SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
+SessionConfig session_config(Recomputation recomputation = Recomputation::off) {
     SessionConfig config;
     config.max_tokens = 64;
-    config.checkpointing = checkpointing;
+    config.recomputation = recomputation;
     return config;
 }
 
@@ -131,13 +131,13 @@ TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
     const auto on_cpu = open("cpu", Dtype::f32);
     const auto same = moved_adapter(on_cpu, config(*on_cpu));
     std::vector<std::vector<float>> kept;
-    for (const Checkpointing checkpointing : {Checkpointing::off, Checkpointing::on}) {
-        Session session(same, session_config(checkpointing));
+    for (const Recomputation recomputation : {Recomputation::off, Recomputation::on}) {
+        Session session(same, session_config(recomputation));
         EXPECT_NEAR(session.forward_backward(batch.view()).loss_sum, loss, 1e-5 * loss);
         for (size_t i = 0; i < exact.size(); ++i)
             EXPECT_LE(relative_error(gradients(session)[i], exact[i]), 3e-5)
                 << same->tensor(static_cast<int32_t>(i)).name;
-        if (checkpointing == Checkpointing::off) kept = gradients(session);
+        if (recomputation == Recomputation::off) kept = gradients(session);
         EXPECT_EQ(gradients(session), kept) << "recomputed";
     }
 }

@@ -2,10 +2,13 @@
 #include <gmock/gmock.h>
 #include <lorica/lorica.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "gguf/gguf_file.h"
 #include "support/c_structs.h"
@@ -15,6 +18,8 @@
 namespace lorica {
 namespace {
 
+using testing::ElementsAre;
+using testing::ElementsAreArray;
 using testing::HasSubstr;
 
 struct Free {
@@ -83,10 +88,10 @@ TEST(ApiArchitecture, SaysWhatHuggingFaceCallsThemAndHowTheirRowsDiffer) {
     EXPECT_STREQ(k.hf_name, "model.layers.1.self_attn.k_proj.weight");
     EXPECT_EQ(k.kind, LORICA_TENSOR_LINEAR);
     EXPECT_EQ(k.layer, 1);
-    EXPECT_EQ(k.row_order, LORICA_ROWS_ROPE_PAIRS);
-    EXPECT_EQ(k.n_head, 2);
-    EXPECT_EQ(k.head_dim, 16);
-    EXPECT_EQ(tensors.at("blk.1.attn_v.weight").row_order, LORICA_ROWS_SAME);
+    ASSERT_NE(k.row_order, nullptr);  // two heads of 16 rows, the halves of each interleaved
+    EXPECT_THAT(std::span(k.row_order, 32), ElementsAre(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 16, 24,
+                                                        17, 25, 18, 26, 19, 27, 20, 28, 21, 29, 22, 30, 23, 31));
+    EXPECT_EQ(tensors.at("blk.1.attn_v.weight").row_order, nullptr);
     EXPECT_STREQ(tensors.at("token_embd.weight").hf_name, "model.embed_tokens.weight");
     EXPECT_EQ(tensors.at("token_embd.weight").kind, LORICA_TENSOR_EMBEDDING);
     EXPECT_EQ(tensors.at("token_embd.weight").layer, -1);
@@ -127,8 +132,29 @@ TEST(ApiArchitecture, OfMetadataIsTheTableOfTheModelThatIsWrittenWithIt) {
         EXPECT_EQ(tensor.kind, same.kind);
         EXPECT_EQ(tensor.rows, same.rows);
         EXPECT_EQ(tensor.cols, same.cols);
-        EXPECT_EQ(tensor.row_order, same.row_order);
+        ASSERT_EQ(tensor.row_order == nullptr, same.row_order == nullptr);
+        if (!tensor.row_order) continue;
+        EXPECT_TRUE(std::ranges::equal(std::span(tensor.row_order, static_cast<size_t>(tensor.rows)),
+                                       std::span(same.row_order, static_cast<size_t>(same.rows))));
     }
+}
+
+// Falcon's file has q0 q1 k0 v0 | q2 q3 k1 v1 where GGUF has q0 q1 q2 q3 k0 k1 v0 v1.
+TEST(ApiArchitecture, FusedQueriesKeysAndValuesArePulledApart) {
+    test::TempDir dir;
+    test::TestModel shape;
+    shape.architecture = "falcon";
+    shape.n_embd = 32;  // four heads of 8 rows, two of k and v
+    Model model;
+    const Table table = of_file(test::write_test_model(dir / "model.gguf", shape), model);
+    const auto tensors = by_name(table.get());
+    const lorica_architecture_tensor & qkv = tensors.at("blk.0.attn_qkv.weight");
+    ASSERT_NE(qkv.row_order, nullptr);
+    std::vector<int64_t> expected;
+    for (const int64_t head : {0, 1, 4, 5, 2, 6, 3, 7}) {
+        for (int64_t row = 0; row < 8; ++row) expected.push_back(head * 8 + row);
+    }
+    EXPECT_THAT(std::span(qkv.row_order, static_cast<size_t>(qkv.rows)), ElementsAreArray(expected));
 }
 
 TEST(ApiArchitecture, OfMetadataHasTheBiasesThatAreNamed) {
@@ -148,7 +174,11 @@ TEST(ApiArchitecture, OfMetadataHasTheBiasesThatAreNamed) {
     const Table owned(table);
     const auto tensors = by_name(table);
     ASSERT_TRUE(tensors.contains("blk.1.attn_q.bias"));
-    EXPECT_EQ(tensors.at("blk.1.attn_q.bias").row_order, LORICA_ROWS_ROPE_PAIRS);
+    const lorica_architecture_tensor & q = tensors.at("blk.1.attn_q.weight");
+    const lorica_architecture_tensor & bias = tensors.at("blk.1.attn_q.bias");
+    ASSERT_NE(bias.row_order, nullptr);
+    EXPECT_EQ(bias.rows, q.rows);
+    EXPECT_TRUE(std::equal(bias.row_order, bias.row_order + bias.rows, q.row_order));
     EXPECT_FALSE(tensors.contains("blk.0.attn_v.bias"));
 }
 

@@ -6,10 +6,10 @@
 #include <cstring>
 
 #include "common/error.h"
-#include "export/export_model.h"
 #include "generate/context.h"
 #include "support/families.h"
 #include "support/training.h"
+#include "write/write_model.h"
 
 namespace lorica {
 namespace {
@@ -119,8 +119,8 @@ TEST_P(ClassifierGolden, GivesTheHiddenStatesOfTheBase) {
 
 TEST_P(ClassifierGolden, GivesTheOutputsTheLossAndEveryGradient) {
     const GoldenBatch batch = this->batch(0);
-    for (const Checkpointing recomputed : {Checkpointing::off, Checkpointing::on}) {
-        config_.checkpointing = recomputed;
+    for (const Recomputation recomputed : {Recomputation::off, Recomputation::on}) {
+        config_.recomputation = recomputed;
         Session session(adapter_, config_);
         const std::vector<float> expected = array<float>(golden_, "outputs");
         std::vector<float> outputs(expected.size());
@@ -258,15 +258,15 @@ TEST_P(SmoothClassifier, HasTheGradientsOfFiniteDifferences) {
 TEST_P(EveryClassifier, TheCpuGivesTheGradientsOfTheReferenceRecomputedOrNotWithAnyThreads) {
     const std::string path = write(GGML_TYPE_Q4_0);
     const Batch batch = random_batch(6, {40, 1, 20}, GetParam().shape.n_vocab);
-    const auto run = [&](const char * device, Dtype act, Checkpointing checkpointing, int32_t n_threads) {
-        config_.checkpointing = checkpointing;
+    const auto run = [&](const char * device, Dtype act, Recomputation recomputation, int32_t n_threads) {
+        config_.recomputation = recomputation;
         Session session(busy_adapter(load(path, device, act, n_threads), three_classes()), config_);
         return gradients_of(session, batch);
     };
-    const auto expected = run("reference", Dtype::f64, Checkpointing::off, 1);
+    const auto expected = run("reference", Dtype::f64, Recomputation::off, 1);
     for (const Dtype act : {Dtype::f32, Dtype::bf16}) {
-        const auto kept = run("cpu", act, Checkpointing::off, 2);
-        EXPECT_EQ(run("cpu", act, Checkpointing::on, 1), kept);
+        const auto kept = run("cpu", act, Recomputation::off, 2);
+        EXPECT_EQ(run("cpu", act, Recomputation::on, 1), kept);
         for (size_t i = 0; i < expected.size(); ++i)
             EXPECT_LE(relative_error(kept[i], expected[i]), act == Dtype::f32 ? 2e-5 : 9e-2) << i;
     }
@@ -311,7 +311,7 @@ TEST_P(EveryClassifier, ComesBackFromItsFileAndFromAMergedModel) {
         Session again(loaded, config_);
         EXPECT_EQ(outputs(again, batch), expected);
 
-        ExportConfig f32;
+        WriteConfig f32;
         f32.type = "F32";
         merge_model(*model, adapter.get(), merged, f32);
         const auto whole = load(merged, "cpu", Dtype::f32);

@@ -9,9 +9,9 @@
 #include <limits>
 
 #include "common/error.h"
-#include "export/export_model.h"
 #include "generate/context.h"
 #include "support/training.h"
+#include "write/write_model.h"
 
 namespace lorica {
 namespace {

@@ -44,10 +44,10 @@ AdapterConfig adapter_config(float dropout = 0) {
     return config;
 }
 
-SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
+SessionConfig session_config(Recomputation recomputation = Recomputation::off) {
     SessionConfig config;
     config.max_tokens = 128;
-    config.checkpointing = checkpointing;
+    config.recomputation = recomputation;
     return config;
 }
 
@@ -95,7 +95,7 @@ TEST_F(CudaSession, GradientsAreThoseOfTheReferenceForEveryKindOfWeight) {
     }
 }
 
-TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndCheckpointing) {
+TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndRecomputation) {
     const TempDir dir;
     TestModel shape;
     shape.type = GGML_TYPE_Q4_0;
@@ -108,10 +108,10 @@ TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndCheckpointing) 
         const Result expected = run(path, "reference", Dtype::f64, adapter_config(0.1f), session_config(), batch);
         const Result kept = run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(), batch);
         const Result again =
-            run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(Checkpointing::on), batch);
+            run(path, cuda_device(), Dtype::bf16, adapter_config(0.1f), session_config(Recomputation::on), batch);
         expect_same(kept, expected);
         EXPECT_EQ(again.loss, kept.loss);
-        EXPECT_EQ(again.gradients, kept.gradients) << "checkpointing changes nothing";
+        EXPECT_EQ(again.gradients, kept.gradients) << "recomputation changes nothing";
     }
 }
 
@@ -200,7 +200,7 @@ TEST_F(CudaSession, StepsAreTheSameRecordedOrNot) {
     }
 
     adapter.use_dora = true;
-    config.checkpointing = Checkpointing::on;
+    config.recomputation = Recomputation::on;
     config.neftune_alpha = 5;
     config.optimizer = Optimizer::adamw_8bit;
     compare();

@@ -23,10 +23,10 @@ AdapterConfig adapter_config(bool use_dora = false) {
     return config;
 }
 
-SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
+SessionConfig session_config(Recomputation recomputation = Recomputation::off) {
     SessionConfig config;
     config.max_tokens = 128;
-    config.checkpointing = checkpointing;
+    config.recomputation = recomputation;
     return config;
 }
 
@@ -93,16 +93,16 @@ TEST_P(EveryFamily, TheCpuGivesTheGradientsOfTheReferenceRecomputedOrNot) {
     const std::string path = write(GGML_TYPE_Q4_0);
     const Batch batch = random_batch(6, {40, 1, 20}, GetParam().shape.n_vocab);
     for (const bool use_dora : {false, true}) {
-        const auto run = [&](const char * device, Dtype act, Checkpointing checkpointing) {
+        const auto run = [&](const char * device, Dtype act, Recomputation recomputation) {
             Session session(busy_adapter(load(path, device, act), adapter_config(use_dora)),
-                            session_config(checkpointing));
+                            session_config(recomputation));
             session.forward_backward(batch.view());
             return gradients(session);
         };
-        const auto expected = run("reference", Dtype::f64, Checkpointing::off);
+        const auto expected = run("reference", Dtype::f64, Recomputation::off);
         for (const Dtype act : {Dtype::f32, Dtype::bf16}) {
-            const auto kept = run("cpu", act, Checkpointing::off);
-            EXPECT_EQ(run("cpu", act, Checkpointing::on), kept);
+            const auto kept = run("cpu", act, Recomputation::off);
+            EXPECT_EQ(run("cpu", act, Recomputation::on), kept);
             // bf16 rounds what every layer gives, by itself: errors add up as the square root of the depth. Measured,
             // at most: of two layers 3.9e-2 (olmo2, qwen3, with DoRA), of four 5.3e-2 (olmo3), of gemma3's six 6.5e-2.
             const double tolerance = act == Dtype::f32 ? 2e-5 : 3.6e-2 * std::sqrt(GetParam().shape.n_layer);

@@ -1,4 +1,4 @@
-// Folders of src/ include one another in one direction: api > train, generate, export > run > adapter > model > backend
+// Folders of src/ include one another in one direction: api > train, generate, write > run > adapter > model > backend
 // > gguf, tokenizer > common. A folder that is not in the list is not known to be anywhere in it.
 #include <gtest/gtest.h>
 
@@ -22,8 +22,8 @@ const std::map<std::string, std::set<std::string>> & arrows() {
         {"run", {"adapter", "model", "backend", "gguf", "common"}},
         {"train", {"run", "adapter", "model", "backend", "gguf", "common"}},
         {"generate", {"run", "adapter", "model", "backend", "gguf", "common"}},
-        {"export", {"adapter", "model", "backend", "gguf", "common"}},
-        {"api", {"train", "generate", "export", "run", "adapter", "model", "backend", "tokenizer", "gguf", "common"}}};
+        {"write", {"adapter", "model", "backend", "gguf", "common"}},
+        {"api", {"train", "generate", "write", "run", "adapter", "model", "backend", "tokenizer", "gguf", "common"}}};
     return may_include;
 }
 

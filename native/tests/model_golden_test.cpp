@@ -154,10 +154,10 @@ protected:
                 array<int32_t>(golden_, prefix + "positions"), array<int32_t>(golden_, prefix + "sequence_lengths")};
     }
 
-    TrainHandle make_session(lorica_recomputation checkpointing = LORICA_RECOMPUTATION_OFF) const {
+    TrainHandle make_session(lorica_recomputation recomputation = LORICA_RECOMPUTATION_OFF) const {
         auto params = test::defaults(lorica_session_default_params);
         params.max_tokens = max_tokens;
-        params.recomputation = checkpointing;
+        params.recomputation = recomputation;
         lorica_session * train = nullptr;
         check(lorica_session_create(model_.get(), adapter_.get(), &params, &train));
         return TrainHandle(train);
@@ -245,15 +245,15 @@ TEST_P(ModelGoldenTest, gives_the_loss_of_each_token) {
 
 TEST_P(ModelGoldenTest, gives_every_gradient) {
     const GoldenBatch batch = this->batch(0);
-    for (const lorica_recomputation checkpointing : {LORICA_RECOMPUTATION_OFF, LORICA_RECOMPUTATION_ON}) {
-        const TrainHandle train = make_session(checkpointing);
+    for (const lorica_recomputation recomputation : {LORICA_RECOMPUTATION_OFF, LORICA_RECOMPUTATION_ON}) {
+        const TrainHandle train = make_session(recomputation);
         const lorica_batch input = batch.view();
         lorica_batch_result result{sizeof(lorica_batch_result)};
         check(lorica_session_forward_backward(train.get(), &input, &result));
         ASSERT_EQ(result.n_trained, batch.n_trained());
         expect_close(mean(result), golden_.find_float("loss").value(), forward_tolerance, "loss");
         expect_golden_gradients(train.get(), result.n_trained,
-                                checkpointing == LORICA_RECOMPUTATION_ON ? "checkpointed " : "");
+                                recomputation == LORICA_RECOMPUTATION_ON ? "recomputed " : "");
     }
 }
 

@@ -134,10 +134,10 @@ SessionConfig session_config(const Model & model, const Adapter & adapter, const
     SessionConfig config;
     config.max_tokens = 100;
     config.neftune_alpha = setting.neftune_alpha;
-    config.checkpointing = setting.recomputed == 2 ? Checkpointing::on : Checkpointing::off;
+    config.recomputation = setting.recomputed == 2 ? Recomputation::on : Recomputation::off;
     if (setting.recomputed == 1) {
         config.memory_limit = Session::plan(model, &adapter, config).total() - 1;
-        config.checkpointing = Checkpointing::automatic;
+        config.recomputation = Recomputation::automatic;
     }
     return config;
 }

@@ -17,10 +17,10 @@ AdapterConfig adapter_config(float dropout = 0) {
     return config;
 }
 
-SessionConfig session_config(Checkpointing checkpointing = Checkpointing::off) {
+SessionConfig session_config(Recomputation recomputation = Recomputation::off) {
     SessionConfig config;
     config.max_tokens = 128;
-    config.checkpointing = checkpointing;
+    config.recomputation = recomputation;
     return config;
 }
 
@@ -189,8 +189,8 @@ TEST(WholeModelGradient, OfWeightedTokensIsTheSameOnCpuAndReference) {
     const std::vector<float> weights = exact_values(6, static_cast<int64_t>(batch.tokens.size()), 1);
     std::vector<std::vector<std::vector<float>>> results;
     for (const auto & [device, act] : {std::pair{"reference", Dtype::f64}, {"cpu", Dtype::f32}, {"cpu", Dtype::bf16}}) {
-        for (const Checkpointing checkpointing : {Checkpointing::off, Checkpointing::on}) {
-            Session session(busy_adapter(load(path, device, act), adapter_config(0.1f)), session_config(checkpointing));
+        for (const Recomputation recomputation : {Recomputation::off, Recomputation::on}) {
+            Session session(busy_adapter(load(path, device, act), adapter_config(0.1f)), session_config(recomputation));
             std::vector<float> nll(batch.tokens.size());
             session.forward(batch.view(), nll);
             session.backward(weights);
@@ -211,12 +211,12 @@ struct Loss {
     std::vector<std::string> names;
 };
 
-Loss run(const std::string & path, const std::string & device, Dtype act, Checkpointing checkpointing,
+Loss run(const std::string & path, const std::string & device, Dtype act, Recomputation recomputation,
          const Batch & batch, float dropout = 0, bool use_dora = false) {
     AdapterConfig config = adapter_config(dropout);
     config.use_dora = use_dora;
     const auto adapter = busy_adapter(load(path, device, act), config);
-    Session session(adapter, session_config(checkpointing));
+    Session session(adapter, session_config(recomputation));
     Loss loss{session.forward_backward(batch.view()).loss_sum, gradients(session), {}};
     for (int32_t i = 0; i < adapter->n_tensors(); ++i) loss.names.push_back(adapter->tensor(i).name);
     return loss;
@@ -249,12 +249,12 @@ TEST_P(EveryWeightType, GivesTheGradientsOfTheReference) {
     const std::string path = write_test_model(dir / "model.gguf", shape);
     for (const auto & lengths : {std::vector<int32_t>{100}, std::vector<int32_t>{31, 1, 60, 8}}) {
         const Batch batch = random_batch(8, lengths, shape.n_vocab);
-        const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch);
-        for (const Checkpointing checkpointing : {Checkpointing::off, Checkpointing::on}) {
+        const Loss expected = run(path, "reference", Dtype::f64, Recomputation::off, batch);
+        for (const Recomputation recomputation : {Recomputation::off, Recomputation::on}) {
             const std::string what = std::to_string(lengths.size()) + " sequences" +
-                                     (checkpointing == Checkpointing::on ? ", checkpointed" : "");
-            expect_close(run(path, "cpu", Dtype::f32, checkpointing, batch), expected, 1e-5, "f32, " + what);
-            expect_close(run(path, "cpu", Dtype::bf16, checkpointing, batch), expected, 2e-2, "bf16, " + what);
+                                     (recomputation == Recomputation::on ? ", recomputed" : "");
+            expect_close(run(path, "cpu", Dtype::f32, recomputation, batch), expected, 1e-5, "f32, " + what);
+            expect_close(run(path, "cpu", Dtype::bf16, recomputation, batch), expected, 2e-2, "bf16, " + what);
         }
     }
 }
@@ -266,9 +266,9 @@ TEST(WholeModelGradient, IsTheSameOnCpuAndReferenceUnderDropout) {
     const TempDir dir;
     const std::string path = write_test_model(dir / "model.gguf", {});
     const Batch batch = random_batch(3, {20, 9}, 300);
-    const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch, 0.2f);
-    expect_close(run(path, "cpu", Dtype::f32, Checkpointing::off, batch, 0.2f), expected, 1e-5, "f32");
-    expect_close(run(path, "cpu", Dtype::f32, Checkpointing::on, batch, 0.2f), expected, 1e-5, "f32, checkpointed");
+    const Loss expected = run(path, "reference", Dtype::f64, Recomputation::off, batch, 0.2f);
+    expect_close(run(path, "cpu", Dtype::f32, Recomputation::off, batch, 0.2f), expected, 1e-5, "f32");
+    expect_close(run(path, "cpu", Dtype::f32, Recomputation::on, batch, 0.2f), expected, 1e-5, "f32, recomputed");
 }
 
 TEST(WholeModelGradient, OfADoraIsTheSameOnCpuAndReference) {
@@ -282,12 +282,12 @@ TEST(WholeModelGradient, OfADoraIsTheSameOnCpuAndReference) {
     const std::string path = write_test_model(dir / "model.gguf", shape);
     const Batch batch = random_batch(8, {31, 1, 60, 8}, shape.n_vocab);
     for (const float dropout : {0.0f, 0.2f}) {
-        const Loss expected = run(path, "reference", Dtype::f64, Checkpointing::off, batch, dropout, true);
-        const Loss off = run(path, "cpu", Dtype::f32, Checkpointing::off, batch, dropout, true);
-        const Loss on = run(path, "cpu", Dtype::f32, Checkpointing::on, batch, dropout, true);
+        const Loss expected = run(path, "reference", Dtype::f64, Recomputation::off, batch, dropout, true);
+        const Loss off = run(path, "cpu", Dtype::f32, Recomputation::off, batch, dropout, true);
+        const Loss on = run(path, "cpu", Dtype::f32, Recomputation::on, batch, dropout, true);
         expect_close(off, expected, 1e-5, "f32");
         EXPECT_EQ(on.gradients, off.gradients);
-        expect_close(run(path, "cpu", Dtype::bf16, Checkpointing::off, batch, dropout, true), expected, 3e-2, "bf16");
+        expect_close(run(path, "cpu", Dtype::bf16, Recomputation::off, batch, dropout, true), expected, 3e-2, "bf16");
     }
 }
 
@@ -301,7 +301,7 @@ TEST(WholeModelGradient, OfAPackedBatchIsTheSumOverItsSequences) {
         double tolerance;
     };
     for (const Case & c : {Case{"reference", Dtype::f64, 1e-6}, Case{"cpu", Dtype::f32, 1e-5}}) {
-        const Loss packed = run(path, c.device, c.act, Checkpointing::off, batch);
+        const Loss packed = run(path, c.device, c.act, Recomputation::off, batch);
         const auto adapter = busy_adapter(load(path, c.device, c.act), adapter_config());
         Session session(adapter, session_config());
         Loss sum{0, {}, packed.names};
@@ -330,13 +330,13 @@ TEST(WholeModelGradient, IsTheSameToTheBitHoweverManyLayersAreRecomputed) {
         AdapterConfig adapter_settings = adapter_config(0.1f);
         adapter_settings.target_modules = c.targets;
         const auto adapter = busy_adapter(load(path, "cpu", c.act), adapter_settings);
-        SessionConfig config = session_config(Checkpointing::on);
+        SessionConfig config = session_config(Recomputation::on);
         const MemoryPlan least = Session::plan(*adapter->model(), adapter.get(), config);
-        config.checkpointing = Checkpointing::off;
+        config.recomputation = Recomputation::off;
         const MemoryPlan most = Session::plan(*adapter->model(), adapter.get(), config);
         EXPECT_EQ(least.recomputed_layers, c.most_recomputed);
 
-        config.checkpointing = Checkpointing::automatic;
+        config.recomputation = Recomputation::automatic;
         std::vector<Loss> losses;
         for (int32_t recomputed = 0; recomputed <= c.most_recomputed; ++recomputed) {
             config.memory_limit = most.total() - (most.total() - least.total()) / c.most_recomputed * recomputed;

@@ -520,9 +520,9 @@ TEST_F(SessionTest, ThePlanTakesNoMoreMemoryThanOneLaidOutByHand) {
     AdapterConfig adapter_config;
     const auto adapter = Adapter::create(model, adapter_config);
     SessionConfig config;
-    config.checkpointing = Checkpointing::off;
+    config.recomputation = Recomputation::off;
     EXPECT_LE(Session::plan(*model, adapter.get(), config).activations, 17721344);
-    config.checkpointing = Checkpointing::on;
+    config.recomputation = Recomputation::on;
     EXPECT_LE(Session::plan(*model, adapter.get(), config).activations, 10778624);
 }
 
@@ -531,12 +531,12 @@ TEST_F(SessionTest, ThePlanRecomputesAsFewLayersAsItCan) {
     const auto adapter = Adapter::create(model, small_adapter());
     SessionConfig config = small_session();
     config.max_tokens = 4096;
-    config.checkpointing = Checkpointing::off;
+    config.recomputation = Recomputation::off;
     const int64_t most = Session::plan(*model, adapter.get(), config).total();
-    config.checkpointing = Checkpointing::on;
+    config.recomputation = Recomputation::on;
     const int64_t least = Session::plan(*model, adapter.get(), config).total(), a_layer = (most - least) / 7;
 
-    config.checkpointing = Checkpointing::automatic;
+    config.recomputation = Recomputation::automatic;
     for (int32_t kept = 1; kept <= 8; ++kept) {
         config.memory_limit = least + a_layer * (kept - 1) + a_layer / 2;
         const MemoryPlan plan = Session::plan(*model, adapter.get(), config);
@@ -560,9 +560,9 @@ TEST_F(SessionTest, ThePlanRefusesWhatDoesNotFitAndSaysWhatWould) {
     const auto adapter = Adapter::create(model, small_adapter());
     SessionConfig config = small_session();
     config.max_tokens = 4096;
-    config.checkpointing = Checkpointing::off;
+    config.recomputation = Recomputation::off;
     const MemoryPlan keep = Session::plan(*model, adapter.get(), config);
-    config.checkpointing = Checkpointing::on;
+    config.recomputation = Recomputation::on;
     const MemoryPlan recompute = Session::plan(*model, adapter.get(), config);
     EXPECT_LT(recompute.activations, keep.activations);
 
@@ -570,8 +570,8 @@ TEST_F(SessionTest, ThePlanRefusesWhatDoesNotFitAndSaysWhatWould) {
     EXPECT_EQ(recompute.recomputed_layers, 7) << "the last layer is passed backwards at once";
 
     config.memory_limit = (keep.total() + recompute.total()) / 2;
-    config.checkpointing = Checkpointing::off;
-    EXPECT_THAT(error_of([&] { Session(adapter, config); }), HasSubstr("checkpointing would fit"));
+    config.recomputation = Recomputation::off;
+    EXPECT_THAT(error_of([&] { Session(adapter, config); }), HasSubstr("recomputation would fit"));
     config.memory_limit = recompute.total() - 1;
     EXPECT_THAT(error_of([&] { Session(adapter, config); }), HasSubstr("tokens per micro-batch would fit"));
     config.memory_limit = 1 << 20;

@@ -5,10 +5,10 @@
 #include <fstream>
 
 #include "common/dynamic_codebook.h"
-#include "export/export_model.h"
 #include "generate/context.h"
 #include "support/expect_error.h"
 #include "support/training.h"
+#include "write/write_model.h"
 
 namespace lorica {
 namespace {
@@ -292,7 +292,7 @@ TEST_F(TrainMethodsTest, NoiseIsForTrainingAloneAndNewInEveryMicroBatch) {
     EXPECT_NE(with_noise[1], plain[1]);
     EXPECT_NE(with_noise[1], with_noise[2]);
     EXPECT_EQ(with_noise, again);
-    noisy.checkpointing = Checkpointing::on;
+    noisy.recomputation = Recomputation::on;
     EXPECT_EQ(with_noise, losses(noisy));
     noisy.neftune_alpha = -1;
     expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("neftune_alpha is -1"), [&] { losses(noisy); });
@@ -343,7 +343,7 @@ TEST_F(TrainMethodsTest, ADoraMergedIntoTheModelIsTheDoraAtAnyScale) {
     const auto adapter = busy_adapter(model, adapter_config(true));
     for (const double scale : {1.0, 0.5, 0.0}) {
         adapter->set_scale_factor(scale);
-        ExportConfig config;
+        WriteConfig config;
         config.type = "F32";
         merge_model(*model, adapter.get(), dir / "merged.gguf", config);
         const auto merged = load(dir / "merged.gguf", "cpu", Dtype::f32);

@@ -1,5 +1,5 @@
 /*
- * lorica.h: fine-tuning and running quantized Llama models. This is the whole public interface of liblorica.
+ * lorica.h: fine-tuning and running quantized language models. This is the whole public interface of liblorica.
  *
  * A LoRA trained on a 4-bit file, in one screen (error checks left out; every call returns a status):
  *
@@ -34,15 +34,23 @@
  *   released with the *_free function of its type, which accepts NULL, in any order: what an object was made from lives
  *   on inside of it.
  *   Structs begin with struct_size, which the caller sets to sizeof before the call, of those that it gives and of
- * those that it receives. So they can grow at their end: a library reads and writes no more than the caller knows,
- * takes defaults for the rest, and refuses a larger struct unless what it does not know is zero. Words: a *training
- * session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text is run through;
- * *recomputation* is computing activations again in the backward pass instead of keeping them; a *checkpoint* is a
- * saved state. Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at
- * a time, except lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that
- * cancel. Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it
- * returns LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed,
- * and nothing exits, throws or aborts across this boundary.
+ *   those that it receives. So they can grow at their end: a library reads and writes no more than the caller knows,
+ *   takes defaults for the rest, and refuses a larger struct unless what it does not know is zero.
+ *
+ * Words
+ *   A *training session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text is
+ *   run through; *recomputation* is computing activations again in the backward pass instead of keeping them; a
+ *   *checkpoint* is a saved state.
+ *
+ * Threads
+ *   Distinct handles may be used from distinct threads at once. One handle is used by one thread at a time, except
+ *   lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that cancel.
+ *
+ * Errors
+ *   Every function that can fail returns a lorica_status, and writes to its outputs only when it returns LORICA_OK.
+ *   lorica_last_error() says what was wrong, where, and what to do about it. NULL for a handle or another required
+ *   pointer is INVALID_ARGUMENT, and so is an index out of range; the comments name what else there is. Nothing is
+ *   printed, and nothing exits, throws or aborts across this boundary.
  */
 #ifndef LORICA_H
 #define LORICA_H
@@ -75,7 +83,7 @@ LORICA_API const char * lorica_version(void);
  * the next failing call on this thread. */
 LORICA_API const char * lorica_last_error(void);
 
-/* Replaces the log callback of the process; NULL silences the log, which is the default. */
+/* Replaces the log callback of the process; NULL, the default: nothing is logged. */
 LORICA_API void lorica_log_set(lorica_log_callback callback, void * user_data);
 
 /* What computes is one pool of threads for the whole process. It is as large as the number of processors that affinity
@@ -121,7 +129,7 @@ LORICA_API int64_t lorica_gguf_n_tensors(const lorica_gguf * gguf);
 LORICA_API const char * lorica_gguf_key(const lorica_gguf * gguf, int64_t i);
 
 /* Value of metadata entry i as JSON text: numbers, true/false, strings, and arrays of these, of which at most the first
- * `max_array` elements are written (-1: all), the rest shown by nothing. NULL when i is out of range. Owned by the
+ * `max_array` elements are written (-1: all). NULL when i is out of range. Owned by the
  * handle and valid until the next call of this function on it. */
 LORICA_API const char * lorica_gguf_value_json(lorica_gguf * gguf, int64_t i, int64_t max_array);
 
@@ -227,7 +235,7 @@ LORICA_API lorica_status lorica_model_default_params(lorica_model_params * param
 
 typedef struct lorica_model_info {
     size_t struct_size;         /* sizeof, set by the caller */
-    const char * architecture;  /* "llama" */
+    const char * architecture;  /* general.architecture: "llama", "qwen3" */
     const char * name;          /* general.name, "" when absent */
     const char * file_type;     /* the tensor type that most weights have: "Q4_0" */
     const char * device;        /* the device chosen: "cpu", "cuda:0" */
@@ -292,13 +300,13 @@ LORICA_API lorica_status lorica_cuda_set_library(const char * path);
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header,
  * shape, type, offset and metadata value is validated first. Of a model in several files the first is given, see
  * lorica_gguf_open. Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED
- * (architecture, tensor type, tokenizer is not looked at), DEVICE. */
+ * (architecture, tensor type; the tokenizer is not looked at), DEVICE, OUT_OF_MEMORY. */
 LORICA_API lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out);
 LORICA_API void lorica_model_free(lorica_model * model);
 
-/* Whether the files of a mapped model are what they were when it was loaded: size, time of modification and a sample.
- * lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors: MISMATCH,
- * what was computed meanwhile may be wrong; IO.
+/* LORICA_OK if the files of a mapped model are what they were when it was loaded: size, time of modification and a
+ * sample. lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors:
+ * MISMATCH, what was computed meanwhile may be wrong; IO.
  *
  * Of a mapped file that is cut while it is in use, the missing pages read as zeros, and the call that read them fails
  * with IO, as do all later ones with this model. For that the library has a handler of SIGBUS, installed when the first
@@ -526,26 +534,19 @@ typedef enum lorica_tensor_kind {
     LORICA_TENSOR_HEAD = 4
 } lorica_tensor_kind;
 
-/* How the rows in a GGUF file differ from those in Hugging Face's. Whatever else has an element per row follows: a
- * LoRA's B, a DoRA's magnitudes, a bias. */
-typedef enum lorica_row_order {
-    LORICA_ROWS_SAME = 0,
-    LORICA_ROWS_ROPE_PAIRS = 1, /* within each of n_head heads of head_dim rows, Hugging Face's row j + k * head_dim / 2
-                                   is GGUF's row 2j + k */
-    LORICA_ROWS_GROUPED_QKV = 2 /* GGUF has [q][k][v], Hugging Face [kv group][its q heads, k, v] */
-} lorica_row_order;
-
 typedef struct lorica_architecture_tensor {
     size_t struct_size; /* sizeof, set by the caller */
     lorica_tensor_kind kind;
-    int32_t layer;        /* -1: of none */
-    const char * name;    /* in GGUF files: "blk.0.attn_q.weight"; owned by the handle */
-    const char * hf_name; /* in Hugging Face's: "model.layers.0.self_attn.q_proj.weight"; owned by the handle */
-    int64_t rows, cols;   /* W[rows, cols]: out and in; cols 1 for a vector of `rows` elements */
-    lorica_row_order row_order;
-    int32_t n_head, n_head_kv, head_dim; /* of the row order; 0 where it needs none */
-    bool conv1d;                         /* Hugging Face stores it transposed, [in, out] */
-    bool is_optional;                    /* may be missing: the embedding stands in for the head */
+    int32_t layer;             /* -1: of none */
+    const char * name;         /* in GGUF files: "blk.0.attn_q.weight"; owned by the handle */
+    const char * hf_name;      /* in Hugging Face's: "model.layers.0.self_attn.q_proj.weight"; owned by the handle */
+    int64_t rows, cols;        /* W[rows, cols]: out and in; cols 1 for a vector of `rows` elements */
+    const int64_t * row_order; /* [rows] row i is row row_order[i] in Hugging Face's file, of a LoRA's B, a DoRA's
+                                  magnitudes and a bias too; owned by the handle. NULL: row i. The halves of each head
+                                  of q and k that rotate are interleaved, and where q, k and v are one layer, all of q
+                                  stand before k and v. */
+    bool conv1d;               /* Hugging Face stores it transposed, [in, out] */
+    bool is_optional;          /* may be missing: the embedding stands in for the head */
 } lorica_architecture_tensor;
 
 /* Of a loaded model, or of the metadata that a writer holds, before it has any tensors: general.architecture, the
@@ -747,7 +748,8 @@ LORICA_API lorica_status lorica_session_measure_speed(lorica_session * session, 
 /* Steps done, including those of a loaded state. */
 LORICA_API int64_t lorica_session_step_count(const lorica_session * session);
 
-/* Copies the gradient sums of adapter tensor i out (for tests and all-reduce), or into the session. n = rows * cols. */
+/* Copies the gradient sums of adapter tensor i, f32[rows, cols], out of or into the session; n is rows * cols,
+ * checked. */
 LORICA_API lorica_status lorica_session_get_gradient(const lorica_session * session, int32_t i, float * data,
                                                      int64_t n);
 LORICA_API lorica_status lorica_session_set_gradient(lorica_session * session, int32_t i, const float * data,

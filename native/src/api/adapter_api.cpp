@@ -22,6 +22,14 @@ lorica_adapter_params default_params() {
     return params;
 }
 
+lorica::LoraInit init_of(lorica_lora_init init) {
+    switch (init) {
+        case LORICA_LORA_INIT_DEFAULT: return lorica::LoraInit::kaiming_uniform;
+        case LORICA_LORA_INIT_GAUSSIAN: return lorica::LoraInit::gaussian;
+    }
+    lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "init ", static_cast<int>(init), " does not exist");
+}
+
 // 0.1f is 0.10000000149...: the number that was meant has few decimal digits.
 double as_written(float value) {
     char text[32];
@@ -89,8 +97,7 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.dropout = static_cast<float>(p.dropout);
         config.use_rslora = p.use_rslora;
         config.use_dora = p.use_dora;
-        config.init =
-            p.init == LORICA_LORA_INIT_GAUSSIAN ? lorica::LoraInit::gaussian : lorica::LoraInit::kaiming_uniform;
+        config.init = init_of(p.init);
         config.seed = p.seed;
         config.target_modules = p.target_modules;
         if (p.feedforward_modules) config.feedforward_modules = p.feedforward_modules;

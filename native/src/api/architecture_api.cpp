@@ -7,7 +7,15 @@ using lorica::api::guarded;
 using lorica::api::require;
 
 struct lorica_architecture {
+    explicit lorica_architecture(const lorica::Architecture & architecture)
+        : tensors(lorica::tensors_of(architecture)) {
+        for (const lorica::TensorSpec & tensor : tensors) {
+            row_orders.push_back(lorica::rows_in_huggingface(tensor.order));
+        }
+    }
+
     std::vector<lorica::TensorSpec> tensors;
+    std::vector<std::vector<int64_t>> row_orders;  // of each; empty: as they are
 };
 
 namespace {
@@ -23,22 +31,13 @@ lorica_tensor_kind kind_of(lorica::TensorSpec::Kind kind) {
     return LORICA_TENSOR_HEAD;
 }
 
-lorica_row_order order_of(lorica::RowOrder order) {
-    switch (order) {
-        case lorica::RowOrder::same: return LORICA_ROWS_SAME;
-        case lorica::RowOrder::rope_pairs: return LORICA_ROWS_ROPE_PAIRS;
-        case lorica::RowOrder::grouped_qkv: break;
-    }
-    return LORICA_ROWS_GROUPED_QKV;
-}
-
 }  // namespace
 
 lorica_status lorica_architecture_of_model(const lorica_model * model, lorica_architecture ** out) {
     return guarded([&] {
         require(model, "model");
         require(out, "out");
-        *out = new lorica_architecture{lorica::tensors_of(model->model->architecture())};
+        *out = new lorica_architecture(model->model->architecture());
     });
 }
 
@@ -48,7 +47,7 @@ lorica_status lorica_architecture_of_metadata(const lorica_gguf_writer * writer,
         require(out, "out");
         const std::vector<std::byte> bytes = lorica::api::metadata_of(*writer);
         const auto file = lorica::GgufFile::from_memory("the metadata", bytes);
-        *out = new lorica_architecture{lorica::tensors_of(lorica::describe(file))};
+        *out = new lorica_architecture(lorica::describe(file));
     });
 }
 
@@ -74,10 +73,8 @@ lorica_status lorica_architecture_get_tensor(const lorica_architecture * archite
         info.hf_name = tensor.hf.c_str();
         info.rows = tensor.rows;
         info.cols = tensor.cols;
-        info.row_order = order_of(tensor.order.order);
-        info.n_head = tensor.order.n_head;
-        info.n_head_kv = tensor.order.n_head_kv;
-        info.head_dim = tensor.order.head_dim;
+        const std::vector<int64_t> & order = architecture->row_orders[static_cast<size_t>(i)];
+        info.row_order = order.empty() ? nullptr : order.data();
         info.conv1d = tensor.conv1d;
         info.is_optional = tensor.is_optional;
         lorica::api::write_struct(info, "out", out);

@@ -43,9 +43,9 @@ lorica::SessionConfig session_config(const lorica_session_params * params) {
     config.max_sequences = p.max_sequences;
     config.max_sequence_length = p.max_sequence_length;
     switch (p.recomputation) {
-        case LORICA_RECOMPUTATION_AUTO: config.checkpointing = lorica::Checkpointing::automatic; break;
-        case LORICA_RECOMPUTATION_OFF: config.checkpointing = lorica::Checkpointing::off; break;
-        case LORICA_RECOMPUTATION_ON: config.checkpointing = lorica::Checkpointing::on; break;
+        case LORICA_RECOMPUTATION_AUTO: config.recomputation = lorica::Recomputation::automatic; break;
+        case LORICA_RECOMPUTATION_OFF: config.recomputation = lorica::Recomputation::off; break;
+        case LORICA_RECOMPUTATION_ON: config.recomputation = lorica::Recomputation::on; break;
         default:
             lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "recomputation ", static_cast<int>(p.recomputation),
                          " does not exist");

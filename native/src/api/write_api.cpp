@@ -4,12 +4,12 @@
 #include "api/api.h"
 #include "api/handles.h"
 #include "common/atomic_file.h"
-#include "export/export_model.h"
-#include "export/row_stream.h"
-#include "export/tensor_source.h"
-#include "export/tensor_types.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
+#include "write/row_stream.h"
+#include "write/tensor_source.h"
+#include "write/tensor_types.h"
+#include "write/write_model.h"
 
 using lorica::api::guarded;
 using lorica::api::require;
@@ -22,12 +22,12 @@ struct lorica_gguf_writer {
 
 namespace {
 
-lorica::ExportConfig export_config(const lorica_write_params * params) {
+lorica::WriteConfig write_config(const lorica_write_params * params) {
     lorica_write_params p{sizeof p, nullptr, 0};
     if (params) lorica::api::read_struct(params, "params", p);
     if (p.n_threads < 0)
         lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_threads is ", p.n_threads, "; it must be at least 0");
-    lorica::ExportConfig config;
+    lorica::WriteConfig config;
     if (p.type) config.type = p.type;
     config.n_threads = p.n_threads;
     return config;
@@ -62,7 +62,7 @@ lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * ad
     return guarded([&] {
         require(model, "model");
         require(path, "path");
-        lorica::merge_model(*model->model, adapter ? adapter->adapter.get() : nullptr, path, export_config(params));
+        lorica::merge_model(*model->model, adapter ? adapter->adapter.get() : nullptr, path, write_config(params));
     });
 }
 
@@ -70,7 +70,7 @@ lorica_status lorica_quantize(const char * source, const char * target, const lo
     return guarded([&] {
         require(source, "source");
         require(target, "target");
-        lorica::quantize_model(source, target, export_config(params));
+        lorica::quantize_model(source, target, write_config(params));
     });
 }
 
@@ -106,6 +106,7 @@ lorica_status lorica_gguf_writer_set_strings(lorica_gguf_writer * writer, const 
                                              const int64_t * offsets, int64_t n) {
     return set_value(writer, key, [&](lorica::GgufWriter & w) {
         require(offsets, "offsets");
+        if (n < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n is ", n, "; it must be at least 0");
         std::vector<std::string> values;
         for (int64_t i = 0; i < n; ++i) {
             if (offsets[i] < 0 || offsets[i + 1] < offsets[i]) {

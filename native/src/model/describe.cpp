@@ -300,6 +300,34 @@ std::vector<TensorSpec> tensors_of(const Architecture & architecture) {
     return all;
 }
 
+std::vector<int64_t> rows_in_huggingface(const Rows & rows) {
+    std::vector<int64_t> all;
+    const int64_t head_dim = rows.head_dim;
+    const auto add = [&](int64_t first, int64_t n) {
+        for (int64_t row = first; row < first + n; ++row) all.push_back(row);
+    };
+    switch (rows.order) {
+        case RowOrder::same: break;
+        case RowOrder::rope_pairs:
+            for (int64_t first = 0; first < rows.n_head * head_dim; first += head_dim) {
+                for (int64_t pair = first; pair < first + head_dim / 2; ++pair) {
+                    all.push_back(pair);
+                    all.push_back(pair + head_dim / 2);
+                }
+            }
+            break;
+        case RowOrder::grouped_qkv: {
+            const int64_t q_rows = rows.n_head / rows.n_head_kv * head_dim, group_rows = q_rows + 2 * head_dim;
+            for (int64_t group = 0; group < rows.n_head_kv; ++group) add(group * group_rows, q_rows);
+            for (int64_t group = 0; group < rows.n_head_kv; ++group) add(group * group_rows + q_rows, head_dim);
+            for (int64_t group = 0; group < rows.n_head_kv; ++group)
+                add(group * group_rows + q_rows + head_dim, head_dim);
+            break;
+        }
+    }
+    return all;
+}
+
 std::vector<Names> linear_names(const Architecture & architecture) {
     std::vector<Names> all;
     for (const Program & kind : architecture.kinds) {

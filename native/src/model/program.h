@@ -57,6 +57,9 @@ struct Rows {
     bool operator==(const Rows &) const = default;
 };
 
+// Row i of GGUF's is row [i] of Hugging Face's; empty: row i.
+std::vector<int64_t> rows_in_huggingface(const Rows & rows);
+
 struct LinearSpec {
     Names names;
     int64_t out = 0, in = 0;

@@ -83,8 +83,8 @@ MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const Ses
     // The top block is passed backwards right after its forward pass.
     const int32_t n_blocks = model.shape().n_layer - AttachedAdapter(model, adapter, nullptr).first_layer();
     const int32_t most = std::max(0, n_blocks - 1);
-    if (config.checkpointing != Checkpointing::automatic) {
-        return plan_with(model, adapter, config, config.checkpointing == Checkpointing::on ? most : 0);
+    if (config.recomputation != Recomputation::automatic) {
+        return plan_with(model, adapter, config, config.recomputation == Recomputation::on ? most : 0);
     }
     // What is free now is not all taken: other programs grow, and the file of the model is read from memory only while
     // it stays there.
@@ -107,9 +107,9 @@ void Session::refuse(const Model & model, const Adapter * adapter, const Session
                      const MemoryPlan & plan) {
     std::string advice;
     SessionConfig smaller = config;
-    smaller.checkpointing = Checkpointing::on;
+    smaller.recomputation = Recomputation::on;
     if (plan.recomputed_layers == 0 && Session::plan(model, adapter, smaller).fits()) {
-        advice = "activation checkpointing would fit";
+        advice = "recomputation would fit";
     } else {
         int32_t fits = 0;
         for (int32_t low = 1, high = config.max_tokens - 1; low <= high;) {
@@ -123,9 +123,8 @@ void Session::refuse(const Model & model, const Adapter * adapter, const Session
                 high = middle - 1;
             }
         }
-        advice = fits > 0
-                     ? "with activation checkpointing, " + std::to_string(fits) + " tokens per micro-batch would fit"
-                     : "no micro-batch fits beside this model; take a smaller model or a lower rank";
+        advice = fits > 0 ? "with recomputation, " + std::to_string(fits) + " tokens per micro-batch would fit"
+                          : "no micro-batch fits beside this model; take a smaller model or a lower rank";
     }
     fail(LORICA_ERROR_OUT_OF_MEMORY, "training needs ", mebibytes(plan.total()), " and ", mebibytes(plan.available),
          " are available; ", advice);

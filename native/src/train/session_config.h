@@ -5,14 +5,14 @@
 
 namespace lorica {
 
-enum class Checkpointing { automatic, off, on };
+enum class Recomputation { automatic, off, on };
 enum class Optimizer : uint32_t { adamw, adamw_8bit };
 
 struct SessionConfig {
     int32_t max_tokens = 512;
     int32_t max_sequences = 0;        // 0: max_tokens
     int32_t max_sequence_length = 0;  // 0: max_tokens
-    Checkpointing checkpointing = Checkpointing::automatic;
+    Recomputation recomputation = Recomputation::automatic;
     Optimizer optimizer = Optimizer::adamw;
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
     double neftune_alpha = 0;  // 0: no noise

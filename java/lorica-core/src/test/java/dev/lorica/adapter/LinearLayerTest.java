@@ -16,17 +16,15 @@ class LinearLayerTest {
             List<LinearLayer> layers = LinearLayer.of(model);
 
             assertThat(layers).hasSize(7 * model.info().layers());
-            assertThat(layers.get(0))
-                    .isEqualTo(new LinearLayer(
-                            0,
-                            "blk.0.attn_q",
-                            "model.layers.0.self_attn.q_proj",
-                            new RowOrder(
-                                    RowOrder.Kind.ROPE_PAIRS,
-                                    model.info().heads(),
-                                    model.info().heads(),
-                                    model.info().headDim()),
-                            false));
+            LinearLayer first = layers.get(0);
+            assertThat(first.index()).isZero();
+            assertThat(first.gguf()).isEqualTo("blk.0.attn_q");
+            assertThat(first.peft()).isEqualTo("model.layers.0.self_attn.q_proj");
+            assertThat(first.order().rows())
+                    .hasSize(model.info().heads() * model.info().headDim())
+                    .startsWith(0, model.info().headDim() / 2, 1);
+            assertThat(layers.get(2).order().isSame()).isTrue();
+            assertThat(first.transposed()).isFalse();
             assertThat(layers.get(13).gguf()).isEqualTo("blk.1.ffn_down");
             assertThat(LinearLayer.ofTensor(layers, "blk.1.ffn_up.weight.lora_b"))
                     .isEqualTo(layers.get(12));

@@ -7,6 +7,7 @@ import dev.lorica.internal.c.lorica_architecture;
 import dev.lorica.internal.c.lorica_architecture_tensor;
 import java.util.ArrayList;
 import java.util.List;
+import org.bytedeco.javacpp.LongPointer;
 
 /** The tensors of a model as its description has them: names in both worlds, shapes, orders of rows. The one table of this kind. */
 public final class TensorTable {
@@ -96,12 +97,12 @@ public final class TensorTable {
     }
 
     private static RowOrder order(lorica_architecture_tensor t) {
-        int order = t.row_order();
-        if (order == Lorica.LORICA_ROWS_SAME) {
+        LongPointer order = t.row_order();
+        if (order == null || order.isNull()) {
             return RowOrder.SAME;
         }
-        RowOrder.Kind kind =
-                order == Lorica.LORICA_ROWS_ROPE_PAIRS ? RowOrder.Kind.ROPE_PAIRS : RowOrder.Kind.GROUPED_QKV;
-        return new RowOrder(kind, t.n_head(), t.n_head_kv(), t.head_dim());
+        long[] rows = new long[Math.toIntExact(t.rows())];
+        order.get(rows);
+        return new RowOrder(rows);
     }
 }

@@ -44,7 +44,7 @@ public static final int LORICA_LOG_DEBUG = 0, LORICA_LOG_INFO = 1, LORICA_LOG_WA
 // Parsed from lorica/lorica.h
 
 /*
- * lorica.h: fine-tuning and running quantized Llama models. This is the whole public interface of liblorica.
+ * lorica.h: fine-tuning and running quantized language models. This is the whole public interface of liblorica.
  *
  * A LoRA trained on a 4-bit file, in one screen (error checks left out; every call returns a status):
  *
@@ -79,15 +79,23 @@ public static final int LORICA_LOG_DEBUG = 0, LORICA_LOG_INFO = 1, LORICA_LOG_WA
  *   released with the *_free function of its type, which accepts NULL, in any order: what an object was made from lives
  *   on inside of it.
  *   Structs begin with struct_size, which the caller sets to sizeof before the call, of those that it gives and of
- * those that it receives. So they can grow at their end: a library reads and writes no more than the caller knows,
- * takes defaults for the rest, and refuses a larger struct unless what it does not know is zero. Words: a *training
- * session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text is run through;
- * *recomputation* is computing activations again in the backward pass instead of keeping them; a *checkpoint* is a
- * saved state. Threads: distinct handles may be used from distinct threads at once. One handle is used by one thread at
- * a time, except lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that
- * cancel. Errors: every function that can fail returns a lorica_status and writes nothing to its outputs unless it
- * returns LORICA_OK. lorica_last_error() then says what was wrong, where, and what to do about it. Nothing is printed,
- * and nothing exits, throws or aborts across this boundary.
+ *   those that it receives. So they can grow at their end: a library reads and writes no more than the caller knows,
+ *   takes defaults for the rest, and refuses a larger struct unless what it does not know is zero.
+ *
+ * Words
+ *   A *training session* (lorica_session) is what trains an adapter; a *KV cache* (lorica_kv_cache) is what a text is
+ *   run through; *recomputation* is computing activations again in the backward pass instead of keeping them; a
+ *   *checkpoint* is a saved state.
+ *
+ * Threads
+ *   Distinct handles may be used from distinct threads at once. One handle is used by one thread at a time, except
+ *   lorica_model and lorica_tokenizer, which are immutable and may be shared, and the functions that cancel.
+ *
+ * Errors
+ *   Every function that can fail returns a lorica_status, and writes to its outputs only when it returns LORICA_OK.
+ *   lorica_last_error() says what was wrong, where, and what to do about it. NULL for a handle or another required
+ *   pointer is INVALID_ARGUMENT, and so is an index out of range; the comments name what else there is. Nothing is
+ *   printed, and nothing exits, throws or aborts across this boundary.
  */
 // #ifndef LORICA_H
 // #define LORICA_H
@@ -119,7 +127,7 @@ public static native @Cast("const char*") BytePointer lorica_version();
  * the next failing call on this thread. */
 public static native @Cast("const char*") BytePointer lorica_last_error();
 
-/* Replaces the log callback of the process; NULL silences the log, which is the default. */
+/* Replaces the log callback of the process; NULL, the default: nothing is logged. */
 public static native void lorica_log_set(lorica_log_callback callback, Pointer user_data);
 
 /* What computes is one pool of threads for the whole process. It is as large as the number of processors that affinity
@@ -157,7 +165,7 @@ public static native @Cast("int64_t") long lorica_gguf_n_tensors(@Const lorica_g
 public static native @Cast("const char*") BytePointer lorica_gguf_key(@Const lorica_gguf gguf, @Cast("int64_t") long i);
 
 /* Value of metadata entry i as JSON text: numbers, true/false, strings, and arrays of these, of which at most the first
- * `max_array` elements are written (-1: all), the rest shown by nothing. NULL when i is out of range. Owned by the
+ * `max_array` elements are written (-1: all). NULL when i is out of range. Owned by the
  * handle and valid until the next call of this function on it. */
 public static native @Cast("const char*") BytePointer lorica_gguf_value_json(lorica_gguf gguf, @Cast("int64_t") long i, @Cast("int64_t") long max_array);
 
@@ -324,15 +332,15 @@ public static native @Cast("lorica_status") int lorica_cuda_set_library(String p
 /* Opens a GGUF model, memory-mapped: weights stay in their blocks and are shared between processes. Every header,
  * shape, type, offset and metadata value is validated first. Of a model in several files the first is given, see
  * lorica_gguf_open. Errors: IO, FORMAT, INVALID_ARGUMENT (one of several files, but not the first), UNSUPPORTED
- * (architecture, tensor type, tokenizer is not looked at), DEVICE. */
+ * (architecture, tensor type; the tokenizer is not looked at), DEVICE, OUT_OF_MEMORY. */
 public static native @Cast("lorica_status") int lorica_model_load(@Cast("const char*") BytePointer path, @Const lorica_model_params params, @Cast("lorica_model**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_model_load(@Cast("const char*") BytePointer path, @Const lorica_model_params params, @ByPtrPtr lorica_model out);
 public static native @Cast("lorica_status") int lorica_model_load(String path, @Const lorica_model_params params, @ByPtrPtr lorica_model out);
 public static native void lorica_model_free(lorica_model model);
 
-/* Whether the files of a mapped model are what they were when it was loaded: size, time of modification and a sample.
- * lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors: MISMATCH,
- * what was computed meanwhile may be wrong; IO.
+/* LORICA_OK if the files of a mapped model are what they were when it was loaded: size, time of modification and a
+ * sample. lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors:
+ * MISMATCH, what was computed meanwhile may be wrong; IO.
  *
  * Of a mapped file that is cut while it is in use, the missing pages read as zeros, and the call that read them fails
  * with IO, as do all later ones with this model. For that the library has a handler of SIGBUS, installed when the first
@@ -540,15 +548,6 @@ public static final int
     LORICA_TENSOR_NORM = 2,
     LORICA_TENSOR_BIAS = 3,
     LORICA_TENSOR_HEAD = 4;
-
-/* How the rows in a GGUF file differ from those in Hugging Face's. Whatever else has an element per row follows: a
- * LoRA's B, a DoRA's magnitudes, a bias. */
-/** enum lorica_row_order */
-public static final int
-    LORICA_ROWS_SAME = 0,
-    LORICA_ROWS_ROPE_PAIRS = 1, /* within each of n_head heads of head_dim rows, Hugging Face's row j + k * head_dim / 2
-                                   is GGUF's row 2j + k */
-    LORICA_ROWS_GROUPED_QKV = 2; /* GGUF has [q][k][v], Hugging Face [kv group][its q heads, k, v] */
 // Targeting lorica_architecture_tensor.java
 
 
@@ -692,7 +691,8 @@ public static native @Cast("lorica_status") int lorica_session_measure_speed(lor
 /* Steps done, including those of a loaded state. */
 public static native @Cast("int64_t") long lorica_session_step_count(@Const lorica_session session);
 
-/* Copies the gradient sums of adapter tensor i out (for tests and all-reduce), or into the session. n = rows * cols. */
+/* Copies the gradient sums of adapter tensor i, f32[rows, cols], out of or into the session; n is rows * cols,
+ * checked. */
 public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatPointer data,
                                                      @Cast("int64_t") long n);
 public static native @Cast("lorica_status") int lorica_session_get_gradient(@Const lorica_session session, int i, FloatBuffer data,

@@ -29,15 +29,15 @@ public class lorica_architecture_tensor extends Pointer {
 
     public native @Cast("size_t") long struct_size(); public native lorica_architecture_tensor struct_size(long setter); /* sizeof, set by the caller */
     public native @Cast("lorica_tensor_kind") int kind(); public native lorica_architecture_tensor kind(int setter);
-    public native int layer(); public native lorica_architecture_tensor layer(int setter);        /* -1: of none */
-    public native @Cast("const char*") BytePointer name(); public native lorica_architecture_tensor name(BytePointer setter);    /* in GGUF files: "blk.0.attn_q.weight"; owned by the handle */
-    public native @Cast("const char*") BytePointer hf_name(); public native lorica_architecture_tensor hf_name(BytePointer setter); /* in Hugging Face's: "model.layers.0.self_attn.q_proj.weight"; owned by the handle */
+    public native int layer(); public native lorica_architecture_tensor layer(int setter);             /* -1: of none */
+    public native @Cast("const char*") BytePointer name(); public native lorica_architecture_tensor name(BytePointer setter);         /* in GGUF files: "blk.0.attn_q.weight"; owned by the handle */
+    public native @Cast("const char*") BytePointer hf_name(); public native lorica_architecture_tensor hf_name(BytePointer setter);      /* in Hugging Face's: "model.layers.0.self_attn.q_proj.weight"; owned by the handle */
     public native @Cast("int64_t") long rows(); public native lorica_architecture_tensor rows(long setter);
-    public native @Cast("int64_t") long cols(); public native lorica_architecture_tensor cols(long setter);   /* W[rows, cols]: out and in; cols 1 for a vector of `rows` elements */
-    public native @Cast("lorica_row_order") int row_order(); public native lorica_architecture_tensor row_order(int setter);
-    public native int n_head(); public native lorica_architecture_tensor n_head(int setter);
-    public native int n_head_kv(); public native lorica_architecture_tensor n_head_kv(int setter);
-    public native int head_dim(); public native lorica_architecture_tensor head_dim(int setter); /* of the row order; 0 where it needs none */
-    public native @Cast("bool") boolean conv1d(); public native lorica_architecture_tensor conv1d(boolean setter);                         /* Hugging Face stores it transposed, [in, out] */
-    public native @Cast("bool") boolean is_optional(); public native lorica_architecture_tensor is_optional(boolean setter);                    /* may be missing: the embedding stands in for the head */
+    public native @Cast("int64_t") long cols(); public native lorica_architecture_tensor cols(long setter);        /* W[rows, cols]: out and in; cols 1 for a vector of `rows` elements */
+    public native @Cast("const int64_t*") LongPointer row_order(); public native lorica_architecture_tensor row_order(LongPointer setter); /* [rows] row i is row row_order[i] in Hugging Face's file, of a LoRA's B, a DoRA's
+                                  magnitudes and a bias too; owned by the handle. NULL: row i. The halves of each head
+                                  of q and k that rotate are interleaved, and where q, k and v are one layer, all of q
+                                  stand before k and v. */
+    public native @Cast("bool") boolean conv1d(); public native lorica_architecture_tensor conv1d(boolean setter);               /* Hugging Face stores it transposed, [in, out] */
+    public native @Cast("bool") boolean is_optional(); public native lorica_architecture_tensor is_optional(boolean setter);          /* may be missing: the embedding stands in for the head */
 }

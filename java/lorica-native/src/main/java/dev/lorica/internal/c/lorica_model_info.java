@@ -28,7 +28,7 @@ public class lorica_model_info extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_model_info struct_size(long setter);         /* sizeof, set by the caller */
-    public native @Cast("const char*") BytePointer architecture(); public native lorica_model_info architecture(BytePointer setter);  /* "llama" */
+    public native @Cast("const char*") BytePointer architecture(); public native lorica_model_info architecture(BytePointer setter);  /* general.architecture: "llama", "qwen3" */
     public native @Cast("const char*") BytePointer name(); public native lorica_model_info name(BytePointer setter);          /* general.name, "" when absent */
     public native @Cast("const char*") BytePointer file_type(); public native lorica_model_info file_type(BytePointer setter);     /* the tensor type that most weights have: "Q4_0" */
     public native @Cast("const char*") BytePointer device(); public native lorica_model_info device(BytePointer setter);        /* the device chosen: "cpu", "cuda:0" */

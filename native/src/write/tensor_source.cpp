@@ -1,4 +1,4 @@
-#include "export/tensor_source.h"
+#include "write/tensor_source.h"
 
 #include <algorithm>
 #include <vector>

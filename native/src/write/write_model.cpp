@@ -1,4 +1,4 @@
-#include "export/export_model.h"
+#include "write/write_model.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,10 +12,10 @@
 #include "common/atomic_file.h"
 #include "common/error.h"
 #include "common/quote.h"
-#include "export/row_stream.h"
-#include "export/tensor_types.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
+#include "write/row_stream.h"
+#include "write/tensor_types.h"
 
 namespace lorica {
 
@@ -192,8 +192,7 @@ struct Classified {
     }
 };
 
-void write_model(const GgufFile & file, const Adapter * adapter, const std::string & path,
-                 const ExportConfig & config) {
+void write_model(const GgufFile & file, const Adapter * adapter, const std::string & path, const WriteConfig & config) {
     const std::map<std::string, Change> changes = changes_of(adapter);
     const Classified classified(adapter);
     require_other_files(path, file);
@@ -252,14 +251,14 @@ void write_model(const GgufFile & file, const Adapter * adapter, const std::stri
 
 }  // namespace
 
-void merge_model(const Model & model, const Adapter * adapter, const std::string & path, const ExportConfig & config) {
+void merge_model(const Model & model, const Adapter * adapter, const std::string & path, const WriteConfig & config) {
     if (adapter && adapter->model().get() != &model) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
     write_model(model.file(), adapter, path, config);
 }
 
-void quantize_model(const std::string & source, const std::string & target, const ExportConfig & config) {
+void quantize_model(const std::string & source, const std::string & target, const WriteConfig & config) {
     if (!config.type) fail(LORICA_ERROR_INVALID_ARGUMENT, "no type is given; Q4_K_M is a good first choice");
     const GgufFile file = GgufFile::open(source);
     if (file.find_string("general.type").value_or("model") == "adapter") {

@@ -9,7 +9,7 @@
 
 namespace lorica {
 
-struct ExportConfig {
+struct WriteConfig {
     std::optional<std::string> type;  // as lorica_write_params has it
     int32_t n_threads = 0;
 };
@@ -17,9 +17,9 @@ struct ExportConfig {
 // W + scale B A for every pair of the adapter, which may be null; IA3's factors times rows with their biases, or times
 // columns; trained vectors in their places; a classifier's tensors, in f32. Errors: INVALID_ARGUMENT, UNSUPPORTED,
 // NON_FINITE, IO.
-void merge_model(const Model & model, const Adapter * adapter, const std::string & path, const ExportConfig & config);
+void merge_model(const Model & model, const Adapter * adapter, const std::string & path, const WriteConfig & config);
 
 // Any architecture; config.type is needed. Errors: IO, FORMAT and those above.
-void quantize_model(const std::string & source, const std::string & target, const ExportConfig & config);
+void quantize_model(const std::string & source, const std::string & target, const WriteConfig & config);
 
 }  // namespace lorica

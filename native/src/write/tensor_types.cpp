@@ -1,4 +1,4 @@
-#include "export/tensor_types.h"
+#include "write/tensor_types.h"
 
 #include <algorithm>
 #include <array>

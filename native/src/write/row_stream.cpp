@@ -1,4 +1,4 @@
-#include "export/row_stream.h"
+#include "write/row_stream.h"
 
 #if defined(__linux__)
 #include <dlfcn.h>

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "common/mapped_file.h"
-#include "export/row_stream.h"
+#include "write/row_stream.h"
 
 namespace lorica {
 

@@ -12,13 +12,13 @@
 #include <set>
 
 #include "common/error.h"
-#include "export/export_model.h"
-#include "export/row_stream.h"
-#include "export/tensor_types.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
 #include "support/counted_memory.h"
 #include "support/training.h"
+#include "write/row_stream.h"
+#include "write/tensor_types.h"
+#include "write/write_model.h"
 
 namespace lorica {
 namespace {
@@ -44,7 +44,7 @@ std::string error_of(const std::function<void()> & call) {
     return "no error";
 }
 
-struct ExportTest : testing::Test {
+struct WriteModelTest : testing::Test {
     TempDir dir;
     TestModel shape;
 
@@ -86,7 +86,7 @@ struct ExportTest : testing::Test {
     }
 };
 
-TEST_F(ExportTest, EveryWeightIsTheSumRoundedToItsType) {
+TEST_F(WriteModelTest, EveryWeightIsTheSumRoundedToItsType) {
     for (const ggml_type base : {GGML_TYPE_F32, GGML_TYPE_Q4_0}) {
         const auto source = model(base);
         const auto lora = adapter(source);
@@ -108,7 +108,7 @@ TEST_F(ExportTest, EveryWeightIsTheSumRoundedToItsType) {
     }
 }
 
-TEST_F(ExportTest, WithoutATypeOnlyAdaptedTensorsChangeTheirs) {
+TEST_F(WriteModelTest, WithoutATypeOnlyAdaptedTensorsChangeTheirs) {
     const auto source = model(GGML_TYPE_Q4_0);
     const auto lora = adapter(source);
     merge_model(*source, lora.get(), dir / "merged.gguf", {});
@@ -127,7 +127,7 @@ TEST_F(ExportTest, WithoutATypeOnlyAdaptedTensorsChangeTheirs) {
                 testing::UnorderedElementsAre("blk.0.attn_q.weight", "blk.1.attn_q.weight", "blk.1.ffn_down.weight"));
 }
 
-TEST_F(ExportTest, AStackIsMergedAsItsPartsOneAfterTheOther) {
+TEST_F(WriteModelTest, AStackIsMergedAsItsPartsOneAfterTheOther) {
     const auto source = model(GGML_TYPE_F32);
     const auto one = adapter(source), other = adapter(source);
     other->set_scale_factor(-2);
@@ -140,7 +140,7 @@ TEST_F(ExportTest, AStackIsMergedAsItsPartsOneAfterTheOther) {
     }
 }
 
-TEST_F(ExportTest, AModelThatIsOfTheTypeAlreadyIsCopied) {
+TEST_F(WriteModelTest, AModelThatIsOfTheTypeAlreadyIsCopied) {
     const auto source = model(GGML_TYPE_F32);
     quantize_model(dir / "model.gguf", dir / "again.gguf", {"F32", 2});
     const GgufFile file = GgufFile::open(dir / "again.gguf");
@@ -149,7 +149,7 @@ TEST_F(ExportTest, AModelThatIsOfTheTypeAlreadyIsCopied) {
     EXPECT_EQ(file.find_int("general.file_type"), 0);
 }
 
-TEST_F(ExportTest, WhatCannotBeWrittenLeavesTheOldFile) {
+TEST_F(WriteModelTest, WhatCannotBeWrittenLeavesTheOldFile) {
     const auto source = model(GGML_TYPE_F32);
     const auto lora = adapter(source);
     std::ofstream(dir / "old.gguf") << "old";
@@ -171,7 +171,7 @@ TEST_F(ExportTest, WhatCannotBeWrittenLeavesTheOldFile) {
     EXPECT_EQ(std::string(std::istreambuf_iterator<char>(old), {}), "old");
 }
 
-TEST_F(ExportTest, NoOutputIsItsInputUnderWhateverName) {
+TEST_F(WriteModelTest, NoOutputIsItsInputUnderWhateverName) {
     const auto source = model(GGML_TYPE_F32);
     std::filesystem::create_symlink(dir / "model.gguf", dir / "link.gguf");
     std::filesystem::create_hard_link(dir / "model.gguf", dir / "hard.gguf");
@@ -188,7 +188,7 @@ TEST_F(ExportTest, NoOutputIsItsInputUnderWhateverName) {
 }
 
 // The layers of the Q6_K tensors that llama.cpp's log shows for a Llama of 32 layers.
-TEST_F(ExportTest, MixesAreThoseOfLlamaCpp) {
+TEST_F(WriteModelTest, MixesAreThoseOfLlamaCpp) {
     GgufWriter writer;
     writer.set_string("general.architecture", "llama");
     writer.set_u32("llama.block_count", 32);
@@ -236,7 +236,7 @@ TEST_F(ExportTest, MixesAreThoseOfLlamaCpp) {
     EXPECT_EQ(TensorTypes("Q4_0", file).of(*file.find_tensor("token_embd.weight")), GGML_TYPE_Q4_0);
 }
 
-TEST_F(ExportTest, MemoryDoesNotGrowWithTheModel) {
+TEST_F(WriteModelTest, MemoryDoesNotGrowWithTheModel) {
     std::map<int, int64_t> most;
     shape.n_embd = 256;
     shape.n_ff = 1024;
