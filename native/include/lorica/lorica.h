@@ -368,7 +368,7 @@ typedef struct lorica_adapter_params {
      * token of a decoder (score, without a bias). It is trained whole and stored with the adapter, and begins as the
      * model's where that has one of as many outputs, else as N(0, 0.02^2). */
     int32_t n_outputs;           /* 0: none */
-    const char * const * labels; /* [n_outputs] what the outputs are called; NULL: nothing */
+    const char ** labels;        /* [n_outputs] what the outputs are called; NULL: nothing */
     const char * problem;        /* transformers' problem_type; NULL: "" */
 } lorica_adapter_params;
 

@@ -18,15 +18,20 @@ import dev.lorica.data.Dataset;
 import dev.lorica.data.Example;
 import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.FieldNames;
+import dev.lorica.data.Labels;
 import dev.lorica.data.Lengths;
 import dev.lorica.data.Message;
 import dev.lorica.data.Packer;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.RecordKind;
+import dev.lorica.data.TextEncoder;
 import dev.lorica.data.TextTemplate;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.ClassMetrics;
+import dev.lorica.eval.Embedder;
 import dev.lorica.eval.Evaluator;
 import dev.lorica.eval.Loss;
+import dev.lorica.eval.TextClassifier;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.AtomicFile;
@@ -88,6 +93,7 @@ import org.junit.jupiter.api.io.TempDir;
 class ArgumentsTest {
     /** What says itself that it may be null: {@code Class.method.parameter}, or a parameter of a record in all its constructors. */
     private static final Set<String> MAY_BE_NULL = Set.of(
+            "Adapter.create.labels",
             "Adapter.exportPeft.baseModel",
             "Adapter.save.baseModel",
             "AdapterMetadata.method",
@@ -123,6 +129,7 @@ class ArgumentsTest {
             "Dataset.load.promptField",
             "Dataset.load.responseField",
             "Dataset.loadText.textField",
+            "Embedder.adapter",
             "Evaluator.adapter",
             "ExampleEncoder.template",
             "FieldNames.prompt",
@@ -131,6 +138,11 @@ class ArgumentsTest {
             "FieldNames.system",
             "FieldNames.messages",
             "FieldNames.text",
+            "FieldNames.label",
+            "FieldNames.textPair",
+            "FieldNames.classes.text",
+            "FieldNames.classes.label",
+            "FieldNames.classes.textPair",
             "FieldNames.of.prompt",
             "FieldNames.of.response",
             "Generator.adapter",
@@ -143,6 +155,9 @@ class ArgumentsTest {
             "Notes.old",
             "Notes.asked",
             "Notes.withReference.logProbs",
+            "TextClassifier.adapter",
+            "TextClassifier.classify.seconds",
+            "TextEncoder.encode.second",
             "Trainer.checkpoints.folder",
             "Trainer.resume.checkpoint",
             "Trainer.plan.evalData",
@@ -153,6 +168,7 @@ class ArgumentsTest {
             "AdapterInfo",
             "AnswerEvaluation",
             "BaseModel",
+            "Classification",
             "CudaInfo",
             "DataReport",
             "DeviceInfo",
@@ -218,6 +234,7 @@ class ArgumentsTest {
         Dataset dataset = Dataset.load(data);
         examples = TokenizedDataset.of(dataset, model.tokenizer(), DataConfig.ofMaxLength(64));
         TrainingConfig config = TrainingConfig.defaults();
+        Labels twoClasses = new Labels(Labels.Problem.SINGLE_LABEL_CLASSIFICATION, List.of("a", "b"));
         good(Model.class, () -> model);
         good(Adapter.class, () -> adapter);
         good(Tokenizer.class, model::tokenizer);
@@ -251,6 +268,15 @@ class ArgumentsTest {
                 RewardFunction.Completion.class,
                 () -> new RewardFunction.Completion(DataRecord.of("Who?", "He."), "Who?", "She.", 2, true));
         good(ToDoubleFunction.class, () -> (ToDoubleFunction<?>) completion -> 0);
+        good(Labels.class, () -> twoClasses);
+        good(ClassMetrics.class, () -> new ClassMetrics(twoClasses));
+        good(TextEncoder.class, () -> new TextEncoder(model.tokenizer(), 64));
+        good(Embedder.class, () -> open(new Embedder(model)));
+        good(
+                TextClassifier.class,
+                () -> open(new TextClassifier(
+                        model,
+                        open(Adapter.create(model, LoraConfig.builder().rank(2).build(), twoClasses)))));
         good(LearningRate.class, () -> new LearningRate(config, 10));
         good(GgufFile.class, () -> open(GgufFile.open(TestModels.austen())));
         good(SafetensorsFile.class, () -> open(SafetensorsFile.open(safetensors)));

@@ -29,7 +29,7 @@ class ReadmeTest {
         Path readme = TestModels.repository("README.md");
         List<MatchResult> examples =
                 JAVA.matcher(Files.readString(readme)).results().toList();
-        assertThat(examples).hasSize(4);
+        assertThat(examples).hasSize(5);
         Path data = temp.resolve("data.json");
         Files.writeString(data, "[{\"question\": \"Where is Pemberley?\", \"answer\": \"In Derbyshire.\"}]");
         Path output = temp.resolve("adapter");
@@ -48,6 +48,14 @@ class ReadmeTest {
                 .replace("\"austen\"", literal(output))
                 .replace("\"brief\"", literal(output)));
 
+        Path labelled = temp.resolve("labelled.jsonl");
+        Files.writeString(
+                labelled, "{\"text\": \"good\", \"label\": \"up\"}\n{\"text\": \"bad\", \"label\": \"down\"}\n");
+        run("TrainingConfig config = TrainingConfig.defaults();\n"
+                + "Path file = Path.of(" + literal(labelled) + ");\n"
+                + "try (Model model = Model.load(Path.of(" + literal(TestModels.austen()) + "))) {\n"
+                + examples.get(2).group(1) + "}");
+
         Path pairs = temp.resolve("pairs.json");
         Files.writeString(
                 pairs,
@@ -56,7 +64,7 @@ class ReadmeTest {
                 + "Adapter adapter = Adapter.create(model, LoraConfig.defaults())) {\n"
                 + "TrainingConfig config = TrainingConfig.defaults();\n"
                 + "Path file = Path.of(" + literal(pairs) + ");\n"
-                + examples.get(2).group(1) + "System.out.println(mine.name());}");
+                + examples.get(3).group(1) + "System.out.println(mine.name());}");
 
         Path prompts = temp.resolve("prompts.json");
         Files.writeString(prompts, "[{\"prompt\": \"Where is Pemberley?\"}]");
@@ -64,7 +72,7 @@ class ReadmeTest {
                 + "Adapter adapter = Adapter.create(model, LoraConfig.defaults())) {\n"
                 + "TrainingConfig config = TrainingConfig.builder().maxSteps(1).build();\n"
                 + "Path file = Path.of(" + literal(prompts) + ");\n"
-                + examples.get(3).group(1) + "System.out.println(brief.name());}");
+                + examples.get(4).group(1) + "System.out.println(brief.name());}");
     }
 
     private static String literal(Path path) {
@@ -75,8 +83,8 @@ class ReadmeTest {
         Path source = temp.resolve("Example.java");
         Files.writeString(
                 source,
-                "import dev.lorica.*; import dev.lorica.adapter.*; import dev.lorica.data.*; import dev.lorica.generate.*;\n"
-                        + "import dev.lorica.train.*; import java.nio.file.Path; import java.util.List;\n"
+                "import dev.lorica.*; import dev.lorica.adapter.*; import dev.lorica.data.*; import dev.lorica.eval.*;\n"
+                        + "import dev.lorica.generate.*; import dev.lorica.train.*; import java.nio.file.Path; import java.util.List;\n"
                         + "class Example { public static void main(String[] args) {\n" + example + "}}\n");
 
         ByteArrayOutputStream messages = new ByteArrayOutputStream();

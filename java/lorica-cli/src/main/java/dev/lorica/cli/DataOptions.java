@@ -8,6 +8,7 @@ import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataReport;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.FieldNames;
+import dev.lorica.data.Labels;
 import dev.lorica.data.Overflow;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.RecordKind;
@@ -69,6 +70,19 @@ final class DataOptions {
     String textField;
 
     @Option(
+            names = "--label-field",
+            paramLabel = "NAME",
+            description = "Train a classifier: field with what is to be said of a text (a name, a number, or a list of"
+                    + " several). The text is in --text-field; default: text or sentence.")
+    String labelField;
+
+    @Option(
+            names = "--text-pair-field",
+            paramLabel = "NAME",
+            description = "Field with a second text, of a classifier of two.")
+    String textPairField;
+
+    @Option(
             names = "--template",
             paramLabel = "NAME|FILE",
             description =
@@ -120,6 +134,54 @@ final class DataOptions {
     /** What a record is to be. */
     RecordKind records = RecordKind.ANSWERS;
 
+    /** Whether records are texts with labels; what makes no sense with them is refused. */
+    boolean classifies() {
+        if (labelField == null && textPairField != null) {
+            throw new InvalidArgumentException("--text-pair-field belongs to a classifier; name its --label-field");
+        }
+        boolean other = promptField != null
+                || inputField != null
+                || responseField != null
+                || systemField != null
+                || messagesField != null
+                || template != null
+                || chatTemplate != null
+                || system != null
+                || trainOnPrompt;
+        if (labelField != null && other) {
+            throw new InvalidArgumentException("--label-field is for texts with labels: only --text-field and"
+                    + " --text-pair-field go with it, and no template, prompts or answers");
+        }
+        if (labelField != null) {
+            records = RecordKind.CLASSES;
+        }
+        return labelField != null;
+    }
+
+    /** What there is to be said of the texts of all these. */
+    Labels labels(List<DataSource> sources) {
+        return Labels.of(sources.stream().map(source -> load(source.path())).toList());
+    }
+
+    /** All files as one, each as often as it weighs. */
+    TokenizedDataset classified(
+            List<DataSource> sources, Model model, Labels labels, long seed, Consumer<DataReport> each) {
+        List<TokenizedDataset> parts = new ArrayList<>();
+        for (DataSource source : sources) {
+            TokenizedDataset part = classified(load(source.path()), model, labels);
+            each.accept(part.report());
+            parts.add(part.weighted(source.weight(), seed + parts.size()));
+        }
+        return TokenizedDataset.concat(parts);
+    }
+
+    /** Texts with labels as a classifier of this model reads them. */
+    TokenizedDataset classified(Dataset data, Model model, Labels labels) {
+        int context = model.info().contextLength();
+        int length = maxLength != null ? Math.min(maxLength, context) : defaultMaxLength(context);
+        return TokenizedDataset.classified(data, model.tokenizer(), labels, length);
+    }
+
     Dataset load(Path file) {
         return load(file, maxSamples, "--max-samples");
     }
@@ -152,7 +214,9 @@ final class DataOptions {
     }
 
     private FieldNames fieldNames() {
-        return new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField);
+        return classifies()
+                ? FieldNames.classes(textField, textPairField, labelField)
+                : new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField);
     }
 
     static int defaultMaxLength(int modelContext) {

@@ -7,11 +7,14 @@ import dev.lorica.cli.report.ReportPage;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
+import dev.lorica.data.Labels;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.AnswerEvaluation;
+import dev.lorica.eval.ClassMetrics;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.eval.Evaluator;
+import dev.lorica.eval.TextClassifier;
 import dev.lorica.eval.TextEvaluation;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.generate.GenerationConfig;
@@ -144,6 +147,9 @@ final class EvalCommand implements Callable<Integer> {
         if (answers < 0 || answers > 0 && data == null) {
             throw new IllegalArgumentException("--answers needs --data, and a number of questions");
         }
+        if (dataOptions.classifies()) {
+            return evaluateClassifier();
+        }
         if (report != null) {
             Inputs inputs = new Inputs().add(model).add(data).add(text);
             adapters.forEach(name -> inputs.add(AdapterName.of(name).path()));
@@ -171,6 +177,78 @@ final class EvalCommand implements Callable<Integer> {
         }
         print();
         return ExitCode.OK;
+    }
+
+    /** Loss, accuracy, F1, and what is taken for what. */
+    private int evaluateClassifier() {
+        if (data == null || text != null || answers > 0) {
+            throw new IllegalArgumentException("a classifier is measured on --data with a --label-field");
+        }
+        HubFiles.fetchData(terminal, List.of(data));
+        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+                Adapter tuned = AdapterName.load(terminal, base, adapters);
+                TextClassifier classifier = new TextClassifier(base, tuned)) {
+            ClassMetrics metrics = new ClassMetrics(classifier.labels());
+            Dataset records = dataOptions.load(data);
+            List<DataRecord> waiting = new ArrayList<>();
+            for (DataRecord record : records) {
+                waiting.add(record);
+                if (waiting.size() == 256) {
+                    measure(classifier, waiting, records.name(), metrics);
+                }
+            }
+            measure(classifier, waiting, records.name(), metrics);
+            showClasses(classifier.labels(), metrics, records.size());
+        }
+        return ExitCode.OK;
+    }
+
+    private static void measure(
+            TextClassifier classifier, List<DataRecord> waiting, String name, ClassMetrics metrics) {
+        // A label that was never seen is found before anything is computed of it.
+        List<Float> values = waiting.stream()
+                .map(record -> classifier.labels().value(record, name))
+                .toList();
+        List<TextClassifier.Classification> said = classifier.classify(
+                waiting.stream().map(DataRecord::prompt).toList(),
+                waiting.stream().map(DataRecord::input).toList());
+        for (int i = 0; i < said.size(); i++) {
+            metrics.add(said.get(i).outputs(), values.get(i));
+        }
+        waiting.clear();
+    }
+
+    private void showClasses(Labels labels, ClassMetrics metrics, long examples) {
+        if (terminal.json()) {
+            Map<String, Object> all = new LinkedHashMap<>();
+            all.put("loss", metrics.loss());
+            all.putAll(metrics.values());
+            all.put("examples", examples);
+            all.put("labels", labels.names());
+            if (metrics.confusion() != null) {
+                all.put("confusion_matrix", metrics.confusion());
+            }
+            terminal.printJson(all);
+            return;
+        }
+        terminal.out().println(String.format("%-24s%12s", "examples", Format.count(examples)));
+        terminal.out().println(String.format("%-24s%12s", "loss", Format.fixed(metrics.loss(), 4)));
+        metrics.values().forEach((name, value) -> terminal.out()
+                .println(String.format("%-24s%12s", name, Format.fixed(value, 4))));
+        List<List<Long>> confusion = metrics.confusion();
+        if (confusion == null) {
+            return;
+        }
+        terminal.out().println();
+        StringBuilder head = new StringBuilder(String.format("%-24s", "is \\ said"));
+        labels.names().forEach(name -> head.append(String.format("%12.11s", name)));
+        terminal.out().println(head);
+        for (int i = 0; i < confusion.size(); i++) {
+            StringBuilder line =
+                    new StringBuilder(String.format("%-24.23s", labels.names().get(i)));
+            confusion.get(i).forEach(count -> line.append(String.format("%12d", count)));
+            terminal.out().println(line);
+        }
     }
 
     private void measureData(Model base, Adapter tuned, List<Evaluator> evaluators) {

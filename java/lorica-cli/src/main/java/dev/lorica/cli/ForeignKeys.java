@@ -26,7 +26,6 @@ final class ForeignKeys {
             Map.entry("bias", Set.of("none")),
             Map.entry("lora_bias", Set.of("none", "false")),
             Map.entry("fan_in_fan_out", Set.of("false")),
-            Map.entry("metric_for_best_model", Set.of("loss", "eval_loss")),
             Map.entry("greater_is_better", Set.of("false")),
             Map.entry("assistant_only_loss", Set.of("true")),
             Map.entry("completion_only_loss", Set.of("true")),

@@ -110,6 +110,8 @@ public final class LoricaCli implements Callable<Integer> {
                         new GenerateCommand(terminal),
                         new ChatCommand(terminal),
                         new EvalCommand(terminal),
+                        new ClassifyCommand(terminal),
+                        new EmbedCommand(terminal),
                         new ReportCommand(terminal),
                         new ExportCommand(terminal),
                         new MergeCommand(terminal),

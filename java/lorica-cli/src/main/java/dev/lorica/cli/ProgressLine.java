@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.train.TrainingProgress;
 import java.io.PrintStream;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -102,7 +103,18 @@ final class ProgressLine {
         return (reward == null ? "" : "  reward " + Format.fixed(reward, 3))
                 + (length == null ? "" : "  length " + Format.fixed(length, 1))
                 + (margin == null ? "" : "  margin " + Format.fixed(margin, 4))
-                + (share == null ? "" : "  accuracy " + Format.percent(share, 1));
+                + (share == null ? "" : "  accuracy " + Format.percent(share, 1))
+                + ofClasses(metrics);
+    }
+
+    private static String ofClasses(Map<String, Double> metrics) {
+        StringBuilder words = new StringBuilder();
+        for (String name : List.of("accuracy", "f1", "mse")) {
+            if (metrics.containsKey(name)) {
+                words.append("  ").append(name).append(' ').append(Format.fixed(metrics.get(name), 4));
+            }
+        }
+        return words.toString();
     }
 
     private static String numbers(TrainingProgress p) {

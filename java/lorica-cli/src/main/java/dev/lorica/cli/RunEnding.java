@@ -98,6 +98,9 @@ record RunEnding(
                 result.evaluation() == null || !result.evaluation().hasPerplexity()
                         ? null
                         : result.evaluation().perplexity());
+        if (adapter.labels() != null) {
+            json.put("labels", adapter.labels().names());
+        }
         if (objective != Objective.sft()) {
             json.put("objective", objective.name());
             json.put("objective_settings", objective.settings());
@@ -148,6 +151,13 @@ record RunEnding(
     }
 
     void sayHowToUse(List<String> questions, Adapter adapter) {
+        if (adapter.labels() != null) {
+            terminal.out().println("Use it:");
+            terminal.out()
+                    .println("  " + Shell.program() + " classify --model " + Shell.quote(model.toString())
+                            + " --adapter " + Shell.quote(output.toString()) + " --text \"…\"");
+            return;
+        }
         boolean plain = data.report().template().equals(PromptTemplate.PLAIN);
         String question = !questions.isEmpty() ? questions.get(0) : plain ? "Your prompt" : "Your question";
         terminal.out().println("Use it:");

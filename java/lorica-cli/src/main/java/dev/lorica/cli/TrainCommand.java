@@ -3,11 +3,13 @@ package dev.lorica.cli;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.Method;
+import dev.lorica.data.Labels;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.train.Checkpoint;
+import dev.lorica.train.Objective;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
 import dev.lorica.train.TrainingPlan;
@@ -139,6 +141,9 @@ final class TrainCommand implements Callable<Integer> {
     private DataOptions dataOptions = new DataOptions();
 
     @Mixin
+    private ClassifierOptions classifier = new ClassifierOptions();
+
+    @Mixin
     private MethodOptions method = new MethodOptions();
 
     @Mixin
@@ -213,6 +218,14 @@ final class TrainCommand implements Callable<Integer> {
             throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
         }
         dataOptions.records = objective.records();
+        boolean classifies = dataOptions.classifies();
+        classifier.check(classifies);
+        if (classifies && !objective.isPlain()) {
+            throw new IllegalArgumentException("--objective and --label-field exclude each other");
+        }
+        if (classifies && !questions.isEmpty()) {
+            throw new IllegalArgumentException("--ask is for models that answer; a classifier says labels");
+        }
         training.defaultLearningRate = objective.defaultLearningRate(training.defaultLearningRate);
         training.config(
                 dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
@@ -247,15 +260,21 @@ final class TrainCommand implements Callable<Integer> {
     private int train(OutputFolder folder, Checkpoint checkpoint, Workplace place) {
         Path modelFile = HubFiles.model(terminal, model);
         Model base = place.model(modelFile, device.config());
+        Labels found = dataOptions.classifies() && start == null ? dataOptions.labels(data) : null;
         try (Adapter adapter = start == null
                 ? Adapter.create(
-                        base, method.config(lora, training.seed(), base.info().layers()))
+                        base, method.config(lora, training.seed(), base.info().layers()), found)
                 : Adapter.load(base, HubFiles.adapter(terminal, start))) {
             if (start != null) {
                 terminal.err()
                         .println("note: goes on with the adapter " + start
                                 + "; what new ones are made with is not used");
                 format = format.of(adapter.info().method());
+            }
+            Labels labels = dataOptions.classifies() ? adapter.labels() : null;
+            if (dataOptions.classifies() && labels == null) {
+                throw new LoricaException(
+                        "the adapter " + start + " has no classifier; begin a new one without --adapter");
             }
             folder.requireSpace(format.bytes(adapter.info().parameters()));
             TrainingReport report = new TrainingReport(terminal);
@@ -264,9 +283,12 @@ final class TrainCommand implements Callable<Integer> {
                     new TrainingData.Files(data, evalData, evalSplit, maxEvalSamples, training.seed());
             List<Object> all =
                     List.of(modelFile, files, dataOptions.records, EffectiveConfig.valuesOf(spec, dataOptions));
-            TrainingData loaded = place.data(all, () -> TrainingData.load(files, dataOptions, base));
+            TrainingData loaded = place.data(all, () -> TrainingData.load(files, dataOptions, base, labels));
             loaded.describe(report);
-            return train(modelFile, base, adapter, loaded, checkpoint, report);
+            Objective wanted = labels == null
+                    ? objective.objective()
+                    : classifier.objective(labels, loaded.examples().classCounts(labels));
+            return train(modelFile, base, adapter, loaded, checkpoint, report, wanted);
         }
     }
 
@@ -276,15 +298,16 @@ final class TrainCommand implements Callable<Integer> {
             Adapter adapter,
             TrainingData loaded,
             Checkpoint checkpoint,
-            TrainingReport report) {
+            TrainingReport report,
+            Objective wanted) {
         TrainingConfig asGiven = training.config(loaded.maxLength(), checkpoints);
         TrainingConfig trainingConfig = training.perEpoch(
                 asGiven,
-                new Trainer(base, adapter, asGiven, objective.objective())
+                new Trainer(base, adapter, asGiven, wanted)
                         .plan(loaded.examples(), loaded.held())
                         .stepsPerEpoch(),
                 checkpoints);
-        Trainer trainer = new Trainer(base, adapter, trainingConfig, objective.objective())
+        Trainer trainer = new Trainer(base, adapter, trainingConfig, wanted)
                 .precomputeReference(objective.precomputeReference)
                 .checkpoints(output)
                 .resume(checkpoint);
@@ -292,8 +315,8 @@ final class TrainCommand implements Callable<Integer> {
         report.memory(plan.memory());
         report.steps(plan);
         report.parameters(adapter.info().parameters(), base.info().parameters());
-        if (!objective.isPlain()) {
-            report.row("objective", objective.objective().inWords());
+        if (wanted != Objective.sft()) {
+            report.row("objective", wanted.inWords());
         }
         report.example(loaded.report());
         warnAbout(base, loaded.maxLength());
@@ -304,7 +327,7 @@ final class TrainCommand implements Callable<Integer> {
         PromptTemplate template = loaded.report().template();
         List<String> before = begins ? asked.ask(terminal, "Before", base, adapter, template) : List.of();
         // An adapter that training goes on with is its own reference: there is nothing to be seen yet.
-        boolean isReference = objective.objective().usesReference() && adapter.hasEffect();
+        boolean isReference = wanted.usesReference() && adapter.hasEffect();
         Evaluation untrained =
                 loaded.held() == null || !begins || isReference ? null : evaluate(trainer, loaded.held());
 
@@ -329,8 +352,7 @@ final class TrainCommand implements Callable<Integer> {
                             + "Was the learning rate 0 in all of the " + Format.count(result.steps(), "step") + "?");
         }
         format.write(adapter, output, baseModelName);
-        RunEnding ending =
-                new RunEnding(terminal, model, modelFile, output, format, result, plan, loaded, objective.objective());
+        RunEnding ending = new RunEnding(terminal, model, modelFile, output, format, result, plan, loaded, wanted);
         ending.say(untrained);
         Map<String, Object> facts = ending.json(base, adapter, untrained);
         if (progress.resumedFrom() > 0) {

@@ -4,11 +4,14 @@ import dev.lorica.Model;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.DataReport;
+import dev.lorica.data.Dataset;
+import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
 import dev.lorica.data.TokenizedDataset;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.function.Consumer;
 
 /**
@@ -32,15 +35,23 @@ record TrainingData(
     /** The files of a run. {@code evalData}, {@code evalSplit} and {@code maxEvalSamples} may be {@code null}. */
     record Files(List<DataSource> data, Path evalData, Double evalSplit, Integer maxEvalSamples, long seed) {}
 
-    static TrainingData load(Files files, DataOptions options, Model base) {
+    /** @param labels of texts; {@code null}: it is no classifier that is trained */
+    static TrainingData load(Files files, DataOptions options, Model base, Labels labels) {
         List<Consumer<TrainingReport>> lines = new ArrayList<>();
         DataConfig config = options.config(base);
-        TokenizedDataset examples = options.examples(
-                files.data(),
-                base.tokenizer(),
-                config,
-                files.seed(),
-                part -> lines.add(report -> report.data("data", part)));
+        TokenizedDataset examples = labels != null
+                ? options.classified(
+                        files.data(),
+                        base,
+                        labels,
+                        files.seed(),
+                        part -> lines.add(report -> report.data("data", part)))
+                : options.examples(
+                        files.data(),
+                        base.tokenizer(),
+                        config,
+                        files.seed(),
+                        part -> lines.add(report -> report.data("data", part)));
         TokenizedDataset held = null;
         if (files.evalSplit() != null) {
             TokenizedDataset.Split split = examples.split(files.evalSplit(), files.seed());
@@ -52,10 +63,10 @@ record TrainingData(
             lines.add(report -> report.part("data left", left));
         } else if (files.evalData() != null) {
             DataConfig same = DataOptions.withTemplate(config, examples.report().template());
-            held = options.tokenized(
-                    options.load(files.evalData(), files.maxEvalSamples(), "--max-eval-samples"),
-                    base.tokenizer(),
-                    same);
+            Dataset records = options.load(files.evalData(), files.maxEvalSamples(), "--max-eval-samples");
+            held = labels != null
+                    ? options.classified(records, base, labels)
+                    : options.tokenized(records, base.tokenizer(), same);
             DataReport whole = held.report();
             lines.add(report -> report.data("eval data", whole));
         }
@@ -67,6 +78,10 @@ record TrainingData(
             samples = options.load(asked).head(SAMPLES).stream()
                     .filter(record -> !record.isText())
                     .toList();
+        }
+        if (labels != null) {
+            Map<String, Long> counts = examples.classCounts(labels);
+            lines.add(report -> report.classes(labels, counts));
         }
         return new TrainingData(examples, held, config.maxLength(), samples, lines);
     }

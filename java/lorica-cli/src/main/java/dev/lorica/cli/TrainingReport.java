@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.ModelInfo;
 import dev.lorica.data.DataReport;
+import dev.lorica.data.Labels;
 import dev.lorica.data.PairReport;
 import dev.lorica.train.MemoryPlan;
 import dev.lorica.train.TrainingPlan;
@@ -30,6 +31,20 @@ final class TrainingReport {
                         + Format.shortCount(model.parameters()) + " parameters, " + model.layers() + " layers, context "
                         + Format.count(model.contextLength()));
         row("device", model.deviceInWords());
+    }
+
+    /** How many examples there are of each class; the ten largest. */
+    void classes(Labels labels, Map<String, Long> counts) {
+        if (counts.isEmpty()) {
+            row("labels", "numbers (" + labels.problem() + ")");
+            return;
+        }
+        List<String> words = counts.entrySet().stream()
+                .sorted(Map.Entry.<String, Long>comparingByValue().reversed())
+                .limit(10)
+                .map(entry -> entry.getKey() + " " + Format.count(entry.getValue()))
+                .toList();
+        row("classes", String.join(", ", words) + (counts.size() > 10 ? " and " + (counts.size() - 10) + " more" : ""));
     }
 
     void data(String title, DataReport data) {

@@ -116,6 +116,7 @@ class ConfigFileTest {
                         "--optim=adamw_torch",
                         "--group-by-length",
                         "--neftune-noise-alpha=5",
+                        "--metric-for-best-model=eval_loss",
                         "--resume=auto");
         assertThat(notes).singleElement().asString().contains("mean nothing here: bf16");
     }

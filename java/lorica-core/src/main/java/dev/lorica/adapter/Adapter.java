@@ -1,6 +1,7 @@
 package dev.lorica.adapter;
 
 import dev.lorica.Model;
+import dev.lorica.data.Labels;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
@@ -46,6 +47,16 @@ public final class Adapter implements AutoCloseable {
         public boolean isA() {
             return name.endsWith(".lora_a");
         }
+
+        /** Whether it is a part of the classifier: {@code cls.output.weight}. */
+        public boolean isOfClassifier() {
+            return name.startsWith("cls.");
+        }
+
+        /** Whether it is a bias, which is not drawn towards 0. */
+        public boolean isBias() {
+            return name.endsWith(".bias");
+        }
     }
 
     private final Model model;
@@ -65,24 +76,41 @@ public final class Adapter implements AutoCloseable {
 
     /** A new adapter, which changes nothing until it is trained. */
     public static Adapter create(Model model, AdapterConfig config) {
+        return create(model, config, null);
+    }
+
+    /**
+     * A new adapter with a classifier beside it, which is trained whole and saved with it. It stands on the first token of an
+     * encoder and on the last of a decoder, as transformers' models for sequence classification have it.
+     *
+     * @param labels what it is to say; {@code null}: without a classifier
+     */
+    public static Adapter create(Model model, AdapterConfig config, Labels labels) {
         Arguments.given(model, "model");
         Arguments.given(config, "config");
+        NativeAdapter.Outputs outputs = labels == null
+                ? NativeAdapter.Outputs.NONE
+                : new NativeAdapter.Outputs(
+                        labels.outputs(), labels.names(), labels.problem().toString());
         if (config instanceof LoraConfig lora) {
-            return create(model, lora);
+            return create(model, lora, outputs);
         }
         Ia3Config ia3 = config instanceof Ia3Config one ? one : Ia3Config.defaults();
         NativeAdapter engine = NativeAdapter.create(
                 Inner.MODEL.of(model),
                 config.method().code,
                 String.join(",", ia3.targetModules()),
-                String.join(",", ia3.feedforwardModules()));
+                String.join(",", ia3.feedforwardModules()),
+                outputs);
         return new Adapter(model, engine, AdapterMetadata.of(model, config));
     }
 
     /** A new LoRA, which changes nothing until it is trained. */
     public static Adapter create(Model model, LoraConfig config) {
-        Arguments.given(model, "model");
-        Arguments.given(config, "config");
+        return create(model, config, (Labels) null);
+    }
+
+    private static Adapter create(Model model, LoraConfig config, NativeAdapter.Outputs outputs) {
         NativeAdapter engine = NativeAdapter.create(
                 Inner.MODEL.of(model),
                 new NativeAdapter.Params(
@@ -93,7 +121,8 @@ public final class Adapter implements AutoCloseable {
                         config.useDora(),
                         config.init().code,
                         config.seed(),
-                        TargetModules.of(config, model)));
+                        TargetModules.of(config, model)),
+                outputs);
         Adapter adapter = new Adapter(model, engine, AdapterMetadata.of(model, config));
         if (config.init() == LoraConfig.Init.ORTHOGONAL) {
             try {
@@ -211,6 +240,12 @@ public final class Adapter implements AutoCloseable {
             throw new InvalidArgumentException(
                     "the adapter belongs to another model; make it with Adapter.create or Adapter.load and this model");
         }
+    }
+
+    /** What its classifier says; {@code null} where it has none. */
+    public Labels labels() {
+        NativeAdapter.Outputs outputs = engine.outputs();
+        return Labels.of(outputs.outputs(), outputs.problem(), outputs.labels());
     }
 
     /** How it came to be, as far as is known. */
@@ -347,7 +382,8 @@ public final class Adapter implements AutoCloseable {
         List<Tensor> tensors = tensors();
         if (info().method() != Method.LORA) {
             try (Adapter fresh = untrained(tensors)) {
-                for (int i = 0; i < tensors.size(); i++) {
+                // Those of a classifier come last, and have no effect on the model.
+                for (int i = 0; i < fresh.tensors().size(); i++) {
                     if (!Arrays.equals(values(i), fresh.values(i))) {
                         return true;
                     }
@@ -373,6 +409,9 @@ public final class Adapter implements AutoCloseable {
         List<String> feedforward = new ArrayList<>();
         if (info().method() == Method.IA3) {
             for (Tensor tensor : tensors) {
+                if (tensor.isOfClassifier()) {
+                    continue;
+                }
                 String module = tensor.name().replaceFirst("\\.weight\\.ia3_l$", "");
                 targets.add(module);
                 if (tensor.rows() == 1) {

@@ -157,8 +157,10 @@ record PeftConfig(
                     file + ": peft_type " + quoted(type) + " is not supported; LORA and IA3 are");
         }
         String task = json.path("task_type").asText("CAUSAL_LM");
-        if (!isAbsent(json.path("task_type")) && !task.equals("CAUSAL_LM")) {
-            throw new UnsupportedException(file + ": task_type " + quoted(task) + " is not supported; CAUSAL_LM is");
+        boolean classifies = task.equals("SEQ_CLS");
+        if (!isAbsent(json.path("task_type")) && !task.equals("CAUSAL_LM") && !classifies) {
+            throw new UnsupportedException(
+                    file + ": task_type " + quoted(task) + " is not supported; CAUSAL_LM and SEQ_CLS are");
         }
         JsonNode init = json.path("init_lora_weights");
         if (!isAbsent(init) && !HARMLESS_INITS.contains(init.asText())) {
@@ -188,10 +190,20 @@ record PeftConfig(
                     || value.isBoolean() && !value.asBoolean()
                     || value.isContainerNode() && value.isEmpty()
                     || value.isTextual() && value.asText().isEmpty();
-            if (!off) {
+            if (!off && !(classifies && key.equals("modules_to_save") && isOfClassifiers(value))) {
                 throw new UnsupportedException(file + ": " + key + " is set, which is not supported");
             }
         }
+    }
+
+    /** Whether these are modules of transformers' models for sequence classification. */
+    private static boolean isOfClassifiers(JsonNode modules) {
+        for (JsonNode module : modules) {
+            if (!List.of("classifier", "score", "pre_classifier").contains(module.asText())) {
+                return false;
+            }
+        }
+        return modules.isArray();
     }
 
     private static boolean isAbsent(JsonNode node) {

@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.Model;
+import dev.lorica.data.Labels;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.MismatchException;
@@ -94,6 +95,10 @@ final class PeftFolder {
         for (int i = 0; i < tensors.size(); i++) {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
+            if (tensor.isOfClassifier()) {
+                addClassifier(adapter, tensor, index, layers, weights);
+                continue;
+            }
             LinearLayer layer = LinearLayer.ofTensor(layers, tensor.name());
             Part part = Part.of(tensor);
             weights.add(
@@ -102,6 +107,43 @@ final class PeftFolder {
                     () -> part == Part.A ? adapter.values(index) : layer.order().toHuggingFace(adapter.values(index)));
         }
         return config(adapter, tensors, layers, baseModel);
+    }
+
+    static void addClassifier(
+            Adapter adapter, Adapter.Tensor tensor, int index, List<LinearLayer> layers, SafetensorsWriter weights) {
+        weights.add(
+                PREFIX + classifierName(tensor.name(), layers),
+                tensor.isBias() ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
+                () -> adapter.values(index));
+    }
+
+    /** {@code cls.output.weight} by transformers' name in its models for sequence classification: {@code score.weight}. */
+    static String classifierName(String tensor, List<LinearLayer> layers) {
+        String root = layers.get(0).peft();
+        boolean isOutput = tensor.startsWith("cls.output.");
+        String module;
+        if (root.startsWith("bert.")) {
+            module = isOutput ? "classifier" : "bert.pooler.dense";
+        } else if (root.startsWith("distilbert.")) {
+            module = isOutput ? "classifier" : "pre_classifier";
+        } else if (root.startsWith("roberta.")) {
+            module = isOutput ? "classifier.out_proj" : "classifier.dense";
+        } else {
+            module = "score";
+        }
+        return module + tensor.substring(tensor.lastIndexOf('.'));
+    }
+
+    /** Modules that PEFT keeps whole: those of the classifier; {@code null}: none. */
+    static Set<String> modulesToSave(Adapter adapter, List<LinearLayer> layers) {
+        Set<String> modules = new LinkedHashSet<>();
+        for (Adapter.Tensor tensor : adapter.tensors()) {
+            if (tensor.isOfClassifier()) {
+                String name = classifierName(tensor.name(), layers);
+                modules.add(name.startsWith("classifier.") ? "classifier" : name.substring(0, name.lastIndexOf('.')));
+            }
+        }
+        return modules.isEmpty() ? null : modules;
     }
 
     private static Map<String, Object> config(
@@ -123,7 +165,7 @@ final class PeftFolder {
         }
         Map<String, Object> config = new LinkedHashMap<>();
         config.put("peft_type", "LORA");
-        config.put("task_type", "CAUSAL_LM");
+        config.put("task_type", adapter.labels() == null ? "CAUSAL_LM" : "SEQ_CLS");
         config.put("base_model_name_or_path", baseModel);
         config.put("inference_mode", true);
         config.put("r", info.rank());
@@ -137,7 +179,7 @@ final class PeftFolder {
         config.put("bias", "none");
         config.put("fan_in_fan_out", layers.stream().allMatch(LinearLayer::transposed));
         config.put("init_lora_weights", true);
-        config.put("modules_to_save", null);
+        config.put("modules_to_save", modulesToSave(adapter, all));
         return config;
     }
 
@@ -197,7 +239,8 @@ final class PeftFolder {
         List<LinearLayer> all = LinearLayer.of(model);
         Set<LinearLayer> targets = targets(config, all, model.info().layers());
         try (SafetensorsFile weights = openWeights(folder)) {
-            checkKeys(weights, targets, config.useDora());
+            Labels labels = labels(weights, all);
+            checkKeys(weights, targets, config.useDora(), labels == null ? Set.of() : classifierKeys(weights, all));
             List<String> names = new ArrayList<>();
             boolean changesNothing = true;
             for (LinearLayer layer : targets) {
@@ -218,11 +261,17 @@ final class PeftFolder {
                             .useRslora(config.useRslora())
                             .useDora(config.useDora())
                             .targetModules(names)
-                            .build());
+                            .build(),
+                    labels);
             try {
                 List<Adapter.Tensor> tensors = adapter.tensors();
                 for (int i = 0; i < tensors.size(); i++) {
                     Adapter.Tensor tensor = tensors.get(i);
+                    if (tensor.isOfClassifier()) {
+                        readClassifier(adapter, i, weights, all);
+                        changesNothing = false;
+                        continue;
+                    }
                     Part part = Part.of(tensor);
                     LinearLayer layer = LinearLayer.ofTensor(all, tensor.name());
                     SafetensorsFile.Tensor stored = weights.tensors().get(part.key(layer));
@@ -252,6 +301,37 @@ final class PeftFolder {
                 throw e;
             }
         }
+    }
+
+    private static Set<String> classifierKeys(SafetensorsFile weights, List<LinearLayer> all) {
+        Set<String> keys = new LinkedHashSet<>();
+        for (String name : List.of("cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias")) {
+            String key = PREFIX + classifierName(name, all);
+            if (weights.tensors().containsKey(key)) {
+                keys.add(key);
+            }
+        }
+        return keys;
+    }
+
+    /** Of its classifier, whose outputs PEFT has no names for; {@code null} where there is none. */
+    private static Labels labels(SafetensorsFile weights, List<LinearLayer> all) {
+        SafetensorsFile.Tensor out = weights.tensors().get(PREFIX + classifierName("cls.output.weight", all));
+        return out == null ? null : Labels.of(Math.toIntExact(out.shape().get(0)), "", List.of());
+    }
+
+    private static void readClassifier(Adapter adapter, int index, SafetensorsFile weights, List<LinearLayer> all) {
+        Adapter.Tensor tensor = adapter.tensors().get(index);
+        String key = PREFIX + classifierName(tensor.name(), all);
+        SafetensorsFile.Tensor stored = weights.tensors().get(key);
+        if (stored == null || stored.shape().stream().reduce(1L, (a, b) -> a * b) != tensor.rows() * tensor.columns()) {
+            throw new MismatchException(weights.path() + ": \"" + key + "\" "
+                    + (stored == null ? "is missing" : "has the shape " + stored.shape()) + "; this model needs ["
+                    + tensor.rows() + ", " + tensor.columns() + "]");
+        }
+        float[] values = weights.read(stored);
+        checkFinite(weights, stored, values);
+        adapter.setValues(index, values);
     }
 
     private static Set<LinearLayer> targets(PeftConfig config, List<LinearLayer> all, int blocks) {
@@ -290,8 +370,9 @@ final class PeftFolder {
         return SafetensorsFile.open(folder.resolve(WEIGHTS));
     }
 
-    private static void checkKeys(SafetensorsFile weights, Set<LinearLayer> targets, boolean dora) {
-        Set<String> missing = new LinkedHashSet<>();
+    private static void checkKeys(
+            SafetensorsFile weights, Set<LinearLayer> targets, boolean dora, Set<String> classifier) {
+        Set<String> missing = new LinkedHashSet<>(classifier);
         targets.forEach(layer -> {
             missing.add(Part.A.key(layer));
             missing.add(Part.B.key(layer));

@@ -39,6 +39,10 @@ final class PeftIa3 {
         for (int i = 0; i < tensors.size(); i++) {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
+            if (tensor.isOfClassifier()) {
+                PeftFolder.addClassifier(adapter, tensor, index, all, weights);
+                continue;
+            }
             LinearLayer layer = LinearLayer.ofTensor(all, tensor.name());
             boolean ofInput = tensor.rows() == 1;
             (ofInput ? inputs : outputs).add(layer);
@@ -52,14 +56,14 @@ final class PeftIa3 {
         targets.addAll(feedforward);
         Map<String, Object> config = new LinkedHashMap<>();
         config.put("peft_type", TYPE);
-        config.put("task_type", "CAUSAL_LM");
+        config.put("task_type", adapter.labels() == null ? "CAUSAL_LM" : "SEQ_CLS");
         config.put("base_model_name_or_path", baseModel);
         config.put("inference_mode", true);
         config.put("target_modules", targets);
         config.put("feedforward_modules", feedforward);
         config.put("fan_in_fan_out", all.stream().allMatch(LinearLayer::transposed));
         config.put("init_ia3_weights", true);
-        config.put("modules_to_save", null);
+        config.put("modules_to_save", PeftFolder.modulesToSave(adapter, all));
         return config;
     }
 

@@ -138,6 +138,27 @@ public record DataFields(
         return new DataFields(prompt, input, response, system, messages, history, rejected, LABEL);
     }
 
+    private static final List<String> KNOWN_TEXTS = List.of("text", "sentence", "content", "review", "prompt");
+
+    /** Those of a classifier's records among {@code present}: what is read is the prompt, what is said of it the response. */
+    static Optional<DataFields> detectClasses(Collection<String> present, FieldNames names) {
+        String label = names.label() != null ? names.label() : LABEL;
+        String text = names.text() != null
+                ? names.text()
+                : KNOWN_TEXTS.stream()
+                        .filter(name -> present.contains(name) && !name.equals(label))
+                        .findFirst()
+                        .orElse(null);
+        return text == null || !present.contains(label)
+                ? Optional.empty()
+                : Optional.of(new DataFields(text, names.textPair(), label, null, null, null, null, label));
+    }
+
+    /** Whether records are texts with what a classifier is to say of them. */
+    public boolean isClasses() {
+        return label != null && label.equals(response);
+    }
+
     /** Whether records are pairs of a better and a worse answer. */
     public boolean isPairs() {
         return rejected != null;

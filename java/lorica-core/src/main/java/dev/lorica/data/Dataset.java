@@ -334,8 +334,24 @@ public final class Dataset implements Iterable<DataRecord> {
         if (fields.isPairs()) {
             return Preferences.pair(raw, fields, text(raw, fields.system(), false));
         }
+        if (fields.isClasses()) {
+            return labelled(raw, fields);
+        }
         DataRecord record = answer(raw, fields);
         return fields.label() == null ? record : record.withValue(Preferences.label(raw, fields.label()));
+    }
+
+    /** A text with what is to be said of it, lists as they are written. */
+    private static DataRecord labelled(Raw raw, DataFields fields) {
+        JsonNode label = raw.fields().get(fields.label());
+        String said = label != null && label.isArray()
+                ? label.toString()
+                : text(raw, fields.label(), true).strip();
+        if (said.isEmpty()) {
+            throw new DataException(raw.where() + ": field \"" + fields.label() + "\" is empty; a label is meant");
+        }
+        String second = fields.input() == null ? "" : text(raw, fields.input(), true);
+        return new DataRecord("", text(raw, fields.prompt(), true), second, said, null, raw.line());
     }
 
     private static DataRecord answer(Raw raw, DataFields fields) {
@@ -384,6 +400,17 @@ public final class Dataset implements Iterable<DataRecord> {
                     .orElseThrow(() -> new DataException(first.where() + ": nothing is asked; found " + quoted(present)
                             + ", meant prompt, instruction, question or messages"))
                     .with(given);
+        }
+        if (kind == RecordKind.CLASSES) {
+            for (String named : new String[] {given.label(), given.textPair()}) {
+                if (named != null && !present.contains(named)) {
+                    throw missing(first, named);
+                }
+            }
+            return DataFields.detectClasses(present, given)
+                    .orElseThrow(() -> new DataException(first.where() + ": no text with a label; found "
+                            + quoted(present) + ", meant text or sentence, and label; name the text field and the label"
+                            + " field"));
         }
         if (kind == RecordKind.LABELLED) {
             if (!present.contains("label")) {

@@ -11,11 +11,30 @@ import dev.lorica.exceptions.InvalidArgumentException;
  * @param system   field with the system prompt
  * @param messages field with the messages of a conversation
  * @param text     field with a plain text
+ * @param label    of a classifier's records: field with the label
+ * @param textPair of a classifier's records: field with a second text
  */
-public record FieldNames(String prompt, String input, String response, String system, String messages, String text) {
+public record FieldNames(
+        String prompt,
+        String input,
+        String response,
+        String system,
+        String messages,
+        String text,
+        String label,
+        String textPair) {
 
     /** All are found by themselves. */
     public static final FieldNames NONE = new FieldNames(null, null, null, null, null, null);
+
+    public FieldNames(String prompt, String input, String response, String system, String messages, String text) {
+        this(prompt, input, response, system, messages, text, null, null);
+    }
+
+    /** Of a classifier's records. */
+    public static FieldNames classes(String text, String textPair, String label) {
+        return new FieldNames(null, null, null, null, null, text, label, textPair);
+    }
 
     public FieldNames {
         if (text != null && (prompt != null || response != null || messages != null)) {

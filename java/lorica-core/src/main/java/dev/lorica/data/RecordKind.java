@@ -8,6 +8,8 @@ public enum RecordKind {
     PAIRS,
     /** A prompt with an answer, and a {@code label}: whether it is a good one. */
     LABELLED,
+    /** A text, or two, and what a classifier is to say of it. */
+    CLASSES,
     /** What is asked, by itself; an answer that stands beside it is not looked at. */
     PROMPTS
 }

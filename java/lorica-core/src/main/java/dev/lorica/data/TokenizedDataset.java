@@ -6,7 +6,9 @@ import dev.lorica.internal.Arguments;
 import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.RandomAccess;
 import java.util.function.BooleanSupplier;
 
@@ -67,6 +69,9 @@ public final class TokenizedDataset {
         Arguments.given(tokenizer, "tokenizer");
         Arguments.given(config, "config");
         Arguments.given(stop, "stop");
+        if (data.fields().isClasses()) {
+            throw new DataException(data.name() + " holds texts with labels, of which a classifier learns");
+        }
         try {
             return of(data, tokenizer, config, new ExampleStore(), stop);
         } catch (Stopped e) {
@@ -128,6 +133,93 @@ public final class TokenizedDataset {
     /** Whether these are prompts alone. */
     public boolean isPrompts() {
         return notes.asked != null;
+    }
+
+    /**
+     * Texts with what a classifier is to say of them, as {@link TextEncoder} reads them; longer ones are cut. {@link #values} are
+     * what {@link Labels} makes of their labels.
+     *
+     * @throws DataException for a label that is not among these
+     */
+    public static TokenizedDataset classified(Dataset data, Tokenizer tokenizer, Labels labels, int maxLength) {
+        Arguments.given(data, "data");
+        Arguments.given(tokenizer, "tokenizer");
+        Arguments.given(labels, "labels");
+        TextEncoder encoder = new TextEncoder(tokenizer, maxLength);
+        ExampleStore store = new ExampleStore();
+        Lengths lengths = new Lengths();
+        Fingerprints seen = new Fingerprints();
+        float[] values = new float[16];
+        long tokens = 0;
+        long cut = 0;
+        int longest = 0;
+        try (Dataset.Records records = data.open()) {
+            while (records.hasNext()) {
+                DataRecord record = records.next();
+                int[] ids = encoder.encode(record.prompt(), record.input());
+                Example example = new Example(ids, new boolean[ids.length]);
+                values = store.size() < values.length ? values : Arrays.copyOf(values, 2 * values.length);
+                values[store.size()] = labels.value(record, data.name());
+                store.add(example);
+                seen.add(example);
+                lengths.add(ids.length);
+                tokens += ids.length;
+                cut += ids.length == maxLength ? 1 : 0;
+                longest = Math.max(longest, ids.length);
+            }
+        }
+        if (store.size() == 0) {
+            throw new DataException(data.name() + " holds no records");
+        }
+        DataReport report = new DataReport(
+                data.name(),
+                data.format(),
+                data.fields(),
+                PromptTemplate.PLAIN,
+                store.size(),
+                0,
+                store.size(),
+                0,
+                maxLength,
+                cut,
+                cut,
+                0,
+                longest,
+                0,
+                tokens,
+                store.size(),
+                seen.duplicates(),
+                0,
+                0,
+                0,
+                null,
+                0,
+                Map.of(),
+                data.unusedFields(),
+                true,
+                lengths,
+                stretches(store.get(0), tokenizer),
+                null,
+                List.of());
+        return new TokenizedDataset(
+                store, report, new Notes(1, Arrays.copyOf(values, store.size()), null, false, null));
+    }
+
+    /** How many of the examples have each label, by its name; of numbers nothing. */
+    public Map<String, Long> classCounts(Labels labels) {
+        Arguments.given(labels, "labels");
+        Map<String, Long> counts = new LinkedHashMap<>();
+        for (int i = 0; i < labels.names().size(); i++) {
+            long count = 0;
+            for (float value : notes.values == null ? new float[0] : notes.values) {
+                boolean has = labels.problem() == Labels.Problem.SINGLE_LABEL_CLASSIFICATION
+                        ? value == i
+                        : Labels.has(value, i);
+                count += has ? 1 : 0;
+            }
+            counts.put(labels.names().get(i), count);
+        }
+        return counts;
     }
 
     /** Examples without a report. */

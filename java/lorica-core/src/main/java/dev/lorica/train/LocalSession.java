@@ -1,8 +1,11 @@
 package dev.lorica.train;
 
+import dev.lorica.TokenizerInfo;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
+import dev.lorica.data.TextEncoder;
+import dev.lorica.eval.ClassMetrics;
 import dev.lorica.eval.Loss;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.NonFiniteException;
@@ -28,6 +31,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     private final NativeSession engine;
     private final Objective objective;
     private float[] lastLosses;
+    private final TokenizerInfo tokenizer;
 
     /** Of plain fine-tuning. */
     LocalSession(Adapter adapter, TrainingConfig config, BatchShape shape) {
@@ -37,6 +41,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     LocalSession(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
         this.shape = shape;
         this.objective = objective;
+        this.tokenizer = adapter.model().tokenizer().info();
         engine = new NativeSession(Inner.ADAPTER.of(adapter), params(config, shape));
         switch (adapter.info().method()) {
             case LORA -> {
@@ -49,8 +54,14 @@ final class LocalSession implements GradientSource, AutoCloseable {
                 requirePlain(config);
                 // Biases and norms are not drawn towards 0, as transformers' Trainer has it.
                 for (int i = 0; i < adapter.tensors().size(); i++) {
-                    engine.setGroup(i, 1, 0);
+                    engine.setGroup(i, 1, adapter.tensors().get(i).isOfClassifier() ? 1 : 0);
                 }
+            }
+        }
+        for (int i = 0; i < adapter.tensors().size(); i++) {
+            Adapter.Tensor tensor = adapter.tensors().get(i);
+            if (tensor.isOfClassifier() && tensor.isBias()) {
+                engine.setGroup(i, 1, 0);
             }
         }
     }
@@ -64,7 +75,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     /** LoRA+: all but A learns faster, as PEFT's create_loraplus_optimizer has it. */
     private void setGroups(List<Adapter.Tensor> tensors, double ratio) {
         for (int i = 0; i < tensors.size(); i++) {
-            if (!tensors.get(i).isA()) {
+            if (!tensors.get(i).isA() && !tensors.get(i).isOfClassifier()) {
                 engine.setGroup(i, ratio, 1);
             }
         }
@@ -120,6 +131,16 @@ final class LocalSession implements GradientSource, AutoCloseable {
             return new GradientSums(loss.sum(), loss.trained(), loss.trained(), batch.tokenCount(), Metrics.NONE);
         }
         requireFits(batch);
+        if (objective instanceof Classification classification) {
+            float[] outputs =
+                    new float[batch.sequenceCount() * classification.labels().outputs()];
+            engine.forwardOutputs(batch.tokens(), batch.positions(), batch.sequenceLengths(), types(batch), outputs);
+            Classification.Scores scores =
+                    classification.of(outputs, batch.notes().values());
+            engine.backwardOutputs(scores.gradients());
+            return new GradientSums(
+                    scores.lossSum(), scores.units(), batch.sequenceCount(), batch.tokenCount(), Metrics.NONE);
+        }
         // Whatever comes between forward and backward takes the memory of the one away from the other.
         float[] reference = reference(batch);
         double kl = kl(batch);
@@ -130,6 +151,22 @@ final class LocalSession implements GradientSource, AutoCloseable {
         ObjectiveResult result = score(batch, losses, reference, kl);
         engine.backward(result.weights());
         return sums(result, loss, batch);
+    }
+
+    private int[] types(Batch batch) {
+        return TextEncoder.types(tokenizer, batch.tokens(), batch.sequenceLengths());
+    }
+
+    /** The same of a classifier. */
+    GradientSums measure(Classification classification, Batch batch, ClassMetrics metrics) {
+        requireFits(batch);
+        float[] outputs =
+                new float[batch.sequenceCount() * classification.labels().outputs()];
+        engine.evaluateOutputs(batch.tokens(), batch.positions(), batch.sequenceLengths(), types(batch), outputs);
+        classification.measure(outputs, batch.notes().values(), metrics);
+        Classification.Scores scores = classification.of(outputs, batch.notes().values());
+        return new GradientSums(
+                scores.lossSum(), scores.units(), batch.sequenceCount(), batch.tokenCount(), Metrics.NONE);
     }
 
     /** What the objective makes of a batch, without dropout, gradients untouched. */

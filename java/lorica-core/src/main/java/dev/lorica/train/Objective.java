@@ -1,7 +1,10 @@
 package dev.lorica.train;
 
+import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
+import dev.lorica.eval.Evaluation;
 import dev.lorica.internal.Arguments;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
@@ -55,6 +58,11 @@ public interface Objective {
     /** Loss and gradients of one micro-batch. */
     void score(ScoredBatch batch, ObjectiveResult result);
 
+    /** What the best of several evaluations has least of: as a rule the loss. */
+    default double toBeat(Evaluation evaluation) {
+        return Arguments.given(evaluation, "evaluation").loss();
+    }
+
     /** For people: {@code dpo (beta 0.1, loss_type sigmoid)}. */
     default String inWords() {
         StringBuilder words = new StringBuilder(name());
@@ -107,6 +115,29 @@ public interface Objective {
     /** Plain fine-tuning: −log p of every token that is learned, each alike. */
     static Objective sft() {
         return Sft.INSTANCE;
+    }
+
+    /** What a classifier is to say of texts; the adapter has one for these labels. */
+    static Objective classification(Labels labels) {
+        return classification(labels, List.of(), "loss");
+    }
+
+    /**
+     * The same.
+     *
+     * @param classWeights by which the loss of a text of each class is multiplied; none: all count alike
+     * @param best         what tells the best evaluation: {@code loss}, {@code accuracy} or {@code f1}
+     */
+    static Objective classification(Labels labels, List<Double> classWeights, String best) {
+        return new Classification(
+                Arguments.given(labels, "labels"),
+                Arguments.all(classWeights, "classWeights"),
+                Arguments.given(best, "best"));
+    }
+
+    /** Weights that make classes count alike of which there are more and less: texts / (classes · texts of the class). */
+    static List<Double> balancedWeights(Map<String, Long> classCounts) {
+        return Classification.balanced(Arguments.all(classCounts, "classCounts"));
     }
 
     /** Direct preference optimization (Rafailov et al. 2023). */

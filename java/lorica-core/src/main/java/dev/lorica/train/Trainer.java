@@ -124,8 +124,10 @@ public final class Trainer {
         }
         TokenizedDataset examples = null;
         try {
-            examples = TokenizedDataset.of(
-                    data, model.tokenizer(), DataConfig.ofMaxLength(config.maxLength()), stop::raised);
+            examples = objective instanceof Classification classification
+                    ? TokenizedDataset.classified(data, model.tokenizer(), classification.labels(), classifiedLength())
+                    : TokenizedDataset.of(
+                            data, model.tokenizer(), DataConfig.ofMaxLength(config.maxLength()), stop::raised);
         } catch (LoricaException e) {
             // An interrupt closes the file that is being read.
             if (!stop.raised()) {
@@ -138,6 +140,10 @@ public final class Trainer {
         resumeFrom = null;
         stop.reset();
         return new TrainingResult(0, 0, Double.NaN, 0, 0, 0, true, false, 0, null);
+    }
+
+    private int classifiedLength() {
+        return Math.min(config.maxLength(), model.info().contextLength());
     }
 
     public TrainingResult train(TokenizedDataset data) {
@@ -186,6 +192,20 @@ public final class Trainer {
 
     private void requireRecords(TokenizedDataset data) {
         boolean pairs = objective.records() == RecordKind.PAIRS;
+        if (objective instanceof Classification classification) {
+            if (!data.report().fields().isClasses()) {
+                throw wrongRecords(data.sequencesPerExample());
+            }
+            if (adapter.labels() == null
+                    || adapter.labels().outputs() != classification.labels().outputs()) {
+                throw new InvalidArgumentException("the adapter has "
+                        + (adapter.labels() == null
+                                ? "no classifier"
+                                : "a classifier of " + adapter.labels().outputs() + " outputs, where "
+                                        + classification.labels().outputs() + " are meant")
+                        + "; make it with Adapter.create and these labels");
+            }
+        }
         boolean labelled = objective.records() == RecordKind.LABELLED;
         boolean prompts = objective.records() == RecordKind.PROMPTS;
         if (pairs != (data.sequencesPerExample() == 2)
@@ -200,6 +220,7 @@ public final class Trainer {
                 switch (objective.records()) {
                     case PAIRS -> "pairs of a chosen and a rejected answer";
                     case LABELLED -> "answers with a label, whether they are good ones";
+                    case CLASSES -> "texts with labels";
                     case ANSWERS -> "single answers";
                     case PROMPTS -> "prompts alone";
                 };

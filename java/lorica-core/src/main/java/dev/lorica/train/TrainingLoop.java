@@ -6,6 +6,7 @@ import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.data.Batch;
 import dev.lorica.data.Packer;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.ClassMetrics;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.eval.Evaluator;
 import dev.lorica.exceptions.LoricaException;
@@ -243,10 +244,11 @@ final class TrainingLoop {
             state.evaluationPending = false;
             state.evaluation = result;
             run.listeners().forEach(listener -> listener.onEvaluate(state.step, result));
-            boolean gain = state.bestStep == 0 || result.loss() < state.bestLoss - config.earlyStoppingThreshold();
+            double toBeat = run.objective().toBeat(result);
+            boolean gain = state.bestStep == 0 || toBeat < state.bestLoss - config.earlyStoppingThreshold();
             state.evaluationsWithoutGain = gain ? 0 : state.evaluationsWithoutGain + 1;
-            if (state.isBest(result.loss())) {
-                keepBest(result.loss());
+            if (state.isBest(toBeat)) {
+                keepBest(toBeat);
             }
         }
         if (savePending) {
@@ -287,11 +289,14 @@ final class TrainingLoop {
         }
         long start = System.nanoTime();
         GradientSums total = GradientSums.NONE;
+        Classification classification = objective instanceof Classification one ? one : null;
+        ClassMetrics classes = classification == null ? null : new ClassMetrics(classification.labels());
         for (Batch batch : Packer.inOrder(data, batchSize)) {
             if (stop.getAsBoolean()) {
                 return null;
             }
-            total = total.plus(session.measure(batch));
+            total = total.plus(
+                    classes == null ? session.measure(batch) : session.measure(classification, batch, classes));
         }
         return new Evaluation(
                 total.lossSum() / total.units(),
@@ -299,7 +304,7 @@ final class TrainingLoop {
                 total.tokens(),
                 data.size(),
                 (System.nanoTime() - start) / 1e9,
-                total.metrics().means());
+                classes == null ? total.metrics().means() : classes.values());
     }
 
     /** Whether that succeeded. */

@@ -300,7 +300,7 @@ class PeftFolderTest {
     void refusesWhatItDoesNotCompute() {
         Map<Consumer<ObjectNode>, String> cases = Map.of(
                 config -> config.put("peft_type", "LOHA"), "peft_type \"LOHA\" is not supported",
-                config -> config.put("task_type", "SEQ_CLS"), "task_type \"SEQ_CLS\" is not supported",
+                config -> config.put("task_type", "TOKEN_CLS"), "task_type \"TOKEN_CLS\" is not supported",
                 config -> config.put("bias", "all"), "bias \"all\" is not supported",
                 config -> config.put("init_lora_weights", "pissa_niter_4"), "changes the base model too",
                 config -> config.putArray("modules_to_save").add("lm_head"), "modules_to_save is set",

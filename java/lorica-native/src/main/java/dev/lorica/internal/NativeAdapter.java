@@ -42,9 +42,55 @@ public final class NativeAdapter implements AutoCloseable {
             long seed,
             String targetModules) {}
 
-    public static NativeAdapter create(NativeModel model, Params given) {
+    /**
+     * A classifier that is trained beside the rest.
+     *
+     * @param outputs of a text; 0: there is none
+     * @param labels  what they are called; none: nothing
+     * @param problem transformers' problem_type
+     */
+    public record Outputs(int outputs, List<String> labels, String problem) {
+        public static final Outputs NONE = new Outputs(0, List.of(), "");
+    }
+
+    /** Outputs as the native library takes them, as long as it reads them. */
+    private static final class NativeOutputs implements AutoCloseable {
+        private final Outputs given;
+        private final List<BytePointer> texts = new ArrayList<>();
+        private final PointerPointer<BytePointer> labels;
+        private final BytePointer problem;
+
+        NativeOutputs(Outputs given) {
+            this.given = given;
+            given.labels().forEach(label -> texts.add(Text.copy("a label", label)));
+            labels = texts.isEmpty() ? null : Memory.pointers(texts.size());
+            for (int i = 0; i < texts.size(); i++) {
+                labels.put(i, texts.get(i));
+            }
+            problem = Text.copy("the problem", given.problem());
+        }
+
+        void into(lorica_adapter_params params) {
+            params.n_outputs(given.outputs()).problem(problem);
+            if (labels != null) {
+                params.labels(labels);
+            }
+        }
+
+        @Override
+        public void close() {
+            texts.forEach(BytePointer::close);
+            if (labels != null) {
+                labels.close();
+            }
+            problem.close();
+        }
+    }
+
+    public static NativeAdapter create(NativeModel model, Params given, Outputs outputs) {
         lorica_adapter pointer = new lorica_adapter();
-        try (BytePointer targets = Text.copy("target modules", given.targetModules());
+        try (NativeOutputs classifier = new NativeOutputs(outputs);
+                BytePointer targets = Text.copy("target modules", given.targetModules());
                 lorica_adapter_params params = Structs.defaults(
                         lorica_adapter_params::new,
                         lorica_adapter_params::struct_size,
@@ -57,6 +103,7 @@ public final class NativeAdapter implements AutoCloseable {
                     .init(given.init())
                     .seed(given.seed())
                     .target_modules(targets);
+            classifier.into(params);
             check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
         }
         return new NativeAdapter(model, pointer);
@@ -67,15 +114,18 @@ public final class NativeAdapter implements AutoCloseable {
      *
      * @param method one of the constants above
      */
-    public static NativeAdapter create(NativeModel model, int method, String targetModules, String feedforwardModules) {
+    public static NativeAdapter create(
+            NativeModel model, int method, String targetModules, String feedforwardModules, Outputs outputs) {
         lorica_adapter pointer = new lorica_adapter();
-        try (BytePointer targets = Text.copy("target modules", targetModules);
+        try (NativeOutputs classifier = new NativeOutputs(outputs);
+                BytePointer targets = Text.copy("target modules", targetModules);
                 BytePointer feedforward = Text.copy("feed-forward modules", feedforwardModules);
                 lorica_adapter_params params = Structs.defaults(
                         lorica_adapter_params::new,
                         lorica_adapter_params::struct_size,
                         Lorica::lorica_adapter_default_params)) {
             params.method(method).target_modules(targets).feedforward_modules(feedforward);
+            classifier.into(params);
             check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
         }
         return new NativeAdapter(model, pointer);
@@ -132,6 +182,23 @@ public final class NativeAdapter implements AutoCloseable {
                         List.of(Text.of(i.target_modules()).split(",")),
                         Text.of(i.base_fingerprint()),
                         i.method());
+            }
+        });
+    }
+
+    /** The classifier that it has, or none. */
+    public Outputs outputs() {
+        return handle.shared(adapter -> {
+            try (lorica_adapter_info i = Structs.sized(lorica_adapter_info::new, lorica_adapter_info::struct_size)) {
+                check(Lorica.lorica_adapter_get_info(adapter, i));
+                List<String> labels = new ArrayList<>();
+                for (int n = 0; n < i.n_outputs(); n++) {
+                    BytePointer label = Lorica.lorica_adapter_label(adapter, n);
+                    if (label != null && !label.isNull()) {
+                        labels.add(Text.of(label));
+                    }
+                }
+                return new Outputs(i.n_outputs(), labels, Text.of(i.problem()));
             }
         });
     }

@@ -6,6 +6,8 @@ import dev.lorica.internal.c.Lorica;
 import dev.lorica.internal.c.lorica_model;
 import dev.lorica.internal.c.lorica_model_info;
 import dev.lorica.internal.c.lorica_model_params;
+import java.util.ArrayList;
+import java.util.List;
 import org.bytedeco.javacpp.BytePointer;
 
 /** A model, as the native library holds it. */
@@ -84,6 +86,27 @@ public final class NativeModel implements AutoCloseable {
                         i.tied_output(),
                         i.n_params(),
                         i.weight_bytes());
+            }
+        });
+    }
+
+    /** What becomes of what a model is beside a predictor of tokens. */
+    public interface Classifier<R> {
+        R of(boolean isEncoder, int outputs, int poolingType, String problem, List<String> labels);
+    }
+
+    public <R> R classifier(Classifier<R> classifier) {
+        return handle.shared(model -> {
+            try (lorica_model_info i = Structs.sized(lorica_model_info::new, lorica_model_info::struct_size)) {
+                check(Lorica.lorica_model_get_info(model, i));
+                List<String> labels = new ArrayList<>();
+                for (int n = 0; n < i.n_outputs(); n++) {
+                    BytePointer label = Lorica.lorica_model_label(model, n);
+                    if (label != null && !label.isNull()) {
+                        labels.add(Text.of(label));
+                    }
+                }
+                return classifier.of(i.is_encoder(), i.n_outputs(), i.pooling_type(), Text.of(i.problem()), labels);
             }
         });
     }

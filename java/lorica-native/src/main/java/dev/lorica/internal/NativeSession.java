@@ -23,6 +23,9 @@ public final class NativeSession implements AutoCloseable {
     public static final int RECOMPUTATION_OFF = Lorica.LORICA_RECOMPUTATION_OFF;
     public static final int RECOMPUTATION_ON = Lorica.LORICA_RECOMPUTATION_ON;
     public static final int OPTIMIZER_ADAMW = Lorica.LORICA_OPTIMIZER_ADAMW;
+    public static final int POOLING_MEAN = Lorica.LORICA_POOLING_MEAN;
+    public static final int POOLING_FIRST = Lorica.LORICA_POOLING_FIRST;
+    public static final int POOLING_LAST = Lorica.LORICA_POOLING_LAST;
     public static final int OPTIMIZER_ADAMW_8BIT = Lorica.LORICA_OPTIMIZER_ADAMW_8BIT;
 
     /**
@@ -45,6 +48,22 @@ public final class NativeSession implements AutoCloseable {
             long seed,
             long memoryLimit) {
 
+        /** Of a session that trains nothing, with hidden states of up to so many tokens. */
+        public static Params ofFeatures(int maxTokens, int maxSequences, int maxSequenceLength) {
+            return new Params(
+                    maxTokens,
+                    maxSequences,
+                    maxSequenceLength,
+                    RECOMPUTATION_ON,
+                    OPTIMIZER_ADAMW,
+                    0,
+                    0.9,
+                    0.999,
+                    1e-8,
+                    42,
+                    0);
+        }
+
         lorica_session_params toNative() {
             return Structs.<lorica_session_params>defaults(
                             lorica_session_params::new,
@@ -60,7 +79,8 @@ public final class NativeSession implements AutoCloseable {
                     .beta2(beta2)
                     .eps(epsilon)
                     .seed(seed)
-                    .memory_limit(memoryLimit);
+                    .memory_limit(memoryLimit)
+                    .features(true);
         }
     }
 
@@ -216,6 +236,73 @@ public final class NativeSession implements AutoCloseable {
                         ? (train, batch, result) ->
                                 Lorica.lorica_session_evaluate(train, batch, (FloatPointer) null, result)
                         : (train, batch, result) -> Lorica.lorica_session_evaluate(train, batch, losses, result));
+    }
+
+    /**
+     * What a classifier makes of each sequence, to be followed by {@link #backwardOutputs}.
+     *
+     * @param types   [tokens] types of tokens, {@code null}: all 0
+     * @param outputs [sequences][outputs], one behind the other: receives them
+     */
+    public void forwardOutputs(int[] tokens, int[] positions, int[] sequenceLengths, int[] types, float[] outputs) {
+        outputs(
+                tokens,
+                positions,
+                sequenceLengths,
+                types,
+                (train, batch) -> Lorica.lorica_session_forward_outputs(train, batch, outputs, outputs.length));
+    }
+
+    /** Adds the gradients of a loss whose derivatives by the outputs are these to the session's. */
+    public void backwardOutputs(float[] gradients) {
+        check(adapter.handle.exclusive(a ->
+                handle.exclusive(train -> Lorica.lorica_session_backward_outputs(train, gradients, gradients.length))));
+    }
+
+    /** The outputs alone: no dropout, gradients untouched. */
+    public void evaluateOutputs(int[] tokens, int[] positions, int[] sequenceLengths, int[] types, float[] outputs) {
+        outputs(
+                tokens,
+                positions,
+                sequenceLengths,
+                types,
+                (train, batch) -> Lorica.lorica_session_evaluate_outputs(train, batch, outputs, outputs.length));
+    }
+
+    /**
+     * A vector for each sequence.
+     *
+     * @param pooling one of the constants above
+     */
+    public void embed(
+            int[] tokens, int[] positions, int[] sequenceLengths, int[] types, int pooling, float[] embeddings) {
+        outputs(
+                tokens,
+                positions,
+                sequenceLengths,
+                types,
+                (train, batch) -> Lorica.lorica_session_embed(train, batch, pooling, embeddings, embeddings.length));
+    }
+
+    private interface OutputCall {
+        int on(lorica_session train, lorica_batch batch);
+    }
+
+    private void outputs(int[] tokens, int[] positions, int[] sequenceLengths, int[] types, OutputCall call) {
+        withAdapter(a -> handle.exclusive(train -> {
+            buffers.fill(tokens, new int[tokens.length], positions, sequenceLengths);
+            try (IntPointer kinds = types == null ? null : Memory.ints(types.length)) {
+                if (kinds != null) {
+                    kinds.put(types);
+                }
+                buffers.batch.token_types(kinds);
+                check(call.on(train, buffers.batch));
+                return null;
+            } finally {
+                buffers.batch.token_types(null);
+                Reference.reachabilityFence(buffers);
+            }
+        }));
     }
 
     private interface LossCall {

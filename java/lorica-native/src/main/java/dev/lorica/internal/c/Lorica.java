@@ -350,6 +350,10 @@ public static native void lorica_model_free(lorica_model model);
  * that does not hand on takes the guard away, and a cut file is the end of the process again. */
 public static native @Cast("lorica_status") int lorica_model_check(@Const lorica_model model);
 public static native @Cast("lorica_status") int lorica_model_get_info(@Const lorica_model model, lorica_model_info out);
+
+/* What output i of the file's classifier is called, owned by the model; NULL where the file does not say, or i is out
+ * of range. */
+public static native @Cast("const char*") BytePointer lorica_model_label(@Const lorica_model model, int i);
 // Targeting lorica_adapter.java
 
 
@@ -376,6 +380,9 @@ public static native @Cast("lorica_status") int lorica_adapter_default_params(lo
 // Targeting lorica_adapter_info.java
 
 
+
+/* What output i of its classifier is called, owned by the adapter; NULL where it has no name, or i is out of range. */
+public static native @Cast("const char*") BytePointer lorica_adapter_label(@Const lorica_adapter adapter, int i);
 
 public static native @Cast("lorica_status") int lorica_adapter_create(@Const lorica_model model, @Const lorica_adapter_params params,
                                                @Cast("lorica_adapter**") PointerPointer out);
@@ -439,9 +446,10 @@ public static native @Cast("lorica_status") int lorica_write_default_params(lori
 
 /* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
  * the factor of lorica_adapter_set_scale; with IA3 its factors times the rows, with their biases, or the columns; with
- * BitFit the trained vectors in place of the model's. The sum is computed in f32 and rounded once, to the type that the
- * tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist),
- * UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
+ * BitFit the trained vectors in place of the model's, and a classifier with the keys by which llama.cpp computes with
+ * it (pooling "rank"). The sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be
+ * NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that
+ * needs an importance matrix), NON_FINITE, IO. */
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, @Cast("const char*") BytePointer path,
                                       @Const lorica_write_params params);
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, String path,
@@ -635,6 +643,46 @@ public static native @Cast("lorica_status") int lorica_session_forward(lorica_se
 public static native @Cast("lorica_status") int lorica_session_backward(lorica_session session, @Const FloatPointer weights, int n_weights);
 public static native @Cast("lorica_status") int lorica_session_backward(lorica_session session, @Const FloatBuffer weights, int n_weights);
 public static native @Cast("lorica_status") int lorica_session_backward(lorica_session session, @Const float[] weights, int n_weights);
+
+/* What a classifier makes of each sequence, outputs[n_sequences, n_outputs] of the adapter, or of the model where the
+ * adapter has none: logits, before any softmax or sigmoid. batch->labels is not looked at and may be NULL. After
+ * lorica_session_forward_outputs, lorica_session_backward_outputs adds the gradients of a loss L to the session's,
+ * given gradients[n_sequences, n_outputs] of d L / d outputs: cross-entropy, squares, a reward model's pairs, whatever
+ * the caller has. lorica_session_evaluate_outputs is without dropout and noise, and leaves gradients alone. `n` is
+ * n_sequences * n_outputs. Between forward and backward the session must be left alone, as with
+ * lorica_session_backward. Errors: INVALID_ARGUMENT (there is no classifier, a size, a position that the model has not
+ * learned), NON_FINITE. */
+public static native @Cast("lorica_status") int lorica_session_forward_outputs(lorica_session session, @Const lorica_batch batch,
+                                                        FloatPointer outputs, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_forward_outputs(lorica_session session, @Const lorica_batch batch,
+                                                        FloatBuffer outputs, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_forward_outputs(lorica_session session, @Const lorica_batch batch,
+                                                        float[] outputs, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_backward_outputs(lorica_session session, @Const FloatPointer gradients, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_backward_outputs(lorica_session session, @Const FloatBuffer gradients, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_backward_outputs(lorica_session session, @Const float[] gradients, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_evaluate_outputs(lorica_session session, @Const lorica_batch batch,
+                                                         FloatPointer outputs, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_evaluate_outputs(lorica_session session, @Const lorica_batch batch,
+                                                         FloatBuffer outputs, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_evaluate_outputs(lorica_session session, @Const lorica_batch batch,
+                                                         float[] outputs, @Cast("int64_t") long n);
+
+/** enum lorica_pooling */
+public static final int
+    LORICA_POOLING_MEAN = 0,  /* of all tokens of a text, special ones too */
+    LORICA_POOLING_FIRST = 1, /* [CLS] */
+    LORICA_POOLING_LAST = 2;
+
+/* One vector for each sequence, embeddings[n_sequences, n_embd], of the hidden states behind the last layer and its
+ * norm; not normalized. n is n_sequences * n_embd. Errors: INVALID_ARGUMENT (the session was made without features),
+ * NON_FINITE. */
+public static native @Cast("lorica_status") int lorica_session_embed(lorica_session session, @Const lorica_batch batch,
+                                              @Cast("lorica_pooling") int pooling, FloatPointer embeddings, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_embed(lorica_session session, @Const lorica_batch batch,
+                                              @Cast("lorica_pooling") int pooling, FloatBuffer embeddings, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_embed(lorica_session session, @Const lorica_batch batch,
+                                              @Cast("lorica_pooling") int pooling, float[] embeddings, @Cast("int64_t") long n);
 
 /* From another thread, at any time: while cancelled is true, calls that put a micro-batch through the model return
  * CANCELLED as soon as the operation that runs is done, a running call included; optimizer steps, and what saves and

@@ -47,4 +47,13 @@ public class lorica_adapter_params extends Pointer {
                                     at by BitFit. */
     public native @Cast("lorica_method") int method(); public native lorica_adapter_params method(int setter);        /* what is above the seed is LoRA's alone */
     public native @Cast("const char*") BytePointer feedforward_modules(); public native lorica_adapter_params feedforward_modules(BytePointer setter); /* IA3: which of the target modules have their input multiplied; NULL: none */
+    /* A classifier beside it, of any method: outputs of a text, which losses of the caller's are about. It stands on
+     * the first token of an encoder, as transformers' *ForSequenceClassification has it (BERT: pooler, which stays as
+     * it is, and classifier; DistilBERT: pre_classifier and classifier; RoBERTa: dense and out_proj), or on the last
+     * token of a decoder (score, without a bias). It is trained whole and stored with the adapter, and begins as the
+     * model's where that has one of as many outputs, else as N(0, 0.02^2). */
+    public native int n_outputs(); public native lorica_adapter_params n_outputs(int setter);           /* 0: none */
+    public native @Cast("const char*") BytePointer labels(int i); public native lorica_adapter_params labels(int i, BytePointer setter);
+    public native @Cast("const char**") PointerPointer labels(); public native lorica_adapter_params labels(PointerPointer setter); /* [n_outputs] what the outputs are called; NULL: nothing */
+    public native @Cast("const char*") BytePointer problem(); public native lorica_adapter_params problem(BytePointer setter);        /* transformers' problem_type; NULL: "" */
 }

@@ -38,4 +38,6 @@ public class lorica_batch extends Pointer {
     public native int n_sequences(); public native lorica_batch n_sequences(int setter);
     public native @Cast("int64_t") long number(); public native lorica_batch number(long setter); /* of the micro-batch in the whole training, which seeds dropout and noise: with the same number
                        they are the same, in any session and order; < 0: one more than that of the last */
+    public native @Const IntPointer token_types(); public native lorica_batch token_types(IntPointer setter); /* [n_tokens] BERT's: 0 in the first text of a sequence, 1 in the second; NULL: 0.
+                                    Models without types do not look at them */
 }

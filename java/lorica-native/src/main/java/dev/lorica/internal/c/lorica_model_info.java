@@ -47,4 +47,8 @@ public class lorica_model_info extends Pointer {
     public native @Cast("bool") boolean tied_output(); public native lorica_model_info tied_output(boolean setter);     /* the output head is the embedding matrix */
     public native @Cast("int64_t") long n_params(); public native lorica_model_info n_params(long setter);     /* elements of all weight tensors */
     public native @Cast("int64_t") long weight_bytes(); public native lorica_model_info weight_bytes(long setter); /* bytes of all weight tensors in the file */
+    public native @Cast("bool") boolean is_encoder(); public native lorica_model_info is_encoder(boolean setter);      /* sees whole texts and predicts no tokens: for classifiers and embeddings */
+    public native int n_outputs(); public native lorica_model_info n_outputs(int setter);    /* of the classifier that the file holds; 0: it holds none */
+    public native int pooling_type(); public native lorica_model_info pooling_type(int setter); /* llama.cpp's: 0 none, 1 mean, 2 cls, 3 last, 4 rank; -1: the file does not say */
+    public native @Cast("const char*") BytePointer problem(); public native lorica_model_info problem(BytePointer setter); /* transformers' problem_type of the classifier, "" where the file does not say */
 }

@@ -40,4 +40,5 @@ public class lorica_session_params extends Pointer {
                              uniform noise of magnitude neftune_alpha / sqrt(L n_embd); 0: none */
     public native @Cast("uint64_t") long seed(); public native lorica_session_params seed(long setter);        /* of dropout and noise */
     public native @Cast("int64_t") long memory_limit(); public native lorica_session_params memory_limit(long setter); /* bytes that the plan may use; 0: what the system reports as available */
+    public native @Cast("bool") boolean features(); public native lorica_session_params features(boolean setter);        /* lorica_session_embed is wanted; an encoder, and whatever has a classifier, has it anyway */
 }

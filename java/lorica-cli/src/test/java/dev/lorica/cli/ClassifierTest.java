@@ -1,0 +1,263 @@
+package dev.lorica.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.offset;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.train.Checkpoint;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Classifiers on encoders and on a decoder through all commands, and embeddings. */
+class ClassifierTest {
+    @TempDir
+    Path folder;
+
+    /** An encoder that transformers wrote, converted; or the model of the source tree. */
+    private String model(String name) {
+        if (name.equals("decoder")) {
+            return Program.model();
+        }
+        Path output = folder.resolve(name + ".gguf");
+        if (!Files.exists(output)) {
+            Program.run(
+                            "convert",
+                            Program.repository("java/lorica-core/src/test/resources/convert/" + name),
+                            output.toString(),
+                            "--type=F32")
+                    .succeeds();
+        }
+        return output.toString();
+    }
+
+    private Path write(String name, List<String> lines) throws IOException {
+        return Files.writeString(folder.resolve(name), String.join("\n", lines) + "\n");
+    }
+
+    /** One word means one class, another the other. */
+    private Path reviews() throws IOException {
+        return write(
+                "reviews.jsonl",
+                IntStream.range(0, 24)
+                        .mapToObj(i -> "{\"text\": \"" + (i % 3 == 0 ? "thes " : "the ").repeat(1 + i % 4)
+                                + "\", \"label\": \"" + (i % 3 == 0 ? "bad" : "good") + "\"}")
+                        .toList());
+    }
+
+    private String[] train(String model, Path data, Path output, String... more) {
+        List<String> arguments = new ArrayList<>(List.of(
+                "train",
+                "--model=" + model,
+                "--data=" + data,
+                "--output=" + output,
+                "--label-field=label",
+                "--batch-size=8",
+                "--precision=f32",
+                "--threads=1"));
+        arguments.addAll(List.of(more));
+        return arguments.toArray(String[]::new);
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"bert", "distilbert", "decoder"})
+    void isTrainedMeasuredAskedMergedAndReadAgainFromPeftsFiles(String name) throws IOException {
+        Path data = reviews();
+        Path output = folder.resolve("classifier");
+        Program trained = Program.run(train(
+                        model(name),
+                        data,
+                        output,
+                        "--epochs=16",
+                        "--learning-rate=" + (name.equals("decoder") ? "1e-3" : "1e-2"),
+                        "--eval-data=" + data,
+                        "--load-best-model-at-end",
+                        "--metric-for-best-model=accuracy",
+                        "--class-weights=balanced",
+                        "--json"))
+                .succeeds();
+        assertThat(trained.err()).contains("classes").contains("good 16, bad 8");
+        assertThat(trained.json().get("labels")).hasToString("[\"bad\",\"good\"]");
+        assertThat(trained.json().get("eval_metrics").get("accuracy").asDouble())
+                .isGreaterThan(0.9);
+
+        String[] eval = {
+            "eval", "--model=" + model(name), "--data=" + data, "--label-field=label", "--precision=f32", "--json"
+        };
+        JsonNode measured = Program.run(Program.with(eval, "--adapter=" + output))
+                .succeeds()
+                .json();
+        assertThat(measured.get("accuracy").asDouble()).isGreaterThan(0.9);
+        assertThat(measured.get("f1").asDouble()).isBetween(0.8, 1.0);
+        assertThat(measured.get("confusion_matrix").get(1).get(1).asInt()).isGreaterThan(13);
+
+        String[] classify = {"classify", "--model=" + model(name), "--precision=f32", "--json"};
+        String lines = "the the\n{\"text\": \"thes thes\"}\n";
+        JsonNode said = Program.runWithInput(lines, Program.with(classify, "--adapter=" + output))
+                .succeeds()
+                .json()
+                .get("results");
+        assertThat(said.get(0).get("label").asText()).isEqualTo("good");
+        assertThat(said.get(1).get("label").asText()).isEqualTo("bad");
+        assertThat(said.get(1).get("probability").asDouble()).isGreaterThan(0.5);
+        assertThat(Program.run(
+                                "classify",
+                                "--model=" + model(name),
+                                "--adapter=" + output,
+                                "--text=thes thes",
+                                "--all-scores")
+                        .succeeds()
+                        .out())
+                .startsWith("bad\t")
+                .contains("\tbad=", "\tgood=");
+
+        Path merged = folder.resolve("merged.gguf");
+        Program.run("merge", "--model=" + model(name), "--adapter=" + output, "--output=" + merged, "--type=F32")
+                .succeeds();
+        JsonNode alone = Program.runWithInput(lines, "classify", "--model=" + merged, "--precision=f32", "--json")
+                .succeeds()
+                .json()
+                .get("results");
+        assertThat(alone.get(1).get("label").asText()).isEqualTo("bad");
+        assertThat(alone.get(1).get("probability").asDouble())
+                .isCloseTo(said.get(1).get("probability").asDouble(), offset(1e-3));
+
+        Files.delete(output.resolve(Adapter.FILE_NAME));
+        Files.delete(output.resolve("lorica_adapter.json"));
+        assertThat(Files.readString(output.resolve(Adapter.PEFT_CONFIG_NAME)))
+                .contains("SEQ_CLS", name.equals("decoder") ? "score" : "classifier");
+        JsonNode peft = Program.runWithInput(lines, Program.with(classify, "--adapter=" + output))
+                .succeeds()
+                .json()
+                .get("results");
+        assertThat(peft.get(1).get("scores").get("LABEL_0").asDouble())
+                .isCloseTo(said.get(1).get("scores").get("bad").asDouble(), offset(1e-5));
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"lora", "ia3", "bitfit"})
+    void goesOnFromACheckpointToTheVeryBytes(String method) throws IOException {
+        Path data = reviews();
+        String[] more = {
+            "--method=" + method,
+            "--learning-rate=1e-2",
+            "--max-steps=6",
+            "--save-steps=3",
+            "--save-strategy=steps",
+            "--save-total-limit=2"
+        };
+        String[] plain = train(model("bert"), data, folder.resolve("whole"));
+        Program.run(Program.with(plain, more)).succeeds();
+        Path whole = folder.resolve("whole").resolve(Adapter.FILE_NAME);
+        byte[] bytes = Files.readAllBytes(whole);
+        List<Path> checkpoints = Checkpoint.list(folder.resolve("whole"));
+        Path last = checkpoints.get(checkpoints.size() - 1);
+        try (var files = Files.walk(last)) {
+            for (Path file : files.sorted((a, b) -> b.compareTo(a)).toList()) {
+                Files.delete(file);
+            }
+        }
+        Program.run(Program.with(plain, Program.with(more, "--resume"))).succeeds();
+        assertThat(Files.readAllBytes(whole)).isEqualTo(bytes);
+    }
+
+    @Test
+    void readsTwoTextsSeveralLabelsAndNumbers() throws IOException {
+        Path pairs = write(
+                "pairs.jsonl",
+                IntStream.range(0, 16)
+                        .mapToObj(i -> "{\"a\": \"the\", \"b\": \"" + (i % 2 == 0 ? "the" : "thes")
+                                + "\", \"labels\": " + (i % 2 == 0 ? "[\"x\", \"y\"]" : "[]") + ", \"score\": "
+                                + (i % 2 == 0 ? 0.5 : -0.25) + "}")
+                        .toList());
+        Path several = folder.resolve("several");
+        String[] base = {
+            "train",
+            "--model=" + model("bert"),
+            "--data=" + pairs,
+            "--text-field=a",
+            "--text-pair-field=b",
+            "--learning-rate=2e-2",
+            "--batch-size=8",
+            "--epochs=12",
+            "--precision=f32",
+            "--threads=1"
+        };
+        Program.run(Program.with(base, "--label-field=labels", "--output=" + several))
+                .succeeds();
+        String[] classify = {"classify", "--model=" + model("bert"), "--text-field=a", "--text-pair-field=b", "--json"};
+        String lines = "{\"a\": \"the\", \"b\": \"the\"}\n{\"a\": \"the\", \"b\": \"thes\"}\n";
+        JsonNode labels = Program.runWithInput(lines, Program.with(classify, "--adapter=" + several))
+                .succeeds()
+                .json()
+                .get("results");
+        assertThat(labels.get(0).get("label").asText()).isEqualTo("x,y");
+        assertThat(labels.get(1).get("label").asText()).isEmpty();
+
+        Path number = folder.resolve("number");
+        Program.run(Program.with(base, "--label-field=score", "--output=" + number))
+                .succeeds();
+        JsonNode numbers = Program.runWithInput(lines, Program.with(classify, "--adapter=" + number))
+                .succeeds()
+                .json()
+                .get("results");
+        assertThat(numbers.get(0).get("value").asDouble()).isCloseTo(0.5, offset(0.25));
+        assertThat(numbers.get(1).get("value").asDouble()).isCloseTo(-0.25, offset(0.25));
+    }
+
+    @Test
+    void embedsTextsOfAnEncoderAndOfADecoder() {
+        for (String name : List.of("bert", "roberta", "decoder")) {
+            JsonNode two = Program.runWithInput("the\nthe the\n", "embed", "--model=" + model(name), "--json")
+                    .succeeds()
+                    .json();
+            assertThat(two.get("pooling").asText()).isEqualTo(name.equals("decoder") ? "last" : "mean");
+            double squares = 0;
+            for (JsonNode value : two.get("embeddings").get(0)) {
+                squares += value.asDouble() * value.asDouble();
+            }
+            assertThat(squares).isCloseTo(1, offset(1e-5));
+            assertThat(two.get("embeddings").get(0))
+                    .isNotEqualTo(two.get("embeddings").get(1));
+        }
+        String line = Program.run("embed", "--model=" + model("bert"), "--text=the", "--pooling=cls", "--no-normalize")
+                .succeeds()
+                .out();
+        assertThat(line).startsWith("[").endsWith("]\n");
+    }
+
+    @Test
+    void saysInOneLineWhatCannotBe() throws IOException {
+        Path output = folder.resolve("output");
+        Path one =
+                write("one.jsonl", List.of("{\"text\": \"the\", \"label\": 1}", "{\"text\": \"the\", \"label\": 1}"));
+        Program.run(train(model("bert"), one, output))
+                .failsWith(ExitCode.FAILED, "every label is \"1\"", "two classes");
+        Path mixed = write(
+                "mixed.jsonl",
+                List.of("{\"text\": \"the\", \"label\": \"good\"}", "{\"text\": \"the\", \"label\": 0.5}"));
+        Program.run(train(model("bert"), mixed, output))
+                .failsWith(
+                        ExitCode.FAILED, "line 2", "a number with a fraction, where others are names such as \"good\"");
+        Path unseen = write("unseen.jsonl", List.of("{\"text\": \"the\", \"label\": \"odd\"}"));
+        Program.run(train(model("bert"), reviews(), output, "--eval-data=" + unseen))
+                .failsWith(
+                        ExitCode.FAILED, "the label \"odd\" was never seen in training; there are \"bad\", \"good\"");
+        Program.run(train(model("bert"), reviews(), output, "--ask=Who?")).failsWith(ExitCode.FAILED, "--ask");
+        Program.run(train(model("bert"), reviews(), output, "--prompt-field=text"))
+                .failsWith(ExitCode.FAILED, "--label-field is for texts with labels");
+        Program.run("classify", "--model=" + Program.model(), "--text=the")
+                .failsWith(ExitCode.FAILED, "there is no classifier");
+        assertThat(Program.run("generate", "--model=" + model("bert"), "--prompt=the")
+                        .err())
+                .contains("error: architecture 'bert' is an encoder");
+    }
+}
