@@ -367,9 +367,9 @@ typedef struct lorica_adapter_params {
      * it is, and classifier; DistilBERT: pre_classifier and classifier; RoBERTa: dense and out_proj), or on the last
      * token of a decoder (score, without a bias). It is trained whole and stored with the adapter, and begins as the
      * model's where that has one of as many outputs, else as N(0, 0.02^2). */
-    int32_t n_outputs;           /* 0: none */
-    const char ** labels;        /* [n_outputs] what the outputs are called; NULL: nothing */
-    const char * problem;        /* transformers' problem_type; NULL: "" */
+    int32_t n_outputs;    /* 0: none */
+    const char ** labels; /* [n_outputs] what the outputs are called; NULL: nothing */
+    const char * problem; /* transformers' problem_type; NULL: "" */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
