@@ -79,7 +79,7 @@ exec "$home/runtime/bin/java" -XX:+UseSerialGC -Xshare:auto \
 SH
 }
 
-# The classes that every command loads, laid out as they are in memory: it starts in half the time.
+# The classes that every command loads, laid out as they are in memory: it starts sooner.
 share_classes() {
     dated "$home" && # Java compares the times of the jars
         "$home/runtime/bin/java" -XX:+UseSerialGC "-XX:ArchiveClassesAtExit=$home/lib/lorica.jsa" \
