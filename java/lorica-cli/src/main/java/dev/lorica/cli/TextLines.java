@@ -71,9 +71,9 @@ final class TextLines {
         }
         try {
             JsonNode object = JSON.readTree(line);
-            to.texts.add(text(object, textField, number));
+            to.texts.add(text(object, textField, "--text-field", number));
             if (pairField != null) {
-                to.seconds.add(text(object, pairField, number));
+                to.seconds.add(text(object, pairField, "--text-pair-field", number));
             }
         } catch (JsonProcessingException e) {
             throw new IllegalArgumentException("line " + number + " is no JSON object: "
@@ -81,10 +81,10 @@ final class TextLines {
         }
     }
 
-    private static String text(JsonNode object, String field, int number) {
+    private static String text(JsonNode object, String field, String option, int number) {
         if (!object.path(field).isValueNode() || object.path(field).isNull()) {
             throw new IllegalArgumentException(
-                    "line " + number + " has no text in the field \"" + field + "\"; name it with --text-field");
+                    "line " + number + " has no text in the field \"" + field + "\"; name it with " + option);
         }
         return object.path(field).asText();
     }
