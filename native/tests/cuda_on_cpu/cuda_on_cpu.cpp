@@ -83,7 +83,8 @@ struct Fiber {
     int index = 0;
     Context context;
     unsigned char * stack = nullptr;
-    // Those that are not done yet, and how many of them were asked for when each group but the last, which is open, ended.
+    // Those that are not done yet, and how many of them were asked for when each group but the last, which is open,
+    // ended.
     std::vector<Copy> copies;
     std::vector<size_t> groups;
 };
