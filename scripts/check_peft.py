@@ -5,7 +5,7 @@
     scripts/check_peft.py models/austen-7m-q4_0.gguf
 
 PEFT gets the base as transformers dequantizes it from the same file. Trains adapters with Lorica for some steps and loads
-them in PEFT; makes adapters with PEFT (rsLoRA, patterns, DoRA) and loads them in Lorica. Prints the largest difference of logits
+them in PEFT; makes adapters with PEFT (rsLoRA, patterns, DoRA, modules to save) and loads them in Lorica. Prints the largest difference of logits
 relative to the largest logit, and fails above 1e-3.
 """
 import argparse
@@ -28,6 +28,7 @@ PEFT_ADAPTERS = {
                      rank_pattern={"k_proj": 7, r"layers\.[02]\.mlp\.down_proj": 2}, alpha_pattern={"q_proj": 11}),
     "DoRA": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True),
     "some layers": dict(r=4, lora_alpha=8, target_modules=["q_proj", "gate_proj"], layers_to_transform=[1, 3]),
+    "modules to save": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=["embed_tokens", "lm_head", "model.norm"]),
 }
 
 
@@ -82,7 +83,8 @@ def main():
         compare("base alone", lorica.logits("none", tokens, scratch), plain)
 
         for name, flags in {"all-linear": [], "rsLoRA on q, k": ["--use-rslora", "--target-modules", "q_proj,k_proj"],
-                            "DoRA": ["--use-dora"]}.items():
+                            "DoRA": ["--use-dora"],
+                            "modules to save": ["--modules-to-save", "embed_tokens,lm_head,norm", "--target-modules", "q_proj,v_proj"]}.items():
             trained = scratch / f"trained {len(differences)}"
             lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6, "--lora-r", 8,
                        "--learning-rate", 5e-3, *flags)
@@ -94,7 +96,7 @@ def main():
             model = get_peft_model(load_base(arguments.gguf), LoraConfig(task_type="CAUSAL_LM", **settings))
             with torch.no_grad():
                 for parameter_name, parameter in model.named_parameters():
-                    if "lora_magnitude_vector" in parameter_name:
+                    if "lora_magnitude_vector" in parameter_name or "modules_to_save" in parameter_name:
                         parameter.mul_(torch.from_numpy((1 + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)))
                     elif "lora_" in parameter_name:
                         size = (1.0 if "lora_A" in parameter_name else 0.1) / parameter.shape[1] ** 0.5
@@ -102,7 +104,7 @@ def main():
             saved, converted, merged = scratch / f"peft {name}", scratch / f"gguf {name}", scratch / "merged.gguf"
             model.save_pretrained(saved)
             in_peft = PeftModel.from_pretrained(load_base(arguments.gguf), saved).eval()
-            if settings.get("use_dora"):  # there is no such LoRA file; folded into the model it can be written
+            if settings.get("use_dora") or settings.get("modules_to_save"):  # there is no such LoRA file; folded into the model it can be written
                 lorica.run("merge", "--model", lorica.gguf, "--adapter", saved, "--type", "F32", "--output", merged, "--overwrite")
                 ours = lorica.logits("none", tokens, scratch, merged)
             else:

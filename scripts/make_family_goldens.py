@@ -23,7 +23,7 @@ Each case is a folder of three GGUF files:
                   yarn_log_multiplier m, (1 + 0.1 ln(factor)) / (1 + 0.1 m ln(factor)); of LongRoPE it is all there is. phi3 has
                   only sequences that take the short factors, phi4_mini (original_context_length 4) only such that take
                   the long ones.
-    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA, IA3 or BitFit; A, B, magnitudes, factors, norms and biases
+    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA, IA3, BitFit or full; A, B, magnitudes, factors, norms and biases
                   are random, so that every gradient is there to be seen
     golden.gguf   no model: a container of arrays (see `golden` below) and of the settings of the training
 
@@ -79,7 +79,7 @@ class Case:
     target_modules: str | list[str]
     use_rslora: bool = False
     use_dora: bool = False
-    method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit)
+    method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit), or everything (full)
     feedforward_modules: list[str] | None = None
     n_head: int = 4
     n_head_kv: int = 2
@@ -288,6 +288,10 @@ CASES += [
                     "final_logit_softcapping": 1.5}, **GEMMA, num_hidden_layers=3, sliding_window=WINDOW,
                    query_pre_attn_scalar=24, attn_logit_softcapping=2.0, final_logit_softcapping=1.5), method="bitfit",
             weight_decay=0.0),  # GGUF has 1 + w, which would shrink to another point
+    # Everything, with a head of its own and with one that is the embedding.
+    replace(family("full_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="full",
+            learning_rate=1e-3),
+    replace(gpt2("full_gpt2"), method="full", learning_rate=1e-3),
 ]
 
 TABLES = {}
@@ -442,16 +446,17 @@ def make_other_adapter(case, model, folder):
                     continue
                 base = name.removeprefix("base_model.model.").removesuffix(".ia3_l.default")
                 full_name = f"{ggml_name(case, base + '.weight')}.ia3_l"
-            elif parameter.ndim != 1:
+            elif parameter.ndim != 1 and case.method != "full":
                 continue
             else:
                 parameter.requires_grad_(True)
                 full_name = ggml_name(case, name)
-            parameter.add_(torch.from_numpy((0.2 * rng.standard_normal(parameter.shape)).astype(np.float32)))
+            size = 0.2 if parameter.ndim == 1 or case.method == "ia3" else 0.02
+            parameter.add_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
             parameters[full_name] = parameter
             values = parameter.detach().numpy()
             stored = in_other_order(case, full_name, values) if case.method == "ia3" else as_stored(case, full_name, values)
-            writer.add_tensor(full_name, stored if case.method == "ia3" else stored.reshape(-1, 1))
+            writer.add_tensor(full_name, stored.reshape(-1, 1) if stored.ndim == 1 else stored)
     write(writer)
     return model, parameters
 
@@ -462,6 +467,8 @@ def in_other_order(case, name, values):
 
 
 def in_lora_order(case, name, values):
+    if case.method == "full":
+        return as_stored(case, name, values)
     if case.method != "lora":
         return in_other_order(case, name, values)
     return values if name.endswith("lora_a") else in_ggml_order(case, name, values)
@@ -589,8 +596,9 @@ def golden(case, folder):
     with torch.no_grad():
         logits = [run(model, tokens).logits[0] for tokens in first.tokens]
         writer.add_tensor("logits", torch.cat(logits).numpy())
-        base = make_model(case, folder) if case.method == "bitfit" else model
-        with contextlib.nullcontext() if case.method == "bitfit" else model.disable_adapter():
+        is_base = case.method in ("bitfit", "full")  # it was trained itself
+        base = make_model(case, folder) if is_base else model
+        with contextlib.nullcontext() if is_base else model.disable_adapter():
             writer.add_tensor("base_logits", torch.stack([run(base, x).logits[0, -1] for x in first.tokens]).numpy())
 
         # -log p(label) of each position, 0 where it is not trained [T]

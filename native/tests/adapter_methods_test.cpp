@@ -1,5 +1,5 @@
-// IA3 and BitFit on models of every family: gradients against finite differences, one result however it is computed,
-// files, factors, and models with them folded in.
+// IA3, BitFit, full fine-tuning and weights that are trained beside a LoRA, on models of every family: gradients
+// against finite differences, one result however it is computed, files, factors, and models with them folded in.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,6 +26,8 @@ struct Setting {
     std::string name;
     Method method;
     std::string targets, feedforward;
+    std::string saved = {}, layers = {}, frozen = {};
+    TrainedBiases bias = TrainedBiases::none;
 };
 
 const Setting settings[] = {
@@ -33,6 +35,7 @@ const Setting settings[] = {
     {"Ia3OnAll", Method::ia3, "all-linear", ""},
     {"Ia3OfAllInputs", Method::ia3, "all-linear", "all-linear"},
     {"BitFit", Method::bitfit, "", ""},
+    {"Full", Method::full, "", ""},
 };
 const std::string families[] = {"grouped_heads_f32", "gpt2",       "qwen2", "qwen3",          "gemma2", "gemma3",
                                 "falcon_7b",         "falcon_40b", "phi3",  "gptneox_serial", "olmo2",  "llama_biases"};
@@ -42,6 +45,14 @@ AdapterConfig config_of(const Setting & setting, const Model & model) {
     config.method = setting.method;
     config.target_modules = setting.targets;
     config.feedforward_modules = setting.feedforward;
+    config.modules_to_save = setting.saved;
+    config.layers = setting.layers;
+    config.frozen = setting.frozen;
+    config.bias = setting.bias;
+    if (setting.method == Method::lora) {
+        config.rank = 2;
+        config.alpha = 2;
+    }
     const std::string & architecture = model.shape().architecture;
     // PEFT has no defaults for these.
     if (setting.targets.empty() && setting.method == Method::ia3 && (architecture == "phi3" || architecture == "olmo2"))
@@ -115,7 +126,7 @@ TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
             predicted += static_cast<double>(gradient[j]) * direction[j];
             size += std::abs(static_cast<double>(gradient[j]));
         }
-        constexpr double step = 0x1p-11;
+        constexpr double step = 0x1p-13;
         const auto at = [&](double steps) {
             std::vector<float> moved = start;
             for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
@@ -126,6 +137,7 @@ TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
         adapter->write(adapter->params(), i, start.data());
         EXPECT_LE(std::abs(measured - predicted), 2e-6 * std::max(std::abs(predicted), 0.05 * size))
             << adapter->tensor(i).name << " " << predicted;
+        // A position's row that no token has stays as it is, and so does B while A is 0.
         EXPECT_GT(size, 0) << adapter->tensor(i).name;
     }
     const auto on_cpu = open("cpu", Dtype::f32);
@@ -208,7 +220,8 @@ TEST_P(AdapterMethodsTest, TrainingLearnsAndGoesOnFromASavedStateInTheVeryBytes)
             }
             const LossSum loss = session->forward_backward(batch_for(*model).view());
             (step == 0 ? first : last) = loss.loss_sum;
-            session->optimizer_step({0.02, 0, 1.0 / static_cast<double>(loss.n_trained), 1});
+            session->optimizer_step({config(*model).method == Method::full ? 0.002 : 0.02, 0,
+                                     1.0 / static_cast<double>(loss.n_trained), 1});
         }
         EXPECT_LT(last, first);
         adapter->save(dir_ / "trained.gguf");
@@ -220,6 +233,65 @@ TEST_P(AdapterMethodsTest, TrainingLearnsAndGoesOnFromASavedStateInTheVeryBytes)
 INSTANTIATE_TEST_SUITE_P(Families, AdapterMethodsTest,
                          testing::Combine(testing::ValuesIn(families), testing::ValuesIn(settings)),
                          [](const auto & info) { return std::get<0>(info.param) + std::get<1>(info.param).name; });
+
+// What each shape of a model can make different: a head of its own or a tied one, biases, positions, norms alone.
+const Setting some_of_full[] = {
+    {"UpperLayer", Method::full, "", "", "", "1"},
+    {"WithoutTables", Method::full, "", "", "", "", "embed,head"},
+    {"LoraAndTables", Method::lora, "default", "", "token_embd,output,output_norm"},
+    {"LoraAndHead", Method::lora, "default", "", "output"},
+    {"LoraAndEmbedding", Method::lora, "default", "", "token_embd"},
+    {"LoraAndItsBiases", Method::lora, "all-linear", "", "", "", "", TrainedBiases::lora_only},
+    {"LoraAndAllBiases", Method::lora, "all-linear", "", "", "", "", TrainedBiases::all},
+};
+INSTANTIATE_TEST_SUITE_P(Parts, AdapterMethodsTest,
+                         testing::Combine(testing::Values("tied_output_q4_0", "gpt2", "llama_biases"),
+                                          testing::ValuesIn(some_of_full)),
+                         [](const auto & info) { return std::get<0>(info.param) + std::get<1>(info.param).name; });
+
+// The gradient of a head's own weight is a sum that the weights of the rows belong in.
+TEST(AdapterMethods, WeightsOfTokensReachTheHeadsOwnGradient) {
+    for (const std::string family : {"tied_output_q4_0", "grouped_heads_f32"}) {
+        const auto model = load(model_of(family), "reference", Dtype::f64);
+        AdapterConfig config;
+        config.method = Method::full;
+        const auto adapter = moved_adapter(model, config);
+        const Batch batch = batch_for(*model);
+        Session session(adapter, session_config());
+        std::vector<float> losses(batch.tokens.size()), weights(batch.tokens.size());
+        session.forward_backward(batch.view());
+        const std::vector<std::vector<float>> plain = gradients(session);
+        session.zero_gradients();
+        session.forward(batch.view(), losses);
+        session.backward(std::vector<float>(weights.size(), 1));
+        for (size_t i = 0; i < plain.size(); ++i) EXPECT_LE(relative_error(gradients(session)[i], plain[i]), 1e-12);
+        session.zero_gradients();
+        for (size_t t = 0; t < weights.size(); ++t) weights[t] = static_cast<float>(t % 3) - 0.5f;
+        const LossSum sum = session.forward(batch.view(), losses);
+        EXPECT_GT(sum.loss_sum, 0);
+        session.backward(weights);
+        const std::vector<std::vector<float>> weighted = gradients(session);
+        // The same batch with each third of its labels, one after another.
+        std::vector<std::vector<float>> expected = plain;
+        for (auto & tensor : expected) std::fill(tensor.begin(), tensor.end(), 0.0f);
+        for (size_t third = 0; third < 3; ++third) {
+            Batch part = batch;
+            for (size_t t = 0; t < part.labels.size(); ++t) {
+                if (t % 3 != third) part.labels[t] = -100;
+            }
+            session.zero_gradients();
+            session.forward_backward(part.view());
+            for (size_t i = 0; i < expected.size(); ++i) {
+                const std::vector<float> gradient = session.gradient(static_cast<int32_t>(i));
+                for (size_t j = 0; j < gradient.size(); ++j)
+                    expected[i][j] += (static_cast<float>(third) - 0.5f) * gradient[j];
+            }
+        }
+        for (size_t i = 0; i < expected.size(); ++i)
+            EXPECT_LE(relative_error(weighted[i], expected[i]), 1e-6)
+                << family << " " << adapter->tensor(static_cast<int32_t>(i)).name;
+    }
+}
 
 TEST(AdapterMethods, AFactorOfZeroKeepsItsGradient) {
     const auto model = load(model_of("llama_biases"), "reference", Dtype::f64);
@@ -248,6 +320,25 @@ TEST(AdapterMethods, WhatDoesNotGoTogetherIsRefusedInOneLine) {
     expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("DoRA belongs to LoRA; method ia3 has none"),
                  [&] { Adapter::create(model, config); });
     config.use_dora = false;
+    AdapterConfig full;
+    full.method = Method::full;
+    full.layers = "0-9";
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("there is no layer 9; the model has layers 0 to 1"),
+                 [&] { Adapter::create(model, full); });
+    full.layers = "a";
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("layers cannot be 'a'"),
+                 [&] { Adapter::create(model, full); });
+    full.layers.clear();
+    full.frozen = "norms";
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("'norms' cannot be frozen; embed and head can"),
+                 [&] { Adapter::create(model, full); });
+    AdapterConfig lora;
+    lora.modules_to_save = "q_proj";
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("'q_proj' is trained whole and as a target"),
+                 [&] { Adapter::create(model, lora); });
+    lora.modules_to_save = "score";
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("module to save 'score' does not exist"),
+                 [&] { Adapter::create(model, lora); });
     const auto adapter = Adapter::create(model, config);
     const std::vector<Adapter::Part> two{{adapter, 1}, {adapter, 1}};
     expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("method ia3 cannot be added to others"),

@@ -329,7 +329,9 @@ const std::string cases[] = {"grouped_heads_f32",
                              "ia3_falcon",
                              "bitfit_llama",
                              "bitfit_gpt2",
-                             "bitfit_gemma2"};
+                             "bitfit_gemma2",
+                             "full_llama",
+                             "full_gpt2"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 

@@ -333,13 +333,23 @@ typedef enum lorica_lora_init {
 } lorica_lora_init;
 
 typedef enum lorica_method {
-    LORICA_METHOD_LORA = 0,  /* with DoRA's magnitudes or without */
-    LORICA_METHOD_IA3 = 1,   /* IA3 (Liu et al. 2022): y = l * (x W^T + bias) with a trained l[out, 1] for each target
-                                module, or, of those named in feedforward_modules too, y = (l * x) W^T + bias with
-                                l[1, in]; all begin as 1 */
-    LORICA_METHOD_BITFIT = 2 /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
-                                them; they begin as the model's. A model without biases trains its norms alone. */
+    LORICA_METHOD_LORA = 0,   /* with DoRA's magnitudes or without */
+    LORICA_METHOD_IA3 = 1,    /* IA3 (Liu et al. 2022): y = l * (x W^T + bias) with a trained l[out, 1] for each target
+                                 module, or, of those named in feedforward_modules too, y = (l * x) W^T + bias with
+                                 l[1, in]; all begin as 1 */
+    LORICA_METHOD_BITFIT = 2, /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
+                                 them; they begin as the model's. A model without biases trains its norms alone. */
+    LORICA_METHOD_FULL = 3    /* the model's own tensors, in f32 whatever the file has: quantized ones are expanded. An
+                                 embedding that is the head too is one tensor. Takes 4 bytes for each element, as many
+                                 for its gradient, and 8 (AdamW) or 2 (with 8-bit state) for its moments. */
 } lorica_method;
+
+/* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
+typedef enum lorica_trained_biases {
+    LORICA_BIASES_NONE = 0,
+    LORICA_BIASES_LORA_ONLY = 1, /* of the layers that have one */
+    LORICA_BIASES_ALL = 2
+} lorica_trained_biases;
 
 typedef struct lorica_adapter_params {
     size_t struct_size; /* sizeof, set by the caller */
@@ -370,6 +380,13 @@ typedef struct lorica_adapter_params {
     int32_t n_outputs;    /* 0: none */
     const char ** labels; /* [n_outputs] what the outputs are called; NULL: nothing */
     const char * problem; /* transformers' problem_type; NULL: "" */
+    const char *
+        modules_to_save; /* LoRA: comma-separated names of embeddings, norms, linear layers and the head (embed_tokens,
+                            lm_head, norm; or GGUF's) that are trained whole and stored with the adapter; NULL: none. As
+                            in PEFT, the head of a model that has none of its own is then no longer its embedding. */
+    lorica_trained_biases bias; /* LoRA; not with DoRA */
+    const char * layers;        /* full: "0-3,7": these layers alone, nothing that is no layer; NULL: everything */
+    const char * frozen;        /* full: "embed", "head" or "embed,head" are not trained; NULL: none */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
@@ -413,7 +430,8 @@ LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * ada
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3" and "bitfit"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
+ * "ia3", "bitfit" and "full", and a LoRA with tensors that were trained whole, "lora_and_weights" or
+ * "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
  * was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
@@ -423,8 +441,13 @@ LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter,
  * multiplied, and how far m is from |W|; with IA3 and BitFit, how far each number is from where it began. */
 LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, double factor);
 
+/* Whether anything is other than before training: a B that is not zero, or a tensor that is not where it began. Errors:
+ * NON_FINITE for a number that is not finite, naming its tensor. */
+LORICA_API lorica_status lorica_adapter_check(const lorica_adapter * adapter, bool * has_effect);
+
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
- * 2 n_pairs + p is m[out, 1]. Of IA3 each l is one, of BitFit each bias and each norm's weight [n, 1]. Last come those
+ * 2 n_pairs + p is m[out, 1], and what is trained whole comes behind. Of IA3 each l is one, of BitFit each bias and
+ * each norm's weight [n, 1], of full fine-tuning each tensor of the model that is trained. Last come those
  * of a classifier: cls.weight and cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs,
  * n_embd], cls.output.bias. */
 typedef struct lorica_adapter_tensor {
@@ -455,7 +478,8 @@ typedef struct lorica_write_params {
                            which gives some tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it,
                            the output head gets at least Q6_K, and a tensor whose rows are no whole number of blocks the
                            next larger type that fits. NULL: every tensor keeps its type, but those that an adapter
-                           changes become F16. Norms and other vectors are always copied. */
+                           changes become F16; of full fine-tuning only where they are quantized. Norms and other vectors
+                           are always copied. */
     int32_t n_threads;  /* 0: all cores that this process may run on. The result does not depend on it. */
 } lorica_write_params;
 
@@ -464,10 +488,10 @@ LORICA_API lorica_status lorica_write_default_params(lorica_write_params * param
 
 /* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
  * the factor of lorica_adapter_set_scale; with IA3 its factors times the rows, with their biases, or the columns; with
- * BitFit the trained vectors in place of the model's, and a classifier with the keys by which llama.cpp computes with
- * it (pooling "rank"). The sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be
- * NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that
- * needs an importance matrix), NON_FINITE, IO. */
+ * BitFit, full fine-tuning and modules to save the trained tensors in place of the model's, and a classifier with the
+ * keys by which llama.cpp computes with it (pooling "rank"). The sum is computed in f32 and rounded once, to the type
+ * that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does
+ * not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
 LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
                                       const lorica_write_params * params);
 

@@ -52,8 +52,11 @@ void Adapter::name_targets() {
     std::set<std::string> listed;  // GPT-2 has two layers of one short name
     for (const Names & names : linear_names(model_->architecture())) {
         const bool has = std::any_of(tensors_.begin(), tensors_.end(), [&](const Tensor & tensor) {
-            const bool on_linear = tensor.kind != Kind::norm_weight && tensor.kind != Kind::norm_bias;
-            if (!on_linear || is_classifier(tensor.kind)) return false;
+            const bool is_of_method = config_.method == Method::lora
+                                          ? tensor.kind == Kind::a
+                                          : tensor.kind == Kind::scale_in || tensor.kind == Kind::scale_out ||
+                                                tensor.kind == Kind::bias || tensor.kind == Kind::weight;
+            if (!is_of_method || tensor.layer < 0 || tensor.layer >= model_->shape().n_layer) return false;
             const std::vector<LinearSpec> & linears = model_->architecture().layer(tensor.layer).linears;
             const LinearSpec & spec = linears[static_cast<size_t>(tensor.number)];
             return spec.names.gguf == names.gguf && spec.short_name() == names.hf;
@@ -62,15 +65,20 @@ void Adapter::name_targets() {
     }
 }
 
+void Adapter::add_magnitudes() {
+    if (!config_.use_dora) return;
+    first_magnitude_ = n_params_;
+    for (size_t p = 0; p < pairs_.size(); ++p) {
+        pairs_[p].m = add_tensor(Kind::magnitude, ".lora_magnitude_vector", pairs_[p].out, 1, static_cast<int32_t>(p));
+        n_magnitudes_ += pairs_[p].out;
+    }
+}
+
 void Adapter::allocate() {
     name_targets();
     Backend & device = model_->device();
     if (config_.use_dora && !device.has_dora()) {
         fail(LORICA_ERROR_UNSUPPORTED, "device \"", device.name(), "\" cannot compute DoRA yet; device \"cpu\" can");
-    }
-    first_magnitude_ = n_params_;
-    for (size_t p = 0; config_.use_dora && p < pairs_.size(); ++p) {
-        pairs_[p].m = add_tensor(Kind::magnitude, ".lora_magnitude_vector", pairs_[p].out, 1, static_cast<int32_t>(p));
     }
     if (config_.classifier) add_classifier();
     params_ = device.allocate(static_cast<size_t>(n_params_) * dtype_size(device.formats().param));
@@ -110,6 +118,8 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
     }
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
     for (const Target & target : targets) adapter->add_pair(target.layer, target.linear, target.rank, target.alpha);
+    adapter->add_magnitudes();
+    adapter->add_beside_lora();
     adapter->allocate();
     adapter->base_fingerprint_ = model->fingerprint();
     adapter->initialize();
@@ -137,18 +147,21 @@ void Adapter::initialize() {
         for (float & value : magnitudes) value = std::sqrt(value);
         write(params_, pair.m, magnitudes.data());
     }
+    for (int32_t i = first_site(); i < n_tensors(); ++i) write(params_, i, start(i).data());
 }
 
 std::shared_ptr<Adapter> Adapter::copy() const {
     std::shared_ptr<Adapter> other(new Adapter(model_, config_));
     other->base_fingerprint_ = base_fingerprint_;
     for (const LoraPair & pair : pairs_) other->add_pair(pair.layer, pair.linear, pair.rank, pair.alpha);
-    if (config_.method != Method::lora) {
-        for (const Tensor & t : tensors_) {
-            if (!is_classifier(t.kind)) other->add_site(t.kind, t.name, t.rows, t.cols, t.layer, t.number);
-        }
+    other->add_magnitudes();
+    for (int32_t i = first_site(); i < n_tensors(); ++i) {
+        const Tensor & t = tensor(i);
+        if (is_classifier(t.kind)) continue;
+        other->add_site(t.kind, t.name, t.rows, t.cols, t.layer, t.number);
     }
     other->allocate();
+    other->sites_ = sites_;  // with a head that is the embedding
     for (int32_t i = 0; i < n_tensors(); ++i) other->write(other->params_, i, read(i).data());
     return other;
 }
@@ -164,6 +177,13 @@ std::vector<float> Adapter::read(const void * array, int32_t i) const {
     const size_t element = dtype_size(model_->device().formats().param);
     return read_values(static_cast<const std::byte *>(array) + static_cast<size_t>(tensor(i).offset) * element,
                        tensor(i).rows * tensor(i).cols);
+}
+
+std::vector<float> Adapter::read_rows(int32_t i, int64_t first, int64_t n) const {
+    const size_t element = dtype_size(model_->device().formats().param);
+    const int64_t cols = tensor(i).cols;
+    return read_values(static_cast<const std::byte *>(parameters(i)) + static_cast<size_t>(first * cols) * element,
+                       n * cols);
 }
 
 std::vector<float> Adapter::read_values(const void * source, int64_t count) const {
@@ -233,14 +253,11 @@ void Adapter::params_changed() {
 }
 
 void Adapter::update(Backend & backend) const {
-    if (config_.method == Method::lora && !config_.use_dora) return;
+    if (!has_sites() && !config_.use_dora) return;
     const std::lock_guard lock(stale_mutex_);
     if (!is_stale_) return;
-    if (config_.use_dora) {
-        update_dora(backend);
-    } else {
-        update_effect();
-    }
+    if (config_.use_dora) update_dora(backend);
+    if (has_sites()) update_effect();
     is_stale_ = false;
 }
 

@@ -6,11 +6,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "adapter/classifier_config.h"
+#include "adapter/tensor_file.h"
 #include "backend/backend.h"
 #include "model/model.h"
 
@@ -18,23 +21,18 @@ namespace lorica {
 
 enum class LoraInit { kaiming_uniform, gaussian };
 
+// Biases that are trained beside a LoRA: none, those of its layers, or all of the model.
+enum class TrainedBiases : uint8_t { none, lora_only, all };
+
 enum class Method : uint8_t {
     lora,    // Hu et al. 2021; with DoRA's magnitudes or without
     ia3,     // Liu et al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context
              // learning", section 3.3: factors of what comes out of layers, or of what goes in
     bitfit,  // Ben Zaken et al. 2021: the biases, and the norms with them
+    full,    // the model's own tensors, all or some
 };
 // "lora", as adapter.type has it.
 const char * name(Method method);
-
-// What the outputs of a classifier are trained for; told by whoever trains it, and kept with it.
-struct ClassifierConfig {
-    int64_t n_outputs = 0;            // 0: there is no classifier
-    std::vector<std::string> labels;  // of the outputs; empty: they have no names
-    std::string problem;              // transformers' problem_type: "single_label_classification", …
-
-    explicit operator bool() const { return n_outputs > 0; }
-};
 
 struct AdapterConfig {
     Method method = Method::lora;
@@ -50,6 +48,10 @@ struct AdapterConfig {
     // Trained whole beside the rest, and stored with it: PEFT's modules_to_save. It begins as the model's where that
     // has one of as many outputs, else as transformers', N(0, 0.02^2) without a bias.
     ClassifierConfig classifier;
+    TrainedBiases bias = TrainedBiases::none;  // LoRA
+    std::string modules_to_save;               // LoRA: "embed_tokens,lm_head": trained whole
+    std::string layers;                        // full: "0-3,7" alone; empty: all, and what is no layer
+    std::string frozen;                        // full: "embed,head"
 };
 
 // A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`.
@@ -99,6 +101,14 @@ public:
 
     // Device memory in param format, n_params() elements. Who writes to it says so with params_changed().
     void * params() const { return params_; }
+    // The lowest layer that has a tensor: -1 where that is the prologue, n_layer the epilogue.
+    int32_t first_layer() const;
+    // Whether it has weights of linear layers or of the head.
+    bool trains_matrices() const;
+    // Whether it has tensors that stand in for those of the model, or factors of them, beside or without pairs.
+    bool has_sites() const { return !sites_.empty(); }
+    // Whether anything is not as it was before training. Errors: NON_FINITE, naming a tensor.
+    bool has_effect() const;
     void params_changed();
 
     // Computes again what depends on parameters that have changed; comes before a forward pass. The backend has
@@ -111,8 +121,8 @@ public:
     // Bytes beside the parameters.
     int64_t extra_bytes() const;
 
-    // The tensors in the order of the array: A and B of each pair, behind them all magnitudes; of other methods as the
-    // model computes.
+    // The tensors in the order of the array: A and B of each pair, behind them all magnitudes; all else as the model
+    // computes.
     enum class Kind : uint8_t {
         a,
         b,
@@ -122,6 +132,9 @@ public:
         bias,       // of a linear layer, in place of the model's; so the next two
         norm_weight,
         norm_bias,
+        weight,     // of a linear layer
+        embedding,  // of the head too where that is the embedding
+        head,
         classifier_dense,  // W[n_embd, n_embd] and its bias; so the next two of what makes the outputs
         classifier_dense_bias,
         classifier_out,
@@ -143,7 +156,7 @@ public:
     // -1: there is none.
     int32_t find_tensor(int32_t layer, Kind kind, int16_t number) const;
     // What a tensor comes to with the factor of set_scale_factor: itself, or between what it began with and itself.
-    // Memory of the device; of other methods than LoRA.
+    // Memory of the device; not of A, B and magnitudes, which have a scale.
     const void * in_effect(int32_t tensor) const;
     // The same on the host.
     std::vector<float> values_in_effect(int32_t tensor) const;
@@ -157,6 +170,7 @@ public:
     // Of the classifier; -1: it has none.
     int32_t find_classifier(Kind kind) const { return find_tensor(model_->shape().n_layer, kind, 0); }
     std::vector<float> read(int32_t tensor) const { return read(params_, tensor); }
+    std::vector<float> read_rows(int32_t tensor, int64_t first, int64_t n) const;
     void write(void * array, int32_t tensor, const float * values);
 
     // Set while a training session holds the adapter.
@@ -171,6 +185,16 @@ private:
     void add_bitfit();
     void add_classifier();
     void initialize_classifier();
+    void add_magnitudes();
+    // A tensor in place of the model's.
+    void add_whole(const TensorSpec & spec);
+    void add_whole(const std::set<std::string> & names);
+    // The head that is the embedding learns with it.
+    void tie_head();
+    void add_beside_lora();
+    // The first tensor that is of no pair.
+    int32_t first_site() const;
+    void write_sites(const std::vector<TensorFile::Tensor> & stored, const std::string & path);
     // Once all tensors are there.
     void allocate();
     void allocate_dora();
@@ -178,7 +202,7 @@ private:
     int64_t longest_vector() const;
     static std::shared_ptr<Adapter> create_other(std::shared_ptr<const Model> model, const AdapterConfig & config);
     void initialize();
-    // Where the tensors of other methods than LoRA begin.
+    // Where a tensor begins that is none of a pair.
     std::vector<float> start(int32_t tensor) const;
     void update_dora(Backend & backend) const;
     void update_effect() const;
@@ -198,18 +222,18 @@ private:
     std::vector<LoraPair> pairs_;
     std::vector<Tensor> tensors_;
     std::vector<std::vector<int32_t>> by_layer_;  // by number of the linear layer: index into pairs_, or -1
-    std::map<std::tuple<int32_t, Kind, int16_t>, int32_t> sites_;  // of other methods than LoRA: which tensor
+    std::map<std::tuple<int32_t, Kind, int16_t>, int32_t> sites_;  // of what is in no pair: which tensor
     int64_t n_params_ = 0;
     void * params_ = nullptr;
     double scale_factor_ = 1;
 
     // DoRA. One element per magnitude; products_ is scratch for one pair.
-    int64_t first_magnitude_ = 0;  // element of the array
+    int64_t first_magnitude_ = 0, n_magnitudes_ = 0;  // elements of the array
     void *squares_ = nullptr, *factors_ = nullptr, *slopes_ = nullptr, *products_ = nullptr;
     mutable std::mutex stale_mutex_;
     mutable bool is_stale_ = true;
-    // Of other methods: the parameters with a factor, made when there is one; and for IA3 as many ones as the longest
-    // vector has elements.
+    // Of what is in no pair: the parameters with a factor, made when there is one; and for IA3 as many ones as the
+    // longest vector has elements.
     mutable void * effect_ = nullptr;
     void * ones_ = nullptr;
 

@@ -18,7 +18,7 @@ int64_t max_out(const std::vector<LoraPair> & pairs) {
 void Adapter::allocate_dora() {
     Backend & device = model_->device();
     const size_t element = dtype_size(device.formats().param);
-    const auto n_rows = static_cast<size_t>(n_params_ - first_magnitude_);
+    const auto n_rows = static_cast<size_t>(n_magnitudes_);
     squares_ = device.allocate(n_rows * element);
     factors_ = device.allocate(n_rows * element);
     slopes_ = device.allocate(n_rows * element);
@@ -58,7 +58,7 @@ int64_t Adapter::extra_bytes() const {
     const Formats formats = model_->device().formats();
     if (config_.method == Method::ia3) return longest_vector() * static_cast<int64_t>(dtype_size(formats.param));
     if (!config_.use_dora) return 0;
-    return 3 * (n_params_ - first_magnitude_) * static_cast<int64_t>(dtype_size(formats.param)) +
+    return 3 * n_magnitudes_ * static_cast<int64_t>(dtype_size(formats.param)) +
            max_rank() * max_out(pairs_) * static_cast<int64_t>(dtype_size(formats.hidden));
 }
 

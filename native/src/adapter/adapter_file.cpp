@@ -1,6 +1,7 @@
 // Adapters from and to GGUF files.
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "adapter/adapter.h"
 #include "adapter/lora_file.h"
@@ -66,6 +67,10 @@ std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, 
         adapter->add_pair(place->layer, place->linear, pair.rank, alpha);
     }
     adapter->config_.rank = knows_rslora ? file.rank : static_cast<int32_t>(adapter->pairs_.front().rank);
+    adapter->add_magnitudes();
+    std::set<std::string> others;
+    for (const TensorFile::Tensor & tensor : file.others) others.insert(tensor.name);
+    adapter->add_whole(others);
     adapter->allocate();
     adapter->config_.target_modules = adapter->target_modules_;
     for (size_t p = 0; p < file.pairs.size(); ++p) {
@@ -74,21 +79,9 @@ std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, 
         adapter->write(adapter->params_, pair.b, file.pairs[p].b.data());
         if (file.use_dora) adapter->write(adapter->params_, pair.m, file.pairs[p].magnitudes.data());
     }
-    size_t n_found = 0;
-    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
-        const Tensor & tensor = adapter->tensor(i);
-        if (!is_classifier(tensor.kind)) continue;
-        const auto stored = std::find_if(file.classifier_tensors.begin(), file.classifier_tensors.end(),
-                                         [&](const TensorFile::Tensor & one) { return one.name == tensor.name; });
-        if (stored == file.classifier_tensors.end() || stored->rows != tensor.rows || stored->cols != tensor.cols) {
-            fail(LORICA_ERROR_MISMATCH, path, ": the classifier's ", tensor.name, " [", tensor.rows, ", ", tensor.cols,
-                 "] is not there");
-        }
-        adapter->write(adapter->params_, i, stored->values.data());
-        ++n_found;
-    }
-    if (n_found != file.classifier_tensors.size())
-        fail(LORICA_ERROR_MISMATCH, path, " holds tensors that no classifier on this model has");
+    std::vector<TensorFile::Tensor> stored = file.others;
+    stored.insert(stored.end(), file.classifier_tensors.begin(), file.classifier_tensors.end());
+    adapter->write_sites(stored, path);
     return adapter;
 }
 
@@ -121,9 +114,9 @@ void Adapter::save(const std::string & path) const {
             {pair.base_name, pair.rank, pair.in, pair.out, read(pair.a), std::move(b), std::move(magnitudes)});
     }
     file.classifier = config_.classifier;
-    for (int32_t i = 0; i < n_tensors(); ++i) {
-        if (is_classifier(tensor(i).kind))
-            file.classifier_tensors.push_back({tensor(i).name, tensor(i).rows, tensor(i).cols, read(i)});
+    for (int32_t i = first_site(); i < n_tensors(); ++i) {
+        std::vector<TensorFile::Tensor> & to = is_classifier(tensor(i).kind) ? file.classifier_tensors : file.others;
+        to.push_back({tensor(i).name, tensor(i).rows, tensor(i).cols, read(i)});
     }
     write_lora_file(path, file);
 }

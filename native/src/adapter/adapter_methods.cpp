@@ -1,10 +1,14 @@
-// What is trained by other methods than LoRA: which tensors, where they begin, and what a factor makes of them.
+// What is trained beside A and B: which tensors, where they begin, and what a factor makes of them.
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <set>
+#include <sstream>
 
 #include "adapter/adapter.h"
 #include "adapter/targets.h"
 #include "common/error.h"
+#include "gguf/dequantize.h"
 
 namespace lorica {
 
@@ -13,16 +17,12 @@ const char * name(Method method) {
         case Method::lora: return "lora";
         case Method::ia3: return "ia3";
         case Method::bitfit: return "bitfit";
+        case Method::full: return "full";
     }
     return "";
 }
 
 namespace {
-
-const Program & program_at(const Architecture & architecture, int32_t layer) {
-    if (layer < 0) return architecture.prologue;
-    return layer < architecture.shape.n_layer ? architecture.layer(layer) : architecture.epilogue;
-}
 
 const ProgramWeights & weights_at(const Model & model, int32_t layer) {
     if (layer < 0) return model.prologue();
@@ -37,6 +37,70 @@ void refuse_what_is_not_theirs(const AdapterConfig & config) {
          : config.use_rslora ? "rsLoRA"
                              : "dropout",
          " belongs to LoRA; method ", name(config.method), " has none");
+}
+
+std::vector<std::string> words_of(const std::string & text) {
+    std::vector<std::string> words;
+    std::istringstream stream(text);
+    for (std::string word; std::getline(stream, word, ',');) {
+        const size_t first = word.find_first_not_of(" \t"), last = word.find_last_not_of(" \t");
+        if (first != std::string::npos) words.push_back(word.substr(first, last - first + 1));
+    }
+    return words;
+}
+
+// "0-3,7"
+std::set<int32_t> layers_of(const std::string & text, int32_t n_layer) {
+    std::set<int32_t> layers;
+    for (const std::string & word : words_of(text)) {
+        const char * const end = word.data() + word.size();
+        int32_t first = -1, last = -1;
+        auto read = std::from_chars(word.data(), end, first);
+        last = first;
+        if (read.ec == std::errc{} && read.ptr != end && *read.ptr == '-')
+            read = std::from_chars(read.ptr + 1, end, last);
+        if (read.ec != std::errc{} || read.ptr != end || first < 0 || last < first) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "layers cannot be '", word, "'; numbers are meant, as 0-3,7");
+        }
+        if (last >= n_layer) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no layer ", last, "; the model has layers 0 to ",
+                 n_layer - 1);
+        }
+        for (int32_t layer = first; layer <= last; ++layer) layers.insert(layer);
+    }
+    return layers;
+}
+
+// A head that is the embedding is none of these: it learns with it.
+std::set<std::string> names_of_full(const Model & model, const AdapterConfig & config) {
+    bool embed = true, head = true;
+    for (const std::string & word : words_of(config.frozen)) {
+        if (word != "embed" && word != "head")
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "'", word, "' cannot be frozen; embed and head can");
+        (word == "embed" ? embed : head) = false;
+    }
+    // One tensor is both.
+    if (model.tied_output()) embed = head = embed && head;
+    const std::set<int32_t> layers = layers_of(config.layers, model.shape().n_layer);
+    std::set<std::string> names;
+    for (const TensorSpec & spec : tensors_of(model.architecture())) {
+        if (spec.is_optional && !model.file().find_tensor(spec.gguf)) continue;
+        if (!layers.empty() && !layers.contains(spec.layer)) continue;
+        const bool is_token = spec.kind == TensorSpec::embedding;
+        if (is_token ? embed : spec.kind != TensorSpec::head || head) names.insert(spec.gguf);
+    }
+    return names;
+}
+
+std::string without_suffix(const std::string & name) { return name.substr(0, name.rfind('.')); }
+
+// As PEFT's modules_to_save names it: "embed_tokens", "model.norm"; or GGUF's name, with the layer or without.
+bool is_module(const Architecture & architecture, const TensorSpec & spec, const std::string & name) {
+    const std::string gguf = without_suffix(spec.gguf), hf = without_suffix(spec.hf);
+    const size_t before = spec.layer < 0 ? 0 : architecture.layer_name(spec.layer).size();
+    if (name == gguf || name == gguf.substr(before)) return true;
+    if (!hf.ends_with(name)) return false;
+    return hf.size() == name.size() || hf[hf.size() - name.size() - 1] == '.';
 }
 
 // PEFT's TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING, by GGUF's names; the last is the feed-forward one.
@@ -71,6 +135,111 @@ void Adapter::add_site(Kind kind, std::string name, int64_t rows, int64_t cols, 
     n_params_ += rows * cols;
 }
 
+// The prologue's tensors come before those of the layers, the epilogue's behind them.
+void Adapter::add_whole(const TensorSpec & spec) {
+    const Architecture & architecture = model_->architecture();
+    const std::string base = without_suffix(spec.gguf);
+    int32_t layer = spec.layer;
+    if (layer < 0) {
+        const Program & last = architecture.epilogue;
+        const auto is_of = [&](const auto & table) {
+            return std::any_of(table.begin(), table.end(), [&](const auto & one) { return one.names.gguf == base; });
+        };
+        layer = is_of(last.norms) || is_of(last.linears) || is_of(last.heads) ? architecture.shape.n_layer : -1;
+    }
+    const Program & program = architecture.program(layer);
+    const std::string short_name = base.substr(spec.layer >= 0 ? architecture.layer_name(layer).size() : 0);
+    const bool of_norm = std::any_of(program.norms.begin(), program.norms.end(),
+                                     [&](const NormSpec & norm) { return norm.names.gguf == short_name; });
+    const Kind kind = spec.kind == TensorSpec::embedding ? Kind::embedding
+                      : spec.kind == TensorSpec::linear  ? Kind::weight
+                      : spec.kind == TensorSpec::head    ? Kind::head
+                      : spec.kind == TensorSpec::norm    ? Kind::norm_weight
+                      : of_norm                          ? Kind::norm_bias
+                                                         : Kind::bias;
+    add_site(kind, spec.gguf, spec.rows, spec.cols, layer, spec.number);
+}
+
+void Adapter::add_whole(const std::set<std::string> & names) {
+    for (const TensorSpec & spec : tensors_of(model_->architecture())) {
+        if (names.contains(spec.gguf)) add_whole(spec);
+    }
+}
+
+void Adapter::tie_head() {
+    const int32_t embedding = find_tensor(-1, Kind::embedding, 0);
+    if (embedding >= 0 && model_->tied_output()) sites_[{model_->shape().n_layer, Kind::head, 0}] = embedding;
+}
+
+int32_t Adapter::first_site() const {
+    int32_t first = 0;
+    while (first < n_tensors() && tensor(first).group >= 0) ++first;
+    return first;
+}
+
+int32_t Adapter::first_layer() const {
+    int32_t first = model_->shape().n_layer;
+    for (const Tensor & one : tensors_) first = std::min(first, one.layer);
+    return first;
+}
+
+bool Adapter::trains_matrices() const {
+    return std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor & one) {
+        return one.kind == Kind::weight || one.kind == Kind::head || one.kind == Kind::embedding;
+    });
+}
+
+void Adapter::add_beside_lora() {
+    const Architecture & architecture = model_->architecture();
+    std::set<std::string> names;
+    const std::vector<TensorSpec> tensors = tensors_of(architecture);
+    for (const std::string & module : words_of(config_.modules_to_save)) {
+        bool found = false;
+        for (const TensorSpec & spec : tensors) {
+            if (!is_module(architecture, spec, module)) continue;
+            found = true;
+            names.insert(spec.gguf);
+            if (spec.layer >= 0 && spec.kind == TensorSpec::linear && find(spec.layer, spec.number)) {
+                fail(LORICA_ERROR_INVALID_ARGUMENT, "module '", module,
+                     "' is trained whole and as a target of the LoRA; take it out of one of the two");
+            }
+        }
+        if (!found) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "module to save '", module,
+                 "' does not exist; there are embeddings, norms, linear layers and the head, by their names: ",
+                 without_suffix(tensors.front().hf), ", ", without_suffix(tensors.back().hf), " and between them ",
+                 without_suffix(tensors[1].hf));
+        }
+    }
+    if (config_.bias != TrainedBiases::none && config_.use_dora)
+        fail(LORICA_ERROR_UNSUPPORTED, "DoRA and trained biases exclude each other");
+    for (const TensorSpec & spec : tensors) {
+        if (spec.kind != TensorSpec::bias || config_.bias == TrainedBiases::none) continue;
+        const std::string weight = without_suffix(spec.gguf) + ".weight";
+        const bool adapted =
+            std::any_of(pairs_.begin(), pairs_.end(), [&](const LoraPair & pair) { return pair.base_name == weight; });
+        if (adapted || config_.bias == TrainedBiases::all) names.insert(spec.gguf);
+    }
+    add_whole(names);
+}
+
+bool Adapter::has_effect() const {
+    bool any = false;
+    for (int32_t i = 0; i < n_tensors(); ++i) {
+        const std::vector<float> values = read(i);
+        if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); })) {
+            fail(LORICA_ERROR_NON_FINITE, tensor(i).name, " of the adapter holds numbers that are not finite");
+        }
+        if (is_classifier(tensor(i).kind)) continue;  // is beside the model
+        if (tensor(i).group < 0) {
+            any = any || values != start(i);
+        } else if (tensor(i).kind == Kind::b) {
+            any = any || std::any_of(values.begin(), values.end(), [](float value) { return value != 0; });
+        }
+    }
+    return any;
+}
+
 void Adapter::add_ia3(int32_t layer, int16_t linear, bool is_feedforward) {
     const Architecture & architecture = model_->architecture();
     const LinearSpec & spec = architecture.layer(layer).linears[static_cast<size_t>(linear)];
@@ -93,12 +262,7 @@ void Adapter::add_bitfit() {
         const std::string base = spec.gguf.substr(0, spec.gguf.rfind('.'));
         const int32_t layer = spec.layer >= 0 ? spec.layer : of_epilogue.contains(base) ? n_layer : -1;
         if (layer < 0) continue;  // the prologue has no gradient
-        const Program & program = program_at(architecture, layer);
-        const std::string short_name = base.substr(spec.layer >= 0 ? architecture.layer_name(layer).size() : 0);
-        const bool of_norm = std::any_of(program.norms.begin(), program.norms.end(),
-                                         [&](const NormSpec & norm) { return norm.names.gguf == short_name; });
-        const Kind kind = spec.kind == TensorSpec::norm ? Kind::norm_weight : of_norm ? Kind::norm_bias : Kind::bias;
-        add_site(kind, spec.gguf, spec.rows, 1, layer, spec.number);
+        add_whole(spec);
     }
 }
 
@@ -128,6 +292,11 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
                 LORICA_ERROR_INVALID_ARGUMENT, "feedforward module '", spec.short_name(),
                 "' is none of the target modules; feedforward_modules says which of these have their input multiplied");
         }
+    } else if (config.method == Method::full) {
+        adapter->add_whole(names_of_full(*model, config));
+        if (adapter->n_tensors() == 0)
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "everything is frozen: there is nothing to train");
+        adapter->tie_head();
     } else {
         adapter->add_bitfit();
     }
@@ -145,6 +314,15 @@ std::vector<float> Adapter::start(int32_t i) const {
     std::vector<float> values(static_cast<size_t>(t.rows * t.cols), 1.0f);
     const ProgramWeights & weights = weights_at(*model_, t.layer);
     const auto number = static_cast<size_t>(t.number);
+    if (t.kind == Kind::weight || t.kind == Kind::embedding || t.kind == Kind::head) {
+        const GgufFile & file = model_->file();
+        const TensorView * view = file.find_tensor(t.name);
+        if (!view) view = file.find_tensor(model_->architecture().epilogue.heads.front().tied_to + ".weight");
+        if (!view) fail(LORICA_ERROR_INTERNAL, "tensor ", t.name, " is missing");
+        dequantize_row(view->type, view->data, values.data(), view->n_elements());
+        file.check_not_cut();
+        return values;
+    }
     const Vector * of_model = t.kind == Kind::bias          ? &weights.biases[number]
                               : t.kind == Kind::norm_weight ? &weights.norms[number]
                               : t.kind == Kind::norm_bias   ? &weights.norm_biases[number]
@@ -169,7 +347,7 @@ void Adapter::update_effect() const {
     Backend & device = model_->device();
     const size_t element = dtype_size(device.formats().param);
     if (!effect_) effect_ = device.allocate(static_cast<size_t>(n_params_) * element);
-    for (int32_t i = 0; i < n_tensors(); ++i) put(effect_, i, values_in_effect(i).data());
+    for (int32_t i = first_site(); i < n_tensors(); ++i) put(effect_, i, values_in_effect(i).data());
 }
 
 const void * Adapter::in_effect(int32_t i) const {

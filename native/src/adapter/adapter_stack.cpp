@@ -15,15 +15,15 @@ std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std:
         if (!std::isfinite(part.factor)) fail(LORICA_ERROR_INVALID_ARGUMENT, "the factor of an adapter must be finite");
     }
     const auto no_sum = std::find_if(parts.begin(), parts.end(), [](const Part & part) {
-        const AdapterConfig & config = part.adapter->config();
-        return config.use_dora || config.method != Method::lora || config.classifier;
+        return part.adapter->config().use_dora || part.adapter->has_sites();
     });
     if (no_sum != parts.end() && parts.size() > 1) {
         const AdapterConfig & config = no_sum->adapter->config();
         fail(LORICA_ERROR_UNSUPPORTED,
-             config.classifier ? std::string("a classifier")
-             : config.use_dora ? std::string("a DoRA adapter")
-                               : std::string("an adapter of method ") + name(config.method),
+             config.classifier               ? std::string("a classifier")
+             : config.use_dora               ? std::string("a DoRA adapter")
+             : config.method == Method::lora ? std::string("a LoRA with weights of the model's that it trained whole")
+                                             : std::string("an adapter of method ") + name(config.method),
              " cannot be added to others; apply it alone, or merge it into the model first");
     }
     if (no_sum != parts.end()) {

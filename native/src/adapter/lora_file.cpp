@@ -16,6 +16,8 @@ namespace lorica {
 
 namespace {
 
+// Of adapter.type, with tensors that are no part of a pair.
+constexpr std::string_view and_weights = "_and_weights";
 constexpr std::string_view suffix_a = ".lora_a", suffix_b = ".lora_b", suffix_m = ".lora_magnitude_vector";
 
 void require_string(const GgufFile & file, const char * key, std::string_view wanted, const char * hint) {
@@ -54,19 +56,22 @@ std::vector<float> read_values(const GgufFile & file, const TensorView & tensor)
     return values;
 }
 
+void require_matrix(const GgufFile & file, const TensorView & tensor) {
+    if (tensor.type != GGML_TYPE_F32 && tensor.type != GGML_TYPE_F16 && tensor.type != GGML_TYPE_BF16) {
+        fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor.name), " is of type ", type_name(tensor.type),
+             ", F32, F16 or BF16 is needed");
+    }
+    if (tensor.ne[2] != 1 || tensor.ne[3] != 1) {
+        fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor.name), " has the shape ", shape(tensor),
+             ", a matrix is needed");
+    }
+}
+
 // magnitudes: null but for a DoRA
 LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const TensorView & b,
                        const TensorView * magnitudes) {
     for (const TensorView * tensor : {&a, &b, magnitudes}) {
-        if (!tensor) continue;
-        if (tensor->type != GGML_TYPE_F32 && tensor->type != GGML_TYPE_F16 && tensor->type != GGML_TYPE_BF16) {
-            fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor->name), " is of type ",
-                 type_name(tensor->type), ", F32, F16 or BF16 is needed");
-        }
-        if (tensor->ne[2] != 1 || tensor->ne[3] != 1) {
-            fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(tensor->name), " has the shape ", shape(*tensor),
-                 ", a matrix is needed");
-        }
+        if (tensor) require_matrix(file, *tensor);
     }
     if (a.ne[1] != b.ne[0]) {
         fail(LORICA_ERROR_FORMAT, file.path(), ": tensor ", quoted(b.name), " has the shape ", shape(b),
@@ -94,8 +99,10 @@ LoraFilePair read_pair(const GgufFile & file, const TensorView & a, const Tensor
 LoraFile read_lora_file(const std::string & path) {
     const GgufFile file = GgufFile::open(path);
     require_string(file, "general.type", "adapter", "; is it a model?");
-    const bool use_dora = file.find_string("adapter.type") == "dora";
-    if (!use_dora) require_string(file, "adapter.type", "lora", "");
+    const std::string type = file.find_string("adapter.type").value_or("");
+    const bool use_dora = type.starts_with("dora"), has_others = type.ends_with(and_weights);
+    if (type != "dora" && type != "dora_and_weights" && type != "lora_and_weights")
+        require_string(file, "adapter.type", "lora", "");
     if (file.find_ints("adapter.alora.invocation_tokens")) {
         fail(LORICA_ERROR_UNSUPPORTED, path, ": is an activated LoRA (aLoRA), which is not supported");
     }
@@ -140,6 +147,11 @@ LoraFile read_lora_file(const std::string & path) {
             continue;
         }
         const bool is_a = name.ends_with(suffix_a);
+        if (!is_a && !name.ends_with(suffix_b) && has_others) {
+            require_matrix(file, tensor);
+            lora.others.push_back({tensor.name, tensor.ne[1], tensor.ne[0], read_values(file, tensor)});
+            continue;
+        }
         if (!is_a && !name.ends_with(suffix_b)) {
             fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " belongs in no LoRA adapter: names end in ",
                  suffix_a, " or ", suffix_b);
@@ -172,7 +184,8 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
     GgufWriter writer;
     writer.set_string("general.type", "adapter");
     writer.set_string("general.architecture", file.architecture);
-    writer.set_string("adapter.type", file.use_dora ? "dora" : "lora");
+    writer.set_string("adapter.type", std::string(file.use_dora ? "dora" : "lora") +
+                                          std::string(file.others.empty() ? "" : and_weights));
     writer.set_f32("adapter.lora.alpha", file.alpha);
     if (!file.base_fingerprint.empty()) {
         writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
@@ -201,6 +214,8 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
                               pair.magnitudes.data());
         }
     }
+    for (const TensorFile::Tensor & tensor : file.others)
+        writer.add_tensor(tensor.name, GGML_TYPE_F32, {tensor.cols, tensor.rows}, tensor.values.data());
     writer.write(path);
 }
 

@@ -3,7 +3,9 @@
 // Metadata: general.type "adapter", general.architecture that of the base, adapter.type "lora", adapter.lora.alpha.
 // Tensors: <base tensor>.lora_a with ne (in, r) and <base tensor>.lora_b with ne (r, out): A[r, in] and B[out, r] by
 // rows. Keys under "lorica." are ours and optional; llama.cpp ignores them. A DoRA, which llama.cpp cannot compute, has
-// adapter.type "dora", at which it stops, and <base tensor>.lora_magnitude_vector with ne (out) beside each pair.
+// adapter.type "dora", at which it stops, and <base tensor>.lora_magnitude_vector with ne (out) beside each pair. So
+// has one with tensors of the base that were trained whole (PEFT's modules_to_save and bias): "lora_and_weights", or
+// "dora_and_weights".
 #pragma once
 
 #include <cstdint>
@@ -36,6 +38,8 @@ struct LoraFile {
     std::vector<LoraFilePair> pairs;  // in the order of the file
     ClassifierConfig classifier;
     std::vector<TensorFile::Tensor> classifier_tensors;  // llama.cpp stops at these, which are no LoRA
+    // What was trained whole beside them, under the base's names.
+    std::vector<TensorFile::Tensor> others;
 };
 
 // Reads F32, F16 and BF16. Errors: IO; FORMAT (names the key or tensor at fault: no adapter, half a pair, shapes that

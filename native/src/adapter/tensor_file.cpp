@@ -1,9 +1,14 @@
 #include "adapter/tensor_file.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <memory>
 #include <optional>
+#include <set>
+#include <span>
 
+#include "adapter/adapter.h"
 #include "adapter/classifier_file.h"
 #include "adapter/targets.h"
 #include "common/error.h"
@@ -17,7 +22,7 @@ namespace lorica {
 namespace {
 
 std::optional<Method> method_of(const std::string & type) {
-    for (const Method method : {Method::ia3, Method::bitfit}) {
+    for (const Method method : {Method::ia3, Method::bitfit, Method::full}) {
         if (type == name(method)) return method;
     }
     return std::nullopt;
@@ -62,13 +67,23 @@ TensorFile read_tensor_file(const std::string & path) {
     return all;
 }
 
-void write_tensor_file(const std::string & path, const TensorFile & file) {
+namespace {
+
+// With all but the tensors.
+GgufWriter writer_of(const TensorFile & file) {
     GgufWriter writer;
     writer.set_string("general.type", "adapter");
     writer.set_string("general.architecture", file.architecture);
     writer.set_string("adapter.type", file.type);
     if (!file.base_fingerprint.empty()) writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
     write_classifier(file.classifier, writer);
+    return writer;
+}
+
+}  // namespace
+
+void write_tensor_file(const std::string & path, const TensorFile & file) {
+    GgufWriter writer = writer_of(file);
     for (const TensorFile::Tensor & tensor : file.tensors)
         writer.add_tensor(tensor.name, GGML_TYPE_F32, {tensor.cols, tensor.rows}, tensor.values.data());
     writer.write(path);
@@ -89,6 +104,12 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
     adapter->base_fingerprint_ = file.base_fingerprint;
     if (config.method == Method::bitfit) adapter->add_bitfit();
+    if (config.method == Method::full) {
+        std::set<std::string> names;
+        for (const TensorFile::Tensor & tensor : file.tensors) names.insert(tensor.name);
+        adapter->add_whole(names);
+        adapter->tie_head();
+    }
     for (const TensorFile::Tensor & tensor : file.tensors) {
         if (config.method != Method::ia3) break;
         if (is_of_classifier(tensor.name)) continue;
@@ -103,33 +124,45 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
         adapter->add_ia3(place->layer, place->linear, tensor.rows == 1 && tensor.cols > 1);
     }
     adapter->allocate();
-    std::vector<const TensorFile::Tensor *> in_order;
-    for (const Tensor & tensor : adapter->tensors_) {
-        const auto stored = std::find_if(file.tensors.begin(), file.tensors.end(),
-                                         [&](const TensorFile::Tensor & one) { return one.name == tensor.name; });
-        if (stored == file.tensors.end())
-            fail(LORICA_ERROR_MISMATCH, path, ": tensor ", quoted(tensor.name), " is missing");
-        if (stored->rows != tensor.rows || stored->cols != tensor.cols) {
-            fail(LORICA_ERROR_MISMATCH, path, ": ", quoted(tensor.name), " is [", stored->rows, ", ", stored->cols,
-                 "] in the adapter and [", tensor.rows, ", ", tensor.cols, "] in the model");
-        }
-        in_order.push_back(&*stored);
-    }
-    if (file.tensors.size() != in_order.size()) {
-        fail(LORICA_ERROR_MISMATCH, path, " holds ", file.tensors.size(), " tensors; this model has ", in_order.size(),
-             " that ", file.type, " trains");
-    }
     adapter->config_.target_modules = adapter->target_modules_;
-    for (size_t i = 0; i < in_order.size(); ++i)
-        adapter->write(adapter->params_, static_cast<int32_t>(i), in_order[i]->values.data());
+    adapter->write_sites(file.tensors, path);
     return adapter;
 }
 
+void Adapter::write_sites(const std::vector<TensorFile::Tensor> & stored, const std::string & path) {
+    for (int32_t i = first_site(); i < n_tensors(); ++i) {
+        const Tensor & tensor = this->tensor(i);
+        const auto found = std::find_if(stored.begin(), stored.end(),
+                                        [&](const TensorFile::Tensor & one) { return one.name == tensor.name; });
+        if (found == stored.end()) fail(LORICA_ERROR_MISMATCH, path, ": tensor ", quoted(tensor.name), " is missing");
+        if (found->rows != tensor.rows || found->cols != tensor.cols) {
+            fail(LORICA_ERROR_MISMATCH, path, ": ", quoted(tensor.name), " is [", found->rows, ", ", found->cols,
+                 "] in the adapter and [", tensor.rows, ", ", tensor.cols, "] in the model");
+        }
+        write(params_, i, found->values.data());
+    }
+    const auto n = static_cast<size_t>(n_tensors() - first_site());
+    if (stored.size() != n) {
+        fail(LORICA_ERROR_MISMATCH, path, " holds ", stored.size(), " tensors; this model has ", n, " that ",
+             config_.method == Method::lora ? "stand beside the pairs" : name(config_.method),
+             config_.method == Method::lora ? "" : " trains");
+    }
+}
+
 void Adapter::save_tensors(const std::string & path) const {
-    TensorFile file{model_->shape().architecture, name(config_.method), model_->fingerprint(), {}, config_.classifier};
-    for (int32_t i = 0; i < n_tensors(); ++i)
-        file.tensors.push_back({tensor(i).name, tensor(i).rows, tensor(i).cols, read(i)});
-    write_tensor_file(path, file);
+    const TensorFile file{
+        model_->shape().architecture, name(config_.method), model_->fingerprint(), {}, config_.classifier};
+    GgufWriter writer = writer_of(file);
+    // A whole model's: one tensor at a time is in memory.
+    auto values = std::make_shared<std::vector<float>>();
+    for (int32_t i = 0; i < n_tensors(); ++i) {
+        const std::array<int64_t, 2> ne{tensor(i).cols, tensor(i).rows};
+        writer.add_tensor(tensor(i).name, GGML_TYPE_F32, ne, [this, i, values] {
+            *values = read(i);
+            return std::as_bytes(std::span<const float>(*values));
+        });
+    }
+    writer.write(path);
 }
 
 }  // namespace lorica

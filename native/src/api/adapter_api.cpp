@@ -42,6 +42,7 @@ lorica::Method method_of(lorica_method method) {
         case LORICA_METHOD_LORA: return lorica::Method::lora;
         case LORICA_METHOD_IA3: return lorica::Method::ia3;
         case LORICA_METHOD_BITFIT: return lorica::Method::bitfit;
+        case LORICA_METHOD_FULL: return lorica::Method::full;
     }
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no method ", static_cast<int>(method));
 }
@@ -50,9 +51,19 @@ lorica_method method_of(lorica::Method method) {
     switch (method) {
         case lorica::Method::lora: return LORICA_METHOD_LORA;
         case lorica::Method::ia3: return LORICA_METHOD_IA3;
-        case lorica::Method::bitfit: break;
+        case lorica::Method::bitfit: return LORICA_METHOD_BITFIT;
+        case lorica::Method::full: break;
     }
-    return LORICA_METHOD_BITFIT;
+    return LORICA_METHOD_FULL;
+}
+
+lorica::TrainedBiases biases_of(lorica_trained_biases biases) {
+    switch (biases) {
+        case LORICA_BIASES_NONE: return lorica::TrainedBiases::none;
+        case LORICA_BIASES_LORA_ONLY: return lorica::TrainedBiases::lora_only;
+        case LORICA_BIASES_ALL: return lorica::TrainedBiases::all;
+    }
+    lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no biases ", static_cast<int>(biases));
 }
 
 lorica_adapter * new_handle(std::shared_ptr<lorica::Adapter> adapter) {
@@ -109,6 +120,10 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
             config.classifier.labels.emplace_back(p.labels[i]);
         }
         if (p.problem) config.classifier.problem = p.problem;
+        if (p.modules_to_save) config.modules_to_save = p.modules_to_save;
+        config.bias = biases_of(p.bias);
+        if (p.layers) config.layers = p.layers;
+        if (p.frozen) config.frozen = p.frozen;
         *out = new_handle(lorica::Adapter::create(model->model, config));
     });
 }
@@ -182,6 +197,14 @@ lorica_status lorica_adapter_set_scale(lorica_adapter * handle, double factor) {
         require(handle, "adapter");
         if (!std::isfinite(factor)) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter's scale must be finite");
         handle->adapter->set_scale_factor(factor);
+    });
+}
+
+lorica_status lorica_adapter_check(const lorica_adapter * handle, bool * has_effect) {
+    return guarded([&] {
+        require(handle, "adapter");
+        require(has_effect, "has_effect");
+        *has_effect = handle->adapter->has_effect();
     });
 }
 

@@ -55,7 +55,7 @@ public:
         static const Weight none;
         return epilogue_.heads.empty() ? none : epilogue_.heads.front();
     }
-    bool tied_output() const { return output().data == embedding().data; }
+    bool tied_output() const { return architecture_.has_head() && output().data == embedding().data; }
 
     const std::string & name() const { return name_; }
     const std::string & file_type() const { return file_type_; }

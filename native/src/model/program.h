@@ -213,6 +213,8 @@ struct Architecture {
     // Predicts tokens; else it is an encoder.
     bool has_head() const { return !epilogue.heads.empty(); }
     const Program & layer(int32_t l) const { return kinds[kind_of_layer[static_cast<size_t>(l)]]; }
+    // -1: the prologue; n_layer: the epilogue.
+    const Program & program(int32_t l) const { return l < 0 ? prologue : l < shape.n_layer ? layer(l) : epilogue; }
     std::string layer_name(int32_t l) const;     // "blk.3."
     std::string layer_hf_name(int32_t l) const;  // "model.layers.3."
 };

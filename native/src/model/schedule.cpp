@@ -159,6 +159,10 @@ private:
         return node(n).op == Op::norm && TrainedSites::has(sites_.norms, node(n).spec, TrainedSites::weight);
     }
 
+    bool trains_embed(int n) const {
+        return node(n).op == Op::embed && TrainedSites::has(sites_.embeds, node(n).spec, TrainedSites::weight);
+    }
+
     // The gated node that reads exactly the two outputs of a linear node, or -1.
     int gated_after(int n) const {
         const Node & linear = node(n);
@@ -184,7 +188,11 @@ private:
     bool has_lora(int linear) const { return sites_.has(static_cast<int16_t>(linear), TrainedSites::lora); }
     // Anything whose gradient is that of the layer, or a product of it with what goes in.
     bool is_trained(int linear) const {
-        return sites_.has(static_cast<int16_t>(linear), TrainedSites::lora | TrainedSites::bias);
+        return sites_.has(static_cast<int16_t>(linear), TrainedSites::lora | TrainedSites::bias | TrainedSites::weight);
+    }
+    // Anything whose gradient is a product with what goes into the layer.
+    bool reads_input(int linear) const {
+        return sites_.has(static_cast<int16_t>(linear), TrainedSites::lora | TrainedSites::weight);
     }
     bool has_tail(int linear) const { return sites_.has(static_cast<int16_t>(linear), TrainedSites::dora); }
 
@@ -247,7 +255,7 @@ private:
             bool any = n.residual && needs(n.residual);
             for (int i = 0; i < n.n_in; ++i) any = any || needs(n.in[at(i)]);
             const auto number = static_cast<int>(&n - p_.nodes.data());
-            any = any || n.op == Op::scale || trains_norm(number);
+            any = any || n.op == Op::scale || trains_norm(number) || trains_embed(number);
             for (int i = 0; i < n.n_out; ++i) {
                 needs_[at(n.out[at(i)].id)] = any || (n.op == Op::linear && is_trained(n.spec + i));
             }
@@ -285,7 +293,7 @@ private:
             if (!any_written) continue;
             if (const Value above = residual_of(n.out[0])) written_[at(above.id)] = true;
             switch (n.op) {
-                case Op::embed: break;
+                case Op::embed: runs_[at(i)] = trains_embed(i); break;
                 case Op::norm:
                 case Op::scale:
                     runs_[at(i)] = needs(n.in[0]) || n.op == Op::scale || trains_norm(i);
@@ -323,6 +331,7 @@ private:
         std::vector<Value> values;
         if (last != unit.main && !runs_[at(last)]) return values;
         const Op op = node(last).op;
+        if (op == Op::embed) return values;  // the sum that it adds to has the same gradient
         const bool one_by_one = op == Op::linear || op == Op::norm || op == Op::scale;
         for (int i = 0; i < node(last).n_in; ++i) {
             if (!one_by_one || needs(node(last).in[at(i)])) values.push_back(node(last).in[at(i)]);
@@ -409,10 +418,11 @@ private:
         const Node & n = node(unit.main);
         switch (n.op) {
             case Op::linear: {
-                bool any_lora = false;
+                bool any_product = false;
                 for (int i = 0; i < n.n_out; ++i) {
-                    if (!is_written(n.out[at(i)]) || !has_lora(n.spec + i)) continue;
-                    any_lora = true;
+                    if (!is_written(n.out[at(i)])) continue;
+                    any_product = any_product || reads_input(n.spec + i);
+                    if (!has_lora(n.spec + i)) continue;
                     u_read_[at(n.spec + i)] = true;
                     if (!has_tail(n.spec + i)) continue;
                     reads(n.out[at(i)]);
@@ -424,7 +434,7 @@ private:
                 } else if (unit.gated >= 0) {
                     reads(node(unit.gated).in[0]);
                     reads(node(unit.gated).in[1]);
-                } else if (any_lora) {
+                } else if (any_product) {
                     reads(n.in[0]);
                 }
                 break;
@@ -883,7 +893,11 @@ private:
                 all.dx = dx;
                 return;
             }
-            case Op::embed:
+            case Op::embed: {
+                const SlotId dy = gradient(n.out[0]);
+                call(Call::embed_backward, n.spec).dy = dy;
+                return;
+            }
             case Op::head: return;
         }
     }
@@ -911,13 +925,13 @@ private:
     void emit_linear_backward(const Unit & unit, const std::vector<bool> & writes_twin) {
         const Node & n = node(unit.main);
         std::vector<LayerCall> layers;
-        bool any_lora = false;
+        bool any_product = false;
         for (int i = 0; i < n.n_out; ++i) {
             const Value y = n.out[at(i)];
             if (!is_written(y)) continue;
             LayerCall layer{static_cast<int16_t>(n.spec + i)};
             layer.u = u(layer.linear);
-            any_lora = any_lora || has_lora(layer.linear);
+            any_product = any_product || reads_input(layer.linear);
             layer.y = gradient(y);
             if (has_tail(layer.linear)) {
                 layer.y = emit_tail_backward(n, i, layer.y);
@@ -963,7 +977,7 @@ private:
             all.layers = std::move(layers);
         } else {
             const bool passes = needs(n.in[0]);
-            if (any_lora) restore(n.in[0]);
+            if (any_product) restore(n.in[0]);
             const SlotId x = slot(n.in[0]), dx = passes ? gradient(n.in[0]) : no_slot;
             bool accumulate = false;
             if (passes) {

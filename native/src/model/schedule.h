@@ -29,11 +29,11 @@ struct TrainedSites {
         lora = 1,
         dora = 2,  // comes with lora
         bias = 4,
-        weight = 8,      // of a norm, and its bias with it
+        weight = 8,      // of a norm, its bias or both; of a linear layer, an embedding or a head W
         scale_out = 16,  // IA3: the columns of what comes out, bias included
         scale_in = 32,   // IA3 of a feed-forward module: those of what goes in
     };
-    std::vector<uint8_t> linears, norms;
+    std::vector<uint8_t> linears, norms, embeds, heads;
 
     bool has(int16_t linear, uint8_t what) const { return has(linears, linear, what); }
     static bool has(const std::vector<uint8_t> & table, int16_t number, uint8_t what) {
@@ -118,6 +118,7 @@ struct Call {
         multiply_backward,      // IA3 of layers[0]: dy, x, dx
         norm_gradient,          // spec; dy, x
         pick_backward,          // dy, dx
+        embed_backward,         // spec; dy
     } kind;
     int16_t spec = -1;
     Act act = Act::silu;

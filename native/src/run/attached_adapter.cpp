@@ -14,7 +14,7 @@ AttachedAdapter::AttachedAdapter(const Model & model, const Adapter * adapter, v
         n += model.architecture().layer(l).linears.size();
     }
     if (!adapter) return;
-    for (int32_t i = 0; i < adapter->n_tensors(); ++i) first_layer_ = std::min(first_layer_, adapter->tensor(i).layer);
+    first_layer_ = adapter->first_layer();
 }
 
 size_t AttachedAdapter::n_dropout_seeds(const Model & model) {
@@ -27,8 +27,8 @@ TrainedSites AttachedAdapter::sites(int32_t layer) const {
     TrainedSites sites;
     if (!adapter_) return sites;
     const Architecture & architecture = model_.architecture();
-    const bool is_layer = layer < architecture.shape.n_layer;
-    const Program & program = is_layer ? architecture.layer(layer) : architecture.epilogue;
+    const bool is_layer = layer >= 0 && layer < architecture.shape.n_layer;
+    const Program & program = architecture.program(layer);
     const auto has = [&](Adapter::Kind kind, size_t number, uint8_t what) {
         const bool there = adapter_->find_tensor(layer, kind, static_cast<int16_t>(number)) >= 0;
         return there ? what : uint8_t{TrainedSites::none};
@@ -37,14 +37,22 @@ TrainedSites AttachedAdapter::sites(int32_t layer) const {
         uint8_t what = has(Adapter::Kind::scale_out, i, TrainedSites::scale_out);
         what |= has(Adapter::Kind::scale_in, i, TrainedSites::scale_in);
         what |= has(Adapter::Kind::bias, i, TrainedSites::bias);
+        what |= has(Adapter::Kind::weight, i, TrainedSites::weight);
         if (is_layer && adapter_->find(layer, static_cast<int16_t>(i)))
             what |= adapter_->config().use_dora ? TrainedSites::lora | TrainedSites::dora : TrainedSites::lora;
         sites.linears.push_back(what);
     }
-    for (size_t i = 0; i < program.norms.size(); ++i)
-        sites.norms.push_back(has(Adapter::Kind::norm_weight, i, TrainedSites::weight));
-    if (std::all_of(sites.norms.begin(), sites.norms.end(), [](uint8_t what) { return what == 0; }))
-        sites.norms.clear();
+    for (size_t i = 0; i < program.norms.size(); ++i) {
+        const uint8_t bias = has(Adapter::Kind::norm_bias, i, TrainedSites::weight);
+        sites.norms.push_back(bias | has(Adapter::Kind::norm_weight, i, TrainedSites::weight));
+    }
+    for (size_t i = 0; i < program.embeds.size(); ++i)
+        sites.embeds.push_back(has(Adapter::Kind::embedding, i, TrainedSites::weight));
+    for (size_t i = 0; i < program.heads.size(); ++i)
+        sites.heads.push_back(has(Adapter::Kind::head, i, TrainedSites::weight));
+    for (std::vector<uint8_t> * table : {&sites.norms, &sites.embeds, &sites.heads}) {
+        if (std::all_of(table->begin(), table->end(), [](uint8_t what) { return what == 0; })) table->clear();
+    }
     return sites;
 }
 

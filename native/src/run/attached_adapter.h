@@ -1,6 +1,7 @@
 // An adapter as the linear layers of a model see it: what sits where, with which gradients and which dropout.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "adapter/adapter.h"
@@ -14,9 +15,10 @@ public:
     // forward.
     AttachedAdapter(const Model & model, const Adapter * adapter, void * gradients);
 
-    TrainedSites sites(int32_t layer) const;  // n_layer: of the epilogue
-    // The lowest layer with something on it; n_layer when there is none.
-    int32_t first_layer() const { return first_layer_; }
+    TrainedSites sites(int32_t layer) const;  // -1: of the prologue, n_layer: of the epilogue
+    // The lowest layer with something on it or below it; n_layer when there is none.
+    int32_t first_layer() const { return std::max(first_layer_, 0); }
+    bool trains_prologue() const { return first_layer_ < 0; }
 
     // Dropout is applied only while a seed is set. device_seeds: n_dropout_seeds() numbers of device memory that keep
     // the seeds of all layers until the next call, so that a device may repeat work with other seeds; or null.
@@ -42,7 +44,7 @@ private:
     const Model & model_;
     const Adapter * adapter_;
     void * gradients_;
-    int32_t first_layer_;
+    int32_t first_layer_;             // -1: the prologue
     std::vector<size_t> first_seed_;  // by layer
     std::optional<uint64_t> dropout_seed_;
     const uint64_t * device_seeds_ = nullptr;

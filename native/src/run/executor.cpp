@@ -22,7 +22,7 @@ public:
                 EmbedOptions options;
                 options.scale = spec.scale;
                 options.accumulate = c.accumulate;
-                to_.embed(b_.weights.embeds[index(c)], ids, options, at(c.y));
+                to_.embed(own(Adapter::Kind::embedding, c.spec, b_.weights.embeds[index(c)]), ids, options, at(c.y));
                 return;
             }
             case Call::noise: to_.add_noise(at(c.y), b_.segments, b_.noise_alpha, b_.noise_seed); return;
@@ -51,7 +51,10 @@ public:
             case Call::add: to_.scale_columns(at(c.x), nullptr, {}, at(c.y), at(c.y)); return;
             case Call::pick: to_.gather_rows(at(c.x), b_.picked, at(c.y)); return;
             case Call::head: {
-                const Head head{&b_.weights.heads[index(c)], b_.program.heads[index(c)].logits};
+                const Weight weight = own(Adapter::Kind::head, c.spec, b_.weights.heads[index(c)]);
+                Head head{&weight, b_.program.heads[index(c)].logits};
+                head.row_weights = b_.row_weights;
+                if (b_.trains_head) head.dw = trained(Adapter::Kind::head, c.spec).gradient;
                 if (b_.labels) {
                     to_.linear_cross_entropy(at(c.x), head, b_.labels, at(c.y).data, at(c.dx));
                 } else {
@@ -100,6 +103,15 @@ public:
                                   trained(Adapter::Kind::norm_bias, c.spec).gradient);
                 return;
             case Call::pick_backward: to_.scatter_add_rows(at(c.dy), b_.picked, at(c.dx)); return;
+            case Call::embed_backward: {
+                const EmbedSpec & spec = b_.program.embeds[index(c)];
+                const SortedIds & sorted = spec.index == EmbedSpec::position ? b_.sorted_positions
+                                           : spec.index == EmbedSpec::type   ? b_.sorted_types
+                                                                             : b_.sorted_tokens;
+                to_.embed_backward(at(c.dy), sorted.ids, sorted.rows, sorted.n, spec.scale,
+                                   trained(Adapter::Kind::embedding, c.spec).gradient);
+                return;
+            }
         }
     }
 
@@ -148,6 +160,19 @@ private:
         const TrainedTensor own = of_model ? trained(kind, number) : TrainedTensor{};
         return own ? Vector(own.value, to_.formats().param) : of_model;
     }
+    // The same of a matrix.
+    Weight own(Adapter::Kind kind, int16_t number, const Weight & of_model) const {
+        const TrainedTensor own = trained(kind, number);
+        if (!own) return of_model;
+        const bool is_wide = to_.formats().param == Dtype::f64;
+        return {is_wide ? GGML_TYPE_F64 : GGML_TYPE_F32, of_model.out, of_model.in,
+                static_cast<size_t>(of_model.in) * dtype_size(to_.formats().param),
+                static_cast<const std::byte *>(own.value)};
+    }
+    const Weight * weight(size_t i, int16_t linear) {
+        weights_[i] = own(Adapter::Kind::weight, linear, b_.weights.linears[static_cast<size_t>(linear)]);
+        return &weights_[i];
+    }
     Vector bias(const LayerCall & layer) const {
         if (!layer.has_bias) return {};
         return own(Adapter::Kind::bias, layer.linear, b_.weights.biases[static_cast<size_t>(layer.linear)]);
@@ -165,12 +190,8 @@ private:
         for (size_t i = 0; i < c.layers.size(); ++i) {
             const LayerCall & layer = c.layers[i];
             const Lora pair = lora(layer.linear);
-            forward_[i] = {&b_.weights.linears[static_cast<size_t>(layer.linear)],
-                           pair,
-                           u_of(layer, pair),
-                           at(layer.residual),
-                           at(layer.y),
-                           bias(layer)};
+            forward_[i] = {weight(i, layer.linear), pair,        u_of(layer, pair),
+                           at(layer.residual),      at(layer.y), bias(layer)};
         }
         return {forward_.data(), c.layers.size()};
     }
@@ -178,8 +199,8 @@ private:
         for (size_t i = 0; i < c.layers.size(); ++i) {
             const LayerCall & layer = c.layers[i];
             const Lora pair = lora(layer.linear);
-            backward_[i] = {&b_.weights.linears[static_cast<size_t>(layer.linear)], pair, u_of(layer, pair),
-                            at(layer.y)};
+            backward_[i] = {weight(i, layer.linear), pair, u_of(layer, pair), at(layer.y)};
+            backward_[i].dw = trained(Adapter::Kind::weight, layer.linear).gradient;
             backward_[i].dbias = trained(Adapter::Kind::bias, layer.linear).gradient;
         }
         return {backward_.data(), c.layers.size()};
@@ -189,6 +210,7 @@ private:
     Backend & to_;
     std::array<LinearForward, 4> forward_{};
     std::array<LinearBackward, 4> backward_{};
+    std::array<Weight, 4> weights_{};
 };
 
 }  // namespace

@@ -9,7 +9,7 @@
 
 namespace lorica {
 
-// A trained tensor: what counts now, and where its gradient goes (param, null when only running forward).
+// A trained tensor: what counts now, in param format, and where its gradient goes, null when only running forward.
 struct TrainedTensor {
     const void * value = nullptr;
     void * gradient = nullptr;
@@ -32,6 +32,12 @@ public:
     virtual TrainedTensor tensor(int32_t layer, Adapter::Kind kind, int16_t number) const = 0;
 };
 
+// Indices of an embedding as its gradient is added up: in ascending order, each with the row of the batch that has it.
+struct SortedIds {
+    const int32_t *ids = nullptr, *rows = nullptr;  // device memory
+    int64_t n = 0;
+};
+
 // What the calls of one program refer to.
 struct Bound {
     const Program & program;
@@ -49,6 +55,7 @@ struct Bound {
 
     const int32_t * tokens = nullptr;  // of embeddings
     const int32_t * token_types = nullptr;
+    SortedIds sorted_tokens, sorted_positions, sorted_types;  // where embeddings are trained
     double noise_alpha = 0;
     uint64_t noise_seed = 0;
 
@@ -56,6 +63,8 @@ struct Bound {
     const int32_t * picked = nullptr;
     const int32_t * labels = nullptr;  // null: logits are wanted instead of the loss
     float * logits = nullptr;
+    bool trains_head = false;             // a gradient of the head's own weight is wanted
+    const float * row_weights = nullptr;  // of picked rows, as Head has them
 };
 
 void run(std::span<const Call> calls, const Bound & bound, Backend & backend);

@@ -1,10 +1,24 @@
 // What comes into a session: checked, and copied to the device.
 #include <algorithm>
+#include <numeric>
 
 #include "common/error.h"
 #include "train/session.h"
 
 namespace lorica {
+
+namespace {
+
+// The rows that have each id, the ids in ascending order.
+std::vector<int32_t> by_id(std::span<const int32_t> ids) {
+    std::vector<int32_t> rows(ids.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    std::stable_sort(rows.begin(), rows.end(),
+                     [&](int32_t a, int32_t b) { return ids[static_cast<size_t>(a)] < ids[static_cast<size_t>(b)]; });
+    return rows;
+}
+
+}  // namespace
 
 void Session::check(const PackedBatch & batch, Rows rows) const {
     if (rows == Rows::labelled && !model_->architecture().has_head()) {
@@ -103,9 +117,21 @@ void Session::upload(const PackedBatch & batch, Rows rows) {
     copy(memory_.positions, positions);
     copy(memory_.rows, trained_rows_);
     copy(memory_.labels, labels);
-    if (!memory_.types) return;
-    const std::vector<int32_t> zeros(batch.types.empty() ? batch.tokens.size() : 0);
-    copy(memory_.types, batch.types.empty() ? std::span<const int32_t>(zeros) : batch.types);
+    std::vector<int32_t> types(batch.types.begin(), batch.types.end());
+    if (types.empty()) types.resize(batch.tokens.size());
+    if (memory_.types) copy(memory_.types, types);
+    if (!plan_->trains_prologue()) return;
+    const auto sort = [&](std::span<const int32_t> ids, int32_t * to_ids, int32_t * to_rows) {
+        const std::vector<int32_t> rows = by_id(ids);
+        std::vector<int32_t> sorted;
+        for (const int32_t row : rows) sorted.push_back(ids[static_cast<size_t>(row)]);
+        copy(to_ids, sorted);
+        copy(to_rows, rows);
+        return SortedIds{to_ids, to_rows, n_tokens_};
+    };
+    sorted_tokens_ = sort(batch.tokens, memory_.sorted_tokens, memory_.token_rows);
+    sorted_positions_ = sort(positions, memory_.sorted_positions, memory_.position_rows);
+    if (memory_.types) sorted_types_ = sort(types, memory_.sorted_types, memory_.type_rows);
 }
 
 }  // namespace lorica

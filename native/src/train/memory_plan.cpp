@@ -29,6 +29,7 @@ WorkspaceShape Session::workspace(const Model & model, const Adapter * adapter, 
     if (adapter->config().use_dora) shape.max_tokens = std::max(config.max_tokens, adapter->max_rank());
     shape.max_rank = adapter->max_rank();
     shape.dropout = adapter->config().dropout > 0;
+    shape.trained_weights = adapter->trains_matrices();
     return shape;
 }
 

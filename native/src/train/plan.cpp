@@ -15,6 +15,7 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
     const AttachedAdapter attached(model, adapter, nullptr);
     has_features_ = has_features(model, adapter, config);
     first_ = attached.first_layer();
+    trains_prologue_ = attached.trains_prologue();
     if (adapter) {
         max_rank_ = adapter->max_rank();
         has_dropout_ = adapter->config().dropout > 0;
@@ -33,21 +34,23 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
         if (l < first_) continue;
         Wanted wanted;
         wanted.backward = true;
-        wanted.dx = l > first_;
+        wanted.dx = l > first_ || trains_prologue_;
         wanted.twin_in = has_twin;
-        wanted.twin_out = wanted.dx && reads_twin(architecture.layer(l - 1));
+        wanted.twin_out = l > first_ && reads_twin(architecture.layer(l - 1));
         wanted.recomputed = l < first_ + recomputed_layers;
         training_[i] = &plans_.of(architecture.layer(l), sites, wanted);
         has_twin = training_[i]->leaves_twin;
     }
-    Wanted noise;
-    noise.noise = true;
+    Wanted training;
+    training.noise = config.neftune_alpha > 0;
+    training.backward = trains_prologue_;
     prologue_ = &plans_.of(architecture.prologue, {}, {});
-    noisy_prologue_ = &plans_.of(architecture.prologue, {}, noise);
+    training_prologue_ = &plans_.of(architecture.prologue, attached.sites(-1), training);
     Wanted gradient;
     gradient.backward = true;
     gradient.dx = first_ < architecture.shape.n_layer;
     const TrainedSites sites = attached.sites(architecture.shape.n_layer);
+    trains_head_ = !sites.heads.empty();
     evaluated_epilogue_ = &plans_.of(architecture.epilogue, sites, {});
     epilogue_ = adapter ? &plans_.of(architecture.epilogue, sites, gradient) : evaluated_epilogue_;
     evaluated_features_ = &plans_.of(architecture.features, sites, {});
@@ -80,6 +83,10 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     const bool has_types =
         std::any_of(embeds.begin(), embeds.end(), [](const EmbedSpec & e) { return e.index == EmbedSpec::type; });
     m.types = has_types ? ids() : nullptr;
+    for (int32_t ** array :
+         {&m.sorted_tokens, &m.token_rows, &m.sorted_positions, &m.position_rows, &m.sorted_types, &m.type_rows})
+        *array = trains_prologue_ ? ids() : nullptr;
+    m.row_weights = trains_head_ ? reinterpret_cast<float *>(ids()) : nullptr;
     m.dropout_seeds =
         has_dropout_ ? static_cast<uint64_t *>(arena.bytes(AttachedAdapter::n_dropout_seeds(model_) * sizeof(uint64_t)))
                      : nullptr;
@@ -97,11 +104,12 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
         bare.push_back(layout(*bare_[static_cast<size_t>(l)]));
     }
     const int32_t lowest = first_ + recomputed_layers_;
-    const Layout prologue = layout(*noisy_prologue_), epilogue = layout(*epilogue_),
-                 evaluated_epilogue = layout(*evaluated_epilogue_);
+    const Layout prologue = layout(*training_prologue_), evaluated_prologue = layout(*prologue_),
+                 epilogue = layout(*epilogue_), evaluated_epilogue = layout(*evaluated_epilogue_);
+    size_t scratch =
+        std::max({prologue.temporary_bytes(), evaluated_prologue.temporary_bytes(),
+                  epilogue.kept_bytes() + epilogue.temporary_bytes(), evaluated_epilogue.temporary_bytes()});
     const Layout features = layout(*features_), evaluated_features = layout(*evaluated_features_);
-    size_t scratch = std::max({prologue.temporary_bytes(), epilogue.kept_bytes() + epilogue.temporary_bytes(),
-                               evaluated_epilogue.temporary_bytes()});
     if (has_features_) {
         scratch = std::max(
             {scratch, features.kept_bytes() + features.temporary_bytes(), evaluated_features.temporary_bytes()});
@@ -128,7 +136,8 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
         m.evaluation.push_back(evaluation[i].place(nullptr, temporary));
         m.bare.push_back(bare[i].place(nullptr, temporary));
     }
-    m.prologue = prologue.place(nullptr, temporary);
+    m.prologue = prologue.place(arena.bytes(prologue.kept_bytes()), temporary);
+    m.evaluated_prologue = evaluated_prologue.place(nullptr, temporary);
     m.epilogue =
         epilogue.place(temporary, temporary ? static_cast<std::byte *>(temporary) + epilogue.kept_bytes() : nullptr);
     m.evaluated_epilogue = evaluated_epilogue.place(nullptr, temporary);
@@ -154,7 +163,8 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
 
 void SessionPlan::place_outer(SessionMemory & m) const {
     const int32_t n_layer = model_.shape().n_layer;
-    m.prologue.place(*noisy_prologue_, Slot::output, m.x.front());
+    m.prologue.place(*training_prologue_, Slot::output, m.x.front());
+    m.evaluated_prologue.place(*prologue_, Slot::output, m.x.front());
     for (int32_t l = 0; l < n_layer; ++l) {
         const auto i = static_cast<size_t>(l);
         for (const Slot::Place place : {Slot::input, Slot::output}) {
@@ -187,6 +197,7 @@ void SessionPlan::place_outer(SessionMemory & m) const {
         current = 1 - current;
         m.training[i].place(*training_[i], Slot::d_input, m.dx[current]);
     }
+    m.prologue.place(*training_prologue_, Slot::d_output, m.dx[current]);
 }
 
 }  // namespace lorica

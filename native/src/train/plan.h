@@ -14,7 +14,10 @@ namespace lorica {
 
 struct SessionMemory {
     int32_t *tokens, *positions, *rows, *labels;
-    int32_t * types;           // null in models without
+    int32_t * types;  // null in models without
+    // Where embeddings are trained: see SortedIds.
+    int32_t *sorted_tokens, *token_rows, *sorted_positions, *position_rows, *sorted_types, *type_rows;
+    float * row_weights;       // of trained rows, where the head's weight is trained; else null
     uint64_t * dropout_seeds;  // null without dropout
     std::vector<Matrix> x;     // hidden: input of each layer with gradients; the last is the output of the last layer
     std::array<Matrix, 2>
@@ -22,7 +25,7 @@ struct SessionMemory {
     Matrix twin;  // act: that gradient, as products read it
     Matrix nll;   // hidden
     Matrix features, d_features;  // hidden: of picked rows; empty where nobody asks for them
-    PlacedSlots prologue, epilogue, evaluated_epilogue, picked_features, evaluated_features;
+    PlacedSlots prologue, evaluated_prologue, epilogue, evaluated_epilogue, picked_features, evaluated_features;
     std::vector<PlacedSlots> training, evaluation, bare;  // of the layers
 };
 
@@ -35,7 +38,10 @@ public:
     const BlockPlan & training(int32_t layer) const { return *training_[static_cast<size_t>(layer)]; }
     const BlockPlan & evaluation(int32_t layer) const { return *evaluation_[static_cast<size_t>(layer)]; }
     const BlockPlan & bare(int32_t layer) const { return *bare_[static_cast<size_t>(layer)]; }  // without the adapter
-    const BlockPlan & prologue(bool with_noise) const { return with_noise ? *noisy_prologue_ : *prologue_; }
+    // training: with noise and gradients, where there are to be any
+    const BlockPlan & prologue(bool training) const { return training ? *training_prologue_ : *prologue_; }
+    bool trains_prologue() const { return trains_prologue_; }
+    bool trains_head() const { return trains_head_; }  // its weight
     const BlockPlan & epilogue() const { return *epilogue_; }
     const BlockPlan & evaluated_epilogue() const { return *evaluated_epilogue_; }
     const BlockPlan & features() const { return *features_; }
@@ -53,9 +59,9 @@ private:
     const SessionConfig & config_;
     int32_t first_, recomputed_layers_;
     int64_t max_rank_ = 0;
-    bool has_dropout_ = false, has_features_ = false;
+    bool has_dropout_ = false, has_features_ = false, trains_prologue_ = false, trains_head_ = false;
     Plans plans_;
-    const BlockPlan *prologue_, *noisy_prologue_, *epilogue_, *evaluated_epilogue_, *features_, *evaluated_features_;
+    const BlockPlan *prologue_, *training_prologue_, *epilogue_, *evaluated_epilogue_, *features_, *evaluated_features_;
     std::vector<const BlockPlan *> training_, evaluation_, bare_;
 };
 

@@ -43,7 +43,14 @@ double Session::operations_per_token() const {
     for (const ProgramWeights & layer : model_->layers()) {
         for (const Weight & w : layer.linears) weights += static_cast<double>(w.in) * static_cast<double>(w.out);
     }
-    return 4 * weights;
+    double trained = 0;  // 2 more for dW
+    for (int32_t i = 0; adapter_ && i < adapter_->n_tensors(); ++i) {
+        const Adapter::Tensor & tensor = adapter_->tensor(i);
+        const bool is_product = tensor.kind == Adapter::Kind::weight || tensor.kind == Adapter::Kind::head ||
+                                (tensor.kind == Adapter::Kind::embedding && model_->tied_output());
+        if (is_product) trained += static_cast<double>(tensor.rows) * static_cast<double>(tensor.cols);
+    }
+    return 4 * weights + 2 * trained;
 }
 
 }  // namespace lorica

@@ -82,8 +82,8 @@ public:
     int64_t step_count() const { return step_count_; }
 
     // Operations of a training step per token, 2 for each weight of the blocks and the head in the forward pass and 2
-    // for dx. What is done in addition (recomputation, attention, the adapter) is not counted, as it is not in model
-    // FLOPs utilization.
+    // for dx; 2 more for each that is trained itself. What is done in addition (recomputation, attention, the adapter)
+    // is not counted, as it is not in model FLOPs utilization.
     double operations_per_token() const;
     double measure_peak() { return backend_->measure_peak(); }
 
@@ -123,7 +123,7 @@ private:
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 std::span<const Matrix> slots, int32_t layer = -1) const;
     // Of training: activations are kept, and the input may get noise.
-    void embed(bool training);
+    void embed(bool training, bool with_adapter = true);
     void forward(bool training);
     void forward_without_adapter();
     void begin_training(const PackedBatch & batch, Rows rows = Rows::labelled);
@@ -134,12 +134,14 @@ private:
     std::vector<double> read_features() const;
     void write_outputs(const std::vector<double> & values, std::span<float> outputs) const;
     void backward_through(const Program & program, const BlockPlan & plan, const PlacedSlots & slots);
-    // Multiplies what the head left by weights of the trained rows.
+    // Multiplies what the head left by weights of the trained rows, which lie where their losses were.
     void scale_head_gradient();
     // Of everything random in the micro-batch to come.
     uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
     void update(const OptimizerStep & step, AdamwParams params);
-    void head(bool with_gradient, bool with_adapter = true);
+    // weighted: the gradients are those of losses times memory_.row_weights.
+    enum class HeadPass : uint8_t { evaluation, gradient, weighted };
+    void head(HeadPass pass, bool with_adapter = true);
     // What head() left, on the host.
     double loss(std::span<float> token_nll);
     void backward();
@@ -165,6 +167,7 @@ private:
     int64_t n_tokens_ = 0;
     std::vector<Segment> segments_;
     std::vector<int32_t> trained_rows_;
+    SortedIds sorted_tokens_, sorted_positions_, sorted_types_;
 
     bool has_forward_ = false;  // of this batch with gradients, so that backward may follow
     bool has_outputs_ = false;  // the same of outputs

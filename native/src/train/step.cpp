@@ -36,14 +36,18 @@ Bound Session::bound(const Program & program, const ProgramWeights & weights, co
     b.n_picked = static_cast<int64_t>(trained_rows_.size());
     b.picked = memory_.rows;
     b.labels = memory_.labels;
+    b.sorted_tokens = sorted_tokens_;
+    b.sorted_positions = sorted_positions_;
+    b.sorted_types = sorted_types_;
     return b;
 }
 
-void Session::embed(bool training) {
+void Session::embed(bool training, bool with_adapter) {
     if (adapter_) adapter_->update(*backend_);
-    const bool noise = training && config_.neftune_alpha > 0;
-    const BlockPlan & plan = plan_->prologue(noise);
-    Bound b = bound(model_->architecture().prologue, model_->prologue(), plan, memory_.prologue.forward);
+    const BlockPlan & plan = plan_->prologue(training);
+    const PlacedSlots & slots = training ? memory_.prologue : memory_.evaluated_prologue;
+    Bound b = bound(model_->architecture().prologue, model_->prologue(), plan, slots.forward);
+    if (!with_adapter) b.adapter = nullptr;
     constexpr uint64_t noise_stream = 0x6e656674756e65;  // no layer has this number
     b.noise_alpha = config_.neftune_alpha;
     b.noise_seed = derive_seed(micro_batch_seed(), noise_stream);
@@ -72,11 +76,14 @@ void Session::forward_without_adapter() {
     }
 }
 
-void Session::head(bool with_gradient, bool with_adapter) {
+void Session::head(HeadPass pass, bool with_adapter) {
+    const bool with_gradient = pass != HeadPass::evaluation;
     const BlockPlan & plan = with_gradient ? plan_->epilogue() : plan_->evaluated_epilogue();
     const PlacedSlots & slots = with_gradient ? memory_.epilogue : memory_.evaluated_epilogue;
     Bound b = bound(model_->architecture().epilogue, model_->epilogue(), plan, slots.forward, model_->shape().n_layer);
     if (!with_adapter) b.adapter = nullptr;
+    b.trains_head = with_gradient && plan_->trains_head();
+    if (pass == HeadPass::weighted) b.row_weights = memory_.row_weights;
     run(plan.forward, b, *backend_);
 }
 
@@ -111,6 +118,10 @@ void Session::backward_through(const Program & program, const BlockPlan & behind
         run(plan.backward, bound(architecture.layer(l), model_->layers()[i], plan, memory_.training[i].backward, l),
             *backend_);
     }
+    if (!plan_->trains_prologue()) return;
+    const BlockPlan & prologue = plan_->prologue(true);
+    run(prologue.backward, bound(architecture.prologue, model_->prologue(), prologue, memory_.prologue.backward),
+        *backend_);
 }
 
 void Session::check_training() const {
@@ -134,14 +145,14 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
     if (backend_->runs_ahead()) {
         backend_->repeat(segments_, shape_key(), [&] {
             forward(true);
-            head(true);
+            head(HeadPass::gradient);
             backward();
         });
         sum = loss({});
         if (!std::isfinite(sum)) fail_non_finite_loss();
     } else {
         forward(true);
-        head(true);
+        head(HeadPass::gradient);
         sum = loss({});
         if (!std::isfinite(sum)) fail_non_finite_loss();
         backward();
@@ -157,7 +168,8 @@ LossSum Session::forward(const PackedBatch & batch, std::span<float> token_nll) 
     std::fill(token_nll.begin(), token_nll.end(), 0.0f);
     backend_->repeat(segments_, derive_seed(shape_key(), forward_half), [&] {
         forward(true);
-        head(true);
+        // The gradient of its own weight is a sum over rows: it waits for their weights.
+        head(plan_->trains_head() ? HeadPass::evaluation : HeadPass::gradient);
     });
     const double sum = loss(token_nll);
     if (!std::isfinite(sum)) fail_non_finite_loss();
@@ -186,9 +198,18 @@ void Session::backward(std::span<const float> weights) {
     }
     has_forward_ = false;
     const bool weighted = std::any_of(of_rows.begin(), of_rows.end(), [](float weight) { return weight != 1; });
-    if (weighted) backend_->copy_to_device(memory_.nll.data, of_rows.data(), of_rows.size() * sizeof(float));
+    const bool again = plan_->trains_head();
+    if (again) {
+        backend_->copy_to_device(memory_.row_weights, of_rows.data(), of_rows.size() * sizeof(float));
+    } else if (weighted) {
+        backend_->copy_to_device(memory_.nll.data, of_rows.data(), of_rows.size() * sizeof(float));
+    }
     backend_->repeat(segments_, derive_seed(shape_key(), weighted ? weighted_backward_half : backward_half), [&] {
-        if (weighted) scale_head_gradient();
+        if (again) {
+            head(HeadPass::weighted);
+        } else if (weighted) {
+            scale_head_gradient();
+        }
         backward();
     });
 }
@@ -216,13 +237,13 @@ LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll,
     std::fill(token_nll.begin(), token_nll.end(), 0.0f);
     if (trained_rows_.empty()) return {};
     attached_->set_dropout_seed(*backend_, std::nullopt);
-    embed(false);
+    embed(false, with_adapter);
     if (with_adapter) {
         forward(false);
     } else {
         forward_without_adapter();
     }
-    head(false, with_adapter);
+    head(HeadPass::evaluation, with_adapter);
     const double sum = loss(token_nll);
     if (!std::isfinite(sum)) {
         fail(LORICA_ERROR_NON_FINITE, "the loss of an evaluation is not finite after ", step_count_,

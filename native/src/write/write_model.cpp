@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <span>
 #include <utility>
@@ -34,7 +35,9 @@ struct Delta {
 struct Change {
     std::optional<Delta> delta;
     std::vector<float> row_factors, column_factors;  // IA3: [out] of what comes out, [in] of what goes in
-    std::vector<float> values;                       // a vector in its place
+    // What stands in its place: rows [first, first + n).
+    std::function<void(int64_t first, int64_t n, float * rows)> rows;
+    bool keeps_type = false;  // where that is one of plain numbers
 };
 
 std::map<std::string, Change> changes_of(const Adapter * adapter) {
@@ -47,16 +50,28 @@ std::map<std::string, Change> changes_of(const Adapter * adapter) {
         for (float & value : delta.b) value = static_cast<float>(value * scale);
         changes[pair.base_name].delta = std::move(delta);
     }
-    if (adapter->config().method == Method::lora) return changes;
     const Architecture & architecture = adapter->model()->architecture();
     for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
         const Adapter::Tensor & tensor = adapter->tensor(i);
-        if (Adapter::is_classifier(tensor.kind)) continue;
-        std::vector<float> values = adapter->values_in_effect(i);
+        if (tensor.group >= 0 || Adapter::is_classifier(tensor.kind)) continue;
         if (tensor.kind != Adapter::Kind::scale_in && tensor.kind != Adapter::Kind::scale_out) {
-            changes[tensor.name].values = std::move(values);
+            Change & change = changes[tensor.name];
+            change.keeps_type = adapter->config().method == Method::full;
+            if (adapter->scale_factor() == 1) {
+                // A vector is one row in the file and a column in the adapter.
+                const bool is_vector = tensor.cols == 1;
+                change.rows = [=](int64_t first, int64_t n, float * rows) {
+                    std::ranges::copy(is_vector ? adapter->read(i) : adapter->read_rows(i, first, n), rows);
+                };
+            } else {
+                const int64_t per_row = tensor.cols == 1 ? tensor.rows : tensor.cols;
+                change.rows = [per_row, all = adapter->values_in_effect(i)](int64_t first, int64_t n, float * rows) {
+                    std::copy_n(all.begin() + first * per_row, n * per_row, rows);
+                };
+            }
             continue;
         }
+        std::vector<float> values = adapter->values_in_effect(i);
         const LinearSpec & spec = architecture.layer(tensor.layer).linears[static_cast<size_t>(tensor.number)];
         const std::string base = architecture.layer_name(tensor.layer) + spec.names.gguf;
         if (tensor.kind == Adapter::Kind::scale_in) {
@@ -95,7 +110,7 @@ void add_rows(const Delta & delta, int64_t first, int64_t n, int64_t n_per_row, 
 
 void change_rows(const Change & change, int64_t first, int64_t n, int64_t n_per_row, float * rows) {
     if (change.delta) add_rows(*change.delta, first, n, n_per_row, rows);
-    if (!change.values.empty()) std::copy_n(change.values.begin() + first * n_per_row, n * n_per_row, rows);
+    if (change.rows) change.rows(first, n, rows);
     for (int64_t i = 0; i < n; ++i) {
         const float factor = change.row_factors.empty() ? 1 : change.row_factors[static_cast<size_t>(first + i)];
         for (int64_t j = 0; j < n_per_row; ++j) {
@@ -152,6 +167,21 @@ void require_other_files(const std::string & target, const GgufFile & source) {
     }
 }
 
+bool is_plain(ggml_type type) { return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16; }
+
+// The file's tensors, and the head behind them where a tied one no longer is the embedding.
+std::vector<TensorView> tensors_to_write(const Model & model, const Adapter * adapter) {
+    std::vector<TensorView> tensors = model.file().tensors();
+    if (!adapter || !model.tied_output()) return tensors;
+    const int32_t head = adapter->find_tensor(model.shape().n_layer, Adapter::Kind::head, 0);
+    if (head == adapter->find_tensor(-1, Adapter::Kind::embedding, 0)) return tensors;  // -1: neither is trained
+    const HeadSpec & spec = model.architecture().epilogue.heads.front();
+    TensorView view = *model.file().find_tensor(spec.tied_to + ".weight");
+    view.name = spec.names.gguf + ".weight";
+    tensors.push_back(std::move(view));
+    return tensors;
+}
+
 // A classifier's tensors, which stand behind the model's or in the place of its own.
 struct Classified {
     struct Tensor {
@@ -192,7 +222,8 @@ struct Classified {
     }
 };
 
-void write_model(const GgufFile & file, const Adapter * adapter, const std::string & path, const WriteConfig & config) {
+void write_model(const GgufFile & file, const std::vector<TensorView> & tensors, const Adapter * adapter,
+                 const std::string & path, const WriteConfig & config) {
     const std::map<std::string, Change> changes = changes_of(adapter);
     const Classified classified(adapter);
     require_other_files(path, file);
@@ -211,7 +242,7 @@ void write_model(const GgufFile & file, const Adapter * adapter, const std::stri
 
     const RowStreams streams(config.n_threads);
     const TensorView * before = nullptr;
-    for (const TensorView & tensor : file.tensors()) {
+    for (const TensorView & tensor : tensors) {
         if (classified.has(tensor.name)) continue;
         const TensorView * const last = std::exchange(before, &tensor);
         const auto found = changes.find(tensor.name);
@@ -223,8 +254,10 @@ void write_model(const GgufFile & file, const Adapter * adapter, const std::stri
         ggml_type type = tensor.type;
         if (types && is_matrix) {
             type = types->of(tensor);
-        } else if (change && is_matrix) {
+        } else if (change && is_matrix && !(change->keeps_type && is_plain(tensor.type))) {
             type = GGML_TYPE_F16;
+        } else if (change) {
+            type = GGML_TYPE_F32;  // a vector, which has it already, or embeddings of positions
         }
         const std::span<const int64_t> ne(tensor.ne.data(), static_cast<size_t>(tensor.n_dims));
         if (type == tensor.type && !change) {
@@ -255,7 +288,7 @@ void merge_model(const Model & model, const Adapter * adapter, const std::string
     if (adapter && adapter->model().get() != &model) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
-    write_model(model.file(), adapter, path, config);
+    write_model(model.file(), tensors_to_write(model, adapter), adapter, path, config);
 }
 
 void quantize_model(const std::string & source, const std::string & target, const WriteConfig & config) {
@@ -265,7 +298,7 @@ void quantize_model(const std::string & source, const std::string & target, cons
         fail(LORICA_ERROR_UNSUPPORTED, source, " is an adapter; models are quantized");
     }
     if (file.tensors().empty()) fail(LORICA_ERROR_UNSUPPORTED, source, " holds no tensors, only a vocabulary");
-    write_model(file, nullptr, target, config);
+    write_model(file, file.tensors(), nullptr, target, config);
 }
 
 }  // namespace lorica

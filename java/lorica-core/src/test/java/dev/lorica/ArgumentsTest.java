@@ -99,6 +99,7 @@ class ArgumentsTest {
             "AdapterMetadata.method",
             "AdapterMetadata.lora",
             "AdapterMetadata.ia3",
+            "AdapterMetadata.full",
             "AdapterMetadata.template",
             "AdapterMetadata.special",
             "AdapterMetadata.training",

@@ -52,13 +52,14 @@ enum AdapterFormat {
      * @throws IllegalArgumentException if it has none of the files that are asked for
      */
     AdapterFormat of(Method method) {
-        if (method != Method.BITFIT || this == GGUF) {
+        boolean inPeft = method == Method.LORA || method == Method.IA3;
+        if (inPeft || this == GGUF) {
             return this;
         }
         if (this == PEFT) {
-            throw new IllegalArgumentException(
-                    "--adapter-format peft and --method bitfit exclude each other: PEFT has no such adapters;"
-                            + " lorica merge makes a model with these biases and norms");
+            throw new IllegalArgumentException("--adapter-format peft and --method " + method
+                    + " exclude each other: PEFT has no such adapters; lorica merge makes a model with these "
+                    + (method == Method.FULL ? "weights" : "biases and norms"));
         }
         return GGUF;
     }

@@ -283,7 +283,8 @@ final class ConfigFile {
                 switch (value.asText()) {
                     case "lora" -> {}
                     case "dora" -> option(key, "--use-dora", "true");
-                    default -> throw new Fault(key + " cannot be " + value.asText() + " here, only dora or lora");
+                    case "full" -> option(key, "--method", "full");
+                    default -> throw new Fault(key + " cannot be " + value.asText() + " here, only dora, full or lora");
                 }
             }
             case "lora_parameters" -> loraParameters(key, value);

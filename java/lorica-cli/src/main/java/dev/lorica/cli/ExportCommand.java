@@ -106,6 +106,11 @@ final class ExportCommand implements Callable<Integer> {
                 throw new LoricaException("an adapter of method " + method + " cannot be a LoRA file for llama.cpp;"
                         + " lorica merge makes a model of it that llama.cpp runs");
             }
+            boolean whole = tuned.tensors().stream().anyMatch(Adapter.Tensor::isWhole);
+            if (wanted == AdapterFormat.GGUF && whole) {
+                throw new LoricaException("an adapter with weights that were trained whole cannot be a LoRA file for"
+                        + " llama.cpp; lorica merge makes a model of it that llama.cpp runs");
+            }
             wanted.of(method);
             if (wanted == AdapterFormat.GGUF && tuned.info().useDora()) {
                 throw new LoricaException(

@@ -17,13 +17,11 @@ final class ForeignKeys {
     /** Keys for which only these values describe what is done here. */
     private static final Map<String, Set<String>> ONLY = Map.ofEntries(
             Map.entry("stage", Set.of("sft")),
-            Map.entry("finetuning_type", Set.of("lora")),
             Map.entry("do_train", Set.of("true")),
             Map.entry("train", Set.of("true")),
             Map.entry("peft_type", Set.of("lora")),
             Map.entry("use_peft", Set.of("true")),
             Map.entry("task_type", Set.of("causal_lm")),
-            Map.entry("bias", Set.of("none")),
             Map.entry("lora_bias", Set.of("none", "false")),
             Map.entry("fan_in_fan_out", Set.of("false")),
             Map.entry("greater_is_better", Set.of("false")),
@@ -41,9 +39,6 @@ final class ForeignKeys {
 
     /** Keys that would change the result, and of which nothing but their absence is done here. */
     private static final Set<String> MUST_BE_OFF = Set.of(
-            "modules_to_save",
-            "lora_modules_to_save",
-            "additional_target",
             "pissa_init",
             "pissa_convert",
             "layer_replication",
@@ -241,7 +236,7 @@ final class ForeignKeys {
                 || OF_SERVICES.matcher(name).matches();
     }
 
-    /** {@code bias cannot be all here, only none}. */
+    /** {@code peft_type cannot be loha here, only lora}. */
     static String refusal(String key, String name, JsonNode value) {
         Set<String> only = ONLY.get(name);
         String shown = value.isContainerNode() ? value.toString() : value.asText();

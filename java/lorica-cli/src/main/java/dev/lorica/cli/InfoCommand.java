@@ -164,7 +164,9 @@ final class InfoCommand implements Callable<Integer> {
                     .forEach(tensor -> modules.add(
                             tensor.name().replaceFirst("^blk\\.\\d+\\.", "").replaceFirst("\\.weight\\.ia3_l$", "")));
             facts.put("modules", List.copyOf(modules));
-            facts.put("vectors", contents.tensors().size());
+            facts.put(
+                    text(values, "adapter.type", "").equals("full") ? "matrices_and_vectors" : "vectors",
+                    contents.tensors().size());
         } else {
             facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
             copy(values, "adapter.lora.alpha", facts, "alpha");
@@ -174,6 +176,13 @@ final class InfoCommand implements Callable<Integer> {
                     contents.tensors().stream()
                             .filter(tensor -> tensor.name().endsWith(".lora_a"))
                             .count());
+            List<String> whole = contents.tensors().stream()
+                    .map(GgufFile.Tensor::name)
+                    .filter(name -> !name.contains(".lora_"))
+                    .toList();
+            if (!whole.isEmpty()) {
+                facts.put("trained_whole", whole);
+            }
         }
         facts.put(
                 "parameters",

@@ -26,7 +26,9 @@ final class LoraOptions {
             "--rank-pattern",
             "--alpha-pattern",
             "--layers-to-transform",
-            "--num-layers");
+            "--num-layers",
+            "--modules-to-save",
+            "--bias");
 
     private static final LoraConfig DEFAULTS = LoraConfig.defaults();
     private static final Pattern RANGE = Pattern.compile("([0-9]{1,4})(?:-([0-9]{1,4}))?");
@@ -100,6 +102,23 @@ final class LoraOptions {
                     "How it begins: true (uniform A, as PEFT does), gaussian, or orthogonal. Default: ${DEFAULT-VALUE}")
     String init = "true";
 
+    @Option(
+            names = "--modules-to-save",
+            paramLabel = "NAMES",
+            arity = "1..*",
+            split = ",",
+            description =
+                    "Train these whole, beside the LoRA, and store them with it: embed_tokens, lm_head, norm, or other"
+                            + " modules that are no targets. llama.cpp runs the model that lorica merge makes.")
+    List<String> modulesToSave = new ArrayList<>();
+
+    @Option(
+            names = "--bias",
+            paramLabel = "WHICH",
+            description =
+                    "Train biases too: none, lora_only (of the layers that are adapted), or all. Default: ${DEFAULT-VALUE}")
+    String bias = "none";
+
     /** @throws IllegalArgumentException if anything is set that another method has not */
     void refuseWhatIsItsOwn(Method other) {
         Map<String, Boolean> own = new LinkedHashMap<>();
@@ -113,6 +132,8 @@ final class LoraOptions {
         own.put("--alpha-pattern", !alphaPattern.isEmpty());
         own.put("--layers-to-transform", !layers.isEmpty());
         own.put("--num-layers", lastLayers != -1);
+        own.put("--modules-to-save", !modulesToSave.isEmpty());
+        own.put("--bias", !bias.equals("none"));
         own.forEach((option, isSet) -> {
             if (isSet) {
                 throw new IllegalArgumentException(
@@ -151,6 +172,8 @@ final class LoraOptions {
                 .alphaPattern(alphaPattern)
                 .init(start)
                 .seed(seed)
+                .modulesToSave(modulesToSave.stream().map(String::strip).toList())
+                .bias(Choices.of("--bias", bias, LoraConfig.Bias.class))
                 .targetModules(targetModules.isEmpty() ? DEFAULTS.targetModules() : targetModules())
                 .build();
     }
@@ -173,16 +196,21 @@ final class LoraOptions {
             }
             IntStream.range(modelLayers - lastLayers, modelLayers).forEach(numbers::add);
         }
+        numbers.addAll(layerNumbers("--layers-to-transform", layers));
+        return numbers;
+    }
+
+    static List<Integer> layerNumbers(String option, List<String> layers) {
+        List<Integer> numbers = new ArrayList<>();
         for (String part : layers) {
             Matcher range = RANGE.matcher(part.strip());
             if (!range.matches()) {
-                throw new IllegalArgumentException(
-                        "--layers-to-transform cannot be \"" + part + "\"; layers are meant, as 0-7,12");
+                throw new IllegalArgumentException(option + " cannot be \"" + part + "\"; layers are meant, as 0-7,12");
             }
             int first = Integer.parseInt(range.group(1));
             int last = range.group(2) == null ? first : Integer.parseInt(range.group(2));
             if (last < first) {
-                throw new IllegalArgumentException("--layers-to-transform " + part + " ends before it begins");
+                throw new IllegalArgumentException(option + " " + part + " ends before it begins");
             }
             IntStream.rangeClosed(first, last).forEach(numbers::add);
         }

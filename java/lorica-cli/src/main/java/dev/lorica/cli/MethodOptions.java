@@ -2,9 +2,11 @@ package dev.lorica.cli;
 
 import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.BitFitConfig;
+import dev.lorica.adapter.FullConfig;
 import dev.lorica.adapter.Ia3Config;
 import dev.lorica.adapter.Method;
 import java.util.ArrayList;
+import java.util.EnumSet;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
@@ -17,9 +19,9 @@ final class MethodOptions {
             names = "--method",
             paramLabel = "NAME",
             description =
-                    "What is trained: lora, ia3 (factors of what goes in and out of layers), or bitfit (biases and"
-                            + " norms). llama.cpp runs the last two once lorica merge has folded them in. Default:"
-                            + " ${DEFAULT-VALUE}")
+                    "What is trained: lora, full (the model's own weights; the result is a model too), ia3 (factors of what"
+                            + " goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two once"
+                            + " lorica merge has folded them in. Default: ${DEFAULT-VALUE}")
     String method = "lora";
 
     @Option(
@@ -29,6 +31,22 @@ final class MethodOptions {
             split = ",",
             description = "IA3: those of the target modules whose input is multiplied, not their output.")
     List<String> feedforwardModules = new ArrayList<>();
+
+    @Option(
+            names = "--train-layers",
+            paramLabel = "LAYERS",
+            split = ",",
+            description =
+                    "full: train these layers alone, as 8-15, neither embeddings nor what is behind the layers. Default:"
+                            + " everything")
+    List<String> trainLayers = new ArrayList<>();
+
+    @Option(
+            names = "--freeze",
+            paramLabel = "PARTS",
+            split = ",",
+            description = "full: do not train embed, head, or both (embed,head).")
+    List<String> freeze = new ArrayList<>();
 
     Method method() {
         return Choices.of("--method", method, Method.class);
@@ -43,7 +61,10 @@ final class MethodOptions {
         if (method() != Method.IA3) {
             names.add("--feedforward-modules");
         }
-        if (method() == Method.BITFIT) {
+        if (method() != Method.FULL) {
+            names.addAll(List.of("--train-layers", "--freeze"));
+        }
+        if (method() != Method.LORA && method() != Method.IA3) {
             names.add("--target-modules");
         }
         return names;
@@ -63,16 +84,27 @@ final class MethodOptions {
         if (wanted != Method.IA3 && !feedforwardModules.isEmpty()) {
             throw new IllegalArgumentException("--feedforward-modules belongs to --method ia3");
         }
+        if (wanted != Method.FULL && !(trainLayers.isEmpty() && freeze.isEmpty())) {
+            throw new IllegalArgumentException(
+                    (trainLayers.isEmpty() ? "--freeze" : "--train-layers") + " belongs to --method full");
+        }
         if (wanted == Method.LORA) {
             return lora.config(seed, modelLayers);
         }
         lora.refuseWhatIsItsOwn(wanted);
+        if (wanted != Method.IA3 && !lora.targetModules.isEmpty()) {
+            throw new IllegalArgumentException("--target-modules and --method " + wanted + " exclude each other: "
+                    + (wanted == Method.FULL
+                            ? "--train-layers and --freeze say what is trained"
+                            : "it trains all biases and norms"));
+        }
         if (wanted == Method.BITFIT) {
-            if (!lora.targetModules.isEmpty()) {
-                throw new IllegalArgumentException(
-                        "--target-modules and --method bitfit exclude each other: it trains all biases and norms");
-            }
             return new BitFitConfig();
+        }
+        if (wanted == Method.FULL) {
+            Set<FullConfig.Part> frozen = EnumSet.noneOf(FullConfig.Part.class);
+            freeze.forEach(part -> frozen.add(Choices.of("--freeze", part.strip(), FullConfig.Part.class)));
+            return new FullConfig(LoraOptions.layerNumbers("--train-layers", trainLayers), frozen);
         }
         return new Ia3Config(lora.targetModules(), feedforwardModules);
     }

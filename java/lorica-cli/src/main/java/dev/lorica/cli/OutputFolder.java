@@ -40,7 +40,7 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
 
     /** What a run that was killed leaves half written; no file of someone else's is called so. */
     private static final Pattern LEFT_OVER = Pattern.compile(
-            "(adapter\\.gguf|adapter_config\\.json|adapter_model\\.safetensors|lorica_adapter\\.json|README\\.md|report\\.html|train_report\\.json|train_config\\.yaml)"
+            "(adapter\\.gguf|model\\.gguf|adapter_config\\.json|adapter_model\\.safetensors|lorica_adapter\\.json|README\\.md|report\\.html|train_report\\.json|train_config\\.yaml)"
                     + "\\.tmp(-\\d+-\\d+)?|checkpoint-\\d+(\\.old)?\\.tmp|\\.lorica.*\\.tmp(-\\d+-\\d+)?");
 
     /**

@@ -80,6 +80,9 @@ record RunEnding(
         json.put("output", output.toString());
         json.put("adapter", output.resolve(format.mainFile()).toString());
         json.put("model", model.toString());
+        if (adapter.info().method() == Method.FULL) {
+            json.put("trained_model", output.resolve(TrainCommand.MODEL_FILE).toString());
+        }
         json.put("device", base.info().device());
         json.put("device_detail", base.info().deviceDetail());
         json.put("device_reason", base.info().deviceReason());
@@ -167,8 +170,19 @@ record RunEnding(
                 "--adapter " + Shell.quote(output.toString()),
                 (plain ? "--prompt " : "--instruction ") + Shell.quote(question));
         Method trained = adapter.info().method();
-        if (adapter.info().useDora() || trained != Method.LORA) {
-            String what = trained == Method.IA3 ? "IA3" : trained == Method.BITFIT ? "BitFit" : "DoRA";
+        if (trained == Method.FULL) {
+            terminal.out().println("or the new model with llama.cpp:");
+            terminal.out()
+                    .println("  llama-cli -m "
+                            + Shell.quote(
+                                    output.resolve(TrainCommand.MODEL_FILE).toString()));
+            return;
+        }
+        boolean whole = adapter.tensors().stream().anyMatch(Adapter.Tensor::isWhole);
+        if (adapter.info().useDora() || whole || trained != Method.LORA) {
+            String what = trained == Method.IA3
+                    ? "IA3"
+                    : trained == Method.BITFIT ? "BitFit" : adapter.info().useDora() ? "DoRA" : "modules to save";
             terminal.out().println("llama.cpp has no " + what + "; a model with this one folded in runs there:");
             terminal.commandLine(
                     Shell.program() + " merge",

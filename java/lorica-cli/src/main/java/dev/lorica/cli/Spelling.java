@@ -58,6 +58,8 @@ final class Spelling {
         others("--use-rslora", "--peft-use-rslora");
         others("--use-dora", "--peft-use-dora");
         others("--init-lora-weights", "--peft-init-lora-weights");
+        others("--modules-to-save", "--lora-modules-to-save", "--additional-target");
+        others("--method", "--finetuning-type");
 
         others("--max-samples", "--max-train-samples");
 

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.Method;
+import dev.lorica.convert.ModelFiles;
 import dev.lorica.data.Labels;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
@@ -32,7 +33,7 @@ import picocli.CommandLine.Spec;
 /** {@code lorica train}: an adapter, trained on a data file. */
 @Command(
         name = "train",
-        header = "Train a LoRA adapter on a quantized model.",
+        header = "Train a LoRA adapter on a quantized model, or a model's own weights.",
         description = {
             "",
             "Names of Hugging Face's Trainer and PEFT work too, with - or _: --num_train_epochs, --lora_alpha."
@@ -48,6 +49,9 @@ import picocli.CommandLine.Spec;
             "      --lora-r 8 --target-modules q_proj,v_proj --epochs 1 --batch-size 2 --gradient-accumulation-steps 8"
         })
 final class TrainCommand implements Callable<Integer> {
+    /** What full fine-tuning makes, beside the weights in f32 that it goes on with. */
+    static final String MODEL_FILE = "model.gguf";
+
     private final Terminal terminal;
 
     @Spec
@@ -80,7 +84,7 @@ final class TrainCommand implements Callable<Integer> {
             names = {"-o", "--output"},
             required = true,
             paramLabel = "DIR",
-            description = "Folder for the adapter.")
+            description = "Folder for the adapter, or the model (model.gguf) of full fine-tuning.")
     private Path output;
 
     @Option(
@@ -242,6 +246,9 @@ final class TrainCommand implements Callable<Integer> {
         for (String name : OutputFolder.WRITTEN) {
             inputs.refuse("--output " + output, output.resolve(name));
         }
+        if (method.method() == Method.FULL) {
+            inputs.refuse("--output " + output, output.resolve(MODEL_FILE));
+        }
         Checkpoint.list(output).forEach(checkpoint -> inputs.refuseBelow("--output " + output, checkpoint));
         files.forEach(file -> Misnamed.check(file, Misnamed.What.DATA));
         HubFiles.fetchData(terminal, files);
@@ -276,7 +283,8 @@ final class TrainCommand implements Callable<Integer> {
                 throw new LoricaException(
                         "the adapter " + start + " has no classifier; begin a new one without --adapter");
             }
-            folder.requireSpace(format.bytes(adapter.info().parameters()));
+            boolean full = adapter.info().method() == Method.FULL;
+            folder.requireSpace((full ? 2 : 1) * format.bytes(adapter.info().parameters()));
             TrainingReport report = new TrainingReport(terminal);
             report.model(base.info());
             TrainingData.Files files =
@@ -315,6 +323,15 @@ final class TrainCommand implements Callable<Integer> {
         report.memory(plan.memory());
         report.steps(plan);
         report.parameters(adapter.info().parameters(), base.info().parameters());
+        if (adapter.info().method() == Method.FULL
+                && !List.of("F32", "F16", "BF16").contains(base.info().fileType())) {
+            terminal.err()
+                    .println("note: the weights that are trained are expanded from "
+                            + base.info().fileType()
+                            + " to f32, "
+                            + Format.bytes(Float.BYTES * adapter.info().parameters())
+                            + ", and as much again for their gradients; the new model has them in F16");
+        }
         if (wanted != Objective.sft()) {
             report.row("objective", wanted.inWords());
         }
@@ -352,6 +369,9 @@ final class TrainCommand implements Callable<Integer> {
                             + "Was the learning rate 0 in all of the " + Format.count(result.steps(), "step") + "?");
         }
         format.write(adapter, output, baseModelName);
+        if (adapter.info().method() == Method.FULL) {
+            ModelFiles.merge(adapter, output.resolve(MODEL_FILE), null);
+        }
         RunEnding ending = new RunEnding(terminal, model, modelFile, output, format, result, plan, loaded, wanted);
         ending.say(untrained);
         Map<String, Object> facts = ending.json(base, adapter, untrained);

@@ -186,6 +186,7 @@ class ConfigFileTest {
                 .containsExactly(
                         "train",
                         "--model=base.gguf",
+                        "--method=lora",
                         "--lora-r=8",
                         "--target-modules=all-linear",
                         "--data=data.json",
@@ -275,6 +276,7 @@ class ConfigFileTest {
                 .containsExactly(
                         "train",
                         "--model=meta-llama/Meta-Llama-3-8B-Instruct",
+                        "--method=lora",
                         "--lora-r=8",
                         "--target-modules=all-linear",
                         "--data=" + folder.resolve("identity.json"),
@@ -349,7 +351,8 @@ class ConfigFileTest {
                         "--warmup-steps=100");
         assertThatThrownBy(() -> expand("lr_schedule: {name: step_decay, arguments: [1, 2, 3]}\n"))
                 .hasMessageContaining("only cosine_decay or linear_schedule");
-        assertThatThrownBy(() -> expand("fine_tune_type: full\n")).hasMessageContaining("only dora or lora");
+        assertThat(expand("fine_tune_type: full\n")).containsExactly("train", "--method=full");
+        assertThatThrownBy(() -> expand("fine_tune_type: loha\n")).hasMessageContaining("only dora, full or lora");
     }
 
     @Test
@@ -383,11 +386,11 @@ class ConfigFileTest {
                         "--lora-alpha=16",
                         "--lora-dropout=0.1",
                         "--target-modules=q_proj",
+                        "--bias=none",
                         "--init-lora-weights=orthogonal",
                         "--use-rslora");
-        assertThatThrownBy(() -> expand("modules_to_save: [lm_head]\nbias: all\nr: 8\n"))
-                .hasMessageContaining("modules_to_save is not supported")
-                .hasMessageContaining("bias cannot be all here, only none");
+        assertThat(expand("modules_to_save: [lm_head, norm]\nbias: all\nr: 8\n"))
+                .containsExactly("train", "--modules-to-save=lm_head,norm", "--bias=all", "--lora-r=8");
     }
 
     @Test
@@ -421,6 +424,8 @@ class ConfigFileTest {
                         "3"))
                 .containsExactly(
                         "train",
+                        "--bias",
+                        "none",
                         "--max-length",
                         "64",
                         "--use-dora",
@@ -430,7 +435,8 @@ class ConfigFileTest {
                         "--warmup-steps",
                         "3");
         assertThat(notes).anyMatch(note -> note.equals("note: these mean nothing here: --bf16, --packing"));
-        assertThatThrownBy(() -> commandLine("--bias", "all")).hasMessage("--bias cannot be all here, only none");
+        assertThatThrownBy(() -> commandLine("--lora-dtype", "bfloat16"))
+                .hasMessage("--lora-dtype cannot be bfloat16 here, only auto or float32 or fp32");
         assertThat(commandLine("--ask", "--bf16", "--nonsense"))
                 .containsExactly("train", "--ask", "--bf16", "--nonsense");
     }

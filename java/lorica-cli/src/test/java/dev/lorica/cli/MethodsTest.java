@@ -52,7 +52,7 @@ class MethodsTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"ia3", "bitfit"})
+    @ValueSource(strings = {"ia3", "bitfit", "full"})
     void isTrainedResumedLookedAtAskedMeasuredAndFoldedIn(String method) throws IOException {
         Path output = folder.resolve(method);
         Program trained = Program.run(train(output, "--method", method, "--eval-data=" + data, "--json"))
@@ -60,10 +60,17 @@ class MethodsTest {
         JsonNode json = trained.json();
         assertThat(json.get("eval_loss").asDouble())
                 .isLessThan(json.get("eval_loss_before").asDouble() - 0.1);
-        assertThat(trained.err()).contains("lorica merge").doesNotContain("llama-cli");
+        boolean full = method.equals("full");
+        if (full) {
+            assertThat(trained.err()).contains("are expanded from", "llama-cli -m " + output.resolve("model.gguf"));
+            assertThat(output.resolve("model.gguf")).exists();
+        } else {
+            assertThat(trained.err()).contains("lorica merge").doesNotContain("llama-cli");
+        }
         boolean peft = Files.exists(output.resolve(Adapter.PEFT_FILE_NAME));
         assertThat(peft).isEqualTo(method.equals("ia3"));
-        assertThat(Files.readString(output.resolve("README.md"))).contains("- " + method, "lorica merge --model");
+        assertThat(Files.readString(output.resolve("README.md")))
+                .contains("- " + method, full ? "llama-cli -m model.gguf" : "lorica merge --model");
 
         // The very bytes again from the checkpoint before the last.
         Path adapter = output.resolve(Adapter.FILE_NAME);
@@ -79,7 +86,7 @@ class MethodsTest {
                 Program.run("info", output.toString(), "--json").succeeds().json();
         assertThat(info.get("type").asText()).isEqualTo(method);
         assertThat(info.has("rank")).isFalse();
-        assertThat(info.get("vectors").asInt()).isPositive();
+        assertThat(info.get(full ? "matrices_and_vectors" : "vectors").asInt()).isPositive();
 
         String[] ask = {"--instruction=What is 3?", "--temperature=0", "--max-new-tokens=8"};
         String base = generate(ask, "--model=" + Program.model());
@@ -127,6 +134,33 @@ class MethodsTest {
     }
 
     @Test
+    void modulesThatAreTrainedWholeGoWithTheLora() throws IOException {
+        Path output = folder.resolve("saved");
+        Program.run(train(output, "--lora-r=2", "--modules-to-save=lm_head,norm", "--bias=all"))
+                .succeeds();
+        JsonNode info =
+                Program.run("info", output.toString(), "--json").succeeds().json();
+        assertThat(info.get("type").asText()).isEqualTo("lora_and_weights");
+        assertThat(info.get("trained_whole")).hasSize(2);
+        assertThat(Files.readString(output.resolve(Adapter.PEFT_CONFIG_NAME)))
+                .contains("\"lm_head\"", "\"model.norm\"");
+        Path fromPeft = folder.resolve("from-peft");
+        Files.createDirectories(fromPeft);
+        for (String name : List.of(Adapter.PEFT_CONFIG_NAME, Adapter.PEFT_FILE_NAME)) {
+            Files.copy(output.resolve(name), fromPeft.resolve(name));
+        }
+        String[] ask = {"--prompt=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        String tuned = generate(ask, "--model=" + Program.model(), "--adapter=" + output);
+        assertThat(tuned).isNotEqualTo(generate(ask, "--model=" + Program.model()));
+        assertThat(generate(ask, "--model=" + Program.model(), "--adapter=" + fromPeft))
+                .isEqualTo(tuned);
+        Path merged = folder.resolve("merged.gguf");
+        Program.run("merge", "--model=" + Program.model(), "--adapter=" + output, "--output=" + merged, "--type=F32")
+                .succeeds();
+        assertThat(generate(ask, "--model=" + merged)).isEqualTo(tuned);
+    }
+
+    @Test
     void whatDoesNotGoTogetherIsOneLine() {
         Path output = folder.resolve("none");
         Program.run(train(output, "--method=ia3", "--lora-r=8"))
@@ -137,6 +171,14 @@ class MethodsTest {
                 .failsWith(ExitCode.FAILED, "--target-modules and --method bitfit exclude each other");
         Program.run(train(output, "--method=bitfit", "--adapter-format=peft"))
                 .failsWith(ExitCode.FAILED, "PEFT has no such adapters");
+        Program.run(train(output, "--train-layers=0"))
+                .failsWith(ExitCode.FAILED, "--train-layers belongs to --method full");
+        Program.run(train(output, "--method=full", "--freeze=norms"))
+                .failsWith(ExitCode.FAILED, "--freeze cannot be \"norms\"; it is one of embed, head");
+        Program.run(train(output, "--method=full", "--target-modules=q_proj"))
+                .failsWith(ExitCode.FAILED, "--train-layers and --freeze say what is trained");
+        Program.run(train(output, "--modules-to-save=score"))
+                .failsWith(ExitCode.FAILED, "module to save 'score' does not exist");
         Program.run(train(output, "--method=lore")).failsWith(ExitCode.FAILED, "--method");
         Program.run(train(output, "--method=ia3", "--target-modules=k_proj", "--feedforward-modules=down_proj"))
                 .failsWith(ExitCode.FAILED, "'down_proj' is none of the target modules");

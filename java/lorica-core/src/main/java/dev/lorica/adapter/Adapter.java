@@ -15,8 +15,6 @@ import dev.lorica.internal.NativeAdapter;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Set;
 
@@ -53,9 +51,17 @@ public final class Adapter implements AutoCloseable {
             return name.startsWith("cls.");
         }
 
-        /** Whether it is a bias, which is not drawn towards 0. */
-        public boolean isBias() {
-            return name.endsWith(".bias");
+        /**
+         * Whether it stands in place of a tensor of the model: of full fine-tuning, BitFit and modules to save. Those of a
+         * classifier do not.
+         */
+        public boolean isWhole() {
+            return !isOfClassifier() && (name.endsWith(".weight") || name.endsWith(".bias"));
+        }
+
+        /** Whether it is a vector, a bias or a norm, which is trained as it is and which weight decay leaves alone. */
+        public boolean isVector() {
+            return isOfClassifier() ? name.endsWith(".bias") : isWhole() && columns == 1;
         }
     }
 
@@ -96,11 +102,15 @@ public final class Adapter implements AutoCloseable {
             return create(model, lora, outputs);
         }
         Ia3Config ia3 = config instanceof Ia3Config one ? one : Ia3Config.defaults();
+        FullConfig full = config instanceof FullConfig one ? one : FullConfig.defaults();
         NativeAdapter engine = NativeAdapter.create(
                 Inner.MODEL.of(model),
-                config.method().code,
-                String.join(",", ia3.targetModules()),
-                String.join(",", ia3.feedforwardModules()),
+                new NativeAdapter.Other(
+                        config.method().code,
+                        String.join(",", ia3.targetModules()),
+                        String.join(",", ia3.feedforwardModules()),
+                        full.layersInWords(),
+                        full.frozenInWords()),
                 outputs);
         return new Adapter(model, engine, AdapterMetadata.of(model, config));
     }
@@ -121,7 +131,9 @@ public final class Adapter implements AutoCloseable {
                         config.useDora(),
                         config.init().code,
                         config.seed(),
-                        TargetModules.of(config, model)),
+                        TargetModules.of(config, model),
+                        String.join(",", config.modulesToSave()),
+                        config.bias().code),
                 outputs);
         Adapter adapter = new Adapter(model, engine, AdapterMetadata.of(model, config));
         if (config.init() == LoraConfig.Init.ORTHOGONAL) {
@@ -377,66 +389,18 @@ public final class Adapter implements AutoCloseable {
         return engine.tensors(Tensor::new);
     }
 
-    /** False for one that leaves the base as it is, as before training: every B is zero, or all else is where it began. */
+    /**
+     * False for one that leaves the base as it is, as before training: every B is zero, and all else is where it began.
+     *
+     * @throws NonFiniteException as {@link #requireFinite}
+     */
     public boolean hasEffect() {
-        List<Tensor> tensors = tensors();
-        if (info().method() != Method.LORA) {
-            try (Adapter fresh = untrained(tensors)) {
-                // Those of a classifier come last, and have no effect on the model.
-                for (int i = 0; i < fresh.tensors().size(); i++) {
-                    if (!Arrays.equals(values(i), fresh.values(i))) {
-                        return true;
-                    }
-                }
-                return false;
-            }
-        }
-        for (int i = 0; i < tensors.size(); i++) {
-            if (tensors.get(i).name().endsWith(".lora_b")) {
-                for (float value : values(i)) {
-                    if (value != 0) {
-                        return true;
-                    }
-                }
-            }
-        }
-        return false;
-    }
-
-    /** One of another method than LoRA, with the same tensors. */
-    private Adapter untrained(List<Tensor> tensors) {
-        List<String> targets = new ArrayList<>();
-        List<String> feedforward = new ArrayList<>();
-        if (info().method() == Method.IA3) {
-            for (Tensor tensor : tensors) {
-                if (tensor.isOfClassifier()) {
-                    continue;
-                }
-                String module = tensor.name().replaceFirst("\\.weight\\.ia3_l$", "");
-                targets.add(module);
-                if (tensor.rows() == 1) {
-                    feedforward.add(module);
-                }
-            }
-            return create(model, (AdapterConfig) new Ia3Config(targets, feedforward));
-        }
-        return create(model, new BitFitConfig());
+        return engine.hasEffect();
     }
 
     /** @throws NonFiniteException if a matrix holds what is no finite number, as nothing of that is of any use; it is named */
     public void requireFinite() {
-        List<Tensor> tensors = tensors();
-        for (int i = 0; i < tensors.size(); i++) {
-            float[] values = new float
-                    [Math.toIntExact(tensors.get(i).rows() * tensors.get(i).columns())];
-            engine.get(i, values);
-            for (float value : values) {
-                if (!Float.isFinite(value)) {
-                    throw new NonFiniteException(
-                            tensors.get(i).name() + " of the adapter holds numbers that are not finite");
-                }
-            }
-        }
+        engine.hasEffect();
     }
 
     /** A copy of the matrix at {@code index} of {@link #tensors}, [rows, columns]. */

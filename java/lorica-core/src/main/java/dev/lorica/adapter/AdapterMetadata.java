@@ -31,6 +31,7 @@ import org.slf4j.LoggerFactory;
  * @param method        what is trained
  * @param lora          what it was made with, of a LoRA
  * @param ia3           the same of an IA3
+ * @param full          the same of full fine-tuning
  * @param template      what stood around the prompts that it was trained on; generation puts the same there
  * @param special       the special tokens of the training examples
  * @param training      how it was trained, setting by setting; {@code TrainingConfig.of} reads it
@@ -42,6 +43,7 @@ public record AdapterMetadata(
         Method method,
         LoraConfig lora,
         Ia3Config ia3,
+        FullConfig full,
         PromptTemplate template,
         SpecialTokens special,
         Map<String, Object> training,
@@ -86,6 +88,7 @@ public record AdapterMetadata(
                 config == null ? null : config.method(),
                 config instanceof LoraConfig lora ? lora : null,
                 config instanceof Ia3Config ia3 ? ia3 : null,
+                config instanceof FullConfig full ? full : null,
                 null,
                 null,
                 null,
@@ -95,7 +98,8 @@ public record AdapterMetadata(
     /** The same, with how it was trained. */
     public AdapterMetadata trained(
             PromptTemplate template, SpecialTokens special, Map<String, Object> training, Map<String, Object> result) {
-        return new AdapterMetadata(Lorica.version(), baseModel, method, lora, ia3, template, special, training, result);
+        return new AdapterMetadata(
+                Lorica.version(), baseModel, method, lora, ia3, full, template, special, training, result);
     }
 
     /** Reads the side file in {@code folder}; {@code null} when there is none. */
@@ -115,6 +119,7 @@ public record AdapterMetadata(
                     readable(file, "method", () -> Json.MAPPER.treeToValue(json.get("method"), Method.class)),
                     readable(file, "lora", () -> Json.withDefaults(json.get("lora"), LoraConfig.defaults())),
                     readable(file, "ia3", () -> Json.withDefaults(json.get("ia3"), Ia3Config.defaults())),
+                    readable(file, "full", () -> Json.withDefaults(json.get("full"), FullConfig.defaults())),
                     Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),
                     readable(file, "special", () -> Json.MAPPER.treeToValue(json.get("special"), SpecialTokens.class)),
                     readable(file, "training", () -> Json.MAPPER.treeToValue(json.get("training"), Settings.class)),

@@ -26,6 +26,10 @@ import java.util.Map;
  * @param rankPattern   {@code rank_pattern}: ranks of modules whose name ends with the key, a name or a regular expression; the
  *                      first that fits counts
  * @param alphaPattern  {@code alpha_pattern}: the same for alpha
+ * @param modulesToSave {@code modules_to_save}: embeddings, norms, linear layers and the head ({@code embed_tokens}, {@code lm_head},
+ *                      {@code norm}, or GGUF's names) that are trained whole and stored with the adapter; {@code ModelFiles.merge} folds
+ *                      them in for llama.cpp
+ * @param bias          {@code bias}: which biases are trained; not with DoRA
  */
 public record LoraConfig(
         int rank,
@@ -38,7 +42,9 @@ public record LoraConfig(
         List<String> targetModules,
         List<Integer> layersToTransform,
         Map<String, Integer> rankPattern,
-        Map<String, Double> alphaPattern)
+        Map<String, Double> alphaPattern,
+        List<String> modulesToSave,
+        Bias bias)
         implements AdapterConfig {
 
     /** Every linear layer but the output head. */
@@ -70,8 +76,29 @@ public record LoraConfig(
         }
     }
 
+    /** Which biases are trained. */
+    public enum Bias {
+        NONE(NativeAdapter.BIASES_NONE),
+        /** Those of the layers that are adapted. */
+        LORA_ONLY(NativeAdapter.BIASES_LORA_ONLY),
+        ALL(NativeAdapter.BIASES_ALL);
+
+        final int code;
+
+        Bias(int code) {
+            this.code = code;
+        }
+
+        @Override
+        public String toString() {
+            return name().toLowerCase(Locale.ROOT);
+        }
+    }
+
     public LoraConfig {
         Arguments.given(init, "init");
+        Arguments.given(bias, "bias");
+        modulesToSave = Arguments.all(modulesToSave, "modulesToSave");
         targetModules = Arguments.all(targetModules, "targetModules");
         layersToTransform = Arguments.all(layersToTransform, "layersToTransform");
         rankPattern = Arguments.all(rankPattern, "rankPattern");
@@ -118,6 +145,8 @@ public record LoraConfig(
         private List<Integer> layersToTransform = List.of();
         private Map<String, Integer> rankPattern = Map.of();
         private Map<String, Double> alphaPattern = Map.of();
+        private List<String> modulesToSave = List.of();
+        private Bias bias = Bias.NONE;
 
         private Builder() {}
 
@@ -181,6 +210,16 @@ public record LoraConfig(
             return this;
         }
 
+        public Builder modulesToSave(List<String> value) {
+            modulesToSave = value;
+            return this;
+        }
+
+        public Builder bias(Bias value) {
+            bias = value;
+            return this;
+        }
+
         public LoraConfig build() {
             return new LoraConfig(
                     rank,
@@ -193,7 +232,9 @@ public record LoraConfig(
                     targetModules,
                     layersToTransform,
                     rankPattern,
-                    alphaPattern);
+                    alphaPattern,
+                    modulesToSave,
+                    bias);
         }
     }
 }

@@ -10,7 +10,9 @@ public enum Method {
     /** Factors of what goes into linear layers or comes out of them (Liu et al. 2022): {@link Ia3Config}. */
     IA3(NativeAdapter.METHOD_IA3),
     /** Biases, and norms with them (Ben Zaken et al. 2021): {@link BitFitConfig}. */
-    BITFIT(NativeAdapter.METHOD_BITFIT);
+    BITFIT(NativeAdapter.METHOD_BITFIT),
+    /** The model's own weights, all or some: {@link FullConfig}. */
+    FULL(NativeAdapter.METHOD_FULL);
 
     final int code;
 

@@ -49,7 +49,9 @@ record PeftConfig(
         BoundedPattern excludedPattern,
         List<Integer> layersToTransform,
         Map<BoundedPattern, Integer> rankPattern,
-        Map<BoundedPattern, Double> alphaPattern) {
+        Map<BoundedPattern, Double> alphaPattern,
+        List<String> modulesToSave,
+        LoraConfig.Bias bias) {
 
     private static final JsonMapper JSON = JsonMapper.builder()
             .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
@@ -82,7 +84,11 @@ record PeftConfig(
                 pattern(file, excluded),
                 layers(file, json.path("layers_to_transform")),
                 patterns(file, "rank_pattern", json, PeftConfig::rank),
-                patterns(file, "alpha_pattern", json, PeftConfig::alpha));
+                patterns(file, "alpha_pattern", json, PeftConfig::alpha),
+                isAbsent(json.path("modules_to_save"))
+                        ? List.of()
+                        : names(file, "modules_to_save", json.get("modules_to_save")),
+                bias(file, json));
     }
 
     // ---- what it says of a module
@@ -157,8 +163,8 @@ record PeftConfig(
                     file + ": peft_type " + quoted(type) + " is not supported; LORA and IA3 are");
         }
         String task = json.path("task_type").asText("CAUSAL_LM");
-        boolean classifies = task.equals("SEQ_CLS");
-        if (!isAbsent(json.path("task_type")) && !task.equals("CAUSAL_LM") && !classifies) {
+        if (!isAbsent(json.path("task_type"))
+                && !List.of("CAUSAL_LM", "SEQ_CLS").contains(task)) {
             throw new UnsupportedException(
                     file + ": task_type " + quoted(task) + " is not supported; CAUSAL_LM and SEQ_CLS are");
         }
@@ -168,12 +174,8 @@ record PeftConfig(
                     file + ": init_lora_weights " + init + " changes the base model too; save the adapter in PEFT with "
                             + "path_initial_model_for_weight_conversion, which makes it one for the original base");
         }
-        if (!List.of("none", "null").contains(json.path("bias").asText("none"))) {
-            throw new UnsupportedException(file + ": bias " + json.path("bias") + " is not supported; \"none\" is");
-        }
         for (String key : List.of(
                 "lora_bias",
-                "modules_to_save",
                 "layers_pattern",
                 "layer_replication",
                 "target_parameters",
@@ -190,20 +192,21 @@ record PeftConfig(
                     || value.isBoolean() && !value.asBoolean()
                     || value.isContainerNode() && value.isEmpty()
                     || value.isTextual() && value.asText().isEmpty();
-            if (!off && !(classifies && key.equals("modules_to_save") && isOfClassifiers(value))) {
+            if (!off) {
                 throw new UnsupportedException(file + ": " + key + " is set, which is not supported");
             }
         }
     }
 
-    /** Whether these are modules of transformers' models for sequence classification. */
-    private static boolean isOfClassifiers(JsonNode modules) {
-        for (JsonNode module : modules) {
-            if (!List.of("classifier", "score", "pre_classifier").contains(module.asText())) {
-                return false;
+    private static LoraConfig.Bias bias(Path file, JsonNode json) {
+        String given = json.path("bias").asText("none");
+        for (LoraConfig.Bias bias : LoraConfig.Bias.values()) {
+            if (bias.toString().equals(given) || given.equals("null") && bias == LoraConfig.Bias.NONE) {
+                return bias;
             }
         }
-        return modules.isArray();
+        throw new FileFormatException(
+                file + ": bias " + json.path("bias") + " is none of \"none\", \"lora_only\" and \"all\"");
     }
 
     private static boolean isAbsent(JsonNode node) {

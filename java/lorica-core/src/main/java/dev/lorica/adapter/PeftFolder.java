@@ -17,11 +17,13 @@ import dev.lorica.files.SafetensorsWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
  * An adapter's folder as Hugging Face PEFT reads and writes it: {@value #CONFIG} and {@value #WEIGHTS}.
@@ -39,7 +41,7 @@ final class PeftFolder {
     private static final JsonMapper JSON =
             JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
     private static final int NAMED_KEYS = 3;
-    private static final String PREFIX = "base_model.model.";
+    static final String PREFIX = "base_model.model.";
 
     /** What PEFT stores of a layer. */
     private enum Part {
@@ -80,6 +82,9 @@ final class PeftFolder {
                         throw new UnsupportedException(
                                 "PEFT has no adapters of method bitfit; lorica merge makes a model"
                                         + " with these biases and norms");
+                    case FULL ->
+                        throw new UnsupportedException(
+                                "PEFT has no adapters of method full; lorica merge makes a model with these weights");
                 };
         weights.write(folder.resolve(WEIGHTS));
         try {
@@ -92,11 +97,16 @@ final class PeftFolder {
     private static Map<String, Object> writeLora(Adapter adapter, SafetensorsWriter weights, String baseModel) {
         List<Adapter.Tensor> tensors = adapter.tensors();
         List<LinearLayer> layers = LinearLayer.of(adapter.model());
+        PeftWhole whole = new PeftWhole(adapter.model());
         for (int i = 0; i < tensors.size(); i++) {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
             if (tensor.isOfClassifier()) {
                 addClassifier(adapter, tensor, index, layers, weights);
+                continue;
+            }
+            if (tensor.isWhole()) {
+                whole.write(adapter, index, weights);
                 continue;
             }
             LinearLayer layer = LinearLayer.ofTensor(layers, tensor.name());
@@ -113,7 +123,7 @@ final class PeftFolder {
             Adapter adapter, Adapter.Tensor tensor, int index, List<LinearLayer> layers, SafetensorsWriter weights) {
         weights.add(
                 PREFIX + classifierName(tensor.name(), layers),
-                tensor.isBias() ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
+                tensor.isVector() ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
                 () -> adapter.values(index));
     }
 
@@ -134,7 +144,7 @@ final class PeftFolder {
         return module + tensor.substring(tensor.lastIndexOf('.'));
     }
 
-    /** Modules that PEFT keeps whole: those of the classifier; {@code null}: none. */
+    /** The modules of the classifier, which PEFT keeps whole. */
     static Set<String> modulesToSave(Adapter adapter, List<LinearLayer> layers) {
         Set<String> modules = new LinkedHashSet<>();
         for (Adapter.Tensor tensor : adapter.tensors()) {
@@ -143,7 +153,7 @@ final class PeftFolder {
                 modules.add(name.startsWith("classifier.") ? "classifier" : name.substring(0, name.lastIndexOf('.')));
             }
         }
-        return modules.isEmpty() ? null : modules;
+        return modules;
     }
 
     private static Map<String, Object> config(
@@ -176,10 +186,13 @@ final class PeftFolder {
         config.put("alpha_pattern", alphas);
         config.put("use_rslora", info.useRslora());
         config.put("use_dora", info.useDora());
-        config.put("bias", "none");
+        PeftWhole whole = new PeftWhole(adapter.model());
+        Set<String> modules = new LinkedHashSet<>(whole.modules(tensors));
+        modules.addAll(modulesToSave(adapter, all));
+        config.put("bias", whole.bias(tensors).toString());
         config.put("fan_in_fan_out", layers.stream().allMatch(LinearLayer::transposed));
         config.put("init_lora_weights", true);
-        config.put("modules_to_save", modulesToSave(adapter, all));
+        config.put("modules_to_save", modules.isEmpty() ? null : modules);
         return config;
     }
 
@@ -240,7 +253,14 @@ final class PeftFolder {
         Set<LinearLayer> targets = targets(config, all, model.info().layers());
         try (SafetensorsFile weights = openWeights(folder)) {
             Labels labels = labels(weights, all);
-            checkKeys(weights, targets, config.useDora(), labels == null ? Set.of() : classifierKeys(weights, all));
+            PeftWhole whole = new PeftWhole(model);
+            List<String> modules = whole.named(config.modulesToSave());
+            Set<String> adapted = targets.stream().map(LinearLayer::gguf).collect(Collectors.toSet());
+            Set<String> others = whole.keys(modules, config.bias(), adapted);
+            if (labels != null) {
+                others.addAll(classifierKeys(weights, all));
+            }
+            checkKeys(weights, targets, config.useDora(), others);
             List<String> names = new ArrayList<>();
             boolean changesNothing = true;
             for (LinearLayer layer : targets) {
@@ -261,6 +281,8 @@ final class PeftFolder {
                             .useRslora(config.useRslora())
                             .useDora(config.useDora())
                             .targetModules(names)
+                            .modulesToSave(modules)
+                            .bias(config.bias())
                             .build(),
                     labels);
             try {
@@ -270,6 +292,12 @@ final class PeftFolder {
                     if (tensor.isOfClassifier()) {
                         readClassifier(adapter, i, weights, all);
                         changesNothing = false;
+                        continue;
+                    }
+                    if (tensor.isWhole()) {
+                        float[] values = whole.read(tensor, tensors, weights);
+                        changesNothing &= Arrays.equals(values, adapter.values(i));
+                        adapter.setValues(i, values);
                         continue;
                     }
                     Part part = Part.of(tensor);
@@ -370,9 +398,8 @@ final class PeftFolder {
         return SafetensorsFile.open(folder.resolve(WEIGHTS));
     }
 
-    private static void checkKeys(
-            SafetensorsFile weights, Set<LinearLayer> targets, boolean dora, Set<String> classifier) {
-        Set<String> missing = new LinkedHashSet<>(classifier);
+    private static void checkKeys(SafetensorsFile weights, Set<LinearLayer> targets, boolean dora, Set<String> others) {
+        Set<String> missing = new LinkedHashSet<>(others);
         targets.forEach(layer -> {
             missing.add(Part.A.key(layer));
             missing.add(Part.B.key(layer));

@@ -63,7 +63,8 @@ final class PeftIa3 {
         config.put("feedforward_modules", feedforward);
         config.put("fan_in_fan_out", all.stream().allMatch(LinearLayer::transposed));
         config.put("init_ia3_weights", true);
-        config.put("modules_to_save", PeftFolder.modulesToSave(adapter, all));
+        Set<String> modules = PeftFolder.modulesToSave(adapter, all);
+        config.put("modules_to_save", modules.isEmpty() ? null : modules);
         return config;
     }
 

@@ -2,6 +2,7 @@ package dev.lorica.train;
 
 import dev.lorica.TokenizerInfo;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.Method;
 import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
 import dev.lorica.data.TextEncoder;
@@ -43,40 +44,18 @@ final class LocalSession implements GradientSource, AutoCloseable {
         this.objective = objective;
         this.tokenizer = adapter.model().tokenizer().info();
         engine = new NativeSession(Inner.ADAPTER.of(adapter), params(config, shape));
-        switch (adapter.info().method()) {
-            case LORA -> {
-                if (config.loraplusLrRatio() != 1) {
-                    setGroups(adapter.tensors(), config.loraplusLrRatio());
-                }
-            }
-            case IA3 -> requirePlain(config);
-            case BITFIT -> {
-                requirePlain(config);
-                // Biases and norms are not drawn towards 0, as transformers' Trainer has it.
-                for (int i = 0; i < adapter.tensors().size(); i++) {
-                    engine.setGroup(i, 1, adapter.tensors().get(i).isOfClassifier() ? 1 : 0);
-                }
-            }
-        }
-        for (int i = 0; i < adapter.tensors().size(); i++) {
-            Adapter.Tensor tensor = adapter.tensors().get(i);
-            if (tensor.isOfClassifier() && tensor.isBias()) {
-                engine.setGroup(i, 1, 0);
-            }
-        }
-    }
-
-    private static void requirePlain(TrainingConfig config) {
-        if (config.loraplusLrRatio() != 1) {
+        double ratio = config.loraplusLrRatio();
+        if (adapter.info().method() != Method.LORA && ratio != 1) {
             throw new InvalidArgumentException("LoRA+ is a learning rate for B, which only a LoRA has");
         }
-    }
-
-    /** LoRA+: all but A learns faster, as PEFT's create_loraplus_optimizer has it. */
-    private void setGroups(List<Adapter.Tensor> tensors, double ratio) {
+        List<Adapter.Tensor> tensors = adapter.tensors();
         for (int i = 0; i < tensors.size(); i++) {
-            if (!tensors.get(i).isA() && !tensors.get(i).isOfClassifier()) {
-                engine.setGroup(i, ratio, 1);
+            Adapter.Tensor tensor = tensors.get(i);
+            // LoRA+: all but A and whole matrices learns faster, as PEFT's create_loraplus_optimizer has it.
+            boolean plain = tensor.isA() || tensor.isOfClassifier() || tensor.isWhole() && !tensor.isVector();
+            // Biases and norms are not drawn towards 0, as transformers' Trainer has it.
+            if (!plain && ratio != 1 || tensor.isVector()) {
+                engine.setGroup(i, plain ? 1 : ratio, tensor.isVector() ? 0 : 1);
             }
         }
     }

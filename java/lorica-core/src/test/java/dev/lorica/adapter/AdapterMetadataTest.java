@@ -31,6 +31,7 @@ class AdapterMetadataTest {
                     .targetModules("q_proj", "v_proj")
                     .build(),
             null,
+            null,
             PromptTemplate.INSTRUCTION,
             new AdapterMetadata.SpecialTokens(1, 2),
             Json.toMap(TrainingConfig.builder()

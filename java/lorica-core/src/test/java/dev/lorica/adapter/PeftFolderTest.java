@@ -301,15 +301,21 @@ class PeftFolderTest {
         Map<Consumer<ObjectNode>, String> cases = Map.of(
                 config -> config.put("peft_type", "LOHA"), "peft_type \"LOHA\" is not supported",
                 config -> config.put("task_type", "TOKEN_CLS"), "task_type \"TOKEN_CLS\" is not supported",
-                config -> config.put("bias", "all"), "bias \"all\" is not supported",
                 config -> config.put("init_lora_weights", "pissa_niter_4"), "changes the base model too",
-                config -> config.putArray("modules_to_save").add("lm_head"), "modules_to_save is set",
                 config -> config.put("fan_in_fan_out", true), "fan_in_fan_out is set",
                 config -> config.putArray("layer_replication").addArray().add(0).add(2), "layer_replication is set");
         cases.forEach((change, message) -> {
             copy("plain", change);
             refused(UnsupportedException.class, message);
         });
+    }
+
+    @Test
+    void modulesToSaveAndBiasesMustBeThere() {
+        copy("plain", config -> config.putArray("modules_to_save").add("lm_head"));
+        refused(MismatchException.class, "missing \"base_model.model.lm_head.weight\"");
+        copy("plain", config -> config.put("bias", "some"));
+        refused(FileFormatException.class, "bias \"some\" is none of \"none\", \"lora_only\" and \"all\"");
     }
 
     @Test

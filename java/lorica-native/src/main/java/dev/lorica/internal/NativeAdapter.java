@@ -21,6 +21,10 @@ public final class NativeAdapter implements AutoCloseable {
     public static final int METHOD_LORA = Lorica.LORICA_METHOD_LORA;
     public static final int METHOD_IA3 = Lorica.LORICA_METHOD_IA3;
     public static final int METHOD_BITFIT = Lorica.LORICA_METHOD_BITFIT;
+    public static final int METHOD_FULL = Lorica.LORICA_METHOD_FULL;
+    public static final int BIASES_NONE = Lorica.LORICA_BIASES_NONE;
+    public static final int BIASES_LORA_ONLY = Lorica.LORICA_BIASES_LORA_ONLY;
+    public static final int BIASES_ALL = Lorica.LORICA_BIASES_ALL;
 
     final NativeModel model;
     final NativeHandle<lorica_adapter> handle;
@@ -31,7 +35,7 @@ public final class NativeAdapter implements AutoCloseable {
         handle = new NativeHandle<>("the adapter", pointer, Lorica::lorica_adapter_free, model.handle);
     }
 
-    /** @param init one of the constants above */
+    /** @param init and bias: constants above */
     public record Params(
             int rank,
             double alpha,
@@ -40,7 +44,9 @@ public final class NativeAdapter implements AutoCloseable {
             boolean useDora,
             int init,
             long seed,
-            String targetModules) {}
+            String targetModules,
+            String modulesToSave,
+            int bias) {}
 
     /**
      * A classifier that is trained beside the rest.
@@ -91,6 +97,7 @@ public final class NativeAdapter implements AutoCloseable {
         lorica_adapter pointer = new lorica_adapter();
         try (NativeOutputs classifier = new NativeOutputs(outputs);
                 BytePointer targets = Text.copy("target modules", given.targetModules());
+                BytePointer saved = Text.copy("modules to save", given.modulesToSave());
                 lorica_adapter_params params = Structs.defaults(
                         lorica_adapter_params::new,
                         lorica_adapter_params::struct_size,
@@ -102,7 +109,9 @@ public final class NativeAdapter implements AutoCloseable {
                     .use_dora(given.useDora())
                     .init(given.init())
                     .seed(given.seed())
-                    .target_modules(targets);
+                    .target_modules(targets)
+                    .modules_to_save(saved)
+                    .bias(given.bias());
             classifier.into(params);
             check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
         }
@@ -110,21 +119,28 @@ public final class NativeAdapter implements AutoCloseable {
     }
 
     /**
-     * An adapter of another method than LoRA.
+     * What an adapter of another method than LoRA is made with.
      *
-     * @param method one of the constants above
+     * @param method one of the constants above; what it has no use for is empty
      */
-    public static NativeAdapter create(
-            NativeModel model, int method, String targetModules, String feedforwardModules, Outputs outputs) {
+    public record Other(int method, String targetModules, String feedforwardModules, String layers, String frozen) {}
+
+    public static NativeAdapter create(NativeModel model, Other given, Outputs outputs) {
         lorica_adapter pointer = new lorica_adapter();
         try (NativeOutputs classifier = new NativeOutputs(outputs);
-                BytePointer targets = Text.copy("target modules", targetModules);
-                BytePointer feedforward = Text.copy("feed-forward modules", feedforwardModules);
+                BytePointer targets = Text.copy("target modules", given.targetModules());
+                BytePointer feedforward = Text.copy("feed-forward modules", given.feedforwardModules());
+                BytePointer layers = Text.copy("layers", given.layers());
+                BytePointer frozen = Text.copy("what is frozen", given.frozen());
                 lorica_adapter_params params = Structs.defaults(
                         lorica_adapter_params::new,
                         lorica_adapter_params::struct_size,
                         Lorica::lorica_adapter_default_params)) {
-            params.method(method).target_modules(targets).feedforward_modules(feedforward);
+            params.method(given.method())
+                    .target_modules(targets)
+                    .feedforward_modules(feedforward)
+                    .layers(layers)
+                    .frozen(frozen);
             classifier.into(params);
             check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
         }
@@ -230,6 +246,13 @@ public final class NativeAdapter implements AutoCloseable {
     /** Replaces a tensor. */
     public void set(int index, float[] values) {
         check(changing(adapter -> Lorica.lorica_adapter_set_tensor(adapter, index, values, values.length)));
+    }
+
+    /** Whether anything is other than before training; what is not finite is an error that names its tensor. */
+    public boolean hasEffect() {
+        boolean[] hasEffect = new boolean[1];
+        check(handle.shared(adapter -> Lorica.lorica_adapter_check(adapter, hasEffect)));
+        return hasEffect[0];
     }
 
     public void setScale(double factor) {

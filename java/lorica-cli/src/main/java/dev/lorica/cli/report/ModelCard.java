@@ -65,7 +65,8 @@ public final class ModelCard {
         StringBuilder text = new StringBuilder("---\n").append(yaml(metadata)).append("---\n\n");
         String name = run.path("name").asText();
         text.append("# ").append(name).append("\n\n");
-        text.append("An adapter for ")
+        boolean full = run.path("method").asText().equals("full");
+        text.append(full ? "A model made of " : "An adapter for ")
                 .append(baseModelName != null ? baseModelName : run.path("base").asText("its base model"))
                 .append(MADE_BY)
                 .append(code(fileName(run.path("model").asText(run.path("base").asText()))))
@@ -221,9 +222,15 @@ public final class ModelCard {
         text.append("## Use\n\n```sh\nlorica generate --model ")
                 .append(model)
                 .append(" --adapter . --instruction \"…\"\n");
+        JsonNode lora = run.path("settings").path("lora");
+        boolean whole = !lora.path("modules_to_save").isEmpty()
+                || !lora.path("bias").asText("none").equals("none");
         boolean isLora = run.path("method").asText("lora").equals("lora")
-                && !run.path("settings").path("lora").path("use_dora").asBoolean();
-        if (gguf) {
+                && !lora.path("use_dora").asBoolean()
+                && !whole;
+        if (run.path("method").asText().equals("full")) {
+            text.append("llama-cli -m model.gguf\n");
+        } else if (gguf) {
             text.append(isLora ? "llama-cli -m " : "lorica merge --model ")
                     .append(model)
                     .append(isLora ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");

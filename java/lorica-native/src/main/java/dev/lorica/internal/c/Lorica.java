@@ -365,12 +365,22 @@ public static final int
 
 /** enum lorica_method */
 public static final int
-    LORICA_METHOD_LORA = 0,  /* with DoRA's magnitudes or without */
-    LORICA_METHOD_IA3 = 1,   /* IA3 (Liu et al. 2022): y = l * (x W^T + bias) with a trained l[out, 1] for each target
-                                module, or, of those named in feedforward_modules too, y = (l * x) W^T + bias with
-                                l[1, in]; all begin as 1 */
-    LORICA_METHOD_BITFIT = 2; /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
-                                them; they begin as the model's. A model without biases trains its norms alone. */
+    LORICA_METHOD_LORA = 0,   /* with DoRA's magnitudes or without */
+    LORICA_METHOD_IA3 = 1,    /* IA3 (Liu et al. 2022): y = l * (x W^T + bias) with a trained l[out, 1] for each target
+                                 module, or, of those named in feedforward_modules too, y = (l * x) W^T + bias with
+                                 l[1, in]; all begin as 1 */
+    LORICA_METHOD_BITFIT = 2, /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
+                                 them; they begin as the model's. A model without biases trains its norms alone. */
+    LORICA_METHOD_FULL = 3;    /* the model's own tensors, in f32 whatever the file has: quantized ones are expanded. An
+                                 embedding that is the head too is one tensor. Takes 4 bytes for each element, as many
+                                 for its gradient, and 8 (AdamW) or 2 (with 8-bit state) for its moments. */
+
+/* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
+/** enum lorica_trained_biases */
+public static final int
+    LORICA_BIASES_NONE = 0,
+    LORICA_BIASES_LORA_ONLY = 1, /* of the layers that have one */
+    LORICA_BIASES_ALL = 2;
 // Targeting lorica_adapter_params.java
 
 
@@ -425,6 +435,10 @@ public static native @Cast("lorica_status") int lorica_adapter_set_scale(lorica_
 // Targeting lorica_adapter_tensor.java
 
 
+
+/* Whether anything is other than before training: a B that is not zero, or a tensor that is not where it began. Errors:
+ * NON_FINITE for a number that is not finite, naming its tensor. */
+public static native @Cast("lorica_status") int lorica_adapter_check(@Const lorica_adapter adapter, @Cast("bool*") boolean[] has_effect);
 
 public static native int lorica_adapter_n_tensors(@Const lorica_adapter adapter);
 public static native @Cast("lorica_status") int lorica_adapter_tensor_info(@Const lorica_adapter adapter, int i,

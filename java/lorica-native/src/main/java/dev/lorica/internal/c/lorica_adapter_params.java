@@ -56,4 +56,8 @@ public class lorica_adapter_params extends Pointer {
     public native @Cast("const char*") BytePointer labels(int i); public native lorica_adapter_params labels(int i, BytePointer setter);
     public native @Cast("const char**") PointerPointer labels(); public native lorica_adapter_params labels(PointerPointer setter); /* [n_outputs] what the outputs are called; NULL: nothing */
     public native @Cast("const char*") BytePointer problem(); public native lorica_adapter_params problem(BytePointer setter);        /* transformers' problem_type; NULL: "" */
+    public native @Cast("const char*") BytePointer modules_to_save(); public native lorica_adapter_params modules_to_save(BytePointer setter);
+    public native @Cast("lorica_trained_biases") int bias(); public native lorica_adapter_params bias(int setter);
+    public native @Cast("const char*") BytePointer layers(); public native lorica_adapter_params layers(BytePointer setter);
+    public native @Cast("const char*") BytePointer frozen(); public native lorica_adapter_params frozen(BytePointer setter);
 }
