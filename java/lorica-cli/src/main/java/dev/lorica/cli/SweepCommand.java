@@ -47,7 +47,7 @@ import picocli.CommandLine.Unmatched;
             "  lorica sweep --model llama.gguf --data train.json --eval-split 0.1 \\",
             "      --grid learning-rate=1e-5..1e-3 --grid lora-r=4,8,16 --random 12 --output rates",
             "  lorica sweep --model llama.gguf --data train.json --eval-data eval.json --ask \"Who is he?\" \\",
-            "      --grid method=lora,ia3,bitfit --grid lora-r=4,16 --output methods"
+            "      --grid method=lora,ia3,full --grid lora-r=4,16 --output methods"
         })
 final class SweepCommand implements Callable<Integer> {
     private final Terminal terminal;

@@ -110,7 +110,7 @@ class SweepTest {
     @Test
     void methodsStandSideBySideInOneTableAndOneReport() throws Exception {
         Path output = folder.resolve("methods");
-        String[] more = {"--grid=method=lora,ia3,bitfit", "--grid=lora-r=2,4", "--lora-alpha=8", "--ask=Who is it?"};
+        String[] more = {"--grid=method=lora,ia3,full", "--grid=lora-r=2,4", "--lora-alpha=8", "--ask=Who is it?"};
         List<String> options = new ArrayList<>(List.of(command(output, more)));
         options.remove("--json");
         options.remove("--target-modules=q_proj");
@@ -124,12 +124,11 @@ class SweepTest {
         assertThat(sweep.out()).containsPattern("ia3 +- ").contains("The best is ", "report.html");
         try (Stream<Path> runs = Files.list(output)) {
             assertThat(runs.map(path -> path.getFileName().toString()))
-                    .contains(
-                            "01-method=lora-lora-r=2", "02-method=lora-lora-r=4", "03-method=ia3", "04-method=bitfit");
+                    .contains("01-method=lora-lora-r=2", "02-method=lora-lora-r=4", "03-method=ia3", "04-method=full");
         }
         JsonNode page = ReportTest.data(output.resolve("report.html"));
-        assertThat(page.path("runs").findValuesAsText("method")).contains("lora", "ia3", "bitfit");
-        assertThat(page.path("command").asText()).contains("sweep --model", "method=lora,ia3,bitfit");
+        assertThat(page.path("runs").findValuesAsText("method")).contains("lora", "ia3", "full");
+        assertThat(page.path("command").asText()).contains("sweep --model", "method=lora,ia3,full");
         for (JsonNode run : page.path("runs")) {
             assertThat(run.path("trainable_params").asLong()).isPositive();
             assertThat(run.path("planned_memory_bytes").path("total").asLong()).isPositive();
