@@ -31,12 +31,12 @@ onednn=${ONEDNN_ROOT:-$build/onednn}
 unpack_onednn() {
     local version=3.11-1.5.13 platform=linux-x86_64
     [ "$(uname -m)" = x86_64 ] || platform=linux-arm64
-    rm -rf "$onednn.jar" "$onednn.partial"
-    run_maven -N dependency:copy "-Dartifact=org.bytedeco:dnnl:$version:jar:$platform" "-DoutputDirectory=$onednn.jar"
-    mkdir -p "$onednn.partial"
-    (cd "$onednn.partial" && jar xf "$onednn.jar/dnnl-$version-$platform.jar")
-    mv "$onednn.partial" "$onednn"
-    rm -r "$onednn.jar"
+    rm -rf "$onednn.jar" "$onednn.partial" &&
+        run_maven -N dependency:copy "-Dartifact=org.bytedeco:dnnl:$version:jar:$platform" "-DoutputDirectory=$onednn.jar" &&
+        mkdir -p "$onednn.partial" &&
+        (cd "$onednn.partial" && jar xf "$onednn.jar/dnnl-$version-$platform.jar") &&
+        mv "$onednn.partial" "$onednn" &&
+        rm -r "$onednn.jar"
 }
 
 # shellcheck disable=SC2317

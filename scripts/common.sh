@@ -83,19 +83,28 @@ use_toolchain() { # use_toolchain "$@"
 # ---- steps
 
 # step NAME TITLE COMMAND…: one line on the screen with the seconds it took, the rest in build/logs/NAME.log, whose end
-# is shown when the command fails.
+# is shown when the command fails. A function stops at its first command that fails, as the script would, where step itself
+# is not part of a condition: bash forgets about set -e in all that a condition calls.
 step() {
     local log=$build/logs/$1.log title=$2 started=$SECONDS
     shift 2
     mkdir -p "$build/logs"
     printf '%-44s' "$title"
-    if "$@" >"$log" 2>&1 </dev/null; then
-        printf '%4d s\n' $((SECONDS - started))
+    (
+        exec 3>&1 >"$log" 2>&1 </dev/null
+        trap 'step_ended $?' EXIT
+        "$@"
+    )
+}
+
+# shellcheck disable=SC2317 # called by the trap in step
+step_ended() {
+    if [ "$1" = 0 ]; then
+        printf '%4d s\n' $((SECONDS - started)) >&3
     else
-        printf '%4d s  FAILED\n' $((SECONDS - started))
-        tail -n 60 "$log"
-        printf 'The whole log is %s\n' "$log"
-        return 1
+        printf '%4d s  FAILED\n' $((SECONDS - started)) >&3
+        tail -n 60 "$log" >&3
+        printf 'The whole log is %s\n' "$log" >&3
     fi
 }
 
@@ -130,6 +139,8 @@ program_is_current() {
 wants_gpu() { [ "${LORICA_GPU:-OFF}" = ON ]; }
 case ${LORICA_GPU:-OFF} in ON | OFF) ;; *) die "LORICA_GPU is '$LORICA_GPU': it may be ON or OFF" ;; esac
 
+if command -v ninja >/dev/null; then export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}; fi
+
 # shellcheck disable=SC2120 # options are passed by test-sanitized.sh
 configure_native() { # configure_native [CMAKE_OPTION…]
     # A build folder of another system's compiler or libraries is of no use.
@@ -140,7 +151,6 @@ configure_native() { # configure_native [CMAKE_OPTION…]
     fi
     mkdir -p "$native_build"
     echo "$system" >"$native_build/system"
-    if command -v ninja >/dev/null; then export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}; fi
     cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}" "$@"
 }
 
@@ -171,7 +181,7 @@ build_program() {
             step gpu-build "Compiling the CUDA kernels, some minutes" build_gpu
             profiles=(-Pgpu)
         fi
-        step java-build "Building the Java modules" run_maven "${profiles[@]}" package -DskipTests
+        step java-build "Building the Java modules" run_maven "${profiles[@]}" package -Dmaven.test.skip=true
         program_built "$fingerprint" "${profiles[@]}"
     fi
     exec 8>&-

@@ -24,6 +24,7 @@ check_format() {
         echo "C++ was not looked at: this needs clang-format $clang_format_version" | tee /dev/stderr
     fi && run_maven spotless:check
 }
+step scripts "The scripts themselves" "$checkout/scripts/test-scripts.sh" || failed=1
 step format "Formatting (scripts/format.sh mends it)" check_format || failed=1
 step native-build "Building the native library and its tests" build_native all
 step native-tests "Native tests" ctest --test-dir "$native_build" -j"$jobs" --no-tests=error --output-on-failure || failed=1
