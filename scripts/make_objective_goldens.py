@@ -21,8 +21,8 @@ from types import SimpleNamespace
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
-from transformers import AutoTokenizer
-from trl import DPOTrainer, KTOTrainer
+from transformers import AutoTokenizer, LlamaForSequenceClassification
+from trl import DPOTrainer, KTOTrainer, RewardTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
@@ -35,6 +35,8 @@ N_STEPS, RANK, ALPHA, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 20, 2, 4, 2, 1e-
 EPSILON = 1e-3
 # Those whose rows are in one order on both sides.
 TARGETS = ["v_proj", "o_proj", "up_proj", "down_proj"]
+# A reward is that of the last token that is no padding; what is at the end of a text must not be taken for it.
+PADDING = 3
 
 CASES = {
     "dpo_sigmoid": ("dpo", dict(loss_type="sigmoid", beta=0.1)),
@@ -50,6 +52,7 @@ CASES = {
     "cpo_sigmoid": ("cpo", dict(loss_type="sigmoid", beta=0.1, cpo_alpha=1.0, label_smoothing=0.1)),
     "cpo_ipo": ("cpo", dict(loss_type="ipo", beta=0.1, cpo_alpha=0.5)),
     "kto": ("kto", dict(beta=0.1, desirable_weight=1.0, undesirable_weight=0.8)),
+    "reward": ("reward", dict(center_rewards_coefficient=0.01)),
 }
 
 
@@ -78,6 +81,9 @@ def batch_of(kind, rows, step):
     chosen, rejected = [(p, c) for p, c, _ in rows], [(p, r) for p, _, r in rows]
     if kind == "dpo":
         return dict(zip(("input_ids", "attention_mask", "completion_mask"), sequences(chosen + rejected)))
+    if kind == "reward":
+        ids, mask, _ = sequences(chosen + rejected)
+        return {"input_ids": torch.where(mask == 1, ids, PADDING), "attention_mask": mask}
     if kind == "kto":
         # Good and other answers by turns.
         label = [(step * BATCH_SIZE + i) % 3 != 1 for i in range(len(rows))]
@@ -97,7 +103,8 @@ def batch_of(kind, rows, step):
 
 def trainer_of(kind, model, settings):
     """TRL's trainer without what its constructor does: only the loss is asked of it."""
-    cls = {"dpo": DPOTrainer, "kto": KTOTrainer, "orpo": ORPOTrainer, "cpo": CPOTrainer}[kind]
+    cls = {"dpo": DPOTrainer, "kto": KTOTrainer, "orpo": ORPOTrainer, "cpo": CPOTrainer,
+           "reward": RewardTrainer}[kind]
     trainer = cls.__new__(cls)
     trainer.model, trainer.ref_model, trainer.accelerator = model, None, Accelerator(cpu=True)
     trainer.args = SimpleNamespace(gradient_checkpointing=False, gradient_checkpointing_kwargs=None)
@@ -115,18 +122,37 @@ def trainer_of(kind, model, settings):
         trainer.loss_types, trainer.loss_weights = [settings["loss_type"]], [1.0]
     if kind == "kto":
         trainer.loss_type = "kto"
+    if kind == "reward":
+        trainer.args.center_rewards_coefficient = settings["center_rewards_coefficient"]
     return trainer
+
+
+def reward_model(base):
+    """The base with a head of one output, which begins as numbers that both sides make."""
+    base.config.num_labels, base.config.pad_token_id = 1, PADDING
+    model = LlamaForSequenceClassification(base.config)
+    model.model.load_state_dict(base.model.state_dict())
+    with torch.no_grad():
+        numbers = (peft_side.philox(11, base.config.hidden_size) >> 8).astype("float64") * 2.0**-24 - 0.5
+        model.score.weight.copy_(torch.from_numpy(numbers.astype("float32")).reshape(1, -1))
+    return model
+
+
+def tensor_of(parameter):
+    """The tensor of the base that a parameter of a LoRA belongs to."""
+    name = parameter.removeprefix("base_model.model.").split(".lora_")[0]
+    return peft_side.TENSORS[name + ".weight"]
 
 
 def train(kind, settings, data):
     base = peft_side.load_model()
-    model = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM"))
+    task = "SEQ_CLS" if kind == "reward" else "CAUSAL_LM"
+    model = get_peft_model(reward_model(base) if kind == "reward" else base,
+                           LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type=task))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_A" in name:
-                layer, module = name.removeprefix("base_model.model.model.layers.").split(".", 1)
-                module = peft_side.MODULES[module.split(".lora_A")[0]]
-                parameter.copy_(torch.from_numpy(peft_side.first_a(int(layer), module, parameter.shape)))
+                parameter.copy_(torch.from_numpy(peft_side.first_a(tensor_of(name), parameter.shape)))
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, eps=EPSILON)
@@ -135,16 +161,18 @@ def train(kind, settings, data):
     for step in range(N_STEPS):
         batch = batch_of(kind, data[step * BATCH_SIZE:(step + 1) * BATCH_SIZE], step)
         optimizer.zero_grad()
-        if kind in ("dpo", "kto"):
+        if kind in ("dpo", "kto", "reward"):
             trainer._metrics["train"].clear()
-            loss = trainer._compute_loss(model, batch, False)
+            loss = (trainer.compute_loss(model, batch) if kind == "reward"
+                    else trainer._compute_loss(model, batch, False))
             metrics = {name: values[-1] for name, values in trainer._metrics["train"].items()}
         else:
             loss, metrics = trainer.get_batch_loss_metrics(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        kept = ("rewards/", "logps/", "nll_loss", "log_odds", "kl")
+        kept = ("rewards/", "logps/", "nll_loss", "log_odds", "kl", "accuracy", "margin", "mean_reward", "min_reward",
+                "max_reward")
         metrics = {k: float(f"{float(v):.8g}") for k, v in sorted(metrics.items()) if k.startswith(kept)}
         if settings.get("cpo_alpha") == 0:
             metrics.pop("nll_loss")
@@ -153,11 +181,13 @@ def train(kind, settings, data):
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer, module = name.removeprefix("base_model.model.model.layers.").split(".", 1)
-        module, half = module.split(".lora_")
+        if "score" in name:
+            ours = "cls.output.weight"
+        else:
+            ours = f"{tensor_of(name).name}.lora_{name.split('.lora_')[1][0].lower()}"
         values = parameter.detach().double().flatten()
         signs = 1 - 2 * torch.from_numpy((peft_side.philox(7, len(values)) & 1).astype("float64"))
-        tensors[f"blk.{layer}.{peft_side.MODULES[module]}.weight.lora_{half[0].lower()}"] = [
+        tensors[ours] = [
             float(f"{values.norm().item():.8g}"), float(f"{(values * signs).sum().item():.8g}")]
     return {"settings": settings, "steps": steps, "adapter": tensors}
 

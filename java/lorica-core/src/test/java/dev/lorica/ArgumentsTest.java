@@ -31,6 +31,7 @@ import dev.lorica.eval.ClassMetrics;
 import dev.lorica.eval.Embedder;
 import dev.lorica.eval.Evaluator;
 import dev.lorica.eval.Loss;
+import dev.lorica.eval.RewardModel;
 import dev.lorica.eval.TextClassifier;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
@@ -220,6 +221,10 @@ class ArgumentsTest {
         return resource;
     }
 
+    private static Adapter judge() {
+        return open(Adapter.create(model, LoraConfig.builder().rank(2).build(), Labels.reward()));
+    }
+
     private static <T> void good(Class<T> type, Supplier<Object> value) {
         GOOD.put(type, value);
     }
@@ -247,6 +252,7 @@ class ArgumentsTest {
         good(ExampleEncoder.class, () -> new ExampleEncoder(model.tokenizer(), PromptTemplate.PLAIN, false));
         good(Evaluator.class, () -> new Evaluator(model, adapter));
         good(Generator.class, () -> open(new Generator(model)));
+        good(RewardModel.class, () -> open(new RewardModel(model, judge(), PromptTemplate.PLAIN)));
         good(BatchGenerator.class, () -> open(new BatchGenerator(model, List.of(), 2, 16)));
         good(
                 BatchGenerator.Request.class,

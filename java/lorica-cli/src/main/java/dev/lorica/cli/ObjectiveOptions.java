@@ -1,6 +1,7 @@
 package dev.lorica.cli;
 
 import dev.lorica.data.RecordKind;
+import dev.lorica.eval.RewardModel;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.train.GrpoConfig;
 import dev.lorica.train.Objective;
@@ -9,6 +10,7 @@ import dev.lorica.train.Objective.DpoLoss;
 import dev.lorica.train.Objective.GrpoLoss;
 import dev.lorica.train.Objective.RewardScale;
 import dev.lorica.train.RewardFunction;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -21,7 +23,7 @@ import picocli.CommandLine.Option;
 /** What training makes small. Names and defaults are TRL's. */
 @Section("Objective")
 final class ObjectiveOptions {
-    private static final List<String> NAMES = List.of("sft", "dpo", "orpo", "simpo", "cpo", "kto", "grpo");
+    private static final List<String> NAMES = List.of("sft", "dpo", "orpo", "simpo", "cpo", "kto", "reward", "grpo");
 
     /** What TRL calls the loss of plain fine-tuning. */
     private static final String NLL = "nll";
@@ -32,6 +34,9 @@ final class ObjectiveOptions {
      */
     private static final double PREFERENCE_LEARNING_RATE = 1e-5;
 
+    /** TRL's. */
+    private static final double REWARD_LEARNING_RATE = 1e-4;
+
     private static final int MOST_SECONDS = 86400;
 
     @Option(
@@ -40,7 +45,7 @@ final class ObjectiveOptions {
             description =
                     "sft: answers are learned. dpo, orpo, simpo, cpo: of two answers the better is preferred; data have "
                             + "chosen and rejected, and a prompt that may also be in both. kto: good answers are preferred; data have a "
-                            + "prompt, a completion and a label. grpo: answers that the model draws itself get rewards; data have "
+                            + "prompt, a completion and a label. reward: pairs teach a reward model, which judges answers. grpo: answers that the model draws itself get rewards; data have "
                             + "prompts alone. Default: ${DEFAULT-VALUE}")
     String name = "sft";
 
@@ -97,6 +102,13 @@ final class ObjectiveOptions {
     String rewardCommand;
 
     @Option(
+            names = "--reward-adapter",
+            paramLabel = "ADAPTER",
+            description =
+                    "grpo: a reward model for the same model, which judges answers: what --objective reward made.")
+    Path rewardAdapter;
+
+    @Option(
             names = "--reward-timeout",
             paramLabel = "SECONDS",
             description = "grpo: when the reward command is given up. If not given, 60.")
@@ -145,11 +157,19 @@ final class ObjectiveOptions {
     boolean maskTruncated;
 
     @Option(
+            names = "--center-rewards-coefficient",
+            paramLabel = "X",
+            description =
+                    "reward: how much the rewards of a pair are drawn towards opposite numbers, such as 0.01. If not given, 0.")
+    Double centerRewards;
+
+    @Option(
             names = "--precompute-ref-log-probs",
             description = "dpo, kto: compute what the reference says once, before training.")
     boolean precomputeReference;
 
-    Objective objective() {
+    /** @param judge what {@link #rewardAdapter} is; {@code null}: not given, or not opened yet */
+    Objective objective(RewardModel judge) {
         return switch (name()) {
             case "sft" -> {
                 only("sft", NLL.equals(lossType) ? "--loss-type" : "");
@@ -180,7 +200,11 @@ final class ObjectiveOptions {
                         or(cpoAlpha, 1),
                         or(labelSmoothing, 0));
             }
-            case "grpo" -> grpo();
+            case "reward" -> {
+                only("reward", "--center-rewards-coefficient");
+                yield Objective.reward(or(centerRewards, 0));
+            }
+            case "grpo" -> Objective.grpo(grpoConfig(), rewards(judge));
             default -> {
                 only("kto", "--beta", "--desirable-weight", "--undesirable-weight", "--precompute-ref-log-probs");
                 yield Objective.kto(or(beta, 0.1), or(desirableWeight, 1), or(undesirableWeight, 1));
@@ -188,12 +212,12 @@ final class ObjectiveOptions {
         };
     }
 
-    private Objective grpo() {
+    private GrpoConfig grpoConfig() {
         List<String> heeded = new ArrayList<>(List.of(
                 "--beta",
                 "--loss-type",
                 "--reward-command",
-                "--reward-timeout",
+                "--reward-adapter",
                 "--num-generations",
                 "--max-completion-length",
                 "--num-iterations",
@@ -205,14 +229,13 @@ final class ObjectiveOptions {
             throw new InvalidArgumentException((epsilon != null ? "--epsilon" : "--epsilon-high")
                     + " has no meaning without --num-iterations 2 or more: in a single step nothing moves so far");
         }
-        only("grpo", heeded.toArray(String[]::new));
-        if (rewardCommand == null) {
-            throw new InvalidArgumentException("--objective grpo needs --reward-command, which judges the answers");
+        if (rewardCommand != null) {
+            heeded.add("--reward-timeout");
         }
-        double seconds = or(rewardTimeout, 60);
-        if (!(seconds > 0 && seconds <= MOST_SECONDS)) {
+        only("grpo", heeded.toArray(String[]::new));
+        if (rewardCommand == null && rewardAdapter == null) {
             throw new InvalidArgumentException(
-                    "--reward-timeout is " + seconds + "; it must be more than 0 and at most " + MOST_SECONDS);
+                    "--objective grpo needs --reward-command or --reward-adapter, which judge the answers");
         }
         GrpoConfig.Builder config = GrpoConfig.builder().maskTruncatedCompletions(maskTruncated);
         given(numGenerations, config::numGenerations);
@@ -223,10 +246,26 @@ final class ObjectiveOptions {
         given(epsilonHigh, config::epsilonHigh);
         given(lossType, name -> config.lossType(GrpoLoss.of(name)));
         given(scaleRewards, name -> config.scaleRewards(RewardScale.of(name)));
-        boolean windows = System.getProperty("os.name").startsWith("Windows");
-        List<String> command = windows ? List.of("cmd", "/c", rewardCommand) : List.of("/bin/sh", "-c", rewardCommand);
-        return Objective.grpo(
-                config.build(), RewardFunction.command(command, Duration.ofMillis(Math.round(1000 * seconds))));
+        return config.build();
+    }
+
+    private RewardFunction[] rewards(RewardModel judge) {
+        List<RewardFunction> rewards = new ArrayList<>();
+        if (rewardCommand != null) {
+            double seconds = or(rewardTimeout, 60);
+            if (!(seconds > 0 && seconds <= MOST_SECONDS)) {
+                throw new InvalidArgumentException(
+                        "--reward-timeout is " + seconds + "; it must be more than 0 and at most " + MOST_SECONDS);
+            }
+            boolean windows = System.getProperty("os.name").startsWith("Windows");
+            List<String> command =
+                    windows ? List.of("cmd", "/c", rewardCommand) : List.of("/bin/sh", "-c", rewardCommand);
+            rewards.add(RewardFunction.command(command, Duration.ofMillis(Math.round(1000 * seconds))));
+        }
+        if (judge != null) {
+            rewards.add(RewardFunction.of(judge));
+        }
+        return rewards.toArray(RewardFunction[]::new);
     }
 
     private static <T> void given(T value, Consumer<T> setting) {
@@ -244,17 +283,32 @@ final class ObjectiveOptions {
         return given;
     }
 
+    /** @throws IllegalArgumentException if they do not go together */
+    void check() {
+        if (name().equals("grpo")) {
+            grpoConfig();
+            rewards(null);
+        } else {
+            objective(null);
+        }
+    }
+
     RecordKind records() {
         // What judges the answers need not be known to look at what is asked.
-        return name().equals("grpo") ? RecordKind.PROMPTS : objective().records();
+        return name().equals("grpo") ? RecordKind.PROMPTS : objective(null).records();
     }
 
     boolean isPlain() {
-        return objective() == Objective.sft();
+        return name().equals("sft");
+    }
+
+    /** Whether it is a reward model that is trained. */
+    boolean isReward() {
+        return name().equals("reward");
     }
 
     double defaultLearningRate(double plain) {
-        return isPlain() ? plain : PREFERENCE_LEARNING_RATE;
+        return isPlain() ? plain : isReward() ? REWARD_LEARNING_RATE : PREFERENCE_LEARNING_RATE;
     }
 
     /** What would not be heeded is refused. */
@@ -268,6 +322,7 @@ final class ObjectiveOptions {
         given.put("--desirable-weight", desirableWeight);
         given.put("--undesirable-weight", undesirableWeight);
         given.put("--reward-command", rewardCommand);
+        given.put("--reward-adapter", rewardAdapter);
         given.put("--reward-timeout", rewardTimeout);
         given.put("--num-generations", numGenerations);
         given.put("--max-completion-length", maxCompletionLength);
@@ -276,6 +331,7 @@ final class ObjectiveOptions {
         given.put("--epsilon-high", epsilonHigh);
         given.put("--scale-rewards", scaleRewards);
         given.put("--mask-truncated-completions", maskTruncated ? true : null);
+        given.put("--center-rewards-coefficient", centerRewards);
         given.put("--precompute-ref-log-probs", precomputeReference ? true : null);
         given.forEach((option, value) -> {
             if (value != null && !List.of(heeded).contains(option)) {

@@ -154,6 +154,17 @@ record RunEnding(
     }
 
     void sayHowToUse(List<String> questions, Adapter adapter) {
+        if (objective.name().equals("reward")) {
+            terminal.out().println("Use it:");
+            terminal.commandLine(
+                    Shell.program() + " train",
+                    "--objective grpo",
+                    "--model " + Shell.quote(model.toString()),
+                    "--reward-adapter " + Shell.quote(output.toString()),
+                    "--data prompts.jsonl",
+                    "--output policy");
+            return;
+        }
         if (adapter.labels() != null) {
             terminal.out().println("Use it:");
             terminal.out()

@@ -8,6 +8,7 @@ import dev.lorica.data.Labels;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
+import dev.lorica.eval.RewardModel;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.train.Checkpoint;
 import dev.lorica.train.Objective;
@@ -221,14 +222,16 @@ final class TrainCommand implements Callable<Integer> {
         if (evalSplit != null && evalData != null) {
             throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
         }
+        objective.check();
         dataOptions.records = objective.records();
         boolean classifies = dataOptions.classifies();
         classifier.check(classifies);
         if (classifies && !objective.isPlain()) {
             throw new IllegalArgumentException("--objective and --label-field exclude each other");
         }
-        if (classifies && !questions.isEmpty()) {
-            throw new IllegalArgumentException("--ask is for models that answer; a classifier says labels");
+        if ((classifies || objective.isReward()) && !questions.isEmpty()) {
+            throw new IllegalArgumentException("--ask is for models that answer; "
+                    + (classifies ? "a classifier says labels" : "a reward model judges answers"));
         }
         training.defaultLearningRate = objective.defaultLearningRate(training.defaultLearningRate);
         training.config(
@@ -240,7 +243,7 @@ final class TrainCommand implements Callable<Integer> {
         if (evalData != null) {
             files.add(evalData);
         }
-        Inputs inputs = new Inputs().add(model).add(start);
+        Inputs inputs = new Inputs().add(model).add(start).add(objective.rewardAdapter);
         files.forEach(inputs::add);
         dataOptions.files().forEach(inputs::add);
         for (String name : OutputFolder.WRITTEN) {
@@ -267,7 +270,9 @@ final class TrainCommand implements Callable<Integer> {
     private int train(OutputFolder folder, Checkpoint checkpoint, Workplace place) {
         Path modelFile = HubFiles.model(terminal, model);
         Model base = place.model(modelFile, device.config());
-        Labels found = dataOptions.classifies() && start == null ? dataOptions.labels(data) : null;
+        Labels found = start != null
+                ? null
+                : dataOptions.classifies() ? dataOptions.labels(data) : objective.isReward() ? Labels.reward() : null;
         try (Adapter adapter = start == null
                 ? Adapter.create(
                         base, method.config(lora, training.seed(), base.info().layers()), found)
@@ -293,10 +298,17 @@ final class TrainCommand implements Callable<Integer> {
                     List.of(modelFile, files, dataOptions.records, EffectiveConfig.valuesOf(spec, dataOptions));
             TrainingData loaded = place.data(all, () -> TrainingData.load(files, dataOptions, base, labels));
             loaded.describe(report);
-            Objective wanted = labels == null
-                    ? objective.objective()
-                    : classifier.objective(labels, loaded.examples().classCounts(labels));
-            return train(modelFile, base, adapter, loaded, checkpoint, report, wanted);
+            if (labels != null) {
+                Objective wanted =
+                        classifier.objective(labels, loaded.examples().classCounts(labels));
+                return train(modelFile, base, adapter, loaded, checkpoint, report, wanted);
+            }
+            try (Adapter judging = objective.rewardAdapter == null
+                            ? null
+                            : Adapter.load(base, HubFiles.adapter(terminal, objective.rewardAdapter));
+                    RewardModel judge = judging == null ? null : new RewardModel(base, judging)) {
+                return train(modelFile, base, adapter, loaded, checkpoint, report, objective.objective(judge));
+            }
         }
     }
 

@@ -117,6 +117,47 @@ class ObjectivesTest {
     }
 
     @Test
+    void aRewardModelPrefersTheBetterOfPairsThatItDoesNotTrainOnAndJudgesAnswersOfGrpo() throws IOException {
+        Path judge = folder.resolve("judge");
+        Program trained = train(
+                        pairs("train.jsonl", 0, 24),
+                        judge,
+                        "--objective=reward",
+                        "--eval-data=" + pairs("held.jsonl", 24, 32),
+                        "--max-steps=12",
+                        "--learning-rate=1e-3")
+                .succeeds();
+        assertThat(trained.out()).contains("objective reward", "--reward-adapter " + judge);
+        JsonNode last = log(judge).get(log(judge).size() - 1);
+        assertThat(last.get("eval_accuracy").asDouble()).isEqualTo(1);
+        assertThat(last.get("eval_margin").asDouble()).isGreaterThan(0.5);
+        assertThat(last.get("eval_loss").asDouble()).isLessThan(0.5);
+
+        Path policy = folder.resolve("policy");
+        train(
+                        write("prompts.jsonl", List.of("{\"prompt\": \"Who is number 3?\"}")),
+                        policy,
+                        "--objective=grpo",
+                        "--reward-adapter=" + judge,
+                        "--num-generations=4",
+                        "--max-completion-length=8",
+                        "--max-steps=2")
+                .succeeds();
+        assertThat(log(policy).get(0).get("rewards/reward_model/mean").asDouble())
+                .isNotZero();
+        Program.run("classify", "--model", Program.model(), "--adapter", judge.toString(), "--text", "He is kind.")
+                .failsWith(ExitCode.FAILED, "is a reward model, which judges answers to prompts");
+        Path none = folder.resolve("none");
+        train(pairs("pairs.jsonl", 0, 2), none, "--objective=reward", "--ask=Who?")
+                .failsWith(ExitCode.FAILED, "a reward model judges answers");
+        train(pairs("pairs.jsonl", 0, 2), none, "--center-rewards-coefficient=0.1")
+                .failsWith(ExitCode.FAILED, "--center-rewards-coefficient has no meaning with --objective sft");
+        train(write("prompts.jsonl", List.of("{\"prompt\": \"Who?\"}")), none, "--objective=grpo")
+                .failsWith(ExitCode.FAILED, "--reward-command or --reward-adapter");
+        assertThat(none).doesNotExist();
+    }
+
+    @Test
     void anAdapterThatIsTrainedOnIsItsOwnReference() throws IOException {
         Path data = pairs("train.jsonl", 0, 8);
         Path first = folder.resolve("first");

@@ -96,6 +96,11 @@ public record Labels(Problem problem, List<String> names) {
         return new Labels(known, called);
     }
 
+    /** Of a reward model: one number, the more the better. */
+    public static Labels reward() {
+        return new Labels(Problem.REGRESSION, List.of());
+    }
+
     /** Those of the classifier in a model's file; {@code null} where there is none. */
     public static Labels of(Model model) {
         return Inner.MODEL

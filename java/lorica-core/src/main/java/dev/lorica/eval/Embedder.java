@@ -9,6 +9,7 @@ import dev.lorica.internal.NativeSession;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.function.IntFunction;
 
 /** Makes a vector of a text, of the hidden states behind the model's last layer, so that texts of like meaning lie near each other. */
 public final class Embedder implements AutoCloseable {
@@ -78,7 +79,8 @@ public final class Embedder implements AutoCloseable {
         Arguments.given(pooling, "pooling");
         int size = model.info().embedding();
         List<float[]> all = new ArrayList<>();
-        Packed.each(encoder, model.tokenizer().info(), texts, null, TOKENS_AT_ONCE, TEXTS_AT_ONCE, packed -> {
+        IntFunction<int[]> encoded = i -> encoder.encode(texts.get(i), null);
+        Packed.each(model.tokenizer().info(), texts.size(), encoded, TOKENS_AT_ONCE, TEXTS_AT_ONCE, packed -> {
             float[] together = new float[packed.lengths().length * size];
             session.embed(
                     packed.tokens(), packed.positions(), packed.lengths(), packed.types(), pooling.code, together);

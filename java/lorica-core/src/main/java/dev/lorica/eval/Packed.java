@@ -5,28 +5,28 @@ import dev.lorica.data.TextEncoder;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
+import java.util.function.IntFunction;
 
 /** Texts as sequences one behind the other. */
 record Packed(int[] tokens, int[] positions, int[] lengths, int[] types) {
 
     /**
-     * In the order of the texts, as many at once as there is room for.
+     * In their order, as many at once as there is room for.
      *
-     * @param seconds {@code null}: none has a second text
+     * @param sequence the tokens of each, made when they are needed
      */
     static void each(
-            TextEncoder encoder,
             TokenizerInfo info,
-            List<String> texts,
-            List<String> seconds,
+            int count,
+            IntFunction<int[]> sequence,
             int mostTokens,
-            int mostTexts,
+            int mostSequences,
             Consumer<Packed> use) {
         List<int[]> waiting = new ArrayList<>();
         int tokens = 0;
-        for (int i = 0; i < texts.size(); i++) {
-            int[] ids = encoder.encode(texts.get(i), seconds == null ? null : seconds.get(i));
-            if (!waiting.isEmpty() && (tokens + ids.length > mostTokens || waiting.size() == mostTexts)) {
+        for (int i = 0; i < count; i++) {
+            int[] ids = sequence.apply(i);
+            if (!waiting.isEmpty() && (tokens + ids.length > mostTokens || waiting.size() == mostSequences)) {
                 use.accept(of(waiting, tokens, info));
                 waiting.clear();
                 tokens = 0;

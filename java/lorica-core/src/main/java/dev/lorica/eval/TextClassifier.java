@@ -10,6 +10,7 @@ import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeSession;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.IntFunction;
 
 /**
  * Says what texts are, by the classifier of an adapter or of the model itself. It holds the adapter until it is closed, as training
@@ -51,6 +52,10 @@ public final class TextClassifier implements AutoCloseable {
         if (adapter != null) {
             adapter.requireModel(model);
         }
+        if (adapter != null && RewardModel.isOne(adapter)) {
+            throw new InvalidArgumentException(
+                    "the adapter is a reward model, which judges answers to prompts and says no labels");
+        }
         Labels own = adapter == null ? null : adapter.labels();
         this.labels = own != null ? own : Labels.of(model);
         if (labels == null) {
@@ -78,7 +83,8 @@ public final class TextClassifier implements AutoCloseable {
     public List<Classification> classify(List<String> texts, List<String> seconds) {
         Arguments.all(texts, "texts");
         List<Classification> all = new ArrayList<>();
-        Packed.each(encoder, model.tokenizer().info(), texts, seconds, TOKENS_AT_ONCE, TEXTS_AT_ONCE, packed -> {
+        IntFunction<int[]> encoded = i -> encoder.encode(texts.get(i), seconds == null ? null : seconds.get(i));
+        Packed.each(model.tokenizer().info(), texts.size(), encoded, TOKENS_AT_ONCE, TEXTS_AT_ONCE, packed -> {
             float[] outputs = new float[packed.lengths().length * labels.outputs()];
             session.evaluateOutputs(packed.tokens(), packed.positions(), packed.lengths(), packed.types(), outputs);
             for (int i = 0; i < packed.lengths().length; i++) {

@@ -1,8 +1,8 @@
 package dev.lorica.train;
 
+import dev.lorica.data.Batch;
 import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
-import dev.lorica.eval.ClassMetrics;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
@@ -19,7 +19,7 @@ import java.util.Map;
  * @param weights of the classes, by which the loss of a text of each is multiplied; none: all alike
  * @param best    what tells the best evaluation: {@code loss}, {@code accuracy} or {@code f1}
  */
-record Classification(Labels labels, List<Double> weights, String best) implements Objective {
+record Classification(Labels labels, List<Double> weights, String best) implements OutputObjective {
     Classification {
         weights = List.copyOf(weights);
         if (!weights.isEmpty() && labels.problem() != Labels.Problem.SINGLE_LABEL_CLASSIFICATION) {
@@ -60,24 +60,14 @@ record Classification(Labels labels, List<Double> weights, String best) implemen
     }
 
     @Override
-    public void score(ScoredBatch batch, ObjectiveResult result) {
-        throw new InvalidArgumentException("a classifier has outputs, and no log-probabilities of tokens");
-    }
-
-    @Override
     public double toBeat(Evaluation evaluation) {
         Arguments.given(evaluation, "evaluation");
         return best.equals("loss") ? evaluation.loss() : -evaluation.metrics().get(best);
     }
 
-    /**
-     * Of a micro-batch.
-     *
-     * @param gradients of the sum of losses by each output
-     */
-    record Scores(double lossSum, double units, float[] gradients) {}
-
-    Scores of(float[] outputs, float[] values) {
+    @Override
+    public Scores of(float[] outputs, Batch batch) {
+        float[] values = batch.notes().values();
         int n = labels.outputs();
         float[] gradients = new float[outputs.length];
         double sum = 0;
@@ -111,7 +101,7 @@ record Classification(Labels labels, List<Double> weights, String best) implemen
                 gradients[row * n + i] = (float) (weight * slopes[i]);
             }
         }
-        return new Scores(sum, units, gradients);
+        return new Scores(sum, units, gradients, Metrics.NONE);
     }
 
     private static double crossEntropy(float[] outputs, int is, double[] slopes) {
@@ -128,14 +118,6 @@ record Classification(Labels labels, List<Double> weights, String best) implemen
             slopes[i] = slopes[i] / sum - (i == is ? 1 : 0);
         }
         return Math.log(sum) + most - outputs[is];
-    }
-
-    /** Adds a micro-batch to what is measured. */
-    void measure(float[] outputs, float[] values, ClassMetrics metrics) {
-        int n = labels.outputs();
-        for (int row = 0; row < values.length; row++) {
-            metrics.add(Arrays.copyOfRange(outputs, row * n, (row + 1) * n), values[row]);
-        }
     }
 
     /** scikit-learn's "balanced": texts / (classes * texts of the class). */

@@ -13,6 +13,7 @@ import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeSession;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 
 /** A training session of this machine: gradients, optimizer state and scratch memory for batches up to a planned shape. */
@@ -110,15 +111,12 @@ final class LocalSession implements GradientSource, AutoCloseable {
             return new GradientSums(loss.sum(), loss.trained(), loss.trained(), batch.tokenCount(), Metrics.NONE);
         }
         requireFits(batch);
-        if (objective instanceof Classification classification) {
-            float[] outputs =
-                    new float[batch.sequenceCount() * classification.labels().outputs()];
+        if (objective instanceof OutputObjective judged) {
+            float[] outputs = outputs(judged, batch);
             engine.forwardOutputs(batch.tokens(), batch.positions(), batch.sequenceLengths(), types(batch), outputs);
-            Classification.Scores scores =
-                    classification.of(outputs, batch.notes().values());
+            OutputObjective.Scores scores = judged.of(outputs, batch);
             engine.backwardOutputs(scores.gradients());
-            return new GradientSums(
-                    scores.lossSum(), scores.units(), batch.sequenceCount(), batch.tokenCount(), Metrics.NONE);
+            return sums(scores, batch);
         }
         // Whatever comes between forward and backward takes the memory of the one away from the other.
         float[] reference = reference(batch);
@@ -136,26 +134,40 @@ final class LocalSession implements GradientSource, AutoCloseable {
         return TextEncoder.types(tokenizer, batch.tokens(), batch.sequenceLengths());
     }
 
-    /** The same of a classifier. */
-    GradientSums measure(Classification classification, Batch batch, ClassMetrics metrics) {
-        requireFits(batch);
-        float[] outputs =
-                new float[batch.sequenceCount() * classification.labels().outputs()];
-        engine.evaluateOutputs(batch.tokens(), batch.positions(), batch.sequenceLengths(), types(batch), outputs);
-        classification.measure(outputs, batch.notes().values(), metrics);
-        Classification.Scores scores = classification.of(outputs, batch.notes().values());
-        return new GradientSums(
-                scores.lossSum(), scores.units(), batch.sequenceCount(), batch.tokenCount(), Metrics.NONE);
+    private static float[] outputs(OutputObjective judged, Batch batch) {
+        return new float[batch.sequenceCount() * judged.labels().outputs()];
     }
 
-    /** What the objective makes of a batch, without dropout, gradients untouched. */
-    GradientSums measure(Batch batch) {
+    /**
+     * What the objective makes of a batch, without dropout, gradients untouched.
+     *
+     * @param classes what is said of classes is added to it; {@code null}: there are none
+     */
+    GradientSums measure(Batch batch, ClassMetrics classes) {
         requireFits(batch);
+        if (objective instanceof OutputObjective judged) {
+            float[] outputs = outputs(judged, batch);
+            engine.evaluateOutputs(batch.tokens(), batch.positions(), batch.sequenceLengths(), types(batch), outputs);
+            if (classes != null) {
+                int n = judged.labels().outputs();
+                for (int row = 0; row < batch.sequenceCount(); row++) {
+                    classes.add(
+                            Arrays.copyOfRange(outputs, row * n, (row + 1) * n),
+                            batch.notes().values()[row]);
+                }
+            }
+            return sums(judged.of(outputs, batch), batch);
+        }
         float[] reference = reference(batch);
         double kl = kl(batch);
         float[] losses = new float[batch.tokenCount()];
         Loss loss = losses(batch, losses, true);
         return sums(score(batch, losses, reference, kl), loss, batch);
+    }
+
+    private static GradientSums sums(OutputObjective.Scores scores, Batch batch) {
+        return new GradientSums(
+                scores.lossSum(), scores.units(), batch.sequenceCount(), batch.tokenCount(), scores.metrics());
     }
 
     private static GradientSums sums(ObjectiveResult result, Loss loss, Batch batch) {

@@ -178,6 +178,23 @@ public interface Objective {
         return new Cpo(beta, loss, gamma, alpha, labelSmoothing);
     }
 
+    /**
+     * A reward model (Ouyang et al. 2022), which learns from pairs to give the better answer more. The adapter has a classifier for
+     * {@link Labels#reward}; {@link RewardFunction#of(dev.lorica.eval.RewardModel)} gives its rewards to {@link #grpo}.
+     */
+    static Objective reward() {
+        return reward(0);
+    }
+
+    /**
+     * The same.
+     *
+     * @param centerRewardsCoefficient how much the rewards of a pair are drawn towards opposite numbers, such as 0.01; 0: not
+     */
+    static Objective reward(double centerRewardsCoefficient) {
+        return new Reward(centerRewardsCoefficient);
+    }
+
     /** Kahneman-Tversky optimization (Ethayarajh et al. 2024), from single answers that are good or not. */
     static Objective kto(double beta) {
         return new Kto(beta, 1, 1);

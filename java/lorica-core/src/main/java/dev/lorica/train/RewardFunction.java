@@ -1,8 +1,12 @@
 package dev.lorica.train;
 
+import dev.lorica.data.Conversation;
 import dev.lorica.data.DataRecord;
+import dev.lorica.data.Message;
+import dev.lorica.eval.RewardModel;
 import dev.lorica.internal.Arguments;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.function.ToDoubleFunction;
 
@@ -68,6 +72,36 @@ public interface RewardFunction {
      */
     static RewardFunction command(List<String> command, Duration timeout) {
         return new RewardCommand(Arguments.all(command, "command"), Arguments.given(timeout, "timeout"));
+    }
+
+    /**
+     * A reward model, which is called {@code reward_model} and has to stay open as long as there is training. An answer without text
+     * gets no reward of it.
+     */
+    static RewardFunction of(RewardModel judge) {
+        Arguments.given(judge, "judge");
+        return named(
+                "reward_model",
+                1,
+                completions -> judge.rewards(Arguments.all(completions, "completions").stream()
+                        .map(RewardFunction::answered)
+                        .toList()));
+    }
+
+    /** What was asked, with the answer that was drawn. */
+    private static DataRecord answered(Completion completion) {
+        DataRecord asked = completion.record();
+        if (!asked.isConversation()) {
+            return new DataRecord(
+                    asked.system(), completion.prompt(), asked.input(), completion.text(), null, asked.line());
+        }
+        List<Message> turns = new ArrayList<>(asked.conversation().messages());
+        while (!turns.isEmpty() && turns.get(turns.size() - 1).role().equals("assistant")) {
+            turns.remove(turns.size() - 1);
+        }
+        turns.add(Message.assistant(completion.text()));
+        Conversation conversation = new Conversation(turns, asked.conversation().tools());
+        return new DataRecord(asked.system(), null, "", "", conversation, asked.line());
     }
 
     /** The same with another weight. */

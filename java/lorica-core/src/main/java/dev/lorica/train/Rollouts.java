@@ -109,7 +109,7 @@ final class Rollouts implements GradientSource, AutoCloseable {
             }
             Batch batch = answers.batches.get(0);
             total = total.plus(new GradientSums(0, 0, 0, 0, answers.metrics));
-            total = batch.trainedCount() > 0 ? total.plus(session.measure(batch)) : total;
+            total = batch.trainedCount() > 0 ? total.plus(session.measure(batch, null)) : total;
         }
         return new Evaluation(
                 total.units() > 0 ? total.lossSum() / total.units() : 0,

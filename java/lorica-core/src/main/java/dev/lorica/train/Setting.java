@@ -42,7 +42,7 @@ public enum Setting {
             2e-4,
             Range.ABOVE_0,
             "RATE",
-            "Its peak. Default: %s; for objectives other than sft 1e-5",
+            "Its peak. Default: %s; of reward models 1e-4, of other objectives than sft 1e-5",
             "lr"),
     SCHEDULER_TYPE(
             "lr-scheduler-type",

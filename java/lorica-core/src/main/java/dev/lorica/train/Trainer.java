@@ -192,18 +192,19 @@ public final class Trainer {
 
     private void requireRecords(TokenizedDataset data) {
         boolean pairs = objective.records() == RecordKind.PAIRS;
-        if (objective instanceof Classification classification) {
-            if (!data.report().fields().isClasses()) {
-                throw wrongRecords(data.sequencesPerExample());
-            }
-            if (adapter.labels() == null
-                    || adapter.labels().outputs() != classification.labels().outputs()) {
+        if (objective.records() == RecordKind.CLASSES && !data.report().fields().isClasses()) {
+            throw wrongRecords(data.sequencesPerExample());
+        }
+        if (objective instanceof OutputObjective judged) {
+            int wanted = judged.labels().outputs();
+            if (adapter.labels() == null || adapter.labels().outputs() != wanted) {
                 throw new InvalidArgumentException("the adapter has "
                         + (adapter.labels() == null
                                 ? "no classifier"
-                                : "a classifier of " + adapter.labels().outputs() + " outputs, where "
-                                        + classification.labels().outputs() + " are meant")
-                        + "; make it with Adapter.create and these labels");
+                                : "a classifier of " + adapter.labels().outputs() + " outputs, where " + wanted
+                                        + " are meant")
+                        + "; make it with Adapter.create and "
+                        + (judged instanceof Reward ? "Labels.reward()" : "these labels"));
             }
         }
         boolean labelled = objective.records() == RecordKind.LABELLED;

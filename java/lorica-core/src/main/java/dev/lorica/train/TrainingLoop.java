@@ -289,14 +289,13 @@ final class TrainingLoop {
         }
         long start = System.nanoTime();
         GradientSums total = GradientSums.NONE;
-        Classification classification = objective instanceof Classification one ? one : null;
-        ClassMetrics classes = classification == null ? null : new ClassMetrics(classification.labels());
+        ClassMetrics classes =
+                objective instanceof Classification classification ? new ClassMetrics(classification.labels()) : null;
         for (Batch batch : Packer.inOrder(data, batchSize)) {
             if (stop.getAsBoolean()) {
                 return null;
             }
-            total = total.plus(
-                    classes == null ? session.measure(batch) : session.measure(classification, batch, classes));
+            total = total.plus(session.measure(batch, classes));
         }
         return new Evaluation(
                 total.lossSum() / total.units(),

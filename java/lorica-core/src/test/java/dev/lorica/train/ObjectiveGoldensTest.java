@@ -14,6 +14,7 @@ import dev.lorica.adapter.LoraConfig;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
+import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.train.Objective.CpoLoss;
@@ -39,7 +40,7 @@ import org.junit.jupiter.params.provider.MethodSource;
  */
 class ObjectiveGoldensTest {
     private static final double TOLERANCE = 1e-4;
-    private static final Set<String> WHOLE = Set.of("dpo_sigmoid", "orpo", "simpo", "cpo_sigmoid", "kto");
+    private static final Set<String> WHOLE = Set.of("dpo_sigmoid", "orpo", "simpo", "cpo_sigmoid", "kto", "reward");
     private static final int STEPS_OF_OTHERS = 4;
 
     private static JsonNode golden;
@@ -73,7 +74,7 @@ class ObjectiveGoldensTest {
     }
 
     private static Objective objective(String name, JsonNode settings) {
-        double beta = settings.get("beta").asDouble();
+        double beta = settings.path("beta").asDouble();
         double smoothing = settings.path("label_smoothing").asDouble();
         return switch (name.split("_")[0]) {
             case "dpo" ->
@@ -92,8 +93,22 @@ class ObjectiveGoldensTest {
                         beta,
                         settings.get("desirable_weight").asDouble(),
                         settings.get("undesirable_weight").asDouble());
+            case "reward" ->
+                Objective.reward(settings.get("center_rewards_coefficient").asDouble());
             default -> throw new IllegalArgumentException(name);
         };
+    }
+
+    /** What both sides begin the head of a reward model with. */
+    private static void setHead(Adapter adapter) {
+        int head = adapter.tensors().size() - 1;
+        assertThat(adapter.tensors().get(head).name()).isEqualTo("cls.output.weight");
+        int[] random = Philox.numbers(11, adapter.values(head).length);
+        float[] values = new float[random.length];
+        for (int i = 0; i < values.length; i++) {
+            values[i] = (float) ((random[i] >>> 8) * 0x1p-24 - 0.5);
+        }
+        adapter.setValues(head, values);
     }
 
     private static TokenizedDataset data(Objective objective) {
@@ -126,7 +141,11 @@ class ObjectiveGoldensTest {
                         .alpha(settings.get("alpha").asDouble())
                         .seed(settings.get("seed").asLong())
                         .targetModules(settings.get("target_modules").asText())
-                        .build())) {
+                        .build(),
+                name.equals("reward") ? Labels.reward() : null)) {
+            if (name.equals("reward")) {
+                setHead(adapter);
+            }
             TrainingConfig config = TrainingConfig.builder()
                     .shuffle(false)
                     .batchSize(settings.get("batch_size").asInt())

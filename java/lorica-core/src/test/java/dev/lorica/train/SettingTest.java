@@ -40,7 +40,7 @@ class SettingTest {
     @Test
     void helpShowsDefaultsAsPeopleWriteThem() {
         assertThat(Setting.LEARNING_RATE.help())
-                .isEqualTo("Its peak. Default: 2e-4; for objectives other than sft 1e-5");
+                .isEqualTo("Its peak. Default: 2e-4; of reward models 1e-4, of other objectives than sft 1e-5");
         assertThat(Setting.EPOCHS.help()).endsWith("Default: 3");
         assertThat(Setting.SCHEDULER_TYPE.help()).endsWith("Default: linear");
         assertThat(Setting.ADAM_EPSILON.help()).isEqualTo("Default: 1e-8");
