@@ -87,7 +87,7 @@ record RunEnding(
         json.put("device_detail", base.info().deviceDetail());
         json.put("device_reason", base.info().deviceReason());
         json.put("trainable_params", adapter.info().parameters());
-        json.put("all_params", base.info().parameters() + adapter.info().parameters());
+        json.put("all_params", TrainingReport.allParameters(adapter, base.info()));
         json.put("steps", result.steps());
         json.put("total_steps", plan.totalSteps());
         json.put("epochs", result.epochs());

@@ -334,7 +334,7 @@ final class TrainCommand implements Callable<Integer> {
         TrainingPlan plan = trainer.plan(loaded.examples(), loaded.held());
         report.memory(plan.memory());
         report.steps(plan);
-        report.parameters(adapter.info().parameters(), base.info().parameters());
+        report.parameters(adapter, base.info());
         if (adapter.info().method() == Method.FULL
                 && !List.of("F32", "F16", "BF16").contains(base.info().fileType())) {
             terminal.err()

@@ -1,6 +1,8 @@
 package dev.lorica.cli;
 
 import dev.lorica.ModelInfo;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.Method;
 import dev.lorica.data.DataReport;
 import dev.lorica.data.Labels;
 import dev.lorica.data.PairReport;
@@ -235,10 +237,22 @@ final class TrainingReport {
     }
 
     /** PEFT's line. */
-    void parameters(long trainable, long base) {
-        long all = base + trainable;
+    void parameters(Adapter adapter, ModelInfo base) {
+        long trainable = adapter.info().parameters();
+        long all = allParameters(adapter, base);
         out.println("trainable params: " + Format.count(trainable) + " || all params: " + Format.count(all)
                 + " || trainable%: " + Format.fixed(100.0 * trainable / all, 4));
+    }
+
+    /** Of the model and what is beside it; copies of its modules that PEFT keeps count again, as they do there. */
+    static long allParameters(Adapter adapter, ModelInfo base) {
+        Method method = adapter.info().method();
+        boolean inPlace = method == Method.FULL || method == Method.BITFIT;
+        return base.parameters()
+                + adapter.tensors().stream()
+                        .filter(tensor -> !(inPlace && tensor.isWhole()))
+                        .mapToLong(tensor -> tensor.rows() * tensor.columns())
+                        .sum();
     }
 
     void memory(MemoryPlan memory) {

@@ -64,6 +64,7 @@ class MethodsTest {
         if (full) {
             assertThat(trained.err()).contains("are expanded from", "llama-cli -m " + output.resolve("model.gguf"));
             assertThat(output.resolve("model.gguf")).exists();
+            assertThat(json.get("trainable_params")).isEqualTo(json.get("all_params"));
         } else {
             assertThat(trained.err()).contains("lorica merge").doesNotContain("llama-cli");
         }
