@@ -11,6 +11,7 @@ import java.io.InputStream;
 import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -23,6 +24,12 @@ import java.util.concurrent.TimeoutException;
 final class RewardCommand implements RewardFunction {
     private static final ObjectWriter A_LINE = Json.MAPPER.writer().without(SerializationFeature.INDENT_OUTPUT);
     private static final int SHOWN = 80;
+
+    /** A line with a number is short; whoever writes as much as this does not write numbers. */
+    private static final int MOST_BYTES = 1 << 24;
+
+    /** Of what it says beside, the end is of interest. */
+    private static final int KEPT_BYTES = 1 << 14;
 
     private final List<String> command;
     private final Duration timeout;
@@ -52,14 +59,18 @@ final class RewardCommand implements RewardFunction {
             throw failed("cannot be started: " + e.getMessage());
         }
         try {
-            CompletableFuture<byte[]> output = read(process.getInputStream());
-            CompletableFuture<byte[]> errors = read(process.getErrorStream());
+            CompletableFuture<byte[]> output = read(process.getInputStream(), stream -> stream.readNBytes(MOST_BYTES));
+            CompletableFuture<byte[]> errors = read(process.getErrorStream(), RewardCommand::end);
             byte[] input = lines(completions).getBytes(StandardCharsets.UTF_8);
             CompletableFuture.runAsync(() -> write(input, process.getOutputStream()), RewardCommand::run);
             if (!process.waitFor(timeout.toMillis(), TimeUnit.MILLISECONDS)) {
                 throw failed(
                         "has not ended after " + seconds() + "; it reads a line for each answer, to the end, and writes"
                                 + " a line with a number for each");
+            }
+            if (output.isDone() && output.join().length == MOST_BYTES) {
+                throw failed("wrote more than " + (MOST_BYTES >> 20)
+                        + " MiB; a line with a number is meant for each answer");
             }
             if (process.exitValue() != 0) {
                 String said = lastLine(text(errors));
@@ -82,11 +93,26 @@ final class RewardCommand implements RewardFunction {
         thread.start();
     }
 
-    private static CompletableFuture<byte[]> read(InputStream stream) {
+    /** What is read of a stream. */
+    private interface Reader {
+        byte[] read(InputStream stream) throws IOException;
+    }
+
+    private static byte[] end(InputStream stream) throws IOException {
+        byte[] kept = new byte[0];
+        for (byte[] next = stream.readNBytes(KEPT_BYTES); next.length > 0; next = stream.readNBytes(KEPT_BYTES)) {
+            byte[] both = Arrays.copyOf(kept, kept.length + next.length);
+            System.arraycopy(next, 0, both, kept.length, next.length);
+            kept = Arrays.copyOfRange(both, Math.max(0, both.length - KEPT_BYTES), both.length);
+        }
+        return kept;
+    }
+
+    private static CompletableFuture<byte[]> read(InputStream stream, Reader reader) {
         return CompletableFuture.supplyAsync(
                 () -> {
                     try (stream) {
-                        return stream.readAllBytes();
+                        return reader.read(stream);
                     } catch (IOException e) {
                         return new byte[0];
                     }

@@ -225,6 +225,9 @@ class GrpoTest {
         assertThatThrownBy(() -> rewards("echo 1; echo Infinity")).hasMessageContaining("\"Infinity\" as line 2");
         assertThatThrownBy(() -> rewards("echo 1; echo 2; echo 'no model' >&2; exit 3"))
                 .hasMessageEndingWith("ended with status 3: no model");
+        assertThatThrownBy(() -> rewards("yes nonsense"))
+                .isInstanceOf(RewardException.class)
+                .hasMessageContaining("wrote more than 16 MiB");
         RewardFunction none = RewardFunction.command(List.of("/no/such/program"), Duration.ofSeconds(1));
         assertThatThrownBy(() -> none.rewards(TWO)).hasMessageContaining("cannot be started");
         long begun = System.nanoTime();
