@@ -23,7 +23,7 @@ Each case is a folder of three GGUF files:
                   yarn_log_multiplier m, (1 + 0.1 ln(factor)) / (1 + 0.1 m ln(factor)); of LongRoPE it is all there is. phi3 has
                   only sequences that take the short factors, phi4_mini (original_context_length 4) only such that take
                   the long ones.
-    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA, IA3, BitFit or full; A, B, magnitudes, factors, norms and biases
+    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA, IA3, BitFit, full or prompt; A, B, magnitudes, factors, norms and biases
                   are random, so that every gradient is there to be seen
     golden.gguf   no model: a container of arrays (see `golden` below) and of the settings of the training
 
@@ -44,7 +44,7 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
-from peft import IA3Config, LoraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import lorica_tensors
@@ -79,7 +79,7 @@ class Case:
     target_modules: str | list[str]
     use_rslora: bool = False
     use_dora: bool = False
-    method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit), or everything (full)
+    method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit), everything (full), or a prompt
     feedforward_modules: list[str] | None = None
     n_head: int = 4
     n_head_kv: int = 2
@@ -292,6 +292,8 @@ CASES += [
     replace(family("full_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="full",
             learning_rate=1e-3),
     replace(gpt2("full_gpt2"), method="full", learning_rate=1e-3),
+    replace(family("prompt_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="prompt_tuning"),
+    replace(gpt2("prompt_gpt2"), method="prompt_tuning"),
 ]
 
 TABLES = {}
@@ -432,6 +434,8 @@ def make_other_adapter(case, model, folder):
         model = get_peft_model(model, IA3Config(
             target_modules=case.target_modules, feedforward_modules=case.feedforward_modules or [],
             fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM"))
+    elif case.method == "prompt_tuning":
+        model = get_peft_model(model, PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
     else:
         model.requires_grad_(False)
     writer = gguf.GGUFWriter(folder / "adapter.gguf", case.arch)
@@ -446,6 +450,10 @@ def make_other_adapter(case, model, folder):
                     continue
                 base = name.removeprefix("base_model.model.").removesuffix(".ia3_l.default")
                 full_name = f"{ggml_name(case, base + '.weight')}.ia3_l"
+            elif case.method == "prompt_tuning":
+                if not parameter.requires_grad:
+                    continue
+                full_name = "prompt_embeddings"
             elif parameter.ndim != 1 and case.method != "full":
                 continue
             else:
@@ -455,7 +463,7 @@ def make_other_adapter(case, model, folder):
             parameter.add_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
             parameters[full_name] = parameter
             values = parameter.detach().numpy()
-            stored = in_other_order(case, full_name, values) if case.method == "ia3" else as_stored(case, full_name, values)
+            stored = in_lora_order(case, full_name, values) if case.method in ("ia3", "prompt_tuning") else as_stored(case, full_name, values)
             writer.add_tensor(full_name, stored.reshape(-1, 1) if stored.ndim == 1 else stored)
     write(writer)
     return model, parameters
@@ -467,6 +475,8 @@ def in_other_order(case, name, values):
 
 
 def in_lora_order(case, name, values):
+    if case.method == "prompt_tuning":
+        return values
     if case.method == "full":
         return as_stored(case, name, values)
     if case.method != "lora":
@@ -512,7 +522,9 @@ def run(model, tokens, positions=None, **arguments):
     if positions is not None:
         arguments["position_ids"] = torch.from_numpy(positions).long()[None]
     # Without a mask transformers takes a gap in the positions for the start of another sequence.
-    return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **arguments)
+    output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **arguments)
+    output.logits = output.logits[:, -len(tokens):]  # not those of a prompt
+    return output
 
 
 def mean_loss(model, batch):

@@ -36,11 +36,12 @@ const Setting settings[] = {
     {"Ia3OfAllInputs", Method::ia3, "all-linear", "all-linear"},
     {"BitFit", Method::bitfit, "", ""},
     {"Full", Method::full, "", ""},
+    {"Prompt", Method::prompt_tuning, "", ""},
 };
 const std::string families[] = {"grouped_heads_f32", "gpt2",       "qwen2", "qwen3",          "gemma2", "gemma3",
                                 "falcon_7b",         "falcon_40b", "phi3",  "gptneox_serial", "olmo2",  "llama_biases"};
 
-AdapterConfig config_of(const Setting & setting, const Model & model) {
+AdapterConfig config_of(const Setting & setting) {
     AdapterConfig config;
     config.method = setting.method;
     config.target_modules = setting.targets;
@@ -49,14 +50,11 @@ AdapterConfig config_of(const Setting & setting, const Model & model) {
     config.layers = setting.layers;
     config.frozen = setting.frozen;
     config.bias = setting.bias;
+    config.n_virtual_tokens = 3;
     if (setting.method == Method::lora) {
         config.rank = 2;
         config.alpha = 2;
     }
-    const std::string & architecture = model.shape().architecture;
-    // PEFT has no defaults for these.
-    if (setting.targets.empty() && setting.method == Method::ia3 && (architecture == "phi3" || architecture == "olmo2"))
-        config.target_modules = config.feedforward_modules = "ffn_down";
     return config;
 }
 
@@ -100,13 +98,13 @@ protected:
     std::shared_ptr<const Model> open(const std::string & device, Dtype act) const {
         return load(model_of(std::get<0>(GetParam())), device, act);
     }
-    AdapterConfig config(const Model & model) const { return config_of(std::get<1>(GetParam()), model); }
+    AdapterConfig config() const { return config_of(std::get<1>(GetParam())); }
     TempDir dir_;
 };
 
 TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
     const auto model = open("reference", Dtype::f64);
-    const auto adapter = moved_adapter(model, config(*model));
+    const auto adapter = moved_adapter(model, config());
     const Batch batch = batch_for(*model);
     std::vector<std::vector<float>> exact;
     double loss = 0;
@@ -141,7 +139,7 @@ TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
         EXPECT_GT(size, 0) << adapter->tensor(i).name;
     }
     const auto on_cpu = open("cpu", Dtype::f32);
-    const auto same = moved_adapter(on_cpu, config(*on_cpu));
+    const auto same = moved_adapter(on_cpu, config());
     std::vector<std::vector<float>> kept;
     for (const Recomputation recomputation : {Recomputation::off, Recomputation::on}) {
         Session session(same, session_config(recomputation));
@@ -156,7 +154,7 @@ TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
 
 TEST_P(AdapterMethodsTest, ACacheAFileAndAMergedModelGiveTheLossesOfTraining) {
     const auto model = open("cpu", Dtype::f32);
-    const auto adapter = moved_adapter(model, config(*model));
+    const auto adapter = moved_adapter(model, config());
     const Batch batch = random_batch(8, {12}, model->shape().n_vocab);
     const std::vector<float> losses = token_losses(model, adapter, batch);
     const std::vector<float> base = token_losses(model, nullptr, batch);
@@ -182,6 +180,13 @@ TEST_P(AdapterMethodsTest, ACacheAFileAndAMergedModelGiveTheLossesOfTraining) {
     EXPECT_EQ(loaded->target_modules(), adapter->target_modules());
     EXPECT_EQ(token_losses(model, loaded, batch), losses);
 
+    if (adapter->n_virtual_tokens() > 0) {
+        expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("a prompt cannot be folded into a model"),
+                     [&] { merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2}); });
+        expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("a prompt has no strength"),
+                     [&] { adapter->set_scale_factor(0.5); });
+        return;
+    }
     merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2});
     const auto merged = load(dir_ / "merged.gguf", "cpu", Dtype::f32);
     expect_near(token_losses(merged, nullptr, batch), losses, 5e-5);
@@ -207,21 +212,21 @@ std::string bytes_of(const std::string & path) {
 TEST_P(AdapterMethodsTest, TrainingLearnsAndGoesOnFromASavedStateInTheVeryBytes) {
     const auto model = open("cpu", Dtype::bf16);
     const auto run = [&](bool stops) {
-        auto adapter = Adapter::create(model, config(*model));
+        auto adapter = Adapter::create(model, config());
         auto session = std::make_unique<Session>(adapter, session_config());
         double first = 0, last = 0;
         for (int step = 0; step < 6; ++step) {
             if (stops && step == 3) {
                 session->save_state(dir_ / "state");
                 session.reset();
-                adapter = Adapter::create(model, config(*model));
+                adapter = Adapter::create(model, config());
                 session = std::make_unique<Session>(adapter, session_config());
                 session->load_state(dir_ / "state");
             }
             const LossSum loss = session->forward_backward(batch_for(*model).view());
             (step == 0 ? first : last) = loss.loss_sum;
-            session->optimizer_step({config(*model).method == Method::full ? 0.002 : 0.02, 0,
-                                     1.0 / static_cast<double>(loss.n_trained), 1});
+            session->optimizer_step(
+                {config().method == Method::full ? 0.002 : 0.02, 0, 1.0 / static_cast<double>(loss.n_trained), 1});
         }
         EXPECT_LT(last, first);
         adapter->save(dir_ / "trained.gguf");
@@ -293,6 +298,68 @@ TEST(AdapterMethods, WeightsOfTokensReachTheHeadsOwnGradient) {
     }
 }
 
+// Virtual tokens that begin as the embeddings of tokens are these tokens, in training and in a cache of several texts.
+TEST(AdapterMethods, APromptOfTokensIsTheseTokensInFrontOfEveryText) {
+    for (const std::string family : {"grouped_heads_f32", "gpt2", "gemma2"}) {
+        const auto model = load(model_of(family), "cpu", Dtype::f32);
+        AdapterConfig config;
+        config.method = Method::prompt_tuning;
+        config.n_virtual_tokens = 3;
+        config.virtual_ids = {7, 2, 7};
+        const auto adapter = Adapter::create(model, config);
+        EXPECT_FALSE(adapter->has_effect());
+        const Batch texts = random_batch(4, {5, 1, 6}, model->shape().n_vocab);
+        Batch longer;
+        size_t given = 0;
+        for (const int32_t length : texts.sequence_lengths) {
+            longer.sequence_lengths.push_back(length + 3);
+            for (const int32_t id : config.virtual_ids) {
+                longer.tokens.push_back(id);
+                longer.labels.push_back(-100);
+            }
+            for (int32_t i = 0; i < length; ++i, ++given) {
+                longer.tokens.push_back(texts.tokens[given]);
+                longer.labels.push_back(texts.labels[given]);
+            }
+        }
+        std::vector<float> expected;
+        size_t t = 0;
+        const std::vector<float> all = token_losses(model, nullptr, longer);
+        for (const int32_t length : texts.sequence_lengths) {
+            t += 3;
+            for (int32_t i = 0; i < length; ++i) expected.push_back(all[t++]);
+        }
+        expect_near(token_losses(model, adapter, texts), expected, 1e-6);
+        // Without it, in the session that has it.
+        Session session(adapter, session_config());
+        std::vector<float> bare(texts.tokens.size());
+        session.evaluate(texts.view(), bare, false);
+        EXPECT_EQ(bare, token_losses(model, nullptr, texts));
+
+        Context one(model, nullptr, 16), two(model, nullptr, 16, 2);
+        const std::vector<Adapter::Part> parts{{adapter, 1}};
+        two.set_adapters(parts);  // that there was no room for
+        const auto n_vocab = static_cast<size_t>(model->shape().n_vocab);
+        std::vector<float> plain(n_vocab), logits(2 * n_vocab);
+        const std::vector<int32_t> prompted{7, 2, 7, 4, 9, 1}, text{4, 9, 1};
+        one.eval(prompted, false, plain.data());
+        const std::vector<Context::Append> both{{0, text}, {1, std::span(text).first(2)}};
+        two.eval(both, logits.data());
+        EXPECT_EQ(two.n_past(0), 3);
+        expect_near({logits.begin(), logits.begin() + n_vocab}, plain, 1e-5);
+        two.copy(0, 1, 2);
+        const std::vector<Context::Append> again{{1, std::span(text).subspan(2)}};
+        two.eval(again, logits.data());
+        expect_near({logits.begin(), logits.begin() + n_vocab}, plain, 1e-5);
+        two.truncate(0, 0);
+        two.eval(text, false, logits.data());
+        expect_near({logits.begin(), logits.begin() + n_vocab}, plain, 1e-5);
+        const std::vector<int32_t> full(14, 4);
+        expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("the context holds 3 of 16 tokens; 14 more do not fit"),
+                     [&] { two.eval(full, false, nullptr); });
+    }
+}
+
 TEST(AdapterMethods, AFactorOfZeroKeepsItsGradient) {
     const auto model = load(model_of("llama_biases"), "reference", Dtype::f64);
     AdapterConfig config;
@@ -348,10 +415,25 @@ TEST(AdapterMethods, WhatDoesNotGoTogetherIsRefusedInOneLine) {
     const auto other = load(model_of("gpt2"), "cpu", Dtype::f32);
     expect_error(LORICA_ERROR_MISMATCH, HasSubstr("was made for architecture 'llama'"),
                  [&] { Adapter::load(other, dir / "ia3.gguf"); });
-    config.target_modules.clear();
-    const auto phi = load(model_of("phi3"), "cpu", Dtype::f32);
-    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("no target modules of IA3 for architecture 'phi3'"),
-                 [&] { Adapter::create(phi, config); });
+}
+
+// PEFT's own where it has some.
+TEST(AdapterMethods, Ia3HasModulesInEveryFamily) {
+    const std::pair<std::string, std::string> cases[] = {
+        {"grouped_heads_f32", "k_proj,v_proj,down_proj"},
+        {"qwen3", "q_proj,v_proj,down_proj"},
+        {"gpt2", "c_attn,c_proj"},
+        {"phi3", "qkv_proj,down_proj"},
+        {"olmo2", "k_proj,v_proj,down_proj"},
+        {"granite", "k_proj,v_proj,down_proj"},
+        {"smollm3", "k_proj,v_proj,down_proj"},
+    };
+    for (const auto & [family, modules] : cases) {
+        AdapterConfig config;
+        config.method = Method::ia3;
+        config.target_modules.clear();
+        EXPECT_EQ(Adapter::create(load(model_of(family), "cpu", Dtype::f32), config)->target_modules(), modules);
+    }
 }
 
 }  // namespace

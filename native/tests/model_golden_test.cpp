@@ -331,7 +331,9 @@ const std::string cases[] = {"grouped_heads_f32",
                              "bitfit_gpt2",
                              "bitfit_gemma2",
                              "full_llama",
-                             "full_gpt2"};
+                             "full_gpt2",
+                             "prompt_llama",
+                             "prompt_gpt2"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 

@@ -339,9 +339,12 @@ typedef enum lorica_method {
                                  l[1, in]; all begin as 1 */
     LORICA_METHOD_BITFIT = 2, /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
                                  them; they begin as the model's. A model without biases trains its norms alone. */
-    LORICA_METHOD_FULL = 3    /* the model's own tensors, in f32 whatever the file has: quantized ones are expanded. An
+    LORICA_METHOD_FULL = 3,   /* the model's own tensors, in f32 whatever the file has: quantized ones are expanded. An
                                  embedding that is the head too is one tensor. Takes 4 bytes for each element, as many
                                  for its gradient, and 8 (AdamW) or 2 (with 8-bit state) for its moments. */
+    LORICA_METHOD_PROMPT_TUNING = 4 /* prompt tuning (Lester et al. 2021): n_virtual_tokens trained embeddings [n,
+                                       n_embd] in front of every text. They are in no batch, no cache's length and no
+                                       limit; positions count them. It has no scale and is merged into no model. */
 } lorica_method;
 
 /* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
@@ -368,8 +371,8 @@ typedef struct lorica_adapter_params {
                                     (PEFT's where nothing is named: q_proj and v_proj, or the one layer of q, k and v).
                                     A name may carry a rank and an alpha of its own:
                                     "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones.
-                                    "" with IA3: PEFT's for this architecture, with its feedforward_modules; not looked
-                                    at by BitFit. */
+                                    "" with IA3: PEFT's for this architecture, with its feedforward_modules, or k, v and
+                                    the last of the feed-forward layers where it has none; not looked at by others. */
     lorica_method method;        /* what is above the seed is LoRA's alone */
     const char * feedforward_modules; /* IA3: which of the target modules have their input multiplied; NULL: none */
     /* A classifier beside it, of any method: outputs of a text, which losses of the caller's are about. It stands on
@@ -384,9 +387,12 @@ typedef struct lorica_adapter_params {
         modules_to_save; /* LoRA: comma-separated names of embeddings, norms, linear layers and the head (embed_tokens,
                             lm_head, norm; or GGUF's) that are trained whole and stored with the adapter; NULL: none. As
                             in PEFT, the head of a model that has none of its own is then no longer its embedding. */
-    lorica_trained_biases bias; /* LoRA; not with DoRA */
-    const char * layers;        /* full: "0-3,7": these layers alone, nothing that is no layer; NULL: everything */
-    const char * frozen;        /* full: "embed", "head" or "embed,head" are not trained; NULL: none */
+    lorica_trained_biases bias;  /* LoRA; not with DoRA */
+    const char * layers;         /* full: "0-3,7": these layers alone, nothing that is no layer; NULL: everything */
+    const char * frozen;         /* full: "embed", "head" or "embed,head" are not trained; NULL: none */
+    int32_t n_virtual_tokens;    /* prompts */
+    const int32_t * virtual_ids; /* prompts [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL: N(0, 1)
+                                    by the seed */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
@@ -403,10 +409,11 @@ typedef struct lorica_adapter_info {
     int64_t n_params;            /* trainable elements */
     const char * target_modules; /* Hugging Face short names, comma-separated; owned by the adapter */
     const char *
-        base_fingerprint; /* of the base it was trained on, "" when the file does not say; owned by the adapter */
-    lorica_method method; /* rank, alpha and n_pairs are 0 where it is not LoRA; scale is the factor then */
-    int32_t n_outputs;    /* of its classifier; 0: it has none */
-    const char * problem; /* as it was made with; owned by the adapter */
+        base_fingerprint;     /* of the base it was trained on, "" when the file does not say; owned by the adapter */
+    lorica_method method;     /* rank, alpha and n_pairs are 0 where it is not LoRA; scale is the factor then */
+    int32_t n_outputs;        /* of its classifier; 0: it has none */
+    const char * problem;     /* as it was made with; owned by the adapter */
+    int32_t n_virtual_tokens; /* in front of every text */
 } lorica_adapter_info;
 
 /* What output i of its classifier is called, owned by the adapter; NULL where it has no name, or i is out of range. */
@@ -430,7 +437,7 @@ LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * ada
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3", "bitfit" and "full", and a LoRA with tensors that were trained whole, "lora_and_weights" or
+ * "ia3", "bitfit", "full" and "prompt_tuning", and a LoRA with tensors that were trained whole, "lora_and_weights" or
  * "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
  * was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
@@ -447,9 +454,9 @@ LORICA_API lorica_status lorica_adapter_check(const lorica_adapter * adapter, bo
 
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
  * 2 n_pairs + p is m[out, 1], and what is trained whole comes behind. Of IA3 each l is one, of BitFit each bias and
- * each norm's weight [n, 1], of full fine-tuning each tensor of the model that is trained. Last come those
- * of a classifier: cls.weight and cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs,
- * n_embd], cls.output.bias. */
+ * each norm's weight [n, 1], of full fine-tuning each tensor of the model that is trained, of a prompt
+ * "prompt_embeddings". Last come those of a classifier: cls.weight and cls.bias (where a layer before the outputs is
+ * trained), cls.output.weight[n_outputs, n_embd], cls.output.bias. */
 typedef struct lorica_adapter_tensor {
     size_t struct_size; /* sizeof, set by the caller */
     const char * name;  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector, ….ia3_l;

@@ -243,6 +243,8 @@ void Adapter::put(void * array, int32_t i, const float * values) const {
 }
 
 void Adapter::set_scale_factor(double factor) {
+    if (factor != 1 && n_virtual_tokens() > 0)
+        fail(LORICA_ERROR_UNSUPPORTED, "a prompt has no strength: it is there or not, so its scale is 1");
     scale_factor_ = factor;
     params_changed();
 }

@@ -25,11 +25,12 @@ enum class LoraInit { kaiming_uniform, gaussian };
 enum class TrainedBiases : uint8_t { none, lora_only, all };
 
 enum class Method : uint8_t {
-    lora,    // Hu et al. 2021; with DoRA's magnitudes or without
-    ia3,     // Liu et al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context
-             // learning", section 3.3: factors of what comes out of layers, or of what goes in
-    bitfit,  // Ben Zaken et al. 2021: the biases, and the norms with them
-    full,    // the model's own tensors, all or some
+    lora,           // Hu et al. 2021; with DoRA's magnitudes or without
+    ia3,            // Liu et al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context
+                    // learning", section 3.3: factors of what comes out of layers, or of what goes in
+    bitfit,         // Ben Zaken et al. 2021: the biases, and the norms with them
+    full,           // the model's own tensors, all or some
+    prompt_tuning,  // Lester et al. 2021: embeddings in front of every text
 };
 // "lora", as adapter.type has it.
 const char * name(Method method);
@@ -52,6 +53,8 @@ struct AdapterConfig {
     std::string modules_to_save;               // LoRA: "embed_tokens,lm_head": trained whole
     std::string layers;                        // full: "0-3,7" alone; empty: all, and what is no layer
     std::string frozen;                        // full: "embed,head"
+    int32_t n_virtual_tokens = 0;              // prompts
+    std::vector<int32_t> virtual_ids;          // prompts: whose embeddings they begin as; empty: N(0, 1)
 };
 
 // A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`.
@@ -101,6 +104,8 @@ public:
 
     // Device memory in param format, n_params() elements. Who writes to it says so with params_changed().
     void * params() const { return params_; }
+    // Embeddings in front of every text; 0: none.
+    int32_t n_virtual_tokens() const;
     // The lowest layer that has a tensor: -1 where that is the prologue, n_layer the epilogue.
     int32_t first_layer() const;
     // Whether it has weights of linear layers or of the head.
@@ -135,6 +140,7 @@ public:
         weight,     // of a linear layer
         embedding,  // of the head too where that is the embedding
         head,
+        prompt,            // the embeddings of virtual tokens [n, n_embd]
         classifier_dense,  // W[n_embd, n_embd] and its bias; so the next two of what makes the outputs
         classifier_dense_bias,
         classifier_out,
@@ -186,6 +192,9 @@ private:
     void add_classifier();
     void initialize_classifier();
     void add_magnitudes();
+    void add_prompt(int64_t n);
+    void check_prompt() const;
+    std::vector<float> prompt_start() const;
     // A tensor in place of the model's.
     void add_whole(const TensorSpec & spec);
     void add_whole(const std::set<std::string> & names);

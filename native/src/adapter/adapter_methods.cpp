@@ -8,6 +8,7 @@
 #include "adapter/adapter.h"
 #include "adapter/targets.h"
 #include "common/error.h"
+#include "common/random.h"
 #include "gguf/dequantize.h"
 
 namespace lorica {
@@ -18,6 +19,7 @@ const char * name(Method method) {
         case Method::ia3: return "ia3";
         case Method::bitfit: return "bitfit";
         case Method::full: return "full";
+        case Method::prompt_tuning: return "prompt_tuning";
     }
     return "";
 }
@@ -103,26 +105,25 @@ bool is_module(const Architecture & architecture, const TensorSpec & spec, const
     return hf.size() == name.size() || hf[hf.size() - name.size() - 1] == '.';
 }
 
-// PEFT's TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING, by GGUF's names; the last is the feed-forward one.
+// PEFT's TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING, by GGUF's names; the last is the feed-forward one. Where it
+// says nothing of a family, what it says of most: k and v, or the one layer of q, k and v.
 void take_default_modules(AdapterConfig & config, const Architecture & architecture) {
     const std::string & name = architecture.shape.architecture;
     const auto is_any = [&](std::initializer_list<const char *> names) {
         return std::any_of(names.begin(), names.end(), [&](const char * one) { return name == one; });
     };
-    if (is_any({"llama", "mistral3"})) {
-        config.target_modules = "attn_k,attn_v,ffn_down";
-    } else if (is_any({"qwen2", "qwen3", "gemma", "gemma2", "gemma3"})) {
+    const std::vector<Names> modules = linear_names(architecture);
+    const bool is_one =
+        std::any_of(modules.begin(), modules.end(), [](const Names & module) { return module.gguf == "attn_qkv"; });
+    if (is_any({"qwen2", "qwen3", "gemma", "gemma2", "gemma3"})) {
         config.target_modules = "attn_q,attn_v,ffn_down";
-    } else if (is_any({"gpt2", "falcon", "gptneox"})) {
-        config.target_modules = "attn_qkv,ffn_down";
     } else if (name == "bert" && !architecture.layer_hf.starts_with("distilbert")) {
         // PEFT's "output.dense" is the end of both of these.
         config.target_modules = "attn_k,attn_v,attn_output,ffn_down";
         config.feedforward_modules = "attn_output,ffn_down";
         return;
     } else {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "PEFT has no target modules of IA3 for architecture '", name,
-             "'; name them, and which of them are feed-forward modules");
+        config.target_modules = is_one ? "attn_qkv,ffn_down" : "attn_k,attn_v,ffn_down";
     }
     config.feedforward_modules = "ffn_down";
 }
@@ -292,6 +293,9 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
                 LORICA_ERROR_INVALID_ARGUMENT, "feedforward module '", spec.short_name(),
                 "' is none of the target modules; feedforward_modules says which of these have their input multiplied");
         }
+    } else if (config.method == Method::prompt_tuning) {
+        adapter->check_prompt();
+        adapter->add_prompt(config.n_virtual_tokens);
     } else if (config.method == Method::full) {
         adapter->add_whole(names_of_full(*model, config));
         if (adapter->n_tensors() == 0)
@@ -314,6 +318,7 @@ std::vector<float> Adapter::start(int32_t i) const {
     std::vector<float> values(static_cast<size_t>(t.rows * t.cols), 1.0f);
     const ProgramWeights & weights = weights_at(*model_, t.layer);
     const auto number = static_cast<size_t>(t.number);
+    if (t.kind == Kind::prompt) return prompt_start();
     if (t.kind == Kind::weight || t.kind == Kind::embedding || t.kind == Kind::head) {
         const GgufFile & file = model_->file();
         const TensorView * view = file.find_tensor(t.name);
@@ -328,6 +333,62 @@ std::vector<float> Adapter::start(int32_t i) const {
                               : t.kind == Kind::norm_bias   ? &weights.norm_biases[number]
                                                             : nullptr;
     if (of_model) model_->device().copy_to_host(values.data(), of_model->data, values.size() * sizeof(float));
+    return values;
+}
+
+// ---- prompts
+
+int32_t Adapter::n_virtual_tokens() const {
+    const int32_t prompt = find_tensor(-1, Kind::prompt, 0);
+    return prompt < 0 ? 0 : static_cast<int32_t>(tensor(prompt).rows);
+}
+
+void Adapter::add_prompt(int64_t n) { add_site(Kind::prompt, "prompt_embeddings", n, model_->shape().n_embd, -1, 0); }
+
+void Adapter::check_prompt() const {
+    const Shape & shape = model_->shape();
+    const int32_t n = config_.n_virtual_tokens;
+    constexpr int32_t most = 1 << 14;
+    if (n < 1 || n > most) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the number of virtual tokens is ", n, "; it must lie between 1 and ",
+             most);
+    }
+    if (shape.architecture == "granite") {
+        fail(LORICA_ERROR_UNSUPPORTED,
+             "prompts are not supported for architecture 'granite', which scales what its "
+             "embeddings are");
+    }
+    if (!config_.virtual_ids.empty() && static_cast<int64_t>(config_.virtual_ids.size()) != n) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "there are ", config_.virtual_ids.size(), " tokens for ", n,
+             " virtual ones to begin as");
+    }
+    for (const int32_t id : config_.virtual_ids) {
+        if (id < 0 || id >= shape.n_vocab) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is outside the vocabulary of ", shape.n_vocab);
+        }
+    }
+}
+
+// As torch.nn.Embedding begins, N(0, 1), or as the embeddings of tokens come out of the model's own.
+std::vector<float> Adapter::prompt_start() const {
+    const int64_t n_embd = model_->shape().n_embd;
+    std::vector<float> values(static_cast<size_t>(n_virtual_tokens() * n_embd));
+    if (config_.virtual_ids.empty()) {
+        constexpr uint64_t stream = 0x70726f6d7074;  // no layer has this number
+        const uint64_t seed = derive_seed(config_.seed, stream);
+        for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random_normal(seed, i));
+        return values;
+    }
+    const EmbedSpec & spec = model_->architecture().prologue.embeds.front();
+    const TensorView & view = *model_->file().find_tensor(spec.names.gguf + ".weight");
+    const size_t row_bytes = ggml_row_size(view.type, n_embd);
+    float * row = values.data();
+    for (const int32_t id : config_.virtual_ids) {
+        dequantize_row(view.type, view.data + static_cast<size_t>(id) * row_bytes, row, n_embd);
+        for (int64_t i = 0; i < n_embd; ++i) row[i] = static_cast<float>(row[i] * spec.scale);
+        row += n_embd;
+    }
+    model_->file().check_not_cut();
     return values;
 }
 

@@ -22,7 +22,7 @@ namespace lorica {
 namespace {
 
 std::optional<Method> method_of(const std::string & type) {
-    for (const Method method : {Method::ia3, Method::bitfit, Method::full}) {
+    for (const Method method : {Method::ia3, Method::bitfit, Method::full, Method::prompt_tuning}) {
         if (type == name(method)) return method;
     }
     return std::nullopt;
@@ -104,6 +104,15 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
     adapter->base_fingerprint_ = file.base_fingerprint;
     if (config.method == Method::bitfit) adapter->add_bitfit();
+    if (config.method == Method::prompt_tuning) {
+        const auto prompt = std::find_if(file.tensors.begin(), file.tensors.end(), [](const TensorFile::Tensor & one) {
+            return one.name == "prompt_embeddings";
+        });
+        const int64_t n = prompt == file.tensors.end() ? 0 : prompt->rows;
+        adapter->config_.n_virtual_tokens = static_cast<int32_t>(std::min<int64_t>(n, 1 << 20));
+        adapter->check_prompt();
+        adapter->add_prompt(adapter->config_.n_virtual_tokens);
+    }
     if (config.method == Method::full) {
         std::set<std::string> names;
         for (const TensorFile::Tensor & tensor : file.tensors) names.insert(tensor.name);

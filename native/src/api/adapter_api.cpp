@@ -43,6 +43,7 @@ lorica::Method method_of(lorica_method method) {
         case LORICA_METHOD_IA3: return lorica::Method::ia3;
         case LORICA_METHOD_BITFIT: return lorica::Method::bitfit;
         case LORICA_METHOD_FULL: return lorica::Method::full;
+        case LORICA_METHOD_PROMPT_TUNING: return lorica::Method::prompt_tuning;
     }
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no method ", static_cast<int>(method));
 }
@@ -52,9 +53,10 @@ lorica_method method_of(lorica::Method method) {
         case lorica::Method::lora: return LORICA_METHOD_LORA;
         case lorica::Method::ia3: return LORICA_METHOD_IA3;
         case lorica::Method::bitfit: return LORICA_METHOD_BITFIT;
-        case lorica::Method::full: break;
+        case lorica::Method::full: return LORICA_METHOD_FULL;
+        case lorica::Method::prompt_tuning: break;
     }
-    return LORICA_METHOD_FULL;
+    return LORICA_METHOD_PROMPT_TUNING;
 }
 
 lorica::TrainedBiases biases_of(lorica_trained_biases biases) {
@@ -124,6 +126,9 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.bias = biases_of(p.bias);
         if (p.layers) config.layers = p.layers;
         if (p.frozen) config.frozen = p.frozen;
+        config.n_virtual_tokens = p.n_virtual_tokens;
+        if (p.virtual_ids && p.n_virtual_tokens > 0)
+            config.virtual_ids.assign(p.virtual_ids, p.virtual_ids + p.n_virtual_tokens);
         *out = new_handle(lorica::Adapter::create(model->model, config));
     });
 }
@@ -188,6 +193,7 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.method = method_of(adapter.config().method);
         info.n_outputs = static_cast<int32_t>(adapter.config().classifier.n_outputs);
         info.problem = adapter.config().classifier.problem.c_str();
+        info.n_virtual_tokens = adapter.n_virtual_tokens();
         lorica::api::write_struct(info, "out", out);
     });
 }

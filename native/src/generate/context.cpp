@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <numeric>
+#include <utility>
 
 #include "common/error.h"
 #include "common/random.h"
@@ -21,11 +22,12 @@ constexpr size_t max_reaches = 2;      // for as many, devices have plans of att
 // architecture yet.
 void Context::find_reaches() {
     const std::vector<int32_t> none(n_past_.size());
-    reaches_ = {{MaskSpec::all, n_ctx_, none}};
+    const int32_t rows = n_ctx_ + virtual_room_;
+    reaches_ = {{MaskSpec::all, rows, none}};
     for (const Program & kind : model_->architecture().kinds) {
         for (const AttentionSpec & attention : kind.attentions) {
             const int32_t back = attention.mask.back;
-            if (back >= n_ctx_ - piece_ || reaches_.size() == max_reaches) continue;
+            if (back >= rows - piece_ || reaches_.size() == max_reaches) continue;
             reaches_.push_back({back, back + piece_, none});
         }
     }
@@ -117,7 +119,7 @@ void Context::place(const Plan & plan, void * temporary) {
 WorkspaceShape Context::workspace(int64_t max_rank) const {
     WorkspaceShape shape = workspace_shape(*model_);
     shape.max_tokens = std::max<int64_t>(piece_, max_rank);  // for a DoRA, A's rows go through the layers as tokens do
-    shape.max_sequence_length = n_ctx_;
+    shape.max_sequence_length = n_ctx_ + virtual_room_;
     shape.max_rank = max_rank;
     return shape;
 }
@@ -141,6 +143,7 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     piece_ = std::min(n_ctx * n_slots, prompt_piece);
     n_past_.resize(static_cast<size_t>(n_slots));
+    virtual_room_ = adapter ? adapter->n_virtual_tokens() : 0;
     find_reaches();
     backend_ = model_->new_backend();
 
@@ -157,9 +160,7 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
     }
     backend_->reserve(workspace(plan->max_rank));
     max_rank_ = plan->max_rank;
-    arena_ = std::unique_ptr<void, Release>(backend_->allocate(counting.n_bytes()), {backend_.get()});
-    Arena arena(arena_.get());
-    buffers_ = lay_out(arena);
+    allocate_buffers(virtual_room_);
     apply(std::move(adapter));
 }
 
@@ -170,6 +171,33 @@ void Context::set_adapters(std::span<const Adapter::Part> parts) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
     apply(as_it_is ? parts[0].adapter : Adapter::stack(model_, parts));
+}
+
+// With room for so many virtual tokens in front of each text, all of which are empty then.
+void Context::allocate_buffers(int32_t n_virtual) {
+    const int32_t before = std::exchange(virtual_room_, n_virtual);
+    const std::vector<Reach> reaches = reaches_;
+    try {
+        find_reaches();
+        Arena counting;
+        lay_out(counting);
+        std::unique_ptr<void, Release> memory(backend_->allocate(counting.n_bytes()), {backend_.get()});
+        backend_->reserve(workspace(max_rank_));
+        arena_ = std::move(memory);
+    } catch (...) {
+        virtual_room_ = before;
+        reaches_ = reaches;
+        throw;
+    }
+    Arena arena(arena_.get());
+    buffers_ = lay_out(arena);
+    std::fill(n_past_.begin(), n_past_.end(), 0);
+}
+
+std::vector<int32_t> Context::virtual_tokens() const {
+    std::vector<int32_t> tokens;
+    for (int32_t i = 0; i < n_virtual_; ++i) tokens.push_back(-1 - i);
+    return tokens;
 }
 
 // Nothing is changed before all that can fail is done.
@@ -183,12 +211,15 @@ void Context::apply(std::shared_ptr<const Adapter> adapter) {
         temporary_ = std::unique_ptr<void, Release>(backend_->allocate(plan->temporary_bytes), {backend_.get()});
         temporary_bytes_ = plan->temporary_bytes;
     }
+    const int32_t n_virtual = adapter ? adapter->n_virtual_tokens() : 0;
+    if (n_virtual > virtual_room_) allocate_buffers(n_virtual);
+    for (size_t slot = 0; slot < n_past_.size(); ++slot) truncate(0, static_cast<int32_t>(slot));
+    n_virtual_ = n_virtual;
     place(*plan, temporary_.get());
     plan_ = std::move(plan);
     attached_ = std::make_unique<AttachedAdapter>(*model_, adapter.get(), nullptr);
     adapter_ = std::move(adapter);
     ++n_applied_;
-    for (size_t slot = 0; slot < n_past_.size(); ++slot) truncate(0, static_cast<int32_t>(slot));
 }
 
 size_t Context::checked(int32_t slot) const {
@@ -206,10 +237,12 @@ bool Context::continues_at(int32_t n_past, size_t slot) const {
 
 void Context::truncate(int32_t n_past, int32_t slot) {
     const size_t i = checked(slot);
-    if (n_past < 0 || n_past > n_past_[i]) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot cut the context to ", n_past, " tokens; it holds ", n_past_[i]);
+    if (n_past < 0 || n_past > visible(n_past_[i])) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot cut the context to ", n_past, " tokens; it holds ",
+             visible(n_past_[i]));
     }
-    n_past_[i] = continues_at(n_past, i) ? n_past : 0;
+    const int32_t held = held_for(n_past);
+    n_past_[i] = continues_at(held, i) ? held : 0;
     if (n_past_[i] > 0) return;
     for (Reach & reach : reaches_) reach.first[i] = 0;
 }
@@ -224,18 +257,19 @@ void Context::gather(const Matrix & all, int32_t first, int32_t n, const Matrix 
 
 void Context::copy(int32_t from, int32_t to, int32_t n_past) {
     const size_t source = checked(from), target = checked(to);
-    if (n_past < 0 || n_past > n_past_[source]) {
+    if (n_past < 0 || n_past > visible(n_past_[source])) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot copy ", n_past, " tokens of slot ", from, "; it holds ",
-             n_past_[source]);
+             visible(n_past_[source]));
     }
+    const int32_t held = held_for(n_past);
     if (from == to) return truncate(n_past, to);
     truncate(0, to);
-    if (!continues_at(n_past, source)) return;
+    if (!continues_at(held, source)) return;
     for (const Cache & cache : buffers_.caches) {
         Reach & reach = reaches_[cache.reach];
         for (const Matrix & all : {cache.k, cache.v}) {
             if (!all) continue;
-            const int32_t n = n_past - reach.first[source];
+            const int32_t n = held - reach.first[source];
             for (int32_t first = 0; first < n; first += piece_) {
                 const int32_t count = std::min(piece_, n - first);
                 gather(all, from * reach.rows + first, count, all.slice_rows(int64_t{to} * reach.rows + first, count));
@@ -244,7 +278,7 @@ void Context::copy(int32_t from, int32_t to, int32_t n_past) {
     }
     backend_->synchronize();
     for (Reach & reach : reaches_) reach.first[target] = reach.first[source];
-    n_past_[target] = n_past;
+    n_past_[target] = held;
 }
 
 // For n more tokens, at most a piece, in the caches that move. Should it fail halfway, the slot is empty.
@@ -292,13 +326,23 @@ void Context::check_tokens(std::span<const int32_t> tokens, int32_t slot) const 
     }
 }
 
-void Context::eval(std::span<const Append> appends, float * logits) {
+void Context::eval(std::span<const Append> given, float * logits) {
     std::vector<bool> used(n_past_.size());
-    for (const Append & append : appends) {
+    for (const Append & append : given) {
         check_tokens(append.tokens, append.slot);
         if (used[checked(append.slot)])
             fail(LORICA_ERROR_INVALID_ARGUMENT, "slot ", append.slot, " is named twice; a text is appended to once");
         used[checked(append.slot)] = true;
+    }
+    // Texts that begin here begin with the virtual tokens.
+    std::vector<Append> appends(given.begin(), given.end());
+    std::vector<std::vector<int32_t>> begun;
+    begun.reserve(appends.size());
+    for (Append & append : appends) {
+        if (n_virtual_ == 0 || n_past_[static_cast<size_t>(append.slot)] > 0) continue;
+        begun.push_back(virtual_tokens());
+        begun.back().insert(begun.back().end(), append.tokens.begin(), append.tokens.end());
+        append.tokens = begun.back();
     }
     const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
     const bool one_each =
@@ -378,6 +422,13 @@ void Context::eval_piece(const Piece & piece, float * logits) {
 void Context::eval(std::span<const int32_t> tokens, bool all_logits, float * logits) {
     check_tokens(tokens, 0);
     const int32_t n_vocab = model_->shape().n_vocab;
+    if (n_past_[0] == 0) {
+        const std::vector<int32_t> prompt = virtual_tokens();
+        for (size_t first = 0; first < prompt.size(); first += static_cast<size_t>(piece_)) {
+            const size_t count = std::min(static_cast<size_t>(piece_), prompt.size() - first);
+            eval_piece(std::span(prompt).subspan(first, count), false, false, nullptr);
+        }
+    }
     for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(piece_)) {
         const size_t count = std::min(static_cast<size_t>(piece_), tokens.size() - first);
         float * out = logits && all_logits ? logits + first * static_cast<size_t>(n_vocab) : logits;
@@ -421,7 +472,8 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
 
 // Whoever only measures texts has no use for it, so not before it is needed.
 void Context::arrange_weights() {
-    if (arranged_) return;
+    // Those that stand in for the model's are never arranged.
+    if (arranged_ || (adapter_ && adapter_->config().method == Method::full)) return;
     backend_->use(model_->arranged_weights(*backend_));
     arranged_ = true;
 }
@@ -437,7 +489,7 @@ Bound Context::bound(const Program & program, const ProgramWeights & weights, co
     Bound b{program, weights, plan, slots.forward, n, layer};
     b.adapter = adapter_ ? attached_.get() : nullptr;
     b.positions = buffers_.positions;
-    b.longest_sequence = n_ctx_;
+    b.longest_sequence = n_ctx_ + n_virtual_;
     b.segments = segments;
     b.tokens = buffers_.tokens;
     return b;

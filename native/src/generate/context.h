@@ -21,7 +21,8 @@ public:
 
     int32_t n_ctx() const { return n_ctx_; }  // of each text
     int32_t n_slots() const { return static_cast<int32_t>(n_past_.size()); }
-    int32_t n_past(int32_t slot = 0) const { return n_past_[checked(slot)]; }
+    // Virtual tokens of an adapter are in the cache, and count here no more than in n_ctx.
+    int32_t n_past(int32_t slot = 0) const { return visible(n_past_[checked(slot)]); }
     // Forgets the tokens from n_past on. All of them, where a layer with a window has forgotten the keys that the token
     // at n_past would see: n_past() says.
     void truncate(int32_t n_past, int32_t slot = 0);
@@ -53,8 +54,8 @@ private:
         Backend * backend;
         void operator()(void * memory) const { backend->release(memory); }
     };
-    // Layers that see equally far back have caches of as many rows: n_ctx for each slot, or where a window is shorter,
-    // the window and a piece. When these are full, the window moves to the front.
+    // Layers that see equally far back have caches of as many rows: n_ctx and virtual tokens for each slot, or where a
+    // window is shorter, the window and a piece. When these are full, the window moves to the front.
     struct Reach {
         int32_t back;                // MaskSpec::back, or all
         int32_t rows;                // of each slot
@@ -92,6 +93,11 @@ private:
     void make_room(size_t slot, int32_t n);
     void append(Piece & piece, int32_t slot, std::span<const int32_t> tokens, int32_t held) const;
     size_t checked(int32_t slot) const;
+    int32_t visible(int32_t held) const { return held == 0 ? 0 : held - n_virtual_; }
+    // What a slot holds for so many tokens of a text.
+    int32_t held_for(int32_t n_past) const { return n_past == 0 ? 0 : n_past + n_virtual_; }
+    void allocate_buffers(int32_t n_virtual);
+    std::vector<int32_t> virtual_tokens() const;
     void check_tokens(std::span<const int32_t> tokens, int32_t slot) const;
     void eval_piece(const Piece & piece, float * logits);
     // The plans of a model's layers with an adapter, or of the base where it is null.
@@ -119,11 +125,12 @@ private:
     std::shared_ptr<const Model> model_;
     std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_;
-    std::vector<int32_t> n_past_;       // of each slot
-    std::vector<Reach> reaches_;        // the first: of layers that see all
-    uint64_t n_applied_ = 0;            // how often the adapters have changed
-    bool arranged_ = false;             // or found that it cannot be
-    std::unique_ptr<Backend> backend_;  // declared before what it releases
+    int32_t n_virtual_ = 0, virtual_room_ = 0;  // tokens of the adapter; that there is room for in front of each text
+    std::vector<int32_t> n_past_;               // of each slot, with them
+    std::vector<Reach> reaches_;                // the first: of layers that see all
+    uint64_t n_applied_ = 0;                    // how often the adapters have changed
+    bool arranged_ = false;                     // or found that it cannot be
+    std::unique_ptr<Backend> backend_;          // declared before what it releases
     std::unique_ptr<void, Release> arena_, temporary_;
     size_t temporary_bytes_ = 0;
     int64_t max_rank_ = 0;  // that the workspace has room for

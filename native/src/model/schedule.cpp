@@ -160,7 +160,8 @@ private:
     }
 
     bool trains_embed(int n) const {
-        return node(n).op == Op::embed && TrainedSites::has(sites_.embeds, node(n).spec, TrainedSites::weight);
+        constexpr uint8_t rows = TrainedSites::weight | TrainedSites::virtual_rows;
+        return node(n).op == Op::embed && TrainedSites::has(sites_.embeds, node(n).spec, rows);
     }
 
     // The gated node that reads exactly the two outputs of a linear node, or -1.

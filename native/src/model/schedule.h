@@ -29,9 +29,10 @@ struct TrainedSites {
         lora = 1,
         dora = 2,  // comes with lora
         bias = 4,
-        weight = 8,      // of a norm, its bias or both; of a linear layer, an embedding or a head W
-        scale_out = 16,  // IA3: the columns of what comes out, bias included
-        scale_in = 32,   // IA3 of a feed-forward module: those of what goes in
+        weight = 8,         // of a norm, its bias or both; of a linear layer, an embedding or a head W
+        scale_out = 16,     // IA3: the columns of what comes out, bias included
+        scale_in = 32,      // IA3 of a feed-forward module: those of what goes in
+        virtual_rows = 64,  // of an embedding: the rows of virtual tokens
     };
     std::vector<uint8_t> linears, norms, embeds, heads;
 

@@ -47,7 +47,8 @@ TrainedSites AttachedAdapter::sites(int32_t layer) const {
         sites.norms.push_back(bias | has(Adapter::Kind::norm_weight, i, TrainedSites::weight));
     }
     for (size_t i = 0; i < program.embeds.size(); ++i)
-        sites.embeds.push_back(has(Adapter::Kind::embedding, i, TrainedSites::weight));
+        sites.embeds.push_back(has(Adapter::Kind::embedding, i, TrainedSites::weight) |
+                               has(Adapter::Kind::prompt, i, TrainedSites::virtual_rows));
     for (size_t i = 0; i < program.heads.size(); ++i)
         sites.heads.push_back(has(Adapter::Kind::head, i, TrainedSites::weight));
     for (std::vector<uint8_t> * table : {&sites.norms, &sites.embeds, &sites.heads}) {
@@ -104,7 +105,7 @@ void * AttachedAdapter::magnitude_gradients(int32_t layer, int16_t linear) const
 
 TrainedTensor AttachedAdapter::tensor(int32_t layer, Adapter::Kind kind, int16_t number) const {
     const int32_t i = adapter_ ? adapter_->find_tensor(layer, kind, number) : -1;
-    return i < 0 ? TrainedTensor{} : TrainedTensor{adapter_->in_effect(i), gradient(i)};
+    return i < 0 ? TrainedTensor{} : TrainedTensor{adapter_->in_effect(i), gradient(i), adapter_->tensor(i).rows};
 }
 
 }  // namespace lorica

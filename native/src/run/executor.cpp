@@ -22,10 +22,15 @@ public:
                 EmbedOptions options;
                 options.scale = spec.scale;
                 options.accumulate = c.accumulate;
+                if (const TrainedTensor prompt = trained(Adapter::Kind::prompt, c.spec)) {
+                    const int64_t cols = spec.cols;
+                    options.virtual_rows = {const_cast<void *>(prompt.value), to_.formats().param, prompt.rows, cols,
+                                            cols};
+                }
                 to_.embed(own(Adapter::Kind::embedding, c.spec, b_.weights.embeds[index(c)]), ids, options, at(c.y));
                 return;
             }
-            case Call::noise: to_.add_noise(at(c.y), b_.segments, b_.noise_alpha, b_.noise_seed); return;
+            case Call::noise: to_.add_noise(at(c.y), b_.noise_segments, b_.noise_alpha, b_.noise_seed); return;
             case Call::norm: to_.norm(at(c.x), norm(c), at(c.residual), at(c.y)); return;
             case Call::linear: to_.linear(at(c.x), forward(c)); return;
             case Call::norm_linear: to_.norm_linear(at(c.x), norm(c), forward(c), at(c.normed)); return;
@@ -108,8 +113,12 @@ public:
                 const SortedIds & sorted = spec.index == EmbedSpec::position ? b_.sorted_positions
                                            : spec.index == EmbedSpec::type   ? b_.sorted_types
                                                                              : b_.sorted_tokens;
-                to_.embed_backward(at(c.dy), sorted.ids, sorted.rows, sorted.n, spec.scale,
-                                   trained(Adapter::Kind::embedding, c.spec).gradient);
+                if (const TrainedTensor table = trained(Adapter::Kind::embedding, c.spec))
+                    to_.embed_backward(at(c.dy), sorted.ids, sorted.rows, sorted.n, spec.scale, table.gradient);
+                if (const TrainedTensor prompt = trained(Adapter::Kind::prompt, c.spec)) {
+                    to_.embed_backward(at(c.dy), b_.sorted_virtual.ids, b_.sorted_virtual.rows, b_.sorted_virtual.n, 1,
+                                       prompt.gradient);
+                }
                 return;
             }
         }

@@ -13,6 +13,7 @@ namespace lorica {
 struct TrainedTensor {
     const void * value = nullptr;
     void * gradient = nullptr;
+    int64_t rows = 0;
 
     explicit operator bool() const { return value != nullptr; }
 };
@@ -55,8 +56,9 @@ struct Bound {
 
     const int32_t * tokens = nullptr;  // of embeddings
     const int32_t * token_types = nullptr;
-    SortedIds sorted_tokens, sorted_positions, sorted_types;  // where embeddings are trained
+    SortedIds sorted_tokens, sorted_positions, sorted_types, sorted_virtual;  // where embeddings are trained
     double noise_alpha = 0;
+    std::span<const Segment> noise_segments;  // virtual tokens get none
     uint64_t noise_seed = 0;
 
     int64_t n_picked = 0;  // rows of an epilogue

@@ -55,9 +55,10 @@ void Session::check(const PackedBatch & batch, Rows rows) const {
     }
     if (n_positions > 0) {
         const bool given = !batch.positions.empty();
-        const int32_t last = given
-                                 ? *std::max_element(batch.positions.begin(), batch.positions.end())
-                                 : *std::max_element(batch.sequence_lengths.begin(), batch.sequence_lengths.end()) - 1;
+        const int32_t counted =
+            given ? *std::max_element(batch.positions.begin(), batch.positions.end())
+                  : *std::max_element(batch.sequence_lengths.begin(), batch.sequence_lengths.end()) - 1;
+        const int32_t last = counted + (adapter_ ? adapter_->n_virtual_tokens() : 0);
         if (last >= n_positions) {
             fail(LORICA_ERROR_INVALID_ARGUMENT, "a token of the micro-batch has position ", last,
                  "; this model has learned ", n_positions, " positions");
@@ -83,42 +84,51 @@ void Session::check(const PackedBatch & batch, Rows rows) const {
     }
 }
 
-void Session::upload(const PackedBatch & batch, Rows rows) {
+// Virtual tokens, ids -1, -2, …, come in front of each sequence, and positions count them.
+void Session::upload(const PackedBatch & batch, Rows rows, bool with_adapter) {
     check(batch, rows);
     has_forward_ = has_outputs_ = false;
-    n_tokens_ = static_cast<int64_t>(batch.tokens.size());
+    n_given_tokens_ = static_cast<int64_t>(batch.tokens.size());
+    const int32_t n_virtual = adapter_ && with_adapter ? adapter_->n_virtual_tokens() : 0;
     segments_.clear();
-    std::vector<int32_t> positions(batch.positions.begin(), batch.positions.end());
-    const bool count_positions = positions.empty();
-    int32_t first = 0;
-    for (const int32_t length : batch.sequence_lengths) {
-        segments_.push_back({first, length, first, length});
-        for (int32_t i = 0; count_positions && i < length; ++i) positions.push_back(i);
-        first += length;
-    }
+    noise_segments_.clear();
     trained_rows_.clear();
-    std::vector<int32_t> labels;
-    for (const Segment & segment : segments_) {
-        const int32_t end = segment.q_begin + segment.q_len;
-        if (rows == Rows::first) trained_rows_.push_back(segment.q_begin);
+    trained_tokens_.clear();
+    std::vector<int32_t> tokens, positions, types, labels;
+    int32_t given = 0;
+    for (const int32_t length : batch.sequence_lengths) {
+        const auto first = static_cast<int32_t>(tokens.size()), end = first + n_virtual + length;
+        segments_.push_back({first, length + n_virtual, first, length + n_virtual});
+        noise_segments_.push_back({first + n_virtual, length, first + n_virtual, length});
+        // As in PEFT, a classifier's first token is a virtual one.
+        if (rows == Rows::first) trained_rows_.push_back(first);
         if (rows == Rows::last) trained_rows_.push_back(end - 1);
-        for (int32_t t = segment.q_begin; rows == Rows::all && t < end; ++t) trained_rows_.push_back(t);
+        for (int32_t t = first + n_virtual; rows == Rows::all && t < end; ++t) trained_rows_.push_back(t);
+        for (int32_t i = 0; i < n_virtual; ++i) {
+            tokens.push_back(-1 - i);
+            positions.push_back(i);
+            types.push_back(0);
+        }
+        for (int32_t i = 0; i < length; ++i, ++given) {
+            const auto t = static_cast<size_t>(given);
+            if (rows == Rows::labelled && batch.labels[t] != -100) {
+                trained_rows_.push_back(static_cast<int32_t>(tokens.size()));
+                trained_tokens_.push_back(given);
+                labels.push_back(batch.labels[t]);
+            }
+            tokens.push_back(batch.tokens[t]);
+            positions.push_back(n_virtual + (batch.positions.empty() ? i : batch.positions[t]));
+            types.push_back(batch.types.empty() ? 0 : batch.types[t]);
+        }
     }
-    for (int32_t t = 0; rows == Rows::labelled && t < n_tokens_; ++t) {
-        const int32_t label = batch.labels[static_cast<size_t>(t)];
-        if (label == -100) continue;
-        trained_rows_.push_back(t);
-        labels.push_back(label);
-    }
+    n_tokens_ = static_cast<int64_t>(tokens.size());
     auto copy = [&](int32_t * device, std::span<const int32_t> host) {
         backend_->copy_to_device(device, host.data(), host.size_bytes());
     };
-    copy(memory_.tokens, batch.tokens);
+    copy(memory_.tokens, tokens);
     copy(memory_.positions, positions);
     copy(memory_.rows, trained_rows_);
     copy(memory_.labels, labels);
-    std::vector<int32_t> types(batch.types.begin(), batch.types.end());
-    if (types.empty()) types.resize(batch.tokens.size());
     if (memory_.types) copy(memory_.types, types);
     if (!plan_->trains_prologue()) return;
     const auto sort = [&](std::span<const int32_t> ids, int32_t * to_ids, int32_t * to_rows) {
@@ -127,11 +137,22 @@ void Session::upload(const PackedBatch & batch, Rows rows) {
         for (const int32_t row : rows) sorted.push_back(ids[static_cast<size_t>(row)]);
         copy(to_ids, sorted);
         copy(to_rows, rows);
-        return SortedIds{to_ids, to_rows, n_tokens_};
+        const auto n_negative = std::lower_bound(sorted.begin(), sorted.end(), 0) - sorted.begin();
+        return SortedIds{to_ids + n_negative, to_rows + n_negative, n_tokens_ - n_negative};
     };
-    sorted_tokens_ = sort(batch.tokens, memory_.sorted_tokens, memory_.token_rows);
+    sorted_tokens_ = sort(tokens, memory_.sorted_tokens, memory_.token_rows);
     sorted_positions_ = sort(positions, memory_.sorted_positions, memory_.position_rows);
     if (memory_.types) sorted_types_ = sort(types, memory_.sorted_types, memory_.type_rows);
+    std::vector<int32_t> virtual_ids, virtual_rows;
+    for (int32_t i = 0; i < n_virtual; ++i) {
+        for (const Segment & segment : segments_) {
+            virtual_ids.push_back(i);
+            virtual_rows.push_back(segment.q_begin + i);
+        }
+    }
+    copy(memory_.virtual_ids, virtual_ids);
+    copy(memory_.virtual_rows, virtual_rows);
+    sorted_virtual_ = {memory_.virtual_ids, memory_.virtual_rows, static_cast<int64_t>(virtual_ids.size())};
 }
 
 }  // namespace lorica

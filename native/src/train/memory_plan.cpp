@@ -59,7 +59,8 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter * adapter, cons
     return plan;
 }
 
-MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const SessionConfig & config) {
+MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const SessionConfig & given) {
+    const SessionConfig config = with_virtual_tokens(given, adapter);
     if (config.max_tokens < 1 || config.max_tokens > (1 << 24)) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "max_tokens is ", config.max_tokens, "; it must lie between 1 and ",
              1 << 24);

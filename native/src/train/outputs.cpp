@@ -129,7 +129,7 @@ void Session::embed(const PackedBatch & batch, Pooling pooling, std::span<float>
     const std::vector<double> features = read_features();
     size_t row = 0;
     for (size_t s = 0; s < segments_.size(); ++s) {
-        const size_t n_rows = pooling == Pooling::mean ? static_cast<size_t>(segments_[s].q_len) : 1;
+        const size_t n_rows = pooling == Pooling::mean ? static_cast<size_t>(noise_segments_[s].q_len) : 1;
         std::vector<double> sum(n_embd);
         for (size_t i = 0; i < n_rows; ++i, ++row) {
             for (size_t j = 0; j < n_embd; ++j) sum[j] += features[row * n_embd + j];

@@ -83,8 +83,8 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     const bool has_types =
         std::any_of(embeds.begin(), embeds.end(), [](const EmbedSpec & e) { return e.index == EmbedSpec::type; });
     m.types = has_types ? ids() : nullptr;
-    for (int32_t ** array :
-         {&m.sorted_tokens, &m.token_rows, &m.sorted_positions, &m.position_rows, &m.sorted_types, &m.type_rows})
+    for (int32_t ** array : {&m.sorted_tokens, &m.token_rows, &m.sorted_positions, &m.position_rows, &m.sorted_types,
+                             &m.type_rows, &m.virtual_ids, &m.virtual_rows})
         *array = trains_prologue_ ? ids() : nullptr;
     m.row_weights = trains_head_ ? reinterpret_cast<float *>(ids()) : nullptr;
     m.dropout_seeds =

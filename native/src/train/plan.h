@@ -17,6 +17,7 @@ struct SessionMemory {
     int32_t * types;  // null in models without
     // Where embeddings are trained: see SortedIds.
     int32_t *sorted_tokens, *token_rows, *sorted_positions, *position_rows, *sorted_types, *type_rows;
+    int32_t *virtual_ids, *virtual_rows;
     float * row_weights;       // of trained rows, where the head's weight is trained; else null
     uint64_t * dropout_seeds;  // null without dropout
     std::vector<Matrix> x;     // hidden: input of each layer with gradients; the last is the output of the last layer

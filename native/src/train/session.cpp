@@ -7,7 +7,11 @@
 namespace lorica {
 
 Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Adapter> adapter, const SessionConfig & config)
-    : adapter_(std::move(adapter)), model_(std::move(model)), config_(config), classifier_(*model_, adapter_.get()) {
+    : adapter_(std::move(adapter)),
+      model_(std::move(model)),
+      config_(config),
+      planned_(with_virtual_tokens(config, adapter_.get())),
+      classifier_(*model_, adapter_.get()) {
     const MemoryPlan plan = Session::plan(*model_, adapter_.get(), config_);
     if (!plan.fits()) refuse(*model_, adapter_.get(), config_, plan);
     backend_ = model_->new_backend();
@@ -18,15 +22,25 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Adapter> ad
     try {
         if (adapter_) allocate_optimizer();
         arena_ = backend_->allocate(static_cast<size_t>(plan.activations));
-        backend_->reserve(workspace(*model_, adapter_.get(), config_));
+        backend_->reserve(workspace(*model_, adapter_.get(), planned_));
     } catch (...) {
         release();
         throw;
     }
     attached_ = std::make_unique<AttachedAdapter>(*model_, adapter_.get(), gradients_);
-    plan_ = std::make_unique<SessionPlan>(*model_, adapter_.get(), config_, plan.recomputed_layers);
+    plan_ = std::make_unique<SessionPlan>(*model_, adapter_.get(), planned_, plan.recomputed_layers);
     Arena arena(arena_);
     memory_ = plan_->lay_out(arena);
+}
+
+SessionConfig Session::with_virtual_tokens(SessionConfig config, const Adapter * adapter) {
+    const int32_t n = adapter ? adapter->n_virtual_tokens() : 0;
+    if (n == 0) return config;
+    const int64_t n_sequences = config.max_sequences > 0 ? config.max_sequences : config.max_tokens;
+    const int64_t longest = config.longest_sequence();
+    config.max_tokens = static_cast<int32_t>(std::min<int64_t>(config.max_tokens + n_sequences * n, 1 << 24));
+    config.max_sequence_length = static_cast<int32_t>(std::min<int64_t>(longest + n, config.max_tokens));
+    return config;
 }
 
 Session::~Session() { release(); }

@@ -117,7 +117,9 @@ private:
 
     // What of a batch goes to the rows that are picked.
     enum class Rows : uint8_t { labelled, first, last, all };
-    void upload(const PackedBatch & batch, Rows rows = Rows::labelled);
+    void upload(const PackedBatch & batch, Rows rows = Rows::labelled, bool with_adapter = true);
+    // With room for virtual tokens in front of every sequence.
+    static SessionConfig with_virtual_tokens(SessionConfig config, const Adapter * adapter);
     void check(const PackedBatch & batch, Rows rows) const;
     void check_training() const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
@@ -152,7 +154,7 @@ private:
 
     std::shared_ptr<Adapter> adapter_;  // may be null
     std::shared_ptr<const Model> model_;
-    SessionConfig config_;
+    SessionConfig config_, planned_;  // as given; with room for virtual tokens
     std::unique_ptr<Backend> backend_;
     void *arena_ = nullptr, *gradients_ = nullptr;
     void *moment1_ = nullptr,
@@ -164,10 +166,10 @@ private:
     SessionMemory memory_;
 
     // Of the current batch.
-    int64_t n_tokens_ = 0;
-    std::vector<Segment> segments_;
-    std::vector<int32_t> trained_rows_;
-    SortedIds sorted_tokens_, sorted_positions_, sorted_types_;
+    int64_t n_given_tokens_ = 0, n_tokens_ = 0;  // without virtual tokens and with them
+    std::vector<Segment> segments_, noise_segments_;
+    std::vector<int32_t> trained_rows_, trained_tokens_;  // the same by the number that the caller knows
+    SortedIds sorted_tokens_, sorted_positions_, sorted_types_, sorted_virtual_;
 
     bool has_forward_ = false;  // of this batch with gradients, so that backward may follow
     bool has_outputs_ = false;  // the same of outputs

@@ -29,7 +29,7 @@ Bound Session::bound(const Program & program, const ProgramWeights & weights, co
     Bound b{program, weights, plan, slots, n_tokens_, layer};
     b.adapter = adapter_ ? attached_.get() : nullptr;
     b.positions = memory_.positions;
-    b.longest_sequence = config_.longest_sequence();
+    b.longest_sequence = planned_.longest_sequence();
     b.segments = segments_;
     b.tokens = memory_.tokens;
     b.token_types = memory_.types;
@@ -39,6 +39,8 @@ Bound Session::bound(const Program & program, const ProgramWeights & weights, co
     b.sorted_tokens = sorted_tokens_;
     b.sorted_positions = sorted_positions_;
     b.sorted_types = sorted_types_;
+    b.sorted_virtual = sorted_virtual_;
+    b.noise_segments = noise_segments_;
     return b;
 }
 
@@ -100,7 +102,7 @@ double Session::loss(std::span<float> token_nll) {
     double sum = 0;
     for (size_t i = 0; i < nll.size(); ++i) {
         sum += nll[i];
-        if (!token_nll.empty()) token_nll[static_cast<size_t>(trained_rows_[i])] = static_cast<float>(nll[i]);
+        if (!token_nll.empty()) token_nll[static_cast<size_t>(trained_tokens_[i])] = static_cast<float>(nll[i]);
     }
     return sum;
 }
@@ -184,12 +186,12 @@ void Session::backward(std::span<const float> weights) {
              "there is no forward pass to go back through: call forward first, and nothing between it and backward; "
              "evaluations, steps and other micro-batches use the same memory");
     }
-    if (static_cast<int64_t>(weights.size()) != n_tokens_) {
-        fail(LORICA_ERROR_INVALID_ARGUMENT, "there are ", weights.size(), " weights; the micro-batch has ", n_tokens_,
-             " tokens");
+    if (static_cast<int64_t>(weights.size()) != n_given_tokens_) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "there are ", weights.size(), " weights; the micro-batch has ",
+             n_given_tokens_, " tokens");
     }
     std::vector<float> of_rows;
-    for (const int32_t t : trained_rows_) {
+    for (const int32_t t : trained_tokens_) {
         of_rows.push_back(weights[static_cast<size_t>(t)]);
         if (!std::isfinite(of_rows.back())) {
             fail(LORICA_ERROR_NON_FINITE, "the weight of token ", t, " is not finite after ", step_count_,
@@ -233,7 +235,7 @@ uint64_t Session::shape_key() const {
 }
 
 LossSum Session::evaluate(const PackedBatch & batch, std::span<float> token_nll, bool with_adapter) {
-    upload(batch);
+    upload(batch, Rows::labelled, with_adapter);
     std::fill(token_nll.begin(), token_nll.end(), 0.0f);
     if (trained_rows_.empty()) return {};
     attached_->set_dropout_seed(*backend_, std::nullopt);

@@ -7,6 +7,7 @@ import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.adapter.LoraConfig;
+import dev.lorica.adapter.PromptTuningConfig;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
@@ -101,6 +102,7 @@ class ArgumentsTest {
             "AdapterMetadata.lora",
             "AdapterMetadata.ia3",
             "AdapterMetadata.full",
+            "AdapterMetadata.promptTuning",
             "AdapterMetadata.template",
             "AdapterMetadata.special",
             "AdapterMetadata.training",
@@ -317,6 +319,7 @@ class ArgumentsTest {
         good(TrainingConfig.Builder.class, TrainingConfig::builder);
         good(AdapterConfig.class, LoraConfig::defaults);
         good(LoraConfig.class, LoraConfig::defaults);
+        good(PromptTuningConfig.class, () -> PromptTuningConfig.of(4));
         good(LoraConfig.Builder.class, LoraConfig::builder);
         good(GenerationConfig.class, GenerationConfig::defaults);
         good(GenerationConfig.Builder.class, GenerationConfig::builder);

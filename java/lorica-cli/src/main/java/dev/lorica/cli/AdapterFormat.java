@@ -52,7 +52,7 @@ enum AdapterFormat {
      * @throws IllegalArgumentException if it has none of the files that are asked for
      */
     AdapterFormat of(Method method) {
-        boolean inPeft = method == Method.LORA || method == Method.IA3;
+        boolean inPeft = method != Method.BITFIT && method != Method.FULL;
         if (inPeft || this == GGUF) {
             return this;
         }

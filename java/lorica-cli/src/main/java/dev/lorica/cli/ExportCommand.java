@@ -103,8 +103,10 @@ final class ExportCommand implements Callable<Integer> {
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             Method method = tuned.info().method();
             if (wanted == AdapterFormat.GGUF && method != Method.LORA) {
-                throw new LoricaException("an adapter of method " + method + " cannot be a LoRA file for llama.cpp;"
-                        + " lorica merge makes a model of it that llama.cpp runs");
+                throw new LoricaException("an adapter of method " + method + " cannot be a LoRA file for llama.cpp"
+                        + (method == Method.PROMPT_TUNING
+                                ? ", nor can it be folded into a model"
+                                : "; lorica merge makes a model of it that llama.cpp runs"));
             }
             boolean whole = tuned.tensors().stream().anyMatch(Adapter.Tensor::isWhole);
             if (wanted == AdapterFormat.GGUF && whole) {

@@ -19,6 +19,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.Callable;
@@ -159,7 +160,12 @@ final class InfoCommand implements Callable<Integer> {
                 modules.add(tensor.name().replaceFirst("^blk\\.\\d+\\.", "").replaceFirst("\\.weight\\.lora_a$", ""));
             }
         }
-        if (ranks.isEmpty()) {
+        Optional<GgufFile.Tensor> prompt = contents.tensors().stream()
+                .filter(tensor -> tensor.name().equals("prompt_embeddings"))
+                .findFirst();
+        if (prompt.isPresent()) {
+            facts.put("virtual_tokens", prompt.get().shape().get(1));
+        } else if (ranks.isEmpty()) {
             contents.tensors()
                     .forEach(tensor -> modules.add(
                             tensor.name().replaceFirst("^blk\\.\\d+\\.", "").replaceFirst("\\.weight\\.ia3_l$", "")));
@@ -217,6 +223,9 @@ final class InfoCommand implements Callable<Integer> {
                         ? "dora"
                         : config.path("peft_type").asText("?").toLowerCase(Locale.ROOT));
         boolean isLora = config.has("r");
+        if (config.has("num_virtual_tokens")) {
+            facts.put("virtual_tokens", config.get("num_virtual_tokens"));
+        }
         if (isLora) {
             facts.put("rank", config.path("r"));
             facts.put("alpha", config.path("lora_alpha"));
@@ -235,11 +244,13 @@ final class InfoCommand implements Callable<Integer> {
             try (SafetensorsFile tensorsOf = SafetensorsFile.open(weights)) {
                 facts.put("file_bytes", weights.toFile().length());
                 String part = isLora ? ".lora_A" : ".ia3_l";
-                facts.put(
-                        isLora ? "pairs" : "vectors",
-                        tensorsOf.tensors().keySet().stream()
-                                .filter(name -> name.contains(part))
-                                .count());
+                if (!facts.containsKey("virtual_tokens")) {
+                    facts.put(
+                            isLora ? "pairs" : "vectors",
+                            tensorsOf.tensors().keySet().stream()
+                                    .filter(name -> name.contains(part))
+                                    .count());
+                }
                 facts.put(
                         "parameters",
                         tensorsOf.tensors().values().stream()

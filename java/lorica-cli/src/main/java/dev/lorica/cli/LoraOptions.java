@@ -27,6 +27,7 @@ final class LoraOptions {
             "--alpha-pattern",
             "--layers-to-transform",
             "--num-layers",
+            "--exclude-modules",
             "--modules-to-save",
             "--bias");
 
@@ -58,8 +59,16 @@ final class LoraOptions {
             split = ",",
             description =
                     "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names for them, "
-                            + "all-linear, or default: what PEFT adapts where none are named. Default: all-linear; of IA3 PEFT's, with its feed-forward modules")
+                            + "all-linear, or default: what PEFT adapts where none are named; or a regular expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its feed-forward modules")
     List<String> targetModules = new ArrayList<>();
+
+    @Option(
+            names = "--exclude-modules",
+            paramLabel = "NAMES",
+            arity = "1..*",
+            split = ",",
+            description = "Which of them are not adapted, by names or regular expressions.")
+    List<String> excludeModules = new ArrayList<>();
 
     @Option(
             names = "--layers-to-transform",
@@ -132,6 +141,7 @@ final class LoraOptions {
         own.put("--alpha-pattern", !alphaPattern.isEmpty());
         own.put("--layers-to-transform", !layers.isEmpty());
         own.put("--num-layers", lastLayers != -1);
+        own.put("--exclude-modules", !excludeModules.isEmpty());
         own.put("--modules-to-save", !modulesToSave.isEmpty());
         own.put("--bias", !bias.equals("none"));
         own.forEach((option, isSet) -> {
@@ -168,6 +178,7 @@ final class LoraOptions {
                 .useRslora(useRslora)
                 .useDora(useDora)
                 .layersToTransform(layerNumbers(modelLayers))
+                .excludeModules(excludeModules.stream().map(String::strip).toList())
                 .rankPattern(rankPattern)
                 .alphaPattern(alphaPattern)
                 .init(start)

@@ -5,6 +5,7 @@ import dev.lorica.adapter.BitFitConfig;
 import dev.lorica.adapter.FullConfig;
 import dev.lorica.adapter.Ia3Config;
 import dev.lorica.adapter.Method;
+import dev.lorica.adapter.PromptTuningConfig;
 import java.util.ArrayList;
 import java.util.EnumSet;
 import java.util.LinkedHashSet;
@@ -15,13 +16,16 @@ import picocli.CommandLine.Option;
 /** What is trained, and the options of each way. */
 @Section("Method")
 final class MethodOptions {
+    private static final int VIRTUAL_TOKENS = 20;
+
     @Option(
             names = "--method",
             paramLabel = "NAME",
             description =
                     "What is trained: lora, full (the model's own weights; the result is a model too), ia3 (factors of what"
                             + " goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two once"
-                            + " lorica merge has folded them in. Default: ${DEFAULT-VALUE}")
+                            + " lorica merge has folded them in. prompt-tuning: embeddings in front of every text. Default:"
+                            + " ${DEFAULT-VALUE}")
     String method = "lora";
 
     @Option(
@@ -48,6 +52,27 @@ final class MethodOptions {
             description = "full: do not train embed, head, or both (embed,head).")
     List<String> freeze = new ArrayList<>();
 
+    @Option(
+            names = "--num-virtual-tokens",
+            paramLabel = "N",
+            description = "prompt-tuning: so many embeddings. Default: 20")
+    Integer virtualTokens;
+
+    @Option(
+            names = "--prompt-tuning-init",
+            paramLabel = "WAY",
+            description =
+                    "prompt-tuning: they begin as those of tokens of the vocabulary at random (sample-vocab), as those of a"
+                            + " text (text), or large and random, as PEFT has it (random). Default: sample-vocab, text where"
+                            + " one is given")
+    String promptInit;
+
+    @Option(
+            names = "--prompt-tuning-init-text",
+            paramLabel = "TEXT",
+            description = "prompt-tuning: that text, cut or repeated to as many tokens.")
+    String promptText;
+
     Method method() {
         return Choices.of("--method", method, Method.class);
     }
@@ -63,6 +88,9 @@ final class MethodOptions {
         }
         if (method() != Method.FULL) {
             names.addAll(List.of("--train-layers", "--freeze"));
+        }
+        if (method() != Method.PROMPT_TUNING) {
+            names.addAll(List.of("--num-virtual-tokens", "--prompt-tuning-init", "--prompt-tuning-init-text"));
         }
         if (method() != Method.LORA && method() != Method.IA3) {
             names.add("--target-modules");
@@ -88,6 +116,16 @@ final class MethodOptions {
             throw new IllegalArgumentException(
                     (trainLayers.isEmpty() ? "--freeze" : "--train-layers") + " belongs to --method full");
         }
+        if (wanted != Method.PROMPT_TUNING) {
+            String own = virtualTokens != null
+                    ? "--num-virtual-tokens"
+                    : promptInit != null
+                            ? "--prompt-tuning-init"
+                            : promptText != null ? "--prompt-tuning-init-text" : null;
+            if (own != null) {
+                throw new IllegalArgumentException(own + " belongs to --method prompt-tuning");
+            }
+        }
         if (wanted == Method.LORA) {
             return lora.config(seed, modelLayers);
         }
@@ -96,10 +134,20 @@ final class MethodOptions {
             throw new IllegalArgumentException("--target-modules and --method " + wanted + " exclude each other: "
                     + (wanted == Method.FULL
                             ? "--train-layers and --freeze say what is trained"
-                            : "it trains all biases and norms"));
+                            : wanted == Method.BITFIT
+                                    ? "it trains all biases and norms"
+                                    : "a prompt sits on no module"));
         }
         if (wanted == Method.BITFIT) {
             return new BitFitConfig();
+        }
+        if (wanted == Method.PROMPT_TUNING) {
+            String start = promptInit != null ? promptInit : promptText != null ? "text" : "sample-vocab";
+            return new PromptTuningConfig(
+                    virtualTokens == null ? VIRTUAL_TOKENS : virtualTokens,
+                    Choices.of("--prompt-tuning-init", start, PromptTuningConfig.Init.class),
+                    promptText == null ? "" : promptText,
+                    seed);
         }
         if (wanted == Method.FULL) {
             Set<FullConfig.Part> frozen = EnumSet.noneOf(FullConfig.Part.class);

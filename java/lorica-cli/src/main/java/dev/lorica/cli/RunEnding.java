@@ -189,6 +189,10 @@ record RunEnding(
                                     output.resolve(TrainCommand.MODEL_FILE).toString()));
             return;
         }
+        if (trained == Method.PROMPT_TUNING) {
+            terminal.out().println("llama.cpp has no trained prompts; PEFT has.");
+            return;
+        }
         boolean whole = adapter.tensors().stream().anyMatch(Adapter.Tensor::isWhole);
         if (adapter.info().useDora() || whole || trained != Method.LORA) {
             String what = trained == Method.IA3

@@ -143,7 +143,7 @@ class ClassifierTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = {"lora", "ia3", "bitfit"})
+    @ValueSource(strings = {"lora", "ia3", "bitfit", "full", "prompt-tuning"})
     void goesOnFromACheckpointToTheVeryBytes(String method) throws IOException {
         Path data = reviews();
         String[] more = {
@@ -167,6 +167,17 @@ class ClassifierTest {
         }
         Program.run(Program.with(plain, Program.with(more, "--resume"))).succeeds();
         assertThat(Files.readAllBytes(whole)).isEqualTo(bytes);
+        if (!method.equals("bitfit") && !method.equals("full")) {
+            String[] classify = {
+                "classify", "--model=" + model("bert"), "--adapter=" + folder.resolve("whole"), "--text=thes", "--json"
+            };
+            JsonNode ours = Program.run(classify).succeeds().json().get("results");
+            Files.delete(whole);
+            Files.delete(folder.resolve("whole").resolve("lorica_adapter.json"));
+            JsonNode ofPeft = Program.run(classify).succeeds().json().get("results");
+            assertThat(ofPeft.get(0).get("scores").get("LABEL_0").asDouble())
+                    .isCloseTo(ours.get(0).get("scores").get("bad").asDouble(), offset(1e-5));
+        }
     }
 
     @Test

@@ -98,10 +98,7 @@ class MethodsTest {
         Program.run("merge", "--model=" + Program.model(), "--adapter=" + output, "--output=" + merged, "--type=F32")
                 .succeeds();
         assertThat(generate(ask, "--model=" + merged)).isEqualTo(tuned);
-        JsonNode live = Program.run(
-                        "eval", "--model=" + Program.model(), "--adapter=" + output, "--data=" + data, "--json")
-                .succeeds()
-                .json();
+        JsonNode live = evaluate(output);
         JsonNode folded = Program.run("eval", "--model=" + merged, "--data=" + data, "--json")
                 .succeeds()
                 .json();
@@ -127,11 +124,79 @@ class MethodsTest {
                 .failsWith(ExitCode.FAILED, "cannot be added to others");
     }
 
+    private JsonNode evaluate(Path adapter) {
+        return Program.run("eval", "--model=" + Program.model(), "--adapter=" + adapter, "--data=" + data, "--json")
+                .succeeds()
+                .json();
+    }
+
+    private double tunedLoss(Path adapter) {
+        return evaluate(adapter).get("tuned").get("loss").asDouble();
+    }
+
     private static String generate(String[] ask, String... more) {
         List<String> arguments = new ArrayList<>(List.of("generate"));
         arguments.addAll(List.of(more));
         arguments.addAll(List.of(ask));
         return Program.run(arguments.toArray(String[]::new)).succeeds().out();
+    }
+
+    @Test
+    void aPromptIsTrainedResumedLookedAtAskedAndReadFromPeft() throws IOException {
+        Path output = folder.resolve("prompt");
+        Program trained = Program.run(train(
+                        output,
+                        "--method=prompt-tuning",
+                        "--num-virtual-tokens=5",
+                        "--prompt-tuning-init-text=Answer in a few words.",
+                        "--eval-data=" + data,
+                        "--json"))
+                .succeeds();
+        assertThat(trained.json().get("eval_loss").asDouble())
+                .isLessThan(trained.json().get("eval_loss_before").asDouble());
+        assertThat(trained.err()).contains("llama.cpp has no trained prompts").doesNotContain("llama-cli");
+        Path adapter = output.resolve(Adapter.FILE_NAME);
+        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
+        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
+        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+                .succeeds();
+        assertThat(adapter).hasSameBinaryContentAs(first);
+
+        JsonNode info =
+                Program.run("info", output.toString(), "--json").succeeds().json();
+        assertThat(info.get("type").asText()).isEqualTo("prompt_tuning");
+        assertThat(info.get("virtual_tokens").asInt()).isEqualTo(5);
+        Path peft = Files.createDirectories(folder.resolve("peft"));
+        for (String name : List.of(Adapter.PEFT_CONFIG_NAME, Adapter.PEFT_FILE_NAME)) {
+            Files.copy(output.resolve(name), peft.resolve(name));
+        }
+        assertThat(Program.run("info", peft.toString(), "--json")
+                        .succeeds()
+                        .json()
+                        .get("virtual_tokens")
+                        .asInt())
+                .isEqualTo(5);
+        double tuned = tunedLoss(output);
+        assertThat(tuned).isLessThan(evaluate(output).get("base").get("loss").asDouble());
+        assertThat(tunedLoss(peft)).isEqualTo(tuned);
+        String[] ask = {"--prompt=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        assertThat(generate(ask, "--model=" + Program.model(), "--adapter=" + peft))
+                .isEqualTo(generate(ask, "--model=" + Program.model(), "--adapter=" + output));
+        Program.run(
+                        "merge",
+                        "--model=" + Program.model(),
+                        "--adapter=" + output,
+                        "--output=" + folder.resolve("merged.gguf"))
+                .failsWith(ExitCode.FAILED, "a prompt cannot be folded into a model");
+        Program.run(
+                        "export",
+                        "--model=" + Program.model(),
+                        "--adapter=" + output,
+                        "--format=gguf",
+                        "--output=" + folder.resolve("exported"))
+                .failsWith(ExitCode.FAILED, "cannot be a LoRA file for llama.cpp, nor can it be folded into a model");
+        Program.run("plan", "--model=" + Program.model(), "--method=prompt-tuning", "--json")
+                .succeeds();
     }
 
     @Test
@@ -180,6 +245,10 @@ class MethodsTest {
                 .failsWith(ExitCode.FAILED, "--train-layers and --freeze say what is trained");
         Program.run(train(output, "--modules-to-save=score"))
                 .failsWith(ExitCode.FAILED, "module to save 'score' does not exist");
+        Program.run(train(output, "--num-virtual-tokens=4"))
+                .failsWith(ExitCode.FAILED, "--num-virtual-tokens belongs to --method prompt-tuning");
+        Program.run(train(output, "--method=prompt-tuning", "--prompt-tuning-init=text"))
+                .failsWith(ExitCode.FAILED, "there is no text to begin with");
         Program.run(train(output, "--method=lore")).failsWith(ExitCode.FAILED, "--method");
         Program.run(train(output, "--method=ia3", "--target-modules=k_proj", "--feedforward-modules=down_proj"))
                 .failsWith(ExitCode.FAILED, "'down_proj' is none of the target modules");

@@ -101,14 +101,19 @@ public final class Adapter implements AutoCloseable {
         if (config instanceof LoraConfig lora) {
             return create(model, lora, outputs);
         }
+        if (config instanceof PromptTuningConfig prompt) {
+            NativeAdapter engine = NativeAdapter.prompt(
+                    Inner.MODEL.of(model), prompt.numVirtualTokens(), prompt.ids(model), prompt.seed(), outputs);
+            return new Adapter(model, engine, AdapterMetadata.of(model, config));
+        }
         Ia3Config ia3 = config instanceof Ia3Config one ? one : Ia3Config.defaults();
         FullConfig full = config instanceof FullConfig one ? one : FullConfig.defaults();
         NativeAdapter engine = NativeAdapter.create(
                 Inner.MODEL.of(model),
                 new NativeAdapter.Other(
                         config.method().code,
-                        String.join(",", ia3.targetModules()),
-                        String.join(",", ia3.feedforwardModules()),
+                        TargetModules.named(ia3.targetModules(), model),
+                        TargetModules.named(ia3.feedforwardModules(), model),
                         full.layersInWords(),
                         full.frozenInWords()),
                 outputs);
@@ -231,19 +236,21 @@ public final class Adapter implements AutoCloseable {
     }
 
     public AdapterInfo info() {
-        return engine.info((rank, alpha, scale, dropout, rslora, dora, pairs, parameters, modules, base, method) ->
-                new AdapterInfo(
-                        rank,
-                        alpha,
-                        scale,
-                        dropout,
-                        rslora,
-                        dora,
-                        pairs,
-                        parameters,
-                        modules,
-                        base,
-                        Method.of(method)));
+        return engine.info(
+                (rank, alpha, scale, dropout, rslora, dora, pairs, parameters, modules, base, method, virtual) ->
+                        new AdapterInfo(
+                                rank,
+                                alpha,
+                                scale,
+                                dropout,
+                                rslora,
+                                dora,
+                                pairs,
+                                parameters,
+                                modules,
+                                base,
+                                Method.of(method),
+                                virtual));
     }
 
     /** @throws InvalidArgumentException if it belongs to another model */

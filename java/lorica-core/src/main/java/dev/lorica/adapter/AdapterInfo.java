@@ -16,6 +16,7 @@ import java.util.List;
  * @param targetModules   the modules that it changes, by their Hugging Face names
  * @param baseFingerprint of the base that it was trained on, {@code ""} when its file does not say
  * @param method          rank, alpha and pairs are 0 where it is not LoRA
+ * @param virtualTokens   in front of every text
  */
 public record AdapterInfo(
         int rank,
@@ -28,4 +29,5 @@ public record AdapterInfo(
         long parameters,
         List<String> targetModules,
         String baseFingerprint,
-        Method method) {}
+        Method method,
+        int virtualTokens) {}

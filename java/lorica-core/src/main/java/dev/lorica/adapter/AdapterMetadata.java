@@ -32,6 +32,7 @@ import org.slf4j.LoggerFactory;
  * @param lora          what it was made with, of a LoRA
  * @param ia3           the same of an IA3
  * @param full          the same of full fine-tuning
+ * @param promptTuning  the same of prompt tuning
  * @param template      what stood around the prompts that it was trained on; generation puts the same there
  * @param special       the special tokens of the training examples
  * @param training      how it was trained, setting by setting; {@code TrainingConfig.of} reads it
@@ -44,6 +45,7 @@ public record AdapterMetadata(
         LoraConfig lora,
         Ia3Config ia3,
         FullConfig full,
+        PromptTuningConfig promptTuning,
         PromptTemplate template,
         SpecialTokens special,
         Map<String, Object> training,
@@ -89,6 +91,7 @@ public record AdapterMetadata(
                 config instanceof LoraConfig lora ? lora : null,
                 config instanceof Ia3Config ia3 ? ia3 : null,
                 config instanceof FullConfig full ? full : null,
+                config instanceof PromptTuningConfig prompt ? prompt : null,
                 null,
                 null,
                 null,
@@ -99,7 +102,17 @@ public record AdapterMetadata(
     public AdapterMetadata trained(
             PromptTemplate template, SpecialTokens special, Map<String, Object> training, Map<String, Object> result) {
         return new AdapterMetadata(
-                Lorica.version(), baseModel, method, lora, ia3, full, template, special, training, result);
+                Lorica.version(),
+                baseModel,
+                method,
+                lora,
+                ia3,
+                full,
+                promptTuning,
+                template,
+                special,
+                training,
+                result);
     }
 
     /** Reads the side file in {@code folder}; {@code null} when there is none. */
@@ -120,6 +133,10 @@ public record AdapterMetadata(
                     readable(file, "lora", () -> Json.withDefaults(json.get("lora"), LoraConfig.defaults())),
                     readable(file, "ia3", () -> Json.withDefaults(json.get("ia3"), Ia3Config.defaults())),
                     readable(file, "full", () -> Json.withDefaults(json.get("full"), FullConfig.defaults())),
+                    readable(
+                            file,
+                            "prompt_tuning",
+                            () -> Json.withDefaults(json.get("prompt_tuning"), PromptTuningConfig.of(1))),
                     Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),
                     readable(file, "special", () -> Json.MAPPER.treeToValue(json.get("special"), SpecialTokens.class)),
                     readable(file, "training", () -> Json.MAPPER.treeToValue(json.get("training"), Settings.class)),

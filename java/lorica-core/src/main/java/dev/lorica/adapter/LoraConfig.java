@@ -21,7 +21,10 @@ import java.util.Map;
  * @param seed          of A's first values; the same seed gives the same A on every device and platform
  * @param targetModules {@code target_modules}: {@code q_proj}, {@code k_proj}, {@code v_proj}, {@code o_proj},
  *                      {@code gate_proj}, {@code up_proj}, {@code down_proj}, GGUF's names for them, full tensor names such as
- *                      {@code blk.3.attn_q}, or {@link #ALL_LINEAR}, or {@link #DEFAULT_MODULES}
+ *                      {@code blk.3.attn_q}, or {@link #ALL_LINEAR}, or {@link #DEFAULT_MODULES}.
+ *                      A name with other signs than letters, digits, {@code .}, {@code _}, {@code -} and {@code :} is a regular
+ *                      expression for the whole of a layer's name, Hugging Face's or GGUF's.
+ * @param excludeModules {@code exclude_modules}: which of them are not adapted, by names or regular expressions
  * @param layersToTransform {@code layers_to_transform}: the layers, from 0, in which they are adapted; empty: all
  * @param rankPattern   {@code rank_pattern}: ranks of modules whose name ends with the key, a name or a regular expression; the
  *                      first that fits counts
@@ -40,6 +43,7 @@ public record LoraConfig(
         Init init,
         long seed,
         List<String> targetModules,
+        List<String> excludeModules,
         List<Integer> layersToTransform,
         Map<String, Integer> rankPattern,
         Map<String, Double> alphaPattern,
@@ -100,6 +104,7 @@ public record LoraConfig(
         Arguments.given(bias, "bias");
         modulesToSave = Arguments.all(modulesToSave, "modulesToSave");
         targetModules = Arguments.all(targetModules, "targetModules");
+        excludeModules = Arguments.all(excludeModules, "excludeModules");
         layersToTransform = Arguments.all(layersToTransform, "layersToTransform");
         rankPattern = Arguments.all(rankPattern, "rankPattern");
         alphaPattern = Arguments.all(alphaPattern, "alphaPattern");
@@ -142,6 +147,7 @@ public record LoraConfig(
         private Init init = Init.DEFAULT;
         private long seed = 42;
         private List<String> targetModules = List.of(ALL_LINEAR);
+        private List<String> excludeModules = List.of();
         private List<Integer> layersToTransform = List.of();
         private Map<String, Integer> rankPattern = Map.of();
         private Map<String, Double> alphaPattern = Map.of();
@@ -195,6 +201,11 @@ public record LoraConfig(
             return this;
         }
 
+        public Builder excludeModules(List<String> value) {
+            excludeModules = value;
+            return this;
+        }
+
         public Builder layersToTransform(List<Integer> value) {
             layersToTransform = value;
             return this;
@@ -230,6 +241,7 @@ public record LoraConfig(
                     init,
                     seed,
                     targetModules,
+                    excludeModules,
                     layersToTransform,
                     rankPattern,
                     alphaPattern,

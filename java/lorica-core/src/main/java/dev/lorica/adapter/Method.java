@@ -12,7 +12,9 @@ public enum Method {
     /** Biases, and norms with them (Ben Zaken et al. 2021): {@link BitFitConfig}. */
     BITFIT(NativeAdapter.METHOD_BITFIT),
     /** The model's own weights, all or some: {@link FullConfig}. */
-    FULL(NativeAdapter.METHOD_FULL);
+    FULL(NativeAdapter.METHOD_FULL),
+    /** Embeddings in front of every text (Lester et al. 2021): {@link PromptTuningConfig}. */
+    PROMPT_TUNING(NativeAdapter.METHOD_PROMPT_TUNING);
 
     final int code;
 
@@ -31,6 +33,6 @@ public enum Method {
 
     @Override
     public String toString() {
-        return name().toLowerCase(Locale.ROOT);
+        return name().toLowerCase(Locale.ROOT).replace('_', '-');
     }
 }

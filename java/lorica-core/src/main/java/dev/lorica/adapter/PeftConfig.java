@@ -159,12 +159,11 @@ record PeftConfig(
     private static void refuseWhatIsNotComputed(Path file, JsonNode json) {
         String type = required(file, json, "peft_type").asText();
         if (!type.equals("LORA")) {
-            throw new UnsupportedException(
-                    file + ": peft_type " + quoted(type) + " is not supported; LORA and IA3 are");
+            throw new UnsupportedException(file + ": peft_type " + quoted(type)
+                    + " is not supported; LORA, IA3, PROMPT_TUNING and P_TUNING are");
         }
         String task = json.path("task_type").asText("CAUSAL_LM");
-        if (!isAbsent(json.path("task_type"))
-                && !List.of("CAUSAL_LM", "SEQ_CLS").contains(task)) {
+        if (!isAbsent(json.path("task_type")) && !PeftFolder.TASKS.contains(task)) {
             throw new UnsupportedException(
                     file + ": task_type " + quoted(task) + " is not supported; CAUSAL_LM and SEQ_CLS are");
         }

@@ -42,6 +42,10 @@ final class PeftFolder {
             JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
     private static final int NAMED_KEYS = 3;
     static final String PREFIX = "base_model.model.";
+    private static final Set<String> CLASSIFIERS = Set.of("classifier", "score", "pre_classifier", "bert.pooler.dense");
+    static final List<String> TASKS = List.of("CAUSAL_LM", "SEQ_CLS");
+    /** Of prompts, which stand beside the model and are not in it. */
+    static final String PROMPT_PREFIX = "base_model.";
 
     /** What PEFT stores of a layer. */
     private enum Part {
@@ -78,6 +82,7 @@ final class PeftFolder {
                 switch (adapter.info().method()) {
                     case LORA -> writeLora(adapter, weights, baseModel);
                     case IA3 -> PeftIa3.write(adapter, weights, baseModel);
+                    case PROMPT_TUNING -> PeftPrompt.write(adapter, weights, baseModel);
                     case BITFIT ->
                         throw new UnsupportedException(
                                 "PEFT has no adapters of method bitfit; lorica merge makes a model"
@@ -102,7 +107,7 @@ final class PeftFolder {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
             if (tensor.isOfClassifier()) {
-                addClassifier(adapter, tensor, index, layers, weights);
+                addClassifier(adapter, tensor, index, PREFIX, layers, weights);
                 continue;
             }
             if (tensor.isWhole()) {
@@ -120,9 +125,14 @@ final class PeftFolder {
     }
 
     static void addClassifier(
-            Adapter adapter, Adapter.Tensor tensor, int index, List<LinearLayer> layers, SafetensorsWriter weights) {
+            Adapter adapter,
+            Adapter.Tensor tensor,
+            int index,
+            String prefix,
+            List<LinearLayer> layers,
+            SafetensorsWriter weights) {
         weights.add(
-                PREFIX + classifierName(tensor.name(), layers),
+                prefix + classifierName(tensor.name(), layers),
                 tensor.isVector() ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
                 () -> adapter.values(index));
     }
@@ -142,6 +152,11 @@ final class PeftFolder {
             module = "score";
         }
         return module + tensor.substring(tensor.lastIndexOf('.'));
+    }
+
+    /** Whether PEFT's name of a module means one of a classifier. */
+    static boolean isOfClassifier(String module) {
+        return CLASSIFIERS.contains(module);
     }
 
     /** The modules of the classifier, which PEFT keeps whole. */
@@ -248,17 +263,22 @@ final class PeftFolder {
                 return PeftIa3.read(model, folder.resolve(CONFIG), json, weights);
             }
         }
+        if (PeftPrompt.TYPES.contains(json.path("peft_type").asText())) {
+            try (SafetensorsFile weights = openWeights(folder)) {
+                return PeftPrompt.read(model, folder.resolve(CONFIG), json, weights);
+            }
+        }
         PeftConfig config = PeftConfig.read(folder.resolve(CONFIG));
         List<LinearLayer> all = LinearLayer.of(model);
         Set<LinearLayer> targets = targets(config, all, model.info().layers());
         try (SafetensorsFile weights = openWeights(folder)) {
-            Labels labels = labels(weights, all);
+            Labels labels = labels(weights, PREFIX, all);
             PeftWhole whole = new PeftWhole(model);
             List<String> modules = whole.named(config.modulesToSave());
             Set<String> adapted = targets.stream().map(LinearLayer::gguf).collect(Collectors.toSet());
             Set<String> others = whole.keys(modules, config.bias(), adapted);
             if (labels != null) {
-                others.addAll(classifierKeys(weights, all));
+                others.addAll(classifierKeys(weights, PREFIX, all));
             }
             checkKeys(weights, targets, config.useDora(), others);
             List<String> names = new ArrayList<>();
@@ -290,7 +310,7 @@ final class PeftFolder {
                 for (int i = 0; i < tensors.size(); i++) {
                     Adapter.Tensor tensor = tensors.get(i);
                     if (tensor.isOfClassifier()) {
-                        readClassifier(adapter, i, weights, all);
+                        readClassifier(adapter, i, weights, PREFIX, all);
                         changesNothing = false;
                         continue;
                     }
@@ -331,10 +351,10 @@ final class PeftFolder {
         }
     }
 
-    private static Set<String> classifierKeys(SafetensorsFile weights, List<LinearLayer> all) {
+    static Set<String> classifierKeys(SafetensorsFile weights, String prefix, List<LinearLayer> all) {
         Set<String> keys = new LinkedHashSet<>();
         for (String name : List.of("cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias")) {
-            String key = PREFIX + classifierName(name, all);
+            String key = prefix + classifierName(name, all);
             if (weights.tensors().containsKey(key)) {
                 keys.add(key);
             }
@@ -343,14 +363,15 @@ final class PeftFolder {
     }
 
     /** Of its classifier, whose outputs PEFT has no names for; {@code null} where there is none. */
-    private static Labels labels(SafetensorsFile weights, List<LinearLayer> all) {
-        SafetensorsFile.Tensor out = weights.tensors().get(PREFIX + classifierName("cls.output.weight", all));
+    static Labels labels(SafetensorsFile weights, String prefix, List<LinearLayer> all) {
+        SafetensorsFile.Tensor out = weights.tensors().get(prefix + classifierName("cls.output.weight", all));
         return out == null ? null : Labels.of(Math.toIntExact(out.shape().get(0)), "", List.of());
     }
 
-    private static void readClassifier(Adapter adapter, int index, SafetensorsFile weights, List<LinearLayer> all) {
+    static void readClassifier(
+            Adapter adapter, int index, SafetensorsFile weights, String prefix, List<LinearLayer> all) {
         Adapter.Tensor tensor = adapter.tensors().get(index);
-        String key = PREFIX + classifierName(tensor.name(), all);
+        String key = prefix + classifierName(tensor.name(), all);
         SafetensorsFile.Tensor stored = weights.tensors().get(key);
         if (stored == null || stored.shape().stream().reduce(1L, (a, b) -> a * b) != tensor.rows() * tensor.columns()) {
             throw new MismatchException(weights.path() + ": \"" + key + "\" "

@@ -2,6 +2,7 @@ package dev.lorica.adapter;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.Model;
+import dev.lorica.data.Labels;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.MismatchException;
 import dev.lorica.exceptions.UnsupportedException;
@@ -40,7 +41,7 @@ final class PeftIa3 {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
             if (tensor.isOfClassifier()) {
-                PeftFolder.addClassifier(adapter, tensor, index, all, weights);
+                PeftFolder.addClassifier(adapter, tensor, index, PeftFolder.PREFIX, all, weights);
                 continue;
             }
             LinearLayer layer = LinearLayer.ofTensor(all, tensor.name());
@@ -72,17 +73,23 @@ final class PeftIa3 {
 
     static Adapter read(Model model, Path file, JsonNode json, SafetensorsFile weights) {
         String task = json.path("task_type").asText("CAUSAL_LM");
-        if (json.hasNonNull("task_type") && !task.equals("CAUSAL_LM")) {
-            throw new UnsupportedException(file + ": task_type \"" + task + "\" is not supported; CAUSAL_LM is");
+        if (json.hasNonNull("task_type") && !PeftFolder.TASKS.contains(task)) {
+            throw new UnsupportedException(
+                    file + ": task_type \"" + task + "\" is not supported; CAUSAL_LM and SEQ_CLS are");
         }
+        List<LinearLayer> all = LinearLayer.of(model);
+        Labels labels = PeftFolder.labels(weights, PeftFolder.PREFIX, all);
         JsonNode saved = json.path("modules_to_save");
-        if (saved.isContainerNode() && !saved.isEmpty()) {
-            throw new UnsupportedException(file + ": modules_to_save is set, which is not supported");
+        for (JsonNode name : saved) {
+            if (labels == null || !PeftFolder.isOfClassifier(name.asText())) {
+                throw new UnsupportedException(
+                        file + ": modules_to_save has " + name + "; beside IA3 a classifier alone is supported");
+            }
         }
         Predicate<String> targeted = matcher(file, json, "target_modules");
         Predicate<String> excluded = matcher(file, json, "exclude_modules");
         Predicate<String> ofInput = matcher(file, json, "feedforward_modules");
-        List<LinearLayer> layers = LinearLayer.of(model).stream()
+        List<LinearLayer> layers = all.stream()
                 .filter(layer -> targeted.test(layer.peft()) && !excluded.test(layer.peft()))
                 .toList();
         if (layers.isEmpty()) {
@@ -90,17 +97,24 @@ final class PeftIa3 {
         }
         Set<String> keys = new LinkedHashSet<>();
         layers.forEach(layer -> keys.add(key(layer)));
+        if (labels != null) {
+            keys.addAll(PeftFolder.classifierKeys(weights, PeftFolder.PREFIX, all));
+        }
         PeftFolder.checkKeys(weights, keys);
         List<String> targets = layers.stream().map(LinearLayer::gguf).toList();
         List<String> feedforward = layers.stream()
                 .filter(layer -> ofInput.test(layer.peft()))
                 .map(LinearLayer::gguf)
                 .toList();
-        Adapter adapter = Adapter.create(model, (AdapterConfig) new Ia3Config(targets, feedforward));
+        Adapter adapter = Adapter.create(model, new Ia3Config(targets, feedforward), labels);
         try {
             List<Adapter.Tensor> tensors = adapter.tensors();
             for (int i = 0; i < tensors.size(); i++) {
                 Adapter.Tensor tensor = tensors.get(i);
+                if (tensor.isOfClassifier()) {
+                    PeftFolder.readClassifier(adapter, i, weights, PeftFolder.PREFIX, all);
+                    continue;
+                }
                 LinearLayer layer = LinearLayer.ofTensor(layers, tensor.name());
                 SafetensorsFile.Tensor stored = weights.tensors().get(key(layer));
                 List<Long> shape = List.of(tensor.rows(), tensor.columns());
@@ -112,7 +126,7 @@ final class PeftIa3 {
                 PeftFolder.checkFinite(weights, stored, values);
                 adapter.setValues(i, tensor.rows() == 1 ? values : layer.order().toGguf(values));
             }
-            if (!adapter.hasEffect()) {
+            if (labels == null && !adapter.hasEffect()) {
                 throw new FileFormatException(
                         weights.path() + " has no effect: every factor is 1; was it saved before it was trained?");
             }

@@ -19,7 +19,9 @@ final class TargetModules {
     static String of(LoraConfig config, Model model) {
         boolean plain = config.rankPattern().isEmpty()
                 && config.alphaPattern().isEmpty()
-                && config.layersToTransform().isEmpty();
+                && config.layersToTransform().isEmpty()
+                && config.excludeModules().isEmpty()
+                && config.targetModules().stream().noneMatch(TargetModules::isPattern);
         if (plain) {
             return String.join(",", config.targetModules());
         }
@@ -34,7 +36,7 @@ final class TargetModules {
         Map<LinearLayer, String> suffixes = new LinkedHashMap<>();
         List<String> unknown = new ArrayList<>();
         for (String target : config.targetModules()) {
-            int colon = target.indexOf(':');
+            int colon = isPattern(target) ? -1 : target.indexOf(':');
             String name = colon < 0 ? target : target.substring(0, colon);
             List<LinearLayer> meant = layersOf(name, config.layersToTransform(), all);
             meant.forEach(layer -> suffixes.put(layer, colon < 0 ? "" : target.substring(colon)));
@@ -42,6 +44,7 @@ final class TargetModules {
                 unknown.add(target);
             }
         }
+        exclude(config.excludeModules(), suffixes);
         Map<LinearLayer, Integer> ranks = matches("rank pattern", config.rankPattern(), suffixes.keySet());
         Map<LinearLayer, Double> alphas = matches("alpha pattern", config.alphaPattern(), suffixes.keySet());
         List<String> names = new ArrayList<>();
@@ -57,9 +60,65 @@ final class TargetModules {
         return String.join(",", names);
     }
 
+    /** Names as they are; regular expressions as the full names of the layers that they fit. */
+    static String named(List<String> targets, Model model) {
+        List<LinearLayer> all = LinearLayer.of(model);
+        List<String> names = new ArrayList<>();
+        for (String target : targets) {
+            if (isPattern(target)) {
+                layersOf(target, List.of(), all).forEach(layer -> names.add(layer.gguf()));
+            } else {
+                names.add(target);
+            }
+        }
+        return String.join(",", names);
+    }
+
+    /** Whether it is a regular expression, as no name has such signs. */
+    private static boolean isPattern(String target) {
+        return !target.matches("[\\w.:-]*");
+    }
+
+    private static boolean fits(Pattern pattern, LinearLayer layer) {
+        return pattern.matcher(layer.peft()).matches()
+                || pattern.matcher(layer.gguf()).matches();
+    }
+
+    private static void exclude(List<String> excluded, Map<LinearLayer, String> layers) {
+        for (String name : excluded) {
+            Pattern pattern = isPattern(name) ? whole("exclude modules", name) : null;
+            boolean any = layers.keySet()
+                    .removeIf(layer -> pattern != null
+                            ? fits(pattern, layer)
+                            : layer.gguf().equals(name)
+                                    || layer.isNamed(name)
+                                    || PeftConfig.isNamed(layer.peft(), name));
+            if (!any) {
+                throw new InvalidArgumentException(
+                        "exclude modules \"" + name + "\" fits none of the modules that would be adapted");
+            }
+        }
+        if (!excluded.isEmpty() && layers.isEmpty()) {
+            throw new InvalidArgumentException("exclude modules leaves nothing to adapt");
+        }
+    }
+
     /** The layers that {@code name} stands for; a full name stands for itself, whatever layers are to be transformed. */
     private static List<LinearLayer> layersOf(String name, List<Integer> transformed, List<LinearLayer> all) {
         List<LinearLayer> meant = new ArrayList<>();
+        if (isPattern(name)) {
+            Pattern pattern = whole("target modules", name);
+            all.stream()
+                    .filter(layer -> fits(pattern, layer))
+                    .filter(layer -> transformed.isEmpty() || transformed.contains(layer.index()))
+                    .forEach(meant::add);
+            if (meant.isEmpty()) {
+                throw new InvalidArgumentException(
+                        "target modules \"" + name + "\" fits no layer's whole name, such as "
+                                + all.get(0).peft() + " or " + all.get(0).gguf());
+            }
+            return meant;
+        }
         for (LinearLayer layer : all) {
             boolean full =
                     name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
@@ -83,8 +142,7 @@ final class TargetModules {
             Pattern pattern = compile(what, text);
             boolean any = false;
             for (LinearLayer layer : layers) {
-                if (pattern.matcher(layer.peft()).matches()
-                        || pattern.matcher(layer.gguf()).matches()) {
+                if (fits(pattern, layer)) {
                     found.putIfAbsent(layer, value);
                     any = true;
                 }
@@ -98,9 +156,15 @@ final class TargetModules {
         return found;
     }
 
+    /** From the end of a name, or from a dot on. */
     private static Pattern compile(String what, String text) {
+        whole(what, text);
+        return Pattern.compile("(.*\\.)?(" + text + ")");
+    }
+
+    private static Pattern whole(String what, String text) {
         try {
-            return Pattern.compile("(.*\\.)?(" + text + ")");
+            return Pattern.compile(text);
         } catch (PatternSyntaxException e) {
             throw new InvalidArgumentException(
                     what + " \"" + text + "\" is no regular expression: " + e.getDescription());

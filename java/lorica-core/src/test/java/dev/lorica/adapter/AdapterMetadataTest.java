@@ -32,6 +32,7 @@ class AdapterMetadataTest {
                     .build(),
             null,
             null,
+            null,
             PromptTemplate.INSTRUCTION,
             new AdapterMetadata.SpecialTokens(1, 2),
             Json.toMap(TrainingConfig.builder()

@@ -12,6 +12,7 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.MismatchException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -57,6 +58,39 @@ class AdapterTest {
                     .isEqualTo(info.parameters());
             assertThat(adapter.tensors().get(0).name()).isEqualTo("blk.0.attn_q.weight.lora_a");
             assertThat(adapter.tensors().get(0).rows()).isEqualTo(4);
+        }
+    }
+
+    @Test
+    void targetModulesMayBeARegularExpressionAndSomeExcluded() {
+        LoraConfig.Builder config = LoraConfig.builder().rank(2).targetModules(".*layers\\.[01]\\..*(q|k|v)_proj");
+        assertThat(bases(config.build())).hasSize(6).contains("blk.0.attn_k", "blk.1.attn_v");
+        assertThat(bases(config.excludeModules(List.of("k_proj")).build()))
+                .containsExactly("blk.0.attn_q", "blk.0.attn_v", "blk.1.attn_q", "blk.1.attn_v");
+        assertThat(bases(
+                        config.excludeModules(List.of("k_proj", "blk\\.1\\..*")).build()))
+                .containsExactly("blk.0.attn_q", "blk.0.attn_v");
+        assertThatThrownBy(() -> Adapter.create(
+                        model, config.excludeModules(List.of("o_proj")).build()))
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessage("exclude modules \"o_proj\" fits none of the modules that would be adapted");
+        assertThatThrownBy(() -> Adapter.create(
+                        model,
+                        LoraConfig.builder().targetModules("q_pro[j", "x").build()))
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessageContaining("\"q_pro[j\" is no regular expression");
+        assertThatThrownBy(() -> Adapter.create(
+                        model, LoraConfig.builder().targetModules("q_.*").build()))
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessageContaining("\"q_.*\" fits no layer's whole name, such as model.layers.0.self_attn.q_proj");
+    }
+
+    private static List<String> bases(LoraConfig config) {
+        try (Adapter adapter = Adapter.create(model, config)) {
+            return adapter.tensors().stream()
+                    .filter(Adapter.Tensor::isA)
+                    .map(tensor -> tensor.name().replaceFirst("\\.weight\\.lora_a$", ""))
+                    .toList();
         }
     }
 

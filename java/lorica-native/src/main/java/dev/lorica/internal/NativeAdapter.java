@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Function;
 import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.IntPointer;
 import org.bytedeco.javacpp.PointerPointer;
 
 /** An adapter, as the native library holds it. */
@@ -22,6 +23,7 @@ public final class NativeAdapter implements AutoCloseable {
     public static final int METHOD_IA3 = Lorica.LORICA_METHOD_IA3;
     public static final int METHOD_BITFIT = Lorica.LORICA_METHOD_BITFIT;
     public static final int METHOD_FULL = Lorica.LORICA_METHOD_FULL;
+    public static final int METHOD_PROMPT_TUNING = Lorica.LORICA_METHOD_PROMPT_TUNING;
     public static final int BIASES_NONE = Lorica.LORICA_BIASES_NONE;
     public static final int BIASES_LORA_ONLY = Lorica.LORICA_BIASES_LORA_ONLY;
     public static final int BIASES_ALL = Lorica.LORICA_BIASES_ALL;
@@ -147,6 +149,32 @@ public final class NativeAdapter implements AutoCloseable {
         return new NativeAdapter(model, pointer);
     }
 
+    /**
+     * Embeddings in front of every text.
+     *
+     * @param ids the tokens as whose embeddings they begin; {@code null}: N(0, 1)
+     */
+    public static NativeAdapter prompt(NativeModel model, int virtualTokens, int[] ids, long seed, Outputs outputs) {
+        lorica_adapter pointer = new lorica_adapter();
+        try (NativeOutputs classifier = new NativeOutputs(outputs);
+                IntPointer tokens = ids == null ? null : Memory.ints(ids.length);
+                lorica_adapter_params params = Structs.defaults(
+                        lorica_adapter_params::new,
+                        lorica_adapter_params::struct_size,
+                        Lorica::lorica_adapter_default_params)) {
+            if (tokens != null) {
+                tokens.put(ids, 0, ids.length);
+            }
+            params.method(METHOD_PROMPT_TUNING)
+                    .seed(seed)
+                    .n_virtual_tokens(virtualTokens)
+                    .virtual_ids(tokens);
+            classifier.into(params);
+            check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
+        }
+        return new NativeAdapter(model, pointer);
+    }
+
     public static NativeAdapter load(NativeModel model, String file) {
         lorica_adapter pointer = new lorica_adapter();
         try (BytePointer path = Text.copy("the path", file)) {
@@ -179,7 +207,8 @@ public final class NativeAdapter implements AutoCloseable {
                 long parameters,
                 List<String> targetModules,
                 String baseFingerprint,
-                int method);
+                int method,
+                int virtualTokens);
     }
 
     public <R> R info(Info<R> info) {
@@ -197,7 +226,8 @@ public final class NativeAdapter implements AutoCloseable {
                         i.n_params(),
                         List.of(Text.of(i.target_modules()).split(",")),
                         Text.of(i.base_fingerprint()),
-                        i.method());
+                        i.method(),
+                        i.n_virtual_tokens());
             }
         });
     }

@@ -371,9 +371,12 @@ public static final int
                                  l[1, in]; all begin as 1 */
     LORICA_METHOD_BITFIT = 2, /* BitFit (Ben Zaken et al. 2021): the biases of the linear layers, and the norms with
                                  them; they begin as the model's. A model without biases trains its norms alone. */
-    LORICA_METHOD_FULL = 3;    /* the model's own tensors, in f32 whatever the file has: quantized ones are expanded. An
+    LORICA_METHOD_FULL = 3,   /* the model's own tensors, in f32 whatever the file has: quantized ones are expanded. An
                                  embedding that is the head too is one tensor. Takes 4 bytes for each element, as many
                                  for its gradient, and 8 (AdamW) or 2 (with 8-bit state) for its moments. */
+    LORICA_METHOD_PROMPT_TUNING = 4; /* prompt tuning (Lester et al. 2021): n_virtual_tokens trained embeddings [n,
+                                       n_embd] in front of every text. They are in no batch, no cache's length and no
+                                       limit; positions count them. It has no scale and is merged into no model. */
 
 /* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
 /** enum lorica_trained_biases */
@@ -422,7 +425,8 @@ public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByP
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3" and "bitfit"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
+ * "ia3", "bitfit", "full" and "prompt_tuning", and a LoRA with tensors that were trained whole, "lora_and_weights" or
+ * "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
  * was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
@@ -432,13 +436,14 @@ public static native @Cast("lorica_status") int lorica_adapter_get_info(@Const l
 /* Multiplies the adapter's effect at run time; 1 is as trained, 0 is the base. Not stored. With DoRA, B A is
  * multiplied, and how far m is from |W|; with IA3 and BitFit, how far each number is from where it began. */
 public static native @Cast("lorica_status") int lorica_adapter_set_scale(lorica_adapter adapter, double factor);
-// Targeting lorica_adapter_tensor.java
-
-
 
 /* Whether anything is other than before training: a B that is not zero, or a tensor that is not where it began. Errors:
  * NON_FINITE for a number that is not finite, naming its tensor. */
+public static native @Cast("lorica_status") int lorica_adapter_check(@Const lorica_adapter adapter, @Cast("bool*") BoolPointer has_effect);
 public static native @Cast("lorica_status") int lorica_adapter_check(@Const lorica_adapter adapter, @Cast("bool*") boolean[] has_effect);
+// Targeting lorica_adapter_tensor.java
+
+
 
 public static native int lorica_adapter_n_tensors(@Const lorica_adapter adapter);
 public static native @Cast("lorica_status") int lorica_adapter_tensor_info(@Const lorica_adapter adapter, int i,
@@ -460,10 +465,10 @@ public static native @Cast("lorica_status") int lorica_write_default_params(lori
 
 /* Writes the model with the adapter folded in, W + scale B A, with DoRA times m / |W + scale B A|, where scale includes
  * the factor of lorica_adapter_set_scale; with IA3 its factors times the rows, with their biases, or the columns; with
- * BitFit the trained vectors in place of the model's, and a classifier with the keys by which llama.cpp computes with
- * it (pooling "rank"). The sum is computed in f32 and rounded once, to the type that the tensor gets. adapter may be
- * NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does not exist), UNSUPPORTED (a type that
- * needs an importance matrix), NON_FINITE, IO. */
+ * BitFit, full fine-tuning and modules to save the trained tensors in place of the model's, and a classifier with the
+ * keys by which llama.cpp computes with it (pooling "rank"). The sum is computed in f32 and rounded once, to the type
+ * that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does
+ * not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, @Cast("const char*") BytePointer path,
                                       @Const lorica_write_params params);
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, String path,

@@ -37,8 +37,9 @@ public class lorica_adapter_info extends Pointer {
     public native int n_pairs(); public native lorica_adapter_info n_pairs(int setter);             /* (A, B) pairs */
     public native @Cast("int64_t") long n_params(); public native lorica_adapter_info n_params(long setter);            /* trainable elements */
     public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_info target_modules(BytePointer setter); /* Hugging Face short names, comma-separated; owned by the adapter */
-    public native @Cast("const char*") BytePointer base_fingerprint(); public native lorica_adapter_info base_fingerprint(BytePointer setter); /* of the base it was trained on, "" when the file does not say; owned by the adapter */
-    public native @Cast("lorica_method") int method(); public native lorica_adapter_info method(int setter); /* rank, alpha and n_pairs are 0 where it is not LoRA; scale is the factor then */
-    public native int n_outputs(); public native lorica_adapter_info n_outputs(int setter);    /* of its classifier; 0: it has none */
-    public native @Cast("const char*") BytePointer problem(); public native lorica_adapter_info problem(BytePointer setter); /* as it was made with; owned by the adapter */
+    public native @Cast("const char*") BytePointer base_fingerprint(); public native lorica_adapter_info base_fingerprint(BytePointer setter);     /* of the base it was trained on, "" when the file does not say; owned by the adapter */
+    public native @Cast("lorica_method") int method(); public native lorica_adapter_info method(int setter);     /* rank, alpha and n_pairs are 0 where it is not LoRA; scale is the factor then */
+    public native int n_outputs(); public native lorica_adapter_info n_outputs(int setter);        /* of its classifier; 0: it has none */
+    public native @Cast("const char*") BytePointer problem(); public native lorica_adapter_info problem(BytePointer setter);     /* as it was made with; owned by the adapter */
+    public native int n_virtual_tokens(); public native lorica_adapter_info n_virtual_tokens(int setter); /* in front of every text */
 }

@@ -43,8 +43,8 @@ public class lorica_adapter_params extends Pointer {
                                     (PEFT's where nothing is named: q_proj and v_proj, or the one layer of q, k and v).
                                     A name may carry a rank and an alpha of its own:
                                     "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones.
-                                    "" with IA3: PEFT's for this architecture, with its feedforward_modules; not looked
-                                    at by BitFit. */
+                                    "" with IA3: PEFT's for this architecture, with its feedforward_modules, or k, v and
+                                    the last of the feed-forward layers where it has none; not looked at by others. */
     public native @Cast("lorica_method") int method(); public native lorica_adapter_params method(int setter);        /* what is above the seed is LoRA's alone */
     public native @Cast("const char*") BytePointer feedforward_modules(); public native lorica_adapter_params feedforward_modules(BytePointer setter); /* IA3: which of the target modules have their input multiplied; NULL: none */
     /* A classifier beside it, of any method: outputs of a text, which losses of the caller's are about. It stands on
@@ -52,12 +52,17 @@ public class lorica_adapter_params extends Pointer {
      * it is, and classifier; DistilBERT: pre_classifier and classifier; RoBERTa: dense and out_proj), or on the last
      * token of a decoder (score, without a bias). It is trained whole and stored with the adapter, and begins as the
      * model's where that has one of as many outputs, else as N(0, 0.02^2). */
-    public native int n_outputs(); public native lorica_adapter_params n_outputs(int setter);           /* 0: none */
+    public native int n_outputs(); public native lorica_adapter_params n_outputs(int setter);    /* 0: none */
     public native @Cast("const char*") BytePointer labels(int i); public native lorica_adapter_params labels(int i, BytePointer setter);
     public native @Cast("const char**") PointerPointer labels(); public native lorica_adapter_params labels(PointerPointer setter); /* [n_outputs] what the outputs are called; NULL: nothing */
-    public native @Cast("const char*") BytePointer problem(); public native lorica_adapter_params problem(BytePointer setter);        /* transformers' problem_type; NULL: "" */
-    public native @Cast("const char*") BytePointer modules_to_save(); public native lorica_adapter_params modules_to_save(BytePointer setter);
-    public native @Cast("lorica_trained_biases") int bias(); public native lorica_adapter_params bias(int setter);
-    public native @Cast("const char*") BytePointer layers(); public native lorica_adapter_params layers(BytePointer setter);
-    public native @Cast("const char*") BytePointer frozen(); public native lorica_adapter_params frozen(BytePointer setter);
+    public native @Cast("const char*") BytePointer problem(); public native lorica_adapter_params problem(BytePointer setter); /* transformers' problem_type; NULL: "" */
+    public native @Cast("const char*") BytePointer modules_to_save(); public native lorica_adapter_params modules_to_save(BytePointer setter); /* LoRA: comma-separated names of embeddings, norms, linear layers and the head (embed_tokens,
+                            lm_head, norm; or GGUF's) that are trained whole and stored with the adapter; NULL: none. As
+                            in PEFT, the head of a model that has none of its own is then no longer its embedding. */
+    public native @Cast("lorica_trained_biases") int bias(); public native lorica_adapter_params bias(int setter);  /* LoRA; not with DoRA */
+    public native @Cast("const char*") BytePointer layers(); public native lorica_adapter_params layers(BytePointer setter);         /* full: "0-3,7": these layers alone, nothing that is no layer; NULL: everything */
+    public native @Cast("const char*") BytePointer frozen(); public native lorica_adapter_params frozen(BytePointer setter);         /* full: "embed", "head" or "embed,head" are not trained; NULL: none */
+    public native int n_virtual_tokens(); public native lorica_adapter_params n_virtual_tokens(int setter);    /* prompts */
+    public native @Const IntPointer virtual_ids(); public native lorica_adapter_params virtual_ids(IntPointer setter); /* prompts [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL: N(0, 1)
+                                    by the seed */
 }

@@ -38,6 +38,7 @@ public class lorica_write_params extends Pointer {
                            which gives some tensors more bits. Q3_K, Q4_K and Q5_K mean the _M mix. As llama.cpp does it,
                            the output head gets at least Q6_K, and a tensor whose rows are no whole number of blocks the
                            next larger type that fits. NULL: every tensor keeps its type, but those that an adapter
-                           changes become F16. Norms and other vectors are always copied. */
+                           changes become F16; of full fine-tuning only where they are quantized. Norms and other vectors
+                           are always copied. */
     public native int n_threads(); public native lorica_write_params n_threads(int setter);  /* 0: all cores that this process may run on. The result does not depend on it. */
 }
