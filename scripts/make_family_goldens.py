@@ -44,7 +44,7 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
-from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import lorica_tensors
@@ -79,7 +79,7 @@ class Case:
     target_modules: str | list[str]
     use_rslora: bool = False
     use_dora: bool = False
-    method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit), everything (full), or a prompt
+    method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit), everything (full), or a prompt (prompt_tuning, p_tuning)
     feedforward_modules: list[str] | None = None
     n_head: int = 4
     n_head_kv: int = 2
@@ -148,6 +148,7 @@ CASES = [
 
 # ---- families ----
 
+PROMPTS = ("prompt_tuning", "p_tuning")  # what has no order of rows
 WINDOW = 6
 DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
@@ -294,6 +295,8 @@ CASES += [
     replace(gpt2("full_gpt2"), method="full", learning_rate=1e-3),
     replace(family("prompt_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="prompt_tuning"),
     replace(gpt2("prompt_gpt2"), method="prompt_tuning"),
+    replace(family("encoded_prompt_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="p_tuning"),
+    replace(gpt2("encoded_prompt_gpt2"), method="p_tuning"),
 ]
 
 TABLES = {}
@@ -436,6 +439,9 @@ def make_other_adapter(case, model, folder):
             fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM"))
     elif case.method == "prompt_tuning":
         model = get_peft_model(model, PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
+    elif case.method == "p_tuning":
+        model = get_peft_model(model, PromptEncoderConfig(
+            num_virtual_tokens=3, encoder_hidden_size=24, task_type="CAUSAL_LM"))
     else:
         model.requires_grad_(False)
     writer = gguf.GGUFWriter(folder / "adapter.gguf", case.arch)
@@ -454,6 +460,10 @@ def make_other_adapter(case, model, folder):
                 if not parameter.requires_grad:
                     continue
                 full_name = "prompt_embeddings"
+            elif case.method == "p_tuning":
+                if not parameter.requires_grad:
+                    continue
+                full_name = "prompt_encoder." + name.removeprefix("prompt_encoder.default.")
             elif parameter.ndim != 1 and case.method != "full":
                 continue
             else:
@@ -463,8 +473,10 @@ def make_other_adapter(case, model, folder):
             parameter.add_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
             parameters[full_name] = parameter
             values = parameter.detach().numpy()
-            stored = in_lora_order(case, full_name, values) if case.method in ("ia3", "prompt_tuning") else as_stored(case, full_name, values)
+            stored = in_lora_order(case, full_name, values) if case.method in ("ia3", *PROMPTS) else as_stored(case, full_name, values)
             writer.add_tensor(full_name, stored.reshape(-1, 1) if stored.ndim == 1 else stored)
+        if case.method == "p_tuning":
+            writer.add_tensor("prompt_embeddings", model.get_prompt(1)[0].numpy())
     write(writer)
     return model, parameters
 
@@ -475,7 +487,7 @@ def in_other_order(case, name, values):
 
 
 def in_lora_order(case, name, values):
-    if case.method == "prompt_tuning":
+    if case.method in PROMPTS:
         return values
     if case.method == "full":
         return as_stored(case, name, values)

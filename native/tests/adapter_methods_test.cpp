@@ -37,6 +37,7 @@ const Setting settings[] = {
     {"BitFit", Method::bitfit, "", ""},
     {"Full", Method::full, "", ""},
     {"Prompt", Method::prompt_tuning, "", ""},
+    {"EncodedPrompt", Method::p_tuning, "", ""},
 };
 const std::string families[] = {"grouped_heads_f32", "gpt2",       "qwen2", "qwen3",          "gemma2", "gemma3",
                                 "falcon_7b",         "falcon_40b", "phi3",  "gptneox_serial", "olmo2",  "llama_biases"};
@@ -93,6 +94,11 @@ void expect_near(const std::vector<float> & a, const std::vector<float> & b, dou
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], tolerance) << i;
 }
 
+// From others, to which its gradient goes on: the prompt that an encoder makes.
+bool follows(const Adapter & adapter, int32_t tensor) {
+    return adapter.config().method == Method::p_tuning && adapter.tensor(tensor).kind == Adapter::Kind::prompt;
+}
+
 class AdapterMethodsTest : public testing::TestWithParam<std::tuple<std::string, Setting>> {
 protected:
     std::shared_ptr<const Model> open(const std::string & device, Dtype act) const {
@@ -115,6 +121,7 @@ TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
     }
     const auto loss_now = [&] { return Session(adapter, session_config()).forward_backward(batch.view()).loss_sum; };
     for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        if (follows(*adapter, i)) continue;
         const std::vector<float> start = adapter->read(i);
         const std::vector<float> & gradient = exact[static_cast<size_t>(i)];
         std::vector<float> direction(start.size());
@@ -144,9 +151,11 @@ TEST_P(AdapterMethodsTest, GradientsAreThoseOfFiniteDifferencesOnAllDevices) {
     for (const Recomputation recomputation : {Recomputation::off, Recomputation::on}) {
         Session session(same, session_config(recomputation));
         EXPECT_NEAR(session.forward_backward(batch.view()).loss_sum, loss, 1e-5 * loss);
-        for (size_t i = 0; i < exact.size(); ++i)
-            EXPECT_LE(relative_error(gradients(session)[i], exact[i]), 3e-5)
-                << same->tensor(static_cast<int32_t>(i)).name;
+        for (int32_t i = 0; i < same->n_tensors(); ++i) {
+            if (follows(*same, i)) continue;
+            const auto n = static_cast<size_t>(i);
+            EXPECT_LE(relative_error(gradients(session)[n], exact[n]), 3e-5) << same->tensor(i).name;
+        }
         if (recomputation == Recomputation::off) kept = gradients(session);
         EXPECT_EQ(gradients(session), kept) << "recomputed";
     }

@@ -342,9 +342,11 @@ typedef enum lorica_method {
     LORICA_METHOD_FULL = 3,   /* the model's own tensors, in f32 whatever the file has: quantized ones are expanded. An
                                  embedding that is the head too is one tensor. Takes 4 bytes for each element, as many
                                  for its gradient, and 8 (AdamW) or 2 (with 8-bit state) for its moments. */
-    LORICA_METHOD_PROMPT_TUNING = 4 /* prompt tuning (Lester et al. 2021): n_virtual_tokens trained embeddings [n,
+    LORICA_METHOD_PROMPT_TUNING = 4, /* prompt tuning (Lester et al. 2021): n_virtual_tokens trained embeddings [n,
                                        n_embd] in front of every text. They are in no batch, no cache's length and no
                                        limit; positions count them. It has no scale and is merged into no model. */
+    LORICA_METHOD_P_TUNING = 5 /* P-tuning (Liu et al. 2021): the same, and the embeddings come out of a small network
+                                  that is trained, with encoder_hidden_size, as PEFT's PromptEncoder with MLP */
 } lorica_method;
 
 /* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
@@ -391,8 +393,9 @@ typedef struct lorica_adapter_params {
     const char * layers;         /* full: "0-3,7": these layers alone, nothing that is no layer; NULL: everything */
     const char * frozen;         /* full: "embed", "head" or "embed,head" are not trained; NULL: none */
     int32_t n_virtual_tokens;    /* prompts */
-    const int32_t * virtual_ids; /* prompts [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL: N(0, 1)
-                                    by the seed */
+    const int32_t * virtual_ids; /* prompt tuning [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL:
+                                    N(0, 1) by the seed */
+    int32_t encoder_hidden_size; /* P-tuning; 0: that of the embeddings */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
@@ -437,9 +440,9 @@ LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * ada
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3", "bitfit", "full" and "prompt_tuning", and a LoRA with tensors that were trained whole, "lora_and_weights" or
- * "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
- * was. */
+ * "ia3", "bitfit", "full", "prompt_tuning" and "p_tuning", and a LoRA with tensors that were trained whole,
+ * "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old
+ * file then stays as it was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
 LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);
@@ -455,8 +458,9 @@ LORICA_API lorica_status lorica_adapter_check(const lorica_adapter * adapter, bo
 /* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
  * 2 n_pairs + p is m[out, 1], and what is trained whole comes behind. Of IA3 each l is one, of BitFit each bias and
  * each norm's weight [n, 1], of full fine-tuning each tensor of the model that is trained, of a prompt
- * "prompt_embeddings". Last come those of a classifier: cls.weight and cls.bias (where a layer before the outputs is
- * trained), cls.output.weight[n_outputs, n_embd], cls.output.bias. */
+ * "prompt_embeddings", behind those of the encoder that makes it (P-tuning), and of no gradient then. Last come those
+ * of a classifier: cls.weight and cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs,
+ * n_embd], cls.output.bias. */
 typedef struct lorica_adapter_tensor {
     size_t struct_size; /* sizeof, set by the caller */
     const char * name;  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector, ….ia3_l;

@@ -174,6 +174,7 @@ void * Adapter::parameters(int32_t i) const {
 }
 
 std::vector<float> Adapter::read(const void * array, int32_t i) const {
+    if (array == params_ && tensor(i).kind == Kind::prompt) update(model_->device());
     const size_t element = dtype_size(model_->device().formats().param);
     return read_values(static_cast<const std::byte *>(array) + static_cast<size_t>(tensor(i).offset) * element,
                        tensor(i).rows * tensor(i).cols);
@@ -215,12 +216,17 @@ std::vector<double> Adapter::read_wide(const void * array, int32_t i) const {
 void Adapter::add(void * array, int32_t i, std::span<const double> values) const {
     std::vector<double> sum = read_wide(array, i);
     for (size_t j = 0; j < sum.size(); ++j) sum[j] += values[j];
+    put(array, i, sum);
+}
+
+void Adapter::put(void * array, int32_t i, const std::vector<double> & values) const {
     Backend & device = model_->device();
     if (device.formats().param == Dtype::f32) {
-        const std::vector<float> narrow(sum.begin(), sum.end());
+        const std::vector<float> narrow(values.begin(), values.end());
         put(array, i, narrow.data());
     } else {
-        device.copy_to_device(static_cast<double *>(array) + tensor(i).offset, sum.data(), sum.size() * sizeof(double));
+        device.copy_to_device(static_cast<double *>(array) + tensor(i).offset, values.data(),
+                              values.size() * sizeof(double));
     }
 }
 
@@ -259,6 +265,7 @@ void Adapter::update(Backend & backend) const {
     const std::lock_guard lock(stale_mutex_);
     if (!is_stale_) return;
     if (config_.use_dora) update_dora(backend);
+    if (has_encoder()) update_prompt();
     if (has_sites()) update_effect();
     is_stale_ = false;
 }

@@ -31,6 +31,7 @@ enum class Method : uint8_t {
     bitfit,         // Ben Zaken et al. 2021: the biases, and the norms with them
     full,           // the model's own tensors, all or some
     prompt_tuning,  // Lester et al. 2021: embeddings in front of every text
+    p_tuning,       // Liu et al. 2021: the same out of a small network, which is trained
 };
 // "lora", as adapter.type has it.
 const char * name(Method method);
@@ -54,7 +55,8 @@ struct AdapterConfig {
     std::string layers;                        // full: "0-3,7" alone; empty: all, and what is no layer
     std::string frozen;                        // full: "embed,head"
     int32_t n_virtual_tokens = 0;              // prompts
-    std::vector<int32_t> virtual_ids;          // prompts: whose embeddings they begin as; empty: N(0, 1)
+    std::vector<int32_t> virtual_ids;          // prompt tuning: whose embeddings they begin as; empty: N(0, 1)
+    int32_t encoder_hidden_size = 0;           // P-tuning; 0: that of the embeddings
 };
 
 // A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`.
@@ -91,6 +93,8 @@ public:
     const std::vector<LoraPair> & pairs() const { return pairs_; }
     const LoraPair * find(int32_t layer, int16_t linear) const;
     int64_t n_params() const { return n_params_; }
+    // The same without what follows from others: the prompt of P-tuning.
+    int64_t n_trained() const;
     int32_t max_rank() const;
     const std::string & target_modules() const { return target_modules_; }
     const std::string & base_fingerprint() const { return base_fingerprint_; }
@@ -106,6 +110,8 @@ public:
     void * params() const { return params_; }
     // Embeddings in front of every text; 0: none.
     int32_t n_virtual_tokens() const;
+    // P-tuning: what a backward pass has left at the prompt goes on to what the prompt is made of.
+    void pass_on_prompt_gradient(void * gradients) const;
     // The lowest layer that has a tensor: -1 where that is the prologue, n_layer the epilogue.
     int32_t first_layer() const;
     // Whether it has weights of linear layers or of the head.
@@ -140,6 +146,9 @@ public:
         weight,     // of a linear layer
         embedding,  // of the head too where that is the embedding
         head,
+        encoder_input,   // of P-tuning [n, n_embd]
+        encoder_weight,  // of its layers
+        encoder_bias,
         prompt,            // the embeddings of virtual tokens [n, n_embd]
         classifier_dense,  // W[n_embd, n_embd] and its bias; so the next two of what makes the outputs
         classifier_dense_bias,
@@ -195,6 +204,12 @@ private:
     void add_prompt(int64_t n);
     void check_prompt() const;
     std::vector<float> prompt_start() const;
+    void add_encoder(int64_t n, int64_t hidden);
+    void check_encoder() const;
+    bool has_encoder() const;
+    std::vector<float> encoder_start(int32_t tensor) const;
+    std::vector<std::vector<double>> encoder_activations() const;
+    void update_prompt() const;
     // A tensor in place of the model's.
     void add_whole(const TensorSpec & spec);
     void add_whole(const std::set<std::string> & names);
@@ -221,6 +236,7 @@ private:
     static void check_base(const Model & model, const std::string & path, const std::string & architecture,
                            const std::string & fingerprint);
     void put(void * array, int32_t tensor, const float * values) const;
+    void put(void * array, int32_t tensor, const std::vector<double> & values) const;
     void name_targets();
     std::vector<float> read_values(const void * source, int64_t n) const;
     const Weight & weight(const LoraPair & pair) const;

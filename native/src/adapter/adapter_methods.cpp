@@ -20,6 +20,7 @@ const char * name(Method method) {
         case Method::bitfit: return "bitfit";
         case Method::full: return "full";
         case Method::prompt_tuning: return "prompt_tuning";
+        case Method::p_tuning: return "p_tuning";
     }
     return "";
 }
@@ -231,7 +232,8 @@ bool Adapter::has_effect() const {
         if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); })) {
             fail(LORICA_ERROR_NON_FINITE, tensor(i).name, " of the adapter holds numbers that are not finite");
         }
-        if (is_classifier(tensor(i).kind)) continue;  // is beside the model
+        if (is_classifier(tensor(i).kind)) continue;                    // is beside the model
+        if (tensor(i).kind == Kind::prompt && has_encoder()) continue;  // is what its encoder makes
         if (tensor(i).group < 0) {
             any = any || values != start(i);
         } else if (tensor(i).kind == Kind::b) {
@@ -296,6 +298,11 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
     } else if (config.method == Method::prompt_tuning) {
         adapter->check_prompt();
         adapter->add_prompt(config.n_virtual_tokens);
+    } else if (config.method == Method::p_tuning) {
+        adapter->check_prompt();
+        adapter->check_encoder();
+        const int32_t hidden = config.encoder_hidden_size;
+        adapter->add_encoder(config.n_virtual_tokens, hidden > 0 ? hidden : model->shape().n_embd);
     } else if (config.method == Method::full) {
         adapter->add_whole(names_of_full(*model, config));
         if (adapter->n_tensors() == 0)
@@ -318,6 +325,8 @@ std::vector<float> Adapter::start(int32_t i) const {
     std::vector<float> values(static_cast<size_t>(t.rows * t.cols), 1.0f);
     const ProgramWeights & weights = weights_at(*model_, t.layer);
     const auto number = static_cast<size_t>(t.number);
+    if (t.kind == Kind::encoder_input || t.kind == Kind::encoder_weight || t.kind == Kind::encoder_bias)
+        return encoder_start(i);
     if (t.kind == Kind::prompt) return prompt_start();
     if (t.kind == Kind::weight || t.kind == Kind::embedding || t.kind == Kind::head) {
         const GgufFile & file = model_->file();

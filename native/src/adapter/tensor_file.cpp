@@ -22,7 +22,7 @@ namespace lorica {
 namespace {
 
 std::optional<Method> method_of(const std::string & type) {
-    for (const Method method : {Method::ia3, Method::bitfit, Method::full, Method::prompt_tuning}) {
+    for (const Method method : {Method::ia3, Method::bitfit, Method::full, Method::prompt_tuning, Method::p_tuning}) {
         if (type == name(method)) return method;
     }
     return std::nullopt;
@@ -104,14 +104,21 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
     adapter->base_fingerprint_ = file.base_fingerprint;
     if (config.method == Method::bitfit) adapter->add_bitfit();
-    if (config.method == Method::prompt_tuning) {
-        const auto prompt = std::find_if(file.tensors.begin(), file.tensors.end(), [](const TensorFile::Tensor & one) {
-            return one.name == "prompt_embeddings";
-        });
-        const int64_t n = prompt == file.tensors.end() ? 0 : prompt->rows;
-        adapter->config_.n_virtual_tokens = static_cast<int32_t>(std::min<int64_t>(n, 1 << 20));
+    // 0 where there is no such tensor.
+    const auto rows_of = [&](std::string_view name) {
+        const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
+                                        [&](const TensorFile::Tensor & one) { return one.name == name; });
+        return found == file.tensors.end() ? 0 : static_cast<int32_t>(std::min<int64_t>(found->rows, 1 << 20));
+    };
+    if (config.method == Method::prompt_tuning || config.method == Method::p_tuning) {
+        adapter->config_.n_virtual_tokens = rows_of("prompt_embeddings");
         adapter->check_prompt();
-        adapter->add_prompt(adapter->config_.n_virtual_tokens);
+    }
+    if (config.method == Method::prompt_tuning) adapter->add_prompt(adapter->config_.n_virtual_tokens);
+    if (config.method == Method::p_tuning) {
+        adapter->config_.encoder_hidden_size = rows_of("prompt_encoder.mlp_head.0.weight");
+        adapter->check_encoder();
+        adapter->add_encoder(adapter->config_.n_virtual_tokens, adapter->config_.encoder_hidden_size);
     }
     if (config.method == Method::full) {
         std::set<std::string> names;

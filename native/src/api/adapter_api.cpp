@@ -44,6 +44,7 @@ lorica::Method method_of(lorica_method method) {
         case LORICA_METHOD_BITFIT: return lorica::Method::bitfit;
         case LORICA_METHOD_FULL: return lorica::Method::full;
         case LORICA_METHOD_PROMPT_TUNING: return lorica::Method::prompt_tuning;
+        case LORICA_METHOD_P_TUNING: return lorica::Method::p_tuning;
     }
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no method ", static_cast<int>(method));
 }
@@ -54,9 +55,10 @@ lorica_method method_of(lorica::Method method) {
         case lorica::Method::ia3: return LORICA_METHOD_IA3;
         case lorica::Method::bitfit: return LORICA_METHOD_BITFIT;
         case lorica::Method::full: return LORICA_METHOD_FULL;
-        case lorica::Method::prompt_tuning: break;
+        case lorica::Method::prompt_tuning: return LORICA_METHOD_PROMPT_TUNING;
+        case lorica::Method::p_tuning: break;
     }
-    return LORICA_METHOD_PROMPT_TUNING;
+    return LORICA_METHOD_P_TUNING;
 }
 
 lorica::TrainedBiases biases_of(lorica_trained_biases biases) {
@@ -129,6 +131,7 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.n_virtual_tokens = p.n_virtual_tokens;
         if (p.virtual_ids && p.n_virtual_tokens > 0)
             config.virtual_ids.assign(p.virtual_ids, p.virtual_ids + p.n_virtual_tokens);
+        config.encoder_hidden_size = p.encoder_hidden_size;
         *out = new_handle(lorica::Adapter::create(model->model, config));
     });
 }
@@ -187,7 +190,7 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.use_rslora = adapter.config().use_rslora;
         info.use_dora = adapter.config().use_dora;
         info.n_pairs = static_cast<int32_t>(adapter.pairs().size());
-        info.n_params = adapter.n_params();
+        info.n_params = adapter.n_trained();
         info.target_modules = adapter.target_modules().c_str();
         info.base_fingerprint = adapter.base_fingerprint().c_str();
         info.method = method_of(adapter.config().method);

@@ -98,6 +98,7 @@ void Session::backward_outputs(std::span<const float> gradients) {
     backend_->repeat(segments_, derive_seed(shape_key(), features_backward_half), [&] {
         backward_through(model_->architecture().features, plan_->features(), memory_.picked_features);
     });
+    adapter_->pass_on_prompt_gradient(gradients_);
 }
 
 void Session::begin_evaluation(const PackedBatch & batch, Rows rows) {

@@ -159,6 +159,7 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
         if (!std::isfinite(sum)) fail_non_finite_loss();
         backward();
     }
+    adapter_->pass_on_prompt_gradient(gradients_);
     return {sum, static_cast<int64_t>(trained_rows_.size())};
 }
 
@@ -214,6 +215,7 @@ void Session::backward(std::span<const float> weights) {
         }
         backward();
     });
+    adapter_->pass_on_prompt_gradient(gradients_);
 }
 
 void Session::scale_head_gradient() {

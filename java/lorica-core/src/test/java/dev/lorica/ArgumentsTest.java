@@ -7,6 +7,7 @@ import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.adapter.LoraConfig;
+import dev.lorica.adapter.PTuningConfig;
 import dev.lorica.adapter.PromptTuningConfig;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.data.Batch;
@@ -103,6 +104,7 @@ class ArgumentsTest {
             "AdapterMetadata.ia3",
             "AdapterMetadata.full",
             "AdapterMetadata.promptTuning",
+            "AdapterMetadata.encodedPrompt",
             "AdapterMetadata.template",
             "AdapterMetadata.special",
             "AdapterMetadata.training",
@@ -320,6 +322,7 @@ class ArgumentsTest {
         good(AdapterConfig.class, LoraConfig::defaults);
         good(LoraConfig.class, LoraConfig::defaults);
         good(PromptTuningConfig.class, () -> PromptTuningConfig.of(4));
+        good(PTuningConfig.class, () -> PTuningConfig.of(4));
         good(LoraConfig.Builder.class, LoraConfig::builder);
         good(GenerationConfig.class, GenerationConfig::defaults);
         good(GenerationConfig.Builder.class, GenerationConfig::builder);

@@ -104,7 +104,7 @@ final class ExportCommand implements Callable<Integer> {
             Method method = tuned.info().method();
             if (wanted == AdapterFormat.GGUF && method != Method.LORA) {
                 throw new LoricaException("an adapter of method " + method + " cannot be a LoRA file for llama.cpp"
-                        + (method == Method.PROMPT_TUNING
+                        + (tuned.info().virtualTokens() > 0
                                 ? ", nor can it be folded into a model"
                                 : "; lorica merge makes a model of it that llama.cpp runs"));
             }

@@ -5,6 +5,7 @@ import dev.lorica.adapter.BitFitConfig;
 import dev.lorica.adapter.FullConfig;
 import dev.lorica.adapter.Ia3Config;
 import dev.lorica.adapter.Method;
+import dev.lorica.adapter.PTuningConfig;
 import dev.lorica.adapter.PromptTuningConfig;
 import java.util.ArrayList;
 import java.util.EnumSet;
@@ -24,7 +25,8 @@ final class MethodOptions {
             description =
                     "What is trained: lora, full (the model's own weights; the result is a model too), ia3 (factors of what"
                             + " goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two once"
-                            + " lorica merge has folded them in. prompt-tuning: embeddings in front of every text. Default:"
+                            + " lorica merge has folded them in. prompt-tuning: embeddings in front of every text; p-tuning: the"
+                            + " same out of a small network, which is trained. Default:"
                             + " ${DEFAULT-VALUE}")
     String method = "lora";
 
@@ -55,7 +57,7 @@ final class MethodOptions {
     @Option(
             names = "--num-virtual-tokens",
             paramLabel = "N",
-            description = "prompt-tuning: so many embeddings. Default: 20")
+            description = "prompt-tuning, p-tuning: so many embeddings. Default: twenty")
     Integer virtualTokens;
 
     @Option(
@@ -72,6 +74,12 @@ final class MethodOptions {
             paramLabel = "TEXT",
             description = "prompt-tuning: that text, cut or repeated to as many tokens.")
     String promptText;
+
+    @Option(
+            names = "--encoder-hidden-size",
+            paramLabel = "N",
+            description = "p-tuning: of the network that makes them. Default: that of the model's embeddings")
+    Integer encoderHiddenSize;
 
     Method method() {
         return Choices.of("--method", method, Method.class);
@@ -90,7 +98,13 @@ final class MethodOptions {
             names.addAll(List.of("--train-layers", "--freeze"));
         }
         if (method() != Method.PROMPT_TUNING) {
-            names.addAll(List.of("--num-virtual-tokens", "--prompt-tuning-init", "--prompt-tuning-init-text"));
+            names.addAll(List.of("--prompt-tuning-init", "--prompt-tuning-init-text"));
+        }
+        if (method() != Method.P_TUNING) {
+            names.add("--encoder-hidden-size");
+        }
+        if (method() != Method.PROMPT_TUNING && method() != Method.P_TUNING) {
+            names.add("--num-virtual-tokens");
         }
         if (method() != Method.LORA && method() != Method.IA3) {
             names.add("--target-modules");
@@ -101,6 +115,20 @@ final class MethodOptions {
     /** What needs no model to be found wrong. */
     void check(LoraOptions lora, long seed) {
         config(lora, seed, Integer.MAX_VALUE);
+    }
+
+    private void checkPrompts(Method wanted) {
+        if (wanted != Method.PROMPT_TUNING && (promptInit != null || promptText != null)) {
+            throw new IllegalArgumentException(
+                    (promptInit != null ? "--prompt-tuning-init" : "--prompt-tuning-init-text")
+                            + " belongs to --method prompt-tuning");
+        }
+        if (wanted != Method.P_TUNING && encoderHiddenSize != null) {
+            throw new IllegalArgumentException("--encoder-hidden-size belongs to --method p-tuning");
+        }
+        if (wanted != Method.PROMPT_TUNING && wanted != Method.P_TUNING && virtualTokens != null) {
+            throw new IllegalArgumentException("--num-virtual-tokens belongs to --method prompt-tuning and p-tuning");
+        }
     }
 
     /**
@@ -116,16 +144,7 @@ final class MethodOptions {
             throw new IllegalArgumentException(
                     (trainLayers.isEmpty() ? "--freeze" : "--train-layers") + " belongs to --method full");
         }
-        if (wanted != Method.PROMPT_TUNING) {
-            String own = virtualTokens != null
-                    ? "--num-virtual-tokens"
-                    : promptInit != null
-                            ? "--prompt-tuning-init"
-                            : promptText != null ? "--prompt-tuning-init-text" : null;
-            if (own != null) {
-                throw new IllegalArgumentException(own + " belongs to --method prompt-tuning");
-            }
-        }
+        checkPrompts(wanted);
         if (wanted == Method.LORA) {
             return lora.config(seed, modelLayers);
         }
@@ -147,6 +166,12 @@ final class MethodOptions {
                     virtualTokens == null ? VIRTUAL_TOKENS : virtualTokens,
                     Choices.of("--prompt-tuning-init", start, PromptTuningConfig.Init.class),
                     promptText == null ? "" : promptText,
+                    seed);
+        }
+        if (wanted == Method.P_TUNING) {
+            return new PTuningConfig(
+                    virtualTokens == null ? VIRTUAL_TOKENS : virtualTokens,
+                    encoderHiddenSize == null ? 0 : encoderHiddenSize,
                     seed);
         }
         if (wanted == Method.FULL) {

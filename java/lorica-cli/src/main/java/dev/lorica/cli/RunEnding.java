@@ -189,7 +189,7 @@ record RunEnding(
                                     output.resolve(TrainCommand.MODEL_FILE).toString()));
             return;
         }
-        if (trained == Method.PROMPT_TUNING) {
+        if (adapter.info().virtualTokens() > 0) {
             terminal.out().println("llama.cpp has no trained prompts; PEFT has.");
             return;
         }

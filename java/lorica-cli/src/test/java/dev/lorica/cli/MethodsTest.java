@@ -17,6 +17,7 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** {@code --method}: one way to train after the other through all commands. */
@@ -141,14 +142,18 @@ class MethodsTest {
         return Program.run(arguments.toArray(String[]::new)).succeeds().out();
     }
 
-    @Test
-    void aPromptIsTrainedResumedLookedAtAskedAndReadFromPeft() throws IOException {
+    @ParameterizedTest
+    @CsvSource({
+        "prompt-tuning, --prompt-tuning-init-text=Answer in a few words.",
+        "p-tuning, --encoder-hidden-size=16",
+    })
+    void aPromptIsTrainedResumedLookedAtAskedAndReadFromPeft(String method, String option) throws IOException {
         Path output = folder.resolve("prompt");
         Program trained = Program.run(train(
                         output,
-                        "--method=prompt-tuning",
+                        "--method=" + method,
                         "--num-virtual-tokens=5",
-                        "--prompt-tuning-init-text=Answer in a few words.",
+                        option,
                         "--eval-data=" + data,
                         "--json"))
                 .succeeds();
@@ -164,7 +169,7 @@ class MethodsTest {
 
         JsonNode info =
                 Program.run("info", output.toString(), "--json").succeeds().json();
-        assertThat(info.get("type").asText()).isEqualTo("prompt_tuning");
+        assertThat(info.get("type").asText()).isEqualTo(method.replace('-', '_'));
         assertThat(info.get("virtual_tokens").asInt()).isEqualTo(5);
         Path peft = Files.createDirectories(folder.resolve("peft"));
         for (String name : List.of(Adapter.PEFT_CONFIG_NAME, Adapter.PEFT_FILE_NAME)) {
@@ -195,7 +200,7 @@ class MethodsTest {
                         "--format=gguf",
                         "--output=" + folder.resolve("exported"))
                 .failsWith(ExitCode.FAILED, "cannot be a LoRA file for llama.cpp, nor can it be folded into a model");
-        Program.run("plan", "--model=" + Program.model(), "--method=prompt-tuning", "--json")
+        Program.run("plan", "--model=" + Program.model(), "--method=" + method, "--json")
                 .succeeds();
     }
 
@@ -246,7 +251,9 @@ class MethodsTest {
         Program.run(train(output, "--modules-to-save=score"))
                 .failsWith(ExitCode.FAILED, "module to save 'score' does not exist");
         Program.run(train(output, "--num-virtual-tokens=4"))
-                .failsWith(ExitCode.FAILED, "--num-virtual-tokens belongs to --method prompt-tuning");
+                .failsWith(ExitCode.FAILED, "--num-virtual-tokens belongs to --method prompt-tuning and p-tuning");
+        Program.run(train(output, "--method=prompt-tuning", "--encoder-hidden-size=8"))
+                .failsWith(ExitCode.FAILED, "--encoder-hidden-size belongs to --method p-tuning");
         Program.run(train(output, "--method=prompt-tuning", "--prompt-tuning-init=text"))
                 .failsWith(ExitCode.FAILED, "there is no text to begin with");
         Program.run(train(output, "--method=lore")).failsWith(ExitCode.FAILED, "--method");

@@ -56,12 +56,17 @@ public final class Adapter implements AutoCloseable {
          * classifier do not.
          */
         public boolean isWhole() {
-            return !isOfClassifier() && (name.endsWith(".weight") || name.endsWith(".bias"));
+            return !isOfClassifier() && !isOfEncoder() && (name.endsWith(".weight") || name.endsWith(".bias"));
         }
 
         /** Whether it is a vector, a bias or a norm, which is trained as it is and which weight decay leaves alone. */
         public boolean isVector() {
-            return isOfClassifier() ? name.endsWith(".bias") : isWhole() && columns == 1;
+            return isOfClassifier() || isOfEncoder() ? name.endsWith(".bias") : isWhole() && columns == 1;
+        }
+
+        /** Whether it is a part of the network that makes a prompt: {@code prompt_encoder.mlp_head.0.weight}. */
+        public boolean isOfEncoder() {
+            return name.startsWith("prompt_encoder.");
         }
     }
 
@@ -102,8 +107,17 @@ public final class Adapter implements AutoCloseable {
             return create(model, lora, outputs);
         }
         if (config instanceof PromptTuningConfig prompt) {
-            NativeAdapter engine = NativeAdapter.prompt(
-                    Inner.MODEL.of(model), prompt.numVirtualTokens(), prompt.ids(model), prompt.seed(), outputs);
+            NativeAdapter engine = NativeAdapter.create(
+                    Inner.MODEL.of(model),
+                    NativeAdapter.Prompt.tuning(prompt.numVirtualTokens(), prompt.ids(model), prompt.seed()),
+                    outputs);
+            return new Adapter(model, engine, AdapterMetadata.of(model, config));
+        }
+        if (config instanceof PTuningConfig prompt) {
+            NativeAdapter engine = NativeAdapter.create(
+                    Inner.MODEL.of(model),
+                    NativeAdapter.Prompt.encoded(prompt.numVirtualTokens(), prompt.encoderHiddenSize(), prompt.seed()),
+                    outputs);
             return new Adapter(model, engine, AdapterMetadata.of(model, config));
         }
         Ia3Config ia3 = config instanceof Ia3Config one ? one : Ia3Config.defaults();

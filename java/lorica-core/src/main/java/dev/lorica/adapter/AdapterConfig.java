@@ -1,6 +1,7 @@
 package dev.lorica.adapter;
 
 /** What a new adapter looks like: one record for each {@link Method}. */
-public sealed interface AdapterConfig permits LoraConfig, Ia3Config, BitFitConfig, FullConfig, PromptTuningConfig {
+public sealed interface AdapterConfig
+        permits LoraConfig, Ia3Config, BitFitConfig, FullConfig, PromptTuningConfig, PTuningConfig {
     Method method();
 }

@@ -1,5 +1,6 @@
 package dev.lorica.adapter;
 
+import com.fasterxml.jackson.annotation.JsonProperty;
 import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
@@ -33,6 +34,7 @@ import org.slf4j.LoggerFactory;
  * @param ia3           the same of an IA3
  * @param full          the same of full fine-tuning
  * @param promptTuning  the same of prompt tuning
+ * @param encodedPrompt the same of P-tuning
  * @param template      what stood around the prompts that it was trained on; generation puts the same there
  * @param special       the special tokens of the training examples
  * @param training      how it was trained, setting by setting; {@code TrainingConfig.of} reads it
@@ -46,6 +48,7 @@ public record AdapterMetadata(
         Ia3Config ia3,
         FullConfig full,
         PromptTuningConfig promptTuning,
+        @JsonProperty("p_tuning") PTuningConfig encodedPrompt,
         PromptTemplate template,
         SpecialTokens special,
         Map<String, Object> training,
@@ -92,6 +95,7 @@ public record AdapterMetadata(
                 config instanceof Ia3Config ia3 ? ia3 : null,
                 config instanceof FullConfig full ? full : null,
                 config instanceof PromptTuningConfig prompt ? prompt : null,
+                config instanceof PTuningConfig prompt ? prompt : null,
                 null,
                 null,
                 null,
@@ -109,6 +113,7 @@ public record AdapterMetadata(
                 ia3,
                 full,
                 promptTuning,
+                encodedPrompt,
                 template,
                 special,
                 training,
@@ -137,6 +142,7 @@ public record AdapterMetadata(
                             file,
                             "prompt_tuning",
                             () -> Json.withDefaults(json.get("prompt_tuning"), PromptTuningConfig.of(1))),
+                    readable(file, "p_tuning", () -> Json.withDefaults(json.get("p_tuning"), PTuningConfig.of(1))),
                     Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),
                     readable(file, "special", () -> Json.MAPPER.treeToValue(json.get("special"), SpecialTokens.class)),
                     readable(file, "training", () -> Json.MAPPER.treeToValue(json.get("training"), Settings.class)),

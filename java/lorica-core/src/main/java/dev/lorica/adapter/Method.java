@@ -14,7 +14,9 @@ public enum Method {
     /** The model's own weights, all or some: {@link FullConfig}. */
     FULL(NativeAdapter.METHOD_FULL),
     /** Embeddings in front of every text (Lester et al. 2021): {@link PromptTuningConfig}. */
-    PROMPT_TUNING(NativeAdapter.METHOD_PROMPT_TUNING);
+    PROMPT_TUNING(NativeAdapter.METHOD_PROMPT_TUNING),
+    /** The same out of a small network, which is trained (Liu et al. 2021): {@link PTuningConfig}. */
+    P_TUNING(NativeAdapter.METHOD_P_TUNING);
 
     final int code;
 

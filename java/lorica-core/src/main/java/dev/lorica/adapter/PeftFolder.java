@@ -82,7 +82,7 @@ final class PeftFolder {
                 switch (adapter.info().method()) {
                     case LORA -> writeLora(adapter, weights, baseModel);
                     case IA3 -> PeftIa3.write(adapter, weights, baseModel);
-                    case PROMPT_TUNING -> PeftPrompt.write(adapter, weights, baseModel);
+                    case PROMPT_TUNING, P_TUNING -> PeftPrompt.write(adapter, weights, baseModel);
                     case BITFIT ->
                         throw new UnsupportedException(
                                 "PEFT has no adapters of method bitfit; lorica merge makes a model"

@@ -24,14 +24,21 @@ final class PeftPrompt {
     static Map<String, Object> write(Adapter adapter, SafetensorsWriter weights, String baseModel) {
         List<LinearLayer> layers = LinearLayer.of(adapter.model());
         List<Adapter.Tensor> tensors = adapter.tensors();
-        Adapter.Tensor tensor = tensors.get(0);
-        weights.add(KEY, List.of(tensor.rows(), tensor.columns()), () -> adapter.values(0));
-        for (int i = 1; i < tensors.size(); i++) {
-            PeftFolder.addClassifier(adapter, tensors.get(i), i, PeftFolder.PROMPT_PREFIX, layers, weights);
+        Adapter.Tensor tensor = tensors.stream()
+                .filter(one -> one.name().equals(KEY))
+                .findFirst()
+                .orElseThrow();
+        int prompt = tensors.indexOf(tensor);
+        weights.add(KEY, List.of(tensor.rows(), tensor.columns()), () -> adapter.values(prompt));
+        for (int i = 0; i < tensors.size(); i++) {
+            if (tensors.get(i).isOfClassifier()) {
+                PeftFolder.addClassifier(adapter, tensors.get(i), i, PeftFolder.PROMPT_PREFIX, layers, weights);
+            }
         }
+        boolean encoded = adapter.info().method() == Method.P_TUNING;
         ModelInfo model = adapter.model().info();
         Map<String, Object> config = new LinkedHashMap<>();
-        config.put("peft_type", "PROMPT_TUNING");
+        config.put("peft_type", encoded ? "P_TUNING" : "PROMPT_TUNING");
         config.put("task_type", adapter.labels() == null ? "CAUSAL_LM" : "SEQ_CLS");
         config.put("base_model_name_or_path", baseModel);
         config.put("inference_mode", true);
@@ -40,14 +47,29 @@ final class PeftPrompt {
         config.put("num_transformer_submodules", 1);
         config.put("num_attention_heads", model.heads());
         config.put("num_layers", model.layers());
-        config.put("prompt_tuning_init", "RANDOM");
-        config.put("prompt_tuning_init_text", null);
-        config.put("tokenizer_name_or_path", null);
+        if (encoded) {
+            config.put("encoder_reparameterization_type", "MLP");
+            config.put("encoder_hidden_size", hidden(tensors));
+            config.put("encoder_num_layers", 2);
+            config.put("encoder_dropout", 0.0);
+        } else {
+            config.put("prompt_tuning_init", "RANDOM");
+            config.put("prompt_tuning_init_text", null);
+            config.put("tokenizer_name_or_path", null);
+        }
         Set<String> modules = PeftFolder.modulesToSave(adapter, layers);
         if (!modules.isEmpty()) {
             config.put("modules_to_save", modules);
         }
         return config;
+    }
+
+    private static long hidden(List<Adapter.Tensor> tensors) {
+        return tensors.stream()
+                .filter(tensor -> tensor.name().equals("prompt_encoder.mlp_head.0.weight"))
+                .findFirst()
+                .orElseThrow()
+                .rows();
     }
 
     static Adapter read(Model model, Path file, JsonNode json, SafetensorsFile weights) {

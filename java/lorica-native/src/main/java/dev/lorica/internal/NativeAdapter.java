@@ -24,6 +24,7 @@ public final class NativeAdapter implements AutoCloseable {
     public static final int METHOD_BITFIT = Lorica.LORICA_METHOD_BITFIT;
     public static final int METHOD_FULL = Lorica.LORICA_METHOD_FULL;
     public static final int METHOD_PROMPT_TUNING = Lorica.LORICA_METHOD_PROMPT_TUNING;
+    public static final int METHOD_P_TUNING = Lorica.LORICA_METHOD_P_TUNING;
     public static final int BIASES_NONE = Lorica.LORICA_BIASES_NONE;
     public static final int BIASES_LORA_ONLY = Lorica.LORICA_BIASES_LORA_ONLY;
     public static final int BIASES_ALL = Lorica.LORICA_BIASES_ALL;
@@ -152,9 +153,21 @@ public final class NativeAdapter implements AutoCloseable {
     /**
      * Embeddings in front of every text.
      *
-     * @param ids the tokens as whose embeddings they begin; {@code null}: N(0, 1)
+     * @param ids    the tokens as whose embeddings they begin; {@code null}: N(0, 1)
+     * @param hidden of the network that they come out of; 0: as wide as the embeddings
      */
-    public static NativeAdapter prompt(NativeModel model, int virtualTokens, int[] ids, long seed, Outputs outputs) {
+    public record Prompt(int method, int virtualTokens, int[] ids, int hidden, long seed) {
+        public static Prompt tuning(int virtualTokens, int[] ids, long seed) {
+            return new Prompt(METHOD_PROMPT_TUNING, virtualTokens, ids, 0, seed);
+        }
+
+        public static Prompt encoded(int virtualTokens, int hidden, long seed) {
+            return new Prompt(METHOD_P_TUNING, virtualTokens, null, hidden, seed);
+        }
+    }
+
+    public static NativeAdapter create(NativeModel model, Prompt given, Outputs outputs) {
+        int[] ids = given.ids();
         lorica_adapter pointer = new lorica_adapter();
         try (NativeOutputs classifier = new NativeOutputs(outputs);
                 IntPointer tokens = ids == null ? null : Memory.ints(ids.length);
@@ -165,10 +178,11 @@ public final class NativeAdapter implements AutoCloseable {
             if (tokens != null) {
                 tokens.put(ids, 0, ids.length);
             }
-            params.method(METHOD_PROMPT_TUNING)
-                    .seed(seed)
-                    .n_virtual_tokens(virtualTokens)
-                    .virtual_ids(tokens);
+            params.method(given.method())
+                    .seed(given.seed())
+                    .n_virtual_tokens(given.virtualTokens())
+                    .virtual_ids(tokens)
+                    .encoder_hidden_size(given.hidden());
             classifier.into(params);
             check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
         }

@@ -230,7 +230,9 @@ public final class ModelCard {
                 && !whole;
         if (run.path("method").asText().equals("full")) {
             text.append("llama-cli -m model.gguf\n");
-        } else if (gguf && !run.path("settings").has("prompt_tuning")) {
+        } else if (gguf
+                && !run.path("settings").has("prompt_tuning")
+                && !run.path("settings").has("p_tuning")) {
             text.append(isLora ? "llama-cli -m " : "lorica merge --model ")
                     .append(model)
                     .append(isLora ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");
