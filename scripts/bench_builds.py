@@ -9,6 +9,7 @@ Where the builds need the Debian 13 root: scripts/devroot.sh python3 scripts/ben
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,8 @@ class Build:
         self.seconds = []
         self.process = subprocess.Popen(
             [program, "steps", "--no-ceiling", "--on-request", *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            # The threads of builds that had OpenMP's would spin while it is another build's turn.
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
         self.answer()  # that it is ready
 
     def step(self):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares two builds of lorica-bench byte by byte: both train the same adapters in the same settings and generate with
 them; adapters, optimizer states, losses and tokens must be the same. Prints a line per setting, ends with 1 on a
-difference.
+difference. Of a GGUF file that differs it says whether its metadata do or its tensors.
 
     scripts/compare_builds.py /tmp/before/lorica-bench native/build/lorica-bench
 
@@ -64,19 +64,63 @@ def trace(build, options, isa, threads, folder):
         sys.exit(f"{build}: {done.stderr.strip()}")
 
 
-def differences(one, other, expected):
+class Gguf:
+    """The metadata of a GGUF file, and the bytes of its tensors by their names, dimensions and types."""
+
+    SIZES = [1, 1, 2, 2, 4, 4, 4, 1, None, None, 8, 8, 8]  # of a value by its type
+    STRING, ARRAY = 8, 9
+
+    def __init__(self, path):
+        self.data, self.at = pathlib.Path(path).read_bytes(), 8  # behind magic and version
+        n_tensors, n_kv = self.number(8), self.number(8)
+        self.metadata = {self.string(): self.value(self.number(4)) for _ in range(n_kv)}
+        described = [(self.string(), tuple(self.number(8) for _ in range(self.number(4))), self.number(4), self.number(8))
+                     for _ in range(n_tensors)]
+        first = -(-self.at // 32) * 32
+        ends = sorted(offset for *_, offset in described) + [len(self.data) - first]
+        self.tensors = {(name, dimensions, kind): self.data[first + offset:first + ends[ends.index(offset) + 1]]
+                        for name, dimensions, kind, offset in described}
+
+    def take(self, size):
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def number(self, size):
+        return int.from_bytes(self.take(size), "little")
+
+    def string(self):
+        return self.take(self.number(8))
+
+    def value(self, kind):
+        if kind == self.STRING:
+            return self.string()
+        if kind == self.ARRAY:
+            kind, n = self.number(4), self.number(8)
+            return [self.value(kind) for _ in range(n)]
+        return self.take(self.SIZES[kind])
+
+
+def differences(one, other):
     names = sorted(os.listdir(one))
     if names != sorted(os.listdir(other)):
-        return ["files"]
-    return filecmp.cmpfiles(one, other, [n for n in names if n not in expected], shallow=False)[1]
+        return {"files"}
+    found = set()
+    for name in filecmp.cmpfiles(one, other, names, shallow=False)[1]:
+        if not name.endswith(".gguf"):
+            found.add(name)
+            continue
+        mine, theirs = Gguf(os.path.join(one, name)), Gguf(os.path.join(other, name))
+        found |= {f"{part} of {name}" for part in ("metadata", "tensors") if getattr(mine, part) != getattr(theirs, part)}
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only the best instruction set of this machine")
     parser.add_argument("--only", default="", help="settings whose line has this text")
-    parser.add_argument("--expect", action="append", default=[], metavar="TEXT=FILE",
-                        help="FILE of settings with TEXT may differ: rsLoRA=adapter.gguf")
+    parser.add_argument("--expect", action="append", default=[], metavar="TEXT=WHAT",
+                        help="WHAT of settings with TEXT may differ: \"rsLoRA=metadata of adapter.gguf\", which has kept rank, "
+                             "alpha and the flag since builds of 8065744")
     parser.add_argument("builds", nargs=2, metavar="LORICA_BENCH")
     arguments = parser.parse_args()
     n_different = n_settings = 0
@@ -89,11 +133,13 @@ def main():
             for build, threads in itertools.product(arguments.builds, (1, 2)):
                 made.append(os.path.join(folder, str(len(made))))
                 trace(build, options, isa, threads, made[-1])
-            different = {name for other in made[1:] for name in differences(made[0], other, expected)}
+            different = set().union(*(differences(made[0], other) for other in made[1:]))
         n_settings += 1
-        n_different += bool(different)
-        print(f"{what}: " + (", ".join(sorted(different)) + " differ" if different else "same"), flush=True)
-    print(f"{n_settings} settings with 1 and 2 threads, {n_different} different")
+        n_different += bool(different - expected)
+        says = [", ".join(sorted(names)) + verb for names, verb in
+                ((different - expected, " differ"), (different & expected, " differ, as expected")) if names]
+        print(f"{what}: " + ("; ".join(says) or "same"), flush=True)
+    print(f"{n_settings} settings with 1 and 2 threads, {n_different} different" + " from what is expected" * bool(arguments.expect))
     sys.exit(1 if n_different else 0)
 
 

@@ -4,6 +4,7 @@
     pip install torch==2.13.0 transformers==5.18.0 peft==0.21.0 gguf==0.19.0     # Python 3.11
     scripts/make_family_goldens.py                 # all of them
     scripts/make_family_goldens.py gemma3 olmo3    # some
+    scripts/make_family_goldens.py --check         # writes none, and compares those that are there with what it would write
 
 Needs the target `lorica`, built, which says what tensors a model has and what they are called (lorica_tensors.py).
 
@@ -30,11 +31,16 @@ Each case is a folder of three GGUF files:
 PyTorch computes in f32 on the values that the blocks of model.gguf stand for. Each sequence goes through the model
 alone, and the labels go in as the Trainer gives them: unshifted, with the number of trained tokens of the whole batch.
 
+On another processor model.gguf and adapter.gguf are the same byte for byte, golden.gguf within rounding: PyTorch's products add up
+in an order that depends on the instructions there are. Between two processors tensors differed by up to 1.3e-6 of their largest
+element; --check allows 1e-5.
+
 The script also trains the Llamas with wrong optimizers (no weight decay, no clipping, ...) and stops if one of them has golden
 losses in every case: the C++ test then could not tell it from AdamW.
 """
 import argparse
 import contextlib
+import tempfile
 from dataclasses import dataclass, field, replace
 from math import log, sqrt
 from pathlib import Path
@@ -54,6 +60,7 @@ DATA = REPOSITORY / "native/tests/data/model_goldens"
 
 N_STEPS = 20
 TOLERANCE = 5e-5  # of the losses in the C++ test
+ROUNDING = 1e-5  # between processors, of the largest element of a tensor
 # Three special tokens, the bytes, one word.
 TOKENS = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + ["\u2581word"]
 TOKEN_TYPES = ([gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * 2 + [gguf.TokenType.BYTE] * 256
@@ -648,8 +655,29 @@ def golden(case, folder):
     return told_apart, wrong
 
 
+def check(made, there):
+    """Stops where a file differs from what was made now by more than rounding."""
+    for name in ("model.gguf", "adapter.gguf"):
+        if (made / name).read_bytes() != (there / name).read_bytes():
+            raise SystemExit(f"{there / name} is another file than this script writes")
+    new, old = (gguf.GGUFReader(folder / "golden.gguf") for folder in (made, there))
+    if list(new.fields) != list(old.fields) or [t.name for t in new.tensors] != [t.name for t in old.tensors]:
+        raise SystemExit(f"{there / 'golden.gguf'} has other values than this script writes")
+    furthest = 0.0
+    for ours, theirs in zip(new.tensors, old.tensors):
+        if ours.data.shape != theirs.data.shape:
+            raise SystemExit(f"{there / 'golden.gguf'}: {ours.name} has the shape {theirs.data.shape}, not {ours.data.shape}")
+        largest = np.abs(ours.data).max()
+        difference = np.abs(ours.data.astype(np.float64) - theirs.data).max() / (largest or 1)
+        if not difference <= ROUNDING:
+            raise SystemExit(f"{there / 'golden.gguf'}: {ours.name} differs by {difference:.1e} of its largest element")
+        furthest = max(furthest, difference)
+    print(f"  the files that are there have the same values, golden.gguf within {furthest:.1e}")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Writes the model goldens.")
+    parser.add_argument("--check", action="store_true", help="compare the files that are there with what would be written")
     parser.add_argument("--output", type=Path, default=DATA)
     parser.add_argument("names", nargs="*", help="of cases (default: all)")
     arguments = parser.parse_args()
@@ -660,11 +688,15 @@ def main():
     for case in CASES:
         if arguments.names and case.name not in arguments.names:
             continue
-        folder = arguments.output / case.name
-        folder.mkdir(parents=True, exist_ok=True)
+        there = arguments.output / case.name
         print(case.name)
-        for target, found in zip((told_apart, wrong), golden(case, folder)):
-            target |= found
+        with tempfile.TemporaryDirectory() if arguments.check else contextlib.nullcontext(there) as folder:
+            folder = Path(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            for target, found in zip((told_apart, wrong), golden(case, folder)):
+                target |= found
+            if arguments.check:
+                check(folder, there)
     if told_apart != wrong and not arguments.names:
         raise SystemExit(f"no case tells these from AdamW: {', '.join(sorted(wrong - told_apart))}")
 

@@ -455,12 +455,12 @@ LORICA_API lorica_status lorica_adapter_set_scale(lorica_adapter * adapter, doub
  * NON_FINITE for a number that is not finite, naming its tensor. */
 LORICA_API lorica_status lorica_adapter_check(const lorica_adapter * adapter, bool * has_effect);
 
-/* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
- * 2 n_pairs + p is m[out, 1], and what is trained whole comes behind. Of IA3 each l is one, of BitFit each bias and
- * each norm's weight [n, 1], of full fine-tuning each tensor of the model that is trained, of a prompt
- * "prompt_embeddings", behind those of the encoder that makes it (P-tuning), and of no gradient then. Last come those
- * of a classifier: cls.weight and cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs,
- * n_embd], cls.output.bias. */
+/* The trainable tensors, each told by its name; their order is fixed, so that states fit. Of a LoRA A[r, in] and
+ * B[out, r], of a DoRA m[out, 1] too, then what is trained whole; of IA3 each l, of BitFit each bias and each norm's
+ * weight [n, 1], of full fine-tuning each tensor of the model that is trained, of a prompt "prompt_embeddings",
+ * behind those of the encoder that makes it (P-tuning), and of no gradient then; of a classifier cls.weight and
+ * cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs, n_embd] and cls.output.bias.
+ * */
 typedef struct lorica_adapter_tensor {
     size_t struct_size; /* sizeof, set by the caller */
     const char * name;  /* "blk.0.attn_q.weight.lora_a", ….lora_b, ….lora_magnitude_vector, ….ia3_l;
