@@ -49,6 +49,7 @@ if step java-tests "Java modules and their tests" run_maven "${profiles[@]}" ver
     program_built "$sources"
     # shellcheck disable=SC2317 # called by step
     find_gpu_library() { (run_program doctor) | tee /dev/stderr | grep 'GPU library with the runtime of CUDA'; }
+    ! program_is_current || step quickstart "The quickstart, two steps of each kind" "$checkout/scripts/test-quickstart.sh" || failed=1
     [ ${#profiles[@]} = 0 ] || step gpu-jar "The GPU library in its jar" find_gpu_library || failed=1
 else
     failed=1
