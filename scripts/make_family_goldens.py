@@ -50,7 +50,7 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
-from peft import IA3Config, LoraConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import lorica_tensors
@@ -155,7 +155,7 @@ CASES = [
 
 # ---- families ----
 
-PROMPTS = ("prompt_tuning", "p_tuning")  # what has no order of rows
+PROMPTS = ("prompt_tuning", "p_tuning", "prefix_tuning")  # what has no order of rows
 WINDOW = 6
 DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
@@ -304,6 +304,8 @@ CASES += [
     replace(gpt2("prompt_gpt2"), method="prompt_tuning"),
     replace(family("encoded_prompt_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="p_tuning"),
     replace(gpt2("encoded_prompt_gpt2"), method="p_tuning"),
+    replace(family("prefix_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="prefix_tuning"),
+    replace(gpt2("prefix_gpt2"), method="prefix_tuning"),
 ]
 
 TABLES = {}
@@ -446,6 +448,8 @@ def make_other_adapter(case, model, folder):
             fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM"))
     elif case.method == "prompt_tuning":
         model = get_peft_model(model, PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
+    elif case.method == "prefix_tuning":
+        model = get_peft_model(model, PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
     elif case.method == "p_tuning":
         model = get_peft_model(model, PromptEncoderConfig(
             num_virtual_tokens=3, encoder_hidden_size=24, task_type="CAUSAL_LM"))
@@ -467,6 +471,10 @@ def make_other_adapter(case, model, folder):
                 if not parameter.requires_grad:
                     continue
                 full_name = "prompt_embeddings"
+            elif case.method == "prefix_tuning":
+                if not parameter.requires_grad:
+                    continue
+                full_name = "prefix"
             elif case.method == "p_tuning":
                 if not parameter.requires_grad:
                     continue
@@ -480,12 +488,29 @@ def make_other_adapter(case, model, folder):
             parameter.add_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
             parameters[full_name] = parameter
             values = parameter.detach().numpy()
+            if case.method == "prefix_tuning":
+                for part, half in prefix_parts(case, values):
+                    writer.add_tensor(part, half)
+                continue
             stored = in_lora_order(case, full_name, values) if case.method in ("ia3", *PROMPTS) else as_stored(case, full_name, values)
             writer.add_tensor(full_name, stored.reshape(-1, 1) if stored.ndim == 1 else stored)
         if case.method == "p_tuning":
             writer.add_tensor("prompt_embeddings", model.get_prompt(1)[0].numpy())
     write(writer)
     return model, parameters
+
+
+def prefix_parts(case, values):
+    """What PEFT keeps in one row for each virtual token, layer by layer keys and then values."""
+    n_layer = case.n_layer
+    for i, half in enumerate(np.split(values, 2 * n_layer, axis=1)):
+        layer = i // 2
+        if i % 2 == 1:
+            yield f"blk.{layer}.prefix_v", np.ascontiguousarray(half)
+        else:
+            # Keys have the order of the rows that make them.
+            keys = half if case.arch == "gpt2" else in_ggml_order(case, f"blk.{layer}.attn_k.weight", half.T).T
+            yield f"blk.{layer}.prefix_k", np.ascontiguousarray(keys)
 
 
 def in_other_order(case, name, values):
@@ -645,7 +670,8 @@ def golden(case, folder):
     for name, parameter in parameters.items():
         gradient = in_lora_order(case, name, parameter.grad.numpy())
         assert np.abs(gradient).max() > 0, name
-        writer.add_tensor(f"gradient.{name}", gradient)
+        for part, values in prefix_parts(case, gradient) if name == "prefix" else [(name, gradient)]:
+            writer.add_tensor(f"gradient.{part}", values)
         parameter.grad = None
 
     losses, norms, told_apart, wrong = trajectory(case, model, parameters, batches)

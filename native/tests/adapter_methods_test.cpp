@@ -38,6 +38,7 @@ const Setting settings[] = {
     {"Full", Method::full, "", ""},
     {"Prompt", Method::prompt_tuning, "", ""},
     {"EncodedPrompt", Method::p_tuning, "", ""},
+    {"Prefix", Method::prefix_tuning, "", ""},
 };
 const std::string families[] = {"grouped_heads_f32", "gpt2",       "qwen2", "qwen3",          "gemma2", "gemma3",
                                 "falcon_7b",         "falcon_40b", "phi3",  "gptneox_serial", "olmo2",  "llama_biases"};
@@ -190,10 +191,9 @@ TEST_P(AdapterMethodsTest, ACacheAFileAndAMergedModelGiveTheLossesOfTraining) {
     EXPECT_EQ(token_losses(model, loaded, batch), losses);
 
     if (adapter->n_virtual_tokens() > 0) {
-        expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("a prompt cannot be folded into a model"),
+        expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("cannot be folded into a model"),
                      [&] { merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2}); });
-        expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("a prompt has no strength"),
-                     [&] { adapter->set_scale_factor(0.5); });
+        expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("has no strength"), [&] { adapter->set_scale_factor(0.5); });
         return;
     }
     merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2});
@@ -366,6 +366,31 @@ TEST(AdapterMethods, APromptOfTokensIsTheseTokensInFrontOfEveryText) {
         const std::vector<int32_t> full(14, 4);
         expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("the context holds 3 of 16 tokens; 14 more do not fit"),
                      [&] { two.eval(full, false, nullptr); });
+    }
+}
+
+TEST(AdapterMethods, APrefixStandsInFrontOfEveryTextOfACache) {
+    for (const std::string family : {"grouped_heads_f32", "gpt2", "gemma3"}) {
+        const auto model = load(model_of(family), "cpu", Dtype::f32);
+        AdapterConfig config;
+        config.method = Method::prefix_tuning;
+        config.n_virtual_tokens = 3;
+        const std::shared_ptr<const Adapter> adapter = moved_adapter(model, config);
+        Context one(model, adapter, 16), two(model, nullptr, 16, 2);
+        two.set_adapters(std::vector<Adapter::Part>{{adapter, 1}});
+        const auto n_vocab = static_cast<size_t>(model->shape().n_vocab);
+        std::vector<float> alone(n_vocab), bare(n_vocab), logits(2 * n_vocab);
+        const std::vector<int32_t> text{4, 9, 1};
+        one.eval(text, false, alone.data());
+        Context(model, nullptr, 16).eval(text, false, bare.data());
+        EXPECT_NE(alone, bare);
+        const std::vector<Context::Append> both{{0, text}, {1, std::span(text).first(2)}};
+        two.eval(both, logits.data());
+        EXPECT_EQ(two.n_past(0), 3);
+        expect_near({logits.begin(), logits.begin() + static_cast<ptrdiff_t>(n_vocab)}, alone, 1e-5);
+        const std::vector<Context::Append> last{{1, std::span(text).subspan(2)}};
+        two.eval(last, logits.data());
+        expect_near({logits.begin(), logits.begin() + static_cast<ptrdiff_t>(n_vocab)}, alone, 1e-5);
     }
 }
 

@@ -342,7 +342,9 @@ const std::string cases[] = {"grouped_heads_f32",
                              "prompt_llama",
                              "prompt_gpt2",
                              "encoded_prompt_llama",
-                             "encoded_prompt_gpt2"};
+                             "encoded_prompt_gpt2",
+                             "prefix_llama",
+                             "prefix_gpt2"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 

@@ -345,8 +345,11 @@ typedef enum lorica_method {
     LORICA_METHOD_PROMPT_TUNING = 4, /* prompt tuning (Lester et al. 2021): n_virtual_tokens trained embeddings [n,
                                        n_embd] in front of every text. They are in no batch, no cache's length and no
                                        limit; positions count them. It has no scale and is merged into no model. */
-    LORICA_METHOD_P_TUNING = 5 /* P-tuning (Liu et al. 2021): the same, and the embeddings come out of a small network
+    LORICA_METHOD_P_TUNING = 5, /* P-tuning (Liu et al. 2021): the same, and the embeddings come out of a small network
                                   that is trained, with encoder_hidden_size, as PEFT's PromptEncoder with MLP */
+    LORICA_METHOD_PREFIX_TUNING = 6 /* prefix tuning (Li & Liang 2021): trained keys and values of n_virtual_tokens in
+                                       front of every text, of each layer its own, as PEFT's without projection: keys
+                                       are not rotated any more, and positions count them. Otherwise as a prompt. */
 } lorica_method;
 
 /* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */

@@ -16,7 +16,7 @@ Adapter::Adapter(std::shared_ptr<const Model> model, AdapterConfig config)
 }
 
 Adapter::~Adapter() {
-    for (void * memory : {params_, squares_, factors_, slopes_, products_, effect_, ones_}) {
+    for (void * memory : {params_, squares_, factors_, slopes_, products_, effect_, ones_, counting_, zeros_}) {
         if (memory) model_->device().release(memory);
     }
 }
@@ -84,6 +84,7 @@ void Adapter::allocate() {
     params_ = device.allocate(static_cast<size_t>(n_params_) * dtype_size(device.formats().param));
     if (config_.use_dora) allocate_dora();
     if (config_.method == Method::ia3) allocate_ones();
+    if (config_.method == Method::prefix_tuning) allocate_prefix();
 }
 
 const LoraPair * Adapter::find(int32_t layer, int16_t linear) const {
@@ -250,7 +251,7 @@ void Adapter::put(void * array, int32_t i, const float * values) const {
 
 void Adapter::set_scale_factor(double factor) {
     if (factor != 1 && n_virtual_tokens() > 0)
-        fail(LORICA_ERROR_UNSUPPORTED, "a prompt has no strength: it is there or not, so its scale is 1");
+        fail(LORICA_ERROR_UNSUPPORTED, "a prompt or prefix has no strength: it is there or not, so its scale is 1");
     scale_factor_ = factor;
     params_changed();
 }

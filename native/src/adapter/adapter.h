@@ -32,6 +32,7 @@ enum class Method : uint8_t {
     full,           // the model's own tensors, all or some
     prompt_tuning,  // Lester et al. 2021: embeddings in front of every text
     p_tuning,       // Liu et al. 2021: the same out of a small network, which is trained
+    prefix_tuning,  // Li & Liang 2021: keys and values in front of every text, of each layer its own
 };
 // "lora", as adapter.type has it.
 const char * name(Method method);
@@ -110,6 +111,11 @@ public:
     void * params() const { return params_; }
     // Embeddings in front of every text; 0: none.
     int32_t n_virtual_tokens() const;
+    // Whether these have embeddings, or no more than keys and values.
+    bool has_prompt() const { return find_tensor(-1, Kind::prompt, 0) >= 0; }
+    // With a prefix: 0, 1, … and as many zeros as it is long.
+    const int32_t * counting() const { return static_cast<const int32_t *>(counting_); }
+    const float * zeros() const { return static_cast<const float *>(zeros_); }
     // P-tuning: what a backward pass has left at the prompt goes on to what the prompt is made of.
     void pass_on_prompt_gradient(void * gradients) const;
     // The lowest layer that has a tensor: -1 where that is the prologue, n_layer the epilogue.
@@ -149,7 +155,9 @@ public:
         encoder_input,   // of P-tuning [n, n_embd]
         encoder_weight,  // of its layers
         encoder_bias,
-        prompt,            // the embeddings of virtual tokens [n, n_embd]
+        prompt,    // the embeddings of virtual tokens [n, n_embd]
+        prefix_k,  // of an attention: keys of virtual tokens, rotated, [n, n_head_kv head_dim]; their values
+        prefix_v,
         classifier_dense,  // W[n_embd, n_embd] and its bias; so the next two of what makes the outputs
         classifier_dense_bias,
         classifier_out,
@@ -204,6 +212,9 @@ private:
     void add_prompt(int64_t n);
     void check_prompt() const;
     std::vector<float> prompt_start() const;
+    void add_prefix(int64_t n);
+    void allocate_prefix();
+    std::vector<float> normal_start(int32_t tensor) const;
     void add_encoder(int64_t n, int64_t hidden);
     void check_encoder() const;
     bool has_encoder() const;
@@ -261,6 +272,7 @@ private:
     // longest vector has elements.
     mutable void * effect_ = nullptr;
     void * ones_ = nullptr;
+    void *counting_ = nullptr, *zeros_ = nullptr;  // of a prefix
 
     std::string target_modules_, base_fingerprint_;
 };

@@ -72,7 +72,10 @@ void Adapter::initialize_classifier() {
             values = start;
         } else if (is_weight) {
             constexpr uint64_t stream = 0x636c6173736966;  // no layer has this number
-            const uint64_t seed = derive_seed(config_.seed, stream, static_cast<uint64_t>(kind));
+            // The number may not follow when there are more kinds of tensors before these.
+            constexpr int first_number = 11;
+            const int number = first_number + static_cast<int>(kind) - static_cast<int>(Kind::classifier_dense);
+            const uint64_t seed = derive_seed(config_.seed, stream, static_cast<uint64_t>(number));
             for (size_t j = 0; j < values.size(); ++j) values[j] = static_cast<float>(0.02 * random_normal(seed, j));
         }
         write(params_, i, values.data());

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <numeric>
 #include <set>
 #include <sstream>
 
@@ -21,6 +22,7 @@ const char * name(Method method) {
         case Method::full: return "full";
         case Method::prompt_tuning: return "prompt_tuning";
         case Method::p_tuning: return "p_tuning";
+        case Method::prefix_tuning: return "prefix_tuning";
     }
     return "";
 }
@@ -298,6 +300,9 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
     } else if (config.method == Method::prompt_tuning) {
         adapter->check_prompt();
         adapter->add_prompt(config.n_virtual_tokens);
+    } else if (config.method == Method::prefix_tuning) {
+        adapter->check_prompt();
+        adapter->add_prefix(config.n_virtual_tokens);
     } else if (config.method == Method::p_tuning) {
         adapter->check_prompt();
         adapter->check_encoder();
@@ -328,6 +333,7 @@ std::vector<float> Adapter::start(int32_t i) const {
     if (t.kind == Kind::encoder_input || t.kind == Kind::encoder_weight || t.kind == Kind::encoder_bias)
         return encoder_start(i);
     if (t.kind == Kind::prompt) return prompt_start();
+    if (t.kind == Kind::prefix_k || t.kind == Kind::prefix_v) return normal_start(i);
     if (t.kind == Kind::weight || t.kind == Kind::embedding || t.kind == Kind::head) {
         const GgufFile & file = model_->file();
         const TensorView * view = file.find_tensor(t.name);
@@ -349,7 +355,8 @@ std::vector<float> Adapter::start(int32_t i) const {
 
 int32_t Adapter::n_virtual_tokens() const {
     const int32_t prompt = find_tensor(-1, Kind::prompt, 0);
-    return prompt < 0 ? 0 : static_cast<int32_t>(tensor(prompt).rows);
+    const int32_t found = prompt >= 0 ? prompt : find_tensor(0, Kind::prefix_k, 0);
+    return found < 0 ? 0 : static_cast<int32_t>(tensor(found).rows);
 }
 
 void Adapter::add_prompt(int64_t n) { add_site(Kind::prompt, "prompt_embeddings", n, model_->shape().n_embd, -1, 0); }
@@ -362,7 +369,7 @@ void Adapter::check_prompt() const {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the number of virtual tokens is ", n, "; it must lie between 1 and ",
              most);
     }
-    if (shape.architecture == "granite") {
+    if (shape.architecture == "granite" && config_.method != Method::prefix_tuning) {
         fail(LORICA_ERROR_UNSUPPORTED,
              "prompts are not supported for architecture 'granite', which scales what its "
              "embeddings are");
@@ -399,6 +406,40 @@ std::vector<float> Adapter::prompt_start() const {
     }
     model_->file().check_not_cut();
     return values;
+}
+
+// ---- prefixes
+
+void Adapter::add_prefix(int64_t n) {
+    const Architecture & architecture = model_->architecture();
+    for (int32_t layer = 0; layer < architecture.shape.n_layer; ++layer) {
+        int16_t number = 0;
+        for (const AttentionSpec & attention : architecture.layer(layer).attentions) {
+            const int64_t cols = int64_t{attention.n_head_kv} * attention.head_dim;
+            const std::string name = architecture.layer_name(layer) + "prefix_";
+            add_site(Kind::prefix_k, name + "k", n, cols, layer, number);
+            add_site(Kind::prefix_v, name + "v", n, cols, layer, number++);
+        }
+    }
+}
+
+// As PEFT's torch.nn.Embedding begins.
+std::vector<float> Adapter::normal_start(int32_t i) const {
+    const Tensor & t = tensor(i);
+    std::vector<float> values(static_cast<size_t>(t.rows * t.cols));
+    constexpr uint64_t stream = 0x707265666978;  // no layer has this number
+    const uint64_t seed = derive_seed(config_.seed, stream, static_cast<uint64_t>(i));
+    for (size_t j = 0; j < values.size(); ++j) values[j] = static_cast<float>(random_normal(seed, j));
+    return values;
+}
+
+void Adapter::allocate_prefix() {
+    std::vector<int32_t> counting(static_cast<size_t>(n_virtual_tokens()));
+    std::iota(counting.begin(), counting.end(), 0);
+    Backend & device = model_->device();
+    counting_ = device.allocate(counting.size() * sizeof(int32_t));
+    zeros_ = device.allocate(counting.size() * sizeof(float));
+    device.copy_to_device(counting_, counting.data(), counting.size() * sizeof(int32_t));
 }
 
 // ---- with a factor

@@ -22,7 +22,8 @@ namespace lorica {
 namespace {
 
 std::optional<Method> method_of(const std::string & type) {
-    for (const Method method : {Method::ia3, Method::bitfit, Method::full, Method::prompt_tuning, Method::p_tuning}) {
+    for (const Method method :
+         {Method::ia3, Method::bitfit, Method::full, Method::prompt_tuning, Method::p_tuning, Method::prefix_tuning}) {
         if (type == name(method)) return method;
     }
     return std::nullopt;
@@ -110,10 +111,13 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
                                         [&](const TensorFile::Tensor & one) { return one.name == name; });
         return found == file.tensors.end() ? 0 : static_cast<int32_t>(std::min<int64_t>(found->rows, 1 << 20));
     };
-    if (config.method == Method::prompt_tuning || config.method == Method::p_tuning) {
-        adapter->config_.n_virtual_tokens = rows_of("prompt_embeddings");
+    const bool has_prefix = config.method == Method::prefix_tuning;
+    if (config.method == Method::prompt_tuning || config.method == Method::p_tuning || has_prefix) {
+        adapter->config_.n_virtual_tokens =
+            rows_of(has_prefix ? model->architecture().layer_name(0) + "prefix_k" : "prompt_embeddings");
         adapter->check_prompt();
     }
+    if (has_prefix) adapter->add_prefix(adapter->config_.n_virtual_tokens);
     if (config.method == Method::prompt_tuning) adapter->add_prompt(adapter->config_.n_virtual_tokens);
     if (config.method == Method::p_tuning) {
         adapter->config_.encoder_hidden_size = rows_of("prompt_encoder.mlp_head.0.weight");

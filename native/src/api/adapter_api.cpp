@@ -45,6 +45,7 @@ lorica::Method method_of(lorica_method method) {
         case LORICA_METHOD_FULL: return lorica::Method::full;
         case LORICA_METHOD_PROMPT_TUNING: return lorica::Method::prompt_tuning;
         case LORICA_METHOD_P_TUNING: return lorica::Method::p_tuning;
+        case LORICA_METHOD_PREFIX_TUNING: return lorica::Method::prefix_tuning;
     }
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no method ", static_cast<int>(method));
 }
@@ -56,9 +57,10 @@ lorica_method method_of(lorica::Method method) {
         case lorica::Method::bitfit: return LORICA_METHOD_BITFIT;
         case lorica::Method::full: return LORICA_METHOD_FULL;
         case lorica::Method::prompt_tuning: return LORICA_METHOD_PROMPT_TUNING;
-        case lorica::Method::p_tuning: break;
+        case lorica::Method::p_tuning: return LORICA_METHOD_P_TUNING;
+        case lorica::Method::prefix_tuning: break;
     }
-    return LORICA_METHOD_P_TUNING;
+    return LORICA_METHOD_PREFIX_TUNING;
 }
 
 lorica::TrainedBiases biases_of(lorica_trained_biases biases) {

@@ -196,7 +196,8 @@ void Context::allocate_buffers(int32_t n_virtual) {
 
 std::vector<int32_t> Context::virtual_tokens() const {
     std::vector<int32_t> tokens;
-    for (int32_t i = 0; i < n_virtual_; ++i) tokens.push_back(-1 - i);
+    const bool has_prompt = adapter_ && adapter_->has_prompt();
+    for (int32_t i = 0; i < n_virtual_; ++i) tokens.push_back(has_prompt ? -1 - i : 0);
     return tokens;
 }
 
@@ -380,11 +381,14 @@ void Context::append(Piece & piece, int32_t slot, std::span<const int32_t> token
     for (int32_t i = 0; i < n; ++i) piece.positions.push_back(held + i);
     piece.rows.resize(reaches_.size());
     piece.segments.resize(reaches_.size());
+    piece.prefix.resize(reaches_.size());
+    const bool is_prefix = held < n_virtual_ && !adapter_->has_prompt();
     for (size_t r = 0; r < reaches_.size(); ++r) {
         const Reach & reach = reaches_[r];
         const int32_t start = slot * reach.rows, seen = held - reach.first[static_cast<size_t>(slot)];
         piece.segments[r].push_back({begin, n, start, seen + n});
         for (int32_t i = 0; i < n; ++i) piece.rows[r].push_back(start + seen + i);
+        if (is_prefix) piece.prefix[r].push_back({start + seen, held, std::min(n, n_virtual_ - held)});
     }
 }
 
@@ -506,6 +510,7 @@ void Context::forward(const Piece & piece) {
         const size_t reach = buffers_.caches[i].reach;
         Bound b = bound(architecture.layer(l), model_->layers()[i], plan, layers_[i], piece.segments[reach], n, l);
         if (has_rows(reach)) b.cache_rows = buffers_.rows[reach];
+        b.prefix = piece.prefix[reach];
         run(plan.forward, b, *backend_);
     }
 }

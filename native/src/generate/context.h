@@ -81,9 +81,10 @@ private:
     // A piece of work: tokens of one text or several, and where they go.
     struct Piece {
         std::vector<int32_t> tokens, positions;
-        std::vector<std::vector<int32_t>> rows;      // by reach
-        std::vector<std::vector<Segment>> segments;  // by reach
-        std::vector<int32_t> last;                   // tokens whose logits are wanted
+        std::vector<std::vector<int32_t>> rows;       // by reach
+        std::vector<std::vector<Segment>> segments;   // by reach
+        std::vector<std::vector<PrefixRows>> prefix;  // by reach: of virtual tokens among these
+        std::vector<int32_t> last;                    // tokens whose logits are wanted
     };
     Buffers lay_out(Arena & arena) const;
     void find_reaches();

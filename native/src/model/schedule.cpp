@@ -159,6 +159,10 @@ private:
         return node(n).op == Op::norm && TrainedSites::has(sites_.norms, node(n).spec, TrainedSites::weight);
     }
 
+    bool has_prefix(int n) const {
+        return node(n).op == Op::attention && TrainedSites::has(sites_.attentions, node(n).spec, TrainedSites::prefix);
+    }
+
     bool trains_embed(int n) const {
         constexpr uint8_t rows = TrainedSites::weight | TrainedSites::virtual_rows;
         return node(n).op == Op::embed && TrainedSites::has(sites_.embeds, node(n).spec, rows);
@@ -256,7 +260,7 @@ private:
             bool any = n.residual && needs(n.residual);
             for (int i = 0; i < n.n_in; ++i) any = any || needs(n.in[at(i)]);
             const auto number = static_cast<int>(&n - p_.nodes.data());
-            any = any || n.op == Op::scale || trains_norm(number) || trains_embed(number);
+            any = any || n.op == Op::scale || trains_norm(number) || trains_embed(number) || has_prefix(number);
             for (int i = 0; i < n.n_out; ++i) {
                 needs_[at(n.out[at(i)].id)] = any || (n.op == Op::linear && is_trained(n.spec + i));
             }
@@ -314,7 +318,7 @@ private:
                     written_[at(n.in[0].id)] = needs(n.in[0]);
                     break;
                 default:
-                    runs_[at(i)] = needs_any(n);
+                    runs_[at(i)] = needs_any(n) || has_prefix(i);
                     for (int j = 0; j < n.n_in && runs_[at(i)]; ++j) written_[at(n.in[at(j)].id)] = true;
             }
         }
@@ -739,6 +743,7 @@ private:
             into.k_cache = k = k_cache;
             into.v_cache = v = v_cache;
         }
+        emit_prefix(n, k, v);
         const SlotId o = slot(attention.out[0]), lse = statistics(n);
         Call & all = call(Call::attention, attention.spec);
         all.q = q;
@@ -746,6 +751,13 @@ private:
         all.v = v;
         all.o = o;
         all.lse = lse;
+    }
+
+    void emit_prefix(int n, SlotId k, SlotId v) {
+        if (!has_prefix(n)) return;
+        Call & prefix = call(Call::prefix, node(n).spec);
+        prefix.k = k;
+        prefix.v = v;
     }
 
     void emit_activation(const Node & n) {
@@ -872,6 +884,7 @@ private:
                 const SlotId q = slot(n.in[0]), k = slot(n.in[1]), v = slot(n.in[2]), o = slot(n.out[0]);
                 const SlotId lse = statistics(unit.main), dy = gradient(n.out[0]);
                 const SlotId dq = gradient(n.in[0]), dk = gradient(n.in[1]), dv = gradient(n.in[2]);
+                emit_prefix(unit.main, k, v);  // where keys have been made again
                 Call & all = call(Call::attention_backward, n.spec);
                 all.q = q;
                 all.k = k;
@@ -882,6 +895,10 @@ private:
                 all.dq = dq;
                 all.dk = dk;
                 all.dv = dv;
+                if (!has_prefix(unit.main)) return;
+                Call & prefix = call(Call::prefix_backward, n.spec);
+                prefix.dk = dk;
+                prefix.dv = dv;
                 return;
             }
             case Op::gated:

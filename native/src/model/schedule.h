@@ -33,8 +33,9 @@ struct TrainedSites {
         scale_out = 16,     // IA3: the columns of what comes out, bias included
         scale_in = 32,      // IA3 of a feed-forward module: those of what goes in
         virtual_rows = 64,  // of an embedding: the rows of virtual tokens
+        prefix = 128,       // of an attention: keys and values of virtual tokens
     };
-    std::vector<uint8_t> linears, norms, embeds, heads;
+    std::vector<uint8_t> linears, norms, embeds, heads, attentions;
 
     bool has(int16_t linear, uint8_t what) const { return has(linears, linear, what); }
     static bool has(const std::vector<uint8_t> & table, int16_t number, uint8_t what) {
@@ -100,6 +101,7 @@ struct Call {
         rope,                   // spec; y; direction
         rope_into_cache,        // spec or -1; q, k, v, k_cache, v_cache
         attention,              // spec; q, k, v, o, lse
+        prefix,                 // spec; k, v: the rows of virtual tokens =
         gated,                  // act; gate, up, h
         activation,             // act; x, y
         scale,                  // DoRA's factors of layers[0]: x, residual, y
@@ -115,6 +117,7 @@ struct Call {
         gated_linear_backward,  // act; gate, up, h, dh, dgate, dup; layers
         activation_backward,    // act; x, dy, dx
         attention_backward,     // spec; q, k, v, o, lse, dy, dq, dk, dv
+        prefix_backward,        // spec; dk, dv: the same rows' gradients, which are 0 then
         scale_backward,         // DoRA of layers[0]: dy, y, residual, dx
         multiply_backward,      // IA3 of layers[0]: dy, x, dx
         norm_gradient,          // spec; dy, x

@@ -51,7 +51,9 @@ TrainedSites AttachedAdapter::sites(int32_t layer) const {
                                has(Adapter::Kind::prompt, i, TrainedSites::virtual_rows));
     for (size_t i = 0; i < program.heads.size(); ++i)
         sites.heads.push_back(has(Adapter::Kind::head, i, TrainedSites::weight));
-    for (std::vector<uint8_t> * table : {&sites.norms, &sites.embeds, &sites.heads}) {
+    for (size_t i = 0; i < program.attentions.size(); ++i)
+        sites.attentions.push_back(has(Adapter::Kind::prefix_k, i, TrainedSites::prefix));
+    for (std::vector<uint8_t> * table : {&sites.norms, &sites.embeds, &sites.heads, &sites.attentions}) {
         if (std::all_of(table->begin(), table->end(), [](uint8_t what) { return what == 0; })) table->clear();
     }
     return sites;

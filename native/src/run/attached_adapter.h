@@ -32,6 +32,8 @@ public:
     void * magnitude_gradients(int32_t layer, int16_t linear) const override;
     DoraRows factors(int32_t layer, int16_t linear) const override { return adapter_->ia3_rows(ia3(layer, linear)); }
     TrainedTensor tensor(int32_t layer, Adapter::Kind kind, int16_t number) const override;
+    const int32_t * counting() const override { return adapter_->counting(); }
+    const float * zeros() const override { return adapter_->zeros(); }
 
 private:
     void * gradient(int32_t tensor) const;

@@ -47,6 +47,14 @@ public:
             case Call::attention:
                 to_.attention(at(c.q), keys(c.k), keys(c.v), b_.segments, attention(c), at(c.o), at(c.lse));
                 return;
+            case Call::prefix:
+                put_prefix(trained(Adapter::Kind::prefix_k, c.spec), keys(c.k));
+                put_prefix(trained(Adapter::Kind::prefix_v, c.spec), keys(c.v));
+                return;
+            case Call::prefix_backward:
+                take_prefix(trained(Adapter::Kind::prefix_k, c.spec), at(c.dk));
+                take_prefix(trained(Adapter::Kind::prefix_v, c.spec), at(c.dv));
+                return;
             case Call::gated: to_.gated(at(c.gate), at(c.up), c.act, at(c.h)); return;
             case Call::activation: to_.activation(at(c.x), c.act, at(c.y)); return;
             case Call::scale:
@@ -140,6 +148,24 @@ private:
         int64_t rows = 0;
         for (const Segment & segment : b_.segments) rows = std::max(rows, int64_t{segment.kv_begin} + segment.kv_len);
         return whole(slot).slice_rows(0, rows);
+    }
+
+    Matrix param(void * values, int64_t rows, int64_t cols) const {
+        return {values, to_.formats().param, rows, cols, cols};
+    }
+    void put_prefix(const TrainedTensor & prefix, const Matrix & to) {
+        const Matrix values = param(const_cast<void *>(prefix.value), prefix.rows, to.cols);
+        for (const PrefixRows & part : b_.prefix)
+            to_.gather_rows(values, b_.adapter->counting() + part.first, to.slice_rows(part.row, part.n));
+    }
+    // Nothing goes on to what the rows would have been.
+    void take_prefix(const TrainedTensor & prefix, const Matrix & from) {
+        const Matrix gradient = param(prefix.gradient, prefix.rows, from.cols);
+        for (const PrefixRows & part : b_.prefix) {
+            const Matrix rows = from.slice_rows(part.row, part.n);
+            to_.scatter_add_rows(rows, b_.adapter->counting() + part.first, gradient);
+            to_.scale_rows(rows, b_.adapter->zeros(), rows);
+        }
     }
 
     Norm norm(const Call & c) const {

@@ -31,12 +31,20 @@ public:
     // for a tensor of the model, empty where nothing does.
     virtual DoraRows factors(int32_t layer, int16_t linear) const = 0;
     virtual TrainedTensor tensor(int32_t layer, Adapter::Kind kind, int16_t number) const = 0;
+    // Where there is a prefix: 0, 1, … and as many zeros, device memory.
+    virtual const int32_t * counting() const { return nullptr; }
+    virtual const float * zeros() const { return nullptr; }
 };
 
 // Indices of an embedding as its gradient is added up: in ascending order, each with the row of the batch that has it.
 struct SortedIds {
     const int32_t *ids = nullptr, *rows = nullptr;  // device memory
     int64_t n = 0;
+};
+
+// Rows of keys and values that are those of virtual tokens: the first row, which of the virtual tokens it is, how many.
+struct PrefixRows {
+    int64_t row, first, n;
 };
 
 // What the calls of one program refer to.
@@ -57,6 +65,7 @@ struct Bound {
     const int32_t * tokens = nullptr;  // of embeddings
     const int32_t * token_types = nullptr;
     SortedIds sorted_tokens, sorted_positions, sorted_types, sorted_virtual;  // where embeddings are trained
+    std::span<const PrefixRows> prefix;
     double noise_alpha = 0;
     std::span<const Segment> noise_segments;  // virtual tokens get none
     uint64_t noise_seed = 0;

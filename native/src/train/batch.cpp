@@ -84,14 +84,17 @@ void Session::check(const PackedBatch & batch, Rows rows) const {
     }
 }
 
-// Virtual tokens, ids -1, -2, …, come in front of each sequence, and positions count them.
+// Virtual tokens come in front of each sequence, and positions count them. Their ids are -1, -2, …, by which a prompt
+// is found; with a prefix they are nothing but room for its keys and values, any token.
 void Session::upload(const PackedBatch & batch, Rows rows, bool with_adapter) {
     check(batch, rows);
     has_forward_ = has_outputs_ = false;
     n_given_tokens_ = static_cast<int64_t>(batch.tokens.size());
     const int32_t n_virtual = adapter_ && with_adapter ? adapter_->n_virtual_tokens() : 0;
     segments_.clear();
+    const bool has_prompt = n_virtual > 0 && adapter_->has_prompt();
     noise_segments_.clear();
+    prefix_.clear();
     trained_rows_.clear();
     trained_tokens_.clear();
     std::vector<int32_t> tokens, positions, types, labels;
@@ -100,12 +103,13 @@ void Session::upload(const PackedBatch & batch, Rows rows, bool with_adapter) {
         const auto first = static_cast<int32_t>(tokens.size()), end = first + n_virtual + length;
         segments_.push_back({first, length + n_virtual, first, length + n_virtual});
         noise_segments_.push_back({first + n_virtual, length, first + n_virtual, length});
-        // As in PEFT, a classifier's first token is a virtual one.
-        if (rows == Rows::first) trained_rows_.push_back(first);
+        if (n_virtual > 0 && !has_prompt) prefix_.push_back({first, 0, n_virtual});
+        // As in PEFT, a classifier's first token is the first of the prompt.
+        if (rows == Rows::first) trained_rows_.push_back(has_prompt ? first : first + n_virtual);
         if (rows == Rows::last) trained_rows_.push_back(end - 1);
         for (int32_t t = first + n_virtual; rows == Rows::all && t < end; ++t) trained_rows_.push_back(t);
         for (int32_t i = 0; i < n_virtual; ++i) {
-            tokens.push_back(-1 - i);
+            tokens.push_back(has_prompt ? -1 - i : 0);
             positions.push_back(i);
             types.push_back(0);
         }

@@ -168,6 +168,7 @@ private:
     // Of the current batch.
     int64_t n_given_tokens_ = 0, n_tokens_ = 0;  // without virtual tokens and with them
     std::vector<Segment> segments_, noise_segments_;
+    std::vector<PrefixRows> prefix_;
     std::vector<int32_t> trained_rows_, trained_tokens_;  // the same by the number that the caller knows
     SortedIds sorted_tokens_, sorted_positions_, sorted_types_, sorted_virtual_;
 

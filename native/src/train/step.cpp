@@ -41,6 +41,7 @@ Bound Session::bound(const Program & program, const ProgramWeights & weights, co
     b.sorted_types = sorted_types_;
     b.sorted_virtual = sorted_virtual_;
     b.noise_segments = noise_segments_;
+    b.prefix = prefix_;
     return b;
 }
 

@@ -290,7 +290,8 @@ void merge_model(const Model & model, const Adapter * adapter, const std::string
     }
     if (adapter && adapter->n_virtual_tokens() > 0) {
         fail(LORICA_ERROR_UNSUPPORTED,
-             "a prompt cannot be folded into a model: it stands in front of every text; use it with the model");
+             "a prompt or prefix cannot be folded into a model: it stands in front of every text; use it with the "
+             "model");
     }
     write_model(model.file(), tensors_to_write(model, adapter), adapter, path, config);
 }

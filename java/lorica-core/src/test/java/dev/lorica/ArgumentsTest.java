@@ -8,6 +8,7 @@ import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.adapter.PTuningConfig;
+import dev.lorica.adapter.PrefixTuningConfig;
 import dev.lorica.adapter.PromptTuningConfig;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.data.Batch;
@@ -105,6 +106,7 @@ class ArgumentsTest {
             "AdapterMetadata.full",
             "AdapterMetadata.promptTuning",
             "AdapterMetadata.encodedPrompt",
+            "AdapterMetadata.prefixTuning",
             "AdapterMetadata.template",
             "AdapterMetadata.special",
             "AdapterMetadata.training",
@@ -323,6 +325,7 @@ class ArgumentsTest {
         good(LoraConfig.class, LoraConfig::defaults);
         good(PromptTuningConfig.class, () -> PromptTuningConfig.of(4));
         good(PTuningConfig.class, () -> PTuningConfig.of(4));
+        good(PrefixTuningConfig.class, () -> PrefixTuningConfig.of(4));
         good(LoraConfig.Builder.class, LoraConfig::builder);
         good(GenerationConfig.class, GenerationConfig::defaults);
         good(GenerationConfig.Builder.class, GenerationConfig::builder);

@@ -161,7 +161,7 @@ final class InfoCommand implements Callable<Integer> {
             }
         }
         Optional<GgufFile.Tensor> prompt = contents.tensors().stream()
-                .filter(tensor -> tensor.name().equals("prompt_embeddings"))
+                .filter(tensor -> tensor.name().matches("prompt_embeddings|blk\\.0\\.prefix_k"))
                 .findFirst();
         if (prompt.isPresent()) {
             facts.put("virtual_tokens", prompt.get().shape().get(1));

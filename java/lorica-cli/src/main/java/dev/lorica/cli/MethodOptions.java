@@ -6,6 +6,7 @@ import dev.lorica.adapter.FullConfig;
 import dev.lorica.adapter.Ia3Config;
 import dev.lorica.adapter.Method;
 import dev.lorica.adapter.PTuningConfig;
+import dev.lorica.adapter.PrefixTuningConfig;
 import dev.lorica.adapter.PromptTuningConfig;
 import java.util.ArrayList;
 import java.util.EnumSet;
@@ -26,7 +27,8 @@ final class MethodOptions {
                     "What is trained: lora, full (the model's own weights; the result is a model too), ia3 (factors of what"
                             + " goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two once"
                             + " lorica merge has folded them in. prompt-tuning: embeddings in front of every text; p-tuning: the"
-                            + " same out of a small network, which is trained. Default:"
+                            + " same out of a small network, which is trained; prefix-tuning: keys and values in"
+                            + " front of every text. Default:"
                             + " ${DEFAULT-VALUE}")
     String method = "lora";
 
@@ -57,7 +59,7 @@ final class MethodOptions {
     @Option(
             names = "--num-virtual-tokens",
             paramLabel = "N",
-            description = "prompt-tuning, p-tuning: so many embeddings. Default: twenty")
+            description = "prompt-tuning, p-tuning, prefix-tuning: so many of them. Default: twenty")
     Integer virtualTokens;
 
     @Option(
@@ -103,7 +105,7 @@ final class MethodOptions {
         if (method() != Method.P_TUNING) {
             names.add("--encoder-hidden-size");
         }
-        if (method() != Method.PROMPT_TUNING && method() != Method.P_TUNING) {
+        if (!hasVirtualTokens(method())) {
             names.add("--num-virtual-tokens");
         }
         if (method() != Method.LORA && method() != Method.IA3) {
@@ -117,6 +119,10 @@ final class MethodOptions {
         config(lora, seed, Integer.MAX_VALUE);
     }
 
+    private static boolean hasVirtualTokens(Method method) {
+        return method == Method.PROMPT_TUNING || method == Method.P_TUNING || method == Method.PREFIX_TUNING;
+    }
+
     private void checkPrompts(Method wanted) {
         if (wanted != Method.PROMPT_TUNING && (promptInit != null || promptText != null)) {
             throw new IllegalArgumentException(
@@ -126,8 +132,9 @@ final class MethodOptions {
         if (wanted != Method.P_TUNING && encoderHiddenSize != null) {
             throw new IllegalArgumentException("--encoder-hidden-size belongs to --method p-tuning");
         }
-        if (wanted != Method.PROMPT_TUNING && wanted != Method.P_TUNING && virtualTokens != null) {
-            throw new IllegalArgumentException("--num-virtual-tokens belongs to --method prompt-tuning and p-tuning");
+        if (!hasVirtualTokens(wanted) && virtualTokens != null) {
+            throw new IllegalArgumentException(
+                    "--num-virtual-tokens belongs to --method prompt-tuning, p-tuning and prefix-tuning");
         }
     }
 
@@ -155,7 +162,7 @@ final class MethodOptions {
                             ? "--train-layers and --freeze say what is trained"
                             : wanted == Method.BITFIT
                                     ? "it trains all biases and norms"
-                                    : "a prompt sits on no module"));
+                                    : "a prompt or prefix sits on no module"));
         }
         if (wanted == Method.BITFIT) {
             return new BitFitConfig();
@@ -167,6 +174,9 @@ final class MethodOptions {
                     Choices.of("--prompt-tuning-init", start, PromptTuningConfig.Init.class),
                     promptText == null ? "" : promptText,
                     seed);
+        }
+        if (wanted == Method.PREFIX_TUNING) {
+            return new PrefixTuningConfig(virtualTokens == null ? VIRTUAL_TOKENS : virtualTokens, seed);
         }
         if (wanted == Method.P_TUNING) {
             return new PTuningConfig(

@@ -190,7 +190,7 @@ record RunEnding(
             return;
         }
         if (adapter.info().virtualTokens() > 0) {
-            terminal.out().println("llama.cpp has no trained prompts; PEFT has.");
+            terminal.out().println("llama.cpp has no trained prompts or prefixes; PEFT has.");
             return;
         }
         boolean whole = adapter.tensors().stream().anyMatch(Adapter.Tensor::isWhole);

@@ -146,6 +146,7 @@ class MethodsTest {
     @CsvSource({
         "prompt-tuning, --prompt-tuning-init-text=Answer in a few words.",
         "p-tuning, --encoder-hidden-size=16",
+        "prefix-tuning, --seed=3",
     })
     void aPromptIsTrainedResumedLookedAtAskedAndReadFromPeft(String method, String option) throws IOException {
         Path output = folder.resolve("prompt");
@@ -159,7 +160,9 @@ class MethodsTest {
                 .succeeds();
         assertThat(trained.json().get("eval_loss").asDouble())
                 .isLessThan(trained.json().get("eval_loss_before").asDouble());
-        assertThat(trained.err()).contains("llama.cpp has no trained prompts").doesNotContain("llama-cli");
+        assertThat(trained.err())
+                .contains("llama.cpp has no trained prompts or prefixes")
+                .doesNotContain("llama-cli");
         Path adapter = output.resolve(Adapter.FILE_NAME);
         Path first = Files.copy(adapter, folder.resolve("first.gguf"));
         Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
@@ -192,7 +195,7 @@ class MethodsTest {
                         "--model=" + Program.model(),
                         "--adapter=" + output,
                         "--output=" + folder.resolve("merged.gguf"))
-                .failsWith(ExitCode.FAILED, "a prompt cannot be folded into a model");
+                .failsWith(ExitCode.FAILED, "cannot be folded into a model");
         Program.run(
                         "export",
                         "--model=" + Program.model(),
@@ -251,7 +254,7 @@ class MethodsTest {
         Program.run(train(output, "--modules-to-save=score"))
                 .failsWith(ExitCode.FAILED, "module to save 'score' does not exist");
         Program.run(train(output, "--num-virtual-tokens=4"))
-                .failsWith(ExitCode.FAILED, "--num-virtual-tokens belongs to --method prompt-tuning and p-tuning");
+                .failsWith(ExitCode.FAILED, "--num-virtual-tokens belongs to --method prompt-tuning");
         Program.run(train(output, "--method=prompt-tuning", "--encoder-hidden-size=8"))
                 .failsWith(ExitCode.FAILED, "--encoder-hidden-size belongs to --method p-tuning");
         Program.run(train(output, "--method=prompt-tuning", "--prompt-tuning-init=text"))

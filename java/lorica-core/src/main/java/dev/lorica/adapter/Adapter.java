@@ -113,6 +113,13 @@ public final class Adapter implements AutoCloseable {
                     outputs);
             return new Adapter(model, engine, AdapterMetadata.of(model, config));
         }
+        if (config instanceof PrefixTuningConfig prefix) {
+            NativeAdapter engine = NativeAdapter.create(
+                    Inner.MODEL.of(model),
+                    NativeAdapter.Prompt.prefix(prefix.numVirtualTokens(), prefix.seed()),
+                    outputs);
+            return new Adapter(model, engine, AdapterMetadata.of(model, config));
+        }
         if (config instanceof PTuningConfig prompt) {
             NativeAdapter engine = NativeAdapter.create(
                     Inner.MODEL.of(model),

@@ -2,6 +2,6 @@ package dev.lorica.adapter;
 
 /** What a new adapter looks like: one record for each {@link Method}. */
 public sealed interface AdapterConfig
-        permits LoraConfig, Ia3Config, BitFitConfig, FullConfig, PromptTuningConfig, PTuningConfig {
+        permits LoraConfig, Ia3Config, BitFitConfig, FullConfig, PromptTuningConfig, PTuningConfig, PrefixTuningConfig {
     Method method();
 }

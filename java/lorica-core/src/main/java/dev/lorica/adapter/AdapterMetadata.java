@@ -35,6 +35,7 @@ import org.slf4j.LoggerFactory;
  * @param full          the same of full fine-tuning
  * @param promptTuning  the same of prompt tuning
  * @param encodedPrompt the same of P-tuning
+ * @param prefixTuning  the same of prefix tuning
  * @param template      what stood around the prompts that it was trained on; generation puts the same there
  * @param special       the special tokens of the training examples
  * @param training      how it was trained, setting by setting; {@code TrainingConfig.of} reads it
@@ -49,6 +50,7 @@ public record AdapterMetadata(
         FullConfig full,
         PromptTuningConfig promptTuning,
         @JsonProperty("p_tuning") PTuningConfig encodedPrompt,
+        PrefixTuningConfig prefixTuning,
         PromptTemplate template,
         SpecialTokens special,
         Map<String, Object> training,
@@ -96,6 +98,7 @@ public record AdapterMetadata(
                 config instanceof FullConfig full ? full : null,
                 config instanceof PromptTuningConfig prompt ? prompt : null,
                 config instanceof PTuningConfig prompt ? prompt : null,
+                config instanceof PrefixTuningConfig prefix ? prefix : null,
                 null,
                 null,
                 null,
@@ -114,6 +117,7 @@ public record AdapterMetadata(
                 full,
                 promptTuning,
                 encodedPrompt,
+                prefixTuning,
                 template,
                 special,
                 training,
@@ -143,6 +147,10 @@ public record AdapterMetadata(
                             "prompt_tuning",
                             () -> Json.withDefaults(json.get("prompt_tuning"), PromptTuningConfig.of(1))),
                     readable(file, "p_tuning", () -> Json.withDefaults(json.get("p_tuning"), PTuningConfig.of(1))),
+                    readable(
+                            file,
+                            "prefix_tuning",
+                            () -> Json.withDefaults(json.get("prefix_tuning"), PrefixTuningConfig.of(1))),
                     Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),
                     readable(file, "special", () -> Json.MAPPER.treeToValue(json.get("special"), SpecialTokens.class)),
                     readable(file, "training", () -> Json.MAPPER.treeToValue(json.get("training"), Settings.class)),

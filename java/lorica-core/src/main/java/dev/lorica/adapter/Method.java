@@ -16,7 +16,9 @@ public enum Method {
     /** Embeddings in front of every text (Lester et al. 2021): {@link PromptTuningConfig}. */
     PROMPT_TUNING(NativeAdapter.METHOD_PROMPT_TUNING),
     /** The same out of a small network, which is trained (Liu et al. 2021): {@link PTuningConfig}. */
-    P_TUNING(NativeAdapter.METHOD_P_TUNING);
+    P_TUNING(NativeAdapter.METHOD_P_TUNING),
+    /** Keys and values in front of every text (Li and Liang 2021): {@link PrefixTuningConfig}. */
+    PREFIX_TUNING(NativeAdapter.METHOD_PREFIX_TUNING);
 
     final int code;
 

@@ -160,7 +160,7 @@ record PeftConfig(
         String type = required(file, json, "peft_type").asText();
         if (!type.equals("LORA")) {
             throw new UnsupportedException(file + ": peft_type " + quoted(type)
-                    + " is not supported; LORA, IA3, PROMPT_TUNING and P_TUNING are");
+                    + " is not supported; LORA, IA3, PROMPT_TUNING, P_TUNING and PREFIX_TUNING are");
         }
         String task = json.path("task_type").asText("CAUSAL_LM");
         if (!isAbsent(json.path("task_type")) && !PeftFolder.TASKS.contains(task)) {

@@ -82,6 +82,7 @@ final class PeftFolder {
                 switch (adapter.info().method()) {
                     case LORA -> writeLora(adapter, weights, baseModel);
                     case IA3 -> PeftIa3.write(adapter, weights, baseModel);
+                    case PREFIX_TUNING -> PeftPrefix.write(adapter, weights, baseModel);
                     case PROMPT_TUNING, P_TUNING -> PeftPrompt.write(adapter, weights, baseModel);
                     case BITFIT ->
                         throw new UnsupportedException(
@@ -261,6 +262,11 @@ final class PeftFolder {
         if (json.path("peft_type").asText().equals(PeftIa3.TYPE)) {
             try (SafetensorsFile weights = openWeights(folder)) {
                 return PeftIa3.read(model, folder.resolve(CONFIG), json, weights);
+            }
+        }
+        if (json.path("peft_type").asText().equals(PeftPrefix.TYPE)) {
+            try (SafetensorsFile weights = openWeights(folder)) {
+                return PeftPrefix.read(model, folder.resolve(CONFIG), json, weights);
             }
         }
         if (PeftPrompt.TYPES.contains(json.path("peft_type").asText())) {

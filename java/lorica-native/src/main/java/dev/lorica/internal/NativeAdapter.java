@@ -25,6 +25,7 @@ public final class NativeAdapter implements AutoCloseable {
     public static final int METHOD_FULL = Lorica.LORICA_METHOD_FULL;
     public static final int METHOD_PROMPT_TUNING = Lorica.LORICA_METHOD_PROMPT_TUNING;
     public static final int METHOD_P_TUNING = Lorica.LORICA_METHOD_P_TUNING;
+    public static final int METHOD_PREFIX_TUNING = Lorica.LORICA_METHOD_PREFIX_TUNING;
     public static final int BIASES_NONE = Lorica.LORICA_BIASES_NONE;
     public static final int BIASES_LORA_ONLY = Lorica.LORICA_BIASES_LORA_ONLY;
     public static final int BIASES_ALL = Lorica.LORICA_BIASES_ALL;
@@ -159,6 +160,10 @@ public final class NativeAdapter implements AutoCloseable {
     public record Prompt(int method, int virtualTokens, int[] ids, int hidden, long seed) {
         public static Prompt tuning(int virtualTokens, int[] ids, long seed) {
             return new Prompt(METHOD_PROMPT_TUNING, virtualTokens, ids, 0, seed);
+        }
+
+        public static Prompt prefix(int virtualTokens, long seed) {
+            return new Prompt(METHOD_PREFIX_TUNING, virtualTokens, null, 0, seed);
         }
 
         public static Prompt encoded(int virtualTokens, int hidden, long seed) {

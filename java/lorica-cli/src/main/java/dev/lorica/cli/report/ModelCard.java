@@ -232,7 +232,8 @@ public final class ModelCard {
             text.append("llama-cli -m model.gguf\n");
         } else if (gguf
                 && !run.path("settings").has("prompt_tuning")
-                && !run.path("settings").has("p_tuning")) {
+                && !run.path("settings").has("p_tuning")
+                && !run.path("settings").has("prefix_tuning")) {
             text.append(isLora ? "llama-cli -m " : "lorica merge --model ")
                     .append(model)
                     .append(isLora ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");

@@ -377,8 +377,11 @@ public static final int
     LORICA_METHOD_PROMPT_TUNING = 4, /* prompt tuning (Lester et al. 2021): n_virtual_tokens trained embeddings [n,
                                        n_embd] in front of every text. They are in no batch, no cache's length and no
                                        limit; positions count them. It has no scale and is merged into no model. */
-    LORICA_METHOD_P_TUNING = 5; /* P-tuning (Liu et al. 2021): the same, and the embeddings come out of a small network
+    LORICA_METHOD_P_TUNING = 5, /* P-tuning (Liu et al. 2021): the same, and the embeddings come out of a small network
                                   that is trained, with encoder_hidden_size, as PEFT's PromptEncoder with MLP */
+    LORICA_METHOD_PREFIX_TUNING = 6; /* prefix tuning (Li & Liang 2021): trained keys and values of n_virtual_tokens in
+                                       front of every text, of each layer its own, as PEFT's without projection: keys
+                                       are not rotated any more, and positions count them. Otherwise as a prompt. */
 
 /* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
 /** enum lorica_trained_biases */
@@ -427,9 +430,9 @@ public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByP
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3", "bitfit", "full", "prompt_tuning" and "p_tuning", and a LoRA with tensors that were trained whole, "lora_and_weights" or
- * "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old file then stays as it
- * was. */
+ * "ia3", "bitfit", "full", "prompt_tuning" and "p_tuning", and a LoRA with tensors that were trained whole,
+ * "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old
+ * file then stays as it was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
 public static native void lorica_adapter_free(lorica_adapter adapter);

@@ -63,7 +63,7 @@ public class lorica_adapter_params extends Pointer {
     public native @Cast("const char*") BytePointer layers(); public native lorica_adapter_params layers(BytePointer setter);         /* full: "0-3,7": these layers alone, nothing that is no layer; NULL: everything */
     public native @Cast("const char*") BytePointer frozen(); public native lorica_adapter_params frozen(BytePointer setter);         /* full: "embed", "head" or "embed,head" are not trained; NULL: none */
     public native int n_virtual_tokens(); public native lorica_adapter_params n_virtual_tokens(int setter);    /* prompts */
-    public native @Const IntPointer virtual_ids(); public native lorica_adapter_params virtual_ids(IntPointer setter); /* prompt tuning [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL: N(0, 1)
-                                    by the seed */
+    public native @Const IntPointer virtual_ids(); public native lorica_adapter_params virtual_ids(IntPointer setter); /* prompt tuning [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL:
+                                    N(0, 1) by the seed */
     public native int encoder_hidden_size(); public native lorica_adapter_params encoder_hidden_size(int setter); /* P-tuning; 0: that of the embeddings */
 }
