@@ -54,7 +54,8 @@ def load_base(gguf):
 
 def logits_of(model, tokens):
     with torch.no_grad():
-        return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float().numpy()
+        logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float().numpy()
+    return logits[-len(tokens):]  # not those of a prompt
 
 
 def main():
@@ -82,11 +83,14 @@ def main():
 
         compare("base alone", lorica.logits("none", tokens, scratch), plain)
 
-        for name, flags in {"all-linear": [], "rsLoRA on q, k": ["--use-rslora", "--target-modules", "q_proj,k_proj"],
-                            "DoRA": ["--use-dora"],
-                            "modules to save": ["--modules-to-save", "embed_tokens,lm_head,norm", "--target-modules", "q_proj,v_proj"]}.items():
+        lora = ["--lora-r", 8]
+        for name, flags in {"all-linear": lora, "rsLoRA on q, k": [*lora, "--use-rslora", "--target-modules", "q_proj,k_proj"],
+                            "DoRA": [*lora, "--use-dora"],
+                            "modules to save": [*lora, "--modules-to-save", "embed_tokens,lm_head,norm", "--target-modules", "q_proj,v_proj"],
+                            "prompt": ["--method", "prompt-tuning"], "P-tuning": ["--method", "p-tuning"],
+                            "prefix": ["--method", "prefix-tuning"]}.items():
             trained = scratch / f"trained {len(differences)}"
-            lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6, "--lora-r", 8,
+            lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6,
                        "--learning-rate", 5e-3, *flags)
             in_peft = PeftModel.from_pretrained(load_base(arguments.gguf), trained).eval()
             compare(f"trained by Lorica, loaded by PEFT, {name}", lorica.logits(trained / "adapter.gguf", tokens, scratch),

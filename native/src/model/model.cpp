@@ -39,7 +39,11 @@ std::shared_ptr<const Model> Model::load(const std::string & path, const std::st
 }
 
 std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBackend & make_backend, bool use_mmap) {
-    const std::shared_ptr<Model> model(new Model(GgufFile::open(path, use_mmap), make_backend));
+    GgufFile file = GgufFile::open(path, use_mmap);
+    if (file.tensors().empty())
+        fail(LORICA_ERROR_FORMAT, path,
+             " has no tensors: it is a vocabulary alone, which can tokenize and nothing else");
+    const std::shared_ptr<Model> model(new Model(std::move(file), make_backend));
     model->load_weights();  // outside the constructor: the destructor then releases what was loaded before an error
     model->file().check_not_cut();
     return model;

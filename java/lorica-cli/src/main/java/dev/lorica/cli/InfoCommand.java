@@ -121,6 +121,9 @@ final class InfoCommand implements Callable<Integer> {
                             .sum());
             facts.put("types", types(contents));
         }
+        describeClassifier(contents, facts);
+        copy(values, architecture + ".classifier.output_labels", facts, "labels");
+        copy(values, "lorica.classifier.problem", facts, "problem");
         copy(values, architecture + ".block_count", facts, "layers");
         copy(values, architecture + ".embedding_length", facts, "embedding");
         copy(values, architecture + ".attention.head_count", facts, "heads");
@@ -146,6 +149,14 @@ final class InfoCommand implements Callable<Integer> {
             facts.put("can_train", false);
             facts.put("reason", e.getMessage());
         }
+    }
+
+    private static void describeClassifier(GgufFile contents, Map<String, Object> facts) {
+        contents.tensors().stream()
+                .filter(tensor -> tensor.name().equals("cls.output.weight"))
+                .findFirst()
+                .ifPresent(
+                        tensor -> facts.put("classifier_outputs", tensor.shape().get(1)));
     }
 
     private static void describeAdapter(
@@ -194,6 +205,7 @@ final class InfoCommand implements Callable<Integer> {
                 "parameters",
                 contents.tensors().stream().mapToLong(GgufFile.Tensor::elements).sum());
         facts.put("types", types(contents));
+        describeClassifier(contents, facts);
         describeTraining(path, facts);
         values.forEach((key, value) -> {
             if (key.startsWith("lorica.")) {

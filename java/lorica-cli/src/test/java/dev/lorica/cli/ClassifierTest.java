@@ -130,6 +130,17 @@ class ClassifierTest {
         assertThat(alone.get(1).get("probability").asDouble())
                 .isCloseTo(said.get(1).get("probability").asDouble(), offset(1e-3));
 
+        JsonNode ofModel =
+                Program.run("info", merged.toString(), "--json").succeeds().json();
+        assertThat(ofModel.get("classifier_outputs").asInt()).isEqualTo(2);
+        assertThat(ofModel.get("labels")).hasToString("[\"bad\",\"good\"]");
+        assertThat(Program.run("info", output.toString(), "--json")
+                        .succeeds()
+                        .json()
+                        .get("classifier_outputs")
+                        .asInt())
+                .isEqualTo(2);
+
         Files.delete(output.resolve(Adapter.FILE_NAME));
         Files.delete(output.resolve("lorica_adapter.json"));
         assertThat(Files.readString(output.resolve(Adapter.PEFT_CONFIG_NAME)))
@@ -265,6 +276,11 @@ class ClassifierTest {
         Program.run(train(model("bert"), reviews(), output, "--ask=Who?")).failsWith(ExitCode.FAILED, "--ask");
         Program.run(train(model("bert"), reviews(), output, "--prompt-field=text"))
                 .failsWith(ExitCode.FAILED, "--label-field is for texts with labels");
+        Program.run(
+                        "classify",
+                        "--model=" + Program.repository("native/tests/data/tokenizer/wordpiece-small.gguf"),
+                        "--text=the")
+                .failsWith(ExitCode.FAILED, "has no tensors: it is a vocabulary alone");
         Program.run("classify", "--model=" + Program.model(), "--text=the")
                 .failsWith(ExitCode.FAILED, "there is no classifier");
         assertThat(Program.run("generate", "--model=" + model("bert"), "--prompt=the")
