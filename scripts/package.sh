@@ -79,11 +79,11 @@ exec "$home/runtime/bin/java" -XX:+UseSerialGC -Xshare:auto \
 SH
 }
 
-# The classes that every command loads, laid out as they are in memory: it starts sooner.
+# The classes of all commands, which completion is made of, laid out as they are in memory: the program starts sooner.
 share_classes() {
     dated "$home" && # Java compares the times of the jars
         "$home/runtime/bin/java" -XX:+UseSerialGC "-XX:ArchiveClassesAtExit=$home/lib/lorica.jsa" \
-        -jar "$home/lib/lorica-cli.jar" train --help >/dev/null && [ -s "$home/lib/lorica.jsa" ]
+        -jar "$home/lib/lorica-cli.jar" completion bash >/dev/null && [ -s "$home/lib/lorica.jsa" ]
 }
 
 write_readme() {

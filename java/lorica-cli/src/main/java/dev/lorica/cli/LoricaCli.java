@@ -5,10 +5,13 @@ import java.io.InputStream;
 import java.io.PrintStream;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Model.CommandSpec;
@@ -37,6 +40,37 @@ import picocli.CommandLine.UnmatchedArgumentException;
             "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."
         })
 public final class LoricaCli implements Callable<Integer> {
+    /** Apart, so that what needs none of them does not wait for their classes. */
+    private static final class Commands {
+        /** How each command is made, by its name and in the order of the help. */
+        static final Map<String, Function<Terminal, Callable<Integer>>> ALL = new LinkedHashMap<>();
+
+        /** Those that tell of all the others. */
+        static final Set<String> OF_ALL = Set.of("completion", "man-pages");
+
+        static {
+            ALL.put("train", TrainCommand::new);
+            ALL.put("sweep", SweepCommand::new);
+            ALL.put("plan", PlanCommand::new);
+            ALL.put("data", DataCommand::new);
+            ALL.put("generate", GenerateCommand::new);
+            ALL.put("chat", ChatCommand::new);
+            ALL.put("eval", EvalCommand::new);
+            ALL.put("classify", ClassifyCommand::new);
+            ALL.put("embed", EmbedCommand::new);
+            ALL.put("report", ReportCommand::new);
+            ALL.put("export", ExportCommand::new);
+            ALL.put("merge", MergeCommand::new);
+            ALL.put("quantize", QuantizeCommand::new);
+            ALL.put("convert", ConvertCommand::new);
+            ALL.put("info", InfoCommand::new);
+            ALL.put("tokenize", TokenizeCommand::new);
+            ALL.put("doctor", DoctorCommand::new);
+            ALL.put("completion", CompletionCommand::new);
+            ALL.put("man-pages", ManPagesCommand::new);
+        }
+    }
+
     @Spec
     private CommandSpec spec;
 
@@ -67,7 +101,11 @@ public final class LoricaCli implements Callable<Integer> {
     }
 
     static int run(Terminal terminal, String... args) {
-        CommandLine program = commandLine(terminal);
+        if (args.length == 1 && (args[0].equals("--version") || args[0].equals("-V"))) {
+            terminal.out().println(new Version().getVersion()[0]);
+            return ExitCode.OK;
+        }
+        CommandLine program = commandLine(terminal, args);
         try {
             return program.execute(
                     arguments(program, args, line -> terminal.err().println(line)));
@@ -99,29 +137,24 @@ public final class LoricaCli implements Callable<Integer> {
                 : ConfigFile.expand(command.getCommandSpec(), ours, note);
     }
 
+    /** The program with all its commands. */
     static CommandLine commandLine(Terminal terminal) {
         return program(
                 terminal,
-                List.of(
-                        new TrainCommand(terminal),
-                        new SweepCommand(terminal),
-                        new PlanCommand(terminal),
-                        new DataCommand(terminal),
-                        new GenerateCommand(terminal),
-                        new ChatCommand(terminal),
-                        new EvalCommand(terminal),
-                        new ClassifyCommand(terminal),
-                        new EmbedCommand(terminal),
-                        new ReportCommand(terminal),
-                        new ExportCommand(terminal),
-                        new MergeCommand(terminal),
-                        new QuantizeCommand(terminal),
-                        new ConvertCommand(terminal),
-                        new InfoCommand(terminal),
-                        new TokenizeCommand(terminal),
-                        new DoctorCommand(terminal),
-                        new CompletionCommand(terminal),
-                        new ManPagesCommand(terminal)));
+                commands().values().stream().map(made -> made.apply(terminal)).toList());
+    }
+
+    /** The program with what these arguments call for: making all commands would take longer than many a command does. */
+    private static CommandLine commandLine(Terminal terminal, String[] args) {
+        String first = args.length == 0 ? "" : args[0];
+        Function<Terminal, Callable<Integer>> command =
+                Commands.OF_ALL.contains(first) ? null : commands().get(first);
+        return command == null ? commandLine(terminal) : program(terminal, List.of(command.apply(terminal)));
+    }
+
+    /** How each command is made, by its name and in the order of the help. */
+    static Map<String, Function<Terminal, Callable<Integer>>> commands() {
+        return Commands.ALL;
     }
 
     /** The program with these commands. */

@@ -22,8 +22,12 @@ import java.util.concurrent.TimeUnit;
  * With {@code --json}, standard output carries one JSON object at the end and nothing else.
  */
 final class Terminal {
-    private static final ObjectMapper JSON = new ObjectMapper();
     private static final int DEFAULT_WIDTH = 80;
+
+    /** Apart, because most commands write no JSON, and its library takes a while to load. */
+    private static final class Json {
+        static final ObjectMapper MAPPER = new ObjectMapper();
+    }
 
     private final InputStream in;
     private final PrintStream out;
@@ -121,7 +125,7 @@ final class Terminal {
     /** The one object of {@code --json}. */
     void printJson(Map<String, ?> object) {
         try {
-            text.println(JSON.writeValueAsString(object));
+            text.println(Json.MAPPER.writeValueAsString(object));
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }

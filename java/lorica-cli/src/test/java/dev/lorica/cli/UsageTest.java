@@ -18,6 +18,18 @@ import picocli.CommandLine;
 import picocli.CommandLine.Model.OptionSpec;
 
 class UsageTest {
+    /** Only the command that is called is made, so it has to be found by its name. */
+    @Test
+    void everyCommandIsMadeByItsName() {
+        Terminal terminal = Terminal.system();
+        LoricaCli.commands().forEach((name, made) -> assertThat(new CommandLine(made.apply(terminal)).getCommandName())
+                .isEqualTo(name));
+        assertThat(Program.run("info", "--help").succeeds().out()).contains("Usage: lorica info");
+        assertThat(Program.run("completion", "bash").succeeds().out()).contains("generate", "quantize");
+        assertThat(Program.run("inf").failsWith(ExitCode.USAGE, "inf").err()).contains("info");
+        assertThat(Program.run("--version").succeeds().out()).startsWith("lorica ");
+    }
+
     @Test
     void showsHelpWhenNoCommandIsGiven() {
         Program program = Program.run();
