@@ -23,12 +23,12 @@ class Logits {
         NativeLibrary.load();
         lorica_model model = new lorica_model();
         var params = Structs.defaults(
-                        new lorica_model_params(),
+                        lorica_model_params::new,
                         lorica_model_params::struct_size,
                         dev.lorica.internal.c.Lorica::lorica_model_default_params)
                 .precision(LORICA_PRECISION_F32);
         check(lorica_model_load(args[0], params, model));
-        lorica_model_info info = Structs.sized(new lorica_model_info(), lorica_model_info::struct_size);
+        lorica_model_info info = Structs.sized(lorica_model_info::new, lorica_model_info::struct_size);
         check(lorica_model_get_info(model, info));
         lorica_adapter adapter = null;
         if (!args[1].equals("none")) {
