@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import dev.lorica.adapter.Adapter;
 import java.io.ByteArrayOutputStream;
+import java.io.DataInputStream;
 import java.io.PrintStream;
 import java.net.URL;
 import java.net.URLClassLoader;
@@ -23,6 +24,24 @@ class ReadmeTest {
 
     @TempDir
     private Path temp;
+
+    @Test
+    void namesTheJdkThatTheScriptsAskForAndTheJavaThatItsClassesRunOn() throws Exception {
+        MatchResult said = Pattern.compile("a JDK (\\d+) \\(what it builds runs on Java (\\d+)\\)")
+                .matcher(Files.readString(TestModels.repository("README.md")))
+                .results()
+                .findFirst()
+                .orElseThrow();
+
+        assertThat(Files.readString(TestModels.repository("scripts/common.sh")))
+                .contains("-ge " + said.group(1) + " ] || echo \"JDK " + said.group(1) + "\"");
+        assertThat(Runtime.version().feature()).isGreaterThanOrEqualTo(Integer.parseInt(said.group(2)));
+        try (DataInputStream library = new DataInputStream(Model.class.getResourceAsStream("Model.class"))) {
+            library.readInt();
+            library.readUnsignedShort();
+            assertThat(library.readUnsignedShort()).isEqualTo(44 + Integer.parseInt(said.group(2)));
+        }
+    }
 
     @Test
     void itsExamplesTrainSaveAndAnswer() throws Exception {
