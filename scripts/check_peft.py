@@ -5,7 +5,7 @@
     scripts/check_peft.py models/austen-7m-q4_0.gguf
 
 PEFT gets the base as transformers dequantizes it from the same file. Trains adapters with Lorica for some steps and loads
-them in PEFT; makes adapters with PEFT (rsLoRA, patterns, DoRA, modules to save) and loads them in Lorica. Prints the largest difference of logits
+them in PEFT; makes adapters with PEFT (rsLoRA, patterns, DoRA, the output head, modules to save) and loads them in Lorica. Prints the largest difference of logits
 relative to the largest logit, and fails above 1e-3.
 """
 import argparse
@@ -28,6 +28,7 @@ PEFT_ADAPTERS = {
                      rank_pattern={"k_proj": 7, r"layers\.[02]\.mlp\.down_proj": 2}, alpha_pattern={"q_proj": 11}),
     "DoRA": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True),
     "some layers": dict(r=4, lora_alpha=8, target_modules=["q_proj", "gate_proj"], layers_to_transform=[1, 3]),
+    "output head": dict(r=4, lora_alpha=8, target_modules=["q_proj", "lm_head"]),
     "modules to save": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=["embed_tokens", "lm_head", "model.norm"]),
 }
 
@@ -86,6 +87,7 @@ def main():
         lora = ["--lora-r", 8]
         for name, flags in {"all-linear": lora, "rsLoRA on q, k": [*lora, "--use-rslora", "--target-modules", "q_proj,k_proj"],
                             "DoRA": [*lora, "--use-dora"],
+                            "output head": [*lora, "--target-modules", "q_proj,lm_head"],
                             "modules to save": [*lora, "--modules-to-save", "embed_tokens,lm_head,norm", "--target-modules", "q_proj,v_proj"],
                             "prompt": ["--method", "prompt-tuning"], "P-tuning": ["--method", "p-tuning"],
                             "prefix": ["--method", "prefix-tuning"]}.items():
@@ -108,7 +110,8 @@ def main():
             saved, converted, merged = scratch / f"peft {name}", scratch / f"gguf {name}", scratch / "merged.gguf"
             model.save_pretrained(saved)
             in_peft = PeftModel.from_pretrained(load_base(arguments.gguf), saved).eval()
-            if settings.get("use_dora") or settings.get("modules_to_save"):  # there is no such LoRA file; folded into the model it can be written
+            # Of these there is no LoRA file, of a head that is the embedding neither; folded into the model they can be written.
+            if settings.get("use_dora") or settings.get("modules_to_save") or "lm_head" in settings["target_modules"]:
                 lorica.run("merge", "--model", lorica.gguf, "--adapter", saved, "--type", "F32", "--output", merged, "--overwrite")
                 ours = lorica.logits("none", tokens, scratch, merged)
             else:

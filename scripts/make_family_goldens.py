@@ -306,6 +306,15 @@ CASES += [
     replace(gpt2("encoded_prompt_gpt2"), method="p_tuning"),
     replace(family("prefix_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="prefix_tuning"),
     replace(gpt2("prefix_gpt2"), method="prefix_tuning"),
+    # A LoRA on the output head: with layers, on a tied head under a cap, and alone.
+    replace(family("head_qwen2", "qwen2", "Qwen2", rope=DEFAULT_ROPE | {"rope_theta": 1e6}),
+            target_modules=["q_proj", "down_proj", "lm_head"]),
+    replace(family("head_gemma2", "gemma2", "Gemma2",
+                   {"attention.scale": 24 ** -0.5, "attention.sliding_window": WINDOW, "attn_logit_softcapping": 2.0,
+                    "final_logit_softcapping": 1.5}, **GEMMA, num_hidden_layers=3, sliding_window=WINDOW,
+                   query_pre_attn_scalar=24, attn_logit_softcapping=2.0, final_logit_softcapping=1.5),
+            target_modules=["v_proj", "lm_head"]),
+    replace(gpt2("head_gpt2"), target_modules=["lm_head"]),
 ]
 
 TABLES = {}

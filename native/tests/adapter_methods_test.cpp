@@ -1,9 +1,11 @@
-// IA3, BitFit, full fine-tuning and weights that are trained beside a LoRA, on models of every family: gradients
-// against finite differences, one result however it is computed, files, factors, and models with them folded in.
+// IA3, BitFit, full fine-tuning, weights that are trained beside a LoRA and LoRA on output heads, on models of every
+// family: gradients against finite differences, one result however it is computed, files, factors, and models with them
+// folded in.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <numeric>
 #include <sstream>
 
 #include "generate/context.h"
@@ -28,6 +30,7 @@ struct Setting {
     std::string targets, feedforward;
     std::string saved = {}, layers = {}, frozen = {};
     TrainedBiases bias = TrainedBiases::none;
+    float dropout = 0;
 };
 
 const Setting settings[] = {
@@ -56,6 +59,7 @@ AdapterConfig config_of(const Setting & setting) {
     if (setting.method == Method::lora) {
         config.rank = 2;
         config.alpha = 2;
+        config.dropout = setting.dropout;
     }
     return config;
 }
@@ -271,6 +275,7 @@ TEST(AdapterMethods, WeightsOfTokensReachTheHeadsOwnGradient) {
         config.method = Method::full;
         const auto adapter = moved_adapter(model, config);
         const Batch batch = batch_for(*model);
+        const std::vector<float> evaluated = token_losses(model, adapter, batch);
         Session session(adapter, session_config());
         std::vector<float> losses(batch.tokens.size()), weights(batch.tokens.size());
         session.forward_backward(batch.view());
@@ -282,7 +287,8 @@ TEST(AdapterMethods, WeightsOfTokensReachTheHeadsOwnGradient) {
         session.zero_gradients();
         for (size_t t = 0; t < weights.size(); ++t) weights[t] = static_cast<float>(t % 3) - 0.5f;
         const LossSum sum = session.forward(batch.view(), losses);
-        EXPECT_GT(sum.loss_sum, 0);
+        EXPECT_NEAR(sum.loss_sum, std::accumulate(losses.begin(), losses.end(), 0.0), 1e-4);
+        expect_near(losses, evaluated, 1e-6);
         session.backward(weights);
         const std::vector<std::vector<float>> weighted = gradients(session);
         // The same batch with each third of its labels, one after another.
@@ -392,6 +398,110 @@ TEST(AdapterMethods, APrefixStandsInFrontOfEveryTextOfACache) {
         two.eval(last, logits.data());
         expect_near({logits.begin(), logits.begin() + static_cast<ptrdiff_t>(n_vocab)}, alone, 1e-5);
     }
+}
+
+// Heads of their own, tied ones, one under a cap, one whose logits have a scale.
+const Setting on_heads[] = {
+    {"LoraOnHead", Method::lora, "output", ""},
+    {"LoraOnHeadAndLayers", Method::lora, "attn_output,output:5", "", "", "", "", TrainedBiases::none, 0.25f},
+    {"LoraOnHeadBesideTable", Method::lora, "output", "", "token_embd"},
+};
+INSTANTIATE_TEST_SUITE_P(Heads, AdapterMethodsTest,
+                         testing::Combine(testing::Values("qwen2", "gemma2", "granite", "gptneox_serial"),
+                                          testing::ValuesIn(on_heads)),
+                         [](const auto & info) { return std::get<0>(info.param) + std::get<1>(info.param).name; });
+
+TEST(LoraOnHead, IsNamedAsHuggingFaceAndLlamaCppNameItAndIsNoPartOfAllLinear) {
+    const auto model = load(model_of("gptneox"), "cpu", Dtype::f32);
+    AdapterConfig config;
+    config.rank = 2;
+    for (const char * name : {"embed_out", "output", "output.weight"}) {
+        config.target_modules = name;
+        const auto adapter = Adapter::create(model, config);
+        EXPECT_EQ(adapter->target_modules(), "embed_out");
+        ASSERT_EQ(adapter->n_tensors(), 2);
+        EXPECT_EQ(adapter->tensor(0).name, "output.weight.lora_a");
+        EXPECT_EQ(adapter->tensor(1).rows, model->shape().n_vocab);
+    }
+    for (const char * name : {"all-linear", "default"}) {
+        config.target_modules = name;
+        EXPECT_EQ(Adapter::create(model, config)->head_rank(), 0) << name;
+    }
+    config.target_modules = "all-linear,embed_out:5";
+    EXPECT_EQ(Adapter::create(model, config)->head_rank(), 5);
+    config.use_dora = true;
+    expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("DoRA on the output head (embed_out) cannot be computed"),
+                 [&] { Adapter::create(model, config); });
+    config.use_dora = false;
+    config.modules_to_save = "output";
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("trained whole and as a target of the LoRA"),
+                 [&] { Adapter::create(model, config); });
+    config.modules_to_save.clear();
+    config.method = Method::ia3;
+    expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("IA3 on the output head (embed_out) cannot be computed"),
+                 [&] { Adapter::create(model, config); });
+}
+
+TEST(LoraOnHead, WeightsOfTokensWeightItsGradients) {
+    for (const auto & [device, act] : {std::pair{"reference", Dtype::f64}, std::pair{"cpu", Dtype::f32}}) {
+        const auto model = load(model_of("gemma2"), device, act);
+        AdapterConfig config;
+        config.target_modules = "output,attn_q";
+        config.rank = 3;
+        const auto adapter = moved_adapter(model, config);
+        const Batch batch = batch_for(*model);
+        const std::vector<float> ones(batch.tokens.size(), 1), some = exact_values(3, ones.size(), 1.5);
+        std::vector<float> rest(ones.size()), losses(ones.size());
+        for (size_t t = 0; t < rest.size(); ++t) rest[t] = 1 - some[t];
+        const std::vector<float> evaluated = token_losses(model, adapter, batch);
+        Session session(adapter, session_config());
+        const auto with = [&](const std::vector<float> & weights) {
+            session.zero_gradients();
+            session.forward(batch.view(), losses);
+            expect_near(losses, evaluated, 1e-5);
+            session.backward(weights);
+            return gradients(session);
+        };
+        session.forward_backward(batch.view());
+        const auto whole = gradients(session), all = with(ones), a = with(some), b = with(rest);
+        for (size_t i = 0; i < whole.size(); ++i) {
+            EXPECT_LE(relative_error(all[i], whole[i]), 1e-6) << adapter->tensor(static_cast<int32_t>(i)).name;
+            std::vector<float> sum(whole[i].size());
+            for (size_t j = 0; j < sum.size(); ++j) sum[j] = a[i][j] + b[i][j];
+            EXPECT_LE(relative_error(sum, whole[i]), 1e-5) << adapter->tensor(static_cast<int32_t>(i)).name;
+        }
+        // Nor does an evaluation add to them.
+        session.evaluate(batch.view(), losses);
+        EXPECT_EQ(gradients(session), b);
+    }
+}
+
+TEST(LoraOnHead, SumsAndChangingAdaptersAreDecodedAsTheyAreTrained) {
+    const auto model = load(model_of("qwen2"), "cpu", Dtype::f32);
+    AdapterConfig config;
+    config.rank = 2;
+    config.target_modules = "output";
+    const auto on_head = moved_adapter(model, config);
+    config.target_modules = "attn_q,output:7";
+    const auto on_both = moved_adapter(model, config);
+    const std::vector<Adapter::Part> parts{{on_head, 0.5}, {on_both, -1}};
+    const auto sum = Adapter::stack(model, parts);
+    EXPECT_EQ(sum->head_rank(), 9);
+    const std::vector<int32_t> tokens{5, 6, 7, 8};
+    const auto n_vocab = static_cast<size_t>(model->shape().n_vocab);
+    const auto logits = [&](Context & context) {
+        context.truncate(0);
+        std::vector<float> last(n_vocab);
+        context.eval(tokens, false, last.data());
+        return last;
+    };
+    Context own(model, sum, 16), changing(model, nullptr, 16);
+    const std::vector<float> bare = logits(changing);
+    changing.set_adapters(parts);
+    EXPECT_EQ(logits(changing), logits(own));
+    EXPECT_NE(logits(own), bare);
+    changing.set_adapters({});
+    EXPECT_EQ(logits(changing), bare);
 }
 
 TEST(AdapterMethods, AFactorOfZeroKeepsItsGradient) {

@@ -772,21 +772,51 @@ TEST_P(BackendParity, PackedSegmentsGiveWhatTheyGiveAlone) {
 
 // ---- the head
 
+struct HeadLora {
+    int64_t rank = 0;
+    float dropout = 0;
+    bool gated = false;
+};
+
 void expect_head_parity(const Target & target, ggml_type type, int64_t n, int64_t in, int64_t n_vocab,
                         std::optional<Role> dx, const LogitSpec & spec = {}, bool weighted = false,
-                        bool trained = false) {
+                        bool trained = false, const HeadLora & lora = {}) {
     SCOPED_TRACE(testing::Message() << ggml_type_name(type) << ", " << n << " rows of " << in << ", vocabulary "
                                     << n_vocab << ", scale " << spec.scale << ", cap " << spec.cap
-                                    << (trained ? ", trained" : ""));
+                                    << (trained ? ", trained" : "") << ", rank " << lora.rank << ", dropout "
+                                    << lora.dropout);
     const QuantizedWeight blocks(type, n_vocab, in, 1);
+    const auto put_lora = [&](Execution & run, Head & head, bool backward) {
+        if (lora.rank == 0) return;
+        const int64_t rank = lora.rank;
+        head.lora.a = run.input(Role::param, rank, in, normal(11, rank * in, 0.1)).data;
+        head.lora.b = run.input(Role::param, n_vocab, rank, normal(12, n_vocab * rank, 0.3)).data;
+        head.lora.rank = rank;
+        head.lora.scale = 0.75;
+        if (lora.gated) {
+            Values ones(static_cast<size_t>(2 * n));
+            for (size_t i = 0; i < ones.size(); ++i) ones[i] = i % 3 == 0 ? 0 : 1;
+            head.lora.gate = run.input(Role::f32, n, 2, ones);
+        }
+        if (!backward) return;
+        head.lora.dropout = {lora.dropout, 77};
+        head.lora.da = run.in_out("da", Role::param, rank, in, normal(13, rank * in)).data;
+        head.lora.db = run.in_out("db", Role::param, n_vocab, rank, normal(14, n_vocab * rank)).data;
+    };
     std::vector<int32_t> labels(n);
     for (int64_t i = 0; i < n; ++i) {
         labels[i] = static_cast<int32_t>(random_u32(3, i) % n_vocab);
     }
     labels.back() = static_cast<int32_t>(n_vocab - 1);
     labels.front() = n > 1 ? 0 : labels.front();
-    const WorkspaceShape workspace{
-        .max_tokens = n, .max_features = in, .n_vocab = n_vocab, .training = true, .trained_weights = trained};
+    const WorkspaceShape workspace{.max_tokens = n,
+                                   .max_features = in,
+                                   .n_vocab = n_vocab,
+                                   .max_rank = lora.rank,
+                                   .training = true,
+                                   .dropout = lora.dropout > 0,
+                                   .trained_weights = trained,
+                                   .head_rank = lora.rank};
     // Logits with a deviation of 3: some rows are certain, some are not.
     const Values x = normal(2, n * in, 3);
     expect_parity(target, workspace, [&](Execution & run) {
@@ -797,12 +827,15 @@ void expect_head_parity(const Target & target, ggml_type type, int64_t n, int64_
         Head head{&weight, spec};
         if (weighted) head.row_weights = run.input(Role::f32, 1, n, normal(5, n)).as<float>();
         if (trained) head.dw = run.in_out("dw", Role::param, n_vocab, in, normal(6, n_vocab * in)).data;
+        put_lora(run, head, true);
         run.backend.linear_cross_entropy(mx, head, run.integers(labels), nll.data, mdx);
     });
     expect_parity(target, workspace, [&](Execution & run) {
         const Matrix mx = run.input(Role::act, n, in, x);
         const Weight weight = blocks.on(run.backend);
-        run.backend.logits(mx, {&weight, spec}, run.output("logits", Role::f32, n, n_vocab).as<float>());
+        Head head{&weight, spec};
+        put_lora(run, head, false);
+        run.backend.logits(mx, head, run.output("logits", Role::f32, n, n_vocab).as<float>());
     });
 }
 
@@ -832,6 +865,16 @@ TEST_P(BackendParity, HeadWithWeightsOfRowsAndTrained) {
         expect_head_parity(GetParam(), GGML_TYPE_Q8_0, 5, 64, 259, Role::act, spec, true);
         expect_head_parity(GetParam(), GGML_TYPE_F32, 100, 96, 259, Role::hidden, spec, true, true);
         expect_head_parity(GetParam(), GGML_TYPE_F32, 3, 45, 7, std::nullopt, spec, false, true);
+    }
+}
+
+TEST_P(BackendParity, HeadWithLora) {
+    for (const LogitSpec spec : {LogitSpec{}, LogitSpec{0.5, 10}}) {
+        expect_head_parity(GetParam(), GGML_TYPE_Q8_0, 1, 64, 259, Role::act, spec, true, false, {4});
+        expect_head_parity(GetParam(), GGML_TYPE_Q4_0, 100, 96, 1031, Role::hidden, spec, true, true, {16});
+        expect_head_parity(GetParam(), GGML_TYPE_F16, 33, 160, 259, Role::act, spec, true, false, {5, 0.25f});
+        expect_head_parity(GetParam(), GGML_TYPE_F32, 3, 45, 7, std::nullopt, spec, false, false, {2, 0.5f});
+        expect_head_parity(GetParam(), GGML_TYPE_Q6_K, 40, 256, 259, Role::hidden, spec, false, false, {8, 0, true});
     }
 }
 

@@ -72,7 +72,7 @@ TEST_F(DescribeTest, TargetsAreTheLastPartsOfTheNamesInTheOrderOfTheComputation)
     std::vector<std::string> names;
     for (const Names & one : linear_names(describe(GgufFile::open(path)))) names.push_back(one.hf + "=" + one.gguf);
     EXPECT_THAT(names, ElementsAre("q_proj=attn_q", "k_proj=attn_k", "v_proj=attn_v", "o_proj=attn_output",
-                                   "gate_proj=ffn_gate", "up_proj=ffn_up", "down_proj=ffn_down"));
+                                   "gate_proj=ffn_gate", "up_proj=ffn_up", "down_proj=ffn_down", "lm_head=output"));
 }
 
 TEST_F(DescribeTest, LayersThatAreDescribedAlikeShareAProgram) {

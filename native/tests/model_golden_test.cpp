@@ -344,7 +344,10 @@ const std::string cases[] = {"grouped_heads_f32",
                              "encoded_prompt_llama",
                              "encoded_prompt_gpt2",
                              "prefix_llama",
-                             "prefix_gpt2"};
+                             "prefix_gpt2",
+                             "head_qwen2",
+                             "head_gemma2",
+                             "head_gpt2"};
 constexpr Device devices[] = {
     {"reference", LORICA_PRECISION_F32}, {"reference", LORICA_PRECISION_F64}, {"cpu", LORICA_PRECISION_F32}};
 

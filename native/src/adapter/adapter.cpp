@@ -12,7 +12,8 @@ namespace lorica {
 
 Adapter::Adapter(std::shared_ptr<const Model> model, AdapterConfig config)
     : model_(std::move(model)), config_(std::move(config)) {
-    for (const ProgramWeights & layer : model_->layers()) by_layer_.emplace_back(layer.linears.size(), -1);
+    for (int32_t l = 0; l <= model_->shape().n_layer; ++l)
+        by_layer_.emplace_back(model_->architecture().n_linears(l), -1);
 }
 
 Adapter::~Adapter() {
@@ -25,10 +26,15 @@ Adapter::~Adapter() {
 
 void Adapter::add_pair(int32_t layer, int16_t linear, int64_t rank, double alpha) {
     const Architecture & architecture = model_->architecture();
-    const LinearSpec & spec = architecture.layer(layer).linears[static_cast<size_t>(linear)];
+    const LinearSpec spec = architecture.linear(layer, linear);
+    if (config_.use_dora && layer == architecture.shape.n_layer) {
+        fail(LORICA_ERROR_UNSUPPORTED, "DoRA on the output head (", spec.names.hf,
+             ") cannot be computed, since its logits are never kept; leave it out of the target modules, or take "
+             "LoRA without DoRA");
+    }
     const auto group = static_cast<int32_t>(pairs_.size());
     by_layer_[static_cast<size_t>(layer)][static_cast<size_t>(linear)] = group;
-    const std::string name = architecture.layer_name(layer) + spec.names.gguf + ".weight";
+    const std::string name = architecture.linear_name(layer, linear) + ".weight";
     pairs_.push_back({layer, linear, rank, spec.in, spec.out, alpha, -1, -1, -1, name});
     pairs_.back().a = add_tensor(Kind::a, ".lora_a", rank, spec.in, group);
     pairs_.back().b = add_tensor(Kind::b, ".lora_b", spec.out, rank, group);
@@ -56,9 +62,9 @@ void Adapter::name_targets() {
                                           ? tensor.kind == Kind::a
                                           : tensor.kind == Kind::scale_in || tensor.kind == Kind::scale_out ||
                                                 tensor.kind == Kind::bias || tensor.kind == Kind::weight;
-            if (!is_of_method || tensor.layer < 0 || tensor.layer >= model_->shape().n_layer) return false;
-            const std::vector<LinearSpec> & linears = model_->architecture().layer(tensor.layer).linears;
-            const LinearSpec & spec = linears[static_cast<size_t>(tensor.number)];
+            const bool is_behind = tensor.layer == model_->shape().n_layer && tensor.kind != Kind::a;
+            if (!is_of_method || tensor.layer < 0 || is_behind) return false;
+            const LinearSpec spec = model_->architecture().linear(tensor.layer, tensor.number);
             return spec.names.gguf == names.gguf && spec.short_name() == names.hf;
         });
         if (has && listed.insert(names.hf).second) target_modules_ += (target_modules_.empty() ? "" : ",") + names.hf;
@@ -93,6 +99,7 @@ const LoraPair * Adapter::find(int32_t layer, int16_t linear) const {
 }
 
 const Weight & Adapter::weight(const LoraPair & pair) const {
+    if (pair.layer == model_->shape().n_layer) return model_->epilogue().heads[static_cast<size_t>(pair.linear)];
     return model_->layers()[static_cast<size_t>(pair.layer)].linears[static_cast<size_t>(pair.linear)];
 }
 
@@ -100,6 +107,11 @@ int32_t Adapter::max_rank() const {
     int64_t rank = 0;
     for (const LoraPair & pair : pairs_) rank = std::max(rank, pair.rank);
     return static_cast<int32_t>(rank);
+}
+
+int32_t Adapter::head_rank() const {
+    const LoraPair * pair = by_layer_.back().empty() ? nullptr : find(model_->shape().n_layer, 0);
+    return pair ? static_cast<int32_t>(pair->rank) : 0;
 }
 
 double Adapter::own_scale(const LoraPair & pair) const {
@@ -132,7 +144,7 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
 // |W_o|: the adapter changes nothing at first.
 void Adapter::initialize() {
     for (const LoraPair & pair : pairs_) {
-        const LinearSpec & spec = model_->architecture().layer(pair.layer).linears[static_cast<size_t>(pair.linear)];
+        const LinearSpec spec = model_->architecture().linear(pair.layer, pair.linear);
         const uint64_t seed = derive_seed(config_.seed, static_cast<uint64_t>(pair.layer), spec.stream);
         std::vector<float> a(static_cast<size_t>(pair.rank * pair.in));
         const double bound = 1 / std::sqrt(static_cast<double>(pair.in));

@@ -60,7 +60,8 @@ struct AdapterConfig {
     int32_t encoder_hidden_size = 0;           // P-tuning; 0: that of the embeddings
 };
 
-// A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`.
+// A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`; layer n_layer,
+// number 0 is the output head.
 struct LoraPair {
     int32_t layer;
     int16_t linear;
@@ -97,6 +98,7 @@ public:
     // The same without what follows from others: the prompt of P-tuning.
     int64_t n_trained() const;
     int32_t max_rank() const;
+    int32_t head_rank() const;  // of the pair on the output head; 0: there is none
     const std::string & target_modules() const { return target_modules_; }
     const std::string & base_fingerprint() const { return base_fingerprint_; }
 

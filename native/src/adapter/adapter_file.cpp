@@ -54,7 +54,7 @@ std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, 
             fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is no adaptable tensor of this model, which has ",
                  architecture.shape.n_layer, " layers with ", known);
         }
-        const LinearSpec & spec = architecture.layer(place->layer).linears[static_cast<size_t>(place->linear)];
+        const LinearSpec spec = architecture.linear(place->layer, place->linear);
         if (pair.n_in != spec.in || pair.n_out != spec.out) {
             fail(LORICA_ERROR_MISMATCH, path, ": ", pair.base_name, " is [", pair.n_out, ", ", pair.n_in,
                  "] in the adapter and [", spec.out, ", ", spec.in, "] in the model");

@@ -203,7 +203,10 @@ void Adapter::add_beside_lora() {
             if (!is_module(architecture, spec, module)) continue;
             found = true;
             names.insert(spec.gguf);
-            if (spec.layer >= 0 && spec.kind == TensorSpec::linear && find(spec.layer, spec.number)) {
+            const bool is_target = spec.kind == TensorSpec::head ? head_rank() > 0
+                                                                 : spec.layer >= 0 && spec.kind == TensorSpec::linear &&
+                                                                       find(spec.layer, spec.number);
+            if (is_target) {
                 fail(LORICA_ERROR_INVALID_ARGUMENT, "module '", module,
                      "' is trained whole and as a target of the LoRA; take it out of one of the two");
             }
@@ -247,6 +250,10 @@ bool Adapter::has_effect() const {
 
 void Adapter::add_ia3(int32_t layer, int16_t linear, bool is_feedforward) {
     const Architecture & architecture = model_->architecture();
+    if (layer == architecture.shape.n_layer) {
+        fail(LORICA_ERROR_UNSUPPORTED, "IA3 on the output head (", architecture.linear(layer, linear).names.hf,
+             ") cannot be computed; leave it out of the target modules");
+    }
     const LinearSpec & spec = architecture.layer(layer).linears[static_cast<size_t>(linear)];
     const std::string name = architecture.layer_name(layer) + spec.names.gguf + ".weight.ia3_l";
     if (is_feedforward) {
@@ -292,7 +299,7 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
         }
         if (!feedforward.empty()) {
             const auto [layer, linear] = *feedforward.begin();
-            const LinearSpec & spec = architecture.layer(layer).linears[static_cast<size_t>(linear)];
+            const LinearSpec spec = architecture.linear(layer, linear);
             fail(
                 LORICA_ERROR_INVALID_ARGUMENT, "feedforward module '", spec.short_name(),
                 "' is none of the target modules; feedforward_modules says which of these have their input multiplied");

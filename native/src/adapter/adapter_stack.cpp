@@ -35,7 +35,7 @@ std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std:
     config.alpha = 0;  // no scale but what is in B
     std::shared_ptr<Adapter> sum(new Adapter(model, config));
     sum->base_fingerprint_ = model->fingerprint();
-    for (int32_t layer = 0; layer < model->shape().n_layer; ++layer) {
+    for (int32_t layer = 0; layer <= model->shape().n_layer; ++layer) {
         const auto n_linears = static_cast<int16_t>(sum->by_layer_[static_cast<size_t>(layer)].size());
         for (int16_t linear = 0; linear < n_linears; ++linear) {
             int64_t rank = 0;

@@ -98,6 +98,11 @@ std::optional<LinearPlace> find_linear(const Architecture & architecture, std::s
             }
         }
     }
+    for (size_t i = 0; i < architecture.epilogue.heads.size(); ++i) {
+        const auto number = static_cast<int16_t>(i);
+        if (is_named(architecture.linear(architecture.shape.n_layer, number), name))
+            return LinearPlace{architecture.shape.n_layer, number};
+    }
     return std::nullopt;
 }
 

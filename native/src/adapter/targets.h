@@ -11,7 +11,7 @@ namespace lorica {
 
 struct Target {
     int32_t layer;
-    int16_t linear;  // of the layer's program
+    int16_t linear;  // of the layer's program; the head is number 0 of layer n_layer
     int32_t rank;
     double alpha;
 };
@@ -25,7 +25,8 @@ struct LinearPlace {
     int32_t layer;
     int16_t linear;
 };
-// "blk.3.attn_q" or "model.layers.3.self_attn.q_proj", with or without ".weight".
+// "blk.3.attn_q" or "model.layers.3.self_attn.q_proj", with or without ".weight"; the output head, "output" or
+// "lm_head", is behind the last layer.
 std::optional<LinearPlace> find_linear(const Architecture & architecture, std::string name);
 
 }  // namespace lorica

@@ -194,6 +194,8 @@ struct Head {
     // are 1), and dw, of a trained head, param [out, in], is += its gradient.
     const float * row_weights = nullptr;
     void * dw = nullptr;
+    // On the products, before they become logits. Of linear_cross_entropy with lora.da: gradients are added there.
+    Lora lora = {};
 };
 
 // What DoRA (Liu et al. 2024, equation 5) multiplies the rows of a layer's output by, and what that depends on. Vectors
@@ -250,6 +252,7 @@ struct WorkspaceShape {
     int32_t n_ropes = 1;           // different ones of one pass
     int64_t max_kv_rows = 0;       // of attention_backward, where they are more than max_tokens
     bool trained_weights = false;  // dw of linear layers or of the head
+    int64_t head_rank = 0;         // of the LoRA on the head
 };
 
 // Copies of weights in an order of the device's own; see Backend::arrange. Immutable.
@@ -387,7 +390,8 @@ public:
     virtual void scatter_add_rows(Matrix dy, const int32_t * rows, Matrix dx) = 0;
 
     // nll[i] = -log softmax(logits of x_i)[labels[i]], in chunks that never hold rows * vocabulary. x act, nll
-    // hidden[rows]. When dx is given (act or hidden): dx = d(sum nll)/dx, in the same pass over the head.
+    // hidden[rows]. When dx is given (act or hidden): dx = d(sum nll)/dx, in the same pass over the head. A LoRA's term
+    // is part of the same chunks.
     virtual void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) = 0;
 
     // out[rows, vocabulary] = logits of x, f32. x act.

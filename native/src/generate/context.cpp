@@ -84,6 +84,7 @@ std::unique_ptr<Context::Plan> Context::plan_for(const Adapter * adapter) const 
     const Architecture & architecture = model_->architecture();
     const AttachedAdapter attached(*model_, adapter, nullptr);
     plan->max_rank = adapter ? adapter->max_rank() : 0;
+    plan->head_rank = adapter ? adapter->head_rank() : 0;
     const auto add = [&](const Program & program, const TrainedSites & sites, int64_t rows) {
         Wanted wanted;
         wanted.cache = true;
@@ -116,11 +117,12 @@ void Context::place(const Plan & plan, void * temporary) {
     epilogue_ = placed(*plan.epilogue, logits_piece);
 }
 
-WorkspaceShape Context::workspace(int64_t max_rank) const {
+WorkspaceShape Context::workspace(int64_t max_rank, int64_t head_rank) const {
     WorkspaceShape shape = workspace_shape(*model_);
     shape.max_tokens = std::max<int64_t>(piece_, max_rank);  // for a DoRA, A's rows go through the layers as tokens do
     shape.max_sequence_length = n_ctx_ + virtual_room_;
     shape.max_rank = max_rank;
+    shape.head_rank = head_rank;
     return shape;
 }
 
@@ -150,16 +152,17 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
     Arena counting;
     lay_out(counting);
     const std::unique_ptr<Plan> plan = plan_for(adapter.get());
-    const size_t needed =
-        counting.n_bytes() + plan->temporary_bytes + backend_->workspace_bytes(workspace(plan->max_rank));
+    const WorkspaceShape shape = workspace(plan->max_rank, plan->head_rank);
+    const size_t needed = counting.n_bytes() + plan->temporary_bytes + backend_->workspace_bytes(shape);
     const int64_t available = backend_->available_memory();
     if (static_cast<int64_t>(needed) > available) {
         fail(LORICA_ERROR_OUT_OF_MEMORY, n_slots > 1 ? std::to_string(n_slots) + " contexts" : "a context", " of ",
              n_ctx, " tokens", n_slots > 1 ? " need " : " needs ", needed >> 20, " MiB and ", available >> 20,
              " MiB are available; take ", n_slots > 1 ? "fewer or shorter ones" : "a shorter one");
     }
-    backend_->reserve(workspace(plan->max_rank));
+    backend_->reserve(shape);
     max_rank_ = plan->max_rank;
+    head_rank_ = plan->head_rank;
     allocate_buffers(virtual_room_);
     apply(std::move(adapter));
 }
@@ -182,7 +185,7 @@ void Context::allocate_buffers(int32_t n_virtual) {
         Arena counting;
         lay_out(counting);
         std::unique_ptr<void, Release> memory(backend_->allocate(counting.n_bytes()), {backend_.get()});
-        backend_->reserve(workspace(max_rank_));
+        backend_->reserve(workspace(max_rank_, head_rank_));
         arena_ = std::move(memory);
     } catch (...) {
         virtual_room_ = before;
@@ -204,9 +207,11 @@ std::vector<int32_t> Context::virtual_tokens() const {
 // Nothing is changed before all that can fail is done.
 void Context::apply(std::shared_ptr<const Adapter> adapter) {
     std::unique_ptr<Plan> plan = plan_for(adapter.get());
-    if (plan->max_rank > max_rank_) {
-        backend_->reserve(workspace(plan->max_rank));
-        max_rank_ = plan->max_rank;
+    if (plan->max_rank > max_rank_ || plan->head_rank > head_rank_) {
+        const int64_t max_rank = std::max(max_rank_, plan->max_rank), head_rank = std::max(head_rank_, plan->head_rank);
+        backend_->reserve(workspace(max_rank, head_rank));
+        max_rank_ = max_rank;
+        head_rank_ = head_rank;
     }
     if (plan->temporary_bytes > temporary_bytes_) {
         temporary_ = std::unique_ptr<void, Release>(backend_->allocate(plan->temporary_bytes), {backend_.get()});

@@ -107,11 +107,11 @@ private:
         const BlockPlan *prologue, *epilogue;
         std::vector<const BlockPlan *> layers;
         size_t temporary_bytes = 0;
-        int64_t max_rank = 0;
+        int64_t max_rank = 0, head_rank = 0;
     };
     std::unique_ptr<Plan> plan_for(const Adapter * adapter) const;
     void place(const Plan & plan, void * temporary);
-    WorkspaceShape workspace(int64_t max_rank) const;
+    WorkspaceShape workspace(int64_t max_rank, int64_t head_rank) const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 const PlacedSlots & slots, std::span<const Segment> segments, int64_t n, int32_t layer = -1) const;
     void upload(const Piece & piece);
@@ -134,7 +134,7 @@ private:
     std::unique_ptr<Backend> backend_;          // declared before what it releases
     std::unique_ptr<void, Release> arena_, temporary_;
     size_t temporary_bytes_ = 0;
-    int64_t max_rank_ = 0;  // that the workspace has room for
+    int64_t max_rank_ = 0, head_rank_ = 0;  // that the workspace has room for
     Buffers buffers_;
     std::unique_ptr<Plan> plan_;
     PlacedSlots prologue_, epilogue_;

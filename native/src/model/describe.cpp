@@ -290,6 +290,24 @@ void add_tensors(std::vector<TensorSpec> & all, const Program & program, int32_t
 std::string Architecture::layer_name(int32_t l) const { return with_layer(layer_gguf, l); }
 std::string Architecture::layer_hf_name(int32_t l) const { return with_layer(layer_hf, l); }
 
+LinearSpec Architecture::linear(int32_t l, int16_t number) const {
+    if (l < shape.n_layer) return layer(l).linears[static_cast<size_t>(number)];
+    const HeadSpec & head = epilogue.heads[static_cast<size_t>(number)];
+    LinearSpec spec;
+    spec.names = head.names;
+    spec.out = head.out;
+    spec.in = head.in;
+    return spec;
+}
+
+size_t Architecture::n_linears(int32_t l) const {
+    return l < shape.n_layer ? layer(l).linears.size() : epilogue.heads.size();
+}
+
+std::string Architecture::linear_name(int32_t l, int16_t number) const {
+    return (l < shape.n_layer ? layer_name(l) : "") + linear(l, number).names.gguf;
+}
+
 std::vector<TensorSpec> tensors_of(const Architecture & architecture) {
     std::vector<TensorSpec> all;
     add_tensors(all, architecture.prologue, -1, "", "");
@@ -335,6 +353,10 @@ std::vector<Names> linear_names(const Architecture & architecture) {
             Names names{linear.names.gguf, std::string(linear.short_name())};
             if (std::find(all.begin(), all.end(), names) == all.end()) all.push_back(std::move(names));
         }
+    }
+    for (size_t i = 0; i < architecture.epilogue.heads.size(); ++i) {
+        const LinearSpec head = architecture.linear(architecture.shape.n_layer, static_cast<int16_t>(i));
+        all.push_back({head.names.gguf, std::string(head.short_name())});
     }
     return all;
 }

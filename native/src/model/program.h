@@ -217,6 +217,11 @@ struct Architecture {
     const Program & program(int32_t l) const { return l < 0 ? prologue : l < shape.n_layer ? layer(l) : epilogue; }
     std::string layer_name(int32_t l) const;     // "blk.3."
     std::string layer_hf_name(int32_t l) const;  // "model.layers.3."
+    // A linear layer of layer l; behind the last one, number 0 is the output head, which adapters may sit on too.
+    LinearSpec linear(int32_t l, int16_t number) const;
+    size_t n_linears(int32_t l) const;  // for l up to n_layer
+    // "blk.3.attn_q", "output"
+    std::string linear_name(int32_t l, int16_t number) const;
 };
 
 // One tensor of a model, for whoever reads or writes files.
@@ -235,7 +240,7 @@ struct TensorSpec {
 std::vector<TensorSpec> tensors_of(const Architecture & architecture);
 
 // A target of adapters, as it is called in "target_modules": the last parts of its names. Each only once, in the order
-// of the layers and of their computation.
+// of the layers and of their computation, the head behind them.
 std::vector<Names> linear_names(const Architecture & architecture);
 
 }  // namespace lorica

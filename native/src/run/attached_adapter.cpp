@@ -9,9 +9,9 @@ namespace lorica {
 AttachedAdapter::AttachedAdapter(const Model & model, const Adapter * adapter, void * gradients)
     : model_(model), adapter_(adapter), gradients_(gradients), first_layer_(model.shape().n_layer) {
     size_t n = 0;
-    for (int32_t l = 0; l < model.shape().n_layer; ++l) {
+    for (int32_t l = 0; l <= model.shape().n_layer; ++l) {
         first_seed_.push_back(n);
-        n += model.architecture().layer(l).linears.size();
+        n += model.architecture().n_linears(l);
     }
     if (!adapter) return;
     first_layer_ = adapter->first_layer();
@@ -19,7 +19,7 @@ AttachedAdapter::AttachedAdapter(const Model & model, const Adapter * adapter, v
 
 size_t AttachedAdapter::n_dropout_seeds(const Model & model) {
     size_t n = 0;
-    for (const ProgramWeights & layer : model.layers()) n += layer.linears.size();
+    for (int32_t l = 0; l <= model.shape().n_layer; ++l) n += model.architecture().n_linears(l);
     return n;
 }
 
@@ -64,11 +64,17 @@ void AttachedAdapter::set_dropout_seed(Backend & backend, std::optional<uint64_t
     device_seeds_ = device_seeds;
     if (!seed || !device_seeds) return;
     std::vector<uint64_t> seeds;
-    for (int32_t l = 0; l < model_.shape().n_layer; ++l) {
-        for (const LinearSpec & linear : model_.architecture().layer(l).linears)
-            seeds.push_back(derive_seed(*seed, static_cast<uint64_t>(l), linear.stream));
+    for (int32_t l = 0; l <= model_.shape().n_layer; ++l) {
+        for (size_t i = 0; i < model_.architecture().n_linears(l); ++i)
+            seeds.push_back(derive_seed(*seed, static_cast<uint64_t>(l), stream(l, static_cast<int16_t>(i))));
     }
     backend.copy_to_device(device_seeds, seeds.data(), seeds.size() * sizeof(uint64_t));
+}
+
+uint16_t AttachedAdapter::stream(int32_t layer, int16_t linear) const {
+    const Architecture & architecture = model_.architecture();
+    if (layer == architecture.shape.n_layer) return 0;  // of the head, which has a layer's number of its own
+    return architecture.layer(layer).linears[static_cast<size_t>(linear)].stream;
 }
 
 void * AttachedAdapter::gradient(int32_t tensor) const {
@@ -88,8 +94,8 @@ Lora AttachedAdapter::lora(int32_t layer, int16_t linear) const {
     lora.rank = pair->rank;
     lora.scale = adapter_->scale(*pair);
     if (dropout_seed_) {
-        const uint16_t stream = model_.architecture().layer(layer).linears[static_cast<size_t>(linear)].stream;
-        lora.dropout = {adapter_->config().dropout, derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), stream),
+        lora.dropout = {adapter_->config().dropout,
+                        derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), stream(layer, linear)),
                         device_seeds_ ? device_seeds_ + seed_number(layer, linear) : nullptr};
     }
     return lora;

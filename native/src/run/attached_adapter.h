@@ -37,6 +37,7 @@ public:
 
 private:
     void * gradient(int32_t tensor) const;
+    uint16_t stream(int32_t layer, int16_t linear) const;
     int32_t ia3(int32_t layer, int16_t linear) const;
     // Of the seeds of all layers.
     size_t seed_number(int32_t layer, int16_t linear) const {

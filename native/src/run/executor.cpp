@@ -66,10 +66,16 @@ public:
             case Call::head: {
                 const Weight weight = own(Adapter::Kind::head, c.spec, b_.weights.heads[index(c)]);
                 Head head{&weight, b_.program.heads[index(c)].logits};
+                head.lora = lora(c.spec);
                 head.row_weights = b_.row_weights;
-                if (b_.trains_head) head.dw = trained(Adapter::Kind::head, c.spec).gradient;
+                if (b_.trains_head) {
+                    head.dw = trained(Adapter::Kind::head, c.spec).gradient;
+                } else {
+                    head.lora.da = head.lora.db = nullptr;
+                }
                 if (b_.labels) {
-                    to_.linear_cross_entropy(at(c.x), head, b_.labels, at(c.y).data, at(c.dx));
+                    to_.linear_cross_entropy(at(c.x), head, b_.labels, at(c.y).data,
+                                             b_.loss_alone ? Matrix{} : at(c.dx));
                 } else {
                     to_.logits(at(c.x), head, b_.logits);
                 }

@@ -74,8 +74,11 @@ struct Bound {
     const int32_t * picked = nullptr;
     const int32_t * labels = nullptr;  // null: logits are wanted instead of the loss
     float * logits = nullptr;
-    bool trains_head = false;             // a gradient of the head's own weight is wanted
-    const float * row_weights = nullptr;  // of picked rows, as Head has them
+    bool loss_alone = false;  // of labels, whatever gradients the plan has room for
+    // Whether the gradients of what is trained on the head, its weight or a LoRA, are added up with the loss, and by
+    // what the rows' losses are multiplied in them (f32 device memory; null: 1).
+    bool trains_head = false;
+    const float * row_weights = nullptr;
 };
 
 void run(std::span<const Call> calls, const Bound & bound, Backend & backend);

@@ -28,6 +28,7 @@ WorkspaceShape Session::workspace(const Model & model, const Adapter * adapter, 
     // With DoRA, A's rows go through the layers as tokens do.
     if (adapter->config().use_dora) shape.max_tokens = std::max(config.max_tokens, adapter->max_rank());
     shape.max_rank = adapter->max_rank();
+    shape.head_rank = adapter->head_rank();
     shape.dropout = adapter->config().dropout > 0;
     shape.trained_weights = adapter->trains_matrices();
     return shape;

@@ -50,7 +50,7 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
     gradient.backward = true;
     gradient.dx = first_ < architecture.shape.n_layer;
     const TrainedSites sites = attached.sites(architecture.shape.n_layer);
-    trains_head_ = !sites.heads.empty();
+    trains_head_ = !sites.heads.empty() || (adapter && adapter->head_rank() > 0);
     evaluated_epilogue_ = &plans_.of(architecture.epilogue, sites, {});
     epilogue_ = adapter ? &plans_.of(architecture.epilogue, sites, gradient) : evaluated_epilogue_;
     evaluated_features_ = &plans_.of(architecture.features, sites, {});

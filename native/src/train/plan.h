@@ -18,7 +18,7 @@ struct SessionMemory {
     // Where embeddings are trained: see SortedIds.
     int32_t *sorted_tokens, *token_rows, *sorted_positions, *position_rows, *sorted_types, *type_rows;
     int32_t *virtual_ids, *virtual_rows;
-    float * row_weights;       // of trained rows, where the head's weight is trained; else null
+    float * row_weights;       // of trained rows, where something on the head is trained; else null
     uint64_t * dropout_seeds;  // null without dropout
     std::vector<Matrix> x;     // hidden: input of each layer with gradients; the last is the output of the last layer
     std::array<Matrix, 2>
@@ -42,7 +42,7 @@ public:
     // training: with noise and gradients, where there are to be any
     const BlockPlan & prologue(bool training) const { return training ? *training_prologue_ : *prologue_; }
     bool trains_prologue() const { return trains_prologue_; }
-    bool trains_head() const { return trains_head_; }  // its weight
+    bool trains_head() const { return trains_head_; }  // its weight, or a LoRA on it
     const BlockPlan & epilogue() const { return *epilogue_; }
     const BlockPlan & evaluated_epilogue() const { return *evaluated_epilogue_; }
     const BlockPlan & features() const { return *features_; }

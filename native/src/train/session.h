@@ -141,8 +141,9 @@ private:
     // Of everything random in the micro-batch to come.
     uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
     void update(const OptimizerStep & step, AdamwParams params);
-    // weighted: the gradients are those of losses times memory_.row_weights.
-    enum class HeadPass : uint8_t { evaluation, gradient, weighted };
+    // evaluation: behind forward(false), losses alone; loss: the same behind forward(true); gradient: what goes back
+    // and what is trained on the head too; weighted: those of losses times memory_.row_weights.
+    enum class HeadPass : uint8_t { evaluation, loss, gradient, weighted };
     void head(HeadPass pass, bool with_adapter = true);
     // What head() left, on the host.
     double loss(std::span<float> token_nll);

@@ -80,12 +80,13 @@ void Session::forward_without_adapter() {
 }
 
 void Session::head(HeadPass pass, bool with_adapter) {
-    const bool with_gradient = pass != HeadPass::evaluation;
-    const BlockPlan & plan = with_gradient ? plan_->epilogue() : plan_->evaluated_epilogue();
-    const PlacedSlots & slots = with_gradient ? memory_.epilogue : memory_.evaluated_epilogue;
+    const bool of_training = pass != HeadPass::evaluation;
+    const BlockPlan & plan = of_training ? plan_->epilogue() : plan_->evaluated_epilogue();
+    const PlacedSlots & slots = of_training ? memory_.epilogue : memory_.evaluated_epilogue;
     Bound b = bound(model_->architecture().epilogue, model_->epilogue(), plan, slots.forward, model_->shape().n_layer);
     if (!with_adapter) b.adapter = nullptr;
-    b.trains_head = with_gradient && plan_->trains_head();
+    b.loss_alone = pass == HeadPass::loss;
+    b.trains_head = plan_->trains_head() && (pass == HeadPass::gradient || pass == HeadPass::weighted);
     if (pass == HeadPass::weighted) b.row_weights = memory_.row_weights;
     run(plan.forward, b, *backend_);
 }
@@ -172,8 +173,8 @@ LossSum Session::forward(const PackedBatch & batch, std::span<float> token_nll) 
     std::fill(token_nll.begin(), token_nll.end(), 0.0f);
     backend_->repeat(segments_, derive_seed(shape_key(), forward_half), [&] {
         forward(true);
-        // The gradient of its own weight is a sum over rows: it waits for their weights.
-        head(plan_->trains_head() ? HeadPass::evaluation : HeadPass::gradient);
+        // What is trained on the head has gradients that are sums over rows: they wait for the rows' weights.
+        head(plan_->trains_head() ? HeadPass::loss : HeadPass::gradient);
     });
     const double sum = loss(token_nll);
     if (!std::isfinite(sum)) fail_non_finite_loss();

@@ -174,7 +174,8 @@ std::vector<TensorView> tensors_to_write(const Model & model, const Adapter * ad
     std::vector<TensorView> tensors = model.file().tensors();
     if (!adapter || !model.tied_output()) return tensors;
     const int32_t head = adapter->find_tensor(model.shape().n_layer, Adapter::Kind::head, 0);
-    if (head == adapter->find_tensor(-1, Adapter::Kind::embedding, 0)) return tensors;  // -1: neither is trained
+    const bool is_embedding = head == adapter->find_tensor(-1, Adapter::Kind::embedding, 0);  // -1: neither is trained
+    if (is_embedding && adapter->head_rank() == 0) return tensors;
     const HeadSpec & spec = model.architecture().epilogue.heads.front();
     TensorView view = *model.file().find_tensor(spec.tied_to + ".weight");
     view.name = spec.names.gguf + ".weight";

@@ -48,11 +48,13 @@ constexpr double lowest_sum = 0x1p-60, highest_sum = 0x1p90;
 // One chunk of rows.
 class SoftmaxOfHead {
 public:
-    // e: numerators, or null.
-    SoftmaxOfHead(const Context & context, Matrix x, const Head & of, const int32_t * labels, Matrix e)
+    // u: of the LoRA on the head, or empty. e: numerators, or null.
+    SoftmaxOfHead(const Context & context, Matrix x, const Head & of, Matrix u, const int32_t * labels, Matrix e)
         : context_(context),
           x_(x),
+          u_(u),
           head_(*of.weight),
+          lora_(of.lora),
           logits_(of.logits),
           labels_(labels),
           e_(e),
@@ -94,7 +96,11 @@ public:
 private:
     void multiply(const float * reference, Matrix e) {
         const GemmSoftmax softmax{reference, sums_, labels_, label_logits_.data(), logits_};
-        const GemmJob job{{{x_, GemmB::weight(head_, true)}}, x_.rows, head_.out, {e, {}, false, &softmax}};
+        GemmJob job{{{x_, GemmB::weight(head_, true)}}, x_.rows, head_.out, {e, {}, false, &softmax}};
+        if (lora_) {
+            const auto scale = static_cast<float>(lora_.scale);
+            job.terms.push_back({u_, GemmB::f32(lora_.b, head_.out, lora_.rank, true, scale)});
+        }
         gemm({&job, 1}, context_.precision, context_.scratch, context_.n_threads);
     }
     void add_up() {
@@ -115,8 +121,9 @@ private:
     }
 
     const Context & context_;
-    Matrix x_;
+    Matrix x_, u_;
     const Weight & head_;
+    const Lora & lora_;
     LogitSpec logits_;
     const int32_t * labels_;
     Matrix e_;
@@ -144,25 +151,42 @@ size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision
             static_cast<size_t>(round_up(rows, 32) * (shape.n_vocab + shape.max_features)) * element(precision) + 128;
         bytes += gemm_packed_a_bytes(shape.n_vocab, rows);
     }
+    if (shape.head_rank > 0) {
+        // u of all rows; of a chunk u and v as they are, scaled, transposed and packed, and x in another format, with
+        // dropout, and what comes back through it.
+        const auto width = static_cast<size_t>(round_up(shape.head_rank, 32));
+        bytes += static_cast<size_t>(round_up(shape.max_tokens, block_m)) * width * element(precision);
+        bytes += static_cast<size_t>(round_up(rows, block_m)) * width * element(precision) * 8;
+        const auto cells = static_cast<size_t>(round_up(rows, 32) * round_up(shape.max_features, 32));
+        bytes += cells * (shape.dropout ? 2 * element(precision) + 4 : element(precision)) + 64 * 64;
+    }
     return bytes;
 }
 
 // dx = (softmax - onehot) W = diag(1 / sum) (e - sum onehot) W, where e is rounded to act before it is divided; dW +=
-// (e - sum onehot)^T diag(1 / sum) x. A scale of the logits and weights of rows multiply 1 / sum, a cap's slopes e.
+// (e - sum onehot)^T diag(1 / sum) x, and so what belongs to a LoRA. A scale of the logits and weights of rows multiply
+// 1 / sum, a cap's slopes e.
 void linear_cross_entropy(const Context & context, Matrix x, const Head & of, const int32_t * labels, float * nll,
                           Matrix dx) {
     const Weight & head = *of.weight;
     const Scratch::Mark mark(context.scratch);
     const int64_t n_vocab = head.out, chunk = chunk_rows(x.rows, n_vocab, context.precision),
                   stride = numerators_stride(n_vocab);
-    const bool backward = dx || of.dw;
+    const Lora & lora = of.lora;
+    const bool backward = dx || of.dw || lora.da;
+    const Matrix u = lora ? context.take_act(x.rows, lora.rank) : Matrix{};
+    if (lora) {
+        const LinearForward narrow{&head, lora, u, {}, {}};
+        linear(context, x, {&narrow, 1});
+    }
     void * memory =
         backward ? context.scratch.take(static_cast<size_t>(chunk * stride) * dtype_size(context.act())) : nullptr;
     for (int64_t first = 0; first < x.rows; first += chunk) {
         const Scratch::Mark one_chunk(context.scratch);
         const int64_t rows = std::min(chunk, x.rows - first);
         const Matrix e = backward ? Matrix{memory, context.act(), rows, n_vocab, stride} : Matrix{};
-        const SoftmaxOfHead softmax(context, x.slice_rows(first, rows), of, labels + first, e);
+        const Matrix x_rows = x.slice_rows(first, rows), u_rows = lora ? u.slice_rows(first, rows) : Matrix{};
+        const SoftmaxOfHead softmax(context, x_rows, of, u_rows, labels + first, e);
         for (int64_t i = 0; i < rows; ++i) nll[first + i] = softmax.nll(i);
         if (!backward) continue;
 
@@ -170,26 +194,27 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & of, co
             const double difference = softmax.numerator(i) - softmax.sum(i);
             set(e, i, labels[first + i], static_cast<float>(difference * softmax.slope(i)));
         }
-        const auto factor = [&](int64_t i) {
+        std::vector<float> factors(static_cast<size_t>(rows));
+        for (int64_t i = 0; i < rows; ++i) {
             const double weight = of.row_weights ? of.row_weights[first + i] : 1;
-            return static_cast<float>(weight * of.logits.scale / softmax.sum(i));
-        };
+            factors[static_cast<size_t>(i)] = static_cast<float>(weight * of.logits.scale / softmax.sum(i));
+        }
         if (of.dw) {
             const Scratch::Mark weight_gradient(context.scratch);
-            std::vector<float> factors(static_cast<size_t>(rows));
-            for (int64_t i = 0; i < rows; ++i) factors[static_cast<size_t>(i)] = factor(i);
             const Matrix scaled = context.take_act(rows, head.in);
-            scale_rows(x.slice_rows(first, rows), factors.data(), 1, scaled, context.n_threads);
+            scale_rows(x_rows, factors.data(), 1, scaled, context.n_threads);
             const TokenSum sum{e, 1, scaled, {of.dw, Dtype::f32, n_vocab, head.in, head.in}, false};
             add_token_sums(context, {&sum, 1});
         }
+        const HeadLoraBackward of_chunk{lora, x_rows, u_rows, first, e, factors.data()};
+        const Matrix v = lora && (dx || lora.da) ? head_lora_v(context, of_chunk) : Matrix{};
+        if (lora.da) head_lora_gradients(context, of_chunk, v);
         if (!dx) continue;
         const Matrix dx_rows = dx.slice_rows(first, rows);
-        const GemmJob through_head{{{e, GemmB::weight(head, false)}}, rows, head.in, {dx_rows, {}, false}};
-        gemm({&through_head, 1}, context.precision, context.scratch, context.n_threads);
+        head_input_gradient(context, of_chunk, head, v, dx_rows);
         parallel_ranges(rows, head.in, context.n_threads, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-                const float scale = factor(i);
+                const float scale = factors[static_cast<size_t>(i)];
                 for (int64_t j = 0; j < head.in; ++j) set(dx_rows, i, j, get(dx_rows, i, j) * scale);
             }
         });

@@ -240,10 +240,57 @@ size_t linear_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precis
     return bytes + 64 * 64;
 }
 
+Matrix head_lora_v(const Context & context, const HeadLoraBackward & chunk) {
+    const Lora & lora = chunk.lora;
+    const Matrix v = context.take_act(chunk.e.rows, lora.rank);
+    const GemmJob one = job({{chunk.e, lora_b(lora, chunk.e.cols, false, static_cast<float>(lora.scale))}}, v);
+    gemm({&one, 1}, context.precision, context.scratch, context.n_threads);
+    Lora of_rows = lora;
+    if (lora.gate) of_rows.gate = lora.gate.slice_rows(chunk.first, chunk.e.rows);
+    apply_gate(context, of_rows, v);
+    return v;
+}
+
+void head_lora_gradients(const Context & context, const HeadLoraBackward & chunk, Matrix v) {
+    const Scratch::Mark mark(context.scratch);
+    const Lora & lora = chunk.lora;
+    const int64_t rows = chunk.e.rows, in = chunk.x.cols;
+    const Matrix u = context.take_act(rows, lora.rank), scaled_v = context.take_act(rows, lora.rank);
+    scale_rows(chunk.u, chunk.factors, 1, u, context.n_threads);
+    scale_rows(v, chunk.factors, 1, scaled_v, context.n_threads);
+    Matrix x = as_act(context, chunk.x);
+    if (lora.dropout.p > 0) {
+        const Matrix dropped = context.take_act(rows, in);
+        dropout(x, lora.dropout, dropped, context.n_threads, chunk.first);
+        x = dropped;
+    }
+    const TokenSum sums[] = {
+        {u, static_cast<float>(lora.scale), chunk.e, {lora.db, Dtype::f32, chunk.e.cols, lora.rank, lora.rank}, true},
+        {scaled_v, 1, x, {lora.da, Dtype::f32, lora.rank, in, in}, false}};
+    add_token_sums(context, sums);
+}
+
+void head_input_gradient(const Context & context, const HeadLoraBackward & chunk, const Weight & head, Matrix v,
+                         Matrix dx) {
+    const Scratch::Mark mark(context.scratch);
+    const Lora & lora = chunk.lora;
+    std::vector<GemmTerm> terms{{chunk.e, GemmB::weight(head, false)}};
+    if (lora && lora.dropout.p == 0) terms.push_back({v, lora_a(lora, dx.cols, false)});
+    const GemmJob through_weights = job(std::move(terms), dx);
+    gemm({&through_weights, 1}, context.precision, context.scratch, context.n_threads);
+    if (!lora || lora.dropout.p == 0) return;
+    const Matrix dropped{context.scratch.take_as<float>(dx.rows * dx.cols), Dtype::f32, dx.rows, dx.cols, dx.cols};
+    const GemmJob through_adapter = job({{v, lora_a(lora, dx.cols, false)}}, dropped);
+    gemm({&through_adapter, 1}, context.precision, context.scratch, context.n_threads);
+    dropout_backward_add(dropped, lora.dropout, dx, context.n_threads, chunk.first);
+}
+
 void logits(const Context & context, Matrix x, const Head & head, float * out) {
+    const Scratch::Mark mark(context.scratch);
     const int64_t n_vocab = head.weight->out;
     const Matrix y{out, Dtype::f32, x.rows, n_vocab, n_vocab};
-    const LinearForward layer{head.weight, {}, {}, {}, y};
+    const Matrix u = head.lora ? context.take_act(x.rows, head.lora.rank) : Matrix{};
+    const LinearForward layer{head.weight, head.lora, u, {}, y};
     linear(context, x, {&layer, 1});
     if (head.logits.scale != 1) scale_rows(y, nullptr, head.logits.scale, y, context.n_threads);
     if (head.logits.cap == 0) return;

@@ -31,6 +31,22 @@ bool gated_linear_backward(const Context & context, Matrix gate, Matrix up, Act 
 bool norm_linear_backward(const Context & context, Matrix x, const Norm & norm, std::span<const LinearBackward> layers,
                           Matrix d_normed, Matrix dx, Matrix dx_act);
 
+// One chunk of what a LoRA on a head does to gradients, of rows from number `first` of x on.
+struct HeadLoraBackward {
+    const Lora & lora;
+    Matrix x, u;  // of the chunk
+    int64_t first;
+    Matrix e;  // [rows, vocabulary]: times factors[row] the gradient of the products
+    const float * factors;
+};
+// v = gate scale e B, not yet times the factors.
+Matrix head_lora_v(const Context & context, const HeadLoraBackward & chunk);
+// dA += (factors v)^T dropout(x), dB += scale e^T (factors u).
+void head_lora_gradients(const Context & context, const HeadLoraBackward & chunk, Matrix v);
+// dx = e W + dropout'(v A), not yet times the factors.
+void head_input_gradient(const Context & context, const HeadLoraBackward & chunk, const Weight & head, Matrix v,
+                         Matrix dx);
+
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, GemmPrecision precision);
 void linear_cross_entropy(const Context & context, Matrix x, const Head & head, const int32_t * labels, float * nll,
                           Matrix dx);

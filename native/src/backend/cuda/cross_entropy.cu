@@ -5,6 +5,8 @@
 #include "backend/cuda/products.h"
 #include "backend/cuda/view.cuh"
 
+#include "common/random.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -99,13 +101,116 @@ __global__ void __launch_bounds__(threads) logits_kernel(float * z, int64_t n, c
     }
 }
 
+Matrix take_matrix(const Context & context, int64_t rows, int64_t cols) {
+    const int64_t stride = round_up(cols, 8);
+    void * memory = context.act == Dtype::f32 ? static_cast<void *>(context.workspace.take<float>(rows * stride))
+                                              : context.workspace.take<uint16_t>(rows * stride);
+    return {memory, context.act, rows, cols, stride};
+}
+
+Gemm product_of(GemmLayout layout, int64_t m, int64_t n, const Matrix & a, const Matrix & b, int64_t k,
+                const GemmResult & result) {
+    Gemm gemm(layout, m, n, result);
+    gemm.of_adapter = true;
+    gemm.add({a.data, a.stride, b.data, b.stride, k});
+    return gemm;
+}
+
+GemmResult add_to(void * gradient, int64_t stride) {
+    GemmResult result;
+    result.c = gradient;
+    result.stride = stride;
+    result.accumulate = true;
+    return result;
+}
+
+// The LoRA on a head, for all rows: its matrices as operands, u, and v = gate scale dz B, which chunks fill in.
+class HeadLora {
+public:
+    HeadLora(const Context & context, Matrix x, const Head & head, bool backward)
+        : context_(context), x_(x), lora_(head.lora) {
+        if (!lora_) return;
+        const int64_t in = head.weight->in, out = head.weight->out;
+        a_ = take_matrix(context, lora_.rank, in);
+        b_ = take_matrix(context, out, lora_.rank);
+        const Conversion conversions[] = {
+            {static_cast<const float *>(lora_.a), lora_.rank, in, 1, a_.data, a_.stride},
+            {static_cast<const float *>(lora_.b), out, lora_.rank, 1, b_.data, b_.stride},
+        };
+        convert(context, conversions);
+        u_ = take_matrix(context, x.rows, lora_.rank);
+        if (backward) v_ = take_matrix(context, x.rows, lora_.rank);
+        const Workspace::Mark copy(context.workspace);
+        gemm(context, product_of(GemmLayout::forward, x.rows, lora_.rank, operand(context, x, lora_.dropout), a_, in,
+                                 gated(u_, 0, static_cast<float>(lora_.scale))));
+    }
+
+    // scale u B^T of some rows.
+    GemmTerm term(int64_t first) const {
+        const Matrix u = u_.slice_rows(first, 0);
+        return {u.data, u.stride, b_.data, b_.stride, lora_.rank};
+    }
+    void take_chunk(int64_t first, const Matrix & dz) const {
+        const Matrix v = v_.slice_rows(first, dz.rows), u = u_.slice_rows(first, dz.rows);
+        gemm(context_, product_of(GemmLayout::backward, dz.rows, lora_.rank, dz, b_, dz.cols,
+                                  gated(v, first, static_cast<float>(lora_.scale))));
+        if (!lora_.db) return;
+        GemmResult result = add_to(lora_.db, lora_.rank);
+        result.transposed = true;
+        gemm(context_, product_of(GemmLayout::gradient, lora_.rank, dz.cols, u, dz, dz.rows, result));
+    }
+    // Once all chunks have been: dA += v^T dropout(x), dx += dropout'(v A).
+    void finish(const Matrix & dx) const {
+        const int64_t in = x_.cols;
+        if (lora_.da) {
+            const Workspace::Mark copy(context_.workspace);
+            gemm(context_, product_of(GemmLayout::gradient, lora_.rank, in, v_, operand(context_, x_, lora_.dropout),
+                                      x_.rows, add_to(lora_.da, in)));
+        }
+        if (!dx) return;
+        GemmResult result = GemmResult::to(dx);
+        result.accumulate = true;
+        if (lora_.dropout.p > 0) {
+            result.dropout_threshold = dropout_threshold(lora_.dropout.p);
+            result.dropout_keep = static_cast<float>(1 / (1 - static_cast<double>(lora_.dropout.p)));
+            result.dropout_seed = seed_of(lora_.dropout);
+        }
+        gemm(context_, product_of(GemmLayout::backward, x_.rows, in, v_, a_, lora_.rank, result));
+    }
+
+private:
+    GemmResult gated(const Matrix & y, int64_t first, float scale) const {
+        GemmResult result = GemmResult::to(y);
+        result.scale = scale;
+        if (!lora_.gate) return result;
+        result.gate = lora_.gate.slice_rows(first, y.rows).as<float>();
+        result.gate_stride = lora_.gate.stride;
+        result.gate_columns = lora_.rank / lora_.gate.cols;
+        return result;
+    }
+
+    const Context & context_;
+    const Matrix x_;
+    const Lora & lora_;
+    Matrix a_, b_, u_, v_;  // u with the scale in it
+};
+
 }  // namespace
 
 size_t cross_entropy_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
-    if (shape.n_vocab == 0 || !shape.training) return 0;
+    const int64_t rank = round_up(shape.head_rank, 8);
+    const int64_t of_lora = rank == 0 ? 0
+                                      : rank * (shape.n_vocab + round_up(shape.max_features, 8)) +
+                                            shape.max_tokens * (2 * rank + round_up(shape.max_features, 8));
+    const size_t lora_bytes =
+        static_cast<size_t>(of_lora) * dtype_size(act) +
+        (rank == 0 ? 0
+                   : gemm_workspace_bytes(std::max(shape.n_vocab, shape.max_tokens), rank) + 8 * Workspace::alignment);
+    if (shape.n_vocab == 0) return 0;
+    if (!shape.training) return rank == 0 ? 0 : lora_bytes + panel_bytes(shape, act);
     const int64_t features = round_up(shape.max_features, 8);
     const int64_t rows = rows_at_once(shape.max_tokens, shape.n_vocab);
-    return static_cast<size_t>(rows * (round_up(shape.n_vocab, 4) + features) * 4) +
+    return lora_bytes + static_cast<size_t>(rows * (round_up(shape.n_vocab, 4) + features) * 4) +
            static_cast<size_t>(rows * features) * dtype_size(act) + panel_bytes(shape, act) + 8 * Workspace::alignment;
 }
 
@@ -114,7 +219,8 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & head, 
     if (x.rows == 0) return;
     const Workspace::Mark mark(context.workspace);
     const Weight & w = *head.weight;
-    const bool gradient = dx || head.dw;
+    const bool gradient = dx || head.dw || head.lora.da;
+    const HeadLora lora(context, x, head, gradient);
     const int64_t n_rows = rows_at_once(x.rows, w.out), stride = round_up(w.out, 4);
     auto * logits = context.workspace.take<float>(n_rows * stride);
     for (int64_t first = 0; first < x.rows; first += n_rows) {
@@ -122,7 +228,8 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & head, 
         const int64_t rows = std::min(n_rows, x.rows - first);
         const Matrix z{logits, Dtype::f32, rows, w.out, stride};
         const Matrix input = operand(context, x.slice_rows(first, rows));
-        multiply_forward(context, input, w, nullptr, GemmResult::to(z));
+        const GemmTerm of_lora = head.lora ? lora.term(first) : GemmTerm{};
+        multiply_forward(context, input, w, head.lora ? &of_lora : nullptr, GemmResult::to(z));
         const Extent extent{dim3(static_cast<unsigned>(rows)), threads, 2 * threads / warp_size * sizeof(float)};
         with_type(context.act, [&]<typename T>(T *) {
             launch("softmax_cross_entropy", context.stream, softmax_cross_entropy_kernel<T>, extent, logits, stride,
@@ -132,12 +239,9 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & head, 
         if (!gradient) continue;
         const int64_t per_logit = context.act == Dtype::f32 ? 1 : 2;
         const Matrix dz{logits, context.act, rows, w.out, per_logit * stride};
+        if (head.lora) lora.take_chunk(first, dz);
         if (head.dw) {
-            GemmResult result;
-            result.c = head.dw;
-            result.stride = w.in;
-            result.accumulate = true;
-            Gemm product(GemmLayout::gradient, w.out, w.in, result);
+            Gemm product(GemmLayout::gradient, w.out, w.in, add_to(head.dw, w.in));
             product.add({dz.data, dz.stride, input.data, input.stride, rows});
             gemm(context, product);
         }
@@ -151,13 +255,18 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & head, 
         multiply_backward_by_rows(context, dz, w, GemmResult::to(sums));
         convert(context, sums.as<float>(), rows, w.in, 1, target);
     }
+    if (head.lora && gradient) lora.finish(dx);
 }
 
 void logits(const Context & context, Matrix x, const Head & head, float * out) {
     const Weight & w = *head.weight;
     const Matrix y{out, Dtype::f32, x.rows, w.out, w.out};
     if (x.rows == 0) return;
-    if (x.rows <= matvec_max_rows) {
+    if (head.lora) {
+        const Workspace::Mark mark(context.workspace);
+        const LinearForward layer{&w, head.lora, take_matrix(context, x.rows, head.lora.rank), {}, y};
+        linear(context, x, {&layer, 1});
+    } else if (x.rows <= matvec_max_rows) {
         matvec(context, x, w, y);
     } else {
         const Workspace::Mark mark(context.workspace);

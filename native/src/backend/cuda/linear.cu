@@ -95,7 +95,8 @@ size_t linear_workspace_bytes(const WorkspaceShape & shape, Dtype act, int n_mul
     const int64_t features = round_up(shape.max_features, 8), rank = round_up(shape.max_rank, 8);
     // Copies of x and of every dy where they are no operands as they are, one with dropout; u and v; adapters.
     const int64_t elements = shape.max_tokens * (features * (max_layers + shape.dropout) + 2 * max_layers * rank) +
-                             (shape.max_rank ? 2 * max_layers * rank * features : 0);
+                             (shape.max_rank ? 2 * max_layers * rank * features : 0) +
+                             round_up(shape.head_rank, 8) * (shape.n_vocab + features + shape.max_tokens);
     return static_cast<size_t>(elements) * dtype_size(act) + panel_bytes(shape, act) +
            gemm_workspace_bytes(std::max(features, shape.max_tokens), rank) +
            norm_workspace_bytes(shape, n_multiprocessors) + 32 * Workspace::alignment;

@@ -4,13 +4,13 @@ import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
-import dev.lorica.adapter.Method;
 import dev.lorica.cli.report.ModelCard;
 import dev.lorica.exceptions.LoricaException;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -82,12 +82,14 @@ final class ExportCommand implements Callable<Integer> {
     }
 
     /** Says what is known of an adapter that was not trained here. */
-    private void writeCard(Model base, AdapterFormat formats) {
+    private void writeCard(Adapter tuned, AdapterFormat formats) {
+        Model base = tuned.model();
         ObjectNode facts = JsonNodeFactory.instance
                 .objectNode()
                 .put("name", hub.pushToHub.replaceFirst("^.*/", ""))
                 .put("base", base.info().name())
-                .put("model", base.file().toString());
+                .put("model", base.file().toString())
+                .put("llama_cpp_needs_merge", LlamaCpp.lacks(tuned).isPresent());
         ModelCard.write(output, facts, baseModelName, formats != AdapterFormat.PEFT, formats != AdapterFormat.GGUF);
     }
 
@@ -101,27 +103,18 @@ final class ExportCommand implements Callable<Integer> {
         wanted.check(output, overwrite, inputs);
         try (Model base = Model.load(modelFile);
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
-            Method method = tuned.info().method();
-            if (wanted == AdapterFormat.GGUF && method != Method.LORA) {
-                throw new LoricaException("an adapter of method " + method + " cannot be a LoRA file for llama.cpp"
+            Optional<String> lacking = LlamaCpp.lacks(tuned);
+            if (wanted == AdapterFormat.GGUF && lacking.isPresent()) {
+                throw new LoricaException("this adapter cannot be a LoRA file for llama.cpp, which has no "
+                        + lacking.get()
                         + (tuned.info().virtualTokens() > 0
-                                ? ", nor can it be folded into a model"
+                                ? "; nor can it be folded into a model"
                                 : "; lorica merge makes a model of it that llama.cpp runs"));
             }
-            boolean whole = tuned.tensors().stream().anyMatch(Adapter.Tensor::isWhole);
-            if (wanted == AdapterFormat.GGUF && whole) {
-                throw new LoricaException("an adapter with weights that were trained whole cannot be a LoRA file for"
-                        + " llama.cpp; lorica merge makes a model of it that llama.cpp runs");
-            }
-            wanted.of(method);
-            if (wanted == AdapterFormat.GGUF && tuned.info().useDora()) {
-                throw new LoricaException(
-                        "a DoRA adapter cannot be a LoRA file for llama.cpp, which has no magnitudes; "
-                                + "lorica merge makes a model of it that llama.cpp runs");
-            }
+            wanted.of(tuned.info().method());
             wanted.write(tuned, output, baseModelName);
             if (hub.pushToHub != null) {
-                writeCard(base, wanted);
+                writeCard(tuned, wanted);
             }
         }
         terminal.out()

@@ -17,6 +17,7 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalLong;
 
 /**
@@ -83,6 +84,7 @@ record RunEnding(
         if (adapter.info().method() == Method.FULL) {
             json.put("trained_model", output.resolve(TrainCommand.MODEL_FILE).toString());
         }
+        json.put("llama_cpp_needs_merge", LlamaCpp.lacks(adapter).isPresent());
         json.put("device", base.info().device());
         json.put("device_detail", base.info().deviceDetail());
         json.put("device_reason", base.info().deviceReason());
@@ -193,12 +195,10 @@ record RunEnding(
             terminal.out().println("llama.cpp has no trained prompts or prefixes; PEFT has.");
             return;
         }
-        boolean whole = adapter.tensors().stream().anyMatch(Adapter.Tensor::isWhole);
-        if (adapter.info().useDora() || whole || trained != Method.LORA) {
-            String what = trained == Method.IA3
-                    ? "IA3"
-                    : trained == Method.BITFIT ? "BitFit" : adapter.info().useDora() ? "DoRA" : "modules to save";
-            terminal.out().println("llama.cpp has no " + what + "; a model with this one folded in runs there:");
+        Optional<String> lacking = LlamaCpp.lacks(adapter);
+        if (lacking.isPresent()) {
+            terminal.out()
+                    .println("llama.cpp has no " + lacking.get() + "; a model with this one folded in runs there:");
             terminal.commandLine(
                     Shell.program() + " merge",
                     "--model " + Shell.quote(model.toString()),

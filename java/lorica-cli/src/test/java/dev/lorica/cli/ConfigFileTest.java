@@ -615,7 +615,7 @@ class ConfigFileTest {
                         "gguf",
                         "--output",
                         folder.resolve("exported").toString())
-                .failsWith(ExitCode.FAILED, "a DoRA adapter cannot be a LoRA file for llama.cpp", "lorica merge");
+                .failsWith(ExitCode.FAILED, "cannot be a LoRA file for llama.cpp, which has no DoRA", "lorica merge");
         JsonNode info =
                 Program.run("info", first.toString(), "--json").succeeds().json();
         assertThat(info.get("type").asText()).isEqualTo("dora");

@@ -202,7 +202,9 @@ class MethodsTest {
                         "--adapter=" + output,
                         "--format=gguf",
                         "--output=" + folder.resolve("exported"))
-                .failsWith(ExitCode.FAILED, "cannot be a LoRA file for llama.cpp, nor can it be folded into a model");
+                .failsWith(
+                        ExitCode.FAILED,
+                        "cannot be a LoRA file for llama.cpp, which has no trained prompts; nor can it be folded");
         Program.run("plan", "--model=" + Program.model(), "--method=" + method, "--json")
                 .succeeds();
     }
@@ -232,6 +234,59 @@ class MethodsTest {
         Program.run("merge", "--model=" + Program.model(), "--adapter=" + output, "--output=" + merged, "--type=F32")
                 .succeeds();
         assertThat(generate(ask, "--model=" + merged)).isEqualTo(tuned);
+    }
+
+    @Test
+    void aLoraOnATiedHeadIsPlannedTrainedLookedAtAskedExportedMergedAndQuantized() throws IOException {
+        Path output = folder.resolve("head");
+        String[] modules = {"--lora-r=2", "--target-modules=q_proj,lm_head"};
+        JsonNode plan = Program.run(
+                        Program.with(new String[] {"plan", "--model=" + Program.model(), "--json"}, modules))
+                .succeeds()
+                .json();
+        JsonNode trained = Program.run(Program.with(train(output, "--eval-data=" + data, "--json"), modules))
+                .succeeds()
+                .json();
+        assertThat(trained.get("eval_loss").asDouble())
+                .isLessThan(trained.get("eval_loss_before").asDouble() - 0.1);
+        // A and B of the head, [2, 256] and [4096, 2], and of q_proj in 8 blocks.
+        assertThat(trained.get("trainable_params").asInt()).isEqualTo(2 * (256 + 4096) + 8 * 2 * (256 + 256));
+        assertThat(plan.get("trainable_params")).isEqualTo(trained.get("trainable_params"));
+        assertThat(trained.get("llama_cpp_needs_merge").asBoolean()).isTrue();
+        assertThat(Files.readString(output.resolve("README.md")))
+                .contains("lorica merge --model")
+                .doesNotContain("llama-cli");
+        assertThat(Program.run("info", output.toString()).succeeds().out()).contains("attn_q, output");
+
+        String[] ask = {"--instruction=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        String tuned = generate(ask, "--model=" + Program.model(), "--adapter=" + output);
+        assertThat(tuned).isNotEqualTo(generate(ask, "--model=" + Program.model()));
+        String[] export = {"export", "--model=" + Program.model(), "--adapter=" + output};
+        Program.run(Program.with(export, "--format=gguf", "--output=" + folder.resolve("gguf")))
+                .failsWith(ExitCode.FAILED, "no LoRA on a head that is the embedding", "lorica merge");
+        Path peft = folder.resolve("peft");
+        Program.run(Program.with(export, "--format=peft", "--output=" + peft)).succeeds();
+        assertThat(generate(ask, "--model=" + Program.model(), "--adapter=" + peft))
+                .isEqualTo(tuned);
+
+        // The embedding stays as it is; the head becomes a tensor of its own.
+        Path merged = folder.resolve("merged.gguf");
+        Program.run("merge", "--model=" + Program.model(), "--adapter=" + output, "--output=" + merged)
+                .succeeds();
+        JsonNode model =
+                Program.run("info", merged.toString(), "--json").succeeds().json();
+        assertThat(model.get("parameters").asLong())
+                .isEqualTo(Program.run("info", Program.model(), "--json")
+                                .succeeds()
+                                .json()
+                                .get("parameters")
+                                .asLong()
+                        + 4096 * 256);
+        assertThat(generate(ask, "--model=" + merged)).isEqualTo(tuned);
+        Path quantized = folder.resolve("quantized.gguf");
+        Program.run("quantize", merged.toString(), quantized.toString(), "--type=Q8_0")
+                .succeeds();
+        assertThat(generate(ask, "--model=" + quantized)).isEqualTo(tuned);
     }
 
     @Test

@@ -8,9 +8,9 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * A linear layer of a block, as the model's description has it.
+ * A linear layer of a block, as the model's description has it, or the output head.
  *
- * @param index      of the block
+ * @param index      of the block; −1: the head
  * @param gguf       {@code blk.0.attn_q}
  * @param peft       what Hugging Face calls it, {@code model.layers.0.self_attn.q_proj}
  * @param order      of its rows, which B's and the magnitudes follow
@@ -20,11 +20,12 @@ record LinearLayer(int index, String gguf, String peft, RowOrder order, boolean 
     private static final String WEIGHT = ".weight";
     private static final List<String> DEFAULTS = List.of("attn_q", "attn_v", "attn_qkv");
 
-    /** All of the model, in the order of the computation. */
+    /** All of the model, in the order of the computation, the head as the last. */
     static List<LinearLayer> of(Model model) {
         List<LinearLayer> layers = new ArrayList<>();
         for (TensorTable.Tensor tensor : TensorTable.of(Inner.MODEL.of(model))) {
-            if (tensor.kind() == TensorTable.Kind.LINEAR && tensor.layer() >= 0) {
+            boolean inBlock = tensor.kind() == TensorTable.Kind.LINEAR && tensor.layer() >= 0;
+            if (inBlock || tensor.kind() == TensorTable.Kind.HEAD) {
                 layers.add(new LinearLayer(
                         tensor.layer(),
                         withoutWeight(tensor.name()),
@@ -48,6 +49,10 @@ record LinearLayer(int index, String gguf, String peft, RowOrder order, boolean 
                 .orElseThrow(() -> new IllegalStateException(tensor));
     }
 
+    boolean isHead() {
+        return index < 0;
+    }
+
     /** {@code q_proj}. */
     String shortName() {
         return peft.substring(peft.lastIndexOf('.') + 1);
@@ -65,6 +70,9 @@ record LinearLayer(int index, String gguf, String peft, RowOrder order, boolean 
 
     /** Its name in PEFT within the block and all of its ends, the shortest first: {@code q_proj}, {@code self_attn.q_proj}. */
     List<String> ends() {
+        if (isHead()) {
+            return List.of(peft);
+        }
         String block = "." + index + ".";
         String module = peft.substring(peft.indexOf(block) + block.length());
         List<String> ends = new ArrayList<>();

@@ -51,7 +51,7 @@ public record LoraConfig(
         Bias bias)
         implements AdapterConfig {
 
-    /** Every linear layer but the output head. */
+    /** Every linear layer but the output head, which is named by itself ({@code lm_head}). */
     public static final String ALL_LINEAR = "all-linear";
     /** What PEFT adapts where no target modules are named: q_proj and v_proj, or the layer that is q, k and v in one. */
     public static final String DEFAULT_MODULES = "default";

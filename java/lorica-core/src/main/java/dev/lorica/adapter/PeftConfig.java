@@ -33,6 +33,7 @@ import java.util.regex.PatternSyntaxException;
  * @param defaultTargets {@code target_modules} is null or not there: those that PEFT takes then are meant
  * @param targetNames {@code target_modules} as a list of names; empty when it is a pattern
  * @param targetPattern {@code target_modules} as a pattern, {@code null} when it is a list
+ * @param isAllLinear {@code target_modules} is "all-linear"
  */
 record PeftConfig(
         Path file,
@@ -45,6 +46,7 @@ record PeftConfig(
         boolean defaultTargets,
         List<String> targetNames,
         BoundedPattern targetPattern,
+        boolean isAllLinear,
         List<String> excludedNames,
         BoundedPattern excludedPattern,
         List<Integer> layersToTransform,
@@ -80,6 +82,7 @@ record PeftConfig(
                         target.isTextual() && target.asText().equals(LoraConfig.ALL_LINEAR)
                                 ? JSON.getNodeFactory().textNode(".*")
                                 : target),
+                target.isTextual() && target.asText().equals(LoraConfig.ALL_LINEAR),
                 isAbsent(excluded) || excluded.isTextual() ? List.of() : names(file, "exclude_modules", excluded),
                 pattern(file, excluded),
                 layers(file, json.path("layers_to_transform")),
@@ -93,7 +96,7 @@ record PeftConfig(
 
     // ---- what it says of a module
 
-    /** Whether {@code target_modules} and what narrows it include the layer. */
+    /** Whether {@code target_modules} and what narrows it include the layer; "all-linear" leaves the output head out. */
     boolean targets(LinearLayer layer) {
         String module = layer.peft();
         if (excludedPattern != null
@@ -102,7 +105,7 @@ record PeftConfig(
             return false;
         }
         if (targetPattern != null) {
-            return targetPattern.matches(module);
+            return targetPattern.matches(module) && !(isAllLinear && layer.isHead());
         }
         boolean named =
                 defaultTargets ? layer.isDefault() : targetNames.stream().anyMatch(name -> isNamed(module, name));

@@ -23,6 +23,7 @@ import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
 /**
@@ -67,6 +68,9 @@ final class PeftFolder {
             return PREFIX + layer.peft() + suffix;
         }
     }
+
+    private static final Pattern BASES_OWN = Pattern.compile(
+            ".*\\.(embed_tokens|embed_in|wte|word_embeddings|lm_head|embed_out)(\\.base_layer)?\\.weight");
 
     private PeftFolder() {}
 
@@ -206,7 +210,7 @@ final class PeftFolder {
         Set<String> modules = new LinkedHashSet<>(whole.modules(tensors));
         modules.addAll(modulesToSave(adapter, all));
         config.put("bias", whole.bias(tensors).toString());
-        config.put("fan_in_fan_out", layers.stream().allMatch(LinearLayer::transposed));
+        config.put("fan_in_fan_out", layers.stream().anyMatch(LinearLayer::transposed));
         config.put("init_lora_weights", true);
         config.put("modules_to_save", modules.isEmpty() ? null : modules);
         return config;
@@ -401,12 +405,14 @@ final class PeftFolder {
         if (!unused.isEmpty()) {
             throw new MismatchException(config.file() + ": target_modules names " + some(unused)
                     + ", which is no linear layer of this model's " + blocks
-                    + " blocks; the output head and the embedding cannot be adapted");
+                    + " blocks, nor its output head; the embedding cannot be adapted");
         }
         if (targets.isEmpty()) {
             throw new MismatchException(config.file() + ": target_modules fits no layer of this model");
         }
-        if (config.fanInFanOut() && !targets.stream().allMatch(LinearLayer::transposed)) {
+        // The head is stored as any other's, and PEFT knows.
+        if (config.fanInFanOut()
+                && !targets.stream().filter(layer -> !layer.isHead()).allMatch(LinearLayer::transposed)) {
             throw new UnsupportedException(
                     config.file() + ": fan_in_fan_out is set, which is not supported for this model's layers");
         }
@@ -441,6 +447,10 @@ final class PeftFolder {
     static void checkKeys(SafetensorsFile weights, Set<String> keys) {
         Set<String> missing = new LinkedHashSet<>(keys);
         Set<String> unexpected = new LinkedHashSet<>(weights.tensors().keySet());
+        if (keys.stream().anyMatch(key -> key.contains(".lm_head.") || key.contains(".embed_out."))) {
+            // PEFT saves the base's own embedding and head with an adapter on one of them.
+            unexpected.removeIf(key -> BASES_OWN.matcher(key).matches());
+        }
         unexpected.removeAll(missing);
         missing.removeAll(weights.tensors().keySet());
         List<String> faults = new ArrayList<>();

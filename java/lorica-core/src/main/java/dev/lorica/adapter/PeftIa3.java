@@ -62,7 +62,8 @@ final class PeftIa3 {
         config.put("inference_mode", true);
         config.put("target_modules", targets);
         config.put("feedforward_modules", feedforward);
-        config.put("fan_in_fan_out", all.stream().allMatch(LinearLayer::transposed));
+        config.put(
+                "fan_in_fan_out", all.stream().filter(layer -> !layer.isHead()).allMatch(LinearLayer::transposed));
         config.put("init_ia3_weights", true);
         Set<String> modules = PeftFolder.modulesToSave(adapter, all);
         config.put("modules_to_save", modules.isEmpty() ? null : modules);

@@ -103,6 +103,11 @@ final class TargetModules {
         }
     }
 
+    /** The head is in no layer, of which some may have been chosen. */
+    private static boolean isChosen(LinearLayer layer, List<Integer> transformed) {
+        return transformed.isEmpty() || layer.isHead() || transformed.contains(layer.index());
+    }
+
     /** The layers that {@code name} stands for; a full name stands for itself, whatever layers are to be transformed. */
     private static List<LinearLayer> layersOf(String name, List<Integer> transformed, List<LinearLayer> all) {
         List<LinearLayer> meant = new ArrayList<>();
@@ -110,7 +115,7 @@ final class TargetModules {
             Pattern pattern = whole("target modules", name);
             all.stream()
                     .filter(layer -> fits(pattern, layer))
-                    .filter(layer -> transformed.isEmpty() || transformed.contains(layer.index()))
+                    .filter(layer -> isChosen(layer, transformed))
                     .forEach(meant::add);
             if (meant.isEmpty()) {
                 throw new InvalidArgumentException(
@@ -124,11 +129,11 @@ final class TargetModules {
                     name.equals(layer.gguf()) || name.equals(layer.gguf() + ".weight") || name.equals(layer.peft());
             boolean everywhere =
                     switch (name) {
-                        case LoraConfig.ALL_LINEAR -> true;
+                        case LoraConfig.ALL_LINEAR -> !layer.isHead();
                         case LoraConfig.DEFAULT_MODULES -> layer.isDefault();
                         default -> layer.isNamed(name);
                     };
-            if (full || everywhere && (transformed.isEmpty() || transformed.contains(layer.index()))) {
+            if (full || everywhere && isChosen(layer, transformed)) {
                 meant.add(layer);
             }
         }

@@ -132,11 +132,11 @@ class AdapterMethodsTest {
             try (Adapter loaded = Adapter.load(model, folder)) {
                 assertSame(loaded, adapter);
             }
-            config.put("task_type", "SEQ_CLS");
+            config.put("task_type", "TOKEN_CLS");
             Files.writeString(file, config.toString());
             assertThatThrownBy(() -> Adapter.load(model, folder).close())
                     .isInstanceOf(UnsupportedException.class)
-                    .hasMessageContaining("SEQ_CLS");
+                    .hasMessageContaining("TOKEN_CLS");
         }
     }
 

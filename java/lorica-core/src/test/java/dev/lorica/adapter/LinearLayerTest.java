@@ -15,7 +15,7 @@ class LinearLayerTest {
                 Model.load(TestModels.repository("native/tests/data/model_goldens/grouped_heads_f32/model.gguf"))) {
             List<LinearLayer> layers = LinearLayer.of(model);
 
-            assertThat(layers).hasSize(7 * model.info().layers());
+            assertThat(layers).hasSize(7 * model.info().layers() + 1);
             LinearLayer first = layers.get(0);
             assertThat(first.index()).isZero();
             assertThat(first.gguf()).isEqualTo("blk.0.attn_q");
@@ -26,6 +26,11 @@ class LinearLayerTest {
             assertThat(layers.get(2).order().isSame()).isTrue();
             assertThat(first.transposed()).isFalse();
             assertThat(layers.get(13).gguf()).isEqualTo("blk.1.ffn_down");
+            LinearLayer head = layers.get(14);
+            assertThat(head.isHead()).isTrue();
+            assertThat(head.gguf()).isEqualTo("output");
+            assertThat(head.peft()).isEqualTo("lm_head");
+            assertThat(head.order().isSame()).isTrue();
             assertThat(LinearLayer.ofTensor(layers, "blk.1.ffn_up.weight.lora_b"))
                     .isEqualTo(layers.get(12));
         }

@@ -117,7 +117,7 @@ class MlxFolderTest {
                 "model.layers.0.self_attn.q_proj; {\"fine_tune_type\": \"full\"}; fine_tune_type \"full\" is not"
                         + " supported",
                 "model.layers.99.self_attn.q_proj; {}; of no linear layer of this model's 8 blocks",
-                "lm_head; {}; of no linear layer",
+                "model.embed_tokens; {}; of no linear layer",
                 "model.layers.0.self_attn.q_proj; {; is damaged"
             })
     void whatDoesNotFitIsNamed(String layer, String config, String message) throws IOException {

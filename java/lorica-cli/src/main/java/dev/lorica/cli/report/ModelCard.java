@@ -222,21 +222,16 @@ public final class ModelCard {
         text.append("## Use\n\n```sh\nlorica generate --model ")
                 .append(model)
                 .append(" --adapter . --instruction \"…\"\n");
-        JsonNode lora = run.path("settings").path("lora");
-        boolean whole = !lora.path("modules_to_save").isEmpty()
-                || !lora.path("bias").asText("none").equals("none");
-        boolean isLora = run.path("method").asText("lora").equals("lora")
-                && !lora.path("use_dora").asBoolean()
-                && !whole;
+        boolean isRead = !run.path("llama_cpp_needs_merge").asBoolean();
         if (run.path("method").asText().equals("full")) {
             text.append("llama-cli -m model.gguf\n");
         } else if (gguf
                 && !run.path("settings").has("prompt_tuning")
                 && !run.path("settings").has("p_tuning")
                 && !run.path("settings").has("prefix_tuning")) {
-            text.append(isLora ? "llama-cli -m " : "lorica merge --model ")
+            text.append(isRead ? "llama-cli -m " : "lorica merge --model ")
                     .append(model)
-                    .append(isLora ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");
+                    .append(isRead ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");
         }
         text.append("```\n");
         if (peft && baseModelName != null) {

@@ -39,7 +39,8 @@ public class lorica_adapter_params extends Pointer {
     public native @Cast("uint64_t") long seed(); public native lorica_adapter_params seed(long setter);               /* the same seed gives the same A on every device and platform */
     public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_params target_modules(BytePointer setter); /* comma-separated names of linear layers, Hugging Face's (q_proj, c_attn, mlp.c_proj)
                                     or GGUF's (attn_q, attn_qkv): those that end so, from a dot on; full names such as
-                                    blk.3.attn_q; "all-linear" (every linear layer but the output head); "default"
+                                    blk.3.attn_q; the output head by its own, lm_head or output; "all-linear"
+                                    (every linear layer but the output head); "default"
                                     (PEFT's where nothing is named: q_proj and v_proj, or the one layer of q, k and v).
                                     A name may carry a rank and an alpha of its own:
                                     "q_proj,v_proj:8,blk.3.attn_q:4:16". Later names overrule earlier ones.
