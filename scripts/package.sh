@@ -61,7 +61,7 @@ strip_libraries() {
 # Java with the modules that the program and its libraries need: what `jdeps -s` names, and elliptic curves for TLS, which are found by
 # name. What Jackson and snakeyaml could do with java.desktop, java.sql and java.xml is not used.
 make_runtime() {
-    jlink --add-modules java.base,java.logging,java.net.http,jdk.crypto.ec,jdk.jfr,jdk.unsupported --output "$home/runtime" \
+    jlink --add-modules java.base,java.logging,java.net.http,jdk.crypto.ec,jdk.httpserver,jdk.jfr,jdk.unsupported --output "$home/runtime" \
         --strip-debug --no-header-files --no-man-pages --compress zip-6 --vm server --generate-cds-archive
 }
 

@@ -7,6 +7,7 @@ import dev.lorica.internal.NativeDetokenizer;
 import dev.lorica.internal.NativeTokenizer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -83,6 +84,19 @@ public final class Tokenizer implements AutoCloseable {
     public String decode(int[] ids, boolean special) {
         Arguments.given(ids, "ids");
         return new String(engine.decode(ids, special), StandardCharsets.UTF_8);
+    }
+
+    /**
+     * The bytes that a token puts behind a text: part of a character only, of some tokens; a control token written out.
+     */
+    public byte[] tokenBytes(int id) {
+        requireId(id);
+        // SentencePiece takes a space off where a text begins, so it does not begin here.
+        int[] before = encode("a", false, false);
+        int[] both = Arrays.copyOf(before, before.length + 1);
+        both[before.length] = id;
+        byte[] all = engine.decode(both, true);
+        return Arrays.copyOfRange(all, Math.min(engine.decode(before, true).length, all.length), all.length);
     }
 
     /** The text of one token as the vocabulary spells it. */

@@ -36,6 +36,7 @@ import dev.lorica.eval.Evaluator;
 import dev.lorica.eval.Loss;
 import dev.lorica.eval.RewardModel;
 import dev.lorica.eval.TextClassifier;
+import dev.lorica.eval.TokenScorer;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.AtomicFile;
@@ -44,8 +45,10 @@ import dev.lorica.files.SafetensorsFile;
 import dev.lorica.files.SafetensorsWriter;
 import dev.lorica.generate.BatchGenerator;
 import dev.lorica.generate.GenerationConfig;
+import dev.lorica.generate.GenerationService;
 import dev.lorica.generate.Generator;
 import dev.lorica.generate.Sampler;
+import dev.lorica.generate.StreamedText;
 import dev.lorica.hub.Hub;
 import dev.lorica.hub.HubConfig;
 import dev.lorica.hub.HubListener;
@@ -182,15 +185,19 @@ class ArgumentsTest {
             "DeviceInfo",
             "Evaluation",
             "GenerationResult",
+            "Likely",
+            "Load",
             "Gpu",
             "MemoryPlan",
             "ModelInfo",
             "PairReport",
+            "Piece",
             "Resumption",
             "Split",
             "Stretch",
             "Tensor",
             "TextEvaluation",
+            "TokenLogProbs",
             "TokenizerInfo",
             "TrainingPlan",
             "TrainingProgress",
@@ -236,7 +243,7 @@ class ArgumentsTest {
     }
 
     @BeforeAll
-    static void makeWhatIsGood() throws IOException {
+    static void makeWhatIsGood() throws IOException, InterruptedException {
         Path data = folder.resolve("data.jsonl");
         Files.writeString(data, "{\"prompt\": \"Who?\", \"response\": \"He.\"}\n".repeat(3));
         Path safetensors = folder.resolve("a.safetensors");
@@ -264,6 +271,15 @@ class ArgumentsTest {
                 BatchGenerator.Request.class,
                 () -> new BatchGenerator.Request(new int[] {1}, GenerationConfig.defaults()));
         good(BatchGenerator.Listener.class, () -> (BatchGenerator.Listener) (number, result) -> {});
+        good(GenerationService.Config.class, () -> new GenerationService.Config(1, 16, 1));
+        GenerationService service = open(new GenerationService(model, new GenerationService.Config(1, 16, 1)));
+        good(GenerationService.class, () -> service);
+        StreamedText over =
+                service.submit(new BatchGenerator.Request(new int[] {1}, GenerationConfig.greedy()), List.of());
+        over.cancel();
+        over.result();
+        good(StreamedText.class, () -> over);
+        good(TokenScorer.class, () -> new TokenScorer(model, List.of()));
         good(Iterator.class, Collections::emptyIterator);
         good(Trainer.class, () -> new Trainer(model, adapter, config));
         new Trainer(model, adapter, config, Objective.of("seen", RecordKind.ANSWERS, true, (batch, result) -> {

@@ -107,7 +107,8 @@ class FamilyTest {
         if (!Files.exists(greedy)) {
             return;
         }
-        GenerationConfig eight = new GenerationConfig(8, 0, 0, 1, 0, 1, 0, List.of(), 1);
+        GenerationConfig eight =
+                GenerationConfig.builder().maxNewTokens(8).temperature(0).build();
         try (Generator generator = new Generator(model)) {
             for (Map.Entry<String, JsonNode> one :
                     new ObjectMapper().readTree(greedy.toFile()).properties()) {

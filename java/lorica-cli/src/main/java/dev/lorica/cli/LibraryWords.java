@@ -25,6 +25,7 @@ final class LibraryWords {
                     "with an objective for pairs, such as dpo", "with an objective for pairs, such as --objective dpo"),
             new Phrase("with an objective for pairs, such as dpo", "with --objective dpo, or another for pairs"),
             new Phrase("raise the max length", "raise --max-length"),
+            new Phrase("needs an API key:", "needs an API key (LORICA_API_KEY, or --api-key):"),
             new Phrase("which a model is given beside its own name:", "which is given beside its model: --adapter"));
 
     private LibraryWords() {}

@@ -58,6 +58,7 @@ public final class LoricaCli implements Callable<Integer> {
             ALL.put("eval", EvalCommand::new);
             ALL.put("classify", ClassifyCommand::new);
             ALL.put("embed", EmbedCommand::new);
+            ALL.put("serve", ServeCommand::new);
             ALL.put("report", ReportCommand::new);
             ALL.put("export", ExportCommand::new);
             ALL.put("merge", MergeCommand::new);

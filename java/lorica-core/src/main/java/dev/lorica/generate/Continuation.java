@@ -3,7 +3,9 @@ package dev.lorica.generate;
 import dev.lorica.Detokenizer;
 import dev.lorica.Tokenizer;
 import dev.lorica.generate.GenerationResult.FinishReason;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 
 /** What is generated behind a prompt, token by token: which token is next, what text is certain by then, whether it is over. */
 final class Continuation implements AutoCloseable {
@@ -13,6 +15,7 @@ final class Continuation implements AutoCloseable {
     private final StopFilter filter;
     private final Detokenizer detokenizer;
     private final StringBuilder text = new StringBuilder();
+    private final List<TokenLogProbs> logProbs = new ArrayList<>();
     private final int promptLength;
     private final long start = System.nanoTime();
     private int[] tokens;
@@ -34,7 +37,11 @@ final class Continuation implements AutoCloseable {
 
     /** Draws the next token, and gives the text that is certain then, which may be none. */
     String draw(float[] logits) {
-        int token = sampler.sample(logits, tokens, count);
+        float[] raw = config.logProbs() < 0 ? null : logits.clone();
+        int token = sampler.sample(logits, tokens, promptLength, count);
+        if (raw != null) {
+            logProbs.add(TokenLogProbs.of(raw, token, config.logProbs()));
+        }
         if (count == tokens.length) {
             tokens = Arrays.copyOf(tokens, count + Math.max(16, count / 2));
         }
@@ -51,6 +58,11 @@ final class Continuation implements AutoCloseable {
             finished = FinishReason.MAX_NEW_TOKENS;
         }
         return piece;
+    }
+
+    /** Of the tokens drawn, if they are wanted. */
+    List<TokenLogProbs> logProbs() {
+        return logProbs;
     }
 
     /** Why it is over with the token that was drawn last; {@code null}: it goes on. */
@@ -94,7 +106,8 @@ final class Continuation implements AutoCloseable {
                 count - promptLength,
                 promptSeconds,
                 (System.nanoTime() - start) / 1e9,
-                Arrays.copyOfRange(tokens, promptLength, count));
+                Arrays.copyOfRange(tokens, promptLength, count),
+                List.copyOf(logProbs));
     }
 
     @Override

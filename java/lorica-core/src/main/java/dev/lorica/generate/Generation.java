@@ -115,7 +115,8 @@ public final class Generation implements Iterable<String> {
                             0,
                             0,
                             (System.nanoTime() - begin) / 1e9,
-                            new int[0]);
+                            new int[0],
+                            List.of());
                     return "";
                 }
                 promptSeconds = (System.nanoTime() - begin) / 1e9;

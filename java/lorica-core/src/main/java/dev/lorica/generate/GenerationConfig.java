@@ -3,6 +3,7 @@ package dev.lorica.generate;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import java.util.List;
+import java.util.Map;
 
 /**
  * How text is generated. Names and defaults are llama.cpp's; {@link Sampler} says what exactly they do.
@@ -14,8 +15,13 @@ import java.util.List;
  * @param minP              only tokens at least this many times as likely as the likeliest; 0: all
  * @param repetitionPenalty logits of tokens seen are divided by it if positive and multiplied if not; 1: none
  * @param repetitionWindow  how many of the last tokens, those of the prompt included, count as seen; −1: all
+ * @param presencePenalty   is taken off the logit of each token that was generated already, those of the prompt not counted; OpenAI's
+ * @param frequencyPenalty  likewise, as often as it was generated
+ * @param logitBias         what is added to the logits of tokens, by id, before all else
  * @param stop              texts at which generation ends; they are not part of the result
  * @param seed              the same seed gives the same text
+ * @param logProbs          how many of the likeliest tokens {@link GenerationResult#logProbs} names at each place; 0: only the token
+ *                          that was drawn, −1: nothing is said of probabilities
  */
 public record GenerationConfig(
         int maxNewTokens,
@@ -25,10 +31,15 @@ public record GenerationConfig(
         double minP,
         double repetitionPenalty,
         int repetitionWindow,
+        double presencePenalty,
+        double frequencyPenalty,
+        Map<Integer, Double> logitBias,
         List<String> stop,
-        long seed) {
+        long seed,
+        int logProbs) {
 
     public GenerationConfig {
+        logitBias = Arguments.all(logitBias, "logitBias");
         stop = Arguments.all(stop, "stop");
         check(maxNewTokens >= 1, "max new tokens", maxNewTokens, "at least 1");
         check(
@@ -45,6 +56,13 @@ public record GenerationConfig(
                 repetitionPenalty,
                 "more than 0; 1 is none");
         check(repetitionWindow >= -1, "repetition window", repetitionWindow, "-1 (all tokens) or more");
+        check(Double.isFinite(presencePenalty), "presence penalty", presencePenalty, "a finite number; 0 is none");
+        check(Double.isFinite(frequencyPenalty), "frequency penalty", frequencyPenalty, "a finite number; 0 is none");
+        logitBias.forEach((token, bias) -> {
+            check(token >= 0, "a token of the logit bias", token, "an id");
+            check(Double.isFinite(bias), "the logit bias of token " + token, bias, "a finite number");
+        });
+        check(logProbs >= -1, "log probs", logProbs, "-1 (none are wanted) or more");
         check(stop.stream().noneMatch(String::isEmpty), "a stop string", "empty", "at least one character");
     }
 
@@ -63,6 +81,11 @@ public record GenerationConfig(
         return builder().temperature(0).build();
     }
 
+    /** From all tokens, as likely as the model has them, which is what other programs mean where nothing is said. */
+    public static Builder plain() {
+        return builder().temperature(1).topK(0).topP(1).minP(0).repetitionWindow(0);
+    }
+
     public static Builder builder() {
         return new Builder();
     }
@@ -76,8 +99,12 @@ public record GenerationConfig(
         private double minP = 0.05;
         private double repetitionPenalty = 1;
         private int repetitionWindow = 64;
+        private double presencePenalty = 0;
+        private double frequencyPenalty = 0;
+        private Map<Integer, Double> logitBias = Map.of();
         private List<String> stop = List.of();
         private long seed = 42;
+        private int logProbs = -1;
 
         private Builder() {}
 
@@ -116,6 +143,26 @@ public record GenerationConfig(
             return this;
         }
 
+        public Builder presencePenalty(double value) {
+            presencePenalty = value;
+            return this;
+        }
+
+        public Builder frequencyPenalty(double value) {
+            frequencyPenalty = value;
+            return this;
+        }
+
+        public Builder logitBias(Map<Integer, Double> value) {
+            logitBias = value;
+            return this;
+        }
+
+        public Builder logProbs(int value) {
+            logProbs = value;
+            return this;
+        }
+
         public Builder stop(String... value) {
             stop = Arguments.all("stop", value);
             return this;
@@ -133,7 +180,19 @@ public record GenerationConfig(
 
         public GenerationConfig build() {
             return new GenerationConfig(
-                    maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, repetitionWindow, stop, seed);
+                    maxNewTokens,
+                    temperature,
+                    topK,
+                    topP,
+                    minP,
+                    repetitionPenalty,
+                    repetitionWindow,
+                    presencePenalty,
+                    frequencyPenalty,
+                    logitBias,
+                    stop,
+                    seed,
+                    logProbs);
         }
     }
 }

@@ -1,5 +1,7 @@
 package dev.lorica.generate;
 
+import java.util.List;
+
 /**
  * What a generation came to.
  *
@@ -11,6 +13,8 @@ package dev.lorica.generate;
  * @param promptSeconds   time for processing the prompt, up to the first logits
  * @param seconds         time for generating, without the prompt
  * @param tokens          those generated; not copied, so leave them alone
+ * @param logProbs        of each token, as the model has it before penalties, biases and temperature; empty unless
+ *                        {@link GenerationConfig#logProbs} asks for them
  */
 public record GenerationResult(
         String text,
@@ -20,7 +24,8 @@ public record GenerationResult(
         int generatedTokens,
         double promptSeconds,
         double seconds,
-        int[] tokens) {
+        int[] tokens,
+        List<TokenLogProbs> logProbs) {
 
     /** Why a generation ended. */
     public enum FinishReason {

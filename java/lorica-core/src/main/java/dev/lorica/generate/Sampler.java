@@ -11,8 +11,11 @@ import java.util.random.RandomGenerator;
 /**
  * Draws a token from logits. The filters work one after another, as in llama.cpp:
  * <ol>
+ *   <li>the logit bias is added;</li>
  *   <li>repetition penalty (Keskar et al. 2019, section 4.1): the logit of a token seen is divided by it if positive, multiplied
  *       if not, once however often it was seen;</li>
+ *   <li>presence and frequency penalty (OpenAI's): {@code presence + n · frequency} is taken off the logit of a token that was
+ *       generated n times;</li>
  *   <li>top-k: the k likeliest tokens stay;</li>
  *   <li>top-p (Holtzman et al. 2020, section 3.1): the fewest of the likeliest tokens whose probabilities add up to p stay;</li>
  *   <li>min-p (Nguyen et al. 2024, section 3): tokens with at least min-p times the probability of the likeliest stay;</li>
@@ -34,15 +37,37 @@ public final class Sampler {
         this.random = new SplittableRandom(config.seed());
     }
 
+    /** As below, with nothing generated yet: a presence or frequency penalty has nothing to look at. */
+    public int sample(float[] logits, int[] seen, int count) {
+        return sample(logits, seen, count, count);
+    }
+
     /**
      * @param logits [vocabulary]; changed by the call
      * @param seen   tokens so far, prompt included; its first {@code count} entries
+     * @param prompt how many of them were not generated
      * @return the id of the token drawn
      */
-    public int sample(float[] logits, int[] seen, int count) {
+    public int sample(float[] logits, int[] seen, int prompt, int count) {
         Arguments.given(logits, "logits");
         Arguments.given(seen, "seen");
+        config.logitBias().forEach((id, bias) -> {
+            Arguments.check(
+                    id < logits.length,
+                    "a token of the logit bias",
+                    id,
+                    "in the vocabulary, which has " + logits.length + " tokens");
+            logits[id] += (float) (double) bias;
+        });
         penalize(logits, seen, count);
+        for (int i = prompt; i < count && config.frequencyPenalty() != 0; i++) {
+            logits[seen[i]] -= (float) config.frequencyPenalty();
+        }
+        if (config.presencePenalty() != 0) {
+            Arrays.stream(seen, prompt, Math.max(prompt, count))
+                    .distinct()
+                    .forEach(id -> logits[id] -= (float) config.presencePenalty());
+        }
         if (config.temperature() == 0) {
             return likeliest(logits);
         }
@@ -129,7 +154,7 @@ public final class Sampler {
     }
 
     /** Ids of the k largest logits, largest first. */
-    private static int[] top(float[] logits, int k) {
+    static int[] top(float[] logits, int k) {
         // A min-heap of the best so far, by keys that order as (logit, lower id first).
         long[] heap = new long[k];
         for (int i = 0; i < k; i++) {

@@ -167,7 +167,10 @@ final class Rollouts implements GradientSource, AutoCloseable {
 
     /** From all tokens, as likely as the model has them. */
     private GenerationConfig sampling(long seed) {
-        return new GenerationConfig(config.maxCompletionLength(), 1, 0, 1, 0, 1, 0, List.of(), seed);
+        return GenerationConfig.plain()
+                .maxNewTokens(config.maxCompletionLength())
+                .seed(seed)
+                .build();
     }
 
     private Batch batch(List<Request> requests, GenerationResult[] results, double[] advantages, int first) {

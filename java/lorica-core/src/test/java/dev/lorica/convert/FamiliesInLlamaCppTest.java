@@ -86,8 +86,10 @@ class FamiliesInLlamaCppTest {
                 adapter.setValues(i, values);
             }
             adapter.save(folder);
-            GenerationConfig greedy =
-                    new GenerationConfig(Integer.parseInt(NEW_TOKENS), 0, 0, 1, 0, 1, 0, List.of(), 1);
+            GenerationConfig greedy = GenerationConfig.builder()
+                    .maxNewTokens(Integer.parseInt(NEW_TOKENS))
+                    .temperature(0)
+                    .build();
             for (String prompt : prompts) {
                 ours.add(generator.generate(prompt, greedy).result().text());
             }

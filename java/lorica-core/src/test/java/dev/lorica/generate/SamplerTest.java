@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import dev.lorica.exceptions.NonFiniteException;
+import java.util.Map;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
@@ -109,6 +110,40 @@ class SamplerTest {
         sampler(all().repetitionPenalty(2).repetitionWindow(2)).penalize(logits, new int[] {0, 1, 2, 3}, 3);
 
         assertThat(logits).containsExactly(2, 1, 1, 2);
+    }
+
+    @Test
+    void aBiasIsAddedBeforeAllElseAndAtTemperatureZeroToo() {
+        GenerationConfig.Builder greedy = GenerationConfig.builder().temperature(0);
+
+        assertThat(sampler(greedy.logitBias(Map.of(2, 5.0))).sample(new float[] {1, 2, 3, 7}, NOTHING_SEEN, 0))
+                .isEqualTo(2);
+        assertThat(sampler(greedy.logitBias(Map.of(3, -100.0))).sample(new float[] {1, 2, 3, 7}, NOTHING_SEEN, 0))
+                .isEqualTo(2);
+        assertThatThrownBy(() -> sampler(greedy.logitBias(Map.of(4, 1.0))).sample(new float[4], NOTHING_SEEN, 0))
+                .hasMessageContaining("logit bias is 4; it must be in the vocabulary");
+    }
+
+    @Test
+    void presenceAndFrequencyPenaltiesCountWhatWasGeneratedAndNotThePrompt() {
+        int[] seen = {0, 0, 0, 1, 2, 2};
+        float[] presence = {5, 5, 5, 1};
+        float[] frequency = {5, 5, 5, 1};
+
+        sampler(all().presencePenalty(1.5)).sample(presence, seen, 3, 6);
+        sampler(all().frequencyPenalty(1.5)).sample(frequency, seen, 3, 6);
+
+        assertThat(presence).containsExactly(5, 3.5f, 3.5f, 1);
+        assertThat(frequency).containsExactly(5, 3.5f, 2, 1);
+    }
+
+    @Test
+    void logProbsAreTheSoftmaxLikeliestFirst() {
+        TokenLogProbs logProbs = TokenLogProbs.of(logits(0.1, 0.4, 0.2, 0.3), 2, 2);
+
+        assertThat(logProbs.logProb()).isEqualTo(Math.log(0.2), within(1e-6));
+        assertThat(logProbs.likeliest()).extracting(TokenLogProbs.Likely::token).containsExactly(1, 3);
+        assertThat(logProbs.likeliest().get(1).logProb()).isEqualTo(Math.log(0.3), within(1e-6));
     }
 
     @Test

@@ -53,6 +53,19 @@ public final class NativeContext implements AutoCloseable {
     }
 
     /**
+     * Appends tokens and writes the logits of each.
+     *
+     * @param logits [tokens, vocabulary]
+     */
+    public void appendAll(int[] tokens, float[] logits) {
+        check(AdapterArray.with(
+                adapters,
+                scales,
+                (pointers, factors, n) -> handle.exclusive(
+                        context -> Lorica.lorica_kv_cache_eval(context, tokens, tokens.length, true, logits))));
+    }
+
+    /**
      * Appends to several texts and writes the logits of the last token of each.
      *
      * @param texts  their numbers

@@ -1,0 +1,374 @@
+package dev.lorica.serve;
+
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
+import dev.lorica.Model;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.exceptions.BusyException;
+import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.exceptions.InternalErrorException;
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.LoricaException;
+import dev.lorica.exceptions.MemoryException;
+import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.exceptions.UnsupportedException;
+import dev.lorica.generate.GenerationService;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.URI;
+import java.net.UnknownHostException;
+import java.nio.charset.StandardCharsets;
+import java.time.Instant;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.Future;
+import java.util.concurrent.ScheduledThreadPoolExecutor;
+import java.util.concurrent.SynchronousQueue;
+import java.util.concurrent.ThreadPoolExecutor;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * A model and its adapters behind OpenAI's HTTP interface: chats, completions, embeddings, and what goes with them. Sends nothing to
+ * anybody but those who ask.
+ *
+ * <pre>{@code
+ * try (Model model = Model.load(Path.of("llama.gguf"));
+ *         Adapter austen = Adapter.load(model, Path.of("austen"));
+ *         LoricaServer server = new LoricaServer(model, ServeConfig.builder().port(8080).build())) {
+ *     server.add("austen", austen);
+ *     server.start();
+ *     …
+ * }
+ * }</pre>
+ *
+ * The JDK's server reads limits of its own from system properties, once in a process. Where they are not set, making the first server
+ * sets them: a minute for the head of a request ({@code sun.net.httpserver.maxReqTime}), 64 KiB and 100 lines for it, 512 connections,
+ * and that small pieces are sent at once ({@code sun.net.httpserver.nodelay}).
+ */
+public final class LoricaServer implements AutoCloseable {
+    private static final Logger LOG = LoggerFactory.getLogger(LoricaServer.class);
+    private static final int MOST_CONNECTIONS = 512;
+    private static final String MODEL = "/v1/models/";
+
+    static {
+        Map.of(
+                        "sun.net.httpserver.nodelay", "true",
+                        "sun.net.httpserver.maxReqTime", "60",
+                        "sun.net.httpserver.maxReqHeaders", "100",
+                        "sun.net.httpserver.maxReqHeaderSize", "65536",
+                        "jdk.httpserver.maxConnections", String.valueOf(MOST_CONNECTIONS))
+                .forEach((name, value) -> {
+                    if (System.getProperty(name) == null) {
+                        System.setProperty(name, value);
+                    }
+                });
+    }
+
+    /** What there is, and how it is asked for. */
+    private static final Map<String, String> METHODS = Map.ofEntries(
+            Map.entry("/health", "GET"),
+            Map.entry("/metrics", "GET"),
+            Map.entry("/v1/models", "GET"),
+            Map.entry("/v1/chat/completions", "POST"),
+            Map.entry("/v1/completions", "POST"),
+            Map.entry("/v1/embeddings", "POST"),
+            Map.entry("/v1/load_lora_adapter", "POST"),
+            Map.entry("/v1/unload_lora_adapter", "POST"),
+            Map.entry("/tokenize", "POST"),
+            Map.entry("/detokenize", "POST"));
+
+    private static final Set<String> OF_TEXTS = Set.of("/v1/chat/completions", "/v1/completions");
+
+    private final ServeConfig config;
+    /** {@code null}: the model writes no texts. */
+    private final GenerationService service;
+
+    private final String whyNoTexts;
+    private final ServedModels models;
+    private final Guard guard;
+    private final Metrics metrics = new Metrics();
+    private final ChatEndpoint chat;
+    private final CompletionEndpoint completions;
+    private final OtherEndpoints others;
+    private final HttpServer http;
+    private final ThreadPoolExecutor threads;
+    private final ScheduledThreadPoolExecutor timer;
+
+    /**
+     * Takes the address, and memory for texts of the base; nobody is answered before {@link #start}.
+     *
+     * @throws InvalidArgumentException if others than this machine could reach it and there is no API key
+     * @throws FileAccessException      if the address cannot be listened on
+     * @throws MemoryException          if there is too little
+     */
+    public LoricaServer(Model model, ServeConfig config) {
+        if (model == null || config == null) {
+            throw new InvalidArgumentException((model == null ? "model" : "config") + " is null");
+        }
+        this.config = config;
+        InetAddress address = address(config.host());
+        if (!address.isLoopbackAddress() && config.apiKey() == null) {
+            throw new InvalidArgumentException("who listens on " + config.host()
+                    + " needs an API key: whoever reaches this machine could use the model");
+        }
+        String file = model.file().getFileName().toString().replaceAll("(?i)\\.gguf$", "");
+        String name = config.modelName() != null ? config.modelName() : Served.isName(file) ? file : "model";
+        guard = new Guard(config, address);
+        http = listen(new InetSocketAddress(address, config.port()));
+        AtomicInteger number = new AtomicInteger();
+        threads = new ThreadPoolExecutor(0, MOST_CONNECTIONS, 10, TimeUnit.SECONDS, new SynchronousQueue<>(), work -> {
+            Thread thread = new Thread(work, "lorica-http-" + number.incrementAndGet());
+            thread.setDaemon(true);
+            return thread;
+        });
+        timer = new ScheduledThreadPoolExecutor(1, work -> {
+            Thread thread = new Thread(work, "lorica-http-timer");
+            thread.setDaemon(true);
+            return thread;
+        });
+        timer.setRemoveOnCancelPolicy(true);
+        GenerationService made = null;
+        String reason = null;
+        try {
+            made = new GenerationService(
+                    model, new GenerationService.Config(config.texts(), config.positions(), config.waiting()));
+        } catch (UnsupportedException e) {
+            reason = e.getMessage(); // an encoder, which has embeddings
+        } catch (RuntimeException e) {
+            http.stop(0);
+            throw e;
+        }
+        service = made;
+        whyNoTexts = reason;
+        models = new ServedModels(model, service, name);
+        int positions = service == null ? model.info().contextLength() : service.positions();
+        chat = new ChatEndpoint(model, service, models);
+        completions = new CompletionEndpoint(model, service, models);
+        others = new OtherEndpoints(
+                model, models, config.dataFolder(), positions, Instant.now().getEpochSecond());
+        http.setExecutor(threads);
+        http.createContext("/", this::handle);
+    }
+
+    private static InetAddress address(String host) {
+        try {
+            return InetAddress.getByName(host);
+        } catch (UnknownHostException e) {
+            throw new InvalidArgumentException("there is no address for the host " + host);
+        }
+    }
+
+    private static HttpServer listen(InetSocketAddress address) {
+        try {
+            return HttpServer.create(address, 128);
+        } catch (IOException e) {
+            throw new FileAccessException(
+                    "cannot listen on " + address.getHostString() + ":" + address.getPort() + ": " + e.getMessage(), e);
+        }
+    }
+
+    /**
+     * Serves an adapter too. It stays the caller's, who closes it after this server.
+     *
+     * @param name by which requests ask for it
+     */
+    public void add(String name, Adapter adapter) {
+        if (name == null || adapter == null) {
+            throw new InvalidArgumentException((name == null ? "name" : "adapter") + " is null");
+        }
+        if (!Served.isName(name)) {
+            throw new InvalidArgumentException("an adapter is called " + name + "; it must be " + Served.NAMES);
+        }
+        if (models.has(name)) {
+            throw new InvalidArgumentException("there is a model called " + name + " already");
+        }
+        models.add(name, adapter, name, false);
+    }
+
+    /** From now on requests are answered. */
+    public void start() {
+        http.start();
+    }
+
+    /** Where it is reached, without a path: {@code http://127.0.0.1:8080}. */
+    public URI uri() {
+        InetSocketAddress bound = http.getAddress();
+        String host = bound.getAddress().getHostAddress();
+        return URI.create("http://" + (host.contains(":") ? "[" + host + "]" : host) + ":" + bound.getPort());
+    }
+
+    /** What the base is called. */
+    public String modelName() {
+        return models.base().name();
+    }
+
+    /** Interrupts a thread that has taken too long, unless it is done; a blocked write ends so. */
+    private static final class Watched {
+        private Thread thread = Thread.currentThread();
+
+        synchronized void interrupt() {
+            if (thread != null) {
+                thread.interrupt();
+            }
+        }
+
+        synchronized void done() {
+            thread = null;
+            Thread.interrupted(); // what came too late is not for the next request
+        }
+    }
+
+    private void handle(HttpExchange exchange) {
+        long begin = System.nanoTime();
+        // Once it is asked for, closing reads what is left of it, and the connection may be used again.
+        exchange.getRequestBody();
+        Call call = new Call(exchange, config);
+        Watched watched = new Watched();
+        Future<?> limit = timer.schedule(watched::interrupt, config.timeLimit().toSeconds() + 5, TimeUnit.SECONDS);
+        metrics.began();
+        int status = 499;
+        try {
+            answer(call);
+            status = call.status();
+        } catch (UncheckedIOException e) {
+            LOG.debug("a client has gone", e);
+        } finally {
+            watched.done();
+            limit.cancel(false);
+            metrics.ended(label(call.path()), status, System.nanoTime() - begin);
+            exchange.close();
+        }
+    }
+
+    private static String label(String path) {
+        return METHODS.containsKey(path) ? path : path != null && path.startsWith(MODEL) ? MODEL : "other";
+    }
+
+    private void answer(Call call) {
+        try {
+            guard.checkHost(call.headers());
+            String origin = guard.checkOrigin(call.headers());
+            if (origin != null) {
+                call.answerHeaders().set("Access-Control-Allow-Origin", origin);
+                call.answerHeaders().set("Vary", "Origin");
+            }
+            route(call, origin);
+        } catch (ApiException e) {
+            fail(call, e);
+        } catch (LoricaException e) {
+            fail(call, inWords(e));
+        } catch (UncheckedIOException e) {
+            throw e;
+        } catch (RuntimeException e) {
+            LOG.error("a request failed", e);
+            fail(call, ApiException.of(500, "server_error", null, "the server has a defect; its log says where"));
+        }
+    }
+
+    private static ApiException inWords(LoricaException e) {
+        if (e instanceof BusyException) {
+            return ApiException.of(429, "rate_limit_error", "busy", e.getMessage());
+        }
+        if (e instanceof MemoryException) {
+            return ApiException.of(503, "server_error", "out_of_memory", e.getMessage());
+        }
+        boolean defect = e instanceof InternalErrorException
+                || e instanceof NonFiniteException
+                || e instanceof FileAccessException
+                || e instanceof FileFormatException;
+        return defect ? ApiException.of(500, "server_error", null, e.getMessage()) : ApiException.wrong(e.getMessage());
+    }
+
+    private static void fail(Call call, ApiException e) {
+        if (call.isStream()) {
+            call.event(e.json());
+            return;
+        }
+        if (call.status() == 0) {
+            if (e.status() == 429) {
+                call.answerHeaders().set("Retry-After", "1");
+            }
+            if (e.status() == 401) {
+                call.answerHeaders().set("WWW-Authenticate", "Bearer");
+            }
+            call.answer(e.status(), e.json());
+        }
+    }
+
+    private void route(Call call, String origin) {
+        String path = call.path();
+        boolean named = path != null && path.startsWith(MODEL) && path.length() > MODEL.length();
+        String method = named ? "GET" : path == null ? null : METHODS.get(path);
+        if (call.method().equals("OPTIONS") && origin != null) {
+            call.answerHeaders().set("Access-Control-Allow-Methods", "GET, POST");
+            call.answerHeaders().set("Access-Control-Allow-Headers", "Authorization, Content-Type");
+            call.answer(204, "text/plain", new byte[0]);
+            return;
+        }
+        if (!"/health".equals(path)) {
+            guard.checkKey(call.headers());
+        }
+        if (method == null) {
+            throw ApiException.of(404, "invalid_request_error", "not_found", "there is nothing of this path");
+        }
+        if (!method.equals(call.method())
+                && !(method.equals("GET") && call.method().equals("HEAD"))) {
+            call.answerHeaders().set("Allow", method);
+            throw ApiException.of(
+                    405, "invalid_request_error", "method_not_allowed", "this is asked for with " + method);
+        }
+        if (service == null && OF_TEXTS.contains(path)) {
+            throw ApiException.wrong(whyNoTexts);
+        }
+        if (named) {
+            others.describe(call, URI.create(path).getPath().substring(MODEL.length()));
+            return;
+        }
+        switch (path) {
+            case "/health" -> call.answer(200, Json.object().put("status", "ok"));
+            case "/metrics" ->
+                call.answer(
+                        200,
+                        "text/plain; version=0.0.4; charset=utf-8",
+                        metrics.text(service == null ? null : service.load()).getBytes(StandardCharsets.UTF_8));
+            case "/v1/models" -> others.list(call);
+            case "/v1/chat/completions" -> chat.answer(call);
+            case "/v1/completions" -> completions.answer(call);
+            case "/v1/embeddings" -> others.embed(call);
+            case "/v1/load_lora_adapter" -> others.load(call);
+            case "/v1/unload_lora_adapter" -> others.unload(call);
+            case "/tokenize" -> others.tokenize(call);
+            case "/detokenize" -> others.detokenize(call);
+            default -> throw new IllegalStateException(path);
+        }
+    }
+
+    /** Takes no more requests, ends those that run, and closes the adapters that were loaded while it ran. */
+    @Override
+    public void close() {
+        http.stop(0);
+        if (service != null) {
+            service.close();
+        }
+        timer.shutdownNow();
+        threads.shutdownNow();
+        boolean interrupted = false;
+        for (boolean ended = false; !ended; ) {
+            try {
+                ended = threads.awaitTermination(1, TimeUnit.SECONDS);
+            } catch (InterruptedException e) {
+                interrupted = true;
+            }
+        }
+        models.close();
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
+}

@@ -1,0 +1,280 @@
+package dev.lorica.serve;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.Socket;
+import java.net.SocketException;
+import java.net.http.HttpRequest;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** Clients that are many, slow, broken, gone or not to be trusted. */
+@Timeout(300)
+class StrangersTest {
+    private static final String COMPLETIONS = "/v1/completions";
+    private static TestServer served;
+
+    @BeforeAll
+    static void start() {
+        served = new TestServer(ServeConfig.builder()
+                .modelName("austen")
+                .apiKey(TestServer.KEY)
+                .allowedOrigins(List.of("https://friend.example"))
+                .maxBody(20_000)
+                .texts(4));
+    }
+
+    @AfterAll
+    static void stop() {
+        served.close();
+    }
+
+    private static HttpRequest.Builder withKey(String path) {
+        return served.request(path).header("Authorization", "Bearer " + TestServer.KEY);
+    }
+
+    private static HttpRequest completion(String json) {
+        return withKey(COMPLETIONS)
+                .header("Content-Type", "application/json")
+                .POST(HttpRequest.BodyPublishers.ofString(json.replace('\'', '"')))
+                .build();
+    }
+
+    /** What is answered to these bytes. */
+    private static String raw(String request) throws IOException {
+        try (Socket socket = socket()) {
+            socket.getOutputStream().write(request.getBytes(StandardCharsets.UTF_8));
+            socket.getOutputStream().flush();
+            return new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        } catch (SocketException e) {
+            return "closed: " + e.getMessage();
+        }
+    }
+
+    private static Socket socket() throws IOException {
+        Socket socket = new Socket("127.0.0.1", served.server.uri().getPort());
+        socket.setSoTimeout(30_000);
+        return socket;
+    }
+
+    private static String models(String headers) throws IOException {
+        return raw("GET /v1/models HTTP/1.1\r\nConnection: close\r\n" + headers + "\r\n");
+    }
+
+    @Test
+    void onlyTheKeyOpens() throws Exception {
+        assertThat(served.get("/health").status()).as("says nothing to anybody").isEqualTo(200);
+        for (String path : List.of("/v1/models", "/metrics", "/nowhere")) {
+            assertThat(served.get(path).status()).as(path).isEqualTo(401);
+        }
+        for (String wrong : List.of(
+                "Bearer wrong",
+                "Bearer " + TestServer.KEY + "x",
+                "Bearer",
+                "Bearer ",
+                "Basic " + TestServer.KEY,
+                TestServer.KEY)) {
+            TestServer.Answer answer = served.send(
+                    served.request("/v1/models").header("Authorization", wrong).build());
+            assertThat(answer.status()).as(wrong).isEqualTo(401);
+            assertThat(answer.error().path("code").asText()).isEqualTo("invalid_api_key");
+        }
+        assertThat(served.send(withKey("/v1/models").build()).status()).isEqualTo(200);
+    }
+
+    @Test
+    void pagesOfOtherSitesAreRefused() throws Exception {
+        String key = "Authorization: Bearer " + TestServer.KEY + "\r\n";
+        int port = served.server.uri().getPort();
+        String own = "Host: 127.0.0.1:" + port + "\r\n";
+        assertThat(models(own + key)).startsWith("HTTP/1.1 200");
+        assertThat(models("Host: localhost\r\n" + key)).startsWith("HTTP/1.1 200");
+        assertThat(models("Host: evil.example\r\n" + key))
+                .startsWith("HTTP/1.1 403")
+                .contains("host_not_allowed");
+        assertThat(models("Host: 127.0.0.1.evil.example:" + port + "\r\n" + key))
+                .startsWith("HTTP/1.1 403");
+        assertThat(models(own + own + key)).startsWith("HTTP/1.1 400");
+        assertThat(models(key)).startsWith("HTTP/1.1 400");
+        assertThat(models(own + key + "Origin: http://127.0.0.1:" + port + "\r\n"))
+                .startsWith("HTTP/1.1 200");
+        for (String origin :
+                List.of("http://evil.example", "null", "http://127.0.0.1:1", "https://friend.example.org")) {
+            assertThat(models(own + key + "Origin: " + origin + "\r\n"))
+                    .as(origin)
+                    .startsWith("HTTP/1.1 403")
+                    .doesNotContainIgnoringCase("Access-Control-Allow-Origin");
+        }
+        assertThat(models(own + key + "Origin: https://friend.example\r\n"))
+                .startsWith("HTTP/1.1 200")
+                .containsIgnoringCase("Access-Control-Allow-Origin: https://friend.example");
+        String preflight = "OPTIONS /v1/completions HTTP/1.1\r\nConnection: close\r\n" + own;
+        assertThat(raw(preflight + "Origin: https://friend.example\r\n\r\n")).startsWith("HTTP/1.1 204");
+        assertThat(raw(preflight + "Origin: https://evil.example\r\n\r\n")).startsWith("HTTP/1.1 403");
+        TestServer.Answer form = served.send(withKey(COMPLETIONS)
+                .header("Content-Type", "text/plain")
+                .POST(HttpRequest.BodyPublishers.ofString("{\"prompt\": \"x\"}"))
+                .build());
+        assertThat(form.status()).isEqualTo(415);
+    }
+
+    @Test
+    void oversizedAndBrokenRequestsEndAlone() throws Exception {
+        String large = "{'prompt': '" + "x".repeat(30_000) + "'}";
+        assertThat(served.send(completion(large)).status()).isEqualTo(413);
+        String head =
+                "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                        + "Authorization: Bearer " + TestServer.KEY + "\r\n";
+        StringBuilder chunks = new StringBuilder(head + "Transfer-Encoding: chunked\r\n\r\n");
+        for (int i = 0; i < 30; i++) {
+            chunks.append("3e8\r\n").append("x".repeat(1000)).append("\r\n");
+        }
+        assertThat(raw(chunks + "0\r\n\r\n")).startsWith("HTTP/1.1 413");
+        assertThat(raw("NONSENSE\r\n\r\n"))
+                .satisfiesAnyOf(answer -> assertThat(answer).startsWith("HTTP/1.1 400"), answer -> assertThat(answer)
+                        .isEmpty());
+        assertThat(raw(head + "Content-Length: many\r\n\r\n"))
+                .satisfiesAnyOf(answer -> assertThat(answer).startsWith("HTTP/1.1 400"), answer -> assertThat(answer)
+                        .isEmpty());
+        assertThat(raw("GET /" + "x".repeat(100_000) + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+                .doesNotContain(" 200 ");
+        assertThat(raw("GET /v1/../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+                .startsWith("HTTP/1.1 401");
+        assertThat(served.get("/health").status()).isEqualTo(200);
+    }
+
+    private static final String LONG =
+            "{\"model\": \"%s\", \"prompt\": \"It is a truth\", \"max_tokens\": 200, \"stream\": true, \"logit_bias\": {\"%d\": -100}}";
+
+    /** Reads a little of a stream, and goes. */
+    private static String vanish(String model, int pieces) throws IOException {
+        String body = String.format(LONG, model, served.model.tokenizer().info().eos());
+        try (Socket socket = socket()) {
+            String head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                    + "Authorization: Bearer " + TestServer.KEY + "\r\nContent-Length: " + body.length() + "\r\n\r\n";
+            socket.getOutputStream().write((head + body).getBytes(StandardCharsets.UTF_8));
+            socket.getOutputStream().flush();
+            InputStream in = socket.getInputStream();
+            byte[] some = new byte[64];
+            StringBuilder read = new StringBuilder();
+            for (int i = 0; i < pieces; i++) {
+                read.append(new String(some, 0, Math.max(0, in.read(some)), StandardCharsets.UTF_8));
+            }
+            return read.toString();
+        }
+    }
+
+    private static long ownThreads() {
+        return Thread.getAllStackTraces().keySet().stream()
+                .filter(thread -> thread.getName().startsWith("lorica-http-"))
+                .count();
+    }
+
+    private static String metric(String name) throws Exception {
+        return served.send(withKey("/metrics").build())
+                .body()
+                .lines()
+                .filter(line -> line.startsWith(name + " "))
+                .findFirst()
+                .orElse("");
+    }
+
+    @Test
+    void sixtyFourAtOnceAreServedWhateverSomeOfThemDo() throws Exception {
+        String[] models = {"austen", "one", "other"};
+        List<Callable<String>> clients = new ArrayList<>();
+        for (int i = 0; i < 64; i++) {
+            String model = models[i % 3];
+            int kind = i % 8;
+            int number = i;
+            clients.add(() -> switch (kind) {
+                case 0, 1 -> vanish(model, 4);
+                case 2 -> {
+                    // says what it wants a byte at a time
+                    String request =
+                            "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer "
+                                    + TestServer.KEY + "\r\n\r\n";
+                    try (Socket socket = socket()) {
+                        for (byte one : request.getBytes(StandardCharsets.UTF_8)) {
+                            socket.getOutputStream().write(one);
+                            Thread.sleep(5);
+                        }
+                        yield new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8)
+                                        .contains("200 OK")
+                                ? "good"
+                                : "bad";
+                    }
+                }
+                case 3 -> {
+                    int status = served.send(served.request("/v1/models")
+                                    .header("Authorization", "Bearer no")
+                                    .build())
+                            .status();
+                    yield status == 401 ? "good" : "status " + status;
+                }
+                default -> {
+                    TestServer.Answer answer = served.send(completion("{'model': '" + model
+                            + "', 'prompt': 'He was " + number % 5 + "', 'max_tokens': 8, 'temperature': 0"
+                            + (kind == 4 ? ", 'stream': true" : "") + "}"));
+                    yield answer.status() == 200 ? "good" : answer.body();
+                }
+            });
+        }
+        ExecutorService pool = Executors.newFixedThreadPool(64);
+        try {
+            List<Future<String>> results = pool.invokeAll(clients);
+            for (int i = 0; i < results.size(); i++) {
+                if (i % 8 > 1) {
+                    assertThat(results.get(i).get()).as("client %d", i).isEqualTo("good");
+                } else {
+                    assertThat(results.get(i).get()).as("client %d", i).startsWith("HTTP/1.1 200");
+                }
+            }
+        } finally {
+            pool.shutdown();
+        }
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(30);
+        while ((!metric("lorica_texts_running").endsWith(" 0")
+                        || !metric("lorica_requests_active").endsWith(" 1"))
+                && System.nanoTime() < end) {
+            Thread.sleep(100);
+        }
+        assertThat(metric("lorica_texts_running")).as("their places are free").isEqualTo("lorica_texts_running 0");
+        assertThat(metric("lorica_texts_waiting")).isEqualTo("lorica_texts_waiting 0");
+        assertThat(metric("lorica_requests_active")).isEqualTo("lorica_requests_active 1");
+        assertThat(served.send(completion("{'prompt': 'x', 'max_tokens': 2}")).status())
+                .isEqualTo(200);
+    }
+
+    @Test
+    void whatIsTooMuchIsRefusedAndClosingLeavesNoThread() throws Exception {
+        long before = ownThreads();
+        try (TestServer small = new TestServer(ServeConfig.builder().texts(1).waiting(1))) {
+            TestServer.Answer busy = small.post(COMPLETIONS, "{'prompt': 'x', 'n': 3}");
+            assertThat(busy.status()).isEqualTo(429);
+            assertThat(busy.error().path("code").asText()).isEqualTo("busy");
+            assertThat(busy.response().headers().firstValue("Retry-After")).isPresent();
+            assertThat(small.post(COMPLETIONS, "{'prompt': 'x', 'n': 2, 'max_tokens': 2}")
+                            .status())
+                    .isEqualTo(200);
+        }
+        assertThat(Thread.getAllStackTraces().keySet().stream()
+                        .filter(thread -> thread.getName().equals("lorica-generation"))
+                        .count())
+                .as("that of the server of all tests")
+                .isEqualTo(1);
+        assertThat(ownThreads()).isLessThanOrEqualTo(before + 1);
+    }
+}
