@@ -313,6 +313,32 @@ TEST_F(CudaSession, TokensAreTheSameRecordedOrNot) {
     }
 }
 
+// Tokens one by one, as recorded graphs too, before and after the window has moved to the front of its cache.
+TEST_F(CudaSession, DecodesThroughACacheOfAWindowThatHasMoved) {
+    const TempDir dir;
+    TestModel shape;
+    shape.n_ctx = 1024;
+    shape.add_metadata = [](GgufWriter & w) { w.set_u32("llama.attention.sliding_window", 6); };
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    constexpr size_t n_prompt = 510, n_tokens = 526;  // the cache has 517 rows
+    const std::vector<int32_t> tokens = random_batch(7, {n_tokens}, shape.n_vocab).tokens;
+    const auto n_vocab = static_cast<size_t>(shape.n_vocab);
+    const auto logits_of = [&](const std::string & device, Dtype act, size_t step) {
+        const auto model = load(path, device, act);
+        Context context(model, busy_adapter(model, adapter_config()), 600);
+        context.eval(std::span(tokens).first(n_prompt), false, nullptr);
+        std::vector<float> logits((n_tokens - n_prompt) * n_vocab);
+        for (size_t first = n_prompt; first < n_tokens; first += step) {
+            context.eval(std::span(tokens).subspan(first, step), true, logits.data() + (first - n_prompt) * n_vocab);
+        }
+        context.truncate(100);  // which it has forgotten
+        EXPECT_EQ(context.n_past(), 0);
+        return logits;
+    };
+    const std::vector<float> expected = logits_of("reference", Dtype::f64, n_tokens - n_prompt);
+    EXPECT_LT(relative_error(logits_of(cuda_device(), Dtype::bf16, 1), expected), 0.05);
+}
+
 // A head in f32 is converted to bf16 in the workspace, which must have been reckoned with it.
 TEST_F(CudaSession, GivesTheLogitsOfEveryTokenUnderAHeadInF32) {
     const TempDir dir;

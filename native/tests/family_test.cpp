@@ -46,45 +46,68 @@ protected:
     TempDir dir_;
 };
 
+// Along a direction of +-1 in every tensor, in f64.
+void expect_derivatives(const std::shared_ptr<Adapter> & adapter, const Batch & batch) {
+    Session session(adapter, session_config());
+    session.forward_backward(batch.view());
+    const auto exact = gradients(session);
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
+        // DoRA's norms are constants to the gradient, so that A and B move without the adapter being told.
+        const Adapter::Tensor & tensor = adapter->tensor(i);
+        const std::vector<float> start = adapter->read(adapter->params(), i);
+        const auto put = [&](const std::vector<float> & values) {
+            if (tensor.kind == Adapter::Kind::magnitude) {
+                adapter->write(adapter->params(), i, values.data());
+            } else {
+                std::copy(values.begin(), values.end(), static_cast<double *>(adapter->params()) + tensor.offset);
+            }
+        };
+        std::vector<float> direction(start.size());
+        double predicted = 0, size = 0;
+        for (size_t j = 0; j < start.size(); ++j) {
+            direction[j] = random_u32(70 + static_cast<uint64_t>(i), j) % 2 ? 1.0f : -1.0f;
+            predicted += static_cast<double>(exact[static_cast<size_t>(i)][j]) * direction[j];
+            size += std::abs(static_cast<double>(exact[static_cast<size_t>(i)][j]));
+        }
+        constexpr double step = 0x1p-11;
+        const auto loss_at = [&](double steps) {
+            std::vector<float> moved = start;
+            for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
+            put(moved);
+            return session.evaluate(batch.view(), {}).loss_sum;
+        };
+        // From four points: error O(step^4) (Abramowitz and Stegun 25.3.6).
+        const double measured = (8 * (loss_at(1) - loss_at(-1)) - (loss_at(2) - loss_at(-2))) / (12 * step);
+        put(start);
+        EXPECT_LE(std::abs(measured - predicted), 1e-6 * std::max(std::abs(predicted), 0.05 * size))
+            << tensor.name << " " << predicted;
+        EXPECT_GT(size, 0) << tensor.name;
+    }
+}
+
 TEST_P(EveryFamily, GradientsEqualFiniteDifferences) {
     const auto model = load(write(), "reference", Dtype::f64, 1);
-    const Batch batch = this->batch();
-    for (const bool use_dora : {false, true}) {
-        const auto adapter = busy_adapter(model, adapter_config(use_dora));
-        Session session(adapter, session_config());
-        session.forward_backward(batch.view());
-        const auto exact = gradients(session);
-        for (int32_t i = 0; i < adapter->n_tensors(); ++i) {
-            // DoRA's norms are constants to the gradient, so that A and B move without the adapter being told.
-            const Adapter::Tensor & tensor = adapter->tensor(i);
-            const std::vector<float> start = adapter->read(adapter->params(), i);
-            const auto put = [&](const std::vector<float> & values) {
-                if (tensor.kind == Adapter::Kind::magnitude) {
-                    adapter->write(adapter->params(), i, values.data());
-                } else {
-                    std::copy(values.begin(), values.end(), static_cast<double *>(adapter->params()) + tensor.offset);
-                }
-            };
-            std::vector<float> direction(start.size());
-            double predicted = 0, size = 0;
-            for (size_t j = 0; j < start.size(); ++j) {
-                direction[j] = random_u32(70 + static_cast<uint64_t>(i), j) % 2 ? 1.0f : -1.0f;
-                predicted += static_cast<double>(exact[static_cast<size_t>(i)][j]) * direction[j];
-                size += std::abs(static_cast<double>(exact[static_cast<size_t>(i)][j]));
+    for (const bool use_dora : {false, true})
+        expect_derivatives(busy_adapter(model, adapter_config(use_dora)), batch());
+}
+
+// What is trained decides which calls there are, and where the backward pass ends: each layer by itself, of the lowest
+// block of every kind.
+TEST_P(EveryFamily, GradientsOfASingleLayerEqualFiniteDifferences) {
+    const auto model = load(write(), "reference", Dtype::f64, 1);
+    const Architecture & architecture = model->architecture();
+    const Batch batch = random_batch(5, {9, 1}, GetParam().shape.n_vocab);
+    std::set<uint16_t> kinds;
+    for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
+        if (!kinds.insert(architecture.kind_of_layer[static_cast<size_t>(l)]).second) continue;
+        for (const LinearSpec & linear : architecture.layer(l).linears) {
+            for (const bool use_dora : {false, true}) {
+                AdapterConfig config = adapter_config(use_dora);
+                config.target_modules = architecture.layer_name(l) + linear.names.gguf;
+                const auto adapter = busy_adapter(model, config);
+                ASSERT_EQ(adapter->n_tensors(), use_dora ? 3 : 2) << config.target_modules;
+                expect_derivatives(adapter, batch);
             }
-            constexpr double step = 0x1p-11;
-            const auto loss_at = [&](double steps) {
-                std::vector<float> moved = start;
-                for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
-                put(moved);
-                return session.evaluate(batch.view(), {}).loss_sum;
-            };
-            // From four points: error O(step^4) (Abramowitz and Stegun 25.3.6).
-            const double measured = (8 * (loss_at(1) - loss_at(-1)) - (loss_at(2) - loss_at(-2))) / (12 * step);
-            put(start);
-            EXPECT_LE(std::abs(measured - predicted), 1e-6 * std::max(std::abs(predicted), 0.05 * size))
-                << tensor.name << " " << predicted;
-            EXPECT_GT(size, 0) << tensor.name;
         }
     }
 }
@@ -143,13 +166,12 @@ TEST_P(EveryFamily, OneAndTwoThreadsGiveTheSameBytes) {
 }
 
 TEST_P(EveryFamily, ACacheGivesTheLogitsOfTheWholeSequence) {
-    const std::string path = write();
+    const std::string path = write(GGML_TYPE_Q4_0);
     const Batch batch = random_batch(8, {17}, GetParam().shape.n_vocab);
-    const auto model = load(path, "cpu", Dtype::f32);
-    const std::shared_ptr<const Adapter> adapter = busy_adapter(model, adapter_config());
     const auto n_vocab = static_cast<size_t>(GetParam().shape.n_vocab);
-    const auto run = [&](const std::vector<size_t> & pieces) {
-        Context context(model, adapter, 32);
+    const auto run = [&](Dtype act, const std::vector<size_t> & pieces) {
+        const auto model = load(path, "cpu", act);
+        Context context(model, busy_adapter(model, adapter_config()), 32);
         std::vector<float> logits;
         size_t first = 0;
         for (const size_t n : pieces) {
@@ -160,9 +182,12 @@ TEST_P(EveryFamily, ACacheGivesTheLogitsOfTheWholeSequence) {
         }
         return logits;
     };
-    const std::vector<float> whole = run({17});
-    EXPECT_LE(relative_error(run(std::vector<size_t>(17, 1)), whole), 1e-5);
-    EXPECT_LE(relative_error(run({8, 1, 5, 3}), whole), 1e-5);
+    const std::vector<float> whole = run(Dtype::f32, {17});
+    EXPECT_LE(relative_error(run(Dtype::f32, std::vector<size_t>(17, 1)), whole), 1e-5);
+    EXPECT_LE(relative_error(run(Dtype::f32, {8, 1, 5, 3}), whole), 1e-5);
+    // The kernels of few rows, for what is read from the stream too.
+    for (const auto & pieces : {std::vector<size_t>{17}, std::vector<size_t>(17, 1)})
+        EXPECT_LE(relative_error(run(Dtype::bf16, pieces), whole), 0.05);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, EveryFamily, testing::ValuesIn(families()),

@@ -38,20 +38,21 @@ std::shared_ptr<const Model> Model::load(const std::string & path, const std::st
     return load(path, [=] { return make_backend(device, act, n_threads); }, use_mmap);
 }
 
-std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBackend & make_backend, bool use_mmap) {
+std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBackend & make_backend, bool use_mmap,
+                                         const Describe & describe) {
     GgufFile file = GgufFile::open(path, use_mmap);
     if (file.tensors().empty())
         fail(LORICA_ERROR_FORMAT, path,
              " has no tensors: it is a vocabulary alone, which can tokenize and nothing else");
-    const std::shared_ptr<Model> model(new Model(std::move(file), make_backend));
+    const std::shared_ptr<Model> model(new Model(std::move(file), make_backend, describe));
     model->load_weights();  // outside the constructor: the destructor then releases what was loaded before an error
     model->file().check_not_cut();
     return model;
 }
 
-Model::Model(GgufFile file, const MakeBackend & make_backend)
+Model::Model(GgufFile file, const MakeBackend & make_backend, const Describe & describe)
     : file_(std::move(file)),
-      architecture_(lorica::describe(file_)),
+      architecture_(describe ? describe(file_) : lorica::describe(file_)),
       make_backend_(make_backend),
       device_(make_backend()) {}
 

@@ -38,8 +38,10 @@ public:
                                              int32_t n_threads, bool use_mmap = true);
     // Every instance of the device is made by this function.
     using MakeBackend = std::function<std::unique_ptr<Backend>()>;
+    // What the file computes: lorica::describe(), or what a test has made of it.
+    using Describe = std::function<Architecture(const GgufFile &)>;
     static std::shared_ptr<const Model> load(const std::string & path, const MakeBackend & make_backend,
-                                             bool use_mmap = true);
+                                             bool use_mmap = true, const Describe & describe = {});
     ~Model();
 
     const GgufFile & file() const { return file_; }
@@ -75,7 +77,7 @@ public:
     std::shared_ptr<const ArrangedWeights> arranged_weights(Backend & backend) const;
 
 private:
-    Model(GgufFile file, const MakeBackend & make_backend);
+    Model(GgufFile file, const MakeBackend & make_backend, const Describe & describe);
     void plan_memory();
     void load_weights();
     ProgramWeights load_program(const Program & program, const std::string & prefix);

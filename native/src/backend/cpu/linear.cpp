@@ -55,9 +55,9 @@ Matrix Context::take_act(int64_t rows, int64_t cols) const {
 }
 
 void linear(const Context & context, Matrix x, std::span<const LinearForward> layers) {
-    if (x.rows <= matvec_max_rows) return linear_few_rows(context, x, layers);
     const Scratch::Mark mark(context.scratch);
     const Matrix operand = as_act(context, x);
+    if (x.rows <= matvec_max_rows) return linear_few_rows(context, operand, layers);
 
     std::vector<GemmJob> jobs;
     for (const LinearForward & layer : layers) {
