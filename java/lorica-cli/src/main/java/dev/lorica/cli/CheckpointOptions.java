@@ -5,6 +5,7 @@ import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
 import dev.lorica.train.Checkpoint;
 import dev.lorica.train.Setting;
+import dev.lorica.train.SettingDefinition;
 import dev.lorica.train.TrainerListener;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -53,7 +54,7 @@ final class CheckpointOptions extends SettingOptions {
     }
 
     @Override
-    void adapt(Setting setting, OptionSpec.Builder option) {
+    void adapt(SettingDefinition setting, OptionSpec.Builder option) {
         if (setting != Setting.SAVE_TOTAL_LIMIT) {
             option.initialValue(null); // each follows from the other
         }

@@ -12,7 +12,6 @@ import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
-import picocli.CommandLine.Parameters;
 
 /** {@code lorica classify}: texts in, labels out. */
 @Command(
@@ -20,8 +19,8 @@ import picocli.CommandLine.Parameters;
         header = "Say what texts are, with a classifier that was trained with train --label-field.",
         description = {
             "",
-            "Reads a text per line, or JSON objects with a field text, from FILE or standard input, and writes the label"
-                    + " and its probability for each as it comes."
+            "Reads a text per line, or JSON objects with a field text, from FILE or standard input, and writes the"
+                    + " label and its probability for each as it comes."
         },
         sortOptions = false,
         synopsisHeading = "%nUsage: ",
@@ -35,30 +34,14 @@ import picocli.CommandLine.Parameters;
 final class ClassifyCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Parameters(arity = "0..1", paramLabel = "FILE", description = "Texts, one per line. Default: standard input.")
-    private Path file;
-
-    @Option(
-            names = {"-m", "--model"},
-            required = true,
-            paramLabel = "FILE",
-            description = "The GGUF model" + HubFiles.OR_HUB + ".")
-    private Path model;
+    @Mixin
+    private TextInputOptions input = new TextInputOptions();
 
     @Option(
             names = {"-a", "--adapter"},
             paramLabel = "DIR|FILE",
             description = "The classifier. Default: that of the model's own file.")
     private Path adapter;
-
-    @Option(names = "--text", paramLabel = "TEXT", description = "Classify this text instead of standard input.")
-    private String text;
-
-    @Option(
-            names = "--text-field",
-            paramLabel = "NAME",
-            description = "Field of JSON objects with the text. Default: text.")
-    private String textField;
 
     @Option(
             names = "--text-pair-field",
@@ -81,20 +64,14 @@ final class ClassifyCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        try (Model base = Model.load(HubFiles.model(terminal, input.model), device.config());
                 Adapter tuned = adapter == null ? null : Adapter.load(base, HubFiles.adapter(terminal, adapter));
                 TextClassifier classifier = new TextClassifier(base, tuned)) {
             List<Map<String, Object>> results = new ArrayList<>();
-            if (text != null) {
-                show(classifier, classifier.classify(List.of(text)), results);
-            } else {
-                new TextLines(textField, textPairField)
-                        .each(
-                                terminal,
-                                file,
-                                lines ->
-                                        show(classifier, classifier.classify(lines.texts(), lines.seconds()), results));
-            }
+            input.each(
+                    terminal,
+                    textPairField,
+                    lines -> show(classifier, classifier.classify(lines.texts(), lines.seconds()), results));
             if (terminal.json()) {
                 terminal.printJson(Map.of("results", results));
             }

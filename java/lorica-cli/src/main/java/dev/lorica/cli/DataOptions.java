@@ -16,6 +16,8 @@ import dev.lorica.data.TextTemplate;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.data.Unshown;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.train.Setting;
+import dev.lorica.train.SettingDefinition;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -23,12 +25,13 @@ import java.util.List;
 import java.util.Objects;
 import java.util.function.Consumer;
 import java.util.stream.Stream;
+import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Option;
 
 /** Which fields of a data file are used, and how they become tokens. */
 @Section("Data")
-final class DataOptions {
-    static final int DEFAULT_MAX_LENGTH = 1024;
+final class DataOptions extends SettingOptions {
+    static final int DEFAULT_MAX_LENGTH = (Integer) Setting.MAX_LENGTH.initial();
 
     /** Names under which other tools ask for the template that the model carries. */
     private static final List<String> OF_THE_MODEL = List.of("model", "tokenizer_default", "default");
@@ -106,12 +109,6 @@ final class DataOptions {
     String system;
 
     @Option(
-            names = "--max-length",
-            paramLabel = "N",
-            description = "Most tokens of one example. Default: 1024, or the model's context where that is smaller.")
-    Integer maxLength;
-
-    @Option(
             names = "--overflow",
             paramLabel = "WAY",
             description = "What becomes of longer examples: drop, truncate or error. They are counted and reported. "
@@ -133,6 +130,21 @@ final class DataOptions {
 
     /** What a record is to be. */
     RecordKind records = RecordKind.ANSWERS;
+
+    @Override
+    List<Setting> settings() {
+        return List.of(Setting.MAX_LENGTH);
+    }
+
+    @Override
+    void adapt(SettingDefinition setting, OptionSpec.Builder option) {
+        option.initialValue(null); // follows from the model
+    }
+
+    /** {@code null} where nothing was said. */
+    Integer maxLength() {
+        return value(Setting.MAX_LENGTH);
+    }
 
     /** Whether records are texts with labels; what makes no sense with them is refused. */
     boolean classifies() {
@@ -178,7 +190,7 @@ final class DataOptions {
     /** Texts with labels as a classifier of this model reads them. */
     TokenizedDataset classified(Dataset data, Model model, Labels labels) {
         int context = model.info().contextLength();
-        int length = maxLength != null ? Math.min(maxLength, context) : defaultMaxLength(context);
+        int length = maxLength() != null ? Math.min(maxLength(), context) : defaultMaxLength(context);
         return TokenizedDataset.classified(data, model.tokenizer(), labels, length);
     }
 
@@ -229,7 +241,7 @@ final class DataOptions {
     }
 
     DataConfig config(TokenizerInfo tokenizer, int modelContext) {
-        int length = maxLength != null ? maxLength : defaultMaxLength(modelContext);
+        int length = maxLength() != null ? maxLength() : defaultMaxLength(modelContext);
         return new DataConfig(
                 template(tokenizer),
                 length,

@@ -65,6 +65,9 @@ final class EffectiveConfig {
                 .filter(mixin -> mixin.userObject() == mixedIn)
                 .flatMap(mixin -> mixin.options().stream())
                 .forEach(option -> values.put(option.longestName(), option.getValue()));
+        command.options().stream()
+                .filter(option -> option.userObject() == mixedIn)
+                .forEach(option -> values.put(option.longestName(), option.getValue()));
         return values.toString();
     }
 

@@ -11,7 +11,6 @@ import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
-import picocli.CommandLine.Parameters;
 
 /** {@code lorica embed}: texts in, vectors out. */
 @Command(
@@ -31,30 +30,14 @@ import picocli.CommandLine.Parameters;
 final class EmbedCommand implements Callable<Integer> {
     private final Terminal terminal;
 
-    @Parameters(arity = "0..1", paramLabel = "FILE", description = "Texts, one per line. Default: standard input.")
-    private Path file;
-
-    @Option(
-            names = {"-m", "--model"},
-            required = true,
-            paramLabel = "FILE",
-            description = "The GGUF model" + HubFiles.OR_HUB + ".")
-    private Path model;
+    @Mixin
+    private TextInputOptions input = new TextInputOptions();
 
     @Option(
             names = {"-a", "--adapter"},
             paramLabel = "DIR|FILE",
             description = "An adapter on it.")
     private Path adapter;
-
-    @Option(names = "--text", paramLabel = "TEXT", description = "Embed this text instead of standard input.")
-    private String text;
-
-    @Option(
-            names = "--text-field",
-            paramLabel = "NAME",
-            description = "Field of JSON objects with the text. Default: text.")
-    private String textField;
 
     @Option(
             names = "--pooling",
@@ -85,17 +68,12 @@ final class EmbedCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         Embedder.Pooling asked = pooling == null ? null : Choices.of("--pooling", pooling, Embedder.Pooling.class);
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        try (Model base = Model.load(HubFiles.model(terminal, input.model), device.config());
                 Adapter tuned = adapter == null ? null : Adapter.load(base, HubFiles.adapter(terminal, adapter));
                 Embedder embedder = new Embedder(base, tuned)) {
             Embedder.Pooling way = asked != null ? asked : Embedder.Pooling.of(base);
             List<float[]> all = new ArrayList<>();
-            if (text != null) {
-                show(embedder.embed(List.of(text), way, normalize), all);
-            } else {
-                new TextLines(textField, null)
-                        .each(terminal, file, lines -> show(embedder.embed(lines.texts(), way, normalize), all));
-            }
+            input.each(terminal, null, lines -> show(embedder.embed(lines.texts(), way, normalize), all));
             if (terminal.json()) {
                 terminal.printJson(Map.of("pooling", way.toString(), "embeddings", all));
             }

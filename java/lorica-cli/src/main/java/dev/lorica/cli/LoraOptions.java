@@ -15,53 +15,44 @@ import picocli.CommandLine.Option;
 /** What a new adapter looks like. Names, and what they mean, are those of PEFT's LoraConfig. */
 @Section("LoRA")
 final class LoraOptions {
-    /** What other methods have not. */
-    static final List<String> OWN = List.of(
-            "--lora-r",
-            "--lora-alpha",
-            "--lora-dropout",
-            "--use-rslora",
-            "--use-dora",
-            "--init-lora-weights",
-            "--rank-pattern",
-            "--alpha-pattern",
-            "--layers-to-transform",
-            "--num-layers",
-            "--exclude-modules",
-            "--modules-to-save",
-            "--bias");
-
     private static final LoraConfig DEFAULTS = LoraConfig.defaults();
     private static final Pattern RANGE = Pattern.compile("([0-9]{1,4})(?:-([0-9]{1,4}))?");
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--lora-r",
             paramLabel = "N",
             description = "Rank: columns of B and rows of A. Default: ${DEFAULT-VALUE}")
     int rank = DEFAULTS.rank();
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--lora-alpha",
             paramLabel = "X",
             description = "The product B A is scaled by alpha / rank. Default: 32")
     double alpha = DEFAULTS.alpha();
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--lora-dropout",
             paramLabel = "SHARE",
             description = "Share of the inputs of A that is zeroed while training. Default: 0")
     double dropout = DEFAULTS.dropout();
 
+    @OfMethod({Method.LORA, Method.IA3})
     @Option(
             names = "--target-modules",
             paramLabel = "NAMES",
             arity = "1..*",
             split = ",",
             description =
-                    "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names for them, "
-                            + "all-linear, or default: what PEFT adapts where none are named; or a regular expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its feed-forward modules")
+                    "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names"
+                        + " for them, all-linear, or default: what PEFT adapts where none are named; or a regular"
+                        + " expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its"
+                        + " feed-forward modules")
     List<String> targetModules = new ArrayList<>();
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--exclude-modules",
             paramLabel = "NAMES",
@@ -70,6 +61,7 @@ final class LoraOptions {
             description = "Which of them are not adapted, by names or regular expressions.")
     List<String> excludeModules = new ArrayList<>();
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--layers-to-transform",
             paramLabel = "LAYERS",
@@ -77,12 +69,14 @@ final class LoraOptions {
             description = "Adapt these layers only, as 0-7,12. Default: all")
     List<String> layers = new ArrayList<>();
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--num-layers",
             paramLabel = "N",
             description = "Adapt the last N layers only; -1: all. Default: -1")
     int lastLayers = -1;
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--rank-pattern",
             paramLabel = "NAME=N",
@@ -91,12 +85,15 @@ final class LoraOptions {
                     "Other ranks for modules whose names end so: v_proj=8,blk.3.attn_q=4; a regular expression too.")
     Map<String, Integer> rankPattern = new LinkedHashMap<>();
 
+    @OfMethod(Method.LORA)
     @Option(names = "--alpha-pattern", paramLabel = "NAME=X", split = ",", description = "The same for alpha.")
     Map<String, Double> alphaPattern = new LinkedHashMap<>();
 
+    @OfMethod(Method.LORA)
     @Option(names = "--use-rslora", description = "Scale by alpha / √rank instead.")
     boolean useRslora;
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--use-dora",
             description =
@@ -104,6 +101,7 @@ final class LoraOptions {
                             + " makes models for it.")
     boolean useDora;
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--init-lora-weights",
             paramLabel = "WAY",
@@ -111,6 +109,7 @@ final class LoraOptions {
                     "How it begins: true (uniform A, as PEFT does), gaussian, or orthogonal. Default: ${DEFAULT-VALUE}")
     String init = "true";
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--modules-to-save",
             paramLabel = "NAMES",
@@ -121,36 +120,13 @@ final class LoraOptions {
                             + " modules that are no targets. llama.cpp runs the model that lorica merge makes.")
     List<String> modulesToSave = new ArrayList<>();
 
+    @OfMethod(Method.LORA)
     @Option(
             names = "--bias",
             paramLabel = "WHICH",
-            description =
-                    "Train biases too: none, lora_only (of the layers that are adapted), or all. Default: ${DEFAULT-VALUE}")
+            description = "Train biases too: none, lora_only (of the layers that are adapted), or all. Default:"
+                    + " ${DEFAULT-VALUE}")
     String bias = "none";
-
-    /** @throws IllegalArgumentException if anything is set that another method has not */
-    void refuseWhatIsItsOwn(Method other) {
-        Map<String, Boolean> own = new LinkedHashMap<>();
-        own.put("--lora-r", rank != DEFAULTS.rank());
-        own.put("--lora-alpha", alpha != DEFAULTS.alpha());
-        own.put("--lora-dropout", dropout != DEFAULTS.dropout());
-        own.put("--use-rslora", useRslora);
-        own.put("--use-dora", useDora);
-        own.put("--init-lora-weights", !init.equals("true"));
-        own.put("--rank-pattern", !rankPattern.isEmpty());
-        own.put("--alpha-pattern", !alphaPattern.isEmpty());
-        own.put("--layers-to-transform", !layers.isEmpty());
-        own.put("--num-layers", lastLayers != -1);
-        own.put("--exclude-modules", !excludeModules.isEmpty());
-        own.put("--modules-to-save", !modulesToSave.isEmpty());
-        own.put("--bias", !bias.equals("none"));
-        own.forEach((option, isSet) -> {
-            if (isSet) {
-                throw new IllegalArgumentException(
-                        option + " belongs to --method lora; --method " + other + " has none");
-            }
-        });
-    }
 
     List<String> targetModules() {
         return targetModules.stream()

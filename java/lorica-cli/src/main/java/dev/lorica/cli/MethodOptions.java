@@ -8,11 +8,15 @@ import dev.lorica.adapter.Method;
 import dev.lorica.adapter.PTuningConfig;
 import dev.lorica.adapter.PrefixTuningConfig;
 import dev.lorica.adapter.PromptTuningConfig;
+import java.lang.reflect.Field;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.EnumSet;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Objects;
 import java.util.Set;
+import java.util.stream.Collectors;
 import picocli.CommandLine.Option;
 
 /** What is trained, and the options of each way. */
@@ -24,14 +28,14 @@ final class MethodOptions {
             names = "--method",
             paramLabel = "NAME",
             description =
-                    "What is trained: lora, full (the model's own weights; the result is a model too), ia3 (factors of what"
-                            + " goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two once"
-                            + " lorica merge has folded them in. prompt-tuning: embeddings in front of every text; p-tuning: the"
-                            + " same out of a small network, which is trained; prefix-tuning: keys and values in"
-                            + " front of every text. Default:"
-                            + " ${DEFAULT-VALUE}")
+                    "What is trained: lora, full (the model's own weights; the result is a model too), ia3 (factors of"
+                        + " what goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two"
+                        + " once lorica merge has folded them in. prompt-tuning: embeddings in front of every text;"
+                        + " p-tuning: the same out of a small network, which is trained; prefix-tuning: keys and"
+                        + " values in front of every text. Default: ${DEFAULT-VALUE}")
     String method = "lora";
 
+    @OfMethod(Method.IA3)
     @Option(
             names = "--feedforward-modules",
             paramLabel = "NAMES",
@@ -40,15 +44,16 @@ final class MethodOptions {
             description = "IA3: those of the target modules whose input is multiplied, not their output.")
     List<String> feedforwardModules = new ArrayList<>();
 
+    @OfMethod(Method.FULL)
     @Option(
             names = "--train-layers",
             paramLabel = "LAYERS",
             split = ",",
-            description =
-                    "full: train these layers alone, as 8-15, neither embeddings nor what is behind the layers. Default:"
-                            + " everything")
+            description = "full: train these layers alone, as 8-15, neither embeddings nor what is behind the layers."
+                    + " Default: everything")
     List<String> trainLayers = new ArrayList<>();
 
+    @OfMethod(Method.FULL)
     @Option(
             names = "--freeze",
             paramLabel = "PARTS",
@@ -56,27 +61,31 @@ final class MethodOptions {
             description = "full: do not train embed, head, or both (embed,head).")
     List<String> freeze = new ArrayList<>();
 
+    @OfMethod({Method.PROMPT_TUNING, Method.P_TUNING, Method.PREFIX_TUNING})
     @Option(
             names = "--num-virtual-tokens",
             paramLabel = "N",
             description = "prompt-tuning, p-tuning, prefix-tuning: so many of them. Default: twenty")
     Integer virtualTokens;
 
+    @OfMethod(Method.PROMPT_TUNING)
     @Option(
             names = "--prompt-tuning-init",
             paramLabel = "WAY",
             description =
-                    "prompt-tuning: they begin as those of tokens of the vocabulary at random (sample-vocab), as those of a"
-                            + " text (text), or large and random, as PEFT has it (random). Default: sample-vocab, text where"
-                            + " one is given")
+                    "prompt-tuning: they begin as those of tokens of the vocabulary at random (sample-vocab), as those"
+                            + " of a text (text), or large and random, as PEFT has it (random). Default: sample-vocab,"
+                            + " text where one is given")
     String promptInit;
 
+    @OfMethod(Method.PROMPT_TUNING)
     @Option(
             names = "--prompt-tuning-init-text",
             paramLabel = "TEXT",
             description = "prompt-tuning: that text, cut or repeated to as many tokens.")
     String promptText;
 
+    @OfMethod(Method.P_TUNING)
     @Option(
             names = "--encoder-hidden-size",
             paramLabel = "N",
@@ -87,55 +96,59 @@ final class MethodOptions {
         return Choices.of("--method", method, Method.class);
     }
 
-    /** Options of the other methods, which this one refuses. */
+    /** Names of options of the other methods, which this one refuses. */
     Set<String> ofOthers() {
         Set<String> names = new LinkedHashSet<>();
-        if (method() != Method.LORA) {
-            names.addAll(LoraOptions.OWN);
-        }
-        if (method() != Method.IA3) {
-            names.add("--feedforward-modules");
-        }
-        if (method() != Method.FULL) {
-            names.addAll(List.of("--train-layers", "--freeze"));
-        }
-        if (method() != Method.PROMPT_TUNING) {
-            names.addAll(List.of("--prompt-tuning-init", "--prompt-tuning-init-text"));
-        }
-        if (method() != Method.P_TUNING) {
-            names.add("--encoder-hidden-size");
-        }
-        if (!hasVirtualTokens(method())) {
-            names.add("--num-virtual-tokens");
-        }
-        if (method() != Method.LORA && method() != Method.IA3) {
-            names.add("--target-modules");
+        for (Class<?> options : List.of(MethodOptions.class, LoraOptions.class)) {
+            fieldsOfOthers(options).forEach(field -> names.add(nameOf(field)));
         }
         return names;
+    }
+
+    private List<Field> fieldsOfOthers(Class<?> options) {
+        return Arrays.stream(options.getDeclaredFields())
+                .filter(field -> field.isAnnotationPresent(OfMethod.class))
+                .filter(field ->
+                        !List.of(field.getAnnotation(OfMethod.class).value()).contains(method()))
+                .toList();
+    }
+
+    private static String nameOf(Field field) {
+        return field.getAnnotation(Option.class).names()[0];
+    }
+
+    /**
+     * @param unsaid the same options, of which nothing was said
+     * @throws IllegalArgumentException if an option of another method is other than that
+     */
+    private void refuseWhatIsOfOthers(Object options, Object unsaid) {
+        for (Field field : fieldsOfOthers(options.getClass())) {
+            try {
+                if (Objects.equals(field.get(options), field.get(unsaid))) {
+                    continue;
+                }
+            } catch (IllegalAccessException e) {
+                throw new IllegalStateException(e);
+            }
+            String owners = Arrays.stream(field.getAnnotation(OfMethod.class).value())
+                    .map(Method::toString)
+                    .collect(Collectors.joining(", "))
+                    .replaceFirst(", ([^,]*)$", " and $1");
+            throw new IllegalArgumentException(
+                    nameOf(field) + " belongs to --method " + owners + "; --method " + method()
+                            + " has none"
+                            + switch (method()) {
+                                case BITFIT -> ": it trains all biases and norms";
+                                case FULL -> ": --train-layers and --freeze say what is trained";
+                                case PROMPT_TUNING, P_TUNING, PREFIX_TUNING -> ": a prompt or prefix sits on no module";
+                                default -> "";
+                            });
+        }
     }
 
     /** What needs no model to be found wrong. */
     void check(LoraOptions lora, long seed) {
         config(lora, seed, Integer.MAX_VALUE);
-    }
-
-    private static boolean hasVirtualTokens(Method method) {
-        return method == Method.PROMPT_TUNING || method == Method.P_TUNING || method == Method.PREFIX_TUNING;
-    }
-
-    private void checkPrompts(Method wanted) {
-        if (wanted != Method.PROMPT_TUNING && (promptInit != null || promptText != null)) {
-            throw new IllegalArgumentException(
-                    (promptInit != null ? "--prompt-tuning-init" : "--prompt-tuning-init-text")
-                            + " belongs to --method prompt-tuning");
-        }
-        if (wanted != Method.P_TUNING && encoderHiddenSize != null) {
-            throw new IllegalArgumentException("--encoder-hidden-size belongs to --method p-tuning");
-        }
-        if (!hasVirtualTokens(wanted) && virtualTokens != null) {
-            throw new IllegalArgumentException(
-                    "--num-virtual-tokens belongs to --method prompt-tuning, p-tuning and prefix-tuning");
-        }
     }
 
     /**
@@ -144,25 +157,10 @@ final class MethodOptions {
      */
     AdapterConfig config(LoraOptions lora, long seed, int modelLayers) {
         Method wanted = method();
-        if (wanted != Method.IA3 && !feedforwardModules.isEmpty()) {
-            throw new IllegalArgumentException("--feedforward-modules belongs to --method ia3");
-        }
-        if (wanted != Method.FULL && !(trainLayers.isEmpty() && freeze.isEmpty())) {
-            throw new IllegalArgumentException(
-                    (trainLayers.isEmpty() ? "--freeze" : "--train-layers") + " belongs to --method full");
-        }
-        checkPrompts(wanted);
+        refuseWhatIsOfOthers(this, new MethodOptions());
+        refuseWhatIsOfOthers(lora, new LoraOptions());
         if (wanted == Method.LORA) {
             return lora.config(seed, modelLayers);
-        }
-        lora.refuseWhatIsItsOwn(wanted);
-        if (wanted != Method.IA3 && !lora.targetModules.isEmpty()) {
-            throw new IllegalArgumentException("--target-modules and --method " + wanted + " exclude each other: "
-                    + (wanted == Method.FULL
-                            ? "--train-layers and --freeze say what is trained"
-                            : wanted == Method.BITFIT
-                                    ? "it trains all biases and norms"
-                                    : "a prompt or prefix sits on no module"));
         }
         if (wanted == Method.BITFIT) {
             return new BitFitConfig();

@@ -3,7 +3,6 @@ package dev.lorica.cli;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.train.MemoryPlan;
-import dev.lorica.train.Optimizer;
 import dev.lorica.train.Recomputation;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
@@ -47,28 +46,8 @@ final class PlanCommand implements Callable<Integer> {
             description = "The GGUF model" + HubFiles.OR_HUB + ".")
     private Path model;
 
-    @Option(
-            names = "--max-length",
-            paramLabel = "N",
-            description =
-                    "Tokens of each example. Default: 1024, or the model's context where that is smaller, as train has"
-                            + " it.")
-    private Integer maxLength;
-
-    @Option(
-            names = "--batch-size",
-            paramLabel = "N",
-            description = "Examples of a micro-batch. Default: ${DEFAULT-VALUE}")
-    private int batchSize = TrainingConfig.defaults().batchSize();
-
-    @Option(names = "--optim", paramLabel = "NAME", description = "adamw or adamw_8bit. Default: ${DEFAULT-VALUE}")
-    private String optimizer = TrainingConfig.defaults().optimizer().toString();
-
-    @Option(
-            names = "--available",
-            paramLabel = "SIZE",
-            description = "Plan for this much memory, such as 8GiB, instead of what is free here.")
-    private String available;
+    @Mixin
+    private PlanOptions training = new PlanOptions();
 
     @Mixin
     private MethodOptions method = new MethodOptions();
@@ -88,26 +67,21 @@ final class PlanCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        if (maxLength != null) {
-            positive("--max-length", maxLength);
-        }
-        positive("--batch-size", batchSize);
-        long limit = available == null ? 0 : bytes(available);
+        training.config(Integer.MAX_VALUE); // what cannot be is said before a model is opened
+        long limit = training.available == null ? 0 : bytes(training.available);
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter adapter =
                         Adapter.create(base, method.config(lora, 0, base.info().layers()))) {
-            if (maxLength == null) {
-                maxLength = DataOptions.defaultMaxLength(base.info().contextLength());
-            }
+            TrainingConfig config = training.config(base.info().contextLength());
             new TrainingReport(terminal).model(base.info());
-            Way kept = way(base, adapter, Recomputation.OFF, limit);
-            Way recomputed = way(base, adapter, Recomputation.ON, limit);
-            Way chosen = way(base, adapter, Recomputation.AUTO, limit);
+            Way kept = way(base, adapter, config, Recomputation.OFF, limit);
+            Way recomputed = way(base, adapter, config, Recomputation.ON, limit);
+            Way chosen = way(base, adapter, config, Recomputation.AUTO, limit);
             if (terminal.json()) {
                 Map<String, Object> json = new LinkedHashMap<>();
                 json.put("model", model.toString());
-                json.put("max_length", maxLength);
-                json.put("batch_size", batchSize);
+                json.put("max_length", config.maxLength());
+                json.put("batch_size", config.batchSize());
                 json.put("trainable_params", adapter.info().parameters());
                 json.put("available", kept.plan.available());
                 json.put("without_checkpointing", kept.json());
@@ -115,7 +89,7 @@ final class PlanCommand implements Callable<Integer> {
                 json.put("auto", chosen.json());
                 terminal.printJson(json);
             } else {
-                print(kept, recomputed, chosen, base.info().layers());
+                print(kept, recomputed, chosen, config, base.info().layers());
             }
             return ExitCode.OK;
         }
@@ -133,19 +107,18 @@ final class PlanCommand implements Callable<Integer> {
         }
     }
 
-    private Way way(Model base, Adapter adapter, Recomputation recomputation, long limit) {
-        TrainingConfig config = TrainingConfig.builder()
-                .batchSize(batchSize)
-                .maxLength(maxLength)
-                .optimizer(Optimizer.of(optimizer))
+    private Way way(Model base, Adapter adapter, TrainingConfig asked, Recomputation recomputation, long limit) {
+        TrainingConfig config = asked.toBuilder()
                 .recomputation(recomputation)
                 .memoryLimit(limit)
                 .build();
         Trainer trainer = new Trainer(base, adapter, config);
-        return new Way(trainer.memoryPlan(batchSize, maxLength), trainer.largestBatchSize(maxLength));
+        return new Way(
+                trainer.memoryPlan(config.batchSize(), config.maxLength()),
+                trainer.largestBatchSize(config.maxLength()));
     }
 
-    private void print(Way kept, Way recomputed, Way chosen, int layers) {
+    private void print(Way kept, Way recomputed, Way chosen, TrainingConfig config, int layers) {
         row("", "activations kept", "computed again");
         Map<String, Long> left = TrainingReport.parts(kept.plan);
         Map<String, Long> right = TrainingReport.parts(recomputed.plan);
@@ -162,7 +135,8 @@ final class PlanCommand implements Callable<Integer> {
                         + Format.count(layers, "layer") + " again and takes " + Format.bytes(chosen.plan.total()) + "."
                 : "";
         terminal.out()
-                .println("A micro-batch of " + Format.count(batchSize, "example") + " of " + Format.count(maxLength)
+                .println("A micro-batch of " + Format.count(config.batchSize(), "example") + " of "
+                        + Format.count(config.maxLength())
                         + " tokens." + choice);
     }
 
@@ -172,12 +146,6 @@ final class PlanCommand implements Callable<Integer> {
 
     private void row(String name, String left, String right) {
         terminal.out().println(String.format("%-14s %18s %18s", name, left, right));
-    }
-
-    private static void positive(String option, int value) {
-        if (value < 1) {
-            throw new IllegalArgumentException(option + " cannot be " + value + "; it is 1 or more");
-        }
     }
 
     /** 8GiB, 8g and 8GB are 8 · 2³⁰ bytes. */

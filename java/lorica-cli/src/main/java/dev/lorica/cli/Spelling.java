@@ -42,13 +42,6 @@ final class Spelling {
         others("--text-field", "--dataset-text-field", "--text-feature");
         others("--chat-template", "--chat-template-path");
         others("--system", "--default-system", "--system-prompt");
-        others(
-                "--max-length",
-                "--max-seq-length",
-                "--max-seq-len",
-                "--cutoff-len",
-                "--sequence-len",
-                "--model-max-length");
         others("--train-on-prompt", "--train-on-prompts", "--train-on-inputs");
 
         others("--lora-r", "--lora-rank", "--rank", "--r");

@@ -235,7 +235,8 @@ final class TrainCommand implements Callable<Integer> {
         }
         training.defaultLearningRate = objective.defaultLearningRate(training.defaultLearningRate);
         training.config(
-                dataOptions.maxLength != null ? dataOptions.maxLength : DataOptions.DEFAULT_MAX_LENGTH, checkpoints);
+                dataOptions.maxLength() != null ? dataOptions.maxLength() : DataOptions.DEFAULT_MAX_LENGTH,
+                checkpoints);
         method.check(lora, training.seed());
         format = format.of(method.method());
         hub.check();
@@ -328,7 +329,7 @@ final class TrainCommand implements Callable<Integer> {
                         .stepsPerEpoch(),
                 checkpoints);
         Trainer trainer = new Trainer(base, adapter, trainingConfig, wanted)
-                .precomputeReference(objective.precomputeReference)
+                .precomputeReference(objective.precomputesReference())
                 .checkpoints(output)
                 .resume(checkpoint);
         TrainingPlan plan = trainer.plan(loaded.examples(), loaded.held());

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import dev.lorica.train.IntervalStrategy;
 import dev.lorica.train.Recomputation;
 import dev.lorica.train.Setting;
+import dev.lorica.train.SettingDefinition;
 import dev.lorica.train.TrainingConfig;
 import java.util.EnumSet;
 import java.util.List;
@@ -28,8 +29,8 @@ final class TrainingOptions extends SettingOptions {
     }
 
     @Override
-    void adapt(Setting setting, OptionSpec.Builder option) {
-        switch (setting) {
+    void adapt(SettingDefinition setting, OptionSpec.Builder option) {
+        switch ((Setting) setting) {
             case WARMUP_STEPS -> option.type(Double.class).initialValue(0.0); // may be a share
             case RECOMPUTATION -> option.arity("0..1").fallbackValue("on");
             case LEARNING_RATE -> option.initialValue(null); // follows from the objective

@@ -297,7 +297,8 @@ class MethodsTest {
         Program.run(train(output, "--feedforward-modules=down_proj"))
                 .failsWith(ExitCode.FAILED, "--feedforward-modules belongs to --method ia3");
         Program.run(train(output, "--method=bitfit", "--target-modules=q_proj"))
-                .failsWith(ExitCode.FAILED, "--target-modules and --method bitfit exclude each other");
+                .failsWith(
+                        ExitCode.FAILED, "--target-modules belongs to --method lora and ia3; --method bitfit has none");
         Program.run(train(output, "--method=bitfit", "--adapter-format=peft"))
                 .failsWith(ExitCode.FAILED, "PEFT has no such adapters");
         Program.run(train(output, "--train-layers=0"))

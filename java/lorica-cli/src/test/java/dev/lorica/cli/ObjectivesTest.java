@@ -244,7 +244,7 @@ class ObjectivesTest {
         grpo(output, null).failsWith(ExitCode.FAILED, "--objective grpo needs --reward-command");
         grpo(output, "cat", "--epsilon", "0.1")
                 .failsWith(ExitCode.FAILED, "--epsilon has no meaning without --num-iterations 2 or more");
-        grpo(output, "cat", "--reward-timeout", "0").failsWith(ExitCode.FAILED, "--reward-timeout is 0.0");
+        grpo(output, "cat", "--reward-timeout", "0").failsWith(ExitCode.FAILED, "reward timeout is 0.0");
         grpo(output, "cat", "--precompute-ref-log-probs")
                 .failsWith(ExitCode.FAILED, "--precompute-ref-log-probs has no meaning with --objective grpo");
         train(data, output, "--reward-command", "cat")

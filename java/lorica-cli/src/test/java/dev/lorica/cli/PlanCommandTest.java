@@ -88,7 +88,7 @@ class PlanCommandTest {
                 .containsPattern("computes [1-7] of 8 layers again and takes 1\\d\\d\\.\\d MiB");
         Program.run("plan", "-m", Program.model(), "--available", "much")
                 .failsWith(ExitCode.FAILED, "--available", "8GiB");
-        Program.run("plan", "-m", Program.model(), "--batch-size", "0").failsWith(ExitCode.FAILED, "--batch-size");
+        Program.run("plan", "-m", Program.model(), "--batch-size", "0").failsWith(ExitCode.FAILED, "batch size is 0");
     }
 
     private static boolean fits(String available, int batchSize) {

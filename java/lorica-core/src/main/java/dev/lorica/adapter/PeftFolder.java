@@ -183,14 +183,17 @@ final class PeftFolder {
         Map<String, Object> ranks = new LinkedHashMap<>();
         Map<String, Object> alphas = new LinkedHashMap<>();
         Set<LinearLayer> layers = new LinkedHashSet<>();
-        for (int i = 0; i < 2 * info.pairs(); i += 2) {
-            LinearLayer layer = LinearLayer.ofTensor(all, tensors.get(i).name());
-            layers.add(layer);
-            if (tensors.get(i).rows() != info.rank()) {
-                ranks.put(layer.peft(), tensors.get(i).rows());
+        for (Adapter.Tensor tensor : tensors) {
+            if (!tensor.isA()) {
+                continue;
             }
-            if (tensors.get(i).alpha() != alpha) {
-                alphas.put(layer.peft(), number(tensors.get(i).alpha()));
+            LinearLayer layer = LinearLayer.ofTensor(all, tensor.name());
+            layers.add(layer);
+            if (tensor.rows() != info.rank()) {
+                ranks.put(layer.peft(), tensor.rows());
+            }
+            if (tensor.alpha() != alpha) {
+                alphas.put(layer.peft(), number(tensor.alpha()));
             }
         }
         Map<String, Object> config = new LinkedHashMap<>();

@@ -7,10 +7,10 @@ import java.util.Map;
 /** Contrastive preference optimization, as TRL's CPOTrainer has it, with SimPO as one of its forms. */
 record Cpo(double beta, CpoLoss lossType, double gamma, double alpha, double labelSmoothing) implements Objective {
     Cpo {
-        Settings.positive("beta", beta);
-        Settings.notNegative("simpo gamma", gamma);
-        Settings.notNegative("cpo alpha", alpha);
-        Settings.share("label smoothing", labelSmoothing, 0.5);
+        ObjectiveSetting.BETA.check(beta);
+        ObjectiveSetting.SIMPO_GAMMA.check(gamma);
+        ObjectiveSetting.CPO_ALPHA.check(alpha);
+        ObjectiveSetting.LABEL_SMOOTHING.check(labelSmoothing);
     }
 
     @Override
@@ -30,7 +30,7 @@ record Cpo(double beta, CpoLoss lossType, double gamma, double alpha, double lab
         if (lossType == CpoLoss.SIMPO) {
             settings.put("simpo_gamma", gamma);
         } else {
-            settings.put("loss_type", lossType.toString());
+            settings.put("loss_type", Settings.word(lossType));
         }
         settings.put("cpo_alpha", alpha);
         if (labelSmoothing > 0) {

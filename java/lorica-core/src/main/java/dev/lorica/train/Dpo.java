@@ -11,12 +11,12 @@ import java.util.Map;
  */
 record Dpo(double beta, DpoLoss lossType, double labelSmoothing) implements Objective {
     Dpo {
-        Settings.positive("beta", beta);
-        Settings.share("label smoothing", labelSmoothing, 0.5);
+        ObjectiveSetting.BETA.check(beta);
+        ObjectiveSetting.LABEL_SMOOTHING.check(labelSmoothing);
         boolean smooths = lossType == DpoLoss.ROBUST || lossType == DpoLoss.EXO_PAIR;
         if (labelSmoothing > 0 && !smooths) {
             throw new InvalidArgumentException(
-                    "label smoothing is for the loss types robust and exo_pair, not for " + lossType);
+                    "label smoothing is for the loss types robust and exo_pair, not for " + Settings.word(lossType));
         }
         if (lossType == DpoLoss.EXO_PAIR && labelSmoothing == 0) {
             throw new InvalidArgumentException("the loss type exo_pair needs a label smoothing above 0, such as 0.001");
@@ -42,7 +42,7 @@ record Dpo(double beta, DpoLoss lossType, double labelSmoothing) implements Obje
     public Map<String, Object> settings() {
         Map<String, Object> settings = new LinkedHashMap<>();
         settings.put("beta", beta);
-        settings.put("loss_type", lossType.toString());
+        settings.put("loss_type", Settings.word(lossType));
         if (labelSmoothing > 0) {
             settings.put("label_smoothing", labelSmoothing);
         }

@@ -40,8 +40,8 @@ record Grpo(GrpoConfig config, List<RewardFunction> rewards) implements Objectiv
         Map<String, Object> settings = new LinkedHashMap<>();
         settings.put("num_generations", config.numGenerations());
         settings.put("max_completion_length", config.maxCompletionLength());
-        settings.put("loss_type", config.lossType().toString());
-        settings.put("scale_rewards", config.scaleRewards().toString());
+        settings.put("loss_type", Settings.word(config.lossType()));
+        settings.put("scale_rewards", Settings.word(config.scaleRewards()));
         if (config.beta() > 0) {
             settings.put("beta", config.beta());
         }

@@ -1,6 +1,5 @@
 package dev.lorica.train;
 
-import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import dev.lorica.train.Objective.GrpoLoss;
 import dev.lorica.train.Objective.RewardScale;
@@ -33,18 +32,17 @@ public record GrpoConfig(
     public GrpoConfig {
         Arguments.given(lossType, "lossType");
         Arguments.given(scaleRewards, "scaleRewards");
-        atLeast("num generations", numGenerations, 2);
-        atLeast("max completion length", maxCompletionLength, 1);
-        atLeast("num iterations", numIterations, 1);
-        Settings.notNegative("beta", beta);
-        Settings.share("epsilon", epsilon, 1);
-        Settings.notNegative("epsilon high", epsilonHigh);
+        ObjectiveSetting.NUM_GENERATIONS.check(numGenerations);
+        ObjectiveSetting.MAX_COMPLETION_LENGTH.check(maxCompletionLength);
+        ObjectiveSetting.NUM_ITERATIONS.check(numIterations);
+        Range.ZERO_OR_MORE.check("beta", beta);
+        ObjectiveSetting.EPSILON.check(epsilon);
+        ObjectiveSetting.EPSILON_HIGH.check(epsilonHigh);
     }
 
-    private static void atLeast(String name, int value, int least) {
-        if (value < least) {
-            throw new InvalidArgumentException(name + " is " + value + "; it must be at least " + least);
-        }
+    @SuppressWarnings("unchecked")
+    private static <T> T initial(ObjectiveSetting setting) {
+        return (T) setting.initial("grpo");
     }
 
     public static GrpoConfig defaults() {
@@ -57,15 +55,15 @@ public record GrpoConfig(
 
     /** Every setter's meaning is that of the record's component of the same name. */
     public static final class Builder {
-        private int numGenerations = 8;
-        private int maxCompletionLength = 512;
-        private double beta = 0;
-        private double epsilon = 0.2;
+        private int numGenerations = initial(ObjectiveSetting.NUM_GENERATIONS);
+        private int maxCompletionLength = initial(ObjectiveSetting.MAX_COMPLETION_LENGTH);
+        private double beta = initial(ObjectiveSetting.BETA);
+        private double epsilon = initial(ObjectiveSetting.EPSILON);
         private Double epsilonHigh;
-        private int numIterations = 1;
-        private GrpoLoss lossType = GrpoLoss.DAPO;
-        private RewardScale scaleRewards = RewardScale.GROUP;
-        private boolean maskTruncatedCompletions;
+        private int numIterations = initial(ObjectiveSetting.NUM_ITERATIONS);
+        private GrpoLoss lossType = initial(ObjectiveSetting.LOSS_TYPE);
+        private RewardScale scaleRewards = initial(ObjectiveSetting.SCALE_REWARDS);
+        private boolean maskTruncatedCompletions = initial(ObjectiveSetting.MASK_TRUNCATED_COMPLETIONS);
 
         private Builder() {}
 

@@ -7,9 +7,9 @@ import java.util.Map;
 /** Kahneman-Tversky optimization, as TRL's KTOTrainer has it. */
 record Kto(double beta, double desirableWeight, double undesirableWeight) implements Objective {
     Kto {
-        Settings.positive("beta", beta);
-        Settings.notNegative("desirable weight", desirableWeight);
-        Settings.notNegative("undesirable weight", undesirableWeight);
+        ObjectiveSetting.BETA.check(beta);
+        ObjectiveSetting.DESIRABLE_WEIGHT.check(desirableWeight);
+        ObjectiveSetting.UNDESIRABLE_WEIGHT.check(undesirableWeight);
     }
 
     @Override

@@ -5,7 +5,6 @@ import dev.lorica.data.RecordKind;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.internal.Arguments;
 import java.util.List;
-import java.util.Locale;
 import java.util.Map;
 
 /**
@@ -231,17 +230,7 @@ public interface Objective {
         /** The sum of an answer's tokens over the most that it may have: long answers are not favoured (Liu et al. 2025). */
         DR_GRPO,
         /** The mean over all tokens of a step (Yu et al. 2025). */
-        DAPO;
-
-        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
-        public static GrpoLoss of(String name) {
-            return Settings.named(GrpoLoss.class, "loss type", Arguments.given(name, "name"));
-        }
-
-        @Override
-        public String toString() {
-            return name().toLowerCase(Locale.ROOT);
-        }
+        DAPO
     }
 
     /** By what differences of rewards are divided. */
@@ -251,17 +240,7 @@ public interface Objective {
         /** The standard deviation of all answers of a step. */
         BATCH,
         /** Nothing. */
-        NONE;
-
-        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
-        public static RewardScale of(String name) {
-            return Settings.named(RewardScale.class, "scale of rewards", Arguments.given(name, "name"));
-        }
-
-        @Override
-        public String toString() {
-            return name().toLowerCase(Locale.ROOT);
-        }
+        NONE
     }
 
     /** Forms of direct preference optimization, by TRL's names. */
@@ -281,17 +260,7 @@ public interface Objective {
         /** For better answers that are worse than the model's. */
         APO_DOWN,
         /** Sigmoid of Δ per token. */
-        SIGMOID_NORM;
-
-        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
-        public static DpoLoss of(String name) {
-            return Settings.named(DpoLoss.class, "loss type", Arguments.given(name, "name"));
-        }
-
-        @Override
-        public String toString() {
-            return name().toLowerCase(Locale.ROOT);
-        }
+        SIGMOID_NORM
     }
 
     /** Forms of contrastive preference optimization, by TRL's names. */
@@ -299,16 +268,6 @@ public interface Objective {
         SIGMOID,
         HINGE,
         IPO,
-        SIMPO;
-
-        /** @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are */
-        public static CpoLoss of(String name) {
-            return Settings.named(CpoLoss.class, "loss type", Arguments.given(name, "name"));
-        }
-
-        @Override
-        public String toString() {
-            return name().toLowerCase(Locale.ROOT);
-        }
+        SIMPO
     }
 }

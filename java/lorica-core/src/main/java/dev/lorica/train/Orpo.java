@@ -9,7 +9,7 @@ import java.util.Map;
  */
 record Orpo(double beta) implements Objective {
     Orpo {
-        Settings.positive("beta", beta);
+        ObjectiveSetting.BETA.check(beta);
     }
 
     @Override

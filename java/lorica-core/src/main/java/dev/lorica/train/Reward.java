@@ -15,7 +15,7 @@ import java.util.Map;
  */
 record Reward(double centerRewardsCoefficient) implements OutputObjective {
     Reward {
-        Settings.notNegative("center rewards coefficient", centerRewardsCoefficient);
+        ObjectiveSetting.CENTER_REWARDS_COEFFICIENT.check(centerRewardsCoefficient);
     }
 
     @Override

@@ -68,7 +68,7 @@ final class RewardCommand implements RewardFunction {
                         "has not ended after " + seconds() + "; it reads a line for each answer, to the end, and writes"
                                 + " a line with a number for each");
             }
-            if (output.isDone() && output.join().length == MOST_BYTES) {
+            if (isFull(output)) {
                 throw failed("wrote more than " + (MOST_BYTES >> 20)
                         + " MiB; a line with a number is meant for each answer");
             }
@@ -118,6 +118,15 @@ final class RewardCommand implements RewardFunction {
                     }
                 },
                 RewardCommand::run);
+    }
+
+    /** Whether it wrote more than is read. What was read may come a moment after the end of the program, which it is the cause of. */
+    private static boolean isFull(CompletableFuture<byte[]> output) throws InterruptedException {
+        try {
+            return output.get(1, TimeUnit.SECONDS).length == MOST_BYTES;
+        } catch (ExecutionException | TimeoutException e) {
+            return false;
+        }
     }
 
     /** What does not want to know all may end before it has read all. */

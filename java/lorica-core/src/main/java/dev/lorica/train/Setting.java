@@ -4,14 +4,13 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import java.util.List;
 import java.util.Locale;
-import java.util.function.DoublePredicate;
 
 /**
  * The settings of a training, each with what every place that speaks of it takes from here: the builder and the checks of
  * {@link TrainingConfig}, which has a component of the same name, options of a command line, keys of a file. In the order of a help
  * text.
  */
-public enum Setting {
+public enum Setting implements SettingDefinition {
     EPOCHS(
             "epochs",
             3.0,
@@ -49,7 +48,8 @@ public enum Setting {
             SchedulerType.LINEAR,
             Range.ANY,
             "NAME",
-            "linear, cosine, cosine_with_restarts, polynomial, inverse_sqrt, warmup_stable_decay or constant. Default: %s",
+            "linear, cosine, cosine_with_restarts, polynomial, inverse_sqrt, warmup_stable_decay or constant. Default:"
+                    + " %s",
             "lr-scheduler"),
     MIN_LEARNING_RATE(
             "min-learning-rate",
@@ -198,20 +198,19 @@ public enum Setting {
             new Range(x -> x >= 0, "0 (all) or more"),
             "N",
             "Keep so many checkpoints, the newest and the best; 0: all. Default: %s"),
-    MAX_LENGTH("max-length", 1024, new Range(x -> x >= 2, "at least 2"), "N", "Tokens of an example."),
+    MAX_LENGTH(
+            "max-length",
+            1024,
+            Range.TWO_OR_MORE,
+            "N",
+            "Most tokens of one example. Default: %s, or the model's context where that is smaller.",
+            "max-seq-length",
+            "max-seq-len",
+            "cutoff-len",
+            "sequence-len",
+            "model-max-length"),
     SHUFFLE(null, true, Range.ANY, "", "Whether each epoch has an order of its own."),
     MEMORY_LIMIT(null, 0L, new Range(x -> x >= 0, "0 (what is available) or more"), "BYTES", "What the plan may use.");
-
-    /** Which numbers a setting can have, and how that is said. */
-    private record Range(DoublePredicate holds, String meant) {
-        static final Range ANY = new Range(x -> true, "");
-        static final Range ABOVE_0 = new Range(x -> x > 0, "more than 0");
-        static final Range ZERO_OR_MORE = new Range(x -> x >= 0, "0 or more");
-        static final Range ONE_OR_MORE = new Range(x -> x >= 1, "at least 1");
-        static final Range BELOW_1 = new Range(x -> x >= 0 && x < 1, "at least 0 and below 1");
-        static final Range COUNT_OR_MINUS_1 =
-                new Range(x -> x == -1 || x > 0, "at least 1, or -1 for as many as the epochs say");
-    }
 
     private final String component;
     private final String option;
@@ -240,27 +239,32 @@ public enum Setting {
         return component;
     }
 
-    /** Its name on the command line and, with {@code _}, in files: {@code batch-size}; {@code null}: it has none there. */
+    @Override
     public String option() {
         return option;
     }
 
-    /** What it is where nothing is said. */
+    @Override
+    public Class<?> type() {
+        return initial.getClass();
+    }
+
+    @Override
     public Object initial() {
         return initial;
     }
 
-    /** What stands for its value in a help text: {@code N}. */
+    @Override
     public String label() {
         return label;
     }
 
-    /** What it is for, in a sentence for a help text, which names other options in braces: {@code {epochs}}. */
+    @Override
     public String help() {
         return String.format(Locale.ROOT, help, shown(initial));
     }
 
-    /** Names that Hugging Face, PEFT, TRL, Axolotl, LLaMA-Factory and mlx-lm have for it. */
+    @Override
     public List<String> otherNames() {
         return otherNames;
     }
@@ -283,11 +287,6 @@ public enum Setting {
         if (value == null) {
             throw new InvalidArgumentException(component + " is null");
         }
-        if (value instanceof Number number
-                && !(Double.isFinite(number.doubleValue()) && range.holds.test(number.doubleValue()))
-                && range != Range.ANY) {
-            throw new InvalidArgumentException(
-                    name().toLowerCase(Locale.ROOT).replace('_', ' ') + " is " + value + "; it must be " + range.meant);
-        }
+        range.check(name().toLowerCase(Locale.ROOT).replace('_', ' '), value);
     }
 }

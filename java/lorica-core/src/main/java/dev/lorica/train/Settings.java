@@ -9,20 +9,6 @@ import java.util.Map;
 final class Settings {
     private Settings() {}
 
-    static double positive(String name, double value) {
-        if (!(value > 0) || Double.isInfinite(value)) {
-            throw new InvalidArgumentException(name + " is " + value + "; it must be more than 0");
-        }
-        return value;
-    }
-
-    static double notNegative(String name, double value) {
-        if (!(value >= 0) || Double.isInfinite(value)) {
-            throw new InvalidArgumentException(name + " is " + value + "; it must be 0 or more");
-        }
-        return value;
-    }
-
     static double finite(String name, double value) {
         if (!Double.isFinite(value)) {
             throw new InvalidArgumentException(name + " is " + value + "; it must be a number");
@@ -30,22 +16,23 @@ final class Settings {
         return value;
     }
 
-    static double share(String name, double value, double most) {
-        if (!(value >= 0 && value < most)) {
-            throw new InvalidArgumentException(name + " is " + value + "; it must be at least 0 and less than " + most);
-        }
-        return value;
+    /** As it is written: of a constant its name in lower case, of a number no more digits than there are. */
+    static String word(Object value) {
+        return value instanceof Enum<?> constant
+                ? constant.name().toLowerCase(Locale.ROOT)
+                : String.valueOf(value).replaceFirst("\\.0$", "");
     }
 
-    static <E extends Enum<E>> E named(Class<E> type, String what, String name) {
-        Map<String, E> all = new LinkedHashMap<>();
-        for (E value : type.getEnumConstants()) {
-            all.put(value.toString(), value);
+    /** The constant of this name. */
+    static Enum<?> named(Class<? extends Enum<?>> type, String what, String name) {
+        Map<String, Enum<?>> all = new LinkedHashMap<>();
+        for (Enum<?> value : type.getEnumConstants()) {
+            all.put(word(value), value);
         }
-        E found = all.get(name.toLowerCase(Locale.ROOT).replace('-', '_'));
+        Enum<?> found = all.get(name.toLowerCase(Locale.ROOT).replace('-', '_'));
         if (found == null) {
             throw new InvalidArgumentException(
-                    "no " + what + " is called \"" + name + "\"; there are " + String.join(", ", all.keySet()));
+                    what + " is \"" + name + "\"; there are " + String.join(", ", all.keySet()));
         }
         return found;
     }

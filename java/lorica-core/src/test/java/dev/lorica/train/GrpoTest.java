@@ -10,7 +10,6 @@ import dev.lorica.data.Batch;
 import dev.lorica.data.DataRecord;
 import dev.lorica.exceptions.RewardException;
 import dev.lorica.train.Objective.GrpoLoss;
-import dev.lorica.train.Objective.RewardScale;
 import dev.lorica.train.RewardFunction.Completion;
 import java.io.IOException;
 import java.io.InputStream;
@@ -90,12 +89,14 @@ class GrpoTest {
         return GrpoConfig.builder()
                 .numGenerations(golden.get("generations").asInt())
                 .maxCompletionLength(golden.get("max_completion_length").asInt())
-                .lossType(GrpoLoss.of(settings.get("loss_type").asText()))
+                .lossType(ObjectiveSetting.LOSS_TYPE.parsed(
+                        "grpo", settings.get("loss_type").asText()))
                 .beta(settings.get("beta").asDouble())
                 .epsilon(settings.get("epsilon_low").asDouble())
                 .epsilonHigh(settings.get("epsilon_high").asDouble())
                 .numIterations(settings.get("iterations").asInt())
-                .scaleRewards(RewardScale.of(settings.get("scale_rewards").asText()))
+                .scaleRewards(ObjectiveSetting.SCALE_REWARDS.parsed(
+                        "grpo", settings.get("scale_rewards").asText()))
                 .maskTruncatedCompletions(
                         settings.get("mask_truncated_completions").asBoolean())
                 .build();
@@ -187,7 +188,8 @@ class GrpoTest {
         assertThatThrownBy(() -> Objective.grpo(GrpoConfig.defaults(), NOTHING, NOTHING))
                 .hasMessageContaining("the same name");
         assertThatThrownBy(() -> NOTHING.weighted(Double.NaN)).hasMessageContaining("reward weight is NaN");
-        assertThatThrownBy(() -> GrpoLoss.of("cispo")).hasMessageContaining("there are grpo, bnpo, dr_grpo, dapo");
+        assertThatThrownBy(() -> ObjectiveSetting.LOSS_TYPE.parsed("grpo", "cispo"))
+                .hasMessageContaining("there are grpo, bnpo, dr_grpo, dapo");
         assertThat(Objective.grpo(GrpoConfig.builder().beta(0.1).build(), NOTHING.weighted(2))
                         .inWords())
                 .isEqualTo("grpo (num_generations 8, max_completion_length 512, loss_type dapo, scale_rewards group,"

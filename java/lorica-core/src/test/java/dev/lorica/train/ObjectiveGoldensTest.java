@@ -17,8 +17,6 @@ import dev.lorica.data.Dataset;
 import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
 import dev.lorica.data.TokenizedDataset;
-import dev.lorica.train.Objective.CpoLoss;
-import dev.lorica.train.Objective.DpoLoss;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.ArrayList;
@@ -78,13 +76,18 @@ class ObjectiveGoldensTest {
         double smoothing = settings.path("label_smoothing").asDouble();
         return switch (name.split("_")[0]) {
             case "dpo" ->
-                Objective.dpo(beta, DpoLoss.of(settings.get("loss_type").asText()), smoothing);
+                Objective.dpo(
+                        beta,
+                        ObjectiveSetting.LOSS_TYPE.parsed(
+                                "dpo", settings.get("loss_type").asText()),
+                        smoothing);
             case "orpo" -> Objective.orpo(beta);
             case "simpo" -> Objective.simpo(beta, settings.get("simpo_gamma").asDouble());
             case "cpo" ->
                 Objective.cpo(
                         beta,
-                        CpoLoss.of(settings.get("loss_type").asText()),
+                        ObjectiveSetting.LOSS_TYPE.parsed(
+                                "cpo", settings.get("loss_type").asText()),
                         0,
                         settings.get("cpo_alpha").asDouble(),
                         smoothing);

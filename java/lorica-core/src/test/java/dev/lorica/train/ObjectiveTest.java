@@ -122,9 +122,11 @@ class ObjectiveTest {
         assertThatThrownBy(() -> Objective.dpo(0.1, DpoLoss.SIGMOID, 0.1)).hasMessageContaining("robust");
         assertThatThrownBy(() -> Objective.dpo(0.1, DpoLoss.EXO_PAIR, 0)).hasMessageContaining("label smoothing");
         assertThatThrownBy(() -> Objective.dpo(0.1, DpoLoss.ROBUST, 0.5)).hasMessageContaining("less than 0.5");
-        assertThatThrownBy(() -> DpoLoss.of("sigmoidal")).hasMessageContaining("there are sigmoid, hinge, ipo");
+        assertThatThrownBy(() -> ObjectiveSetting.LOSS_TYPE.parsed("dpo", "sigmoidal"))
+                .hasMessageContaining("there are sigmoid, hinge, ipo");
         assertThatThrownBy(() -> Objective.simpo(2, -1)).hasMessageContaining("simpo gamma");
-        assertThat(Objective.dpo(0.1, DpoLoss.of("apo-zero"), 0).inWords())
+        assertThat(Objective.dpo(0.1, ObjectiveSetting.LOSS_TYPE.parsed("dpo", "apo-zero"), 0)
+                        .inWords())
                 .isEqualTo("dpo (beta 0.1, loss_type apo_zero)");
     }
 
