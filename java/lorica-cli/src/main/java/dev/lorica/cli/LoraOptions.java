@@ -47,9 +47,9 @@ final class LoraOptions {
             split = ",",
             description =
                     "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names"
-                        + " for them, all-linear, or default: what PEFT adapts where none are named; or a regular"
-                        + " expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its"
-                        + " feed-forward modules")
+                            + " for them, all-linear, or default: what PEFT adapts where none are named; or a regular"
+                            + " expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its"
+                            + " feed-forward modules")
     List<String> targetModules = new ArrayList<>();
 
     @OfMethod(Method.LORA)

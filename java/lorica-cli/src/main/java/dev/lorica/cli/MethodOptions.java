@@ -29,10 +29,10 @@ final class MethodOptions {
             paramLabel = "NAME",
             description =
                     "What is trained: lora, full (the model's own weights; the result is a model too), ia3 (factors of"
-                        + " what goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two"
-                        + " once lorica merge has folded them in. prompt-tuning: embeddings in front of every text;"
-                        + " p-tuning: the same out of a small network, which is trained; prefix-tuning: keys and"
-                        + " values in front of every text. Default: ${DEFAULT-VALUE}")
+                            + " what goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two"
+                            + " once lorica merge has folded them in. prompt-tuning: embeddings in front of every text;"
+                            + " p-tuning: the same out of a small network, which is trained; prefix-tuning: keys and"
+                            + " values in front of every text. Default: ${DEFAULT-VALUE}")
     String method = "lora";
 
     @OfMethod(Method.IA3)

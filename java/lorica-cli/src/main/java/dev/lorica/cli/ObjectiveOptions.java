@@ -56,10 +56,10 @@ final class ObjectiveOptions extends SettingOptions {
             paramLabel = "NAME",
             description =
                     "sft: answers are learned. dpo, orpo, simpo, cpo: of two answers the better is preferred; data"
-                        + " have chosen and rejected, and a prompt that may also be in both. kto: good answers are"
-                        + " preferred; data have a prompt, a completion and a label. reward: pairs teach a reward"
-                        + " model, which judges answers. grpo: answers that the model draws itself get rewards; data"
-                        + " have prompts alone. Default: ${DEFAULT-VALUE}")
+                            + " have chosen and rejected, and a prompt that may also be in both. kto: good answers are"
+                            + " preferred; data have a prompt, a completion and a label. reward: pairs teach a reward"
+                            + " model, which judges answers. grpo: answers that the model draws itself get rewards; data"
+                            + " have prompts alone. Default: ${DEFAULT-VALUE}")
     String name = "sft";
 
     @Option(

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
@@ -92,6 +93,22 @@ class NewcomerTest {
                 .contains("template \"chatml\" does not show tools");
         Files.writeString(tools, "{}");
         Program.run(chat).failsWith(ExitCode.FAILED, "is not a JSON list of tools");
+    }
+
+    @Test
+    void aModelThatDoesNotSayHowItsTextsAreSplitIsWarnedAbout() throws IOException {
+        String key = "tokenizer.ggml.pre";
+        String bytes = Files.readString(Path.of(Program.model()), StandardCharsets.ISO_8859_1);
+        assertThat(bytes).containsOnlyOnce(key);
+        Path silent = Files.writeString(
+                folder.resolve("silent.gguf"), bytes.replace(key, "tokenizer.ggml.prx"), StandardCharsets.ISO_8859_1);
+        String warning = "warning: " + silent + " does not say how its texts are split (" + key + ")";
+        assertThat(Program.run("generate", "-m", silent.toString(), "-p", "It is", "-n", "1")
+                        .succeeds()
+                        .err())
+                .contains(warning);
+        assertThat(Program.run("info", silent.toString()).succeeds().err()).contains(warning);
+        assertThat(Program.run("info", Program.model()).succeeds().err()).doesNotContain("warning");
     }
 
     @Test
