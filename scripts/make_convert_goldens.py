@@ -7,6 +7,8 @@ saves it, and the logits of TOKENS that it computes with it.
     pip install torch==2.13.0 transformers==5.18.0 peft==0.21.0 gguf==0.19.0     # Python 3.11
     scripts/make_convert_goldens.py
     scripts/make_convert_goldens.py --peft     # the adapters alone, on the models that are there
+    scripts/make_convert_goldens.py --greedy   # greedy.json alone, of the models that are there
+    scripts/make_convert_goldens.py --keys     # defaults.json alone: what transformers' classes take for a key that is not in config.json
 
 Converted, each must give the model.gguf of the same name in native/tests/data/model_goldens.
 """
@@ -29,9 +31,10 @@ import make_family_goldens as models
 
 DATA = models.REPOSITORY / "java/lorica-core/src/test/resources/convert"
 N_PROMPTS, N_GREEDY, CLEAR = 5, 8, 0.02
-# What the release of llama.cpp that the Java tests run computes as transformers does: it has no window of Llama's and Phi-3's.
-IN_LLAMA_CPP = ["gpt2", "llama_biases", "llama_yarn", "qwen2", "qwen2_yarn", "granite", "falcon_7b", "falcon_40b", "gptneox",
-                "gptneox_serial", "gemma", "gemma3", "olmo2", "phi4_mini"]
+# What the release of llama.cpp that the Java tests run computes as transformers does: it has no window of Llama's, Phi-3's and
+# OLMo's, none of mistral3, qwen3 and smollm3, and a gemma2 only with as many layers as published ones have.
+IN_LLAMA_CPP = ["gpt2", "llama_biases", "llama_yarn", "qwen2", "qwen2_yarn", "granite", "falcon_7b", "falcon_40b",
+                "gptneox", "gptneox_serial", "gemma", "gemma3", "olmo2", "phi4_mini"]
 TOKENS = [1, 40, 52, 33, 80, 17, 64, 9, 71, 28]  # as FamilyTest has them
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
@@ -86,7 +89,7 @@ def greedy(case, model, folder):
              for prompt, row, is_clear in zip(prompts, ids, clear) if is_clear}
     found = dict(list(found.items())[:N_PROMPTS])
     assert len(set(found.values())) >= 2, (case.name, found)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "greedy.json").write_text(json.dumps(found, indent=1))
 
 
@@ -199,21 +202,47 @@ def encoder(name, folder):
     print(name, sorted(path.name for path in folder.iterdir()))
 
 
+def defaults(folder):
+    """By the folders that are there: what transformers takes for each key of the class, should the config.json not have it."""
+    known = {}
+    for path in sorted(folder.glob("*/config.json")):
+        config = json.loads(path.read_text())
+        cls = getattr(transformers, config["architectures"][0]).config_class
+        known[path.parent.name] = {}
+        for key in sorted(set(config) | set(cls().to_dict())):
+            try:
+                without = cls.from_dict({other: value for other, value in config.items() if other != key}).to_dict()
+                known[path.parent.name][key] = without.get(key)
+            except Exception as error:  # the rest fits no default
+                print(path.parent.name, key, type(error).__name__)
+    (folder / "defaults.json").write_text(json.dumps(known, sort_keys=True).replace("}, ", "},\n") + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Writes Hugging Face folders for the tests of conversion.")
     parser.add_argument("--output", type=Path, default=DATA)
     parser.add_argument("--peft", action="store_true", help="the adapters alone")
+    parser.add_argument("--greedy", action="store_true", help="the continuations alone")
+    parser.add_argument("--keys", action="store_true", help="the defaults of transformers' configurations alone")
     parser.add_argument("names", nargs="*", help="of models (default: all)")
     arguments = parser.parse_args()
+    if arguments.keys:
+        defaults(arguments.output)
+        return
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for name in HEADS if not arguments.peft else ():
+    for name in HEADS if not arguments.peft and not arguments.greedy else ():
         if not arguments.names or name in arguments.names:
             encoder(name, arguments.output / name)
     for case in models.CASES:
         if case.method != "lora" or arguments.names and case.name not in arguments.names:
             continue
         folder = arguments.output / case.name
+        if arguments.greedy:
+            if case.name in IN_LLAMA_CPP:
+                greedy(case, case.model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval(), folder)
+                print(case.name)
+            continue
         if arguments.peft:
             if case.n_vocab != len(models.TOKENS) and case.name not in FOLDERS:
                 peft_adapter(case, folder)
@@ -234,6 +263,7 @@ def main():
         else:
             continue
         print(case.name, sorted(path.name for path in folder.iterdir()))
+    defaults(arguments.output)
 
 
 if __name__ == "__main__":

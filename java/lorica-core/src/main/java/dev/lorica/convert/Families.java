@@ -79,7 +79,12 @@ final class Families {
             decoder.tensors.present("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias");
         }
         decoder.write(1e-6, 10000, false);
-        // llama.cpp knows no window of Llama's; Lorica reads it.
+        // llama.cpp knows no window of Llama's; Lorica reads it. Mistral's class has one where a configuration says
+        // nothing.
+        boolean isMistral = config.json().path("architectures").path(0).asText().equals("MistralForCausalLM");
+        if (isMistral && !config.json().has("sliding_window")) {
+            layout.set("attention.sliding_window", 4096);
+        }
         window(config, layout);
         config.harmless("max_window_layers");
     }
@@ -90,6 +95,9 @@ final class Families {
         decoder.tensors.as("llama");
         Rope rope = decoder.write(1e-5, 1e6, false);
         JsonNode told = config.node("rope_parameters");
+        if (told.isMissingNode() && !config.has("rope_scaling")) {
+            config.refuse("rope_parameters is missing");
+        }
         if (told.hasNonNull("llama_4_scaling_beta")) {
             layout.set("attention.temperature_scale", rope.number("llama_4_scaling_beta"));
         }
@@ -155,11 +163,7 @@ final class Families {
         Rope rope = Rope.of(config, 10000);
         int dims = (int) (shape.headDim() * rope.partialFactor(1));
         int context = config.positive("max_position_embeddings");
-        int original = config.positive(
-                "original_max_position_embeddings",
-                config.node("rope_parameters")
-                        .path("original_max_position_embeddings")
-                        .asInt(context));
+        int original = config.positive("original_max_position_embeddings", 4096);
         if (Set.of("longrope", "su", "yarn").contains(rope.type())) { // Phi-3 calls it by all three names
             rope.writeLongRope(layout, dims, context, original);
         } else {
@@ -229,7 +233,9 @@ final class Families {
                     + embedding + " features");
         }
         boolean twoNorms = grouped && config.positive("num_ln_in_parallel_attn", 2) == 2;
-        config.harmless("num_ln_in_parallel_attn");
+        if (!grouped) {
+            config.only("num_ln_in_parallel_attn", 1);
+        }
         int context = config.positive("max_position_embeddings", 2048);
         layout.set("context_length", context)
                 .set("tensor_data_layout", "jploski")
@@ -298,12 +304,13 @@ final class Families {
         Decoder decoder = new Decoder(config, layout.architecture("gemma2"), shape);
         decoder.gemma(true);
         decoder.write(1e-6, 10000, true);
-        if (config.has("attn_logit_softcapping")) {
-            layout.set("attn_logit_softcapping", config.number("attn_logit_softcapping", 0));
-        }
-        if (config.has("final_logit_softcapping")) {
-            layout.set("final_logit_softcapping", config.number("final_logit_softcapping", 0));
-        }
+        // A file without the keys is read as if it had these, so that there is no way to write that there are none.
+        Map.of("attn_logit_softcapping", 50.0, "final_logit_softcapping", 30.0).forEach((key, usual) -> {
+            if (config.json().path(key).isNull()) {
+                config.refuse(key + " is null");
+            }
+            layout.set(key, config.number(key, usual));
+        });
         layout.set("attention.sliding_window", config.positive("sliding_window", 4096));
         scale(config, layout, shape);
         boolean[] sliding = slidingLayers(config, shape.layers(), 2);
@@ -343,9 +350,7 @@ final class Families {
         }
         Rope local = Rope.of(config, "sliding_attention", "rope_local_base_freq", 10000);
         if (config.node("rope_parameters").has("sliding_attention")) {
-            if (!local.type().equals("default")) {
-                config.refuse("RoPE scaling of type \"" + JsonFiles.shown(local.type()) + "\" of layers with a window");
-            }
+            local.refuseScaling("layers with a window");
             layout.set("rope.freq_base_swa", local.base());
         } else {
             layout.set("rope.freq_base_swa", config.number("rope_local_base_freq", 10000));
@@ -382,10 +387,14 @@ final class Families {
         decoder.write(1e-5, 500000, false);
         layout.set("attention.sliding_window", config.positive("sliding_window", 4096))
                 .set("attention.sliding_window_pattern", slidingLayers(config, decoder.shape.layers(), 4));
-        JsonNode sliding = config.node("rope_parameters").path("sliding_attention");
-        if (!sliding.path("rope_type").asText("default").equals("default")) {
-            config.refuse(
-                    "RoPE scaling of type " + JsonFiles.shown(sliding.path("rope_type")) + " of layers with a window");
+        Rope local = Rope.of(config, "sliding_attention", "rope_theta", 500000);
+        if (config.node("rope_parameters").has("sliding_attention")) {
+            local.refuseScaling("layers with a window");
+            double base = Rope.of(config, 500000).base();
+            if (local.base() != base) {
+                config.refuse(
+                        "the RoPE's base is " + local.base() + " in layers with a window and " + base + " in others");
+            }
         }
     }
 

@@ -2,6 +2,7 @@ package dev.lorica.convert;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.exceptions.FileFormatException;
+import java.util.Iterator;
 import java.util.Set;
 import java.util.TreeSet;
 
@@ -25,6 +26,12 @@ final class Rope {
     static Rope of(HuggingFaceConfig config, String layers, String baseKey, double defaultBase) {
         JsonNode told = config.has("rope_parameters") ? config.node("rope_parameters") : config.node("rope_scaling");
         if (told.has("full_attention") || told.has("sliding_attention")) {
+            for (Iterator<String> keys = told.fieldNames(); keys.hasNext(); ) {
+                String key = keys.next();
+                if (!Set.of("full_attention", "sliding_attention").contains(key)) {
+                    config.refuse("the RoPE's " + JsonFiles.shown(key) + " is " + JsonFiles.shown(told.path(key)));
+                }
+            }
             told = told.path(layers);
         }
         double otherwise = config.number(baseKey, defaultBase);
@@ -54,6 +61,17 @@ final class Rope {
         return config.number(told.path(key), "the RoPE's " + key);
     }
 
+    /** Of layers whose rotations no file can scale. */
+    void refuseScaling(String where) {
+        if (!type().equals("default")) {
+            config.refuse("RoPE scaling of type \"" + JsonFiles.shown(type()) + "\" of " + where);
+        }
+        if (told.hasNonNull("partial_rotary_factor") && partialFactor(1) != 1) {
+            config.refuse("the RoPE's partial_rotary_factor is " + partialFactor(1) + " of " + where);
+        }
+        known();
+    }
+
     /** Dimensions, base and scaling. Nothing is sized by `dims` that no tensor has. */
     void writeTo(Layout layout, int dims, int contextLength) {
         layout.set("rope.dimension_count", dims).set("rope.freq_base", base);
@@ -79,7 +97,7 @@ final class Rope {
                 .set("rope.freq_base", base)
                 .set("rope.scaling.type", "longrope")
                 .set("rope.scaling.original_context_length", originalLength);
-        double stretch = (double) contextLength / originalLength;
+        double stretch = told.hasNonNull("factor") ? number("factor") : (double) contextLength / originalLength;
         double attention = told.hasNonNull("attention_factor")
                 ? number("attention_factor")
                 : stretch <= 1 ? 1 : Math.sqrt(1 + Math.log(stretch) / Math.log(originalLength));

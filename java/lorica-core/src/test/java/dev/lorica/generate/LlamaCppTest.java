@@ -1,7 +1,6 @@
 package dev.lorica.generate;
 
 import static org.assertj.core.api.Assertions.assertThat;
-import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -14,15 +13,12 @@ import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.convert.ModelFiles;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Random;
-import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -43,10 +39,7 @@ class LlamaCppTest {
 
     @Test
     void llamaCppContinuesPromptsWithOurAdapterAsWeDo() throws Exception {
-        assumeTrue(System.getProperty("os.name").equals("Linux"), "its binding brings a library for Linux");
-        assumeTrue(
-                List.of("amd64", "x86_64").contains(System.getProperty("os.arch")),
-                "its binding's library is for x86_64");
+        LlamaCpp.assumeItRuns();
         List<String> prompts = prompts();
         List<Continuation> ours = new ArrayList<>();
         List<Continuation> plain = new ArrayList<>();
@@ -68,11 +61,13 @@ class LlamaCppTest {
         }
 
         // The same weights without blocks: this release of llama.cpp repacks Q4_0 when it loads it, and crashes when it
-        // then
-        // loads any adapter; with blocks it would round what goes into a product to 8 bits, too.
+        // then loads any adapter; with blocks it would round what goes into a product to 8 bits, too.
         Path base = folder.resolve("f32.gguf");
         ModelFiles.quantize(TestModels.austen(), base, "F32", 0);
-        List<String> theirs = llamaCpp(base, folder.resolve(Adapter.FILE_NAME), prompts);
+        LlamaCpp.Request request = new LlamaCpp.Request(
+                base.toString(), folder.resolve(Adapter.FILE_NAME).toString(), prompts, NEW_TOKENS);
+        List<String> theirs = LlamaCpp.answer(folder, List.of(request)).get(0).texts();
+        assertThat(theirs).hasSameSizeAs(prompts);
 
         int clear = 0;
         int changed = 0;
@@ -89,47 +84,6 @@ class LlamaCppTest {
         }
         assertThat(clear).as("prompts whose continuation is clear").isGreaterThanOrEqualTo(ENOUGH);
         assertThat(changed).as("of these, changed by the adapter").isGreaterThanOrEqualTo(ENOUGH * 3 / 4);
-    }
-
-    private List<String> llamaCpp(Path model, Path adapter, List<String> prompts)
-            throws IOException, InterruptedException {
-        Path input = folder.resolve("prompts.json");
-        Path output = folder.resolve("texts.json");
-        JSON.writeValue(input.toFile(), prompts);
-        Path log = folder.resolve("llama.cpp.log");
-        Process process = new ProcessBuilder(
-                        Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                        "-cp",
-                        System.getProperty("java.class.path"),
-                        LlamaCpp.class.getName(),
-                        model.toString(),
-                        adapter.toString(),
-                        input.toString(),
-                        output.toString(),
-                        Integer.toString(NEW_TOKENS))
-                .redirectErrorStream(true)
-                .redirectOutput(log.toFile())
-                .start();
-        boolean ended = process.waitFor(5, TimeUnit.MINUTES);
-        if (!ended) {
-            process.destroyForcibly();
-        }
-        assertThat(ended && process.exitValue() == 0).as(() -> tail(log)).isTrue();
-        List<String> texts = new ArrayList<>();
-        for (JsonNode text : JSON.readTree(output.toFile())) {
-            texts.add(text.asText());
-        }
-        assertThat(texts).hasSameSizeAs(prompts);
-        return texts;
-    }
-
-    private static String tail(Path log) {
-        try {
-            List<String> lines = Files.readAllLines(log, StandardCharsets.ISO_8859_1);
-            return String.join("\n", lines.subList(Math.max(0, lines.size() - 20), lines.size()));
-        } catch (IOException e) {
-            return e.toString();
-        }
     }
 
     private static Continuation continuation(Model model, Adapter adapter, String prompt) {
