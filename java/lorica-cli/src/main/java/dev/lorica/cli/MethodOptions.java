@@ -65,7 +65,7 @@ final class MethodOptions {
     @Option(
             names = "--num-virtual-tokens",
             paramLabel = "N",
-            description = "prompt-tuning, p-tuning, prefix-tuning: so many of them. Default: twenty")
+            description = "prompt-tuning, p-tuning, prefix-tuning: so many of them. If not given, 20.")
     Integer virtualTokens;
 
     @OfMethod(Method.PROMPT_TUNING)

@@ -92,7 +92,7 @@ class UsageTest {
 
     @Test
     void defaultsWrittenOutInTheHelpAreTheRealOnes() {
-        Pattern number = Pattern.compile("Default: ([-+.0-9e]+)$");
+        Pattern number = Pattern.compile("Default: ([-+]?[0-9]*\\.?[0-9]+(?:e[-+]?[0-9]+)?)$");
         int checked = 0;
         for (CommandLine command :
                 LoricaCli.commandLine(Terminal.system()).getSubcommands().values()) {

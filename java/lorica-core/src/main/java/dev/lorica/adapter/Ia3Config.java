@@ -12,8 +12,8 @@ import java.util.List;
  */
 public record Ia3Config(List<String> targetModules, List<String> feedforwardModules) implements AdapterConfig {
     public Ia3Config {
-        targetModules = Arguments.all(targetModules, "targetModules");
-        feedforwardModules = Arguments.all(feedforwardModules, "feedforwardModules");
+        targetModules = TargetModules.split(Arguments.all(targetModules, "targetModules"));
+        feedforwardModules = TargetModules.split(Arguments.all(feedforwardModules, "feedforwardModules"));
     }
 
     /** PEFT's own modules. */

@@ -103,7 +103,7 @@ public record LoraConfig(
         Arguments.given(init, "init");
         Arguments.given(bias, "bias");
         modulesToSave = Arguments.all(modulesToSave, "modulesToSave");
-        targetModules = Arguments.all(targetModules, "targetModules");
+        targetModules = TargetModules.split(Arguments.all(targetModules, "targetModules"));
         excludeModules = Arguments.all(excludeModules, "excludeModules");
         layersToTransform = Arguments.all(layersToTransform, "layersToTransform");
         rankPattern = Arguments.all(rankPattern, "rankPattern");

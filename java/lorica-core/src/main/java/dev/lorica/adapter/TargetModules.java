@@ -74,6 +74,16 @@ final class TargetModules {
         return String.join(",", names);
     }
 
+    /** Each name by itself, of those too that stand together with commas between them. */
+    static List<String> split(List<String> targets) {
+        List<String> names = new ArrayList<>();
+        for (String target : targets) {
+            boolean several = target.matches("[\\w.:-]+(\\s*,\\s*[\\w.:-]+)+");
+            names.addAll(several ? List.of(target.split("\\s*,\\s*")) : List.of(target));
+        }
+        return List.copyOf(names);
+    }
+
     /** Whether it is a regular expression, as no name has such signs. */
     private static boolean isPattern(String target) {
         return !target.matches("[\\w.:-]*");
