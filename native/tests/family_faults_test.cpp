@@ -209,10 +209,12 @@ private:
                 if (reader.residual == out) reader.residual = in;
             }
             if (p.output == out) p.output = in;
+            p.values[static_cast<size_t>(out.id)] = p[in];  // another name of what comes in
             erase(p);
         });
     }
 
+    // The node, which no value names as its maker any more.
     void erase(Program & program) const {
         program.nodes.erase(program.nodes.begin() + static_cast<ptrdiff_t>(node_));
         for (ValueInfo & value : program.values)
