@@ -34,7 +34,7 @@ N_PROMPTS, N_GREEDY, CLEAR = 5, 8, 0.02
 # What the release of llama.cpp that the Java tests run computes as transformers does: it has no window of Llama's, Phi-3's and
 # OLMo's, none of mistral3, qwen3 and smollm3, and a gemma2 only with as many layers as published ones have.
 IN_LLAMA_CPP = ["gpt2", "llama_biases", "llama_yarn", "qwen2", "qwen2_yarn", "granite", "falcon_7b", "falcon_40b",
-                "gptneox", "gptneox_serial", "gemma", "gemma3", "olmo2", "phi4_mini"]
+                "gptneox", "gptneox_serial", "gemma", "gemma2", "gemma3", "olmo2", "phi4_mini"]
 TOKENS = [1, 40, 52, 33, 80, 17, 64, 9, 71, 28]  # as FamilyTest has them
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 

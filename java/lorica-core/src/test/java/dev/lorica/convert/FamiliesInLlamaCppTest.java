@@ -3,7 +3,9 @@ package dev.lorica.convert;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import com.fasterxml.jackson.core.type.TypeReference;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.ModelConfig;
@@ -20,10 +22,14 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.TreeMap;
+import java.util.function.BiFunction;
+import java.util.function.Consumer;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -33,10 +39,10 @@ import org.junit.jupiter.params.provider.ValueSource;
 /**
  * Models of transformers, converted here and run by llama.cpp itself: it continues prompts as transformers does
  * (scripts/make_convert_goldens.py), and with an adapter on every linear layer as Lorica does. Of every family that this release
- * computes: it has neither {@link #UNKNOWN} nor the windows of Llama's layout (Mistral 7B v0.1), of Phi-3 and of OLMo 3, and ends
- * the process at a Gemma 2 that has not as many layers as one of the published ones. GPT-2 has a copy of its embedding as output:
- * without one this release does not load it ("could not load model from given file path"), and with one it does. Newer releases
- * take the embedding.
+ * computes: it has neither {@link #UNKNOWN} nor the windows of Llama's layout (Mistral 7B v0.1), of Phi-3 and of OLMo 3. GPT-2 has
+ * a copy of its embedding as output: without one this release does not load it ("could not load model from given file path"), and
+ * with one it does. Newer releases take the embedding. It ends the process at a Gemma 2 that has not as many layers as one of the
+ * published ones, so that ours gets layers that add nothing.
  */
 class FamiliesInLlamaCppTest {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -54,6 +60,7 @@ class FamiliesInLlamaCppTest {
             "gptneox",
             "gptneox_serial",
             "gemma",
+            "gemma2",
             "gemma3",
             "olmo2");
     private static final List<String> UNKNOWN = List.of("mistral3", "qwen3", "smollm3");
@@ -78,7 +85,13 @@ class FamiliesInLlamaCppTest {
         for (String name : KNOWN) {
             List<String> prompts = new ArrayList<>(expected(name).keySet());
             Path model = folder.resolve(name + ".gguf");
-            HuggingFaceConverter.convert(name.equals("gpt2") ? withOutput(source(name)) : source(name), model, "F32");
+            Path source =
+                    switch (name) {
+                        case "gpt2" -> withOutput(source(name));
+                        case "gemma2" -> withPublishedLayers(source(name));
+                        default -> source(name);
+                    };
+            HuggingFaceConverter.convert(source, model, "F32");
             Path adapter = Files.createDirectory(folder.resolve(name));
             OURS.put(name, adapted(model, prompts, adapter));
             names.add(name);
@@ -153,21 +166,71 @@ class FamiliesInLlamaCppTest {
 
     /** The folder with a head of its own, which is a copy of the embedding. */
     private static Path withOutput(Path source) throws IOException {
-        Path target = Files.createDirectories(folder.resolve("source"));
+        return changed(
+                source,
+                config -> config.put("tie_word_embeddings", false),
+                (name, values) -> name.equals("transformer.wte.weight")
+                        ? Map.of(name, values, "lm_head.weight", values)
+                        : Map.of(name, values));
+    }
+
+    /**
+     * A Gemma 2 with the 26 layers of the published 2B: those added are copies whose post-norms multiply by 1 + weight = 0. The scale
+     * of attention is that of the head's size, the only one that llama.cpp has for it; the weights of q make up for that.
+     */
+    private static Path withPublishedLayers(Path source) throws IOException {
+        int layers = 26, headSize = 16;
+        JsonNode original = JSON.readTree(source.resolve("config.json").toFile());
+        int own = original.get("num_hidden_layers").intValue();
+        double q = Math.sqrt(headSize / original.get("query_pre_attn_scalar").doubleValue());
+        return changed(
+                source,
+                config -> {
+                    config.put("num_hidden_layers", layers).put("query_pre_attn_scalar", headSize);
+                    ArrayNode kinds = config.putArray("layer_types");
+                    for (int i = 0; i < layers; i++) {
+                        kinds.add(i % 2 == 0 ? "sliding_attention" : "full_attention");
+                    }
+                },
+                (name, values) -> {
+                    Map<String, float[]> tensors = new TreeMap<>();
+                    tensors.put(name, name.contains("q_proj") ? times(values, q) : values);
+                    String first = "model.layers.0.";
+                    for (int i = own; i < layers && name.startsWith(first); i++) {
+                        String copy = "model.layers." + i + "." + name.substring(first.length());
+                        boolean closes = name.matches(".*post_(attention|feedforward)_layernorm.*");
+                        float[] nothing = new float[values.length];
+                        Arrays.fill(nothing, -1);
+                        tensors.put(copy, closes ? nothing : values);
+                    }
+                    return tensors;
+                });
+    }
+
+    private static float[] times(float[] values, double factor) {
+        float[] product = new float[values.length];
+        for (int i = 0; i < values.length; i++) {
+            product[i] = (float) (factor * values[i]);
+        }
+        return product;
+    }
+
+    /** A copy of the folder; {@code tensors} gives what becomes of a tensor: itself, others of the same shape. */
+    private static Path changed(
+            Path source, Consumer<ObjectNode> change, BiFunction<String, float[], Map<String, float[]>> tensors)
+            throws IOException {
+        Path target = Files.createDirectories(folder.resolve("source-" + source.getFileName()));
         for (String file : List.of("generation_config.json", "tokenizer.model", "tokenizer_config.json")) {
             Files.copy(source.resolve(file), target.resolve(file));
         }
         ObjectNode config =
                 (ObjectNode) JSON.readTree(source.resolve("config.json").toFile());
-        JSON.writeValue(target.resolve("config.json").toFile(), config.put("tie_word_embeddings", false));
+        change.accept(config);
+        JSON.writeValue(target.resolve("config.json").toFile(), config);
         try (SafetensorsFile weights = SafetensorsFile.open(source.resolve("model.safetensors"))) {
             SafetensorsWriter writer = new SafetensorsWriter().metadata("format", "pt");
-            weights.tensors().forEach((name, tensor) -> {
-                writer.add(name, tensor.shape(), () -> weights.read(tensor));
-                if (name.equals("transformer.wte.weight")) {
-                    writer.add("lm_head.weight", tensor.shape(), () -> weights.read(tensor));
-                }
-            });
+            weights.tensors().forEach((name, tensor) -> tensors.apply(name, weights.read(tensor))
+                    .forEach((to, values) -> writer.add(to, tensor.shape(), () -> values)));
             writer.write(target.resolve("model.safetensors"));
         }
         return target;
