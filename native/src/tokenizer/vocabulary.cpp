@@ -224,9 +224,8 @@ void Vocabulary::load_rules(const GgufFile & file) {
             pre = file.find_string(key_of("pre")).value_or("");
             if (pre.empty()) {
                 pre = "default";
-                log(LORICA_LOG_WARN, file.path(), ": ", key_of("pre"),
-                    " is missing; text is split by the rules of \"default\", "
-                    "which are not this model's perhaps: convert the model again");
+                log(LORICA_LOG_WARN, file.path(), " does not say how its texts are split (", key_of("pre"),
+                    "): it is done by the rules of \"default\", which may not be this model's; convert the model again");
             }
             const PreTokenizer pre_tokenizer = PreTokenizer::named(file, pre);
             ignore_merges = pre_tokenizer.ignores_merges();

@@ -2,6 +2,7 @@
 @SuppressWarnings("module")
 module dev.lorica.engine {
     requires transitive org.bytedeco.javacpp;
+    requires org.slf4j;
 
     exports dev.lorica.exceptions;
     exports dev.lorica.internal to

@@ -1,15 +1,12 @@
 package dev.lorica.cli;
 
-import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.GgufFile;
 import dev.lorica.hub.Hub;
 import dev.lorica.hub.HubConfig;
 import dev.lorica.hub.HubListener;
 import dev.lorica.hub.HubName;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
-import java.util.Map;
 import java.util.function.BiFunction;
 
 /** Models and adapters that options name, downloaded first where the name is one on the hub. */
@@ -17,39 +14,15 @@ final class HubFiles {
     /** What options say that take such names. */
     static final String OR_HUB = ", or hf:OWNER/REPO[@REVISION][:FILE] on Hugging Face's hub";
 
-    private static final String PRE_TOKENIZER = "tokenizer.ggml.pre";
-
     private HubFiles() {}
 
     static Path model(Terminal terminal, Path path) {
-        Path file = local(terminal, path, Hub::model, Misnamed.What.MODEL);
-        warnAbout(terminal, file);
-        return file;
-    }
-
-    /** What is wrong with a model's file that can be loaded all the same. */
-    private static void warnAbout(Terminal terminal, Path model) {
-        if (model == null || !Files.isRegularFile(model)) {
-            return;
-        }
-        try (GgufFile file = GgufFile.open(model)) {
-            Map<String, String> metadata = file.metadata(0);
-            if ("\"gpt2\"".equals(metadata.get("tokenizer.ggml.model")) && !metadata.containsKey(PRE_TOKENIZER)) {
-                terminal.err()
-                        .println("warning: " + model + " does not say how its texts are split (" + PRE_TOKENIZER
-                                + "): it is done by the rules of \"default\", which may not be this model's; convert the"
-                                + " model again");
-            }
-        } catch (LoricaException e) {
-            return; // whoever loads it says it better
-        }
+        return local(terminal, path, Hub::model, Misnamed.What.MODEL);
     }
 
     /** A model, or the file or folder of an adapter. */
     static Path modelOrAdapter(Terminal terminal, Path path) {
-        Path file = local(terminal, path, Hub::model, Misnamed.What.MODEL_OR_ADAPTER);
-        warnAbout(terminal, file);
-        return file;
+        return local(terminal, path, Hub::model, Misnamed.What.MODEL_OR_ADAPTER);
     }
 
     static Path adapter(Terminal terminal, Path path) {

@@ -180,6 +180,7 @@ public final class LoricaCli implements Callable<Integer> {
                 .setExecutionStrategy(parsed -> {
                     terminal.useJson(has(parsed, "--json"));
                     WrongUsage.refuseTwice(parsed);
+                    LogLines.to(terminal);
                     return new CommandLine.RunLast().execute(parsed);
                 })
                 .setParameterExceptionHandler(LoricaCli::wrongUsage)

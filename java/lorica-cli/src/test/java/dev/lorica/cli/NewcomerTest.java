@@ -102,13 +102,33 @@ class NewcomerTest {
         assertThat(bytes).containsOnlyOnce(key);
         Path silent = Files.writeString(
                 folder.resolve("silent.gguf"), bytes.replace(key, "tokenizer.ggml.prx"), StandardCharsets.ISO_8859_1);
+        Path texts = Files.writeString(folder.resolve("texts.txt"), "It is a truth universally acknowledged. ".repeat(200));
         String warning = "warning: " + silent + " does not say how its texts are split (" + key + ")";
         assertThat(Program.run("generate", "-m", silent.toString(), "-p", "It is", "-n", "1")
                         .succeeds()
                         .err())
-                .contains(warning);
-        assertThat(Program.run("info", silent.toString()).succeeds().err()).contains(warning);
-        assertThat(Program.run("info", Program.model()).succeeds().err()).doesNotContain("warning");
+                .containsOnlyOnce(warning);
+        assertThat(Program.run("eval", "-m", silent.toString(), "--text", texts.toString())
+                        .succeeds()
+                        .err())
+                .containsOnlyOnce(warning);
+        assertThat(Program.run("generate", "-m", Program.model(), "-p", "It is", "-n", "1")
+                        .succeeds()
+                        .err())
+                .doesNotContain("warning");
+    }
+
+    @Test
+    void aKeyOfAModelThatIsNotObeyedIsWarnedAbout() throws IOException {
+        String key = "general.description";
+        String bytes = Files.readString(Path.of(Program.model()), StandardCharsets.ISO_8859_1);
+        assertThat(bytes).containsOnlyOnce(key);
+        Path odd = Files.writeString(
+                folder.resolve("odd.gguf"), bytes.replace(key, "llama.attention.odd"), StandardCharsets.ISO_8859_1);
+        assertThat(Program.run("generate", "-m", odd.toString(), "-p", "It is", "-n", "1")
+                        .succeeds()
+                        .err())
+                .containsOnlyOnce("warning: " + odd + ": metadata key llama.attention.odd is unknown and not obeyed");
     }
 
     @Test

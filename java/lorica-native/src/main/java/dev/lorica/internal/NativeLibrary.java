@@ -59,6 +59,7 @@ public final class NativeLibrary {
         Loader.load(dev.lorica.internal.c.Lorica.class);
         dev.lorica.internal.c.Lorica.lorica_set_thread_limit(
                 Runtime.getRuntime().availableProcessors());
+        NativeLog.start();
         unpackGpuLibrary();
     }
 
