@@ -24,7 +24,7 @@ Each case is a folder of three GGUF files:
                   yarn_log_multiplier m, (1 + 0.1 ln(factor)) / (1 + 0.1 m ln(factor)); of LongRoPE it is all there is. phi3 has
                   only sequences that take the short factors, phi4_mini (original_context_length 4) only such that take
                   the long ones.
-    adapter.gguf  a LoRA in llama.cpp's layout, or lorica's DoRA, IA3, BitFit, full or prompt; A, B, magnitudes, factors, norms and biases
+    adapter.gguf  a LoRA (of PiSSA with its frozen half) in llama.cpp's layout, or lorica's DoRA, IA3, BitFit, full, prompt or bottleneck; A, B, magnitudes, factors, norms and biases
                   are random, so that every gradient is there to be seen
     golden.gguf   no model: a container of arrays (see `golden` below) and of the settings of the training
 
@@ -52,6 +52,7 @@ import transformers
 from gguf import GGMLQuantizationType as Type
 from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.activations import get_activation
 
 import lorica_tensors
 
@@ -86,8 +87,11 @@ class Case:
     target_modules: str | list[str]
     use_rslora: bool = False
     use_dora: bool = False
+    pissa: bool = False  # A and B begin as PEFT's principal parts of W, and are moved from there
     method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit), everything (full), or a prompt (prompt_tuning, p_tuning)
     feedforward_modules: list[str] | None = None
+    placement: str = "houlsby"  # of a bottleneck
+    non_linearity: str = "swish"
     n_head: int = 4
     n_head_kv: int = 2
     head_dim: int = 16
@@ -155,7 +159,7 @@ CASES = [
 
 # ---- families ----
 
-PROMPTS = ("prompt_tuning", "p_tuning", "prefix_tuning")  # what has no order of rows
+PROMPTS = ("prompt_tuning", "p_tuning", "prefix_tuning", "bottleneck")  # what has no order of rows
 WINDOW = 6
 DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
@@ -306,6 +310,14 @@ CASES += [
     replace(gpt2("encoded_prompt_gpt2"), method="p_tuning"),
     replace(family("prefix_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="prefix_tuning"),
     replace(gpt2("prefix_gpt2"), method="prefix_tuning"),
+    Case("pissa_q4_0", 7, Type.Q4_0, Type.Q8_0, rank=4, alpha=8, target_modules="all-linear", pissa=True, n_layer=1,
+         tied=True, learning_rate=5e-3, weight_decay=0.1, batches=[[Sequence(11, trained_from=2), Sequence(7)], [Sequence(9)]]),
+    replace(gpt2("pissa_gpt2"), target_modules=["c_attn", "mlp.c_proj"], pissa=True, use_rslora=True),
+    replace(family("houlsby_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="bottleneck"),
+    replace(gpt2("houlsby_gpt2"), method="bottleneck", non_linearity="gelu_new"),
+    replace(family("pfeiffer_llama", "llama", "Llama", attention_bias=True, num_key_value_heads=2), method="bottleneck",
+            placement="pfeiffer", non_linearity="relu"),
+    replace(gpt2("pfeiffer_gpt2"), method="bottleneck", placement="pfeiffer", non_linearity="gelu"),
     # A LoRA on the output head: with layers, on a tied head under a cap, and alone.
     replace(family("head_qwen2", "qwen2", "Qwen2", rope=DEFAULT_ROPE | {"rope_theta": 1e6}),
             target_modules=["q_proj", "down_proj", "lm_head"]),
@@ -420,12 +432,16 @@ def make_adapter(case, model, folder):
     """Writes adapter.gguf and returns the model with the same adapter in PEFT, and its parameters by GGUF name."""
     model = get_peft_model(model, LoraConfig(
         r=case.rank, lora_alpha=case.alpha, target_modules=case.target_modules, use_rslora=case.use_rslora,
-        use_dora=case.use_dora, fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM"))
+        use_dora=case.use_dora, fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM",
+        init_lora_weights="pissa" if case.pissa else True))
+    times = 2 if case.pissa else 1  # a second half takes away what the first began as
     writer = gguf.GGUFWriter(folder / "adapter.gguf", case.arch)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "dora" if case.use_dora else "lora")
     # The program that loads it scales by alpha / r; rsLoRA means alpha / sqrt(r).
-    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, case.alpha * (np.sqrt(case.rank) if case.use_rslora else 1))
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, times * case.alpha * (np.sqrt(case.rank) if case.use_rslora else 1))
+    if case.pissa:
+        writer.add_bool("lorica.frozen_half", True)
 
     rng = np.random.default_rng(100 + case.seed)
     parameters = {}
@@ -437,13 +453,18 @@ def make_adapter(case, model, folder):
             if half == "lora_magnitude_vector":
                 # About as PEFT starts it, the norms of W's rows.
                 values = parameter.numpy() * (1 + 0.1 * rng.standard_normal(parameter.shape)).astype(np.float32)
+            elif case.pissa:
+                values = parameter.numpy() + (0.02 * rng.standard_normal(parameter.shape)).astype(np.float32)
             else:
                 # A as PEFT starts it, B a fifth of that size.
                 size = {"lora_A": 1.0, "lora_B": 0.2}[half] / np.sqrt(3 * parameter.shape[1])
                 values = (size * rng.standard_normal(parameter.shape)).astype(np.float32)
-            parameter.copy_(torch.from_numpy(values))
             full_name = f"{ggml_name(case, base + '.weight')}.{half.lower()}"
             parameters[full_name] = parameter
+            start = parameter.numpy().copy()
+            parameter.copy_(torch.from_numpy(values))
+            if case.pissa:
+                values = np.concatenate([values, start] if half == "lora_A" else [values, -start], 0 if half == "lora_A" else 1)
             writer.add_tensor(full_name, in_lora_order(case, full_name, values))
     write(writer)
     return model, parameters
@@ -462,11 +483,17 @@ def make_other_adapter(case, model, folder):
     elif case.method == "p_tuning":
         model = get_peft_model(model, PromptEncoderConfig(
             num_virtual_tokens=3, encoder_hidden_size=24, task_type="CAUSAL_LM"))
+    elif case.method == "bottleneck":
+        model.requires_grad_(False)
+        add_bottlenecks(case, model)
     else:
         model.requires_grad_(False)
     writer = gguf.GGUFWriter(folder / "adapter.gguf", case.arch)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, case.method)
+    if case.method == "bottleneck":
+        writer.add_string("lorica.bottleneck.placement", case.placement)
+        writer.add_string("lorica.bottleneck.non_linearity", case.non_linearity)
     rng = np.random.default_rng(100 + case.seed)
     parameters = {}
     with torch.no_grad():
@@ -484,6 +511,12 @@ def make_other_adapter(case, model, folder):
                 if not parameter.requires_grad:
                     continue
                 full_name = "prefix"
+            elif case.method == "bottleneck":
+                if not parameter.requires_grad:
+                    continue
+                parts = name.split(".")
+                layer, branch = parts[2], "attn" if "attention_adapters" in parts else "ffn"
+                full_name = f"blk.{layer}.{branch}_adapter_{'down' if 'adapter_down' in parts else 'up'}.{parts[-1]}"
             elif case.method == "p_tuning":
                 if not parameter.requires_grad:
                     continue
@@ -493,7 +526,7 @@ def make_other_adapter(case, model, folder):
             else:
                 parameter.requires_grad_(True)
                 full_name = ggml_name(case, name)
-            size = 0.2 if parameter.ndim == 1 or case.method == "ia3" else 0.02
+            size = 0.2 if parameter.ndim == 1 or case.method in ("ia3", "bottleneck") else 0.02
             parameter.add_(torch.from_numpy((size * rng.standard_normal(parameter.shape)).astype(np.float32)))
             parameters[full_name] = parameter
             values = parameter.detach().numpy()
@@ -507,6 +540,56 @@ def make_other_adapter(case, model, folder):
             writer.add_tensor("prompt_embeddings", model.get_prompt(1)[0].numpy())
     write(writer)
     return model, parameters
+
+
+class Bottleneck(torch.nn.Module):
+    """up(act(down(x))), with the names of AdapterHub's modules."""
+
+    def __init__(self, case, n_embd, width):
+        super().__init__()
+        self.adapter_down = torch.nn.Sequential(torch.nn.Linear(n_embd, width), get_activation(case.non_linearity))
+        self.adapter_up = torch.nn.Linear(width, n_embd)
+        self.enabled = True
+        for parameter in self.parameters():
+            torch.nn.init.zeros_(parameter)
+
+    def forward(self, x):
+        return self.adapter_up(self.adapter_down(x)) if self.enabled else torch.zeros_like(x)
+
+
+def add_bottlenecks(case, model):
+    """As AdapterHub computes them (Houlsby: double_seq_bn, Pfeiffer: seq_bn) in models whose norms come before the branches.
+    model.disable_adapter() is as PEFT's."""
+    adapters = []
+
+    def bottleneck():
+        adapters.append(Bottleneck(case, case.config.hidden_size, 5))
+        return adapters[-1]
+
+    def behind_branch(adapter):  # the branch's output, before it is added to the stream
+        def hook(module, arguments, output):
+            first = output[0] if isinstance(output, tuple) else output
+            first = first + adapter(first)
+            return (first, *output[1:]) if isinstance(output, tuple) else first
+        return hook
+
+    layers = model.transformer.h if case.arch == "gpt2" else model.model.layers
+    for layer in layers:
+        if case.placement == "houlsby":
+            layer.attention_adapters = bottleneck()
+            (layer.attn if case.arch == "gpt2" else layer.self_attn).register_forward_hook(behind_branch(layer.attention_adapters))
+        layer.output_adapters = bottleneck()
+        (layer.mlp if case.placement == "houlsby" else layer).register_forward_hook(behind_branch(layer.output_adapters))
+
+    @contextlib.contextmanager
+    def disable_adapter():
+        for adapter in adapters:
+            adapter.enabled = False
+        yield
+        for adapter in adapters:
+            adapter.enabled = True
+
+    model.disable_adapter = disable_adapter
 
 
 def prefix_parts(case, values):
@@ -661,7 +744,7 @@ def golden(case, folder):
     with torch.no_grad():
         logits = [run(model, tokens).logits[0] for tokens in first.tokens]
         writer.add_tensor("logits", torch.cat(logits).numpy())
-        is_base = case.method in ("bitfit", "full")  # it was trained itself
+        is_base = case.method in ("bitfit", "full") or case.pissa  # it was changed itself
         base = make_model(case, folder) if is_base else model
         with contextlib.nullcontext() if is_base else model.disable_adapter():
             writer.add_tensor("base_logits", torch.stack([run(base, x).logits[0, -1] for x in first.tokens]).numpy())

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "generate/context.h"
+#include "gguf/dequantize.h"
 #include "gguf/gguf_file.h"
 #include "support/expect_error.h"
 #include "support/training.h"
@@ -42,6 +43,8 @@ const Setting settings[] = {
     {"Prompt", Method::prompt_tuning, "", ""},
     {"EncodedPrompt", Method::p_tuning, "", ""},
     {"Prefix", Method::prefix_tuning, "", ""},
+    {"Houlsby", Method::bottleneck, "houlsby", "swish"},
+    {"Pfeiffer", Method::bottleneck, "pfeiffer", "gelu"},  // relu has no derivative at 0, where steps may reach
 };
 const std::string families[] = {"grouped_heads_f32", "gpt2",       "qwen2", "qwen3",          "gemma2", "gemma3",
                                 "falcon_7b",         "falcon_40b", "phi3",  "gptneox_serial", "olmo2",  "llama_biases"};
@@ -56,6 +59,13 @@ AdapterConfig config_of(const Setting & setting) {
     config.frozen = setting.frozen;
     config.bias = setting.bias;
     config.n_virtual_tokens = 3;
+    if (setting.method == Method::bottleneck) {
+        config.target_modules.clear();
+        config.feedforward_modules.clear();
+        config.bottleneck_size = 5;
+        config.pfeiffer = setting.targets == "pfeiffer";
+        config.non_linearity = non_linearity_of(setting.feedforward);
+    }
     if (setting.method == Method::lora) {
         config.rank = 2;
         config.alpha = 2;
@@ -198,6 +208,17 @@ TEST_P(AdapterMethodsTest, ACacheAFileAndAMergedModelGiveTheLossesOfTraining) {
         expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("cannot be folded into a model"),
                      [&] { merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2}); });
         expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("has no strength"), [&] { adapter->set_scale_factor(0.5); });
+        return;
+    }
+    if (adapter->bottlenecks()) {
+        expect_error(LORICA_ERROR_UNSUPPORTED, HasSubstr("a bottleneck cannot be folded into a model"),
+                     [&] { merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2}); });
+        const std::vector<Adapter::Part> half{{adapter, 0.5}};
+        const std::vector<float> halfway = token_losses(model, Adapter::stack(model, half), batch);
+        EXPECT_NE(halfway, losses);
+        EXPECT_NE(halfway, base);
+        adapter->set_scale_factor(0);
+        expect_near(token_losses(model, adapter, batch), base, 1e-5);
         return;
     }
     merge_model(*model, adapter.get(), dir_ / "merged.gguf", {"F32", 2});
@@ -502,6 +523,168 @@ TEST(LoraOnHead, SumsAndChangingAdaptersAreDecodedAsTheyAreTrained) {
     EXPECT_NE(logits(own), bare);
     changing.set_adapters({});
     EXPECT_EQ(logits(changing), bare);
+}
+
+AdapterConfig pissa_config() {
+    AdapterConfig config;
+    config.rank = 4;
+    config.alpha = 8;
+    config.init = LoraInit::pissa;
+    return config;
+}
+
+// y = x M^T or, transposed, x M of M[rows, cols].
+std::vector<double> product(const std::vector<double> & m, int64_t rows, int64_t cols, const std::vector<double> & x,
+                            bool transposed = false) {
+    std::vector<double> y(static_cast<size_t>(transposed ? cols : rows));
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < cols; ++c) {
+            const double value = m[static_cast<size_t>(r * cols + c)];
+            y[static_cast<size_t>(transposed ? c : r)] += value * x[static_cast<size_t>(transposed ? r : c)];
+        }
+    }
+    return y;
+}
+
+double length(const std::vector<double> & x) {
+    return std::sqrt(std::inner_product(x.begin(), x.end(), x.begin(), 0.0));
+}
+
+// What is left of W has nothing in common with A and B, and no part that is larger than the smallest of theirs.
+TEST(Pissa, BeginsAsThePrincipalPartsOfTheWeightsAndTakesThemAway) {
+    for (const std::string family : {"tied_output_q4_0", "gpt2"}) {
+        const auto model = load(model_of(family), "cpu", Dtype::f32);
+        for (const int32_t iterations : {0, 12}) {
+            AdapterConfig config = pissa_config();
+            config.pissa_iterations = iterations;
+            const auto adapter = Adapter::create(model, config);
+            EXPECT_FALSE(adapter->has_effect());
+            EXPECT_EQ(adapter->n_trained() * 2, adapter->n_params());
+            const Batch batch = batch_for(*model);
+            expect_near(token_losses(model, adapter, batch), token_losses(model, nullptr, batch), 1e-5);
+            for (const LoraPair & pair : adapter->pairs()) {
+                EXPECT_EQ(pair.rank, 8);
+                const TensorView & view = *model->file().find_tensor(pair.base_name);
+                std::vector<float> w(static_cast<size_t>(view.n_elements()));
+                dequantize_row(view.type, view.data, w.data(), view.n_elements());
+                std::vector<double> left(w.begin(), w.end());
+                const std::vector<float> a = adapter->read(pair.a), b = adapter->read(pair.b);
+                const double scale = adapter->own_scale(pair);
+                EXPECT_EQ(scale, 2);
+                double smallest = 0;
+                for (int64_t r = 0; r < 4; ++r) {
+                    const std::vector<double> right(a.begin() + r * pair.in, a.begin() + (r + 1) * pair.in);
+                    for (int64_t o = 0; o < pair.out; ++o) {
+                        for (int64_t i = 0; i < pair.in; ++i)
+                            left[static_cast<size_t>(o * pair.in + i)] -=
+                                scale * b[static_cast<size_t>(o * pair.rank + r)] * right[static_cast<size_t>(i)];
+                    }
+                    smallest = scale * length(right) * length(right);
+                }
+                std::vector<double> x(static_cast<size_t>(pair.in));
+                for (int64_t r = 0; r < 4; ++r) {
+                    std::copy(a.begin() + r * pair.in, a.begin() + (r + 1) * pair.in, x.begin());
+                    EXPECT_LE(length(product(left, pair.out, pair.in, x)), 2e-3 * smallest * length(x))
+                        << pair.base_name << " " << r;
+                }
+                for (size_t i = 0; i < x.size(); ++i) x[i] = random_normal(3, i);
+                double size = 0;
+                for (int turn = 0; turn < 60; ++turn) {
+                    const std::vector<double> y = product(left, pair.out, pair.in, x);
+                    size = length(y) / length(x);
+                    x = product(left, pair.out, pair.in, y, true);
+                }
+                EXPECT_LE(size, smallest * 1.001) << pair.base_name;
+            }
+        }
+    }
+}
+
+// PEFT's principal parts: A and B are the same up to a sign of each, which their product does not have.
+TEST(Pissa, BeginsAsInPeft) {
+    for (const std::string name : {"pissa_q4_0", "pissa_gpt2"}) {
+        const auto model = load(model_of(name), "cpu", Dtype::f32);
+        const auto peft =
+            Adapter::load(model, LORICA_REPOSITORY "/native/tests/data/model_goldens/" + name + "/adapter.gguf");
+        EXPECT_TRUE(peft->config().frozen_half);
+        AdapterConfig config = pissa_config();
+        config.rank = static_cast<int32_t>(peft->pairs().front().rank / 2);
+        config.use_rslora = name == "pissa_gpt2";
+        config.alpha = config.use_rslora ? 4 : 8;
+        const auto adapter = Adapter::create(model, config);
+        for (const LoraPair & theirs : peft->pairs()) {
+            const LoraPair & ours = *adapter->find(theirs.layer, theirs.linear);
+            const auto taken_away = [](const Adapter & of, const LoraPair & pair) {
+                const std::vector<float> a = of.read(pair.a), b = of.read(pair.b);
+                std::vector<float> sum(static_cast<size_t>(pair.out * pair.in));
+                for (int64_t o = 0; o < pair.out; ++o) {
+                    for (int64_t r = pair.rank / 2; r < pair.rank; ++r) {
+                        for (int64_t i = 0; i < pair.in; ++i)
+                            sum[static_cast<size_t>(o * pair.in + i)] += static_cast<float>(of.own_scale(pair)) *
+                                                                         b[static_cast<size_t>(o * pair.rank + r)] *
+                                                                         a[static_cast<size_t>(r * pair.in + i)];
+                    }
+                }
+                return sum;
+            };
+            EXPECT_LE(relative_error(taken_away(*adapter, ours), taken_away(*peft, theirs)), 1e-3) << theirs.base_name;
+        }
+    }
+}
+
+TEST(Pissa, SecondHalvesStayWhileTheFirstLearnAndARunGoesOnInTheVeryBytes) {
+    const auto model = load(model_of("tied_output_q4_0"), "cpu", Dtype::bf16);
+    const TempDir dir;
+    for (const Optimizer optimizer : {Optimizer::adamw, Optimizer::adamw_8bit}) {
+        SessionConfig settings = session_config();
+        settings.optimizer = optimizer;
+        const auto run = [&](bool stops) {
+            auto adapter = Adapter::create(model, pissa_config());
+            const auto start = Adapter::create(model, pissa_config());
+            auto session = std::make_unique<Session>(adapter, settings);
+            double first = 0, last = 0;
+            for (int step = 0; step < 6; ++step) {
+                if (stops && step == 3) {
+                    session->save_state(dir / "state");
+                    session.reset();
+                    adapter->save(dir / "adapter.gguf");
+                    adapter = Adapter::load(model, dir / "adapter.gguf");
+                    session = std::make_unique<Session>(adapter, settings);
+                    session->load_state(dir / "state");
+                }
+                const LossSum loss = session->forward_backward(batch_for(*model).view());
+                (step == 0 ? first : last) = loss.loss_sum;
+                session->optimizer_step({0.005, 0.1, 1.0 / static_cast<double>(loss.n_trained), 1});
+            }
+            EXPECT_LT(last, first);
+            EXPECT_TRUE(adapter->has_effect());
+            for (const LoraPair & pair : adapter->pairs()) {
+                const std::vector<float> a = adapter->read(pair.a), b = adapter->read(pair.b);
+                const std::vector<float> a0 = start->read(pair.a), b0 = start->read(pair.b);
+                bool is_kept = true;
+                for (size_t i = a.size() / 2; i < a.size(); ++i) is_kept = is_kept && a[i] == a0[i];
+                for (size_t i = 0; i < b.size(); ++i) is_kept = is_kept && (i % 8 < 4 || b[i] == b0[i]);
+                EXPECT_TRUE(is_kept) << pair.base_name;
+                EXPECT_NE(a, a0);
+                EXPECT_NE(b, b0);
+            }
+            adapter->save(dir / "trained.gguf");
+            return bytes_of(dir / "trained.gguf");
+        };
+        EXPECT_EQ(run(false), run(true));
+    }
+}
+
+TEST(Pissa, WhatItCannotBeIsSaidInOneLine) {
+    const auto model = load(model_of("grouped_heads_f32"), "cpu", Dtype::f32);
+    AdapterConfig config = pissa_config();
+    config.dropout = 0.1f;
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("init pissa cannot have dropout"),
+                 [&] { Adapter::create(model, config); });
+    config.dropout = 0;
+    config.rank = 33;
+    expect_error(LORICA_ERROR_INVALID_ARGUMENT, HasSubstr("rank 33 is more than blk.0.attn_k.weight [32, 64] has"),
+                 [&] { Adapter::create(model, config); });
 }
 
 TEST(AdapterMethods, AFactorOfZeroKeepsItsGradient) {

@@ -328,8 +328,13 @@ LORICA_API const char * lorica_model_label(const lorica_model * model, int32_t i
 typedef struct lorica_adapter lorica_adapter;
 
 typedef enum lorica_lora_init {
-    LORICA_LORA_INIT_DEFAULT = 0, /* A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: PEFT's init_lora_weights=True */
-    LORICA_LORA_INIT_GAUSSIAN = 1 /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
+    LORICA_LORA_INIT_DEFAULT = 0,  /* A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: PEFT's init_lora_weights=True */
+    LORICA_LORA_INIT_GAUSSIAN = 1, /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
+    LORICA_LORA_INIT_PISSA = 2 /* PiSSA (Meng et al. 2024): with W = U S V^T, A = sqrt(S_r / scale) V_r^T and B = U_r
+                                  sqrt(S_r / scale), PEFT's "pissa". W is not changed: what A and B began as is taken
+                                  away by a second half of each pair, [A; A0] and [B, -B0], that is not trained. So the
+                                  adapter has twice the rank and twice the alpha (with rsLoRA sqrt(2) of it) that were
+                                  asked for, and is a LoRA for the model as it is; after training too. No dropout. */
 } lorica_lora_init;
 
 typedef enum lorica_method {
@@ -347,10 +352,22 @@ typedef enum lorica_method {
                                        limit; positions count them. It has no scale and is merged into no model. */
     LORICA_METHOD_P_TUNING = 5, /* P-tuning (Liu et al. 2021): the same, and the embeddings come out of a small network
                                   that is trained, with encoder_hidden_size, as PEFT's PromptEncoder with MLP */
-    LORICA_METHOD_PREFIX_TUNING = 6 /* prefix tuning (Li & Liang 2021): trained keys and values of n_virtual_tokens in
+    LORICA_METHOD_PREFIX_TUNING = 6, /* prefix tuning (Li & Liang 2021): trained keys and values of n_virtual_tokens in
                                        front of every text, of each layer its own, as PEFT's without projection: keys
                                        are not rotated any more, and positions count them. Otherwise as a prompt. */
+    LORICA_METHOD_BOTTLENECK = 7 /* bottleneck adapters: up(act(down(x))) of linear layers with biases, [size, n_embd]
+                                    and [n_embd, size], behind the branches of each layer. down begins as U(-1/sqrt(in),
+                                    1/sqrt(in)), all else as 0: AdapterHub's "mam_adapter". Not of granite; merged into
+                                    no model. */
 } lorica_method;
+
+/* Where a bottleneck adapter stands. f is what a branch of a layer, attention or feed-forward, adds to the stream x. */
+typedef enum lorica_bottleneck_placement {
+    LORICA_BOTTLENECK_HOULSBY = 0, /* Houlsby et al. 2019, AdapterHub's "double_seq_bn": x + f + up(act(down(f))), of
+                                      both branches */
+    LORICA_BOTTLENECK_PFEIFFER = 1 /* Pfeiffer et al. 2020, "seq_bn": s + up(act(down(s))) with s = x + f of the
+                                      feed-forward; where a norm follows s, down reads what it gives */
+} lorica_bottleneck_placement;
 
 /* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
 typedef enum lorica_trained_biases {
@@ -369,7 +386,7 @@ typedef struct lorica_adapter_params {
                         trained element per row of W and begins as |W|; the norm is a constant to the gradient,
                         as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
     lorica_lora_init init;
-    uint64_t seed;               /* the same seed gives the same A on every device and platform */
+    uint64_t seed;               /* the same seed gives the same A on every device and platform, but with PiSSA */
     const char * target_modules; /* comma-separated names of linear layers, Hugging Face's (q_proj, c_attn, mlp.c_proj)
                                     or GGUF's (attn_q, attn_qkv): those that end so, from a dot on; full names such as
                                     blk.3.attn_q; the output head by its own, lm_head or output; "all-linear"
@@ -400,6 +417,12 @@ typedef struct lorica_adapter_params {
     const int32_t * virtual_ids; /* prompt tuning [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL:
                                     N(0, 1) by the seed */
     int32_t encoder_hidden_size; /* P-tuning; 0: that of the embeddings */
+    int32_t pissa_iterations;    /* of the search for the principal parts of a weight, PEFT's "pissa_niter_N"; 0: until
+                                    they are found. Then devices differ in A and B by rounding. */
+    int32_t bottleneck_size;     /* bottlenecks: how wide they are, up to n_embd */
+    lorica_bottleneck_placement bottleneck_placement;
+    const char *
+        non_linearity; /* bottlenecks: AdapterHub's "relu", "swish", "gelu", "gelu_new" or "tanh"; NULL: relu */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
@@ -421,6 +444,11 @@ typedef struct lorica_adapter_info {
     int32_t n_outputs;        /* of its classifier; 0: it has none */
     const char * problem;     /* as it was made with; owned by the adapter */
     int32_t n_virtual_tokens; /* in front of every text */
+    bool frozen_half;         /* the second half of each rank is not trained, see LORICA_LORA_INIT_PISSA; n_params does
+                                 not count it */
+    int32_t bottleneck_size;  /* of bottlenecks; 0: these are none */
+    lorica_bottleneck_placement bottleneck_placement;
+    const char * non_linearity; /* of bottlenecks; "" where these are none */
 } lorica_adapter_info;
 
 /* What output i of its classifier is called, owned by the adapter; NULL where it has no name, or i is out of range. */
@@ -444,9 +472,9 @@ LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * ada
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3", "bitfit", "full", "prompt_tuning" and "p_tuning", and a LoRA with tensors that were trained whole,
- * "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old
- * file then stays as it was. */
+ * "ia3", "bitfit", "full", "prompt_tuning", "p_tuning", "prefix_tuning" and "bottleneck", and a LoRA with tensors that
+ * were trained whole, "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs.
+ * Errors: IO; the old file then stays as it was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
 LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "adapter/principal.h"
 #include "adapter/targets.h"
 #include "common/error.h"
 #include "common/random.h"
@@ -94,7 +95,9 @@ void Adapter::allocate() {
 }
 
 const LoraPair * Adapter::find(int32_t layer, int16_t linear) const {
-    const int32_t i = by_layer_[static_cast<size_t>(layer)][static_cast<size_t>(linear)];
+    const std::vector<int32_t> & of_layer = by_layer_[static_cast<size_t>(layer)];
+    if (static_cast<size_t>(linear) >= of_layer.size()) return nullptr;  // of a bottleneck
+    const int32_t i = of_layer[static_cast<size_t>(linear)];
     return i < 0 ? nullptr : &pairs_[static_cast<size_t>(i)];
 }
 
@@ -130,7 +133,12 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
         fail(LORICA_ERROR_INVALID_ARGUMENT, "dropout is ", config.dropout, "; it must be at least 0 and below 1");
     }
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
-    for (const Target & target : targets) adapter->add_pair(target.layer, target.linear, target.rank, target.alpha);
+    if (config.init == LoraInit::pissa) adapter->double_ranks();
+    for (const Target & target : targets) {
+        const double factor = adapter->config_.alpha / config.alpha;
+        const int64_t rank = target.rank * (adapter->config_.frozen_half ? 2 : 1);
+        adapter->add_pair(target.layer, target.linear, rank, target.alpha * factor);
+    }
     adapter->add_magnitudes();
     adapter->add_beside_lora();
     adapter->allocate();
@@ -143,10 +151,11 @@ std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, con
 // PEFT: kaiming_uniform_(A, a=sqrt(5)) is U(-1/sqrt(in), 1/sqrt(in)); "gaussian" is N(0, (1/r)^2). B stays zero. m =
 // |W_o|: the adapter changes nothing at first.
 void Adapter::initialize() {
+    if (config_.frozen_half) initialize_pissa();
     for (const LoraPair & pair : pairs_) {
         const LinearSpec spec = model_->architecture().linear(pair.layer, pair.linear);
         const uint64_t seed = derive_seed(config_.seed, static_cast<uint64_t>(pair.layer), spec.stream);
-        std::vector<float> a(static_cast<size_t>(pair.rank * pair.in));
+        std::vector<float> a(config_.frozen_half ? 0 : static_cast<size_t>(pair.rank * pair.in));
         const double bound = 1 / std::sqrt(static_cast<double>(pair.in));
         for (size_t i = 0; i < a.size(); ++i) {
             const double value = config_.init == LoraInit::gaussian
@@ -154,13 +163,64 @@ void Adapter::initialize() {
                                      : (2.0 * random_uniform(seed, i) - 1.0) * bound;
             a[i] = static_cast<float>(value);
         }
-        write(params_, pair.a, a.data());
+        if (!config_.frozen_half) write(params_, pair.a, a.data());
         if (pair.m < 0) continue;
         std::vector<float> magnitudes = read_values(dora_rows(pair).squares, pair.out);
         for (float & value : magnitudes) value = std::sqrt(value);
         write(params_, pair.m, magnitudes.data());
     }
     for (int32_t i = first_site(); i < n_tensors(); ++i) write(params_, i, start(i).data());
+}
+
+void Adapter::double_ranks() {
+    if (config_.dropout != 0) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "init pissa cannot have dropout: what A and B began as would not be taken away as they add it");
+    }
+    if (config_.pissa_iterations < 0)
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the iterations of init pissa are ", config_.pissa_iterations);
+    config_.frozen_half = true;
+    config_.rank *= 2;
+    config_.alpha *= config_.use_rslora ? std::sqrt(2.0) : 2;
+}
+
+// With W = U S V^T: A = sqrt(S_r / scale) V_r^T and B = U_r sqrt(S_r / scale), as PEFT has it.
+void Adapter::initialize_pissa() {
+    WorkspaceShape shape;
+    shape.training = true;
+    for (const LoraPair & pair : pairs_) {
+        const int64_t rank = pair.rank / 2;
+        if (rank > std::min(pair.in, pair.out)) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "init pissa: rank ", rank, " is more than ", pair.base_name, " [",
+                 pair.out, ", ", pair.in, "] has");
+        }
+        shape.max_tokens = std::max(shape.max_tokens, principal_width(weight(pair), rank));
+        shape.max_features = std::max({shape.max_features, pair.in, pair.out});
+    }
+    const std::unique_ptr<Backend> backend = model_->new_backend();
+    backend->reserve(shape);
+    for (const LoraPair & pair : pairs_) {
+        const LinearSpec spec = model_->architecture().linear(pair.layer, pair.linear);
+        const uint64_t seed = derive_seed(config_.seed, static_cast<uint64_t>(pair.layer), spec.stream);
+        const int64_t rank = pair.rank / 2;
+        const PrincipalParts parts = principal_parts(*backend, weight(pair), rank, config_.pissa_iterations, seed);
+        std::vector<float> a(static_cast<size_t>(pair.rank * pair.in)), b(static_cast<size_t>(pair.out * pair.rank));
+        for (int64_t r = 0; r < rank; ++r) {
+            const double size = std::sqrt(parts.values[static_cast<size_t>(r)] / own_scale(pair));
+            for (int64_t i = 0; i < pair.in; ++i) {
+                const auto value = static_cast<float>(size * parts.right[static_cast<size_t>(r * pair.in + i)]);
+                a[static_cast<size_t>(r * pair.in + i)] = a[static_cast<size_t>((rank + r) * pair.in + i)] = value;
+            }
+            for (int64_t o = 0; o < pair.out; ++o) {
+                const auto value = static_cast<float>(size * parts.left[static_cast<size_t>(r * pair.out + o)]);
+                b[static_cast<size_t>(o * pair.rank + r)] = value;
+                b[static_cast<size_t>(o * pair.rank + rank + r)] = -value;
+            }
+        }
+        write(params_, pair.a, a.data());
+        write(params_, pair.b, b.data());
+    }
+    model_->file().check_not_cut();
 }
 
 std::shared_ptr<Adapter> Adapter::copy() const {

@@ -16,10 +16,12 @@
 #include "adapter/tensor_file.h"
 #include "backend/backend.h"
 #include "model/model.h"
+#include "model/schedule.h"
 
 namespace lorica {
 
-enum class LoraInit { kaiming_uniform, gaussian };
+// pissa: see AdapterConfig::frozen_half.
+enum class LoraInit { kaiming_uniform, gaussian, pissa };
 
 // Biases that are trained beside a LoRA: none, those of its layers, or all of the model.
 enum class TrainedBiases : uint8_t { none, lora_only, all };
@@ -33,9 +35,13 @@ enum class Method : uint8_t {
     prompt_tuning,  // Lester et al. 2021: embeddings in front of every text
     p_tuning,       // Liu et al. 2021: the same out of a small network, which is trained
     prefix_tuning,  // Li & Liang 2021: keys and values in front of every text, of each layer its own
+    bottleneck,     // Houlsby et al. 2019: small layers of its own behind the branches of each layer
 };
 // "lora", as adapter.type has it.
 const char * name(Method method);
+// As AdapterHub calls an activation function: "relu", "swish", "gelu", "gelu_new" or "tanh". Errors: INVALID_ARGUMENT.
+Act non_linearity_of(const std::string & name);
+const char * name_of_non_linearity(Act act);
 
 struct AdapterConfig {
     Method method = Method::lora;
@@ -45,6 +51,11 @@ struct AdapterConfig {
     bool use_rslora = false;
     bool use_dora = false;
     LoraInit init = LoraInit::kaiming_uniform;
+    int32_t pissa_iterations = 0;  // of the search for principal parts; 0: until they are found
+    // PiSSA (Meng et al. 2024): A and B begin as the principal parts of W, which stays as it is, so that what they
+    // began as is taken away again: [A; A0] and [B, -B0], of which the second halves are never trained. Of twice the
+    // rank and twice the alpha (with rsLoRA sqrt(2) of it) that were asked for.
+    bool frozen_half = false;
     uint64_t seed = 42;
     std::string target_modules = "all-linear";  // "q_proj,v_proj:RANK,blk.3.attn_q:RANK:ALPHA"
     std::string feedforward_modules;            // IA3: those of them whose input is multiplied
@@ -58,6 +69,9 @@ struct AdapterConfig {
     int32_t n_virtual_tokens = 0;              // prompts
     std::vector<int32_t> virtual_ids;          // prompt tuning: whose embeddings they begin as; empty: N(0, 1)
     int32_t encoder_hidden_size = 0;           // P-tuning; 0: that of the embeddings
+    int32_t bottleneck_size = 0;               // how wide they are
+    bool pfeiffer = false;                     // one in each layer, on its stream; else two as Houlsby has them
+    Act non_linearity = Act::relu;             // of bottlenecks
 };
 
 // A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`; layer n_layer,
@@ -95,7 +109,7 @@ public:
     const std::vector<LoraPair> & pairs() const { return pairs_; }
     const LoraPair * find(int32_t layer, int16_t linear) const;
     int64_t n_params() const { return n_params_; }
-    // The same without what follows from others: the prompt of P-tuning.
+    // The same without what follows from others, the prompt of P-tuning, and without frozen halves.
     int64_t n_trained() const;
     int32_t max_rank() const;
     int32_t head_rank() const;  // of the pair on the output head; 0: there is none
@@ -120,6 +134,7 @@ public:
     const float * zeros() const { return static_cast<const float *>(zeros_); }
     // P-tuning: what a backward pass has left at the prompt goes on to what the prompt is made of.
     void pass_on_prompt_gradient(void * gradients) const;
+    BottleneckSites bottlenecks() const;
     // The lowest layer that has a tensor: -1 where that is the prologue, n_layer the epilogue.
     int32_t first_layer() const;
     // Whether it has weights of linear layers or of the head.
@@ -160,6 +175,9 @@ public:
         prompt,    // the embeddings of virtual tokens [n, n_embd]
         prefix_k,  // of an attention: keys of virtual tokens, rotated, [n, n_head_kv head_dim]; their values
         prefix_v,
+        // Of a bottleneck, by the numbers that BottleneckSites gives its layers: W, and biases.
+        bottleneck_weight,
+        bottleneck_bias,
         classifier_dense,  // W[n_embd, n_embd] and its bias; so the next two of what makes the outputs
         classifier_dense_bias,
         classifier_out,
@@ -217,6 +235,10 @@ private:
     void add_prefix(int64_t n);
     void allocate_prefix();
     std::vector<float> normal_start(int32_t tensor) const;
+    void add_bottlenecks();
+    void check_bottlenecks() const;
+    bool is_up(const Tensor & tensor) const;
+    std::vector<float> bottleneck_start(int32_t tensor) const;
     void add_encoder(int64_t n, int64_t hidden);
     void check_encoder() const;
     bool has_encoder() const;
@@ -239,6 +261,9 @@ private:
     int64_t longest_vector() const;
     static std::shared_ptr<Adapter> create_other(std::shared_ptr<const Model> model, const AdapterConfig & config);
     void initialize();
+    void double_ranks();
+    static bool is_as_it_began(const LoraPair & pair, std::span<const float> a, std::span<const float> b);
+    void initialize_pissa();
     // Where a tensor begins that is none of a pair.
     std::vector<float> start(int32_t tensor) const;
     void update_dora(Backend & backend) const;

@@ -37,6 +37,7 @@ std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, 
     config.alpha = knows_rslora ? file.true_alpha : file.alpha;
     config.use_rslora = knows_rslora;
     config.use_dora = file.use_dora;
+    config.frozen_half = file.frozen_half;
     config.dropout = file.dropout;
     config.target_modules.clear();
     config.classifier = file.classifier;
@@ -98,6 +99,7 @@ void Adapter::save(const std::string & path) const {
     file.dropout = config_.dropout;
     file.use_rslora = config_.use_rslora;
     file.use_dora = config_.use_dora;
+    file.frozen_half = config_.frozen_half;
     for (const LoraPair & pair : pairs_) {
         std::vector<float> b = read(pair.b);
         // What a reader makes of the pair without this factor; 1 unless the pair has an alpha, or with rsLoRA a rank,

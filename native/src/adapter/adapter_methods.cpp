@@ -23,6 +23,32 @@ const char * name(Method method) {
         case Method::prompt_tuning: return "prompt_tuning";
         case Method::p_tuning: return "p_tuning";
         case Method::prefix_tuning: return "prefix_tuning";
+        case Method::bottleneck: return "bottleneck";
+    }
+    return "";
+}
+
+namespace {
+
+constexpr std::pair<const char *, Act> non_linearities[] = {{"relu", Act::relu},
+                                                            {"swish", Act::silu},
+                                                            {"gelu", Act::gelu_erf},
+                                                            {"gelu_new", Act::gelu_tanh},
+                                                            {"tanh", Act::tanh}};
+
+}  // namespace
+
+Act non_linearity_of(const std::string & name) {
+    for (const auto & [known, act] : non_linearities) {
+        if (name == known) return act;
+    }
+    fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no non-linearity '", name,
+         "'; it is one of relu, swish, gelu, gelu_new, tanh");
+}
+
+const char * name_of_non_linearity(Act act) {
+    for (const auto & [known, other] : non_linearities) {
+        if (act == other) return known;
     }
     return "";
 }
@@ -189,7 +215,8 @@ int32_t Adapter::first_layer() const {
 
 bool Adapter::trains_matrices() const {
     return std::any_of(tensors_.begin(), tensors_.end(), [](const Tensor & one) {
-        return one.kind == Kind::weight || one.kind == Kind::head || one.kind == Kind::embedding;
+        return one.kind == Kind::weight || one.kind == Kind::head || one.kind == Kind::embedding ||
+               one.kind == Kind::bottleneck_weight;
     });
 }
 
@@ -230,6 +257,19 @@ void Adapter::add_beside_lora() {
     add_whole(names);
 }
 
+// [A; A] and [B, -B].
+bool Adapter::is_as_it_began(const LoraPair & pair, std::span<const float> a, std::span<const float> b) {
+    const auto half = static_cast<size_t>(pair.rank / 2);
+    const auto middle = a.begin() + static_cast<ptrdiff_t>(a.size() / 2);
+    if (!std::equal(a.begin(), middle, middle)) return false;
+    for (size_t i = 0; i < b.size(); i += 2 * half) {
+        for (size_t j = i; j < i + half; ++j) {
+            if (b[j] != -b[j + half]) return false;
+        }
+    }
+    return true;
+}
+
 bool Adapter::has_effect() const {
     bool any = false;
     for (int32_t i = 0; i < n_tensors(); ++i) {
@@ -239,8 +279,14 @@ bool Adapter::has_effect() const {
         }
         if (is_classifier(tensor(i).kind)) continue;                    // is beside the model
         if (tensor(i).kind == Kind::prompt && has_encoder()) continue;  // is what its encoder makes
-        if (tensor(i).group < 0) {
+        if (config_.method == Method::bottleneck) {
+            any = any || (is_up(tensor(i)) &&
+                          std::any_of(values.begin(), values.end(), [](float value) { return value != 0; }));
+        } else if (tensor(i).group < 0) {
             any = any || values != start(i);
+        } else if (tensor(i).kind == Kind::b && config_.frozen_half) {
+            const LoraPair & pair = pairs_[static_cast<size_t>(tensor(i).group)];
+            any = any || !is_as_it_began(pair, read(pair.a), values);
         } else if (tensor(i).kind == Kind::b) {
             any = any || std::any_of(values.begin(), values.end(), [](float value) { return value != 0; });
         }
@@ -307,6 +353,9 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
     } else if (config.method == Method::prompt_tuning) {
         adapter->check_prompt();
         adapter->add_prompt(config.n_virtual_tokens);
+    } else if (config.method == Method::bottleneck) {
+        adapter->check_bottlenecks();
+        adapter->add_bottlenecks();
     } else if (config.method == Method::prefix_tuning) {
         adapter->check_prompt();
         adapter->add_prefix(config.n_virtual_tokens);
@@ -340,6 +389,7 @@ std::vector<float> Adapter::start(int32_t i) const {
     if (t.kind == Kind::encoder_input || t.kind == Kind::encoder_weight || t.kind == Kind::encoder_bias)
         return encoder_start(i);
     if (t.kind == Kind::prompt) return prompt_start();
+    if (t.kind == Kind::bottleneck_weight || t.kind == Kind::bottleneck_bias) return bottleneck_start(i);
     if (t.kind == Kind::prefix_k || t.kind == Kind::prefix_v) return normal_start(i);
     if (t.kind == Kind::weight || t.kind == Kind::embedding || t.kind == Kind::head) {
         const GgufFile & file = model_->file();
@@ -449,11 +499,71 @@ void Adapter::allocate_prefix() {
     device.copy_to_device(counting_, counting.data(), counting.size() * sizeof(int32_t));
 }
 
+// ---- bottlenecks
+
+BottleneckSites Adapter::bottlenecks() const {
+    if (config_.method != Method::bottleneck) return {};
+    const int64_t width = config_.bottleneck_size;
+    return {config_.pfeiffer ? 0 : width, width, config_.pfeiffer, config_.non_linearity};
+}
+
+void Adapter::check_bottlenecks() const {
+    const Shape & shape = model_->shape();
+    if (config_.bottleneck_size < 1 || config_.bottleneck_size > shape.n_embd) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "the bottleneck size is ", config_.bottleneck_size,
+             "; it must lie between 1 and the size of the embeddings, ", shape.n_embd);
+    }
+    for (const Program & kind : model_->architecture().kinds) {
+        if (n_branches(kind) == 2 && shape.architecture != "granite") continue;
+        fail(LORICA_ERROR_UNSUPPORTED, "bottleneck adapters are not defined for architecture '", shape.architecture,
+             "', whose layers do not add two branches to their stream as they are");
+    }
+}
+
+void Adapter::add_bottlenecks() {
+    const Architecture & architecture = model_->architecture();
+    const BottleneckSites sites = bottlenecks();
+    for (int32_t layer = 0; layer < architecture.shape.n_layer; ++layer) {
+        for (int place = 0; place < 2; ++place) {
+            const int64_t width = sites.width(place), n = architecture.shape.n_embd;
+            if (width == 0) continue;
+            const auto down = static_cast<int16_t>(architecture.n_linears(layer) + 2 * static_cast<size_t>(place));
+            const auto up = static_cast<int16_t>(down + 1);
+            const std::string name = architecture.layer_name(layer) + (place == 0 ? "attn_adapter_" : "ffn_adapter_");
+            add_site(Kind::bottleneck_weight, name + "down.weight", width, n, layer, down);
+            add_site(Kind::bottleneck_bias, name + "down.bias", width, 1, layer, down);
+            add_site(Kind::bottleneck_weight, name + "up.weight", n, width, layer, up);
+            add_site(Kind::bottleneck_bias, name + "up.bias", n, 1, layer, up);
+        }
+    }
+}
+
+bool Adapter::is_up(const Tensor & tensor) const {
+    const bool is_ours = tensor.kind == Kind::bottleneck_weight || tensor.kind == Kind::bottleneck_bias;
+    return is_ours && (static_cast<size_t>(tensor.number) - model_->architecture().n_linears(tensor.layer)) % 2 == 1;
+}
+
+// As AdapterHub's "mam_adapter" (He et al. 2021): down as torch.nn.Linear begins, without a bias; up is nothing.
+std::vector<float> Adapter::bottleneck_start(int32_t i) const {
+    const Tensor & t = tensor(i);
+    std::vector<float> values(static_cast<size_t>(t.rows * t.cols));
+    if (is_up(t) || t.kind == Kind::bottleneck_bias) return values;
+    const uint64_t seed = derive_seed(config_.seed, static_cast<uint64_t>(t.layer), static_cast<uint64_t>(t.number));
+    const double bound = 1 / std::sqrt(static_cast<double>(t.cols));
+    for (size_t j = 0; j < values.size(); ++j)
+        values[j] = static_cast<float>((2.0 * random_uniform(seed, j) - 1.0) * bound);
+    return values;
+}
+
 // ---- with a factor
 
 std::vector<float> Adapter::values_in_effect(int32_t i) const {
     std::vector<float> values = read(i);
     if (scale_factor_ == 1 || is_classifier(tensor(i).kind)) return values;
+    if (config_.method == Method::bottleneck) {  // what comes out of it has the factor
+        for (float & value : values) value = static_cast<float>(value * (is_up(tensor(i)) ? scale_factor_ : 1));
+        return values;
+    }
     const std::vector<float> from = start(i);
     for (size_t j = 0; j < values.size(); ++j)
         values[j] = static_cast<float>(from[j] + scale_factor_ * (static_cast<double>(values[j]) - from[j]));

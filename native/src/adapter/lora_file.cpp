@@ -126,6 +126,7 @@ LoraFile read_lora_file(const std::string & path) {
         fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.alpha\" is ", lora.true_alpha,
              ", a positive number is needed");
     }
+    lora.frozen_half = file.find_bool("lorica.frozen_half").value_or(false);
     lora.dropout = finite_float(file, "lorica.dropout", 0);
     if (lora.dropout < 0 || lora.dropout >= 1) {
         fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.dropout\" is ", lora.dropout,
@@ -171,6 +172,10 @@ LoraFile read_lora_file(const std::string & path) {
         }
         if (is_a) {
             lora.pairs.push_back(read_pair(file, tensor, *other, magnitudes));
+            if (lora.frozen_half && lora.pairs.back().rank % 2 != 0) {
+                fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(name), " has ", lora.pairs.back().rank,
+                     " rows, of which half cannot be frozen (lorica.frozen_half)");
+            }
         }
     }
     if (lora.pairs.empty()) {
@@ -196,6 +201,7 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
     writer.set_bool("lorica.use_rslora", file.use_rslora);
     if (file.true_alpha != 0) writer.set_f64("lorica.alpha", file.true_alpha);
     writer.set_f32("lorica.dropout", file.dropout);
+    if (file.frozen_half) writer.set_bool("lorica.frozen_half", true);
     write_classifier(file.classifier, writer);
     for (const TensorFile::Tensor & tensor : file.classifier_tensors)
         writer.add_tensor(tensor.name, GGML_TYPE_F32, {tensor.cols, tensor.rows}, tensor.values.data());

@@ -34,6 +34,7 @@ struct LoraFile {
     bool use_rslora = false;          // lorica.use_rslora
     double true_alpha = 0;            // lorica.alpha: what rsLoRA was asked for; 0 when absent
     bool use_dora = false;            // adapter.type
+    bool frozen_half = false;         // lorica.frozen_half: see AdapterConfig; false when absent
     float dropout = 0;                // lorica.dropout
     std::vector<LoraFilePair> pairs;  // in the order of the file
     ClassifierConfig classifier;

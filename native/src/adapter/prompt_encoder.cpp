@@ -47,6 +47,11 @@ void Adapter::check_encoder() const {
 bool Adapter::has_encoder() const { return find_tensor(-1, Kind::encoder_input, 0) >= 0; }
 
 int64_t Adapter::n_trained() const {
+    if (config_.frozen_half) {
+        int64_t frozen = 0;
+        for (const LoraPair & pair : pairs_) frozen += pair.rank / 2 * (pair.in + pair.out);
+        return n_params_ - frozen;
+    }
     if (!has_encoder()) return n_params_;
     const Tensor & prompt = tensor(find_tensor(-1, Kind::prompt, 0));
     return n_params_ - prompt.rows * prompt.cols;

@@ -22,8 +22,8 @@ namespace lorica {
 namespace {
 
 std::optional<Method> method_of(const std::string & type) {
-    for (const Method method :
-         {Method::ia3, Method::bitfit, Method::full, Method::prompt_tuning, Method::p_tuning, Method::prefix_tuning}) {
+    for (const Method method : {Method::ia3, Method::bitfit, Method::full, Method::prompt_tuning, Method::p_tuning,
+                                Method::prefix_tuning, Method::bottleneck}) {
         if (type == name(method)) return method;
     }
     return std::nullopt;
@@ -45,6 +45,14 @@ TensorFile read_tensor_file(const std::string & path) {
         fail(LORICA_ERROR_FORMAT, path, ": metadata \"general.architecture\" is missing: whose adapter is it?");
     }
     all.base_fingerprint = file.find_string("lorica.base_fingerprint").value_or("");
+    if (all.type == name(Method::bottleneck)) {
+        all.placement = file.find_string("lorica.bottleneck.placement").value_or("");
+        all.non_linearity = file.find_string("lorica.bottleneck.non_linearity").value_or("");
+        if (all.placement != "houlsby" && all.placement != "pfeiffer") {
+            fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.bottleneck.placement\" is ", quoted(all.placement),
+                 ", expected \"houlsby\" or \"pfeiffer\"");
+        }
+    }
     for (const TensorView & view : file.tensors()) {
         if (view.type != GGML_TYPE_F32) {
             fail(LORICA_ERROR_FORMAT, path, ": tensor ", quoted(view.name), " is of type ", type_name(view.type),
@@ -77,6 +85,10 @@ GgufWriter writer_of(const TensorFile & file) {
     writer.set_string("general.architecture", file.architecture);
     writer.set_string("adapter.type", file.type);
     if (!file.base_fingerprint.empty()) writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
+    if (!file.placement.empty()) {
+        writer.set_string("lorica.bottleneck.placement", file.placement);
+        writer.set_string("lorica.bottleneck.non_linearity", file.non_linearity);
+    }
     write_classifier(file.classifier, writer);
     return writer;
 }
@@ -124,6 +136,13 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
         adapter->check_encoder();
         adapter->add_encoder(adapter->config_.n_virtual_tokens, adapter->config_.encoder_hidden_size);
     }
+    if (config.method == Method::bottleneck) {
+        adapter->config_.pfeiffer = file.placement == "pfeiffer";
+        adapter->config_.non_linearity = non_linearity_of(file.non_linearity);
+        adapter->config_.bottleneck_size = rows_of(model->architecture().layer_name(0) + "ffn_adapter_down.weight");
+        adapter->check_bottlenecks();
+        adapter->add_bottlenecks();
+    }
     if (config.method == Method::full) {
         std::set<std::string> names;
         for (const TensorFile::Tensor & tensor : file.tensors) names.insert(tensor.name);
@@ -170,8 +189,15 @@ void Adapter::write_sites(const std::vector<TensorFile::Tensor> & stored, const 
 }
 
 void Adapter::save_tensors(const std::string & path) const {
-    const TensorFile file{
-        model_->shape().architecture, name(config_.method), model_->fingerprint(), {}, config_.classifier};
+    TensorFile file;
+    file.architecture = model_->shape().architecture;
+    file.type = name(config_.method);
+    file.base_fingerprint = model_->fingerprint();
+    file.classifier = config_.classifier;
+    if (config_.method == Method::bottleneck) {
+        file.placement = config_.pfeiffer ? "pfeiffer" : "houlsby";
+        file.non_linearity = name_of_non_linearity(config_.non_linearity);
+    }
     GgufWriter writer = writer_of(file);
     // A whole model's: one tensor at a time is in memory.
     auto values = std::make_shared<std::vector<float>>();

@@ -2,9 +2,11 @@
 // adapter.type. Whether it fits a model is not asked here.
 //
 // Metadata: general.type "adapter", general.architecture that of the base, adapter.type "ia3", "bitfit", "full" or
-// "prompt_tuning", "p_tuning" or "prefix_tuning", lorica.base_fingerprint. Tensors, F32: of IA3 <base tensor>.ia3_l
-// with ne (1, out), or (in, 1) of a feed-forward module; of BitFit the biases and norms, of full fine-tuning all that
-// was trained, under the base's names; of a prompt prompt_embeddings with ne (n_embd, n).
+// "prompt_tuning", "p_tuning", "prefix_tuning" or "bottleneck", lorica.base_fingerprint. Tensors, F32: of IA3 <base
+// tensor>.ia3_l with ne (1, out), or (in, 1) of a feed-forward module; of BitFit the biases and norms, of full
+// fine-tuning all that was trained, under the base's names; of a prompt prompt_embeddings with ne (n_embd, n); of a
+// bottleneck its layers, with lorica.bottleneck.placement "houlsby" or "pfeiffer" and lorica.bottleneck.non_linearity
+// as AdapterHub names it.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +24,7 @@ struct TensorFile {
         std::vector<float> values;
     };
     std::string architecture, type, base_fingerprint;
+    std::string placement, non_linearity;  // of a bottleneck
     std::vector<Tensor> tensors;
     ClassifierConfig classifier;  // its tensors are among the others
 };

@@ -26,6 +26,7 @@ lorica::LoraInit init_of(lorica_lora_init init) {
     switch (init) {
         case LORICA_LORA_INIT_DEFAULT: return lorica::LoraInit::kaiming_uniform;
         case LORICA_LORA_INIT_GAUSSIAN: return lorica::LoraInit::gaussian;
+        case LORICA_LORA_INIT_PISSA: return lorica::LoraInit::pissa;
     }
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "init ", static_cast<int>(init), " does not exist");
 }
@@ -46,6 +47,7 @@ lorica::Method method_of(lorica_method method) {
         case LORICA_METHOD_PROMPT_TUNING: return lorica::Method::prompt_tuning;
         case LORICA_METHOD_P_TUNING: return lorica::Method::p_tuning;
         case LORICA_METHOD_PREFIX_TUNING: return lorica::Method::prefix_tuning;
+        case LORICA_METHOD_BOTTLENECK: return lorica::Method::bottleneck;
     }
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no method ", static_cast<int>(method));
 }
@@ -58,9 +60,10 @@ lorica_method method_of(lorica::Method method) {
         case lorica::Method::full: return LORICA_METHOD_FULL;
         case lorica::Method::prompt_tuning: return LORICA_METHOD_PROMPT_TUNING;
         case lorica::Method::p_tuning: return LORICA_METHOD_P_TUNING;
-        case lorica::Method::prefix_tuning: break;
+        case lorica::Method::prefix_tuning: return LORICA_METHOD_PREFIX_TUNING;
+        case lorica::Method::bottleneck: break;
     }
-    return LORICA_METHOD_PREFIX_TUNING;
+    return LORICA_METHOD_BOTTLENECK;
 }
 
 lorica::TrainedBiases biases_of(lorica_trained_biases biases) {
@@ -70,6 +73,14 @@ lorica::TrainedBiases biases_of(lorica_trained_biases biases) {
         case LORICA_BIASES_ALL: return lorica::TrainedBiases::all;
     }
     lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no biases ", static_cast<int>(biases));
+}
+
+lorica_bottleneck_placement placement_of(lorica_bottleneck_placement placement) {
+    switch (placement) {
+        case LORICA_BOTTLENECK_HOULSBY:
+        case LORICA_BOTTLENECK_PFEIFFER: return placement;
+    }
+    lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "there is no placement ", static_cast<int>(placement));
 }
 
 lorica_adapter * new_handle(std::shared_ptr<lorica::Adapter> adapter) {
@@ -115,6 +126,7 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.use_rslora = p.use_rslora;
         config.use_dora = p.use_dora;
         config.init = init_of(p.init);
+        config.pissa_iterations = p.pissa_iterations;
         config.seed = p.seed;
         config.target_modules = p.target_modules;
         if (p.feedforward_modules) config.feedforward_modules = p.feedforward_modules;
@@ -134,6 +146,9 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         if (p.virtual_ids && p.n_virtual_tokens > 0)
             config.virtual_ids.assign(p.virtual_ids, p.virtual_ids + p.n_virtual_tokens);
         config.encoder_hidden_size = p.encoder_hidden_size;
+        config.bottleneck_size = p.bottleneck_size;
+        config.pfeiffer = placement_of(p.bottleneck_placement) == LORICA_BOTTLENECK_PFEIFFER;
+        if (p.non_linearity) config.non_linearity = lorica::non_linearity_of(p.non_linearity);
         *out = new_handle(lorica::Adapter::create(model->model, config));
     });
 }
@@ -191,6 +206,7 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.dropout = as_written(adapter.config().dropout);
         info.use_rslora = adapter.config().use_rslora;
         info.use_dora = adapter.config().use_dora;
+        info.frozen_half = adapter.config().frozen_half;
         info.n_pairs = static_cast<int32_t>(adapter.pairs().size());
         info.n_params = adapter.n_trained();
         info.target_modules = adapter.target_modules().c_str();
@@ -199,6 +215,11 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.n_outputs = static_cast<int32_t>(adapter.config().classifier.n_outputs);
         info.problem = adapter.config().classifier.problem.c_str();
         info.n_virtual_tokens = adapter.n_virtual_tokens();
+        info.bottleneck_size = adapter.config().bottleneck_size;
+        info.bottleneck_placement = adapter.config().pfeiffer ? LORICA_BOTTLENECK_PFEIFFER : LORICA_BOTTLENECK_HOULSBY;
+        info.non_linearity = adapter.config().method == lorica::Method::bottleneck
+                                 ? lorica::name_of_non_linearity(adapter.config().non_linearity)
+                                 : "";
         lorica::api::write_struct(info, "out", out);
     });
 }

@@ -83,13 +83,12 @@ std::unique_ptr<Context::Plan> Context::plan_for(const Adapter * adapter) const 
     auto plan = std::make_unique<Plan>();
     const Architecture & architecture = model_->architecture();
     const AttachedAdapter attached(*model_, adapter, nullptr);
-    plan->max_rank = adapter ? adapter->max_rank() : 0;
-    plan->head_rank = adapter ? adapter->head_rank() : 0;
+    if (adapter) plan->extent = {adapter->max_rank(), adapter->head_rank(), static_cast<bool>(adapter->bottlenecks())};
     const auto add = [&](const Program & program, const TrainedSites & sites, int64_t rows) {
         Wanted wanted;
         wanted.cache = true;
         const BlockPlan & derived = plan->plans.of(program, sites, wanted);
-        const Layout layout(derived, model_->device().formats(), rows, plan->max_rank);
+        const Layout layout(derived, model_->device().formats(), rows, plan->extent.max_rank);
         plan->temporary_bytes = std::max(plan->temporary_bytes, layout.temporary_bytes());
         return &derived;
     };
@@ -102,7 +101,7 @@ std::unique_ptr<Context::Plan> Context::plan_for(const Adapter * adapter) const 
 
 void Context::place(const Plan & plan, void * temporary) {
     const auto placed = [&](const BlockPlan & one, int64_t rows) {
-        return Layout(one, model_->device().formats(), rows, plan.max_rank).place(nullptr, temporary);
+        return Layout(one, model_->device().formats(), rows, plan.extent.max_rank).place(nullptr, temporary);
     };
     prologue_ = placed(*plan.prologue, piece_);
     prologue_.place(*plan.prologue, Slot::output, buffers_.x);
@@ -117,12 +116,13 @@ void Context::place(const Plan & plan, void * temporary) {
     epilogue_ = placed(*plan.epilogue, logits_piece);
 }
 
-WorkspaceShape Context::workspace(int64_t max_rank, int64_t head_rank) const {
+WorkspaceShape Context::workspace(const Extent & extent) const {
     WorkspaceShape shape = workspace_shape(*model_);
-    shape.max_tokens = std::max<int64_t>(piece_, max_rank);  // for a DoRA, A's rows go through the layers as tokens do
+    shape.max_tokens = std::max(int64_t{piece_}, extent.max_rank);  // for a DoRA, A's rows are tokens
     shape.max_sequence_length = n_ctx_ + virtual_room_;
-    shape.max_rank = max_rank;
-    shape.head_rank = head_rank;
+    shape.max_rank = extent.max_rank;
+    shape.head_rank = extent.head_rank;
+    if (extent.has_bottlenecks) shape.max_features |= 1;  // see Session::workspace
     return shape;
 }
 
@@ -152,7 +152,7 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
     Arena counting;
     lay_out(counting);
     const std::unique_ptr<Plan> plan = plan_for(adapter.get());
-    const WorkspaceShape shape = workspace(plan->max_rank, plan->head_rank);
+    const WorkspaceShape shape = workspace(plan->extent);
     const size_t needed = counting.n_bytes() + plan->temporary_bytes + backend_->workspace_bytes(shape);
     const int64_t available = backend_->available_memory();
     if (static_cast<int64_t>(needed) > available) {
@@ -161,8 +161,7 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
              " MiB are available; take ", n_slots > 1 ? "fewer or shorter ones" : "a shorter one");
     }
     backend_->reserve(shape);
-    max_rank_ = plan->max_rank;
-    head_rank_ = plan->head_rank;
+    extent_ = plan->extent;
     allocate_buffers(virtual_room_);
     apply(std::move(adapter));
 }
@@ -185,7 +184,7 @@ void Context::allocate_buffers(int32_t n_virtual) {
         Arena counting;
         lay_out(counting);
         std::unique_ptr<void, Release> memory(backend_->allocate(counting.n_bytes()), {backend_.get()});
-        backend_->reserve(workspace(max_rank_, head_rank_));
+        backend_->reserve(workspace(extent_));
         arena_ = std::move(memory);
     } catch (...) {
         virtual_room_ = before;
@@ -207,11 +206,12 @@ std::vector<int32_t> Context::virtual_tokens() const {
 // Nothing is changed before all that can fail is done.
 void Context::apply(std::shared_ptr<const Adapter> adapter) {
     std::unique_ptr<Plan> plan = plan_for(adapter.get());
-    if (plan->max_rank > max_rank_ || plan->head_rank > head_rank_) {
-        const int64_t max_rank = std::max(max_rank_, plan->max_rank), head_rank = std::max(head_rank_, plan->head_rank);
-        backend_->reserve(workspace(max_rank, head_rank));
-        max_rank_ = max_rank;
-        head_rank_ = head_rank;
+    const Extent extent{std::max(extent_.max_rank, plan->extent.max_rank),
+                        std::max(extent_.head_rank, plan->extent.head_rank),
+                        extent_.has_bottlenecks || plan->extent.has_bottlenecks};
+    if (extent != extent_) {
+        backend_->reserve(workspace(extent));
+        extent_ = extent;
     }
     if (plan->temporary_bytes > temporary_bytes_) {
         temporary_ = std::unique_ptr<void, Release>(backend_->allocate(plan->temporary_bytes), {backend_.get()});

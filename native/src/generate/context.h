@@ -101,17 +101,24 @@ private:
     std::vector<int32_t> virtual_tokens() const;
     void check_tokens(std::span<const int32_t> tokens, int32_t slot) const;
     void eval_piece(const Piece & piece, float * logits);
+    // What of an adapter the workspace must have room for.
+    struct Extent {
+        int64_t max_rank = 0, head_rank = 0;
+        bool has_bottlenecks = false;
+
+        bool operator==(const Extent &) const = default;
+    };
     // The plans of a model's layers with an adapter, or of the base where it is null.
     struct Plan {
         Plans plans;
         const BlockPlan *prologue, *epilogue;
         std::vector<const BlockPlan *> layers;
         size_t temporary_bytes = 0;
-        int64_t max_rank = 0, head_rank = 0;
+        Extent extent;
     };
     std::unique_ptr<Plan> plan_for(const Adapter * adapter) const;
     void place(const Plan & plan, void * temporary);
-    WorkspaceShape workspace(int64_t max_rank, int64_t head_rank) const;
+    WorkspaceShape workspace(const Extent & extent) const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 const PlacedSlots & slots, std::span<const Segment> segments, int64_t n, int32_t layer = -1) const;
     void upload(const Piece & piece);
@@ -134,7 +141,7 @@ private:
     std::unique_ptr<Backend> backend_;          // declared before what it releases
     std::unique_ptr<void, Release> arena_, temporary_;
     size_t temporary_bytes_ = 0;
-    int64_t max_rank_ = 0, head_rank_ = 0;  // that the workspace has room for
+    Extent extent_;  // that the workspace has room for
     Buffers buffers_;
     std::unique_ptr<Plan> plan_;
     PlacedSlots prologue_, epilogue_;

@@ -159,9 +159,8 @@ struct AttentionSpec {
 //   activation  x → act(x)
 //   pool        x → some rows of it, which the batch picks
 //   head        x → logits
-//   scale       x → its columns times what is trained of layer `spec` (IA3) [+ residual]; no description has it:
-//   derive()
-//               puts it where it belongs
+//   scale       x → its columns times what is trained of layer `spec` (IA3; -1: as they are) [+ residual]; no
+//               description has it: derive() puts it where it belongs
 enum class Op : uint8_t { embed, norm, linear, rope, attention, gated, activation, pool, head, scale };
 
 struct Node {

@@ -19,6 +19,21 @@ struct Unit {
     int gated = -1;  // forward: on its two outputs; backward: what made its input
 };
 
+void name_makers(Program & p) {
+    for (size_t n = 0; n < p.nodes.size(); ++n) {
+        for (int8_t o = 0; o < p.nodes[n].n_out; ++o) {
+            ValueInfo & made = p.values[at(p.nodes[n].out[at(o)].id)];
+            made.maker = static_cast<int16_t>(n);
+            made.output = o;
+        }
+    }
+    for (ValueInfo & part : p.values) {
+        if (!part.part_of) continue;
+        part.maker = p[part.part_of].maker;
+        part.output = p[part.part_of].output;
+    }
+}
+
 // The program with a node for each scale. Such a layer's input is its own, so it leaves the node that it shared; behind
 // its output come the residual and all who read it.
 Program with_scales(const Program & program, const TrainedSites & sites) {
@@ -65,18 +80,80 @@ Program with_scales(const Program & program, const TrainedSites & sites) {
             first = end;
         }
     }
-    for (size_t n = 0; n < p.nodes.size(); ++n) {
-        for (int8_t o = 0; o < p.nodes[n].n_out; ++o) {
-            ValueInfo & made = p.values[at(p.nodes[n].out[at(o)].id)];
-            made.maker = static_cast<int16_t>(n);
-            made.output = o;
+    name_makers(p);
+    return p;
+}
+
+bool is_branch(const Node & node) { return node.residual && (node.op == Op::linear || node.op == Op::norm); }
+
+Value new_value(Program & p, Format format, int64_t cols) {
+    p.values.push_back({format, cols});
+    return Value{static_cast<int16_t>(p.values.size() - 1)};
+}
+
+Node one_to_one(Op op, int16_t spec, Value x, Value y, Value residual = {}) {
+    Node node{op, spec, 1, 1};
+    node.in[0] = x;
+    node.out[0] = y;
+    node.residual = residual;
+    return node;
+}
+
+// The norm that alone reads what a branch has been added to, where norms come behind the sum.
+const Node * norm_behind(const Program & program, Value sum) {
+    const Node * found = nullptr;
+    for (const Node & node : program.nodes) {
+        const bool reads = std::find(node.in.begin(), node.in.begin() + node.n_in, sum) != node.in.begin() + node.n_in;
+        if (!reads && node.residual != sum) continue;
+        if (found || node.op != Op::norm || node.residual == sum) return nullptr;
+        found = &node;
+    }
+    return sum == program.output ? nullptr : found;
+}
+
+// The program with nodes for bottlenecks, whose layers come behind its own.
+Program with_bottlenecks(const Program & program, const BottleneckSites & sites) {
+    Program p = program;
+    p.nodes.clear();
+    int place = 0;
+    for (const Node & node : program.nodes) {
+        if (!is_branch(node)) {
+            p.nodes.push_back(node);
+            continue;
         }
+        const ValueInfo of_out = program[node.out[0]];
+        const int64_t n = of_out.cols, width = sites.width(place++);
+        const auto down = static_cast<int16_t>(p.linears.size()), up = static_cast<int16_t>(down + 1);
+        p.linears.push_back({{"adapter_down", "adapter_down"}, width, n, true});
+        p.linears.push_back({{"adapter_up", "adapter_up"}, n, width, true});
+        if (width == 0) {
+            p.nodes.push_back(node);
+            continue;
+        }
+        Node branch = node;
+        Value x, sum;
+        if (sites.on_stream) {
+            x = sum = branch.out[0] = new_value(p, of_out.format, n);
+            p.nodes.push_back(branch);
+            if (const Node * norm = norm_behind(program, node.out[0])) {
+                x = new_value(p, Format::act, n);
+                p.nodes.push_back(one_to_one(Op::norm, norm->spec, sum, x));
+            }
+        } else {
+            x = branch.out[0] = new_value(p, Format::act, n);
+            branch.residual = {};
+            p.nodes.push_back(branch);
+        }
+        const Value narrow = new_value(p, Format::act, width), active = new_value(p, Format::act, width);
+        p.nodes.push_back(one_to_one(Op::linear, down, x, narrow));
+        p.nodes.push_back(one_to_one(Op::activation, static_cast<int16_t>(sites.act), narrow, active));
+        if (!sites.on_stream) {
+            sum = new_value(p, of_out.format, n);
+            p.nodes.push_back(one_to_one(Op::scale, -1, x, sum, node.residual));
+        }
+        p.nodes.push_back(one_to_one(Op::linear, up, active, node.out[0], sum));
     }
-    for (ValueInfo & part : p.values) {
-        if (!part.part_of) continue;
-        part.maker = p[part.part_of].maker;
-        part.output = p[part.part_of].output;
-    }
+    name_makers(p);
     return p;
 }
 
@@ -163,6 +240,8 @@ private:
         return node(n).op == Op::attention && TrainedSites::has(sites_.attentions, node(n).spec, TrainedSites::prefix);
     }
 
+    static bool trains_scale(const Node & n) { return n.op == Op::scale && n.spec >= 0; }
+
     bool trains_embed(int n) const {
         constexpr uint8_t rows = TrainedSites::weight | TrainedSites::virtual_rows;
         return node(n).op == Op::embed && TrainedSites::has(sites_.embeds, node(n).spec, rows);
@@ -235,12 +314,14 @@ private:
     void find_streams() {
         stream_.resize(p_.values.size());
         place_.assign(p_.values.size(), 0);
-        for (int16_t v = 0; v < static_cast<int16_t>(p_.values.size()); ++v) {
-            stream_[at(v)] = v;
-            const Value above = residual_of({v});
-            if (!above) continue;
-            stream_[at(v)] = stream_[at(above.id)];
-            place_[at(v)] = place_[at(above.id)] + 1;
+        for (int16_t v = 0; v < static_cast<int16_t>(p_.values.size()); ++v) stream_[at(v)] = v;
+        for (const Node & n : p_.nodes) {
+            for (int i = 0; i < n.n_out; ++i) {
+                const Value v = n.out[at(i)], above = residual_of(v);
+                if (!above) continue;
+                stream_[at(v.id)] = stream_[at(above.id)];
+                place_[at(v.id)] = place_[at(above.id)] + 1;
+            }
         }
     }
     Value residual_of(Value v) const {
@@ -260,7 +341,7 @@ private:
             bool any = n.residual && needs(n.residual);
             for (int i = 0; i < n.n_in; ++i) any = any || needs(n.in[at(i)]);
             const auto number = static_cast<int>(&n - p_.nodes.data());
-            any = any || n.op == Op::scale || trains_norm(number) || trains_embed(number) || has_prefix(number);
+            any = any || trains_scale(n) || trains_norm(number) || trains_embed(number) || has_prefix(number);
             for (int i = 0; i < n.n_out; ++i) {
                 needs_[at(n.out[at(i)].id)] = any || (n.op == Op::linear && is_trained(n.spec + i));
             }
@@ -301,7 +382,7 @@ private:
                 case Op::embed: runs_[at(i)] = trains_embed(i); break;
                 case Op::norm:
                 case Op::scale:
-                    runs_[at(i)] = needs(n.in[0]) || n.op == Op::scale || trains_norm(i);
+                    runs_[at(i)] = needs(n.in[0]) || trains_scale(n) || trains_norm(i);
                     if (needs(n.in[0])) written_[at(n.in[0].id)] = true;
                     break;
                 case Op::linear:
@@ -444,7 +525,9 @@ private:
                 }
                 break;
             }
-            case Op::scale: reads(n.in[0]); break;
+            case Op::scale:
+                if (n.spec >= 0) reads(n.in[0]);
+                break;
             case Op::norm:
                 reads(n.in[0]);
                 statistics_read_[at(unit.main)] = true;
@@ -698,7 +781,7 @@ private:
         scale.x = x;
         scale.y = y;
         scale.residual = residual;
-        scale.layers.push_back({n.spec});
+        if (n.spec >= 0) scale.layers.push_back({n.spec});
     }
 
     void emit_rope(const Node & n, int output, RopeDirection direction) {
@@ -1014,6 +1097,7 @@ private:
 
     void emit_scale_backward(const Node & n) {
         const Value x = n.in[0];
+        if (n.spec < 0) return emit_copied_gradient(n.out[0], x);
         restore(x);
         const SlotId x_slot = slot(x), dy = gradient(n.out[0]);
         const bool passes = needs(x), sums = passes && has_gradient_[at(stream_of(x))];
@@ -1030,6 +1114,17 @@ private:
         Call & add = call(Call::add);
         add.x = dx;
         add.y = sum;
+    }
+
+    // Of a value that was added as it is.
+    void emit_copied_gradient(Value y, Value x) {
+        const bool sums = has_gradient_[at(stream_of(x))];
+        if (!sums) begin_gradient(x);
+        const SlotId dy = gradient(y), dx = gradient(x);
+        Call & copy = call(sums ? Call::add : Call::multiply);
+        copy.x = dy;
+        copy.y = dx;
+        if (is_outer(x)) twin_is_current_ = false;
     }
 
     // Where the gradient of what DoRA scales goes: over that of the output, unless that is a residual's as well.
@@ -1192,9 +1287,21 @@ BlockPlan derive(const Program & program, const TrainedSites & sites, const Want
     const bool scales = std::any_of(sites.linears.begin(), sites.linears.end(), [](uint8_t what) {
         return (what & (TrainedSites::scale_in | TrainedSites::scale_out)) != 0;
     });
+    if (sites.bottlenecks) {
+        const Program longer = with_bottlenecks(program, sites.bottlenecks);
+        TrainedSites all = sites;
+        all.linears.resize(longer.linears.size());
+        constexpr uint8_t whole = TrainedSites::weight | TrainedSites::bias;
+        for (size_t i = program.linears.size(); i < longer.linears.size(); ++i) all.linears[i] = whole;
+        return Derivation(longer, all, wanted).plan();
+    }
     if (!scales) return Derivation(program, sites, wanted).plan();
     const Program scaled = with_scales(program, sites);
     return Derivation(scaled, sites, wanted).plan();
+}
+
+int n_branches(const Program & program) {
+    return static_cast<int>(std::count_if(program.nodes.begin(), program.nodes.end(), is_branch));
 }
 
 bool reads_twin(const Program & program) {

@@ -22,6 +22,24 @@
 
 namespace lorica {
 
+// Bottleneck adapters (Houlsby et al. 2019): up(act(down(x))) of small layers that are no part of the model, behind the
+// two branches of a layer. Their numbers are behind those of the program's linear layers: down and up of the
+// attention's, down and up of the feed-forward's.
+struct BottleneckSites {
+    int64_t attention = 0, output = 0;  // how wide; 0: there is none
+    // Where x is taken from and added to: the stream behind the branch has been added (Pfeiffer et al. 2020, with the
+    // norm that is applied to it, if one is), else what the branch gives (Houlsby).
+    bool on_stream = false;
+    Act act = Act::relu;
+
+    explicit operator bool() const { return attention > 0 || output > 0; }
+    int64_t width(int place) const { return place == 0 ? attention : output; }
+    auto operator<=>(const BottleneckSites &) const = default;
+};
+
+// How many branches a layer adds to its stream.
+int n_branches(const Program & program);
+
 // What an adapter has on a program, by the numbers of its tables. An empty table: nothing.
 struct TrainedSites {
     enum : uint8_t {
@@ -36,6 +54,7 @@ struct TrainedSites {
         prefix = 128,       // of an attention: keys and values of virtual tokens
     };
     std::vector<uint8_t> linears, norms, embeds, heads, attentions;
+    BottleneckSites bottlenecks;
 
     bool has(int16_t linear, uint8_t what) const { return has(linears, linear, what); }
     static bool has(const std::vector<uint8_t> & table, int16_t number, uint8_t what) {
@@ -105,7 +124,7 @@ struct Call {
         gated,                  // act; gate, up, h
         activation,             // act; x, y
         scale,                  // DoRA's factors of layers[0]: x, residual, y
-        multiply,               // IA3's of layers[0]: x, residual, y
+        multiply,               // IA3's of layers[0], or as it is: x, residual, y
         add,                    // y += x
         pick,                   // x, y
         head,                   // spec; x, y (nll), dx

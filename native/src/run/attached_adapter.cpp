@@ -53,6 +53,7 @@ TrainedSites AttachedAdapter::sites(int32_t layer) const {
         sites.heads.push_back(has(Adapter::Kind::head, i, TrainedSites::weight));
     for (size_t i = 0; i < program.attentions.size(); ++i)
         sites.attentions.push_back(has(Adapter::Kind::prefix_k, i, TrainedSites::prefix));
+    if (is_layer) sites.bottlenecks = adapter_->bottlenecks();
     for (std::vector<uint8_t> * table : {&sites.norms, &sites.embeds, &sites.heads, &sites.attentions}) {
         if (std::all_of(table->begin(), table->end(), [](uint8_t what) { return what == 0; })) table->clear();
     }
@@ -113,7 +114,9 @@ void * AttachedAdapter::magnitude_gradients(int32_t layer, int16_t linear) const
 
 TrainedTensor AttachedAdapter::tensor(int32_t layer, Adapter::Kind kind, int16_t number) const {
     const int32_t i = adapter_ ? adapter_->find_tensor(layer, kind, number) : -1;
-    return i < 0 ? TrainedTensor{} : TrainedTensor{adapter_->in_effect(i), gradient(i), adapter_->tensor(i).rows};
+    return i < 0
+               ? TrainedTensor{}
+               : TrainedTensor{adapter_->in_effect(i), gradient(i), adapter_->tensor(i).rows, adapter_->tensor(i).cols};
 }
 
 }  // namespace lorica

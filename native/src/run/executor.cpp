@@ -60,7 +60,10 @@ public:
             case Call::scale:
                 to_.scale_columns(at(c.x), dora(c).factors, bias(c.layers[0]), at(c.residual), at(c.y));
                 return;
-            case Call::multiply: to_.scale_columns(at(c.x), factors(c).factors, {}, at(c.residual), at(c.y)); return;
+            case Call::multiply:
+                to_.scale_columns(at(c.x), c.layers.empty() ? nullptr : factors(c).factors, {}, at(c.residual),
+                                  at(c.y));
+                return;
             case Call::add: to_.scale_columns(at(c.x), nullptr, {}, at(c.y), at(c.y)); return;
             case Call::pick: to_.gather_rows(at(c.x), b_.picked, at(c.y)); return;
             case Call::head: {
@@ -210,12 +213,26 @@ private:
                 static_cast<size_t>(of_model.in) * dtype_size(to_.formats().param),
                 static_cast<const std::byte *>(own.value)};
     }
+    // Whether it is a layer that only the adapter has.
+    bool is_added(int16_t linear) const { return static_cast<size_t>(linear) >= b_.weights.linears.size(); }
+    TrainedTensor trained_weight(int16_t linear) const {
+        return trained(is_added(linear) ? Adapter::Kind::bottleneck_weight : Adapter::Kind::weight, linear);
+    }
+    TrainedTensor trained_bias(int16_t linear) const {
+        return trained(is_added(linear) ? Adapter::Kind::bottleneck_bias : Adapter::Kind::bias, linear);
+    }
     const Weight * weight(size_t i, int16_t linear) {
-        weights_[i] = own(Adapter::Kind::weight, linear, b_.weights.linears[static_cast<size_t>(linear)]);
+        if (is_added(linear)) {
+            const TrainedTensor added = trained_weight(linear);
+            weights_[i] = own(Adapter::Kind::bottleneck_weight, linear, {GGML_TYPE_F32, added.rows, added.cols});
+        } else {
+            weights_[i] = own(Adapter::Kind::weight, linear, b_.weights.linears[static_cast<size_t>(linear)]);
+        }
         return &weights_[i];
     }
     Vector bias(const LayerCall & layer) const {
         if (!layer.has_bias) return {};
+        if (is_added(layer.linear)) return {trained_bias(layer.linear).value, to_.formats().param};
         return own(Adapter::Kind::bias, layer.linear, b_.weights.biases[static_cast<size_t>(layer.linear)]);
     }
     Lora lora(int16_t linear) const { return b_.adapter ? b_.adapter->lora(b_.layer, linear) : Lora{}; }
@@ -241,8 +258,8 @@ private:
             const LayerCall & layer = c.layers[i];
             const Lora pair = lora(layer.linear);
             backward_[i] = {weight(i, layer.linear), pair, u_of(layer, pair), at(layer.y)};
-            backward_[i].dw = trained(Adapter::Kind::weight, layer.linear).gradient;
-            backward_[i].dbias = trained(Adapter::Kind::bias, layer.linear).gradient;
+            backward_[i].dw = trained_weight(layer.linear).gradient;
+            backward_[i].dbias = trained_bias(layer.linear).gradient;
         }
         return {backward_.data(), c.layers.size()};
     }

@@ -13,7 +13,7 @@ namespace lorica {
 struct TrainedTensor {
     const void * value = nullptr;
     void * gradient = nullptr;
-    int64_t rows = 0;
+    int64_t rows = 0, cols = 0;
 
     explicit operator bool() const { return value != nullptr; }
 };

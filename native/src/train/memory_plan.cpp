@@ -31,6 +31,8 @@ WorkspaceShape Session::workspace(const Model & model, const Adapter * adapter, 
     shape.head_rank = adapter->head_rank();
     shape.dropout = adapter->config().dropout > 0;
     shape.trained_weights = adapter->trains_matrices();
+    // Its layers may have any width: with an odd one, devices make room for such.
+    if (adapter->bottlenecks()) shape.max_features |= 1;
     return shape;
 }
 
@@ -44,7 +46,7 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter * adapter, cons
     if (adapter) {
         plan.gradients = adapter->n_params() * static_cast<int64_t>(dtype_size(device.formats().param));
         plan.adapter = plan.gradients + adapter->extra_bytes();
-        plan.optimizer = optimizer_bytes(*adapter, config.optimizer);
+        plan.optimizer = optimizer_bytes(*adapter, config.optimizer) + frozen_bytes(*adapter);
     }
     plan.activations = static_cast<int64_t>(arena.n_bytes());
     plan.workspace = static_cast<int64_t>(device.workspace_bytes(workspace(model, adapter, config)));

@@ -1,6 +1,7 @@
 // The optimizer: a step of AdamW over all parameters, and its state.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "common/error.h"
 #include "train/all_finite.h"
@@ -15,6 +16,18 @@ int64_t n_blocks_before(const Adapter & adapter, int32_t tensor) {
     int64_t n = 0;
     for (int32_t i = 0; i < tensor; ++i) n += Moments8bit::n_blocks(adapter.tensor(i).rows * adapter.tensor(i).cols);
     return n;
+}
+
+int64_t frozen_elements(const Adapter & adapter) {
+    int64_t n = 0;
+    for (const LoraPair & pair : adapter.pairs()) n += pair.rank / 2 * (pair.in + pair.out);
+    return n;
+}
+
+int64_t longest_half(const Adapter & adapter) {
+    int64_t rows = 0;
+    for (const LoraPair & pair : adapter.pairs()) rows = std::max({rows, pair.rank / 2, pair.out});
+    return rows;
 }
 
 }  // namespace
@@ -32,6 +45,48 @@ void Session::allocate_optimizer() {
         scales2_ = backend_->allocate(scales);
     }
     groups_.resize(static_cast<size_t>(adapter_->n_tensors()));
+    if (!adapter_->config().frozen_half) return;
+    const auto rows = static_cast<size_t>(longest_half(*adapter_));
+    frozen_ =
+        backend_->allocate(static_cast<size_t>(frozen_elements(*adapter_)) * dtype_size(backend_->formats().param));
+    counting_ = static_cast<int32_t *>(backend_->allocate(rows * sizeof(int32_t)));
+    zeros_ = static_cast<float *>(backend_->allocate(rows * sizeof(float)));
+    std::vector<int32_t> counting(rows);
+    std::iota(counting.begin(), counting.end(), 0);
+    backend_->copy_to_device(counting_, counting.data(), rows * sizeof(int32_t));
+}
+
+int64_t Session::frozen_bytes(const Adapter & adapter) {
+    if (!adapter.config().frozen_half) return 0;
+    return frozen_elements(adapter) * static_cast<int64_t>(dtype_size(adapter.model()->device().formats().param)) +
+           longest_half(adapter) * static_cast<int64_t>(sizeof(int32_t) + sizeof(float));
+}
+
+// Rows of A0 and columns of B0 (see AdapterConfig::frozen_half).
+void Session::frozen_halves(FrozenHalf what) {
+    if (!adapter_->config().frozen_half) return;
+    const Dtype type = backend_->formats().param;
+    auto * aside = static_cast<std::byte *>(frozen_);
+    const auto half = [&](const Matrix & of) {
+        if (what == FrozenHalf::clear_gradients) return backend_->scale_rows(of, zeros_, of);
+        const Matrix copy{aside, type, of.rows, of.cols, of.cols};
+        aside += copy.n_bytes();
+        if (what == FrozenHalf::keep) {
+            backend_->gather_rows(of, counting_, copy);
+        } else {
+            backend_->gather_rows(copy, counting_, of);
+        }
+    };
+    auto * const array =
+        static_cast<std::byte *>(what == FrozenHalf::clear_gradients ? gradients_ : adapter_->params());
+    for (const LoraPair & pair : adapter_->pairs()) {
+        const auto at = [&](int32_t tensor) {
+            return array + static_cast<size_t>(adapter_->tensor(tensor).offset) * dtype_size(type);
+        };
+        const int64_t rank = pair.rank / 2;
+        half(Matrix{at(pair.a), type, pair.rank, pair.in, pair.in}.slice_rows(rank, rank));
+        half({at(pair.b) + static_cast<size_t>(rank) * dtype_size(type), type, pair.out, rank, pair.rank});
+    }
 }
 
 int64_t Session::optimizer_bytes(const Adapter & adapter, Optimizer optimizer) {
@@ -78,6 +133,7 @@ double Session::optimizer_step(const OptimizerStep & step) {
              "learning rate, weight decay and gradient scale must be finite and not negative; got ", step.learning_rate,
              ", ", step.weight_decay, ", ", step.grad_scale);
     }
+    frozen_halves(FrozenHalf::clear_gradients);
     const double norm = std::sqrt(backend_->sum_of_squares(gradients_, adapter_->n_params())) * step.grad_scale;
     if (!std::isfinite(norm)) fail_non_finite_gradient();
     // torch.nn.utils.clip_grad_norm_: max / (norm + 1e-6), at most 1.
@@ -89,7 +145,9 @@ double Session::optimizer_step(const OptimizerStep & step) {
     params.grad_scale = step.grad_scale * clip;
     params.step = ++step_count_;
     has_forward_ = false;
+    frozen_halves(FrozenHalf::keep);
     update(step, params);
+    frozen_halves(FrozenHalf::put_back);
     adapter_->params_changed();
     zero_gradients();
     stepped_micro_batch_count_ = micro_batch_count_;

@@ -141,6 +141,10 @@ private:
     // Of everything random in the micro-batch to come.
     uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
     void update(const OptimizerStep & step, AdamwParams params);
+    // Of halves of pairs that are not trained: their gradients become 0; they are put aside, and put back.
+    enum class FrozenHalf : uint8_t { clear_gradients, keep, put_back };
+    void frozen_halves(FrozenHalf what);
+    static int64_t frozen_bytes(const Adapter & adapter);
     // evaluation: behind forward(false), losses alone; loss: the same behind forward(true); gradient: what goes back
     // and what is trained on the head too; weighted: those of losses times memory_.row_weights.
     enum class HeadPass : uint8_t { evaluation, loss, gradient, weighted };
@@ -161,6 +165,10 @@ private:
     void *moment1_ = nullptr,
          *moment2_ = nullptr;  // AdamW: param format; with 8 bits: codes, one block after another within a tensor
     void *scales1_ = nullptr, *scales2_ = nullptr;  // of those blocks, f32; null without
+    // Of frozen halves: their values during a step; the numbers 0, 1, … and as many zeros.
+    void * frozen_ = nullptr;
+    int32_t * counting_ = nullptr;
+    float * zeros_ = nullptr;
     std::vector<TensorGroup> groups_;
     std::unique_ptr<AttachedAdapter> attached_;
     std::unique_ptr<SessionPlan> plan_;

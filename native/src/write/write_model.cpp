@@ -289,6 +289,10 @@ void merge_model(const Model & model, const Adapter * adapter, const std::string
     if (adapter && adapter->model().get() != &model) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
+    if (adapter && adapter->bottlenecks()) {
+        fail(LORICA_ERROR_UNSUPPORTED,
+             "a bottleneck cannot be folded into a model, which has no layers like it; use it with the model");
+    }
     if (adapter && adapter->n_virtual_tokens() > 0) {
         fail(LORICA_ERROR_UNSUPPORTED,
              "a prompt or prefix cannot be folded into a model: it stands in front of every text; use it with the "
