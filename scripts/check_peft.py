@@ -86,7 +86,7 @@ def main():
 
         lora = ["--lora-r", 8]
         for name, flags in {"all-linear": lora, "rsLoRA on q, k": [*lora, "--use-rslora", "--target-modules", "q_proj,k_proj"],
-                            "DoRA": [*lora, "--use-dora"],
+                            "DoRA": [*lora, "--use-dora"], "PiSSA": [*lora, "--init-lora-weights", "pissa"],
                             "output head": [*lora, "--target-modules", "q_proj,lm_head"],
                             "modules to save": [*lora, "--modules-to-save", "embed_tokens,lm_head,norm", "--target-modules", "q_proj,v_proj"],
                             "prompt": ["--method", "prompt-tuning"], "P-tuning": ["--method", "p-tuning"],
@@ -97,6 +97,14 @@ def main():
             in_peft = PeftModel.from_pretrained(load_base(arguments.gguf), trained).eval()
             compare(f"trained by Lorica, loaded by PEFT, {name}", lorica.logits(trained / "adapter.gguf", tokens, scratch),
                     logits_of(in_peft, tokens))
+
+        trained = scratch / "trained whole"
+        lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6,
+                   "--learning-rate", 1e-3, "--method", "full", "--adapter-format", "peft")
+        whole = AutoModelForCausalLM.from_pretrained(trained / "huggingface", dtype=torch.float32,
+                                                     attn_implementation="eager").eval()
+        compare("trained by Lorica, loaded by transformers, full", lorica.logits(trained / "adapter.gguf", tokens, scratch),
+                logits_of(whole, tokens))
 
         for name, settings in PEFT_ADAPTERS.items():
             model = get_peft_model(load_base(arguments.gguf), LoraConfig(task_type="CAUSAL_LM", **settings))

@@ -15,8 +15,12 @@ enum AdapterFormat {
     GGUF,
     BOTH;
 
-    private static final List<String> ALL =
-            List.of(Adapter.FILE_NAME, Adapter.PEFT_FILE_NAME, Adapter.PEFT_CONFIG_NAME, AdapterMetadata.FILE_NAME);
+    private static final List<String> ALL = List.of(
+            Adapter.FILE_NAME,
+            Adapter.PEFT_FILE_NAME,
+            Adapter.PEFT_CONFIG_NAME,
+            Adapter.ADAPTERHUB_FILE_NAME,
+            AdapterMetadata.FILE_NAME);
 
     /** Sees to it, before anything is computed, that writing into the folder loses nothing. */
     void check(Path folder, boolean overwrite, Inputs inputs) {
@@ -52,20 +56,25 @@ enum AdapterFormat {
      * @throws IllegalArgumentException if it has none of the files that are asked for
      */
     AdapterFormat of(Method method) {
-        boolean inPeft = method != Method.BITFIT && method != Method.FULL;
-        if (inPeft || this == GGUF) {
+        if (method
+                == Method.FULL) { // of which PEFT has none; --adapter-format peft asks for a folder of the model beside
+            // it
+            return GGUF;
+        }
+        if (method != Method.BITFIT || this == GGUF) {
             return this;
         }
         if (this == PEFT) {
             throw new IllegalArgumentException("--adapter-format peft and --method " + method
                     + " exclude each other: PEFT has no such adapters; lorica merge makes a model with these "
-                    + (method == Method.FULL ? "weights" : "biases and norms"));
+                    + "biases and norms");
         }
         return GGUF;
     }
 
     /** The one of its files to tell people of. */
-    String mainFile() {
-        return this == PEFT ? Adapter.PEFT_FILE_NAME : Adapter.FILE_NAME;
+    String mainFile(Method method) {
+        String inPeft = method == Method.BOTTLENECK ? Adapter.ADAPTERHUB_FILE_NAME : Adapter.PEFT_FILE_NAME;
+        return this == PEFT ? inPeft : Adapter.FILE_NAME;
     }
 }

@@ -101,25 +101,25 @@ final class ExportCommand implements Callable<Integer> {
         Inputs inputs = new Inputs().add(modelFile);
         AdapterName.paths(terminal, adapters).forEach(inputs::add);
         wanted.check(output, overwrite, inputs);
+        String file;
         try (Model base = Model.load(modelFile);
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             Optional<String> lacking = LlamaCpp.lacks(tuned);
             if (wanted == AdapterFormat.GGUF && lacking.isPresent()) {
                 throw new LoricaException("this adapter cannot be a LoRA file for llama.cpp, which has no "
                         + lacking.get()
-                        + (tuned.info().virtualTokens() > 0
-                                ? "; nor can it be folded into a model"
-                                : "; lorica merge makes a model of it that llama.cpp runs"));
+                        + (LlamaCpp.canBeFoldedIn(tuned)
+                                ? "; lorica merge makes a model of it that llama.cpp runs"
+                                : "; nor can it be folded into a model"));
             }
             wanted.of(tuned.info().method());
+            file = wanted.mainFile(tuned.info().method());
             wanted.write(tuned, output, baseModelName);
             if (hub.pushToHub != null) {
                 writeCard(tuned, wanted);
             }
         }
-        terminal.out()
-                .println("Saved "
-                        + terminal.bold(output.resolve(wanted.mainFile()).toString()));
+        terminal.out().println("Saved " + terminal.bold(output.resolve(file).toString()));
         hub.push(terminal, output);
         if (terminal.json()) {
             Map<String, Object> json = new LinkedHashMap<>();

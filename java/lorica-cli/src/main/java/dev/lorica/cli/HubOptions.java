@@ -22,6 +22,7 @@ final class HubOptions {
             Adapter.FILE_NAME,
             Adapter.PEFT_FILE_NAME,
             Adapter.PEFT_CONFIG_NAME,
+            Adapter.ADAPTERHUB_FILE_NAME,
             AdapterMetadata.FILE_NAME,
             ModelCard.FILE_NAME);
 

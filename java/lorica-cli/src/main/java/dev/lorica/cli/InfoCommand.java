@@ -182,7 +182,7 @@ final class InfoCommand implements Callable<Integer> {
                             tensor.name().replaceFirst("^blk\\.\\d+\\.", "").replaceFirst("\\.weight\\.ia3_l$", "")));
             facts.put("modules", List.copyOf(modules));
             facts.put(
-                    text(values, "adapter.type", "").equals("full") ? "matrices_and_vectors" : "vectors",
+                    text(values, "adapter.type", "").matches("full|bottleneck") ? "matrices_and_vectors" : "vectors",
                     contents.tensors().size());
         } else {
             facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
@@ -234,6 +234,15 @@ final class InfoCommand implements Callable<Integer> {
                 config.path("use_dora").asBoolean()
                         ? "dora"
                         : config.path("peft_type").asText("?").toLowerCase(Locale.ROOT));
+        if (!config.has("peft_type") && config.path("config").isObject()) {
+            facts.put("format", "AdapterHub");
+            facts.put("base", config.path("model_name").asText(""));
+            facts.put("type", "bottleneck");
+            for (String key : List.of("mh_adapter", "output_adapter", "reduction_factor", "non_linearity")) {
+                facts.put(key, config.path("config").path(key));
+            }
+            return facts;
+        }
         boolean isLora = config.has("r");
         if (config.has("num_virtual_tokens")) {
             facts.put("virtual_tokens", config.get("num_virtual_tokens"));

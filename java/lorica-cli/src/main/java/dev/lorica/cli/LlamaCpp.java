@@ -8,11 +8,19 @@ import java.util.Optional;
 final class LlamaCpp {
     private LlamaCpp() {}
 
+    /** Whether it can be a part of a model, which is what makes llama.cpp run what it lacks. */
+    static boolean canBeFoldedIn(Adapter adapter) {
+        return adapter.info().virtualTokens() == 0 && adapter.info().method() != Method.BOTTLENECK;
+    }
+
     /** What of an adapter llama.cpp has not, so that only a model with it folded in runs there; empty: it reads it. */
     static Optional<String> lacks(Adapter adapter) {
         Method method = adapter.info().method();
         if (adapter.info().virtualTokens() > 0) {
             return Optional.of("trained prompts");
+        }
+        if (method == Method.BOTTLENECK) {
+            return Optional.of("bottlenecks");
         }
         if (method != Method.LORA) {
             return Optional.of(

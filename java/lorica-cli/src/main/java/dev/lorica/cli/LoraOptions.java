@@ -16,6 +16,7 @@ import picocli.CommandLine.Option;
 @Section("LoRA")
 final class LoraOptions {
     private static final LoraConfig DEFAULTS = LoraConfig.defaults();
+    private static final Pattern PISSA_ROUNDS = Pattern.compile("pissa_niter_([1-9][0-9]{0,3})");
     private static final Pattern RANGE = Pattern.compile("([0-9]{1,4})(?:-([0-9]{1,4}))?");
 
     @OfMethod(Method.LORA)
@@ -106,7 +107,9 @@ final class LoraOptions {
             names = "--init-lora-weights",
             paramLabel = "WAY",
             description =
-                    "How it begins: true (uniform A, as PEFT does), gaussian, or orthogonal. Default: ${DEFAULT-VALUE}")
+                    "How it begins: true (uniform A, as PEFT does), gaussian, orthogonal, or pissa: as the principal parts"
+                            + " of the weights, of twice the rank, half of which is not trained; pissa_niter_N looks for"
+                            + " them in N rounds. Default: ${DEFAULT-VALUE}")
     String init = "true";
 
     @OfMethod(Method.LORA)
@@ -138,14 +141,17 @@ final class LoraOptions {
 
     /** @param modelLayers of the model that is adapted */
     LoraConfig config(long seed, int modelLayers) {
+        Matcher rounds = PISSA_ROUNDS.matcher(init.toLowerCase(Locale.ROOT));
+        boolean counted = rounds.matches();
         LoraConfig.Init start =
-                switch (init.toLowerCase(Locale.ROOT)) {
+                switch (counted ? "pissa" : init.toLowerCase(Locale.ROOT)) {
                     case "true", "default" -> LoraConfig.Init.DEFAULT;
                     case "gaussian" -> LoraConfig.Init.GAUSSIAN;
                     case "orthogonal" -> LoraConfig.Init.ORTHOGONAL;
+                    case "pissa" -> LoraConfig.Init.PISSA;
                     default ->
                         throw new IllegalArgumentException("--init-lora-weights cannot be \"" + init
-                                + "\"; it is one of true, gaussian, orthogonal");
+                                + "\"; it is one of true, gaussian, orthogonal, pissa, pissa_niter_N");
                 };
         return LoraConfig.builder()
                 .rank(rank)
@@ -158,6 +164,7 @@ final class LoraOptions {
                 .rankPattern(rankPattern)
                 .alphaPattern(alphaPattern)
                 .init(start)
+                .pissaIterations(counted ? Integer.parseInt(rounds.group(1)) : 0)
                 .seed(seed)
                 .modulesToSave(modulesToSave.stream().map(String::strip).toList())
                 .bias(Choices.of("--bias", bias, LoraConfig.Bias.class))

@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.BitFitConfig;
+import dev.lorica.adapter.BottleneckConfig;
 import dev.lorica.adapter.FullConfig;
 import dev.lorica.adapter.Ia3Config;
 import dev.lorica.adapter.Method;
@@ -32,7 +33,8 @@ final class MethodOptions {
                             + " what goes in and out of layers), or bitfit (biases and norms). llama.cpp runs the last two"
                             + " once lorica merge has folded them in. prompt-tuning: embeddings in front of every text;"
                             + " p-tuning: the same out of a small network, which is trained; prefix-tuning: keys and"
-                            + " values in front of every text. Default: ${DEFAULT-VALUE}")
+                            + " values in front of every text; bottleneck: small layers behind the branches of each layer."
+                            + " Default: ${DEFAULT-VALUE}")
     String method = "lora";
 
     @OfMethod(Method.IA3)
@@ -92,6 +94,30 @@ final class MethodOptions {
             description = "p-tuning: of the network that makes them. Default: that of the model's embeddings")
     Integer encoderHiddenSize;
 
+    @OfMethod(Method.BOTTLENECK)
+    @Option(
+            names = "--bottleneck-placement",
+            paramLabel = "NAME",
+            description =
+                    "bottleneck: houlsby (behind attention and feed-forward layers, AdapterHub's double_seq_bn) or pfeiffer"
+                            + " (on the stream behind each layer, seq_bn). If not given, houlsby.")
+    String placement;
+
+    @OfMethod(Method.BOTTLENECK)
+    @Option(
+            names = "--reduction-factor",
+            paramLabel = "N",
+            description = "bottleneck: they are so many times narrower than the embeddings. If not given, 16.")
+    Integer reductionFactor;
+
+    @OfMethod(Method.BOTTLENECK)
+    @Option(
+            names = "--non-linearity",
+            paramLabel = "NAME",
+            description =
+                    "bottleneck: relu, swish, gelu, gelu_new or tanh. If not given, swish for houlsby, relu for pfeiffer.")
+    String nonLinearity;
+
     Method method() {
         return Choices.of("--method", method, Method.class);
     }
@@ -141,6 +167,7 @@ final class MethodOptions {
                                 case BITFIT -> ": it trains all biases and norms";
                                 case FULL -> ": --train-layers and --freeze say what is trained";
                                 case PROMPT_TUNING, P_TUNING, PREFIX_TUNING -> ": a prompt or prefix sits on no module";
+                                case BOTTLENECK -> ": --bottleneck-placement says where they stand";
                                 default -> "";
                             });
         }
@@ -171,6 +198,19 @@ final class MethodOptions {
                     virtualTokens == null ? VIRTUAL_TOKENS : virtualTokens,
                     Choices.of("--prompt-tuning-init", start, PromptTuningConfig.Init.class),
                     promptText == null ? "" : promptText,
+                    seed);
+        }
+        if (wanted == Method.BOTTLENECK) {
+            BottleneckConfig usual = BottleneckConfig.defaults();
+            return new BottleneckConfig(
+                    placement == null
+                            ? usual.placement()
+                            : Choices.of("--bottleneck-placement", placement, BottleneckConfig.Placement.class),
+                    reductionFactor == null ? usual.reductionFactor() : reductionFactor,
+                    0,
+                    nonLinearity == null
+                            ? null
+                            : Choices.of("--non-linearity", nonLinearity, BottleneckConfig.NonLinearity.class),
                     seed);
         }
         if (wanted == Method.PREFIX_TUNING) {

@@ -34,6 +34,7 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
             Adapter.FILE_NAME,
             Adapter.PEFT_FILE_NAME,
             Adapter.PEFT_CONFIG_NAME,
+            Adapter.ADAPTERHUB_FILE_NAME,
             AdapterMetadata.FILE_NAME,
             EffectiveConfig.FILE_NAME,
             JsonlLog.FILE_NAME);

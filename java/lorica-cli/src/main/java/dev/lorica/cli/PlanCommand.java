@@ -2,6 +2,9 @@ package dev.lorica.cli;
 
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.AdapterConfig;
+import dev.lorica.adapter.LoraConfig;
+import dev.lorica.data.Labels;
 import dev.lorica.train.MemoryPlan;
 import dev.lorica.train.Recomputation;
 import dev.lorica.train.Trainer;
@@ -32,7 +35,8 @@ import picocli.CommandLine.Option;
         footerHeading = "%nExamples:%n",
         footer = {
             "  lorica plan --model llama.gguf --max-length 2048 --batch-size 4",
-            "  lorica plan --model llama.gguf --target-modules q_proj,v_proj --available 8GiB"
+            "  lorica plan --model llama.gguf --target-modules q_proj,v_proj --available 8GiB",
+            "  lorica plan --model minilm.gguf --num-labels 2 --batch-size 32"
         })
 final class PlanCommand implements Callable<Integer> {
     private static final Pattern SIZE = Pattern.compile("(\\d+(?:\\.\\d+)?)\\s*([kmgt]?)(?:i?b)?");
@@ -69,9 +73,10 @@ final class PlanCommand implements Callable<Integer> {
     public Integer call() {
         training.config(Integer.MAX_VALUE); // what cannot be is said before a model is opened
         long limit = training.available == null ? 0 : bytes(training.available);
+        Labels labels = training.labels();
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
-                Adapter adapter =
-                        Adapter.create(base, method.config(lora, 0, base.info().layers()))) {
+                Adapter adapter = Adapter.create(
+                        base, planned(method.config(lora, 0, base.info().layers())), labels)) {
             TrainingConfig config = training.config(base.info().contextLength());
             new TrainingReport(terminal).model(base.info());
             Way kept = way(base, adapter, config, Recomputation.OFF, limit);
@@ -82,6 +87,7 @@ final class PlanCommand implements Callable<Integer> {
                 json.put("model", model.toString());
                 json.put("max_length", config.maxLength());
                 json.put("batch_size", config.batchSize());
+                json.put("labels", labels == null ? 0 : labels.outputs());
                 json.put("trainable_params", adapter.info().parameters());
                 json.put("available", kept.plan.available());
                 json.put("without_checkpointing", kept.json());
@@ -93,6 +99,13 @@ final class PlanCommand implements Callable<Integer> {
             }
             return ExitCode.OK;
         }
+    }
+
+    /** Of what begins with a search, no more of it than memory needs. */
+    private static AdapterConfig planned(AdapterConfig config) {
+        return config instanceof LoraConfig one && one.init() == LoraConfig.Init.PISSA
+                ? one.toBuilder().pissaIterations(1).build()
+                : config;
     }
 
     /** A plan with activations kept or computed again; and the largest batch that it allows. */

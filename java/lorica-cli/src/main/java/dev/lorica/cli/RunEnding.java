@@ -13,6 +13,7 @@ import dev.lorica.exceptions.LoricaException;
 import dev.lorica.train.Objective;
 import dev.lorica.train.TrainingPlan;
 import dev.lorica.train.TrainingResult;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -39,11 +40,13 @@ record RunEnding(
         Objective objective) {
 
     /** @param untrained {@code null}: it was not evaluated before */
-    void say(Evaluation untrained) {
+    void say(Adapter adapter, Evaluation untrained) {
         OptionalLong peak = PeakMemory.bytes();
         terminal.out()
                 .println(howItEnded() + "Saved "
-                        + terminal.bold(output.resolve(format.mainFile()).toString()));
+                        + terminal.bold(
+                                output.resolve(format.mainFile(adapter.info().method()))
+                                        .toString()));
         terminal.out()
                 .println("  " + Format.count(result.steps(), "step") + " in " + Format.seconds(result.seconds()) + ", "
                         + Format.count(Math.round(result.tokensPerSecond())) + " tok/s, mean loss "
@@ -79,7 +82,9 @@ record RunEnding(
         Map<String, Object> json = new LinkedHashMap<>();
         json.put("status", result.stopped() ? "interrupted" : "done");
         json.put("output", output.toString());
-        json.put("adapter", output.resolve(format.mainFile()).toString());
+        json.put(
+                "adapter",
+                output.resolve(format.mainFile(adapter.info().method())).toString());
         json.put("model", model.toString());
         if (adapter.info().method() == Method.FULL) {
             json.put("trained_model", output.resolve(TrainCommand.MODEL_FILE).toString());
@@ -189,6 +194,16 @@ record RunEnding(
                     .println("  llama-cli -m "
                             + Shell.quote(
                                     output.resolve(TrainCommand.MODEL_FILE).toString()));
+            Path folder = output.resolve(TrainCommand.HUGGING_FACE_FOLDER);
+            if (Files.isDirectory(folder)) {
+                terminal.out().println("or with transformers, with the base's tokenizer:");
+                terminal.out()
+                        .println("  AutoModelForCausalLM.from_pretrained(" + Shell.quote(folder.toString()) + ")");
+            }
+            return;
+        }
+        if (trained == Method.BOTTLENECK) {
+            terminal.out().println("llama.cpp has no bottlenecks; AdapterHub has.");
             return;
         }
         if (adapter.info().virtualTokens() > 0) {

@@ -2,6 +2,7 @@ package dev.lorica.cli;
 
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.HuggingFaceModel;
 import dev.lorica.adapter.Method;
 import dev.lorica.convert.ModelFiles;
 import dev.lorica.data.Labels;
@@ -52,6 +53,8 @@ import picocli.CommandLine.Spec;
 final class TrainCommand implements Callable<Integer> {
     /** What full fine-tuning makes, beside the weights in f32 that it goes on with. */
     static final String MODEL_FILE = "model.gguf";
+    /** Of a model for transformers. */
+    static final String HUGGING_FACE_FOLDER = "huggingface";
 
     private final Terminal terminal;
 
@@ -122,7 +125,8 @@ final class TrainCommand implements Callable<Integer> {
             names = "--adapter-format",
             paramLabel = "FORMAT",
             description =
-                    "What to save: gguf (llama.cpp), peft (Hugging Face PEFT), or both. Default: ${DEFAULT-VALUE}")
+                    "What to save: gguf (llama.cpp), peft (Hugging Face PEFT; of full a folder for transformers beside the"
+                            + " model), or both. Default: ${DEFAULT-VALUE}")
     private String adapterFormat = "both";
 
     @Option(
@@ -171,6 +175,7 @@ final class TrainCommand implements Callable<Integer> {
 
     private final Workplace workplace;
     private AdapterFormat format;
+    private boolean writesFolder;
 
     TrainCommand(Terminal terminal) {
         this(terminal, null);
@@ -252,6 +257,11 @@ final class TrainCommand implements Callable<Integer> {
         }
         if (method.method() == Method.FULL) {
             inputs.refuse("--output " + output, output.resolve(MODEL_FILE));
+            for (String name : List.of(HuggingFaceModel.CONFIG, HuggingFaceModel.WEIGHTS)) {
+                inputs.refuse(
+                        "--output " + output,
+                        output.resolve(HUGGING_FACE_FOLDER).resolve(name));
+            }
         }
         Checkpoint.list(output).forEach(checkpoint -> inputs.refuseBelow("--output " + output, checkpoint));
         files.forEach(file -> Misnamed.check(file, Misnamed.What.DATA));
@@ -290,6 +300,11 @@ final class TrainCommand implements Callable<Integer> {
                         "the adapter " + start + " has no classifier; begin a new one without --adapter");
             }
             boolean full = adapter.info().method() == Method.FULL;
+            writesFolder =
+                    full && Choices.of("--adapter-format", adapterFormat, AdapterFormat.class) == AdapterFormat.PEFT;
+            if (writesFolder) {
+                HuggingFaceModel.check(base);
+            }
             folder.requireSpace((full ? 2 : 1) * format.bytes(adapter.info().parameters()));
             TrainingReport report = new TrainingReport(terminal);
             report.model(base.info());
@@ -384,9 +399,12 @@ final class TrainCommand implements Callable<Integer> {
         format.write(adapter, output, baseModelName);
         if (adapter.info().method() == Method.FULL) {
             ModelFiles.merge(adapter, output.resolve(MODEL_FILE), null);
+            if (writesFolder) {
+                HuggingFaceModel.write(adapter, output.resolve(HUGGING_FACE_FOLDER));
+            }
         }
         RunEnding ending = new RunEnding(terminal, model, modelFile, output, format, result, plan, loaded, wanted);
-        ending.say(untrained);
+        ending.say(adapter, untrained);
         Map<String, Object> facts = ending.json(base, adapter, untrained);
         if (progress.resumedFrom() > 0) {
             facts.put("resumed_from_step", progress.resumedFrom());

@@ -68,6 +68,38 @@ class ClassifierTest {
     }
 
     @ParameterizedTest
+    @ValueSource(strings = {"distilbert", "decoder"})
+    void isPlannedAsItIsTrained(String name) throws IOException {
+        JsonNode trained = Program.run(train(
+                        model(name),
+                        reviews(),
+                        folder.resolve("planned"),
+                        "--max-length=16",
+                        "--max-steps=1",
+                        "--gradient-checkpointing=off",
+                        "--json"))
+                .succeeds()
+                .json();
+        String[] plan = {
+            "plan",
+            "--model=" + model(name),
+            "--max-length=16",
+            "--batch-size=8",
+            "--precision=f32",
+            "--threads=1",
+            "--json"
+        };
+        JsonNode planned =
+                Program.run(Program.with(plan, "--num-labels=2")).succeeds().json();
+        assertThat(planned.get("trainable_params")).isEqualTo(trained.get("trainable_params"));
+        assertThat(planned.get("without_checkpointing").get("total").asLong())
+                .isGreaterThanOrEqualTo(
+                        trained.get("planned_memory_bytes").get("total").asLong());
+        Program.run(Program.with(plan, "--num-labels=0"))
+                .failsWith(ExitCode.FAILED, "--num-labels cannot be 0; it is 1 to 1048576");
+    }
+
+    @ParameterizedTest
     @ValueSource(strings = {"bert", "distilbert", "decoder"})
     void isTrainedMeasuredAskedMergedAndReadAgainFromPeftsFiles(String name) throws IOException {
         Path data = reviews();

@@ -13,6 +13,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -209,6 +210,112 @@ class MethodsTest {
                 .succeeds();
     }
 
+    @ParameterizedTest
+    @CsvSource({"houlsby, gelu", "pfeiffer, relu"})
+    void bottlenecksAreTrainedResumedLookedAtAskedAndReadFromAdapterHub(String placement, String nonLinearity)
+            throws IOException {
+        Path output = folder.resolve("bottleneck");
+        String[] options = {
+            "--method=bottleneck",
+            "--bottleneck-placement=" + placement,
+            "--non-linearity=" + nonLinearity,
+            "--reduction-factor=10"
+        };
+        JsonNode trained = Program.run(Program.with(train(output, "--eval-data=" + data, "--json"), options))
+                .succeeds()
+                .json();
+        assertThat(trained.get("eval_loss").asDouble())
+                .isLessThan(trained.get("eval_loss_before").asDouble() - 0.1);
+        Path adapter = output.resolve(Adapter.FILE_NAME);
+        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
+        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
+        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+                .succeeds();
+        assertThat(adapter).hasSameBinaryContentAs(first);
+        JsonNode info =
+                Program.run("info", output.toString(), "--json").succeeds().json();
+        assertThat(info.get("type").asText()).isEqualTo("bottleneck");
+        assertThat(info.get("bottleneck_placement").asText()).isEqualTo(placement);
+        assertThat(info.get("bottleneck_non_linearity").asText()).isEqualTo(nonLinearity);
+
+        Path hub = Files.createDirectories(folder.resolve("hub"));
+        for (String name : List.of(Adapter.PEFT_CONFIG_NAME, Adapter.ADAPTERHUB_FILE_NAME)) {
+            Files.copy(output.resolve(name), hub.resolve(name));
+        }
+        assertThat(Program.run("info", hub.toString(), "--json")
+                        .succeeds()
+                        .json()
+                        .get("non_linearity")
+                        .asText())
+                .isEqualTo(nonLinearity);
+        double tuned = tunedLoss(output);
+        assertThat(tuned).isLessThan(evaluate(output).get("base").get("loss").asDouble());
+        assertThat(tunedLoss(hub)).isEqualTo(tuned);
+        String[] ask = {"--prompt=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        assertThat(generate(ask, "--model=" + Program.model(), "--adapter=" + hub))
+                .isEqualTo(generate(ask, "--model=" + Program.model(), "--adapter=" + output));
+        Program.run(
+                        "merge",
+                        "--model=" + Program.model(),
+                        "--adapter=" + output,
+                        "--output=" + folder.resolve("m.gguf"))
+                .failsWith(ExitCode.FAILED, "a bottleneck cannot be folded into a model");
+        Program.run(
+                        "export",
+                        "--model=" + Program.model(),
+                        "--adapter=" + output,
+                        "--format=gguf",
+                        "--output=" + folder.resolve("exported"))
+                .failsWith(ExitCode.FAILED, "which has no bottlenecks; nor can it be folded into a model");
+        JsonNode plan = Program.run(
+                        Program.with(new String[] {"plan", "--model=" + Program.model(), "--json"}, options))
+                .succeeds()
+                .json();
+        assertThat(plan.get("trainable_params")).isEqualTo(trained.get("trainable_params"));
+    }
+
+    @Test
+    void aLoraOfPrincipalPartsIsOneOfTwiceTheRankForPeftAndLlamaCpp() throws IOException {
+        Path output = folder.resolve("pissa");
+        String[] principal = {"--init-lora-weights=pissa_niter_4", "--lora-r=4", "--lora-alpha=8", "--use-rslora"};
+        JsonNode trained = Program.run(Program.with(
+                        Stream.of(train(output, "--weight-decay=0.1", "--eval-data=" + data, "--json"))
+                                .map(option -> option.replace("2e-2", "1e-3"))
+                                .toArray(String[]::new),
+                        principal))
+                .succeeds()
+                .json();
+        assertThat(trained.get("eval_loss").asDouble())
+                .isLessThan(trained.get("eval_loss_before").asDouble() - 0.1);
+        Path adapter = output.resolve(Adapter.FILE_NAME);
+        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
+        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
+        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+                .succeeds();
+        assertThat(adapter).hasSameBinaryContentAs(first);
+        JsonNode info =
+                Program.run("info", output.toString(), "--json").succeeds().json();
+        assertThat(info.get("type").asText()).isEqualTo("lora");
+        assertThat(info.get("rank").asInt()).isEqualTo(8);
+        assertThat(info.get("frozen_half").asBoolean()).isTrue();
+        assertThat(trained.get("trainable_params").asLong() * 2)
+                .isEqualTo(info.get("parameters").asLong());
+        JsonNode plan = Program.run(
+                        Program.with(new String[] {"plan", "--model=" + Program.model(), "--json"}, principal))
+                .succeeds()
+                .json();
+        assertThat(plan.get("trainable_params")).isEqualTo(trained.get("trainable_params"));
+        Path peft = Files.createDirectories(folder.resolve("peft"));
+        for (String name : List.of(Adapter.PEFT_CONFIG_NAME, Adapter.PEFT_FILE_NAME)) {
+            Files.copy(output.resolve(name), peft.resolve(name));
+        }
+        assertThat(tunedLoss(peft)).isCloseTo(tunedLoss(output), offset(1e-6));
+        Program.run(Program.with(train(folder.resolve("none"), "--lora-dropout=0.1"), principal))
+                .failsWith(ExitCode.FAILED, "dropout is 0.1; it must be 0 with init pissa");
+        Program.run(train(folder.resolve("none"), "--init-lora-weights=pissa_niter_0"))
+                .failsWith(ExitCode.FAILED, "--init-lora-weights cannot be \"pissa_niter_0\"");
+    }
+
     @Test
     void modulesThatAreTrainedWholeGoWithTheLora() throws IOException {
         Path output = folder.resolve("saved");
@@ -315,6 +422,10 @@ class MethodsTest {
                 .failsWith(ExitCode.FAILED, "--encoder-hidden-size belongs to --method p-tuning");
         Program.run(train(output, "--method=prompt-tuning", "--prompt-tuning-init=text"))
                 .failsWith(ExitCode.FAILED, "there is no text to begin with");
+        Program.run(train(output, "--method=bottleneck", "--target-modules=q_proj"))
+                .failsWith(ExitCode.FAILED, "--bottleneck-placement says where they stand");
+        Program.run(train(output, "--method=bottleneck", "--reduction-factor=0"))
+                .failsWith(ExitCode.FAILED, "the reduction factor is 0; it must be at least 1");
         Program.run(train(output, "--method=lore")).failsWith(ExitCode.FAILED, "--method");
         Program.run(train(output, "--method=ia3", "--target-modules=k_proj", "--feedforward-modules=down_proj"))
                 .failsWith(ExitCode.FAILED, "'down_proj' is none of the target modules");

@@ -16,6 +16,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Locale;
 import java.util.Set;
 
 /**
@@ -31,6 +32,8 @@ public final class Adapter implements AutoCloseable {
     public static final String PEFT_FILE_NAME = PeftFolder.WEIGHTS;
 
     public static final String PEFT_CONFIG_NAME = PeftFolder.CONFIG;
+    /** What stands in for {@link #PEFT_FILE_NAME} of bottlenecks, which PEFT has not: AdapterHub's. */
+    public static final String ADAPTERHUB_FILE_NAME = AdapterHubFolder.WEIGHTS;
 
     /**
      * One of the trainable matrices.
@@ -120,6 +123,17 @@ public final class Adapter implements AutoCloseable {
                     outputs);
             return new Adapter(model, engine, AdapterMetadata.of(model, config));
         }
+        if (config instanceof BottleneckConfig bottleneck) {
+            NativeAdapter engine = NativeAdapter.create(
+                    Inner.MODEL.of(model),
+                    new NativeAdapter.Bottleneck(
+                            bottleneck.size(model.info().embedding()),
+                            bottleneck.placement().code,
+                            bottleneck.nonLinearity().toString(),
+                            bottleneck.seed()),
+                    outputs);
+            return new Adapter(model, engine, AdapterMetadata.of(model, config));
+        }
         if (config instanceof PTuningConfig prompt) {
             NativeAdapter engine = NativeAdapter.create(
                     Inner.MODEL.of(model),
@@ -156,6 +170,7 @@ public final class Adapter implements AutoCloseable {
                         config.useRslora(),
                         config.useDora(),
                         config.init().code,
+                        config.pissaIterations(),
                         config.seed(),
                         TargetModules.of(config, model),
                         String.join(",", config.modulesToSave()),
@@ -256,9 +271,27 @@ public final class Adapter implements AutoCloseable {
         return model;
     }
 
+    /** How wide bottlenecks are, where they stand and what is between their layers; {@code null}: it is of another method. */
+    public BottleneckConfig bottleneck() {
+        NativeAdapter.Bottleneck found = engine.bottleneck();
+        return found == null
+                ? null
+                : new BottleneckConfig(
+                        BottleneckConfig.Placement.of(found.placement()),
+                        Math.max(1, model.info().embedding() / found.size()),
+                        found.size(),
+                        BottleneckConfig.NonLinearity.valueOf(
+                                found.nonLinearity().toUpperCase(Locale.ROOT)),
+                        found.seed());
+    }
+
     public AdapterInfo info() {
+        BottleneckConfig bottleneck = bottleneck();
+        String words = bottleneck == null
+                ? null
+                : bottleneck.placement() + ", " + bottleneck.size() + " wide, " + bottleneck.nonLinearity();
         return engine.info(
-                (rank, alpha, scale, dropout, rslora, dora, pairs, parameters, modules, base, method, virtual) ->
+                (rank, alpha, scale, dropout, rslora, dora, pairs, parameters, modules, base, method, virtual, half) ->
                         new AdapterInfo(
                                 rank,
                                 alpha,
@@ -271,7 +304,9 @@ public final class Adapter implements AutoCloseable {
                                 modules,
                                 base,
                                 Method.of(method),
-                                virtual));
+                                virtual,
+                                half,
+                                words));
     }
 
     /** @throws InvalidArgumentException if it belongs to another model */
@@ -308,8 +343,11 @@ public final class Adapter implements AutoCloseable {
     public enum Format {
         /** {@value #FILE_NAME}, which llama.cpp loads. */
         GGUF(List.of(FILE_NAME)),
-        /** {@value #PEFT_FILE_NAME} and {@value #PEFT_CONFIG_NAME}, which PEFT loads. */
-        PEFT(List.of(PEFT_FILE_NAME, PEFT_CONFIG_NAME));
+        /**
+         * {@value #PEFT_FILE_NAME} and {@value #PEFT_CONFIG_NAME}, which PEFT loads; of bottlenecks {@value #ADAPTERHUB_FILE_NAME} and
+         * {@value #PEFT_CONFIG_NAME}, which AdapterHub's {@code load_adapter(folder, use_safetensors=True)} does.
+         */
+        PEFT(List.of(PEFT_FILE_NAME, PEFT_CONFIG_NAME, ADAPTERHUB_FILE_NAME));
 
         private final List<String> files;
 
@@ -349,8 +387,9 @@ public final class Adapter implements AutoCloseable {
         requireFinite();
         makeFolder(folder);
         long now = engine.changes();
-        List<String> kept =
-                besideOthers && isIn(folder, now) ? List.of(FILE_NAME, PEFT_FILE_NAME, PEFT_CONFIG_NAME) : List.of();
+        List<String> kept = besideOthers && isIn(folder, now)
+                ? List.of(FILE_NAME, PEFT_FILE_NAME, PEFT_CONFIG_NAME, ADAPTERHUB_FILE_NAME)
+                : List.of();
         AdapterFolder.replace(folder, metadata, kept, staged -> {
             if (formats.contains(Format.GGUF)) {
                 engine.save(staged.resolve(FILE_NAME).toString());

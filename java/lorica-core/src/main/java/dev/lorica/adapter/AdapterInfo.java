@@ -5,7 +5,8 @@ import java.util.List;
 /**
  * What an adapter is.
  *
- * @param rank            of its first pair; those of an adapter from elsewhere may differ
+ * @param rank            of its first pair; those of an adapter from elsewhere may differ. Of PiSSA twice the rank that was asked
+ *                        for, and so is alpha (with rsLoRA √2 of it)
  * @param alpha           the product B A is scaled by alpha / rank
  * @param scale           that quotient (alpha / √rank for rsLoRA), times the factor of {@link Adapter#setScale}
  * @param dropout         while training
@@ -17,6 +18,8 @@ import java.util.List;
  * @param baseFingerprint of the base that it was trained on, {@code ""} when its file does not say
  * @param method          rank, alpha and pairs are 0 where it is not LoRA
  * @param virtualTokens   in front of every text
+ * @param frozenHalf      of PiSSA: the second half of each rank takes away what the first began as, and is not trained
+ * @param bottleneck      {@code "houlsby, 36 wide, swish"}; {@code null}: it is of another method
  */
 public record AdapterInfo(
         int rank,
@@ -30,4 +33,6 @@ public record AdapterInfo(
         List<String> targetModules,
         String baseFingerprint,
         Method method,
-        int virtualTokens) {}
+        int virtualTokens,
+        boolean frozenHalf,
+        String bottleneck) {}

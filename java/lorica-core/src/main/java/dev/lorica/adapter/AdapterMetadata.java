@@ -36,6 +36,7 @@ import org.slf4j.LoggerFactory;
  * @param promptTuning  the same of prompt tuning
  * @param encodedPrompt the same of P-tuning
  * @param prefixTuning  the same of prefix tuning
+ * @param bottleneck    the same of bottlenecks
  * @param template      what stood around the prompts that it was trained on; generation puts the same there
  * @param special       the special tokens of the training examples
  * @param training      how it was trained, setting by setting; {@code TrainingConfig.of} reads it
@@ -51,6 +52,7 @@ public record AdapterMetadata(
         PromptTuningConfig promptTuning,
         @JsonProperty("p_tuning") PTuningConfig encodedPrompt,
         PrefixTuningConfig prefixTuning,
+        BottleneckConfig bottleneck,
         PromptTemplate template,
         SpecialTokens special,
         Map<String, Object> training,
@@ -99,6 +101,7 @@ public record AdapterMetadata(
                 config instanceof PromptTuningConfig prompt ? prompt : null,
                 config instanceof PTuningConfig prompt ? prompt : null,
                 config instanceof PrefixTuningConfig prefix ? prefix : null,
+                config instanceof BottleneckConfig bottleneck ? bottleneck : null,
                 null,
                 null,
                 null,
@@ -118,6 +121,7 @@ public record AdapterMetadata(
                 promptTuning,
                 encodedPrompt,
                 prefixTuning,
+                bottleneck,
                 template,
                 special,
                 training,
@@ -151,6 +155,10 @@ public record AdapterMetadata(
                             file,
                             "prefix_tuning",
                             () -> Json.withDefaults(json.get("prefix_tuning"), PrefixTuningConfig.of(1))),
+                    readable(
+                            file,
+                            "bottleneck",
+                            () -> Json.withDefaults(json.get("bottleneck"), BottleneckConfig.defaults())),
                     Json.MAPPER.treeToValue(json.get("template"), PromptTemplate.class),
                     readable(file, "special", () -> Json.MAPPER.treeToValue(json.get("special"), SpecialTokens.class)),
                     readable(file, "training", () -> Json.MAPPER.treeToValue(json.get("training"), Settings.class)),

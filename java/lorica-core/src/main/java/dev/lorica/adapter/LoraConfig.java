@@ -17,7 +17,9 @@ import java.util.Map;
  * @param useDora       {@code use_dora}: train the direction of the weights with B A and their norms, row by row, with a vector of
  *                      magnitudes (DoRA, Liu et al. 2024). llama.cpp cannot load such an adapter; {@code ModelFiles.merge} folds it
  *                      into a model that it can.
- * @param init          {@code init_lora_weights}: how A begins; B begins at zero
+ * @param init          {@code init_lora_weights}: how A and B begin
+ * @param pissaIterations of {@link Init#PISSA}, PEFT's {@code pissa_niter_N}: of the search for the principal parts of each weight, of which
+ *                      few are faster and less exact; 0: until they are found
  * @param seed          of A's first values; the same seed gives the same A on every device and platform
  * @param targetModules {@code target_modules}: {@code q_proj}, {@code k_proj}, {@code v_proj}, {@code o_proj},
  *                      {@code gate_proj}, {@code up_proj}, {@code down_proj}, GGUF's names for them, full tensor names such as
@@ -41,6 +43,7 @@ public record LoraConfig(
         boolean useRslora,
         boolean useDora,
         Init init,
+        int pissaIterations,
         long seed,
         List<String> targetModules,
         List<String> excludeModules,
@@ -66,7 +69,13 @@ public record LoraConfig(
          * A and B from the even and the odd rows of an orthogonal matrix, so that B A is zero and neither of them is: PEFT's
          * {@code "orthogonal"}. Needs even ranks.
          */
-        ORTHOGONAL(NativeAdapter.INIT_DEFAULT);
+        ORTHOGONAL(NativeAdapter.INIT_DEFAULT),
+        /**
+         * A and B from the largest singular values of the weight (Meng et al. 2024): PEFT's {@code "pissa"}. The weight stays as it is,
+         * quantized or not; what A and B began as is taken away by a second half of each pair, which is not trained. So the adapter has
+         * twice the rank, and is a LoRA for the base as it is. No dropout.
+         */
+        PISSA(NativeAdapter.INIT_PISSA);
 
         final int code;
 
@@ -110,6 +119,9 @@ public record LoraConfig(
         alphaPattern = Arguments.all(alphaPattern, "alphaPattern");
         check(rank >= 1, "rank", rank, "at least 1");
         check(Double.isFinite(alpha) && alpha > 0, "alpha", alpha, "more than 0");
+        check(pissaIterations >= 0, "PiSSA iterations", pissaIterations, "at least 0");
+        check(pissaIterations == 0 || init == Init.PISSA, "init", init, Init.PISSA + ", of which there are iterations");
+        check(dropout == 0 || init != Init.PISSA, "dropout", dropout, "0 with init pissa");
         check(dropout >= 0 && dropout < 1, "dropout", dropout, "at least 0 and below 1");
         rankPattern.forEach((name, value) -> check(value >= 1, "rank of \"" + name + "\"", value, "at least 1"));
         alphaPattern.forEach((name, value) ->
@@ -137,6 +149,25 @@ public record LoraConfig(
         return new Builder();
     }
 
+    public Builder toBuilder() {
+        return builder()
+                .rank(rank)
+                .alpha(alpha)
+                .dropout(dropout)
+                .useRslora(useRslora)
+                .useDora(useDora)
+                .init(init)
+                .pissaIterations(pissaIterations)
+                .seed(seed)
+                .targetModules(targetModules)
+                .excludeModules(excludeModules)
+                .layersToTransform(layersToTransform)
+                .rankPattern(rankPattern)
+                .alphaPattern(alphaPattern)
+                .modulesToSave(modulesToSave)
+                .bias(bias);
+    }
+
     /** Every setter's meaning is that of the record's component of the same name. */
     public static final class Builder {
         private int rank = 16;
@@ -145,6 +176,7 @@ public record LoraConfig(
         private boolean useRslora = false;
         private boolean useDora = false;
         private Init init = Init.DEFAULT;
+        private int pissaIterations = 0;
         private long seed = 42;
         private List<String> targetModules = List.of(ALL_LINEAR);
         private List<String> excludeModules = List.of();
@@ -183,6 +215,11 @@ public record LoraConfig(
 
         public Builder init(Init value) {
             init = value;
+            return this;
+        }
+
+        public Builder pissaIterations(int value) {
+            pissaIterations = value;
             return this;
         }
 
@@ -239,6 +276,7 @@ public record LoraConfig(
                     useRslora,
                     useDora,
                     init,
+                    pissaIterations,
                     seed,
                     targetModules,
                     excludeModules,

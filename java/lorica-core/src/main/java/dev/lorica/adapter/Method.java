@@ -18,7 +18,9 @@ public enum Method {
     /** The same out of a small network, which is trained (Liu et al. 2021): {@link PTuningConfig}. */
     P_TUNING(NativeAdapter.METHOD_P_TUNING),
     /** Keys and values in front of every text (Li and Liang 2021): {@link PrefixTuningConfig}. */
-    PREFIX_TUNING(NativeAdapter.METHOD_PREFIX_TUNING);
+    PREFIX_TUNING(NativeAdapter.METHOD_PREFIX_TUNING),
+    /** Small layers behind the branches of each layer (Houlsby et al. 2019): {@link BottleneckConfig}. */
+    BOTTLENECK(NativeAdapter.METHOD_BOTTLENECK);
 
     final int code;
 

@@ -82,11 +82,13 @@ final class PeftFolder {
 
     static void write(Adapter adapter, Path folder, String baseModel) {
         SafetensorsWriter weights = new SafetensorsWriter().metadata("format", "pt");
+        boolean bottleneck = adapter.info().method() == Method.BOTTLENECK;
         Map<String, Object> config =
                 switch (adapter.info().method()) {
                     case LORA -> writeLora(adapter, weights, baseModel);
                     case IA3 -> PeftIa3.write(adapter, weights, baseModel);
                     case PREFIX_TUNING -> PeftPrefix.write(adapter, weights, baseModel);
+                    case BOTTLENECK -> AdapterHubFolder.write(adapter, weights, baseModel);
                     case PROMPT_TUNING, P_TUNING -> PeftPrompt.write(adapter, weights, baseModel);
                     case BITFIT ->
                         throw new UnsupportedException(
@@ -96,7 +98,7 @@ final class PeftFolder {
                         throw new UnsupportedException(
                                 "PEFT has no adapters of method full; lorica merge makes a model with these weights");
                 };
-        weights.write(folder.resolve(WEIGHTS));
+        weights.write(folder.resolve(bottleneck ? AdapterHubFolder.WEIGHTS : WEIGHTS));
         try {
             AtomicFile.write(folder.resolve(CONFIG), JSON.writeValueAsBytes(config));
         } catch (JsonProcessingException e) {
@@ -266,6 +268,11 @@ final class PeftFolder {
 
     static Adapter read(Model model, Path folder) {
         JsonNode json = PeftConfig.parse(folder.resolve(CONFIG));
+        if (AdapterHubFolder.is(json)) {
+            try (SafetensorsFile weights = AdapterHubFolder.open(folder)) {
+                return AdapterHubFolder.read(model, folder.resolve(CONFIG), json, weights);
+            }
+        }
         if (json.path("peft_type").asText().equals(PeftIa3.TYPE)) {
             try (SafetensorsFile weights = openWeights(folder)) {
                 return PeftIa3.read(model, folder.resolve(CONFIG), json, weights);

@@ -28,7 +28,11 @@ final class PeftWhole {
 
     PeftWhole(Model model) {
         TensorTable.of(Inner.MODEL.of(model)).forEach(tensor -> table.put(tensor.name(), tensor));
-        addedToNorms = model.info().architecture().matches("gemma[23]?") ? 1 : 0;
+        addedToNorms = addedToNorms(model);
+    }
+
+    static float addedToNorms(Model model) {
+        return model.info().architecture().matches("gemma[23]?") ? 1 : 0;
     }
 
     private static String module(String name) {
@@ -50,27 +54,15 @@ final class PeftWhole {
         return PeftFolder.PREFIX + (inBase ? module(hf) + ".base_layer" + BIAS : hf);
     }
 
-    private List<Long> shape(TensorTable.Tensor tensor) {
-        boolean vector = tensor.kind() == TensorTable.Kind.NORM || tensor.kind() == TensorTable.Kind.BIAS;
-        return vector
-                ? List.of(tensor.rows())
-                : tensor.transposed()
-                        ? List.of(tensor.columns(), tensor.rows())
-                        : List.of(tensor.rows(), tensor.columns());
-    }
-
     // ---- writing
 
     void write(Adapter adapter, int index, SafetensorsWriter weights) {
         List<Adapter.Tensor> tensors = adapter.tensors();
         TensorTable.Tensor tensor = table.get(tensors.get(index).name());
-        weights.add(key(tensor.name(), adapted(tensors)), shape(tensor), () -> {
-            float[] values = tensor.order().toHuggingFace(adapter.values(index));
-            if (tensor.kind() == TensorTable.Kind.NORM) {
-                return plus(values, -addedToNorms);
-            }
-            return tensor.transposed() ? transposed(values, tensor.rows(), tensor.columns()) : values;
-        });
+        weights.add(
+                key(tensor.name(), adapted(tensors)),
+                tensor.hfShape(),
+                () -> tensor.toHuggingFace(adapter.values(index), addedToNorms));
     }
 
     /** Modules of which more than the bias is trained, by their full names: PEFT takes all whose names end so. */
@@ -137,31 +129,12 @@ final class PeftWhole {
     float[] read(Adapter.Tensor tensor, List<Adapter.Tensor> all, SafetensorsFile weights) {
         TensorTable.Tensor spec = table.get(tensor.name());
         SafetensorsFile.Tensor stored = weights.tensors().get(key(tensor.name(), adapted(all)));
-        if (!stored.shape().equals(shape(spec))) {
+        if (!stored.shape().equals(spec.hfShape())) {
             throw new MismatchException(weights.path() + ": \"" + stored.name() + "\" has the shape " + stored.shape()
-                    + "; this model needs " + shape(spec));
+                    + "; this model needs " + spec.hfShape());
         }
         float[] values = weights.read(stored);
         PeftFolder.checkFinite(weights, stored, values);
-        if (spec.kind() == TensorTable.Kind.NORM) {
-            return spec.order().toGguf(plus(values, addedToNorms));
-        }
-        return spec.order().toGguf(spec.transposed() ? transposed(values, spec.columns(), spec.rows()) : values);
-    }
-
-    private static float[] plus(float[] values, float added) {
-        float[] sums = values.clone();
-        for (int i = 0; i < sums.length; i++) {
-            sums[i] += added;
-        }
-        return sums;
-    }
-
-    private static float[] transposed(float[] values, long rows, long columns) {
-        float[] other = new float[values.length];
-        for (int i = 0; i < values.length; i++) {
-            other[(int) (i % columns * rows + i / columns)] = values[i];
-        }
-        return other;
+        return spec.toGguf(values, addedToNorms);
     }
 }

@@ -35,6 +35,7 @@ class AdapterMetadataTest {
             null,
             null,
             null,
+            null,
             PromptTemplate.INSTRUCTION,
             new AdapterMetadata.SpecialTokens(1, 2),
             Json.toMap(TrainingConfig.builder()

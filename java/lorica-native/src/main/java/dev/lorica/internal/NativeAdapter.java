@@ -19,6 +19,7 @@ import org.bytedeco.javacpp.PointerPointer;
 public final class NativeAdapter implements AutoCloseable {
     public static final int INIT_DEFAULT = Lorica.LORICA_LORA_INIT_DEFAULT;
     public static final int INIT_GAUSSIAN = Lorica.LORICA_LORA_INIT_GAUSSIAN;
+    public static final int INIT_PISSA = Lorica.LORICA_LORA_INIT_PISSA;
     public static final int METHOD_LORA = Lorica.LORICA_METHOD_LORA;
     public static final int METHOD_IA3 = Lorica.LORICA_METHOD_IA3;
     public static final int METHOD_BITFIT = Lorica.LORICA_METHOD_BITFIT;
@@ -26,6 +27,9 @@ public final class NativeAdapter implements AutoCloseable {
     public static final int METHOD_PROMPT_TUNING = Lorica.LORICA_METHOD_PROMPT_TUNING;
     public static final int METHOD_P_TUNING = Lorica.LORICA_METHOD_P_TUNING;
     public static final int METHOD_PREFIX_TUNING = Lorica.LORICA_METHOD_PREFIX_TUNING;
+    public static final int METHOD_BOTTLENECK = Lorica.LORICA_METHOD_BOTTLENECK;
+    public static final int PLACEMENT_HOULSBY = Lorica.LORICA_BOTTLENECK_HOULSBY;
+    public static final int PLACEMENT_PFEIFFER = Lorica.LORICA_BOTTLENECK_PFEIFFER;
     public static final int BIASES_NONE = Lorica.LORICA_BIASES_NONE;
     public static final int BIASES_LORA_ONLY = Lorica.LORICA_BIASES_LORA_ONLY;
     public static final int BIASES_ALL = Lorica.LORICA_BIASES_ALL;
@@ -47,6 +51,7 @@ public final class NativeAdapter implements AutoCloseable {
             boolean useRslora,
             boolean useDora,
             int init,
+            int pissaIterations,
             long seed,
             String targetModules,
             String modulesToSave,
@@ -112,6 +117,7 @@ public final class NativeAdapter implements AutoCloseable {
                     .use_rslora(given.useRslora())
                     .use_dora(given.useDora())
                     .init(given.init())
+                    .pissa_iterations(given.pissaIterations())
                     .seed(given.seed())
                     .target_modules(targets)
                     .modules_to_save(saved)
@@ -194,6 +200,46 @@ public final class NativeAdapter implements AutoCloseable {
         return new NativeAdapter(model, pointer);
     }
 
+    /**
+     * Bottleneck adapters.
+     *
+     * @param size         how wide they are
+     * @param placement    one of the constants above
+     * @param nonLinearity by AdapterHub's name
+     */
+    public record Bottleneck(int size, int placement, String nonLinearity, long seed) {}
+
+    public static NativeAdapter create(NativeModel model, Bottleneck given, Outputs outputs) {
+        lorica_adapter pointer = new lorica_adapter();
+        try (NativeOutputs classifier = new NativeOutputs(outputs);
+                BytePointer nonLinearity = Text.copy("the non-linearity", given.nonLinearity());
+                lorica_adapter_params params = Structs.defaults(
+                        lorica_adapter_params::new,
+                        lorica_adapter_params::struct_size,
+                        Lorica::lorica_adapter_default_params)) {
+            params.method(METHOD_BOTTLENECK)
+                    .seed(given.seed())
+                    .bottleneck_size(given.size())
+                    .bottleneck_placement(given.placement())
+                    .non_linearity(nonLinearity);
+            classifier.into(params);
+            check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
+        }
+        return new NativeAdapter(model, pointer);
+    }
+
+    /** What bottlenecks it has; {@code null}: it is of another method. */
+    public Bottleneck bottleneck() {
+        return handle.shared(adapter -> {
+            try (lorica_adapter_info i = Structs.sized(lorica_adapter_info::new, lorica_adapter_info::struct_size)) {
+                check(Lorica.lorica_adapter_get_info(adapter, i));
+                return i.method() == METHOD_BOTTLENECK
+                        ? new Bottleneck(i.bottleneck_size(), i.bottleneck_placement(), Text.of(i.non_linearity()), 0)
+                        : null;
+            }
+        });
+    }
+
     public static NativeAdapter load(NativeModel model, String file) {
         lorica_adapter pointer = new lorica_adapter();
         try (BytePointer path = Text.copy("the path", file)) {
@@ -227,7 +273,8 @@ public final class NativeAdapter implements AutoCloseable {
                 List<String> targetModules,
                 String baseFingerprint,
                 int method,
-                int virtualTokens);
+                int virtualTokens,
+                boolean frozenHalf);
     }
 
     public <R> R info(Info<R> info) {
@@ -246,7 +293,8 @@ public final class NativeAdapter implements AutoCloseable {
                         List.of(Text.of(i.target_modules()).split(",")),
                         Text.of(i.base_fingerprint()),
                         i.method(),
-                        i.n_virtual_tokens());
+                        i.n_virtual_tokens(),
+                        i.frozen_half());
             }
         });
     }

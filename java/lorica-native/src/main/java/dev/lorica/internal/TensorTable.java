@@ -48,7 +48,49 @@ public final class TensorTable {
             long columns,
             RowOrder order,
             boolean transposed,
-            boolean optional) {}
+            boolean optional) {
+
+        public boolean isVector() {
+            return kind == Kind.NORM || kind == Kind.BIAS;
+        }
+
+        /** As Hugging Face stores it. */
+        public List<Long> hfShape() {
+            return isVector() ? List.of(rows) : transposed ? List.of(columns, rows) : List.of(rows, columns);
+        }
+
+        /** @param addedToNorms what the GGUF file has beyond the weight of a norm: Gemma's 1 */
+        public float[] toHuggingFace(float[] values, float addedToNorms) {
+            float[] ordered = order.toHuggingFace(values);
+            if (kind == Kind.NORM) {
+                return plus(ordered, -addedToNorms);
+            }
+            return transposed ? transposed(ordered, rows, columns) : ordered;
+        }
+
+        public float[] toGguf(float[] values, float addedToNorms) {
+            if (kind == Kind.NORM) {
+                return order.toGguf(plus(values, addedToNorms));
+            }
+            return order.toGguf(transposed ? transposed(values, columns, rows) : values);
+        }
+
+        private static float[] plus(float[] values, float added) {
+            float[] sums = values.clone();
+            for (int i = 0; i < sums.length; i++) {
+                sums[i] += added;
+            }
+            return sums;
+        }
+
+        private static float[] transposed(float[] values, long rows, long columns) {
+            float[] other = new float[values.length];
+            for (int i = 0; i < values.length; i++) {
+                other[(int) (i % columns * rows + i / columns)] = values[i];
+            }
+            return other;
+        }
+    }
 
     /** In the order of the computation. */
     public static List<Tensor> of(NativeModel model) {

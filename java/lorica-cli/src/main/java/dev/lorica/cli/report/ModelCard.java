@@ -228,13 +228,20 @@ public final class ModelCard {
         } else if (gguf
                 && !run.path("settings").has("prompt_tuning")
                 && !run.path("settings").has("p_tuning")
-                && !run.path("settings").has("prefix_tuning")) {
+                && !run.path("settings").has("prefix_tuning")
+                && !run.path("settings").has("bottleneck")) {
             text.append(isRead ? "llama-cli -m " : "lorica merge --model ")
                     .append(model)
                     .append(isRead ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");
         }
         text.append("```\n");
-        if (peft && baseModelName != null) {
+        if (peft && baseModelName != null && run.path("settings").has("bottleneck")) {
+            text.append("\n```python\nimport adapters\nfrom transformers import AutoModelForCausalLM\n\n")
+                    .append("model = AutoModelForCausalLM.from_pretrained(\"")
+                    .append(baseModelName)
+                    .append("\")\nadapters.init(model)\n")
+                    .append("model.load_adapter(\".\", use_safetensors=True, set_active=True)\n```\n");
+        } else if (peft && baseModelName != null) {
             text.append("\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n")
                     .append("base = AutoModelForCausalLM.from_pretrained(\"")
                     .append(baseModelName)

@@ -74,8 +74,9 @@ public final class RunFolder {
     private static void describe(ObjectNode run, JsonNode metadata) {
         run.put("method", metadata.path("method").asText("lora"));
         ObjectNode settings = run.putObject("settings");
-        for (String part :
-                new String[] {"training", "lora", "ia3", "full", "prompt_tuning", "p_tuning", "prefix_tuning"}) {
+        for (String part : new String[] {
+            "training", "lora", "ia3", "full", "prompt_tuning", "p_tuning", "prefix_tuning", "bottleneck"
+        }) {
             if (metadata.hasNonNull(part)) {
                 settings.set(part, metadata.get(part));
             }

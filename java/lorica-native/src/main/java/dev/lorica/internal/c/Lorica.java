@@ -361,7 +361,12 @@ public static native @Cast("const char*") BytePointer lorica_model_label(@Const 
 /** enum lorica_lora_init */
 public static final int
     LORICA_LORA_INIT_DEFAULT = 0, /* A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: PEFT's init_lora_weights=True */
-    LORICA_LORA_INIT_GAUSSIAN = 1; /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
+    LORICA_LORA_INIT_GAUSSIAN = 1, /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
+    LORICA_LORA_INIT_PISSA = 2; /* PiSSA (Meng et al. 2024): with W = U S V^T, A = sqrt(S_r / scale) V_r^T and B = U_r
+                                  sqrt(S_r / scale), PEFT's "pissa". W is not changed: what A and B began as is taken
+                                  away by a second half of each pair, [A; A0] and [B, -B0], that is not trained. So the
+                                  adapter has twice the rank and twice the alpha (with rsLoRA sqrt(2) of it) that were
+                                  asked for, and is a LoRA for the model as it is; after training too. No dropout. */
 
 /** enum lorica_method */
 public static final int
@@ -379,9 +384,21 @@ public static final int
                                        limit; positions count them. It has no scale and is merged into no model. */
     LORICA_METHOD_P_TUNING = 5, /* P-tuning (Liu et al. 2021): the same, and the embeddings come out of a small network
                                   that is trained, with encoder_hidden_size, as PEFT's PromptEncoder with MLP */
-    LORICA_METHOD_PREFIX_TUNING = 6; /* prefix tuning (Li & Liang 2021): trained keys and values of n_virtual_tokens in
+    LORICA_METHOD_PREFIX_TUNING = 6, /* prefix tuning (Li & Liang 2021): trained keys and values of n_virtual_tokens in
                                        front of every text, of each layer its own, as PEFT's without projection: keys
                                        are not rotated any more, and positions count them. Otherwise as a prompt. */
+    LORICA_METHOD_BOTTLENECK = 7;     /* bottleneck adapters: up(act(down(x))) of linear layers with biases, [size, n_embd]
+                                        and [n_embd, size], behind the branches of each layer. down begins as U(-1/sqrt(in),
+                                        1/sqrt(in)), all else as 0: AdapterHub's "mam_adapter". Not of granite; merged into no
+                                        model. */
+
+/* Where a bottleneck adapter stands. f is what a branch of a layer, attention or feed-forward, adds to the stream x. */
+/** enum lorica_bottleneck_placement */
+public static final int
+    LORICA_BOTTLENECK_HOULSBY = 0, /* Houlsby et al. 2019, AdapterHub's "double_seq_bn": x + f + up(act(down(f))), of both
+                                      branches */
+    LORICA_BOTTLENECK_PFEIFFER = 1; /* Pfeiffer et al. 2020, "seq_bn": s + up(act(down(s))) with s = x + f of the
+                                      feed-forward; where a norm follows s, down reads what it gives */
 
 /* Biases that are trained beside a LoRA, as PEFT's LoraConfig has it. */
 /** enum lorica_trained_biases */
@@ -430,7 +447,7 @@ public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByP
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3", "bitfit", "full", "prompt_tuning" and "p_tuning", and a LoRA with tensors that were trained whole,
+ * "ia3", "bitfit", "full", "prompt_tuning", "p_tuning", "prefix_tuning" and "bottleneck", and a LoRA with tensors that were trained whole,
  * "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old
  * file then stays as it was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);

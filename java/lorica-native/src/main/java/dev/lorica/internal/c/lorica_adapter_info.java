@@ -42,4 +42,9 @@ public class lorica_adapter_info extends Pointer {
     public native int n_outputs(); public native lorica_adapter_info n_outputs(int setter);        /* of its classifier; 0: it has none */
     public native @Cast("const char*") BytePointer problem(); public native lorica_adapter_info problem(BytePointer setter);     /* as it was made with; owned by the adapter */
     public native int n_virtual_tokens(); public native lorica_adapter_info n_virtual_tokens(int setter); /* in front of every text */
+    public native @Cast("bool") boolean frozen_half(); public native lorica_adapter_info frozen_half(boolean setter);         /* the second half of each rank is not trained, see LORICA_LORA_INIT_PISSA; n_params does
+                                 not count it */
+    public native int bottleneck_size(); public native lorica_adapter_info bottleneck_size(int setter);  /* of bottlenecks; 0: these are none */
+    public native @Cast("lorica_bottleneck_placement") int bottleneck_placement(); public native lorica_adapter_info bottleneck_placement(int setter);
+    public native @Cast("const char*") BytePointer non_linearity(); public native lorica_adapter_info non_linearity(BytePointer setter); /* of bottlenecks; "" where these are none */
 }

@@ -36,7 +36,7 @@ public class lorica_adapter_params extends Pointer {
                         trained element per row of W and begins as |W|; the norm is a constant to the gradient,
                         as in PEFT. Dropout acts on u alone. Devices cpu and reference. */
     public native @Cast("lorica_lora_init") int init(); public native lorica_adapter_params init(int setter);
-    public native @Cast("uint64_t") long seed(); public native lorica_adapter_params seed(long setter);               /* the same seed gives the same A on every device and platform */
+    public native @Cast("uint64_t") long seed(); public native lorica_adapter_params seed(long setter);               /* the same seed gives the same A on every device and platform, but with PiSSA */
     public native @Cast("const char*") BytePointer target_modules(); public native lorica_adapter_params target_modules(BytePointer setter); /* comma-separated names of linear layers, Hugging Face's (q_proj, c_attn, mlp.c_proj)
                                     or GGUF's (attn_q, attn_qkv): those that end so, from a dot on; full names such as
                                     blk.3.attn_q; the output head by its own, lm_head or output; "all-linear"
@@ -67,4 +67,9 @@ public class lorica_adapter_params extends Pointer {
     public native @Const IntPointer virtual_ids(); public native lorica_adapter_params virtual_ids(IntPointer setter); /* prompt tuning [n_virtual_tokens]: the tokens as whose embeddings they begin; NULL:
                                     N(0, 1) by the seed */
     public native int encoder_hidden_size(); public native lorica_adapter_params encoder_hidden_size(int setter); /* P-tuning; 0: that of the embeddings */
+    public native int pissa_iterations(); public native lorica_adapter_params pissa_iterations(int setter);    /* of the search for the principal parts of a weight, PEFT's "pissa_niter_N"; 0: until
+                                    they are found. Then devices differ in A and B by rounding. */
+    public native int bottleneck_size(); public native lorica_adapter_params bottleneck_size(int setter);     /* bottlenecks: how wide they are, up to n_embd */
+    public native @Cast("lorica_bottleneck_placement") int bottleneck_placement(); public native lorica_adapter_params bottleneck_placement(int setter);
+    public native @Cast("const char*") BytePointer non_linearity(); public native lorica_adapter_params non_linearity(BytePointer setter); /* bottlenecks: AdapterHub's "relu", "swish", "gelu", "gelu_new" or "tanh"; NULL: relu */
 }

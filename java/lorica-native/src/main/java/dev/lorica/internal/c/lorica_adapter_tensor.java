@@ -9,12 +9,12 @@ import org.bytedeco.javacpp.annotation.*;
 import static dev.lorica.internal.c.Lorica.*;
 
 
-/* The trainable tensors, in a fixed order: for pair p, tensor 2p is A[r, in] and 2p + 1 is B[out, r]; with DoRA tensor
- * 2 n_pairs + p is m[out, 1], and what is trained whole comes behind. Of IA3 each l is one, of BitFit each bias and
- * each norm's weight [n, 1], of full fine-tuning each tensor of the model that is trained, of a prompt
- * "prompt_embeddings", behind those of the encoder that makes it (P-tuning), and of no gradient then. Last come those
- * of a classifier: cls.weight and cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs,
- * n_embd], cls.output.bias. */
+/* The trainable tensors, each told by its name; their order is fixed, so that states fit. Of a LoRA A[r, in] and
+ * B[out, r], of a DoRA m[out, 1] too, then what is trained whole; of IA3 each l, of BitFit each bias and each norm's
+ * weight [n, 1], of full fine-tuning each tensor of the model that is trained, of a prompt "prompt_embeddings",
+ * behind those of the encoder that makes it (P-tuning), and of no gradient then; of a classifier cls.weight and
+ * cls.bias (where a layer before the outputs is trained), cls.output.weight[n_outputs, n_embd] and cls.output.bias.
+ * */
 @Properties(inherit = dev.lorica.internal.c.presets.LoricaPresets.class)
 public class lorica_adapter_tensor extends Pointer {
     static { Loader.load(); }
