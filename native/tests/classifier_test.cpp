@@ -219,12 +219,35 @@ protected:
 };
 
 // A ReLU has kinks within the steps: DistilBERT's is next to PyTorch alone.
-class SmoothClassifier : public EveryClassifier {};
+class SmoothClassifier : public EveryClassifier {
+protected:
+    void expect_finite_differences(const AdapterConfig & config);
+};
 
-TEST_P(SmoothClassifier, HasTheGradientsOfFiniteDifferences) {
+TEST_P(SmoothClassifier, HasTheGradientsOfFiniteDifferences) { expect_finite_differences(three_classes()); }
+
+// Of a model with norms behind the sums, Pfeiffer's reads what the norm gives.
+TEST_P(SmoothClassifier, HasThemWithBottlenecksAndComesBackFromItsFile) {
+    for (const bool pfeiffer : {false, true}) {
+        AdapterConfig config = three_classes();
+        config.method = Method::bottleneck;
+        config.bottleneck_size = 5;
+        config.pfeiffer = pfeiffer;
+        config.non_linearity = Act::gelu_erf;
+        expect_finite_differences(config);
+
+        const auto model = load(write(), "cpu", Dtype::f32);
+        const auto adapter = busy_adapter(model, config);
+        adapter->save(dir_ / "adapter.gguf");
+        Session session(adapter, config_), again(Adapter::load(model, dir_ / "adapter.gguf"), config_);
+        EXPECT_EQ(outputs(again, batch()), outputs(session, batch()));
+    }
+}
+
+void SmoothClassifier::expect_finite_differences(const AdapterConfig & config) {
     const auto model = load(write(), "reference", Dtype::f64, 1);
     const Batch batch = this->batch();
-    const auto adapter = busy_adapter(model, three_classes());
+    const auto adapter = busy_adapter(model, config);
     Session session(adapter, config_);
     const auto exact = gradients_of(session, batch);
     const std::vector<float> factors = weights(9);
