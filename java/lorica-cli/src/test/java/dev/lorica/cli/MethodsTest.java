@@ -57,7 +57,9 @@ class MethodsTest {
     @ValueSource(strings = {"ia3", "bitfit", "full"})
     void isTrainedResumedLookedAtAskedMeasuredAndFoldedIn(String method) throws IOException {
         Path output = folder.resolve(method);
-        Program trained = Program.run(train(output, "--method", method, "--eval-data=" + data, "--json"))
+        String format = method.equals("full") ? "peft" : "both";
+        Program trained = Program.run(train(
+                        output, "--method", method, "--adapter-format=" + format, "--eval-data=" + data, "--json"))
                 .succeeds();
         JsonNode json = trained.json();
         assertThat(json.get("eval_loss").asDouble())
@@ -66,6 +68,8 @@ class MethodsTest {
         if (full) {
             assertThat(trained.err()).contains("are expanded from", "llama-cli -m " + output.resolve("model.gguf"));
             assertThat(output.resolve("model.gguf")).exists();
+            assertThat(output.resolve("huggingface/model.safetensors")).exists();
+            assertThat(output.resolve("huggingface/config.json")).content().contains("LlamaForCausalLM");
             assertThat(json.get("trainable_params")).isEqualTo(json.get("all_params"));
         } else {
             assertThat(trained.err()).contains("lorica merge").doesNotContain("llama-cli");
