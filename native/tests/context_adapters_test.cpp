@@ -196,6 +196,126 @@ TEST_F(ContextAdaptersTest, AStackedAdapterIsSavedAndLoadedAsOne) {
     EXPECT_EQ(logits(model, Adapter::load(model, dir / "stack.gguf")), logits(model, parts));
 }
 
+// Texts of several slots, each with its own adapters: begun by a prompt each, then gone on with together, a token of
+// each at a time. By slot: logits of the last token of the prompt and of each token behind it.
+struct Texts {
+    std::vector<std::vector<int32_t>> tokens;
+    static constexpr size_t n_prompt = 7;
+
+    std::vector<std::vector<float>> together(Context & context, const std::vector<std::vector<Adapter::Part>> & sets,
+                                             int32_t n_vocab) const {
+        std::vector<Context::Append> appends;
+        for (size_t i = 0; i < sets.size(); ++i) {
+            context.set_adapters(sets[i], static_cast<int32_t>(i));
+            appends.push_back({static_cast<int32_t>(i), std::span(tokens[i]).first(n_prompt)});
+        }
+        std::vector<std::vector<float>> result(sets.size());
+        const auto step = [&] {
+            std::vector<float> logits(sets.size() * static_cast<size_t>(n_vocab));
+            context.eval(appends, logits.data());
+            for (size_t i = 0; i < sets.size(); ++i) {
+                const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(i) * n_vocab;
+                result[i].insert(result[i].end(), begin, begin + n_vocab);
+            }
+        };
+        step();
+        for (size_t t = n_prompt; t < tokens[0].size(); ++t) {
+            for (size_t i = 0; i < sets.size(); ++i) appends[i].tokens = std::span(tokens[i]).subspan(t, 1);
+            step();
+        }
+        return result;
+    }
+
+    std::vector<float> alone(std::shared_ptr<const Model> model, size_t i,
+                             const std::vector<Adapter::Part> & set) const {
+        const auto n_vocab = static_cast<size_t>(model->shape().n_vocab);
+        Context context(std::move(model), nullptr, 32);
+        context.set_adapters(set);
+        std::vector<float> all, logits(n_vocab);
+        for (size_t t = 0; t < tokens[i].size();) {
+            const size_t n = t == 0 ? n_prompt : 1;
+            context.eval(std::span(tokens[i]).subspan(t, n), false, logits.data());
+            all.insert(all.end(), logits.begin(), logits.end());
+            t += n;
+        }
+        return all;
+    }
+
+    static Texts random(size_t n, int32_t n_vocab) {
+        Texts texts;
+        for (size_t i = 0; i < n; ++i) texts.tokens.push_back(random_batch(40 + i, {19}, n_vocab).tokens);
+        return texts;
+    }
+};
+
+TEST_F(ContextAdaptersTest, TextsWithAdaptersOfTheirOwnAreComputedTogetherAsEachIsAlone) {
+    for (const auto & [device, act, tolerance] :
+         {std::tuple{"reference", Dtype::f64, 1e-6}, std::tuple{"cpu", Dtype::f32, 2e-6},
+          std::tuple{"cpu", Dtype::bf16, 2e-2}}) {
+        const auto model = load(path, device, act);
+        const auto a = one(model), b = other(model);
+        const auto head = busy_adapter(model, config(2, 6, "q_proj,lm_head"));
+        const std::vector<std::vector<Adapter::Part>> sets = {{{a, 1}},   {}, {{b, 1}}, {{a, 1}}, {{a, 0.5}, {b, -1}},
+                                                              {{head, 1}}};
+        const Texts texts = Texts::random(sets.size(), shape.n_vocab);
+        Context context(model, nullptr, 32, static_cast<int32_t>(sets.size()));
+        const auto together = texts.together(context, sets, shape.n_vocab);
+        for (size_t i = 0; i < sets.size(); ++i)
+            EXPECT_LE(relative_error(together[i], texts.alone(model, i, sets[i])), tolerance)
+                << device << " text " << i;
+        EXPECT_GT(relative_error(together[0], texts.alone(model, 0, {})), 0.03);
+    }
+}
+
+TEST_F(ContextAdaptersTest, WhatIsNoSumGoesOnBesideTheOthersByItself) {
+    const auto model = load(path, "cpu", Dtype::f32);
+    const auto a = one(model), b = other(model);
+    AdapterConfig dora = config(3, 6, "all-linear"), ia3;
+    dora.use_dora = true;
+    ia3.method = Method::ia3;
+    ia3.target_modules = "k_proj,v_proj,down_proj";
+    ia3.feedforward_modules = "down_proj";
+    const std::vector<std::vector<Adapter::Part>> sets = {
+        {{busy_adapter(model, dora), 1}}, {{a, 1}}, {{busy_adapter(model, ia3), 1}}, {{b, 1}}, {}};
+    const Texts texts = Texts::random(sets.size(), shape.n_vocab);
+    Context context(model, nullptr, 32, static_cast<int32_t>(sets.size()));
+    const auto together = texts.together(context, sets, shape.n_vocab);
+    for (size_t i = 0; i < sets.size(); ++i)
+        EXPECT_LE(relative_error(together[i], texts.alone(model, i, sets[i])), 2e-6) << "text " << i;
+}
+
+TEST_F(ContextAdaptersTest, ASlotIsGivenOtherAdaptersWhileTheOthersGoOn) {
+    const auto model = load(path, "reference", Dtype::f64);
+    const auto a = one(model), b = other(model);
+    Context context(model, nullptr, 32, 2);
+    const Texts texts = Texts::random(2, shape.n_vocab);
+    const auto first = texts.together(context, {{{a, 1}}, {{b, 1}}}, shape.n_vocab);
+    context.truncate(5, 0);
+    context.set_adapters({}, 1);
+    EXPECT_EQ(context.n_past(0), 5);
+    EXPECT_EQ(context.n_past(1), 0);
+    EXPECT_THAT(error_of([&] { context.copy(0, 1, 5); }), HasSubstr("different adapters"));
+    // b changes while no slot has it, and is seen as it is then.
+    b->set_scale_factor(2);
+    const auto again = texts.together(context, {{{a, 1}}, {{b, 1}}}, shape.n_vocab);
+    EXPECT_LE(relative_error(again[0], first[0]), 1e-9);
+    EXPECT_LE(relative_error(again[1], texts.alone(model, 1, {{b, 1}})), 1e-6);
+    EXPECT_GT(relative_error(again[1], first[1]), 0.02);
+}
+
+TEST_F(ContextAdaptersTest, VirtualTokensAreThoseOfAllTextsOfACacheOrOfNone) {
+    const auto model = load(path, "cpu", Dtype::f32);
+    AdapterConfig prefix;
+    prefix.method = Method::prefix_tuning;
+    prefix.n_virtual_tokens = 3;
+    const auto virtual_tokens = Adapter::create(model, prefix);
+    const std::vector<Adapter::Part> set = {{virtual_tokens, 1}};
+    Context context(model, nullptr, 32, 2);
+    EXPECT_THAT(error_of([&] { context.set_adapters(set, 1); }), HasSubstr("a cache of its own"));
+    context.set_adapters(set);
+    EXPECT_THAT(error_of([&] { context.set_adapters({}, 1); }), HasSubstr("a cache of its own"));
+}
+
 TEST_F(ContextAdaptersTest, WhatDoesNotFitIsRefusedAndChangesNothing) {
     const auto model = load(path, "cpu", Dtype::f32);
     const auto a = one(model), foreign = one(load(path, "cpu", Dtype::f32));

@@ -190,6 +190,32 @@ TEST_P(EveryFamily, ACacheGivesTheLogitsOfTheWholeSequence) {
         EXPECT_LE(relative_error(run(Dtype::bf16, pieces), whole), 0.05);
 }
 
+TEST_P(EveryFamily, TextsOfDifferentAdaptersAreComputedTogetherAsEachIsAlone) {
+    const auto model = load(write(), "cpu", Dtype::f32);
+    const int32_t n_vocab = GetParam().shape.n_vocab;
+    AdapterConfig wide = adapter_config();
+    wide.rank = 5;
+    const std::vector<std::vector<Adapter::Part>> sets = {
+        {{busy_adapter(model, adapter_config()), 1}}, {}, {{busy_adapter(model, wide), -0.5}}};
+    Context together(model, nullptr, 32, 3);
+    std::vector<std::unique_ptr<Context>> alone;
+    for (size_t i = 0; i < sets.size(); ++i) {
+        together.set_adapters(sets[i], static_cast<int32_t>(i));
+        alone.push_back(std::make_unique<Context>(model, nullptr, 32));
+        alone.back()->set_adapters(sets[i]);
+    }
+    const std::vector<int32_t> tokens = random_batch(6, {13}, n_vocab).tokens;
+    for (size_t t = 0; t < tokens.size();) {
+        const auto next = std::span(tokens).subspan(t, t == 0 ? 9 : 1);
+        const std::vector<Context::Append> appends = {{0, next}, {1, next}, {2, next}};
+        std::vector<float> actual(3 * static_cast<size_t>(n_vocab)), expected(actual.size());
+        together.eval(appends, actual.data());
+        for (size_t i = 0; i < 3; ++i) alone[i]->eval(next, false, expected.data() + i * static_cast<size_t>(n_vocab));
+        EXPECT_LE(relative_error(actual, expected), 2e-6) << "token " << t;
+        t += next.size();
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, EveryFamily, testing::ValuesIn(families()),
                          [](const auto & info) { return info.param.name; });
 

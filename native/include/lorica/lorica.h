@@ -878,9 +878,10 @@ LORICA_API lorica_status lorica_kv_cache_set_adapters(lorica_kv_cache * cache, c
  * lorica_kv_cache_n_past says. The token that was appended last can always be cut off. */
 LORICA_API lorica_status lorica_kv_cache_truncate(lorica_kv_cache * cache, int32_t n_past);
 
-/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0;
- * adapters and cancelling about all. A text has the logits that it has by itself, up to rounding: with other rows
- * beside them, products of rows are summed up in another order. Errors: as lorica_kv_cache_create. */
+/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter until lorica_kv_cache_slot_set_adapters
+ * says otherwise. What is above is about slot 0; adapters and cancelling about all. A text has the logits that it has
+ * by itself, up to rounding: with other rows beside them, products of rows are summed up in another order. Errors: as
+ * lorica_kv_cache_create. */
 LORICA_API lorica_status lorica_kv_cache_create_many(const lorica_model * model, const lorica_adapter * adapter,
                                                      int32_t n_ctx, int32_t n_slots, lorica_kv_cache ** out);
 
@@ -895,8 +896,18 @@ LORICA_API lorica_status lorica_kv_cache_eval_many(lorica_kv_cache * cache, cons
 LORICA_API int32_t lorica_kv_cache_slot_n_past(const lorica_kv_cache * cache, int32_t slot);
 LORICA_API lorica_status lorica_kv_cache_slot_truncate(lorica_kv_cache * cache, int32_t slot, int32_t n_past);
 
-/* Makes the first n_past positions of slot `from` the text of slot `to`: a prompt that many answers share is processed
- * once. `to` is empty afterwards where lorica_kv_cache_slot_truncate to n_past would have emptied `from`. */
+/* lorica_kv_cache_set_adapters for one slot, which it empties; the others keep theirs. Slots with sums of LoRAs, each
+ * with its own or none, are computed together, those with adapters of another kind (DoRA, IA3, weights trained whole)
+ * one set after another. Adapters that are computed beside others are copied when they are first, and again only once
+ * no slot has had them: who changes one takes it from all slots and gives it back. Errors: likewise, and UNSUPPORTED
+ * for virtual tokens (prompts, prefixes), which all slots have or none. */
+LORICA_API lorica_status lorica_kv_cache_slot_set_adapters(lorica_kv_cache * cache, int32_t slot,
+                                                           const lorica_adapter * const * adapters,
+                                                           const double * factors, int32_t n_adapters);
+
+/* Makes the first n_past positions of slot `from` the text of slot `to`, which has the same adapters: a prompt that
+ * many answers share is processed once. `to` is empty afterwards where lorica_kv_cache_slot_truncate to n_past would
+ * have emptied `from`. */
 LORICA_API lorica_status lorica_kv_cache_slot_copy(lorica_kv_cache * cache, int32_t from, int32_t to, int32_t n_past);
 
 #ifdef __cplusplus

@@ -101,6 +101,11 @@ public:
         double factor;
     };
     static std::shared_ptr<Adapter> stack(std::shared_ptr<const Model> model, std::span<const Part> parts);
+    // Several such sums beside each other, of which a Lora::gate with as many columns chooses: of each pair, the ranks
+    // of every sum are filled up with zeros to those of the widest. Errors: likewise, and UNSUPPORTED for all that is
+    // no LoRA.
+    static std::shared_ptr<Adapter> mixture(std::shared_ptr<const Model> model,
+                                            std::span<const std::vector<Part>> sums);
     void save(const std::string & path) const;
     ~Adapter();
 

@@ -81,6 +81,15 @@ int32_t lorica_kv_cache_slot_n_past(const lorica_kv_cache * cache, int32_t slot)
     return exists ? cache->context.n_past(slot) : -1;
 }
 
+lorica_status lorica_kv_cache_slot_set_adapters(lorica_kv_cache * cache, int32_t slot,
+                                                const lorica_adapter * const * adapters, const double * factors,
+                                                int32_t n_adapters) {
+    return guarded([&] {
+        require(cache, "cache");
+        cache->context.set_adapters(lorica::api::adapter_parts(adapters, factors, n_adapters), slot);
+    });
+}
+
 lorica_status lorica_kv_cache_slot_truncate(lorica_kv_cache * cache, int32_t slot, int32_t n_past) {
     return guarded([&] {
         require(cache, "cache");

@@ -70,6 +70,11 @@ Context::Buffers Context::lay_out(Arena & arena) const {
     b.tokens = piece_of_ids();
     b.positions = piece_of_ids();
     for (size_t i = 0; i < reaches_.size(); ++i) b.rows.push_back(piece_of_ids());
+    const auto gates = [&](int32_t rows) {
+        return static_cast<float *>(arena.bytes(sizeof(float) * static_cast<size_t>(rows) * n_past_.size()));
+    };
+    b.gate = n_slots() > 1 ? gates(piece_) : nullptr;
+    b.last_gate = n_slots() > 1 ? gates(logits_piece) : nullptr;
     return b;
 }
 
@@ -99,21 +104,22 @@ std::unique_ptr<Context::Plan> Context::plan_for(const Adapter * adapter) const 
     return plan;
 }
 
-void Context::place(const Plan & plan, void * temporary) {
+void Context::place(Applied & applied) {
+    const Plan & plan = *applied.plan;
     const auto placed = [&](const BlockPlan & one, int64_t rows) {
-        return Layout(one, model_->device().formats(), rows, plan.extent.max_rank).place(nullptr, temporary);
+        return Layout(one, model_->device().formats(), rows, plan.extent.max_rank).place(nullptr, temporary_.get());
     };
-    prologue_ = placed(*plan.prologue, piece_);
-    prologue_.place(*plan.prologue, Slot::output, buffers_.x);
-    layers_.clear();
+    applied.prologue = placed(*plan.prologue, piece_);
+    applied.prologue.place(*plan.prologue, Slot::output, buffers_.x);
+    applied.layers.clear();
     for (size_t l = 0; l < plan.layers.size(); ++l) {
-        PlacedSlots & slots = layers_.emplace_back(placed(*plan.layers[l], piece_));
+        PlacedSlots & slots = applied.layers.emplace_back(placed(*plan.layers[l], piece_));
         slots.place(*plan.layers[l], Slot::input, buffers_.x);
         slots.place(*plan.layers[l], Slot::output, buffers_.x);
         slots.place(*plan.layers[l], Slot::k_cache, buffers_.caches[l].k);
         slots.place(*plan.layers[l], Slot::v_cache, buffers_.caches[l].v);
     }
-    epilogue_ = placed(*plan.epilogue, logits_piece);
+    applied.epilogue = placed(*plan.epilogue, logits_piece);
 }
 
 WorkspaceShape Context::workspace(const Extent & extent) const {
@@ -163,16 +169,92 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
     backend_->reserve(shape);
     extent_ = plan->extent;
     allocate_buffers(virtual_room_);
-    apply(std::move(adapter));
+    if (adapter) {
+        const std::vector<Adapter::Part> parts = {{adapter, 1}};
+        set_adapters(parts);
+    } else {
+        set_adapters({});
+    }
 }
 
-void Context::set_adapters(std::span<const Adapter::Part> parts) {
-    if (parts.empty()) return apply(nullptr);
+bool Context::Set::is_sum() const {
+    return std::ranges::all_of(parts, [](const Adapter::Part & part) {
+        return !part.adapter->config().use_dora && !part.adapter->has_sites();
+    });
+}
+
+bool Context::Set::is(std::span<const Adapter::Part> other) const {
+    return std::ranges::equal(parts, other, [](const Adapter::Part & a, const Adapter::Part & b) {
+        return a.adapter == b.adapter && a.factor == b.factor;
+    });
+}
+
+// None: the base.
+std::shared_ptr<const Adapter> Context::sum_of(std::span<const Adapter::Part> parts) const {
+    if (parts.empty()) return nullptr;
     const bool as_it_is = parts.size() == 1 && parts[0].factor == 1;
     if (as_it_is && parts[0].adapter->model() != model_) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
-    apply(as_it_is ? parts[0].adapter : Adapter::stack(model_, parts));
+    return as_it_is ? parts[0].adapter : Adapter::stack(model_, parts);
+}
+
+// Nothing is changed before all that can fail is done.
+void Context::set_adapters(std::span<const Adapter::Part> parts) {
+    const std::shared_ptr<const Adapter> adapter = sum_of(parts);
+    const int32_t n_virtual = adapter ? adapter->n_virtual_tokens() : 0;
+    const auto set = std::make_shared<Set>(Set{{parts.begin(), parts.end()}, prepare(adapter)});
+    if (n_virtual > virtual_room_) {
+        allocate_buffers(n_virtual);
+        place(*set->applied);
+    }
+    for (size_t slot = 0; slot < n_past_.size(); ++slot) truncate(0, static_cast<int32_t>(slot));
+    n_virtual_ = n_virtual;
+    mixture_ = {};
+    mixes_ = false;
+    sets_.assign(n_past_.size(), set);
+    now_ = set->applied;
+}
+
+void Context::set_adapters(std::span<const Adapter::Part> parts, int32_t slot) {
+    const size_t i = checked(slot);
+    const auto same = std::ranges::find_if(sets_, [&](const auto & set) { return set->is(parts); });
+    std::shared_ptr<const Set> set = same == sets_.end() ? nullptr : *same;
+    const std::shared_ptr<const Adapter> adapter = set ? set->applied->adapter : sum_of(parts);
+    if (n_virtual_ > 0 || (adapter && adapter->n_virtual_tokens() > 0)) {
+        fail(
+            LORICA_ERROR_UNSUPPORTED,
+            "an adapter with virtual tokens cannot be that of some texts of a cache alone; give it a cache of its own");
+    }
+    if (!set) set = std::make_shared<Set>(Set{{parts.begin(), parts.end()}, prepare(adapter)});
+    truncate(0, slot);
+    const std::shared_ptr<const Set> before = std::exchange(sets_[i], set);
+    // A mixture is a copy: what no slot has any more may change, and comes into it anew.
+    if (std::ranges::find(sets_, before) == sets_.end() &&
+        std::ranges::find(mixture_.sets, before) != mixture_.sets.end())
+        mixture_ = {};
+    mixes_ = false;
+    now_ = set->applied;
+}
+
+// Of these sets, as a mixture of them or of more has them.
+void Context::mix(const std::vector<std::shared_ptr<const Set>> & sets) {
+    const bool has_all = std::ranges::all_of(sets, [&](const auto & set) {
+        return set->parts.empty() || std::ranges::find(mixture_.sets, set) != mixture_.sets.end();
+    });
+    if (!has_all) {
+        mixture_ = {};
+        Mixture mixture;
+        std::vector<std::vector<Adapter::Part>> parts;
+        for (const auto & set : sets) {
+            if (set->parts.empty()) continue;
+            mixture.sets.push_back(set);
+            parts.push_back(set->parts);
+        }
+        mixture.applied = prepare(Adapter::mixture(model_, parts));
+        mixture_ = std::move(mixture);
+    }
+    now_ = mixture_.applied;
 }
 
 // With room for so many virtual tokens in front of each text, all of which are empty then.
@@ -198,34 +280,39 @@ void Context::allocate_buffers(int32_t n_virtual) {
 
 std::vector<int32_t> Context::virtual_tokens() const {
     std::vector<int32_t> tokens;
-    const bool has_prompt = adapter_ && adapter_->has_prompt();
+    const bool has_prompt = now_->adapter && now_->adapter->has_prompt();
     for (int32_t i = 0; i < n_virtual_; ++i) tokens.push_back(has_prompt ? -1 - i : 0);
     return tokens;
 }
 
-// Nothing is changed before all that can fail is done.
-void Context::apply(std::shared_ptr<const Adapter> adapter) {
-    std::unique_ptr<Plan> plan = plan_for(adapter.get());
-    const Extent extent{std::max(extent_.max_rank, plan->extent.max_rank),
-                        std::max(extent_.head_rank, plan->extent.head_rank),
-                        extent_.has_bottlenecks || plan->extent.has_bottlenecks};
+std::vector<std::shared_ptr<Context::Applied>> Context::all_applied() const {
+    std::vector<std::shared_ptr<Applied>> all;
+    for (const auto & set : sets_) all.push_back(set->applied);
+    if (mixture_.applied) all.push_back(mixture_.applied);
+    return all;
+}
+
+std::shared_ptr<Context::Applied> Context::prepare(std::shared_ptr<const Adapter> adapter) {
+    auto applied = std::make_shared<Applied>();
+    applied->plan = plan_for(adapter.get());
+    const Plan & plan = *applied->plan;
+    const Extent extent{std::max(extent_.max_rank, plan.extent.max_rank),
+                        std::max(extent_.head_rank, plan.extent.head_rank),
+                        extent_.has_bottlenecks || plan.extent.has_bottlenecks};
     if (extent != extent_) {
         backend_->reserve(workspace(extent));
         extent_ = extent;
     }
-    if (plan->temporary_bytes > temporary_bytes_) {
-        temporary_ = std::unique_ptr<void, Release>(backend_->allocate(plan->temporary_bytes), {backend_.get()});
-        temporary_bytes_ = plan->temporary_bytes;
+    if (plan.temporary_bytes > temporary_bytes_) {
+        temporary_ = std::unique_ptr<void, Release>(backend_->allocate(plan.temporary_bytes), {backend_.get()});
+        temporary_bytes_ = plan.temporary_bytes;
+        for (const auto & one : all_applied()) place(*one);
     }
-    const int32_t n_virtual = adapter ? adapter->n_virtual_tokens() : 0;
-    if (n_virtual > virtual_room_) allocate_buffers(n_virtual);
-    for (size_t slot = 0; slot < n_past_.size(); ++slot) truncate(0, static_cast<int32_t>(slot));
-    n_virtual_ = n_virtual;
-    place(*plan, temporary_.get());
-    plan_ = std::move(plan);
-    attached_ = std::make_unique<AttachedAdapter>(*model_, adapter.get(), nullptr);
-    adapter_ = std::move(adapter);
-    ++n_applied_;
+    place(*applied);
+    applied->attached = std::make_unique<AttachedAdapter>(*model_, adapter.get(), nullptr);
+    applied->adapter = std::move(adapter);
+    applied->number = ++n_applied_;
+    return applied;
 }
 
 size_t Context::checked(int32_t slot) const {
@@ -267,6 +354,8 @@ void Context::copy(int32_t from, int32_t to, int32_t n_past) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "cannot copy ", n_past, " tokens of slot ", from, "; it holds ",
              visible(n_past_[source]));
     }
+    if (sets_[source] != sets_[target])
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "slots ", from, " and ", to, " have different adapters");
     const int32_t held = held_for(n_past);
     if (from == to) return truncate(n_past, to);
     truncate(0, to);
@@ -340,6 +429,43 @@ void Context::eval(std::span<const Append> given, float * logits) {
             fail(LORICA_ERROR_INVALID_ARGUMENT, "slot ", append.slot, " is named twice; a text is appended to once");
         used[checked(append.slot)] = true;
     }
+    // All sums of LoRAs together, and of what is none, each set by itself.
+    struct Group {
+        std::vector<std::shared_ptr<const Set>> sets;
+        std::vector<size_t> members;
+    };
+    std::vector<Group> groups;
+    for (size_t i = 0; i < given.size(); ++i) {
+        const auto & set = sets_[static_cast<size_t>(given[i].slot)];
+        auto group = std::ranges::find_if(
+            groups, [&](const Group & one) { return one.sets[0] == set || (one.sets[0]->is_sum() && set->is_sum()); });
+        if (group == groups.end()) group = groups.insert(groups.end(), Group{});
+        if (std::ranges::find(group->sets, set) == group->sets.end()) group->sets.push_back(set);
+        group->members.push_back(i);
+    }
+    const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
+    for (const Group & group : groups) {
+        mixes_ = group.sets.size() > 1;
+        if (mixes_) {
+            mix(group.sets);
+        } else {
+            now_ = group.sets[0]->applied;
+        }
+        if (groups.size() == 1) {
+            eval_alike(given, logits);
+            continue;
+        }
+        std::vector<Append> members;
+        for (const size_t i : group.members) members.push_back(given[i]);
+        std::vector<float> own(logits ? members.size() * n_vocab : 0);
+        eval_alike(members, logits ? own.data() : nullptr);
+        for (size_t i = 0; logits && i < members.size(); ++i)
+            std::copy_n(own.data() + i * n_vocab, n_vocab, logits + group.members[i] * n_vocab);
+    }
+}
+
+// With what is applied now.
+void Context::eval_alike(std::span<const Append> given, float * logits) {
     // Texts that begin here begin with the virtual tokens.
     std::vector<Append> appends(given.begin(), given.end());
     std::vector<std::vector<int32_t>> begun;
@@ -384,10 +510,15 @@ void Context::append(Piece & piece, int32_t slot, std::span<const int32_t> token
     const auto begin = static_cast<int32_t>(piece.tokens.size()), n = static_cast<int32_t>(tokens.size());
     piece.tokens.insert(piece.tokens.end(), tokens.begin(), tokens.end());
     for (int32_t i = 0; i < n; ++i) piece.positions.push_back(held + i);
+    if (mixes_) {
+        const auto own = std::ranges::find(mixture_.sets, sets_[static_cast<size_t>(slot)]);
+        const auto part = own == mixture_.sets.end() ? -1 : static_cast<int32_t>(own - mixture_.sets.begin());
+        piece.parts.insert(piece.parts.end(), tokens.size(), part);
+    }
     piece.rows.resize(reaches_.size());
     piece.segments.resize(reaches_.size());
     piece.prefix.resize(reaches_.size());
-    const bool is_prefix = held < n_virtual_ && !adapter_->has_prompt();
+    const bool is_prefix = held < n_virtual_ && !now_->adapter->has_prompt();
     for (size_t r = 0; r < reaches_.size(); ++r) {
         const Reach & reach = reaches_[r];
         const int32_t start = slot * reach.rows, seen = held - reach.first[static_cast<size_t>(slot)];
@@ -406,14 +537,27 @@ void Context::upload(const Piece & piece) {
     }
 }
 
+// f32 [rows, sets that are mixed]: 1 where a set is the row's own, else 0.
+void Context::upload_gate(float * to, std::span<const int32_t> parts) {
+    const size_t n_sets = mixture_.sets.size();
+    std::vector<float> gate(parts.size() * n_sets);
+    for (size_t row = 0; row < parts.size(); ++row) {
+        if (parts[row] >= 0) gate[row * n_sets + static_cast<size_t>(parts[row])] = 1;
+    }
+    backend_->copy_to_device(to, gate.data(), gate.size() * sizeof(float));
+    const auto rows = static_cast<int64_t>(parts.size()), cols = static_cast<int64_t>(n_sets);
+    now_->attached->set_gate({to, Dtype::f32, rows, cols, cols});
+}
+
 // Of one text, rows that do not move are the positions.
 bool Context::has_rows(size_t reach) const { return n_slots() > 1 || reaches_[reach].moves(); }
 
 void Context::eval_piece(const Piece & piece, float * logits) {
     const auto n = static_cast<int64_t>(piece.tokens.size());
     upload(piece);
+    if (mixes_) upload_gate(buffers_.gate, piece.parts);
     if (n <= backend_->few_rows()) arrange_weights();
-    if (adapter_) adapter_->update(*backend_);
+    if (now_->adapter) now_->adapter->update(*backend_);
     backend_->together(n, [&] {
         forward(piece);
         const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
@@ -422,6 +566,12 @@ void Context::eval_piece(const Piece & piece, float * logits) {
             const Matrix last = buffers_.last.slice_rows(0, static_cast<int64_t>(count));
             backend_->copy_to_device(buffers_.rows[0], &piece.last[first], count * sizeof(int32_t));
             backend_->gather_rows(buffers_.x, buffers_.rows[0], last);
+            if (mixes_) {
+                std::vector<int32_t> parts;
+                for (size_t i = 0; i < count; ++i)
+                    parts.push_back(piece.parts[static_cast<size_t>(piece.last[first + i])]);
+                upload_gate(buffers_.last_gate, parts);
+            }
             compute_logits(last);
             backend_->copy_to_host(logits + first * n_vocab, buffers_.logits, count * n_vocab * sizeof(float));
         }
@@ -430,6 +580,8 @@ void Context::eval_piece(const Piece & piece, float * logits) {
 
 void Context::eval(std::span<const int32_t> tokens, bool all_logits, float * logits) {
     check_tokens(tokens, 0);
+    mixes_ = false;
+    now_ = sets_[0]->applied;
     const int32_t n_vocab = model_->shape().n_vocab;
     if (n_past_[0] == 0) {
         const std::vector<int32_t> prompt = virtual_tokens();
@@ -454,7 +606,7 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
 
     const int64_t n_logits = !logits ? 0 : all_logits ? n : last ? 1 : 0;  // of the last tokens
     if ((n_logits == 1 ? 1 : n) <= backend_->few_rows()) arrange_weights();
-    if (adapter_) adapter_->update(*backend_);
+    if (now_->adapter) now_->adapter->update(*backend_);
     const auto compute = [&] {
         forward(piece);
         if (n_logits == 1) compute_logits(buffers_.x.slice_rows(n - 1, 1));
@@ -482,21 +634,21 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
 // Whoever only measures texts has no use for it, so not before it is needed.
 void Context::arrange_weights() {
     // Those that stand in for the model's are never arranged.
-    if (arranged_ || (adapter_ && adapter_->config().method == Method::full)) return;
+    if (arranged_ || (now_->adapter && now_->adapter->config().method == Method::full)) return;
     backend_->use(model_->arranged_weights(*backend_));
     arranged_ = true;
 }
 
 // Of all that is computed for one token, apart from what lies in device memory.
 uint64_t Context::shape_key(int64_t n_logits) const {
-    const double scale = adapter_ ? adapter_->scale_factor() : 1;
-    return derive_seed(std::bit_cast<uint64_t>(scale), n_applied_, static_cast<uint64_t>(n_logits));
+    const double scale = now_->adapter ? now_->adapter->scale_factor() : 1;
+    return derive_seed(std::bit_cast<uint64_t>(scale), now_->number, static_cast<uint64_t>(n_logits));
 }
 
 Bound Context::bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                      const PlacedSlots & slots, std::span<const Segment> segments, int64_t n, int32_t layer) const {
     Bound b{program, weights, plan, slots.forward, n, layer};
-    b.adapter = adapter_ ? attached_.get() : nullptr;
+    b.adapter = now_->adapter ? now_->attached.get() : nullptr;
     b.positions = buffers_.positions;
     b.longest_sequence = n_ctx_ + n_virtual_;
     b.segments = segments;
@@ -507,13 +659,14 @@ Bound Context::bound(const Program & program, const ProgramWeights & weights, co
 void Context::forward(const Piece & piece) {
     const Architecture & architecture = model_->architecture();
     const auto n = static_cast<int64_t>(piece.tokens.size());
-    run(plan_->prologue->forward,
-        bound(architecture.prologue, model_->prologue(), *plan_->prologue, prologue_, piece.segments[0], n), *backend_);
+    run(now_->plan->prologue->forward,
+        bound(architecture.prologue, model_->prologue(), *now_->plan->prologue, now_->prologue, piece.segments[0], n),
+        *backend_);
     for (int32_t l = 0; l < architecture.shape.n_layer; ++l) {
         const auto i = static_cast<size_t>(l);
-        const BlockPlan & plan = *plan_->layers[i];
+        const BlockPlan & plan = *now_->plan->layers[i];
         const size_t reach = buffers_.caches[i].reach;
-        Bound b = bound(architecture.layer(l), model_->layers()[i], plan, layers_[i], piece.segments[reach], n, l);
+        Bound b = bound(architecture.layer(l), model_->layers()[i], plan, now_->layers[i], piece.segments[reach], n, l);
         if (has_rows(reach)) b.cache_rows = buffers_.rows[reach];
         b.prefix = piece.prefix[reach];
         run(plan.forward, b, *backend_);
@@ -522,12 +675,12 @@ void Context::forward(const Piece & piece) {
 
 void Context::compute_logits(Matrix x) {
     const Segment rows{0, static_cast<int32_t>(x.rows), 0, static_cast<int32_t>(x.rows)};
-    epilogue_.place(*plan_->epilogue, Slot::input, x);
-    Bound b = bound(model_->architecture().epilogue, model_->epilogue(), *plan_->epilogue, epilogue_, {&rows, 1},
-                    x.rows, model_->shape().n_layer);
+    now_->epilogue.place(*now_->plan->epilogue, Slot::input, x);
+    Bound b = bound(model_->architecture().epilogue, model_->epilogue(), *now_->plan->epilogue, now_->epilogue,
+                    {&rows, 1}, x.rows, model_->shape().n_layer);
     b.n_picked = x.rows;
     b.logits = buffers_.logits;
-    run(plan_->epilogue->forward, b, *backend_);
+    run(now_->plan->epilogue->forward, b, *backend_);
 }
 
 }  // namespace lorica

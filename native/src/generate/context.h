@@ -35,6 +35,9 @@ public:
     // adapter with factor 1 is applied as it is, so that its later changes are seen; of all else a copy is made.
     // Errors: INVALID_ARGUMENT, OUT_OF_MEMORY; nothing is changed then.
     void set_adapters(std::span<const Adapter::Part> parts);
+    // The same for one slot, which is emptied; the others go on with theirs. Errors: likewise, and UNSUPPORTED for
+    // adapters with virtual tokens, which stand in front of the texts of all slots or of none.
+    void set_adapters(std::span<const Adapter::Part> parts, int32_t slot);
 
     // Appends tokens. logits: empty, or n_vocab values (of the last token), or n_vocab per token when all_logits.
     void eval(std::span<const int32_t> tokens, bool all_logits, float * logits);
@@ -45,8 +48,9 @@ public:
         std::span<const int32_t> tokens;
     };
     // Appends to several texts, each slot once. Single tokens go through the model as many at a time as the device
-    // takes as few rows, of which weights are not expanded into panels. logits: null, or n_vocab values of each one's
-    // last token, in order.
+    // takes as few rows, of which weights are not expanded into panels. Slots with different sums of LoRAs, or none, go
+    // through it together, each row with its own; what is no sum (DoRA, IA3, weights trained whole) goes by itself, one
+    // set after another. logits: null, or n_vocab values of each one's last token, in order.
     void eval(std::span<const Append> appends, float * logits);
 
 private:
@@ -77,6 +81,7 @@ private:
         float * logits;
         int32_t *tokens, *positions;
         std::vector<int32_t *> rows;  // of each reach
+        float *gate, *last_gate;  // of tokens and of rows of `last`: which of the sets that are mixed is a row's own
     };
     // A piece of work: tokens of one text or several, and where they go.
     struct Piece {
@@ -85,6 +90,7 @@ private:
         std::vector<std::vector<Segment>> segments;   // by reach
         std::vector<std::vector<PrefixRows>> prefix;  // by reach: of virtual tokens among these
         std::vector<int32_t> last;                    // tokens whose logits are wanted
+        std::vector<int32_t> parts;                   // of each token, where sets are mixed: which is its own, or -1
     };
     Buffers lay_out(Arena & arena) const;
     void find_reaches();
@@ -116,8 +122,36 @@ private:
         size_t temporary_bytes = 0;
         Extent extent;
     };
+    // An adapter, or none, ready to be run.
+    struct Applied {
+        std::shared_ptr<const Adapter> adapter;
+        std::unique_ptr<Plan> plan;
+        PlacedSlots prologue, epilogue;
+        std::vector<PlacedSlots> layers;
+        std::unique_ptr<AttachedAdapter> attached;
+        uint64_t number = 0;  // of all that were ever applied
+    };
+    // The adapters of a slot, each times its factor.
+    struct Set {
+        std::vector<Adapter::Part> parts;
+        std::shared_ptr<Applied> applied;
+
+        bool is_sum() const;
+        bool is(std::span<const Adapter::Part> other) const;
+    };
+    // Several sets, of which each row of a piece has its own.
+    struct Mixture {
+        std::vector<std::shared_ptr<const Set>> sets;  // none of them empty
+        std::shared_ptr<Applied> applied;
+    };
     std::unique_ptr<Plan> plan_for(const Adapter * adapter) const;
-    void place(const Plan & plan, void * temporary);
+    void place(Applied & applied);
+    std::shared_ptr<Applied> prepare(std::shared_ptr<const Adapter> adapter);
+    std::shared_ptr<const Adapter> sum_of(std::span<const Adapter::Part> parts) const;
+    std::vector<std::shared_ptr<Applied>> all_applied() const;
+    void mix(const std::vector<std::shared_ptr<const Set>> & sets);
+    void eval_alike(std::span<const Append> given, float * logits);
+    void upload_gate(float * to, std::span<const int32_t> parts);
     WorkspaceShape workspace(const Extent & extent) const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 const PlacedSlots & slots, std::span<const Segment> segments, int64_t n, int32_t layer = -1) const;
@@ -131,22 +165,21 @@ private:
     uint64_t shape_key(int64_t n_logits) const;
 
     std::shared_ptr<const Model> model_;
-    std::shared_ptr<const Adapter> adapter_;
     int32_t n_ctx_, piece_;
     int32_t n_virtual_ = 0, virtual_room_ = 0;  // tokens of the adapter; that there is room for in front of each text
     std::vector<int32_t> n_past_;               // of each slot, with them
     std::vector<Reach> reaches_;                // the first: of layers that see all
-    uint64_t n_applied_ = 0;                    // how often the adapters have changed
-    bool arranged_ = false;                     // or found that it cannot be
-    std::unique_ptr<Backend> backend_;          // declared before what it releases
+    uint64_t n_applied_ = 0;
+    bool arranged_ = false;             // or found that it cannot be
+    std::unique_ptr<Backend> backend_;  // declared before what it releases
     std::unique_ptr<void, Release> arena_, temporary_;
     size_t temporary_bytes_ = 0;
     Extent extent_;  // that the workspace has room for
     Buffers buffers_;
-    std::unique_ptr<Plan> plan_;
-    PlacedSlots prologue_, epilogue_;
-    std::vector<PlacedSlots> layers_;
-    std::unique_ptr<AttachedAdapter> attached_;
+    std::vector<std::shared_ptr<const Set>> sets_;  // of the slots
+    std::shared_ptr<Applied> now_;                  // what the piece that is computed goes through
+    Mixture mixture_;
+    bool mixes_ = false;  // whether that is what is applied now
 };
 
 }  // namespace lorica

@@ -17,6 +17,7 @@ module dev.lorica {
     exports dev.lorica.eval;
     exports dev.lorica.files;
     exports dev.lorica.generate;
+    exports dev.lorica.grammar;
     exports dev.lorica.hub;
     exports dev.lorica.log;
     exports dev.lorica.train;

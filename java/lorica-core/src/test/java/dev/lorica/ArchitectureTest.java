@@ -35,6 +35,7 @@ class ArchitectureTest {
             "dev.lorica.data",
             "dev.lorica.internal.json",
             "dev.lorica.adapter",
+            "dev.lorica.grammar",
             "dev.lorica.generate",
             "dev.lorica.eval",
             "dev.lorica.train",

@@ -74,7 +74,7 @@ final class ServeCommand implements Callable<Integer> {
             paramLabel = "N",
             description =
                     "Most tokens of a text, its prompt included; memory is taken for --parallel texts of so many, and once"
-                            + " more for each adapter in use. Default: ${DEFAULT-VALUE}, or what the model has")
+                            + " more for each prefix or prompt in use. Default: ${DEFAULT-VALUE}, or what the model has")
     private int contextSize = DEFAULTS.positions();
 
     @Option(

@@ -1,15 +1,13 @@
 package dev.lorica.generate;
 
 import dev.lorica.Model;
-import dev.lorica.Tokenizer;
 import dev.lorica.adapter.ScaledAdapter;
+import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.LoricaException;
 import dev.lorica.generate.GenerationResult.FinishReason;
+import dev.lorica.grammar.TokenMask;
 import dev.lorica.internal.Arguments;
-import dev.lorica.internal.Inner;
-import dev.lorica.internal.NativeContext;
-import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import java.util.function.BooleanSupplier;
@@ -30,11 +28,26 @@ import java.util.function.BooleanSupplier;
  */
 public final class BatchGenerator implements AutoCloseable {
 
-    /** A text to be generated: the ids that it begins with, and how it goes on. */
-    public record Request(int[] prompt, GenerationConfig config) {
+    /**
+     * A text to be generated.
+     *
+     * @param prompt the ids that it begins with
+     * @param config how it goes on
+     * @param mask   what it must be; {@code null}: anything. With fewer tokens than {@link TokenMask#shortest} it might not be complete,
+     *               and is refused
+     */
+    public record Request(int[] prompt, GenerationConfig config, TokenMask mask) {
         public Request {
             Arguments.check(Arguments.given(prompt, "prompt").length > 0, "prompt", "empty", "one token at least");
             Arguments.given(config, "config");
+            if (mask != null && config.maxNewTokens() < mask.shortest()) {
+                throw new InvalidArgumentException("a text of this form may take " + mask.shortest()
+                        + " tokens, and there may be " + config.maxNewTokens());
+            }
+        }
+
+        public Request(int[] prompt, GenerationConfig config) {
+            this(prompt, config, null);
         }
     }
 
@@ -45,11 +58,9 @@ public final class BatchGenerator implements AutoCloseable {
         void ended(int number, GenerationResult result);
     }
 
-    private final Tokenizer tokenizer;
-    private final int vocabSize;
+    private final List<ScaledAdapter> adapters;
     private final int positions;
-    private final NativeContext engine;
-    private final List<Place> places = new ArrayList<>();
+    private final TextBatch batch;
 
     /**
      * @param adapters  whose sum is applied; none: the base alone
@@ -60,48 +71,46 @@ public final class BatchGenerator implements AutoCloseable {
         Arguments.given(model, "model");
         Arguments.atLeast(1, texts, "texts");
         Arguments.atLeast(1, positions, "positions");
-        List<ScaledAdapter> applied = Arguments.all(adapters, "adapters");
-        applied.forEach(one -> one.adapter().requireModel(model));
-        this.tokenizer = model.tokenizer();
-        this.vocabSize = model.info().vocabSize();
+        this.adapters = Arguments.all(adapters, "adapters");
+        this.adapters.forEach(one -> one.adapter().requireModel(model));
         this.positions = Math.min(positions, model.info().contextLength());
-        engine = new NativeContext(Inner.MODEL.of(model), this.positions, texts);
-        try {
-            engine.setAdapters(
-                    applied.stream().map(one -> Inner.ADAPTER.of(one.adapter())).toList(),
-                    applied.stream().mapToDouble(ScaledAdapter::scale).toArray());
-        } catch (RuntimeException e) {
-            engine.close();
-            throw e;
-        }
-        for (int i = 0; i < texts; i++) {
-            places.add(new Place(i));
-        }
+        batch = new TextBatch(model, this.adapters, texts, this.positions);
     }
 
-    /** The room for one text, with what is in it. */
-    private final class Place {
-        private final int number;
-        /** What the native cache holds; longer than that while a text is generated. */
-        private int[] tokens = new int[0];
+    /** Of one call: what it was asked, and who hears of it. */
+    private static final class Call {
+        private final Listener listener;
+        private boolean stopped;
+        private LoricaException failure;
 
-        private int cached;
-        /** {@code null}: free. */
-        private Text text;
-
-        Place(int number) {
-            this.number = number;
+        Call(Listener listener) {
+            this.listener = listener;
         }
 
-        /** Tokens that a prompt has in common with what is cached here. */
-        int common(int[] prompt) {
-            int mismatch = Arrays.mismatch(tokens, 0, cached, prompt, 0, prompt.length);
-            return mismatch < 0 ? cached : mismatch;
+        TextBatch.Taker taker(int number, Request request) {
+            return new TextBatch.Taker() {
+                @Override
+                public Request request() {
+                    return request;
+                }
+
+                @Override
+                public boolean isCancelled() {
+                    return stopped;
+                }
+
+                @Override
+                public void end(GenerationResult whole) {
+                    listener.ended(number, whole);
+                }
+
+                @Override
+                public void fail(LoricaException reason) {
+                    failure = failure == null ? reason : failure;
+                }
+            };
         }
     }
-
-    /** A text that is being generated. */
-    private record Text(int number, Continuation continuation, int reused, double promptSeconds) {}
 
     /**
      * Generates a text for each request. Results come in the order in which the texts end.
@@ -116,100 +125,43 @@ public final class BatchGenerator implements AutoCloseable {
         Arguments.given(listener, "listener");
         Arguments.given(stop, "stop");
         int taken = 0;
+        Call call = new Call(listener);
         // What was cached before may differ in its last bits: a call is to give what it gives.
-        places.forEach(place -> place.cached = 0);
+        batch.forget();
         try {
             while (true) {
-                boolean stopped = stop.getAsBoolean();
-                for (Place place : places) {
-                    if (place.text == null && !stopped && requests.hasNext()) {
-                        begin(place, taken++, requests.next());
-                    }
+                call.stopped = stop.getAsBoolean();
+                while (!call.stopped && !batch.isFull() && requests.hasNext()) {
+                    Request request = requests.next();
+                    check(taken, request);
+                    batch.add(call.taker(taken++, request), adapters);
                 }
-                List<Place> busy =
-                        places.stream().filter(place -> place.text != null).toList();
-                if (busy.isEmpty()) {
+                if (batch.isEmpty()) {
                     return;
                 }
-                if (stopped) {
-                    busy.forEach(place -> end(place, FinishReason.CANCELLED, listener));
+                if (call.stopped) {
+                    batch.endCancelled();
                     return;
                 }
-                step(busy, listener);
+                batch.step(Integer.MAX_VALUE);
+                if (call.failure != null) {
+                    throw call.failure;
+                }
             }
         } finally {
-            for (Place place : places) {
-                if (place.text != null) {
-                    place.text.continuation.close();
-                    place.text = null;
-                }
-            }
+            batch.fail(new CancelledException("the generation has ended"));
         }
     }
 
-    /** Puts a prompt, but its last token, into the cache. */
-    private void begin(Place place, int number, Request request) {
-        int[] prompt = request.prompt;
-        if (prompt.length > positions) {
-            throw new InvalidArgumentException("the prompt of request " + number + " has " + prompt.length
+    private void check(int number, Request request) {
+        if (request.prompt.length > positions) {
+            throw new InvalidArgumentException("the prompt of request " + number + " has " + request.prompt.length
                     + " tokens, more than the " + positions + " positions of a text");
         }
-        long start = System.nanoTime();
-        Place nearest = place;
-        for (Place other : places) {
-            nearest = other.common(prompt) > nearest.common(prompt) ? other : nearest;
-        }
-        int common = Math.min(nearest.common(prompt), prompt.length - 1);
-        int reused = nearest == place
-                ? engine.truncate(place.number, common)
-                : engine.copy(nearest.number, place.number, common);
-        place.tokens = prompt;
-        place.cached = reused;
-        if (reused < prompt.length - 1) {
-            int[] rest = Arrays.copyOfRange(prompt, reused, prompt.length - 1);
-            engine.append(new int[] {place.number}, new int[] {rest.length}, rest, null);
-            place.cached = prompt.length - 1;
-        }
-        double seconds = (System.nanoTime() - start) / 1e9;
-        place.text = new Text(number, new Continuation(tokenizer, prompt, request.config), reused, seconds);
-    }
-
-    /** One token of each text. */
-    private void step(List<Place> busy, Listener listener) {
-        int n = busy.size();
-        int[] numbers = new int[n];
-        int[] counts = new int[n];
-        int[] next = new int[n];
-        for (int i = 0; i < n; i++) {
-            numbers[i] = busy.get(i).number;
-            counts[i] = 1;
-            next[i] = busy.get(i).text.continuation.lastToken();
-        }
-        float[] logits = new float[Math.multiplyExact(n, vocabSize)];
-        engine.append(numbers, counts, next, logits);
-        for (int i = 0; i < n; i++) {
-            Place place = busy.get(i);
-            Continuation text = place.text.continuation;
-            place.cached = text.count();
-            text.draw(Arrays.copyOfRange(logits, i * vocabSize, (i + 1) * vocabSize));
-            place.tokens = text.tokens();
-            FinishReason full = text.count() > positions ? FinishReason.CONTEXT_FULL : null;
-            FinishReason reason = text.finished() != null ? text.finished() : full;
-            if (reason != null) {
-                end(place, reason, listener);
-            }
-        }
-    }
-
-    private static void end(Place place, FinishReason reason, Listener listener) {
-        Text text = place.text;
-        place.text = null;
-        text.continuation.finish(reason);
-        listener.ended(text.number, text.continuation.result(reason, text.reused, text.promptSeconds));
     }
 
     @Override
     public void close() {
-        engine.close();
+        batch.close();
     }
 }

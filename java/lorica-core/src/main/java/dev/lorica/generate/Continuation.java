@@ -3,6 +3,7 @@ package dev.lorica.generate;
 import dev.lorica.Detokenizer;
 import dev.lorica.Tokenizer;
 import dev.lorica.generate.GenerationResult.FinishReason;
+import dev.lorica.grammar.TokenMask;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -11,6 +12,7 @@ import java.util.List;
 final class Continuation implements AutoCloseable {
     private final Tokenizer tokenizer;
     private final GenerationConfig config;
+    private final TokenMask.Text form;
     private final Sampler sampler;
     private final StopFilter filter;
     private final Detokenizer detokenizer;
@@ -23,6 +25,12 @@ final class Continuation implements AutoCloseable {
     private FinishReason finished;
 
     Continuation(Tokenizer tokenizer, int[] prompt, GenerationConfig config) {
+        this(tokenizer, prompt, config, null);
+    }
+
+    /** @param mask what the text must be; {@code null}: anything */
+    Continuation(Tokenizer tokenizer, int[] prompt, GenerationConfig config, TokenMask mask) {
+        form = mask == null ? null : mask.text();
         this.tokenizer = tokenizer;
         this.config = config;
         sampler = new Sampler(config);
@@ -38,6 +46,9 @@ final class Continuation implements AutoCloseable {
     /** Draws the next token, and gives the text that is certain then, which may be none. */
     String draw(float[] logits) {
         float[] raw = config.logProbs() < 0 ? null : logits.clone();
+        if (form != null) {
+            form.mask(logits, config.maxNewTokens() - (count - promptLength));
+        }
         int token = sampler.sample(logits, tokens, promptLength, count);
         if (raw != null) {
             logProbs.add(TokenLogProbs.of(raw, token, config.logProbs()));
@@ -50,10 +61,15 @@ final class Continuation implements AutoCloseable {
             finished = FinishReason.END_OF_TEXT;
             return "";
         }
+        if (form != null) {
+            form.accept(tokenizer.tokenBytes(token));
+        }
         String piece = filter.push(detokenizer.push(token));
         text.append(piece);
         if (filter.stopped()) {
             finished = FinishReason.STOP_STRING;
+        } else if (form != null && form.isOver()) {
+            finished = FinishReason.END_OF_TEXT;
         } else if (count - promptLength == config.maxNewTokens()) {
             finished = FinishReason.MAX_NEW_TOKENS;
         }

@@ -7,12 +7,12 @@ import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.exceptions.MemoryException;
+import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.generate.BatchGenerator.Request;
 import dev.lorica.internal.Arguments;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
-import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -30,10 +30,11 @@ import java.util.Map;
  * }
  * }</pre>
  *
- * Each text has a configuration and adapters of its own. Texts of the same adapters go through the model together, those of others
- * one after another within the same step, each with a cache of its own, for which memory is taken when its first text comes, and
- * given back when it is wanted elsewhere and none of its texts runs. A long prompt is processed in pieces, between which the other
- * texts go on. What a prompt has in common with the beginning of a text that is or was there with the same adapters is not
+ * Each text has a configuration and adapters of its own. Texts of all adapters go through the model together: LoRAs, sums of them and
+ * the base in one pass, each row with its own, those of other kinds (DoRA, IA3, weights trained whole) one after another within the
+ * same step. Adapters with virtual tokens (prompts, prefixes) have a cache of their own, for which memory is taken when its first text
+ * comes, and given back when it is wanted elsewhere and none of its texts runs. A long prompt is processed in pieces, between which the
+ * other texts go on. What a prompt has in common with the beginning of a text that is or was there with the same adapters is not
  * processed again. With other texts beside it, a text is what it is alone, up to rounding.
  *
  * <p>Adapters are applied as they are when the first text with them begins; after changing one, {@link #forget} it. Any thread may
@@ -47,7 +48,7 @@ public final class GenerationService implements AutoCloseable {
      * How much at once.
      *
      * @param texts     that are generated at once, of all adapters together
-     * @param positions of each, prompt included; memory for {@code texts} times as many is taken per set of adapters
+     * @param positions of each, prompt included; memory for {@code texts} times as many is taken
      * @param waiting   texts that may wait for a place
      */
     public record Config(int texts, int positions, int waiting) {
@@ -74,7 +75,7 @@ public final class GenerationService implements AutoCloseable {
      */
     public record Load(int running, int waiting, long promptTokens, long reusedTokens, long generatedTokens) {}
 
-    private record Waiting(StreamedText text, List<ScaledAdapter> adapters) {}
+    private record Waiting(TextBatch.Taker text, List<ScaledAdapter> adapters) {}
 
     private final Model model;
     private final Config config;
@@ -83,11 +84,15 @@ public final class GenerationService implements AutoCloseable {
     private final Object lock = new Object();
     private final Deque<Waiting> waiting = new ArrayDeque<>();
     /** The thread's own. */
-    private final Map<List<ScaledAdapter>, TextBatch> batches = new LinkedHashMap<>();
+    private TextBatch shared;
+
+    /** Of adapters that are those of all texts of a batch. */
+    private final Map<List<ScaledAdapter>, TextBatch> own = new LinkedHashMap<>();
 
     private final List<List<ScaledAdapter>> forgotten = new ArrayList<>();
     private boolean awake;
     private boolean closed;
+    private boolean ended;
     private volatile TextBatch current;
     private volatile int running;
     private volatile long promptTokens;
@@ -98,7 +103,7 @@ public final class GenerationService implements AutoCloseable {
      * Takes memory for texts of the base.
      *
      * @throws MemoryException                              if there is too little
-     * @throws dev.lorica.exceptions.UnsupportedException if the model writes no texts
+     * @throws UnsupportedException if the model writes no texts
      */
     public GenerationService(Model model, Config config) {
         Arguments.given(model, "model");
@@ -106,7 +111,7 @@ public final class GenerationService implements AutoCloseable {
         this.model = model;
         this.config = config;
         positions = Math.min(config.positions(), model.info().contextLength());
-        batches.put(List.of(), new TextBatch(model, List.of(), config.texts(), positions));
+        shared = new TextBatch(model, List.of(), config.texts(), positions);
         thread = new Thread(this::run, "lorica-generation");
         thread.setDaemon(true);
         thread.start();
@@ -153,21 +158,34 @@ public final class GenerationService implements AutoCloseable {
                 throw new BusyException(
                         waiting.size() + " texts are waiting already, and " + config.waiting() + " may wait");
             }
-            texts.forEach(text -> waiting.add(new Waiting(text, applied)));
+            texts.forEach(text -> waiting.add(new Waiting(text.taker(), applied)));
             wake();
         }
         return texts;
     }
 
     /**
-     * Gives back what is kept for these adapters, in the order in which they were submitted; their texts that run go on to their end
-     * first. To be called before an adapter is closed.
+     * Lets go of these adapters, in the order in which they were submitted, and waits for that: their texts that run go on to their
+     * end first. To be called before an adapter is closed.
      */
     public void forget(List<ScaledAdapter> adapters) {
         List<ScaledAdapter> applied = Arguments.all(adapters, "adapters");
+        boolean interrupted = false;
         synchronized (lock) {
-            forgotten.add(applied);
-            wake();
+            if (!closed) {
+                forgotten.add(applied);
+                wake();
+            }
+            while (!ended && forgotten.contains(applied)) {
+                try {
+                    lock.wait();
+                } catch (InterruptedException e) {
+                    interrupted = true;
+                }
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
         }
     }
 
@@ -213,19 +231,26 @@ public final class GenerationService implements AutoCloseable {
 
     private void forget() {
         synchronized (lock) {
-            for (Iterator<List<ScaledAdapter>> all = forgotten.iterator(); all.hasNext(); ) {
-                List<ScaledAdapter> adapters = all.next();
-                TextBatch batch = batches.get(adapters);
+            boolean changed = forgotten.removeIf(adapters -> {
                 boolean wanted = waiting.stream().anyMatch(one -> one.adapters.equals(adapters));
-                if (batch == null || batch.isEmpty() && !wanted) {
-                    if (batch != null) {
-                        batches.remove(adapters);
-                        batch.close();
-                    }
-                    all.remove();
-                }
+                return !wanted && letGo(adapters);
+            });
+            if (changed) {
+                lock.notifyAll();
             }
         }
+    }
+
+    private boolean letGo(List<ScaledAdapter> adapters) {
+        TextBatch batch = own.get(adapters);
+        if (batch != null && !batch.isEmpty()) {
+            return false;
+        }
+        if (batch != null) {
+            own.remove(adapters);
+            batch.close();
+        }
+        return shared == null || shared.forget(adapters);
     }
 
     /** Gives places to those who wait, in their order, and takes those away that do not want them any more. */
@@ -245,23 +270,35 @@ public final class GenerationService implements AutoCloseable {
         }
         for (Waiting one : next) {
             try {
-                batch(one.adapters).add(one.text);
+                add(one);
             } catch (RuntimeException e) {
                 one.text.fail(inWords(e));
             }
         }
     }
 
-    private TextBatch batch(List<ScaledAdapter> adapters) {
-        TextBatch known = batches.get(adapters);
+    private void add(Waiting one) {
+        TextBatch known = own.get(one.adapters);
         if (known != null) {
-            return known;
+            known.add(one.text, one.adapters);
+            return;
         }
+        if (shared == null) {
+            shared = batch(List.of());
+        }
+        try {
+            shared.add(one.text, one.adapters);
+        } catch (UnsupportedException e) {
+            TextBatch batch = batch(one.adapters); // which says so again where they cannot be applied at all
+            own.put(one.adapters, batch);
+            batch.add(one.text, one.adapters);
+        }
+    }
+
+    private TextBatch batch(List<ScaledAdapter> adapters) {
         while (true) {
             try {
-                TextBatch batch = new TextBatch(model, adapters, config.texts(), positions);
-                batches.put(adapters, batch);
-                return batch;
+                return new TextBatch(model, adapters, config.texts(), positions);
             } catch (MemoryException e) {
                 if (!closeAnIdleBatch()) {
                     throw e;
@@ -271,20 +308,34 @@ public final class GenerationService implements AutoCloseable {
     }
 
     private boolean closeAnIdleBatch() {
-        for (Iterator<TextBatch> all = batches.values().iterator(); all.hasNext(); ) {
-            TextBatch batch = all.next();
+        for (TextBatch batch : batches()) {
             if (batch.isEmpty()) {
-                all.remove();
-                batch.close();
+                close(batch);
                 return true;
             }
         }
         return false;
     }
 
+    private List<TextBatch> batches() {
+        List<TextBatch> all = new ArrayList<>(own.values());
+        if (shared != null) {
+            all.add(shared);
+        }
+        return all;
+    }
+
+    private void close(TextBatch batch) {
+        own.values().remove(batch);
+        if (batch == shared) {
+            shared = null;
+        }
+        batch.close();
+    }
+
     private void step() {
         int left = 0;
-        for (TextBatch batch : List.copyOf(batches.values())) {
+        for (TextBatch batch : batches()) {
             if (batch.isEmpty()) {
                 continue;
             }
@@ -294,8 +345,7 @@ public final class GenerationService implements AutoCloseable {
             } catch (RuntimeException e) {
                 // What the cache holds now is not known.
                 batch.fail(inWords(e));
-                batches.values().remove(batch);
-                batch.close();
+                close(batch);
             } finally {
                 current = null;
             }
@@ -319,8 +369,10 @@ public final class GenerationService implements AutoCloseable {
             waiting.forEach(one -> one.text.endUnbegun());
             waiting.clear();
             running = 0;
+            ended = true;
+            lock.notifyAll();
         }
-        for (TextBatch batch : batches.values()) {
+        for (TextBatch batch : batches()) {
             batch.fail(new CancelledException("the generation service is closed"));
             batch.close();
         }

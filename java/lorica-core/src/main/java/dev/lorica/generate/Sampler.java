@@ -99,8 +99,9 @@ public final class Sampler {
                 reached += weights[kept++];
             }
         }
-        // The likeliest token has weight 1.
-        while (kept > 1 && weights[kept - 1] < config.minP()) {
+        // The likeliest token has weight 1. What has none, as a token that is masked, is not drawn by a sum that is
+        // rounded.
+        while (kept > 1 && (weights[kept - 1] == 0 || weights[kept - 1] < config.minP())) {
             kept--;
         }
         double[] probabilities = new double[kept];

@@ -27,6 +27,7 @@ public final class StreamedText {
     /** Of all texts that were asked for together, so that one may wait for any of them. */
     private final Object monitor;
 
+    private final Taker taker = new Taker();
     private final StringBuilder text = new StringBuilder();
     private final List<TokenLogProbs> logProbs = new ArrayList<>();
     private GenerationResult result;
@@ -126,39 +127,45 @@ public final class StreamedText {
         service.wake();
     }
 
-    boolean isCancelled() {
-        return cancelled;
+    /** What those who generate see of it. */
+    TextBatch.Taker taker() {
+        return taker;
     }
 
-    Request request() {
-        return request;
-    }
-
-    void add(String piece, List<TokenLogProbs> more) {
-        change(() -> {
-            text.append(piece);
-            logProbs.addAll(more);
-        });
-    }
-
-    void end(GenerationResult whole) {
-        change(() -> result = whole);
-    }
-
-    void fail(LoricaException reason) {
-        change(() -> failure = reason);
-    }
-
-    private void change(Runnable how) {
-        synchronized (monitor) {
-            how.run();
-            monitor.notifyAll();
+    private final class Taker implements TextBatch.Taker {
+        @Override
+        public Request request() {
+            return request;
         }
-    }
 
-    /** Over before anything was generated. */
-    void endUnbegun() {
-        end(new GenerationResult(
-                "", FinishReason.CANCELLED, request.prompt().length, 0, 0, 0, 0, new int[0], List.of()));
+        @Override
+        public boolean isCancelled() {
+            return cancelled;
+        }
+
+        @Override
+        public void add(String piece, List<TokenLogProbs> more) {
+            change(() -> {
+                text.append(piece);
+                logProbs.addAll(more);
+            });
+        }
+
+        @Override
+        public void end(GenerationResult whole) {
+            change(() -> result = whole);
+        }
+
+        @Override
+        public void fail(LoricaException reason) {
+            change(() -> failure = reason);
+        }
+
+        private void change(Runnable how) {
+            synchronized (monitor) {
+                how.run();
+                monitor.notifyAll();
+            }
+        }
     }
 }

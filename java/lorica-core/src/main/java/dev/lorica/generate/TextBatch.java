@@ -4,15 +4,43 @@ import dev.lorica.Model;
 import dev.lorica.Tokenizer;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.exceptions.LoricaException;
+import dev.lorica.generate.BatchGenerator.Request;
 import dev.lorica.generate.GenerationResult.FinishReason;
 import dev.lorica.internal.Inner;
+import dev.lorica.internal.NativeAdapter;
 import dev.lorica.internal.NativeContext;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Comparator;
 import java.util.List;
 
-/** Texts that go through the model together, with the same adapters. */
+/**
+ * Texts that go through the model together, each with its adapters: sums of LoRAs in one pass, what is none one after another. Adapters
+ * with virtual tokens are those of all texts of a batch, which is made with them.
+ */
 final class TextBatch implements AutoCloseable {
+    /** Who wants a text, and hears what becomes of it. */
+    interface Taker {
+        Request request();
+
+        /** Asked before each token. */
+        boolean isCancelled();
+
+        /** Some more is certain. */
+        default void add(String piece, List<TokenLogProbs> logProbs) {}
+
+        void end(GenerationResult whole);
+
+        /** It cannot go on. */
+        void fail(LoricaException reason);
+
+        /** Over before anything was generated. */
+        default void endUnbegun() {
+            end(new GenerationResult(
+                    "", FinishReason.CANCELLED, request().prompt().length, 0, 0, 0, 0, new int[0], List.of()));
+        }
+    }
+
     private final Tokenizer tokenizer;
     private final int vocabSize;
     private final int positions;
@@ -21,6 +49,7 @@ final class TextBatch implements AutoCloseable {
     /** In the order in which they came. */
     private final List<Place> busy = new ArrayList<>();
 
+    private long added;
     private long promptTokens;
     private long reusedTokens;
     private long generatedTokens;
@@ -31,29 +60,38 @@ final class TextBatch implements AutoCloseable {
         this.positions = positions;
         engine = new NativeContext(Inner.MODEL.of(model), positions, texts);
         try {
-            engine.setAdapters(
-                    adapters.stream()
-                            .map(one -> Inner.ADAPTER.of(one.adapter()))
-                            .toList(),
-                    adapters.stream().mapToDouble(ScaledAdapter::scale).toArray());
+            if (!adapters.isEmpty()) {
+                engine.setAdapters(natives(adapters), scales(adapters));
+            }
         } catch (RuntimeException e) {
             engine.close();
             throw e;
         }
         for (int i = 0; i < texts; i++) {
-            places.add(new Place(i));
+            places.add(new Place(i, adapters));
         }
+    }
+
+    private static List<NativeAdapter> natives(List<ScaledAdapter> adapters) {
+        return adapters.stream().map(one -> Inner.ADAPTER.of(one.adapter())).toList();
+    }
+
+    private static double[] scales(List<ScaledAdapter> adapters) {
+        return adapters.stream().mapToDouble(ScaledAdapter::scale).toArray();
     }
 
     /** The room for one text, with what is in it. */
     private static final class Place {
         private final int number;
+        private List<ScaledAdapter> adapters;
+        /** The higher, the later was it taken last. */
+        private long taken;
         /** Of prompt and text. */
         private int[] tokens = new int[0];
         /** So many of them are in the native cache. */
         private int cached;
         /** {@code null}: free. */
-        private StreamedText text;
+        private Taker text;
 
         private boolean begun;
         private int reused;
@@ -61,11 +99,16 @@ final class TextBatch implements AutoCloseable {
         /** {@code null} until all of the prompt but its last token is in the cache. */
         private Continuation continuation;
 
-        Place(int number) {
+        Place(int number, List<ScaledAdapter> adapters) {
             this.number = number;
+            this.adapters = adapters;
         }
 
-        int common(int[] prompt) {
+        /** Tokens that a prompt has in common with what is cached here with these adapters. */
+        int common(int[] prompt, List<ScaledAdapter> applied) {
+            if (!adapters.equals(applied)) {
+                return 0;
+            }
             int mismatch = Arrays.mismatch(tokens, 0, cached, prompt, 0, prompt.length);
             return mismatch < 0 ? cached : mismatch;
         }
@@ -77,6 +120,15 @@ final class TextBatch implements AutoCloseable {
 
     int size() {
         return busy.size();
+    }
+
+    boolean isFull() {
+        return busy.size() == places.size();
+    }
+
+    /** What the cache holds is not reused any more. */
+    void forget() {
+        places.forEach(place -> place.cached = 0);
     }
 
     long takePromptTokens() {
@@ -97,30 +149,53 @@ final class TextBatch implements AutoCloseable {
         return taken;
     }
 
-    /** Gives a text the free place that holds most of what it begins with. */
-    void add(StreamedText text) {
-        Place best = null;
-        for (Place place : places) {
-            int[] prompt = text.request().prompt();
-            if (place.text == null && (best == null || place.common(prompt) > best.common(prompt))) {
-                best = place;
-            }
-        }
+    /**
+     * Gives a text the free place that holds most of what it begins with, or else that which has been free for longest.
+     *
+     * @throws dev.lorica.exceptions.UnsupportedException if these adapters can only be those of all texts
+     */
+    void add(Taker text, List<ScaledAdapter> adapters) {
+        int[] prompt = text.request().prompt();
+        Place best = places.stream()
+                .filter(place -> place.text == null)
+                .max(Comparator.comparingInt((Place place) -> place.common(prompt, adapters))
+                        .thenComparing(place -> -place.taken)
+                        .thenComparing(place -> -place.number))
+                .orElseThrow();
+        apply(best, adapters);
         best.text = text;
+        best.taken = ++added;
         best.begun = false;
         best.continuation = null;
         best.promptSeconds = 0;
         busy.add(best);
-        promptTokens += text.request().prompt().length;
+        promptTokens += prompt.length;
+    }
+
+    private void apply(Place place, List<ScaledAdapter> adapters) {
+        if (!place.adapters.equals(adapters)) {
+            engine.setAdapters(place.number, natives(adapters), scales(adapters));
+            place.adapters = adapters;
+            place.cached = 0;
+        }
+    }
+
+    /** Lets go of adapters; false: a text still has them. */
+    boolean forget(List<ScaledAdapter> adapters) {
+        if (busy.stream().anyMatch(place -> place.adapters.equals(adapters))) {
+            return false;
+        }
+        for (Place place : places) {
+            if (place.adapters.equals(adapters)) {
+                apply(place, List.of());
+            }
+        }
+        return true;
     }
 
     /** So many tokens of prompts, and one token of each text whose prompt is done. */
     void step(int promptPiece) {
-        for (Place place : List.copyOf(busy)) {
-            if (place.text.isCancelled()) {
-                end(place, FinishReason.CANCELLED);
-            }
-        }
+        endCancelled();
         int left = promptPiece;
         for (Place place : busy) {
             if (left > 0 && place.continuation == null) {
@@ -142,9 +217,10 @@ final class TextBatch implements AutoCloseable {
         if (!place.begun) {
             Place nearest = place;
             for (Place other : places) {
-                nearest = other.common(prompt) > nearest.common(prompt) ? other : nearest;
+                boolean nearer = other.common(prompt, place.adapters) > nearest.common(prompt, place.adapters);
+                nearest = nearer ? other : nearest;
             }
-            int common = Math.min(nearest.common(prompt), before);
+            int common = Math.min(nearest.common(prompt, place.adapters), before);
             place.reused = nearest == place
                     ? engine.truncate(place.number, common)
                     : engine.copy(nearest.number, place.number, common);
@@ -161,8 +237,8 @@ final class TextBatch implements AutoCloseable {
         }
         place.promptSeconds += (System.nanoTime() - start) / 1e9;
         if (place.cached == before) {
-            place.continuation =
-                    new Continuation(tokenizer, prompt, place.text.request().config());
+            Request request = place.text.request();
+            place.continuation = new Continuation(tokenizer, prompt, request.config(), request.mask());
         }
         return n;
     }
@@ -186,8 +262,9 @@ final class TextBatch implements AutoCloseable {
                 draw(place, Arrays.copyOfRange(logits, i * vocabSize, (i + 1) * vocabSize));
             } catch (LoricaException e) {
                 // Of this text alone: a bias of a token that does not exist, logits that are no numbers.
-                place.text.fail(e);
+                Taker text = place.text;
                 free(place);
+                text.fail(e);
             }
         }
     }
@@ -207,14 +284,25 @@ final class TextBatch implements AutoCloseable {
     }
 
     private void end(Place place, FinishReason reason) {
-        StreamedText text = place.text;
-        if (place.continuation == null) {
+        Taker text = place.text;
+        Continuation continuation = place.continuation;
+        String rest = continuation == null ? "" : continuation.finish(reason);
+        free(place);
+        if (continuation == null) {
             text.endUnbegun();
         } else {
-            text.add(place.continuation.finish(reason), List.of());
-            text.end(place.continuation.result(reason, place.reused, place.promptSeconds));
+            text.add(rest, List.of());
+            text.end(continuation.result(reason, place.reused, place.promptSeconds));
         }
-        free(place);
+    }
+
+    /** Ends the texts that are cancelled. */
+    void endCancelled() {
+        for (Place place : List.copyOf(busy)) {
+            if (place.text.isCancelled()) {
+                end(place, FinishReason.CANCELLED);
+            }
+        }
     }
 
     private void free(Place place) {

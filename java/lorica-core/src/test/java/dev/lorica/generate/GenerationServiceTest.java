@@ -9,7 +9,9 @@ import dev.lorica.ModelConfig;
 import dev.lorica.Precision;
 import dev.lorica.TestModels;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.LoraConfig;
+import dev.lorica.adapter.PrefixTuningConfig;
 import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
@@ -27,8 +29,10 @@ import dev.lorica.generate.BatchGenerator.Request;
 import dev.lorica.generate.GenerationResult.FinishReason;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -74,7 +78,11 @@ class GenerationServiceTest {
     }
 
     private static Adapter busyAdapter(double size) {
-        Adapter adapter = Adapter.create(model, LoraConfig.builder().rank(2).build());
+        return busy(LoraConfig.builder().rank(2).build(), size);
+    }
+
+    private static Adapter busy(AdapterConfig config, double size) {
+        Adapter adapter = Adapter.create(model, config);
         for (int i = 0; i < adapter.tensors().size(); i++) {
             float[] values = adapter.values(i);
             for (int j = 0; j < values.length; j++) {
@@ -127,6 +135,47 @@ class GenerationServiceTest {
             }
             assertThat(service.load().running()).isZero();
             assertThat(service.load().reusedTokens()).isPositive();
+        }
+    }
+
+    @Test
+    void adaptersOfEveryKindAreServedBesideOneAnother() throws Exception {
+        try (Adapter lora = busy(LoraConfig.builder().rank(2).build(), 0.02);
+                Adapter wide = busy(LoraConfig.builder().rank(5).build(), -0.03);
+                Adapter dora = busy(LoraConfig.builder().rank(3).useDora(true).build(), 0.03);
+                Adapter prefix = busy(PrefixTuningConfig.of(4), 0.5);
+                GenerationService service = service(5, 100)) {
+            List<StreamedText> texts = new ArrayList<>();
+            List<List<ScaledAdapter>> applied = new ArrayList<>(List.of(List.of()));
+            List.of(lora, wide, dora, prefix).forEach(one -> applied.add(List.of(new ScaledAdapter(one, 1))));
+            Request request = new Request(
+                    encoder.prompt("Who is Mr. Collins?", ""),
+                    GenerationConfig.builder()
+                            .maxNewTokens(16)
+                            .temperature(0)
+                            .logProbs(0)
+                            .build());
+            for (List<ScaledAdapter> adapters : applied) {
+                texts.add(service.submit(request, adapters));
+            }
+            Set<String> different = new HashSet<>();
+            for (int i = 0; i < applied.size(); i++) {
+                GenerationResult together = texts.get(i).result();
+                try (Generator single = new Generator(model, applied.get(i))) {
+                    GenerationResult alone =
+                            single.generate(request.prompt(), request.config()).result();
+                    assertThat(together.tokens()).as("adapter %d", i).isEqualTo(alone.tokens());
+                    for (int token = 0; token < alone.logProbs().size(); token++) {
+                        assertThat(together.logProbs().get(token).logProb())
+                                .isEqualTo(alone.logProbs().get(token).logProb(), within(1e-4));
+                    }
+                    different.add(alone.logProbs().toString());
+                }
+            }
+            assertThat(different).hasSameSizeAs(applied);
+            for (List<ScaledAdapter> adapters : applied) {
+                service.forget(adapters);
+            }
         }
     }
 

@@ -4,13 +4,19 @@ import static dev.lorica.internal.Status.check;
 
 import dev.lorica.internal.c.Lorica;
 import dev.lorica.internal.c.lorica_kv_cache;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
+import java.util.function.ToIntFunction;
 
 /** A KV cache, as the native library holds it, and the adapters that are applied. */
 public final class NativeContext implements AutoCloseable {
+    private static final double[] NONE = {};
+
     private final NativeHandle<lorica_kv_cache> handle;
-    private List<NativeAdapter> adapters = List.of();
-    private double[] scales = {};
+    /** By text: none of them changes while it is computed with. */
+    private final List<List<NativeAdapter>> adapters;
 
     /** Of one text. */
     public NativeContext(NativeModel model, int capacity) {
@@ -26,6 +32,7 @@ public final class NativeContext implements AutoCloseable {
         NativeLibrary.reserveHeap();
         check(model.handle.shared(m -> Lorica.lorica_kv_cache_create_many(m, null, capacity, texts, pointer)));
         handle = new NativeHandle<>("the generator", pointer, Lorica::lorica_kv_cache_free, model.handle);
+        adapters = new ArrayList<>(Collections.nCopies(texts, List.of()));
     }
 
     /** Empties the cache and goes on with the sum of these adapters, as they are now. */
@@ -35,8 +42,25 @@ public final class NativeContext implements AutoCloseable {
                 scales,
                 (pointers, factors, n) -> handle.exclusive(
                         context -> Lorica.lorica_kv_cache_set_adapters(context, pointers, factors, n))));
-        this.adapters = List.copyOf(adapters);
-        this.scales = scales.clone();
+        this.adapters.replaceAll(before -> List.copyOf(adapters));
+    }
+
+    /**
+     * The same for one text alone.
+     *
+     * @throws dev.lorica.exceptions.UnsupportedException for virtual tokens, which all texts have or none
+     */
+    public void setAdapters(int text, List<NativeAdapter> adapters, double[] scales) {
+        check(AdapterArray.with(
+                adapters,
+                scales,
+                (pointers, factors, n) -> handle.exclusive(
+                        context -> Lorica.lorica_kv_cache_slot_set_adapters(context, text, pointers, factors, n))));
+        this.adapters.set(text, List.copyOf(adapters));
+    }
+
+    private int unchanged(List<NativeAdapter> used, ToIntFunction<lorica_kv_cache> call) {
+        return AdapterArray.with(used, NONE, (pointers, factors, n) -> handle.exclusive(call::applyAsInt));
     }
 
     /**
@@ -45,11 +69,9 @@ public final class NativeContext implements AutoCloseable {
      * @param logits [vocabulary]
      */
     public void append(int[] tokens, float[] logits) {
-        check(AdapterArray.with(
-                adapters,
-                scales,
-                (pointers, factors, n) -> handle.exclusive(
-                        context -> Lorica.lorica_kv_cache_eval(context, tokens, tokens.length, false, logits))));
+        check(unchanged(
+                adapters.get(0),
+                context -> Lorica.lorica_kv_cache_eval(context, tokens, tokens.length, false, logits)));
     }
 
     /**
@@ -58,11 +80,8 @@ public final class NativeContext implements AutoCloseable {
      * @param logits [tokens, vocabulary]
      */
     public void appendAll(int[] tokens, float[] logits) {
-        check(AdapterArray.with(
-                adapters,
-                scales,
-                (pointers, factors, n) -> handle.exclusive(
-                        context -> Lorica.lorica_kv_cache_eval(context, tokens, tokens.length, true, logits))));
+        check(unchanged(
+                adapters.get(0), context -> Lorica.lorica_kv_cache_eval(context, tokens, tokens.length, true, logits)));
     }
 
     /**
@@ -74,11 +93,14 @@ public final class NativeContext implements AutoCloseable {
      * @param logits [texts, vocabulary]; {@code null}: not wanted
      */
     public void append(int[] texts, int[] counts, int[] tokens, float[] logits) {
-        check(AdapterArray.with(
-                adapters,
-                scales,
-                (pointers, factors, n) -> handle.exclusive(context ->
-                        Lorica.lorica_kv_cache_eval_many(context, texts, counts, texts.length, tokens, logits))));
+        List<NativeAdapter> used = Arrays.stream(texts)
+                .mapToObj(adapters::get)
+                .flatMap(List::stream)
+                .distinct()
+                .toList();
+        check(unchanged(
+                used,
+                context -> Lorica.lorica_kv_cache_eval_many(context, texts, counts, texts.length, tokens, logits)));
     }
 
     /** Makes the first {@code length} tokens of one text another. Returns its length: 0 where a window has forgotten what they need. */

@@ -18,11 +18,16 @@ final class Call {
     private final HttpExchange exchange;
     private final long deadline;
     private final int maxBody;
+    private final Connections connections;
+    /** Whether the connection was in the list once, and so is missed when it is not. */
+    private boolean listed;
+
     private OutputStream events;
     private int status;
 
-    Call(HttpExchange exchange, ServeConfig config) {
+    Call(HttpExchange exchange, ServeConfig config, Connections connections) {
         this.exchange = exchange;
+        this.connections = connections;
         deadline = System.nanoTime() + config.timeLimit().toNanos();
         maxBody = config.maxBody();
     }
@@ -46,6 +51,15 @@ final class Call {
 
     long millisecondsLeft() {
         return Math.max(0, (deadline - System.nanoTime()) / 1_000_000);
+    }
+
+    /** Once the request is read: whoever has gone since, without an answer, is an {@link UncheckedIOException}. */
+    void requireClient() {
+        boolean open = connections.isOpen(exchange.getLocalAddress(), exchange.getRemoteAddress());
+        if (listed && !open) {
+            throw new UncheckedIOException(new IOException("the client has gone"));
+        }
+        listed = open;
     }
 
     /** 0: nothing is answered yet. */
@@ -82,6 +96,7 @@ final class Call {
             if (in.read() >= 0) {
                 throw tooLarge();
             }
+            requireClient();
             return body;
         } catch (NumberFormatException e) {
             throw ApiException.wrong("the Content-Length is no number");

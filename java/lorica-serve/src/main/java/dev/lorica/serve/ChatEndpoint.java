@@ -23,8 +23,10 @@ final class ChatEndpoint {
     private final GenerationService service;
     private final ServedModels models;
     private final TokenNames names;
+    private final ResponseFormats formats;
 
-    ChatEndpoint(Model model, GenerationService service, ServedModels models) {
+    ChatEndpoint(Model model, GenerationService service, ServedModels models, ResponseFormats formats) {
+        this.formats = formats;
         this.model = model;
         this.service = service;
         this.models = models;
@@ -45,7 +47,7 @@ final class ChatEndpoint {
     private void answer(Call call, Fields fields, Served served) {
         Conversation conversation = Messages.of(fields);
         StreamOptions options = StreamOptions.of(fields);
-        Sampling sampling = new Sampling(fields, model);
+        Sampling sampling = new Sampling(fields, model, formats);
         boolean logProbs = fields.flag("logprobs", false);
         Integer top = fields.integer("top_logprobs", 0, MOST_LIKELIEST);
         if (top != null && !logProbs) {
@@ -86,10 +88,6 @@ final class ChatEndpoint {
         fields.only("tools", "tools are not called here", Json.array());
         fields.only("tool_choice", "tools are not called here", new TextNode("none"), new TextNode("auto"));
         fields.only("modalities", "there is text", Json.array().add("text"));
-        fields.only(
-                "response_format",
-                "there is {\"type\": \"text\"}",
-                Json.object().put("type", "text"));
         fields.end();
     }
 

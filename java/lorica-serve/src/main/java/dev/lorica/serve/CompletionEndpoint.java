@@ -26,10 +26,12 @@ final class CompletionEndpoint {
     private final GenerationService service;
     private final ServedModels models;
     private final TokenNames names;
+    private final ResponseFormats formats;
     /** One text is scored at a time: each takes memory of its own. */
     private final Object scoring = new Object();
 
-    CompletionEndpoint(Model model, GenerationService service, ServedModels models) {
+    CompletionEndpoint(Model model, GenerationService service, ServedModels models, ResponseFormats formats) {
+        this.formats = formats;
         this.model = model;
         this.service = service;
         this.models = models;
@@ -65,7 +67,7 @@ final class CompletionEndpoint {
     private void answer(Call call, Fields fields, Served served) {
         List<Prompt> prompts = prompts(fields);
         StreamOptions options = StreamOptions.of(fields);
-        Sampling sampling = new Sampling(fields, model);
+        Sampling sampling = new Sampling(fields, model, formats);
         Integer likeliest = fields.integer("logprobs", 0, MOST_LIKELIEST);
         if (likeliest != null) {
             sampling.logProbs(likeliest);
@@ -181,6 +183,7 @@ final class CompletionEndpoint {
                 if (call.millisecondsLeft() == 0) {
                     throw ApiException.of(504, "timeout_error", "timeout", "the time that a request may take is over");
                 }
+                call.requireClient();
                 synchronized (scoring) {
                     scores = new TokenScorer(model, asked.served.adapters()).score(echoed.tokens, asked.likeliest);
                 }

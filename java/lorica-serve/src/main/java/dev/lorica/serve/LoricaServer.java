@@ -93,6 +93,7 @@ public final class LoricaServer implements AutoCloseable {
     private final ServedModels models;
     private final Guard guard;
     private final Metrics metrics = new Metrics();
+    private final Connections connections = new Connections();
     private final ChatEndpoint chat;
     private final CompletionEndpoint completions;
     private final OtherEndpoints others;
@@ -148,8 +149,9 @@ public final class LoricaServer implements AutoCloseable {
         whyNoTexts = reason;
         models = new ServedModels(model, service, name);
         int positions = service == null ? model.info().contextLength() : service.positions();
-        chat = new ChatEndpoint(model, service, models);
-        completions = new CompletionEndpoint(model, service, models);
+        ResponseFormats formats = new ResponseFormats(model);
+        chat = new ChatEndpoint(model, service, models, formats);
+        completions = new CompletionEndpoint(model, service, models, formats);
         others = new OtherEndpoints(
                 model, models, config.dataFolder(), positions, Instant.now().getEpochSecond());
         http.setExecutor(threads);
@@ -228,7 +230,7 @@ public final class LoricaServer implements AutoCloseable {
         long begin = System.nanoTime();
         // Once it is asked for, closing reads what is left of it, and the connection may be used again.
         exchange.getRequestBody();
-        Call call = new Call(exchange, config);
+        Call call = new Call(exchange, config, connections);
         Watched watched = new Watched();
         Future<?> limit = timer.schedule(watched::interrupt, config.timeLimit().toSeconds() + 5, TimeUnit.SECONDS);
         metrics.began();

@@ -21,6 +21,8 @@ import java.util.List;
 /** What is neither chats nor completions. */
 final class OtherEndpoints {
     private static final int MOST_INPUTS = 2048;
+    /** Inputs that are embedded before it is asked whether anybody still waits. */
+    private static final int AT_ONCE = 64;
 
     private final Model model;
     private final ServedModels models;
@@ -88,7 +90,11 @@ final class OtherEndpoints {
                 }
                 tokens += own;
             }
-            List<float[]> vectors = served.embed(inputs);
+            List<float[]> vectors = new ArrayList<>();
+            for (int i = 0; i < inputs.size(); i += AT_ONCE) {
+                call.requireClient();
+                vectors.addAll(served.embed(inputs.subList(i, Math.min(inputs.size(), i + AT_ONCE))));
+            }
             ObjectNode answer = Json.object().put("object", "list");
             ArrayNode data = answer.putArray("data");
             for (int i = 0; i < vectors.size(); i++) {

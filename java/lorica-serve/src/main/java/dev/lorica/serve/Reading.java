@@ -10,6 +10,8 @@ import java.util.List;
 final class Reading {
     /** After so long without anything, a stream says that it waits, and hears whether anybody listens. */
     private static final long QUIET_MILLISECONDS = 2000;
+    /** So often is it asked whether somebody waits for an answer that is no stream. */
+    private static final long LOOK_MILLISECONDS = 1000;
 
     /** Hears of what comes. */
     interface Sink {
@@ -22,13 +24,18 @@ final class Reading {
 
     static void read(Call call, List<StreamedText> texts, boolean stream, Sink sink) {
         List<StreamedText> open = new ArrayList<>(texts);
+        long looked = System.nanoTime();
         try {
             while (!open.isEmpty()) {
                 long left = call.millisecondsLeft();
                 if (left == 0) {
                     throw ApiException.of(504, "timeout_error", "timeout", "the time that a request may take is over");
                 }
-                StreamedText.awaitAny(open, Math.min(left, QUIET_MILLISECONDS));
+                StreamedText.awaitAny(open, Math.min(left, stream ? QUIET_MILLISECONDS : LOOK_MILLISECONDS));
+                if (!stream && System.nanoTime() - looked > LOOK_MILLISECONDS * 1_000_000) {
+                    call.requireClient();
+                    looked = System.nanoTime();
+                }
                 boolean anything = false;
                 for (StreamedText text : List.copyOf(open)) {
                     StreamedText.Piece piece = text.next(0);

@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.Model;
 import dev.lorica.generate.BatchGenerator.Request;
 import dev.lorica.generate.GenerationConfig;
+import dev.lorica.grammar.TokenMask;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -17,8 +18,11 @@ final class Sampling {
     private final GenerationConfig.Builder config = GenerationConfig.plain();
     private final long seed;
     private final int texts;
+    /** {@code null}: any text. */
+    private final TokenMask mask;
 
-    Sampling(Fields fields, Model model) {
+    Sampling(Fields fields, Model model, ResponseFormats formats) {
+        mask = formats.of(fields);
         texts = fields.integer("n", 1, 128, 1);
         JsonNode given = fields.take("seed");
         if (given != null && !(given.isIntegralNumber() && given.canConvertToLong())) {
@@ -117,11 +121,18 @@ final class Sampling {
                     "there is room for " + positions + " tokens; the prompt has " + prompt.length
                             + (maxTokens == null ? "" : ", and " + maxTokens + " were asked for behind it"));
         }
-        config.maxNewTokens(maxTokens == null ? room : maxTokens);
+        int most = maxTokens == null ? room : maxTokens;
+        if (mask != null && most < mask.shortest()) {
+            throw ApiException.field(
+                    field,
+                    "an answer of the response_format may take " + mask.shortest() + " tokens, and there may be "
+                            + most);
+        }
+        config.maxNewTokens(most);
         List<Request> requests = new ArrayList<>();
         for (int i = 0; i < texts; i++) {
             requests.add(new Request(
-                    prompt, config.seed(seed + (long) number * texts + i).build()));
+                    prompt, config.seed(seed + (long) number * texts + i).build(), mask));
         }
         return requests;
     }

@@ -298,6 +298,38 @@ class LoricaServerTest {
     }
 
     @Test
+    void answersKeepToASchemaAtAnyTemperatureHoweverShort() throws Exception {
+        String schema =
+                "{'type': 'object', 'properties': {'name': {'type': 'string'}, 'age': {'type': 'integer', 'minimum': 1, 'maximum': 99}},"
+                        + " 'required': ['name', 'age'], 'additionalProperties': false}";
+        String format =
+                "'response_format': {'type': 'json_schema', 'json_schema': {'name': 'person', 'strict': true, 'schema': "
+                        + schema + "}}";
+        for (String sampling : List.of(
+                "'temperature': 0, 'max_tokens': 40",
+                "'temperature': 1, 'n': 3, 'max_tokens': 24, 'model': 'one'",
+                "'temperature': 5, 'n': 3, 'max_tokens': 90, 'top_p': 0.9",
+                "'temperature': 100, 'n': 3, 'presence_penalty': 2")) {
+            JsonNode answer = served.post(
+                            CHAT,
+                            "{'messages': [{'role': 'user', 'content': 'Who is Mr. Collins?'}], " + sampling + ", "
+                                    + format + "}")
+                    .json();
+            assertThat(answer.path("choices")).as(answer.toString()).isNotEmpty();
+            for (JsonNode choice : answer.path("choices")) {
+                String text = choice.at("/message/content").asText();
+                JsonNode person = new ObjectMapper().readTree(text);
+                assertThat(person.isObject()).as(text).isTrue();
+                assertThat(person).as(text).hasSize(2);
+                assertThat(person.path("name").isTextual()).as(text).isTrue();
+                assertThat(person.path("age").isInt()).as(text).isTrue();
+                assertThat(person.path("age").asInt()).isBetween(1, 99);
+                assertThat(choice.path("finish_reason").asText()).isIn("stop", "length");
+            }
+        }
+    }
+
+    @Test
     void whatIsWrongIsRefusedByName() throws Exception {
         String[][] wrong = {
             {COMPLETIONS, "{'prompt': 'x', 'guided_regex': 'a'}", "400", "guided_regex is not supported"},
@@ -324,9 +356,21 @@ class LoricaServerTest {
             {CHAT, "{'messages': [{'role': 'user', 'content': 'x'}], 'tools': [1]}", "400", "tools is [1]"},
             {
                 CHAT,
-                "{'messages': [{'role': 'user', 'content': 'x'}], 'response_format': {'type': 'json_object'}}",
+                "{'messages': [{'role': 'user', 'content': 'x'}], 'response_format': {'type': 'regex'}}",
                 "400",
-                "response_format"
+                "response_format.type is regex; it must be text, json_object or json_schema"
+            },
+            {
+                COMPLETIONS,
+                "{'prompt': 'x', 'response_format': {'type': 'json_schema', 'json_schema': {'name': 'a', 'schema': {'properties': {'a': {'pattern': 'b'}}}}}}",
+                "400",
+                "the schema at #/properties/a: pattern is not supported"
+            },
+            {
+                COMPLETIONS,
+                "{'prompt': 'x', 'max_tokens': 1, 'response_format': {'type': 'json_object'}}",
+                "400",
+                "an answer of the response_format may take 2 tokens, and there may be 1"
             },
             {CHAT, "{'messages': [{'role': 'user', 'content': 'x'}], 'top_logprobs': 2}", "400", "needs logprobs"},
             {"/v1/embeddings", "{'input': 'x', 'dimensions': 3}", "400", "dimensions is not supported"},

@@ -19,6 +19,8 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.condition.EnabledOnOs;
+import org.junit.jupiter.api.condition.OS;
 
 /** Clients that are many, slow, broken, gone or not to be trusted. */
 @Timeout(300)
@@ -256,6 +258,39 @@ class StrangersTest {
         assertThat(metric("lorica_requests_active")).isEqualTo("lorica_requests_active 1");
         assertThat(served.send(completion("{'prompt': 'x', 'max_tokens': 2}")).status())
                 .isEqualTo(200);
+    }
+
+    /** The server sees who has gone where the system lists its connections. */
+    @Test
+    @EnabledOnOs(OS.LINUX)
+    void whoeverLeavesWithoutAnAnswerIsNotComputedFor() throws Exception {
+        long before = number("lorica_generated_tokens_total");
+        int texts = 128;
+        String body = "{\"prompt\": \"It is a truth\", \"max_tokens\": 200, \"n\": " + texts + ", \"logit_bias\": {\""
+                + served.model.tokenizer().info().eos() + "\": -100}}";
+        try (Socket socket = socket()) {
+            String head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                    + "Authorization: Bearer " + TestServer.KEY + "\r\nContent-Length: " + body.length() + "\r\n\r\n";
+            socket.getOutputStream().write((head + body).getBytes(StandardCharsets.UTF_8));
+            socket.getOutputStream().flush();
+            await(() -> number("lorica_texts_waiting") > 0);
+        }
+        await(() -> number("lorica_texts_waiting") == 0 && number("lorica_texts_running") == 0);
+        assertThat(number("lorica_texts_running")).isZero();
+        assertThat(number("lorica_generated_tokens_total") - before).isLessThan(texts * 200L * 3 / 4);
+        assertThat(served.send(withKey("/metrics").build()).body())
+                .contains("lorica_request_seconds_count{path=\"/v1/completions\",status=\"499\"}");
+    }
+
+    private static long number(String metric) throws Exception {
+        return Long.parseLong(metric(metric).substring(metric.length() + 1));
+    }
+
+    private static void await(Callable<Boolean> condition) throws Exception {
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+        while (!condition.call() && System.nanoTime() < end) {
+            Thread.sleep(50);
+        }
     }
 
     @Test

@@ -868,9 +868,10 @@ public static native @Cast("lorica_status") int lorica_kv_cache_set_adapters(lor
  * lorica_kv_cache_n_past says. The token that was appended last can always be cut off. */
 public static native @Cast("lorica_status") int lorica_kv_cache_truncate(lorica_kv_cache cache, int n_past);
 
-/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter. What is above is about slot 0;
- * adapters and cancelling about all. A text has the logits that it has by itself, up to rounding: with other rows
- * beside them, products of rows are summed up in another order. Errors: as lorica_kv_cache_create. */
+/* A cache of n_slots texts of up to n_ctx positions each, with the same adapter until lorica_kv_cache_slot_set_adapters
+ * says otherwise. What is above is about slot 0; adapters and cancelling about all. A text has the logits that it has
+ * by itself, up to rounding: with other rows beside them, products of rows are summed up in another order. Errors: as
+ * lorica_kv_cache_create. */
 public static native @Cast("lorica_status") int lorica_kv_cache_create_many(@Const lorica_model model, @Const lorica_adapter adapter,
                                                      int n_ctx, int n_slots, @Cast("lorica_kv_cache**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_kv_cache_create_many(@Const lorica_model model, @Const lorica_adapter adapter,
@@ -893,8 +894,27 @@ public static native @Cast("lorica_status") int lorica_kv_cache_eval_many(lorica
 public static native int lorica_kv_cache_slot_n_past(@Const lorica_kv_cache cache, int slot);
 public static native @Cast("lorica_status") int lorica_kv_cache_slot_truncate(lorica_kv_cache cache, int slot, int n_past);
 
-/* Makes the first n_past positions of slot `from` the text of slot `to`: a prompt that many answers share is processed
- * once. `to` is empty afterwards where lorica_kv_cache_slot_truncate to n_past would have emptied `from`. */
+/* lorica_kv_cache_set_adapters for one slot, which it empties; the others keep theirs. Slots with sums of LoRAs, each
+ * with its own or none, are computed together, those with adapters of another kind (DoRA, IA3, weights trained whole)
+ * one set after another. Adapters that are computed beside others are copied when they are first, and again only once
+ * no slot has had them: who changes one takes it from all slots and gives it back. Errors: likewise, and UNSUPPORTED
+ * for virtual tokens (prompts, prefixes), which all slots have or none. */
+public static native @Cast("lorica_status") int lorica_kv_cache_slot_set_adapters(lorica_kv_cache cache, int slot,
+                                                           @Cast("const lorica_adapter*const*") PointerPointer adapters,
+                                                           @Const DoublePointer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_kv_cache_slot_set_adapters(lorica_kv_cache cache, int slot,
+                                                           @Const @ByPtrPtr lorica_adapter adapters,
+                                                           @Const DoublePointer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_kv_cache_slot_set_adapters(lorica_kv_cache cache, int slot,
+                                                           @Const @ByPtrPtr lorica_adapter adapters,
+                                                           @Const DoubleBuffer factors, int n_adapters);
+public static native @Cast("lorica_status") int lorica_kv_cache_slot_set_adapters(lorica_kv_cache cache, int slot,
+                                                           @Const @ByPtrPtr lorica_adapter adapters,
+                                                           @Const double[] factors, int n_adapters);
+
+/* Makes the first n_past positions of slot `from` the text of slot `to`, which has the same adapters: a prompt that
+ * many answers share is processed once. `to` is empty afterwards where lorica_kv_cache_slot_truncate to n_past would
+ * have emptied `from`. */
 public static native @Cast("lorica_status") int lorica_kv_cache_slot_copy(lorica_kv_cache cache, int from, int to, int n_past);
 
 // #ifdef __cplusplus
