@@ -108,6 +108,14 @@ final class ServeCommand implements Callable<Integer> {
     private Path dataFolder;
 
     @Option(
+            names = "--tuning-folder",
+            paramLabel = "DIR",
+            description =
+                    "Offers tuning at /v1/tuning to whoever may ask; adapters are saved below this folder. Default:"
+                            + " nothing is tuned.")
+    private Path tuningFolder;
+
+    @Option(
             names = "--allow-origin",
             paramLabel = "ORIGIN",
             description = "A site whose pages may use it, such as https://example.org; may be given several times.")
@@ -164,6 +172,9 @@ final class ServeCommand implements Callable<Integer> {
                 for (Map.Entry<String, Path> adapter : named.entrySet()) {
                     open.add(Adapter.load(base, HubFiles.adapter(terminal, adapter.getValue())));
                     server.add(adapter.getKey(), open.get(open.size() - 1));
+                }
+                if (tuningFolder != null) {
+                    server.tuning(base, tuningFolder);
                 }
                 server.start();
                 say(server, named);

@@ -130,6 +130,28 @@ final class LocalSession implements GradientSource, AutoCloseable {
         return sums(result, loss, batch);
     }
 
+    /**
+     * Adds the gradients of ∑ −w log p.
+     *
+     * @param logProbs [T] receives log p
+     */
+    GradientSums weighted(Batch batch, float[] weights, double units, float[] logProbs) {
+        requireFits(batch);
+        float[] losses = new float[batch.tokenCount()];
+        Loss loss = loss(
+                engine.forward(batch.tokens(), batch.labels(), batch.positions(), batch.sequenceLengths(), losses));
+        double sum = 0;
+        float[] own = new float[losses.length];
+        for (int t = 0; t < losses.length; t++) {
+            boolean labelled = batch.labels()[t] != Batch.IGNORE;
+            own[t] = labelled ? weights[t] : 0;
+            sum += labelled ? (double) weights[t] * losses[t] : 0;
+            logProbs[t] = labelled ? -losses[t] : 0;
+        }
+        engine.backward(own);
+        return new GradientSums(sum, units, loss.trained(), batch.tokenCount(), Metrics.NONE);
+    }
+
     private int[] types(Batch batch) {
         return TextEncoder.types(tokenizer, batch.tokens(), batch.sequenceLengths());
     }

@@ -1,6 +1,7 @@
 package dev.lorica.serve;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.IntNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.fasterxml.jackson.databind.node.TextNode;
@@ -13,6 +14,7 @@ import dev.lorica.generate.StreamedText;
 import dev.lorica.generate.TokenLogProbs;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.UUID;
 
@@ -49,6 +51,7 @@ final class CompletionEndpoint {
             StreamOptions options,
             Integer likeliest,
             boolean echo,
+            boolean ids,
             List<Prompt> prompts,
             int each) {
         Prompt prompt(int choice) {
@@ -64,7 +67,8 @@ final class CompletionEndpoint {
         });
     }
 
-    private void answer(Call call, Fields fields, Served served) {
+    /** With a model that is known already. */
+    void answer(Call call, Fields fields, Served served) {
         List<Prompt> prompts = prompts(fields);
         StreamOptions options = StreamOptions.of(fields);
         Sampling sampling = new Sampling(fields, model, formats);
@@ -73,6 +77,10 @@ final class CompletionEndpoint {
             sampling.logProbs(likeliest);
         }
         boolean echo = fields.flag("echo", false);
+        boolean ids = fields.flag("return_token_ids", false); // vLLM's
+        if (ids && options.stream()) {
+            throw ApiException.field("return_token_ids", "return_token_ids is not for streams");
+        }
         int maxTokens = fields.integer("max_tokens", echo ? 0 : 1, Integer.MAX_VALUE, MAX_TOKENS);
         fields.ignore("user");
         fields.only("best_of", "as many are made as are given", IntNode.valueOf(sampling.texts()));
@@ -99,6 +107,7 @@ final class CompletionEndpoint {
                 options,
                 likeliest,
                 echo,
+                ids,
                 prompts,
                 sampling.texts());
         Usage usage =
@@ -125,6 +134,12 @@ final class CompletionEndpoint {
             usage.add(result);
             choices[number] =
                     written.get(number).choice(result.text(), result.logProbs(), Reading.finishReason(result));
+            if (asked.ids) {
+                ArrayNode drawn = choices[number].putArray("token_ids");
+                Arrays.stream(result.tokens()).forEach(drawn::add);
+                ArrayNode before = choices[number].putArray("prompt_token_ids");
+                Arrays.stream(asked.prompt(number).tokens).forEach(before::add);
+            }
         });
         ObjectNode answer = head(asked);
         answer.putArray("choices").addAll(List.of(choices));

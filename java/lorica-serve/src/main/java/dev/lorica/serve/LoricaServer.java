@@ -21,6 +21,7 @@ import java.net.InetSocketAddress;
 import java.net.URI;
 import java.net.UnknownHostException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import java.time.Instant;
 import java.util.Map;
 import java.util.Set;
@@ -97,6 +98,9 @@ public final class LoricaServer implements AutoCloseable {
     private final ChatEndpoint chat;
     private final CompletionEndpoint completions;
     private final OtherEndpoints others;
+    /** {@code null}: nothing is tuned. */
+    private TuningEndpoint tuning;
+
     private final HttpServer http;
     private final ThreadPoolExecutor threads;
     private final ScheduledThreadPoolExecutor timer;
@@ -193,6 +197,21 @@ public final class LoricaServer implements AutoCloseable {
         models.add(name, adapter, name, false);
     }
 
+    /**
+     * Offers tuning at {@code /v1/tuning}: whoever may ask trains adapters of this model, in a loop of his own. Before {@link #start}.
+     *
+     * @param folder below which they are saved
+     */
+    public void tuning(Model model, Path folder) {
+        if (model == null || folder == null) {
+            throw new InvalidArgumentException((model == null ? "model" : "folder") + " is null");
+        }
+        if (service == null) {
+            throw new InvalidArgumentException("nothing is tuned over HTTP of a model that writes no texts");
+        }
+        tuning = new TuningEndpoint(model, service, completions, folder);
+    }
+
     /** From now on requests are answered. */
     public void start() {
         http.start();
@@ -249,6 +268,9 @@ public final class LoricaServer implements AutoCloseable {
     }
 
     private static String label(String path) {
+        if (path != null && path.startsWith(TuningEndpoint.PATH)) {
+            return TuningEndpoint.PATH;
+        }
         return METHODS.containsKey(path) ? path : path != null && path.startsWith(MODEL) ? MODEL : "other";
     }
 
@@ -316,6 +338,13 @@ public final class LoricaServer implements AutoCloseable {
         if (!"/health".equals(path)) {
             guard.checkKey(call.headers());
         }
+        if (tuning != null
+                && path != null
+                && path.startsWith(TuningEndpoint.PATH)
+                && call.method().equals("POST")) {
+            tuning.answer(call);
+            return;
+        }
         if (method == null) {
             throw ApiException.of(404, "invalid_request_error", "not_found", "there is nothing of this path");
         }
@@ -355,6 +384,9 @@ public final class LoricaServer implements AutoCloseable {
     @Override
     public void close() {
         http.stop(0);
+        if (tuning != null) {
+            tuning.close();
+        }
         if (service != null) {
             service.close();
         }

@@ -29,12 +29,20 @@ final class TestServer implements AutoCloseable {
             .build();
 
     TestServer(ServeConfig.Builder config) {
+        this(config, null);
+    }
+
+    /** @param tuned where what is tuned is saved; {@code null}: nothing is tuned */
+    TestServer(ServeConfig.Builder config, Path tuned) {
         model = model();
         one = adapter(model, 0.03);
         other = adapter(model, -0.05);
         server = new LoricaServer(model, config.port(0).positions(256).build());
         server.add("one", one);
         server.add("other", other);
+        if (tuned != null) {
+            server.tuning(model, tuned);
+        }
         server.start();
     }
 
