@@ -10,6 +10,7 @@ import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.generate.BatchGenerator.Request;
 import dev.lorica.internal.Arguments;
+import dev.lorica.internal.Inner;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -83,7 +84,7 @@ public final class GenerationService implements AutoCloseable {
     private final Thread thread;
     private final Object lock = new Object();
     private final Deque<Waiting> waiting = new ArrayDeque<>();
-    /** The thread's own. */
+    /** The thread's own, and so the next; made for the first text. */
     private TextBatch shared;
 
     /** Of adapters that are those of all texts of a batch. */
@@ -100,9 +101,8 @@ public final class GenerationService implements AutoCloseable {
     private volatile long generatedTokens;
 
     /**
-     * Takes memory for texts of the base.
+     * Takes no memory for texts yet: that is for the first of them, which fails with a {@link MemoryException} where there is too little.
      *
-     * @throws MemoryException                              if there is too little
      * @throws UnsupportedException if the model writes no texts
      */
     public GenerationService(Model model, Config config) {
@@ -111,7 +111,10 @@ public final class GenerationService implements AutoCloseable {
         this.model = model;
         this.config = config;
         positions = Math.min(config.positions(), model.info().contextLength());
-        shared = new TextBatch(model, List.of(), config.texts(), positions);
+        if (Inner.MODEL.of(model).classifier((isEncoder, outputs, type, problem, labels) -> isEncoder)) {
+            throw new UnsupportedException("architecture '" + model.info().architecture()
+                    + "' is an encoder, which reads whole texts and writes none");
+        }
         thread = new Thread(this::run, "lorica-generation");
         thread.setDaemon(true);
         thread.start();

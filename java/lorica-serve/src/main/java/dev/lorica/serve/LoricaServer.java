@@ -106,11 +106,10 @@ public final class LoricaServer implements AutoCloseable {
     private final ScheduledThreadPoolExecutor timer;
 
     /**
-     * Takes the address, and memory for texts of the base; nobody is answered before {@link #start}.
+     * Takes the address; nobody is answered before {@link #start}, and memory for texts is taken when the first of them comes.
      *
      * @throws InvalidArgumentException if others than this machine could reach it and there is no API key
      * @throws FileAccessException      if the address cannot be listened on
-     * @throws MemoryException          if there is too little
      */
     public LoricaServer(Model model, ServeConfig config) {
         if (model == null || config == null) {

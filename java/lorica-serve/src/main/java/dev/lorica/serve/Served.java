@@ -22,7 +22,11 @@ final class Served {
 
     private final String root;
     private final boolean owned;
-    private final ExampleEncoder encoder;
+    /** Made when it is first wanted; so the next. */
+    private ExampleEncoder encoder;
+
+    private final Object encoding = new Object();
+
     private Embedder embedder;
 
     /** So many requests use it, and it itself while it is not unloaded. */
@@ -38,15 +42,6 @@ final class Served {
         this.adapter = adapter;
         this.root = root;
         this.owned = owned;
-        PromptTemplate own = adapter == null ? null : adapter.template();
-        encoder = new ExampleEncoder(
-                model.tokenizer(),
-                own != null
-                        ? own
-                        : ChatTemplate.of(model.tokenizer().info())
-                                .map(PromptTemplate.class::cast)
-                                .orElse(PromptTemplate.INSTRUCTION),
-                false);
     }
 
     static boolean isName(String name) {
@@ -71,6 +66,23 @@ final class Served {
 
     /** What stands around a conversation. */
     ExampleEncoder encoder() {
+        synchronized (encoding) {
+            return madeEncoder();
+        }
+    }
+
+    private ExampleEncoder madeEncoder() {
+        if (encoder == null) {
+            PromptTemplate own = adapter == null ? null : adapter.template();
+            encoder = new ExampleEncoder(
+                    model.tokenizer(),
+                    own != null
+                            ? own
+                            : ChatTemplate.of(model.tokenizer().info())
+                                    .map(PromptTemplate.class::cast)
+                                    .orElse(PromptTemplate.INSTRUCTION),
+                    false);
+        }
         return encoder;
     }
 
