@@ -28,6 +28,9 @@ import java.util.random.RandomGenerator;
  * gives the same text again. Not for use by several threads at once.
  */
 public final class Sampler {
+    /** Tokens that are looked at before all are put in order. */
+    private static final int LIKELIEST = 512;
+
     private final GenerationConfig config;
     private final RandomGenerator random;
 
@@ -71,8 +74,46 @@ public final class Sampler {
         if (config.temperature() == 0) {
             return likeliest(logits);
         }
+        if (config.topK() == 0 && config.topP() == 1 && config.minP() == 0) {
+            return drawFromAll(logits);
+        }
         Candidates candidates = candidates(logits);
         return candidates.ids[draw(candidates.probabilities)];
+    }
+
+    /** The same draw without any filter, for which as a rule only the likeliest tokens need to be put in order. */
+    private int drawFromAll(float[] logits) {
+        double highest = Double.NEGATIVE_INFINITY;
+        for (float logit : logits) {
+            highest = Math.max(highest, logit);
+        }
+        double sum = 0;
+        for (float logit : logits) {
+            sum += Math.exp((logit - highest) / config.temperature());
+        }
+        if (!(sum >= 1 && sum <= logits.length)) {
+            throw new NonFiniteException("the model's logits are not finite numbers");
+        }
+        double at = random.nextDouble() * sum;
+        for (int k = Math.min(LIKELIEST, logits.length); ; k = logits.length) {
+            int[] ids = top(logits, k);
+            double left = at;
+            int last = ids[0];
+            for (int id : ids) {
+                double weight = Math.exp((logits[id] - highest) / config.temperature());
+                if (weight == 0) {
+                    return last;
+                }
+                last = id;
+                left -= weight;
+                if (left < 0) {
+                    return id;
+                }
+            }
+            if (k == logits.length) {
+                return last;
+            }
+        }
     }
 
     /** What is drawn from: tokens, likeliest first, and their probabilities, which add up to 1. */
