@@ -100,7 +100,7 @@ class ServeCommandTest {
         List<MatchResult> starts = SERVE.matcher(page).results().toList();
         List<MatchResult> requests = CURL.matcher(page).results().toList();
         assertThat(starts).hasSize(1);
-        assertThat(requests).hasSize(3);
+        assertThat(requests).hasSize(4);
         String[] args = (starts.get(0).group(1) + " --json --ctx-size 256")
                 .replace("llama.gguf", Program.model())
                 .replace("my-adapter", adapter.toString())
