@@ -7,4 +7,5 @@ module dev.lorica.serve {
     requires org.slf4j;
 
     exports dev.lorica.serve;
+    exports dev.lorica.serve.runs;
 }

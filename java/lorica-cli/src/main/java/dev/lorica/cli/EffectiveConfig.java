@@ -23,7 +23,8 @@ final class EffectiveConfig {
 
     /** What is not about the run but about this call of the program. */
     private static final Set<String> LEFT_OUT =
-            Set.of("--config", "--resume", "--overwrite", "--json", "--verbose", "--help");
+            Set.of(
+            "--config", "--resume", "--overwrite", "--json", "--verbose", "--help", "--dry-run", "--show-examples");
 
     private static final YAMLMapper YAML = YAMLMapper.builder()
             .disable(YAMLGenerator.Feature.WRITE_DOC_START_MARKER)

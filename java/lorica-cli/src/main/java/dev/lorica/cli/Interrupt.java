@@ -7,7 +7,8 @@ import sun.misc.SignalHandler;
 
 /**
  * Ctrl-C while this is open. Of a command that is to end: the first asks for an orderly end, as the SIGTERM of a job scheduler
- * does, the second ends the program at once. Of something that stops and leaves the program going: every one asks for that.
+ * does, the second ends the program at once; a SIGTERM behind it does not, because one Ctrl-C may come as both: from the terminal, and
+ * from the program that started this one. Of something that stops and leaves the program going: every one asks for that.
  */
 final class Interrupt implements AutoCloseable {
     private final Map<Signal, SignalHandler> before = new LinkedHashMap<>();
@@ -15,7 +16,7 @@ final class Interrupt implements AutoCloseable {
 
     Interrupt(Runnable orderlyEnd) {
         SignalHandler handler = signal -> {
-            if (requested) {
+            if (requested && signal.getName().equals("INT")) {
                 Runtime.getRuntime().halt(ExitCode.INTERRUPTED);
             }
             requested = true;

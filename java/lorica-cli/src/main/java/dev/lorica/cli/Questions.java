@@ -80,6 +80,11 @@ record Questions(List<DataRecord> records, boolean said) {
         return answers;
     }
 
+    /** The same without a word. */
+    List<String> answers(Model base, Adapter adapter, PromptTemplate template) {
+        return new Questions(records, false).ask(null, "", base, adapter, template);
+    }
+
     /** Each with its answers, {@code null} where it was not asked. */
     List<Map<String, Object>> json(List<String> before, List<String> after) {
         List<Map<String, Object>> pairs = new ArrayList<>();

@@ -4,6 +4,7 @@ import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.serve.LoricaServer;
 import dev.lorica.serve.ServeConfig;
+import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -104,7 +105,8 @@ final class ServeCommand implements Callable<Integer> {
             names = "--data-folder",
             paramLabel = "DIR",
             description =
-                    "A folder from which requests may load adapters, with /v1/load_lora_adapter. Default: none may.")
+                    "A folder from which requests may load adapters, with /v1/load_lora_adapter, and runs of the page read"
+                            + " data and models. Default: none may.")
     private Path dataFolder;
 
     @Option(
@@ -114,6 +116,17 @@ final class ServeCommand implements Callable<Integer> {
                     "Offers tuning at /v1/tuning to whoever may ask; adapters are saved below this folder. Default:"
                             + " nothing is tuned.")
     private Path tuningFolder;
+
+    @Option(
+            names = "--output-folder",
+            paramLabel = "DIR",
+            description =
+                    "A folder for the runs that are started on the page, which needs --data-folder too. Default: nothing is"
+                            + " trained from there.")
+    private Path outputFolder;
+
+    @Option(names = "--no-page", description = "No page at /, only the interfaces for programs.")
+    private boolean noPage;
 
     @Option(
             names = "--allow-origin",
@@ -149,6 +162,13 @@ final class ServeCommand implements Callable<Integer> {
         if (dataFolder != null && !Files.isDirectory(dataFolder)) {
             throw new IllegalArgumentException("--data-folder " + dataFolder + " is no folder");
         }
+        if (outputFolder != null && dataFolder == null) {
+            throw new IllegalArgumentException("--output-folder needs --data-folder, which says what runs may read");
+        }
+        if (outputFolder != null && noPage) {
+            throw new IllegalArgumentException("--output-folder and --no-page exclude each other");
+        }
+        makeOutputFolder();
         ServeConfig config = ServeConfig.builder()
                 .host(host)
                 .port(port)
@@ -176,6 +196,9 @@ final class ServeCommand implements Callable<Integer> {
                 if (tuningFolder != null) {
                     server.tuning(base, tuningFolder);
                 }
+                if (!noPage) {
+                    server.studio(new StudioProgram(), outputFolder);
+                }
                 server.start();
                 say(server, named);
                 await(end);
@@ -184,6 +207,16 @@ final class ServeCommand implements Callable<Integer> {
             }
         }
         return ExitCode.OK;
+    }
+
+    private void makeOutputFolder() {
+        try {
+            if (outputFolder != null) {
+                Files.createDirectories(outputFolder);
+            }
+        } catch (IOException e) {
+            throw new IllegalArgumentException("--output-folder " + outputFolder + " cannot be made");
+        }
     }
 
     /** Until Ctrl-C, or until whoever has started this in a program of his own interrupts it. */
@@ -211,6 +244,9 @@ final class ServeCommand implements Callable<Integer> {
     private void say(LoricaServer server, Map<String, Path> named) {
         terminal.text().println("Serving " + server.modelName() + " at " + server.uri() + "/v1");
         named.forEach((adapter, path) -> terminal.text().println("  with the adapter " + adapter + ", of " + path));
+        if (!noPage) {
+            terminal.text().println("The studio is the page " + server.uri() + "/");
+        }
         terminal.text().println("Ctrl-C ends it.");
         terminal.text().flush();
         if (terminal.json()) {

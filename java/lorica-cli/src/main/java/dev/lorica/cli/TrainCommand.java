@@ -143,6 +143,22 @@ final class TrainCommand implements Callable<Integer> {
             description = "Ask this before training and after it; may be given several times.")
     private List<String> questions = new ArrayList<>();
 
+    @Option(
+            names = "--ask-at-evals",
+            description = "Ask the questions at every evaluation too. All answers go to DIR/train_answers.jsonl.")
+    private boolean askAtEvals;
+
+    @Option(
+            names = "--dry-run",
+            description = "Say what the run would do, its data and its memory, and write nothing.")
+    private boolean dryRun;
+
+    @Option(
+            names = "--show-examples",
+            paramLabel = "N",
+            description = "With --dry-run --json, so many examples token by token. Default: ${DEFAULT-VALUE}")
+    private int shownExamples = 2;
+
     @Mixin
     private ObjectiveOptions objective = new ObjectiveOptions();
 
@@ -209,6 +225,9 @@ final class TrainCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         check();
+        if (dryRun) {
+            return train(null, null);
+        }
         try (OutputFolder folder = OutputFolder.prepare(output, overwrite, checkpoints.resumes())) {
             Checkpoint checkpoint = checkpoints.checkpoint(
                     output, overwrite, line -> terminal.err().println(line));
@@ -224,6 +243,12 @@ final class TrainCommand implements Callable<Integer> {
     /** What needs no model, so that none is loaded, let alone downloaded, for settings that cannot be. */
     void check() {
         format = Choices.of("--adapter-format", adapterFormat, AdapterFormat.class);
+        if (askAtEvals && questions.isEmpty()) {
+            throw new IllegalArgumentException("--ask-at-evals needs questions: --ask QUESTION");
+        }
+        if (shownExamples < 0) {
+            throw new IllegalArgumentException("--show-examples is " + shownExamples + "; it must be 0 or more");
+        }
         if (evalSplit != null && evalData != null) {
             throw new IllegalArgumentException("--eval-data and --eval-split exclude each other");
         }
@@ -305,7 +330,9 @@ final class TrainCommand implements Callable<Integer> {
             if (writesFolder) {
                 HuggingFaceModel.check(base);
             }
-            folder.requireSpace((full ? 2 : 1) * format.bytes(adapter.info().parameters()));
+            if (folder != null) {
+                folder.requireSpace((full ? 2 : 1) * format.bytes(adapter.info().parameters()));
+            }
             TrainingReport report = new TrainingReport(terminal);
             report.model(base.info());
             TrainingData.Files files =
@@ -365,6 +392,14 @@ final class TrainCommand implements Callable<Integer> {
         }
         report.example(loaded.report());
         warnAbout(base, loaded.maxLength());
+        if (dryRun) {
+            DryRun dry = new DryRun(base, adapter, loaded, plan);
+            dry.words().forEach(terminal.out()::println);
+            if (terminal.json()) {
+                terminal.printJson(dry.json(shownExamples));
+            }
+            return ExitCode.OK;
+        }
 
         // What does not fit is refused by the trainer, at once and with the setting that would.
         boolean begins = plan.memory().fits() && checkpoint == null;
@@ -378,6 +413,14 @@ final class TrainCommand implements Callable<Integer> {
 
         ProgressLine line = new ProgressLine(terminal);
         RunProgress progress = new RunProgress(line, () -> EffectiveConfig.write(spec, output));
+        if (askAtEvals) {
+            trainer.addListener(new AnswerLog(
+                    output.resolve(AnswerLog.FILE_NAME),
+                    asked,
+                    before,
+                    () -> asked.answers(base, adapter, template),
+                    problem -> line.line("warning: " + problem)));
+        }
         TrainingResult result = run(trainer, loaded, line, progress);
 
         if (result.steps() == 0) {

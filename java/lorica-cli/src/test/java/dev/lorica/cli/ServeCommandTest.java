@@ -37,7 +37,7 @@ class ServeCommandTest {
     private Path folder;
 
     /** The command on a thread of its own, once it serves. */
-    private static final class Running implements AutoCloseable {
+    static final class Running implements AutoCloseable {
         private final CompletableFuture<String> line = new CompletableFuture<>();
         private final CompletableFuture<Integer> ended = new CompletableFuture<>();
         private final Thread thread;

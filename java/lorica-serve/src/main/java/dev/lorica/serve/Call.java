@@ -7,8 +7,12 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.io.UncheckedIOException;
+import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 
 /** One request, and its answer. That the client has gone is an {@link UncheckedIOException}. */
 final class Call {
@@ -39,6 +43,23 @@ final class Call {
     /** As it was sent: nothing is decoded, and nothing taken out of it. */
     String path() {
         return exchange.getRequestURI().getRawPath();
+    }
+
+    /** What stands behind the path: names and values, decoded, in their order. */
+    List<Map.Entry<String, String>> query() {
+        List<Map.Entry<String, String>> all = new ArrayList<>();
+        String query = exchange.getRequestURI().getRawQuery();
+        for (String one : query == null ? new String[0] : query.split("&")) {
+            String[] parts = one.split("=", 2);
+            try {
+                all.add(Map.entry(
+                        URLDecoder.decode(parts[0], StandardCharsets.UTF_8),
+                        parts.length == 1 ? "" : URLDecoder.decode(parts[1], StandardCharsets.UTF_8)));
+            } catch (IllegalArgumentException e) {
+                throw ApiException.wrong("what stands behind ? is not encoded as it should be");
+            }
+        }
+        return all;
     }
 
     Headers headers() {
@@ -136,6 +157,11 @@ final class Call {
     /** An event of a stream, which begins with the first. */
     void event(JsonNode json) {
         send(DATA, Json.bytes(json), END);
+    }
+
+    /** An event with a place from which a client that comes back goes on. */
+    void event(String id, JsonNode json) {
+        send(("id: " + id + "\n").getBytes(StandardCharsets.UTF_8), DATA, Json.bytes(json), END);
     }
 
     void done() {

@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.node.BooleanNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.fasterxml.jackson.databind.node.TextNode;
 import dev.lorica.Model;
+import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.data.Conversation;
 import dev.lorica.data.DataRecord;
 import dev.lorica.generate.GenerationResult;
@@ -58,10 +59,34 @@ final class ChatEndpoint {
         }
         String limit = fields.names().contains("max_completion_tokens") ? "max_completion_tokens" : "max_tokens";
         Integer maxTokens = fields.integer(limit, 1, Integer.MAX_VALUE);
+        double scale = fields.number("adapter_scale", -10, 10, 1);
+        if (scale != 1 && !served.isAdapter()) {
+            throw ApiException.field("adapter_scale", "adapter_scale is for adapters, and " + served.name() + " is none");
+        }
         refuse(fields);
+        List<ScaledAdapter> adapters = served.adapters(scale);
+        try {
+            answer(call, served, conversation, options, sampling, logProbs, limit, maxTokens, adapters);
+        } finally {
+            if (scale != 1) {
+                service.forget(adapters); // another scale is another set, with a cache of its own
+            }
+        }
+    }
+
+    private void answer(
+            Call call,
+            Served served,
+            Conversation conversation,
+            StreamOptions options,
+            Sampling sampling,
+            boolean logProbs,
+            String limit,
+            Integer maxTokens,
+            List<ScaledAdapter> adapters) {
         int[] prompt = served.encoder().prompt(DataRecord.conversation(conversation));
         List<StreamedText> texts =
-                service.submit(sampling.requests(prompt, 0, maxTokens, limit, service.positions()), served.adapters());
+                service.submit(sampling.requests(prompt, 0, maxTokens, limit, service.positions()), adapters);
         Asked asked =
                 new Asked("chatcmpl-" + UUID.randomUUID(), Instant.now().getEpochSecond(), served, options, logProbs);
         Usage usage = new Usage(prompt.length);

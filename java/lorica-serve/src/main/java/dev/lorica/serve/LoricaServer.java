@@ -14,6 +14,7 @@ import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.generate.GenerationService;
+import dev.lorica.serve.runs.RunProgram;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.InetAddress;
@@ -102,6 +103,8 @@ public final class LoricaServer implements AutoCloseable {
     private TuningEndpoint tuning;
 
     private final HttpServer http;
+    private final Model model;
+    private StudioEndpoints studio;
     private final ThreadPoolExecutor threads;
     private final ScheduledThreadPoolExecutor timer;
 
@@ -116,6 +119,7 @@ public final class LoricaServer implements AutoCloseable {
             throw new InvalidArgumentException((model == null ? "model" : "config") + " is null");
         }
         this.config = config;
+        this.model = model;
         InetAddress address = address(config.host());
         if (!address.isLoopbackAddress() && config.apiKey() == null) {
             throw new InvalidArgumentException("who listens on " + config.host()
@@ -209,6 +213,23 @@ public final class LoricaServer implements AutoCloseable {
             throw new InvalidArgumentException("nothing is tuned over HTTP of a model that writes no texts");
         }
         tuning = new TuningEndpoint(model, service, completions, folder);
+    }
+
+    /**
+     * Shows the studio at {@code /}, a page for chats and, where there are runs, for training. Before {@link #start}.
+     *
+     * @param program that trains, and shows what it would learn
+     * @param output  below which runs write; {@code null}: nothing is trained from the page. {@link ServeConfig#dataFolder} is what they
+     *                read.
+     */
+    public void studio(RunProgram program, Path output) {
+        if (program == null) {
+            throw new InvalidArgumentException("program is null");
+        }
+        if (output != null && config.dataFolder() == null) {
+            throw new InvalidArgumentException("runs that write to " + output + " need a data folder to read from");
+        }
+        studio = new StudioEndpoints(model, models, program, config.dataFolder(), output);
     }
 
     /** From now on requests are answered. */
@@ -326,6 +347,9 @@ public final class LoricaServer implements AutoCloseable {
 
     private void route(Call call, String origin) {
         String path = call.path();
+        if (studio != null && studio.answerPage(call)) {
+            return; // the page itself is no secret, and asks for the key
+        }
         boolean named = path != null && path.startsWith(MODEL) && path.length() > MODEL.length();
         String method = named ? "GET" : path == null ? null : METHODS.get(path);
         if (call.method().equals("OPTIONS") && origin != null) {
@@ -342,6 +366,9 @@ public final class LoricaServer implements AutoCloseable {
                 && path.startsWith(TuningEndpoint.PATH)
                 && call.method().equals("POST")) {
             tuning.answer(call);
+            return;
+        }
+        if (studio != null && studio.answer(call)) {
             return;
         }
         if (method == null) {
@@ -382,6 +409,9 @@ public final class LoricaServer implements AutoCloseable {
     /** Takes no more requests, ends those that run, and closes the adapters that were loaded while it ran. */
     @Override
     public void close() {
+        if (studio != null) {
+            studio.close();
+        }
         http.stop(0);
         if (tuning != null) {
             tuning.close();

@@ -61,7 +61,11 @@ final class Served {
     }
 
     List<ScaledAdapter> adapters() {
-        return adapter == null ? List.of() : List.of(new ScaledAdapter(adapter, 1));
+        return adapters(1);
+    }
+
+    List<ScaledAdapter> adapters(double scale) {
+        return adapter == null ? List.of() : List.of(new ScaledAdapter(adapter, scale));
     }
 
     /** What stands around a conversation. */

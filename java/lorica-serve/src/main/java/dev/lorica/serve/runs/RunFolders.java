@@ -1,0 +1,134 @@
+package dev.lorica.serve.runs;
+
+import dev.lorica.exceptions.InvalidArgumentException;
+import java.io.IOException;
+import java.nio.file.FileVisitResult;
+import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
+import java.nio.file.SimpleFileVisitor;
+import java.nio.file.attribute.BasicFileAttributes;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Predicate;
+import java.util.regex.Pattern;
+
+/**
+ * What runs may read and write: data and models below one folder, results below another. Whatever dots and links are in a path, what it
+ * leads to decides, and of what lies elsewhere not even is said whether it is there.
+ */
+public final class RunFolders {
+    /** What a run may be called, which is what its folder is called. */
+    public static final String NAMES = "up to 64 letters, digits and . _ -, the first of them a letter or a digit";
+
+    private static final Pattern NAME = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}");
+    private static final int DEPTH = 6;
+    private static final int MOST_FILES = 2000;
+
+    private final Path data;
+    private final Path output;
+
+    /** @throws IOException if one of them is no folder */
+    public RunFolders(Path data, Path output) throws IOException {
+        this.data = data.toRealPath();
+        this.output = output.toRealPath();
+    }
+
+    public Path data() {
+        return data;
+    }
+
+    public Path output() {
+        return output;
+    }
+
+    static void checkName(String name) {
+        if (name == null || !NAME.matcher(name).matches() || name.endsWith(".tmp")) {
+            throw new InvalidArgumentException("a run cannot be called that; a name has " + NAMES);
+        }
+    }
+
+    /** The folder of a run, which is there or is to be made. */
+    Path run(String name) {
+        checkName(name);
+        Path folder = output.resolve(name);
+        if (Files.isSymbolicLink(folder)) {
+            throw new InvalidArgumentException("the folder of the run " + name + " is a link; another name, please");
+        }
+        return folder;
+    }
+
+    /**
+     * A file or folder that may be read: of data, or of results.
+     *
+     * @param given below the data folder or, beginning with the name of a run, below that of results; or absolute and in one of them
+     * @throws InvalidArgumentException for anything else
+     */
+    public Path readable(String what, String given) {
+        for (Path folder : List.of(data, output)) {
+            try {
+                Path real = folder.resolve(given).toRealPath();
+                if (real.startsWith(folder) && !real.equals(folder)) {
+                    return real;
+                }
+            } catch (InvalidPathException | IOException e) {
+                // the same answer as for what is there and elsewhere
+            }
+        }
+        throw new InvalidArgumentException(
+                what + " names nothing that lies below the data folder or the output folder: " + cut(given));
+    }
+
+    /** A file or folder that is to be made in the output folder, with nothing there yet. */
+    public Path writable(String name) {
+        checkName(name);
+        Path path = output.resolve(name);
+        if (Files.exists(path, java.nio.file.LinkOption.NOFOLLOW_LINKS)) {
+            throw new InvalidArgumentException(name + " is there already, in the output folder; another name, please");
+        }
+        return path;
+    }
+
+    /** How a path is called on a page: relative where it can be. */
+    public String shown(Path path) {
+        return path.startsWith(data)
+                ? data.relativize(path).toString()
+                : path.startsWith(output) ? output.relativize(path).toString() : path.toString();
+    }
+
+    /** Files below the data folder, or below that of results, by their relative names; links are not followed. */
+    public List<Path> find(Path root, Predicate<Path> wanted) {
+        List<Path> found = new ArrayList<>();
+        try {
+            Files.walkFileTree(root, java.util.Set.of(), DEPTH, new SimpleFileVisitor<>() {
+                @Override
+                public FileVisitResult preVisitDirectory(Path folder, BasicFileAttributes attributes) {
+                    boolean hidden = folder.getFileName() != null
+                            && folder.getFileName().toString().startsWith(".");
+                    return hidden && !folder.equals(root) ? FileVisitResult.SKIP_SUBTREE : FileVisitResult.CONTINUE;
+                }
+
+                @Override
+                public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) {
+                    if (attributes.isRegularFile() && wanted.test(file)) {
+                        found.add(file);
+                    }
+                    return found.size() < MOST_FILES ? FileVisitResult.CONTINUE : FileVisitResult.TERMINATE;
+                }
+
+                @Override
+                public FileVisitResult visitFileFailed(Path file, IOException e) {
+                    return FileVisitResult.CONTINUE;
+                }
+            });
+        } catch (IOException e) {
+            return found; // as far as it could be read
+        }
+        found.sort(null);
+        return found;
+    }
+
+    static String cut(String text) {
+        return text == null || text.length() <= 80 ? text : text.substring(0, 80) + "…";
+    }
+}

@@ -1,0 +1,52 @@
+package dev.lorica.serve.runs;
+
+import java.util.List;
+import java.util.Map;
+
+/**
+ * The program that trains, as a command line. A run is a process of its own, not a thread of the server, for four reasons: a run that
+ * takes too much memory, or that the system kills, does not take the server and its clients with it; all of its memory is free again when
+ * it ends; it goes on when the server is killed, and a new server finds it; and what is shown as its command line is what is run. The
+ * price is a start of half a second; the weights are mapped from the file, and both processes share them.
+ */
+public interface RunProgram {
+    /**
+     * An option of training that a page may set.
+     *
+     * @param name    as on the command line, without dashes
+     * @param section under which the program lists it
+     * @param help    one sentence or two
+     * @param initial what it is where nothing is said; {@code null}: nothing
+     * @param flag    whether it is there or not, and takes no value
+     * @param many    whether it may be there several times
+     * @param file    whether it names what is read
+     * @param choices what it may be; empty: anything
+     */
+    record Option(
+            String name,
+            String section,
+            String help,
+            String initial,
+            boolean flag,
+            boolean many,
+            boolean file,
+            List<String> choices) {}
+
+    /** What a file of options means: by name without dashes the values; of a flag {@code true}. */
+    record Meaning(Map<String, List<String>> options, List<String> notes) {}
+
+    /** How it is started; arguments come behind. */
+    List<String> command();
+
+    /** How it is called where a command line is shown. */
+    String name();
+
+    List<Option> options();
+
+    /**
+     * Reads options as YAML, in the spellings that the program knows.
+     *
+     * @throws dev.lorica.exceptions.LoricaException for what it does not know
+     */
+    Meaning read(String yaml);
+}
