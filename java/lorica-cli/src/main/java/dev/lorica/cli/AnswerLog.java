@@ -41,11 +41,7 @@ final class AnswerLog implements TrainerListener {
      * @param problem is told what cannot be written; training goes on
      */
     AnswerLog(
-            Path file,
-            Questions questions,
-            List<String> before,
-            Supplier<List<String>> ask,
-            Consumer<String> problem) {
+            Path file, Questions questions, List<String> before, Supplier<List<String>> ask, Consumer<String> problem) {
         this.file = file;
         this.questions = questions;
         this.before = before;

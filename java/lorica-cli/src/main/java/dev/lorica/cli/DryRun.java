@@ -49,8 +49,8 @@ record DryRun(Model base, Adapter adapter, TrainingData data, TrainingPlan plan)
                     + (report.empty() == 1 ? "is" : "are") + " left out.");
         }
         words.add(measured(config));
-        words.add("The learning rate is " + Format.scientific(config.learningRate()) + " at most, and goes as "
-                + config.schedulerType().toString().toLowerCase(java.util.Locale.ROOT).replace('_', ' ') + " says.");
+        words.add("The learning rate is " + Format.scientific(config.learningRate())
+                + " at its highest, and then goes the way that is called " + config.schedulerType() + ".");
         words.add(memory(plan.memory()));
         return words;
     }
@@ -95,7 +95,9 @@ record DryRun(Model base, Adapter adapter, TrainingData data, TrainingPlan plan)
         memory.put("recomputed_layers", plan.memory().recomputedLayers());
         json.put("planned_memory_bytes", memory);
         json.put("data", TrainingReport.json(data.report()));
-        json.put("eval_data", data.held() == null ? null : TrainingReport.json(data.held().report()));
+        json.put(
+                "eval_data",
+                data.held() == null ? null : TrainingReport.json(data.held().report()));
         json.put("lengths", lengths(data.report().lengths()));
         List<Map<String, Object>> examples = new ArrayList<>();
         for (int i = 0; i < Math.min(shown, data.examples().size()); i++) {

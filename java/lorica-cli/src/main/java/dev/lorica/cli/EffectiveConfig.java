@@ -22,8 +22,7 @@ final class EffectiveConfig {
     static final String FILE_NAME = "train_config.yaml";
 
     /** What is not about the run but about this call of the program. */
-    private static final Set<String> LEFT_OUT =
-            Set.of(
+    private static final Set<String> LEFT_OUT = Set.of(
             "--config", "--resume", "--overwrite", "--json", "--verbose", "--help", "--dry-run", "--show-examples");
 
     private static final YAMLMapper YAML = YAMLMapper.builder()

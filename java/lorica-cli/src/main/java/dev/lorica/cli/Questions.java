@@ -47,6 +47,7 @@ record Questions(List<DataRecord> records, boolean said) {
                         .orElse("");
     }
 
+    /** @param terminal {@code null}: nothing is shown */
     List<String> ask(Terminal terminal, String when, Model base, Adapter adapter, PromptTemplate template) {
         List<String> answers = new ArrayList<>();
         if (records.isEmpty()) {
@@ -65,7 +66,7 @@ record Questions(List<DataRecord> records, boolean said) {
                     continue;
                 }
                 Generation generation = generator.generate(ids, config);
-                if (said) {
+                if (said && terminal != null) {
                     terminal.out().println(terminal.bold(when + ": " + inWords(question)));
                     for (String piece : generation) {
                         terminal.text().print(piece);
@@ -82,7 +83,7 @@ record Questions(List<DataRecord> records, boolean said) {
 
     /** The same without a word. */
     List<String> answers(Model base, Adapter adapter, PromptTemplate template) {
-        return new Questions(records, false).ask(null, "", base, adapter, template);
+        return ask(null, "", base, adapter, template);
     }
 
     /** Each with its answers, {@code null} where it was not asked. */

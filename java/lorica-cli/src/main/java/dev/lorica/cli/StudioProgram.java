@@ -51,7 +51,12 @@ final class StudioProgram implements RunProgram {
         if (Runtime.version().feature() >= 22) {
             command.add("--enable-native-access=ALL-UNNAMED");
         }
-        Stream.of("lorica.command", "lorica.repository", "java.io.tmpdir", "org.bytedeco.javacpp.cachedir", "user.language")
+        Stream.of(
+                        "lorica.command",
+                        "lorica.repository",
+                        "java.io.tmpdir",
+                        "org.bytedeco.javacpp.cachedir",
+                        "user.language")
                 .filter(name -> System.getProperty(name) != null)
                 .forEach(name -> command.add("-D" + name + "=" + System.getProperty(name)));
         command.add("-cp");
@@ -86,10 +91,9 @@ final class StudioProgram implements RunProgram {
     @Override
     public List<Option> options() {
         List<Option> options = new ArrayList<>();
-        OptionSections.of(train().getCommandSpec())
-                .forEach((section, listed) -> listed.stream()
-                        .filter(option -> !KEPT_FROM_PAGES.contains(option.longestName()))
-                        .forEach(option -> options.add(option(section, option))));
+        OptionSections.of(train().getCommandSpec()).forEach((section, listed) -> listed.stream()
+                .filter(option -> !KEPT_FROM_PAGES.contains(option.longestName()))
+                .forEach(option -> options.add(option(section, option))));
         return options;
     }
 
@@ -109,9 +113,8 @@ final class StudioProgram implements RunProgram {
 
     private static String initial(OptionSpec option) {
         Object value = option.initialValue();
-        boolean nothing = value == null
-                || value instanceof Collection<?> list && list.isEmpty()
-                || value instanceof Map<?, ?>;
+        boolean nothing =
+                value == null || value instanceof Collection<?> list && list.isEmpty() || value instanceof Map<?, ?>;
         return nothing
                 ? null
                 : value instanceof Collection<?> list

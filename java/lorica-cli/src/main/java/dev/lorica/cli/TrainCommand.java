@@ -148,9 +148,7 @@ final class TrainCommand implements Callable<Integer> {
             description = "Ask the questions at every evaluation too. All answers go to DIR/train_answers.jsonl.")
     private boolean askAtEvals;
 
-    @Option(
-            names = "--dry-run",
-            description = "Say what the run would do, its data and its memory, and write nothing.")
+    @Option(names = "--dry-run", description = "Say what the run would do, its data and its memory, and write nothing.")
     private boolean dryRun;
 
     @Option(

@@ -46,16 +46,22 @@ class StudioPageTest {
     static void begin() {
         Path program = program("chromium", "chromium-browser", "google-chrome");
         Path driver = program("chromedriver");
-        assumeTrue(program != null && driver != null, "Chromium or its chromedriver is not installed, so the page is not looked at");
+        assumeTrue(
+                program != null && driver != null,
+                "Chromium or its chromedriver is not installed, so the page is not looked at");
         ChromeOptions options = new ChromeOptions();
         options.setBinary(program.toFile());
-        options.addArguments("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage");
+        options.addArguments(
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage");
         options.addArguments("--disable-background-networking", "--disable-component-update", "--disable-sync");
         LoggingPreferences logs = new LoggingPreferences();
         logs.enable(LogType.BROWSER, Level.ALL);
         options.setCapability("goog:loggingPrefs", logs);
         browser = new ChromeDriver(
-                new ChromeDriverService.Builder().usingDriverExecutable(driver.toFile()).build(), options);
+                new ChromeDriverService.Builder()
+                        .usingDriverExecutable(driver.toFile())
+                        .build(),
+                options);
     }
 
     @AfterAll
@@ -112,7 +118,8 @@ class StudioPageTest {
 
             click(By.id("look"));
             await("the plan is shown", () -> text("plan").contains("it fits"));
-            assertThat(text("plan")).contains("It takes 120 steps of 2 examples", "that it does not learn", "nothing is cut");
+            assertThat(text("plan"))
+                    .contains("It takes 120 steps of 2 examples", "that it does not learn", "nothing is cut");
             assertThat(all(".token.learned")).hasSizeGreaterThan(20);
             screens("train");
 
@@ -140,23 +147,29 @@ class StudioPageTest {
             click(By.cssSelector("[data-focus='resume austen']"));
             awaitRun("austen", "finished");
             await("every step is there once", () -> values() == STEPS);
-            await("the question was asked before and at evaluations", () -> text("page-runs").contains("before"));
+            await("the question was asked before and at evaluations", () -> text("page-runs")
+                    .contains("before"));
             assertThat(all("#page-runs .card tbody tr")).hasSizeGreaterThanOrEqualTo(4);
             screens("finished");
 
             open(another, "adapters");
-            await("the adapter says where it comes from", () -> text("page-adapters").contains("rank 16"));
+            await("the adapter says where it comes from", () -> text("page-adapters")
+                    .contains("rank 16"));
             screens("adapters");
             export("austen-merged.gguf", "merged");
             assertThat(folder.resolve("out/austen-merged.gguf")).isNotEmptyFile();
 
             click(By.xpath("//button[text()='Chat with it']"));
-            await("the adapter is chosen", () -> "austen".equals(browser.findElement(By.id("chat-model-1")).getDomProperty("value")));
+            await("the adapter is chosen", () -> "austen"
+                    .equals(browser.findElement(By.id("chat-model-1")).getDomProperty("value")));
             fill("chat-temperature", "0");
             fill("chat-tokens", "24");
             fill("chat-text", QUESTION);
             browser.findElement(By.id("chat-text")).sendKeys(Keys.ENTER);
-            await("both have answered", () -> browser.findElement(By.id("chat-ask")).isEnabled() && answers().size() == 2);
+            await(
+                    "both have answered",
+                    () -> browser.findElement(By.id("chat-ask")).isEnabled()
+                            && answers().size() == 2);
             List<String> whole = answers();
             assertThat(whole.get(0)).isNotEqualTo(whole.get(1)).isNotEmpty();
             screens("chat");
@@ -166,13 +179,19 @@ class StudioPageTest {
             click(By.xpath("//button[text()='Clear']"));
             fill("chat-text", QUESTION);
             browser.findElement(By.id("chat-text")).sendKeys(Keys.ENTER);
-            await("both have answered again", () -> browser.findElement(By.id("chat-ask")).isEnabled() && answers().size() == 2);
-            assertThat(answers()).as("with an adapter of scale 0 it is the base").containsOnly(whole.get(0));
+            await(
+                    "both have answered again",
+                    () -> browser.findElement(By.id("chat-ask")).isEnabled()
+                            && answers().size() == 2);
+            assertThat(answers())
+                    .as("with an adapter of scale 0 it is the base")
+                    .containsOnly(whole.get(0));
         }
         List<String> problems = new ArrayList<>();
         for (LogEntry entry : browser.manage().logs().get(LogType.BROWSER)) {
             // that the server went away was meant
-            if (entry.getLevel().intValue() >= Level.WARNING.intValue() && !entry.getMessage().contains("net::ERR")) {
+            if (entry.getLevel().intValue() >= Level.WARNING.intValue()
+                    && !entry.getMessage().contains("net::ERR")) {
                 problems.add(entry.toString());
             }
         }
@@ -181,8 +200,10 @@ class StudioPageTest {
 
     private void export(String name, String form) {
         click(By.cssSelector("[data-adapter='austen'] summary"));
-        browser.executeScript("const form = document.querySelector('[data-adapter=\"austen\"] select');"
-                + " form.value = arguments[0]; form.dispatchEvent(new Event('change'));", form);
+        browser.executeScript(
+                "const form = document.querySelector('[data-adapter=\"austen\"] select');"
+                        + " form.value = arguments[0]; form.dispatchEvent(new Event('change'));",
+                form);
         WebElement field = browser.findElement(By.id("name-0"));
         field.clear();
         field.sendKeys(name);
@@ -194,7 +215,8 @@ class StudioPageTest {
         String address = server.uri() + "/#" + part;
         browser.get("about:blank");
         browser.get(address);
-        await("the page is there", () -> "true".equals(browser.findElement(By.tagName("body")).getDomAttribute("data-ready")));
+        await("the page is there", () -> "true"
+                .equals(browser.findElement(By.tagName("body")).getDomAttribute("data-ready")));
     }
 
     private static List<WebElement> all(String selector) {
@@ -218,7 +240,8 @@ class StudioPageTest {
     }
 
     private static void awaitRun(String name, String state) {
-        await("the run is " + state, () -> !all("[data-run='" + name + "'][data-state='" + state + "']").isEmpty());
+        await("the run is " + state, () -> !all("[data-run='" + name + "'][data-state='" + state + "']")
+                .isEmpty());
     }
 
     /** How many values the raw curve of the loss has, as a screen reader is told. */
@@ -230,7 +253,9 @@ class StudioPageTest {
 
     /** The answers in the columns of the chat, without who says it. */
     private static List<String> answers() {
-        return all(".turn:not(.mine) > span:last-child").stream().map(WebElement::getText).toList();
+        return all(".turn:not(.mine) > span:last-child").stream()
+                .map(WebElement::getText)
+                .toList();
     }
 
     private interface Condition {
@@ -252,33 +277,44 @@ class StudioPageTest {
                 break;
             }
         }
-        throw new AssertionError(what + ": not so; the page says:\n" + browser.findElement(By.tagName("body")).getText());
+        throw new AssertionError(what + ": not so; the page says:\n"
+                + browser.findElement(By.tagName("body")).getText());
     }
 
     /** At the widths of a phone and a desk, where nothing is wider than the window; in light and dark, if pictures are kept. */
     private static void screens(String name) throws IOException {
         String kept = System.getProperty("lorica.screenshots");
-        for (Map.Entry<String, Dimension> size :
-                Map.of("phone", new Dimension(390, 844), "desk", new Dimension(1280, 900)).entrySet()) {
+        for (Map.Entry<String, Dimension> size : Map.of(
+                        "phone", new Dimension(390, 844), "desk", new Dimension(1280, 900))
+                .entrySet()) {
             browser.executeCdpCommand(
                     "Emulation.setDeviceMetricsOverride",
                     Map.of(
-                            "width", size.getValue().width,
-                            "height", size.getValue().height,
-                            "deviceScaleFactor", 1,
-                            "mobile", size.getKey().equals("phone")));
+                            "width",
+                            size.getValue().width,
+                            "height",
+                            size.getValue().height,
+                            "deviceScaleFactor",
+                            1,
+                            "mobile",
+                            size.getKey().equals("phone")));
             for (String scheme : kept == null ? List.of("light") : List.of("light", "dark")) {
                 browser.executeCdpCommand(
                         "Emulation.setEmulatedMedia",
                         Map.of("features", List.of(Map.of("name", "prefers-color-scheme", "value", scheme))));
                 sleep(kept == null ? 50 : 500);
-                long wider = ((Number) browser.executeScript("return document.documentElement.scrollWidth - innerWidth")).longValue();
-                assertThat(wider).as("%s at the width of a %s", name, size.getKey()).isLessThanOrEqualTo(0);
+                long wider = ((Number)
+                                browser.executeScript("return document.documentElement.scrollWidth - innerWidth"))
+                        .longValue();
+                assertThat(wider)
+                        .as("%s at the width of a %s", name, size.getKey())
+                        .isLessThanOrEqualTo(0);
                 if (kept != null) {
-                    Map<?, ?> picture = browser.executeCdpCommand(
-                            "Page.captureScreenshot", Map.of("captureBeyondViewport", true));
+                    Map<?, ?> picture =
+                            browser.executeCdpCommand("Page.captureScreenshot", Map.of("captureBeyondViewport", true));
                     Files.write(
-                            Files.createDirectories(Path.of(kept)).resolve(name + "-" + size.getKey() + "-" + scheme + ".png"),
+                            Files.createDirectories(Path.of(kept))
+                                    .resolve(name + "-" + size.getKey() + "-" + scheme + ".png"),
                             java.util.Base64.getDecoder().decode((String) picture.get("data")));
                 }
             }

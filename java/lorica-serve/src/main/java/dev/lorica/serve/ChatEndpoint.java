@@ -61,7 +61,8 @@ final class ChatEndpoint {
         Integer maxTokens = fields.integer(limit, 1, Integer.MAX_VALUE);
         double scale = fields.number("adapter_scale", -10, 10, 1);
         if (scale != 1 && !served.isAdapter()) {
-            throw ApiException.field("adapter_scale", "adapter_scale is for adapters, and " + served.name() + " is none");
+            throw ApiException.field(
+                    "adapter_scale", "adapter_scale is for adapters, and " + served.name() + " is none");
         }
         refuse(fields);
         List<ScaledAdapter> adapters = served.adapters(scale);

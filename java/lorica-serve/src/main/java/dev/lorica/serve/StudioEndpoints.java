@@ -27,8 +27,9 @@ import java.util.UUID;
 final class StudioEndpoints implements AutoCloseable {
     private static final String API = "/studio/api/";
     private static final String RUN = API + "runs/";
-    private static final String POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
-            + " base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    private static final String POLICY =
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
+                    + " base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     private static final String SCRIPT = "text/javascript; charset=utf-8";
     private static final String STYLE = "text/css; charset=utf-8";
 
@@ -60,6 +61,7 @@ final class StudioEndpoints implements AutoCloseable {
     private final RunFolders folders;
     /** {@code null}: nothing is trained from here. */
     private final Runs runs;
+
     private final StudioAdapters adapters;
 
     StudioEndpoints(Model model, ServedModels models, RunProgram program, Path data, Path output) {
@@ -176,7 +178,8 @@ final class StudioEndpoints implements AutoCloseable {
         ObjectNode answer = Json.object();
         ArrayNode data = answer.putArray("data");
         ArrayNode ggufs = answer.putArray("models");
-        for (Path file : folders.find(folders.data(), file -> endsWith(file, DATA) || endsWith(file, List.of(".gguf")))) {
+        for (Path file :
+                folders.find(folders.data(), file -> endsWith(file, DATA) || endsWith(file, List.of(".gguf")))) {
             (endsWith(file, List.of(".gguf")) ? ggufs : data).add(folders.shown(file));
         }
         call.answer(200, answer);
@@ -233,7 +236,9 @@ final class StudioEndpoints implements AutoCloseable {
         Path folder = runs.folder(name);
         call.answer(
                 200,
-                Json.object().put("command", options.commandLine(program, folder)).put("yaml", options.yaml(folder)));
+                Json.object()
+                        .put("command", options.commandLine(program, folder))
+                        .put("yaml", options.yaml(folder)));
     }
 
     /** What a run would do: its data as the model sees them, and what it takes. */
@@ -281,7 +286,10 @@ final class StudioEndpoints implements AutoCloseable {
             }
             for (String one : last.substring(instance.length()).split(";")) {
                 String[] parts = one.split("[:.](?=\\d+(\\.\\d+)?$)"); // NAME:EDITION.SEEN
-                if (parts.length == 3 && seen.containsKey(parts[0]) && parts[1].length() < 10 && parts[2].length() < 10) {
+                if (parts.length == 3
+                        && seen.containsKey(parts[0])
+                        && parts[1].length() < 10
+                        && parts[2].length() < 10) {
                     seen.put(parts[0], new int[] {Integer.parseInt(parts[1]), Integer.parseInt(parts[2])});
                 }
             }
@@ -289,7 +297,12 @@ final class StudioEndpoints implements AutoCloseable {
 
         String id() {
             StringBuilder id = new StringBuilder(instance);
-            seen.forEach((name, place) -> id.append(';').append(name).append(':').append(place[0]).append('.').append(place[1]));
+            seen.forEach((name, place) -> id.append(';')
+                    .append(name)
+                    .append(':')
+                    .append(place[0])
+                    .append('.')
+                    .append(place[1]));
             return id.toString();
         }
     }

@@ -87,13 +87,11 @@ final class Run {
 
     /** The process that a server before this one started, if it still runs. */
     Optional<ProcessHandle> found() {
-        return ProcessHandle.of(pid)
-                .filter(ProcessHandle::isAlive)
-                .filter(handle -> handle.info()
-                        .startInstant()
-                        .map(Instant::toEpochMilli)
-                        .map(since -> Math.abs(since - pidSince) < 1000)
-                        .orElse(false));
+        return ProcessHandle.of(pid).filter(ProcessHandle::isAlive).filter(handle -> handle.info()
+                .startInstant()
+                .map(Instant::toEpochMilli)
+                .map(since -> Math.abs(since - pidSince) < 1000)
+                .orElse(false));
     }
 
     boolean canResume() {

@@ -39,10 +39,9 @@ public final class RunOptions {
         Map<String, List<String>> values = new LinkedHashMap<>();
         Set<String> flags = new HashSet<>();
         List<String> models = given.getOrDefault("model", List.of());
-        boolean served = models.isEmpty() || models.equals(List.of(modelName)) || models.equals(List.of(model.toString()));
-        values.put(
-                "model",
-                List.of((served ? model : folders.readable("model", models.get(0))).toString()));
+        boolean served =
+                models.isEmpty() || models.equals(List.of(modelName)) || models.equals(List.of(model.toString()));
+        values.put("model", List.of((served ? model : folders.readable("model", models.get(0))).toString()));
         given.forEach((name, all) -> {
             RunProgram.Option option = known.get(name);
             if (option == null) {
@@ -120,8 +119,8 @@ public final class RunOptions {
         Map<String, List<String>> all = new LinkedHashMap<>(values);
         all.put("output", List.of(output.toString()));
         List<String> words = new ArrayList<>();
-        all.forEach((name, list) -> list.forEach(value ->
-                words.add("--" + name + (flags.contains(name) ? "" : " " + quote(value)))));
+        all.forEach((name, list) ->
+                list.forEach(value -> words.add("--" + name + (flags.contains(name) ? "" : " " + quote(value)))));
         return program.name() + " train " + words.stream().collect(Collectors.joining(" \\\n    "));
     }
 

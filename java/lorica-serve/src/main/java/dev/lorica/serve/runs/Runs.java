@@ -149,7 +149,8 @@ public final class Runs implements AutoCloseable {
                     && Files.isRegularFile(one.resolve(RunFeed.LOG), LinkOption.NOFOLLOW_LINKS)) {
                 Run run = new Run(name, one, null, RunState.FINISHED);
                 try {
-                    run.created = Files.getLastModifiedTime(one.resolve(RunFeed.LOG)).toMillis();
+                    run.created =
+                            Files.getLastModifiedTime(one.resolve(RunFeed.LOG)).toMillis();
                 } catch (IOException e) {
                     run.created = 0;
                 }
@@ -203,10 +204,14 @@ public final class Runs implements AutoCloseable {
         synchronized (this) {
             checkOpen();
             if (runs.containsKey(name) || !list(folder).isEmpty() || Files.isRegularFile(folder)) {
-                throw new InvalidArgumentException("there is something called " + name + " already; another name, please");
+                throw new InvalidArgumentException(
+                        "there is something called " + name + " already; another name, please");
             }
             if (runs.size() >= MOST
-                    || runs.values().stream().filter(run -> run.state == RunState.QUEUED).count() >= MOST_WAITING) {
+                    || runs.values().stream()
+                                    .filter(run -> run.state == RunState.QUEUED)
+                                    .count()
+                            >= MOST_WAITING) {
                 throw new BusyException("there are too many runs");
             }
             Path kept = home.resolve(name);
@@ -383,7 +388,8 @@ public final class Runs implements AutoCloseable {
 
     private void start(Run run) {
         List<String> command = new ArrayList<>(program.command());
-        command.addAll(List.of("train", "--config", run.home.resolve(Run.OPTIONS).toString()));
+        command.addAll(
+                List.of("train", "--config", run.home.resolve(Run.OPTIONS).toString()));
         if (run.resumes) {
             command.addAll(List.of("--resume", "auto"));
         }
@@ -398,7 +404,8 @@ public final class Runs implements AutoCloseable {
             process.getOutputStream().close();
             run.process = process.toHandle();
             run.pid = process.pid();
-            run.pidSince = process.info().startInstant().map(Instant::toEpochMilli).orElse(run.started);
+            run.pidSince =
+                    process.info().startInstant().map(Instant::toEpochMilli).orElse(run.started);
             run.state = RunState.RUNNING;
             run.message = "";
         } catch (IOException e) {

@@ -20,7 +20,7 @@ export function smooth(values, weight) {
   });
 }
 
-const faint = hex => `${hex}66`;
+const faint = hex => `${hex}99`;
 
 export class Chart {
   /** @param what {title, value, held: field of evaluations or null, wide, smoothed} */
@@ -87,9 +87,10 @@ export class Chart {
     return {
       width: this.width(), height: this.what.wide ? 300 : 190,
       scales: { x: { time: false } },
-      axes: [{ ...axis, space: 60 }, { ...axis, size: 62, values: (plot, ticks) => ticks.map(tick => number(tick).replace(/\.?0+$/, "")) }],
+      axes: [{ ...axis, space: 60 }, { ...axis, size: 62, values: (plot, ticks) => ticks.map(tick => (Math.abs(tick) < 1e-3 && tick !== 0 ? tick.toExponential(1) : Number(tick.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 6 }))) }],
       series: [{ label: "step" }, ...this.lines.map(({ label, stroke, width, dash, points }) => ({
         label, stroke, width, dash, spanGaps: true, points: points ?? { show: false }, value: (plot, value) => number(value) }))],
+      legend: { markers: { fill: (plot, i) => this.lines[i - 1]?.stroke } },
       cursor: { drag: { x: true, y: false } },
     };
   }

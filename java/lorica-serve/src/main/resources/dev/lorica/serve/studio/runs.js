@@ -99,8 +99,8 @@ function heard(event) {
 
 function act(name, verb, body, button) {
   attempt(async () => {
-    const run = await post(`/studio/api/runs/${encodeURIComponent(name)}/${verb}`, body);
-    note(`${name} ${WORDS[run.state][0]}.`);
+    await post(`/studio/api/runs/${encodeURIComponent(name)}/${verb}`, body);
+    note(verb === "stop" ? `${name} was asked to stop.` : `${name} was put into the queue.`);
   }, button);
 }
 
