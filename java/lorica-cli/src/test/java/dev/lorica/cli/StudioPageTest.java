@@ -35,7 +35,7 @@ import org.openqa.selenium.logging.LoggingPreferences;
 @Timeout(240)
 class StudioPageTest {
     private static final String QUESTION = "Who is Mr. Collins?";
-    private static final int STEPS = 120;
+    private static final int STEPS = 80;
 
     private static ChromeDriver browser;
 
@@ -111,7 +111,7 @@ class StudioPageTest {
             fill("option-batch-size", "2");
             fill("option-learning-rate", "3e-3");
             fill("option-logging-steps", "1");
-            fill("option-eval-steps", "40");
+            fill("option-eval-steps", "30");
             fill("option-ask", QUESTION);
             await("the command line is shown", () -> text("command").contains("--ask 'Who is Mr. Collins?'"));
             assertThat(text("meant")).contains("ask_at_evals: true", "learning_rate: 3e-3");
@@ -119,7 +119,7 @@ class StudioPageTest {
             click(By.id("look"));
             await("the plan is shown", () -> text("plan").contains("it fits"));
             assertThat(text("plan"))
-                    .contains("It takes 120 steps of 2 examples", "that it does not learn", "nothing is cut");
+                    .contains("It takes 80 steps of 2 examples", "that it does not learn", "nothing is cut");
             assertThat(all(".token.learned")).hasSizeGreaterThan(20);
             screens("train");
 

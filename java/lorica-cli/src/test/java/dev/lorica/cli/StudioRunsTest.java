@@ -8,6 +8,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.cli.ServeCommandTest.Running;
 import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -18,9 +19,11 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Predicate;
+import java.util.regex.Pattern;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -48,23 +51,38 @@ class StudioRunsTest {
                 "[{\"question\": \"Who is Mr. Collins?\", \"answer\": \"Mr. Collins is a clergyman.\"}]");
     }
 
-    private String[] command() {
-        return new String[] {
-            "serve",
-            "--model",
-            Program.model(),
-            "--data-folder",
-            data.toString(),
-            "--output-folder",
-            out.toString(),
-            "--port",
-            "0",
-            "--ctx-size",
-            "64",
-            "--parallel",
-            "1",
-            "--json"
-        };
+    /** The command of the guide. */
+    private String[] command() throws IOException {
+        String command = guide("(?m)^lorica (serve .*)$").get(0);
+        return (command + " --port 0 --ctx-size 64 --parallel 1 --json")
+                .replace("llama.gguf", Program.model())
+                .replace("--data-folder data", "--data-folder " + data)
+                .replace("--output-folder runs", "--output-folder " + out)
+                .split(" ");
+    }
+
+    private static List<String> guide(String pattern) throws IOException {
+        List<String> found = Pattern.compile(pattern)
+                .matcher(Files.readString(Path.of(Program.repository("java/guide/studio.md"))))
+                .results()
+                .map(result -> result.group(1))
+                .toList();
+        assertThat(found).as(pattern).isNotEmpty();
+        return found;
+    }
+
+    @Test
+    void theRequestsOfTheGuideAreAnswered() throws Exception {
+        Files.move(data.resolve("q.json"), data.resolve("questions.json"));
+        try (Running running = new Running(command())) {
+            String uri = running.uri();
+            Object body =
+                    JSON.readTree(guide("(?m)^curl \\S+/runs -H .* -d '(.*)'$").get(0));
+            assertThat(send(uri, "runs", body).path("status").asInt()).isEqualTo(201);
+            await(uri, "first", is("finished"));
+            assertThat(events(uri, guide("(?m)^curl -N \\S+run=(\\S+)$").get(0), null, 5))
+                    .hasSize(5);
+        }
     }
 
     private static JsonNode send(String uri, String path, Object body) throws Exception {
@@ -80,7 +98,7 @@ class StudioRunsTest {
     }
 
     private static JsonNode begin(String uri, String name, int steps, String... more) throws Exception {
-        Map<String, Object> options = new java.util.LinkedHashMap<>(Map.of(
+        Map<String, Object> options = new LinkedHashMap<>(Map.of(
                 "data",
                 List.of("q.json"),
                 "max-steps",
@@ -283,7 +301,7 @@ class StudioRunsTest {
     @Test
     void everyOptionThatNamesAFileIsKnownToNameOne() {
         for (OptionSpec option : LoricaCli.commandLine(
-                        new Terminal(java.io.InputStream.nullInputStream(), System.out, System.err))
+                        new Terminal(InputStream.nullInputStream(), System.out, System.err))
                 .getSubcommands()
                 .get("train")
                 .getCommandSpec()

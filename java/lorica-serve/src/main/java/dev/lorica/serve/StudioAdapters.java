@@ -20,6 +20,9 @@ import java.util.concurrent.ConcurrentHashMap;
 /** The adapters that lie in the folders of the studio: where they come from, served on demand, written in other forms. */
 final class StudioAdapters {
     private static final String METADATA = "lorica_adapter.json";
+    /** What {@code lorica train} writes at the end. */
+    private static final String REPORT = "train_report.json";
+
     private static final List<String> MARKS = List.of("adapter.gguf", "adapter_config.json");
     private static final List<String> FORMATS = List.of("peft", "gguf", "merged", "quantized");
     private static final int MOST_BYTES = 4 << 20;
@@ -63,15 +66,28 @@ final class StudioAdapters {
                 .orElse(null);
         one.put("served_as", served);
         Path metadata = folder.resolve(METADATA);
-        try {
-            if (Files.isRegularFile(metadata) && Files.size(metadata) < MOST_BYTES) {
-                JsonNode from = Json.parse(Files.readAllBytes(metadata));
-                one.set("from", from);
-            }
-        } catch (IOException | ApiException e) {
-            one.put("problem", METADATA + " cannot be read");
+        JsonNode from = read(metadata, one);
+        if (from != null) {
+            one.set("from", from);
+            one.put("made", metadata.toFile().lastModified());
+        }
+        JsonNode report = read(folder.resolve(REPORT), one);
+        if (report != null && report.path("data").hasNonNull("name")) {
+            one.set("data", report.get("data").get("name"));
         }
         return one;
+    }
+
+    /** {@code null}: it is not there, or not to be read, which is said. */
+    private static JsonNode read(Path file, ObjectNode about) {
+        try {
+            return Files.isRegularFile(file) && Files.size(file) < MOST_BYTES
+                    ? Json.parse(Files.readAllBytes(file))
+                    : null;
+        } catch (IOException | ApiException e) {
+            about.put("problem", file.getFileName() + " cannot be read");
+            return null;
+        }
     }
 
     /** Serves one of them under a name, so that chats can ask for it. */

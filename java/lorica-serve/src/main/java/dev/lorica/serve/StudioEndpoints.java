@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.serve.runs.RunFeed;
 import dev.lorica.serve.runs.RunFolders;
 import dev.lorica.serve.runs.RunOptions;
@@ -12,6 +13,7 @@ import dev.lorica.serve.runs.RunProgram;
 import dev.lorica.serve.runs.Runs;
 import java.io.IOException;
 import java.io.InputStream;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -227,18 +229,21 @@ final class StudioEndpoints implements AutoCloseable {
         return options;
     }
 
-    /** The command line and the YAML that options mean. */
+    /** The command line and the YAML that options mean; {@code problem} where they are not yet what a run can begin with. */
     private void check(Call call) {
         Fields fields = call.json();
         String name = fields.requiredText("name");
-        RunOptions options = runs.options(options(fields));
+        Map<String, List<String>> given = options(fields);
         fields.end();
-        Path folder = runs.folder(name);
-        call.answer(
-                200,
-                Json.object()
-                        .put("command", options.commandLine(program, folder))
-                        .put("yaml", options.yaml(folder)));
+        ObjectNode answer = Json.object();
+        try {
+            RunOptions options = runs.options(given);
+            Path folder = runs.folder(name);
+            answer.put("command", options.commandLine(program, folder)).put("yaml", options.yaml(folder));
+        } catch (InvalidArgumentException e) {
+            answer.put("problem", e.getMessage());
+        }
+        call.answer(200, answer);
     }
 
     /** What a run would do: its data as the model sees them, and what it takes. */
@@ -249,8 +254,8 @@ final class StudioEndpoints implements AutoCloseable {
         fields.end();
         Path yaml = null;
         try {
-            yaml = java.nio.file.Files.createTempFile("lorica-plan", ".yaml");
-            java.nio.file.Files.writeString(yaml, options.yaml(folders.output().resolve("plan-of-nothing")));
+            yaml = Files.createTempFile("lorica-plan", ".yaml");
+            Files.writeString(yaml, options.yaml(folders.output().resolve("plan-of-nothing")));
             List<String> arguments =
                     List.of("train", "--config", yaml.toString(), "--dry-run", "--show-examples=" + examples);
             call.answer(200, runs.program().json(arguments, call.millisecondsLeft()));
@@ -315,10 +320,10 @@ final class StudioEndpoints implements AutoCloseable {
         List<String> names = call.query().stream()
                 .filter(one -> one.getKey().equals("run"))
                 .map(Map.Entry::getValue)
+                .filter(runs::has) // a page may remember those of another folder
                 .distinct()
                 .limit(MOST_FOLLOWED)
                 .toList();
-        names.forEach(runs::feed); // that there are such runs
         Places places = new Places(names, call.headers().getFirst("Last-Event-ID"));
         try {
             long version = -2;

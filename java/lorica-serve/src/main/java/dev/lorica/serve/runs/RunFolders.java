@@ -5,11 +5,13 @@ import java.io.IOException;
 import java.nio.file.FileVisitResult;
 import java.nio.file.Files;
 import java.nio.file.InvalidPathException;
+import java.nio.file.LinkOption;
 import java.nio.file.Path;
 import java.nio.file.SimpleFileVisitor;
 import java.nio.file.attribute.BasicFileAttributes;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 import java.util.function.Predicate;
 import java.util.regex.Pattern;
 
@@ -83,7 +85,7 @@ public final class RunFolders {
     public Path writable(String name) {
         checkName(name);
         Path path = output.resolve(name);
-        if (Files.exists(path, java.nio.file.LinkOption.NOFOLLOW_LINKS)) {
+        if (Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
             throw new InvalidArgumentException(name + " is there already, in the output folder; another name, please");
         }
         return path;
@@ -100,7 +102,7 @@ public final class RunFolders {
     public List<Path> find(Path root, Predicate<Path> wanted) {
         List<Path> found = new ArrayList<>();
         try {
-            Files.walkFileTree(root, java.util.Set.of(), DEPTH, new SimpleFileVisitor<>() {
+            Files.walkFileTree(root, Set.of(), DEPTH, new SimpleFileVisitor<>() {
                 @Override
                 public FileVisitResult preVisitDirectory(Path folder, BasicFileAttributes attributes) {
                     boolean hidden = folder.getFileName() != null

@@ -24,7 +24,9 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.stream.Stream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -298,6 +300,10 @@ public final class Runs implements AutoCloseable {
         return all;
     }
 
+    public synchronized boolean has(String name) {
+        return runs.containsKey(name);
+    }
+
     /** What has happened in one of them. */
     public synchronized RunFeed feed(String name) {
         Run run = get(name);
@@ -485,7 +491,7 @@ public final class Runs implements AutoCloseable {
                 }
             } catch (InterruptedException e) {
                 Thread.currentThread().interrupt();
-            } catch (java.util.concurrent.ExecutionException | java.util.concurrent.TimeoutException e) {
+            } catch (ExecutionException | TimeoutException e) {
                 LOG.debug("the run {} is still saving", run.name);
             }
         }

@@ -1,5 +1,5 @@
 // Adapters: where each comes from, and its other forms.
-import { attempt, bytes, h, note, number } from "./elements.js";
+import { attempt, bytes, h, note, number, time } from "./elements.js";
 import { get, post } from "./server.js";
 import { compare } from "./chat.js";
 
@@ -26,7 +26,7 @@ export function shown() {
   });
 }
 
-function facts(from) {
+function facts({ from, data, made }) {
   const known = [];
   const add = (name, value) => { if (value !== undefined && value !== null && value !== "") known.push([name, String(value)]); };
   const base = from?.base_model ?? {};
@@ -34,18 +34,18 @@ function facts(from) {
   add("Method", from?.method);
   const lora = from?.lora;
   if (lora) add("LoRA", `rank ${lora.rank ?? lora.r}, alpha ${lora.alpha ?? lora.lora_alpha}`);
-  add("Data", from?.data?.name ?? from?.data?.file ?? from?.dataset?.name);
+  add("Data", data);
   const result = from?.result ?? {};
   add("Steps", result.steps);
   if (result.loss !== undefined) add("Loss", number(result.loss));
   if (result.evaluation?.loss !== undefined) add("Loss, held out", number(result.evaluation.loss));
   add("Template", from?.template?.name ?? from?.template);
-  add("Made", from?.created ?? from?.date);
+  add("Made", time(made));
   return known;
 }
 
 function card(adapter, index) {
-  const known = facts(adapter.from);
+  const known = facts(adapter);
   const form = h("select", { id: `form-${index}`, onchange: () => changed() }, FORMS.map(([value, text]) => h("option", { value }, text)));
   const type = h("select", { id: `type-${index}` }, TYPES.map(name => h("option", { value: name }, name)));
   const name = h("input", { id: `name-${index}`, autocomplete: "off", spellcheck: "false" });

@@ -156,9 +156,9 @@ function changed() {
     try {
       const meant = await post("/studio/api/check", { name: places.name.value.trim(), options: options() });
       if (mine !== checks) return;
-      places.command.textContent = meant.command;
-      places.meant.textContent = meant.yaml;
-      places.wrong.textContent = "";
+      places.wrong.textContent = meant.problem ?? "";
+      places.command.textContent = meant.command ?? "";
+      places.meant.textContent = meant.yaml ?? "";
     } catch (error) {
       if (mine === checks) places.wrong.textContent = error.message;
     }
