@@ -3,6 +3,9 @@ package dev.lorica.cli;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import dev.lorica.cli.ServeCommandTest.Running;
 import java.io.File;
 import java.io.IOException;
@@ -35,7 +38,10 @@ import org.openqa.selenium.logging.LoggingPreferences;
 @Timeout(240)
 class StudioPageTest {
     private static final String QUESTION = "Who is Mr. Collins?";
-    private static final int STEPS = 80;
+    /** More than there is time for: it is stopped. */
+    private static final int STEPS = 100_000;
+
+    private static final int EXAMPLES = 60;
 
     private static ChromeDriver browser;
 
@@ -84,7 +90,14 @@ class StudioPageTest {
         Path data = Files.createDirectories(folder.resolve("data"));
         Path questions = data.resolve("questions.json");
         if (!Files.exists(questions)) {
-            Files.copy(Path.of(Program.repository("models/data/pride_and_prejudice_train.json")), questions);
+            ObjectMapper json = new ObjectMapper();
+            JsonNode all = json.readTree(Path.of(Program.repository("models/data/pride_and_prejudice_train.json"))
+                    .toFile());
+            ArrayNode some = json.createArrayNode();
+            for (int i = 0; i < EXAMPLES; i++) {
+                some.add(all.get(i));
+            }
+            json.writeValue(questions.toFile(), some);
         }
         return new Running(
                 "serve",
@@ -111,7 +124,7 @@ class StudioPageTest {
             fill("option-batch-size", "2");
             fill("option-learning-rate", "3e-3");
             fill("option-logging-steps", "1");
-            fill("option-eval-steps", "30");
+            fill("option-eval-steps", "10");
             fill("option-ask", QUESTION);
             await("the command line is shown", () -> text("command").contains("--ask 'Who is Mr. Collins?'"));
             assertThat(text("meant")).contains("ask_at_evals: true", "learning_rate: 3e-3");
@@ -119,7 +132,7 @@ class StudioPageTest {
             click(By.id("look"));
             await("the plan is shown", () -> text("plan").contains("it fits"));
             assertThat(text("plan"))
-                    .contains("It takes 80 steps of 2 examples", "that it does not learn", "nothing is cut");
+                    .contains("It takes 100,000 steps of 2 examples", "that it does not learn", "nothing is cut");
             assertThat(all(".token.learned")).hasSizeGreaterThan(20);
             screens("train");
 
@@ -136,21 +149,21 @@ class StudioPageTest {
             click(By.cssSelector("[data-focus='stop austen']"));
             awaitRun("austen", "stopped");
         }
-        long stoppedAt;
         try (Running another = serve()) {
             open(another, "runs");
             awaitRun("austen", "stopped");
             await("another server has the curve too", () -> values() > 10);
-            stoppedAt = values();
-            assertThat(stoppedAt).isLessThan(STEPS);
+            long stoppedAt = values();
 
             click(By.cssSelector("[data-focus='resume austen']"));
-            awaitRun("austen", "finished");
-            await("every step is there once", () -> values() == STEPS);
+            await("it goes on", () -> values() > stoppedAt + 20);
+            click(By.cssSelector("[data-focus='stop austen']"));
+            awaitRun("austen", "stopped");
+            await("every step is there once", () -> text("page-runs").contains("step " + values() + ","));
             await("the question was asked before and at evaluations", () -> text("page-runs")
                     .contains("before"));
-            assertThat(all("#page-runs .card tbody tr")).hasSizeGreaterThanOrEqualTo(4);
-            screens("finished");
+            assertThat(all("#page-runs .card tbody tr")).hasSizeGreaterThanOrEqualTo(3);
+            screens("stopped");
 
             open(another, "adapters");
             await("the adapter says where it comes from", () -> text("page-adapters")

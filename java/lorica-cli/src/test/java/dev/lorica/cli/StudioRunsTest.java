@@ -204,7 +204,7 @@ class StudioRunsTest {
             int step = await(uri, "long", is("running")).path("step").asInt();
             await(uri, "long", run -> run.path("step").asInt() > step + 5);
             assertThat(run(uri, "next").path("state").asText()).isEqualTo("queued");
-            await(uri, "long", run -> run.path("step").asInt() > 40);
+            await(uri, "long", run -> run.path("step").asInt() > 15);
 
             JsonNode kept = JSON.readTree(Files.readString(out.resolve(".lorica-runs/long/run.json")));
             ProcessHandle.of(kept.path("pid").asLong()).orElseThrow().destroyForcibly();
@@ -295,6 +295,56 @@ class StudioRunsTest {
                     .isEqualTo(201);
             assertThat(await(uri, "wrong", is("failed")).path("message").asText())
                     .contains("learning-rate", "much");
+        }
+    }
+
+    @Test
+    void thePageIsForAllAndWhatItAsksForIsForThoseWithTheKey() throws Exception {
+        String[] command = {
+            "serve", "--model", Program.model(), "--port", "0", "--ctx-size", "64", "--api-key", "secret", "--json"
+        };
+        try (Running running = new Running(command)) {
+            HttpResponse<String> page = CLIENT.send(
+                    HttpRequest.newBuilder(URI.create(running.uri() + "/")).build(),
+                    HttpResponse.BodyHandlers.ofString());
+            assertThat(page.statusCode()).isEqualTo(200);
+            assertThat(page.headers().firstValue("Content-Security-Policy"))
+                    .hasValueSatisfying(
+                            policy -> assertThat(policy).contains("default-src 'none'", "script-src 'self'"));
+            assertThat(send(running.uri(), "settings", null).path("status").asInt())
+                    .isEqualTo(401);
+
+            long bytes = 0;
+            for (String file :
+                    List.of("studio.css", "uplot.css", "uplot.js", "main.js", "server.js", "elements.js", "runs.js")) {
+                HttpResponse<byte[]> got = CLIENT.send(
+                        HttpRequest.newBuilder(URI.create(running.uri() + "/studio/" + file))
+                                .build(),
+                        HttpResponse.BodyHandlers.ofByteArray());
+                assertThat(got.statusCode()).as(file).isEqualTo(200);
+                bytes += got.body().length;
+            }
+            assertThat(bytes).isBetween(100_000L, 1_000_000L);
+
+            HttpResponse<String> settings = CLIENT.send(
+                    HttpRequest.newBuilder(URI.create(running.uri() + "/studio/api/settings"))
+                            .header("Authorization", "Bearer secret")
+                            .build(),
+                    HttpResponse.BodyHandlers.ofString());
+            assertThat(settings.body()).contains("\"trains\":false");
+            HttpResponse<String> runs = CLIENT.send(
+                    HttpRequest.newBuilder(URI.create(running.uri() + "/studio/api/runs"))
+                            .header("Authorization", "Bearer secret")
+                            .build(),
+                    HttpResponse.BodyHandlers.ofString());
+            assertThat(runs.statusCode()).as("it was started without folders").isEqualTo(403);
+            HttpResponse<String> foreign = CLIENT.send(
+                    HttpRequest.newBuilder(URI.create(running.uri() + "/studio/api/settings"))
+                            .header("Authorization", "Bearer secret")
+                            .header("Origin", "https://example.org")
+                            .build(),
+                    HttpResponse.BodyHandlers.ofString());
+            assertThat(foreign.statusCode()).isEqualTo(403);
         }
     }
 
