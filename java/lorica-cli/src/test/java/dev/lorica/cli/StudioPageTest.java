@@ -168,8 +168,8 @@ class StudioPageTest {
             open(another, "adapters");
             await("the adapter says where it comes from", () -> text("page-adapters")
                     .contains("rank 16"));
-            screens("adapters");
             export("austen-merged.gguf", "merged");
+            screens("adapters");
             assertThat(folder.resolve("out/austen-merged.gguf")).isNotEmptyFile();
 
             click(By.xpath("//button[text()='Chat with it']"));
@@ -217,6 +217,7 @@ class StudioPageTest {
                 "const form = document.querySelector('[data-adapter=\"austen\"] select');"
                         + " form.value = arguments[0]; form.dispatchEvent(new Event('change'));",
                 form);
+        assertThat(browser.findElement(By.id("type-0")).isDisplayed()).isEqualTo(form.equals("quantized"));
         WebElement field = browser.findElement(By.id("name-0"));
         field.clear();
         field.sendKeys(name);

@@ -6,7 +6,7 @@ import { compare } from "./chat.js";
 const FORMS = [
   ["peft", "PEFT: a folder for Hugging Face"],
   ["gguf", "GGUF: a folder for llama.cpp's --lora"],
-  ["merged", "Merged: a whole model, in the types of the base"],
+  ["merged", "Merged: a whole model; what was changed is in F16"],
   ["quantized", "Quantized: a whole model, in a type of your choice"],
 ];
 const TYPES = ["Q4_K_M", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0", "F16"];
