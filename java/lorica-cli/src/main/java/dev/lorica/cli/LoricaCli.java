@@ -5,6 +5,7 @@ import java.io.InputStream;
 import java.io.PrintStream;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -101,12 +102,35 @@ public final class LoricaCli implements Callable<Integer> {
         return run(new Terminal(in, out, err), args);
     }
 
+    /**
+     * Runs {@code lorica train} on the streams of this process, with gradients computed on a cluster.
+     *
+     * @param options of {@code lorica train}
+     * @return the exit code
+     */
+    public static int train(TrainingCluster cluster, String... options) {
+        Terminal terminal = Terminal.system();
+        int code = train(terminal, cluster, options);
+        terminal.flush();
+        return code;
+    }
+
+    static int train(Terminal terminal, TrainingCluster cluster, String... options) {
+        List<String> args = new ArrayList<>(List.of("train"));
+        args.addAll(List.of(options));
+        return run(
+                terminal, program(terminal, List.of(new TrainCommand(terminal, cluster))), args.toArray(String[]::new));
+    }
+
     static int run(Terminal terminal, String... args) {
         if (args.length == 1 && (args[0].equals("--version") || args[0].equals("-V"))) {
             terminal.out().println(new Version().getVersion()[0]);
             return ExitCode.OK;
         }
-        CommandLine program = commandLine(terminal, args);
+        return run(terminal, commandLine(terminal, args), args);
+    }
+
+    private static int run(Terminal terminal, CommandLine program, String... args) {
         try {
             return program.execute(
                     arguments(program, args, line -> terminal.err().println(line)));

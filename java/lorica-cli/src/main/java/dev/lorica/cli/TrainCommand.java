@@ -188,17 +188,28 @@ final class TrainCommand implements Callable<Integer> {
     private CommonOptions common = new CommonOptions();
 
     private final Workplace workplace;
+    private final TrainingCluster cluster;
     private AdapterFormat format;
     private boolean writesFolder;
 
     TrainCommand(Terminal terminal) {
-        this(terminal, null);
+        this(terminal, null, null);
     }
 
     /** @param workplace has what several runs share; {@code null}: this one is alone */
     TrainCommand(Terminal terminal, Workplace workplace) {
+        this(terminal, workplace, null);
+    }
+
+    /** @param cluster computes the gradients; {@code null}: this machine */
+    TrainCommand(Terminal terminal, TrainingCluster cluster) {
+        this(terminal, null, cluster);
+    }
+
+    private TrainCommand(Terminal terminal, Workplace workplace, TrainingCluster cluster) {
         this.terminal = terminal;
         this.workplace = workplace;
+        this.cluster = cluster;
     }
 
     boolean pushes() {
@@ -371,6 +382,7 @@ final class TrainCommand implements Callable<Integer> {
         Trainer trainer = new Trainer(base, adapter, trainingConfig, wanted)
                 .precomputeReference(objective.precomputesReference())
                 .checkpoints(output)
+                .workers(cluster == null ? null : cluster.workers(model, base, device.config()))
                 .resume(checkpoint);
         TrainingPlan plan = trainer.plan(loaded.examples(), loaded.held());
         report.memory(plan.memory());

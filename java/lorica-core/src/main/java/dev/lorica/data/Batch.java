@@ -2,6 +2,7 @@ package dev.lorica.data;
 
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
+import java.io.Serializable;
 import java.util.List;
 
 /**
@@ -16,7 +17,8 @@ import java.util.List;
  * @param sequenceLengths tokens of each sequence, each at least 1; their sum is T
  * @param notes           what an objective wants to know beside
  */
-public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, Notes notes) {
+public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths, Notes notes)
+        implements Serializable {
 
     /**
      * What an objective knows of a batch beside its tokens.
@@ -30,7 +32,8 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
      *                   are none
      */
     public record Notes(
-            int perExample, float[] values, float[] reference, boolean[] prompt, float[] old, List<DataRecord> asked) {
+            int perExample, float[] values, float[] reference, boolean[] prompt, float[] old, List<DataRecord> asked)
+            implements Serializable {
         static final Notes NONE = new Notes(1, null, null, null);
 
         public Notes(int perExample, float[] values, float[] reference, boolean[] prompt) {

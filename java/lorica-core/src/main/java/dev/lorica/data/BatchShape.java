@@ -1,6 +1,7 @@
 package dev.lorica.data;
 
 import dev.lorica.internal.Arguments;
+import java.io.Serializable;
 
 /**
  * How large batches are, or can be.
@@ -9,7 +10,7 @@ import dev.lorica.internal.Arguments;
  * @param sequences      of one batch
  * @param sequenceLength tokens of the longest sequence
  */
-public record BatchShape(int tokens, int sequences, int sequenceLength) {
+public record BatchShape(int tokens, int sequences, int sequenceLength) implements Serializable {
     public static BatchShape of(Batch batch) {
         Arguments.given(batch, "batch");
         return new BatchShape(batch.tokenCount(), batch.sequenceCount(), batch.longestSequence());

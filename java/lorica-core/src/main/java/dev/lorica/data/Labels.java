@@ -7,6 +7,7 @@ import dev.lorica.Model;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
+import java.io.Serializable;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashSet;
@@ -21,7 +22,7 @@ import java.util.TreeSet;
  * @param problem which of these
  * @param names   of the classes, in the order of the outputs; none where numbers are meant
  */
-public record Labels(Problem problem, List<String> names) {
+public record Labels(Problem problem, List<String> names) implements Serializable {
     private static final ObjectMapper JSON = new ObjectMapper();
 
     /** So many labels of one text go into the number that stands for them. */

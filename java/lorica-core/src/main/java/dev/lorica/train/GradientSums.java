@@ -1,5 +1,7 @@
 package dev.lorica.train;
 
+import java.io.Serializable;
+
 /**
  * What the micro-batches of one optimizer step add up to, their gradients apart.
  *
@@ -10,10 +12,12 @@ package dev.lorica.train;
  * @param tokens  tokens processed
  * @param metrics what the objective wants to be logged
  */
-record GradientSums(double lossSum, double units, long trained, long tokens, Metrics metrics) {
+public record GradientSums(double lossSum, double units, long trained, long tokens, Metrics metrics)
+        implements Serializable {
     static final GradientSums NONE = new GradientSums(0, 0, 0, 0, Metrics.NONE);
 
-    GradientSums plus(GradientSums other) {
+    /** Of these micro-batches and of {@code other}, which stand behind them. */
+    public GradientSums plus(GradientSums other) {
         return new GradientSums(
                 lossSum + other.lossSum,
                 units + other.units,

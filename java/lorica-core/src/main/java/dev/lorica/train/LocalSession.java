@@ -87,14 +87,14 @@ final class LocalSession implements GradientSource, AutoCloseable {
     }
 
     @Override
-    public GradientSums accumulate(List<Batch> group, Watch watch) {
+    public GradientSums accumulate(List<Batch> group, long first, GradientWorkers.Watch watch) {
         GradientSums sums = GradientSums.NONE;
         for (int i = 0; i < group.size(); i++) {
             if (!watch.begins(i)) {
                 return null;
             }
             Batch batch = group.get(i);
-            sums = sums.plus(gradients(batch));
+            sums = sums.plus(gradients(batch, first + i));
             watch.ends(i);
         }
         return sums;
@@ -105,7 +105,13 @@ final class LocalSession implements GradientSource, AutoCloseable {
         return negated(lastLosses);
     }
 
-    GradientSums gradients(Batch batch) {
+    /**
+     * Adds the gradients of a micro-batch to the session's.
+     *
+     * @param number of it in the whole training; negative: one more than that of the last
+     */
+    GradientSums gradients(Batch batch, long number) {
+        engine.setMicroBatchNumber(number);
         if (objective == Sft.INSTANCE) {
             Loss loss = forwardBackward(batch);
             return new GradientSums(loss.sum(), loss.trained(), loss.trained(), batch.tokenCount(), Metrics.NONE);
@@ -282,6 +288,20 @@ final class LocalSession implements GradientSource, AutoCloseable {
 
     private static Loss loss(NativeSession.Loss loss) {
         return new Loss(loss.sum(), loss.trained());
+    }
+
+    void zeroGradients() {
+        engine.zeroGradients();
+    }
+
+    /** Copies the gradient sums of all tensors, one behind the other, into {@code values}. */
+    void getGradients(float[] values) {
+        engine.getGradients(values);
+    }
+
+    /** Puts gradient sums of all tensors, one behind the other, in the place of the session's. */
+    void setGradients(float[] values) {
+        engine.setGradients(values);
     }
 
     /**

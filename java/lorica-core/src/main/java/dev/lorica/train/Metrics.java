@@ -1,5 +1,6 @@
 package dev.lorica.train;
 
+import java.io.Serializable;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
@@ -8,7 +9,7 @@ import java.util.Map;
  *
  * @param sums by name: the sum of the values, and how many there are
  */
-record Metrics(Map<String, double[]> sums) {
+public record Metrics(Map<String, double[]> sums) implements Serializable {
     static final Metrics NONE = new Metrics(Map.of());
 
     Metrics plus(String name, double sum, double count) {

@@ -4,6 +4,7 @@ import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.internal.Arguments;
+import java.io.Serializable;
 import java.util.List;
 import java.util.Map;
 
@@ -25,9 +26,9 @@ import java.util.Map;
  * }</pre>
  *
  * The loss of a step is the mean over its {@linkplain ObjectiveResult#loss(double) units}, whatever micro-batches they come in.
- * Names, defaults and metrics are those of TRL.
+ * Names, defaults and metrics are those of TRL. What {@link GradientWorkers} are to compute is sent to them, a function of one's own too.
  */
-public interface Objective {
+public interface Objective extends Serializable {
     /** What people call it: {@code dpo}. */
     String name();
 
@@ -74,7 +75,7 @@ public interface Objective {
 
     /** One's own. */
     @FunctionalInterface
-    interface Function {
+    interface Function extends Serializable {
         void score(ScoredBatch batch, ObjectiveResult result);
     }
 

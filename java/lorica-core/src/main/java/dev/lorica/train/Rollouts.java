@@ -67,7 +67,7 @@ final class Rollouts implements GradientSource, AutoCloseable {
     }
 
     @Override
-    public GradientSums accumulate(List<Batch> group, Watch watch) {
+    public GradientSums accumulate(List<Batch> group, long first, GradientWorkers.Watch watch) {
         Answers answers = state.iteration > 0 ? state.answers : draw(group, state.step, () -> !watch.begins(0));
         if (answers == null) {
             return null;
@@ -80,7 +80,7 @@ final class Rollouts implements GradientSource, AutoCloseable {
             }
             Batch batch = answers.batches.get(i);
             if (batch.trainedCount() > 0) {
-                sums = sums.plus(session.gradients(batch));
+                sums = sums.plus(session.gradients(batch, -1));
                 done.add(batch.with(withOld(batch.notes(), session.lastLogProbs())));
             }
             watch.ends(i);

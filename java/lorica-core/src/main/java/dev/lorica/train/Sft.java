@@ -4,9 +4,15 @@ import dev.lorica.data.RecordKind;
 
 /** Plain fine-tuning; {@link LocalSession} does it without asking, in one call. */
 final class Sft implements Objective {
+    private static final long serialVersionUID = 1L;
     static final Sft INSTANCE = new Sft();
 
     private Sft() {}
+
+    /** There is one only, on every machine. */
+    private Object readResolve() {
+        return INSTANCE;
+    }
 
     @Override
     public String name() {

@@ -65,6 +65,7 @@ public final class Trainer {
     private Path folder;
     private Checkpoint resumeFrom;
     private boolean precomputesReference;
+    private GradientWorkers workers;
 
     /** Plain fine-tuning. */
     public Trainer(Model model, Adapter adapter, TrainingConfig config) {
@@ -104,6 +105,15 @@ public final class Trainer {
      */
     public Trainer precomputeReference(boolean precompute) {
         this.precomputesReference = precompute;
+        return this;
+    }
+
+    /**
+     * Who computes the gradients; {@code null}, which is where it begins: this machine. Optimizer, evaluation and checkpoints stay
+     * here. Each {@code train} opens and closes them.
+     */
+    public Trainer workers(GradientWorkers workers) {
+        this.workers = workers;
         return this;
     }
 
@@ -322,16 +332,28 @@ public final class Trainer {
         try {
             TrainingPlan plan = plan(data, evalData);
             BatchShape shape = new BatchShape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
+            if (workers != null && objective instanceof Grpo) {
+                throw new InvalidArgumentException("grpo draws its answers on one machine; train it without a cluster");
+            }
             try (LocalSession session = new LocalSession(adapter, config, objective, shape);
                     Rollouts rollouts = rollouts(session, shape)) {
+                TokenizedDataset examples = scored(session, data);
+                if (workers != null) {
+                    workers.open(adapter, config, objective, shape);
+                }
                 return train(
                         plan,
                         session,
-                        rollouts == null ? session : rollouts,
-                        scored(session, data),
+                        workers != null
+                                ? new WorkersSource(workers, adapter, session)
+                                : rollouts == null ? session : rollouts,
+                        examples,
                         scored(session, evalData));
             }
         } finally {
+            if (workers != null) {
+                workers.close();
+            }
             resumeFrom = null;
             stop.reset();
         }

@@ -4,6 +4,7 @@ import dev.lorica.adapter.AdapterMetadata;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.json.Json;
+import java.io.Serializable;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.RecordComponent;
 import java.util.Arrays;
@@ -106,7 +107,8 @@ public record TrainingConfig(
         boolean shuffle,
         boolean groupByLength,
         Recomputation recomputation,
-        long memoryLimit) {
+        long memoryLimit)
+        implements Serializable {
 
     public TrainingConfig {
         Setting.SCHEDULER_TYPE.check(schedulerType);

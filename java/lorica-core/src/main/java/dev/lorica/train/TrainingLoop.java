@@ -193,9 +193,10 @@ final class TrainingLoop {
     /** The gradients of a group of micro-batches; {@code null} when training is to stop before they are complete. */
     private GradientSums accumulate(Packer.Batches batches, int begin, int end) {
         int[] running = {0, 0};
+        long first = (long) state.pass * batches.size() + begin;
         gradients.at(state);
         return naming(
-                () -> gradients.accumulate(batches.subList(begin, end), new GradientSource.Watch() {
+                () -> gradients.accumulate(batches.subList(begin, end), first, new GradientWorkers.Watch() {
                     @Override
                     public boolean begins(int number) {
                         running[1] = number + 1;
@@ -206,6 +207,12 @@ final class TrainingLoop {
                     public void ends(int number) {
                         running[0] = number + 1;
                         run.listeners().forEach(TrainerListener::onMicroBatch);
+                    }
+
+                    @Override
+                    public void fails(int number) {
+                        running[0] = number;
+                        running[1] = number + 1;
                     }
                 }),
                 () -> inWords(batches, begin + running[0], begin + Math.max(running[0] + 1, running[1])));

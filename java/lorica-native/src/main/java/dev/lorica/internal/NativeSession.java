@@ -95,6 +95,8 @@ public final class NativeSession implements AutoCloseable {
 
     private final NativeHandle<lorica_session> handle;
     private final Buffers buffers;
+    /** Of the next micro-batch that gradients are asked of; negative: one more than that of the last. */
+    private long nextNumber = -1;
 
     public NativeSession(NativeAdapter adapter, Params given) {
         this(adapter.model, adapter, given);
@@ -184,7 +186,36 @@ public final class NativeSession implements AutoCloseable {
 
     /** Adds the gradients of the loss sum to the session's. */
     public Loss forwardBackward(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths) {
-        return loss(tokens, labels, positions, sequenceLengths, Lorica::lorica_session_forward_backward);
+        return loss(
+                tokens,
+                labels,
+                positions,
+                sequenceLengths,
+                (train, batch, result) -> Lorica.lorica_session_forward_backward(train, numbered(batch), result));
+    }
+
+    /**
+     * Numbers the micro-batch whose gradients are asked for next, which seeds its dropout and noise. Those behind it are numbered on.
+     *
+     * @param number in the whole training, from 0
+     */
+    public void setMicroBatchNumber(long number) {
+        nextNumber = number;
+    }
+
+    /** Forgets the gradients that were added up. */
+    public void zeroGradients() {
+        check(handle.exclusive(Lorica::lorica_session_zero_gradients));
+    }
+
+    /** Copies the gradient sums of all tensors, one behind the other, into {@code values}. */
+    public void getGradients(float[] values) {
+        check(handle.exclusive(train -> Lorica.lorica_session_get_gradients(train, values, values.length)));
+    }
+
+    /** Puts gradient sums of all tensors, one behind the other, in the place of the session's. */
+    public void setGradients(float[] values) {
+        check(handle.exclusive(train -> Lorica.lorica_session_set_gradients(train, values, values.length)));
     }
 
     /**
@@ -198,7 +229,7 @@ public final class NativeSession implements AutoCloseable {
                 labels,
                 positions,
                 sequenceLengths,
-                (train, batch, result) -> Lorica.lorica_session_forward(train, batch, losses, result));
+                (train, batch, result) -> Lorica.lorica_session_forward(train, numbered(batch), losses, result));
     }
 
     /** The second half: adds the gradients of the sum of {@code weights[t]} times the loss of position t to the session's. */
@@ -250,7 +281,8 @@ public final class NativeSession implements AutoCloseable {
                 positions,
                 sequenceLengths,
                 types,
-                (train, batch) -> Lorica.lorica_session_forward_outputs(train, batch, outputs, outputs.length));
+                (train, batch) ->
+                        Lorica.lorica_session_forward_outputs(train, numbered(batch), outputs, outputs.length));
     }
 
     /** Adds the gradients of a loss whose derivatives by the outputs are these to the session's. */
@@ -282,6 +314,12 @@ public final class NativeSession implements AutoCloseable {
                 sequenceLengths,
                 types,
                 (train, batch) -> Lorica.lorica_session_embed(train, batch, pooling, embeddings, embeddings.length));
+    }
+
+    private lorica_batch numbered(lorica_batch batch) {
+        batch.number(nextNumber);
+        nextNumber = -1;
+        return batch;
     }
 
     private interface OutputCall {
@@ -385,7 +423,7 @@ public final class NativeSession implements AutoCloseable {
             labels.put(targets);
             positions.put(places);
             sequenceLengths.put(lengths);
-            batch.n_tokens(ids.length).n_sequences(lengths.length);
+            batch.n_tokens(ids.length).n_sequences(lengths.length).number(-1);
         }
     }
 }

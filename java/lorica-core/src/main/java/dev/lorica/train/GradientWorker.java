@@ -1,0 +1,115 @@
+package dev.lorica.train;
+
+import dev.lorica.adapter.Adapter;
+import dev.lorica.data.Batch;
+import dev.lorica.data.BatchShape;
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.MemoryException;
+import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.internal.Arguments;
+import dev.lorica.internal.Inner;
+import dev.lorica.internal.NativeAdapter;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * What computes gradients on one of {@link GradientWorkers}: the gradients of one micro-batch at a time, with the parameters that it
+ * is given. Not for use by several threads at once.
+ */
+public final class GradientWorker implements AutoCloseable {
+    private final Parameters parameters;
+    private final LocalSession session;
+
+    /**
+     * Takes the memory that is needed, at once.
+     *
+     * @param adapter of the shapes and settings of the one that is trained; its values are changed
+     * @throws MemoryException if that is not there; the message says what would fit
+     */
+    public GradientWorker(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
+        Arguments.given(adapter, "adapter");
+        Arguments.given(config, "config");
+        Arguments.given(objective, "objective");
+        Arguments.given(shape, "shape");
+        session = new LocalSession(adapter, config, objective, shape);
+        parameters = new Parameters(adapter);
+    }
+
+    /** Puts these in the place of the adapter's, all tensors one behind the other. */
+    public void setParameters(float[] values) {
+        parameters.set(Arguments.given(values, "values"));
+    }
+
+    /**
+     * The gradients of one micro-batch.
+     *
+     * @param number of it in the whole training, from 0, which seeds its dropout and noise
+     * @throws NonFiniteException if a loss or gradient is not finite
+     */
+    public Gradients compute(Batch batch, long number) {
+        Arguments.given(batch, "batch");
+        session.zeroGradients();
+        GradientSums sums = session.gradients(batch, number);
+        float[] values = new float[parameters.count()];
+        session.getGradients(values);
+        return new Gradients(values, sums);
+    }
+
+    /** From any thread: while cancelled, {@link #compute} ends soon with a {@link dev.lorica.exceptions.CancelledException}. */
+    public void cancel(boolean cancelled) {
+        session.cancel(cancelled);
+    }
+
+    @Override
+    public void close() {
+        session.close();
+    }
+
+    /** All values of an adapter as one array. */
+    static final class Parameters {
+        private final NativeAdapter engine;
+        private final List<Integer> sizes = new ArrayList<>();
+        private final int count;
+
+        Parameters(Adapter adapter) {
+            engine = Inner.ADAPTER.of(adapter);
+            long sum = 0;
+            for (Adapter.Tensor tensor : adapter.tensors()) {
+                sizes.add(Math.toIntExact(tensor.rows() * tensor.columns()));
+                sum += tensor.rows() * tensor.columns();
+            }
+            if (sum > Integer.MAX_VALUE - 8) {
+                throw new InvalidArgumentException(
+                        "the adapter has " + sum + " parameters; more than 2^31 do not go through a cluster");
+            }
+            count = (int) sum;
+        }
+
+        int count() {
+            return count;
+        }
+
+        float[] get() {
+            float[] all = new float[count];
+            int at = 0;
+            for (int i = 0; i < sizes.size(); i++) {
+                float[] one = new float[sizes.get(i)];
+                engine.get(i, one);
+                System.arraycopy(one, 0, all, at, one.length);
+                at += one.length;
+            }
+            return all;
+        }
+
+        void set(float[] all) {
+            Arguments.check(all.length == count, "values", all.length + " values", count + " values");
+            int at = 0;
+            for (int i = 0; i < sizes.size(); i++) {
+                float[] one = new float[sizes.get(i)];
+                System.arraycopy(all, at, one, 0, one.length);
+                engine.set(i, one);
+                at += one.length;
+            }
+        }
+    }
+}

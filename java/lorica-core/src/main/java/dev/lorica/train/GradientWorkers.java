@@ -1,0 +1,50 @@
+package dev.lorica.train;
+
+import dev.lorica.adapter.Adapter;
+import dev.lorica.data.Batch;
+import dev.lorica.data.BatchShape;
+import java.util.List;
+
+/**
+ * Machines that compute the gradients of a training's micro-batches, each with the same model: a cluster. The trainer that has some
+ * ({@link Trainer#workers}) only takes the optimizer's steps, evaluates and keeps what is to be kept.
+ *
+ * <p>What they give has to be the sum in the order of {@link GradientTree}, so that it does not depend on how many they are, and on
+ * which of them computed what. On each of them a {@link GradientWorker} computes.
+ */
+public interface GradientWorkers extends AutoCloseable {
+
+    /** What the trainer wants to know while gradients are computed. Numbers are places in the group, from 0. */
+    interface Watch {
+        /** Before a micro-batch; false: training is to stop, and the group is given up. Cheap, and may be asked again. */
+        boolean begins(int number);
+
+        /** After a micro-batch. */
+        void ends(int number);
+
+        /** A micro-batch could not be computed; what comes next is an exception that says why. */
+        default void fails(int number) {}
+    }
+
+    /**
+     * Once, before the first step.
+     *
+     * @param adapter what is trained; its values come with each step
+     * @param shape   the largest micro-batch that there will be
+     */
+    void open(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape);
+
+    /**
+     * The gradients of a group of micro-batches.
+     *
+     * @param parameters of the adapter, all tensors one behind the other
+     * @param group      the micro-batches of one optimizer step; each is made when it is asked for
+     * @param first      number of the first of them in the whole training, from 0
+     * @return {@code null} when {@code watch} ended it
+     */
+    Gradients compute(float[] parameters, List<Batch> group, long first, Watch watch);
+
+    /** Once, after the last step, or after what went wrong. */
+    @Override
+    void close();
+}

@@ -1,0 +1,262 @@
+package dev.lorica.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
+
+import dev.lorica.Model;
+import dev.lorica.ModelConfig;
+import dev.lorica.Precision;
+import dev.lorica.TestModels;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.LoraConfig;
+import dev.lorica.data.Batch;
+import dev.lorica.data.BatchShape;
+import dev.lorica.data.DataConfig;
+import dev.lorica.data.DataRecord;
+import dev.lorica.data.Dataset;
+import dev.lorica.data.Packer;
+import dev.lorica.data.TokenizedDataset;
+import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.train.GradientTree.Node;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+
+/** The seam that clusters stand behind, with workers of this process. */
+class GradientWorkersTest {
+    private static Model model;
+    private static TokenizedDataset examples;
+
+    @BeforeAll
+    static void load() {
+        model = Model.load(TestModels.austen(), new ModelConfig("cpu", Precision.F32, 2));
+        examples = TokenizedDataset.of(
+                Dataset.of(IntStream.range(0, 13)
+                        .mapToObj(i -> DataRecord.of(
+                                "Who is " + "very ".repeat(i % 4) + "old, number " + i + "?", "Mr. Bennet, " + i + "."))
+                        .toList()),
+                model.tokenizer(),
+                DataConfig.ofMaxLength(128));
+    }
+
+    @AfterAll
+    static void close() {
+        model.close();
+    }
+
+    /** So many workers, which come one after another, in an order of their own. */
+    private static final class InProcess implements GradientWorkers {
+        private final int count;
+        private final List<GradientWorker> workers = new ArrayList<>();
+        private final List<Adapter> adapters = new ArrayList<>();
+        int closed;
+
+        InProcess(int count) {
+            this.count = count;
+        }
+
+        @Override
+        public void open(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
+            for (int i = 0; i < count; i++) {
+                Adapter own = lora();
+                adapters.add(own);
+                workers.add(new GradientWorker(own, config, objective, shape));
+            }
+        }
+
+        @Override
+        public Gradients compute(float[] parameters, List<Batch> group, long first, Watch watch) {
+            workers.forEach(worker -> worker.setParameters(parameters));
+            Map<Node, Gradients> known = new HashMap<>();
+            List<Node> shares = new ArrayList<>(GradientTree.shares(group.size(), count));
+            Collections.reverse(shares);
+            for (Node share : shares) {
+                GradientWorker worker = workers.get(known.size() % count);
+                for (Node node : GradientTree.nodes(group.size(), share)) {
+                    known.put(
+                            node,
+                            GradientTree.sum(
+                                    node,
+                                    leaf -> leaf.size() > 1
+                                            ? null
+                                            : worker.compute(group.get(leaf.from()), first + leaf.from()),
+                                    Gradients::plus));
+                }
+            }
+            for (int i = 0; i < group.size(); i++) {
+                if (!watch.begins(i)) {
+                    return null;
+                }
+                watch.ends(i);
+            }
+            return GradientTree.sum(new Node(0, group.size()), known::get, Gradients::plus);
+        }
+
+        @Override
+        public void close() {
+            workers.forEach(GradientWorker::close);
+            adapters.forEach(Adapter::close);
+            workers.clear();
+            closed++;
+        }
+    }
+
+    private static Adapter lora() {
+        return Adapter.create(
+                model, LoraConfig.builder().rank(4).alpha(8).dropout(0.2).build());
+    }
+
+    private static TrainingConfig.Builder config() {
+        return TrainingConfig.builder().batchSize(2).learningRate(1e-3).neftuneNoiseAlpha(5);
+    }
+
+    private static List<float[]> trained(GradientWorkers workers, TrainingConfig config, List<Double> losses) {
+        try (Adapter adapter = lora()) {
+            Trainer trainer = new Trainer(model, adapter, config).workers(workers);
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    losses.add(progress.loss());
+                }
+            });
+            trainer.train(examples);
+            return IntStream.range(0, adapter.tensors().size())
+                    .mapToObj(adapter::values)
+                    .toList();
+        }
+    }
+
+    private static void assertSame(List<float[]> one, List<float[]> other) {
+        assertThat(one).hasSameSizeAs(other);
+        for (int i = 0; i < one.size(); i++) {
+            assertThat(one.get(i)).containsExactly(other.get(i));
+        }
+    }
+
+    @Test
+    void ofOneMicroBatchPerStepTheyMakeTheBytesOfTheLocalTrainer() {
+        TrainingConfig config = config().epochs(2).build();
+        InProcess workers = new InProcess(1);
+
+        assertSame(trained(workers, config, new ArrayList<>()), trained(null, config, new ArrayList<>()));
+        assertThat(workers.closed).isEqualTo(1);
+    }
+
+    @Test
+    void howManyTheyAreChangesNoByteAndTheLocalLossesAreThoseOfTheTree() {
+        TrainingConfig config =
+                config().maxSteps(8).gradientAccumulationSteps(6).build();
+        List<Double> alone = new ArrayList<>();
+        List<Double> three = new ArrayList<>();
+        List<Double> local = new ArrayList<>();
+
+        assertSame(trained(new InProcess(1), config, alone), trained(new InProcess(3), config, three));
+        trained(null, config, local);
+
+        assertThat(three).containsExactlyElementsOf(alone).hasSize(8);
+        for (int step = 0; step < 8; step++) {
+            assertThat(three.get(step)).as("step %d", step + 1).isCloseTo(local.get(step), within(1e-5));
+        }
+    }
+
+    @Test
+    void microBatchesAreNumberedAsSessionsNumberThemThemselves() {
+        TrainingConfig config = config().epochs(2)
+                .gradientAccumulationSteps(3)
+                .schedulerType(SchedulerType.CONSTANT)
+                .shuffle(false)
+                .build();
+        List<float[]> byLoop = trained(null, config, new ArrayList<>());
+
+        Packer.Batches batches = Trainer.batches(config, examples, 0);
+        try (Adapter adapter = lora();
+                LocalSession session = new LocalSession(adapter, config, BatchShape.of(batches))) {
+            for (int epoch = 0; epoch < 2; epoch++) {
+                for (int begin = 0; begin < batches.size(); begin += 3) {
+                    long trained = 0;
+                    for (Batch batch : batches.subList(begin, Math.min(begin + 3, batches.size()))) {
+                        trained += session.forwardBackward(batch).trained();
+                    }
+                    session.optimizerStep(
+                            config.learningRate(), config.weightDecay(), 1.0 / trained, config.maxGradNorm());
+                }
+            }
+            assertSame(
+                    IntStream.range(0, adapter.tensors().size())
+                            .mapToObj(adapter::values)
+                            .toList(),
+                    byLoop);
+        }
+    }
+
+    @Test
+    void whatIsNotFiniteIsRefusedWithTheExamplesOfItsMicroBatch() {
+        GradientWorkers failing = new GradientWorkers() {
+            @Override
+            public void open(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {}
+
+            @Override
+            public Gradients compute(float[] parameters, List<Batch> group, long first, Watch watch) {
+                for (int i = 0; i < group.size(); i++) {
+                    watch.begins(i);
+                }
+                watch.fails(1);
+                throw new NonFiniteException("host seven: the loss is NaN");
+            }
+
+            @Override
+            public void close() {}
+        };
+        TrainingConfig config =
+                config().gradientAccumulationSteps(3).shuffle(false).build();
+
+        assertThatThrownBy(() -> trained(failing, config, new ArrayList<>()))
+                .isInstanceOf(NonFiniteException.class)
+                .hasMessageContaining("training step 1 of 9, examples 3 (")
+                .hasMessageContaining("), 4 (")
+                .hasMessageNotContaining("more")
+                .hasMessageContaining("host seven: the loss is NaN");
+    }
+
+    @Test
+    void aStopGivesUpTheGroup() {
+        try (Adapter adapter = lora()) {
+            Trainer trainer = new Trainer(model, adapter, config().epochs(1).build()).workers(new InProcess(2));
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    if (progress.step() == 2) {
+                        trainer.requestStop();
+                    }
+                }
+            });
+            TrainingResult result = trainer.train(examples);
+            assertThat(result.stopped()).isTrue();
+            assertThat(result.steps()).isEqualTo(2);
+        }
+    }
+
+    @Test
+    void grpoIsRefused() {
+        Objective grpo = Objective.grpo(
+                GrpoConfig.builder().numGenerations(2).maxCompletionLength(4).build(),
+                RewardFunction.of("length", one -> one.tokens()));
+        TokenizedDataset prompts = TokenizedDataset.prompts(
+                Dataset.of(List.of(DataRecord.of("Who?", "He."))), model.tokenizer(), DataConfig.ofMaxLength(32));
+        try (Adapter adapter = lora()) {
+            assertThatThrownBy(() -> new Trainer(model, adapter, config().build(), grpo)
+                            .workers(new InProcess(1))
+                            .train(prompts))
+                    .isInstanceOf(InvalidArgumentException.class)
+                    .hasMessageContaining("without a cluster");
+        }
+    }
+}
