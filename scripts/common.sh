@@ -5,6 +5,7 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 build=$checkout/build
 native_build=$checkout/native/build
 program=$checkout/java/lorica-cli/target/lorica # a folder: lorica-cli.jar, lib/
+spark_module=$checkout/java/lorica-spark/target/spark # a folder: lorica-spark.jar, lib/, spark.classpath
 jobs=$(nproc)
 
 die() {
@@ -183,6 +184,22 @@ build_program() {
         fi
         step java-build "Building the Java modules" run_maven "${profiles[@]}" package -Dmaven.test.skip=true
         program_built "$fingerprint" "${profiles[@]}"
+    fi
+    exec 8>&-
+}
+
+# The module for Apache Spark, which nothing but scripts/spark-local.sh asks for.
+build_spark() {
+    local fingerprint
+    mkdir -p "$build"
+    exec 8>"$build/lock"
+    flock 8
+    fingerprint=$(program_fingerprint)
+    if [ "$(cat "$build/spark.stamp" 2>/dev/null)" != "$fingerprint" ] || [ ! -e "$spark_module/lorica-spark.jar" ]; then
+        step native-build "Building the native library" build_native lorica >&2
+        step spark-build "Building the module for Apache Spark" run_maven -Pspark package -Dmaven.test.skip=true \
+            -pl java/lorica-spark -am >&2
+        echo "$fingerprint" >"$build/spark.stamp"
     fi
     exec 8>&-
 }

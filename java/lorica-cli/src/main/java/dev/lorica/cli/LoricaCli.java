@@ -122,6 +122,22 @@ public final class LoricaCli implements Callable<Integer> {
                 terminal, program(terminal, List.of(new TrainCommand(terminal, cluster))), args.toArray(String[]::new));
     }
 
+    /**
+     * Runs {@code lorica sweep} on the streams of this process, with runs done on a cluster.
+     *
+     * @param options of {@code lorica sweep}
+     * @return the exit code
+     */
+    public static int sweep(SweepRun.Cluster cluster, String... options) {
+        Terminal terminal = Terminal.system();
+        List<String> args = new ArrayList<>(List.of("sweep"));
+        args.addAll(List.of(options));
+        int code = run(
+                terminal, program(terminal, List.of(new SweepCommand(terminal, cluster))), args.toArray(String[]::new));
+        terminal.flush();
+        return code;
+    }
+
     static int run(Terminal terminal, String... args) {
         if (args.length == 1 && (args[0].equals("--version") || args[0].equals("-V"))) {
             terminal.out().println(new Version().getVersion()[0]);

@@ -51,6 +51,7 @@ import picocli.CommandLine.Unmatched;
         })
 final class SweepCommand implements Callable<Integer> {
     private final Terminal terminal;
+    private final SweepRun.Cluster cluster;
 
     @Spec
     private CommandSpec spec;
@@ -99,7 +100,13 @@ final class SweepCommand implements Callable<Integer> {
     private List<String> train = new ArrayList<>();
 
     SweepCommand(Terminal terminal) {
+        this(terminal, null);
+    }
+
+    /** @param cluster does the runs; {@code null}: this machine, one after another */
+    SweepCommand(Terminal terminal, SweepRun.Cluster cluster) {
         this.terminal = terminal;
+        this.cluster = cluster;
     }
 
     @Override
@@ -129,11 +136,43 @@ final class SweepCommand implements Callable<Integer> {
         SweepFolder folder = SweepFolder.open(output, train, List.copyOf(combinations), overwrite);
         Map<SweepFolder.Run, String> failed = new LinkedHashMap<>();
         boolean stopped;
-        try (Workplace workplace = new Workplace()) {
-            stopped = !runAll(folder, workplace, failed);
+        if (cluster != null) {
+            runOnCluster(folder, failed);
+            stopped = false;
+        } else {
+            try (Workplace workplace = new Workplace()) {
+                stopped = !runAll(folder, workplace, failed);
+            }
         }
         report(folder, failed, stopped);
         return stopped ? ExitCode.INTERRUPTED : failed.isEmpty() ? ExitCode.OK : ExitCode.FAILED;
+    }
+
+    private void runOnCluster(SweepFolder folder, Map<SweepFolder.Run, String> failed) {
+        Map<String, SweepFolder.Run> waiting = new LinkedHashMap<>();
+        List<SweepRun> tasks = new ArrayList<>();
+        for (SweepFolder.Run run : folder.runs()) {
+            if (folder.result(run) != null) {
+                terminal.err().println(run.inWords() + ": done before");
+                continue;
+            }
+            waiting.put(run.name(), run);
+            tasks.add(new SweepRun(run.name(), List.copyOf(train), new LinkedHashMap<>(run.varied())));
+        }
+        if (tasks.isEmpty()) {
+            return;
+        }
+        cluster.run(tasks, (task, outcome) -> {
+            SweepFolder.Run run = waiting.get(task.name());
+            SweepRun.write(outcome, folder.of(run), folder.logOf(run));
+            JsonNode result = outcome.error() == null ? folder.result(run) : null;
+            if (result == null) {
+                failed.put(run, outcome.error() == null ? "it ended with code " + outcome.code() : outcome.error());
+                terminal.err().println(run.inWords() + ": failed: " + failed.get(run));
+                return;
+            }
+            terminal.err().println(run.inWords() + ": loss " + number(result, "loss"));
+        });
     }
 
     /** False when it was stopped. */
@@ -177,6 +216,11 @@ final class SweepCommand implements Callable<Integer> {
 
     /** The command {@code train} of a run, with its options. */
     private TrainCommand command(Map<String, String> varied, Path folder, Terminal where, Workplace workplace) {
+        return command(train, varied, folder, where, workplace);
+    }
+
+    static TrainCommand command(
+            List<String> train, Map<String, String> varied, Path folder, Terminal where, Workplace workplace) {
         TrainCommand command = new TrainCommand(where, workplace);
         CommandLine program = LoricaCli.program(where, List.of(command));
         List<String> args = new ArrayList<>(List.of("train"));

@@ -3,12 +3,13 @@ package dev.lorica.data;
 import dev.lorica.TokenizerInfo;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
+import java.io.Serializable;
 
 /**
  * What stands around a prompt, the same in training and in generation: a {@link TextTemplate}, which is a text with places in
  * it, or a {@link ChatTemplate}, which is for conversations.
  */
-public sealed interface PromptTemplate permits TextTemplate, ChatTemplate {
+public sealed interface PromptTemplate extends Serializable permits TextTemplate, ChatTemplate {
 
     /**
      * {@code ### Instruction:}, the prompt, {@code ### Response:}, the response; with {@code ### Input:} where there is

@@ -18,6 +18,7 @@ import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeSession;
 import java.util.Arrays;
+import java.util.List;
 import java.util.function.BiConsumer;
 import java.util.function.BooleanSupplier;
 import java.util.function.Function;
@@ -45,6 +46,17 @@ public final class Evaluator {
         Arguments.given(data, "data");
         BatchShape shape = BatchShape.of(Packer.inOrder(data, batchSize));
         return inSession(shape, session -> evaluate(batch -> loss(session, batch, null), data, batchSize, () -> false));
+    }
+
+    /** The sum of losses of each of some micro-batches, and how many positions count in it. */
+    public List<Loss> losses(List<Batch> batches) {
+        BatchShape shape = new BatchShape(1, 1, 1);
+        for (Batch batch : Arguments.all(batches, "batches")) {
+            shape = shape.max(BatchShape.of(batch));
+        }
+        return inSession(shape, session -> batches.stream()
+                .map(batch -> loss(session, batch, null))
+                .toList());
     }
 
     /**

@@ -2,6 +2,7 @@ package dev.lorica.generate;
 
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
+import java.io.Serializable;
 import java.util.List;
 import java.util.Map;
 
@@ -36,7 +37,8 @@ public record GenerationConfig(
         Map<Integer, Double> logitBias,
         List<String> stop,
         long seed,
-        int logProbs) {
+        int logProbs)
+        implements Serializable {
 
     public GenerationConfig {
         logitBias = Arguments.all(logitBias, "logitBias");
