@@ -18,6 +18,7 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.Generator;
 import dev.lorica.train.Trainer;
+import dev.lorica.train.TrainingConfig;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -68,9 +69,21 @@ class SparkInferenceTest {
         }
     }
 
+    /** Of one executor, {@link SparkTrainTest}; of four, {@link SparkTrainingTest}. */
+    @Test
+    void twoExecutorsMakeTheBytesOfTheTree() {
+        TrainingConfig config = Runs.config(3, 6).build();
+
+        assertThat(Runs.train(new SparkWorkers(spark, Runs.model()), config).adapter())
+                .isEqualTo(Runs.tree(config, GradientFormat.F32).adapter());
+    }
+
+    private static final GenerationConfig SHORT =
+            GenerationConfig.builder().temperature(0).maxNewTokens(12).build();
+
     @Test
     void answersAreThoseOfOneMachineInTheAdaptersTemplate() {
-        GenerationConfig config = GenerationConfig.greedy();
+        GenerationConfig config = SHORT;
 
         List<Row> answered = new SparkInference(Runs.model(), adapter)
                 .generate(rows, "question", "said", config)
@@ -102,14 +115,14 @@ class SparkInferenceTest {
 
         String said = new SparkInference(Runs.model())
                 .withTemplate(chatml)
-                .generate(chats, "messages", "said", GenerationConfig.greedy())
+                .generate(chats, "messages", "said", SHORT)
                 .first()
                 .getString(1);
 
         try (Generator generator = new Generator(Runs.MODEL)) {
             assertThat(said)
                     .isEqualTo(generator
-                            .chat(List.of(Message.user("Who is Mr. Collins?")), chatml, GenerationConfig.greedy())
+                            .chat(List.of(Message.user("Who is Mr. Collins?")), chatml, SHORT)
                             .result()
                             .text());
         }
@@ -264,13 +277,13 @@ class SparkInferenceTest {
     @Test
     void wrongColumnsAreNamed() {
         SparkInference inference = new SparkInference(Runs.model());
-        assertThatThrownBy(() -> inference.generate(rows, "prompt", "said", GenerationConfig.greedy()))
+        assertThatThrownBy(() -> inference.generate(rows, "prompt", "said", SHORT))
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("there is no column \"prompt\"; there are id, question, answer");
-        assertThatThrownBy(() -> inference.generate(rows, "id", "said", GenerationConfig.greedy()))
+        assertThatThrownBy(() -> inference.generate(rows, "id", "said", SHORT))
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("column \"id\" is int; a text is meant");
-        assertThatThrownBy(() -> inference.generate(rows, "question", "answer", GenerationConfig.greedy()))
+        assertThatThrownBy(() -> inference.generate(rows, "question", "answer", SHORT))
                 .isInstanceOf(InvalidArgumentException.class)
                 .hasMessageContaining("there is a column \"answer\" already");
     }
@@ -279,7 +292,7 @@ class SparkInferenceTest {
     void whatGoesWrongNamesTheMachine() {
         SparkModel nowhere = new SparkModel("/nowhere.gguf", "0", "cpu", Runs.F32.precision(), 1, true);
         assertThatThrownBy(() -> new SparkInference(nowhere)
-                        .generate(rows, "question", "said", GenerationConfig.greedy())
+                        .generate(rows, "question", "said", SHORT)
                         .collectAsList())
                 .hasMessageContaining("executor")
                 .hasStackTraceContaining("/nowhere.gguf is not there");

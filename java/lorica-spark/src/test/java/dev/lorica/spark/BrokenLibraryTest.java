@@ -1,30 +1,14 @@
 package dev.lorica.spark;
 
-import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import dev.lorica.exceptions.LibraryLoadException;
-import dev.lorica.train.TrainingConfig;
 import java.util.Map;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.junit.jupiter.api.Test;
 
-/** On clusters of one and two executors; of four, {@link SparkTrainingTest}. */
-class FewExecutorsTest {
-    @Test
-    void oneAndTwoExecutorsMakeTheSameBytes() {
-        TrainingConfig config = Runs.config(3, 6).build();
-        byte[] expected = Runs.tree(config, GradientFormat.F32).adapter();
-        for (int executors : new int[] {1, 2}) {
-            try (JavaSparkContext spark = Clusters.of(executors)) {
-                assertThat(Runs.train(new SparkWorkers(spark, Runs.model()), config)
-                                .adapter())
-                        .as("%d executors", executors)
-                        .isEqualTo(expected);
-            }
-        }
-    }
-
+/** On executors on which the native library does not load. */
+class BrokenLibraryTest {
     @Test
     void aLibraryThatDoesNotLoadIsSaidWithTheMachine() {
         Map<String, String> nowhere =
