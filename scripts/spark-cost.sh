@@ -10,6 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_toolchain "$@"
 
 measured=$build/spark-cost.jsonl
+mkdir -p "$build"
 : >"$measured.tmp"
 for executors in 1 2; do
     LORICA_SPARK_CLASS=dev.lorica.spark.SparkCost LORICA_SPARK_MEMORY=1024 \
