@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # What a training step costs on Spark beside its gradients, measured with 1 and 2 executors of this machine for 1.8, 13 and 50 MB of
-# gradients, and reckoned from that for 2 to 64 machines: scripts/spark-cost.sh [SECONDS-OF-A-STEP-ON-CPU [ON-GPU]]
+# gradients, and reckoned from that for 2 to 64 machines: scripts/spark-cost.sh SECONDS-OF-A-STEP-ON-CPU ON-GPU
 #
-# The seconds are those in which one executor computes its own gradients; as they are, those of 1.1B, r 16, all linear,
-# 16 × 512 tokens: 5.8 s on two cores and 0.6 s on a GPU are what is taken unless others are said.
+# The seconds are those in which one executor computes its own gradients of a step. They are the caller's to measure.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+[ $# = 2 ] || die "usage: scripts/spark-cost.sh SECONDS-OF-A-STEP-ON-CPU ON-GPU"
 use_toolchain "$@"
 
 measured=$build/spark-cost.jsonl
@@ -15,7 +15,7 @@ mkdir -p "$build"
 for executors in 1 2; do
     LORICA_SPARK_CLASS=dev.lorica.spark.SparkCost LORICA_SPARK_MEMORY=1024 \
         LORICA_SPARK_CONF="--driver-memory 2g --conf spark.lorica.cost.executors=$executors" \
-        "$checkout/scripts/spark-local.sh" "$executors" 1.8 13 50 | tee /dev/stderr | grep '^{' >>"$measured.tmp"
+        "$checkout/scripts/spark-local.sh" "$executors" 1.8 13 50 | grep --line-buffered '^{' >>"$measured.tmp"
 done
 mv "$measured.tmp" "$measured"
 exec python3 "$checkout/scripts/spark_cost.py" "$measured" "$@"

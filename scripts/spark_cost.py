@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reckons the speed-up of training on Spark from what was measured: scripts/spark-cost.sh calls it.
 
-    scripts/spark_cost.py MEASURED.jsonl [SECONDS-OF-A-STEP-ON-CPU [ON-GPU]]
+    scripts/spark_cost.py MEASURED.jsonl SECONDS-OF-A-STEP-ON-CPU ON-GPU
 
 A step of N machines takes C + S(N): C seconds until a machine has its own gradients, and of Spark
     S(N) = job + per_byte * (P + G) + driver * N * G + (2 P + N G) / bandwidth
@@ -16,9 +16,11 @@ import sys
 
 
 def main():
-    rows = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
-    steps = [float(argument) for argument in sys.argv[2:4]] or []
-    steps = (steps + [5.8, 0.6][len(steps):])[:2]
+    if len(sys.argv) != 4:
+        sys.exit("usage: " + __doc__.splitlines()[2].strip())
+    with open(sys.argv[1], encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    steps = [float(argument) for argument in sys.argv[2:]]
     job = {row["executors"]: row["seconds"] for row in rows if row["megabytes"] == 0}
     print("measured, on one machine: median (least to most) of 9 steps without gradients")
     print("executors  gradients      format   parameters  one's gradients   seconds")
