@@ -9,4 +9,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_toolchain "$@"
 clang-format --version 2>/dev/null | grep -q "version $clang_format_version\." || die "this needs clang-format $clang_format_version"
 native_sources | xargs -0 clang-format -i
-run_maven -q spotless:apply
+run_maven -q -Pspark spotless:apply

@@ -22,7 +22,7 @@ check_format() {
         native_sources | xargs -0 clang-format --dry-run -Werror
     else
         echo "C++ was not looked at: this needs clang-format $clang_format_version" | tee /dev/stderr
-    fi && run_maven spotless:check
+    fi && run_maven -Pspark spotless:check
 }
 step scripts "The scripts themselves" "$checkout/scripts/test-scripts.sh" || failed=1
 step format "Formatting (scripts/format.sh mends it)" check_format || failed=1
