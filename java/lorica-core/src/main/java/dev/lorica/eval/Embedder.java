@@ -93,6 +93,13 @@ public final class Embedder implements AutoCloseable {
         return all;
     }
 
+    /** How many tokens of these texts are read, special ones included. */
+    public int tokens(List<String> texts) {
+        return Arguments.all(texts, "texts").stream()
+                .mapToInt(text -> encoder.encode(text, null).length)
+                .sum();
+    }
+
     private static float[] normalized(float[] vector) {
         double squares = 0;
         for (float value : vector) {

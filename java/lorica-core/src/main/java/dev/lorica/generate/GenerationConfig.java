@@ -92,6 +92,24 @@ public record GenerationConfig(
         return new Builder();
     }
 
+    /** A builder that has these settings. */
+    public Builder toBuilder() {
+        return builder()
+                .maxNewTokens(maxNewTokens)
+                .temperature(temperature)
+                .topK(topK)
+                .topP(topP)
+                .minP(minP)
+                .repetitionPenalty(repetitionPenalty)
+                .repetitionWindow(repetitionWindow)
+                .presencePenalty(presencePenalty)
+                .frequencyPenalty(frequencyPenalty)
+                .logitBias(logitBias)
+                .stop(stop)
+                .seed(seed)
+                .logProbs(logProbs);
+    }
+
     /** Every setter's meaning is that of the record's component of the same name. */
     public static final class Builder {
         private int maxNewTokens = 256;

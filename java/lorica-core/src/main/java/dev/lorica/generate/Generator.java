@@ -86,6 +86,15 @@ public final class Generator implements AutoCloseable {
         this.adapters.forEach(one -> one.adapter().requireModel(model));
     }
 
+    public Model model() {
+        return model;
+    }
+
+    /** Those that are applied unless a text is asked for with others. */
+    public List<ScaledAdapter> adapters() {
+        return adapters;
+    }
+
     /**
      * Answers an instruction, put into the template that the adapter was trained with; where there is none, into the model's chat
      * template, or else the {@code ### Instruction:} form.
