@@ -9,7 +9,6 @@ import com.fasterxml.jackson.databind.node.MissingNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.hardwood.InputFile;
 import dev.hardwood.metadata.ColumnChunk;
-import dev.hardwood.metadata.CompressionCodec;
 import dev.hardwood.metadata.FileMetaData;
 import dev.hardwood.metadata.RowGroup;
 import dev.hardwood.reader.ParquetFileReader;
@@ -112,16 +111,34 @@ final class ParquetRecords implements RecordReader {
         return new Raw(row.fields, records, file + ", record " + records);
     }
 
-    /** LZO is under a licence that keeps libraries away from it. */
+    /** LZO is under a licence that keeps libraries away from it; Brotli and LZ4 are rare, and programs bring their libraries. */
     private static void requireReadable(FileMetaData file) {
         for (RowGroup group : file.rowGroups()) {
             for (ColumnChunk column : group.columns()) {
-                if (column.metaData().codec() == CompressionCodec.LZO) {
-                    throw new DataException(
-                            "it is compressed with LZO, which is not read; zstd, snappy, gzip, brotli and"
-                                    + " lz4 are");
+                switch (column.metaData().codec()) {
+                    case LZO ->
+                        throw new DataException(
+                                "it is compressed with LZO, which is not read; zstd, snappy, gzip, brotli and lz4 are");
+                    case BROTLI ->
+                        requireLibrary(
+                                "Brotli",
+                                "com.aayushatharva.brotli4j.Brotli4jLoader",
+                                "com.aayushatharva.brotli4j:brotli4j and its native library for this machine");
+                    case LZ4, LZ4_RAW -> requireLibrary("LZ4", "net.jpountz.lz4.LZ4Factory", "at.yawk.lz4:lz4-java");
+                    default -> {
+                        // what it needs comes with this library
+                    }
                 }
             }
+        }
+    }
+
+    static void requireLibrary(String codec, String className, String artifact) {
+        try {
+            Class.forName(className, false, ParquetRecords.class.getClassLoader());
+        } catch (ClassNotFoundException e) {
+            throw new DataException(
+                    "it is compressed with " + codec + ", for which " + artifact + " is needed: add it to the program");
         }
     }
 

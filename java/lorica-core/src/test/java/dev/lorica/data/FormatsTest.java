@@ -288,6 +288,9 @@ class FormatsTest {
                 .endsWith(
                         "lzo.parquet: it is compressed with LZO, which is not read; zstd, snappy, gzip, brotli and lz4"
                                 + " are");
+        assertFails(() -> ParquetRecords.requireLibrary("LZ4", "not.there.Factory", "at.yawk.lz4:lz4-java"))
+                .isEqualTo(
+                        "it is compressed with LZ4, for which at.yawk.lz4:lz4-java is needed: add it to the program");
         assertFails(() -> Dataset.load(resource("malformed.parquet")))
                 .endsWith(
                         "malformed.parquet, behind record 1: field \"completion\" of the next record is not valid UTF-8");

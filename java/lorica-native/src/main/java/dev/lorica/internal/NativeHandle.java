@@ -15,7 +15,7 @@ import org.bytedeco.javacpp.Pointer;
  * Owns one native object, and makes it safe to close it at any time from any thread.
  *
  * <p>Locks of several handles are taken in one order everywhere, so that no two threads wait for each other: adapters by age (see
- * {@link #sharedAll}), then the session or the cache that is used with them. A model is shared and never locked exclusively.
+ * {@code AdapterArray}), then the session or the cache that is used with them. A model is shared and never locked exclusively.
  *
  * <p>The native object is counted: by its owner until {@link #close}, by each call while it runs, and by the objects made from
  * it (an adapter counts its model). It is freed when nobody counts it any more. So a model may be closed before its adapters,
