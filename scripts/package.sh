@@ -162,9 +162,19 @@ library_needs() {
         grep -oE 'GLIBC_2\.[0-9]+' | sed 's/GLIBC_//' | sort -uV | tail -n1
 }
 
+# As the test "glibc" for the native library alone; here with the Java runtime too.
+check_needs() {
+    local limit needs
+    limit=$(sed -n 's/.*set(LORICA_GLIBC_LIMIT \([0-9.]*\) .*/\1/p' "$checkout/native/CMakeLists.txt")
+    needs=$(library_needs)
+    echo "glibc $needs is needed, $limit may be"
+    [ "$(printf '%s\n' "$needs" "$limit" | sort -V | tail -n1)" = "$limit" ]
+}
+
 mkdir -p "$out"
 step package-files "The program with a Java runtime" lay_out
 rm -rf "$out/needs"
+step package-needs "What they need of the C library" check_needs
 step package-tar "$name.tar.gz" pack_tar
 step package-deb "lorica_${version/-/\~}_$debian.deb" pack_deb
 printf 'In %s:\n' "$out"

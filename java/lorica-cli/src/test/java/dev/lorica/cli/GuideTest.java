@@ -7,9 +7,11 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.Set;
 import java.util.regex.MatchResult;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -19,7 +21,9 @@ class GuideTest {
     private static final Path GUIDE = Path.of(Program.repository("java/guide"));
     private static final Pattern BLOCK = Pattern.compile("(?s)```sh\n(.*?)```");
     private static final Pattern WORD = Pattern.compile("\"([^\"]*)\"|(\\S+)");
-    private static final Pattern LINK = Pattern.compile("\\]\\(([^)#\\s]+)(#[^)\\s]*)?\\)");
+    private static final Pattern LINK = Pattern.compile("\\]\\(([^)#\\s]+)?(#[^)\\s]*)?\\)");
+    private static final Pattern HEADING = Pattern.compile("(?m)^#+ (.*)$");
+    private static final Pattern FENCED = Pattern.compile("(?ms)^```.*?^```");
 
     /** What has a file behind it. */
     private static final Set<String> FILES =
@@ -67,13 +71,32 @@ class GuideTest {
         for (Path document : documents) {
             for (MatchResult link :
                     LINK.matcher(Files.readString(document)).results().toList()) {
-                String target = link.group(1);
-                if (!target.matches("[a-z]+:.*") && !Files.exists(document.resolveSibling(target))) {
-                    broken.add(repository.relativize(document) + " -> " + target);
+                String target = link.group(1) == null ? "" : link.group(1);
+                if (target.matches("[a-z]+:.*")) {
+                    continue;
+                }
+                Path file = target.isEmpty() ? document : document.resolveSibling(target);
+                String anchor = link.group(2);
+                if (!Files.exists(file) || anchor != null && !anchors(file).contains(anchor)) {
+                    broken.add(repository.relativize(document) + " -> " + target + (anchor == null ? "" : anchor));
                 }
             }
         }
         assertThat(broken).isEmpty();
+        assertThat(anchors(repository.resolve("README.md"))).contains("#from-java", "#the-command-line");
+    }
+
+    /** Of a page's headings, as GitHub makes them. */
+    private static Set<String> anchors(Path page) throws IOException {
+        return HEADING.matcher(FENCED.matcher(Files.readString(page)).replaceAll(""))
+                .results()
+                .map(heading -> "#"
+                        + heading.group(1)
+                                .strip()
+                                .toLowerCase(Locale.ROOT)
+                                .replaceAll("[^\\p{L}\\p{N} _-]", "")
+                                .replace(' ', '-'))
+                .collect(Collectors.toSet());
     }
 
     private void files() throws IOException {
