@@ -55,6 +55,8 @@ import dev.lorica.hub.HubListener;
 import dev.lorica.hub.HubName;
 import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
+import dev.lorica.train.GradientTree;
+import dev.lorica.train.GradientWorker;
 import dev.lorica.train.GrpoConfig;
 import dev.lorica.train.LearningRate;
 import dev.lorica.train.Objective;
@@ -172,7 +174,8 @@ class ArgumentsTest {
             "Trainer.checkpoints.folder",
             "Trainer.resume.checkpoint",
             "Trainer.plan.evalData",
-            "Trainer.train.evalData");
+            "Trainer.train.evalData",
+            "Trainer.workers.workers");
 
     /** Records that the library makes, to be read. */
     private static final Set<String> RESULTS = Set.of(
@@ -331,6 +334,15 @@ class ArgumentsTest {
         good(PromptTemplate.class, () -> PromptTemplate.INSTRUCTION);
         good(Batch.class, () -> Batch.of(new int[] {1, 2}, new int[] {2, Batch.IGNORE}, 2));
         good(BatchShape.class, () -> new BatchShape(2, 1, 2));
+        good(GradientTree.Node.class, () -> new GradientTree.Node(0, 1));
+        good(
+                GradientWorker.class,
+                () -> open(new GradientWorker(
+                        open(Adapter.create(
+                                model, LoraConfig.builder().rank(2).build())),
+                        TrainingConfig.defaults(),
+                        Objective.sft(),
+                        new BatchShape(2, 1, 2))));
         good(Example.class, () -> new Example(new int[] {1, 2}, new boolean[] {false, true}));
         good(Loss.class, () -> new Loss(1, 1));
         good(AtomicFile.Writer.class, () -> (AtomicFile.Writer) out -> {});

@@ -1,5 +1,6 @@
 package dev.lorica.train;
 
+import dev.lorica.internal.Arguments;
 import java.io.Serializable;
 
 /**
@@ -14,10 +15,15 @@ import java.io.Serializable;
  */
 public record GradientSums(double lossSum, double units, long trained, long tokens, Metrics metrics)
         implements Serializable {
+    public GradientSums {
+        Arguments.given(metrics, "metrics");
+    }
+
     static final GradientSums NONE = new GradientSums(0, 0, 0, 0, Metrics.NONE);
 
     /** Of these micro-batches and of {@code other}, which stand behind them. */
     public GradientSums plus(GradientSums other) {
+        Arguments.given(other, "other");
         return new GradientSums(
                 lossSum + other.lossSum,
                 units + other.units,

@@ -93,6 +93,7 @@ public final class GradientTree {
      * @param plus  left and right in this order; may change what it is given
      */
     public static <T> T sum(Node node, Function<Node, T> known, BinaryOperator<T> plus) {
+        Arguments.given(plus, "plus");
         T sum = Arguments.given(known, "known").apply(Arguments.given(node, "node"));
         if (sum != null) {
             return sum;

@@ -1,5 +1,6 @@
 package dev.lorica.train;
 
+import dev.lorica.internal.Arguments;
 import java.io.Serializable;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -10,6 +11,10 @@ import java.util.Map;
  * @param sums by name: the sum of the values, and how many there are
  */
 public record Metrics(Map<String, double[]> sums) implements Serializable {
+    public Metrics {
+        Arguments.given(sums, "sums");
+    }
+
     static final Metrics NONE = new Metrics(Map.of());
 
     Metrics plus(String name, double sum, double count) {
