@@ -338,8 +338,7 @@ class ArgumentsTest {
         good(
                 GradientWorker.class,
                 () -> open(new GradientWorker(
-                        open(Adapter.create(
-                                model, LoraConfig.builder().rank(2).build())),
+                        open(Adapter.create(model, LoraConfig.builder().rank(2).build())),
                         TrainingConfig.defaults(),
                         Objective.sft(),
                         new BatchShape(2, 1, 2))));
