@@ -225,7 +225,8 @@ void Vocabulary::load_rules(const GgufFile & file) {
             if (pre.empty()) {
                 pre = "default";
                 log(LORICA_LOG_WARN, file.path(), " does not say how its texts are split (", key_of("pre"),
-                    "): it is done by the rules of \"default\", which may not be this model's; convert the model again");
+                    "): it is done by the rules of \"default\", which may not be this model's; convert the model "
+                    "again");
             }
             const PreTokenizer pre_tokenizer = PreTokenizer::named(file, pre);
             ignore_merges = pre_tokenizer.ignores_merges();

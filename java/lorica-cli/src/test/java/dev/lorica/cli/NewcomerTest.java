@@ -102,7 +102,8 @@ class NewcomerTest {
         assertThat(bytes).containsOnlyOnce(key);
         Path silent = Files.writeString(
                 folder.resolve("silent.gguf"), bytes.replace(key, "tokenizer.ggml.prx"), StandardCharsets.ISO_8859_1);
-        Path texts = Files.writeString(folder.resolve("texts.txt"), "It is a truth universally acknowledged. ".repeat(200));
+        Path texts =
+                Files.writeString(folder.resolve("texts.txt"), "It is a truth universally acknowledged. ".repeat(200));
         String warning = "warning: " + silent + " does not say how its texts are split (" + key + ")";
         assertThat(Program.run("generate", "-m", silent.toString(), "-p", "It is", "-n", "1")
                         .succeeds()

@@ -80,7 +80,7 @@ public final class StepTrainer implements AutoCloseable {
     /** Adds the gradients of what the objective makes of a micro-batch. */
     public Sums forwardBackward(Batch batch) {
         Arguments.given(batch, "batch");
-        return add(session.gradients(batch));
+        return add(session.gradients(batch, -1));
     }
 
     /**
