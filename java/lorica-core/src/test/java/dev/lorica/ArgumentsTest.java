@@ -49,6 +49,8 @@ import dev.lorica.generate.GenerationService;
 import dev.lorica.generate.Generator;
 import dev.lorica.generate.Sampler;
 import dev.lorica.generate.StreamedText;
+import dev.lorica.grammar.JsonSchema;
+import dev.lorica.grammar.TokenMask;
 import dev.lorica.hub.Hub;
 import dev.lorica.hub.HubConfig;
 import dev.lorica.hub.HubListener;
@@ -64,6 +66,7 @@ import dev.lorica.train.ObjectiveResult;
 import dev.lorica.train.RewardFunction;
 import dev.lorica.train.ScoredBatch;
 import dev.lorica.train.ScoredSequence;
+import dev.lorica.train.StepTrainer;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainerListener;
 import dev.lorica.train.TrainingConfig;
@@ -110,6 +113,7 @@ class ArgumentsTest {
             "AdapterMetadata.ia3",
             "AdapterMetadata.full",
             "AdapterMetadata.promptTuning",
+            "AdapterMetadata.bottleneck",
             "AdapterMetadata.encodedPrompt",
             "AdapterMetadata.prefixTuning",
             "AdapterMetadata.template",
@@ -121,6 +125,7 @@ class ArgumentsTest {
             "AdapterMetadata.trained.training",
             "AdapterMetadata.trained.result",
             "Batch.notes",
+            "BottleneckConfig.nonLinearity",
             "Batch.with.notes",
             "ChatTemplate.system",
             "ChatTemplate.withSystem.system",
@@ -162,6 +167,7 @@ class ArgumentsTest {
             "HubConfig.token",
             "HubName.file",
             "ModelFiles.merge.type",
+            "Request.mask",
             "Notes.values",
             "Notes.reference",
             "Notes.prompt",
@@ -197,7 +203,9 @@ class ArgumentsTest {
             "Piece",
             "Resumption",
             "Split",
+            "Step",
             "Stretch",
+            "Sums",
             "Tensor",
             "TextEvaluation",
             "TokenLogProbs",
@@ -282,6 +290,14 @@ class ArgumentsTest {
         over.cancel();
         over.result();
         good(StreamedText.class, () -> over);
+        TokenMask.Vocabulary vocabulary = new TokenMask.Vocabulary(
+                model.tokenizer(), model.tokenizer().info().vocabSize());
+        good(TokenMask.Vocabulary.class, () -> vocabulary);
+        good(TokenMask.class, () -> JsonSchema.anyObject(vocabulary));
+        good(TokenMask.Text.class, () -> JsonSchema.anyObject(vocabulary).text());
+        good(
+                StepTrainer.class,
+                () -> open(new StepTrainer(adapter, config, Objective.sft(), new BatchShape(1, 64, 64))));
         good(TokenScorer.class, () -> new TokenScorer(model, List.of()));
         good(Iterator.class, Collections::emptyIterator);
         good(Trainer.class, () -> new Trainer(model, adapter, config));

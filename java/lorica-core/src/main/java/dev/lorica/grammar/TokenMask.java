@@ -3,6 +3,7 @@ package dev.lorica.grammar;
 import dev.lorica.Tokenizer;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.grammar.Grammar.Node;
+import dev.lorica.internal.Arguments;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.BitSet;
@@ -22,6 +23,8 @@ import java.util.stream.IntStream;
 public final class TokenMask {
     /** So deep in rules, a text goes the shortest way out. */
     private static final int DEEPEST = 200;
+    /** As many as a file may have. */
+    private static final int MOST_TOKENS = 1 << 26;
     /** States that are remembered. */
     private static final int MOST_STATES = 4096;
 
@@ -41,6 +44,8 @@ public final class TokenMask {
 
         /** @param size tokens of the model */
         public Vocabulary(Tokenizer tokenizer, int size) {
+            Arguments.given(tokenizer, "tokenizer");
+            Arguments.check(size > 0 && size <= MOST_TOKENS, "size", size, "a number of tokens");
             this.size = size;
             byte[][] all = new byte[size][];
             int known = Math.min(size, tokenizer.info().vocabSize());
@@ -156,12 +161,16 @@ public final class TokenMask {
     public final class Text {
         private State state = begin;
 
+        private Text() {}
+
         /**
          * Makes the logits of all tokens that may not come −∞.
          *
          * @param left tokens that may come, this one included
          */
         public void mask(float[] logits, int left) {
+            Arguments.given(logits, "logits");
+            Arguments.check(left > 0, "left", left, "more than 0");
             BitSet allowed = allowed(state, left);
             for (int id = allowed.nextClearBit(0); id < logits.length; id = allowed.nextClearBit(id + 1)) {
                 logits[id] = Float.NEGATIVE_INFINITY;
@@ -170,6 +179,7 @@ public final class TokenMask {
 
         /** Goes on by the bytes of a token that was allowed. */
         public void accept(byte[] bytes) {
+            Arguments.given(bytes, "bytes");
             synchronized (TokenMask.this) {
                 for (byte one : bytes) {
                     state = step(state, one & 0xff);

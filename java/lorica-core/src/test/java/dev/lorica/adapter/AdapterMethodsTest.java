@@ -1,5 +1,8 @@
 package dev.lorica.adapter;
 
+import static dev.lorica.adapter.GoldenAdapters.assertSame;
+import static dev.lorica.adapter.GoldenAdapters.model;
+import static dev.lorica.adapter.GoldenAdapters.move;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
@@ -20,32 +23,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 /** IA3 and BitFit: made, written and read in both formats, on models of several families. */
 class AdapterMethodsTest {
-    private static final Path GOLDENS = Path.of("../../native/tests/data/model_goldens");
-
     @TempDir
     Path folder;
-
-    private static Model model(String family) {
-        return Model.load(GOLDENS.resolve(family).resolve("model.gguf"));
-    }
-
-    /** As after training. */
-    private static void move(Adapter adapter) {
-        for (int i = 0; i < adapter.tensors().size(); i++) {
-            float[] values = adapter.values(i);
-            for (int j = 0; j < values.length; j++) {
-                values[j] += (j % 7 - 3) / 16f + i / 64f;
-            }
-            adapter.setValues(i, values);
-        }
-    }
-
-    private static void assertSame(Adapter actual, Adapter expected) {
-        assertThat(actual.tensors()).isEqualTo(expected.tensors());
-        for (int i = 0; i < expected.tensors().size(); i++) {
-            assertThat(actual.values(i)).isEqualTo(expected.values(i));
-        }
-    }
 
     @Test
     void theModulesOfIa3AreThoseOfPeft() {

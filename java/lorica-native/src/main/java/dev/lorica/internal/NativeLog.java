@@ -10,7 +10,10 @@ import org.slf4j.event.Level;
 
 /** Hands the lines that the native library logs to SLF4J's logger {@code dev.lorica.engine}. */
 final class NativeLog extends lorica_log_callback {
-    private static final Logger LOG = LoggerFactory.getLogger("dev.lorica.engine");
+    /** Apart: without a provider SLF4J says so when it is first used, which is not before there is something to say. */
+    private static final class Log {
+        static final Logger LOG = LoggerFactory.getLogger("dev.lorica.engine");
+    }
 
     /** Held here for as long as the library may call it. */
     private static final NativeLog INSTANCE = new NativeLog();
@@ -24,7 +27,7 @@ final class NativeLog extends lorica_log_callback {
     @Override
     public void call(int level, BytePointer message, Pointer userData) {
         try {
-            LOG.atLevel(level(level)).log(Text.of(message));
+            Log.LOG.atLevel(level(level)).log(Text.of(message));
         } catch (Throwable e) {
             return; // a logger that fails must not end what logs
         }
