@@ -297,7 +297,11 @@ class ArgumentsTest {
         good(TokenMask.Text.class, () -> JsonSchema.anyObject(vocabulary).text());
         good(
                 StepTrainer.class,
-                () -> open(new StepTrainer(adapter, config, Objective.sft(), new BatchShape(1, 64, 64))));
+                () -> open(new StepTrainer(
+                        open(Adapter.create(model, LoraConfig.builder().rank(2).build())),
+                        config,
+                        Objective.sft(),
+                        new BatchShape(64, 1, 64))));
         good(TokenScorer.class, () -> new TokenScorer(model, List.of()));
         good(Iterator.class, Collections::emptyIterator);
         good(Trainer.class, () -> new Trainer(model, adapter, config));

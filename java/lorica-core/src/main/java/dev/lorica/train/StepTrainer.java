@@ -93,6 +93,8 @@ public final class StepTrainer implements AutoCloseable {
      */
     public Sums forwardBackward(Batch batch, float[] weights, double units, float[] logProbs) {
         Arguments.given(batch, "batch");
+        Arguments.given(weights, "weights");
+        Arguments.given(logProbs, "logProbs");
         requireOneEach(batch, weights, "weights");
         requireOneEach(batch, logProbs, "logProbs");
         Arguments.check(units > 0 && Double.isFinite(units), "units", units, "more than 0");
@@ -103,9 +105,11 @@ public final class StepTrainer implements AutoCloseable {
     }
 
     private static void requireOneEach(Batch batch, float[] values, String name) {
-        int n = Arguments.given(values, name).length;
         Arguments.check(
-                n == batch.tokenCount(), name, n + " numbers", "one for each of " + batch.tokenCount() + " tokens");
+                values.length == batch.tokenCount(),
+                name,
+                values.length + " numbers",
+                "one for each of " + batch.tokenCount() + " tokens");
     }
 
     /**

@@ -20,6 +20,13 @@ final class NativeLog extends lorica_log_callback {
 
     private NativeLog() {}
 
+    /** There for as long as the process: nothing frees it, and JavaCPP's limit for what is freed has nothing to count. */
+    @Override
+    @SuppressWarnings("unchecked")
+    protected <P extends Pointer> P deallocator(Deallocator deallocator) {
+        return (P) this;
+    }
+
     static void start() {
         Lorica.lorica_log_set(INSTANCE, null);
     }
