@@ -61,7 +61,10 @@ class ChatTest {
             terminal.until("> ");
             terminal.enter("Who iz" + BACKSPACE + "s it, the man" + LEFT.repeat(3) + "old " + CTRL_A + "So: ");
             terminal.until("tok/s");
-            terminal.type("this is given up" + CTRL_C);
+            terminal.until("> ");
+            terminal.type("this is given up");
+            terminal.until("this is given up");
+            terminal.type(CTRL_C);
             terminal.until("> ");
             terminal.enter(UP);
             terminal.until("tok/s");
@@ -101,6 +104,7 @@ class ChatTest {
             terminal.until("> ");
             terminal.enter("Tell me a long story.");
             terminal.until("Tell me a long story.");
+            terminal.until("\n"); // of the line; what comes then is the answer
             terminal.until(" ");
             terminal.type(CTRL_C);
             terminal.until("ended by Ctrl-C");
