@@ -220,6 +220,10 @@ public final class LoricaCli implements Callable<Integer> {
                 .setExecutionStrategy(parsed -> {
                     terminal.useJson(has(parsed, "--json"));
                     WrongUsage.refuseTwice(parsed);
+                    Integer shown = CommandLine.executeHelpRequest(parsed);
+                    if (shown != null) {
+                        return shown; // help and version, which have nothing to log
+                    }
                     LogLines.to(terminal);
                     return new CommandLine.RunLast().execute(parsed);
                 })

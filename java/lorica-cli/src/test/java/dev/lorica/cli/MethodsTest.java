@@ -191,25 +191,11 @@ class MethodsTest {
                 .isEqualTo(5);
         double tuned = tunedLoss(output);
         assertThat(tuned).isLessThan(evaluate(output).get("base").get("loss").asDouble());
-        assertThat(tunedLoss(peft)).isEqualTo(tuned);
-        String[] ask = {"--prompt=What is 3?", "--temperature=0", "--max-new-tokens=8"};
-        assertThat(generate(ask, "--model=" + Program.model(), "--adapter=" + peft))
-                .isEqualTo(generate(ask, "--model=" + Program.model(), "--adapter=" + output));
-        Program.run(
-                        "merge",
-                        "--model=" + Program.model(),
-                        "--adapter=" + output,
-                        "--output=" + folder.resolve("merged.gguf"))
-                .failsWith(ExitCode.FAILED, "cannot be folded into a model");
-        Program.run(
-                        "export",
-                        "--model=" + Program.model(),
-                        "--adapter=" + output,
-                        "--format=gguf",
-                        "--output=" + folder.resolve("exported"))
-                .failsWith(
-                        ExitCode.FAILED,
-                        "cannot be a LoRA file for llama.cpp, which has no trained prompts; nor can it be folded");
+        isTheSame(peft, output, tuned);
+        isRefused(
+                output,
+                "cannot be folded into a model",
+                "cannot be a LoRA file for llama.cpp, which has no trained prompts; nor can it be folded");
         Program.run("plan", "--model=" + Program.model(), "--method=" + method, "--json")
                 .succeeds();
     }
@@ -254,23 +240,11 @@ class MethodsTest {
                 .isEqualTo(nonLinearity);
         double tuned = tunedLoss(output);
         assertThat(tuned).isLessThan(evaluate(output).get("base").get("loss").asDouble());
-        assertThat(tunedLoss(hub)).isEqualTo(tuned);
-        String[] ask = {"--prompt=What is 3?", "--temperature=0", "--max-new-tokens=8"};
-        assertThat(generate(ask, "--model=" + Program.model(), "--adapter=" + hub))
-                .isEqualTo(generate(ask, "--model=" + Program.model(), "--adapter=" + output));
-        Program.run(
-                        "merge",
-                        "--model=" + Program.model(),
-                        "--adapter=" + output,
-                        "--output=" + folder.resolve("m.gguf"))
-                .failsWith(ExitCode.FAILED, "a bottleneck cannot be folded into a model");
-        Program.run(
-                        "export",
-                        "--model=" + Program.model(),
-                        "--adapter=" + output,
-                        "--format=gguf",
-                        "--output=" + folder.resolve("exported"))
-                .failsWith(ExitCode.FAILED, "which has no bottlenecks; nor can it be folded into a model");
+        isTheSame(hub, output, tuned);
+        isRefused(
+                output,
+                "a bottleneck cannot be folded into a model",
+                "which has no bottlenecks; nor can it be folded into a model");
         JsonNode plan = Program.run(
                         Program.with(new String[] {"plan", "--model=" + Program.model(), "--json"}, options))
                 .succeeds()
@@ -435,5 +409,23 @@ class MethodsTest {
                 .failsWith(ExitCode.FAILED, "'down_proj' is none of the target modules");
         Program.run(train(output, "--method=ia3", "--loraplus-lr-ratio=4"))
                 .failsWith(ExitCode.FAILED, "LoRA+ is a learning rate for B, which only a LoRA has");
+    }
+
+    /** Another file of an adapter has its loss, and says what it says. */
+    private void isTheSame(Path other, Path output, double loss) {
+        assertThat(tunedLoss(other)).isEqualTo(loss);
+        String[] ask = {"--prompt=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        assertThat(generate(ask, "--model=" + Program.model(), "--adapter=" + other))
+                .isEqualTo(generate(ask, "--model=" + Program.model(), "--adapter=" + output));
+    }
+
+    /** Neither a merged model nor llama.cpp can have the adapter. */
+    private void isRefused(Path output, String merging, String exporting) {
+        String[] both = {"--model=" + Program.model(), "--adapter=" + output};
+        Program.run(Program.with(new String[] {"merge", "--output=" + folder.resolve("merged.gguf")}, both))
+                .failsWith(ExitCode.FAILED, merging);
+        Program.run(Program.with(
+                        new String[] {"export", "--format=gguf", "--output=" + folder.resolve("exported")}, both))
+                .failsWith(ExitCode.FAILED, exporting);
     }
 }
