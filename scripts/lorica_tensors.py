@@ -28,6 +28,7 @@ class Tensor:
 
     def __init__(self, told):
         self.is_linear, self.layer = told.kind == 1, told.layer  # LORICA_TENSOR_LINEAR
+        self.is_of_classifier = told.kind == 5  # LORICA_TENSOR_CLASSIFIER
         self.name, self.hf_name = told.name.decode(), told.hf_name.decode()
         self.rows, self.cols, self.conv1d, self.is_optional = told.rows, told.cols, told.conv1d, told.is_optional
         self.row_order = np.array(told.row_order[:told.rows]) if told.row_order else None

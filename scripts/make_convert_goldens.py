@@ -27,6 +27,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
 
+import lorica_tensors
 import make_family_goldens as models
 
 DATA = models.REPOSITORY / "java/lorica-core/src/test/resources/convert"
@@ -125,9 +126,7 @@ def peft_adapter(case, folder):
 
 WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##e", "##s", "a", "t", "##h"] + [f"w{i}" for i in range(85)]
 ENCODER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 40}
-HEADS = {"bert": {"bert.pooler.dense": "cls", "classifier": "cls.output"},
-         "distilbert": {"pre_classifier": "cls", "classifier": "cls.output"},
-         "roberta": {"classifier.dense": "cls", "classifier.out_proj": "cls.output"}}
+ENCODERS = ("bert", "distilbert", "roberta")
 
 
 def encoder_config(name):
@@ -162,26 +161,33 @@ def encoder(name, folder):
     folder.mkdir(parents=True)
     writer = gguf.GGUFWriter(folder / "expected.gguf", "bert")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, 2)
+    positions = 38 if name == "roberta" else 40
+    numbers = {"block_count": 2, "context_length": positions, "embedding_length": 32, "feed_forward_length": 48,
+               "attention.head_count": 2}
+    tokenizer = "gpt2" if name == "roberta" else "bert"
+    # gguf knows the encoder's tensors; of its classifiers those of other models.
+    heads = {tensor.hf_name: tensor.name for tensor in lorica_tensors.of_metadata(
+        {"general.architecture": "bert", "tokenizer.ggml.model": tokenizer, "bert.vocab_size": config.vocab_size}
+        | {f"bert.{key}": value for key, value in numbers.items()},
+        ["token_embd.weight"] + ["token_types.weight"] * (name != "distilbert")).values() if tensor.is_of_classifier}
     rng = np.random.default_rng(len(name))
     with torch.no_grad():
         for full, parameter in model.named_parameters():
             values = (0.3 * rng.standard_normal(parameter.shape)).astype(np.float16)
             parameter.copy_(torch.from_numpy(values.astype(np.float32)))
             base, kind = full.rsplit(".", 1)
-            ours = HEADS[name].get(base) or names.get_name(base.removeprefix(name + "."))
-            assert ours, full
-            if name == "roberta" and ours == "position_embd":
+            ours = heads.get(full) or f"{names.get_name(base.removeprefix(name + '.'))}.{kind}"
+            assert not ours.startswith("None"), full
+            if name == "roberta" and ours == "position_embd.weight":
                 values = values[2:]  # position 0 is row pad_token_id + 1
-            writer.add_tensor(f"{ours}.{kind}", values.astype(np.float32))
-    positions = 38 if name == "roberta" else 40
-    for key, value in {"block_count": 2, "context_length": positions, "embedding_length": 32, "feed_forward_length": 48,
-                       "attention.head_count": 2}.items():
+            writer.add_tensor(ours, values.astype(np.float32))
+    for key, value in numbers.items():
         writer.add_uint32("bert." + key, value)
     writer.add_float32("bert.attention.layer_norm_epsilon", 1e-5 if name == "roberta" else 1e-12)
     writer.add_bool("bert.attention.causal", False)
     writer.add_array("bert.classifier.output_labels", ["bad", "good", "neither"])
     writer.add_uint32("tokenizer.ggml.token_type_count", 1 if name == "distilbert" else 2)
-    writer.add_tokenizer_model("gpt2" if name == "roberta" else "bert")
+    writer.add_tokenizer_model(tokenizer)
     if name == "roberta":
         writer.add_tokenizer_pre("roberta-bpe")
         writer.add_bos_token_id(0)
@@ -231,7 +237,7 @@ def main():
         return
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for name in HEADS if not arguments.peft and not arguments.greedy else ():
+    for name in ENCODERS if not arguments.peft and not arguments.greedy else ():
         if not arguments.names or name in arguments.names:
             encoder(name, arguments.output / name)
     for case in models.CASES:

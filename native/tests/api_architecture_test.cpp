@@ -75,7 +75,7 @@ TEST(ApiArchitecture, NamesTheTensorsOfAFileWithTheirShapes) {
             tensors.erase(view.name);
         }
         for (const auto & [name, tensor] : tensors) EXPECT_TRUE(tensor.is_optional) << name << " is not in the file";
-        EXPECT_EQ(tensors.size(), tied ? 1u : 0u);
+        EXPECT_EQ(tensors.size(), tied ? 2u : 1u);  // a classifier's outputs, and a head that the embedding is
     }
 }
 
@@ -100,6 +100,73 @@ TEST(ApiArchitecture, SaysWhatHuggingFaceCallsThemAndHowTheirRowsDiffer) {
     lorica_architecture_tensor tensor{sizeof tensor};
     EXPECT_EQ(lorica_architecture_get_tensor(table.get(), -1, &tensor), LORICA_ERROR_INVALID_ARGUMENT);
     EXPECT_EQ(lorica_architecture_get_tensor(table.get(), 1 << 20, &tensor), LORICA_ERROR_INVALID_ARGUMENT);
+}
+
+// A Llama's, and each of the three that GGUF has as one: what tells them apart is the tokenizer and the types of
+// tokens.
+TEST(ApiArchitecture, SaysWhatHuggingFaceCallsTheTensorsOfAClassifier) {
+    struct Case {
+        const char * architecture;
+        const char * tokenizer;
+        std::vector<std::string> present;
+        std::map<std::string, std::string> names;
+    };
+    const Case cases[] = {{"llama", "gpt2", {}, {{"cls.output.weight", "score.weight"}}},
+                          {"bert",
+                           "bert",
+                           {"token_types.weight"},
+                           {{"cls.weight", "bert.pooler.dense.weight"},
+                            {"cls.bias", "bert.pooler.dense.bias"},
+                            {"cls.output.weight", "classifier.weight"},
+                            {"cls.output.bias", "classifier.bias"}}},
+                          {"bert",
+                           "gpt2",
+                           {"token_types.weight"},
+                           {{"cls.weight", "classifier.dense.weight"},
+                            {"cls.bias", "classifier.dense.bias"},
+                            {"cls.output.weight", "classifier.out_proj.weight"},
+                            {"cls.output.bias", "classifier.out_proj.bias"}}},
+                          {"bert",
+                           "bert",
+                           {},
+                           {{"cls.weight", "pre_classifier.weight"},
+                            {"cls.bias", "pre_classifier.bias"},
+                            {"cls.output.weight", "classifier.weight"},
+                            {"cls.output.bias", "classifier.bias"}}}};
+    for (const Case & c : cases) {
+        lorica_gguf_writer * created = nullptr;
+        ASSERT_EQ(lorica_gguf_writer_create(&created), LORICA_OK);
+        const Writer writer(created);
+        ASSERT_EQ(lorica_gguf_writer_set_string(created, "general.architecture", c.architecture), LORICA_OK);
+        ASSERT_EQ(lorica_gguf_writer_set_string(created, "tokenizer.ggml.model", c.tokenizer), LORICA_OK);
+        const std::string own = std::string(c.architecture) + ".";
+        const std::pair<const char *, uint32_t> numbers[] = {{"block_count", 2},          {"embedding_length", 64},
+                                                             {"attention.head_count", 4}, {"feed_forward_length", 96},
+                                                             {"context_length", 512},     {"vocab_size", 300}};
+        for (const auto & [key, value] : numbers)
+            ASSERT_EQ(lorica_gguf_writer_set_u32(created, (own + key).c_str(), value), LORICA_OK);
+        std::string bytes = "token_embd.weight";
+        std::vector<int64_t> offsets{0, static_cast<int64_t>(bytes.size())};
+        for (const std::string & name : c.present) {
+            bytes += name;
+            offsets.push_back(static_cast<int64_t>(bytes.size()));
+        }
+        ASSERT_EQ(lorica_gguf_writer_set_strings(created, "lorica.tensors", bytes.data(), offsets.data(),
+                                                 static_cast<int64_t>(offsets.size()) - 1),
+                  LORICA_OK);
+        lorica_architecture * told = nullptr;
+        ASSERT_EQ(lorica_architecture_of_metadata(created, &told), LORICA_OK) << lorica_last_error();
+        const Table table(told);
+        std::map<std::string, std::string> names;
+        for (const auto & [name, tensor] : by_name(told)) {
+            if (tensor.kind != LORICA_TENSOR_CLASSIFIER) continue;
+            names[name] = tensor.hf_name;
+            EXPECT_TRUE(tensor.is_optional) << name;
+            EXPECT_EQ(tensor.rows, name.starts_with("cls.output.") ? 0 : 64) << name;
+            EXPECT_EQ(tensor.cols, name.ends_with(".bias") ? 1 : 64) << name;
+        }
+        EXPECT_EQ(names, c.names);
+    }
 }
 
 // What a converter asks before there is a file.

@@ -598,7 +598,9 @@ typedef enum lorica_tensor_kind {
     LORICA_TENSOR_LINEAR = 1, /* what adapters may sit on */
     LORICA_TENSOR_NORM = 2,
     LORICA_TENSOR_BIAS = 3,
-    LORICA_TENSOR_HEAD = 4
+    LORICA_TENSOR_HEAD = 4,
+    LORICA_TENSOR_CLASSIFIER = 5 /* what makes classes of a hidden state: behind the others, and only in files of
+                                    classifiers */
 } lorica_tensor_kind;
 
 typedef struct lorica_architecture_tensor {
@@ -607,13 +609,14 @@ typedef struct lorica_architecture_tensor {
     int32_t layer;             /* -1: of none */
     const char * name;         /* in GGUF files: "blk.0.attn_q.weight"; owned by the handle */
     const char * hf_name;      /* in Hugging Face's: "model.layers.0.self_attn.q_proj.weight"; owned by the handle */
-    int64_t rows, cols;        /* W[rows, cols]: out and in; cols 1 for a vector of `rows` elements */
+    int64_t rows, cols;        /* W[rows, cols]: out and in; cols 1 for a vector of `rows` elements. rows 0: as many as
+                                  the classifier has outputs */
     const int64_t * row_order; /* [rows] row i is row row_order[i] in Hugging Face's file, of a LoRA's B, a DoRA's
                                   magnitudes and a bias too; owned by the handle. NULL: row i. The halves of each head
                                   of q and k that rotate are interleaved, and where q, k and v are one layer, all of q
                                   stand before k and v. */
     bool conv1d;               /* Hugging Face stores it transposed, [in, out] */
-    bool is_optional;          /* may be missing: the embedding stands in for the head */
+    bool is_optional;          /* may be missing: the embedding stands in for the head, or it is no classifier */
 } lorica_architecture_tensor;
 
 /* Of a loaded model, or of the metadata that a writer holds, before it has any tensors: general.architecture, the

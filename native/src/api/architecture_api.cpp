@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include "api/api.h"
 #include "api/handles.h"
 #include "gguf/gguf_writer.h"
@@ -9,6 +12,7 @@ using lorica::api::require;
 struct lorica_architecture {
     explicit lorica_architecture(const lorica::Architecture & architecture)
         : tensors(lorica::tensors_of(architecture)) {
+        std::ranges::move(lorica::classifier_tensors_of(architecture), std::back_inserter(tensors));
         for (const lorica::TensorSpec & tensor : tensors) {
             row_orders.push_back(lorica::rows_in_huggingface(tensor.order));
         }
@@ -26,6 +30,7 @@ lorica_tensor_kind kind_of(lorica::TensorSpec::Kind kind) {
         case lorica::TensorSpec::linear: return LORICA_TENSOR_LINEAR;
         case lorica::TensorSpec::norm: return LORICA_TENSOR_NORM;
         case lorica::TensorSpec::bias: return LORICA_TENSOR_BIAS;
+        case lorica::TensorSpec::classifier: return LORICA_TENSOR_CLASSIFIER;
         case lorica::TensorSpec::head: break;
     }
     return LORICA_TENSOR_HEAD;

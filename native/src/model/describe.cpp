@@ -318,6 +318,21 @@ std::vector<TensorSpec> tensors_of(const Architecture & architecture) {
     return all;
 }
 
+std::vector<TensorSpec> classifier_tensors_of(const Architecture & architecture) {
+    std::vector<TensorSpec> all;
+    const ClassifierSpec & spec = architecture.classifier;
+    const int64_t n = architecture.shape.n_embd;
+    const auto add = [&](const Names & names, int64_t rows, bool bias) {
+        all.push_back(
+            {TensorSpec::classifier, -1, names.gguf + ".weight", names.hf + ".weight", rows, n, {}, false, true});
+        if (!bias) return;
+        all.push_back({TensorSpec::classifier, -1, names.gguf + ".bias", names.hf + ".bias", rows, 1, {}, false, true});
+    };
+    if (spec.has_dense()) add(spec.dense, n, true);
+    add(spec.out, 0, spec.bias);
+    return all;
+}
+
 std::vector<int64_t> rows_in_huggingface(const Rows & rows) {
     std::vector<int64_t> all;
     const int64_t head_dim = rows.head_dim;

@@ -225,18 +225,21 @@ struct Architecture {
 
 // One tensor of a model, for whoever reads or writes files.
 struct TensorSpec {
-    enum Kind : uint8_t { embedding, linear, norm, bias, head } kind;
+    enum Kind : uint8_t { embedding, linear, norm, bias, head, classifier } kind;
     int32_t layer;  // -1: none
     std::string gguf, hf;
     int64_t rows, cols;  // W[rows, cols]; cols 1: a vector, whose length is rows
     Rows order;
     bool conv1d = false;
-    bool is_optional = false;  // a head that the embedding may stand in for
+    bool is_optional = false;  // a head that the embedding may stand in for; what only a classifier has
     int16_t number = -1;       // of a linear layer or its bias, of a norm or its bias: which of its program
 };
 
 // In the order of the computation.
 std::vector<TensorSpec> tensors_of(const Architecture & architecture);
+// Of the classifier that may stand behind it, in a file of its own or in an adapter's. Its outputs are as many as there
+// are classes, which no description says: rows 0.
+std::vector<TensorSpec> classifier_tensors_of(const Architecture & architecture);
 
 // A target of adapters, as it is called in "target_modules": the last parts of its names. Each only once, in the order
 // of the layers and of their computation, the head behind them.

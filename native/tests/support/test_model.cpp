@@ -237,6 +237,7 @@ std::string write_test_model(const std::string & path, const TestModel & model) 
                 if (model.tied_output && tensor.is_optional) break;
                 writer.add_linear(tensor.gguf, model.output_type.value_or(model.type), tensor.cols, tensor.rows);
                 break;
+            case TensorSpec::classifier: break;  // not of tensors_of
         }
         if (model.rope_freqs && tensor.kind == TensorSpec::embedding && tensor.number == 0) {
             std::vector<float> factors;

@@ -1,47 +1,58 @@
 package dev.lorica.cli;
 
+import static dev.lorica.train.ObjectiveSetting.CLASS_WEIGHTS;
+import static dev.lorica.train.ObjectiveSetting.METRIC_FOR_BEST_MODEL;
+
 import dev.lorica.data.Labels;
 import dev.lorica.train.Objective;
+import dev.lorica.train.ObjectiveSetting;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
-import picocli.CommandLine.Option;
+import picocli.CommandLine.Command;
 
 /** How a classifier is trained. */
+@Command // picocli takes no class without one of its annotations
 @Section("Classifier, with --label-field")
-final class ClassifierOptions {
-    @Option(
-            names = "--class-weights",
-            paramLabel = "WEIGHTS",
-            description =
-                    "balanced makes classes count alike of which there are more and less examples; or a weight for"
-                            + " each class, with commas. Default: every example counts alike.")
-    String classWeights;
+final class ClassifierOptions extends SettingOptions {
+    private static final String OBJECTIVE = "classification";
 
-    @Option(
-            names = "--metric-for-best-model",
-            paramLabel = "METRIC",
-            description =
-                    "What --load-best-model-at-end and early stopping look at: loss, accuracy or f1 (the mean over"
-                            + " all classes). Default: ${DEFAULT-VALUE}")
-    String metricForBestModel = "loss";
+    @Override
+    List<ObjectiveSetting> settings() {
+        return Arrays.stream(ObjectiveSetting.values())
+                .filter(setting -> setting.isOf(OBJECTIVE))
+                .toList();
+    }
 
     void check(boolean classifies) {
-        if (!classifies && classWeights != null) {
-            throw new IllegalArgumentException("--class-weights belongs to a classifier; name its --label-field");
+        for (ObjectiveSetting setting : settings()) {
+            String given = value(setting);
+            boolean isSaid = given != null && !metric(given).equals(setting.initial(OBJECTIVE));
+            if (isSaid && !classifies) {
+                throw new IllegalArgumentException("--" + setting.option()
+                        + (setting == METRIC_FOR_BEST_MODEL ? " " + given : "")
+                        + " belongs to a classifier; name its --label-field");
+            }
         }
-        if (!classifies && !List.of("loss", "eval_loss").contains(metricForBestModel)) {
-            throw new IllegalArgumentException("--metric-for-best-model " + metricForBestModel
-                    + " belongs to a classifier; name its --label-field");
-        }
+    }
+
+    /** transformers calls it {@code eval_loss} too. */
+    private static String metric(String name) {
+        return name.replaceFirst("^eval_", "");
     }
 
     /** @param counts of the examples of each class */
     Objective objective(Labels labels, Map<String, Long> counts) {
-        return Objective.classification(labels, weights(counts), metricForBestModel.replaceFirst("^eval_", ""));
+        String best = value(METRIC_FOR_BEST_MODEL);
+        return Objective.classification(
+                labels,
+                weights(counts),
+                best != null ? metric(best) : (String) METRIC_FOR_BEST_MODEL.initial(OBJECTIVE));
     }
 
     private List<Double> weights(Map<String, Long> counts) {
+        String classWeights = value(CLASS_WEIGHTS);
         if (classWeights == null) {
             return List.of();
         }

@@ -30,6 +30,7 @@ import dev.lorica.train.RewardFunction;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import picocli.CommandLine.Option;
@@ -71,7 +72,9 @@ final class ObjectiveOptions extends SettingOptions {
 
     @Override
     List<ObjectiveSetting> settings() {
-        return List.of(ObjectiveSetting.values());
+        return Arrays.stream(ObjectiveSetting.values())
+                .filter(setting -> NAMES.stream().anyMatch(setting::isOf))
+                .toList();
     }
 
     /** @param judge what {@link #rewardAdapter} is; {@code null}: not given, or not opened yet */

@@ -56,7 +56,9 @@ public final class HuggingFaceModel {
     private HuggingFaceModel(Model model) {
         this.model = model;
         architecture = model.info().architecture();
-        TensorTable.of(Inner.MODEL.of(model)).forEach(tensor -> tensors.put(tensor.name(), tensor));
+        TensorTable.of(Inner.MODEL.of(model)).stream()
+                .filter(tensor -> tensor.kind() != TensorTable.Kind.CLASSIFIER)
+                .forEach(tensor -> tensors.put(tensor.name(), tensor));
         try (GgufFile file = GgufFile.open(model.file())) {
             for (Map.Entry<String, String> entry : file.metadata(0).entrySet()) {
                 metadata.put(entry.getKey(), JSON.readTree(entry.getValue()));

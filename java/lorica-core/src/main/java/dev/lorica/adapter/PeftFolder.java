@@ -43,7 +43,6 @@ final class PeftFolder {
             JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
     private static final int NAMED_KEYS = 3;
     static final String PREFIX = "base_model.model.";
-    private static final Set<String> CLASSIFIERS = Set.of("classifier", "score", "pre_classifier", "bert.pooler.dense");
     static final List<String> TASKS = List.of("CAUSAL_LM", "SEQ_CLS");
     /** Of prompts, which stand beside the model and are not in it. */
     static final String PROMPT_PREFIX = "base_model.";
@@ -110,11 +109,12 @@ final class PeftFolder {
         List<Adapter.Tensor> tensors = adapter.tensors();
         List<LinearLayer> layers = LinearLayer.of(adapter.model());
         PeftWhole whole = new PeftWhole(adapter.model());
+        PeftClassifier classifier = new PeftClassifier(adapter.model(), PREFIX);
         for (int i = 0; i < tensors.size(); i++) {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
             if (tensor.isOfClassifier()) {
-                addClassifier(adapter, tensor, index, PREFIX, layers, weights);
+                classifier.write(adapter, index, weights);
                 continue;
             }
             if (tensor.isWhole()) {
@@ -128,58 +128,12 @@ final class PeftFolder {
                     part == Part.MAGNITUDE ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
                     () -> part == Part.A ? adapter.values(index) : layer.order().toHuggingFace(adapter.values(index)));
         }
-        return config(adapter, tensors, layers, baseModel);
-    }
-
-    static void addClassifier(
-            Adapter adapter,
-            Adapter.Tensor tensor,
-            int index,
-            String prefix,
-            List<LinearLayer> layers,
-            SafetensorsWriter weights) {
-        weights.add(
-                prefix + classifierName(tensor.name(), layers),
-                tensor.isVector() ? List.of(tensor.rows()) : List.of(tensor.rows(), tensor.columns()),
-                () -> adapter.values(index));
-    }
-
-    /** {@code cls.output.weight} by transformers' name in its models for sequence classification: {@code score.weight}. */
-    static String classifierName(String tensor, List<LinearLayer> layers) {
-        String root = layers.get(0).peft();
-        boolean isOutput = tensor.startsWith("cls.output.");
-        String module;
-        if (root.startsWith("bert.")) {
-            module = isOutput ? "classifier" : "bert.pooler.dense";
-        } else if (root.startsWith("distilbert.")) {
-            module = isOutput ? "classifier" : "pre_classifier";
-        } else if (root.startsWith("roberta.")) {
-            module = isOutput ? "classifier.out_proj" : "classifier.dense";
-        } else {
-            module = "score";
-        }
-        return module + tensor.substring(tensor.lastIndexOf('.'));
-    }
-
-    /** Whether PEFT's name of a module means one of a classifier. */
-    static boolean isOfClassifier(String module) {
-        return CLASSIFIERS.contains(module);
-    }
-
-    /** The modules of the classifier, which PEFT keeps whole. */
-    static Set<String> modulesToSave(Adapter adapter, List<LinearLayer> layers) {
-        Set<String> modules = new LinkedHashSet<>();
-        for (Adapter.Tensor tensor : adapter.tensors()) {
-            if (tensor.isOfClassifier()) {
-                String name = classifierName(tensor.name(), layers);
-                modules.add(name.startsWith("classifier.") ? "classifier" : name.substring(0, name.lastIndexOf('.')));
-            }
-        }
-        return modules;
+        return config(adapter, whole, classifier, layers, baseModel);
     }
 
     private static Map<String, Object> config(
-            Adapter adapter, List<Adapter.Tensor> tensors, List<LinearLayer> all, String baseModel) {
+            Adapter adapter, PeftWhole whole, PeftClassifier classifier, List<LinearLayer> all, String baseModel) {
+        List<Adapter.Tensor> tensors = adapter.tensors();
         AdapterInfo info = adapter.info();
         double alpha = info.alpha() != 0 ? info.alpha() : tensors.get(0).alpha();
         Map<String, Object> ranks = new LinkedHashMap<>();
@@ -211,9 +165,8 @@ final class PeftFolder {
         config.put("alpha_pattern", alphas);
         config.put("use_rslora", info.useRslora());
         config.put("use_dora", info.useDora());
-        PeftWhole whole = new PeftWhole(adapter.model());
         Set<String> modules = new LinkedHashSet<>(whole.modules(tensors));
-        modules.addAll(modulesToSave(adapter, all));
+        modules.addAll(classifier.modules(adapter));
         config.put("bias", whole.bias(tensors).toString());
         config.put("fan_in_fan_out", layers.stream().anyMatch(LinearLayer::transposed));
         config.put("init_lora_weights", true);
@@ -292,13 +245,14 @@ final class PeftFolder {
         List<LinearLayer> all = LinearLayer.of(model);
         Set<LinearLayer> targets = targets(config, all, model.info().layers());
         try (SafetensorsFile weights = openWeights(folder)) {
-            Labels labels = labels(weights, PREFIX, all);
+            PeftClassifier classifier = new PeftClassifier(model, PREFIX);
+            Labels labels = classifier.labels(weights);
             PeftWhole whole = new PeftWhole(model);
             List<String> modules = whole.named(config.modulesToSave());
             Set<String> adapted = targets.stream().map(LinearLayer::gguf).collect(Collectors.toSet());
             Set<String> others = whole.keys(modules, config.bias(), adapted);
             if (labels != null) {
-                others.addAll(classifierKeys(weights, PREFIX, all));
+                others.addAll(classifier.keys(weights));
             }
             checkKeys(weights, targets, config.useDora(), others);
             List<String> names = new ArrayList<>();
@@ -330,7 +284,7 @@ final class PeftFolder {
                 for (int i = 0; i < tensors.size(); i++) {
                     Adapter.Tensor tensor = tensors.get(i);
                     if (tensor.isOfClassifier()) {
-                        readClassifier(adapter, i, weights, PREFIX, all);
+                        classifier.read(adapter, i, weights);
                         changesNothing = false;
                         continue;
                     }
@@ -369,38 +323,6 @@ final class PeftFolder {
                 throw e;
             }
         }
-    }
-
-    static Set<String> classifierKeys(SafetensorsFile weights, String prefix, List<LinearLayer> all) {
-        Set<String> keys = new LinkedHashSet<>();
-        for (String name : List.of("cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias")) {
-            String key = prefix + classifierName(name, all);
-            if (weights.tensors().containsKey(key)) {
-                keys.add(key);
-            }
-        }
-        return keys;
-    }
-
-    /** Of its classifier, whose outputs PEFT has no names for; {@code null} where there is none. */
-    static Labels labels(SafetensorsFile weights, String prefix, List<LinearLayer> all) {
-        SafetensorsFile.Tensor out = weights.tensors().get(prefix + classifierName("cls.output.weight", all));
-        return out == null ? null : Labels.of(Math.toIntExact(out.shape().get(0)), "", List.of());
-    }
-
-    static void readClassifier(
-            Adapter adapter, int index, SafetensorsFile weights, String prefix, List<LinearLayer> all) {
-        Adapter.Tensor tensor = adapter.tensors().get(index);
-        String key = prefix + classifierName(tensor.name(), all);
-        SafetensorsFile.Tensor stored = weights.tensors().get(key);
-        if (stored == null || stored.shape().stream().reduce(1L, (a, b) -> a * b) != tensor.rows() * tensor.columns()) {
-            throw new MismatchException(weights.path() + ": \"" + key + "\" "
-                    + (stored == null ? "is missing" : "has the shape " + stored.shape()) + "; this model needs ["
-                    + tensor.rows() + ", " + tensor.columns() + "]");
-        }
-        float[] values = weights.read(stored);
-        checkFinite(weights, stored, values);
-        adapter.setValues(index, values);
     }
 
     private static Set<LinearLayer> targets(PeftConfig config, List<LinearLayer> all, int blocks) {

@@ -34,6 +34,7 @@ final class PeftIa3 {
     /** Adds the vectors, and gives what the configuration is to say. */
     static Map<String, Object> write(Adapter adapter, SafetensorsWriter weights, String baseModel) {
         List<LinearLayer> all = LinearLayer.of(adapter.model());
+        PeftClassifier classifier = new PeftClassifier(adapter.model(), PeftFolder.PREFIX);
         List<Adapter.Tensor> tensors = adapter.tensors();
         Set<LinearLayer> outputs = new LinkedHashSet<>();
         Set<LinearLayer> inputs = new LinkedHashSet<>();
@@ -41,7 +42,7 @@ final class PeftIa3 {
             int index = i;
             Adapter.Tensor tensor = tensors.get(i);
             if (tensor.isOfClassifier()) {
-                PeftFolder.addClassifier(adapter, tensor, index, PeftFolder.PREFIX, all, weights);
+                classifier.write(adapter, index, weights);
                 continue;
             }
             LinearLayer layer = LinearLayer.ofTensor(all, tensor.name());
@@ -65,7 +66,7 @@ final class PeftIa3 {
         config.put(
                 "fan_in_fan_out", all.stream().filter(layer -> !layer.isHead()).allMatch(LinearLayer::transposed));
         config.put("init_ia3_weights", true);
-        Set<String> modules = PeftFolder.modulesToSave(adapter, all);
+        Set<String> modules = classifier.modules(adapter);
         config.put("modules_to_save", modules.isEmpty() ? null : modules);
         return config;
     }
@@ -79,10 +80,11 @@ final class PeftIa3 {
                     file + ": task_type \"" + task + "\" is not supported; CAUSAL_LM and SEQ_CLS are");
         }
         List<LinearLayer> all = LinearLayer.of(model);
-        Labels labels = PeftFolder.labels(weights, PeftFolder.PREFIX, all);
+        PeftClassifier classifier = new PeftClassifier(model, PeftFolder.PREFIX);
+        Labels labels = classifier.labels(weights);
         JsonNode saved = json.path("modules_to_save");
         for (JsonNode name : saved) {
-            if (labels == null || !PeftFolder.isOfClassifier(name.asText())) {
+            if (labels == null || !classifier.isNamed(name.asText())) {
                 throw new UnsupportedException(
                         file + ": modules_to_save has " + name + "; beside IA3 a classifier alone is supported");
             }
@@ -99,7 +101,7 @@ final class PeftIa3 {
         Set<String> keys = new LinkedHashSet<>();
         layers.forEach(layer -> keys.add(key(layer)));
         if (labels != null) {
-            keys.addAll(PeftFolder.classifierKeys(weights, PeftFolder.PREFIX, all));
+            keys.addAll(classifier.keys(weights));
         }
         PeftFolder.checkKeys(weights, keys);
         List<String> targets = layers.stream().map(LinearLayer::gguf).toList();
@@ -113,7 +115,7 @@ final class PeftIa3 {
             for (int i = 0; i < tensors.size(); i++) {
                 Adapter.Tensor tensor = tensors.get(i);
                 if (tensor.isOfClassifier()) {
-                    PeftFolder.readClassifier(adapter, i, weights, PeftFolder.PREFIX, all);
+                    classifier.read(adapter, i, weights);
                     continue;
                 }
                 LinearLayer layer = LinearLayer.ofTensor(layers, tensor.name());

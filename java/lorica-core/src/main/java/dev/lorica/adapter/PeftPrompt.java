@@ -22,7 +22,7 @@ final class PeftPrompt {
     private PeftPrompt() {}
 
     static Map<String, Object> write(Adapter adapter, SafetensorsWriter weights, String baseModel) {
-        List<LinearLayer> layers = LinearLayer.of(adapter.model());
+        PeftClassifier classifier = new PeftClassifier(adapter.model(), PeftFolder.PROMPT_PREFIX);
         List<Adapter.Tensor> tensors = adapter.tensors();
         Adapter.Tensor tensor = tensors.stream()
                 .filter(one -> one.name().equals(KEY))
@@ -32,7 +32,7 @@ final class PeftPrompt {
         weights.add(KEY, List.of(tensor.rows(), tensor.columns()), () -> adapter.values(prompt));
         for (int i = 0; i < tensors.size(); i++) {
             if (tensors.get(i).isOfClassifier()) {
-                PeftFolder.addClassifier(adapter, tensors.get(i), i, PeftFolder.PROMPT_PREFIX, layers, weights);
+                classifier.write(adapter, i, weights);
             }
         }
         boolean encoded = adapter.info().method() == Method.P_TUNING;
@@ -57,7 +57,7 @@ final class PeftPrompt {
             config.put("prompt_tuning_init_text", null);
             config.put("tokenizer_name_or_path", null);
         }
-        Set<String> modules = PeftFolder.modulesToSave(adapter, layers);
+        Set<String> modules = classifier.modules(adapter);
         if (!modules.isEmpty()) {
             config.put("modules_to_save", modules);
         }
@@ -83,8 +83,8 @@ final class PeftPrompt {
             throw new FileFormatException(
                     file + ": \"num_virtual_tokens\" is " + tokens + "; it must be a whole number from 1");
         }
-        List<LinearLayer> layers = LinearLayer.of(model);
-        Set<String> keys = PeftFolder.classifierKeys(weights, PeftFolder.PROMPT_PREFIX, layers);
+        PeftClassifier classifier = new PeftClassifier(model, PeftFolder.PROMPT_PREFIX);
+        Set<String> keys = classifier.keys(weights);
         keys.add(KEY);
         PeftFolder.checkKeys(weights, keys);
         SafetensorsFile.Tensor stored = weights.tensors().get(KEY);
@@ -95,14 +95,11 @@ final class PeftPrompt {
         }
         float[] values = weights.read(stored);
         PeftFolder.checkFinite(weights, stored, values);
-        Adapter adapter = Adapter.create(
-                model,
-                PromptTuningConfig.of(tokens.asInt()),
-                PeftFolder.labels(weights, PeftFolder.PROMPT_PREFIX, layers));
+        Adapter adapter = Adapter.create(model, PromptTuningConfig.of(tokens.asInt()), classifier.labels(weights));
         try {
             adapter.setValues(0, values);
             for (int i = 1; i < adapter.tensors().size(); i++) {
-                PeftFolder.readClassifier(adapter, i, weights, PeftFolder.PROMPT_PREFIX, layers);
+                classifier.read(adapter, i, weights);
             }
             return adapter;
         } catch (RuntimeException e) {

@@ -27,7 +27,9 @@ final class PeftWhole {
     private final Map<String, TensorTable.Tensor> table = new LinkedHashMap<>();
 
     PeftWhole(Model model) {
-        TensorTable.of(Inner.MODEL.of(model)).forEach(tensor -> table.put(tensor.name(), tensor));
+        TensorTable.of(Inner.MODEL.of(model)).stream()
+                .filter(tensor -> tensor.kind() != TensorTable.Kind.CLASSIFIER)
+                .forEach(tensor -> table.put(tensor.name(), tensor));
         addedToNorms = addedToNorms(model);
     }
 

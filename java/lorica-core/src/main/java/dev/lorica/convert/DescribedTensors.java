@@ -18,6 +18,9 @@ final class DescribedTensors {
     private float addedToNorms;
     private boolean cutsEmbedding;
     private boolean tied;
+    private String tokenizer;
+    private int firstPosition;
+    private int classes;
 
     DescribedTensors(Layout layout) {
         this.layout = layout;
@@ -35,6 +38,37 @@ final class DescribedTensors {
         for (String name : names) {
             present.add("blk.0." + name);
         }
+        return this;
+    }
+
+    /** Tensors of no block, likewise: {@code token_types.weight}. */
+    DescribedTensors presentInModel(String... names) {
+        present.addAll(List.of(names));
+        return this;
+    }
+
+    /** GGUF's name of the tokenizer, where it tells one family from another. */
+    DescribedTensors tokenizer(String name) {
+        tokenizer = name;
+        return this;
+    }
+
+    /** Rows of the positions before the first that a token can have, which are left out. */
+    DescribedTensors firstPosition(int row) {
+        firstPosition = row;
+        return this;
+    }
+
+    /** Whether the folder has the outputs of a classifier, whatever it has before them. */
+    boolean classifies() {
+        return table().stream()
+                .anyMatch(tensor -> tensor.kind() == TensorTable.Kind.CLASSIFIER
+                        && tensor.rows() == 0
+                        && layout.has(inFolder(tensor)));
+    }
+
+    DescribedTensors classes(int count) {
+        classes = count;
         return this;
     }
 
@@ -58,37 +92,51 @@ final class DescribedTensors {
     /** Holds them against the files, and has them written. */
     void write() {
         for (TensorTable.Tensor tensor : table()) {
-            String hf = layout.inFolder(tensor.hfName());
-            if (tensor.optional() && tied) {
+            String hf = inFolder(tensor);
+            if (tensor.kind() == TensorTable.Kind.HEAD && tensor.optional() && tied) {
                 layout.ignore(hf::equals);
                 continue;
             }
-            boolean cut = cutsEmbedding && tensor.kind() == TensorTable.Kind.EMBEDDING;
+            if (tensor.kind() == TensorTable.Kind.CLASSIFIER && !layout.has(hf.replaceFirst("\\.bias$", ".weight"))) {
+                continue;
+            }
             float added = tensor.kind() == TensorTable.Kind.NORM ? addedToNorms : 0;
-            int rows = Math.toIntExact(tensor.rows());
+            int rows = tensor.rows() == 0 ? classes : Math.toIntExact(tensor.rows());
             int columns = Math.toIntExact(tensor.columns());
-            layout.plainTensor(
+            layout.tensor(
                     tensor.name(),
                     hf,
-                    new ModelTensor.Reading(tensor.order(), tensor.transposed(), cut ? 0 : -1, added),
-                    isVector(tensor) ? new int[] {rows} : new int[] {rows, columns});
+                    new ModelTensor.Reading(tensor.order(), tensor.transposed(), firstRow(tensor), added),
+                    tensor.isVector() ? new int[] {rows} : new int[] {rows, columns});
         }
     }
 
-    private static boolean isVector(TensorTable.Tensor tensor) {
-        return tensor.kind() == TensorTable.Kind.NORM || tensor.kind() == TensorTable.Kind.BIAS;
+    private int firstRow(TensorTable.Tensor tensor) {
+        if (tensor.name().equals("position_embd.weight") && firstPosition > 0) {
+            return firstPosition;
+        }
+        return cutsEmbedding && tensor.kind() == TensorTable.Kind.EMBEDDING ? 0 : -1;
+    }
+
+    private String inFolder(TensorTable.Tensor tensor) {
+        String name = layout.inFolder(tensor.hfName());
+        // The first BERTs came from TensorFlow, with its names.
+        String old = name.replaceFirst("LayerNorm\\.weight$", "LayerNorm.gamma")
+                .replaceFirst("LayerNorm\\.bias$", "LayerNorm.beta");
+        return !layout.has(name) && layout.has(old) ? old : name;
     }
 
     private List<TensorTable.Tensor> table() {
         try (NativeGgufWriter metadata = new NativeGgufWriter()) {
             metadata.set("general.architecture", as);
             metadata.set("lorica.tensors", present);
+            if (tokenizer != null) {
+                metadata.set("tokenizer.ggml.model", tokenizer);
+            }
             String own = layout.architecture() + ".";
-            layout.metadata().forEach((key, value) -> {
-                if (key.startsWith(own)) {
-                    metadata.set(as + "." + key.substring(own.length()), value);
-                }
-            });
+            layout.metadata()
+                    .forEach((key, value) ->
+                            metadata.set(key.startsWith(own) ? as + "." + key.substring(own.length()) : key, value));
             return TensorTable.of(metadata);
         } catch (UnsupportedException e) {
             throw new UnsupportedException(layout.inWords(e), e);

@@ -13,8 +13,7 @@ import java.util.stream.IntStream;
 
 /**
  * What llama.cpp's GGUF files have of each family: the keys that hold the settings of a {@code config.json}. Tensors are those of the
- * engine's description of the architecture, which is asked for as soon as its numbers are known; of encoders, which have none
- * yet, they are named here. One method per family.
+ * engine's description of the architecture, which is asked for as soon as its numbers are known. One method per family.
  */
 final class Families {
     /** Says all of a model into the layout, and of every setting whether it is kept. */
@@ -23,6 +22,7 @@ final class Families {
         void describe(HuggingFaceConfig config, Layout layout);
     }
 
+    private static final String EMBEDDING_OF_WORDS = "embeddings.word_embeddings.weight";
     private static final String[] LLAMA_ROOTS = {"model.", "model.language_model.", "language_model.model.", ""};
     private static final Map<String, Family> BY_ARCHITECTURE = new LinkedHashMap<>();
 
@@ -407,114 +407,67 @@ final class Families {
     // ---- encoders. What predicts masked words is no part of what they are tuned for, and is left out.
 
     private static void bert(HuggingFaceConfig config, Layout layout) {
-        encoder(config, layout, "bert.", 0);
-        if (layout.has("pooler.dense.weight")) {
-            int embedding = config.positive("hidden_size");
-            linear(layout, "cls", "pooler.dense", embedding, embedding);
-        }
-        classifier(config, layout, "classifier", config.positive("hidden_size"));
+        layout.architecture("bert").root(EMBEDDING_OF_WORDS, "bert.", "");
+        DescribedTensors tensors = encoder(config, layout, 0).tokenizer("bert");
+        classes(config, layout, tensors);
+        tensors.write();
         layout.ignore(name -> name.startsWith("cls.predictions.") || name.startsWith("cls.seq_relationship."));
-        config.only("is_decoder", false);
-        config.only("add_cross_attention", false);
     }
 
     private static void roberta(HuggingFaceConfig config, Layout layout) {
-        encoder(config, layout, "roberta.", config.json().path("pad_token_id").asInt(1) + 1);
-        int embedding = config.positive("hidden_size");
-        if (layout.hasPlain("classifier.dense.weight")) {
-            layout.plainTensor(
-                    "cls.weight", "classifier.dense.weight", ModelTensor.Reading.PLAIN, embedding, embedding);
-            layout.plainTensor("cls.bias", "classifier.dense.bias", ModelTensor.Reading.PLAIN, embedding);
-        }
-        classifier(config, layout, "classifier.out_proj", embedding);
+        layout.architecture("bert").root(EMBEDDING_OF_WORDS, "roberta.", "");
+        int padding = config.json().path("pad_token_id").asInt(1);
+        DescribedTensors tensors = encoder(config, layout, padding + 1).tokenizer("gpt2");
+        classes(config, layout, tensors);
+        tensors.write();
         layout.ignore(name -> name.startsWith("lm_head."));
         // Of RobertaModel; RoBERTa was not trained with it, and its classifier takes the first token as it is.
         layout.ignore(name -> name.endsWith("pooler.dense.weight") || name.endsWith("pooler.dense.bias"));
-        config.only("is_decoder", false);
-        config.only("add_cross_attention", false);
     }
 
-    private static void encoder(HuggingFaceConfig config, Layout layout, String root, int firstPosition) {
-        layout.architecture("bert").root("embeddings.word_embeddings.weight", root, "");
-        int layers = config.positive("num_hidden_layers");
-        int embedding = config.positive("hidden_size");
-        int heads = config.positive("num_attention_heads");
-        int feedForward = config.positive("intermediate_size");
-        int vocabulary = config.positive("vocab_size");
-        int positions = config.positive("max_position_embeddings") - firstPosition;
-        int types = config.positive("type_vocab_size", 2);
-        layout.tensor("token_embd.weight", "embeddings.word_embeddings.weight", vocabulary, embedding);
-        layout.tensor(
-                "position_embd.weight",
-                "embeddings.position_embeddings.weight",
-                firstPosition == 0 ? ModelTensor.Reading.PLAIN : ModelTensor.Reading.from(firstPosition),
-                positions,
-                embedding);
-        layout.tensor("token_types.weight", "embeddings.token_type_embeddings.weight", types, embedding);
-        layerNorm(layout, "token_embd_norm", "embeddings.LayerNorm", embedding);
-        for (int i = 0; i < layers; i++) {
-            String gguf = "blk." + i + ".";
-            String hf = "encoder.layer." + i + ".";
-            linear(layout, gguf + "attn_q", hf + "attention.self.query", embedding, embedding);
-            linear(layout, gguf + "attn_k", hf + "attention.self.key", embedding, embedding);
-            linear(layout, gguf + "attn_v", hf + "attention.self.value", embedding, embedding);
-            linear(layout, gguf + "attn_output", hf + "attention.output.dense", embedding, embedding);
-            layerNorm(layout, gguf + "attn_output_norm", hf + "attention.output.LayerNorm", embedding);
-            linear(layout, gguf + "ffn_up", hf + "intermediate.dense", feedForward, embedding);
-            linear(layout, gguf + "ffn_down", hf + "output.dense", embedding, feedForward);
-            layerNorm(layout, gguf + "layer_output_norm", hf + "output.LayerNorm", embedding);
-        }
-        layout.ignore(name -> name.endsWith("embeddings.position_ids"));
+    /** @param firstPosition of a token: the rows before it belong to padding */
+    private static DescribedTensors encoder(HuggingFaceConfig config, Layout layout, int firstPosition) {
         encoderKeys(
                 layout,
-                layers,
-                positions,
-                embedding,
-                feedForward,
-                heads,
-                vocabulary,
+                config.positive("num_hidden_layers"),
+                config.positive("max_position_embeddings") - firstPosition,
+                config.positive("hidden_size"),
+                config.positive("intermediate_size"),
+                config.positive("num_attention_heads"),
+                config.positive("vocab_size"),
                 config.number("layer_norm_eps", 1e-12));
+        layout.setPlain("tokenizer.ggml.token_type_count", config.positive("type_vocab_size", 2));
+        layout.ignore(name -> name.endsWith("embeddings.position_ids"));
         pooling(config, layout);
-        layout.setPlain("tokenizer.ggml.token_type_count", types);
         config.only("hidden_act", "gelu");
         config.only("position_embedding_type", "absolute");
+        config.only("is_decoder", false);
+        config.only("add_cross_attention", false);
         config.harmless("tie_word_embeddings", "pad_token_id");
+        return new DescribedTensors(layout).presentInModel("token_types.weight").firstPosition(firstPosition);
     }
 
     private static void distilBert(HuggingFaceConfig config, Layout layout) {
-        layout.architecture("bert").root("embeddings.word_embeddings.weight", "distilbert.", "");
-        int layers = config.positive("n_layers");
-        int embedding = config.positive("dim");
-        int heads = config.positive("n_heads");
-        int feedForward = config.positive("hidden_dim");
-        int vocabulary = config.positive("vocab_size");
-        int positions = config.positive("max_position_embeddings");
-        layout.tensor("token_embd.weight", "embeddings.word_embeddings.weight", vocabulary, embedding);
-        layout.tensor("position_embd.weight", "embeddings.position_embeddings.weight", positions, embedding);
-        layerNorm(layout, "token_embd_norm", "embeddings.LayerNorm", embedding);
-        for (int i = 0; i < layers; i++) {
-            String gguf = "blk." + i + ".";
-            String hf = "transformer.layer." + i + ".";
-            linear(layout, gguf + "attn_q", hf + "attention.q_lin", embedding, embedding);
-            linear(layout, gguf + "attn_k", hf + "attention.k_lin", embedding, embedding);
-            linear(layout, gguf + "attn_v", hf + "attention.v_lin", embedding, embedding);
-            linear(layout, gguf + "attn_output", hf + "attention.out_lin", embedding, embedding);
-            layerNorm(layout, gguf + "attn_output_norm", hf + "sa_layer_norm", embedding);
-            linear(layout, gguf + "ffn_up", hf + "ffn.lin1", feedForward, embedding);
-            linear(layout, gguf + "ffn_down", hf + "ffn.lin2", embedding, feedForward);
-            layerNorm(layout, gguf + "layer_output_norm", hf + "output_layer_norm", embedding);
-        }
-        if (layout.hasPlain("pre_classifier.weight")) {
-            layout.plainTensor("cls.weight", "pre_classifier.weight", ModelTensor.Reading.PLAIN, embedding, embedding);
-            layout.plainTensor("cls.bias", "pre_classifier.bias", ModelTensor.Reading.PLAIN, embedding);
+        layout.architecture("bert").root(EMBEDDING_OF_WORDS, "distilbert.", "");
+        encoderKeys(
+                layout,
+                config.positive("n_layers"),
+                config.positive("max_position_embeddings"),
+                config.positive("dim"),
+                config.positive("hidden_dim"),
+                config.positive("n_heads"),
+                config.positive("vocab_size"),
+                1e-12);
+        layout.setPlain("tokenizer.ggml.token_type_count", 1);
+        DescribedTensors tensors = new DescribedTensors(layout).tokenizer("bert");
+        if (layout.has("pre_classifier.weight")) {
             // BERT and RoBERTa have a tanh behind this layer, DistilBERT a ReLU, and llama.cpp no key for it.
             layout.set("classifier.activation", "relu");
         }
-        classifier(config, layout, "classifier", embedding);
+        classes(config, layout, tensors);
+        tensors.write();
         layout.ignore(name -> name.endsWith("embeddings.position_ids") || name.startsWith("vocab_"));
-        encoderKeys(layout, layers, positions, embedding, feedForward, heads, vocabulary, 1e-12);
         pooling(config, layout);
-        layout.setPlain("tokenizer.ggml.token_type_count", 1);
         config.only("activation", "gelu");
         config.harmless("tie_weights_", "tie_word_embeddings", "sinusoidal_pos_embds");
     }
@@ -550,35 +503,22 @@ final class Families {
         }
     }
 
-    /** The head of a classifier, and what its outputs are called. */
-    private static void classifier(HuggingFaceConfig config, Layout layout, String name, int embedding) {
-        if (!layout.hasPlain(name + ".weight")) {
+    /** What the outputs of a classifier are called, where the folder has one. */
+    private static void classes(HuggingFaceConfig config, Layout layout, DescribedTensors tensors) {
+        if (!tensors.classifies()) {
             return;
         }
         JsonNode labels = config.json().path("id2label");
         int count = labels.isObject() ? labels.size() : config.positive("num_labels", 2);
-        layout.plainTensor("cls.output.weight", name + ".weight", ModelTensor.Reading.PLAIN, count, embedding);
-        layout.plainTensor("cls.output.bias", name + ".bias", ModelTensor.Reading.PLAIN, count);
         List<String> names = new ArrayList<>();
         for (int i = 0; i < count; i++) {
             names.add(labels.path(Integer.toString(i)).asText("LABEL_" + i));
         }
         layout.set("classifier.output_labels", names);
+        tensors.classes(count);
     }
 
     // ---- parts
-
-    private static void linear(Layout layout, String gguf, String hf, int out, int in) {
-        layout.tensor(gguf + ".weight", hf + ".weight", out, in);
-        layout.tensor(gguf + ".bias", hf + ".bias", out);
-    }
-
-    private static void layerNorm(Layout layout, String gguf, String hf, int size) {
-        // The first BERTs came from TensorFlow, with its names.
-        boolean isOld = layout.has(hf + ".gamma");
-        layout.tensor(gguf + ".weight", hf + (isOld ? ".gamma" : ".weight"), size);
-        layout.tensor(gguf + ".bias", hf + (isOld ? ".beta" : ".bias"), size);
-    }
 
     /** Of all layers, where there is one. */
     private static void window(HuggingFaceConfig config, Layout layout) {

@@ -67,20 +67,7 @@ final class Layout {
     }
 
     boolean has(String hf) {
-        return fileOf.containsKey(root + hf);
-    }
-
-    boolean hasPlain(String hf) {
         return fileOf.containsKey(hf);
-    }
-
-    /** A tensor of the base model. */
-    void tensor(String gguf, String hf, int... shape) {
-        plainTensor(gguf, root + hf, ModelTensor.Reading.PLAIN, shape);
-    }
-
-    void tensor(String gguf, String hf, ModelTensor.Reading reading, int... shape) {
-        plainTensor(gguf, root + hf, reading, shape);
     }
 
     /** What a name of a description is called in this folder. */
@@ -92,8 +79,8 @@ final class Layout {
         return !fileOf.containsKey(hf) && fileOf.containsKey("language_model." + hf) ? "language_model." + hf : hf;
     }
 
-    /** A tensor under its own name. */
-    void plainTensor(String gguf, String hf, ModelTensor.Reading reading, int... shape) {
+    /** A tensor under its name in the folder. */
+    void tensor(String gguf, String hf, ModelTensor.Reading reading, int... shape) {
         SafetensorsFile file = fileOf.get(hf);
         if (file == null) {
             throw new FileFormatException(folder + ": tensor \"" + hf + "\" is missing");

@@ -23,12 +23,6 @@ record ModelTensor(String gguf, SafetensorsFile file, SafetensorsFile.Tensor ten
      * @param added      to every value
      */
     record Reading(RowOrder order, boolean transposed, int firstRow, float added) {
-        static final Reading PLAIN = new Reading(RowOrder.SAME, false, -1, 0);
-
-        static Reading from(int firstRow) {
-            return new Reading(RowOrder.SAME, false, firstRow, 0);
-        }
-
         boolean isCut() {
             return firstRow >= 0;
         }

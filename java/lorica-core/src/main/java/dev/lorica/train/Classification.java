@@ -20,6 +20,9 @@ import java.util.Map;
  * @param best    what tells the best evaluation: {@code loss}, {@code accuracy} or {@code f1}
  */
 record Classification(Labels labels, List<Double> weights, String best) implements OutputObjective {
+    static final String NAME = "classification";
+    static final String LOSS = "loss";
+
     Classification {
         weights = List.copyOf(weights);
         if (!weights.isEmpty() && labels.problem() != Labels.Problem.SINGLE_LABEL_CLASSIFICATION) {
@@ -29,8 +32,8 @@ record Classification(Labels labels, List<Double> weights, String best) implemen
             throw new InvalidArgumentException(
                     "there are " + weights.size() + " class weights for " + labels.outputs() + " classes");
         }
-        if (!List.of("loss", "accuracy", "f1").contains(best)
-                || !best.equals("loss") && labels.problem() == Labels.Problem.REGRESSION) {
+        if (!List.of(LOSS, "accuracy", "f1").contains(best)
+                || !best.equals(LOSS) && labels.problem() == Labels.Problem.REGRESSION) {
             throw new InvalidArgumentException("the metric for the best model is \"" + best + "\"; it is "
                     + (labels.problem() == Labels.Problem.REGRESSION ? "loss" : "loss, accuracy or f1"));
         }
@@ -38,7 +41,7 @@ record Classification(Labels labels, List<Double> weights, String best) implemen
 
     @Override
     public String name() {
-        return "classification";
+        return NAME;
     }
 
     @Override
@@ -51,10 +54,10 @@ record Classification(Labels labels, List<Double> weights, String best) implemen
         Map<String, Object> settings = new LinkedHashMap<>();
         settings.put("problem_type", labels.problem().toString());
         if (!weights.isEmpty()) {
-            settings.put("class_weights", weights);
+            settings.put(ObjectiveSetting.CLASS_WEIGHTS.key(), weights);
         }
-        if (!best.equals("loss")) {
-            settings.put("metric_for_best_model", best);
+        if (!best.equals(LOSS)) {
+            settings.put(ObjectiveSetting.METRIC_FOR_BEST_MODEL.key(), best);
         }
         return settings;
     }
@@ -62,7 +65,7 @@ record Classification(Labels labels, List<Double> weights, String best) implemen
     @Override
     public double toBeat(Evaluation evaluation) {
         Arguments.given(evaluation, "evaluation");
-        return best.equals("loss") ? evaluation.loss() : -evaluation.metrics().get(best);
+        return best.equals(LOSS) ? evaluation.loss() : -evaluation.metrics().get(best);
     }
 
     @Override

@@ -119,7 +119,7 @@ public interface Objective extends Serializable {
 
     /** What a classifier is to say of texts; the adapter has one for these labels. */
     static Objective classification(Labels labels) {
-        return classification(labels, List.of(), "loss");
+        return classification(labels, List.of(), Classification.LOSS);
     }
 
     /**

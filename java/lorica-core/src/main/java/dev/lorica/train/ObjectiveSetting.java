@@ -105,7 +105,21 @@ public enum ObjectiveSetting implements SettingDefinition {
             Range.ANY,
             "",
             "dpo, kto: compute what the reference says once, before training.",
-            of("dpo", false, "kto", false));
+            of("dpo", false, "kto", false)),
+    CLASS_WEIGHTS(
+            String.class,
+            Range.ANY,
+            "WEIGHTS",
+            "balanced makes classes count alike of which there are more and less examples; or a weight for each class,"
+                    + " with commas. If not given, every example counts alike.",
+            of(Classification.NAME, null)),
+    METRIC_FOR_BEST_MODEL(
+            String.class,
+            Range.ANY,
+            "METRIC",
+            "What {load-best-model-at-end} and early stopping look at: loss, accuracy or f1 (the mean over all"
+                    + " classes).",
+            of(Classification.NAME, Classification.LOSS));
 
     private final Class<?> type;
     private final Range range;

@@ -19,7 +19,9 @@ public final class TensorTable {
         LINEAR(Lorica.LORICA_TENSOR_LINEAR),
         NORM(Lorica.LORICA_TENSOR_NORM),
         BIAS(Lorica.LORICA_TENSOR_BIAS),
-        HEAD(Lorica.LORICA_TENSOR_HEAD);
+        HEAD(Lorica.LORICA_TENSOR_HEAD),
+        /** Behind the others, and only in files of classifiers. */
+        CLASSIFIER(Lorica.LORICA_TENSOR_CLASSIFIER);
 
         private final int code;
 
@@ -34,10 +36,10 @@ public final class TensorTable {
      * @param layer      −1: of none
      * @param name       in GGUF files, {@code blk.0.attn_q.weight}
      * @param hfName     in Hugging Face's, {@code model.layers.0.self_attn.q_proj.weight}
-     * @param rows       of a vector its length
+     * @param rows       of a vector its length; 0: as many as the classifier has outputs
      * @param columns    of a vector 1
      * @param transposed Hugging Face stores it [columns, rows]
-     * @param optional   may be missing: the embedding stands in for the head
+     * @param optional   may be missing: the embedding stands in for the head, or it is no classifier
      */
     public record Tensor(
             Kind kind,
@@ -51,7 +53,7 @@ public final class TensorTable {
             boolean optional) {
 
         public boolean isVector() {
-            return kind == Kind.NORM || kind == Kind.BIAS;
+            return kind == Kind.NORM || kind == Kind.BIAS || kind == Kind.CLASSIFIER && columns == 1;
         }
 
         /** As Hugging Face stores it. */

@@ -596,7 +596,9 @@ public static final int
     LORICA_TENSOR_LINEAR = 1, /* what adapters may sit on */
     LORICA_TENSOR_NORM = 2,
     LORICA_TENSOR_BIAS = 3,
-    LORICA_TENSOR_HEAD = 4;
+    LORICA_TENSOR_HEAD = 4,
+    LORICA_TENSOR_CLASSIFIER = 5; /* what makes classes of a hidden state: behind the others, and only in files of
+                                    classifiers */
 // Targeting lorica_architecture_tensor.java
 
 
