@@ -73,6 +73,7 @@ class Sequence:
     length: int
     trained_from: int = 1  # positions before it have the label -100
     positions: list[int] | None = None  # None: 0, 1, 2, ...
+    invocation_at: tuple = ()  # of an activated LoRA: where its invocation stands
 
 
 @dataclass
@@ -89,6 +90,7 @@ class Case:
     use_dora: bool = False
     pissa: bool = False  # A and B begin as PEFT's principal parts of W, and are moved from there
     method: str = "lora"  # or PEFT's IA3, or the biases and norms themselves (bitfit), everything (full), or a prompt (prompt_tuning, p_tuning)
+    invocation: tuple | None = None  # tokens of an activated LoRA
     feedforward_modules: list[str] | None = None
     placement: str = "houlsby"  # of a bottleneck
     non_linearity: str = "swish"
@@ -134,6 +136,10 @@ def after_a_gap(start, length, gap_at, gap):
     """RoPE sees differences only, so moving a whole sequence changes nothing. A gap inside it does."""
     return [start + i + (gap if i >= gap_at else 0) for i in range(length)]
 
+
+ACTIVATED = {"invocation": (5, 9, 7),
+             "batches": [[Sequence(13, trained_from=4, invocation_at=(2, 7)), Sequence(6), Sequence(9, invocation_at=(6,))],
+                         [Sequence(11, invocation_at=(3,))]]}
 
 CASES = [
     Case("grouped_heads_f32", 1, Type.F32, Type.F32, rank=8, alpha=16, target_modules="all-linear",
@@ -327,6 +333,11 @@ CASES += [
                    query_pre_attn_scalar=24, attn_logit_softcapping=2.0, final_logit_softcapping=1.5),
             target_modules=["v_proj", "lm_head"]),
     replace(gpt2("head_gpt2"), target_modules=["lm_head"]),
+    # Activated LoRAs: texts with their invocation twice, without it, and at their end; a head too.
+    Case("alora_q4_0", 8, Type.Q4_0, Type.Q8_0, rank=4, alpha=8, target_modules="all-linear", **ACTIVATED),
+    replace(family("alora_qwen2", "qwen2", "Qwen2", rope=DEFAULT_ROPE | {"rope_theta": 1e6}),
+            target_modules=["q_proj", "down_proj", "lm_head"], **ACTIVATED),
+    replace(gpt2("alora_gpt2"), target_modules=["c_attn", "mlp.c_proj"], **ACTIVATED),
 ]
 
 TABLES = {}
@@ -432,7 +443,7 @@ def make_adapter(case, model, folder):
     """Writes adapter.gguf and returns the model with the same adapter in PEFT, and its parameters by GGUF name."""
     model = get_peft_model(model, LoraConfig(
         r=case.rank, lora_alpha=case.alpha, target_modules=case.target_modules, use_rslora=case.use_rslora,
-        use_dora=case.use_dora, fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM",
+        use_dora=case.use_dora, alora_invocation_tokens=case.invocation and list(case.invocation), fan_in_fan_out=case.arch == "gpt2", task_type="CAUSAL_LM",
         init_lora_weights="pissa" if case.pissa else True))
     times = 2 if case.pissa else 1  # a second half takes away what the first began as
     writer = gguf.GGUFWriter(folder / "adapter.gguf", case.arch)
@@ -442,6 +453,9 @@ def make_adapter(case, model, folder):
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, times * case.alpha * (np.sqrt(case.rank) if case.use_rslora else 1))
     if case.pissa:
         writer.add_bool("lorica.frozen_half", True)
+    if case.invocation:
+        writer.add_key_value(gguf.Keys.Adapter.ALORA_INVOCATION_TOKENS, list(case.invocation), gguf.GGUFValueType.ARRAY,
+                             gguf.GGUFValueType.UINT32)
 
     rng = np.random.default_rng(100 + case.seed)
     parameters = {}
@@ -641,8 +655,11 @@ class Batch:
         return sum(int((labels[1:] != -100).sum()) for labels in self.labels)
 
 
-def make_batch(sequences, rng, n_vocab):
-    tokens = [rng.integers(0, n_vocab, s.length).astype(np.int32) for s in sequences]
+def make_batch(sequences, rng, case):
+    tokens = [rng.integers(0, case.n_vocab, s.length).astype(np.int32) for s in sequences]
+    for sequence, ids in zip(sequences, tokens):
+        for at in sequence.invocation_at:
+            ids[at:at + len(case.invocation)] = case.invocation
     labels = [np.where(np.arange(len(t)) < s.trained_from, -100, t).astype(np.int32) for s, t in zip(sequences, tokens)]
     positions = [np.array(range(s.length) if s.positions is None else s.positions, dtype=np.int32) for s in sequences]
     return Batch(tokens, labels, positions, any(s.positions is not None for s in sequences))
@@ -725,7 +742,7 @@ def golden(case, folder):
     make = make_adapter if case.method == "lora" else make_other_adapter
     model, parameters = make(case, make_model(case, folder), folder)
     rng = np.random.default_rng(200 + case.seed)
-    batches = [make_batch(sequences, rng, case.n_vocab) for sequences in case.batches]
+    batches = [make_batch(sequences, rng, case) for sequences in case.batches]
     first = batches[0]
 
     writer = gguf.GGUFWriter(folder / "golden.gguf", "lorica-golden")

@@ -423,6 +423,13 @@ typedef struct lorica_adapter_params {
     lorica_bottleneck_placement bottleneck_placement;
     const char *
         non_linearity; /* bottlenecks: AdapterHub's "relu", "swish", "gelu", "gelu_new" or "tanh"; NULL: relu */
+    const int32_t *
+        invocation_tokens; /* LoRA [n_invocation_tokens]: of an activated LoRA (aLoRA, Greenewald et al. 2025): the
+                              delta is added from the first token of their last occurrence in a text on, as in PEFT
+                              (alora_invocation_tokens), where a text is one sequence of a batch, or what is in a slot
+                              of a KV cache; to none where they do not occur. What is trained whole beside it applies to
+                              all. Decoders; not with DoRA, nor with outputs. */
+    int32_t n_invocation_tokens; /* 0: a LoRA for all tokens */
 } lorica_adapter_params;
 
 /* rank 16, alpha 32, dropout 0, plain LoRA, default init, seed 42, target_modules "all-linear". */
@@ -448,7 +455,9 @@ typedef struct lorica_adapter_info {
                                  not count it */
     int32_t bottleneck_size;  /* of bottlenecks; 0: these are none */
     lorica_bottleneck_placement bottleneck_placement;
-    const char * non_linearity; /* of bottlenecks; "" where these are none */
+    const char * non_linearity;        /* of bottlenecks; "" where these are none */
+    const int32_t * invocation_tokens; /* of an activated LoRA; owned by the adapter, NULL of all else */
+    int32_t n_invocation_tokens;
 } lorica_adapter_info;
 
 /* What output i of its classifier is called, owned by the adapter; NULL where it has no name, or i is out of range. */
@@ -465,7 +474,8 @@ LORICA_API lorica_status lorica_adapter_load(const lorica_model * model, const c
 /* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i]
  * (NULL: 1 for each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen,
  * and they may be freed. It can be run, merged and saved as any other. A DoRA, and what is of another method than LoRA,
- * can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
+ * can be given a factor, but not be added to others; activated LoRAs only to those with the same invocation (a KV cache
+ * has others beside them too). Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
 LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * adapters, const double * factors,
                                               int32_t n_adapters, lorica_adapter ** out);
 
@@ -474,7 +484,8 @@ LORICA_API lorica_status lorica_adapter_stack(const lorica_adapter * const * ada
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
  * "ia3", "bitfit", "full", "prompt_tuning", "p_tuning", "prefix_tuning" and "bottleneck", and a LoRA with tensors that
  * were trained whole, "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs.
- * Errors: IO; the old file then stays as it was. */
+ * The invocation of an activated LoRA is adapter.alora.invocation_tokens, which llama.cpp's server obeys. Errors: IO;
+ * the old file then stays as it was. */
 LORICA_API lorica_status lorica_adapter_save(const lorica_adapter * adapter, const char * path);
 LORICA_API void lorica_adapter_free(lorica_adapter * adapter);
 LORICA_API lorica_status lorica_adapter_get_info(const lorica_adapter * adapter, lorica_adapter_info * out);
@@ -534,7 +545,8 @@ LORICA_API lorica_status lorica_write_default_params(lorica_write_params * param
  * BitFit, full fine-tuning and modules to save the trained tensors in place of the model's, and a classifier with the
  * keys by which llama.cpp computes with it (pooling "rank"). The sum is computed in f32 and rounded once, to the type
  * that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does
- * not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
+ * not exist), UNSUPPORTED (a type that needs an importance matrix, an adapter that is no change of weights: an
+ * activated LoRA, a prompt, a bottleneck), NON_FINITE, IO. */
 LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_adapter * adapter, const char * path,
                                       const lorica_write_params * params);
 
@@ -856,10 +868,12 @@ LORICA_API int32_t lorica_kv_cache_n_past(const lorica_kv_cache * cache);
 
 /* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
  * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
- * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into
- * the order in which it reads them then: as many bytes once more, shared by the KV caches of a model while any of
- * them lives, and left out where they would take more than three quarters of the memory that is available. Errors:
- * INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
+ * in pieces inside. Where the invocation of an activated LoRA comes, or comes again, what is in the cache from there
+ * on, or from where it came before, is computed anew: the logits are those of the text as it is with all these tokens,
+ * and after CANCELLED there may be fewer positions than before. Before the first token that goes through by itself, the
+ * cpu device copies the linear weights into the order in which it reads them then: as many bytes once more, shared by
+ * the KV caches of a model while any of them lives, and left out where they would take more than three quarters of the
+ * memory that is available. Errors: INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
 LORICA_API lorica_status lorica_kv_cache_eval(lorica_kv_cache * cache, const int32_t * tokens, int32_t n_tokens,
                                               bool all_logits, float * logits);
 

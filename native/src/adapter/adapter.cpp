@@ -126,13 +126,19 @@ double Adapter::own_scale(const LoraPair & pair) const {
 // ---- a new adapter
 
 std::shared_ptr<Adapter> Adapter::create(std::shared_ptr<const Model> model, const AdapterConfig & config) {
-    if (config.method != Method::lora) return create_other(std::move(model), config);
+    if (config.method != Method::lora) {
+        if (!config.invocation_tokens.empty()) {
+            fail(LORICA_ERROR_UNSUPPORTED, "only a LoRA begins at an invocation, and this is ", name(config.method));
+        }
+        return create_other(std::move(model), config);
+    }
     const std::vector<Target> targets =
         parse_targets(model->architecture(), config.target_modules, config.rank, config.alpha);
     if (!(config.dropout >= 0 && config.dropout < 1)) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "dropout is ", config.dropout, "; it must be at least 0 and below 1");
     }
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
+    adapter->check_invocation();
     if (config.init == LoraInit::pissa) adapter->double_ranks();
     for (const Target & target : targets) {
         const double factor = adapter->config_.alpha / config.alpha;
@@ -237,6 +243,28 @@ std::shared_ptr<Adapter> Adapter::copy() const {
     other->sites_ = sites_;  // with a head that is the embedding
     for (int32_t i = 0; i < n_tensors(); ++i) other->write(other->params_, i, read(i).data());
     return other;
+}
+
+void Adapter::check_invocation() const {
+    if (config_.invocation_tokens.empty()) return;
+    if (!model_->architecture().has_head()) {
+        fail(LORICA_ERROR_UNSUPPORTED, "an activated LoRA (aLoRA) begins in the middle of a text: architecture '",
+             model_->shape().architecture, "' reads whole texts in both directions");
+    }
+    if (config_.classifier) {
+        fail(LORICA_ERROR_UNSUPPORTED, "an activated LoRA (aLoRA) is for texts that are written, not classified");
+    }
+    if (config_.use_dora) {
+        fail(LORICA_ERROR_UNSUPPORTED,
+             "DoRA and an activated LoRA (aLoRA) exclude each other: magnitudes are of all tokens");
+    }
+    const int32_t n_vocab = model_->shape().n_vocab;
+    for (const int32_t id : config_.invocation_tokens) {
+        if (id < 0 || id >= n_vocab) {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "the invocation of the adapter has token ", id, "; the vocabulary has ",
+                 n_vocab);
+        }
+    }
 }
 
 // ---- values

@@ -64,14 +64,18 @@ struct AdapterConfig {
     ClassifierConfig classifier;
     TrainedBiases bias = TrainedBiases::none;  // LoRA
     std::string modules_to_save;               // LoRA: "embed_tokens,lm_head": trained whole
-    std::string layers;                        // full: "0-3,7" alone; empty: all, and what is no layer
-    std::string frozen;                        // full: "embed,head"
-    int32_t n_virtual_tokens = 0;              // prompts
-    std::vector<int32_t> virtual_ids;          // prompt tuning: whose embeddings they begin as; empty: N(0, 1)
-    int32_t encoder_hidden_size = 0;           // P-tuning; 0: that of the embeddings
-    int32_t bottleneck_size = 0;               // how wide they are
-    bool pfeiffer = false;                     // one in each layer, on its stream; else two as Houlsby has them
-    Act non_linearity = Act::relu;             // of bottlenecks
+    // LoRA: not empty, of an activated LoRA (Greenewald et al. 2025, "Activated LoRA: fine-tuned LLMs for intrinsics"),
+    // whose delta is added to the tokens of a text from the first of the last occurrence of these on, as in PEFT; to
+    // none where they do not occur.
+    std::vector<int32_t> invocation_tokens;
+    std::string layers;                // full: "0-3,7" alone; empty: all, and what is no layer
+    std::string frozen;                // full: "embed,head"
+    int32_t n_virtual_tokens = 0;      // prompts
+    std::vector<int32_t> virtual_ids;  // prompt tuning: whose embeddings they begin as; empty: N(0, 1)
+    int32_t encoder_hidden_size = 0;   // P-tuning; 0: that of the embeddings
+    int32_t bottleneck_size = 0;       // how wide they are
+    bool pfeiffer = false;             // one in each layer, on its stream; else two as Houlsby has them
+    Act non_linearity = Act::relu;     // of bottlenecks
 };
 
 // A LoRA on a linear layer, of which the program of its layer of the model has the number `linear`; layer n_layer,
@@ -106,6 +110,17 @@ public:
     // no LoRA.
     static std::shared_ptr<Adapter> mixture(std::shared_ptr<const Model> model,
                                             std::span<const std::vector<Part>> sums);
+    // The same parts by the tokens with which they begin, in the order of the first of each; those that are no
+    // activated LoRAs with none.
+    struct Alike {
+        std::vector<int32_t> invocation;
+        std::vector<Part> parts;
+
+        // The number of the first token of a text that they apply to; that of its tokens where there is none.
+        int32_t begin(std::span<const int32_t> text) const { return begin_of(invocation, text); }
+    };
+    static std::vector<Alike> by_invocation(std::span<const Part> parts);
+    static int32_t begin_of(std::span<const int32_t> invocation, std::span<const int32_t> text);
     void save(const std::string & path) const;
     ~Adapter();
 
@@ -256,6 +271,7 @@ private:
     // The head that is the embedding learns with it.
     void tie_head();
     void add_beside_lora();
+    void check_invocation() const;
     // The first tensor that is of no pair.
     int32_t first_site() const;
     void write_sites(const std::vector<TensorFile::Tensor> & stored, const std::string & path);

@@ -41,7 +41,9 @@ std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, 
     config.dropout = file.dropout;
     config.target_modules.clear();
     config.classifier = file.classifier;
+    config.invocation_tokens = file.invocation_tokens;
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
+    adapter->check_invocation();
     adapter->base_fingerprint_ = file.base_fingerprint;
     if (file.pairs.empty()) fail(LORICA_ERROR_FORMAT, path, " holds no LoRA tensors");
 
@@ -100,6 +102,7 @@ void Adapter::save(const std::string & path) const {
     file.use_rslora = config_.use_rslora;
     file.use_dora = config_.use_dora;
     file.frozen_half = config_.frozen_half;
+    file.invocation_tokens = config_.invocation_tokens;
     for (const LoraPair & pair : pairs_) {
         std::vector<float> b = read(pair.b);
         // What a reader makes of the pair without this factor; 1 unless the pair has an alpha, or with rsLoRA a rank,

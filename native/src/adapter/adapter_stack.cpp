@@ -31,6 +31,23 @@ void check_parts(const Model & model, std::span<const Adapter::Part> parts, bool
 
 }  // namespace
 
+int32_t Adapter::begin_of(std::span<const int32_t> invocation, std::span<const int32_t> text) {
+    if (invocation.empty()) return 0;
+    return static_cast<int32_t>(std::find_end(text.begin(), text.end(), invocation.begin(), invocation.end()) -
+                                text.begin());
+}
+
+std::vector<Adapter::Alike> Adapter::by_invocation(std::span<const Part> parts) {
+    std::vector<Alike> all;
+    for (const Part & part : parts) {
+        const std::vector<int32_t> & invocation = part.adapter->config().invocation_tokens;
+        auto alike = std::ranges::find(all, invocation, &Alike::invocation);
+        if (alike == all.end()) alike = all.insert(all.end(), Alike{invocation, {}});
+        alike->parts.push_back(part);
+    }
+    return all;
+}
+
 std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std::span<const Part> parts) {
     check_parts(*model, parts, parts.size() > 1);
     if (!is_sum(parts[0])) {
@@ -38,8 +55,15 @@ std::shared_ptr<Adapter> Adapter::stack(std::shared_ptr<const Model> model, std:
         scaled->set_scale_factor(parts[0].adapter->scale_factor() * parts[0].factor);
         return scaled;
     }
-    const std::vector<Part> sum(parts.begin(), parts.end());
-    return mixture(std::move(model), {&sum, 1});
+    const std::vector<Alike> alike = by_invocation(parts);
+    if (alike.size() > 1) {
+        fail(LORICA_ERROR_UNSUPPORTED,
+             "adapters that begin at different tokens of a text (aLoRA) cannot become one adapter; apply them together "
+             "instead");
+    }
+    const std::shared_ptr<Adapter> sum = mixture(std::move(model), {&alike.front().parts, 1});
+    sum->config_.invocation_tokens = alike.front().invocation;
+    return sum;
 }
 
 std::shared_ptr<Adapter> Adapter::mixture(std::shared_ptr<const Model> model, std::span<const std::vector<Part>> sums) {

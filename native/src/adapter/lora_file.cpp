@@ -18,6 +18,7 @@ namespace {
 
 // Of adapter.type, with tensors that are no part of a pair.
 constexpr std::string_view and_weights = "_and_weights";
+constexpr std::string_view invocation_key = "adapter.alora.invocation_tokens";  // llama.cpp's
 constexpr std::string_view suffix_a = ".lora_a", suffix_b = ".lora_b", suffix_m = ".lora_magnitude_vector";
 
 void require_string(const GgufFile & file, const char * key, std::string_view wanted, const char * hint) {
@@ -103,11 +104,13 @@ LoraFile read_lora_file(const std::string & path) {
     const bool use_dora = type.starts_with("dora"), has_others = type.ends_with(and_weights);
     if (type != "dora" && type != "dora_and_weights" && type != "lora_and_weights")
         require_string(file, "adapter.type", "lora", "");
-    if (file.find_ints("adapter.alora.invocation_tokens")) {
-        fail(LORICA_ERROR_UNSUPPORTED, path, ": is an activated LoRA (aLoRA), which is not supported");
-    }
-
     LoraFile lora;
+    for (const int64_t id : file.find_ints(invocation_key).value_or(std::vector<int64_t>{})) {
+        if (id > std::numeric_limits<int32_t>::max())
+            fail(LORICA_ERROR_FORMAT, path, ": metadata ", quoted(invocation_key), " holds ", id,
+                 ", which is no token");
+        lora.invocation_tokens.push_back(static_cast<int32_t>(id));
+    }
     lora.use_dora = use_dora;
     lora.architecture = file.find_string("general.architecture").value_or("");
     if (lora.architecture.empty()) {
@@ -202,6 +205,7 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
     if (file.true_alpha != 0) writer.set_f64("lorica.alpha", file.true_alpha);
     writer.set_f32("lorica.dropout", file.dropout);
     if (file.frozen_half) writer.set_bool("lorica.frozen_half", true);
+    if (!file.invocation_tokens.empty()) writer.set_u32s(invocation_key, file.invocation_tokens);
     write_classifier(file.classifier, writer);
     for (const TensorFile::Tensor & tensor : file.classifier_tensors)
         writer.add_tensor(tensor.name, GGML_TYPE_F32, {tensor.cols, tensor.rows}, tensor.values.data());

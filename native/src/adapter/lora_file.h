@@ -29,14 +29,15 @@ struct LoraFile {
     // adapter.lora.alpha as stored: it has rsLoRA's factor sqrt(rank) folded in. 0, which is also what a file without
     // the key gives, makes the scale 1 for llama.cpp, and so here.
     float alpha = 0;
-    std::string base_fingerprint;     // lorica.base_fingerprint, "" when absent
-    int32_t rank = 0;                 // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
-    bool use_rslora = false;          // lorica.use_rslora
-    double true_alpha = 0;            // lorica.alpha: what rsLoRA was asked for; 0 when absent
-    bool use_dora = false;            // adapter.type
-    bool frozen_half = false;         // lorica.frozen_half: see AdapterConfig; false when absent
-    float dropout = 0;                // lorica.dropout
-    std::vector<LoraFilePair> pairs;  // in the order of the file
+    std::string base_fingerprint;  // lorica.base_fingerprint, "" when absent
+    int32_t rank = 0;              // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
+    bool use_rslora = false;       // lorica.use_rslora
+    double true_alpha = 0;         // lorica.alpha: what rsLoRA was asked for; 0 when absent
+    bool use_dora = false;         // adapter.type
+    bool frozen_half = false;      // lorica.frozen_half: see AdapterConfig; false when absent
+    float dropout = 0;             // lorica.dropout
+    std::vector<int32_t> invocation_tokens;  // adapter.alora.invocation_tokens, of an activated LoRA
+    std::vector<LoraFilePair> pairs;         // in the order of the file
     ClassifierConfig classifier;
     std::vector<TensorFile::Tensor> classifier_tensors;  // llama.cpp stops at these, which are no LoRA
     // What was trained whole beside them, under the base's names.
@@ -44,7 +45,7 @@ struct LoraFile {
 };
 
 // Reads F32, F16 and BF16. Errors: IO; FORMAT (names the key or tensor at fault: no adapter, half a pair, shapes that
-// do not chain, values that are not finite); UNSUPPORTED (an adapted embedding, activation by invocation tokens).
+// do not chain, values that are not finite); UNSUPPORTED (an adapted embedding).
 LoraFile read_lora_file(const std::string & path);
 
 // Writes F32, atomically: the file that was there stays as it was when anything fails. Errors: IO.

@@ -149,6 +149,12 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
         config.bottleneck_size = p.bottleneck_size;
         config.pfeiffer = placement_of(p.bottleneck_placement) == LORICA_BOTTLENECK_PFEIFFER;
         if (p.non_linearity) config.non_linearity = lorica::non_linearity_of(p.non_linearity);
+        if (p.n_invocation_tokens < 0)
+            lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_invocation_tokens is ", p.n_invocation_tokens);
+        if (p.n_invocation_tokens > 0) {
+            require(p.invocation_tokens, "invocation_tokens");
+            config.invocation_tokens.assign(p.invocation_tokens, p.invocation_tokens + p.n_invocation_tokens);
+        }
         *out = new_handle(lorica::Adapter::create(model->model, config));
     });
 }
@@ -220,6 +226,9 @@ lorica_status lorica_adapter_get_info(const lorica_adapter * handle, lorica_adap
         info.non_linearity = adapter.config().method == lorica::Method::bottleneck
                                  ? lorica::name_of_non_linearity(adapter.config().non_linearity)
                                  : "";
+        const std::vector<int32_t> & invocation = adapter.config().invocation_tokens;
+        info.invocation_tokens = invocation.empty() ? nullptr : invocation.data();
+        info.n_invocation_tokens = static_cast<int32_t>(invocation.size());
         lorica::api::write_struct(info, "out", out);
     });
 }

@@ -70,11 +70,6 @@ Context::Buffers Context::lay_out(Arena & arena) const {
     b.tokens = piece_of_ids();
     b.positions = piece_of_ids();
     for (size_t i = 0; i < reaches_.size(); ++i) b.rows.push_back(piece_of_ids());
-    const auto gates = [&](int32_t rows) {
-        return static_cast<float *>(arena.bytes(sizeof(float) * static_cast<size_t>(rows) * n_past_.size()));
-    };
-    b.gate = n_slots() > 1 ? gates(piece_) : nullptr;
-    b.last_gate = n_slots() > 1 ? gates(logits_piece) : nullptr;
     return b;
 }
 
@@ -151,6 +146,8 @@ Context::Context(std::shared_ptr<const Model> model, std::shared_ptr<const Adapt
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     piece_ = std::min(n_ctx * n_slots, prompt_piece);
     n_past_.resize(static_cast<size_t>(n_slots));
+    texts_.resize(n_past_.size());
+    begins_.resize(n_past_.size());
     virtual_room_ = adapter ? adapter->n_virtual_tokens() : 0;
     find_reaches();
     backend_ = model_->new_backend();
@@ -196,14 +193,27 @@ std::shared_ptr<const Adapter> Context::sum_of(std::span<const Adapter::Part> pa
     if (as_it_is && parts[0].adapter->model() != model_) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the adapter belongs to another model handle");
     }
-    return as_it_is ? parts[0].adapter : Adapter::stack(model_, parts);
+    if (as_it_is) return parts[0].adapter;
+    const std::vector<Adapter::Alike> alike = Adapter::by_invocation(parts);
+    if (alike.size() == 1) return Adapter::stack(model_, parts);
+    std::vector<std::vector<Adapter::Part>> sums;
+    for (const Adapter::Alike & one : alike) sums.push_back(one.parts);
+    return Adapter::mixture(model_, sums);
+}
+
+std::shared_ptr<Context::Set> Context::prepare_set(std::span<const Adapter::Part> parts,
+                                                   std::shared_ptr<const Adapter> adapter) {
+    std::vector<Adapter::Alike> alike = Adapter::by_invocation(parts);
+    const bool always = alike.size() == 1 && alike[0].invocation.empty();
+    auto applied = prepare(std::move(adapter), always ? 0 : static_cast<int64_t>(alike.size()));
+    return std::make_shared<Set>(Set{{parts.begin(), parts.end()}, std::move(alike), std::move(applied)});
 }
 
 // Nothing is changed before all that can fail is done.
 void Context::set_adapters(std::span<const Adapter::Part> parts) {
     const std::shared_ptr<const Adapter> adapter = sum_of(parts);
     const int32_t n_virtual = adapter ? adapter->n_virtual_tokens() : 0;
-    const auto set = std::make_shared<Set>(Set{{parts.begin(), parts.end()}, prepare(adapter)});
+    const std::shared_ptr<const Set> set = prepare_set(parts, adapter);
     if (n_virtual > virtual_room_) {
         allocate_buffers(n_virtual);
         place(*set->applied);
@@ -226,7 +236,7 @@ void Context::set_adapters(std::span<const Adapter::Part> parts, int32_t slot) {
             LORICA_ERROR_UNSUPPORTED,
             "an adapter with virtual tokens cannot be that of some texts of a cache alone; give it a cache of its own");
     }
-    if (!set) set = std::make_shared<Set>(Set{{parts.begin(), parts.end()}, prepare(adapter)});
+    if (!set) set = prepare_set(parts, adapter);
     truncate(0, slot);
     const std::shared_ptr<const Set> before = std::exchange(sets_[i], set);
     // A mixture is a copy: what no slot has any more may change, and comes into it anew.
@@ -249,9 +259,10 @@ void Context::mix(const std::vector<std::shared_ptr<const Set>> & sets) {
         for (const auto & set : sets) {
             if (set->parts.empty()) continue;
             mixture.sets.push_back(set);
-            parts.push_back(set->parts);
+            mixture.first.push_back(parts.size());
+            for (const Adapter::Alike & one : set->alike) parts.push_back(one.parts);
         }
-        mixture.applied = prepare(Adapter::mixture(model_, parts));
+        mixture.applied = prepare(Adapter::mixture(model_, parts), static_cast<int64_t>(parts.size()));
         mixture_ = std::move(mixture);
     }
     now_ = mixture_.applied;
@@ -292,7 +303,7 @@ std::vector<std::shared_ptr<Context::Applied>> Context::all_applied() const {
     return all;
 }
 
-std::shared_ptr<Context::Applied> Context::prepare(std::shared_ptr<const Adapter> adapter) {
+std::shared_ptr<Context::Applied> Context::prepare(std::shared_ptr<const Adapter> adapter, int64_t n_parts) {
     auto applied = std::make_shared<Applied>();
     applied->plan = plan_for(adapter.get());
     const Plan & plan = *applied->plan;
@@ -312,6 +323,12 @@ std::shared_ptr<Context::Applied> Context::prepare(std::shared_ptr<const Adapter
     applied->attached = std::make_unique<AttachedAdapter>(*model_, adapter.get(), nullptr);
     applied->adapter = std::move(adapter);
     applied->number = ++n_applied_;
+    applied->n_parts = n_parts;
+    if (n_parts > 0) {
+        const auto rows = static_cast<size_t>(piece_ + logits_piece);
+        applied->gates = std::unique_ptr<void, Release>(
+            backend_->allocate(rows * static_cast<size_t>(n_parts) * sizeof(float)), {backend_.get()});
+    }
     return applied;
 }
 
@@ -374,6 +391,8 @@ void Context::copy(int32_t from, int32_t to, int32_t n_past) {
     backend_->synchronize();
     for (Reach & reach : reaches_) reach.first[target] = reach.first[source];
     n_past_[target] = held;
+    texts_[target] = texts_[source];
+    begins_[target] = begins_[source];
 }
 
 // For n more tokens, at most a piece, in the caches that move. Should it fail halfway, the slot is empty.
@@ -419,6 +438,27 @@ void Context::check_tokens(std::span<const int32_t> tokens, int32_t slot) const 
         if (id < 0 || id >= n_vocab)
             fail(LORICA_ERROR_INVALID_ARGUMENT, "token id ", id, " is outside the vocabulary of ", n_vocab);
     }
+}
+
+// Of the text of a slot that goes on with these: the tokens that are held, but to which activated LoRAs were applied
+// otherwise than they are now, since their invocation has come, or come again. They are held no more, and go through
+// the model before the new ones.
+std::vector<int32_t> Context::take_text(int32_t slot, std::span<const int32_t> tokens) {
+    const auto i = static_cast<size_t>(slot);
+    const int32_t held = n_past(slot);
+    std::vector<int32_t> & text = texts_[i];
+    text.resize(static_cast<size_t>(held));
+    text.insert(text.end(), tokens.begin(), tokens.end());
+    const std::vector<Adapter::Alike> & alike = sets_[i]->alike;
+    begins_[i].resize(alike.size());
+    int32_t valid = held;
+    for (size_t part = 0; part < alike.size(); ++part) {
+        const int32_t begin = alike[part].begin(text), before = std::exchange(begins_[i][part], begin);
+        if (begin != before) valid = std::min({valid, begin, before});
+    }
+    if (valid == held) return {};
+    truncate(valid, slot);
+    return {text.begin() + n_past(slot), text.begin() + held};
 }
 
 void Context::eval(std::span<const Append> given, float * logits) {
@@ -471,9 +511,11 @@ void Context::eval_alike(std::span<const Append> given, float * logits) {
     std::vector<std::vector<int32_t>> begun;
     begun.reserve(appends.size());
     for (Append & append : appends) {
-        if (n_virtual_ == 0 || n_past_[static_cast<size_t>(append.slot)] > 0) continue;
-        begun.push_back(virtual_tokens());
-        begun.back().insert(begun.back().end(), append.tokens.begin(), append.tokens.end());
+        std::vector<int32_t> text = take_text(append.slot, append.tokens);
+        if (n_virtual_ > 0 && n_past_[static_cast<size_t>(append.slot)] == 0) text = virtual_tokens();
+        if (text.empty()) continue;
+        text.insert(text.end(), append.tokens.begin(), append.tokens.end());
+        begun.push_back(std::move(text));
         append.tokens = begun.back();
     }
     const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
@@ -510,10 +552,17 @@ void Context::append(Piece & piece, int32_t slot, std::span<const int32_t> token
     const auto begin = static_cast<int32_t>(piece.tokens.size()), n = static_cast<int32_t>(tokens.size());
     piece.tokens.insert(piece.tokens.end(), tokens.begin(), tokens.end());
     for (int32_t i = 0; i < n; ++i) piece.positions.push_back(held + i);
-    if (mixes_) {
-        const auto own = std::ranges::find(mixture_.sets, sets_[static_cast<size_t>(slot)]);
-        const auto part = own == mixture_.sets.end() ? -1 : static_cast<int32_t>(own - mixture_.sets.begin());
-        piece.parts.insert(piece.parts.end(), tokens.size(), part);
+    if (now_->n_parts > 0) {
+        const auto i = static_cast<size_t>(slot), n_parts = static_cast<size_t>(now_->n_parts);
+        const auto own = std::ranges::find(mixture_.sets, sets_[i]);
+        const size_t first =
+            mixes_ && own != mixture_.sets.end() ? mixture_.first[static_cast<size_t>(own - mixture_.sets.begin())] : 0;
+        for (int32_t position = held; position < held + n; ++position) {
+            piece.gate.resize(piece.gate.size() + n_parts);
+            float * const row = &piece.gate[piece.gate.size() - n_parts];
+            for (size_t part = 0; part < begins_[i].size(); ++part)
+                row[first + part] = position >= begins_[i][part] ? 1.0f : 0.0f;
+        }
     }
     piece.rows.resize(reaches_.size());
     piece.segments.resize(reaches_.size());
@@ -537,16 +586,26 @@ void Context::upload(const Piece & piece) {
     }
 }
 
-// f32 [rows, sets that are mixed]: 1 where a set is the row's own, else 0.
-void Context::upload_gate(float * to, std::span<const int32_t> parts) {
-    const size_t n_sets = mixture_.sets.size();
-    std::vector<float> gate(parts.size() * n_sets);
-    for (size_t row = 0; row < parts.size(); ++row) {
-        if (parts[row] >= 0) gate[row * n_sets + static_cast<size_t>(parts[row])] = 1;
+// Of a piece's rows.
+void Context::upload_gate(const Piece & piece) {
+    if (now_->n_parts == 0) return;
+    backend_->copy_to_device(now_->gates.get(), piece.gate.data(), piece.gate.size() * sizeof(float));
+    const auto rows = static_cast<int64_t>(piece.tokens.size());
+    now_->attached->set_gate({now_->gates.get(), Dtype::f32, rows, now_->n_parts, now_->n_parts});
+}
+
+// Of rows of a piece whose logits are wanted, at most logits_piece.
+void Context::upload_head_gate(const Piece & piece, std::span<const int32_t> rows) {
+    if (now_->n_parts == 0 || now_->adapter->head_rank() == 0) return;
+    const auto n_parts = static_cast<size_t>(now_->n_parts);
+    std::vector<float> gate;
+    for (const int32_t row : rows) {
+        const auto from = piece.gate.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(row) * n_parts);
+        gate.insert(gate.end(), from, from + now_->n_parts);
     }
+    float * const to = static_cast<float *>(now_->gates.get()) + static_cast<size_t>(piece_) * n_parts;
     backend_->copy_to_device(to, gate.data(), gate.size() * sizeof(float));
-    const auto rows = static_cast<int64_t>(parts.size()), cols = static_cast<int64_t>(n_sets);
-    now_->attached->set_gate({to, Dtype::f32, rows, cols, cols});
+    now_->attached->set_head_gate({to, Dtype::f32, static_cast<int64_t>(rows.size()), now_->n_parts, now_->n_parts});
 }
 
 // Of one text, rows that do not move are the positions.
@@ -555,7 +614,7 @@ bool Context::has_rows(size_t reach) const { return n_slots() > 1 || reaches_[re
 void Context::eval_piece(const Piece & piece, float * logits) {
     const auto n = static_cast<int64_t>(piece.tokens.size());
     upload(piece);
-    if (mixes_) upload_gate(buffers_.gate, piece.parts);
+    upload_gate(piece);
     if (n <= backend_->few_rows()) arrange_weights();
     if (now_->adapter) now_->adapter->update(*backend_);
     backend_->together(n, [&] {
@@ -566,12 +625,7 @@ void Context::eval_piece(const Piece & piece, float * logits) {
             const Matrix last = buffers_.last.slice_rows(0, static_cast<int64_t>(count));
             backend_->copy_to_device(buffers_.rows[0], &piece.last[first], count * sizeof(int32_t));
             backend_->gather_rows(buffers_.x, buffers_.rows[0], last);
-            if (mixes_) {
-                std::vector<int32_t> parts;
-                for (size_t i = 0; i < count; ++i)
-                    parts.push_back(piece.parts[static_cast<size_t>(piece.last[first + i])]);
-                upload_gate(buffers_.last_gate, parts);
-            }
+            upload_head_gate(piece, std::span(piece.last).subspan(first, count));
             compute_logits(last);
             backend_->copy_to_host(logits + first * n_vocab, buffers_.logits, count * n_vocab * sizeof(float));
         }
@@ -583,12 +637,11 @@ void Context::eval(std::span<const int32_t> tokens, bool all_logits, float * log
     mixes_ = false;
     now_ = sets_[0]->applied;
     const int32_t n_vocab = model_->shape().n_vocab;
-    if (n_past_[0] == 0) {
-        const std::vector<int32_t> prompt = virtual_tokens();
-        for (size_t first = 0; first < prompt.size(); first += static_cast<size_t>(piece_)) {
-            const size_t count = std::min(static_cast<size_t>(piece_), prompt.size() - first);
-            eval_piece(std::span(prompt).subspan(first, count), false, false, nullptr);
-        }
+    std::vector<int32_t> before = take_text(0, tokens);
+    if (n_virtual_ > 0 && n_past_[0] == 0) before = virtual_tokens();
+    for (size_t first = 0; first < before.size(); first += static_cast<size_t>(piece_)) {
+        const size_t count = std::min(static_cast<size_t>(piece_), before.size() - first);
+        eval_piece(std::span(before).subspan(first, count), false, false, nullptr);
     }
     for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(piece_)) {
         const size_t count = std::min(static_cast<size_t>(piece_), tokens.size() - first);
@@ -604,7 +657,12 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
     append(piece, 0, tokens, n_past_[0]);
     upload(piece);
 
+    upload_gate(piece);
+
     const int64_t n_logits = !logits ? 0 : all_logits ? n : last ? 1 : 0;  // of the last tokens
+    std::vector<int32_t> wanted(static_cast<size_t>(n_logits));
+    std::iota(wanted.begin(), wanted.end(), n - static_cast<int32_t>(n_logits));
+    if (n_logits == 1) upload_head_gate(piece, wanted);
     if ((n_logits == 1 ? 1 : n) <= backend_->few_rows()) arrange_weights();
     if (now_->adapter) now_->adapter->update(*backend_);
     const auto compute = [&] {
@@ -623,7 +681,11 @@ void Context::eval_piece(std::span<const int32_t> tokens, bool last, bool all_lo
         const auto n_vocab = static_cast<size_t>(model_->shape().n_vocab);
         for (int64_t first = n - n_logits; first < n; first += logits_piece) {
             const int64_t count = std::min<int64_t>(logits_piece, n - first);
-            if (n_logits > 1) compute_logits(buffers_.x.slice_rows(first, count));
+            if (n_logits > 1) {
+                upload_head_gate(piece, std::span(wanted).subspan(static_cast<size_t>(first - (n - n_logits)),
+                                                                  static_cast<size_t>(count)));
+                compute_logits(buffers_.x.slice_rows(first, count));
+            }
             const size_t bytes = static_cast<size_t>(count) * n_vocab * sizeof(float);
             backend_->copy_to_host(logits + static_cast<size_t>(first - (n - n_logits)) * n_vocab, buffers_.logits,
                                    bytes);

@@ -81,7 +81,6 @@ private:
         float * logits;
         int32_t *tokens, *positions;
         std::vector<int32_t *> rows;  // of each reach
-        float *gate, *last_gate;  // of tokens and of rows of `last`: which of the sets that are mixed is a row's own
     };
     // A piece of work: tokens of one text or several, and where they go.
     struct Piece {
@@ -90,7 +89,7 @@ private:
         std::vector<std::vector<Segment>> segments;   // by reach
         std::vector<std::vector<PrefixRows>> prefix;  // by reach: of virtual tokens among these
         std::vector<int32_t> last;                    // tokens whose logits are wanted
-        std::vector<int32_t> parts;                   // of each token, where sets are mixed: which is its own, or -1
+        std::vector<float> gate;                      // [tokens, now_->n_parts]: which of the parts apply to each
     };
     Buffers lay_out(Arena & arena) const;
     void find_reaches();
@@ -122,9 +121,12 @@ private:
         size_t temporary_bytes = 0;
         Extent extent;
     };
-    // An adapter, or none, ready to be run.
+    // An adapter, or none, ready to be run. With parts, its ranks lie beside each other in as many equal ones, of which
+    // each row has those that a gate gives it (Lora::gate).
     struct Applied {
         std::shared_ptr<const Adapter> adapter;
+        int64_t n_parts = 0;
+        std::unique_ptr<void, Release> gates;  // f32: of a piece's rows, behind them of rows of `last`
         std::unique_ptr<Plan> plan;
         PlacedSlots prologue, epilogue;
         std::vector<PlacedSlots> layers;
@@ -134,6 +136,7 @@ private:
     // The adapters of a slot, each times its factor.
     struct Set {
         std::vector<Adapter::Part> parts;
+        std::vector<Adapter::Alike> alike;  // the same, as they are parts of what is applied
         std::shared_ptr<Applied> applied;
 
         bool is_sum() const;
@@ -142,16 +145,20 @@ private:
     // Several sets, of which each row of a piece has its own.
     struct Mixture {
         std::vector<std::shared_ptr<const Set>> sets;  // none of them empty
+        std::vector<size_t> first;                     // of the parts of each
         std::shared_ptr<Applied> applied;
     };
     std::unique_ptr<Plan> plan_for(const Adapter * adapter) const;
     void place(Applied & applied);
-    std::shared_ptr<Applied> prepare(std::shared_ptr<const Adapter> adapter);
+    std::shared_ptr<Applied> prepare(std::shared_ptr<const Adapter> adapter, int64_t n_parts);
     std::shared_ptr<const Adapter> sum_of(std::span<const Adapter::Part> parts) const;
+    std::shared_ptr<Set> prepare_set(std::span<const Adapter::Part> parts, std::shared_ptr<const Adapter> adapter);
+    std::vector<int32_t> take_text(int32_t slot, std::span<const int32_t> tokens);
     std::vector<std::shared_ptr<Applied>> all_applied() const;
     void mix(const std::vector<std::shared_ptr<const Set>> & sets);
     void eval_alike(std::span<const Append> given, float * logits);
-    void upload_gate(float * to, std::span<const int32_t> parts);
+    void upload_gate(const Piece & piece);
+    void upload_head_gate(const Piece & piece, std::span<const int32_t> rows);
     WorkspaceShape workspace(const Extent & extent) const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 const PlacedSlots & slots, std::span<const Segment> segments, int64_t n, int32_t layer = -1) const;
@@ -168,7 +175,10 @@ private:
     int32_t n_ctx_, piece_;
     int32_t n_virtual_ = 0, virtual_room_ = 0;  // tokens of the adapter; that there is room for in front of each text
     std::vector<int32_t> n_past_;               // of each slot, with them
-    std::vector<Reach> reaches_;                // the first: of layers that see all
+    // Of each slot: its tokens, of which there may be more than are held now, and by which numbers of first tokens the
+    // parts of its adapters (Set::alike) were applied to those that are held.
+    std::vector<std::vector<int32_t>> texts_, begins_;
+    std::vector<Reach> reaches_;  // the first: of layers that see all
     uint64_t n_applied_ = 0;
     bool arranged_ = false;             // or found that it cannot be
     std::unique_ptr<Backend> backend_;  // declared before what it releases

@@ -87,6 +87,11 @@ void GgufWriter::set_bools(std::string_view key, std::span<const bool> values) {
     gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_BOOL, values.data(), values.size());
 }
 
+void GgufWriter::set_u32s(std::string_view key, std::span<const int32_t> values) {
+    gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_UINT32, values.data(),
+                      values.size());
+}
+
 void GgufWriter::set_i32s(std::string_view key, std::span<const int32_t> values) {
     gguf_set_arr_data(impl_->context.get(), impl_->new_key(key).c_str(), GGUF_TYPE_INT32, values.data(), values.size());
 }

@@ -38,6 +38,7 @@ public:
     void set_string(std::string_view key, std::string_view value);  // ends before the first NUL
     void set_strings(std::string_view key, const std::vector<std::string> & values);
     void set_bools(std::string_view key, std::span<const bool> values);
+    void set_u32s(std::string_view key, std::span<const int32_t> values);  // none below 0
     void set_i32s(std::string_view key, std::span<const int32_t> values);
     void set_f32s(std::string_view key, std::span<const float> values);
 

@@ -94,7 +94,7 @@ Lora AttachedAdapter::lora(int32_t layer, int16_t linear) const {
     lora.db = gradient(pair->b);
     lora.rank = pair->rank;
     lora.scale = adapter_->scale(*pair);
-    lora.gate = gate_;
+    lora.gate = layer == model_.shape().n_layer ? head_gate_ : gate_;
     if (dropout_seed_) {
         lora.dropout = {adapter_->config().dropout,
                         derive_seed(*dropout_seed_, static_cast<uint64_t>(layer), stream(layer, linear)),

@@ -24,8 +24,9 @@ public:
     // the seeds of all layers until the next call, so that a device may repeat work with other seeds; or null.
     void set_dropout_seed(Backend & backend, std::optional<uint64_t> seed, uint64_t * device_seeds = nullptr);
     static size_t n_dropout_seeds(const Model & model);
-    // Of all pairs from now on: Lora::gate, with a row for each row that they see.
-    void set_gate(const Matrix & gate) { gate_ = gate; }
+    // Of all pairs from now on: Lora::gate, with a row for each row that those of the layers see, and that on the head.
+    void set_gate(const Matrix & of_layers) { gate_ = of_layers; }
+    void set_head_gate(const Matrix & of_head) { head_gate_ = of_head; }
 
     Lora lora(int32_t layer, int16_t linear) const override;
     DoraRows dora(int32_t layer, int16_t linear) const override {
@@ -53,7 +54,7 @@ private:
     std::vector<size_t> first_seed_;  // by layer
     std::optional<uint64_t> dropout_seed_;
     const uint64_t * device_seeds_ = nullptr;
-    Matrix gate_;
+    Matrix gate_, head_gate_;
 };
 
 }  // namespace lorica

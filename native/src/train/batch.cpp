@@ -134,6 +134,7 @@ void Session::upload(const PackedBatch & batch, Rows rows, bool with_adapter) {
     copy(memory_.rows, trained_rows_);
     copy(memory_.labels, labels);
     if (memory_.types) copy(memory_.types, types);
+    if (memory_.gate) upload_gate(batch);
     if (!plan_->trains_prologue()) return;
     const auto sort = [&](std::span<const int32_t> ids, int32_t * to_ids, int32_t * to_rows) {
         const std::vector<int32_t> rows = by_id(ids);
@@ -157,6 +158,25 @@ void Session::upload(const PackedBatch & batch, Rows rows, bool with_adapter) {
     copy(memory_.virtual_ids, virtual_ids);
     copy(memory_.virtual_rows, virtual_rows);
     sorted_virtual_ = {memory_.virtual_ids, memory_.virtual_rows, static_cast<int64_t>(virtual_ids.size())};
+}
+
+// Such an adapter has no virtual tokens: rows are tokens.
+void Session::upload_gate(const PackedBatch & batch) {
+    const std::vector<int32_t> & invocation = adapter_->config().invocation_tokens;
+    std::vector<float> gate;
+    for (const Segment & segment : segments_) {
+        const int32_t begin = Adapter::begin_of(
+            invocation, batch.tokens.subspan(static_cast<size_t>(segment.q_begin), static_cast<size_t>(segment.q_len)));
+        for (int32_t i = 0; i < segment.q_len; ++i) gate.push_back(i >= begin ? 1.0f : 0.0f);
+    }
+    std::vector<float> of_head;
+    for (const int32_t row : trained_rows_) of_head.push_back(gate[static_cast<size_t>(row)]);
+    const auto upload = [&](float * to, const std::vector<float> & values) {
+        backend_->copy_to_device(to, values.data(), values.size() * sizeof(float));
+        return Matrix{to, Dtype::f32, static_cast<int64_t>(values.size()), 1, 1};
+    };
+    attached_->set_gate(upload(memory_.gate, gate));
+    attached_->set_head_gate(upload(memory_.head_gate, of_head));
 }
 
 }  // namespace lorica

@@ -19,6 +19,7 @@ SessionPlan::SessionPlan(const Model & model, const Adapter * adapter, const Ses
     if (adapter) {
         max_rank_ = adapter->max_rank();
         has_dropout_ = adapter->config().dropout > 0;
+        has_gate_ = !adapter->config().invocation_tokens.empty();
     }
     const Architecture & architecture = model.architecture();
     const int32_t last = architecture.shape.n_layer - 1;
@@ -86,7 +87,10 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     for (int32_t ** array : {&m.sorted_tokens, &m.token_rows, &m.sorted_positions, &m.position_rows, &m.sorted_types,
                              &m.type_rows, &m.virtual_ids, &m.virtual_rows})
         *array = trains_prologue_ ? ids() : nullptr;
-    m.row_weights = trains_head_ ? reinterpret_cast<float *>(ids()) : nullptr;
+    const auto numbers = [&] { return static_cast<float *>(arena.bytes(static_cast<size_t>(n) * sizeof(float))); };
+    m.row_weights = trains_head_ ? numbers() : nullptr;
+    m.gate = has_gate_ ? numbers() : nullptr;
+    m.head_gate = has_gate_ ? numbers() : nullptr;
     m.dropout_seeds =
         has_dropout_ ? static_cast<uint64_t *>(arena.bytes(AttachedAdapter::n_dropout_seeds(model_) * sizeof(uint64_t)))
                      : nullptr;

@@ -19,6 +19,7 @@ struct SessionMemory {
     int32_t *sorted_tokens, *token_rows, *sorted_positions, *position_rows, *sorted_types, *type_rows;
     int32_t *virtual_ids, *virtual_rows;
     float * row_weights;       // of trained rows, where something on the head is trained; else null
+    float *gate, *head_gate;   // Lora::gate of an activated LoRA, of all rows and of picked ones; else null
     uint64_t * dropout_seeds;  // null without dropout
     std::vector<Matrix> x;     // hidden: input of each layer with gradients; the last is the output of the last layer
     std::array<Matrix, 2>
@@ -60,7 +61,7 @@ private:
     const SessionConfig & config_;
     int32_t first_, recomputed_layers_;
     int64_t max_rank_ = 0;
-    bool has_dropout_ = false, has_features_ = false, trains_prologue_ = false, trains_head_ = false;
+    bool has_dropout_ = false, has_gate_ = false, has_features_ = false, trains_prologue_ = false, trains_head_ = false;
     Plans plans_;
     const BlockPlan *prologue_, *training_prologue_, *epilogue_, *evaluated_epilogue_, *features_, *evaluated_features_;
     std::vector<const BlockPlan *> training_, evaluation_, bare_;

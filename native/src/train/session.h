@@ -118,6 +118,8 @@ private:
     // What of a batch goes to the rows that are picked.
     enum class Rows : uint8_t { labelled, first, last, all };
     void upload(const PackedBatch & batch, Rows rows = Rows::labelled, bool with_adapter = true);
+    // Of an activated LoRA: which rows it applies to, by where it begins in each sequence.
+    void upload_gate(const PackedBatch & batch);
     // With room for virtual tokens in front of every sequence.
     static SessionConfig with_virtual_tokens(SessionConfig config, const Adapter * adapter);
     void check(const PackedBatch & batch, Rows rows) const;

@@ -293,6 +293,11 @@ void merge_model(const Model & model, const Adapter * adapter, const std::string
         fail(LORICA_ERROR_UNSUPPORTED,
              "a bottleneck cannot be folded into a model, which has no layers like it; use it with the model");
     }
+    if (adapter && !adapter->config().invocation_tokens.empty()) {
+        fail(LORICA_ERROR_UNSUPPORTED,
+             "an activated LoRA (aLoRA) cannot be folded into a model: it applies to no token before its invocation, a "
+             "weight to all; use it with the model");
+    }
     if (adapter && adapter->n_virtual_tokens() > 0) {
         fail(LORICA_ERROR_UNSUPPORTED,
              "a prompt or prefix cannot be folded into a model: it stands in front of every text; use it with the "

@@ -72,4 +72,10 @@ public class lorica_adapter_params extends Pointer {
     public native int bottleneck_size(); public native lorica_adapter_params bottleneck_size(int setter);     /* bottlenecks: how wide they are, up to n_embd */
     public native @Cast("lorica_bottleneck_placement") int bottleneck_placement(); public native lorica_adapter_params bottleneck_placement(int setter);
     public native @Cast("const char*") BytePointer non_linearity(); public native lorica_adapter_params non_linearity(BytePointer setter); /* bottlenecks: AdapterHub's "relu", "swish", "gelu", "gelu_new" or "tanh"; NULL: relu */
+    public native @Const IntPointer invocation_tokens(); public native lorica_adapter_params invocation_tokens(IntPointer setter); /* LoRA [n_invocation_tokens]: of an activated LoRA (aLoRA, Greenewald et al. 2025): the
+                              delta is added from the first token of their last occurrence in a text on, as in PEFT
+                              (alora_invocation_tokens), where a text is one sequence of a batch, or what is in a slot
+                              of a KV cache; to none where they do not occur. What is trained whole beside it applies to
+                              all. Decoders; not with DoRA, nor with outputs. */
+    public native int n_invocation_tokens(); public native lorica_adapter_params n_invocation_tokens(int setter); /* 0: a LoRA for all tokens */
 }
