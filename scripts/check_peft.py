@@ -9,6 +9,7 @@ them in PEFT; makes adapters with PEFT (rsLoRA, patterns, DoRA, the output head,
 relative to the largest logit, and fails above 1e-3.
 """
 import argparse
+import json
 import shlex
 import subprocess
 import tempfile
@@ -29,6 +30,7 @@ PEFT_ADAPTERS = {
     "DoRA": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True),
     "some layers": dict(r=4, lora_alpha=8, target_modules=["q_proj", "gate_proj"], layers_to_transform=[1, 3]),
     "output head": dict(r=4, lora_alpha=8, target_modules=["q_proj", "lm_head"]),
+    "aLoRA": dict(r=4, lora_alpha=8, target_modules="all-linear", alora_invocation_tokens=[30, 31]),
     "modules to save": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], modules_to_save=["embed_tokens", "lm_head", "model.norm"]),
 }
 
@@ -75,6 +77,7 @@ def main():
         scratch = Path(scratch)
         base = load_base(arguments.gguf)
         tokens = rng.integers(0, base.config.vocab_size, 48).tolist()
+        tokens[20:22] = PEFT_ADAPTERS["aLoRA"]["alora_invocation_tokens"]
         plain = logits_of(base, tokens)
 
         def compare(name, ours, theirs):
@@ -87,6 +90,7 @@ def main():
         lora = ["--lora-r", 8]
         for name, flags in {"all-linear": lora, "rsLoRA on q, k": [*lora, "--use-rslora", "--target-modules", "q_proj,k_proj"],
                             "DoRA": [*lora, "--use-dora"], "PiSSA": [*lora, "--init-lora-weights", "pissa"],
+                            "aLoRA": [*lora, "--alora-invocation", "### Response:"],
                             "output head": [*lora, "--target-modules", "q_proj,lm_head"],
                             "modules to save": [*lora, "--modules-to-save", "embed_tokens,lm_head,norm", "--target-modules", "q_proj,v_proj"],
                             "prompt": ["--method", "prompt-tuning"], "P-tuning": ["--method", "p-tuning"],
@@ -95,8 +99,11 @@ def main():
             lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6,
                        "--learning-rate", 5e-3, *flags)
             in_peft = PeftModel.from_pretrained(load_base(arguments.gguf), trained).eval()
-            compare(f"trained by Lorica, loaded by PEFT, {name}", lorica.logits(trained / "adapter.gguf", tokens, scratch),
-                    logits_of(in_peft, tokens))
+            # Of aLoRA, a text in which it begins.
+            invocation = json.loads((trained / "adapter_config.json").read_text()).get("alora_invocation_tokens") or []
+            text = tokens[:30] + invocation + tokens[30 + len(invocation):]
+            compare(f"trained by Lorica, loaded by PEFT, {name}", lorica.logits(trained / "adapter.gguf", text, scratch),
+                    logits_of(in_peft, text))
 
         trained = scratch / "trained whole"
         lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6,

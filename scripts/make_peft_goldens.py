@@ -34,6 +34,7 @@ ADAPTERS = {
     "one_layer": dict(r=2, lora_alpha=8, target_modules=["q_proj", "up_proj"], layers_to_transform=[1]),
     "dora": dict(r=4, lora_alpha=6, target_modules=["q_proj", "k_proj", "o_proj", "down_proj"], use_dora=True, use_rslora=True,
                  alpha_pattern={"k_proj": 2}),
+    "alora": dict(r=4, lora_alpha=8, target_modules="all-linear", alora_invocation_tokens=[5]),
     "regular_expression": dict(r=2, lora_alpha=8, target_modules=r".*layers\.0\..*(k_proj|gate_proj)"),
 }
 
@@ -65,6 +66,10 @@ def write(name, settings, folder):
     # What counts is what PEFT makes of the folder: saving sorts the patterns, and the first that fits decides.
     base = make_base()
     tokens = rng.integers(0, len(models.TOKENS), 12)
+    # One token, once: then a text that grows token by token has the logits of the whole text too.
+    for invocation in settings.get("alora_invocation_tokens", ()):
+        tokens[tokens == invocation] = 6
+        tokens[6] = invocation
     with torch.no_grad():
         plain = models.run(base, tokens).logits[0].clone()
         logits = models.run(PeftModel.from_pretrained(base, folder).eval(), tokens).logits[0]

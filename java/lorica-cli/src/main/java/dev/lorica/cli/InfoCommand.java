@@ -187,6 +187,7 @@ final class InfoCommand implements Callable<Integer> {
         } else {
             facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
             copy(values, "adapter.lora.alpha", facts, "alpha");
+            copy(values, "adapter.alora.invocation_tokens", facts, "invocation_tokens");
             facts.put("modules", List.copyOf(modules));
             facts.put(
                     "pairs",
@@ -250,6 +251,9 @@ final class InfoCommand implements Callable<Integer> {
         if (isLora) {
             facts.put("rank", config.path("r"));
             facts.put("alpha", config.path("lora_alpha"));
+        }
+        if (config.hasNonNull("alora_invocation_tokens")) {
+            facts.put("invocation_tokens", config.get("alora_invocation_tokens"));
         }
         if (config.path("use_rslora").asBoolean()) {
             facts.put("rslora", true);

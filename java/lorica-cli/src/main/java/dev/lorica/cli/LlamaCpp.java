@@ -10,7 +10,9 @@ final class LlamaCpp {
 
     /** Whether it can be a part of a model, which is what makes llama.cpp run what it lacks. */
     static boolean canBeFoldedIn(Adapter adapter) {
-        return adapter.info().virtualTokens() == 0 && adapter.info().method() != Method.BOTTLENECK;
+        return adapter.info().virtualTokens() == 0
+                && adapter.info().method() != Method.BOTTLENECK
+                && adapter.info().invocationTokens().isEmpty();
     }
 
     /** What of an adapter llama.cpp has not, so that only a model with it folded in runs there; empty: it reads it. */

@@ -48,9 +48,9 @@ final class LoraOptions {
             split = ",",
             description =
                     "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names"
-                            + " for them, all-linear, or default: what PEFT adapts where none are named; or a regular"
-                            + " expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its"
-                            + " feed-forward modules")
+                        + " for them, all-linear, or default: what PEFT adapts where none are named; or a regular"
+                        + " expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its"
+                        + " feed-forward modules")
     List<String> targetModules = new ArrayList<>();
 
     @OfMethod(Method.LORA)
@@ -107,9 +107,9 @@ final class LoraOptions {
             names = "--init-lora-weights",
             paramLabel = "WAY",
             description =
-                    "How it begins: true (uniform A, as PEFT does), gaussian, orthogonal, or pissa: as the principal parts"
-                            + " of the weights, of twice the rank, half of which is not trained; pissa_niter_N looks for"
-                            + " them in N rounds. Default: ${DEFAULT-VALUE}")
+                    "How it begins: true (uniform A, as PEFT does), gaussian, orthogonal, or pissa: as the principal"
+                        + " parts of the weights, of twice the rank, half of which is not trained; pissa_niter_N looks"
+                        + " for them in N rounds. Default: ${DEFAULT-VALUE}")
     String init = "true";
 
     @OfMethod(Method.LORA)
@@ -130,6 +130,16 @@ final class LoraOptions {
             description = "Train biases too: none, lora_only (of the layers that are adapted), or all. Default:"
                     + " ${DEFAULT-VALUE}")
     String bias = "none";
+
+    @OfMethod(Method.LORA)
+    @Option(
+            names = "--alora-invocation",
+            paramLabel = "TEXT",
+            description =
+                    "An activated LoRA (aLoRA): it is added to the tokens of a text from the last occurrence of this"
+                        + " text on, such as \"<|im_start|>assistant\", and to none of a text without it. What stands"
+                        + " before is the base model's; no model can have it folded in.")
+    String aloraInvocation;
 
     List<String> targetModules() {
         return targetModules.stream()
@@ -168,8 +178,22 @@ final class LoraOptions {
                 .seed(seed)
                 .modulesToSave(modulesToSave.stream().map(String::strip).toList())
                 .bias(Choices.of("--bias", bias, LoraConfig.Bias.class))
+                .aloraInvocation(invocation())
                 .targetModules(targetModules.isEmpty() ? DEFAULTS.targetModules() : targetModules())
                 .build();
+    }
+
+    private String invocation() {
+        if (aloraInvocation == null) {
+            return "";
+        }
+        if (aloraInvocation.isEmpty()) {
+            throw new IllegalArgumentException("--alora-invocation is empty; a text is meant, with which it begins");
+        }
+        if (useDora) {
+            throw new IllegalArgumentException("--alora-invocation and --use-dora exclude each other");
+        }
+        return aloraInvocation;
     }
 
     /** {@code 0-7,12} as numbers. */

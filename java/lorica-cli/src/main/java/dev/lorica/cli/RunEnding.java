@@ -226,7 +226,7 @@ record RunEnding(
         }
         terminal.out().println("or with llama.cpp:");
         terminal.commandLine(
-                "llama-cli",
+                adapter.info().invocationTokens().isEmpty() ? "llama-cli" : "llama-server",
                 "-m " + Shell.quote(modelFile.toString()),
                 "--lora " + Shell.quote(output.resolve(Adapter.FILE_NAME).toString()));
     }

@@ -125,8 +125,8 @@ final class TrainCommand implements Callable<Integer> {
             names = "--adapter-format",
             paramLabel = "FORMAT",
             description =
-                    "What to save: gguf (llama.cpp), peft (Hugging Face PEFT; of full a folder for transformers beside the"
-                            + " model), or both. Default: ${DEFAULT-VALUE}")
+                    "What to save: gguf (llama.cpp), peft (Hugging Face PEFT; of full a folder for transformers beside"
+                            + " the model), or both. Default: ${DEFAULT-VALUE}")
     private String adapterFormat = "both";
 
     @Option(
@@ -402,6 +402,13 @@ final class TrainCommand implements Callable<Integer> {
         }
         report.example(loaded.report());
         warnAbout(base, loaded.maxLength());
+        int without = trainer.withoutInvocation(loaded.examples());
+        if (without > 0) {
+            terminal.err()
+                    .println("warning: " + Format.count(without, "example") + " of "
+                            + loaded.examples().examples().size() + " have not the invocation " + adapter.invocation()
+                            + ": nothing is learned from them");
+        }
         if (dryRun) {
             DryRun dry = new DryRun(base, adapter, loaded, plan);
             dry.words().forEach(terminal.out()::println);

@@ -295,6 +295,53 @@ class MethodsTest {
     }
 
     @Test
+    void aLoraThatBeginsAtItsInvocationIsTrainedResumedLookedAtAskedAndNotFoldedIn() throws IOException {
+        Path output = folder.resolve("activated");
+        String[] invocation = {"--alora-invocation=### Response:", "--lora-r=4"};
+        Program run = Program.run(Program.with(train(output, "--eval-data=" + data, "--json"), invocation))
+                .succeeds();
+        assertThat(run.json().get("eval_loss").asDouble())
+                .isLessThan(run.json().get("eval_loss_before").asDouble() - 0.1);
+        assertThat(run.err()).contains("llama-server").doesNotContain("warning", "llama-cli");
+        Path adapter = output.resolve(Adapter.FILE_NAME);
+        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
+        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
+        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+                .succeeds();
+        assertThat(adapter).hasSameBinaryContentAs(first);
+
+        JsonNode tokens = Program.run("info", output.toString(), "--json")
+                .succeeds()
+                .json()
+                .get("invocation_tokens");
+        assertThat(tokens).isNotEmpty();
+        Path peft = Files.createDirectories(folder.resolve("peft"));
+        for (String name : List.of(Adapter.PEFT_CONFIG_NAME, Adapter.PEFT_FILE_NAME)) {
+            Files.copy(output.resolve(name), peft.resolve(name));
+        }
+        assertThat(Program.run("info", peft.toString(), "--json")
+                        .succeeds()
+                        .json()
+                        .get("invocation_tokens"))
+                .isEqualTo(tokens);
+        assertThat(tunedLoss(peft)).isCloseTo(tunedLoss(output), offset(1e-6));
+
+        String[] inside = {"--instruction=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        String[] without = {"--prompt=What is 3?", "--temperature=0", "--max-new-tokens=8"};
+        String model = "--model=" + Program.model();
+        assertThat(generate(inside, model, "--adapter=" + output)).isNotEqualTo(generate(inside, model));
+        assertThat(generate(without, model, "--adapter=" + output)).isEqualTo(generate(without, model));
+        Program.run("merge", model, "--adapter=" + output, "--output=" + folder.resolve("merged.gguf"))
+                .failsWith(ExitCode.FAILED, "it applies to no token before its invocation");
+        Path none = folder.resolve("none");
+        Program.run(train(none, "--alora-invocation=never seen"))
+                .failsWith(ExitCode.FAILED, "no training example has the invocation of the adapter");
+        Program.run(train(none, "--alora-invocation=x", "--use-dora")).failsWith(ExitCode.FAILED, "exclude each other");
+        Program.run(train(none, "--alora-invocation=x", "--method=ia3"))
+                .failsWith(ExitCode.FAILED, "--alora-invocation belongs to --method lora");
+    }
+
+    @Test
     void modulesThatAreTrainedWholeGoWithTheLora() throws IOException {
         Path output = folder.resolve("saved");
         Program.run(train(output, "--lora-r=2", "--modules-to-save=lm_head,norm", "--bias=all"))

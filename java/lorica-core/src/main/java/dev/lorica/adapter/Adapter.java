@@ -15,9 +15,11 @@ import dev.lorica.internal.NativeAdapter;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
  * An adapter: what is trained, by one {@link Method} or another. Made by {@link #create} or {@link #load}.
@@ -174,7 +176,8 @@ public final class Adapter implements AutoCloseable {
                         config.seed(),
                         TargetModules.of(config, model),
                         String.join(",", config.modulesToSave()),
-                        config.bias().code),
+                        config.bias().code,
+                        config.invocation(model)),
                 outputs);
         Adapter adapter = new Adapter(model, engine, AdapterMetadata.of(model, config));
         if (config.init() == LoraConfig.Init.ORTHOGONAL) {
@@ -306,7 +309,17 @@ public final class Adapter implements AutoCloseable {
                                 Method.of(method),
                                 virtual,
                                 half,
-                                words));
+                                words,
+                                Arrays.stream(engine.invocationTokens()).boxed().toList()));
+    }
+
+    /** For messages: {@code "<|im_start|>assistant" (tokens 1, 520, 9531)}, of an activated LoRA; {@code ""} of all else. */
+    public String invocation() {
+        int[] tokens = engine.invocationTokens();
+        return tokens.length == 0
+                ? ""
+                : "\"" + model.tokenizer().decode(tokens, true).replace("\n", "\\n") + "\" (tokens "
+                        + Arrays.stream(tokens).mapToObj(Integer::toString).collect(Collectors.joining(", ")) + ")";
     }
 
     /** @throws InvalidArgumentException if it belongs to another model */

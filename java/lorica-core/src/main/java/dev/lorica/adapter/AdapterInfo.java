@@ -20,6 +20,7 @@ import java.util.List;
  * @param virtualTokens   in front of every text
  * @param frozenHalf      of PiSSA: the second half of each rank takes away what the first began as, and is not trained
  * @param bottleneck      {@code "houlsby, 36 wide, swish"}; {@code null}: it is of another method
+ * @param invocationTokens of an activated LoRA: with which it begins in a text; empty of all else
  */
 public record AdapterInfo(
         int rank,
@@ -35,4 +36,9 @@ public record AdapterInfo(
         Method method,
         int virtualTokens,
         boolean frozenHalf,
-        String bottleneck) {}
+        String bottleneck,
+        List<Integer> invocationTokens) {
+    public AdapterInfo {
+        invocationTokens = invocationTokens == null ? List.of() : List.copyOf(invocationTokens); // of older checkpoints
+    }
+}

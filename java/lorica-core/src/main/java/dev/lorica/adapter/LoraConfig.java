@@ -1,5 +1,6 @@
 package dev.lorica.adapter;
 
+import dev.lorica.Model;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeAdapter;
@@ -35,6 +36,11 @@ import java.util.Map;
  *                      {@code norm}, or GGUF's names) that are trained whole and stored with the adapter; {@code ModelFiles.merge} folds
  *                      them in for llama.cpp
  * @param bias          {@code bias}: which biases are trained; not with DoRA
+ * @param aloraInvocation of an activated LoRA (aLoRA, Greenewald et al. 2025), which is added to the tokens of a text from the first of the
+ *                      last occurrence of its invocation on, and to none of a text without it: the invocation as a text, of which
+ *                      the model's tokenizer makes tokens, special ones too; {@code ""}: see below. So the keys and values of all that
+ *                      stands before the invocation are those of the base. A decoder's, and not with DoRA.
+ * @param aloraInvocationTokens {@code alora_invocation_tokens}: the same as tokens; empty, without a text: a LoRA for all tokens
  */
 public record LoraConfig(
         int rank,
@@ -51,7 +57,9 @@ public record LoraConfig(
         Map<String, Integer> rankPattern,
         Map<String, Double> alphaPattern,
         List<String> modulesToSave,
-        Bias bias)
+        Bias bias,
+        String aloraInvocation,
+        List<Integer> aloraInvocationTokens)
         implements AdapterConfig {
 
     /** Every linear layer but the output head, which is named by itself ({@code lm_head}). */
@@ -111,6 +119,8 @@ public record LoraConfig(
     public LoraConfig {
         Arguments.given(init, "init");
         Arguments.given(bias, "bias");
+        Arguments.given(aloraInvocation, "aloraInvocation");
+        aloraInvocationTokens = Arguments.all(aloraInvocationTokens, "aloraInvocationTokens");
         modulesToSave = Arguments.all(modulesToSave, "modulesToSave");
         targetModules = TargetModules.split(Arguments.all(targetModules, "targetModules"));
         excludeModules = Arguments.all(excludeModules, "excludeModules");
@@ -126,6 +136,16 @@ public record LoraConfig(
         rankPattern.forEach((name, value) -> check(value >= 1, "rank of \"" + name + "\"", value, "at least 1"));
         alphaPattern.forEach((name, value) ->
                 check(Double.isFinite(value) && value > 0, "alpha of \"" + name + "\"", value, "more than 0"));
+        check(
+                aloraInvocation.isEmpty() || aloraInvocationTokens.isEmpty(),
+                "the invocation",
+                "a text and tokens",
+                "one of both");
+        check(
+                !useDora || aloraInvocation.isEmpty() && aloraInvocationTokens.isEmpty(),
+                "use dora",
+                true,
+                "false with an invocation: magnitudes are of all tokens");
         check(!targetModules.isEmpty(), "target modules", "empty", "at least one, or " + ALL_LINEAR);
     }
 
@@ -133,6 +153,13 @@ public record LoraConfig(
         if (!good) {
             throw new InvalidArgumentException(name + " is " + value + "; it must be " + meant);
         }
+    }
+
+    /** The tokens with which it begins in a text of this model's; none: it is added to all. */
+    int[] invocation(Model model) {
+        return aloraInvocation.isEmpty()
+                ? aloraInvocationTokens.stream().mapToInt(Integer::intValue).toArray()
+                : model.tokenizer().encode(aloraInvocation, false, true);
     }
 
     @Override
@@ -165,7 +192,9 @@ public record LoraConfig(
                 .rankPattern(rankPattern)
                 .alphaPattern(alphaPattern)
                 .modulesToSave(modulesToSave)
-                .bias(bias);
+                .bias(bias)
+                .aloraInvocation(aloraInvocation)
+                .aloraInvocationTokens(aloraInvocationTokens);
     }
 
     /** Every setter's meaning is that of the record's component of the same name. */
@@ -185,6 +214,8 @@ public record LoraConfig(
         private Map<String, Double> alphaPattern = Map.of();
         private List<String> modulesToSave = List.of();
         private Bias bias = Bias.NONE;
+        private String aloraInvocation = "";
+        private List<Integer> aloraInvocationTokens = List.of();
 
         private Builder() {}
 
@@ -268,6 +299,16 @@ public record LoraConfig(
             return this;
         }
 
+        public Builder aloraInvocation(String value) {
+            aloraInvocation = value;
+            return this;
+        }
+
+        public Builder aloraInvocationTokens(List<Integer> value) {
+            aloraInvocationTokens = value;
+            return this;
+        }
+
         public LoraConfig build() {
             return new LoraConfig(
                     rank,
@@ -284,7 +325,9 @@ public record LoraConfig(
                     rankPattern,
                     alphaPattern,
                     modulesToSave,
-                    bias);
+                    bias,
+                    aloraInvocation,
+                    aloraInvocationTokens);
         }
     }
 }

@@ -34,6 +34,7 @@ import java.util.regex.PatternSyntaxException;
  * @param targetNames {@code target_modules} as a list of names; empty when it is a pattern
  * @param targetPattern {@code target_modules} as a pattern, {@code null} when it is a list
  * @param isAllLinear {@code target_modules} is "all-linear"
+ * @param invocation  {@code alora_invocation_tokens}, empty when null or not there
  */
 record PeftConfig(
         Path file,
@@ -53,7 +54,8 @@ record PeftConfig(
         Map<BoundedPattern, Integer> rankPattern,
         Map<BoundedPattern, Double> alphaPattern,
         List<String> modulesToSave,
-        LoraConfig.Bias bias) {
+        LoraConfig.Bias bias,
+        List<Integer> invocation) {
 
     private static final JsonMapper JSON = JsonMapper.builder()
             .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
@@ -85,13 +87,14 @@ record PeftConfig(
                 target.isTextual() && target.asText().equals(LoraConfig.ALL_LINEAR),
                 isAbsent(excluded) || excluded.isTextual() ? List.of() : names(file, "exclude_modules", excluded),
                 pattern(file, excluded),
-                layers(file, json.path("layers_to_transform")),
+                numbers(file, "layers_to_transform", json, "layer"),
                 patterns(file, "rank_pattern", json, PeftConfig::rank),
                 patterns(file, "alpha_pattern", json, PeftConfig::alpha),
                 isAbsent(json.path("modules_to_save"))
                         ? List.of()
                         : names(file, "modules_to_save", json.get("modules_to_save")),
-                bias(file, json));
+                bias(file, json),
+                numbers(file, "alora_invocation_tokens", json, "token"));
     }
 
     // ---- what it says of a module
@@ -182,7 +185,6 @@ record PeftConfig(
                 "layer_replication",
                 "target_parameters",
                 "trainable_token_indices",
-                "alora_invocation_tokens",
                 "use_qalora",
                 "use_bdlora",
                 "kasa_config",
@@ -264,19 +266,19 @@ record PeftConfig(
         return List.copyOf(names);
     }
 
-    private static List<Integer> layers(Path file, JsonNode value) {
+    private static List<Integer> numbers(Path file, String key, JsonNode json, String what) {
+        JsonNode value = json.path(key);
         if (isAbsent(value)) {
             return List.of();
         }
-        List<Integer> layers = new ArrayList<>();
-        for (JsonNode layer : value.isArray() ? value : JSON.createArrayNode().add(value)) {
-            if (!layer.isIntegralNumber() || !layer.canConvertToInt()) {
-                throw new FileFormatException(
-                        file + ": \"layers_to_transform\" holds " + layer + ", which is no layer");
+        List<Integer> numbers = new ArrayList<>();
+        for (JsonNode number : value.isArray() ? value : JSON.createArrayNode().add(value)) {
+            if (!number.isIntegralNumber() || !number.canConvertToInt()) {
+                throw new FileFormatException(file + ": \"" + key + "\" holds " + number + ", which is no " + what);
             }
-            layers.add(layer.asInt());
+            numbers.add(number.asInt());
         }
-        return List.copyOf(layers);
+        return List.copyOf(numbers);
     }
 
     private static BoundedPattern pattern(Path file, JsonNode value) {

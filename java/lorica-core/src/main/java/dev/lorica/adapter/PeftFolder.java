@@ -165,6 +165,9 @@ final class PeftFolder {
         config.put("alpha_pattern", alphas);
         config.put("use_rslora", info.useRslora());
         config.put("use_dora", info.useDora());
+        if (!info.invocationTokens().isEmpty()) {
+            config.put("alora_invocation_tokens", info.invocationTokens());
+        }
         Set<String> modules = new LinkedHashSet<>(whole.modules(tensors));
         modules.addAll(classifier.modules(adapter));
         config.put("bias", whole.bias(tensors).toString());
@@ -277,6 +280,7 @@ final class PeftFolder {
                             .targetModules(names)
                             .modulesToSave(modules)
                             .bias(config.bias())
+                            .aloraInvocationTokens(config.invocation())
                             .build(),
                     labels);
             try {

@@ -71,7 +71,7 @@ final class KvCache implements AutoCloseable {
         try {
             engine.append(more, logits);
         } catch (CancelledException e) {
-            length = engine.truncate(length); // without pieces of the prompt
+            length = engine.truncate(Math.min(length, engine.length())); // without pieces of the prompt
             throw e;
         }
         System.arraycopy(more, 0, tokens, length, more.length);

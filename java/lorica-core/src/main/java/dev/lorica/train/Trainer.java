@@ -8,6 +8,7 @@ import dev.lorica.data.Batch;
 import dev.lorica.data.BatchShape;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.Dataset;
+import dev.lorica.data.Example;
 import dev.lorica.data.Packer;
 import dev.lorica.data.RecordKind;
 import dev.lorica.data.TokenizedDataset;
@@ -25,6 +26,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.stream.IntStream;
 
 /**
  * Trains an adapter.
@@ -251,6 +253,32 @@ public final class Trainer {
                 : shape;
     }
 
+    /** How many examples have not the invocation of an activated LoRA, which is added to none of their tokens; 0 of all else. */
+    public int withoutInvocation(TokenizedDataset data) {
+        Arguments.given(data, "data");
+        int[] invocation = adapter.info().invocationTokens().stream()
+                .mapToInt(Integer::intValue)
+                .toArray();
+        int without = 0;
+        for (Example example : invocation.length == 0 ? List.<Example>of() : data.examples()) {
+            int[] ids = example.ids();
+            boolean found = IntStream.rangeClosed(0, ids.length - invocation.length)
+                    .anyMatch(at -> Arrays.equals(ids, at, at + invocation.length, invocation, 0, invocation.length));
+            without += found ? 0 : 1;
+        }
+        return without;
+    }
+
+    private void requireInvocation(TokenizedDataset data) {
+        if (!data.examples().isEmpty()
+                && withoutInvocation(data) == data.examples().size()) {
+            throw new InvalidArgumentException("no training example has the invocation of the adapter, "
+                    + adapter.invocation()
+                    + ": it would be added to no token; in the middle of a text the tokenizer may"
+                    + " make other tokens of it than alone");
+        }
+    }
+
     /** What {@link #train(TokenizedDataset, TokenizedDataset)} is going to do, and what memory that needs. */
     public TrainingPlan plan(TokenizedDataset data, TokenizedDataset evalData) {
         Arguments.given(data, "data");
@@ -263,6 +291,7 @@ public final class Trainer {
                             + ", so its learning rate would never be reached; shorten the one or lengthen the other");
         }
         requireRecords(data);
+        requireInvocation(data);
         if (evalData != null) {
             requireRecords(evalData);
         }

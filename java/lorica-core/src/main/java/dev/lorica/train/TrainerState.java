@@ -163,6 +163,7 @@ final class TrainerState {
         compare(obstacles, "dropout", adapter.dropout(), nowAdapter.dropout());
         compare(obstacles, "use rslora", adapter.useRslora(), nowAdapter.useRslora());
         compare(obstacles, "use dora", adapter.useDora(), nowAdapter.useDora());
+        compare(obstacles, "invocation (aLoRA)", adapter.invocationTokens(), nowAdapter.invocationTokens());
         compare(obstacles, "bottleneck", adapter.bottleneck(), nowAdapter.bottleneck());
         compare(obstacles, "frozen half (PiSSA)", adapter.frozenHalf(), nowAdapter.frozenHalf());
         compare(obstacles, "target modules", adapter.targetModules(), nowAdapter.targetModules());

@@ -61,7 +61,16 @@ class PeftFolderTest {
 
     @ParameterizedTest
     @ValueSource(
-            strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
+            strings = {
+                "plain",
+                "rslora",
+                "patterns",
+                "rslora_patterns",
+                "one_layer",
+                "regular_expression",
+                "dora",
+                "alora"
+            })
     void adaptersOfPeftGiveItsLogitsHoweverTheyAreSavedAgain(String name) {
         try (Adapter peft = Adapter.load(model, golden(name))) {
             assertLogits(name, peft);
@@ -77,7 +86,16 @@ class PeftFolderTest {
 
     @ParameterizedTest
     @ValueSource(
-            strings = {"plain", "rslora", "patterns", "rslora_patterns", "one_layer", "regular_expression", "dora"})
+            strings = {
+                "plain",
+                "rslora",
+                "patterns",
+                "rslora_patterns",
+                "one_layer",
+                "regular_expression",
+                "dora",
+                "alora"
+            })
     void anExportedAdapterHasTheTensorsThatPeftSaved(String name) {
         try (Adapter peft = Adapter.load(model, golden(name))) {
             peft.exportPeft(folder, "base");

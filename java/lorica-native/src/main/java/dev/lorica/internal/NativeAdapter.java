@@ -43,7 +43,14 @@ public final class NativeAdapter implements AutoCloseable {
         handle = new NativeHandle<>("the adapter", pointer, Lorica::lorica_adapter_free, model.handle);
     }
 
-    /** @param init and bias: constants above */
+    private static IntPointer ints(int[] values) {
+        return Memory.ints(values.length).put(values, 0, values.length);
+    }
+
+    /**
+     * @param init             and bias: constants above
+     * @param invocationTokens of an activated LoRA; none of another
+     */
     public record Params(
             int rank,
             double alpha,
@@ -55,7 +62,8 @@ public final class NativeAdapter implements AutoCloseable {
             long seed,
             String targetModules,
             String modulesToSave,
-            int bias) {}
+            int bias,
+            int[] invocationTokens) {}
 
     /**
      * A classifier that is trained beside the rest.
@@ -104,7 +112,9 @@ public final class NativeAdapter implements AutoCloseable {
 
     public static NativeAdapter create(NativeModel model, Params given, Outputs outputs) {
         lorica_adapter pointer = new lorica_adapter();
+        int[] invocation = given.invocationTokens();
         try (NativeOutputs classifier = new NativeOutputs(outputs);
+                IntPointer invocationTokens = invocation.length == 0 ? null : ints(invocation);
                 BytePointer targets = Text.copy("target modules", given.targetModules());
                 BytePointer saved = Text.copy("modules to save", given.modulesToSave());
                 lorica_adapter_params params = Structs.defaults(
@@ -121,7 +131,9 @@ public final class NativeAdapter implements AutoCloseable {
                     .seed(given.seed())
                     .target_modules(targets)
                     .modules_to_save(saved)
-                    .bias(given.bias());
+                    .bias(given.bias())
+                    .invocation_tokens(invocationTokens)
+                    .n_invocation_tokens(invocation.length);
             classifier.into(params);
             check(model.handle.shared(m -> Lorica.lorica_adapter_create(m, params, pointer)));
         }
@@ -181,14 +193,11 @@ public final class NativeAdapter implements AutoCloseable {
         int[] ids = given.ids();
         lorica_adapter pointer = new lorica_adapter();
         try (NativeOutputs classifier = new NativeOutputs(outputs);
-                IntPointer tokens = ids == null ? null : Memory.ints(ids.length);
+                IntPointer tokens = ids == null ? null : ints(ids);
                 lorica_adapter_params params = Structs.defaults(
                         lorica_adapter_params::new,
                         lorica_adapter_params::struct_size,
                         Lorica::lorica_adapter_default_params)) {
-            if (tokens != null) {
-                tokens.put(ids, 0, ids.length);
-            }
             params.method(given.method())
                     .seed(given.seed())
                     .n_virtual_tokens(given.virtualTokens())
@@ -236,6 +245,20 @@ public final class NativeAdapter implements AutoCloseable {
                 return i.method() == METHOD_BOTTLENECK
                         ? new Bottleneck(i.bottleneck_size(), i.bottleneck_placement(), Text.of(i.non_linearity()), 0)
                         : null;
+            }
+        });
+    }
+
+    /** With which an activated LoRA begins in a text; none of all else. */
+    public int[] invocationTokens() {
+        return handle.shared(adapter -> {
+            try (lorica_adapter_info i = Structs.sized(lorica_adapter_info::new, lorica_adapter_info::struct_size)) {
+                check(Lorica.lorica_adapter_get_info(adapter, i));
+                int[] tokens = new int[i.n_invocation_tokens()];
+                if (tokens.length > 0) {
+                    i.invocation_tokens().get(tokens);
+                }
+                return tokens;
             }
         });
     }

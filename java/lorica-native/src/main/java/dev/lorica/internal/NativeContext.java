@@ -64,7 +64,8 @@ public final class NativeContext implements AutoCloseable {
     }
 
     /**
-     * Appends tokens and writes the logits of the last one. During the call the adapters do not change.
+     * Appends tokens and writes the logits of the last one. During the call the adapters do not change. After a call that was
+     * cancelled there may be fewer tokens than before it: see {@link #length()}.
      *
      * @param logits [vocabulary]
      */
@@ -113,6 +114,11 @@ public final class NativeContext implements AutoCloseable {
     public int truncate(int text, int length) {
         check(handle.exclusive(context -> Lorica.lorica_kv_cache_slot_truncate(context, text, length)));
         return length(text);
+    }
+
+    /** Tokens of the only text. */
+    public int length() {
+        return length(0);
     }
 
     private int length(int text) {
