@@ -197,7 +197,7 @@ final class ServeCommand implements Callable<Integer> {
                     server.tuning(base, tuningFolder);
                 }
                 if (!noPage) {
-                    server.studio(new StudioProgram(), outputFolder);
+                    server.studio(new StudioProgram(device.config()), outputFolder);
                 }
                 server.start();
                 say(server, named);

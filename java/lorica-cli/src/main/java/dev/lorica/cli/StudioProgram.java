@@ -1,5 +1,9 @@
 package dev.lorica.cli;
 
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.lorica.Model;
+import dev.lorica.ModelConfig;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.InvalidArgumentException;
@@ -22,6 +26,7 @@ import java.util.stream.Stream;
 import picocli.CommandLine;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Model.OptionSpec;
+import picocli.CommandLine.ParameterException;
 
 /** This program, as the studio starts it for its runs. */
 final class StudioProgram implements RunProgram {
@@ -42,6 +47,16 @@ final class StudioProgram implements RunProgram {
 
     /** Names of templates, or files with one. */
     private static final Set<String> NAME_OR_FILE = Set.of("--template", "--chat-template");
+
+    /** More data than that are read by a process of their own, for a plan too. */
+    private static final long MOST_DATA_BYTES = 16 << 20;
+
+    private final ModelConfig config;
+
+    /** @param config with which the model that is served was loaded */
+    StudioProgram(ModelConfig config) {
+        this.config = config;
+    }
 
     @Override
     public List<String> command() {
@@ -81,6 +96,37 @@ final class StudioProgram implements RunProgram {
     private static Terminal silent(ByteArrayOutputStream notes) {
         PrintStream stream = new PrintStream(notes, true, StandardCharsets.UTF_8);
         return new Terminal(InputStream.nullInputStream(), stream, stream);
+    }
+
+    @Override
+    public ObjectNode plan(Model model, Path yaml, int examples) {
+        ByteArrayOutputStream said = new ByteArrayOutputStream();
+        ByteArrayOutputStream words = new ByteArrayOutputStream();
+        Terminal terminal = new Terminal(
+                InputStream.nullInputStream(),
+                new PrintStream(said, true, StandardCharsets.UTF_8),
+                new PrintStream(words, true, StandardCharsets.UTF_8));
+        terminal.useJson(true);
+        try (Workplace place = new Workplace(model, config)) {
+            TrainCommand train = new TrainCommand(terminal, place);
+            CommandLine program = LoricaCli.program(terminal, List.of(train));
+            String[] args = {"train", "--config", yaml.toString(), "--dry-run", "--show-examples=" + examples};
+            try {
+                // without what stands around a command of its own: logging and exit codes are the server's
+                program.parseArgs(LoricaCli.arguments(program, args, note -> {}));
+            } catch (ParameterException e) {
+                throw new InvalidArgumentException(LoricaCli.oneLine(WrongUsage.inWords(WrongUsage.cause(e))));
+            }
+            if (!train.isPlannedQuickly(model, config, MOST_DATA_BYTES)) {
+                return null;
+            }
+            train.call();
+            return (ObjectNode) new ObjectMapper().readTree(said.toByteArray());
+        } catch (IllegalArgumentException e) {
+            throw new InvalidArgumentException(LoricaCli.oneLine(e.getMessage()));
+        } catch (IOException e) {
+            throw new IllegalStateException("a plan is no JSON", e);
+        }
     }
 
     private static CommandLine train() {

@@ -1,6 +1,7 @@
 package dev.lorica.cli;
 
 import dev.lorica.Model;
+import dev.lorica.ModelConfig;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.HuggingFaceModel;
 import dev.lorica.adapter.Method;
@@ -301,6 +302,35 @@ final class TrainCommand implements Callable<Integer> {
         files.forEach(file -> Misnamed.check(file, Misnamed.What.DATA));
         HubFiles.fetchData(terminal, files);
         dataOptions.check(files);
+    }
+
+    /**
+     * Whether a dry run takes little time and memory where a model is loaded already: no weights are copied, which full fine-tuning
+     * does, and adapters that are gone on with may do, and another model on a GPU.
+     *
+     * @param lent     the model that is there
+     * @param config   with which it was loaded
+     * @param maxBytes of all data files together
+     */
+    boolean isPlannedQuickly(Model lent, ModelConfig config, long maxBytes) {
+        long bytes = 0;
+        List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
+        if (evalData != null) {
+            files.add(evalData);
+        }
+        for (Path file : files) {
+            bytes += file.toFile().length();
+        }
+        boolean copiesNoModel = lent.info().device().equals("cpu")
+                || model.toAbsolutePath()
+                        .normalize()
+                        .equals(lent.file().toAbsolutePath().normalize());
+        return bytes <= maxBytes
+                && copiesNoModel
+                && device.config().equals(config)
+                && start == null
+                && objective.rewardAdapter == null
+                && method.method() != Method.FULL;
     }
 
     private int train(OutputFolder folder, Checkpoint checkpoint) {

@@ -12,9 +12,31 @@ import java.util.function.Supplier;
 final class Workplace implements AutoCloseable {
     private final Map<Object, Model> models = new HashMap<>();
     private final Map<Object, TrainingData> data = new HashMap<>();
+    /** Another's, who closes it; {@code null}: there is none. */
+    private final Model lent;
+
+    private final ModelConfig lentConfig;
+
+    Workplace() {
+        this(null, null);
+    }
+
+    /**
+     * @param lent       a model that is there already, and stays when this is closed
+     * @param lentConfig with which it was loaded
+     */
+    Workplace(Model lent, ModelConfig lentConfig) {
+        this.lent = lent;
+        this.lentConfig = lentConfig;
+    }
 
     Model model(Path file, ModelConfig config) {
-        return models.computeIfAbsent(List.of(file, config), key -> Model.load(file, config));
+        boolean isThere = lent != null
+                && config.equals(lentConfig)
+                && file.toAbsolutePath()
+                        .normalize()
+                        .equals(lent.file().toAbsolutePath().normalize());
+        return isThere ? lent : models.computeIfAbsent(List.of(file, config), key -> Model.load(file, config));
     }
 
     /** @param settings all that the data depend on */

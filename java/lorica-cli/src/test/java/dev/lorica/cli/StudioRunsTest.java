@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.lorica.ModelConfig;
 import dev.lorica.cli.ServeCommandTest.Running;
 import java.io.BufferedReader;
 import java.io.IOException;
@@ -22,8 +23,10 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.function.Predicate;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -35,6 +38,8 @@ import picocli.CommandLine.Model.OptionSpec;
 class StudioRunsTest {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final HttpClient CLIENT = HttpClient.newHttpClient();
+    private static final String PROMPT = "### Instruction:\nWho is Mr. Collins?\n\n### Response:\n";
+    private static final int TOKENS = 10;
 
     @TempDir
     private Path folder;
@@ -178,7 +183,7 @@ class StudioRunsTest {
 
     @Test
     void aRunGoesOnWhenItsServerIsKilledAndFromItsCheckpointWhenItIsKilledItself() throws Exception {
-        List<String> server = new ArrayList<>(new StudioProgram().command());
+        List<String> server = new ArrayList<>(new StudioProgram(ModelConfig.defaults()).command());
         server.addAll(List.of(command()));
         Process killed = new ProcessBuilder(server).redirectErrorStream(true).start();
         try {
@@ -226,13 +231,27 @@ class StudioRunsTest {
         assertThat(steps.get(steps.size() - 1)).isEqualTo(steps.size());
     }
 
+    /** A run as {@code lorica train} in a shell makes it: without a process of its own, which takes longer than the training. */
+    private Path trained(String name, int steps) {
+        Path to = out.resolve(name);
+        Program.run(
+                        "train",
+                        "--model=" + Program.model(),
+                        "--data=" + data.resolve("q.json"),
+                        "--output=" + to,
+                        "--max-steps=" + steps,
+                        "--logging-steps=1",
+                        "--lora-r=4",
+                        "--learning-rate=1e-2")
+                .succeeds();
+        return to;
+    }
+
     @Test
     void whoComesBackGetsWhatWasMissedAndNothingTwice() throws Exception {
+        trained("run", 12);
         try (Running running = new Running(command())) {
             String uri = running.uri();
-            begin(uri, "run", 3);
-            await(uri, "run", is("finished"));
-
             List<String> all = events(uri, "run", null, 10);
             List<String> rest = events(uri, "run", all.get(5).split(" ")[0], 4);
             assertThat(all.get(0)).contains("\"type\":\"begin\"");
@@ -240,6 +259,362 @@ class StudioRunsTest {
             assertThat(events(uri, "run", "another-server;run:1.5", 10))
                     .as("what an earlier server counted is not gone by")
                     .isEqualTo(all);
+        }
+    }
+
+    /** All files below a folder, those of the output folder left out, with their sizes and times. */
+    private Map<String, String> elsewhere() throws IOException {
+        Map<String, String> files = new TreeMap<>();
+        try (Stream<Path> tree = Files.walk(folder)) {
+            for (Path file : tree.filter(path -> !path.startsWith(out)).toList()) {
+                files.put(file.toString(), Files.size(file) + " " + Files.getLastModifiedTime(file));
+            }
+        }
+        return files;
+    }
+
+    private static String completion(String uri, String model) throws Exception {
+        HttpResponse<String> answer = CLIENT.send(
+                HttpRequest.newBuilder(URI.create(uri + "/v1/completions"))
+                        .header("Content-Type", "application/json")
+                        .POST(HttpRequest.BodyPublishers.ofString(JSON.writeValueAsString(
+                                Map.of("model", model, "prompt", PROMPT, "max_tokens", TOKENS, "temperature", 0))))
+                        .build(),
+                HttpResponse.BodyHandlers.ofString());
+        assertThat(answer.statusCode()).as(answer.body()).isEqualTo(200);
+        return JSON.readTree(answer.body()).at("/choices/0/text").asText();
+    }
+
+    private static JsonNode export(String uri, String adapter, String format, String name, String... more)
+            throws Exception {
+        Map<String, Object> body = new LinkedHashMap<>(Map.of("path", adapter, "format", format, "name", name));
+        for (int i = 0; i < more.length; i += 2) {
+            body.put(more[i], more[i + 1]);
+        }
+        return send(uri, "adapters/export", body);
+    }
+
+    private static JsonNode exported(String uri, int id) throws Exception {
+        long end = System.nanoTime() + Duration.ofSeconds(60).toNanos();
+        while (true) {
+            for (JsonNode one : send(uri, "exports", null).path("exports")) {
+                if (one.path("id").asInt() == id
+                        && !List.of("waiting", "writing")
+                                .contains(one.path("state").asText())) {
+                    return one;
+                }
+            }
+            assertThat(System.nanoTime()).isLessThan(end);
+            Thread.sleep(50);
+        }
+    }
+
+    @Test
+    void whatIsExportedLoadsAgainAndAnswersAlike() throws Exception {
+        trained("run", 20);
+        Map<String, String> before = elsewhere();
+        try (Running running = new Running(Program.with(command(), "--precision", "f32"))) {
+            String uri = running.uri();
+            assertThat(send(uri, "adapters/load", Map.of("path", "run"))
+                            .path("model")
+                            .asText())
+                    .isEqualTo("run");
+            String tuned = completion(uri, "run");
+            assertThat(tuned).startsWith("Mr. Collins is a clergyman.");
+            assertThat(completion(uri, "austen-7m-q4_0")).isNotEqualTo(tuned);
+
+            Map<String, JsonNode> begun = new LinkedHashMap<>();
+            begun.put("peft", export(uri, "run", "peft", "as-peft"));
+            begun.put("gguf", export(uri, "run", "gguf", "as-gguf"));
+            begun.put("merged", export(uri, "run", "merged", "merged.gguf"));
+            begun.put("quantized", export(uri, "run", "quantized", "quantized.gguf", "type", "Q8_0"));
+            for (Map.Entry<String, JsonNode> one : begun.entrySet()) {
+                assertThat(one.getValue().path("status").asInt())
+                        .as("%s", one.getValue())
+                        .isEqualTo(202);
+                JsonNode done = exported(uri, one.getValue().path("id").asInt());
+                assertThat(done.path("state").asText()).as("%s", done).isEqualTo("done");
+                assertThat(done.path("bytes").asLong()).as("%s", done).isPositive();
+                assertThat(done.path("ended").asLong())
+                        .isGreaterThanOrEqualTo(done.path("began").asLong());
+            }
+            assertThat(out.resolve("as-peft/adapter_model.safetensors")).isNotEmptyFile();
+            assertThat(out.resolve("as-peft/adapter.gguf")).doesNotExist();
+            assertThat(out.resolve("as-gguf/adapter.gguf")).isNotEmptyFile();
+            for (String adapter : List.of("as-peft", "as-gguf")) {
+                send(uri, "adapters/load", Map.of("path", adapter));
+                assertThat(completion(uri, adapter)).as(adapter).isEqualTo(tuned);
+            }
+            for (String model : List.of("merged.gguf", "quantized.gguf")) {
+                Program answer = Program.run(
+                                "generate",
+                                "--model=" + out.resolve(model),
+                                "--prompt=" + PROMPT,
+                                "--max-new-tokens=" + TOKENS,
+                                "--temperature=0",
+                                "--precision=f32",
+                                "--json")
+                        .succeeds();
+                assertThat(answer.json().path("text").asText()).as(model).isEqualTo(tuned);
+            }
+            assertThat(Program.run("info", out.resolve("quantized.gguf").toString(), "--json")
+                            .succeeds()
+                            .json()
+                            .toString())
+                    .contains("Q8_0");
+
+            for (String path : List.of("../run", folder.toString(), "nothing")) {
+                assertThat(export(uri, path, "peft", "new").path("status").asInt())
+                        .as(path)
+                        .isEqualTo(400);
+            }
+            for (String name : List.of("../y", "/tmp/y", ".hidden", "as-peft", "run", ".lorica-runs", "")) {
+                assertThat(export(uri, "run", "peft", name).path("status").asInt())
+                        .as(name)
+                        .isEqualTo(400);
+            }
+            assertThat(export(uri, "run", "merged", "model")
+                            .at("/error/message")
+                            .asText())
+                    .contains("ends in .gguf");
+            assertThat(export(uri, "run", "onnx", "model").at("/error/message").asText())
+                    .contains("peft, gguf, merged, quantized");
+            JsonNode failed = exported(
+                    uri,
+                    export(uri, "run", "quantized", "none.gguf", "type", "Q3_X")
+                            .path("id")
+                            .asInt());
+            assertThat(failed.path("state").asText()).isEqualTo("failed");
+            assertThat(failed.path("message").asText()).contains("Q3_X").doesNotContain(folder.toString());
+            assertThat(out.resolve("none.gguf")).doesNotExist();
+        }
+        assertThat(elsewhere()).as("nothing is written elsewhere").isEqualTo(before);
+        try (Stream<Path> files = Files.list(out)) {
+            assertThat(files.map(file -> file.getFileName().toString()))
+                    .containsExactlyInAnyOrder(
+                            ".lorica-runs", "run", "as-peft", "as-gguf", "merged.gguf", "quantized.gguf");
+        }
+        try (Stream<Path> files = Files.list(out.resolve(".lorica-runs"))) {
+            assertThat(files.map(file -> file.getFileName().toString())).containsExactly("lock");
+        }
+    }
+
+    @Test
+    void anExportThatIsStoppedLeavesNothing() throws Exception {
+        trained("run", 1);
+        try (Running running = new Running(command())) {
+            String uri = running.uri();
+            int first = export(uri, "run", "merged", "first.gguf").path("id").asInt();
+            int second = export(uri, "run", "merged", "second.gguf").path("id").asInt();
+            assertThat(export(uri, "run", "merged", "second.gguf")
+                            .path("status")
+                            .asInt())
+                    .as("the name is taken")
+                    .isEqualTo(400);
+            assertThat(send(uri, "exports/" + second + "/stop", Map.of())
+                            .path("state")
+                            .asText())
+                    .isEqualTo("stopped");
+            send(uri, "exports/" + first + "/stop", Map.of());
+            assertThat(exported(uri, first).path("state").asText()).isEqualTo("stopped");
+            assertThat(send(uri, "exports/" + first + "/stop", Map.of())
+                            .path("status")
+                            .asInt())
+                    .isEqualTo(400);
+        }
+        try (Stream<Path> files = Files.list(out)) {
+            assertThat(files.map(file -> file.getFileName().toString()))
+                    .containsExactlyInAnyOrder(".lorica-runs", "run");
+        }
+    }
+
+    @Test
+    void runsAreRenamedAndDeletedButNotWhileTheyRun() throws Exception {
+        Path kept = Files.writeString(folder.resolve("kept.txt"), "kept");
+        Files.createSymbolicLink(trained("shell", 2).resolve("link"), folder);
+        try (Running running = new Running(command())) {
+            String uri = running.uri();
+            assertThat(begin(uri, "long", 100_000).path("status").asInt()).isEqualTo(201);
+            begin(uri, "next", 2);
+            await(uri, "long", run -> run.path("step").asInt() > 2);
+            for (String verb : List.of("delete", "rename")) {
+                for (String name : List.of("long", "next")) {
+                    JsonNode refused = send(
+                            uri, "runs/" + name + "/" + verb, verb.equals("rename") ? Map.of("to", "other") : Map.of());
+                    assertThat(refused.path("status").asInt()).as(verb).isEqualTo(400);
+                    assertThat(refused.at("/error/message").asText())
+                            .contains(name.equals("long") ? "is running; stop it first" : "waits");
+                }
+                for (String name : List.of("nothing", "..", "%2e%2e", ".lorica-runs", "kept.txt")) {
+                    assertThat(send(uri, "runs/" + name + "/" + verb, Map.of("to", "x"))
+                                    .path("status")
+                                    .asInt())
+                            .as(name)
+                            .isGreaterThanOrEqualTo(400);
+                }
+            }
+            send(uri, "runs/next/stop", Map.of());
+            send(uri, "runs/long/stop", Map.of());
+            await(uri, "long", is("stopped"));
+            int steps = steps("long").size();
+
+            for (String name : List.of("../x", "shell", "", ".x", "next")) {
+                assertThat(send(uri, "runs/long/rename", Map.of("to", name))
+                                .path("status")
+                                .asInt())
+                        .as(name)
+                        .isEqualTo(400);
+            }
+            send(uri, "adapters/load", Map.of("path", "long"));
+            assertThat(send(uri, "runs/long/rename", Map.of("to", "longer"))
+                            .path("command")
+                            .asText())
+                    .contains("--output longer");
+            assertThat(out.resolve("long")).doesNotExist();
+            assertThat(steps("longer")).hasSize(steps);
+            assertThat(send(uri, "adapters", null).toString())
+                    .contains("\"longer\"")
+                    .doesNotContain("\"long\"");
+            assertThat(send(uri, "runs/longer/resume", Map.of()).path("status").asInt())
+                    .isEqualTo(200);
+            await(uri, "longer", run -> run.path("step").asInt() > steps + 2);
+            send(uri, "runs/longer/stop", Map.of());
+            await(uri, "longer", is("stopped"));
+            assertThat(steps("longer")).isSorted().doesNotHaveDuplicates();
+            assertThat(out.resolve("long")).as("it goes on under its new name").doesNotExist();
+
+            JsonNode asked = send(uri, "runs/longer/delete", Map.of("dry_run", true));
+            assertThat(asked.path("files").asInt()).isGreaterThan(3);
+            assertThat(asked.path("bytes").asLong()).isGreaterThan(1000);
+            assertThat(out.resolve("longer")).exists();
+            for (String name : List.of("longer", "shell", "next")) {
+                assertThat(send(uri, "runs/" + name + "/delete", Map.of())
+                                .path("deleted")
+                                .asBoolean())
+                        .isTrue();
+            }
+            assertThat(send(uri, "runs", null).path("runs")).isEmpty();
+        }
+        assertThat(kept).as("links are not followed").hasContent("kept");
+        assertThat(data.resolve("q.json")).isNotEmptyFile();
+        try (Stream<Path> files = Files.list(out)) {
+            assertThat(files.map(file -> file.getFileName().toString())).containsExactly(".lorica-runs");
+        }
+        try (Stream<Path> files = Files.list(out.resolve(".lorica-runs"))) {
+            assertThat(files.map(file -> file.getFileName().toString())).containsExactly("lock");
+        }
+    }
+
+    @Test
+    void aRunThatAShellTrainsJustNowIsNotDeleted() throws Exception {
+        Path shell = trained("shell", 1);
+        Process holds = new ProcessBuilder(
+                        "python3",
+                        "-c",
+                        "import fcntl,sys\nf=open(sys.argv[1],'w')\nfcntl.lockf(f,fcntl.LOCK_EX)\nprint('held',flush=True)\nsys.stdin.read()",
+                        shell.resolve(".lorica.lock").toString())
+                .start();
+        try (Running running = new Running(command())) {
+            assertThat(holds.getInputStream().read()).isEqualTo('h');
+            for (String verb : List.of("delete", "rename")) {
+                assertThat(send(
+                                        running.uri(),
+                                        "runs/shell/" + verb,
+                                        verb.equals("rename") ? Map.of("to", "x") : Map.of())
+                                .at("/error/message")
+                                .asText())
+                        .contains("the run shell is in use");
+            }
+            holds.destroy();
+            holds.waitFor();
+            assertThat(send(running.uri(), "runs/shell/delete", Map.of())
+                            .path("deleted")
+                            .asBoolean())
+                    .isTrue();
+        } finally {
+            holds.destroyForcibly();
+        }
+        assertThat(shell).doesNotExist();
+    }
+
+    @Test
+    void aPlanTakesLessThanASecondAndSaysWhatTheProgramSays() throws Exception {
+        Map<String, Object> options = Map.of("data", List.of("q.json"), "max-steps", 3, "max-length", 64);
+        try (Running running = new Running(command())) {
+            String uri = running.uri();
+            send(uri, "plan", Map.of("options", options)); // whose classes are loaded for the next ones
+            long start = System.nanoTime();
+            JsonNode plan = send(uri, "plan", Map.of("options", options, "examples", 1));
+            assertThat(Duration.ofNanos(System.nanoTime() - start)).isLessThan(Duration.ofSeconds(1));
+            ObjectNode said = (ObjectNode) Program.run(
+                            "train",
+                            "--model=" + Program.model(),
+                            "--data=" + data.resolve("q.json"),
+                            "--output=" + out.resolve("plan-of-nothing"),
+                            "--max-steps=3",
+                            "--max-length=64",
+                            "--dry-run",
+                            "--show-examples=1",
+                            "--json")
+                    .succeeds()
+                    .json();
+            assertThat(plan.at("/planned_memory_bytes/total")).isEqualTo(said.at("/planned_memory_bytes/total"));
+            List<String> changing = List.of("status", "words", "planned_memory_bytes"); // how much memory can be had
+            for (String name : changing) {
+                assertThat(plan.has(name)).as(name).isTrue();
+            }
+            assertThat((JsonNode) ((ObjectNode) plan).remove(changing)).isEqualTo(said.remove(changing));
+            JsonNode wrong =
+                    send(uri, "plan", Map.of("options", Map.of("data", List.of("q.json"), "learning-rate", "much")));
+            assertThat(wrong.path("status").asInt()).isEqualTo(400);
+            assertThat(wrong.at("/error/message").asText()).contains("learning-rate", "much");
+            Files.writeString(data.resolve("empty.json"), "[]");
+            JsonNode empty = send(uri, "plan", Map.of("options", Map.of("data", List.of("empty.json"))));
+            assertThat(empty.path("status").asInt()).isEqualTo(400);
+            assertThat(empty.at("/error/message").asText())
+                    .contains("empty.json")
+                    .doesNotContain(folder.toString());
+        }
+        assertThat(out.resolve("plan-of-nothing")).doesNotExist();
+    }
+
+    @Test
+    void noPageIsToldWhereTheFoldersAre() throws Exception {
+        trained("run", 1);
+        try (Running running = new Running(command())) {
+            String uri = running.uri();
+            begin(uri, "mine", 1);
+            begin(uri, "wrong", 1, "learning-rate", "much");
+            await(uri, "mine", is("finished"));
+            await(uri, "wrong", is("failed"));
+            JsonNode meant = send(
+                    uri, "check", Map.of("name", "x", "options", Map.of("data", List.of("q.json"), "max-steps", 3)));
+            assertThat(meant.path("command").asText())
+                    .contains("--model austen-7m-q4_0.gguf", "--data q.json", "--output x");
+            assertThat(meant.path("yaml").asText()).contains("data: q.json", "output: x");
+            JsonNode read = send(uri, "read", Map.of("yaml", meant.path("yaml").asText()));
+            assertThat(send(uri, "check", Map.of("name", "x", "options", read.path("options")))
+                            .path("command"))
+                    .as("the YAML means the same when it is read")
+                    .isEqualTo(meant.path("command"));
+            StringBuilder told = new StringBuilder();
+            for (String path : List.of("settings", "files", "runs", "adapters", "exports")) {
+                told.append(send(uri, path, null));
+            }
+            told.append(meant).append(read);
+            told.append(events(uri, "mine", null, 8)).append(events(uri, "wrong", null, 2));
+            told.append(send(uri, "plan", Map.of("options", Map.of("data", List.of("q.json")))));
+            told.append(send(uri, "adapters/load", Map.of("path", "wrong")));
+            told.append(send(uri, "runs/run/resume", Map.of()));
+            assertThat(told.toString())
+                    .doesNotContain(
+                            folder.toString(),
+                            folder.toRealPath().toString(),
+                            Path.of(Program.model())
+                                    .toAbsolutePath()
+                                    .normalize()
+                                    .getParent()
+                                    .toString());
         }
     }
 

@@ -27,8 +27,8 @@ import java.util.TreeSet;
 
 /**
  * Grammars of JSON texts that are valid by a schema (json-schema.org, draft 2020-12). What is written is a part of what is valid: an
- * object has the properties that its schema names, in their order, and others only where it names none; numbers are of at most 18
- * digits; between two tokens of JSON stands at most a space, or a line break with what indents the next line.
+ * object has the properties that its schema names, in their order and each once at most, and others only where it names none; there
+ * a name may come twice, which JSON allows (RFC 8259, section 4: names "should" be unique); numbers are of at most 18 digits; between two tokens of JSON stands at most a space, or a line break with what indents the next line.
  *
  * <p>Obeyed are {@code type}, {@code properties}, {@code required}, {@code additionalProperties}, {@code items}, {@code minItems},
  * {@code maxItems}, {@code minLength}, {@code maxLength}, {@code minimum}, {@code maximum}, {@code exclusiveMinimum} and
@@ -107,7 +107,7 @@ public final class JsonSchema {
         return new TokenMask(vocabulary, single -> compiled.grammar.begin(compiled.rule("#"), single));
     }
 
-    /** Any object. */
+    /** Any object; a name in it may come twice, and most readers take what comes last. */
     public static TokenMask anyObject(TokenMask.Vocabulary vocabulary) {
         Arguments.given(vocabulary, "vocabulary");
         JsonSchema compiled = new JsonSchema(JsonNodeFactory.instance.objectNode());

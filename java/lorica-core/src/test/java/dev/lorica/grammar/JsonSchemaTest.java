@@ -185,6 +185,22 @@ class JsonSchemaTest {
     }
 
     @Test
+    void namesRepeatOnlyWhereTheSchemaNamesNone() {
+        String twice = "{\"a\": 1, \"a\": 2}";
+        TokenMask named = JsonSchema.of("{\"properties\": {\"a\": {}, \"b\": {}}}", vocabulary);
+        assertThat(isAllowed(named, "{\"a\": 1, \"b\": 2}")).isTrue();
+        assertThat(isAllowed(named, twice)).isFalse();
+        assertThat(isAllowed(named, "{\"b\": 1, \"a\": 2}"))
+                .as("in their order")
+                .isFalse();
+        TokenMask required = JsonSchema.of("{\"required\": [\"a\"], \"additionalProperties\": {}}", vocabulary);
+        assertThat(isAllowed(required, twice)).isFalse();
+        assertThat(isAllowed(JsonSchema.anyObject(vocabulary), twice)).isTrue();
+        assertThat(isAllowed(JsonSchema.of("{\"additionalProperties\": {\"type\": \"integer\"}}", vocabulary), twice))
+                .isTrue();
+    }
+
+    @Test
     void deepTextsFindTheirWayOut() throws Exception {
         TokenMask mask = JsonSchema.of("{}", vocabulary);
         TokenMask.Text text = mask.text();

@@ -65,14 +65,10 @@ final class ChatEndpoint {
                     "adapter_scale", "adapter_scale is for adapters, and " + served.name() + " is none");
         }
         refuse(fields);
-        List<ScaledAdapter> adapters = served.adapters(scale);
-        try {
+        models.scaled(served, scale, adapters -> {
             answer(call, served, conversation, options, sampling, logProbs, limit, maxTokens, adapters);
-        } finally {
-            if (scale != 1) {
-                service.forget(adapters); // another scale is another set, with a cache of its own
-            }
-        }
+            return null;
+        });
     }
 
     private void answer(

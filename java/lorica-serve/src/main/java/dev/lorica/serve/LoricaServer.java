@@ -316,17 +316,22 @@ public final class LoricaServer implements AutoCloseable {
     }
 
     private static ApiException inWords(LoricaException e) {
+        return inWords(e, e.getMessage());
+    }
+
+    /** @param message what is said of it */
+    static ApiException inWords(LoricaException e, String message) {
         if (e instanceof BusyException) {
-            return ApiException.of(429, "rate_limit_error", "busy", e.getMessage());
+            return ApiException.of(429, "rate_limit_error", "busy", message);
         }
         if (e instanceof MemoryException) {
-            return ApiException.of(503, "server_error", "out_of_memory", e.getMessage());
+            return ApiException.of(503, "server_error", "out_of_memory", message);
         }
         boolean defect = e instanceof InternalErrorException
                 || e instanceof NonFiniteException
                 || e instanceof FileAccessException
                 || e instanceof FileFormatException;
-        return defect ? ApiException.of(500, "server_error", null, e.getMessage()) : ApiException.wrong(e.getMessage());
+        return defect ? ApiException.of(500, "server_error", null, message) : ApiException.wrong(message);
     }
 
     private static void fail(Call call, ApiException e) {

@@ -64,6 +64,7 @@ final class Served {
         return adapters(1);
     }
 
+    /** With its adapter times {@code scale}; the base has none. */
     List<ScaledAdapter> adapters(double scale) {
         return adapter == null ? List.of() : List.of(new ScaledAdapter(adapter, scale));
     }

@@ -2,6 +2,7 @@ package dev.lorica.serve;
 
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.generate.GenerationService;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -17,8 +18,16 @@ final class ServedModels {
     /** {@code null}: the model writes no texts. */
     private final GenerationService service;
 
+    /** Scales that are kept beside 1: of each, what a text has in common with the one before it is not processed again. */
+    private static final int MOST_SCALES = 8;
+
+    /** An adapter times a number, which is another set of adapters to whoever generates. */
+    private record Scaled(Served served, double scale) {}
+
     private final Served base;
     private final Map<String, Served> all = new LinkedHashMap<>();
+    /** How many requests use each, that which was used last at the end. */
+    private final Map<Scaled, Integer> scales = new LinkedHashMap<>();
 
     ServedModels(Model model, GenerationService service, String baseName) {
         this.model = model;
@@ -88,13 +97,54 @@ final class ServedModels {
         }
     }
 
+    /**
+     * Does something with the adapter of a model, multiplied, as {@link #with} does it with the model. What is kept of a scale goes when
+     * {@value #MOST_SCALES} others were used since.
+     */
+    <R> R scaled(Served served, double scale, Function<List<ScaledAdapter>, R> work) {
+        List<ScaledAdapter> adapters = served.adapters(scale);
+        if (adapters.isEmpty() || scale == 1) {
+            return work.apply(adapters); // which stays as long as the model does
+        }
+        Scaled key = new Scaled(served, scale);
+        synchronized (this) {
+            Integer users = scales.remove(key);
+            scales.put(key, users == null ? 1 : users + 1);
+        }
+        try {
+            return work.apply(adapters);
+        } finally {
+            List<Scaled> old = new ArrayList<>();
+            synchronized (this) {
+                scales.computeIfPresent(key, (same, users) -> users - 1);
+                int over = scales.size() - MOST_SCALES;
+                scales.entrySet().stream()
+                        .filter(one -> one.getValue() == 0)
+                        .limit(Math.max(0, over))
+                        .forEach(one -> old.add(one.getKey()));
+                old.forEach(scales::remove);
+            }
+            old.forEach(this::forget);
+        }
+    }
+
+    private void forget(Scaled scaled) {
+        service.forget(scaled.served.adapters(scaled.scale));
+    }
+
     private void leave(Served served) {
         boolean last;
+        List<Scaled> own = new ArrayList<>();
         synchronized (this) {
             last = served.leave();
+            if (last) {
+                scales.keySet().stream().filter(one -> one.served == served).forEach(own::add);
+                own.forEach(scales::remove);
+            }
         }
         if (last) {
             if (service != null) {
+                own.forEach(this::forget);
                 service.forget(served.adapters());
             }
             served.close();

@@ -6,12 +6,11 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.LoricaException;
-import dev.lorica.serve.runs.ProgramCall;
+import dev.lorica.serve.runs.Exports;
 import dev.lorica.serve.runs.RunFolders;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Set;
@@ -24,21 +23,20 @@ final class StudioAdapters {
     private static final String REPORT = "train_report.json";
 
     private static final List<String> MARKS = List.of("adapter.gguf", "adapter_config.json");
-    private static final List<String> FORMATS = List.of("peft", "gguf", "merged", "quantized");
     private static final int MOST_BYTES = 4 << 20;
 
     private final Model model;
     private final ServedModels models;
     private final RunFolders folders;
-    private final ProgramCall program;
+    private final Exports exports;
     /** By what is served, the folder that it was loaded from here. */
     private final ConcurrentHashMap<String, Path> loaded = new ConcurrentHashMap<>();
 
-    StudioAdapters(Model model, ServedModels models, RunFolders folders, ProgramCall program) {
+    StudioAdapters(Model model, ServedModels models, RunFolders folders, Exports exports) {
         this.model = model;
         this.models = models;
         this.folders = folders;
-        this.program = program;
+        this.exports = exports;
     }
 
     void list(Call call) {
@@ -68,12 +66,12 @@ final class StudioAdapters {
         Path metadata = folder.resolve(METADATA);
         JsonNode from = read(metadata, one);
         if (from != null) {
-            one.set("from", from);
+            one.set("from", folders.inWords(from));
             one.put("made", metadata.toFile().lastModified());
         }
         JsonNode report = read(folder.resolve(REPORT), one);
         if (report != null && report.path("data").hasNonNull("name")) {
-            one.set("data", report.get("data").get("name"));
+            one.set("data", folders.inWords(report.get("data").get("name")));
         }
         return one;
     }
@@ -104,7 +102,7 @@ final class StudioAdapters {
             try {
                 adapter = Adapter.load(model, folder);
             } catch (LoricaException e) {
-                throw ApiException.field("path", e.getMessage());
+                throw ApiException.field("path", folders.inWords(e.getMessage()));
             }
             try {
                 models.add(name, adapter, name, true);
@@ -117,40 +115,23 @@ final class StudioAdapters {
         call.answer(200, Json.object().put("model", name));
     }
 
+    /** Lets go of what was loaded from this folder, which is about to have another name or none. */
+    void forget(Path folder) {
+        loaded.forEach((name, from) -> {
+            if (from.startsWith(folder) && loaded.remove(name, from) && models.has(name)) {
+                models.remove(name);
+            }
+        });
+    }
+
     /** Writes one of them in another form, into the output folder. */
     void export(Call call) {
         Fields fields = call.json();
         Path adapter = folders.readable("path", fields.requiredText("path"));
         String format = fields.requiredText("format");
-        Path target = folders.writable(fields.requiredText("name"));
+        String name = fields.requiredText("name");
         String type = fields.text("type");
         fields.end();
-        if (!FORMATS.contains(format)) {
-            throw ApiException.field("format", "format is one of " + String.join(", ", FORMATS));
-        }
-        if (type != null && !type.matches("[A-Za-z0-9_]{1,16}")) {
-            throw ApiException.field("type", "type is the name of a type of weights, such as Q4_K_M");
-        }
-        boolean toFile = format.equals("merged") || format.equals("quantized");
-        if (toFile && !target.toString().endsWith(".gguf")) {
-            throw ApiException.field("name", "a whole model is a file that ends in .gguf");
-        }
-        List<String> arguments = new ArrayList<>(List.of(toFile ? "merge" : "export"));
-        arguments.addAll(List.of("--model", model.file().toAbsolutePath().toString(), "--adapter", adapter.toString()));
-        arguments.addAll(List.of("--output", target.toString()));
-        if (!toFile) {
-            arguments.addAll(List.of("--format", format));
-        } else if (format.equals("quantized")) {
-            arguments.addAll(List.of("--type", type == null ? "Q4_K_M" : type));
-        }
-        try {
-            ObjectNode said = program.json(arguments, call.millisecondsLeft());
-            ObjectNode answer = Json.object().put("path", folders.shown(target)).put("file", target.toString());
-            answer.set("said", said);
-            call.answer(200, answer);
-        } catch (InterruptedException e) {
-            Thread.currentThread().interrupt();
-            throw ApiException.of(503, "server_error", "closing", "that took too long, or the server is closing");
-        }
+        call.answer(202, exports.submit(adapter, format, type, name));
     }
 }

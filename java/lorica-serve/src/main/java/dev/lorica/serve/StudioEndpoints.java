@@ -6,6 +6,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.LoricaException;
 import dev.lorica.serve.runs.RunFeed;
 import dev.lorica.serve.runs.RunFolders;
 import dev.lorica.serve.runs.RunOptions;
@@ -13,7 +14,6 @@ import dev.lorica.serve.runs.RunProgram;
 import dev.lorica.serve.runs.Runs;
 import java.io.IOException;
 import java.io.InputStream;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -28,7 +28,8 @@ import java.util.UUID;
  */
 final class StudioEndpoints implements AutoCloseable {
     private static final String API = "/studio/api/";
-    private static final String RUN = API + "runs/";
+    private static final String RUN = "runs/";
+    private static final String EXPORT = "exports/";
     private static final String POLICY =
             "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
                     + " base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -58,6 +59,7 @@ final class StudioEndpoints implements AutoCloseable {
     /** Another one after a restart: what was seen before then counts no more. */
     private final String instance = UUID.randomUUID().toString().substring(0, 8);
 
+    private final Model model;
     private final ServedModels models;
     private final RunProgram program;
     private final RunFolders folders;
@@ -67,6 +69,7 @@ final class StudioEndpoints implements AutoCloseable {
     private final StudioAdapters adapters;
 
     StudioEndpoints(Model model, ServedModels models, RunProgram program, Path data, Path output) {
+        this.model = model;
         this.models = models;
         this.program = program;
         if (output == null) {
@@ -76,12 +79,12 @@ final class StudioEndpoints implements AutoCloseable {
             return;
         }
         try {
-            folders = new RunFolders(data, output);
+            folders = new RunFolders(data, output, model.file());
         } catch (IOException e) {
             throw new FileAccessException("the data folder or the output folder cannot be read: " + e.getMessage(), e);
         }
-        runs = new Runs(folders, program, models.base().name(), model.file());
-        adapters = new StudioAdapters(model, models, folders, runs.program());
+        runs = new Runs(folders, program, models.base().name());
+        adapters = new StudioAdapters(model, models, folders, runs.exports());
     }
 
     /** The page and its files. Returns whether it was one of them that was asked for. */
@@ -118,6 +121,14 @@ final class StudioEndpoints implements AutoCloseable {
                     "no_output_folder",
                     "nothing is trained or kept here: the server was started without a data folder and an output folder");
         }
+        try {
+            return ofFolders(call, asked);
+        } catch (LoricaException e) {
+            throw LoricaServer.inWords(e, folders.inWords(e.getMessage()));
+        }
+    }
+
+    private boolean ofFolders(Call call, String asked) {
         switch (asked) {
             case "GET files" -> files(call);
             case "GET runs" -> call.answer(200, Json.object().set("runs", runs.list()));
@@ -129,26 +140,64 @@ final class StudioEndpoints implements AutoCloseable {
             case "POST runs" -> begin(call);
             case "POST adapters/load" -> adapters.load(call);
             case "POST adapters/export" -> adapters.export(call);
+            case "GET exports" ->
+                call.answer(200, Json.object().set("exports", runs.exports().list()));
             default -> {
-                if (!path.startsWith(RUN)) {
+                String[] parts = asked.substring(asked.indexOf(' ') + 1).split("/", -1);
+                if (parts.length != 3 || !call.method().equals("POST")) {
                     return false;
                 }
-                String[] parts = path.substring(RUN.length()).split("/", -1);
-                if (parts.length != 2 || !call.method().equals("POST")) {
-                    return false;
-                }
-                Fields fields = call.json();
-                boolean now = fields.flag("now", false);
-                fields.end();
-                switch (parts[1]) {
-                    case "stop" -> call.answer(200, runs.stop(parts[0], now));
-                    case "resume" -> call.answer(200, runs.resume(parts[0]));
-                    default -> {
-                        return false;
-                    }
-                }
+                return switch (parts[0] + "/") {
+                    case RUN -> withRun(call, parts[1], parts[2]);
+                    case EXPORT -> withExport(call, parts[1], parts[2]);
+                    default -> false;
+                };
             }
         }
+        return true;
+    }
+
+    private boolean withRun(Call call, String name, String verb) {
+        if (!List.of("stop", "resume", "rename", "delete").contains(verb)) {
+            return false;
+        }
+        Fields fields = call.json();
+        boolean now = verb.equals("stop") && fields.flag("now", false);
+        boolean asks = verb.equals("delete") && fields.flag("dry_run", false);
+        String to = verb.equals("rename") ? fields.requiredText("to") : null;
+        fields.end();
+        switch (verb) {
+            case "stop" -> call.answer(200, runs.stop(name, now));
+            case "resume" -> call.answer(200, runs.resume(name));
+            case "rename" -> {
+                ObjectNode renamed = runs.rename(name, to);
+                adapters.forget(runs.folder(name));
+                call.answer(200, renamed);
+            }
+            default -> {
+                Runs.Contents contents = runs.contents(name);
+                if (!asks) {
+                    runs.delete(name);
+                    adapters.forget(runs.folder(name));
+                }
+                call.answer(
+                        200,
+                        Json.object()
+                                .put("name", name)
+                                .put("deleted", !asks)
+                                .put("files", contents.files())
+                                .put("bytes", contents.bytes()));
+            }
+        }
+        return true;
+    }
+
+    private boolean withExport(Call call, String id, String verb) {
+        if (!verb.equals("stop") || !id.matches("[0-9]{1,9}")) {
+            return false;
+        }
+        call.json().end();
+        call.answer(200, runs.exports().stop(Integer.parseInt(id)));
         return true;
     }
 
@@ -156,10 +205,6 @@ final class StudioEndpoints implements AutoCloseable {
     private void settings(Call call) {
         ObjectNode answer = Json.object().put("model", models.base().name());
         answer.put("trains", runs != null);
-        if (runs != null) {
-            answer.put("data_folder", folders.data().toString());
-            answer.put("output_folder", folders.output().toString());
-        }
         ArrayNode options = answer.putArray("options");
         for (RunProgram.Option option : runs == null ? List.<RunProgram.Option>of() : program.options()) {
             ObjectNode one = options.addObject()
@@ -239,9 +284,10 @@ final class StudioEndpoints implements AutoCloseable {
         try {
             RunOptions options = runs.options(given);
             Path folder = runs.folder(name);
-            answer.put("command", options.commandLine(program, folder)).put("yaml", options.yaml(folder));
+            answer.put("command", options.commandLine(program, folder, folders::inWords))
+                    .put("yaml", options.yaml(folder, folders::inWords));
         } catch (InvalidArgumentException e) {
-            answer.put("problem", e.getMessage());
+            answer.put("problem", folders.inWords(e.getMessage()));
         }
         call.answer(200, answer);
     }
@@ -254,11 +300,13 @@ final class StudioEndpoints implements AutoCloseable {
         fields.end();
         Path yaml = null;
         try {
-            yaml = Files.createTempFile("lorica-plan", ".yaml");
-            Files.writeString(yaml, options.yaml(folders.output().resolve("plan-of-nothing")));
+            yaml = runs.temporary(options.yaml(folders.output().resolve("plan-of-nothing")));
+            ObjectNode here = program.plan(model, yaml, examples);
             List<String> arguments =
                     List.of("train", "--config", yaml.toString(), "--dry-run", "--show-examples=" + examples);
-            call.answer(200, runs.program().json(arguments, call.millisecondsLeft()));
+            ObjectNode plan = here != null ? here : runs.program().json(arguments, call.millisecondsLeft());
+            JsonNode shown = plan.remove("examples"); // what the data say stays as it is
+            call.answer(200, ((ObjectNode) folders.inWords(plan)).set("examples", shown));
         } catch (IOException e) {
             throw new FileAccessException("no temporary file can be made: " + e.getMessage(), e);
         } catch (InterruptedException e) {
@@ -328,6 +376,7 @@ final class StudioEndpoints implements AutoCloseable {
         try {
             long version = -2;
             ArrayNode shown = null;
+            ArrayNode written = null;
             while (call.millisecondsLeft() > 0) {
                 version = runs.version();
                 ArrayNode list = runs.list();
@@ -337,8 +386,18 @@ final class StudioEndpoints implements AutoCloseable {
                     event.set("runs", list);
                     call.event(event);
                 }
+                ArrayNode exports = runs.exports().list();
+                if (!exports.equals(written)) {
+                    written = exports;
+                    ObjectNode event = Json.object().put("type", "exports");
+                    event.set("exports", exports);
+                    call.event(event);
+                }
                 for (String name : names) {
-                    send(call, name, runs.feed(name), places);
+                    RunFeed feed = runs.feed(name);
+                    if (feed != null) {
+                        send(call, name, feed, places);
+                    }
                 }
                 long now = runs.await(version, Math.min(EVENT_MILLIS, Math.max(1, call.millisecondsLeft())));
                 if (now == -1) {

@@ -7,6 +7,7 @@ import static org.assertj.core.api.Assertions.within;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import dev.lorica.adapter.Adapter;
+import dev.lorica.adapter.ScaledAdapter;
 import dev.lorica.data.DataConfig;
 import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
@@ -439,6 +440,68 @@ class LoricaServerTest {
                         .status())
                 .as("the base stays")
                 .isEqualTo(404);
+    }
+
+    private static long reused() throws Exception {
+        return served.get("/metrics")
+                .body()
+                .lines()
+                .filter(line -> line.startsWith("lorica_prompt_tokens_reused_total "))
+                .mapToLong(line -> Long.parseLong(line.substring(line.indexOf(' ') + 1)))
+                .findFirst()
+                .orElseThrow();
+    }
+
+    private static String scaled(String model, double scale) throws Exception {
+        TestServer.Answer answer = served.post(
+                CHAT,
+                "{'model': '" + model + "', 'adapter_scale': " + scale
+                        + ", 'temperature': 0, 'max_tokens': 6, 'messages': [{'role': 'user', 'content': 'Who is Mr. Collins?'}]}");
+        assertThat(answer.status()).as(answer.body()).isEqualTo(200);
+        return answer.json().at("/choices/0/message/content").asText();
+    }
+
+    @Test
+    void anAdapterIsMultipliedAndTheLastScalesAreKept() throws Exception {
+        GenerationConfig config =
+                GenerationConfig.builder().temperature(0).maxNewTokens(6).build();
+        for (double scale : new double[] {0, 0.5, 2, -1}) {
+            try (Generator generator = new Generator(served.model, List.of(new ScaledAdapter(served.one, scale)))) {
+                assertThat(scaled("one", scale))
+                        .as("times %s", scale)
+                        .isEqualTo(generator
+                                .chat(List.of(Message.user("Who is Mr. Collins?")), config)
+                                .result()
+                                .text());
+            }
+        }
+        String first = scaled("one", 0.25);
+        long before = reused();
+        assertThat(scaled("one", 0.25)).isEqualTo(first);
+        assertThat(reused() - before).as("the question was processed once").isGreaterThan(5);
+        for (int i = 0; i < 12; i++) {
+            scaled("other", 1.05 + 0.05 * i);
+        }
+        before = reused();
+        assertThat(scaled("one", 0.25)).as("what was let go comes again").isEqualTo(first);
+        assertThat(reused()).as("and is processed again").isEqualTo(before);
+        assertThat(served.post(CHAT, "{'adapter_scale': 2, 'messages': [{'role': 'user', 'content': 'x'}]}")
+                        .error()
+                        .path("message")
+                        .asText())
+                .contains("adapter_scale is for adapters");
+
+        Path saved = folder.resolve("scaled");
+        served.one.save(saved);
+        String load = "{'lora_name': 'scaled', 'lora_path': 'scaled'}";
+        for (int i = 0; i < 2; i++) {
+            assertThat(served.post("/v1/load_lora_adapter", load).status()).isEqualTo(200);
+            assertThat(scaled("scaled", 0.25)).isEqualTo(first);
+            assertThat(served.post("/v1/unload_lora_adapter", "{'lora_name': 'scaled'}")
+                            .status())
+                    .as("it is closed with all of its scales")
+                    .isEqualTo(200);
+        }
     }
 
     @Test

@@ -8,13 +8,18 @@ import java.net.Socket;
 import java.net.SocketException;
 import java.net.http.HttpRequest;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -193,16 +198,19 @@ class StrangersTest {
                 .orElse("");
     }
 
-    @Test
-    void sixtyFourAtOnceAreServedWhateverSomeOfThemDo() throws Exception {
+    /** 64 clients at once: what each saw, {@code good} where that is what it is to see. */
+    private static List<String> storm() throws Exception {
         String[] models = {"austen", "one", "other"};
         List<Callable<String>> clients = new ArrayList<>();
         for (int i = 0; i < 64; i++) {
             String model = models[i % 3];
-            int kind = i % 8;
+            int kind = i % 10;
             int number = i;
             clients.add(() -> switch (kind) {
-                case 0, 1 -> vanish(model, 4);
+                case 0, 1 -> {
+                    String begun = vanish(model, 4);
+                    yield begun.startsWith("HTTP/1.1 200") ? "good" : begun;
+                }
                 case 2 -> {
                     // says what it wants a byte at a time
                     String request =
@@ -218,6 +226,28 @@ class StrangersTest {
                                 ? "good"
                                 : "bad";
                     }
+                }
+                case 5 -> {
+                    int status = served.send(completion("{'prompt': '" + "x".repeat(30_000) + "'}"))
+                            .status();
+                    yield status == 413 ? "good" : "status " + status;
+                }
+                case 6 -> {
+                    // is no JSON, or leaves before it has said what it announced
+                    TestServer.Answer answer = served.send(completion("{'model': '" + model + "', "));
+                    try (Socket socket = socket()) {
+                        socket.getOutputStream()
+                                .write(("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+                                                + "Content-Type: application/json\r\nAuthorization: Bearer "
+                                                + TestServer.KEY + "\r\n\r\n{")
+                                        .getBytes(StandardCharsets.UTF_8));
+                    }
+                    yield answer.status() == 400 ? "good" : answer.body();
+                }
+                case 7 -> {
+                    int status = served.send(withKey("/v1/..%2f..%2fetc/passwd").build())
+                            .status();
+                    yield status == 404 ? "good" : "status " + status;
                 }
                 case 3 -> {
                     int status = served.send(served.request("/v1/models")
@@ -235,14 +265,10 @@ class StrangersTest {
             });
         }
         ExecutorService pool = Executors.newFixedThreadPool(64);
+        List<String> seen = new ArrayList<>();
         try {
-            List<Future<String>> results = pool.invokeAll(clients);
-            for (int i = 0; i < results.size(); i++) {
-                if (i % 8 > 1) {
-                    assertThat(results.get(i).get()).as("client %d", i).isEqualTo("good");
-                } else {
-                    assertThat(results.get(i).get()).as("client %d", i).startsWith("HTTP/1.1 200");
-                }
+            for (Future<String> result : pool.invokeAll(clients)) {
+                seen.add(result.get());
             }
         } finally {
             pool.shutdown();
@@ -253,9 +279,70 @@ class StrangersTest {
                 && System.nanoTime() < end) {
             Thread.sleep(100);
         }
+        return seen;
+    }
+
+    /** What a process holds that is not given back by itself. */
+    private record Held(long heap, long other, long files, Set<String> threads) {
+        static Held now() throws IOException {
+            for (int i = 0; i < 3; i++) {
+                System.gc();
+            }
+            Runtime java = Runtime.getRuntime();
+            long anonymous = 0;
+            for (String line : Files.readAllLines(Path.of("/proc/self/status"))) {
+                if (line.startsWith("RssAnon:")) {
+                    anonymous = Long.parseLong(line.replaceAll("\\D", "")) << 10;
+                }
+            }
+            try (Stream<Path> open = Files.list(Path.of("/proc/self/fd"))) {
+                return new Held(
+                        java.totalMemory() - java.freeMemory(),
+                        anonymous - java.totalMemory(),
+                        open.filter(StrangersTest::isSocket).count(),
+                        working());
+            }
+        }
+
+        /** Threads that are at work, or live without being those that wait for the next request or belong to Java. */
+        private static Set<String> working() {
+            Set<String> working = new TreeSet<>();
+            Thread.getAllStackTraces().forEach((thread, stack) -> {
+                boolean waits =
+                        Stream.of(stack).anyMatch(frame -> frame.getMethodName().equals("getTask"));
+                if (thread.getName().startsWith("lorica-") && !waits) {
+                    working.add(thread.getName());
+                }
+            });
+            return working;
+        }
+    }
+
+    private static boolean isSocket(Path file) {
+        try {
+            return Files.readSymbolicLink(file).toString().startsWith("socket:");
+        } catch (IOException e) {
+            return false; // closed meanwhile
+        }
+    }
+
+    @Test
+    @EnabledOnOs(OS.LINUX)
+    void sixtyFourAtOnceAreServedWhateverSomeOfThemDoAndLeaveNothingBehind() throws Exception {
+        assertThat(storm()).as("what each is to see").containsOnly("good");
+        Held before =
+                Held.now(); // with what is kept of a first time: classes, caches, connections of the tests' client
+        for (int i = 0; i < 2; i++) {
+            assertThat(storm()).containsOnly("good");
+        }
         assertThat(metric("lorica_texts_running")).as("their places are free").isEqualTo("lorica_texts_running 0");
         assertThat(metric("lorica_texts_waiting")).isEqualTo("lorica_texts_waiting 0");
         assertThat(metric("lorica_requests_active")).isEqualTo("lorica_requests_active 1");
+        Held after = Held.now();
+        assertThat(after.heap - before.heap).as("bytes of Java's own memory").isLessThan(8 << 20);
+        assertThat(after.other - before.other).as("bytes of other memory").isLessThan(48 << 20);
+        assertThat(after.files - before.files).as("connections").isLessThan(64);
+        assertThat(after.threads).as("threads at work").isEqualTo(before.threads);
         assertThat(served.send(completion("{'prompt': 'x', 'max_tokens': 2}")).status())
                 .isEqualTo(200);
     }

@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JacksonException;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.exceptions.BusyException;
+import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import java.io.IOException;
@@ -14,20 +15,35 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
+import java.util.function.UnaryOperator;
 
-/** Short calls of the program that are waited for: a plan, a preview, an export. One at a time. */
+/** Calls of the program that are waited for: a plan, a preview, an export. One at a time. */
 public final class ProgramCall {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final int MOST_BYTES = 32 << 20;
 
+    private static final long LOOK_MILLIS = 200;
+    private static final long LAST_WORDS_MILLIS = 5000;
+
+    /** Asked again and again while the program works. */
+    interface Watch {
+        /** Whether it is to go on. */
+        boolean goesOn();
+    }
+
     private final RunProgram program;
     private final Path folder;
+    private final UnaryOperator<String> words;
     private final Semaphore one = new Semaphore(1, true);
 
-    /** @param folder in which the program runs */
-    ProgramCall(RunProgram program, Path folder) {
+    /**
+     * @param folder in which the program runs, and its words are kept while it does
+     * @param words  how they are shown
+     */
+    ProgramCall(RunProgram program, Path folder, UnaryOperator<String> words) {
         this.program = program;
         this.folder = folder;
+        this.words = words;
     }
 
     /**
@@ -37,6 +53,11 @@ public final class ProgramCall {
      * @throws InvalidArgumentException with the program's own words, if it fails
      */
     public ObjectNode json(List<String> arguments, long millis) throws InterruptedException {
+        return json(arguments, millis, () -> true);
+    }
+
+    /** @throws CancelledException if the watch wanted it to end */
+    ObjectNode json(List<String> arguments, long millis, Watch watch) throws InterruptedException {
         long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(millis);
         if (!one.tryAcquire(millis, TimeUnit.MILLISECONDS)) {
             throw new BusyException("other plans and exports are being made; later, please");
@@ -45,8 +66,8 @@ public final class ProgramCall {
         Path err = null;
         Process process = null;
         try {
-            out = Files.createTempFile("lorica-out", null);
-            err = Files.createTempFile("lorica-err", null);
+            out = Files.createTempFile(folder, Runs.LEFT_OVER + "out", null);
+            err = Files.createTempFile(folder, Runs.LEFT_OVER + "err", null);
             List<String> command = new ArrayList<>(program.command());
             command.addAll(arguments);
             command.add("--json");
@@ -55,8 +76,15 @@ public final class ProgramCall {
                     .redirectError(err.toFile())
                     .start();
             process.getOutputStream().close();
-            if (!process.waitFor(Math.max(1, end - System.nanoTime()), TimeUnit.NANOSECONDS)) {
-                throw new BusyException("that takes longer than a request may; the command line has no such limit");
+            while (!process.waitFor(LOOK_MILLIS, TimeUnit.MILLISECONDS)) {
+                if (end - System.nanoTime() < 0) {
+                    throw new BusyException("that takes longer than a request may; the command line has no such limit");
+                }
+                if (!watch.goesOn()) {
+                    process.destroy(); // SIGTERM, upon which it takes away what is half written
+                    process.waitFor(LAST_WORDS_MILLIS, TimeUnit.MILLISECONDS);
+                    throw new CancelledException("it was stopped");
+                }
             }
             if (process.exitValue() != 0) {
                 throw new InvalidArgumentException(error(Files.readString(err, StandardCharsets.UTF_8)));
@@ -82,8 +110,9 @@ public final class ProgramCall {
         }
     }
 
-    private static String error(String said) {
-        List<String> lines = said.lines().filter(line -> !line.isBlank()).toList();
+    private String error(String said) {
+        List<String> lines =
+                said.lines().filter(line -> !line.isBlank()).map(words).toList();
         return lines.stream()
                 .filter(line -> line.startsWith("error: "))
                 .map(line -> line.substring("error: ".length()))

@@ -11,6 +11,7 @@ import java.nio.file.Path;
 import java.time.Instant;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.function.UnaryOperator;
 
 /** A run, and what is kept of it in a file. Its fields are under the lock of {@link Runs}. */
 final class Run {
@@ -43,23 +44,28 @@ final class Run {
 
     ProcessHandle process;
 
-    Run(String name, Path folder, Path home, RunState state) {
+    private final UnaryOperator<String> words;
+
+    /** @param words how what is said of it is shown */
+    Run(String name, Path folder, Path home, UnaryOperator<String> words, RunState state) {
         this.name = name;
         this.folder = folder;
         this.home = home;
+        this.words = words;
         this.state = state;
         created = System.currentTimeMillis();
-        feed = new RunFeed(folder, home == null ? null : home.resolve(OUTPUT));
+        feed = new RunFeed(folder, home == null ? null : home.resolve(OUTPUT), words);
     }
 
     /** What was kept of it; {@code null}: that cannot be read. */
-    static Run load(String name, Path folder, Path home) {
+    static Run load(String name, Path folder, Path home, UnaryOperator<String> words) {
         try {
             JsonNode json = JSON.readTree(Files.readAllBytes(home.resolve(FILE)));
             Run run = new Run(
                     name,
                     folder,
                     home,
+                    words,
                     RunState.valueOf(json.path("state").asText().toUpperCase(Locale.ROOT)));
             run.message = json.path("message").asText();
             run.command = json.path("command").asText();
@@ -73,6 +79,20 @@ final class Run {
         } catch (IOException | IllegalArgumentException e) {
             return null;
         }
+    }
+
+    /** The same under another name. */
+    Run renamed(String to, Path folder, Path home) {
+        Run run = new Run(to, folder, home, words, state);
+        run.message = message;
+        run.command = RunOptions.commandTo(command, name, to);
+        run.created = created;
+        run.started = started;
+        run.ended = ended;
+        run.pid = pid;
+        run.pidSince = pidSince;
+        run.resumes = resumes;
+        return run;
     }
 
     void save() {
@@ -98,17 +118,23 @@ final class Run {
         return home != null && (state == RunState.STOPPED || state == RunState.FAILED);
     }
 
+    /** Whether it may be renamed and deleted. */
+    boolean canChange() {
+        return !state.isLive() && state != RunState.QUEUED;
+    }
+
     /** As pages see it; times in milliseconds since 1970, 0: not yet. */
     ObjectNode json() {
         ObjectNode json = JSON.createObjectNode();
         json.put("name", name)
                 .put("state", state.name().toLowerCase(Locale.ROOT))
-                .put("message", message)
-                .put("command", command)
+                .put("message", words.apply(message))
+                .put("command", words.apply(command))
                 .put("created", created)
                 .put("started", started)
                 .put("ended", ended)
-                .put("can_resume", canResume());
+                .put("can_resume", canResume())
+                .put("can_change", canChange());
         JsonNode record = feed.last("loss");
         if (record != null) {
             json.set("step", record.get("step"));

@@ -12,6 +12,8 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.UnaryOperator;
 
 /**
  * What has happened in a run, in order, read from the files that it writes: records of its log, answers to its questions, lines that it
@@ -46,16 +48,22 @@ public final class RunFeed {
         }
     }
 
+    /** No two feeds have an edition in common, also where one run has the name of another that was deleted. */
+    private static final AtomicInteger EDITIONS = new AtomicInteger();
+
     private final List<Tail> tails;
+    private final UnaryOperator<String> words;
     private final List<ObjectNode> events = new ArrayList<>();
-    private int edition = 1;
+    private int edition = EDITIONS.incrementAndGet();
     private int lines;
 
     /**
      * @param folder that the run writes to
      * @param output what it says; {@code null}: nothing of that is kept
+     * @param words  how a line that it says is shown
      */
-    RunFeed(Path folder, Path output) {
+    RunFeed(Path folder, Path output, UnaryOperator<String> words) {
+        this.words = words;
         tails = new ArrayList<>(
                 List.of(new Tail(folder.resolve(LOG), "record"), new Tail(folder.resolve(ANSWERS), "answer")));
         if (output != null) {
@@ -67,7 +75,7 @@ public final class RunFeed {
     synchronized boolean read() {
         for (Tail tail : tails) {
             if (isCut(tail)) {
-                edition++;
+                edition = EDITIONS.incrementAndGet();
                 events.clear();
                 lines = 0;
                 tails.forEach(one -> {
@@ -132,7 +140,8 @@ public final class RunFeed {
         ObjectNode event = JsonNodeFactory.instance.objectNode().put("type", type);
         if (type.equals("line")) {
             if (lines++ < MOST_LINES && !line.isBlank()) {
-                event.put("text", line.length() <= MOST_LETTERS ? line : line.substring(0, MOST_LETTERS) + "…");
+                String shown = words.apply(line);
+                event.put("text", shown.length() <= MOST_LETTERS ? shown : shown.substring(0, MOST_LETTERS) + "…");
                 events.add(event);
             }
             return;

@@ -1,5 +1,10 @@
 package dev.lorica.serve.runs;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.JsonNodeFactory;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.fasterxml.jackson.databind.node.TextNode;
 import dev.lorica.exceptions.InvalidArgumentException;
 import java.io.IOException;
 import java.nio.file.FileVisitResult;
@@ -29,11 +34,16 @@ public final class RunFolders {
 
     private final Path data;
     private final Path output;
+    private final Path model;
 
-    /** @throws IOException if one of them is no folder */
-    public RunFolders(Path data, Path output) throws IOException {
+    /**
+     * @param model that is served, and read wherever it lies
+     * @throws IOException if one of them is no folder
+     */
+    public RunFolders(Path data, Path output, Path model) throws IOException {
         this.data = data.toRealPath();
         this.output = output.toRealPath();
+        this.model = model.toAbsolutePath().normalize();
     }
 
     public Path data() {
@@ -91,11 +101,55 @@ public final class RunFolders {
         return path;
     }
 
-    /** How a path is called on a page: relative where it can be. */
+    /** The model that is served. */
+    Path model() {
+        return model;
+    }
+
+    /** How a path is called on a page: as seen from the folder that it lies in, and elsewhere by its last name. */
     public String shown(Path path) {
-        return path.startsWith(data)
-                ? data.relativize(path).toString()
-                : path.startsWith(output) ? output.relativize(path).toString() : path.toString();
+        for (Path folder : innerFirst()) {
+            if (path.startsWith(folder) && !path.equals(folder)) {
+                return folder.relativize(path).toString();
+            }
+        }
+        return path.equals(data)
+                ? "the data folder"
+                : path.equals(output) ? "the output folder" : String.valueOf(path.getFileName());
+    }
+
+    /** A text as a page may see it: paths in it are called as {@link #shown} calls them. */
+    public String inWords(String text) {
+        String words = text;
+        for (Path folder : innerFirst()) {
+            String name = "(?<![A-Za-z0-9._~-])" + Pattern.quote(folder.toString());
+            words = words.replaceAll(name + "/(?=[^\\s'\"])", "")
+                    .replaceAll(name + "(?![^\\s'\",:;)/])/?", shown(folder));
+        }
+        return words.replace(model.toString(), shown(model));
+    }
+
+    /** The same with {@link #inWords(String)} of all texts in it, names of fields aside. */
+    public JsonNode inWords(JsonNode json) {
+        if (json.isTextual()) {
+            return TextNode.valueOf(inWords(json.asText()));
+        }
+        if (json.isArray()) {
+            ArrayNode array = JsonNodeFactory.instance.arrayNode();
+            json.forEach(one -> array.add(inWords(one)));
+            return array;
+        }
+        if (json.isObject()) {
+            ObjectNode object = JsonNodeFactory.instance.objectNode();
+            json.fields().forEachRemaining(field -> object.set(field.getKey(), inWords(field.getValue())));
+            return object;
+        }
+        return json;
+    }
+
+    /** One of them may lie in the other. */
+    private List<Path> innerFirst() {
+        return output.startsWith(data) ? List.of(output, data) : List.of(data, output);
     }
 
     /** Files below the data folder, or below that of results, by their relative names; links are not followed. */

@@ -1,5 +1,8 @@
 package dev.lorica.serve.runs;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.lorica.Model;
+import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
 
@@ -42,6 +45,18 @@ public interface RunProgram {
     String name();
 
     List<Option> options();
+
+    /**
+     * What a run would do, as the program says it with {@code --dry-run --json}, found in this process where that is quick: a start of
+     * the program takes longer than most plans.
+     *
+     * @param model    that is served, whose weights are there already
+     * @param yaml     the options, as a file
+     * @param examples so many are shown token by token
+     * @return {@code null} where it takes too much for this process: ask the program itself
+     * @throws dev.lorica.exceptions.LoricaException for what cannot be trained
+     */
+    ObjectNode plan(Model model, Path yaml, int examples);
 
     /**
      * Reads options as YAML, in the spellings that the program knows.

@@ -9,6 +9,7 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.files.AtomicFile;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
@@ -16,6 +17,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.time.Duration;
 import java.time.Instant;
@@ -41,6 +43,10 @@ import org.slf4j.LoggerFactory;
  */
 public final class Runs implements AutoCloseable {
     static final String HOME = ".lorica-runs";
+    /** How files begin that a server takes away, or the next one where that was killed. */
+    static final String LEFT_OVER = ".left-over-";
+    /** Locked in the folder of a run by the process that trains there. */
+    private static final String TRAINS_HERE = ".lorica.lock";
 
     private static final Logger LOG = LoggerFactory.getLogger(Runs.class);
     private static final int MOST = 1000;
@@ -51,9 +57,9 @@ public final class Runs implements AutoCloseable {
     private final RunFolders folders;
     private final RunProgram program;
     private final String modelName;
-    private final Path model;
     private final Path home;
     private final ProgramCall call;
+    private final Exports exports;
     private final FileChannel lockFile;
     private final Map<String, Run> runs = new LinkedHashMap<>();
     private final Thread thread;
@@ -62,16 +68,14 @@ public final class Runs implements AutoCloseable {
 
     /**
      * @param modelName what pages call the model that is served
-     * @param model     its file
      * @throws FileAccessException if the folder cannot be written to, or another server has it
      */
-    public Runs(RunFolders folders, RunProgram program, String modelName, Path model) {
+    public Runs(RunFolders folders, RunProgram program, String modelName) {
         this.folders = folders;
         this.program = program;
         this.modelName = modelName;
-        this.model = model.toAbsolutePath().normalize();
         home = folders.output().resolve(HOME);
-        call = new ProgramCall(program, home);
+        call = new ProgramCall(program, home, folders::inWords);
         try {
             if (Files.isSymbolicLink(home)) {
                 throw new FileAccessException(home + " is a link; the folder of runs must be a folder", null);
@@ -83,11 +87,14 @@ public final class Runs implements AutoCloseable {
         }
         try {
             lock();
+            list(home).stream().filter(Runs::isLeftOver).forEach(AtomicFile::deleteQuietly);
             find();
         } catch (RuntimeException e) {
             closeLock();
             throw e;
         }
+        // with a turn of its own: an export may take minutes, and a plan does not wait for that
+        exports = new Exports(folders, new ProgramCall(program, home, folders::inWords), this::tell);
         thread = new Thread(this::watch, "lorica-runs");
         thread.setDaemon(true);
         thread.start();
@@ -122,7 +129,7 @@ public final class Runs implements AutoCloseable {
         for (Path one : list(home)) {
             String name = one.getFileName().toString();
             Run run = isName(name) && Files.isDirectory(one, LinkOption.NOFOLLOW_LINKS)
-                    ? Run.load(name, folders.run(name), one)
+                    ? Run.load(name, folders.run(name), one, folders::inWords)
                     : null;
             if (run == null) {
                 continue;
@@ -140,8 +147,9 @@ public final class Runs implements AutoCloseable {
         others();
     }
 
-    /** Folders with a log that no page started. */
+    /** Folders with a log that no page started: those that are there now. */
     private void others() {
+        runs.values().removeIf(run -> run.home == null && !Files.isRegularFile(run.folder.resolve(RunFeed.LOG)));
         for (Path one : list(folders.output())) {
             String name = one.getFileName().toString();
             if (runs.size() < MOST
@@ -149,7 +157,7 @@ public final class Runs implements AutoCloseable {
                     && !runs.containsKey(name)
                     && Files.isDirectory(one, LinkOption.NOFOLLOW_LINKS)
                     && Files.isRegularFile(one.resolve(RunFeed.LOG), LinkOption.NOFOLLOW_LINKS)) {
-                Run run = new Run(name, one, null, RunState.FINISHED);
+                Run run = new Run(name, one, null, folders::inWords, RunState.FINISHED);
                 try {
                     run.created =
                             Files.getLastModifiedTime(one.resolve(RunFeed.LOG)).toMillis();
@@ -183,7 +191,14 @@ public final class Runs implements AutoCloseable {
 
     /** The options of a run as a page gives them, checked. */
     public RunOptions options(Map<String, List<String>> given) {
-        return RunOptions.of(given, program, folders, modelName, model);
+        return RunOptions.of(given, program, folders, modelName);
+    }
+
+    /** A file with this text, for whoever takes it away again; a server that is killed leaves that to the next one. */
+    public Path temporary(String text) throws IOException {
+        Path file = Files.createTempFile(home, LEFT_OVER, ".yaml");
+        Files.writeString(file, text);
+        return file;
     }
 
     /** For what is asked of the program beside the runs. */
@@ -191,7 +206,12 @@ public final class Runs implements AutoCloseable {
         return call;
     }
 
-    /** Where a run of this name would write. */
+    /** Adapters that are written in other forms. */
+    public Exports exports() {
+        return exports;
+    }
+
+    /** Where a run of this name writes, or would. */
     public Path folder(String name) {
         return folders.run(name);
     }
@@ -217,8 +237,8 @@ public final class Runs implements AutoCloseable {
                 throw new BusyException("there are too many runs");
             }
             Path kept = home.resolve(name);
-            Run run = new Run(name, folder, kept, RunState.QUEUED);
-            run.command = options.commandLine(program, folder);
+            Run run = new Run(name, folder, kept, folders::inWords, RunState.QUEUED);
+            run.command = options.commandLine(program, folder, folders::inWords);
             try {
                 Files.createDirectories(kept);
             } catch (IOException e) {
@@ -279,6 +299,151 @@ public final class Runs implements AutoCloseable {
         return run.json();
     }
 
+    /**
+     * What is kept of a run that has ended: its log, its adapter, its checkpoints, and whatever else lies in its folder.
+     *
+     * @param files how many
+     * @param bytes of all of them
+     */
+    public record Contents(int files, long bytes) {}
+
+    /** What {@link #delete} would take away. */
+    public Contents contents(String name) {
+        Run run;
+        synchronized (this) {
+            run = changeable(name);
+        }
+        int files = 0;
+        long bytes = 0;
+        for (Path root : run.home == null ? List.of(run.folder) : List.of(run.folder, run.home)) {
+            try (Stream<Path> tree = Files.walk(root)) {
+                for (Path one : tree.filter(path -> Files.isRegularFile(path, LinkOption.NOFOLLOW_LINKS))
+                        .toList()) {
+                    files++;
+                    bytes += Files.size(one);
+                }
+            } catch (IOException | UncheckedIOException e) {
+                LOG.debug("{} is not counted", root, e); // it is not there, or vanishes just now
+            }
+        }
+        return new Contents(files, bytes);
+    }
+
+    /**
+     * Takes away a run that has ended, with all that is in its folder. It goes out of sight at once; a server that is killed meanwhile
+     * leaves the rest of it to the next one.
+     *
+     * @throws InvalidArgumentException if it runs or waits
+     */
+    public void delete(String name) {
+        List<Path> gone = new ArrayList<>();
+        synchronized (this) {
+            Run run = changeable(name);
+            try {
+                for (Path one : run.home == null ? List.of(run.folder) : List.of(run.folder, run.home)) {
+                    if (Files.exists(one, LinkOption.NOFOLLOW_LINKS)) {
+                        Path away = home.resolve(LEFT_OVER + name + "-" + System.nanoTime());
+                        Files.move(one, away, StandardCopyOption.ATOMIC_MOVE);
+                        gone.add(away);
+                    }
+                }
+            } catch (IOException e) {
+                throw new FileAccessException("the run " + name + " cannot be deleted: " + AtomicFile.reason(e), e);
+            }
+            runs.remove(name);
+            changed();
+        }
+        gone.forEach(AtomicFile::deleteQuietly);
+    }
+
+    private static boolean isLeftOver(Path path) {
+        return path.getFileName().toString().startsWith(LEFT_OVER);
+    }
+
+    /**
+     * Gives a run that has ended, and its folder, another name.
+     *
+     * @throws InvalidArgumentException if it runs or waits, or there is something of that name
+     */
+    public synchronized ObjectNode rename(String name, String to) {
+        checkOpen();
+        Run run = changeable(name);
+        Path folder = folders.run(to);
+        Path kept = run.home == null ? null : home.resolve(to);
+        if (runs.containsKey(to)
+                || Files.exists(folder, LinkOption.NOFOLLOW_LINKS)
+                || kept != null && Files.exists(kept, LinkOption.NOFOLLOW_LINKS)) {
+            throw new InvalidArgumentException("there is something called " + to + " already; another name, please");
+        }
+        boolean moved = false;
+        try {
+            if (Files.exists(run.folder, LinkOption.NOFOLLOW_LINKS)) {
+                Files.move(run.folder, folder, StandardCopyOption.ATOMIC_MOVE);
+                moved = true;
+            }
+            if (kept != null) {
+                moveKept(run, folder, kept);
+            }
+        } catch (IOException | LoricaException e) {
+            if (moved) {
+                folder.toFile().renameTo(run.folder.toFile());
+            }
+            throw new FileAccessException(
+                    "the run " + name + " cannot be renamed: "
+                            + (e instanceof IOException io ? AtomicFile.reason(io) : e.getMessage()),
+                    e);
+        }
+        Run renamed = run.renamed(to, folder, kept);
+        if (kept != null) {
+            renamed.save();
+        }
+        runs.remove(name);
+        runs.put(to, renamed);
+        changed();
+        return renamed.json();
+    }
+
+    /** What the program is told when the run goes on says where, and moves with it. */
+    private static void moveKept(Run run, Path folder, Path kept) throws IOException {
+        Path options = run.home.resolve(Run.OPTIONS);
+        String before = Files.readString(options);
+        AtomicFile.write(options, RunOptions.withOutput(before, folder).getBytes(StandardCharsets.UTF_8));
+        try {
+            Files.move(run.home, kept, StandardCopyOption.ATOMIC_MOVE);
+        } catch (IOException e) {
+            AtomicFile.write(options, before.getBytes(StandardCharsets.UTF_8));
+            throw e;
+        }
+    }
+
+    /** A run that has ended, and whose folder nobody else writes to. */
+    private Run changeable(String name) {
+        Run run = get(name);
+        if (!run.canChange()) {
+            throw new InvalidArgumentException("the run " + name
+                    + (run.state == RunState.QUEUED
+                            ? " waits; take it out of the queue first"
+                            : " is running; stop it first"));
+        }
+        Path lock = run.folder.resolve(TRAINS_HERE);
+        try (FileChannel open = FileChannel.open(lock, StandardOpenOption.WRITE, LinkOption.NOFOLLOW_LINKS);
+                FileLock free = open.tryLock()) {
+            if (free == null) {
+                throw inUse(name);
+            }
+        } catch (OverlappingFileLockException e) {
+            throw inUse(name);
+        } catch (IOException e) {
+            // there is no such file: nobody is at work
+        }
+        return run;
+    }
+
+    private static InvalidArgumentException inUse(String name) {
+        return new InvalidArgumentException(
+                "the run " + name + " is in use: something trains in its folder; stop that first");
+    }
+
     private Run get(String name) {
         Run run = runs.get(name);
         if (run == null) {
@@ -304,11 +469,13 @@ public final class Runs implements AutoCloseable {
         return runs.containsKey(name);
     }
 
-    /** What has happened in one of them. */
+    /** What has happened in one of them; {@code null}: there is none of that name any more. */
     public synchronized RunFeed feed(String name) {
-        Run run = get(name);
-        know(run);
-        return run.feed;
+        Run run = runs.get(name);
+        if (run != null) {
+            know(run);
+        }
+        return run == null ? null : run.feed;
     }
 
     private static void know(Run run) {
@@ -339,6 +506,11 @@ public final class Runs implements AutoCloseable {
     private void changed() {
         version++;
         notifyAll();
+    }
+
+    /** Something else has happened that pages show. */
+    private synchronized void tell() {
+        changed();
     }
 
     private void checkOpen() {
@@ -481,6 +653,7 @@ public final class Runs implements AutoCloseable {
                 }
             }
         }
+        exports.close();
         for (Run run : live) {
             try {
                 if (run.process != null) {

@@ -2,6 +2,7 @@
 import { attempt, bytes, h, note, number, time } from "./elements.js";
 import { get, post } from "./server.js";
 import { compare } from "./chat.js";
+import { exports } from "./runs.js";
 
 const FORMS = [
   ["peft", "PEFT: a folder for Hugging Face"],
@@ -11,18 +12,69 @@ const FORMS = [
 ];
 const TYPES = ["Q4_K_M", "Q4_0", "Q5_K_M", "Q6_K", "Q8_0", "F16"];
 
+const WORDS = { waiting: "waits", writing: "is being written", done: "is written", failed: "failed", stopped: "was stopped" };
+
 let list;
+let cards = new Map(); // by path, what is shown of an adapter and its card
+let written;
+let writtenCard;
+let states = new Map(); // of exports, by their numbers
 
 export function begin(place) {
   list = h("div", {});
-  place.append(list);
+  written = h("ul", { class: "plain", id: "exports" });
+  writtenCard = h("div", { class: "card", hidden: true }, h("h2", {}, "Written in other forms"),
+    h("p", { class: "small soft" }, "Into the output folder. It goes on without this page."), written);
+  place.append(writtenCard, list);
+  exports.heard = heard;
+}
+
+/** The exports of the server, which tells of them whenever something has changed. */
+function heard(all) {
+  writtenCard.hidden = !all.length;
+  const focused = document.activeElement?.dataset?.export;
+  written.replaceChildren(...all.map(exportItem));
+  if (focused) written.querySelector(`[data-export="${focused}"]`)?.focus();
+  let ended = false;
+  for (const one of all) {
+    const before = states.get(one.id);
+    states.set(one.id, one.state);
+    if (before && before !== one.state && !["waiting", "writing"].includes(one.state)) {
+      note(`${one.path} ${WORDS[one.state]}${one.message ? `: ${one.message}` : "."}`, one.state === "failed");
+      ended = true;
+    }
+  }
+  if (ended && !list.closest("section").hidden) shown();
+}
+
+function exportItem(one) {
+  const live = one.state === "waiting" || one.state === "writing";
+  const kind = { done: "good", failed: "bad" }[one.state] ?? (live ? "busy" : "soft");
+  const facts = [`${one.adapter} as ${one.format}${one.type ? `, ${one.type}` : ""}`];
+  if (one.bytes) facts.push(bytes(one.bytes));
+  if (one.began) facts.push(`${Math.max(0, Math.round(((one.ended || Date.now()) - one.began) / 1000))} s`);
+  return h("li", { class: "run", "data-path": one.path, "data-state": one.state },
+    h("div", { class: "row spread" }, h("div", {}, h("b", {}, one.path), " ", h("span", { class: kind }, WORDS[one.state])),
+      live ? h("button", { "data-export": String(one.id), "aria-label": `Stop writing ${one.path}`,
+        onclick: event => attempt(() => post(`/studio/api/exports/${one.id}/stop`, {}), event.currentTarget) }, "Stop") : null),
+    h("div", { class: "small soft" }, facts.join(", ")),
+    one.state === "writing" ? h("progress", { "aria-label": `${one.path} is being written` }) : null,
+    one.message ? h("div", { class: `small ${kind}` }, one.message) : null);
 }
 
 export function shown() {
   attempt(async () => {
     const { adapters } = await get("/studio/api/adapters");
-    list.replaceChildren(...(adapters.length ? adapters.map(card)
+    const kept = cards;
+    cards = new Map(adapters.map(adapter => {
+      const shape = JSON.stringify(adapter);
+      const known = kept.get(adapter.path);
+      return [adapter.path, known?.shape === shape ? known : { shape, card: card(adapter) }];
+    }));
+    const focused = document.activeElement;
+    list.replaceChildren(...(adapters.length ? [...cards.values()].map(one => one.card)
       : [h("div", { class: "card soft" }, "There are no adapters in the data folder or the output folder. A run makes one.")]));
+    if (list.contains(focused)) focused.focus(); // moving it takes the focus away
   });
 }
 
@@ -44,14 +96,13 @@ function facts({ from, data, made }) {
   return known;
 }
 
-function card(adapter, index) {
+function card(adapter) {
   const known = facts(adapter);
-  const form = h("select", { id: `form-${index}`, onchange: () => changed() }, FORMS.map(([value, text]) => h("option", { value }, text)));
-  const type = h("select", { id: `type-${index}` }, TYPES.map(name => h("option", { value: name }, name)));
-  const name = h("input", { id: `name-${index}`, autocomplete: "off", spellcheck: "false" });
-  const result = h("p", { role: "status" });
+  const form = h("select", { id: `form-${adapter.path}`, onchange: () => changed() }, FORMS.map(([value, text]) => h("option", { value }, text)));
+  const type = h("select", { id: `type-${adapter.path}` }, TYPES.map(name => h("option", { value: name }, name)));
+  const name = h("input", { id: `name-${adapter.path}`, autocomplete: "off", spellcheck: "false" });
   const field = (id, label, input) => h("div", { class: "field" }, h("label", { for: id }, label), input);
-  const types = field(`type-${index}`, "Type", type);
+  const types = field(`type-${adapter.path}`, "Type", type);
   const changed = () => {
     const whole = form.value === "merged" || form.value === "quantized";
     types.hidden = form.value !== "quantized";
@@ -59,16 +110,10 @@ function card(adapter, index) {
   };
   changed();
   const write = event => attempt(async () => {
-    result.textContent = "Writing…";
-    try {
-      const body = { path: adapter.path, format: form.value, name: name.value };
-      if (form.value === "quantized") body.type = type.value;
-      const made = await post("/studio/api/adapters/export", body);
-      result.textContent = `Written: ${made.file}${made.said.bytes ? `, ${bytes(made.said.bytes)}` : ""}`;
-    } catch (error) {
-      result.textContent = error.message;
-      throw error;
-    }
+    const body = { path: adapter.path, format: form.value, name: name.value };
+    if (form.value === "quantized") body.type = type.value;
+    const made = await post("/studio/api/adapters/export", body);
+    note(`${made.path} is being written.`);
   }, event.currentTarget);
   return h("article", { class: "card", "data-adapter": adapter.path },
     h("div", { class: "row spread" }, h("h2", {}, adapter.path), h("button", { "aria-label": `Chat with ${adapter.path}`,
@@ -82,6 +127,6 @@ function card(adapter, index) {
     known.length ? h("dl", { class: "facts" }, known.map(([term, value]) => [h("dt", {}, term), h("dd", {}, value)]))
       : h("p", { class: "soft" }, "Where it comes from is not written beside it."),
     h("details", {}, h("summary", {}, "Write it in another form"),
-      h("div", { class: "row end" }, field(`form-${index}`, "Form", form), types, field(`name-${index}`, "Name in the output folder", name),
-        h("button", { onclick: write }, "Write")), result));
+      h("div", { class: "row end" }, field(`form-${adapter.path}`, "Form", form), types, field(`name-${adapter.path}`, "Name in the output folder", name),
+        h("button", { onclick: write, "aria-label": `Write ${adapter.path} in this form` }, "Write"))));
 }

@@ -35,7 +35,7 @@ export function begin(place, given) {
 }
 
 function column(title, index) {
-  const one = { title, turns: [], log: h("div", { class: "log", role: "log", "aria-label": title, "aria-live": "polite" }) };
+  const one = { title, turns: [], log: h("div", { class: "log", role: "log", "aria-label": `${title}: conversation`, "aria-live": "polite" }) };
   one.model = h("select", { id: `chat-model-${index}`, "aria-label": `Model of ${title}` });
   const output = h("output", {}, "1.00");
   one.scale = h("input", { id: `chat-scale-${index}`, type: "range", min: "0", max: "2", step: "0.05", value: "1",
@@ -109,6 +109,7 @@ async function ask() {
       const scale = Number(one.scale.value);
       const isAdapter = one.model.value !== settings.model;
       const name = isAdapter && scale !== 1 ? `${one.model.value} × ${scale}` : one.model.value;
+      one.log.setAttribute("aria-busy", "true"); // a screen reader hears the answer, not each piece of it
       said = turn(one, name, "…");
       one.turns.push({ role: "user", content: text });
       const asked = { ...body, model: one.model.value, messages: one.turns };
@@ -126,6 +127,8 @@ async function ask() {
         (said ?? turn(one, "error", "")).textContent = error.message;
         said?.classList.add("bad");
       }
+    } finally {
+      one.log.removeAttribute("aria-busy");
     }
   }));
   places.ask.disabled = false;

@@ -19,8 +19,45 @@ export function note(text, bad = false) {
   place.className = bad ? "bad" : "";
 }
 
+/** A button that copies what stands in an element. Where pages may not write to the clipboard (plain HTTP), it is marked, and copied so. */
+export function copyButton(element, what) {
+  return h("button", { type: "button", "aria-label": `Copy ${what}`, onclick: async () => {
+    const text = element.textContent;
+    try {
+      if (navigator.clipboard) await navigator.clipboard.writeText(text);
+      else {
+        getSelection().selectAllChildren(element);
+        if (!document.execCommand("copy")) throw new Error();
+      }
+      note(`Copied ${what}.`);
+    } catch {
+      getSelection().selectAllChildren(element);
+      note("The browser does not let this page copy; the text is marked.", true);
+    }
+  } }, "Copy");
+}
+
+/**
+ * Asks in a dialog. Resolves to what `answer` returns, or null where it was left.
+ * @param content elements
+ */
+export function ask(title, content, yes, answer = () => true) {
+  return new Promise(resolve => {
+    const dialog = h("dialog", { "aria-labelledby": "asked" }, h("form", { method: "dialog" }, h("h2", { id: "asked" }, title), content,
+      h("div", { class: "row" }, h("button", { type: "button", onclick: () => dialog.close("") }, "Leave it"),
+        h("button", { class: "first", value: "yes" }, yes))));
+    dialog.addEventListener("close", () => {
+      resolve(dialog.returnValue === "yes" ? answer() : null);
+      dialog.remove();
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
 /** Does something, and says what went wrong. Buttons that began it are off meanwhile. */
 export async function attempt(work, button = null) {
+  const had = button !== null && document.activeElement === button;
   if (button) button.disabled = true;
   try {
     return await work();
@@ -29,6 +66,7 @@ export async function attempt(work, button = null) {
     return undefined;
   } finally {
     if (button) button.disabled = false;
+    if (had && document.activeElement === document.body) button.focus(); // which went when it was off
   }
 }
 

@@ -36,7 +36,10 @@ try {
     if (settings.trains || name === "chat") part.begin(page(name), settings);
     else without(name);
   }
-  addEventListener("hashchange", () => { show(settings); document.getElementById("main").focus(); });
+  const main = document.getElementById("main");
+  addEventListener("hashchange", () => { show(settings); main.focus(); });
+  // the address says which part is shown, and stays
+  document.querySelector(".skip").addEventListener("click", event => { event.preventDefault(); main.focus(); });
   show(settings);
   document.body.dataset.ready = "true";
 } catch (error) {

@@ -1,5 +1,5 @@
 // Runs: a list of them, the curves of those that are chosen, what they answer and say.
-import { attempt, h, note, number, time } from "./elements.js";
+import { ask, attempt, bytes, h, note, number, time } from "./elements.js";
 import { follow, post } from "./server.js";
 import { Chart, color, onTheme } from "./curves.js";
 
@@ -17,6 +17,9 @@ let charts = [];
 let weight = 0.8;
 let places = {};
 let due = false;
+let pressed = null; // the button that had the focus until it was pressed
+/** Who hears of adapters that are written in other forms. */
+export const exports = { heard: null };
 
 const remembered = () => { try { return JSON.parse(sessionStorage.getItem(CHOSEN)); } catch { return null; } };
 
@@ -24,6 +27,7 @@ export function begin(place) {
   chosen = remembered();
   places.list = h("ul", { class: "plain" });
   places.lost = h("p", { class: "bad", role: "status" });
+  places.said = h("p", { class: "unseen", role: "status" });
   places.charts = h("div", { class: "charts" });
   places.empty = h("p", { class: "soft" }, "Choose a run, and its curves are here.");
   places.answers = h("div", {});
@@ -33,7 +37,7 @@ export function begin(place) {
     oninput: () => { weight = Number(slider.value); value.textContent = weight.toFixed(2); draw(); } });
   place.append(h("div", { class: "columns" },
     h("div", { class: "card" }, h("div", { class: "row spread" }, h("h2", {}, "Runs"), h("a", { href: "#train" }, "New run")),
-      places.lost, places.list),
+      places.lost, places.said, places.list),
     h("div", {},
       h("div", { class: "row" }, h("label", { for: "smoothing" }, "Smoothing of curves"), slider, value,
         h("span", { class: "soft small" }, "thin: as logged; thick: smoothed; dashed: held out")),
@@ -66,7 +70,8 @@ function remember() {
 function followThem() {
   unfollow?.();
   const names = chosen ?? [];
-  seen = new Map(names.map(name => [name, { records: [], answers: [], lines: [] }]));
+  const before = seen; // which is shown until it comes again
+  seen = new Map(names.map(name => [name, before.get(name) ?? { records: [], answers: [], lines: [] }]));
   unfollow = follow(names, heard, error => { places.lost.textContent = error ? `${error.message} Trying again.` : ""; });
   draw();
 }
@@ -82,7 +87,12 @@ function heard(event) {
       remember();
       followThem();
     }
+    tellProgress();
     list();
+    return;
+  }
+  if (event.type === "exports") {
+    exports.heard?.(event.exports);
     return;
   }
   const run = seen.get(event.run);
@@ -97,7 +107,47 @@ function heard(event) {
   }
 }
 
+let told = new Map(); // name to what was said of it
+
+/** What a screen reader hears of runs that go on: that they begin and end, and each evaluation; not every step. */
+function tellProgress() {
+  const words = [];
+  for (const run of runs) {
+    const [word] = WORDS[run.state];
+    const now = run.eval_loss === undefined ? word : `${word}, at step ${run.step} held out ${number(run.eval_loss)}`;
+    if (told.has(run.name) && told.get(run.name) !== now) words.push(`${run.name} ${now}.`);
+    told.set(run.name, now);
+  }
+  if (words.length) places.said.textContent = words.join(" ");
+}
+
+async function rename(run) {
+  const input = h("input", { id: "new-name", required: true, maxlength: "64", autocomplete: "off", spellcheck: "false", value: run.name });
+  const name = await ask(`Rename ${run.name}`, h("div", { class: "field" }, h("label", { for: "new-name" }, "Its new name"), input,
+    h("p", { class: "help" }, "Its folder in the output folder is renamed too.")), "Rename", () => input.value.trim());
+  if (!name || name === run.name) return;
+  const wasChosen = chosen?.includes(run.name); // until the server tells that there is none of that name any more
+  await post(`/studio/api/runs/${encodeURIComponent(run.name)}/rename`, { to: name });
+  if (wasChosen) {
+    chosen = [...chosen.filter(one => one !== run.name && one !== name), name];
+    remember();
+    followThem();
+  }
+  note(`${run.name} is called ${name} now.`);
+}
+
+async function remove(run) {
+  const path = `/studio/api/runs/${encodeURIComponent(run.name)}/delete`;
+  const { files, bytes: size } = await post(path, { dry_run: true });
+  const sure = await ask(`Delete ${run.name}?`, h("p", {},
+    `Its adapter, checkpoints, logs and all else in its folder: ${files} files, ${bytes(size)}. There is no way back.`), "Delete");
+  if (!sure) return;
+  await post(path, {});
+  note(`${run.name} is deleted.`);
+}
+
 function act(name, verb, body, button) {
+  pressed = `${verb} ${name}`;
   attempt(async () => {
     await post(`/studio/api/runs/${encodeURIComponent(name)}/${verb}`, body);
     note(verb === "stop" ? `${name} was asked to stop.` : `${name} was put into the queue.`);
@@ -105,7 +155,7 @@ function act(name, verb, body, button) {
 }
 
 function list() {
-  const focused = document.activeElement?.dataset?.focus;
+  const focused = document.activeElement?.dataset?.focus ?? (document.activeElement === document.body ? pressed : null);
   if (!runs.length) {
     places.list.replaceChildren(h("li", { class: "soft" }, "There are none yet."));
     return;
@@ -121,12 +171,15 @@ function list() {
     places.list.replaceChildren(...items);
   }
   if (focused && document.activeElement?.dataset?.focus !== focused) {
-    places.list.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+    const same = places.list.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
+    const box = places.list.querySelector(`[data-focus="${CSS.escape(`box ${focused.slice(focused.indexOf(" ") + 1)}`)}"]`);
+    (same ?? box ?? places.list.querySelector("input"))?.focus(); // a button may be gone, because what it did is done
+    pressed = null;
   }
 }
 
 const indexOf = run => (chosen ?? []).indexOf(run.name);
-const shape = run => JSON.stringify([run.state, run.message, run.can_resume, indexOf(run), color(Math.max(0, indexOf(run)))]);
+const shape = run => JSON.stringify([run.state, run.message, run.can_resume, run.can_change, indexOf(run), color(Math.max(0, indexOf(run)))]);
 
 function factsOf(run) {
   const facts = [""];
@@ -149,6 +202,8 @@ function item(run) {
   } });
   const button = (verb, text, body = {}) => h("button", { "data-focus": `${verb} ${run.name}`, "aria-label": `${text}: ${run.name}`,
     onclick: event => act(run.name, verb, body, event.currentTarget) }, text);
+  const other = (verb, text, work) => h("button", { class: "plain", "data-focus": `${verb} ${run.name}`, "aria-label": `${text}: ${run.name}`,
+    onclick: () => attempt(() => work(run)) }, text);
   return h("li", { class: "run", "data-run": run.name, "data-state": run.state, "data-shape": shape(run) },
     h("label", {}, box, swatch, run.name),
     h("div", { class: "small" }, h("span", { class: kind }, word), h("span", { class: "facts" })),
@@ -158,7 +213,9 @@ function item(run) {
       run.state === "running" ? button("stop", "Stop and save") : null,
       run.state === "queued" ? button("stop", "Take out of the queue") : null,
       run.state === "stopping" ? button("stop", "End at once", { now: true }) : null,
-      run.can_resume ? button("resume", "Go on") : null));
+      run.can_resume ? button("resume", "Go on") : null,
+      run.can_change ? other("rename", "Rename", rename) : null,
+      run.can_change ? other("delete", "Delete", remove) : null));
 }
 
 function draw() {
@@ -190,7 +247,7 @@ function answers(all) {
 function words(all) {
   const open = new Set([...places.words.querySelectorAll("details[open]")].map(details => details.dataset.key));
   const details = (key, title, text) => h("details", { "data-key": key, open: open.has(key) }, h("summary", {}, title),
-    h("pre", { class: "lines", tabindex: "0" }, text));
+    h("pre", { class: "lines", tabindex: "0", role: "region", "aria-label": title }, text));
   replace(places.words, all.map(run => {
     const about = runs.find(other => other.name === run.name);
     return h("div", { class: "card" }, h("h3", {}, run.name),

@@ -1,5 +1,5 @@
 // A run to begin: a form of the options of `lorica train`, the YAML and the command line that it means, and what it would do.
-import { attempt, h, note } from "./elements.js";
+import { attempt, copyButton, h, note } from "./elements.js";
 import { get, post } from "./server.js";
 import { choose } from "./runs.js";
 import { showPlan } from "./preview.js";
@@ -41,8 +41,8 @@ export function begin(place, given) {
   for (const [title, grid] of sections) rest.append(h("fieldset", {}, h("legend", {}, title), grid));
 
   places.yaml = h("textarea", { id: "yaml", rows: "8", spellcheck: "false" });
-  places.command = h("pre", { id: "command", tabindex: "0" });
-  places.meant = h("pre", { id: "meant", tabindex: "0" });
+  places.command = h("pre", { id: "command", tabindex: "0", role: "region", "aria-label": "The command" });
+  places.meant = h("pre", { id: "meant", tabindex: "0", role: "region", "aria-label": "The YAML" });
   places.wrong = h("p", { class: "bad", role: "status", id: "wrong" });
   places.plan = h("div", { id: "plan" });
   const file = h("input", { type: "file", accept: ".yaml,.yml", id: "yaml-file", onchange: async () => {
@@ -58,8 +58,10 @@ export function begin(place, given) {
     h("div", { class: "card" }, form),
     places.plan,
     h("div", { class: "card" }, h("h2", {}, "The same elsewhere"),
-      h("p", { class: "soft small" }, "The command line and the file that this form means."),
-      h("h3", {}, "Command"), places.command, h("h3", {}, "YAML"), places.meant,
+      h("p", { class: "soft small" }, "The command line and the file that this form means. What is read is named as seen from the data folder,"
+        + " and what is written as seen from the output folder."),
+      h("div", { class: "row spread" }, h("h3", {}, "Command"), copyButton(places.command, "the command")), places.command,
+      h("div", { class: "row spread" }, h("h3", {}, "YAML"), copyButton(places.meant, "the YAML")), places.meant,
       h("details", {}, h("summary", {}, "Read a YAML file into the form"),
         h("p", { class: "soft small" }, "Of this program, or of Hugging Face's Trainer, TRL, Axolotl, LLaMA-Factory or mlx-lm."),
         h("div", { class: "field" }, h("label", { for: "yaml-file" }, "A file"), file),
