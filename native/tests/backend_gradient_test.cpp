@@ -413,6 +413,42 @@ TEST(BackendGradient, CrossEntropyOfScaledAndCappedLogitsThroughATrainedHead) {
     }
 }
 
+TEST(BackendGradient, CrossEntropyOfSeveralLabelsThroughATrainedHead) {
+    const auto backend = reference();
+    ASSERT_TRUE(backend->has_many_labels());
+    const int64_t n = 3, in = 6, n_vocab = 11;
+    const int32_t n_labels = 4;
+    const std::vector<int32_t> labels{0, 2, 3, 10, 1, 4, 5, 6, 0, 7, 9, 10};
+    // Of the second row the weights cancel, as those of a reverse divergence nearly do.
+    const std::vector<float> row_weights{1, -0.5f, 0, 2, 0.5f, -0.25f, -0.5f, 0.25f, -1, 3, 0.125f, -0.5f};
+    for (const LogitSpec logits : {LogitSpec{}, {0.5, 1.5}}) {
+        Values w = normal(1, n_vocab * in), x = normal(2, n * in), nll(n * n_labels), dx(n * in, NAN);
+        Values dw(n_vocab * in, 1);
+        const Weight weight{GGML_TYPE_F64, n_vocab, in, in * sizeof(double),
+                            reinterpret_cast<const std::byte *>(w.data())};
+        Head head{&weight, logits, row_weights.data(), dw.data()};
+        head.n_labels = n_labels;
+        backend->linear_cross_entropy(matrix(x, n, in), head, labels.data(), nll.data(), matrix(dx, n, in));
+        Head alone{&weight, logits};
+        alone.n_labels = n_labels;
+        const auto objective = [&] {
+            backend->linear_cross_entropy(matrix(x, n, in), alone, labels.data(), nll.data(), {});
+            double sum = 0;
+            for (size_t i = 0; i < nll.size(); ++i) sum += row_weights[i] * nll[i];
+            return sum;
+        };
+        EXPECT_LE(relative_error(dx, finite_differences(x, objective)), tolerance);
+        EXPECT_LE(relative_error(minus(dw, Values(n_vocab * in, 1)), finite_differences(w, objective)), tolerance);
+        objective();
+        for (size_t i = 0; i < nll.size(); ++i) {
+            Values one(n);
+            const std::vector<int32_t> same(n, labels[i]);
+            backend->linear_cross_entropy(matrix(x, n, in), {&weight, logits}, same.data(), one.data(), {});
+            EXPECT_NEAR(nll[i], one[i / n_labels], 1e-12);
+        }
+    }
+}
+
 TEST(BackendGradient, CrossEntropyOfHugeLogitsIsFinite) {
     const auto backend = reference();
     const int64_t in = 4, n_vocab = 9;

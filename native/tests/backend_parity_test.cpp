@@ -851,6 +851,56 @@ TEST_P(BackendParity, HeadOverShapes) {
     expect_head_parity(GetParam(), GGML_TYPE_F32, 3, 45, 7, Role::act);
 }
 
+void expect_head_parity_of_labels(const Target & target, ggml_type type, int64_t n, int64_t in, int64_t n_vocab,
+                                  int32_t n_labels, const LogitSpec & spec, bool trained, int64_t rank) {
+    SCOPED_TRACE(testing::Message() << ggml_type_name(type) << ", " << n << " rows of " << in << ", vocabulary "
+                                    << n_vocab << ", " << n_labels << " labels, cap " << spec.cap
+                                    << (trained ? ", trained" : "") << ", rank " << rank);
+    const QuantizedWeight blocks(type, n_vocab, in, 1);
+    std::vector<int32_t> labels;
+    for (int64_t i = 0; i < n; ++i) {
+        // Distinct and ascending: one of each stretch of the vocabulary.
+        for (int64_t k = 0; k < n_labels; ++k) {
+            const int64_t begin = n_vocab * k / n_labels, end = n_vocab * (k + 1) / n_labels;
+            labels.push_back(static_cast<int32_t>(begin + random_u32(3, i * n_labels + k) % (end - begin)));
+        }
+    }
+    const WorkspaceShape workspace{.max_tokens = n,
+                                   .max_features = in,
+                                   .n_vocab = n_vocab,
+                                   .max_rank = rank,
+                                   .training = true,
+                                   .trained_weights = trained,
+                                   .head_rank = rank};
+    const Values x = normal(2, n * in, 3);
+    expect_parity(target, workspace, [&](Execution & run) {
+        const Matrix mx = run.input(Role::act, n, in, x);
+        const Matrix nll = run.output("nll", Role::hidden, 1, n * n_labels);
+        const Matrix mdx = run.output("dx", Role::hidden, n, in);
+        const Weight weight = blocks.on(run.backend);
+        Head head{&weight, spec};
+        head.n_labels = n_labels;
+        head.row_weights = run.input(Role::f32, 1, n * n_labels, normal(5, n * n_labels)).as<float>();
+        if (trained) head.dw = run.in_out("dw", Role::param, n_vocab, in, normal(6, n_vocab * in)).data;
+        if (rank > 0) {
+            head.lora.a = run.input(Role::param, rank, in, normal(11, rank * in, 0.1)).data;
+            head.lora.b = run.input(Role::param, n_vocab, rank, normal(12, n_vocab * rank, 0.3)).data;
+            head.lora.rank = rank;
+            head.lora.scale = 0.75;
+            head.lora.da = run.in_out("da", Role::param, rank, in, normal(13, rank * in)).data;
+            head.lora.db = run.in_out("db", Role::param, n_vocab, rank, normal(14, n_vocab * rank)).data;
+        }
+        run.backend.linear_cross_entropy(mx, head, run.integers(labels), nll.data, mdx);
+    });
+}
+
+TEST_P(BackendParity, HeadWithSeveralLabels) {
+    expect_head_parity_of_labels(GetParam(), GGML_TYPE_Q8_0, 1, 64, 259, 2, {}, false, 0);
+    expect_head_parity_of_labels(GetParam(), GGML_TYPE_Q4_0, 33, 96, 1031, 64, {}, false, 0);
+    expect_head_parity_of_labels(GetParam(), GGML_TYPE_F32, 3, 45, 7, 7, {0.5, 5}, true, 0);
+    expect_head_parity_of_labels(GetParam(), GGML_TYPE_Q6_K, 100, 256, 259, 13, {1, 30}, true, 4);
+}
+
 TEST_P(BackendParity, HeadWithScaledAndCappedLogits) {
     for (const LogitSpec spec : {LogitSpec{0.125, 0}, {1, 30}, {2, 5}}) {
         expect_head_parity(GetParam(), GGML_TYPE_Q8_0, 1, 64, 259, Role::act, spec);

@@ -182,6 +182,216 @@ TEST(WholeModelGradient, OfWeightedTokensEqualsFiniteDifferences) {
     }
 }
 
+// ---- several tokens at each position ----
+
+constexpr int32_t n_candidates = 5;
+
+SessionConfig config_of_candidates(Recomputation recomputation = Recomputation::off) {
+    SessionConfig config = session_config(recomputation);
+    config.n_candidates = n_candidates;
+    config.likeliest = true;
+    return config;
+}
+
+size_t n_labelled(const Batch & batch) {
+    return static_cast<size_t>(
+        std::count_if(batch.labels.begin(), batch.labels.end(), [](int32_t label) { return label != -100; }));
+}
+
+std::vector<int32_t> candidates_of(const Batch & batch, int32_t n_vocab) {
+    std::vector<int32_t> ids;
+    for (size_t i = 0; i < n_labelled(batch); ++i) {
+        for (int32_t k = 0; k < n_candidates; ++k) {
+            const int32_t begin = n_vocab * k / n_candidates, end = n_vocab * (k + 1) / n_candidates;
+            ids.push_back(begin + static_cast<int32_t>(random_u32(9, i * n_candidates + static_cast<size_t>(k)) %
+                                                       static_cast<uint32_t>(end - begin)));
+        }
+    }
+    return ids;
+}
+
+TEST(WholeModelGradient, OfCandidatesEqualsFiniteDifferences) {
+    for (const double temperature : {1.0, 2.5}) {
+        const TestModel shape;
+        const TempDir dir;
+        const auto model = load(write_test_model(dir / "model.gguf", shape), "reference", Dtype::f64);
+        const auto adapter = busy_adapter(model, adapter_config());
+        const Batch batch = random_batch(5, {7, 1, 9}, shape.n_vocab);
+        const std::vector<int32_t> ids = candidates_of(batch, shape.n_vocab);
+        const std::vector<float> weights = exact_values(6, static_cast<int64_t>(ids.size()), 1);
+        std::vector<float> nll(ids.size());
+        std::vector<std::vector<float>> exact;
+        {
+            Session session(adapter, config_of_candidates());
+            const LossSum sum = session.forward_candidates(batch.view(), {ids, temperature}, nll);
+            EXPECT_EQ(sum.n_trained, static_cast<int64_t>(n_labelled(batch)));
+            session.backward_candidates(weights);
+            exact = gradients(session);
+        }
+        const auto loss = [&] {
+            Session session(adapter, config_of_candidates());
+            std::vector<float> own(ids.size());
+            session.evaluate_candidates(batch.view(), {ids, temperature}, own);
+            double sum = 0;
+            for (size_t i = 0; i < own.size(); ++i) sum += static_cast<double>(weights[i]) * own[i];
+            return sum;
+        };
+        for (const int32_t i : {0, 3, adapter->n_tensors() - 1}) {
+            constexpr double step = 0x1p-6;  // losses come as f32
+            const std::vector<float> start = adapter->read(adapter->params(), i);
+            std::vector<float> direction(start.size());
+            double predicted = 0, size = 0;
+            for (size_t j = 0; j < start.size(); ++j) {
+                direction[j] = random_u32(70 + static_cast<uint64_t>(i), j) % 2 ? 1.0f : -1.0f;
+                predicted += static_cast<double>(exact[static_cast<size_t>(i)][j]) * direction[j];
+                size += std::abs(static_cast<double>(exact[static_cast<size_t>(i)][j]));
+            }
+            const auto loss_at = [&](double steps) {
+                std::vector<float> moved = start;
+                for (size_t j = 0; j < moved.size(); ++j) moved[j] += static_cast<float>(steps * step) * direction[j];
+                put(*adapter, i, moved);
+                return loss();
+            };
+            const double measured = (8 * (loss_at(1) - loss_at(-1)) - (loss_at(2) - loss_at(-2))) / (12 * step);
+            put(*adapter, i, start);
+            EXPECT_LE(std::abs(measured - predicted), 1e-3 * std::max(std::abs(predicted), 0.05 * size))
+                << adapter->tensor(i).name << " " << predicted;
+            EXPECT_GT(size, 0);
+        }
+    }
+}
+
+TEST(WholeModelGradient, OfOneCandidateIsThatOfALabel) {
+    for (const char * device : {"reference", "cpu"}) {
+        const TempDir dir;
+        const auto model = load(write_test_model(dir / "model.gguf", {}), device, Dtype::f32);
+        const Batch batch = random_batch(5, {30, 1, 24}, 300);
+        const std::vector<float> weights = exact_values(6, static_cast<int64_t>(batch.tokens.size()), 1);
+        std::vector<float> nll(batch.tokens.size()), own_nll(n_labelled(batch)), own_weights;
+        std::vector<int32_t> ids;
+        std::vector<std::vector<float>> expected, found;
+        {
+            Session session(busy_adapter(model, adapter_config(0.1f)), session_config());
+            session.forward(batch.view(), nll);
+            session.backward(weights);
+            expected = gradients(session);
+        }
+        std::vector<float> labelled_nll;
+        for (size_t t = 0; t < batch.tokens.size(); ++t) {
+            if (batch.labels[t] == -100) continue;
+            ids.push_back(batch.labels[t]);
+            own_weights.push_back(weights[t]);
+            labelled_nll.push_back(nll[t]);
+        }
+        Session session(busy_adapter(model, adapter_config(0.1f)), config_of_candidates());
+        session.forward_candidates(batch.view(), {ids}, own_nll);
+        session.backward_candidates(own_weights);
+        found = gradients(session);
+        EXPECT_EQ(own_nll, labelled_nll);
+        for (size_t i = 0; i < expected.size(); ++i) EXPECT_LE(relative_error(found[i], expected[i]), 1e-5) << device;
+    }
+}
+
+TEST(WholeModelGradient, OfCandidatesIsTheSameOnCpuAndReference) {
+    const TempDir dir;
+    const std::string path = write_test_model(dir / "model.gguf", {});
+    const Batch batch = random_batch(5, {30, 1, 24}, 300);
+    const std::vector<int32_t> ids = candidates_of(batch, 300);
+    const std::vector<float> weights = exact_values(6, static_cast<int64_t>(ids.size()), 1);
+    std::vector<std::vector<std::vector<float>>> results;
+    for (const auto & [device, act] : {std::pair{"reference", Dtype::f64}, {"cpu", Dtype::f32}, {"cpu", Dtype::bf16}}) {
+        for (const Recomputation recomputation : {Recomputation::off, Recomputation::on}) {
+            Session session(busy_adapter(load(path, device, act), adapter_config(0.1f)),
+                            config_of_candidates(recomputation));
+            std::vector<float> nll(ids.size());
+            session.forward_candidates(batch.view(), {ids, 1.5}, nll);
+            session.backward_candidates(weights);
+            results.push_back(gradients(session));
+        }
+    }
+    for (size_t i = 0; i < results[0].size(); ++i) {
+        for (const size_t f32 : {2u, 3u}) EXPECT_LE(relative_error(results[f32][i], results[0][i]), 1e-5);
+        for (const size_t bf16 : {4u, 5u}) EXPECT_LE(relative_error(results[bf16][i], results[0][i]), 4e-2);
+    }
+}
+
+TEST(WholeModelGradient, TheLikeliestTokensHaveTheLossesOfCandidates) {
+    for (const char * device : {"reference", "cpu"}) {
+        const TempDir dir;
+        TestModel shape;
+        const auto adapter =
+            busy_adapter(load(write_test_model(dir / "model.gguf", shape), device, Dtype::f32), adapter_config());
+        const Batch batch = random_batch(5, {30, 1, 24}, shape.n_vocab);
+        const size_t rows = n_labelled(batch), vocabulary = static_cast<size_t>(shape.n_vocab);
+        Session session(adapter, config_of_candidates());
+        std::vector<int32_t> ids(rows * n_candidates), all(rows * vocabulary);
+        std::vector<float> log_probs(ids.size()), all_log_probs(all.size()), nll(ids.size());
+        session.evaluate_likeliest(batch.view(), 2, ids, log_probs);
+        session.evaluate_likeliest(batch.view(), 2, all, all_log_probs);
+        session.evaluate_candidates(batch.view(), {ids, 2}, nll);
+        for (size_t i = 0; i < ids.size(); ++i) EXPECT_NEAR(log_probs[i], -nll[i], 2e-5) << device;
+        for (size_t row = 0; row < rows; ++row) {
+            const auto begin = all_log_probs.begin() + static_cast<ptrdiff_t>(row * vocabulary);
+            double sum = 0;
+            for (size_t v = 0; v < vocabulary; ++v) {
+                EXPECT_EQ(all[row * vocabulary + v], static_cast<int32_t>(v));
+                sum += std::exp(static_cast<double>(begin[static_cast<ptrdiff_t>(v)]));
+            }
+            EXPECT_NEAR(sum, 1, 1e-5);
+            std::vector<float> sorted(begin, begin + shape.n_vocab);
+            std::sort(sorted.begin(), sorted.end(), std::greater<>());
+            for (size_t k = 0; k < n_candidates; ++k)
+                EXPECT_GE(log_probs[row * n_candidates + k], sorted[n_candidates - 1]);
+        }
+    }
+}
+
+TEST(WholeModelGradient, CandidatesThatAreWrongAreRefused) {
+    const TempDir dir;
+    const auto adapter =
+        busy_adapter(load(write_test_model(dir / "model.gguf", {}), "cpu", Dtype::f32), adapter_config());
+    const Batch batch = random_batch(5, {4}, 300);
+    const size_t rows = n_labelled(batch);
+    {
+        Session session(adapter, session_config());
+        std::vector<int32_t> ids(rows);
+        std::vector<float> nll(rows);
+        EXPECT_NE(error_of([&] { session.forward_candidates(batch.view(), {ids}, nll); }).find("takes 0"),
+                  std::string::npos);
+        EXPECT_NE(error_of([&] { session.evaluate_likeliest(batch.view(), 1, ids, nll); }).find("not made for"),
+                  std::string::npos);
+    }
+    Session session(adapter, config_of_candidates());
+    const auto refused = [&](std::vector<int32_t> ids, double temperature, const char * why) {
+        std::vector<float> nll(ids.size());
+        EXPECT_NE(error_of([&] { session.forward_candidates(batch.view(), {ids, temperature}, nll); }).find(why),
+                  std::string::npos)
+            << why;
+    };
+    std::vector<int32_t> ids = candidates_of(batch, 300);
+    refused(ids, 0, "temperature is 0");
+    refused(std::vector<int32_t>(ids.begin(), ids.end() - 1), 1, "as many as the others");
+    std::swap(ids[0], ids[1]);
+    refused(ids, 1, "in ascending order");
+    ids[1] = ids[0];
+    refused(ids, 1, "in ascending order");
+    ids = candidates_of(batch, 300);
+    ids.back() = 300;
+    refused(ids, 1, "ids below 300");
+    ids = candidates_of(batch, 300);
+    std::vector<float> nll(ids.size()), weights(ids.size(), 1);
+    EXPECT_NE(error_of([&] { session.backward_candidates(weights); }).find("no forward pass"), std::string::npos);
+    session.forward_candidates(batch.view(), {ids}, nll);
+    EXPECT_NE(error_of([&] { session.backward(std::vector<float>(batch.tokens.size())); }).find("no forward pass"),
+              std::string::npos);
+    weights[2] = NAN;
+    EXPECT_NE(error_of([&] { session.backward_candidates(weights); }).find("candidate 2 is not finite"),
+              std::string::npos);
+    weights[2] = 1;
+    session.backward_candidates(weights);
+    EXPECT_NE(error_of([&] { session.backward_candidates(weights); }).find("no forward pass"), std::string::npos);
+}
+
 TEST(WholeModelGradient, OfWeightedTokensIsTheSameOnCpuAndReference) {
     const TempDir dir;
     const std::string path = write_test_model(dir / "model.gguf", {});

@@ -675,6 +675,9 @@ typedef struct lorica_session_params {
     uint64_t seed;        /* of dropout and noise */
     int64_t memory_limit; /* bytes that the plan may use; 0: what the system reports as available */
     bool features;        /* lorica_session_embed is wanted; an encoder, and whatever has a classifier, has it anyway */
+    bool likeliest;       /* lorica_session_evaluate_likeliest is wanted */
+    int32_t n_candidates; /* the most tokens of a position in lorica_session_forward_candidates; 0: it is not wanted.
+                             Devices cpu and reference */
 } lorica_session_params;
 
 /* max_tokens 512, recomputation auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
@@ -748,6 +751,34 @@ LORICA_API lorica_status lorica_session_forward_backward(lorica_session * sessio
 LORICA_API lorica_status lorica_session_forward(lorica_session * session, const lorica_batch * batch, float * token_nll,
                                                 lorica_batch_result * out);
 LORICA_API lorica_status lorica_session_backward(lorica_session * session, const float * weights, int32_t n_weights);
+
+/* The same of several tokens at each labelled position, its candidates: for losses that are functions of more of the
+ * model's distribution than of one token, such as its divergence from a teacher's. With L labelled positions and K
+ * candidates of each, n is L * K, and candidates[L, K], token_nll[L, K] and weights[L, K] have the positions in their
+ * order; of each, ids ascend strictly. lorica_session_forward_candidates writes -log softmax(logits / temperature) of
+ * every candidate; lorica_session_backward_candidates adds the gradients of sum_lk weights[l, k] token_nll[l, k]: with
+ * all V tokens as candidates that is any function of the distribution. Labels say which positions there are; their ids
+ * do not matter. The head runs once more in the second half: no logits are kept, and of memory the session has
+ * 12 bytes more for each token and candidate. out->loss_sum is the sum of token_nll. lorica_session_evaluate_candidates
+ * is without dropout and noise, and leaves gradients alone. Between forward and backward the session must be left
+ * alone, as with lorica_session_backward. Errors: as there; INVALID_ARGUMENT for n, ids, a K above n_candidates of the
+ * session's parameters, and a temperature that is not more than 0. */
+LORICA_API lorica_status lorica_session_forward_candidates(lorica_session * session, const lorica_batch * batch,
+                                                           const int32_t * candidates, int64_t n, double temperature,
+                                                           float * token_nll, lorica_batch_result * out);
+LORICA_API lorica_status lorica_session_backward_candidates(lorica_session * session, const float * weights, int64_t n);
+LORICA_API lorica_status lorica_session_evaluate_candidates(lorica_session * session, const lorica_batch * batch,
+                                                            const int32_t * candidates, int64_t n, double temperature,
+                                                            float * token_nll, lorica_batch_result * out);
+
+/* The K likeliest tokens at each of the L labelled positions by softmax(logits / temperature), without dropout and
+ * noise: ids[L, K], ascending within a position, and log_probs[L, K]. n is L * K; K is at most the vocabulary. Of
+ * tokens that are equally likely those with lower ids are taken. Logits of at most 128 positions are there at once.
+ * out->loss_sum is 0. Errors: INVALID_ARGUMENT (the session was made without `likeliest`, n, the temperature),
+ * NON_FINITE. */
+LORICA_API lorica_status lorica_session_evaluate_likeliest(lorica_session * session, const lorica_batch * batch,
+                                                           double temperature, int32_t * ids, float * log_probs,
+                                                           int64_t n, lorica_batch_result * out);
 
 /* What a classifier makes of each sequence, outputs[n_sequences, n_outputs] of the adapter, or of the model where the
  * adapter has none: logits, before any softmax or sigmoid. batch->labels is not looked at and may be NULL. After

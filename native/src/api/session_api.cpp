@@ -63,6 +63,8 @@ lorica::SessionConfig session_config(const lorica_session_params * params) {
     config.seed = p.seed;
     config.memory_limit = p.memory_limit;
     config.features = p.features;
+    config.likeliest = p.likeliest;
+    config.n_candidates = p.n_candidates;
     return config;
 }
 
@@ -119,6 +121,22 @@ void evaluate(lorica_session * handle, const lorica_batch * batch, float * token
     lorica::LossSum loss;
     lorica::api::compute(*handle->model, handle->cancelled,
                          [&] { loss = handle->session.evaluate(input, {token_nll, n}, with_adapter); });
+    write_result(loss, out);
+}
+
+// Several tokens at each position, n in all.
+template <typename F>
+void with_candidates(lorica_session * handle, const lorica_batch * batch, const int32_t * ids, int64_t n,
+                     const float * values, lorica_batch_result * out, const F & f) {
+    require(handle, "session");
+    require(ids, "ids");
+    require(values, "values");
+    require(out, "out");
+    lorica::api::checked_struct_size(out->struct_size, "out");
+    const lorica_batch input = checked_batch(batch);
+    checked_count(n);
+    lorica::LossSum loss;
+    lorica::api::compute(*handle->model, handle->cancelled, [&] { loss = f(input); });
     write_result(loss, out);
 }
 
@@ -238,6 +256,49 @@ lorica_status lorica_session_backward(lorica_session * handle, const float * wei
         if (n_weights < 0) lorica::fail(LORICA_ERROR_INVALID_ARGUMENT, "n_weights is ", n_weights);
         lorica::api::compute(*handle->model, handle->cancelled,
                              [&] { handle->session.backward({weights, static_cast<size_t>(n_weights)}); });
+    });
+}
+
+lorica_status lorica_session_forward_candidates(lorica_session * handle, const lorica_batch * batch,
+                                                const int32_t * candidates, int64_t n, double temperature,
+                                                float * token_nll, lorica_batch_result * out) {
+    return guarded([&] {
+        with_candidates(handle, batch, candidates, n, token_nll, out, [&](const lorica_batch & input) {
+            if (input.number >= 0) handle->session.set_micro_batch_number(input.number);
+            return handle->session.forward_candidates(packed(input), {{candidates, checked_count(n)}, temperature},
+                                                      {token_nll, checked_count(n)});
+        });
+    });
+}
+
+lorica_status lorica_session_backward_candidates(lorica_session * handle, const float * weights, int64_t n) {
+    return guarded([&] {
+        require(handle, "session");
+        require(weights, "weights");
+        lorica::api::compute(*handle->model, handle->cancelled,
+                             [&] { handle->session.backward_candidates({weights, checked_count(n)}); });
+    });
+}
+
+lorica_status lorica_session_evaluate_candidates(lorica_session * handle, const lorica_batch * batch,
+                                                 const int32_t * candidates, int64_t n, double temperature,
+                                                 float * token_nll, lorica_batch_result * out) {
+    return guarded([&] {
+        with_candidates(handle, batch, candidates, n, token_nll, out, [&](const lorica_batch & input) {
+            return handle->session.evaluate_candidates(packed(input), {{candidates, checked_count(n)}, temperature},
+                                                       {token_nll, checked_count(n)});
+        });
+    });
+}
+
+lorica_status lorica_session_evaluate_likeliest(lorica_session * handle, const lorica_batch * batch, double temperature,
+                                                int32_t * ids, float * log_probs, int64_t n,
+                                                lorica_batch_result * out) {
+    return guarded([&] {
+        with_candidates(handle, batch, ids, n, log_probs, out, [&](const lorica_batch & input) {
+            return handle->session.evaluate_likeliest(packed(input), temperature, {ids, checked_count(n)},
+                                                      {log_probs, checked_count(n)});
+        });
     });
 }
 

@@ -196,6 +196,7 @@ struct Head {
     void * dw = nullptr;
     // On the products, before they become logits. Of linear_cross_entropy with lora.da: gradients are added there.
     Lora lora = {};
+    int32_t n_labels = 1;  // of each row, with as many losses and, where there are several, given weights
 };
 
 // What DoRA (Liu et al. 2024, equation 5) multiplies the rows of a layer's output by, and what that depends on. Vectors
@@ -391,7 +392,8 @@ public:
 
     // nll[i] = -log softmax(logits of x_i)[labels[i]], in chunks that never hold rows * vocabulary. x act, nll
     // hidden[rows]. When dx is given (act or hidden): dx = d(sum nll)/dx, in the same pass over the head. A LoRA's term
-    // is part of the same chunks.
+    // is part of the same chunks. With n_labels above 1 (see has_many_labels) labels, nll and row_weights have so many
+    // columns; the labels of a row ascend.
     virtual void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) = 0;
 
     // out[rows, vocabulary] = logits of x, f32. x act.
@@ -414,6 +416,9 @@ public:
     // The same step with moments that are expanded, updated and quantized again; the step itself sees them unrounded.
     virtual void adamw_8bit(void * param, const void * grad, const Moments8bit & moments, int64_t n,
                             const AdamwParams & params);
+
+    // Whether linear_cross_entropy takes several labels for each row.
+    virtual bool has_many_labels() const { return false; }
 
     virtual bool has_dora() const { return false; }
     // squares[o] = |W_o|^2 (param)

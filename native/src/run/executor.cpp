@@ -71,6 +71,9 @@ public:
                 Head head{&weight, b_.program.heads[index(c)].logits};
                 head.lora = lora(c.spec);
                 head.row_weights = b_.row_weights;
+                head.n_labels = b_.n_labels;
+                head.logits.scale /= b_.temperature;
+                head.logits.cap /= b_.temperature;
                 if (b_.trains_head) {
                     head.dw = trained(Adapter::Kind::head, c.spec).gradient;
                 } else {

@@ -74,6 +74,8 @@ struct Bound {
     const int32_t * picked = nullptr;
     const int32_t * labels = nullptr;  // null: logits are wanted instead of the loss
     float * logits = nullptr;
+    int32_t n_labels = 1;     // of each row
+    double temperature = 1;   // logits are divided by it, of labels
     bool loss_alone = false;  // of labels, whatever gradients the plan has room for
     // Whether the gradients of what is trained on the head, its weight or a LoRA, are added up with the loss, and by
     // what the rows' losses are multiplied in them (f32 device memory; null: 1).

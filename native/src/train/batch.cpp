@@ -89,6 +89,8 @@ void Session::check(const PackedBatch & batch, Rows rows) const {
 void Session::upload(const PackedBatch & batch, Rows rows, bool with_adapter) {
     check(batch, rows);
     has_forward_ = has_outputs_ = false;
+    n_candidates_ = 0;
+    temperature_ = 1;
     n_given_tokens_ = static_cast<int64_t>(batch.tokens.size());
     const int32_t n_virtual = adapter_ && with_adapter ? adapter_->n_virtual_tokens() : 0;
     segments_.clear();

@@ -85,6 +85,14 @@ MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const Ses
         fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(),
              "\" has no AdamW with 8-bit state yet; take the one with 32 bits");
     }
+    if (config.n_candidates < 0 || config.n_candidates > model.shape().n_vocab) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT, "n_candidates is ", config.n_candidates,
+             "; it must lie between 0 and the vocabulary's ", model.shape().n_vocab);
+    }
+    if (config.n_candidates > 1 && !model.device().has_many_labels()) {
+        fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(),
+             "\" has one label for each position yet, and no candidates; take the CPU");
+    }
     // The top block is passed backwards right after its forward pass.
     const int32_t n_blocks = model.shape().n_layer - AttachedAdapter(model, adapter, nullptr).first_layer();
     const int32_t most = std::max(0, n_blocks - 1);

@@ -70,6 +70,11 @@ bool has(const BlockPlan & plan, Slot::Place place) {
 
 }  // namespace
 
+int64_t likeliest_rows(const SessionConfig & config) {
+    constexpr int32_t most = 128;  // the head is expanded once for all of them
+    return std::min(config.max_tokens, most);
+}
+
 SessionMemory SessionPlan::lay_out(Arena & arena) const {
     const Formats formats = model_.device().formats();
     const int64_t n = config_.max_tokens, n_embd = model_.shape().n_embd;
@@ -87,10 +92,19 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
     for (int32_t ** array : {&m.sorted_tokens, &m.token_rows, &m.sorted_positions, &m.position_rows, &m.sorted_types,
                              &m.type_rows, &m.virtual_ids, &m.virtual_rows})
         *array = trains_prologue_ ? ids() : nullptr;
-    const auto numbers = [&] { return static_cast<float *>(arena.bytes(static_cast<size_t>(n) * sizeof(float))); };
-    m.row_weights = trains_head_ ? numbers() : nullptr;
-    m.gate = has_gate_ ? numbers() : nullptr;
-    m.head_gate = has_gate_ ? numbers() : nullptr;
+    const auto n_labels = static_cast<size_t>(std::max(config_.n_candidates, 1));
+    const auto of_labels = [&] { return arena.bytes(static_cast<size_t>(n) * n_labels * sizeof(float)); };
+    m.row_weights = trains_head_ || config_.n_candidates > 0 ? static_cast<float *>(of_labels()) : nullptr;
+    m.candidates = config_.n_candidates > 0 ? static_cast<int32_t *>(of_labels()) : nullptr;
+    m.logits = config_.likeliest
+                   ? static_cast<float *>(arena.bytes(static_cast<size_t>(likeliest_rows(config_)) *
+                                                      static_cast<size_t>(model_.shape().n_vocab) * sizeof(float)))
+                   : nullptr;
+    const auto gate = [&] {
+        return has_gate_ ? static_cast<float *>(arena.bytes(static_cast<size_t>(n) * sizeof(float))) : nullptr;
+    };
+    m.gate = gate();
+    m.head_gate = gate();
     m.dropout_seeds =
         has_dropout_ ? static_cast<uint64_t *>(arena.bytes(AttachedAdapter::n_dropout_seeds(model_) * sizeof(uint64_t)))
                      : nullptr;
@@ -156,7 +170,7 @@ SessionMemory SessionPlan::lay_out(Arena & arena) const {
                                    [](const BlockPlan * plan) { return has(*plan, Slot::d_input); });
     m.dx[1] = moves ? arena.matrix(formats.hidden, n, n_embd) : m.dx[0];
     m.twin = arena.operand(formats.act, n, n_embd);
-    m.nll = arena.matrix(formats.hidden, n, 1);
+    m.nll = arena.matrix(formats.hidden, n * static_cast<int64_t>(n_labels), 1);
     if (has_features_) {
         m.features = arena.matrix(formats.hidden, n, n_embd);
         m.d_features = arena.matrix(formats.hidden, n, n_embd);

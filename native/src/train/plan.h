@@ -18,7 +18,9 @@ struct SessionMemory {
     // Where embeddings are trained: see SortedIds.
     int32_t *sorted_tokens, *token_rows, *sorted_positions, *position_rows, *sorted_types, *type_rows;
     int32_t *virtual_ids, *virtual_rows;
-    float * row_weights;       // of trained rows, where something on the head is trained; else null
+    float * row_weights;       // of trained rows, where something on the head is trained, or candidates; else null
+    int32_t * candidates;      // [trained rows, candidates]; null without
+    float * logits;            // of as many rows as are looked through for the likeliest at once; null without
     float *gate, *head_gate;   // Lora::gate of an activated LoRA, of all rows and of picked ones; else null
     uint64_t * dropout_seeds;  // null without dropout
     std::vector<Matrix> x;     // hidden: input of each layer with gradients; the last is the output of the last layer
@@ -30,6 +32,9 @@ struct SessionMemory {
     PlacedSlots prologue, evaluated_prologue, epilogue, evaluated_epilogue, picked_features, evaluated_features;
     std::vector<PlacedSlots> training, evaluation, bare;  // of the layers
 };
+
+// Rows whose logits are there at once where the likeliest are looked for.
+int64_t likeliest_rows(const SessionConfig & config);
 
 class SessionPlan {
 public:

@@ -62,6 +62,21 @@ public:
     // their rows.
     LossSum forward(const PackedBatch & batch, std::span<float> token_nll);
     void backward(std::span<const float> weights);
+    // The same of several tokens at each labelled position, its candidates, by softmax(logits / temperature). ids
+    // [labelled, K] ascend within a position, and K is at most SessionConfig::n_candidates; nll and weights are alike.
+    // Labels say which positions there are and nothing else. The gradients that belong to the weights need the head
+    // once more: no logits are kept. loss_sum is that of all candidates.
+    struct Candidates {
+        std::span<const int32_t> ids;
+        double temperature = 1;
+    };
+    LossSum forward_candidates(const PackedBatch & batch, const Candidates & candidates, std::span<float> nll);
+    void backward_candidates(std::span<const float> weights);
+    LossSum evaluate_candidates(const PackedBatch & batch, const Candidates & candidates, std::span<float> nll);
+    // The K likeliest tokens at each labelled position by the same softmax, in ascending order of their ids, and
+    // log p. Of equal ones the lower ids. Of a session with SessionConfig::likeliest. loss_sum is 0.
+    LossSum evaluate_likeliest(const PackedBatch & batch, double temperature, std::span<int32_t> ids,
+                               std::span<float> log_probs);
     // token_nll: empty, or one value per token. Without the adapter it is the model as it was loaded: the reference of
     // preference losses.
     LossSum evaluate(const PackedBatch & batch, std::span<float> token_nll, bool with_adapter = true);
@@ -151,8 +166,13 @@ private:
     // and what is trained on the head too; weighted: those of losses times memory_.row_weights.
     enum class HeadPass : uint8_t { evaluation, loss, gradient, weighted };
     void head(HeadPass pass, bool with_adapter = true);
-    // What head() left, on the host.
+    // What head() left of n labels, on the host.
+    std::vector<double> read_nll(size_t n);
     double loss(std::span<float> token_nll);
+    // Copies candidates to the device, for whatever the head does with the batch.
+    void put_candidates(const Candidates & candidates, size_t n_nll);
+    int64_t checked_per_row(size_t n, const char * what) const;
+    double write_nll(std::span<float> nll);
     void backward();
     // Of the work that a device may repeat for a batch: all that decides it beside the segments.
     uint64_t shape_key() const;
@@ -185,6 +205,8 @@ private:
 
     bool has_forward_ = false;  // of this batch with gradients, so that backward may follow
     bool has_outputs_ = false;  // the same of outputs
+    int32_t n_candidates_ = 0;  // of the current batch; 0: labels
+    double temperature_ = 1;
     Classifier classifier_;
 
     int64_t step_count_ = 0;

@@ -88,12 +88,16 @@ void Session::head(HeadPass pass, bool with_adapter) {
     b.loss_alone = pass == HeadPass::loss;
     b.trains_head = plan_->trains_head() && (pass == HeadPass::gradient || pass == HeadPass::weighted);
     if (pass == HeadPass::weighted) b.row_weights = memory_.row_weights;
+    if (n_candidates_ > 0) {
+        b.labels = memory_.candidates;
+        b.n_labels = n_candidates_;
+        b.temperature = temperature_;
+    }
     run(plan.forward, b, *backend_);
 }
 
-double Session::loss(std::span<float> token_nll) {
-    const auto n = static_cast<int64_t>(trained_rows_.size());
-    std::vector<double> nll(static_cast<size_t>(n));
+std::vector<double> Session::read_nll(size_t n) {
+    std::vector<double> nll(n);
     if (memory_.nll.type == Dtype::f64) {
         backend_->copy_to_host(nll.data(), memory_.nll.data, nll.size() * sizeof(double));
     } else {
@@ -101,6 +105,11 @@ double Session::loss(std::span<float> token_nll) {
         backend_->copy_to_host(narrow.data(), memory_.nll.data, narrow.size() * sizeof(float));
         std::copy(narrow.begin(), narrow.end(), nll.begin());
     }
+    return nll;
+}
+
+double Session::loss(std::span<float> token_nll) {
+    const std::vector<double> nll = read_nll(trained_rows_.size());
     double sum = 0;
     for (size_t i = 0; i < nll.size(); ++i) {
         sum += nll[i];
@@ -184,7 +193,7 @@ LossSum Session::forward(const PackedBatch & batch, std::span<float> token_nll) 
 
 void Session::backward(std::span<const float> weights) {
     check_training();
-    if (!has_forward_) {
+    if (!has_forward_ || n_candidates_ > 0) {
         fail(LORICA_ERROR_INVALID_ARGUMENT,
              "there is no forward pass to go back through: call forward first, and nothing between it and backward; "
              "evaluations, steps and other micro-batches use the same memory");

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "adapter/adapter.h"
+#include "common/error.h"
 #include "common/random.h"
 #include "model/model.h"
 #include "support/temp_dir.h"
@@ -21,6 +22,16 @@ struct Batch {
 
     PackedBatch view() const { return {tokens, labels, {}, sequence_lengths}; }
 };
+
+// What a call that fails says; "no error" where it does not.
+template <typename Call> std::string error_of(const Call & call) {
+    try {
+        call();
+    } catch (const Error & e) {
+        return e.what();
+    }
+    return "no error";
+}
 
 inline Batch random_batch(uint64_t seed, const std::vector<int32_t> & lengths, int32_t n_vocab) {
     Batch batch;

@@ -186,6 +186,7 @@ public:
         cpu::adamw_8bit(static_cast<float *>(param), static_cast<const float *>(grad), moments, n, params,
                         context_.n_threads);
     }
+    bool has_many_labels() const override { return true; }
     bool has_dora() const override { return true; }
     void row_squares(const Weight & weight, void * squares) override {
         cpu::row_squares(weight, static_cast<float *>(squares), context_.n_threads);

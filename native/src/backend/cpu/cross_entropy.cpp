@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "backend/cpu/elementwise.h"
@@ -56,11 +57,12 @@ public:
           head_(*of.weight),
           lora_(of.lora),
           logits_(of.logits),
+          n_labels_(of.n_labels),
           labels_(labels),
           e_(e),
           reference_(static_cast<size_t>(x.rows)),
           total_(static_cast<size_t>(x.rows)),
-          label_logits_(static_cast<size_t>(x.rows)),
+          label_logits_(static_cast<size_t>(x.rows * of.n_labels)),
           sums_(context.scratch.take_as<float>(n_sums(head_.out) * x.rows)) {
         multiply(reference_.data(), e_);
         add_up();
@@ -78,24 +80,24 @@ public:
         add_up();
     }
 
-    float nll(int64_t i) const {
+    float nll(int64_t i, int64_t k) const {
         const auto at = static_cast<size_t>(i);
-        return static_cast<float>(std::log(total_[at]) + (static_cast<double>(reference_[at]) - label_logits_[at]));
+        return static_cast<float>(std::log(total_[at]) + (static_cast<double>(reference_[at]) - logit(i, k)));
     }
     double sum(int64_t i) const { return total_[static_cast<size_t>(i)]; }
-    // Of the label.
-    double slope(int64_t i) const {
-        const double ratio = logits_.cap > 0 ? label_logits_[static_cast<size_t>(i)] / logits_.cap : 0;
+    // Of label k of row i.
+    double slope(int64_t i, int64_t k) const {
+        const double ratio = logits_.cap > 0 ? logit(i, k) / logits_.cap : 0;
         return 1 - ratio * ratio;
     }
-    double numerator(int64_t i) const {
-        const auto at = static_cast<size_t>(i);
-        return std::exp(static_cast<double>(label_logits_[at]) - reference_[at]);
+    double numerator(int64_t i, int64_t k) const {
+        return std::exp(static_cast<double>(logit(i, k)) - reference_[static_cast<size_t>(i)]);
     }
 
 private:
+    float logit(int64_t i, int64_t k) const { return label_logits_[static_cast<size_t>(i * n_labels_ + k)]; }
     void multiply(const float * reference, Matrix e) {
-        const GemmSoftmax softmax{reference, sums_, labels_, label_logits_.data(), logits_};
+        const GemmSoftmax softmax{reference, sums_, n_labels_, labels_, label_logits_.data(), logits_};
         GemmJob job{{{x_, GemmB::weight(head_, true)}}, x_.rows, head_.out, {e, {}, false, &softmax}};
         if (lora_) {
             const auto scale = static_cast<float>(lora_.scale);
@@ -125,6 +127,7 @@ private:
     const Weight & head_;
     const Lora & lora_;
     LogitSpec logits_;
+    int32_t n_labels_;
     const int32_t * labels_;
     Matrix e_;
     std::vector<float> reference_;
@@ -132,6 +135,24 @@ private:
     std::vector<float> label_logits_;
     float * sums_;
 };
+
+// Of rows with several labels: e becomes slope (W e - sum_k w_k sum [c == label_k]), with W the sum of the weights w.
+// What stands at the labels is computed from their logits, so that terms that nearly cancel do so before they are
+// rounded.
+void weigh_labels(const Context & context, const SoftmaxOfHead & softmax, Matrix e, const int32_t * labels,
+                  const float * weights, int32_t n_labels) {
+    parallel_ranges(e.rows, e.cols, context.n_threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const float * const own = weights + i * n_labels;
+            const double weight = std::accumulate(own, own + n_labels, 0.0);
+            for (int64_t c = 0; c < e.cols; ++c) set(e, i, c, static_cast<float>(weight) * get(e, i, c));
+            for (int32_t k = 0; k < n_labels; ++k) {
+                const double difference = weight * softmax.numerator(i, k) - own[k] * softmax.sum(i);
+                set(e, i, labels[i * n_labels + k], static_cast<float>(difference * softmax.slope(i, k)));
+            }
+        }
+    });
+}
 
 }  // namespace
 
@@ -171,7 +192,7 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & of, co
     const Weight & head = *of.weight;
     const Scratch::Mark mark(context.scratch);
     const int64_t n_vocab = head.out, chunk = chunk_rows(x.rows, n_vocab, context.precision),
-                  stride = numerators_stride(n_vocab);
+                  stride = numerators_stride(n_vocab), n_labels = of.n_labels;
     const Lora & lora = of.lora;
     const bool backward = dx || of.dw || lora.da;
     const Matrix u = lora ? context.take_act(x.rows, lora.rank) : Matrix{};
@@ -186,17 +207,23 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & of, co
         const int64_t rows = std::min(chunk, x.rows - first);
         const Matrix e = backward ? Matrix{memory, context.act(), rows, n_vocab, stride} : Matrix{};
         const Matrix x_rows = x.slice_rows(first, rows), u_rows = lora ? u.slice_rows(first, rows) : Matrix{};
-        const SoftmaxOfHead softmax(context, x_rows, of, u_rows, labels + first, e);
-        for (int64_t i = 0; i < rows; ++i) nll[first + i] = softmax.nll(i);
+        const SoftmaxOfHead softmax(context, x_rows, of, u_rows, labels + first * n_labels, e);
+        for (int64_t i = 0; i < rows * n_labels; ++i)
+            nll[first * n_labels + i] = softmax.nll(i / n_labels, i % n_labels);
         if (!backward) continue;
 
-        for (int64_t i = 0; i < rows; ++i) {
-            const double difference = softmax.numerator(i) - softmax.sum(i);
-            set(e, i, labels[first + i], static_cast<float>(difference * softmax.slope(i)));
+        const bool many = n_labels > 1;
+        if (many) {
+            weigh_labels(context, softmax, e, labels + first * n_labels, of.row_weights + first * n_labels,
+                         of.n_labels);
+        }
+        for (int64_t i = 0; i < rows && !many; ++i) {
+            const double difference = softmax.numerator(i, 0) - softmax.sum(i);
+            set(e, i, labels[first + i], static_cast<float>(difference * softmax.slope(i, 0)));
         }
         std::vector<float> factors(static_cast<size_t>(rows));
         for (int64_t i = 0; i < rows; ++i) {
-            const double weight = of.row_weights ? of.row_weights[first + i] : 1;
+            const double weight = of.row_weights && !many ? of.row_weights[first + i] : 1;
             factors[static_cast<size_t>(i)] = static_cast<float>(weight * of.logits.scale / softmax.sum(i));
         }
         if (of.dw) {

@@ -241,9 +241,11 @@ void store(const GemmJob & job, bool amx, const float * c, int64_t ldc, int64_t 
     if (out.softmax) {
         const GemmSoftmax & softmax = *out.softmax;
         for (int64_t i = 0; i < m_count; ++i) {
-            const int64_t label = softmax.labels[m0 + i] - n0;
-            if (label >= 0 && label < n_count)
-                softmax.label_logits[m0 + i] = logit_of(softmax.logits, c[i * ldc + label]);
+            const int32_t * const first = softmax.labels + (m0 + i) * softmax.n_labels;
+            const int32_t * const end = first + softmax.n_labels;
+            for (const int32_t * label = std::lower_bound(first, end, n0); label < end && *label < n0 + n_count;
+                 ++label)
+                softmax.label_logits[label - softmax.labels] = logit_of(softmax.logits, c[i * ldc + (*label - n0)]);
         }
         store_softmax({c, ldc, softmax.reference ? softmax.reference + m0 : nullptr,
                        softmax.sums + n0 / softmax_columns * job.m + m0, job.m,

@@ -54,8 +54,9 @@ constexpr int64_t softmax_columns = 32;
 struct GemmSoftmax {
     const float * reference;  // [m]; null: instead of sums the largest elements are wanted, and no y
     float * sums;             // [n / softmax_columns, rounded up][m]
-    const int32_t * labels;   // [m], a column each
-    float * label_logits;     // [m]: C at the label
+    int32_t n_labels;         // of each row
+    const int32_t * labels;   // [m, n_labels], a column each; those of a row ascend
+    float * label_logits;     // [m, n_labels]: C at the label
     // C stands for what these make of it; y is then multiplied by the slope of the cap.
     LogitSpec logits = {};
 };

@@ -69,17 +69,19 @@ template <typename Real> void logits(Matrix x, const Head & head, float * out) {
     }
 }
 
-// dnll/dz_c = softmax(z)_c - [c == label], dx = dz W, dW += dz^T x; with v = gate scale dz B: dB += scale dz^T u, dA +=
-// v^T dropout(x), dx += dropout'(v A). No logit is kept: the first pass over the
-// vocabulary finds each row's log-sum-exp with a running maximum (Milakov & Gimelshein 2018, "Online normalizer
-// calculation for softmax", algorithm 3), the second makes the logits again.
+// dnll/dz_c = softmax(z)_c - [c == label], added up over the labels of a row with their weights, dx = dz W, dW += dz^T
+// x; with v = gate scale dz B: dB += scale dz^T u, dA += v^T dropout(x), dx += dropout'(v A). No logit is kept: the
+// first pass over the vocabulary finds each row's log-sum-exp with a running maximum (Milakov & Gimelshein 2018,
+// "Online normalizer calculation for softmax", algorithm 3), the second makes the logits again.
 template <typename Real>
 void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, Real * nll, Matrix dx) {
     const Weight & w = *head.weight;
     const Lora & lora = head.lora;
     const HeadProducts<Real> products(x, head);
     WeightRows rows(w);
-    std::vector<double> max(x.rows, -std::numeric_limits<double>::infinity()), sum(x.rows), label_logit(x.rows);
+    const int64_t n_labels = head.n_labels;
+    std::vector<double> max(x.rows, -std::numeric_limits<double>::infinity()), sum(x.rows);
+    std::vector<double> label_logit(x.rows * n_labels);
     for (int64_t c = 0; c < w.out; ++c) {
         const double * w_c = rows[c];
         for (int64_t t = 0; t < x.rows; ++t) {
@@ -87,15 +89,17 @@ void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, R
             const double new_max = std::max(max[t], z);
             sum[t] = sum[t] * std::exp(max[t] - new_max) + std::exp(z - new_max);
             max[t] = new_max;
-            if (c == labels[t]) {
-                label_logit[t] = z;
+            for (int64_t k = t * n_labels; k < (t + 1) * n_labels; ++k) {
+                if (c == labels[k]) label_logit[k] = z;
             }
         }
     }
     std::vector<double> lse(x.rows);
     for (int64_t t = 0; t < x.rows; ++t) {
         lse[t] = max[t] + std::log(sum[t]);
-        nll[t] = static_cast<Real>(lse[t] - label_logit[t]);
+        for (int64_t k = t * n_labels; k < (t + 1) * n_labels; ++k) {
+            nll[k] = static_cast<Real>(lse[t] - label_logit[k]);
+        }
     }
     if (!dx && !head.dw && !lora.da) {
         return;
@@ -108,8 +112,13 @@ void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, R
         std::fill(sum_db.begin(), sum_db.end(), 0);
         for (int64_t t = 0; t < x.rows; ++t) {
             const auto [z, slope] = logit(products.of(t, w_c, c), head.logits);
-            const double weight = head.row_weights ? head.row_weights[t] : 1;
-            const double dz = weight * slope * (std::exp(z - lse[t]) - (c == labels[t] ? 1 : 0));
+            double weight = 0, of_label = 0;
+            for (int64_t k = t * n_labels; k < (t + 1) * n_labels; ++k) {
+                const double own = head.row_weights ? head.row_weights[k] : 1;
+                weight += own;
+                of_label += c == labels[k] ? own : 0;
+            }
+            const double dz = slope * (weight * std::exp(z - lse[t]) - of_label);
             for (int64_t i = 0; i < w.in; ++i) {
                 sum_dx[t * w.in + i] += dz * w_c[i];
                 sum_dw[i] += dz * x.row_as<Real>(t)[i];

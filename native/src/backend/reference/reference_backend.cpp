@@ -131,6 +131,8 @@ public:
         reference::adamw_8bit(static_cast<Real *>(param), static_cast<const Real *>(grad), moments, n, params);
     }
 
+    bool has_many_labels() const override { return true; }
+
     bool has_dora() const override { return true; }
     void row_squares(const Weight & weight, void * squares) override {
         reference::row_squares(weight, static_cast<Real *>(squares));

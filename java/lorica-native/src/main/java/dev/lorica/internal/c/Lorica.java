@@ -360,7 +360,7 @@ public static native @Cast("const char*") BytePointer lorica_model_label(@Const 
 
 /** enum lorica_lora_init */
 public static final int
-    LORICA_LORA_INIT_DEFAULT = 0, /* A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: PEFT's init_lora_weights=True */
+    LORICA_LORA_INIT_DEFAULT = 0,  /* A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0: PEFT's init_lora_weights=True */
     LORICA_LORA_INIT_GAUSSIAN = 1, /* A ~ N(0, 1/r^2) (standard deviation 1/r), B = 0: PEFT's "gaussian" */
     LORICA_LORA_INIT_PISSA = 2; /* PiSSA (Meng et al. 2024): with W = U S V^T, A = sqrt(S_r / scale) V_r^T and B = U_r
                                   sqrt(S_r / scale), PEFT's "pissa". W is not changed: what A and B began as is taken
@@ -387,16 +387,16 @@ public static final int
     LORICA_METHOD_PREFIX_TUNING = 6, /* prefix tuning (Li & Liang 2021): trained keys and values of n_virtual_tokens in
                                        front of every text, of each layer its own, as PEFT's without projection: keys
                                        are not rotated any more, and positions count them. Otherwise as a prompt. */
-    LORICA_METHOD_BOTTLENECK = 7;     /* bottleneck adapters: up(act(down(x))) of linear layers with biases, [size, n_embd]
-                                        and [n_embd, size], behind the branches of each layer. down begins as U(-1/sqrt(in),
-                                        1/sqrt(in)), all else as 0: AdapterHub's "mam_adapter". Not of granite; merged into no
-                                        model. */
+    LORICA_METHOD_BOTTLENECK = 7; /* bottleneck adapters: up(act(down(x))) of linear layers with biases, [size, n_embd]
+                                    and [n_embd, size], behind the branches of each layer. down begins as U(-1/sqrt(in),
+                                    1/sqrt(in)), all else as 0: AdapterHub's "mam_adapter". Not of granite; merged into
+                                    no model. */
 
 /* Where a bottleneck adapter stands. f is what a branch of a layer, attention or feed-forward, adds to the stream x. */
 /** enum lorica_bottleneck_placement */
 public static final int
-    LORICA_BOTTLENECK_HOULSBY = 0, /* Houlsby et al. 2019, AdapterHub's "double_seq_bn": x + f + up(act(down(f))), of both
-                                      branches */
+    LORICA_BOTTLENECK_HOULSBY = 0, /* Houlsby et al. 2019, AdapterHub's "double_seq_bn": x + f + up(act(down(f))), of
+                                      both branches */
     LORICA_BOTTLENECK_PFEIFFER = 1; /* Pfeiffer et al. 2020, "seq_bn": s + up(act(down(s))) with s = x + f of the
                                       feed-forward; where a norm follows s, down reads what it gives */
 
@@ -447,9 +447,9 @@ public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByP
 /* Writes a GGUF LoRA adapter as llama.cpp loads it: F32, to a temporary name in the same folder, synced, renamed over
  * `path`. rsLoRA's factor is folded into adapter.lora.alpha, what a pair's own alpha makes different from that into its
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
- * "ia3", "bitfit", "full", "prompt_tuning", "p_tuning", "prefix_tuning" and "bottleneck", and a LoRA with tensors that were trained whole,
- * "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs. Errors: IO; the old
- * file then stays as it was. */
+ * "ia3", "bitfit", "full", "prompt_tuning", "p_tuning", "prefix_tuning" and "bottleneck", and a LoRA with tensors that
+ * were trained whole, "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs.
+ * Errors: IO; the old file then stays as it was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
 public static native void lorica_adapter_free(lorica_adapter adapter);
@@ -686,6 +686,54 @@ public static native @Cast("lorica_status") int lorica_session_forward(lorica_se
 public static native @Cast("lorica_status") int lorica_session_backward(lorica_session session, @Const FloatPointer weights, int n_weights);
 public static native @Cast("lorica_status") int lorica_session_backward(lorica_session session, @Const FloatBuffer weights, int n_weights);
 public static native @Cast("lorica_status") int lorica_session_backward(lorica_session session, @Const float[] weights, int n_weights);
+
+/* The same of several tokens at each labelled position, its candidates: for losses that are functions of more of the
+ * model's distribution than of one token, such as its divergence from a teacher's. With L labelled positions and K
+ * candidates of each, n is L * K, and candidates[L, K], token_nll[L, K] and weights[L, K] have the positions in their
+ * order; of each, ids ascend strictly. lorica_session_forward_candidates writes -log softmax(logits / temperature) of
+ * every candidate; lorica_session_backward_candidates adds the gradients of sum_lk weights[l, k] token_nll[l, k]: with
+ * all V tokens as candidates that is any function of the distribution. Labels say which positions there are; their ids
+ * do not matter. The head runs once more in the second half: no logits are kept, and of memory the session has
+ * 12 bytes more for each token and candidate. out->loss_sum is the sum of token_nll. lorica_session_evaluate_candidates
+ * is without dropout and noise, and leaves gradients alone. Between forward and backward the session must be left
+ * alone, as with lorica_session_backward. Errors: as there; INVALID_ARGUMENT for n, ids, a K above n_candidates of the
+ * session's parameters, and a temperature that is not more than 0. */
+public static native @Cast("lorica_status") int lorica_session_forward_candidates(lorica_session session, @Const lorica_batch batch,
+                                                           @Const IntPointer candidates, @Cast("int64_t") long n, double temperature,
+                                                           FloatPointer token_nll, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_forward_candidates(lorica_session session, @Const lorica_batch batch,
+                                                           @Const IntBuffer candidates, @Cast("int64_t") long n, double temperature,
+                                                           FloatBuffer token_nll, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_forward_candidates(lorica_session session, @Const lorica_batch batch,
+                                                           @Const int[] candidates, @Cast("int64_t") long n, double temperature,
+                                                           float[] token_nll, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_backward_candidates(lorica_session session, @Const FloatPointer weights, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_backward_candidates(lorica_session session, @Const FloatBuffer weights, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_backward_candidates(lorica_session session, @Const float[] weights, @Cast("int64_t") long n);
+public static native @Cast("lorica_status") int lorica_session_evaluate_candidates(lorica_session session, @Const lorica_batch batch,
+                                                            @Const IntPointer candidates, @Cast("int64_t") long n, double temperature,
+                                                            FloatPointer token_nll, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_evaluate_candidates(lorica_session session, @Const lorica_batch batch,
+                                                            @Const IntBuffer candidates, @Cast("int64_t") long n, double temperature,
+                                                            FloatBuffer token_nll, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_evaluate_candidates(lorica_session session, @Const lorica_batch batch,
+                                                            @Const int[] candidates, @Cast("int64_t") long n, double temperature,
+                                                            float[] token_nll, lorica_batch_result out);
+
+/* The K likeliest tokens at each of the L labelled positions by softmax(logits / temperature), without dropout and
+ * noise: ids[L, K], ascending within a position, and log_probs[L, K]. n is L * K; K is at most the vocabulary. Of
+ * tokens that are equally likely those with lower ids are taken. Logits of at most 128 positions are there at once.
+ * out->loss_sum is 0. Errors: INVALID_ARGUMENT (the session was made without `likeliest`, n, the temperature),
+ * NON_FINITE. */
+public static native @Cast("lorica_status") int lorica_session_evaluate_likeliest(lorica_session session, @Const lorica_batch batch,
+                                                           double temperature, IntPointer ids, FloatPointer log_probs,
+                                                           @Cast("int64_t") long n, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_evaluate_likeliest(lorica_session session, @Const lorica_batch batch,
+                                                           double temperature, IntBuffer ids, FloatBuffer log_probs,
+                                                           @Cast("int64_t") long n, lorica_batch_result out);
+public static native @Cast("lorica_status") int lorica_session_evaluate_likeliest(lorica_session session, @Const lorica_batch batch,
+                                                           double temperature, int[] ids, float[] log_probs,
+                                                           @Cast("int64_t") long n, lorica_batch_result out);
 
 /* What a classifier makes of each sequence, outputs[n_sequences, n_outputs] of the adapter, or of the model where the
  * adapter has none: logits, before any softmax or sigmoid. batch->labels is not looked at and may be NULL. After

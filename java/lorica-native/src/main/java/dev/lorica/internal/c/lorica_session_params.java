@@ -41,4 +41,7 @@ public class lorica_session_params extends Pointer {
     public native @Cast("uint64_t") long seed(); public native lorica_session_params seed(long setter);        /* of dropout and noise */
     public native @Cast("int64_t") long memory_limit(); public native lorica_session_params memory_limit(long setter); /* bytes that the plan may use; 0: what the system reports as available */
     public native @Cast("bool") boolean features(); public native lorica_session_params features(boolean setter);        /* lorica_session_embed is wanted; an encoder, and whatever has a classifier, has it anyway */
+    public native @Cast("bool") boolean likeliest(); public native lorica_session_params likeliest(boolean setter);       /* lorica_session_evaluate_likeliest is wanted */
+    public native int n_candidates(); public native lorica_session_params n_candidates(int setter); /* the most tokens of a position in lorica_session_forward_candidates; 0: it is not wanted.
+                             Devices cpu and reference */
 }
