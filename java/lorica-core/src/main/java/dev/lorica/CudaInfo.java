@@ -12,6 +12,7 @@ import java.util.List;
  * @param gpus           the GPUs that the driver shows, {@code cuda:0} first
  */
 public record CudaInfo(String driverVersion, String runtimeVersion, String problem, String remedy, List<Gpu> gpus) {
+    /** Copies the list of GPUs. */
     public CudaInfo {
         gpus = List.copyOf(gpus);
     }
@@ -37,6 +38,7 @@ public record CudaInfo(String driverVersion, String runtimeVersion, String probl
             long freeMemory,
             String problem,
             String remedy) {
+        /** {@return whether it can be used: {@code problem} is empty then} */
         public boolean usable() {
             return problem.isEmpty();
         }

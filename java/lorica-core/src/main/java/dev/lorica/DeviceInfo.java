@@ -10,7 +10,7 @@ package dev.lorica;
  * @param peakFlops       operations per second of matrix products that stay in the cache, measured now; 0: not known
  */
 public record DeviceInfo(String name, String detail, String reason, long availableMemory, double peakFlops) {
-    /** {@code cpu (AMX-BF16, bf16, 2 threads); no GPU: no NVIDIA driver (libcuda.so.1 not found)}. */
+    /** {@return {@code cpu (AMX-BF16, bf16, 2 threads); no GPU: no NVIDIA driver (libcuda.so.1 not found)}} */
     public String inWords() {
         return inWords(name, detail, reason);
     }

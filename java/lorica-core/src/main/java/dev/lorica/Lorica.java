@@ -8,7 +8,7 @@ import java.util.List;
 public final class Lorica {
     private Lorica() {}
 
-    /** Version of the native library, {@code major.minor.patch}. */
+    /** {@return the version of the native library, {@code major.minor.patch}} */
     public static String version() {
         return NativeDevices.version();
     }
@@ -16,6 +16,8 @@ public final class Lorica {
     /**
      * What the device is and can do that a model would be loaded to.
      *
+     * @param config where a model would be loaded; the device of it is what counts
+     * @return what the device is, in words and as numbers
      * @throws dev.lorica.exceptions.LoricaException if it is not there; the message says why
      */
     public static DeviceInfo device(ModelConfig config) {
@@ -23,7 +25,7 @@ public final class Lorica {
         return NativeDevices.device(config.device(), config.precision().code, config.threads(), DeviceInfo::new);
     }
 
-    /** The GPUs of this machine and what is needed to use them. Not having any is no error. */
+    /** {@return the GPUs of this machine and what is needed to use them} Not having any is no error. */
     public static CudaInfo cuda() {
         return NativeDevices.cuda(Lorica::cuda, Lorica::gpu);
     }

@@ -37,7 +37,12 @@ public final class Model implements AutoCloseable {
         this.info = engine.info(ModelInfo::new);
     }
 
-    /** Opens a model on the best device. */
+    /**
+     * Opens a model on the best device.
+     *
+     * @param file as in {@link #load(Path, ModelConfig)}
+     * @return the model, which the caller closes
+     */
     public static Model load(Path file) {
         Arguments.given(file, "file");
         return load(file, ModelConfig.defaults());
@@ -46,7 +51,11 @@ public final class Model implements AutoCloseable {
     /**
      * Opens a model; every header, shape, type and offset of the file is checked first.
      *
-     * @param path a GGUF file, or a name on Hugging Face's hub such as {@code hf:owner/repo:Q4_K_M} (see {@link dev.lorica.hub.Hub})
+     * @param path   a GGUF file, or a name on Hugging Face's hub such as {@code hf:owner/repo:Q4_K_M} (see {@link dev.lorica.hub.Hub})
+     * @param config the device, the precision of its products, its threads, and whether the file is mapped
+     * @return the model, which the caller closes
+     * @throws dev.lorica.exceptions.LoricaException if the file is damaged or cannot be read, a device is not there, or the hub does not
+     *     give the file
      */
     public static Model load(Path path, ModelConfig config) {
         Arguments.given(path, "path");
@@ -58,10 +67,12 @@ public final class Model implements AutoCloseable {
                         file.toString(), config.device(), config.precision().code, config.threads(), config.useMmap()));
     }
 
+    /** {@return the file that it was loaded from; that in the cache, if it was named on the hub} */
     public Path file() {
         return file;
     }
 
+    /** {@return what the file says of the model, and what it runs on} */
     public ModelInfo info() {
         return info;
     }
@@ -76,7 +87,7 @@ public final class Model implements AutoCloseable {
         engine.requireUnchanged();
     }
 
-    /** The model's own tokenizer, read when first asked for and closed with the model. */
+    /** {@return the model's own tokenizer, read when first asked for and closed with the model} */
     public synchronized Tokenizer tokenizer() {
         engine.requireOpen();
         if (tokenizer == null) {

@@ -13,6 +13,11 @@ import dev.lorica.internal.Arguments;
  *                  happens to the file
  */
 public record ModelConfig(String device, Precision precision, int threads, boolean useMmap) {
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException if one is {@code null}, or {@code threads} negative
+     */
     public ModelConfig {
         Arguments.given(device, "device");
         Arguments.given(precision, "precision");
@@ -21,12 +26,18 @@ public record ModelConfig(String device, Precision precision, int threads, boole
         }
     }
 
-    /** With the file mapped. */
+    /**
+     * With the file mapped.
+     *
+     * @param device    as {@link #device()}
+     * @param precision as {@link #precision()}
+     * @param threads   as {@link #threads()}
+     */
     public ModelConfig(String device, Precision precision, int threads) {
         this(device, precision, threads, true);
     }
 
-    /** Device {@code auto}, its own precision, all cores. */
+    /** {@return device {@code auto}, the precision that suits it, all cores, the file mapped} */
     public static ModelConfig defaults() {
         return new ModelConfig("auto", Precision.AUTO, 0);
     }

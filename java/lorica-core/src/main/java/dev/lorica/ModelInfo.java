@@ -41,7 +41,7 @@ public record ModelInfo(
         boolean tiedOutput,
         long parameters,
         long weightBytes) {
-    /** {@code cpu (AMX-BF16, bf16, 2 threads); no GPU: no NVIDIA driver (libcuda.so.1 not found)}. */
+    /** {@return {@code cpu (AMX-BF16, bf16, 2 threads); no GPU: no NVIDIA driver (libcuda.so.1 not found)}} */
     public String deviceInWords() {
         return DeviceInfo.inWords(device, deviceDetail, deviceReason);
     }

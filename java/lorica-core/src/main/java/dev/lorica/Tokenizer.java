@@ -24,7 +24,13 @@ public final class Tokenizer implements AutoCloseable {
         this.info = engine.info(TokenizerInfo::new);
     }
 
-    /** Reads the vocabulary of a GGUF file, which may be one that holds nothing else. */
+    /**
+     * Reads the vocabulary of a GGUF file, which may be one that holds nothing else.
+     *
+     * @param file a GGUF file, or a name on the hub
+     * @return the tokenizer, which the caller closes; that of a model is {@link Model#tokenizer}
+     * @throws dev.lorica.exceptions.LoricaException if the file is damaged or its kind of vocabulary is not known
+     */
     public static Tokenizer load(Path file) {
         Arguments.given(file, "file");
         return new Tokenizer(NativeTokenizer.load(Hub.model(file).toString(), "the tokenizer"));
@@ -35,14 +41,19 @@ public final class Tokenizer implements AutoCloseable {
         return new Tokenizer(NativeTokenizer.load(file.toString(), "the model"));
     }
 
+    /** {@return the kind of the vocabulary, its size and its special tokens} */
     public TokenizerInfo info() {
         return info;
     }
 
     /**
+     * Turns a text into token ids.
+     *
+     * @param text         any text; {@code ""} gives only what {@code addSpecial} adds
      * @param addSpecial   whether BOS and EOS are put where the vocabulary asks for them
-     * @param parseSpecial whether control tokens written out in the text ({@code <|im_end|>}) become these tokens instead of
-     *                     plain text; false for text from strangers
+     * @param parseSpecial whether control tokens written out in the text ({@code <|im_end|>}) become these tokens instead of plain text;
+     *                     false for text from strangers
+     * @return the ids, each 0 to the vocabulary's size − 1
      */
     public int[] encode(String text, boolean addSpecial, boolean parseSpecial) {
         Arguments.given(text, "text");
@@ -52,7 +63,9 @@ public final class Tokenizer implements AutoCloseable {
     /**
      * Encodes many texts at once, on all cores, without BOS and EOS.
      *
+     * @param texts        the texts
      * @param parseSpecial as in {@link #encode}, for each text
+     * @return the ids of each text, in the order of the texts
      */
     public List<int[]> encodeBatch(List<String> texts, boolean[] parseSpecial) {
         Arguments.all(texts, "texts");
@@ -71,14 +84,19 @@ public final class Tokenizer implements AutoCloseable {
                 parseSpecial);
     }
 
-    /** The text that ids stand for, without control tokens. Bytes that are no character come as U+FFFD. */
+    /**
+     * {@return the text that ids stand for, without control tokens} Bytes that are no character come as U+FFFD.
+     *
+     * @param ids token ids
+     */
     public String decode(int... ids) {
         return decode(ids, false);
     }
 
     /**
-     * The text that ids stand for.
+     * {@return the text that ids stand for}
      *
+     * @param ids     token ids
      * @param special whether control tokens are written out
      */
     public String decode(int[] ids, boolean special) {
@@ -87,7 +105,9 @@ public final class Tokenizer implements AutoCloseable {
     }
 
     /**
-     * The bytes that a token puts behind a text: part of a character only, of some tokens; a control token written out.
+     * {@return the bytes that a token puts behind a text: part of a character only, of some tokens; a control token written out}
+     *
+     * @param id a token id
      */
     public byte[] tokenBytes(int id) {
         requireId(id);
@@ -99,26 +119,38 @@ public final class Tokenizer implements AutoCloseable {
         return Arrays.copyOfRange(all, Math.min(engine.decode(before, true).length, all.length), all.length);
     }
 
-    /** The text of one token as the vocabulary spells it. */
+    /**
+     * {@return the text of one token as the vocabulary spells it}
+     *
+     * @param id a token id
+     */
     public String tokenText(int id) {
         requireId(id);
         return engine.tokenText(id);
     }
 
-    /** Whether this is a control token: never produced from plain text, hidden by {@link #decode(int...)}. */
+    /**
+     * {@return whether this is a control token: never produced from plain text, hidden by {@link #decode(int...)}}
+     *
+     * @param id a token id
+     */
     public boolean isControl(int id) {
         requireId(id);
         return engine.isControl(id);
     }
 
-    /** Whether this token ends a text or a turn. */
+    /**
+     * {@return whether this token ends a text or a turn}
+     *
+     * @param id a token id
+     */
     public boolean isEndOfGeneration(int id) {
         requireId(id);
         return engine.isEndOfGeneration(id);
     }
 
     /**
-     * A stream from ids to text.
+     * {@return a stream from ids to text}
      *
      * @param special whether control tokens are written out
      */

@@ -33,6 +33,7 @@ public final class Adapter implements AutoCloseable {
     /** Names of PEFT's files in an adapter's folder. */
     public static final String PEFT_FILE_NAME = PeftFolder.WEIGHTS;
 
+    /** The file of an adapter's folder by which PEFT knows its own: {@value}. */
     public static final String PEFT_CONFIG_NAME = PeftFolder.CONFIG;
     /** What stands in for {@link #PEFT_FILE_NAME} of bottlenecks, which PEFT has not: AdapterHub's. */
     public static final String ADAPTERHUB_FILE_NAME = AdapterHubFolder.WEIGHTS;
@@ -46,30 +47,30 @@ public final class Adapter implements AutoCloseable {
      * @param alpha   of its pair: B A is scaled by alpha / rank, or by alpha / √rank for rsLoRA
      */
     public record Tensor(String name, long rows, long columns, double alpha) {
-        /** Whether it is an A, which keeps the plain learning rate under LoRA+. */
+        /** {@return whether it is an A, which keeps the plain learning rate under LoRA+} */
         public boolean isA() {
             return name.endsWith(".lora_a");
         }
 
-        /** Whether it is a part of the classifier: {@code cls.output.weight}. */
+        /** {@return whether it is a part of the classifier: {@code cls.output.weight}} */
         public boolean isOfClassifier() {
             return name.startsWith("cls.");
         }
 
         /**
-         * Whether it stands in place of a tensor of the model: of full fine-tuning, BitFit and modules to save. Those of a
+         * {@return whether it stands in place of a tensor of the model: of full fine-tuning, BitFit and modules to save} Those of a
          * classifier do not.
          */
         public boolean isWhole() {
             return !isOfClassifier() && !isOfEncoder() && (name.endsWith(".weight") || name.endsWith(".bias"));
         }
 
-        /** Whether it is a vector, a bias or a norm, which is trained as it is and which weight decay leaves alone. */
+        /** {@return whether it is a vector, a bias or a norm, which is trained as it is and which weight decay leaves alone} */
         public boolean isVector() {
             return isOfClassifier() || isOfEncoder() ? name.endsWith(".bias") : isWhole() && columns == 1;
         }
 
-        /** Whether it is a part of the network that makes a prompt: {@code prompt_encoder.mlp_head.0.weight}. */
+        /** {@return whether it is a part of the network that makes a prompt: {@code prompt_encoder.mlp_head.0.weight}} */
         public boolean isOfEncoder() {
             return name.startsWith("prompt_encoder.");
         }
@@ -90,7 +91,14 @@ public final class Adapter implements AutoCloseable {
         this.metadata = metadata;
     }
 
-    /** A new adapter, which changes nothing until it is trained. */
+    /**
+     * A new adapter, which changes nothing until it is trained.
+     *
+     * @param model  the base
+     * @param config the method and its settings
+     * @return the adapter, which the caller closes before the model
+     * @throws InvalidArgumentException if a module that is named is not in the model, or the method cannot be applied to it
+     */
     public static Adapter create(Model model, AdapterConfig config) {
         return create(model, config, null);
     }
@@ -99,7 +107,10 @@ public final class Adapter implements AutoCloseable {
      * A new adapter with a classifier beside it, which is trained whole and saved with it. It stands on the first token of an
      * encoder and on the last of a decoder, as transformers' models for sequence classification have it.
      *
+     * @param model  the base
+     * @param config the method and its settings
      * @param labels what it is to say; {@code null}: without a classifier
+     * @return the adapter, which the caller closes before the model
      */
     public static Adapter create(Model model, AdapterConfig config, Labels labels) {
         Arguments.given(model, "model");
@@ -157,7 +168,13 @@ public final class Adapter implements AutoCloseable {
         return new Adapter(model, engine, AdapterMetadata.of(model, config));
     }
 
-    /** A new LoRA, which changes nothing until it is trained. */
+    /**
+     * A new LoRA, which changes nothing until it is trained.
+     *
+     * @param model  the base
+     * @param config rank, alpha and modules
+     * @return the adapter, which the caller closes before the model
+     */
     public static Adapter create(Model model, LoraConfig config) {
         return create(model, config, (Labels) null);
     }
@@ -194,8 +211,11 @@ public final class Adapter implements AutoCloseable {
     /**
      * An adapter that was saved.
      *
-     * @param name its folder, the folder of a PEFT or an mlx-lm adapter, a GGUF LoRA file of Lorica's or llama.cpp's, or the name of such on
-     *             Hugging Face's hub
+     * @param model the base, which must be the one that it was trained on in architecture and shapes
+     * @param name  its folder, the folder of a PEFT or an mlx-lm adapter, a GGUF LoRA file of Lorica's or llama.cpp's, or the name of
+     *              such on Hugging Face's hub
+     * @return the adapter, which the caller closes before the model
+     * @throws dev.lorica.exceptions.LoricaException if the files are damaged, or do not fit the model
      */
     public static Adapter load(Model model, Path name) {
         Arguments.given(model, "model");
@@ -247,6 +267,10 @@ public final class Adapter implements AutoCloseable {
     /**
      * The sum of adapters as one new adapter: each times its scale. It can be run, merged and saved as any other; later changes to
      * its parts are not seen. It answers in the template of the first of them that has one.
+     *
+     * @param model    the base of all of them
+     * @param adapters the parts, at least one
+     * @return the sum, which the caller closes before the model
      */
     public static Adapter stack(Model model, List<ScaledAdapter> adapters) {
         Arguments.given(model, "model");
@@ -269,12 +293,12 @@ public final class Adapter implements AutoCloseable {
         return new Adapter(model, engine, metadata);
     }
 
-    /** The base that it belongs to. */
+    /** {@return the base that it belongs to} */
     public Model model() {
         return model;
     }
 
-    /** How wide bottlenecks are, where they stand and what is between their layers; {@code null}: it is of another method. */
+    /** {@return how wide bottlenecks are, where they stand and what is between their layers; {@code null}: it is of another method} */
     public BottleneckConfig bottleneck() {
         NativeAdapter.Bottleneck found = engine.bottleneck();
         return found == null
@@ -288,6 +312,7 @@ public final class Adapter implements AutoCloseable {
                         found.seed());
     }
 
+    /** {@return its method, rank, modules and size} */
     public AdapterInfo info() {
         BottleneckConfig bottleneck = bottleneck();
         String words = bottleneck == null
@@ -322,7 +347,12 @@ public final class Adapter implements AutoCloseable {
                         + Arrays.stream(tokens).mapToObj(Integer::toString).collect(Collectors.joining(", ")) + ")";
     }
 
-    /** @throws InvalidArgumentException if it belongs to another model */
+    /**
+     * Refuses another model than the one that this adapter was loaded for.
+     *
+     * @param other the model that it is to be used with
+     * @throws InvalidArgumentException if it belongs to another model
+     */
     public void requireModel(Model other) {
         if (model != other) {
             throw new InvalidArgumentException(
@@ -330,24 +360,28 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /** What its classifier says; {@code null} where it has none. */
+    /** {@return what its classifier says; {@code null} where it has none} */
     public Labels labels() {
         NativeAdapter.Outputs outputs = engine.outputs();
         return Labels.of(outputs.outputs(), outputs.problem(), outputs.labels());
     }
 
-    /** How it came to be, as far as is known. */
+    /** {@return how it came to be, as far as is known} */
     public AdapterMetadata metadata() {
         return metadata;
     }
 
-    /** Says how it came to be; it is saved with that. */
+    /**
+     * Says how it came to be; it is saved with that.
+     *
+     * @param by what it was made of, and how
+     */
     public void describe(AdapterMetadata by) {
         Arguments.given(by, "by");
         metadata = by;
     }
 
-    /** What stood around the prompts that it was trained on, {@code null} when that is not known. */
+    /** {@return what stood around the prompts that it was trained on, {@code null} when that is not known} */
     public PromptTemplate template() {
         return metadata.template();
     }
@@ -372,6 +406,9 @@ public final class Adapter implements AutoCloseable {
     /**
      * Saves it in {@code folder}, which is made when it does not exist, for llama.cpp. Files of another adapter that were saved
      * there are replaced, all together or not at all; those that {@link #exportPeft} wrote there of this very adapter stay.
+     *
+     * @param folder where its files go
+     * @throws dev.lorica.exceptions.LoricaException if a number in it is not finite, or a file cannot be written
      */
     public void save(Path folder) {
         Arguments.given(folder, "folder");
@@ -382,6 +419,8 @@ public final class Adapter implements AutoCloseable {
      * Saves it in {@code folder}, which is made when it does not exist, in these formats; an adapter that was there is replaced as a
      * whole or not at all.
      *
+     * @param folder    where its files go
+     * @param formats   which files: llama.cpp's, PEFT's, or both
      * @param baseModel as for {@link #exportPeft(Path, String)}
      */
     public void save(Path folder, Set<Format> formats, String baseModel) {
@@ -421,7 +460,11 @@ public final class Adapter implements AutoCloseable {
         return new Place(folder.toAbsolutePath().normalize(), changes).equals(place);
     }
 
-    /** Whether an adapter is in the folder, in either format; what was broken off while it was saved is finished first. */
+    /**
+     * {@return whether an adapter is in the folder, in either format; what was broken off while it was saved is finished first}
+     *
+     * @param folder the folder
+     */
     public static boolean isIn(Path folder) {
         Arguments.given(folder, "folder");
         AdapterFolder.finish(folder);
@@ -433,15 +476,20 @@ public final class Adapter implements AutoCloseable {
      * {@code adapter_model.safetensors}, with {@value AdapterMetadata#FILE_NAME} beside them. A folder may hold this and what
      * {@link #save} writes.
      *
-     * @param baseModel what {@code base_model_name_or_path} is to say, a name on Hugging Face's hub or a path; {@code null}: the
-     *                  name that the model's file gives
+     * @param folder    where the files go
+     * @param baseModel what {@code base_model_name_or_path} is to say, a name on Hugging Face's hub or a path; {@code null}: the name
+     *                  that the model's file gives
      */
     public void exportPeft(Path folder, String baseModel) {
         Arguments.given(folder, "folder");
         save(folder, Set.of(Format.PEFT), baseModel, true);
     }
 
-    /** {@link #exportPeft(Path, String)} with the base model's own name. */
+    /**
+     * {@link #exportPeft(Path, String)} with the base model's own name.
+     *
+     * @param folder where the files go
+     */
     public void exportPeft(Path folder) {
         exportPeft(folder, null);
     }
@@ -459,18 +507,24 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /** Multiplies its effect: 1 is as trained, 0 is the base. Not saved. */
+    /**
+     * Multiplies its effect: 1 is as trained, 0 is the base. Not saved.
+     *
+     * @param factor what {@code alpha / rank} is multiplied by
+     */
     public void setScale(double factor) {
         engine.setScale(factor);
     }
 
-    /** The trainable matrices in a fixed order, A and B of a pair next to each other, the magnitudes of a DoRA behind all pairs. */
+    /**
+     * {@return the trainable matrices in a fixed order, A and B of a pair next to each other, the magnitudes of a DoRA behind all pairs}
+     */
     public List<Tensor> tensors() {
         return engine.tensors(Tensor::new);
     }
 
     /**
-     * False for one that leaves the base as it is, as before training: every B is zero, and all else is where it began.
+     * {@return false for one that leaves the base as it is, as before training: every B is zero, and all else is where it began}
      *
      * @throws NonFiniteException as {@link #requireFinite}
      */
@@ -478,19 +532,32 @@ public final class Adapter implements AutoCloseable {
         return engine.hasEffect();
     }
 
-    /** @throws NonFiniteException if a matrix holds what is no finite number, as nothing of that is of any use; it is named */
+    /**
+     * Looks at every number of the adapter.
+     *
+     * @throws NonFiniteException if a matrix holds what is no finite number, as nothing of that is of any use; it is named
+     */
     public void requireFinite() {
         engine.hasEffect();
     }
 
-    /** A copy of the matrix at {@code index} of {@link #tensors}, [rows, columns]. */
+    /**
+     * {@return a copy of the matrix at {@code index} of {@link #tensors}, [rows, columns]}
+     *
+     * @param index 0 to the size of {@link #tensors} − 1
+     */
     public float[] values(int index) {
         float[] values = new float[size(index)];
         engine.get(index, values);
         return values;
     }
 
-    /** Replaces the matrix at {@code index} of {@link #tensors}, [rows, columns]. */
+    /**
+     * Replaces the matrix at {@code index} of {@link #tensors}, [rows, columns].
+     *
+     * @param index  0 to the size of {@link #tensors} − 1
+     * @param values row after row, as many as the matrix has
+     */
     public void setValues(int index, float[] values) {
         Arguments.given(values, "values");
         if (values.length != size(index)) {

@@ -10,5 +10,6 @@ public sealed interface AdapterConfig
                 PTuningConfig,
                 PrefixTuningConfig,
                 BottleneckConfig {
+    /** {@return the method that these are the settings of} */
     Method method();
 }

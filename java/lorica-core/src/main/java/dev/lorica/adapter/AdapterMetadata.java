@@ -58,6 +58,11 @@ public record AdapterMetadata(
         Map<String, Object> training,
         Map<String, Object> result) {
 
+    /**
+     * Checks that there is a version and a base.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException if one of them is {@code null}
+     */
     public AdapterMetadata {
         Arguments.given(loricaVersion, "loricaVersion");
         Arguments.given(baseModel, "baseModel");
@@ -68,8 +73,21 @@ public record AdapterMetadata(
     /** Name of the side file in an adapter's folder. */
     public static final String FILE_NAME = "lorica_adapter.json";
 
-    /** A base, by what tells it from others and by what people call it. */
+    /**
+     * A base, by what tells it from others and by what people call it.
+     *
+     * @param name         what the model calls itself
+     * @param file         the name of its file, without folders
+     * @param architecture {@code llama}, {@code qwen3}, as GGUF files have it
+     * @param fileType     {@code Q4_K_M}; what most of its matrices are stored in
+     * @param fingerprint  16 hexadecimal digits that follow from the shapes and a sample of the weights
+     */
     public record BaseModel(String name, String file, String architecture, String fileType, String fingerprint) {
+        /**
+         * {@return what is to be remembered of a base}
+         *
+         * @param model the base
+         */
         public static BaseModel of(Model model) {
             ModelInfo info = model.info();
             return new BaseModel(
@@ -80,14 +98,19 @@ public record AdapterMetadata(
                     info.fingerprint());
         }
 
-        /** For messages: {@code "austen-7m" (austen-7m-q4_0.gguf, fingerprint 0123456789abcdef)}. */
+        /** {@return for messages: {@code "austen-7m" (austen-7m-q4_0.gguf, fingerprint 0123456789abcdef)}} */
         public String inWords() {
             return (name == null || name.isEmpty() ? "" : "\"" + name + "\" ") + "(" + file + ", fingerprint "
                     + fingerprint + ")";
         }
     }
 
-    /** Ids of the tokens around an example, −1 where there was none. */
+    /**
+     * Ids of the tokens around an example, −1 where there was none.
+     *
+     * @param bos the token before an example
+     * @param eos the token behind it
+     */
     public record SpecialTokens(int bos, int eos) {}
 
     static AdapterMetadata of(Model model, AdapterConfig config) {
@@ -108,7 +131,14 @@ public record AdapterMetadata(
                 null);
     }
 
-    /** The same, with how it was trained. */
+    /**
+     * {@return the same, with how it was trained}
+     *
+     * @param template what stood around the prompts
+     * @param special  the tokens around an example
+     * @param training settings by name
+     * @param result   what came out, by name
+     */
     public AdapterMetadata trained(
             PromptTemplate template, SpecialTokens special, Map<String, Object> training, Map<String, Object> result) {
         return new AdapterMetadata(

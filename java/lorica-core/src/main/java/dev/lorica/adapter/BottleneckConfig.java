@@ -48,10 +48,15 @@ public record BottleneckConfig(Placement placement, int reductionFactor, int siz
 
     /** By AdapterHub's names, which are those of transformers: swish is silu, gelu_new the approximation of gelu with tanh. */
     public enum NonLinearity {
+        /** max(x, 0). */
         RELU,
+        /** x · sigmoid(x), also called SiLU. */
         SWISH,
+        /** x · Φ(x), computed exactly. */
         GELU,
+        /** x · Φ(x) by its approximation with tanh, as GPT-2 has it. */
         GELU_NEW,
+        /** tanh(x). */
         TANH;
 
         @Override
@@ -60,6 +65,11 @@ public record BottleneckConfig(Placement placement, int reductionFactor, int siz
         }
     }
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public BottleneckConfig {
         Arguments.given(placement, "placement");
         nonLinearity = nonLinearity == null ? placement.usual : nonLinearity;
@@ -73,7 +83,7 @@ public record BottleneckConfig(Placement placement, int reductionFactor, int siz
         }
     }
 
-    /** Houlsby's, with the reduction factor 16. */
+    /** {@return Houlsby's, with the reduction factor 16} */
     public static BottleneckConfig defaults() {
         return new BottleneckConfig(Placement.HOULSBY, 16, 0, null, 42);
     }

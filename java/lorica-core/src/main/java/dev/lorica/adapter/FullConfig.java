@@ -17,10 +17,17 @@ import java.util.stream.Collectors;
 public record FullConfig(List<Integer> trainLayers, Set<Part> frozen) implements AdapterConfig {
     /** What is no layer. */
     public enum Part {
+        /** The embeddings of the tokens. */
         EMBED,
+        /** The output head, where it is a tensor of its own. */
         HEAD
     }
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public FullConfig {
         trainLayers = Arguments.all(trainLayers, "trainLayers");
         frozen = Set.copyOf(Arguments.given(frozen, "frozen"));
@@ -31,7 +38,7 @@ public record FullConfig(List<Integer> trainLayers, Set<Part> frozen) implements
         }
     }
 
-    /** Everything. */
+    /** {@return settings that train everything} */
     public static FullConfig defaults() {
         return new FullConfig(List.of(), Set.of());
     }

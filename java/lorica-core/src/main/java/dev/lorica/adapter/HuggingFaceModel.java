@@ -31,7 +31,9 @@ import java.util.stream.Collectors;
  * <p>{@code HuggingFaceConverter} reads such folders; what it makes of a setting is what this makes undone.
  */
 public final class HuggingFaceModel {
+    /** The file with the model's settings. */
     public static final String CONFIG = "config.json";
+    /** The file with the model's weights. */
     public static final String WEIGHTS = "model.safetensors";
     private static final JsonMapper JSON =
             JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
@@ -69,7 +71,12 @@ public final class HuggingFaceModel {
         }
     }
 
-    /** @throws UnsupportedException for a model whose folder cannot be written, before anything is computed */
+    /**
+     * Refuses a model that {@link #write} could not write.
+     *
+     * @param model the base that is to be trained whole
+     * @throws UnsupportedException for a model whose folder cannot be written, before anything is computed
+     */
     public static void check(Model model) {
         new HuggingFaceModel(Arguments.given(model, "model")).describe();
     }
@@ -78,6 +85,8 @@ public final class HuggingFaceModel {
      * Writes the model with the weights of {@code adapter} in it into {@code folder}, which is made when it does not exist.
      *
      * @param adapter of method {@link Method#FULL}
+     * @param folder  where the model's files go
+     * @throws UnsupportedException for a model whose folder cannot be written
      */
     public static void write(Adapter adapter, Path folder) {
         Arguments.given(folder, "folder");

@@ -11,12 +11,17 @@ import java.util.List;
  * @param feedforwardModules {@code feedforward_modules}: those of them whose input is multiplied, not their output
  */
 public record Ia3Config(List<String> targetModules, List<String> feedforwardModules) implements AdapterConfig {
+    /**
+     * Checks the components.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException naming the one that is wrong
+     */
     public Ia3Config {
         targetModules = TargetModules.split(Arguments.all(targetModules, "targetModules"));
         feedforwardModules = TargetModules.split(Arguments.all(feedforwardModules, "feedforwardModules"));
     }
 
-    /** PEFT's own modules. */
+    /** {@return settings with PEFT's own modules for the architecture} */
     public static Ia3Config defaults() {
         return new Ia3Config(List.of(), List.of());
     }

@@ -99,9 +99,11 @@ public record LoraConfig(
 
     /** Which biases are trained. */
     public enum Bias {
+        /** No bias is trained. */
         NONE(NativeAdapter.BIASES_NONE),
         /** Those of the layers that are adapted. */
         LORA_ONLY(NativeAdapter.BIASES_LORA_ONLY),
+        /** All biases of the model are trained. */
         ALL(NativeAdapter.BIASES_ALL);
 
         final int code;
@@ -116,6 +118,11 @@ public record LoraConfig(
         }
     }
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public LoraConfig {
         Arguments.given(init, "init");
         Arguments.given(bias, "bias");
@@ -167,15 +174,17 @@ public record LoraConfig(
         return Method.LORA;
     }
 
-    /** Rank 16, alpha 32, no dropout, {@link #ALL_LINEAR}. */
+    /** {@return rank 16, alpha 32, no dropout, {@link #ALL_LINEAR}} */
     public static LoraConfig defaults() {
         return builder().build();
     }
 
+    /** {@return a builder that begins with {@link #defaults}} */
     public static Builder builder() {
         return new Builder();
     }
 
+    /** {@return a builder that begins with these settings} */
     public Builder toBuilder() {
         return builder()
                 .rank(rank)
@@ -219,96 +228,209 @@ public record LoraConfig(
 
         private Builder() {}
 
+        /**
+         * Sets {@link LoraConfig#rank()}.
+         *
+         * @param value the number of rows of A and of columns of B, 1 or more
+         * @return this builder
+         */
         public Builder rank(int value) {
             rank = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#alpha()}.
+         *
+         * @param value what the product of B and A is multiplied by, over the rank
+         * @return this builder
+         */
         public Builder alpha(double value) {
             alpha = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#dropout()}.
+         *
+         * @param value the share of the inputs of A that is zero at a step, 0 to below 1
+         * @return this builder
+         */
         public Builder dropout(double value) {
             dropout = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#useRslora()}.
+         *
+         * @param value whether alpha is divided by the root of the rank instead of the rank
+         * @return this builder
+         */
         public Builder useRslora(boolean value) {
             useRslora = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#useDora()}.
+         *
+         * @param value whether the magnitude of each row of the weight is trained beside its direction
+         * @return this builder
+         */
         public Builder useDora(boolean value) {
             useDora = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#init()}.
+         *
+         * @param value what A and B begin with
+         * @return this builder
+         */
         public Builder init(Init value) {
             init = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#pissaIterations()}.
+         *
+         * @param value steps of the search of {@link Init#PISSA} for principal parts; 0: until they are found
+         * @return this builder
+         */
         public Builder pissaIterations(int value) {
             pissaIterations = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#seed()}.
+         *
+         * @param value what random beginnings follow from
+         * @return this builder
+         */
         public Builder seed(long value) {
             seed = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#targetModules()}.
+         *
+         * @param value names of modules, {@code q_proj}
+         * @return this builder
+         */
         public Builder targetModules(String... value) {
             targetModules = Arguments.all("targetModules", value);
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#targetModules()}.
+         *
+         * @param value names of modules, {@code q_proj}
+         * @return this builder
+         */
         public Builder targetModules(List<String> value) {
             targetModules = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#excludeModules()}.
+         *
+         * @param value names of modules that are left out of those targeted
+         * @return this builder
+         */
         public Builder excludeModules(List<String> value) {
             excludeModules = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#layersToTransform()}.
+         *
+         * @param value indices of layers, from 0; empty: all
+         * @return this builder
+         */
         public Builder layersToTransform(List<Integer> value) {
             layersToTransform = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#rankPattern()}.
+         *
+         * @param value ranks that differ, by names of modules
+         * @return this builder
+         */
         public Builder rankPattern(Map<String, Integer> value) {
             rankPattern = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#alphaPattern()}.
+         *
+         * @param value alphas that differ, by names of modules
+         * @return this builder
+         */
         public Builder alphaPattern(Map<String, Double> value) {
             alphaPattern = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#modulesToSave()}.
+         *
+         * @param value names of modules that are trained whole beside the LoRA
+         * @return this builder
+         */
         public Builder modulesToSave(List<String> value) {
             modulesToSave = value;
             return this;
         }
 
+        /**
+         * Sets {@link LoraConfig#bias()}.
+         *
+         * @param value which biases are trained
+         * @return this builder
+         */
         public Builder bias(Bias value) {
             bias = value;
             return this;
         }
 
+        /**
+         * An activated LoRA, which is added to the tokens of a text from the last occurrence of its invocation on.
+         *
+         * @param value the invocation as text
+         * @return this builder
+         */
         public Builder aloraInvocation(String value) {
             aloraInvocation = value;
             return this;
         }
 
+        /**
+         * The same invocation as tokens, as PEFT's files have it.
+         *
+         * @param value ids of the model's vocabulary
+         * @return this builder
+         */
         public Builder aloraInvocationTokens(List<Integer> value) {
             aloraInvocationTokens = value;
             return this;
         }
 
+        /**
+         * {@return the settings}
+         *
+         * @throws InvalidArgumentException naming the one that is wrong
+         */
         public LoraConfig build() {
             return new LoraConfig(
                     rank,

@@ -11,12 +11,21 @@ import dev.lorica.internal.Arguments;
  * @param seed              of what the network begins with
  */
 public record PTuningConfig(int numVirtualTokens, int encoderHiddenSize, long seed) implements AdapterConfig {
+    /**
+     * Checks the components.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException naming the one that is wrong
+     */
     public PTuningConfig {
         Arguments.atLeast(1, numVirtualTokens, "numVirtualTokens");
         Arguments.atLeast(0, encoderHiddenSize, "encoderHiddenSize");
     }
 
-    /** With a network as wide as the embeddings. */
+    /**
+     * {@return settings with a network as wide as the embeddings}
+     *
+     * @param numVirtualTokens rows that stand before every text, 1 or more
+     */
     public static PTuningConfig of(int numVirtualTokens) {
         return new PTuningConfig(numVirtualTokens, 0, 42);
     }

@@ -11,10 +11,20 @@ import dev.lorica.internal.Arguments;
  * @param seed             of what they begin with
  */
 public record PrefixTuningConfig(int numVirtualTokens, long seed) implements AdapterConfig {
+    /**
+     * Checks the components.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException naming the one that is wrong
+     */
     public PrefixTuningConfig {
         Arguments.atLeast(1, numVirtualTokens, "numVirtualTokens");
     }
 
+    /**
+     * {@return settings without a network: keys and values are trained themselves}
+     *
+     * @param numVirtualTokens keys and values that stand before every text in each layer, 1 or more
+     */
     public static PrefixTuningConfig of(int numVirtualTokens) {
         return new PrefixTuningConfig(numVirtualTokens, 42);
     }

@@ -25,6 +25,11 @@ public record PromptTuningConfig(int numVirtualTokens, Init init, String initTex
         TEXT
     }
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public PromptTuningConfig {
         Arguments.given(init, "init");
         Arguments.given(initText, "initText");
@@ -37,7 +42,11 @@ public record PromptTuningConfig(int numVirtualTokens, Init init, String initTex
         }
     }
 
-    /** As random tokens of the vocabulary. */
+    /**
+     * {@return settings whose rows begin as the embeddings of random tokens of the vocabulary}
+     *
+     * @param numVirtualTokens rows that stand before every text, 1 or more
+     */
     public static PromptTuningConfig of(int numVirtualTokens) {
         return new PromptTuningConfig(numVirtualTokens, Init.SAMPLE_VOCAB, "", 42);
     }

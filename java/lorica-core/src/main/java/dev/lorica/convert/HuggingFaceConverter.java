@@ -40,7 +40,10 @@ public final class HuggingFaceConverter implements AutoCloseable {
     /**
      * Writes the GGUF file.
      *
-     * @param type of the matrices: {@code F16}, {@code BF16}, {@code F32}, or any that {@link ModelFiles#quantize} knows
+     * @param input  the folder, or {@code hf:OWNER/REPO}
+     * @param output the GGUF file; one that is there is replaced when the new one is complete
+     * @param type   of the matrices: {@code F16}, {@code BF16}, {@code F32}, or any that {@link ModelFiles#quantize} knows
+     * @throws dev.lorica.exceptions.LoricaException naming the file or the setting that cannot be converted
      */
     public static void convert(Path input, Path output, String type) {
         Arguments.given(input, "input");

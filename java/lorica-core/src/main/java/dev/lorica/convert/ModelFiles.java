@@ -24,8 +24,11 @@ public final class ModelFiles {
     /**
      * Writes a GGUF model with the adapter folded in, so that any program can run it.
      *
-     * @param type of the matrices; {@code null}: as in the base, what the adapter changes in F16. Four bits can lose what was
-     *             learned: compare with {@link Evaluator}.
+     * @param adapter the adapter; it brings its base with it
+     * @param output  the GGUF file, another than the base; one that is there is replaced when the new one is complete
+     * @param type    of the matrices; {@code null}: as in the base, what the adapter changes in F16. Four bits can lose what was learned:
+     *                compare with {@link Evaluator}.
+     * @throws InvalidArgumentException if {@code output} is the base itself, or a tensor cannot have the type
      */
     public static void merge(Adapter adapter, Path output, String type) {
         Arguments.given(adapter, "adapter");
@@ -37,7 +40,11 @@ public final class ModelFiles {
     /**
      * Writes a GGUF model of any architecture in another type.
      *
+     * @param input   the GGUF file, or a name on the hub
+     * @param output  the new file, another than {@code input}; one that is there is replaced when the new one is complete
+     * @param type    of the tensors, as above; those that the type does not suit get the one that llama.cpp gives them
      * @param threads 0: all cores; does not change the result
+     * @throws InvalidArgumentException if {@code output} is {@code input}, or the type is not known
      */
     public static void quantize(Path input, Path output, String type, int threads) {
         Arguments.given(input, "input");

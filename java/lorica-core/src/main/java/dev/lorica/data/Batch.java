@@ -36,11 +36,23 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
             implements Serializable {
         static final Notes NONE = new Notes(1, null, null, null);
 
+        /**
+         * Without prompts that wait for answers.
+         *
+         * @param perExample as {@link #perExample()}
+         * @param values     as {@link #values()}
+         * @param reference  as {@link #reference()}
+         * @param prompt     as {@link #prompt()}
+         */
         public Notes(int perExample, float[] values, float[] reference, boolean[] prompt) {
             this(perExample, values, reference, prompt, null, null);
         }
 
-        /** With what the model said before. */
+        /**
+         * {@return the same with what the model said before}
+         *
+         * @param logProbs [T] log p of each label
+         */
         public Notes withReference(float[] logProbs) {
             return new Notes(perExample, values, logProbs, prompt, old, asked);
         }
@@ -49,6 +61,11 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
     /** Label of a position that is not trained on. */
     public static final int IGNORE = -100;
 
+    /**
+     * Checks the lengths.
+     *
+     * @throws InvalidArgumentException if the arrays do not go together
+     */
     public Batch {
         Arguments.given(tokens, "tokens");
         Arguments.given(labels, "labels");
@@ -72,16 +89,34 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
         }
     }
 
+    /**
+     * With nothing beside the tokens and labels.
+     *
+     * @param tokens          as {@link #tokens()}
+     * @param labels          as {@link #labels()}
+     * @param positions       as {@link #positions()}
+     * @param sequenceLengths as {@link #sequenceLengths()}
+     */
     public Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceLengths) {
         this(tokens, labels, positions, sequenceLengths, null);
     }
 
-    /** The same, of which an objective knows more. */
+    /**
+     * {@return the same, of which an objective knows more}
+     *
+     * @param notes what it knows
+     */
     public Batch with(Notes notes) {
         return new Batch(tokens, labels, positions, sequenceLengths, notes);
     }
 
-    /** Positions 0, 1, 2, … within each sequence. */
+    /**
+     * {@return a batch with positions 0, 1, 2, … within each sequence}
+     *
+     * @param tokens          [T] token ids
+     * @param labels          [T] the id that follows each, or {@link #IGNORE}
+     * @param sequenceLengths tokens of each sequence; their sum is T
+     */
     public static Batch of(int[] tokens, int[] labels, int... sequenceLengths) {
         Arguments.given(tokens, "tokens");
         Arguments.given(labels, "labels");
@@ -96,14 +131,17 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
         return new Batch(tokens, labels, positions, sequenceLengths);
     }
 
+    /** {@return T, the tokens of all sequences} */
     public int tokenCount() {
         return tokens.length;
     }
 
+    /** {@return the number of sequences} */
     public int sequenceCount() {
         return sequenceLengths.length;
     }
 
+    /** {@return the tokens of the longest sequence} */
     public int longestSequence() {
         int longest = 0;
         for (int length : sequenceLengths) {
@@ -112,7 +150,7 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
         return longest;
     }
 
-    /** Positions that are trained on. */
+    /** {@return positions that are trained on} */
     public int trainedCount() {
         int count = 0;
         for (int label : labels) {

@@ -11,12 +11,21 @@ import java.io.Serializable;
  * @param sequenceLength tokens of the longest sequence
  */
 public record BatchShape(int tokens, int sequences, int sequenceLength) implements Serializable {
+    /**
+     * {@return how large a batch is}
+     *
+     * @param batch the batch
+     */
     public static BatchShape of(Batch batch) {
         Arguments.given(batch, "batch");
         return new BatchShape(batch.tokenCount(), batch.sequenceCount(), batch.longestSequence());
     }
 
-    /** Into which each of the batches fits. */
+    /**
+     * {@return a shape into which each of the batches fits}
+     *
+     * @param batches the batches
+     */
     public static BatchShape of(Packer.Batches batches) {
         Arguments.given(batches, "batches");
         BatchShape shape = new BatchShape(1, 1, 1);
@@ -27,7 +36,11 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) implemen
         return shape;
     }
 
-    /** Into which both fit. */
+    /**
+     * {@return the smallest shape into which both fit}
+     *
+     * @param other another shape
+     */
     public BatchShape max(BatchShape other) {
         Arguments.given(other, "other");
         return new BatchShape(
@@ -36,7 +49,11 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) implemen
                 Math.max(sequenceLength, other.sequenceLength));
     }
 
-    /** Whether it fits into {@code other}. */
+    /**
+     * {@return whether it fits into {@code other}}
+     *
+     * @param other another shape
+     */
     public boolean fits(BatchShape other) {
         Arguments.given(other, "other");
         return max(other).equals(other);

@@ -53,6 +53,11 @@ public record ChatTemplate(String name, String source, String system) implements
             List.of("olmo2", "olmo-2", "tulu"),
             List.of("vicuna"));
 
+    /**
+     * Checks that the source can be read as a template.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException naming the place that cannot
+     */
     public ChatTemplate {
         Arguments.given(name, "name");
         Arguments.given(source, "source");
@@ -60,7 +65,11 @@ public record ChatTemplate(String name, String source, String system) implements
         JinjaTemplate.compile(source);
     }
 
-    /** The template that a model carries, if it does. */
+    /**
+     * {@return the template that a model carries, if it does}
+     *
+     * @param model what the model's file says of its vocabulary
+     */
     public static Optional<ChatTemplate> of(TokenizerInfo model) {
         Arguments.given(model, "model");
         return Optional.ofNullable(model.chatTemplate())
@@ -68,7 +77,11 @@ public record ChatTemplate(String name, String source, String system) implements
                 .map(source -> new ChatTemplate("the model's", source, ""));
     }
 
-    /** A format that many models share, by its name: {@code chatml}, {@code llama3}, {@code zephyr}. */
+    /**
+     * {@return a format that many models share, by its name: {@code chatml}, {@code llama3}, {@code zephyr}; empty where none has it}
+     *
+     * @param name the name
+     */
     public static Optional<ChatTemplate> named(String name) {
         Arguments.given(name, "name");
         return NAMES.stream().filter(names -> names.contains(name)).findFirst().map(names -> {
@@ -80,7 +93,12 @@ public record ChatTemplate(String name, String source, String system) implements
         });
     }
 
-    /** The Jinja source in a file. */
+    /**
+     * {@return the Jinja source in a file, as a template}
+     *
+     * @param file the file
+     * @throws dev.lorica.exceptions.LoricaException if it cannot be read, or is no template
+     */
     public static ChatTemplate load(Path file) {
         Arguments.given(file, "file");
         try {
@@ -92,12 +110,16 @@ public record ChatTemplate(String name, String source, String system) implements
         }
     }
 
-    /** With a system prompt for conversations that have none. */
+    /**
+     * {@return the same with a system prompt for conversations that have none}
+     *
+     * @param system the system prompt
+     */
     public ChatTemplate withSystem(String system) {
         return new ChatTemplate(name, source, system);
     }
 
-    /** The first name of each format that has one. */
+    /** {@return the first name of each format that has one} */
     public static String namesInWords() {
         TreeMap<String, String> names = new TreeMap<>();
         NAMES.forEach(all -> names.put(all.get(0), ""));

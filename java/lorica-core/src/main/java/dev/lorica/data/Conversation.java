@@ -11,6 +11,11 @@ import java.util.List;
  * @param tools    descriptions of the tools that the assistant may call, as the template wants them; {@code null}: none
  */
 public record Conversation(List<Message> messages, Object tools) {
+    /**
+     * Copies the list of messages.
+     *
+     * @throws DataException if there are none
+     */
     public Conversation {
         messages = Arguments.all(messages, "messages");
         if (messages.isEmpty()) {
@@ -18,6 +23,11 @@ public record Conversation(List<Message> messages, Object tools) {
         }
     }
 
+    /**
+     * {@return a conversation without tools}
+     *
+     * @param messages the turns, in their order
+     */
     public static Conversation of(Message... messages) {
         return new Conversation(Arguments.all("messages", messages), null);
     }

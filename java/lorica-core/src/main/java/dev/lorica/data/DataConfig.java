@@ -13,6 +13,11 @@ import dev.lorica.internal.Arguments;
  */
 public record DataConfig(
         PromptTemplate template, int maxLength, Overflow overflow, boolean trainOnPrompt, Unshown unshown) {
+    /**
+     * Checks the components.
+     *
+     * @throws DataException if the longest length is less than 2, or more than an example may have
+     */
     public DataConfig {
         Arguments.given(overflow, "overflow");
         Arguments.given(unshown, "unshown");
@@ -22,17 +27,32 @@ public record DataConfig(
         }
     }
 
-    /** With another template. */
+    /**
+     * {@return the same with another template}
+     *
+     * @param template what stands around prompts; {@code null}: what the data ask for
+     */
     public DataConfig withTemplate(PromptTemplate template) {
         return new DataConfig(template, maxLength, overflow, trainOnPrompt, unshown);
     }
 
-    /** Conversations that the template cannot show are left out. */
+    /**
+     * Conversations that the template cannot show are left out.
+     *
+     * @param template      as {@link #template()}
+     * @param maxLength     as {@link #maxLength()}
+     * @param overflow      as {@link #overflow()}
+     * @param trainOnPrompt as {@link #trainOnPrompt()}
+     */
     public DataConfig(PromptTemplate template, int maxLength, Overflow overflow, boolean trainOnPrompt) {
         this(template, maxLength, overflow, trainOnPrompt, Unshown.SKIP);
     }
 
-    /** The data set's own template, responses only, longer examples left out. */
+    /**
+     * {@return settings with the data set's own template, responses only, longer examples left out}
+     *
+     * @param maxLength tokens of the longest example
+     */
     public static DataConfig ofMaxLength(int maxLength) {
         return new DataConfig(null, maxLength, Overflow.DROP, false);
     }

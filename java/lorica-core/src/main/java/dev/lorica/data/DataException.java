@@ -6,10 +6,21 @@ import dev.lorica.exceptions.LoricaException;
 public final class DataException extends LoricaException {
     private static final long serialVersionUID = 1L;
 
+    /**
+     * With a message alone.
+     *
+     * @param message what is wrong, where, and what to do about it
+     */
     public DataException(String message) {
         super(message);
     }
 
+    /**
+     * With what led to it.
+     *
+     * @param message what is wrong, where, and what to do about it
+     * @param cause   what was thrown before
+     */
     public DataException(String message, Throwable cause) {
         super(message, cause);
     }

@@ -60,39 +60,78 @@ public record DataFields(
     private static final List<String> KNOWN_PROMPTS = List.of("instruction", "question", "prompt");
     private static final List<String> KNOWN_RESPONSES = List.of("response", "output", "answer", "completion");
 
+    /**
+     * Checks that fields go together.
+     *
+     * @throws InvalidArgumentException if there are both a response and messages, or nothing to learn
+     */
     public DataFields {
         if (messages != null && response != null || messages == null && response == null && prompt == null) {
             throw new InvalidArgumentException("either a response or messages, or a prompt alone");
         }
     }
 
+    /**
+     * Of records that are neither pairs nor labelled.
+     *
+     * @param prompt   as {@link #prompt()}
+     * @param input    as {@link #input()}
+     * @param response as {@link #response()}
+     * @param system   as {@link #system()}
+     * @param messages as {@link #messages()}
+     * @param history  as {@link #history()}
+     */
     public DataFields(String prompt, String input, String response, String system, String messages, String history) {
         this(prompt, input, response, system, messages, history, null, null);
     }
 
+    /**
+     * Of questions, with a system prompt in the field {@code system} where there is one.
+     *
+     * @param prompt   as {@link #prompt()}
+     * @param input    as {@link #input()}
+     * @param response as {@link #response()}
+     */
     public DataFields(String prompt, String input, String response) {
         this(prompt, input, response, "system", null, null);
     }
 
-    /** A prompt field and a response field, without an input field. */
+    /**
+     * {@return a prompt field and a response field, without an input field}
+     *
+     * @param prompt   field with the prompt
+     * @param response field with the response
+     */
     public static DataFields of(String prompt, String response) {
         Arguments.given(response, "response");
         return new DataFields(Arguments.given(prompt, "prompt"), null, response);
     }
 
-    /** One field with plain texts. */
+    /**
+     * {@return one field with plain texts}
+     *
+     * @param field its name
+     */
     public static DataFields text(String field) {
         Arguments.given(field, "field");
         return new DataFields(null, null, field);
     }
 
-    /** One field with the messages of a conversation. */
+    /**
+     * {@return one field with the messages of a conversation}
+     *
+     * @param field its name
+     */
     public static DataFields conversation(String field) {
         Arguments.given(field, "field");
         return new DataFields(null, null, null, "system", field, null);
     }
 
-    /** The first known field or pair of fields that is among {@code present}; empty when there is none. */
+    /**
+     * {@return the first known field or pair of fields that is among {@code present}; empty when there is none}
+     *
+     * @param present names of fields
+     */
     public static Optional<DataFields> detect(Collection<String> present) {
         Arguments.all(present, "present");
         Optional<DataFields> conversation =
@@ -154,12 +193,12 @@ public record DataFields(
                 : Optional.of(new DataFields(text, names.textPair(), label, null, null, null, null, label));
     }
 
-    /** Whether records are texts with what a classifier is to say of them. */
+    /** {@return whether records are texts with what a classifier is to say of them} */
     public boolean isClasses() {
         return label != null && label.equals(response);
     }
 
-    /** Whether records are pairs of a better and a worse answer. */
+    /** {@return whether records are pairs of a better and a worse answer} */
     public boolean isPairs() {
         return rejected != null;
     }
@@ -216,11 +255,12 @@ public record DataFields(
         return new DataFields(prompt, input, response, system, messages, KNOWN_HISTORY, rejected, label);
     }
 
-    /** Whether records are plain texts without a prompt. */
+    /** {@return whether records are plain texts without a prompt} */
     public boolean isText() {
         return prompt == null && messages == null && rejected == null;
     }
 
+    /** {@return whether records are conversations} */
     public boolean isConversation() {
         return messages != null;
     }

@@ -25,19 +25,39 @@ public record DataRecord(
         long line,
         DataRecord rejected,
         Float value) {
+    /**
+     * Checks that there are a system prompt, an input and a response, each of which may be {@code ""}.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException if one of them is {@code null}
+     */
     public DataRecord {
         Arguments.given(system, "system");
         Arguments.given(input, "input");
         Arguments.given(response, "response");
     }
 
-    /** No pair, and without a number. */
+    /**
+     * A question, a plain text or a conversation: no pair, and without a number.
+     *
+     * @param system       as {@link #system()}
+     * @param prompt       as {@link #prompt()}
+     * @param input        as {@link #input()}
+     * @param response     as {@link #response()}
+     * @param conversation as {@link #conversation()}
+     * @param line         as {@link #line()}
+     */
     public DataRecord(
             String system, String prompt, String input, String response, Conversation conversation, long line) {
         this(system, prompt, input, response, conversation, line, null, null);
     }
 
-    /** A prompt with two answers, from no file. */
+    /**
+     * {@return a prompt with two answers, from no file}
+     *
+     * @param prompt   what is asked
+     * @param chosen   the better answer
+     * @param rejected the worse answer
+     */
     public static DataRecord pair(String prompt, String chosen, String rejected) {
         Arguments.given(prompt, "prompt");
         Arguments.given(chosen, "chosen");
@@ -45,54 +65,87 @@ public record DataRecord(
         return of(prompt, chosen).over(of(prompt, rejected));
     }
 
-    /** As what is better than {@code rejected}. */
+    /**
+     * {@return this as the better one of a pair}
+     *
+     * @param rejected the same with a worse answer
+     */
     public DataRecord over(DataRecord rejected) {
         Arguments.given(rejected, "rejected");
         return new DataRecord(system, prompt, input, response, conversation, line, rejected, value);
     }
 
-    /** With a number that is learned from. */
+    /**
+     * {@return the same with a number that is learned from}
+     *
+     * @param value the number, finite
+     */
     public DataRecord withValue(float value) {
         return new DataRecord(system, prompt, input, response, conversation, line, rejected, value);
     }
 
-    /** Without a system prompt. */
+    /**
+     * A question without a system prompt.
+     *
+     * @param prompt   as {@link #prompt()}
+     * @param input    as {@link #input()}
+     * @param response as {@link #response()}
+     * @param line     as {@link #line()}
+     */
     public DataRecord(String prompt, String input, String response, long line) {
         this("", prompt, input, response, null, line);
     }
 
-    /** A question and its answer, from no file. */
+    /**
+     * {@return a question and its answer, from no file}
+     *
+     * @param prompt   what is asked
+     * @param response what the model is to say
+     */
     public static DataRecord of(String prompt, String response) {
         Arguments.given(response, "response");
         return new DataRecord(Arguments.given(prompt, "prompt"), "", response, 0);
     }
 
-    /** A plain text, all of which is learned, from no file. */
+    /**
+     * {@return a plain text, all of which is learned, from no file}
+     *
+     * @param text the text
+     */
     public static DataRecord text(String text) {
         Arguments.given(text, "text");
         return new DataRecord(null, "", text, 0);
     }
 
-    /** A conversation, from no file, of which all that the assistant says is learned. */
+    /**
+     * {@return a conversation, from no file, of which all that the assistant says is learned}
+     *
+     * @param messages the turns, in their order
+     */
     public static DataRecord conversation(Message... messages) {
         return conversation(Conversation.of(messages));
     }
 
-    /** A conversation, from no file, with the tools that it names. */
+    /**
+     * {@return a conversation, from no file, with the tools that it names}
+     *
+     * @param conversation the conversation
+     */
     public static DataRecord conversation(Conversation conversation) {
         return new DataRecord("", null, "", "", Arguments.given(conversation, "conversation"), 0);
     }
 
-    /** Whether this is a plain text without a prompt. */
+    /** {@return whether this is a plain text without a prompt} */
     public boolean isText() {
         return prompt == null && conversation == null;
     }
 
+    /** {@return whether this is a conversation} */
     public boolean isConversation() {
         return conversation != null;
     }
 
-    /** What the model is to say in the end. */
+    /** {@return what the model is to say in the end} */
     public String answer() {
         if (!isConversation()) {
             return response;

@@ -70,9 +70,15 @@ public record DataReport(
         PairReport pairs,
         List<Stretch> rejectedSample) {
 
-    /** Text of neighbouring tokens that are all trained on, or all not. Control tokens are spelled out. */
+    /**
+     * Text of neighbouring tokens that are all trained on, or all not. Control tokens are spelled out.
+     *
+     * @param text    the text
+     * @param trained whether the tokens are trained on
+     */
     public record Stretch(String text, boolean trained) {}
 
+    /** Copies the lists and the map. */
     public DataReport {
         sample = List.copyOf(sample);
         rejectedSample = List.copyOf(rejectedSample);

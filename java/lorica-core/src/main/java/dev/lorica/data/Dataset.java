@@ -61,6 +61,8 @@ public final class Dataset implements Iterable<DataRecord> {
      * Reads a JSON array, JSONL, CSV, Parquet or a plain text, and finds out by itself which it is and which fields hold what is
      * to be learned. {@code hf:OWNER/SET[:SPLIT]} is a data set on Hugging Face's hub.
      *
+     * @param file the file, or the name on the hub
+     * @return the records, which are read again whenever they are asked for
      * @throws DataException if the file cannot be read or is not what it should be; the message names file, line, record and
      *                       field
      */
@@ -69,7 +71,13 @@ public final class Dataset implements Iterable<DataRecord> {
         return load(file, FieldNames.NONE);
     }
 
-    /** As {@link #load(Path)}, one plain text per record, in the field named. */
+    /**
+     * As {@link #load(Path)}, one plain text per record, in the field named.
+     *
+     * @param file      the file
+     * @param textField field with the text
+     * @return the records
+     */
     public static Dataset loadText(Path file, String textField) {
         Arguments.given(file, "file");
         return load(file, new FieldNames(null, null, null, null, null, textField));
@@ -78,8 +86,10 @@ public final class Dataset implements Iterable<DataRecord> {
     /**
      * As {@link #load(Path)}.
      *
+     * @param file          the file
      * @param promptField   field with the prompt; {@code null}: found by itself
      * @param responseField field with the response; {@code null}: found by itself
+     * @return the records
      */
     public static Dataset load(Path file, String promptField, String responseField) {
         Arguments.given(file, "file");
@@ -89,13 +99,21 @@ public final class Dataset implements Iterable<DataRecord> {
     /**
      * Reads the first record only: what is wrong with the file or its fields is said before a model is loaded for it.
      *
+     * @param file  the file
+     * @param names fields that are called otherwise than most
      * @throws DataException as {@link #load(Path, FieldNames)} would throw it for that record
      */
     public static void check(Path file, FieldNames names) {
         check(file, names, RecordKind.ANSWERS);
     }
 
-    /** As {@link #check(Path, FieldNames)}, for records that are to be of that kind. */
+    /**
+     * As {@link #check(Path, FieldNames)}, for records that are to be of that kind.
+     *
+     * @param file  the file
+     * @param names fields that are called otherwise than most
+     * @param kind  what the records are to be
+     */
     public static void check(Path file, FieldNames names, RecordKind kind) {
         Arguments.given(file, "file");
         Arguments.given(names, "names");
@@ -115,7 +133,13 @@ public final class Dataset implements Iterable<DataRecord> {
         return raw;
     }
 
-    /** As {@link #load(Path)}, with the names of fields that are called otherwise. */
+    /**
+     * As {@link #load(Path)}, with the names of fields that are called otherwise.
+     *
+     * @param file  the file
+     * @param names fields that are called otherwise than most
+     * @return the records
+     */
     public static Dataset load(Path file, FieldNames names) {
         return load(file, names, RecordKind.ANSWERS);
     }
@@ -124,6 +148,11 @@ public final class Dataset implements Iterable<DataRecord> {
      * As {@link #load(Path)}, with records of that kind: pairs are a prompt with {@code chosen} and {@code rejected}, which may be
      * texts or messages, and of which both may begin with the prompt instead; labelled ones have a {@code label} beside a prompt
      * and its answer.
+     *
+     * @param file  the file
+     * @param names fields that are called otherwise than most
+     * @param kind  what the records are to be
+     * @return the records
      */
     public static Dataset load(Path file, FieldNames names, RecordKind kind) {
         Arguments.given(file, "file");
@@ -162,7 +191,12 @@ public final class Dataset implements Iterable<DataRecord> {
         }
     }
 
-    /** Records from elsewhere. They must all be questions, all conversations or all plain texts. */
+    /**
+     * Records from elsewhere. They must all be questions, all conversations or all plain texts.
+     *
+     * @param records the records
+     * @return a data set in memory
+     */
     public static Dataset of(List<DataRecord> records) {
         if (Arguments.all(records, "records").isEmpty()) {
             throw new DataException("a data set needs at least one record");
@@ -201,16 +235,17 @@ public final class Dataset implements Iterable<DataRecord> {
         return new Dataset("", List.of(), "memory", fields, List.of(), conversation, records.size(), records);
     }
 
-    /** The file that it was read from, {@code ""} for records from elsewhere. */
+    /** {@return the file that it was read from, {@code ""} for records from elsewhere} */
     public String name() {
         return name;
     }
 
-    /** {@code json}, {@code jsonl}, {@code csv}, {@code parquet}, {@code text} or {@code memory}. */
+    /** {@return {@code json}, {@code jsonl}, {@code csv}, {@code parquet}, {@code text} or {@code memory}} */
     public String format() {
         return format;
     }
 
+    /** {@return the fields that hold what is to be learned} */
     public DataFields fields() {
         return fields;
     }
@@ -220,11 +255,12 @@ public final class Dataset implements Iterable<DataRecord> {
         return unused;
     }
 
-    /** Whether its records are conversations. */
+    /** {@return whether its records are conversations} */
     public boolean isConversation() {
         return conversation;
     }
 
+    /** {@return the number of records; a file is read to its end for it} */
     public long size() {
         return size;
     }
@@ -234,7 +270,11 @@ public final class Dataset implements Iterable<DataRecord> {
         return format.equals("text");
     }
 
-    /** The first {@code count} records, or fewer where there are not so many. */
+    /**
+     * {@return the first {@code count} records, or fewer where there are not so many}
+     *
+     * @param count how many at most
+     */
     public List<DataRecord> head(int count) {
         List<DataRecord> head = new ArrayList<>();
         try (Records all = open()) {
@@ -245,7 +285,11 @@ public final class Dataset implements Iterable<DataRecord> {
         return head;
     }
 
-    /** The same data with its first {@code count} records only; itself where there are not more. */
+    /**
+     * {@return the same data with its first {@code count} records only; itself where there are not more}
+     *
+     * @param count how many at most
+     */
     public Dataset first(int count) {
         if (count < 1) {
             throw new DataException("of " + (name.isEmpty() ? "the data" : name) + " " + count

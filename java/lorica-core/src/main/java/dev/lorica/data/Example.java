@@ -12,6 +12,11 @@ import java.util.Arrays;
  * @param trained whether the token at this place is learned, that is: predicted from those before it
  */
 public record Example(int[] ids, boolean[] trained) {
+    /**
+     * Checks the lengths.
+     *
+     * @throws InvalidArgumentException if there are not as many flags as tokens, or none
+     */
     public Example {
         Arguments.given(ids, "ids");
         Arguments.given(trained, "trained");
@@ -23,11 +28,12 @@ public record Example(int[] ids, boolean[] trained) {
         }
     }
 
+    /** {@return the number of tokens} */
     public int length() {
         return ids.length;
     }
 
-    /** Tokens that contribute to the loss. The first of a sequence never does: nothing stands before it. */
+    /** {@return tokens that contribute to the loss} The first of a sequence never does: nothing stands before it. */
     public int trainedTokens() {
         int n = 0;
         for (int i = 1; i < trained.length; i++) {

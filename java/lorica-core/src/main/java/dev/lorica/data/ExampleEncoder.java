@@ -39,6 +39,13 @@ public final class ExampleEncoder {
 
     private final int[] guardIds;
 
+    /**
+     * Makes ids with a tokenizer, which stays the caller's.
+     *
+     * @param tokenizer     of the model
+     * @param template      what stands around prompts
+     * @param trainOnPrompt whether the prompt is learned too
+     */
     public ExampleEncoder(Tokenizer tokenizer, PromptTemplate template, boolean trainOnPrompt) {
         Arguments.given(tokenizer, "tokenizer");
         this.tokenizer = tokenizer;
@@ -50,15 +57,22 @@ public final class ExampleEncoder {
         guardIds = guard.isEmpty() ? new int[0] : tokenizer.encode(guard, false, false);
     }
 
-    /** The ids that generation begins with; {@code input} may be empty. */
+    /**
+     * {@return the ids that generation begins with}
+     *
+     * @param instruction what is asked
+     * @param input       what it is to be applied to; may be empty
+     */
     public int[] prompt(String instruction, String input) {
         Arguments.given(instruction, "instruction");
         return prompt(new DataRecord(instruction, input, "", 0));
     }
 
     /**
-     * The ids with which an answer to this begins: the prompt of a question, a conversation up to the last that is not the
-     * assistant's. The response is not looked at.
+     * {@return the ids with which an answer to this begins: the prompt of a question, a conversation up to the last that is not the
+     * assistant's} The response is not looked at.
+     *
+     * @param record the record
      */
     public int[] prompt(DataRecord record) {
         Arguments.given(record, "record");

@@ -27,15 +27,36 @@ public record FieldNames(
     /** All are found by themselves. */
     public static final FieldNames NONE = new FieldNames(null, null, null, null, null, null);
 
+    /**
+     * Of records that are no classifier's.
+     *
+     * @param prompt   as {@link #prompt()}
+     * @param input    as {@link #input()}
+     * @param response as {@link #response()}
+     * @param system   as {@link #system()}
+     * @param messages as {@link #messages()}
+     * @param text     as {@link #text()}
+     */
     public FieldNames(String prompt, String input, String response, String system, String messages, String text) {
         this(prompt, input, response, system, messages, text, null, null);
     }
 
-    /** Of a classifier's records. */
+    /**
+     * {@return names of the fields of a classifier's records}
+     *
+     * @param text     field with the text
+     * @param textPair field with a second text; {@code null}: found by itself
+     * @param label    field with the label
+     */
     public static FieldNames classes(String text, String textPair, String label) {
         return new FieldNames(null, null, null, null, null, text, label, textPair);
     }
 
+    /**
+     * Checks that the names go together.
+     *
+     * @throws InvalidArgumentException naming those that do not
+     */
     public FieldNames {
         if (text != null && (prompt != null || response != null || messages != null)) {
             throw new InvalidArgumentException(
@@ -46,6 +67,12 @@ public record FieldNames(
         }
     }
 
+    /**
+     * {@return names of the fields of questions}
+     *
+     * @param prompt   field with the prompt
+     * @param response field with the response
+     */
     public static FieldNames of(String prompt, String response) {
         return new FieldNames(prompt, null, response, null, null, null);
     }

@@ -37,7 +37,12 @@ public record Labels(Problem problem, List<String> names) implements Serializabl
         /** A number: the square of the difference. */
         REGRESSION;
 
-        /** @throws InvalidArgumentException naming those that there are */
+        /**
+         * {@return the kind of labels of this name, as transformers has it in {@code problem_type}}
+         *
+         * @param name the name, {@code single_label_classification}
+         * @throws InvalidArgumentException naming those that there are
+         */
         public static Problem of(String name) {
             for (Problem problem : values()) {
                 if (problem.toString().equals(Arguments.given(name, "name"))) {
@@ -54,6 +59,11 @@ public record Labels(Problem problem, List<String> names) implements Serializabl
         }
     }
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public Labels {
         Arguments.given(problem, "problem");
         names = Arguments.all(names, "names");
@@ -97,27 +107,32 @@ public record Labels(Problem problem, List<String> names) implements Serializabl
         return new Labels(known, called);
     }
 
-    /** Of a reward model: one number, the more the better. */
+    /** {@return of a reward model: one number, the more the better} */
     public static Labels reward() {
         return new Labels(Problem.REGRESSION, List.of());
     }
 
-    /** Those of the classifier in a model's file; {@code null} where there is none. */
+    /**
+     * {@return those of the classifier in a model's file; {@code null} where there is none}
+     *
+     * @param model the model
+     */
     public static Labels of(Model model) {
         return Inner.MODEL
                 .of(Arguments.given(model, "model"))
                 .classifier((isEncoder, outputs, type, problem, names) -> of(outputs, problem, names));
     }
 
-    /** Numbers that the classifier gives for a text. */
+    /** {@return numbers that the classifier gives for a text} */
     public int outputs() {
         return problem == Problem.REGRESSION ? 1 : names.size();
     }
 
     /**
-     * What the labels of data are: lists are several at once, whole numbers and words are classes, other numbers are what
-     * they are. Classes are in the order of their numbers, or of the alphabet.
+     * {@return what the labels of data are: lists are several at once, whole numbers and words are classes, other numbers are what they
+     * are} Classes are in the order of their numbers, or of the alphabet.
      *
+     * @param data the data sets, of which all records have a label
      * @throws DataException where some are of one kind and some of another, or there is only one class
      */
     public static Labels of(List<Dataset> data) {
@@ -175,9 +190,10 @@ public record Labels(Problem problem, List<String> names) implements Serializabl
     }
 
     /**
-     * The label of a record as one number: which class, the number itself, or a bit for each of several labels.
+     * {@return the label of a record as one number: which class, the number itself, or a bit for each of several labels}
      *
-     * @param file for messages
+     * @param record the record
+     * @param file   for messages
      * @throws DataException for a label that is none of these
      */
     public float value(DataRecord record, String file) {
@@ -214,7 +230,12 @@ public record Labels(Problem problem, List<String> names) implements Serializabl
         return index;
     }
 
-    /** Whether label {@code index} is among those of several that a number stands for. */
+    /**
+     * {@return whether label {@code index} is among those of several that a number stands for}
+     *
+     * @param value what {@link #value} gave
+     * @param index of the label, from 0
+     */
     public static boolean has(double value, int index) {
         return ((int) value >> index & 1) == 1;
     }

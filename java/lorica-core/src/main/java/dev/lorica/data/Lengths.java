@@ -31,16 +31,21 @@ public final class Lengths {
         }
     }
 
-    /** Examples counted. */
+    /** {@return examples counted} */
     public long total() {
         return total;
     }
 
+    /** {@return the tokens of the longest example} */
     public int longest() {
         return longest;
     }
 
-    /** The length that {@code share} of the examples do not exceed; 0.5: the median. */
+    /**
+     * {@return the length that {@code share} of the examples do not exceed; 0.5: the median}
+     *
+     * @param share 0 to 1
+     */
     public int quantile(double share) {
         long wanted = Math.max(1, (long) Math.ceil(share * total));
         long seen = 0;
@@ -53,7 +58,12 @@ public final class Lengths {
         return longest;
     }
 
-    /** Examples with at least {@code from} and fewer than {@code to} tokens. */
+    /**
+     * {@return the number of examples with at least {@code from} and fewer than {@code to} tokens}
+     *
+     * @param from tokens
+     * @param to   tokens
+     */
     public long between(int from, int to) {
         long count = 0;
         for (int length = Math.max(0, from); length < Math.min(to, counts.length); length++) {

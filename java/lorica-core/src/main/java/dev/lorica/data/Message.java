@@ -24,28 +24,54 @@ public record Message(String role, String content, boolean trained, Map<String, 
 
     static final String CONTENT = "content";
 
+    /**
+     * Copies what a template may look at.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException if a component is {@code null}
+     */
     public Message {
         Arguments.given(role, "role");
         Arguments.given(content, "content");
         more = Collections.unmodifiableMap(new LinkedHashMap<>(Arguments.given(more, "more")));
     }
 
+    /**
+     * {@return a turn, which is learned if the assistant's turns are}
+     *
+     * @param role    who speaks
+     * @param content what is said
+     */
     public static Message of(String role, String content) {
         Arguments.given(role, "role");
         Arguments.given(content, "content");
         return new Message(role, content, true, Map.of());
     }
 
+    /**
+     * {@return a system prompt}
+     *
+     * @param content what is said
+     */
     public static Message system(String content) {
         Arguments.given(content, "content");
         return of("system", content);
     }
 
+    /**
+     * {@return what the user says}
+     *
+     * @param content what is said
+     */
     public static Message user(String content) {
         Arguments.given(content, "content");
         return of("user", content);
     }
 
+    /**
+     * {@return what the assistant says, which is learned}
+     *
+     * @param content what is said
+     */
     public static Message assistant(String content) {
         Arguments.given(content, "content");
         return of("assistant", content);

@@ -19,7 +19,11 @@ public final class Packer {
 
     private Packer() {}
 
-    /** All of {@code examples} in one batch, labels already shifted: position t carries the id at t + 1. */
+    /**
+     * {@return all examples in one batch, labels already shifted: position t carries the id at t + 1}
+     *
+     * @param examples one at least
+     */
     public static Batch pack(List<Example> examples) {
         if (Arguments.all(examples, "examples").isEmpty()) {
             throw new InvalidArgumentException("examples are none; a batch needs at least one");
@@ -42,15 +46,25 @@ public final class Packer {
         return Batch.of(tokens, labels, lengths);
     }
 
-    /** Batches per epoch. */
+    /**
+     * {@return the number of batches of an epoch}
+     *
+     * @param data      the examples
+     * @param batchSize examples of a batch
+     */
     public static int batchCount(TokenizedDataset data, int batchSize) {
         Arguments.given(data, "data");
         return inOrder(data, batchSize).size();
     }
 
     /**
-     * The batches of one epoch: {@code batchSize} examples each, the last one with what is left, in an order drawn from
-     * {@code seed + epoch}. The same seed and epoch give the same batches on every platform.
+     * {@return the batches of one epoch: {@code batchSize} examples each, the last one with what is left, in an order drawn from
+     * {@code seed + epoch}} The same seed and epoch give the same batches on every platform.
+     *
+     * @param data      the examples
+     * @param batchSize examples of a batch
+     * @param seed      of the order
+     * @param epoch     which, from 0
      */
     public static Batches shuffled(TokenizedDataset data, int batchSize, long seed, int epoch) {
         Arguments.given(data, "data");
@@ -58,8 +72,13 @@ public final class Packer {
     }
 
     /**
-     * The same, but examples of about the same length come together: within each stretch of {@value #SORTED_TOGETHER} batches of
-     * that order they are sorted by length, and which batch comes when is then drawn again.
+     * {@return the same, but examples of about the same length come together: within each stretch of {@value #SORTED_TOGETHER} batches of
+     * that order they are sorted by length, and which batch comes when is then drawn again}
+     *
+     * @param data      the examples
+     * @param batchSize examples of a batch
+     * @param seed      of the order
+     * @param epoch     which, from 0
      */
     public static Batches groupedByLength(TokenizedDataset data, int batchSize, long seed, int epoch) {
         Arguments.given(data, "data");
@@ -82,7 +101,12 @@ public final class Packer {
         return new Batches(data, order, batchSize);
     }
 
-    /** The batches of one pass in the order of the data, {@code batchSize} examples each. */
+    /**
+     * {@return the batches of one pass in the order of the data, {@code batchSize} examples each}
+     *
+     * @param data      the examples
+     * @param batchSize examples of a batch
+     */
     public static Batches inOrder(TokenizedDataset data, int batchSize) {
         Arguments.given(data, "data");
         return new Batches(data, null, batchSize);
@@ -125,7 +149,11 @@ public final class Packer {
             return data.batch(numbers(index));
         }
 
-        /** Tokens of a batch. */
+        /**
+         * {@return the tokens of a batch, of all sequences}
+         *
+         * @param index of the batch, from 0
+         */
         public long tokens(int index) {
             long tokens = 0;
             for (int i = from(index); i < to(index); i++) {
@@ -134,7 +162,11 @@ public final class Packer {
             return tokens;
         }
 
-        /** Tokens of the longest example of a batch. */
+        /**
+         * {@return the tokens of the longest example of a batch}
+         *
+         * @param index of the batch, from 0
+         */
         public int longest(int index) {
             int longest = 0;
             for (int i = from(index); i < to(index); i++) {
@@ -143,17 +175,29 @@ public final class Packer {
             return longest;
         }
 
-        /** Which examples of the data a batch has, counted from 0. */
+        /**
+         * {@return which examples of the data a batch has, counted from 0}
+         *
+         * @param index of the batch, from 0
+         */
         public int[] numbers(int index) {
             return IntStream.range(from(index), to(index)).map(this::example).toArray();
         }
 
-        /** Examples of a batch. */
+        /**
+         * {@return the number of examples of a batch}
+         *
+         * @param index of the batch, from 0
+         */
         public int examples(int index) {
             return to(index) - from(index);
         }
 
-        /** Sequences of a batch, which are more than its examples where these are pairs. */
+        /**
+         * {@return the number of sequences of a batch, which are more than its examples where these are pairs}
+         *
+         * @param index of the batch, from 0
+         */
         public int sequences(int index) {
             return examples(index) * data.sequencesPerExample();
         }

@@ -24,10 +24,15 @@ public sealed interface PromptTemplate extends Serializable permits TextTemplate
     /** Nothing around it: prompt and response follow each other as they are. */
     TextTemplate PLAIN = new TextTemplate("plain", "{instruction}", "{instruction}\n\n{input}", true);
 
-    /** What people call it. */
+    /** {@return what people call it} */
     String name();
 
-    /** The text template of this name. */
+    /**
+     * {@return the text template of this name}
+     *
+     * @param name {@code plain} or {@code instruction}
+     * @throws dev.lorica.exceptions.InvalidArgumentException naming those that there are
+     */
     static TextTemplate named(String name) {
         Arguments.given(name, "name");
         return switch (name) {
@@ -40,10 +45,11 @@ public sealed interface PromptTemplate extends Serializable permits TextTemplate
     }
 
     /**
-     * The template that a data set asks for: the model's own chat template for conversations; {@link #PLAIN} for plain texts and
-     * for prompts that all carry {@code ### Response:} already, so that nothing is wrapped twice; otherwise
-     * {@link #INSTRUCTION}.
+     * {@return the template that a data set asks for} It is the model's own chat template for conversations; {@link #PLAIN} for plain texts
+     * and for prompts that all carry {@code ### Response:} already, so that nothing is wrapped twice; otherwise {@link #INSTRUCTION}.
      *
+     * @param data  the data set
+     * @param model what the model's file says of its vocabulary
      * @throws DataException if the data are conversations and the model has no chat template
      */
     static PromptTemplate forDataset(Dataset data, TokenizerInfo model) {

@@ -13,10 +13,18 @@ import dev.lorica.internal.Arguments;
  *                     space behind it, which nobody ever generates and which is not learned
  */
 public record Segment(String text, boolean trained, boolean parseSpecial, boolean endsTurn) {
+    /** Checks that there is a text. */
     public Segment {
         Arguments.given(text, "text");
     }
 
+    /**
+     * A stretch that is not what the assistant says in a turn.
+     *
+     * @param text         as {@link #text()}
+     * @param trained      as {@link #trained()}
+     * @param parseSpecial as {@link #parseSpecial()}
+     */
     public Segment(String text, boolean trained, boolean parseSpecial) {
         this(text, trained, parseSpecial, false);
     }

@@ -15,13 +15,23 @@ public final class TextEncoder {
     private final Tokenizer tokenizer;
     private final int maxLength;
 
-    /** @param maxLength the most tokens of a text */
+    /**
+     * Reads texts with a tokenizer, which stays the caller's.
+     *
+     * @param tokenizer of the model
+     * @param maxLength the most tokens of a text
+     */
     public TextEncoder(Tokenizer tokenizer, int maxLength) {
         this.tokenizer = Arguments.given(tokenizer, "tokenizer");
         this.maxLength = Arguments.atLeast(4, maxLength, "maxLength");
     }
 
-    /** @param second {@code null} or empty: there is none */
+    /**
+     * {@return the ids of a text or a pair of texts, with the special tokens that the model expects around them}
+     *
+     * @param first  the text
+     * @param second {@code null} or empty: there is none
+     */
     public int[] encode(String first, String second) {
         Arguments.given(first, "first");
         TokenizerInfo info = tokenizer.info();
@@ -68,6 +78,9 @@ public final class TextEncoder {
     /**
      * BERT's types of the tokens of packed sequences: 0 in the first text of each, 1 in the second.
      *
+     * @param info            what the model's file says of its vocabulary
+     * @param tokens          [T] token ids
+     * @param sequenceLengths tokens of each sequence; their sum is T
      * @return {@code null} of a vocabulary that has no types
      */
     public static int[] types(TokenizerInfo info, int[] tokens, int[] sequenceLengths) {

@@ -18,6 +18,11 @@ import java.util.Map;
  */
 public record TextTemplate(String name, String prompt, String promptWithInput, boolean parseSpecial)
         implements PromptTemplate {
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public TextTemplate {
         Arguments.given(prompt, "prompt");
         Arguments.given(promptWithInput, "promptWithInput");
@@ -27,12 +32,21 @@ public record TextTemplate(String name, String prompt, String promptWithInput, b
         }
     }
 
-    /** The text that generation begins with. */
+    /**
+     * {@return the text that generation begins with}
+     *
+     * @param instruction what is asked
+     */
     public String render(String instruction) {
         return render(instruction, "");
     }
 
-    /** The text that generation begins with; {@code input} may be empty. */
+    /**
+     * {@return the text that generation begins with}
+     *
+     * @param instruction what is asked
+     * @param input       what it is to be applied to; may be empty
+     */
     public String render(String instruction, String input) {
         Arguments.given(instruction, "instruction");
         Arguments.given(input, "input");

@@ -52,6 +52,12 @@ public final class TokenizedDataset {
     }
 
     /**
+     * Makes token ids of records, and counts what is left out.
+     *
+     * @param data      the records
+     * @param tokenizer of the model; it is used until the last example was read
+     * @param config    the template, the longest length, and what is trained on
+     * @return the examples
      * @throws DataException if nothing is left to train on, or an example is too long where that is an error
      */
     public static TokenizedDataset of(Dataset data, Tokenizer tokenizer, DataConfig config) {
@@ -61,7 +67,10 @@ public final class TokenizedDataset {
     /**
      * The same, which can be ended.
      *
-     * @param stop asked before each record
+     * @param data      the records
+     * @param tokenizer of the model
+     * @param config    the template, the longest length, and what is trained on
+     * @param stop      asked before each record
      * @return {@code null} when {@code stop} became true before the end
      */
     public static TokenizedDataset of(Dataset data, Tokenizer tokenizer, DataConfig config, BooleanSupplier stop) {
@@ -114,6 +123,11 @@ public final class TokenizedDataset {
      * Prompts alone, which the model is to answer by itself while it learns. Of a record only what is asked is looked at: the
      * prompt, or a conversation up to the last that is not the assistant's. The maximum length is that of prompts; of longer
      * ones that are to be truncated, the end is kept. All of them are kept in memory.
+     *
+     * @param data      the records
+     * @param tokenizer of the model
+     * @param config    the template, and the longest prompt
+     * @return the prompts
      */
     public static TokenizedDataset prompts(Dataset data, Tokenizer tokenizer, DataConfig config) {
         Arguments.given(data, "data");
@@ -130,7 +144,7 @@ public final class TokenizedDataset {
         return new TokenizedDataset(store, collector.report(), new Notes(1, null, null, false, List.copyOf(asked)));
     }
 
-    /** Whether these are prompts alone. */
+    /** {@return whether these are prompts alone} */
     public boolean isPrompts() {
         return notes.asked != null;
     }
@@ -139,6 +153,11 @@ public final class TokenizedDataset {
      * Texts with what a classifier is to say of them, as {@link TextEncoder} reads them; longer ones are cut. {@link #values} are
      * what {@link Labels} makes of their labels.
      *
+     * @param data      the records
+     * @param tokenizer of the model
+     * @param labels    what is said of the texts
+     * @param maxLength tokens of the longest text, special ones included
+     * @return the texts
      * @throws DataException for a label that is not among these
      */
     public static TokenizedDataset classified(Dataset data, Tokenizer tokenizer, Labels labels, int maxLength) {
@@ -205,7 +224,11 @@ public final class TokenizedDataset {
                 store, report, new Notes(1, Arrays.copyOf(values, store.size()), null, false, null));
     }
 
-    /** How many of the examples have each label, by its name; of numbers nothing. */
+    /**
+     * {@return how many of the examples have each label, by its name; of numbers nothing}
+     *
+     * @param labels what is said of the texts
+     */
     public Map<String, Long> classCounts(Labels labels) {
         Arguments.given(labels, "labels");
         Map<String, Long> counts = new LinkedHashMap<>();
@@ -229,29 +252,33 @@ public final class TokenizedDataset {
         return new TokenizedDataset(store, null);
     }
 
-    /** The examples, of pairs both sides one after the other; each is made anew when it is asked for. */
+    /** {@return the examples, of pairs both sides one after the other; each is made anew when it is asked for} */
     public List<Example> examples() {
         return new View();
     }
 
-    /** How many {@link #examples()} belong together: 2 where the data are pairs, the better side first. */
+    /** {@return how many {@link #examples()} belong together: 2 where the data are pairs, the better side first} */
     public int sequencesPerExample() {
         return notes.perExample;
     }
 
-    /** The number of each of {@link #examples()} that is learned from; {@code null}: there are none. */
+    /** {@return the number of each of {@link #examples()} that is learned from; {@code null}: there are none} */
     public float[] values() {
         return notes.values == null ? null : notes.values.clone();
     }
 
-    /** With log p of what is learned in each of {@link #examples()}, one number for each token. */
+    /**
+     * {@return the same with log p of what is learned in each of {@link #examples()}, one number for each token}
+     *
+     * @param logProbs of each example in turn
+     */
     public TokenizedDataset withReference(float[][] logProbs) {
         Arguments.all("logProbs", logProbs);
         return new TokenizedDataset(
                 sequences, report, new Notes(notes.perExample, notes.values, logProbs, notes.withPrompts, null));
     }
 
-    /** With the prompts of the better sides scored too, for objectives that ask for that. */
+    /** {@return with the prompts of the better sides scored too, for objectives that ask for that} */
     public TokenizedDataset withScoredPrompts() {
         return new TokenizedDataset(
                 sequences, report, new Notes(notes.perExample, notes.values, notes.reference, true, null));
@@ -317,12 +344,16 @@ public final class TokenizedDataset {
         }
     }
 
-    /** Examples, in which a pair counts as one. */
+    /** {@return examples, in which a pair counts as one} */
     public int size() {
         return sequences.size() / notes.perExample;
     }
 
-    /** Tokens of an example, known without reading it. */
+    /**
+     * {@return the tokens of an example, known without reading it}
+     *
+     * @param index of {@link #examples()}, from 0
+     */
     public int length(int index) {
         Arguments.index(index, size(), "index");
         int length = 0;
@@ -341,17 +372,25 @@ public final class TokenizedDataset {
         return longest;
     }
 
+    /** {@return what was counted while the examples were made} */
     public DataReport report() {
         return report;
     }
 
-    /** Two parts of a data set, without an example in common. */
+    /**
+     * Two parts of a data set, without an example in common.
+     *
+     * @param train to train on
+     * @param eval  to evaluate on
+     */
     public record Split(TokenizedDataset train, TokenizedDataset eval) {}
 
     /**
      * Puts a share of the examples aside for evaluation, drawn by {@code seed}. Both parts keep the order of the data.
      *
      * @param share between 0 and 1; rounded up to whole examples
+     * @param seed  of the draw
+     * @return both parts
      */
     public Split split(double share, long seed) {
         int n = size();
@@ -370,7 +409,13 @@ public final class TokenizedDataset {
         return new Split(part(train, name), part(eval, share + " of " + (name.isEmpty() ? "the data" : name)));
     }
 
-    /** As often as {@code weight} says: 2.5 gives every example twice, and half of them, drawn by {@code seed}, once more. */
+    /**
+     * {@return the examples as often as {@code weight} says: 2.5 gives every example twice, and half of them, drawn by {@code seed}, once
+     * more}
+     *
+     * @param weight more than 0
+     * @param seed   of the draw
+     */
     public TokenizedDataset weighted(double weight, long seed) {
         if (!(weight > 0 && weight <= 1000)) {
             throw new DataException("a weight of " + weight + "; it must be more than 0 and at most 1000");
@@ -392,8 +437,9 @@ public final class TokenizedDataset {
     }
 
     /**
-     * All of several data sets, one behind the other.
+     * {@return all of several data sets, one behind the other}
      *
+     * @param parts one at least
      * @throws DataException if they were made with different templates; only plain texts go with any
      */
     public static TokenizedDataset concat(List<TokenizedDataset> parts) {
@@ -483,7 +529,12 @@ public final class TokenizedDataset {
                                         .toList()));
     }
 
-    /** The example as text again, split where training begins or ends. */
+    /**
+     * {@return the example as text again, split where training begins or ends}
+     *
+     * @param example   the example
+     * @param tokenizer of the model
+     */
     public static List<DataReport.Stretch> stretches(Example example, Tokenizer tokenizer) {
         Arguments.given(example, "example");
         Arguments.given(tokenizer, "tokenizer");

@@ -14,14 +14,25 @@ import java.util.Map;
 public final class AnswerScore {
     private AnswerScore() {}
 
-    /** Whether both are the same words in the same order. */
+    /**
+     * {@return whether both are the same words in the same order}
+     *
+     * @param answer   what came
+     * @param expected what was to come
+     */
     public static boolean exactMatch(String answer, String expected) {
         Arguments.given(answer, "answer");
         Arguments.given(expected, "expected");
         return words(answer).equals(words(expected));
     }
 
-    /** Harmonic mean of the share of the answer's words that were expected and the share of the expected words that came. */
+    /**
+     * {@return the harmonic mean of the share of the answer's words that were expected and the share of the expected words that came, 0 to
+     * 1}
+     *
+     * @param answer   what came
+     * @param expected what was to come
+     */
     public static double f1(String answer, String expected) {
         Arguments.given(answer, "answer");
         Arguments.given(expected, "expected");

@@ -19,6 +19,11 @@ public final class ClassMetrics {
     private double squares;
     private double losses;
 
+    /**
+     * Counts that begin at zero.
+     *
+     * @param labels what is said, one of several, several of many, or a number
+     */
     public ClassMetrics(Labels labels) {
         this.labels = Arguments.given(labels, "labels");
         int n = labels.outputs();
@@ -92,7 +97,7 @@ public final class ClassMetrics {
         return sum;
     }
 
-    /** The mean loss of a text: cross-entropy, binary cross-entropy, or squares. */
+    /** {@return the mean loss of a text: cross-entropy, binary cross-entropy, or squares} */
     public double loss() {
         return texts == 0 ? 0 : losses / texts;
     }
@@ -105,12 +110,12 @@ public final class ClassMetrics {
         return best;
     }
 
-    /** Share of the texts of which all is right. */
+    /** {@return the share of the texts of which all is right, 0 to 1} */
     public double accuracy() {
         return texts == 0 ? 0 : (double) right / texts;
     }
 
-    /** The mean over all labels of their F1, 0 of one that is neither said nor right, as scikit-learn has it. */
+    /** {@return the mean over all labels of their F1, 0 of one that is neither said nor right, as scikit-learn has it} */
     public double macroF1() {
         double sum = 0;
         for (long[] c : counts) {
@@ -120,7 +125,7 @@ public final class ClassMetrics {
         return sum / counts.length;
     }
 
-    /** [what is right][what is said], of single labels; {@code null} of others. */
+    /** {@return counts of texts, [what is right][what is said], of single labels; {@code null} of others} */
     public List<List<Long>> confusion() {
         if (confusion == null) {
             return null;
@@ -136,7 +141,7 @@ public final class ClassMetrics {
         return rows;
     }
 
-    /** By transformers' names: {@code accuracy} and {@code f1}, or {@code mse}. */
+    /** {@return the numbers by transformers' names: {@code accuracy} and {@code f1}, or {@code mse}} */
     public Map<String, Double> values() {
         Map<String, Double> values = new LinkedHashMap<>();
         if (labels.problem() == Labels.Problem.REGRESSION) {

@@ -31,7 +31,11 @@ public final class Embedder implements AutoCloseable {
             this.code = code;
         }
 
-        /** What the file says; where it says nothing, the mean of an encoder's and the last of a decoder's. */
+        /**
+         * {@return what the file says; where it says nothing, the mean of an encoder's and the last of a decoder's}
+         *
+         * @param model the model
+         */
         public static Pooling of(Model model) {
             Arguments.given(model, "model");
             return Inner.MODEL
@@ -50,11 +54,21 @@ public final class Embedder implements AutoCloseable {
     private final TextEncoder encoder;
     private final NativeSession session;
 
+    /**
+     * Embeds with the model alone.
+     *
+     * @param model which stays the caller's
+     */
     public Embedder(Model model) {
         this(model, null);
     }
 
-    /** @param adapter {@code null}: the model alone */
+    /**
+     * Embeds with a model and an adapter of it, which stay the caller's.
+     *
+     * @param model   the model
+     * @param adapter {@code null}: the model alone
+     */
     public Embedder(Model model, Adapter adapter) {
         Arguments.given(model, "model");
         this.model = model;
@@ -70,8 +84,10 @@ public final class Embedder implements AutoCloseable {
     }
 
     /**
-     * In the order of the texts.
+     * {@return a vector of each text, as long as the model is wide, in the order of the texts}
      *
+     * @param texts      the texts; what is longer than the model's context is cut
+     * @param pooling    which tokens make the vector
      * @param normalized whether vectors have length 1, so that their products are cosines
      */
     public List<float[]> embed(List<String> texts, Pooling pooling, boolean normalized) {
@@ -93,7 +109,11 @@ public final class Embedder implements AutoCloseable {
         return all;
     }
 
-    /** How many tokens of these texts are read, special ones included. */
+    /**
+     * {@return how many tokens of these texts are read, special ones included}
+     *
+     * @param texts the texts
+     */
     public int tokens(List<String> texts) {
         return Arguments.all(texts, "texts").stream()
                 .mapToInt(text -> encoder.encode(text, null).length)

@@ -17,20 +17,30 @@ import java.util.Map;
  */
 public record Evaluation(
         double loss, long trainedTokens, long tokens, int examples, double seconds, Map<String, Double> metrics) {
+    /** Copies the metrics. */
     public Evaluation {
         metrics = metrics == null ? Map.of() : Collections.unmodifiableMap(new LinkedHashMap<>(metrics));
     }
 
-    /** Of plain fine-tuning, which has no metrics but the loss. */
+    /**
+     * Of plain fine-tuning, which has no metrics but the loss.
+     *
+     * @param loss          as {@link #loss()}
+     * @param trainedTokens as {@link #trainedTokens()}
+     * @param tokens        as {@link #tokens()}
+     * @param examples      as {@link #examples()}
+     * @param seconds       as {@link #seconds()}
+     */
     public Evaluation(double loss, long trainedTokens, long tokens, int examples, double seconds) {
         this(loss, trainedTokens, tokens, examples, seconds, Map.of());
     }
 
-    /** Whether the loss is a mean of −log p over tokens, of which there is a perplexity. */
+    /** {@return whether the loss is a mean of −log p over tokens, of which there is a perplexity} */
     public boolean hasPerplexity() {
         return metrics.isEmpty();
     }
 
+    /** {@return e to the loss; of use where {@link #hasPerplexity}} */
     public double perplexity() {
         return Math.exp(loss);
     }

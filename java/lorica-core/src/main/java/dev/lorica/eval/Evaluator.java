@@ -31,7 +31,12 @@ public final class Evaluator {
     private final Model model;
     private final Adapter adapter;
 
-    /** @param adapter {@code null}: the base alone */
+    /**
+     * Evaluates a model with an adapter of it, which stay the caller's.
+     *
+     * @param model   the base
+     * @param adapter {@code null}: the base alone
+     */
     public Evaluator(Model model, Adapter adapter) {
         Arguments.given(model, "model");
         if (adapter != null) {
@@ -41,14 +46,24 @@ public final class Evaluator {
         this.adapter = adapter;
     }
 
-    /** @param batchSize examples that are processed at once */
+    /**
+     * Measures the loss of all examples, as plain fine-tuning has it.
+     *
+     * @param data      the examples
+     * @param batchSize examples that are processed at once
+     * @return the mean of −log p over the tokens that are learned, and what was counted
+     */
     public Evaluation evaluate(TokenizedDataset data, int batchSize) {
         Arguments.given(data, "data");
         BatchShape shape = BatchShape.of(Packer.inOrder(data, batchSize));
         return inSession(shape, session -> evaluate(batch -> loss(session, batch, null), data, batchSize, () -> false));
     }
 
-    /** The sum of losses of each of some micro-batches, and how many positions count in it. */
+    /**
+     * {@return the sum of losses of each of some micro-batches, and how many positions count in it}
+     *
+     * @param batches the micro-batches
+     */
     public List<Loss> losses(List<Batch> batches) {
         BatchShape shape = new BatchShape(1, 1, 1);
         for (Batch batch : Arguments.all(batches, "batches")) {
@@ -65,6 +80,9 @@ public final class Evaluator {
      * in each window the second half is predicted from all that stands before it, and if the vocabulary asks for BOS, it takes
      * the place of the first token.
      *
+     * @param text   the text
+     * @param window tokens of a window, llama.cpp's {@code -c}
+     * @return the mean of −log p over the tokens that were predicted, and their number
      * @throws InvalidArgumentException if the text has fewer tokens than two windows, or a window more than the model's context
      */
     public TextEvaluation evaluateText(String text, int window) {
@@ -73,10 +91,23 @@ public final class Evaluator {
 
     /** Hears how many windows of a text are done. */
     public interface Progress {
+        /**
+         * Is told after each window.
+         *
+         * @param done windows that are done
+         * @param all  windows of the text
+         */
         void windows(int done, int all);
     }
 
-    /** As above; {@code progress} is told after each window. */
+    /**
+     * As above; {@code progress} is told after each window.
+     *
+     * @param text     the text
+     * @param window   tokens of a window
+     * @param progress is told how far it is
+     * @return as {@link #evaluateText(String, int)}
+     */
     public TextEvaluation evaluateText(String text, int window, Progress progress) {
         Arguments.given(text, "text");
         Arguments.given(progress, "progress");
@@ -132,8 +163,10 @@ public final class Evaluator {
     /**
      * Asks every question of {@code data}, of a conversation the last one, and compares the answers with those expected.
      *
+     * @param data     the questions with the answers expected
      * @param template what stands around a question
      * @param config   how answers are generated; with temperature 0 the result is the same each time
+     * @return the shares of answers that are right, and the answers
      * @throws InvalidArgumentException if the records are plain texts, without questions
      */
     public AnswerEvaluation evaluateAnswers(
@@ -141,7 +174,15 @@ public final class Evaluator {
         return evaluateAnswers(data, template, config, (question, answer) -> {});
     }
 
-    /** As above; {@code each} hears of every answer as it comes. */
+    /**
+     * As above; {@code each} hears of every answer as it comes.
+     *
+     * @param data     the questions with the answers expected
+     * @param template what stands around a question
+     * @param config   how answers are generated
+     * @param each     is given the question and the answer
+     * @return as above
+     */
     public AnswerEvaluation evaluateAnswers(
             Iterable<DataRecord> data,
             PromptTemplate template,
@@ -212,7 +253,10 @@ public final class Evaluator {
     /**
      * The loss on a data set, computed by whoever can.
      *
-     * @param stop asked before each batch
+     * @param losses    computes the loss of a batch
+     * @param data      the examples
+     * @param batchSize examples of a batch
+     * @param stop      asked before each batch
      * @return {@code null} when {@code stop} became true before the end
      */
     public static Evaluation evaluate(LossFunction losses, TokenizedDataset data, int batchSize, BooleanSupplier stop) {

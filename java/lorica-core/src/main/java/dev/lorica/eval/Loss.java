@@ -9,12 +9,17 @@ import dev.lorica.internal.Arguments;
  * @param trained how many these are
  */
 public record Loss(double sum, long trained) {
+    /**
+     * {@return both together}
+     *
+     * @param other the loss of other positions
+     */
     public Loss plus(Loss other) {
         Arguments.given(other, "other");
         return new Loss(sum + other.sum, trained + other.trained);
     }
 
-    /** Of a position. */
+    /** {@return of a position} */
     public double mean() {
         return trained == 0 ? Double.NaN : sum / trained;
     }

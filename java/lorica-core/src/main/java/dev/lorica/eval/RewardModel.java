@@ -42,6 +42,10 @@ public final class RewardModel implements AutoCloseable {
     private final NativeSession session;
 
     /**
+     * Judges with the template that stands in the adapter's side file.
+     *
+     * @param model   the base, which stays the caller's
+     * @param adapter an adapter with a classifier of one output
      * @throws InvalidArgumentException if it is no adapter of one output, or its side file does not say what stood around the prompts
      *     that it was trained on
      */
@@ -49,7 +53,13 @@ public final class RewardModel implements AutoCloseable {
         this(Arguments.given(model, "model"), adapter, known(adapter));
     }
 
-    /** @param template what stands around prompts, as in training */
+    /**
+     * Judges with a template of the caller's.
+     *
+     * @param model    the base, which stays the caller's
+     * @param adapter  an adapter with a classifier of one output
+     * @param template what stands around prompts, as in training
+     */
     public RewardModel(Model model, Adapter adapter, PromptTemplate template) {
         this.model = Arguments.given(model, "model");
         Arguments.given(adapter, "adapter");
@@ -86,8 +96,10 @@ public final class RewardModel implements AutoCloseable {
     }
 
     /**
-     * The reward of each answer to its prompt, or of the last answer of each conversation, in their order; NaN for one in which
-     * there is no answer, or whose prompt alone is longer than the model's context.
+     * {@return the reward of each answer to its prompt, or of the last answer of each conversation, in their order; NaN for one in which
+     * there is no answer, or whose prompt alone is longer than the model's context}
+     *
+     * @param answers prompts with answers, or conversations
      */
     public double[] rewards(List<DataRecord> answers) {
         Arguments.all(answers, "answers");

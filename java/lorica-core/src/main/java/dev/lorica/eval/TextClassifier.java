@@ -43,6 +43,9 @@ public final class TextClassifier implements AutoCloseable {
     private final NativeSession session;
 
     /**
+     * Classifies with a model and an adapter of it, which stay the caller's.
+     *
+     * @param model   the model
      * @param adapter {@code null}: the model's own classifier
      * @throws InvalidArgumentException if there is no classifier
      */
@@ -70,16 +73,26 @@ public final class TextClassifier implements AutoCloseable {
                 : new NativeSession(Inner.ADAPTER.of(adapter), params);
     }
 
+    /** {@return what it says} */
     public Labels labels() {
         return labels;
     }
 
-    /** In the order of the texts. */
+    /**
+     * {@return what is said of each text, in their order}
+     *
+     * @param texts the texts
+     */
     public List<Classification> classify(List<String> texts) {
         return classify(texts, null);
     }
 
-    /** @param seconds the second text of each; {@code null}: they have none */
+    /**
+     * {@return what is said of each text or pair of texts, in their order}
+     *
+     * @param texts   the texts, or the first of each pair
+     * @param seconds the second text of each; {@code null}: they have none
+     */
     public List<Classification> classify(List<String> texts, List<String> seconds) {
         Arguments.all(texts, "texts");
         List<Classification> all = new ArrayList<>();

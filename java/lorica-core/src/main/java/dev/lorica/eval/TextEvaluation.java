@@ -12,11 +12,12 @@ package dev.lorica.eval;
  */
 public record TextEvaluation(
         double loss, double standardError, int windows, long scoredTokens, long tokens, double seconds) {
+    /** {@return e to the loss} */
     public double perplexity() {
         return Math.exp(loss);
     }
 
-    /** The standard error of {@link #perplexity}, to first order. */
+    /** {@return the standard error of {@link #perplexity}, to first order} */
     public double perplexityError() {
         return perplexity() * standardError;
     }

@@ -20,7 +20,12 @@ public final class TokenScorer {
     private final Model model;
     private final List<ScaledAdapter> adapters;
 
-    /** @param adapters whose sum is applied; none: the base alone */
+    /**
+     * Scores with a model and adapters of it, which stay the caller's.
+     *
+     * @param model    the base
+     * @param adapters whose sum is applied; none: the base alone
+     */
     public TokenScorer(Model model, List<ScaledAdapter> adapters) {
         Arguments.given(model, "model");
         this.model = model;
@@ -29,7 +34,7 @@ public final class TokenScorer {
     }
 
     /**
-     * Of all tokens but the first, before which there is nothing.
+     * {@return of all tokens but the first, before which there is nothing}
      *
      * @param tokens at least one, at most as many as the model's context has positions for
      * @param top    how many of the likeliest tokens are named at each place

@@ -46,16 +46,34 @@ public final class AtomicFile {
 
     /** Gives a file its contents. */
     public interface Writer {
+        /**
+         * Writes the contents, from the first byte to the last.
+         *
+         * @param out where they go; it is buffered, and closed by the caller
+         * @throws IOException if they cannot be written, after which nothing is replaced
+         */
         void write(OutputStream out) throws IOException;
     }
 
-    /** @throws FileAccessException if it cannot be written; the old file is there then */
+    /**
+     * Writes a file as a whole: under a temporary name, synced, renamed.
+     *
+     * @param file     the file, which is replaced if it is there
+     * @param contents its bytes
+     * @throws FileAccessException if it cannot be written; the old file is there then
+     */
     public static void write(Path file, byte[] contents) {
         Arguments.given(contents, "contents");
         write(file, out -> out.write(contents));
     }
 
-    /** @throws FileAccessException if it cannot be written; the old file is there then */
+    /**
+     * Writes a file as a whole: under a temporary name, synced, renamed.
+     *
+     * @param file   the file, which is replaced if it is there
+     * @param writer writes the contents
+     * @throws FileAccessException if it cannot be written; the old file is there then
+     */
     public static void write(Path file, Writer writer) {
         Arguments.given(file, "file");
         Arguments.given(writer, "writer");
@@ -76,7 +94,11 @@ public final class AtomicFile {
         }
     }
 
-    /** A name beside {@code target} for a file or folder of that becomes it; nobody else takes it before {@link #release}. */
+    /**
+     * {@return a name beside {@code target} for a file or folder of that becomes it; nobody else takes it before {@link #release}}
+     *
+     * @param target what it becomes
+     */
     public static Path reserve(Path target) {
         Arguments.given(target, "target");
         Path temporary = target.toAbsolutePath()
@@ -86,12 +108,22 @@ public final class AtomicFile {
         return temporary;
     }
 
+    /**
+     * Gives back a name of {@link #reserve}, after the file was renamed or deleted: if it is still there, the next one who writes there
+     * takes it away.
+     *
+     * @param temporary the name
+     */
     public static void release(Path temporary) {
         Arguments.given(temporary, "temporary");
         ACTIVE.remove(temporary);
     }
 
-    /** Takes away what killed processes left on the way to {@code target}. */
+    /**
+     * Takes away what killed processes left on the way to {@code target}.
+     *
+     * @param target the file or folder that they were to become
+     */
     public static void removeAbandoned(Path target) {
         Arguments.given(target, "target");
         String name = target.getFileName().toString();
@@ -143,7 +175,11 @@ public final class AtomicFile {
         }
     }
 
-    /** The reason without the path, which Java's messages repeat or consist of. */
+    /**
+     * {@return the reason without the path, which Java's messages repeat or consist of}
+     *
+     * @param e what was thrown
+     */
     public static String reason(IOException e) {
         Arguments.given(e, "e");
         if (e instanceof AccessDeniedException) {
@@ -161,7 +197,11 @@ public final class AtomicFile {
         return open >= 0 && message.endsWith(")") ? message.substring(open + 2, message.length() - 1) : e.toString();
     }
 
-    /** Deletes a file or a folder with all that is in it. What cannot be deleted stays. */
+    /**
+     * Deletes a file or a folder with all that is in it. What cannot be deleted stays.
+     *
+     * @param path the file or folder; one that is not there is no error
+     */
     public static void deleteQuietly(Path path) {
         Arguments.given(path, "path");
         if (!Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {

@@ -21,6 +21,7 @@ public final class GgufFile implements AutoCloseable {
      * @param bytes  bytes that it takes
      */
     public record Tensor(String name, String type, List<Long> shape, long offset, long bytes) {
+        /** {@return the number of values: the product of the shape} */
         public long elements() {
             return shape.stream().reduce(1L, Math::multiplyExact);
         }
@@ -33,19 +34,23 @@ public final class GgufFile implements AutoCloseable {
     /**
      * Opens and checks a GGUF file. Of a model in several files ({@code NAME-00001-of-00003.gguf}) the first is given, and the others are
      * found beside it.
+     *
+     * @param file the file
+     * @return the open file, which the caller closes
+     * @throws dev.lorica.exceptions.LoricaException naming what is damaged, and where
      */
     public static GgufFile open(Path file) {
         Arguments.given(file, "file");
         return new GgufFile(new NativeGguf(Hub.model(file).toString()));
     }
 
-    /** Its size in bytes, of all files of a model in several. */
+    /** {@return its size in bytes, of all files of a model in several} */
     public long bytes() {
         return engine.bytes();
     }
 
     /**
-     * The metadata in the file's order, each value as JSON text.
+     * {@return the metadata in the file's order, each value as JSON text}
      *
      * @param maxArray elements that are given of an array, −1 for all
      */
@@ -53,12 +58,12 @@ public final class GgufFile implements AutoCloseable {
         return engine.metadata(maxArray);
     }
 
-    /** Lengths of the metadata entries that are arrays. */
+    /** {@return lengths of the metadata entries that are arrays} */
     public Map<String, Long> arrayLengths() {
         return engine.arrayLengths();
     }
 
-    /** The tensors in the file's order. */
+    /** {@return the tensors in the file's order} */
     public List<Tensor> tensors() {
         return engine.tensors(Tensor::new);
     }

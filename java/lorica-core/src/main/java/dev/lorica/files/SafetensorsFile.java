@@ -69,6 +69,7 @@ public final class SafetensorsFile implements AutoCloseable {
      * @param bytes  bytes that it takes
      */
     public record Tensor(String name, String type, List<Long> shape, long offset, long bytes) {
+        /** {@return the number of values: the product of the shape} */
         public long elements() {
             return bytes / BYTES.get(type);
         }
@@ -81,7 +82,13 @@ public final class SafetensorsFile implements AutoCloseable {
         this.metadata = metadata;
     }
 
-    /** Opens and checks a file. */
+    /**
+     * Opens and checks a file.
+     *
+     * @param path the file
+     * @return the open file, which the caller closes
+     * @throws dev.lorica.exceptions.LoricaException naming what is damaged
+     */
     public static SafetensorsFile open(Path path) {
         Arguments.given(path, "path");
         FileChannel channel;
@@ -213,21 +220,26 @@ public final class SafetensorsFile implements AutoCloseable {
         }
     }
 
+    /** {@return the file} */
     public Path path() {
         return path;
     }
 
-    /** The tensors by name, in the header's order. */
+    /** {@return the tensors by name, in the header's order} */
     public Map<String, Tensor> tensors() {
         return tensors;
     }
 
-    /** The header's {@code __metadata__}. */
+    /** {@return the header's {@code __metadata__}} */
     public Map<String, String> metadata() {
         return metadata;
     }
 
-    /** The values of a tensor of type F32, F16 or BF16. */
+    /**
+     * {@return the values of a tensor of type F32, F16 or BF16, as F32 in the order of the file: the last dimension goes fastest}
+     *
+     * @param tensor one of {@link #tensors}
+     */
     public float[] read(Tensor tensor) {
         Arguments.given(tensor, "tensor");
         if (!List.of("F32", "F16", "BF16").contains(tensor.type())) {

@@ -21,6 +21,9 @@ public final class SafetensorsWriter {
     private static final int ALIGNMENT = 8;
     private static final int PIECE = 1 << 16;
 
+    /** A file without tensors and entries. */
+    public SafetensorsWriter() {}
+
     private record Entry(String name, List<Long> shape, Supplier<float[]> values) {
         long bytes() {
             return shape.stream().reduce(4L, Math::multiplyExact);
@@ -30,7 +33,13 @@ public final class SafetensorsWriter {
     private final List<Entry> entries = new ArrayList<>();
     private final Map<String, String> metadata = new TreeMap<>();
 
-    /** An entry of the header's {@code __metadata__}. */
+    /**
+     * An entry of the header's {@code __metadata__}.
+     *
+     * @param key   the name of the entry; one of the same name is replaced
+     * @param value its text
+     * @return this writer
+     */
     public SafetensorsWriter metadata(String key, String value) {
         Arguments.given(key, "key");
         Arguments.given(value, "value");
@@ -38,7 +47,14 @@ public final class SafetensorsWriter {
         return this;
     }
 
-    /** A tensor whose values are asked for when it is written; tensors are written in the order of their names. */
+    /**
+     * A tensor whose values are asked for when it is written; tensors are written in the order of their names.
+     *
+     * @param name   its name in the file
+     * @param shape  its dimensions, the one that goes fastest last
+     * @param values its values, as many as the product of the shape
+     * @return this writer
+     */
     public SafetensorsWriter add(String name, List<Long> shape, Supplier<float[]> values) {
         Arguments.given(name, "name");
         Arguments.given(values, "values");
@@ -46,7 +62,11 @@ public final class SafetensorsWriter {
         return this;
     }
 
-    /** Writes the file; one that was there stays as it was until this one is complete. */
+    /**
+     * Writes the file; one that was there stays as it was until this one is complete.
+     *
+     * @param file the file
+     */
     public void write(Path file) {
         Arguments.given(file, "file");
         entries.sort(Comparator.comparing(Entry::name));

@@ -15,6 +15,7 @@ public final class Sha256 {
 
     private Sha256() {}
 
+    /** {@return a digest that has seen nothing yet} */
     public static MessageDigest digest() {
         try {
             return MessageDigest.getInstance("SHA-256");
@@ -23,7 +24,12 @@ public final class Sha256 {
         }
     }
 
-    /** Of a file's bytes; an interrupt of the thread does not disturb it. */
+    /**
+     * {@return the SHA-256 of a file's bytes, in hexadecimal; an interrupt of the thread does not disturb it}
+     *
+     * @param file the file
+     * @throws java.io.IOException if it cannot be read
+     */
     public static String of(Path file) throws IOException {
         Arguments.given(file, "file");
         MessageDigest digest = digest();

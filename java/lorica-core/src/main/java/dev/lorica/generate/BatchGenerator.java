@@ -37,6 +37,11 @@ public final class BatchGenerator implements AutoCloseable {
      *               and is refused
      */
     public record Request(int[] prompt, GenerationConfig config, TokenMask mask) {
+        /**
+         * Checks the components.
+         *
+         * @throws InvalidArgumentException if the prompt has no ids, or the text might have no room for its form
+         */
         public Request {
             Arguments.check(Arguments.given(prompt, "prompt").length > 0, "prompt", "empty", "one token at least");
             Arguments.given(config, "config");
@@ -46,6 +51,12 @@ public final class BatchGenerator implements AutoCloseable {
             }
         }
 
+        /**
+         * A text that may be anything.
+         *
+         * @param prompt as {@link #prompt()}
+         * @param config as {@link #config()}
+         */
         public Request(int[] prompt, GenerationConfig config) {
             this(prompt, config, null);
         }
@@ -54,7 +65,12 @@ public final class BatchGenerator implements AutoCloseable {
     /** Who hears of a text that has ended. */
     @FunctionalInterface
     public interface Listener {
-        /** @param number of the request, from 0 */
+        /**
+         * Is told when a text is over.
+         *
+         * @param number of the request, from 0
+         * @param result the text, with counts and times
+         */
         void ended(int number, GenerationResult result);
     }
 
@@ -63,6 +79,9 @@ public final class BatchGenerator implements AutoCloseable {
     private final TextBatch batch;
 
     /**
+     * Takes memory for the texts.
+     *
+     * @param model     the model, which stays the caller's
      * @param adapters  whose sum is applied; none: the base alone
      * @param texts     the most at once
      * @param positions of each, prompt included; memory is taken for all of them
@@ -116,8 +135,9 @@ public final class BatchGenerator implements AutoCloseable {
      * Generates a text for each request. Results come in the order in which the texts end.
      *
      * @param requests taken one after another, whenever there is room
-     * @param stop     asked before each token; when it becomes true, the texts that are not complete end with
-     *                 {@link FinishReason#CANCELLED}, and no further requests are taken
+     * @param listener is told of each text when it is over
+     * @param stop     asked before each token; when it becomes true, the texts that are not complete end with {@link
+     *                 FinishReason#CANCELLED}, and no further requests are taken
      * @throws InvalidArgumentException if a prompt has more tokens than there are positions
      */
     public void generate(Iterator<Request> requests, Listener listener, BooleanSupplier stop) {

@@ -45,7 +45,7 @@ public final class Generation implements Iterable<String> {
         return pieces;
     }
 
-    /** Generates what is left, and gives the whole text with counts and times. */
+    /** {@return the whole text with counts and times, after generating what is left} */
     public GenerationResult result() {
         if (pieces == null) {
             pieces = new Pieces();

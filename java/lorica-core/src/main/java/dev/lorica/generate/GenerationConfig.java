@@ -40,6 +40,11 @@ public record GenerationConfig(
         int logProbs)
         implements Serializable {
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public GenerationConfig {
         logitBias = Arguments.all(logitBias, "logitBias");
         stop = Arguments.all(stop, "stop");
@@ -74,25 +79,30 @@ public record GenerationConfig(
         }
     }
 
+    /** {@return the settings that {@code lorica generate} has by itself} */
     public static GenerationConfig defaults() {
         return builder().build();
     }
 
-    /** Always the likeliest token. */
+    /** {@return settings with which always the likeliest token is taken} */
     public static GenerationConfig greedy() {
         return builder().temperature(0).build();
     }
 
-    /** From all tokens, as likely as the model has them, which is what other programs mean where nothing is said. */
+    /**
+     * {@return a builder whose texts are drawn from all tokens, as likely as the model has them, which is what other programs mean where
+     * nothing is said}
+     */
     public static Builder plain() {
         return builder().temperature(1).topK(0).topP(1).minP(0).repetitionWindow(0);
     }
 
+    /** {@return a builder that begins with {@link #defaults}} */
     public static Builder builder() {
         return new Builder();
     }
 
-    /** A builder that has these settings. */
+    /** {@return a builder that has these settings} */
     public Builder toBuilder() {
         return builder()
                 .maxNewTokens(maxNewTokens)
@@ -128,76 +138,165 @@ public record GenerationConfig(
 
         private Builder() {}
 
+        /**
+         * Sets {@link GenerationConfig#maxNewTokens()}.
+         *
+         * @param value the most tokens that are generated, 1 or more
+         * @return this builder
+         */
         public Builder maxNewTokens(int value) {
             maxNewTokens = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#temperature()}.
+         *
+         * @param value what logits are divided by; 0: always the likeliest token
+         * @return this builder
+         */
         public Builder temperature(double value) {
             temperature = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#topK()}.
+         *
+         * @param value how many of the likeliest tokens are drawn from; 0: all
+         * @return this builder
+         */
         public Builder topK(int value) {
             topK = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#topP()}.
+         *
+         * @param value the share of the probability that the likeliest tokens together have which are drawn from; 1: all
+         * @return this builder
+         */
         public Builder topP(double value) {
             topP = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#minP()}.
+         *
+         * @param value how likely a token must be at least, over the likeliest; 0: all
+         * @return this builder
+         */
         public Builder minP(double value) {
             minP = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#repetitionPenalty()}.
+         *
+         * @param value what positive logits of tokens that came are divided by, and negative ones multiplied; 1: nothing
+         * @return this builder
+         */
         public Builder repetitionPenalty(double value) {
             repetitionPenalty = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#repetitionWindow()}.
+         *
+         * @param value how many tokens the penalty looks back; −1: all
+         * @return this builder
+         */
         public Builder repetitionWindow(int value) {
             repetitionWindow = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#presencePenalty()}.
+         *
+         * @param value what is taken from the logits of tokens that were generated
+         * @return this builder
+         */
         public Builder presencePenalty(double value) {
             presencePenalty = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#frequencyPenalty()}.
+         *
+         * @param value what is taken from the logit of a token for each time that it was generated
+         * @return this builder
+         */
         public Builder frequencyPenalty(double value) {
             frequencyPenalty = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#logitBias()}.
+         *
+         * @param value what is added to logits, by token ids
+         * @return this builder
+         */
         public Builder logitBias(Map<Integer, Double> value) {
             logitBias = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#logProbs()}.
+         *
+         * @param value how many of the likeliest tokens are named at each place; −1: nothing is said of probabilities
+         * @return this builder
+         */
         public Builder logProbs(int value) {
             logProbs = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#stop()}.
+         *
+         * @param value texts before which generation ends
+         * @return this builder
+         */
         public Builder stop(String... value) {
             stop = Arguments.all("stop", value);
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#stop()}.
+         *
+         * @param value texts before which generation ends
+         * @return this builder
+         */
         public Builder stop(List<String> value) {
             stop = value;
             return this;
         }
 
+        /**
+         * Sets {@link GenerationConfig#seed()}.
+         *
+         * @param value of the draws; the same seed gives the same text
+         * @return this builder
+         */
         public Builder seed(long value) {
             seed = value;
             return this;
         }
 
+        /**
+         * {@return the settings}
+         *
+         * @throws InvalidArgumentException naming the one that is wrong
+         */
         public GenerationConfig build() {
             return new GenerationConfig(
                     maxNewTokens,

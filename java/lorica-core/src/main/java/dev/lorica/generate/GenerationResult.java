@@ -41,6 +41,7 @@ public record GenerationResult(
         CANCELLED
     }
 
+    /** {@return generated tokens over the seconds that they took} */
     public double tokensPerSecond() {
         return seconds > 0 ? generatedTokens / seconds : 0;
     }

@@ -53,13 +53,18 @@ public final class GenerationService implements AutoCloseable {
      * @param waiting   texts that may wait for a place
      */
     public record Config(int texts, int positions, int waiting) {
+        /**
+         * Checks the components.
+         *
+         * @throws InvalidArgumentException naming the one that is wrong
+         */
         public Config {
             Arguments.atLeast(1, texts, "texts");
             Arguments.atLeast(1, positions, "positions");
             Arguments.atLeast(0, waiting, "waiting");
         }
 
-        /** 8 texts of 4096 positions, and 256 that wait. */
+        /** {@return 8 texts of 4096 positions, and 256 that wait} */
         public static Config defaults() {
             return new Config(8, 4096, 256);
         }
@@ -103,6 +108,8 @@ public final class GenerationService implements AutoCloseable {
     /**
      * Takes no memory for texts yet: that is for the first of them, which fails with a {@link MemoryException} where there is too little.
      *
+     * @param model  the model, which stays the caller's
+     * @param config how many texts at once, and how long
      * @throws UnsupportedException if the model writes no texts
      */
     public GenerationService(Model model, Config config) {
@@ -120,7 +127,7 @@ public final class GenerationService implements AutoCloseable {
         thread.start();
     }
 
-    /** Of a text, prompt included. */
+    /** {@return of a text, prompt included} */
     public int positions() {
         return positions;
     }
@@ -128,7 +135,9 @@ public final class GenerationService implements AutoCloseable {
     /**
      * Asks for a text.
      *
+     * @param request  the prompt, and how the text is drawn
      * @param adapters whose sum is applied; none: the base alone
+     * @return the text, to be read while it comes
      * @throws BusyException            if as many wait as may
      * @throws InvalidArgumentException if the prompt has more tokens than there are positions
      */
@@ -137,7 +146,13 @@ public final class GenerationService implements AutoCloseable {
         return submit(List.of(request), adapters).get(0);
     }
 
-    /** Asks for several texts, of which all may wait or none. */
+    /**
+     * Asks for several texts, of which all may wait or none.
+     *
+     * @param requests the prompts, and how the texts are drawn
+     * @param adapters whose sum is applied; none: the base alone
+     * @return the texts, in the order of the requests
+     */
     public List<StreamedText> submit(List<Request> requests, List<ScaledAdapter> adapters) {
         List<Request> all = Arguments.all(requests, "requests");
         List<ScaledAdapter> applied = Arguments.all(adapters, "adapters");
@@ -170,6 +185,8 @@ public final class GenerationService implements AutoCloseable {
     /**
      * Lets go of these adapters, in the order in which they were submitted, and waits for that: their texts that run go on to their
      * end first. To be called before an adapter is closed.
+     *
+     * @param adapters as they were submitted
      */
     public void forget(List<ScaledAdapter> adapters) {
         List<ScaledAdapter> applied = Arguments.all(adapters, "adapters");
@@ -192,6 +209,7 @@ public final class GenerationService implements AutoCloseable {
         }
     }
 
+    /** {@return how many texts run and how many wait} */
     public Load load() {
         synchronized (lock) {
             return new Load(running, waiting.size(), promptTokens, reusedTokens, generatedTokens);

@@ -67,17 +67,31 @@ public final class Generator implements AutoCloseable {
         }
     }
 
-    /** The base alone. */
+    /**
+     * Generates with the base alone.
+     *
+     * @param model the model, which stays the caller's
+     */
     public Generator(Model model) {
         this(model, List.of());
     }
 
-    /** @param adapter {@code null}: the base alone */
+    /**
+     * Generates with a model and an adapter of it, which stay the caller's.
+     *
+     * @param model   the model
+     * @param adapter {@code null}: the base alone
+     */
     public Generator(Model model, Adapter adapter) {
         this(model, adapter == null ? List.of() : List.of(new ScaledAdapter(adapter, 1)));
     }
 
-    /** @param adapters whose sum is applied unless a text is asked for with others; none: the base alone */
+    /**
+     * Generates with a model and adapters of it, which stay the caller's.
+     *
+     * @param model    the model
+     * @param adapters whose sum is applied unless a text is asked for with others; none: the base alone
+     */
     public Generator(Model model, List<ScaledAdapter> adapters) {
         Arguments.given(model, "model");
         Arguments.given(adapters, "adapters");
@@ -86,11 +100,12 @@ public final class Generator implements AutoCloseable {
         this.adapters.forEach(one -> one.adapter().requireModel(model));
     }
 
+    /** {@return the model} */
     public Model model() {
         return model;
     }
 
-    /** Those that are applied unless a text is asked for with others. */
+    /** {@return those that are applied unless a text is asked for with others} */
     public List<ScaledAdapter> adapters() {
         return adapters;
     }
@@ -98,12 +113,23 @@ public final class Generator implements AutoCloseable {
     /**
      * Answers an instruction, put into the template that the adapter was trained with; where there is none, into the model's chat
      * template, or else the {@code ### Instruction:} form.
+     *
+     * @param instruction what is asked
+     * @param config      how the text is drawn
+     * @return the answer, piece by piece
      */
     public Generation ask(String instruction, GenerationConfig config) {
         return ask(instruction, config, adapters);
     }
 
-    /** Answers an instruction with these adapters, in the template of the first of them that has one. */
+    /**
+     * Answers an instruction with these adapters, in the template of the first of them that has one.
+     *
+     * @param instruction what is asked
+     * @param config      how the text is drawn
+     * @param adapters    whose sum is applied; none: the base alone
+     * @return the answer, piece by piece
+     */
     public Generation ask(String instruction, GenerationConfig config, List<ScaledAdapter> adapters) {
         Arguments.given(instruction, "instruction");
         Arguments.given(config, "config");
@@ -114,25 +140,51 @@ public final class Generator implements AutoCloseable {
     /**
      * Goes on with a conversation, in the same template as {@link #ask}. To keep it going, add the answer as an assistant's message
      * and the next question: what the conversation had before is not processed again.
+     *
+     * @param messages the conversation so far, the last turn not the assistant's
+     * @param config   how the text is drawn
+     * @return the answer, piece by piece
      */
     public Generation chat(List<Message> messages, GenerationConfig config) {
         Arguments.given(config, "config");
         return chat(messages, template(adapters), config);
     }
 
-    /** Goes on with a conversation, in this template. */
+    /**
+     * Goes on with a conversation, in this template.
+     *
+     * @param messages the conversation so far, the last turn not the assistant's
+     * @param template what stands around the turns
+     * @param config   how the text is drawn
+     * @return the answer, piece by piece
+     */
     public Generation chat(List<Message> messages, PromptTemplate template, GenerationConfig config) {
         Arguments.given(template, "template");
         Arguments.given(config, "config");
         return chat(new Conversation(messages, null), template, config, adapters);
     }
 
-    /** Goes on with a conversation, with these adapters, in the template of the first of them that has one. */
+    /**
+     * Goes on with a conversation, with these adapters, in the template of the first of them that has one.
+     *
+     * @param conversation the conversation so far
+     * @param config       how the text is drawn
+     * @param adapters     whose sum is applied; none: the base alone
+     * @return the answer, piece by piece
+     */
     public Generation chat(Conversation conversation, GenerationConfig config, List<ScaledAdapter> adapters) {
         return chat(conversation, template(adapters), config, adapters);
     }
 
-    /** Goes on with a conversation, in which the assistant may call the tools that it names, in this template, with these adapters. */
+    /**
+     * Goes on with a conversation, in which the assistant may call the tools that it names, in this template, with these adapters.
+     *
+     * @param conversation the conversation so far, with its tools
+     * @param template     what stands around the turns
+     * @param config       how the text is drawn
+     * @param adapters     whose sum is applied; none: the base alone
+     * @return the answer, piece by piece
+     */
     public Generation chat(
             Conversation conversation, PromptTemplate template, GenerationConfig config, List<ScaledAdapter> adapters) {
         Arguments.given(conversation, "conversation");
@@ -141,7 +193,7 @@ public final class Generator implements AutoCloseable {
         return generate(encoder(template).prompt(DataRecord.conversation(conversation)), config, adapters);
     }
 
-    /** What stands around what is asked: that of the first adapter that has one, else the model's own. */
+    /** {@return what stands around what is asked: that of the first adapter that has one, else the model's own} */
     public PromptTemplate template() {
         return template(adapters);
     }
@@ -166,12 +218,25 @@ public final class Generator implements AutoCloseable {
         }
     }
 
-    /** Goes on with a prompt as it stands; control tokens written out in it become these tokens. */
+    /**
+     * Goes on with a prompt as it stands; control tokens written out in it become these tokens.
+     *
+     * @param prompt the text that it begins with
+     * @param config how the text is drawn
+     * @return what comes behind the prompt, piece by piece
+     */
     public Generation generate(String prompt, GenerationConfig config) {
         return generate(prompt, config, adapters);
     }
 
-    /** Goes on with a prompt as it stands, with these adapters. */
+    /**
+     * Goes on with a prompt as it stands, with these adapters.
+     *
+     * @param prompt   the text that it begins with
+     * @param config   how the text is drawn
+     * @param adapters whose sum is applied; none: the base alone
+     * @return what comes behind the prompt, piece by piece
+     */
     public Generation generate(String prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         Arguments.given(prompt, "prompt");
         return generate(encoder(PromptTemplate.PLAIN).prompt(prompt, ""), config, adapters);
@@ -180,13 +245,23 @@ public final class Generator implements AutoCloseable {
     /**
      * Goes on with the text of these ids. Nothing is computed before the first piece is asked for.
      *
+     * @param prompt token ids
+     * @param config how the text is drawn
+     * @return what comes behind the prompt, piece by piece
      * @throws InvalidArgumentException if there are no ids, or more than the model's context has positions for
      */
     public Generation generate(int[] prompt, GenerationConfig config) {
         return generate(prompt, config, adapters);
     }
 
-    /** Goes on with the text of these ids, with these adapters; none: the base alone. */
+    /**
+     * Goes on with the text of these ids, with these adapters; none: the base alone.
+     *
+     * @param prompt   token ids
+     * @param config   how the text is drawn
+     * @param adapters whose sum is applied; none: the base alone
+     * @return what comes behind the prompt, piece by piece
+     */
     public Generation generate(int[] prompt, GenerationConfig config, List<ScaledAdapter> adapters) {
         Arguments.given(prompt, "prompt");
         Arguments.given(config, "config");

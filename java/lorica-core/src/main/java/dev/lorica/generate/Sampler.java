@@ -34,21 +34,36 @@ public final class Sampler {
     private final GenerationConfig config;
     private final RandomGenerator random;
 
+    /**
+     * Draws from the beginning of the seed's numbers.
+     *
+     * @param config how tokens are drawn
+     */
     public Sampler(GenerationConfig config) {
         Arguments.given(config, "config");
         this.config = config;
         this.random = new SplittableRandom(config.seed());
     }
 
-    /** As below, with nothing generated yet: a presence or frequency penalty has nothing to look at. */
+    /**
+     * As below, with nothing generated yet: a presence or frequency penalty has nothing to look at.
+     *
+     * @param logits [vocabulary]; changed by the call
+     * @param seen   tokens so far; its first {@code count} entries
+     * @param count  how many of them there are
+     * @return the id of the token drawn
+     */
     public int sample(float[] logits, int[] seen, int count) {
         return sample(logits, seen, count, count);
     }
 
     /**
+     * Draws a token.
+     *
      * @param logits [vocabulary]; changed by the call
      * @param seen   tokens so far, prompt included; its first {@code count} entries
      * @param prompt how many of them were not generated
+     * @param count  how many entries of {@code seen} there are
      * @return the id of the token drawn
      */
     public int sample(float[] logits, int[] seen, int prompt, int count) {

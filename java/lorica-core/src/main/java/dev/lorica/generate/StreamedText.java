@@ -45,6 +45,7 @@ public final class StreamedText {
      *
      * @param texts        that were submitted together; at least one
      * @param milliseconds to wait at most
+     * @throws InterruptedException if the thread is interrupted while it waits
      */
     public static void awaitAny(List<StreamedText> texts, long milliseconds) throws InterruptedException {
         List<StreamedText> all = Arguments.all(texts, "texts");
@@ -78,6 +79,7 @@ public final class StreamedText {
      * @param milliseconds to wait at most; after them the piece is empty
      * @return {@code null}: it is over, and all of it was given
      * @throws LoricaException if it could not be generated
+     * @throws InterruptedException if the thread is interrupted while it waits
      */
     public Piece next(long milliseconds) throws InterruptedException {
         awaitAny(List.of(this), milliseconds);
@@ -98,9 +100,10 @@ public final class StreamedText {
     }
 
     /**
-     * The whole, once it is over; waits for that.
+     * {@return the whole, once it is over; waits for that}
      *
      * @throws LoricaException if it could not be generated
+     * @throws InterruptedException if the thread is interrupted while it waits
      */
     public GenerationResult result() throws InterruptedException {
         synchronized (monitor) {
@@ -114,7 +117,7 @@ public final class StreamedText {
         }
     }
 
-    /** Whether nothing more will come. */
+    /** {@return whether nothing more will come} */
     public boolean isOver() {
         synchronized (monitor) {
             return result != null || failure != null;

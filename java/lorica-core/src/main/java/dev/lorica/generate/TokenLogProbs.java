@@ -13,11 +13,19 @@ import java.util.List;
  */
 public record TokenLogProbs(int token, double logProb, List<Likely> likeliest) {
 
-    /** A token that might have stood there. */
+    /**
+     * A token that might have stood there.
+     *
+     * @param token   its id
+     * @param logProb its log p
+     */
     public record Likely(int token, double logProb) {}
 
     /**
+     * {@return log p of a token, and of the likeliest ones beside it}
+     *
      * @param logits [vocabulary]
+     * @param token  the id whose log p is wanted
      * @param top    how many of the likeliest are wanted
      */
     public static TokenLogProbs of(float[] logits, int token, int top) {

@@ -90,8 +90,11 @@ public final class JsonSchema {
     }
 
     /**
-     * What is valid by a schema.
+     * Allows what is valid by a schema.
      *
+     * @param schema     the schema, as JSON text
+     * @param vocabulary the tokens of the model that is to write
+     * @return a mask for texts of that vocabulary
      * @throws InvalidArgumentException naming what is not obeyed or wrong, and where
      */
     public static TokenMask of(String schema, TokenMask.Vocabulary vocabulary) {
@@ -107,7 +110,12 @@ public final class JsonSchema {
         return new TokenMask(vocabulary, single -> compiled.grammar.begin(compiled.rule("#"), single));
     }
 
-    /** Any object; a name in it may come twice, and most readers take what comes last. */
+    /**
+     * Allows any JSON object. A name in it may come twice, and most readers take what comes last.
+     *
+     * @param vocabulary the tokens of the model that is to write
+     * @return a mask for texts of that vocabulary
+     */
     public static TokenMask anyObject(TokenMask.Vocabulary vocabulary) {
         Arguments.given(vocabulary, "vocabulary");
         JsonSchema compiled = new JsonSchema(JsonNodeFactory.instance.objectNode());

@@ -42,7 +42,12 @@ public final class TokenMask {
         private final BitSet ends = new BitSet();
         private final BitSet single = new BitSet(256);
 
-        /** @param size tokens of the model */
+        /**
+         * Takes the bytes of each token and which tokens end a text.
+         *
+         * @param tokenizer of the model
+         * @param size      tokens of the model
+         */
         public Vocabulary(Tokenizer tokenizer, int size) {
             Arguments.given(tokenizer, "tokenizer");
             Arguments.check(size > 0 && size <= MOST_TOKENS, "size", size, "a number of tokens");
@@ -147,12 +152,12 @@ public final class TokenMask {
         begin = state(List.of(new Place(first, null)));
     }
 
-    /** Tokens that any text takes at least, if each is one byte; the most that the shortest takes. */
+    /** {@return tokens that any text takes at least, if each is one byte; the most that the shortest takes} */
     public int shortest() {
         return begin.distance;
     }
 
-    /** A text from its beginning. */
+    /** {@return a text from its beginning} */
     public Text text() {
         return new Text();
     }
@@ -166,7 +171,8 @@ public final class TokenMask {
         /**
          * Makes the logits of all tokens that may not come −∞.
          *
-         * @param left tokens that may come, this one included
+         * @param logits of all tokens, as many as the vocabulary has; changed in place
+         * @param left   tokens that may come, this one included
          */
         public void mask(float[] logits, int left) {
             Arguments.given(logits, "logits");
@@ -177,7 +183,11 @@ public final class TokenMask {
             }
         }
 
-        /** Goes on by the bytes of a token that was allowed. */
+        /**
+         * Goes on by the bytes of a token that was allowed.
+         *
+         * @param bytes of the token, as {@link Tokenizer#tokenBytes} gives them
+         */
         public void accept(byte[] bytes) {
             Arguments.given(bytes, "bytes");
             synchronized (TokenMask.this) {
@@ -187,7 +197,7 @@ public final class TokenMask {
             }
         }
 
-        /** Whether nothing can follow. */
+        /** {@return whether nothing can follow} */
         public boolean isOver() {
             return state.isWhole && state.places.isEmpty();
         }

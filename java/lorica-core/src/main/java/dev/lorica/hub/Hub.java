@@ -45,6 +45,12 @@ public final class Hub {
     private final HubListener listener;
     private final HubClient client;
 
+    /**
+     * A hub with its cache; nothing is asked for yet.
+     *
+     * @param config   where they are
+     * @param listener is told of downloads and choices
+     */
     public Hub(HubConfig config, HubListener listener) {
         this(config, listener, time -> Thread.sleep(time.toMillis()));
     }
@@ -55,25 +61,41 @@ public final class Hub {
         this.client = new HubClient(config, listener, pause);
     }
 
-    /** The path as it is, or the file that it names on the hub, as the environment says. */
+    /**
+     * {@return the path as it is, or the file that it names on the hub, as the environment says}
+     *
+     * @param path a path, or a name that begins with {@code hf:}
+     */
     public static Path model(Path path) {
         Arguments.given(path, "path");
         return local(path, hub -> hub.model(HubName.parse(path)));
     }
 
-    /** The path as it is, or the adapter that it names on the hub, as the environment says. */
+    /**
+     * {@return the path as it is, or the adapter that it names on the hub, as the environment says}
+     *
+     * @param path a path, or a name that begins with {@code hf:}
+     */
     public static Path adapter(Path path) {
         Arguments.given(path, "path");
         return local(path, hub -> hub.adapter(HubName.parse(path)));
     }
 
-    /** The path as it is, or the folder of a model in safetensors that it names on the hub, as the environment says. */
+    /**
+     * {@return the path as it is, or the folder of a model in safetensors that it names on the hub, as the environment says}
+     *
+     * @param path a path, or a name that begins with {@code hf:}
+     */
     public static Path folder(Path path) {
         Arguments.given(path, "path");
         return local(path, hub -> hub.folder(HubName.parse(path)));
     }
 
-    /** The path as it is, or the Parquet files of the data set that it names on the hub, as the environment says. */
+    /**
+     * {@return the path as it is, or the Parquet files of the data set that it names on the hub, as the environment says}
+     *
+     * @param path a path, or a name that begins with {@code hf:}
+     */
     public static List<Path> data(Path path) {
         Arguments.given(path, "path");
         return HubName.is(path.toString())
@@ -91,6 +113,8 @@ public final class Hub {
      * A GGUF model. Which, when the name gives no file: the only one of the repository; of several the one of type Q4_K_M. Of a model in
      * several files all are there then, and the first is returned.
      *
+     * @param name what was named
+     * @return the file in the cache
      * @throws HubException naming the files there are when that does not decide it
      */
     public Path model(HubName name) {
@@ -120,7 +144,12 @@ public final class Hub {
         return contents.get(first);
     }
 
-    /** An adapter: its folder (Lorica's or PEFT's), or a GGUF LoRA file. The file of the name may be a folder of the repository. */
+    /**
+     * An adapter: its folder (Lorica's or PEFT's), or a GGUF LoRA file. The file of the name may be a folder of the repository.
+     *
+     * @param name what was named
+     * @return the folder or file in the cache
+     */
     public Path adapter(HubName name) {
         Arguments.given(name, "name");
         if (name.file() != null && name.file().endsWith(".gguf")) {
@@ -154,7 +183,12 @@ public final class Hub {
         return contents.get(Choice.gguf(name, contents.files));
     }
 
-    /** A model as Hugging Face's own programs have it: {@code config.json}, {@code model.safetensors}, {@code tokenizer.json}. */
+    /**
+     * A model as Hugging Face's own programs have it: {@code config.json}, {@code model.safetensors}, {@code tokenizer.json}.
+     *
+     * @param name what was named
+     * @return the folder in the cache
+     */
     public Path folder(HubName name) {
         Arguments.given(name, "name");
         Contents contents = contents(name);
@@ -175,6 +209,8 @@ public final class Hub {
      * The files of a part of a data set, in their order. Which, when the name gives none: {@code train}, or the only one there is. Parquet
      * files of the data set are taken, or else those that the hub has made of it; another file is taken when it is named.
      *
+     * @param given what was named
+     * @return the files in the cache
      * @throws HubException naming what there is when that does not decide it
      */
     public List<Path> data(HubName given) {
@@ -201,7 +237,13 @@ public final class Hub {
         return contents.getAll(DataParts.choose(name, contents.files));
     }
 
-    /** One file of a repository, by its path there. */
+    /**
+     * One file of a repository, by its path there.
+     *
+     * @param name the repository
+     * @param path of the file in it
+     * @return the file in the cache
+     */
     public Path file(HubName name, String path) {
         Arguments.given(name, "name");
         Arguments.given(path, "path");
@@ -224,6 +266,7 @@ public final class Hub {
      * Puts files into a repository, all in one commit; the repository is made if there is none. {@code README.md} is left out where the
      * repository has one.
      *
+     * @param name      the repository; its file and revision do not count
      * @param files     what they are called in the repository, and where they are here
      * @param summary   of the commit, in one line
      * @param isPrivate whether a new repository is for its owner alone

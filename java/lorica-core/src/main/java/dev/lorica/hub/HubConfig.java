@@ -26,6 +26,11 @@ public record HubConfig(URI endpoint, Path cache, String token, boolean offline,
     private static final Set<String> TRUE = Set.of("1", "ON", "YES", "TRUE");
     private static final int DEFAULT_TIMEOUT = 30;
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException if the endpoint is no address of a hub, or the token no token
+     */
     public HubConfig {
         Arguments.given(endpoint, "endpoint");
         Arguments.given(cache, "cache");
@@ -40,9 +45,9 @@ public record HubConfig(URI endpoint, Path cache, String token, boolean offline,
     }
 
     /**
-     * What the environment says, in the variables of Hugging Face's own programs: {@code HF_HOME}, {@code HF_HUB_CACHE},
+     * {@return what the environment says, in the variables of Hugging Face's own programs: {@code HF_HOME}, {@code HF_HUB_CACHE},
      * {@code HF_TOKEN} (or the file {@code HF_HOME/token}), {@code HF_ENDPOINT}, {@code HF_HUB_OFFLINE},
-     * {@code HF_HUB_DOWNLOAD_TIMEOUT}.
+     * {@code HF_HUB_DOWNLOAD_TIMEOUT}}
      */
     public static HubConfig fromEnvironment() {
         return from(System.getenv(), Path.of(System.getProperty("user.home")));

@@ -9,10 +9,12 @@ import java.util.regex.Pattern;
 /**
  * What {@code hf:OWNER/REPO[@REVISION][:FILE]} names: a model or an adapter, or where data are meant a data set.
  *
- * @param revision a branch, a tag or a commit; {@code main} when none is given
- * @param file     a file or folder in the repository, or a type such as {@code Q4_K_M}, or a part of a data set such as
- *                 {@code train}; {@code null} when none is given
- * @param data     whether it is a data set, which the hub keeps apart
+ * @param owner      the person or organization, {@code meta-llama}
+ * @param repository the repository's name without its owner, {@code Llama-3.2-1B}
+ * @param revision   a branch, a tag or a commit; {@code main} when none is given
+ * @param file       a file or folder in the repository, or a type such as {@code Q4_K_M}, or a part of a data set such as {@code train};
+ *                   {@code null} when none is given
+ * @param data       whether it is a data set, which the hub keeps apart
  */
 public record HubName(String owner, String repository, String revision, String file, boolean data) {
     private static final String PREFIX = "hf:";
@@ -21,10 +23,23 @@ public record HubName(String owner, String repository, String revision, String f
     private static final Pattern REVISION = Pattern.compile("[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}");
     private static final Pattern COMMIT = Pattern.compile("[0-9a-f]{40}");
 
+    /**
+     * A model or an adapter.
+     *
+     * @param owner      as {@link #owner()}
+     * @param repository as {@link #repository()}
+     * @param revision   as {@link #revision()}
+     * @param file       as {@link #file()}
+     */
     public HubName(String owner, String repository, String revision, String file) {
         this(owner, repository, revision, file, false);
     }
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException if the revision or the file cannot be one, or leads out of the repository
+     */
     public HubName {
         Arguments.given(owner, "owner");
         Arguments.given(repository, "repository");
@@ -38,12 +53,23 @@ public record HubName(String owner, String repository, String revision, String f
         }
     }
 
-    /** Whether a text names something on the hub rather than a file of this machine. */
+    /**
+     * {@return whether a text names something on the hub rather than a file of this machine}
+     *
+     * @param text what a person typed
+     */
     public static boolean is(String text) {
         Arguments.given(text, "text");
         return text.startsWith(PREFIX);
     }
 
+    /**
+     * Reads {@code hf:OWNER/REPO[@REVISION][:FILE]}.
+     *
+     * @param text the name
+     * @return what it names; the revision is {@code main} if it has none
+     * @throws InvalidArgumentException if it is not of that form
+     */
     public static HubName parse(String text) {
         Arguments.given(text, "text");
         Matcher matcher = FORM.matcher(text);
@@ -61,7 +87,7 @@ public record HubName(String owner, String repository, String revision, String f
         return parse(path.toString());
     }
 
-    /** {@code OWNER/REPO}. */
+    /** {@return {@code OWNER/REPO}} */
     public String id() {
         return owner + "/" + repository;
     }

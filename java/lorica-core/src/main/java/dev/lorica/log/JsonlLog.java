@@ -38,7 +38,12 @@ public final class JsonlLog implements TrainerListener, AutoCloseable {
     private boolean fresh;
     private double epoch;
 
-    /** @param problem is told, in one line, why the log ends here; training goes on without it */
+    /**
+     * Writes a line of JSON for each event, and goes on with a file that a resumed run finds.
+     *
+     * @param file    the file, made at the first event
+     * @param problem is told, in one line, why the log ends here; training goes on without it
+     */
     public JsonlLog(Path file, Consumer<String> problem) {
         Arguments.given(file, "file");
         Arguments.given(problem, "problem");

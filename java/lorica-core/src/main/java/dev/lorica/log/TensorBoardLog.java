@@ -40,7 +40,12 @@ public final class TensorBoardLog implements TrainerListener, AutoCloseable {
     private EventFile events;
     private boolean fresh;
 
-    /** @param problem is told, in one line, why the log ends here; training goes on without it */
+    /**
+     * Writes events as TensorBoard reads them, and goes on with those that a resumed run finds.
+     *
+     * @param folder  where the files of events are, made at the first event
+     * @param problem is told, in one line, why the log ends here; training goes on without it
+     */
     public TensorBoardLog(Path folder, Consumer<String> problem) {
         Arguments.given(folder, "folder");
         Arguments.given(problem, "problem");

@@ -61,6 +61,8 @@ public final class Checkpoint {
     /**
      * Opens a checkpoint and checks that it is whole.
      *
+     * @param path its folder, {@code checkpoint-500}
+     * @return the checkpoint
      * @throws FileFormatException if it is not; the message names what is wrong
      */
     public static Checkpoint open(Path path) {
@@ -71,8 +73,9 @@ public final class Checkpoint {
     }
 
     /**
-     * The checkpoint in {@code folder} with most steps that is whole; empty when there is none.
+     * {@return the checkpoint in {@code folder} with most steps that is whole; empty when there is none}
      *
+     * @param folder  where checkpoints were written
      * @param damaged is told of each that was passed over, and why
      */
     public static Optional<Checkpoint> latest(Path folder, BiConsumer<Path, LoricaException> damaged) {
@@ -89,7 +92,11 @@ public final class Checkpoint {
         return Optional.empty();
     }
 
-    /** The checkpoints in {@code folder} by their steps, whole or not. */
+    /**
+     * {@return the checkpoints in {@code folder} by their steps, whole or not}
+     *
+     * @param folder where checkpoints were written
+     */
     public static List<Path> list(Path folder) {
         Arguments.given(folder, "folder");
         return children(folder, NAME).stream()
@@ -97,18 +104,23 @@ public final class Checkpoint {
                 .toList();
     }
 
-    /** Deletes all checkpoints in {@code folder}. */
+    /**
+     * Deletes all checkpoints in {@code folder}.
+     *
+     * @param folder where checkpoints were written
+     */
     public static void deleteAll(Path folder) {
         Arguments.given(folder, "folder");
         list(folder).forEach(Checkpoint::delete);
         deleteUnfinished(folder);
     }
 
+    /** {@return its folder} */
     public Path path() {
         return path;
     }
 
-    /** Optimizer steps done. */
+    /** {@return optimizer steps done} */
     public int step() {
         return step;
     }

@@ -15,13 +15,22 @@ import java.io.Serializable;
  */
 public record GradientSums(double lossSum, double units, long trained, long tokens, Metrics metrics)
         implements Serializable {
+    /**
+     * Checks that there are metrics.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException if they are {@code null}
+     */
     public GradientSums {
         Arguments.given(metrics, "metrics");
     }
 
     static final GradientSums NONE = new GradientSums(0, 0, 0, 0, Metrics.NONE);
 
-    /** Of these micro-batches and of {@code other}, which stand behind them. */
+    /**
+     * {@return the sums of these micro-batches and of {@code other}, which stand behind them}
+     *
+     * @param other the sums of the micro-batches behind
+     */
     public GradientSums plus(GradientSums other) {
         Arguments.given(other, "other");
         return new GradientSums(

@@ -23,12 +23,14 @@ public final class GradientTree {
      * @param to   the one behind the last
      */
     public record Node(int from, int to) implements Serializable {
+        /** Checks that a node is not empty. */
         public Node {
             if (from < 0 || to <= from) {
                 throw new InvalidArgumentException("there is no node from " + from + " to " + to);
             }
         }
 
+        /** {@return the number of micro-batches below it} */
         public int size() {
             return to - from;
         }
@@ -49,6 +51,10 @@ public final class GradientTree {
     /**
      * Shares out n micro-batches, one share for each worker at most. The largest share is as small as can be; where that is so with
      * shares of a power of two, each of which is one node, these are taken.
+     *
+     * @param n       micro-batches of a step
+     * @param workers how many may compute at once
+     * @return a stretch of micro-batches for each worker that gets one
      */
     public static List<Node> shares(int n, int workers) {
         Arguments.atLeast(1, n, "n");
@@ -68,7 +74,12 @@ public final class GradientTree {
         return shares;
     }
 
-    /** The nodes of the tree over n micro-batches that a share comes to, as few as there can be. */
+    /**
+     * {@return the nodes of the tree over n micro-batches that a share comes to, as few as there can be}
+     *
+     * @param n     micro-batches of a step
+     * @param share one of {@link #shares}
+     */
     public static List<Node> nodes(int n, Node share) {
         Arguments.given(share, "share");
         Arguments.check(share.to <= n, "share", share, "within " + n + " micro-batches");
@@ -87,8 +98,10 @@ public final class GradientTree {
     }
 
     /**
-     * The sum of a node.
+     * {@return the sum of a node}
      *
+     * @param <T>   what is added up
+     * @param node  the node
      * @param known the sum of a node where it is known, as it is of single micro-batches at the latest; {@code null} elsewhere
      * @param plus  left and right in this order; may change what it is given
      */

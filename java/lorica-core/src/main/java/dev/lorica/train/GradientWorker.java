@@ -23,7 +23,10 @@ public final class GradientWorker implements AutoCloseable {
     /**
      * Takes the memory that is needed, at once.
      *
-     * @param adapter of the shapes and settings of the one that is trained; its values are changed
+     * @param adapter   of the shapes and settings of the one that is trained; its values are changed
+     * @param config    recomputation, noise and precision; what is about the loop is not looked at
+     * @param objective what makes a loss of log-probabilities
+     * @param shape     the largest micro-batch that there will be
      * @throws MemoryException if that is not there; the message says what would fit
      */
     public GradientWorker(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
@@ -35,14 +38,19 @@ public final class GradientWorker implements AutoCloseable {
         parameters = new Parameters(adapter);
     }
 
-    /** Puts these in the place of the adapter's, all tensors one behind the other. */
+    /**
+     * Puts these in the place of the adapter's, all tensors one behind the other.
+     *
+     * @param values as many as the adapter has parameters
+     */
     public void setParameters(float[] values) {
         parameters.set(Arguments.given(values, "values"));
     }
 
     /**
-     * The gradients of one micro-batch.
+     * {@return the gradients of one micro-batch}
      *
+     * @param batch  the micro-batch
      * @param number of it in the whole training, from 0, which seeds its dropout and noise
      * @throws NonFiniteException if a loss or gradient is not finite
      */
@@ -55,7 +63,11 @@ public final class GradientWorker implements AutoCloseable {
         return new Gradients(values, sums);
     }
 
-    /** From any thread: while cancelled, {@link #compute} ends soon with a {@link dev.lorica.exceptions.CancelledException}. */
+    /**
+     * From any thread: while cancelled, {@link #compute} ends soon with a {@link dev.lorica.exceptions.CancelledException}.
+     *
+     * @param cancelled true to end what is computed, false before the next
+     */
     public void cancel(boolean cancelled) {
         session.cancel(cancelled);
     }

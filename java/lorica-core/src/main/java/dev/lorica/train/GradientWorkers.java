@@ -16,21 +16,36 @@ public interface GradientWorkers extends AutoCloseable {
 
     /** What the trainer wants to know while gradients are computed. Numbers are places in the group, from 0. */
     interface Watch {
-        /** Before a micro-batch; false: training is to stop, and the group is given up. Cheap, and may be asked again. */
+        /**
+         * Before a micro-batch; false: training is to stop, and the group is given up. Cheap, and may be asked again.
+         *
+         * @param number of the micro-batch within its group, from 0
+         * @return false: training is to stop
+         */
         boolean begins(int number);
 
-        /** After a micro-batch. */
+        /**
+         * After a micro-batch.
+         *
+         * @param number of the micro-batch within its group, from 0
+         */
         void ends(int number);
 
-        /** A micro-batch could not be computed; what comes next is an exception that says why. */
+        /**
+         * A micro-batch could not be computed; what comes next is an exception that says why.
+         *
+         * @param number of the micro-batch within its group, from 0
+         */
         default void fails(int number) {}
     }
 
     /**
      * Once, before the first step.
      *
-     * @param adapter what is trained; its values come with each step
-     * @param shape   the largest micro-batch that there will be
+     * @param adapter   what is trained; its values come with each step
+     * @param config    settings of the training
+     * @param objective what makes a loss of log-probabilities
+     * @param shape     the largest micro-batch that there will be
      */
     void open(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape);
 
@@ -40,7 +55,8 @@ public interface GradientWorkers extends AutoCloseable {
      * @param parameters of the adapter, all tensors one behind the other
      * @param group      the micro-batches of one optimizer step; each is made when it is asked for
      * @param first      number of the first of them in the whole training, from 0
-     * @return {@code null} when {@code watch} ended it
+     * @param watch      hears of micro-batches, and may end it
+     * @return the sums; {@code null} when {@code watch} ended it
      */
     Gradients compute(float[] parameters, List<Batch> group, long first, Watch watch);
 

@@ -9,12 +9,18 @@ import dev.lorica.internal.Arguments;
  * @param sums   what the micro-batches add up to otherwise
  */
 public record Gradients(float[] values, GradientSums sums) {
+    /** Keeps the array as it is, without a copy. */
     public Gradients {
         Arguments.given(values, "values");
         Arguments.given(sums, "sums");
     }
 
-    /** Adds {@code other}, which stands behind this, in place, and returns this with the sums of both. */
+    /**
+     * Adds {@code other}, which stands behind this, in place, and returns this with the sums of both.
+     *
+     * @param other sums of the micro-batches behind these
+     * @return this
+     */
     public Gradients plus(Gradients other) {
         float[] theirs = Arguments.given(other, "other").values;
         Arguments.check(theirs.length == values.length, "other", theirs.length + " values", values.length + " values");
@@ -24,7 +30,11 @@ public record Gradients(float[] values, GradientSums sums) {
         return new Gradients(values, sums.plus(other.sums));
     }
 
-    /** Rounds each value to the nearest of bfloat16, ties to even, in place. */
+    /**
+     * Rounds each value to the nearest of bfloat16, ties to even, in place.
+     *
+     * @return this
+     */
     public Gradients roundedToBf16() {
         for (int i = 0; i < values.length; i++) {
             int bits = Float.floatToRawIntBits(values[i]);

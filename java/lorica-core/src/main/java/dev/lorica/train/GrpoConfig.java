@@ -29,6 +29,11 @@ public record GrpoConfig(
         RewardScale scaleRewards,
         boolean maskTruncatedCompletions) {
 
+    /**
+     * Checks the components.
+     *
+     * @throws dev.lorica.exceptions.InvalidArgumentException naming the one that is wrong
+     */
     public GrpoConfig {
         Arguments.given(lossType, "lossType");
         Arguments.given(scaleRewards, "scaleRewards");
@@ -45,10 +50,12 @@ public record GrpoConfig(
         return (T) setting.initial("grpo");
     }
 
+    /** {@return TRL's defaults} */
     public static GrpoConfig defaults() {
         return builder().build();
     }
 
+    /** {@return a builder that begins with {@link #defaults}} */
     public static Builder builder() {
         return new Builder();
     }
@@ -67,51 +74,110 @@ public record GrpoConfig(
 
         private Builder() {}
 
+        /**
+         * Sets {@link GrpoConfig#numGenerations()}.
+         *
+         * @param value as {@link GrpoConfig#numGenerations()} says
+         * @return this builder
+         */
         public Builder numGenerations(int value) {
             numGenerations = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#maxCompletionLength()}.
+         *
+         * @param value as {@link GrpoConfig#maxCompletionLength()} says
+         * @return this builder
+         */
         public Builder maxCompletionLength(int value) {
             maxCompletionLength = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#beta()}.
+         *
+         * @param value as {@link GrpoConfig#beta()} says
+         * @return this builder
+         */
         public Builder beta(double value) {
             beta = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#epsilon()}.
+         *
+         * @param value as {@link GrpoConfig#epsilon()} says
+         * @return this builder
+         */
         public Builder epsilon(double value) {
             epsilon = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#epsilonHigh()}.
+         *
+         * @param value as {@link GrpoConfig#epsilonHigh()} says
+         * @return this builder
+         */
         public Builder epsilonHigh(double value) {
             epsilonHigh = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#numIterations()}.
+         *
+         * @param value as {@link GrpoConfig#numIterations()} says
+         * @return this builder
+         */
         public Builder numIterations(int value) {
             numIterations = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#lossType()}.
+         *
+         * @param value as {@link GrpoConfig#lossType()} says
+         * @return this builder
+         */
         public Builder lossType(GrpoLoss value) {
             lossType = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#scaleRewards()}.
+         *
+         * @param value as {@link GrpoConfig#scaleRewards()} says
+         * @return this builder
+         */
         public Builder scaleRewards(RewardScale value) {
             scaleRewards = value;
             return this;
         }
 
+        /**
+         * Sets {@link GrpoConfig#maskTruncatedCompletions()}.
+         *
+         * @param value as {@link GrpoConfig#maskTruncatedCompletions()} says
+         * @return this builder
+         */
         public Builder maskTruncatedCompletions(boolean value) {
             maskTruncatedCompletions = value;
             return this;
         }
 
+        /**
+         * {@return the settings}
+         *
+         * @throws dev.lorica.exceptions.InvalidArgumentException naming the one that is wrong
+         */
         public GrpoConfig build() {
             return new GrpoConfig(
                     numGenerations,

@@ -4,6 +4,7 @@ import java.util.Locale;
 
 /** When something is done that is done now and then; the names are those of {@code eval_strategy} and {@code save_strategy}. */
 public enum IntervalStrategy {
+    /** Never. */
     NO,
     /** Every so many optimizer steps. */
     STEPS,

@@ -23,6 +23,12 @@ public final class LearningRate {
     private final int warmupSteps;
     private final int totalSteps;
 
+    /**
+     * The rates of a run.
+     *
+     * @param config     peak, schedule and warm-up
+     * @param totalSteps optimizer steps of the whole run
+     */
     public LearningRate(TrainingConfig config, int totalSteps) {
         Arguments.given(config, "config");
         this.type = config.schedulerType();
@@ -44,12 +50,13 @@ public final class LearningRate {
         return config.warmupSteps() > 0 ? config.warmupSteps() : (int) Math.ceil(totalSteps * config.warmupRatio());
     }
 
+    /** {@return steps in which the rate rises from 0} */
     public int warmupSteps() {
         return warmupSteps;
     }
 
     /**
-     * The rate of a step.
+     * {@return the rate of a step}
      *
      * @param step optimizer steps done before it, so 0 for the first
      */

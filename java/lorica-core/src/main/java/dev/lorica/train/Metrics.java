@@ -11,6 +11,7 @@ import java.util.Map;
  * @param sums by name: the sum of the values, and how many there are
  */
 public record Metrics(Map<String, double[]> sums) implements Serializable {
+    /** Checks that there is a map. */
     public Metrics {
         Arguments.given(sums, "sums");
     }

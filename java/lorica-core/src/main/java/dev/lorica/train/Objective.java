@@ -29,41 +29,50 @@ import java.util.Map;
  * Names, defaults and metrics are those of TRL. What {@link GradientWorkers} are to compute is sent to them, a function of one's own too.
  */
 public interface Objective extends Serializable {
-    /** What people call it: {@code dpo}. */
+    /** {@return what people call it: {@code dpo}} */
     String name();
 
-    /** What records it learns from. */
+    /** {@return what records it learns from} */
     RecordKind records();
 
-    /** Whether it asks for {@link ScoredSequence#referenceLogProb()}. */
+    /** {@return whether it asks for {@link ScoredSequence#referenceLogProb()}} */
     default boolean usesReference() {
         return false;
     }
 
-    /** Whether it asks for {@link ScoredSequence#promptLogProb()} of the first sequence of each example. */
+    /** {@return whether it asks for {@link ScoredSequence#promptLogProb()} of the first sequence of each example} */
     default boolean scoresPrompts() {
         return false;
     }
 
-    /** Whether it asks for {@link ScoredBatch#kl()}. */
+    /** {@return whether it asks for {@link ScoredBatch#kl()}} */
     default boolean usesKl() {
         return false;
     }
 
-    /** All that decides what it makes of a batch, by name: a run cannot go on with other settings. */
+    /** {@return all that decides what it makes of a batch, by name: a run cannot go on with other settings} */
     default Map<String, Object> settings() {
         return Map.of();
     }
 
-    /** Loss and gradients of one micro-batch. */
+    /**
+     * Loss and gradients of one micro-batch.
+     *
+     * @param batch  what the model says of the micro-batch
+     * @param result takes losses, gradients and metrics
+     */
     void score(ScoredBatch batch, ObjectiveResult result);
 
-    /** What the best of several evaluations has least of: as a rule the loss. */
+    /**
+     * {@return what the best of several evaluations has least of: as a rule the loss}
+     *
+     * @param evaluation an evaluation
+     */
     default double toBeat(Evaluation evaluation) {
         return Arguments.given(evaluation, "evaluation").loss();
     }
 
-    /** For people: {@code dpo (beta 0.1, loss_type sigmoid)}. */
+    /** {@return for people: {@code dpo (beta 0.1, loss_type sigmoid)}} */
     default String inWords() {
         StringBuilder words = new StringBuilder(name());
         settings().forEach((name, value) -> words.append(words.length() == name().length() ? " (" : ", ")
@@ -76,15 +85,34 @@ public interface Objective extends Serializable {
     /** One's own. */
     @FunctionalInterface
     interface Function extends Serializable {
+        /**
+         * Loss and gradients of one micro-batch.
+         *
+         * @param batch  what the model says of the micro-batch
+         * @param result takes losses, gradients and metrics
+         */
         void score(ScoredBatch batch, ObjectiveResult result);
     }
 
-    /** An objective of one's own, without a reference. */
+    /**
+     * {@return an objective of one's own, without a reference}
+     *
+     * @param name     what people call it
+     * @param records  what it learns from
+     * @param function computes loss and gradients
+     */
     static Objective of(String name, RecordKind records, Function function) {
         return of(name, records, false, function);
     }
 
-    /** An objective of one's own. */
+    /**
+     * {@return an objective of one's own}
+     *
+     * @param name          what people call it
+     * @param records       what it learns from
+     * @param usesReference whether it asks for {@link ScoredSequence#referenceLogProb()}
+     * @param function      computes loss and gradients
+     */
     static Objective of(String name, RecordKind records, boolean usesReference, Function function) {
         Arguments.given(name, "name");
         Arguments.given(records, "records");
@@ -112,19 +140,24 @@ public interface Objective extends Serializable {
         };
     }
 
-    /** Plain fine-tuning: −log p of every token that is learned, each alike. */
+    /** {@return plain fine-tuning: −log p of every token that is learned, each alike} */
     static Objective sft() {
         return Sft.INSTANCE;
     }
 
-    /** What a classifier is to say of texts; the adapter has one for these labels. */
+    /**
+     * {@return what a classifier is to say of texts; the adapter has one for these labels}
+     *
+     * @param labels the labels
+     */
     static Objective classification(Labels labels) {
         return classification(labels, List.of(), Classification.LOSS);
     }
 
     /**
-     * The same.
+     * {@return what a classifier is to say of texts, of which some may count more}
      *
+     * @param labels       the labels
      * @param classWeights by which the loss of a text of each class is multiplied; none: all count alike
      * @param best         what tells the best evaluation: {@code loss}, {@code accuracy} or {@code f1}
      */
@@ -135,20 +168,29 @@ public interface Objective extends Serializable {
                 Arguments.given(best, "best"));
     }
 
-    /** Weights that make classes count alike of which there are more and less: texts / (classes · texts of the class). */
+    /**
+     * {@return weights that make classes count alike of which there are more and less: texts / (classes · texts of the class)}
+     *
+     * @param classCounts texts of each class, by its name
+     */
     static List<Double> balancedWeights(Map<String, Long> classCounts) {
         return Classification.balanced(Arguments.all(classCounts, "classCounts"));
     }
 
-    /** Direct preference optimization (Rafailov et al. 2023). */
+    /**
+     * {@return direct preference optimization (Rafailov et al. 2023)}
+     *
+     * @param beta how much the model is held to the reference, more than 0
+     */
     static Objective dpo(double beta) {
         return dpo(beta, DpoLoss.SIGMOID, 0);
     }
 
     /**
-     * Its relatives.
+     * {@return direct preference optimization or one of its relatives}
      *
      * @param beta           how much the model is held to the reference
+     * @param loss           which of them
      * @param labelSmoothing share of pairs that are the wrong way round, of {@link DpoLoss#ROBUST} and {@link DpoLoss#EXO_PAIR}
      */
     static Objective dpo(double beta, DpoLoss loss, double labelSmoothing) {
@@ -156,19 +198,30 @@ public interface Objective extends Serializable {
         return new Dpo(beta, loss, labelSmoothing);
     }
 
-    /** Odds ratio preference optimization (Hong et al. 2024): no reference, and the better answer is learned as well. */
+    /**
+     * {@return odds ratio preference optimization (Hong et al. 2024): no reference, and the better answer is learned as well}
+     *
+     * @param beta weight of the odds ratio, TRL's and the paper's λ
+     */
     static Objective orpo(double beta) {
         return new Orpo(beta);
     }
 
-    /** Simple preference optimization (Meng et al. 2024): no reference, log p per token, a margin. */
+    /**
+     * {@return simple preference optimization (Meng et al. 2024): no reference, log p per token, a margin}
+     *
+     * @param beta  what the difference is multiplied by
+     * @param gamma the margin
+     */
     static Objective simpo(double beta, double gamma) {
         return new Cpo(beta, CpoLoss.SIMPO, gamma, 0, 0);
     }
 
     /**
-     * Contrastive preference optimization (Xu et al. 2024), of which SimPO is one form.
+     * {@return contrastive preference optimization (Xu et al. 2024), of which SimPO is one form}
      *
+     * @param beta           what the difference is multiplied by
+     * @param loss           which form
      * @param gamma          margin of {@link CpoLoss#SIMPO}
      * @param alpha          weight of the loss of the better answer
      * @param labelSmoothing share of pairs that are the wrong way round
@@ -179,15 +232,15 @@ public interface Objective extends Serializable {
     }
 
     /**
-     * A reward model (Ouyang et al. 2022), which learns from pairs to give the better answer more. The adapter has a classifier for
-     * {@link Labels#reward}; {@link RewardFunction#of(dev.lorica.eval.RewardModel)} gives its rewards to {@link #grpo}.
+     * {@return a reward model (Ouyang et al. 2022), which learns from pairs to give the better answer more} The adapter has a classifier
+     * for {@link Labels#reward}; {@link RewardFunction#of(dev.lorica.eval.RewardModel)} gives its rewards to {@link #grpo}.
      */
     static Objective reward() {
         return reward(0);
     }
 
     /**
-     * The same.
+     * {@return a reward model whose rewards of a pair are drawn towards opposite numbers}
      *
      * @param centerRewardsCoefficient how much the rewards of a pair are drawn towards opposite numbers, such as 0.01; 0: not
      */
@@ -195,14 +248,19 @@ public interface Objective extends Serializable {
         return new Reward(centerRewardsCoefficient);
     }
 
-    /** Kahneman-Tversky optimization (Ethayarajh et al. 2024), from single answers that are good or not. */
+    /**
+     * {@return Kahneman-Tversky optimization (Ethayarajh et al. 2024), from single answers that are good or not}
+     *
+     * @param beta how much the model is held to the reference, more than 0
+     */
     static Objective kto(double beta) {
         return new Kto(beta, 1, 1);
     }
 
     /**
-     * The same where there are more answers of one kind than of the other.
+     * {@return Kahneman-Tversky optimization where there are more answers of one kind than of the other}
      *
+     * @param beta              how much the model is held to the reference, more than 0
      * @param desirableWeight   of good answers
      * @param undesirableWeight of the others
      */
@@ -211,10 +269,11 @@ public interface Objective extends Serializable {
     }
 
     /**
-     * Group relative policy optimization (Shao et al. 2024): the model learns from rewards for answers that it draws itself while it
-     * learns. Its data are {@link dev.lorica.data.TokenizedDataset#prompts prompts alone}, and a micro-batch has the answers to as
+     * {@return group relative policy optimization (Shao et al. 2024)} The model learns from rewards for answers that it draws itself while
+     * it learns. Its data are {@link dev.lorica.data.TokenizedDataset#prompts prompts alone}, and a micro-batch has the answers to as
      * many prompts as a batch has examples.
      *
+     * @param config  how answers are drawn and compared
      * @param rewards what judges the answers; several are added up
      */
     static Objective grpo(GrpoConfig config, RewardFunction... rewards) {
@@ -266,9 +325,13 @@ public interface Objective extends Serializable {
 
     /** Forms of contrastive preference optimization, by TRL's names. */
     enum CpoLoss {
+        /** −log σ(β · (log p of the better answer − log p of the worse one)). */
         SIGMOID,
+        /** max(0, 1 − β · (log p of the better answer − log p of the worse one)). */
         HINGE,
+        /** The square of the difference of both log p less 1 / (2 β). */
         IPO,
+        /** −log σ(β · the difference of both log p per token − γ). */
         SIMPO
     }
 }

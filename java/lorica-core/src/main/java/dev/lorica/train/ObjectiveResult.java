@@ -16,18 +16,32 @@ public final class ObjectiveResult {
         weights = new float[tokens];
     }
 
-    /** Adds the loss of one unit, as a rule an example: the loss of a step is the mean over all units in it. */
+    /**
+     * Adds the loss of one unit, as a rule an example: the loss of a step is the mean over all units in it.
+     *
+     * @param value finite
+     */
     public void loss(double value) {
         loss(value, 1);
     }
 
-    /** Adds the losses of several units, or of one that counts more or less than others. */
+    /**
+     * Adds the losses of several units, or of one that counts more or less than others.
+     *
+     * @param sum   of the losses
+     * @param units by how many the loss of a step is divided for them
+     */
     public void loss(double sum, double units) {
         this.lossSum += sum;
         this.units += units;
     }
 
-    /** Adds {@code derivative} to that of the sum of losses by the log-probability of each token of the sequence. */
+    /**
+     * Adds {@code derivative} to that of the sum of losses by the log-probability of each token of the sequence.
+     *
+     * @param sequence   one of the batch
+     * @param derivative ∂ loss / ∂ log p
+     */
     public void gradient(ScoredSequence sequence, double derivative) {
         Arguments.given(sequence, "sequence");
         for (int i = 0; i < sequence.length(); i++) {
@@ -35,14 +49,25 @@ public final class ObjectiveResult {
         }
     }
 
-    /** The same of token {@code i} alone. */
+    /**
+     * The same of token {@code i} alone.
+     *
+     * @param sequence   one of the batch
+     * @param i          of its tokens that are learned, from 0
+     * @param derivative ∂ loss / ∂ log p
+     */
     public void gradient(ScoredSequence sequence, int i, double derivative) {
         Arguments.given(sequence, "sequence");
         // The engine weights −log p.
         weights[sequence.place(i)] -= (float) derivative;
     }
 
-    /** The same of each token of the prompt, where that is scored. */
+    /**
+     * The same of each token of the prompt, where that is scored.
+     *
+     * @param sequence   one of the batch
+     * @param derivative ∂ loss / ∂ log p
+     */
     public void promptGradient(ScoredSequence sequence, double derivative) {
         Arguments.given(sequence, "sequence");
         for (int i = 0; i < sequence.promptLength(); i++) {
@@ -50,7 +75,12 @@ public final class ObjectiveResult {
         }
     }
 
-    /** A number to be logged: its mean over all calls with this name. */
+    /**
+     * A number to be logged: its mean over all calls with this name.
+     *
+     * @param name  as it is logged, {@code rewards/chosen}
+     * @param value of this micro-batch
+     */
     public void metric(String name, double value) {
         Arguments.given(name, "name");
         metrics = metrics.plus(name, value, 1);

@@ -17,6 +17,9 @@ import java.util.Map;
  * which objectives have it, what it is there if nothing is said, which numbers it can be. In the order of a help text.
  */
 public enum ObjectiveSetting implements SettingDefinition {
+    /**
+     * How much the model is held to the reference, which is the model without the adapter; simpo, cpo, orpo: the weight of the preference.
+     */
     BETA(
             Double.class,
             Range.ABOVE_0, // with grpo it may be 0
@@ -24,6 +27,10 @@ public enum ObjectiveSetting implements SettingDefinition {
             "How much the model is held to the reference, which is the model without the adapter; simpo, cpo, orpo: the"
                     + " weight of the preference.",
             of("dpo", 0.1, "orpo", 0.1, "simpo", 2.0, "cpo", 0.1, "kto", 0.1, "grpo", 0.0)),
+    /**
+     * The form of the loss. Of dpo: sigmoid, hinge, ipo, robust, exo_pair, apo_zero, apo_down or sigmoid_norm; of cpo: sigmoid, hinge or
+     * ipo; of grpo: dapo, grpo, bnpo or dr_grpo.
+     */
     LOSS_TYPE(
             String.class,
             Range.ANY,
@@ -31,21 +38,30 @@ public enum ObjectiveSetting implements SettingDefinition {
             "dpo: sigmoid, hinge, ipo, robust, exo_pair, apo_zero, apo_down or sigmoid_norm. cpo: sigmoid, hinge or"
                     + " ipo. grpo: dapo, grpo, bnpo or dr_grpo.",
             of("dpo", DpoLoss.SIGMOID, "cpo", CpoLoss.SIGMOID, "grpo", GrpoLoss.DAPO)),
+    /** Pairs that are thought to be the wrong way round; dpo: of robust and exo_pair. */
     LABEL_SMOOTHING(
             Double.class,
             new Range(x -> x >= 0 && x < 0.5, "at least 0 and less than 0.5"),
             "SHARE",
             "Pairs that are thought to be the wrong way round; dpo: of robust and exo_pair.",
             of("dpo", 0.0, "simpo", 0.0, "cpo", 0.0)),
+    /** Of simpo: the margin. */
     SIMPO_GAMMA(Double.class, Range.ZERO_OR_MORE, "X", "simpo: the margin.", of("simpo", 0.5, "cpo", 0.5)),
+    /** Of cpo, simpo: weight of the loss of the better answer. */
     CPO_ALPHA(
             Double.class,
             Range.ZERO_OR_MORE,
             "X",
             "cpo, simpo: weight of the loss of the better answer.",
             of("cpo", 1.0, "simpo", 0.0)),
+    /** Of kto: weight of good answers. */
     DESIRABLE_WEIGHT(Double.class, Range.ZERO_OR_MORE, "X", "kto: weight of good answers.", of("kto", 1.0)),
+    /** Of kto: weight of the other answers. */
     UNDESIRABLE_WEIGHT(Double.class, Range.ZERO_OR_MORE, "X", "kto: weight of the other answers.", of("kto", 1.0)),
+    /**
+     * Of grpo: a command line that judges answers. It is started once for all answers of a step, reads a line of JSON for each, with
+     * prompt, completion, tokens and ended, and writes a line with a number for each.
+     */
     REWARD_COMMAND(
             String.class,
             Range.ANY,
@@ -54,52 +70,62 @@ public enum ObjectiveSetting implements SettingDefinition {
                     + " JSON for each, with prompt, completion, tokens and ended, and writes a line with a number for"
                     + " each.",
             of("grpo", null)),
+    /** Of grpo: when the reward command is given up. */
     REWARD_TIMEOUT(
             Double.class,
             new Range(x -> x > 0 && x <= 86400, "more than 0 and at most 86400"),
             "SECONDS",
             "grpo: when the reward command is given up.",
             of("grpo", 60.0)),
+    /** Of grpo: answers that are drawn to each prompt and compared. */
     NUM_GENERATIONS(
             Integer.class,
             Range.TWO_OR_MORE,
             "N",
             "grpo: answers that are drawn to each prompt and compared.",
             of("grpo", 8)),
+    /** Of grpo: the most tokens of an answer; {@code max-length} is for prompts. */
     MAX_COMPLETION_LENGTH(
             Integer.class,
             Range.ONE_OR_MORE,
             "N",
             "grpo: the most tokens of an answer; {max-length} is for prompts.",
             of("grpo", 512)),
+    /** Of grpo: steps that are taken with the same answers. */
     NUM_ITERATIONS(
             Integer.class, Range.ONE_OR_MORE, "N", "grpo: steps that are taken with the same answers.", of("grpo", 1)),
+    /** Of grpo, with {@code num-iterations}: how far a token's probability is moved down before it is let be, as a share. */
     EPSILON(
             Double.class,
             Range.BELOW_1,
             "X",
             "grpo, with {num-iterations}: how far a token's probability is moved down before it is let be, as a share.",
             of("grpo", 0.2)),
+    /** Of grpo, with {@code num-iterations}: the same upwards. If not given, as {@code epsilon}. */
     EPSILON_HIGH(
             Double.class,
             Range.ZERO_OR_MORE,
             "X",
             "grpo, with {num-iterations}: the same upwards. If not given, as {epsilon}.",
             of("grpo", null)),
+    /** Of grpo: by whose standard deviation rewards are divided: group, batch or none. */
     SCALE_REWARDS(
             String.class,
             Range.ANY,
             "BY",
             "grpo: by whose standard deviation rewards are divided: group, batch or none.",
             of("grpo", RewardScale.GROUP)),
+    /** Of grpo: learn nothing from answers that were cut off. */
     MASK_TRUNCATED_COMPLETIONS(
             Boolean.class, Range.ANY, "", "grpo: learn nothing from answers that were cut off.", of("grpo", false)),
+    /** Of reward: how much the rewards of a pair are drawn towards opposite numbers, such as 0.01. */
     CENTER_REWARDS_COEFFICIENT(
             Double.class,
             Range.ZERO_OR_MORE,
             "X",
             "reward: how much the rewards of a pair are drawn towards opposite numbers, such as 0.01.",
             of("reward", 0.0)),
+    /** Of dpo, kto: compute what the reference says once, before training. */
     PRECOMPUTE_REF_LOG_PROBS(
             Boolean.class,
             Range.ANY,
@@ -159,7 +185,7 @@ public enum ObjectiveSetting implements SettingDefinition {
         return text.append('.').toString();
     }
 
-    /** Its name in {@link Objective#settings()}, TRL's: {@code label_smoothing}. */
+    /** {@return its name in {@link Objective#settings()}, TRL's: {@code label_smoothing}} */
     public String key() {
         return name().toLowerCase(Locale.ROOT);
     }
@@ -180,19 +206,30 @@ public enum ObjectiveSetting implements SettingDefinition {
         return type == Boolean.class ? false : null;
     }
 
-    /** Whether an objective, {@code dpo}, has such a setting. */
+    /**
+     * {@return whether an objective, {@code dpo}, has such a setting}
+     *
+     * @param objective the objective's name
+     */
     public boolean isOf(String objective) {
         return initial.containsKey(Arguments.given(objective, "objective"));
     }
 
-    /** What it is in an objective, {@code dpo}, where nothing is said; {@code null}: the objective has no such setting, or no default. */
+    /**
+     * {@return what it is in an objective, {@code dpo}, where nothing is said; {@code null}: the objective has no such setting, or no default}
+     *
+     * @param objective the objective's name
+     */
     public Object initial(String objective) {
         return initial.get(Arguments.given(objective, "objective"));
     }
 
     /**
-     * What a word means in an objective: of a {@link #LOSS_TYPE} of {@code dpo} a {@link DpoLoss}, in any case and with - for _.
+     * {@return what a word means in an objective: of a {@link #LOSS_TYPE} of {@code dpo} a {@link DpoLoss}, in any case and with - for _}
      *
+     * @param <T>       what such a setting has
+     * @param objective the objective's name
+     * @param word      what a person wrote
      * @throws InvalidArgumentException naming those that there are
      */
     @SuppressWarnings("unchecked")
@@ -224,7 +261,13 @@ public enum ObjectiveSetting implements SettingDefinition {
         return key().replace('_', ' ');
     }
 
-    /** @throws InvalidArgumentException for a number outside its range */
+    /**
+     * Refuses a number outside the range of this setting.
+     *
+     * @param value the number
+     * @throws InvalidArgumentException for a number outside its range
+     * @throws InvalidArgumentException naming the range
+     */
     public void check(double value) {
         range.check(words(), type == Integer.class ? (Number) (int) value : (Number) value);
     }

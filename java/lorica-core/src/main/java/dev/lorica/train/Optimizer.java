@@ -18,7 +18,12 @@ public enum Optimizer {
         this.code = code;
     }
 
-    /** The one of this name; every name that Hugging Face and bitsandbytes have for the two is known. */
+    /**
+     * {@return the one of this name; every name that Hugging Face and bitsandbytes have for the two is known}
+     *
+     * @param name the name
+     * @throws InvalidArgumentException naming those that there are
+     */
     public static Optimizer of(String name) {
         Arguments.given(name, "name");
         return switch (name.toLowerCase(Locale.ROOT)) {

@@ -15,6 +15,7 @@ import java.util.List;
  */
 public record Resumption(
         int step, int totalSteps, double epoch, Path checkpoint, boolean evaluationPending, List<String> changes) {
+    /** Copies the list of changes. */
     public Resumption {
         changes = List.copyOf(changes);
     }

@@ -31,6 +31,7 @@ public interface RewardFunction {
      * @param ended  whether the model ended it; otherwise it was cut off at the most tokens that it may have
      */
     record Completion(DataRecord record, String prompt, String text, int tokens, boolean ended) {
+        /** Checks that there are a record, a prompt and a text. */
         public Completion {
             Arguments.given(record, "record");
             Arguments.given(prompt, "prompt");
@@ -39,22 +40,29 @@ public interface RewardFunction {
     }
 
     /**
-     * A number for each, in their order, the more the better; NaN for one that it has nothing to say of. All answers of a step come
-     * in one call.
+     * {@return a number for each, in their order, the more the better; NaN for one that it has nothing to say of} All answers of a step
+     * come in one call.
+     *
+     * @param completions the answers with their prompts
      */
     double[] rewards(List<Completion> completions);
 
-    /** What its metrics are called: {@code rewards/NAME/mean}. */
+    /** {@return what its metrics are called: {@code rewards/NAME/mean}} */
     default String name() {
         return "reward";
     }
 
-    /** By which its rewards are multiplied before those of several functions are added up. */
+    /** {@return the number by which its rewards are multiplied before those of several functions are added up} */
     default double weight() {
         return 1;
     }
 
-    /** One that looks at each answer by itself. */
+    /**
+     * {@return a function that looks at each answer by itself}
+     *
+     * @param name     what its metrics are called
+     * @param function judges one answer
+     */
     static RewardFunction of(String name, ToDoubleFunction<Completion> function) {
         Arguments.given(function, "function");
         return named(Arguments.given(name, "name"), 1, completions -> Arguments.all(completions, "completions").stream()
@@ -63,7 +71,7 @@ public interface RewardFunction {
     }
 
     /**
-     * A program, which is started for all answers of a step. It reads a JSON object per line, with {@code prompt},
+     * {@return a program, which is started for all answers of a step} It reads a JSON object per line, with {@code prompt},
      * {@code completion}, {@code tokens}, {@code ended} and, where the record has an answer, {@code answer}; and writes a line with a
      * number for each, or {@code null}, in their order.
      *
@@ -75,8 +83,10 @@ public interface RewardFunction {
     }
 
     /**
-     * A reward model, which is called {@code reward_model} and has to stay open as long as there is training. An answer without text
+     * {@return a reward model, which is called {@code reward_model} and has to stay open as long as there is training} An answer without text
      * gets no reward of it.
+     *
+     * @param judge the reward model, which stays the caller's
      */
     static RewardFunction of(RewardModel judge) {
         Arguments.given(judge, "judge");
@@ -104,7 +114,11 @@ public interface RewardFunction {
         return new DataRecord(asked.system(), null, "", "", conversation, asked.line());
     }
 
-    /** The same with another weight. */
+    /**
+     * {@return the same with another weight}
+     *
+     * @param weight what its rewards are multiplied by
+     */
     default RewardFunction weighted(double weight) {
         return named(name(), Settings.finite("reward weight", weight), this);
     }

@@ -25,8 +25,11 @@ public enum SchedulerType {
     CONSTANT;
 
     /**
-     * The type of one of these names in lower case; also {@code "constant_with_warmup"} and
-     * {@code "cosine_with_min_lr"}, which are the same here.
+     * {@return the type of one of these names in lower case; also {@code "constant_with_warmup"} and
+     * {@code "cosine_with_min_lr"}, which are the same here}
+     *
+     * @param name the name
+     * @throws InvalidArgumentException naming those that there are
      */
     public static SchedulerType of(String name) {
         Arguments.given(name, "name");

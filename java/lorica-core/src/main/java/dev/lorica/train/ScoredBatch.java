@@ -47,29 +47,38 @@ public final class ScoredBatch {
                 .toArray();
     }
 
+    /** {@return the sequences in their order, of pairs both sides one after the other} */
     public List<ScoredSequence> sequences() {
         return sequences;
     }
 
-    /** Examples: pairs count once. */
+    /** {@return examples: pairs count once} */
     public int size() {
         return sequences.size() / perExample;
     }
 
-    /** The better side of pair {@code i}. */
+    /**
+     * {@return the better side of pair {@code i}}
+     *
+     * @param i of the pairs, from 0
+     */
     public ScoredSequence chosen(int i) {
         return sequences.get(Arguments.index(i, size(), "i") * perExample);
     }
 
-    /** The worse side of pair {@code i}. */
+    /**
+     * {@return the worse side of pair {@code i}}
+     *
+     * @param i of the pairs, from 0
+     */
     public ScoredSequence rejected(int i) {
         Arguments.check(perExample == 2, "the batch", "no pairs", "one of pairs to have worse sides");
         return sequences.get(Arguments.index(i, size(), "i") * perExample + 1);
     }
 
     /**
-     * An estimate of how far the model is from the reference: the mean of log p − log p of the reference over prompts that are each
-     * followed by the answer of the example before, not less than 0. Only for objectives that ask for it.
+     * {@return an estimate of how far the model is from the reference: the mean of log p − log p of the reference over prompts that are each
+     * followed by the answer of the example before, not less than 0} Only for objectives that ask for it.
      */
     public double kl() {
         return kl;

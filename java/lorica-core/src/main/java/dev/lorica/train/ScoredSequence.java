@@ -40,25 +40,35 @@ public final class ScoredSequence {
         this.value = value;
     }
 
-    /** Tokens that are learned. */
+    /** {@return tokens that are learned} */
     public int length() {
         return places.length;
     }
 
+    /**
+     * {@return the id of token {@code i}}
+     *
+     * @param i of the tokens that are learned, from 0
+     */
     public int token(int i) {
         return tokens[place(i)];
     }
 
-    /** log p of token {@code i}. */
+    /**
+     * {@return log p of token {@code i}}
+     *
+     * @param i of the tokens that are learned, from 0
+     */
     public double logProb(int i) {
         return logProbs[place(i)];
     }
 
-    /** Of all tokens together: their sum. */
+    /** {@return of all tokens together: their sum} */
     public double logProb() {
         return sum(logProbs, places);
     }
 
+    /** {@return their mean; 0 where none is learned} */
     public double meanLogProb() {
         return logProb() / length();
     }
@@ -68,31 +78,36 @@ public final class ScoredSequence {
         return old[place(i)];
     }
 
-    /** log p of token {@code i} by the reference. */
+    /**
+     * {@return log p of token {@code i} by the reference}
+     *
+     * @param i of the tokens that are learned, from 0
+     */
     public double referenceLogProb(int i) {
         return reference()[place(i)];
     }
 
+    /** {@return log p of all tokens together by the reference: their sum} */
     public double referenceLogProb() {
         return sum(reference(), places);
     }
 
-    /** How much likelier the model has made it than the reference does. */
+    /** {@return how much likelier the model has made it than the reference does} */
     public double logRatio() {
         return logProb() - referenceLogProb();
     }
 
-    /** The number that the record has for it, such as 1 for a good answer and 0 for another; 1 where it has none. */
+    /** {@return the number that the record has for it, such as 1 for a good answer and 0 for another; 1 where it has none} */
     public double value() {
         return value;
     }
 
-    /** Tokens of the prompt that are scored. */
+    /** {@return tokens of the prompt that are scored} */
     public int promptLength() {
         return promptPlaces.length;
     }
 
-    /** log p of the prompt, except for its first token. */
+    /** {@return log p of the prompt, except for its first token} */
     public double promptLogProb() {
         return sum(logProbs, promptPlaces);
     }

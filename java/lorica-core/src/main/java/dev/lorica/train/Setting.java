@@ -11,6 +11,7 @@ import java.util.Locale;
  * text.
  */
 public enum Setting implements SettingDefinition {
+    /** Passes over the data; may be a fraction. */
     EPOCHS(
             "epochs",
             3.0,
@@ -19,7 +20,9 @@ public enum Setting implements SettingDefinition {
             "Passes over the data; may be a fraction. Default: %s",
             "num-train-epochs",
             "num-epochs"),
+    /** Optimizer steps, instead of {@code epochs}. */
     MAX_STEPS("max-steps", -1, Range.COUNT_OR_MINUS_1, "N", "Optimizer steps, instead of {epochs}.", "iters"),
+    /** Examples of a micro-batch; they are packed, not padded. */
     BATCH_SIZE(
             "batch-size",
             4,
@@ -29,6 +32,7 @@ public enum Setting implements SettingDefinition {
             "per-device-train-batch-size",
             "per-gpu-train-batch-size",
             "micro-batch-size"),
+    /** Micro-batches of one optimizer step. */
     GRADIENT_ACCUMULATION_STEPS(
             "gradient-accumulation-steps",
             1,
@@ -36,6 +40,7 @@ public enum Setting implements SettingDefinition {
             "N",
             "Micro-batches of one optimizer step. Default: %s",
             "grad-accumulation-steps"),
+    /** The peak of the learning rate. */
     LEARNING_RATE(
             "learning-rate",
             2e-4,
@@ -43,6 +48,10 @@ public enum Setting implements SettingDefinition {
             "RATE",
             "Its peak. Default: %s; of reward models 1e-4, of other objectives than sft 1e-5",
             "lr"),
+    /**
+     * How the learning rate goes over the steps: linear, cosine, cosine_with_restarts, polynomial, inverse_sqrt, warmup_stable_decay or
+     * constant.
+     */
     SCHEDULER_TYPE(
             "lr-scheduler-type",
             SchedulerType.LINEAR,
@@ -51,6 +60,7 @@ public enum Setting implements SettingDefinition {
             "linear, cosine, cosine_with_restarts, polynomial, inverse_sqrt, warmup_stable_decay or constant. Default:"
                     + " %s",
             "lr-scheduler"),
+    /** The learning rate at which cosine, polynomial and warmup_stable_decay end. */
     MIN_LEARNING_RATE(
             "min-learning-rate",
             0.0,
@@ -59,33 +69,40 @@ public enum Setting implements SettingDefinition {
             "Where cosine, polynomial and warmup_stable_decay end. Default: %s",
             "min-lr",
             "lr-end"),
+    /** Power of the polynomial. */
     SCHEDULER_POWER("lr-scheduler-power", 1.0, Range.ABOVE_0, "X", "Power of the polynomial. Default: %s"),
+    /** How often cosine_with_restarts falls. */
     SCHEDULER_CYCLES(
             "lr-scheduler-num-cycles", 1.0, Range.ABOVE_0, "X", "How often cosine_with_restarts falls. Default: %s"),
+    /** The last steps, in which warmup_stable_decay falls. */
     DECAY_STEPS(
             "lr-decay-steps",
             0,
             Range.ANY, // depends on the scheduler
             "N",
             "The last steps, in which warmup_stable_decay falls."),
+    /** Steps of inverse_sqrt; 0: those of the warm-up, or 10000. */
     TIMESCALE(
             "lr-timescale",
             0,
             new Range(x -> x >= 0, "0 (as the warm-up) or more"),
             "N",
             "Steps of inverse_sqrt; 0: those of the warm-up, or 10000. Default: %s"),
+    /** Steps in which the rate rises from 0; below 1, a share of all steps. */
     WARMUP_STEPS(
             "warmup-steps",
             0,
             Range.ZERO_OR_MORE,
             "N",
             "Steps in which the rate rises from 0; below 1, a share of all steps. Default: %s"),
+    /** The steps in which the rate rises from 0, as a share of all steps. */
     WARMUP_RATIO(
             "warmup-ratio",
             0.0,
             new Range(x -> x >= 0 && x <= 1, "between 0 and 1"),
             "SHARE",
             "The same as a share of all steps. Default: %s"),
+    /** The optimizer: adamw, or adamw_8bit with a quarter of its memory. */
     OPTIMIZER(
             "optim",
             Optimizer.ADAMW,
@@ -93,6 +110,7 @@ public enum Setting implements SettingDefinition {
             "NAME",
             "adamw, or adamw_8bit with a quarter of its memory. Default: %s",
             "optimizer"),
+    /** LoRA+: B learns with X times the learning rate of A. */
     LORAPLUS_LR_RATIO(
             "loraplus-lr-ratio",
             1.0,
@@ -100,7 +118,9 @@ public enum Setting implements SettingDefinition {
             "X",
             "LoRA+: B learns with X times the learning rate of A. Default: %s",
             "loraplus-ratio"),
+    /** AdamW's weight decay, on all that is trained. */
     WEIGHT_DECAY("weight-decay", 0.0, Range.ZERO_OR_MORE, "X", "AdamW's, on all that is trained. Default: %s"),
+    /** The norm to which gradients are clipped; 0: never. */
     MAX_GRAD_NORM(
             "max-grad-norm",
             1.0,
@@ -108,9 +128,13 @@ public enum Setting implements SettingDefinition {
             "X",
             "Clip gradients to this norm; 0: never. Default: %s",
             "max-gradient-norm"),
+    /** AdamW's β₁: how slowly the mean of the gradients changes. */
     ADAM_BETA1("adam-beta1", 0.9, Range.BELOW_1, "X", "Default: %s"),
+    /** AdamW's β₂: how slowly the mean of their squares changes. */
     ADAM_BETA2("adam-beta2", 0.999, Range.BELOW_1, "X", "Default: %s"),
+    /** AdamW's ε: what is added to the root of the mean of the squares. */
     ADAM_EPSILON("adam-epsilon", 1e-8, Range.ABOVE_0, "X", "Default: %s"),
+    /** NEFTune: the strength of the noise on the embeddings while training; 5 is usual, 0 is none. */
     NEFTUNE_NOISE_ALPHA(
             "neftune-noise-alpha",
             0.0,
@@ -118,12 +142,14 @@ public enum Setting implements SettingDefinition {
             "X",
             "NEFTune: noise of this strength on the embeddings while training; 5 is usual. Default: %s, none",
             "neftune-alpha"),
+    /** Whether examples of about the same length come into one micro-batch. Nothing is padded either way. */
     GROUP_BY_LENGTH(
             "group-by-length",
             false,
             Range.ANY,
             "",
             "Put examples of about the same length into one micro-batch. Nothing is padded either way."),
+    /** Whether activations are computed again to save memory: auto, on or off. */
     RECOMPUTATION(
             "gradient-checkpointing",
             Recomputation.AUTO,
@@ -131,6 +157,7 @@ public enum Setting implements SettingDefinition {
             "WAY",
             "auto, on or off: compute activations again to save memory. Default: %s",
             "grad-checkpoint"),
+    /** Steps from one line of the log to the next. */
     LOGGING_STEPS(
             "logging-steps",
             10,
@@ -138,6 +165,7 @@ public enum Setting implements SettingDefinition {
             "N",
             "Steps from one line of the log to the next. Default: %s",
             "steps-per-report"),
+    /** When to evaluate on {@code eval-data}: no, steps or epoch. */
     EVAL_STRATEGY(
             "eval-strategy",
             IntervalStrategy.EPOCH,
@@ -145,6 +173,7 @@ public enum Setting implements SettingDefinition {
             "WHEN",
             "When to evaluate on {eval-data}: no, steps or epoch. Default: epoch, or steps with {eval-steps}.",
             "evaluation-strategy"),
+    /** Steps from one evaluation to the next. */
     EVAL_STEPS(
             "eval-steps",
             500,
@@ -152,6 +181,7 @@ public enum Setting implements SettingDefinition {
             "N",
             "Steps from one evaluation to the next. Default: as {logging-steps}.",
             "steps-per-eval"),
+    /** Examples evaluated at once; does not change the result. */
     EVAL_BATCH_SIZE(
             "eval-batch-size",
             0,
@@ -160,31 +190,37 @@ public enum Setting implements SettingDefinition {
             "Examples evaluated at once; does not change the result. Default: as {batch-size}.",
             "per-device-eval-batch-size",
             "per-gpu-eval-batch-size"),
+    /** The run ends when so many evaluations one after another were no better; 0: never. */
     EARLY_STOPPING_PATIENCE(
             "early-stopping-patience",
             0,
             new Range(x -> x >= 0, "0 (never) or more"),
             "N",
             "End when so many evaluations one after another were no better; 0: never. Default: %s"),
+    /** By how much the loss must fall to count as better. */
     EARLY_STOPPING_THRESHOLD(
             "early-stopping-threshold",
             0.0,
             Range.ZERO_OR_MORE,
             "X",
             "By how much the loss must fall to count as better. Default: %s"),
+    /** Whether the checkpoint with the lowest evaluation loss is kept and that adapter saved. */
     LOAD_BEST_MODEL_AT_END(
             "load-best-model-at-end",
             false,
             Range.ANY,
             "",
             "Keep the checkpoint with the lowest evaluation loss and save that adapter."),
+    /** The seed of the adapter's start, the order of the data, dropout and noise. */
     SEED("seed", 42L, Range.ANY, "N", "Of the adapter's start, the order of the data, dropout and noise. Default: %s"),
+    /** When to write DIR/checkpoint-N: no, steps or epoch. */
     SAVE_STRATEGY(
             "save-strategy",
             IntervalStrategy.STEPS,
             Range.ANY,
             "WHEN",
             "When to write DIR/checkpoint-N: no, steps or epoch. Default: steps"),
+    /** Steps from one checkpoint to the next. */
     SAVE_STEPS(
             "save-steps",
             500,
@@ -192,12 +228,14 @@ public enum Setting implements SettingDefinition {
             "N",
             "Steps from one checkpoint to the next; %s if nothing is said.",
             "save-every"),
+    /** How many checkpoints are kept, the newest and the best; 0: all. */
     SAVE_TOTAL_LIMIT(
             "save-total-limit",
             3,
             new Range(x -> x >= 0, "0 (all) or more"),
             "N",
             "Keep so many checkpoints, the newest and the best; 0: all. Default: %s"),
+    /** Most tokens of one example. */
     MAX_LENGTH(
             "max-length",
             1024,
@@ -209,7 +247,9 @@ public enum Setting implements SettingDefinition {
             "cutoff-len",
             "sequence-len",
             "model-max-length"),
+    /** Whether each epoch has an order of its own. */
     SHUFFLE(null, true, Range.ANY, "", "Whether each epoch has an order of its own."),
+    /** Bytes that the plan may use; 0: what is available. */
     MEMORY_LIMIT(null, 0L, new Range(x -> x >= 0, "0 (what is available) or more"), "BYTES", "What the plan may use.");
 
     private final String component;
@@ -234,7 +274,7 @@ public enum Setting implements SettingDefinition {
         this.otherNames = List.of(otherNames);
     }
 
-    /** Its name in {@link TrainingConfig}: {@code batchSize}. */
+    /** {@return its name in {@link TrainingConfig}: {@code batchSize}} */
     public String component() {
         return component;
     }
@@ -269,7 +309,11 @@ public enum Setting implements SettingDefinition {
         return otherNames;
     }
 
-    /** Its value of one of these words, where it is one of some; else the word. */
+    /**
+     * {@return its value of one of these words, where it is one of some; else the word}
+     *
+     * @param word what a person wrote
+     */
     public Object parsed(String word) {
         Arguments.given(word, "word");
         return initial instanceof SchedulerType

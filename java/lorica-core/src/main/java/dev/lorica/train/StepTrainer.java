@@ -58,8 +58,10 @@ public final class StepTrainer implements AutoCloseable {
     /**
      * Takes memory for micro-batches up to a shape.
      *
+     * @param adapter   what is trained, which stays the caller's
      * @param config    optimizer, seed, recomputation; what is about the loop is not looked at
      * @param objective of {@link #forwardBackward(Batch)}; one that draws answers itself needs a {@link Trainer}
+     * @param shape     the largest micro-batch that there will be
      * @throws dev.lorica.exceptions.MemoryException if there is too little
      */
     public StepTrainer(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
@@ -77,7 +79,12 @@ public final class StepTrainer implements AutoCloseable {
         session = new LocalSession(adapter, config, objective, shape);
     }
 
-    /** Adds the gradients of what the objective makes of a micro-batch. */
+    /**
+     * Adds the gradients of what the objective makes of a micro-batch.
+     *
+     * @param batch the micro-batch
+     * @return its losses, and how many positions count
+     */
     public Sums forwardBackward(Batch batch) {
         Arguments.given(batch, "batch");
         return add(session.gradients(batch, -1));
@@ -87,9 +94,11 @@ public final class StepTrainer implements AutoCloseable {
      * Adds the gradients of ∑ −w log p, of a weight for each position that has a label. Policy gradients and every other loss come to
      * that, once log p is known.
      *
+     * @param batch    the micro-batch
      * @param weights  [T]; what is said where there is no label is not looked at
      * @param units    what a step divides by, beside that of other micro-batches
      * @param logProbs [T] receives log p of each label, 0 elsewhere
+     * @return its losses, and how many positions count
      */
     public Sums forwardBackward(Batch batch, float[] weights, double units, float[] logProbs) {
         Arguments.given(batch, "batch");
@@ -115,6 +124,9 @@ public final class StepTrainer implements AutoCloseable {
     /**
      * The same of records, all of them as one micro-batch.
      *
+     * @param data   the records
+     * @param config the template, the longest length, and what is trained on
+     * @return their losses, and how many positions count
      * @throws dev.lorica.data.DataException if one of them is longer than {@link DataConfig#maxLength} where that is an error
      */
     public Sums forwardBackward(Dataset data, DataConfig config) {
@@ -139,7 +151,11 @@ public final class StepTrainer implements AutoCloseable {
                 sums.metrics().means());
     }
 
-    /** log p of each label, 0 where there is none; without dropout, and no gradients. */
+    /**
+     * {@return log p of each label, 0 where there is none; without dropout, and no gradients}
+     *
+     * @param batch the micro-batch
+     */
     public float[] logProbs(Batch batch) {
         return session.logProbs(Arguments.given(batch, "batch"), true);
     }
@@ -147,7 +163,10 @@ public final class StepTrainer implements AutoCloseable {
     /**
      * One step with the gradients so far, which are none afterwards.
      *
-     * @param maxGradNorm 0: they are not clipped
+     * @param learningRate of this step
+     * @param weightDecay  AdamW's, of this step
+     * @param maxGradNorm  0: they are not clipped
+     * @return the norm of the gradients, and the number of the step
      * @throws InvalidArgumentException if there are no gradients
      */
     public Step optimStep(double learningRate, double weightDecay, double maxGradNorm) {
@@ -162,15 +181,17 @@ public final class StepTrainer implements AutoCloseable {
         return new Step(++steps, loss, norm);
     }
 
+    /** {@return what {@link #forwardBackward(Batch)} makes small} */
     public Objective objective() {
         return objective;
     }
 
+    /** {@return the largest micro-batch} */
     public BatchShape shape() {
         return shape;
     }
 
-    /** Steps that were taken. */
+    /** {@return steps that were taken} */
     public int steps() {
         return steps;
     }

@@ -69,11 +69,25 @@ public final class Trainer {
     private boolean precomputesReference;
     private GradientWorkers workers;
 
-    /** Plain fine-tuning. */
+    /**
+     * Plain fine-tuning.
+     *
+     * @param model   the base, which stays the caller's
+     * @param adapter what is trained, which stays the caller's
+     * @param config  the settings
+     */
     public Trainer(Model model, Adapter adapter, TrainingConfig config) {
         this(model, adapter, config, Objective.sft());
     }
 
+    /**
+     * Training with an objective.
+     *
+     * @param model     the base, which stays the caller's
+     * @param adapter   what is trained, which stays the caller's
+     * @param config    the settings
+     * @param objective what makes a loss of log-probabilities
+     */
     public Trainer(Model model, Adapter adapter, TrainingConfig config, Objective objective) {
         Arguments.given(model, "model");
         Arguments.given(adapter, "adapter");
@@ -84,7 +98,12 @@ public final class Trainer {
         this.objective = Arguments.given(objective, "objective");
     }
 
-    /** Listeners hear of everything in the order in which they were added. */
+    /**
+     * Listeners hear of everything in the order in which they were added.
+     *
+     * @param listener the listener
+     * @return this trainer
+     */
     public Trainer addListener(TrainerListener listener) {
         listeners.add(Arguments.given(listener, "listener"));
         return this;
@@ -93,6 +112,9 @@ public final class Trainer {
     /**
      * Where to write checkpoints, as {@link TrainingConfig#saveStrategy} says and when the run is stopped; {@code null}, which is
      * where it begins: nowhere.
+     *
+     * @param folder where checkpoints are written
+     * @return this trainer
      */
     public Trainer checkpoints(Path folder) {
         this.folder = folder;
@@ -104,6 +126,9 @@ public final class Trainer {
      * forward pass less in every pass over the data. Otherwise they are computed with each micro-batch. What the reference is does
      * not depend on it: the model without its adapter; or, where the adapter already has an effect when training begins, the model
      * with the adapter as it is then, which is always computed before.
+     *
+     * @param precompute true: once, before training
+     * @return this trainer
      */
     public Trainer precomputeReference(boolean precompute) {
         this.precomputesReference = precompute;
@@ -113,19 +138,32 @@ public final class Trainer {
     /**
      * Who computes the gradients; {@code null}, which is where it begins: this machine. Optimizer, evaluation and checkpoints stay
      * here. Each {@code train} opens and closes them.
+     *
+     * @param workers the workers
+     * @return this trainer
      */
     public Trainer workers(GradientWorkers workers) {
         this.workers = workers;
         return this;
     }
 
-    /** The next {@code train} goes on from this checkpoint; {@code null}: it begins anew. */
+    /**
+     * The next {@code train} goes on from this checkpoint; {@code null}: it begins anew.
+     *
+     * @param checkpoint one of the same run
+     * @return this trainer
+     */
     public Trainer resume(Checkpoint checkpoint) {
         this.resumeFrom = checkpoint;
         return this;
     }
 
-    /** Trains on responses only, in the data set's own template; examples longer than {@code maxLength} are left out. */
+    /**
+     * Trains on responses only, in the data set's own template; examples longer than {@code maxLength} are left out.
+     *
+     * @param data the records
+     * @return what came out
+     */
     public TrainingResult train(Dataset data) {
         Arguments.given(data, "data");
         if (objective.records() == RecordKind.PAIRS != data.fields().isPairs()) {
@@ -158,6 +196,12 @@ public final class Trainer {
         return Math.min(config.maxLength(), model.info().contextLength());
     }
 
+    /**
+     * Trains without an evaluation.
+     *
+     * @param data what is trained on
+     * @return what came out
+     */
     public TrainingResult train(TokenizedDataset data) {
         return train(data, null);
     }
@@ -172,7 +216,11 @@ public final class Trainer {
         stop.request();
     }
 
-    /** How good the model is at present, by what the objective makes small. */
+    /**
+     * {@return how good the model is at present, by what the objective makes small}
+     *
+     * @param data what is evaluated on
+     */
     public Evaluation evaluate(TokenizedDataset data) {
         Arguments.given(data, "data");
         requireRecords(data);
@@ -253,7 +301,11 @@ public final class Trainer {
                 : shape;
     }
 
-    /** How many examples have not the invocation of an activated LoRA, which is added to none of their tokens; 0 of all else. */
+    /**
+     * {@return how many examples have not the invocation of an activated LoRA, which is added to none of their tokens; 0 of all else}
+     *
+     * @param data what is trained on
+     */
     public int withoutInvocation(TokenizedDataset data) {
         Arguments.given(data, "data");
         int[] invocation = adapter.info().invocationTokens().stream()
@@ -279,7 +331,12 @@ public final class Trainer {
         }
     }
 
-    /** What {@link #train(TokenizedDataset, TokenizedDataset)} is going to do, and what memory that needs. */
+    /**
+     * {@return what {@link #train(TokenizedDataset, TokenizedDataset)} is going to do, and what memory that needs}
+     *
+     * @param data     what is trained on
+     * @param evalData what is evaluated on; {@code null}: nothing
+     */
     public TrainingPlan plan(TokenizedDataset data, TokenizedDataset evalData) {
         Arguments.given(data, "data");
         int microBatches = Packer.batchCount(data, config.batchSize());
@@ -311,8 +368,11 @@ public final class Trainer {
     }
 
     /**
-     * What training on micro-batches of {@code sequences} sequences of {@code sequenceLength} tokens each needs. Nothing is
+     * {@return what training on micro-batches of {@code sequences} sequences of {@code sequenceLength} tokens each needs} Nothing is
      * allocated.
+     *
+     * @param sequences      sequences of a micro-batch
+     * @param sequenceLength tokens of each
      */
     public MemoryPlan memoryPlan(int sequences, int sequenceLength) {
         requirePositive("sequences", sequences);
@@ -325,7 +385,11 @@ public final class Trainer {
                 adapter, config, new BatchShape(sequences * sequenceLength, sequences, sequenceLength));
     }
 
-    /** The most sequences of {@code sequenceLength} tokens that a micro-batch can have and fit in memory; 0: not even one. */
+    /**
+     * {@return the most sequences of {@code sequenceLength} tokens that a micro-batch can have and fit in memory; 0: not even one}
+     *
+     * @param sequenceLength tokens of each sequence
+     */
     public int largestBatchSize(int sequenceLength) {
         requirePositive("sequenceLength", sequenceLength);
         int fits = 0;
@@ -342,7 +406,11 @@ public final class Trainer {
     }
 
     /**
+     * Trains, from the beginning or from the checkpoint of {@link #resume}.
+     *
+     * @param data     what is trained on
      * @param evalData what is evaluated on while training and at its end; {@code null}: nothing
+     * @return what came out; of a run that was stopped, what there is
      * @throws MemoryException    before the first step, if the session does not fit in memory; the message says what would
      * @throws NonFiniteException if a loss or gradient is not finite; the message names the step, the examples, the layer or
      *                            tensor and the learning rate. The adapter then is as it was after the step before, and so are

@@ -11,30 +11,65 @@ import java.nio.file.Path;
  * caller of {@code train}.
  */
 public interface TrainerListener {
-    /** The session is allocated, nothing is trained yet. */
+    /**
+     * The session is allocated, nothing is trained yet.
+     *
+     * @param plan steps, batches and memory
+     */
     default void onStart(TrainingPlan plan) {}
 
-    /** What was saved is restored; the next step is the one after the checkpoint's. */
+    /**
+     * What was saved is restored; the next step is the one after the checkpoint's.
+     *
+     * @param resumption what was restored
+     */
     default void onResume(Resumption resumption) {}
 
     /** After every micro-batch, before the optimizer step; for steps that take long. */
     default void onMicroBatch() {}
 
-    /** After every optimizer step; for progress bars. */
+    /**
+     * After every optimizer step; for progress bars.
+     *
+     * @param progress where the run is
+     */
     default void onStep(TrainingProgress progress) {}
 
-    /** Every {@link TrainingConfig#loggingSteps} steps and after the last one. */
+    /**
+     * Every {@link TrainingConfig#loggingSteps} steps and after the last one.
+     *
+     * @param progress where the run is
+     */
     default void onLog(TrainingProgress progress) {}
 
-    /** After an evaluation, which was done after optimizer step {@code step}. */
+    /**
+     * After an evaluation, which was done after optimizer step {@code step}.
+     *
+     * @param step       optimizer steps done
+     * @param evaluation what was measured
+     */
     default void onEvaluate(int step, Evaluation evaluation) {}
 
-    /** A checkpoint was written. */
+    /**
+     * A checkpoint was written.
+     *
+     * @param step       optimizer steps done
+     * @param checkpoint its folder
+     */
     default void onSave(int step, Path checkpoint) {}
 
-    /** A checkpoint could not be written, as on a full disk. The ones before are in place, and training goes on. */
+    /**
+     * A checkpoint could not be written, as on a full disk. The ones before are in place, and training goes on.
+     *
+     * @param step   optimizer steps done
+     * @param reason why
+     */
     default void onSaveFailed(int step, LoricaException reason) {}
 
-    /** The run is over, or was stopped. Not called when it ends with an exception. */
+    /**
+     * The run is over, or was stopped. Not called when it ends with an exception.
+     *
+     * @param result what came out
+     */
     default void onEnd(TrainingResult result) {}
 }

@@ -110,6 +110,11 @@ public record TrainingConfig(
         long memoryLimit)
         implements Serializable {
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public TrainingConfig {
         Setting.SCHEDULER_TYPE.check(schedulerType);
         Setting.OPTIMIZER.check(optimizer);
@@ -185,21 +190,27 @@ public record TrainingConfig(
         }
     }
 
+    /** {@return the settings that {@code lorica train} has by itself} */
     public static TrainingConfig defaults() {
         return builder().build();
     }
 
-    /** With which an adapter was trained; {@code null} when that is not known, or not understood by this version. */
+    /**
+     * {@return the settings with which an adapter was trained; {@code null} when that is not known, or not understood by this version}
+     *
+     * @param metadata of the adapter
+     */
     public static TrainingConfig of(AdapterMetadata metadata) {
         Arguments.given(metadata, "metadata");
         return Json.ofMap(metadata.training(), TrainingConfig.class, defaults());
     }
 
+    /** {@return a builder that begins with {@link #defaults}} */
     public static Builder builder() {
         return new Builder();
     }
 
-    /** A builder that starts from these values. */
+    /** {@return a builder that starts from these values} */
     public Builder toBuilder() {
         Builder builder = new Builder();
         for (RecordComponent component : TrainingConfig.class.getRecordComponents()) {
@@ -222,7 +233,14 @@ public record TrainingConfig(
             }
         }
 
-        /** @throws InvalidArgumentException for a value of another type */
+        /**
+         * Sets one of the settings by its entry in the list of all.
+         *
+         * @param setting which
+         * @param value   of the setting's {@link Setting#type()}
+         * @return this builder
+         * @throws InvalidArgumentException for a value of another type
+         */
         public Builder set(Setting setting, Object value) {
             Arguments.given(setting, "setting");
             if (value == null || value.getClass() != setting.initial().getClass()) {
@@ -233,152 +251,372 @@ public record TrainingConfig(
             return this;
         }
 
+        /**
+         * Sets {@link TrainingConfig#epochs()}.
+         *
+         * @param value as {@link TrainingConfig#epochs()} says
+         * @return this builder
+         */
         public Builder epochs(double value) {
             return with("epochs", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#maxSteps()}.
+         *
+         * @param value as {@link TrainingConfig#maxSteps()} says
+         * @return this builder
+         */
         public Builder maxSteps(int value) {
             return with("maxSteps", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#batchSize()}.
+         *
+         * @param value as {@link TrainingConfig#batchSize()} says
+         * @return this builder
+         */
         public Builder batchSize(int value) {
             return with("batchSize", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#evalBatchSize()}.
+         *
+         * @param value as {@link TrainingConfig#evalBatchSize()} says
+         * @return this builder
+         */
         public Builder evalBatchSize(int value) {
             return with("evalBatchSize", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#gradientAccumulationSteps()}.
+         *
+         * @param value as {@link TrainingConfig#gradientAccumulationSteps()} says
+         * @return this builder
+         */
         public Builder gradientAccumulationSteps(int value) {
             return with("gradientAccumulationSteps", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#learningRate()}.
+         *
+         * @param value as {@link TrainingConfig#learningRate()} says
+         * @return this builder
+         */
         public Builder learningRate(double value) {
             return with("learningRate", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#schedulerType()}.
+         *
+         * @param value as {@link TrainingConfig#schedulerType()} says
+         * @return this builder
+         */
         public Builder schedulerType(SchedulerType value) {
             return with("schedulerType", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#minLearningRate()}.
+         *
+         * @param value as {@link TrainingConfig#minLearningRate()} says
+         * @return this builder
+         */
         public Builder minLearningRate(double value) {
             return with("minLearningRate", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#schedulerPower()}.
+         *
+         * @param value as {@link TrainingConfig#schedulerPower()} says
+         * @return this builder
+         */
         public Builder schedulerPower(double value) {
             return with("schedulerPower", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#schedulerCycles()}.
+         *
+         * @param value as {@link TrainingConfig#schedulerCycles()} says
+         * @return this builder
+         */
         public Builder schedulerCycles(double value) {
             return with("schedulerCycles", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#decaySteps()}.
+         *
+         * @param value as {@link TrainingConfig#decaySteps()} says
+         * @return this builder
+         */
         public Builder decaySteps(int value) {
             return with("decaySteps", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#timescale()}.
+         *
+         * @param value as {@link TrainingConfig#timescale()} says
+         * @return this builder
+         */
         public Builder timescale(int value) {
             return with("timescale", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#warmupSteps()}.
+         *
+         * @param value as {@link TrainingConfig#warmupSteps()} says
+         * @return this builder
+         */
         public Builder warmupSteps(int value) {
             return with("warmupSteps", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#warmupRatio()}.
+         *
+         * @param value as {@link TrainingConfig#warmupRatio()} says
+         * @return this builder
+         */
         public Builder warmupRatio(double value) {
             return with("warmupRatio", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#optimizer()}.
+         *
+         * @param value as {@link TrainingConfig#optimizer()} says
+         * @return this builder
+         */
         public Builder optimizer(Optimizer value) {
             return with("optimizer", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#loraplusLrRatio()}.
+         *
+         * @param value as {@link TrainingConfig#loraplusLrRatio()} says
+         * @return this builder
+         */
         public Builder loraplusLrRatio(double value) {
             return with("loraplusLrRatio", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#weightDecay()}.
+         *
+         * @param value as {@link TrainingConfig#weightDecay()} says
+         * @return this builder
+         */
         public Builder weightDecay(double value) {
             return with("weightDecay", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#maxGradNorm()}.
+         *
+         * @param value as {@link TrainingConfig#maxGradNorm()} says
+         * @return this builder
+         */
         public Builder maxGradNorm(double value) {
             return with("maxGradNorm", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#adamBeta1()}.
+         *
+         * @param value as {@link TrainingConfig#adamBeta1()} says
+         * @return this builder
+         */
         public Builder adamBeta1(double value) {
             return with("adamBeta1", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#adamBeta2()}.
+         *
+         * @param value as {@link TrainingConfig#adamBeta2()} says
+         * @return this builder
+         */
         public Builder adamBeta2(double value) {
             return with("adamBeta2", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#adamEpsilon()}.
+         *
+         * @param value as {@link TrainingConfig#adamEpsilon()} says
+         * @return this builder
+         */
         public Builder adamEpsilon(double value) {
             return with("adamEpsilon", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#neftuneNoiseAlpha()}.
+         *
+         * @param value as {@link TrainingConfig#neftuneNoiseAlpha()} says
+         * @return this builder
+         */
         public Builder neftuneNoiseAlpha(double value) {
             return with("neftuneNoiseAlpha", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#maxLength()}.
+         *
+         * @param value as {@link TrainingConfig#maxLength()} says
+         * @return this builder
+         */
         public Builder maxLength(int value) {
             return with("maxLength", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#loggingSteps()}.
+         *
+         * @param value as {@link TrainingConfig#loggingSteps()} says
+         * @return this builder
+         */
         public Builder loggingSteps(int value) {
             return with("loggingSteps", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#evalStrategy()}.
+         *
+         * @param value as {@link TrainingConfig#evalStrategy()} says
+         * @return this builder
+         */
         public Builder evalStrategy(IntervalStrategy value) {
             return with("evalStrategy", value);
         }
 
-        /** Also sets {@link IntervalStrategy#STEPS}. */
+        /**
+         * Also sets {@link IntervalStrategy#STEPS}.
+         *
+         * @param value as {@link TrainingConfig#evalSteps()} says
+         * @return this builder
+         */
         public Builder evalSteps(int value) {
             return with("evalStrategy", IntervalStrategy.STEPS).with("evalSteps", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#earlyStoppingPatience()}.
+         *
+         * @param value as {@link TrainingConfig#earlyStoppingPatience()} says
+         * @return this builder
+         */
         public Builder earlyStoppingPatience(int value) {
             return with("earlyStoppingPatience", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#earlyStoppingThreshold()}.
+         *
+         * @param value as {@link TrainingConfig#earlyStoppingThreshold()} says
+         * @return this builder
+         */
         public Builder earlyStoppingThreshold(double value) {
             return with("earlyStoppingThreshold", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#saveStrategy()}.
+         *
+         * @param value as {@link TrainingConfig#saveStrategy()} says
+         * @return this builder
+         */
         public Builder saveStrategy(IntervalStrategy value) {
             return with("saveStrategy", value);
         }
 
-        /** Also sets {@link IntervalStrategy#STEPS}. */
+        /**
+         * Also sets {@link IntervalStrategy#STEPS}.
+         *
+         * @param value as {@link TrainingConfig#saveSteps()} says
+         * @return this builder
+         */
         public Builder saveSteps(int value) {
             return with("saveStrategy", IntervalStrategy.STEPS).with("saveSteps", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#saveTotalLimit()}.
+         *
+         * @param value as {@link TrainingConfig#saveTotalLimit()} says
+         * @return this builder
+         */
         public Builder saveTotalLimit(int value) {
             return with("saveTotalLimit", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#loadBestModelAtEnd()}.
+         *
+         * @param value as {@link TrainingConfig#loadBestModelAtEnd()} says
+         * @return this builder
+         */
         public Builder loadBestModelAtEnd(boolean value) {
             return with("loadBestModelAtEnd", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#seed()}.
+         *
+         * @param value as {@link TrainingConfig#seed()} says
+         * @return this builder
+         */
         public Builder seed(long value) {
             return with("seed", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#shuffle()}.
+         *
+         * @param value as {@link TrainingConfig#shuffle()} says
+         * @return this builder
+         */
         public Builder shuffle(boolean value) {
             return with("shuffle", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#groupByLength()}.
+         *
+         * @param value as {@link TrainingConfig#groupByLength()} says
+         * @return this builder
+         */
         public Builder groupByLength(boolean value) {
             return with("groupByLength", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#recomputation()}.
+         *
+         * @param value as {@link TrainingConfig#recomputation()} says
+         * @return this builder
+         */
         public Builder recomputation(Recomputation value) {
             return with("recomputation", value);
         }
 
+        /**
+         * Sets {@link TrainingConfig#memoryLimit()}.
+         *
+         * @param value as {@link TrainingConfig#memoryLimit()} says
+         * @return this builder
+         */
         public Builder memoryLimit(long value) {
             return with("memoryLimit", value);
         }
@@ -388,6 +626,11 @@ public record TrainingConfig(
             return this;
         }
 
+        /**
+         * {@return the settings}
+         *
+         * @throws InvalidArgumentException naming the one that is wrong
+         */
         public TrainingConfig build() {
             RecordComponent[] components = TrainingConfig.class.getRecordComponents();
             Class<?>[] types =

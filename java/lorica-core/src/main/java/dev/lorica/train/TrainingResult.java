@@ -31,11 +31,17 @@ public record TrainingResult(
         int bestStep,
         Evaluation evaluation) {
 
-    /** With which the training of an adapter ended; {@code null} when that is not known, or not understood by this version. */
+    /**
+     * {@return the result with which the training of an adapter ended; {@code null} when that is not known, or not understood by this
+     * version}
+     *
+     * @param metadata of the adapter
+     */
     public static TrainingResult of(AdapterMetadata metadata) {
         return Json.ofMap(metadata.result(), TrainingResult.class, null);
     }
 
+    /** {@return tokens of all passes over the seconds of training} */
     public double tokensPerSecond() {
         return seconds > 0 ? tokens / seconds : 0;
     }
