@@ -22,7 +22,8 @@ LENGTHS = [3, 9, 1, 5, 9, 2, 7, 4]  # those of 9 tokens were cut off
 EOS = 1
 
 BASE = dict(loss_type="dapo", beta=0.0, epsilon_low=0.2, epsilon_high=0.2, scale_rewards="group",
-            mask_truncated_completions=False, iterations=2)
+            mask_truncated_completions=False, iterations=2, importance_sampling_level="token", delta=0.0,
+            use_bias_correction_kl=True)
 CASES = {
     "dapo": {},
     "first_iteration": dict(iterations=1),
@@ -30,6 +31,14 @@ CASES = {
     "bnpo_clip_higher": dict(loss_type="bnpo", epsilon_high=0.28),
     "dr_grpo_unscaled": dict(loss_type="dr_grpo", scale_rewards="none", beta=0.1),
     "batch_masked": dict(scale_rewards="batch", mask_truncated_completions=True),
+    "kl_uncorrected": dict(beta=0.04, use_bias_correction_kl=False),
+    "sequence": dict(importance_sampling_level="sequence", beta=0.05, epsilon_low=0.05, epsilon_high=0.08),
+    "sequence_masked": dict(importance_sampling_level="sequence", loss_type="grpo", epsilon_low=0.03,
+                            epsilon_high=0.03, mask_truncated_completions=True),
+    "delta": dict(delta=1.4, loss_type="bnpo"),
+    "cispo": dict(loss_type="cispo", epsilon_high=1.2),
+    "sapo": dict(loss_type="sapo"),
+    "luspo": dict(loss_type="luspo", importance_sampling_level="sequence", epsilon_low=0.05, epsilon_high=0.05),
 }
 
 
@@ -67,12 +76,13 @@ def trainer_of(settings, old, ref, rewards):
     trainer.num_generations, trainer.num_iterations = GENERATIONS, settings["iterations"]
     trainer.args = SimpleNamespace(
         per_device_train_batch_size=len(LENGTHS), steps_per_generation=1, gradient_accumulation_steps=1,
-        gradient_checkpointing_kwargs=None, delta=None, use_bias_correction_kl=False)
+        gradient_checkpointing_kwargs=None, delta=settings["delta"] or None, sapo_temperature_pos=1.0,
+        sapo_temperature_neg=1.05, use_bias_correction_kl=settings["use_bias_correction_kl"])
     trainer.use_vllm = trainer.vllm_importance_sampling_correction = trainer._is_vlm = False
     trainer.multi_objective_aggregation = "sum_then_normalize"
     trainer.reward_weights = torch.tensor([1.0, 0.5])
     trainer.reward_funcs, trainer.reward_func_names = [None, None], ["a", "b"]
-    trainer.importance_sampling_level, trainer.top_entropy_quantile = "token", 1.0
+    trainer.top_entropy_quantile = 1.0
     trainer.off_policy_mask_threshold, trainer._entropy_bonus_enabled = None, False
     trainer.aux_loss_enabled, trainer.log_multimodal = False, False
     trainer.max_completion_length, trainer.current_gradient_accumulation_steps = MOST, 1
@@ -101,7 +111,7 @@ def case(settings):
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: (logps, torch.zeros_like(logps), None)
     loss = trainer._compute_loss(None, inputs)
     loss.backward()
-    kept = ("reward", "rewards/", "frac_", "clip_ratio/", "kl")
+    kept = ("reward", "rewards/", "frac_", "clip_ratio/", "kl", "cispo_")
     return {"settings": settings, "advantages": inputs["advantages"].tolist(), "loss": loss.item(),
             "gradient": [row[:n].tolist() for row, n in zip(logps.grad, LENGTHS)],
             "metrics": {k: v[-1] for k, v in sorted(trainer._metrics["train"].items()) if k.startswith(kept)}}

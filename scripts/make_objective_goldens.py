@@ -10,7 +10,7 @@ same in lorica, in f32.
 
 Losses and metrics are computed by the code of TRL's trainers, from batches that are put together here; the loop around
 them is that of transformers' Trainer. Both sides see the same: the values that the blocks of the GGUF file stand for, A
-as lorica begins it, B = 0, the questions of the Pride and Prejudice set in their order, with their answer as the better
+as lorica begins it, B = 0 (of distillation numbers that both sides make: the teacher is the base), the questions of the Pride and Prejudice set in their order, with their answer as the better
 one and that of the question behind it as the worse one.
 """
 import argparse
@@ -24,7 +24,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 from trl.experimental.cpo import CPOTrainer
+from trl.experimental.gkd import GKDTrainer
 from trl.experimental.orpo import ORPOTrainer
+from trl.experimental.server_distillation.server_distillation_trainer import _add_tail_bucket, _jsd_divergence
 
 import compare_with_peft as peft_side
 
@@ -53,7 +55,16 @@ CASES = {
     "cpo_ipo": ("cpo", dict(loss_type="ipo", beta=0.1, cpo_alpha=0.5)),
     "kto": ("kto", dict(beta=0.1, desirable_weight=1.0, undesirable_weight=0.8)),
     "reward": ("reward", dict(center_rewards_coefficient=0.01)),
+    "sft_weighted": ("sft", dict(weights=[0.25, 1.0, 2.5])),
+    "distill_jsd": ("distill", dict(beta=0.5, temperature=1.0, loss_top_k=0)),
+    "distill_forward": ("distill", dict(beta=0.0, temperature=1.5, loss_top_k=0)),
+    "distill_reverse": ("distill", dict(beta=1.0, temperature=2.0, loss_top_k=0)),
+    "distill_top_jsd": ("distill", dict(beta=0.3, temperature=1.0, loss_top_k=8)),
+    "distill_top_forward": ("distill", dict(beta=0.0, temperature=1.0, loss_top_k=16)),
+    "distill_top_reverse": ("distill", dict(beta=1.0, temperature=1.2, loss_top_k=4)),
 }
+# B of a student that is no copy of its teacher: numbers of so many at the most.
+STUDENT_B = 0.5
 
 
 def examples():
@@ -127,6 +138,45 @@ def trainer_of(kind, model, settings):
     return trainer
 
 
+def answers(rows):
+    ids, mask, completion = sequences([(p, c) for p, c, _ in rows])
+    return ids, mask, completion[:, 1:].bool()
+
+
+def weighted_sft(model, rows, step, weights):
+    """Cross-entropy by PyTorch, a weight for each answer, divided by the sum of the weights of its tokens."""
+    ids, mask, learned = answers(rows)
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    weight = torch.tensor([weights[(step * BATCH_SIZE + i) % len(weights)] for i in range(len(rows))])
+    weight = weight.unsqueeze(1) * learned
+    return (nll * weight).sum() / weight.sum(), {}
+
+
+def distillation(model, rows, beta, temperature, loss_top_k):
+    """GKDTrainer's loss, or ServerDistillationTrainer's of the teacher's likeliest tokens, with a bucket for the rest."""
+    ids, mask, learned = answers(rows)
+    with torch.no_grad(), model.disable_adapter():
+        teacher = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    student = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    log_p = torch.log_softmax(student / temperature, -1)[learned]
+    log_q = torch.log_softmax(teacher / temperature, -1)[learned]
+    if loss_top_k == 0:
+        labels = torch.where(learned, ids[:, 1:], -100)
+        loss = GKDTrainer.generalized_jsd_loss(student, teacher, labels, beta=beta, temperature=temperature)
+    else:
+        log_q, top = log_q.topk(loss_top_k, -1)
+        log_p = log_p.gather(-1, top)
+        support = torch.ones_like(top, dtype=torch.bool)
+        p, support_and_rest = _add_tail_bucket(log_p, support)
+        q, _ = _add_tail_bucket(log_q, support)
+        loss = _jsd_divergence(p, q, beta, support_and_rest).sum() / len(log_p)
+    metrics = {"mass/model": log_p.exp().sum(-1).clamp(max=1).mean(),
+               "mass/teacher": log_q.exp().sum(-1).clamp(max=1).mean(),
+               "agreement": (log_p.argmax(-1) == log_q.argmax(-1)).float().mean()}
+    return loss, metrics
+
+
 def reward_model(base):
     """The base with a head of one output, which begins as numbers that both sides make."""
     base.config.num_labels, base.config.pad_token_id = 1, PADDING
@@ -153,15 +203,24 @@ def train(kind, settings, data):
         for name, parameter in model.named_parameters():
             if "lora_A" in name:
                 parameter.copy_(torch.from_numpy(peft_side.first_a(tensor_of(name), parameter.shape)))
+        for name, parameter in model.named_parameters():
+            if kind == "distill" and "lora_B" in name:
+                numbers = (peft_side.philox(13, parameter.numel()) >> 8).astype("float64") * 2.0**-24 - 0.5
+                parameter.copy_(torch.from_numpy((2 * STUDENT_B * numbers).astype("float32")).reshape(parameter.shape))
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, eps=EPSILON)
-    trainer = trainer_of(kind, model, settings)
+    trainer = None if kind in ("sft", "distill") else trainer_of(kind, model, settings)
     steps = []
     for step in range(N_STEPS):
-        batch = batch_of(kind, data[step * BATCH_SIZE:(step + 1) * BATCH_SIZE], step)
+        rows = data[step * BATCH_SIZE:(step + 1) * BATCH_SIZE]
+        batch = None if trainer is None else batch_of(kind, rows, step)
         optimizer.zero_grad()
-        if kind in ("dpo", "kto", "reward"):
+        if kind == "sft":
+            loss, metrics = weighted_sft(model, rows, step, **settings)
+        elif kind == "distill":
+            loss, metrics = distillation(model, rows, **settings)
+        elif kind in ("dpo", "kto", "reward"):
             trainer._metrics["train"].clear()
             loss = (trainer.compute_loss(model, batch) if kind == "reward"
                     else trainer._compute_loss(model, batch, False))
@@ -172,8 +231,9 @@ def train(kind, settings, data):
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         kept = ("rewards/", "logps/", "nll_loss", "log_odds", "kl", "accuracy", "margin", "mean_reward", "min_reward",
-                "max_reward")
-        metrics = {k: float(f"{float(v):.8g}") for k, v in sorted(metrics.items()) if k.startswith(kept)}
+                "max_reward", "mass/", "agreement")
+        metrics = {k: float(f"{float(torch.as_tensor(v).detach()):.8g}")
+                   for k, v in sorted(metrics.items()) if k.startswith(kept)}
         if settings.get("cpo_alpha") == 0:
             metrics.pop("nll_loss")
         steps.append({"loss": float(f"{loss.item():.8g}"), **metrics})

@@ -174,6 +174,8 @@ LossSum Session::evaluate_likeliest(const PackedBatch & batch, double temperatur
         b.n_picked = count;
         b.labels = nullptr;
         b.logits = memory_.logits;
+        // Of these rows, of an activated LoRA on the head.
+        if (memory_.head_gate) attached_->set_head_gate({memory_.head_gate + first, Dtype::f32, count, 1, 1});
         run(plan_->evaluated_epilogue().forward, b, *backend_);
         logits.resize(static_cast<size_t>(count * n_vocab));
         backend_->copy_to_host(logits.data(), memory_.logits, logits.size() * sizeof(float));

@@ -27,6 +27,7 @@ import dev.lorica.data.Message;
 import dev.lorica.data.Packer;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.data.RecordKind;
+import dev.lorica.data.TeacherLogProbs;
 import dev.lorica.data.TextEncoder;
 import dev.lorica.data.TextTemplate;
 import dev.lorica.data.TokenizedDataset;
@@ -67,6 +68,7 @@ import dev.lorica.train.RewardFunction;
 import dev.lorica.train.ScoredBatch;
 import dev.lorica.train.ScoredSequence;
 import dev.lorica.train.StepTrainer;
+import dev.lorica.train.Teacher;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainerListener;
 import dev.lorica.train.TrainingConfig;
@@ -140,6 +142,7 @@ class ArgumentsTest {
             "DataFields.history",
             "DataFields.rejected",
             "DataFields.label",
+            "DataFields.weight",
             "DataRecord.prompt",
             "DataRecord.rejected",
             "DataRecord.value",
@@ -149,6 +152,7 @@ class ArgumentsTest {
             "Dataset.loadText.textField",
             "Embedder.adapter",
             "Evaluator.adapter",
+            "Example.weights",
             "ExampleEncoder.template",
             "FieldNames.prompt",
             "FieldNames.input",
@@ -158,6 +162,8 @@ class ArgumentsTest {
             "FieldNames.text",
             "FieldNames.label",
             "FieldNames.textPair",
+            "FieldNames.weight",
+            "FieldNames.withWeight.field",
             "FieldNames.classes.text",
             "FieldNames.classes.label",
             "FieldNames.classes.textPair",
@@ -173,7 +179,13 @@ class ArgumentsTest {
             "Notes.prompt",
             "Notes.old",
             "Notes.asked",
+            "Notes.weights",
+            "Notes.candidates",
             "Notes.withReference.logProbs",
+            "Notes.withOld.logProbs",
+            "Notes.withWeights.weights",
+            "Notes.withCandidates.candidates",
+            "Teacher.adapter",
             "TextClassifier.adapter",
             "TextClassifier.classify.seconds",
             "TextEncoder.encode.second",
@@ -329,6 +341,9 @@ class ArgumentsTest {
                 () -> open(new TextClassifier(
                         model,
                         open(Adapter.create(model, LoraConfig.builder().rank(2).build(), twoClasses)))));
+        good(Teacher.class, () -> new Teacher(model, null, 4, 1));
+        TeacherLogProbs said = open(new Teacher(model, null, 4, 1).logProbs(examples, folder.resolve("teacher")));
+        good(TeacherLogProbs.class, () -> said);
         good(LearningRate.class, () -> new LearningRate(config, 10));
         good(GgufFile.class, () -> open(GgufFile.open(TestModels.austen())));
         good(SafetensorsFile.class, () -> open(SafetensorsFile.open(safetensors)));
@@ -389,6 +404,7 @@ class ArgumentsTest {
         good(int.class, () -> 1);
         good(long.class, () -> 1L);
         good(double.class, () -> 0.5);
+        good(float.class, () -> 0.5f);
         good(Float.class, () -> 0.5f);
         good(Double.class, () -> 0.5);
         good(boolean.class, () -> false);

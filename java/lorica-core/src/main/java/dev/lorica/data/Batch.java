@@ -30,9 +30,18 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
      * @param old        [T] log p of each label by the model that drew the answers; {@code null}: that is the model as it is
      * @param asked      of each sequence, where these are prompts that wait for answers, what it was made from; {@code null}: they
      *                   are none
+     * @param weights    [T] how much the loss of each label counts; {@code null}: all count alike
+     * @param candidates what a teacher says; {@code null}: there is none
      */
     public record Notes(
-            int perExample, float[] values, float[] reference, boolean[] prompt, float[] old, List<DataRecord> asked)
+            int perExample,
+            float[] values,
+            float[] reference,
+            boolean[] prompt,
+            float[] old,
+            List<DataRecord> asked,
+            float[] weights,
+            Candidates candidates)
             implements Serializable {
         static final Notes NONE = new Notes(1, null, null, null);
 
@@ -45,7 +54,7 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
          * @param prompt     as {@link #prompt()}
          */
         public Notes(int perExample, float[] values, float[] reference, boolean[] prompt) {
-            this(perExample, values, reference, prompt, null, null);
+            this(perExample, values, reference, prompt, null, null, null, null);
         }
 
         /**
@@ -54,7 +63,44 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
          * @param logProbs [T] log p of each label
          */
         public Notes withReference(float[] logProbs) {
-            return new Notes(perExample, values, logProbs, prompt, old, asked);
+            return new Notes(perExample, values, logProbs, prompt, old, asked, weights, candidates);
+        }
+
+        /** With what the model said that drew the answers. */
+        public Notes withOld(float[] logProbs) {
+            return new Notes(perExample, values, reference, prompt, logProbs, asked, weights, candidates);
+        }
+
+        /** With how much the loss of each label counts. */
+        public Notes withWeights(float[] weights) {
+            return new Notes(perExample, values, reference, prompt, old, asked, weights, candidates);
+        }
+
+        /** With what a teacher says. */
+        public Notes withCandidates(Candidates candidates) {
+            return new Notes(perExample, values, reference, prompt, old, asked, weights, candidates);
+        }
+    }
+
+    /**
+     * What a teacher says of several tokens at each of the L positions that have a label, in their order.
+     *
+     * @param count       K, tokens of each position
+     * @param ids         [L, K], ascending within a position
+     * @param logProbs    [L, K] log p by the teacher
+     * @param temperature by which logits, the model's too, are divided
+     * @param whole       whether they are the whole vocabulary, so that there are no others beside them
+     */
+    public record Candidates(int count, int[] ids, float[] logProbs, double temperature, boolean whole)
+            implements Serializable {
+        public Candidates {
+            Arguments.given(ids, "ids");
+            Arguments.given(logProbs, "logProbs");
+            Arguments.atLeast(1, count, "count");
+            if (ids.length != logProbs.length || ids.length % count != 0) {
+                throw new InvalidArgumentException("there are " + ids.length + " candidates and " + logProbs.length
+                        + " log-probabilities, where each position has " + count);
+            }
         }
     }
 

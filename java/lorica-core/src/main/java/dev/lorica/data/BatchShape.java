@@ -9,8 +9,14 @@ import java.io.Serializable;
  * @param tokens         of all sequences
  * @param sequences      of one batch
  * @param sequenceLength tokens of the longest sequence
+ * @param candidates     of each position that is learned, of which a {@linkplain TeacherLogProbs teacher} speaks; 0: there is none
  */
-public record BatchShape(int tokens, int sequences, int sequenceLength) implements Serializable {
+public record BatchShape(int tokens, int sequences, int sequenceLength, int candidates) implements Serializable {
+    /** Without a teacher. */
+    public BatchShape(int tokens, int sequences, int sequenceLength) {
+        this(tokens, sequences, sequenceLength, 0);
+    }
+
     /**
      * {@return how large a batch is}
      *
@@ -18,7 +24,12 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) implemen
      */
     public static BatchShape of(Batch batch) {
         Arguments.given(batch, "batch");
-        return new BatchShape(batch.tokenCount(), batch.sequenceCount(), batch.longestSequence());
+        Batch.Candidates candidates = batch.notes().candidates();
+        return new BatchShape(
+                batch.tokenCount(),
+                batch.sequenceCount(),
+                batch.longestSequence(),
+                candidates == null ? 0 : candidates.count());
     }
 
     /**
@@ -30,8 +41,11 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) implemen
         Arguments.given(batches, "batches");
         BatchShape shape = new BatchShape(1, 1, 1);
         for (int i = 0; i < batches.size(); i++) {
-            shape = shape.max(
-                    new BatchShape(Math.toIntExact(batches.tokens(i)), batches.sequences(i), batches.longest(i)));
+            shape = shape.max(new BatchShape(
+                    Math.toIntExact(batches.tokens(i)),
+                    batches.sequences(i),
+                    batches.longest(i),
+                    batches.candidates()));
         }
         return shape;
     }
@@ -46,7 +60,8 @@ public record BatchShape(int tokens, int sequences, int sequenceLength) implemen
         return new BatchShape(
                 Math.max(tokens, other.tokens),
                 Math.max(sequences, other.sequences),
-                Math.max(sequenceLength, other.sequenceLength));
+                Math.max(sequenceLength, other.sequenceLength),
+                Math.max(candidates, other.candidates));
     }
 
     /**

@@ -528,8 +528,8 @@ final class ChatFormat {
             text = prompt + text.substring(begin);
         }
         List<Segment> segments = new ArrayList<>();
-        add(segments, prompt, false, false);
-        add(segments, text.substring(prompt.length()), true, true);
+        add(segments, prompt, null, false);
+        add(segments, text.substring(prompt.length()), conversation.messages().get(last), true);
         return segments;
     }
 
@@ -554,31 +554,46 @@ final class ChatFormat {
     }
 
     private List<Segment> segments(String text, List<int[]> spans, Conversation conversation) {
-        List<Boolean> trained = new ArrayList<>();
-        conversation.messages().stream()
-                .filter(Message::isAssistant)
-                .forEach(message -> trained.add(message.trained()));
+        List<Message> said =
+                conversation.messages().stream().filter(Message::isAssistant).toList();
+        boolean each = spans.size() == said.size();
+        if (!each && said.stream().anyMatch(message -> message.weight() != 1)) {
+            int at = conversation.messages().indexOf(said.get(0));
+            throw new TurnException(
+                    at + 1,
+                    "assistant",
+                    "the chat template (" + template.name() + ") does not mark what is learned turn by turn, so that"
+                            + " turns cannot have weights",
+                    null);
+        }
         List<Segment> segments = new ArrayList<>();
         int from = 0;
         for (int i = 0; i < spans.size(); i++) {
             int[] span = spans.get(i);
-            add(segments, text.substring(from, span[0]), false, false);
-            add(segments, text.substring(span[0], span[1]), spans.size() != trained.size() || trained.get(i), true);
+            add(segments, text.substring(from, span[0]), null, false);
+            Message turn = each ? said.get(i) : Message.assistant("");
+            add(segments, text.substring(span[0], span[1]), turn.trained() ? turn : null, true);
             from = span[1];
         }
-        add(segments, text.substring(from), false, false);
+        add(segments, text.substring(from), null, false);
         return segments;
     }
 
-    /** Adds a segment, in pieces where there is a mark. */
-    private static void add(List<Segment> segments, String text, boolean trained, boolean endsTurn) {
+    /**
+     * Adds a segment, in pieces where there is a mark.
+     *
+     * @param learned the turn that it is; {@code null}: it is not learned
+     */
+    private static void add(List<Segment> segments, String text, Message learned, boolean endsTurn) {
+        boolean trained = learned != null;
+        float weight = trained ? learned.weight() : 1;
         int from = 0;
         for (int mark = text.indexOf(MARK); mark >= 0; mark = text.indexOf(MARK, from)) {
-            segments.add(new Segment(text.substring(from, mark), trained, true, false));
+            segments.add(new Segment(text.substring(from, mark), trained, true, false, weight));
             from = mark + 1;
         }
         if (from < text.length()) {
-            segments.add(new Segment(text.substring(from), trained, true, endsTurn));
+            segments.add(new Segment(text.substring(from), trained, true, endsTurn, weight));
         }
     }
 }

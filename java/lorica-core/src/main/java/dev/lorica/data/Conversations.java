@@ -172,7 +172,7 @@ final class Conversations {
         }
         Map<String, Object> more = new LinkedHashMap<>(message.more());
         more.put("tool_call_id", call.get("id"));
-        return new Message(message.role(), message.content(), message.trained(), more);
+        return new Message(message.role(), message.content(), message.trained(), message.weight(), more);
     }
 
     private static Message message(String where, JsonNode node, boolean trained, int callsBefore) {
@@ -200,13 +200,15 @@ final class Conversations {
             }
         });
         String speaker = role(where, role.asText(), shareGpt);
-        boolean learned = trained && counts(where, node);
+        float weight = weight(where, node);
+        boolean learned = trained && weight > 0;
+        weight = weight > 0 ? weight : 1;
         JsonNode content = node.get(contentField);
         if (role.asText().equals("function_call")) {
             // LLaMA-Factory: the text of the turn is the call.
             more.put(CALLS, calls(where, parsedCall(where, content), callsBefore));
             more.put(Message.CONTENT, null);
-            return new Message(speaker, "", learned, more);
+            return new Message(speaker, "", learned, weight, more);
         }
         if (more.get("function_call") != null && !more.containsKey(CALLS)) {
             // OpenAI's name for a single call, before there were several.
@@ -214,7 +216,7 @@ final class Conversations {
             more.put(CALLS, calls(where, node.get("function_call"), callsBefore));
         }
         String text = content(where, node, contentField, speaker, more);
-        return new Message(speaker, text, learned, more);
+        return new Message(speaker, text, learned, weight, more);
     }
 
     private static JsonNode parsedCall(String where, JsonNode content) {
@@ -266,20 +268,26 @@ final class Conversations {
         }
     }
 
-    /** Whether a message counts: all or nothing, for a share there is no weight of a token yet. */
-    private static boolean counts(String where, JsonNode node) {
-        JsonNode weight = node.path("weight");
-        if (!weight.isMissingNode() && !weight.isNull()) {
-            double value = weight.isBoolean() ? (weight.asBoolean() ? 1 : 0) : weight.asDouble(Double.NaN);
-            if (value != 0 && value != 1) {
-                throw new DataException(
-                        where + " has weight " + weight.asText() + "; it must be 0 (not learned) or 1 (learned)");
-            }
-            if (value == 0) {
-                return false;
-            }
+    /** How much a message counts, 1 where nothing is said; 0: it is not learned. */
+    private static float weight(String where, JsonNode node) {
+        float weight = weight(where, node.path("weight"), 1);
+        return node.path("train").asBoolean(true) ? weight : 0;
+    }
+
+    /** A number that is how much something counts, as a number, a text or a truth value. */
+    static float weight(String where, JsonNode node, float unsaid) {
+        if (node == null
+                || node.isMissingNode()
+                || node.isNull()
+                || node.isTextual() && node.asText().isBlank()) {
+            return unsaid;
         }
-        return node.path("train").asBoolean(true);
+        float weight = node.isBoolean() ? (node.asBoolean() ? 1 : 0) : (float) node.asDouble(Double.NaN);
+        if (!(weight >= 0) || Float.isInfinite(weight)) {
+            throw new DataException(where + " has weight " + node.asText()
+                    + "; a number is meant, 0 (not learned), 1 (learned as all else) or another that is not negative");
+        }
+        return weight;
     }
 
     private static String role(String where, String role, boolean shareGpt) {

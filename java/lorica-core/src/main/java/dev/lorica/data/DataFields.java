@@ -23,6 +23,7 @@ import java.util.Set;
  * @param rejected field with the worse answer of a pair, whose better one is in {@code response}; {@code null}: no pairs. The
  *                 prompt of pairs may be {@code null}: it is what both begin with
  * @param label    field that says whether the response is a good one; {@code null}: none does
+ * @param weight   field that says how much the loss of a record counts, which single records may lack; {@code null}: none does
  */
 public record DataFields(
         String prompt,
@@ -32,7 +33,8 @@ public record DataFields(
         String messages,
         String history,
         String rejected,
-        String label) {
+        String label,
+        String weight) {
     /** The field that is looked at for what was said before. */
     static final String KNOWN_HISTORY = "history";
 
@@ -52,6 +54,9 @@ public record DataFields(
             new Pair("prompt", "answer"),
             new Pair("prompt", "response"),
             new Pair(null, "text"));
+
+    /** The field that is looked at for how much a record counts. */
+    static final String KNOWN_WEIGHT = "weight";
 
     static final String CHOSEN = "chosen";
     static final String REJECTED = "rejected";
@@ -82,7 +87,7 @@ public record DataFields(
      * @param history  as {@link #history()}
      */
     public DataFields(String prompt, String input, String response, String system, String messages, String history) {
-        this(prompt, input, response, system, messages, history, null, null);
+        this(prompt, input, response, system, messages, history, null, null, KNOWN_WEIGHT);
     }
 
     /**
@@ -153,8 +158,8 @@ public record DataFields(
         }
         String prompt =
                 names.prompt() != null ? names.prompt() : detectPrompt(present).orElse(null);
-        return Optional.of(
-                new DataFields(prompt, inputBeside(prompt, present), chosen, "system", null, null, REJECTED, null));
+        return Optional.of(new DataFields(
+                prompt, inputBeside(prompt, present), chosen, "system", null, null, REJECTED, null, null));
     }
 
     /** What is asked, among {@code present}; empty when nothing is. */
@@ -174,7 +179,7 @@ public record DataFields(
 
     /** With what says whether a response is a good one. */
     DataFields withLabel() {
-        return new DataFields(prompt, input, response, system, messages, history, rejected, LABEL);
+        return new DataFields(prompt, input, response, system, messages, history, rejected, LABEL, null);
     }
 
     private static final List<String> KNOWN_TEXTS = List.of("text", "sentence", "content", "review", "prompt");
@@ -190,7 +195,7 @@ public record DataFields(
                         .orElse(null);
         return text == null || !present.contains(label)
                 ? Optional.empty()
-                : Optional.of(new DataFields(text, names.textPair(), label, null, null, null, null, label));
+                : Optional.of(new DataFields(text, names.textPair(), label, null, null, null, null, label, null));
     }
 
     /** {@return whether records are texts with what a classifier is to say of them} */
@@ -239,20 +244,26 @@ public record DataFields(
                 messages,
                 history,
                 rejected,
-                label);
+                label,
+                weight);
+    }
+
+    /** With what says how much records count. */
+    DataFields withWeight(String weight) {
+        return new DataFields(prompt, input, response, system, messages, history, rejected, label, weight);
     }
 
     /** Those of {@code present} that are not looked at. */
     List<String> unused(List<String> present) {
         Set<String> used = new HashSet<>(
-                Arrays.asList(prompt, input, response, system, messages, history, rejected, label, TOOLS));
+                Arrays.asList(prompt, input, response, system, messages, history, rejected, label, weight, TOOLS));
         return present.stream()
                 .filter(name -> !used.contains(name) && !name.equals(KNOWN_HISTORY))
                 .toList();
     }
 
     DataFields withHistory() {
-        return new DataFields(prompt, input, response, system, messages, KNOWN_HISTORY, rejected, label);
+        return new DataFields(prompt, input, response, system, messages, KNOWN_HISTORY, rejected, label, weight);
     }
 
     /** {@return whether records are plain texts without a prompt} */

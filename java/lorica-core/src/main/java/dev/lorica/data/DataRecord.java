@@ -15,6 +15,7 @@ import java.util.List;
  * @param line         line of the file on which the record begins, 0 when it comes from no file
  * @param rejected     of a pair: the same with the answer that is worse than this one's; {@code null}: it is no pair
  * @param value        a number that is learned from: 1 where the answer is a good one and 0 where it is not; {@code null}: none
+ * @param weight       how much the loss of its tokens counts, 1 as a rule; of 0 nothing is learned
  */
 public record DataRecord(
         String system,
@@ -24,13 +25,15 @@ public record DataRecord(
         Conversation conversation,
         long line,
         DataRecord rejected,
-        Float value) {
+        Float value,
+        float weight) {
     /**
      * Checks that there are a system prompt, an input and a response, each of which may be {@code ""}.
      *
      * @throws dev.lorica.exceptions.InvalidArgumentException if one of them is {@code null}
      */
     public DataRecord {
+        Arguments.check(weight >= 0 && Float.isFinite(weight), "the weight of a record", weight, "0 or more");
         Arguments.given(system, "system");
         Arguments.given(input, "input");
         Arguments.given(response, "response");
@@ -48,7 +51,7 @@ public record DataRecord(
      */
     public DataRecord(
             String system, String prompt, String input, String response, Conversation conversation, long line) {
-        this(system, prompt, input, response, conversation, line, null, null);
+        this(system, prompt, input, response, conversation, line, null, null, 1);
     }
 
     /**
@@ -72,7 +75,12 @@ public record DataRecord(
      */
     public DataRecord over(DataRecord rejected) {
         Arguments.given(rejected, "rejected");
-        return new DataRecord(system, prompt, input, response, conversation, line, rejected, value);
+        return new DataRecord(system, prompt, input, response, conversation, line, rejected, value, weight);
+    }
+
+    /** With the loss of its tokens counting so much. */
+    public DataRecord withWeight(float weight) {
+        return new DataRecord(system, prompt, input, response, conversation, line, rejected, value, weight);
     }
 
     /**
@@ -81,7 +89,7 @@ public record DataRecord(
      * @param value the number, finite
      */
     public DataRecord withValue(float value) {
-        return new DataRecord(system, prompt, input, response, conversation, line, rejected, value);
+        return new DataRecord(system, prompt, input, response, conversation, line, rejected, value, weight);
     }
 
     /**
@@ -173,7 +181,7 @@ public record DataRecord(
         List<Message> all = new ArrayList<>(before);
         all.addAll(
                 new DataRecord(prompt, input, response, line).asConversation().messages());
-        return new DataRecord(system, null, "", "", new Conversation(all, null), line);
+        return new DataRecord(system, null, "", "", new Conversation(all, null), line).withWeight(weight);
     }
 
     /** For messages: {@code train.jsonl, line 12}. */

@@ -228,6 +228,7 @@ public final class Dataset implements Iterable<DataRecord> {
                     null,
                     null,
                     DataFields.REJECTED,
+                    null,
                     null);
         } else if (labelled) {
             fields = fields.withLabel();
@@ -382,6 +383,10 @@ public final class Dataset implements Iterable<DataRecord> {
             return labelled(raw, fields);
         }
         DataRecord record = answer(raw, fields);
+        if (fields.weight() != null) {
+            JsonNode weight = raw.fields().get(fields.weight());
+            record = record.withWeight(Conversations.weight(raw.where(), weight, 1));
+        }
         return fields.label() == null ? record : record.withValue(Preferences.label(raw, fields.label()));
     }
 
@@ -427,8 +432,27 @@ public final class Dataset implements Iterable<DataRecord> {
     }
 
     private static DataFields choose(Raw first, FieldNames given, RecordKind kind) {
+        DataFields fields = chooseWithoutWeight(first, given, kind);
+        if (kind != RecordKind.ANSWERS) {
+            return fields.withWeight(null);
+        }
+        if (given.weight() != null) {
+            return fields.withWeight(blankToNull(given.weight()));
+        }
+        // A field of that name may also be about something else, such as what is weighed.
+        JsonNode weight = first.fields().get(DataFields.KNOWN_WEIGHT);
+        boolean isOther = weight != null
+                && !weight.isNull()
+                && !weight.asText("-").isBlank()
+                && Double.isNaN(weight.asDouble(Double.NaN));
+        return isOther ? fields.withWeight(null) : fields;
+    }
+
+    private static DataFields chooseWithoutWeight(Raw first, FieldNames given, RecordKind kind) {
         List<String> present = names(first.fields());
-        for (String named : new String[] {given.prompt(), given.response(), given.messages(), given.text()}) {
+        for (String named : new String[] {
+            given.prompt(), given.response(), given.messages(), given.text(), blankToNull(given.weight())
+        }) {
             if (named != null && !present.contains(named)) {
                 throw missing(first, named);
             }
@@ -460,7 +484,7 @@ public final class Dataset implements Iterable<DataRecord> {
             if (!present.contains("label")) {
                 throw missing(first, "label");
             }
-            return choose(first, given, RecordKind.ANSWERS).withLabel();
+            return chooseWithoutWeight(first, given, RecordKind.ANSWERS).withLabel();
         }
         if (given.text() != null) {
             return DataFields.text(given.text());
@@ -485,6 +509,10 @@ public final class Dataset implements Iterable<DataRecord> {
             throw new DataException("field \"" + prompt + "\" cannot be both prompt and response");
         }
         return new DataFields(prompt, DataFields.inputBeside(prompt, present), response).with(given);
+    }
+
+    private static String blankToNull(String text) {
+        return text == null || text.isEmpty() ? null : text;
     }
 
     private static DataException unknownFields(Raw first, List<String> present) {

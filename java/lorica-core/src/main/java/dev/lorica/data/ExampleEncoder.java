@@ -131,20 +131,24 @@ public final class ExampleEncoder {
         Iterator<List<int[]>> ids = parts.iterator();
         for (DataRecord record : records) {
             Shown side = shown.next();
-            List<Example> encoded = joined(side, ids);
+            List<Example> encoded = joined(side, ids, record.weight());
             if (record.rejected() == null) {
                 sink.accept(record, encoded, null, side.unshown);
                 continue;
             }
             Shown other = shown.next();
-            sink.accept(record, encoded, joined(other, ids), side.unshown != null ? side.unshown : other.unshown);
+            sink.accept(
+                    record,
+                    encoded,
+                    joined(other, ids, record.weight()),
+                    side.unshown != null ? side.unshown : other.unshown);
         }
     }
 
-    private List<Example> joined(Shown shown, Iterator<List<int[]>> ids) {
+    private List<Example> joined(Shown shown, Iterator<List<int[]>> ids, float weight) {
         List<Example> examples = new ArrayList<>();
         for (List<Segment> segments : shown.examples) {
-            examples.add(join(segments, ids.next(), true));
+            examples.add(join(segments, ids.next(), true).weighted(weight));
         }
         return examples;
     }
@@ -213,6 +217,8 @@ public final class ExampleEncoder {
         }
         int[] ids = new int[total];
         boolean[] trained = new boolean[total];
+        float[] weights = segments.stream().anyMatch(segment -> segment.weight() != 1) ? new float[total] : null;
+        float weight = 1;
         int at = 0;
         if (bos) {
             ids[at++] = info.bos();
@@ -232,6 +238,10 @@ public final class ExampleEncoder {
             int taken = turnEnded && ends && i == parts.size() - 1 ? learned : part.length;
             System.arraycopy(part, 0, ids, at, taken);
             Arrays.fill(trained, at, at + (segment.trained() ? learned : 0), true);
+            weight = segment.weight();
+            if (weights != null) {
+                Arrays.fill(weights, at, at + taken, weight);
+            }
             at += taken;
         }
         if (trainOnPrompt) {
@@ -244,8 +254,14 @@ public final class ExampleEncoder {
                 hasEos = true;
             }
             trained[at - 1] |= hasEos && endsLearned(segments);
+            if (weights != null) {
+                weights[at - 1] = weight;
+            }
         }
-        return new Example(Arrays.copyOf(ids, at), Arrays.copyOf(trained, at));
+        return new Example(
+                Arrays.copyOf(ids, at),
+                Arrays.copyOf(trained, at),
+                weights == null ? null : Arrays.copyOf(weights, at));
     }
 
     /** Not so when a template marks what is learned itself and puts something behind it. */

@@ -12,7 +12,7 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Examples, packed: four bytes for a token, eight for an example. What exceeds a part of the heap goes to a temporary file that
+ * Examples, packed: four bytes for a token, four more where tokens have weights, eight for an example. What exceeds a part of the heap goes to a temporary file that
  * is mapped, so that a data set may be larger than memory. The file has no name any more as soon as it is open: it is gone with
  * the process, however that ends.
  */
@@ -22,6 +22,9 @@ final class ExampleStore implements Examples {
 
     private static final int TRAINED = 1 << 31;
     private static final int LENGTH_BITS = 24;
+    /** Of what a page says of the length: the weights of the tokens stand behind them. */
+    private static final int WEIGHTED = 1 << LENGTH_BITS - 1;
+
     private static final int PAGE = 1 << 13;
 
     private final long heapTokens;
@@ -30,6 +33,10 @@ final class ExampleStore implements Examples {
     private final List<long[]> pages = new ArrayList<>();
 
     private int size;
+    /** Of the weights. */
+    private float least = Float.POSITIVE_INFINITY;
+
+    private float most = Float.NEGATIVE_INFINITY;
     private IntBuffer open = IntBuffer.allocate(1 << 10);
     private FileChannel file;
 
@@ -43,9 +50,11 @@ final class ExampleStore implements Examples {
     }
 
     void add(Example example) {
-        int length = example.length();
+        int tokens = example.length();
+        int length = example.weights() == null ? tokens : 2 * tokens;
         if (length > CHUNK) {
-            throw new DataException("an example of " + length + " tokens; the most is " + CHUNK);
+            throw new DataException("an example of " + tokens + " tokens; the most is "
+                    + (example.weights() == null ? CHUNK : CHUNK / 2 + " where they have weights"));
         }
         if (size == Integer.MAX_VALUE - 8) {
             throw new DataException("more than " + size + " examples");
@@ -63,9 +72,17 @@ final class ExampleStore implements Examples {
             pages.add(new long[PAGE]);
         }
         long begin = (long) chunks.size() * CHUNK + open.position();
-        pages.get(size / PAGE)[size % PAGE] = begin << LENGTH_BITS | length;
-        for (int i = 0; i < length; i++) {
+        pages.get(size / PAGE)[size % PAGE] =
+                begin << LENGTH_BITS | (example.weights() == null ? 0 : WEIGHTED) | tokens;
+        for (int i = 0; i < tokens; i++) {
             open.put(example.ids()[i] | (example.trained()[i] ? TRAINED : 0));
+        }
+        for (int i = 0; example.weights() != null && i < tokens; i++) {
+            open.put(Float.floatToRawIntBits(example.weights()[i]));
+            if (example.trained()[i]) {
+                least = Math.min(least, example.weights()[i]);
+                most = Math.max(most, example.weights()[i]);
+            }
         }
         size++;
     }
@@ -112,21 +129,32 @@ final class ExampleStore implements Examples {
 
     @Override
     public int length(int index) {
-        return (int) (pages.get(index / PAGE)[index % PAGE] & ((1 << LENGTH_BITS) - 1));
+        return (int) (pages.get(index / PAGE)[index % PAGE] & (WEIGHTED - 1));
+    }
+
+    @Override
+    public float[] weights() {
+        return least > most ? null : new float[] {least, most};
     }
 
     @Override
     public Example get(int index) {
-        long begin = pages.get(index / PAGE)[index % PAGE] >>> LENGTH_BITS;
+        long place = pages.get(index / PAGE)[index % PAGE];
+        long begin = place >>> LENGTH_BITS;
         int[] ids = new int[length(index)];
         boolean[] trained = new boolean[ids.length];
         int chunk = (int) (begin / CHUNK);
         IntBuffer tokens = chunk < chunks.size() ? chunks.get(chunk) : open;
-        tokens.duplicate().clear().get((int) (begin % CHUNK), ids);
+        IntBuffer all = tokens.duplicate().clear();
+        all.get((int) (begin % CHUNK), ids);
+        float[] weights = (place & WEIGHTED) == 0 ? null : new float[ids.length];
+        for (int i = 0; weights != null && i < ids.length; i++) {
+            weights[i] = Float.intBitsToFloat(all.get((int) (begin % CHUNK) + ids.length + i));
+        }
         for (int i = 0; i < ids.length; i++) {
             trained[i] = ids[i] < 0;
             ids[i] &= ~TRAINED;
         }
-        return new Example(ids, trained);
+        return new Example(ids, trained, weights);
     }
 }

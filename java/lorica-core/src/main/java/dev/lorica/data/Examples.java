@@ -11,6 +11,9 @@ interface Examples {
     /** Tokens of an example. */
     int length(int index);
 
+    /** The least and the greatest weight of a token in those that have any; {@code null}: none has. */
+    float[] weights();
+
     /** Those with the numbers in {@code chosen}, in that order. */
     default Examples select(int[] chosen) {
         Examples all = this;
@@ -28,6 +31,11 @@ interface Examples {
             @Override
             public int length(int index) {
                 return all.length(chosen[index]);
+            }
+
+            @Override
+            public float[] weights() {
+                return all.weights();
             }
         };
     }
@@ -62,6 +70,18 @@ interface Examples {
             public int length(int index) {
                 int part = part(index);
                 return parts.get(part).length(index - begins[part]);
+            }
+
+            @Override
+            public float[] weights() {
+                float[] all = null;
+                for (Examples part : parts) {
+                    float[] own = part.weights();
+                    if (own != null) {
+                        all = all == null ? own : new float[] {Math.min(all[0], own[0]), Math.max(all[1], own[1])};
+                    }
+                }
+                return all;
             }
         };
     }

@@ -13,6 +13,7 @@ import dev.lorica.exceptions.InvalidArgumentException;
  * @param text     field with a plain text
  * @param label    of a classifier's records: field with the label
  * @param textPair of a classifier's records: field with a second text
+ * @param weight   field that says how much the loss of a record counts; {@code ""}: none does
  */
 public record FieldNames(
         String prompt,
@@ -22,7 +23,8 @@ public record FieldNames(
         String messages,
         String text,
         String label,
-        String textPair) {
+        String textPair,
+        String weight) {
 
     /** All are found by themselves. */
     public static final FieldNames NONE = new FieldNames(null, null, null, null, null, null);
@@ -38,7 +40,7 @@ public record FieldNames(
      * @param text     as {@link #text()}
      */
     public FieldNames(String prompt, String input, String response, String system, String messages, String text) {
-        this(prompt, input, response, system, messages, text, null, null);
+        this(prompt, input, response, system, messages, text, null, null, null);
     }
 
     /**
@@ -49,7 +51,7 @@ public record FieldNames(
      * @param label    field with the label
      */
     public static FieldNames classes(String text, String textPair, String label) {
-        return new FieldNames(null, null, null, null, null, text, label, textPair);
+        return new FieldNames(null, null, null, null, null, text, label, textPair, null);
     }
 
     /**
@@ -65,6 +67,11 @@ public record FieldNames(
         if (messages != null && (prompt != null || response != null)) {
             throw new InvalidArgumentException("the messages field excludes the prompt field and the response field");
         }
+    }
+
+    /** With a field that says how much the loss of a record counts. */
+    public FieldNames withWeight(String field) {
+        return new FieldNames(prompt, input, response, system, messages, text, label, textPair, field);
     }
 
     /**

@@ -15,10 +15,11 @@ import java.util.Set;
  * @param content what is said, {@code ""} if nothing is
  * @param trained whether the model learns to say it, if it is the assistant who speaks; a message with {@code "weight": 0} or
  *                {@code "train": false} is only there for those behind it
+ * @param weight  how much the loss of its tokens counts where it is learned; 1 as a rule
  * @param more    what else a template may look at, such as {@code name} or {@code tool_calls}; {@code content} among it is
  *                what a template sees as that where it is no text: {@code null}, or the object that a tool answered
  */
-public record Message(String role, String content, boolean trained, Map<String, Object> more) {
+public record Message(String role, String content, boolean trained, float weight, Map<String, Object> more) {
     /** As {@code content} in {@code more}: the message has no such field, not even an empty one. */
     static final Object ABSENT = new Object();
 
@@ -33,6 +34,11 @@ public record Message(String role, String content, boolean trained, Map<String, 
         Arguments.given(role, "role");
         Arguments.given(content, "content");
         more = Collections.unmodifiableMap(new LinkedHashMap<>(Arguments.given(more, "more")));
+        Arguments.check(weight > 0 && Float.isFinite(weight), "the weight of a message", weight, "more than 0");
+    }
+
+    public Message(String role, String content, boolean trained, Map<String, Object> more) {
+        this(role, content, trained, 1, more);
     }
 
     /**
@@ -89,14 +95,19 @@ public record Message(String role, String content, boolean trained, Map<String, 
     }
 
     Message withTrained(boolean trained) {
-        return new Message(role, content, trained, more);
+        return new Message(role, content, trained, weight, more);
+    }
+
+    /** With the loss of its tokens counting so much. */
+    public Message withWeight(float weight) {
+        return new Message(role, content, trained, weight, more);
     }
 
     /** Without these in {@code more}. */
     Message without(Collection<String> names) {
         Map<String, Object> left = new LinkedHashMap<>(more);
         left.keySet().removeAll(names);
-        return new Message(role, content, trained, left);
+        return new Message(role, content, trained, weight, left);
     }
 
     /** As a template sees it. */

@@ -32,18 +32,24 @@ public final class Packer {
         int[] tokens = new int[total];
         int[] labels = new int[total];
         int[] lengths = new int[examples.size()];
+        float[] weights = examples.stream().anyMatch(example -> example.weights() != null) ? new float[total] : null;
         int at = 0;
         for (int i = 0; i < lengths.length; i++) {
             Example example = examples.get(i);
             int n = example.length();
             System.arraycopy(example.ids(), 0, tokens, at, n);
             for (int t = 0; t < n; t++) {
-                labels[at + t] = t + 1 < n && example.trained()[t + 1] ? example.ids()[t + 1] : Batch.IGNORE;
+                boolean learned = t + 1 < n && example.trained()[t + 1];
+                labels[at + t] = learned ? example.ids()[t + 1] : Batch.IGNORE;
+                if (weights != null && learned) {
+                    weights[at + t] = example.weights() == null ? 1 : example.weights()[t + 1];
+                }
             }
             lengths[i] = n;
             at += n;
         }
-        return Batch.of(tokens, labels, lengths);
+        Batch batch = Batch.of(tokens, labels, lengths);
+        return weights == null ? batch : batch.with(Batch.Notes.NONE.withWeights(weights));
     }
 
     /**
@@ -200,6 +206,11 @@ public final class Packer {
          */
         public int sequences(int index) {
             return examples(index) * data.sequencesPerExample();
+        }
+
+        /** Tokens of a position of which a teacher speaks; 0: there is none. */
+        int candidates() {
+            return data.teacher() == null ? 0 : data.teacher().topK();
         }
 
         private int from(int index) {

@@ -11,8 +11,9 @@ import dev.lorica.internal.Arguments;
  *                     whose author is not to be able to forge them
  * @param endsTurn     whether it is what the assistant says in a turn, with the token that ends the turn and perhaps white
  *                     space behind it, which nobody ever generates and which is not learned
+ * @param weight       how much the loss of its tokens counts; 1 as a rule
  */
-public record Segment(String text, boolean trained, boolean parseSpecial, boolean endsTurn) {
+public record Segment(String text, boolean trained, boolean parseSpecial, boolean endsTurn, float weight) {
     /** Checks that there is a text. */
     public Segment {
         Arguments.given(text, "text");
@@ -27,5 +28,9 @@ public record Segment(String text, boolean trained, boolean parseSpecial, boolea
      */
     public Segment(String text, boolean trained, boolean parseSpecial) {
         this(text, trained, parseSpecial, false);
+    }
+
+    public Segment(String text, boolean trained, boolean parseSpecial, boolean endsTurn) {
+        this(text, trained, parseSpecial, endsTurn, 1);
     }
 }

@@ -35,10 +35,21 @@ public final class TokenizedDataset {
      * @param reference    [sequences][tokens] log p of what is learned, by the model as it was before; {@code null}: not known
      * @param withPrompts  whether the prompts of the first of each example are scored too
      * @param asked        [sequences] what each was made from, where they are prompts alone; {@code null}: they are none
+     * @param teacher      what a teacher says of them; {@code null}: there is none
      */
     private record Notes(
-            int perExample, float[] values, float[][] reference, boolean withPrompts, List<DataRecord> asked) {
-        static final Notes NONE = new Notes(1, null, null, false, null);
+            int perExample,
+            float[] values,
+            float[][] reference,
+            boolean withPrompts,
+            List<DataRecord> asked,
+            TeacherLogProbs teacher) {
+        static final Notes NONE = new Notes(1, null, null, false, null, null);
+
+        /** Of what was read. */
+        static Notes of(int perExample, float[] values, List<DataRecord> asked) {
+            return new Notes(perExample, values, null, false, asked, null);
+        }
     }
 
     private TokenizedDataset(Examples sequences, DataReport report) {
@@ -114,9 +125,7 @@ public final class TokenizedDataset {
             }
         }
         return new TokenizedDataset(
-                store,
-                collector.report(),
-                new Notes(data.fields().isPairs() ? 2 : 1, collector.values(), null, false, null));
+                store, collector.report(), Notes.of(data.fields().isPairs() ? 2 : 1, collector.values(), null));
     }
 
     /**
@@ -141,7 +150,7 @@ public final class TokenizedDataset {
         try (Dataset.Records records = data.open()) {
             collector.prompts(records, asked);
         }
-        return new TokenizedDataset(store, collector.report(), new Notes(1, null, null, false, List.copyOf(asked)));
+        return new TokenizedDataset(store, collector.report(), Notes.of(1, null, List.copyOf(asked)));
     }
 
     /** {@return whether these are prompts alone} */
@@ -220,8 +229,7 @@ public final class TokenizedDataset {
                 stretches(store.get(0), tokenizer),
                 null,
                 List.of());
-        return new TokenizedDataset(
-                store, report, new Notes(1, Arrays.copyOf(values, store.size()), null, false, null));
+        return new TokenizedDataset(store, report, Notes.of(1, Arrays.copyOf(values, store.size()), null));
     }
 
     /**
@@ -267,6 +275,11 @@ public final class TokenizedDataset {
         return notes.values == null ? null : notes.values.clone();
     }
 
+    /** The least and the greatest weight of a token that is learned; {@code null}: all count alike. */
+    public float[] weights() {
+        return sequences.weights();
+    }
+
     /**
      * {@return the same with log p of what is learned in each of {@link #examples()}, one number for each token}
      *
@@ -275,13 +288,39 @@ public final class TokenizedDataset {
     public TokenizedDataset withReference(float[][] logProbs) {
         Arguments.all("logProbs", logProbs);
         return new TokenizedDataset(
-                sequences, report, new Notes(notes.perExample, notes.values, logProbs, notes.withPrompts, null));
+                sequences,
+                report,
+                new Notes(notes.perExample, notes.values, logProbs, notes.withPrompts, null, notes.teacher));
     }
 
     /** {@return with the prompts of the better sides scored too, for objectives that ask for that} */
     public TokenizedDataset withScoredPrompts() {
         return new TokenizedDataset(
-                sequences, report, new Notes(notes.perExample, notes.values, notes.reference, true, null));
+                sequences,
+                report,
+                new Notes(notes.perExample, notes.values, notes.reference, true, null, notes.teacher));
+    }
+
+    /**
+     * With what a teacher says of them.
+     *
+     * @throws DataException if that is about other examples
+     */
+    public TokenizedDataset withTeacher(TeacherLogProbs teacher) {
+        Arguments.given(teacher, "teacher");
+        if (teacher.examples() != sequences.size()) {
+            throw new DataException(
+                    "the teacher speaks of " + teacher.examples() + " examples; the data have " + sequences.size());
+        }
+        return new TokenizedDataset(
+                sequences,
+                report,
+                new Notes(notes.perExample, notes.values, notes.reference, notes.withPrompts, notes.asked, teacher));
+    }
+
+    /** What a teacher says of the examples; {@code null}: there is none. */
+    public TeacherLogProbs teacher() {
+        return notes.teacher;
     }
 
     /** These examples, packed. */
@@ -314,7 +353,15 @@ public final class TokenizedDataset {
         List<DataRecord> asked = notes.asked == null
                 ? null
                 : Arrays.stream(numbers).mapToObj(notes.asked::get).toList();
-        return batch.with(new Batch.Notes(notes.perExample, values, reference, prompt, null, asked));
+        return batch.with(new Batch.Notes(
+                notes.perExample,
+                values,
+                reference,
+                prompt,
+                null,
+                asked,
+                batch.notes().weights(),
+                notes.teacher == null ? null : notes.teacher.candidates(numbers, notes.perExample)));
     }
 
     /** Gives the first sequence of each example labels where it has none, and says where that is. */
@@ -485,12 +532,7 @@ public final class TokenizedDataset {
         return new TokenizedDataset(
                 all,
                 main.ofPart(names, all.size() / notes.perExample, tokens, trainedTokens),
-                new Notes(
-                        notes.perExample,
-                        notes.values == null ? null : values,
-                        null,
-                        false,
-                        notes.asked == null ? null : asked));
+                Notes.of(notes.perExample, notes.values == null ? null : values, notes.asked == null ? null : asked));
     }
 
     private static boolean isText(DataReport report) {
@@ -517,11 +559,9 @@ public final class TokenizedDataset {
         return new TokenizedDataset(
                 part,
                 report.ofPart(name, chosen.length, tokens, trainedTokens),
-                new Notes(
+                Notes.of(
                         notes.perExample,
                         values,
-                        null,
-                        false,
                         notes.asked == null
                                 ? null
                                 : Arrays.stream(places)

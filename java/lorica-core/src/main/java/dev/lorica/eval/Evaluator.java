@@ -230,18 +230,7 @@ public final class Evaluator {
 
     /** Nothing is kept for a backward pass, so the plan need not have room for it. */
     private static NativeSession.Params params(BatchShape shape) {
-        return new NativeSession.Params(
-                shape.tokens(),
-                shape.sequences(),
-                shape.sequenceLength(),
-                NativeSession.RECOMPUTATION_ON,
-                NativeSession.OPTIMIZER_ADAMW,
-                0,
-                0.9,
-                0.999,
-                1e-8,
-                0,
-                0);
+        return NativeSession.Params.ofFeatures(shape.tokens(), shape.sequences(), shape.sequenceLength());
     }
 
     private static Loss loss(NativeSession session, Batch batch, float[] losses) {

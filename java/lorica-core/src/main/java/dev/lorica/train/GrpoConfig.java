@@ -1,7 +1,9 @@
 package dev.lorica.train;
 
+import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import dev.lorica.train.Objective.GrpoLoss;
+import dev.lorica.train.Objective.ImportanceSampling;
 import dev.lorica.train.Objective.RewardScale;
 
 /**
@@ -16,6 +18,10 @@ import dev.lorica.train.Objective.RewardScale;
  * @param numIterations            {@code num_iterations}: steps that are taken with the same answers (1; with 1 nothing is ever clipped)
  * @param lossType                 {@code loss_type} ({@link GrpoLoss#DAPO})
  * @param scaleRewards             {@code scale_rewards} ({@link RewardScale#GROUP})
+ * @param delta                    {@code delta}: the most that the ratio may be where answers are worse than others (0: no such bound)
+ * @param importanceSamplingLevel  {@code importance_sampling_level} ({@link ImportanceSampling#TOKEN})
+ * @param useBiasCorrectionKl      {@code use_bias_correction_kl}: whether what holds the model to the reference is weighted by the ratio
+ *                                 too (true)
  * @param maskTruncatedCompletions {@code mask_truncated_completions}: whether nothing is learned from answers that did not end (false)
  */
 public record GrpoConfig(
@@ -27,7 +33,10 @@ public record GrpoConfig(
         int numIterations,
         GrpoLoss lossType,
         RewardScale scaleRewards,
-        boolean maskTruncatedCompletions) {
+        boolean maskTruncatedCompletions,
+        double delta,
+        ImportanceSampling importanceSamplingLevel,
+        boolean useBiasCorrectionKl) {
 
     /**
      * Checks the components.
@@ -37,12 +46,18 @@ public record GrpoConfig(
     public GrpoConfig {
         Arguments.given(lossType, "lossType");
         Arguments.given(scaleRewards, "scaleRewards");
+        Arguments.given(importanceSamplingLevel, "importanceSamplingLevel");
         ObjectiveSetting.NUM_GENERATIONS.check(numGenerations);
         ObjectiveSetting.MAX_COMPLETION_LENGTH.check(maxCompletionLength);
         ObjectiveSetting.NUM_ITERATIONS.check(numIterations);
         Range.ZERO_OR_MORE.check("beta", beta);
         ObjectiveSetting.EPSILON.check(epsilon);
         ObjectiveSetting.EPSILON_HIGH.check(epsilonHigh);
+        ObjectiveSetting.DELTA.check(delta);
+        if (delta > 0 && delta <= 1 + epsilonHigh) {
+            throw new InvalidArgumentException("delta is " + delta
+                    + "; it must be more than 1 + epsilon high, which is " + (1 + epsilonHigh) + ", or 0");
+        }
     }
 
     @SuppressWarnings("unchecked")
@@ -71,6 +86,9 @@ public record GrpoConfig(
         private GrpoLoss lossType = initial(ObjectiveSetting.LOSS_TYPE);
         private RewardScale scaleRewards = initial(ObjectiveSetting.SCALE_REWARDS);
         private boolean maskTruncatedCompletions = initial(ObjectiveSetting.MASK_TRUNCATED_COMPLETIONS);
+        private double delta = initial(ObjectiveSetting.DELTA);
+        private ImportanceSampling importanceSamplingLevel = initial(ObjectiveSetting.IMPORTANCE_SAMPLING_LEVEL);
+        private boolean useBiasCorrectionKl = true;
 
         private Builder() {}
 
@@ -173,6 +191,21 @@ public record GrpoConfig(
             return this;
         }
 
+        public Builder delta(double value) {
+            delta = value;
+            return this;
+        }
+
+        public Builder importanceSamplingLevel(ImportanceSampling value) {
+            importanceSamplingLevel = value;
+            return this;
+        }
+
+        public Builder useBiasCorrectionKl(boolean value) {
+            useBiasCorrectionKl = value;
+            return this;
+        }
+
         /**
          * {@return the settings}
          *
@@ -188,7 +221,10 @@ public record GrpoConfig(
                     numIterations,
                     lossType,
                     scaleRewards,
-                    maskTruncatedCompletions);
+                    maskTruncatedCompletions,
+                    delta,
+                    importanceSamplingLevel,
+                    useBiasCorrectionKl);
         }
     }
 }

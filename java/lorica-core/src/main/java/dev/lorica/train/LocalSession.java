@@ -78,7 +78,9 @@ final class LocalSession implements GradientSource, AutoCloseable {
                 config.adamBeta2(),
                 config.adamEpsilon(),
                 config.seed(),
-                config.memoryLimit());
+                config.memoryLimit(),
+                shape.candidates(),
+                false);
     }
 
     /** Measures, for some milliseconds, what the device can do. */
@@ -110,9 +112,10 @@ final class LocalSession implements GradientSource, AutoCloseable {
      *
      * @param number of it in the whole training; negative: one more than that of the last
      */
-    GradientSums gradients(Batch batch, long number) {
+    GradientSums gradients(Batch given, long number) {
+        Batch batch = seen(given);
         engine.setMicroBatchNumber(number);
-        if (objective == Sft.INSTANCE) {
+        if (objective == Sft.INSTANCE && batch.notes().weights() == null) {
             Loss loss = forwardBackward(batch);
             return new GradientSums(loss.sum(), loss.trained(), loss.trained(), batch.tokenCount(), Metrics.NONE);
         }
@@ -123,6 +126,21 @@ final class LocalSession implements GradientSource, AutoCloseable {
             OutputObjective.Scores scores = judged.of(outputs, batch);
             engine.backwardOutputs(scores.gradients());
             return sums(scores, batch);
+        }
+        if (objective.usesTeacher()) {
+            Batch.Candidates candidates = candidates(batch);
+            float[] losses = new float[candidates.ids().length];
+            Loss loss = loss(engine.forwardCandidates(
+                    batch.tokens(),
+                    batch.labels(),
+                    batch.positions(),
+                    batch.sequenceLengths(),
+                    candidates.ids(),
+                    candidates.temperature(),
+                    losses));
+            ObjectiveResult result = score(batch, losses, null, 0);
+            engine.backwardCandidates(result.weights());
+            return sums(result, loss, batch);
         }
         // Whatever comes between forward and backward takes the memory of the one away from the other.
         float[] reference = reference(batch);
@@ -158,6 +176,13 @@ final class LocalSession implements GradientSource, AutoCloseable {
         return new GradientSums(sum, units, loss.trained(), batch.tokenCount(), Metrics.NONE);
     }
 
+    /** What a teacher says is only for an objective that asks for it. */
+    private Batch seen(Batch batch) {
+        return objective.usesTeacher() || batch.notes().candidates() == null
+                ? batch
+                : batch.with(batch.notes().withCandidates(null));
+    }
+
     private int[] types(Batch batch) {
         return TextEncoder.types(tokenizer, batch.tokens(), batch.sequenceLengths());
     }
@@ -171,7 +196,8 @@ final class LocalSession implements GradientSource, AutoCloseable {
      *
      * @param classes what is said of classes is added to it; {@code null}: there are none
      */
-    GradientSums measure(Batch batch, ClassMetrics classes) {
+    GradientSums measure(Batch given, ClassMetrics classes) {
+        Batch batch = seen(given);
         requireFits(batch);
         if (objective instanceof OutputObjective judged) {
             float[] outputs = outputs(judged, batch);
@@ -185,6 +211,19 @@ final class LocalSession implements GradientSource, AutoCloseable {
                 }
             }
             return sums(judged.of(outputs, batch), batch);
+        }
+        if (objective.usesTeacher()) {
+            Batch.Candidates candidates = candidates(batch);
+            float[] losses = new float[candidates.ids().length];
+            Loss loss = loss(engine.evaluateCandidates(
+                    batch.tokens(),
+                    batch.labels(),
+                    batch.positions(),
+                    batch.sequenceLengths(),
+                    candidates.ids(),
+                    candidates.temperature(),
+                    losses));
+            return sums(score(batch, losses, null, 0), loss, batch);
         }
         float[] reference = reference(batch);
         double kl = kl(batch);
@@ -203,13 +242,23 @@ final class LocalSession implements GradientSource, AutoCloseable {
     }
 
     private ObjectiveResult score(Batch batch, float[] losses, float[] reference, double kl) {
-        ObjectiveResult result = new ObjectiveResult(batch.tokenCount());
+        ObjectiveResult result = objective.usesTeacher()
+                ? new ObjectiveResult(batch.notes().candidates())
+                : new ObjectiveResult(batch.tokenCount());
         objective.score(new ScoredBatch(batch, negated(losses), reference, kl), result);
         if (!Double.isFinite(result.lossSum()) || !(result.units() > 0)) {
             throw new NonFiniteException("the objective " + objective.inWords() + " made a loss of " + result.lossSum()
                     + " over " + result.units() + " units");
         }
         return result;
+    }
+
+    private Batch.Candidates candidates(Batch batch) {
+        Batch.Candidates candidates = batch.notes().candidates();
+        if (candidates == null) {
+            throw new InvalidArgumentException(Trainer.noTeacher(objective));
+        }
+        return candidates;
     }
 
     /** log p of each label by the reference: as it is known, or by the model without its adapter. */
@@ -280,7 +329,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     }
 
     private void requireFits(Batch batch) {
-        BatchShape given = BatchShape.of(batch);
+        BatchShape given = BatchShape.of(seen(batch));
         if (!given.fits(shape)) {
             throw new InvalidArgumentException("a batch of " + given + " is larger than the session's " + shape);
         }

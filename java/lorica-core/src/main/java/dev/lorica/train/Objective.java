@@ -2,6 +2,7 @@ package dev.lorica.train;
 
 import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
+import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.internal.Arguments;
 import java.io.Serializable;
@@ -42,6 +43,19 @@ public interface Objective extends Serializable {
 
     /** {@return whether it asks for {@link ScoredSequence#promptLogProb()} of the first sequence of each example} */
     default boolean scoresPrompts() {
+        return false;
+    }
+
+    /**
+     * Whether it is about what a {@link Teacher} says: then its sequences have log-probabilities of several tokens at each place, the
+     * teacher's and the model's, instead of one. Its data are {@link TokenizedDataset#withTeacher}.
+     */
+    default boolean usesTeacher() {
+        return false;
+    }
+
+    /** Whether it heeds {@link ScoredSequence#weight(int)}. Data in which some of that is not 1 are refused by one that does not. */
+    default boolean usesWeights() {
         return false;
     }
 
@@ -134,10 +148,26 @@ public interface Objective extends Serializable {
             }
 
             @Override
+            public boolean usesWeights() {
+                return true;
+            }
+
+            @Override
             public void score(ScoredBatch batch, ObjectiveResult result) {
                 function.score(batch, result);
             }
         };
+    }
+
+    /**
+     * To resemble a larger model of the same vocabulary: the generalized Jensen-Shannon divergence from what that says of the answers
+     * in the data (Agarwal et al. 2024).
+     *
+     * @param beta 0: the forward divergence, KL(teacher ‖ model); 1: the reverse one, KL(model ‖ teacher); between them a mixture of
+     *     both, at 0.5 Jensen and Shannon's
+     */
+    static Objective distill(double beta) {
+        return new Distill(beta);
     }
 
     /** {@return plain fine-tuning: −log p of every token that is learned, each alike} */
@@ -290,7 +320,21 @@ public interface Objective extends Serializable {
         /** The sum of an answer's tokens over the most that it may have: long answers are not favoured (Liu et al. 2025). */
         DR_GRPO,
         /** The mean over all tokens of a step (Yu et al. 2025). */
-        DAPO
+        DAPO,
+        /** The same, of log p times a ratio that is bounded by {@code epsilon_high} and has no gradient (MiniMax 2025). */
+        CISPO,
+        /** The mean of the means of the answers, with a gate that closes softly instead of a bound (Gao et al. 2025). */
+        SAPO,
+        /** The mean of the sums of the answers: long ones weigh more (Liu et al. 2025, LUSPO). */
+        LUSPO
+    }
+
+    /** Of what the probability is compared with that when it was drawn. */
+    enum ImportanceSampling {
+        /** Each token. */
+        TOKEN,
+        /** A whole answer, per token (Zheng et al. 2025, GSPO). */
+        SEQUENCE
     }
 
     /** By what differences of rewards are divided. */

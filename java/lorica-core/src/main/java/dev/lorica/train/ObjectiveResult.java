@@ -1,5 +1,6 @@
 package dev.lorica.train;
 
+import dev.lorica.data.Batch;
 import dev.lorica.internal.Arguments;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -7,6 +8,7 @@ import java.util.Map;
 /** What an objective makes of a micro-batch: its loss, the derivatives of that by each log-probability, and what is to be logged. */
 public final class ObjectiveResult {
     private final float[] weights;
+    private final boolean ofCandidates;
     private double lossSum;
     private double units;
     private Metrics metrics = Metrics.NONE;
@@ -14,6 +16,13 @@ public final class ObjectiveResult {
     /** @param tokens of the batch */
     ObjectiveResult(int tokens) {
         weights = new float[tokens];
+        ofCandidates = false;
+    }
+
+    /** Of a teacher's candidates. */
+    ObjectiveResult(Batch.Candidates candidates) {
+        weights = new float[candidates.ids().length];
+        ofCandidates = true;
     }
 
     /**
@@ -58,8 +67,16 @@ public final class ObjectiveResult {
      */
     public void gradient(ScoredSequence sequence, int i, double derivative) {
         Arguments.given(sequence, "sequence");
+        Arguments.check(!ofCandidates, "the gradient", "of a token", "of a candidate where there is a teacher");
         // The engine weights −log p.
         weights[sequence.place(i)] -= (float) derivative;
+    }
+
+    /** With a teacher: adds {@code derivative} to that of the sum of losses by log p of candidate {@code k} at token {@code i}. */
+    public void gradient(ScoredSequence sequence, int i, int k, double derivative) {
+        Arguments.given(sequence, "sequence");
+        Arguments.check(ofCandidates, "the gradient", "of a candidate", "of a token where there is no teacher");
+        weights[sequence.candidate(i, k)] -= (float) derivative;
     }
 
     /**
@@ -94,7 +111,7 @@ public final class ObjectiveResult {
         return units;
     }
 
-    /** By which the losses −log p of the positions are weighted. */
+    /** By which the losses −log p of the positions, or of their candidates, are weighted. */
     float[] weights() {
         return weights;
     }

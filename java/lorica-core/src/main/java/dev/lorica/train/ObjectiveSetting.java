@@ -5,6 +5,7 @@ import dev.lorica.internal.Arguments;
 import dev.lorica.train.Objective.CpoLoss;
 import dev.lorica.train.Objective.DpoLoss;
 import dev.lorica.train.Objective.GrpoLoss;
+import dev.lorica.train.Objective.ImportanceSampling;
 import dev.lorica.train.Objective.RewardScale;
 import java.util.Collections;
 import java.util.LinkedHashMap;
@@ -25,8 +26,9 @@ public enum ObjectiveSetting implements SettingDefinition {
             Range.ABOVE_0, // with grpo it may be 0
             "X",
             "How much the model is held to the reference, which is the model without the adapter; simpo, cpo, orpo: the"
-                    + " weight of the preference.",
-            of("dpo", 0.1, "orpo", 0.1, "simpo", 2.0, "cpo", 0.1, "kto", 0.1, "grpo", 0.0)),
+                    + " weight of the preference; distill: 0 for the forward divergence from the teacher, 1 for the"
+                    + " reverse one, between them a mixture, at 0.5 Jensen and Shannon's.",
+            of("dpo", 0.1, "orpo", 0.1, "simpo", 2.0, "cpo", 0.1, "kto", 0.1, "grpo", 0.0, "distill", 0.5)),
     /**
      * The form of the loss. Of dpo: sigmoid, hinge, ipo, robust, exo_pair, apo_zero, apo_down or sigmoid_norm; of cpo: sigmoid, hinge or
      * ipo; of grpo: dapo, grpo, bnpo or dr_grpo.
@@ -36,7 +38,7 @@ public enum ObjectiveSetting implements SettingDefinition {
             Range.ANY,
             "NAME",
             "dpo: sigmoid, hinge, ipo, robust, exo_pair, apo_zero, apo_down or sigmoid_norm. cpo: sigmoid, hinge or"
-                    + " ipo. grpo: dapo, grpo, bnpo or dr_grpo.",
+                    + " ipo. grpo: dapo, grpo, bnpo, dr_grpo, cispo, sapo or luspo.",
             of("dpo", DpoLoss.SIGMOID, "cpo", CpoLoss.SIGMOID, "grpo", GrpoLoss.DAPO)),
     /** Pairs that are thought to be the wrong way round; dpo: of robust and exo_pair. */
     LABEL_SMOOTHING(
@@ -108,6 +110,20 @@ public enum ObjectiveSetting implements SettingDefinition {
             "X",
             "grpo, with {num-iterations}: the same upwards. If not given, as {epsilon}.",
             of("grpo", null)),
+    DELTA(
+            Double.class,
+            Range.ZERO_OR_MORE,
+            "X",
+            "grpo, with {num-iterations}: how many times likelier a token of a worse answer may count as having become; 0:"
+                    + " no matter how many.",
+            of("grpo", 0.0)),
+    IMPORTANCE_SAMPLING_LEVEL(
+            String.class,
+            Range.ANY,
+            "LEVEL",
+            "grpo: whether probabilities are compared with those before token by token or of a sequence: token or"
+                    + " sequence.",
+            of("grpo", ImportanceSampling.TOKEN)),
     /** Of grpo: by whose standard deviation rewards are divided: group, batch or none. */
     SCALE_REWARDS(
             String.class,
@@ -125,6 +141,19 @@ public enum ObjectiveSetting implements SettingDefinition {
             "X",
             "reward: how much the rewards of a pair are drawn towards opposite numbers, such as 0.01.",
             of("reward", 0.0)),
+    TEMPERATURE(
+            Double.class,
+            Range.ABOVE_0,
+            "X",
+            "distill: by what the logits of both models are divided.",
+            of("distill", 1.0)),
+    LOSS_TOP_K(
+            Integer.class,
+            Range.ZERO_OR_MORE,
+            "N",
+            "distill: of how many tokens at each place the teacher's log-probabilities are kept, 8 bytes each; all others"
+                    + " count as one, which has the rest. 0: of the whole vocabulary.",
+            of("distill", 64)),
     /** Of dpo, kto: compute what the reference says once, before training. */
     PRECOMPUTE_REF_LOG_PROBS(
             Boolean.class,

@@ -81,7 +81,7 @@ final class Rollouts implements GradientSource, AutoCloseable {
             Batch batch = answers.batches.get(i);
             if (batch.trainedCount() > 0) {
                 sums = sums.plus(session.gradients(batch, -1));
-                done.add(batch.with(withOld(batch.notes(), session.lastLogProbs())));
+                done.add(batch.with(batch.notes().withOld(session.lastLogProbs())));
             }
             watch.ends(i);
         }
@@ -90,11 +90,6 @@ final class Rollouts implements GradientSource, AutoCloseable {
         }
         // Where nothing is learned from any answer, nothing is divided by nothing.
         return sums.units() > 0 ? sums : sums.plus(new GradientSums(0, 1, 0, 0, Metrics.NONE));
-    }
-
-    private static Batch.Notes withOld(Batch.Notes notes, float[] logProbs) {
-        return new Batch.Notes(
-                notes.perExample(), notes.values(), notes.reference(), notes.prompt(), logProbs, notes.asked());
     }
 
     /** How good the answers to these prompts are that are drawn now; {@code null}: {@code stop} became true. */

@@ -13,7 +13,7 @@ public final class ScoredBatch {
     private final double kl;
 
     /**
-     * @param logProbs  [T] of each label
+     * @param logProbs  [T] of each label; where there is a teacher, [L, K] of its candidates
      * @param reference [T]; {@code null}: not asked for
      * @param kl        {@link #kl()}
      */
@@ -22,6 +22,7 @@ public final class ScoredBatch {
         this.perExample = batch.notes().perExample();
         boolean[] prompt = batch.notes().prompt();
         float[] values = batch.notes().values();
+        int[] rows = batch.notes().candidates() == null ? null : rows(batch);
         List<ScoredSequence> all = new ArrayList<>(batch.sequenceCount());
         int at = 0;
         for (int s = 0; s < batch.sequenceCount(); s++) {
@@ -35,10 +36,23 @@ public final class ScoredBatch {
                     logProbs,
                     reference,
                     batch.notes().old(),
+                    batch.notes().weights(),
+                    batch.notes().candidates(),
+                    rows,
                     values == null ? 1 : values[s]));
             at = end;
         }
         sequences = List.copyOf(all);
+    }
+
+    /** [T] which of the positions with a label each is. */
+    private static int[] rows(Batch batch) {
+        int[] rows = new int[batch.tokenCount()];
+        int next = 0;
+        for (int t = 0; t < rows.length; t++) {
+            rows[t] = batch.labels()[t] == Batch.IGNORE ? -1 : next++;
+        }
+        return rows;
     }
 
     private static int[] places(Batch batch, boolean[] prompt, boolean ofPrompt, int from, int to) {

@@ -1,5 +1,7 @@
 package dev.lorica.train;
 
+import dev.lorica.data.Batch;
+import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 
 /**
@@ -13,15 +15,21 @@ public final class ScoredSequence {
     private final float[] logProbs;
     private final float[] reference;
     private final float[] old;
+    private final float[] weights;
+    private final Batch.Candidates candidates;
+    private final int[] rows;
     private final float value;
 
     /**
      * @param places       of what is learned, in the batch
      * @param promptPlaces of what is scored beside it
      * @param tokens       [T] what each position predicts
-     * @param logProbs     [T]
+     * @param logProbs     [T], or those of the candidates
      * @param reference    [T]; {@code null}: not asked for
      * @param old          [T]; {@code null}: {@code logProbs}
+     * @param weights      [T]; {@code null}: all are 1
+     * @param candidates   of a teacher; {@code null}: there is none
+     * @param rows         [T] which position of the candidates each is
      */
     ScoredSequence(
             int[] places,
@@ -30,6 +38,9 @@ public final class ScoredSequence {
             float[] logProbs,
             float[] reference,
             float[] old,
+            float[] weights,
+            Batch.Candidates candidates,
+            int[] rows,
             float value) {
         this.places = places;
         this.promptPlaces = promptPlaces;
@@ -37,6 +48,9 @@ public final class ScoredSequence {
         this.logProbs = logProbs;
         this.reference = reference;
         this.old = old == null ? logProbs : old;
+        this.weights = weights;
+        this.candidates = candidates;
+        this.rows = rows;
         this.value = value;
     }
 
@@ -60,12 +74,63 @@ public final class ScoredSequence {
      * @param i of the tokens that are learned, from 0
      */
     public double logProb(int i) {
-        return logProbs[place(i)];
+        return own()[place(i)];
     }
 
     /** {@return of all tokens together: their sum} */
     public double logProb() {
-        return sum(logProbs, places);
+        return sum(own(), places);
+    }
+
+    /** How much the loss of token {@code i} counts: 1, unless the data say something else. */
+    public double weight(int i) {
+        return weights == null ? 1 : weights[place(i)];
+    }
+
+    /** Tokens at each place of which a teacher speaks. */
+    public int candidates() {
+        return known().count();
+    }
+
+    /** Whether these are the whole vocabulary. */
+    public boolean candidatesAreAll() {
+        return known().whole();
+    }
+
+    /** The id of candidate {@code k} at the place of token {@code i}. */
+    public int candidateToken(int i, int k) {
+        return known().ids()[candidate(i, k)];
+    }
+
+    /** log p of that candidate by the model; both models' logits are divided by the teacher's temperature. */
+    public double candidateLogProb(int i, int k) {
+        int at = candidate(i, k);
+        return logProbs[at];
+    }
+
+    /** log p of that candidate by the teacher. */
+    public double teacherLogProb(int i, int k) {
+        return known().logProbs()[candidate(i, k)];
+    }
+
+    /** Its place among all candidates. */
+    int candidate(int i, int k) {
+        int count = known().count();
+        return rows[place(i)] * count + Arguments.index(k, count, "k");
+    }
+
+    private Batch.Candidates known() {
+        if (candidates == null) {
+            throw new InvalidArgumentException("there is no teacher, and so nothing that it says of candidates");
+        }
+        return candidates;
+    }
+
+    private float[] own() {
+        if (candidates != null) {
+            throw new InvalidArgumentException("where there is a teacher, log p is that of its candidates");
+        }
+        return logProbs;
     }
 
     /** {@return their mean; 0 where none is learned} */

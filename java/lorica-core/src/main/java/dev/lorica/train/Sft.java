@@ -2,7 +2,7 @@ package dev.lorica.train;
 
 import dev.lorica.data.RecordKind;
 
-/** Plain fine-tuning; {@link LocalSession} does it without asking, in one call. */
+/** Plain fine-tuning; where all tokens count alike, {@link LocalSession} does it without asking, in one call. */
 final class Sft implements Objective {
     private static final long serialVersionUID = 1L;
     static final Sft INSTANCE = new Sft();
@@ -25,10 +25,18 @@ final class Sft implements Objective {
     }
 
     @Override
+    public boolean usesWeights() {
+        return true;
+    }
+
+    @Override
     public void score(ScoredBatch batch, ObjectiveResult result) {
         for (ScoredSequence sequence : batch.sequences()) {
-            result.loss(-sequence.logProb(), sequence.length());
-            result.gradient(sequence, -1);
+            for (int i = 0; i < sequence.length(); i++) {
+                double weight = sequence.weight(i);
+                result.loss(-weight * sequence.logProb(i), weight);
+                result.gradient(sequence, i, -weight);
+            }
         }
     }
 }

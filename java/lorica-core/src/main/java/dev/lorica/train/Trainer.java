@@ -267,6 +267,14 @@ public final class Trainer {
                         + (judged instanceof Reward ? "Labels.reward()" : "these labels"));
             }
         }
+        if (objective.usesTeacher() && data.teacher() == null) {
+            throw new InvalidArgumentException(noTeacher(objective));
+        }
+        if (data.weights() != null && !objective.usesWeights()) {
+            throw new InvalidArgumentException("the data have weights of tokens, from " + data.weights()[0] + " to "
+                    + data.weights()[1] + ", which the objective " + objective.name()
+                    + " does not know; take sft or distill, or data without weights");
+        }
         boolean labelled = objective.records() == RecordKind.LABELLED;
         boolean prompts = objective.records() == RecordKind.PROMPTS;
         if (pairs != (data.sequencesPerExample() == 2)
@@ -274,6 +282,12 @@ public final class Trainer {
                 || prompts != data.isPrompts()) {
             throw wrongRecords(data.isPrompts() ? 0 : data.sequencesPerExample());
         }
+    }
+
+    static String noTeacher(Objective objective) {
+        return "the objective " + objective.name()
+                + " learns from what a teacher says of the data, which say nothing of"
+                + " one; give them that with TokenizedDataset.withTeacher";
     }
 
     private InvalidArgumentException wrongRecords(int perExample) {
@@ -298,7 +312,9 @@ public final class Trainer {
         }
         return objective.usesKl()
                 ? new BatchShape(shape.tokens(), shape.sequences(), Math.min(config.maxLength(), shape.tokens()))
-                : shape;
+                : objective.usesTeacher()
+                        ? shape
+                        : new BatchShape(shape.tokens(), shape.sequences(), shape.sequenceLength());
     }
 
     /**
@@ -428,13 +444,19 @@ public final class Trainer {
         }
         try {
             TrainingPlan plan = plan(data, evalData);
-            BatchShape shape = new BatchShape(plan.largestBatch(), plan.mostSequences(), plan.longestExample());
+            BatchShape shape = new BatchShape(
+                    plan.largestBatch(),
+                    plan.mostSequences(),
+                    plan.longestExample(),
+                    objective.usesTeacher()
+                            ? BatchShape.of(Packer.inOrder(data, 1)).candidates()
+                            : 0);
             if (workers != null && objective instanceof Grpo) {
                 throw new InvalidArgumentException("grpo draws its answers on one machine; train it without a cluster");
             }
             try (LocalSession session = new LocalSession(adapter, config, objective, shape);
                     Rollouts rollouts = rollouts(session, shape)) {
-                TokenizedDataset examples = scored(session, data);
+                TokenizedDataset examples = scored(session, shape, data);
                 if (workers != null) {
                     workers.open(adapter, config, objective, shape);
                 }
@@ -445,7 +467,7 @@ public final class Trainer {
                                 ? new WorkersSource(workers, adapter, session)
                                 : rollouts == null ? session : rollouts,
                         examples,
-                        scored(session, evalData));
+                        scored(session, shape, evalData));
             }
         } finally {
             if (workers != null) {
@@ -457,7 +479,7 @@ public final class Trainer {
     }
 
     /** With what the objective wants to know of it before training. */
-    private TokenizedDataset scored(LocalSession session, TokenizedDataset data) {
+    private TokenizedDataset scored(LocalSession session, BatchShape shape, TokenizedDataset data) {
         if (data == null) {
             return null;
         }
@@ -476,7 +498,7 @@ public final class Trainer {
         }
         float[][] reference = new float[data.examples().size()][];
         int next = 0;
-        for (Batch batch : Packer.inOrder(scored, config.batchSize())) {
+        for (Batch batch : Packer.inOrder(scored, fitting(scored, shape))) {
             float[] logProbs = session.logProbs(batch, fromHere);
             int at = 0;
             for (int length : batch.sequenceLengths()) {
@@ -485,6 +507,15 @@ public final class Trainer {
             }
         }
         return scored.withReference(reference);
+    }
+
+    /** Examples that are scored at once: the session has room for the batches of training, which come in another order. */
+    private int fitting(TokenizedDataset data, BatchShape shape) {
+        int size = config.batchSize();
+        while (size > 1 && !BatchShape.of(Packer.inOrder(data, size)).fits(shape)) {
+            size = (size + 1) / 2;
+        }
+        return size;
     }
 
     private TrainingResult train(
@@ -529,6 +560,9 @@ public final class Trainer {
             Map<String, Object> settings = new LinkedHashMap<>();
             settings.put("name", objective.name());
             settings.putAll(objective.settings());
+            if (objective.usesTeacher()) {
+                settings.put("teacher", data.teacher().header().teacher());
+            }
             training.put("objective", settings);
         }
         adapter.describe(adapter.metadata()

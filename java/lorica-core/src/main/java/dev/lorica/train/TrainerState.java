@@ -73,6 +73,8 @@ final class TrainerState {
     AdapterInfo adapter;
     /** What it makes small, with its settings. */
     String objective = Objective.sft().inWords();
+    /** Whom it learns from, and how that one was asked; {@code null}: nobody. */
+    String teacher;
     /** Checksum of the examples. */
     String data;
     /** Checksum of what it evaluates on; {@code null}: nothing. */
@@ -120,7 +122,7 @@ final class TrainerState {
         }
     }
 
-    /** Tells data sets apart by what is learned from them: ids, and which of them are trained on, in their order. */
+    /** Tells data sets apart by what is learned from them: ids, and which of them are trained on and how much, in their order. */
     static String checksum(TokenizedDataset data) {
         MessageDigest digest = Sha256.digest();
         if (data.values() != null) {
@@ -134,6 +136,11 @@ final class TrainerState {
                 bytes.putInt(example.ids()[i]).put((byte) (example.trained()[i] ? 1 : 0));
             }
             digest.update(bytes.array());
+            if (example.weights() != null) {
+                ByteBuffer weights = ByteBuffer.allocate(4 * example.length());
+                weights.asFloatBuffer().put(example.weights());
+                digest.update(weights.array());
+            }
         }
         return HexFormat.of().formatHex(digest.digest(), 0, 8);
     }
@@ -147,6 +154,7 @@ final class TrainerState {
             obstacles.add("the training data are others, or were made into other tokens");
         }
         compare(obstacles, "objective", objective, run.objective);
+        compare(obstacles, "teacher", teacher, run.teacher);
         compare(obstacles, "batch size", config.batchSize(), now.batchSize());
         compare(
                 obstacles,

@@ -80,6 +80,9 @@ final class TrainingLoop {
         state.baseModel = AdapterMetadata.BaseModel.of(run.model());
         state.adapter = run.adapter().info();
         state.objective = run.objective().inWords();
+        if (run.objective().usesTeacher()) {
+            state.teacher = run.data().teacher().header().teacher();
+        }
         if (checksums) {
             state.data = TrainerState.checksum(run.data());
             state.evalData = run.evalData() == null ? null : TrainerState.checksum(run.evalData());
@@ -291,7 +294,7 @@ final class TrainingLoop {
     /** {@code null} when {@code stop} became true before the end. */
     static Evaluation evaluate(
             LocalSession session, Objective objective, TokenizedDataset data, int batchSize, BooleanSupplier stop) {
-        if (objective == Sft.INSTANCE) {
+        if (objective == Sft.INSTANCE && data.weights() == null) {
             return Evaluator.evaluate(session::evaluate, data, batchSize, stop);
         }
         long start = System.nanoTime();

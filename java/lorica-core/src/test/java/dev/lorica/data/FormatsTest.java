@@ -136,13 +136,14 @@ class FormatsTest {
     }
 
     @Test
-    void aWeightBetweenNothingAndAllIsRefused() {
+    void aWeightThatIsNoNumberOrLessThanNothingIsRefused() {
         String record = "{\"messages\":[{\"role\":\"user\",\"content\":\"A\"},"
                 + "{\"role\":\"assistant\",\"content\":\"B\",\"weight\":%s}]}\n";
-        for (String weight : List.of("0.5", "2", "-1", "\"half\"")) {
+        for (String weight : List.of("-1", "\"half\"")) {
             assertFails(() -> Dataset.load(write("w.jsonl", record.formatted("1") + record.formatted(weight))))
                     .endsWith("line 2 (record 2), messages[1] has weight " + weight.replace("\"", "")
-                            + "; it must be 0 (not learned) or 1 (learned)");
+                            + "; a number is meant, 0 (not learned), 1 (learned as all else) or another that is not"
+                            + " negative");
         }
         for (String weight : List.of("1", "1.0", "true", "null")) {
             assertThat(Dataset.load(write("w.jsonl", record.formatted(weight)))

@@ -34,6 +34,8 @@ public final class NativeSession implements AutoCloseable {
      * @param maxSequenceLength tokens of one of them
      * @param recomputation     one of the constants above
      * @param optimizer         one of the constants above
+     * @param candidates        the most tokens of a position in {@link #forwardCandidates}; 0: that is not wanted
+     * @param likeliest         whether {@link #evaluateLikeliest} is wanted
      */
     public record Params(
             int maxTokens,
@@ -46,10 +48,21 @@ public final class NativeSession implements AutoCloseable {
             double beta2,
             double epsilon,
             long seed,
-            long memoryLimit) {
+            long memoryLimit,
+            int candidates,
+            boolean likeliest) {
 
         /** Of a session that trains nothing, with hidden states of up to so many tokens. */
         public static Params ofFeatures(int maxTokens, int maxSequences, int maxSequenceLength) {
+            return evaluating(maxTokens, maxSequences, maxSequenceLength, false);
+        }
+
+        /** Of one that trains nothing and finds the likeliest tokens of positions. */
+        public static Params ofLikeliest(int maxTokens, int maxSequences, int maxSequenceLength) {
+            return evaluating(maxTokens, maxSequences, maxSequenceLength, true);
+        }
+
+        private static Params evaluating(int maxTokens, int maxSequences, int maxSequenceLength, boolean likeliest) {
             return new Params(
                     maxTokens,
                     maxSequences,
@@ -61,7 +74,9 @@ public final class NativeSession implements AutoCloseable {
                     0.999,
                     1e-8,
                     42,
-                    0);
+                    0,
+                    0,
+                    likeliest);
         }
 
         lorica_session_params toNative() {
@@ -80,7 +95,9 @@ public final class NativeSession implements AutoCloseable {
                     .eps(epsilon)
                     .seed(seed)
                     .memory_limit(memoryLimit)
-                    .features(true);
+                    .features(true)
+                    .n_candidates(candidates)
+                    .likeliest(likeliest);
         }
     }
 
@@ -236,6 +253,76 @@ public final class NativeSession implements AutoCloseable {
     public void backward(float[] weights) {
         check(adapter.handle.exclusive(
                 a -> handle.exclusive(train -> Lorica.lorica_session_backward(train, weights, weights.length))));
+    }
+
+    /**
+     * The first half for several tokens at each position that has a label, its candidates.
+     *
+     * @param candidates [positions][candidates] ids, ascending within a position
+     * @param losses     [positions][candidates] receives −log p of each, by the softmax of logits / temperature
+     */
+    public Loss forwardCandidates(
+            int[] tokens,
+            int[] labels,
+            int[] positions,
+            int[] sequenceLengths,
+            int[] candidates,
+            double temperature,
+            float[] losses) {
+        return loss(
+                tokens,
+                labels,
+                positions,
+                sequenceLengths,
+                (train, batch, result) -> Lorica.lorica_session_forward_candidates(
+                        train, numbered(batch), candidates, candidates.length, temperature, losses, result));
+    }
+
+    /** The second half of {@link #forwardCandidates}: a weight for the loss of each candidate. */
+    public void backwardCandidates(float[] weights) {
+        check(adapter.handle.exclusive(a ->
+                handle.exclusive(train -> Lorica.lorica_session_backward_candidates(train, weights, weights.length))));
+    }
+
+    /** The losses of candidates alone: no dropout, gradients untouched. */
+    public Loss evaluateCandidates(
+            int[] tokens,
+            int[] labels,
+            int[] positions,
+            int[] sequenceLengths,
+            int[] candidates,
+            double temperature,
+            float[] losses) {
+        return loss(
+                tokens,
+                labels,
+                positions,
+                sequenceLengths,
+                (train, batch, result) -> Lorica.lorica_session_evaluate_candidates(
+                        train, batch, candidates, candidates.length, temperature, losses, result));
+    }
+
+    /**
+     * The likeliest tokens at each position that has a label, without dropout.
+     *
+     * @param ids      [positions][tokens] receives them, ascending within a position
+     * @param logProbs [positions][tokens] receives log p of each, by the softmax of logits / temperature
+     */
+    public Loss evaluateLikeliest(
+            int[] tokens,
+            int[] labels,
+            int[] positions,
+            int[] sequenceLengths,
+            double temperature,
+            int[] ids,
+            float[] logProbs) {
+        return loss(
+                tokens,
+                labels,
+                positions,
+                sequenceLengths,
+                (train, batch, result) -> Lorica.lorica_session_evaluate_likeliest(
+                        train, batch, temperature, ids, logProbs, ids.length, result));
     }
 
     /**
