@@ -35,6 +35,7 @@ public final class HuggingFaceModel {
     public static final String CONFIG = "config.json";
     /** The file with the model's weights. */
     public static final String WEIGHTS = "model.safetensors";
+
     private static final JsonMapper JSON =
             JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
     /** By GGUF's architecture: transformers' class without its ending, and model_type. */

@@ -33,7 +33,7 @@ public final class LoricaChatModel implements ChatModel {
         this.chats = chats;
     }
 
-    /** A model's settings. */
+    /** {@return a model's settings} */
     public static Builder builder() {
         return new Builder();
     }
@@ -43,7 +43,7 @@ public final class LoricaChatModel implements ChatModel {
         private Builder() {}
 
         /**
-         * The model with these settings.
+         * {@return the model with these settings}
          *
          * @throws dev.langchain4j.exception.InvalidRequestException     if there is no generator, or a parameter that cannot be
          * @throws dev.langchain4j.exception.ModelNotFoundException      if the parameters name an adapter that was not given

@@ -49,7 +49,7 @@ public final class LoricaEmbeddingModel implements EmbeddingModel, AutoCloseable
         embedder = new Embedder(model, builder.adapter);
     }
 
-    /** A model's settings. */
+    /** {@return a model's settings} */
     public static Builder builder() {
         return new Builder();
     }
@@ -64,38 +64,63 @@ public final class LoricaEmbeddingModel implements EmbeddingModel, AutoCloseable
 
         private Builder() {}
 
-        /** What reads the texts; has to be given, and to be closed by whoever loaded it. */
+        /**
+         * What reads the texts; has to be given, and to be closed by whoever loaded it.
+         *
+         * @param value the model
+         * @return this builder
+         */
         public Builder model(Model value) {
             model = value;
             return this;
         }
 
-        /** What was trained on it; without one, the model alone. */
+        /**
+         * What was trained on it; without one, the model alone.
+         *
+         * @param value the adapter, which stays the caller's
+         * @return this builder
+         */
         public Builder adapter(Adapter value) {
             adapter = value;
             return this;
         }
 
-        /** How the states of a text's tokens become one vector; without it, as the model's file says. */
+        /**
+         * How the states of a text's tokens become one vector; without it, as the model's file says.
+         *
+         * @param value which tokens make the vector
+         * @return this builder
+         */
         public Builder pooling(Embedder.Pooling value) {
             pooling = value;
             return this;
         }
 
-        /** The name that responses have; the model's file's without this. */
+        /**
+         * The name that responses have; the model's file's without this.
+         *
+         * @param value the name
+         * @return this builder
+         */
         public Builder modelName(String value) {
             modelName = value;
             return this;
         }
 
-        /** Are told of requests, responses and errors. */
+        /**
+         * Are told of requests, responses and errors.
+         *
+         * @param values the listeners
+         * @return this builder
+         */
         public Builder listeners(List<EmbeddingModelListener> values) {
             listeners = values;
             return this;
         }
 
         /**
-         * The model with these settings, which has to be closed.
+         * {@return the model with these settings, which has to be closed}
          *
          * @throws InvalidRequestException             if there is no model
          * @throws dev.lorica.exceptions.LoricaException if the adapter is not one of this model, or there is too little memory

@@ -25,7 +25,7 @@ public final class LoricaStreamingChatModel implements StreamingChatModel {
         this.executor = executor;
     }
 
-    /** A model's settings. */
+    /** {@return a model's settings} */
     public static Builder builder() {
         return new Builder();
     }
@@ -36,14 +36,19 @@ public final class LoricaStreamingChatModel implements StreamingChatModel {
 
         private Builder() {}
 
-        /** What runs the generation of each answer; without one, daemon threads that end after a minute without work. */
+        /**
+         * What runs the generation of each answer; without one, daemon threads that end after a minute without work.
+         *
+         * @param value the executor, which stays the caller's
+         * @return this builder
+         */
         public Builder executor(Executor value) {
             executor = value;
             return this;
         }
 
         /**
-         * The model with these settings.
+         * {@return the model with these settings}
          *
          * @throws dev.langchain4j.exception.InvalidRequestException     if there is no generator, or a parameter that cannot be
          * @throws dev.langchain4j.exception.ModelNotFoundException      if the parameters name an adapter that was not given

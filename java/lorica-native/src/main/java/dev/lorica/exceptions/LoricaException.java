@@ -8,10 +8,21 @@ public class LoricaException extends RuntimeException {
     private static final long serialVersionUID = 1L;
     private static final int LONGEST_MESSAGE = 4000;
 
+    /**
+     * Says what is wrong.
+     *
+     * @param message what is wrong, where, and what to do about it, in one line
+     */
     public LoricaException(String message) {
         super(oneLine(message));
     }
 
+    /**
+     * Says what is wrong, and what was thrown before.
+     *
+     * @param message what is wrong, where, and what to do about it, in one line
+     * @param cause   what was thrown before
+     */
     public LoricaException(String message, Throwable cause) {
         super(oneLine(message), cause);
     }

@@ -111,6 +111,8 @@ public final class LoricaServer implements AutoCloseable {
     /**
      * Takes the address; nobody is answered before {@link #start}, and memory for texts is taken when the first of them comes.
      *
+     * @param model  the base, which stays the caller's
+     * @param config address, key and limits
      * @throws InvalidArgumentException if others than this machine could reach it and there is no API key
      * @throws FileAccessException      if the address cannot be listened on
      */
@@ -185,7 +187,8 @@ public final class LoricaServer implements AutoCloseable {
     /**
      * Serves an adapter too. It stays the caller's, who closes it after this server.
      *
-     * @param name by which requests ask for it
+     * @param name    by which requests ask for it
+     * @param adapter the adapter
      */
     public void add(String name, Adapter adapter) {
         if (name == null || adapter == null) {
@@ -203,6 +206,7 @@ public final class LoricaServer implements AutoCloseable {
     /**
      * Offers tuning at {@code /v1/tuning}: whoever may ask trains adapters of this model, in a loop of his own. Before {@link #start}.
      *
+     * @param model  the model, which stays the caller's
      * @param folder below which they are saved
      */
     public void tuning(Model model, Path folder) {
@@ -237,14 +241,14 @@ public final class LoricaServer implements AutoCloseable {
         http.start();
     }
 
-    /** Where it is reached, without a path: {@code http://127.0.0.1:8080}. */
+    /** {@return where it is reached, without a path: {@code http://127.0.0.1:8080}} */
     public URI uri() {
         InetSocketAddress bound = http.getAddress();
         String host = bound.getAddress().getHostAddress();
         return URI.create("http://" + (host.contains(":") ? "[" + host + "]" : host) + ":" + bound.getPort());
     }
 
-    /** What the base is called. */
+    /** {@return what the base is called} */
     public String modelName() {
         return models.base().name();
     }

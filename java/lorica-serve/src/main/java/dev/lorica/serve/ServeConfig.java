@@ -38,6 +38,11 @@ public record ServeConfig(
         int maxBody,
         Duration timeLimit) {
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     */
     public ServeConfig {
         check(host != null && !host.isBlank(), "host", host, "an address or a name");
         check(port >= 0 && port <= 65535, "port", port, "from 0 (any that is free) to 65535");
@@ -67,6 +72,7 @@ public record ServeConfig(
         }
     }
 
+    /** {@return a builder that begins with the settings that {@code lorica serve} has by itself} */
     public static Builder builder() {
         return new Builder();
     }
@@ -88,66 +94,143 @@ public record ServeConfig(
 
         private Builder() {}
 
+        /**
+         * Sets {@link ServeConfig#host()}.
+         *
+         * @param value as {@link ServeConfig#host()} says
+         * @return this builder
+         */
         public Builder host(String value) {
             host = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#port()}.
+         *
+         * @param value as {@link ServeConfig#port()} says
+         * @return this builder
+         */
         public Builder port(int value) {
             port = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#apiKey()}.
+         *
+         * @param value as {@link ServeConfig#apiKey()} says
+         * @return this builder
+         */
         public Builder apiKey(String value) {
             apiKey = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#modelName()}.
+         *
+         * @param value as {@link ServeConfig#modelName()} says
+         * @return this builder
+         */
         public Builder modelName(String value) {
             modelName = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#texts()}.
+         *
+         * @param value as {@link ServeConfig#texts()} says
+         * @return this builder
+         */
         public Builder texts(int value) {
             texts = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#positions()}.
+         *
+         * @param value as {@link ServeConfig#positions()} says
+         * @return this builder
+         */
         public Builder positions(int value) {
             positions = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#waiting()}.
+         *
+         * @param value as {@link ServeConfig#waiting()} says
+         * @return this builder
+         */
         public Builder waiting(int value) {
             waiting = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#dataFolder()}.
+         *
+         * @param value as {@link ServeConfig#dataFolder()} says
+         * @return this builder
+         */
         public Builder dataFolder(Path value) {
             dataFolder = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#allowedOrigins()}.
+         *
+         * @param value as {@link ServeConfig#allowedOrigins()} says
+         * @return this builder
+         */
         public Builder allowedOrigins(List<String> value) {
             allowedOrigins = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#allowedHosts()}.
+         *
+         * @param value as {@link ServeConfig#allowedHosts()} says
+         * @return this builder
+         */
         public Builder allowedHosts(List<String> value) {
             allowedHosts = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#maxBody()}.
+         *
+         * @param value as {@link ServeConfig#maxBody()} says
+         * @return this builder
+         */
         public Builder maxBody(int value) {
             maxBody = value;
             return this;
         }
 
+        /**
+         * Sets {@link ServeConfig#timeLimit()}.
+         *
+         * @param value as {@link ServeConfig#timeLimit()} says
+         * @return this builder
+         */
         public Builder timeLimit(Duration value) {
             timeLimit = value;
             return this;
         }
 
+        /**
+         * {@return the settings}
+         *
+         * @throws InvalidArgumentException naming the one that is wrong
+         */
         public ServeConfig build() {
             return new ServeConfig(
                     host,

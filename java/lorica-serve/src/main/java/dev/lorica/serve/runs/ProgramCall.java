@@ -47,10 +47,12 @@ public final class ProgramCall {
     }
 
     /**
-     * What the program says with {@code --json}.
+     * {@return what the program says with {@code --json}}
      *
-     * @param millis after which it is ended
+     * @param arguments behind the program's name
+     * @param millis    after which it is ended
      * @throws InvalidArgumentException with the program's own words, if it fails
+     * @throws InterruptedException if the thread is interrupted, after which the program is ended
      */
     public ObjectNode json(List<String> arguments, long millis) throws InterruptedException {
         return json(arguments, millis, () -> true);

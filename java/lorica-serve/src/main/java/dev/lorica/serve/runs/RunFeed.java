@@ -32,7 +32,13 @@ public final class RunFeed {
     private static final int MOST_LETTERS = 1000;
     private static final int READ_AT_ONCE = 4 << 20;
 
-    /** A part of the feed: what came behind what had been seen. */
+    /**
+     * A part of the feed: what came behind what had been seen.
+     *
+     * @param edition of the feed; another one begins anew
+     * @param next    what was seen with these events
+     * @param events  the events, in their order
+     */
     public record Part(int edition, int next, List<ObjectNode> events) {}
 
     /** A file that grows. */
@@ -158,7 +164,7 @@ public final class RunFeed {
     }
 
     /**
-     * What came behind what was seen.
+     * {@return what came behind what was seen}
      *
      * @param edition which was seen; of another one nothing was
      * @param seen    events of it

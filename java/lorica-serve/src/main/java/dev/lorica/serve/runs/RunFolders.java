@@ -37,7 +37,11 @@ public final class RunFolders {
     private final Path model;
 
     /**
-     * @param model that is served, and read wherever it lies
+     * Takes two folders, with all links in their paths resolved.
+     *
+     * @param data   what may be read
+     * @param output where results are and come
+     * @param model  that is served, and read wherever it lies
      * @throws IOException if one of them is no folder
      */
     public RunFolders(Path data, Path output, Path model) throws IOException {
@@ -46,10 +50,12 @@ public final class RunFolders {
         this.model = model.toAbsolutePath().normalize();
     }
 
+    /** {@return the folder of what may be read} */
     public Path data() {
         return data;
     }
 
+    /** {@return the folder of results} */
     public Path output() {
         return output;
     }
@@ -71,8 +77,9 @@ public final class RunFolders {
     }
 
     /**
-     * A file or folder that may be read: of data, or of results.
+     * {@return a file or folder that may be read: of data, or of results}
      *
+     * @param what  for messages: {@code the data}
      * @param given below the data folder or, beginning with the name of a run, below that of results; or absolute and in one of them
      * @throws InvalidArgumentException for anything else
      */
@@ -91,7 +98,11 @@ public final class RunFolders {
                 what + " names nothing that lies below the data folder or the output folder: " + cut(given));
     }
 
-    /** A file or folder that is to be made in the output folder, with nothing there yet. */
+    /**
+     * {@return a file or folder that is to be made in the output folder, with nothing there yet}
+     *
+     * @param name of a run
+     */
     public Path writable(String name) {
         checkName(name);
         Path path = output.resolve(name);
@@ -106,7 +117,11 @@ public final class RunFolders {
         return model;
     }
 
-    /** How a path is called on a page: as seen from the folder that it lies in, and elsewhere by its last name. */
+    /**
+     * {@return how a path is called on a page: as seen from the folder that it lies in, and elsewhere by its last name}
+     *
+     * @param path in one of the folders, or elsewhere
+     */
     public String shown(Path path) {
         for (Path folder : innerFirst()) {
             if (path.startsWith(folder) && !path.equals(folder)) {
@@ -152,7 +167,12 @@ public final class RunFolders {
         return output.startsWith(data) ? List.of(output, data) : List.of(data, output);
     }
 
-    /** Files below the data folder, or below that of results, by their relative names; links are not followed. */
+    /**
+     * {@return files below the data folder, or below that of results, by their relative names; links are not followed}
+     *
+     * @param root   one of the folders
+     * @param wanted which files
+     */
     public List<Path> find(Path root, Predicate<Path> wanted) {
         List<Path> found = new ArrayList<>();
         try {

@@ -124,12 +124,21 @@ public final class RunOptions {
         return all;
     }
 
-    /** What it means, in one file: one option a line; JSON is YAML. */
+    /**
+     * {@return the options as a file: one a line; JSON is YAML}
+     *
+     * @param output the folder of the run
+     */
     public String yaml(Path output) {
         return yaml(output, UnaryOperator.identity());
     }
 
-    /** @param paths how paths are written */
+    /**
+     * {@return the same}
+     *
+     * @param output the folder of the run
+     * @param paths  how paths are written
+     */
     public String yaml(Path output, UnaryOperator<String> paths) {
         StringBuilder yaml = new StringBuilder();
         all(output, paths).forEach((name, list) -> {
@@ -158,8 +167,10 @@ public final class RunOptions {
     }
 
     /**
-     * As it is typed into a shell.
+     * {@return the options as they are typed into a shell}
      *
+     * @param program how it is called
+     * @param output  the folder of the run
      * @param paths how paths are written
      */
     public String commandLine(RunProgram program, Path output, UnaryOperator<String> paths) {

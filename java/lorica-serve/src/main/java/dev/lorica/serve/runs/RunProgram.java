@@ -35,15 +35,21 @@ public interface RunProgram {
             boolean file,
             List<String> choices) {}
 
-    /** What a file of options means: by name without dashes the values; of a flag {@code true}. */
+    /**
+     * What a file of options means: by name without dashes the values; of a flag {@code true}.
+     *
+     * @param options values by the names of options
+     * @param notes   what the program has to say of them, a line each
+     */
     record Meaning(Map<String, List<String>> options, List<String> notes) {}
 
-    /** How it is started; arguments come behind. */
+    /** {@return how it is started; arguments come behind} */
     List<String> command();
 
-    /** How it is called where a command line is shown. */
+    /** {@return how it is called where a command line is shown} */
     String name();
 
+    /** {@return the options that it has, in the order of its help} */
     List<Option> options();
 
     /**
@@ -61,6 +67,8 @@ public interface RunProgram {
     /**
      * Reads options as YAML, in the spellings that the program knows.
      *
+     * @param yaml the text of a file
+     * @return what it means
      * @throws dev.lorica.exceptions.LoricaException for what it does not know
      */
     Meaning read(String yaml);

@@ -67,6 +67,10 @@ public final class Runs implements AutoCloseable {
     private boolean closed;
 
     /**
+     * Takes up the runs of the output folder, those that still run among them.
+     *
+     * @param folders   what may be read, and where results come
+     * @param program   what runs are started with
      * @param modelName what pages call the model that is served
      * @throws FileAccessException if the folder cannot be written to, or another server has it
      */
@@ -189,29 +193,42 @@ public final class Runs implements AutoCloseable {
         }
     }
 
-    /** The options of a run as a page gives them, checked. */
+    /**
+     * {@return the options of a run as a page gives them, checked}
+     *
+     * @param given values by the names of options
+     */
     public RunOptions options(Map<String, List<String>> given) {
         return RunOptions.of(given, program, folders, modelName);
     }
 
-    /** A file with this text, for whoever takes it away again; a server that is killed leaves that to the next one. */
+    /**
+     * {@return a file with this text, for whoever takes it away again; a server that is killed leaves that to the next one}
+     *
+     * @param text of it
+     * @throws IOException if it cannot be written
+     */
     public Path temporary(String text) throws IOException {
         Path file = Files.createTempFile(home, LEFT_OVER, ".yaml");
         Files.writeString(file, text);
         return file;
     }
 
-    /** For what is asked of the program beside the runs. */
+    /** {@return the program, for what is asked of it beside the runs} */
     public ProgramCall program() {
         return call;
     }
 
-    /** Adapters that are written in other forms. */
+    /** {@return adapters that are written in other forms} */
     public Exports exports() {
         return exports;
     }
 
-    /** Where a run of this name writes, or would. */
+    /**
+     * {@return where a run of this name writes, or would}
+     *
+     * @param name of the run
+     */
     public Path folder(String name) {
         return folders.run(name);
     }
@@ -219,6 +236,9 @@ public final class Runs implements AutoCloseable {
     /**
      * A run that begins when those before it have ended.
      *
+     * @param name    of the run
+     * @param options as {@link #options} gives them
+     * @return the run as pages see it
      * @throws InvalidArgumentException if there is one of that name, or a folder with something in it
      */
     public ObjectNode submit(String name, RunOptions options) {
@@ -255,7 +275,9 @@ public final class Runs implements AutoCloseable {
     /**
      * Ends a run, which saves what it has; one that waits leaves the queue.
      *
-     * @param now do not wait for it to save anything
+     * @param name of the run
+     * @param now  do not wait for it to save anything
+     * @return the run as pages see it
      */
     public synchronized ObjectNode stop(String name, boolean now) {
         Run run = get(name);
@@ -280,7 +302,12 @@ public final class Runs implements AutoCloseable {
         return run.json();
     }
 
-    /** Lets a run that was stopped go on from its last checkpoint, or begin, where there is none. */
+    /**
+     * Lets a run that was stopped go on from its last checkpoint, or begin, where there is none.
+     *
+     * @param name of the run
+     * @return the run as pages see it
+     */
     public synchronized ObjectNode resume(String name) {
         checkOpen();
         Run run = get(name);
@@ -452,7 +479,7 @@ public final class Runs implements AutoCloseable {
         return run;
     }
 
-    /** All of them, the newest first. */
+    /** {@return all of them, the newest first} */
     public synchronized ArrayNode list() {
         others();
         ArrayNode all = JsonNodeFactory.instance.arrayNode();
@@ -465,11 +492,20 @@ public final class Runs implements AutoCloseable {
         return all;
     }
 
+    /**
+     * {@return whether there is a run of this name}
+     *
+     * @param name of the run
+     */
     public synchronized boolean has(String name) {
         return runs.containsKey(name);
     }
 
-    /** What has happened in one of them; {@code null}: there is none of that name any more. */
+    /**
+     * {@return what has happened in one of them; {@code null}: there is none of that name any more}
+     *
+     * @param name of the run
+     */
     public synchronized RunFeed feed(String name) {
         Run run = runs.get(name);
         if (run != null) {
@@ -485,12 +521,19 @@ public final class Runs implements AutoCloseable {
         }
     }
 
-    /** Rises whenever something has happened in any of them. */
+    /** {@return a number that rises whenever something has happened in any of them} */
     public synchronized long version() {
         return version;
     }
 
-    /** Waits until something has happened since, or the time is over. Returns what {@link #version} is now; −1: all is closed. */
+    /**
+     * Waits until something has happened since, or the time is over.
+     *
+     * @param since  what {@link #version} was
+     * @param millis to wait at most
+     * @return what {@link #version} is now; −1: all is closed
+     * @throws InterruptedException if the thread is interrupted while it waits
+     */
     public synchronized long await(long since, long millis) throws InterruptedException {
         long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(millis);
         while (version == since && !closed) {
