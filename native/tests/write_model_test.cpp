@@ -12,6 +12,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "generate/context.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
 #include "support/counted_memory.h"
@@ -234,6 +235,82 @@ TEST_F(WriteModelTest, MixesAreThoseOfLlamaCpp) {
         EXPECT_EQ(TensorTypes(mix, file).of(*file.find_tensor("output.weight")), output) << mix;
     }
     EXPECT_EQ(TensorTypes("Q4_0", file).of(*file.find_tensor("token_embd.weight")), GGML_TYPE_Q4_0);
+}
+
+TEST_F(WriteModelTest, TokensAreAddedBehindTheOthersAndBeginAsTheirMean) {
+    const std::vector<std::string> tokens = {"<tool>", "caf\u00e9"};
+    for (const auto & [type, tied] :
+         {std::pair{GGML_TYPE_F32, false}, std::pair{GGML_TYPE_Q4_0, true}, std::pair{GGML_TYPE_Q8_0, false}}) {
+        shape.tied_output = tied;
+        const auto before = model(type);
+        add_tokens(dir / "model.gguf", tokens, dir / "grown.gguf");
+        const GgufFile old = GgufFile::open(dir / "model.gguf"), grown = GgufFile::open(dir / "grown.gguf");
+        ASSERT_EQ(grown.tensors().size(), old.tensors().size());
+        for (const TensorView & tensor : old.tensors()) {
+            const TensorView & now = *grown.find_tensor(tensor.name);
+            std::vector<std::byte> bytes = bytes_of(now);
+            EXPECT_EQ(now.type, tensor.type);
+            if (tensor.name == "token_embd.weight" || tensor.name == "output.weight") {
+                ASSERT_EQ(now.ne[1], shape.n_vocab + 2);
+                const std::vector<float> rows = values_of(tensor), more = values_of(now);
+                float largest = 0;
+                for (const float value : rows) largest = std::max(largest, std::abs(value));
+                for (int64_t j = 0; j < shape.n_embd; ++j) {
+                    double mean = 0;
+                    for (int64_t i = 0; i < shape.n_vocab; ++i) mean += rows[static_cast<size_t>(i * shape.n_embd + j)];
+                    mean /= shape.n_vocab;
+                    for (int64_t i = shape.n_vocab; i < shape.n_vocab + 2; ++i)
+                        EXPECT_NEAR(more[static_cast<size_t>(i * shape.n_embd + j)], mean, 0.02 * largest) << j;
+                }
+                bytes.resize(tensor.n_bytes);
+            }
+            EXPECT_EQ(bytes, bytes_of(tensor)) << tensor.name;
+        }
+        const auto texts = grown.find_strings("tokenizer.ggml.tokens").value();
+        EXPECT_EQ(texts.size(), static_cast<size_t>(shape.n_vocab) + 2);
+        EXPECT_EQ(texts.back(), tokens.back());
+
+        // The logits of the tokens that were there are what they were.
+        const auto after = load(dir / "grown.gguf", "cpu", Dtype::f32);
+        EXPECT_EQ(after->shape().n_vocab, shape.n_vocab + 2);
+        const std::vector<int32_t> text = random_batch(3, {9}, shape.n_vocab).tokens;
+        std::vector<float> was(static_cast<size_t>(shape.n_vocab)), is(was.size() + 2);
+        Context(before, nullptr, 16).eval(text, false, was.data());
+        Context(after, nullptr, 16).eval(text, false, is.data());
+        is.resize(was.size());
+        EXPECT_LE(relative_error(is, was), 1e-6);
+        // They are read like any other, and learned where they are trained whole.
+        AdapterConfig config;
+        config.modules_to_save = "embed_tokens,lm_head";
+        if (tied) config.modules_to_save = "embed_tokens";
+        config.target_modules = "q_proj";
+        const auto adapter = Adapter::create(after, config);
+        SessionConfig session_config;
+        session_config.max_tokens = 16;
+        Session session(adapter, session_config);
+        const std::vector<int32_t> ids = {5, shape.n_vocab, shape.n_vocab + 1, 9},
+                                   labels = {shape.n_vocab, -100, 9, -100}, lengths = {4};
+        session.forward_backward({ids, labels, {}, lengths});
+        session.optimizer_step({0.1, 0, 1, 0});
+        merge_model(*after, adapter.get(), dir / "merged.gguf", {"F32", 1});
+        EXPECT_EQ(GgufFile::open(dir / "merged.gguf").find_strings("tokenizer.ggml.tokens"), texts);
+        const std::vector<float> begun = values_of(*grown.find_tensor("token_embd.weight")),
+                                 learned =
+                                     values_of(*GgufFile::open(dir / "merged.gguf").find_tensor("token_embd.weight"));
+        const auto row = [&](const std::vector<float> & all, int64_t i) {
+            return std::vector<float>(all.begin() + i * shape.n_embd, all.begin() + (i + 1) * shape.n_embd);
+        };
+        EXPECT_GT(relative_error(row(learned, shape.n_vocab), row(begun, shape.n_vocab)), 0.1);
+    }
+    const auto refusal = [&](std::vector<std::string> more) {
+        return error_of([&] { add_tokens(dir / "model.gguf", more, dir / "none.gguf"); });
+    };
+    EXPECT_THAT(refusal({}), HasSubstr("no tokens to add"));
+    EXPECT_THAT(refusal({"x", "x"}), HasSubstr("\"x\" is there already"));
+    EXPECT_THAT(refusal({"<s>"}), HasSubstr("\"<s>\" is there already"));
+    EXPECT_THAT(refusal({""}), HasSubstr("is empty"));
+    EXPECT_THAT(error_of([&] { add_tokens(dir / "model.gguf", tokens, dir / "model.gguf"); }), HasSubstr("model.gguf"));
+    EXPECT_FALSE(std::filesystem::exists(dir / "none.gguf"));
 }
 
 TEST_F(WriteModelTest, MemoryDoesNotGrowWithTheModel) {

@@ -554,6 +554,15 @@ LORICA_API lorica_status lorica_merge(const lorica_model * model, const lorica_a
  * lorica_merge, FORMAT. */
 LORICA_API lorica_status lorica_quantize(const char * source, const char * target, const lorica_write_params * params);
 
+/* Writes the model with these tokens behind those of its vocabulary, as user-defined ones: wherever one stands in a
+ * text, it is one token. Their rows of the embedding, and of the head where there is one, are the means of the rows
+ * that are there, in the same types, as transformers' resize_token_embeddings begins them but for its noise (a
+ * covariance of 1e-9); they are learned where an adapter has these as modules to save. All else is copied. Errors:
+ * INVALID_ARGUMENT (n_tokens is 0, a token is empty, there already, or given twice), UNSUPPORTED (WordPiece, a type
+ * that needs an importance matrix), IO, FORMAT. */
+LORICA_API lorica_status lorica_add_tokens(const char * source, const char * const * tokens, int64_t n_tokens,
+                                           const char * target);
+
 /* A GGUF v3 file in the making: first metadata and tensors in the order in which they are to stand in the file, then
  * lorica_gguf_writer_write, which reads the tensors. Errors: INVALID_ARGUMENT for a name that is empty, too long or
  * there already, and for shapes that are no whole number of blocks. */

@@ -74,6 +74,20 @@ lorica_status lorica_quantize(const char * source, const char * target, const lo
     });
 }
 
+lorica_status lorica_add_tokens(const char * source, const char * const * tokens, int64_t n_tokens,
+                                const char * target) {
+    return guarded([&] {
+        require(source, "source");
+        require(target, "target");
+        std::vector<std::string> texts;
+        for (const char * token : checked_span(tokens, n_tokens)) {
+            require(token, "a token");
+            texts.emplace_back(token);
+        }
+        lorica::add_tokens(source, texts, target);
+    });
+}
+
 lorica_status lorica_gguf_writer_create(lorica_gguf_writer ** out) {
     return guarded([&] {
         require(out, "out");

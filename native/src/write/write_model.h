@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 
 #include "adapter/adapter.h"
@@ -21,5 +22,11 @@ void merge_model(const Model & model, const Adapter * adapter, const std::string
 
 // Any architecture; config.type is needed. Errors: IO, FORMAT and those above.
 void quantize_model(const std::string & source, const std::string & target, const WriteConfig & config);
+
+// The same model with these tokens behind those that it has, as user-defined ones: each is one token wherever it stands
+// in a text. Their rows of the embedding and of the head are the means of all that are there, in the same types.
+// Errors: INVALID_ARGUMENT (no token, one twice or already there), UNSUPPORTED (WordPiece, a tensor of another kind by
+// tokens, a type that needs an importance matrix), IO, FORMAT.
+void add_tokens(const std::string & source, std::span<const std::string> tokens, const std::string & target);
 
 }  // namespace lorica

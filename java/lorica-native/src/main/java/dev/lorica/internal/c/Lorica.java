@@ -434,7 +434,8 @@ public static native @Cast("lorica_status") int lorica_adapter_load(@Const loric
 /* The sum of n_adapters >= 1 adapters of one model as one new adapter: adapter i, with its own scale, times factors[i]
  * (NULL: 1 for each). Ranks add up, scales are folded into B. It is a copy: later changes to the parts are not seen,
  * and they may be freed. It can be run, merged and saved as any other. A DoRA, and what is of another method than LoRA,
- * can be given a factor, but not be added to others. Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
+ * can be given a factor, but not be added to others; activated LoRAs only to those with the same invocation (a KV cache
+ * has others beside them too). Errors: INVALID_ARGUMENT, UNSUPPORTED, OUT_OF_MEMORY. */
 public static native @Cast("lorica_status") int lorica_adapter_stack(@Cast("const lorica_adapter*const*") PointerPointer adapters, @Const DoublePointer factors,
                                               int n_adapters, @Cast("lorica_adapter**") PointerPointer out);
 public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByPtrPtr lorica_adapter adapters, @Const DoublePointer factors,
@@ -449,7 +450,8 @@ public static native @Cast("lorica_status") int lorica_adapter_stack(@Const @ByP
  * B. A DoRA, which no LoRA can stand for, is written with adapter.type "dora", at which llama.cpp stops, and so are
  * "ia3", "bitfit", "full", "prompt_tuning", "p_tuning", "prefix_tuning" and "bottleneck", and a LoRA with tensors that
  * were trained whole, "lora_and_weights" or "dora_and_weights"; lorica_merge makes a model of it that llama.cpp runs.
- * Errors: IO; the old file then stays as it was. */
+ * The invocation of an activated LoRA is adapter.alora.invocation_tokens, which llama.cpp's server obeys. Errors: IO;
+ * the old file then stays as it was. */
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, @Cast("const char*") BytePointer path);
 public static native @Cast("lorica_status") int lorica_adapter_save(@Const lorica_adapter adapter, String path);
 public static native void lorica_adapter_free(lorica_adapter adapter);
@@ -490,7 +492,8 @@ public static native @Cast("lorica_status") int lorica_write_default_params(lori
  * BitFit, full fine-tuning and modules to save the trained tensors in place of the model's, and a classifier with the
  * keys by which llama.cpp computes with it (pooling "rank"). The sum is computed in f32 and rounded once, to the type
  * that the tensor gets. adapter may be NULL. Errors: INVALID_ARGUMENT (the adapter is another model's, the type does
- * not exist), UNSUPPORTED (a type that needs an importance matrix), NON_FINITE, IO. */
+ * not exist), UNSUPPORTED (a type that needs an importance matrix, an adapter that is no change of weights: an
+ * activated LoRA, a prompt, a bottleneck), NON_FINITE, IO. */
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, @Cast("const char*") BytePointer path,
                                       @Const lorica_write_params params);
 public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model model, @Const lorica_adapter adapter, String path,
@@ -500,6 +503,27 @@ public static native @Cast("lorica_status") int lorica_merge(@Const lorica_model
  * lorica_merge, FORMAT. */
 public static native @Cast("lorica_status") int lorica_quantize(@Cast("const char*") BytePointer source, @Cast("const char*") BytePointer target, @Const lorica_write_params params);
 public static native @Cast("lorica_status") int lorica_quantize(String source, String target, @Const lorica_write_params params);
+
+/* Writes the model with these tokens behind those of its vocabulary, as user-defined ones: wherever one stands in a
+ * text, it is one token. Their rows of the embedding, and of the head where there is one, are the means of the rows
+ * that are there, in the same types, as transformers' resize_token_embeddings begins them but for its noise (a
+ * covariance of 1e-9); they are learned where an adapter has these as modules to save. All else is copied. Errors:
+ * INVALID_ARGUMENT (n_tokens is 0, a token is empty, there already, or given twice), UNSUPPORTED (WordPiece, a type
+ * that needs an importance matrix), IO, FORMAT. */
+public static native @Cast("lorica_status") int lorica_add_tokens(@Cast("const char*") BytePointer source, @Cast("const char*const*") PointerPointer tokens, @Cast("int64_t") long n_tokens,
+                                           @Cast("const char*") BytePointer target);
+public static native @Cast("lorica_status") int lorica_add_tokens(@Cast("const char*") BytePointer source, @Cast("const char*const*") @ByPtrPtr BytePointer tokens, @Cast("int64_t") long n_tokens,
+                                           @Cast("const char*") BytePointer target);
+public static native @Cast("lorica_status") int lorica_add_tokens(String source, @Cast("const char*const*") @ByPtrPtr ByteBuffer tokens, @Cast("int64_t") long n_tokens,
+                                           String target);
+public static native @Cast("lorica_status") int lorica_add_tokens(@Cast("const char*") BytePointer source, @Cast("const char*const*") @ByPtrPtr byte[] tokens, @Cast("int64_t") long n_tokens,
+                                           @Cast("const char*") BytePointer target);
+public static native @Cast("lorica_status") int lorica_add_tokens(String source, @Cast("const char*const*") @ByPtrPtr BytePointer tokens, @Cast("int64_t") long n_tokens,
+                                           String target);
+public static native @Cast("lorica_status") int lorica_add_tokens(@Cast("const char*") BytePointer source, @Cast("const char*const*") @ByPtrPtr ByteBuffer tokens, @Cast("int64_t") long n_tokens,
+                                           @Cast("const char*") BytePointer target);
+public static native @Cast("lorica_status") int lorica_add_tokens(String source, @Cast("const char*const*") @ByPtrPtr byte[] tokens, @Cast("int64_t") long n_tokens,
+                                           String target);
 // Targeting lorica_gguf_writer.java
 
 
@@ -883,10 +907,12 @@ public static native int lorica_kv_cache_n_past(@Const lorica_kv_cache cache);
 
 /* Appends n_tokens tokens after those already in the cache and writes logits: of the last token, logits[V], when
  * all_logits is false; of every token, logits[n_tokens, V], when it is true. logits may be NULL. Prompts are processed
- * in pieces inside. Before the first token that goes through by itself, the cpu device copies the linear weights into
- * the order in which it reads them then: as many bytes once more, shared by the KV caches of a model while any of
- * them lives, and left out where they would take more than three quarters of the memory that is available. Errors:
- * INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
+ * in pieces inside. Where the invocation of an activated LoRA comes, or comes again, what is in the cache from there
+ * on, or from where it came before, is computed anew: the logits are those of the text as it is with all these tokens,
+ * and after CANCELLED there may be fewer positions than before. Before the first token that goes through by itself, the
+ * cpu device copies the linear weights into the order in which it reads them then: as many bytes once more, shared by
+ * the KV caches of a model while any of them lives, and left out where they would take more than three quarters of the
+ * memory that is available. Errors: INVALID_ARGUMENT (an id outside the vocabulary, more positions than n_ctx). */
 public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const IntPointer tokens, int n_tokens,
                                               @Cast("bool") boolean all_logits, FloatPointer logits);
 public static native @Cast("lorica_status") int lorica_kv_cache_eval(lorica_kv_cache cache, @Const IntBuffer tokens, int n_tokens,

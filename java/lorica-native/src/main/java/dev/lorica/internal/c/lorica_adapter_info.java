@@ -46,7 +46,7 @@ public class lorica_adapter_info extends Pointer {
                                  not count it */
     public native int bottleneck_size(); public native lorica_adapter_info bottleneck_size(int setter);  /* of bottlenecks; 0: these are none */
     public native @Cast("lorica_bottleneck_placement") int bottleneck_placement(); public native lorica_adapter_info bottleneck_placement(int setter);
-    public native @Cast("const char*") BytePointer non_linearity(); public native lorica_adapter_info non_linearity(BytePointer setter); /* of bottlenecks; "" where these are none */
+    public native @Cast("const char*") BytePointer non_linearity(); public native lorica_adapter_info non_linearity(BytePointer setter);        /* of bottlenecks; "" where these are none */
     public native @Const IntPointer invocation_tokens(); public native lorica_adapter_info invocation_tokens(IntPointer setter); /* of an activated LoRA; owned by the adapter, NULL of all else */
     public native int n_invocation_tokens(); public native lorica_adapter_info n_invocation_tokens(int setter);
 }
