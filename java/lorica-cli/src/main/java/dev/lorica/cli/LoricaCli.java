@@ -64,6 +64,7 @@ public final class LoricaCli implements Callable<Integer> {
             ALL.put("export", ExportCommand::new);
             ALL.put("merge", MergeCommand::new);
             ALL.put("quantize", QuantizeCommand::new);
+            ALL.put("add-tokens", AddTokensCommand::new);
             ALL.put("convert", ConvertCommand::new);
             ALL.put("info", InfoCommand::new);
             ALL.put("tokenize", TokenizeCommand::new);

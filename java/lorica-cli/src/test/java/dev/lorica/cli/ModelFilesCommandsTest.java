@@ -4,6 +4,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -93,6 +95,59 @@ class ModelFilesCommandsTest {
                         "--output",
                         folder.resolve("other").toString())
                 .failsWith(ExitCode.FAILED, "was trained on");
+    }
+
+    @Test
+    void tokensAreAddedLearnedWithTheAdapterAndFoldedIn() throws IOException {
+        Path words = Files.writeString(folder.resolve("words.txt"), "<tool>\n\n zwölf \n<tool>\nthe\n");
+        Path grown = folder.resolve("grown.gguf");
+        Program added = Program.run(
+                        "add-tokens", Program.model(), grown.toString(), "--tokens", words.toString(), "--json")
+                .succeeds();
+        assertThat(added.err()).contains("note: in the vocabulary already: the");
+        JsonNode ids = added.json().get("added");
+        assertThat(ids).hasSize(2);
+        int tool = ids.get("<tool>").asInt();
+        assertThat(ids.get("zwölf").asInt()).isEqualTo(tool + 1);
+        String text = "Say <tool>zwölf now";
+        JsonNode tokens = Program.run("tokenize", "--text", text, "--no-add-special", "--json", grown.toString())
+                .succeeds()
+                .json();
+        assertThat(tokens.toString()).contains(tool + "," + (tool + 1));
+        Program.run("add-tokens", grown.toString(), folder.resolve("x.gguf").toString(), "--tokens", words.toString())
+                .failsWith(ExitCode.FAILED, "has no token that is not in the vocabulary already");
+        Program.run("add-tokens", Program.model(), grown.toString(), "--tokens", words.toString())
+                .failsWith(ExitCode.FAILED, "--overwrite");
+
+        Path data = Files.writeString(
+                folder.resolve("data.jsonl"), "{\"prompt\": \"Which?\", \"completion\": \"<tool>zwölf\"}\n".repeat(8));
+        Path output = folder.resolve("tools");
+        Program.run(
+                        "train",
+                        "--model=" + grown,
+                        "--data=" + data,
+                        "--output=" + output,
+                        "--modules-to-save=embed_tokens,lm_head",
+                        "--lora-r=4",
+                        "--learning-rate=5e-3",
+                        "--max-steps=20",
+                        "--template=plain",
+                        "--threads=1")
+                .succeeds();
+        Path merged = folder.resolve("merged-tools.gguf");
+        Program.run("merge", "--model=" + grown, "--adapter=" + output, "--output=" + merged, "--type=F32")
+                .succeeds();
+        for (String[] model : new String[][] {{"--model=" + grown, "--adapter=" + output}, {"--model=" + merged}}) {
+            String answer = Program.run(Program.with(
+                            new String[] {
+                                "generate", "--prompt=Which?", "--temperature=0", "--max-new-tokens=2", "--json"
+                            },
+                            model))
+                    .succeeds()
+                    .json()
+                    .toString();
+            assertThat(answer).contains("<tool>zwölf");
+        }
     }
 
     @Test

@@ -11,6 +11,7 @@ import dev.lorica.internal.NativeGguf;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 
 /**
  * Writes model files from model files. Tensors are streamed: memory does not grow with the model.
@@ -52,6 +53,23 @@ public final class ModelFiles {
         Path model = Hub.model(input);
         requireAnother(model, output);
         NativeGguf.quantize(model.toString(), output.toString(), type, threads);
+    }
+
+    /**
+     * Writes a GGUF model with more tokens, behind those of its vocabulary and in this order: wherever one of them stands in a text,
+     * it is one token. Their rows of the embedding, and of the head where there is one, begin as the mean of the rows that are
+     * there, as transformers' {@code resize_token_embeddings} begins them but for its noise; all else is copied. They are learned
+     * by an adapter with {@link dev.lorica.adapter.LoraConfig#modulesToSave} of {@code embed_tokens} and {@code lm_head}.
+     *
+     * @throws InvalidArgumentException if there is none, or one is empty, named twice, or in the vocabulary already
+     * @throws dev.lorica.exceptions.UnsupportedException if the vocabulary is WordPiece, or no rows can be added to its tensors
+     */
+    public static void addTokens(Path input, Path output, List<String> tokens) {
+        Arguments.given(input, "input");
+        Arguments.given(output, "output");
+        Path model = Hub.model(input);
+        requireAnother(model, output);
+        NativeGguf.addTokens(model.toString(), output.toString(), Arguments.all(tokens, "tokens"));
     }
 
     private static void requireAnother(Path input, Path output) {

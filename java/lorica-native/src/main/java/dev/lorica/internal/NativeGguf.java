@@ -11,6 +11,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.javacpp.PointerPointer;
 
 /** An open GGUF file, as the native library holds it. */
 public final class NativeGguf implements AutoCloseable {
@@ -37,6 +38,23 @@ public final class NativeGguf implements AutoCloseable {
                         Lorica::lorica_write_default_params)) {
             params.type(name).n_threads(threads);
             check(Lorica.lorica_quantize(source, target, params));
+        }
+    }
+
+    /** Writes a model with more tokens in its vocabulary. */
+    public static void addTokens(String input, String output, List<String> tokens) {
+        NativeLibrary.load();
+        List<BytePointer> texts = new ArrayList<>();
+        try (BytePointer source = Text.copy("the path", input);
+                BytePointer target = Text.copy("the path", output);
+                PointerPointer<BytePointer> pointers = Memory.pointers(Math.max(1, tokens.size()))) {
+            tokens.forEach(token -> texts.add(Text.copy("a token", token)));
+            for (int i = 0; i < texts.size(); i++) {
+                pointers.put(i, texts.get(i));
+            }
+            check(Lorica.lorica_add_tokens(source, pointers, texts.size(), target));
+        } finally {
+            texts.forEach(BytePointer::close);
         }
     }
 
