@@ -27,7 +27,7 @@ final class CountLine {
             return;
         }
         drawnAt = now;
-        double left = (now - begun) / 1e9 / done * (all - done);
+        double left = (now - begun) / 1e9 / Math.max(1, done) * (all - done);
         String line = what + ": " + Format.count(done) + " of " + Format.count(all)
                 + (done < all ? ", ETA " + Format.duration(left) : "");
         if (moving) {

@@ -86,6 +86,14 @@ final class DataOptions extends SettingOptions {
     String textPairField;
 
     @Option(
+            names = "--weight-field",
+            paramLabel = "NAME",
+            description =
+                    "Field with how much the loss of a record counts, a number; 0: it is not learned; none: no field is."
+                            + " Default: weight, where it is a number. Messages have a weight of their own.")
+    String weightField;
+
+    @Option(
             names = "--template",
             paramLabel = "NAME|FILE",
             description =
@@ -228,7 +236,8 @@ final class DataOptions extends SettingOptions {
     private FieldNames fieldNames() {
         return classifies()
                 ? FieldNames.classes(textField, textPairField, labelField)
-                : new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField);
+                : new FieldNames(promptField, inputField, responseField, systemField, messagesField, textField)
+                        .withWeight("none".equals(weightField) ? "" : weightField);
     }
 
     static int defaultMaxLength(int modelContext) {

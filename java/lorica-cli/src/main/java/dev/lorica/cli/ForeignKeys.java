@@ -34,6 +34,17 @@ final class ForeignKeys {
             Map.entry("split", Set.of("train")),
             Map.entry("lora_dtype", Set.of("auto", "float32", "fp32")),
             Map.entry("loss_type", Set.of("nll")),
+            Map.entry("f_divergence_type", Set.of("reverse_kl")),
+            Map.entry("multi_objective_aggregation", Set.of("sum_then_normalize")),
+            Map.entry("use_bias_correction_kl", Set.of("true")),
+            Map.entry("top_entropy_quantile", Set.of("1", "1.0")),
+            Map.entry("sapo_temperature_pos", Set.of("1", "1.0")),
+            Map.entry("sapo_temperature_neg", Set.of("1.05")),
+            Map.entry("steps_per_generation", Set.of("null")),
+            Map.entry("generation_batch_size", Set.of("null")),
+            Map.entry("num_generations_eval", Set.of("null")),
+            Map.entry("lmbda", Set.of("0", "0.0")),
+            Map.entry("loss_add_tail", Set.of("true")),
             Map.entry("shuffle_merged_datasets", Set.of("true")),
             Map.entry("logging_strategy", Set.of("steps")));
 
@@ -76,7 +87,23 @@ final class ForeignKeys {
             "dataloader_drop_last",
             "dataset_exact_deduplication",
             "tokenizer_config",
-            "chat_template_kwargs");
+            "chat_template_kwargs",
+            "off_policy_mask_threshold",
+            "sync_ref_model",
+            "ref_adapter_name",
+            "entropy_coef",
+            "use_adaptive_entropy",
+            "max_tool_calling_iterations",
+            "generation_kwargs",
+            "seq_kd",
+            "teacher_model_init_kwargs",
+            "teacher_model_server_url",
+            "use_weighting",
+            "ld_alpha",
+            "disable_dropout",
+            "teacher_model_revision",
+            "loss_weights",
+            "rpo_alpha");
 
     /** Keys for things that are of use elsewhere, and do not come about here. */
     private static final Set<String> WILL_NOT_HAPPEN = Set.of(
@@ -104,6 +131,10 @@ final class ForeignKeys {
             "hub_always_push",
             "hub_token",
             "push_dataset_to_hub",
+            "log_completions",
+            "log_unique_prompts",
+            "num_completions_to_print",
+            "log_completions_hub_repo",
             "debug");
 
     private static final Pattern OF_SERVICES = Pattern.compile(
@@ -198,6 +229,8 @@ final class ForeignKeys {
             "gradient_checkpointing_kwargs",
             "use_reentrant",
             "torch_compile",
+            "use_vllm",
+            "cache_implementation",
             "log_level",
             "use_cache",
             "clear_cache_threshold");

@@ -3,10 +3,13 @@ package dev.lorica.cli;
 import static dev.lorica.train.ObjectiveSetting.BETA;
 import static dev.lorica.train.ObjectiveSetting.CENTER_REWARDS_COEFFICIENT;
 import static dev.lorica.train.ObjectiveSetting.CPO_ALPHA;
+import static dev.lorica.train.ObjectiveSetting.DELTA;
 import static dev.lorica.train.ObjectiveSetting.DESIRABLE_WEIGHT;
 import static dev.lorica.train.ObjectiveSetting.EPSILON;
 import static dev.lorica.train.ObjectiveSetting.EPSILON_HIGH;
+import static dev.lorica.train.ObjectiveSetting.IMPORTANCE_SAMPLING_LEVEL;
 import static dev.lorica.train.ObjectiveSetting.LABEL_SMOOTHING;
+import static dev.lorica.train.ObjectiveSetting.LOSS_TOP_K;
 import static dev.lorica.train.ObjectiveSetting.LOSS_TYPE;
 import static dev.lorica.train.ObjectiveSetting.MASK_TRUNCATED_COMPLETIONS;
 import static dev.lorica.train.ObjectiveSetting.MAX_COMPLETION_LENGTH;
@@ -17,16 +20,21 @@ import static dev.lorica.train.ObjectiveSetting.REWARD_COMMAND;
 import static dev.lorica.train.ObjectiveSetting.REWARD_TIMEOUT;
 import static dev.lorica.train.ObjectiveSetting.SCALE_REWARDS;
 import static dev.lorica.train.ObjectiveSetting.SIMPO_GAMMA;
+import static dev.lorica.train.ObjectiveSetting.TEMPERATURE;
 import static dev.lorica.train.ObjectiveSetting.UNDESIRABLE_WEIGHT;
 
+import dev.lorica.Model;
+import dev.lorica.adapter.Adapter;
 import dev.lorica.data.RecordKind;
 import dev.lorica.eval.RewardModel;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.train.GrpoConfig;
 import dev.lorica.train.Objective;
 import dev.lorica.train.Objective.CpoLoss;
+import dev.lorica.train.Objective.GrpoLoss;
 import dev.lorica.train.ObjectiveSetting;
 import dev.lorica.train.RewardFunction;
+import dev.lorica.train.Teacher;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -38,7 +46,8 @@ import picocli.CommandLine.Option;
 /** What training makes small. Names and defaults are TRL's. */
 @Section("Objective")
 final class ObjectiveOptions extends SettingOptions {
-    private static final List<String> NAMES = List.of("sft", "dpo", "orpo", "simpo", "cpo", "kto", "reward", "grpo");
+    private static final List<String> NAMES =
+            List.of("sft", "dpo", "orpo", "simpo", "cpo", "kto", "reward", "grpo", "distill");
 
     /** What TRL calls the loss of plain fine-tuning. */
     private static final String NLL = "nll";
@@ -60,7 +69,8 @@ final class ObjectiveOptions extends SettingOptions {
                             + " have chosen and rejected, and a prompt that may also be in both. kto: good answers are"
                             + " preferred; data have a prompt, a completion and a label. reward: pairs teach a reward"
                             + " model, which judges answers. grpo: answers that the model draws itself get rewards; data"
-                            + " have prompts alone. Default: ${DEFAULT-VALUE}")
+                            + " have prompts alone. distill: the model is to resemble a larger one, which says what it"
+                            + " thinks of the answers in the data. Default: ${DEFAULT-VALUE}")
     String name = "sft";
 
     @Option(
@@ -69,6 +79,25 @@ final class ObjectiveOptions extends SettingOptions {
             description =
                     "grpo: a reward model for the same model, which judges answers: what --objective reward made.")
     Path rewardAdapter;
+
+    @Option(
+            names = "--teacher-model",
+            paramLabel = "FILE",
+            description =
+                    "distill: the larger model, of the same vocabulary. It is asked before training, and not in memory"
+                            + " while there is training.")
+    Path teacherModel;
+
+    @Option(names = "--teacher-adapter", paramLabel = "ADAPTER", description = "distill: an adapter of the teacher's.")
+    Path teacherAdapter;
+
+    @Option(
+            names = "--teacher-cache",
+            paramLabel = "DIR",
+            description =
+                    "distill: folder for what the teacher says, which is not asked again by a run with the same data,"
+                            + " teacher and settings. Default: teacher in --output.")
+    Path teacherCache;
 
     @Override
     List<ObjectiveSetting> settings() {
@@ -90,15 +119,19 @@ final class ObjectiveOptions extends SettingOptions {
                 Objective.cpo(get(BETA), word(LOSS_TYPE), get(SIMPO_GAMMA), get(CPO_ALPHA), get(LABEL_SMOOTHING));
             case "reward" -> Objective.reward(get(CENTER_REWARDS_COEFFICIENT));
             case "grpo" -> Objective.grpo(grpoConfig(), rewards(judge));
+            case "distill" -> Objective.distill(get(BETA));
             default -> Objective.kto(get(BETA), get(DESIRABLE_WEIGHT), get(UNDESIRABLE_WEIGHT));
         };
     }
 
     private GrpoConfig grpoConfig() {
         int iterations = get(NUM_ITERATIONS);
-        if (iterations <= 1 && (value(EPSILON) != null || value(EPSILON_HIGH) != null)) {
-            throw new InvalidArgumentException("--" + (value(EPSILON) != null ? EPSILON : EPSILON_HIGH).option()
-                    + " has no meaning without --num-iterations 2 or more: in a single step nothing moves so far");
+        boolean bounds = word(LOSS_TYPE) == GrpoLoss.CISPO;
+        for (ObjectiveSetting setting : List.of(EPSILON, EPSILON_HIGH, DELTA, IMPORTANCE_SAMPLING_LEVEL)) {
+            if (iterations <= 1 && value(setting) != null && !bounds) {
+                throw new InvalidArgumentException("--" + setting.option()
+                        + " has no meaning without --num-iterations 2 or more: in a single step nothing moves so far");
+            }
         }
         if (value(REWARD_COMMAND) == null && rewardAdapter == null) {
             throw new InvalidArgumentException(
@@ -115,7 +148,9 @@ final class ObjectiveOptions extends SettingOptions {
                 .epsilon(get(EPSILON))
                 .lossType(word(LOSS_TYPE))
                 .scaleRewards(word(SCALE_REWARDS))
-                .maskTruncatedCompletions(value(MASK_TRUNCATED_COMPLETIONS));
+                .maskTruncatedCompletions(value(MASK_TRUNCATED_COMPLETIONS))
+                .delta(get(DELTA))
+                .importanceSamplingLevel(word(IMPORTANCE_SAMPLING_LEVEL));
         if (value(EPSILON_HIGH) != null) {
             config.epsilonHigh(value(EPSILON_HIGH));
         }
@@ -136,6 +171,16 @@ final class ObjectiveOptions extends SettingOptions {
             rewards.add(RewardFunction.of(judge));
         }
         return rewards.toArray(RewardFunction[]::new);
+    }
+
+    /** Whether there is a teacher. */
+    boolean isDistillation() {
+        return name().equals("distill");
+    }
+
+    /** What is asked of a teacher. */
+    Teacher teacher(Model model, Adapter adapter) {
+        return new Teacher(model, adapter, get(LOSS_TOP_K), get(TEMPERATURE));
     }
 
     boolean precomputesReference() {
@@ -172,6 +217,14 @@ final class ObjectiveOptions extends SettingOptions {
         } else {
             objective(null);
         }
+        if (isDistillation() && teacherModel == null) {
+            throw new InvalidArgumentException(
+                    "--objective distill needs --teacher-model, a larger model of the same" + " vocabulary");
+        }
+        if (isDistillation()) {
+            LOSS_TOP_K.check((int) get(LOSS_TOP_K));
+            TEMPERATURE.check((double) get(TEMPERATURE));
+        }
     }
 
     RecordKind records() {
@@ -189,17 +242,33 @@ final class ObjectiveOptions extends SettingOptions {
     }
 
     double defaultLearningRate(double plain) {
-        return isPlain() ? plain : isReward() ? REWARD_LEARNING_RATE : PREFERENCE_LEARNING_RATE;
+        return isPlain() || isDistillation() ? plain : isReward() ? REWARD_LEARNING_RATE : PREFERENCE_LEARNING_RATE;
+    }
+
+    private void refuseTeacher(String option, Path given) {
+        if (given != null) {
+            throw new InvalidArgumentException(option + " has no meaning with --objective " + name()
+                    + "; is it --objective distill that is meant?");
+        }
     }
 
     private void refuseWhatIsNotHeeded() {
         if (rewardAdapter != null && !REWARD_COMMAND.isOf(name())) {
             throw new InvalidArgumentException("--reward-adapter has no meaning with --objective " + name());
         }
+        if (!isDistillation()) {
+            refuseTeacher("--teacher-model", teacherModel);
+            refuseTeacher("--teacher-adapter", teacherAdapter);
+            refuseTeacher("--teacher-cache", teacherCache);
+        }
         boolean plain = isPlain();
         for (ObjectiveSetting setting : settings()) {
             Object given = value(setting);
             boolean isSaid = given != null && !given.equals(setting.initial()) && !(plain && NLL.equals(given));
+            // Answers are drawn at this one, as TRL has it where nothing is said.
+            isSaid &= !(setting == TEMPERATURE
+                    && name().equals("grpo")
+                    && Double.valueOf(1).equals(given));
             if (isSaid && !setting.isOf(name())) {
                 throw new InvalidArgumentException("--" + setting.option() + " has no meaning with --objective "
                         + name() + (plain ? "; is it --objective dpo that is meant?" : ""));

@@ -94,16 +94,18 @@ final class ProgressLine {
         return line.length() <= width ? line : line.substring(0, Math.max(0, width));
     }
 
-    /** Of what an objective logs, what says most: how far apart the answers are, and of how many the better one leads; or how good they are, and how long. */
+    /** Of what an objective logs, what says most: how far apart the answers are, and of how many the better one leads; how good they are, and how long; how often a teacher would say the same. */
     static String metrics(Map<String, Double> metrics) {
         Double margin = metrics.get("rewards/margins");
         Double share = metrics.get("rewards/accuracies");
         Double reward = metrics.get("reward");
         Double length = metrics.get("completions/mean_length");
+        Double agreement = metrics.get("agreement");
         return (reward == null ? "" : "  reward " + Format.fixed(reward, 3))
                 + (length == null ? "" : "  length " + Format.fixed(length, 1))
                 + (margin == null ? "" : "  margin " + Format.fixed(margin, 4))
                 + (share == null ? "" : "  accuracy " + Format.percent(share, 1))
+                + (agreement == null ? "" : "  agreement " + Format.percent(agreement, 1))
                 + ofClasses(metrics);
     }
 

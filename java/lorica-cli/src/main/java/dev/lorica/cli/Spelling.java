@@ -34,6 +34,8 @@ final class Spelling {
 
         others("--eval-split", "--val-set-size", "--val-size", "--test-size");
 
+        others("--teacher-model", "--teacher-model-name-or-path");
+
         others("--prompt-field", "--field-instruction", "--prompt-feature");
         others("--input-field", "--field-input");
         others("--response-field", "--field-output", "--completion-feature");

@@ -30,13 +30,15 @@ import picocli.CommandLine.ParameterException;
 
 /** This program, as the studio starts it for its runs. */
 final class StudioProgram implements RunProgram {
-    /** What is not for a page: where is written, what goes to the hub, and what is about one call of the program. */
+    /** What is not for a page: where is written, what is started, what goes to the hub, and what is about one call of the program. */
     static final Set<String> KEPT_FROM_PAGES = Set.of(
             "--config",
             "--output",
             "--overwrite",
             "--resume",
             "--logging-dir",
+            "--teacher-cache",
+            "--reward-command",
             "--push-to-hub",
             "--hub-private",
             "--dry-run",

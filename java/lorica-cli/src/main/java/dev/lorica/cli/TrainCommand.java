@@ -8,12 +8,14 @@ import dev.lorica.adapter.Method;
 import dev.lorica.convert.ModelFiles;
 import dev.lorica.data.Labels;
 import dev.lorica.data.PromptTemplate;
+import dev.lorica.data.TeacherLogProbs;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
 import dev.lorica.eval.RewardModel;
 import dev.lorica.exceptions.LoricaException;
 import dev.lorica.train.Checkpoint;
 import dev.lorica.train.Objective;
+import dev.lorica.train.Teacher;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
 import dev.lorica.train.TrainingPlan;
@@ -24,8 +26,11 @@ import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.BooleanSupplier;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -284,7 +289,12 @@ final class TrainCommand implements Callable<Integer> {
         if (evalData != null) {
             files.add(evalData);
         }
-        Inputs inputs = new Inputs().add(model).add(start).add(objective.rewardAdapter);
+        Inputs inputs = new Inputs()
+                .add(model)
+                .add(start)
+                .add(objective.rewardAdapter)
+                .add(objective.teacherModel)
+                .add(objective.teacherAdapter);
         files.forEach(inputs::add);
         dataOptions.files().forEach(inputs::add);
         for (String name : OutputFolder.WRITTEN) {
@@ -385,12 +395,69 @@ final class TrainCommand implements Callable<Integer> {
                         classifier.objective(labels, loaded.examples().classCounts(labels));
                 return train(modelFile, base, adapter, loaded, checkpoint, report, wanted);
             }
+            if (objective.isDistillation()) {
+                return distill(folder, modelFile, base, adapter, loaded, checkpoint, report);
+            }
             try (Adapter judging = objective.rewardAdapter == null
                             ? null
                             : Adapter.load(base, HubFiles.adapter(terminal, objective.rewardAdapter));
                     RewardModel judge = judging == null ? null : new RewardModel(base, judging)) {
                 return train(modelFile, base, adapter, loaded, checkpoint, report, objective.objective(judge));
             }
+        }
+    }
+
+    /** The teacher is asked first, and gone before there is training. */
+    @SuppressWarnings("try") // what is open is the handling of Ctrl-C, which nobody calls
+    private int distill(
+            OutputFolder folder,
+            Path modelFile,
+            Model base,
+            Adapter adapter,
+            TrainingData loaded,
+            Checkpoint checkpoint,
+            TrainingReport report) {
+        AtomicBoolean stopped = new AtomicBoolean();
+        List<TeacherLogProbs> said = new ArrayList<>();
+        try {
+            try (Interrupt interrupt = new Interrupt(() -> stopped.set(true));
+                    Model teaching = Model.load(HubFiles.model(terminal, objective.teacherModel), device.config());
+                    Adapter tuned = objective.teacherAdapter == null
+                            ? null
+                            : Adapter.load(teaching, HubFiles.adapter(terminal, objective.teacherAdapter))) {
+                Teacher teacher = objective.teacher(teaching, tuned);
+                teacher.requireVocabularyOf(base);
+                report.row("teacher", teacher.inWords());
+                if (folder == null) {
+                    // A dry run asks nobody: what would be learned and what that takes does not depend on it.
+                    report.row("objective", objective.objective(null).inWords());
+                    return train(modelFile, base, adapter, loaded, checkpoint, report, Objective.sft());
+                }
+                said.add(ask(teacher, loaded.examples(), stopped::get));
+                said.add(loaded.held() == null ? null : ask(teacher, loaded.held(), stopped::get));
+            }
+            if (stopped.get()) {
+                terminal.err().println("Stopped while the teacher was asked: nothing is saved.");
+                if (terminal.json()) {
+                    terminal.printJson(Map.of("status", "interrupted", "steps", 0));
+                }
+                return ExitCode.INTERRUPTED;
+            }
+            TrainingData taught = loaded.withTeacher(said.get(0), said.get(1));
+            return train(modelFile, base, adapter, taught, checkpoint, report, objective.objective(null));
+        } finally {
+            said.stream().filter(Objects::nonNull).forEach(TeacherLogProbs::close);
+        }
+    }
+
+    private TeacherLogProbs ask(Teacher teacher, TokenizedDataset data, BooleanSupplier stop) {
+        Path cache = objective.teacherCache != null ? objective.teacherCache : output.resolve("teacher");
+        CountLine line = new CountLine(terminal, "the teacher is asked about examples");
+        try {
+            return teacher.logProbs(
+                    data, cache, share -> line.show((int) Math.ceil(share * data.size()), data.size()), stop);
+        } finally {
+            line.end();
         }
     }
 

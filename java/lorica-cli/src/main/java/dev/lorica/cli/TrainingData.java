@@ -7,6 +7,7 @@ import dev.lorica.data.DataReport;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
+import dev.lorica.data.TeacherLogProbs;
 import dev.lorica.data.TokenizedDataset;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -79,11 +80,31 @@ record TrainingData(
                     .filter(record -> !record.isText())
                     .toList();
         }
+        weights("weights", examples, lines);
+        weights("eval weights", held, lines);
         if (labels != null) {
             Map<String, Long> counts = examples.classCounts(labels);
             lines.add(report -> report.classes(labels, counts));
         }
         return new TrainingData(examples, held, config.maxLength(), samples, lines);
+    }
+
+    private static void weights(String name, TokenizedDataset data, List<Consumer<TrainingReport>> lines) {
+        float[] weights = data == null ? null : data.weights();
+        if (weights != null) {
+            String words = "tokens count " + weights[0] + " to " + weights[1] + "; losses are divided by their sum";
+            lines.add(report -> report.row(name, words));
+        }
+    }
+
+    /** With what a teacher says of it; {@code ofHeld} is {@code null} where nothing is evaluated on. */
+    TrainingData withTeacher(TeacherLogProbs ofExamples, TeacherLogProbs ofHeld) {
+        return new TrainingData(
+                examples.withTeacher(ofExamples),
+                held == null ? null : held.withTeacher(ofHeld),
+                maxLength,
+                samples,
+                lines);
     }
 
     DataReport report() {

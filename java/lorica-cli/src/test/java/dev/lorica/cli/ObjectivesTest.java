@@ -9,6 +9,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -230,6 +231,74 @@ class ObjectivesTest {
         grpo(output, "while read -r line; do echo 1; done", "--resume").succeeds();
     }
 
+    /** Answers whose first half counts little. */
+    private Path answers(String name, int n) {
+        List<String> lines = new ArrayList<>();
+        for (int i = 0; i < n; i++) {
+            lines.add("{\"prompt\": \"Who is number " + i + "?\", \"completion\": \"He is " + i
+                    + " and quite kind.\", \"weight\": " + (i < n / 2 ? 0.25 : 1.5) + "}");
+        }
+        return write(name, lines);
+    }
+
+    @Test
+    void aModelLearnsFromATeacherThatIsAskedOnceAndGoesOnToTheSameBytes() throws IOException {
+        Path teacher = folder.resolve("tuned");
+        train(answers("tune.jsonl", 8), teacher, "--max-steps=8", "--learning-rate=3e-3")
+                .succeeds();
+        Path data = answers("data.jsonl", 8);
+        Path cache = folder.resolve("cache");
+        List<String> options = new ArrayList<>(List.of(
+                "--objective=distill",
+                "--teacher-model=" + Program.model(),
+                "--teacher-adapter=" + teacher,
+                "--teacher-cache=" + cache,
+                "--loss-top-k=16",
+                "--eval-split=0.25",
+                "--lr-scheduler-type=constant",
+                "--learning-rate=3e-3",
+                "--save-strategy=steps",
+                "--save-steps=3"));
+        Path whole = folder.resolve("whole");
+        String printed =
+                train(data, whole, with(options, "--max-steps=6")).succeeds().out();
+        assertThat(printed)
+                .contains("objective distill (beta 0.5)", "with an adapter (", "top 16, temperature 1.0")
+                .contains("weights ", "tokens count 0.25 to 1.5; losses are divided by their sum");
+        assertThat(log(whole).get(0).get("mass/teacher").asDouble()).isBetween(0.3, 1.0);
+        JsonNode last = log(whole).get(log(whole).size() - 1);
+        assertThat(last.get("eval_loss").asDouble())
+                .isLessThan(log(whole).get(0).get("loss").asDouble());
+        try (Stream<Path> files = Files.list(cache)) {
+            assertThat(files).hasSize(2);
+        }
+        Path parts = folder.resolve("parts");
+        train(data, parts, with(options, "--max-steps=3")).succeeds();
+        Program resumed =
+                train(data, parts, with(options, "--max-steps=6", "--resume")).succeeds();
+        assertThat(resumed.err()).doesNotContain("the teacher is asked");
+        assertThat(parts.resolve("adapter.gguf")).hasSameBinaryContentAs(whole.resolve("adapter.gguf"));
+        try (Stream<Path> files = Files.list(cache)) {
+            assertThat(files).hasSize(2);
+        }
+        Program other = train(data, parts, with(options, "--max-steps=6", "--resume", "--temperature=2"));
+        assertThat(other.exitCode()).isEqualTo(ExitCode.FAILED);
+        assertThat(other.err()).contains("error: the run cannot go on from ", "teacher was ", " and is ");
+        train(data, folder.resolve("none"), "--objective=distill")
+                .failsWith(ExitCode.FAILED, "--objective distill needs --teacher-model");
+        train(data, folder.resolve("none"), "--teacher-model=" + Program.model())
+                .failsWith(ExitCode.FAILED, "--teacher-model has no meaning with --objective sft");
+        train(data, folder.resolve("none"), "--objective=kto", "--teacher-cache=x")
+                .failsWith(ExitCode.FAILED, "--teacher-cache has no meaning with --objective kto");
+        train(data, folder.resolve("dry"), with(options, "--max-steps=6", "--dry-run"))
+                .succeeds();
+        assertThat(folder.resolve("dry")).doesNotExist();
+    }
+
+    private static String[] with(List<String> options, String... more) {
+        return Stream.concat(options.stream(), Stream.of(more)).toArray(String[]::new);
+    }
+
     @Test
     void whatDoesNotGoTogetherIsSaid() {
         Path data = pairs("train.jsonl", 0, 4);
@@ -247,6 +316,11 @@ class ObjectivesTest {
         grpo(output, "cat", "--reward-timeout", "0").failsWith(ExitCode.FAILED, "reward timeout is 0.0");
         grpo(output, "cat", "--precompute-ref-log-probs")
                 .failsWith(ExitCode.FAILED, "--precompute-ref-log-probs has no meaning with --objective grpo");
+        grpo(output, "cat", "--temperature", "0.7")
+                .failsWith(ExitCode.FAILED, "--temperature has no meaning with --objective grpo");
+        grpo(output, "cat", "--importance-sampling-level", "sequence")
+                .failsWith(ExitCode.FAILED, "--importance-sampling-level has no meaning without --num-iterations 2");
+        grpo(output, "cat", "--loss-type", "vespo").failsWith(ExitCode.FAILED, "there are grpo, bnpo, dr_grpo, dapo");
         train(data, output, "--reward-command", "cat")
                 .failsWith(ExitCode.FAILED, "--reward-command has no meaning with --objective sft");
         train(data, output, "--objective", "kto").failsWith(ExitCode.FAILED, "no field \"label\"");

@@ -88,6 +88,66 @@ class ResumeTest {
         }
     }
 
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "dpo",
+                "dpo --precompute-ref-log-probs",
+                "orpo",
+                "simpo",
+                "cpo",
+                "kto",
+                "reward",
+                "grpo --num-generations=2 --max-completion-length=4 --beta=0.1 --num-iterations=2",
+                "distill --loss-top-k=8"
+            })
+    void killedWhateverItMakesSmallItEndsInTheVeryBytes(String objective) throws Exception {
+        List<String> options = new ArrayList<>(List.of("--objective"));
+        options.addAll(List.of(objective.split(" ")));
+        String kind = options.get(1);
+        options.addAll(List.of("--data", preferences(kind, 0, 9).toString()));
+        options.addAll(List.of("--eval-data", preferences(kind, 9, 12).toString(), "--max-steps", "10"));
+        if (kind.equals("grpo")) {
+            options.addAll(List.of("--reward-command", "while read -r line; do echo \"${#line}\"; done"));
+        }
+        if (kind.equals("distill")) {
+            // A teacher that is another than its student.
+            options.addAll(List.of("--teacher-model=" + Program.model(), "--teacher-adapter=" + through()));
+        }
+        Path whole = folder.resolve("whole");
+        Program.run(arguments(whole, options.toArray(String[]::new))).succeeds();
+        Path parts = folder.resolve("parts");
+        Process begins = start(parts, options.toArray(String[]::new));
+        BufferedReader err = reader(begins);
+        String line = err.readLine();
+        while (line != null && !line.contains("saved ")) {
+            line = err.readLine();
+        }
+        begins.destroyForcibly().waitFor();
+        assertThat(line).as("a checkpoint before the end").isNotNull();
+        assertThat(parts.resolve(Adapter.FILE_NAME)).doesNotExist();
+
+        options.add("--resume");
+        Program.run(arguments(parts, options.toArray(String[]::new))).succeeds();
+        assertThat(parts.resolve(Adapter.FILE_NAME)).hasSameBinaryContentAs(whole.resolve(Adapter.FILE_NAME));
+        assertThat(log(parts)).isEqualTo(log(whole));
+    }
+
+    /** Records that an objective learns from. */
+    private Path preferences(String objective, int from, int to) throws IOException {
+        String form =
+                switch (objective) {
+                    case "kto" -> "{'prompt': 'What is number %1$d?', 'completion': 'It is %1$d.', 'label': %2$s}";
+                    case "grpo", "distill" -> "{'prompt': 'What is number %1$d?', 'completion': 'It is %1$d.'}";
+                    default -> "{'prompt': 'What is number %1$d?', 'chosen': 'It is %1$d.', 'rejected': 'It is %2$s.'}";
+                };
+        return Files.writeString(
+                folder.resolve("data-" + from + ".jsonl"),
+                IntStream.range(from, to)
+                        .mapToObj(i -> String.format(form.replace('\'', '"'), i, i % 2 == 0) + "\n")
+                        .collect(Collectors.joining()));
+    }
+
     /** Waits for some lines of the log, then a moment; false when the program was through before. */
     private static boolean killSomewhere(Process process, Random random) throws Exception {
         int lines = random.nextInt(8);
