@@ -20,6 +20,17 @@ export function smooth(values, weight) {
   });
 }
 
+/** Numbers at an axis, with as many digits as it takes to tell them apart. */
+export function tickLabels(ticks) {
+  const most = Math.max(...ticks.map(Math.abs));
+  const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) : most;
+  if (!(most > 0) || !(step > 0)) return ticks.map(String);
+  const digits = Math.min(12, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9))); // behind the point
+  if (most >= 0.01 || digits <= 4) return ticks.map(tick => tick.toLocaleString("en", { maximumFractionDigits: digits + 1 }));
+  const behind = Math.max(0, digits + Math.floor(Math.log10(most) + 1e-9)); // of the first digit
+  return ticks.map(tick => (tick === 0 ? "0" : tick.toExponential(behind)));
+}
+
 const faint = hex => `${hex}99`;
 
 export class Chart {
@@ -61,7 +72,8 @@ export class Chart {
       const evaluations = held ? run.records.filter(record => Number.isFinite(record[held])) : [];
       if (evaluations.length) {
         this.lines.push({ label: `${run.name}, held out`, steps: evaluations.map(record => record.step),
-          values: evaluations.map(record => record[held]), stroke: run.color, width: 1.5, dash: [6, 4], points: { show: true, size: 7 } });
+          values: evaluations.map(record => record[held]), stroke: run.color, width: 1.5, dash: [6, 4],
+          points: { show: true, size: 7, fill: getComputedStyle(document.documentElement).getPropertyValue("--card") } });
       }
     }
     this.card.hidden = !this.lines.length;
@@ -87,7 +99,8 @@ export class Chart {
     return {
       width: this.width(), height: this.what.wide ? 300 : 190,
       scales: { x: { time: false } },
-      axes: [{ ...axis, space: 60 }, { ...axis, size: 62, values: (plot, ticks) => ticks.map(tick => (Math.abs(tick) < 1e-3 && tick !== 0 ? tick.toExponential(1) : Number(tick.toPrecision(6)).toLocaleString("en", { maximumFractionDigits: 6 }))) }],
+      axes: [{ ...axis, space: 60 }, { ...axis, values: (plot, ticks) => tickLabels(ticks),
+        size: (plot, labels) => Math.max(40, 16 + 7.5 * Math.max(0, ...(labels ?? []).map(label => label.length))) }],
       series: [{ label: "step" }, ...this.lines.map(({ label, stroke, width, dash, points }) => ({
         label, stroke, width, dash, spanGaps: true, points: points ?? { show: false }, value: (plot, value) => number(value) }))],
       legend: { markers: { fill: (plot, i) => this.lines[i - 1]?.stroke } },

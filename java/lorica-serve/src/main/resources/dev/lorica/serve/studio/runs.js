@@ -203,7 +203,7 @@ function item(run) {
   const button = (verb, text, body = {}) => h("button", { "data-focus": `${verb} ${run.name}`, "aria-label": `${text}: ${run.name}`,
     onclick: event => act(run.name, verb, body, event.currentTarget) }, text);
   const other = (verb, text, work) => h("button", { class: "plain", "data-focus": `${verb} ${run.name}`, "aria-label": `${text}: ${run.name}`,
-    onclick: () => attempt(() => work(run)) }, text);
+    onclick: () => { note(""); attempt(() => work(run)); } }, text);
   return h("li", { class: "run", "data-run": run.name, "data-state": run.state, "data-shape": shape(run) },
     h("label", {}, box, swatch, run.name),
     h("div", { class: "small" }, h("span", { class: kind }, word), h("span", { class: "facts" })),
@@ -248,7 +248,7 @@ function words(all) {
   const open = new Set([...places.words.querySelectorAll("details[open]")].map(details => details.dataset.key));
   const details = (key, title, text) => h("details", { "data-key": key, open: open.has(key) }, h("summary", {}, title),
     h("pre", { class: "lines", tabindex: "0", role: "region", "aria-label": title }, text));
-  replace(places.words, all.map(run => {
+  replace(places.words, all.filter(run => run.lines.length || runs.some(one => one.name === run.name && one.command)).map(run => {
     const about = runs.find(other => other.name === run.name);
     return h("div", { class: "card" }, h("h3", {}, run.name),
       about?.command ? details(`command ${run.name}`, "The command that it is", about.command) : null,
