@@ -351,21 +351,13 @@ class StudioPageTest {
         await(
                 "what was written is an adapter too",
                 () -> all("[data-adapter='as-gguf']").size() == 1);
-        for (int i = 1; i <= 2; i++) {
-            String adapter = i == 1 ? "as-gguf" : "as-peft";
-            String place = "chat-model-" + i;
-            open("adapters");
-            await("it is listed", () -> !all("[data-adapter='" + adapter + "']").isEmpty());
-            click(By.cssSelector("[aria-label='Chat with " + adapter + "']"));
-            await("it is chosen", () -> !browser.findElement(By.id("chat-model-1"))
-                    .getDomProperty("value")
-                    .isEmpty());
-            browser.executeScript(
-                    "const place = document.getElementById(arguments[0]); const name = arguments[1];"
-                            + " document.getElementById('chat-model-1').value = place.id === 'chat-model-1' ? name : 'as-gguf';"
-                            + " place.value = name;",
-                    place,
-                    adapter);
+        for (String adapter : List.of("as-gguf", "as-peft")) {
+            click(By.cssSelector("nav a[href='#adapters']"));
+            By chat = By.cssSelector("[aria-label='Chat with " + adapter + "']");
+            await("it is listed", () -> browser.findElements(chat).stream().anyMatch(WebElement::isDisplayed));
+            click(chat);
+            String place = adapter.equals("as-gguf") ? "chat-model-1" : "chat-model-2";
+            await("it is chosen", () -> adapter.equals(value(place)));
         }
         List<String> answers = chat(3);
         assertThat(answers.get(1))

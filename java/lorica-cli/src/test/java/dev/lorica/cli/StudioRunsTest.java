@@ -19,12 +19,17 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.function.Predicate;
+import java.util.regex.MatchResult;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeEach;
@@ -696,16 +701,25 @@ class StudioRunsTest {
             assertThat(send(running.uri(), "settings", null).path("status").asInt())
                     .isEqualTo(401);
 
+            Pattern named = Pattern.compile("[\"'](?:/studio/|\\./)([\\w.]+)[\"']");
+            Set<String> files = new LinkedHashSet<>();
+            Deque<String> unread = new ArrayDeque<>(List.of(page.body()));
             long bytes = 0;
-            for (String file :
-                    List.of("studio.css", "uplot.css", "uplot.js", "main.js", "server.js", "elements.js", "runs.js")) {
-                HttpResponse<byte[]> got = CLIENT.send(
-                        HttpRequest.newBuilder(URI.create(running.uri() + "/studio/" + file))
-                                .build(),
-                        HttpResponse.BodyHandlers.ofByteArray());
-                assertThat(got.statusCode()).as(file).isEqualTo(200);
-                bytes += got.body().length;
+            while (!unread.isEmpty()) {
+                String text = unread.poll();
+                bytes += text.getBytes(StandardCharsets.UTF_8).length;
+                for (MatchResult match : named.matcher(text).results().toList()) {
+                    if (files.add(match.group(1))) {
+                        HttpResponse<String> got = CLIENT.send(
+                                HttpRequest.newBuilder(URI.create(running.uri() + "/studio/" + match.group(1)))
+                                        .build(),
+                                HttpResponse.BodyHandlers.ofString());
+                        assertThat(got.statusCode()).as(match.group(1)).isEqualTo(200);
+                        unread.add(got.body());
+                    }
+                }
             }
+            assertThat(files).as("all that the page is made of").contains("uplot.js", "preview.js", "studio.css");
             assertThat(bytes).isBetween(100_000L, 1_000_000L);
 
             HttpResponse<String> settings = CLIENT.send(

@@ -9,6 +9,7 @@ let settings;
 let columns = [];
 let places = {};
 let abort = null;
+let shows = 0;
 
 export function begin(place, given) {
   settings = given;
@@ -49,10 +50,12 @@ function column(title, index) {
 
 /** What can be asked: what is served, and what lies in the folders and is loaded when it is chosen. */
 export function shown() {
+  const mine = ++shows;
   attempt(async () => {
     const served = (await get("/v1/models")).data;
     const adapters = served.filter(model => model.parent).map(model => model.id);
     const others = settings.trains ? (await get("/studio/api/adapters")).adapters.filter(one => !one.served_as && !adapters.includes(one.path)) : [];
+    if (mine !== shows) return; // an answer from before an adapter was loaded
     columns.forEach((one, index) => {
       const before = one.model.value;
       const options = index === 0 ? [settings.model] : ["", ...adapters, ...others.map(other => `${other.path} (load)`)];
