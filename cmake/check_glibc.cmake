@@ -1,5 +1,6 @@
-# cmake -DDIRECTORY=stage -DOBJDUMP=objdump -DLIMIT=2.38 -P check_glibc.cmake
+# cmake -DDIRECTORY=stage -DOBJDUMP=objdump -DLIMIT=2.38 [-DALONE=ON] -P check_glibc.cmake
 # Fails if a library in the folder asks for a version of glibc above the limit: what is packed would not run where README says it does.
+# With ALONE also if it needs a library that is neither glibc's nor the compiler's of exceptions.
 cmake_minimum_required(VERSION 3.25)
 
 file(GLOB libraries ${DIRECTORY}/*.so ${DIRECTORY}/*.so.*)
@@ -9,6 +10,15 @@ endif()
 set(newest 0)
 foreach(library IN LISTS libraries)
     execute_process(COMMAND ${OBJDUMP} -T ${library} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+    if(ALONE)
+        execute_process(COMMAND ${OBJDUMP} -p ${library} OUTPUT_VARIABLE headers COMMAND_ERROR_IS_FATAL ANY)
+        string(REGEX MATCHALL "NEEDED +[^\n]+" needed "${headers}")
+        list(FILTER needed EXCLUDE REGEX "NEEDED +(libc|libm|libgcc_s|ld-linux-[a-z0-9_-]+)\\.so\\.[0-9]+$")
+        if(needed)
+            list(JOIN needed " " needed)
+            message(FATAL_ERROR "${library} is to need nothing but glibc, and it has: ${needed}")
+        endif()
+    endif()
     string(REGEX MATCHALL "GLIBC_[0-9.]+\\)? +[A-Za-z_0-9]+" wanted "${symbols}")
     foreach(symbol IN LISTS wanted)
         string(REGEX REPLACE "GLIBC_([0-9.]+).*" "\\1" version "${symbol}")

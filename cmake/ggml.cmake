@@ -1,7 +1,9 @@
 # ggml's base library: reading and writing GGUF, block formats. Its graphs and backends are not used.
 # The pinned tag is the release that Debian packages; keep the two equal.
 # Target: ggml::ggml-base. Public headers used: gguf.h, and of ggml.h ggml_get_type_traits() and ggml_quantize_chunk().
-set(LORICA_GGML_VERSION 0.27.0)
+if(NOT DEFINED LORICA_GGML_VERSION)
+    set(LORICA_GGML_VERSION 0.27.0)
+endif()
 
 FetchContent_Declare(ggml
     GIT_REPOSITORY https://github.com/ggml-org/ggml.git
@@ -22,4 +24,7 @@ endblock()
 
 if(NOT TARGET ggml::ggml-base)
     add_library(ggml::ggml-base ALIAS ggml-base)
+endif()
+if(ggml_FOUND)
+    set(LORICA_GGML_VERSION ${ggml_VERSION})
 endif()

@@ -1,10 +1,13 @@
 # Google Highway: the SIMD kernels are written once and dispatched at run time. Target: hwy::hwy.
+if(NOT DEFINED LORICA_HIGHWAY_VERSION)
+    set(LORICA_HIGHWAY_VERSION 1.2.0)
+endif()
 FetchContent_Declare(highway
     GIT_REPOSITORY https://github.com/google/highway.git
-    GIT_TAG 1.2.0
+    GIT_TAG ${LORICA_HIGHWAY_VERSION}
     GIT_SHALLOW ON
     EXCLUDE_FROM_ALL
-    FIND_PACKAGE_ARGS 1.2.0 NAMES hwy CONFIG)
+    FIND_PACKAGE_ARGS ${LORICA_HIGHWAY_VERSION} NAMES hwy CONFIG)
 
 block(SCOPE_FOR VARIABLES PROPAGATE hwy_FOUND hwy_VERSION)
     set(BUILD_SHARED_LIBS OFF)
@@ -18,4 +21,7 @@ endblock()
 
 if(NOT TARGET hwy::hwy)
     add_library(hwy::hwy ALIAS hwy)
+endif()
+if(hwy_FOUND)
+    set(LORICA_HIGHWAY_VERSION ${hwy_VERSION})
 endif()

@@ -26,6 +26,18 @@ java_release() { # the major version of a JDK, from the file that every JDK has:
     sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$home/release" 2>/dev/null || true
 }
 
+# Homes of the JDKs of this machine that the program runs on, but the one that builds it.
+other_jdks() {
+    local home mine release
+    mine=$(readlink -f "${JAVA_HOME:-$(dirname "$(readlink -f "$(command -v javac)")")/..}")
+    for home in /usr/lib/jvm/*/; do
+        home=$(readlink -f "$home")
+        [ -x "$home/bin/java" ] && [ "$home" != "$mine" ] || continue
+        release=$(JAVA_HOME=$home java_release)
+        [ "${release:-0}" -lt 17 ] || echo "$home"
+    done | sort -u
+}
+
 has_headers() {
     local header
     for header in "$@"; do printf '#if !__has_include(<%s>)\n#error missing\n#endif\n' "$header"; done |
@@ -124,7 +136,7 @@ native_sources() { # the hand-written ones, each ended by a zero byte
 program_fingerprint() {
     (
         cd "$checkout" || return
-        find cmake native/CMakeLists.txt native/lorica.map native/include native/src pom.xml java/*/pom.xml java/*/src/main \
+        find cmake native/CMakeLists.txt native/lorica.map native/include native/src native/portable pom.xml java/*/pom.xml java/*/src/main \
             -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
     )
 }
@@ -132,13 +144,32 @@ program_fingerprint() {
 # True when the program was built from exactly these sources and, with LORICA_GPU=ON, has the GPU library.
 program_is_current() {
     [ -e "$program/lorica-cli.jar" ] && [ "$(cat "$build/program.stamp" 2>/dev/null)" = "$(program_fingerprint)" ] &&
-        { ! wants_gpu || [ -e "$build/program.gpu" ]; }
+        { ! wants_gpu || [ -e "$build/program.gpu" ]; } && { ! wants_portable || [ -e "$build/program.portable" ]; } &&
+        { [ "${LORICA_CPU_TARGETS:-}" != all ] || [ ! -e "$build/program.native" ]; }
+}
+
+# Vector kernels are compiled for this machine's instruction set alone where somebody just wants the program (LORICA_CPU_TARGETS=native),
+# and for all where it is tested or packed, and from then on.
+cpu_targets() {
+    local cache=$native_build/CMakeCache.txt
+    if [ -n "${LORICA_CPU_TARGETS:-}" ]; then
+        echo "$LORICA_CPU_TARGETS"
+    elif [ -e "$cache" ]; then
+        sed -n 's/^LORICA_CPU_TARGETS:[A-Z]*=//p' "$cache"
+    else
+        echo native
+    fi
 }
 
 # LORICA_GPU=ON builds the program with liblorica-cuda.so in it, which needs nvcc and takes minutes; CUDAARCHS=90a, or the number
 # of another compute capability, builds it for one GPU alone and is quicker.
 wants_gpu() { [ "${LORICA_GPU:-OFF}" = ON ]; }
 case ${LORICA_GPU:-OFF} in ON | OFF) ;; *) die "LORICA_GPU is '$LORICA_GPU': it may be ON or OFF" ;; esac
+
+# LORICA_PORTABLE=ON builds the program with a native library that runs on older systems (native/portable), in build/portable.
+# LORICA_GGML_SOURCE and LORICA_HIGHWAY_SOURCE are folders with their sources, for where their repositories cannot be reached.
+wants_portable() { [ "${LORICA_PORTABLE:-OFF}" = ON ]; }
+case ${LORICA_PORTABLE:-OFF} in ON | OFF) ;; *) die "LORICA_PORTABLE is '$LORICA_PORTABLE': it may be ON or OFF" ;; esac
 
 if command -v ninja >/dev/null; then export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}; fi
 
@@ -152,7 +183,7 @@ configure_native() { # configure_native [CMAKE_OPTION…]
     fi
     mkdir -p "$native_build"
     echo "$system" >"$native_build/system"
-    cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}" "$@"
+    cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}" "-DLORICA_CPU_TARGETS=${LORICA_CPU_TARGETS:-all}" "$@"
 }
 
 build_native() { # build_native TARGET…
@@ -163,6 +194,16 @@ build_native() { # build_native TARGET…
 build_gpu() {
     cmake -S "$checkout/native" -B "$build/gpu" -DLORICA_CUDA=ON -DLORICA_TESTS=OFF &&
         cmake --build "$build/gpu" -j"$jobs" --target lorica_cuda
+}
+
+build_portable() {
+    local sysroot options=()
+    ! wants_gpu || die "LORICA_PORTABLE and LORICA_GPU go not together yet: the GPU library is built for this system alone"
+    sysroot=$("$checkout/scripts/sysroot.sh")
+    [ -z "${LORICA_GGML_SOURCE:-}" ] || options+=("-DFETCHCONTENT_SOURCE_DIR_GGML=$(realpath "$LORICA_GGML_SOURCE")")
+    [ -z "${LORICA_HIGHWAY_SOURCE:-}" ] || options+=("-DFETCHCONTENT_SOURCE_DIR_HIGHWAY=$(realpath "$LORICA_HIGHWAY_SOURCE")")
+    cmake -S "$checkout/native/portable" -B "$build/portable" "-DLORICA_BUILD=$native_build" "-DLORICA_SYSROOT=$sysroot" "${options[@]}" &&
+        cmake --build "$build/portable" -j"$jobs" --target lorica
 }
 
 run_maven() { (cd "$checkout" && mvn -B -ntp -Dexec.skip "$@"); } # exec.skip: CMake was run already
@@ -177,12 +218,20 @@ build_program() {
         ! wants_gpu || command -v nvcc >/dev/null ||
             die "LORICA_GPU=ON needs nvcc, which is not found: install the CUDA toolkit, 12.8 or newer"
         fingerprint=$(program_fingerprint)
-        step native-build "Building the native library" build_native lorica
+        LORICA_CPU_TARGETS=$(cpu_targets)
+        if wants_portable; then
+            step native-build "Building the native core" build_native lorica_core
+            step portable-build "Linking it for older systems" build_portable
+            profiles=("-Dnative.build=$build/portable" "-Dnative.sysroot=$("$checkout/scripts/sysroot.sh")")
+        else
+            step native-build "Building the native library" build_native lorica
+        fi
         if wants_gpu; then
             step gpu-build "Compiling the CUDA kernels, some minutes" build_gpu
             profiles=(-Pgpu)
         fi
-        step java-build "Building the Java modules" run_maven "${profiles[@]}" package -Dmaven.test.skip=true
+        step java-build "Building the Java modules" run_maven "${profiles[@]}" package -Dmaven.test.skip=true \
+            -pl java/lorica-cli -am
         program_built "$fingerprint" "${profiles[@]}"
     fi
     exec 8>&-
@@ -204,8 +253,13 @@ build_spark() {
     exec 8>&-
 }
 
-program_built() { # program_built FINGERPRINT [-Pgpu]: of the sources that it was built from, and whether with the GPU library
-    if [ $# -gt 1 ]; then : >"$build/program.gpu"; else rm -f "$build/program.gpu"; fi
+program_built() { # program_built FINGERPRINT [MAVEN_OPTION…]: of the sources that it was built from, and with what beside
+    rm -f "$build/program.gpu" "$build/program.portable" "$build/program.native"
+    [ "${LORICA_CPU_TARGETS:-all}" != native ] || : >"$build/program.native"
+    case "${*:2}" in
+        *-Pgpu*) : >"$build/program.gpu" ;;
+        *native.sysroot*) : >"$build/program.portable" ;;
+    esac
     if in_devroot; then echo devroot; else echo host; fi >"$build/program.toolchain"
     echo "$1" >"$build/program.stamp"
 }

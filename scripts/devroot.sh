@@ -189,6 +189,17 @@ for folder in "$HOME" "$checkout" "$checkout/../shared" .; do
     [ ! -d "$folder" ] || bind "$(cd "$folder" && pwd -P)"
 done
 
+# JDKs of the host's, which the root's own folders hide: tests run on them too, and scripts/package.sh may take its runtime from one. Debian's
+# have their settings in /etc.
+for folder in /usr/lib/jvm/*/ "${LORICA_RUNTIME_JDK:-}"; do
+    [ -x "$folder/bin/javac" ] || continue
+    folder=$(cd "$folder" && pwd -P)
+    case $folder in */java-21-openjdk-*) continue ;; esac # the root has one
+    bind "$folder:ro"
+    settings=$(readlink -f "$folder/conf/net.properties" || true)
+    case $settings in /etc/java-*) bind "${settings%/*}:ro" ;; esac
+done
+
 path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if nvcc=$(readlink -f "$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)") && [ -x "$nvcc" ]; then
     cuda=$(cd "$(dirname "$nvcc")/.." && pwd -P)
@@ -207,6 +218,6 @@ if [ -n "$driver" ]; then
     library_path=("LD_LIBRARY_PATH=$driver_folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
 fi
 
-java_home=$(readlink -f "$root"/usr/lib/jvm/java-*-openjdk-* | head -n1)
+java_home=$(readlink -f "$root"/usr/lib/jvm/java-21-openjdk-* | head -n1)
 exec "${in_namespace[@]}" bash -c "$enter" enter "$root" "$binds" "$driver" "$(pwd -P)" \
     -u M2_HOME -u MAVEN_HOME "PATH=$path" "JAVA_HOME=${java_home#"$root"}" "${library_path[@]}" "$@"

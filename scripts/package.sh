@@ -4,16 +4,27 @@
 #   lorica-VERSION-linux-x86_64.tar.gz   unpack it anywhere and call bin/lorica: a Java runtime of its own is inside
 #   lorica_VERSION_amd64.deb             the same files below /usr/lib/lorica, with /usr/bin/lorica
 #
+#   scripts/package.sh [--portable]
+#
 # Both bring completion for bash, zsh and fish, and manual pages made from the help texts. The same sources give the same bytes.
-# Takes no arguments. What is made here runs where the C library is at least that of the system it was made on; the last lines say
-# which one that is.
+# What is made here runs where the C library is at least that of the system it was made on; the last lines say which one that is.
+# --portable makes what is released, which runs with glibc 2.34: Debian 12, Ubuntu 22.04, RHEL 9, Amazon Linux 2023. It compiles ggml and
+# Highway, from their repositories or from LORICA_GGML_SOURCE and LORICA_HIGHWAY_SOURCE, and needs a JDK that runs there too, in
+# LORICA_RUNTIME_JDK: Debian's asks for Debian's C library, Temurin's for one of 2012.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-[ $# = 0 ] || die "takes no arguments"
+case $#${1-} in
+    0) ;;
+    1--portable) export LORICA_PORTABLE=ON ;;
+    *) die "takes no argument but --portable" ;;
+esac
 use_toolchain "$@"
-command -v jlink >/dev/null || die "needs jlink, which is part of a JDK"
+jlink=${LORICA_RUNTIME_JDK:+$LORICA_RUNTIME_JDK/bin/}jlink
+export LORICA_CPU_TARGETS=all
+command -v unzip >/dev/null || die "needs unzip"
+command -v "$jlink" >/dev/null || die "needs jlink, which is part of a JDK${LORICA_RUNTIME_JDK:+, and is not in $LORICA_RUNTIME_JDK}"
 build_program
 
 # Of everything that lies in an archive: the time of the last commit.
@@ -21,8 +32,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$checkout" log -1 --format=%ct 
 export SOURCE_DATE_EPOCH
 version=$(sed -n '0,/<version>/s|.*<version>\(.*\)</version>.*|\1|p' "$checkout/pom.xml")
 case $(uname -m) in
-    x86_64) platform=linux-x86_64 debian=amd64 ;;
-    aarch64) platform=linux-arm64 debian=arm64 ;;
+    x86_64) platform=linux-x86_64 debian=amd64 architecture=i386:x86-64 ;;
+    aarch64) platform=linux-arm64 debian=arm64 architecture=aarch64 ;;
     *) die "packages are made on x86-64 and arm64, not on $(uname -m)" ;;
 esac
 out=$build/package
@@ -61,7 +72,7 @@ strip_libraries() {
 # Java with the modules that the program and its libraries need: what `jdeps -s` names, and elliptic curves for TLS, which are found by
 # name. What Jackson and snakeyaml could do with java.desktop, java.sql and java.xml is not used.
 make_runtime() {
-    jlink --add-modules java.base,java.logging,java.net.http,jdk.crypto.ec,jdk.httpserver,jdk.jfr,jdk.unsupported --output "$home/runtime" \
+    "$jlink" --add-modules java.base,java.logging,java.net.http,jdk.crypto.ec,jdk.httpserver,jdk.jfr,jdk.unsupported --output "$home/runtime" \
         --strip-debug --no-header-files --no-man-pages --compress zip-6 --vm server --generate-cds-archive
 }
 
@@ -140,7 +151,7 @@ Maintainer: Lorica <lorica@localhost>
 Section: science
 Priority: optional
 Installed-Size: $(du -k -s "$root" | cut -f1)
-Depends: libc6 (>= $(library_needs))
+Depends: libc6 (>= $(library_needs)), libgcc-s1, libstdc++6
 Description: fine-tunes quantized language models
  A GGUF file goes in, a LoRA adapter comes out that llama.cpp and Hugging Face
  PEFT load. A Java runtime is inside.
@@ -152,23 +163,42 @@ CONTROL
 }
 
 # The newest version of the C library that a native library here asks for.
-library_needs() {
-    local folder=$out/needs
+library_needs() { needs | cut -d' ' -f1 | sort -uV | tail -n1; }
+
+# Each version of the C library that a file here asks for, and the file: a line "2.34 FILE".
+needs() {
+    local folder=$out/needs jar file
     if [ ! -d "$folder" ]; then
-        mkdir -p "$folder"
-        (cd "$folder" && for jar in "$home"/lib/lib/*"$platform"*.jar "$home"/lib/lib/lorica-native-*.jar; do jar --extract --file "$jar"; done)
+        for jar in "$home"/lib/lib/*.jar; do
+            mkdir -p "$folder/${jar##*/}"
+            unzip -qqo "$jar" '*.so' '*.so.*' -d "$folder/${jar##*/}" 2>/dev/null || [ $? = 11 ] # 11: it has none
+        done
     fi
-    find "$folder" "$home/runtime" \( -name '*.so' -o -name '*.so.*' \) -exec objdump -T {} + 2>/dev/null |
-        grep -oE 'GLIBC_2\.[0-9]+' | sed 's/GLIBC_//' | sort -uV | tail -n1
+    # Jars that are for all systems and processors have files of others in them.
+    (cd "$out" && find needs "$name/runtime" -type f \( -name '*.so' -o -name '*.so.*' -o -path '*/runtime/bin/*' \) -print) |
+        grep -viE '/[^/]*(freebsd|sunos|solaris|musl|android)[^/]*/' |
+        while IFS= read -r file; do
+            [ "$(objdump -f "$out/$file" 2>/dev/null | sed -n 's/^architecture: \([^,]*\),.*/\1/p')" = "$architecture" ] || continue
+            objdump -T "$out/$file" | grep -oE 'GLIBC_2\.[0-9]+' | sort -u | sed "s|GLIBC_\(.*\)|\1 $file|"
+        done
 }
 
-# As the test "glibc" for the native library alone; here with the Java runtime too.
+# As the test "glibc" for the native library alone; here with the Java runtime and all other libraries too.
 check_needs() {
-    local limit needs
-    limit=$(sed -n 's/.*set(LORICA_GLIBC_LIMIT \([0-9.]*\) .*/\1/p' "$checkout/native/CMakeLists.txt")
-    needs=$(library_needs)
-    echo "glibc $needs is needed, $limit may be"
-    [ "$(printf '%s\n' "$needs" "$limit" | sort -V | tail -n1)" = "$limit" ]
+    local limit version file above=0
+    if wants_portable; then
+        limit=$(sed -n 's/^set(LORICA_GLIBC_LIMIT \([0-9.]*\) .*/\1/p' "$checkout/native/portable/CMakeLists.txt")
+    else
+        limit=$(sed -n 's/.*set(LORICA_GLIBC_LIMIT \([0-9.]*\) .*/\1/p' "$checkout/native/CMakeLists.txt")
+    fi
+    while read -r version file; do
+        if [ "$(printf '%s\n' "$version" "$limit" | sort -V | tail -n1)" != "$limit" ]; then
+            echo "glibc $version is asked for by $file"
+            above=1
+        fi
+    done < <(needs)
+    [ $above = 0 ] || die "glibc $limit is to do; what asks for more in the folder runtime comes with the JDK (LORICA_RUNTIME_JDK)"
+    echo "glibc $(library_needs) is needed, $limit may be"
 }
 
 mkdir -p "$out"

@@ -26,7 +26,11 @@ make_artifacts() {
 
 # What Maven Central asks for, but the signatures: https://central.sonatype.org/publish/requirements/
 check_artifacts() {
-    local artifact folder base pom element
+    local artifact folder base pom element property
+    for property in lorica.url lorica.scm.url; do
+        [ "$(grep -h "<$property>" "$checkout/pom.xml" "$checkout/java/lorica-bom/pom.xml" | sort -u | wc -l)" = 1 ] ||
+            die "$property is not the same in pom.xml and in java/lorica-bom/pom.xml"
+    done
     for artifact in bom parent core langchain4j native platform serve; do
         folder=$repository/dev/lorica/lorica-$artifact/$version
         pom=$(newest "$folder" .pom)

@@ -36,7 +36,7 @@ expect() { # expect LOG PATTERN…: each is in the log
 quickstart() { # quickstart NAME OPTION…: what it says goes to $work/NAME
     local name=$1 started=$SECONDS options=(--output "$work/adapter" --overwrite)
     shift
-    [ $whole = true ] || options+=(--max-steps 2 --warmup-steps 0 --max-samples 8 --max-eval-samples 2)
+    [ $whole = true ] || options+=(--max-steps 2 --warmup-steps 0 --max-samples 8)
     "$checkout/scripts/quickstart.sh" "${options[@]}" "$@" >"$work/$name" 2>&1 || {
         echo "quickstart $name failed"
         failed=1
@@ -44,6 +44,7 @@ quickstart() { # quickstart NAME OPTION…: what it says goes to $work/NAME
     # Three commands, and nothing behind them.
     tail -n 4 "$work/$name" >"$work/last"
     expect "$work/last" '^Next:$' 'lorica chat --model .* --adapter ' 'lorica eval --model .* --adapter ' 'lorica train --model .* --data '
+    expect "$work/$name" '^It was to learn .* by heart'
     printf 'quickstart %s: %d s\n' "$name" $((SECONDS - started))
     [ $whole = true ] || return 0
     sed -n '/^After:/,/^$/p' "$work/$name" | tee "$work/answer"

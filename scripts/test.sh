@@ -50,6 +50,27 @@ if step java-tests "Java modules and their tests" run_maven "${profiles[@]}" ver
     # shellcheck disable=SC2317 # called by step
     find_gpu_library() { (run_program doctor) | tee /dev/stderr | grep 'GPU library with the runtime of CUDA'; }
     ! program_is_current || step quickstart "The quickstart, two steps of each kind" "$checkout/scripts/test-quickstart.sh" || failed=1
+    # The tests ran on the Java that builds; on others the program does what everybody does with it.
+    # shellcheck disable=SC2317 # called by step
+    runs_on() { # runs_on JAVA_HOME
+        local work
+        work=$(mktemp -d)
+        export JAVA_HOME=$1
+        (run_program train --model "$checkout/models/austen-7m-q4_0.gguf" --data "$checkout/models/data/pride_and_prejudice_train.json" \
+            --output "$work/adapter" --max-samples 4 --max-steps 2) &&
+            (run_program generate --model "$checkout/models/austen-7m-q4_0.gguf" --adapter "$work/adapter" \
+                --instruction "Who is Mr. Collins?" --max-tokens 4) &&
+            (run_program eval --json --model "$checkout/models/austen-7m-q4_0.gguf" --adapter "$work/adapter" \
+                --data "$checkout/models/data/pride_and_prejudice_eval.json" --max-samples 2)
+        local status=$?
+        rm -rf "$work"
+        return $status
+    }
+    if program_is_current; then
+        while IFS= read -r home; do
+            step "java-$(JAVA_HOME=$home java_release)" "The program on Java $(JAVA_HOME=$home java_release)" runs_on "$home" || failed=1
+        done < <(other_jdks)
+    fi
     [ ${#profiles[@]} = 1 ] || step gpu-jar "The GPU library in its jar" find_gpu_library || failed=1
 else
     failed=1

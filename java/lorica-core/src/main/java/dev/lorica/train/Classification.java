@@ -16,6 +16,7 @@ import java.util.Map;
  * What a classifier says of texts: cross-entropy of classes, binary cross-entropy of several labels, or squares, as transformers'
  * models for sequence classification have them.
  *
+ * @param labels  what is said
  * @param weights of the classes, by which the loss of a text of each is multiplied; none: all alike
  * @param best    what tells the best evaluation: {@code loss}, {@code accuracy} or {@code f1}
  */

@@ -4,7 +4,15 @@ import dev.lorica.data.RecordKind;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** Contrastive preference optimization, as TRL's CPOTrainer has it, with SimPO as one of its forms. */
+/**
+ * Contrastive preference optimization, as TRL's CPOTrainer has it, with SimPO as one of its forms.
+ *
+ * @param beta           what the difference of both log p is multiplied by
+ * @param lossType       the form of the loss
+ * @param gamma          the margin of SimPO
+ * @param alpha          weight of the loss of the better answer
+ * @param labelSmoothing share of pairs that are the wrong way round
+ */
 record Cpo(double beta, CpoLoss lossType, double gamma, double alpha, double labelSmoothing) implements Objective {
     Cpo {
         ObjectiveSetting.BETA.check(beta);

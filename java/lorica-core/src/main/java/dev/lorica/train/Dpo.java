@@ -8,6 +8,10 @@ import java.util.Map;
 /**
  * Direct preference optimization, as TRL's DPOTrainer has it: c and r are how much likelier the model has made the better and the
  * worse answer than the reference does, Δ is c − r.
+ *
+ * @param beta           how much the model is held to the reference
+ * @param lossType       the form of the loss
+ * @param labelSmoothing share of pairs that are the wrong way round
  */
 record Dpo(double beta, DpoLoss lossType, double labelSmoothing) implements Objective {
     Dpo {

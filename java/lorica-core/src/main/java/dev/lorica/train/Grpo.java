@@ -10,6 +10,9 @@ import java.util.Map;
 /**
  * Group relative policy optimization, as TRL's GRPOTrainer has it. Its batches are answers that {@link Rollouts} has drawn, each with
  * its advantage as its number.
+ *
+ * @param config  how answers are drawn and compared
+ * @param rewards what judges them
  */
 record Grpo(GrpoConfig config, List<RewardFunction> rewards) implements Objective {
     /** TRL's defaults. */

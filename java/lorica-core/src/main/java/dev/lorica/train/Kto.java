@@ -4,7 +4,13 @@ import dev.lorica.data.RecordKind;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** Kahneman-Tversky optimization, as TRL's KTOTrainer has it. */
+/**
+ * Kahneman-Tversky optimization, as TRL's KTOTrainer has it.
+ *
+ * @param beta              how much the model is held to the reference
+ * @param desirableWeight   of good answers
+ * @param undesirableWeight of the others
+ */
 record Kto(double beta, double desirableWeight, double undesirableWeight) implements Objective {
     Kto {
         ObjectiveSetting.BETA.check(beta);

@@ -6,6 +6,8 @@ import java.util.Map;
 /**
  * Odds ratio preference optimization, as TRL's ORPOTrainer has it: −log p of the better side with its prompt, per token of the
  * micro-batch, less β log σ of the difference of log-odds, where p is that of an answer per token.
+ *
+ * @param beta the weight of the odds ratio
  */
 record Orpo(double beta) implements Objective {
     Orpo {
