@@ -37,7 +37,7 @@ inside='
     works() { # works PROGRAM NAME
         "$1" train --model /in/model.gguf --data /in/train.json --output "$2" --max-samples 8 --max-steps 2 --target-modules q_proj
         "$1" generate --model /in/model.gguf --adapter "$2" --instruction "Who is Mr. Collins?" --max-tokens 8 | grep -q .
-        printf "Who is Mr. Collins?\n/exit\n" | "$1" chat --model /in/model.gguf --adapter "$2" --max-tokens 8 | grep -q .
+        printf "Who is Mr. Collins?\n/quit\n" | "$1" chat --model /in/model.gguf --adapter "$2" --max-tokens 8 | grep -q .
         "$1" serve --model /in/model.gguf --port 18080 >served 2>&1 &
         server=$!
         for i in $(seq 100); do grep -q "http://" served && break; kill -0 $server; sleep 0.3; done
