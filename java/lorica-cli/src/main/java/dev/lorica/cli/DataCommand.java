@@ -107,6 +107,7 @@ final class DataCommand implements Callable<Integer> {
             if (data.size() > 1) {
                 report.part("together", all.report());
             }
+            report.weights("weights", all);
             Fill fill = Fill.of(Packer.shuffled(all, batchSize, seed, 0), batchSize);
             report.row("batches", fill.inWords());
             for (DataReport file : files) {

@@ -33,7 +33,6 @@ final class ForeignKeys {
             Map.entry("roles_to_train", Set.of("assistant", "gpt")),
             Map.entry("split", Set.of("train")),
             Map.entry("lora_dtype", Set.of("auto", "float32", "fp32")),
-            Map.entry("loss_type", Set.of("nll")),
             Map.entry("f_divergence_type", Set.of("reverse_kl")),
             Map.entry("multi_objective_aggregation", Set.of("sum_then_normalize")),
             Map.entry("use_bias_correction_kl", Set.of("true")),

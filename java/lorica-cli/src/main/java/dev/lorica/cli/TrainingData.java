@@ -80,21 +80,17 @@ record TrainingData(
                     .filter(record -> !record.isText())
                     .toList();
         }
-        weights("weights", examples, lines);
-        weights("eval weights", held, lines);
+        TokenizedDataset learned = examples;
+        lines.add(report -> report.weights("weights", learned));
+        if (held != null) {
+            TokenizedDataset measured = held;
+            lines.add(report -> report.weights("eval weights", measured));
+        }
         if (labels != null) {
             Map<String, Long> counts = examples.classCounts(labels);
             lines.add(report -> report.classes(labels, counts));
         }
         return new TrainingData(examples, held, config.maxLength(), samples, lines);
-    }
-
-    private static void weights(String name, TokenizedDataset data, List<Consumer<TrainingReport>> lines) {
-        float[] weights = data == null ? null : data.weights();
-        if (weights != null) {
-            String words = "tokens count " + weights[0] + " to " + weights[1] + "; losses are divided by their sum";
-            lines.add(report -> report.row(name, words));
-        }
     }
 
     /** With what a teacher says of it; {@code ofHeld} is {@code null} where nothing is evaluated on. */

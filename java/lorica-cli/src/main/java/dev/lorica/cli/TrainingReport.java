@@ -6,6 +6,7 @@ import dev.lorica.adapter.Method;
 import dev.lorica.data.DataReport;
 import dev.lorica.data.Labels;
 import dev.lorica.data.PairReport;
+import dev.lorica.data.TokenizedDataset;
 import dev.lorica.train.MemoryPlan;
 import dev.lorica.train.TrainingPlan;
 import java.io.PrintStream;
@@ -293,6 +294,14 @@ final class TrainingReport {
                                 : "")
                         + ", learning rate " + Format.scientific(plan.config().learningRate()) + " ("
                         + plan.config().schedulerType() + ")");
+    }
+
+    /** How much tokens count, where they do not count alike. */
+    void weights(String title, TokenizedDataset data) {
+        float[] weights = data.weights();
+        if (weights != null) {
+            row(title, "tokens count " + weights[0] + " to " + weights[1] + "; losses are divided by their sum");
+        }
     }
 
     void row(String title, String text) {

@@ -247,6 +247,14 @@ class ObjectivesTest {
         train(answers("tune.jsonl", 8), teacher, "--max-steps=8", "--learning-rate=3e-3")
                 .succeeds();
         Path data = answers("data.jsonl", 8);
+        assertThat(Program.run("data", "--model", Program.model(), "--data", data.toString())
+                        .succeeds()
+                        .out())
+                .contains("tokens count 0.25 to 1.5");
+        assertThat(Program.run("data", "--model", Program.model(), "--data", data.toString(), "--weight-field", "none")
+                        .succeeds()
+                        .out())
+                .doesNotContain("tokens count");
         Path cache = folder.resolve("cache");
         List<String> options = new ArrayList<>(List.of(
                 "--objective=distill",
@@ -293,6 +301,40 @@ class ObjectivesTest {
         train(data, folder.resolve("dry"), with(options, "--max-steps=6", "--dry-run"))
                 .succeeds();
         assertThat(folder.resolve("dry")).doesNotExist();
+    }
+
+    @Test
+    void settingsOfTrlAreObeyedOrRefusedByName() {
+        String common = "model: " + Program.model() + "\noutput: " + folder.resolve("adapter") + "\ndata: "
+                + write("prompts.jsonl", List.of("{\"prompt\": \"Who?\"}")) + "\nobjective: grpo\n"
+                + "reward_command: \"while read -r line; do echo 1; done\"\nmax_steps: 1\nnum_generations: 2\n"
+                + "max_completion_length: 4\n";
+        for (String refused : List.of(
+                "disable_dropout: true",
+                "off_policy_mask_threshold: 0.1",
+                "use_bias_correction_kl: false",
+                "multi_objective_aggregation: normalize_then_sum",
+                "top_entropy_quantile: 0.2",
+                "sync_ref_model: true",
+                "temperature: 0.7")) {
+            Path file = write("refused.yaml", List.of(common + refused));
+            Program run = Program.run("train", "--config", file.toString());
+            assertThat(run.exitCode()).as(refused).isNotZero();
+            assertThat(run.err().replace('-', '_')).contains(refused.substring(0, refused.indexOf(':')));
+        }
+        Path file = write(
+                "taken.yaml",
+                List.of(common + "importance_sampling_level: sequence\nnum_iterations: 2\ndelta: 2.5\n"
+                        + "temperature: 1.0\nuse_bias_correction_kl: true\ntop_entropy_quantile: 1.0\n"
+                        + "entropy_coef: 0.0\ndisable_dropout: false\nloss_type: luspo"));
+        assertThat(Program.run("train", "--config", file.toString()).succeeds().out())
+                .contains("loss_type luspo", "importance_sampling_level sequence", "delta 2.5");
+        // What TRL calls the loss of plain fine-tuning is an objective's form only where it has such.
+        Path plain = answers("plain.jsonl", 4);
+        train(plain, folder.resolve("plain"), "--loss-type", "nll", "--max-steps", "1")
+                .succeeds();
+        train(plain, folder.resolve("other"), "--loss-type", "dft")
+                .failsWith(ExitCode.FAILED, "--loss-type has no meaning with --objective sft");
     }
 
     private static String[] with(List<String> options, String... more) {
