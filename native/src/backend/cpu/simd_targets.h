@@ -5,7 +5,7 @@
 // NEON.
 #pragma once
 
-#ifdef LORICA_CPU_TARGET // for one machine alone, see LORICA_CPU_TARGETS in CMakeLists.txt
+#ifdef LORICA_CPU_TARGET  // for one machine alone, see LORICA_CPU_TARGETS in CMakeLists.txt
 #define HWY_DISABLED_TARGETS (~(LORICA_CPU_TARGET | HWY_SSE2))
 #else
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_ALL_SVE | HWY_RVV)
