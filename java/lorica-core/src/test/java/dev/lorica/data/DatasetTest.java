@@ -302,13 +302,19 @@ class DatasetTest {
                 "[]                      | holds no records",
                 "question,answer         | is not JSON: it begins with \"question,answer\"",
                 "GGUF                    | is a GGUF model",
-                "PAR1                    | not a sound Parquet file",
                 "{\"messages\": []}      | field \"messages\" is an empty array; a list of messages is meant"
             })
     void saysWhatItFoundInstead(String content, String message) {
         assertFails(() -> Dataset.load(write("d.json", content)))
                 .contains("d.json")
                 .contains(message);
+    }
+
+    @Test
+    void noticesWhatOnlyBeginsAsParquet() {
+        // which older ones cannot read at all
+        String wanted = Runtime.version().feature() < 21 ? "needs Java 21 or newer" : "not a sound Parquet file";
+        assertFails(() -> Dataset.load(write("d.json", "PAR1"))).contains("d.json").contains(wanted);
     }
 
     @Test

@@ -20,6 +20,8 @@ import java.util.zip.GZIPOutputStream;
 import org.assertj.core.api.AbstractStringAssert;
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledForJreRange;
+import org.junit.jupiter.api.condition.JRE;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -251,6 +253,13 @@ class FormatsTest {
                 .contains("holds image in its content");
     }
 
+    @Test
+    @EnabledForJreRange(max = JRE.JAVA_20)
+    void saysThatParquetNeedsANewerJava() {
+        assertFails(() -> Dataset.load(resource("questions-none.parquet")))
+                .contains("questions-none.parquet is a Parquet file; reading those needs Java 21 or newer");
+    }
+
     /** Written with pyarrow by scripts/make_parquet_fixtures.py. */
     @ParameterizedTest
     @ValueSource(
@@ -262,6 +271,7 @@ class FormatsTest {
                 "questions-brotli",
                 "questions-lz4"
             })
+    @EnabledForJreRange(min = JRE.JAVA_21) // which the library that reads them was made for
     void readsParquet(String name) {
         Dataset data = Dataset.load(resource(name + ".parquet"));
 
@@ -274,6 +284,7 @@ class FormatsTest {
     }
 
     @Test
+    @EnabledForJreRange(min = JRE.JAVA_21) // which the library that reads them was made for
     void readsClassLabelsByTheirNames() {
         Dataset data = Dataset.load(resource("labels.parquet"), "text", "label");
 
@@ -284,6 +295,7 @@ class FormatsTest {
     }
 
     @Test
+    @EnabledForJreRange(min = JRE.JAVA_21) // which the library that reads them was made for
     void saysWhatOfParquetItCannotRead() {
         assertFails(() -> Dataset.load(resource("lzo.parquet")))
                 .endsWith(
@@ -298,6 +310,7 @@ class FormatsTest {
     }
 
     @Test
+    @EnabledForJreRange(min = JRE.JAVA_21) // which the library that reads them was made for
     void readsConversationsOfParquetAndNoticesDamage() throws IOException {
         Path chat = resource("chat.parquet");
         Path cut = folder.resolve("cut.parquet");
