@@ -314,7 +314,9 @@ class DatasetTest {
     void noticesWhatOnlyBeginsAsParquet() {
         // which older ones cannot read at all
         String wanted = Runtime.version().feature() < 21 ? "needs Java 21 or newer" : "not a sound Parquet file";
-        assertFails(() -> Dataset.load(write("d.json", "PAR1"))).contains("d.json").contains(wanted);
+        assertFails(() -> Dataset.load(write("d.json", "PAR1")))
+                .contains("d.json")
+                .contains(wanted);
     }
 
     @Test
