@@ -192,7 +192,7 @@ done
 # JDKs of the host's, which the root's own folders hide: tests run on them too, and scripts/package.sh may take its runtime from one. Debian's
 # have their settings in /etc.
 for folder in /usr/lib/jvm/*/ "${LORICA_RUNTIME_JDK:-}"; do
-    [ -x "$folder/bin/javac" ] || continue
+    [ -n "$folder" ] && [ -x "$folder/bin/javac" ] || continue
     folder=$(cd "$folder" && pwd -P)
     case $folder in */java-21-openjdk-*) continue ;; esac # the root has one
     bind "$folder:ro"
