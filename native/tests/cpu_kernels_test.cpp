@@ -7,6 +7,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -546,8 +547,22 @@ std::vector<AttentionCase> training_cases() {
     };
 }
 
+// A token of each of many sequences, more than have room at once.
+std::vector<Segment> one_token_each() {
+    std::vector<Segment> segments;
+    int32_t keys = 0;
+    for (int32_t i = 0; i < 21; ++i) {
+        const int32_t n = 2 + 37 * i % 301;
+        segments.push_back({i, 1, keys, n});
+        keys += n;
+    }
+    return segments;
+}
+
 std::vector<AttentionCase> decoding_cases() {
     return {
+        {"many sequences", one_token_each(), heads(8, 2, 40)},
+        {"many windows", one_token_each(), heads(6, 2, 64, {130, 0})},
         {"one token after many", {{0, 1, 0, 1000}}, heads(9, 3, 64)},
         {"short cache", {{0, 1, 0, 64}}, heads(2, 1, 128)},
         {"several sequences", {{0, 1, 0, 300}, {1, 1, 300, 77}, {2, 3, 377, 520}}, heads(8, 2, 40)},
@@ -922,7 +937,7 @@ TEST_P(CpuKernels, DotRowsMultipliesEveryTypeAndReadsNothingBehindIt) {
             const int64_t n = 7;
             const LastBytes blocks(test::random_blocks(type, n, cols, 0.1f, 1, 0));
             const Weight w = {type, n, cols, ggml_row_size(type, cols), blocks.data()};
-            std::vector<float> scratch(static_cast<size_t>(cols)), out(n * dot_max_rows);
+            std::vector<float> scratch(static_cast<size_t>(dot_scratch_rows * cols)), out(n * dot_max_rows);
             for (const Dtype dtype : dtypes) {
                 for (int64_t rows = 1; rows <= dot_max_rows; ++rows) {
                     Rows x = Rows::random(dtype, rows, cols, 2);
@@ -1080,7 +1095,8 @@ TEST_P(CpuKernels, DotRowsOfManyRowsAreThoseOfEach) {
             constexpr int64_t n = 21;
             const LastBytes blocks(test::random_blocks(type, n, cols, 0.1f, 1, 0));
             const Weight w = {type, n, cols, ggml_row_size(type, cols), blocks.data()};
-            std::vector<float> scratch(static_cast<size_t>(cols)), together(n * dot_max_rows), alone(n * dot_max_rows);
+            std::vector<float> scratch(static_cast<size_t>(dot_scratch_rows * cols)), together(n * dot_max_rows),
+                alone(n * dot_max_rows);
             const Rows x = Rows::random(Dtype::bf16, dot_max_rows, cols, 2);
             Scratch memory;
             const Scratch::Mark mark(memory);
@@ -1097,12 +1113,54 @@ TEST_P(CpuKernels, DotRowsOfManyRowsAreThoseOfEach) {
     }
 }
 
+// What a text is computed to be does not depend on those beside it.
+TEST_P(CpuKernels, ARowOfXHasTheSameSumsToTheBitBesideAnyOthers) {
+    constexpr int64_t n = 37;
+    for (const ggml_type type : test::all_weight_types()) {
+        for (const int64_t cols : {32, 96, 576, 1280}) {
+            if (cols % ggml_blck_size(type) != 0) continue;
+            const LastBytes blocks(test::random_blocks(type, n, cols, 0.1f, 1, 0));
+            const Weight w = {type, n, cols, ggml_row_size(type, cols), blocks.data()};
+            std::vector<float> scratch(static_cast<size_t>(dot_scratch_rows * cols));
+            for (const Dtype dtype : dtypes) {
+                const Rows x = Rows::random(dtype, dot_max_rows, cols, 2);
+                const auto products = [&](int64_t first, int64_t rows) {
+                    Scratch memory;
+                    const Scratch::Mark mark(memory);
+                    const DotInput input = prepare_dot_input(x.view().slice_rows(first, rows), memory);
+                    std::vector<float> out(static_cast<size_t>(n * rows));
+                    dot_rows(w, 0, n, input, scratch.data(), out.data(), n);
+                    if (can_interleave(w) && input.has_ints()) {
+                        const std::vector<float> more = interleaved_products(w, input, 1);
+                        out.insert(out.end(), more.begin(), more.end());
+                    }
+                    return out;
+                };
+                std::vector<std::vector<float>> alone;
+                for (int64_t t = 0; t < dot_max_rows; ++t) alone.push_back(products(t, 1));
+                for (const auto & [first, rows] :
+                     {std::pair{0, 16}, {0, 15}, {1, 7}, {5, 6}, {10, 5}, {3, 4}, {8, 3}, {2, 2}}) {
+                    const std::vector<float> together = products(first, rows);
+                    for (size_t i = 0; i < together.size(); ++i) {
+                        const size_t copy = i / static_cast<size_t>(n * rows), at = i % static_cast<size_t>(n * rows);
+                        const size_t t = static_cast<size_t>(first) + at / n;
+                        ASSERT_EQ(std::bit_cast<uint32_t>(together[i]),
+                                  std::bit_cast<uint32_t>(alone[t][copy * n + at % n]))
+                            << ggml_type_name(type) << ", " << cols << " columns, x " << t << " of " << rows << ", row "
+                            << at % n << (copy == 0 ? "" : ", interleaved");
+                    }
+                }
+            }
+        }
+    }
+}
+
 TEST_P(CpuKernels, DotRowsOfZeroIsZeroAndOfWhatIsNotFiniteIsNotFinite) {
     for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, GGML_TYPE_Q8_0}) {
         const int64_t cols = 512;
         const std::vector<std::byte> blocks = test::random_blocks(type, 1, cols, 0.1f, 1, 0);
         const Weight w = {type, 1, cols, ggml_row_size(type, cols), blocks.data()};
-        std::vector<float> scratch(static_cast<size_t>(cols));
+        std::vector<float> scratch(static_cast<size_t>(dot_scratch_rows * cols));
         for (const float value : {0.0f, 1e-38f, INFINITY, NAN}) {
             Rows x(Dtype::bf16, 1, cols);
             for (int64_t c = 0; c < cols; ++c) x.set(0, c, 0);

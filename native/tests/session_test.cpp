@@ -318,6 +318,43 @@ TEST_F(SessionTest, TextsBesideOneAnotherHaveTheLogitsThatEachHasAlone) {
     }
 }
 
+TEST_F(SessionTest, ManyTextsGoOnTogetherToTheBitAsEachDoesAlone) {
+    const auto model = load(path, "cpu", Dtype::bf16);
+    const auto adapter = busy_adapter(model, small_adapter());
+    const auto row = static_cast<size_t>(shape.n_vocab);
+    constexpr int32_t n = 21, n_steps = 5;
+    std::vector<std::vector<int32_t>> texts;
+    for (int32_t i = 0; i < n; ++i)
+        texts.push_back(random_batch(10 + static_cast<uint64_t>(i), {n_steps + 4 + 2 * i}, shape.n_vocab).tokens);
+    // All logits of texts first to first + count, each begun by itself and gone on with together.
+    const auto logits_of = [&](size_t first, size_t count) {
+        Context context(model, adapter, 64, static_cast<int32_t>(count));
+        std::vector<std::vector<float>> result(count);
+        std::vector<float> logits(count * row);
+        std::vector<Context::Append> appends(count);
+        for (size_t i = 0; i < count; ++i) {
+            const std::span<const int32_t> text(texts[first + i]);
+            appends[i] = {static_cast<int32_t>(i), text.first(text.size() - n_steps)};
+            context.eval({&appends[i], 1}, nullptr);
+        }
+        for (size_t step = n_steps; step > 0; --step) {
+            for (size_t i = 0; i < count; ++i) {
+                const std::span<const int32_t> text(texts[first + i]);
+                appends[i].tokens = text.subspan(text.size() - step, 1);
+            }
+            context.eval(appends, logits.data());
+            for (size_t i = 0; i < count; ++i) {
+                const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(i * row);
+                result[i].insert(result[i].end(), begin, begin + static_cast<std::ptrdiff_t>(row));
+            }
+        }
+        return result;
+    };
+    const auto together = logits_of(0, n), some = logits_of(3, 7);
+    for (size_t i = 0; i < n; ++i) EXPECT_TRUE(logits_of(i, 1)[0] == together[i]) << "text " << i;
+    for (size_t i = 0; i < some.size(); ++i) EXPECT_TRUE(some[i] == together[3 + i]) << "text " << i << " of seven";
+}
+
 TEST_F(SessionTest, APromptIsCopiedFromSlotToSlotToTheBit) {
     const auto model = load(path, "cpu", Dtype::bf16);
     const Batch b = random_batch(2, {40}, shape.n_vocab);

@@ -1,7 +1,7 @@
 #include "backend/cpu/attention.h"
 
 #include <algorithm>
-#include <atomic>
+#include <vector>
 
 #include "backend/cpu/attention_kernels.h"
 #include "backend/cpu/cpu_features.h"
@@ -67,25 +67,61 @@ AttentionUnits usable(AttentionUnits wanted, Dtype type) {
     return wanted;
 }
 
-// One segment: parts of the keys that it sees in parallel, then a merge in the order of the keys.
-void decode(const AttentionOperands & x, const Segment & segment, std::byte * workspace, size_t thread_bytes,
+// Floats for the parts of segments that are decoded together: at least one of them has room.
+int64_t decode_floats(int64_t n_head_kv, int64_t group, int64_t n_tokens, int64_t longest, int64_t head_dim) {
+    const int64_t rows = std::min<int64_t>(decode_max_rows, n_tokens * group);
+    return n_head_kv * divide_up(longest, decode_keys) * rows * decode_part_floats(head_dim);
+}
+
+// A segment whose keys are seen in parts.
+struct Decoded {
+    int64_t first_part, n_parts, at;  // its parts lie behind so many floats, those of each kv head together
+};
+
+// As many segments as there is room for at a time: parts of the keys that each sees in parallel, then a merge in the
+// order of the keys.
+void decode(const AttentionOperands & x, std::span<const Segment> segments, std::byte * workspace, size_t thread_bytes,
             int n_threads) {
-    const int64_t first_part = x.shape.mask.visible(segment, 0).first / decode_keys;
-    const int64_t n_parts = divide_up(segment.kv_len, decode_keys) - first_part, n_head_kv = x.shape.n_head_kv;
-    const int64_t part_stride = segment.q_len * x.group() * decode_part_floats(x.shape.head_dim);
+    const int64_t n_head_kv = x.shape.n_head_kv, row_floats = x.group() * decode_part_floats(x.shape.head_dim);
     const PartTask task = attention_decode_task();
     const MergeTask merge = attention_decode_merge_task();
     auto * parts = reinterpret_cast<float *>(workspace + static_cast<size_t>(n_threads) * thread_bytes);
-    run_tasks(
-        {&segment, 1}, AttentionUnits::fma, workspace, thread_bytes, n_threads,
-        [&](const Segment &) { return n_head_kv * n_parts; },
-        [&](const Segment & s, int64_t index, void * scratch) {
-            const int64_t part = index % n_parts, first = (first_part + part) * decode_keys;
-            task(x, {s, index / n_parts, first, std::min(decode_keys, s.kv_len - first)}, scratch,
-                 parts + index * part_stride);
-        });
-    for (int64_t head = 0; head < n_head_kv; ++head) {
-        merge(x, {segment, head, 0, segment.kv_len}, parts + head * n_parts * part_stride, n_parts, part_stride);
+    int64_t longest = 0;
+    for (const Segment & segment : segments) longest = std::max<int64_t>(longest, segment.kv_len);
+    const int64_t room = decode_floats(n_head_kv, x.group(), x.q.rows, longest, x.shape.head_dim);
+
+    std::vector<Decoded> decoded;
+    while (!segments.empty()) {
+        decoded.clear();
+        int64_t used = 0;
+        for (const Segment & segment : segments) {
+            const int64_t first_part = x.shape.mask.visible(segment, 0).first / decode_keys;
+            const int64_t n_parts = divide_up(segment.kv_len, decode_keys) - first_part;
+            const int64_t floats = n_head_kv * n_parts * segment.q_len * row_floats;
+            if (used + floats > room) break;
+            decoded.push_back({first_part, n_parts, used});
+            used += floats;
+        }
+        const auto now = segments.first(decoded.size());
+        segments = segments.subspan(decoded.size());
+        const auto of = [&](const Segment & segment) { return decoded[static_cast<size_t>(&segment - now.data())]; };
+        run_tasks(
+            now, AttentionUnits::fma, workspace, thread_bytes, n_threads,
+            [&](const Segment & segment) { return n_head_kv * of(segment).n_parts; },
+            [&](const Segment & segment, int64_t index, void * scratch) {
+                const Decoded & d = of(segment);
+                const int64_t first = (d.first_part + index % d.n_parts) * decode_keys;
+                task(x, {segment, index / d.n_parts, first, std::min(decode_keys, segment.kv_len - first)}, scratch,
+                     parts + d.at + index * segment.q_len * row_floats);
+            });
+        for (const Segment & segment : now) {
+            const Decoded & d = of(segment);
+            const int64_t part_stride = segment.q_len * row_floats;
+            for (int64_t head = 0; head < n_head_kv; ++head) {
+                merge(x, {segment, head, 0, segment.kv_len}, parts + d.at + head * d.n_parts * part_stride, d.n_parts,
+                      part_stride);
+            }
+        }
     }
 }
 
@@ -93,10 +129,10 @@ void decode(const AttentionOperands & x, const Segment & segment, std::byte * wo
 
 size_t attention_workspace_bytes(const WorkspaceShape & shape, int n_threads, Dtype) {
     if (shape.n_head_kv == 0) return 0;
-    const int64_t rows = std::min<int64_t>(decode_max_rows, shape.max_tokens * (shape.n_head / shape.n_head_kv));
-    const int64_t parts = shape.n_head_kv * divide_up(shape.max_sequence_length, decode_keys) * rows;
+    const int64_t parts = decode_floats(shape.n_head_kv, shape.n_head / shape.n_head_kv, shape.max_tokens,
+                                        shape.max_sequence_length, shape.head_dim);
     return static_cast<size_t>(std::max(n_threads, 1)) * scratch_bytes(shape.head_dim, shape.training) +
-           static_cast<size_t>(parts * decode_part_floats(shape.head_dim)) * sizeof(float);
+           static_cast<size_t>(parts) * sizeof(float);
 }
 
 void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, const AttentionShape & shape, Matrix o,
@@ -119,11 +155,11 @@ void attention(Matrix q, Matrix k, Matrix v, std::span<const Segment> segments, 
             const int64_t first = (n_blocks - 1 - index % n_blocks) * block_rows;
             task(x, {segment, index / n_blocks, first, std::min(block_rows, n_rows - first)}, own);
         });
+    std::vector<Segment> few;
     for (const Segment & segment : segments) {
-        if (segment.q_len > 0 && is_decoding(segment, x.group())) {
-            decode(x, segment, scratch, thread_bytes, n_threads);
-        }
+        if (segment.q_len > 0 && is_decoding(segment, x.group())) few.push_back(segment);
     }
+    if (!few.empty()) decode(x, few, scratch, thread_bytes, n_threads);
 }
 
 void attention_backward(Matrix q, Matrix k, Matrix v, Matrix o, Matrix lse, Matrix d_o,

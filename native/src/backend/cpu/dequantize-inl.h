@@ -2,8 +2,8 @@
 //
 // for_pieces(type, row, first, count, sink) hands elements [first, first + count) of a row of blocks, exactly as ggml's
 // to_float gives them, to sink(values, at, i) a vector at a time: they are elements first + at + i, at the start of a
-// piece of 32, i a constant within it. `first` and `count` are multiples of 32. can_expand() says for which types; the
-// others go through ggml.
+// piece of 32, i a constant within it. They come in their order. `first` and `count` are multiples of 32. can_expand()
+// says for which types; the others go through ggml.
 //
 // Block layouts (ggml-common.h): 32 elements of Q4_0 {f16 d; u8 q[16]}, Q4_1 {f16 d, m; u8 q[16]}, Q5_0 {f16 d; u32 h;
 // u8 q[16]}, Q5_1 {f16 d, m; u32 h; u8 q[16]}, Q8_0 {f16 d; i8 q[32]}; 256 elements of Q4_K {f16 d, dmin; u8
@@ -49,11 +49,8 @@ HWY_INLINE Vec to_floats_signed(const uint8_t * q) {
 template <typename Sink, typename Value>
 HWY_INLINE void expand_nibbles(const uint8_t * q, int64_t at, const Sink & sink, const Value & value) {
     const Bytes d;
-    for (int64_t i = 0; i < 16; i += lanes) {
-        const ByteVec both = hn::LoadU(d, q + i);
-        sink(value(hn::And(both, hn::Set(d, 15)), i), at, i);
-        sink(value(hn::ShiftRight<4>(both), 16 + i), at, 16 + i);
-    }
+    for (int64_t i = 0; i < 16; i += lanes) sink(value(hn::And(hn::LoadU(d, q + i), hn::Set(d, 15)), i), at, i);
+    for (int64_t i = 0; i < 16; i += lanes) sink(value(hn::ShiftRight<4>(hn::LoadU(d, q + i)), 16 + i), at, 16 + i);
 }
 
 // Bit i of the four bytes at h as 16 where it is set, for elements first to first + lanes.

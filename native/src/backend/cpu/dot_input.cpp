@@ -30,11 +30,22 @@ float largest_of(const float * values, int64_t n) {
 }
 
 struct RoundedRow {
-    int16_t * ints;
     float * sums;
     DotInput::Starts * starts;
-    int8_t * planes;
+    int16_t *ints, *pairs;  // one of them, see DotInput
+    int8_t * planes;        // with the ints
 };
+
+// Of each four the first and the third, then the second and the fourth.
+template <typename V> HWY_INLINE V as_pairs(V words) {
+    const hn::DFromV<V> d;
+    const hn::Repartition<uint64_t, decltype(d)> fours;
+    const auto v = hn::BitCast(fours, words);
+    const auto outer = hn::And(v, hn::Set(fours, 0xffff00000000ffff));
+    const auto second = hn::And(hn::ShiftLeft<16>(v), hn::Set(fours, 0x0000ffff00000000)),
+               third = hn::And(hn::ShiftRight<16>(v), hn::Set(fours, 0x00000000ffff0000));
+    return hn::BitCast(d, hn::Or(outer, hn::Or(second, third)));
+}
 
 void round_row(const float * values, int64_t n, float per_unit, int64_t stride, const RoundedRow & out) {
     constexpr int64_t lanes = n_lanes;
@@ -48,14 +59,18 @@ void round_row(const float * values, int64_t n, float per_unit, int64_t stride, 
                 const Vec v =
                     load_n(values + std::min(at, n), static_cast<size_t>(std::clamp<int64_t>(n - at, 0, lanes)));
                 const auto rounded = hn::NearestInt(hn::Mul(v, hn::Set(Floats(), per_unit)));
-                const auto upper = hn::ShiftRight<8>(hn::Add(rounded, hn::Set(d, 128)));
-                const auto lower = hn::Sub(rounded, hn::ShiftLeft<8>(upper));
-                const hn::Rebind<int8_t, Floats> bytes;
                 const hn::Rebind<int16_t, Floats> words;
-                int8_t * plane = out.planes + DotInput::plane_offset(i + 16 * half) + j;
-                hn::StoreU(hn::DemoteTo(bytes, upper), bytes, plane);
-                hn::StoreU(hn::DemoteTo(bytes, lower), bytes, plane + DotInput::lower_plane);
-                hn::StoreU(hn::DemoteTo(words, rounded), words, out.ints + at);
+                if constexpr (LORICA_DOT_BYTES) {
+                    const auto upper = hn::ShiftRight<8>(hn::Add(rounded, hn::Set(d, 128)));
+                    const auto lower = hn::Sub(rounded, hn::ShiftLeft<8>(upper));
+                    const hn::Rebind<int8_t, Floats> bytes;
+                    int8_t * plane = out.planes + DotInput::plane_offset(i + 16 * half) + j;
+                    hn::StoreU(hn::DemoteTo(bytes, upper), bytes, plane);
+                    hn::StoreU(hn::DemoteTo(bytes, lower), bytes, plane + DotInput::lower_plane);
+                    hn::StoreU(hn::DemoteTo(words, rounded), words, out.ints + at);
+                } else {
+                    hn::StoreU(as_pairs(hn::DemoteTo(words, rounded)), words, out.pairs + at);
+                }
                 sum = hn::Add(sum, rounded);
             }
             sums[half] = hn::ReduceSum(d, sum);
@@ -69,9 +84,10 @@ void RoundToInts(DotInput & x, Scratch & scratch) {
     // The largest number whose upper byte, rounded, fits in eight bits with its sign.
     constexpr float largest_int = 32639;
     const int64_t stride = (x.cols + 127) / 128 * 128;
-    const RoundedRow all{scratch.take_as<int16_t>(x.rows * stride), scratch.take_as<float>(x.rows * stride / 16),
-                         scratch.take_as<DotInput::Starts>(x.rows * stride / 32),
-                         scratch.take_as<int8_t>(x.rows * stride * 2)};
+    auto * words = scratch.take_as<int16_t>(x.rows * stride);
+    const RoundedRow all{scratch.take_as<float>(x.rows * stride / 16),
+                         scratch.take_as<DotInput::Starts>(x.rows * stride / 32), words, words,
+                         LORICA_DOT_BYTES ? scratch.take_as<int8_t>(x.rows * stride * 2) : nullptr};
     for (int64_t t = 0; t < x.rows; ++t) {
         const float * values = x.values + t * x.cols;
         const float largest = largest_of(values, x.cols);
@@ -81,11 +97,12 @@ void RoundToInts(DotInput & x, Scratch & scratch) {
         const float per_unit = largest > 1e-30f ? largest_int / largest : 0;
         const int64_t at = t * stride;
         round_row(values, x.cols, per_unit, stride,
-                  {all.ints + at, all.sums + at / 16, all.starts + at / 32, all.planes + 2 * at});
+                  {all.sums + at / 16, all.starts + at / 32, words + at, words + at,
+                   LORICA_DOT_BYTES ? all.planes + 2 * at : nullptr});
     }
-    x.ints = all.ints;
     x.sums = all.sums;
     x.starts = all.starts;
+    (LORICA_DOT_BYTES ? x.ints : x.pairs) = words;
     x.planes = all.planes;
     x.stride = stride;
 }

@@ -6,9 +6,12 @@
 #include "backend/backend.h"
 #include "backend/cpu/gemm.h"
 
+// Of a target of Highway: whether the processor adds products of bytes to sums of 32 bits (VNNI).
+#define LORICA_DOT_BYTES (HWY_TARGET <= HWY_AVX3_DL)
+
 namespace lorica::cpu {
 
-constexpr int64_t dot_max_rows = 4;
+constexpr int64_t dot_max_rows = 16;
 
 // Activations in bf16 are also there as integers of 16 bits, one unit for a whole row: x is about ints * unit. A unit
 // is 1/32639 of the largest |x|, so that what is lost stays below what keeping activations in bf16 loses.
@@ -22,16 +25,21 @@ struct DotInput {
 
     int64_t rows = 0, cols = 0;
     const float * values = nullptr;  // [rows, cols]
-    // Null where x is f32 or not finite, as are all others then. Each row starts `stride` elements after the one
-    // before.
-    const int16_t * ints = nullptr;   // [rows, stride], zeros behind cols
+    // What follows is null where x is f32 or not finite: its integers, with zeros behind cols. Each row starts `stride`
+    // elements after the one before.
     const float * sums = nullptr;     // [rows, stride / 16]: of 16 ints each
     const Starts * starts = nullptr;  // [rows, stride / 32]
-    // As bytes: ints = 256 upper + lower. By 128 elements: upper bytes of the first 16 of each 32 and of the second 16,
-    // then the lower ones.
+    // Where the kernels multiply bytes (LORICA_DOT_BYTES): the integers in their order, and as bytes,
+    // ints = 256 upper + lower. By 128 elements: upper bytes of the first 16 of each 32 and of the second 16, then the
+    // lower ones.
+    const int16_t * ints = nullptr;   // [rows, stride]
     const int8_t * planes = nullptr;  // [rows, 2 * stride]
+    // Elsewhere: of each four elements the first and the third, then the second and the fourth.
+    const int16_t * pairs = nullptr;  // [rows, stride]
     int64_t stride = 0;
     float unit[dot_max_rows] = {};
+
+    bool has_ints() const { return sums != nullptr; }
 
     static constexpr int64_t lower_plane = 128;
     // Where the upper bytes of elements i to i + 15 begin, i a multiple of 16; their lower ones are lower_plane bytes

@@ -28,35 +28,56 @@
 HWY_BEFORE_NAMESPACE();
 namespace lorica::cpu::HWY_NAMESPACE {
 
-// Products of one row of W with Rows rows of x, to out[t * stride]. The row is expanded in registers.
+// Products of one row of W with Rows rows of x from `first` on, to out[t * stride]. Blocks are expanded in registers.
 template <int Rows>
-void dot_expanded(const Weight & w, const std::byte * row, const DotInput & x, float * HWY_RESTRICT out,
+void dot_expanded(ggml_type type, const std::byte * row, const DotInput & x, int64_t first, float * HWY_RESTRICT out,
                   int64_t stride) {
     const Floats d;
     // Two sums per row of x, so that one multiply-add need not wait for the one before.
     Vec sum[Rows][2];
     for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = hn::Zero(d);
-    for_pieces(w.type, row, 0, w.in, [&](Vec values, int64_t at, int64_t i) HWY_ATTR {
+    const float * values_of_x = x.values + first * x.cols;
+    for_pieces(type, row, 0, x.cols, [&](Vec values, int64_t at, int64_t i) HWY_ATTR {
         for (int r = 0; r < Rows; ++r) {
             Vec & into = sum[r][i / lanes % 2];
-            into = hn::MulAdd(values, load(x.values + r * x.cols + at + i), into);
+            into = hn::MulAdd(values, load(values_of_x + r * x.cols + at + i), into);
         }
     });
-    for (int r = 0; r < Rows; ++r) out[r * stride] = hn::ReduceSum(d, hn::Add(sum[r][0], sum[r][1]));
+    for (int r = 0; r < Rows; ++r) out[(first + r) * stride] = hn::ReduceSum(d, hn::Add(sum[r][0], sum[r][1]));
 }
 
-void dot_in_f32(const Weight & w, const std::byte * row, const DotInput & x, float * scratch, float * out,
-                int64_t stride) {
+void dot_few(ggml_type type, const std::byte * row, const DotInput & x, int64_t first, float * out, int64_t stride) {
+    switch (x.rows - first) {
+        case 1: return dot_expanded<1>(type, row, x, first, out, stride);
+        case 2: return dot_expanded<2>(type, row, x, first, out, stride);
+        case 3: return dot_expanded<3>(type, row, x, first, out, stride);
+        default: return dot_expanded<4>(type, row, x, first, out, stride);
+    }
+}
+
+// Up to dot_scratch_rows rows of W. For more rows of x than have their sums in registers they are expanded once, into
+// memory: each sum has the same parts in the same order.
+void dot_in_f32(const Weight & w, const std::byte * rows, int64_t count, const DotInput & x, float * scratch,
+                float * out, int64_t stride) {
+    constexpr int64_t at_once = 4;
+    const auto row = [&](int64_t i) { return rows + static_cast<size_t>(i) * w.row_bytes; };
     if (!can_expand(w.type) || w.in % 32 != 0) {
-        dequantize_row(w.type, row, scratch, w.in);
-        for (int64_t r = 0; r < x.rows; ++r) out[r * stride] = dot_f32(x.values + r * x.cols, scratch, w.in);
+        for (int64_t i = 0; i < count; ++i) {
+            dequantize_row(w.type, row(i), scratch, w.in);
+            for (int64_t t = 0; t < x.rows; ++t) out[t * stride + i] = dot_f32(x.values + t * x.cols, scratch, w.in);
+        }
         return;
     }
-    switch (x.rows) {
-        case 1: return dot_expanded<1>(w, row, x, out, stride);
-        case 2: return dot_expanded<2>(w, row, x, out, stride);
-        case 3: return dot_expanded<3>(w, row, x, out, stride);
-        default: return dot_expanded<4>(w, row, x, out, stride);
+    if (x.rows <= at_once) {
+        for (int64_t i = 0; i < count; ++i) dot_few(w.type, row(i), x, 0, out + i, stride);
+        return;
+    }
+    for (int64_t i = 0; i < count; ++i) expand(w.type, row(i), 0, w.in, scratch + i * w.in);
+    for (int64_t t = 0; t < x.rows; t += at_once) {
+        for (int64_t i = 0; i < count; ++i) {
+            const auto * values = reinterpret_cast<const std::byte *>(scratch + i * w.in);
+            dot_few(GGML_TYPE_F32, values, x, t, out + i, stride);
+        }
     }
 }
 
@@ -353,7 +374,10 @@ void DotRows(const Weight & w, int64_t first, int64_t count, const DotInput & x,
         for (; i < count; ++i) dot_in_ints(w, at(i), 1, kernels.one, x, out + i, stride);
     }
 #endif
-    for (; i < count; ++i) dot_in_f32(w, row + static_cast<size_t>(i) * w.row_bytes, x, scratch, out + i, stride);
+    for (; i < count; i += dot_scratch_rows) {
+        dot_in_f32(w, row + static_cast<size_t>(i) * w.row_bytes, std::min(dot_scratch_rows, count - i), x, scratch,
+                   out + i, stride);
+    }
 }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE

@@ -65,6 +65,7 @@ using Words = hn::Repartition<int16_t, Ints>;
 using Codes = hn::Repartition<uint8_t, Ints>;
 using CodeVec = hn::Vec<Codes>;
 using SignedBytes = hn::Repartition<int8_t, Ints>;
+using WordVec = hn::Vec<Words>;
 constexpr int64_t rows_at_once = 2 * static_cast<int64_t>(n_lanes);
 static_assert(strip_rows % rows_at_once == 0);
 
@@ -73,76 +74,113 @@ template <typename V> using Two = std::array<V, 2>;
 using TwoVecs = Two<Vec>;
 using TwoCodes = Two<CodeVec>;
 
-// Where a processor adds products of bytes to sums of 32 bits.
-#if HWY_TARGET <= HWY_AVX3_DL
-constexpr bool sums_of_four = true;
-#else
-constexpr bool sums_of_four = false;
-#endif
-
-// Sums of products of codes, at most Largest, with bytes of x that all rows share.
-template <int Largest> class Sums {
-public:
-    explicit HWY_INLINE Sums(int32_t start) : sum_(hn::Set(Ints(), start)) {}
-
-    // Four products of each lane; Nth: how many were added before.
-    template <int Nth> HWY_INLINE void add(CodeVec codes, const int8_t * x) {
-        int32_t four;
-        std::memcpy(&four, x, 4);
-        const auto of_x = hn::BitCast(SignedBytes(), hn::Set(Ints(), four));
-        // Pairs are at most 2 * 128 * Largest, so that sums of 16 bits have room for a few.
-        constexpr int room = 32767 / (2 * 128 * Largest);
-        if constexpr (sums_of_four || room == 0) {
-            sum_ = hn::SumOfMulQuadAccumulate(Ints(), codes, of_x, sum_);
-        } else {
-            const auto pairs = hn::SatWidenMulPairwiseAdd(Words(), codes, of_x);
-            if constexpr (Nth % room == 0) {
-                if constexpr (Nth > 0) flush();
-                pairs_ = pairs;
-            } else {
-                pairs_ = hn::Add(pairs_, pairs);
-            }
-            pending_ = true;
-        }
-    }
-    HWY_INLINE IntVec get() {
-        if constexpr (!sums_of_four) {
-            if (pending_) flush();
-        }
-        return sum_;
-    }
-
-private:
-    HWY_INLINE void flush() { sum_ = hn::Add(sum_, hn::WidenMulPairwiseAdd(Ints(), pairs_, hn::Set(Words(), 1))); }
-
-    IntVec sum_;
-    hn::Vec<Words> pairs_ = hn::Zero(Words());
-    bool pending_ = false;  // known when compiled
-};
-
 // f(std::integral_constant<int, i>) for i < N.
 template <int N, typename F> HWY_INLINE void unrolled(const F & f) {
     [&]<int... I>(std::integer_sequence<int, I...>)
         HWY_ATTR { (f(std::integral_constant<int, I>()), ...); }(std::make_integer_sequence<int, N>());
 }
 
-// Both bytes of x's integers: what meets the upper ones counts 256 times.
-template <int Largest> class Products {
-public:
-    explicit HWY_INLINE Products(int32_t start)
-        : upper_{Sums<Largest>(0), Sums<Largest>(0)}, lower_{Sums<Largest>(start), Sums<Largest>(start)} {}
+// T rows of DotInput's integers.
+template <int T> struct XRows {
+    const int8_t * planes[T];
+    const int16_t * pairs[T];
+    const float * sums[T];
+    const DotInput::Starts * starts[T];
 
-    template <int Nth> HWY_INLINE void add(const TwoCodes & codes, const int8_t * planes) {
-        for (size_t h = 0; h < 2; ++h) upper_[h].template add<Nth>(codes[h], planes);
-        for (size_t h = 0; h < 2; ++h) lower_[h].template add<Nth>(codes[h], planes + DotInput::lower_plane);
+    XRows(const DotInput & x, int64_t first) {
+        for (int t = 0; t < T; ++t) {
+            const int64_t at = (first + t) * x.stride;
+            planes[t] = LORICA_DOT_BYTES ? x.planes + 2 * at : nullptr;
+            pairs[t] = LORICA_DOT_BYTES ? nullptr : x.pairs + at;
+            sums[t] = x.sums + at / 16;
+            starts[t] = x.starts + at / 32;
+        }
+    }
+    HWY_INLINE Vec sum_of_32(size_t t, int64_t i) const {
+        return hn::Set(Floats(), sums[t][i / 16] + sums[t][i / 16 + 1]);
+    }
+};
+
+// Codes as what they are multiplied in: bytes, or the even and the odd ones as words.
+#if LORICA_DOT_BYTES
+using Factors = TwoCodes;
+HWY_INLINE Factors factors(const TwoCodes & codes) { return codes; }
+#else
+struct Factors {
+    Two<WordVec> even, odd;
+};
+HWY_INLINE Factors factors(const TwoCodes & codes) {
+    const auto of = [](CodeVec v, auto shift) HWY_ATTR {
+        const hn::RepartitionToWide<Codes> d;
+        const auto words = hn::BitCast(d, v);
+        return hn::BitCast(Words(), shift.value ? hn::ShiftRight<8>(words) : hn::And(words, hn::Set(d, 255)));
+    };
+    const std::false_type even;
+    const std::true_type odd;
+    return {{of(codes[0], even), of(codes[1], even)}, {of(codes[0], odd), of(codes[1], odd)}};
+}
+#endif
+
+// The same 32 bits in every lane.
+HWY_INLINE IntVec broadcast(const void * p) {
+    int32_t four;
+    std::memcpy(&four, p, 4);
+    return hn::Set(Ints(), four);
+}
+
+// GCC would otherwise put off the additions of a block until its end, and keep all products in memory.
+HWY_INLINE void add_now(IntVec & sum, IntVec product) {
+    sum = hn::Add(sum, product);
+#if HWY_COMPILER_GCC_ACTUAL && HWY_ARCH_X86
+    asm("" : "+x"(sum.raw));
+#endif
+}
+
+// Sums of products of codes with the integers of T rows of x, of 32 bits: exact, so that it does not matter how they
+// are come by.
+template <int T> class Products {
+public:
+    // start(t): what the sums of row t begin with.
+    template <typename Start> explicit HWY_INLINE Products(const Start & start) {
+        for (size_t t = 0; t < T; ++t) {
+            const IntVec first = hn::Set(Ints(), start(t));
+            for (size_t h = 0; h < 2; ++h) sums_[t][h] = first;
+            if constexpr (LORICA_DOT_BYTES) {
+                for (size_t h = 0; h < 2; ++h) upper_[t][h] = hn::Zero(Ints());
+            }
+        }
+    }
+
+    // Four products of each lane, with elements i + offset on, i a multiple of 16 and offset one of 4 below it.
+    HWY_INLINE void add(const Factors & codes, const XRows<T> & x, int64_t i, int64_t offset) {
+        for (size_t t = 0; t < T; ++t) {
+#if LORICA_DOT_BYTES
+            // What meets the upper bytes counts 256 times.
+            const int8_t * upper = x.planes[t] + DotInput::plane_offset(i) + offset;
+            const auto of_upper = hn::BitCast(SignedBytes(), broadcast(upper)),
+                       of_lower = hn::BitCast(SignedBytes(), broadcast(upper + DotInput::lower_plane));
+            for (size_t h = 0; h < 2; ++h)
+                upper_[t][h] = hn::SumOfMulQuadAccumulate(Ints(), codes[h], of_upper, upper_[t][h]);
+            for (size_t h = 0; h < 2; ++h)
+                sums_[t][h] = hn::SumOfMulQuadAccumulate(Ints(), codes[h], of_lower, sums_[t][h]);
+#else
+            const int16_t * four = x.pairs[t] + i + offset;
+            const auto even = hn::BitCast(Words(), broadcast(four)), odd = hn::BitCast(Words(), broadcast(four + 2));
+            for (size_t h = 0; h < 2; ++h) add_now(sums_[t][h], hn::WidenMulPairwiseAdd(Ints(), codes.even[h], even));
+            for (size_t h = 0; h < 2; ++h) add_now(sums_[t][h], hn::WidenMulPairwiseAdd(Ints(), codes.odd[h], odd));
+#endif
+        }
     }
     // Exact: below 2^24 for 32 codes of four bits, and rounded once where there are more bits.
-    HWY_INLINE Vec get(size_t h) {
-        return hn::ConvertTo(Floats(), hn::Add(hn::ShiftLeft<8>(upper_[h].get()), lower_[h].get()));
+    HWY_INLINE Vec get(size_t t, size_t h) const {
+        IntVec sum = sums_[t][h];
+        if constexpr (LORICA_DOT_BYTES) sum = hn::Add(hn::ShiftLeft<8>(upper_[t][h]), sum);
+        return hn::ConvertTo(Floats(), sum);
     }
 
 private:
-    Two<Sums<Largest>> upper_, lower_;
+    Two<IntVec> sums_[T];
+    Two<IntVec> upper_[LORICA_DOT_BYTES ? T : 1];
 };
 
 // How far ahead lines are asked for, in bytes. Behind a strip is the next one.
@@ -150,15 +188,17 @@ constexpr int64_t prefetch_distance = 4096;
 // Zen's own prefetching does better alone, as long as addresses only grow (native/bench/NOTES.md).
 constexpr bool prefetches = HWY_TARGET != HWY_AVX3_ZEN4;
 
-// What the fields of a block have for rows `row` to row + rows_at_once.
-struct Fields {
+// What the fields of a block have for rows `row` to row + rows_at_once. FromMemory: they were not just
+// read for other rows of x.
+template <bool FromMemory> struct Fields {
     const uint8_t * block;
     int64_t row;
 
     template <typename Strip> HWY_INLINE Fields part(int64_t i) const { return {block + i * Strip::part, row}; }
+    HWY_INLINE Fields<false> again() const { return {block, row}; }
     HWY_INLINE TwoCodes codes(int64_t group, int64_t field = 0) const {
         const uint8_t * p = block + field + group * group_bytes + 4 * row;
-        if constexpr (prefetches) {
+        if constexpr (prefetches && FromMemory) {
             for (int64_t i = 0; i < 4 * rows_at_once; i += 64) hwy::Prefetch(p + prefetch_distance + i);
         }
         return {hn::LoadU(Codes(), p), hn::LoadU(Codes(), p + 4 * n_lanes)};
@@ -192,145 +232,217 @@ template <uint8_t Mask, int Left> HWY_INLINE TwoCodes with_bits(const TwoCodes &
     return {hn::OrAnd(v[0], moved<Left>(bits[0]), mask), hn::OrAnd(v[1], moved<Left>(bits[1]), mask)};
 }
 
-// One row of DotInput's integers.
-struct XRow {
-    const int8_t * planes;
-    const float * sums;
-    const DotInput::Starts * starts;
-
-    HWY_INLINE const int8_t * bytes(int64_t i) const { return planes + DotInput::plane_offset(i); }
-    HWY_INLINE Vec sum_of_32(int64_t i) const { return hn::Set(Floats(), sums[i / 16] + sums[i / 16 + 1]); }
+// What a kernel is called with: rows of a strip from `row` on, and where the sums of the strip go, `stride` elements
+// apart for rows of x.
+struct StripRows {
+    const uint8_t * strip;
+    int64_t row, n;  // columns
+    float * out;
+    int64_t stride;
 };
 
-// The sums of one strip with one row of x, n columns: add_block(fields, first column, sums).
-template <typename Strip, typename F>
-HWY_INLINE void for_blocks(const uint8_t * strip, int64_t n, float * out, const F & add_block) {
-    for (int64_t row = 0; row < strip_rows; row += rows_at_once) {
-        TwoVecs sums{hn::Zero(Floats()), hn::Zero(Floats())};
-        const uint8_t * block = strip;
-        for (int64_t i = 0; i < n; i += Strip::elements, block += Strip::bytes) {
-            add_block(Fields{block, row}, i, sums);
-        }
-        for (size_t h = 0; h < 2; ++h) store(sums[h], out + row + h * n_lanes);
+// The sums of these rows with T rows of x: add_block(fields, first column, sums).
+template <typename Strip, bool FromMemory, int T, typename F>
+HWY_INLINE void for_blocks(const StripRows & s, const F & add_block) {
+    TwoVecs sums[T];
+    for (TwoVecs & of_row : sums) of_row = {hn::Zero(Floats()), hn::Zero(Floats())};
+    const uint8_t * block = s.strip;
+    for (int64_t i = 0; i < s.n; i += Strip::elements, block += Strip::bytes) {
+        add_block(Fields<FromMemory>{block, s.row}, i, sums);
+    }
+    for (int64_t t = 0; t < T; ++t) {
+        for (size_t h = 0; h < 2; ++h) store(sums[t][h], s.out + t * s.stride + s.row + h * n_lanes);
     }
 }
 
 // Low nibbles are the first, high ones the second sixteen of 32 elements.
-HWY_INLINE Products<15> products_of_nibbles(const Fields & of, const XRow & x, int64_t i, int32_t start) {
-    Products<15> products(start);
+template <int T, typename Of>
+HWY_INLINE void add_nibbles(Products<T> & products, const Of & of, const XRows<T> & x, int64_t i) {
     unrolled<4>([&](auto g) HWY_ATTR {
         const TwoCodes codes = of.codes(g);
-        products.template add<2 * g>(low_nibbles(codes), x.bytes(i) + 4 * g);
-        products.template add<2 * g + 1>(high_nibbles(codes), x.bytes(i + 16) + 4 * g);
-    });
-    return products;
-}
-
-HWY_FLATTEN void dot_q4_0(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
-    for_blocks<Q4_0Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
-        Products<15> products = products_of_nibbles(of, x, i, x.starts[i / 32].of_4_bits);
-        for (size_t h = 0; h < 2; ++h) sums[h] = hn::MulAdd(products.get(h), of.halves(Q4_0Strip::d, h), sums[h]);
+        products.add(factors(low_nibbles(codes)), x, i, 4 * g);
+        products.add(factors(high_nibbles(codes)), x, i + 16, 4 * g);
     });
 }
 
-HWY_FLATTEN void dot_q4_1(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
-    for_blocks<Q4_1Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
-        Products<15> products = products_of_nibbles(of, x, i, 0);
+template <bool M, int T> HWY_FLATTEN void dot_q4_0(const StripRows & s, const XRows<T> & x) {
+    for_blocks<Q4_0Strip, M, T>(s, [&](const Fields<M> & of, int64_t i, TwoVecs * sums) HWY_ATTR {
+        Products<T> products([&](size_t t) HWY_ATTR { return x.starts[t][i / 32].of_4_bits; });
+        add_nibbles(products, of, x, i);
         for (size_t h = 0; h < 2; ++h) {
-            sums[h] = hn::MulAdd(products.get(h), of.halves(Q4_1Strip::d, h), sums[h]);
-            sums[h] = hn::MulAdd(of.halves(Q4_1Strip::m, h), x.sum_of_32(i), sums[h]);
+            const Vec d = of.halves(Q4_0Strip::d, h);
+            for (size_t t = 0; t < T; ++t) sums[t][h] = hn::MulAdd(products.get(t, h), d, sums[t][h]);
         }
     });
 }
 
-HWY_FLATTEN void dot_q8_0(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
-    for_blocks<Q8_0Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
-        Products<255> products(x.starts[i / 32].of_8_bits);
-        unrolled<8>([&](auto g)
-                        HWY_ATTR { products.template add<g>(of.codes(g), x.bytes(i + g / 4 * 16) + g % 4 * 4); });
-        for (size_t h = 0; h < 2; ++h) sums[h] = hn::MulAdd(products.get(h), of.halves(Q8_0Strip::d, h), sums[h]);
-    });
-}
-
-template <bool FifthBits> HWY_FLATTEN void dot_k(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
-    using Strip = KStrip<FifthBits>;
-    constexpr int largest = FifthBits ? 31 : 15;
-    for_blocks<Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
-        const Vec zero = hn::Zero(Floats());
-        TwoVecs scaled{zero, zero}, below{zero, zero};
-        // Elements 64 j to 64 j + 31 are the low nibbles of 32 bytes, the next 32 the high ones.
-        for (int64_t j = 0; j < 4; ++j) {
-            const Fields part = of.template part<Strip>(j);
-            Products<largest> low(0), high(0);
-            TwoCodes bits[2];
-            if constexpr (FifthBits) bits[0] = part.codes(0), bits[1] = part.codes(1);
-            unrolled<8>([&](auto g) HWY_ATTR {
-                const TwoCodes codes = part.codes(g, Strip::nibbles);
-                TwoCodes first = low_nibbles(codes), second = high_nibbles(codes);
-                if constexpr (FifthBits) {
-                    first = with_bits<16, 4 - 2 * (g % 4)>(first, bits[g / 4]);
-                    second = with_bits<16, 3 - 2 * (g % 4)>(second, bits[g / 4]);
-                }
-                const int64_t at = i + 64 * j + g / 4 * 16;
-                low.template add<g>(first, x.bytes(at) + g % 4 * 4);
-                high.template add<g>(second, x.bytes(at + 32) + g % 4 * 4);
-            });
-            const auto add = [&](Products<largest> & products, int64_t half) HWY_ATTR {
-                const Vec sum_of_x = x.sum_of_32(i + 64 * j + 32 * half);
-                for (size_t h = 0; h < 2; ++h) {
-                    scaled[h] = hn::MulAdd(products.get(h), part.bytes<uint8_t>(Strip::scales + half * strip_rows, h),
-                                           scaled[h]);
-                    below[h] =
-                        hn::MulAdd(sum_of_x, part.bytes<uint8_t>(Strip::minima + half * strip_rows, h), below[h]);
-                }
-            };
-            add(low, 0);
-            add(high, 1);
-        }
+template <bool M, int T> HWY_FLATTEN void dot_q4_1(const StripRows & s, const XRows<T> & x) {
+    for_blocks<Q4_1Strip, M, T>(s, [&](const Fields<M> & of, int64_t i, TwoVecs * sums) HWY_ATTR {
+        Products<T> products([](size_t) HWY_ATTR { return 0; });
+        add_nibbles(products, of, x, i);
         for (size_t h = 0; h < 2; ++h) {
-            sums[h] = hn::MulAdd(scaled[h], of.halves(Strip::d, h), sums[h]);
-            sums[h] = hn::NegMulAdd(below[h], of.halves(Strip::dmin, h), sums[h]);
-        }
-    });
-}
-
-HWY_FLATTEN void dot_q6_k(const uint8_t * strip, int64_t n, const XRow & x, float * out) {
-    using Strip = Q6_KStrip;
-    for_blocks<Strip>(strip, n, out, [&](const Fields & of, int64_t i, TwoVecs & sums) HWY_ATTR {
-        TwoVecs scaled{hn::Zero(Floats()), hn::Zero(Floats())};
-        for (int64_t j = 0; j < 8; ++j) {
-            const Fields part = of.template part<Strip>(j);
-            const int64_t first = i + Strip::first_element(j), second = first + 64;
-            const auto start = [&](int64_t at) HWY_ATTR { return x.starts[at / 32].of_6_bits[j % 2]; };
-            Products<63> low(start(first)), high(start(second));
-            const TwoCodes bits[2] = {part.codes(0), part.codes(1)};
-            unrolled<4>([&](auto g) HWY_ATTR {
-                const TwoCodes codes = part.codes(g, Strip::nibbles);
-                low.template add<g>(with_bits<0x30, 4 - 4 * (g % 2)>(low_nibbles(codes), bits[g / 2]),
-                                    x.bytes(first) + 4 * g);
-                high.template add<g>(with_bits<0x30, 2 - 4 * (g % 2)>(high_nibbles(codes), bits[g / 2]),
-                                     x.bytes(second) + 4 * g);
-            });
-            for (size_t h = 0; h < 2; ++h) {
-                scaled[h] = hn::MulAdd(low.get(h), part.bytes<int8_t>(Strip::scales, h), scaled[h]);
-                scaled[h] = hn::MulAdd(high.get(h), part.bytes<int8_t>(Strip::scales + strip_rows, h), scaled[h]);
+            const Vec d = of.halves(Q4_1Strip::d, h), m = of.halves(Q4_1Strip::m, h);
+            for (size_t t = 0; t < T; ++t) {
+                sums[t][h] = hn::MulAdd(products.get(t, h), d, sums[t][h]);
+                sums[t][h] = hn::MulAdd(m, x.sum_of_32(t, i), sums[t][h]);
             }
         }
-        for (size_t h = 0; h < 2; ++h) sums[h] = hn::MulAdd(scaled[h], of.halves(Strip::d, h), sums[h]);
     });
 }
 
-void DotStrip(ggml_type type, const uint8_t * strip, int64_t n, const DotInput & x, float * out, int64_t stride) {
-    for (int64_t t = 0; t < x.rows; ++t, out += stride) {
-        const XRow row{x.planes + 2 * t * x.stride, x.sums + t * x.stride / 16, x.starts + t * x.stride / 32};
-        switch (type) {
-            case GGML_TYPE_Q4_0: dot_q4_0(strip, n, row, out); break;
-            case GGML_TYPE_Q4_1: dot_q4_1(strip, n, row, out); break;
-            case GGML_TYPE_Q8_0: dot_q8_0(strip, n, row, out); break;
-            case GGML_TYPE_Q4_K: dot_k<false>(strip, n, row, out); break;
-            case GGML_TYPE_Q5_K: dot_k<true>(strip, n, row, out); break;
-            default: dot_q6_k(strip, n, row, out); break;
+template <bool M, int T> HWY_FLATTEN void dot_q8_0(const StripRows & s, const XRows<T> & x) {
+    for_blocks<Q8_0Strip, M, T>(s, [&](const Fields<M> & of, int64_t i, TwoVecs * sums) HWY_ATTR {
+        Products<T> products([&](size_t t) HWY_ATTR { return x.starts[t][i / 32].of_8_bits; });
+        unrolled<8>([&](auto g) HWY_ATTR { products.add(factors(of.codes(g)), x, i + g / 4 * 16, g % 4 * 4); });
+        for (size_t h = 0; h < 2; ++h) {
+            const Vec d = of.halves(Q8_0Strip::d, h);
+            for (size_t t = 0; t < T; ++t) sums[t][h] = hn::MulAdd(products.get(t, h), d, sums[t][h]);
         }
+    });
+}
+
+using FirstHalf = std::integral_constant<int, 0>;
+using SecondHalf = std::integral_constant<int, 1>;
+
+// The halves of a part, the second of which has the high nibbles: start(half), multiply(products, g, half) for each of
+// G groups of codes, finish(products, half).
+template <int T, int G, typename Start, typename Multiply, typename Finish>
+HWY_INLINE void for_halves(const Start & start, const Multiply & multiply, const Finish & finish) {
+    const FirstHalf first;
+    const SecondHalf second;
+    if constexpr (T == 1) {  // where sums would wait for each other
+        Products<T> low(start(first)), high(start(second));
+        unrolled<G>([&](auto g) HWY_ATTR {
+            multiply(low, g, first);
+            multiply(high, g, second);
+        });
+        finish(low, first);
+        finish(high, second);
+    } else {
+        const auto one = [&](auto half) HWY_ATTR {
+            Products<T> products(start(half));
+            unrolled<G>([&](auto g) HWY_ATTR { multiply(products, g, half); });
+            finish(products, half);
+        };
+        one(first);
+        one(second);
+    }
+}
+
+// Lines are asked for once.
+template <bool M, int Half>
+HWY_INLINE TwoCodes nibbles(const Fields<M> & part, int64_t group, int64_t field, std::integral_constant<int, Half>) {
+    if constexpr (Half == 0) return low_nibbles(part.codes(group, field));
+    return high_nibbles(part.again().codes(group, field));
+}
+
+template <bool FifthBits, bool M, int T> HWY_FLATTEN void dot_k(const StripRows & s, const XRows<T> & x) {
+    using Strip = KStrip<FifthBits>;
+    for_blocks<Strip, M, T>(s, [&](const Fields<M> & of, int64_t i, TwoVecs * sums) HWY_ATTR {
+        TwoVecs scaled[T], below[T];
+        for (size_t t = 0; t < T; ++t) {
+            for (size_t h = 0; h < 2; ++h) scaled[t][h] = below[t][h] = hn::Zero(Floats());
+        }
+        // Elements 64 j to 64 j + 31 are the low nibbles of 32 bytes, the next 32 the high ones.
+        for (int64_t j = 0; j < 4; ++j) {
+            const Fields<M> part = of.template part<Strip>(j);
+            TwoCodes bits[2];
+            if constexpr (FifthBits) bits[0] = part.codes(0), bits[1] = part.codes(1);
+            for_halves<T, 8>(
+                [](auto) HWY_ATTR { return [](size_t) { return 0; }; },
+                [&](Products<T> & products, auto g, auto half) HWY_ATTR {
+                    TwoCodes codes = nibbles(part, g, Strip::nibbles, half);
+                    if constexpr (FifthBits) codes = with_bits<16, 4 - half - 2 * (g % 4)>(codes, bits[g / 4]);
+                    products.add(factors(codes), x, i + 64 * j + 32 * half + g / 4 * 16, g % 4 * 4);
+                },
+                [&](const Products<T> & products, auto half) HWY_ATTR {
+                    const int64_t at = i + 64 * j + 32 * half;
+                    for (size_t h = 0; h < 2; ++h) {
+                        const Vec scale = part.template bytes<uint8_t>(Strip::scales + half * strip_rows, h),
+                                  minimum = part.template bytes<uint8_t>(Strip::minima + half * strip_rows, h);
+                        for (size_t t = 0; t < T; ++t) {
+                            scaled[t][h] = hn::MulAdd(products.get(t, h), scale, scaled[t][h]);
+                            below[t][h] = hn::MulAdd(x.sum_of_32(t, at), minimum, below[t][h]);
+                        }
+                    }
+                });
+        }
+        for (size_t h = 0; h < 2; ++h) {
+            const Vec d = of.halves(Strip::d, h), dmin = of.halves(Strip::dmin, h);
+            for (size_t t = 0; t < T; ++t) {
+                sums[t][h] = hn::MulAdd(scaled[t][h], d, sums[t][h]);
+                sums[t][h] = hn::NegMulAdd(below[t][h], dmin, sums[t][h]);
+            }
+        }
+    });
+}
+
+template <bool M, int T> HWY_FLATTEN void dot_q6_k(const StripRows & s, const XRows<T> & x) {
+    using Strip = Q6_KStrip;
+    for_blocks<Strip, M, T>(s, [&](const Fields<M> & of, int64_t i, TwoVecs * sums) HWY_ATTR {
+        TwoVecs scaled[T];
+        for (TwoVecs & of_row : scaled) of_row = {hn::Zero(Floats()), hn::Zero(Floats())};
+        for (int64_t j = 0; j < 8; ++j) {
+            const Fields<M> part = of.template part<Strip>(j);
+            const TwoCodes bits[2] = {part.codes(0), part.codes(1)};
+            const int64_t at = i + Strip::first_element(j);
+            for_halves<T, 4>(
+                [&](auto half) HWY_ATTR {
+                    return [&x, j, first = (at + 64 * half) / 32](size_t t) {
+                        return x.starts[t][first].of_6_bits[j % 2];
+                    };
+                },
+                [&](Products<T> & products, auto g, auto half) HWY_ATTR {
+                    const TwoCodes codes = nibbles(part, g, Strip::nibbles, half);
+                    products.add(factors(with_bits<0x30, 4 - 2 * half - 4 * (g % 2)>(codes, bits[g / 2])), x,
+                                 at + 64 * half, 4 * g);
+                },
+                [&](const Products<T> & products, auto half) HWY_ATTR {
+                    for (size_t h = 0; h < 2; ++h) {
+                        const Vec scale = part.template bytes<int8_t>(Strip::scales + half * strip_rows, h);
+                        for (size_t t = 0; t < T; ++t)
+                            scaled[t][h] = hn::MulAdd(products.get(t, h), scale, scaled[t][h]);
+                    }
+                });
+        }
+        for (size_t h = 0; h < 2; ++h) {
+            const Vec d = of.halves(Strip::d, h);
+            for (size_t t = 0; t < T; ++t) sums[t][h] = hn::MulAdd(scaled[t][h], d, sums[t][h]);
+        }
+    });
+}
+
+template <bool M, int T> HWY_INLINE void dot_strip(ggml_type type, const StripRows & s, const XRows<T> & x) {
+    switch (type) {
+        case GGML_TYPE_Q4_0: return dot_q4_0<M, T>(s, x);
+        case GGML_TYPE_Q4_1: return dot_q4_1<M, T>(s, x);
+        case GGML_TYPE_Q8_0: return dot_q8_0<M, T>(s, x);
+        case GGML_TYPE_Q4_K: return dot_k<false, M, T>(s, x);
+        case GGML_TYPE_Q5_K: return dot_k<true, M, T>(s, x);
+        default: return dot_q6_k<M, T>(s, x);
+    }
+}
+
+// Some rows of the strip at a time meet all rows of x, so that they are in the first-level cache for all but the first
+// of these.
+void DotStrip(ggml_type type, const uint8_t * strip, int64_t n, const DotInput & x, float * out, int64_t stride) {
+    for (int64_t row = 0; row < strip_rows; row += rows_at_once) {
+        for (int64_t t = 0; t < x.rows;) {
+            const StripRows s{strip, row, n, out + t * stride, stride};
+            const int64_t left = x.rows - t;
+            if (left >= 4) {
+                t == 0 ? dot_strip<true>(type, s, XRows<4>(x, t)) : dot_strip<false>(type, s, XRows<4>(x, t));
+                t += 4;
+            } else if (left >= 2) {
+                t == 0 ? dot_strip<true>(type, s, XRows<2>(x, t)) : dot_strip<false>(type, s, XRows<2>(x, t));
+                t += 2;
+            } else {
+                t == 0 ? dot_strip<true>(type, s, XRows<1>(x, t)) : dot_strip<false>(type, s, XRows<1>(x, t));
+                ++t;
+            }
+        }
+    }
+    for (int64_t t = 0; t < x.rows; ++t, out += stride) {
         const Vec unit = hn::Set(Floats(), x.unit[t]);
         for (size_t i = 0; i < strip_rows; i += n_lanes) store(hn::Mul(load(out + i), unit), out + i);
     }

@@ -23,7 +23,7 @@ void interleave(const Weight & w, int n_threads, std::byte * out);
 
 // out[t * stride + i] = row first + i of W times row t of x, for count rows of W; first is a multiple of strip_rows,
 // and so is count unless it ends with W. x must have its integers. Up to strip_rows - 1 elements behind the last of
-// each row of out are written too.
+// each row of out are written too. A row of x gets the same sums beside any others.
 void dot_interleaved(const Weight & w, const std::byte * interleaved, int64_t first, int64_t count, const DotInput & x,
                      float * out, int64_t stride);
 

@@ -70,7 +70,7 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
     const Scratch::Mark mark(context.scratch);
     const DotInput input = prepare_dot_input(x, context.scratch);
     std::vector<const std::byte *> copies(layers.size(), nullptr);
-    if (context.interleaved && input.ints) {
+    if (context.interleaved && input.has_ints()) {
         for (size_t i = 0; i < layers.size(); ++i) copies[i] = context.interleaved->find(*layers[i].weight);
     }
 
@@ -119,7 +119,7 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
     };
     int64_t units = 0;
     for (const LinearForward & layer : layers) units += units_of(layer);
-    auto * expanded = context.scratch.take_as<float>(context.n_threads * x.cols);
+    auto * expanded = context.scratch.take_as<float>(context.n_threads * dot_scratch_rows * x.cols);
     parallel_pieces(units, context.n_threads, [&](int rank, int64_t begin, int64_t end) {
         // begin and end count from the current layer's first
         for (size_t i = 0; i < layers.size() && end > 0; ++i) {
@@ -131,7 +131,8 @@ void linear_few_rows(const Context & context, Matrix x, std::span<const LinearFo
                 if (copies[i]) {
                     dot_interleaved(*layer.weight, copies[i], first, count, input, sums, piece_rows);
                 } else {
-                    dot_rows(*layer.weight, first, count, input, expanded + rank * x.cols, sums, piece_rows);
+                    dot_rows(*layer.weight, first, count, input, expanded + rank * dot_scratch_rows * x.cols, sums,
+                             piece_rows);
                 }
                 finish_rows(layer, us[i], x.rows, first, count, sums);
             }
