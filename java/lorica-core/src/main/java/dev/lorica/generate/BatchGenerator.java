@@ -23,8 +23,9 @@ import java.util.function.BooleanSupplier;
  *
  * A text that ends makes room for the next request at once. What a prompt has in common with the beginning of a text that is or was
  * beside it is copied and not processed again: many answers to one question cost one prompt. A text is the one that
- * {@link Generator} makes, up to rounding: with other texts beside it, sums of products are added up in another order. The same call
- * gives the same texts. Not for use by several threads at once.
+ * {@link Generator} makes, up to rounding: its prompt may be processed in other pieces, and what a device does with many rows adds
+ * products in another order than with one. A step on a CPU in bf16 does not: it gives each text the logits to the bit that it has
+ * alone. The same call gives the same texts. Not for use by several threads at once.
  */
 public final class BatchGenerator implements AutoCloseable {
 

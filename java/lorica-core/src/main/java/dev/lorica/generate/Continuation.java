@@ -23,6 +23,8 @@ final class Continuation implements AutoCloseable {
     private int[] tokens;
     private int count;
     private FinishReason finished;
+    private int chosen;
+    private TokenLogProbs chosenLogProbs;
 
     Continuation(Tokenizer tokenizer, int[] prompt, GenerationConfig config) {
         this(tokenizer, prompt, config, null);
@@ -45,13 +47,30 @@ final class Continuation implements AutoCloseable {
 
     /** Draws the next token, and gives the text that is certain then, which may be none. */
     String draw(float[] logits) {
+        choose(logits);
+        return take();
+    }
+
+    /** Whether what it may be is looked up where other texts look too. */
+    boolean isMasked() {
+        return form != null;
+    }
+
+    /** Draws the next token, which {@link #take} then appends. Texts that are not masked may do so at the same time. */
+    void choose(float[] logits) {
         float[] raw = config.logProbs() < 0 ? null : logits.clone();
         if (form != null) {
             form.mask(logits, config.maxNewTokens() - (count - promptLength));
         }
-        int token = sampler.sample(logits, tokens, promptLength, count);
-        if (raw != null) {
-            logProbs.add(TokenLogProbs.of(raw, token, config.logProbs()));
+        chosen = sampler.sample(logits, tokens, promptLength, count);
+        chosenLogProbs = raw == null ? null : TokenLogProbs.of(raw, chosen, config.logProbs());
+    }
+
+    /** Appends the token that was chosen, and gives the text that is certain then, which may be none. */
+    String take() {
+        int token = chosen;
+        if (chosenLogProbs != null) {
+            logProbs.add(chosenLogProbs);
         }
         if (count == tokens.length) {
             tokens = Arrays.copyOf(tokens, count + Math.max(16, count / 2));

@@ -31,6 +31,14 @@ public final class Sampler {
     /** Tokens that are looked at before all are put in order. */
     private static final int LIKELIEST = 512;
 
+    private static final double LOG2_E = 1.4426950408889634;
+    /** The upper bits of ln 2, so that a multiple of it is exact, and what they lack. */
+    private static final double LN_2_UPPER = 0x1.62e42fee00000p-1;
+
+    private static final double LN_2_LOWER = 1.9082149292705877e-10;
+    /** Adding it rounds a double to a whole number. */
+    private static final double ROUNDS = 0x1.8p52;
+
     private final GenerationConfig config;
     private final RandomGenerator random;
 
@@ -98,13 +106,14 @@ public final class Sampler {
 
     /** The same draw without any filter, for which as a rule only the likeliest tokens need to be put in order. */
     private int drawFromAll(float[] logits) {
-        double highest = Double.NEGATIVE_INFINITY;
+        float largest = Float.NEGATIVE_INFINITY;
         for (float logit : logits) {
-            highest = Math.max(highest, logit);
+            largest = logit > largest ? logit : largest;
         }
+        double highest = largest;
         double sum = 0;
         for (float logit : logits) {
-            sum += Math.exp((logit - highest) / config.temperature());
+            sum += exp((logit - highest) / config.temperature());
         }
         if (!(sum >= 1 && sum <= logits.length)) {
             throw new NonFiniteException("the model's logits are not finite numbers");
@@ -115,7 +124,7 @@ public final class Sampler {
             double left = at;
             int last = ids[0];
             for (int id : ids) {
-                double weight = Math.exp((logits[id] - highest) / config.temperature());
+                double weight = exp((logits[id] - highest) / config.temperature());
                 if (weight == 0) {
                     return last;
                 }
@@ -129,6 +138,23 @@ public final class Sampler {
                 return last;
             }
         }
+    }
+
+    /**
+     * e<sup>x</sup> for x of at most 0, within 1e-12 of it, and 0 where it is below 1e-304; several times as fast as {@link Math#exp}.
+     * NaN stays NaN. x = k ln 2 + r with |r| of at most ln 2 / 2, and of e<sup>r</sup> the first terms of its series.
+     */
+    static double exp(double x) {
+        if (x < -700) {
+            return 0;
+        }
+        double shifted = x * LOG2_E + ROUNDS; // whose last bits are k
+        double k = shifted - ROUNDS;
+        double r = x - k * LN_2_UPPER - k * LN_2_LOWER;
+        double high = 1.0 / 5040 + r * (1.0 / 40320 + r * (1.0 / 362880 + r * (1.0 / 3628800 + r * (1.0 / 39916800))));
+        double power =
+                1 + r * (1 + r * (0.5 + r * (1.0 / 6 + r * (1.0 / 24 + r * (1.0 / 120 + r * (1.0 / 720 + r * high))))));
+        return power * Double.longBitsToDouble((Double.doubleToRawLongBits(shifted) + 1023) << 52);
     }
 
     /** What is drawn from: tokens, likeliest first, and their probabilities, which add up to 1. */

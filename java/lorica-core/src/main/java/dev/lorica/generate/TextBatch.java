@@ -13,6 +13,8 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
+import java.util.function.IntConsumer;
+import java.util.stream.IntStream;
 
 /**
  * Texts that go through the model together, each with its adapters: sums of LoRAs in one pass, what is none one after another. Adapters
@@ -48,6 +50,8 @@ final class TextBatch implements AutoCloseable {
     private final List<Place> places = new ArrayList<>();
     /** In the order in which they came. */
     private final List<Place> busy = new ArrayList<>();
+    /** Of the step before, which the next one writes over. */
+    private float[] logits = {};
 
     private long added;
     private long promptTokens;
@@ -253,26 +257,39 @@ final class TextBatch implements AutoCloseable {
             counts[i] = 1;
             next[i] = ready.get(i).continuation.lastToken();
         }
-        float[] logits = new float[Math.multiplyExact(n, vocabSize)];
+        if (logits.length != Math.multiplyExact(n, vocabSize)) {
+            logits = new float[n * vocabSize];
+        }
         engine.append(numbers, counts, next, logits);
+        LoricaException[] failures = new LoricaException[n];
+        IntConsumer choose = i -> {
+            try {
+                ready.get(i).continuation.choose(Arrays.copyOfRange(logits, i * vocabSize, (i + 1) * vocabSize));
+            } catch (LoricaException e) {
+                // Of this text alone: a bias of a token that does not exist, logits that are no numbers.
+                failures[i] = e;
+            }
+        };
+        IntStream all = IntStream.range(0, n);
+        boolean together = n > 1 && ready.stream().noneMatch(place -> place.continuation.isMasked());
+        (together ? all.parallel() : all).forEach(choose);
         for (int i = 0; i < n; i++) {
             Place place = ready.get(i);
             place.cached = place.continuation.count();
-            try {
-                draw(place, Arrays.copyOfRange(logits, i * vocabSize, (i + 1) * vocabSize));
-            } catch (LoricaException e) {
-                // Of this text alone: a bias of a token that does not exist, logits that are no numbers.
+            if (failures[i] == null) {
+                take(place);
+            } else {
                 Taker text = place.text;
                 free(place);
-                text.fail(e);
+                text.fail(failures[i]);
             }
         }
     }
 
-    private void draw(Place place, float[] logits) {
+    private void take(Place place) {
         Continuation text = place.continuation;
         int known = text.logProbs().size();
-        String piece = text.draw(logits);
+        String piece = text.take();
         generatedTokens++;
         place.tokens = text.tokens();
         place.text.add(piece, text.logProbs().subList(known, text.logProbs().size()));

@@ -188,6 +188,18 @@ class SamplerTest {
     }
 
     @Test
+    void itsOwnExponentialIsThatOfTheLibrary() {
+        for (double x = 0; x > -699; x -= 0.0137) {
+            double expected = Math.exp(x);
+            assertThat(Sampler.exp(x)).as("e^%s", x).isCloseTo(expected, within(1e-12 * expected));
+        }
+        assertThat(Sampler.exp(0)).isEqualTo(1);
+        assertThat(Sampler.exp(-701)).isZero();
+        assertThat(Sampler.exp(Double.NEGATIVE_INFINITY)).isZero();
+        assertThat(Sampler.exp(Double.NaN)).isNaN();
+    }
+
+    @Test
     void refusesLogitsThatAreNoNumbers() {
         float[] logits = {1, Float.NaN, 0};
 
