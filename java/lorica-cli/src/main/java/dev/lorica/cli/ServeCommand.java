@@ -4,6 +4,7 @@ import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.serve.LoricaServer;
 import dev.lorica.serve.ServeConfig;
+import dev.lorica.serve.ServerAddress;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -186,8 +187,9 @@ final class ServeCommand implements Callable<Integer> {
         adapters.forEach(adapter -> name(adapter, named));
         List<Adapter> open = new ArrayList<>();
         CountDownLatch end = new CountDownLatch(1);
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config())) {
-            try (LoricaServer server = new LoricaServer(base, config);
+        try (ServerAddress address = ServerAddress.listen(config);
+                Model base = Model.load(HubFiles.model(terminal, model), device.config())) {
+            try (LoricaServer server = new LoricaServer(base, address);
                     Interrupt interrupt = new Interrupt(end::countDown)) {
                 for (Map.Entry<String, Path> adapter : named.entrySet()) {
                     open.add(Adapter.load(base, HubFiles.adapter(terminal, adapter.getValue())));

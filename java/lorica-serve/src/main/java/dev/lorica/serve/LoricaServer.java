@@ -1,7 +1,6 @@
 package dev.lorica.serve;
 
 import com.sun.net.httpserver.HttpExchange;
-import com.sun.net.httpserver.HttpServer;
 import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.BusyException;
@@ -15,12 +14,8 @@ import dev.lorica.exceptions.NonFiniteException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.generate.GenerationService;
 import dev.lorica.serve.runs.RunProgram;
-import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.net.InetAddress;
-import java.net.InetSocketAddress;
 import java.net.URI;
-import java.net.UnknownHostException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Instant;
@@ -28,10 +23,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Future;
 import java.util.concurrent.ScheduledThreadPoolExecutor;
-import java.util.concurrent.SynchronousQueue;
-import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicInteger;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -49,28 +41,12 @@ import org.slf4j.LoggerFactory;
  * }
  * }</pre>
  *
- * The JDK's server reads limits of its own from system properties, once in a process. Where they are not set, making the first server
- * sets them: a minute for the head of a request ({@code sun.net.httpserver.maxReqTime}), 64 KiB and 100 lines for it, 512 connections,
- * and that small pieces are sent at once ({@code sun.net.httpserver.nodelay}).
+ * The address may be taken before the model is loaded, see {@link ServerAddress}.
  */
 public final class LoricaServer implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(LoricaServer.class);
-    private static final int MOST_CONNECTIONS = 512;
     private static final String MODEL = "/v1/models/";
-
-    static {
-        Map.of(
-                        "sun.net.httpserver.nodelay", "true",
-                        "sun.net.httpserver.maxReqTime", "60",
-                        "sun.net.httpserver.maxReqHeaders", "100",
-                        "sun.net.httpserver.maxReqHeaderSize", "65536",
-                        "jdk.httpserver.maxConnections", String.valueOf(MOST_CONNECTIONS))
-                .forEach((name, value) -> {
-                    if (System.getProperty(name) == null) {
-                        System.setProperty(name, value);
-                    }
-                });
-    }
+    private static final byte[] OK = "{\"status\":\"ok\"}".getBytes(StandardCharsets.UTF_8);
 
     /** What there is, and how it is asked for. */
     private static final Map<String, String> METHODS = Map.ofEntries(
@@ -102,14 +78,14 @@ public final class LoricaServer implements AutoCloseable {
     /** {@code null}: nothing is tuned. */
     private TuningEndpoint tuning;
 
-    private final HttpServer http;
+    private final ServerAddress address;
     private final Model model;
     private StudioEndpoints studio;
-    private final ThreadPoolExecutor threads;
     private final ScheduledThreadPoolExecutor timer;
 
     /**
-     * Takes the address; nobody is answered before {@link #start}, and memory for texts is taken when the first of them comes.
+     * Takes the address, where all are told that the model is being loaded until {@link #start}. Memory for texts is taken when the
+     * first of them comes.
      *
      * @param model  the base, which stays the caller's
      * @param config address, key and limits
@@ -117,26 +93,31 @@ public final class LoricaServer implements AutoCloseable {
      * @throws FileAccessException      if the address cannot be listened on
      */
     public LoricaServer(Model model, ServeConfig config) {
-        if (model == null || config == null) {
-            throw new InvalidArgumentException((model == null ? "model" : "config") + " is null");
+        this(model, listen(model, config));
+    }
+
+    private static ServerAddress listen(Model model, ServeConfig config) {
+        if (model == null) {
+            throw new InvalidArgumentException("model is null");
         }
-        this.config = config;
+        return ServerAddress.listen(config);
+    }
+
+    /**
+     * Serves the model at an address that was taken before.
+     *
+     * @param address of this server, which closes it
+     */
+    public LoricaServer(Model model, ServerAddress address) {
+        if (model == null || address == null) {
+            throw new InvalidArgumentException((model == null ? "model" : "address") + " is null");
+        }
+        this.address = address;
+        this.config = address.config();
         this.model = model;
-        InetAddress address = address(config.host());
-        if (!address.isLoopbackAddress() && config.apiKey() == null) {
-            throw new InvalidArgumentException("who listens on " + config.host()
-                    + " needs an API key: whoever reaches this machine could use the model");
-        }
         String file = model.file().getFileName().toString().replaceAll("(?i)\\.gguf$", "");
         String name = config.modelName() != null ? config.modelName() : Served.isName(file) ? file : "model";
-        guard = new Guard(config, address);
-        http = listen(new InetSocketAddress(address, config.port()));
-        AtomicInteger number = new AtomicInteger();
-        threads = new ThreadPoolExecutor(0, MOST_CONNECTIONS, 10, TimeUnit.SECONDS, new SynchronousQueue<>(), work -> {
-            Thread thread = new Thread(work, "lorica-http-" + number.incrementAndGet());
-            thread.setDaemon(true);
-            return thread;
-        });
+        guard = new Guard(config, address.host());
         timer = new ScheduledThreadPoolExecutor(1, work -> {
             Thread thread = new Thread(work, "lorica-http-timer");
             thread.setDaemon(true);
@@ -151,7 +132,7 @@ public final class LoricaServer implements AutoCloseable {
         } catch (UnsupportedException e) {
             reason = e.getMessage(); // an encoder, which has embeddings
         } catch (RuntimeException e) {
-            http.stop(0);
+            address.close();
             throw e;
         }
         service = made;
@@ -163,25 +144,6 @@ public final class LoricaServer implements AutoCloseable {
         completions = new CompletionEndpoint(model, service, models, formats);
         others = new OtherEndpoints(
                 model, models, config.dataFolder(), positions, Instant.now().getEpochSecond());
-        http.setExecutor(threads);
-        http.createContext("/", this::handle);
-    }
-
-    private static InetAddress address(String host) {
-        try {
-            return InetAddress.getByName(host);
-        } catch (UnknownHostException e) {
-            throw new InvalidArgumentException("there is no address for the host " + host);
-        }
-    }
-
-    private static HttpServer listen(InetSocketAddress address) {
-        try {
-            return HttpServer.create(address, 128);
-        } catch (IOException e) {
-            throw new FileAccessException(
-                    "cannot listen on " + address.getHostString() + ":" + address.getPort() + ": " + e.getMessage(), e);
-        }
     }
 
     /**
@@ -238,14 +200,12 @@ public final class LoricaServer implements AutoCloseable {
 
     /** From now on requests are answered. */
     public void start() {
-        http.start();
+        address.serve(this::handle);
     }
 
     /** {@return where it is reached, without a path: {@code http://127.0.0.1:8080}} */
     public URI uri() {
-        InetSocketAddress bound = http.getAddress();
-        String host = bound.getAddress().getHostAddress();
-        return URI.create("http://" + (host.contains(":") ? "[" + host + "]" : host) + ":" + bound.getPort());
+        return address.uri();
     }
 
     /** {@return what the base is called} */
@@ -397,7 +357,7 @@ public final class LoricaServer implements AutoCloseable {
             return;
         }
         switch (path) {
-            case "/health" -> call.answer(200, Json.object().put("status", "ok"));
+            case "/health" -> call.answer(200, "application/json", OK); // sooner than the first JSON is written
             case "/metrics" ->
                 call.answer(
                         200,
@@ -421,7 +381,7 @@ public final class LoricaServer implements AutoCloseable {
         if (studio != null) {
             studio.close();
         }
-        http.stop(0);
+        address.stop();
         if (tuning != null) {
             tuning.close();
         }
@@ -429,18 +389,7 @@ public final class LoricaServer implements AutoCloseable {
             service.close();
         }
         timer.shutdownNow();
-        threads.shutdownNow();
-        boolean interrupted = false;
-        for (boolean ended = false; !ended; ) {
-            try {
-                ended = threads.awaitTermination(1, TimeUnit.SECONDS);
-            } catch (InterruptedException e) {
-                interrupted = true;
-            }
-        }
+        address.close();
         models.close();
-        if (interrupted) {
-            Thread.currentThread().interrupt();
-        }
     }
 }

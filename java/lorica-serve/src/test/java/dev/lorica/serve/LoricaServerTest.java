@@ -19,6 +19,9 @@ import dev.lorica.eval.Evaluator;
 import dev.lorica.generate.GenerationConfig;
 import dev.lorica.generate.GenerationResult;
 import dev.lorica.generate.Generator;
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpRequest;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
@@ -511,6 +514,36 @@ class LoricaServerTest {
         assertThat(metrics).contains("lorica_request_seconds_count{path=\"/v1/completions\",status=\"200\"} ");
         assertThat(metrics).contains("lorica_requests_active 1\n").contains("# TYPE lorica_texts_running gauge\n");
         assertThat(metrics).containsPattern("lorica_generated_tokens_total [1-9]");
+    }
+
+    @Test
+    void whoAsksBeforeTheModelIsThereIsToldSo() throws Exception {
+        ServeConfig config = ServeConfig.builder().port(0).positions(256).build();
+        try (ServerAddress address = ServerAddress.listen(config)) {
+            String uri = address.uri().toString();
+            TestServer.Answer health = served.send(
+                    HttpRequest.newBuilder(URI.create(uri + "/health")).build());
+            assertThat(health.status()).isEqualTo(503);
+            assertThat(health.json().path("status").asText()).isEqualTo("loading model");
+            TestServer.Answer models = served.send(
+                    HttpRequest.newBuilder(URI.create(uri + "/v1/models")).build());
+            assertThat(models.status()).isEqualTo(503);
+            assertThat(models.error().path("code").asText()).isEqualTo("loading_model");
+            assertThat(models.response().headers().firstValue("Retry-After")).contains("1");
+            try (LoricaServer server = new LoricaServer(served.model, address)) {
+                HttpRequest request =
+                        HttpRequest.newBuilder(URI.create(uri + "/health")).build();
+                assertThat(served.send(request).status()).as("before start()").isEqualTo(503);
+                server.start();
+                assertThat(server.uri()).isEqualTo(address.uri());
+                TestServer.Answer ready = served.send(request);
+                assertThat(ready.status()).isEqualTo(200);
+                assertThat(ready.json().path("status").asText()).isEqualTo("ok");
+            }
+            assertThatThrownBy(() -> served.send(
+                            HttpRequest.newBuilder(URI.create(uri + "/health")).build()))
+                    .isInstanceOf(IOException.class);
+        }
     }
 
     @Test
