@@ -1,5 +1,6 @@
 package dev.lorica.cli;
 
+import dev.lorica.Lorica;
 import dev.lorica.exceptions.LoricaException;
 import java.io.InputStream;
 import java.io.PrintStream;
@@ -74,6 +75,21 @@ public final class LoricaCli implements Callable<Integer> {
         }
     }
 
+    /** Those that open a model first of all. */
+    private static final Set<String> OF_MODELS = Set.of(
+            "train",
+            "sweep",
+            "plan",
+            "generate",
+            "chat",
+            "eval",
+            "classify",
+            "embed",
+            "serve",
+            "merge",
+            "info",
+            "tokenize");
+
     @Spec
     private CommandSpec spec;
 
@@ -92,10 +108,29 @@ public final class LoricaCli implements Callable<Integer> {
     private LoricaCli() {}
 
     public static void main(String[] args) {
+        loadLibraryAhead(args);
         Terminal terminal = Terminal.system();
         int code = run(terminal, args);
         terminal.flush();
         System.exit(code);
+    }
+
+    /** Opens the native library while the options are looked at. Who needs it waits for that, and says what is wrong with it. */
+    private static void loadLibraryAhead(String[] args) {
+        if (args.length < 2 || !OF_MODELS.contains(args[0]) || List.of(args).contains("--help")) {
+            return;
+        }
+        Thread thread = new Thread(
+                () -> {
+                    try {
+                        Lorica.version();
+                    } catch (LoricaException e) {
+                        // said again to whoever needs it
+                    }
+                },
+                "lorica-library");
+        thread.setDaemon(true);
+        thread.start();
     }
 
     /** Runs one command line on streams of the caller's. Returns the exit code. */
