@@ -303,6 +303,9 @@ class MethodsTest {
         assertThat(run.json().get("eval_loss").asDouble())
                 .isLessThan(run.json().get("eval_loss_before").asDouble() - 0.1);
         assertThat(run.err()).contains("llama-server").doesNotContain("warning", "llama-cli");
+        assertThat(Files.readString(output.resolve("README.md")))
+                .contains("llama-server -m")
+                .doesNotContain("llama-cli");
         Path adapter = output.resolve(Adapter.FILE_NAME);
         Path first = Files.copy(adapter, folder.resolve("first.gguf"));
         Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});

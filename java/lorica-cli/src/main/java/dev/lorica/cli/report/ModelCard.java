@@ -230,7 +230,10 @@ public final class ModelCard {
                 && !run.path("settings").has("p_tuning")
                 && !run.path("settings").has("prefix_tuning")
                 && !run.path("settings").has("bottleneck")) {
-            text.append(isRead ? "llama-cli -m " : "lorica merge --model ")
+            JsonNode lora = run.path("settings").path("lora");
+            boolean activated = !lora.path("alora_invocation").asText().isEmpty()
+                    || !lora.path("alora_invocation_tokens").isEmpty();
+            text.append(!isRead ? "lorica merge --model " : activated ? "llama-server -m " : "llama-cli -m ")
                     .append(model)
                     .append(isRead ? " --lora adapter.gguf\n" : " --adapter . --output merged.gguf\n");
         }
