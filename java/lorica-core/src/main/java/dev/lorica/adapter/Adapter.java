@@ -338,7 +338,7 @@ public final class Adapter implements AutoCloseable {
                                 Arrays.stream(engine.invocationTokens()).boxed().toList()));
     }
 
-    /** For messages: {@code "<|im_start|>assistant" (tokens 1, 520, 9531)}, of an activated LoRA; {@code ""} of all else. */
+    /** {@return for messages, of an activated LoRA: {@code "<|im_start|>assistant" (tokens 1, 520, 9531)}; {@code ""} of all else} */
     public String invocation() {
         int[] tokens = engine.invocationTokens();
         return tokens.length == 0

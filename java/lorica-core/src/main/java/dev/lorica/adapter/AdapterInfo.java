@@ -38,6 +38,7 @@ public record AdapterInfo(
         boolean frozenHalf,
         String bottleneck,
         List<Integer> invocationTokens) {
+    /** Copies the tokens of the invocation. */
     public AdapterInfo {
         invocationTokens = invocationTokens == null ? List.of() : List.copyOf(invocationTokens); // of older checkpoints
     }

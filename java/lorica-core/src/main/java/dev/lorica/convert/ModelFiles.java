@@ -61,6 +61,9 @@ public final class ModelFiles {
      * there, as transformers' {@code resize_token_embeddings} begins them but for its noise; all else is copied. They are learned
      * by an adapter with {@link dev.lorica.adapter.LoraConfig#modulesToSave} of {@code embed_tokens} and {@code lm_head}.
      *
+     * @param input  a GGUF model, or {@code hf:} and its name
+     * @param output the new GGUF file, another one
+     * @param tokens the texts of the new tokens
      * @throws InvalidArgumentException if there is none, or one is empty, named twice, or in the vocabulary already
      * @throws dev.lorica.exceptions.UnsupportedException if the vocabulary is WordPiece, or no rows can be added to its tensors
      */

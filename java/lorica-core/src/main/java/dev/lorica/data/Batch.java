@@ -66,17 +66,29 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
             return new Notes(perExample, values, logProbs, prompt, old, asked, weights, candidates);
         }
 
-        /** With what the model said that drew the answers. */
+        /**
+         * {@return the same with what the model said that drew the answers}
+         *
+         * @param logProbs [T] log p of each label
+         */
         public Notes withOld(float[] logProbs) {
             return new Notes(perExample, values, reference, prompt, logProbs, asked, weights, candidates);
         }
 
-        /** With how much the loss of each label counts. */
+        /**
+         * {@return the same with how much the loss of each label counts}
+         *
+         * @param weights [T] of each label, more than 0
+         */
         public Notes withWeights(float[] weights) {
             return new Notes(perExample, values, reference, prompt, old, asked, weights, candidates);
         }
 
-        /** With what a teacher says. */
+        /**
+         * {@return the same with what a teacher says}
+         *
+         * @param candidates of each position with a label
+         */
         public Notes withCandidates(Candidates candidates) {
             return new Notes(perExample, values, reference, prompt, old, asked, weights, candidates);
         }
@@ -93,6 +105,11 @@ public record Batch(int[] tokens, int[] labels, int[] positions, int[] sequenceL
      */
     public record Candidates(int count, int[] ids, float[] logProbs, double temperature, boolean whole)
             implements Serializable {
+        /**
+         * Checks the lengths.
+         *
+         * @throws InvalidArgumentException if the arrays do not go together
+         */
         public Candidates {
             Arguments.given(ids, "ids");
             Arguments.given(logProbs, "logProbs");

@@ -12,7 +12,13 @@ import java.io.Serializable;
  * @param candidates     of each position that is learned, of which a {@linkplain TeacherLogProbs teacher} speaks; 0: there is none
  */
 public record BatchShape(int tokens, int sequences, int sequenceLength, int candidates) implements Serializable {
-    /** Without a teacher. */
+    /**
+     * Without a teacher.
+     *
+     * @param tokens         as {@link #tokens()}
+     * @param sequences      as {@link #sequences()}
+     * @param sequenceLength as {@link #sequenceLength()}
+     */
     public BatchShape(int tokens, int sequences, int sequenceLength) {
         this(tokens, sequences, sequenceLength, 0);
     }

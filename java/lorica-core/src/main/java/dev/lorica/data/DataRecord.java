@@ -78,7 +78,11 @@ public record DataRecord(
         return new DataRecord(system, prompt, input, response, conversation, line, rejected, value, weight);
     }
 
-    /** With the loss of its tokens counting so much. */
+    /**
+     * {@return the same with the loss of its tokens counting so much}
+     *
+     * @param weight 0 or more
+     */
     public DataRecord withWeight(float weight) {
         return new DataRecord(system, prompt, input, response, conversation, line, rejected, value, weight);
     }

@@ -32,7 +32,12 @@ public record Example(int[] ids, boolean[] trained, float[] weights) {
         }
     }
 
-    /** All that is learned counts alike. */
+    /**
+     * An example of which all that is learned counts alike.
+     *
+     * @param ids     as {@link #ids()}
+     * @param trained as {@link #trained()}
+     */
     public Example(int[] ids, boolean[] trained) {
         this(ids, trained, null);
     }

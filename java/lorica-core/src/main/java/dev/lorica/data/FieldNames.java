@@ -69,7 +69,11 @@ public record FieldNames(
         }
     }
 
-    /** With a field that says how much the loss of a record counts. */
+    /**
+     * {@return the same with a field that says how much the loss of a record counts}
+     *
+     * @param field the field with the weight; {@code null}: found by itself
+     */
     public FieldNames withWeight(String field) {
         return new FieldNames(prompt, input, response, system, messages, text, label, textPair, field);
     }

@@ -37,6 +37,14 @@ public record Message(String role, String content, boolean trained, float weight
         Arguments.check(weight > 0 && Float.isFinite(weight), "the weight of a message", weight, "more than 0");
     }
 
+    /**
+     * A turn of which each token that is learned counts alike.
+     *
+     * @param role    as {@link #role()}
+     * @param content as {@link #content()}
+     * @param trained as {@link #trained()}
+     * @param more    as {@link #more()}
+     */
     public Message(String role, String content, boolean trained, Map<String, Object> more) {
         this(role, content, trained, 1, more);
     }
@@ -98,7 +106,11 @@ public record Message(String role, String content, boolean trained, float weight
         return new Message(role, content, trained, weight, more);
     }
 
-    /** With the loss of its tokens counting so much. */
+    /**
+     * {@return the same with the loss of its tokens counting so much}
+     *
+     * @param weight more than 0
+     */
     public Message withWeight(float weight) {
         return new Message(role, content, trained, weight, more);
     }

@@ -30,6 +30,14 @@ public record Segment(String text, boolean trained, boolean parseSpecial, boolea
         this(text, trained, parseSpecial, false);
     }
 
+    /**
+     * A stretch of which each token that is learned counts alike.
+     *
+     * @param text         as {@link #text()}
+     * @param trained      as {@link #trained()}
+     * @param parseSpecial as {@link #parseSpecial()}
+     * @param endsTurn     as {@link #endsTurn()}
+     */
     public Segment(String text, boolean trained, boolean parseSpecial, boolean endsTurn) {
         this(text, trained, parseSpecial, endsTurn, 1);
     }

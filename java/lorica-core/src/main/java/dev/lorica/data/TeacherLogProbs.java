@@ -39,6 +39,7 @@ public final class TeacherLogProbs implements AutoCloseable {
      * @param temperature by which logits were divided
      */
     public record Header(String fingerprint, String teacher, int topK, boolean whole, double temperature) {
+        /** Checks that there are a fingerprint and a teacher. */
         public Header {
             Arguments.given(fingerprint, "fingerprint");
             Arguments.given(teacher, "teacher");
@@ -62,19 +63,35 @@ public final class TeacherLogProbs implements AutoCloseable {
 
     /** Takes positions one after another. */
     public interface Sink {
-        /** @param ids [topK], ascending; {@code logProbs} likewise */
+        /**
+         * Takes the next position.
+         *
+         * @param ids      tokens, ascending from {@code from} on
+         * @param logProbs log p of each
+         * @param from     where in both arrays the topK of this position begin
+         * @throws IOException if they cannot be kept
+         */
         void position(int[] ids, float[] logProbs, int from) throws IOException;
     }
 
     /** Gives all positions of all examples, in their order. */
     public interface Source {
+        /**
+         * Gives each position once.
+         *
+         * @param sink takes them
+         * @throws IOException if they cannot be kept
+         */
         void giveTo(Sink sink) throws IOException;
     }
 
     /**
      * Writes such a file, as a whole or not at all.
      *
+     * @param path      of the file
+     * @param header    what it is about
      * @param positions that are learned, of each example
+     * @param source    gives them all
      */
     public static void write(Path path, Header header, int[] positions, Source source) {
         Arguments.given(path, "path");
@@ -118,7 +135,12 @@ public final class TeacherLogProbs implements AutoCloseable {
         });
     }
 
-    /** @throws FileFormatException if it is damaged, cut or something else */
+    /**
+     * {@return what a file has, to be closed}
+     *
+     * @param path of the file
+     * @throws FileFormatException if it is damaged, cut or something else
+     */
     public static TeacherLogProbs open(Path path) {
         Arguments.given(path, "path");
         CRC32C sum = new CRC32C();
@@ -183,16 +205,17 @@ public final class TeacherLogProbs implements AutoCloseable {
         return bytes;
     }
 
+    /** {@return what it is about} */
     public Header header() {
         return header;
     }
 
-    /** Tokens of each position. */
+    /** {@return the number of tokens of each position} */
     public int topK() {
         return header.topK();
     }
 
-    /** Sequences that it speaks of. */
+    /** {@return the number of sequences that it speaks of} */
     public int examples() {
         return begins.length - 1;
     }

@@ -275,7 +275,7 @@ public final class TokenizedDataset {
         return notes.values == null ? null : notes.values.clone();
     }
 
-    /** The least and the greatest weight of a token that is learned; {@code null}: all count alike. */
+    /** {@return the least and the greatest weight of a token that is learned; {@code null}: all count alike} */
     public float[] weights() {
         return sequences.weights();
     }
@@ -302,8 +302,9 @@ public final class TokenizedDataset {
     }
 
     /**
-     * With what a teacher says of them.
+     * {@return the same with what a teacher says of them}
      *
+     * @param teacher asked about these examples
      * @throws DataException if that is about other examples
      */
     public TokenizedDataset withTeacher(TeacherLogProbs teacher) {
@@ -318,7 +319,7 @@ public final class TokenizedDataset {
                 new Notes(notes.perExample, notes.values, notes.reference, notes.withPrompts, notes.asked, teacher));
     }
 
-    /** What a teacher says of the examples; {@code null}: there is none. */
+    /** {@return what a teacher says of the examples; {@code null}: there is none} */
     public TeacherLogProbs teacher() {
         return notes.teacher;
     }

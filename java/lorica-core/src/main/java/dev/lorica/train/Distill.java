@@ -12,6 +12,8 @@ import java.util.Map;
  *
  * <p>Where the teacher says only what is likeliest, all other tokens count as one, which has the rest of the probability, as in TRL's
  * ServerDistillationTrainer. That is less than the divergence of the whole, never more, and its gradient is exact.
+ *
+ * @param beta from 0 to 1, of the equation
  */
 record Distill(double beta) implements Objective {
     private static final long serialVersionUID = 1L;

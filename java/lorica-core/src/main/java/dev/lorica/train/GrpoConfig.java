@@ -191,16 +191,34 @@ public record GrpoConfig(
             return this;
         }
 
+        /**
+         * Sets {@code delta}.
+         *
+         * @param value as {@link GrpoConfig#delta()} says
+         * @return this builder
+         */
         public Builder delta(double value) {
             delta = value;
             return this;
         }
 
+        /**
+         * Sets {@code importance_sampling_level}.
+         *
+         * @param value as {@link GrpoConfig#importanceSamplingLevel()} says
+         * @return this builder
+         */
         public Builder importanceSamplingLevel(ImportanceSampling value) {
             importanceSamplingLevel = value;
             return this;
         }
 
+        /**
+         * Sets {@code use_bias_correction_kl}.
+         *
+         * @param value as {@link GrpoConfig#useBiasCorrectionKl()} says
+         * @return this builder
+         */
         public Builder useBiasCorrectionKl(boolean value) {
             useBiasCorrectionKl = value;
             return this;

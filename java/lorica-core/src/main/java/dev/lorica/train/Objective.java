@@ -47,14 +47,17 @@ public interface Objective extends Serializable {
     }
 
     /**
-     * Whether it is about what a {@link Teacher} says: then its sequences have log-probabilities of several tokens at each place, the
-     * teacher's and the model's, instead of one. Its data are {@link TokenizedDataset#withTeacher}.
+     * {@return whether it is about what a {@link Teacher} says} Then its sequences have log-probabilities of several tokens at each
+     * place, the teacher's and the model's, instead of one. Its data are {@link TokenizedDataset#withTeacher}.
      */
     default boolean usesTeacher() {
         return false;
     }
 
-    /** Whether it heeds {@link ScoredSequence#weight(int)}. Data in which some of that is not 1 are refused by one that does not. */
+    /**
+     * {@return whether it heeds {@link ScoredSequence#weight(int)}} Data in which some of that is not 1 are refused by one that does
+     * not.
+     */
     default boolean usesWeights() {
         return false;
     }
@@ -160,8 +163,8 @@ public interface Objective extends Serializable {
     }
 
     /**
-     * To resemble a larger model of the same vocabulary: the generalized Jensen-Shannon divergence from what that says of the answers
-     * in the data (Agarwal et al. 2024).
+     * {@return to resemble a larger model of the same vocabulary: the generalized Jensen-Shannon divergence from what that says of the
+     * answers in the data (Agarwal et al. 2024)}
      *
      * @param beta 0: the forward divergence, KL(teacher ‖ model); 1: the reverse one, KL(model ‖ teacher); between them a mixture of
      *     both, at 0.5 Jensen and Shannon's
@@ -170,7 +173,10 @@ public interface Objective extends Serializable {
         return new Distill(beta);
     }
 
-    /** {@return plain fine-tuning: −log p of every token that is learned, each alike} */
+    /**
+     * {@return plain fine-tuning: −log p of every token that is learned} Each counts alike, or by its {@linkplain
+     * dev.lorica.data.DataRecord#weight weight}, by whose sum the loss is divided then.
+     */
     static Objective sft() {
         return Sft.INSTANCE;
     }

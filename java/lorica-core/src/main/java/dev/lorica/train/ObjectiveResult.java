@@ -72,7 +72,14 @@ public final class ObjectiveResult {
         weights[sequence.place(i)] -= (float) derivative;
     }
 
-    /** With a teacher: adds {@code derivative} to that of the sum of losses by log p of candidate {@code k} at token {@code i}. */
+    /**
+     * With a teacher: adds to the derivative of the sum of losses by log p of a candidate.
+     *
+     * @param sequence   one of the batch
+     * @param i          of its tokens that are learned, from 0
+     * @param k          of the candidates at its place, from 0
+     * @param derivative ∂ loss / ∂ log p
+     */
     public void gradient(ScoredSequence sequence, int i, int k, double derivative) {
         Arguments.given(sequence, "sequence");
         Arguments.check(ofCandidates, "the gradient", "of a candidate", "of a token where there is no teacher");

@@ -19,7 +19,8 @@ import java.util.Map;
  */
 public enum ObjectiveSetting implements SettingDefinition {
     /**
-     * How much the model is held to the reference, which is the model without the adapter; simpo, cpo, orpo: the weight of the preference.
+     * How much the model is held to the reference, which is the model without the adapter; simpo, cpo, orpo: the weight of the preference;
+     * distill: 0 for the forward divergence from the teacher, 1 for the reverse one, between them a mixture.
      */
     BETA(
             Double.class,
@@ -31,7 +32,7 @@ public enum ObjectiveSetting implements SettingDefinition {
             of("dpo", 0.1, "orpo", 0.1, "simpo", 2.0, "cpo", 0.1, "kto", 0.1, "grpo", 0.0, "distill", 0.5)),
     /**
      * The form of the loss. Of dpo: sigmoid, hinge, ipo, robust, exo_pair, apo_zero, apo_down or sigmoid_norm; of cpo: sigmoid, hinge or
-     * ipo; of grpo: dapo, grpo, bnpo or dr_grpo.
+     * ipo; of grpo: dapo, grpo, bnpo, dr_grpo, cispo, sapo or luspo.
      */
     LOSS_TYPE(
             String.class,
@@ -110,6 +111,7 @@ public enum ObjectiveSetting implements SettingDefinition {
             "X",
             "grpo, with {num-iterations}: the same upwards. If not given, as {epsilon}.",
             of("grpo", null)),
+    /** Of grpo, with {@code num-iterations}: how many times likelier a token of a worse answer may count as having become; 0: no bound. */
     DELTA(
             Double.class,
             Range.ZERO_OR_MORE,
@@ -117,6 +119,7 @@ public enum ObjectiveSetting implements SettingDefinition {
             "grpo, with {num-iterations}: how many times likelier a token of a worse answer may count as having become; 0:"
                     + " no matter how many.",
             of("grpo", 0.0)),
+    /** Of grpo: whether probabilities are compared with those before token by token or of a sequence. */
     IMPORTANCE_SAMPLING_LEVEL(
             String.class,
             Range.ANY,
@@ -141,12 +144,14 @@ public enum ObjectiveSetting implements SettingDefinition {
             "X",
             "reward: how much the rewards of a pair are drawn towards opposite numbers, such as 0.01.",
             of("reward", 0.0)),
+    /** Of distill: by what the logits of both models are divided. */
     TEMPERATURE(
             Double.class,
             Range.ABOVE_0,
             "X",
             "distill: by what the logits of both models are divided.",
             of("distill", 1.0)),
+    /** Of distill: of how many tokens at each place the teacher's log-probabilities are kept; 0: of the whole vocabulary. */
     LOSS_TOP_K(
             Integer.class,
             Range.ZERO_OR_MORE,
@@ -161,6 +166,7 @@ public enum ObjectiveSetting implements SettingDefinition {
             "",
             "dpo, kto: compute what the reference says once, before training.",
             of("dpo", false, "kto", false)),
+    /** Of a classifier: {@code balanced}, or a weight for each class, with commas. */
     CLASS_WEIGHTS(
             String.class,
             Range.ANY,
@@ -168,6 +174,7 @@ public enum ObjectiveSetting implements SettingDefinition {
             "balanced makes classes count alike of which there are more and less examples; or a weight for each class,"
                     + " with commas. If not given, every example counts alike.",
             of(Classification.NAME, null)),
+    /** Of a classifier: what tells the best evaluation, loss, accuracy or f1. */
     METRIC_FOR_BEST_MODEL(
             String.class,
             Range.ANY,

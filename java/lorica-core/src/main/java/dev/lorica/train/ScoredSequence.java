@@ -82,33 +82,52 @@ public final class ScoredSequence {
         return sum(own(), places);
     }
 
-    /** How much the loss of token {@code i} counts: 1, unless the data say something else. */
+    /**
+     * {@return how much the loss of a token counts: 1, unless the data say something else}
+     *
+     * @param i of the tokens that are learned, from 0
+     */
     public double weight(int i) {
         return weights == null ? 1 : weights[place(i)];
     }
 
-    /** Tokens at each place of which a teacher speaks. */
+    /** {@return the number of tokens at each place of which a teacher speaks} */
     public int candidates() {
         return known().count();
     }
 
-    /** Whether these are the whole vocabulary. */
+    /** {@return whether these are the whole vocabulary} */
     public boolean candidatesAreAll() {
         return known().whole();
     }
 
-    /** The id of candidate {@code k} at the place of token {@code i}. */
+    /**
+     * {@return the id of a candidate}
+     *
+     * @param i of the tokens that are learned, from 0
+     * @param k of the candidates at its place, from 0
+     */
     public int candidateToken(int i, int k) {
         return known().ids()[candidate(i, k)];
     }
 
-    /** log p of that candidate by the model; both models' logits are divided by the teacher's temperature. */
+    /**
+     * {@return log p of a candidate by the model; both models' logits are divided by the teacher's temperature}
+     *
+     * @param i of the tokens that are learned, from 0
+     * @param k of the candidates at its place, from 0
+     */
     public double candidateLogProb(int i, int k) {
         int at = candidate(i, k);
         return logProbs[at];
     }
 
-    /** log p of that candidate by the teacher. */
+    /**
+     * {@return log p of a candidate by the teacher}
+     *
+     * @param i of the tokens that are learned, from 0
+     * @param k of the candidates at its place, from 0
+     */
     public double teacherLogProb(int i, int k) {
         return known().logProbs()[candidate(i, k)];
     }

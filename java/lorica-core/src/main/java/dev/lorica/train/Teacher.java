@@ -51,6 +51,12 @@ public record Teacher(Model model, Adapter adapter, int topK, double temperature
     private static final Logger LOG = LoggerFactory.getLogger(Teacher.class);
     private static final int TOKENS_AT_ONCE = 2048;
 
+    /**
+     * Checks the components.
+     *
+     * @throws InvalidArgumentException naming the one that is wrong
+     * @throws MismatchException if the adapter is another model's
+     */
     public Teacher {
         Arguments.given(model, "model");
         if (adapter != null) {
@@ -64,7 +70,12 @@ public record Teacher(Model model, Adapter adapter, int topK, double temperature
         }
     }
 
-    /** @throws MismatchException if a token is another one there; both must have the same ones under the same ids */
+    /**
+     * Refuses a model of another vocabulary: both must have the same tokens under the same ids.
+     *
+     * @param student the model that learns
+     * @throws MismatchException if a token is another one there
+     */
     public void requireVocabularyOf(Model student) {
         Arguments.given(student, "student");
         Tokenizer own = model.tokenizer();
@@ -87,7 +98,12 @@ public record Teacher(Model model, Adapter adapter, int topK, double temperature
         }
     }
 
-    /** What it says of a data set, as {@link #logProbs(TokenizedDataset, Path, DoubleConsumer, BooleanSupplier)} has it. */
+    /**
+     * {@return what it says of a data set, as {@link #logProbs(TokenizedDataset, Path, DoubleConsumer, BooleanSupplier)} has it}
+     *
+     * @param data   whose positions with labels are asked about
+     * @param folder is made where it does not exist
+     */
     public TeacherLogProbs logProbs(TokenizedDataset data, Path folder) {
         return logProbs(data, folder, share -> {}, () -> false);
     }
@@ -97,10 +113,11 @@ public record Teacher(Model model, Adapter adapter, int topK, double temperature
      * and in the same way; else it is asked, and the file is made. Its name has a fingerprint of all that, so that no other is taken
      * for it.
      *
+     * @param data     whose positions with labels are asked about
      * @param folder   is made where it does not exist
      * @param progress hears what share of the data was asked about
      * @param stop     asked from time to time
-     * @return {@code null} when {@code stop} became true before the end
+     * @return what it says, to be closed; {@code null} when {@code stop} became true before the end
      */
     public TeacherLogProbs logProbs(TokenizedDataset data, Path folder, DoubleConsumer progress, BooleanSupplier stop) {
         Arguments.given(data, "data");
@@ -145,7 +162,7 @@ public record Teacher(Model model, Adapter adapter, int topK, double temperature
         return null;
     }
 
-    /** For people: {@code Llama 3.2 3B (fingerprint 1234…), top 64, temperature 1.0}. */
+    /** {@return for people: {@code Llama 3.2 3B (fingerprint 1234…), top 64, temperature 1.0}} */
     public String inWords() {
         String name = model.info().name().isEmpty()
                 ? model.info().architecture()
