@@ -218,7 +218,8 @@ TEST_F(ActivatedLoraTest, SequencesOfABatchAreAsAloneOnAllDevicesAndRecomputed) 
             sum -= session.forward(one.view(), token_nll).loss_sum;
             session.backward(std::vector<float>(one.tokens.size(), 1.0f));
         }
-        EXPECT_LE(std::abs(sum), 1e-3);
+        // A text of few tokens meets the weights as they are, a batch of many a copy of them in bf16.
+        EXPECT_LE(std::abs(sum), act == Dtype::bf16 ? 5e-2 : 1e-3);
         const auto one_by_one = gradients(session);
         for (size_t i = 0; i < expected.size(); ++i) {
             EXPECT_LE(relative_error(together[i], expected[i]), tolerance) << device << " tensor " << i;

@@ -106,6 +106,7 @@ public final class LoricaServer implements AutoCloseable {
     /**
      * Serves the model at an address that was taken before.
      *
+     * @param model   is served; whoever loaded it closes it, after the server
      * @param address of this server, which closes it
      */
     public LoricaServer(Model model, ServerAddress address) {

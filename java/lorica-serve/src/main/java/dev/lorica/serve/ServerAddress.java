@@ -88,6 +88,8 @@ public final class ServerAddress implements AutoCloseable {
     /**
      * Takes the address that the configuration names, and answers there from now on.
      *
+     * @param config of the server
+     * @return the address, to be closed by the server or by whoever makes none
      * @throws InvalidArgumentException if others than this machine could reach it and there is no API key
      * @throws FileAccessException      if the address cannot be listened on
      */
@@ -108,7 +110,7 @@ public final class ServerAddress implements AutoCloseable {
         return new ServerAddress(config, host);
     }
 
-    /** Without a path: {@code http://127.0.0.1:8080}. */
+    /** {@return the address without a path: {@code http://127.0.0.1:8080}} */
     public URI uri() {
         InetSocketAddress bound = http.getAddress();
         String name = bound.getAddress().getHostAddress();

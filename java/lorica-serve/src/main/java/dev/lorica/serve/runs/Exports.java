@@ -152,7 +152,13 @@ public final class Exports implements AutoCloseable {
         return format.equals("merged") || format.equals("quantized");
     }
 
-    /** Ends one that is being written, or takes it out of those that wait. */
+    /**
+     * Ends one that is being written, or takes it out of those that wait.
+     *
+     * @param id of the export
+     * @return what is known of it now
+     * @throws InvalidArgumentException if there is none, or it has ended
+     */
     public ObjectNode stop(int id) {
         ObjectNode json;
         synchronized (this) {
@@ -173,7 +179,7 @@ public final class Exports implements AutoCloseable {
         return json;
     }
 
-    /** All that are known, the newest first; times in milliseconds since 1970, 0: not yet. */
+    /** {@return all that are known, the newest first; times in milliseconds since 1970, 0: not yet} */
     public synchronized ArrayNode list() {
         ArrayNode list = JsonNodeFactory.instance.arrayNode();
         all.forEach(export -> list.add(export.json()));

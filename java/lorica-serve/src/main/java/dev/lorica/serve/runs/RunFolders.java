@@ -133,7 +133,11 @@ public final class RunFolders {
                 : path.equals(output) ? "the output folder" : String.valueOf(path.getFileName());
     }
 
-    /** A text as a page may see it: paths in it are called as {@link #shown} calls them. */
+    /**
+     * {@return a text as a page may see it: paths in it are called as {@link #shown} calls them}
+     *
+     * @param text of whatever kind
+     */
     public String inWords(String text) {
         String words = text;
         for (Path folder : innerFirst()) {
@@ -144,7 +148,11 @@ public final class RunFolders {
         return words.replace(model.toString(), shown(model));
     }
 
-    /** The same with {@link #inWords(String)} of all texts in it, names of fields aside. */
+    /**
+     * {@return the same with {@link #inWords(String)} of all texts in it, names of fields aside}
+     *
+     * @param json of whatever kind
+     */
     public JsonNode inWords(JsonNode json) {
         if (json.isTextual()) {
             return TextNode.valueOf(inWords(json.asText()));

@@ -334,7 +334,11 @@ public final class Runs implements AutoCloseable {
      */
     public record Contents(int files, long bytes) {}
 
-    /** What {@link #delete} would take away. */
+    /**
+     * {@return what {@link #delete} would take away}
+     *
+     * @param name of the run
+     */
     public Contents contents(String name) {
         Run run;
         synchronized (this) {
@@ -360,6 +364,7 @@ public final class Runs implements AutoCloseable {
      * Takes away a run that has ended, with all that is in its folder. It goes out of sight at once; a server that is killed meanwhile
      * leaves the rest of it to the next one.
      *
+     * @param name of the run
      * @throws InvalidArgumentException if it runs or waits
      */
     public void delete(String name) {
@@ -390,6 +395,9 @@ public final class Runs implements AutoCloseable {
     /**
      * Gives a run that has ended, and its folder, another name.
      *
+     * @param name of the run
+     * @param to   its new name
+     * @return what is known of it now
      * @throws InvalidArgumentException if it runs or waits, or there is something of that name
      */
     public synchronized ObjectNode rename(String name, String to) {
