@@ -48,9 +48,9 @@ final class LoraOptions {
             split = ",",
             description =
                     "Linear layers by PEFT's names (q_proj,v_proj; c_attn; query_key_value; qkv_proj), GGUF's names"
-                        + " for them, all-linear, or default: what PEFT adapts where none are named; or a regular"
-                        + " expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its"
-                        + " feed-forward modules")
+                            + " for them, all-linear, or default: what PEFT adapts where none are named; or a regular"
+                            + " expression for whole names, without commas. Default: all-linear; of IA3 PEFT's, with its"
+                            + " feed-forward modules")
     List<String> targetModules = new ArrayList<>();
 
     @OfMethod(Method.LORA)
@@ -108,8 +108,8 @@ final class LoraOptions {
             paramLabel = "WAY",
             description =
                     "How it begins: true (uniform A, as PEFT does), gaussian, orthogonal, or pissa: as the principal"
-                        + " parts of the weights, of twice the rank, half of which is not trained; pissa_niter_N looks"
-                        + " for them in N rounds. Default: ${DEFAULT-VALUE}")
+                            + " parts of the weights, of twice the rank, half of which is not trained; pissa_niter_N looks"
+                            + " for them in N rounds. Default: ${DEFAULT-VALUE}")
     String init = "true";
 
     @OfMethod(Method.LORA)
@@ -137,8 +137,8 @@ final class LoraOptions {
             paramLabel = "TEXT",
             description =
                     "An activated LoRA (aLoRA): it is added to the tokens of a text from the last occurrence of this"
-                        + " text on, such as \"<|im_start|>assistant\", and to none of a text without it. What stands"
-                        + " before is the base model's; no model can have it folded in.")
+                            + " text on, such as \"<|im_start|>assistant\", and to none of a text without it. What stands"
+                            + " before is the base model's; no model can have it folded in.")
     String aloraInvocation;
 
     List<String> targetModules() {

@@ -339,15 +339,22 @@ class StrangersTest {
         assertThat(storm()).as("what each is to see").containsOnly("good");
         Held before =
                 Held.now(); // with what is kept of a first time: classes, caches, connections of the tests' client
-        for (int i = 0; i < 2; i++) {
+        List<Long> grown = new ArrayList<>();
+        Held after = before;
+        for (int i = 0; i < 5; i++) {
+            Held last = after;
             assertThat(storm()).containsOnly("good");
+            after = Held.now();
+            grown.add(after.other - last.other);
         }
         assertThat(metric("lorica_texts_running")).as("their places are free").isEqualTo("lorica_texts_running 0");
         assertThat(metric("lorica_texts_waiting")).isEqualTo("lorica_texts_waiting 0");
         assertThat(metric("lorica_requests_active")).isEqualTo("lorica_requests_active 1");
-        Held after = Held.now();
         assertThat(after.heap - before.heap).as("bytes of Java's own memory").isLessThan(8 << 20);
-        assertThat(after.other - before.other).as("bytes of other memory").isLessThan(48 << 20);
+        // Java gives memory back and takes it again as it likes; what is lost is lost in every storm.
+        assertThat(grown.stream().sorted().toList().get(2))
+                .as("bytes of other memory in the median of %s", grown)
+                .isLessThan(8 << 20);
         assertThat(after.files - before.files).as("connections").isLessThan(64);
         assertThat(after.threads).as("threads at work").isEqualTo(before.threads);
         assertThat(served.send(completion("{'prompt': 'x', 'max_tokens': 2}")).status())
