@@ -26,8 +26,8 @@ class GuideTest {
     private static final Pattern FENCED = Pattern.compile("(?ms)^```.*?^```");
 
     /** What has a file behind it. */
-    private static final Set<String> FILES =
-            Set.of("--model", "-m", "--data", "--output", "-o", "--adapter", "-a", "--config", "--prompts");
+    private static final Set<String> FILES = Set.of(
+            "--model", "-m", "--teacher-model", "--data", "--output", "-o", "--adapter", "-a", "--config", "--prompts");
 
     /** Whose arguments are files. */
     private static final Set<String> OF_FILES = Set.of("info", "report", "quantize");
@@ -100,7 +100,9 @@ class GuideTest {
     }
 
     private void files() throws IOException {
-        Files.createSymbolicLink(folder.resolve("llama.gguf"), Path.of(Program.model()));
+        for (String model : List.of("llama.gguf", "small.gguf", "large.gguf")) {
+            Files.createSymbolicLink(folder.resolve(model), Path.of(Program.model()));
+        }
         String pair = "{\"question\": \"Where is Pemberley, part %d?\", \"answer\": \"In Derbyshire.\"}";
         List<String> pairs = new ArrayList<>();
         for (int i = 0; i < 20; i++) {

@@ -173,8 +173,9 @@ function list() {
   if (focused && document.activeElement?.dataset?.focus !== focused) {
     const same = places.list.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
     const box = places.list.querySelector(`[data-focus="${CSS.escape(`box ${focused.slice(focused.indexOf(" ") + 1)}`)}"]`);
-    (same ?? box ?? places.list.querySelector("input"))?.focus(); // a button may be gone, because what it did is done
-    pressed = null;
+    const next = same ?? box ?? places.list.querySelector("input"); // a button may be gone, because what it did is done
+    next?.focus();
+    if (document.activeElement === next) pressed = null; // a button that is still switched off takes no focus
   }
 }
 
