@@ -20,6 +20,8 @@ backports_packages=(libggml-dev)
 
 suite=trixie
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=scripts/mirror.sh
+source "$checkout/scripts/mirror.sh"
 root=${LORICA_DEVROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/lorica/devroot-$suite}
 marker=etc/lorica-devroot # holds the hash of the package list that the root was made from
 stamp=$(printf '%s\n' "$suite" "${packages[@]}" -- "${backports_packages[@]}" | sha256sum | cut -c1-16)
@@ -72,13 +74,6 @@ enter='
     exec chroot "$root" /usr/bin/env -C "$directory" "$@"
 '
 in_namespace=(unshare --mount --propagation private)
-
-host_mirror() { # the Debian mirror that the host's apt uses, if it uses one
-    # shellcheck disable=SC1091
-    (. /etc/os-release && [ "${ID-}" = debian ]) || return 0
-    apt-get update --print-uris 2>/dev/null |
-        sed -n "s|^'\(https\{0,1\}://[^' ]*\)/dists/[a-z]*/InRelease'.*|\1|p" | grep -m1 '/debian$' || true
-}
 
 add_certificates() {
     [ -d "$admin_certificates" ] || return 0

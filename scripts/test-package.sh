@@ -10,6 +10,8 @@
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=scripts/mirror.sh
+source "$(dirname "${BASH_SOURCE[0]}")/mirror.sh"
 
 suite=${1:-bookworm}
 [ $# -le 1 ] || die "takes a suite of Debian, and nothing else"
@@ -25,7 +27,7 @@ make_bare() {
     command -v debootstrap >/dev/null || apt-get install -y debootstrap
     rm -rf --one-file-system "$bare.partial"
     mkdir -p "$(dirname "$bare")"
-    unshare --mount debootstrap --variant=minbase "$suite" "$bare.partial" http://deb.debian.org/debian
+    unshare --mount debootstrap --variant=minbase "$suite" "$bare.partial" "$(host_mirror)" # or debootstrap's own
     mv "$bare.partial" "$bare"
 }
 
