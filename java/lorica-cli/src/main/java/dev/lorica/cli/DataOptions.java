@@ -25,6 +25,7 @@ import java.util.List;
 import java.util.Objects;
 import java.util.function.Consumer;
 import java.util.stream.Stream;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Option;
 
@@ -176,6 +177,15 @@ final class DataOptions extends SettingOptions {
             records = RecordKind.CLASSES;
         }
         return labelField != null;
+    }
+
+    /** What texts with labels do not obey: longer ones are cut, and each counts as much as another of its class. */
+    static void refuseForClassifiers(CommandSpec command) {
+        GivenOptions.refuse(
+                command,
+                List.of("--overflow", "--unshown", "--weight-field"),
+                "is not for texts with labels: longer ones are cut at --max-length, and all count alike"
+                        + " but for --class-weights");
     }
 
     /** What there is to be said of the texts of all these. */

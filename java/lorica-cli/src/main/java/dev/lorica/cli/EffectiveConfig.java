@@ -61,13 +61,7 @@ final class EffectiveConfig {
     /** The options of a class that a command mixes in, with what they are now. */
     static String valuesOf(CommandSpec command, Object mixedIn) {
         Map<String, Object> values = new LinkedHashMap<>();
-        command.mixins().values().stream()
-                .filter(mixin -> mixin.userObject() == mixedIn)
-                .flatMap(mixin -> mixin.options().stream())
-                .forEach(option -> values.put(option.longestName(), option.getValue()));
-        command.options().stream()
-                .filter(option -> option.userObject() == mixedIn)
-                .forEach(option -> values.put(option.longestName(), option.getValue()));
+        GivenOptions.of(command, mixedIn).forEach(option -> values.put(option.longestName(), option.getValue()));
         return values.toString();
     }
 

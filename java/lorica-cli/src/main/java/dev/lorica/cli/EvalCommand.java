@@ -147,14 +147,16 @@ final class EvalCommand implements Callable<Integer> {
         if (answers < 0 || answers > 0 && data == null) {
             throw new IllegalArgumentException("--answers needs --data, and a number of questions");
         }
-        if (dataOptions.classifies()) {
-            return evaluateClassifier();
-        }
+        boolean classifies = dataOptions.classifies();
+        refuseWhatChangesNothing(classifies);
         if (report != null) {
             Inputs inputs = new Inputs().add(model).add(data).add(text);
             adapters.forEach(name -> inputs.add(AdapterName.of(name).path()));
             inputs.refuse("--report " + report, report);
             ReportPage.requireReplaceable(report, overwrite);
+        }
+        if (classifies) {
+            return evaluateClassifier();
         }
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
@@ -164,10 +166,7 @@ final class EvalCommand implements Callable<Integer> {
                 evaluators.add(new Evaluator(base, tuned));
                 json.put("tuned", new LinkedHashMap<>());
             }
-            ModelInfo info = base.info();
-            facts.put(
-                    "base", (info.name().isEmpty() ? info.architecture() : info.name()) + " (" + info.fileType() + ")");
-            facts.put("device", info.device());
+            describe(base);
             if (data != null) {
                 measureData(base, tuned, evaluators);
             }
@@ -179,11 +178,31 @@ final class EvalCommand implements Callable<Integer> {
         return ExitCode.OK;
     }
 
-    /** Loss, accuracy, F1, and what is taken for what. */
-    private int evaluateClassifier() {
-        if (data == null || text != null || answers > 0) {
+    private void refuseWhatChangesNothing(boolean classifies) {
+        if (classifies && (data == null || text != null || answers > 0)) {
             throw new IllegalArgumentException("a classifier is measured on --data with a --label-field");
         }
+        if (data == null) {
+            List<String> ofData = GivenOptions.names(spec, dataOptions, "--batch-size");
+            GivenOptions.refuse(spec, ofData, "is for --data; windows of --text have --ctx-size");
+        }
+        if (text == null) {
+            GivenOptions.refuse(spec, List.of("--ctx-size"), "is for --text; examples of --data have --max-length");
+        }
+        if (answers == 0) {
+            GivenOptions.refuse(spec, List.of("--max-tokens"), "is for --answers");
+        }
+        if (classifies) {
+            DataOptions.refuseForClassifiers(spec);
+            GivenOptions.refuse(spec, List.of("--batch-size"), "is not for classifiers: as many texts as fit are read");
+        }
+        if (report == null) {
+            GivenOptions.refuse(spec, List.of("--overwrite"), "is for --report");
+        }
+    }
+
+    /** Loss, accuracy, F1, and what is taken for what. */
+    private int evaluateClassifier() {
         HubFiles.fetchData(terminal, List.of(data));
         try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
@@ -198,6 +217,7 @@ final class EvalCommand implements Callable<Integer> {
                 }
             }
             measure(classifier, waiting, records.name(), metrics);
+            describe(base);
             showClasses(classifier.labels(), metrics, records.size());
         }
         return ExitCode.OK;
@@ -218,16 +238,28 @@ final class EvalCommand implements Callable<Integer> {
         waiting.clear();
     }
 
+    private void describe(Model base) {
+        ModelInfo info = base.info();
+        String name = info.name().isEmpty() ? info.architecture() : info.name();
+        facts.put("base", name + " (" + info.fileType() + ")");
+        facts.put("device", info.device());
+    }
+
     private void showClasses(Labels labels, ClassMetrics metrics, long examples) {
+        Map<String, Object> all = new LinkedHashMap<>();
+        all.put("loss", metrics.loss());
+        all.putAll(metrics.values());
+        all.put("examples", examples);
+        all.put("labels", labels.names());
+        if (metrics.confusion() != null) {
+            all.put("confusion_matrix", metrics.confusion());
+        }
+        if (report != null) {
+            facts.put("results", Map.of("classifier", all));
+            writeReport();
+            all.put("report", report.toString());
+        }
         if (terminal.json()) {
-            Map<String, Object> all = new LinkedHashMap<>();
-            all.put("loss", metrics.loss());
-            all.putAll(metrics.values());
-            all.put("examples", examples);
-            all.put("labels", labels.names());
-            if (metrics.confusion() != null) {
-                all.put("confusion_matrix", metrics.confusion());
-            }
             terminal.printJson(all);
             return;
         }
@@ -235,10 +267,13 @@ final class EvalCommand implements Callable<Integer> {
         terminal.out().println(String.format("%-24s%12s", "loss", Format.fixed(metrics.loss(), 4)));
         metrics.values().forEach((name, value) -> terminal.out()
                 .println(String.format("%-24s%12s", name, Format.fixed(value, 4))));
-        List<List<Long>> confusion = metrics.confusion();
-        if (confusion == null) {
-            return;
+        if (metrics.confusion() != null) {
+            showConfusion(labels, metrics.confusion());
         }
+        sayWhereTheReportIs();
+    }
+
+    private void showConfusion(Labels labels, List<List<Long>> confusion) {
         terminal.out().println();
         StringBuilder head = new StringBuilder(String.format("%-24s", "is \\ said"));
         labels.names().forEach(name -> head.append(String.format("%12.11s", name)));
@@ -400,11 +435,9 @@ final class EvalCommand implements Callable<Integer> {
 
     private void print() {
         if (report != null) {
-            facts.put("name", String.join(" + ", adapters.isEmpty() ? List.of(model.toString()) : adapters));
             facts.put("results", json);
             facts.put("answers", answersShown);
-            facts.put("command", Shell.commandLine(spec));
-            ReportPage.writeEvaluation(report, facts);
+            writeReport();
         }
         if (terminal.json()) {
             Map<String, Object> all = new LinkedHashMap<>(json);
@@ -426,6 +459,16 @@ final class EvalCommand implements Callable<Integer> {
             }
             terminal.out().println(line);
         }
+        sayWhereTheReportIs();
+    }
+
+    private void writeReport() {
+        facts.put("name", String.join(" + ", adapters.isEmpty() ? List.of(model.toString()) : adapters));
+        facts.put("command", Shell.commandLine(spec));
+        ReportPage.writeEvaluation(report, facts);
+    }
+
+    private void sayWhereTheReportIs() {
         if (report != null) {
             terminal.out().println();
             terminal.out().println("The result as a page: " + report);

@@ -271,6 +271,9 @@ final class TrainCommand implements Callable<Integer> {
         dataOptions.records = objective.records();
         boolean classifies = dataOptions.classifies();
         classifier.check(classifies);
+        if (classifies) {
+            DataOptions.refuseForClassifiers(spec);
+        }
         if (classifies && !objective.isPlain()) {
             throw new IllegalArgumentException("--objective and --label-field exclude each other");
         }

@@ -94,4 +94,21 @@ class EvalCommandTest {
         Program.run("eval", "-m", Program.model(), "--text", "x", "--answers", "3")
                 .failsWith(ExitCode.FAILED, "--answers needs --data");
     }
+
+    @Test
+    void anOptionThatWouldChangeNothingIsRefused() {
+        String[] ofText = {"eval", "-m", Program.model(), "--text", "x"};
+        Program.run(Program.with(ofText, "--max-length", "64"))
+                .failsWith(ExitCode.FAILED, "--max-length is for --data; windows of --text have --ctx-size");
+        Program.run(Program.with(ofText, "--template", "plain")).failsWith(ExitCode.FAILED, "--template is for --data");
+        Program.run(Program.with(ofText, "--batch-size", "2")).failsWith(ExitCode.FAILED, "--batch-size is for --data");
+        Program.run(Program.with(ofText, "--overwrite")).failsWith(ExitCode.FAILED, "--overwrite is for --report");
+        String[] ofData = {"eval", "-m", Program.model(), "-d", "x"};
+        Program.run(Program.with(ofData, "--ctx-size", "64")).failsWith(ExitCode.FAILED, "--ctx-size is for --text");
+        Program.run(Program.with(ofData, "-n", "6")).failsWith(ExitCode.FAILED, "--max-tokens is for --answers");
+        Program.run(Program.with(ofData, "--label-field", "l", "--overflow", "drop"))
+                .failsWith(ExitCode.FAILED, "--overflow is not for texts with labels");
+        Program.run("train", "-m", Program.model(), "-d", "x", "-o", "y", "--label-field", "l", "--unshown", "error")
+                .failsWith(ExitCode.FAILED, "--unshown is not for texts with labels");
+    }
 }

@@ -177,6 +177,32 @@ class ReportTest {
                 .failsWith(ExitCode.FAILED, "--report");
     }
 
+    @Test
+    void anEvaluatedClassifierShowsWhatIsTakenForWhat() throws Exception {
+        Path texts = Files.writeString(
+                folder.resolve("texts.jsonl"),
+                "{\"text\": \"He is kind.\", \"label\": \"good\"}\n{\"text\": \"He is rude.\", \"label\": \"bad\"}\n"
+                        .repeat(4));
+        Path run = folder.resolve("classifier");
+        String[] data = {"--model", Program.model(), "--data", texts.toString(), "--label-field", "label"};
+        Program.run(Program.with(
+                        new String[] {"train", "--output", run.toString(), "--max-steps", "2", "--threads", "1"}, data))
+                .succeeds();
+        Path page = folder.resolve("classes.html");
+        JsonNode measured = Program.run(Program.with(
+                        new String[] {"eval", "--adapter", run.toString(), "--report", page.toString(), "--json"},
+                        data))
+                .succeeds()
+                .json();
+
+        assertThat(measured.path("report").asText()).isEqualTo(page.toString());
+        JsonNode shown = data(page).path("evaluation").path("results").path("classifier");
+        assertThat(shown.path("accuracy")).isEqualTo(measured.path("accuracy"));
+        assertThat(browse(page))
+                .contains("accuracy", "What is taken for what</h2>", ">good<", ">bad<")
+                .doesNotContainPattern(">(NaN|undefined)");
+    }
+
     private Path train(String name, String rank) {
         Path run = folder.resolve(name);
         Program.run(command(run, rank)).succeeds();

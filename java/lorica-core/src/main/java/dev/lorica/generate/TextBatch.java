@@ -43,6 +43,9 @@ final class TextBatch implements AutoCloseable {
         }
     }
 
+    /** Up to so many rows, the CPU computes each as it does by itself: matvec_max_rows of the engine. */
+    private static final int FEW_ROWS = 16;
+
     private final Tokenizer tokenizer;
     private final int vocabSize;
     private final int positions;
@@ -110,11 +113,21 @@ final class TextBatch implements AutoCloseable {
 
         /** Tokens that a prompt has in common with what is cached here with these adapters. */
         int common(int[] prompt, List<ScaledAdapter> applied) {
+            return common(prompt, applied, cached);
+        }
+
+        /** The same, once so many tokens are cached. */
+        int common(int[] prompt, List<ScaledAdapter> applied, int held) {
             if (!adapters.equals(applied)) {
                 return 0;
             }
-            int mismatch = Arrays.mismatch(tokens, 0, cached, prompt, 0, prompt.length);
-            return mismatch < 0 ? cached : mismatch;
+            int mismatch = Arrays.mismatch(tokens, 0, held, prompt, 0, prompt.length);
+            return mismatch < 0 ? held : mismatch;
+        }
+
+        /** Tokens of the prompt without its last one, which goes through the model with the others' next ones. */
+        int beforeLast() {
+            return text.request().prompt().length - 1;
         }
     }
 
@@ -200,12 +213,7 @@ final class TextBatch implements AutoCloseable {
     /** So many tokens of prompts, and one token of each text whose prompt is done. */
     void step(int promptPiece) {
         endCancelled();
-        int left = promptPiece;
-        for (Place place : busy) {
-            if (left > 0 && place.continuation == null) {
-                left -= process(place, left);
-            }
-        }
+        read(promptPiece);
         List<Place> ready =
                 busy.stream().filter(place -> place.continuation != null).toList();
         if (!ready.isEmpty()) {
@@ -213,38 +221,108 @@ final class TextBatch implements AutoCloseable {
         }
     }
 
-    /** At most {@code most} tokens of the prompt. Returns how many they were. */
-    private int process(Place place, int most) {
-        long start = System.nanoTime();
-        int[] prompt = place.text.request().prompt();
-        int before = prompt.length - 1; // the last token goes through the model with the others' next ones
-        if (!place.begun) {
-            Place nearest = place;
-            for (Place other : places) {
-                boolean nearer = other.common(prompt, place.adapters) > nearest.common(prompt, place.adapters);
-                nearest = nearer ? other : nearest;
+    /** Some tokens of a prompt that go into the cache. */
+    private record Piece(Place place, int count) {}
+
+    /** At most {@code most} tokens of prompts. */
+    private void read(int most) {
+        int left = most;
+        List<Piece> pieces = pieces(left);
+        while (!pieces.isEmpty()) {
+            // The rows of a long piece are summed up as they are without others; those of a short one, as long as all
+            // are few.
+            List<Piece> together = new ArrayList<>();
+            List<Piece> few = new ArrayList<>();
+            int fewRows = 0;
+            for (Piece piece : pieces) {
+                if (piece.count > FEW_ROWS) {
+                    together.add(piece);
+                } else {
+                    if (fewRows + piece.count > FEW_ROWS) {
+                        append(few);
+                        few.clear();
+                        fewRows = 0;
+                    }
+                    few.add(piece);
+                    fewRows += piece.count;
+                }
+                left -= piece.count;
             }
-            int common = Math.min(nearest.common(prompt, place.adapters), before);
-            place.reused = nearest == place
-                    ? engine.truncate(place.number, common)
-                    : engine.copy(nearest.number, place.number, common);
-            place.tokens = prompt;
-            place.cached = place.reused;
-            place.begun = true;
-            reusedTokens += place.reused;
+            append(few);
+            append(together);
+            pieces = pieces(left);
         }
-        int n = Math.min(most, before - place.cached);
-        if (n > 0) {
-            int[] piece = Arrays.copyOfRange(prompt, place.cached, place.cached + n);
-            engine.append(new int[] {place.number}, new int[] {n}, piece, null);
-            place.cached += n;
-        }
-        place.promptSeconds += (System.nanoTime() - start) / 1e9;
-        if (place.cached == before) {
+        for (Place place : busy) {
             Request request = place.text.request();
-            place.continuation = new Continuation(tokenizer, prompt, request.config(), request.mask());
+            if (place.continuation == null && place.begun && place.cached == place.beforeLast()) {
+                place.continuation = new Continuation(tokenizer, request.prompt(), request.config(), request.mask());
+            }
         }
-        return n;
+    }
+
+    /** What can be read now: a prompt waits for another one that it shares more with than with what is cached. */
+    private List<Piece> pieces(int most) {
+        List<Piece> pieces = new ArrayList<>();
+        int left = most;
+        for (Place place : busy) {
+            if (left == 0) {
+                break;
+            }
+            if (place.continuation == null && (place.begun || begin(place, pieces))) {
+                int n = Math.min(left, place.beforeLast() - place.cached);
+                if (n > 0) {
+                    pieces.add(new Piece(place, n));
+                    left -= n;
+                }
+            }
+        }
+        return pieces;
+    }
+
+    /** Takes over what is cached of a prompt; false: one of the pieces will hold more of it, by many tokens. */
+    private boolean begin(Place place, List<Piece> pieces) {
+        int[] prompt = place.text.request().prompt();
+        Place nearest = place;
+        for (Place other : places) {
+            boolean nearer = other.common(prompt, place.adapters) > nearest.common(prompt, place.adapters);
+            nearest = nearer ? other : nearest;
+        }
+        int common = Math.min(nearest.common(prompt, place.adapters), place.beforeLast());
+        for (Piece piece : pieces) {
+            int soon = piece.place.common(prompt, place.adapters, piece.place.cached + piece.count);
+            if (Math.min(soon, place.beforeLast()) > common + FEW_ROWS) {
+                return false;
+            }
+        }
+        long start = System.nanoTime();
+        place.reused = nearest == place
+                ? engine.truncate(place.number, common)
+                : engine.copy(nearest.number, place.number, common);
+        place.tokens = prompt;
+        place.cached = place.reused;
+        place.begun = true;
+        place.promptSeconds += (System.nanoTime() - start) / 1e9;
+        reusedTokens += place.reused;
+        return true;
+    }
+
+    private void append(List<Piece> pieces) {
+        if (pieces.isEmpty()) {
+            return;
+        }
+        long start = System.nanoTime();
+        int[] numbers = pieces.stream().mapToInt(piece -> piece.place.number).toArray();
+        int[] counts = pieces.stream().mapToInt(Piece::count).toArray();
+        int[] tokens = pieces.stream()
+                .flatMapToInt(piece ->
+                        Arrays.stream(piece.place.tokens, piece.place.cached, piece.place.cached + piece.count))
+                .toArray();
+        engine.append(numbers, counts, tokens, null);
+        double seconds = (System.nanoTime() - start) / 1e9;
+        for (Piece piece : pieces) {
+            piece.place.cached += piece.count;
+            piece.place.promptSeconds += seconds * piece.count / tokens.length;
+        }
     }
 
     private void draw(List<Place> ready) {
