@@ -13,6 +13,7 @@
 
 #include "common/error.h"
 #include "generate/context.h"
+#include "gguf/added_tokens.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
 #include "support/counted_memory.h"
@@ -32,6 +33,14 @@ std::vector<float> values_of(const TensorView & tensor) {
     std::vector<float> values(static_cast<size_t>(tensor.n_elements()));
     dequantize_row(tensor.type, tensor.data, values.data(), tensor.n_elements());
     return values;
+}
+
+// -1: there is none.
+int64_t index_of(const GgufFile & file, const std::string & key) {
+    for (int64_t i = 0; i < file.n_kv(); ++i) {
+        if (file.key(i) == key) return i;
+    }
+    return -1;
 }
 
 std::vector<std::byte> bytes_of(const TensorView & tensor) { return {tensor.data, tensor.data + tensor.n_bytes}; }
@@ -279,6 +288,23 @@ TEST_F(WriteModelTest, TokensAreAddedBehindTheOthersAndBeginAsTheirMean) {
         Context(after, nullptr, 16).eval(text, false, is.data());
         is.resize(was.size());
         EXPECT_LE(relative_error(is, was), 1e-6);
+        // The model's own file, opened with them, is that file.
+        const GgufFile opened = with_added_tokens(GgufFile::open(dir / "model.gguf"), tokens);
+        for (const TensorView & tensor : grown.tensors())
+            EXPECT_EQ(bytes_of(*opened.find_tensor(tensor.name)), bytes_of(tensor)) << tensor.name;
+        for (const char * key : {"tokens", "token_type", "scores", "merges"}) {
+            const std::string name = std::string("tokenizer.ggml.") + key;
+            ASSERT_EQ(index_of(opened, name) < 0, index_of(grown, name) < 0) << key;
+            if (index_of(opened, name) < 0) continue;
+            EXPECT_EQ(opened.value_json(index_of(opened, name), -1), grown.value_json(index_of(grown, name), -1));
+        }
+        const auto with = Model::load(dir / "model.gguf", "cpu", Dtype::f32, 1, true, tokens);
+        EXPECT_EQ(with->fingerprint(), before->fingerprint());
+        EXPECT_EQ(with->n_params(), after->n_params());
+        std::vector<float> same(is.size() + 2);
+        Context(with, nullptr, 16).eval(text, false, same.data());
+        same.resize(is.size());
+        EXPECT_EQ(same, is);
         // They are read like any other, and learned where they are trained whole.
         AdapterConfig config;
         config.modules_to_save = "embed_tokens,lm_head";

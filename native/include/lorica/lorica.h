@@ -229,6 +229,9 @@ typedef struct lorica_model_params {
     int32_t n_threads; /* 0: all cores that this process may run on */
     bool use_mmap;     /* map the file, so that processes share its pages; false: read it into memory, after which it
                           does not matter what happens to it */
+    const char * added_tokens; /* one a line, behind those of the vocabulary, as lorica_add_tokens puts them there; NULL
+                                  or "": none. The embedding and the head are in memory then. An adapter remembers
+                                  them (lorica.added_tokens in its file), and fits a model with the same alone */
 } lorica_model_params;
 
 LORICA_API lorica_status lorica_model_default_params(lorica_model_params * params);
@@ -303,6 +306,10 @@ LORICA_API lorica_status lorica_cuda_set_library(const char * path);
  * (architecture, tensor type; the tokenizer is not looked at), DEVICE, OUT_OF_MEMORY. */
 LORICA_API lorica_status lorica_model_load(const char * path, const lorica_model_params * params, lorica_model ** out);
 LORICA_API void lorica_model_free(lorica_model * model);
+
+/* Its vocabulary, with the tokens that were added to it. The tokenizer may outlive the model. Errors: FORMAT,
+ * UNSUPPORTED. */
+LORICA_API lorica_status lorica_tokenizer_of_model(const lorica_model * model, lorica_tokenizer ** out);
 
 /* LORICA_OK if the files of a mapped model are what they were when it was loaded: size, time of modification and a
  * sample. lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors:

@@ -293,7 +293,7 @@ private:
     static std::shared_ptr<Adapter> load_tensors(std::shared_ptr<const Model> model, const std::string & path);
     void save_tensors(const std::string & path) const;
     static void check_base(const Model & model, const std::string & path, const std::string & architecture,
-                           const std::string & fingerprint);
+                           const std::vector<std::string> & added_tokens, const std::string & fingerprint);
     void put(void * array, int32_t tensor, const float * values) const;
     void put(void * array, int32_t tensor, const std::vector<double> & values) const;
     void name_targets();

@@ -8,11 +8,12 @@
 #include "adapter/targets.h"
 #include "adapter/tensor_file.h"
 #include "common/error.h"
+#include "common/quote.h"
 
 namespace lorica {
 
 void Adapter::check_base(const Model & model, const std::string & path, const std::string & architecture,
-                         const std::string & fingerprint) {
+                         const std::vector<std::string> & added_tokens, const std::string & fingerprint) {
     if (architecture != model.shape().architecture) {
         fail(LORICA_ERROR_MISMATCH, path, " was made for architecture '", architecture, "', the model is '",
              model.shape().architecture, "'");
@@ -20,6 +21,12 @@ void Adapter::check_base(const Model & model, const std::string & path, const st
     if (!fingerprint.empty() && fingerprint != model.fingerprint()) {
         fail(LORICA_ERROR_MISMATCH, path, " was trained on another base model (fingerprint ", fingerprint,
              ", this model's is ", model.fingerprint(), "); load it with the model that it was trained on");
+    }
+    if (!added_tokens.empty() && added_tokens != model.added_tokens()) {
+        fail(LORICA_ERROR_MISMATCH, path, " has added ", added_tokens.size(), " tokens to the vocabulary, from ",
+             quoted(added_tokens.front()), " on, ",
+             model.added_tokens().empty() ? "which the model was loaded without; load it with them (added_tokens)"
+                                          : "and the model was loaded with others; one model has those of one adapter");
     }
 }
 
@@ -30,7 +37,7 @@ std::shared_ptr<Adapter> Adapter::load(std::shared_ptr<const Model> model, const
 std::shared_ptr<Adapter> Adapter::load_lora(std::shared_ptr<const Model> model, const std::string & path) {
     const LoraFile file = read_lora_file(path);
     const Architecture & architecture = model->architecture();
-    check_base(*model, path, file.architecture, file.base_fingerprint);
+    check_base(*model, path, file.architecture, file.added_tokens, file.base_fingerprint);
     // The alpha that llama.cpp reads makes the scale alpha / rank; with rsLoRA, what was asked for is beside it.
     const bool knows_rslora = file.use_rslora && file.rank > 0 && file.true_alpha > 0;
     AdapterConfig config;
@@ -97,6 +104,7 @@ void Adapter::save(const std::string & path) const {
                                                        : config_.alpha);
     file.true_alpha = config_.use_rslora ? config_.alpha : 0;
     file.base_fingerprint = model_->fingerprint();
+    file.added_tokens = model_->added_tokens();
     file.rank = config_.rank;
     file.dropout = config_.dropout;
     file.use_rslora = config_.use_rslora;

@@ -118,6 +118,7 @@ LoraFile read_lora_file(const std::string & path) {
     }
     lora.alpha = finite_float(file, "adapter.lora.alpha", 0);
     lora.base_fingerprint = file.find_string("lorica.base_fingerprint").value_or("");
+    lora.added_tokens = file.find_strings(added_tokens_key).value_or(std::vector<std::string>{});
     const int64_t rank = file.find_int("lorica.rank").value_or(0);
     if (rank > std::numeric_limits<int32_t>::max()) {
         fail(LORICA_ERROR_FORMAT, path, ": metadata \"lorica.rank\" is ", rank, ", which is too large");
@@ -198,6 +199,7 @@ void write_lora_file(const std::string & path, const LoraFile & file) {
     if (!file.base_fingerprint.empty()) {
         writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
     }
+    if (!file.added_tokens.empty()) writer.set_strings(added_tokens_key, file.added_tokens);
     if (file.rank != 0) {
         writer.set_u32("lorica.rank", static_cast<uint32_t>(file.rank));
     }

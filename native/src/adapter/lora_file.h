@@ -29,13 +29,14 @@ struct LoraFile {
     // adapter.lora.alpha as stored: it has rsLoRA's factor sqrt(rank) folded in. 0, which is also what a file without
     // the key gives, makes the scale 1 for llama.cpp, and so here.
     float alpha = 0;
-    std::string base_fingerprint;  // lorica.base_fingerprint, "" when absent
-    int32_t rank = 0;              // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
-    bool use_rslora = false;       // lorica.use_rslora
-    double true_alpha = 0;         // lorica.alpha: what rsLoRA was asked for; 0 when absent
-    bool use_dora = false;         // adapter.type
-    bool frozen_half = false;      // lorica.frozen_half: see AdapterConfig; false when absent
-    float dropout = 0;             // lorica.dropout
+    std::string base_fingerprint;           // lorica.base_fingerprint, "" when absent
+    std::vector<std::string> added_tokens;  // lorica.added_tokens: behind those of the base's vocabulary
+    int32_t rank = 0;          // lorica.rank, as asked for; 0 when absent. The pairs have ranks of their own.
+    bool use_rslora = false;   // lorica.use_rslora
+    double true_alpha = 0;     // lorica.alpha: what rsLoRA was asked for; 0 when absent
+    bool use_dora = false;     // adapter.type
+    bool frozen_half = false;  // lorica.frozen_half: see AdapterConfig; false when absent
+    float dropout = 0;         // lorica.dropout
     std::vector<int32_t> invocation_tokens;  // adapter.alora.invocation_tokens, of an activated LoRA
     std::vector<LoraFilePair> pairs;         // in the order of the file
     ClassifierConfig classifier;

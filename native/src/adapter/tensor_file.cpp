@@ -45,6 +45,7 @@ TensorFile read_tensor_file(const std::string & path) {
         fail(LORICA_ERROR_FORMAT, path, ": metadata \"general.architecture\" is missing: whose adapter is it?");
     }
     all.base_fingerprint = file.find_string("lorica.base_fingerprint").value_or("");
+    all.added_tokens = file.find_strings(added_tokens_key).value_or(std::vector<std::string>{});
     if (all.type == name(Method::bottleneck)) {
         all.placement = file.find_string("lorica.bottleneck.placement").value_or("");
         all.non_linearity = file.find_string("lorica.bottleneck.non_linearity").value_or("");
@@ -85,6 +86,7 @@ GgufWriter writer_of(const TensorFile & file) {
     writer.set_string("general.architecture", file.architecture);
     writer.set_string("adapter.type", file.type);
     if (!file.base_fingerprint.empty()) writer.set_string("lorica.base_fingerprint", file.base_fingerprint);
+    if (!file.added_tokens.empty()) writer.set_strings(added_tokens_key, file.added_tokens);
     if (!file.placement.empty()) {
         writer.set_string("lorica.bottleneck.placement", file.placement);
         writer.set_string("lorica.bottleneck.non_linearity", file.non_linearity);
@@ -106,7 +108,7 @@ void write_tensor_file(const std::string & path, const TensorFile & file) {
 
 std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> model, const std::string & path) {
     const TensorFile file = read_tensor_file(path);
-    check_base(*model, path, file.architecture, file.base_fingerprint);
+    check_base(*model, path, file.architecture, file.added_tokens, file.base_fingerprint);
     constexpr std::string_view suffix = ".ia3_l";
     AdapterConfig config;
     config.method = *method_of(file.type);
@@ -193,6 +195,7 @@ void Adapter::save_tensors(const std::string & path) const {
     file.architecture = model_->shape().architecture;
     file.type = name(config_.method);
     file.base_fingerprint = model_->fingerprint();
+    file.added_tokens = model_->added_tokens();
     file.classifier = config_.classifier;
     if (config_.method == Method::bottleneck) {
         file.placement = config_.pfeiffer ? "pfeiffer" : "houlsby";

@@ -2,7 +2,8 @@
 // adapter.type. Whether it fits a model is not asked here.
 //
 // Metadata: general.type "adapter", general.architecture that of the base, adapter.type "ia3", "bitfit", "full" or
-// "prompt_tuning", "p_tuning", "prefix_tuning" or "bottleneck", lorica.base_fingerprint. Tensors, F32: of IA3 <base
+// "prompt_tuning", "p_tuning", "prefix_tuning" or "bottleneck", lorica.base_fingerprint, lorica.added_tokens: strings
+// that stand behind the base's vocabulary. Tensors, F32: of IA3 <base
 // tensor>.ia3_l with ne (1, out), or (in, 1) of a feed-forward module; of BitFit the biases and norms, of full
 // fine-tuning all that was trained, under the base's names; of a prompt prompt_embeddings with ne (n_embd, n); of a
 // bottleneck its layers, with lorica.bottleneck.placement "houlsby" or "pfeiffer" and lorica.bottleneck.non_linearity
@@ -17,6 +18,8 @@
 
 namespace lorica {
 
+inline constexpr const char * added_tokens_key = "lorica.added_tokens";
+
 struct TensorFile {
     struct Tensor {
         std::string name;
@@ -24,6 +27,7 @@ struct TensorFile {
         std::vector<float> values;
     };
     std::string architecture, type, base_fingerprint;
+    std::vector<std::string> added_tokens;
     std::string placement, non_linearity;  // of a bottleneck
     std::vector<Tensor> tensors;
     ClassifierConfig classifier;  // its tensors are among the others

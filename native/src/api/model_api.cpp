@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <sstream>
 
 #include "api/api.h"
 #include "api/handles.h"
@@ -38,6 +39,13 @@ template <size_t n> void copy_text(const std::string & text, char (&out)[n]) {
     const size_t count = std::min(text.size(), n - 1);
     std::copy_n(text.data(), count, out);
     out[count] = 0;
+}
+
+std::vector<std::string> lines_of(const std::string & text) {
+    std::vector<std::string> lines;
+    std::istringstream in(text);
+    for (std::string line; std::getline(in, line);) lines.push_back(line);
+    return lines;
 }
 
 struct WantedDevice {
@@ -115,7 +123,8 @@ lorica_status lorica_model_load(const char * path, const lorica_model_params * p
         require(out, "out");
         const lorica_model_params p = read_params(params);
         const auto [act, choice] = wanted_device(p);
-        auto model = lorica::Model::load(path, choice.device, act, p.n_threads, p.use_mmap);
+        const std::vector<std::string> added = lines_of(p.added_tokens ? p.added_tokens : "");
+        auto model = lorica::Model::load(path, choice.device, act, p.n_threads, p.use_mmap, added);
         *out = new lorica_model{model, model->device().name(), model->device().detail(), choice.reason};
     });
 }

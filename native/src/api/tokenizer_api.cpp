@@ -1,4 +1,5 @@
 #include "api/api.h"
+#include "api/handles.h"
 #include "tokenizer/tokenizer.h"
 
 #include <algorithm>
@@ -39,6 +40,14 @@ lorica_status lorica_tokenizer_load(const char * path, lorica_tokenizer ** out) 
         require(path, "path");
         require(out, "out");
         *out = new lorica_tokenizer{lorica::Tokenizer(lorica::GgufFile::open(path))};
+    });
+}
+
+lorica_status lorica_tokenizer_of_model(const lorica_model * model, lorica_tokenizer ** out) {
+    return guarded([&] {
+        require(model, "model");
+        require(out, "out");
+        *out = new lorica_tokenizer{lorica::Tokenizer(model->model->file())};
     });
 }
 

@@ -2,8 +2,13 @@
 
 #include "common/error.h"
 
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
+
 #include <array>
 #include <cstring>
+#include <memory>
 #include <string>
 
 namespace lorica {
@@ -38,6 +43,25 @@ void dequantize_row(ggml_type type, const void * src, float * dst, int64_t n) {
     // The grids of the IQ types are constants for reading; ggml_quantize_init() prepares only their search when
     // writing.
     ggml_get_type_traits(type)->to_float(src, dst, n);
+}
+
+// What ggml prepares for some types it computes with OpenMP where it was built with it, whose runtime ends the process
+// when the system gives no thread. Of one it makes none.
+void prepare_quantization(ggml_type type) {
+#if defined(__linux__)
+    const std::unique_ptr<void, int (*)(void *)> openmp(dlopen("libgomp.so.1", RTLD_LAZY | RTLD_NOLOAD),
+                                                        [](void * library) { return library ? dlclose(library) : 0; });
+    const auto set = openmp ? reinterpret_cast<void (*)(int)>(dlsym(openmp.get(), "omp_set_num_threads")) : nullptr;
+    const auto get = openmp ? reinterpret_cast<int (*)()>(dlsym(openmp.get(), "omp_get_max_threads")) : nullptr;
+    if (set && get) {
+        const int before = get();
+        set(1);
+        ggml_quantize_init(type);
+        set(before);
+        return;
+    }
+#endif
+    ggml_quantize_init(type);
 }
 
 }  // namespace lorica

@@ -19,4 +19,7 @@ bool is_supported_weight_type(ggml_type type);
 // not be aligned beyond what a GGUF file guarantees. Any bytes are safe, but may give NaN. Thread-safe.
 void dequantize_row(ggml_type type, const void * src, float * dst, int64_t n);
 
+// Comes before ggml_quantize_chunk() of the type.
+void prepare_quantization(ggml_type type);
+
 }  // namespace lorica

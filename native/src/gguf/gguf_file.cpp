@@ -338,9 +338,12 @@ struct GgufFile::Impl {
     std::span<const std::byte> bytes;  // of the first
     std::vector<Entry> entries;
     std::vector<TensorView> tensors;
-    // Views of the names in the vectors above, which do not change after parse().
+    // Views of the names in the vectors above.
     std::unordered_map<std::string_view, size_t> entry_of_key;
     std::unordered_map<std::string_view, size_t> tensor_of_name;
+    // Of put_metadata() and put_rows().
+    std::vector<std::vector<std::byte>> put;
+    std::unordered_map<std::string, TensorView> of_file;
 
     static std::unique_ptr<Impl> open(const std::string & path, bool use_mmap);
     void parse();
@@ -708,6 +711,40 @@ std::optional<std::vector<double>> GgufFile::find_floats(std::string_view key) c
         values[i] = float_at(entry->type, entry->value + i * scalar_size(entry->type));
     }
     return values;
+}
+
+void GgufFile::put_metadata(std::vector<std::byte> gguf) {
+    const GgufFile other = from_memory(path(), gguf);
+    for (const Entry & entry : other.impl_->entries) {
+        const auto found = impl_->entry_of_key.find(entry.key);
+        if (found == impl_->entry_of_key.end()) {
+            impl_->entries.push_back(entry);
+        } else {
+            impl_->entries[found->second] = entry;
+        }
+        // The keys may have moved.
+        impl_->entry_of_key.clear();
+        for (size_t i = 0; i < impl_->entries.size(); ++i) impl_->entry_of_key.emplace(impl_->entries[i].key, i);
+    }
+    impl_->put.push_back(std::move(gguf));
+}
+
+void GgufFile::put_rows(const std::string & name, int64_t n_rows, std::vector<std::byte> bytes) {
+    const auto found = impl_->tensor_of_name.find(name);
+    if (found == impl_->tensor_of_name.end()) fail(LORICA_ERROR_INTERNAL, path(), " has no tensor ", quoted(name));
+    TensorView & tensor = impl_->tensors[found->second];
+    if (tensor.n_dims != 2 || bytes.size() != static_cast<size_t>(n_rows) * ggml_row_size(tensor.type, tensor.ne[0]))
+        fail(LORICA_ERROR_INTERNAL, "tensor ", quoted(name), " is given ", bytes.size(), " bytes");
+    impl_->of_file.emplace(name, tensor);
+    impl_->put.push_back(std::move(bytes));
+    tensor.ne[1] = n_rows;
+    tensor.n_bytes = impl_->put.back().size();
+    tensor.data = impl_->put.back().data();
+}
+
+const TensorView & GgufFile::as_in_file(const TensorView & tensor) const {
+    const auto found = impl_->of_file.find(tensor.name);
+    return found == impl_->of_file.end() ? tensor : found->second;
 }
 
 const std::vector<TensorView> & GgufFile::tensors() const { return impl_->tensors; }

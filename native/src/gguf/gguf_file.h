@@ -90,6 +90,14 @@ public:
     const std::vector<TensorView> & tensors() const;              // in file order, one file after another
     const TensorView * find_tensor(std::string_view name) const;  // nullptr when absent
 
+    // What stands in for metadata of the file, or beside it: that of a GGUF file without tensors, in memory.
+    void put_metadata(std::vector<std::byte> gguf);
+    // Of a tensor that the file has, in its type: other rows.
+    void put_rows(const std::string & name, int64_t n_rows, std::vector<std::byte> bytes);
+    // What the file itself has of a tensor of tensors().
+    const TensorView & as_in_file(const TensorView & tensor) const;
+    bool is_in_file(const TensorView & tensor) const { return &as_in_file(tensor) == &tensor; }
+
 private:
     struct Impl;
     explicit GgufFile(std::unique_ptr<Impl> impl);

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "gguf/added_tokens.h"
 #include "gguf/dequantize.h"
 #include "model/arch/architectures.h"
 
@@ -34,27 +35,31 @@ private:
 }  // namespace
 
 std::shared_ptr<const Model> Model::load(const std::string & path, const std::string & device, Dtype act,
-                                         int32_t n_threads, bool use_mmap) {
-    return load(path, [=] { return make_backend(device, act, n_threads); }, use_mmap);
+                                         int32_t n_threads, bool use_mmap,
+                                         const std::vector<std::string> & added_tokens) {
+    return load(path, [=] { return make_backend(device, act, n_threads); }, use_mmap, {}, added_tokens);
 }
 
 std::shared_ptr<const Model> Model::load(const std::string & path, const MakeBackend & make_backend, bool use_mmap,
-                                         const Describe & describe) {
+                                         const Describe & describe, const std::vector<std::string> & added_tokens) {
     GgufFile file = GgufFile::open(path, use_mmap);
     if (file.tensors().empty())
         fail(LORICA_ERROR_FORMAT, path,
              " has no tensors: it is a vocabulary alone, which can tokenize and nothing else");
-    const std::shared_ptr<Model> model(new Model(std::move(file), make_backend, describe));
+    if (!added_tokens.empty()) file = with_added_tokens(std::move(file), added_tokens);
+    const std::shared_ptr<Model> model(new Model(std::move(file), make_backend, describe, added_tokens));
     model->load_weights();  // outside the constructor: the destructor then releases what was loaded before an error
     model->file().check_not_cut();
     return model;
 }
 
-Model::Model(GgufFile file, const MakeBackend & make_backend, const Describe & describe)
+Model::Model(GgufFile file, const MakeBackend & make_backend, const Describe & describe,
+             std::vector<std::string> added_tokens)
     : file_(std::move(file)),
       architecture_(describe ? describe(file_) : lorica::describe(file_)),
       make_backend_(make_backend),
-      device_(make_backend()) {}
+      device_(make_backend()),
+      added_tokens_(std::move(added_tokens)) {}
 
 void Model::plan_memory() {
     for (const TensorView & view : file_.tensors()) {
@@ -214,12 +219,13 @@ void Model::describe() {
         n_params_ += view.n_elements();
         weight_bytes_ += static_cast<int64_t>(view.n_bytes);
         bytes_by_type[type_name(view.type)] += view.n_elements();
-        fingerprint.add(view.name);
-        fingerprint.add(view.ne.data(), sizeof view.ne);
-        fingerprint.add(type_name(view.type));
-        const size_t sample = std::min<size_t>(view.n_bytes, 256);
-        fingerprint.add(view.data, sample);
-        fingerprint.add(view.data + (view.n_bytes - sample) / 2, sample);
+        const TensorView & in_file = file_.as_in_file(view);
+        fingerprint.add(in_file.name);
+        fingerprint.add(in_file.ne.data(), sizeof in_file.ne);
+        fingerprint.add(type_name(in_file.type));
+        const size_t sample = std::min<size_t>(in_file.n_bytes, 256);
+        fingerprint.add(in_file.data, sample);
+        fingerprint.add(in_file.data + (in_file.n_bytes - sample) / 2, sample);
     }
     fingerprint_ = fingerprint.text();
     file_type_ = std::max_element(bytes_by_type.begin(), bytes_by_type.end(), [](const auto & a, const auto & b) {

@@ -34,14 +34,17 @@ struct ClassifierWeights {
 class Model {
 public:
     // device as make_backend takes it. Errors: IO, FORMAT, UNSUPPORTED, DEVICE.
+    // added_tokens: with these behind the tokens of its vocabulary (with_added_tokens).
     static std::shared_ptr<const Model> load(const std::string & path, const std::string & device, Dtype act,
-                                             int32_t n_threads, bool use_mmap = true);
+                                             int32_t n_threads, bool use_mmap = true,
+                                             const std::vector<std::string> & added_tokens = {});
     // Every instance of the device is made by this function.
     using MakeBackend = std::function<std::unique_ptr<Backend>()>;
     // What the file computes: lorica::describe(), or what a test has made of it.
     using Describe = std::function<Architecture(const GgufFile &)>;
     static std::shared_ptr<const Model> load(const std::string & path, const MakeBackend & make_backend,
-                                             bool use_mmap = true, const Describe & describe = {});
+                                             bool use_mmap = true, const Describe & describe = {},
+                                             const std::vector<std::string> & added_tokens = {});
     ~Model();
 
     const GgufFile & file() const { return file_; }
@@ -61,7 +64,9 @@ public:
 
     const std::string & name() const { return name_; }
     const std::string & file_type() const { return file_type_; }
+    // Of what the file has, without added tokens.
     const std::string & fingerprint() const { return fingerprint_; }
+    const std::vector<std::string> & added_tokens() const { return added_tokens_; }
     int64_t n_params() const { return n_params_; }
     int64_t weight_bytes() const { return weight_bytes_; }
     // Memory that the weights take on the device; 0: it reads the mapped file.
@@ -77,7 +82,8 @@ public:
     std::shared_ptr<const ArrangedWeights> arranged_weights(Backend & backend) const;
 
 private:
-    Model(GgufFile file, const MakeBackend & make_backend, const Describe & describe);
+    Model(GgufFile file, const MakeBackend & make_backend, const Describe & describe,
+          std::vector<std::string> added_tokens);
     void plan_memory();
     void load_weights();
     ProgramWeights load_program(const Program & program, const std::string & prefix);
@@ -95,7 +101,7 @@ private:
     MakeBackend make_backend_;
     std::unique_ptr<Backend> device_;
     std::vector<void *> vectors_;  // owned by device_
-    std::vector<std::string> used_;
+    std::vector<std::string> used_, added_tokens_;
 
     ProgramWeights prologue_, epilogue_;
     std::vector<ProgramWeights> layers_;

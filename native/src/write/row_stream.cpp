@@ -1,9 +1,5 @@
 #include "write/row_stream.h"
 
-#if defined(__linux__)
-#include <dlfcn.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 
@@ -20,25 +16,6 @@ namespace {
 constexpr int64_t piece_elements = int64_t{1} << 22;
 // What a thread takes at once.
 constexpr int64_t group_elements = int64_t{1} << 14;
-
-// What ggml prepares for some types it computes with OpenMP where it was built with it, whose runtime ends the process
-// when the system gives no thread. Of one it makes none.
-void prepare_tables(ggml_type type) {
-#if defined(__linux__)
-    const std::unique_ptr<void, int (*)(void *)> openmp(dlopen("libgomp.so.1", RTLD_LAZY | RTLD_NOLOAD),
-                                                        [](void * library) { return library ? dlclose(library) : 0; });
-    const auto set = openmp ? reinterpret_cast<void (*)(int)>(dlsym(openmp.get(), "omp_set_num_threads")) : nullptr;
-    const auto get = openmp ? reinterpret_cast<int (*)()>(dlsym(openmp.get(), "omp_get_max_threads")) : nullptr;
-    if (set && get) {
-        const int before = get();
-        set(1);
-        ggml_quantize_init(type);
-        set(before);
-        return;
-    }
-#endif
-    ggml_quantize_init(type);
-}
 
 void require_finite(const std::string & name, int64_t first_row, int64_t n_per_row, std::span<const float> values) {
     const auto bad = std::find_if_not(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
@@ -64,7 +41,7 @@ GgufWriter::DataSource RowStreams::stream(const std::string & name, ggml_type ty
         this_buffers->blocks.resize(static_cast<size_t>(n) * row_bytes);
         float * const values = this_buffers->values.data();
         std::byte * const blocks = this_buffers->blocks.data();
-        prepare_tables(type);
+        prepare_quantization(type);
 
         const int64_t group = std::max<int64_t>(group_elements / n_per_row, 1);
         parallel_tasks((n + group - 1) / group, n_threads, [&](int, int64_t i) {

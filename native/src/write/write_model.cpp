@@ -15,6 +15,7 @@
 #include "common/atomic_file.h"
 #include "common/error.h"
 #include "common/quote.h"
+#include "gguf/added_tokens.h"
 #include "gguf/dequantize.h"
 #include "gguf/gguf_writer.h"
 #include "write/row_stream.h"
@@ -147,7 +148,8 @@ GgufWriter::DataSource copy_of(const TensorView & tensor) {
 // The data of a tensor, once that before it is written.
 GgufWriter::DataSource after(const GgufFile & file, const TensorView * before, GgufWriter::DataSource data) {
     return [&file, before, data = std::move(data), first = true]() mutable {
-        if (std::exchange(first, false) && before && file.is_mapped()) forget_pages(*before);
+        const bool forgets = std::exchange(first, false) && before && file.is_mapped() && file.is_in_file(*before);
+        if (forgets) forget_pages(*before);
         const std::span<const std::byte> bytes = data();
         file.check_not_cut();
         return bytes;
@@ -318,114 +320,19 @@ void quantize_model(const std::string & source, const std::string & target, cons
     write_model(file, file.tensors(), nullptr, target, config);
 }
 
-namespace {
-
-// The tensor's bytes, and behind them as many as `more` gives.
-GgufWriter::DataSource followed_by(const TensorView & tensor, GgufWriter::DataSource more, uint64_t n_more) {
-    return [&tensor, copy = copy_of(tensor), more = std::move(more), total = tensor.n_bytes + n_more,
-            given = uint64_t{0}]() mutable {
-        if (given == total) given = 0;
-        const std::span<const std::byte> piece = given < tensor.n_bytes ? copy() : more();
-        given += piece.size();
-        return piece;
-    };
-}
-
-std::vector<float> mean_of_rows(const TensorView & tensor) {
-    const auto n = static_cast<size_t>(tensor.ne[0]);
-    const size_t row_bytes = ggml_row_size(tensor.type, tensor.ne[0]);
-    std::vector<double> sum(n);
-    std::vector<float> row(n);
-    for (int64_t i = 0; i < tensor.ne[1]; ++i) {
-        dequantize_row(tensor.type, tensor.data + static_cast<size_t>(i) * row_bytes, row.data(), tensor.ne[0]);
-        for (size_t j = 0; j < n; ++j) sum[j] += row[j];
-    }
-    for (size_t j = 0; j < n; ++j) row[j] = static_cast<float>(sum[j] / static_cast<double>(tensor.ne[1]));
-    return row;
-}
-
-// The keys of a vocabulary that has grown. Returns how large it was.
-int64_t set_vocabulary(const GgufFile & file, std::span<const std::string> more, GgufWriter & writer) {
-    constexpr int32_t normal = 1, user_defined = 4;  // gguf.TokenType
-    constexpr float score = -1000;                   // llama.cpp's, of a token that no other is merged into
-    const std::string prefix = "tokenizer.ggml.";
-    std::vector<std::string> texts = file.find_strings(prefix + "tokens").value_or(std::vector<std::string>{});
-    if (texts.empty())
-        fail(LORICA_ERROR_FORMAT, file.path(), ": the file has no vocabulary (no tokenizer.ggml.tokens)");
-    if (file.find_string(prefix + "model") == "bert") {
-        fail(LORICA_ERROR_UNSUPPORTED, file.path(),
-             ": its vocabulary is WordPiece, whose words are looked up whole; tokens are added to others");
-    }
-    if (more.empty()) fail(LORICA_ERROR_INVALID_ARGUMENT, "there are no tokens to add");
-    const size_t n_before = texts.size();
-    std::set<std::string_view> known(texts.begin(), texts.end());
-    for (const std::string & token : more) {
-        if (token.empty()) fail(LORICA_ERROR_INVALID_ARGUMENT, "a token to add is empty");
-        if (!known.insert(token).second)
-            fail(LORICA_ERROR_INVALID_ARGUMENT, "token ", quoted(token), " is there already; add it once");
-    }
-    texts.insert(texts.end(), more.begin(), more.end());
-    writer.set_strings(prefix + "tokens", texts);
-    const std::vector<int64_t> types =
-        file.find_ints(prefix + "token_type").value_or(std::vector<int64_t>(n_before, normal));
-    std::vector<int32_t> new_types(types.begin(), types.end());
-    new_types.resize(texts.size(), user_defined);
-    writer.set_i32s(prefix + "token_type", new_types);
-    if (const auto scores = file.find_floats(prefix + "scores")) {
-        std::vector<float> new_scores(scores->begin(), scores->end());
-        new_scores.resize(texts.size(), score);
-        writer.set_f32s(prefix + "scores", new_scores);
-    }
-    const std::string size_key = file.find_string("general.architecture").value_or("") + ".vocab_size";
-    if (file.find_int(size_key)) writer.set_u32(size_key, static_cast<uint32_t>(texts.size()));
-    return static_cast<int64_t>(n_before);
-}
-
-}  // namespace
-
 void add_tokens(const std::string & source, std::span<const std::string> tokens, const std::string & target) {
-    const GgufFile file = GgufFile::open(source);
+    GgufFile file = GgufFile::open(source);
     require_other_files(target, file);
     if (file.tensors().empty()) fail(LORICA_ERROR_UNSUPPORTED, source, " holds no tensors, only a vocabulary");
+    file = with_added_tokens(std::move(file), tokens);
     GgufWriter writer;
-    const int64_t n_before = set_vocabulary(file, tokens, writer), n_more = static_cast<int64_t>(tokens.size());
     writer.copy_metadata(file, {});
-
-    const RowStreams streams(1);
     const TensorView * before = nullptr;
-    bool has_embedding = false;
     for (const TensorView & tensor : file.tensors()) {
         const TensorView * const last = std::exchange(before, &tensor);
-        std::vector<int64_t> ne(tensor.ne.begin(), tensor.ne.begin() + tensor.n_dims);
-        const bool is_embedding = tensor.name == "token_embd.weight";
-        if (!is_embedding && tensor.name != "output.weight") {
-            if (tensor.name.starts_with("output.") || tensor.name.starts_with("per_layer_token_embd")) {
-                fail(LORICA_ERROR_UNSUPPORTED, source, ": ", quoted(tensor.name),
-                     " has numbers for each token, which cannot be added to");
-            }
-            writer.add_tensor(tensor.name, tensor.type, ne, after(file, last, copy_of(tensor)));
-            continue;
-        }
-        has_embedding = has_embedding || is_embedding;
-        if (tensor.n_dims != 2 || tensor.ne[1] != n_before) {
-            fail(LORICA_ERROR_FORMAT, source, ": ", quoted(tensor.name), " has ", tensor.ne[1],
-                 " rows, the vocabulary ", n_before, " tokens");
-        }
-        if (!is_supported_weight_type(tensor.type) || ggml_quantize_requires_imatrix(tensor.type)) {
-            fail(LORICA_ERROR_UNSUPPORTED, source, ": ", quoted(tensor.name), " has type ", type_name(tensor.type),
-                 ", to which no rows can be added");
-        }
-        auto rows = [mean = mean_of_rows(tensor)](int64_t, int64_t n, float * out) {
-            for (int64_t i = 0; i < n; ++i) out = std::copy(mean.begin(), mean.end(), out);
-        };
-        const auto n_bytes = static_cast<uint64_t>(n_more) * ggml_row_size(tensor.type, tensor.ne[0]);
-        ne[1] += n_more;
-        writer.add_tensor(
-            tensor.name, tensor.type, ne,
-            after(file, last,
-                  followed_by(tensor, streams.stream(tensor.name, tensor.type, n_more, tensor.ne[0], rows), n_bytes)));
+        const std::span<const int64_t> ne(tensor.ne.data(), static_cast<size_t>(tensor.n_dims));
+        writer.add_tensor(tensor.name, tensor.type, ne, after(file, last, copy_of(tensor)));
     }
-    if (!has_embedding) fail(LORICA_ERROR_UNSUPPORTED, source, " has no token_embd.weight: it has no words to add to");
     writer.write(target);
 }
 

@@ -5,6 +5,7 @@ import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeModel;
 import java.nio.file.Path;
+import java.util.List;
 
 /**
  * A GGUF model, opened: the frozen base that adapters are trained on. Its weights stay in the file's blocks, memory-mapped and
@@ -25,14 +26,16 @@ public final class Model implements AutoCloseable {
     private final Path file;
     private final NativeModel engine;
     private final ModelInfo info;
+    private final List<String> addedTokens;
     private Tokenizer tokenizer;
 
     static {
         Inner.MODEL.of(Model.class, model -> model.engine);
     }
 
-    private Model(Path file, NativeModel engine) {
+    private Model(Path file, NativeModel engine, List<String> addedTokens) {
         this.file = file;
+        this.addedTokens = addedTokens;
         this.engine = engine;
         this.info = engine.info(ModelInfo::new);
     }
@@ -52,7 +55,7 @@ public final class Model implements AutoCloseable {
      * Opens a model; every header, shape, type and offset of the file is checked first.
      *
      * @param path   a GGUF file, or a name on Hugging Face's hub such as {@code hf:owner/repo:Q4_K_M} (see {@link dev.lorica.hub.Hub})
-     * @param config the device, the precision of its products, its threads, and whether the file is mapped
+     * @param config the device, the precision of its products, its threads, whether the file is mapped, and tokens to add
      * @return the model, which the caller closes
      * @throws dev.lorica.exceptions.LoricaException if the file is damaged or cannot be read, a device is not there, or the hub does not
      *     give the file
@@ -64,7 +67,13 @@ public final class Model implements AutoCloseable {
         return new Model(
                 file,
                 NativeModel.load(
-                        file.toString(), config.device(), config.precision().code, config.threads(), config.useMmap()));
+                        file.toString(),
+                        config.device(),
+                        config.precision().code,
+                        config.threads(),
+                        config.useMmap(),
+                        config.addedTokens()),
+                config.addedTokens());
     }
 
     /** {@return the file that it was loaded from; that in the cache, if it was named on the hub} */
@@ -75,6 +84,11 @@ public final class Model implements AutoCloseable {
     /** {@return what the file says of the model, and what it runs on} */
     public ModelInfo info() {
         return info;
+    }
+
+    /** {@return the tokens behind those of its file's vocabulary, in the order of their ids} */
+    public List<String> addedTokens() {
+        return addedTokens;
     }
 
     /**
@@ -91,7 +105,7 @@ public final class Model implements AutoCloseable {
     public synchronized Tokenizer tokenizer() {
         engine.requireOpen();
         if (tokenizer == null) {
-            tokenizer = Tokenizer.ofModel(file);
+            tokenizer = Tokenizer.of(engine);
         }
         return tokenizer;
     }

@@ -4,6 +4,7 @@ import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.hub.Hub;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.NativeDetokenizer;
+import dev.lorica.internal.NativeModel;
 import dev.lorica.internal.NativeTokenizer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
@@ -33,12 +34,12 @@ public final class Tokenizer implements AutoCloseable {
      */
     public static Tokenizer load(Path file) {
         Arguments.given(file, "file");
-        return new Tokenizer(NativeTokenizer.load(Hub.model(file).toString(), "the tokenizer"));
+        return new Tokenizer(NativeTokenizer.load(Hub.model(file).toString()));
     }
 
     /** Of a model, with which it is closed. */
-    static Tokenizer ofModel(Path file) {
-        return new Tokenizer(NativeTokenizer.load(file.toString(), "the model"));
+    static Tokenizer of(NativeModel model) {
+        return new Tokenizer(NativeTokenizer.of(model));
     }
 
     /** {@return the kind of the vocabulary, its size and its special tokens} */

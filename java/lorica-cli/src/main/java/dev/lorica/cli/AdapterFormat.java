@@ -20,6 +20,7 @@ enum AdapterFormat {
             Adapter.PEFT_FILE_NAME,
             Adapter.PEFT_CONFIG_NAME,
             Adapter.ADAPTERHUB_FILE_NAME,
+            Adapter.ADDED_TOKENS_FILE_NAME,
             AdapterMetadata.FILE_NAME);
 
     /** Sees to it, before anything is computed, that writing into the folder loses nothing. */

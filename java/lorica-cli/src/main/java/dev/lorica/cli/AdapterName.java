@@ -1,8 +1,10 @@
 package dev.lorica.cli;
 
 import dev.lorica.Model;
+import dev.lorica.ModelConfig;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.ScaledAdapter;
+import dev.lorica.exceptions.LoricaException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -35,6 +37,35 @@ record AdapterName(Path path, double scale) {
         return names.stream()
                 .map(name -> HubFiles.adapter(terminal, of(name).path))
                 .toList();
+    }
+
+    /** The model, with the tokens that these adapters have added to its vocabulary. */
+    static Model base(Terminal terminal, Path name, ModelConfig config, List<String> names) {
+        return baseOf(terminal, name, config, paths(terminal, names));
+    }
+
+    /** @param adapters files and folders; none of them is {@code null} */
+    static Model baseOf(Terminal terminal, Path name, ModelConfig config, List<Path> adapters) {
+        Path model = HubFiles.model(terminal, name);
+        return Model.load(model, config.withAddedTokens(addedTokens(model, adapters)));
+    }
+
+    /** @throws LoricaException if two of them have added other tokens: one vocabulary has no room for both */
+    static List<String> addedTokens(Path model, List<Path> adapters) {
+        List<String> tokens = List.of();
+        Path owner = null;
+        for (Path adapter : adapters) {
+            List<String> own = Adapter.addedTokens(adapter, model);
+            if (!own.isEmpty() && owner != null && !own.equals(tokens)) {
+                throw new LoricaException("the adapters " + owner + " and " + adapter
+                        + " have added other tokens to the vocabulary; take one of them");
+            }
+            if (!own.isEmpty()) {
+                tokens = own;
+                owner = adapter;
+            }
+        }
+        return tokens;
     }
 
     /** The one adapter, or the sum of several; {@code null} when there are no names. */

@@ -1,15 +1,8 @@
 package dev.lorica.cli;
 
-import dev.lorica.Tokenizer;
 import dev.lorica.convert.ModelFiles;
-import dev.lorica.exceptions.FileAccessException;
-import dev.lorica.exceptions.LoricaException;
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
@@ -61,29 +54,16 @@ final class AddTokensCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        List<String> wanted = read();
         Path source = HubFiles.model(terminal, input);
-        List<String> known = new ArrayList<>();
-        int first;
-        try (Tokenizer tokenizer = Tokenizer.load(source)) {
-            first = tokenizer.info().vocabSize();
-            wanted.stream().filter(token -> isKnown(tokenizer, token)).forEach(known::add);
-        }
-        wanted.removeAll(known);
-        if (wanted.isEmpty()) {
-            throw new LoricaException("--tokens " + tokens + " has no token that is not in the vocabulary already"
-                    + (known.isEmpty() ? "" : ": " + String.join(", ", known)));
-        }
+        AddedTokens wanted = AddedTokens.read("--tokens", tokens, source);
         try (OutputFile file =
                 OutputFile.prepare(output, overwrite, new Inputs().add(source).add(tokens))) {
-            ModelFiles.addTokens(source, output, wanted);
+            ModelFiles.addTokens(source, output, wanted.added());
         }
-        if (!known.isEmpty()) {
-            terminal.err().println("note: in the vocabulary already: " + String.join(", ", known));
-        }
+        wanted.noteKnown(terminal);
         Map<String, Integer> ids = new LinkedHashMap<>();
-        for (String token : wanted) {
-            ids.put(token, first + ids.size());
+        for (String token : wanted.added()) {
+            ids.put(token, wanted.first() + ids.size());
         }
         terminal.out()
                 .println("Saved " + terminal.bold(output.toString()) + ": " + Format.count(ids.size(), "new token"));
@@ -99,35 +79,9 @@ final class AddTokensCommand implements Callable<Integer> {
             Map<String, Object> json = new LinkedHashMap<>();
             json.put("output", output.toString());
             json.put("added", ids);
-            json.put("known", known);
+            json.put("known", wanted.known());
             terminal.printJson(json);
         }
         return ExitCode.OK;
-    }
-
-    private List<String> read() {
-        try {
-            return new ArrayList<>(Files.readAllLines(tokens).stream()
-                    .map(String::strip)
-                    .filter(token -> !token.isEmpty())
-                    .distinct()
-                    .toList());
-        } catch (IOException e) {
-            throw new FileAccessException("--tokens " + tokens + " cannot be read: " + e.getMessage(), e);
-        }
-    }
-
-    /** Whether it is one token already, or the name of one that texts do not give. */
-    private static boolean isKnown(Tokenizer tokenizer, String token) {
-        int[] ids = tokenizer.encode(token, false, true);
-        if (ids.length == 1 && tokenizer.decode(ids, true).equals(token)) {
-            return true;
-        }
-        for (int id = 0; id < tokenizer.info().vocabSize(); id++) {
-            if (tokenizer.tokenText(id).equals(token)) {
-                return true;
-            }
-        }
-        return false;
     }
 }

@@ -85,7 +85,7 @@ final class ChatCommand implements Callable<Integer> {
                     "--n is not for a conversation, which goes on with one answer; /retry makes" + " another one");
         }
         Object tools = toolsFile == null ? null : Tools.read(toolsFile);
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        try (Model base = AdapterName.base(terminal, model, device.config(), adapters);
                 ChatInput input = LineEditor.open(terminal, Chat.words()).orElseGet(() -> new PlainLines(terminal));
                 Chat chat = new Chat(terminal, input, base, sampling)) {
             return chat.begin(adapters, chatTemplate, system, tools).run();

@@ -64,7 +64,11 @@ final class ClassifyCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        try (Model base = Model.load(HubFiles.model(terminal, input.model), device.config());
+        try (Model base = AdapterName.baseOf(
+                        terminal,
+                        input.model,
+                        device.config(),
+                        adapter == null ? List.of() : List.of(HubFiles.adapter(terminal, adapter)));
                 Adapter tuned = adapter == null ? null : Adapter.load(base, HubFiles.adapter(terminal, adapter));
                 TextClassifier classifier = new TextClassifier(base, tuned)) {
             List<Map<String, Object>> results = new ArrayList<>();

@@ -68,7 +68,11 @@ final class EmbedCommand implements Callable<Integer> {
     @Override
     public Integer call() {
         Embedder.Pooling asked = pooling == null ? null : Choices.of("--pooling", pooling, Embedder.Pooling.class);
-        try (Model base = Model.load(HubFiles.model(terminal, input.model), device.config());
+        try (Model base = AdapterName.baseOf(
+                        terminal,
+                        input.model,
+                        device.config(),
+                        adapter == null ? List.of() : List.of(HubFiles.adapter(terminal, adapter)));
                 Adapter tuned = adapter == null ? null : Adapter.load(base, HubFiles.adapter(terminal, adapter));
                 Embedder embedder = new Embedder(base, tuned)) {
             Embedder.Pooling way = asked != null ? asked : Embedder.Pooling.of(base);

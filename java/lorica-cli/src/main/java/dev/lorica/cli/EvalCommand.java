@@ -158,7 +158,7 @@ final class EvalCommand implements Callable<Integer> {
         if (classifies) {
             return evaluateClassifier();
         }
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        try (Model base = AdapterName.base(terminal, model, device.config(), adapters);
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             List<Evaluator> evaluators = new ArrayList<>(List.of(new Evaluator(base, null)));
             json.put("base", new LinkedHashMap<>());
@@ -204,7 +204,7 @@ final class EvalCommand implements Callable<Integer> {
     /** Loss, accuracy, F1, and what is taken for what. */
     private int evaluateClassifier() {
         HubFiles.fetchData(terminal, List.of(data));
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        try (Model base = AdapterName.base(terminal, model, device.config(), adapters);
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 TextClassifier classifier = new TextClassifier(base, tuned)) {
             ClassMetrics metrics = new ClassMetrics(classifier.labels());

@@ -3,6 +3,7 @@ package dev.lorica.cli;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.Model;
+import dev.lorica.ModelConfig;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.cli.report.ModelCard;
 import dev.lorica.exceptions.LoricaException;
@@ -90,6 +91,10 @@ final class ExportCommand implements Callable<Integer> {
                 .put("base", base.info().name())
                 .put("model", base.file().toString())
                 .put("llama_cpp_needs_merge", LlamaCpp.lacks(tuned).isPresent());
+        if (!base.addedTokens().isEmpty()) {
+            base.addedTokens().forEach(facts.putArray("added_tokens")::add);
+            facts.put("vocabulary", base.info().vocabSize());
+        }
         ModelCard.write(output, facts, baseModelName, formats != AdapterFormat.PEFT, formats != AdapterFormat.GGUF);
     }
 
@@ -102,7 +107,7 @@ final class ExportCommand implements Callable<Integer> {
         AdapterName.paths(terminal, adapters).forEach(inputs::add);
         wanted.check(output, overwrite, inputs);
         String file;
-        try (Model base = Model.load(modelFile);
+        try (Model base = AdapterName.base(terminal, modelFile, ModelConfig.defaults(), adapters);
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             Optional<String> lacking = LlamaCpp.lacks(tuned);
             if (wanted == AdapterFormat.GGUF && lacking.isPresent()) {

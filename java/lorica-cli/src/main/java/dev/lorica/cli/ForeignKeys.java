@@ -66,7 +66,6 @@ final class ForeignKeys {
             "rope_scaling",
             "rope_theta",
             "noisy_embedding_alpha",
-            "add_tokens",
             "add_special_tokens",
             "new_special_tokens",
             "tokens",

@@ -164,7 +164,7 @@ final class GenerateCommand implements Callable<Integer> {
                     "--system, --tools and --chat-template are not for --prompt, which is taken as it stands");
         }
         Object tools = toolsFile == null ? null : Tools.read(toolsFile);
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        try (Model base = AdapterName.base(terminal, model, device.config(), adapters);
                 Adapter tuned = AdapterName.load(terminal, base, adapters);
                 Generator generator = new Generator(base, tuned)) {
             ModelInfo info = base.info();

@@ -188,6 +188,7 @@ final class InfoCommand implements Callable<Integer> {
             facts.put("rank", ranks.size() == 1 ? ranks.iterator().next() : List.copyOf(ranks));
             copy(values, "adapter.lora.alpha", facts, "alpha");
             copy(values, "adapter.alora.invocation_tokens", facts, "invocation_tokens");
+            copy(values, "lorica.added_tokens", facts, "added_tokens");
             facts.put("modules", List.copyOf(modules));
             facts.put(
                     "pairs",

@@ -100,7 +100,7 @@ final class MergeCommand implements Callable<Integer> {
         AdapterName.paths(terminal, adapters).forEach(inputs::add);
         // Before a model is loaded for it, and again before it is written.
         OutputFile.prepare(output, overwrite, inputs).close();
-        try (Model base = Model.load(modelFile, device.config());
+        try (Model base = AdapterName.base(terminal, modelFile, device.config(), adapters);
                 Adapter tuned = AdapterName.load(terminal, base, adapters)) {
             HubFiles.fetchData(terminal, evalData == null ? List.of() : List.of(evalData));
             Dataset records = evalData == null ? null : dataOptions.load(evalData);

@@ -1,5 +1,6 @@
 package dev.lorica.cli;
 
+import dev.lorica.ModelConfig;
 import dev.lorica.adapter.AdapterConfig;
 import dev.lorica.adapter.BitFitConfig;
 import dev.lorica.adapter.BottleneckConfig;
@@ -10,6 +11,7 @@ import dev.lorica.adapter.PTuningConfig;
 import dev.lorica.adapter.PrefixTuningConfig;
 import dev.lorica.adapter.PromptTuningConfig;
 import java.lang.reflect.Field;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.EnumSet;
@@ -62,6 +64,15 @@ final class MethodOptions {
             split = ",",
             description = "full: do not train embed, head, or both (embed,head).")
     List<String> freeze = new ArrayList<>();
+
+    @OfMethod({Method.LORA, Method.FULL})
+    @Option(
+            names = "--add-tokens",
+            paramLabel = "FILE",
+            description =
+                    "Tokens to add to the vocabulary, one a line, which the adapter learns and keeps: with LoRA and"
+                            + " --modules-to-save embed_tokens,lm_head, or full. Each begins as the mean of all others.")
+    Path addTokens;
 
     @OfMethod({Method.PROMPT_TUNING, Method.P_TUNING, Method.PREFIX_TUNING})
     @Option(
@@ -117,6 +128,20 @@ final class MethodOptions {
             description =
                     "bottleneck: relu, swish, gelu, gelu_new or tanh. If not given, swish for houlsby, relu for pfeiffer.")
     String nonLinearity;
+
+    /**
+     * The configuration with which the model is loaded.
+     *
+     * @param model on this machine
+     */
+    ModelConfig withAddedTokens(Terminal terminal, ModelConfig config, Path model) {
+        if (addTokens == null) {
+            return config;
+        }
+        AddedTokens tokens = AddedTokens.read("--add-tokens", addTokens, model);
+        tokens.noteKnown(terminal);
+        return config.withAddedTokens(tokens.added());
+    }
 
     Method method() {
         return Choices.of("--method", method, Method.class);

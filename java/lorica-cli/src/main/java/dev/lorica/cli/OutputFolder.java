@@ -35,13 +35,14 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
             Adapter.PEFT_FILE_NAME,
             Adapter.PEFT_CONFIG_NAME,
             Adapter.ADAPTERHUB_FILE_NAME,
+            Adapter.ADDED_TOKENS_FILE_NAME,
             AdapterMetadata.FILE_NAME,
             EffectiveConfig.FILE_NAME,
             JsonlLog.FILE_NAME);
 
     /** What a run that was killed leaves half written; no file of someone else's is called so. */
     private static final Pattern LEFT_OVER = Pattern.compile(
-            "(adapter\\.gguf|model\\.gguf|adapter_config\\.json|adapter_model\\.safetensors|lorica_adapter\\.json|README\\.md|report\\.html|train_report\\.json|train_config\\.yaml)"
+            "(adapter\\.gguf|model\\.gguf|adapter_config\\.json|adapter_model\\.safetensors|added_tokens\\.json|lorica_adapter\\.json|README\\.md|report\\.html|train_report\\.json|train_config\\.yaml)"
                     + "\\.tmp(-\\d+-\\d+)?|checkpoint-\\d+(\\.old)?\\.tmp|\\.lorica.*\\.tmp(-\\d+-\\d+)?");
 
     /**

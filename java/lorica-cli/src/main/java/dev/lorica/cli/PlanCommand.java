@@ -74,7 +74,8 @@ final class PlanCommand implements Callable<Integer> {
         training.config(Integer.MAX_VALUE); // what cannot be is said before a model is opened
         long limit = training.available == null ? 0 : bytes(training.available);
         Labels labels = training.labels();
-        try (Model base = Model.load(HubFiles.model(terminal, model), device.config());
+        Path modelFile = HubFiles.model(terminal, model);
+        try (Model base = Model.load(modelFile, method.withAddedTokens(terminal, device.config(), modelFile));
                 Adapter adapter = Adapter.create(
                         base, planned(method.config(lora, 0, base.info().layers())), labels)) {
             TrainingConfig config = training.config(base.info().contextLength());

@@ -90,6 +90,10 @@ record RunEnding(
             json.put("trained_model", output.resolve(TrainCommand.MODEL_FILE).toString());
         }
         json.put("llama_cpp_needs_merge", LlamaCpp.lacks(adapter).isPresent());
+        if (!base.addedTokens().isEmpty()) {
+            json.put("added_tokens", base.addedTokens());
+            json.put("vocabulary", base.info().vocabSize());
+        }
         json.put("device", base.info().device());
         json.put("device_detail", base.info().deviceDetail());
         json.put("device_reason", base.info().deviceReason());

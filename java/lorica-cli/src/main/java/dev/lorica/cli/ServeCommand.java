@@ -188,7 +188,13 @@ final class ServeCommand implements Callable<Integer> {
         List<Adapter> open = new ArrayList<>();
         CountDownLatch end = new CountDownLatch(1);
         try (ServerAddress address = ServerAddress.listen(config);
-                Model base = Model.load(HubFiles.model(terminal, model), device.config())) {
+                Model base = AdapterName.baseOf(
+                        terminal,
+                        model,
+                        device.config(),
+                        named.values().stream()
+                                .map(path -> HubFiles.adapter(terminal, path))
+                                .toList())) {
             try (LoricaServer server = new LoricaServer(base, address);
                     Interrupt interrupt = new Interrupt(end::countDown)) {
                 for (Map.Entry<String, Path> adapter : named.entrySet()) {

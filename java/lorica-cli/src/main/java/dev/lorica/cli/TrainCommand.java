@@ -274,6 +274,16 @@ final class TrainCommand implements Callable<Integer> {
         if (classifies) {
             DataOptions.refuseForClassifiers(spec);
         }
+        if (method.addTokens != null && start != null) {
+            throw new IllegalArgumentException(
+                    "--add-tokens and --adapter exclude each other: an adapter has the tokens"
+                            + " that it was begun with");
+        }
+        if (method.addTokens != null && cluster != null) {
+            throw new IllegalArgumentException(
+                    "--add-tokens is not for a cluster, whose machines have the model's file alone; lorica add-tokens"
+                            + " makes a model with them");
+        }
         if (classifies && !objective.isPlain()) {
             throw new IllegalArgumentException("--objective and --label-field exclude each other");
         }
@@ -299,6 +309,7 @@ final class TrainCommand implements Callable<Integer> {
                 .add(objective.teacherModel)
                 .add(objective.teacherAdapter);
         files.forEach(inputs::add);
+        inputs.add(method.addTokens);
         dataOptions.files().forEach(inputs::add);
         for (String name : OutputFolder.WRITTEN) {
             inputs.refuse("--output " + output, output.resolve(name));
@@ -357,7 +368,17 @@ final class TrainCommand implements Callable<Integer> {
 
     private int train(OutputFolder folder, Checkpoint checkpoint, Workplace place) {
         Path modelFile = HubFiles.model(terminal, model);
-        Model base = place.model(modelFile, device.config());
+        List<Path> bases = new ArrayList<>();
+        if (start != null) {
+            bases.add(HubFiles.adapter(terminal, start));
+        }
+        if (objective.rewardAdapter != null) {
+            bases.add(HubFiles.adapter(terminal, objective.rewardAdapter));
+        }
+        ModelConfig modelConfig = method.addTokens != null
+                ? method.withAddedTokens(terminal, device.config(), modelFile)
+                : device.config().withAddedTokens(AdapterName.addedTokens(modelFile, bases));
+        Model base = place.model(modelFile, modelConfig);
         Labels found = start != null
                 ? null
                 : dataOptions.classifies() ? dataOptions.labels(data) : objective.isReward() ? Labels.reward() : null;
@@ -389,8 +410,12 @@ final class TrainCommand implements Callable<Integer> {
             report.model(base.info());
             TrainingData.Files files =
                     new TrainingData.Files(data, evalData, evalSplit, maxEvalSamples, training.seed());
-            List<Object> all =
-                    List.of(modelFile, files, dataOptions.records, EffectiveConfig.valuesOf(spec, dataOptions));
+            List<Object> all = List.of(
+                    modelFile,
+                    modelConfig.addedTokens(),
+                    files,
+                    dataOptions.records,
+                    EffectiveConfig.valuesOf(spec, dataOptions));
             TrainingData loaded = place.data(all, () -> TrainingData.load(files, dataOptions, base, labels));
             loaded.describe(report);
             if (labels != null) {

@@ -334,6 +334,28 @@ class MethodsTest {
         String model = "--model=" + Program.model();
         assertThat(generate(inside, model, "--adapter=" + output)).isNotEqualTo(generate(inside, model));
         assertThat(generate(without, model, "--adapter=" + output)).isEqualTo(generate(without, model));
+        String inactive = "warning: the prompt has not the invocation \"### Response:\" (tokens ";
+        String[] tuned = {"generate", model, "--adapter=" + output};
+        assertThat(Program.run(Program.with(tuned, without)).succeeds().err())
+                .containsOnlyOnce(inactive)
+                .contains("of the adapter, which is inactive without it");
+        assertThat(Program.run(Program.with(tuned, inside)).succeeds().err()).doesNotContain("inactive");
+        assertThat(Program.run(Program.with(new String[] {"generate", model}, without))
+                        .succeeds()
+                        .err())
+                .doesNotContain("inactive");
+        Path prompts = Files.writeString(folder.resolve("prompts.jsonl"), "{\"prompt\": \"What is 3?\"}\n".repeat(3));
+        assertThat(Program.run(
+                                "generate",
+                                model,
+                                "--adapter=" + output,
+                                "--prompts=" + prompts,
+                                "--output=" + folder.resolve("answers.jsonl"),
+                                "--chat-template=chatml",
+                                "--max-new-tokens=2")
+                        .succeeds()
+                        .err())
+                .containsOnlyOnce(inactive);
         Program.run("merge", model, "--adapter=" + output, "--output=" + folder.resolve("merged.gguf"))
                 .failsWith(ExitCode.FAILED, "it applies to no token before its invocation");
         Path none = folder.resolve("none");

@@ -20,6 +20,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Set;
 import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 
 /**
  * An adapter: what is trained, by one {@link Method} or another. Made by {@link #create} or {@link #load}.
@@ -37,6 +38,9 @@ public final class Adapter implements AutoCloseable {
     public static final String PEFT_CONFIG_NAME = PeftFolder.CONFIG;
     /** What stands in for {@link #PEFT_FILE_NAME} of bottlenecks, which PEFT has not: AdapterHub's. */
     public static final String ADAPTERHUB_FILE_NAME = AdapterHubFolder.WEIGHTS;
+
+    /** Beside PEFT's files, of an adapter with tokens of its own: {@code {"<tool>": 32000}}, as tokenizers of transformers have it. */
+    public static final String ADDED_TOKENS_FILE_NAME = AddedTokens.FILE_NAME;
 
     /**
      * One of the trainable matrices.
@@ -115,12 +119,23 @@ public final class Adapter implements AutoCloseable {
     public static Adapter create(Model model, AdapterConfig config, Labels labels) {
         Arguments.given(model, "model");
         Arguments.given(config, "config");
+        Adapter adapter = make(model, config, labels);
+        try {
+            AddedTokens.requireLearned(adapter);
+            return adapter;
+        } catch (RuntimeException e) {
+            adapter.close();
+            throw e;
+        }
+    }
+
+    private static Adapter make(Model model, AdapterConfig config, Labels labels) {
         NativeAdapter.Outputs outputs = labels == null
                 ? NativeAdapter.Outputs.NONE
                 : new NativeAdapter.Outputs(
                         labels.outputs(), labels.names(), labels.problem().toString());
         if (config instanceof LoraConfig lora) {
-            return create(model, lora, outputs);
+            return make(model, lora, outputs);
         }
         if (config instanceof PromptTuningConfig prompt) {
             NativeAdapter engine = NativeAdapter.create(
@@ -179,7 +194,7 @@ public final class Adapter implements AutoCloseable {
         return create(model, config, (Labels) null);
     }
 
-    private static Adapter create(Model model, LoraConfig config, NativeAdapter.Outputs outputs) {
+    private static Adapter make(Model model, LoraConfig config, NativeAdapter.Outputs outputs) {
         NativeAdapter engine = NativeAdapter.create(
                 Inner.MODEL.of(model),
                 new NativeAdapter.Params(
@@ -257,6 +272,19 @@ public final class Adapter implements AutoCloseable {
             adapter.place = new Place(home.normalize(), adapter.engine.changes());
         }
         return adapter;
+    }
+
+    /**
+     * {@return the tokens that an adapter has added to its base's vocabulary, in the order of their ids; none of most}
+     * {@link Model#load(Path, dev.lorica.ModelConfig)} needs them: an adapter with such tokens fits no model without them.
+     *
+     * @param name  the adapter, as in {@link #load}
+     * @param model the base, as in {@code Model.load}
+     */
+    public static List<String> addedTokens(Path name, Path model) {
+        Arguments.given(name, "name");
+        Arguments.given(model, "model");
+        return AddedTokens.of(Hub.adapter(name), Hub.model(model));
     }
 
     private static Adapter read(Model model, Path weights) {
@@ -345,6 +373,19 @@ public final class Adapter implements AutoCloseable {
                 ? ""
                 : "\"" + model.tokenizer().decode(tokens, true).replace("\n", "\\n") + "\" (tokens "
                         + Arrays.stream(tokens).mapToObj(Integer::toString).collect(Collectors.joining(", ")) + ")";
+    }
+
+    /**
+     * {@return whether it is added to any token of a text} An activated LoRA is to those from its last invocation on, and to none where
+     * there is none; all else to every token.
+     *
+     * @param tokens the text
+     */
+    public boolean isInvokedBy(int[] tokens) {
+        Arguments.given(tokens, "tokens");
+        int[] invocation = engine.invocationTokens();
+        return IntStream.rangeClosed(0, tokens.length - invocation.length)
+                .anyMatch(at -> Arrays.equals(tokens, at, at + invocation.length, invocation, 0, invocation.length));
     }
 
     /**
@@ -440,7 +481,7 @@ public final class Adapter implements AutoCloseable {
         makeFolder(folder);
         long now = engine.changes();
         List<String> kept = besideOthers && isIn(folder, now)
-                ? List.of(FILE_NAME, PEFT_FILE_NAME, PEFT_CONFIG_NAME, ADAPTERHUB_FILE_NAME)
+                ? List.of(FILE_NAME, PEFT_FILE_NAME, PEFT_CONFIG_NAME, ADAPTERHUB_FILE_NAME, ADDED_TOKENS_FILE_NAME)
                 : List.of();
         AdapterFolder.replace(folder, metadata, kept, staged -> {
             if (formats.contains(Format.GGUF)) {

@@ -31,8 +31,12 @@ import java.util.function.Consumer;
 final class AdapterFolder {
     static final String COMMITTED = ".lorica-adapter";
     private static final String STAGED = ".lorica-staged";
-    private static final List<String> WEIGHTS =
-            List.of(Adapter.FILE_NAME, Adapter.PEFT_FILE_NAME, Adapter.PEFT_CONFIG_NAME, Adapter.ADAPTERHUB_FILE_NAME);
+    private static final List<String> WEIGHTS = List.of(
+            Adapter.FILE_NAME,
+            Adapter.PEFT_FILE_NAME,
+            Adapter.PEFT_CONFIG_NAME,
+            Adapter.ADAPTERHUB_FILE_NAME,
+            Adapter.ADDED_TOKENS_FILE_NAME);
 
     private AdapterFolder() {}
 

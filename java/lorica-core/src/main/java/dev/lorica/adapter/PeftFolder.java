@@ -103,6 +103,7 @@ final class PeftFolder {
         } catch (JsonProcessingException e) {
             throw new IllegalStateException(e);
         }
+        AddedTokens.write(adapter.model(), folder);
     }
 
     private static Map<String, Object> writeLora(Adapter adapter, SafetensorsWriter weights, String baseModel) {

@@ -78,6 +78,7 @@ public final class BatchGenerator implements AutoCloseable {
     private final List<ScaledAdapter> adapters;
     private final int positions;
     private final TextBatch batch;
+    private final Invocations invocations = new Invocations();
 
     /**
      * Takes memory for the texts.
@@ -155,6 +156,7 @@ public final class BatchGenerator implements AutoCloseable {
                 while (!call.stopped && !batch.isFull() && requests.hasNext()) {
                     Request request = requests.next();
                     check(taken, request);
+                    invocations.look(request.prompt, adapters);
                     batch.add(call.taker(taken++, request), adapters);
                 }
                 if (batch.isEmpty()) {

@@ -86,6 +86,7 @@ public final class GenerationService implements AutoCloseable {
     private final Model model;
     private final Config config;
     private final int positions;
+    private final Invocations invocations = new Invocations();
     private final Thread thread;
     private final Object lock = new Object();
     private final Deque<Waiting> waiting = new ArrayDeque<>();
@@ -162,6 +163,7 @@ public final class GenerationService implements AutoCloseable {
                 throw new InvalidArgumentException("the prompt has " + request.prompt().length
                         + " tokens, more than the " + positions + " positions of a text");
             }
+            invocations.look(request.prompt(), applied);
         }
         Object monitor = new Object();
         List<StreamedText> texts = all.stream()

@@ -45,6 +45,7 @@ public final class Generator implements AutoCloseable {
 
     private final Model model;
     private final List<ScaledAdapter> adapters;
+    private final Invocations invocations = new Invocations();
     /** Fair: with one that is not, a thread among many may wait for ever. */
     private final ReentrantLock turn = new ReentrantLock(true);
 
@@ -286,6 +287,7 @@ public final class Generator implements AutoCloseable {
             throw new InvalidArgumentException("the prompt has " + prompt.length + " tokens, more than the " + context
                     + " of the model's context");
         }
+        invocations.look(prompt, applied);
         return new Generation(this, model, prompt.clone(), config, applied);
     }
 

@@ -26,7 +26,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CopyOnWriteArrayList;
-import java.util.stream.IntStream;
 
 /**
  * Trains an adapter.
@@ -324,15 +323,10 @@ public final class Trainer {
      */
     public int withoutInvocation(TokenizedDataset data) {
         Arguments.given(data, "data");
-        int[] invocation = adapter.info().invocationTokens().stream()
-                .mapToInt(Integer::intValue)
-                .toArray();
+        boolean activated = !adapter.info().invocationTokens().isEmpty();
         int without = 0;
-        for (Example example : invocation.length == 0 ? List.<Example>of() : data.examples()) {
-            int[] ids = example.ids();
-            boolean found = IntStream.rangeClosed(0, ids.length - invocation.length)
-                    .anyMatch(at -> Arrays.equals(ids, at, at + invocation.length, invocation, 0, invocation.length));
-            without += found ? 0 : 1;
+        for (Example example : activated ? data.examples() : List.<Example>of()) {
+            without += adapter.isInvokedBy(example.ids()) ? 0 : 1;
         }
         return without;
     }

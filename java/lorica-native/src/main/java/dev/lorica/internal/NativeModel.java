@@ -23,17 +23,26 @@ public final class NativeModel implements AutoCloseable {
         handle = new NativeHandle<>("the model", pointer, Lorica::lorica_model_free);
     }
 
-    /** @param precision one of the constants above */
-    public static NativeModel load(String file, String device, int precision, int threads, boolean useMmap) {
+    /**
+     * @param precision   one of the constants above
+     * @param addedTokens behind those of its vocabulary
+     */
+    public static NativeModel load(
+            String file, String device, int precision, int threads, boolean useMmap, List<String> addedTokens) {
         NativeLibrary.load();
         lorica_model pointer = new lorica_model();
         try (BytePointer path = Text.copy("the path", file);
                 BytePointer on = Text.copy("the device", device);
+                BytePointer added = Text.copy("an added token", String.join("\n", addedTokens));
                 lorica_model_params params = Structs.defaults(
                         lorica_model_params::new,
                         lorica_model_params::struct_size,
                         Lorica::lorica_model_default_params)) {
-            params.device(on).precision(precision).n_threads(threads).use_mmap(useMmap);
+            params.device(on)
+                    .precision(precision)
+                    .n_threads(threads)
+                    .use_mmap(useMmap)
+                    .added_tokens(added);
             NativeLibrary.reserveHeap();
             check(Lorica.lorica_model_load(path, params, pointer));
         }

@@ -20,14 +20,20 @@ public final class NativeTokenizer implements AutoCloseable {
         handle = new NativeHandle<>(name, pointer, Lorica::lorica_tokenizer_free);
     }
 
-    /** @param name what is closed with it, for messages: {@code "the model"} */
-    public static NativeTokenizer load(String file, String name) {
+    public static NativeTokenizer load(String file) {
         NativeLibrary.load();
         lorica_tokenizer pointer = new lorica_tokenizer();
         try (BytePointer path = Text.copy("the path", file)) {
             check(Lorica.lorica_tokenizer_load(path, pointer));
         }
-        return new NativeTokenizer(name, pointer);
+        return new NativeTokenizer("the tokenizer", pointer);
+    }
+
+    /** That of a model, with which it is closed. */
+    public static NativeTokenizer of(NativeModel model) {
+        lorica_tokenizer pointer = new lorica_tokenizer();
+        check(model.handle.shared(m -> Lorica.lorica_tokenizer_of_model(m, pointer)));
+        return new NativeTokenizer("the model", pointer);
     }
 
     /** What becomes of a vocabulary's description. */

@@ -245,11 +245,30 @@ public final class ModelCard {
                     .append("\")\nadapters.init(model)\n")
                     .append("model.load_adapter(\".\", use_safetensors=True, set_active=True)\n```\n");
         } else if (peft && baseModelName != null) {
-            text.append("\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n")
+            boolean grown = !run.path("added_tokens").isEmpty();
+            text.append(
+                            grown
+                                    ? "\n```python\nimport json\n\nfrom peft import PeftModel\n"
+                                    : "\n```python\nfrom peft import PeftModel\n")
+                    .append("from transformers import AutoModelForCausalLM")
+                    .append(grown ? ", AutoTokenizer\n\n" : "\n\n")
                     .append("base = AutoModelForCausalLM.from_pretrained(\"")
                     .append(baseModelName)
-                    .append("\")\nmodel = PeftModel.from_pretrained(base, \".\")\n```\n");
+                    .append("\")\n")
+                    .append(grown(run, baseModelName))
+                    .append("model = PeftModel.from_pretrained(base, \".\")\n```\n");
         }
+    }
+
+    /** What PEFT's users do with tokens that were added, which its files do not have. */
+    private static String grown(JsonNode run, String baseModelName) {
+        if (run.path("added_tokens").isEmpty()) {
+            return "";
+        }
+        return "tokenizer = AutoTokenizer.from_pretrained(\"" + baseModelName + "\")\n"
+                + "tokenizer.add_tokens(list(json.load(open(\"added_tokens.json\", encoding=\"utf-8\"))))\n"
+                + "assert len(tokenizer) == " + run.path("vocabulary").asInt() + "\n"
+                + "base.resize_token_embeddings(" + run.path("vocabulary").asInt() + ")\n";
     }
 
     private static String yaml(Map<String, Object> metadata) {

@@ -338,6 +338,11 @@ public static native @Cast("lorica_status") int lorica_model_load(@Cast("const c
 public static native @Cast("lorica_status") int lorica_model_load(String path, @Const lorica_model_params params, @ByPtrPtr lorica_model out);
 public static native void lorica_model_free(lorica_model model);
 
+/* Its vocabulary, with the tokens that were added to it. The tokenizer may outlive the model. Errors: FORMAT,
+ * UNSUPPORTED. */
+public static native @Cast("lorica_status") int lorica_tokenizer_of_model(@Const lorica_model model, @Cast("lorica_tokenizer**") PointerPointer out);
+public static native @Cast("lorica_status") int lorica_tokenizer_of_model(@Const lorica_model model, @ByPtrPtr lorica_tokenizer out);
+
 /* LORICA_OK if the files of a mapped model are what they were when it was loaded: size, time of modification and a
  * sample. lorica_session_save_state asks it first. Of a model that was read into memory nothing is compared. Errors:
  * MISMATCH, what was computed meanwhile may be wrong; IO.

@@ -34,4 +34,7 @@ public class lorica_model_params extends Pointer {
     public native int n_threads(); public native lorica_model_params n_threads(int setter); /* 0: all cores that this process may run on */
     public native @Cast("bool") boolean use_mmap(); public native lorica_model_params use_mmap(boolean setter);     /* map the file, so that processes share its pages; false: read it into memory, after which it
                           does not matter what happens to it */
+    public native @Cast("const char*") BytePointer added_tokens(); public native lorica_model_params added_tokens(BytePointer setter); /* one a line, behind those of the vocabulary, as lorica_add_tokens puts them there; NULL
+                                  or "": none. The embedding and the head are in memory then. An adapter remembers
+                                  them (lorica.added_tokens in its file), and fits a model with the same alone */
 }
