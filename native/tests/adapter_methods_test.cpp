@@ -632,6 +632,28 @@ TEST(Pissa, BeginsAsInPeft) {
     }
 }
 
+TEST(Pissa, SecondHalvesHaveNoMoments) {
+    const auto model = load(model_of("tied_output_q4_0"), "cpu", Dtype::bf16);
+    AdapterConfig plain = pissa_config();
+    plain.init = LoraInit::kaiming_uniform;
+    const auto pissa = Adapter::create(model, pissa_config()), lora = Adapter::create(model, plain);
+    ASSERT_EQ(pissa->n_params(), 2 * lora->n_params());
+    int64_t columns = 0, rows = 0;
+    for (const LoraPair & pair : lora->pairs()) {
+        columns = std::max(columns, pair.rank * pair.out);
+        rows = std::max({rows, pair.rank, pair.out});
+    }
+    for (const Optimizer optimizer : {Optimizer::adamw, Optimizer::adamw_8bit}) {
+        SessionConfig settings = session_config();
+        settings.optimizer = optimizer;
+        const auto bytes = [&](const std::shared_ptr<Adapter> & adapter) {
+            return Session::plan(*model, adapter.get(), settings).optimizer;
+        };
+        // Beside those, the columns of one B and their gradients, and the numbers of their rows.
+        EXPECT_EQ(bytes(pissa), bytes(lora) + 8 * columns + 8 * rows);
+    }
+}
+
 TEST(Pissa, SecondHalvesStayWhileTheFirstLearnAndARunGoesOnInTheVeryBytes) {
     const auto model = load(model_of("tied_output_q4_0"), "cpu", Dtype::bf16);
     const TempDir dir;

@@ -221,7 +221,8 @@ protected:
 // A ReLU has kinks within the steps: DistilBERT's is next to PyTorch alone.
 class SmoothClassifier : public EveryClassifier {
 protected:
-    void expect_finite_differences(const AdapterConfig & config);
+    void expect_finite_differences(const AdapterConfig & config) { expect_finite_differences(config, write()); }
+    void expect_finite_differences(const AdapterConfig & config, const std::string & path);
 };
 
 TEST_P(SmoothClassifier, HasTheGradientsOfFiniteDifferences) { expect_finite_differences(three_classes()); }
@@ -244,8 +245,43 @@ TEST_P(SmoothClassifier, HasThemWithBottlenecksAndComesBackFromItsFile) {
     }
 }
 
-void SmoothClassifier::expect_finite_differences(const AdapterConfig & config) {
-    const auto model = load(write(), "reference", Dtype::f64, 1);
+// Of a file that has what BERT's pooler is, a LoRA leaves that as it is.
+TEST_P(SmoothClassifier, HasThemOfAllWeightsWithThePoolerThatTheFileHas) {
+    const std::string path = dir_ / "classifier.gguf";
+    const auto bare = load(write(), "cpu", Dtype::f32);
+    WriteConfig f32;
+    f32.type = "F32";
+    merge_model(*bare, busy_adapter(bare, three_classes()).get(), path, f32);
+    AdapterConfig config = three_classes();
+    config.method = Method::full;
+    const auto model = load(path, "cpu", Dtype::f32);
+    const bool has_pooler = !model->classifier().dense.empty();
+    EXPECT_EQ(has_pooler, GetParam().shape.architecture == "bert");
+    // Embeddings of the others bend too much for the steps.
+    if (has_pooler) expect_finite_differences(config, path);
+    const auto is_trained = [](const Adapter & adapter) {
+        return adapter.find_classifier(Adapter::Kind::classifier_dense) >= 0;
+    };
+    EXPECT_FALSE(is_trained(*Adapter::create(model, three_classes())));
+    const auto adapter = busy_adapter(model, config);
+    EXPECT_EQ(is_trained(*adapter), has_pooler);
+    for (int32_t i = 0; i < adapter->n_tensors(); ++i) EXPECT_NE(adapter->tensor(i).kind, Adapter::Kind::head);
+    adapter->save(dir_ / "adapter.gguf");
+    const auto loaded = Adapter::load(model, dir_ / "adapter.gguf");
+    Session session(adapter, config_), again(loaded, config_);
+    const std::vector<float> expected = outputs(session, batch());
+    EXPECT_EQ(outputs(again, batch()), expected);
+    merge_model(*model, loaded.get(), dir_ / "merged.gguf", f32);
+    Session merged(load(dir_ / "merged.gguf", "cpu", Dtype::f32), nullptr, config_);
+    EXPECT_LE(relative_error(outputs(merged, batch()), expected), 1e-5);
+
+    // Of some layers alone it is none.
+    config.layers = "1";
+    EXPECT_FALSE(is_trained(*Adapter::create(model, config)));
+}
+
+void SmoothClassifier::expect_finite_differences(const AdapterConfig & config, const std::string & path) {
+    const auto model = load(path, "reference", Dtype::f64, 1);
     const Batch batch = this->batch();
     const auto adapter = busy_adapter(model, config);
     Session session(adapter, config_);

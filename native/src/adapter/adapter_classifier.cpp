@@ -51,7 +51,7 @@ void Adapter::add_classifier() {
     }
     const int64_t n_embd = model_->shape().n_embd;
     const int32_t behind = model_->shape().n_layer;
-    if (spec.has_dense() && spec.trains_dense) {
+    if (spec.has_dense() && (spec.trains_dense || config.trains_pooler)) {
         add_site(Kind::classifier_dense, spec.dense.gguf + ".weight", n_embd, n_embd, behind, 0);
         add_site(Kind::classifier_dense_bias, spec.dense.gguf + ".bias", n_embd, 1, behind, 0);
     }

@@ -112,6 +112,8 @@ std::set<std::string> names_of_full(const Model & model, const AdapterConfig & c
     }
     // One tensor is both.
     if (model.tied_output()) embed = head = embed && head;
+    // A classifier has nothing to say with it.
+    if (config.classifier) head = false;
     const std::set<int32_t> layers = layers_of(config.layers, model.shape().n_layer);
     std::set<std::string> names;
     for (const TensorSpec & spec : tensors_of(model.architecture())) {
@@ -329,6 +331,7 @@ std::shared_ptr<Adapter> Adapter::create_other(std::shared_ptr<const Model> mode
     AdapterConfig config = given;
     config.rank = 0;
     config.alpha = 0;
+    config.classifier.trains_pooler = config.method == Method::full && config.layers.empty();
     if (config.method == Method::ia3 && config.target_modules.empty())
         take_default_modules(config, model->architecture());
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));

@@ -53,7 +53,7 @@ std::vector<double> Classifier::backward(std::span<const double> d_outputs, void
     if (dense_.empty()) return dx;
     for (size_t i = 0; i < dx.size(); ++i)
         dx[i] *= spec.act == Act::relu ? (hidden_[i] > 0 ? 1 : 0) : 1 - hidden_[i] * hidden_[i];
-    if (is_trained() && spec.trains_dense) {
+    if (is_trained() && adapter_->find_classifier(Kind::classifier_dense) >= 0) {
         add(Kind::classifier_dense, weight_gradient(dx, features_, rows, n, n));
         add(Kind::classifier_dense_bias, column_sums(dx, rows, n));
     }

@@ -46,7 +46,7 @@ SessionConfig Session::with_virtual_tokens(SessionConfig config, const Adapter *
 Session::~Session() { release(); }
 
 void Session::release() {
-    for (void * memory : {gradients_, moment1_, moment2_, scales1_, scales2_, arena_, frozen_,
+    for (void * memory : {gradients_, moment1_, moment2_, scales1_, scales2_, arena_, columns_,
                           static_cast<void *>(counting_), static_cast<void *>(zeros_)}) {
         if (memory) backend_->release(memory);
     }

@@ -158,9 +158,8 @@ private:
     // Of everything random in the micro-batch to come.
     uint64_t micro_batch_seed() const { return config_.seed + static_cast<uint64_t>(micro_batch_count_); }
     void update(const OptimizerStep & step, AdamwParams params);
-    // Of halves of pairs that are not trained: their gradients become 0; they are put aside, and put back.
-    enum class FrozenHalf : uint8_t { clear_gradients, keep, put_back };
-    void frozen_halves(FrozenHalf what);
+    // Of halves of pairs that are not trained, which have no moments.
+    void clear_frozen_gradients();
     static int64_t frozen_bytes(const Adapter & adapter);
     // evaluation: behind forward(false), losses alone; loss: the same behind forward(true); gradient: what goes back
     // and what is trained on the head too; weighted: those of losses times memory_.row_weights.
@@ -187,8 +186,9 @@ private:
     void *moment1_ = nullptr,
          *moment2_ = nullptr;  // AdamW: param format; with 8 bits: codes, one block after another within a tensor
     void *scales1_ = nullptr, *scales2_ = nullptr;  // of those blocks, f32; null without
-    // Of frozen halves: their values during a step; the numbers 0, 1, … and as many zeros.
-    void * frozen_ = nullptr;
+    // Of frozen halves: the trained columns of a B and their gradients, one B at a time; the numbers 0, 1, … and as
+    // many zeros.
+    void * columns_ = nullptr;
     int32_t * counting_ = nullptr;
     float * zeros_ = nullptr;
     std::vector<TensorGroup> groups_;

@@ -105,6 +105,13 @@ final class MethodOptions {
             description = "p-tuning: of the network that makes them. Default: that of the model's embeddings")
     Integer encoderHiddenSize;
 
+    @OfMethod(Method.P_TUNING)
+    @Option(
+            names = "--encoder-reparameterization-type",
+            paramLabel = "NAME",
+            description = "p-tuning: what that network is. MLP; PEFT's LSTM is not computed.")
+    String encoderType;
+
     @OfMethod(Method.BOTTLENECK)
     @Option(
             names = "--bottleneck-placement",
@@ -242,6 +249,13 @@ final class MethodOptions {
             return new PrefixTuningConfig(virtualTokens == null ? VIRTUAL_TOKENS : virtualTokens, seed);
         }
         if (wanted == Method.P_TUNING) {
+            if (encoderType != null && !encoderType.equalsIgnoreCase("mlp")) {
+                throw new IllegalArgumentException("--encoder-reparameterization-type " + encoderType
+                        + (encoderType.equalsIgnoreCase("lstm")
+                                ? " is not computed; the virtual tokens come out of an MLP, and what is saved, the"
+                                        + " embeddings alone, is the same of both"
+                                : " does not exist; it is MLP"));
+            }
             return new PTuningConfig(
                     virtualTokens == null ? VIRTUAL_TOKENS : virtualTokens,
                     encoderHiddenSize == null ? 0 : encoderHiddenSize,

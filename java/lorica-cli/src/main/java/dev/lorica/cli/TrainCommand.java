@@ -401,7 +401,7 @@ final class TrainCommand implements Callable<Integer> {
             writesFolder =
                     full && Choices.of("--adapter-format", adapterFormat, AdapterFormat.class) == AdapterFormat.PEFT;
             if (writesFolder) {
-                HuggingFaceModel.check(base);
+                HuggingFaceModel.check(base, adapter.labels());
             }
             if (folder != null) {
                 folder.requireSpace((full ? 2 : 1) * format.bytes(adapter.info().parameters()));

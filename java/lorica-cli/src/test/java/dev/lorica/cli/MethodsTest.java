@@ -470,6 +470,10 @@ class MethodsTest {
                 .failsWith(ExitCode.FAILED, "--num-virtual-tokens belongs to --method prompt-tuning");
         Program.run(train(output, "--method=prompt-tuning", "--encoder-hidden-size=8"))
                 .failsWith(ExitCode.FAILED, "--encoder-hidden-size belongs to --method p-tuning");
+        Program.run(train(output, "--method=p-tuning", "--encoder-reparameterization-type=LSTM"))
+                .failsWith(ExitCode.FAILED, "--encoder-reparameterization-type LSTM is not computed");
+        Program.run(train(output, "--method=p-tuning", "--encoder-reparameterization-type=GRU"))
+                .failsWith(ExitCode.FAILED, "--encoder-reparameterization-type GRU does not exist; it is MLP");
         Program.run(train(output, "--method=prompt-tuning", "--prompt-tuning-init=text"))
                 .failsWith(ExitCode.FAILED, "there is no text to begin with");
         Program.run(train(output, "--method=bottleneck", "--target-modules=q_proj"))

@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.SerializationFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import dev.lorica.Model;
+import dev.lorica.data.Labels;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.UnsupportedException;
@@ -17,6 +18,7 @@ import dev.lorica.internal.TensorTable;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -36,6 +38,10 @@ public final class HuggingFaceModel {
     /** The file with the model's weights. */
     public static final String WEIGHTS = "model.safetensors";
 
+    private static final String CLASSIFIES = "ForSequenceClassification";
+    /** Rows of its positions that belong to padding, which GGUF files leave out. */
+    private static final int FIRST_POSITION_OF_ROBERTA = 2;
+
     private static final JsonMapper JSON =
             JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
     /** By GGUF's architecture: transformers' class without its ending, and model_type. */
@@ -50,17 +56,23 @@ public final class HuggingFaceModel {
             "gpt2", List.of("GPT2LMHeadModel", "gpt2"));
 
     private final Model model;
+    /** {@code null}: it writes words. */
+    private final Labels labels;
+
     private final String architecture;
     private final Map<String, JsonNode> metadata = new LinkedHashMap<>();
     private final Map<String, TensorTable.Tensor> tensors = new LinkedHashMap<>();
     private final Set<String> inFile;
     private final Map<String, Object> config = new LinkedHashMap<>();
 
-    private HuggingFaceModel(Model model) {
+    private HuggingFaceModel(Model model, Labels labels) {
         this.model = model;
+        this.labels = labels;
         architecture = model.info().architecture();
+        // What says classes stands where the head for words would.
+        TensorTable.Kind without = labels == null ? TensorTable.Kind.CLASSIFIER : TensorTable.Kind.HEAD;
         TensorTable.of(Inner.MODEL.of(model)).stream()
-                .filter(tensor -> tensor.kind() != TensorTable.Kind.CLASSIFIER)
+                .filter(tensor -> tensor.kind() != without)
                 .forEach(tensor -> tensors.put(tensor.name(), tensor));
         try (GgufFile file = GgufFile.open(model.file())) {
             for (Map.Entry<String, String> entry : file.metadata(0).entrySet()) {
@@ -75,11 +87,12 @@ public final class HuggingFaceModel {
     /**
      * Refuses a model that {@link #write} could not write.
      *
-     * @param model the base that is to be trained whole
+     * @param model  the base that is to be trained whole
+     * @param labels of the classifier that is trained with it; {@code null}: there is none
      * @throws UnsupportedException for a model whose folder cannot be written, before anything is computed
      */
-    public static void check(Model model) {
-        new HuggingFaceModel(Arguments.given(model, "model")).describe();
+    public static void check(Model model, Labels labels) {
+        new HuggingFaceModel(Arguments.given(model, "model"), labels).describe();
     }
 
     /**
@@ -94,11 +107,12 @@ public final class HuggingFaceModel {
         if (Arguments.given(adapter, "adapter").info().method() != Method.FULL) {
             throw new InvalidArgumentException("only what was trained whole is a model; merge the adapter into one");
         }
-        HuggingFaceModel written = new HuggingFaceModel(adapter.model());
+        Labels labels = adapter.labels();
+        HuggingFaceModel written = new HuggingFaceModel(adapter.model(), labels);
         written.describe();
         SafetensorsWriter weights = new SafetensorsWriter().metadata("format", "pt");
         // What was not trained is as the file has it, in plain numbers.
-        try (Adapter base = Adapter.create(adapter.model(), FullConfig.defaults())) {
+        try (Adapter base = Adapter.create(adapter.model(), FullConfig.defaults(), labels)) {
             Map<String, Integer> trained = byName(adapter);
             Map<String, Integer> all = byName(base);
             float added = PeftWhole.addedToNorms(adapter.model());
@@ -107,7 +121,9 @@ public final class HuggingFaceModel {
                 Integer index = (from == adapter ? trained : all).get(tensor.name());
                 if (index != null) {
                     weights.add(
-                            tensor.hfName(), tensor.hfShape(), () -> tensor.toHuggingFace(from.values(index), added));
+                            tensor.hfName(),
+                            written.shape(tensor),
+                            () -> written.values(tensor, from.values(index), added));
                 }
             }
             Files.createDirectories(folder);
@@ -118,6 +134,30 @@ public final class HuggingFaceModel {
         } catch (IOException e) {
             throw new FileAccessException(folder + " cannot be written: " + AtomicFile.reason(e), e);
         }
+    }
+
+    private List<Long> shape(TensorTable.Tensor tensor) {
+        List<Long> shape = new ArrayList<>(tensor.hfShape());
+        if (shape.get(0) == 0) {
+            shape.set(0, (long) labels.outputs());
+        }
+        if (isOfRobertaPositions(tensor)) {
+            shape.set(0, shape.get(0) + FIRST_POSITION_OF_ROBERTA);
+        }
+        return shape;
+    }
+
+    private float[] values(TensorTable.Tensor tensor, float[] values, float addedToNorms) {
+        if (!isOfRobertaPositions(tensor)) {
+            return tensor.toHuggingFace(values, addedToNorms);
+        }
+        float[] behind = new float[values.length + Math.toIntExact(FIRST_POSITION_OF_ROBERTA * tensor.columns())];
+        System.arraycopy(values, 0, behind, behind.length - values.length, values.length);
+        return behind;
+    }
+
+    private boolean isOfRobertaPositions(TensorTable.Tensor tensor) {
+        return tensor.name().equals("position_embd.weight") && tensor.hfName().startsWith("roberta.");
     }
 
     private static Map<String, Integer> byName(Adapter adapter) {
@@ -132,14 +172,26 @@ public final class HuggingFaceModel {
     // ---- the settings
 
     private void describe() {
+        if (architecture.equals("bert")) {
+            encoder();
+            classifier();
+            return;
+        }
         List<String> family = FAMILIES.get(architecture);
         if (family == null) {
             throw new UnsupportedException("no Hugging Face folder can be written of architecture '" + architecture
-                    + "'; of " + String.join(", ", new TreeSet<>(FAMILIES.keySet()))
+                    + "'; of bert, " + String.join(", ", new TreeSet<>(FAMILIES.keySet()))
                     + " it can. The GGUF model is written of every one");
         }
         boolean mistral = architecture.equals("llama") && has("attention.sliding_window");
-        config.put("architectures", List.of(mistral ? "MistralForCausalLM" : family.get(0)));
+        String name = mistral ? "MistralForCausalLM" : family.get(0);
+        if (labels != null && architecture.equals("granite")) {
+            throw new UnsupportedException("transformers has no class for a Granite that classifies; the GGUF model is"
+                    + " written of it, which lorica classify reads");
+        }
+        config.put(
+                "architectures",
+                List.of(labels == null ? name : name.replaceFirst("ForCausalLM|LMHeadModel", CLASSIFIES)));
         config.put("model_type", mistral ? "mistral" : family.get(1));
         config.put("dtype", "float32");
         config.put("torch_dtype", "float32");
@@ -191,12 +243,70 @@ public final class HuggingFaceModel {
             }
             default -> {}
         }
+        classifier();
         if (architecture.startsWith("gemma")) {
             config.put("hidden_activation", "gelu_pytorch_tanh");
             config.put("hidden_act", "gelu_pytorch_tanh");
         } else if (!architecture.equals("gpt2")) {
             config.put("hidden_act", "silu");
         }
+    }
+
+    /** What its outputs are called; {@code pad_token_id} is by what transformers finds the last token of texts in a batch. */
+    private void classifier() {
+        if (labels == null) {
+            return;
+        }
+        Map<String, String> names = new LinkedHashMap<>();
+        Map<String, Integer> numbers = new LinkedHashMap<>();
+        for (int i = 0; i < labels.outputs(); i++) {
+            String name = i < labels.names().size() ? labels.names().get(i) : "LABEL_" + i;
+            names.put(Integer.toString(i), name);
+            numbers.put(name, i);
+        }
+        config.put("id2label", names);
+        config.put("label2id", numbers);
+        config.put("problem_type", labels.problem().toString());
+        JsonNode pad = metadata.get("tokenizer.ggml.padding_token_id");
+        config.putIfAbsent("pad_token_id", pad == null ? null : pad.asInt());
+    }
+
+    private void encoder() {
+        if (labels == null) {
+            throw new UnsupportedException("an encoder is trained as a classifier, and this one has none");
+        }
+        String root = tensors.get("token_embd.weight").hfName();
+        String type = root.substring(0, root.indexOf('.'));
+        boolean roberta = type.equals("roberta");
+        boolean distilled = type.equals("distilbert");
+        config.put("architectures", List.of((roberta ? "Roberta" : distilled ? "DistilBert" : "Bert") + CLASSIFIES));
+        config.put("model_type", type);
+        config.put("dtype", "float32");
+        config.put("torch_dtype", "float32");
+        config.put("vocab_size", tensors.get("token_embd.weight").rows());
+        config.put(
+                "max_position_embeddings",
+                tensors.get("position_embd.weight").rows() + (roberta ? FIRST_POSITION_OF_ROBERTA : 0));
+        config.put(distilled ? "n_layers" : "num_hidden_layers", whole("block_count"));
+        config.put(distilled ? "dim" : "hidden_size", whole("embedding_length"));
+        config.put(distilled ? "hidden_dim" : "intermediate_size", whole("feed_forward_length"));
+        config.put(distilled ? "n_heads" : "num_attention_heads", model.info().heads());
+        config.put(distilled ? "activation" : "hidden_act", "gelu");
+        if (!distilled) {
+            config.put("layer_norm_eps", number("attention.layer_norm_epsilon"));
+            config.put("type_vocab_size", tensors.get("token_types.weight").rows());
+        }
+        // RoBERTa's positions begin behind it.
+        config.put("pad_token_id", roberta ? FIRST_POSITION_OF_ROBERTA - 1 : padding());
+        if (roberta) {
+            token("bos");
+            token("eos");
+        }
+    }
+
+    private int padding() {
+        JsonNode pad = metadata.get("tokenizer.ggml.padding_token_id");
+        return pad == null ? 0 : pad.asInt();
     }
 
     private void gpt2() {

@@ -1,5 +1,6 @@
 package dev.lorica.convert;
 
+import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.internal.NativeGgufWriter;
@@ -60,15 +61,31 @@ final class DescribedTensors {
     }
 
     /** Whether the folder has the outputs of a classifier, whatever it has before them. */
-    boolean classifies() {
+    private boolean classifies() {
         return table().stream()
                 .anyMatch(tensor -> tensor.kind() == TensorTable.Kind.CLASSIFIER
                         && tensor.rows() == 0
                         && layout.has(inFolder(tensor)));
     }
 
-    DescribedTensors classes(int count) {
-        classes = count;
+    /** What the outputs of a classifier are called, and what they are for, where the folder has one. */
+    DescribedTensors classes(HuggingFaceConfig config) {
+        if (!classifies()) {
+            return this;
+        }
+        JsonNode labels = config.json().path("id2label");
+        classes = labels.isObject() ? labels.size() : config.positive("num_labels", 2);
+        String problem = config.json().path("problem_type").asText("");
+        if (config.json().hasNonNull("problem_type")) {
+            layout.setPlain("lorica.classifier.problem", problem);
+        }
+        if (!problem.equals("regression")) {
+            List<String> names = new ArrayList<>();
+            for (int i = 0; i < classes; i++) {
+                names.add(labels.path(Integer.toString(i)).asText("LABEL_" + i));
+            }
+            layout.set("classifier.output_labels", names);
+        }
         return this;
     }
 
@@ -84,9 +101,10 @@ final class DescribedTensors {
         return this;
     }
 
+    /** A decoder that says classes has no head for words, in whose place the embedding is put. */
     DescribedTensors head(HuggingFaceConfig config, boolean tiedByDefault) {
-        tied = config.flag("tie_word_embeddings", tiedByDefault);
-        return this;
+        tied = config.flag("tie_word_embeddings", tiedByDefault) || classifies();
+        return classes(config);
     }
 
     /** Holds them against the files, and has them written. */

@@ -2,7 +2,6 @@ package dev.lorica.convert;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.exceptions.FileFormatException;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -24,6 +23,7 @@ final class Families {
 
     private static final String EMBEDDING_OF_WORDS = "embeddings.word_embeddings.weight";
     private static final String[] LLAMA_ROOTS = {"model.", "model.language_model.", "language_model.model.", ""};
+    private static final String CAUSAL = "ForCausalLM";
     private static final Map<String, Family> BY_ARCHITECTURE = new LinkedHashMap<>();
 
     static {
@@ -54,6 +54,14 @@ final class Families {
         BY_ARCHITECTURE.put("DistilBertModel", Families::distilBert);
         BY_ARCHITECTURE.put("DistilBertForMaskedLM", Families::distilBert);
         BY_ARCHITECTURE.put("DistilBertForSequenceClassification", Families::distilBert);
+        // Granite has none.
+        List<String> decoders = BY_ARCHITECTURE.keySet().stream()
+                .filter(name -> name.endsWith(CAUSAL) && !name.startsWith("Granite"))
+                .toList();
+        decoders.forEach(name ->
+                BY_ARCHITECTURE.put(name.replace(CAUSAL, "ForSequenceClassification"), BY_ARCHITECTURE.get(name)));
+        BY_ARCHITECTURE.put("GPT2ForSequenceClassification", Families::gpt2);
+        BY_ARCHITECTURE.put("Gemma3TextForSequenceClassification", Families::gemma3);
     }
 
     private Families() {}
@@ -81,7 +89,7 @@ final class Families {
         decoder.write(1e-6, 10000, false);
         // llama.cpp knows no window of Llama's; Lorica reads it. Mistral's class has one where a configuration says
         // nothing.
-        boolean isMistral = config.json().path("architectures").path(0).asText().equals("MistralForCausalLM");
+        boolean isMistral = config.json().path("architectures").path(0).asText().startsWith("Mistral");
         if (isMistral && !config.json().has("sliding_window")) {
             layout.set("attention.sliding_window", 4096);
         }
@@ -409,7 +417,7 @@ final class Families {
     private static void bert(HuggingFaceConfig config, Layout layout) {
         layout.architecture("bert").root(EMBEDDING_OF_WORDS, "bert.", "");
         DescribedTensors tensors = encoder(config, layout, 0).tokenizer("bert");
-        classes(config, layout, tensors);
+        tensors.classes(config);
         tensors.write();
         layout.ignore(name -> name.startsWith("cls.predictions.") || name.startsWith("cls.seq_relationship."));
     }
@@ -418,7 +426,7 @@ final class Families {
         layout.architecture("bert").root(EMBEDDING_OF_WORDS, "roberta.", "");
         int padding = config.json().path("pad_token_id").asInt(1);
         DescribedTensors tensors = encoder(config, layout, padding + 1).tokenizer("gpt2");
-        classes(config, layout, tensors);
+        tensors.classes(config);
         tensors.write();
         layout.ignore(name -> name.startsWith("lm_head."));
         // Of RobertaModel; RoBERTa was not trained with it, and its classifier takes the first token as it is.
@@ -464,7 +472,7 @@ final class Families {
             // BERT and RoBERTa have a tanh behind this layer, DistilBERT a ReLU, and llama.cpp no key for it.
             layout.set("classifier.activation", "relu");
         }
-        classes(config, layout, tensors);
+        tensors.classes(config);
         tensors.write();
         layout.ignore(name -> name.endsWith("embeddings.position_ids") || name.startsWith("vocab_"));
         pooling(config, layout);
@@ -501,21 +509,6 @@ final class Families {
                 layout.set("pooling_type", i + 1);
             }
         }
-    }
-
-    /** What the outputs of a classifier are called, where the folder has one. */
-    private static void classes(HuggingFaceConfig config, Layout layout, DescribedTensors tensors) {
-        if (!tensors.classifies()) {
-            return;
-        }
-        JsonNode labels = config.json().path("id2label");
-        int count = labels.isObject() ? labels.size() : config.positive("num_labels", 2);
-        List<String> names = new ArrayList<>();
-        for (int i = 0; i < count; i++) {
-            names.add(labels.path(Integer.toString(i)).asText("LABEL_" + i));
-        }
-        layout.set("classifier.output_labels", names);
-        tensors.classes(count);
     }
 
     // ---- parts
