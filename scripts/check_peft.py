@@ -83,7 +83,7 @@ def main():
         def compare(name, ours, theirs):
             largest = np.abs(theirs).max()
             differences[name] = np.abs(ours - theirs).max() / largest
-            print(f"{name}: difference {differences[name]:.1e}, effect of the adapter {np.abs(theirs - plain).max() / largest:.2f}")
+            print(f"{name}: difference {differences[name]:.1e}, effect of the adapter {np.abs(theirs[:, :plain.shape[1]] - plain).max() / largest:.2f}")
 
         compare("base alone", lorica.logits("none", tokens, scratch), plain)
 
@@ -104,6 +104,18 @@ def main():
             text = tokens[:30] + invocation + tokens[30 + len(invocation):]
             compare(f"trained by Lorica, loaded by PEFT, {name}", lorica.logits(trained / "adapter.gguf", text, scratch),
                     logits_of(in_peft, text))
+
+        trained, merged, words = scratch / "trained with tokens", scratch / "grown.gguf", scratch / "tokens.txt"
+        words.write_text("<tool>\n</tool>\n")
+        lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6,
+                   "--learning-rate", 5e-3, *lora, "--add-tokens", words, "--modules-to-save", "embed_tokens,lm_head")
+        lorica.run("merge", "--model", lorica.gguf, "--adapter", trained, "--type", "F32", "--output", merged)
+        added = list(json.loads((trained / "added_tokens.json").read_text()).values())
+        grown = load_base(arguments.gguf)
+        grown.resize_token_embeddings(base.config.vocab_size + len(added), mean_resizing=False)
+        text = tokens[:30] + added + tokens[30 + len(added):]
+        compare("trained by Lorica, loaded by PEFT, added tokens", lorica.logits("none", text, scratch, merged),
+                logits_of(PeftModel.from_pretrained(grown, trained).eval(), text))
 
         trained = scratch / "trained whole"
         lorica.run("train", "--model", lorica.gguf, "--data", arguments.data, "--output", trained, "--max-steps", 6,

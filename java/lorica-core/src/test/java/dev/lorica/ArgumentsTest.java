@@ -108,6 +108,7 @@ class ArgumentsTest {
     /** What says itself that it may be null: {@code Class.method.parameter}, or a parameter of a record in all its constructors. */
     private static final Set<String> MAY_BE_NULL = Set.of(
             "Adapter.create.labels",
+            "HuggingFaceModel.check.labels",
             "Adapter.exportPeft.baseModel",
             "Adapter.save.baseModel",
             "AdapterMetadata.method",

@@ -125,6 +125,18 @@ class AddedTokensTest {
         assertThat(folded.at("/base/data/loss").asDouble())
                 .isCloseTo(live.at("/tuned/data/loss").asDouble(), offset(2e-3));
 
+        // As tokenizers of today have them; and a word too few.
+        Path own = peft;
+        Files.writeString(
+                own.resolve("tokenizer.json"),
+                "{\"added_tokens\": [{\"id\": 0, \"content\": \"<unk>\"}, {\"id\": " + (size - 2)
+                        + ", \"content\": \"<tool>\"}, {\"id\": " + (size - 1) + ", \"content\": \"zwölf\"}]}");
+        Files.delete(own.resolve("added_tokens.json"));
+        assertThat(answer("--model=" + Program.model(), "--adapter=" + own)).contains("<tool>zwölf");
+        Files.delete(own.resolve("tokenizer.json"));
+        Program.run("generate", "--model=" + Program.model(), "--adapter=" + own, "--prompt=Which?")
+                .failsWith(ExitCode.FAILED, "has an embedding of " + size + " tokens, the model " + (size - 2));
+
         // What was trained without them works beside them; what was trained with them, with no others.
         Path model = Path.of(Program.model());
         List<String> added = Adapter.addedTokens(output, model);

@@ -27,7 +27,17 @@ class GuideTest {
 
     /** What has a file behind it. */
     private static final Set<String> FILES = Set.of(
-            "--model", "-m", "--teacher-model", "--data", "--output", "-o", "--adapter", "-a", "--config", "--prompts");
+            "--model",
+            "-m",
+            "--teacher-model",
+            "--data",
+            "--output",
+            "-o",
+            "--adapter",
+            "-a",
+            "--config",
+            "--prompts",
+            "--add-tokens");
 
     /** Whose arguments are files. */
     private static final Set<String> OF_FILES = Set.of("info", "report", "quantize");
@@ -118,6 +128,7 @@ class GuideTest {
         Files.writeString(
                 folder.resolve("pairs.jsonl"),
                 "{\"prompt\": \"Where?\", \"chosen\": \"In Derbyshire.\", \"rejected\": \"In Kent.\"}\n");
+        Files.writeString(folder.resolve("tools.txt"), "<tool>\n</tool>\n");
         Files.writeString(folder.resolve("recipes.txt"), "Take two eggs, and beat them well. ".repeat(40));
     }
 

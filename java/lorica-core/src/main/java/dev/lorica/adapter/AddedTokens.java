@@ -10,6 +10,7 @@ import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.files.AtomicFile;
 import dev.lorica.files.GgufFile;
+import dev.lorica.files.SafetensorsFile;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -19,6 +20,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
 /** Tokens behind those of the base's vocabulary, which an adapter with a trained embedding has learned. */
@@ -26,6 +28,9 @@ final class AddedTokens {
     static final String FILE_NAME = "added_tokens.json";
     /** In {@value Adapter#FILE_NAME}. */
     private static final String KEY = "lorica.added_tokens";
+
+    private static final Pattern EMBEDDING =
+            Pattern.compile("(.*\\.)?(embed_tokens|embed_in|wte|word_embeddings)(\\.modules_to_save)?\\.weight");
 
     private static final JsonMapper JSON =
             JsonMapper.builder().enable(SerializationFeature.INDENT_OUTPUT).build();
@@ -74,8 +79,31 @@ final class AddedTokens {
                 throw new IllegalStateException(e);
             }
         }
-        Path file = (folder ? adapter : adapter.toAbsolutePath().getParent()).resolve(FILE_NAME);
-        return Files.exists(file) ? read(file, vocabularySize(model)) : List.of();
+        Path peft = folder ? adapter : adapter.toAbsolutePath().getParent();
+        long before = vocabularySize(model);
+        long rows = PeftFolder.is(peft) ? savedRows(peft) : 0;
+        return rows > before ? read(peft, before, rows) : List.of();
+    }
+
+    /** Of the embedding that was trained whole; 0: there is none. */
+    private static long savedRows(Path folder) {
+        List<String> modules = new ArrayList<>();
+        PeftConfig.parse(folder.resolve(PeftFolder.CONFIG))
+                .path("modules_to_save")
+                .forEach(name -> modules.add(name.asText()));
+        if (modules.stream()
+                        .noneMatch(name -> EMBEDDING.matcher(name + ".weight").matches())
+                || !Files.exists(folder.resolve(PeftFolder.WEIGHTS))) {
+            return 0;
+        }
+        try (SafetensorsFile weights = SafetensorsFile.open(folder.resolve(PeftFolder.WEIGHTS))) {
+            return weights.tensors().values().stream()
+                    .filter(tensor -> EMBEDDING.matcher(tensor.name()).matches())
+                    .filter(tensor -> tensor.shape().size() == 2)
+                    .mapToLong(tensor -> tensor.shape().get(0))
+                    .max()
+                    .orElse(0);
+        }
     }
 
     private static boolean isGguf(Path file) {
@@ -88,27 +116,42 @@ final class AddedTokens {
         }
     }
 
-    /** Those that the vocabulary has not: tokenizers of transformers list all here that came after their training. */
-    private static List<String> read(Path file, long vocabulary) {
-        JsonNode json;
+    /**
+     * Those that the vocabulary has not: tokenizers of transformers list all in their files that came after their training.
+     *
+     * @param before size of the vocabulary
+     * @param rows   of the embedding
+     */
+    private static List<String> read(Path folder, long before, long rows) {
+        Map<Long, String> byId = new TreeMap<>();
+        Path file = folder.resolve(FILE_NAME);
+        if (Files.exists(file)) {
+            json(file)
+                    .fields()
+                    .forEachRemaining(token -> byId.put(token.getValue().asLong(-1), token.getKey()));
+        } else if (Files.exists(folder.resolve("tokenizer.json"))) {
+            file = folder.resolve("tokenizer.json");
+            json(file)
+                    .path("added_tokens")
+                    .forEach(token -> byId.put(
+                            token.path("id").asLong(-1), token.path("content").asText()));
+        }
+        byId.keySet().removeIf(id -> id < before || id >= rows);
+        if (byId.size() != rows - before) {
+            throw new FileFormatException(folder + " has an embedding of " + rows + " tokens, the model " + before
+                    + ", and which they are is not in its " + FILE_NAME + " or tokenizer.json");
+        }
+        return List.copyOf(byId.values());
+    }
+
+    private static JsonNode json(Path file) {
         try {
-            json = JSON.readTree(Files.readAllBytes(file));
+            return JSON.readTree(Files.readAllBytes(file));
         } catch (JsonProcessingException e) {
             throw new FileFormatException(file + " is damaged: " + e.getOriginalMessage(), e);
         } catch (IOException e) {
             throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }
-        TreeMap<Long, String> byId = new TreeMap<>();
-        json.fields().forEachRemaining(token -> {
-            if (token.getValue().asLong(-1) >= vocabulary) {
-                byId.put(token.getValue().asLong(), token.getKey());
-            }
-        });
-        if (!byId.isEmpty() && (byId.firstKey() != vocabulary || byId.lastKey() != vocabulary + byId.size() - 1)) {
-            throw new FileFormatException(file + ": the tokens behind the " + vocabulary
-                    + " of the model are not numbered one after another from there on");
-        }
-        return List.copyOf(byId.values());
     }
 
     /** Writes {@value #FILE_NAME} of a model that has such tokens. */
