@@ -54,9 +54,18 @@ enum AdapterFormat {
     /**
      * That in which adapters of a method can be saved.
      *
+     * @param classifies whether there is a classifier beside it
      * @throws IllegalArgumentException if it has none of the files that are asked for
      */
-    AdapterFormat of(Method method) {
+    AdapterFormat of(Method method, boolean classifies) {
+        if (method == Method.BOTTLENECK && classifies) {
+            if (this == PEFT) {
+                throw new IllegalArgumentException(
+                        "--adapter-format peft and a classifier with --method bottleneck exclude"
+                                + " each other: AdapterHub's heads are not written; take gguf");
+            }
+            return GGUF;
+        }
         if (method
                 == Method.FULL) { // of which PEFT has none; --adapter-format peft asks for a folder of the model beside
             // it

@@ -117,7 +117,7 @@ final class ExportCommand implements Callable<Integer> {
                                 ? "; lorica merge makes a model of it that llama.cpp runs"
                                 : "; nor can it be folded into a model"));
             }
-            wanted.of(tuned.info().method());
+            wanted.of(tuned.info().method(), tuned.labels() != null);
             file = wanted.mainFile(tuned.info().method());
             wanted.write(tuned, output, baseModelName);
             if (hub.pushToHub != null) {

@@ -296,7 +296,7 @@ final class TrainCommand implements Callable<Integer> {
                 dataOptions.maxLength() != null ? dataOptions.maxLength() : DataOptions.DEFAULT_MAX_LENGTH,
                 checkpoints);
         method.check(lora, training.seed());
-        format = format.of(method.method());
+        format = format.of(method.method(), classifies || objective.isReward());
         hub.check();
         List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
         if (evalData != null) {
@@ -390,7 +390,7 @@ final class TrainCommand implements Callable<Integer> {
                 terminal.err()
                         .println("note: goes on with the adapter " + start
                                 + "; what new ones are made with is not used");
-                format = format.of(adapter.info().method());
+                format = format.of(adapter.info().method(), adapter.labels() != null);
             }
             Labels labels = dataOptions.classifies() ? adapter.labels() : null;
             if (dataOptions.classifies() && labels == null) {

@@ -12,9 +12,11 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Classifiers on encoders and on a decoder through all commands, and embeddings. */
@@ -97,6 +99,73 @@ class ClassifierTest {
                         trained.get("planned_memory_bytes").get("total").asLong());
         Program.run(Program.with(plan, "--num-labels=0"))
                 .failsWith(ExitCode.FAILED, "--num-labels cannot be 0; it is 1 to 1048576");
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "decoder, ia3, adapter_model.safetensors",
+        "decoder, bitfit, ",
+        "decoder, full, huggingface/model.safetensors",
+        "decoder, prompt-tuning, adapter_model.safetensors",
+        "decoder, p-tuning, adapter_model.safetensors",
+        "decoder, prefix-tuning, adapter_model.safetensors",
+        "decoder, bottleneck, ",
+        "bert, ia3, adapter_model.safetensors",
+        "bert, bitfit, ",
+        "bert, full, huggingface/model.safetensors",
+        "bert, bottleneck, ",
+    })
+    void isTrainedBesideEveryMethodAndSavedInWhatFilesThereAre(String name, String method, String peft)
+            throws IOException {
+        Path output = folder.resolve("classifier");
+        String format = method.equals("full") ? "peft" : "both";
+        Program.run(train(
+                        model(name),
+                        reviews(),
+                        output,
+                        "--method=" + method,
+                        "--adapter-format=" + format,
+                        "--max-length=16",
+                        "--max-steps=2"))
+                .succeeds();
+        assertThat(output.resolve("adapter.gguf")).exists();
+        try (Stream<Path> files = Files.walk(output)) {
+            assertThat(files.map(file -> output.relativize(file).toString())
+                            .filter(file -> file.endsWith(".safetensors"))
+                            .toList())
+                    .isEqualTo(peft == null ? List.of() : List.of(peft));
+        }
+        Path texts = write("texts.txt", List.of("the the", "thes"));
+        JsonNode said = Program.run(
+                        "classify", "--model=" + model(name), "--adapter=" + output, texts.toString(), "--json")
+                .succeeds()
+                .json();
+        assertThat(said.get("results")).hasSize(2);
+        if ("adapter_model.safetensors".equals(peft)) {
+            Path again = Files.createDirectory(folder.resolve("again"));
+            for (String file : List.of("adapter_model.safetensors", "adapter_config.json")) {
+                Files.copy(output.resolve(file), again.resolve(file));
+            }
+            JsonNode read = Program.run(
+                            "classify", "--model=" + model(name), "--adapter=" + again, texts.toString(), "--json")
+                    .succeeds()
+                    .json();
+            // PEFT's files have no names of classes.
+            List<Double> expected = new ArrayList<>();
+            said.findValues("scores").forEach(one -> one.forEach(score -> expected.add(score.asDouble())));
+            List<Double> actual = new ArrayList<>();
+            read.findValues("scores").forEach(one -> one.forEach(score -> actual.add(score.asDouble())));
+            assertThat(actual).isEqualTo(expected);
+        }
+        if (method.equals("bottleneck")) {
+            Program.run(train(
+                            model(name),
+                            reviews(),
+                            folder.resolve("none"),
+                            "--method=bottleneck",
+                            "--adapter-format=peft"))
+                    .failsWith(ExitCode.FAILED, "AdapterHub's heads are not written; take gguf");
+        }
     }
 
     @ParameterizedTest

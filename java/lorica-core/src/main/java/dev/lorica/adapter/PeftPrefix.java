@@ -26,10 +26,11 @@ final class PeftPrefix {
     private PeftPrefix() {}
 
     static Map<String, Object> write(Adapter adapter, SafetensorsWriter weights, String baseModel) {
-        if (adapter.labels() != null) {
-            throw new UnsupportedException("a prefix with a classifier is not written as PEFT's files; take GGUF");
+        PeftClassifier classifier = new PeftClassifier(adapter.model(), PeftFolder.PROMPT_PREFIX);
+        List<Adapter.Tensor> tensors = prefix(adapter);
+        for (int i = tensors.size(); i < adapter.tensors().size(); i++) {
+            classifier.write(adapter, i, weights);
         }
-        List<Adapter.Tensor> tensors = adapter.tensors();
         long virtual = tensors.get(0).rows();
         long columns = tensors.stream().mapToLong(Adapter.Tensor::columns).sum();
         weights.add(KEY, List.of(virtual, columns), () -> {
@@ -40,7 +41,7 @@ final class PeftPrefix {
         ModelInfo model = adapter.model().info();
         Map<String, Object> config = new LinkedHashMap<>();
         config.put("peft_type", TYPE);
-        config.put("task_type", "CAUSAL_LM");
+        config.put("task_type", adapter.labels() == null ? "CAUSAL_LM" : "SEQ_CLS");
         config.put("base_model_name_or_path", baseModel);
         config.put("inference_mode", true);
         config.put("num_virtual_tokens", virtual);
@@ -50,26 +51,40 @@ final class PeftPrefix {
         config.put("num_layers", model.layers());
         config.put("encoder_hidden_size", tensors.get(0).columns());
         config.put("prefix_projection", false);
+        Set<String> modules = classifier.modules(adapter);
+        if (!modules.isEmpty()) {
+            config.put("modules_to_save", modules);
+        }
         return config;
+    }
+
+    /** The keys and values, behind which a classifier stands. */
+    private static List<Adapter.Tensor> prefix(Adapter adapter) {
+        return adapter.tensors().stream()
+                .filter(tensor -> !tensor.isOfClassifier())
+                .toList();
     }
 
     static Adapter read(Model model, Path file, JsonNode json, SafetensorsFile weights) {
         String task = json.path("task_type").asText("CAUSAL_LM");
-        if (json.hasNonNull("task_type") && !task.equals("CAUSAL_LM")) {
-            throw new UnsupportedException(file + ": task_type \"" + task + "\" is not supported; CAUSAL_LM is");
+        if (json.hasNonNull("task_type") && !PeftFolder.TASKS.contains(task)) {
+            throw new UnsupportedException(
+                    file + ": task_type \"" + task + "\" is not supported; CAUSAL_LM and SEQ_CLS are");
         }
         JsonNode virtual = json.path("num_virtual_tokens");
         if (!virtual.canConvertToInt() || virtual.asInt() < 1) {
             throw new FileFormatException(
                     file + ": \"num_virtual_tokens\" is " + virtual + "; it must be a whole number from 1");
         }
-        PeftFolder.checkKeys(weights, Set.of(KEY));
+        PeftClassifier classifier = new PeftClassifier(model, PeftFolder.PROMPT_PREFIX);
+        Set<String> keys = classifier.keys(weights);
+        keys.add(KEY);
+        PeftFolder.checkKeys(weights, keys);
         SafetensorsFile.Tensor stored = weights.tensors().get(KEY);
-        Adapter adapter = Adapter.create(model, PrefixTuningConfig.of(virtual.asInt()));
+        Adapter adapter = Adapter.create(model, PrefixTuningConfig.of(virtual.asInt()), classifier.labels(weights));
         try {
-            long columns = adapter.tensors().stream()
-                    .mapToLong(Adapter.Tensor::columns)
-                    .sum();
+            List<Adapter.Tensor> tensors = prefix(adapter);
+            long columns = tensors.stream().mapToLong(Adapter.Tensor::columns).sum();
             List<Long> shape = List.of(virtual.asLong(), columns);
             if (!stored.shape().equals(shape)) {
                 throw new MismatchException(weights.path() + ": \"" + KEY + "\" has the shape " + stored.shape()
@@ -78,6 +93,9 @@ final class PeftPrefix {
             float[] values = weights.read(stored);
             PeftFolder.checkFinite(weights, stored, values);
             copy(adapter, values, false);
+            for (int i = tensors.size(); i < adapter.tensors().size(); i++) {
+                classifier.read(adapter, i, weights);
+            }
             return adapter;
         } catch (RuntimeException e) {
             adapter.close();
@@ -88,7 +106,7 @@ final class PeftPrefix {
     /** Between the adapter and PEFT's rows, out of the adapter or into it. */
     private static void copy(Adapter adapter, float[] all, boolean out) {
         List<LinearLayer> layers = LinearLayer.of(adapter.model());
-        List<Adapter.Tensor> tensors = adapter.tensors();
+        List<Adapter.Tensor> tensors = prefix(adapter);
         int rows = (int) tensors.get(0).rows();
         int stride = all.length / rows;
         int first = 0;

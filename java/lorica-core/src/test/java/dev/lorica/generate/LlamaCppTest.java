@@ -19,8 +19,9 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Random;
-import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** Adapters and models of ours in llama.cpp itself: the same greedy continuations. */
 class LlamaCppTest {
@@ -37,8 +38,10 @@ class LlamaCppTest {
     /** What comes after a prompt, and the smallest distance of the two best logits on the way. */
     private record Continuation(String text, float margin) {}
 
-    @Test
-    void llamaCppContinuesPromptsWithOurAdapterAsWeDo() throws Exception {
+    /** PiSSA: what A and B began as is taken away by the second halves of pairs, which llama.cpp adds as it adds the first. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void llamaCppContinuesPromptsWithOurAdapterAsWeDo(boolean pissa) throws Exception {
         LlamaCpp.assumeItRuns();
         List<String> prompts = prompts();
         List<Continuation> ours = new ArrayList<>();
@@ -51,7 +54,9 @@ class LlamaCppTest {
                                 .useRslora(true)
                                 .alpha(12)
                                 .targetModules("q_proj", "k_proj", "v_proj:4", "down_proj:4:20")
+                                .init(pissa ? LoraConfig.Init.PISSA : LoraConfig.Init.DEFAULT)
                                 .build())) {
+            assertThat(adapter.info().rank()).isEqualTo(pissa ? 16 : 8);
             fill(adapter);
             adapter.save(folder);
             for (String prompt : prompts) {
@@ -124,7 +129,7 @@ class LlamaCppTest {
         for (int i = 1; i < tensors.size(); i += 2) {
             float[] b = adapter.values(i);
             for (int j = 0; j < b.length; j++) {
-                b[j] = (float) (0.02 * random.nextGaussian());
+                b[j] += (float) (0.02 * random.nextGaussian());
             }
             adapter.setValues(i, b);
         }
