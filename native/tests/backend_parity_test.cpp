@@ -202,6 +202,8 @@ TEST_P(BackendParity, LinearOfManyRows) {
     expect_linear_parity(GetParam(), {300, 256, {{GGML_TYPE_Q4_K, 392, 12}, {GGML_TYPE_Q8_0, 130, 0, 0, L::hidden}}});
     expect_linear_parity(GetParam(),
                          {270, 160, {{GGML_TYPE_BF16, 264, 20, 0.1f, L::separate_residual}}, Role::act, Role::hidden});
+    // Sums so long that every place of a pipeline in shared memory is used several times.
+    expect_linear_parity(GetParam(), {140, 1000, {{GGML_TYPE_BF16, 392, 8}, {GGML_TYPE_BF16, 136, 0}}});
 }
 
 TEST_P(BackendParity, LinearWithBiases) {

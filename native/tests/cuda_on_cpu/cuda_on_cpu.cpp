@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -70,7 +71,7 @@ void make_context(Context & context, unsigned char * stack, void (*entry)()) {
 }
 #endif
 
-// ---- the threads of a block
+// ---- the threads of a cluster of blocks, usually of one
 
 struct Copy {
     void * to;
@@ -78,9 +79,24 @@ struct Copy {
     int n_bytes, size;
 };
 
+// 64 bits of shared memory.
+struct Barrier {
+    uint16_t n_arrivals, missing;  // of each phase, and of this one
+    int32_t bytes : 31;  // that are to come in this phase; fewer than none: they came before they were expected
+    uint32_t phase : 1;
+};
+static_assert(sizeof(Barrier) == sizeof(uint64_t));
+Barrier & barrier_at(void * place) { return *static_cast<Barrier *>(place); }
+
+struct BulkCopy {
+    std::function<void()> write;
+};
+
 struct Fiber {
-    enum State { ready, at_block, at_warp, done } state = ready;
-    int index = 0;
+    enum State { ready, at_block, at_cluster, at_warp, at_barrier, done } state = ready;
+    int index = 0;  // in the cluster
+    const Barrier * barrier = nullptr;
+    uint32_t parity = 0;
     Context context;
     unsigned char * stack = nullptr;
     // Those that are not done yet, and how many of them were asked for when each group but the last, which is open,
@@ -95,18 +111,25 @@ struct Warp {
     void * lanes[32] = {};
 };
 
-struct Block {
+struct Cluster {
     Context scheduler;
     std::vector<Fiber> fibers;
     std::vector<std::unique_ptr<unsigned char[]>> stacks;
     std::vector<Warp> warps;
-    std::vector<unsigned char> shared;
-    unsigned char * shared_begin = nullptr;
+    int n_blocks = 1, n_threads = 0;                 // of each block
+    std::vector<std::vector<unsigned char>> shared;  // of each block
+    std::vector<unsigned char *> shared_begin;
+    std::vector<dim3> block_ids;
+    std::deque<BulkCopy> copies;
+    bool copies_are_early = false;
+    const char * name = nullptr;
     Fiber * current = nullptr;
     const std::function<void()> * thread = nullptr;
+
+    int rank_of(const Fiber & fiber) const { return fiber.index / n_threads; }
 };
 
-thread_local Block block;
+thread_local Cluster block;
 
 void give_way() { switch_context(block.current->context, block.scheduler); }
 
@@ -120,14 +143,38 @@ void fiber_main() {
 
 void run(Fiber & fiber) {
     block.current = &fiber;
-    threadIdx = dim3(static_cast<unsigned>(fiber.index), 0, 0);
+    threadIdx = dim3(static_cast<unsigned>(fiber.index % block.n_threads), 0, 0);
+    blockIdx = block.block_ids[static_cast<size_t>(block.rank_of(fiber))];
     switch_context(block.scheduler, fiber.context);
 }
 
-void run_block(const char * name, int n_threads, bool reverse) {
-    const int n_warps = n_threads / 32;
-    for (int i = 0; i < n_threads; ++i) {
-        Fiber & fiber = block.fibers[static_cast<size_t>(i)];
+Fiber & fiber_at(int i) { return block.fibers[static_cast<size_t>(i)]; }
+
+// Makes all threads [begin, begin + n) ready, when those that are not done yet are all in `state`.
+bool release(int begin, int n, Fiber::State state) {
+    int n_done = 0, n_there = 0;
+    for (int i = begin; i < begin + n; ++i) {
+        n_done += fiber_at(i).state == Fiber::done;
+        n_there += fiber_at(i).state == state;
+    }
+    if (n_there == 0 || n_done + n_there < n) return false;
+    for (int i = begin; i < begin + n; ++i) {
+        if (fiber_at(i).state == state) fiber_at(i).state = Fiber::ready;
+    }
+    return true;
+}
+
+// The phase may have ended: begins the next one.
+void look_at(Barrier & barrier) {
+    if (barrier.missing > 0 || barrier.bytes != 0) return;
+    barrier.missing = barrier.n_arrivals;
+    barrier.phase ^= 1;
+}
+
+void run_cluster(bool reverse) {
+    const int n_threads = block.n_threads, n_all = block.n_blocks * n_threads, n_warps = n_all / 32;
+    for (int i = 0; i < n_all; ++i) {
+        Fiber & fiber = fiber_at(i);
         fiber.state = Fiber::ready;
         fiber.copies.clear();
         fiber.groups.clear();
@@ -140,26 +187,35 @@ void run_block(const char * name, int n_threads, bool reverse) {
             for (bool again = true; again;) {
                 again = false;
                 for (int l = 0; l < 32; ++l) {
-                    const int i = reverse ? n_threads - 1 - (w * 32 + l) : w * 32 + l;
-                    Fiber & fiber = block.fibers[static_cast<size_t>(i)];
+                    const int i = reverse ? n_all - 1 - (w * 32 + l) : w * 32 + l;
+                    Fiber & fiber = fiber_at(i);
                     if (fiber.state != Fiber::ready) continue;
                     run(fiber);
                     again = progress = true;
                 }
             }
         }
-        int n_done = 0, n_at_block = 0;
-        for (int i = 0; i < n_threads; ++i) {
-            n_done += block.fibers[static_cast<size_t>(i)].state == Fiber::done;
-            n_at_block += block.fibers[static_cast<size_t>(i)].state == Fiber::at_block;
+        int n_done = 0;
+        for (int i = 0; i < n_all; ++i) {
+            Fiber & fiber = fiber_at(i);
+            n_done += fiber.state == Fiber::done;
+            if (fiber.state == Fiber::at_barrier && fiber.barrier->phase != fiber.parity) {
+                fiber.state = Fiber::ready;
+                progress = true;
+            }
         }
-        if (n_done == n_threads) return;
-        if (n_done + n_at_block < n_threads || !progress)
-            die(std::string(name) + ": threads wait for each other forever");
-        for (int i = 0; i < n_threads; ++i) {
-            Fiber & fiber = block.fibers[static_cast<size_t>(i)];
-            if (fiber.state == Fiber::at_block) fiber.state = Fiber::ready;
+        if (n_done == n_all) {
+            if (!block.copies.empty()) die(std::string(block.name) + ": copies are under way when a block ends");
+            return;
         }
+        for (int b = 0; b < block.n_blocks; ++b) progress |= release(b * n_threads, n_threads, Fiber::at_block);
+        progress |= release(0, n_all, Fiber::at_cluster);
+        if (progress) continue;
+        if (block.copies.empty()) die(std::string(block.name) + ": threads wait for each other forever");
+        // In either order: copies may overtake each other.
+        BulkCopy copy = std::move(reverse ? block.copies.back() : block.copies.front());
+        reverse ? block.copies.pop_back() : block.copies.pop_front();
+        copy.write();
     }
 }
 
@@ -191,42 +247,59 @@ void forbid_while_recording(const char * what) {
     if (recording) die(std::string(what) + " while work is recorded");
 }
 
-void run_grid(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread);
+void run_grid(const char * name, dim3 blocks, int threads, size_t shared_bytes, int cluster,
+              const std::function<void()> & thread);
 
 }  // namespace
 
-void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, cudaStream_t stream,
+void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, int cluster, cudaStream_t stream,
                 const std::function<void()> & thread) {
-    now_or_later(stream, name, [=] { run_grid(name, blocks, threads, shared_bytes, thread); });
+    now_or_later(stream, name, [=] { run_grid(name, blocks, threads, shared_bytes, cluster, thread); });
 }
 
 namespace {
 
-void run_grid(const char * name, dim3 blocks, int threads, size_t shared_bytes, const std::function<void()> & thread) {
+void run_grid(const char * name, dim3 blocks, int threads, size_t shared_bytes, int cluster,
+              const std::function<void()> & thread) {
     if (threads % 32 != 0 || threads > 1024) die(std::string(name) + ": a block has whole warps, at most 32");
     if (blocks.y > 65535 || blocks.z > 65535) die(std::string(name) + ": a grid is at most 65535 blocks high and deep");
+    if (cluster > 8 || blocks.x % static_cast<unsigned>(cluster) != 0)
+        die(std::string(name) + ": a grid is whole clusters, of at most eight blocks");
     const char * order = std::getenv("LORICA_CUDA_ON_CPU_ORDER");
     const bool reverse = order && std::string(order) == "reverse";
-    while (static_cast<int>(block.fibers.size()) < threads) {
+    const char * copies = std::getenv("LORICA_CUDA_ON_CPU_COPIES");
+    block.copies_are_early = copies && std::string(copies) == "early";
+    block.name = name;
+    block.n_threads = threads;
+    block.n_blocks = cluster;
+    while (static_cast<int>(block.fibers.size()) < threads * cluster) {
         Fiber & fiber = block.fibers.emplace_back();
         fiber.index = static_cast<int>(block.fibers.size()) - 1;
         const size_t stagger = static_cast<size_t>(fiber.index % 64) * stack_stagger;
         fiber.stack = block.stacks.emplace_back(new unsigned char[stack_bytes + 64 * stack_stagger]).get() + stagger;
     }
     // Of exactly this size, so that an access beyond it can be found; filled anew, so that nothing relies on zeros.
-    block.shared = std::vector<unsigned char>(shared_bytes + 128, 0xff);
-    block.shared.shrink_to_fit();
-    block.shared_begin = block.shared.data() + (128 - reinterpret_cast<uintptr_t>(block.shared.data()) % 128);
+    block.shared.clear();
+    block.shared_begin.clear();
+    for (int i = 0; i < cluster; ++i) {
+        std::vector<unsigned char> & own = block.shared.emplace_back(shared_bytes + 128, 0xff);
+        own.shrink_to_fit();
+        block.shared_begin.push_back(own.data() + (128 - reinterpret_cast<uintptr_t>(own.data()) % 128));
+    }
     block.thread = &thread;
     gridDim = blocks;
     blockDim = dim3(static_cast<unsigned>(threads));
-    const uint64_t n = uint64_t{blocks.x} * blocks.y * blocks.z;
-    for (uint64_t i = 0; i < n; ++i) {
-        const uint64_t b = reverse ? n - 1 - i : i;
-        blockIdx = dim3(static_cast<unsigned>(b % blocks.x), static_cast<unsigned>(b / blocks.x % blocks.y),
-                        static_cast<unsigned>(b / blocks.x / blocks.y));
-        std::fill(block.shared.begin(), block.shared.end(), static_cast<unsigned char>(0xff));
-        run_block(name, threads, reverse);
+    const uint64_t n = uint64_t{blocks.x} * blocks.y * blocks.z, of = static_cast<uint64_t>(cluster);
+    for (uint64_t i = 0; i < n / of; ++i) {
+        const uint64_t first = (reverse ? n / of - 1 - i : i) * of;
+        block.block_ids.clear();
+        for (uint64_t b = first; b < first + of; ++b) {
+            block.block_ids.emplace_back(static_cast<unsigned>(b % blocks.x),
+                                         static_cast<unsigned>(b / blocks.x % blocks.y),
+                                         static_cast<unsigned>(b / blocks.x / blocks.y));
+        }
+        for (auto & own : block.shared) std::fill(own.begin(), own.end(), static_cast<unsigned char>(0xff));
+        run_cluster(reverse);
     }
 }
 
@@ -257,8 +330,73 @@ void warp_collective(const char * what, void * own, void (*all)(void * const * l
     for (int l = 0; l < 32; ++l) block.fibers[static_cast<size_t>(fiber.index / 32 * 32 + l)].state = Fiber::ready;
 }
 
-unsigned char * shared_memory() { return block.shared_begin; }
-int current_warp() { return block.current->index / 32; }
+unsigned char * shared_memory() { return block.shared_begin[static_cast<size_t>(current_rank())]; }
+int current_warp() { return block.current->index % block.n_threads / 32; }
+int current_rank() { return block.rank_of(*block.current); }
+
+void cluster_sync() {
+    block.current->state = Fiber::at_cluster;
+    give_way();
+}
+
+namespace {
+
+ptrdiff_t distance_to(int rank) {
+    return block.shared_begin[static_cast<size_t>(rank)] - block.shared_begin[static_cast<size_t>(current_rank())];
+}
+// The barrier at this place in the block `rank`, which must have been made and whose block must still be there.
+Barrier & barrier_in(uint64_t * barrier, int rank) {
+    bool over = true;
+    for (int i = 0; i < block.n_threads; ++i) over &= fiber_at(rank * block.n_threads + i).state == Fiber::done;
+    Barrier & there = barrier_at(reinterpret_cast<unsigned char *>(barrier) + distance_to(rank));
+    if (over || rank >= block.n_blocks || there.n_arrivals == 0xffff)
+        die(std::string(block.name) + ": a barrier that is not there");
+    return there;
+}
+void arrive(Barrier & barrier) {
+    if (barrier.missing == 0) die(std::string(block.name) + ": too many arrivals at a barrier");
+    --barrier.missing;
+    look_at(barrier);
+}
+
+}  // namespace
+
+void barrier_init(uint64_t * barrier, uint32_t n_arrivals) {
+    const auto count = static_cast<uint16_t>(n_arrivals);
+    barrier_at(barrier) = {count, count, 0, 0};
+}
+void barrier_expect(uint64_t * barrier, uint32_t n_bytes) {
+    Barrier & own = barrier_in(barrier, current_rank());
+    own.bytes += static_cast<int32_t>(n_bytes);
+    arrive(own);
+}
+void barrier_arrive(uint64_t * barrier, uint32_t rank) { arrive(barrier_in(barrier, static_cast<int>(rank))); }
+void barrier_wait(uint64_t * barrier, uint32_t parity) {
+    const Barrier & own = barrier_in(barrier, current_rank());
+    if (own.phase != parity) return;
+    block.current->state = Fiber::at_barrier;
+    block.current->barrier = &own;
+    block.current->parity = parity;
+    give_way();
+}
+void copy_in_bulk(uint64_t * barrier, uint32_t n_bytes, uint16_t blocks, std::function<void(ptrdiff_t)> write) {
+    for (int rank = 0; rank < block.n_blocks; ++rank) {
+        if (!(blocks >> rank & 1)) continue;
+        Barrier & there = barrier_in(barrier, rank);
+        const ptrdiff_t distance = distance_to(rank);
+        auto now = [write, &there, distance, n_bytes] {
+            write(distance);
+            there.bytes -= static_cast<int32_t>(n_bytes);
+            look_at(there);
+        };
+        if (block.copies_are_early) {
+            now();
+        } else {
+            block.copies.push_back({now});
+        }
+    }
+    if (blocks >> block.n_blocks) die(std::string(block.name) + ": a copy to a block that is not in the cluster");
+}
 
 void copy_async(void * to, const void * from, int n_bytes, int size) {
     const auto unaligned = [&](const void * p) {
@@ -386,6 +524,10 @@ cudaError_t cudaSetDevice(int device) {
     const auto n = static_cast<int>(played_machine().devices.size());
     if (device < 0 || device >= n) return cudaErrorInvalidDevice;
     current_device = device;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int * device) {
+    *device = current_device;
     return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp * properties, int index) {

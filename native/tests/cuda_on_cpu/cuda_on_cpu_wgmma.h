@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <map>
+#include <utility>
 #include <vector>
 
 namespace lorica::cuda {
@@ -19,10 +20,10 @@ struct GroupProduct {
     bool b_by_rows;
 };
 using Groups = std::deque<std::vector<GroupProduct>>;  // the last one is still open
-// A grid runs block after block, and a block waits for all of its products.
+// Of the current block. A grid runs cluster after cluster, and a block waits for all of its products.
 inline Groups & groups_of(int warp) {
-    thread_local std::map<int, Groups> groups;
-    Groups & own = groups[warp];
+    thread_local std::map<std::pair<int, int>, Groups> groups;
+    Groups & own = groups[{cuda_on_cpu::current_rank(), warp}];
     if (own.empty()) own.emplace_back();
     return own;
 }

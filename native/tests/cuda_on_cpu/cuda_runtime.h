@@ -45,19 +45,36 @@ struct alignas(16) float4 {
 // ---- launches and what threads do together
 
 using cudaStream_t = struct CudaOnCpuStream *;
-void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, cudaStream_t stream,
+void run_on_cpu(const char * name, dim3 blocks, int threads, size_t shared_bytes, int cluster, cudaStream_t stream,
                 const std::function<void()> & thread);
 
 namespace cuda_on_cpu {
 // Waits until every lane of the warp has called with an argument of its own, then runs `all` once over the 32 of them.
 void warp_collective(const char * what, void * own, void (*all)(void * const * lanes));
 unsigned char * shared_memory();
-// Of the thread that runs: for instructions whose effect comes later.
+// Of the thread that runs: for instructions whose effect comes later. The warp's number in its block, and the block's
+// in its cluster.
 int current_warp();
+int current_rank();
 // n_bytes of `size`, 4 or 16; the rest becomes zero.
 void copy_async(void * to, const void * from, int n_bytes, int size = 16);
 void copy_async_commit();
 void copy_async_wait(int n_pending);
+
+// ---- clusters: blocks that run at the same time
+
+void cluster_sync();
+void barrier_init(uint64_t * barrier, uint32_t n_arrivals);
+// An arrival, and bytes that are to come.
+void barrier_expect(uint64_t * barrier, uint32_t n_bytes);
+// At the barrier that lies at this place in the block `rank`.
+void barrier_arrive(uint64_t * barrier, uint32_t rank);
+void barrier_wait(uint64_t * barrier, uint32_t parity);
+// n_bytes that `write` brings to the places, in the blocks whose bits are set, that `barrier` and `to` have in the
+// thread's own; `write` is told by how far the place in a block is from the thread's own. That happens as late as it
+// may, when no thread can go on without it, or at once where the environment variable LORICA_CUDA_ON_CPU_COPIES is
+// "early".
+void copy_in_bulk(uint64_t * barrier, uint32_t n_bytes, uint16_t blocks, std::function<void(ptrdiff_t distance)> write);
 
 template <typename T> struct Shuffle {
     T value, result;
@@ -137,6 +154,7 @@ const char * cudaGetErrorName(cudaError_t);
 cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int * count);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int * device);
 cudaError_t cudaRuntimeGetVersion(int * version);
 cudaError_t cudaDriverGetVersion(int * version);
 cudaError_t cudaDeviceGetAttribute(int * value, cudaDeviceAttr attribute, int device);

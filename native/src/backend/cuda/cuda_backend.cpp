@@ -285,6 +285,8 @@ public:
         cuda::adamw_8bit(context(), static_cast<float *>(param), static_cast<const float *>(grad), moments, n, params);
     }
 
+    bool has_many_labels() const override { return true; }
+
     bool has_dora() const override { return true; }
     void row_squares(const Weight & weight, void * squares) override {
         cuda::row_squares(context(), readable(weight), static_cast<float *>(squares));
@@ -318,7 +320,7 @@ private:
     // Every operation begins here.
     Context context() {
         state_->enter();
-        return {stream(), *workspace_, state_->n_multiprocessors(), act_, state_->wgmma()};
+        return {stream(), *workspace_, state_->n_multiprocessors(), act_, state_->wgmma(), state_->tma()};
     }
     // Of everything that repeat() may record.
     cudaStream_t stream() const { return graphs_->recording() ? graphs_->recording_stream() : state_->stream(); }

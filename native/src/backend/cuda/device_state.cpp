@@ -4,6 +4,7 @@
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/probe.h"
+#include "backend/cuda/tensor_map.h"
 #include "common/bf16.h"
 #include "common/error.h"
 
@@ -39,6 +40,7 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
              "; ", device.remedy);
     }
     wgmma_ = has_wgmma() && device.compute_major == 9 && !is_set("LORICA_CUDA_WGMMA", "0");
+    tma_ = wgmma_ && is_set("LORICA_CUDA_TMA", "1") && has_tensor_maps();
     graphs_ = !is_set("LORICA_CUDA_GRAPHS", "0") && !launches_are_awaited();
     enter();
     detail_ = device.name + ", compute capability " + std::to_string(device.compute_major) + "." +
@@ -56,7 +58,10 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
 }
 
 std::string DeviceState::detail(Dtype act) const {
-    return detail_ + (act == Dtype::f32 ? ", f32" : ", bf16") + (wgmma_ ? ", wgmma" : "") +
+    return detail_ + (act == Dtype::f32 ? ", f32" : ", bf16") +
+           (tma_     ? ", wgmma with TMA"
+            : wgmma_ ? ", wgmma"
+                     : "") +
            (graphs_ ? "" : ", no graphs");
 }
 

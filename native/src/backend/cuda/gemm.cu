@@ -323,6 +323,7 @@ void gemm(const Context & context, const Gemm & problem) {
             fail(LORICA_ERROR_INTERNAL, "an operand of a matrix product is not aligned");
         }
     }
+    if (context.tma && suits_tma(problem)) return gemm_tma(context, problem);
     if (context.wgmma && suits_wgmma(problem)) return gemm_wgmma(context, problem);
     p.eights = has_eights(problem.result, problem.n);
     switch (problem.layout) {

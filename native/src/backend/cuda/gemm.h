@@ -94,6 +94,9 @@ void gemm_f32(const Context & context, const Gemm & problem);
 bool has_wgmma();                        // compiled in
 bool suits_wgmma(const Gemm & problem);  // large and aligned enough
 void gemm_wgmma(const Context & context, const Gemm & problem);
+// gemm_tma.cu: the same with operands brought by the tensor memory accelerator, and tiles of b shared by two blocks.
+bool suits_tma(const Gemm & problem);
+void gemm_tma(const Context & context, const Gemm & problem);
 
 // True when a product can read the weight as it lies in memory: as blocks, or (of the type act) as a dense matrix.
 bool is_fused_type(const Weight & w, Dtype act);

@@ -18,6 +18,7 @@ struct Context {
     int n_multiprocessors;
     Dtype act;   // bf16: tensor cores; f32: plain kernels
     bool wgmma;  // products may use the instructions of sm_90a
+    bool tma;    // and have their operands brought by the tensor memory accelerator
 };
 
 // ---- dequantize.cu

@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lorica::cuda {
@@ -74,6 +75,18 @@ thread_local std::chrono::steady_clock::time_point launched;
 bool launches_are_awaited() {
     static const bool awaited = is_on("LORICA_CUDA_SYNC") || profiling();
     return awaited;
+}
+
+bool must_ask_for_memory(const void * kernel, size_t shared_bytes) {
+    static std::mutex mutex;
+    static std::map<std::pair<const void *, int>, size_t> allowed;
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    const std::lock_guard lock(mutex);
+    size_t & most = allowed[{kernel, device}];
+    if (shared_bytes <= most) return false;
+    most = shared_bytes;
+    return true;
 }
 
 void before_launch(cudaStream_t stream) {

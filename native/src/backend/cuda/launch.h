@@ -48,6 +48,9 @@ bool launches_are_awaited();
 void before_launch(cudaStream_t stream);
 void after_launch(const char * name, cudaStream_t stream);
 
+// Whether this kernel has not been allowed so much shared memory on the current device yet; then it counts as allowed.
+bool must_ask_for_memory(const void * kernel, size_t shared_bytes);
+
 // launch("rmsnorm", stream, rmsnorm_kernel<bf16>, {blocks, threads, shared_bytes}, arguments…). A grid without blocks
 // is no work. Errors of the kernel itself surface at the next call that waits for the device.
 struct Extent {
@@ -56,6 +59,7 @@ struct Extent {
     size_t shared_bytes = 0;
     size_t shared_limit =
         size_t{99} << 10;  // what a block can have on the devices that the kernel is for; 99 KiB: sm_86, 89, 120
+    int cluster = 1;       // of so many neighbouring blocks along x
 };
 
 #if defined(__CUDACC__) || defined(LORICA_CUDA_ON_CPU)
@@ -66,16 +70,32 @@ void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...
     before_launch(stream);
 #ifdef LORICA_CUDA_ON_CPU
     if (extent.shared_bytes > extent.shared_limit) fail(LORICA_ERROR_INTERNAL, name, ": too much shared memory");
-    run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes, stream,
+    run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes, extent.cluster, stream,
                [=] { kernel(static_cast<Parameters>(arguments)...); });
 #else
-    if (extent.shared_bytes > 48 * 1024) {
+    if (extent.shared_bytes > 48 * 1024 &&
+        must_ask_for_memory(reinterpret_cast<const void *>(kernel), extent.shared_bytes)) {
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(extent.shared_bytes)),
               name);
     }
-    kernel<<<extent.blocks, extent.threads, extent.shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
-    check(cudaGetLastError(), name);
+    if (extent.cluster > 1) {
+        cudaLaunchAttribute attribute{};
+        attribute.id = cudaLaunchAttributeClusterDimension;
+        attribute.val.clusterDim.x = static_cast<unsigned>(extent.cluster);
+        attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+        cudaLaunchConfig_t config{};
+        config.gridDim = extent.blocks;
+        config.blockDim = dim3(static_cast<unsigned>(extent.threads));
+        config.dynamicSmemBytes = extent.shared_bytes;
+        config.stream = stream;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
+    } else {
+        kernel<<<extent.blocks, extent.threads, extent.shared_bytes, stream>>>(static_cast<Parameters>(arguments)...);
+        check(cudaGetLastError(), name);
+    }
 #endif
     after_launch(name, stream);
 }
