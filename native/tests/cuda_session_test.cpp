@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace lorica {
@@ -204,6 +205,55 @@ TEST_F(CudaSession, StepsAreTheSameRecordedOrNot) {
     config.neftune_alpha = 5;
     config.optimizer = Optimizer::adamw_8bit;
     compare();
+}
+
+// Several tokens at each position, as distillation has them: losses and gradients, once more when both halves are
+// recorded, and the likeliest.
+TEST_F(CudaSession, CandidatesAreThoseOfTheReference) {
+    constexpr int32_t n_candidates = 5;
+    const TempDir dir;
+    TestModel shape;
+    shape.type = GGML_TYPE_Q8_0;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const Batch batch = random_batch(7, {12, 30, 2}, shape.n_vocab);
+    const auto rows = static_cast<size_t>(
+        std::count_if(batch.labels.begin(), batch.labels.end(), [](int32_t label) { return label != -100; }));
+    std::vector<int32_t> ids;
+    std::vector<float> weights;
+    for (size_t i = 0; i < rows * n_candidates; ++i) {
+        const auto k = static_cast<int32_t>(i % n_candidates);
+        const int32_t begin = shape.n_vocab * k / n_candidates, end = shape.n_vocab * (k + 1) / n_candidates;
+        ids.push_back(begin + static_cast<int32_t>(random_u32(3, i) % static_cast<uint32_t>(end - begin)));
+        weights.push_back(static_cast<float>(random_u32(4, i) % 256) / 256 - 0.25f);
+    }
+    struct Found {
+        std::vector<float> nll, gradients, log_probs;
+        std::vector<int32_t> likeliest;
+    };
+    SessionConfig config = session_config();
+    config.n_candidates = n_candidates;
+    config.likeliest = true;
+    const auto find = [&](const std::string & device, Dtype act, int n_times) {
+        Session session(busy_adapter(load(path, device, act), adapter_config()), config);
+        Found found{std::vector<float>(ids.size()), {}, std::vector<float>(rows), std::vector<int32_t>(rows)};
+        for (int i = 0; i < n_times; ++i) {
+            session.forward_candidates(batch.view(), {ids, 1.5}, found.nll);
+            session.backward_candidates(weights);
+        }
+        found.gradients = joined(gradients(session));
+        for (float & gradient : found.gradients) gradient /= static_cast<float>(n_times);
+        session.evaluate_likeliest(batch.view(), 1.5, found.likeliest, found.log_probs);
+        return found;
+    };
+    const Found expected = find("reference", Dtype::f64, 1);
+    const Found exact = find(cuda_device(), Dtype::f32, 3);
+    EXPECT_LT(relative_error(exact.nll, expected.nll), 1e-5);
+    EXPECT_LT(relative_error(exact.gradients, expected.gradients), 1e-4);
+    EXPECT_LT(relative_error(exact.log_probs, expected.log_probs), 1e-5);
+    EXPECT_EQ(exact.likeliest, expected.likeliest);
+    const Found rounded = find(cuda_device(), Dtype::bf16, 3);
+    EXPECT_LT(relative_error(rounded.nll, expected.nll), 0.01);
+    EXPECT_LT(relative_error(rounded.gradients, expected.gradients), 0.05);
 }
 
 TEST_F(CudaSession, LossOfManyStepsIsThatOfTheCpu) {

@@ -39,17 +39,33 @@ struct Logits {
     }
 };
 
-// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes softmax(z) - [label] as T, times
-// the row's weight. Of bf16 element i lies where elements i / 2 of z were; a chunk is read by all before any of it is
-// written, and all before it has been read.
+// The labels of each row, which ascend, with a loss and a weight each. No weights: 1.
+struct Labels {
+    const int32_t * labels;
+    const float * weights;
+    float * nll;
+    int n;  // of a row
+
+    Labels of_rows_from(int64_t row) const {
+        const int64_t i = row * n;
+        return {labels + i, weights ? weights + i : nullptr, nll + i, n};
+    }
+};
+
+// One block per row: nll = log sum exp z - z[label]; with a gradient, the row becomes, as T, the sum of its labels'
+// weights times softmax(z), less each weight at its label. Of bf16 element i lies where elements i / 2 of z were; a
+// chunk is read by all before any of it is written, and all before it has been read. What stands at a label comes from
+// its loss, and last.
 template <typename T>
 __global__ void __launch_bounds__(threads) softmax_cross_entropy_kernel(float * logits, int64_t stride, int64_t n,
                                                                         const __grid_constant__ Logits spec,
-                                                                        const int32_t * labels, const float * weights,
-                                                                        float * nll, bool gradient) {
+                                                                        const __grid_constant__ Labels of,
+                                                                        bool gradient) {
     auto * partial = reinterpret_cast<float *>(shared_memory());
     float * z = logits + blockIdx.x * stride;
-    const int32_t label = labels[blockIdx.x];
+    const int32_t * labels = of.labels + int64_t{blockIdx.x} * of.n;
+    const float * weights = of.weights ? of.weights + int64_t{blockIdx.x} * of.n : nullptr;
+    float * nll = of.nll + int64_t{blockIdx.x} * of.n;
     // The maximum and the sum below it in one pass: what was summed is shrunk where a larger one comes. Rows begin at
     // multiples of four.
     float max = -INFINITY, sum = 0;
@@ -73,9 +89,15 @@ __global__ void __launch_bounds__(threads) softmax_cross_entropy_kernel(float * 
     const float own = max;
     max = block_max<threads>(max, partial);
     sum = block_sum<threads>(own > -INFINITY ? sum * expf(own - max) : 0.0f, partial + threads / warp_size);
-    if (threadIdx.x == 0) nll[blockIdx.x] = logf(sum) + (max - spec.of(z[label]));
+    const float log_sum = logf(sum);
+    float weight = 0;
+    for (int k = static_cast<int>(threadIdx.x); k < of.n; k += threads) {
+        nll[k] = log_sum + (max - spec.of(z[labels[k]]));
+        weight += weights ? weights[k] : 1.0f;
+    }
     if (!gradient) return;
-    const float scale = 1.0f / sum, weight = weights ? weights[blockIdx.x] : 1.0f;
+    weight = block_sum<threads>(weight, partial + 2 * (threads / warp_size));
+    const float scale = weight / sum;
     auto * dz = reinterpret_cast<T *>(z);
     for (int64_t begin = 0; begin < n; begin += chunk) {
         float value[elements_per_thread];
@@ -84,7 +106,7 @@ __global__ void __launch_bounds__(threads) softmax_cross_entropy_kernel(float * 
             const int64_t i = begin + e * threads + threadIdx.x;
             if (i >= n) break;
             const float logit = spec.of(z[i]);
-            value[e] = weight * (expf(logit - max) * scale - (i == label ? 1.0f : 0.0f)) * spec.slope(logit);
+            value[e] = expf(logit - max) * scale * spec.slope(logit);
         }
         __syncthreads();
 #pragma unroll
@@ -92,6 +114,11 @@ __global__ void __launch_bounds__(threads) softmax_cross_entropy_kernel(float * 
             const int64_t i = begin + e * threads + threadIdx.x;
             if (i < n) dz[i] = from_float<T>(value[e]);
         }
+    }
+    __syncthreads();
+    for (int k = static_cast<int>(threadIdx.x); k < of.n; k += threads) {
+        const float own = weights ? weights[k] : 1.0f;
+        dz[labels[k]] = from_float<T>((weight * expf(-nll[k]) - own) * spec.slope(log_sum + max - nll[k]));
     }
 }
 
@@ -230,11 +257,11 @@ void linear_cross_entropy(const Context & context, Matrix x, const Head & head, 
         const Matrix input = operand(context, x.slice_rows(first, rows));
         const GemmTerm of_lora = head.lora ? lora.term(first) : GemmTerm{};
         multiply_forward(context, input, w, head.lora ? &of_lora : nullptr, GemmResult::to(z));
-        const Extent extent{dim3(static_cast<unsigned>(rows)), threads, 2 * threads / warp_size * sizeof(float)};
+        const Extent extent{dim3(static_cast<unsigned>(rows)), threads, 3 * threads / warp_size * sizeof(float)};
+        const Labels of{labels, head.row_weights, nll, head.n_labels};
         with_type(context.act, [&]<typename T>(T *) {
             launch("softmax_cross_entropy", context.stream, softmax_cross_entropy_kernel<T>, extent, logits, stride,
-                   w.out, Logits::of(head.logits), labels + first,
-                   head.row_weights ? head.row_weights + first : nullptr, nll + first, gradient);
+                   w.out, Logits::of(head.logits), of.of_rows_from(first), gradient);
         });
         if (!gradient) continue;
         const int64_t per_logit = context.act == Dtype::f32 ? 1 : 2;
