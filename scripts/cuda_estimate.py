@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What a step of training and a token of an 8B model should take on a GPU, from counted instructions, products and bytes.
 
-    scripts/cuda_estimate.py [--counts FILE] [--gpu h100|h200]
+    scripts/cuda_estimate.py [--counts FILE] [--gpu h100|h200] [--tma] [--expanded]
 
 --counts: what `scripts/cuda_instructions.py --json` printed; without it that is run here, for which nvcc is needed. Every line of the
-table says what it is made of. These are estimates: nothing in them was measured on a GPU.
+table says what it is made of. These are estimates: nothing in them was measured on a GPU. --tma: products with copies by the tensor
+memory accelerator (LORICA_CUDA_TMA=1). --expanded: where the plan has room for bf16 copies of the weights (16 GB at 8B).
 
 A kernel on tensor cores takes the longest of three: what its tensor cores need, what its schedulers need to issue its instructions
 (one a cycle each), and what its operands need from the L2 cache or from shared memory; a part of it is lost to the fewer tiles of the last wave, to the
@@ -29,8 +30,8 @@ LAUNCH = 1.5e-6  # from one kernel of a graph to the next
 
 
 class Estimate:
-    def __init__(self, counts, gpu, tokens):
-        self.counts, self.gpu, self.tokens = counts, gpu, tokens
+    def __init__(self, counts, gpu, tokens, tma=False, copies=False):
+        self.counts, self.gpu, self.tokens, self.tma, self.copies = counts, gpu, tokens, tma, copies
         self.rows = []
 
     def kernel(self, *parts):
@@ -43,13 +44,15 @@ class Estimate:
         """Seconds of one c[m, n] with wgmma."""
         best = None
         for cols in (256, 128):
-            row = self.kernel("gemm_wgmma", f"<{1 if backward else 0}, {cols}>")
-            tiles = math.ceil(m / 128) * math.ceil(n / cols)
+            row = self.kernel("gemm_tma" if self.tma else "gemm_wgmma", f"<{1 if backward else 0}, {cols}>")
+            # Two tiles of rows are a pair, which reads its columns of b once.
+            tiles = 2 * math.ceil(m / 256) * math.ceil(n / cols) if self.tma else math.ceil(m / 128) * math.ceil(n / cols)
             waves = math.ceil(tiles / self.gpu["sm"])
             # Of a turn of 64 of k: two warps on each scheduler.
-            tensor, issue = 4 * 2 * 64 * cols * 16 / 4 / 512, 2 * row["issue"]
+            # (a loop may have been unrolled: four products are a turn)
+            tensor, issue = 4 * 2 * 64 * cols * 16 / 4 / 512, 2 * row["issue"] * 4 / row["mma"]
             busy = min(tiles, self.gpu["sm"])
-            l2 = (128 + cols) * 64 * 2 / (self.gpu["l2"] / self.gpu["clock"] / busy)
+            l2 = (128 + (cols / 2 if self.tma else cols)) * 64 * 2 / (self.gpu["l2"] / self.gpu["clock"] / busy)
             turn = max(tensor, issue, l2)
             # The stages that fill the pipeline, and the tile's way out: 10 instructions for each 8 of its elements and warp.
             ends = 2 * turn + 128 * cols / 8 / 256 * 40 * 2 + 1500
@@ -78,7 +81,7 @@ class Estimate:
         # x W^T of q, k, v, o, gate, up, down; dx as one product for layers with one input.
         forward = sum(self.product(t, n, k + RANK) for n, k in ((EMBD, EMBD), (KV, EMBD), (KV, EMBD), (EMBD, EMBD), (FF, EMBD), (FF, EMBD), (EMBD, FF)))
         backward = sum(self.product(t, n, k, True) for n, k in ((EMBD, EMBD + 2 * KV + 3 * RANK), (EMBD, EMBD + RANK), (EMBD, 2 * FF + 2 * RANK), (FF, EMBD + RANK)))
-        self.add("products with W, forward", LAYERS * forward, "the L2 cache (a tile of 128 x 256 wants 48 bytes a cycle), waves, ends of tiles")
+        self.add("products with W, forward", LAYERS * forward, "the L2 cache (a tile of 128 x 256 wants 48 bytes a cycle, half of a pair 32), waves, ends of tiles")
         self.add("products with W, backward", LAYERS * backward, "the same")
         head = self.product(t, VOCAB, EMBD) + self.product(t, EMBD, VOCAB, True)
         self.add("head", head, "two products over the vocabulary")
@@ -87,8 +90,9 @@ class Estimate:
         expanded = 2 * weights + 2 * chunks * VOCAB * EMBD
         row = self.kernel("dequantize_kernel<12, bf16>")  # Q4_K
         issue = expanded / 32 / 32 * row["issue"] / (4 * self.gpu["sm"] * self.gpu["clock"] * 1e9)
-        self.add("weights expanded to bf16", max(self.bytes(expanded * (2 + WEIGHT_BYTES)), issue),
-                 f"{expanded / 1e9:.1f} G weights, {2 + WEIGHT_BYTES} bytes each")
+        if not self.copies:
+            self.add("weights expanded to bf16", max(self.bytes(expanded * (2 + WEIGHT_BYTES)), issue),
+                     f"{expanded / 1e9:.1f} G weights, {2 + WEIGHT_BYTES} bytes each")
         pairs = t * t / 2 * HEADS  # of one sequence
         # Forward: a warp's turn is 32 queries by 32 keys. Backward: 16 by 32, in two kinds of blocks.
         forward = self.attention(("attention_forward", "128, 2, 32"), 0, pairs * 1.06 / (32 * 32))
@@ -99,14 +103,15 @@ class Estimate:
         act = 2
         forward = t * act * (EMBD + EMBD + EMBD + FF) + 4 * t * RANK * act * 2
         backward = t * act * (2 * (EMBD + 2 * KV) + 2 * EMBD + 4 * FF + 2 * EMBD) + t * act * (3 * EMBD + FF)
-        adapters = RANK * 6 * 3 * (2 * EMBD + (EMBD + KV) * 2 + 3 * (EMBD + FF))
-        launches = LAYERS * (4 * 3 + 4 + 7 * 4 + 4 * 2)
+        # bf16 copies are read in both directions, sums of gradients read and written.
+        adapters = RANK * (2 * 2 + 8) * (2 * EMBD + (EMBD + KV) * 2 + 3 * (EMBD + FF))
+        launches = LAYERS * (4 * 2 + 7 * 4 + 4 * 2)
         self.add("LoRA's own products", LAYERS * self.bytes(forward + backward + adapters, 0.7) + launches * LAUNCH, "their bytes, launches")
         rows = t * (4 * EMBD * 4 * 2 + 2 * EMBD * 2 * 3 + 4 * EMBD * 4) + t * act * (3 * FF + 5 * FF) + t * act * 4 * (EMBD + KV)
         self.add("norms, rope, gates", LAYERS * self.bytes(rows, 0.8) + LAYERS * 12 * LAUNCH, "their bytes")
         self.add("softmax and loss", self.bytes(t * VOCAB * 4 * 2.5, 0.8), "f32 logits twice, gradients once")
         parameters = LAYERS * RANK * (2 * EMBD + 2 * (EMBD + KV) + 3 * (EMBD + FF))
-        self.add("optimizer, gaps", self.bytes(parameters * 28) + 2e-3, "")
+        self.add("optimizer, gaps", self.bytes(parameters * (28 + 6)) + 2e-3, "parameters, gradients, moments; adapters to bf16")
         return sum(row[1] for row in self.rows)
 
     def token(self, n_keys=1024):
@@ -134,6 +139,8 @@ def main():
     parser.add_argument("--counts")
     parser.add_argument("--gpu", choices=GPUS, default="h100")
     parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--tma", action="store_true")
+    parser.add_argument("--expanded", action="store_true")
     arguments = parser.parse_args()
     if arguments.counts:
         with open(arguments.counts) as file:
@@ -145,7 +152,7 @@ def main():
             print(printed.strip())
             return
         counts = json.loads(printed)
-    estimate = Estimate(counts, GPUS[arguments.gpu], arguments.tokens)
+    estimate = Estimate(counts, GPUS[arguments.gpu], arguments.tokens, arguments.tma, arguments.expanded)
     total = estimate.step()
     estimate.show(f"{arguments.tokens:,} tokens of one sequence, {arguments.gpu.upper()}", total)
     print(f"{arguments.tokens / total:,.0f} tokens a second\n")

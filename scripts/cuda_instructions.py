@@ -10,8 +10,9 @@ cheapest way through the loop that executes the most tensor-core and copy instru
 matrices. FILE: names of sources without .cu.
 
 Columns: `issue` is what a warp issues in a turn, `tensor` for how many cycles a scheduler's tensor core is busy with that warp's
-products of the turn at the rates of an H100 (mma.sync reaches 62 % of it). A kernel whose `issue` is above `tensor` waits for its
-own instructions.
+products of the turn at the rates of the chosen architecture (an H100's where that is none; mma.sync reaches 62 % of it). A kernel
+whose `issue` is above `tensor` waits for its own instructions. `outside` has the spilled loads and stores that are in no turn. Shared
+memory and threads are the launch's: LORICA_CUDA_PROFILE=1 prints them for each kernel, on a GPU and in the emulation.
 """
 import argparse
 import collections
@@ -28,7 +29,11 @@ repository = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 HMMA, HGMMA, LDSM, LDGSTS = 0x23C, 0x9F0, 0x83B, 0xFAE
 BRA, EXIT = 0x947, 0x94D
-HMMA_CYCLES = 6.4  # m16n8k16: 2,048 products at 512 a cycle and scheduler, of which mma.sync reaches 62 %
+# m16n8k16 is 2,048 products. An H100's scheduler does 512 a cycle, of which mma.sync reaches 62 %; an A100's 256; those of GeForce
+# cards of 8.6, 8.9 and 12.0 64 with f32 sums.
+HMMA_CYCLES = {"80": 8, "86": 32, "89": 32, "120": 32}
+HOPPER_HMMA_CYCLES = 6.4
+STL, LDL = 0x387, 0x983
 # Kernels without tensor cores whose loops are of interest, and the arithmetic that marks them: FFMA; FADD, FMUL and conversions.
 FLOATING = {kind << 8 | o for kind in (2, 4, 6, 8, 12) for o in (0x20, 0x21, 0x23, 0x3E)}
 others = ("matvec_kernel", "dequantize_kernel")
@@ -153,7 +158,7 @@ def compile_one(name, arch, source, folder):
     return cubin, usage
 
 
-def measure(cubin, usage):
+def measure(cubin, usage, arch):
     rows = []
     for name, data in sections(cubin):
         kernel = name.removeprefix(".text.")
@@ -165,12 +170,13 @@ def measure(cubin, usage):
             continue
         turn = code.main_turn({HMMA, HGMMA} if tensor else FLOATING)
         counts = collections.Counter(turn)
-        busy = counts[HMMA] * HMMA_CYCLES
+        busy = counts[HMMA] * HMMA_CYCLES.get(arch, HOPPER_HMMA_CYCLES)
         if counts[HGMMA]:  # m64nNk16: 64 N 16 / 4 products for each scheduler, N from the kernel's name
             columns = 256 if "ELi256" in kernel else 128
             busy = counts[HGMMA] * 64 * columns * 16 / 4 / 512
         rows.append({"kernel": kernel, "code_bytes": 16 * code.n, **usage[kernel], "issue": len(turn), "tensor": round(busy),
-                     "mma": counts[HMMA] + counts[HGMMA], "ldmatrix": counts[LDSM], "copies": counts[LDGSTS]})
+                     "mma": counts[HMMA] + counts[HGMMA], "ldmatrix": counts[LDSM], "copies": counts[LDGSTS],
+                     "spilled_in_turn": counts[STL] + counts[LDL], "spilled": sum(o in (STL, LDL) for o in code.operations)})
     return rows
 
 
@@ -180,7 +186,7 @@ def main():
     parser.add_argument("--source", default=repository, help="another checkout, to compare with")
     parser.add_argument("--cubins", help="where compiled code is kept and looked for")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("files", nargs="*", default=["gemm", "gemm_wgmma", "attention_forward", "attention_backward", "matvec", "dequantize"])
+    parser.add_argument("files", nargs="*", default=["gemm", "gemm_wgmma", "gemm_tma", "attention_forward", "attention_backward", "matvec", "dequantize"])
     arguments = parser.parse_args()
     if not shutil.which("nvcc"):
         print("cuda_instructions: there is no nvcc on the PATH; nothing was counted")
@@ -190,7 +196,7 @@ def main():
         os.makedirs(folder, exist_ok=True)
         rows = []
         for name in arguments.files:
-            rows += measure(*compile_one(name, arguments.arch, arguments.source, folder))
+            rows += measure(*compile_one(name, arguments.arch, arguments.source, folder), arguments.arch)
     names = demangle([row["kernel"] for row in rows])
     for row in rows:
         row["kernel"] = short(names[row["kernel"]])
@@ -198,10 +204,11 @@ def main():
         json.dump(rows, sys.stdout, indent=1)
         return
     print(f"sm_{arguments.arch}\n")
-    print("| kernel | registers | spills | code KB | issue | tensor | mma | ldmatrix | copies |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| kernel | registers | spilled in a turn | outside | code KB | issue | tensor | mma | ldmatrix | copies |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for row in rows:
-        print(f"| {row['kernel']} | {row['registers']} | {row.get('spills', 0)} | {row['code_bytes'] / 1024:.0f} | {row['issue']} | "
+        print(f"| {row['kernel']} | {row['registers']} | {row['spilled_in_turn']} | "
+              f"{row['spilled'] - row['spilled_in_turn']} | {row['code_bytes'] / 1024:.0f} | {row['issue']} | "
               f"{row['tensor'] or ''} | {row['mma'] or ''} | {row['ldmatrix'] or ''} | {row['copies'] or ''} |")
 
 

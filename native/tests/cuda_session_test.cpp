@@ -116,6 +116,69 @@ TEST_F(CudaSession, GradientsAreThoseOfTheReferenceWithDropoutAndRecomputation) 
     }
 }
 
+// So many tokens that quantized weights are expanded, for each product or, where the plan has room, once for all.
+TEST_F(CudaSession, CopiesOfWeightsAreMadeWhereThePlanHasRoomAndChangeNothing) {
+    const TempDir dir;
+    TestModel shape;
+    shape.n_embd = shape.n_ff = 256;
+    shape.type = GGML_TYPE_Q4_K;
+    const std::string path = write_test_model(dir / "model.gguf", shape);
+    const Batch batch = random_batch(5, {170, 120}, shape.n_vocab);
+    SessionConfig config = session_config();
+    config.max_tokens = 290;
+    const auto model = load(path, cuda_device(), Dtype::bf16);
+    const auto adapter = busy_adapter(model, adapter_config());
+    const auto planned = [&] { return Session::plan(*model, adapter.get(), config); };
+    const MemoryPlan whole = planned();
+    EXPECT_GT(whole.expanded, 2 * 256 * 256 * 7) << "each weight of two layers in two bytes";
+    const Result copied = run(path, cuda_device(), Dtype::bf16, adapter_config(), config, batch);
+    expect_same(copied, run(path, "reference", Dtype::f64, adapter_config(), config, batch));
+    config.memory_limit = whole.total();  // half of what copies would take stays free
+    EXPECT_GT(planned().expanded, 0);
+    EXPECT_LT(planned().expanded, whole.expanded);
+    EXPECT_TRUE(planned().fits());
+    const Result half = run(path, cuda_device(), Dtype::bf16, adapter_config(), config, batch);
+    config.memory_limit = whole.total() - whole.expanded;
+    EXPECT_EQ(planned().expanded, 0);
+    const Result without = run(path, cuda_device(), Dtype::bf16, adapter_config(), config, batch);
+    EXPECT_NEAR(without.loss, copied.loss, 1e-4 * copied.loss);
+    EXPECT_LT(relative_error(joined(without.gradients), joined(copied.gradients)), 0.01);
+    EXPECT_LT(relative_error(joined(half.gradients), joined(copied.gradients)), 0.01);
+}
+
+// Operands made of an adapter's parameters are those of the parameters as they are.
+TEST_F(CudaSession, WhatFollowsAStepSeesTheParametersThatItLeft) {
+    const TempDir dir;
+    const TestModel shape;
+    const auto model = load(write_test_model(dir / "model.gguf", shape), cuda_device(), Dtype::bf16);
+    const auto adapter = busy_adapter(model, adapter_config());
+    const Batch batch = random_batch(5, {17, 30}, shape.n_vocab);
+    std::vector<std::vector<float>> after_steps;
+    std::vector<float> losses;
+    {
+        Session session(adapter, session_config());
+        for (int i = 0; i < 4; ++i) {
+            losses.push_back(static_cast<float>(session.forward_backward(batch.view()).loss_sum));
+            after_steps = gradients(session);
+            if (i == 3) break;
+            OptimizerStep step;
+            step.learning_rate = 0.01;
+            session.optimizer_step(step);
+        }
+        EXPECT_NE(losses[1], losses[0]);
+        // Parameters that are written from outside count as well.
+        const std::vector<float> before = adapter->read(adapter->params(), 0);
+        std::vector<float> other = before;
+        for (float & value : other) value = -value;
+        adapter->write(adapter->params(), 0, other.data());
+        EXPECT_NE(session.evaluate(batch.view(), {}).loss_sum, losses[3]);
+        adapter->write(adapter->params(), 0, before.data());
+    }
+    Session fresh(adapter, session_config());
+    EXPECT_EQ(static_cast<float>(fresh.forward_backward(batch.view()).loss_sum), losses[3]);
+    EXPECT_EQ(gradients(fresh), after_steps);
+}
+
 TEST_F(CudaSession, GradientsInF32AreThoseOfTheReference) {
     const TempDir dir;
     TestModel shape;

@@ -702,7 +702,7 @@ LORICA_API lorica_status lorica_session_default_params(lorica_session_params * p
 /* Bytes by component. total is the sum of the others. */
 typedef struct lorica_memory_plan {
     size_t struct_size; /* sizeof, set by the caller */
-    int64_t weights;    /* the mapped file, or its copy on the device */
+    int64_t weights;    /* the mapped file, or its copies on the device */
     int64_t adapter;    /* A and B, with DoRA m and the norms */
     int64_t gradients;
     int64_t optimizer;   /* AdamW's two moments */

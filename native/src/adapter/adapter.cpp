@@ -359,6 +359,7 @@ void Adapter::set_scale_factor(double factor) {
 void Adapter::params_changed() {
     const std::lock_guard lock(stale_mutex_);
     is_stale_ = true;
+    ++version_;
 }
 
 void Adapter::update(Backend & backend) const {

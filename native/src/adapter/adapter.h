@@ -164,6 +164,8 @@ public:
     // Whether anything is not as it was before training. Errors: NON_FINITE, naming a tensor.
     bool has_effect() const;
     void params_changed();
+    // Another number after each change.
+    uint64_t version() const { return version_; }
 
     // Computes again what depends on parameters that have changed; comes before a forward pass. The backend has
     // workspace for max_rank() tokens.
@@ -316,6 +318,7 @@ private:
     void *squares_ = nullptr, *factors_ = nullptr, *slopes_ = nullptr, *products_ = nullptr;
     mutable std::mutex stale_mutex_;
     mutable bool is_stale_ = true;
+    std::atomic<uint64_t> version_ = 0;
     // Of what is in no pair: the parameters with a factor, made when there is one; and for IA3 as many ones as the
     // longest vector has elements.
     mutable void * effect_ = nullptr;

@@ -194,10 +194,11 @@ lorica_status lorica_session_get_plan(const lorica_model * model, const lorica_a
         require(out, "out");
         const lorica::MemoryPlan plan =
             lorica::Session::plan(*model->model, adapter ? adapter->adapter.get() : nullptr, session_config(params));
-        lorica::api::write_struct(lorica_memory_plan{sizeof(lorica_memory_plan), plan.weights, plan.adapter,
-                                                     plan.gradients, plan.optimizer, plan.activations, plan.workspace,
-                                                     plan.total(), plan.available, plan.recomputed_layers, plan.fits()},
-                                  "out", out);
+        lorica::api::write_struct(
+            lorica_memory_plan{sizeof(lorica_memory_plan), plan.weights + plan.expanded, plan.adapter, plan.gradients,
+                               plan.optimizer, plan.activations, plan.workspace, plan.total(), plan.available,
+                               plan.recomputed_layers, plan.fits()},
+            "out", out);
     });
 }
 

@@ -254,9 +254,10 @@ struct WorkspaceShape {
     int64_t max_kv_rows = 0;       // of attention_backward, where they are more than max_tokens
     bool trained_weights = false;  // dw of linear layers or of the head
     int64_t head_rank = 0;         // of the LoRA on the head
+    int64_t adapter_elements = 0;  // of A and B on linear layers, rows padded to eight: see parameters_changed
 };
 
-// Copies of weights in an order of the device's own; see Backend::arrange. Immutable.
+// Copies of weights in an order or a format of the device's own; see Backend::arrange and expand. Immutable.
 class ArrangedWeights {
 public:
     virtual ~ArrangedWeights() = default;
@@ -303,6 +304,22 @@ public:
         return nullptr;
     }
     virtual void use(std::shared_ptr<const ArrangedWeights> weights) { (void)weights; }
+
+    // What a copy of the weight takes that spares operations on up to max_rows rows the expansion of its blocks; 0: the
+    // device has no use for one.
+    virtual int64_t expanded_bytes(const Weight & weight, int64_t max_rows) const {
+        (void)weight, (void)max_rows;
+        return 0;
+    }
+    // Makes such copies, for use(); null: the memory is not there. They hold what blocks are expanded to anyway.
+    virtual std::shared_ptr<const ArrangedWeights> expand(std::span<const Weight * const> weights) {
+        (void)weights;
+        return nullptr;
+    }
+
+    // The parameters of adapters have changed. A device may keep copies of A and B in the format act, within the
+    // workspace of WorkspaceShape::adapter_elements, and makes them again here and nowhere else.
+    virtual void parameters_changed() {}
 
     // Runs work, a sequence of operations on so many tokens. A device may keep its threads awake from one to the next.
     virtual void together(int64_t n_tokens, const std::function<void()> & work) {

@@ -233,17 +233,21 @@ void Model::describe() {
                  })->first;
 }
 
+std::vector<const Weight *> Model::linear_weights() const {
+    std::vector<const Weight *> weights;
+    for (const ProgramWeights & layer : layers_) {
+        for (const Weight & weight : layer.linears) weights.push_back(&weight);
+    }
+    if (output()) weights.push_back(&output());
+    return weights;
+}
+
 std::shared_ptr<const ArrangedWeights> Model::arranged_weights(Backend & backend) const {
     const std::lock_guard lock(arranging_);
     std::shared_ptr<const ArrangedWeights> arranged = arranged_.lock();
     if (!arranged) {
-        std::vector<const Weight *> weights;
-        for (const ProgramWeights & layer : layers_) {
-            for (const Weight & weight : layer.linears) weights.push_back(&weight);
-        }
-        if (output()) weights.push_back(&output());
         // The rest is left to whoever else needs some.
-        arranged = backend.arrange(weights, backend.available_memory() / 4 * 3);
+        arranged = backend.arrange(linear_weights(), backend.available_memory() / 4 * 3);
         arranged_ = arranged;
     }
     return arranged;

@@ -76,6 +76,8 @@ public:
     std::unique_ptr<Backend> new_backend() const;
     // The instance that owns the weights; its memory functions may be called from any thread.
     Backend & device() const { return *device_; }
+    // Those of all layers from the lowest on, and the head's.
+    std::vector<const Weight *> linear_weights() const;
     // What Backend::arrange() makes of the linear weights, by whoever asks first, with that backend of this model's;
     // the others share it while any of them keeps it. Null where the device has no use for it or memory is short. Any
     // thread may ask.

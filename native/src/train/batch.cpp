@@ -88,6 +88,10 @@ void Session::check(const PackedBatch & batch, Rows rows) const {
 // is found; with a prefix they are nothing but room for its keys and values, any token.
 void Session::upload(const PackedBatch & batch, Rows rows, bool with_adapter) {
     check(batch, rows);
+    if (adapter_ && adapter_->version() != adapter_version_) {
+        adapter_version_ = adapter_->version();
+        backend_->parameters_changed();
+    }
     has_forward_ = has_outputs_ = false;
     n_candidates_ = 0;
     temperature_ = 1;

@@ -31,6 +31,11 @@ WorkspaceShape Session::workspace(const Model & model, const Adapter * adapter, 
     shape.head_rank = adapter->head_rank();
     shape.dropout = adapter->config().dropout > 0;
     shape.trained_weights = adapter->trains_matrices();
+    for (const LoraPair & pair : adapter->pairs()) {
+        const auto padded = [](int64_t n) { return (n + 7) / 8 * 8; };
+        if (pair.layer < model.shape().n_layer)
+            shape.adapter_elements += pair.rank * padded(pair.in) + pair.out * padded(pair.rank);
+    }
     // Its layers may have any width: with an odd one, devices make room for such.
     if (adapter->bottlenecks()) shape.max_features |= 1;
     return shape;
@@ -96,14 +101,21 @@ MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const Ses
     // The top block is passed backwards right after its forward pass.
     const int32_t n_blocks = model.shape().n_layer - AttachedAdapter(model, adapter, nullptr).first_layer();
     const int32_t most = std::max(0, n_blocks - 1);
-    if (config.recomputation != Recomputation::automatic) {
-        return plan_with(model, adapter, config, config.recomputation == Recomputation::on ? most : 0);
-    }
     // What is free now is not all taken: other programs grow, and the file of the model is read from memory only while
     // it stays there.
-    const auto is_modest = [&](const MemoryPlan & plan) {
-        return plan.total() <= (config.memory_limit > 0 ? plan.available : plan.available / 10 * 9);
+    const auto room = [&](const MemoryPlan & plan) {
+        return (config.memory_limit > 0 ? plan.available : plan.available / 10 * 9) - plan.total();
     };
+    const auto is_modest = [&](const MemoryPlan & plan) { return room(plan) >= 0; };
+    // Copies of weights spare less than activations do, so they come last, and half of what is left stays free for
+    // texts that are generated meanwhile.
+    const auto with_copies = [&](MemoryPlan plan) {
+        plan.expanded = weights_to_expand(model, adapter, config, room(plan) / 2).n_bytes;
+        return plan;
+    };
+    if (config.recomputation != Recomputation::automatic) {
+        return with_copies(plan_with(model, adapter, config, config.recomputation == Recomputation::on ? most : 0));
+    }
     int32_t fewest = 0;
     for (int32_t enough = most; fewest < enough;) {
         const int32_t middle = fewest + (enough - fewest) / 2;
@@ -113,7 +125,23 @@ MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const Ses
             fewest = middle + 1;
         }
     }
-    return plan_with(model, adapter, config, fewest);
+    return with_copies(plan_with(model, adapter, config, fewest));
+}
+
+Session::Copies Session::weights_to_expand(const Model & model, const Adapter * adapter, const SessionConfig & config,
+                                           int64_t max_bytes) {
+    Copies copies;
+    // Weights that are trained stand in for the model's.
+    if (adapter && adapter->trains_matrices()) return copies;
+    // The head first, which is met once for each chunk of rows.
+    const std::vector<const Weight *> weights = model.linear_weights();
+    for (auto weight = weights.rbegin(); weight != weights.rend(); ++weight) {
+        const int64_t n_bytes = model.device().expanded_bytes(**weight, config.max_tokens);
+        if (n_bytes == 0 || copies.n_bytes + n_bytes > max_bytes) continue;
+        copies.n_bytes += n_bytes;
+        copies.weights.push_back(*weight);
+    }
+    return copies;
 }
 
 void Session::refuse(const Model & model, const Adapter * adapter, const SessionConfig & config,

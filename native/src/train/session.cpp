@@ -23,6 +23,9 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Adapter> ad
         if (adapter_) allocate_optimizer();
         arena_ = backend_->allocate(static_cast<size_t>(plan.activations));
         backend_->reserve(workspace(*model_, adapter_.get(), planned_));
+        if (plan.expanded > 0)
+            backend_->use(
+                backend_->expand(weights_to_expand(*model_, adapter_.get(), planned_, plan.expanded).weights));
     } catch (...) {
         release();
         throw;

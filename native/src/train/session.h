@@ -118,6 +118,13 @@ public:
 
 private:
     static WorkspaceShape workspace(const Model & model, const Adapter * adapter, const SessionConfig & config);
+    // Those that Backend::expand is to copy, of so many bytes at most.
+    struct Copies {
+        int64_t n_bytes = 0;
+        std::vector<const Weight *> weights;
+    };
+    static Copies weights_to_expand(const Model & model, const Adapter * adapter, const SessionConfig & config,
+                                    int64_t max_bytes);
     static MemoryPlan plan_with(const Model & model, const Adapter * adapter, const SessionConfig & config,
                                 int32_t recomputed_layers);
 
@@ -203,9 +210,10 @@ private:
     std::vector<int32_t> trained_rows_, trained_tokens_;  // the same by the number that the caller knows
     SortedIds sorted_tokens_, sorted_positions_, sorted_types_, sorted_virtual_;
 
-    bool has_forward_ = false;  // of this batch with gradients, so that backward may follow
-    bool has_outputs_ = false;  // the same of outputs
-    int32_t n_candidates_ = 0;  // of the current batch; 0: labels
+    uint64_t adapter_version_ = ~uint64_t{0};  // that the device was told of
+    bool has_forward_ = false;                 // of this batch with gradients, so that backward may follow
+    bool has_outputs_ = false;                 // the same of outputs
+    int32_t n_candidates_ = 0;                 // of the current batch; 0: labels
     double temperature_ = 1;
     Classifier classifier_;
 

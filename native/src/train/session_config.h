@@ -28,9 +28,10 @@ struct SessionConfig {
 // Bytes by component.
 struct MemoryPlan {
     int64_t weights = 0, adapter = 0, gradients = 0, optimizer = 0, activations = 0, workspace = 0, available = 0;
+    int64_t expanded = 0;           // copies of weights that a device makes where memory is left: Backend::expand
     int32_t recomputed_layers = 0;  // whose activations are computed again in the backward pass
 
-    int64_t total() const { return weights + adapter + gradients + optimizer + activations + workspace; }
+    int64_t total() const { return weights + expanded + adapter + gradients + optimizer + activations + workspace; }
     bool fits() const { return total() <= available; }
 };
 

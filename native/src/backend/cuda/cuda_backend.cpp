@@ -1,16 +1,22 @@
 // The cuda device: hands each operation to the kernels in this folder. Reading order: device.cuh, tile.cuh, gemm.cu,
 // products.cu, linear.cu, attention_forward.cu; kernels.h lists everything.
+#include "backend/cuda/adapter_copies.h"
 #include "backend/cuda/attention_plan.h"
 #include "backend/cuda/cuda_library.h"
 #include "backend/cuda/device_state.h"
 #include "backend/cuda/graph_cache.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
+#include "backend/cuda/products.h"
 #include "common/error.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace lorica {
@@ -51,6 +57,47 @@ private:
     size_t position_ = 0;
 };
 
+// Weights in the format act, by their blocks.
+class ExpandedWeights final : public ArrangedWeights {
+public:
+    explicit ExpandedWeights(std::shared_ptr<DeviceState> state) : state_(std::move(state)) {}
+    ~ExpandedWeights() override {
+        if (!state_->try_enter()) return;
+        cudaStreamSynchronize(state_->stream());
+        for (const auto & [blocks, copy] : copies_) cudaFree(copy);
+        cudaGetLastError();
+    }
+    ExpandedWeights(const ExpandedWeights &) = delete;
+    ExpandedWeights & operator=(const ExpandedWeights &) = delete;
+
+    // False: the memory is not there.
+    bool add(const Context & context, const Weight & weight) {
+        void *& copy = copies_[weight.data];
+        if (copy) return true;
+        if (cudaMalloc(&copy, static_cast<size_t>(n_bytes(weight, context.act))) != cudaSuccess) {
+            cudaGetLastError();
+            copy = nullptr;
+            return false;
+        }
+        dequantize(context, weight, 0, weight.out, 0, weight.in, copy, round_up(weight.in, 8));
+        return true;
+    }
+    static int64_t n_bytes(const Weight & weight, Dtype act) {
+        return weight.out * round_up(weight.in, 8) * static_cast<int64_t>(dtype_size(act)) + 16;
+    }
+    // The weight itself where there is no copy.
+    Weight of(const Weight & weight, Dtype act) const {
+        const auto found = copies_.find(weight.data);
+        if (found == copies_.end()) return weight;
+        return {act == Dtype::f32 ? GGML_TYPE_F32 : GGML_TYPE_BF16, weight.out, weight.in,
+                static_cast<size_t>(weight.in) * dtype_size(act), static_cast<const std::byte *>(found->second)};
+    }
+
+private:
+    std::shared_ptr<DeviceState> state_;
+    std::map<const std::byte *, void *> copies_;
+};
+
 class CudaBackend final : public Backend {
 public:
     explicit CudaBackend(const CudaBackendRequest & request)
@@ -63,6 +110,7 @@ public:
         workspace_ = std::make_unique<Workspace>();
         plans_ = std::make_unique<AttentionPlans>(state_->has_much_shared_memory());
         graphs_ = std::make_unique<GraphCache>();
+        adapters_ = std::make_unique<AdapterCopies>();
         partial_sums_ = static_cast<double *>(cuda::allocate(n_partial_sums * sizeof(double), "sums"));
     }
     ~CudaBackend() override {
@@ -133,13 +181,15 @@ public:
     }
 
     size_t workspace_bytes(const WorkspaceShape & shape) const override {
-        return operations_bytes(shape) + AttentionPlans::workspace_bytes(shape, state_->has_much_shared_memory());
+        return operations_bytes(shape) + AdapterCopies::n_bytes(shape, act_) +
+               AttentionPlans::workspace_bytes(shape, state_->has_much_shared_memory());
     }
     void reserve(const WorkspaceShape & shape) override {
         state_->enter();
         check(cudaStreamSynchronize(state_->stream()), "reserve");
         graphs_->clear();
         workspace_->reserve(operations_bytes(shape));
+        adapters_->reserve(shape, act_);
         plans_->reserve(shape);
     }
 
@@ -164,6 +214,28 @@ public:
         return weight.out * (static_cast<int64_t>(weight.row_bytes) + expanded);
     }
 
+    // Of weights whose blocks products on many rows expand into panels; those on few read the blocks as they are.
+    int64_t expanded_bytes(const Weight & weight, int64_t max_rows) const override {
+        const char * chosen = std::getenv("LORICA_CUDA_EXPAND");
+        const bool wanted = !chosen || chosen[0] != '0';
+        const bool is_dense = weight.type == GGML_TYPE_BF16 || weight.type == GGML_TYPE_F32;
+        if (!wanted || max_rows <= fused_max_rows || is_dense || !is_device_type(weight.type) || weight.in % 8)
+            return 0;
+        return ExpandedWeights::n_bytes(weight, act_);
+    }
+    std::shared_ptr<const ArrangedWeights> expand(std::span<const Weight * const> weights) override {
+        const Context c = context();
+        auto expanded = std::make_shared<ExpandedWeights>(state_);
+        for (const Weight * weight : weights) {
+            if (!expanded->add(c, *weight)) return nullptr;
+        }
+        return expanded;
+    }
+    void use(std::shared_ptr<const ArrangedWeights> weights) override {
+        expanded_ = std::dynamic_pointer_cast<const ExpandedWeights>(weights);
+    }
+    void parameters_changed() override { adapters_->refresh(context()); }
+
     void embed(const Weight & table, const int32_t * ids, const EmbedOptions & options, Matrix x) override {
         cuda::embed(context(), readable(table), ids, options, x);
     }
@@ -181,7 +253,7 @@ public:
         cuda::norm_gradient(context(), dy, x, norm, static_cast<float *>(dw), static_cast<float *>(db));
     }
     void linear(Matrix x, std::span<const LinearForward> layers) override {
-        const Readable own(*this, layers);
+        const Readable own(*this, layers, x.rows);
         cuda::linear(context(), x, own.layers);
     }
     void norm_linear(Matrix x, const Norm & norm, std::span<const LinearForward> layers, Matrix normed) override {
@@ -199,7 +271,7 @@ public:
         cuda::linear_gated_few_rows(context(), x, norm, own.layers, act, h);
     }
     void linear_backward(Matrix x, std::span<const LinearBackward> layers, bool accumulate, Matrix dx) override {
-        const Readable own(*this, layers);
+        const Readable own(*this, layers, x.rows);
         cuda::linear_backward(context(), x, own.layers, accumulate, dx);
     }
     void rope(Matrix x, const int32_t * positions, const Rope & rope, RopeDirection direction) override {
@@ -246,11 +318,11 @@ public:
         cuda::scatter_add_rows(context(), dy, rows, dx);
     }
     void linear_cross_entropy(Matrix x, const Head & head, const int32_t * labels, void * nll, Matrix dx) override {
-        const Readable<Head> own(*this, {&head, 1});
+        const Readable<Head> own(*this, {&head, 1}, x.rows);
         cuda::linear_cross_entropy(context(), x, own.layers[0], labels, static_cast<float *>(nll), dx);
     }
     void logits(Matrix x, const Head & head, float * out) override {
-        const Readable<Head> own(*this, {&head, 1});
+        const Readable<Head> own(*this, {&head, 1}, x.rows);
         cuda::logits(context(), x, own.layers[0], out);
     }
     double sum_of_squares(const void * x, int64_t n) override {
@@ -320,15 +392,19 @@ private:
     // Every operation begins here.
     Context context() {
         state_->enter();
-        return {stream(), *workspace_, state_->n_multiprocessors(), act_, state_->wgmma(), state_->tma()};
+        return {stream(),      *workspace_, state_->n_multiprocessors(), act_, state_->wgmma(),
+                state_->tma(), *adapters_,  graphs_->recording()};
     }
     // Of everything that repeat() may record.
     cudaStream_t stream() const { return graphs_->recording() ? graphs_->recording_stream() : state_->stream(); }
-    // Layers with weights that kernels read.
+    // Layers with weights that kernels read; copies where so many rows of x would have blocks expanded.
     template <typename Layer> struct Readable {
-        Readable(CudaBackend & backend, std::span<const Layer> of) : weights(of.size()), layers(of.begin(), of.end()) {
+        Readable(CudaBackend & backend, std::span<const Layer> of, int64_t n_rows = 0)
+            : weights(of.size()), layers(of.begin(), of.end()) {
             for (size_t i = 0; i < of.size(); ++i) {
                 weights[i] = backend.readable(*of[i].weight);
+                if (backend.expanded_ && n_rows > fused_max_rows)
+                    weights[i] = backend.expanded_->of(weights[i], backend.act_);
                 layers[i].weight = &weights[i];
             }
         }
@@ -357,6 +433,8 @@ private:
     std::unique_ptr<Workspace> workspace_;
     std::unique_ptr<AttentionPlans> plans_;
     std::unique_ptr<GraphCache> graphs_;
+    std::unique_ptr<AdapterCopies> adapters_;
+    std::shared_ptr<const ExpandedWeights> expanded_;
     double * partial_sums_ = nullptr;
     std::vector<std::byte *> weights_;
 };

@@ -11,6 +11,8 @@
 
 namespace lorica::cuda {
 
+class AdapterCopies;
+
 // What an operation works with.
 struct Context {
     cudaStream_t stream;
@@ -19,6 +21,8 @@ struct Context {
     Dtype act;   // bf16: tensor cores; f32: plain kernels
     bool wgmma;  // products may use the instructions of sm_90a
     bool tma;    // and have their operands brought by the tensor memory accelerator
+    AdapterCopies & adapters;
+    bool recording;  // nothing that is made now is kept
 };
 
 // ---- dequantize.cu
@@ -75,7 +79,7 @@ struct Conversion {
     void * y;
     int64_t stride;
 };
-constexpr int max_conversions = 8;
+constexpr int max_conversions = 32;
 void convert(const Context & context, std::span<const Conversion> conversions);
 
 void add_noise(const Context & context, Matrix x, std::span<const Segment> segments, double alpha, uint64_t seed);

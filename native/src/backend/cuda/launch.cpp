@@ -46,23 +46,29 @@ public:
         std::sort(rows.begin(), rows.end(),
                   [](const Row & a, const Row & b) { return a.kernel.seconds > b.kernel.seconds; });
         for (const Row & row : rows) {
-            std::fprintf(stderr, "kernel %-28s %9.3f ms %6.2f %% %8ld launches %9.1f us each\n", row.name.c_str(),
-                         1e3 * row.kernel.seconds, 100 * row.kernel.seconds / total, row.kernel.launches,
-                         1e6 * row.kernel.seconds / static_cast<double>(row.kernel.launches));
+            std::fprintf(stderr,
+                         "kernel %-28s %9.3f ms %6.2f %% %8ld launches %9.1f us each, of %d threads and %zu KiB\n",
+                         row.name.c_str(), 1e3 * row.kernel.seconds, 100 * row.kernel.seconds / total,
+                         row.kernel.launches, 1e6 * row.kernel.seconds / static_cast<double>(row.kernel.launches),
+                         row.kernel.threads, row.kernel.shared_bytes >> 10);
         }
     }
 
-    void add(const char * name, double seconds) {
+    void add(const char * name, const Extent & extent, double seconds) {
         const std::lock_guard lock(mutex_);
         Kernel & kernel = kernels_[name];
         kernel.seconds += seconds;
         ++kernel.launches;
+        kernel.threads = std::max(kernel.threads, extent.threads);
+        kernel.shared_bytes = std::max(kernel.shared_bytes, extent.shared_bytes);
     }
 
 private:
     struct Kernel {
         double seconds = 0;
         long launches = 0;
+        int threads = 0;  // of a block, at most, and its dynamic shared memory
+        size_t shared_bytes = 0;
     };
     std::mutex mutex_;
     std::map<std::string, Kernel> kernels_;
@@ -95,11 +101,12 @@ void before_launch(cudaStream_t stream) {
     launched = std::chrono::steady_clock::now();
 }
 
-void after_launch(const char * name, cudaStream_t stream) {
+void after_launch(const char * name, const Extent & extent, cudaStream_t stream) {
     if (!launches_are_awaited()) return;
     check(cudaStreamSynchronize(stream), name);
     if (!profiling()) return;
-    Profile::get().add(name, std::chrono::duration<double>(std::chrono::steady_clock::now() - launched).count());
+    Profile::get().add(name, extent,
+                       std::chrono::duration<double>(std::chrono::steady_clock::now() - launched).count());
 }
 
 }  // namespace lorica::cuda

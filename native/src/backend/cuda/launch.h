@@ -44,10 +44,6 @@ inline int64_t setting(const char * variable, int64_t otherwise) {
 // LORICA_CUDA_PROFILE=1: and its time is taken; a table of kernels goes to standard error when the program ends. With
 // either, steps are not recorded.
 bool launches_are_awaited();
-// Around a launch: waits for the kernel when launches are awaited.
-void before_launch(cudaStream_t stream);
-void after_launch(const char * name, cudaStream_t stream);
-
 // Whether this kernel has not been allowed so much shared memory on the current device yet; then it counts as allowed.
 bool must_ask_for_memory(const void * kernel, size_t shared_bytes);
 
@@ -61,6 +57,10 @@ struct Extent {
         size_t{99} << 10;  // what a block can have on the devices that the kernel is for; 99 KiB: sm_86, 89, 120
     int cluster = 1;       // of so many neighbouring blocks along x
 };
+
+// Around a launch: waits for the kernel when launches are awaited.
+void before_launch(cudaStream_t stream);
+void after_launch(const char * name, const Extent & extent, cudaStream_t stream);
 
 #if defined(__CUDACC__) || defined(LORICA_CUDA_ON_CPU)
 template <typename... Parameters, typename... Arguments>
@@ -97,7 +97,7 @@ void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...
         check(cudaGetLastError(), name);
     }
 #endif
-    after_launch(name, stream);
+    after_launch(name, extent, stream);
 }
 #endif
 

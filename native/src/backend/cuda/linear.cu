@@ -2,12 +2,14 @@
 // second product is another stretch of k in the product with W, so that its sums stay in registers; its first is a
 // narrow product of its own. The adapters of layers with one input are stacked where they can be, so that x is read
 // once for all of them: A as [sum of ranks, in], u and v side by side.
+#include "backend/cuda/adapter_copies.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/products.h"
 
 #include "common/random.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 namespace lorica::cuda {
@@ -20,43 +22,52 @@ Matrix take_matrix(const Context & context, int64_t rows, int64_t cols, int64_t 
     return {memory, context.act, rows, cols, stride};
 }
 
-// The adapters of layers as operands, converted by one launch.
-struct Adapters {
-    Matrix a;                     // [sum of ranks, in], each part from a row of its own on
-    std::vector<Matrix> a_of, b;  // of each layer; empty: it has none
-    std::vector<int64_t> first;   // row of a, column of u and v, where layer i begins
-    bool stacked;                 // one product serves all
-};
-
-template <typename Layers> Adapters adapters_of(const Context & context, const Layers & layers, bool b_scaled) {
-    Adapters all{{}, {}, {}, {}, true};
-    int64_t rank = 0, in = 0, n = 0;
+// The adapters of layers as operands: those that are kept or, where there is no room for them, made for this call.
+template <typename Layers> Adapters adapters_of(const Context & context, const Layers & layers) {
+    AdapterCopies::Key key;
+    Adapters all;
+    int64_t rank = 0, in = 0, n = 0, n_elements = 0;
     for (const auto & layer : layers) {
+        const Lora & lora = layer.lora;
         all.first.push_back(rank);
-        if (!layer.lora) continue;
-        rank += layer.lora.rank;
+        key.push_back({lora.a, lora.b, lora.rank, lora.scale});
+        if (!lora) continue;
+        rank += lora.rank;
         in = layer.weight->in;
+        n_elements += lora.rank * round_up(in, 8) + layer.weight->out * round_up(lora.rank, 8);
         // Parts begin at multiples of eight, as operands do. A mask of its own needs an x of its own.
-        all.stacked &=
-            !layer.lora.gate && layer.lora.rank % 8 == 0 && layer.lora.dropout.p == 0 && ++n <= max_gemm_parts;
+        all.stacked &= !lora.gate && lora.rank % 8 == 0 && lora.dropout.p == 0 && ++n <= max_gemm_parts;
     }
     all.a_of.resize(layers.size());
     all.b.resize(layers.size());
     if (rank == 0) return all;
-    all.a = take_matrix(context, rank, in, round_up(in, 8));
-    std::vector<Conversion> conversions;
+    if (const Adapters * kept = context.adapters.find(key)) {
+        Adapters same = *kept;
+        same.stacked = all.stacked;
+        return same;
+    }
+    void * place =
+        context.recording ? nullptr : context.adapters.take(static_cast<size_t>(n_elements) * dtype_size(context.act));
+    auto * next = static_cast<std::byte *>(place ? place : take_matrix(context, 1, n_elements, n_elements).data);
+    const auto matrix = [&](int64_t rows, int64_t cols) {
+        const Matrix own{next, context.act, rows, cols, round_up(cols, 8)};
+        next += own.n_bytes();
+        return own;
+    };
+    all.a = matrix(rank, in);
     for (size_t i = 0; i < layers.size(); ++i) {
         const Lora & lora = layers[i].lora;
         if (!lora) continue;
         const int64_t out = layers[i].weight->out;
         all.a_of[i] = all.a.slice_rows(all.first[i], lora.rank);
-        all.b[i] = take_matrix(context, out, lora.rank, round_up(lora.rank, 8));
-        conversions.push_back({static_cast<const float *>(lora.a), lora.rank, in, 1, all.a_of[i].data, all.a.stride});
-        conversions.push_back({static_cast<const float *>(lora.b), out, lora.rank,
-                               b_scaled ? static_cast<float>(lora.scale) : 1, all.b[i].data, all.b[i].stride});
+        all.b[i] = matrix(out, lora.rank);
+        all.conversions.push_back(
+            {static_cast<const float *>(lora.a), lora.rank, in, 1, all.a_of[i].data, all.a.stride});
+        all.conversions.push_back({static_cast<const float *>(lora.b), out, lora.rank, static_cast<float>(lora.scale),
+                                   all.b[i].data, all.b[i].stride});
     }
-    convert(context, conversions);
-    return all;
+    convert(context, all.conversions);
+    return place ? context.adapters.keep(key, std::move(all)) : all;
 }
 
 GemmTerm dense_term(const Matrix & a, const Matrix & b, int64_t k) { return {a.data, a.stride, b.data, b.stride, k}; }
@@ -107,7 +118,7 @@ void linear(const Context & context, Matrix x, std::span<const LinearForward> la
     if (x.rows <= matvec_max_rows) return linear_few_rows(context, x, nullptr, layers);
     const Workspace::Mark mark(context.workspace);
     const Matrix input = operand(context, x);
-    const Adapters adapters = adapters_of(context, layers, true);
+    const Adapters adapters = adapters_of(context, layers);
     if (adapters.a && adapters.stacked) {
         GemmResult result;
         result.bf16 = context.act == Dtype::bf16;
@@ -149,7 +160,7 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
     const bool any_gradient =
         std::any_of(layers.begin(), layers.end(), [](const auto & layer) { return layer.lora.da || layer.dw; });
     const Matrix input = any_gradient ? operand(context, x) : x;
-    const Adapters adapters = adapters_of(context, layers, false);
+    const Adapters adapters = adapters_of(context, layers);
     const bool stacked = adapters.stacked;
     const Matrix all_v = adapters.a && stacked
                              ? take_matrix(context, n_tokens, adapters.a.rows, round_up(adapters.a.rows, 8))
@@ -190,10 +201,8 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
         }
         {
             const Workspace::Mark one_product(context.workspace);
-            GemmResult result = gated_to(v, lora);
-            result.scale = static_cast<float>(lora.scale);
             gemm(context, adapter_product(GemmLayout::backward, n_tokens, lora.rank, dense_term(dy, adapters.b[i], out),
-                                          result));
+                                          gated_to(v, lora)));
         }
         if (lora.db) {
             const Workspace::Mark one_product(context.workspace);

@@ -24,6 +24,8 @@ public:
         size_ = n_bytes;
     }
 
+    std::byte * begin() const { return static_cast<std::byte *>(memory_); }
+
     template <typename T> T * take(int64_t count) {
         const size_t begin = position_;
         position_ += static_cast<size_t>(round_up(count * static_cast<int64_t>(sizeof(T)), alignment));

@@ -29,7 +29,7 @@ public class lorica_memory_plan extends Pointer {
     }
 
     public native @Cast("size_t") long struct_size(); public native lorica_memory_plan struct_size(long setter); /* sizeof, set by the caller */
-    public native @Cast("int64_t") long weights(); public native lorica_memory_plan weights(long setter);    /* the mapped file, or its copy on the device */
+    public native @Cast("int64_t") long weights(); public native lorica_memory_plan weights(long setter);    /* the mapped file, or its copies on the device */
     public native @Cast("int64_t") long adapter(); public native lorica_memory_plan adapter(long setter);    /* A and B, with DoRA m and the norms */
     public native @Cast("int64_t") long gradients(); public native lorica_memory_plan gradients(long setter);
     public native @Cast("int64_t") long optimizer(); public native lorica_memory_plan optimizer(long setter);   /* AdamW's two moments */
