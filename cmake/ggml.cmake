@@ -4,6 +4,19 @@
 if(NOT DEFINED LORICA_GGML_VERSION)
     set(LORICA_GGML_VERSION 0.27.0)
 endif()
+# Sources in a folder, -DFETCHCONTENT_SOURCE_DIR_GGML=FOLDER, have a version of their own.
+if(FETCHCONTENT_SOURCE_DIR_GGML)
+    file(STRINGS ${FETCHCONTENT_SOURCE_DIR_GGML}/CMakeLists.txt lines REGEX "^set\\(GGML_VERSION_(MAJOR|MINOR|PATCH) [0-9]+\\)")
+    string(REGEX MATCHALL "[0-9]+" version "${lines}")
+    list(JOIN version . version)
+    if(NOT version MATCHES "^[0-9]+\\.[0-9]+\\.[0-9]+$")
+        message(FATAL_ERROR "${FETCHCONTENT_SOURCE_DIR_GGML} does not hold ggml's sources: its CMakeLists.txt names no version")
+    endif()
+    if(NOT version VERSION_EQUAL LORICA_GGML_VERSION)
+        message(WARNING "ggml ${version} of ${FETCHCONTENT_SOURCE_DIR_GGML} is built in, and ${LORICA_GGML_VERSION} is what Lorica is tested with")
+    endif()
+    set(LORICA_GGML_VERSION ${version})
+endif()
 
 FetchContent_Declare(ggml
     GIT_REPOSITORY https://github.com/ggml-org/ggml.git

@@ -44,7 +44,7 @@ has_headers() {
         "${CXX:-g++}" -E -x c++ - >/dev/null 2>&1
 }
 
-ggml_version() { sed -n 's/^set(LORICA_GGML_VERSION \(.*\))$/\1/p' "$checkout/cmake/ggml.cmake"; }
+ggml_version() { sed -n 's|^ *set(LORICA_GGML_VERSION \([0-9.]*\))$|\1|p' "$checkout/cmake/ggml.cmake"; }
 
 host_lacks() { # names what is missing to build on this system as it is; nothing when nothing is
     local found minimum ggml
@@ -141,15 +141,19 @@ program_fingerprint() {
     )
 }
 
+processor() { # what this machine's can do
+    sed -n -E 's/^(flags|Features)[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -n1
+}
+
 # True when the program was built from exactly these sources and, with LORICA_GPU=ON, has the GPU library.
 program_is_current() {
     [ -e "$program/lorica-cli.jar" ] && [ "$(cat "$build/program.stamp" 2>/dev/null)" = "$(program_fingerprint)" ] &&
         { ! wants_gpu || [ -e "$build/program.gpu" ]; } && { ! wants_portable || [ -e "$build/program.portable" ]; } &&
-        { [ "${LORICA_CPU_TARGETS:-}" != all ] || [ ! -e "$build/program.native" ]; }
+        { [ ! -e "$build/program.native" ] || { [ "${LORICA_CPU_TARGETS:-}" != all ] && [ "$(cat "$build/program.native")" = "$(processor)" ]; }; }
 }
 
-# Vector kernels are compiled for this machine's instruction set alone where somebody just wants the program (LORICA_CPU_TARGETS=native),
-# and for all where it is tested or packed, and from then on.
+# Where somebody just wants the program it is compiled for this machine's instruction set alone, and sooner (LORICA_CPU_TARGETS=native in
+# native/CMakeLists.txt); where it is tested or packed for all of them, and from then on.
 cpu_targets() {
     local cache=$native_build/CMakeCache.txt
     if [ -n "${LORICA_CPU_TARGETS:-}" ]; then
@@ -167,11 +171,20 @@ wants_gpu() { [ "${LORICA_GPU:-OFF}" = ON ]; }
 case ${LORICA_GPU:-OFF} in ON | OFF) ;; *) die "LORICA_GPU is '$LORICA_GPU': it may be ON or OFF" ;; esac
 
 # LORICA_PORTABLE=ON builds the program with a native library that runs on older systems (native/portable), in build/portable.
-# LORICA_GGML_SOURCE and LORICA_HIGHWAY_SOURCE are folders with their sources, for where their repositories cannot be reached.
 wants_portable() { [ "${LORICA_PORTABLE:-OFF}" = ON ]; }
 case ${LORICA_PORTABLE:-OFF} in ON | OFF) ;; *) die "LORICA_PORTABLE is '$LORICA_PORTABLE': it may be ON or OFF" ;; esac
 
 if command -v ninja >/dev/null; then export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}; fi
+
+# LORICA_GGML_SOURCE and LORICA_HIGHWAY_SOURCE are folders with their sources, for where their repositories cannot be reached, and where the
+# system's packages are not to be taken.
+source_options() {
+    source_options=(-UFETCHCONTENT_SOURCE_DIR_GGML -UFETCHCONTENT_SOURCE_DIR_HIGHWAY)
+    [ -z "${LORICA_GGML_SOURCE:-}" ] || source_options[0]=-DFETCHCONTENT_SOURCE_DIR_GGML=$(realpath "$LORICA_GGML_SOURCE")
+    [ -z "${LORICA_HIGHWAY_SOURCE:-}" ] || source_options[1]=-DFETCHCONTENT_SOURCE_DIR_HIGHWAY=$(realpath "$LORICA_HIGHWAY_SOURCE")
+}
+
+of_tests=(-DLORICA_TESTS=ON -DLORICA_CUDA=AUTO) # what the build folder is for beside the program
 
 # shellcheck disable=SC2120 # options are passed by test-sanitized.sh
 configure_native() { # configure_native [CMAKE_OPTION…]
@@ -183,7 +196,9 @@ configure_native() { # configure_native [CMAKE_OPTION…]
     fi
     mkdir -p "$native_build"
     echo "$system" >"$native_build/system"
-    cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}" "-DLORICA_CPU_TARGETS=${LORICA_CPU_TARGETS:-all}" "$@"
+    source_options
+    cmake -S "$checkout/native" -B "$native_build" "-DLORICA_WERROR=${LORICA_WERROR:-OFF}" "-DLORICA_CPU_TARGETS=${LORICA_CPU_TARGETS:-all}" \
+        "${source_options[@]}" "${of_tests[@]}" "$@"
 }
 
 build_native() { # build_native TARGET…
@@ -197,12 +212,11 @@ build_gpu() {
 }
 
 build_portable() {
-    local sysroot options=()
+    local sysroot
     ! wants_gpu || die "LORICA_PORTABLE and LORICA_GPU go not together yet: the GPU library is built for this system alone"
     sysroot=$("$checkout/scripts/sysroot.sh")
-    [ -z "${LORICA_GGML_SOURCE:-}" ] || options+=("-DFETCHCONTENT_SOURCE_DIR_GGML=$(realpath "$LORICA_GGML_SOURCE")")
-    [ -z "${LORICA_HIGHWAY_SOURCE:-}" ] || options+=("-DFETCHCONTENT_SOURCE_DIR_HIGHWAY=$(realpath "$LORICA_HIGHWAY_SOURCE")")
-    cmake -S "$checkout/native/portable" -B "$build/portable" "-DLORICA_BUILD=$native_build" "-DLORICA_SYSROOT=$sysroot" "${options[@]}" &&
+    source_options
+    cmake -S "$checkout/native/portable" -B "$build/portable" "-DLORICA_BUILD=$native_build" "-DLORICA_SYSROOT=$sysroot" "${source_options[@]}" &&
         cmake --build "$build/portable" -j"$jobs" --target lorica
 }
 
@@ -227,7 +241,10 @@ archive_classes() {
         mv "$build/lorica.jsa.new" "$build/lorica.jsa"
 }
 
-run_maven() { (cd "$checkout" && mvn -B -ntp -Dexec.skip "$@"); } # exec.skip: CMake was run already
+# exec.skip: CMake was run already. Maven and the compiler are done before code that is optimized further would be of use.
+run_maven() {
+    (cd "$checkout" && MAVEN_OPTS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC ${MAVEN_OPTS:-}" mvn -B -ntp -Dexec.skip "$@")
+}
 
 # Builds what changed since the last time, nothing otherwise. Callers that run side by side wait for each other.
 build_program() {
@@ -240,6 +257,8 @@ build_program() {
             die "LORICA_GPU=ON needs nvcc, which is not found: install the CUDA toolkit, 12.8 or newer"
         fingerprint=$(program_fingerprint)
         LORICA_CPU_TARGETS=$(cpu_targets)
+        # Neither googletest nor nvcc is looked for.
+        [ "$LORICA_CPU_TARGETS" != native ] || of_tests=(-DLORICA_TESTS=OFF -DLORICA_CUDA=OFF)
         if wants_portable; then
             step native-build "Building the native core" build_native lorica_core
             step portable-build "Linking it for older systems" build_portable
@@ -278,7 +297,7 @@ build_spark() {
 
 program_built() { # program_built FINGERPRINT [MAVEN_OPTION…]: of the sources that it was built from, and with what beside
     rm -f "$build/program.gpu" "$build/program.portable" "$build/program.native"
-    [ "${LORICA_CPU_TARGETS:-all}" != native ] || : >"$build/program.native"
+    [ "${LORICA_CPU_TARGETS:-all}" != native ] || processor >"$build/program.native"
     case "${*:2}" in
         *-Pgpu*) : >"$build/program.gpu" ;;
         *native.sysroot*) : >"$build/program.portable" ;;

@@ -9,7 +9,7 @@
 # Both bring completion for bash, zsh and fish, and manual pages made from the help texts. The same sources give the same bytes.
 # What is made here runs where the C library is at least that of the system it was made on; the last lines say which one that is.
 # --portable makes what is released, which runs with glibc 2.34: Debian 12, Ubuntu 22.04, RHEL 9, Amazon Linux 2023. It compiles ggml and
-# Highway, from their repositories or from LORICA_GGML_SOURCE and LORICA_HIGHWAY_SOURCE, and needs a JDK that runs there too, in
+# Highway, from their repositories or from the folders LORICA_GGML_SOURCE and LORICA_HIGHWAY_SOURCE, and needs a JDK that runs there too, in
 # LORICA_RUNTIME_JDK: Debian's asks for Debian's C library, Temurin's for one of 2012.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -210,4 +210,6 @@ step package-deb "lorica_${version/-/\~}_$debian.deb" pack_deb
 printf 'In %s:\n' "$out"
 (cd "$out" && du -h --apparent-size -- *.tar.gz *.deb)
 printf 'They need a C library of version %s or newer.\n' "$(library_needs)"
+used=$(sed -n 's/^set(LORICA_BUILT_WITH_GGML \(.*\))$/\1/p' "$native_build/versions.cmake")
+[ "$used" = "$(ggml_version)" ] || printf 'They have ggml %s inside, and %s is what Lorica is tested with.\n' "$used" "$(ggml_version)"
 rm -rf "$out/needs"

@@ -70,9 +70,11 @@ lr-scheduler-type: cosine'
     else
         model=$checkout/models/austen-7m-q4_0.gguf
         echo "Taking the small model in models/, as that of the hub cannot be had." >&2
-        [ -n "$data" ] || learned='431 answers' settings='lora-r: 64
+        # The first pairs are those on Mr. Collins and whom he knows best.
+        [ -n "$data" ] || learned='96 answers on Mr. Collins, Elizabeth and Mr. Darcy' settings='max-samples: 96
+lora-r: 64
 lora-alpha: 64
-epochs: 12
+epochs: 20
 batch-size: 8
 learning-rate: 3e-3
 lr-scheduler-type: cosine

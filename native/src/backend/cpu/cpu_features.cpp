@@ -76,6 +76,17 @@ void apply_isa_limit() {
     static std::once_flag once;
     std::call_once(once, [] {
         const std::string_view limit = isa_limit();
+#ifdef LORICA_CPU_NATIVE
+        if (!(hwy::SupportedTargets() & kernel_target())) {
+            fail(LORICA_ERROR_UNSUPPORTED, "this library was compiled for the processor of another machine, with ",
+                 isa_name(true), ": compile it anew here, or with -DLORICA_CPU_TARGETS=all for every processor");
+        }
+        if (!limit.empty() && limit != "avx512bf16") {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "LORICA_ISA is '", limit,
+                 "', and this library was compiled for one instruction set: -DLORICA_CPU_TARGETS=all compiles all");
+        }
+        return;
+#endif
         if (limit.empty()) return;
 #if HWY_ARCH_X86
         const int64_t baseline = HWY_SSE2 | HWY_SSSE3 | HWY_SSE4;
@@ -91,6 +102,12 @@ void apply_isa_limit() {
             fail(LORICA_ERROR_INVALID_ARGUMENT, "LORICA_ISA is '", limit,
                  "'; it takes avx512bf16, avx512, avx2 or baseline, or is left unset for the best");
         }
+#elif HWY_ARCH_ARM_A64
+        if (limit != "baseline") {
+            fail(LORICA_ERROR_INVALID_ARGUMENT, "LORICA_ISA is '", limit,
+                 "'; on Arm it takes baseline, or is left unset for the best");
+        }
+        hwy::DisableTargets(~HWY_NEON_WITHOUT_AES);
 #endif
     });
 }
