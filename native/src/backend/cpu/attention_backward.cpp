@@ -103,6 +103,7 @@ void softmax_backward_panel(const P & products, const float * s, const float * d
             }
         };
         const Words du;
+        const hn::Repartition<uint16_t, Words> bits;  // Arm interleaves numbers, but not bf16
         int64_t i = 0;
         for (; i < n; i += 2) {
             if (i % 20 == 0 && i > 0) products.stay_awake();
@@ -116,8 +117,9 @@ void softmax_backward_panel(const P & products, const float * s, const float * d
             if (!ds_b) continue;
             for (int64_t v = 0; v < vectors; v += 2) {
                 uint32_t * to = ds_b + i / 2 * panel_lanes + v * lanes;
-                hn::StoreU(hn::BitCast(du, hn::InterleaveLower(half, even[v / 2], odd[v / 2])), du, to);
-                hn::StoreU(hn::BitCast(du, hn::InterleaveUpper(half, even[v / 2], odd[v / 2])), du, to + lanes);
+                const auto e = hn::BitCast(bits, even[v / 2]), o = hn::BitCast(bits, odd[v / 2]);
+                hn::StoreU(hn::BitCast(du, hn::InterleaveLower(bits, e, o)), du, to);
+                hn::StoreU(hn::BitCast(du, hn::InterleaveUpper(bits, e, o)), du, to + lanes);
             }
         }
         if (ds_b && i < P::padded_keys(n)) {
@@ -126,8 +128,8 @@ void softmax_backward_panel(const P & products, const float * s, const float * d
         }
         if (p_a && n < n_fill) {
             const auto bytes = static_cast<size_t>((n_fill - n) * panel_lanes) * 2;
-            std::memset(reinterpret_cast<Bf16 *>(p_a) + n * panel_lanes, 0, bytes);
-            std::memset(reinterpret_cast<Bf16 *>(ds_a) + n * panel_lanes, 0, bytes);
+            std::memset(static_cast<void *>(reinterpret_cast<Bf16 *>(p_a) + n * panel_lanes), 0, bytes);
+            std::memset(static_cast<void *>(reinterpret_cast<Bf16 *>(ds_a) + n * panel_lanes), 0, bytes);
         }
     } else {
         for (int64_t i = 0; i < n; ++i) {

@@ -336,7 +336,7 @@ struct Pairs {
     void pack_keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * out) const {
         auto * to = reinterpret_cast<Bf16 *>(out);
         for (int64_t i = 0; i < n; ++i, to += d) copy_row(m.row_as<Bf16>(first + i) + column, head_dim, to, d);
-        std::memset(to, 0, static_cast<size_t>((round_up(n, 16) - n) * d) * 2);
+        std::memset(static_cast<void *>(to), 0, static_cast<size_t>((round_up(n, 16) - n) * d) * 2);
     }
     // Where they lie, if whole tiles can be read there. What belongs to other keys gives scores that nobody looks at.
     Keys keys(Matrix m, int64_t first, int64_t column, int64_t n, uint32_t * memory) const {
@@ -374,7 +374,7 @@ struct Pairs {
         }
         auto * to = reinterpret_cast<Bf16 *>(staging);
         for (int64_t i = 0; i < n; ++i, to += d) copy_row(row(i), head_dim, to, d);
-        std::memset(to, 0, static_cast<size_t>((panel_lanes - n) * d) * 2);
+        std::memset(static_cast<void *>(to), 0, static_cast<size_t>((panel_lanes - n) * d) * 2);
         transpose(staging, d / 2, panel_lanes, d / 2, out, panel_lanes);
     }
     template <typename Row> void pack_rows(const Row & row, int64_t n, uint32_t * staging, uint32_t * out) const {

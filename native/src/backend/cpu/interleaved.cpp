@@ -70,7 +70,15 @@ constexpr int64_t rows_at_once = 2 * static_cast<int64_t>(n_lanes);
 static_assert(strip_rows % rows_at_once == 0);
 
 // One vector for each half of the rows at once: what one half waits for, the other has time to compute.
-template <typename V> using Two = std::array<V, 2>;
+// Not std::array, whose constructor is compiled for the plainest instruction set, and cannot call that of a vector of
+// Arm.
+template <typename V> struct Two {
+    V of[2];
+    HWY_INLINE Two() {}
+    HWY_INLINE Two(V first, V second) : of{first, second} {}
+    HWY_INLINE V & operator[](size_t i) { return of[i]; }
+    HWY_INLINE const V & operator[](size_t i) const { return of[i]; }
+};
 using TwoVecs = Two<Vec>;
 using TwoCodes = Two<CodeVec>;
 
