@@ -24,6 +24,13 @@ make_artifacts() {
     rm -rf "$repository" && build_native lorica && run_maven -Prelease
 }
 
+# Made again from the same sources they are the same bytes.
+same_bytes() {
+    contents >"$build/first.sums" && run_maven -Prelease clean deploy && contents >"$build/second.sums" &&
+        diff "$build/first.sums" "$build/second.sums" && wc -l <"$build/first.sums"
+}
+contents() { (cd "$checkout" && sha256sum java/*/target/lorica-*.jar java/*/target/*.json); }
+
 # What Maven Central asks for, but the signatures: https://central.sonatype.org/publish/requirements/
 check_artifacts() {
     local artifact folder base pom element property
@@ -99,6 +106,7 @@ ask_service() { # ask_service PROCESS
 
 step release "The artifacts, mvn -Prelease" make_artifacts
 step release-check "What Maven Central asks for" check_artifacts
+step release-again "The same bytes, made again" same_bytes
 if [ $# = 0 ]; then rm -rf "$work"; else rm -rf "$cache/dev/lorica"; fi
 mkdir -p "$work"
 cp -R "$checkout"/examples/. "$work/"
