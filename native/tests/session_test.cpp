@@ -241,6 +241,41 @@ TEST_F(SessionTest, AnEvaluationNeedsNoAdapter) {
     EXPECT_LT(plan.activations, Session::plan(*model, &session.adapter(), small_session()).activations);
 }
 
+TEST_F(SessionTest, OfGradientsOnlyItHasNoOptimizerAndGivesTheSameGradients) {
+    const auto model = load(path, "cpu", Dtype::f32);
+    for (const Optimizer optimizer : {Optimizer::adamw, Optimizer::adamw_8bit}) {
+        SessionConfig config = small_session();
+        config.optimizer = optimizer;
+        AdapterConfig of_halves = small_adapter(0.1f);
+        of_halves.frozen_half = true;
+        for (const AdapterConfig & method : {small_adapter(0.1f), of_halves}) {
+            SCOPED_TRACE(method.frozen_half);
+            const auto one = Adapter::create(model, method), other = Adapter::create(model, method);
+            Session whole(one, config);
+            const MemoryPlan with = Session::plan(*model, one.get(), config);
+            config.gradients_only = true;
+            const MemoryPlan without = Session::plan(*model, one.get(), config);
+            EXPECT_GT(with.optimizer, 0);
+            EXPECT_EQ(without.optimizer, 0);
+            EXPECT_EQ(without.total(), with.total() - with.optimizer);
+            // There is no room for more.
+            config.memory_limit = without.total();
+            Session session(other, config);
+            config.memory_limit = 0;
+            config.gradients_only = false;
+
+            whole.forward_backward(batch(3).view());
+            session.forward_backward(batch(3).view());
+            for (int32_t i = 0; i < one->n_tensors(); ++i) EXPECT_EQ(session.gradient(i), whole.gradient(i));
+            for (const std::function<void()> & refused : std::vector<std::function<void()>>{
+                     [&] { session.optimizer_step({1e-3, 0, 1, 1}); }, [&] { session.set_group(0, {}); },
+                     [&] { session.save_state(dir / "state.bin"); }, [&] { session.load_state(dir / "state.bin"); }}) {
+                EXPECT_THAT(error_of(refused), HasSubstr("gradients_only"));
+            }
+        }
+    }
+}
+
 TEST_F(SessionTest, AnAdapterOfAnotherBaseIsRefused) {
     const auto adapter = busy_adapter(load(path, "cpu", Dtype::f32), small_adapter());
     adapter->save(dir / "adapter.gguf");

@@ -694,6 +694,8 @@ typedef struct lorica_session_params {
     bool likeliest;       /* lorica_session_evaluate_likeliest is wanted */
     int32_t n_candidates; /* the most tokens of a position in lorica_session_forward_candidates; 0: it is not wanted.
                              Devices cpu and reference */
+    bool gradients_only;  /* no optimizer, and no memory for one: gradients are read with lorica_session_get_gradients,
+                             and a session elsewhere takes the steps. Steps, groups and states are refused */
 } lorica_session_params;
 
 /* max_tokens 512, recomputation auto, AdamW, betas 0.9 and 0.999, eps 1e-8, no noise, seed 42. */
@@ -705,7 +707,7 @@ typedef struct lorica_memory_plan {
     int64_t weights;    /* the mapped file, or its copies on the device */
     int64_t adapter;    /* A and B, with DoRA m and the norms */
     int64_t gradients;
-    int64_t optimizer;   /* AdamW's two moments */
+    int64_t optimizer;   /* AdamW's two moments; 0 with gradients_only */
     int64_t activations; /* kept from forward to backward */
     int64_t workspace;   /* scratch of single operations, all threads together */
     int64_t total;

@@ -65,6 +65,7 @@ lorica::SessionConfig session_config(const lorica_session_params * params) {
     config.features = p.features;
     config.likeliest = p.likeliest;
     config.n_candidates = p.n_candidates;
+    config.gradients_only = p.gradients_only;
     return config;
 }
 

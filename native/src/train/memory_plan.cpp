@@ -51,7 +51,9 @@ MemoryPlan Session::plan_with(const Model & model, const Adapter * adapter, cons
     if (adapter) {
         plan.gradients = adapter->n_params() * static_cast<int64_t>(dtype_size(device.formats().param));
         plan.adapter = plan.gradients + adapter->extra_bytes();
-        plan.optimizer = optimizer_bytes(*adapter, config.optimizer) + frozen_bytes(*adapter);
+        if (!config.gradients_only) {
+            plan.optimizer = optimizer_bytes(*adapter, config.optimizer) + frozen_bytes(*adapter);
+        }
     }
     plan.activations = static_cast<int64_t>(arena.n_bytes());
     plan.workspace = static_cast<int64_t>(device.workspace_bytes(workspace(model, adapter, config)));
@@ -86,7 +88,7 @@ MemoryPlan Session::plan(const Model & model, const Adapter * adapter, const Ses
         fail(LORICA_ERROR_INVALID_ARGUMENT, "neftune_alpha is ", config.neftune_alpha,
              "; it must be 0 (no noise) or positive");
     }
-    if (config.optimizer == Optimizer::adamw_8bit && !model.device().has_adamw_8bit()) {
+    if (config.optimizer == Optimizer::adamw_8bit && !config.gradients_only && !model.device().has_adamw_8bit()) {
         fail(LORICA_ERROR_UNSUPPORTED, "device \"", model.device().name(),
              "\" has no AdamW with 8-bit state yet; take the one with 32 bits");
     }

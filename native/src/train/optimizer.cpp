@@ -51,9 +51,13 @@ int64_t longest_half(const Adapter & adapter) {
 
 }  // namespace
 
-void Session::allocate_optimizer() {
+void Session::allocate_trained() {
     const auto params = static_cast<size_t>(adapter_->n_params()) * dtype_size(backend_->formats().param);
     gradients_ = backend_->allocate(params);
+    if (!config_.gradients_only) allocate_optimizer(params);
+}
+
+void Session::allocate_optimizer(size_t params) {
     const bool is_8bit = config_.optimizer == Optimizer::adamw_8bit;
     const auto moved = static_cast<size_t>(n_moved_before(*adapter_, adapter_->n_tensors()));
     const size_t moments = moved * (is_8bit ? 1 : dtype_size(backend_->formats().param));
@@ -136,7 +140,7 @@ void Session::fail_non_finite_gradient() const {
 }
 
 double Session::optimizer_step(const OptimizerStep & step) {
-    check_training();
+    check_optimizer();
     if (!std::isfinite(step.learning_rate) || step.learning_rate < 0 || !std::isfinite(step.weight_decay) ||
         step.weight_decay < 0 || !std::isfinite(step.grad_scale) || step.grad_scale < 0) {
         fail(LORICA_ERROR_INVALID_ARGUMENT,
@@ -207,7 +211,7 @@ void Session::update(const OptimizerStep & step, AdamwParams params) {
 }
 
 void Session::set_group(int32_t tensor, TensorGroup group) {
-    check_training();
+    check_optimizer();
     const bool good = std::isfinite(group.learning_rate) && group.learning_rate >= 0 &&
                       std::isfinite(group.weight_decay) && group.weight_decay >= 0;
     if (!good) {

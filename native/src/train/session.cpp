@@ -20,7 +20,7 @@ Session::Session(std::shared_ptr<const Model> model, std::shared_ptr<Adapter> ad
              "the adapter is already being trained by another session; free that one first");
     }
     try {
-        if (adapter_) allocate_optimizer();
+        if (adapter_) allocate_trained();
         arena_ = backend_->allocate(static_cast<size_t>(plan.activations));
         backend_->reserve(workspace(*model_, adapter_.get(), planned_));
         if (plan.expanded > 0)

@@ -134,7 +134,8 @@ private:
     // What is saved, in that order: arrays and their sizes in bytes.
     std::vector<std::pair<void *, size_t>> state_arrays() const;
     Moments8bit moments_8bit(int32_t tensor) const;
-    void allocate_optimizer();
+    void allocate_trained();
+    void allocate_optimizer(size_t params);
     void release();
 
     // What of a batch goes to the rows that are picked.
@@ -146,6 +147,7 @@ private:
     static SessionConfig with_virtual_tokens(SessionConfig config, const Adapter * adapter);
     void check(const PackedBatch & batch, Rows rows) const;
     void check_training() const;
+    void check_optimizer() const;
     Bound bound(const Program & program, const ProgramWeights & weights, const BlockPlan & plan,
                 std::span<const Matrix> slots, int32_t layer = -1) const;
     // Of training: activations are kept, and the input may get noise.

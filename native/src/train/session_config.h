@@ -17,10 +17,11 @@ struct SessionConfig {
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
     double neftune_alpha = 0;  // 0: no noise
     uint64_t seed = 42;
-    int64_t memory_limit = 0;  // 0: what the device reports as available
-    int32_t n_candidates = 0;  // the most tokens of a position whose log-probabilities are asked for
-    bool likeliest = false;    // the likeliest tokens of positions are wanted
-    bool features = false;     // hidden states of texts are wanted, and not only where something computes with them
+    int64_t memory_limit = 0;     // 0: what the device reports as available
+    int32_t n_candidates = 0;     // the most tokens of a position whose log-probabilities are asked for
+    bool likeliest = false;       // the likeliest tokens of positions are wanted
+    bool gradients_only = false;  // no optimizer: steps are taken, and states kept, elsewhere
+    bool features = false;        // hidden states of texts are wanted, and not only where something computes with them
 
     int32_t longest_sequence() const { return max_sequence_length > 0 ? max_sequence_length : max_tokens; }
 };

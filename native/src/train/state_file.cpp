@@ -41,7 +41,7 @@ uint32_t layout_checksum(const Adapter & adapter) {
 }  // namespace
 
 void Session::save_state(const std::string & path) const {
-    check_training();
+    check_optimizer();
     Header header;
     header.element_size = static_cast<uint32_t>(dtype_size(backend_->formats().param));
     header.n_params = adapter_->n_params();
@@ -66,7 +66,7 @@ void Session::save_state(const std::string & path) const {
 }
 
 void Session::load_state(const std::string & path) {
-    check_training();
+    check_optimizer();
     std::ifstream file(path, std::ios::binary);
     if (!file) fail(LORICA_ERROR_IO, "cannot open training state ", path, ": ", std::strerror(errno));
     Header header;

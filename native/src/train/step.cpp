@@ -141,6 +141,15 @@ void Session::check_training() const {
     if (!adapter_) fail(LORICA_ERROR_INVALID_ARGUMENT, "this session has no adapter: it can only evaluate");
 }
 
+void Session::check_optimizer() const {
+    check_training();
+    if (config_.gradients_only) {
+        fail(LORICA_ERROR_INVALID_ARGUMENT,
+             "this session computes gradients and nothing else: steps are taken and states kept by one that was made "
+             "without gradients_only");
+    }
+}
+
 void Session::begin_training(const PackedBatch & batch, Rows rows) {
     check_training();
     upload(batch, rows);

@@ -60,6 +60,7 @@ import dev.lorica.log.JsonlLog;
 import dev.lorica.log.TensorBoardLog;
 import dev.lorica.train.GradientTree;
 import dev.lorica.train.GradientWorker;
+import dev.lorica.train.GradientWorkers;
 import dev.lorica.train.GrpoConfig;
 import dev.lorica.train.LearningRate;
 import dev.lorica.train.Objective;
@@ -560,7 +561,9 @@ class ArgumentsTest {
                 boolean isAsked =
                         type.isInterface() && Stream.of(type.getMethods()).noneMatch(Method::isDefault)
                                 || TrainerListener.class.isAssignableFrom(type)
-                                || HubListener.class.isAssignableFrom(type);
+                                || HubListener.class.isAssignableFrom(type)
+                                || GradientWorkers.class.isAssignableFrom(type)
+                                || GradientWorkers.Watch.class.isAssignableFrom(type);
                 if (!isOpen || RESULTS.contains(type.getSimpleName())) {
                     continue;
                 }

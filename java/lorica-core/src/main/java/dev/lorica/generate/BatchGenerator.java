@@ -8,6 +8,7 @@ import dev.lorica.exceptions.LoricaException;
 import dev.lorica.generate.GenerationResult.FinishReason;
 import dev.lorica.grammar.TokenMask;
 import dev.lorica.internal.Arguments;
+import java.io.Serializable;
 import java.util.Iterator;
 import java.util.List;
 import java.util.function.BooleanSupplier;
@@ -37,7 +38,7 @@ public final class BatchGenerator implements AutoCloseable {
      * @param mask   what it must be; {@code null}: anything. With fewer tokens than {@link TokenMask#shortest} it might not be complete,
      *               and is refused
      */
-    public record Request(int[] prompt, GenerationConfig config, TokenMask mask) {
+    public record Request(int[] prompt, GenerationConfig config, TokenMask mask) implements Serializable {
         /**
          * Checks the components.
          *

@@ -1,5 +1,6 @@
 package dev.lorica.generate;
 
+import java.io.Serializable;
 import java.util.List;
 
 /**
@@ -25,7 +26,8 @@ public record GenerationResult(
         double promptSeconds,
         double seconds,
         int[] tokens,
-        List<TokenLogProbs> logProbs) {
+        List<TokenLogProbs> logProbs)
+        implements Serializable {
 
     /** Why a generation ended. */
     public enum FinishReason {

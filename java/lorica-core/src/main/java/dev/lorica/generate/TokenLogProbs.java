@@ -1,6 +1,7 @@
 package dev.lorica.generate;
 
 import dev.lorica.internal.Arguments;
+import java.io.Serializable;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -11,7 +12,7 @@ import java.util.List;
  * @param logProb  natural logarithm of its probability
  * @param likeliest what was likeliest there, likeliest first; the token itself may be among them
  */
-public record TokenLogProbs(int token, double logProb, List<Likely> likeliest) {
+public record TokenLogProbs(int token, double logProb, List<Likely> likeliest) implements Serializable {
 
     /**
      * A token that might have stood there.
@@ -19,7 +20,7 @@ public record TokenLogProbs(int token, double logProb, List<Likely> likeliest) {
      * @param token   its id
      * @param logProb its log p
      */
-    public record Likely(int token, double logProb) {}
+    public record Likely(int token, double logProb) implements Serializable {}
 
     /**
      * {@return log p of a token, and of the likeliest ones beside it}

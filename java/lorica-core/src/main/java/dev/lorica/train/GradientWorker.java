@@ -6,11 +6,14 @@ import dev.lorica.data.BatchShape;
 import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.generate.BatchGenerator;
+import dev.lorica.generate.GenerationResult;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import dev.lorica.internal.NativeAdapter;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.BooleanSupplier;
 
 /**
  * What computes gradients on one of {@link GradientWorkers}: the gradients of one micro-batch at a time, with the parameters that it
@@ -18,10 +21,15 @@ import java.util.List;
  */
 public final class GradientWorker implements AutoCloseable {
     private final Parameters parameters;
+    private final Objective objective;
     private final LocalSession session;
+    /** {@code null}: the objective is not about answers that are drawn. */
+    private final BatchGenerator generator;
+
+    private float[] logProbs;
 
     /**
-     * Takes the memory that is needed, at once.
+     * Takes the memory that is needed, at once: that of {@link #plan}, and where answers are drawn the room for these.
      *
      * @param adapter   of the shapes and settings of the one that is trained; its values are changed
      * @param config    recomputation, noise and precision; what is about the loop is not looked at
@@ -34,8 +42,29 @@ public final class GradientWorker implements AutoCloseable {
         Arguments.given(config, "config");
         Arguments.given(objective, "objective");
         Arguments.given(shape, "shape");
-        session = new LocalSession(adapter, config, objective, shape);
+        this.objective = objective;
         parameters = new Parameters(adapter);
+        session = LocalSession.ofGradients(adapter, config, objective, shape);
+        try {
+            generator = objective instanceof Grpo ? Rollouts.generator(adapter, shape) : null;
+        } catch (RuntimeException e) {
+            session.close();
+            throw e;
+        }
+    }
+
+    /**
+     * {@return what memory it needs} Nothing is allocated. There is no optimizer in it: steps are taken elsewhere.
+     *
+     * @param adapter of the shapes and settings of the one that is trained
+     * @param config  recomputation, noise and precision; what is about the loop is not looked at
+     * @param shape   the largest micro-batch that there will be
+     */
+    public static MemoryPlan plan(Adapter adapter, TrainingConfig config, BatchShape shape) {
+        Arguments.given(adapter, "adapter");
+        Arguments.given(config, "config");
+        Arguments.given(shape, "shape");
+        return LocalSession.plan(adapter, config, shape, true);
     }
 
     /**
@@ -57,10 +86,38 @@ public final class GradientWorker implements AutoCloseable {
     public Gradients compute(Batch batch, long number) {
         Arguments.given(batch, "batch");
         session.zeroGradients();
+        logProbs = null;
         GradientSums sums = session.gradients(batch, number);
+        if (Rollouts.keepsLogProbs(objective, batch)) {
+            logProbs = session.lastLogProbs();
+        }
         float[] values = new float[parameters.count()];
         session.getGradients(values);
         return new Gradients(values, sums);
+    }
+
+    /**
+     * {@return log p of each label of the micro-batch that {@link #compute} had last, where {@link GradientWorkers.Watch#drewWith} is to
+     * hear of it; {@code null} elsewhere}
+     */
+    public float[] logProbs() {
+        return logProbs;
+    }
+
+    /**
+     * {@return a text for each request, in their order} With the same parameters and requests they are the same, on every machine of one kind.
+     *
+     * @param requests what is asked at once
+     * @param stop     asked before each token; when it becomes true, texts end as they are, cancelled
+     * @throws InvalidArgumentException if the objective is not about answers that are drawn
+     */
+    public List<GenerationResult> generate(List<BatchGenerator.Request> requests, BooleanSupplier stop) {
+        Arguments.all(requests, "requests");
+        Arguments.given(stop, "stop");
+        if (generator == null) {
+            throw new InvalidArgumentException("the objective " + objective.name() + " draws no answers");
+        }
+        return Rollouts.generate(generator, requests, stop);
     }
 
     /**
@@ -74,6 +131,9 @@ public final class GradientWorker implements AutoCloseable {
 
     @Override
     public void close() {
+        if (generator != null) {
+            generator.close();
+        }
         session.close();
     }
 

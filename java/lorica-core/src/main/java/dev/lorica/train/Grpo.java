@@ -12,7 +12,7 @@ import java.util.Map;
  * its advantage as its number.
  *
  * @param config  how answers are drawn and compared
- * @param rewards what judges them
+ * @param rewards what judges them; none where they are not judged
  */
 record Grpo(GrpoConfig config, List<RewardFunction> rewards) implements Objective {
     /** TRL's defaults. */
@@ -21,12 +21,14 @@ record Grpo(GrpoConfig config, List<RewardFunction> rewards) implements Objectiv
     private static final double SAPO_TEMPERATURE_NEG = 1.05;
 
     Grpo {
-        if (rewards.isEmpty()) {
-            throw new InvalidArgumentException("rewards are none; grpo needs something that judges answers");
-        }
         if (rewards.stream().map(RewardFunction::name).distinct().count() < rewards.size()) {
             throw new InvalidArgumentException("two rewards have the same name; their metrics could not be told apart");
         }
+    }
+
+    /** For those that draw answers and compute gradients. What judges may be a program or a model here, and stays here. */
+    Grpo withoutRewards() {
+        return new Grpo(config, List.of());
     }
 
     @Override

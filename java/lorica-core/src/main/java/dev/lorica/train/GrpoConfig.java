@@ -5,6 +5,7 @@ import dev.lorica.internal.Arguments;
 import dev.lorica.train.Objective.GrpoLoss;
 import dev.lorica.train.Objective.ImportanceSampling;
 import dev.lorica.train.Objective.RewardScale;
+import java.io.Serializable;
 
 /**
  * How a model learns from rewards for its own answers. Names, meanings and defaults are those of TRL's {@code GRPOConfig}. Answers are
@@ -36,7 +37,8 @@ public record GrpoConfig(
         boolean maskTruncatedCompletions,
         double delta,
         ImportanceSampling importanceSamplingLevel,
-        boolean useBiasCorrectionKl) {
+        boolean useBiasCorrectionKl)
+        implements Serializable {
 
     /**
      * Checks the components.

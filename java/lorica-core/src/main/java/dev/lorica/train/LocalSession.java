@@ -41,10 +41,7 @@ final class LocalSession implements GradientSource, AutoCloseable {
     }
 
     LocalSession(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
-        this.shape = shape;
-        this.objective = objective;
-        this.tokenizer = adapter.model().tokenizer().info();
-        engine = new NativeSession(Inner.ADAPTER.of(adapter), params(config, shape));
+        this(adapter, config, objective, shape, false);
         double ratio = config.loraplusLrRatio();
         if (adapter.info().method() != Method.LORA && ratio != 1) {
             throw new InvalidArgumentException("LoRA+ is a learning rate for B, which only a LoRA has");
@@ -61,12 +58,30 @@ final class LocalSession implements GradientSource, AutoCloseable {
         }
     }
 
-    /** What such a session would need, without allocating it. */
-    static MemoryPlan plan(Adapter adapter, TrainingConfig config, BatchShape shape) {
-        return NativeSession.plan(Inner.ADAPTER.of(adapter), params(config, shape), MemoryPlan::new);
+    /** Without an optimizer: gradients, and no steps. */
+    static LocalSession ofGradients(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {
+        return new LocalSession(adapter, config, objective, shape, true);
     }
 
-    private static NativeSession.Params params(TrainingConfig config, BatchShape shape) {
+    private LocalSession(
+            Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape, boolean gradientsOnly) {
+        this.shape = shape;
+        this.objective = objective;
+        this.tokenizer = adapter.model().tokenizer().info();
+        engine = new NativeSession(Inner.ADAPTER.of(adapter), params(config, shape, gradientsOnly));
+    }
+
+    /** What such a session would need, without allocating it. */
+    static MemoryPlan plan(Adapter adapter, TrainingConfig config, BatchShape shape) {
+        return plan(adapter, config, shape, false);
+    }
+
+    /** @param gradientsOnly of {@link #ofGradients} */
+    static MemoryPlan plan(Adapter adapter, TrainingConfig config, BatchShape shape, boolean gradientsOnly) {
+        return NativeSession.plan(Inner.ADAPTER.of(adapter), params(config, shape, gradientsOnly), MemoryPlan::new);
+    }
+
+    private static NativeSession.Params params(TrainingConfig config, BatchShape shape, boolean gradientsOnly) {
         return new NativeSession.Params(
                 shape.tokens(),
                 shape.sequences(),
@@ -80,7 +95,8 @@ final class LocalSession implements GradientSource, AutoCloseable {
                 config.seed(),
                 config.memoryLimit(),
                 shape.candidates(),
-                false);
+                false,
+                gradientsOnly);
     }
 
     /** Measures, for some milliseconds, what the device can do. */
@@ -97,6 +113,9 @@ final class LocalSession implements GradientSource, AutoCloseable {
             }
             Batch batch = group.get(i);
             sums = sums.plus(gradients(batch, first + i));
+            if (Rollouts.keepsLogProbs(objective, batch)) {
+                watch.drewWith(i, lastLogProbs());
+            }
             watch.ends(i);
         }
         return sums;

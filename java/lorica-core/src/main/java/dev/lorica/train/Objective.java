@@ -4,6 +4,7 @@ import dev.lorica.data.Labels;
 import dev.lorica.data.RecordKind;
 import dev.lorica.data.TokenizedDataset;
 import dev.lorica.eval.Evaluation;
+import dev.lorica.exceptions.InvalidArgumentException;
 import dev.lorica.internal.Arguments;
 import java.io.Serializable;
 import java.util.List;
@@ -314,7 +315,11 @@ public interface Objective extends Serializable {
      */
     static Objective grpo(GrpoConfig config, RewardFunction... rewards) {
         Arguments.given(config, "config");
-        return new Grpo(config, Arguments.all("rewards", rewards));
+        List<RewardFunction> all = Arguments.all("rewards", rewards);
+        if (all.isEmpty()) {
+            throw new InvalidArgumentException("rewards are none; grpo needs something that judges answers");
+        }
+        return new Grpo(config, all);
     }
 
     /** How the losses of tokens are added up, by TRL's names. */

@@ -230,7 +230,7 @@ public final class Trainer {
                         config.toBuilder().recomputation(Recomputation.ON).build(),
                         objective,
                         shape);
-                Rollouts rollouts = rollouts(session, shape)) {
+                Rollouts rollouts = rollouts(session, shape, null)) {
             return rollouts != null
                     ? rollouts.evaluate(data, evalBatchSize(config), () -> false)
                     : TrainingLoop.evaluate(session, objective, scored, evalBatchSize(config), () -> false);
@@ -238,10 +238,13 @@ public final class Trainer {
     }
 
     /** {@code null}: the answers that are learned from are in the data. */
-    private Rollouts rollouts(LocalSession session, BatchShape shape) {
-        return objective instanceof Grpo grpo
-                ? new Rollouts(model, adapter, grpo, config.seed(), session, shape)
-                : null;
+    private Rollouts rollouts(LocalSession session, BatchShape shape, WorkersSource elsewhere) {
+        if (!(objective instanceof Grpo grpo)) {
+            return null;
+        }
+        return elsewhere == null
+                ? new Rollouts(adapter, grpo, config.seed(), session, shape)
+                : new Rollouts(grpo, config.seed(), session, elsewhere);
     }
 
     /** Optimizer steps that are taken with the same examples one after another. */
@@ -445,23 +448,25 @@ public final class Trainer {
                     objective.usesTeacher()
                             ? BatchShape.of(Packer.inOrder(data, 1)).candidates()
                             : 0);
-            if (workers != null && objective instanceof Grpo) {
-                throw new InvalidArgumentException("grpo draws its answers on one machine; train it without a cluster");
-            }
-            try (LocalSession session = new LocalSession(adapter, config, objective, shape);
-                    Rollouts rollouts = rollouts(session, shape)) {
-                TokenizedDataset examples = scored(session, shape, data);
-                if (workers != null) {
-                    workers.open(adapter, config, objective, shape);
+            try (LocalSession session = new LocalSession(adapter, config, objective, shape)) {
+                WorkersSource elsewhere = workers == null ? null : new WorkersSource(workers, adapter, session);
+                try (Rollouts rollouts = rollouts(session, shape, elsewhere)) {
+                    TokenizedDataset examples = scored(session, shape, data);
+                    if (workers != null) {
+                        workers.open(
+                                adapter,
+                                config,
+                                objective instanceof Grpo grpo ? grpo.withoutRewards() : objective,
+                                shape);
+                    }
+                    GradientSource source = elsewhere == null ? session : elsewhere;
+                    return train(
+                            plan,
+                            session,
+                            rollouts == null ? source : rollouts,
+                            examples,
+                            scored(session, shape, evalData));
                 }
-                return train(
-                        plan,
-                        session,
-                        workers != null
-                                ? new WorkersSource(workers, adapter, session)
-                                : rollouts == null ? session : rollouts,
-                        examples,
-                        scored(session, shape, evalData));
             }
         } finally {
             if (workers != null) {

@@ -2,7 +2,10 @@ package dev.lorica.train;
 
 import dev.lorica.adapter.Adapter;
 import dev.lorica.data.Batch;
+import dev.lorica.generate.BatchGenerator;
+import dev.lorica.generate.GenerationResult;
 import java.util.List;
+import java.util.function.BooleanSupplier;
 
 /** Gradients that others compute: parameters go to them, and what they add up goes to the session. */
 final class WorkersSource implements GradientSource {
@@ -24,5 +27,10 @@ final class WorkersSource implements GradientSource {
         }
         session.setGradients(gradients.values());
         return gradients.sums();
+    }
+
+    /** Texts for the requests of each call; {@code null}: {@code stop} became true. */
+    List<List<GenerationResult>> generate(List<List<BatchGenerator.Request>> calls, BooleanSupplier stop) {
+        return workers.generate(parameters.get(), calls, stop);
     }
 }

@@ -17,14 +17,19 @@ import dev.lorica.data.DataRecord;
 import dev.lorica.data.Dataset;
 import dev.lorica.data.Packer;
 import dev.lorica.data.TokenizedDataset;
+import dev.lorica.eval.Evaluation;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.NonFiniteException;
+import dev.lorica.generate.BatchGenerator;
+import dev.lorica.generate.GenerationResult;
 import dev.lorica.train.GradientTree.Node;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -76,6 +81,7 @@ class GradientWorkersTest {
         public Gradients compute(float[] parameters, List<Batch> group, long first, Watch watch) {
             workers.forEach(worker -> worker.setParameters(parameters));
             Map<Node, Gradients> known = new HashMap<>();
+            float[][] logProbs = new float[group.size()][];
             List<Node> shares = new ArrayList<>(GradientTree.shares(group.size(), count));
             Collections.reverse(shares);
             for (Node share : shares) {
@@ -85,9 +91,14 @@ class GradientWorkersTest {
                             node,
                             GradientTree.sum(
                                     node,
-                                    leaf -> leaf.size() > 1
-                                            ? null
-                                            : worker.compute(group.get(leaf.from()), first + leaf.from()),
+                                    leaf -> {
+                                        if (leaf.size() > 1) {
+                                            return null;
+                                        }
+                                        Gradients one = worker.compute(group.get(leaf.from()), first + leaf.from());
+                                        logProbs[leaf.from()] = worker.logProbs();
+                                        return one;
+                                    },
                                     Gradients::plus));
                 }
             }
@@ -95,9 +106,24 @@ class GradientWorkersTest {
                 if (!watch.begins(i)) {
                     return null;
                 }
+                if (logProbs[i] != null) {
+                    watch.drewWith(i, logProbs[i]);
+                }
                 watch.ends(i);
             }
             return GradientTree.sum(new Node(0, group.size()), known::get, Gradients::plus);
+        }
+
+        @Override
+        public List<List<GenerationResult>> generate(
+                float[] parameters, List<List<BatchGenerator.Request>> calls, BooleanSupplier stop) {
+            List<List<GenerationResult>> texts = new ArrayList<>(Collections.nCopies(calls.size(), null));
+            for (int i = calls.size() - 1; i >= 0; i--) {
+                GradientWorker worker = workers.get(i % count);
+                worker.setParameters(parameters);
+                texts.set(i, worker.generate(calls.get(i), stop));
+            }
+            return texts;
         }
 
         @Override
@@ -244,19 +270,137 @@ class GradientWorkersTest {
         }
     }
 
-    @Test
-    void grpoIsRefused() {
-        Objective grpo = Objective.grpo(
-                GrpoConfig.builder().numGenerations(2).maxCompletionLength(4).build(),
-                RewardFunction.of("length", one -> one.tokens()));
-        TokenizedDataset prompts = TokenizedDataset.prompts(
-                Dataset.of(List.of(DataRecord.of("Who?", "He."))), model.tokenizer(), DataConfig.ofMaxLength(32));
+    private static TokenizedDataset prompts() {
+        return TokenizedDataset.prompts(
+                Dataset.of(IntStream.range(0, 6)
+                        .mapToObj(i -> DataRecord.of("Who is " + "very ".repeat(i % 3) + "old, number " + i + "?", ""))
+                        .toList()),
+                model.tokenizer(),
+                DataConfig.ofMaxLength(64));
+    }
+
+    /** Two steps with the same answers, held to the reference; what judges them cannot be sent anywhere. */
+    private static Objective grpo() {
+        Object here = new Object();
+        return Objective.grpo(
+                GrpoConfig.builder()
+                        .numGenerations(3)
+                        .maxCompletionLength(10)
+                        .numIterations(2)
+                        .beta(0.05)
+                        .build(),
+                RewardFunction.of(
+                        "commas",
+                        one -> here.hashCode() * 0
+                                - one.text()
+                                        .chars()
+                                        .filter(c -> ",.;".indexOf(c) >= 0)
+                                        .count()
+                                - one.tokens() / 100.0));
+    }
+
+    private record Learned(List<float[]> adapter, List<Map<String, Double>> metrics, Map<String, Double> evaluation) {}
+
+    private static Learned learned(GradientWorkers workers) {
+        List<Map<String, Double>> metrics = new ArrayList<>();
+        Map<String, Double> evaluation = new HashMap<>();
+        TrainingConfig config = config().maxSteps(4)
+                .gradientAccumulationSteps(3)
+                .evalStrategy(IntervalStrategy.STEPS)
+                .evalSteps(4)
+                .build();
         try (Adapter adapter = lora()) {
-            assertThatThrownBy(() -> new Trainer(model, adapter, config().build(), grpo)
-                            .workers(new InProcess(1))
-                            .train(prompts))
+            Trainer trainer = new Trainer(model, adapter, config, grpo()).workers(workers);
+            trainer.addListener(new TrainerListener() {
+                @Override
+                public void onStep(TrainingProgress progress) {
+                    metrics.add(progress.metrics());
+                }
+
+                @Override
+                public void onEvaluate(int step, Evaluation result) {
+                    evaluation.putAll(result.metrics());
+                }
+            });
+            trainer.train(prompts(), prompts());
+            return new Learned(
+                    IntStream.range(0, adapter.tensors().size())
+                            .mapToObj(adapter::values)
+                            .toList(),
+                    metrics,
+                    evaluation);
+        }
+    }
+
+    @Test
+    void answersThatTheyDrawAreTheSameHoweverManyTheyAreAndThoseOfOneMachine() {
+        Learned alone = learned(new InProcess(1));
+        Learned three = learned(new InProcess(3));
+        Learned local = learned(null);
+
+        assertSame(three.adapter(), alone.adapter());
+        assertThat(three.metrics()).isEqualTo(alone.metrics()).hasSize(4);
+        assertThat(three.evaluation()).isEqualTo(alone.evaluation()).containsKey("reward");
+        // Of the same answers once more nothing is drawn, and the model is no longer the one that drew them.
+        assertThat(three.metrics().get(1)).doesNotContainKey("reward").containsKey("kl");
+        for (int step = 0; step < 4; step++) {
+            Map<String, Double> here = local.metrics().get(step);
+            three.metrics()
+                    .get(step)
+                    .forEach((name, value) -> assertThat(value).as(name).isCloseTo(here.get(name), within(1e-5)));
+        }
+        for (int i = 0; i < local.adapter().size(); i++) {
+            assertThat(three.adapter().get(i)).containsExactly(local.adapter().get(i), within(1e-4f));
+        }
+    }
+
+    @Test
+    void grpoIsRefusedByThoseThatDrawNoAnswers() {
+        GradientWorkers computing = new GradientWorkers() {
+            @Override
+            public void open(Adapter adapter, TrainingConfig config, Objective objective, BatchShape shape) {}
+
+            @Override
+            public Gradients compute(float[] parameters, List<Batch> group, long first, Watch watch) {
+                throw new AssertionError();
+            }
+
+            @Override
+            public void close() {}
+        };
+        assertThatThrownBy(() -> learned(computing))
+                .isInstanceOf(InvalidArgumentException.class)
+                .hasMessageContaining("these workers draw no answers");
+    }
+
+    @Test
+    void theyPlanWhatTheyTakeWhichIsWithoutAnOptimizer() {
+        BatchShape shape = BatchShape.of(Packer.inOrder(examples, 2));
+        try (Adapter adapter = lora()) {
+            TrainingConfig.Builder config = config().recomputation(Recomputation.OFF);
+            MemoryPlan whole = LocalSession.plan(adapter, config.build(), shape);
+            MemoryPlan plan = GradientWorker.plan(adapter, config.build(), shape);
+            assertThat(plan.optimizer()).isZero();
+            assertThat(plan.total())
+                    .isEqualTo(whole.total() - 2 * 4 * adapter.info().parameters());
+            TrainingConfig justEnough = config.memoryLimit(plan.total()).build();
+            assertThatThrownBy(() -> new LocalSession(adapter, justEnough, shape).close())
+                    .isInstanceOf(MemoryException.class);
+            new GradientWorker(adapter, justEnough, Objective.sft(), shape).close();
+            TrainingConfig tooLittle = config.memoryLimit(plan.total() / 2).build();
+            assertThatThrownBy(() -> new GradientWorker(adapter, tooLittle, Objective.sft(), shape))
+                    .isInstanceOf(MemoryException.class);
+        }
+    }
+
+    @Test
+    void anObjectiveWithoutAnswersDrawsNone() {
+        try (Adapter adapter = lora();
+                GradientWorker worker = new GradientWorker(
+                        adapter, config().build(), Objective.sft(), BatchShape.of(Packer.inOrder(examples, 2)))) {
+            assertThatThrownBy(() -> worker.generate(List.of(), () -> false))
                     .isInstanceOf(InvalidArgumentException.class)
-                    .hasMessageContaining("without a cluster");
+                    .hasMessage("the objective sft draws no answers");
         }
     }
 }

@@ -36,6 +36,7 @@ public final class NativeSession implements AutoCloseable {
      * @param optimizer         one of the constants above
      * @param candidates        the most tokens of a position in {@link #forwardCandidates}; 0: that is not wanted
      * @param likeliest         whether {@link #evaluateLikeliest} is wanted
+     * @param gradientsOnly     whether it is without an optimizer: what is about steps, groups and states is refused
      */
     public record Params(
             int maxTokens,
@@ -50,7 +51,8 @@ public final class NativeSession implements AutoCloseable {
             long seed,
             long memoryLimit,
             int candidates,
-            boolean likeliest) {
+            boolean likeliest,
+            boolean gradientsOnly) {
 
         /** Of a session that trains nothing, with hidden states of up to so many tokens. */
         public static Params ofFeatures(int maxTokens, int maxSequences, int maxSequenceLength) {
@@ -76,7 +78,8 @@ public final class NativeSession implements AutoCloseable {
                     42,
                     0,
                     0,
-                    likeliest);
+                    likeliest,
+                    false);
         }
 
         lorica_session_params toNative() {
@@ -97,7 +100,8 @@ public final class NativeSession implements AutoCloseable {
                     .memory_limit(memoryLimit)
                     .features(true)
                     .n_candidates(candidates)
-                    .likeliest(likeliest);
+                    .likeliest(likeliest)
+                    .gradients_only(gradientsOnly);
         }
     }
 

@@ -4,6 +4,7 @@ import dev.lorica.Model;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.MismatchException;
+import dev.lorica.generate.GenerationResult;
 import dev.lorica.spark.StepTask.NodeSum;
 import dev.lorica.train.GradientTree;
 import dev.lorica.train.GradientTree.Node;
@@ -17,6 +18,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Function;
 import org.apache.spark.TaskContext;
 import org.apache.spark.TaskKilledException;
 import org.apache.spark.broadcast.Broadcast;
@@ -40,6 +42,7 @@ final class Engine {
         Model model = model(setup.model());
         adapter = load(model, setup.adapter());
         try {
+            // Its plan is made here, with the memory of this machine.
             worker = new GradientWorker(adapter, setup.config(), setup.objective(), setup.shape());
         } catch (RuntimeException e) {
             adapter.close();
@@ -94,40 +97,73 @@ final class Engine {
         }
     }
 
-    /** A share of a step, on an executor. One at a time: there is one session, which has the threads of a task. */
+    /** A share of a step, on an executor. */
     static StepTask.Result compute(Broadcast<TrainingSetup> setup, Broadcast<byte[]> parameters, StepTask task) {
         long start = System.nanoTime();
+        int[] at = {-1};
+        return onExecutor(
+                setup,
+                parameters,
+                engine -> engine.compute(task, at, start),
+                trouble -> StepTask.Result.of(task.share(), trouble, at[0], System.nanoTime() - start));
+    }
+
+    /** Texts for the requests of one call, on an executor. */
+    static DrawTask.Result draw(Broadcast<TrainingSetup> setup, Broadcast<byte[]> parameters, DrawTask task) {
+        return onExecutor(
+                setup,
+                parameters,
+                engine -> new DrawTask.Result(task.number(), engine.draw(task), null),
+                trouble -> new DrawTask.Result(task.number(), List.of(), trouble));
+    }
+
+    /** With the session of a training, which has the threads of a task: one at a time. */
+    private static <R> R onExecutor(
+            Broadcast<TrainingSetup> setup,
+            Broadcast<byte[]> parameters,
+            Function<Engine, R> work,
+            Function<Trouble, R> failed) {
         TrainingSetup known = setup.value();
         byte[] values = parameters.value(); // what is lost on the way is Spark's to try again
         synchronized (Engine.class) {
-            int[] at = {-1};
             try {
                 if (current == null || !current.run.equals(known.run())) {
                     close();
                     current = new Engine(known);
                 }
-                return current.compute(values, parameters.id(), task, at, start);
+                current.take(values, parameters.id());
+                return work.apply(current);
             } catch (TaskKilledException e) {
                 throw e;
             } catch (Exception | LinkageError | OutOfMemoryError e) {
-                return new StepTask.Result(
-                        task.share(), List.of(), Trouble.of(SparkModel.here(), e), at[0], System.nanoTime() - start, 0);
+                return failed.apply(Trouble.of(SparkModel.here(), e));
             }
         }
     }
 
-    private StepTask.Result compute(byte[] values, long id, StepTask task, int[] at, long start) {
+    private void take(byte[] values, long id) {
         if (id != parameters) {
             parameters = -1;
             worker.setParameters(GradientBytes.ofPlain(values));
             parameters = id;
         }
+    }
+
+    private List<GenerationResult> draw(DrawTask task) {
+        List<GenerationResult> texts = worker.generate(task.requests(), Engine::isGivenUp);
+        requireWanted();
+        return texts;
+    }
+
+    private StepTask.Result compute(StepTask task, int[] at, long start) {
         List<NodeSum> sums = new ArrayList<>();
+        List<float[]> logProbs = new ArrayList<>();
         long computing = System.nanoTime();
         List<Gradients> nodes = new ArrayList<>();
         List<Node> wanted = GradientTree.nodes(task.size(), task.share());
         for (Node node : wanted) {
-            nodes.add(GradientTree.sum(node, leaf -> leaf.size() > 1 ? null : leaf(task, leaf.from(), at), this::plus));
+            nodes.add(GradientTree.sum(
+                    node, leaf -> leaf.size() > 1 ? null : leaf(task, leaf.from(), at, logProbs), this::plus));
         }
         computing = System.nanoTime() - computing;
         for (int i = 0; i < wanted.size(); i++) {
@@ -135,18 +171,27 @@ final class Engine {
             sums.add(new NodeSum(
                     wanted.get(i), sum.sums(), GradientBytes.encode(sum.values(), setup.format(), setup.compressed())));
         }
-        return new StepTask.Result(task.share(), sums, null, -1, System.nanoTime() - start, computing);
+        return new StepTask.Result(task.share(), sums, null, -1, System.nanoTime() - start, computing, logProbs);
     }
 
-    private Gradients leaf(StepTask task, int number, int[] at) {
+    private static boolean isGivenUp() {
         TaskContext context = TaskContext.get();
-        if (context != null && context.isInterrupted()) {
+        return context != null && context.isInterrupted();
+    }
+
+    private static void requireWanted() {
+        if (isGivenUp()) {
             throw new TaskKilledException("the step was given up");
         }
+    }
+
+    /** Leaves come in their order. */
+    private Gradients leaf(StepTask task, int number, int[] at, List<float[]> logProbs) {
+        requireWanted();
         at[0] = number;
-        return rounded(
-                worker.compute(task.batches().get(number - task.share().from()), task.first() + number),
-                setup.format());
+        Gradients one = worker.compute(task.batches().get(number - task.share().from()), task.first() + number);
+        logProbs.add(worker.logProbs());
+        return rounded(one, setup.format());
     }
 
     private Gradients plus(Gradients left, Gradients right) {

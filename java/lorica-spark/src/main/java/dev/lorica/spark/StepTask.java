@@ -25,9 +25,22 @@ record StepTask(int size, Node share, List<Batch> batches, long first) implement
      * @param failed    the micro-batch with which it went wrong; −1: before any
      * @param nanos     what the executor took
      * @param computing of that, what the gradients took
+     * @param logProbs  of each micro-batch of the share, what {@link dev.lorica.train.GradientWorker#logProbs} gives
      */
-    record Result(Node share, List<NodeSum> sums, Trouble trouble, int failed, long nanos, long computing)
-            implements Serializable {}
+    record Result(
+            Node share,
+            List<NodeSum> sums,
+            Trouble trouble,
+            int failed,
+            long nanos,
+            long computing,
+            List<float[]> logProbs)
+            implements Serializable {
+
+        static Result of(Node share, Trouble trouble, int failed, long nanos) {
+            return new Result(share, List.of(), trouble, failed, nanos, 0, List.of());
+        }
+    }
 
     /** @param gradients as {@link GradientBytes} has them */
     record NodeSum(Node node, GradientSums sums, byte[] gradients) implements Serializable {}

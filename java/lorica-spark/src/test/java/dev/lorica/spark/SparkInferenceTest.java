@@ -78,6 +78,20 @@ class SparkInferenceTest {
                 .isEqualTo(Runs.tree(config, GradientFormat.F32).adapter());
     }
 
+    @Test
+    void answersThatAreLearnedFromAreDrawnOnTwoExecutors() {
+        SparkWorkers workers = new SparkWorkers(spark, Runs.model());
+
+        Runs.Result onTwo = Runs.grpo(workers, 2);
+
+        Runs.Result here = Runs.grpoTree(2);
+        assertThat(onTwo.adapter()).isEqualTo(here.adapter());
+        assertThat(onTwo.losses()).isEqualTo(here.losses()).isNotEmpty();
+        // The executors have the parameters from drawing with them.
+        assertThat(workers.times().get(0).sent()).isZero();
+        assertThat(workers.times().get(1).sent()).isPositive();
+    }
+
     private static final GenerationConfig SHORT =
             GenerationConfig.builder().temperature(0).maxNewTokens(12).build();
 
@@ -103,6 +117,28 @@ class SparkInferenceTest {
                                                 .text());
             }
         }
+    }
+
+    /** Spark tries its partitions again on another. */
+    @Test
+    void anExecutorThatIsLostIsNotSeenInTheAnswers() throws Exception {
+        SparkInference inference = new SparkInference(Runs.model(), adapter);
+        List<Row> before = inference.generate(rows, "question", "said", SHORT).collectAsList();
+        Thread killer = new Thread(() -> {
+            try {
+                Thread.sleep(200);
+            } catch (InterruptedException e) {
+                return;
+            }
+            Clusters.executors().get(0).destroyForcibly();
+        });
+        killer.start();
+
+        List<Row> again = inference.generate(rows, "question", "said", SHORT).collectAsList();
+
+        killer.join();
+        assertThat(again).isEqualTo(before);
+        assertThat(Clusters.executors()).isNotEmpty();
     }
 
     @Test
@@ -191,11 +227,17 @@ class SparkInferenceTest {
                 .setBatchSize(2)
                 .setGradientAccumulationSteps(2)
                 .setTargetModules("q_proj,v_proj");
-        String saved = folder.resolve("tuner").toString();
-        String savedModel = folder.resolve("model").toString();
+        // A file system that only Hadoop knows.
+        spark.sc()
+                .hadoopConfiguration()
+                .set("fs.viewfs.mounttable.cluster.link./lorica", folder.toUri().toString());
+        String saved = "viewfs://cluster/lorica/tuner";
+        String savedModel = "viewfs://cluster/lorica/model";
         try {
             tuner.write().save(saved);
-            Dataset<Row> data = rows.where("question is not null").orderBy("id");
+            rows.where("question is not null").orderBy("id").write().parquet("viewfs://cluster/lorica/data");
+            Dataset<Row> data =
+                    session.read().parquet("viewfs://cluster/lorica/data").orderBy("id");
 
             LoricaModel tuned = LoricaFineTuner.load(saved).fit(data);
 

@@ -75,15 +75,15 @@ class SparkTrainingTest {
         }
         assertThat(workers.times()).hasSize(steps).allSatisfy(times -> {
             assertThat(times.tasks()).isEqualTo(4);
-            // compressed, and once from each executor
-            assertThat(times.received()).isLessThan(4 * times.sent());
+            // once from each executor, with eight bytes that say how many there are
+            assertThat(times.received()).isEqualTo(4 * (times.sent() + 8));
         });
     }
 
     @Test
     void inHalfTheBytesEverySumOfTheTreeIsRounded() {
         TrainingConfig config = Runs.config(3, 6).build();
-        spark.sc().conf().set(SparkWorkers.GRADIENTS, "bf16");
+        spark.sc().conf().set(SparkWorkers.GRADIENTS, "bf16").set(SparkWorkers.COMPRESS, "true");
         try {
             SparkWorkers workers = workers();
 
@@ -94,10 +94,30 @@ class SparkTrainingTest {
             assertThat(onFour.adapter())
                     .isNotEqualTo(Runs.tree(config, GradientFormat.F32).adapter());
             SparkWorkers.StepTimes last = workers.times().get(2);
-            assertThat(last.received()).isLessThan(last.tasks() * last.sent() / 2);
+            assertThat(last.received()).isLessThan(last.tasks() * last.sent() * 2 / 5);
         } finally {
-            spark.sc().conf().remove(SparkWorkers.GRADIENTS);
+            spark.sc().conf().remove(SparkWorkers.GRADIENTS).remove(SparkWorkers.COMPRESS);
         }
+    }
+
+    @Test
+    void answersThatFourExecutorsDrawAreThoseOfOneAndOneThatIsKilledChangesNone() throws Exception {
+        Thread killer = new Thread(() -> {
+            try {
+                Thread.sleep(300);
+            } catch (InterruptedException e) {
+                return;
+            }
+            Clusters.executors().get(0).destroyForcibly();
+        });
+        killer.start();
+
+        Runs.Result onFour = Runs.grpo(workers(), 6);
+
+        killer.join();
+        Runs.Result here = Runs.grpoTree(6);
+        assertThat(onFour.adapter()).isEqualTo(here.adapter());
+        assertThat(onFour.losses()).isEqualTo(here.losses()).isNotEmpty();
     }
 
     private static volatile int killed;

@@ -32,7 +32,7 @@ public class lorica_memory_plan extends Pointer {
     public native @Cast("int64_t") long weights(); public native lorica_memory_plan weights(long setter);    /* the mapped file, or its copies on the device */
     public native @Cast("int64_t") long adapter(); public native lorica_memory_plan adapter(long setter);    /* A and B, with DoRA m and the norms */
     public native @Cast("int64_t") long gradients(); public native lorica_memory_plan gradients(long setter);
-    public native @Cast("int64_t") long optimizer(); public native lorica_memory_plan optimizer(long setter);   /* AdamW's two moments */
+    public native @Cast("int64_t") long optimizer(); public native lorica_memory_plan optimizer(long setter);   /* AdamW's two moments; 0 with gradients_only */
     public native @Cast("int64_t") long activations(); public native lorica_memory_plan activations(long setter); /* kept from forward to backward */
     public native @Cast("int64_t") long workspace(); public native lorica_memory_plan workspace(long setter);   /* scratch of single operations, all threads together */
     public native @Cast("int64_t") long total(); public native lorica_memory_plan total(long setter);

@@ -44,4 +44,6 @@ public class lorica_session_params extends Pointer {
     public native @Cast("bool") boolean likeliest(); public native lorica_session_params likeliest(boolean setter);       /* lorica_session_evaluate_likeliest is wanted */
     public native int n_candidates(); public native lorica_session_params n_candidates(int setter); /* the most tokens of a position in lorica_session_forward_candidates; 0: it is not wanted.
                              Devices cpu and reference */
+    public native @Cast("bool") boolean gradients_only(); public native lorica_session_params gradients_only(boolean setter);  /* no optimizer, and no memory for one: gradients are read with lorica_session_get_gradients,
+                             and a session elsewhere takes the steps. Steps, groups and states are refused */
 }
