@@ -46,8 +46,8 @@ for package in jdk.internal.ref sun.nio.ch sun.nio.cs sun.security.action sun.ut
 done
 
 # shellcheck disable=SC2086 # several options
-exec "$java" "${opens[@]}" -XX:+UseSerialGC "-Dlorica.command=scripts/spark-local.sh" -cp "$classes:$SPARK_HOME/jars/*" \
-    org.apache.spark.deploy.SparkSubmit \
+exec "$java" "${opens[@]}" -XX:+UseSerialGC -Dlorica.command=scripts/lorica \
+    "-Dlorica.command.train=scripts/spark-local.sh $executors" -cp "$classes:$SPARK_HOME/jars/*" org.apache.spark.deploy.SparkSubmit \
     --master "local-cluster[$executors,$cores,$memory]" --class "${LORICA_SPARK_CLASS:-dev.lorica.spark.SparkTrain}" \
     --conf "spark.executor.memory=${memory}m" --conf "spark.executor.extraClassPath=$classes" --conf "spark.task.cpus=$cores" \
     --conf spark.ui.enabled=false ${LORICA_SPARK_CONF:-} \

@@ -149,7 +149,7 @@ record RunEnding(
         all.put("example", data.report().sample());
         all.put(
                 "command",
-                Shell.program() + " train --config "
+                Shell.training() + " --config "
                         + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()) + " --output "
                         + Shell.quote(output + "-again"));
         try {
@@ -168,7 +168,7 @@ record RunEnding(
         if (objective.name().equals("reward")) {
             terminal.out().println("Use it:");
             terminal.commandLine(
-                    Shell.program() + " train",
+                    Shell.training(),
                     "--objective grpo",
                     "--model " + Shell.quote(model.toString()),
                     "--reward-adapter " + Shell.quote(output.toString()),
@@ -242,7 +242,7 @@ record RunEnding(
         }
         terminal.out().println("To go on from here as if it had not been stopped:");
         terminal.commandLine(
-                Shell.program() + " train",
+                Shell.training(),
                 "--config "
                         + Shell.quote(output.resolve(EffectiveConfig.FILE_NAME).toString()),
                 "--resume");

@@ -12,6 +12,11 @@ final class Shell {
         return System.getProperty("lorica.command", "lorica");
     }
 
+    /** How training is started, which is otherwise on a cluster: as the property {@code lorica.command.train} says, where it is set. */
+    static String training() {
+        return System.getProperty("lorica.command.train", program() + " train");
+    }
+
     /** The command line that was given, to be given again. */
     static String commandLine(CommandSpec command) {
         return program()

@@ -10,9 +10,20 @@ import org.apache.spark.api.java.JavaSparkContext;
  * {@link SparkWorkers#WAIT}.
  */
 public final class SparkTrain {
+    /** What the program names where it says how a training goes on. */
+    private static final String COMMAND = "lorica.command.train";
+
     private SparkTrain() {}
 
+    /**
+     * Trains.
+     *
+     * @param options those of {@code lorica train}
+     */
     public static void main(String[] options) {
+        if (System.getProperty(COMMAND) == null) {
+            System.setProperty(COMMAND, "spark-submit … --class " + SparkTrain.class.getName() + " lorica-spark.jar");
+        }
         int code = run(options);
         if (code != 0) {
             System.exit(code);

@@ -106,6 +106,9 @@ class PackagedIT {
         }
         assertThat(process.exitValue()).as(Files.readString(log)).isZero();
 
+        assertThat(Files.readString(submitted.resolve("report.html")))
+                .contains("spark-submit … --class dev.lorica.spark.SparkTrain lorica-spark.jar --config");
+
         Path here = work.resolve("here");
         Map<String, String> one = Map.of("spark.master", "local[1]", "spark.ui.enabled", "false");
         one.forEach(System::setProperty);

@@ -100,7 +100,8 @@ class SparkTrainTest {
         Path on = work.resolve("on.log");
         end(submit(1, on, options(broken, "--resume", "auto")), on);
 
-        assertThat(Files.readString(on)).contains("checkpoint-");
+        assertThat(Files.readString(on)).contains("checkpoint-", "scripts/lorica generate");
+        assertThat(Files.readString(broken.resolve("report.html"))).contains("scripts/spark-local.sh 1 --config");
         assertThat(Files.readAllBytes(broken.resolve("adapter.gguf")))
                 .isEqualTo(Files.readAllBytes(whole.resolve("adapter.gguf")));
     }
