@@ -48,7 +48,7 @@ public final class SparkWorkers implements GradientWorkers {
     public static final String GRADIENTS = "spark.lorica.gradients";
     /**
      * Whether gradients are compressed on their way; {@code false} unless it is said. It takes a sixth off f32 and a third off bf16, and
-     * more time than that saves where the network moves more than a gigabit per second.
+     * more time than that saves where executors are few or the network is quick.
      */
     public static final String COMPRESS = "spark.lorica.gradients.compress";
     /** Seconds without an executor that takes a task after which a training gives up; 120 unless it is said. */
