@@ -295,10 +295,12 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
         if (narrow) return run<Shape<64, 16, false>>(context, p, n);
         return run<Shape<128, 16, false>>(context, p, n);
     }
-    if (narrow) return run<Shape<64, 32, true>>(context, p, n);
-    // 64 KiB, or 48 so that two blocks fit where a multiprocessor has 100.
-    if (plan.has_rows_of_128()) return run<Shape<128, 32, true>>(context, p, n);
-    return run<Shape<128, 16, true>>(context, p, n);
+    // 64 KiB, or 48 so that two blocks fit where a multiprocessor has 100. There products take so long that more
+    // instructions for each of them are no matter.
+    if (plan.has_rows_of_128()) {
+        return narrow ? run<Shape<64, 64, true>>(context, p, n) : run<Shape<128, 32, true>>(context, p, n);
+    }
+    return narrow ? run<Shape<64, 32, true>>(context, p, n) : run<Shape<128, 16, true>>(context, p, n);
 }
 
 }  // namespace lorica::cuda

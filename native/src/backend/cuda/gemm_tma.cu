@@ -14,15 +14,15 @@ namespace lorica::cuda {
 namespace {
 
 constexpr int consumers = 256, threads = consumers + warp_size;  // the last warp asks for copies
-constexpr int consumer_warps = consumers / warp_size;
+[[maybe_unused]] constexpr int consumer_warps = consumers / warp_size;
 constexpr int cluster = 2;
-constexpr uint16_t both_blocks = 3;
+[[maybe_unused]] constexpr uint16_t both_blocks = 3;
 constexpr int tile_rows = 128, depth = 64;
-constexpr int group_pairs = 8;              // pairs of tiles of c that use the same tiles of b one after another
-constexpr size_t tile_alignment = 1024;     // of the swizzle
-constexpr size_t barrier_bytes = 1024;      // before the tiles
-constexpr size_t shared_limit = 227 << 10;  // of sm_90
-constexpr uint32_t row_bytes = depth * sizeof(bf16), eight_rows = 8 * row_bytes;
+[[maybe_unused]] constexpr int group_pairs = 8;  // pairs of tiles of c that use the same tiles of b one after another
+constexpr size_t tile_alignment = 1024;          // of the swizzle
+constexpr size_t barrier_bytes = 1024;           // before the tiles
+constexpr size_t shared_limit = 227 << 10;       // of sm_90
+[[maybe_unused]] constexpr uint32_t row_bytes = depth * sizeof(bf16), eight_rows = 8 * row_bytes;
 
 template <int cols> constexpr int stages = cols == 256 ? 4 : 6;
 template <int cols>
