@@ -29,7 +29,7 @@ from make_family_goldens import N_STEPS, in_ggml_order, write
 from peft import IA3Config, LoraConfig, get_peft_model
 
 DATA = Path(__file__).resolve().parent.parent / "native/tests/data/classifier_goldens"
-LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 3e-3, 0.1, 1.0
+WEIGHT_DECAY, MAX_GRAD_NORM = 0.1, 1.0
 N_VOCAB = 96
 
 
@@ -48,6 +48,8 @@ class Case:
     tokenizer: str = "bert"
     first_position: int = 0
     batches: tuple = ((9, 1, 6), (7, 5))  # lengths of the sequences
+    n_vocab: int = N_VOCAB
+    learning_rate: float = 3e-3
 
 
 def encoder(name, kind, targets, tokenizer="bert", first_position=0, **more):
@@ -94,6 +96,8 @@ CASES = [
     llama("llama_regression", num_labels=1, problem="regression"),
     encoder("ia3_bert", "Bert", ["key", "value", "output.dense"], method="ia3", feedforward=["output.dense"]),
     encoder("bitfit_distilbert", "DistilBert", None, method="bitfit"),
+    encoder("full_bert", "Bert", None, method="full", learning_rate=3e-4),
+    llama("full_llama", method="full", learning_rate=3e-4),
 ]
 
 ROOTS = ("bert.", "distilbert.", "roberta.")
@@ -112,6 +116,11 @@ def ggml_name(case, name):
     found = NAMES[case.arch].get_name(name, (".weight", ".bias"))
     assert found, f"the gguf package has no name for {name}"
     return found
+
+
+def ordered(case, name, values):
+    """Encoders have one order of rows."""
+    return in_ggml_order(case, name, values) if case.arch == "llama" else np.ascontiguousarray(values)
 
 
 def make_model(case, folder):
@@ -136,7 +145,7 @@ def make_model(case, folder):
             parameter.copy_(torch.from_numpy(values))
             if name.startswith("cls") and not hf_name.startswith("bert.pooler"):
                 continue  # the adapter's
-            stored = in_ggml_order(case, name, values)
+            stored = ordered(case, name, values)
             if name == "position_embd.weight":
                 stored = stored[case.first_position:]
             writer.add_tensor(name, stored if is_vector else stored.astype(np.float16))
@@ -152,7 +161,7 @@ def make_adapter(case, model, folder):
     elif case.method == "ia3":
         model = get_peft_model(model, IA3Config(target_modules=case.targets, feedforward_modules=case.feedforward,
                                                 task_type="SEQ_CLS"))
-    else:
+    elif case.method == "bitfit":
         model.requires_grad_(False)
         for name, parameter in model.named_parameters():
             gguf_name = ggml_name(case, name)
@@ -190,7 +199,7 @@ def make_adapter(case, model, folder):
 def stored_as(case, name, values):
     if values.ndim == 1:
         return np.ascontiguousarray(values.reshape(-1, 1))
-    return in_ggml_order(case, name, values) if name.endswith("lora_b") else np.ascontiguousarray(values)
+    return ordered(case, name, values) if name.endswith("lora_b") or case.method == "full" else np.ascontiguousarray(values)
 
 
 @dataclass
@@ -238,7 +247,7 @@ def golden(case, folder):
     batches = [make_batch(case, lengths, rng) for lengths in case.batches]
     first = batches[0]
     writer = gguf.GGUFWriter(folder / "golden.gguf", "lorica-golden")
-    for key, value in (("learning_rate", LEARNING_RATE), ("weight_decay", WEIGHT_DECAY), ("max_grad_norm", MAX_GRAD_NORM)):
+    for key, value in (("learning_rate", case.learning_rate), ("weight_decay", WEIGHT_DECAY), ("max_grad_norm", MAX_GRAD_NORM)):
         writer.add_float32(key, value)
     writer.add_string("problem", case.problem)
     for i, batch in enumerate(batches):
@@ -261,7 +270,7 @@ def golden(case, folder):
         assert parameter.grad.abs().max() > 0 or name.endswith("attn_k.bias"), name
         writer.add_tensor(f"gradient.{name}", stored_as(case, name, parameter.grad.numpy()))
         parameter.grad = None
-    optimizer = torch.optim.AdamW(list(parameters.values()), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(list(parameters.values()), lr=case.learning_rate, weight_decay=WEIGHT_DECAY)
     losses, norms = [], []
     for step in range(N_STEPS):
         optimizer.zero_grad()

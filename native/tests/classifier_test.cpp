@@ -159,8 +159,8 @@ TEST_P(ClassifierGolden, TrainsAsInPytorch) {
     }
 }
 
-const std::string cases[] = {"bert",     "distilbert",       "roberta", "llama", "llama_regression",
-                             "ia3_bert", "bitfit_distilbert"};
+const std::string cases[] = {"bert",     "distilbert",        "roberta",   "llama",     "llama_regression",
+                             "ia3_bert", "bitfit_distilbert", "full_bert", "full_llama"};
 constexpr Device devices[] = {{"reference", Dtype::f64}, {"cpu", Dtype::f32}};
 INSTANTIATE_TEST_SUITE_P(Goldens, ClassifierGolden,
                          testing::Combine(testing::ValuesIn(cases), testing::ValuesIn(devices)), [](const auto & info) {

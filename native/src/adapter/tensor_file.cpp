@@ -117,8 +117,8 @@ std::shared_ptr<Adapter> Adapter::load_tensors(std::shared_ptr<const Model> mode
     config.target_modules.clear();
     config.classifier = file.classifier;
     const std::string pooler = model->architecture().classifier.dense.gguf + ".weight";
-    config.classifier.trains_pooler = std::ranges::any_of(
-        file.tensors, [&](const TensorFile::Tensor & tensor) { return tensor.name == pooler; });
+    config.classifier.trains_pooler =
+        std::ranges::any_of(file.tensors, [&](const TensorFile::Tensor & tensor) { return tensor.name == pooler; });
     std::shared_ptr<Adapter> adapter(new Adapter(model, config));
     adapter->base_fingerprint_ = file.base_fingerprint;
     if (config.method == Method::bitfit) adapter->add_bitfit();

@@ -71,8 +71,8 @@ void Session::allocate_optimizer(size_t params) {
     groups_.resize(static_cast<size_t>(adapter_->n_tensors()));
     if (!adapter_->config().frozen_half) return;
     const auto rows = static_cast<size_t>(longest_half(*adapter_));
-    columns_ = backend_->allocate(2 * static_cast<size_t>(most_columns(*adapter_)) *
-                                  dtype_size(backend_->formats().param));
+    columns_ =
+        backend_->allocate(2 * static_cast<size_t>(most_columns(*adapter_)) * dtype_size(backend_->formats().param));
     counting_ = static_cast<int32_t *>(backend_->allocate(rows * sizeof(int32_t)));
     zeros_ = static_cast<float *>(backend_->allocate(rows * sizeof(float)));
     std::vector<int32_t> counting(rows);
