@@ -28,7 +28,12 @@ final class ClusterJob<R> {
     /** Seconds without an executor that takes a task after which a job is given up; 120 unless it is said. */
     static final String WAIT = "spark.lorica.wait";
 
-    /** What is done with an item on an executor. */
+    /**
+     * What is done with an item on an executor.
+     *
+     * @param <T> the item
+     * @param <R> its result
+     */
     interface Work<T, R> extends Function<T, R>, Serializable {}
 
     private final JavaSparkContext spark;

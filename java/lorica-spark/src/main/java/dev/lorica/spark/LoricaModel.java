@@ -31,6 +31,8 @@ import org.apache.spark.sql.types.StructType;
 /**
  * An adapter that {@link LoricaFineTuner} has trained, as a transformer of Spark ML: adds a column with answers. It is saved with its
  * adapter, to any path that Hadoop knows; the base model stays where executors find it ({@link SparkModel}).
+ *
+ * @serial exclude
  */
 public final class LoricaModel extends Model<LoricaModel> implements MLWritable {
     private static final long serialVersionUID = 1L;
@@ -49,7 +51,11 @@ public final class LoricaModel extends Model<LoricaModel> implements MLWritable 
     private final LongParam seed;
     private AdapterFiles adapter;
 
-    /** For Spark, which sets the rest. */
+    /**
+     * For Spark, which sets the rest.
+     *
+     * @param uid by which Spark tells the stages of a pipeline apart
+     */
     public LoricaModel(String uid) {
         this.uid = uid;
         model = new Param<>(this, "model", "the base: a path that is the same on each machine, or hf:owner/repo");
@@ -87,79 +93,172 @@ public final class LoricaModel extends Model<LoricaModel> implements MLWritable 
         return uid;
     }
 
+    /**
+     * The parameter {@code model}: the base: a path that is the same on each machine, or hf:owner/repo.
+     *
+     * @return the parameter
+     */
     public Param<String> model() {
         return model;
     }
 
+    /**
+     * The parameter {@code fingerprint}: that of the base, by which executors know that theirs is the same.
+     *
+     * @return the parameter
+     */
     public Param<String> fingerprint() {
         return fingerprint;
     }
 
+    /**
+     * The parameter {@code device}: where executors compute: auto, cpu, cuda.
+     *
+     * @return the parameter
+     */
     public Param<String> device() {
         return device;
     }
 
+    /**
+     * The parameter {@code precision}: auto, bf16 or f32.
+     *
+     * @return the parameter
+     */
     public Param<String> precision() {
         return precision;
     }
 
+    /**
+     * The parameter {@code threads}: of a task; 0: spark.task.cpus.
+     *
+     * @return the parameter
+     */
     public IntParam threads() {
         return threads;
     }
 
+    /**
+     * The parameter {@code promptField}: column with what is asked.
+     *
+     * @return the parameter
+     */
     public Param<String> promptField() {
         return promptField;
     }
 
+    /**
+     * The parameter {@code predictionCol}: new column with the answers.
+     *
+     * @return the parameter
+     */
     public Param<String> predictionCol() {
         return predictionCol;
     }
 
+    /**
+     * The parameter {@code maxNewTokens}: the most tokens of an answer.
+     *
+     * @return the parameter
+     */
     public IntParam maxNewTokens() {
         return maxNewTokens;
     }
 
+    /**
+     * The parameter {@code temperature}: 0: always the likeliest token.
+     *
+     * @return the parameter
+     */
     public DoubleParam temperature() {
         return temperature;
     }
 
+    /**
+     * The parameter {@code seed}: of what is drawn.
+     *
+     * @return the parameter
+     */
     public LongParam seed() {
         return seed;
     }
 
-    /** Where executors find the base. */
+    /**
+     * Sets {@code model}: the base: a path that is the same on each machine, or hf:owner/repo.
+     *
+     * @param value the new value
+     * @return this
+     */
     public LoricaModel setModel(String value) {
         return (LoricaModel) set(model, value);
     }
 
+    /**
+     * Sets {@code promptField}: column with what is asked.
+     *
+     * @param value the new value
+     * @return this
+     */
     public LoricaModel setPromptField(String value) {
         return (LoricaModel) set(promptField, value);
     }
 
+    /**
+     * Sets {@code predictionCol}: new column with the answers.
+     *
+     * @param value the new value
+     * @return this
+     */
     public LoricaModel setPredictionCol(String value) {
         return (LoricaModel) set(predictionCol, value);
     }
 
+    /**
+     * Sets {@code maxNewTokens}: the most tokens of an answer.
+     *
+     * @param value the new value
+     * @return this
+     */
     public LoricaModel setMaxNewTokens(int value) {
         return (LoricaModel) set(maxNewTokens, value);
     }
 
+    /**
+     * Sets {@code temperature}: 0: always the likeliest token.
+     *
+     * @param value the new value
+     * @return this
+     */
     public LoricaModel setTemperature(double value) {
         return (LoricaModel) set(temperature, value);
     }
 
+    /**
+     * Sets {@code seed}: of what is drawn.
+     *
+     * @param value the new value
+     * @return this
+     */
     public LoricaModel setSeed(long value) {
         return (LoricaModel) set(seed, value);
     }
 
-    /** For {@link SparkInference#classify}, {@link SparkInference#embed} and the others. */
+    /**
+     * For {@link SparkInference#classify}, {@link SparkInference#embed} and the others.
+     *
+     * @return the base and the adapter as they are now
+     */
     public SparkInference inference() {
         SparkModel base = new SparkModel(
                 $(model), $(fingerprint), $(device), Precision.valueOf($(precision)), (Integer) $(threads), true);
         return new SparkInference(base, adapter, null);
     }
 
-    /** Puts the adapter into a folder of this machine, as {@link dev.lorica.adapter.Adapter#save} does. */
+    /**
+     * Puts the adapter into a folder of this machine, as {@link dev.lorica.adapter.Adapter#save} does.
+     *
+     * @param folder which is made where it is not there
+     */
     public void saveAdapter(java.nio.file.Path folder) {
         try {
             java.nio.file.Files.createDirectories(folder);
@@ -212,6 +311,11 @@ public final class LoricaModel extends Model<LoricaModel> implements MLWritable 
         };
     }
 
+    /**
+     * Reads what {@link #write} has written.
+     *
+     * @return Spark's reader for it
+     */
     public static MLReader<LoricaModel> read() {
         return new MLReader<>() {
             @Override
@@ -238,6 +342,12 @@ public final class LoricaModel extends Model<LoricaModel> implements MLWritable 
         };
     }
 
+    /**
+     * Reads what {@link #write} has written.
+     *
+     * @param path a folder, as Spark names it
+     * @return it, with its adapter
+     */
     public static LoricaModel load(String path) {
         return read().load(path);
     }

@@ -28,7 +28,13 @@ public final class SparkEvaluator {
     private final SparkModel model;
     private final AdapterFiles adapter;
 
-    /** @param adapter as it is now; {@code null}: the base alone */
+    /**
+     * Of a base and an adapter.
+     *
+     * @param spark   which stays open
+     * @param model   as executors find it
+     * @param adapter as it is now; {@code null}: the base alone
+     */
     public SparkEvaluator(JavaSparkContext spark, SparkModel model, Adapter adapter) {
         this.spark = Objects.requireNonNull(spark, "spark");
         this.model = Objects.requireNonNull(model, "model");
@@ -39,7 +45,13 @@ public final class SparkEvaluator {
 
     private record Losses(int first, List<double[]> sums, Trouble trouble) implements Serializable {}
 
-    /** @param batchSize examples that are processed at once */
+    /**
+     * Measures.
+     *
+     * @param data      which comes from the driver
+     * @param batchSize examples that are processed at once
+     * @return loss and perplexity over all of it
+     */
     public Evaluation evaluate(TokenizedDataset data, int batchSize) {
         Packer.Batches batches = Packer.inOrder(Objects.requireNonNull(data, "data"), batchSize);
         int executors = Math.max(1, spark.sc().statusTracker().getExecutorInfos().length - 1);

@@ -67,12 +67,21 @@ public final class SparkInference {
     private final AdapterFiles adapter;
     private final PromptTemplate template;
 
-    /** The base alone. */
+    /**
+     * The base alone.
+     *
+     * @param model as executors find it
+     */
     public SparkInference(SparkModel model) {
         this(Objects.requireNonNull(model, "model"), (AdapterFiles) null, null);
     }
 
-    /** @param adapter as it is now; what becomes of it later is not seen */
+    /**
+     * The base with an adapter.
+     *
+     * @param model   as executors find it
+     * @param adapter as it is now; what becomes of it later is not seen
+     */
     public SparkInference(SparkModel model, Adapter adapter) {
         this(Objects.requireNonNull(model, "model"), AdapterFiles.of(Objects.requireNonNull(adapter, "adapter")), null);
     }
@@ -83,7 +92,12 @@ public final class SparkInference {
         this.template = template;
     }
 
-    /** With this around what is asked; without, what {@link Generator#template()} says. */
+    /**
+     * With this around what is asked; without, what {@link Generator#template()} says.
+     *
+     * @param other the template
+     * @return a new one, and this stays as it is
+     */
     public SparkInference withTemplate(PromptTemplate other) {
         return new SparkInference(model, adapter, Objects.requireNonNull(other, "other"));
     }
@@ -91,9 +105,11 @@ public final class SparkInference {
     /**
      * Answers.
      *
+     * @param rows    what there is to answer
      * @param prompts column with what is asked: a text, or a conversation as an array of structs with {@code role} and {@code content}
      * @param answers name of the new column, a text
      * @param config  drawn with a seed for each row, made of {@code seed} and what is asked
+     * @return the rows with the new column
      */
     public org.apache.spark.sql.Dataset<Row> generate(
             org.apache.spark.sql.Dataset<Row> rows, String prompts, String answers, GenerationConfig config) {
@@ -105,9 +121,11 @@ public final class SparkInference {
     /**
      * How likely the model has answers that are given: the sum of log p over the tokens of each, the one that ends it too.
      *
+     * @param rows     prompts with answers
      * @param prompts  column with what is asked
      * @param answers  column with the answers
      * @param logProbs name of the new column, a double; null where a row is longer than the model's context, or its answer is empty
+     * @return the rows with the new column
      */
     public org.apache.spark.sql.Dataset<Row> logProbs(
             org.apache.spark.sql.Dataset<Row> rows, String prompts, String answers, String logProbs) {
@@ -120,8 +138,11 @@ public final class SparkInference {
     /**
      * Says what texts are, by the adapter's classifier or the model's.
      *
+     * @param rows        what there is to classify
+     * @param texts       column with the texts
      * @param label       name of a new column: the most probable label, null of a regression
      * @param probability name of a new column: its probability; of a regression the number
+     * @return the rows with the new columns
      */
     public org.apache.spark.sql.Dataset<Row> classify(
             org.apache.spark.sql.Dataset<Row> rows, String texts, String label, String probability) {
@@ -135,8 +156,12 @@ public final class SparkInference {
     /**
      * Makes a vector of each text.
      *
+     * @param rows       what there is to embed
+     * @param texts      column with the texts
      * @param vectors    name of the new column, an array of floats
+     * @param pooling    which tokens a text's vector is made of
      * @param normalized whether vectors have length 1
+     * @return the rows with the new column
      */
     public org.apache.spark.sql.Dataset<Row> embed(
             org.apache.spark.sql.Dataset<Row> rows,

@@ -20,13 +20,23 @@ import org.apache.spark.SparkFiles;
  *
  * @param name        a path, or {@code hf:owner/repo…}
  * @param fingerprint as {@link dev.lorica.ModelInfo#fingerprint} has it
+ * @param device      where executors compute, as {@link ModelConfig#device} names it
+ * @param precision   what they compute in
  * @param threads     0: as many as a task has cores, {@code spark.task.cpus}
+ * @param useMmap     whether weights are mapped from the file
  */
 public record SparkModel(
         String name, String fingerprint, String device, Precision precision, int threads, boolean useMmap)
         implements Serializable {
 
-    /** The model that the driver has opened, under the name by which executors are to look for it. */
+    /**
+     * The model that the driver has opened, under the name by which executors are to look for it.
+     *
+     * @param name   a path, or {@code hf:owner/repo…}
+     * @param model  as the driver has it
+     * @param config how executors open it
+     * @return what they are told
+     */
     public static SparkModel of(Path name, Model model, ModelConfig config) {
         Objects.requireNonNull(name, "name");
         Objects.requireNonNull(model, "model");
@@ -41,7 +51,12 @@ public record SparkModel(
                 config.useMmap());
     }
 
-    /** Of a model that is opened on the best device. */
+    /**
+     * Of a model that is opened on the best device.
+     *
+     * @param model as the driver has it
+     * @return what executors are told
+     */
     public static SparkModel of(Model model) {
         Objects.requireNonNull(model, "model");
         return of(model.file(), model, ModelConfig.defaults());

@@ -17,6 +17,11 @@ import org.apache.spark.api.java.JavaSparkContext;
 public final class SparkSweep {
     private SparkSweep() {}
 
+    /**
+     * What {@code spark-submit} calls.
+     *
+     * @param options those of {@code lorica sweep}
+     */
     public static void main(String[] options) {
         int code = LoricaCli.sweep(
                 (runs, done) -> {

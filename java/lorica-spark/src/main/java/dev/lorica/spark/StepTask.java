@@ -42,6 +42,12 @@ record StepTask(int size, Node share, List<Batch> batches, long first) implement
         }
     }
 
-    /** @param gradients as {@link GradientBytes} has them */
+    /**
+     * The sum of a node of the tree.
+     *
+     * @param node      whose it is
+     * @param sums      of the losses, and how many tokens
+     * @param gradients as {@link GradientBytes} has them
+     */
     record NodeSum(Node node, GradientSums sums, byte[] gradients) implements Serializable {}
 }
