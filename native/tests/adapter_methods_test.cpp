@@ -273,6 +273,12 @@ INSTANTIATE_TEST_SUITE_P(Families, AdapterMethodsTest,
                          testing::Combine(testing::ValuesIn(families), testing::ValuesIn(settings)),
                          [](const auto & info) { return std::get<0>(info.param) + std::get<1>(info.param).name; });
 
+// A model that scales what it is given as embeddings; bottlenecks are not defined there.
+INSTANTIATE_TEST_SUITE_P(Granite, AdapterMethodsTest,
+                         testing::Combine(testing::Values("granite"),
+                                          testing::ValuesIn(std::begin(settings), std::end(settings) - 2)),
+                         [](const auto & info) { return std::get<0>(info.param) + std::get<1>(info.param).name; });
+
 // What each shape of a model can make different: a head of its own or a tied one, biases, positions, norms alone.
 const Setting some_of_full[] = {
     {"UpperLayer", Method::full, "", "", "", "1"},
@@ -336,7 +342,7 @@ TEST(AdapterMethods, WeightsOfTokensReachTheHeadsOwnGradient) {
 
 // Virtual tokens that begin as the embeddings of tokens are these tokens, in training and in a cache of several texts.
 TEST(AdapterMethods, APromptOfTokensIsTheseTokensInFrontOfEveryText) {
-    for (const std::string family : {"grouped_heads_f32", "gpt2", "gemma2"}) {
+    for (const std::string family : {"grouped_heads_f32", "gpt2", "gemma2", "granite"}) {
         const auto model = load(model_of(family), "cpu", Dtype::f32);
         AdapterConfig config;
         config.method = Method::prompt_tuning;

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "adapter/adapter.h"
+#include "adapter/prompt_scale.h"
 
 namespace lorica {
 
@@ -57,6 +58,7 @@ void Adapter::update_dora(Backend & backend) const {
 int64_t Adapter::extra_bytes() const {
     const Formats formats = model_->device().formats();
     if (config_.method == Method::ia3) return longest_vector() * static_cast<int64_t>(dtype_size(formats.param));
+    if (has_prompt() && prompt_scale(*model_) != 1) return n_params_ * static_cast<int64_t>(dtype_size(formats.param));
     if (!config_.use_dora) return 0;
     return 3 * n_magnitudes_ * static_cast<int64_t>(dtype_size(formats.param)) +
            max_rank() * max_out(pairs_) * static_cast<int64_t>(dtype_size(formats.hidden));

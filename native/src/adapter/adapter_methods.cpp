@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "adapter/adapter.h"
+#include "adapter/prompt_scale.h"
 #include "adapter/targets.h"
 #include "common/error.h"
 #include "common/random.h"
@@ -429,11 +430,6 @@ void Adapter::check_prompt() const {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "the number of virtual tokens is ", n, "; it must lie between 1 and ",
              most);
     }
-    if (shape.architecture == "granite" && config_.method != Method::prefix_tuning) {
-        fail(LORICA_ERROR_UNSUPPORTED,
-             "prompts are not supported for architecture 'granite', which scales what its "
-             "embeddings are");
-    }
     if (!config_.virtual_ids.empty() && static_cast<int64_t>(config_.virtual_ids.size()) != n) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "there are ", config_.virtual_ids.size(), " tokens for ", n,
              " virtual ones to begin as");
@@ -461,7 +457,8 @@ std::vector<float> Adapter::prompt_start() const {
     float * row = values.data();
     for (const int32_t id : config_.virtual_ids) {
         dequantize_row(view.type, view.data + static_cast<size_t>(id) * row_bytes, row, n_embd);
-        for (int64_t i = 0; i < n_embd; ++i) row[i] = static_cast<float>(row[i] * spec.scale);
+        const double scale = spec.scale / prompt_scale(*model_);
+        for (int64_t i = 0; i < n_embd; ++i) row[i] = static_cast<float>(row[i] * scale);
         row += n_embd;
     }
     model_->file().check_not_cut();
@@ -574,15 +571,30 @@ std::vector<float> Adapter::values_in_effect(int32_t i) const {
 }
 
 void Adapter::update_effect() const {
-    if (scale_factor_ == 1) return;
+    const bool is_scaled = has_prompt() && prompt_scale(*model_) != 1;
+    if (scale_factor_ == 1 && !is_scaled) return;
     Backend & device = model_->device();
     const size_t element = dtype_size(device.formats().param);
     if (!effect_) effect_ = device.allocate(static_cast<size_t>(n_params_) * element);
+    if (is_scaled) {  // and has no factor
+        const int32_t prompt = find_tensor(-1, Kind::prompt, 0);
+        std::vector<double> values;
+        if (device.formats().param == Dtype::f32) {  // read() would ask for this
+            const std::vector<float> narrow =
+                read_values(parameters(prompt), tensor(prompt).rows * tensor(prompt).cols);
+            values.assign(narrow.begin(), narrow.end());
+        } else {
+            values = read_wide(params_, prompt);
+        }
+        for (double & value : values) value *= prompt_scale(*model_);
+        return put(effect_, prompt, values);
+    }
     for (int32_t i = first_site(); i < n_tensors(); ++i) put(effect_, i, values_in_effect(i).data());
 }
 
 const void * Adapter::in_effect(int32_t i) const {
-    if (scale_factor_ == 1) return parameters(i);
+    const bool is_scaled = tensor(i).kind == Kind::prompt && prompt_scale(*model_) != 1;
+    if (scale_factor_ == 1 && !is_scaled) return parameters(i);
     const size_t element = dtype_size(model_->device().formats().param);
     return static_cast<const std::byte *>(effect_) + static_cast<size_t>(tensor(i).offset) * element;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "adapter/prompt_scale.h"
 #include "common/random.h"
 
 namespace lorica {
@@ -115,9 +116,9 @@ void * AttachedAdapter::magnitude_gradients(int32_t layer, int16_t linear) const
 
 TrainedTensor AttachedAdapter::tensor(int32_t layer, Adapter::Kind kind, int16_t number) const {
     const int32_t i = adapter_ ? adapter_->find_tensor(layer, kind, number) : -1;
-    return i < 0
-               ? TrainedTensor{}
-               : TrainedTensor{adapter_->in_effect(i), gradient(i), adapter_->tensor(i).rows, adapter_->tensor(i).cols};
+    if (i < 0) return {};
+    const double scale = kind == Adapter::Kind::prompt ? prompt_scale(model_) : 1;
+    return {adapter_->in_effect(i), gradient(i), adapter_->tensor(i).rows, adapter_->tensor(i).cols, scale};
 }
 
 }  // namespace lorica

@@ -136,8 +136,8 @@ public:
                 if (const TrainedTensor table = trained(Adapter::Kind::embedding, c.spec))
                     to_.embed_backward(at(c.dy), sorted.ids, sorted.rows, sorted.n, spec.scale, table.gradient);
                 if (const TrainedTensor prompt = trained(Adapter::Kind::prompt, c.spec)) {
-                    to_.embed_backward(at(c.dy), b_.sorted_virtual.ids, b_.sorted_virtual.rows, b_.sorted_virtual.n, 1,
-                                       prompt.gradient);
+                    to_.embed_backward(at(c.dy), b_.sorted_virtual.ids, b_.sorted_virtual.rows, b_.sorted_virtual.n,
+                                       prompt.scale, prompt.gradient);
                 }
                 return;
             }

@@ -14,6 +14,7 @@ struct TrainedTensor {
     const void * value = nullptr;
     void * gradient = nullptr;
     int64_t rows = 0, cols = 0;
+    double scale = 1;  // of a prompt, which the value has already
 
     explicit operator bool() const { return value != nullptr; }
 };
