@@ -54,10 +54,10 @@ int64_t longest_half(const Adapter & adapter) {
 void Session::allocate_trained() {
     const auto params = static_cast<size_t>(adapter_->n_params()) * dtype_size(backend_->formats().param);
     gradients_ = backend_->allocate(params);
-    if (!config_.gradients_only) allocate_optimizer(params);
+    if (!config_.gradients_only) allocate_optimizer();
 }
 
-void Session::allocate_optimizer(size_t params) {
+void Session::allocate_optimizer() {
     const bool is_8bit = config_.optimizer == Optimizer::adamw_8bit;
     const auto moved = static_cast<size_t>(n_moved_before(*adapter_, adapter_->n_tensors()));
     const size_t moments = moved * (is_8bit ? 1 : dtype_size(backend_->formats().param));

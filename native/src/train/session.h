@@ -135,7 +135,7 @@ private:
     std::vector<std::pair<void *, size_t>> state_arrays() const;
     Moments8bit moments_8bit(int32_t tensor) const;
     void allocate_trained();
-    void allocate_optimizer(size_t params);
+    void allocate_optimizer();
     void release();
 
     // What of a batch goes to the rows that are picked.
