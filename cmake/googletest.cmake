@@ -3,7 +3,7 @@ FetchContent_Declare(googletest
     GIT_REPOSITORY https://github.com/google/googletest.git
     GIT_TAG v1.16.0
     GIT_SHALLOW ON
-    EXCLUDE_FROM_ALL
+    EXCLUDE_FROM_ALL SYSTEM
     FIND_PACKAGE_ARGS 1.12 NAMES GTest CONFIG)
 
 block(SCOPE_FOR VARIABLES PROPAGATE GTest_FOUND GTest_VERSION)
