@@ -134,27 +134,35 @@ HWY_INLINE WordVec to_pair(Vec low, Vec high) {
 
 // ---- products
 
+// The pragma takes no parameter of a template before g++ 14; loops that are shorter are unrolled whole.
+#undef LORICA_UNROLL
+#if HWY_COMPILER_GCC_ACTUAL && HWY_COMPILER_GCC_ACTUAL < 1400
+#define LORICA_UNROLL(n) HWY_UNROLL(16)
+#else
+#define LORICA_UNROLL(n) HWY_UNROLL(n)
+#endif
+
 // C[Rows][32] (+)= A[Rows][k] B[k][32]; element (i, k) of A is at a[i * row_stride + k * k_stride].
 template <int Rows>
 HWY_INLINE void fma_rows(const float * HWY_RESTRICT a, int64_t row_stride, int64_t k_stride,
                          const float * HWY_RESTRICT b, int64_t k, float * HWY_RESTRICT c, bool accumulate) {
     const Floats d;
     Vec s0[Rows], s1[Rows];
-    HWY_UNROLL(Rows)
+    LORICA_UNROLL(Rows)
     for (int i = 0; i < Rows; ++i) {
         s0[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes) : hn::Zero(d);
         s1[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes + lanes) : hn::Zero(d);
     }
     for (int64_t j = 0; j < k; ++j) {
         const Vec b0 = hn::LoadU(d, b + j * panel_lanes), b1 = hn::LoadU(d, b + j * panel_lanes + lanes);
-        HWY_UNROLL(Rows)
+        LORICA_UNROLL(Rows)
         for (int i = 0; i < Rows; ++i) {
             const Vec x = hn::Set(d, a[i * row_stride + j * k_stride]);
             s0[i] = hn::MulAdd(x, b0, s0[i]);
             s1[i] = hn::MulAdd(x, b1, s1[i]);
         }
     }
-    HWY_UNROLL(Rows)
+    LORICA_UNROLL(Rows)
     for (int i = 0; i < Rows; ++i) {
         hn::StoreU(s0[i], d, c + i * panel_lanes);
         hn::StoreU(s1[i], d, c + i * panel_lanes + lanes);
@@ -192,7 +200,7 @@ HWY_INLINE void dot_rows(const uint16_t * HWY_RESTRICT a, int64_t row_stride, in
     const Words du;
     const hn::Repartition<hwy::bfloat16_t, Floats> db;
     Vec s0[Rows], s1[Rows];
-    HWY_UNROLL(Rows)
+    LORICA_UNROLL(Rows)
     for (int i = 0; i < Rows; ++i) {
         s0[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes) : hn::Zero(d);
         s1[i] = accumulate ? hn::LoadU(d, c + i * panel_lanes + lanes) : hn::Zero(d);
@@ -201,7 +209,7 @@ HWY_INLINE void dot_rows(const uint16_t * HWY_RESTRICT a, int64_t row_stride, in
     for (int64_t s = 0; s < steps; ++s, a += step) {
         for (int64_t pair = 0; pair < 16; ++pair, b += panel_lanes) {
             const auto b0 = hn::BitCast(db, hn::LoadU(du, b)), b1 = hn::BitCast(db, hn::LoadU(du, b + lanes));
-            HWY_UNROLL(Rows)
+            LORICA_UNROLL(Rows)
             for (int i = 0; i < Rows; ++i) {
                 uint32_t word;
                 std::memcpy(&word, a + i * row_stride + 2 * pair, sizeof(word));
@@ -211,7 +219,7 @@ HWY_INLINE void dot_rows(const uint16_t * HWY_RESTRICT a, int64_t row_stride, in
             }
         }
     }
-    HWY_UNROLL(Rows)
+    LORICA_UNROLL(Rows)
     for (int i = 0; i < Rows; ++i) {
         hn::StoreU(s0[i], d, c + i * panel_lanes);
         hn::StoreU(s1[i], d, c + i * panel_lanes + lanes);
