@@ -132,7 +132,7 @@ class FamilyTest {
                 // Rows of the embedding that no token uses are not converted.
                 expected[t] = Arrays.copyOfRange(values, t * width, t * width + logits[t].length);
             }
-            assertThat(distance(logits, expected)).isLessThan(1e-5);
+            assertThat(distance(logits, expected)).isLessThan(2e-5); // sums in f32, in other orders on other processors
             assertThat(distance(Logits.of(model, null, TOKENS), expected)).isGreaterThan(1e-2);
             adapter.exportPeft(again, "base");
         }

@@ -240,7 +240,7 @@ class DistillTest {
                     TeacherLogProbs said = ask(folder, topK, 1)) {
                 TokenizedDataset taught = data.withTeacher(said);
                 Trainer trainer =
-                        new Trainer(model, adapter, config().maxSteps(20).build(), Objective.distill(0.5));
+                        new Trainer(model, adapter, config().maxSteps(32).build(), Objective.distill(0.5));
                 double before = trainer.evaluate(taught).loss();
                 trainer.addListener(new TrainerListener() {
                     @Override
@@ -254,7 +254,7 @@ class DistillTest {
                 assertThat(adapter.metadata().training().toString())
                         .contains("name=distill, beta=0.5, teacher=", topK == 0 ? "whole vocabulary" : "top 8");
             }
-            assertThat(steps).hasSize(20);
+            assertThat(steps).hasSize(32);
             assertThat(steps.get(0).metrics().get("mass/teacher")).isBetween(topK == 0 ? 0.999 : 0.1, 1.0);
         }
     }

@@ -1,6 +1,8 @@
 package dev.lorica.langchain4j;
 
 import dev.lorica.Model;
+import dev.lorica.ModelConfig;
+import dev.lorica.Precision;
 import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.data.ChatTemplate;
@@ -24,7 +26,9 @@ final class Taught {
     static final GenerationConfig GREEDY =
             GenerationConfig.builder().temperature(0).maxNewTokens(64).build();
 
-    static final Model MODEL = Model.load(repository("models/austen-7m-q4_0.gguf"));
+    /** In f32: an answer that is drawn is the same, whatever is beside it. */
+    static final Model MODEL =
+            Model.load(repository("models/austen-7m-q4_0.gguf"), new ModelConfig("cpu", Precision.F32, 0));
     static final Adapter ADAPTER = teach();
 
     private Taught() {}
