@@ -29,6 +29,7 @@ final class Taught {
     /** In f32: an answer that is drawn is the same, whatever is beside it. */
     static final Model MODEL =
             Model.load(repository("models/austen-7m-q4_0.gguf"), new ModelConfig("cpu", Precision.F32, 0));
+
     static final Adapter ADAPTER = teach();
 
     private Taught() {}

@@ -94,9 +94,13 @@ public final class SparkCost {
     }
 
     /**
-     * What comes from an executor.
+     * What comes from an executor, with when it was where, in milliseconds of the machine's clock.
      *
-     * @param started, fetched, unpacked, packed when these were done there, milliseconds of the machine's clock
+     * @param gradients as they travel
+     * @param started   when the task began
+     * @param fetched   when the parameters had come
+     * @param unpacked  when they were numbers again
+     * @param packed    when the gradients were bytes
      */
     private record Sent(byte[] gradients, double started, double fetched, double unpacked, double packed)
             implements Serializable {}

@@ -137,7 +137,8 @@ class SparkInferenceTest {
         List<Row> again = inference.generate(rows, "question", "said", SHORT).collectAsList();
 
         killer.join();
-        assertThat(again).isEqualTo(before);
+        // A shuffle that is read again may give rows in another order.
+        assertThat(again).containsExactlyInAnyOrderElementsOf(before);
         assertThat(Clusters.executors()).isNotEmpty();
     }
 

@@ -18,11 +18,14 @@ import dev.lorica.train.GradientWorkers;
 import dev.lorica.train.Objective;
 import dev.lorica.train.Trainer;
 import dev.lorica.train.TrainingConfig;
+import java.io.File;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.Set;
 import java.util.stream.IntStream;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.SparkFiles;
@@ -167,9 +170,9 @@ class SparkTrainingTest {
                 .hasMessageMatching("on \\S+ \\(executor \\d+\\): the model /nowhere/llama.gguf is not there.*--files");
     }
 
-    /** On one executor, among the files that spark-submit brings, lies another model under the same name. */
+    /** On all executors but one, among the files that spark-submit brings, lies another model under the same name. */
     @Test
-    void anotherModelOnOneExecutorIsNamedWithTheMachine() throws Exception {
+    void anotherModelOnAnExecutorIsNamedWithTheMachine() throws Exception {
         byte[] model = Files.readAllBytes(Clusters.model());
         model[model.length - 1] ^= 1; // of the last tensor's samples
         for (int i = 0; i < 4096; i++) {
@@ -186,18 +189,24 @@ class SparkTrainingTest {
                 true);
         String good = Clusters.model().toString();
         String bad = other.toString();
-        List<String> ids = spark.parallelize(IntStream.range(0, 16).boxed().toList(), 16)
-                .map(i -> {
-                    Thread.sleep(50);
-                    String id = SparkEnv.get().executorId();
-                    Path target = Path.of(SparkFiles.getRootDirectory(), "austen-of-all.gguf");
-                    if (!Files.exists(target)) {
-                        Files.createSymbolicLink(target, Path.of(id.hashCode() % 2 == 0 ? bad : good));
-                    }
-                    return id;
-                })
-                .collect();
-        assertThat(ids.stream().distinct().count()).isGreaterThan(1);
+        String taken = other + ".taken"; // by the one that has the right one
+        // One that takes the place of a killed one may come late.
+        Set<String> seen = new HashSet<>();
+        for (int attempt = 0; attempt < 40 && seen.size() < Clusters.executors().size(); attempt++) {
+            seen.addAll(spark.parallelize(IntStream.range(0, 16).boxed().toList(), 16)
+                    .map(i -> {
+                        Thread.sleep(50);
+                        String id = SparkEnv.get().executorId();
+                        Path target = Path.of(SparkFiles.getRootDirectory(), "austen-of-all.gguf");
+                        if (!Files.exists(target)) {
+                            boolean first = new File(taken).createNewFile();
+                            Files.createSymbolicLink(target, Path.of(first ? good : bad));
+                        }
+                        return id;
+                    })
+                    .collect());
+        }
+        assertThat(seen).hasSizeGreaterThan(1);
 
         assertThatThrownBy(() -> Runs.train(
                         new SparkWorkers(spark, named), Runs.config(4, 4).build()))
@@ -205,6 +214,7 @@ class SparkTrainingTest {
                 .hasMessageMatching(
                         "on \\S+ \\(executor \\d+\\): .*austen-of-all.gguf is another model than the driver's.*");
         Files.delete(other);
+        Files.delete(Path.of(taken));
     }
 
     @Test
