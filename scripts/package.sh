@@ -56,14 +56,17 @@ lay_out() {
         document
 }
 
-# The native libraries without what only a debugger reads, in their jar.
+# The native libraries without what only a debugger reads, in their jar, with the time that they had there, by which JavaCPP tells builds apart.
 strip_libraries() {
-    local jar folder=$out/native
+    local jar folder=$out/native time parts
     for jar in "$home"/lib/lib/lorica-native-*.jar; do
-        rm -rf "$folder" && mkdir -p "$folder" && (cd "$folder" && jar --extract --file "$jar") &&
-            find "$folder" -name '*.so*' -exec strip --strip-unneeded {} + &&
+        rm -rf "$folder" && mkdir -p "$folder" && (cd "$folder" && jar --extract --file "$jar") || return
+        time=$(find "$folder" -name '*.so*' -printf '%Ts\n' | sort | tail -n1)
+        parts=(-C "$folder" dev)
+        [ ! -e "$folder/module-info.class" ] || parts+=(-C "$folder" module-info.class) # that of a GPU has none
+        find "$folder" -name '*.so*' -exec strip --strip-unneeded {} + &&
             jar --create --file "$jar.tmp" --manifest "$folder/META-INF/MANIFEST.MF" \
-                --date "$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)" -C "$folder" dev -C "$folder" module-info.class &&
+                --date "$(date -u -d "@$time" +%FT%TZ)" "${parts[@]}" &&
             mv "$jar.tmp" "$jar" || return
     done
     rm -rf "$folder"
