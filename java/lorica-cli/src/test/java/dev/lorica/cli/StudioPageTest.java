@@ -19,6 +19,8 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.Function;
+import java.util.function.Supplier;
 import java.util.logging.Level;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -59,6 +61,7 @@ class StudioPageTest {
     private static final int STEPS = 100_000;
 
     private static final int EXAMPLES = 60;
+    private static final Duration PATIENCE = Duration.ofSeconds(90);
     private static final Dimension PHONE = new Dimension(390, 844);
     private static final Dimension DESK = new Dimension(1280, 900);
 
@@ -187,11 +190,9 @@ class StudioPageTest {
     /** Ticks these runs and no others. */
     private static void choose(String... names) {
         await("there are runs", () -> !all("[data-run]").isEmpty());
-        for (String name : all("[data-run]").stream()
-                .map(item -> item.getDomAttribute("data-run"))
-                .toList()) {
+        for (String name : each("[data-run]", item -> item.getDomAttribute("data-run"))) {
             boolean wanted = List.of(names).contains(name);
-            if (browser.findElement(box(name)).isSelected() != wanted) {
+            if (steady(() -> browser.findElement(box(name)).isSelected()) != wanted) {
                 click(box(name));
             }
         }
@@ -218,14 +219,12 @@ class StudioPageTest {
         assertThat(curves())
                 .contains("first, smoothed: 24 values", "second, smoothed: 8 values")
                 .contains("first, held out: " + shown(logged("first", "eval_loss")));
-        assertThat(all("[data-run] .swatch").stream()
-                        .map(swatch -> swatch.getCssValue("background-color"))
-                        .distinct())
+        assertThat(each("[data-run] .swatch", swatch -> swatch.getCssValue("background-color")))
                 .as("each has a colour of its own")
-                .hasSize(2);
+                .hasSize(2)
+                .doesNotHaveDuplicates();
         click(By.cssSelector("#page-runs .charts summary"));
-        List<String> cells = browser.findElements(By.cssSelector("#page-runs .charts tbody tr")).stream()
-                .map(WebElement::getText)
+        List<String> cells = each("#page-runs .charts tbody tr", WebElement::getText).stream()
                 .filter(row -> row.startsWith("1 "))
                 .toList();
         assertThat(cells)
@@ -311,7 +310,7 @@ class StudioPageTest {
     }
 
     private static String value(String id) {
-        return browser.findElement(By.id(id)).getDomProperty("value");
+        return steady(() -> browser.findElement(By.id(id)).getDomProperty("value"));
     }
 
     @Test
@@ -373,7 +372,8 @@ class StudioPageTest {
                 "const form = document.getElementById('form-first'); form.value = arguments[0];"
                         + " form.dispatchEvent(new Event('change'));",
                 form);
-        assertThat(browser.findElement(By.id("type-first")).isDisplayed()).isEqualTo(form.equals("quantized"));
+        assertThat(steady(() -> browser.findElement(By.id("type-first")).isDisplayed()))
+                .isEqualTo(form.equals("quantized"));
         if (type != null) {
             browser.executeScript("document.getElementById('type-first').value = arguments[0];", type);
         }
@@ -522,7 +522,8 @@ class StudioPageTest {
 
         click(button("delete", "third"));
         await("it is asked", () -> !all("dialog[open]").isEmpty());
-        assertThat(browser.findElement(By.cssSelector("dialog[open]")).getText())
+        assertThat(steady(() ->
+                        browser.findElement(By.cssSelector("dialog[open]")).getText()))
                 .contains("There is no way back");
         click(By.xpath("//dialog[@open]//button[text()='Leave it']"));
         await("nothing is done", () -> all("dialog[open]").isEmpty());
@@ -639,20 +640,45 @@ class StudioPageTest {
         return browser.findElements(By.cssSelector(selector));
     }
 
+    /** What is asked of each of these elements. */
+    private static List<String> each(String selector, Function<WebElement, String> question) {
+        return steady(() -> all(selector).stream().map(question).toList());
+    }
+
     private static String text(String id) {
-        return browser.findElement(By.id(id)).getText();
+        return steady(() -> browser.findElement(By.id(id)).getText());
     }
 
     private static void fill(String id, String text) {
-        WebElement field = browser.findElement(By.id(id));
-        field.clear();
-        field.sendKeys(text);
+        steady(() -> {
+            WebElement field = browser.findElement(By.id(id));
+            field.clear();
+            field.sendKeys(text);
+            return field;
+        });
     }
 
     private static void click(By what) {
-        WebElement element = browser.findElement(what);
-        browser.executeScript("arguments[0].scrollIntoView({block: 'center'})", element);
-        element.click();
+        steady(() -> {
+            WebElement element = browser.findElement(what);
+            browser.executeScript("arguments[0].scrollIntoView({block: 'center'})", element);
+            element.click();
+            return element;
+        });
+    }
+
+    /** Done with elements of which none was replaced by the page meanwhile: it draws anew whenever a run goes on. */
+    private static <T> T steady(Supplier<T> what) {
+        long end = System.nanoTime() + PATIENCE.toNanos();
+        while (true) {
+            try {
+                return what.get();
+            } catch (StaleElementReferenceException e) {
+                if (System.nanoTime() > end) {
+                    throw e;
+                }
+            }
+        }
     }
 
     private static void awaitRun(String name, String state) {
@@ -674,9 +700,7 @@ class StudioPageTest {
 
     /** The answers in the columns of the chat, without who says it. */
     private static List<String> answers() {
-        return all(".turn:not(.mine) > span:last-child").stream()
-                .map(WebElement::getText)
-                .toList();
+        return each(".turn:not(.mine) > span:last-child", WebElement::getText);
     }
 
     private interface Condition {
@@ -684,7 +708,7 @@ class StudioPageTest {
     }
 
     private static void await(String what, Condition condition) {
-        long end = System.nanoTime() + Duration.ofSeconds(90).toNanos();
+        long end = System.nanoTime() + PATIENCE.toNanos();
         while (System.nanoTime() < end) {
             try {
                 if (condition.holds()) {
