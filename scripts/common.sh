@@ -18,7 +18,7 @@ die() {
 in_devroot() { [ -e /etc/lorica-devroot ]; }
 
 java_release() { # the major version of a JDK, from the file that every JDK has: no JVM is started
-    local home=${JAVA_HOME:-}
+    local home=${JAVA_HOME:-none} # not empty: many systems have a /bin/javac
     if [ ! -x "$home/bin/javac" ]; then
         home=$(readlink -f "$(command -v javac)") || return 0
         home=${home%/bin/javac}
@@ -224,7 +224,7 @@ build_portable() {
 # memory (class-data sharing). Java leaves it alone where the jars or Java itself have changed since.
 archive_classes() {
     local jar=$program/lorica-cli.jar list=$build/lorica.classes said=$build/logs/class-archive.serve.log java=java server
-    [ ! -x "${JAVA_HOME:-}/bin/java" ] || java=$JAVA_HOME/bin/java
+    [ ! -x "${JAVA_HOME:-none}/bin/java" ] || java=$JAVA_HOME/bin/java
     "$java" -XX:+UseSerialGC "-XX:DumpLoadedClassList=$list" -jar "$jar" serve --model "$checkout/models/austen-7m-q4_0.gguf" --port 0 \
         >"$said" 2>&1 &
     server=$!
@@ -316,7 +316,7 @@ run_program() {
     [ "$(locale charmap 2>/dev/null)" = UTF-8 ] || export LC_ALL=C.UTF-8
     # What the program calls itself where it says how to go on.
     [ "$PWD" = "$checkout" ] || command=$checkout/$command
-    [ ! -x "${JAVA_HOME:-}/bin/java" ] || java=$JAVA_HOME/bin/java
+    [ ! -x "${JAVA_HOME:-none}/bin/java" ] || java=$JAVA_HOME/bin/java
     release=$(java_release)
     [ "${release:-0}" -lt 22 ] || arguments+=(--enable-native-access=ALL-UNNAMED)
     [ ! -e "$build/lorica.jsa" ] || arguments+=("-XX:SharedArchiveFile=$build/lorica.jsa" '-Xlog:cds*=off')

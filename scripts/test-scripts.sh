@@ -36,4 +36,13 @@ check begun step bad "A bad one" bad
 check 'A pipe .* s  FAILED' step piped "A pipe" piped
 check 'no such thing' step dies "One that dies" dies
 check 'The whole log is' step none "No such command" no-such-command
+
+# Without JAVA_HOME too, Java is found, and what it is: the program starts as it does with one.
+if command -v javac >/dev/null; then
+    [ -n "$(unset JAVA_HOME && java_release)" ] || { echo "no release of the JDK in PATH was found"; failed=1; }
+    mkdir -p "$work/build" && echo host >"$work/build/program.toolchain"
+    in_devroot && echo devroot >"$work/build/program.toolchain"
+    said=$( (unset JAVA_HOME && build=$work/build program=$work && run_program --version) 2>&1) || true
+    grep -q 'lorica-cli.jar' <<<"$said" || { echo "without JAVA_HOME: $said"; failed=1; }
+fi
 [ $failed = 0 ]
