@@ -11,7 +11,6 @@ import dev.lorica.adapter.Adapter;
 import dev.lorica.adapter.FullConfig;
 import dev.lorica.adapter.LoraConfig;
 import dev.lorica.exceptions.MismatchException;
-import dev.lorica.train.Checkpoint;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -89,15 +88,7 @@ class AddedTokensTest {
                         .get("added_tokens"))
                 .hasSize(2);
 
-        // The very bytes again from a checkpoint.
-        Path adapter = output.resolve(Adapter.FILE_NAME);
-        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
-        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
-        Program resumed = Program.run(
-                        "train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
-                .succeeds();
-        assertThat(resumed.json().get("resumed_from_step").asInt()).isEqualTo(19);
-        assertThat(adapter).hasSameBinaryContentAs(first);
+        Program.resumesToTheSameBytes(output);
 
         Path merged = folder.resolve("merged.gguf");
         Program.run("merge", "--model=" + Program.model(), "--adapter=" + output, "--output=" + merged, "--type=F32")
@@ -109,7 +100,7 @@ class AddedTokensTest {
         Files.delete(peft.resolve("lorica_adapter.json")); // as PEFT itself would leave it
         for (String[] model : new String[][] {
             {"--model=" + Program.model(), "--adapter=" + output},
-            {"--model=" + Program.model(), "--adapter=" + adapter},
+            {"--model=" + Program.model(), "--adapter=" + output.resolve(Adapter.FILE_NAME)},
             {"--model=" + Program.model(), "--adapter=" + peft},
             {"--model=" + merged}
         }) {

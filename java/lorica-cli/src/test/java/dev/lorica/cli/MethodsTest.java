@@ -5,7 +5,6 @@ import static org.assertj.core.api.Assertions.offset;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.lorica.adapter.Adapter;
-import dev.lorica.train.Checkpoint;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -79,15 +78,7 @@ class MethodsTest {
         assertThat(Files.readString(output.resolve("README.md")))
                 .contains("- " + method, full ? "llama-cli -m model.gguf" : "lorica merge --model");
 
-        // The very bytes again from the checkpoint before the last.
-        Path adapter = output.resolve(Adapter.FILE_NAME);
-        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
-        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
-        Program resumed = Program.run(
-                        "train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
-                .succeeds();
-        assertThat(resumed.json().get("resumed_from_step").asInt()).isEqualTo(5);
-        assertThat(adapter).hasSameBinaryContentAs(first);
+        Program.resumesToTheSameBytes(output);
 
         JsonNode info =
                 Program.run("info", output.toString(), "--json").succeeds().json();
@@ -168,12 +159,7 @@ class MethodsTest {
         assertThat(trained.err())
                 .contains("llama.cpp has no trained prompts or prefixes")
                 .doesNotContain("llama-cli");
-        Path adapter = output.resolve(Adapter.FILE_NAME);
-        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
-        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
-        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
-                .succeeds();
-        assertThat(adapter).hasSameBinaryContentAs(first);
+        Program.resumesToTheSameBytes(output);
 
         JsonNode info =
                 Program.run("info", output.toString(), "--json").succeeds().json();
@@ -216,12 +202,7 @@ class MethodsTest {
                 .json();
         assertThat(trained.get("eval_loss").asDouble())
                 .isLessThan(trained.get("eval_loss_before").asDouble() - 0.1);
-        Path adapter = output.resolve(Adapter.FILE_NAME);
-        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
-        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
-        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
-                .succeeds();
-        assertThat(adapter).hasSameBinaryContentAs(first);
+        Program.resumesToTheSameBytes(output);
         JsonNode info =
                 Program.run("info", output.toString(), "--json").succeeds().json();
         assertThat(info.get("type").asText()).isEqualTo("bottleneck");
@@ -265,12 +246,7 @@ class MethodsTest {
                 .json();
         assertThat(trained.get("eval_loss").asDouble())
                 .isLessThan(trained.get("eval_loss_before").asDouble() - 0.1);
-        Path adapter = output.resolve(Adapter.FILE_NAME);
-        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
-        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
-        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
-                .succeeds();
-        assertThat(adapter).hasSameBinaryContentAs(first);
+        Program.resumesToTheSameBytes(output);
         JsonNode info =
                 Program.run("info", output.toString(), "--json").succeeds().json();
         assertThat(info.get("type").asText()).isEqualTo("lora");
@@ -306,12 +282,7 @@ class MethodsTest {
         assertThat(Files.readString(output.resolve("README.md")))
                 .contains("llama-server -m")
                 .doesNotContain("llama-cli");
-        Path adapter = output.resolve(Adapter.FILE_NAME);
-        Path first = Files.copy(adapter, folder.resolve("first.gguf"));
-        Files.write(Checkpoint.list(output).get(1).resolve("training_state.bin"), new byte[] {1});
-        Program.run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
-                .succeeds();
-        assertThat(adapter).hasSameBinaryContentAs(first);
+        Program.resumesToTheSameBytes(output);
 
         JsonNode tokens = Program.run("info", output.toString(), "--json")
                 .succeeds()

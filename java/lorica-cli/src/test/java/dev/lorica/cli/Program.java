@@ -5,12 +5,17 @@ import static org.assertj.core.api.Assertions.assertThat;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.lorica.adapter.Adapter;
+import dev.lorica.train.Checkpoint;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
+import java.io.IOException;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.List;
 
 /** Runs one command line and keeps what it wrote. */
 record Program(int exitCode, String out, String err) {
@@ -84,6 +89,22 @@ record Program(int exitCode, String out, String err) {
                         more))
                 .succeeds();
         return output;
+    }
+
+    /**
+     * Asserts that this training, resumed at the checkpoint before its last as if that one were damaged, writes the same adapter to the
+     * byte.
+     */
+    static void resumesToTheSameBytes(Path output) throws IOException {
+        Path adapter = output.resolve(Adapter.FILE_NAME);
+        byte[] first = Files.readAllBytes(adapter);
+        List<Path> checkpoints = Checkpoint.list(output);
+        Files.write(checkpoints.get(checkpoints.size() - 1).resolve("training_state.bin"), new byte[] {1});
+        Program resumed = run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+                .succeeds();
+        assertThat(checkpoints.get(checkpoints.size() - 2))
+                .hasFileName("checkpoint-" + resumed.json().get("resumed_from_step").asInt());
+        assertThat(adapter).hasBinaryContent(first);
     }
 
     static String repository(String path) {

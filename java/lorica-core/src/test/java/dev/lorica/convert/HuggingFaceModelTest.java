@@ -74,16 +74,7 @@ class HuggingFaceModelTest {
             HuggingFaceModel.write(adapter, written);
             ModelFiles.merge(adapter, merged, null);
         }
-        try (Stream<Path> files = Files.list(source(name))) {
-            for (Path one : files.filter(Files::isRegularFile).toList()) {
-                Path to = written.resolve(one.getFileName());
-                if (!Files.exists(to)) {
-                    Files.copy(one, to);
-                }
-            }
-        }
-        Path again = folder.resolve("again.gguf");
-        HuggingFaceConverter.convert(written, again, "F32");
+        Path again = converted(written, source(name));
         assertThat(metadata(again)).isEqualTo(metadata(file));
         try (Model model = Model.load(again, F32);
                 Model trained = Model.load(merged, F32);
@@ -130,16 +121,7 @@ class HuggingFaceModelTest {
         assertThat(config.at("/architectures/0").asText()).endsWith("ForSequenceClassification");
         assertThat(config.at("/id2label/2").asText()).isEqualTo("hot");
         assertThat(config.at("/label2id/hot").asInt()).isEqualTo(2);
-        try (Stream<Path> files = Files.list(source(name))) {
-            for (Path one : files.filter(Files::isRegularFile).toList()) {
-                Path to = written.resolve(one.getFileName());
-                if (!Files.exists(to)) {
-                    Files.copy(one, to);
-                }
-            }
-        }
-        Path again = folder.resolve("again.gguf");
-        HuggingFaceConverter.convert(written, again, "F32");
+        Path again = converted(written, source(name));
         // What llama.cpp takes a merged classifier for, transformers has no word for.
         Map<String, String> meant = metadata(merged);
         meant.keySet().removeIf(key -> key.endsWith(".pooling_type"));
@@ -150,6 +132,21 @@ class HuggingFaceModelTest {
             assertThat(outputs(model, null)).containsExactly(expected);
             assertThat(outputs(trained, null)).containsExactly(expected);
         }
+    }
+
+    /** The folder that was written as a file again, with those of the source that it lacks, such as the tokenizer. */
+    private Path converted(Path written, Path source) throws IOException {
+        try (Stream<Path> files = Files.list(source)) {
+            for (Path one : files.filter(Files::isRegularFile).toList()) {
+                Path to = written.resolve(one.getFileName());
+                if (!Files.exists(to)) {
+                    Files.copy(one, to);
+                }
+            }
+        }
+        Path again = folder.resolve("again.gguf");
+        HuggingFaceConverter.convert(written, again, "F32");
+        return again;
     }
 
     private static float[] outputs(Model model, Adapter adapter) {
