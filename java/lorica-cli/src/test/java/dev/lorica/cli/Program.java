@@ -100,10 +100,12 @@ record Program(int exitCode, String out, String err) {
         byte[] first = Files.readAllBytes(adapter);
         List<Path> checkpoints = Checkpoint.list(output);
         Files.write(checkpoints.get(checkpoints.size() - 1).resolve("training_state.bin"), new byte[] {1});
-        Program resumed = run("train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
+        Program resumed = run(
+                        "train", "--config", output.resolve("train_config.yaml").toString(), "--resume", "--json")
                 .succeeds();
         assertThat(checkpoints.get(checkpoints.size() - 2))
-                .hasFileName("checkpoint-" + resumed.json().get("resumed_from_step").asInt());
+                .hasFileName(
+                        "checkpoint-" + resumed.json().get("resumed_from_step").asInt());
         assertThat(adapter).hasBinaryContent(first);
     }
 
