@@ -21,6 +21,7 @@ import java.util.function.BooleanSupplier;
 public interface GradientWorkers extends AutoCloseable {
 
     /** What the trainer wants to know while gradients are computed. Numbers are places in the group, from 0. */
+    @FunctionalInterface
     interface Watch {
         /**
          * Before a micro-batch; false: training is to stop, and the group is given up. Cheap, and may be asked again.
@@ -35,7 +36,7 @@ public interface GradientWorkers extends AutoCloseable {
          *
          * @param number of the micro-batch within its group, from 0
          */
-        void ends(int number);
+        default void ends(int number) {}
 
         /**
          * Before {@link #ends}, with what {@link GradientWorker#logProbs} gives, where that is something.

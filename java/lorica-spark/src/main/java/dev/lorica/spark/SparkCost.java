@@ -236,15 +236,7 @@ public final class SparkCost {
             }
             workers.open(adapter, TrainingConfig.defaults(), Objective.sft(), BatchShape.of(group.get(0)));
             float[] parameters = new float[(int) adapter.info().parameters()];
-            GradientWorkers.Watch watch = new GradientWorkers.Watch() {
-                @Override
-                public boolean begins(int number) {
-                    return true;
-                }
-
-                @Override
-                public void ends(int number) {}
-            };
+            GradientWorkers.Watch watch = number -> true;
             // One micro-batch each, so that the model is open and the JVM has seen the way.
             workers.compute(parameters, group.subList(0, executors), 0, watch);
             for (int step = 0; step < steps; step++) {

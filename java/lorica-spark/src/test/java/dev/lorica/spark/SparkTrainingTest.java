@@ -222,15 +222,7 @@ class SparkTrainingTest {
         TrainingConfig small = Runs.config(1, 4).memoryLimit(1 << 20).build();
         SparkWorkers workers = workers();
         Packer.Batches batches = Packer.inOrder(Runs.EXAMPLES, 1);
-        GradientWorkers.Watch watch = new GradientWorkers.Watch() {
-            @Override
-            public boolean begins(int number) {
-                return true;
-            }
-
-            @Override
-            public void ends(int number) {}
-        };
+        GradientWorkers.Watch watch = number -> true;
         try (Adapter adapter = Runs.lora()) {
             workers.open(adapter, small, Objective.sft(), BatchShape.of(batches));
             assertThatThrownBy(() -> workers.compute(
