@@ -27,8 +27,9 @@ record AdapterName(Path path, double scale) {
     static AdapterName of(String text) {
         Matcher matcher = WITH_SCALE.matcher(text);
         // A file that is really called that comes first.
-        return !matcher.matches() || Files.exists(Path.of(text))
-                ? new AdapterName(Path.of(text), 1)
+        Path whole = FileName.of(text);
+        return !matcher.matches() || Files.exists(whole)
+                ? new AdapterName(whole, 1)
                 : new AdapterName(Path.of(matcher.group(1)), Double.parseDouble(matcher.group(2)));
     }
 

@@ -13,7 +13,7 @@ import picocli.CommandLine.Parameters;
 /** {@code lorica convert}: a GGUF file from a Hugging Face folder. */
 @Command(
         name = "convert",
-        header = "Make a GGUF file from a Llama as Hugging Face publishes it.",
+        header = "Make a GGUF file from a model as Hugging Face publishes it.",
         description = {
             "",
             "Reads config.json, model.safetensors (in one piece or several), and tokenizer.json, tokenizer.model or vocab.txt. The "

@@ -305,7 +305,7 @@ final class DataOptions extends SettingOptions {
             return withTemplate(config, chat.withSystem(system));
         }
         throw new InvalidArgumentException("--system is for conversations; for " + data.name()
-                + " choose a chat template with --template chat or --chat-template");
+                + " take --template chat, or another chat template with --chat-template");
     }
 
     /** {@code null}: each data set's own. */

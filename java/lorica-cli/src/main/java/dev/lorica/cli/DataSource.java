@@ -8,11 +8,12 @@ import picocli.CommandLine.ITypeConverter;
 /** A data file, and how often its examples are taken: {@code questions.csv:0.5}. */
 record DataSource(Path path, double weight) {
     static DataSource of(String text) {
-        Path whole = Path.of(text);
+        Path whole = FileName.of(text);
         int colon = text.lastIndexOf(':');
         if (colon > (HubName.is(text) ? 2 : 0) && !Files.exists(whole)) {
             try {
-                return new DataSource(Path.of(text.substring(0, colon)), Double.parseDouble(text.substring(colon + 1)));
+                double weight = Double.parseDouble(text.substring(colon + 1));
+                return new DataSource(FileName.of(text.substring(0, colon)), weight);
             } catch (NumberFormatException e) {
                 // The colon belongs to the name.
             }

@@ -154,9 +154,13 @@ final class GenerateCommand implements Callable<Integer> {
                 throw new IllegalArgumentException(
                         "--tools is not for --prompts, whose records name tools of their own");
             }
+            OutputFile.requirePlace(output);
             new Inputs().add(model).add(prompts).refuse("--output " + output, output);
             HubFiles.fetchData(terminal, List.of(prompts));
             Dataset.check(prompts, FieldNames.NONE, RecordKind.PROMPTS);
+        }
+        if (prompts == null) {
+            GivenOptions.refuse(spec, List.of("--batch-size"), "is for --prompts");
         }
         sampling.check();
         if (prompt != null && (system != null || chatTemplate != null || toolsFile != null)) {
@@ -184,6 +188,10 @@ final class GenerateCommand implements Callable<Integer> {
                         .answer(base, tuned, encoder, system);
             }
             if (prompt != null) {
+                if (prompt.isEmpty() && base.tokenizer().encode("", true, false).length == 0) {
+                    throw new IllegalArgumentException(
+                            "--prompt is empty, and this model has no token that begins a text; give a word");
+                }
                 showAll(generator, encoder.prompt(prompt, ""));
                 return ExitCode.OK;
             }

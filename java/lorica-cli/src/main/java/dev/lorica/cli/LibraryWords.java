@@ -23,8 +23,15 @@ final class LibraryWords {
             new Phrase("raise the max length, or choose the overflow", "raise --max-length, or choose --overflow"),
             new Phrase(
                     "with an objective for pairs, such as dpo", "with an objective for pairs, such as --objective dpo"),
-            new Phrase("with an objective for pairs, such as dpo", "with --objective dpo, or another for pairs"),
             new Phrase("raise the max length", "raise --max-length"),
+            new Phrase("max new tokens is", "--max-tokens is"),
+            new Phrase("n_threads is", "--threads is"),
+            new Phrase("numVirtualTokens is", "--num-virtual-tokens is"),
+            new Phrase("encoderHiddenSize is", "--encoder-hidden-size is"),
+            new Phrase("name the text field and the label field", "name them with --text-field and --label-field"),
+            new Phrase(
+                    "has no loss but that of a classifier",
+                    "has no loss but that of a classifier, which --label-field trains"),
             new Phrase("needs an API key:", "needs an API key (LORICA_API_KEY, or --api-key):"),
             new Phrase("which a model is given beside its own name:", "which is given beside its model: --adapter"));
 

@@ -6,6 +6,7 @@ import java.io.InputStream;
 import java.io.PrintStream;
 import java.io.PrintWriter;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -30,7 +31,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
         versionProvider = Version.class,
         synopsisHeading = "%nUsage: ",
         customSynopsis = "lorica COMMAND [OPTION]…",
-        header = "Fine-tunes quantized Llama models: a GGUF file goes in, a LoRA adapter comes out.",
+        header = "Fine-tunes quantized language models: a GGUF file goes in, a LoRA adapter comes out.",
         commandListHeading = "%nCommands:%n",
         optionListHeading = "%nOptions:%n",
         footerHeading = "%nExamples:%n",
@@ -179,7 +180,19 @@ public final class LoricaCli implements Callable<Integer> {
             terminal.out().println(new Version().getVersion()[0]);
             return ExitCode.OK;
         }
-        return run(terminal, commandLine(terminal, args), args);
+        String[] asked = asksForHelp(args);
+        return run(terminal, commandLine(terminal, asked), asked);
+    }
+
+    /** {@code lorica help train} is {@code lorica train --help}. */
+    private static String[] asksForHelp(String[] args) {
+        if (args.length == 0 || args.length > 2 || !args[0].equals("help")) {
+            return args;
+        }
+        if (args.length == 1) {
+            return new String[] {"--help"};
+        }
+        return commands().containsKey(args[1]) ? new String[] {args[1], "--help"} : new String[] {args[1]};
     }
 
     private static int run(Terminal terminal, CommandLine program, String... args) {
@@ -253,6 +266,8 @@ public final class LoricaCli implements Callable<Integer> {
                 .setCaseInsensitiveEnumValuesAllowed(true)
                 .setAbbreviatedOptionsAllowed(false)
                 .setOverwrittenOptionsAllowed(false)
+                .setExpandAtFiles(false) // what begins with @ is a text like any other
+                .registerConverter(Path.class, new FileName())
                 .setExecutionStrategy(parsed -> {
                     terminal.useJson(has(parsed, "--json"));
                     WrongUsage.refuseTwice(parsed);

@@ -15,7 +15,9 @@ import java.util.Map;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.Spec;
 
 /** {@code lorica merge}: a model with an adapter folded in. */
 @Command(
@@ -40,6 +42,9 @@ final class MergeCommand implements Callable<Integer> {
     private static final int EVAL_BATCH = 8;
 
     private final Terminal terminal;
+
+    @Spec
+    private CommandSpec spec;
 
     @Option(
             names = {"-m", "--model"},
@@ -94,6 +99,9 @@ final class MergeCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        if (evalData == null) {
+            GivenOptions.refuse(spec, GivenOptions.names(spec, dataOptions), "is for --eval-data");
+        }
         Map<String, Object> json = new LinkedHashMap<>();
         Path modelFile = HubFiles.model(terminal, model);
         Inputs inputs = new Inputs().add(modelFile).add(evalData);

@@ -24,20 +24,25 @@ final class OutputFile implements AutoCloseable {
      * @param path as the user named it
      */
     static OutputFile prepare(Path path, boolean overwrite, Inputs inputs) {
-        if (Files.isDirectory(path)) {
-            throw new LoricaException(path + " is a folder; a file is meant");
-        }
+        requirePlace(path);
         inputs.refuse(path.toString(), path);
-        Path folder = path.toAbsolutePath().getParent();
-        if (!Files.isDirectory(folder)) {
-            throw new LoricaException(path + " cannot be written: " + folder + " is no folder");
-        }
         if (Files.exists(path) && !overwrite) {
             throw new LoricaException(path + " is there already; choose another name, or replace it with --overwrite");
         }
         Thread atEnd = new Thread(() -> removeTemporaries(real(path)), "lorica-half-written");
         Runtime.getRuntime().addShutdownHook(atEnd);
         return new OutputFile(atEnd);
+    }
+
+    /** Sees to it that there can be a file of that name. */
+    static void requirePlace(Path path) {
+        if (Files.isDirectory(path)) {
+            throw new LoricaException(path + " is a folder; a file is meant");
+        }
+        Path folder = path.toAbsolutePath().getParent();
+        if (!Files.isDirectory(folder)) {
+            throw new LoricaException(path + " cannot be written: " + folder + " is no folder");
+        }
     }
 
     /** A link is followed when it is written through. */

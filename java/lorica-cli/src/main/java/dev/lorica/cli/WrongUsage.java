@@ -12,6 +12,7 @@ import picocli.CommandLine.Model.PositionalParamSpec;
 import picocli.CommandLine.OverwrittenOptionException;
 import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.ParseResult;
+import picocli.CommandLine.TypeConversionException;
 import picocli.CommandLine.UnmatchedArgumentException;
 
 /** What is wrong with a command line, in words that say nothing of how it is read. */
@@ -21,6 +22,9 @@ final class WrongUsage {
     /** An option that does not exist is to blame for what is said of its value, and of what is missing then. */
     static ParameterException cause(ParameterException e) {
         CommandLine command = e.getCommandLine();
+        if (command.getParent() == null) {
+            return e; // what is no command is to blame for all that stands behind it
+        }
         List<String> unknown = command.getUnmatchedArguments().stream()
                 .filter(word -> word.startsWith("-"))
                 .toList();
@@ -45,14 +49,19 @@ final class WrongUsage {
                     .limit(1)
                     .map(word -> "'" + word + "'")
                     .collect(Collectors.joining());
-            return unmatched.isUnknownOption() ? "Unknown option: " + words : "what is " + words + " meant to be?";
+            return unmatched.isUnknownOption()
+                    ? "Unknown option: " + words
+                    : e.getCommandLine().getParent() == null
+                                    && !e.getCommandLine().getSubcommands().isEmpty()
+                            ? "there is no command " + words
+                            : "what is " + words + " meant to be?";
         }
         ArgSpec arg = e.getArgSpec();
         if (arg == null) {
             return e.getMessage();
         }
         String value = e.getValue() == null ? "" : " '" + e.getValue() + "'";
-        return "'" + name(arg) + "'" + value + meant(arg, e.getMessage());
+        return "'" + name(arg) + "'" + value + meant(arg, said(e));
     }
 
     private static String meant(ArgSpec arg, String message) {
@@ -70,6 +79,10 @@ final class WrongUsage {
             return " must be true or false";
         }
         return ": " + message;
+    }
+
+    private static String said(ParameterException e) {
+        return e.getCause() instanceof TypeConversionException reason ? reason.getMessage() : e.getMessage();
     }
 
     /** Names of a map, as in {@code --rank-pattern}, are given once as options are. */

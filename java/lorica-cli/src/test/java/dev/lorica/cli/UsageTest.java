@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -234,6 +235,59 @@ class UsageTest {
     }
 
     @Test
+    void anUnknownCommandIsToBlameForWhatStandsBehindIt() {
+        Program.run("generat", "-i", "Who?")
+                .failsWith(ExitCode.USAGE, "there is no command 'generat'", "Did you mean: lorica generate");
+        Program.run("help", "trainn").failsWith(ExitCode.USAGE, "there is no command 'trainn'");
+    }
+
+    @Test
+    void helpIsACommandToo() {
+        assertThat(Program.run("help").succeeds().out())
+                .isEqualTo(Program.run("--help").succeeds().out());
+        assertThat(Program.run("help", "train").succeeds().out())
+                .isEqualTo(Program.run("train", "--help").succeeds().out());
+    }
+
+    @Test
+    void aTextThatBeginsWithAnAtSignIsAText(@TempDir Path folder) throws IOException {
+        Path file = Files.writeString(folder.resolve("words"), "--temperature 7");
+        assertThat(Program.run("tokenize", Program.model(), "--text", "@" + file, "--json")
+                        .succeeds()
+                        .json())
+                .isEqualTo(Program.runWithInput("@" + file, "tokenize", Program.model(), "--json")
+                        .succeeds()
+                        .json());
+        assertThat(Program.run("tokenize", Program.model(), "--text", "@@home", "--json")
+                        .succeeds()
+                        .json())
+                .isEqualTo(Program.runWithInput("@@home", "tokenize", Program.model(), "--json")
+                        .succeeds()
+                        .json());
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = ';',
+            value = {
+                "info ''; a name of a file or folder is missing",
+                "info https://example.org/a.gguf; https://example.org/a.gguf is a URL",
+                "train -m '' -d a -o b; '--model'",
+                "train -m a -d '' -o b; '--data'",
+                "train -m a -d b -o ''; '--output'",
+                "train -m a -d s3://bucket/a.json:0.5 -o b; s3://bucket/a.json:0.5 is a URL",
+                "train -m https://huggingface.co/o/r/resolve/main/m-Q4_0.gguf?download=true -d a -o b; hf:o/r:m-Q4_0.gguf on",
+                "train -m https://huggingface.co/o/r/blob/v1/sub/m.gguf -d a -o b; or hf:o/r@v1:sub/m.gguf on",
+                "train -m m -d https://huggingface.co/datasets/o/set -o b; hf:o/set on Hugging Face's hub"
+            })
+    void whatCanBeNoNameOfAFileIsSaidToBeNone(String line, String message) {
+        String[] words = Arrays.stream(line.split(" "))
+                .map(word -> word.equals("''") ? "" : word)
+                .toArray(String[]::new);
+        Program.run(words).failsWith(ExitCode.USAGE, message);
+    }
+
+    @Test
     void namesMissingOptions() {
         Program.run("train", "--model", "x.gguf").failsWith(ExitCode.USAGE, "--data=FILE", "--output=DIR");
         Program.run("generate", "--model", "x.gguf")
@@ -255,6 +309,23 @@ class UsageTest {
     void understandsTheSpellingsOfOtherTools(String theirs, String ours) {
         Program.run("train", theirs, "many").failsWith(ExitCode.USAGE, "'" + ours + "'", "'many' is not a");
         Program.run("train", theirs + "=many").failsWith(ExitCode.USAGE, "'" + ours + "'", "'many' is not a");
+    }
+
+    @Test
+    void anOptionThatWouldChangeNothingIsRefused() {
+        Program.run("merge", "-m=a", "-a=b", "-o=c", "--chat-template=chatml")
+                .failsWith(ExitCode.FAILED, "--chat-template is for --eval-data");
+        assertThat(Program.run("generate", "-m", Program.model(), "-p", "").err())
+                .contains("error: --prompt is empty, and this model has no token that begins a text");
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "generate -m a -i b -n 0, --max-tokens is 0",
+        "train -m a -d b -o d --method prompt-tuning --num-virtual-tokens 0, --num-virtual-tokens is 0"
+    })
+    void valuesAreNamedAsOptionsAre(String line, String message) {
+        Program.run(line.split(" ")).failsWith(ExitCode.FAILED, message);
     }
 
     @ParameterizedTest

@@ -62,8 +62,10 @@ public final class TextClassifier implements AutoCloseable {
         Labels own = adapter == null ? null : adapter.labels();
         this.labels = own != null ? own : Labels.of(model);
         if (labels == null) {
-            throw new InvalidArgumentException("there is no classifier, neither in the "
-                    + (adapter == null ? "model; give an adapter that has one" : "adapter nor in the model"));
+            throw new InvalidArgumentException(
+                    adapter == null
+                            ? "there is no classifier in the model; give an adapter that has one"
+                            : "there is no classifier, neither in the adapter nor in the model");
         }
         int most = Math.min(TOKENS_AT_ONCE, model.info().contextLength());
         this.encoder = new TextEncoder(model.tokenizer(), most);
