@@ -13,16 +13,21 @@ import dev.lorica.data.FieldNames;
 import dev.lorica.data.RecordKind;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.files.AtomicFile;
 import dev.lorica.generate.BatchGenerator;
 import dev.lorica.generate.BatchGenerator.Request;
 import dev.lorica.generate.GenerationResult;
 import dev.lorica.generate.GenerationResult.FinishReason;
 import java.io.IOException;
 import java.io.RandomAccessFile;
+import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
+import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -46,6 +51,9 @@ final class PromptFile {
 
     private record Question(int[] ids, String asked) {}
 
+    /** What the answers depend on beside the question and its place: the model, the adapter, how is drawn. */
+    private String maker = "";
+
     PromptFile(Path prompts, Path output, SamplingOptions sampling, int batchSize, Terminal terminal) {
         if (batchSize < 1 || batchSize > 4096) {
             throw new InvalidArgumentException("--batch-size is " + batchSize + "; it is 1 to 4096");
@@ -61,7 +69,13 @@ final class PromptFile {
     int answer(Model model, Adapter adapter, ExampleEncoder encoder, String system) {
         List<Question> questions = questions(encoder, system);
         int each = sampling.returnSequences;
-        int total = Math.multiplyExact(questions.size(), each);
+        if ((long) questions.size() * each > Integer.MAX_VALUE) {
+            throw new InvalidArgumentException("--num-return-sequences is " + each + ", of "
+                    + Format.count(questions.size(), "question") + ": more answers than a file has room for");
+        }
+        int total = questions.size() * each;
+        maker = model.info().fingerprint() + "\n" + (adapter == null ? "" : checksum(adapter)) + "\n"
+                + sampling.config(0, 0);
         int positions = 1;
         for (Question question : questions) {
             long needed = question.ids.length
@@ -118,7 +132,7 @@ final class PromptFile {
                 count.end();
             }
         } catch (IOException e) {
-            throw new FileAccessException(output + " cannot be written: " + e.getMessage(), e);
+            throw new FileAccessException(output + " cannot be written: " + AtomicFile.reason(e), e);
         }
         double seconds = (System.nanoTime() - begun) / 1e9;
         boolean stopped = done < total;
@@ -170,6 +184,7 @@ final class PromptFile {
         line.put("finish_reason", Choices.name(result.finishReason()));
         line.put("prompt_tokens", result.promptTokens());
         line.put("generated_tokens", result.generatedTokens());
+        line.put("made_with", madeWith(question));
         return JSON.writeValueAsString(line);
     }
 
@@ -202,15 +217,50 @@ final class PromptFile {
         try {
             JsonNode line = JSON.readTree(bytes, from, to - from);
             int each = sampling.returnSequences;
+            Question question = questions.get(number / each);
             if (line.path("number").asInt(-1) == number / each
                     && line.path("sample").asInt(-1) == number % each
-                    && line.path("prompt").asText("").equals(questions.get(number / each).asked)) {
-                return;
+                    && line.path("prompt").asText("").equals(question.asked)) {
+                if (line.path("made_with").asText("").equals(madeWith(question))) {
+                    return;
+                }
+                throw new InvalidArgumentException("--output " + output + " is there already, and holds answers that"
+                        + " another model, adapter or template gave, or other settings; choose another file");
             }
         } catch (JacksonException e) {
             throw notOurs();
         }
         throw notOurs();
+    }
+
+    /** A few letters that are others where an answer to the question would be another. */
+    private String madeWith(Question question) {
+        MessageDigest digest = sha256();
+        digest.update(maker.getBytes(StandardCharsets.UTF_8));
+        ByteBuffer ids = ByteBuffer.allocate(question.ids.length * Integer.BYTES);
+        ids.asIntBuffer().put(question.ids);
+        digest.update(ids.array());
+        return HexFormat.of().formatHex(digest.digest(), 0, 4);
+    }
+
+    private static String checksum(Adapter adapter) {
+        MessageDigest digest = sha256();
+        for (int i = 0; i < adapter.tensors().size(); i++) {
+            float[] values = adapter.values(i);
+            ByteBuffer bytes = ByteBuffer.allocate(values.length * Float.BYTES);
+            bytes.asFloatBuffer().put(values);
+            digest.update(adapter.tensors().get(i).toString().getBytes(StandardCharsets.UTF_8)); // its scale too
+            digest.update(bytes.array());
+        }
+        return HexFormat.of().formatHex(digest.digest());
+    }
+
+    private static MessageDigest sha256() {
+        try {
+            return MessageDigest.getInstance("SHA-256");
+        } catch (NoSuchAlgorithmException e) {
+            throw new IllegalStateException("every Java has SHA-256", e);
+        }
     }
 
     private InvalidArgumentException notOurs() {

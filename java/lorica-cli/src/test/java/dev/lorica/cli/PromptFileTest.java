@@ -123,6 +123,51 @@ class PromptFileTest {
         assertThat(killed).hasSameBinaryContentAs(whole);
     }
 
+    /** They would be taken for those of the model that is asked now. */
+    @Test
+    void answersThatWereMadeOtherwiseAreNotTakenForItsOwn() throws IOException {
+        Path output = folder.resolve("answers.jsonl");
+        answer(prompts(), output).succeeds();
+        byte[] bytes = Files.readAllBytes(output);
+        Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"a\", \"answer\": \"b\"}\n");
+        Path adapter = Program.adapter(folder.resolve("adapter"), data);
+        String made = "holds answers that another model, adapter or template gave, or other settings";
+        refuses(made, answer(prompts(), output, "--max-tokens=6", "--adapter=" + adapter));
+        refuses(made, answer(prompts(), output, "--max-tokens=7"));
+        refuses(made, answer(prompts(), output, "--max-tokens=6", "--temperature=0"));
+        refuses(made, answer(prompts(), output, "--max-tokens=6", "--chat-template=chatml"));
+        assertThat(output).hasBinaryContent(bytes);
+
+        Path half = folder.resolve("half.jsonl");
+        answer(prompts(), half, "--max-tokens=6", "--adapter=" + adapter + ":0.5")
+                .succeeds();
+        refuses(made, answer(prompts(), half, "--max-tokens=6", "--adapter=" + adapter));
+        answer(prompts(), half, "--max-tokens=6", "--adapter=" + adapter + ":0.5")
+                .succeeds();
+    }
+
+    private static void refuses(String why, Program program) {
+        assertThat(program.exitCode()).isEqualTo(ExitCode.FAILED);
+        assertThat(program.err()).contains(why);
+    }
+
+    @Test
+    void whereNoFileCanBeIsSaidBeforeAModelIsLoaded() throws IOException {
+        answer(prompts(), folder).failsWith(ExitCode.FAILED, folder + " is a folder; a file is meant");
+        Path nowhere = folder.resolve("none/answers.jsonl");
+        answer(prompts(), nowhere).failsWith(ExitCode.FAILED, nowhere + " cannot be written", "none is no folder");
+        Program.run("generate", "-m=no.gguf", "-i=Who?", "--batch-size=3")
+                .failsWith(ExitCode.FAILED, "--batch-size is for --prompts");
+        Program many = Program.run(
+                "generate",
+                "-m=" + Program.model(),
+                "--prompts=" + prompts(),
+                "--output=" + folder.resolve("many.jsonl"),
+                "--n=2000000000");
+        assertThat(many.exitCode()).isEqualTo(ExitCode.FAILED);
+        assertThat(many.err()).contains("error: --num-return-sequences is 2000000000, of 7 questions");
+    }
+
     @Test
     void whatDoesNotGoTogetherIsSaid() throws IOException {
         Path output = folder.resolve("answers.jsonl");
