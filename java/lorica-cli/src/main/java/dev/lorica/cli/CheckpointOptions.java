@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Consumer;
 import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Option;
@@ -19,6 +20,21 @@ import picocli.CommandLine.Option;
 /** What a run writes down while it goes on, and how it goes on after its process has ended. */
 @Section("Checkpoints and logs")
 final class CheckpointOptions extends SettingOptions {
+    /** What transformers reports to, and we do not. */
+    private static final Set<String> SERVICES = Set.of(
+            "wandb",
+            "mlflow",
+            "comet_ml",
+            "swanlab",
+            "trackio",
+            "neptune",
+            "clearml",
+            "azure_ml",
+            "codecarbon",
+            "dagshub",
+            "dvclive",
+            "flyte");
+
     @Option(
             names = "--saves-per-epoch",
             paramLabel = "N",
@@ -102,18 +118,33 @@ final class CheckpointOptions extends SettingOptions {
         return latest.orElse(null);
     }
 
+    /** @throws IllegalArgumentException for a place to report to that nobody has heard of */
+    void check() {
+        for (String name : reportTo) {
+            String place = place(name);
+            if (!List.of("tensorboard", "all", "none").contains(place) && !SERVICES.contains(place)) {
+                throw new IllegalArgumentException(
+                        "--report-to cannot be \"" + name + "\"; it is one of tensorboard, none");
+            }
+        }
+    }
+
+    private static String place(String name) {
+        return name.strip().toLowerCase(Locale.ROOT);
+    }
+
     List<TrainerListener> logs(Path output, Consumer<String> problem) {
         List<TrainerListener> logs = new ArrayList<>();
         logs.add(new JsonlLog(output.resolve(JsonlLog.FILE_NAME), problem));
         for (String name : reportTo) {
-            switch (name.strip().toLowerCase(Locale.ROOT)) {
+            switch (place(name)) {
                 case "tensorboard", "all" ->
                     logs.add(new TensorBoardLog(
                             loggingDir != null ? loggingDir : output.resolve(TensorBoardLog.FOLDER_NAME), problem));
                 case "none" -> {}
                 default ->
-                    throw new IllegalArgumentException(
-                            "--report-to cannot be \"" + name + "\"; it is one of tensorboard, none");
+                    problem.accept("asked for, and will not happen: --report-to " + place(name)
+                            + "; the log and the page of the run are in " + output);
             }
         }
         return logs;

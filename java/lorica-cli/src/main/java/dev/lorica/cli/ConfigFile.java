@@ -77,7 +77,7 @@ final class ConfigFile {
         for (int i = 0; i < ours.size(); i++) {
             int equals = ours.get(i).indexOf('=');
             OptionSpec option =
-                    command.findOption(equals < 0 ? ours.get(i) : ours.get(i).substring(0, equals));
+                    option(command, equals < 0 ? ours.get(i) : ours.get(i).substring(0, equals));
             if (option == null) {
                 continue;
             }
@@ -92,7 +92,10 @@ final class ConfigFile {
                 if (file != null || equals < 0 && i + 1 == ours.size()) {
                     return args; // which is then found wrong
                 }
-                file = Path.of(equals < 0 ? ours.get(i + 1) : ours.get(i).substring(equals + 1));
+                file = FileName.of(equals < 0 ? ours.get(i + 1) : ours.get(i).substring(equals + 1));
+            }
+            if (equals < 0 && option.arity().min() > 0) {
+                i++; // its value is none, whatever it is
             }
         }
         List<String> all = new ArrayList<>(Arrays.asList(args).subList(0, start));
@@ -109,12 +112,13 @@ final class ConfigFile {
     /** Options of other programs, which picocli would not know, as options of ours; {@code --use-dora True} as a flag. */
     private static List<String> ownOptions(CommandSpec command, List<String> args, Consumer<String> note) {
         ConfigFile foreign = new ConfigFile("", command, Set.of());
+        foreign.settings = metricForBestModel(args);
         List<String> ours = new ArrayList<>();
         for (int i = 0; i < args.size(); i++) {
             String arg = args.get(i);
             int equals = arg.indexOf('=');
             String written = equals < 0 ? arg : arg.substring(0, equals);
-            OptionSpec option = command.findOption(written);
+            OptionSpec option = option(command, written);
             String value = equals >= 0 ? arg.substring(equals + 1) : i + 1 < args.size() ? args.get(i + 1) : null;
             boolean isFlag = option != null && option.arity().max() == 0;
             String name =
@@ -141,6 +145,27 @@ final class ConfigFile {
         foreign.report("", note);
         ours.addAll(foreign.options);
         return ours;
+    }
+
+    /** That of a word with dashes; picocli would find {@code -c} by a {@code c} that is somebody's value. */
+    private static OptionSpec option(CommandSpec command, String word) {
+        return word.startsWith("-") ? command.findOption(word) : null;
+    }
+
+    /** What says which way {@code --greater-is-better} goes. */
+    private static JsonNode metricForBestModel(List<String> args) {
+        String option = "--metric-for-best-model";
+        for (int i = 0; i < args.size(); i++) {
+            boolean apart = args.get(i).equals(option) && i + 1 < args.size();
+            if (apart || args.get(i).startsWith(option + "=")) {
+                return new ObjectMapper()
+                        .createObjectNode()
+                        .put(
+                                "metric_for_best_model",
+                                apart ? args.get(i + 1) : args.get(i).substring(option.length() + 1));
+            }
+        }
+        return MissingNode.getInstance();
     }
 
     /** Whether this is a setting of another program that is no option of the command. */
@@ -211,6 +236,8 @@ final class ConfigFile {
             "optimizer_config",
             "push_to_hub",
             "hub_model_id",
+            "greater_is_better",
+            "mask_prompt",
             "val_batches");
 
     private void take(String key, JsonNode value) {
@@ -313,6 +340,19 @@ final class ConfigFile {
             case "hub_model_id" -> {
                 if (!settings.path("push_to_hub").asBoolean(false)) {
                     meaningless.add(key);
+                }
+            }
+            case "greater_is_better" -> {
+                String best = settings.path("metric_for_best_model").asText("loss");
+                boolean greater = !best.endsWith("loss");
+                if (ForeignKeys.isOff(value) == greater) {
+                    throw new Fault(key + " cannot be " + value.asText() + " here: of " + best + " the "
+                            + (greater ? "greatest" : "smallest") + " is the best");
+                }
+            }
+            case "mask_prompt" -> { // mlx-lm's
+                if (ForeignKeys.isOff(value)) {
+                    option(key, "--train-on-prompt", "true");
                 }
             }
             case "val_batches" -> {
@@ -492,7 +532,7 @@ final class ConfigFile {
                         + "; only files of this machine are read");
             }
             if (known.path("ranking").asBoolean(false)) {
-                throw new Fault(key + " " + name.strip() + " is for preferences, which are not supported");
+                rankingIsForPreferences(key + " " + name.strip());
             }
             option(key, option, folder.resolve(known.get("file_name").asText()).toString());
             known.path("columns").fields().forEachRemaining(column -> {
@@ -501,6 +541,16 @@ final class ConfigFile {
                     option(key, field, column.getValue());
                 }
             });
+        }
+    }
+
+    /** LLaMA-Factory's mark of pairs, which an objective for pairs learns from. */
+    private void rankingIsForPreferences(String what) {
+        String objective = settings.path("objective").asText("");
+        boolean given =
+                this.given.stream().anyMatch(option -> option.longestName().equals("--objective"));
+        if (objective.isEmpty() && !given) {
+            throw new Fault(what + " is for preferences; say with --objective, such as dpo, how they are learned");
         }
     }
 

@@ -59,7 +59,8 @@ final class Spelling {
         others("--max-samples", "--max-train-samples");
 
         others("--hub-private", "--hub-private-repo");
-        others("--resume", "--resume-from-checkpoint");
+        others("--resume", "--resume-from-checkpoint", "--auto-resume-from-checkpoints");
+        others("--overflow", "--excess-length-strategy");
 
         others("--ctx-size", "--n-ctx");
 

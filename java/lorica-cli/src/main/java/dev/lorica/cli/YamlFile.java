@@ -8,6 +8,7 @@ import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
 import com.fasterxml.jackson.dataformat.yaml.YAMLParser;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.files.AtomicFile;
 import java.io.IOException;
 import java.io.InputStream;
 import java.nio.ByteBuffer;
@@ -16,6 +17,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.util.List;
 
 /** Reads YAML that people write: one document, of a size that people write, in which everything is said where it stands. */
 final class YamlFile {
@@ -44,13 +46,22 @@ final class YamlFile {
         } catch (JacksonException e) {
             throw new FileFormatException(
                     name + line(e.getLocation() == null ? 0 : e.getLocation().getLineNr()) + ": "
-                            + e.getOriginalMessage().lines().findFirst().orElse("not YAML"),
+                            + inWords(e.getOriginalMessage()),
                     e);
         } catch (CharacterCodingException e) {
             throw new FileFormatException(name + " is not valid UTF-8", e);
         } catch (IOException e) {
-            throw new FileAccessException(name + " cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException(name + " cannot be read: " + AtomicFile.reason(e), e);
         }
+    }
+
+    /** What was being read, and what is wrong with it: the lines between show the place. */
+    private static String inWords(String message) {
+        List<String> said = message.lines()
+                .filter(line -> !line.isBlank() && !line.startsWith(" "))
+                .limit(2)
+                .toList();
+        return said.isEmpty() ? "not YAML" : String.join(": ", said);
     }
 
     private static String text(String name, Path file) throws IOException {

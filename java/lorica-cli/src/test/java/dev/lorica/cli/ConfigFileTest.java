@@ -56,6 +56,83 @@ class ConfigFileTest {
         assertThat(notes).isEmpty();
     }
 
+    /** Of accuracy transformers says so, and the other would be wrong. */
+    @Test
+    void whichMetricIsBetterGreaterIsAsItIs() throws IOException {
+        for (String settings : List.of(
+                "metric_for_best_model: accuracy\ngreater_is_better: true\n",
+                "metric_for_best_model: eval_f1\ngreater_is_better: true\n")) {
+            assertThat(expand(settings)).hasSize(2);
+        }
+        expand("metric_for_best_model: eval_loss\ngreater_is_better: false\n");
+        expand("greater_is_better: false\n");
+        assertThatThrownBy(() -> expand("metric_for_best_model: accuracy\ngreater_is_better: false\n"))
+                .hasMessageContaining("greater_is_better cannot be false here: of accuracy the greatest is the best");
+        assertThatThrownBy(() -> expand("greater_is_better: true\n"))
+                .hasMessageContaining("of loss the smallest is the best");
+        Program.run("train", "--metric-for-best-model", "f1", "--greater_is_better", "True")
+                .failsWith(ExitCode.USAGE, "missing: --model");
+        Program.run("train", "-m=a", "-d=b", "-o=c", "--greater_is_better", "True")
+                .failsWith(ExitCode.FAILED, "of loss the smallest is the best");
+    }
+
+    /** Most files of transformers ask for it. */
+    @Test
+    void aServiceThatIsReportedToElsewhereIsNoReasonToStop() throws IOException {
+        Path data = Files.writeString(folder.resolve("data.jsonl"), "{\"question\": \"a\", \"answer\": \"b\"}\n");
+        Path adapter = folder.resolve("adapter");
+        Program.adapter(adapter, data, "--report-to=wandb", "--report-to=tensorboard");
+        assertThat(adapter.resolve("runs")).isDirectory();
+        Program refused = Program.run(
+                "train", "-m=" + Program.model(), "-d=" + data, "-o=" + folder.resolve("no"), "--report-to=fax");
+        refused.failsWith(ExitCode.FAILED, "--report-to cannot be \"fax\"");
+    }
+
+    @Test
+    void aValueThatIsCalledLikeAnOptionIsAValue() throws IOException {
+        assertThat(expand("seed: 7\nadapter: old\n", "--ask", "seed", "--output", "adapter"))
+                .containsExactly("train", "--seed=7", "--adapter=old", "--ask", "seed", "--output", "adapter");
+        Program.run("train", "-m", "a", "-d", "b.json", "-o", "c", "--max-steps", "1")
+                .failsWith(ExitCode.FAILED, "b.json does not exist");
+    }
+
+    /** Axolotl's, LLaMA-Factory's and mlx-lm's, as their own examples have them. */
+    @Test
+    void whatTheirExamplesSayBesideIsKnown() throws IOException {
+        assertThat(
+                        expand(
+                                """
+                eval_table_size:
+                eval_max_new_tokens: 128
+                flash_attn_cross_entropy: false
+                flash_attn_fuse_mlp: true
+                sample_packing_eff_est: 0.9
+                gpu_memory_limit: 20GiB
+                lora_on_cpu: true
+                is_llama_derived_model: true
+                use_tensorboard: true
+                excess_length_strategy: truncate
+                auto_resume_from_checkpoints: true
+                use_unsloth_gc: true
+                infer_backend: huggingface
+                mix_strategy: concat
+                enable_thinking: true
+                disable_shuffling: false
+                mask_prompt: false
+                """))
+                .containsExactly("train", "--overflow=truncate", "--resume=true", "--train-on-prompt=true");
+        assertThat(expand("mask_prompt: true\n")).containsExactly("train");
+        assertThatThrownBy(() -> expand("disable_shuffling: true\nmix_strategy: interleave_over\n"))
+                .hasMessageContaining("disable_shuffling is not supported")
+                .hasMessageContaining("mix_strategy cannot be interleave_over here, only concat");
+    }
+
+    @Test
+    void whatIsNoYamlIsSaidWithWhatWasMeant() {
+        assertThatThrownBy(() -> expand("model: [a\n"))
+                .hasMessageContaining("line 1: while parsing a flow sequence: expected ',' or ']'");
+    }
+
     @Test
     void theCommandLineOverrides() throws IOException {
         assertThat(expand(
