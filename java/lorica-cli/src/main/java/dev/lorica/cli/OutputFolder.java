@@ -53,9 +53,7 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
      * @param resume    whether a run in it is to go on
      */
     static OutputFolder prepare(Path path, boolean overwrite, boolean resume) {
-        if (Files.exists(path) && !Files.isDirectory(path)) {
-            throw new LoricaException("--output " + path + " is a file; a folder is meant");
-        }
+        refuseFile(path);
         boolean isNew = !Files.exists(path);
         boolean hasAdapter = Adapter.isIn(path);
         try {
@@ -76,6 +74,12 @@ record OutputFolder(Path path, boolean isNew, boolean hasAdapter, FileChannel lo
             return new OutputFolder(path, isNew, hasAdapter, lock);
         } catch (IOException e) {
             throw new LoricaException("--output " + path + " cannot be written to: " + reason(e), e);
+        }
+    }
+
+    static void refuseFile(Path path) {
+        if (Files.exists(path) && !Files.isDirectory(path)) {
+            throw new LoricaException("--output " + path + " is a file; a folder is meant");
         }
     }
 

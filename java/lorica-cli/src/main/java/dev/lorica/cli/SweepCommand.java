@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import dev.lorica.cli.report.ReportPage;
 import dev.lorica.exceptions.LoricaException;
+import dev.lorica.files.AtomicFile;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.PrintStream;
@@ -18,6 +19,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.regex.Pattern;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
@@ -50,6 +52,10 @@ import picocli.CommandLine.Unmatched;
             "      --grid method=lora,ia3,full --grid lora-r=4,16 --output methods"
         })
 final class SweepCommand implements Callable<Integer> {
+    /** Of which more is better, with {@code eval_} before them or not. */
+    private static final Pattern GREATER_IS_BETTER =
+            Pattern.compile("(eval_)?(accuracy|f1|reward|rewards/(accuracies|margins))");
+
     private final Terminal terminal;
     private final SweepRun.Cluster cluster;
 
@@ -75,12 +81,12 @@ final class SweepCommand implements Callable<Integer> {
     @Option(
             names = "--metric",
             paramLabel = "NAME",
-            description = "What runs are ranked by, the smallest first: eval_loss, loss, seconds or another number of"
-                    + " train_report.json, eval metrics of an objective among them. Default: eval_loss, or loss where"
-                    + " nothing is evaluated.")
+            description = "What runs are ranked by, the smallest first, of accuracy, f1 and rewards the largest:"
+                    + " eval_loss, loss, seconds or another number of train_report.json, eval metrics of an objective"
+                    + " among them. Default: eval_loss, or loss where nothing is evaluated.")
     private String metric;
 
-    @Option(names = "--greater-is-better", description = "The largest of --metric first.")
+    @Option(names = "--greater-is-better", description = "The largest of --metric first, whatever it is.")
     private boolean greaterIsBetter;
 
     @Option(
@@ -111,6 +117,11 @@ final class SweepCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        OutputFolder.refuseFile(output);
+        if (train.stream().anyMatch(arg -> arg.matches("--resume(=.*)?"))) {
+            throw new IllegalArgumentException(
+                    "--resume is not for a sweep, which goes on when the same command is given again");
+        }
         Grid options = new Grid(grid);
         List<Map<String, String>> drawn = random == null ? options.all() : options.drawn(random, randomSeed);
         if (random != null && drawn.size() < random) {
@@ -126,6 +137,10 @@ final class SweepCommand implements Callable<Integer> {
                 if (command.pushes()) {
                     throw new IllegalArgumentException("--push-to-hub is not for a sweep; upload the best of it: "
                             + Shell.program() + " export --push-to-hub");
+                }
+                if (command.isDryRun()) {
+                    throw new IllegalArgumentException("--dry-run is not for a sweep; " + Shell.program()
+                            + " train --dry-run says of one run what it would do");
                 }
                 command.check();
                 Map<String, String> own = new LinkedHashMap<>(varied);
@@ -208,7 +223,7 @@ final class SweepCommand implements Callable<Integer> {
                 failed.put(run, LoricaCli.oneLine(e.getMessage()));
                 terminal.err().println("  failed: " + failed.get(run));
             } catch (IOException e) {
-                throw new LoricaException(folder.logOf(run) + " cannot be written: " + e.getMessage(), e);
+                throw new LoricaException(folder.logOf(run) + " cannot be written: " + AtomicFile.reason(e), e);
             }
         }
         return true;
@@ -251,15 +266,14 @@ final class SweepCommand implements Callable<Integer> {
         if (!results.isEmpty()
                 && results.values().stream()
                         .noneMatch(result -> value(result, by).isNumber())) {
-            throw new IllegalArgumentException(
-                    "--metric " + by + " is known of no run; train_report.json of each has" + " what there is");
+            throw new IllegalArgumentException("--metric " + by + " is known of no run; there are "
+                    + String.join(", ", metrics(results.values().iterator().next())));
         }
+        boolean greater = greaterIsBetter || GREATER_IS_BETTER.matcher(by).matches();
         List<SweepFolder.Run> ranked = new ArrayList<>(results.keySet());
         ranked.sort(Comparator.comparingDouble(run -> {
             JsonNode value = value(results.get(run), by);
-            return !value.isNumber()
-                    ? Double.POSITIVE_INFINITY
-                    : greaterIsBetter ? -value.asDouble() : value.asDouble();
+            return !value.isNumber() ? Double.POSITIVE_INFINITY : greater ? -value.asDouble() : value.asDouble();
         }));
         Path page = output.resolve(ReportPage.FILE_NAME);
         if (!results.isEmpty()) {
@@ -387,7 +401,20 @@ final class SweepCommand implements Callable<Integer> {
     private static JsonNode value(JsonNode result, String name) {
         return result.path(name).isNumber()
                 ? result.path(name)
-                : result.path("eval_metrics").path(name);
+                : result.path("eval_metrics").path(name.replaceFirst("^eval_", ""));
+    }
+
+    /** Names of the numbers that runs can be ranked by. */
+    private static List<String> metrics(JsonNode result) {
+        List<String> names = new ArrayList<>();
+        for (JsonNode part : List.of(result.path("eval_metrics"), result)) {
+            part.fields().forEachRemaining(field -> {
+                if (field.getValue().isNumber()) {
+                    names.add(field.getKey());
+                }
+            });
+        }
+        return names;
     }
 
     private static String number(JsonNode result, String fact) {

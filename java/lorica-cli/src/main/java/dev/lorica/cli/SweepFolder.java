@@ -68,9 +68,6 @@ final class SweepFolder {
         folder.runs.forEach(run -> varied.set(run.name(), JSON.valueToTree(run.varied())));
         Path file = path.resolve(FILE_NAME);
         try {
-            if (Files.exists(path) && !Files.isDirectory(path)) {
-                throw new LoricaException("--output " + path + " is a file; a folder is meant");
-            }
             Files.createDirectories(path);
             JsonNode known = Files.exists(file) ? JSON.readTree(Files.readAllBytes(file)) : null;
             if (known == null && !overwrite && !isEmpty(path)) {

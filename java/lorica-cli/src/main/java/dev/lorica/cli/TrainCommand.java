@@ -218,6 +218,10 @@ final class TrainCommand implements Callable<Integer> {
         this.cluster = cluster;
     }
 
+    boolean isDryRun() {
+        return dryRun;
+    }
+
     boolean pushes() {
         return hub.pushToHub != null;
     }
@@ -298,6 +302,8 @@ final class TrainCommand implements Callable<Integer> {
         method.check(lora, training.seed());
         format = format.of(method.method(), classifies || objective.isReward());
         hub.check();
+        checkpoints.check();
+        OutputFolder.refuseFile(output);
         List<Path> files = new ArrayList<>(data.stream().map(DataSource::path).toList());
         if (evalData != null) {
             files.add(evalData);

@@ -40,6 +40,14 @@ class OutputFolderTest {
     }
 
     @Test
+    void aFileIsNoFolder() throws IOException {
+        Path file = Files.writeString(folder.resolve("file"), "mine");
+        Program.run("train", "-m=" + Program.model(), "-d=" + file, "-o=" + file, "--overwrite")
+                .failsWith(ExitCode.FAILED, "--output " + file + " is a file; a folder is meant");
+        assertThat(file).hasContent("mine");
+    }
+
+    @Test
     void refusesSomeoneElsesFolderUnlessToldOtherwise() throws IOException {
         Files.writeString(folder.resolve("thesis.doc"), "years of work");
 

@@ -179,6 +179,21 @@ class SweepTest {
                 .failsWith(ExitCode.FAILED, "how many runs are to be drawn", "--random N");
         Program.run(command(output, "--grid=lora-r=1,2", "--push-to-hub=a/b"))
                 .failsWith(ExitCode.FAILED, "--push-to-hub is not for a sweep");
+        Program.run(command(output, "--grid=lora-r=1,2", "--dry-run"))
+                .failsWith(ExitCode.FAILED, "--dry-run is not for a sweep");
+        Program.run(command(output, "--grid=lora-r=1,2", "--resume", "auto"))
+                .failsWith(ExitCode.FAILED, "--resume is not for a sweep, which goes on");
+        Program.run(command(data, "--grid=lora-r=1,2"))
+                .failsWith(ExitCode.FAILED, "--output " + data + " is a file; a folder is meant");
         assertThat(output).doesNotExist();
+    }
+
+    @Test
+    void aMetricThatNoRunHasIsAnsweredWithThoseThatThereAre() {
+        Path output = folder.resolve("unknown");
+        String[] short1 = Stream.of(command(output, "--grid=lora-r=1,2", "--metric=bleu", "--max-steps=1"))
+                .filter(option -> !option.equals("--max-steps=4"))
+                .toArray(String[]::new);
+        assertThat(Program.run(short1).err()).contains("--metric bleu is known of no run", "eval_loss", "seconds");
     }
 }

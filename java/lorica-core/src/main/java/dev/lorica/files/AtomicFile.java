@@ -12,6 +12,7 @@ import java.nio.file.FileSystemException;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
+import java.nio.file.NotDirectoryException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
@@ -188,13 +189,19 @@ public final class AtomicFile {
         if (e instanceof NoSuchFileException) {
             return "no such folder";
         }
+        if (e instanceof NotDirectoryException) {
+            return "a file is where a folder is meant";
+        }
         if (e instanceof FileSystemException f && f.getReason() != null) {
             return f.getReason();
         }
         // FileOutputStream's: "/a/b (No space left on device)"
         String message = e.getMessage() == null ? "" : e.getMessage();
         int open = message.lastIndexOf(" (");
-        return open >= 0 && message.endsWith(")") ? message.substring(open + 2, message.length() - 1) : e.toString();
+        if (open >= 0 && message.endsWith(")")) {
+            return message.substring(open + 2, message.length() - 1);
+        }
+        return e.getClass() == IOException.class && !message.isEmpty() ? message : e.toString();
     }
 
     /**
