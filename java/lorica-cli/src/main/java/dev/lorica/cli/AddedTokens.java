@@ -2,9 +2,13 @@ package dev.lorica.cli;
 
 import dev.lorica.Tokenizer;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
 import dev.lorica.exceptions.LoricaException;
+import dev.lorica.files.AtomicFile;
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -25,12 +29,16 @@ record AddedTokens(List<String> added, List<String> known, int first) {
         List<String> added;
         try {
             added = new ArrayList<>(Files.readAllLines(file).stream()
-                    .map(String::strip)
+                    .map(line -> line.replace("\uFEFF", "").strip()) // which editors of Windows put before a text
                     .filter(token -> !token.isEmpty())
                     .distinct()
                     .toList());
+        } catch (NoSuchFileException e) {
+            throw new FileAccessException(option + " " + file + " does not exist", e);
+        } catch (CharacterCodingException e) {
+            throw new FileFormatException(option + " " + file + " is not valid UTF-8", e);
         } catch (IOException e) {
-            throw new FileAccessException(option + " " + file + " cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException(option + " " + file + " cannot be read: " + AtomicFile.reason(e), e);
         }
         List<String> known = new ArrayList<>();
         int first;

@@ -10,6 +10,7 @@ import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.LoricaException;
+import dev.lorica.files.AtomicFile;
 import dev.lorica.generate.Generation;
 import dev.lorica.generate.GenerationResult;
 import dev.lorica.generate.GenerationResult.FinishReason;
@@ -449,7 +450,7 @@ final class Chat implements AutoCloseable {
         } catch (JacksonException e) {
             throw new IllegalStateException(e);
         } catch (IOException e) {
-            throw new FileAccessException(file + " cannot be written: " + e.getMessage(), e);
+            throw new FileAccessException(file + " cannot be written: " + AtomicFile.reason(e), e);
         }
         say("added to " + file);
     }

@@ -17,9 +17,10 @@ import dev.lorica.eval.Evaluator;
 import dev.lorica.eval.TextClassifier;
 import dev.lorica.eval.TextEvaluation;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.files.AtomicFile;
 import dev.lorica.generate.GenerationConfig;
 import java.io.IOException;
-import java.nio.charset.MalformedInputException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
@@ -150,6 +151,7 @@ final class EvalCommand implements Callable<Integer> {
         boolean classifies = dataOptions.classifies();
         refuseWhatChangesNothing(classifies);
         if (report != null) {
+            OutputFile.requirePlace(report);
             Inputs inputs = new Inputs().add(model).add(data).add(text);
             adapters.forEach(name -> inputs.add(AdapterName.of(name).path()));
             inputs.refuse("--report " + report, report);
@@ -405,10 +407,10 @@ final class EvalCommand implements Callable<Integer> {
             return Files.readString(file);
         } catch (NoSuchFileException e) {
             throw new FileAccessException(file + " does not exist", e);
-        } catch (MalformedInputException e) {
+        } catch (CharacterCodingException e) {
             throw new FileAccessException(file + " is not UTF-8", e);
         } catch (IOException e) {
-            throw new FileAccessException(file + " cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }
     }
 

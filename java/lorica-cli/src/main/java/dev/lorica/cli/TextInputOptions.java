@@ -27,6 +27,14 @@ final class TextInputOptions {
             description = "Field of JSON objects with the text. Default: text.")
     String textField;
 
+    /** What says nothing of a text that is given by itself. */
+    private static void refuse(boolean isGiven, String what) {
+        if (isGiven) {
+            throw new IllegalArgumentException(
+                    "--text is the one text that is looked at; " + what + " is for texts that are read");
+        }
+    }
+
     /**
      * All of them, some at once, as they come.
      *
@@ -34,6 +42,9 @@ final class TextInputOptions {
      */
     void each(Terminal terminal, String pairField, Consumer<TextLines.Lines> use) {
         if (text != null) {
+            refuse(file != null, "FILE");
+            refuse(textField != null, "--text-field");
+            refuse(pairField != null, "--text-pair-field");
             use.accept(new TextLines.Lines(List.of(text), null));
         } else {
             new TextLines(textField, pairField).each(terminal, file, use);

@@ -4,10 +4,13 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.files.AtomicFile;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
-import java.io.UncheckedIOException;
+import java.nio.charset.CharacterCodingException;
+import java.nio.charset.CharsetDecoder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -19,6 +22,9 @@ import java.util.function.Consumer;
 final class TextLines {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final int AT_ONCE = 64;
+
+    /** What editors of Windows put before a text. */
+    private static final String BYTE_ORDER_MARK = "\uFEFF";
 
     /** Texts that are worked on together. */
     record Lines(List<String> texts, List<String> seconds) {}
@@ -34,13 +40,18 @@ final class TextLines {
 
     /** All of a file, or of what comes in; what has come is used as soon as nothing more waits to be read. */
     void each(Terminal terminal, Path file, Consumer<Lines> use) {
-        try (BufferedReader in = file != null
-                ? Files.newBufferedReader(file)
-                : new BufferedReader(new InputStreamReader(terminal.in(), StandardCharsets.UTF_8))) {
+        String name = file == null ? "standard input" : file.toString();
+        if (file != null) {
+            Misnamed.check(file, Misnamed.What.DATA);
+        }
+        // Unlike a Charset, a decoder of its own says what is no UTF-8.
+        CharsetDecoder strict = StandardCharsets.UTF_8.newDecoder();
+        try (BufferedReader in = new BufferedReader(
+                new InputStreamReader(file != null ? Files.newInputStream(file) : terminal.in(), strict))) {
             Lines waiting = new Lines(new ArrayList<>(), pairField == null ? null : new ArrayList<>());
             int number = 0;
             for (String line = in.readLine(); line != null; line = in.readLine()) {
-                add(line, ++number, waiting);
+                add(++number == 1 && line.startsWith(BYTE_ORDER_MARK) ? line.substring(1) : line, number, waiting);
                 if (waiting.texts.size() == AT_ONCE || !waiting.texts.isEmpty() && !in.ready()) {
                     use.accept(waiting);
                     waiting = new Lines(new ArrayList<>(), pairField == null ? null : new ArrayList<>());
@@ -49,11 +60,10 @@ final class TextLines {
             if (!waiting.texts.isEmpty()) {
                 use.accept(waiting);
             }
+        } catch (CharacterCodingException e) {
+            throw new FileFormatException(name + " is not valid UTF-8", e);
         } catch (IOException e) {
-            if (file != null) {
-                throw new FileAccessException(file + " cannot be read: " + e.getMessage(), e);
-            }
-            throw new UncheckedIOException("standard input cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException(name + " cannot be read: " + AtomicFile.reason(e), e);
         }
     }
 

@@ -8,8 +8,10 @@ import dev.lorica.data.ExampleEncoder;
 import dev.lorica.data.Message;
 import dev.lorica.exceptions.FileAccessException;
 import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.files.AtomicFile;
 import java.io.IOException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
@@ -35,8 +37,10 @@ final class Tools {
                     "--tools " + file + " is not JSON: "
                             + e.getOriginalMessage().lines().findFirst().orElse(""),
                     e);
+        } catch (NoSuchFileException e) {
+            throw new FileAccessException("--tools " + file + " does not exist", e);
         } catch (IOException e) {
-            throw new FileAccessException("--tools " + file + " cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException("--tools " + file + " cannot be read: " + AtomicFile.reason(e), e);
         }
     }
 

@@ -49,6 +49,21 @@ class AddedTokensTest {
         return arguments.toArray(String[]::new);
     }
 
+    /** The mark before the first word is none of its letters. */
+    @Test
+    void wordsMayComeFromAnEditorOfWindows() throws IOException {
+        Files.writeString(tokens, "\uFEFF<tool>\r\nzwölf\r\n");
+        Path grown = folder.resolve("grown.gguf");
+        JsonNode added = Program.run("add-tokens", Program.model(), grown.toString(), "--tokens=" + tokens, "--json")
+                .succeeds()
+                .json()
+                .get("added");
+        assertThat(added.fieldNames()).toIterable().containsExactly("<tool>", "zwölf");
+        Files.write(tokens, new byte[] {(byte) 0xe9, '\n'});
+        Program.run("add-tokens", Program.model(), folder.resolve("no.gguf").toString(), "--tokens=" + tokens)
+                .failsWith(ExitCode.FAILED, "--tokens " + tokens + " is not valid UTF-8");
+    }
+
     private static String answer(String... model) {
         return Program.run(Program.with(
                         new String[] {"generate", "--prompt=Which?", "--temperature=0", "--max-new-tokens=2", "--json"},
@@ -177,7 +192,7 @@ class AddedTokensTest {
         Program.run(train(output))
                 .failsWith(ExitCode.FAILED, "has no token that is not in the vocabulary already: the");
         Files.delete(tokens);
-        Program.run(train(output)).failsWith(ExitCode.FAILED, "--add-tokens", "cannot be read");
+        Program.run(train(output)).failsWith(ExitCode.FAILED, "--add-tokens", "does not exist");
         assertThat(output).doesNotExist();
     }
 

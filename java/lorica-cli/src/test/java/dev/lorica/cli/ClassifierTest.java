@@ -357,6 +357,68 @@ class ClassifierTest {
         assertThat(line).startsWith("[").endsWith("]\n");
     }
 
+    /** Editors of Windows put a mark before a text and end lines otherwise. */
+    @Test
+    void readsTextsThatWindowsWrote() throws IOException {
+        String[] embed = {"embed", "--model=" + model("bert"), "--json"};
+        String lines = "{\"text\": \"the\"}\nthe the\n";
+        JsonNode plain = Program.runWithInput(lines, embed).succeeds().json();
+        String windows = "\uFEFF" + lines.replace("\n", "\r\n");
+        assertThat(Program.runWithInput(windows, embed).succeeds().json()).isEqualTo(plain);
+        Path file = Files.writeString(folder.resolve("windows.jsonl"), windows);
+        assertThat(Program.run(Program.with(embed, file.toString())).succeeds().json())
+                .isEqualTo(plain);
+    }
+
+    @Test
+    void aTextIsGivenOrReadAndWhatCannotBeReadIsSaid() throws IOException {
+        String[] embed = {"embed", "--model=" + model("bert")};
+        Path file = write("texts.txt", List.of("the"));
+        Program.run(Program.with(embed, file.toString(), "--text=the"))
+                .failsWith(
+                        ExitCode.FAILED, "--text is the one text that is looked at; FILE is for texts that are read");
+        Program.run(Program.with(embed, "--text-field=x", "--text=the"))
+                .failsWith(ExitCode.FAILED, "--text-field is for texts that are read");
+        Program.run(Program.with(embed, folder.resolve("textz.txt").toString()))
+                .failsWith(ExitCode.FAILED, "textz.txt does not exist; did you mean", "texts.txt?");
+        Path latin = Files.write(folder.resolve("latin.txt"), new byte[] {'c', 'a', 'f', (byte) 0xe9, '\n'});
+        Program.run(Program.with(embed, latin.toString())).failsWith(ExitCode.FAILED, "latin.txt is not valid UTF-8");
+    }
+
+    @Test
+    void whatIsPutAsideIsCountedAsTheRest() throws IOException {
+        Program split = Program.run(
+                        train(model("bert"), reviews(), folder.resolve("split"), "--eval-split=0.25", "--max-steps=1"))
+                .succeeds();
+        assertThat(split.out())
+                .contains(
+                        "eval data 6 examples",
+                        "trained on: 6 tokens",
+                        "data left 18 examples",
+                        "trained on: 18 tokens")
+                .doesNotContain("answers are drawn");
+    }
+
+    @Test
+    void ofAccuracyASweepTakesTheLargest() throws IOException {
+        String[] train = train(
+                model("bert"),
+                reviews(),
+                folder.resolve("rates"),
+                "--eval-data=" + reviews(),
+                "--max-length=16",
+                "--epochs=6",
+                "--lora-dropout=0",
+                "--metric=accuracy",
+                "--grid=learning-rate=1e-9,2e-2",
+                "--json");
+        train[0] = "sweep";
+        JsonNode runs = Program.run(train).succeeds().json().get("runs");
+        double first = runs.get(0).get("accuracy").asDouble();
+        double second = runs.get(1).get("accuracy").asDouble();
+        assertThat(first).isGreaterThan(second);
+    }
+
     @Test
     void saysInOneLineWhatCannotBe() throws IOException {
         Path output = folder.resolve("output");

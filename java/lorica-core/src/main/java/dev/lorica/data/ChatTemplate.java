@@ -2,11 +2,14 @@ package dev.lorica.data;
 
 import dev.lorica.TokenizerInfo;
 import dev.lorica.exceptions.FileAccessException;
+import dev.lorica.exceptions.FileFormatException;
+import dev.lorica.files.AtomicFile;
 import dev.lorica.internal.Arguments;
 import dev.lorica.jinja.JinjaTemplate;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
@@ -102,11 +105,15 @@ public record ChatTemplate(String name, String source, String system) implements
     public static ChatTemplate load(Path file) {
         Arguments.given(file, "file");
         try {
-            return new ChatTemplate(file.getFileName().toString(), Files.readString(file), "");
+            String source = Files.readString(file);
+            return new ChatTemplate(
+                    file.getFileName().toString(), source.startsWith("\uFEFF") ? source.substring(1) : source, "");
         } catch (NoSuchFileException e) {
             throw new FileAccessException(file + " does not exist; names of templates are " + namesInWords(), e);
+        } catch (CharacterCodingException e) {
+            throw new FileFormatException(file + " is not valid UTF-8", e);
         } catch (IOException e) {
-            throw new FileAccessException(file + " cannot be read: " + e.getMessage(), e);
+            throw new FileAccessException(file + " cannot be read: " + AtomicFile.reason(e), e);
         }
     }
 

@@ -557,9 +557,11 @@ public final class TokenizedDataset {
                 values[i] = notes.values[places[i]];
             }
         }
+        // Of a text with a label no token is learned, and the label is counted as one.
+        boolean labelled = values != null && trainedTokens == 0;
         return new TokenizedDataset(
                 part,
-                report.ofPart(name, chosen.length, tokens, trainedTokens),
+                report.ofPart(name, chosen.length, tokens, labelled ? chosen.length : trainedTokens),
                 Notes.of(
                         notes.perExample,
                         values,

@@ -53,6 +53,13 @@ class ChatFormatTest {
         tokenizer.close();
     }
 
+    /** The mark that editors of Windows put before a text would begin every prompt. */
+    @Test
+    void aTemplateMayComeFromAnEditorOfWindows() throws IOException {
+        Path windows = Files.writeString(folder.resolve("windows.jinja"), "\uFEFF" + ENDED);
+        assertThat(ChatTemplate.load(windows).source()).isEqualTo(ENDED);
+    }
+
     /** The template of that name, written by us, against what transformers makes of the model's. */
     @ParameterizedTest
     @CsvSource({
