@@ -138,9 +138,16 @@ class ReportTest {
                 run.resolve("frame.html"),
                 "<iframe id=f src=report.html style='border:0;width:390px;height:800px'></iframe><script>onload = () => {"
                         + " const page = document.getElementById('f').contentDocument.documentElement;"
-                        + " document.body.append('width ' + page.clientWidth + ' needs ' + page.scrollWidth); }</script>");
+                        + " document.body.append('width ' + page.clientWidth + ' needs ' + page.scrollWidth);"
+                        + " const texts = [...page.querySelectorAll('svg text')], tables = [...page.querySelectorAll('.scroll')];"
+                        + " document.body.append(`, ${texts.length > 20 && tables.length > 2}, cut: `,"
+                        + " texts.filter(t => t.getBoundingClientRect().left < t.ownerSVGElement.getBoundingClientRect().left)"
+                        + ".map(t => t.textContent).join(), ' and ',"
+                        + " tables.filter(t => t.scrollWidth > t.clientWidth).map(t => t.parentNode.firstChild.textContent).join(),"
+                        + " ' are all'); }</script>");
 
-        assertThat(browse(frame)).containsPattern("width (3\\d\\d) needs \\1");
+        // Numbers at the axes, and tables of one run, are there as a whole.
+        assertThat(browse(frame)).containsPattern("width (3\\d\\d) needs \\1, true, cut:  and  are all");
     }
 
     @Test
