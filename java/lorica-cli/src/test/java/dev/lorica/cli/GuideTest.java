@@ -8,6 +8,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Objects;
 import java.util.Set;
 import java.util.regex.MatchResult;
 import java.util.regex.Pattern;
@@ -24,6 +25,20 @@ class GuideTest {
     private static final Pattern LINK = Pattern.compile("\\]\\(([^)#\\s]+)?(#[^)\\s]*)?\\)");
     private static final Pattern HEADING = Pattern.compile("(?m)^#+ (.*)$");
     private static final Pattern FENCED = Pattern.compile("(?ms)^```.*?^```");
+
+    private static final Pattern OF_THE_LIBRARY =
+            Pattern.compile("`([A-Z][A-Za-z0-9]+)(?:\\.([a-z][A-Za-z]*)(?:\\(\\))?)?`");
+
+    /** Where they are looked for; that one of Java's own. */
+    private static final List<String> PACKAGES = List.of(
+            "dev.lorica",
+            "dev.lorica.adapter",
+            "dev.lorica.data",
+            "dev.lorica.eval",
+            "dev.lorica.exceptions",
+            "dev.lorica.generate",
+            "dev.lorica.train",
+            "java.lang");
 
     /** What has a file behind it. */
     private static final Set<String> FILES = Set.of(
@@ -63,6 +78,40 @@ class GuideTest {
                         .as(page + ": " + command + "\n" + program.err())
                         .isEqualTo(ExitCode.OK);
             }
+        }
+    }
+
+    /** Classes and methods of the library that the cookbook names are there. */
+    @Test
+    void theCookbookNamesWhatThereIs() throws IOException {
+        List<String> missing = new ArrayList<>();
+        List<MatchResult> names = OF_THE_LIBRARY
+                .matcher(Files.readString(GUIDE.resolve("cookbook.md")))
+                .results()
+                .toList();
+        assertThat(names).hasSizeGreaterThan(8);
+        for (MatchResult name : names) {
+            Class<?> found = PACKAGES.stream()
+                    .map(one -> named(one + "." + name.group(1)))
+                    .filter(Objects::nonNull)
+                    .findFirst()
+                    .orElse(null);
+            boolean hasMethod = found != null
+                    && (name.group(2) == null
+                            || Stream.of(found.getMethods())
+                                    .anyMatch(method -> method.getName().equals(name.group(2))));
+            if (!hasMethod) {
+                missing.add(name.group());
+            }
+        }
+        assertThat(missing).isEmpty();
+    }
+
+    private static Class<?> named(String name) {
+        try {
+            return Class.forName(name);
+        } catch (ClassNotFoundException e) {
+            return null;
         }
     }
 
