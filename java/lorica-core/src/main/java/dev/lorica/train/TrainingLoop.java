@@ -97,6 +97,9 @@ final class TrainingLoop {
                     + ", not on " + state.baseModel.inWords());
         }
         List<String> obstacles = saved.obstacles(state);
+        if (saved.step > plan.totalSteps()) {
+            obstacles.add("it is at step " + saved.step + ", and the run ends with step " + plan.totalSteps());
+        }
         if (!obstacles.isEmpty()) {
             throw new MismatchException("the run cannot go on from " + checkpoint.path() + ": "
                     + String.join("; ", obstacles) + ". Give it what it had, or begin anew in another folder");

@@ -98,6 +98,19 @@ class CheckpointTest {
         }
     }
 
+    /** Else what was learned behind the end would be saved as the result of a run that never was so long. */
+    @Test
+    void aRunDoesNotGoOnFromBehindItsEnd() {
+        run(config().saveSteps(1).saveTotalLimit(0).build(), folder, null);
+        assertThat(run(config().maxSteps(5).build(), null, Checkpoint.path(folder, 5))
+                        .result
+                        .steps())
+                .isEqualTo(5);
+        assertThatThrownBy(() -> run(config().maxSteps(5).build(), null, Checkpoint.path(folder, 6)))
+                .isInstanceOf(MismatchException.class)
+                .hasMessageContaining("it is at step 6, and the run ends with step 5");
+    }
+
     /** 11 examples of batches of 2, three of them a step, over 4 epochs: 24 micro-batches. */
     @ParameterizedTest
     @ValueSource(ints = {1, 4, 8, 11, 17, 23})
