@@ -597,6 +597,8 @@ class StudioRunsTest {
     @Test
     void noPageIsToldWhereTheFoldersAre() throws Exception {
         trained("run", 1);
+        Path elsewhere = Files.copy(data.resolve("q.json"), folder.resolve("elsewhere.json"));
+        Program.adapter(data.resolve("brought"), elsewhere);
         try (Running running = new Running(command())) {
             String uri = running.uri();
             assertThat(begin(uri, "wrong", 1, "learning-rate", "much")
@@ -620,6 +622,7 @@ class StudioRunsTest {
             for (String path : List.of("settings", "files", "runs", "adapters", "exports")) {
                 told.append(send(uri, path, null));
             }
+            assertThat(told).contains("\"elsewhere.json\"");
             told.append(meant).append(read);
             told.append(events(uri, "wrong", null, 2));
             told.append(send(uri, "plan", Map.of("options", Map.of("data", List.of("q.json")))));

@@ -71,7 +71,10 @@ final class StudioAdapters {
         }
         JsonNode report = read(folder.resolve(REPORT), one);
         if (report != null && report.path("data").hasNonNull("name")) {
-            one.set("data", folders.inWords(report.get("data").get("name")));
+            // Of files that lie elsewhere, where another program was started, the names alone.
+            one.put(
+                    "data",
+                    folders.inWords(report.get("data").get("name").asText()).replaceAll("(^|, )/(?:[^,/]*/)*", "$1"));
         }
         return one;
     }
