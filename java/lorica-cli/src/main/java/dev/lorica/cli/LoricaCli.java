@@ -292,7 +292,7 @@ public final class LoricaCli implements Callable<Integer> {
     private static int wrongUsage(ParameterException e, String[] args) {
         CommandLine command = e.getCommandLine();
         PrintWriter err = command.getErr();
-        ParameterException cause = WrongUsage.cause(e);
+        ParameterException cause = WrongUsage.cause(e, args);
         err.println("error: " + oneLine(WrongUsage.inWords(cause)));
         if (cause instanceof UnmatchedArgumentException unmatched) {
             UnmatchedArgumentException.printSuggestions(unmatched, err);

@@ -20,8 +20,14 @@ final class WrongUsage {
     private WrongUsage() {}
 
     /** An option that does not exist is to blame for what is said of its value, and of what is missing then. */
-    static ParameterException cause(ParameterException e) {
+    static ParameterException cause(ParameterException e, String... args) {
         CommandLine command = e.getCommandLine();
+        // llama.cpp's -ngl is no option here, and neither is it -n with the value gl.
+        for (String word : args) {
+            if (word.matches("-[A-Za-z]{2,}") && word.substring(2).equals(e.getValue())) {
+                return new UnmatchedArgumentException(command, List.of(word));
+            }
+        }
         if (command.getParent() == null) {
             return e; // what is no command is to blame for all that stands behind it
         }

@@ -121,6 +121,11 @@ class UsageTest {
     }
 
     @Test
+    void anOptionOfSeveralLettersIsNotAShortOneWithAValue() {
+        Program.run("generate", "-m", "a", "-i", "b", "-ngl", "99").failsWith(ExitCode.USAGE, "Unknown option: '-ngl'");
+    }
+
+    @Test
     void anOptionThatIsGivenTwiceIsAnErrorInEverySectionOfEveryCommand() {
         int checked = 0;
         for (String name :
@@ -275,6 +280,8 @@ class UsageTest {
                 "train -m '' -d a -o b; '--model'",
                 "train -m a -d '' -o b; '--data'",
                 "train -m a -d b -o ''; '--output'",
+                "train -m a -d b.json:0 -o c; '--data' 'b.json:0': the weight behind the name must be more than 0",
+                "train -m a -d b.json:NaN -o c; '--data' 'b.json:NaN': the weight",
                 "train -m a -d s3://bucket/a.json:0.5 -o b; s3://bucket/a.json:0.5 is a URL",
                 "train -m https://huggingface.co/o/r/resolve/main/m-Q4_0.gguf?download=true -d a -o b; hf:o/r:m-Q4_0.gguf on",
                 "train -m https://huggingface.co/o/r/blob/v1/sub/m.gguf -d a -o b; or hf:o/r@v1:sub/m.gguf on",
@@ -284,7 +291,8 @@ class UsageTest {
         String[] words = Arrays.stream(line.split(" "))
                 .map(word -> word.equals("''") ? "" : word)
                 .toArray(String[]::new);
-        Program.run(words).failsWith(ExitCode.USAGE, message);
+        Program program = Program.run(words).failsWith(ExitCode.USAGE, message);
+        assertThat(program.err()).doesNotContain("Exception", "convert", "class ");
     }
 
     @Test
