@@ -192,9 +192,17 @@ class ReportTest {
                         .repeat(4));
         Path run = folder.resolve("classifier");
         String[] data = {"--model", Program.model(), "--data", texts.toString(), "--label-field", "label"};
-        Program.run(Program.with(
-                        new String[] {"train", "--output", run.toString(), "--max-steps", "2", "--threads", "1"}, data))
+        String[] train = {"train", "--output", run.toString(), "--max-steps", "2", "--threads", "1"};
+        Program.run(Program.with(Program.with(train, "--eval-data", texts.toString()), data))
                 .succeeds();
+        assertThat(browse(run.resolve("report.html")))
+                .contains(
+                        "accuracy, held out<",
+                        "macro F1, held out<",
+                        "Accuracy, held out</h2>",
+                        "Macro F1, held out</h2>")
+                .doesNotContain("Reward</h2>")
+                .doesNotContainPattern(">(NaN|undefined)");
         Path page = folder.resolve("classes.html");
         JsonNode measured = Program.run(Program.with(
                         new String[] {"eval", "--adapter", run.toString(), "--report", page.toString(), "--json"},
