@@ -1,5 +1,5 @@
 // Adapters: where each comes from, and its other forms.
-import { attempt, bytes, h, note, number, time } from "./elements.js";
+import { arrange, attempt, bytes, h, note, number, time } from "./elements.js";
 import { get, post } from "./server.js";
 import { compare } from "./chat.js";
 import { exports } from "./runs.js";
@@ -19,6 +19,7 @@ let cards = new Map(); // by path, what is shown of an adapter and its card
 let written;
 let writtenCard;
 let states = new Map(); // of exports, by their numbers
+let items = new Map(); // likewise, what is shown of an export
 
 export function begin(place) {
   list = h("div", {});
@@ -33,8 +34,16 @@ export function begin(place) {
 function heard(all) {
   writtenCard.hidden = !all.length;
   const focused = document.activeElement?.dataset?.export;
-  written.replaceChildren(...all.map(exportItem));
-  if (focused) written.querySelector(`[data-export="${focused}"]`)?.focus();
+  const kept = items;
+  items = new Map(all.map(one => {
+    const shape = JSON.stringify([one.state, one.message]);
+    const known = kept.get(one.id);
+    const shown = known?.shape === shape ? known : { shape, item: exportItem(one) };
+    shown.item.querySelector(".facts").textContent = exportFacts(one); // the rest stays as it is: somebody may just be pressing its button
+    return [one.id, shown];
+  }));
+  arrange(written, [...items.values()].map(one => one.item));
+  if (focused && document.activeElement?.dataset?.export !== focused) written.querySelector(`[data-export="${focused}"]`)?.focus();
   let ended = false;
   for (const one of all) {
     const before = states.get(one.id);
@@ -47,17 +56,21 @@ function heard(all) {
   if (ended && !list.closest("section").hidden) shown();
 }
 
-function exportItem(one) {
-  const live = one.state === "waiting" || one.state === "writing";
-  const kind = { done: "good", failed: "bad" }[one.state] ?? (live ? "busy" : "soft");
+function exportFacts(one) {
   const facts = [`${one.adapter} as ${one.format}${one.type ? `, ${one.type}` : ""}`];
   if (one.bytes) facts.push(bytes(one.bytes));
   if (one.began) facts.push(`${Math.max(0, Math.round(((one.ended || Date.now()) - one.began) / 1000))} s`);
+  return facts.join(", ");
+}
+
+function exportItem(one) {
+  const live = one.state === "waiting" || one.state === "writing";
+  const kind = { done: "good", failed: "bad" }[one.state] ?? (live ? "busy" : "soft");
   return h("li", { class: "run", "data-path": one.path, "data-state": one.state },
     h("div", { class: "row spread" }, h("div", {}, h("b", {}, one.path), " ", h("span", { class: kind }, WORDS[one.state])),
       live ? h("button", { "data-export": String(one.id), "aria-label": `Stop writing ${one.path}`,
         onclick: event => attempt(() => post(`/studio/api/exports/${one.id}/stop`, {}), event.currentTarget) }, "Stop") : null),
-    h("div", { class: "small soft" }, facts.join(", ")),
+    h("div", { class: "small soft facts" }),
     one.state === "writing" ? h("progress", { "aria-label": `${one.path} is being written` }) : null,
     one.message ? h("div", { class: `small ${kind}` }, one.message) : null);
 }
@@ -72,9 +85,9 @@ export function shown() {
       return [adapter.path, known?.shape === shape ? known : { shape, card: card(adapter) }];
     }));
     const focused = document.activeElement;
-    list.replaceChildren(...(adapters.length ? [...cards.values()].map(one => one.card)
-      : [h("div", { class: "card soft" }, "There are no adapters in the data folder or the output folder. A run makes one.")]));
-    if (list.contains(focused)) focused.focus(); // moving it takes the focus away
+    arrange(list, adapters.length ? [...cards.values()].map(one => one.card)
+      : [h("div", { class: "card soft" }, "There are no adapters in the data folder or the output folder. A run makes one.")]);
+    if (list.contains(focused) && document.activeElement !== focused) focused.focus(); // where it was moved
   });
 }
 

@@ -68,6 +68,7 @@ export function shown() {
 
 /** Chooses an adapter that is served, in the first place that is free. */
 export function compare(name) {
+  shows++; // what is being asked for knows nothing of it
   const free = columns.slice(1).find(one => !one.model.value) ?? columns[1];
   if (![...free.model.options].some(option => option.value === name)) free.model.append(h("option", { value: name }, name));
   free.model.value = name;

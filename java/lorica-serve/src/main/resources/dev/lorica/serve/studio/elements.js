@@ -12,6 +12,13 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Has these elements in a place, in their order. Those that stay are not moved: somebody may just be typing there, or pressing a button. */
+export function arrange(place, elements) {
+  const wanted = new Set(elements);
+  for (const child of [...place.childNodes]) if (!wanted.has(child)) child.remove();
+  elements.forEach((element, i) => { if (place.children[i] !== element) place.insertBefore(element, place.children[i] ?? null); });
+}
+
 /** Says something to everybody: shown above the page, and read by screen readers. */
 export function note(text, bad = false) {
   const place = document.getElementById("note");

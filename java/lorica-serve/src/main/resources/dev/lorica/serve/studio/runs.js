@@ -1,5 +1,5 @@
 // Runs: a list of them, the curves of those that are chosen, what they answer and say.
-import { ask, attempt, bytes, h, note, number, time } from "./elements.js";
+import { arrange, ask, attempt, bytes, h, note, number, time } from "./elements.js";
 import { follow, post } from "./server.js";
 import { Chart, color, onTheme } from "./curves.js";
 
@@ -167,9 +167,7 @@ function list() {
     kept.querySelector(".facts").textContent = factsOf(run); // the rest stays as it is: somebody may just be pressing a button of it
     return kept;
   });
-  if (items.length !== places.list.children.length || items.some((item, i) => places.list.children[i] !== item)) {
-    places.list.replaceChildren(...items);
-  }
+  arrange(places.list, items);
   if (focused && document.activeElement?.dataset?.focus !== focused) {
     const same = places.list.querySelector(`[data-focus="${CSS.escape(focused)}"]`);
     const box = places.list.querySelector(`[data-focus="${CSS.escape(`box ${focused.slice(focused.indexOf(" ") + 1)}`)}"]`);
