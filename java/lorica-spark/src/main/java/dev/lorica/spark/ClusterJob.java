@@ -66,6 +66,7 @@ final class ClusterJob<R> {
     R next() throws InterruptedException {
         R result = arrived.poll(100, TimeUnit.MILLISECONDS);
         if (result != null) {
+            lastSeen = System.nanoTime();
             return result;
         }
         if (action.isCompleted() && arrived.isEmpty()) {
