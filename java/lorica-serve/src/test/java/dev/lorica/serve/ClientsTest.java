@@ -35,7 +35,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
 /** The clients that people have already: OpenAI's own for Java, and LangChain4j's. */
-@Timeout(300)
+@Timeout(900)
 class ClientsTest {
     private static final String QUESTION = "Who is Mr. Collins?";
     private static final int TOKENS = 12;
@@ -186,7 +186,7 @@ class ClientsTest {
                 whole.completeExceptionally(error);
             }
         });
-        assertThat(whole.get(60, TimeUnit.SECONDS))
+        assertThat(whole.get(TestServer.PATIENCE.toSeconds(), TimeUnit.SECONDS))
                 .isEqualTo(expected(served.other))
                 .isEqualTo(pieces.toString());
     }

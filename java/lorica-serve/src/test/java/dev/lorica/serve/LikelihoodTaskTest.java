@@ -24,7 +24,7 @@ import org.junit.jupiter.api.Timeout;
  * A task of choices as lm-evaluation-harness asks it of {@code local-completions}: token ids of context and choice, echoed with
  * log-probabilities and one token that is thrown away; what counts is the sum over the choice.
  */
-@Timeout(120)
+@Timeout(900)
 class LikelihoodTaskTest {
     private static final String QUESTION = "Who is Mr. Collins?";
     private static final List<String> CHOICES =

@@ -32,6 +32,7 @@ import java.util.Arrays;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -40,7 +41,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 /** What is asked for over HTTP, next to the same asked of the library. */
-@Timeout(300)
+@Timeout(900)
 class LoricaServerTest {
     private static final String CHAT = "/v1/chat/completions";
     private static final String COMPLETIONS = "/v1/completions";
@@ -510,7 +511,13 @@ class LoricaServerTest {
     @Test
     void metricsCountWhatWasDone() throws Exception {
         served.post(COMPLETIONS, "{'prompt': 'It is', 'max_tokens': 4, 'temperature': 0}");
-        String metrics = served.get("/metrics").body();
+        // A request is counted when its answer has gone out.
+        AtomicReference<String> seen = new AtomicReference<>();
+        TestServer.await(() -> {
+            seen.set(served.get("/metrics").body());
+            return seen.get().contains("lorica_requests_active 1\n");
+        });
+        String metrics = seen.get();
         assertThat(metrics).contains("lorica_request_seconds_count{path=\"/v1/completions\",status=\"200\"} ");
         assertThat(metrics).contains("lorica_requests_active 1\n").contains("# TYPE lorica_texts_running gauge\n");
         assertThat(metrics).containsPattern("lorica_generated_tokens_total [1-9]");

@@ -14,10 +14,13 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.concurrent.Callable;
 
 /** A server of the small model on a free port, with two adapters, and plain requests to it. */
 final class TestServer implements AutoCloseable {
     static final String KEY = "a-secret";
+    /** On a machine that has other things to do. */
+    static final Duration PATIENCE = Duration.ofSeconds(240);
 
     final Model model;
     final Adapter one;
@@ -25,7 +28,7 @@ final class TestServer implements AutoCloseable {
     final LoricaServer server;
     private final HttpClient client = HttpClient.newBuilder()
             .version(HttpClient.Version.HTTP_1_1)
-            .connectTimeout(Duration.ofSeconds(20))
+            .connectTimeout(PATIENCE)
             .build();
 
     TestServer(ServeConfig.Builder config) {
@@ -83,7 +86,7 @@ final class TestServer implements AutoCloseable {
     }
 
     HttpRequest.Builder request(String path) {
-        return HttpRequest.newBuilder(URI.create(server.uri() + path)).timeout(Duration.ofSeconds(60));
+        return HttpRequest.newBuilder(URI.create(server.uri() + path)).timeout(PATIENCE);
     }
 
     Answer send(HttpRequest request) throws Exception {
@@ -101,6 +104,14 @@ final class TestServer implements AutoCloseable {
                 .header("Content-Type", "application/json")
                 .POST(HttpRequest.BodyPublishers.ofString(json.replace('\'', '"')))
                 .build());
+    }
+
+    /** Waits until it holds; whoever asserts it afterwards says what there is instead. */
+    static void await(Callable<Boolean> condition) throws Exception {
+        long end = System.nanoTime() + PATIENCE.toNanos();
+        while (!condition.call() && System.nanoTime() < end) {
+            Thread.sleep(50);
+        }
     }
 
     @Override

@@ -27,7 +27,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Loops that train over HTTP. */
-@Timeout(300)
+@Timeout(900)
 class TuningTest {
     private static final String[][] PAIRS = {
         {"Who is Mr. Collins?", "A clergyman, and the heir of Longbourn."},
