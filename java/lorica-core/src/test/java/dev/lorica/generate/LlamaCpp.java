@@ -56,7 +56,7 @@ public final class LlamaCpp {
                 .redirectErrorStream(true)
                 .redirectOutput(log.toFile())
                 .start();
-        boolean ended = process.waitFor(5, TimeUnit.MINUTES);
+        boolean ended = process.waitFor(15, TimeUnit.MINUTES);
         if (!ended) {
             process.destroyForcibly();
         }
