@@ -43,7 +43,7 @@ class ModulePathTest {
                 .redirectErrorStream(true)
                 .start();
         String output = new String(program.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
-        assertThat(program.waitFor(60, TimeUnit.SECONDS)).isTrue();
+        assertThat(program.waitFor(5, TimeUnit.MINUTES)).isTrue();
 
         assertThat(output).contains("module dev.lorica\n", "trained with adamw\n", "JavaCPP's limit is 1\n");
         assertThat(program.exitValue()).isZero();

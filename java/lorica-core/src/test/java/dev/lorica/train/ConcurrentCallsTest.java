@@ -110,7 +110,7 @@ class ConcurrentCallsTest {
                 });
             }
         }
-        for (Future<Void> future : executor.invokeAll(threads, 60, TimeUnit.SECONDS)) {
+        for (Future<Void> future : executor.invokeAll(threads, 5, TimeUnit.MINUTES)) {
             if (future.isCancelled()) {
                 fail("\"" + a + "\" and \"" + b + "\" wait for each other");
             }

@@ -226,7 +226,7 @@ class GrpoTest {
             new Completion(DataRecord.of("Why?", ""), "Why?", "", 1, false));
 
     private static double[] rewards(String script) {
-        return RewardFunction.command(List.of("/bin/sh", "-c", script), Duration.ofSeconds(20))
+        return RewardFunction.command(List.of("/bin/sh", "-c", script), Duration.ofMinutes(5))
                 .rewards(TWO);
     }
 

@@ -20,7 +20,7 @@ import org.junit.jupiter.api.io.TempDir;
  * The Java of the guide's page, and of the examples that need no more than is on the class path here, compiled and run.
  * scripts/test-examples.sh builds all examples as strangers would.
  */
-@Timeout(300)
+@Timeout(900)
 class ExamplesTest {
     private static final Path MODEL =
             Taught.repository("models/austen-7m-q4_0.gguf").toAbsolutePath();

@@ -11,7 +11,7 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Timeout;
 
 /** What LangChain4j asks of every ChatModel that has listeners. */
-@Timeout(300)
+@Timeout(900)
 class LoricaChatModelListenerSuiteTest extends AbstractChatModelListenerIT {
     private static Generator generator;
 

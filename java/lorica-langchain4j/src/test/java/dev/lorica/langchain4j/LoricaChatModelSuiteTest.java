@@ -10,7 +10,7 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Timeout;
 
 /** What LangChain4j asks of every ChatModel. */
-@Timeout(300)
+@Timeout(900)
 class LoricaChatModelSuiteTest extends AbstractChatModelIT {
     private static Generator generator;
 

@@ -10,7 +10,7 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Timeout;
 
 /** What LangChain4j asks of every EmbeddingModel, of an encoder and of a decoder. */
-@Timeout(300)
+@Timeout(900)
 class LoricaEmbeddingModelSuiteTest extends AbstractEmbeddingModelIT {
     private static Model encoder;
 

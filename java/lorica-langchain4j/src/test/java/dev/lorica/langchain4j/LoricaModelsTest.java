@@ -34,7 +34,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
 /** What is ours alone: the same texts as without LangChain4j, adapters by their names, many who ask, what is wrong in one line. */
-@Timeout(300)
+@Timeout(900)
 class LoricaModelsTest {
     private static final String QUESTION = "What is the capital of Germany?";
 
@@ -93,7 +93,7 @@ class LoricaModelsTest {
                 answers.add(told(pieces));
             }
             for (CompletableFuture<String> answer : answers) {
-                assertThat(answer.get(60, TimeUnit.SECONDS)).isEqualTo(wanted);
+                assertThat(answer.get(240, TimeUnit.SECONDS)).isEqualTo(wanted);
             }
         }
     }
@@ -152,7 +152,7 @@ class LoricaModelsTest {
                     ends.incrementAndGet();
                 }
             });
-            assertThat(cancelled.get(60, TimeUnit.SECONDS).isCancelled()).isTrue();
+            assertThat(cancelled.get(240, TimeUnit.SECONDS).isCancelled()).isTrue();
             // waits until the one before is over
             assertThat(over(generator)
                             .adapter("taught", Taught.ADAPTER)
@@ -196,8 +196,8 @@ class LoricaModelsTest {
                 error.complete(thrown);
             }
         });
-        assertThat(begun.await(60, TimeUnit.SECONDS)).isTrue();
-        assertThat(error.get(60, TimeUnit.SECONDS))
+        assertThat(begun.await(240, TimeUnit.SECONDS)).isTrue();
+        assertThat(error.get(240, TimeUnit.SECONDS))
                 .isInstanceOfAny(CancelledException.class, IllegalStateException.class);
     }
 

@@ -11,7 +11,7 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Timeout;
 
 /** What LangChain4j asks of every StreamingChatModel. */
-@Timeout(300)
+@Timeout(900)
 class LoricaStreamingChatModelSuiteTest extends AbstractStreamingChatModelIT {
     private static Generator generator;
 
