@@ -13,7 +13,7 @@ import java.util.concurrent.TimeUnit;
 
 /** The program at a terminal of 100 columns: {@code script} of util-linux makes one, keys go in and what is shown comes out. */
 final class PseudoTerminal implements Closeable {
-    private static final long PATIENCE_SECONDS = 40;
+    private static final long PATIENCE_SECONDS = 240;
 
     private final Process process;
     private final StringBuilder screen = new StringBuilder();
@@ -33,7 +33,9 @@ final class PseudoTerminal implements Closeable {
         words.addAll(List.of(args));
         StringBuilder command = new StringBuilder("stty rows 40 cols 100; exec");
         words.forEach(word -> command.append(' ').append(Shell.quote(word)));
-        ProcessBuilder builder = new ProcessBuilder("script", "-qfec", command.toString(), "/dev/null");
+        // What a shell starts in the background ignores SIGINT, and so does all that it starts, these tests among them.
+        ProcessBuilder builder =
+                new ProcessBuilder("env", "--default-signal=INT", "script", "-qfec", command.toString(), "/dev/null");
         builder.environment().put("TERM", "xterm");
         builder.environment().put("LC_ALL", "C.UTF-8");
         builder.environment().put("SHELL", "/bin/sh");
@@ -77,21 +79,26 @@ final class PseudoTerminal implements Closeable {
         type(line + "\r");
     }
 
-    /** What is shown until {@code text} is, from where the last call ended, without the codes that move and colour. */
-    String until(String text) throws InterruptedException {
+    /** What is shown until one of {@code texts} is, from where the last call ended, without the codes that move and colour. */
+    String until(String... texts) throws InterruptedException {
         long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(PATIENCE_SECONDS);
         synchronized (screen) {
             while (true) {
                 String shown = plain(screen.toString());
-                int at = shown.indexOf(text, seen);
-                if (at >= 0) {
-                    String part = shown.substring(seen, at + text.length());
-                    seen = at + text.length();
+                int first = Integer.MAX_VALUE;
+                for (String text : texts) {
+                    int at = shown.indexOf(text, seen);
+                    first = at < 0 ? first : Math.min(first, at + text.length());
+                }
+                if (first < Integer.MAX_VALUE) {
+                    String part = shown.substring(seen, first);
+                    seen = first;
                     return part;
                 }
                 long left = TimeUnit.NANOSECONDS.toMillis(deadline - System.nanoTime());
                 if (over || left <= 0) {
-                    throw new AssertionError("\"" + text + "\" was not shown, but: " + shown.substring(seen));
+                    throw new AssertionError(
+                            "\"" + String.join("\" or \"", texts) + "\" was not shown, but: " + shown.substring(seen));
                 }
                 screen.wait(left);
             }
