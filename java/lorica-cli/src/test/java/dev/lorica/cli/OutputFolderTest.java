@@ -161,7 +161,7 @@ class OutputFolderTest {
             try (OutputFolder output = OutputFolder.prepare(Path.of(args[0]), false, false)) {
                 System.out.print("!");
                 System.out.flush();
-                Thread.sleep(60_000);
+                Thread.sleep(Long.MAX_VALUE);
             }
         }
     }
