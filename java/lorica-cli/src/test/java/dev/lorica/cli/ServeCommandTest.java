@@ -27,7 +27,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 /** {@code lorica serve} as it is started and ended, and the commands on its page of the guide. */
-@Timeout(300)
+@Timeout(900)
 class ServeCommandTest {
     private static final Pattern CURL =
             Pattern.compile("(?m)^curl http://127\\.0\\.0\\.1:8080(/\\S+)(?: -H '[^']*' -d '([^']*)')?$");
@@ -67,7 +67,7 @@ class ServeCommandTest {
         }
 
         String uri() throws Exception {
-            String said = line.get(60, TimeUnit.SECONDS);
+            String said = line.get(240, TimeUnit.SECONDS);
             assertThat(said).startsWith("{");
             String url = new ObjectMapper().readTree(said).path("url").asText();
             return url.substring(0, url.length() - "/v1".length());
@@ -76,12 +76,12 @@ class ServeCommandTest {
         @Override
         public void close() throws Exception {
             thread.interrupt();
-            assertThat(ended.get(60, TimeUnit.SECONDS)).isEqualTo(ExitCode.OK);
+            assertThat(ended.get(240, TimeUnit.SECONDS)).isEqualTo(ExitCode.OK);
         }
     }
 
     private static HttpResponse<String> ask(String url, String body) throws Exception {
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url)).timeout(Duration.ofSeconds(60));
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url)).timeout(Duration.ofSeconds(240));
         if (body != null) {
             request.header("Content-Type", "application/json").POST(HttpRequest.BodyPublishers.ofString(body));
         }

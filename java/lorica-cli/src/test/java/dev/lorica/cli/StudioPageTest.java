@@ -36,6 +36,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.openqa.selenium.By;
 import org.openqa.selenium.Dimension;
+import org.openqa.selenium.ElementClickInterceptedException;
 import org.openqa.selenium.Keys;
 import org.openqa.selenium.StaleElementReferenceException;
 import org.openqa.selenium.WebElement;
@@ -52,7 +53,7 @@ import org.openqa.selenium.logging.LoggingPreferences;
  * The studio in a browser, as a person uses it: one server and one browser for all, with two runs that were trained before. With
  * {@code -Dlorica.screenshots=DIR} what it looks like is kept there.
  */
-@Timeout(240)
+@Timeout(900)
 @TestMethodOrder(MethodOrderer.OrderAnnotation.class)
 class StudioPageTest {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -61,7 +62,7 @@ class StudioPageTest {
     private static final int STEPS = 100_000;
 
     private static final int EXAMPLES = 60;
-    private static final Duration PATIENCE = Duration.ofSeconds(90);
+    private static final Duration PATIENCE = Duration.ofSeconds(240);
     private static final Dimension PHONE = new Dimension(390, 844);
     private static final Dimension DESK = new Dimension(1280, 900);
 
@@ -104,9 +105,10 @@ class StudioPageTest {
         browser = new ChromeDriver(
                 new ChromeDriverService.Builder()
                         .usingDriverExecutable(driver.toFile())
+                        .withTimeout(PATIENCE)
                         .build(),
                 options);
-        browser.manage().timeouts().scriptTimeout(Duration.ofSeconds(60));
+        browser.manage().timeouts().scriptTimeout(PATIENCE);
     }
 
     @AfterAll
@@ -179,12 +181,14 @@ class StudioPageTest {
     }
 
     private static String shown(List<Double> values) {
-        return String.format(
-                Locale.ROOT,
-                "%d values, from %.4f to %.4f",
-                values.size(),
-                values.get(0),
-                values.get(values.size() - 1));
+        return values.size() + " values, from " + shown(values.get(0)) + " to " + shown(values.get(values.size() - 1));
+    }
+
+    /** A run that goes on for long comes to losses for which four places are too few. */
+    private static String shown(double loss) {
+        return loss < 1e-3
+                ? String.format(Locale.ROOT, "%.2e", loss).replaceAll("e-0*", "e-")
+                : String.format(Locale.ROOT, "%.4f", loss);
     }
 
     /** Ticks these runs and no others. */
@@ -224,10 +228,10 @@ class StudioPageTest {
                 .hasSize(2)
                 .doesNotHaveDuplicates();
         click(By.cssSelector("#page-runs .charts summary"));
-        List<String> cells = each("#page-runs .charts tbody tr", WebElement::getText).stream()
-                .filter(row -> row.startsWith("1 "))
-                .toList();
-        assertThat(cells)
+        await(
+                "the numbers are there",
+                () -> !firstStep().isEmpty()); // the browser tells the page later that they are wanted
+        assertThat(firstStep())
                 .as("the numbers of step 1, of both")
                 .hasSize(1)
                 .first()
@@ -248,6 +252,13 @@ class StudioPageTest {
         browser.navigate().refresh();
         await("the choice is remembered", () -> curves().contains("second, raw: " + second));
         assertThat(curves()).doesNotContain("first");
+    }
+
+    /** The rows of step 1 in the tables of numbers that are open. */
+    private static List<String> firstStep() {
+        return each("#page-runs .charts tbody tr", WebElement::getText).stream()
+                .filter(row -> row.startsWith("1 "))
+                .toList();
     }
 
     @Test
@@ -327,25 +338,16 @@ class StudioPageTest {
         write("merged", "merged.gguf", null);
         write("quantized", "quantized.gguf", "Q8_0");
         for (String path : List.of("as-peft", "as-gguf", "merged.gguf", "quantized.gguf")) {
-            await(path + " is written", () -> !all("[data-path='" + path + "'][data-state='done']")
-                    .isEmpty());
+            await(path + " is written", () -> isExport(path, "done"));
         }
         assertThat(folder.resolve("out/as-peft/adapter_model.safetensors")).isNotEmptyFile();
         assertThat(folder.resolve("out/as-gguf/adapter.gguf")).isNotEmptyFile();
         assertThat(Files.size(folder.resolve("out/merged.gguf")))
                 .isGreaterThan(Files.size(folder.resolve("out/quantized.gguf")));
         assertThat(text("exports")).contains("first as quantized, Q8_0", "MiB").doesNotContain(folder.toString());
-        write("merged", "before.gguf", null);
-        write("merged", "more.gguf", null); // waits for the one before it
-        await("it can be stopped", () -> !all("[aria-label='Stop writing more.gguf']")
-                .isEmpty());
-        click(By.cssSelector("[aria-label='Stop writing more.gguf']"));
-        await(
-                "one is stopped",
-                () -> !all("[data-path='more.gguf'][data-state='stopped']").isEmpty()
-                        && !all("[data-path='before.gguf'][data-state='done']").isEmpty());
+        String stopped = writesAndStops();
         screens("adapters");
-        assertThat(folder.resolve("out/more.gguf")).doesNotExist();
+        assertThat(folder.resolve("out").resolve(stopped)).doesNotExist();
 
         await(
                 "what was written is an adapter too",
@@ -364,6 +366,35 @@ class StudioPageTest {
                 .isEqualTo(answers.get(2))
                 .isNotEmpty();
         screens("chat");
+    }
+
+    /** Returns the name of what was to be written behind another one, and was stopped; unless it was written sooner, and then another is. */
+    private static String writesAndStops() {
+        for (int i = 0; i < 10; i++) {
+            String before = "before-" + i + ".gguf";
+            String more = "more-" + i + ".gguf";
+            write("merged", before, null);
+            write("merged", more, null); // waits for the one before it
+            By stop = By.cssSelector("[aria-label='Stop writing " + more + "']");
+            await("it can be stopped, or is written", () -> {
+                steady(() -> browser.findElements(stop).stream()
+                        .map(button -> {
+                            button.click();
+                            return button;
+                        })
+                        .toList());
+                return isExport(more, "stopped") || isExport(more, "done");
+            });
+            await("the one before it is written", () -> isExport(before, "done"));
+            if (isExport(more, "stopped")) {
+                return more;
+            }
+        }
+        throw new AssertionError("everything was written before it could be stopped");
+    }
+
+    private static boolean isExport(String path, String state) {
+        return !all("[data-path='" + path + "'][data-state='" + state + "']").isEmpty();
     }
 
     /** Writes the first adapter in another form. */
@@ -654,15 +685,23 @@ class StudioPageTest {
             WebElement field = browser.findElement(By.id(id));
             field.clear();
             field.sendKeys(text);
+            assertThat(field.getDomProperty("value")).isEqualTo(text);
             return field;
         });
     }
 
+    /** Clicks until it was this that was clicked: it may move away from below the mouse, where something else grows just then. */
     private static void click(By what) {
         steady(() -> {
             WebElement element = browser.findElement(what);
-            browser.executeScript("arguments[0].scrollIntoView({block: 'center'})", element);
+            browser.executeScript(
+                    "window.clicked = false; arguments[0].scrollIntoView({block: 'center'});"
+                            + " arguments[0].addEventListener('click', () => { window.clicked = true; }, {capture: true, once: true});",
+                    element);
             element.click();
+            if (!(Boolean) browser.executeScript("return window.clicked")) {
+                throw new StaleElementReferenceException(what + " was not below the mouse any more");
+            }
             return element;
         });
     }
@@ -673,7 +712,7 @@ class StudioPageTest {
         while (true) {
             try {
                 return what.get();
-            } catch (StaleElementReferenceException e) {
+            } catch (StaleElementReferenceException | ElementClickInterceptedException e) {
                 if (System.nanoTime() > end) {
                     throw e;
                 }
