@@ -85,7 +85,7 @@ final class PlayedGpus {
                         new ProcessBuilder(command).redirectOutput(out.toFile()).redirectError(err.toFile());
                 builder.environment().putAll(environment);
                 Process process = builder.start();
-                assertThat(process.waitFor(120, TimeUnit.SECONDS))
+                assertThat(process.waitFor(10, TimeUnit.MINUTES))
                         .as("done in time")
                         .isTrue();
                 return new Program(process.exitValue(), read(out), read(err));

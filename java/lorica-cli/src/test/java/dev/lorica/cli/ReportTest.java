@@ -275,6 +275,7 @@ class ReportTest {
                         "--headless",
                         "--no-sandbox",
                         "--disable-gpu",
+                        "--disable-dev-shm-usage",
                         "--no-first-run",
                         "--disable-background-networking",
                         "--disable-component-update",
@@ -289,7 +290,7 @@ class ReportTest {
                 .start();
         process.getOutputStream().close();
         String dom = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
-        assertThat(process.waitFor(60, TimeUnit.SECONDS)).isTrue();
+        assertThat(process.waitFor(5, TimeUnit.MINUTES)).isTrue();
         assertThat(Files.readAllLines(console, StandardCharsets.ISO_8859_1))
                 .noneMatch(line -> line.contains("CONSOLE") && (line.contains("Uncaught") || line.contains("Error")));
         return dom;
