@@ -7,11 +7,17 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.spark.SparkConf;
 import org.apache.spark.api.java.JavaSparkContext;
+import scala.jdk.javaapi.CollectionConverters;
 
 /** Clusters of this machine, with executors in processes of their own. */
 final class Clusters {
+    private static final double PATIENCE_NANOS = 300e9;
+    /** Executors of the present cluster that were killed. */
+    private static final AtomicInteger KILLED = new AtomicInteger();
+
     private Clusters() {}
 
     /** So many executors, which have a core and half a gigabyte each. */
@@ -27,10 +33,25 @@ final class Clusters {
                 .set("spark.driver.host", "localhost")
                 .set("spark.driver.bindAddress", "127.0.0.1");
         settings.forEach(conf::set);
+        KILLED.set(0);
         JavaSparkContext spark = new JavaSparkContext(SparkTrain.configured(conf));
+        await(spark, executors);
+        return spark;
+    }
+
+    /** Waits until there are so many executors, those among them that take the places of killed ones, whose numbers come after theirs. */
+    static void await(JavaSparkContext spark, int executors) {
         long start = System.nanoTime();
-        while (spark.sc().statusTracker().getExecutorInfos().length <= executors) {
-            if (System.nanoTime() - start > 300e9) {
+        while (true) {
+            List<Integer> known = CollectionConverters.asJava(spark.sc().getExecutorIds()).stream()
+                    .map(Integer::valueOf)
+                    .toList();
+            int newest = known.stream().mapToInt(Integer::intValue).max().orElse(-1);
+            int seen = spark.sc().statusTracker().getExecutorInfos().length - 1; // the driver is one of them
+            if (known.size() == executors && seen == executors && newest >= executors - 1 + KILLED.get()) {
+                return;
+            }
+            if (System.nanoTime() - start > PATIENCE_NANOS) {
                 throw new IllegalStateException("there are no " + executors + " executors after five minutes");
             }
             try {
@@ -39,7 +60,11 @@ final class Clusters {
                 throw new IllegalStateException(e);
             }
         }
-        return spark;
+    }
+
+    static void kill(ProcessHandle executor) {
+        KILLED.incrementAndGet();
+        executor.destroyForcibly();
     }
 
     /** Where Spark looks for jars; it finds none, and needs none besides the class path. */

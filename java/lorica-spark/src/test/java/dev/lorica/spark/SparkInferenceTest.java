@@ -31,6 +31,7 @@ import org.apache.spark.sql.types.DataTypes;
 import org.apache.spark.sql.types.StructType;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -41,6 +42,8 @@ class SparkInferenceTest {
             .add("question", DataTypes.StringType)
             .add("answer", DataTypes.StringType);
 
+    private static final int EXECUTORS = 2;
+
     private static JavaSparkContext spark;
     private static SparkSession session;
     private static Adapter adapter;
@@ -48,7 +51,7 @@ class SparkInferenceTest {
 
     @BeforeAll
     static void start() {
-        spark = Clusters.of(2);
+        spark = Clusters.of(EXECUTORS);
         session = SparkSession.builder().sparkContext(spark.sc()).getOrCreate();
         adapter = Runs.lora();
         new Trainer(Runs.MODEL, adapter, Runs.config(20, 1).build()).train(Runs.EXAMPLES);
@@ -57,6 +60,12 @@ class SparkInferenceTest {
             all.add(RowFactory.create(i, i == 5 ? null : "Who is number " + i % 4 + "?", "Mr. Bennet, " + i + "."));
         }
         rows = session.createDataFrame(all, QUESTION).repartition(3);
+    }
+
+    /** A test before may have killed one, whose place is taken later. */
+    @BeforeEach
+    void awaitAll() {
+        Clusters.await(spark, EXECUTORS);
     }
 
     @AfterAll
@@ -130,7 +139,7 @@ class SparkInferenceTest {
             } catch (InterruptedException e) {
                 return;
             }
-            Clusters.executors().get(0).destroyForcibly();
+            Clusters.kill(Clusters.executors().get(0));
         });
         killer.start();
 

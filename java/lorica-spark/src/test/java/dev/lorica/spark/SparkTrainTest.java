@@ -76,7 +76,7 @@ class SparkTrainTest {
     }
 
     private static void end(Process process, Path log) throws Exception {
-        assertThat(process.waitFor(5, TimeUnit.MINUTES)).isTrue();
+        assertThat(process.waitFor(15, TimeUnit.MINUTES)).isTrue();
         assertThat(process.exitValue()).as(Files.readString(log)).isZero();
     }
 
@@ -85,17 +85,11 @@ class SparkTrainTest {
         Path whole = work.resolve("whole");
         assertThat(here(options(whole))).isZero();
         Path broken = work.resolve("broken");
-        Path log = work.resolve("broken.log");
-        Process killed = submit(2, log, options(broken));
-        try {
-            while (killed.isAlive() && !Files.exists(broken.resolve("checkpoint-2/SHA256SUMS"))) {
-                Thread.sleep(5);
-            }
-        } finally {
-            killed.descendants().forEach(ProcessHandle::destroyForcibly);
-            killed.destroyForcibly().waitFor();
+        int tries = 0;
+        while (!isKilledInTheMiddle(broken)) {
+            assertThat(++tries).as("trainings that were through before").isLessThan(10);
+            broken = work.resolve("broken-" + tries);
         }
-        assertThat(broken.resolve("adapter.gguf")).as(Files.readString(log)).doesNotExist();
 
         Path on = work.resolve("on.log");
         end(submit(1, on, options(broken, "--resume", "auto")), on);
@@ -106,11 +100,31 @@ class SparkTrainTest {
                 .isEqualTo(Files.readAllBytes(whole.resolve("adapter.gguf")));
     }
 
+    /** False where this process was kept from its work for so long that all was trained. */
+    private static boolean isKilledInTheMiddle(Path output) throws Exception {
+        Path log = work.resolve("broken.log");
+        Path checkpoint = output.resolve("checkpoint-2/SHA256SUMS");
+        Process killed = submit(2, log, options(output));
+        boolean isThere;
+        try {
+            while (killed.isAlive() && !Files.exists(checkpoint)) {
+                Thread.sleep(5);
+            }
+            isThere = Files.exists(checkpoint);
+        } finally {
+            killed.descendants().forEach(ProcessHandle::destroyForcibly);
+            killed.destroyForcibly().waitFor();
+        }
+        boolean isThrough = Files.exists(output.resolve("adapter.gguf"));
+        assertThat(isThere || isThrough).as(Files.readString(log)).isTrue();
+        return !isThrough;
+    }
+
     @Test
     void whatIsWrongWithTheOptionsNeedsNoCluster() throws Exception {
         Path log = work.resolve("wrong.log");
         Process process = submit(1, log, options(work.resolve("wrong"), "--lora-rr", "4"));
-        assertThat(process.waitFor(2, TimeUnit.MINUTES)).isTrue();
+        assertThat(process.waitFor(15, TimeUnit.MINUTES)).isTrue();
 
         assertThat(process.exitValue()).isEqualTo(2);
         assertThat(Files.readString(log)).contains("--lora-rr").doesNotContain("executor");

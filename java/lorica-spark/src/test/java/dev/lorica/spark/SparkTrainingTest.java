@@ -23,7 +23,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import java.util.stream.IntStream;
@@ -34,15 +33,24 @@ import org.apache.spark.api.java.JavaFutureAction;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
 /** On four executors, each a process. */
 class SparkTrainingTest {
+    private static final int EXECUTORS = 4;
+
     private static JavaSparkContext spark;
 
     @BeforeAll
     static void start() {
-        spark = Clusters.of(4, Map.of(SparkWorkers.WAIT, "3"));
+        spark = Clusters.of(EXECUTORS);
+    }
+
+    /** A test before may have killed one, whose place is taken later. */
+    @BeforeEach
+    void awaitAll() {
+        Clusters.await(spark, EXECUTORS);
     }
 
     @AfterAll
@@ -111,7 +119,7 @@ class SparkTrainingTest {
             } catch (InterruptedException e) {
                 return;
             }
-            Clusters.executors().get(0).destroyForcibly();
+            Clusters.kill(Clusters.executors().get(0));
         });
         killer.start();
 
@@ -140,7 +148,7 @@ class SparkTrainingTest {
                 }
                 List<ProcessHandle> executors = Clusters.executors();
                 if (!executors.isEmpty()) {
-                    executors.get(random.nextInt(executors.size())).destroyForcibly();
+                    Clusters.kill(executors.get(random.nextInt(executors.size())));
                     killed++;
                 }
             }
@@ -190,9 +198,8 @@ class SparkTrainingTest {
         String good = Clusters.model().toString();
         String bad = other.toString();
         String taken = other + ".taken"; // by the one that has the right one
-        // One that takes the place of a killed one may come late.
         Set<String> seen = new HashSet<>();
-        for (int attempt = 0; attempt < 40 && seen.size() < Clusters.executors().size(); attempt++) {
+        for (int attempt = 0; attempt < 40 && seen.size() < EXECUTORS; attempt++) {
             seen.addAll(spark.parallelize(IntStream.range(0, 16).boxed().toList(), 16)
                     .map(i -> {
                         Thread.sleep(50);
@@ -206,7 +213,7 @@ class SparkTrainingTest {
                     })
                     .collect());
         }
-        assertThat(seen).hasSizeGreaterThan(1);
+        assertThat(seen).hasSize(EXECUTORS);
 
         assertThatThrownBy(() -> Runs.train(
                         new SparkWorkers(spark, named), Runs.config(4, 4).build()))
@@ -272,6 +279,7 @@ class SparkTrainingTest {
                         Thread.sleep(500);
                     }
                 });
+        spark.sc().conf().set(SparkWorkers.WAIT, "3");
         try {
             Thread.sleep(1500);
             assertThatThrownBy(() -> Runs.train(workers(), Runs.config(1, 4).build()))
@@ -279,6 +287,7 @@ class SparkTrainingTest {
                     .hasMessageStartingWith("no executor took a task for 3 s: the 4 executors")
                     .hasMessageContaining("spark.task.cpus");
         } finally {
+            spark.sc().conf().remove(SparkWorkers.WAIT);
             busy.cancel(true);
         }
     }
