@@ -25,7 +25,8 @@ final class LocalSession implements GradientSource, AutoCloseable {
      */
     record Speed(double flopsPerToken, double peakFlops) {
         double utilization(double tokensPerSecond) {
-            return peakFlops > 0 ? tokensPerSecond * flopsPerToken / peakFlops : 0;
+            // A peak that was measured while others had the processor is one that a step exceeds.
+            return peakFlops > 0 ? Math.min(1, tokensPerSecond * flopsPerToken / peakFlops) : 0;
         }
     }
 

@@ -16,7 +16,7 @@ import java.util.Map;
  * @param trainedTokens    tokens trained on since the start
  * @param tokensPerSecond  tokens processed per second, over the same steps as the loss
  * @param utilization      share of the device's measured peak, as model FLOPs utilization is counted: 4 operations per token and
- *                         weight; 0: the peak is not known
+ *                         weight; 0: the peak is not known; 1 too where it was measured while the device had other work
  * @param seconds          time since the start, evaluations included
  * @param secondsRemaining what is left at the mean speed so far
  * @param metrics          what the objective logs, over the same steps as the loss, by TRL's names: {@code rewards/margins}
