@@ -31,6 +31,7 @@ import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.BooleanSupplier;
+import java.util.stream.Stream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -334,6 +335,21 @@ final class TrainCommand implements Callable<Integer> {
         dataOptions.check(files);
     }
 
+    /** Other programs' files often have these without data to evaluate on, so it is no error. */
+    private void noteEvaluationsWithoutData() {
+        if (evalData != null || evalSplit != null) {
+            return;
+        }
+        List<String> asked = Stream.of("--eval-steps", "--evals-per-epoch", "--ask-at-evals")
+                .filter(spec.commandLine().getParseResult()::hasMatchedOption)
+                .toList();
+        if (!asked.isEmpty()) {
+            terminal.err()
+                    .println("note: asked for, and will not happen: evaluations (" + String.join(", ", asked)
+                            + "), for which there are no data; name them with --eval-data or --eval-split");
+        }
+    }
+
     /**
      * Whether a dry run takes little time and memory where a model is loaded already: no weights are copied, which full fine-tuning
      * does, and adapters that are gone on with may do, and another model on a GPU.
@@ -412,6 +428,7 @@ final class TrainCommand implements Callable<Integer> {
             if (folder != null) {
                 folder.requireSpace((full ? 2 : 1) * format.bytes(adapter.info().parameters()));
             }
+            noteEvaluationsWithoutData();
             TrainingReport report = new TrainingReport(terminal);
             report.model(base.info());
             TrainingData.Files files =

@@ -270,6 +270,28 @@ class NewcomerTest {
     }
 
     @Test
+    void evaluationsWithoutDataAreSaidNotToHappen() throws IOException {
+        String[] train = {
+            "train",
+            "--model=" + Program.model(),
+            "--data=" + data(),
+            "--output=" + folder.resolve("o"),
+            "--max-steps=1",
+            "--lora-r=2",
+            "--target-modules=q_proj",
+            "--overwrite"
+        };
+        String note = "will not happen: evaluations (--eval-steps), for which there are no data";
+        assertThat(Program.run(Program.with(train, "--eval-steps=1")).succeeds().err())
+                .contains(note);
+        assertThat(Program.run(Program.with(train, "--eval-steps=1", "--eval-data=" + data()))
+                        .succeeds()
+                        .err())
+                .doesNotContain("will not happen");
+        assertThat(Program.run(train).succeeds().err()).doesNotContain("will not happen");
+    }
+
+    @Test
     void quantizeSaysWhichTensorsGotAnotherType() {
         Program mixed = Program.run(
                         "quantize",
