@@ -184,7 +184,7 @@ void forward_task(const AttentionOperands & x, const AttentionTask & task, void 
     with_products(x, [&](const auto & products) { forward(products, x, task, scratch); });
 }
 
-bool multiplies_pairs() { return HWY_NATIVE_DOT_BF16; }
+bool multiplies_pairs() { return LORICA_DOT_BF16; }
 
 }  // namespace lorica::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

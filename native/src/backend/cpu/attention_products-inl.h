@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/dot_bf16-inl.h"
 #include "backend/cpu/simd-inl.h"
 #include "backend/cpu/tiles.h"
 
@@ -191,7 +192,7 @@ inline void fma_multiply(const float * a, int64_t row_stride, int64_t k_stride, 
     }
 }
 
-#if HWY_NATIVE_DOT_BF16
+#if LORICA_DOT_BF16
 // As fma_rows with pairs of bf16. A's row i is at a + i * row_stride, its 32 elements of step s at + s * step.
 template <int Rows>
 HWY_INLINE void dot_rows(const uint16_t * HWY_RESTRICT a, int64_t row_stride, int64_t step,
@@ -321,7 +322,7 @@ template <typename T> struct Fma {
     static const float * f(const uint32_t * words) { return reinterpret_cast<const float *>(words); }
 };
 
-#if HWY_NATIVE_DOT_BF16
+#if LORICA_DOT_BF16
 // bf16 products with f32 sums: AMX tiles or dot products of pairs. What is summed over is padded with zeros to 32.
 struct Pairs {
     using Element = Bf16;
@@ -431,7 +432,7 @@ struct Pairs {
 template <typename F> HWY_INLINE void with_products(const AttentionOperands & x, const F & f) {
     const int64_t head_dim = x.shape.head_dim, d = round_up(head_dim, panel_lanes);
     if (x.q.type == Dtype::f32) return f(Fma<float>{x.units, head_dim, d});
-#if HWY_NATIVE_DOT_BF16
+#if LORICA_DOT_BF16
     if (x.units != AttentionUnits::fma) return f(Pairs{x.units, head_dim, d});
 #endif
     f(Fma<Bf16>{x.units, head_dim, d});

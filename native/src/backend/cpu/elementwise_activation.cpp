@@ -49,7 +49,7 @@ struct GeluTanh {
         const Floats d;
         // -2 u log2(e)
         const Vec inner = hn::MulAdd(x2, hn::Set(d, -log2_e * twice_root * cubic), hn::Set(d, -log2_e * twice_root));
-        s = one_over_one_plus(exp2_clamped(hn::Min(hn::Set(d, 126.0f), hn::Mul(x, inner))));
+        s = one_over_one_plus(exp2_clamped(at_most(hn::Set(d, 126.0f), hn::Mul(x, inner))));
     }
     HWY_INLINE Vec value() const { return hn::Mul(x, s); }
     // s (1 + x (1 - s) (2 u)')

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "backend/cpu/dot_bf16-inl.h"
 #include "backend/cpu/gemm.h"
 #include "backend/cpu/gemm_kernels.h"
 #include "backend/cpu/simd-inl.h"
@@ -29,7 +30,7 @@ constexpr size_t max_sums = n_lanes == 16 ? 24 : 12;
 
 // Without an instruction for products of bf16, A comes in f32 and pairs of B are taken apart: each product is exact in
 // f32, and sums are the same whether a pair is multiplied at once or one after the other.
-#if HWY_NATIVE_DOT_BF16
+#if LORICA_DOT_BF16
 using BlockA = uint16_t;
 #else
 using BlockA = float;
@@ -37,7 +38,7 @@ using BlockA = float;
 int64_t KernelAElement() { return sizeof(BlockA); }
 
 // Where B is taken apart, compilers mix the two halves of a step, and want registers for both.
-constexpr size_t max_sums_bf16 = n_lanes == 16 && !HWY_NATIVE_DOT_BF16 ? 16 : max_sums;
+constexpr size_t max_sums_bf16 = n_lanes == 16 && !LORICA_DOT_BF16 ? 16 : max_sums;
 
 // Rows x Groups groups; the reduction runs over pairs of k.
 template <size_t Rows, size_t Groups>
@@ -58,7 +59,7 @@ HWY_INLINE void block_bf16(const BlockA * HWY_RESTRICT a, int64_t lda, const uin
             return hn::LoadU(
                 du32, reinterpret_cast<const uint32_t *>(panel + group * group_stride + p * 32) + part * n_lanes);
         };
-#if HWY_NATIVE_DOT_BF16
+#if LORICA_DOT_BF16
         const DB db;
         hn::Vec<DB> b[nv];
         for (size_t v = 0; v < nv; ++v) b[v] = hn::BitCast(db, pairs(v));
@@ -273,7 +274,7 @@ template <typename Out> HWY_NOINLINE void store_softmax_of_logits(const SoftmaxS
             const Vec reference = hn::Set(DF(), args.reference[r]);
             for_lanes(n, [&](int64_t i, auto part) HWY_ATTR {
                 const Vec exponent = hn::Mul(hn::Sub(part.get(logits + i), reference), hn::Set(DF(), log2_e));
-                part.put(exp2_clamped(hn::Min(hn::Set(DF(), 127.0f), exponent)), e + i);
+                part.put(exp2_clamped(at_most(hn::Set(DF(), 127.0f), exponent)), e + i);
                 if (y) part.put(hn::Mul(part.get(e + i), part.get(slopes + i)), y + i);
             });
             Vec sum = hn::Zero(DF());
@@ -300,7 +301,7 @@ template <typename Out> HWY_INLINE void store_softmax_as(const SoftmaxStoreArgs 
             const Vec reference = hn::Set(DF(), args.reference[r]);
             const auto numerator = [&](Vec x) HWY_ATTR {
                 return exp2_clamped(
-                    hn::Min(hn::Set(DF(), 127.0f), hn::Mul(hn::Sub(x, reference), hn::Set(DF(), log2_e))));
+                    at_most(hn::Set(DF(), 127.0f), hn::Mul(hn::Sub(x, reference), hn::Set(DF(), log2_e))));
             };
             Out * y = args.y ? static_cast<Out *>(args.y) + r * args.y_stride + first : nullptr;
             Vec sum = hn::Zero(DF());

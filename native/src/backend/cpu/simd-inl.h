@@ -96,19 +96,29 @@ template <typename F> HWY_INLINE void with_type(Dtype type, const F & f) {
     }
 }
 
+// The larger, or the smaller, of a bound and x; NaN stays NaN. x86 returns the second argument when one is NaN, Arm the
+// number.
+HWY_INLINE Vec at_least(Vec bound, Vec x) {
+#if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR && HWY_ARCH_X86
+    return hn::Max(bound, x);
+#else
+    return hn::IfThenElse(hn::Lt(x, bound), bound, x);
+#endif
+}
+HWY_INLINE Vec at_most(Vec bound, Vec x) {
+#if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR && HWY_ARCH_X86
+    return hn::Min(bound, x);
+#else
+    return hn::IfThenElse(hn::Gt(x, bound), bound, x);
+#endif
+}
+
 // e^x with a relative error below 3e-7, for x clamped to [-86, 88]; NaN stays NaN. x = q ln 2 + r with
 // |r| <= ln(2) / 2; the coefficients are a minimax fit of (e^r - 1 - r) / r^2 to the relative error of e^r.
 HWY_INLINE Vec exp_clamped(Vec x) {
     const Floats d;
     const hn::RebindToSigned<Floats> di;
-    const Vec low_bound = hn::Set(d, -86.0f), high_bound = hn::Set(d, 88.0f);
-#if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR && (HWY_ARCH_X86 || HWY_ARCH_ARM)
-    // x86 returns the second argument when one is NaN, Arm the NaN.
-    x = hn::Min(high_bound, hn::Max(low_bound, x));
-#else
-    x = hn::IfThenElse(hn::Lt(x, low_bound), low_bound, x);
-    x = hn::IfThenElse(hn::Gt(x, high_bound), high_bound, x);
-#endif
+    x = at_most(hn::Set(d, 88.0f), at_least(hn::Set(d, -86.0f), x));
     const Vec magic = hn::Set(d, 0x1.8p23f);  // adding it rounds to an integer, left in the low bits
     const Vec rounded = hn::MulAdd(x, hn::Set(d, 0x1.715476p0f), magic);
     const Vec q = hn::Sub(rounded, magic);
@@ -128,12 +138,7 @@ HWY_INLINE Vec exp_clamped(Vec x) {
 HWY_INLINE Vec exp2_clamped(Vec x) {
     const Floats d;
     const hn::RebindToSigned<Floats> di;
-    const Vec low_bound = hn::Set(d, -126.0f);
-#if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR && (HWY_ARCH_X86 || HWY_ARCH_ARM)
-    x = hn::Max(low_bound, x);  // see exp_clamped
-#else
-    x = hn::IfThenElse(hn::Lt(x, low_bound), low_bound, x);
-#endif
+    x = at_least(hn::Set(d, -126.0f), x);
     const Vec magic = hn::Set(d, 0x1.8p23f);
     const Vec rounded = hn::Add(x, magic);
     const Vec r = hn::Sub(x, hn::Sub(rounded, magic));
