@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <locale>
 #include <map>
 #include <sstream>
 
@@ -27,16 +28,24 @@ struct Words {
     double alpha = 0;
 };
 
+// std::from_chars reads no fractions in libc++ yet.
+bool read_number(const std::string & text, double & value) {
+    std::istringstream stream(text);
+    stream.imbue(std::locale::classic());
+    return stream >> std::noskipws >> value && stream.eof();
+}
+
 // NAME, NAME:RANK or NAME:RANK:ALPHA.
 Words parse_target(const std::string & text, int32_t rank, double alpha) {
     Words target{text.substr(0, text.find(':')), rank, alpha};
     if (target.name.size() == text.size()) return target;
     const char * p = text.data() + target.name.size() + 1;
     const char * const end = text.data() + text.size();
-    auto result = std::from_chars(p, end, target.rank);
+    const auto result = std::from_chars(p, end, target.rank);
+    bool is_read = result.ec == std::errc{} && result.ptr == end;
     if (result.ec == std::errc{} && result.ptr != end && *result.ptr == ':')
-        result = std::from_chars(result.ptr + 1, end, target.alpha);
-    if (result.ec != std::errc{} || result.ptr != end) {
+        is_read = read_number({result.ptr + 1, end}, target.alpha);
+    if (!is_read) {
         fail(LORICA_ERROR_INVALID_ARGUMENT, "target module '", text,
              "' is not of the form NAME, NAME:RANK or NAME:RANK:ALPHA");
     }

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,11 +48,16 @@ void sync_folder(const std::string & folder) {
 // A lock of the open file, which ends with it, however the process ends. False when somebody else has it; where the
 // file system knows no locks, `otherwise`.
 bool lock(int fd, bool otherwise) {
+#if defined(F_OFD_SETLK)
     struct flock whole{};
     whole.l_type = F_WRLCK;
     whole.l_whence = SEEK_SET;
     if (::fcntl(fd, F_OFD_SETLK, &whole) == 0) return true;
     return errno != EAGAIN && errno != EACCES && otherwise;
+#else
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+    return errno != EWOULDBLOCK && otherwise;
+#endif
 }
 
 // The process in `<base>.tmp-<process>-<number>`, 0 for other names.
