@@ -279,6 +279,37 @@ build_program() {
     exec 8>&-
 }
 
+# ---- tests of other processors and systems
+
+all_tests() { # the test programs of native/tests, but those of GPUs
+    local source
+    for source in "$checkout"/native/tests/*_test.cpp; do
+        source=${source##*/}
+        case $source in cuda_*) ;; *) echo "${source%.cpp}" ;; esac
+    done
+}
+
+# A test program, or what `filter` leaves of it, in as many parts at a time as there are processors; prints what became of its entries. Of the
+# devices the CPU alone: the plain loops to compare with are computed anyway.
+test_elsewhere() { # test_elsewhere PROGRAM FILTER EMULATOR…
+    local program=$1 filter=$2 parts=() part failed=0 logs
+    logs=$build/logs/$(basename "$program")
+    shift 2
+    rm -f "$logs".[0-9]*
+    for ((part = 0; part < jobs; part++)); do
+        GTEST_TOTAL_SHARDS=$jobs GTEST_SHARD_INDEX=$part LORICA_TEST_DEVICES=cpu "$@" "$program" "--gtest_filter=$filter" \
+            >"$logs.$part" 2>&1 </dev/null &
+        parts+=($!)
+    done
+    for part in "${parts[@]}"; do wait "$part" || failed=1; done
+    grep -hvE '^\[( RUN|       OK|-)' "$logs".[0-9]* || true
+    sed -n 's/\r$//; s/^\[  \(PASSED\|SKIPPED\|FAILED\) *\] \([0-9]*\) tests\?[.,].*/\1 \2/p' "$logs".[0-9]* |
+        awk '{ n[$1] += $2 }
+            END { printf "total: %d passed, %d failed, %d skipped\n", n["PASSED"], n["FAILED"], n["SKIPPED"]; exit !n["PASSED"] }' ||
+        failed=1 # nothing was run
+    return $failed
+}
+
 # The module for Apache Spark, which nothing but scripts/spark-local.sh asks for.
 build_spark() {
     local fingerprint
