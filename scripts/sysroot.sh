@@ -7,7 +7,7 @@
 #
 # Packages come from Debian's mirror and are checked as apt checks them. Needs apt-get, dpkg-deb and Debian's keys, which the
 # Debian 13 root has. LORICA_DEBIAN_MIRROR=URL names the mirror where the system is not Debian; LORICA_SYSROOT=FOLDER a folder with the
-# C library that is there already.
+# C library that is there already, without links that begin at /.
 set -euo pipefail
 # shellcheck source=scripts/mirror.sh
 source "$(dirname "${BASH_SOURCE[0]}")/mirror.sh"
