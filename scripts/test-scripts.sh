@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests what the scripts share, in a second: a step ends at its first failure, shows its log, and ends the script that called it.
+# Tests what the scripts share, in seconds: a step ends at its first failure, shows its log, and ends the script that called it. And
+# what gpu-check.sh says of programs that stand for those which need a GPU.
 # Takes no arguments.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -45,4 +46,55 @@ if command -v javac >/dev/null; then
     said=$( (unset JAVA_HOME && build=$work/build program=$work && run_program --version) 2>&1) || true
     grep -q 'lorica-cli.jar' <<<"$said" || { echo "without JAVA_HOME: $said"; failed=1; }
 fi
+
+# gpu-check.sh: losses that differ fail, and the same ones pass; what the GPU lacks is left out, and so is what the budget has no time for.
+programs=$work/programs
+mkdir "$programs" "$work/path"
+for name in backend_parity_test backend_parity_rows_test cuda_session_test cuda_attention_test; do
+    cat >"$programs/$name" <<'SH'
+#!/bin/sh
+case $* in *--gtest_list_tests*) printf 'Suite.\n  Test\n' ;; *) sleep "${SLOW:-0}"; printf '[  PASSED  ] 1 test.\n' ;; esac
+SH
+done
+cat >"$programs/lorica-bench" <<'SH'
+#!/bin/sh
+loss=7.5
+[ "${LORICA_CUDA_WGMMA:-0}" = 0 ] || loss=${WGMMA_LOSS:-7.51}
+[ "${LORICA_CUDA_TMA:-0}" = 0 ] || loss=${TMA_LOSS:-7.51}
+printf '{"device": "A GPU, bf16%s", "loss": %s, "tokens_per_second": {"median": 1}}\n' "${INSTRUCTIONS-, wgmma with TMA}" "$loss"
+SH
+printf '#!/bin/sh\necho "$*" >>"$SANITIZED"\necho "========= ERROR SUMMARY: 0 errors"\n' >"$work/path/compute-sanitizer"
+chmod +x "$programs"/* "$work/path/compute-sanitizer"
+export SANITIZED=$work/sanitized LORICA_CUDA_ON_CPU_MACHINE=Hopper/9.0/8192
+gpu_check() { # gpu_check STATUS WANTED [ARGUMENT…]: it ends with this status, and its table has each line of WANTED
+    local status=0 wanted line
+    : >"$SANITIZED"
+    PATH=$work/path:$PATH PEERS_PYTHON='' "$checkout/scripts/gpu-check.sh" --build "$programs" --out "$work/gpu" --shapes tiny1b "${@:3}" >/dev/null 2>&1 || status=$?
+    wanted=$(grep . <<<"$2")
+    [ "$status" = "$1" ] || { printf 'gpu-check.sh %s: status %s, not %s\n' "${*:3}" $status "$1"; failed=1; }
+    while IFS= read -r line; do
+        grep -qF -- "$line" "$work/gpu/table.md" && continue
+        printf 'gpu-check.sh %s: nothing of "%s" in\n' "${*:3}" "$line"
+        cat "$work/gpu/table.md"
+        failed=1
+    done <<<"$wanted"
+}
+gpu_check 0 '
+| tiny1b, loss with and without wgmma | pass | 7.51, 7.5 |
+| tiny1b, loss with and without TMA | pass | 7.51, 7.51 |
+| racecheck of products with TMA | pass |
+| synccheck of products with TMA | pass |
+'
+for tool in racecheck synccheck memcheck; do
+    grep -q -- "--tool $tool .*LinearOfManyRows" "$SANITIZED" || { printf 'gpu-check.sh: no %s of products\n' "$tool"; failed=1; }
+done
+TMA_LOSS=7.52 gpu_check 1 '| tiny1b, loss with and without TMA | FAIL | 7.52, 7.51 |'
+WGMMA_LOSS=8 TMA_LOSS=8 gpu_check 1 '| tiny1b, loss with and without wgmma | FAIL | 8, 7.5 |'
+INSTRUCTIONS=', wgmma' gpu_check 0 '| tiny1b Q4_K, 2048 tokens, wgmma with TMA | left out | this GPU or build has no wgmma with TMA |'
+! grep -q 'loss with and without TMA' "$work/gpu/table.md" || { printf 'gpu-check.sh judges a loss that is not there\n'; failed=1; }
+SLOW=2 gpu_check 0 '
+| operations against the reference | pass |
+| whole model: gradients, recorded steps, generation | left out | the time was up |
+| racecheck of products with TMA | left out | the time was up |
+' --budget 1
 [ $failed = 0 ]
