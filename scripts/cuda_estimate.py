@@ -96,7 +96,7 @@ class Estimate:
         pairs = t * t / 2 * HEADS  # of one sequence
         # Forward: a warp's turn is 32 queries by 32 keys. Backward: 16 by 32, in two kinds of blocks.
         forward = self.attention(("attention_forward", "128, 2, 32"), 0, pairs * 1.06 / (32 * 32))
-        backward = self.attention(("attention_backward", "128, 32, true"), 0, 2 * pairs * 1.06 / (16 * 32))
+        backward = self.attention(("attention_backward", "<128, 32>"), 0, 2 * pairs * 1.06 / (16 * 32))
         self.add("attention, forward", LAYERS * forward, "tensor cores or shared memory, two blocks a multiprocessor")
         self.add("attention, backward", LAYERS * backward, "the same; keys and queries together")
         # Reads of x for u and da, dy for v and db, each output once; converted adapters.
@@ -147,7 +147,7 @@ def main():
             counts = json.load(file)
     else:
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cuda_instructions.py")
-        printed = subprocess.run([sys.executable, script, "--json"], capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run([sys.executable, script, "--json"], stdout=subprocess.PIPE, text=True).stdout
         if not printed.startswith("["):
             print(printed.strip())
             return

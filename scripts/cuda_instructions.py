@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts the instructions that the CUDA kernels execute in each turn of their main loops, from compiled code.
+"""Counts the instructions that the CUDA kernels execute in each turn of their main loops, from compiled code, and judges them.
 
     scripts/cuda_instructions.py [--arch 90a] [--source FOLDER] [--cubins FOLDER] [FILE…]     prints a table in Markdown
     scripts/cuda_instructions.py --json …                                                     the same as JSON
@@ -7,12 +7,16 @@
 Needs nvcc and no GPU; without nvcc it says so and exits with 0. Nothing else of the toolkit is needed: instructions of compute
 capability 7.0 and later are 16 bytes with the operation in the lowest 12 bits, and that much of them is read here. A turn is the
 cheapest way through the loop that executes the most tensor-core and copy instructions, which leaves out what is for the edges of
-matrices. FILE: names of sources without .cu.
+matrices. FILE: names of sources without .cu. Products that expand a weight's blocks are compiled for one type at a time.
 
-Columns: `issue` is what a warp issues in a turn, `tensor` for how many cycles a scheduler's tensor core is busy with that warp's
-products of the turn at the rates of the chosen architecture (an H100's where that is none; mma.sync reaches 62 % of it). A kernel
-whose `issue` is above `tensor` waits for its own instructions. `outside` has the spilled loads and stores that are in no turn. Shared
-memory and threads are the launch's: LORICA_CUDA_PROFILE=1 prints them for each kernel, on a GPU and in the emulation.
+Columns: `issue` is what a warp issues in a turn. `tensor` is for how many cycles a scheduler's tensor core is busy with that warp's
+products of the turn at the rates of the chosen architecture (an H100's where that is none; mma.sync reaches 62 % of it). `memory` is
+for how many cycles its share of the memory's rate is busy with what only this block reads in the turn: of a product that has a rank
+for a side the other operand, whose tiles nobody shares, of one with few rows the blocks of the weight; nothing where tiles come from
+the L2 cache. A turn takes the longest of the three, which `binds` names. Where that is `issue`, a kernel on tensor cores waits for its
+own instructions: then the exit status is 1, as it is for registers that are spilled by such a kernel. Kernels without tensor cores are
+told, and not judged. `outside` has the spilled loads and stores that are in no turn. Shared memory and threads are the launch's:
+LORICA_CUDA_PROFILE=1 prints them for each kernel, on a GPU and in the emulation.
 """
 import argparse
 import collections
@@ -34,8 +38,18 @@ BRA, EXIT = 0x947, 0x94D
 HMMA_CYCLES = {"80": 8, "86": 32, "89": 32, "120": 32}
 HOPPER_HMMA_CYCLES = 6.4
 STL, LDL = 0x387, 0x983
+# GPUs by architecture: memory in GB/s, multiprocessors, clock in GHz under load.
+GPUS = {"80": (2039, 108, 1.41), "86": (936, 82, 1.70), "89": (1008, 128, 2.52), "90a": (3350, 132, 1.60), "100": (8000, 148, 1.85),
+        "120": (1792, 170, 2.41)}
 # Kernels without tensor cores whose loops are of interest, and the arithmetic that marks them: FFMA; FADD, FMUL and conversions.
 FLOATING = {kind << 8 | o for kind in (2, 4, 6, 8, 12) for o in (0x20, 0x21, 0x23, 0x3E)}
+# What else there is where blocks are expanded: reads from memory, halves to floats.
+EXPANDING = FLOATING | {0x981, 0x230, 0x430, 0x830}
+# Types of weights: bytes of 256 elements.
+TYPES = {1: ("F16", 512), 2: ("Q4_0", 144), 3: ("Q4_1", 160), 6: ("Q5_0", 176), 7: ("Q5_1", 192), 8: ("Q8_0", 272), 10: ("Q2_K", 84),
+         11: ("Q3_K", 110), 12: ("Q4_K", 144), 13: ("Q5_K", 176), 14: ("Q6_K", 210), 20: ("IQ4_NL", 144), 23: ("IQ4_XS", 136),
+         39: ("MXFP4", 136)}
+PLAIN = {0: 1024, 30: 512}
 others = ("matvec_kernel", "dequantize_kernel")
 
 
@@ -83,12 +97,12 @@ class Code:
         return [(target, i) for i, target in self.targets.items() if target < i]
 
     def turn(self, begin, end, wanted):
-        """The operations on the way through [begin, end] that has the most wanted and copy instructions and, of those, is shortest."""
+        """The operations on the way through [begin, end] that has the most wanted instructions and, of those, is shortest."""
         best = {begin: ((0, 0), None)}  # instruction: (score so far), where from
         for i in range(begin, end + 1):
             if i not in best:
                 continue
-            weight = 1000 if self.operations[i] == LDGSTS or self.operations[i] in wanted else 0
+            weight = 1000 if self.operations[i] in wanted else 0
             score = (best[i][0][0] + weight, best[i][0][1] - 1)
             if i == end:
                 break
@@ -117,7 +131,8 @@ class Code:
         """Of the loops the one with the most of these instructions in a turn, and of those the shortest."""
         ends = [i for i, o in enumerate(self.operations) if o == EXIT]
         turns = [self.turn(*loop, wanted) for loop in self.loops()] or [self.turn(0, max(ends), wanted)]
-        return max((t for t in turns if t), key=lambda t: (sum(o in wanted for o in t), -len(t)), default=[])
+        main = wanted & {HMMA, HGMMA} or wanted
+        return max((t for t in turns if t), key=lambda t: (sum(o in main for o in t), sum(o in wanted for o in t), -len(t)), default=[])
 
 
 def demangle(names):
@@ -130,16 +145,20 @@ def short(name):
     return re.sub(r"\(.*$", "", re.sub(r"\((?:int|bool|ggml_type|GemmLayout|lorica[^)]*|GemmLayout)\)", "", name))
 
 
-def compile_one(name, arch, source, folder):
-    cubin = os.path.join(folder, f"{name}.{arch}.cubin")
+def compile_one(name, arch, source, folder, only=None):
+    cubin = os.path.join(folder, f"{name}.{arch}{'' if only is None else f'.{only}'}.cubin")
     native = os.path.join(source, "native")
-    path = os.path.join(native, "src/backend/cuda", name + ".cu")
+    cuda = os.path.join(native, "src/backend/cuda")
+    path = os.path.join(cuda, name + ".cu")
     log = cubin + ".log"
-    if not os.path.exists(cubin) or os.path.getmtime(cubin) < os.path.getmtime(path):
+    newest = max(os.path.getmtime(os.path.join(cuda, file)) for file in os.listdir(cuda) if file.endswith((".h", ".cuh")) or file == name + ".cu")
+    if not os.path.exists(log) or os.path.getmtime(log) < newest:
         command = ["nvcc", "-std=c++20", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "--extended-lambda", f"-arch=sm_{arch}", "-cubin",
                    "-Xptxas", "-v", f"-I{native}/include", f"-I{native}/src", "-o", cubin, path]
         if arch == "90a":
             command.insert(1, "-DLORICA_CUDA_SM90A")
+        if only is not None:
+            command.insert(1, f"-DLORICA_CUDA_ONLY_TYPE={only}")
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
@@ -158,31 +177,66 @@ def compile_one(name, arch, source, folder):
     return cubin, usage
 
 
-def measure(cubin, usage, arch):
-    rows = []
-    for name, data in sections(cubin):
-        kernel = name.removeprefix(".text.")
-        if not name.startswith(".text.") or kernel not in usage:
-            continue
-        code = Code(data)
+def numbers(text):
+    return [int(n) for n in re.findall(r"\d+", text)]
+
+
+def with_blocks(kernel):
+    return kernel.startswith("gemm_kernel") and kernel.endswith("true>")
+
+
+def own_bytes(kernel, only):
+    """What only this warp's block reads in a turn, and how many schedulers it has for that."""
+    if kernel.startswith("gemm_kernel"):
+        rows, cols = numbers(kernel)[:2]
+        if only is not None and rows == 64:
+            return 64 * cols / 256 * TYPES[only][1], 4
+        if cols == 16:
+            return rows * 64 * 2, 4
+        if rows == 16:
+            return cols * 64 * 2, 4
+    if kernel.startswith("matvec_kernel"):
+        kind = numbers(kernel)[0]
+        return 2048 / 256 * (PLAIN[kind] if kind in PLAIN else TYPES[kind][1]), 1
+    return 0, 4
+
+
+def is_launched(kernel, arch):
+    """Attention has smaller tiles where a multiprocessor has 100 KB of shared memory."""
+    if not kernel.startswith("attention"):
+        return True
+    large = ("128, 2, 32", "64, 2, 64") if "forward" in kernel else ("<128, 32", "<64, 64")
+    return any(shape in kernel for shape in large) != (arch in ("86", "89", "120"))
+
+
+def measure(cubin, usage, arch, only=None):
+    found = {name.removeprefix(".text."): data for name, data in sections(cubin) if name.startswith(".text.")}
+    names = {kernel: short(name) for kernel, name in demangle([k for k in found if k in usage]).items()}
+    memory, multiprocessors, clock = GPUS[arch]
+    for kernel, name in names.items():
+        code = Code(found[kernel])
         tensor = any(o in (HMMA, HGMMA) for o in code.operations)
-        if not tensor and not any(o in kernel for o in others):
+        if with_blocks(name) != (only is not None) or not tensor and not any(o in kernel for o in others):
             continue
-        turn = code.main_turn({HMMA, HGMMA} if tensor else FLOATING)
+        turn = code.main_turn(EXPANDING | {HMMA} if only is not None else {HMMA, HGMMA, LDGSTS} if tensor else FLOATING)
         counts = collections.Counter(turn)
         busy = counts[HMMA] * HMMA_CYCLES.get(arch, HOPPER_HMMA_CYCLES)
         if counts[HGMMA]:  # m64nNk16: 64 N 16 / 4 products for each scheduler, N from the kernel's name
             columns = 256 if "ELi256" in kernel else 128
             busy = counts[HGMMA] * 64 * columns * 16 / 4 / 512
-        rows.append({"kernel": kernel, "code_bytes": 16 * code.n, **usage[kernel], "issue": len(turn), "tensor": round(busy),
-                     "mma": counts[HMMA] + counts[HGMMA], "ldmatrix": counts[LDSM], "copies": counts[LDGSTS],
-                     "spilled_in_turn": counts[STL] + counts[LDL], "spilled": sum(o in (STL, LDL) for o in code.operations)})
-    return rows
+        own, schedulers = own_bytes(name, only)
+        row = {"kernel": name + ("" if only is None else f" of {TYPES[only][0]}"), "code_bytes": 16 * code.n, **usage[kernel],
+               "issue": len(turn), "tensor": round(busy), "memory": round(own / schedulers / (memory / multiprocessors / 4 / clock)),
+               "mma": counts[HMMA] + counts[HGMMA], "ldmatrix": counts[LDSM], "copies": counts[LDGSTS],
+               "spilled_in_turn": counts[STL] + counts[LDL], "spilled": sum(o in (STL, LDL) for o in code.operations)}
+        row["binds"] = max(("tensor", "memory", "issue"), key=lambda what: row[what])
+        row["judged"] = tensor and is_launched(name, arch)
+        yield row
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--arch", default="90a")
+    parser.add_argument("--arch", default="90a", choices=GPUS)
     parser.add_argument("--source", default=repository, help="another checkout, to compare with")
     parser.add_argument("--cubins", help="where compiled code is kept and looked for")
     parser.add_argument("--json", action="store_true")
@@ -196,20 +250,27 @@ def main():
         os.makedirs(folder, exist_ok=True)
         rows = []
         for name in arguments.files:
-            rows += measure(*compile_one(name, arguments.arch, arguments.source, folder), arguments.arch)
-    names = demangle([row["kernel"] for row in rows])
-    for row in rows:
-        row["kernel"] = short(names[row["kernel"]])
+            for only in [None] + (list(TYPES) if name == "gemm" else []):
+                rows += measure(*compile_one(name, arguments.arch, arguments.source, folder, only), arguments.arch, only)
+    judged = [row for row in rows if row["judged"]]
+    slow = [row["kernel"] for row in judged if row["binds"] == "issue"]
+    spilling = [row["kernel"] for row in judged if row["spilled"]]
     if arguments.json:
         json.dump(rows, sys.stdout, indent=1)
-        return
-    print(f"sm_{arguments.arch}\n")
-    print("| kernel | registers | spilled in a turn | outside | code KB | issue | tensor | mma | ldmatrix | copies |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        print(f"| {row['kernel']} | {row['registers']} | {row['spilled_in_turn']} | "
-              f"{row['spilled'] - row['spilled_in_turn']} | {row['code_bytes'] / 1024:.0f} | {row['issue']} | "
-              f"{row['tensor'] or ''} | {row['mma'] or ''} | {row['ldmatrix'] or ''} | {row['copies'] or ''} |")
+    else:
+        print(f"sm_{arguments.arch}\n")
+        print("| kernel | registers | spilled in a turn | outside | code KB | issue | tensor | memory | binds | mma | ldmatrix | copies |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |")
+        for row in rows:
+            binds = row["binds"] if row["judged"] else "not launched here" if row["tensor"] else ""
+            print(f"| {row['kernel']} | {row['registers']} | {row['spilled_in_turn']} | "
+                  f"{row['spilled'] - row['spilled_in_turn']} | {row['code_bytes'] / 1024:.0f} | {row['issue']} | "
+                  f"{row['tensor'] or ''} | {row['memory'] or ''} | {binds} | {row['mma'] or ''} | {row['ldmatrix'] or ''} | {row['copies'] or ''} |")
+    for what, kernels in (("issue more than their tensor cores or their memory take", slow), ("spill registers", spilling)):
+        for kernel in kernels:
+            print(f"cuda_instructions: {kernel}: one of those that {what}", file=sys.stderr)
+    if slow or spilling:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -655,6 +655,9 @@ TEST_P(BackendParity, AttentionForwardAndBackward) {
         {8, 1, 128, packed({5, 64})},
         {9, 3, 128, packed({129, 2})},
         {2, 1, 96, packed({65, 64, 63})},
+        // Heads that do not begin at multiples of 16 bytes, wherever their rows do.
+        {4, 2, 20, packed({70, 3})},
+        {2, 1, 100, packed({65})},
         {4, 2, 160, packed({3, 40})},
         {2, 1, 256, packed({33, 7})},
         // Peaked softmax: scores of some tens.

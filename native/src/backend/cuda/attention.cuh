@@ -27,10 +27,10 @@ template <typename T> HeadsOf<T> heads_of(const Matrix & x) { return {x.as<T>(),
 using Heads = HeadsOf<bf16>;
 inline Heads heads(const Matrix & x) { return heads_of<bf16>(x); }
 
-// attention_plain.cu serves what the tensor-core kernels do not: f32, and heads of more than 128 elements.
-inline bool is_plain_attention(const Context & context, const AttentionShape & shape) {
-    return context.act == Dtype::f32 || shape.head_dim > 128;
-}
+// attention_plain.cu serves what the tensor-core kernels do not: f32, heads of more than 128 elements, and a cache of
+// more rows than there are queries whose heads do not begin at multiples of 16 bytes.
+bool is_plain_attention(const Context & context, const AttentionShape & shape, const Matrix & q, const Matrix & k,
+                        const Matrix & v);
 void attention_forward_plain(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
                              const AttentionShape & shape, Matrix o, Matrix lse);
 void attention_backward_plain(const Context & context, Matrix q, Matrix k, Matrix v, Matrix lse, Matrix d_o,
@@ -54,6 +54,10 @@ inline bool heads_are_aligned(std::initializer_list<Matrix> matrices, int32_t he
     }
     return head_dim % 8 == 0;
 }
+// An operand of the tensor-core kernels: its rows of every head begin at multiples of 16 bytes, and zeros fill them up
+// to a multiple of eight elements, head_pitch(). A copy in the workspace where the matrix is not like that.
+inline int head_pitch(const AttentionShape & shape) { return static_cast<int>(round_up(shape.head_dim, 8)); }
+Heads head_operand(const Context & context, const Matrix & x, int32_t n_heads, const AttentionShape & shape);
 
 // What a score is before its softmax, from the product q . k: times factor, or softcap tanh(scale / softcap q . k). As
 // exponents are made it is in units of log2(e).
@@ -99,10 +103,18 @@ template <int n> __device__ __forceinline__ void as_operand(uint32_t (&a)[4], co
     a[3] = pack_bf16(c[2 * i + 1][2], c[2 * i + 1][3]);
 }
 
+// Zero, which the compiler does not know. Where it is part of a column, addresses are computed in each step rather than
+// kept in registers, when these are short.
+__device__ __forceinline__ int unknown_zero() {
+    int zero = 0;
+    asm volatile("" : "+r"(zero));
+    return zero;
+}
+
 // c[r] = rows [row + 16 r, + 16) of `left` times all rows of `right`, transposed.
 template <int cols, int frags, typename Left, typename Right>
 __device__ __forceinline__ void multiply_transposed(float (&c)[frags][cols / 8][4], const Left & left, int row,
-                                                    const Right & right) {
+                                                    const Right & right, int zero = 0) {
 #pragma unroll
     for (int r = 0; r < frags; ++r) {
 #pragma unroll
@@ -112,11 +124,11 @@ __device__ __forceinline__ void multiply_transposed(float (&c)[frags][cols / 8][
     for (int k = 0; k < Left::cols; k += 16) {
         uint32_t a[frags][4];
 #pragma unroll
-        for (int r = 0; r < frags; ++r) left.operand_a(a[r], row + 16 * r, k);
+        for (int r = 0; r < frags; ++r) left.operand_a(a[r], row + 16 * r, k ^ zero);
 #pragma unroll
         for (int f = 0; f < cols / 16; ++f) {
             uint32_t b[4];
-            right.operands_b(b, f * 16, k);
+            right.operands_b(b, f * 16, k ^ zero);
 #pragma unroll
             for (int r = 0; r < frags; ++r) {
                 multiply_add(c[r][2 * f], a[r], b[0], b[1]);
@@ -129,7 +141,7 @@ __device__ __forceinline__ void multiply_transposed(float (&c)[frags][cols / 8][
 // c[r][16 x cols] += p[r][16 x depth] times the tile `right`[depth, cols].
 template <int depth, int cols, int frags, typename Right>
 __device__ __forceinline__ void multiply_add_rows(float (&c)[frags][cols / 8][4], const float (&p)[frags][depth / 8][4],
-                                                  const Right & right) {
+                                                  const Right & right, int zero = 0) {
 #pragma unroll
     for (int k = 0; k < depth / 16; ++k) {
         uint32_t a[frags][4];
@@ -138,7 +150,7 @@ __device__ __forceinline__ void multiply_add_rows(float (&c)[frags][cols / 8][4]
 #pragma unroll
         for (int f = 0; f < cols / 16; ++f) {
             uint32_t b[4];
-            right.operands_b_by_rows(b, k * 16, f * 16);
+            right.operands_b_by_rows(b, k * 16, f * 16, zero);
 #pragma unroll
             for (int r = 0; r < frags; ++r) {
                 multiply_add(c[r][2 * f], a[r], b[0], b[1]);

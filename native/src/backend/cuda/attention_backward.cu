@@ -23,14 +23,14 @@ struct Arguments {
     const AttentionTile *kv_tiles, *q_tiles;
     unsigned kv_blocks;  // the first blocks of the grid; the others take queries
     int n_head, n_head_kv, heads_per_kv, dim;
+    int pitch;  // of the heads of q, k, v and d_o
     MaskSpec mask;
     Scores scores;
 };
 
 // step_rows: queries or keys at a time.
-template <int D_, int step_rows_, bool aligned_> struct Shape {
+template <int D_, int step_rows_> struct Shape {
     static constexpr int D = D_, step_rows = step_rows_;
-    static constexpr bool aligned = aligned_;
     using Own = Tile<tile_rows, D>;
     using Other = Tile<step_rows, D>;
     static constexpr size_t statistics = 2 * step_rows;  // floats of a stage: lse and delta
@@ -53,8 +53,8 @@ template <int D_, int step_rows_, bool aligned_> struct Shape {
 template <typename S>
 __device__ __forceinline__ void keys_and_values(const Arguments & p, const AttentionTile & tile, int kv_head) {
     constexpr int D = S::D, step_rows = S::step_rows;
-    using ReadOwn = TileReader<typename S::Own, attention_threads, S::aligned>;
-    using ReadOther = TileReader<typename S::Other, attention_threads, S::aligned>;
+    using ReadOwn = TileReader<typename S::Own, attention_threads>;
+    using ReadOther = TileReader<typename S::Other, attention_threads>;
     const S shared{reinterpret_cast<bf16 *>(shared_memory())};
     const int64_t kv_row = tile.segment.kv_begin + tile.begin;
     const int last_key = tile.begin + tile.n - 1;
@@ -69,14 +69,14 @@ __device__ __forceinline__ void keys_and_values(const Arguments & p, const Atten
     ReadOther read_q, read_do;
     auto begin_head = [&] {
         const int64_t row = tile.segment.q_begin + first_query;
-        read_q = {p.q.at(row, next_head, p.dim), p.q.stride};
-        read_do = {p.d_o.at(row, next_head, p.dim), p.d_o.stride};
+        read_q = {p.q.at(row, next_head, p.pitch), p.q.stride};
+        read_do = {p.d_o.at(row, next_head, p.pitch), p.d_o.stride};
         next_query = first_query;
     };
     auto load_q = [&](int stage) {
         const int n = end_query - next_query;
-        read_q.load(shared.other(stage, 0), n, p.dim);
-        read_do.load(shared.other(stage, 1), n, p.dim);
+        read_q.load(shared.other(stage, 0), n, p.pitch);
+        read_do.load(shared.other(stage, 1), n, p.pitch);
         const auto i = static_cast<int>(threadIdx.x) % step_rows;
         const int64_t row = tile.segment.q_begin + next_query + (i < n ? i : 0);
         if (threadIdx.x < step_rows) {
@@ -93,8 +93,8 @@ __device__ __forceinline__ void keys_and_values(const Arguments & p, const Atten
         }
     };
     begin_head();
-    ReadOwn(p.k.at(kv_row, kv_head, p.dim), p.k.stride).load(shared.own(0), tile.n, p.dim);
-    ReadOwn(p.v.at(kv_row, kv_head, p.dim), p.v.stride).load(shared.own(1), tile.n, p.dim);
+    ReadOwn(p.k.at(kv_row, kv_head, p.pitch), p.k.stride).load(shared.own(0), tile.n, p.pitch);
+    ReadOwn(p.v.at(kv_row, kv_head, p.pitch), p.v.stride).load(shared.own(1), tile.n, p.pitch);
     if (n_steps > 0) load_q(0);
     copy_async_commit();
 
@@ -164,8 +164,8 @@ __device__ __forceinline__ void keys_and_values(const Arguments & p, const Atten
 template <typename S>
 __device__ __forceinline__ void queries(const Arguments & p, const AttentionTile & tile, int head) {
     constexpr int D = S::D, step_rows = S::step_rows;
-    using ReadOwn = TileReader<typename S::Own, attention_threads, S::aligned>;
-    using ReadOther = TileReader<typename S::Other, attention_threads, S::aligned>;
+    using ReadOwn = TileReader<typename S::Own, attention_threads>;
+    using ReadOther = TileReader<typename S::Other, attention_threads>;
     const S shared{reinterpret_cast<bf16 *>(shared_memory())};
     const int kv_head = head / p.heads_per_kv;
     const int64_t q_row = tile.segment.q_begin + tile.begin;
@@ -174,17 +174,17 @@ __device__ __forceinline__ void queries(const Arguments & p, const AttentionTile
     const int first_step = of_first.first / step_rows, n_steps = (of_last.end + step_rows - 1) / step_rows;
 
     const int64_t first_row = tile.segment.kv_begin + int64_t{first_step} * step_rows;
-    ReadOther read_k(p.k.at(first_row, kv_head, p.dim), p.k.stride);
-    ReadOther read_v(p.v.at(first_row, kv_head, p.dim), p.v.stride);
+    ReadOther read_k(p.k.at(first_row, kv_head, p.pitch), p.k.stride);
+    ReadOther read_v(p.v.at(first_row, kv_head, p.pitch), p.v.stride);
     auto load_kv = [&](int step) {
         const int n = of_last.end - step * step_rows;
-        read_k.load(shared.other(step % 2, 0), n, p.dim);
-        read_v.load(shared.other(step % 2, 1), n, p.dim);
+        read_k.load(shared.other(step % 2, 0), n, p.pitch);
+        read_v.load(shared.other(step % 2, 1), n, p.pitch);
         read_k.advance(step_rows * p.k.stride);
         read_v.advance(step_rows * p.v.stride);
     };
-    ReadOwn(p.q.at(q_row, head, p.dim), p.q.stride).load(shared.own(0), tile.n, p.dim);
-    ReadOwn(p.d_o.at(q_row, head, p.dim), p.d_o.stride).load(shared.own(1), tile.n, p.dim);
+    ReadOwn(p.q.at(q_row, head, p.pitch), p.q.stride).load(shared.own(0), tile.n, p.pitch);
+    ReadOwn(p.d_o.at(q_row, head, p.pitch), p.d_o.stride).load(shared.own(1), tile.n, p.pitch);
     load_kv(first_step);
     copy_async_commit();
 
@@ -264,14 +264,15 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
                         const AttentionPlan & plan, const AttentionShape & shape, float * delta, Matrix dq, Matrix dk,
                         Matrix dv) {
     attention_delta(context, o, d_o, shape, delta);
-    if (is_plain_attention(context, shape)) {
+    if (is_plain_attention(context, shape, q, k, v)) {
         return attention_backward_plain(context, q, k, v, lse, d_o, plan.rows_of_64(), plan.keys_of_64(), shape, delta,
                                         dq, dk, dv);
     }
-    const Arguments p{heads(q),
-                      heads(k),
-                      heads(v),
-                      heads(d_o),
+    const Workspace::Mark mark(context.workspace);
+    const Arguments p{head_operand(context, q, shape.n_head, shape),
+                      head_operand(context, k, shape.n_head_kv, shape),
+                      head_operand(context, v, shape.n_head_kv, shape),
+                      head_operand(context, d_o, shape.n_head, shape),
                       heads(dq),
                       heads(dk),
                       heads(dv),
@@ -286,21 +287,17 @@ void attention_backward(const Context & context, Matrix q, Matrix k, Matrix v, M
                       shape.n_head_kv,
                       shape.n_head / shape.n_head_kv,
                       shape.head_dim,
+                      head_pitch(shape),
                       shape.mask,
                       Scores::of(shape)};
     const int64_t n = plan.rows_of_64().n;
-    const bool aligned = heads_are_aligned({q, k, v, d_o}, shape.head_dim);
     const bool narrow = shape.head_dim <= 64;
-    if (!aligned) {
-        if (narrow) return run<Shape<64, 16, false>>(context, p, n);
-        return run<Shape<128, 16, false>>(context, p, n);
-    }
     // 64 KiB, or 48 so that two blocks fit where a multiprocessor has 100. There products take so long that more
     // instructions for each of them are no matter.
     if (plan.has_rows_of_128()) {
-        return narrow ? run<Shape<64, 64, true>>(context, p, n) : run<Shape<128, 32, true>>(context, p, n);
+        return narrow ? run<Shape<64, 64>>(context, p, n) : run<Shape<128, 32>>(context, p, n);
     }
-    return narrow ? run<Shape<64, 32, true>>(context, p, n) : run<Shape<128, 16, true>>(context, p, n);
+    return narrow ? run<Shape<64, 32>>(context, p, n) : run<Shape<128, 16>>(context, p, n);
 }
 
 }  // namespace lorica::cuda

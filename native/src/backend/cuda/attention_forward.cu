@@ -13,14 +13,14 @@ struct Arguments {
     int64_t lse_stride;
     const AttentionTile * tiles;
     int n_head, heads_per_kv, dim;
+    int pitch;  // of the heads of q, k and v
     MaskSpec mask;
     Scores scores;
 };
 
 // frags: of 16 queries, for each warp. Every fragment of keys that a warp reads from shared memory serves all of them.
-template <int D_, int frags_, int kv_rows_, bool aligned_> struct Shape {
+template <int D_, int frags_, int kv_rows_> struct Shape {
     static constexpr int D = D_, frags = frags_, kv_rows = kv_rows_;
-    static constexpr bool aligned = aligned_;
     static constexpr int q_rows = attention_threads / warp_size * 16 * frags;
     static constexpr size_t shared_bytes = (size_t{q_rows} + 4 * kv_rows) * D * sizeof(bf16);
 };
@@ -31,8 +31,8 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
     constexpr int D = S::D, kv_rows = S::kv_rows, frags = S::frags;
     using QTile = Tile<S::q_rows, D>;
     using KvTile = Tile<kv_rows, D>;
-    using ReadQ = TileReader<QTile, attention_threads, S::aligned>;
-    using ReadKv = TileReader<KvTile, attention_threads, S::aligned>;
+    using ReadQ = TileReader<QTile, attention_threads>;
+    using ReadKv = TileReader<KvTile, attention_threads>;
     auto * memory = reinterpret_cast<bf16 *>(shared_memory());
     const QTile q_tile{memory};
     auto k_tile = [&](int stage) { return KvTile{memory + QTile::n_elements + stage * 2 * KvTile::n_elements}; };
@@ -48,16 +48,16 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
     const MaskSpec::Range of_last = p.mask.visible(tile.segment, tile.begin + tile.n - 1);
     const int first_key = of_first.first / kv_rows * kv_rows, end_key = of_last.end;
 
-    ReadKv read_k(p.k.at(tile.segment.kv_begin + first_key, kv_head, p.dim), p.k.stride);
-    ReadKv read_v(p.v.at(tile.segment.kv_begin + first_key, kv_head, p.dim), p.v.stride);
+    ReadKv read_k(p.k.at(tile.segment.kv_begin + first_key, kv_head, p.pitch), p.k.stride);
+    ReadKv read_v(p.v.at(tile.segment.kv_begin + first_key, kv_head, p.pitch), p.v.stride);
     auto load_kv = [&](int key) {
         const int stage = key / kv_rows % 2;
-        read_k.load_by(p.k.stride, k_tile(stage), end_key - key, p.dim);
-        read_v.load_by(p.v.stride, v_tile(stage), end_key - key, p.dim);
+        read_k.load_by(p.k.stride, k_tile(stage), end_key - key, p.pitch);
+        read_v.load_by(p.v.stride, v_tile(stage), end_key - key, p.pitch);
         read_k.advance(kv_rows * p.k.stride);
         read_v.advance(kv_rows * p.v.stride);
     };
-    ReadQ(p.q.at(q_row, head, p.dim), p.q.stride).load(q_tile, tile.n, p.dim);
+    ReadQ(p.q.at(q_row, head, p.pitch), p.q.stride).load(q_tile, tile.n, p.pitch);
     load_kv(first_key);
     copy_async_commit();
 
@@ -76,8 +76,9 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
         if (first + kv_rows < end_key) load_kv(first + kv_rows);
         copy_async_commit();
 
+        const int zero = D == 128 && frags == 2 ? unknown_zero() : 0;
         float s[frags][kv_rows / 8][4];
-        multiply_transposed<kv_rows>(s, q_tile, warp * 16 * frags, k_tile(stage));
+        multiply_transposed<kv_rows>(s, q_tile, warp * 16 * frags, k_tile(stage), zero);
         p.scores.cap(s);
         if (first < of_last.first || first + kv_rows > of_first.end) {
             // keys that some query of the tile does not see
@@ -122,7 +123,7 @@ __global__ void __launch_bounds__(attention_threads, 2) attention_forward_kernel
                 o[r][f][e0 + 1] *= shrink;
             }
         }
-        multiply_add_rows<kv_rows, D>(o, s, v_tile(stage));
+        multiply_add_rows<kv_rows, D>(o, s, v_tile(stage), zero);
     }
 
     const AttentionTile own = *tile_at;
@@ -153,24 +154,29 @@ template <typename S> void run(const Context & context, Arguments p, const Atten
 
 void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionPlan & plan,
                        const AttentionShape & shape, Matrix o, Matrix lse) {
-    if (is_plain_attention(context, shape))
+    if (is_plain_attention(context, shape, q, k, v))
         return attention_forward_plain(context, q, k, v, plan.rows_of_64(), shape, o, lse);
-    const Arguments p{heads(q),       heads(k),        heads(v),
-                      heads(o),       lse.as<float>(), lse.stride,
-                      nullptr,        shape.n_head,    shape.n_head / shape.n_head_kv,
-                      shape.head_dim, shape.mask,      Scores::of(shape)};
-    const bool aligned = heads_are_aligned({q, k, v}, shape.head_dim);
+    const Workspace::Mark mark(context.workspace);
+    const Arguments p{head_operand(context, q, shape.n_head, shape),
+                      head_operand(context, k, shape.n_head_kv, shape),
+                      head_operand(context, v, shape.n_head_kv, shape),
+                      heads(o),
+                      lse.as<float>(),
+                      lse.stride,
+                      nullptr,
+                      shape.n_head,
+                      shape.n_head / shape.n_head_kv,
+                      shape.head_dim,
+                      head_pitch(shape),
+                      shape.mask,
+                      Scores::of(shape)};
     const bool narrow = shape.head_dim <= 64;
-    if (aligned && plan.has_rows_of_128()) {
-        if (narrow) return run<Shape<64, 2, 64, true>>(context, p, plan.rows_of_128());
-        return run<Shape<128, 2, 32, true>>(context, p, plan.rows_of_128());
+    if (plan.has_rows_of_128()) {
+        if (narrow) return run<Shape<64, 2, 64>>(context, p, plan.rows_of_128());
+        return run<Shape<128, 2, 32>>(context, p, plan.rows_of_128());
     }
-    if (aligned) {
-        if (narrow) return run<Shape<64, 1, 32, true>>(context, p, plan.rows_of_64());
-        return run<Shape<128, 1, 32, true>>(context, p, plan.rows_of_64());
-    }
-    if (narrow) return run<Shape<64, 1, 32, false>>(context, p, plan.rows_of_64());
-    return run<Shape<128, 1, 32, false>>(context, p, plan.rows_of_64());
+    if (narrow) return run<Shape<64, 1, 32>>(context, p, plan.rows_of_64());
+    return run<Shape<128, 1, 32>>(context, p, plan.rows_of_64());
 }
 
 }  // namespace lorica::cuda

@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(attention_threads) attention_delta_kernel(Head
                                                                             int n_head, int dim, float * delta) {
     const int64_t index = int64_t{blockIdx.x} * warps + threadIdx.x / warp_size;
     if (index >= rows * n_head) return;
-    const int64_t row = index / n_head, head = index % n_head;
+    const auto [row, head] = divide(index, n_head);
     const T *o_row = o.at(row, head, dim), *d_o_row = d_o.at(row, head, dim);
     float sum = 0;
     for (int i = static_cast<int>(threadIdx.x) % warp_size; i < dim; i += warp_size) {
@@ -145,11 +145,53 @@ __global__ void __launch_bounds__(attention_threads) attention_delta_kernel(Head
     if (threadIdx.x % warp_size == 0) delta[head * rows + row] = sum;
 }
 
+// Block (row): a thread takes eight elements of a head at a time.
+__global__ void __launch_bounds__(attention_threads) copy_heads_kernel(Heads x, int n_heads, int dim, int pitch,
+                                                                       Heads to) {
+    const int64_t row = blockIdx.x;
+    const int chunks = pitch / 8;
+    for (int i = static_cast<int>(threadIdx.x); i < n_heads * chunks; i += attention_threads) {
+        const int head = i / chunks, first = i % chunks * 8;
+        const bf16 * from = x.at(row, head, dim) + first;
+        uint32_t pairs[4];
+#pragma unroll
+        for (int j = 0; j < 8; j += 2) {
+            const uint32_t low = first + j < dim ? from[j].bits : 0u,
+                           high = first + j + 1 < dim ? from[j + 1].bits : 0u;
+            pairs[j / 2] = low | high << 16;
+        }
+        *reinterpret_cast<uint4 *>(to.at(row, head, pitch) + first) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+    }
+}
+
 Extent rows_and_heads(const AttentionTiles & tiles, int32_t n_head) {
     return {dim3(static_cast<unsigned>(tiles.n), static_cast<unsigned>(n_head)), attention_threads, 0};
 }
 
 }  // namespace
+
+bool is_plain_attention(const Context & context, const AttentionShape & shape, const Matrix & q, const Matrix & k,
+                        const Matrix & v) {
+    if (context.act == Dtype::f32 || shape.head_dim > 128) return true;
+    return k.rows > q.rows && !heads_are_aligned({k, v}, shape.head_dim);
+}
+
+size_t attention_workspace_bytes(const WorkspaceShape & shape, Dtype act) {
+    const size_t delta = shape.training ? static_cast<size_t>(shape.max_tokens * shape.n_head) * sizeof(float) : 0;
+    const int64_t copies = (shape.training ? 2 : 1) * shape.n_head + 2 * shape.n_head_kv;
+    const int64_t elements = shape.max_tokens * copies * round_up(shape.head_dim, 8);
+    return delta + (act == Dtype::bf16 ? static_cast<size_t>(elements) * sizeof(bf16) : 0) + 5 * Workspace::alignment;
+}
+
+Heads head_operand(const Context & context, const Matrix & x, int32_t n_heads, const AttentionShape & shape) {
+    if (heads_are_aligned({x}, shape.head_dim)) return heads(x);
+    const int pitch = head_pitch(shape);
+    const int64_t stride = int64_t{n_heads} * pitch;
+    const Heads copy{context.workspace.take<bf16>(x.rows * stride), stride};
+    launch("copy_heads", context.stream, copy_heads_kernel, {dim3(static_cast<unsigned>(x.rows)), attention_threads, 0},
+           heads(x), n_heads, shape.head_dim, pitch, copy);
+    return copy;
+}
 
 void attention_forward_plain(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & q_tiles,
                              const AttentionShape & shape, Matrix o, Matrix lse) {

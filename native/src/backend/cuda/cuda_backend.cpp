@@ -415,13 +415,12 @@ private:
 
     size_t operations_bytes(const WorkspaceShape & shape) const {
         const AttentionShape heads{shape.n_head, shape.n_head_kv, shape.head_dim, 1};
-        const size_t delta = shape.training ? static_cast<size_t>(shape.max_tokens * shape.n_head) * sizeof(float) : 0;
         const size_t decode =
             shape.n_head ? decode_workspace_bytes(std::min(shape.max_tokens, decode_max_total), heads) : 0;
         return std::max({linear_workspace_bytes(shape, act_, state_->n_multiprocessors()),
                          cross_entropy_workspace_bytes(shape, act_), dora_workspace_bytes(shape),
-                         norm_workspace_bytes(shape, state_->n_multiprocessors()), delta + Workspace::alignment,
-                         decode});
+                         norm_workspace_bytes(shape, state_->n_multiprocessors()),
+                         attention_workspace_bytes(shape, act_), decode});
     }
 
     std::shared_ptr<DeviceState> state_;

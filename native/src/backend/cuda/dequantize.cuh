@@ -182,19 +182,24 @@ template <ggml_type type> __device__ __forceinline__ void load_raw(const uint8_t
     }
 }
 
-// Entry i of a table of 16 signed bytes in four words.
-__device__ __forceinline__ float table_entry(uint32_t i, uint32_t t0, uint32_t t1, uint32_t t2, uint32_t t3) {
-    const uint32_t word = i < 8 ? (i < 4 ? t0 : t1) : (i < 12 ? t2 : t3);
-    return static_cast<float>(static_cast<int8_t>(byte_of(word, static_cast<int>(i & 3))));
+// Entries of a table of 16 bytes in four words: those that the low nibbles of four bytes name, and the high ones.
+__device__ __forceinline__ uint2 table_entries(uint32_t nibbles, uint4 table) {
+    const uint32_t within = nibbles & 0x77777777u;
+    // A nibble's highest bit takes byte i of the second half's entries in place of byte i of the first half's.
+    const uint32_t half = (nibbles >> 1 & 0x44444444u) | 0x32103210u;
+    auto four = [&](int shift) {
+        return __byte_perm(__byte_perm(table.x, table.y, within >> shift),
+                           __byte_perm(table.z, table.w, within >> shift), half >> shift);
+    };
+    const uint32_t first = four(0), second = four(16);
+    return {__byte_perm(first, second, 0x6420), __byte_perm(first, second, 0x7531)};
 }
-// ggml's non-linear 4-bit levels: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
-__device__ __forceinline__ float iq4_level(uint32_t i) {
-    return table_entry(i, 0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u);
-}
-// Twice the values of FP4 (E2M1): 0 1 2 3 4 6 8 12 and their negatives.
-__device__ __forceinline__ float fp4_level(uint32_t i) {
-    return table_entry(i, 0x03020100u, 0x0c080604u, 0xfdfeff00u, 0xf4f8fafcu);
-}
+// ggml's non-linear 4-bit levels, and 128: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
+constexpr uint4 iq4_levels{0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u};
+constexpr int iq4_raise = 128;
+// Twice the values of FP4 (E2M1), and 16: 0 1 2 3 4 6 8 12 and their negatives.
+constexpr uint4 fp4_levels{0x13121110u, 0x1c181614u, 0x0d0e0f10u, 0x04080a0cu};
+constexpr int fp4_raise = 16;
 
 // Byte i of a word as a number: it is put into the mantissa of 2^23, which costs less than a conversion.
 __device__ __forceinline__ float byte_as_float(uint32_t word, int i) {
@@ -211,17 +216,28 @@ constexpr int quant_bits(ggml_type type) {
         case GGML_TYPE_Q4_K: return 4;
         case GGML_TYPE_Q5_0:
         case GGML_TYPE_Q5_1:
-        case GGML_TYPE_Q5_K: return 5;
+        case GGML_TYPE_Q5_K:
+        case GGML_TYPE_MXFP4: return 5;
         case GGML_TYPE_Q6_K: return 6;
+        case GGML_TYPE_IQ4_NL:
+        case GGML_TYPE_IQ4_XS:
         case GGML_TYPE_Q8_0: return 8;
         default: return 0;
     }
 }
-// True where ggml multiplies a quant less a constant, so that one rounding makes a value; else it rounds the product,
-// then the sum.
-constexpr bool has_constant_offset(ggml_type type) {
-    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q3_K ||
-           type == GGML_TYPE_Q6_K;
+// What is added to a quant of ggml so that it is not negative, where a scale alone makes its value.
+constexpr int quant_raise(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q3_K: return 4;
+        case GGML_TYPE_Q4_0: return 8;
+        case GGML_TYPE_Q5_0: return 16;
+        case GGML_TYPE_Q6_K: return 32;
+        case GGML_TYPE_Q8_0: return 128;
+        case GGML_TYPE_IQ4_NL:
+        case GGML_TYPE_IQ4_XS: return iq4_raise;
+        case GGML_TYPE_MXFP4: return fp4_raise;
+        default: return 0;
+    }
 }
 // Elements that share a scale.
 constexpr int scale_group(ggml_type type) {
@@ -237,6 +253,7 @@ struct Quants {
 template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawPiece & raw) {
     static_assert(quant_bits(type) > 0);
     const uint32_t * w = raw.w;
+    constexpr auto raise = static_cast<float>(quant_raise(type));
     Quants quants;
     auto nibbles = [&] {
 #pragma unroll
@@ -250,6 +267,14 @@ template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawP
         for (int i = 0; i < 8; ++i) {
             // bit k of four to byte k
             quants.q[i] |= ((bits >> (4 * i) & 15) * 0x00204081u & 0x01010101u) << 4;
+        }
+    };
+    auto levels = [&](uint4 table) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const uint2 entries = table_entries(w[i], table);
+            quants.q[i] = entries.x;
+            quants.q[4 + i] = entries.y;
         }
     };
     auto bytes = [&] {
@@ -267,7 +292,7 @@ template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawP
     if constexpr (type == GGML_TYPE_Q4_0) {
         const float d = half_bits_to_float(w[4]);
         nibbles();
-        set_both(d, -8 * d);
+        set_both(d, -raise * d);
     } else if constexpr (type == GGML_TYPE_Q4_1) {
         nibbles();
         set_both(half_bits_to_float(w[4] & 0xffff), half_bits_to_float(w[4] >> 16));
@@ -275,7 +300,7 @@ template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawP
         const float d = half_bits_to_float(w[4]);
         nibbles();
         fifth_bits(w[5]);
-        set_both(d, -16 * d);
+        set_both(d, -raise * d);
     } else if constexpr (type == GGML_TYPE_Q5_1) {
         nibbles();
         fifth_bits(w[5]);
@@ -284,7 +309,7 @@ template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawP
         const float d = half_bits_to_float(w[8]);
 #pragma unroll
         for (int i = 0; i < 8; ++i) quants.q[i] = w[i] ^ 0x80808080u;
-        set_both(d, -128 * d);
+        set_both(d, -raise * d);
     } else if constexpr (type == GGML_TYPE_Q2_K) {
         const float d = half_bits_to_float(w[9] & 0xffff), dmin = half_bits_to_float(w[9] >> 16);
         const int shift = static_cast<int>(w[10] % 4) * 2;
@@ -301,12 +326,25 @@ template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawP
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float scale = d * static_cast<float>(static_cast<int>(byte_of(w[8], half)) - 32);
-            set(half, scale, -4 * scale);
+            set(half, scale, -raise * scale);
         }
     } else if constexpr (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) {
         bytes();
         set_both(half_bits_to_float(w[8] & 0xffff) * static_cast<float>(w[9] & 255),
                  -(half_bits_to_float(w[8] >> 16) * static_cast<float>(w[9] >> 8)));
+    } else if constexpr (type == GGML_TYPE_IQ4_NL) {
+        levels(iq4_levels);
+        const float d = half_bits_to_float(w[4]);
+        set_both(d, -raise * d);
+    } else if constexpr (type == GGML_TYPE_IQ4_XS) {
+        levels(iq4_levels);
+        const float scale = half_bits_to_float(w[4]) * static_cast<float>(static_cast<int>(w[5]) - 32);
+        set_both(scale, -raise * scale);
+    } else if constexpr (type == GGML_TYPE_MXFP4) {
+        levels(fp4_levels);
+        // half of 2^(e - 127), which may be subnormal
+        const float d = __uint_as_float(w[4] < 2 ? 0x00200000u << w[4] : (w[4] - 1) << 23);
+        set_both(d, -raise * d);
     } else {
         static_assert(type == GGML_TYPE_Q6_K);
         const float d = half_bits_to_float(w[9]);
@@ -314,48 +352,190 @@ template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawP
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float scale = d * static_cast<float>(static_cast<int8_t>(byte_of(w[8], half)));
-            set(half, scale, -32 * scale);
+            set(half, scale, -raise * scale);
         }
     }
     return quants;
 }
 
+// Byte i of a word with 2^7 added, or 2^15 to one of more than seven bits: it is put into the mantissa of such a
+// number.
+template <int bits> constexpr float byte_base = bits <= 7 ? 128.0f : 32768.0f;
+template <int bits> __device__ __forceinline__ float based_byte(uint32_t word, int i) {
+    const auto byte = static_cast<uint32_t>(i);
+    return __uint_as_float(bits <= 7 ? __byte_perm(word, 0x43000000u, 0x7044u | byte << 8)
+                                     : __byte_perm(word, 0x47000000u, 0x7604u | byte << 4));
+}
+// Values of quants of so many bits with a scale and an offset, rounded once: as ggml rounds them, where it multiplies
+// first, because a product of a scale (of 17 bits at most) and a quant needs no rounding.
+template <int bits> struct Expansion {
+    float scale, offset;
+    __device__ __forceinline__ float of(uint32_t word, int i) const {
+        return fmaf(based_byte<bits>(word, i) - byte_base<bits>, scale, offset);
+    }
+};
+// The same where ggml multiplies a quant less a constant: an instruction less. The number that is added has the bits of
+// the scale and those of byte_base + raise, 24 at most.
+template <int bits, int raise> struct RaisedExpansion {
+    float scale, offset;
+    __device__ __forceinline__ explicit RaisedExpansion(float scale_)
+        : scale(scale_), offset(-(byte_base<bits> + static_cast<float>(raise)) * scale_) {}
+    __device__ __forceinline__ float of(uint32_t word, int i) const {
+        return fmaf(based_byte<bits>(word, i), scale, offset);
+    }
+};
+constexpr bool has_raised_expansion(ggml_type type) {
+    // Not IQ4_XS, whose scales have too many bits for what its quants need, nor MXFP4, whose scales can be too large.
+    return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q8_0 || type == GGML_TYPE_Q3_K ||
+           type == GGML_TYPE_Q6_K || type == GGML_TYPE_IQ4_NL;
+}
+
+template <ggml_type type> __device__ __forceinline__ void expand_quants(const Quants & quants, float * v) {
+    constexpr int bits = quant_bits(type);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float scale = quants.scale[half];
+        auto expand = [&](auto by) {
+#pragma unroll
+            for (int i = 16 * half; i < 16 * half + 16; ++i) v[i] = by.of(quants.q[i / 4], i % 4);
+        };
+        if constexpr (has_raised_expansion(type)) {
+            expand(RaisedExpansion<bits, quant_raise(type)>(scale));
+        } else if constexpr (type == GGML_TYPE_MXFP4) {
+#pragma unroll
+            for (int i = 16 * half; i < 16 * half + 16; ++i) {
+                v[i] = (based_byte<bits>(quants.q[i / 4], i % 4) - (byte_base<bits> + fp4_raise)) * scale;
+            }
+        } else {
+            expand(Expansion<bits>{scale, quants.offset[half]});
+        }
+    }
+}
+
 template <ggml_type type> __device__ __forceinline__ void expand_raw(const RawPiece & raw, float * v) {
-    const uint32_t * w = raw.w;
-    // v[i] of 16 bytes with elements 0 to 15 in the low and 16 to 31 in the high nibbles
-    auto nibbles = [&](auto value) {
-#pragma unroll
-        for (int i = 0; i < 16; ++i) {
-            const uint32_t both = byte_of(w[i / 4], i % 4);
-            v[i] = value(both & 15);
-            v[16 + i] = value(both >> 4);
-        }
-    };
     if constexpr (quant_bits(type) > 0) {
-        const Quants quants = quants_of<type>(raw);
-#pragma unroll
-        for (int i = 0; i < piece_size; ++i) {
-            const float q = byte_as_float(quants.q[i / 4], i % 4), scale = quants.scale[i / 16];
-            v[i] = has_constant_offset(type) ? fmaf(q, scale, quants.offset[i / 16])
-                                             : __fadd_rn(__fmul_rn(scale, q), quants.offset[i / 16]);
-        }
-    } else if constexpr (type == GGML_TYPE_IQ4_NL) {
-        const float d = half_bits_to_float(w[4]);
-        nibbles([&](uint32_t q) { return d * iq4_level(q); });
-    } else if constexpr (type == GGML_TYPE_MXFP4) {
-        // half of 2^(e - 127), which may be subnormal
-        const float d = __uint_as_float(w[4] < 2 ? 0x00200000u << w[4] : (w[4] - 1) << 23);
-        nibbles([&](uint32_t q) { return fp4_level(q) * d; });
-    } else if constexpr (type == GGML_TYPE_IQ4_XS) {
-        const float scale = half_bits_to_float(w[4]) * static_cast<float>(static_cast<int>(w[5]) - 32);
-        nibbles([&](uint32_t q) { return scale * iq4_level(q); });
+        expand_quants<type>(quants_of<type>(raw), v);
     } else {
         static_assert(is_plain(type));
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
-            v[2 * i] = type == GGML_TYPE_F16 ? half_bits_to_float(w[i] & 0xffff) : low_bf16(w[i]);
-            v[2 * i + 1] = type == GGML_TYPE_F16 ? half_bits_to_float(w[i] >> 16) : high_bf16(w[i]);
+            v[2 * i] = type == GGML_TYPE_F16 ? half_bits_to_float(raw.w[i] & 0xffff) : low_bf16(raw.w[i]);
+            v[2 * i + 1] = type == GGML_TYPE_F16 ? half_bits_to_float(raw.w[i] >> 16) : high_bf16(raw.w[i]);
         }
+    }
+}
+
+// Two neighbouring pieces, the first one even, as their blocks hold them: nothing is made of what is read before they
+// are expanded, so that nothing waits for memory before.
+// Types that models are made of most are read at once; of others the pieces are read one after the other.
+struct RawPair {
+    RawPiece first, second;
+};
+
+// Without `both` the second piece is not there.
+template <ggml_type type>
+__device__ __forceinline__ void load_raw_pair(const uint8_t * row, unsigned pair, bool both, RawPair & raw) {
+    uint32_t *w = raw.first.w, *more = raw.second.w;
+    const unsigned quarter = pair % 4;  // of a block of 256
+    if constexpr (type == GGML_TYPE_Q4_K) {
+        const uint8_t * block = row + pair / 4 * 144;
+        load_quads<1>(block, more);
+        load_quads<2>(block + 16 + quarter * 32, w);
+    } else if constexpr (type == GGML_TYPE_Q5_K) {
+        const uint8_t * block = row + pair / 4 * 176;
+        load_quads<1>(block, more);
+        load_quads<2>(block + 16, w + 8);
+        load_quads<2>(block + 48 + quarter * 32, w);
+    } else if constexpr (type == GGML_TYPE_Q6_K) {
+        // Blocks begin at even addresses: whole words around what is wanted, which is shifted into place later.
+        const uint8_t * block = row + pair / 4 * 210;
+        const auto shift = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(block) & 3);
+        const uint8_t * low = block - shift + quarter / 2 * 64;
+        load_aligned_words<16>(low, w);
+        load_aligned_words<1>(low + 64, more);
+        load_aligned_words<9>(block - shift + 128 + quarter / 2 * 32, more + 1);
+        load_aligned_words<2>(block - shift + 192 + quarter * 4, more + 10);
+        more[12] = load_half(block + 208);
+        more[13] = shift;
+    } else {
+        const auto piece = 2 * static_cast<int>(pair);
+        load_raw<type>(row, piece, raw.first);
+        raw.second = {};
+        if (both) load_raw<type>(row, piece + 1, raw.second);
+    }
+}
+
+// Calls f(std::integral_constant<int, i>, v) with the 32 elements of piece i, for both.
+template <ggml_type type, typename F>
+__device__ __forceinline__ void expand_raw_pair(const RawPair & raw, unsigned pair, F f) {
+    const uint32_t *w = raw.first.w, *more = raw.second.w;
+    const unsigned quarter = pair % 4;
+    const auto both = [&](auto expand) {
+        const auto one = [&](auto which) {
+            float v[piece_size];
+            expand(which, v);
+            f(which, v);
+        };
+        one(std::integral_constant<int, 0>());
+        one(std::integral_constant<int, 1>());
+    };
+    if constexpr (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) {
+        const uint32_t * head = more;  // d and dmin; twelve bytes of scales
+        // Scales and minima of this half of the block, six bits each, see k_scale(); those of the pair in the low
+        // bytes.
+        const bool second = quarter >= 2;
+        const unsigned at = quarter % 2 * 16;
+        const uint32_t scales =
+            (second ? (head[3] & 0x0f0f0f0fu) | (head[1] >> 2 & 0x30303030u) : head[1] & 0x3f3f3f3fu) >> at;
+        const uint32_t minima =
+            (second ? (head[3] >> 4 & 0x0f0f0f0fu) | (head[2] >> 2 & 0x30303030u) : head[2] & 0x3f3f3f3fu) >> at;
+        const float d = half_bits_to_float(head[0] & 0xffff), minus = -half_bits_to_float(head[0] >> 16);
+        both([&](auto which, float * v) {
+            const float scale = d * (based_byte<6>(scales, which()) - byte_base<6>);
+            const float offset = minus * (based_byte<6>(minima, which()) - byte_base<6>);
+            if constexpr (type == GGML_TYPE_Q4_K) {
+                // High nibbles stay where they are: sixteen times a quant, with a sixteenth of the scale.
+                const Expansion<which() ? 8 : 4> by{which() ? scale * 0.0625f : scale, offset};
+#pragma unroll
+                for (int i = 0; i < 8; ++i) {
+                    const uint32_t q = w[i] & (which() ? 0xf0f0f0f0u : 0x0f0f0f0fu);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) v[4 * i + j] = by.of(q, j);
+                }
+            } else {
+                const Expansion<5> by{scale, offset};
+#pragma unroll
+                for (int i = 0; i < 8; ++i) {
+                    const uint32_t q = (w[i] >> (4 * which()) & 0x0f0f0f0fu) |
+                                       (w[8 + i] >> (2 * quarter + which()) & 0x01010101u) << 4;
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) v[4 * i + j] = by.of(q, j);
+                }
+            }
+        });
+    } else if constexpr (type == GGML_TYPE_Q6_K) {
+        const uint32_t shift = more[13] * 8;
+        const auto low_word = [&](int i) { return __funnelshift_r(w[i], i < 15 ? w[i + 1] : more[0], shift); };
+        const auto high_word = [&](int i) { return __funnelshift_r(more[1 + i], more[2 + i], shift); };
+        const float d = half_bits_to_float(more[12]);
+        const uint32_t scales = high_word(9);
+        const unsigned low = quarter % 2 * 4;
+        both([&](auto which, float * v) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const RaisedExpansion<6, quant_raise(type)> by(
+                    d * static_cast<float>(static_cast<int8_t>(byte_of(scales, 2 * which() + half))));
+#pragma unroll
+                for (int i = 4 * half; i < 4 * half + 4; ++i) {
+                    const uint32_t q = (low_word(8 * which() + i) >> low & 0x0f0f0f0fu) |
+                                       (high_word(i) >> (low + 2 * which()) & 0x03030303u) << 4;
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) v[4 * i + j] = by.of(q, j);
+                }
+            }
+        });
+    } else {
+        both([&](auto which, float * v) { expand_raw<type>(which() ? raw.second : raw.first, v); });
     }
 }
 
@@ -395,9 +575,14 @@ __device__ __forceinline__ float dot_of_quants(const Quants & quants, const X & 
     return fmaf(quants.scale[0], dot[0] + dot[1] - raised * both, quants.offset[0] * both);
 }
 
-// Calls f(std::integral_constant<ggml_type, type>) for a type with blocks on the device.
+// Calls f(std::integral_constant<ggml_type, type>) for a type with blocks on the device. scripts/cuda_instructions.py
+// compiles kernels for a single type, to count what they execute for it.
 LORICA_HOST_OR_DEVICE_CALL
 template <typename F> __host__ __device__ __forceinline__ void with_block_type(int type, F f) {
+#ifdef LORICA_CUDA_ONLY_TYPE
+    constexpr auto only = static_cast<ggml_type>(LORICA_CUDA_ONLY_TYPE);
+    if (type == only) f(std::integral_constant<ggml_type, only>());
+#else
 #define LORICA_CASE(name) \
     case name: f(std::integral_constant<ggml_type, name>()); break;
     switch (type) {
@@ -417,6 +602,7 @@ template <typename F> __host__ __device__ __forceinline__ void with_block_type(i
         default: break;
     }
 #undef LORICA_CASE
+#endif
 }
 
 // Element i of a row of F32, F16 or BF16.

@@ -114,6 +114,16 @@ template <typename T> __device__ __forceinline__ T from_float(float x) {
 
 constexpr int warp_size = 32;
 
+// i / by and i % by, of numbers below 2^32: a division of 64 bits is 70 instructions.
+struct Division {
+    int64_t quotient, rest;
+};
+__device__ __forceinline__ Division divide(int64_t i, int64_t by) {
+    const auto small = static_cast<uint32_t>(i), small_by = static_cast<uint32_t>(by);
+    const uint32_t quotient = small / small_by;
+    return {int64_t{quotient}, int64_t{small - quotient * small_by}};
+}
+
 // Sums over a warp, in a fixed order; every lane receives the result.
 template <typename T> __device__ __forceinline__ T warp_sum(T x) {
     for (int distance = warp_size / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);

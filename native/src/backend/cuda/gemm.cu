@@ -28,8 +28,8 @@ template <int rows_, int cols_, int warps_m_, int warps_n_> struct Shape {
     static_assert(warp_rows % 16 == 0 && warp_cols % 16 == 0);
 };
 using Large = Shape<128, 128, 2, 2>;
-using LargeOfBlocks = Shape<128, 128, 2, 4>;  // more threads, so that pieces of blocks fit into their registers, too
 using Medium = Shape<64, 64, 2, 2>;
+using MediumOfBlocks = Shape<64, 128, 1, 4>;
 using Narrow = Shape<64, 16, 4, 1>;  // n: the rank of an adapter
 using Flat = Shape<16, 128, 1, 4>;   // m: the rank of an adapter
 
@@ -42,11 +42,10 @@ struct Arguments {
 };
 
 template <typename F> __device__ __forceinline__ void with_fused_type(int type, F f) {
-    if (type == GGML_TYPE_F16) {
-        f(std::integral_constant<ggml_type, GGML_TYPE_F16>());
-    } else {
-        with_block_type(type, f);
-    }
+#ifndef LORICA_CUDA_ONLY_TYPE
+    if (type == GGML_TYPE_F16) return f(std::integral_constant<ggml_type, GGML_TYPE_F16>());
+#endif
+    with_block_type(type, f);
 }
 
 template <typename S, GemmLayout layout, bool with_blocks>
@@ -54,11 +53,11 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     constexpr bool a_by_columns = layout == GemmLayout::gradient, b_by_rows = layout != GemmLayout::forward;
     using TileA = std::conditional_t<a_by_columns, Tile<depth, S::rows>, Tile<S::rows, depth>>;
     using TileB = std::conditional_t<b_by_rows, Tile<depth, S::cols>, Tile<S::cols, depth>>;
-    auto * memory = reinterpret_cast<bf16 *>(shared_memory());
-    auto tile_a = [&](int stage) { return TileA{memory + stage * (TileA::n_elements + TileB::n_elements)}; };
-    auto tile_b = [&](int stage) {
-        return TileB{memory + stage * (TileA::n_elements + TileB::n_elements) + TileA::n_elements};
-    };
+    // A stage is where its tiles begin in shared memory, in bytes.
+    constexpr int a_bytes = TileA::n_elements * static_cast<int>(sizeof(bf16));
+    constexpr int stage_bytes = a_bytes + TileB::n_elements * static_cast<int>(sizeof(bf16));
+    auto tile_a = [&](int stage) { return TileA{reinterpret_cast<bf16 *>(shared_memory() + stage)}; };
+    auto tile_b = [&](int stage) { return TileB{reinterpret_cast<bf16 *>(shared_memory() + stage + a_bytes)}; };
 
     // Neighbouring blocks share tiles of b within a group of rows, so that both operands come from the L2 cache.
     const int64_t m_tiles = (p.gemm.m + S::rows - 1) / S::rows, n_tiles = (p.gemm.n + S::cols - 1) / S::cols;
@@ -75,13 +74,30 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     TileReader<TileA, S::threads> read_a;
     TileReader<TileB, S::threads> read_b;
     int64_t a_step = 0, b_step = 0;
+    // Of a weight of blocks: a thread's pair of pieces on its way into a tile of b. Neighbouring threads have
+    // neighbouring rows, so that what they write to shared memory lies in different banks.
+    constexpr int rows_of_b = b_by_rows ? depth : S::cols, pair_size = 2 * piece_size;
+    static_assert(!with_blocks || depth * S::cols == S::threads * pair_size);
+    [[maybe_unused]] const int pair_row = static_cast<int>(threadIdx.x) % rows_of_b;
+    // Of the tile.
+    [[maybe_unused]] const int pair_col = static_cast<int>(threadIdx.x) / rows_of_b * pair_size;
+    [[maybe_unused]] RawPair raw;
+    [[maybe_unused]] int raw_type = GemmTerm::dense, n_pieces = 0;
+    [[maybe_unused]] unsigned pair = 0;  // of its row, from next_pair on
+    [[maybe_unused]] unsigned next_pair = 0;
+    [[maybe_unused]] const uint8_t * blocks = nullptr;  // the row
     auto begin_term = [&](int64_t k) {
         const GemmTerm & t = p.gemm.terms[term];
         const auto * a = static_cast<const bf16 *>(t.a);
         k_left = static_cast<int>(t.k - k);
         read_a = {a_by_columns ? a + k * t.a_stride + m0 : a + m0 * t.a_stride + k, t.a_stride};
         a_step = a_by_columns ? depth * t.a_stride : depth;
-        if (with_blocks && t.b_type != GemmTerm::dense) return;
+        if (with_blocks && t.b_type != GemmTerm::dense) {
+            blocks = static_cast<const uint8_t *>(t.b) + ((b_by_rows ? k : n0) + pair_row) * t.b_stride;
+            next_pair = static_cast<unsigned>((b_by_rows ? n0 + pair_col : k) / pair_size);
+            b_step = b_by_rows ? depth * t.b_stride : 0;
+            return;
+        }
         const auto * b = static_cast<const bf16 *>(t.b);
         read_b = {b_by_rows ? b + k * t.b_stride + n0 : b + n0 * t.b_stride + k, t.b_stride};
         b_step = b_by_rows ? depth * t.b_stride : depth;
@@ -93,13 +109,6 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     }
     begin_term(first_k);
 
-    // Pieces of blocks on their way into a tile of b.
-    constexpr int pieces_per_row = (b_by_rows ? S::cols : depth) / piece_size;
-    constexpr int pieces = depth * S::cols / piece_size, own_pieces = with_blocks ? pieces / S::threads : 1;
-    static_assert(!with_blocks || (pieces % S::threads == 0 && own_pieces > 0));
-    RawPiece raw[own_pieces];
-    int raw_type = GemmTerm::dense, raw_left = 0;
-
     auto start = [&](int stage) {
         read_a.load(tile_a(stage), a_by_columns ? k_left : m_left, a_by_columns ? m_left : k_left);
         read_a.advance(a_step);
@@ -108,21 +117,16 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
             read_b.load(tile_b(stage), b_by_rows ? k_left : n_left, b_by_rows ? n_left : k_left);
             read_b.advance(b_step);
         } else if constexpr (with_blocks) {
-            const GemmTerm & t = p.gemm.terms[term];
-            const int64_t k = t.k - k_left;
-            raw_left = k_left;
-            with_fused_type(t.b_type, [&](auto type) {
-#pragma unroll
-                for (int i = 0; i < own_pieces; ++i) {
-                    const int piece = static_cast<int>(threadIdx.x) + i * S::threads;
-                    const int row = piece / pieces_per_row, col = piece % pieces_per_row;
-                    if (row >= (b_by_rows ? k_left : n_left) || col * piece_size >= (b_by_rows ? n_left : k_left))
-                        continue;
-                    const uint8_t * blocks =
-                        static_cast<const uint8_t *>(t.b) + ((b_by_rows ? k : n0) + row) * t.b_stride;
-                    load_raw<decltype(type)::value>(blocks, (b_by_rows ? n0 : k) / piece_size + col, raw[i]);
-                }
-            });
+            const int cols_there = (b_by_rows ? n_left : k_left) - pair_col;
+            n_pieces = pair_row < (b_by_rows ? k_left : n_left) ? min(max(cols_there, 0) / piece_size, 2) : 0;
+            pair = next_pair;
+            if (n_pieces > 0) {
+                with_fused_type(raw_type, [&](auto type) {
+                    load_raw_pair<decltype(type)::value>(blocks, pair, n_pieces > 1, raw);
+                });
+            }
+            blocks += b_step;
+            if (!b_by_rows) ++next_pair;
         }
         k_left -= depth;
         if (k_left <= 0 && term + 1 < p.gemm.n_terms) {
@@ -133,25 +137,25 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     auto finish = [&](int stage) {
         if constexpr (with_blocks) {
             if (raw_type == GemmTerm::dense) return;
-            with_fused_type(raw_type, [&](auto type) {
+            bf16 * row = tile_b(stage).data + pair_row * TileB::cols;
+            // Chunks of a row are permuted by its number modulo 8: all of a pair within its eight.
+            const int first = (pair_col / 8 ^ pair_row % 8) * 8;
+            const auto chunk = [&](int i) { return reinterpret_cast<uint4 *>(row + (first ^ i * 8)); };
+            if (n_pieces < 2) {
 #pragma unroll
-                for (int i = 0; i < own_pieces; ++i) {
-                    const int piece = static_cast<int>(threadIdx.x) + i * S::threads;
-                    const int row = piece / pieces_per_row, col = piece % pieces_per_row;
-                    const bool there =
-                        row < (b_by_rows ? raw_left : n_left) && col * piece_size < (b_by_rows ? n_left : raw_left);
-                    float v[piece_size];
-                    expand_raw<decltype(type)::value>(raw[i], v);
+                for (int i = 0; i < pair_size / 8; ++i) *chunk(i) = {0, 0, 0, 0};
+            }
+            if (n_pieces == 0) return;
+            with_fused_type(raw_type, [&](auto type) {
+                expand_raw_pair<decltype(type)::value>(raw, pair, [&](auto which, const float * v) {
+                    if (which() > 0 && n_pieces < 2) return;
 #pragma unroll
                     for (int c = 0; c < piece_size / 8; ++c) {
-                        uint4 chunk{0, 0, 0, 0};
-                        if (there) {
-                            chunk = {pack_bf16(v[8 * c], v[8 * c + 1]), pack_bf16(v[8 * c + 2], v[8 * c + 3]),
-                                     pack_bf16(v[8 * c + 4], v[8 * c + 5]), pack_bf16(v[8 * c + 6], v[8 * c + 7])};
-                        }
-                        *reinterpret_cast<uint4 *>(tile_b(stage).chunk(row, col * (piece_size / 8) + c)) = chunk;
+                        *chunk(which() * piece_size / 8 + c) = {
+                            pack_bf16(v[8 * c], v[8 * c + 1]), pack_bf16(v[8 * c + 2], v[8 * c + 3]),
+                            pack_bf16(v[8 * c + 4], v[8 * c + 5]), pack_bf16(v[8 * c + 6], v[8 * c + 7])};
                     }
-                }
+                });
             });
         }
     };
@@ -164,27 +168,29 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     const auto n = static_cast<int>(end - begin);
     for (int i = 0; i < stages - 1; ++i) {
         if (i < n) {
-            start(i);
-            finish(i);
+            start(i * stage_bytes);
+            finish(i * stage_bytes);
         }
         copy_async_commit();
     }
-    for (int i = 0; i < n; ++i) {
+    // The stage before is free again when the next one has been waited for.
+    int stage = 0, free_stage = (stages - 1) * stage_bytes;
+    for (int left = n; left > 0; --left) {
         copy_async_wait<stages - 2>();
         __syncthreads();
-        const int ahead = i + stages - 1;
-        if (ahead < n) start(ahead % stages);
+        const bool more = left >= stages;
+        if (more) start(free_stage);
         copy_async_commit();
 
-        const TileA a_tile = tile_a(i % stages);
-        const TileB b_tile = tile_b(i % stages);
+        const TileA a_tile = tile_a(stage);
+        const TileB b_tile = tile_b(stage);
 #pragma unroll
         for (int kk = 0; kk < depth; kk += 16) {
             uint32_t a[frags_m][4], b[frags_n / 2][4];
 #pragma unroll
             for (int f = 0; f < frags_m; ++f) {
                 if constexpr (a_by_columns) {
-                    a_tile.operand_a_transposed(a[f], warp_m + f * 16, kk);
+                    a_tile.operand_a_transposed(a[f], warp_m, kk, f * 16);
                 } else {
                     a_tile.operand_a(a[f], warp_m + f * 16, kk);
                 }
@@ -192,7 +198,7 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
 #pragma unroll
             for (int f = 0; f < frags_n / 2; ++f) {
                 if constexpr (b_by_rows) {
-                    b_tile.operands_b_by_rows(b[f], kk, warp_n + f * 16);
+                    b_tile.operands_b_by_rows(b[f], kk, warp_n, f * 16);
                 } else {
                     b_tile.operands_b(b[f], warp_n + f * 16, kk);
                 }
@@ -205,7 +211,9 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
                 }
             }
         }
-        if (ahead < n) finish(ahead % stages);
+        if (more) finish(free_stage);
+        free_stage = stage;
+        stage = stage == (stages - 1) * stage_bytes ? 0 : stage + stage_bytes;
     }
 
     // All have read the last stages, whose place the sums take. Rows g and g + 8, columns 2t and 2t + 1 of each
@@ -214,7 +222,7 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     __syncthreads();
     using Result = ResultTile<S::rows, S::cols, S::threads>;
     static_assert(Result::shared_bytes <= S::shared_bytes);
-    const Result result{reinterpret_cast<float *>(memory)};
+    const Result result{reinterpret_cast<float *>(shared_memory())};
 #pragma unroll
     for (int fm = 0; fm < frags_m; ++fm) {
 #pragma unroll
@@ -242,7 +250,8 @@ __global__ void add_splits_kernel(const __grid_constant__ Arguments p) {
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
         float sum = 0;
         for (int s = 0; s < p.n_splits; ++s) sum += p.partial[s * n + i];
-        store(p.gemm, i / p.gemm.n, i % p.gemm.n, sum);
+        const Division at = divide(i, p.gemm.n);
+        store(p.gemm, at.quotient, at.rest, sum);
     }
 }
 
@@ -251,9 +260,12 @@ void run(const Context & context, Arguments p, const char * name) {
     const Workspace::Mark mark(context.workspace);
     const int64_t tiles = divide_up(p.gemm.m, S::rows) * divide_up(p.gemm.n, S::cols);
     p.n_splits = 1;
-    if (p.gemm.of_adapter) {
-        const int64_t wanted = 2 * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
-        const int64_t fitting = split_bytes / (p.gemm.m * p.gemm.n * 4);
+    if (p.gemm.of_adapter || with_blocks) {
+        // Products with blocks have few rows and take no panel: where that would lie, 6 in^2 bytes at least, is free.
+        const int64_t k = p.gemm.terms[0].k, least = std::min(p.gemm.n, k);
+        const int64_t bytes = with_blocks ? 6 * least * least : split_bytes;
+        const int64_t wanted = (with_blocks ? 1 : 2) * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
+        const int64_t fitting = bytes / (p.gemm.m * p.gemm.n * 4);
         const int64_t most = std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / 4, 1));
         p.n_splits = static_cast<int>(std::clamp<int64_t>(std::min(wanted, fitting), 1, most));
     }
@@ -266,16 +278,17 @@ void run(const Context & context, Arguments p, const char * name) {
 
 template <GemmLayout layout, bool with_blocks>
 void run_wide(const Context & context, const Arguments & p, const char * name) {
+    using Few = std::conditional_t<with_blocks, MediumOfBlocks, Medium>;
     // What the multiprocessor with the most tiles has to do, in elements of c. Small tiles go about 0.6 times as fast:
     // they read twice as much of a and b from shared memory for each product.
     const auto time = [&](int64_t rows, int64_t cols) {
         const int64_t tiles = divide_up(p.gemm.m, rows) * divide_up(p.gemm.n, cols);
         return static_cast<double>(divide_up(tiles, context.n_multiprocessors) * rows * cols);
     };
-    if (p.gemm.m <= Medium::rows || time(Medium::rows, Medium::cols) / 0.6 < time(Large::rows, Large::cols)) {
-        run<Medium, layout, with_blocks>(context, p, name);
+    if (p.gemm.m <= Few::rows || time(Few::rows, Few::cols) / 0.6 < time(Large::rows, Large::cols)) {
+        run<Few, layout, with_blocks>(context, p, name);
     } else {
-        run<std::conditional_t<with_blocks, LargeOfBlocks, Large>, layout, with_blocks>(context, p, name);
+        run<Large, layout, with_blocks>(context, p, name);
     }
 }
 

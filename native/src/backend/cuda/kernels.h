@@ -153,6 +153,8 @@ struct AttentionTiles {
 };
 
 class AttentionPlan;
+// What attention_forward and attention_backward take: delta, and copies of operands whose heads are not aligned.
+size_t attention_workspace_bytes(const WorkspaceShape & shape, Dtype act);
 void attention_forward(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionPlan & plan,
                        const AttentionShape & shape, Matrix o, Matrix lse);
 // delta: device memory for q.rows * n_head floats.

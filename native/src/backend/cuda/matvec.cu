@@ -134,8 +134,9 @@ __global__ void __launch_bounds__(threads, 2) matvec_kernel(const __grid_constan
     }
     float sums[rows_per_warp][max_rows] = {}, squares[max_rows] = {};
 
-    // Pieces of blocks are read a chunk ahead, while the chunk before is multiplied and x is staged.
-    constexpr bool ahead = !is_plain(type);
+    // Pieces of blocks are read a chunk ahead, while the chunk before is multiplied and x is staged. With several rows
+    // of x the other warps have enough to multiply meanwhile, and registers are short.
+    constexpr bool ahead = !is_plain(type) && max_rows == 1;
     // One row of x is multiplied by quants; for several the values are made once.
     constexpr bool by_quants = max_rows == 1 && quant_bits(type) > 0;
     RawPiece raw[ahead ? rows_per_warp : 1];

@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(row_threads) convert_kernel(const __grid_const
         return;
     }
     for (int64_t i = first; i < n; i += step) {
-        const int64_t t = i / p.cols, c = i - t * p.cols;
+        const auto [t, c] = divide(i, p.cols);
         y[t * p.stride + c] = from_float<Y>(p.scale * p.x[i]);
     }
 }
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(row_threads) convert_kernel(const __grid_const
 __global__ void add_noise_kernel(View<float> x, int64_t first_row, double magnitude, uint64_t seed) {
     const int64_t n = x.rows * x.cols;
     for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        const int64_t t = i / x.cols, c = i % x.cols;
+        const auto [t, c] = divide(i, x.cols);
         const uint32_t number = random_number(seed, static_cast<uint64_t>((first_row + t) * x.cols + c));
         const float uniform = static_cast<float>(number >> 8) * 0x1p-24f;
         x.row(t)[c] += static_cast<float>(magnitude * (2.0 * static_cast<double>(uniform) - 1));

@@ -22,33 +22,42 @@ template <int rows_, int cols_> struct Tile {
     }
     __device__ __forceinline__ bf16 * chunk(int row, int c) const { return data + chunk_offset(row, c); }
 
-    // Operand a[16x16] at (row, col) of the tile, multiples of 16.
+    // Operands at multiples of 16, which do not change the permutation of a lane's row: what a lane adds to the tile's
+    // address is the same for all of them but for bits of the column, which are exchanged, and whole rows. So little is
+    // left to be computed in a loop. Of the column `col ^ more`, `more` is what changes from one to the next.
+
+    // Operand a[16x16] at (row, col) of the tile.
     __device__ __forceinline__ void operand_a(uint32_t (&a)[4], int row, int col) const {
-        const int lane = static_cast<int>(threadIdx.x) % warp_size;
-        load_matrices(a, chunk(row + lane % 16, col / 8 + lane / 16));
+        load_matrices(a, at((chunk_offset(lane() % 16, lane() / 16) ^ col) + row * cols));
     }
     // The same of the transposed tile: element (m, k) of the operand is element (k0 + k, m0 + m) of the tile.
-    __device__ __forceinline__ void operand_a_transposed(uint32_t (&a)[4], int m0, int k0) const {
-        const int lane = static_cast<int>(threadIdx.x) % warp_size;
-        load_matrices_transposed(a, chunk(k0 + lane / 16 * 8 + lane % 8, m0 / 8 + lane / 8 % 2));
+    __device__ __forceinline__ void operand_a_transposed(uint32_t (&a)[4], int m0, int k0, int more = 0) const {
+        load_matrices_transposed(
+            a, at((chunk_offset(lane() / 16 * 8 + lane() % 8, lane() / 8 % 2) ^ m0 ^ more) + k0 * cols));
     }
     // Two operands b[16x8] side by side, (b[0], b[1]) and (b[2], b[3]). The tile holds b by columns: element (k, n) of
     // the operand is element (n0 + n, k0 + k) of the tile.
     __device__ __forceinline__ void operands_b(uint32_t (&b)[4], int n0, int k0) const {
-        const int lane = static_cast<int>(threadIdx.x) % warp_size;
-        load_matrices(b, chunk(n0 + lane / 16 * 8 + lane % 8, k0 / 8 + lane / 8 % 2));
+        load_matrices(b, at((chunk_offset(lane() / 16 * 8 + lane() % 8, lane() / 8 % 2) ^ k0) + n0 * cols));
     }
     // The tile holds b by rows: element (k, n) of the operand is element (k0 + k, n0 + n) of the tile.
-    __device__ __forceinline__ void operands_b_by_rows(uint32_t (&b)[4], int k0, int n0) const {
-        const int lane = static_cast<int>(threadIdx.x) % warp_size;
-        load_matrices_transposed(b, chunk(k0 + lane / 8 % 2 * 8 + lane % 8, n0 / 8 + lane / 16));
+    __device__ __forceinline__ void operands_b_by_rows(uint32_t (&b)[4], int k0, int n0, int more = 0) const {
+        load_matrices_transposed(
+            b, at((chunk_offset(lane() / 8 % 2 * 8 + lane() % 8, lane() / 16) ^ n0 ^ more) + k0 * cols));
     }
+
+private:
+    // In bytes, so that adding to an address is one instruction.
+    __device__ __forceinline__ const void * at(int element) const {
+        return reinterpret_cast<const unsigned char *>(data) + element * static_cast<int>(sizeof(bf16));
+    }
+    static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % warp_size; }
 };
 
 // Copies one tile after another from a matrix into shared memory, by n_threads threads. What a thread's chunks have in
-// common is computed once: they lie in one column of chunks, some rows apart. Aligned: the address of every row is a
-// multiple of 16.
-template <typename T, int n_threads, bool aligned = true> class TileReader {
+// common is computed once: they lie in one column of chunks, some rows apart. The address of every row is a multiple of
+// 16.
+template <typename T, int n_threads> class TileReader {
     static constexpr int rows_at_once = n_threads / T::chunks;
     static constexpr int copies = (T::rows + rows_at_once - 1) / rows_at_once;  // of a thread
     static_assert(n_threads % T::chunks == 0 && (T::rows % rows_at_once == 0 || copies == 1));
@@ -83,7 +92,7 @@ private:
         if (copies == 1 && T::rows < rows_at_once && own_row() >= T::rows) return;
         bf16 * to = tile.chunk(own_row(), own_chunk());
         const bf16 * source = from_;
-        if (aligned && n_rows >= T::rows && n_cols >= T::cols) {
+        if (n_rows >= T::rows && n_cols >= T::cols) {
 #pragma unroll
             for (int i = 0; i < copies; ++i, source += row_step) copy_async(to + i * rows_at_once * T::cols, source);
             return;
@@ -92,13 +101,7 @@ private:
 #pragma unroll
         for (int i = 0; i < copies; ++i, source += row_step) {
             const int here = own_row() + i * rows_at_once < n_rows ? present : 0;
-            bf16 * own = to + i * rows_at_once * T::cols;
-            if constexpr (aligned) {
-                copy_async(own, here ? source : from_, 2 * here);
-            } else {
-#pragma unroll
-                for (int j = 0; j < 8; ++j) own[j] = j < here ? source[j] : bf16{0};
-            }
+            copy_async(to + i * rows_at_once * T::cols, here ? source : from_, 2 * here);
         }
     }
 
