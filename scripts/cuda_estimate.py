@@ -99,14 +99,19 @@ class Estimate:
         backward = self.attention(("attention_backward", "<128, 32>"), 0, 2 * pairs * 1.06 / (16 * 32))
         self.add("attention, forward", LAYERS * forward, "tensor cores or shared memory, two blocks a multiprocessor")
         self.add("attention, backward", LAYERS * backward, "the same; keys and queries together")
-        # Reads of x for u and da, dy for v and db, each output once; converted adapters.
+        # Reads of x for u and da, dy for v and db at once, each output once; converted adapters. Sums of v and db are made in parts,
+        # which are written and read again.
         act = 2
+        outs = (EMBD, KV, KV, EMBD, FF, FF, EMBD)
         forward = t * act * (EMBD + EMBD + EMBD + FF) + 4 * t * RANK * act * 2
-        backward = t * act * (2 * (EMBD + 2 * KV) + 2 * EMBD + 4 * FF + 2 * EMBD) + t * act * (3 * EMBD + FF)
+        backward = t * act * (sum(outs) + 3 * EMBD + FF)
+        blocks = math.ceil(t / 256)
+        stretches = max(min(16, 2 * self.gpu["sm"] // blocks), 1)
+        parts = sum((min(stretches, math.ceil(out / 64)) * t + blocks * out) * RANK * 4 * 2 for out in outs)
         # bf16 copies are read in both directions, sums of gradients read and written.
         adapters = RANK * (2 * 2 + 8) * (2 * EMBD + (EMBD + KV) * 2 + 3 * (EMBD + FF))
-        launches = LAYERS * (4 * 2 + 7 * 4 + 4 * 2)
-        self.add("LoRA's own products", LAYERS * self.bytes(forward + backward + adapters, 0.7) + launches * LAUNCH, "their bytes, launches")
+        launches = LAYERS * (4 * 2 + 7 * 2 + 4 * 2)
+        self.add("LoRA's own products", LAYERS * self.bytes(forward + backward + parts + adapters, 0.7) + launches * LAUNCH, "their bytes, launches")
         rows = t * (4 * EMBD * 4 * 2 + 2 * EMBD * 2 * 3 + 4 * EMBD * 4) + t * act * (3 * FF + 5 * FF) + t * act * 4 * (EMBD + KV)
         self.add("norms, rope, gates", LAYERS * self.bytes(rows, 0.8) + LAYERS * 12 * LAUNCH, "their bytes")
         self.add("softmax and loss", self.bytes(t * VOCAB * 4 * 2.5, 0.8), "f32 logits twice, gradients once")

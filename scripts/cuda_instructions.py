@@ -185,7 +185,7 @@ def with_blocks(kernel):
     return kernel.startswith("gemm_kernel") and kernel.endswith("true>")
 
 
-def own_bytes(kernel, only):
+def own_bytes(kernel, only, mma):
     """What only this warp's block reads in a turn, and how many schedulers it has for that."""
     if kernel.startswith("gemm_kernel"):
         rows, cols = numbers(kernel)[:2]
@@ -195,6 +195,8 @@ def own_bytes(kernel, only):
             return rows * 64 * 2, 4
         if rows == 16:
             return cols * 64 * 2, 4
+    if kernel.startswith("adapter_gradient_kernel"):  # a tile of dy for so many products
+        return mma / (numbers(kernel)[0] / 16 * 16) * 64 * 64 * 2, 4
     if kernel.startswith("matvec_kernel"):
         kind = numbers(kernel)[0]
         return 2048 / 256 * (PLAIN[kind] if kind in PLAIN else TYPES[kind][1]), 1
@@ -224,7 +226,7 @@ def measure(cubin, usage, arch, only=None):
         if counts[HGMMA]:  # m64nNk16: 64 N 16 / 4 products for each scheduler, N from the kernel's name
             columns = 256 if "ELi256" in kernel else 128
             busy = counts[HGMMA] * 64 * columns * 16 / 4 / 512
-        own, schedulers = own_bytes(name, only)
+        own, schedulers = own_bytes(name, only, counts[HMMA])
         row = {"kernel": name + ("" if only is None else f" of {TYPES[only][0]}"), "code_bytes": 16 * code.n, **usage[kernel],
                "issue": len(turn), "tensor": round(busy), "memory": round(own / schedulers / (memory / multiprocessors / 4 / clock)),
                "mma": counts[HMMA] + counts[HGMMA], "ldmatrix": counts[LDSM], "copies": counts[LDGSTS],
@@ -240,7 +242,7 @@ def main():
     parser.add_argument("--source", default=repository, help="another checkout, to compare with")
     parser.add_argument("--cubins", help="where compiled code is kept and looked for")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("files", nargs="*", default=["gemm", "gemm_wgmma", "gemm_tma", "attention_forward", "attention_backward", "matvec", "dequantize"])
+    parser.add_argument("files", nargs="*", default=["gemm", "gemm_wgmma", "gemm_tma", "adapter_gradient", "attention_forward", "attention_backward", "matvec", "dequantize"])
     arguments = parser.parse_args()
     if not shutil.which("nvcc"):
         print("cuda_instructions: there is no nvcc on the PATH; nothing was counted")

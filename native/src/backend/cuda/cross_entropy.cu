@@ -179,8 +179,11 @@ public:
     }
     void take_chunk(int64_t first, const Matrix & dz) const {
         const Matrix v = v_.slice_rows(first, dz.rows), u = u_.slice_rows(first, dz.rows);
-        gemm(context_, product_of(GemmLayout::backward, dz.rows, lora_.rank, dz, b_, dz.cols,
-                                  gated(v, first, static_cast<float>(lora_.scale))));
+        const GemmResult to_v = gated(v, first, static_cast<float>(lora_.scale));
+        if (lora_.db && suits_adapter_gradient(context_, lora_.rank)) {
+            return adapter_gradient(context_, dz, b_, u, to_v, 1, static_cast<float *>(lora_.db));
+        }
+        gemm(context_, product_of(GemmLayout::backward, dz.rows, lora_.rank, dz, b_, dz.cols, to_v));
         if (!lora_.db) return;
         GemmResult result = add_to(lora_.db, lora_.rank);
         result.transposed = true;

@@ -98,6 +98,13 @@ void gemm_wgmma(const Context & context, const Gemm & problem);
 bool suits_tma(const Gemm & problem);
 void gemm_tma(const Context & context, const Gemm & problem);
 
+// adapter_gradient.cu: v = dy b and db += scale dy^T u, reading dy once. dy[rows, out], b[out, rank] and u[rows, rank]
+// are operands; v says where sums of [rows, rank] go. Parts of both lie in the workspace as those of gemm() do.
+constexpr int64_t max_rank_of_adapter_gradient = 64;
+bool suits_adapter_gradient(const Context & context, int64_t rank);
+void adapter_gradient(const Context & context, const Matrix & dy, const Matrix & b, const Matrix & u,
+                      const GemmResult & v, float scale, float * db);
+
 // True when a product can read the weight as it lies in memory: as blocks, or (of the type act) as a dense matrix.
 bool is_fused_type(const Weight & w, Dtype act);
 // b of W[out, in] itself. k: out or in, as the layout has it.

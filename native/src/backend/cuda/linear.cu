@@ -200,17 +200,22 @@ void linear_backward(const Context & context, Matrix x, std::span<const LinearBa
             v = take_matrix(context, n_tokens, lora.rank, round_up(lora.rank, 8));
         }
         {
-            const Workspace::Mark one_product(context.workspace);
-            gemm(context, adapter_product(GemmLayout::backward, n_tokens, lora.rank, dense_term(dy, adapters.b[i], out),
-                                          gated_to(v, lora)));
-        }
-        if (lora.db) {
-            const Workspace::Mark one_product(context.workspace);
-            GemmResult result = add_to(lora.db, lora.rank);
-            result.transposed = true;
-            result.scale = static_cast<float>(lora.scale);
-            const Matrix u = operand(context, layer.u);
-            gemm(context, adapter_product(GemmLayout::gradient, lora.rank, out, dense_term(u, dy, n_tokens), result));
+            const Workspace::Mark both_products(context.workspace);
+            const Matrix u = lora.db ? operand(context, layer.u) : Matrix{};
+            if (lora.db && suits_adapter_gradient(context, lora.rank)) {
+                adapter_gradient(context, dy, adapters.b[i], u, gated_to(v, lora), static_cast<float>(lora.scale),
+                                 static_cast<float *>(lora.db));
+            } else {
+                gemm(context, adapter_product(GemmLayout::backward, n_tokens, lora.rank,
+                                              dense_term(dy, adapters.b[i], out), gated_to(v, lora)));
+                if (lora.db) {
+                    GemmResult result = add_to(lora.db, lora.rank);
+                    result.transposed = true;
+                    result.scale = static_cast<float>(lora.scale);
+                    gemm(context,
+                         adapter_product(GemmLayout::gradient, lora.rank, out, dense_term(u, dy, n_tokens), result));
+                }
+            }
         }
         every_da &= lora.da != nullptr;
         all_da.parts[all_da.n_parts++] = {adapters.first[i], lora.da, in};
