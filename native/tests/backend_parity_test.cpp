@@ -204,6 +204,8 @@ TEST_P(BackendParity, LinearOfManyRows) {
                          {270, 160, {{GGML_TYPE_BF16, 264, 20, 0.1f, L::separate_residual}}, Role::act, Role::hidden});
     // Sums so long that every place of a pipeline in shared memory is used several times.
     expect_linear_parity(GetParam(), {140, 1000, {{GGML_TYPE_BF16, 392, 8}, {GGML_TYPE_BF16, 136, 0}}});
+    // Few rows and long sums, which are made in parts.
+    expect_linear_parity(GetParam(), {40, 1024, {{GGML_TYPE_Q4_K, 136, 8}, {GGML_TYPE_Q6_K, 40, 0}}});
     // Ranks of several widths, and one that is too large for a kernel of its own.
     expect_linear_parity(GetParam(), {530, 96, {{GGML_TYPE_Q8_0, 200, 40}, {GGML_TYPE_BF16, 72, 72}}});
 }

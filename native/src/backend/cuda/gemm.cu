@@ -260,11 +260,12 @@ void run(const Context & context, Arguments p, const char * name) {
     const Workspace::Mark mark(context.workspace);
     const int64_t tiles = divide_up(p.gemm.m, S::rows) * divide_up(p.gemm.n, S::cols);
     p.n_splits = 1;
-    if (p.gemm.of_adapter || with_blocks) {
-        // Products with blocks have few rows and take no panel: where that would lie, 6 in^2 bytes at least, is free.
-        const int64_t k = p.gemm.terms[0].k, least = std::min(p.gemm.n, k);
-        const int64_t bytes = with_blocks ? 6 * least * least : split_bytes;
-        const int64_t wanted = (with_blocks ? 1 : 2) * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
+    const bool in_panel = with_blocks && p.gemm.panel_is_free;
+    if (p.gemm.of_adapter || in_panel) {
+        // Where a panel would lie there is room for 768 rows of the widest layer, or for three times as many as it has.
+        const int64_t least = std::min(p.gemm.n, p.gemm.terms[0].k);
+        const int64_t bytes = in_panel ? std::min(3 * least, int64_t{768}) * least * 2 : split_bytes;
+        const int64_t wanted = (in_panel ? 1 : 2) * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
         const int64_t fitting = bytes / (p.gemm.m * p.gemm.n * 4);
         const int64_t most = std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / 4, 1));
         p.n_splits = static_cast<int>(std::clamp<int64_t>(std::min(wanted, fitting), 1, most));

@@ -75,7 +75,8 @@ struct Gemm {
     GemmTerm terms[max_gemm_terms];
     int n_terms = 0;
     GemmResult result;
-    bool of_adapter = false;  // m or n is a rank: see gemm_workspace_bytes()
+    bool of_adapter = false;     // m or n is a rank: see gemm_workspace_bytes()
+    bool panel_is_free = false;  // no weight was expanded into the workspace for panels: see panel_bytes()
 
     Gemm() = default;
     Gemm(GemmLayout layout_, int64_t m_, int64_t n_, const GemmResult & result_)

@@ -63,6 +63,7 @@ void multiply_forward(const Context & context, Matrix x, const Weight & w, const
     const Workspace::Mark mark(context.workspace);
     Gemm gemm(GemmLayout::forward, x.rows, w.out, result);
     if (multiplies_directly(context, w, x.rows)) {
+        gemm.panel_is_free = true;
         gemm.add(weight_term(w, x, w.in));
         if (extra) gemm.add(*extra);
         return cuda::gemm(context, gemm);
@@ -97,6 +98,7 @@ void multiply_backward(const Context & context, std::span<const BackwardTerm> la
     // A dropout mask is numbered by the columns of the whole result; such results have no weights to expand.
     const int64_t columns_at_once =
         expanded_rows == 0 ? in : std::min(round_up(in, 32), equal_parts(in, expanded_rows, 256));
+    gemm.panel_is_free = expanded_rows == 0;
     auto * panel = expanded_rows ? take_panel(context, expanded_rows * columns_at_once) : nullptr;
     for (int64_t first = 0; first < in; first += columns_at_once) {
         gemm.n = std::min(columns_at_once, in - first);
@@ -129,6 +131,7 @@ void multiply_backward_by_rows(const Context & context, Matrix dy, const Weight 
     const Workspace::Mark mark(context.workspace);
     Gemm gemm(GemmLayout::backward, dy.rows, w.in, result);
     if (multiplies_directly(context, w, dy.rows)) {
+        gemm.panel_is_free = true;
         gemm.add(weight_term(w, dy, w.out));
         return cuda::gemm(context, gemm);
     }
