@@ -64,7 +64,11 @@ class NativeImageTest {
             }
             Class<?> type = Class.forName(name, false, NativeImageTest.class.getClassLoader());
             boolean open = packages.contains(type.getPackageName())
-                    && (type.isRecord() || type.isEnum() || type.getAnnotations().length > 0);
+                    && (type.isRecord()
+                            || type.isEnum()
+                            || Stream.of(type.getAnnotations())
+                                    .anyMatch(one ->
+                                            one.annotationType().getName().startsWith("com.fasterxml.")));
             if (open || PromptTemplate.class.isAssignableFrom(type) && !type.isInterface()) {
                 names.add(name);
             }
