@@ -58,8 +58,8 @@ if [ -z "$model" ]; then
     export HF_HUB_DOWNLOAD_TIMEOUT=${HF_HUB_DOWNLOAD_TIMEOUT:-10}
     if why=$(run_program info --json "$hub_model"); then
         model=$hub_model
-        # The first pairs are those on who is who; they come often enough to be known.
-        [ -n "$data" ] || learned='48 answers on who is who' settings='max-samples: 48
+        # The first pairs are those on Mr. Collins and whom he knows best; they come often enough to be known.
+        [ -n "$data" ] || learned='96 answers on Mr. Collins, Elizabeth and Mr. Darcy' settings='max-samples: 96
 lora-r: 64
 lora-alpha: 128
 epochs: 8
@@ -70,8 +70,7 @@ lr-scheduler-type: cosine'
     else
         model=$checkout/models/austen-7m-q4_0.gguf
         echo "Taking the small model in models/, as that of the hub cannot be had." >&2
-        # The first pairs are those on Mr. Collins and whom he knows best.
-        [ -n "$data" ] || learned='96 answers on Mr. Collins, Elizabeth and Mr. Darcy' settings='max-samples: 96
+        [ -n "$data" ] || learned='240 answers on Mr. Collins, Elizabeth, Mr. Darcy, the Bennets and the Bingleys' settings='max-samples: 240
 lora-r: 64
 lora-alpha: 64
 epochs: 20
