@@ -14,10 +14,9 @@ namespace lorica::cuda {
 namespace {
 
 constexpr int threads = 256, tile_rows = 128, depth = 64;
-constexpr int group_rows = 16;              // tiles of c that use the same tiles of b one after another
 constexpr size_t tile_alignment = 1024;     // of the swizzle
 constexpr size_t shared_limit = 227 << 10;  // of sm_90
-constexpr uint32_t row_bytes = depth * sizeof(bf16), eight_rows = 8 * row_bytes;
+constexpr uint32_t row_bytes = depth * sizeof(bf16);
 
 template <int cols> constexpr int stages = cols == 256 ? 4 : 6;
 template <int cols>
@@ -32,6 +31,8 @@ struct Arguments {
 template <GemmLayout layout, int cols>
 __global__ void __launch_bounds__(threads, 1) gemm_wgmma_kernel(const __grid_constant__ Arguments p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(LORICA_CUDA_ON_CPU)
+    constexpr int group_rows = 16;  // tiles of c that use the same tiles of b one after another
+    constexpr uint32_t eight_rows = 8 * row_bytes;
     constexpr bool b_by_rows = layout == GemmLayout::backward;
     constexpr int n_stages = stages<cols>, ahead = n_stages - 2;
     using TileA = Tile<tile_rows, depth>;
