@@ -157,13 +157,7 @@ struct BothParts {
 };
 __global__ void add_parts_kernel(const __grid_constant__ BothParts both) {
     const Parts & p = both.of[blockIdx.y];
-    const int64_t n = p.gemm.m * p.gemm.n;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        float sum = 0;
-        for (int s = 0; s < p.n; ++s) sum += p.parts[s * n + i];
-        const Division at = divide(i, p.gemm.n);
-        store(p.gemm, at.quotient, at.rest, sum);
-    }
+    add_parts(p.gemm, p.n, p.parts);
 }
 
 template <int ranks> void run(const Context & context, const Arguments & p, int64_t blocks_of_rows, int64_t stretches) {

@@ -245,15 +245,7 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     }
 }
 
-__global__ void add_splits_kernel(const __grid_constant__ Arguments p) {
-    const int64_t n = p.gemm.m * p.gemm.n;
-    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
-        float sum = 0;
-        for (int s = 0; s < p.n_splits; ++s) sum += p.partial[s * n + i];
-        const Division at = divide(i, p.gemm.n);
-        store(p.gemm, at.quotient, at.rest, sum);
-    }
-}
+__global__ void add_splits_kernel(const __grid_constant__ Arguments p) { add_parts(p.gemm, p.n_splits, p.partial); }
 
 template <typename S, GemmLayout layout, bool with_blocks>
 void run(const Context & context, Arguments p, const char * name) {

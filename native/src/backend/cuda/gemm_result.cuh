@@ -133,4 +133,15 @@ template <int rows, int cols, int n_threads> struct ResultTile {
     }
 };
 
+// All elements of c, from so many parts of the whole of it, one behind another, that are added in order.
+__device__ __forceinline__ void add_parts(const Gemm & p, int n_parts, const float * parts) {
+    const int64_t n = p.m * p.n;
+    for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
+        float sum = 0;
+        for (int s = 0; s < n_parts; ++s) sum += parts[s * n + i];
+        const Division at = divide(i, p.n);
+        store(p, at.quotient, at.rest, sum);
+    }
+}
+
 }  // namespace lorica::cuda
