@@ -128,11 +128,17 @@ class Code:
         return path
 
     def main_turn(self, wanted):
-        """Of the loops the one with the most of these instructions in a turn, and of those the shortest."""
+        """Of the loops the one with the most of these instructions in a turn, and of those the shortest. A loop around one that has most of
+        them is not that."""
         ends = [i for i, o in enumerate(self.operations) if o == EXIT]
-        turns = [self.turn(*loop, wanted) for loop in self.loops()] or [self.turn(0, max(ends), wanted)]
         main = wanted & {HMMA, HGMMA} or wanted
-        return max((t for t in turns if t), key=lambda t: (sum(o in main for o in t), sum(o in wanted for o in t), -len(t)), default=[])
+        turns = {loop: self.turn(*loop, wanted) for loop in self.loops()} or {(0, max(ends)): self.turn(0, max(ends), wanted)}
+        executed = {loop: sum(o in main for o in t) for loop, t in turns.items()}
+
+        def is_around(loop):
+            return any(loop != other and loop[0] <= other[0] and other[1] <= loop[1] and 2 * executed[other] > executed[loop] for other in turns)
+
+        return max((t for loop, t in turns.items() if t and not is_around(loop)), key=lambda t: (sum(o in main for o in t), sum(o in wanted for o in t), -len(t)), default=[])
 
 
 def demangle(names):
@@ -182,15 +188,15 @@ def numbers(text):
 
 
 def with_blocks(kernel):
-    return kernel.startswith("gemm_kernel") and kernel.endswith("true>")
+    return kernel.startswith("gemm_kernel") and kernel.endswith("true>") or kernel.startswith("few_rows_kernel")
 
 
 def own_bytes(kernel, only, mma):
     """What only this warp's block reads in a turn, and how many schedulers it has for that."""
+    if kernel.startswith("few_rows_kernel"):  # 64 x 128 weights for every 64 products of a warp
+        return mma / 64 * 64 * 128 / 256 * TYPES[only][1], 4
     if kernel.startswith("gemm_kernel"):
         rows, cols = numbers(kernel)[:2]
-        if only is not None and rows == 64:
-            return 64 * cols / 256 * TYPES[only][1], 4
         if cols == 16:
             return rows * 64 * 2, 4
         if rows == 16:
@@ -242,7 +248,7 @@ def main():
     parser.add_argument("--source", default=repository, help="another checkout, to compare with")
     parser.add_argument("--cubins", help="where compiled code is kept and looked for")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("files", nargs="*", default=["gemm", "gemm_wgmma", "gemm_tma", "adapter_gradient", "attention_forward", "attention_backward", "matvec", "dequantize"])
+    parser.add_argument("files", nargs="*", default=["gemm", "gemm_few_rows", "gemm_wgmma", "gemm_tma", "adapter_gradient", "attention_forward", "attention_backward", "matvec", "dequantize"])
     arguments = parser.parse_args()
     if not shutil.which("nvcc"):
         print("cuda_instructions: there is no nvcc on the PATH; nothing was counted")
@@ -252,7 +258,7 @@ def main():
         os.makedirs(folder, exist_ok=True)
         rows = []
         for name in arguments.files:
-            for only in [None] + (list(TYPES) if name == "gemm" else []):
+            for only in [None] + (list(TYPES) if name in ("gemm", "gemm_few_rows") else []):
                 rows += measure(*compile_one(name, arguments.arch, arguments.source, folder, only), arguments.arch, only)
     judged = [row for row in rows if row["judged"]]
     slow = [row["kernel"] for row in judged if row["binds"] == "issue"]

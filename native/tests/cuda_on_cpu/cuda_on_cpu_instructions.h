@@ -17,6 +17,15 @@ inline uint32_t pack_bf16(float low, float high) {
     return Bf16(low).bits | static_cast<uint32_t>(Bf16(high).bits) << 16;
 }
 
+inline uint32_t bytes_at(uint32_t low, uint32_t high, uint32_t which) {
+    if (which & 0x8888) std::abort();
+    return __byte_perm(low, high, which);
+}
+
+inline uint32_t multiply_bf16(uint32_t a, uint32_t b) {
+    return pack_bf16(low_bf16(a) * low_bf16(b), high_bf16(a) * high_bf16(b));
+}
+
 inline void copy_async(void * to, const void * from, int n_bytes) { cuda_on_cpu::copy_async(to, from, n_bytes); }
 inline void copy_async(void * to, const void * from) { cuda_on_cpu::copy_async(to, from, 16); }
 inline void copy_async_4(void * to, const void * from, bool there) {

@@ -117,6 +117,9 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
     return static_cast<unsigned>((uint64_t{high} << 32 | low) >> (shift & 31));
 }
+inline unsigned __funnelshift_rc(unsigned low, unsigned high, unsigned shift) {
+    return static_cast<unsigned>((uint64_t{high} << 32 | low) >> std::min(shift, 32u));
+}
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 template <typename T> T __ldg(const T * p) { return *p; }

@@ -182,17 +182,21 @@ template <ggml_type type> __device__ __forceinline__ void load_raw(const uint8_t
     }
 }
 
-// Entries of a table of 16 bytes in four words: those that the low nibbles of four bytes name, and the high ones.
-__device__ __forceinline__ uint2 table_entries(uint32_t nibbles, uint4 table) {
+// Entries of a table of 16 bytes in four words: those that the nibbles of four bytes name, each byte's low one first.
+__device__ __forceinline__ uint2 table_entries_in_order(uint32_t nibbles, uint4 table) {
     const uint32_t within = nibbles & 0x77777777u;
     // A nibble's highest bit takes byte i of the second half's entries in place of byte i of the first half's.
     const uint32_t half = (nibbles >> 1 & 0x44444444u) | 0x32103210u;
     auto four = [&](int shift) {
-        return __byte_perm(__byte_perm(table.x, table.y, within >> shift),
-                           __byte_perm(table.z, table.w, within >> shift), half >> shift);
+        return bytes_at(bytes_at(table.x, table.y, within >> shift), bytes_at(table.z, table.w, within >> shift),
+                        half >> shift);
     };
-    const uint32_t first = four(0), second = four(16);
-    return {__byte_perm(first, second, 0x6420), __byte_perm(first, second, 0x7531)};
+    return {four(0), four(16)};
+}
+// Those that the low nibbles name, and the high ones.
+__device__ __forceinline__ uint2 table_entries(uint32_t nibbles, uint4 table) {
+    const uint2 entries = table_entries_in_order(nibbles, table);
+    return {__byte_perm(entries.x, entries.y, 0x6420), __byte_perm(entries.x, entries.y, 0x7531)};
 }
 // ggml's non-linear 4-bit levels, and 128: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
 constexpr uint4 iq4_levels{0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u};
@@ -425,120 +429,6 @@ template <ggml_type type> __device__ __forceinline__ void expand_raw(const RawPi
     }
 }
 
-// Two neighbouring pieces, the first one even, as their blocks hold them: nothing is made of what is read before they
-// are expanded, so that nothing waits for memory before.
-// Types that models are made of most are read at once; of others the pieces are read one after the other.
-struct RawPair {
-    RawPiece first, second;
-};
-
-// Without `both` the second piece is not there.
-template <ggml_type type>
-__device__ __forceinline__ void load_raw_pair(const uint8_t * row, unsigned pair, bool both, RawPair & raw) {
-    uint32_t *w = raw.first.w, *more = raw.second.w;
-    const unsigned quarter = pair % 4;  // of a block of 256
-    if constexpr (type == GGML_TYPE_Q4_K) {
-        const uint8_t * block = row + pair / 4 * 144;
-        load_quads<1>(block, more);
-        load_quads<2>(block + 16 + quarter * 32, w);
-    } else if constexpr (type == GGML_TYPE_Q5_K) {
-        const uint8_t * block = row + pair / 4 * 176;
-        load_quads<1>(block, more);
-        load_quads<2>(block + 16, w + 8);
-        load_quads<2>(block + 48 + quarter * 32, w);
-    } else if constexpr (type == GGML_TYPE_Q6_K) {
-        // Blocks begin at even addresses: whole words around what is wanted, which is shifted into place later.
-        const uint8_t * block = row + pair / 4 * 210;
-        const auto shift = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(block) & 3);
-        const uint8_t * low = block - shift + quarter / 2 * 64;
-        load_aligned_words<16>(low, w);
-        load_aligned_words<1>(low + 64, more);
-        load_aligned_words<9>(block - shift + 128 + quarter / 2 * 32, more + 1);
-        load_aligned_words<2>(block - shift + 192 + quarter * 4, more + 10);
-        more[12] = load_half(block + 208);
-        more[13] = shift;
-    } else {
-        const auto piece = 2 * static_cast<int>(pair);
-        load_raw<type>(row, piece, raw.first);
-        raw.second = {};
-        if (both) load_raw<type>(row, piece + 1, raw.second);
-    }
-}
-
-// Calls f(std::integral_constant<int, i>, v) with the 32 elements of piece i, for both.
-template <ggml_type type, typename F>
-__device__ __forceinline__ void expand_raw_pair(const RawPair & raw, unsigned pair, F f) {
-    const uint32_t *w = raw.first.w, *more = raw.second.w;
-    const unsigned quarter = pair % 4;
-    const auto both = [&](auto expand) {
-        const auto one = [&](auto which) {
-            float v[piece_size];
-            expand(which, v);
-            f(which, v);
-        };
-        one(std::integral_constant<int, 0>());
-        one(std::integral_constant<int, 1>());
-    };
-    if constexpr (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) {
-        const uint32_t * head = more;  // d and dmin; twelve bytes of scales
-        // Scales and minima of this half of the block, six bits each, see k_scale(); those of the pair in the low
-        // bytes.
-        const bool second = quarter >= 2;
-        const unsigned at = quarter % 2 * 16;
-        const uint32_t scales =
-            (second ? (head[3] & 0x0f0f0f0fu) | (head[1] >> 2 & 0x30303030u) : head[1] & 0x3f3f3f3fu) >> at;
-        const uint32_t minima =
-            (second ? (head[3] >> 4 & 0x0f0f0f0fu) | (head[2] >> 2 & 0x30303030u) : head[2] & 0x3f3f3f3fu) >> at;
-        const float d = half_bits_to_float(head[0] & 0xffff), minus = -half_bits_to_float(head[0] >> 16);
-        both([&](auto which, float * v) {
-            const float scale = d * (based_byte<6>(scales, which()) - byte_base<6>);
-            const float offset = minus * (based_byte<6>(minima, which()) - byte_base<6>);
-            if constexpr (type == GGML_TYPE_Q4_K) {
-                // High nibbles stay where they are: sixteen times a quant, with a sixteenth of the scale.
-                const Expansion<which() ? 8 : 4> by{which() ? scale * 0.0625f : scale, offset};
-#pragma unroll
-                for (int i = 0; i < 8; ++i) {
-                    const uint32_t q = w[i] & (which() ? 0xf0f0f0f0u : 0x0f0f0f0fu);
-#pragma unroll
-                    for (int j = 0; j < 4; ++j) v[4 * i + j] = by.of(q, j);
-                }
-            } else {
-                const Expansion<5> by{scale, offset};
-#pragma unroll
-                for (int i = 0; i < 8; ++i) {
-                    const uint32_t q = (w[i] >> (4 * which()) & 0x0f0f0f0fu) |
-                                       (w[8 + i] >> (2 * quarter + which()) & 0x01010101u) << 4;
-#pragma unroll
-                    for (int j = 0; j < 4; ++j) v[4 * i + j] = by.of(q, j);
-                }
-            }
-        });
-    } else if constexpr (type == GGML_TYPE_Q6_K) {
-        const uint32_t shift = more[13] * 8;
-        const auto low_word = [&](int i) { return __funnelshift_r(w[i], i < 15 ? w[i + 1] : more[0], shift); };
-        const auto high_word = [&](int i) { return __funnelshift_r(more[1 + i], more[2 + i], shift); };
-        const float d = half_bits_to_float(more[12]);
-        const uint32_t scales = high_word(9);
-        const unsigned low = quarter % 2 * 4;
-        both([&](auto which, float * v) {
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const RaisedExpansion<6, quant_raise(type)> by(
-                    d * static_cast<float>(static_cast<int8_t>(byte_of(scales, 2 * which() + half))));
-#pragma unroll
-                for (int i = 4 * half; i < 4 * half + 4; ++i) {
-                    const uint32_t q = (low_word(8 * which() + i) >> low & 0x0f0f0f0fu) |
-                                       (high_word(i) >> (low + 2 * which()) & 0x03030303u) << 4;
-#pragma unroll
-                    for (int j = 0; j < 4; ++j) v[4 * i + j] = by.of(q, j);
-                }
-            }
-        });
-    } else {
-        both([&](auto which, float * v) { expand_raw<type>(which() ? raw.second : raw.first, v); });
-    }
-}
-
 // Quant i of a piece with 2^bits added, of up to six bits: they are put into the mantissa of such a number.
 template <int bits> __device__ __forceinline__ float raised_quant(uint32_t word, int i) {
     static_assert(bits <= 6);
@@ -603,6 +493,14 @@ template <typename F> __host__ __device__ __forceinline__ void with_block_type(i
     }
 #undef LORICA_CASE
 #endif
+}
+
+// As with_block_type, for F16, too, which products with bf16 operands expand.
+template <typename F> __device__ __forceinline__ void with_fused_type(int type, F f) {
+#ifndef LORICA_CUDA_ONLY_TYPE
+    if (type == GGML_TYPE_F16) return f(std::integral_constant<ggml_type, GGML_TYPE_F16>());
+#endif
+    with_block_type(type, f);
 }
 
 // Element i of a row of F32, F16 or BF16.

@@ -93,6 +93,21 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Bytes of `high` and `low`, which are numbered from the lowest of `low` on: those that the lowest four hexadecimal
+// digits of `which` name, of which each is below 8. __byte_perm makes sure of that.
+__device__ __forceinline__ uint32_t bytes_at(uint32_t low, uint32_t high, uint32_t which) {
+    uint32_t bytes;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(which));
+    return bytes;
+}
+
+// Products of two bf16 each, of a word.
+__device__ __forceinline__ uint32_t multiply_bf16(uint32_t a, uint32_t b) {
+    uint32_t c;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(c) : "r"(a), "r"(b), "r"(0x80008000u));
+    return c;
+}
+
 // 2^x to 2 units in the last place; what is below the smallest normal number becomes 0.
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;

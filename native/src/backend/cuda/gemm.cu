@@ -1,9 +1,9 @@
 // The matrix product. A block of threads makes one tile of c: tiles of a and b pass through shared memory in three
 // stages, two of which are on their way while the third is multiplied. b may be a quantized weight: its blocks are read
 // into registers two stages ahead and expanded into the tile, so that W exists nowhere as a whole.
-#include "backend/cuda/dequantize.cuh"
+#include "backend/cuda/block_pairs.cuh"
 #include "backend/cuda/gemm.h"
-#include "backend/cuda/gemm_result.cuh"
+#include "backend/cuda/gemm_parts.cuh"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/tile.cuh"
 
@@ -16,8 +16,6 @@ namespace {
 
 constexpr int depth = 64;  // of k, per stage
 constexpr int stages = 3;
-constexpr int max_splits = 32;  // of a product that has a rank for a side
-constexpr int64_t split_bytes = int64_t{64} << 20;
 constexpr int group_rows = 16;  // tiles of c that use the same tiles of b one after another
 
 template <int rows_, int cols_, int warps_m_, int warps_n_> struct Shape {
@@ -29,27 +27,11 @@ template <int rows_, int cols_, int warps_m_, int warps_n_> struct Shape {
 };
 using Large = Shape<128, 128, 2, 2>;
 using Medium = Shape<64, 64, 2, 2>;
-using MediumOfBlocks = Shape<64, 128, 1, 4>;
 using Narrow = Shape<64, 16, 4, 1>;  // n: the rank of an adapter
 using Flat = Shape<16, 128, 1, 4>;   // m: the rank of an adapter
 
-struct Arguments {
-    Gemm gemm;
-    int64_t iterations;  // stages of all terms
-    int n_splits;        // along them
-    float * partial;     // [n_splits, m, n] when n_splits > 1
-    bool eights;         // see has_eights()
-};
-
-template <typename F> __device__ __forceinline__ void with_fused_type(int type, F f) {
-#ifndef LORICA_CUDA_ONLY_TYPE
-    if (type == GGML_TYPE_F16) return f(std::integral_constant<ggml_type, GGML_TYPE_F16>());
-#endif
-    with_block_type(type, f);
-}
-
 template <typename S, GemmLayout layout, bool with_blocks>
-__global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant__ Arguments p) {
+__global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant__ GemmInParts p) {
     constexpr bool a_by_columns = layout == GemmLayout::gradient, b_by_rows = layout != GemmLayout::forward;
     using TileA = std::conditional_t<a_by_columns, Tile<depth, S::rows>, Tile<S::rows, depth>>;
     using TileB = std::conditional_t<b_by_rows, Tile<depth, S::cols>, Tile<S::cols, depth>>;
@@ -76,12 +58,13 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     int64_t a_step = 0, b_step = 0;
     // Of a weight of blocks: a thread's pair of pieces on its way into a tile of b. Neighbouring threads have
     // neighbouring rows, so that what they write to shared memory lies in different banks.
-    constexpr int rows_of_b = b_by_rows ? depth : S::cols, pair_size = 2 * piece_size;
+    constexpr int rows_of_b = b_by_rows ? depth : S::cols;
     static_assert(!with_blocks || depth * S::cols == S::threads * pair_size);
     [[maybe_unused]] const int pair_row = static_cast<int>(threadIdx.x) % rows_of_b;
     // Of the tile.
     [[maybe_unused]] const int pair_col = static_cast<int>(threadIdx.x) / rows_of_b * pair_size;
     [[maybe_unused]] RawPair raw;
+    [[maybe_unused]] unsigned raw_shift = 0;
     [[maybe_unused]] int raw_type = GemmTerm::dense, n_pieces = 0;
     [[maybe_unused]] unsigned pair = 0;  // of its row, from next_pair on
     [[maybe_unused]] unsigned next_pair = 0;
@@ -122,7 +105,11 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
             pair = next_pair;
             if (n_pieces > 0) {
                 with_fused_type(raw_type, [&](auto type) {
-                    load_raw_pair<decltype(type)::value>(blocks, pair, n_pieces > 1, raw);
+                    constexpr ggml_type t = decltype(type)::value;
+                    const PairPlace place =
+                        place_of_pair<t>(blocks + pair / 4 * unit_bytes_of(t), pair % 4, n_pieces > 1);
+                    load_pair<t>(place, raw);
+                    raw_shift = place.shift;
                 });
             }
             blocks += b_step;
@@ -147,13 +134,12 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
             }
             if (n_pieces == 0) return;
             with_fused_type(raw_type, [&](auto type) {
-                expand_raw_pair<decltype(type)::value>(raw, pair, [&](auto which, const float * v) {
+                expand_pair<decltype(type)::value>(raw, raw_shift, pair % 4, [&](auto which, const uint32_t * pairs) {
                     if (which() > 0 && n_pieces < 2) return;
 #pragma unroll
                     for (int c = 0; c < piece_size / 8; ++c) {
-                        *chunk(which() * piece_size / 8 + c) = {
-                            pack_bf16(v[8 * c], v[8 * c + 1]), pack_bf16(v[8 * c + 2], v[8 * c + 3]),
-                            pack_bf16(v[8 * c + 4], v[8 * c + 5]), pack_bf16(v[8 * c + 6], v[8 * c + 7])};
+                        *chunk(which() * piece_size / 8 + c) = {pairs[4 * c], pairs[4 * c + 1], pairs[4 * c + 2],
+                                                                pairs[4 * c + 3]};
                     }
                 });
             });
@@ -161,7 +147,7 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     };
 
     constexpr int frags_m = S::warp_rows / 16, frags_n = S::warp_cols / 8;
-    const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
+    const int warp = static_cast<int>(threadIdx.x) / warp_size;
     const int warp_m = warp % S::warps_m * S::warp_rows, warp_n = warp / S::warps_m * S::warp_cols;
     float sums[frags_m][frags_n][4] = {};
 
@@ -182,35 +168,7 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
         if (more) start(free_stage);
         copy_async_commit();
 
-        const TileA a_tile = tile_a(stage);
-        const TileB b_tile = tile_b(stage);
-#pragma unroll
-        for (int kk = 0; kk < depth; kk += 16) {
-            uint32_t a[frags_m][4], b[frags_n / 2][4];
-#pragma unroll
-            for (int f = 0; f < frags_m; ++f) {
-                if constexpr (a_by_columns) {
-                    a_tile.operand_a_transposed(a[f], warp_m, kk, f * 16);
-                } else {
-                    a_tile.operand_a(a[f], warp_m + f * 16, kk);
-                }
-            }
-#pragma unroll
-            for (int f = 0; f < frags_n / 2; ++f) {
-                if constexpr (b_by_rows) {
-                    b_tile.operands_b_by_rows(b[f], kk, warp_n, f * 16);
-                } else {
-                    b_tile.operands_b(b[f], warp_n + f * 16, kk);
-                }
-            }
-#pragma unroll
-            for (int fm = 0; fm < frags_m; ++fm) {
-#pragma unroll
-                for (int fn = 0; fn < frags_n; ++fn) {
-                    multiply_add(sums[fm][fn], a[fm], b[fn / 2][fn % 2 * 2], b[fn / 2][fn % 2 * 2 + 1]);
-                }
-            }
-        }
+        multiply_tiles<a_by_columns, b_by_rows>(sums, tile_a(stage), tile_b(stage), warp_m, warp_n);
         if (more) finish(free_stage);
         free_stage = stage;
         stage = stage == (stages - 1) * stage_bytes ? 0 : stage + stage_bytes;
@@ -223,71 +181,67 @@ __global__ void __launch_bounds__(S::threads) gemm_kernel(const __grid_constant_
     using Result = ResultTile<S::rows, S::cols, S::threads>;
     static_assert(Result::shared_bytes <= S::shared_bytes);
     const Result result{reinterpret_cast<float *>(shared_memory())};
-#pragma unroll
-    for (int fm = 0; fm < frags_m; ++fm) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int fn = 0; fn < frags_n; ++fn) {
-                result.put(warp_m + fm * 16 + half * 8 + lane / 4, warp_n + fn * 8 + lane % 4 * 2,
-                           sums[fm][fn][2 * half], sums[fm][fn][2 * half + 1]);
-            }
-        }
-    }
+    put_sums(result, sums, warp_m, warp_n);
     __syncthreads();
-    if (p.n_splits == 1) return result.store_all(p.gemm, m0, n0, p.eights);
-    float * partial = p.partial + blockIdx.y * p.gemm.m * p.gemm.n;
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < S::rows * S::cols; i += S::threads) {
-        const int row = i / S::cols, col = i % S::cols;
-        if (row < m_left && col < n_left)
-            partial[(m0 + row) * p.gemm.n + n0 + col] = result.data[row * Result::stride + col];
-    }
+    store_part(result, p, m0, n0);
 }
 
-__global__ void add_splits_kernel(const __grid_constant__ Arguments p) { add_parts(p.gemm, p.n_splits, p.partial); }
-
 template <typename S, GemmLayout layout, bool with_blocks>
-void run(const Context & context, Arguments p, const char * name) {
-    const Workspace::Mark mark(context.workspace);
+void run(const Context & context, const GemmInParts & p, const char * name) {
     const int64_t tiles = divide_up(p.gemm.m, S::rows) * divide_up(p.gemm.n, S::cols);
-    p.n_splits = 1;
-    const bool in_panel = with_blocks && p.gemm.panel_is_free;
-    if (p.gemm.of_adapter || in_panel) {
-        // Where a panel would lie there is room for 768 rows of the widest layer, or for three times as many as it has.
-        const int64_t least = std::min(p.gemm.n, p.gemm.terms[0].k);
-        const int64_t bytes = in_panel ? std::min(3 * least, int64_t{768}) * least * 2 : split_bytes;
-        const int64_t wanted = (in_panel ? 1 : 2) * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
-        const int64_t fitting = bytes / (p.gemm.m * p.gemm.n * 4);
-        const int64_t most = std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / 4, 1));
-        p.n_splits = static_cast<int>(std::clamp<int64_t>(std::min(wanted, fitting), 1, most));
-    }
-    if (p.n_splits > 1) p.partial = context.workspace.take<float>(p.n_splits * p.gemm.m * p.gemm.n);
-    const Extent extent{dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(p.n_splits)), S::threads,
-                        S::shared_bytes};
-    launch(name, context.stream, gemm_kernel<S, layout, with_blocks>, extent, p);
-    if (p.n_splits > 1) launch("add_splits", context.stream, add_splits_kernel, grid_over(p.gemm.m * p.gemm.n), p);
+    launch_in_parts(context, p, tiles, 4, [&](const GemmInParts & parts) {
+        const Extent extent{dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(parts.n_splits)), S::threads,
+                            S::shared_bytes};
+        launch(name, context.stream, gemm_kernel<S, layout, with_blocks>, extent, parts);
+    });
 }
 
 template <GemmLayout layout, bool with_blocks>
-void run_wide(const Context & context, const Arguments & p, const char * name) {
-    using Few = std::conditional_t<with_blocks, MediumOfBlocks, Medium>;
+void run_wide(const Context & context, const GemmInParts & p, const char * name) {
+    constexpr int64_t rows_of_few = with_blocks ? few_rows : Medium::rows,
+                      cols_of_few = with_blocks ? few_rows_cols : Medium::cols;
     // What the multiprocessor with the most tiles has to do, in elements of c. Small tiles go about 0.6 times as fast:
     // they read twice as much of a and b from shared memory for each product.
     const auto time = [&](int64_t rows, int64_t cols) {
         const int64_t tiles = divide_up(p.gemm.m, rows) * divide_up(p.gemm.n, cols);
         return static_cast<double>(divide_up(tiles, context.n_multiprocessors) * rows * cols);
     };
-    if (p.gemm.m <= Few::rows || time(Few::rows, Few::cols) / 0.6 < time(Large::rows, Large::cols)) {
-        run<Few, layout, with_blocks>(context, p, name);
+    if (p.gemm.m <= rows_of_few || time(rows_of_few, cols_of_few) / 0.6 < time(Large::rows, Large::cols)) {
+        if constexpr (with_blocks) {
+            gemm_few_rows(context, p, name);
+        } else {
+            run<Medium, layout, false>(context, p, name);
+        }
     } else {
         run<Large, layout, with_blocks>(context, p, name);
     }
 }
 
+constexpr int64_t split_bytes = int64_t{64} << 20;
+constexpr int max_splits = 32;
+
+__global__ void add_splits_kernel(const __grid_constant__ GemmInParts p) { add_parts(p.gemm, p.n_splits, p.partial); }
+
 bool is_aligned(const void * p, size_t to) { return reinterpret_cast<uintptr_t>(p) % to == 0; }
 
 }  // namespace
+
+int splits_of(const Context & context, const GemmInParts & p, int64_t tiles, int64_t min_iterations) {
+    const Gemm & gemm = p.gemm;
+    const bool in_panel = p.with_blocks && gemm.panel_is_free;
+    if (!gemm.of_adapter && !in_panel) return 1;
+    // Where a panel would lie there is room for 768 rows of the widest layer, or for three times as many as it has.
+    const int64_t least = std::min(gemm.n, gemm.terms[0].k);
+    const int64_t bytes = in_panel ? std::min(3 * least, int64_t{768}) * least * 2 : split_bytes;
+    const int64_t wanted = (in_panel ? 1 : 2) * context.n_multiprocessors / std::max<int64_t>(tiles, 1);
+    const int64_t fitting = bytes / (gemm.m * gemm.n * 4);
+    const int64_t most = std::min<int64_t>(max_splits, std::max<int64_t>(p.iterations / min_iterations, 1));
+    return static_cast<int>(std::clamp<int64_t>(std::min(wanted, fitting), 1, most));
+}
+
+void add_splits(const Context & context, const GemmInParts & p) {
+    launch("add_splits", context.stream, add_splits_kernel, grid_over(p.gemm.m * p.gemm.n), p);
+}
 
 bool has_eights(const GemmResult & r, int64_t n) {
     const auto fits = [&](const void * c, int64_t stride) {
@@ -317,13 +271,12 @@ size_t gemm_workspace_bytes(int64_t widest, int64_t max_rank) {
 void gemm(const Context & context, const Gemm & problem) {
     if (problem.m == 0 || problem.n == 0) return;
     if (context.act == Dtype::f32) return gemm_f32(context, problem);
-    Arguments p{};
+    GemmInParts p;
     p.gemm = problem;
-    bool with_blocks = false;
     for (int i = 0; i < problem.n_terms; ++i) {
         const GemmTerm & t = problem.terms[i];
         p.iterations += divide_up(t.k, depth);
-        with_blocks |= t.b_type != GemmTerm::dense;
+        p.with_blocks |= t.b_type != GemmTerm::dense;
         if (!is_aligned(t.a, 16) || t.a_stride % 8 ||
             (t.b_type == GemmTerm::dense && (!is_aligned(t.b, 16) || t.b_stride % 8))) {
             fail(LORICA_ERROR_INTERNAL, "an operand of a matrix product is not aligned");
@@ -334,12 +287,12 @@ void gemm(const Context & context, const Gemm & problem) {
     p.eights = has_eights(problem.result, problem.n);
     switch (problem.layout) {
         case GemmLayout::forward:
-            if (with_blocks) return run_wide<GemmLayout::forward, true>(context, p, "linear_blocks");
+            if (p.with_blocks) return run_wide<GemmLayout::forward, true>(context, p, "linear_blocks");
             if (p.gemm.n <= Narrow::cols) return run<Narrow, GemmLayout::forward, false>(context, p, "lora_u");
             if (p.gemm.of_adapter) return run<Medium, GemmLayout::forward, false>(context, p, "lora_u");
             return run_wide<GemmLayout::forward, false>(context, p, "linear");
         case GemmLayout::backward:
-            if (with_blocks) return run_wide<GemmLayout::backward, true>(context, p, "linear_backward_blocks");
+            if (p.with_blocks) return run_wide<GemmLayout::backward, true>(context, p, "linear_backward_blocks");
             if (p.gemm.n <= Narrow::cols) return run<Narrow, GemmLayout::backward, false>(context, p, "lora_du");
             if (p.gemm.of_adapter) return run<Medium, GemmLayout::backward, false>(context, p, "lora_du");
             return run_wide<GemmLayout::backward, false>(context, p, "linear_backward");

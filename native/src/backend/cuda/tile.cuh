@@ -109,4 +109,40 @@ private:
     int row_step_;  // one register, and one instruction for the next address
 };
 
+// sums += a b over the k of two tiles: a warp's part of it, operands of 16 rows from warp_m and of 8 columns from
+// warp_n on. a_by_columns, b_by_rows: the tile holds the operand with k along its rows.
+template <bool a_by_columns, bool b_by_rows, int frags_m, int frags_n, typename TileA, typename TileB>
+__device__ __forceinline__ void multiply_tiles(float (&sums)[frags_m][frags_n][4], const TileA & a_tile,
+                                               const TileB & b_tile, int warp_m, int warp_n) {
+    constexpr int depth = a_by_columns ? TileA::rows : TileA::cols;
+    static_assert(depth == (b_by_rows ? TileB::rows : TileB::cols) && frags_n % 2 == 0);
+#pragma unroll
+    for (int kk = 0; kk < depth; kk += 16) {
+        uint32_t a[frags_m][4], b[frags_n / 2][4];
+#pragma unroll
+        for (int f = 0; f < frags_m; ++f) {
+            if constexpr (a_by_columns) {
+                a_tile.operand_a_transposed(a[f], warp_m, kk, f * 16);
+            } else {
+                a_tile.operand_a(a[f], warp_m + f * 16, kk);
+            }
+        }
+#pragma unroll
+        for (int f = 0; f < frags_n / 2; ++f) {
+            if constexpr (b_by_rows) {
+                b_tile.operands_b_by_rows(b[f], kk, warp_n, f * 16);
+            } else {
+                b_tile.operands_b(b[f], warp_n + f * 16, kk);
+            }
+        }
+#pragma unroll
+        for (int fm = 0; fm < frags_m; ++fm) {
+#pragma unroll
+            for (int fn = 0; fn < frags_n; ++fn) {
+                multiply_add(sums[fm][fn], a[fm], b[fn / 2][fn % 2 * 2], b[fn / 2][fn % 2 * 2 + 1]);
+            }
+        }
+    }
+}
+
 }  // namespace lorica::cuda
