@@ -27,6 +27,14 @@ check_format() {
 step scripts "The scripts themselves" "$checkout/scripts/test-scripts.sh" || failed=1
 step format "Formatting (scripts/format.sh mends it)" check_format || failed=1
 step native-build "Building the native library and its tests" build_native all
+# What build_program builds where nobody tests: it must go on compiling.
+# shellcheck disable=SC2317 # called by step
+build_for_this_machine() {
+    native_build=$build/this-machine
+    of_tests=(-DLORICA_TESTS=OFF -DLORICA_CUDA=OFF)
+    LORICA_CPU_TARGETS=native build_native lorica
+}
+step native-this-machine "The native library for this machine alone" build_for_this_machine || failed=1
 step native-tests "Native tests" ctest --test-dir "$native_build" -j"$jobs" --no-tests=error --output-on-failure || failed=1
 sed -n -e '/tests passed/p' -e '/^The following tests did not run:/,/^$/p' "$build/logs/native-tests.log"
 

@@ -76,15 +76,15 @@ std::vector<double> eigenvectors(std::vector<double> & g, int64_t n) {
 }
 
 // x[q, n] of hidden numbers on the device.
-class Rows {
+class HiddenRows {
 public:
-    Rows(Backend & backend, int64_t rows, int64_t cols)
+    HiddenRows(Backend & backend, int64_t rows, int64_t cols)
         : backend_(backend),
           matrix_{backend.allocate(static_cast<size_t>(rows * cols) * dtype_size(backend.formats().hidden)),
                   backend.formats().hidden, rows, cols, cols} {}
-    ~Rows() { backend_.release(matrix_.data); }
-    Rows(const Rows &) = delete;
-    Rows & operator=(const Rows &) = delete;
+    ~HiddenRows() { backend_.release(matrix_.data); }
+    HiddenRows(const HiddenRows &) = delete;
+    HiddenRows & operator=(const HiddenRows &) = delete;
 
     const Matrix & matrix() const { return matrix_; }
     void put(const std::vector<double> & values) {
@@ -120,7 +120,7 @@ PrincipalParts principal_parts(Backend & backend, const Weight & weight, int64_t
                                uint64_t seed) {
     constexpr int32_t most_iterations = 32, between_looks = 4;
     const int64_t width = principal_width(weight, rank);
-    Rows x(backend, width, weight.in), y(backend, width, weight.out);
+    HiddenRows x(backend, width, weight.in), y(backend, width, weight.out);
     std::vector<double> right(static_cast<size_t>(width * weight.in));
     for (size_t i = 0; i < right.size(); ++i) right[i] = random_normal(seed, i);
     orthonormalize(right, weight.in);

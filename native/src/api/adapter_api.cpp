@@ -11,7 +11,7 @@ using lorica::api::require;
 
 namespace {
 
-lorica_adapter_params default_params() {
+lorica_adapter_params adapter_defaults() {
     lorica_adapter_params params{};
     params.struct_size = sizeof params;
     params.rank = 16;
@@ -108,7 +108,7 @@ void check_size(const lorica::Adapter::Tensor & tensor, int64_t n) {
 }  // namespace
 
 lorica_status lorica_adapter_default_params(lorica_adapter_params * params) {
-    return guarded([&] { lorica::api::write_struct(default_params(), "params", params); });
+    return guarded([&] { lorica::api::write_struct(adapter_defaults(), "params", params); });
 }
 
 lorica_status lorica_adapter_create(const lorica_model * model, const lorica_adapter_params * params,
@@ -116,7 +116,7 @@ lorica_status lorica_adapter_create(const lorica_model * model, const lorica_ada
     return guarded([&] {
         require(model, "model");
         require(out, "out");
-        lorica_adapter_params p = default_params();
+        lorica_adapter_params p = adapter_defaults();
         if (params) lorica::api::read_struct(params, "params", p);
         require(p.target_modules, "target_modules");
         lorica::AdapterConfig config;

@@ -10,7 +10,7 @@ using lorica::api::require;
 
 namespace {
 
-lorica_model_params default_params() {
+lorica_model_params model_defaults() {
     lorica_model_params params{};
     params.struct_size = sizeof params;
     params.device = "auto";
@@ -20,7 +20,7 @@ lorica_model_params default_params() {
 }
 
 lorica_model_params read_params(const lorica_model_params * params) {
-    lorica_model_params result = default_params();
+    lorica_model_params result = model_defaults();
     if (params) lorica::api::read_struct(params, "params", result);
     return result;
 }
@@ -62,7 +62,7 @@ WantedDevice wanted_device(const lorica_model_params & p) {
 }  // namespace
 
 lorica_status lorica_model_default_params(lorica_model_params * params) {
-    return guarded([&] { lorica::api::write_struct(default_params(), "params", params); });
+    return guarded([&] { lorica::api::write_struct(model_defaults(), "params", params); });
 }
 
 lorica_status lorica_device_probe(const lorica_model_params * params, lorica_device_info * out) {

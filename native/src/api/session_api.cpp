@@ -8,7 +8,7 @@ using lorica::api::require;
 
 namespace {
 
-lorica_session_params default_params() {
+lorica_session_params session_defaults() {
     lorica_session_params params{};
     params.struct_size = sizeof params;
     params.max_tokens = 512;
@@ -36,7 +36,7 @@ lorica_optimizer_step_params default_step() {
 }
 
 lorica::SessionConfig session_config(const lorica_session_params * params) {
-    lorica_session_params p = default_params();
+    lorica_session_params p = session_defaults();
     if (params) lorica::api::read_struct(params, "params", p);
     lorica::SessionConfig config;
     config.max_tokens = p.max_tokens;
@@ -177,7 +177,7 @@ void for_each_gradient(const lorica_session * handle, Data * data, int64_t n, co
 }  // namespace
 
 lorica_status lorica_session_default_params(lorica_session_params * params) {
-    return guarded([&] { lorica::api::write_struct(default_params(), "params", params); });
+    return guarded([&] { lorica::api::write_struct(session_defaults(), "params", params); });
 }
 
 lorica_status lorica_batch_default(lorica_batch * batch) {

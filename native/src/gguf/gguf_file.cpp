@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/mapped_file.h"
 #include "common/quote.h"
+#include "gguf/load.h"
 
 #include <gguf.h>
 
@@ -62,12 +63,6 @@ bool is_integer(gguf_type type) {
 }
 
 bool is_float(gguf_type type) { return type == GGUF_TYPE_FLOAT32 || type == GGUF_TYPE_FLOAT64; }
-
-template <typename T> T load(const std::byte * p) {
-    T value;
-    std::memcpy(&value, p, sizeof(T));
-    return value;
-}
 
 // A checked string in the file: u64 length, then the bytes.
 std::string_view string_at(const std::byte * p) {

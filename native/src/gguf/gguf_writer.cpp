@@ -3,6 +3,7 @@
 #include "common/atomic_file.h"
 #include "common/error.h"
 #include "common/quote.h"
+#include "gguf/load.h"
 
 #include <gguf.h>
 
@@ -17,12 +18,6 @@ namespace {
 struct GgufContextFree {
     void operator()(gguf_context * context) const { gguf_free(context); }
 };
-
-template <typename T> T load(const std::byte * p) {
-    T value;
-    std::memcpy(&value, p, sizeof(T));
-    return value;
-}
 
 }  // namespace
 

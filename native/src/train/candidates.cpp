@@ -13,7 +13,7 @@ namespace lorica {
 namespace {
 
 // Of what a device repeats; step.cpp and outputs.cpp have others.
-enum Half : uint64_t { candidates_half = 21, candidates_backward_half };
+enum : uint64_t { candidates_half = 21, candidates_backward_half };
 
 void check_temperature(double temperature) {
     if (!std::isfinite(temperature) || temperature <= 0) {

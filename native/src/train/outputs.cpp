@@ -10,7 +10,7 @@ namespace lorica {
 namespace {
 
 // Of what a device repeats; step.cpp has others.
-enum Half : uint64_t { features_half = 11, features_backward_half };
+enum : uint64_t { features_half = 11, features_backward_half };
 
 }  // namespace
 

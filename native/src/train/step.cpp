@@ -184,7 +184,7 @@ LossSum Session::forward_backward(const PackedBatch & batch) {
 }
 
 // Of what a device repeats apart from forward_backward.
-enum Half : uint64_t { forward_half = 1, backward_half, weighted_backward_half };
+enum : uint64_t { forward_half = 1, backward_half, weighted_backward_half };
 
 LossSum Session::forward(const PackedBatch & batch, std::span<float> token_nll) {
     begin_training(batch);
