@@ -246,9 +246,16 @@ run_maven() {
     (cd "$checkout" && MAVEN_OPTS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC ${MAVEN_OPTS:-}" mvn -B -ntp -Dexec.skip "$@")
 }
 
+# The Java classes, beside the native library, which only the jars have to wait for; nor do Maven's first downloads. Ctrl-C ends it too.
+compile_java() {
+    trap - INT
+    mkdir -p "$build/logs"
+    run_maven compile -Dmaven.test.skip=true -pl java/lorica-cli -am >"$build/logs/java-classes.log" 2>&1 </dev/null
+}
+
 # Builds what changed since the last time, nothing otherwise. Callers that run side by side wait for each other.
 build_program() {
-    local fingerprint profiles=()
+    local fingerprint classes compiled=() profiles=()
     mkdir -p "$build"
     exec 8>"$build/lock"
     flock 8
@@ -263,15 +270,20 @@ build_program() {
             step native-build "Building the native core" build_native lorica_core
             step portable-build "Linking it for older systems" build_portable
             profiles=("-Dnative.build=$build/portable" "-Dnative.sysroot=$("$checkout/scripts/sysroot.sh")")
-        else
+        elif wants_gpu; then
             step native-build "Building the native library" build_native lorica
+        else
+            compile_java &
+            classes=$!
+            step native-build "Building the native library" build_native lorica
+            ! wait $classes || compiled=(-Dmaven.main.skip=true) # else the step below says why
         fi
         if wants_gpu; then
             step gpu-build "Compiling the CUDA kernels, some minutes" build_gpu
             profiles=(-Pgpu)
         fi
         step java-build "Building the Java modules" run_maven "${profiles[@]}" package -Dmaven.test.skip=true \
-            -pl java/lorica-cli -am
+            "${compiled[@]}" -pl java/lorica-cli -am
         rm -f "$build/lorica.jsa"
         (step class-archive "Laying out classes for a sooner start" archive_classes >&2) || rm -f "$build/lorica.jsa" # it starts without
         program_built "$fingerprint" "${profiles[@]}"

@@ -38,6 +38,37 @@ check 'A pipe .* s  FAILED' step piped "A pipe" piped
 check 'no such thing' step dies "One that dies" dies
 check 'The whole log is' step none "No such command" no-such-command
 
+# build_program: Java is compiled beside the native library and not again after it, or, where that failed, in the step that shows why.
+cat >"$work/build.sh" <<SH
+set -euo pipefail
+source "$checkout/scripts/common.sh"
+build=$work/program native_build=$work/none
+program_is_current() { false; }
+build_native() { sleep 0.1; echo "native \$LORICA_CPU_TARGETS"; }
+run_maven() { echo "maven \$*" | tee -a "$work/said"; [ "\$1" != "\${fails:-}" ]; }
+archive_classes() { :; }
+program_built() { echo built >>"$work/said"; }
+build_program
+SH
+built() { # built STATUS WANTED: with this status, after runs of Maven that have the words of WANTED, one run a line
+    local status=0 wanted=$2 said
+    : >"$work/said"
+    LORICA_CPU_TARGETS=native LORICA_GPU=OFF LORICA_PORTABLE=OFF bash "$work/build.sh" >/dev/null 2>&1 || status=$?
+    said=$(sed -E 's/^maven ([a-z]+).*(-Dmaven\.main\.skip=true).*/\1 \2/; s/^maven ([a-z]+).*/\1/' "$work/said")
+    if [ $status != "$1" ] || [ "$said" != "$wanted" ]; then
+        printf 'build_program: status %s, not %s, of\n%s\n' $status "$1" "$said"
+        failed=1
+    fi
+}
+built 0 "compile
+package -Dmaven.main.skip=true
+built"
+fails=compile built 0 "compile
+package
+built"
+fails=package built 1 "compile
+package -Dmaven.main.skip=true"
+
 # Without JAVA_HOME too, Java is found, and what it is: the program starts as it does with one.
 if command -v javac >/dev/null; then
     [ -n "$(unset JAVA_HOME && java_release)" ] || { echo "no release of the JDK in PATH was found"; failed=1; }
