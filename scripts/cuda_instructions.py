@@ -50,7 +50,7 @@ TYPES = {1: ("F16", 512), 2: ("Q4_0", 144), 3: ("Q4_1", 160), 6: ("Q5_0", 176), 
          11: ("Q3_K", 110), 12: ("Q4_K", 144), 13: ("Q5_K", 176), 14: ("Q6_K", 210), 20: ("IQ4_NL", 144), 23: ("IQ4_XS", 136),
          39: ("MXFP4", 136)}
 PLAIN = {0: 1024, 30: 512}
-others = ("matvec_kernel", "dequantize_kernel")
+others = ("matvec_kernel", "matvec_row_kernel", "dequantize_kernel")
 
 
 def sections(path):
@@ -203,7 +203,7 @@ def own_bytes(kernel, only, mma):
             return cols * 64 * 2, 4
     if kernel.startswith("adapter_gradient_kernel"):  # a tile of dy for so many products
         return mma / (numbers(kernel)[0] / 16 * 16) * 64 * 64 * 2, 4
-    if kernel.startswith("matvec_kernel"):
+    if kernel.startswith("matvec"):
         kind = numbers(kernel)[0]
         return 2048 / 256 * (PLAIN[kind] if kind in PLAIN else TYPES[kind][1]), 1
     return 0, 4

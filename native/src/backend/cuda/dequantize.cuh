@@ -210,6 +210,11 @@ __device__ __forceinline__ float byte_as_float(uint32_t word, int i) {
     return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440u | static_cast<uint32_t>(i))) - 8388608.0f;
 }
 
+// Half of 2^(exponent - 127), which may be subnormal.
+__device__ __forceinline__ float half_of_power(uint32_t exponent) {
+    return __uint_as_float(exponent < 2 ? 0x00200000u << exponent : (exponent - 1) << 23);
+}
+
 // Bits of a quant where values are scale * quant + offset; 0: other types.
 constexpr int quant_bits(ggml_type type) {
     switch (type) {
@@ -346,8 +351,7 @@ template <ggml_type type> __device__ __forceinline__ Quants quants_of(const RawP
         set_both(scale, -raise * scale);
     } else if constexpr (type == GGML_TYPE_MXFP4) {
         levels(fp4_levels);
-        // half of 2^(e - 127), which may be subnormal
-        const float d = __uint_as_float(w[4] < 2 ? 0x00200000u << w[4] : (w[4] - 1) << 23);
+        const float d = half_of_power(w[4]);
         set_both(d, -raise * d);
     } else {
         static_assert(type == GGML_TYPE_Q6_K);
@@ -427,42 +431,6 @@ template <ggml_type type> __device__ __forceinline__ void expand_raw(const RawPi
             v[2 * i + 1] = type == GGML_TYPE_F16 ? half_bits_to_float(raw.w[i] >> 16) : high_bf16(raw.w[i]);
         }
     }
-}
-
-// Quant i of a piece with 2^bits added, of up to six bits: they are put into the mantissa of such a number.
-template <int bits> __device__ __forceinline__ float raised_quant(uint32_t word, int i) {
-    static_assert(bits <= 6);
-    constexpr uint32_t exponent = 127 + bits;
-    const uint32_t top = word << (7 - bits) | (exponent & 1 ? 0x80808080u : 0u);
-    return __uint_as_float(__byte_perm(top, exponent >> 1 << 24, 0x7044u | static_cast<uint32_t>(i) << 8));
-}
-
-// sum_i v_i x_i without the values themselves: scale and offset are taken out of the sums. sums: those of x's halves.
-template <ggml_type type, typename X>
-__device__ __forceinline__ float dot_of_quants(const Quants & quants, const X & x, float2 sums) {
-    constexpr int bits = quant_bits(type);
-    float dot[2] = {0, 0};
-#pragma unroll
-    for (int i = 0; i < piece_size; i += 4) {
-        const float4 four = x[i / 4];
-        const uint32_t word = quants.q[i / 4];
-        auto q = [&](int j) {
-            if constexpr (bits <= 6) {
-                return raised_quant<bits>(word, j);
-            } else {
-                return byte_as_float(word, j);
-            }
-        };
-        float & sum = dot[i / 16];
-        sum = fmaf(q(3), four.w, fmaf(q(2), four.z, fmaf(q(1), four.y, fmaf(q(0), four.x, sum))));
-    }
-    constexpr float raised = bits <= 6 ? static_cast<float>(1 << bits) : 0.0f;
-    if constexpr (scale_group(type) == 16) {
-        return fmaf(quants.scale[0], dot[0] - raised * sums.x, quants.offset[0] * sums.x) +
-               fmaf(quants.scale[1], dot[1] - raised * sums.y, quants.offset[1] * sums.y);
-    }
-    const float both = sums.x + sums.y;
-    return fmaf(quants.scale[0], dot[0] + dot[1] - raised * both, quants.offset[0] * both);
 }
 
 // Calls f(std::integral_constant<ggml_type, type>) for a type with blocks on the device. scripts/cuda_instructions.py

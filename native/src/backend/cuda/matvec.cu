@@ -2,7 +2,7 @@
 // read neighbouring pieces of a row of W, expand them in registers and multiply them with x, which lies in shared
 // memory. Every block reads all of x, so that each knows its norm.
 #include "backend/cuda/activation.cuh"
-#include "backend/cuda/dequantize.cuh"
+#include "backend/cuda/block_pairs.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
 #include "backend/cuda/random.cuh"
@@ -54,10 +54,13 @@ struct Input {
     // Four elements from col on, a multiple of four; behind the row there are zeros.
     __device__ __forceinline__ float4 load_four(int row, int64_t col, float & squares) const {
         if (!together || col + 4 > k) {
-            float v[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) v[i] = col + i < k ? load(row, col + i, squares) : 0.0f;
-            return {v[0], v[1], v[2], v[3]};
+            float4 v{};
+#pragma unroll 1
+            for (int i = 0; i < 4 && col + i < k; ++i) {
+                const float value = load(row, col + i, squares);
+                (i < 2 ? i ? v.y : v.x : i < 3 ? v.z : v.w) = value;
+            }
+            return v;
         }
         float4 v;
         if (is_bf16) {
@@ -113,59 +116,148 @@ struct Arguments {
     Layer layers[max_layers];
 };
 
-// Two blocks on a multiprocessor, which is what leaves every thread the registers it wants, have 18 KB of 4-bit weights
-// on their way; an H100 takes 18 for its memory's latency.
+// Where a warp's rows of W are: neighbours, or the same one of two layers.
+struct RowsOfWarp {
+    const Arguments & p;
+    const Layer & layer;  // the block's
+    int64_t place;        // the warp's, in the layer
+
+    __device__ __forceinline__ explicit RowsOfWarp(const Arguments & p_) : p(p_), layer(layer_of_block(p_)) {
+        const int warp = static_cast<int>(threadIdx.x) / warp_size;
+        place = int64_t{blockIdx.x - layer.first_block} * warps + warp;
+    }
+    __device__ __forceinline__ const Layer & layer_of(int r) const { return p.h ? p.layers[r] : layer; }
+    __device__ __forceinline__ int64_t row_of(int r) const { return p.h ? place : place * rows_per_warp + r; }
+    // Null: not there.
+    __device__ __forceinline__ const uint8_t * blocks(int r) const {
+        const Layer & of = layer_of(r);
+        return row_of(r) < layer.n ? of.blocks + row_of(r) * of.row_bytes : nullptr;
+    }
+    // Element row_of(r) of y, from the whole sum.
+    __device__ __forceinline__ float store(int r, int t, float sum) const {
+        const Layer & of = layer_of(r);
+        const int64_t col = row_of(r);
+        if (of.bias) sum += of.bias[col];
+        if (of.residual) sum += of.residual[t * of.residual_stride + col];
+        return store_element(of.y, of.y_bf16, t * of.y_stride + col, sum);
+    }
+    __device__ __forceinline__ void store_gated(int t, float first, float second) const {
+        store_element(p.h, p.h_bf16, t * p.h_stride + place, activated(p.act, first) * second);
+    }
+    // What lane `lane` of so many adds to u b^T.
+    __device__ __forceinline__ float part_of_adapter(int r, int t, int lane, int lanes) const {
+        const Layer & of = layer_of(r);
+        float sum = 0;
+        for (int64_t j = lane; of.u && j < of.rank; j += lanes) {
+            sum += load_element(of.u, of.u_bf16, t * of.u_stride + j) * of.b[row_of(r) * of.rank + j];
+        }
+        return of.scale * sum;
+    }
+
+private:
+    static __device__ __forceinline__ const Layer & layer_of_block(const Arguments & p) {
+        int number = 0;
+        while (number + 1 < p.n_layers && blockIdx.x >= p.layers[number + 1].first_block) ++number;
+        return p.layers[number];
+    }
+};
+
+// One row of x and a weight of quants. Half a warp makes an element of y: a lane has a pair of pieces, which it
+// multiplies without expanding it. Pairs are read a chunk ahead, while the chunk before is multiplied and x is staged.
+// Two blocks on a multiprocessor have 18 KB of 4-bit weights on their way; an H100 takes 18 for its memory's latency.
+constexpr int half_warp = warp_size / 2;
+constexpr int pair_stride = pair_size + 4;  // floats: the sums of the quarters, and other banks for the next pair
+constexpr int pairs_floats = half_warp * pair_stride;
+static_assert(chunk == half_warp * pair_size && pairs_floats <= chunk_floats);
+
+template <ggml_type type>
+__global__ void __launch_bounds__(threads, 2) matvec_row_kernel(const __grid_constant__ Arguments p) {
+    const Input & input = p.input;
+    auto * x = reinterpret_cast<float *>(shared_memory());
+    const int lane = static_cast<int>(threadIdx.x) % half_warp, r = static_cast<int>(threadIdx.x) / half_warp % 2;
+    const RowsOfWarp rows(p);
+    const uint8_t * blocks = rows.blocks(r);
+    const auto k = static_cast<int>(input.k);
+    float sum = 0, squares = 0;
+
+    // A chunk is four units, so that the lane's pairs lie in the same way in each.
+    static_assert(chunk % unit_size == 0);
+    const unsigned quarter = static_cast<unsigned>(lane) % 4;
+    const uint8_t * unit = blocks + lane / 4 * unit_bytes_of(type);
+    PairPlace place = place_of_pair<type>(unit, quarter, true);
+    // Of the chunk from k0 on.
+    const auto read = [&](int k0, RawPair & raw) {
+        const int left = blocks ? k - k0 - lane * pair_size : 0;
+        if (left <= 0) return;
+        if (has_blocks_of_32(type) && left < pair_size) {
+            place = place_of_pair<type>(unit + k0 / unit_size * unit_bytes_of(type), quarter, false);
+        }
+        load_pair<type>(place, raw);
+        place.advance(chunk / unit_size * unit_bytes_of(type));
+    };
+    const auto stage = [&](int k0) {
+        static_assert(chunk == 4 * threads);
+        const int col = static_cast<int>(threadIdx.x) * 4;
+        const float4 four = input.load_four(0, k0 + col, squares);
+        float * own = x + col / pair_size * pair_stride;
+        *reinterpret_cast<float4 *>(own + col % pair_size) = four;
+        float quarter_sum = four.x + four.y + four.z + four.w;
+        quarter_sum += __shfl_xor_sync(0xffffffffu, quarter_sum, 1);
+        quarter_sum += __shfl_xor_sync(0xffffffffu, quarter_sum, 2);
+        if (threadIdx.x % 4 == 0) own[pair_size + col % pair_size / 16] = quarter_sum;
+    };
+    const auto add_chunk = [&](int k0, const RawPair & raw, RawPair & next) {
+        __syncthreads();
+        stage(k0);
+        __syncthreads();
+        const unsigned shift = place.shift;
+        read(k0 + chunk, next);
+        if (!blocks || k0 + lane * pair_size >= k) return;
+        const float * own = x + lane * pair_stride;
+        AsDot dot{own, own + pair_size};
+        visit_pair<type>(raw, shift, quarter, dot);
+        // What is read in place of a second piece that is not there need not be a number.
+        sum += dot.sums[0];
+        if (!has_blocks_of_32(type) || k0 + lane * pair_size + piece_size < k) sum += dot.sums[1];
+    };
+    RawPair even, odd;
+    read(0, even);
+    for (int k0 = 0; k0 < k; k0 += 2 * chunk) {
+        add_chunk(k0, even, odd);
+        if (k0 + chunk < k) add_chunk(k0 + chunk, odd, even);
+    }
+
+    const float factor = input.factor(0, squares, x + pairs_floats);
+    sum = sum * factor + (blocks ? rows.part_of_adapter(r, 0, lane, half_warp) : 0.0f);
+#pragma unroll
+    for (int distance = half_warp / 2; distance > 0; distance /= 2) {
+        sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+    }
+    const float y = blocks && lane == 0 ? rows.store(r, 0, sum) : 0.0f;
+    const float second = __shfl_xor_sync(0xffffffffu, y, half_warp);
+    if (p.h && blocks && threadIdx.x % warp_size == 0) rows.store_gated(0, y, second);
+}
+
+// Several rows of x, or weights without quants: values are made once for all of them.
 template <ggml_type type, int max_rows>
 __global__ void __launch_bounds__(threads, 2) matvec_kernel(const __grid_constant__ Arguments p) {
     const Input & input = p.input;
     auto * x = reinterpret_cast<float *>(shared_memory());
-    const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
-    int number = 0;
-    while (number + 1 < p.n_layers && blockIdx.x >= p.layers[number + 1].first_block) ++number;
-    const Layer & layer = p.layers[number];
-    // A warp's rows of W: neighbours, or the same one of two layers.
-    const int64_t place = int64_t{blockIdx.x - layer.first_block} * warps + warp;
-    const auto layer_of = [&](int r) -> const Layer & { return p.h ? p.layers[r] : layer; };
-    const auto row_of = [&](int r) { return p.h ? place : place * rows_per_warp + r; };
+    const int lane = static_cast<int>(threadIdx.x) % warp_size;
+    const RowsOfWarp rows(p);
     const uint8_t * blocks[rows_per_warp];
 #pragma unroll
-    for (int r = 0; r < rows_per_warp; ++r) {
-        blocks[r] = row_of(r) < layer.n ? layer_of(r).blocks + row_of(r) * layer_of(r).row_bytes : nullptr;
-    }
+    for (int r = 0; r < rows_per_warp; ++r) blocks[r] = rows.blocks(r);
     float sums[rows_per_warp][max_rows] = {}, squares[max_rows] = {};
-
-    // Pieces of blocks are read a chunk ahead, while the chunk before is multiplied and x is staged. With several rows
-    // of x the other warps have enough to multiply meanwhile, and registers are short.
-    constexpr bool ahead = !is_plain(type) && max_rows == 1;
-    // One row of x is multiplied by quants; for several the values are made once.
-    constexpr bool by_quants = max_rows == 1 && quant_bits(type) > 0;
-    RawPiece raw[ahead ? rows_per_warp : 1];
-    auto read = [&](int r, int64_t k0) {
-        if constexpr (ahead) {
-            const int64_t piece = k0 / piece_size + lane;
-            if (piece * piece_size < input.k && blocks[r]) load_raw<type>(blocks[r], piece, raw[r]);
-        }
-    };
-#pragma unroll
-    for (int r = 0; r < rows_per_warp; ++r) read(r, 0);
 
     for (int64_t k0 = 0; k0 < input.k; k0 += chunk) {
         __syncthreads();
 #pragma unroll
         for (int row = 0; row < max_rows; ++row) {
             if (row >= input.rows) break;
-            static_assert(chunk == 4 * threads);
             const int col = static_cast<int>(threadIdx.x) * 4;
-            const float4 four = input.load_four(row, k0 + col, squares[row]);
             float * own = x + row * chunk_floats + col / piece_size * piece_stride;
-            *reinterpret_cast<float4 *>(own + col % piece_size) = four;
-            if constexpr (by_quants) {
-                // The sums of a piece's halves lie behind it.
-                float sum = four.x + four.y + four.z + four.w;
-                sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-                sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-                if (lane % 4 == 0) own[piece_size + col % piece_size / 16] = sum;
-            }
+            *reinterpret_cast<float4 *>(own + col % piece_size) = input.load_four(row, k0 + col, squares[row]);
         }
         __syncthreads();
         const int64_t piece = k0 / piece_size + lane;
@@ -174,36 +266,19 @@ __global__ void __launch_bounds__(threads, 2) matvec_kernel(const __grid_constan
 #pragma unroll
         for (int r = 0; r < rows_per_warp; ++r) {
             if (!blocks[r]) break;
-            RawPiece current;
-            if constexpr (ahead) {
-                current = raw[r];
-                read(r, k0 + chunk);
-            }
-            if constexpr (by_quants) {
-                const float * own = x + lane * piece_stride;
-                const float2 halves = *reinterpret_cast<const float2 *>(own + piece_size);
-                sums[r][0] +=
-                    dot_of_quants<type>(quants_of<type>(current), reinterpret_cast<const float4 *>(own), halves);
-            } else {
-                float w[piece_size];
-                if constexpr (ahead) {
-                    expand_raw<type>(current, w);
-                } else {
-                    expand_piece<type>(blocks[r], piece, n, w);
-                }
+            float w[piece_size];
+            expand_piece<type>(blocks[r], piece, n, w);
 #pragma unroll
-                for (int t = 0; t < max_rows; ++t) {
-                    if (t >= input.rows) break;
-                    const auto * x_t = reinterpret_cast<const float4 *>(x + t * chunk_floats + lane * piece_stride);
-                    float sum = 0;
+            for (int t = 0; t < max_rows; ++t) {
+                if (t >= input.rows) break;
+                const auto * x_t = reinterpret_cast<const float4 *>(x + t * chunk_floats + lane * piece_stride);
+                float sum = 0;
 #pragma unroll
-                    for (int i = 0; i < piece_size / 4; ++i) {
-                        const float4 four = x_t[i];
-                        sum +=
-                            four.x * w[4 * i] + four.y * w[4 * i + 1] + four.z * w[4 * i + 2] + four.w * w[4 * i + 3];
-                    }
-                    sums[r][t] += sum;
+                for (int i = 0; i < piece_size / 4; ++i) {
+                    const float4 four = x_t[i];
+                    sum += four.x * w[4 * i] + four.y * w[4 * i + 1] + four.z * w[4 * i + 2] + four.w * w[4 * i + 3];
                 }
+                sums[r][t] += sum;
             }
         }
     }
@@ -216,21 +291,10 @@ __global__ void __launch_bounds__(threads, 2) matvec_kernel(const __grid_constan
 #pragma unroll
         for (int r = 0; r < rows_per_warp; ++r) {
             if (!blocks[r]) break;
-            const Layer & of = layer_of(r);
-            const int64_t col = row_of(r);
-            float adapter = 0;
-            for (int64_t j = lane; of.u && j < of.rank; j += warp_size) {
-                adapter += load_element(of.u, of.u_bf16, t * of.u_stride + j) * of.b[col * of.rank + j];
-            }
-            float sum = warp_sum(sums[r][t] * factor + of.scale * adapter);
-            if (lane != 0) continue;
-            if (of.bias) sum += of.bias[col];
-            if (of.residual) sum += of.residual[t * of.residual_stride + col];
-            y[r] = store_element(of.y, of.y_bf16, t * of.y_stride + col, sum);
+            const float sum = warp_sum(sums[r][t] * factor + rows.part_of_adapter(r, t, lane, warp_size));
+            if (lane == 0) y[r] = rows.store(r, t, sum);
         }
-        if (p.h && blocks[0] && lane == 0) {
-            store_element(p.h, p.h_bf16, t * p.h_stride + place, activated(p.act, y[0]) * y[1]);
-        }
+        if (p.h && blocks[0] && lane == 0) rows.store_gated(t, y[0], y[1]);
     }
 }
 
@@ -403,8 +467,13 @@ void run(const Context & context, const char * name, const Input & input, std::v
         jobs = std::move(later);
         with_device_type(type, [&](auto constant) {
             constexpr ggml_type t = decltype(constant)::value;
-            const auto kernel = input.rows == 1 ? matvec_kernel<t, 1> : matvec_kernel<t, matvec_max_rows>;
-            launch(name, context.stream, kernel, {dim3(n_blocks), threads, shared_floats * sizeof(float)}, p);
+            const Extent extent{dim3(n_blocks), threads, shared_floats * sizeof(float)};
+            if (input.rows > 1) return launch(name, context.stream, matvec_kernel<t, matvec_max_rows>, extent, p);
+            if constexpr (is_plain(t)) {
+                launch(name, context.stream, matvec_kernel<t, 1>, extent, p);
+            } else {
+                launch(name, context.stream, matvec_row_kernel<t>, extent, p);
+            }
         });
     }
 }
